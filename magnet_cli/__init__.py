@@ -1,0 +1,65 @@
+"""Segment images far larger than memory, coarse to fine.
+
+    import magnet_cli
+
+    results = magnet_cli.segment(["slide.tif"], "masks/")
+    plans = magnet_cli.plan_images(["slide.tif"])
+    facts = magnet_cli.info("slide.tif")
+    checked = magnet_cli.verify("masks/slide.tif")
+
+Names are loaded when they are asked for, so that importing the package is quick.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from magnet_cli.errors import MagnetError
+    from magnet_cli.events import Events
+    from magnet_cli.images import ImageInfo
+    from magnet_cli.images import inspect as info
+    from magnet_cli.masks.verify import Verification
+    from magnet_cli.masks.verify import verify_mask as verify
+    from magnet_cli.options import SegmentOptions
+    from magnet_cli.plan import Plan
+    from magnet_cli.segmentation import ImageResult, plan_images, segment
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Events",
+    "ImageInfo",
+    "ImageResult",
+    "MagnetError",
+    "Plan",
+    "SegmentOptions",
+    "Verification",
+    "info",
+    "plan_images",
+    "segment",
+    "verify",
+]
+
+_PLACES = {
+    "Events": ("events", "Events"),
+    "ImageInfo": ("images.protocol", "ImageInfo"),
+    "ImageResult": ("segmentation", "ImageResult"),
+    "MagnetError": ("errors", "MagnetError"),
+    "Plan": ("plan", "Plan"),
+    "SegmentOptions": ("options", "SegmentOptions"),
+    "Verification": ("masks.verify", "Verification"),
+    "info": ("images.opening", "inspect"),
+    "plan_images": ("segmentation", "plan_images"),
+    "segment": ("segmentation", "segment"),
+    "verify": ("masks.verify", "verify_mask"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        message = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(message)
+    module, attribute = _PLACES[name]
+    return getattr(import_module(f"{__name__}.{module}"), attribute)

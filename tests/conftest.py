@@ -1,0 +1,43 @@
+"""Fixtures that any test may use: small files with odd sizes, and where the shared data lies."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from magnet_cli.geometry import Size
+from magnet_cli.scene import Pyramid, Scene, write_scene
+
+SHARED = Path(__file__).parents[1].parent / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder with real data beside the checkout; the test is skipped where there is none."""
+    if not SHARED.is_dir():
+        pytest.skip("no ../shared/data beside the checkout")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def odd_scene() -> Scene:
+    """A scene whose sides no tile and no power of two divides."""
+    return Scene(size=Size(width=397, height=331), seed=3)
+
+
+@pytest.fixture(scope="session")
+def odd_pyramid(odd_scene: Scene, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`odd_scene` as a deflate pyramid of 64-pixel tiles and four levels, a page each. Read only."""
+    path = tmp_path_factory.mktemp("scene") / "odd.tif"
+    write_scene(path, odd_scene, pyramid=Pyramid(tile=64))
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _no_environment_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Options come from the test alone, not from MAGNET_* variables of whoever runs it."""
+    for name in list(os.environ):
+        if name.startswith("MAGNET_"):
+            monkeypatch.delenv(name)
