@@ -1,0 +1,249 @@
+"""Memory of the host: sizes as users write them, what there is, what this program uses, and giving it back.
+
+Use is proportional set size (PSS): a page that n processes share counts 1/n in each, so that the sum over a program and
+its workers counts every page once.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Self
+
+from magnet_cli.errors import UsageError
+
+if sys.platform != "win32":
+    import resource
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import TracebackType
+
+_UNITS: Final = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
+_SIZE: Final = re.compile(r"(\d+(?:\.\d+)?) ?(KiB|MiB|GiB|TiB|B)")
+_PROC: Final = Path("/proc")
+_CGROUPS: Final = Path("/sys/fs/cgroup")
+_VERSION_1: Final = ("memory.limit_in_bytes", "memory.usage_in_bytes")
+_VERSION_2: Final = ("memory.max", "memory.current")
+_UNLIMITED: Final = 1 << 60
+"""Version 1 groups without a limit report a number close to 2**63."""
+
+DEFAULT_SHARE: Final = Fraction(1, 2)
+"""Of the memory that is available, when the user names no budget: the rest is for the page cache and other programs."""
+UNKNOWN_BUDGET: Final = 2 << 30
+"""The budget in bytes where the system does not say what is available."""
+
+
+def parse_bytes(text: str, *, option: str = "--memory") -> int:
+    """Bytes in a size such as 4GiB, 512MiB or 1.5GiB; a fraction of a byte is dropped.
+
+    Raises:
+        UsageError: The text is not a positive number with a unit; bare numbers and decimal units are refused.
+    """
+    found = _SIZE.fullmatch(text.strip())
+    if found is None:
+        raise UsageError(
+            f"{option} takes a size with a binary unit", value=repr(text), advice="Write 4GiB or 512MiB, for example"
+        )
+    count = int(Fraction(found[1]) * _UNITS[found[2]])
+    if count < 1:
+        raise UsageError(f"{option} takes at least one byte", value=repr(text))
+    return count
+
+
+def format_bytes(count: int) -> str:
+    """A size for people, in the largest unit that leaves at least one, with three digits: `1.50 GiB`, `97.0 MiB`."""
+    unit = max((unit for unit in _UNITS if abs(count) >= _UNITS[unit]), key=_UNITS.__getitem__, default="B")
+    value = count / _UNITS[unit]
+    digits = 0 if unit == "B" else max(0, 3 - len(str(int(abs(value)))))
+    return f"{value:.{digits}f} {unit}"
+
+
+def total_memory() -> int | None:
+    """Bytes this process could ever use: the machine's memory or its control group's limit; None if unknown."""
+    known = [limit for limit, _ in _group_limits()]
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        known.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    return min(known, default=None)
+
+
+def available_memory() -> int | None:
+    """Bytes this process can still take without swapping or meeting its control group's limit; None if unknown."""
+    known = [max(0, limit - used) for limit, used in _group_limits()]
+    machine = _fields(_PROC / "meminfo").get("MemAvailable")
+    if machine is not None:
+        known.append(machine)
+    return min(known, default=None)
+
+
+def default_budget() -> int:
+    """Bytes to plan with where the user names no budget."""
+    available = available_memory()
+    return UNKNOWN_BUDGET if available is None else int(available * DEFAULT_SHARE)
+
+
+def host_memory() -> int | None:
+    """Bytes that this process and its descendants use now: their PSS summed.
+
+    Elsewhere than on Linux it is the highest resident size this process ever had, and None on Windows.
+    """
+    if (_PROC / "self/smaps_rollup").exists():
+        return sum(_pss(process) for process in _family())
+    return resident_peak()
+
+
+def resident_peak() -> int | None:
+    """Bytes of the highest resident size this process ever had, shared pages in full; None on Windows."""
+    peak = _fields(_PROC / "self/status").get("VmHWM")
+    if peak is None and sys.platform != "win32":
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return peak
+
+
+def trim() -> bool:
+    """Give freed memory back to the system; whether the C library can (glibc)."""
+    return _glibc("malloc_trim", 0)
+
+
+def keep_heap_small(*, arenas: int = 2) -> bool:
+    """Let the C library keep few heaps and give large blocks back at once; whether it can (glibc).
+
+    By default glibc raises its threshold for separate mappings to 32 MiB as blocks are freed and keeps eight heaps a
+    core, which lets a steady pipeline of image-sized blocks grow without end.
+    """
+    # mallopt(3): M_MMAP_THRESHOLD -3, M_TRIM_THRESHOLD -1, M_ARENA_MAX -8.
+    return all([_glibc("mallopt", -3, 1 << 20), _glibc("mallopt", -1, 1 << 20), _glibc("mallopt", -8, arenas)])
+
+
+@dataclass(frozen=True, kw_only=True)
+class HostPeak:
+    """The most memory that was seen in use."""
+
+    pss: int | None
+    """Bytes, summed over processes, at the worst sample; None where it cannot be measured."""
+    resident: int | None
+    """Bytes, as `resident_peak`: nothing between two samples escapes it, but it counts this process alone."""
+    samples: int
+    """How often PSS was read."""
+
+
+class PeakSampler:
+    """Reads `host_memory` again and again in a thread of its own, as a context.
+
+    Args:
+        interval: Seconds between samples. Reading PSS walks the page tables, so that no more than a tenth of the time
+            goes into it however large the process is.
+    """
+
+    def __init__(self, *, interval: float = 0.05) -> None:
+        self._interval = interval
+        self._highest: int | None = None
+        self._samples = 0
+        self._lock = threading.Lock()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="magnet-memory", daemon=True)
+
+    def sample(self) -> int | None:
+        """Bytes in use now, counted towards the peak; call it where the peak is expected."""
+        now = host_memory()
+        with self._lock:
+            self._samples += 1
+            if now is not None:
+                self._highest = max(now, self._highest or 0)
+        return now
+
+    @property
+    def peak(self) -> HostPeak:
+        """The most that was seen until now."""
+        with self._lock:
+            return HostPeak(pss=self._highest, resident=resident_peak(), samples=self._samples)
+
+    def _run(self) -> None:
+        wait = 0.0
+        while not self._over.wait(wait):
+            begin = time.monotonic()
+            self.sample()
+            wait = max(self._interval, 9 * (time.monotonic() - begin))
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._over.set()
+        self._thread.join()
+        self.sample()
+
+
+def _glibc(function: str, *arguments: int) -> bool:
+    """Call a function of the C library that returns 1 on success; False where there is none of that name."""
+    if not sys.platform.startswith("linux"):
+        return False
+    called = getattr(ctypes.CDLL(None), function, None)
+    return called is not None and bool(called(*(ctypes.c_int(argument) for argument in arguments)))
+
+
+def _read(path: Path) -> str:
+    """A file of the kernel; empty where it is missing, may not be read, or its process has just ended."""
+    try:
+        return path.read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return ""
+
+
+def _fields(path: Path) -> dict[str, int]:
+    """Bytes by name, from lines such as `MemAvailable:  1024 kB`."""
+    found = re.findall(r"^(\w+):\s+(\d+) kB$", _read(path), flags=re.MULTILINE)
+    return {name: int(count) << 10 for name, count in found}
+
+
+def _pss(process: int) -> int:
+    return _fields(_PROC / f"{process}/smaps_rollup").get("Pss", 0)
+
+
+def _family() -> Iterator[int]:
+    """This process and its descendants; one that ends meanwhile may be missing."""
+    # A kernel may be built without /proc/PID/task/TID/children, but every one names a process's parent.
+    children: dict[int, list[int]] = {}
+    for entry in _PROC.iterdir():
+        if entry.name.isdigit():
+            # The name of the program, in brackets, may hold anything; state and parent follow it.
+            _, _, rest = _read(entry / "stat").rpartition(")")
+            if rest:
+                children.setdefault(int(rest.split()[1]), []).append(int(entry.name))
+    waiting = [os.getpid()]
+    while waiting:
+        process = waiting.pop()
+        yield process
+        waiting.extend(children.get(process, ()))
+
+
+def _group_limits() -> Iterator[tuple[int, int]]:
+    """Limit and use, in bytes, of every control group above this process that has a limit."""
+    for line in _read(_PROC / "self/cgroup").splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers in ("", "memory"):
+            yield from _limits_above(_CGROUPS / controllers, path=path, unified=not controllers)
+
+
+def _limits_above(root: Path, *, path: str, unified: bool) -> Iterator[tuple[int, int]]:
+    """Limits from a group up to the root; inside a container the path may be the host's, and only the root exists."""
+    limit_file, use_file = _VERSION_2 if unified else _VERSION_1
+    group = root / path.lstrip("/")
+    for folder in [group, *group.parents]:
+        if not folder.is_relative_to(root):
+            break
+        limit = _read(folder / limit_file).strip()
+        if limit.isdigit() and int(limit) < _UNLIMITED:
+            cache = re.search(r"^(?:total_)?inactive_file (\d+)$", _read(folder / "memory.stat"), flags=re.MULTILINE)
+            used = int(_read(folder / use_file).strip() or 0) - int(cache[1] if cache else 0)
+            yield int(limit), max(0, used)
