@@ -1,0 +1,28 @@
+"""Images of any size behind one protocol: facts, and boxes read at several pitches.
+
+The libraries that read the formats are imported when a file needs them.
+"""
+
+from __future__ import annotations
+
+from magnet_cli.images.budget import CacheBudget
+from magnet_cli.images.discover import FoundImage, find_images, stem
+from magnet_cli.images.fingerprint import fingerprint
+from magnet_cli.images.opening import inspect, open_image
+from magnet_cli.images.protocol import Image, ImageInfo, Level, Region, Request, Resolution
+
+__all__ = [
+    "CacheBudget",
+    "FoundImage",
+    "Image",
+    "ImageInfo",
+    "Level",
+    "Region",
+    "Request",
+    "Resolution",
+    "find_images",
+    "fingerprint",
+    "inspect",
+    "open_image",
+    "stem",
+]

@@ -1,0 +1,61 @@
+"""Errors of the libraries that decode, turned into `SourceError` with the file and the place."""
+
+from __future__ import annotations
+
+import struct
+import zipfile
+import zlib
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from magnet_cli.errors import SourceError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+# What tifffile, imagecodecs and zarr raise on damaged or hostile files, seen over a collection of fuzzed ones: their
+# decoders index, divide and unpack whatever the file says.
+FOREIGN = (
+    OSError,
+    ValueError,
+    RuntimeError,
+    LookupError,
+    TypeError,
+    ArithmeticError,
+    AttributeError,
+    AssertionError,
+    EOFError,
+    MemoryError,
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
+
+MESSAGE_LENGTH = 300
+"""Characters kept of a library's message."""
+
+
+@contextmanager
+def naming(
+    file: str | Path, rule: str, *, advice: str | None = None, also: tuple[type[Exception], ...] = ()
+) -> Iterator[None]:
+    """Name the file and what was being done where a decoder fails in the block.
+
+    Args:
+        file: The image.
+        rule: What failed, for example `the tile at column 3, row 4 of level 0 cannot be decoded`.
+        advice: What to do next.
+        also: Further errors of the library in use.
+
+    Raises:
+        SourceError: The block raised an error of a decoder.
+    """
+    expected: tuple[type[Exception], ...] = (*FOREIGN, *also)
+    try:
+        yield
+    except expected as error:
+        reason = "; ".join(line.strip() for line in str(error).splitlines() if line.strip())[:MESSAGE_LENGTH]
+        detail = f"{type(error).__name__}: {reason}" if reason else type(error).__name__
+        raise SourceError(rule, value=detail, file=file, advice=advice) from error

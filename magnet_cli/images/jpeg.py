@@ -1,0 +1,100 @@
+"""Compressed tiles looked at before a decoder that is silent about damage sees them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from magnet_cli.geometry import Size
+
+
+STANDALONE = frozenset({0x00, 0x01, *range(0xD0, 0xD9), 0xFF})
+"""Codes after 0xFF that carry no length: stuffing, TEM, restarts, start of image, fill."""
+
+FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+SCAN, END = 0xDA, 0xD9
+
+BLANK = 16
+"""Zero bytes at the end that no encoder writes."""
+
+PADDING = 64
+"""Bytes of any value tolerated after the end marker."""
+
+
+def check_jpeg(data: bytes, chunk: Size) -> None:
+    """Refuse JPEG data that ends early, or that declares a picture much larger than its tile.
+
+    libjpeg fills what is missing with grey and only warns, which imagecodecs drops; and it allocates whatever the
+    header says.
+
+    Args:
+        data: One tile, with or without its tables.
+        chunk: Size of the tile.
+
+    Raises:
+        ValueError: It does.
+    """
+    position = _first_scan(data, chunk)
+    if position is None:
+        message = "the JPEG data has no scan"
+        raise ValueError(message)
+    codes = np.frombuffer(data, np.uint8)
+    marks = np.flatnonzero(codes[position:-1] == 0xFF) + position  # noqa: PLR2004 (start of a marker)
+    ends = marks[codes[marks + 1] == END]
+    if len(ends) == 0:
+        message = "the JPEG data ends before its end marker"
+        raise ValueError(message)
+    if len(data) - int(ends[0]) > PADDING and data[int(ends[0]) + 2 :].strip(b"\x00"):
+        message = "the JPEG data has an end marker before its end"
+        raise ValueError(message)
+
+
+def check_jpeg2000(data: bytes) -> None:
+    """Refuse a JPEG 2000 codestream without its end marker: OpenJPEG decodes what there is.
+
+    Raises:
+        ValueError: It lacks one.
+    """
+    if not data.rstrip(b"\x00").endswith(b"\xff\xd9"):
+        message = "the JPEG 2000 data ends before its end marker"
+        raise ValueError(message)
+
+
+def check_tail(data: bytes) -> None:
+    """Refuse data whose end is blank, as half-copied files have it: WebP decodes it to something.
+
+    Raises:
+        ValueError: Its last bytes are all zero.
+    """
+    if not any(data[-BLANK:]):
+        message = "the compressed data ends in zeros"
+        raise ValueError(message)
+
+
+def _first_scan(data: bytes, chunk: Size) -> int | None:
+    position = 2
+    while position + 4 <= len(data):
+        if data[position] != 0xFF:  # noqa: PLR2004 (start of a marker)
+            message = "the JPEG data has a damaged header"
+            raise ValueError(message)
+        code = data[position + 1]
+        if code in STANDALONE:
+            position += 1 if code == 0xFF else 2  # noqa: PLR2004 (fill byte)
+            continue
+        length = int.from_bytes(data[position + 2 : position + 4], "big")
+        if code in FRAMES:
+            _check_frame(data[position + 5 : position + 9], chunk)
+        position += 2 + max(length, 2)
+        if code == SCAN:
+            return position
+    return None
+
+
+def _check_frame(field: bytes, chunk: Size) -> None:
+    height, width = int.from_bytes(field[:2], "big"), int.from_bytes(field[2:], "big")
+    # Edge tiles may be padded to whole MCUs, or a strip to the height that others have.
+    if width > chunk.width + 64 or height > chunk.height + 64:
+        message = f"the JPEG header declares {width} x {height} pixels in a tile of {chunk}"
+        raise ValueError(message)

@@ -1,0 +1,134 @@
+"""Whole slides of scanner vendors, by OpenSlide."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import openslide
+
+from magnet_cli.geometry import Box, Size
+from magnet_cli.images.failures import naming
+from magnet_cli.images.levels import level_table
+from magnet_cli.images.limits import check_pixels
+from magnet_cli.images.protocol import ImageInfo, Resolution
+from magnet_cli.images.reader import PyramidImage
+from magnet_cli.images.resolution import known, microscope
+from magnet_cli.images.store import Pixels
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+FAILURES = (openslide.OpenSlideError,)
+BLOCK = Size(width=512, height=512)
+SLIDE_CACHE_BYTES = 64 << 20
+BOUNDS = ("openslide.bounds-x", "openslide.bounds-y", "openslide.bounds-width", "openslide.bounds-height")
+
+
+def slide_vendor(path: str) -> str | None:
+    """The vendor whose format OpenSlide sees in a file, or None."""
+    with naming(path, "the file cannot be examined", also=FAILURES):
+        vendor: str | None = openslide.OpenSlide.detect_format(path)
+    return vendor
+
+
+def open_slide(path: str) -> PyramidImage:
+    """An image over a whole slide.
+
+    Raises:
+        SourceError: OpenSlide cannot read it.
+    """
+    advice = "Copy or export the file again, with the files beside it"
+    with naming(path, "the slide cannot be opened", advice=advice, also=FAILURES):
+        slide = openslide.OpenSlide(path)
+        slide.set_cache(openslide.OpenSlideCache(SLIDE_CACHE_BYTES))
+        info = _info(path, slide)
+    return PyramidImage(info, SlideStore(path, slide, info))
+
+
+def _info(path: str, slide: openslide.OpenSlide) -> ImageInfo:
+    width, height = slide.dimensions
+    check_pixels(width, height, path)
+    size = Size(width=width, height=height)
+    resolution, notes = _resolution(slide.properties)
+    reduced = [Size(width=max(1, w), height=max(1, h)) for w, h in slide.level_dimensions[1:]]
+    return ImageInfo(
+        path=path,
+        backend="openslide",
+        size=size,
+        levels=level_table(size, reduced),
+        bands=("red", "green", "blue"),
+        dtype="uint8",
+        resolution=resolution,
+        bounds=_bounds(slide.properties, size),
+        has_mask=True,
+        resident_bytes=SLIDE_CACHE_BYTES,
+        notes=notes,
+    )
+
+
+def _resolution(properties: Mapping[str, str]) -> tuple[Resolution | None, tuple[str, ...]]:
+    found = known(
+        properties.get(openslide.PROPERTY_NAME_MPP_X), properties.get(openslide.PROPERTY_NAME_MPP_Y), unit="um"
+    )
+    return (None, ()) if found is None else microscope(found.x, found.y)
+
+
+def _bounds(properties: Mapping[str, str], size: Size) -> Box | None:
+    try:
+        x, y, width, height = (int(properties[name]) for name in BOUNDS)
+    except (KeyError, ValueError):
+        return None
+    box = Box.between(left=x, top=y, right=x + width, bottom=y + height).intersection(Box.whole(size))
+    return box if box.area and box != Box.whole(size) else None
+
+
+class SlideStore:
+    """Levels of a slide; pixels that the scanner never saw are transparent, so not valid.
+
+    Args:
+        path: The file, for messages.
+        slide: Opened.
+        info: Facts about it.
+    """
+
+    def __init__(self, path: str, slide: openslide.OpenSlide, info: ImageInfo) -> None:
+        self._path = path
+        self._slide = slide
+        self._info = info
+
+    def block(self, level: int) -> Size:  # noqa: ARG002 (OpenSlide does not always say)
+        """See `Store`."""
+        return BLOCK
+
+    def fetch(self, level: int, box: Box) -> Pixels:
+        """See `Store`."""
+        where = self._level0(level, box)
+        rule, advice = f"box {box} of level {level} cannot be decoded", "The slide is damaged: copy it again"
+        with naming(self._path, rule, advice=advice, also=FAILURES):
+            picture = self._slide.read_region(where, level, (box.width, box.height))
+            pixels: NDArray[Any] = np.asarray(picture)
+        alpha = pixels[:, :, 3] > 0
+        if self._info.bounds is not None:
+            alpha &= self._inside(level, box)
+        return Pixels(pixels[:, :, :3], None if alpha.all() else alpha)
+
+    def close(self) -> None:
+        """See `Store`."""
+        self._slide.close()
+
+    def _inside(self, level: int, box: Box) -> NDArray[np.bool_]:
+        bounds, step = self._info.bounds or Box.whole(self._info.size), self._info.levels[level].downsample
+        columns = (np.arange(box.x, box.right) + 0.5) * float(step.x)
+        rows = (np.arange(box.y, box.bottom) + 0.5) * float(step.y)
+        inside_x = (columns >= bounds.x) & (columns < bounds.right)
+        inside_y = (rows >= bounds.y) & (rows < bounds.bottom)
+        return inside_y[:, None] & inside_x[None, :]
+
+    def _level0(self, level: int, box: Box) -> tuple[int, int]:
+        # OpenSlide places a box by whole level-0 pixels, divides by its own downsample and interpolates what falls
+        # between level pixels: the nearest whole pixel leaves at most half a level-0 pixel of shift.
+        factor = self._slide.level_downsamples[level]
+        return round(box.x * factor), round(box.y * factor)

@@ -1,0 +1,118 @@
+"""What every image backend offers: facts about the image, and reading a box at several sizes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from fractions import Fraction
+    from types import TracebackType
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from magnet_cli.geometry import Box, Pitch, Size
+
+
+@dataclass(frozen=True, kw_only=True)
+class Level:
+    """One stored resolution of an image."""
+
+    size: Size
+    """Stored pixels."""
+    downsample: Pitch
+    """Level-0 pixels that one stored pixel covers, snapped to a power of two where the stored size allows it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resolution:
+    """The physical size of a level-0 pixel, exact."""
+
+    x: Fraction
+    y: Fraction
+    unit: str
+    """`um` or `m`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageInfo:
+    """What is known of an image before a pixel of it is decoded."""
+
+    path: str
+    """As the user gave it."""
+    backend: str
+    """The reader's name: `tiff`, `zarr`, `openslide`, `vips` (decoded once, from the beginning to the end)."""
+    size: Size
+    """Of level 0, orientation corrected, in pixels."""
+    levels: tuple[Level, ...]
+    """Finest first; `levels[0]` is level 0."""
+    bands: tuple[str, ...]
+    """Names of the bands in stored order, without alpha: `red`, `green`, `blue`, `grey`, or `band1`, `band2`, ..."""
+    dtype: str
+    """NumPy name of the stored values: `uint8`, `uint16`, `int16`, `float32`, ..."""
+    resolution: Resolution | None = None
+    """Physical size of a level-0 pixel; None where the file does not say or says a writer's default."""
+    nodata: float | None = None
+    """The value that marks a missing pixel."""
+    bounds: Box | None = None
+    """The scanned part of level 0, where a slide says so."""
+    has_mask: bool = False
+    """Whether pixels may be invalid (nodata, alpha, mask, bounds); `Region.valid` is None where this is false."""
+    crs: str | None = None
+    """`EPSG:32633` and the like, where the image is georeferenced."""
+    geo_tags: tuple[tuple[int, int, int, object], ...] = ()
+    """TIFF tags (code, dtype, count, value) that carry the georeference; written to the mask unchanged."""
+    cache_bytes: int = 0
+    """Disk that a one-time decode needs, because the file cannot be read by region; 0 where it can."""
+    resident_bytes: int = 0
+    """Memory that the opened image keeps between reads, at most: decoded tiles, or the whole of a small picture."""
+    notes: tuple[str, ...] = field(default=())
+    """Things a user should be told once: a default resolution ignored, an orientation applied."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """A box of a sampling grid to be read."""
+
+    pitch: Pitch
+    """Of the grid, in level-0 pixels."""
+    box: Box
+    """On the grid; inside `[0, pitch.cover(size))`, so that only the last pixel may reach beyond the image."""
+    resample: str = "area"
+    """`area`: mean over what a pixel covers. `bilinear`: two taps an axis at the pixel's centre, no antialias."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Region:
+    """What one request gave."""
+
+    pixels: NDArray[Any]
+    """`(height, width, bands)` in the image's dtype; 0 where not valid."""
+    valid: NDArray[np.bool_] | None
+    """`(height, width)`, True where at least half of the pixel's area holds data; None where all of it does."""
+
+
+class Image(Protocol):
+    """An opened image. Reading is safe from several threads at once."""
+
+    @property
+    def info(self) -> ImageInfo:
+        """Facts about the image."""
+
+    def read(self, requests: Sequence[Request]) -> list[Region]:
+        """Decode once what the requests have in common and return one region a request, in their order.
+
+        Raises:
+            SourceError: A tile cannot be decoded; it names the file and the place.
+        """
+
+    def close(self) -> None:
+        """Release files and caches; reading afterwards is an error."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...

@@ -1,0 +1,186 @@
+"""Reading boxes at several pitches from a store: level choice, one decode for what requests share, bounded memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from magnet_cli.errors import SourceError
+from magnet_cli.geometry import Box
+from magnet_cli.images.levels import choose_level
+from magnet_cli.images.sampler import Sampler
+from magnet_cli.images.store import Pixels
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from types import TracebackType
+
+    from numpy.typing import NDArray
+
+    from magnet_cli.geometry import Size
+    from magnet_cli.images.protocol import ImageInfo, Region, Request
+    from magnet_cli.images.store import Store
+
+PIECE_PIXELS = 2 << 20
+"""Stored pixels decoded at a time, about: the memory of a read, beside its result, is a small multiple of this."""
+
+UNION_SLACK = 1.25
+"""Requests share a decode while the box around them is at most so many times the area they ask for."""
+
+
+class PyramidImage:
+    """An `Image` over a store.
+
+    Args:
+        info: Facts about the image.
+        store: Its pixels, orientation corrected.
+    """
+
+    def __init__(self, info: ImageInfo, store: Store) -> None:
+        self._info = info
+        self._store = store
+        self._closed = False
+
+    @property
+    def info(self) -> ImageInfo:
+        """Facts about the image."""
+        return self._info
+
+    def read(self, requests: Sequence[Request]) -> list[Region]:
+        """See `Image.read`."""
+        if self._closed:
+            raise SourceError("the image was closed before this read", file=self._info.path)
+        samplers = [self._sampler(request) for request in requests]
+        for cluster in clusters(samplers):
+            self._decode(cluster)
+        return [sampler.region() for sampler in samplers]
+
+    def close(self) -> None:
+        """See `Image.close`."""
+        if not self._closed:
+            self._closed = True
+            self._store.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _sampler(self, request: Request) -> Sampler:
+        cover = Box.whole(request.pitch.cover(self._info.size))
+        if request.box.area == 0 or not cover.contains(request.box):
+            message = f"a request lies inside the image's grid {cover}, got {request.box}"
+            raise ValueError(message)
+        index = choose_level(self._info.levels, request.pitch)
+        return Sampler(
+            request,
+            level=index,
+            downsample=self._info.levels[index].downsample,
+            shape=(len(self._info.bands), np.dtype(self._info.dtype)),
+            masked=self._info.has_mask,
+        )
+
+    def _decode(self, cluster: Cluster) -> None:
+        for piece in pieces(cluster.box, self._store.block(cluster.level)):
+            users = [sampler for sampler in cluster.samplers if sampler.box.intersection(piece).area]
+            if users:
+                pixels = fetch_reflected(self._store, cluster.level, self._info.levels[cluster.level].size, piece)
+                for sampler in users:
+                    sampler.add(piece, pixels)
+
+
+@dataclass(kw_only=True)
+class Cluster:
+    """Samplers that share a decode."""
+
+    level: int
+    box: Box
+    """Around all of them, on the level's grid."""
+    area: int
+    """Stored pixels that they ask for, those they have in common once, about."""
+    samplers: list[Sampler] = field(default_factory=list)
+
+    def accepts(self, sampler: Sampler) -> bool:
+        """Whether decoding it together saves more than the box around both wastes."""
+        if sampler.level != self.level or not self.box.intersection(sampler.box).area:
+            return False
+        return around(self.box, sampler.box).area <= UNION_SLACK * self._area_with(sampler.box)
+
+    def join(self, sampler: Sampler) -> None:
+        """Take it in."""
+        self.area = self._area_with(sampler.box)
+        self.box = around(self.box, sampler.box)
+        self.samplers.append(sampler)
+
+    def _area_with(self, box: Box) -> int:
+        return self.area + box.area - self.box.intersection(box).area
+
+
+def clusters(samplers: Sequence[Sampler]) -> list[Cluster]:
+    """Samplers put together where one decode serves them, largest first."""
+    found: list[Cluster] = []
+    for sampler in sorted(samplers, key=lambda sampler: -sampler.box.area):
+        home = next((cluster for cluster in found if cluster.accepts(sampler)), None)
+        if home is None:
+            home = Cluster(level=sampler.level, box=sampler.box, area=sampler.box.area)
+            home.samplers.append(sampler)
+            found.append(home)
+        else:
+            home.join(sampler)
+    return found
+
+
+def around(one: Box, other: Box) -> Box:
+    """The smallest box that contains both."""
+    return Box.between(
+        left=min(one.x, other.x),
+        top=min(one.y, other.y),
+        right=max(one.right, other.right),
+        bottom=max(one.bottom, other.bottom),
+    )
+
+
+def pieces(box: Box, block: Size) -> Iterator[Box]:
+    """A box cut along the storage blocks into pieces of about `PIECE_PIXELS`."""
+    rows = max(1, PIECE_PIXELS // max(1, min(box.width, PIECE_PIXELS)))
+    if rows < block.height < box.height:
+        columns = max(block.width, PIECE_PIXELS // block.height // block.width * block.width)
+        rows = block.height
+    else:
+        columns = box.width + block.width
+        rows = max(1, rows // block.height) * block.height if rows >= block.height else rows
+    for top, bottom in cuts(box.y, box.bottom, rows):
+        for left, right in cuts(box.x, box.right, columns):
+            yield Box.between(left=left, top=top, right=right, bottom=bottom)
+
+
+def cuts(begin: int, end: int, step: int) -> Iterator[tuple[int, int]]:
+    """An interval cut at the multiples of a step."""
+    while begin < end:
+        stop = min(end, (begin // step + 1) * step)
+        yield begin, stop
+        begin = stop
+
+
+def fetch_reflected(store: Store, level: int, size: Size, box: Box) -> Pixels:
+    """Stored pixels of a box that may reach beyond the level, which is continued by symmetric reflection."""
+    if Box.whole(size).contains(box):
+        return store.fetch(level, box)
+    rows, columns = reflected(box.y, box.bottom, size.height), reflected(box.x, box.right, size.width)
+    inside = Box.between(
+        left=int(columns.min()), top=int(rows.min()), right=int(columns.max()) + 1, bottom=int(rows.max()) + 1
+    )
+    values, valid = store.fetch(level, inside)
+    index = np.ix_(rows - inside.y, columns - inside.x)
+    return Pixels(values[index], None if valid is None else valid[index])
+
+
+def reflected(begin: int, end: int, length: int) -> NDArray[Any]:
+    """Indices `[begin, end)` folded into `[0, length)` by symmetric reflection: 1, 0 | 0, 1, ..., n-1 | n-1, n-2."""
+    folded = np.arange(begin, end) % (2 * length)
+    return np.where(folded < length, folded, 2 * length - 1 - folded)

@@ -1,0 +1,118 @@
+"""Stored pixels: what a backend provides, and views of it that correct the orientation."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import numpy as np
+
+from magnet_cli.geometry import Box, Size
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+
+class Pixels(NamedTuple):
+    """A box of stored pixels."""
+
+    values: NDArray[Any]
+    """`(height, width, bands)` in the image's dtype."""
+    valid: NDArray[np.bool_] | None
+    """`(height, width)`, or None where every pixel is valid."""
+
+
+class Store(Protocol):
+    """Random access to the stored levels of an image; safe from several threads at once."""
+
+    def block(self, level: int) -> Size:
+        """What is decoded at a time."""
+
+    def fetch(self, level: int, box: Box) -> Pixels:
+        """The pixels of a box inside a stored level.
+
+        Raises:
+            SourceError: They cannot be decoded; it names the file and the place.
+        """
+
+    def close(self) -> None:
+        """Release files and memory."""
+
+
+class MemoryStore:
+    """An image without reduced levels, held in memory.
+
+    Args:
+        values: `(height, width, bands)`.
+        valid: `(height, width)`, or None.
+    """
+
+    def __init__(self, values: NDArray[Any], valid: NDArray[np.bool_] | None = None) -> None:
+        self._pixels = Pixels(values, valid)
+
+    def block(self, level: int) -> Size:  # noqa: ARG002 (there is one level)
+        """See `Store`."""
+        height, width = self._pixels.values.shape[:2]
+        return Size(width=width, height=height)
+
+    def fetch(self, level: int, box: Box) -> Pixels:  # noqa: ARG002 (there is one level)
+        """See `Store`."""
+        values, valid = self._pixels
+        return Pixels(values[box.slices], None if valid is None else valid[box.slices])
+
+    def close(self) -> None:
+        """See `Store`."""
+        self._pixels = Pixels(np.empty((0, 0, 1), np.uint8), None)
+
+
+class OrientedStore:
+    """A store turned and mirrored to be looked at the right way up.
+
+    Args:
+        store: As it lies in the file.
+        sizes: Its stored levels, as they lie in the file.
+        orientation: 2 to 8, as the TIFF and EXIF tag 274 has it.
+    """
+
+    def __init__(self, store: Store, sizes: Sequence[Size], orientation: int) -> None:
+        self._store = store
+        self._sizes = tuple(sizes)
+        self._transpose = orientation in TRANSPOSED
+        # Tag 274 names the visual sides of row 0 and column 0; the flips are those left after the transposition.
+        self._flip_x = orientation in (2, 3, 6, 7)
+        self._flip_y = orientation in (3, 4, 7, 8)
+
+    def block(self, level: int) -> Size:
+        """See `Store`."""
+        size = self._store.block(level)
+        return oriented(size, 5) if self._transpose else size
+
+    def fetch(self, level: int, box: Box) -> Pixels:
+        """See `Store`."""
+        size = oriented(self._sizes[level], 5 if self._transpose else 1)
+        x = size.width - box.right if self._flip_x else box.x
+        y = size.height - box.bottom if self._flip_y else box.y
+        width, height = box.width, box.height
+        if self._transpose:
+            x, y, width, height = y, x, height, width
+        values, valid = self._store.fetch(level, Box(x=x, y=y, width=width, height=height))
+        return Pixels(self._turn(values), None if valid is None else self._turn(valid))
+
+    def close(self) -> None:
+        """See `Store`."""
+        self._store.close()
+
+    def _turn(self, array: NDArray[Any]) -> NDArray[Any]:
+        if self._transpose:
+            array = array.swapaxes(0, 1)
+        return array[:: -1 if self._flip_y else 1, :: -1 if self._flip_x else 1]
+
+
+TRANSPOSED = (5, 6, 7, 8)
+"""Orientations that exchange rows and columns."""
+
+
+def oriented(size: Size, orientation: int) -> Size:
+    """A size after its orientation was corrected."""
+    return Size(width=size.height, height=size.width) if orientation in TRANSPOSED else size

@@ -1,0 +1,190 @@
+"""TIFF and BigTIFF: tags by tifffile, tiles and strips read and decoded one by one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+import tifffile
+
+from magnet_cli.errors import SourceError
+from magnet_cli.images import tiff_geo
+from magnet_cli.images.blob import Blob
+from magnet_cli.images.failures import naming
+from magnet_cli.images.levels import level_table
+from magnet_cli.images.protocol import ImageInfo, Resolution
+from magnet_cli.images.reader import PyramidImage
+from magnet_cli.images.resolution import microscope
+from magnet_cli.images.store import TRANSPOSED, OrientedStore, Store, oriented
+from magnet_cli.images.tiff_colour import Colour, colour, understood
+from magnet_cli.images.tiff_description import described_resolution
+from magnet_cli.images.tiff_pages import Layer, find_layers
+from magnet_cli.images.tiff_store import CHUNK_BYTES, TiffStore, chunk_bytes
+from magnet_cli.images.tiles import TILE_CACHE_BYTES
+from magnet_cli.images.validity import storable
+
+if TYPE_CHECKING:
+    from tifffile import TiffPage
+
+    from magnet_cli.images.budget import CacheBudget
+
+ORIENTATION, RESOLUTION_UNIT, X_RESOLUTION, Y_RESOLUTION = 274, 296, 282, 283
+PLAIN = (1, 2)
+"""Photometric interpretations whose samples libvips hands out as they are stored."""
+
+UNIT_UM = {2: 25400, 3: 10000}
+"""Micrometres of the tag's inch and centimetre."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TiffFacts:
+    """What the tags say."""
+
+    layers: tuple[Layer, ...]
+    """Levels that are read by region; level 0 alone where it is not."""
+    colour: Colour | None
+    """None where the samples need a colour conversion."""
+    orientation: int
+    regional: bool
+    """Whether the image can be decoded in pieces."""
+    notes: tuple[str, ...]
+
+
+def open_tiff(path: str, *, cache: CacheBudget | None) -> PyramidImage:
+    """An image over a TIFF file.
+
+    Args:
+        path: The file.
+        cache: Disk for a one-time decode, where the file cannot be read by region.
+
+    Raises:
+        SourceError: It is damaged, unsupported, or needs more disk than allowed.
+    """
+    blob = Blob(path)
+    try:
+        advice = "Copy or export the file again"
+        with (
+            naming(path, "the TIFF file cannot be understood", advice=advice),
+            tifffile.TiffFile(path, _multifile=False) as file,
+        ):
+            return _open(_facts(file, path), path, blob, cache)
+    except SourceError:
+        blob.close()
+        raise
+
+
+def _open(facts: TiffFacts, path: str, blob: Blob, cache: CacheBudget | None) -> PyramidImage:
+    if facts.colour is None or not facts.regional:
+        blob.close()
+        return _decode_once(facts, path, cache)
+    info = _info(facts, facts.colour, path)
+    store: Store = TiffStore(blob, path, layers=facts.layers, colour=facts.colour, nodata=info.nodata)
+    if facts.orientation != 1:
+        store = OrientedStore(store, [layer.size for layer in facts.layers], facts.orientation)
+    return PyramidImage(info, store)
+
+
+def _facts(file: tifffile.TiffFile, path: str) -> TiffFacts:
+    layers, notes = find_layers(file, path)
+    page = layers[0].pages[0]
+    clear = understood(page)
+    regional = clear and _regional(layers[0])
+    orientation = int(page.tags.valueof(ORIENTATION, 1))
+    if orientation not in range(1, 9):
+        notes += (f"an orientation of {orientation} has no meaning: ignored",)
+        orientation = 1
+    elif orientation != 1:
+        notes += (f"the orientation tag ({orientation}) was applied",)
+    return TiffFacts(
+        layers=(layers[0], *(layer for layer in layers[1:] if regional and _regional(layer))),
+        colour=colour(page, len(layers[0].pages)) if clear else None,
+        orientation=orientation,
+        regional=regional,
+        notes=notes,
+    )
+
+
+def _regional(layer: Layer) -> bool:
+    return all(understood(page) and (page.is_contiguous or chunk_bytes(page) <= CHUNK_BYTES) for page in layer.pages)
+
+
+def _info(facts: TiffFacts, colour: Colour, path: str) -> ImageInfo:
+    page = facts.layers[0].pages[0]
+    size = oriented(facts.layers[0].size, facts.orientation)
+    nodata = storable(tiff_geo.nodata(page), colour.dtype)
+    masks = nodata is not None or colour.dtype.kind == "f" or colour.alpha is not None
+    info = ImageInfo(
+        path=path,
+        backend="tiff",
+        size=size,
+        levels=level_table(size, [oriented(layer.size, facts.orientation) for layer in facts.layers[1:]]),
+        bands=colour.bands,
+        dtype=colour.dtype.name,
+        nodata=nodata,
+        has_mask=masks or any(map(_sparse, facts.layers)),
+        crs=tiff_geo.crs(page),
+        geo_tags=tiff_geo.geo_tags(page),
+        resident_bytes=TILE_CACHE_BYTES,
+        notes=(*facts.notes, *colour.notes),
+    )
+    return _with_resolution(info, page, facts.orientation)
+
+
+def _sparse(layer: Layer) -> bool:
+    return layer.mask is not None or any(0 in page.databytecounts for page in layer.pages)
+
+
+def _with_resolution(info: ImageInfo, page: TiffPage, orientation: int) -> ImageInfo:
+    ground = tiff_geo.ground_resolution(page)
+    found, notes = (ground, ()) if ground is not None or info.crs is not None else _tag_resolution(page)
+    if found is not None and orientation in TRANSPOSED:
+        found = Resolution(x=found.y, y=found.x, unit=found.unit)
+    return replace(info, resolution=found, notes=info.notes + notes)
+
+
+def _tag_resolution(page: TiffPage) -> tuple[Resolution | None, tuple[str, ...]]:
+    described = described_resolution(page)
+    if described is not None:
+        return described, ()
+    unit = UNIT_UM.get(int(page.tags.valueof(RESOLUTION_UNIT, 2)))
+    x, y = (_density(page.tags.valueof(code, None)) for code in (X_RESOLUTION, Y_RESOLUTION))
+    if unit is None or x is None or y is None:
+        return None, ()
+    return microscope(unit / x, unit / y)
+
+
+def _density(value: object) -> Fraction | None:
+    if not isinstance(value, tuple) or len(value) != 2 or value[0] < 1 or value[1] < 1:  # noqa: PLR2004 (a rational)
+        return None
+    return Fraction(value[0], value[1])
+
+
+def _decode_once(facts: TiffFacts, path: str, cache: CacheBudget | None) -> PyramidImage:
+    from magnet_cli.images.vips import decoded_store, picture_info, read_header  # noqa: PLC0415 (pyvips is seldom needed)
+
+    layer = facts.layers[0]
+    if layer.mask is not None:
+        raise SourceError(
+            "an image with a mask page must be readable by region", file=path, advice="Convert it to a tiled TIFF"
+        )
+    picture = replace(read_header(path), orientation=facts.orientation)
+    nodata = storable(tiff_geo.nodata(layer.pages[0]), picture.dtype)
+    if nodata is not None and layer.pages[0].photometric not in PLAIN:
+        raise SourceError(
+            "nodata in converted colours needs an image that can be read by region",
+            value=nodata,
+            file=path,
+            advice="Convert it to a tiled TIFF",
+        )
+    info = replace(
+        picture_info(picture),
+        crs=tiff_geo.crs(layer.pages[0]),
+        geo_tags=tiff_geo.geo_tags(layer.pages[0]),
+        nodata=nodata,
+        notes=facts.notes,
+    )
+    info = replace(info, has_mask=info.has_mask or nodata is not None)
+    return PyramidImage(
+        _with_resolution(info, layer.pages[0], facts.orientation), decoded_store(picture, cache=cache, nodata=nodata)
+    )

@@ -1,0 +1,147 @@
+"""What the samples of a TIFF page mean, and turning decoded tiles into bands."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from magnet_cli.images.store import Pixels
+from magnet_cli.images.validity import both, valid_pixels
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from tifffile import TiffPage
+
+MINISWHITE, MINISBLACK, RGB, PALETTE, YCBCR = 0, 1, 2, 3, 6
+JPEG_LIKE = (7, 34892, 33007, 50001, 50002, 52546)
+"""Compressions whose decoder hands back RGB for YCbCr: JPEG in its variants, WebP, JPEG XL."""
+OLD_JPEG = 6
+"""Its streams lack headers that only libtiff puts together."""
+APERIO_YCBCR = 33003
+JPEG_2000 = (33003, 33004, 33005, 34712)
+"""Their decoder hands back what is stored, YCbCr too."""
+ASSOCIATED_ALPHA, UNASSOCIATED_ALPHA = 1, 2
+COLOURS = ("red", "green", "blue")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Colour:
+    """How decoded samples become bands."""
+
+    bands: tuple[str, ...]
+    dtype: np.dtype[Any]
+    """Of the bands."""
+    alpha: int | None = None
+    """Index of the sample that is an alpha channel."""
+    palette: NDArray[np.uint8] | None = None
+    """`(entries, 3)`."""
+    inverted: int | None = None
+    """Largest value, where 0 means white."""
+    luma: bool = False
+    """Whether decoded samples are still YCbCr."""
+    stored_samples: int = 1
+    notes: tuple[str, ...] = ()
+
+    def bands_of(self, samples: NDArray[Any], nodata: float | None) -> Pixels:
+        """Bands and validity of decoded samples.
+
+        Args:
+            samples: `(height, width, stored samples)`.
+            nodata: The stored value of missing pixels.
+        """
+        valid = None
+        if self.alpha is not None:
+            valid = samples[:, :, self.alpha] > 0
+            samples = np.delete(samples, self.alpha, axis=2)
+        valid = both(None if valid is None or valid.all() else valid, valid_pixels(samples, nodata))
+        if self.palette is not None:
+            samples = self.palette[samples[:, :, 0].astype(np.intp)]
+        elif samples.dtype == np.bool_:
+            samples = samples.astype(np.uint8) * np.uint8(255)
+        if self.inverted is not None:
+            samples = self.dtype.type(self.inverted) - samples
+        if self.luma:
+            samples = rgb_of_ycbcr(samples)
+        return Pixels(samples, valid)
+
+
+def understood(page: TiffPage) -> bool:
+    """Whether `colour` covers the page; the others (CMYK, Lab, plain YCbCr, LogLuv) need a colour conversion."""
+    if page.dtype is None or page.dtype.kind not in "buif" or page.compression == OLD_JPEG:
+        return False
+    if page.photometric == YCBCR:
+        return page.compression in JPEG_LIKE or (page.compression in JPEG_2000 and page.dtype == np.uint8)
+    if page.photometric == PALETTE:
+        return page.samplesperpixel == 1 and page.colormap is not None and page.dtype.kind in "bu"
+    return page.photometric in (MINISWHITE, MINISBLACK, RGB)
+
+
+def colour(page: TiffPage, channels: int = 1) -> Colour:
+    """The meaning of a page's samples.
+
+    Args:
+        page: One that is `understood`.
+        channels: Pages that hold one band each.
+    """
+    stored = np.dtype(page.dtype or np.uint8)
+    dtype = np.dtype(np.uint8) if stored.kind == "b" else stored.newbyteorder("=")
+    if page.photometric == PALETTE and channels == 1:
+        return Colour(bands=COLOURS, dtype=np.dtype(np.uint8), palette=_palette(page))
+    alpha = next(
+        (_samples(page) - len(page.extrasamples) + i for i, kind in enumerate(page.extrasamples) if kind in (1, 2)),
+        None,
+    )
+    count = channels if channels > 1 else page.samplesperpixel - (alpha is not None)
+    luma = page.compression == APERIO_YCBCR or (page.photometric == YCBCR and page.compression in JPEG_2000)
+    white = page.photometric == MINISWHITE and dtype.kind == "u"
+    return Colour(
+        bands=_names(page, count),
+        dtype=dtype,
+        alpha=alpha,
+        inverted=_largest(page, stored) if white else None,
+        luma=luma,
+        stored_samples=page.samplesperpixel,
+        notes=_notes(page, stored),
+    )
+
+
+def rgb_of_ycbcr(samples: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """JFIF's YCbCr to RGB (ITU-T T.871): `(height, width, 3)` uint8 to the same."""
+    luma = samples[:, :, 0].astype(np.float32)
+    blue, red = samples[:, :, 1].astype(np.float32) - 128, samples[:, :, 2].astype(np.float32) - 128
+    mixed = np.stack([luma + 1.402 * red, luma - 0.344136 * blue - 0.714136 * red, luma + 1.772 * blue], axis=2)
+    return np.clip(np.floor(mixed + 0.5), 0, 255).astype(np.uint8)
+
+
+def _samples(page: TiffPage) -> int:
+    return int(page.samplesperpixel)
+
+
+def _palette(page: TiffPage) -> NDArray[np.uint8]:
+    table = np.asarray(page.colormap)
+    # Some writers store 8-bit colours in the 16-bit table.
+    return (table.T >> 8 if table.max(initial=0) > 255 else table.T).astype(np.uint8)  # noqa: PLR2004
+
+
+def _largest(page: TiffPage, stored: np.dtype[Any]) -> int:
+    return 255 if stored.kind == "b" else int(2 ** _bits(page) - 1)
+
+
+def _bits(page: TiffPage) -> int:
+    return int(np.ravel(page.bitspersample)[0])
+
+
+def _names(page: TiffPage, count: int) -> tuple[str, ...]:
+    if page.photometric in (RGB, YCBCR) and count >= len(COLOURS):
+        return COLOURS + tuple(f"band{index + 1}" for index in range(len(COLOURS), count))
+    return ("grey",) if count == 1 else tuple(f"band{index + 1}" for index in range(count))
+
+
+def _notes(page: TiffPage, stored: np.dtype[Any]) -> tuple[str, ...]:
+    if stored.kind == "b":
+        return ("bilevel pixels are read as 0 and 255",)
+    if _bits(page) != 8 * stored.itemsize:
+        return (f"{_bits(page)}-bit values are read as they are stored, in {stored.name}",)
+    return ()

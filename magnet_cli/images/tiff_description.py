@@ -1,0 +1,65 @@
+"""The pixel size that programs write into a TIFF's ImageDescription."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from magnet_cli.images.resolution import decimal, known
+
+if TYPE_CHECKING:
+    from tifffile import TiffPage
+
+    from magnet_cli.images.protocol import Resolution
+
+DESCRIPTION, X_RESOLUTION, Y_RESOLUTION = 270, 282, 283
+
+APERIO_MPP = re.compile(r"\|\s*MPP\s*=\s*([0-9.eE+-]+)")
+IMAGEJ_UNIT = re.compile(r"^unit=(\S+)", re.MULTILINE)
+OME_SIZE = re.compile(r'\bPhysicalSize([XY])(Unit)?="([^"]*)"')
+
+MICRONS = {"micron", "microns", "um", "µm", "μm", "\\u00B5m", "&#181;m", "&#xB5;m"}
+IN_UM = {"nm": "0.001", "mm": "1000", **dict.fromkeys(MICRONS, "1")}
+"""Micrometres of the units that OME and ImageJ write."""
+
+
+def described_resolution(page: TiffPage) -> Resolution | None:
+    """Micrometres a pixel from an Aperio, OME or ImageJ description; None where it says nothing."""
+    tag = page.tags.get(DESCRIPTION)
+    if tag is None or not isinstance(tag.value, str):
+        return None
+    text = tag.value
+    if text.startswith("Aperio"):
+        found = APERIO_MPP.search(text)
+        return None if found is None else known(found[1], found[1], unit="um")
+    if text.startswith("ImageJ="):
+        return _imagej(page, text)
+    if "<OME" in text[:4096]:
+        return _ome(text)
+    return None
+
+
+def _ome(text: str) -> Resolution | None:
+    said: dict[str, str] = {}
+    for axis, unit, value in OME_SIZE.findall(text):
+        said.setdefault(axis + unit, value)
+    return _in_um(said.get("X"), said.get("XUnit", "µm"), said.get("Y"), said.get("YUnit", "µm"))
+
+
+def _imagej(page: TiffPage, text: str) -> Resolution | None:
+    unit = IMAGEJ_UNIT.search(text)
+    x, y = (_inverse(page.tags.valueof(code, None)) for code in (X_RESOLUTION, Y_RESOLUTION))
+    return None if unit is None else _in_um(x, unit[1], y, unit[1])
+
+
+def _in_um(x: object, x_unit: str, y: object, y_unit: str) -> Resolution | None:
+    exact = [decimal(value) for value in (x, IN_UM.get(x_unit), y, IN_UM.get(y_unit))]
+    if exact[0] is None or exact[1] is None or exact[2] is None or exact[3] is None:
+        return None
+    return known(exact[0] * exact[1], exact[2] * exact[3], unit="um")
+
+
+def _inverse(value: object) -> object:
+    if not isinstance(value, tuple) or len(value) != 2 or value[0] < 1:  # noqa: PLR2004 (a rational)
+        return None
+    return decimal(value[1] / value[0])

@@ -1,0 +1,258 @@
+"""Reading boxes of TIFF pages: the tiles or strips that a box touches, decoded and pasted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from magnet_cli.errors import SourceError
+from magnet_cli.geometry import Box, Size
+from magnet_cli.images.failures import naming
+from magnet_cli.images.jpeg import check_jpeg, check_jpeg2000, check_tail
+from magnet_cli.images.store import Pixels
+from magnet_cli.images.tiff_colour import JPEG_2000
+from magnet_cli.images.tiles import TileCache
+from magnet_cli.images.validity import both
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+    from tifffile import TiffPage
+
+    from magnet_cli.images.blob import Blob
+    from magnet_cli.images.tiff_colour import Colour
+    from magnet_cli.images.tiff_pages import Layer
+
+CHUNK_BYTES = 64 << 20
+"""A tile or strip that decodes to more is not worth reading for a part of it."""
+
+RAW_BYTES = 1 << 20
+"""A page that lies uncompressed in one piece is read by rows where its strips decode to more."""
+
+RAW_BLOCK = Size(width=2048, height=64)
+"""What is read at a time of such a page."""
+
+JPEG_CODES = (7, 34892, 33007)
+WEBP = 50001
+
+
+def chunk_bytes(page: TiffPage) -> int:
+    """Memory that one decoded tile or strip takes."""
+    samples = page.samplesperpixel if page.planarconfig == 1 else 1
+    width, height = _chunk(page)
+    return width * height * samples * (page.dtype.itemsize if page.dtype is not None else 1)
+
+
+def _chunk(page: TiffPage) -> tuple[int, int]:
+    if page.is_tiled:
+        return int(page.tilewidth), int(page.tilelength)
+    return int(page.imagewidth), min(int(page.rowsperstrip), int(page.imagelength))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segments:
+    """Where the tiles or strips of a page lie, and how they are decoded."""
+
+    size: Size
+    chunk: Size
+    planes: int
+    """Samples that have tiles of their own; 1 where samples are interleaved."""
+    offsets: NDArray[np.uint64]
+    counts: NDArray[np.uint64]
+    decode: Callable[..., Any]
+    tables: dict[str, Any]
+    """JPEG tables shared by all tiles."""
+    compression: int
+    raw: np.dtype[Any] | None
+    """Stored dtype where the page is one uncompressed run, read row by row; else None."""
+    samples: int
+    level: int
+
+    @property
+    def columns(self) -> int:
+        """Tiles in a row of tiles."""
+        return -(-self.size.width // self.chunk.width)
+
+    @property
+    def rows(self) -> int:
+        """Rows of tiles."""
+        return -(-self.size.height // self.chunk.height)
+
+
+def segments(page: TiffPage, *, path: str, level: int) -> Segments:
+    """The tiles or strips of a page, their tables read now so that no thread seeks the file later.
+
+    Raises:
+        SourceError: There are fewer than the size of the page needs.
+    """
+    raw = page.is_contiguous and chunk_bytes(page) > RAW_BYTES
+    size = Size(width=page.imagewidth, height=page.imagelength)
+    width, height = (RAW_BLOCK.width, RAW_BLOCK.height) if raw else _chunk(page)
+    separate = page.planarconfig != 1 and page.samplesperpixel > 1
+    found = Segments(
+        size=size,
+        chunk=Size(width=max(width, 1), height=max(height, 1)),
+        planes=page.samplesperpixel if separate else 1,
+        offsets=np.asarray(page.dataoffsets, np.uint64),
+        counts=np.asarray(page.databytecounts, np.uint64),
+        decode=page.decode,
+        tables={"jpegtables": page.jpegtables, "jpegheader": page.jpegheader},
+        compression=int(page.compression),
+        raw=np.dtype(page.parent.byteorder + page.dtype.char) if raw and page.dtype is not None else None,
+        samples=page.samplesperpixel,
+        level=level,
+    )
+    needed = 1 if raw else found.columns * found.rows * found.planes
+    if min(len(found.offsets), len(found.counts)) < needed:
+        raise SourceError(
+            f"level {level} lacks tiles: the header is damaged",
+            value=f"{min(len(found.offsets), len(found.counts))} of {needed}",
+            file=path,
+            advice="Copy or export the file again",
+        )
+    return found
+
+
+class TiffStore:
+    """Levels of a TIFF.
+
+    Args:
+        blob: The file.
+        path: Its name, for messages.
+        layers: Levels, finest first.
+        colour: Meaning of the samples.
+        nodata: Value of missing pixels.
+    """
+
+    def __init__(self, blob: Blob, path: str, *, layers: Sequence[Layer], colour: Colour, nodata: float | None) -> None:
+        self._blob = blob
+        self._path = path
+        self._colour = colour
+        self._nodata = nodata
+        self._tiles = TileCache()
+        self._pages = [
+            [segments(page, path=path, level=level) for page in layer.pages] for level, layer in enumerate(layers)
+        ]
+        self._masks = [
+            None if layer.mask is None else segments(layer.mask, path=path, level=level)
+            for level, layer in enumerate(layers)
+        ]
+
+    def block(self, level: int) -> Size:
+        """See `Store`."""
+        return self._pages[level][0].chunk
+
+    def fetch(self, level: int, box: Box) -> Pixels:
+        """See `Store`."""
+        page = self._pages[level][0]
+        values = np.empty((box.height, box.width, len(self._colour.bands)), self._colour.dtype)
+        valid: NDArray[np.bool_] | None = None
+        for tile in touched(box, page.chunk):
+            part = tile.intersection(box)
+            source = part.shifted(x=-tile.x, y=-tile.y).slices
+            target = part.shifted(x=-box.x, y=-box.y).slices
+            pixels = self._tile(level, tile)
+            values[target] = pixels.values[source]
+            if pixels.valid is not None:
+                valid = np.ones((box.height, box.width), np.bool_) if valid is None else valid
+                valid[target] = pixels.valid[source]
+        return Pixels(values, both(valid, self._mask(level, box)))
+
+    def close(self) -> None:
+        """See `Store`."""
+        self._tiles.clear()
+        self._blob.close()
+
+    def _tile(self, level: int, tile: Box) -> Pixels:
+        page = self._pages[level][0]
+        key = (level, tile.x // page.chunk.width, tile.y // page.chunk.height)
+        return self._tiles.get(key, lambda: self._bands(level, tile))
+
+    def _bands(self, level: int, tile: Box) -> Pixels:
+        planes = [plane for page in self._pages[level] for plane in self._planes(page, tile)]
+        present = [plane for plane in planes if plane is not None]
+        if len(present) < len(planes):
+            return self._missing(tile)
+        samples = present[0] if len(present) == 1 else np.concatenate(present, axis=2)
+        with naming(self._path, f"the tile at {tile} of level {level} has an unexpected layout"):
+            return self._colour.bands_of(samples, self._nodata)
+
+    def _missing(self, tile: Box) -> Pixels:
+        shape = (tile.height, tile.width)
+        values = np.zeros((*shape, len(self._colour.bands)), self._colour.dtype)
+        return Pixels(values, np.zeros(shape, np.bool_))
+
+    def _mask(self, level: int, box: Box) -> NDArray[np.bool_] | None:
+        mask = self._masks[level]
+        if mask is None:
+            return None
+        valid = np.zeros((box.height, box.width), np.bool_)
+        for tile in touched(box, mask.chunk):
+            key = (-1 - level, tile.x, tile.y)
+            part = tile.intersection(box)
+            found = self._tiles.get(key, lambda tile=tile: Pixels(self._first_plane(mask, tile), None)).values  # type: ignore[misc]
+            valid[part.shifted(x=-box.x, y=-box.y).slices] = (
+                found[part.shifted(x=-tile.x, y=-tile.y).slices][:, :, 0] != 0
+            )
+        return valid
+
+    def _first_plane(self, page: Segments, tile: Box) -> NDArray[Any]:
+        plane = self._planes(page, tile)[0]
+        return np.zeros((tile.height, tile.width, 1), np.uint8) if plane is None else plane
+
+    def _planes(self, page: Segments, tile: Box) -> list[NDArray[Any] | None]:
+        if page.raw is not None:
+            return [self._rows(page, plane, tile) for plane in range(page.planes)]
+        column, row = tile.x // page.chunk.width, tile.y // page.chunk.height
+        return [
+            self._segment(page, (plane * page.rows + row) * page.columns + column, tile) for plane in range(page.planes)
+        ]
+
+    def _rows(self, page: Segments, plane: int, tile: Box) -> NDArray[Any]:
+        raw = np.dtype(page.raw)
+        samples = page.samples if page.planes == 1 else 1
+        part = tile.intersection(Box.whole(page.size))
+        pixel = samples * raw.itemsize
+        rows = np.empty((part.height, part.width, samples), raw)
+        for index, y in enumerate(range(part.y, part.bottom)):
+            start = int(page.offsets[0]) + ((plane * page.size.height + y) * page.size.width + part.x) * pixel
+            data = self._blob.read(start, part.width * pixel, place=f"row {y} of level {page.level}")
+            rows[index] = np.frombuffer(data, raw).reshape(part.width, samples)
+        return rows.astype(raw.newbyteorder("="))
+
+    def _segment(self, page: Segments, index: int, tile: Box) -> NDArray[Any] | None:
+        offset, count = int(page.offsets[index]), int(page.counts[index])
+        if count == 0:
+            return None
+        place = f"the tile at {tile} of level {page.level}"
+        data = self._blob.read(offset, count, place=place)
+        with naming(self._path, f"{place} cannot be decoded", advice="The file is damaged: copy or export it again"):
+            check_stream(data, page)
+            samples, _, _ = page.decode(data, index, **page.tables)
+            return np.asarray(samples[0])
+
+
+def check_stream(data: bytes, page: Segments) -> None:
+    """Refuse a tile that its decoder would turn into something although it is damaged.
+
+    Raises:
+        ValueError: It is.
+    """
+    if page.compression in JPEG_CODES:
+        check_jpeg(data, page.chunk)
+    elif page.compression in JPEG_2000:
+        check_jpeg2000(data)
+    elif page.compression == WEBP:
+        check_tail(data)
+
+
+def touched(box: Box, chunk: Size) -> list[Box]:
+    """The storage tiles that a box touches, row by row."""
+    return [
+        Box(x=column * chunk.width, y=row * chunk.height, width=chunk.width, height=chunk.height)
+        for row in range(box.y // chunk.height, -(-box.bottom // chunk.height))
+        for column in range(box.x // chunk.width, -(-box.right // chunk.width))
+    ]

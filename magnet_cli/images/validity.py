@@ -1,0 +1,47 @@
+"""Which stored pixels hold data."""
+
+from __future__ import annotations
+
+from math import isnan
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+def storable(nodata: float | None, dtype: np.dtype[Any]) -> float | None:
+    """The nodata value where pixels of this dtype can have it, else None."""
+    if nodata is None or dtype.kind == "f":
+        return nodata
+    if isnan(nodata) or nodata != int(nodata):
+        return None
+    limits = np.iinfo(dtype)
+    return nodata if limits.min <= nodata <= limits.max else None
+
+
+def valid_pixels(values: NDArray[Any], nodata: float | None) -> NDArray[np.bool_] | None:
+    """Where data is: not every band has the nodata value, and, in floats, every band is finite.
+
+    Args:
+        values: `(height, width, bands)`.
+        nodata: From `storable`.
+
+    Returns:
+        `(height, width)`, or None where every pixel is valid.
+    """
+    valid: NDArray[np.bool_] | None = None
+    if values.dtype.kind == "f":
+        valid = np.isfinite(values).all(axis=2)
+    if nodata is not None and not isnan(nodata):
+        present = (values != values.dtype.type(nodata)).any(axis=2)
+        valid = present if valid is None else valid & present
+    return None if valid is None or valid.all() else valid
+
+
+def both(one: NDArray[np.bool_] | None, other: NDArray[np.bool_] | None) -> NDArray[np.bool_] | None:
+    """Valid in both; None counts as valid everywhere."""
+    if one is None or other is None:
+        return other if one is None else one
+    return one & other

@@ -1,0 +1,257 @@
+"""Pictures that libvips decodes from their beginning to their end: PNG, JPEG, WebP, and odd TIFFs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyvips
+
+from magnet_cli.errors import SourceError
+from magnet_cli.geometry import Box, Size
+from magnet_cli.images.cache import CACHE_TILE, TileFile, cache_bytes, check_budget
+from magnet_cli.images.failures import naming
+from magnet_cli.images.levels import level_table
+from magnet_cli.images.limits import check_pixels
+from magnet_cli.images.protocol import ImageInfo, Resolution
+from magnet_cli.images.reader import PyramidImage
+from magnet_cli.images.resolution import microscope
+from magnet_cli.images.store import TRANSPOSED, MemoryStore, OrientedStore, Pixels, Store, oriented
+from magnet_cli.images.validity import storable, valid_pixels
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from magnet_cli.images.budget import CacheBudget
+
+DTYPES = {
+    "uchar": "uint8",
+    "char": "int8",
+    "ushort": "uint16",
+    "short": "int16",
+    "uint": "uint32",
+    "int": "int32",
+    "float": "float32",
+    "double": "float64",
+}
+"""NumPy names of libvips' pixel formats."""
+
+CONVERTED = ("cmyk", "lab", "labs", "labq", "lch", "xyz", "yxy", "scrgb", "hsv")
+"""libvips' colour spaces that are turned into sRGB."""
+
+RGB = ("srgb", "rgb", "rgb16")
+COLOURS = ("red", "green", "blue")
+LOADERS = ("png", "jpeg", "webp", "tiff")
+DAMAGED = "The file is damaged: copy or export it again"
+
+FAILURES = (pyvips.Error,)
+
+STRIP_BYTES = 16 << 20
+MIN_ROWS = 8
+"""Rows decoded at a time, a divisor of the tile height: as many as take `STRIP_BYTES`, at least these."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """What a picture's header says."""
+
+    path: str
+    size: Size
+    """As stored, before its orientation is corrected."""
+    bands: int
+    """Without alpha."""
+    alpha: bool
+    dtype: np.dtype[Any]
+    rgb: bool
+    orientation: int
+    resolution: Resolution | None
+    notes: tuple[str, ...]
+
+    @property
+    def band_names(self) -> tuple[str, ...]:
+        """Without alpha."""
+        if self.bands == 1:
+            return ("grey",)
+        colours = COLOURS if self.rgb else ()
+        return colours + tuple(f"band{index + 1}" for index in range(len(colours), self.bands))
+
+    @property
+    def cache_bytes(self) -> int:
+        """Disk that decoding it once needs."""
+        return cache_bytes(self.size, bands=self.bands + self.alpha, dtype=self.dtype)
+
+    @property
+    def resident_bytes(self) -> int:
+        """Memory that it keeps while it is open."""
+        return 0 if self.cache_bytes else self.size.pixels * (self.bands + self.alpha) * self.dtype.itemsize
+
+
+def open_picture(path: str, *, cache: CacheBudget | None) -> PyramidImage:
+    """An image over a PNG, JPEG, WebP or other picture.
+
+    Args:
+        path: The file.
+        cache: Disk for its one-time decode.
+
+    Raises:
+        SourceError: It is damaged, or needs more disk than allowed.
+    """
+    picture = read_header(path)
+    return PyramidImage(picture_info(picture), decoded_store(picture, cache=cache, nodata=None))
+
+
+def picture_info(picture: Picture) -> ImageInfo:
+    """Facts about a picture, orientation corrected."""
+    size = oriented(picture.size, picture.orientation)
+    return ImageInfo(
+        path=picture.path,
+        backend="vips",
+        size=size,
+        levels=level_table(size, []),
+        bands=picture.band_names,
+        dtype=picture.dtype.name,
+        resolution=picture.resolution,
+        has_mask=picture.alpha or picture.dtype.kind == "f",
+        cache_bytes=picture.cache_bytes,
+        resident_bytes=picture.resident_bytes,
+        notes=picture.notes,
+    )
+
+
+def read_header(path: str) -> Picture:
+    """The header of a picture; no pixel is decoded.
+
+    Raises:
+        SourceError: libvips cannot read it, or its size is absurd.
+    """
+    with naming(path, "the picture cannot be opened", advice=DAMAGED, also=FAILURES):
+        image = _load(path)
+        notes: tuple[str, ...] = ()
+        interpretation = str(image.interpretation)
+        dtype = np.dtype(DTYPES[str(image.format)])
+        alpha = bool(image.hasalpha())
+        orientation = int(image.get("orientation")) if image.get_typeof("orientation") else 1
+    check_pixels(image.width, image.height, path)
+    if orientation not in range(2, 9):
+        orientation = 1
+    else:
+        notes += (f"the orientation tag ({orientation}) was applied",)
+    x, y = (Fraction(1000) / Fraction(repr(float(value))) if value > 0 else None for value in (image.xres, image.yres))
+    resolution, said = microscope(x, y)
+    if resolution is not None and orientation in TRANSPOSED:
+        resolution = Resolution(x=resolution.y, y=resolution.x, unit=resolution.unit)
+    return Picture(
+        path=path,
+        size=Size(width=image.width, height=image.height),
+        bands=image.bands - alpha,
+        alpha=alpha,
+        dtype=dtype,
+        rgb=interpretation in RGB and image.bands - alpha >= 3,  # noqa: PLR2004 (colours)
+        orientation=orientation,
+        resolution=resolution,
+        notes=notes + said,
+    )
+
+
+def decoded_store(picture: Picture, *, cache: CacheBudget | None, nodata: float | None) -> Store:
+    """A store over a picture that is decoded at its first read.
+
+    Raises:
+        SourceError: It needs more disk than allowed.
+    """
+    check_budget(picture.path, picture.cache_bytes, cache)
+    store = DecodedStore(picture, cache=cache, nodata=storable(nodata, picture.dtype))
+    return store if picture.orientation == 1 else OrientedStore(store, [picture.size], picture.orientation)
+
+
+class DecodedStore:
+    """A picture decoded once, at the first read, to memory where it is small and to a tile file where it is not.
+
+    Args:
+        picture: Its header.
+        cache: Disk it may use, already checked.
+        nodata: Value of missing pixels.
+    """
+
+    def __init__(self, picture: Picture, *, cache: CacheBudget | None, nodata: float | None) -> None:
+        self._picture = picture
+        self._cache = cache
+        self._nodata = nodata
+        self._lock = Lock()
+        self._decoded: MemoryStore | TileFile | None = None
+
+    def block(self, level: int) -> Size:  # noqa: ARG002 (there is one level)
+        """See `Store`."""
+        return CACHE_TILE
+
+    def fetch(self, level: int, box: Box) -> Pixels:
+        """See `Store`."""
+        with self._lock:
+            if self._decoded is None:
+                self._decoded = self._decode()
+        decoded = self._decoded
+        values = decoded.fetch(level, box).values if isinstance(decoded, MemoryStore) else decoded.read(box)
+        valid = None
+        if self._picture.alpha:
+            present = values[:, :, -1] > 0
+            valid = None if present.all() else present
+            values = values[:, :, :-1]
+        data = valid_pixels(values, self._nodata)
+        return Pixels(values, data if valid is None else valid if data is None else valid & data)
+
+    def close(self) -> None:
+        """See `Store`."""
+        with self._lock:
+            if self._decoded is not None:
+                self._decoded.close()
+
+    def _decode(self) -> MemoryStore | TileFile:
+        picture = self._picture
+        bands = picture.bands + picture.alpha
+        if picture.cache_bytes == 0 or self._cache is None:
+            values = np.empty((picture.size.height, picture.size.width, bands), picture.dtype)
+            for y, rows in self._rows():
+                values[y : y + len(rows)] = rows
+            return MemoryStore(values)
+        file = TileFile(self._cache.folder, picture.size, bands=bands, dtype=picture.dtype)
+        try:
+            for y, rows in self._rows():
+                file.write_rows(y, rows)
+        except SourceError:
+            file.close()
+            raise
+        return file
+
+    def _rows(self) -> Iterator[tuple[int, NDArray[Any]]]:
+        picture = self._picture
+        width, height, dtype = picture.size.width, picture.size.height, picture.dtype
+        bands = picture.bands + picture.alpha
+        step = CACHE_TILE.height
+        while step > MIN_ROWS and step * width * bands * dtype.itemsize > STRIP_BYTES:
+            step //= 2
+        with naming(picture.path, "the picture cannot be decoded", advice=DAMAGED, also=FAILURES):
+            region = pyvips.Region.new(_load(picture.path))
+        for y in range(0, height, step):
+            count = min(step, height - y)
+            with naming(
+                picture.path, f"the picture cannot be decoded at rows {y} to {y + count}", advice=DAMAGED, also=FAILURES
+            ):
+                data = region.fetch(0, y, width, count)
+                rows = np.frombuffer(data, dtype).reshape(count, width, bands)
+            yield y, rows
+
+
+def _load(path: str) -> Any:
+    # Without fail_on="warning" libvips 8.18 hands back black pixels for damaged or unsupported tiles.
+    source = pyvips.Source.new_from_file(path)
+    image = pyvips.Image.new_from_source(source, "", access="sequential", fail_on="warning")
+    loader = str(image.get("vips-loader"))
+    if not loader.startswith(LOADERS):
+        message = f"{loader} is not a format read here"
+        raise ValueError(message)
+    return image.colourspace("srgb") if str(image.interpretation) in CONVERTED else image

@@ -1,0 +1,226 @@
+"""OME-Zarr and plain zarr arrays, versions 2 and 3, in a folder or a zip file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import zarr
+from zarr.storage import LocalStore, ZipStore
+
+from magnet_cli.errors import SourceError
+from magnet_cli.geometry import Box, Size
+from magnet_cli.images.failures import naming
+from magnet_cli.images.levels import is_reduction, level_table
+from magnet_cli.images.limits import check_pixels
+from magnet_cli.images.protocol import ImageInfo, Resolution
+from magnet_cli.images.reader import PyramidImage
+from magnet_cli.images.resolution import decimal, microscope
+from magnet_cli.images.store import Pixels
+from magnet_cli.images.tiff_description import IN_UM
+from magnet_cli.images.validity import valid_pixels
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+CHUNK_BYTES = 256 << 20
+"""A chunk that decodes to more cannot be read by region."""
+
+COLOURS = ("red", "green", "blue")
+IN_UM_LONG = {"micrometer": "1", "nanometer": "0.001", "millimeter": "1000", **IN_UM}
+GUESSED_AXES = {2: "yx", 3: "cyx", 4: "zcyx", 5: "tczyx"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ZarrLevels:
+    """The arrays of an image, finest first."""
+
+    arrays: tuple[zarr.Array[Any], ...]
+    axes: str
+    """One letter a dimension, of t, c, z, y, x."""
+    resolution: Resolution | None = None
+    labels: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def open_zarr(path: str) -> PyramidImage:
+    """An image over a zarr array or an OME-Zarr group.
+
+    Args:
+        path: A folder, or a zip file with the same content.
+
+    Raises:
+        SourceError: It holds no image, or one that cannot be read by region.
+    """
+    store = ZipStore(path, mode="r") if Path(path).is_file() else LocalStore(path, read_only=True)
+    try:
+        with naming(path, "this holds no zarr image that can be read", advice="Name the group of one image"):
+            levels = _levels(path, zarr.open(store=store, mode="r"))
+            info = _info(path, levels)
+    except SourceError:
+        store.close()
+        raise
+    return PyramidImage(info, ZarrStore(path, levels, store, np.dtype(info.dtype)))
+
+
+def _levels(path: str, node: zarr.Array[Any] | zarr.Group) -> ZarrLevels:
+    if isinstance(node, zarr.Array):
+        return ZarrLevels(arrays=(node,), axes=_plain_axes(path, node))
+    attributes = node.attrs.asdict()
+    inner = attributes.get("ome")
+    metadata: Mapping[str, Any] = inner if isinstance(inner, dict) else attributes
+    if "multiscales" not in metadata:
+        if "0" in node:
+            return _levels(path, node["0"])
+        raise SourceError("the zarr group holds no multiscale image", file=path, advice="Name the group of one image")
+    multiscale = metadata["multiscales"][0]
+    nodes = [node[dataset["path"]] for dataset in multiscale["datasets"]]
+    arrays = [array for array in nodes if isinstance(array, zarr.Array)]
+    if not arrays or len(arrays) < len(nodes):
+        raise SourceError("a level of the multiscale image is no array", file=path)
+    axes = _axes(multiscale, arrays[0].ndim)
+    resolution, said = _resolution(multiscale, axes)
+    return ZarrLevels(
+        arrays=(arrays[0], *(array for array in arrays[1:] if _reduces(arrays[0], array, axes))),
+        axes=axes,
+        resolution=resolution,
+        labels=_labels(metadata),
+        notes=_notes(arrays[0], axes) + said,
+    )
+
+
+def _plain_axes(path: str, array: zarr.Array[Any]) -> str:
+    shape = array.shape
+    if len(shape) == 3 and shape[2] <= 4 < shape[0]:  # noqa: PLR2004 (interleaved colours)
+        return "yxc"
+    if len(shape) not in (2, 3):
+        raise SourceError("a plain zarr array has two or three dimensions", value=f"shape {shape}", file=path)
+    return GUESSED_AXES[len(shape)]
+
+
+def _axes(multiscale: Mapping[str, Any], dimensions: int) -> str:
+    said = multiscale.get("axes")
+    if not said:
+        return GUESSED_AXES[dimensions] if dimensions != 4 else "czyx"  # noqa: PLR2004 (as OME-Zarr 0.3 orders them)
+    return "".join(str(axis["name"] if isinstance(axis, dict) else axis)[0].lower() for axis in said)
+
+
+def _size(array: zarr.Array[Any], axes: str) -> Size:
+    return Size(width=array.shape[axes.index("x")], height=array.shape[axes.index("y")])
+
+
+def _reduces(full: zarr.Array[Any], array: zarr.Array[Any], axes: str) -> bool:
+    return array.ndim == full.ndim and array.dtype == full.dtype and is_reduction(_size(full, axes), _size(array, axes))
+
+
+def _resolution(multiscale: Mapping[str, Any], axes: str) -> tuple[Resolution | None, tuple[str, ...]]:
+    scale = [Fraction(1)] * len(axes)
+    for holder in (multiscale["datasets"][0], multiscale):
+        for step in holder.get("coordinateTransformations", ()):
+            if step.get("type") == "scale":
+                scale = [old * (decimal(new) or 1) for old, new in zip(scale, step["scale"], strict=True)]
+    units = [axis.get("unit") if isinstance(axis, dict) else None for axis in multiscale.get("axes", ())]
+    factors = [decimal(IN_UM_LONG.get(str(units[axes.index(name)]))) if units else None for name in "xy"]
+    if factors[0] is None or factors[1] is None:
+        return None, ()
+    return microscope(scale[axes.index("x")] * factors[0], scale[axes.index("y")] * factors[1])
+
+
+def _labels(metadata: Mapping[str, Any]) -> tuple[str, ...]:
+    channels = metadata.get("omero", {}).get("channels", ())
+    return tuple(str(channel.get("label", "")).lower() for channel in channels)
+
+
+def _notes(array: zarr.Array[Any], axes: str) -> tuple[str, ...]:
+    deep = [f"{name}={array.shape[i]}" for i, name in enumerate(axes) if name in "tz" and array.shape[i] > 1]
+    return (f"only the first plane is read ({', '.join(deep)})",) if deep else ()
+
+
+def _bands(levels: ZarrLevels) -> tuple[str, ...]:
+    array = levels.arrays[0]
+    count = array.shape[levels.axes.index("c")] if "c" in levels.axes else 1
+    if len(levels.labels) == count and len(set(levels.labels)) == count and all(levels.labels):
+        return levels.labels
+    if count == len(COLOURS) and array.dtype == np.uint8:
+        return COLOURS
+    return ("grey",) if count == 1 else tuple(f"band{index + 1}" for index in range(count))
+
+
+def _info(path: str, levels: ZarrLevels) -> ImageInfo:
+    array = levels.arrays[0]
+    if "x" not in levels.axes or "y" not in levels.axes or len(levels.axes) != array.ndim:
+        raise SourceError("the zarr image has no x and y axes", value=levels.axes, file=path)
+    check_pixels(array.shape[levels.axes.index("x")], array.shape[levels.axes.index("y")], path)
+    if array.dtype.kind not in "buif":
+        raise SourceError("pixels are whole or real numbers", value=array.dtype, file=path)
+    for level in levels.arrays:
+        needed = (
+            int(np.prod([min(c, n) for c, n in zip(level.chunks, level.shape, strict=True)])) * level.dtype.itemsize
+        )
+        if needed > CHUNK_BYTES:
+            raise SourceError(
+                "a chunk is too large to be read by region",
+                value=f"{needed:,} bytes",
+                file=path,
+                advice="Rechunk it to about 512 x 512 pixels",
+            )
+    size = _size(array, levels.axes)
+    dtype = np.dtype(np.uint8) if array.dtype.kind == "b" else array.dtype.newbyteorder("=")
+    return ImageInfo(
+        path=path,
+        backend="zarr",
+        size=size,
+        levels=level_table(size, [_size(level, levels.axes) for level in levels.arrays[1:]]),
+        bands=_bands(levels),
+        dtype=dtype.name,
+        resolution=levels.resolution,
+        has_mask=dtype.kind == "f",
+        notes=levels.notes,
+    )
+
+
+class ZarrStore:
+    """Levels of a zarr image.
+
+    Args:
+        path: For messages.
+        levels: Its arrays.
+        store: Closed at the end.
+        dtype: Of the pixels handed out.
+    """
+
+    def __init__(self, path: str, levels: ZarrLevels, store: ZipStore | LocalStore, dtype: np.dtype[Any]) -> None:
+        self._path = path
+        self._levels = levels
+        self._store = store
+        self._dtype = dtype
+
+    def block(self, level: int) -> Size:
+        """See `Store`."""
+        array, axes = self._levels.arrays[level], self._levels.axes
+        return Size(width=array.chunks[axes.index("x")], height=array.chunks[axes.index("y")])
+
+    def fetch(self, level: int, box: Box) -> Pixels:
+        """See `Store`."""
+        axes = self._levels.axes
+        rows, columns = box.slices
+        index = tuple({"y": rows, "x": columns, "c": slice(None)}.get(axis, 0) for axis in axes)
+        with naming(
+            self._path, f"box {box} of level {level} cannot be decoded", advice="A chunk is damaged: copy it again"
+        ):
+            values = np.asarray(self._levels.arrays[level][index])
+        left = [axis for axis in axes if axis in "yxc"]
+        if "c" not in left:
+            values, left = values[..., None], [*left, "c"]
+        values = values.transpose([left.index(axis) for axis in "yxc"])
+        if values.dtype.kind == "b":
+            values = values.astype(np.uint8) * np.uint8(255)
+        values = values.astype(self._dtype, copy=False)
+        return Pixels(values, valid_pixels(values, None))
+
+    def close(self) -> None:
+        """See `Store`."""
+        self._store.close()

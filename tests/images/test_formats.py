@@ -1,0 +1,135 @@
+"""Files of many origins: each opens as an independent reader sees it, or is refused by name."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import rasterio
+import tifffile
+
+from magnet_cli.errors import SourceError
+from magnet_cli.geometry import LEVEL0, Box
+from magnet_cli.images import CacheBudget, Region, Request, open_image
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+FORMATS = Path(__file__).parents[3] / "shared" / "data" / "formats"
+FOLDERS = ("bigtiff", "geotiff", "tiff_variants", "wsi_svs", "wsi_other", "ome_tiff", "plain")
+
+JPEG_TOLERANCE = 4
+"""Mean difference of two JPEG decoders and chroma upsamplings."""
+
+
+def samples(folder: str, *suffixes: str) -> list[Any]:
+    files = sorted(path for path in (FORMATS / folder).rglob("*") if path.is_file())
+    wanted = [path for path in files if not suffixes or path.suffix.lower() in suffixes]
+    return [pytest.param(path, id=path.relative_to(FORMATS).as_posix()) for path in wanted]
+
+
+def corner(path: Path, side: int = 256) -> tuple[Region, Box]:
+    with open_image(path, cache=CacheBudget(folder=Path("/nonexistent"), max_bytes=0)) as image:
+        box = Box.whole(image.info.size).intersection(Box(x=0, y=0, width=side, height=side))
+        return image.read([Request(pitch=LEVEL0, box=box)])[0], box
+
+
+@pytest.fixture(autouse=True)
+def quiet_tifffile() -> Any:
+    """tifffile logs what it finds wrong with a file; what matters here is what the package makes of it."""
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)
+    yield
+    logging.getLogger("tifffile").setLevel(logging.NOTSET)
+
+
+@pytest.mark.skipif(not FORMATS.is_dir(), reason="no ../shared/data beside the checkout")
+@pytest.mark.parametrize("path", samples("corrupt"))
+def test_a_damaged_file_opens_truly_or_is_refused(path: Path) -> None:
+    try:
+        region, box = corner(path)
+    except SourceError as error:
+        named = path.name in str(error)
+    else:
+        named = True
+        assert region.pixels.shape[:2] == (box.height, box.width)
+    assert named
+
+
+def independent(path: Path) -> NDArray[Any] | None:
+    """`(height, width, bands)` by GDAL; None where it cannot tell."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            with rasterio.open(path) as file:
+                pixels: NDArray[Any] = np.moveaxis(file.read(), 0, 2)
+                return pixels
+        except rasterio.errors.RasterioError:
+            return None
+
+
+def plain(path: Path) -> bool:
+    """Whether GDAL hands out the samples that this program does: no palette, inversion, turning or other colours."""
+    with tifffile.TiffFile(path) as file:
+        page = file.pages[0].aspage()
+        turned = int(page.tags.valueof(274, 1)) in range(2, 9)
+        known = page.photometric in (1, 2, 6) and page.bitspersample in (8, 16, 32, 64)
+        return known and not turned and not file.is_ome and not file.is_imagej and page.compression not in (6, 33003)
+
+
+@pytest.mark.skipif(not FORMATS.is_dir(), reason="no ../shared/data beside the checkout")
+@pytest.mark.parametrize("path", [sample for name in FOLDERS for sample in samples(name, ".tif", ".tiff", ".svs")])
+def test_tiff_agrees_with_gdal(path: Path) -> None:
+    try:
+        region, box = corner(path)
+    except SourceError:
+        assert path.name in REFUSED
+        return
+    if not plain(path):
+        return
+    expected = independent(path)
+    if expected is None:
+        return
+    expected = expected[box.slices][:, :, : region.pixels.shape[2]]
+    valid = np.ones(expected.shape[:2], np.bool_) if region.valid is None else region.valid
+    difference = np.abs(region.pixels.astype(np.float64) - expected.astype(np.float64))[valid]
+    assert difference.size == 0 or difference.mean() <= (JPEG_TOLERANCE if region.pixels.dtype == np.uint8 else 0)
+
+
+REFUSED = {
+    "ojpeg-strip.tif",
+    "ojpeg-tile.tif",
+    "tiff_overflow_rows_per_strip.tif",
+    "zero_gi.tif",
+}
+"""No reader at hand decodes these without guessing."""
+
+
+@pytest.mark.skipif(not FORMATS.is_dir(), reason="no ../shared/data beside the checkout")
+@pytest.mark.parametrize("name", ["wsi_svs/CMU-1-Small-Region.svs", "wsi_svs/tcga-cr-7395-01a-01-ts1.svs"])
+def test_aperio_agrees_with_openslide(name: str) -> None:
+    import openslide  # noqa: PLC0415 (this test alone needs it)
+
+    box = Box(x=700, y=900, width=300, height=200)
+    with open_image(FORMATS / name) as image, openslide.OpenSlide(str(FORMATS / name)) as slide:
+        region = image.read([Request(pitch=LEVEL0, box=box)])[0]
+        expected = np.asarray(slide.read_region((box.x, box.y), 0, (box.width, box.height)))[:, :, :3]
+        assert image.info.size.width == slide.dimensions[0]
+        assert len(image.info.levels) == slide.level_count
+    assert abs(region.pixels.astype(int) - expected.astype(int)).mean() < 1
+
+
+@pytest.mark.skipif(not FORMATS.is_dir(), reason="no ../shared/data beside the checkout")
+@pytest.mark.parametrize("path", samples("synthetic_vendor") + samples("wsi_dicom") + samples("ome_zarr"))
+def test_other_kinds_open_or_are_refused(path: Path) -> None:
+    try:
+        region, box = corner(path)
+    except SourceError as error:
+        named = path.name in str(error)
+    else:
+        named = True
+        assert region.pixels.shape[:2] == (box.height, box.width)
+    assert named

@@ -1,0 +1,84 @@
+"""PNG, JPEG and WebP: orientation, alpha, density, damage."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from PIL import Image as PillowImage
+from PIL import ImageOps
+
+from magnet_cli.errors import SourceError
+from magnet_cli.geometry import LEVEL0, Box
+from magnet_cli.images import Region, Request, inspect, open_image
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def picture(mode: str = "RGB", width: int = 70, height: int = 50) -> PillowImage.Image:
+    bands = len(PillowImage.new(mode, (1, 1)).getbands())
+    values = np.random.default_rng(0).integers(0, 256, (height, width, bands)).astype(np.uint8)
+    return PillowImage.fromarray(values[:, :, 0] if bands == 1 else values, mode=None)
+
+
+def read(path: Path, box: Box | None = None) -> Region:
+    with open_image(path) as image:
+        return image.read([Request(pitch=LEVEL0, box=box or Box.whole(image.info.size))])[0]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_turned_jpeg_is_turned_back_as_pillow_does(tmp_path: Path, orientation: int) -> None:
+    path = tmp_path / "turned.jpg"
+    exif = PillowImage.Exif()
+    exif[274] = orientation
+    picture().save(path, exif=exif, quality=95)
+    with PillowImage.open(path) as image:
+        expected = np.asarray(ImageOps.exif_transpose(image)).astype(int)
+    region = read(path)
+    assert region.pixels.shape == expected.shape
+    assert abs(region.pixels - expected).mean() < 2
+    box = Box(x=5, y=9, width=20, height=13)
+    np.testing.assert_array_equal(read(path, box).pixels, region.pixels[box.slices])
+
+
+def test_alpha_is_a_mask(tmp_path: Path) -> None:
+    path = tmp_path / "alpha.png"
+    values = np.array(picture("RGBA"))
+    values[:, :30, 3] = 0
+    PillowImage.fromarray(values).save(path)
+    region = read(path)
+    assert inspect(path).bands == ("red", "green", "blue")
+    assert region.valid is not None
+    np.testing.assert_array_equal(region.valid, values[:, :, 3] > 0)
+    np.testing.assert_array_equal(region.pixels[region.valid], values[region.valid][:, :3])
+
+
+@pytest.mark.parametrize(("dpi", "expected"), [(25400, Fraction(1)), (50800, Fraction(1, 2)), (72, None), (300, None)])
+def test_only_a_microscopes_density_counts(tmp_path: Path, dpi: int, expected: Fraction | None) -> None:
+    path = tmp_path / "image.png"
+    picture().save(path, dpi=(dpi, dpi))
+    info = inspect(path)
+    if expected is None:
+        assert info.resolution is None
+        assert any("default" in note for note in info.notes)
+    else:
+        assert info.resolution is not None
+        assert float(info.resolution.x) == pytest.approx(float(expected), rel=1e-3)
+
+
+@pytest.mark.parametrize("name", ["image.png", "image.jpg", "image.webp"])
+def test_a_truncated_picture_is_an_error(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    picture(width=300, height=300).save(path)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(SourceError, match=str(path)):
+        read(path)
+
+
+def test_a_name_with_brackets_is_a_name(tmp_path: Path) -> None:
+    path = tmp_path / "image[page=1].png"
+    picture().save(path)
+    assert read(path).pixels.shape == (50, 70, 3)

@@ -1,0 +1,394 @@
+"""TIFF files in their variety: levels, masks, georeference, orientation, colour, damage."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import rasterio
+import tifffile
+from numpy.typing import NDArray
+from PIL import Image as PillowImage
+
+from magnet_cli.errors import SourceError
+from magnet_cli.geometry import LEVEL0, Box, Pitch, Size
+from magnet_cli.images import CacheBudget, Region, Request, inspect, open_image
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+Array = NDArray[Any]
+
+
+def noise(height: int, width: int, bands: int = 3, dtype: str = "uint8") -> Array:
+    return np.random.default_rng(height).integers(1, 250, (height, width, bands)).astype(dtype)
+
+
+def read(path: Path, pitch: Fraction | int = 1, box: Box | None = None) -> Region:
+    grid = Pitch.square(pitch)
+    with open_image(path) as image:
+        return image.read([Request(pitch=grid, box=box or Box.whole(grid.cover(image.info.size)))])[0]
+
+
+def pyramid(path: Path, levels: list[Array], **options: Any) -> Path:
+    with tifffile.TiffWriter(path) as writer:
+        for index, level in enumerate(levels):
+            writer.write(level, tile=(64, 64), photometric="rgb", subfiletype=min(index, 1), metadata=None, **options)
+    return path
+
+
+def sub_ifd_pyramid(path: Path, levels: list[Array]) -> Path:
+    with tifffile.TiffWriter(path, bigtiff=True) as writer:
+        writer.write(levels[0], tile=(64, 64), photometric="rgb", subifds=len(levels) - 1)
+        for level in levels[1:]:
+            writer.write(level, tile=(64, 64), photometric="rgb", subfiletype=1)
+    return path
+
+
+@pytest.mark.parametrize("write", [pyramid, sub_ifd_pyramid])
+def test_levels_are_found_and_read_unchanged(tmp_path: Path, write: Any) -> None:
+    levels = [noise(301, 403), noise(150, 201), noise(76, 101)]
+    path = write(tmp_path / "image.tif", levels)
+    info = inspect(path)
+    assert [level.size.width for level in info.levels] == [403, 201, 101]
+    assert [level.downsample for level in info.levels] == [LEVEL0, Pitch.square(2), Pitch.square(4)]
+    for pitch, level in zip((1, 2, 4), levels, strict=True):
+        box = Box(x=3, y=5, width=level.shape[1] - 4, height=level.shape[0] - 6)
+        np.testing.assert_array_equal(read(path, pitch, box).pixels, level[box.slices])
+
+
+def test_a_pitch_between_levels_averages_the_finer_one(tmp_path: Path) -> None:
+    levels = [noise(512, 512), np.full((256, 256, 3), 7, np.uint8), np.full((128, 128, 3), 9, np.uint8)]
+    path = pyramid(tmp_path / "image.tif", levels)
+    assert (read(path, 3).pixels == 7).all()
+    assert (read(path, 50).pixels == 9).all()
+    assert read(path, Fraction(3, 2)).pixels.std() > 5
+
+
+def test_a_thumbnail_is_no_level(tmp_path: Path) -> None:
+    path = tmp_path / "image.tif"
+    with tifffile.TiffWriter(path) as writer:
+        writer.write(noise(512, 512), tile=(64, 64), photometric="rgb", metadata=None)
+        writer.write(noise(100, 100), photometric="rgb", metadata=None)
+        writer.write(noise(90, 40), photometric="rgb", subfiletype=1, metadata=None)
+    info = inspect(path)
+    assert len(info.levels) == 1
+    assert any("2 other pictures" in note for note in info.notes)
+
+
+GEO = {
+    "driver": "GTiff",
+    "width": 70,
+    "height": 50,
+    "crs": "EPSG:32633",
+    "transform": rasterio.Affine(0.5, 0, 300000, 0, -0.5, 5000000),
+    "tiled": True,
+    "blockxsize": 32,
+    "blockysize": 32,
+}
+
+
+def geotiff(path: Path, array: Array, **options: Any) -> Path:
+    with rasterio.open(path, "w", count=array.shape[2], dtype=array.dtype, **{**GEO, **options}) as file:
+        file.write(np.moveaxis(array, 2, 0))
+    return path
+
+
+def test_the_georeference_is_kept(tmp_path: Path) -> None:
+    path = geotiff(tmp_path / "geo.tif", noise(50, 70, 4, "uint16"), nodata=0)
+    info = inspect(path)
+    assert info.crs == "EPSG:32633"
+    assert info.resolution is not None
+    assert (info.resolution.x, info.resolution.y, info.resolution.unit) == (Fraction(1, 2), Fraction(1, 2), "m")
+    assert info.nodata == 0
+    assert info.bands == ("band1", "band2", "band3", "band4")
+    copy = tmp_path / "copy.tif"
+    tifffile.imwrite(copy, np.zeros((50, 70), np.uint8), extratags=[(*tag, True) for tag in info.geo_tags])
+    with rasterio.open(path) as one, rasterio.open(copy) as other:
+        assert one.crs == other.crs
+        assert one.transform == other.transform
+        assert other.nodata == 0
+
+
+@pytest.mark.parametrize("crs", ["EPSG:4326", "EPSG:2263", None])
+def test_a_reference_that_is_not_in_metres_gives_no_size(tmp_path: Path, crs: str | None) -> None:
+    info = inspect(geotiff(tmp_path / "geo.tif", noise(50, 70), crs=crs))
+    assert info.crs == crs
+    assert info.resolution is None
+
+
+def test_nodata_is_not_valid(tmp_path: Path) -> None:
+    array = noise(50, 70)
+    array[:20, :30] = 0
+    array[30, 30, 0] = 0
+    region = read(geotiff(tmp_path / "geo.tif", array, nodata=0))
+    assert region.valid is not None
+    np.testing.assert_array_equal(region.valid, (array != 0).any(axis=2))
+
+
+def test_nan_is_not_valid_and_weighs_nothing(tmp_path: Path) -> None:
+    array = noise(50, 70, 1, "float32")
+    array[:10] = np.nan
+    array[14] = np.inf
+    path = geotiff(tmp_path / "geo.tif", array, nodata=float("nan"))
+    region = read(path)
+    assert region.valid is not None
+    np.testing.assert_array_equal(region.valid, np.isfinite(array[:, :, 0]))
+    coarse = read(path, 4)
+    assert np.isfinite(coarse.pixels).all()
+    np.testing.assert_allclose(coarse.pixels[2, 0, 0], array[10:12, :4].mean(), rtol=1e-6)
+
+
+def test_a_mask_page_is_used(tmp_path: Path) -> None:
+    path = tmp_path / "geo.tif"
+    mask = np.zeros((50, 70), np.uint8)
+    mask[5:40, 10:60] = 255
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, "w", count=3, dtype="uint8", **GEO) as file:
+        file.write(np.moveaxis(noise(50, 70), 2, 0))
+        file.write_mask(mask)
+    region = read(path)
+    assert region.valid is not None
+    np.testing.assert_array_equal(region.valid, mask > 0)
+    assert not region.pixels[mask == 0].any()
+
+
+@pytest.mark.parametrize("planar", ["contig", "separate"])
+def test_alpha_is_a_mask_and_no_band(tmp_path: Path, planar: str) -> None:
+    array = noise(50, 70, 4)
+    array[:, :20, 3] = 0
+    path = tmp_path / "alpha.tif"
+    stored = array if planar == "contig" else np.moveaxis(array, 2, 0)
+    tifffile.imwrite(path, stored, tile=(32, 32), photometric="rgb", extrasamples=["unassalpha"], planarconfig=planar)
+    region = read(path)
+    assert inspect(path).bands == ("red", "green", "blue")
+    assert region.valid is not None
+    np.testing.assert_array_equal(region.valid, array[:, :, 3] > 0)
+    np.testing.assert_array_equal(region.pixels[:, 20:], array[:, 20:, :3])
+
+
+def test_a_missing_tile_is_not_valid(tmp_path: Path) -> None:
+    path = tmp_path / "sparse.tif"
+    with rasterio.open(path, "w", count=1, dtype="uint8", SPARSE_OK=True, **GEO) as file:
+        file.write(np.full((1, 32, 32), 9, np.uint8), window=rasterio.windows.Window(32, 0, 32, 32))
+    region = read(path)
+    assert region.valid is not None
+    expected = np.zeros((50, 70), np.bool_)
+    expected[:32, 32:64] = True
+    np.testing.assert_array_equal(region.valid, expected)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation_is_corrected_as_pillow_does(tmp_path: Path, orientation: int) -> None:
+    from PIL import ImageOps  # noqa: PLC0415 (this test alone needs it)
+
+    path = tmp_path / "turned.tif"
+    tifffile.imwrite(path, noise(50, 70), tile=(32, 32), photometric="rgb", extratags=[(274, 3, 1, orientation, True)])
+    with PillowImage.open(path) as image:
+        expected = np.asarray(ImageOps.exif_transpose(image))
+    np.testing.assert_array_equal(read(path).pixels, expected)
+    box = Box(x=7, y=11, width=20, height=15)
+    np.testing.assert_array_equal(read(path, box=box).pixels, expected[box.slices])
+
+
+def test_a_palette_gives_colours(tmp_path: Path) -> None:
+    indices = np.random.default_rng(0).integers(0, 5, (40, 60)).astype(np.uint8)
+    table = np.zeros((3, 256), np.uint16)
+    table[:, :5] = np.arange(15).reshape(3, 5) * 4000
+    path = tmp_path / "palette.tif"
+    tifffile.imwrite(path, indices, photometric="palette", colormap=table, tile=(32, 32))
+    np.testing.assert_array_equal(read(path).pixels, (table >> 8).T[indices])
+
+
+def test_nodata_means_the_stored_value(tmp_path: Path) -> None:
+    """Not the colour that a palette or an inversion makes of it."""
+    stored = np.random.default_rng(0).integers(0, 5, (40, 60)).astype(np.uint8)
+    table = np.zeros((3, 256), np.uint16)
+    table[:, 1] = 3 << 8
+    nodata = (42113, 2, 0, "3", True)
+    kinds: dict[str, dict[str, Any]] = {"palette": {"colormap": table}, "miniswhite": {}}
+    for name, options in kinds.items():
+        path = tmp_path / f"{name}.tif"
+        tifffile.imwrite(path, stored, photometric=name, tile=(32, 32), extratags=[nodata], **options)
+        region = read(path)
+        assert region.valid is not None
+        np.testing.assert_array_equal(region.valid, stored != 3)
+
+
+@pytest.mark.parametrize("photometric", ["minisblack", "miniswhite"])
+def test_bilevel_is_black_and_white(tmp_path: Path, photometric: str) -> None:
+    bits = np.random.default_rng(0).integers(0, 2, (40, 60)).astype(np.bool_)
+    path = tmp_path / "bits.tif"
+    tifffile.imwrite(path, bits, photometric=photometric, bitspersample=1)
+    shown = bits if photometric == "minisblack" else ~bits
+    np.testing.assert_array_equal(read(path).pixels[:, :, 0], shown * 255)
+
+
+@pytest.mark.parametrize("compression", ["jpeg", "jpeg2000", "webp", "zstd", "lzma", "packbits", "lerc", "jpegxl"])
+def test_codecs_agree_with_tifffile(tmp_path: Path, compression: str) -> None:
+    path = tmp_path / "image.tif"
+    tifffile.imwrite(path, noise(100, 120), tile=(64, 64), photometric="rgb", compression=compression)
+    np.testing.assert_array_equal(read(path).pixels, tifffile.imread(path))
+
+
+def test_aperio_ycbcr_becomes_rgb(tmp_path: Path) -> None:
+    y, x = np.mgrid[:64, :64]
+    rgb = np.stack([x * 4, y * 4, 255 - x * 2], axis=2).astype(np.uint8)
+    with PillowImage.fromarray(rgb) as image:
+        luma = np.asarray(image.convert("YCbCr"))
+    path = tmp_path / "aperio.tif"
+    tifffile.imwrite(path, luma, tile=(64, 64), photometric="rgb", compression=33003)
+    assert abs(read(path).pixels.astype(int) - rgb).mean() < 2
+
+
+def test_the_channels_of_an_ome_file_are_bands(tmp_path: Path) -> None:
+    planes = np.random.default_rng(0).integers(0, 60000, (4, 3, 90, 70)).astype(np.uint16)
+    path = tmp_path / "image.ome.tif"
+    metadata = {"axes": "ZCYX", "PhysicalSizeX": 0.25, "PhysicalSizeY": 0.25}
+    tifffile.imwrite(path, planes, tile=(32, 32), ome=True, metadata=metadata)
+    info = inspect(path)
+    assert info.bands == ("band1", "band2", "band3")
+    assert info.resolution is not None
+    assert (info.resolution.x, info.resolution.unit) == (Fraction(1, 4), "um")
+    assert any("Z=4" in note for note in info.notes)
+    np.testing.assert_array_equal(read(path).pixels, np.moveaxis(planes[0], 0, 2))
+
+
+def test_a_pyramid_of_channel_pages(tmp_path: Path) -> None:
+    levels = [np.random.default_rng(i).integers(0, 60000, (3, 200 >> i, 300 >> i)).astype(np.uint16) for i in range(2)]
+    path = tmp_path / "image.ome.tif"
+    with tifffile.TiffWriter(path, ome=True) as writer:
+        writer.write(levels[0], tile=(64, 64), subifds=1, photometric="minisblack", metadata={"axes": "CYX"})
+        writer.write(levels[1], tile=(64, 64), subfiletype=1, photometric="minisblack")
+    np.testing.assert_array_equal(read(path).pixels, np.moveaxis(levels[0], 0, 2))
+    np.testing.assert_array_equal(read(path, 2).pixels, np.moveaxis(levels[1], 0, 2))
+
+
+@pytest.mark.parametrize(
+    ("density", "unit", "expected"),
+    [
+        ((25400, 1), "inch", Fraction(1)),
+        ((20000, 1), "centimeter", Fraction(1, 2)),
+        ((72, 1), "inch", None),
+        ((300, 1), "inch", None),
+        ((10, 1), "centimeter", None),
+        ((40000, 1), "none", None),
+    ],
+)
+def test_only_a_microscopes_density_counts(
+    tmp_path: Path, density: tuple[int, int], unit: str, expected: Fraction | None
+) -> None:
+    path = tmp_path / "image.tif"
+    tifffile.imwrite(path, noise(20, 20), photometric="rgb", resolution=(density, density), resolutionunit=unit)
+    info = inspect(path)
+    assert (None if info.resolution is None else info.resolution.x) == expected
+    assert bool(info.notes) == (expected is None and unit != "none")
+
+
+def test_an_aperio_description_gives_the_size(tmp_path: Path) -> None:
+    path = tmp_path / "slide.svs"
+    text = "Aperio Image Library v11\r\n300x200 [0,0] (64x64) JPEG/RGB Q=70|AppMag = 20|MPP = 0.4990|Left = 2"
+    tifffile.imwrite(
+        path, noise(200, 300), tile=(64, 64), photometric="rgb", compression="jpeg", description=text, metadata=None
+    )
+    info = inspect(path)
+    assert info.backend == "tiff"
+    assert info.resolution is not None
+    assert info.resolution.x == Fraction("0.499")
+
+
+def test_a_giant_strip_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("magnet_cli.images.tiff.CHUNK_BYTES", 1000)
+    monkeypatch.setattr("magnet_cli.images.cache.MEMORY_BYTES", 0)
+    array = noise(301, 403)
+    path = tmp_path / "strip.tif"
+    tifffile.imwrite(path, array, photometric="rgb", compression="deflate", rowsperstrip=301)
+    assert inspect(path).cache_bytes >= array.nbytes
+    with pytest.raises(SourceError, match="cannot be read by region"):
+        open_image(path)
+    with open_image(path, cache=CacheBudget(folder=tmp_path / "work", max_bytes=1 << 30)) as image:
+        box = Box(x=100, y=200, width=303, height=101)
+        np.testing.assert_array_equal(image.read([Request(pitch=LEVEL0, box=box)])[0].pixels, array[box.slices])
+
+
+def test_cmyk_is_converted(tmp_path: Path) -> None:
+    path = tmp_path / "print.tif"
+    with PillowImage.new("CMYK", (60, 40), (0, 0, 0, 0)) as image:
+        image.save(path)
+    info = inspect(path)
+    assert info.bands == ("red", "green", "blue")
+    assert read(path).pixels.min() > 240
+
+
+def damaged(path: Path, *, at: float, fill: bytes) -> Path:
+    data = bytearray(path.read_bytes())
+    start = int(len(data) * at)
+    data[start : start + len(fill)] = fill
+    path.write_bytes(bytes(data))
+    return path
+
+
+@pytest.mark.parametrize("compression", ["deflate", "jpeg", "jpeg2000", "zstd", "lzw", "webp"])
+def test_a_truncated_file_is_an_error_with_a_place(tmp_path: Path, compression: str) -> None:
+    path = tmp_path / "image.tif"
+    tifffile.imwrite(path, noise(256, 256), tile=(128, 128), photometric="rgb", compression=compression)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
+    with pytest.raises(SourceError, match=r"tile at \[") as caught:
+        read(path)
+    assert caught.value.file == str(path)
+    assert caught.value.advice
+
+
+@pytest.mark.parametrize("compression", ["deflate", "jpeg", "jpeg2000", "zstd", "lzw", "webp"])
+def test_a_file_whose_end_was_never_copied_is_an_error(tmp_path: Path, compression: str) -> None:
+    path = tmp_path / "image.tif"
+    tifffile.imwrite(path, noise(256, 256), tile=(128, 128), photometric="rgb", compression=compression)
+    damaged(path, at=0.6, fill=bytes(path.stat().st_size * 4 // 10))
+    with pytest.raises(SourceError, match="tile at"):
+        read(path)
+
+
+def test_a_jpeg_tile_that_declares_a_huge_picture_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "image.tif"
+    tifffile.imwrite(path, noise(64, 64), tile=(64, 64), photometric="ycbcr", compression="jpeg")
+    data = bytearray(path.read_bytes())
+    frame = data.index(b"\xff\xc0")
+    data[frame + 5 : frame + 9] = b"\xff\xdc\xff\xdc"
+    path.write_bytes(bytes(data))
+    with pytest.raises(SourceError, match=r"65500 x 65500"):
+        read(path)
+
+
+@pytest.mark.parametrize("tag", ["ImageWidth", "ImageLength"])
+def test_an_absurd_header_is_refused(tmp_path: Path, tag: str) -> None:
+    path = tmp_path / "image.tif"
+    tifffile.imwrite(path, noise(64, 64), tile=(64, 64), photometric="rgb")
+    with tifffile.TiffFile(path, mode="r+") as file:
+        file.pages[0].tags[tag].overwrite(4_000_000_000, dtype=4)  # type: ignore[union-attr]
+    with pytest.raises(SourceError, match=r"lacks tiles|absurd"):
+        read(path)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"not an image", b"II*\x00", b"II*\x00\x08\x00\x00\x00\x00\x00", b"\x89PNG\r\n\x1a\n"]
+)
+def test_what_is_no_image_is_named(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "some.tif"
+    path.write_bytes(content)
+    with pytest.raises(SourceError) as caught:
+        inspect(path)
+    assert str(path) in str(caught.value)
+
+
+def test_a_missing_file_and_an_empty_folder_are_named(tmp_path: Path) -> None:
+    for path in (tmp_path / "none.tif", tmp_path):
+        with pytest.raises(SourceError, match=str(path)):
+            inspect(path)
+
+
+def test_size_and_levels_follow_the_orientation(tmp_path: Path) -> None:
+    path = pyramid(tmp_path / "image.tif", [noise(300, 400), noise(150, 200)], extratags=[(274, 3, 1, 6, True)])
+    info = inspect(path)
+    assert info.size == Size(width=300, height=400)
+    assert info.levels[1].size == Size(width=150, height=200)
