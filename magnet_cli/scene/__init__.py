@@ -1,0 +1,9 @@
+"""Scenes with known truth, of any size: an image to try the program on when there is none at hand."""
+
+from __future__ import annotations
+
+from magnet_cli.scene.materials import NODATA, Label
+from magnet_cli.scene.painter import Rendering, Scene
+from magnet_cli.scene.writer import Pyramid, write_scene
+
+__all__ = ["NODATA", "Label", "Pyramid", "Rendering", "Scene", "write_scene"]

@@ -1,0 +1,223 @@
+"""Writing a scene and its truth as tiled BigTIFF, in memory that does not depend on its size."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import imagecodecs
+import numpy as np
+import tifffile
+
+from magnet_cli.durable import replace, sync_file, writing
+from magnet_cli.errors import UsageError
+from magnet_cli.geometry import Box, Size
+from magnet_cli.scene.spool import Spool
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from numpy.typing import NDArray
+
+    from magnet_cli.scene.painter import Scene
+
+_DEFLATE_LEVEL = 1
+"""Textured pixels hardly shrink further at a higher level, which costs several times the time."""
+_JPEG_QUALITY = 85
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pyramid:
+    """How a scene is stored."""
+
+    tile: int = 256
+    """Side of a tile, in pixels; a multiple of 16."""
+    levels: int | None = None
+    """Stored resolutions, level 0 included; None until one tile holds the whole."""
+    compression: Literal["deflate", "jpeg"] = "deflate"
+    """`jpeg` is YCbCr of quality 85 with halved colour."""
+    chain: Literal["pages", "subifds"] = "pages"
+    """Whether coarser levels follow as pages, which every reader finds, or as SubIFDs of the first page."""
+
+    def __post_init__(self) -> None:
+        if self.tile < 16 or self.tile % 16:  # noqa: PLR2004  # TIFF 6.0, section 15
+            raise UsageError("The side of a TIFF tile is a multiple of 16", value=self.tile)
+        if self.levels is not None and self.levels < 1:
+            raise UsageError("A pyramid has at least one level", value=self.levels)
+
+    def sizes(self, size: Size) -> list[Size]:
+        """Of every level, finest first; each is half the one before, rounded up."""
+        sizes = [size]
+        while len(sizes) != self.levels and (self.levels or max(sizes[-1].width, sizes[-1].height) > self.tile):
+            sizes.append(Size(width=-(-sizes[-1].width // 2), height=-(-sizes[-1].height // 2)))
+        return sizes
+
+    def grid(self, size: Size) -> Size:
+        """Columns and rows of tiles of a level."""
+        return Size(width=-(-size.width // self.tile), height=-(-size.height // self.tile))
+
+
+def write_scene(
+    path: str | Path,
+    scene: Scene,
+    *,
+    labels_path: str | Path | None = None,
+    pyramid: Pyramid | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Write a scene as a pyramid, and its truth as a tiled TIFF of class indices.
+
+    Every coarser level is the mean of 2 x 2 pixels of the one below, rounded; past an odd edge there are fewer. Tiles
+    are computed along a Z-curve, so that only a few a level are held at a time, and spooled beside the target: the disk
+    needs twice the file's size until it is done. A target appears complete or not at all.
+
+    Args:
+        path: Of the image; replaced if it exists.
+        scene: What to write.
+        labels_path: Of the truth, uint8, one resolution; None for none.
+        pyramid: How to store it.
+        progress: Called with tiles done and tiles in all, level 0 alone.
+
+    Raises:
+        OutputError: A file cannot be written.
+    """
+    image = Path(path)
+    truth = None if labels_path is None else Path(labels_path)
+    job = _Job(scene=scene, pyramid=pyramid or Pyramid(), truth=truth is not None, progress=progress)
+    with Spool(image, job.grids) as tiles, Spool(truth or image, job.grids[:1]) as labels:
+        job.run(tiles, labels)
+        _assemble(image, tiles, job)
+        if truth is not None:
+            _assemble_labels(truth, labels, job)
+
+
+@dataclass(kw_only=True)
+class _Job:
+    """One walk over the tiles of a scene."""
+
+    scene: Scene
+    pyramid: Pyramid
+    truth: bool
+    progress: Callable[[int, int], None] | None
+    done: int = 0
+    sizes: list[Size] = field(init=False)
+    grids: list[Size] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.sizes = self.pyramid.sizes(self.scene.size)
+        self.grids = [self.pyramid.grid(size) for size in self.sizes]
+
+    def run(self, tiles: Spool, labels: Spool) -> None:
+        """Compute every tile and keep it encoded."""
+        top = len(self.sizes) - 1
+        for row in range(self.grids[top].height):
+            for column in range(self.grids[top].width):
+                self._tile(tiles, labels, level=top, column=column, row=row)
+
+    def _tile(self, tiles: Spool, labels: Spool, *, level: int, column: int, row: int) -> NDArray[np.uint8]:
+        """Compute and keep one tile with all those under it; `(height, width, 3)`, cut at the level's edge."""
+        if level == 0:
+            pixels = self._finest(labels, column=column, row=row)
+        else:
+            below = self.grids[level - 1]
+            columns = range(2 * column, min(2 * column + 2, below.width))
+            pixels = _halved(
+                np.concatenate(
+                    [
+                        np.concatenate(
+                            [self._tile(tiles, labels, level=level - 1, column=x, row=y) for x in columns], axis=1
+                        )
+                        for y in range(2 * row, min(2 * row + 2, below.height))
+                    ]
+                )
+            )
+        encoded = _encode(self._whole(pixels), compression=self.pyramid.compression)
+        tiles.add(encoded, level=level, column=column, row=row)
+        return pixels
+
+    def _finest(self, labels: Spool, *, column: int, row: int) -> NDArray[np.uint8]:
+        side = self.pyramid.tile
+        box = Box(x=column * side, y=row * side, width=side, height=side)
+        rendering = self.scene.render(box.intersection(Box.whole(self.scene.size)))
+        if self.truth:
+            encoded = _encode(self._whole(rendering.labels), compression="deflate")
+            labels.add(encoded, level=0, column=column, row=row)
+        self.done += 1
+        if self.progress is not None:
+            self.progress(self.done, self.grids[0].pixels)
+        return rendering.pixels
+
+    def _whole(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """A full tile: beyond the edge the last pixels are repeated, which costs JPEG no ringing."""
+        missing = [(0, self.pyramid.tile - side) for side in pixels.shape[:2]]
+        return np.pad(pixels, [*missing, (0, 0)][: pixels.ndim], mode="edge")
+
+
+def _halved(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Means of 2 x 2 pixels, halves rounded up; `(height, width, 3)` to `(ceil(height / 2), ceil(width / 2), 3)`."""
+    height, width = pixels.shape[:2]
+    # With the last row repeated, the mean of two pairs is the mean of the one pair that exists.
+    even = np.pad(pixels, [(0, height % 2), (0, width % 2), (0, 0)], mode="edge").astype(np.uint16)
+    total = even[0::2, 0::2] + even[0::2, 1::2] + even[1::2, 0::2] + even[1::2, 1::2]
+    return ((total + 2) >> 2).astype(np.uint8)
+
+
+def _encode(tile: NDArray[np.uint8], *, compression: str) -> bytes:
+    if compression == "jpeg":
+        return bytes(
+            imagecodecs.jpeg8_encode(
+                tile, level=_JPEG_QUALITY, colorspace="RGB", outcolorspace="YCBCR", subsampling="420"
+            )
+        )
+    return bytes(imagecodecs.deflate_encode(tile.tobytes(), level=_DEFLATE_LEVEL))
+
+
+@contextmanager
+def _renamed(path: Path) -> Iterator[tifffile.TiffWriter]:
+    """A BigTIFF that takes its name once it is complete."""
+    part = path.with_name(f"{path.name}.part")
+    with writing(path):
+        try:
+            with tifffile.TiffWriter(part, bigtiff=True) as writer:
+                yield writer
+            sync_file(part)
+            replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+def _assemble(path: Path, tiles: Spool, job: _Job) -> None:
+    """Store the pyramid's tiles as they are, level after level."""
+    pyramid = job.pyramid
+    coding: dict[str, Any] = {"compression": "deflate", "photometric": "rgb"}
+    if pyramid.compression == "jpeg":
+        coding = {"compression": "jpeg", "photometric": "ycbcr", "subsampling": (2, 2)}
+    with _renamed(path) as writer:
+        for level, size in enumerate(job.sizes):
+            nested = len(job.sizes) - 1 if level == 0 and pyramid.chain == "subifds" else None
+            writer.write(
+                tiles.tiles(level),
+                shape=(size.height, size.width, 3),
+                dtype=np.uint8,
+                tile=(pyramid.tile, pyramid.tile),
+                subfiletype=1 if level else 0,
+                subifds=nested,
+                metadata=None,
+                **coding,
+            )
+
+
+def _assemble_labels(path: Path, labels: Spool, job: _Job) -> None:
+    size, side = job.scene.size, job.pyramid.tile
+    with _renamed(path) as writer:
+        writer.write(
+            labels.tiles(0),
+            shape=(size.height, size.width),
+            dtype=np.uint8,
+            tile=(side, side),
+            compression="deflate",
+            photometric="minisblack",
+            metadata=None,
+        )
