@@ -1,0 +1,75 @@
+"""Bytes of tiles and chunks: the same labels or values always give the same bytes."""
+
+from __future__ import annotations
+
+import zlib
+from typing import TYPE_CHECKING
+
+import imagecodecs
+import numpy as np
+
+from magnet_cli.masks.spec import NODATA
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+DEFLATE_LEVEL = 6
+ZSTD_LEVEL = 3
+FRAGMENT_LEVEL = 1
+
+STEPS = 254
+"""A quantised value v stands for v / STEPS; 255 stands for not computed."""
+
+
+def encode_tile(labels: NDArray[np.uint8], *, compression: str) -> bytes:
+    """A whole tile, `(side, side)` uint8, as the mask's file holds it."""
+    if compression == "zstd":
+        return bytes(imagecodecs.zstd_encode(labels.tobytes(), level=ZSTD_LEVEL))
+    return zlib.compress(labels.tobytes(), DEFLATE_LEVEL)
+
+
+def decode_tile(data: bytes, *, side: int, compression: str) -> NDArray[np.uint8]:
+    """The labels of a whole tile, `(side, side)` uint8, read-only."""
+    raw = (
+        imagecodecs.zstd_decode(data, out=side * side)
+        if compression == "zstd"
+        else zlib.decompress(data, bufsize=side * side)
+    )
+    return np.frombuffer(raw, dtype=np.uint8).reshape(side, side)
+
+
+def encode_fragment(labels: NDArray[np.uint8]) -> bytes:
+    """A part of a tile, `(height, width)` uint8, for the journal alone."""
+    return zlib.compress(labels.tobytes(), FRAGMENT_LEVEL)
+
+
+def decode_fragment(data: bytes, *, height: int, width: int) -> NDArray[np.uint8]:
+    """The labels of a part of a tile, `(height, width)` uint8, read-only."""
+    return np.frombuffer(zlib.decompress(data, bufsize=height * width), dtype=np.uint8).reshape(height, width)
+
+
+def encode_chunk(values: NDArray[np.generic]) -> bytes:
+    """A chunk of a field, `(bands, height, width)` float16 or uint8; bytes of equal weight lie together."""
+    planes = np.ascontiguousarray(values).view(np.uint8).reshape(-1, values.dtype.itemsize).T
+    return bytes(imagecodecs.zstd_encode(np.ascontiguousarray(planes).tobytes(), level=1))
+
+
+def decode_chunk(data: bytes, *, shape: tuple[int, int, int], dtype: str) -> NDArray[np.generic]:
+    """The values of a chunk, `shape` = (bands, height, width)."""
+    kind = np.dtype(dtype)
+    raw = imagecodecs.zstd_decode(data, out=kind.itemsize * shape[0] * shape[1] * shape[2])
+    planes = np.frombuffer(raw, dtype=np.uint8).reshape(kind.itemsize, -1)
+    return np.ascontiguousarray(planes.T).view(kind).reshape(shape)
+
+
+def quantise(values: NDArray[np.floating]) -> NDArray[np.uint8]:
+    """Values in 0..1 as uint8 0..254, NaN as 255; what lies outside is clipped."""
+    steps = np.rint(np.clip(values.astype(np.float32), 0, 1) * STEPS)
+    return np.where(np.isnan(steps), NODATA, steps).astype(np.uint8)
+
+
+def dequantise(values: NDArray[np.uint8]) -> NDArray[np.float16]:
+    """Quantised values as float16 0..1, 255 as NaN."""
+    table = np.arange(256, dtype=np.float32) / STEPS
+    table[NODATA] = np.nan
+    return table.astype(np.float16)[values]

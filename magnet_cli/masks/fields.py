@@ -1,0 +1,58 @@
+"""Reading a field out of a journal: any box, joined from the chunks of finished groups."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from magnet_cli.masks import codec
+from magnet_cli.masks.cache import ByteCache
+from magnet_cli.masks.spec import NODATA, FieldSpec, Part, parts
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from magnet_cli.geometry import Box
+    from magnet_cli.masks.index import Piece
+    from magnet_cli.masks.replay import Catalogue
+    from magnet_cli.masks.storefile import StoreFile
+
+
+class FieldReader:
+    """Joins chunks; keeps the latest decoded ones, up to a number of bytes."""
+
+    def __init__(
+        self, store: StoreFile, *, catalogue: Catalogue, fields: tuple[FieldSpec, ...], cache_bytes: int
+    ) -> None:
+        self._store = store
+        self._catalogue = catalogue
+        self._fields = fields
+        self.cache = ByteCache(cache_bytes)
+
+    def read(self, number: int, *, box: Box) -> NDArray[np.generic]:
+        """The stored values in a box inside a field's grid, `(bands, height, width)`; NaN or 255 where none are."""
+        entry = self._fields[number]
+        dtype = np.dtype(entry.dtype)
+        out = np.full((entry.bands, box.height, box.width), NODATA if dtype == np.uint8 else np.nan, dtype=dtype)
+        for part in parts(box, entry.side):
+            for piece in self._catalogue.pieces(number, part.row, part.col):
+                self._lay(piece, part=part, entry=entry, out=out[:, *part.box.shifted(x=-box.x, y=-box.y).slices])
+        return out
+
+    def _lay(self, piece: Piece, *, part: Part, entry: FieldSpec, out: NDArray[np.generic]) -> None:
+        """Copy what a piece has of one chunk's share into `out`, a view of that share."""
+        common = piece.box.intersection(part.inner)
+        if common.area:
+            source = common.shifted(x=-piece.box.x, y=-piece.box.y).slices
+            target = common.shifted(x=-part.inner.x, y=-part.inner.y).slices
+            out[:, *target] = self._decoded(piece, entry=entry)[:, *source]
+
+    def _decoded(self, piece: Piece, *, entry: FieldSpec) -> NDArray[np.generic]:
+        values = self.cache.get(piece.start)
+        if values is None:
+            payload = self._store.read(piece.start).payload
+            shape = (entry.bands, piece.box.height, piece.box.width)
+            values = codec.decode_chunk(payload, shape=shape, dtype=entry.dtype)
+            self.cache.put(piece.start, values)
+        return values

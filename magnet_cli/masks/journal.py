@@ -1,0 +1,275 @@
+"""Everything a run has finished, in one append-only file beside the target, until the mask is assembled from it."""
+
+from __future__ import annotations
+
+import json
+import threading
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+
+from magnet_cli.geometry import Box
+from magnet_cli.masks import codec
+from magnet_cli.masks.fields import FieldReader
+from magnet_cli.masks.records import FIELD_META, GROUP_META, TILE_META, Kind, Record, pack
+from magnet_cli.masks.replay import LABELS, Catalogue, find_header, replay
+from magnet_cli.masks.spec import NODATA, FieldSpec, GroupId, MaskSpec, Part, parts
+from magnet_cli.masks.storefile import StoreFile, SyncPolicy
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+    from types import TracebackType
+
+    from numpy.typing import NDArray
+
+    from magnet_cli.masks.header import JournalHeader
+
+CACHE_BYTES = 64 << 20
+
+
+class Journal:
+    """The journal of one mask. Every method is safe from several threads; `open` makes it.
+
+    Work of a group becomes visible to readers, and survives, once `finish_group` has returned.
+    """
+
+    def __init__(self, store: StoreFile, *, header: JournalHeader, cache_bytes: int) -> None:
+        self._store = store
+        self._header = header
+        self._catalogue = Catalogue(header)
+        self._changing = threading.Lock()
+        self._numbers = {entry.name: number for number, entry in enumerate(header.fields)}
+        self._fields = FieldReader(store, catalogue=self._catalogue, fields=header.fields, cache_bytes=cache_bytes)
+        self._allowed = np.zeros(256, dtype=bool)
+        self._allowed[: len(header.spec.classes)] = True
+        self._allowed[NODATA] = True
+        self.repairs: tuple[str, ...] = ()
+        """What replay had to give up, for people to read; empty for a whole journal or a torn tail."""
+
+    @classmethod
+    def open(
+        cls,
+        path: Path,
+        *,
+        header: JournalHeader,
+        resume: bool = True,
+        overwrite: bool = False,
+        sync: SyncPolicy | None = None,
+        cache_bytes: int = CACHE_BYTES,
+    ) -> Self:
+        """Become the owner of the journal at `path` and replay it, or start a new one.
+
+        Args:
+            path: Beside the target; see `OutputPaths.journal`.
+            header: What the run depends on.
+            resume: False drops what an earlier run left.
+            overwrite: Drop what a run with other inputs or options left, instead of refusing it.
+            sync: When finished groups are flushed to the disk.
+            cache_bytes: Bound of the decoded field chunks kept in memory.
+
+        Raises:
+            OutputError: Another run owns it, it belongs to other inputs or options, or it cannot be written or read.
+        """
+        store = StoreFile.own(path, sync=sync or SyncPolicy())
+        journal = cls(store, header=header, cache_bytes=cache_bytes)
+        with ExitStack() as undo:
+            undo.callback(store.close)
+            record = find_header(store, header=header, overwrite=overwrite) if resume else None
+            if record is None:
+                store.start(header.encode())
+            else:
+                journal.repairs = replay(store, journal._catalogue, start=record.end)
+            journal._append(Kind.OPENED)
+            undo.pop_all()
+        return journal
+
+    @property
+    def path(self) -> Path:
+        """The journal's file."""
+        return self._store.path
+
+    @property
+    def header(self) -> JournalHeader:
+        """What the journal belongs to."""
+        return self._header
+
+    @property
+    def spec(self) -> MaskSpec:
+        """The mask that will be made of it."""
+        return self._header.spec
+
+    @property
+    def index_bytes(self) -> int:
+        """Memory that the index of pieces holds."""
+        return sum(layer.nbytes for layer in self._catalogue.layers.values())
+
+    def field(self, name: str) -> FieldSpec:
+        """The field of this name; KeyError where the header has none."""
+        return self._header.fields[self._numbers[name]]
+
+    def finished(self, pass_index: int) -> dict[int, dict[str, object]]:
+        """The finished groups of a pass, each with its counts."""
+        with self._changing:
+            starts = {key.index: at for key, at in self._catalogue.finished.items() if key.pass_index == pass_index}
+        return {index: json.loads(self._store.read(start).payload) for index, start in sorted(starts.items())}
+
+    def is_finished(self, group: GroupId) -> bool:
+        """Whether a group's work is complete and need not be done again."""
+        return group in self._catalogue.finished
+
+    def put_labels(self, group: GroupId, *, box: Box, labels: NDArray[np.uint8]) -> None:
+        """Store labels of level 0; the calling thread compresses them.
+
+        Args:
+            group: Whose work it is.
+            box: Where, inside level 0.
+            labels: `(height, width)` uint8, each a class or 255.
+
+        Raises:
+            OutputError: The disk refuses it.
+            ValueError: The box does not fit, or a label is neither a class nor 255.
+        """
+        self._check(box, within=Box.whole(self.spec.size), shape=labels.shape)
+        if labels.dtype != np.uint8 or not self._allowed[labels].all():
+            message = f"labels are uint8, a class or {NODATA}, got {labels.dtype} in box {box} of {group}"
+            raise ValueError(message)
+        for part in parts(box, self.spec.tile):
+            self._put_part(group, part=part, labels=labels[part.box.shifted(x=-box.x, y=-box.y).slices])
+
+    def put_field(self, group: GroupId, *, name: str, box: Box, values: NDArray[np.generic]) -> None:
+        """Store values of a field; the calling thread compresses them.
+
+        Args:
+            group: Whose work it is.
+            name: The field's.
+            box: Where, on the field's canvas grid and inside it.
+            values: `(bands, height, width)`, floating 0..1 with NaN for not computed; or, for a uint8 field, uint8 as
+                it is stored.
+
+        Raises:
+            OutputError: The disk refuses it.
+            ValueError: The box or the bands do not fit.
+        """
+        entry = self.field(name)
+        self._check(box, within=Box.whole(entry.size), shape=values.shape[1:])
+        if values.shape[0] != entry.bands:
+            message = f"field {name} has {entry.bands} bands, got {values.shape[0]}"
+            raise ValueError(message)
+        for part in parts(box, entry.side):
+            rows, cols = part.box.shifted(x=-box.x, y=-box.y).slices
+            stored = _as_stored(values[:, rows, cols], dtype=entry.dtype)
+            place = (part.row, part.col, part.inner.x, part.inner.y, part.inner.width, part.inner.height)
+            meta = FIELD_META.pack(group.pass_index, group.index, self._numbers[name], *place)
+            self._append(Kind.FIELD, meta=meta, payload=codec.encode_chunk(stored))
+
+    def finish_group(self, group: GroupId, *, counts: Mapping[str, object]) -> None:
+        """Say that all of a group's work is stored; it is flushed to the disk with the next few.
+
+        Raises:
+            OutputError: The disk refuses it.
+        """
+        payload = json.dumps(dict(counts), sort_keys=True).encode()
+        with self._changing:
+            meta = GROUP_META.pack(group.pass_index, group.index, self._catalogue.count(group))
+            start = self._store.append(pack(Kind.GROUP, meta=meta, payload=payload))
+            self._catalogue.finish(group, start=start)
+        self._store.flush(force=False)
+
+    def drop_group(self, group: GroupId) -> None:
+        """Forget what a group has stored since it was begun, because it failed or will be tried again."""
+        self._append(Kind.DROP, meta=GROUP_META.pack(group.pass_index, group.index, 0))
+
+    def end(self) -> None:
+        """Say that every group is finished, and flush."""
+        self._append(Kind.END)
+        self._store.flush()
+
+    @property
+    def ended(self) -> bool:
+        """Whether every group is finished."""
+        return self._catalogue.ended
+
+    def stored_tile(self, row: int, col: int) -> bytes | None:
+        """A tile as the mask's file holds it, where one group stored all of it; otherwise None."""
+        pieces = self._catalogue.pieces(LABELS, row, col)
+        return self._store.read(pieces[-1].start).payload if pieces and pieces[-1].whole else None
+
+    def tile(self, row: int, col: int) -> NDArray[np.uint8]:
+        """The labels of a tile, `(tile, tile)` uint8, joined from its pieces; 255 where there are none."""
+        side = self.spec.tile
+        labels = np.full((side, side), NODATA, dtype=np.uint8)
+        for piece in self._catalogue.pieces(LABELS, row, col):
+            payload, box = self._store.read(piece.start).payload, piece.box
+            if piece.whole:
+                labels[:] = codec.decode_tile(payload, side=side, compression=self.spec.compression)
+            else:
+                labels[box.slices] = codec.decode_fragment(payload, height=box.height, width=box.width)
+        return labels
+
+    def read_field(self, name: str, box: Box) -> NDArray[np.float16]:
+        """The values of a field in a box of its canvas grid, joined from finished groups.
+
+        Args:
+            name: The field's.
+            box: Inside the canvas grid.
+
+        Returns:
+            `(bands, height, width)` float16 0..1, NaN where no finished group has stored any.
+
+        Raises:
+            OutputError: The journal is damaged.
+        """
+        stored = self.read_stored_field(name, box)
+        return codec.dequantise(stored.astype(np.uint8)) if stored.dtype == np.uint8 else stored.astype(np.float16)
+
+    def read_stored_field(self, name: str, box: Box) -> NDArray[np.generic]:
+        """As `read_field`, in the dtype that is stored; for uint8 255 stands for not computed."""
+        self._check(box, within=Box.whole(self.field(name).size), shape=(box.height, box.width))
+        return self._fields.read(self._numbers[name], box=box)
+
+    def discard(self) -> None:
+        """Delete the journal: its mask is complete."""
+        self._store.remove()
+
+    def close(self) -> None:
+        """Flush and release the lock; a later run may resume."""
+        self._store.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _put_part(self, group: GroupId, *, part: Part, labels: NDArray[np.uint8]) -> None:
+        whole = self.spec.covers(part)
+        if whole:
+            padded = np.full((self.spec.tile, self.spec.tile), NODATA, dtype=np.uint8)
+            padded[part.inner.slices] = labels
+            payload = codec.encode_tile(padded, compression=self.spec.compression)
+        else:
+            payload = codec.encode_fragment(labels)
+        place = (part.row, part.col, part.inner.x, part.inner.y, part.inner.width, part.inner.height)
+        self._append(Kind.TILE, meta=TILE_META.pack(group.pass_index, group.index, *place, whole), payload=payload)
+
+    def _append(self, kind: Kind, *, meta: bytes = b"", payload: bytes = b"") -> None:
+        data = pack(kind, meta=meta, payload=payload)
+        with self._changing:
+            start = self._store.append(data)
+            self._catalogue.take(Record(kind=kind, meta=meta, start=start, payload=b"", intact=True))
+
+    @staticmethod
+    def _check(box: Box, *, within: Box, shape: tuple[int, ...]) -> None:
+        if not within.contains(box) or shape != (box.height, box.width):
+            message = f"a box fits its grid and its values, got {box} in {within} for an array of {shape}"
+            raise ValueError(message)
+
+
+def _as_stored(values: NDArray[np.generic], *, dtype: str) -> NDArray[np.generic]:
+    if dtype == "uint8" and values.dtype != np.uint8:
+        return codec.quantise(values.astype(np.float32))
+    return values.astype(dtype, copy=False)

@@ -1,0 +1,136 @@
+"""The files of one output, whether they are done, and the steps that finish them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path  # noqa: TC003
+from typing import TYPE_CHECKING, Self
+
+from magnet_cli import durable
+from magnet_cli.errors import OutputError
+from magnet_cli.masks.layout import describe_mask
+from magnet_cli.masks.reportfile import read_report, write_report
+from magnet_cli.masks.tiff import assemble_mask
+from magnet_cli.masks.zarr import write_field
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from magnet_cli.masks.journal import Journal
+
+OVERWRITE_ADVICE = "Choose another output, or pass --overwrite."
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputPaths:
+    """Everything that one mask puts beside itself, by name."""
+
+    mask: Path
+    report: Path
+    journal: Path
+    part: Path
+    """The mask while it is assembled."""
+
+    @classmethod
+    def of(cls, mask: Path) -> Self:
+        """The paths that belong to a mask: `x.tif` has `x.json`, `x.tif.journal` and `x.tif.part`."""
+        return cls(
+            mask=mask,
+            report=mask.with_name(f"{mask.stem}.json"),
+            journal=mask.with_name(f"{mask.name}.journal"),
+            part=mask.with_name(f"{mask.name}.part"),
+        )
+
+    def field(self, name: str) -> Path:
+        """The folder of a field: `x.tif` has `x.probabilities.zarr`."""
+        return self.mask.with_name(f"{self.mask.stem}.{name}.zarr")
+
+
+class OutputState(Enum):
+    """What there is to do for an output."""
+
+    DONE = "done"
+    """Finished by equal inputs, weights and options."""
+    OPEN = "open"
+    """To be begun, resumed or replaced: open the journal."""
+
+
+def output_state(paths: OutputPaths, *, hashes: Mapping[str, str], overwrite: bool = False) -> OutputState:
+    """Whether an output is finished.
+
+    While its journal exists an output is unfinished, whatever else is there: the journal goes last.
+
+    Args:
+        paths: Of the output.
+        hashes: As in `JournalHeader`; compared with the report's `hashes`.
+        overwrite: Whether files of other inputs or options may be replaced.
+
+    Raises:
+        OutputError: Files are there that another work has made, and overwriting was not asked for.
+    """
+    unfinished = paths.journal.exists()
+    if not paths.mask.exists() and (unfinished or not paths.report.exists()):
+        return OutputState.OPEN
+    reason = _difference(paths, hashes=hashes)
+    if reason is None:
+        return OutputState.OPEN if unfinished or not paths.mask.exists() else OutputState.DONE
+    if overwrite:
+        return OutputState.OPEN
+    raise OutputError("the output exists already", value=reason, file=paths.mask, advice=OVERWRITE_ADVICE)
+
+
+def finish_output(
+    journal: Journal,
+    paths: OutputPaths,
+    *,
+    report: Mapping[str, object],
+    description: Mapping[str, object] | None = None,
+    fields: Sequence[str] = (),
+) -> None:
+    """Turn the journal of a completed run into its final files; killed at any point it can be called again.
+
+    The order matters: fields, mask under its working name, report, mask by rename, and only then the journal goes.
+
+    Args:
+        journal: Open, its groups all finished; it is deleted.
+        paths: Of the output.
+        report: JSON values; the keys `hashes`, `mask` and `digest` are filled in here.
+        description: For the mask's ImageDescription; see `assemble_mask`.
+        fields: Names of the fields to keep as Zarr.
+
+    Raises:
+        OutputError: The journal is damaged or the disk refuses something; the journal stays.
+    """
+    journal.end()
+    for name in fields:
+        write_field(journal, name, paths.field(name))
+    try:
+        assemble_mask(journal, paths.part, description=description or {})
+    except OutputError:
+        paths.part.unlink(missing_ok=True)
+        raise
+    section = describe_mask(paths.part)
+    write_report(paths.report, {**report, "hashes": dict(journal.header.hashes), "mask": section})
+    with durable.writing(paths.mask):
+        durable.replace(paths.part, paths.mask)
+    journal.discard()
+
+
+def _difference(paths: OutputPaths, *, hashes: Mapping[str, str]) -> str | None:
+    """Why what is there is not the result of this work; None where it is."""
+    if not paths.report.exists():
+        return "it has no report"
+    try:
+        content = read_report(paths.report)
+    except OutputError:
+        return "its report is damaged"
+    found = content.get("hashes")
+    differing = [key for key, value in hashes.items() if not isinstance(found, dict) or found.get(key) != value]
+    if differing:
+        return f"made with a different {', '.join(differing)}"
+    section = content.get("mask")
+    size = section.get("bytes") if isinstance(section, dict) else None
+    if paths.mask.exists() and paths.mask.stat().st_size != size:
+        return "it is not the file that its report describes"
+    return None

@@ -1,0 +1,135 @@
+"""Reading a journal back: which groups are finished, where their pieces lie, and where a torn tail begins."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from magnet_cli import durable
+from magnet_cli.errors import OutputError
+from magnet_cli.geometry import Box
+from magnet_cli.masks.index import Piece, PieceIndex
+from magnet_cli.masks.records import FIELD_META, GROUP_META, MAGIC, TILE_META, Kind, read, scan, torn
+from magnet_cli.masks.spec import GroupId
+from magnet_cli.masks.storefile import DAMAGED_ADVICE
+
+if TYPE_CHECKING:
+    from magnet_cli.masks.header import JournalHeader
+    from magnet_cli.masks.records import Record
+    from magnet_cli.masks.storefile import StoreFile
+
+LABELS = -1
+"""Stands for the mask where a field's number would stand."""
+
+
+class Catalogue:
+    """What a journal holds, as offsets. Pieces count once their group is finished; the caller serialises changes."""
+
+    def __init__(self, header: JournalHeader) -> None:
+        tiles = header.spec.tiles
+        self.layers = {LABELS: PieceIndex(tiles.pixels)}
+        self.columns = {LABELS: tiles.width}
+        for number, entry in enumerate(header.fields):
+            self.layers[number] = PieceIndex(entry.chunks.pixels)
+            self.columns[number] = entry.chunks.width
+        self.finished: dict[GroupId, int] = {}
+        """Offset of the record that ends a group."""
+        self.ended = False
+        self._pending: dict[GroupId, list[tuple[int, int, Piece]]] = {}
+
+    def take(self, record: Record) -> None:
+        """Note an intact record."""
+        match record.kind:
+            case Kind.TILE:
+                pass_index, group, row, col, x, y, width, height, whole = TILE_META.unpack(record.meta)
+                piece = Piece(pass_index, group, record.start, Box(x=x, y=y, width=width, height=height), bool(whole))
+                self.add(LABELS, row * self.columns[LABELS] + col, piece)
+            case Kind.FIELD:
+                pass_index, group, number, row, col, x, y, width, height = FIELD_META.unpack(record.meta)
+                piece = Piece(pass_index, group, record.start, Box(x=x, y=y, width=width, height=height), whole=False)
+                self.add(number, row * self.columns[number] + col, piece)
+            case Kind.GROUP:
+                pass_index, group, count = GROUP_META.unpack(record.meta)
+                key = GroupId(pass_index=pass_index, index=group)
+                if self.count(key) == count:
+                    self.finish(key, start=record.start)
+                self.drop(key)
+            case Kind.DROP:
+                pass_index, group, _ = GROUP_META.unpack(record.meta)
+                self.drop(GroupId(pass_index=pass_index, index=group))
+            case Kind.OPENED:
+                self._pending.clear()
+            case Kind.END:
+                self.ended = True
+
+    def add(self, layer: int, cell: int, piece: Piece) -> None:
+        """Note a piece of a group that is not finished."""
+        key = GroupId(pass_index=piece.pass_index, index=piece.group)
+        self._pending.setdefault(key, []).append((layer, cell, piece))
+
+    def count(self, group: GroupId) -> int:
+        """Pieces noted since the group was begun."""
+        return len(self._pending.get(group, ()))
+
+    def finish(self, group: GroupId, *, start: int) -> None:
+        """Let the pieces of a group count; `start` is the offset of the record that says so."""
+        for layer, cell, piece in self._pending.pop(group, []):
+            self.layers[layer].add(cell, piece)
+        self.finished[group] = start
+
+    def drop(self, group: GroupId) -> None:
+        """Forget the pieces of a group that is not finished."""
+        self._pending.pop(group, None)
+
+    def pieces(self, layer: int, row: int, col: int) -> list[Piece]:
+        """The pieces of a cell in the order in which they are to be laid down."""
+        return self.layers[layer].at(row * self.columns[layer] + col)
+
+
+def find_header(store: StoreFile, *, header: JournalHeader, overwrite: bool) -> Record | None:
+    """The record that begins a journal which goes on with `header`; None where a new one is to be started.
+
+    Raises:
+        OutputError: The file is something else or belongs to something else, and must not be overwritten.
+    """
+    try:
+        record = _first_record(store)
+        if record is not None:
+            header.check(record.payload, file=store.path)
+    except OutputError:
+        if overwrite:
+            return None
+        raise
+    return record
+
+
+def replay(store: StoreFile, catalogue: Catalogue, *, start: int) -> tuple[str, ...]:
+    """Fill a catalogue from the records behind `start`, cut what cannot be read, and say what was lost to damage."""
+    end, repairs = start, []
+    with durable.writing(store.path):
+        for record in scan(store.descriptor, start):
+            end = record.end
+            if record.intact:
+                catalogue.take(record)
+            else:
+                repairs.append(f"{store.path}: record at byte {record.start} is damaged, its group is computed again")
+        if end < store.end:
+            if not torn(store.descriptor, end):
+                repairs.append(f"{store.path}: damaged from byte {end} on, groups stored there are computed again")
+            store.cut(end)
+    return tuple(repairs)
+
+
+def _first_record(store: StoreFile) -> Record | None:
+    """The header's record; None where the file ends before it does, so that nothing can be lost."""
+    if not MAGIC.startswith(store.peek(len(MAGIC))):
+        raise OutputError(
+            "this file is no journal of this program's version",
+            file=store.path,
+            advice="Move it away, or start anew with --overwrite or --no-resume.",
+        )
+    record = read(store.descriptor, len(MAGIC))
+    if record is not None and record.kind is Kind.HEADER and record.intact:
+        return record
+    if record is not None or not torn(store.descriptor, len(MAGIC)):
+        raise OutputError("the journal's header is damaged", file=store.path, advice=DAMAGED_ADVICE)
+    return None

@@ -1,0 +1,160 @@
+"""What a mask and a field look like: sizes, classes, tiles. Plain values, no files."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from math import ceil
+from typing import TYPE_CHECKING, ClassVar
+
+from magnet_cli.geometry import Box, Pitch, Size
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from magnet_cli.images.protocol import Resolution
+
+NODATA = 255
+"""The label of a pixel that was not computed."""
+
+COMPRESSIONS = ("deflate", "zstd")
+"""How the tiles of a mask may be stored; libvips binaries from PyPI cannot read zstd."""
+
+TIFF_STEP = 16
+"""The side of a TIFF tile is a multiple of this."""
+
+SMALLEST_CHUNK = 16
+LARGEST_CHUNK = 512
+
+CHUNK_VALUES = 1 << 20
+"""Upper bound of the values in one stored chunk of a field, so that memory does not grow with the classes."""
+
+
+@dataclass(frozen=True, kw_only=True, order=True, slots=True)
+class GroupId:
+    """The unit of retry and of resumption: a group of blocks within a pass."""
+
+    pass_index: int
+    index: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskClass:
+    """A class as a viewer shows it."""
+
+    name: str
+    color: str
+    """`#rrggbb`."""
+
+    def __post_init__(self) -> None:
+        if re.fullmatch(r"#[0-9a-fA-F]{6}", self.color) is None:
+            message = f"a class colour is #rrggbb, got {self.color!r} for {self.name!r}"
+            raise ValueError(message)
+
+    @property
+    def rgb(self) -> bytes:
+        """Red, green and blue, one byte each."""
+        return bytes.fromhex(self.color[1:])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """The share of one tile in a larger box."""
+
+    row: int
+    col: int
+    """The tile's place in its grid."""
+    box: Box
+    """The share, on the grid that the tiles divide."""
+    inner: Box
+    """The share, counted from the tile's own top-left pixel."""
+
+
+def parts(box: Box, side: int) -> Iterator[Part]:
+    """The shares of all square tiles of `side` pixels that a box touches, row by row."""
+    for row in range(box.y // side, ceil(box.bottom / side)):
+        for col in range(box.x // side, ceil(box.right / side)):
+            share = Box(x=col * side, y=row * side, width=side, height=side).intersection(box)
+            if share.area:
+                yield Part(row=row, col=col, box=share, inner=share.shifted(x=-col * side, y=-row * side))
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskSpec:
+    """A mask before its pixels: everything its file holds besides them."""
+
+    size: Size
+    """Level 0."""
+    classes: tuple[MaskClass, ...]
+    """Label = position; at most 255."""
+    tile: int = 512
+    """Side of a stored tile, a multiple of 16."""
+    compression: str = "deflate"
+    resolution: Resolution | None = None
+    """Physical size of a level-0 pixel."""
+    geo_tags: tuple[tuple[int, int, int, object], ...] = ()
+    """TIFF tags (code, dtype, count, value) copied from the image."""
+    nodata: ClassVar[int] = NODATA
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.classes) <= NODATA:
+            message = f"a mask has 1 to {NODATA} classes, got {len(self.classes)}"
+            raise ValueError(message)
+        if self.tile < TIFF_STEP or self.tile % TIFF_STEP or self.tile > 1 << 14:
+            message = f"a tile's side is a multiple of {TIFF_STEP} up to 16384, got {self.tile}"
+            raise ValueError(message)
+        if self.compression not in COMPRESSIONS:
+            message = f"compression is one of {', '.join(COMPRESSIONS)}, got {self.compression!r}"
+            raise ValueError(message)
+
+    @property
+    def tiles(self) -> Size:
+        """Columns and rows of tiles."""
+        return tiles_of(self.size, self.tile)
+
+    def covers(self, part: Part) -> bool:
+        """Whether a share is all of its tile that lies inside the image."""
+        whole = Box(x=part.col * self.tile, y=part.row * self.tile, width=self.tile, height=self.tile)
+        return part.box == whole.intersection(Box.whole(self.size))
+
+
+@dataclass(frozen=True, kw_only=True)
+class FieldSpec:
+    """Probabilities (or another quantity in 0..1) on a canvas grid, kept beside the mask."""
+
+    name: str
+    """Letters, digits and dashes: it becomes part of a file name."""
+    bands: int
+    """Values a pixel: the classes, or 1."""
+    size: Size
+    """Of the canvas grid."""
+    pitch: Pitch
+    """Level-0 pixels that one pixel of the grid covers."""
+    dtype: str = "float16"
+    """`float16`, or `uint8` where 0..254 stand for 0..1 and 255 for not computed."""
+
+    def __post_init__(self) -> None:
+        if re.fullmatch(r"[A-Za-z0-9-]+", self.name) is None:
+            message = f"a field's name is letters, digits and dashes, got {self.name!r}"
+            raise ValueError(message)
+        if self.bands < 1 or self.dtype not in {"float16", "uint8"}:
+            message = f"a field has at least one band of float16 or uint8, got {self.bands} of {self.dtype}"
+            raise ValueError(message)
+
+    @property
+    def side(self) -> int:
+        """Side of a stored chunk: a power of two, 512 where the bands allow it."""
+        side = LARGEST_CHUNK
+        while side > SMALLEST_CHUNK and side * side * self.bands > CHUNK_VALUES:
+            side //= 2
+        return side
+
+    @property
+    def chunks(self) -> Size:
+        """Columns and rows of stored chunks."""
+        return tiles_of(self.size, self.side)
+
+
+def tiles_of(size: Size, side: int) -> Size:
+    """Columns and rows of square tiles that cover a size."""
+    return Size(width=ceil(size.width / side), height=ceil(size.height / side))

@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from magnet_cli import durable
+from magnet_cli.errors import OutputError
+from magnet_cli.masks.journal import Journal
+from magnet_cli.masks.output import OutputPaths, OutputState, finish_output, output_state
+from magnet_cli.masks.verify import verify_mask
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+    from typing import Any
+
+zarr = pytest.importorskip("zarr")
+
+
+class Killed(BaseException):
+    """Stands for the end of the process at a given step."""
+
+
+def finish(made: Any, paths: OutputPaths) -> None:
+    with made.run(paths.journal) as journal:
+        finish_output(journal, paths, report={"schema": 1}, fields=["probabilities"])
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+STEPS = ["sync_data", "sync_tree", "sync_folder", "replace", "replace_folder", "write_whole", "remove_owned"]
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("step", STEPS)
+def test_killed_at_any_step_of_finishing_and_resumed_gives_the_same_files(
+    tmp_path: Path, work: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, step: str, *, after: bool
+) -> None:
+    made = work(150, 90)
+    finish(made, OutputPaths.of(tmp_path / "a" / "m.tif"))
+    wanted = content(tmp_path / "a")
+    original = getattr(durable, step)
+    for nth in range(100):
+        paths = OutputPaths.of(tmp_path / f"b{nth}" / "m.tif")
+        calls = 0
+
+        def killing(*args: object, nth: int = nth) -> None:
+            nonlocal calls
+            calls += 1
+            if calls == nth + 1 and not after:
+                raise Killed
+            original(*args)
+            if calls == nth + 1:
+                raise Killed
+
+        monkeypatch.setattr(durable, step, killing)
+        try:
+            finish(made, paths)
+        except Killed:
+            killed = True
+        else:
+            killed = False
+        monkeypatch.setattr(durable, step, original)
+        if output_state(paths, hashes=made.header.hashes) is OutputState.OPEN:
+            finish(made, paths)
+        assert content(paths.mask.parent) == wanted
+        assert output_state(paths, hashes=made.header.hashes) is OutputState.DONE
+        if not killed:
+            break
+    assert nth > 0, "the step was never reached"
+
+
+def test_a_finished_output_is_done_and_others_are_refused(tmp_path: Path, work: Callable[..., Any]) -> None:
+    made = work(150, 90)
+    paths = OutputPaths.of(tmp_path / "m.tif")
+    hashes = made.header.hashes
+    assert output_state(paths, hashes=hashes) is OutputState.OPEN
+    finish(made, paths)
+    assert output_state(paths, hashes=hashes) is OutputState.DONE
+    assert output_state(paths, hashes=hashes, overwrite=True) is OutputState.DONE
+    other = {**hashes, "bundle": "x"}
+    with pytest.raises(OutputError, match=r"exists already.*different bundle.*--overwrite"):
+        output_state(paths, hashes=other)
+    assert output_state(paths, hashes=other, overwrite=True) is OutputState.OPEN
+
+
+def test_an_output_without_its_own_report_is_refused(tmp_path: Path, work: Callable[..., Any]) -> None:
+    made = work(150, 90)
+    paths = OutputPaths.of(tmp_path / "m.tif")
+    paths.mask.write_bytes(b"precious")
+    for words, data in (("no report", None), ("report is damaged", b"{}\n")):
+        if data is not None:
+            paths.report.write_bytes(data)
+        with pytest.raises(OutputError, match=words):
+            output_state(paths, hashes=made.header.hashes)
+    assert paths.mask.read_bytes() == b"precious"
+    paths.mask.unlink()
+    paths.report.unlink()
+    finish(made, paths)
+    paths.mask.write_bytes(b"something else")
+    with pytest.raises(OutputError, match="not the file that its report describes"):
+        output_state(paths, hashes=made.header.hashes)
+
+
+def test_overwriting_replaces_mask_report_and_fields_alone(tmp_path: Path, work: Callable[..., Any]) -> None:
+    paths = OutputPaths.of(tmp_path / "m.tif")
+    finish(work(150, 90), paths)
+    (tmp_path / "other.txt").write_text("stays")
+    made = work(151, 90)
+    made = replace(made, header=replace(made.header, hashes={"input": "new"}))
+    assert output_state(paths, hashes=made.header.hashes, overwrite=True) is OutputState.OPEN
+    finish(made, paths)
+    assert verify_mask(paths.mask).ok
+    assert (tmp_path / "other.txt").read_text() == "stays"
+    assert not paths.journal.exists()
+    assert not list(tmp_path.glob("*.part")) + list(tmp_path.glob("*.old"))
+
+
+def test_zarr_holds_quantised_values_and_says_what_they_are(tmp_path: Path, work: Callable[..., Any]) -> None:
+    made = work(700, 530, block=300)
+    paths = OutputPaths.of(tmp_path / "m.tif")
+    (last, _) = made.groups()[-1]
+    with made.run(paths.journal, stop_after=last.index) as journal:
+        finish_output(journal, paths, report={"schema": 1}, fields=["probabilities"])
+    array = zarr.open_array(paths.field("probabilities"), mode="r")
+    assert array.metadata.zarr_format == 3
+    assert array.shape == (3, 530, 700)
+    assert array.attrs["classes"] == ["urban", "Gebäude & Höfe", "water"]
+    assert array.attrs["pitch"] == {"x": "1", "y": "1"}
+    stored = array[:]
+    _, box = made.groups()[-1]
+    missing = np.zeros((530, 700), dtype=bool)
+    missing[box.slices] = True
+    assert ((stored == array.attrs["_FillValue"]) == missing).all()
+    values = stored * array.attrs["scale_factor"] + array.attrs["add_offset"]
+    assert np.abs(values - made.values)[:, ~missing].max() <= 0.5 / 254 + 1e-6
+
+
+def test_a_refused_mask_keeps_the_journal_and_leaves_no_part(
+    tmp_path: Path, work: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = work(150, 90)
+    paths = OutputPaths.of(tmp_path / "m.tif")
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with made.run(paths.journal) as journal, monkeypatch.context() as patch:
+        journal.end()
+        patch.setattr(journal, "end", lambda: None)
+        patch.setattr(durable, "sync_data", full)
+        with pytest.raises(OutputError, match=r"No space left.*Free space"):
+            finish_output(journal, paths, report={})
+        assert not paths.part.exists()
+    with Journal.open(paths.journal, header=made.header) as journal:
+        assert len(journal.finished(1)) == len(made.groups())
