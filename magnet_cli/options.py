@@ -1,0 +1,249 @@
+"""What a user may choose, parsed and checked: one frozen value an option, no files and no devices."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from fractions import Fraction
+from itertools import pairwise
+from typing import Literal, Self, cast
+
+from magnet_cli.errors import UsageError
+from magnet_cli.geometry import Size
+
+Method = Literal["magnet", "magnet-fast", "patch", "downsample"]
+Merge = Literal["refiner", "mean"]
+Compat = Literal["paper", "published", "published-unshifted"]
+Precision = Literal["float32", "bfloat16", "float16"]
+RuleKind = Literal["all", "count", "share", "threshold"]
+
+DEFAULT_BUNDLE = "aerial"
+"""What `--weights` is where nobody says."""
+
+# Numbers are short: Python refuses to parse a few thousand digits, and an exponent could ask for any amount of memory.
+_DECIMAL = r"\d{1,9}(?:\.\d{0,30})?|\.\d{1,30}"
+_SCALE = re.compile(rf"({_DECIMAL})(?:x({_DECIMAL}))?")
+_THRESHOLD = re.compile(rf"([qu])>({_DECIMAL})")
+_SHARE = re.compile(rf"({_DECIMAL})(%?)")
+_COUNT = re.compile(r"\d{1,18}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """How many points or windows of a stage are chosen."""
+
+    kind: RuleKind
+    values: tuple[Fraction, ...] = ()
+    """One for every refining stage (the last serves the stages after it); empty for `all`."""
+
+    def __str__(self) -> str:
+        return self.spelled("")
+
+    def spelled(self, letter: str) -> str:
+        """As the command line spells it; `letter` is what a threshold compares, `q` or `u`."""
+        if self.kind == "all":
+            return "all"
+        if self.kind == "count":
+            return ",".join(str(value) for value in self.values)
+        value = self.values[0]
+        return f"{float(value * 100):g}%" if self.kind == "share" else f"{letter}>{float(value):g}"
+
+    def value(self, step: int) -> Fraction:
+        """The value for a refining stage, 0 being the first of the run."""
+        return self.values[min(step, len(self.values) - 1)]
+
+
+ALL = Rule(kind="all")
+
+
+def parse_points(text: str) -> Rule:
+    """`all`, `32768`, `75%`, `0.75` or `q>0.2`.
+
+    Raises:
+        UsageError: The text is none of these.
+    """
+    return _parse_rule(text, option="--points", letter="q", several=False)
+
+
+def parse_patches(text: str) -> Rule:
+    """`all`, `3`, `4,4,8`, `25%` or `u>0.1`.
+
+    Raises:
+        UsageError: The text is none of these.
+    """
+    return _parse_rule(text, option="--patches", letter="u", several=True)
+
+
+def _parse_rule(text: str, *, option: str, letter: str, several: bool) -> Rule:
+    word = text.strip().lower().replace(" ", "")
+    if word == "all":
+        return ALL
+    threshold = _THRESHOLD.fullmatch(word)
+    if threshold and threshold[1] == letter and Fraction(threshold[2]) < 1:
+        return Rule(kind="threshold", values=(Fraction(threshold[2]),))
+    share = _share(word)
+    if share is not None:
+        return Rule(kind="share", values=(share,))
+    parts = word.split(",") if several else [word]
+    if all(_COUNT.fullmatch(part) and int(part) >= 1 for part in parts):
+        return Rule(kind="count", values=tuple(Fraction(int(part)) for part in parts))
+    example = "all, 3, 4,4,8, 25% or u>0.1" if several else "all, 32768, 75%, 0.75 or q>0.2"
+    raise UsageError(f"{option} is one of {example}", value=repr(text), advice="Write one of these forms")
+
+
+def _share(word: str) -> Fraction | None:
+    match = _SHARE.fullmatch(word)
+    if match is None:
+        return None
+    value = Fraction(match[1])
+    if match[2]:
+        return value / 100 if 0 < value <= 100 else None  # noqa: PLR2004 - percent
+    return value if 0 < value < 1 else None
+
+
+def parse_scales(text: str) -> tuple[Size, ...] | Literal["auto", "full"]:
+    """`625,1250`, `256x128,512x256`, `auto` or `full`; sides in working-grid pixels, in any order.
+
+    Returns:
+        The sides, coarsest first, or the word.
+
+    Raises:
+        UsageError: Not a number, smaller than a pixel, repeated, or neither larger nor smaller than another.
+    """
+    word = text.strip().lower()
+    if word in ("auto", "full"):
+        return cast("Literal['auto', 'full']", word)
+    sizes = sorted((_scale(part.strip(), text) for part in word.split(",")), key=lambda size: -size.pixels)
+    for coarse, fine in pairwise(sizes):
+        if coarse.width < fine.width or coarse.height < fine.height or coarse == fine:
+            raise UsageError(
+                "each scale must differ from the others and be at least as wide and as high as the next finer one",
+                value=f"{coarse} beside {fine}",
+                advice="List each window side once",
+            )
+    return tuple(sizes)
+
+
+def _scale(part: str, text: str) -> Size:
+    match = _SCALE.fullmatch(part)
+    advice = "Write window sides in pixels, like --scales 625,1250,2500 or 256x128,512x256"
+    if match is None:
+        raise UsageError("--scales takes numbers, WIDTHxHEIGHT pairs, auto or full", value=repr(text), advice=advice)
+    width, height = Fraction(match[1]), Fraction(match[2] or match[1])
+    if width < 1 or height < 1:
+        raise UsageError("a scale is at least one pixel", value=part, advice=advice)
+    if width.denominator != 1 or height.denominator != 1:
+        raise UsageError("a scale is a whole number of pixels", value=part, advice=advice)
+    return Size(width=int(width), height=int(height))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentOptions:
+    """Everything that `segment` can be told; None leaves the choice to the bundle or the machine."""
+
+    weights: str | None = None
+    """None takes `DEFAULT_BUNDLE`, and says so."""
+    scales: tuple[Size, ...] | Literal["auto", "full"] | None = None
+    method: Method = "magnet"
+    points: Rule | None = None
+    patches: Rule | None = None
+    merge: Merge | None = None
+    median: int | None = None
+    margin: int | None = None
+    compat: Compat = "paper"
+    mpp: Fraction | None = None
+    """Read every image at this size of a pixel, in um (m for georeferenced images)."""
+    slide_mpp: Fraction | None = None
+    """The size of a level-0 pixel, in um, where the file lacks it or is wrong."""
+    device: str = "auto"
+    precision: Precision | Literal["auto"] = "auto"
+    batch_size: int | None = None
+    num_workers: int = 2
+    gpu_memory: int | None = None
+    """Bytes."""
+    memory: int | None = None
+    """Bytes."""
+    probabilities: bool = False
+    uncertainty: bool = False
+    overwrite: bool = False
+    resume: bool = True
+
+    def __post_init__(self) -> None:
+        _at_least("--batch-size", self.batch_size, 1)
+        _at_least("--num-workers", self.num_workers, 0)
+        _at_least("--margin", self.margin, 0)
+        _at_least("--median", self.median, 1)
+        if self.median is not None and self.median % 2 == 0:
+            raise UsageError("--median is odd", value=self.median, advice="A median needs a centre: take one more")
+        for option, value in (("--mpp", self.mpp), ("--slide-mpp", self.slide_mpp)):
+            if value is not None and not 0 < value < 10**6:
+                raise UsageError(f"{option} is a positive size in um", value=float(value))
+
+
+def _at_least(option: str, value: int | None, least: int) -> None:
+    if value is not None and value < least:
+        raise UsageError(f"{option} is at least {least}", value=value)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodSettings:
+    """The options that a stage needs, all of them resolved."""
+
+    method: Method
+    merge: Merge
+    points: Rule
+    patches: Rule
+    median: int
+    margin: int
+    compat: Compat = "paper"
+
+    @property
+    def refines(self) -> bool:
+        """Whether later stages change what earlier ones said."""
+        return self.method in ("magnet", "magnet-fast")
+
+    @property
+    def ranks(self) -> bool:
+        """Whether points or windows are ranked against each other inside a block."""
+        return self.points.kind in ("count", "share") or self.patches.kind in ("count", "share")
+
+    @property
+    def score_side(self) -> int:
+        """Side of the median that a choice of points needs; 1 where every point is taken."""
+        return 1 if self.points.kind == "all" else self.median
+
+    def describe(self) -> dict[str, object]:
+        """The settings as JSON values."""
+        return {
+            "method": self.method,
+            "merge": self.merge,
+            "points": self.points.spelled("q"),
+            "patches": self.patches.spelled("u"),
+            "median": self.median,
+            "margin": self.margin,
+            "compat": self.compat,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class BundleDefaults:
+    """What a bundle recommends where an option is left out."""
+
+    scales: tuple[Size, ...] = field(default=())
+    merge: Merge = "mean"
+    points: Rule = ALL
+    patches: Rule = ALL
+    median: int = 11
+    margin: int = 0
+
+    @classmethod
+    def parse(cls, *, scales: tuple[Size, ...], magnet: dict[str, object]) -> Self:
+        """From the `magnet` object of a bundle."""
+        return cls(
+            scales=scales,
+            merge=cast("Merge", magnet.get("merge", "mean")),
+            points=parse_points(str(magnet.get("points", "all"))),
+            patches=parse_patches(str(magnet.get("patches", "all"))),
+            median=int(str(magnet.get("median", 11))),
+            margin=int(str(magnet.get("margin", 0))),
+        )

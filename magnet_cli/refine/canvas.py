@@ -1,0 +1,110 @@
+"""Canvases of probabilities, and resampling between the exact grids of two stages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+if TYPE_CHECKING:
+    from fractions import Fraction
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from magnet_cli.geometry import Box, Pitch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Canvas:
+    """Probabilities over a box of a grid."""
+
+    values: Tensor
+    """`(classes, box.height, box.width)` float16 in [0, 1]."""
+    box: Box
+    """On the grid."""
+    pitch: Pitch
+    """Of the grid, in level-0 pixels."""
+
+    def sample(self, box: Box, pitch: Pitch) -> Tensor:
+        """The canvas under a box of another grid: bilinear, pixel centres aligned, replicated at its border.
+
+        Args:
+            box: On the other grid.
+            pitch: Of the other grid.
+
+        Returns:
+            `(classes, box.height, box.width)` float32.
+        """
+        rows = Taps.between(
+            start=box.y, count=box.height, ratio=pitch.y / self.pitch.y, origin=self.box.y, length=self.box.height
+        )
+        columns = Taps.between(
+            start=box.x, count=box.width, ratio=pitch.x / self.pitch.x, origin=self.box.x, length=self.box.width
+        )
+        needed = columns.narrowed(rows.narrowed(self.values, dim=1), dim=2)
+        return columns.apply(rows.apply(needed, dim=1), dim=2).float()
+
+    def view(self, box: Box) -> Tensor:
+        """The values in a box of the canvas's own grid, not copied; `(classes, box.height, box.width)`."""
+        rows, columns = box.shifted(x=-self.box.x, y=-self.box.y).slices
+        return self.values[:, rows, columns]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Taps:
+    """Linear interpolation along one axis: two neighbours and the weight of the second, for every output pixel."""
+
+    first: NDArray[np.int64]
+    second: NDArray[np.int64]
+    weight: NDArray[np.float32]
+
+    @classmethod
+    def between(cls, *, start: int, count: int, ratio: Fraction, origin: int, length: int) -> Taps:
+        """Taps for output pixels `start ... start + count` of a grid whose pitch is `ratio` times the input's.
+
+        Args:
+            start: First output pixel, on its own grid.
+            count: Output pixels.
+            ratio: Input pixels that one output pixel covers, exact.
+            origin: The input grid's pixel that the input array begins with.
+            length: Input pixels in the array; positions beyond it are clamped.
+        """
+        up, down = ratio.numerator, ratio.denominator
+        # The centre of output pixel j lies at (j + 1/2) * ratio - 1/2 in index terms: integers until the last division.
+        doubled = (2 * (start + np.arange(count, dtype=np.int64)) + 1) * up - down - 2 * origin * down
+        index, rest = np.divmod(doubled, 2 * down)
+        weight = (rest / (2 * down)).astype(np.float32)
+        first = np.clip(index, 0, length - 1)
+        second = np.clip(index + 1, 0, length - 1)
+        return cls(first=first, second=second, weight=weight)
+
+    @property
+    def is_slice(self) -> bool:
+        """Whether the taps copy a run of neighbouring pixels."""
+        return not self.weight.any() and bool((np.diff(self.first) == 1).all())
+
+    def narrowed(self, values: Tensor, dim: int) -> Tensor:
+        """A view of what the taps read along a dimension; `apply` takes it."""
+        return values.narrow(dim, int(self.first[0]), int(self.second[-1]) - int(self.first[0]) + 1)
+
+    def apply(self, narrowed: Tensor, dim: int) -> Tensor:
+        """Interpolate along a dimension; float32, or a view of `narrowed` where nothing has to be interpolated."""
+        if self.is_slice:
+            return narrowed.narrow(dim, 0, len(self.first))
+        shape = [1] * narrowed.dim()
+        shape[dim] = -1
+        device = narrowed.device
+        weight = torch.from_numpy(self.weight).to(device).reshape(shape)
+        first, second = (torch.from_numpy(index - self.first[0]).to(device) for index in (self.first, self.second))
+        near = narrowed.index_select(dim, first).float()
+        far = narrowed.index_select(dim, second).float()
+        return near.add_(far.sub_(near).mul_(weight))
+
+
+def reflected(length: int, count: int) -> NDArray[np.int64]:
+    """Indices that continue `length` pixels to `count` by symmetric reflection, as often as needed."""
+    index = np.arange(count, dtype=np.int64) % (2 * length)
+    return np.where(index < length, index, 2 * length - 1 - index)

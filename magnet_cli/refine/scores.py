@@ -1,0 +1,107 @@
+"""Which pixels and windows a stage changes: certainty, the smoothed score, and choosing by it (MagNet, section 3.2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import floor
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - the name all of torch's documentation uses
+
+if TYPE_CHECKING:
+    from fractions import Fraction
+
+    from torch import Tensor
+
+MEDIAN_STRIP = 1 << 22
+"""Values that one step of the median may unfold; it bounds its memory at 16 MiB."""
+
+
+def certainty(probs: Tensor) -> Tensor:
+    """Largest minus second largest probability.
+
+    Args:
+        probs: `(..., classes, height, width)`, two classes or more.
+
+    Returns:
+        `(..., height, width)` in [0, 1].
+    """
+    best = probs.topk(2, dim=-3).values
+    return best.select(-3, 0) - best.select(-3, 1)
+
+
+def uncertainty(probs: Tensor) -> Tensor:
+    """One minus `certainty`; same shapes."""
+    return 1 - certainty(probs)
+
+
+def median_blur(score: Tensor, side: int) -> Tensor:
+    """Median over a square, the borders replicated.
+
+    Args:
+        score: `(height, width)`.
+        side: Odd side of the square, in pixels.
+
+    Returns:
+        `(height, width)`, each value one of `score`.
+    """
+    if side == 1:
+        return score
+    height, width = score.shape
+    reach = side // 2
+    padded = F.pad(score[None, None], (reach, reach, reach, reach), mode="replicate")[0, 0]
+    out = torch.empty_like(score)
+    rows = max(1, MEDIAN_STRIP // (side * side * width))
+    for top in range(0, height, rows):
+        bottom = min(top + rows, height)
+        squares = padded[top : bottom + 2 * reach].unfold(0, side, 1).unfold(1, side, 1)
+        out[top:bottom] = squares.reshape(bottom - top, width, side * side).median(dim=-1).values
+    return out
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """The pixels of a block whose value is replaced, and the cut that chose them."""
+
+    chosen: Tensor
+    """`(height, width)` bool."""
+    cut: float
+    """A pixel outside the ranked area is chosen where its score is at least this, and positive."""
+
+
+def choose_largest(score: Tensor, count: int) -> Choice:
+    """The `count` largest scores; ties go to the lowest row-major index and zeros are never chosen.
+
+    Args:
+        score: `(height, width)`, zero or more: the pixels that are ranked.
+        count: How many to choose at most.
+    """
+    flat = score.reshape(-1)
+    count = min(count, flat.numel())
+    chosen = torch.zeros(flat.shape, dtype=torch.bool, device=flat.device)
+    if count == 0:
+        return Choice(chosen=chosen.reshape(score.shape), cut=float("inf"))
+    cut = flat.kthvalue(flat.numel() - count + 1).values
+    above = flat > cut
+    tied = (flat == cut).nonzero().reshape(-1)[: count - int(above.sum())]
+    chosen |= above
+    chosen[tied] = True
+    chosen &= flat > 0
+    return Choice(chosen=chosen.reshape(score.shape), cut=float(cut))
+
+
+def choose_above(score: Tensor, threshold: Fraction) -> Tensor:
+    """Where a score exceeds a threshold; `(height, width)` bool."""
+    return score > float(threshold)
+
+
+def rank_windows(means: list[float], count: int) -> list[int]:
+    """The indices of the `count` largest means, ascending; ties go to the lowest index."""
+    order = sorted(range(len(means)), key=lambda index: (-means[index], index))
+    return sorted(order[:count])
+
+
+def share_of(amount: Fraction, share: Fraction) -> int:
+    """A count scaled by an exact share, rounded down."""
+    return floor(amount * share)

@@ -1,0 +1,51 @@
+"""Resampling between exact grids: no drift, whatever the ratio."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from magnet_cli.geometry import Box, Pitch
+from magnet_cli.refine.canvas import Canvas, Taps, reflected
+
+ratios = st.sampled_from([Fraction(1), Fraction(1, 2), Fraction(1, 3), Fraction(625, 1250), Fraction(997, 1000)]) | (
+    st.fractions(Fraction(1, 9), Fraction(3), max_denominator=50)
+)
+
+
+@given(ratio=ratios, start=st.integers(0, 100_000), origin=st.integers(-3, 3))
+@settings(max_examples=200)
+def test_taps_read_a_ramp_at_exact_pixel_centres(ratio: Fraction, start: int, origin: int) -> None:
+    first = int((start + Fraction(1, 2)) * ratio) - 3 + origin
+    taps = Taps.between(start=start, count=20, ratio=ratio, origin=first, length=80)
+    positions = taps.first + taps.weight + first
+    inside = (taps.first > 0) & (taps.second < 79) & (taps.second > taps.first)
+    expected = np.array([float((start + n + Fraction(1, 2)) * ratio - Fraction(1, 2)) for n in range(20)])
+    np.testing.assert_allclose(positions[inside], expected[inside], atol=1e-6 * max(1, first))
+
+
+def test_the_same_grid_is_a_view() -> None:
+    values = torch.rand(3, 8, 9).half()
+    canvas = Canvas(values=values, box=Box(x=4, y=5, width=9, height=8), pitch=Pitch.square(2))
+    part = canvas.sample(Box(x=6, y=5, width=3, height=4), Pitch.square(2))
+    torch.testing.assert_close(part, values[:, :4, 2:5].float())
+
+
+@pytest.mark.parametrize("ratio", [2, 4])
+def test_doubling_agrees_with_torch(ratio: int) -> None:
+    values = torch.rand(2, 6, 7).half()
+    canvas = Canvas(values=values, box=Box(x=0, y=0, width=7, height=6), pitch=Pitch.square(ratio))
+    ours = canvas.sample(Box(x=0, y=0, width=7 * ratio, height=6 * ratio), Pitch.square(1))
+    theirs = torch.nn.functional.interpolate(values[None].float(), scale_factor=ratio, mode="bilinear")[0]
+    torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=0)
+
+
+@given(st.integers(1, 9), st.integers(1, 40))
+def test_reflection_is_numpys_symmetric_padding(length: int, count: int) -> None:
+    expected = np.pad(np.arange(length), (0, max(0, count - length)), mode="symmetric")[:count]
+    np.testing.assert_array_equal(reflected(length, count), expected)
