@@ -1,0 +1,72 @@
+"""What a plan needs to know of a bundle, without loading its weights."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, cast
+
+import torch
+from torch import Tensor, nn
+
+from magnet_cli.models.registry import build_backbone, build_refiner
+from magnet_cli.options import BundleDefaults
+from magnet_cli.plan import ModelFacts
+
+if TYPE_CHECKING:
+    from magnet_cli.geometry import Size
+    from magnet_cli.models.bundle import Bundle
+
+ALIVE_AT_ONCE = 6
+"""How many of a network's largest tensors are counted as alive together: skip connections and a convolution's workspace
+keep more than input and output. It overestimates the shipped networks; the report shows plan and measurement."""
+
+
+def model_facts(bundle: Bundle) -> ModelFacts:
+    """The facts of a bundle."""
+    magnet = bundle.magnet
+    scales = tuple(sorted(bundle.scales, key=lambda size: -size.pixels))
+    return ModelFacts(
+        name=bundle.name,
+        classes=len(bundle.classes),
+        bands=bundle.input.bands,
+        value_range=bundle.input.range,
+        input=bundle.input.size,
+        resample=bundle.input.resample,
+        resolution=bundle.resolution.value if bundle.resolution else None,
+        unit=cast("Literal['um', 'm']", bundle.resolution.unit) if bundle.resolution else None,
+        trained=scales,
+        defaults=BundleDefaults.parse(scales=scales, magnet=dict(vars(magnet))),
+        has_refiner=bool(bundle.refiners),
+        activation_bytes=activation_bytes(bundle),
+    )
+
+
+def activation_bytes(bundle: Bundle) -> int:
+    """An estimate of what one patch's forward pass takes, from the shapes of a pass without data."""
+    classes, size = len(bundle.classes), bundle.input.size
+    with torch.device("meta"):
+        backbone = build_backbone(
+            bundle.backbone.architecture,
+            classes=bundle.logits,
+            bands=len(bundle.input.bands),
+            options=bundle.backbone.options,
+        )
+        refiners = [build_refiner(spec.architecture, classes=classes, options=spec.options) for spec in bundle.refiners]
+    own = _largest(backbone, len(bundle.input.bands), size)
+    return max([own, *(_largest(refiner, 2 * classes, size) for refiner in refiners)])
+
+
+def _largest(network: nn.Module, bands: int, size: Size) -> int:
+    seen: list[int] = []
+
+    def record(module: nn.Module, inputs: object, output: object) -> None:
+        del module, inputs
+        if isinstance(output, Tensor):
+            seen.append(output.numel() * 4)
+
+    leaves = [module for module in network.modules() if not list(module.children())]
+    handles = [leaf.register_forward_hook(record) for leaf in leaves]
+    with torch.inference_mode():
+        network.eval()(torch.empty((1, bands, size.height, size.width), device="meta"))
+    for handle in handles:
+        handle.remove()
+    return sum(sorted(seen)[-ALIVE_AT_ONCE:])

@@ -1,0 +1,198 @@
+"""A bundle's networks on a device: patches to probabilities."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load
+from torch import Tensor, nn
+
+from magnet_cli.errors import DeviceError, WeightsError
+from magnet_cli.models.registry import build_backbone, build_refiner
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from magnet_cli.geometry import Size
+    from magnet_cli.models.bundle import Bundle, NetworkSpec
+
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+COUNTER = "num_batches_tracked"
+"""Batch norms count batches under this name; nothing here reads it, so a file may leave it out."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Networks:
+    """Networks ready to run. Results do not depend on what ran before."""
+
+    bundle: Bundle
+    backbone: nn.Module
+    refiners: tuple[nn.Module, ...]
+    device: torch.device
+    precision: str
+
+    @property
+    def has_refiner(self) -> bool:
+        """Whether `refine` can be called."""
+        return bool(self.refiners)
+
+    @torch.inference_mode()
+    def predict(self, patches: Tensor, scale: Size) -> Tensor:
+        """Probabilities of patches.
+
+        Args:
+            patches: `(n, bands, h, w)`, normalised, float32, on the device.
+            scale: Side lengths of the windows that they show, in working-grid pixels.
+
+        Returns:
+            `(n, classes, h, w)` float32.
+
+        Raises:
+            WeightsError: The patches have another number of bands than the bundle, or the network gives another shape.
+        """
+        bands = self.bundle.input.bands
+        if patches.shape[1] != len(bands):
+            raise WeightsError(f"the bundle takes {len(bands)} bands: {', '.join(bands)}", value=patches.shape[1])
+        logits = self.forward(self.backbone, patches) / self.bundle.backbone.temperature.at(scale)
+        expected = (patches.shape[0], self.bundle.logits, *patches.shape[2:])
+        if logits.shape != expected:
+            raise WeightsError(f"the backbone must give logits {expected}", value=tuple(logits.shape))
+        return activated(logits, activation=self.bundle.activation)
+
+    @torch.inference_mode()
+    def refine(self, own: Tensor, field: Tensor, scale: Size) -> Tensor:
+        """Merge a stage's own probabilities with the field below it.
+
+        Args:
+            own: O, `(n, classes, h, w)` float32.
+            field: Y', the same.
+            scale: Side lengths of the stage's windows; the refiner nearest in ratio is taken.
+
+        Returns:
+            R, `(n, classes, h, w)` float32, softmaxed.
+
+        Raises:
+            WeightsError: The bundle has no refiner.
+        """
+        index = self.bundle.refiner_for(scale)
+        if index is None:
+            raise WeightsError("the bundle has no refiner", value=self.bundle.name, advice="Choose another --merge.")
+        spec = self.bundle.refiners[index]
+        pair = (own, field) if spec.input == "own-first" else (field, own)
+        logits = self.forward(self.refiners[index], torch.cat(pair, dim=1)) / spec.temperature.at(scale)
+        return logits.softmax(dim=1)
+
+    def forward(self, network: nn.Module, x: Tensor) -> Tensor:
+        """Logits of one network, float32, in its precision."""
+        dtype = PRECISIONS[self.precision]
+        with torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
+            logits = network(x.contiguous(memory_format=torch.channels_last))
+        return cast("Tensor", logits.float().contiguous())
+
+
+def activated(logits: Tensor, *, activation: str) -> Tensor:
+    """Probabilities `(n, classes, h, w)`; one logit under a sigmoid is the second of two classes."""
+    if activation == "softmax":
+        return logits.softmax(dim=1)
+    probs = logits.sigmoid()
+    return torch.cat((1 - probs, probs), dim=1) if probs.shape[1] == 1 else probs
+
+
+def load_networks(bundle: Bundle, *, device: str, precision: str) -> Networks:
+    """Read, check and place a bundle's networks.
+
+    Args:
+        bundle: As `load_bundle` gives it.
+        device: `cpu`, `cuda`, `cuda:1`, `mps`.
+        precision: `float32`, `bfloat16` or `float16`, of what happens inside the networks.
+
+    Raises:
+        WeightsError: A file is missing, damaged, has another hash, or does not fit its architecture.
+        DeviceError: The device or the precision is not to be had.
+    """
+    if precision not in PRECISIONS:
+        raise DeviceError("unknown precision", value=precision, advice=f"Choose from {', '.join(PRECISIONS)}.")
+    classes = len(bundle.classes)
+    backbone = build_backbone(
+        bundle.backbone.architecture,
+        classes=bundle.logits,
+        bands=len(bundle.input.bands),
+        options=bundle.backbone.options,
+    )
+    refiners = [build_refiner(spec.architecture, classes=classes, options=spec.options) for spec in bundle.refiners]
+    fill(backbone, spec=bundle.backbone, folder=bundle.folder)
+    for network, spec in zip(refiners, bundle.refiners, strict=True):
+        fill(network, spec=spec, folder=bundle.folder)
+    place = placed(device)
+    return Networks(
+        bundle=bundle,
+        backbone=moved(backbone, place),
+        refiners=tuple(moved(network, place) for network in refiners),
+        device=place,
+        precision=precision,
+    )
+
+
+def placed(device: str) -> torch.device:
+    """The device of that name, after a try."""
+    try:
+        place = torch.device(device)
+        torch.zeros(1, device=place)
+    except (RuntimeError, AssertionError, NotImplementedError) as exc:
+        raise DeviceError(f"the device cannot be used: {str(exc).splitlines()[0]}", value=device) from exc
+    return place
+
+
+def moved(network: nn.Module, device: torch.device) -> nn.Module:
+    """A network for inference on a device."""
+    network = network.eval().requires_grad_(requires_grad=False).to(device)
+    return cast("nn.Module", network.to(memory_format=torch.channels_last))  # type: ignore[call-overload]
+
+
+def fill(network: nn.Module, *, spec: NetworkSpec, folder: Path) -> None:
+    """Give a network the weights of its file, exactly those and all of them."""
+    path = folder / spec.file
+    state = read_state(path, sha256=spec.sha256)
+    wanted = network.state_dict()
+    optional = {key for key in wanted if key.rpartition(".")[2] == COUNTER}
+    missing = sorted(set(wanted) - set(state) - optional)
+    extra = sorted(set(state) - set(wanted))
+    if missing or extra:
+        rule = f"the weights do not fit {spec.architecture}: {len(missing)} keys missing, {len(extra)} unknown"
+        raise WeightsError(rule, value=", ".join([*missing, *extra][:6]), file=path)
+    for key, tensor in state.items():
+        if tensor.shape != wanted[key].shape:
+            rule = f"{key} must have shape {tuple(wanted[key].shape)}"
+            raise WeightsError(rule, value=tuple(tensor.shape), file=path)
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise WeightsError("holds weights that are not finite", value=key, file=path)
+    network.load_state_dict({**wanted, **{key: value.to(wanted[key].dtype) for key, value in state.items()}})
+
+
+def read_state(path: Path, *, sha256: str | None) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, after a check of its hash.
+
+    Raises:
+        WeightsError: The file is missing, has another hash, or is no safetensors file.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as exc:
+        raise WeightsError(f"cannot be read: {exc}", file=path) from exc
+    found = hashlib.sha256(data).hexdigest()
+    if sha256 is not None and found != sha256:
+        raise WeightsError(
+            f"the content is not what bundle.json says: sha256 {sha256} expected",
+            value=found,
+            file=path,
+            advice="Fetch the bundle again.",
+        )
+    try:
+        return load(data)
+    except (SafetensorError, ValueError, KeyError) as exc:
+        raise WeightsError(f"not a safetensors file: {exc}", file=path) from exc

@@ -1,0 +1,57 @@
+"""Architectures by the names that bundles call them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from magnet_cli.errors import WeightsError
+from magnet_cli.models.conv import conv_backbone, conv_refiner
+from magnet_cli.models.fpn import fpn_resnet50, fpn_small
+from magnet_cli.models.refinement import RefinementMagNet, SharedRefiner
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from torch import nn
+
+BACKBONES: dict[str, Callable[..., nn.Module]] = {
+    "fpn-resnet50": fpn_resnet50,
+    "fpn-small": fpn_small,
+    "conv": conv_backbone,
+}
+"""Each takes `classes` (logits), `bands` and its options, and maps normalised patches to logits of their size."""
+
+REFINERS: dict[str, Callable[..., nn.Module]] = {
+    "magnet": RefinementMagNet,
+    "shared": SharedRefiner,
+    "conv": conv_refiner,
+}
+"""Each takes `classes` and its options, and maps two sets of probabilities, joined, to logits of their size."""
+
+
+def build_backbone(architecture: str, *, classes: int, bands: int, options: Mapping[str, Any]) -> nn.Module:
+    """A backbone with initial weights.
+
+    Raises:
+        WeightsError: The name or an option is unknown, or an option cannot be carried out.
+    """
+    return built(BACKBONES, architecture, {**options, "classes": classes, "bands": bands})
+
+
+def build_refiner(architecture: str, *, classes: int, options: Mapping[str, Any]) -> nn.Module:
+    """A refiner with initial weights.
+
+    Raises:
+        WeightsError: The name or an option is unknown, or an option cannot be carried out.
+    """
+    return built(REFINERS, architecture, {**options, "classes": classes})
+
+
+def built(known: Mapping[str, Callable[..., nn.Module]], architecture: str, options: Mapping[str, Any]) -> nn.Module:
+    """The network of that name with these options."""
+    if architecture not in known:
+        raise WeightsError("unknown architecture", value=architecture, advice=f"Known: {', '.join(sorted(known))}")
+    try:
+        return known[architecture](**options)
+    except (TypeError, ValueError, IndexError, RuntimeError) as exc:
+        raise WeightsError(f"the options do not fit {architecture}: {exc}", value=dict(options)) from exc

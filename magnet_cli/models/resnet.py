@@ -1,0 +1,107 @@
+"""Residual encoders that give four feature maps, with the usual names of their parameters."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, cast
+
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+Features = tuple[Tensor, Tensor, Tensor, Tensor]
+"""Maps of strides 4, 8, 16 and 32."""
+
+
+def shortcut(*, inputs: int, outputs: int, stride: int) -> nn.Sequential | None:
+    """The projection beside a block: None where the block keeps its input's shape."""
+    if stride == 1 and inputs == outputs:
+        return None
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+
+
+class BasicBlock(nn.Module):
+    """Two 3 x 3 convolutions beside a shortcut."""
+
+    expansion: ClassVar[int] = 1
+
+    def __init__(self, *, inputs: int, width: int, stride: int = 1) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, width, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = shortcut(inputs=inputs, outputs=width, stride=stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(n, inputs, h, w)` to `(n, width, h / stride, w / stride)`."""
+        y = self.relu(self.bn1(self.conv1(x)))
+        y = self.bn2(self.conv2(y))
+        beside = x if self.downsample is None else self.downsample(x)
+        return cast("Tensor", self.relu(y + beside))
+
+
+class Bottleneck(nn.Module):
+    """1 x 1, 3 x 3, 1 x 1 convolutions beside a shortcut; the stride is on the 3 x 3."""
+
+    expansion: ClassVar[int] = 4
+
+    def __init__(self, *, inputs: int, width: int, stride: int = 1, momentum: float = 0.1) -> None:
+        super().__init__()
+        outputs = width * self.expansion
+        self.conv1 = nn.Conv2d(inputs, width, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width, momentum=momentum)
+        self.conv2 = nn.Conv2d(width, width, 3, stride, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width, momentum=momentum)
+        self.conv3 = nn.Conv2d(width, outputs, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(outputs, momentum=momentum)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = shortcut(inputs=inputs, outputs=outputs, stride=stride)
+        if self.downsample is not None:
+            cast("nn.BatchNorm2d", self.downsample[1]).momentum = momentum
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(n, inputs, h, w)` to `(n, 4 * width, h / stride, w / stride)`."""
+        y = self.relu(self.bn1(self.conv1(x)))
+        y = self.relu(self.bn2(self.conv2(y)))
+        y = self.bn3(self.conv3(y))
+        beside = x if self.downsample is None else self.downsample(x)
+        return cast("Tensor", self.relu(y + beside))
+
+
+class ResNet(nn.Module):
+    """A residual encoder without its classifier.
+
+    Args:
+        block: Kind of block.
+        depths: Blocks in each of the four layers.
+        width: Channels of the stem; layer k has `width * 2 ** k` times the block's expansion.
+        bands: Channels of the input.
+    """
+
+    def __init__(
+        self, *, block: type[BasicBlock | Bottleneck], depths: Sequence[int], width: int = 64, bands: int = 3
+    ) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(bands, width, 7, 2, 3, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(3, 2, 1)
+        self.channels = tuple(width * 2**index * block.expansion for index in range(4))
+        inputs = (width, *self.channels)
+        layers = []
+        for index, depth in enumerate(depths):
+            inner = width * 2**index
+            first = block(inputs=inputs[index], width=inner, stride=1 if index == 0 else 2)
+            rest = [block(inputs=self.channels[index], width=inner) for _ in range(depth - 1)]
+            layers.append(nn.Sequential(first, *rest))
+        self.layer1, self.layer2, self.layer3, self.layer4 = layers
+
+    def forward(self, x: Tensor) -> Features:
+        """`(n, bands, h, w)` to four feature maps, finest first."""
+        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        c2 = self.layer1(x)
+        c3 = self.layer2(c2)
+        c4 = self.layer3(c3)
+        return c2, c3, c4, self.layer4(c4)

@@ -1,0 +1,142 @@
+"""What a model bundle says of itself, as values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from math import log
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from fractions import Fraction
+    from pathlib import Path
+
+    from magnet_cli.geometry import Size
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassSpec:
+    """One class; its index is its position."""
+
+    name: str
+    color: str
+    """`#RRGGBB`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputSpec:
+    """What the backbone sees."""
+
+    size: Size
+    bands: tuple[str, ...]
+    range: tuple[float, float]
+    """Stored values that map to 0 and 1, before mean and standard deviation."""
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    resample: str
+    """`area` or `bilinear`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PixelSize:
+    """Physical size of a working-grid pixel."""
+
+    value: Fraction
+    unit: str
+    """`um` or `m`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MagnetDefaults:
+    """Defaults of the method, as they would be written on the command line."""
+
+    merge: str
+    points: str
+    patches: str
+    median: int
+    margin: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Temperature:
+    """What logits are divided by before the activation: one number, or a number a scale."""
+
+    default: float = 1.0
+    scales: tuple[tuple[Size, float], ...] = ()
+
+    def at(self, scale: Size) -> float:
+        """The temperature of the scale nearest in ratio."""
+        if not self.scales:
+            return self.default
+        return min(self.scales, key=lambda item: distance(item[0], scale))[1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkSpec:
+    """One network and the file of its weights."""
+
+    architecture: str
+    options: Mapping[str, Any]
+    temperature: Temperature
+    file: str
+    """Name, in the bundle's folder."""
+    sha256: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RefinerSpec(NetworkSpec):
+    """A refiner."""
+
+    scale: Size | None
+    """Trained for; None serves every scale."""
+    input: str
+    """`own-first` or `field-first`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bundle:
+    """A description that has been read and checked; weights are checked when they are loaded."""
+
+    name: str
+    classes: tuple[ClassSpec, ...]
+    input: InputSpec
+    activation: str
+    """`softmax` or `sigmoid`."""
+    scales: tuple[Size, ...]
+    """Trained at; the default of `--scales`."""
+    resolution: PixelSize | None
+    magnet: MagnetDefaults
+    compat: str
+    backbone: NetworkSpec
+    refiners: tuple[RefinerSpec, ...]
+    selector: NetworkSpec | None
+    licence: str
+    source: str
+    metrics: Mapping[str, Any]
+    folder: Path
+    digest: str
+    """SHA-256 over bundle.json and the hashes of the weights."""
+    notes: tuple[str, ...] = field(default=())
+    """Things a user should be told once."""
+
+    @property
+    def logits(self) -> int:
+        """Channels that the backbone gives: one where a sigmoid tells two classes apart."""
+        two = 2
+        return 1 if self.activation == "sigmoid" and len(self.classes) == two else len(self.classes)
+
+    def refiner_for(self, scale: Size) -> int | None:
+        """Index of the refiner whose trained scale is nearest in ratio; None without refiners."""
+        if not self.refiners:
+            return None
+
+        def far(index: int) -> float:
+            trained = self.refiners[index].scale
+            return float("inf") if trained is None else distance(trained, scale)
+
+        return min(range(len(self.refiners)), key=far)
+
+
+def distance(one: Size, other: Size) -> float:
+    """How far apart two scales are, as a ratio of sides."""
+    return abs(log(one.width / other.width)) + abs(log(one.height / other.height))

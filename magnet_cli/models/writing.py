@@ -1,0 +1,143 @@
+"""Writing a model bundle: what training ends with, and what tests begin with."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from magnet_cli.errors import OutputError
+from magnet_cli.models.bundle import Bundle, load_bundle
+from magnet_cli.models.description import DESCRIPTION, SCHEMA
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+PALETTE = ("#3C1098", "#8429F6", "#6EC1E4", "#FEDD3A", "#E2A929", "#E24A33", "#348ABD", "#777777")
+
+
+def describe(
+    *,
+    name: str = "bundle",
+    classes: int | Sequence[Mapping[str, str]] = 2,
+    size: int | tuple[int, int] = 32,
+    scales: Sequence[int] = (),
+    bands: Sequence[str] = ("red", "green", "blue"),
+    backbone: Mapping[str, Any] | None = None,
+    refiners: Sequence[Mapping[str, Any]] = (),
+    **other: Any,
+) -> dict[str, Any]:
+    """A description with usual values, to be changed where something else is wanted.
+
+    Args:
+        name: Of the bundle.
+        classes: How many, or their names and colours.
+        size: Of the network's input: a side, or width and height.
+        scales: Sides of square windows; the input's own size where none is given.
+        bands: Names.
+        backbone: Keys of `networks.backbone` that differ from one 1 x 1 convolution.
+        refiners: Keys of each entry of `networks.refiners` that differ from one 1 x 1 convolution, own first.
+        other: Top-level keys that replace the usual ones; objects are replaced key by key.
+    """
+    width, height = (size, size) if isinstance(size, int) else size
+    if isinstance(classes, int):
+        classes = [{"name": f"class{i}", "color": PALETTE[i % len(PALETTE)]} for i in range(classes)]
+    usual = {"options": {}, "temperature": 1.0}
+    description: dict[str, Any] = {
+        "schema": SCHEMA,
+        "name": name,
+        "classes": [dict(item) for item in classes],
+        "input": {
+            "size": {"width": width, "height": height},
+            "bands": list(bands),
+            "range": [0, 255],
+            "mean": [0.0] * len(bands),
+            "std": [1.0] * len(bands),
+            "resample": "area",
+        },
+        "activation": "softmax",
+        "scales": [{"width": side, "height": side} for side in scales] or [{"width": width, "height": height}],
+        "resolution": None,
+        "magnet": {"merge": "mean", "points": "all", "patches": "all", "median": 11, "margin": 0},
+        "compat": "paper",
+        "networks": {
+            "backbone": {"architecture": "conv", **usual, "file": "backbone.safetensors", **(backbone or {})},
+            "refiners": [
+                {
+                    "scale": None,
+                    "architecture": "conv",
+                    "input": "own-first",
+                    **usual,
+                    "file": f"refiner{index}.safetensors" if index else "refiner.safetensors",
+                    **item,
+                }
+                for index, item in enumerate(refiners)
+            ],
+            "selector": None,
+        },
+        "licence": "",
+        "source": "",
+        "metrics": {},
+    }
+    for key, value in other.items():
+        nested = isinstance(value, dict) and isinstance(description.get(key), dict)
+        description[key] = {**description[key], **value} if nested else value
+    return description
+
+
+def write_bundle(
+    folder: Path,
+    description: Mapping[str, Any],
+    networks: Mapping[str, nn.Module | Mapping[str, Tensor]],
+    *,
+    dtype: torch.dtype = torch.float16,
+) -> Bundle:
+    """Write weights and description, the description last, and read the bundle back.
+
+    Args:
+        folder: Created where it is missing; other files in it are left alone.
+        description: As bundle.json; each network's `sha256` is computed from the file that it names.
+        networks: File name to network or state dict. A file that is named but not given must be there already.
+        dtype: Of floating-point weights on disk.
+
+    Raises:
+        OutputError: A file cannot be written or is missing.
+        WeightsError: The description is wrong.
+    """
+    description = copy.deepcopy(dict(description))
+    entries = description["networks"]
+    named = [entries["backbone"], *entries.get("refiners", ()), *filter(None, [entries.get("selector")])]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for file, network in networks.items():
+            replace(folder / file, save(stored(network, dtype=dtype)))
+        for entry in named:
+            entry["sha256"] = hashlib.sha256((folder / entry["file"]).read_bytes()).hexdigest()
+        text = json.dumps(description, indent=2, ensure_ascii=False) + "\n"
+        replace(folder / DESCRIPTION, text.encode())
+    except OSError as exc:
+        raise OutputError(f"the bundle cannot be written: {exc}", file=folder) from exc
+    return load_bundle(str(folder))
+
+
+def stored(network: nn.Module | Mapping[str, Tensor], *, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Tensors as they go to disk."""
+    state = network.state_dict() if isinstance(network, nn.Module) else network
+    return {
+        key: (value.to(dtype) if value.is_floating_point() else value).detach().cpu().contiguous()
+        for key, value in state.items()
+    }
+
+
+def replace(path: Path, data: bytes) -> None:
+    """Write a file, complete or not at all."""
+    part = path.with_name(path.name + ".part")
+    part.write_bytes(data)
+    os.replace(part, path)  # noqa: PTH105  atomic on every platform

@@ -1,0 +1,1 @@
+"""Training: how every file in `weights/` was made."""

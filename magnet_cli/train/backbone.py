@@ -1,0 +1,186 @@
+"""Training of a backbone: labelled scenes to a bundle."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from magnet_cli.errors import OutputError, SourceError, UsageError
+from magnet_cli.models.description import DESCRIPTION, SCHEMA, parsed
+from magnet_cli.models.registry import build_backbone
+from magnet_cli.models.strict import parse_object
+from magnet_cli.models.writing import write_bundle
+from magnet_cli.train.data import load_scenes
+from magnet_cli.train.loop import Files, Trainer, class_weights, counted, seeded
+from magnet_cli.train.sampling import Sampler
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from torch import nn
+
+    from magnet_cli.models.bundle import Bundle
+    from magnet_cli.train.config import DataConfig, LoopConfig, TrainConfig
+    from magnet_cli.train.data import Scene
+    from magnet_cli.train.loop import Progress
+
+BACKBONE_FILE = "backbone.safetensors"
+CONFIG_FILE = "train.toml"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """What a backbone is fitted to, beside the scenes."""
+
+    bundle: Bundle
+    data: DataConfig
+    loop: LoopConfig
+
+    def network(self) -> nn.Module:
+        """The bundle's backbone with initial weights."""
+        return build_backbone(
+            self.bundle.backbone.architecture,
+            classes=self.bundle.logits,
+            bands=len(self.bundle.input.bands),
+            options=self.bundle.backbone.options,
+        )
+
+    def sampler(self, scenes: Sequence[Scene]) -> Sampler:
+        """Batches of windows at the bundle's scales."""
+        spec = self.bundle.input
+        return Sampler(
+            scenes=scenes,
+            size=spec.size,
+            scales=self.bundle.scales,
+            mean=spec.mean,
+            std=spec.std,
+            span=spec.range,
+            jitter=self.data.jitter,
+            colour=self.data.colour,
+            batch=self.loop.batch,
+            seed=self.loop.seed,
+        )
+
+
+def described(config: TrainConfig, *, folder: Path) -> dict[str, Any]:
+    """The description of the bundle that a configuration leads to, checked before any work.
+
+    Raises:
+        WeightsError: A key is missing, unknown or wrong.
+    """
+    entry = {
+        "architecture": config.network.architecture,
+        "options": config.network.options,
+        "temperature": 1.0,
+        "file": BACKBONE_FILE,
+        "sha256": "0" * 64,
+    }
+    networks: dict[str, object] = {"backbone": entry, "refiners": [], "selector": None}
+    description = {"schema": SCHEMA, "resolution": None, "metrics": {}, **config.bundle, "networks": networks}
+    understood(description, folder=folder)
+    return description
+
+
+def understood(description: dict[str, Any], *, folder: Path) -> Bundle:
+    """The bundle that a description describes, though its files may be still to come."""
+    data = json.dumps(description).encode()
+    return parsed(parse_object(data, file=folder / DESCRIPTION), data=data, is_shipped=False)
+
+
+def fit_backbone(
+    recipe: Recipe,
+    scenes: Sequence[Scene],
+    *,
+    files: Files | None,
+    progress: Progress | None = None,
+    until: int | None = None,
+) -> nn.Module:
+    """Fit a backbone to scenes.
+
+    Args:
+        recipe: Bundle, drawing and loop.
+        scenes: To learn from.
+        files: Checkpoint and log; None keeps neither.
+        progress: Told each log line.
+        until: Stop at that iteration.
+
+    Returns:
+        The network with averaged weights, in eval mode.
+    """
+    check(scenes, recipe)
+    loop = recipe.loop
+    seeded(loop.seed, threads=loop.threads)
+    weights = class_weights(
+        counted([scene.labels for scene in scenes], classes=len(recipe.bundle.classes)), balance=loop.balance
+    )
+    trainer = Trainer(
+        recipe.network(),
+        batches=recipe.sampler(scenes),
+        config=loop,
+        weights=weights,
+        files=files,
+        ignore=recipe.data.ignore,
+    )
+    return trainer.fit(progress=progress, until=until)
+
+
+def check(scenes: Sequence[Scene], recipe: Recipe) -> None:
+    """Check that scenes have the bundle's bands and classes, and a loss that this loop knows.
+
+    Raises:
+        SourceError: A scene does not fit.
+        UsageError: The bundle's activation is not softmax.
+    """
+    if recipe.bundle.activation != "softmax":
+        raise UsageError("training knows softmax only", value=recipe.bundle.activation)
+    bands, classes = len(recipe.bundle.input.bands), len(recipe.bundle.classes)
+    for scene in scenes:
+        if scene.pixels.shape[2] != bands:
+            raise SourceError(f"the bundle has {bands} bands", value=scene.pixels.shape[2], file=scene.name)
+        largest = scene.labels[scene.labels != recipe.data.ignore].max(initial=0)
+        if largest >= classes:
+            raise SourceError(
+                f"labels must be below {classes}, or {recipe.data.ignore}", value=largest, file=scene.name
+            )
+
+
+def train_backbone(
+    data: Path, output: Path, config: TrainConfig, *, progress: Progress | None = None, until: int | None = None
+) -> Bundle | None:
+    """Train a backbone and write its bundle.
+
+    An interrupted training goes on from the last checkpoint, which lies in the folder OUTPUT.training, and ends with
+    the weights that it would have had.
+
+    Args:
+        data: Folder of scenes, or a CSV file; see `DataConfig`.
+        output: The bundle's folder.
+        config: The whole configuration.
+        progress: Told each log line: iteration, loss, rate, seconds.
+        until: Stop at that iteration with a checkpoint.
+
+    Returns:
+        The bundle; None where `until` came first.
+    """
+    description = described(config, folder=output)
+    recipe = Recipe(bundle=understood(description, folder=output), data=config.data, loop=config.loop)
+    scenes = load_scenes(data, config.data)
+    files = Files(folder=output.with_name(output.name + ".training"))
+    network = fit_backbone(recipe, scenes, files=files, progress=progress, until=until)
+    if until is not None and until < config.loop.iterations:
+        return None
+    bundle = write_bundle(output, description, {BACKBONE_FILE: network}, dtype=torch.float16)
+    keep(output / CONFIG_FILE, config.text)
+    return bundle
+
+
+def keep(path: Path, text: str) -> None:
+    """Write a configuration beside what it made."""
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as exc:
+        raise OutputError(f"cannot be written: {exc}", file=path) from exc

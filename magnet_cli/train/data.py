@@ -1,0 +1,205 @@
+"""Scenes: large pictures with their label maps, in memory, and random windows of them."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from functools import cached_property
+from math import exp, log, log2
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from magnet_cli.errors import SourceError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from magnet_cli.geometry import Size
+    from magnet_cli.train.config import DataConfig
+
+    Pixels = NDArray[np.uint8]
+
+RGB = 3
+
+
+def read_array(path: Path) -> Pixels:
+    """A whole picture or label map, uint8, `(rows, columns)` or `(rows, columns, bands)`."""
+    import imagecodecs  # noqa: PLC0415  heavy
+    import tifffile  # noqa: PLC0415  heavy
+
+    try:
+        if path.suffix.lower() in {".tif", ".tiff"}:
+            array = np.asarray(tifffile.imread(path))
+        else:
+            array = np.asarray(imagecodecs.imread(path))
+    except (OSError, ValueError, RuntimeError, tifffile.TiffFileError) as exc:
+        raise SourceError(f"cannot be decoded: {exc}", file=path) from exc
+    if array.dtype != np.uint8:
+        raise SourceError("training reads 8-bit pictures and labels", value=array.dtype, file=path)
+    return array
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Scene:
+    """One picture with its label map."""
+
+    name: str
+    pixels: Pixels
+    """`(rows, columns, bands)`."""
+    labels: Pixels
+    """`(rows, columns)`."""
+
+    def __post_init__(self) -> None:
+        if self.pixels.ndim != RGB or self.pixels.shape[:2] != self.labels.shape:
+            raise SourceError(
+                "picture and label map differ in size",
+                value=f"{self.pixels.shape} and {self.labels.shape}",
+                file=self.name,
+            )
+
+    @cached_property
+    def pyramid(self) -> tuple[Pixels, ...]:
+        """The picture and its halvings by area, down to 64 pixels."""
+        levels = [self.pixels]
+        while min(levels[-1].shape[:2]) >= 128:  # noqa: PLR2004
+            rows, columns = (side // 2 * 2 for side in levels[-1].shape[:2])
+            fine = levels[-1][:rows, :columns].astype(np.uint16)
+            total = fine[::2, ::2] + fine[1::2, ::2] + fine[::2, 1::2] + fine[1::2, 1::2]
+            levels.append(((total + 2) // 4).astype(np.uint8))
+        return tuple(levels)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Window:
+    """A rectangle of level 0, which may reach beyond the picture, where it is mirrored."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+
+
+def mirrored(indices: NDArray[np.intp], *, size: int) -> NDArray[np.intp]:
+    """Indices reflected into `0 .. size`, edge pixels repeated."""
+    index = indices % (2 * size)
+    mirrored_index: NDArray[np.intp] = np.minimum(index, 2 * size - 1 - index)
+    return mirrored_index
+
+
+def cut(scene: Scene, window: Window, *, size: Size) -> tuple[NDArray[np.float32], Pixels]:
+    """A window as the network sees it.
+
+    Returns:
+        Stored values `(size.height, size.width, bands)`, averaged by area, and labels taken at the pixels' centres.
+    """
+    ratio = min(window.width / size.width, window.height / size.height)
+    level = min(max(0, int(log2(ratio) + 1e-9)) if ratio >= 1 else 0, len(scene.pyramid) - 1)
+    source, shrink = scene.pyramid[level], 2**level
+    rows = mirrored(span(window.y, window.height, shrink=shrink), size=source.shape[0])
+    columns = mirrored(span(window.x, window.width, shrink=shrink), size=source.shape[1])
+    part = torch.from_numpy(source[rows[:, None], columns[None, :]]).permute(2, 0, 1).float()
+    target = (size.height, size.width)
+    if part.shape[1:] != target:
+        shrinks = part.shape[1] >= target[0] and part.shape[2] >= target[1]
+        part = resized(part, target=target, mode="area" if shrinks else "bilinear")
+    y = mirrored(centres(window.y, window.height, count=size.height), size=scene.labels.shape[0])
+    x = mirrored(centres(window.x, window.width, count=size.width), size=scene.labels.shape[1])
+    return part.permute(1, 2, 0).numpy(), scene.labels[y[:, None], x[None, :]]
+
+
+def span(start: float, length: float, *, shrink: int) -> NDArray[np.intp]:
+    """Pixels of a pyramid level that a stretch of level 0 covers, at least one."""
+    first = round(start / shrink)
+    return np.arange(first, first + max(1, round(length / shrink)), dtype=np.intp)
+
+
+def centres(start: float, length: float, *, count: int) -> NDArray[np.intp]:
+    """Level-0 pixels that hold the centres of `count` patch pixels."""
+    return np.floor(start + (np.arange(count) + 0.5) * length / count).astype(np.intp)
+
+
+def resized(part: torch.Tensor, *, target: tuple[int, int], mode: str) -> torch.Tensor:
+    """`(bands, rows, columns)` at another size."""
+    return functional.interpolate(part[None], size=target, mode=mode)[0]
+
+
+def drawn(scene: Scene, rng: np.random.Generator, *, scales: Sequence[Size], jitter: float) -> Window:
+    """A random window near one of the scales, inside the scene where it fits, else around it."""
+    scale = scales[int(rng.integers(len(scales)))]
+    factor = exp(rng.uniform(-log(jitter), log(jitter)))
+    height, width = scale.height * factor, scale.width * factor
+    rows, columns = scene.labels.shape
+    y = rng.uniform(min(0, rows - height), max(0, rows - height))
+    x = rng.uniform(min(0, columns - width), max(0, columns - width))
+    return Window(x=x, y=y, width=width, height=height)
+
+
+def stitched(parts: Sequence[Pixels], *, grid: tuple[int, int], file: Path) -> Pixels:
+    """Adjacent crops, row by row, as one array."""
+    rows, columns = grid
+    if len(parts) != rows * columns:
+        raise SourceError(f"a grid of {rows} x {columns} parts is asked for", value=len(parts), file=file)
+    try:
+        lines = [np.concatenate(parts[row * columns : (row + 1) * columns], axis=1) for row in range(rows)]
+        return np.concatenate(lines, axis=0)
+    except ValueError as exc:
+        raise SourceError("the parts do not fit side by side", file=file) from exc
+
+
+def paired(folder: Path, config: DataConfig) -> list[tuple[Path, Path]]:
+    """Pictures of a folder with their label maps, by stem, sorted by name."""
+    try:
+        images = sorted(path for path in (folder / config.images).iterdir() if path.is_file())
+        labels = {path.stem: path for path in (folder / config.labels).iterdir()}
+    except OSError as exc:
+        raise SourceError(f"needs the folders {config.images} and {config.labels}: {exc}", file=folder) from exc
+    for image in images:
+        if image.stem not in labels:
+            raise SourceError("this picture has no label map", file=image)
+    return [(image, labels[image.stem]) for image in images]
+
+
+def one_scene(name: str, pairs: Sequence[tuple[Path, Path]], *, grid: tuple[int, int] | None) -> Scene:
+    """The scene that one pair, or a grid of pairs, makes."""
+    shape = grid or (1, 1)
+    pixels = stitched([read_array(image)[..., :RGB] for image, _ in pairs], grid=shape, file=pairs[0][0])
+    labels = stitched([read_array(label) for _, label in pairs], grid=shape, file=pairs[0][1])
+    return Scene(name=name, pixels=pixels, labels=labels)
+
+
+def load_scenes(data: Path, config: DataConfig) -> list[Scene]:
+    """Every scene below a folder, or of a CSV file with the columns `image`, `label` and, if need be, `name`.
+
+    Raises:
+        SourceError: A file is missing, cannot be decoded, or does not fit its label map.
+        UsageError: There is nothing to train on.
+    """
+    if data.suffix.lower() == ".csv":
+        scenes = [one_scene(name, [(image, label)], grid=None) for name, image, label in listed(data)]
+    elif config.scenes and config.grid:
+        scenes = [one_scene(name, paired(data / name, config), grid=config.grid) for name in config.scenes]
+    else:
+        folders = [data / name for name in config.scenes] or [data]
+        pairs = [pair for folder in folders for pair in paired(folder, config)]
+        scenes = [one_scene(image.stem, [(image, label)], grid=None) for image, label in pairs]
+    if not scenes:
+        raise UsageError("there is nothing to train on", file=data)
+    return scenes
+
+
+def listed(path: Path) -> list[tuple[str, Path, Path]]:
+    """Name, picture and label map of each line of a CSV file, its paths relative to its own folder."""
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        places = [(path.parent / row["image"], path.parent / row["label"]) for row in rows]
+    except (OSError, KeyError, UnicodeDecodeError) as exc:
+        raise SourceError("needs to be a CSV file with the columns image and label", file=path) from exc
+    names = [row.get("name") or image.stem for row, (image, _) in zip(rows, places, strict=True)]
+    return [(name, *place) for name, place in zip(names, places, strict=True)]

@@ -1,0 +1,80 @@
+"""The published networks: parameter names, shapes, counts, and the numbers they give."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+
+from magnet_cli.models.fpn import fpn_resnet50
+from magnet_cli.models.refinement import RefinementMagNet
+
+if TYPE_CHECKING:
+    from torch import nn
+
+REFERENCE = Path(__file__).parents[2].parent / "shared" / "reference"
+
+
+def manifest(name: str) -> dict[str, tuple[tuple[int, ...], str]]:
+    path = REFERENCE / "manifests" / name
+    if not path.exists():
+        pytest.skip("reference manifests are not here")
+    rows = (line.split("\t") for line in path.read_text().splitlines())
+    return {key: (() if shape == "scalar" else tuple(map(int, shape.split("x"))), kind) for key, shape, kind in rows}
+
+
+def shapes(network: nn.Module) -> dict[str, tuple[tuple[int, ...], str]]:
+    state = network.state_dict()
+    return {key: (tuple(value.shape), str(value.dtype).removeprefix("torch.")) for key, value in state.items()}
+
+
+def parameters(network: nn.Module) -> int:
+    return sum(value.numel() for value in network.parameters())
+
+
+def test_fpn_has_the_published_keys() -> None:
+    assert shapes(fpn_resnet50(classes=7)) == manifest("magnet_fpn_c7.txt")
+
+
+@pytest.mark.parametrize(
+    ("name", "classes", "bn0"),
+    [
+        ("magnet_refinement_c7.txt", 7, True),
+        ("magnet_refinement_c7_nobn0.txt", 7, False),
+        ("magnet_refinement_c4.txt", 4, True),
+        ("magnet_refinement_c19.txt", 19, True),
+    ],
+)
+def test_refiner_has_the_published_keys(name: str, classes: int, *, bn0: bool) -> None:
+    assert shapes(RefinementMagNet(classes=classes, bn0=bn0)) == manifest(name)
+
+
+def test_parameter_counts() -> None:
+    assert parameters(fpn_resnet50(classes=7)) == 28_064_839
+    assert parameters(RefinementMagNet(classes=7)) == 88_092
+    assert parameters(RefinementMagNet(classes=19)) == 103_500
+
+
+def test_fpn_gives_the_published_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = manifest("magnet_fpn_c7.txt")
+    cv2 = pytest.importorskip("cv2")
+    imagecodecs = pytest.importorskip("imagecodecs")
+    monkeypatch.syspath_prepend(str(REFERENCE))
+    seeded = pytest.importorskip("seeded_weights")
+    safetensors = pytest.importorskip("safetensors.numpy")
+    case = REFERENCE / "magnet-fpn7"
+    state = seeded.seeded_state(keys, 11)
+    state.update(safetensors.load_file(case / "backbone-overrides.safetensors"))
+    network = fpn_resnet50(classes=7).eval()
+    network.load_state_dict({key: torch.from_numpy(np.asarray(value)) for key, value in state.items()})
+    image = imagecodecs.imread(case / "image.png")
+    patch = cv2.resize(cv2.resize(image, (153, 153)), (128, 128)) / 255
+    normal = (patch - (0.485, 0.456, 0.406)) / (0.229, 0.224, 0.225)
+    with torch.inference_mode():
+        probs = network(torch.from_numpy(normal.transpose(2, 0, 1)[None]).float()).softmax(dim=1)[0].numpy()
+    expected = np.load(case / "expected.npz")["stage1"].astype(np.float32)
+    assert (np.abs(probs - expected).max(axis=0) < 2e-3).mean() >= 0.9995
+    assert (probs.argmax(axis=0) == expected.argmax(axis=0)).mean() >= 0.9995

@@ -1,0 +1,138 @@
+"""Scenes and windows of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import imagecodecs
+import numpy as np
+import pytest
+
+from magnet_cli.errors import SourceError
+from magnet_cli.geometry import Size
+from magnet_cli.train.config import DataConfig
+from magnet_cli.train.data import Scene, Window, cut, drawn, load_scenes
+from magnet_cli.train.sampling import Sampler, recoloured
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+
+def picture(rows: int, columns: int, *, seed: int = 0) -> NDArray[np.uint8]:
+    return np.random.default_rng(seed).integers(0, 256, (rows, columns, 3), dtype=np.uint8)
+
+
+def scene(rows: int = 40, columns: int = 56) -> Scene:
+    pixels = picture(rows, columns)
+    return Scene(name="s", pixels=pixels, labels=pixels[..., 0] // 64)
+
+
+def save_parts(folder: Path, whole: NDArray[np.uint8], *, rows: int, columns: int) -> None:
+    (folder / "images").mkdir(parents=True)
+    (folder / "labels").mkdir()
+    lines = np.array_split(whole, rows, axis=0)
+    parts = [part for line in lines for part in np.array_split(line, columns, axis=1)]
+    for index, part in enumerate(parts, start=1):
+        imagecodecs.imwrite(folder / "images" / f"p_{index:03d}.png", part)
+        imagecodecs.imwrite(folder / "labels" / f"p_{index:03d}.png", part[..., 0] // 64)
+
+
+def test_parts_of_a_grid_become_one_scene(tmp_path: Path) -> None:
+    whole = picture(31, 47)
+    save_parts(tmp_path / "town", whole, rows=3, columns=2)
+    (found,) = load_scenes(tmp_path, DataConfig(scenes=("town",), grid=(3, 2)))
+    assert found.name == "town"
+    np.testing.assert_array_equal(found.pixels, whole)
+    np.testing.assert_array_equal(found.labels, whole[..., 0] // 64)
+
+
+def test_each_picture_is_a_scene_without_a_grid(tmp_path: Path) -> None:
+    save_parts(tmp_path, picture(20, 20), rows=1, columns=2)
+    assert [found.pixels.shape for found in load_scenes(tmp_path, DataConfig())] == [(20, 10, 3)] * 2
+
+
+def test_a_list_of_pairs(tmp_path: Path) -> None:
+    save_parts(tmp_path, picture(20, 20), rows=1, columns=2)
+    table = tmp_path / "pairs.csv"
+    table.write_text("image,label\nimages/p_002.png,labels/p_002.png\n")
+    (found,) = load_scenes(table, DataConfig())
+    assert found.name == "p_002"
+    table.write_text("name,image,label\ntown,images/p_001.png,labels/p_001.png\n")
+    assert [found.name for found in load_scenes(table, DataConfig())] == ["town"]
+    table.write_text("picture\nx\n")
+    with pytest.raises(SourceError, match="image and label"):
+        load_scenes(table, DataConfig())
+
+
+def test_what_is_missing_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="images and labels"):
+        load_scenes(tmp_path, DataConfig())
+    save_parts(tmp_path, picture(20, 20), rows=2, columns=2)
+    with pytest.raises(SourceError, match="2 x 3 parts"):
+        load_scenes(tmp_path.parent, DataConfig(scenes=(tmp_path.name,), grid=(2, 3)))
+    (tmp_path / "labels" / "p_003.png").unlink()
+    with pytest.raises(SourceError, match=r"p_003\.png: this picture has no label map"):
+        load_scenes(tmp_path, DataConfig())
+
+
+def test_a_window_of_whole_pixels_is_the_picture() -> None:
+    one = scene()
+    pixels, labels = cut(one, Window(x=8, y=4, width=16, height=16), size=Size(width=16, height=16))
+    np.testing.assert_array_equal(pixels, one.pixels[4:20, 8:24])
+    np.testing.assert_array_equal(labels, one.labels[4:20, 8:24])
+
+
+def test_a_larger_window_is_averaged_by_area() -> None:
+    one = Scene(name="s", pixels=picture(256, 256), labels=np.zeros((256, 256), np.uint8))
+    pixels, _ = cut(one, Window(x=0, y=64, width=128, height=128), size=Size(width=32, height=32))
+    expected = one.pixels[64:192, :128].reshape(32, 4, 32, 4, 3).mean(axis=(1, 3))
+    assert np.abs(pixels - expected).max() <= 1.0
+
+
+def test_beyond_the_edge_the_picture_is_mirrored() -> None:
+    one = scene(8, 8)
+    pixels, labels = cut(one, Window(x=-3, y=-11, width=16, height=16), size=Size(width=16, height=16))
+    tall = np.pad(one.pixels, ((11, 0), (3, 5), (0, 0)), mode="symmetric")[:16]
+    np.testing.assert_array_equal(pixels, tall)
+    np.testing.assert_array_equal(labels, tall[..., 0] // 64)
+
+
+def test_drawn_windows_stay_inside_where_they_fit() -> None:
+    rng = np.random.default_rng(0)
+    one = scene(100, 80)
+    for _ in range(200):
+        window = drawn(one, rng, scales=[Size(width=20, height=20), Size(width=160, height=160)], jitter=1.4)
+        low, high = min(0, 80 - window.width), max(0, 80 - window.width)
+        assert low <= window.x <= high
+        assert 20 / 1.41 <= window.width <= 160 * 1.41
+
+
+def sampler(*, seed: int) -> Sampler:
+    size = Size(width=16, height=16)
+    return Sampler(scenes=[scene()], size=size, scales=[size], mean=[0.5] * 3, std=[0.5] * 3, batch=3, seed=seed)
+
+
+def test_a_batch_is_a_function_of_seed_and_index() -> None:
+    first, again, other = sampler(seed=1)(7), sampler(seed=1)(7), sampler(seed=2)(7)
+    assert first[0].shape == (3, 3, 16, 16)
+    assert first[0].equal(again[0])
+    assert first[1].equal(again[1])
+    assert not first[0].equal(other[0])
+
+
+def test_turns_keep_labels_on_their_pixels() -> None:
+    one = scene()
+    size = Size(width=16, height=16)
+    plain = Sampler(
+        scenes=[one], size=size, scales=[size], mean=[0.0] * 3, std=[1 / 255] * 3, jitter=1.0, colour=0, batch=8
+    )
+    patches, labels = plain(0)
+    assert (patches[:, 0].round() // 64).long().equal(labels)
+
+
+def test_no_strength_changes_no_colour() -> None:
+    pixels = picture(5, 6).astype(np.float32) / np.float32(255)
+    np.testing.assert_allclose(recoloured(pixels, np.random.default_rng(0), strength=0), pixels, atol=1e-5)
+    assert np.abs(recoloured(pixels, np.random.default_rng(0), strength=1) - pixels).max() > 0.01
