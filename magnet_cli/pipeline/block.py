@@ -1,0 +1,218 @@
+"""One block on its way through the stages of a pass."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from magnet_cli.geometry import Box
+from magnet_cli.plan import windows_selected
+from magnet_cli.refine.canvas import Canvas, reflected
+from magnet_cli.refine.scores import (
+    certainty,
+    choose_above,
+    choose_largest,
+    median_blur,
+    rank_windows,
+    share_of,
+    uncertainty,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from magnet_cli.pipeline.reading import BlockPixels
+    from magnet_cli.plan import Plan
+    from magnet_cli.windows import Pass, Stage, Window
+
+STRIP = 256
+"""Rows of a canvas that are resampled at a time where Y' fills what was not chosen."""
+
+
+@dataclass(kw_only=True)
+class StageCount:
+    """What a stage did."""
+
+    windows: int = 0
+    run: int = 0
+    nodata: int = 0
+    unselected: int = 0
+    points: int = 0
+
+    def describe(self) -> dict[str, int]:
+        """As JSON values."""
+        return dict(vars(self))
+
+
+@dataclass(kw_only=True)
+class BlockState:
+    """The canvas of a block, and the one that the current stage is making."""
+
+    plan: Plan
+    step: Pass
+    pixels: BlockPixels
+    device: torch.device
+    canvas: Canvas | None
+    """Of the stage before, or the field of the pass before; None where the run starts here."""
+    counts: dict[int, StageCount] = field(default_factory=dict)
+    _next: Tensor = field(init=False)
+    _score: Tensor | None = field(init=False, default=None)
+    _box: Box = field(init=False)
+    _selected: list[Window] = field(init=False, default_factory=list)
+
+    def begin(self, stage: Stage) -> list[Window]:
+        """Make room for a stage's result and say which windows it looks at."""
+        self._box = self.step.canvas(self.pixels.block, stage)
+        shape = (self.plan.classes, self._box.height, self._box.width)
+        self._next = torch.empty(shape, dtype=torch.float16, device=self.device)
+        if self.canvas is not None and self.plan.settings.points.kind != "all":
+            self._score = torch.zeros(shape[1:], dtype=torch.float32, device=self.device)
+        windows = list(self.step.windows(self.pixels.block, stage))
+        holding = [window for window in windows if self._holds_data(window, stage)]
+        self._selected = self._select(holding, len(windows), stage)
+        self.counts[stage.number] = StageCount(
+            windows=len(windows),
+            run=len(self._selected),
+            nodata=len(windows) - len(holding),
+            unselected=len(holding) - len(self._selected),
+        )
+        return self._selected
+
+    def _holds_data(self, window: Window, stage: Stage) -> bool:
+        valid = self.pixels.valid[self.step.stages.index(stage)]
+        if self.pixels.is_empty:
+            return False
+        return valid is None or bool(valid[self._local(window.box).slices].any())
+
+    def _local(self, box: Box) -> Box:
+        return box.intersection(self._box).shifted(x=-self._box.x, y=-self._box.y)
+
+    def _select(self, windows: list[Window], total: int, stage: Stage) -> list[Window]:
+        rule = self.plan.settings.patches
+        if self.canvas is None or rule.kind == "all":
+            return windows
+        means = [float(uncertainty(self.canvas.sample(window.own, stage.pitch)).mean()) for window in windows]
+        if rule.kind == "threshold":
+            limit = float(rule.values[0])
+            return [window for window, mean in zip(windows, means, strict=True) if mean > limit]
+        count = windows_selected(rule, total=total, full=self.step.ratio(stage).pixels, step=self.plan.rule_step(stage))
+        return [windows[index] for index in rank_windows(means, count)]
+
+    def patch(self, window: Window, stage: Stage) -> tuple[np.ndarray, np.ndarray | None]:
+        """A window's stored pixels and validity, continued by reflection where the image is smaller than it.
+
+        Returns:
+            `(h, w, bands)` in the image's dtype, and `(h, w)` bool or None; h, w are the network's input size.
+        """
+        number = self.step.stages.index(stage)
+        local = self._local(window.box)
+        rows = local.y + reflected(local.height, window.box.height)
+        columns = local.x + reflected(local.width, window.box.width)
+        inside = local.height == window.box.height and local.width == window.box.width
+        index = local.slices if inside else np.ix_(rows, columns)
+        valid = self.pixels.valid[number]
+        return self.pixels.stages[number][index], None if valid is None else valid[index]
+
+    def field_under(self, window: Window, stage: Stage) -> Tensor:
+        """Y' for a patch: `(classes, h, w)` float32."""
+        if self.canvas is None:
+            message = "the first stage of a run has no field"
+            raise RuntimeError(message)
+        inside = window.box.intersection(self._box)
+        under = self.canvas.sample(inside, stage.pitch)
+        for dim, have, want in ((1, inside.height, window.box.height), (2, inside.width, window.box.width)):
+            if have < want:
+                under = under.index_select(dim, torch.from_numpy(reflected(have, want)).to(self.device))
+        return under
+
+    def put(self, window: Window, probs: Tensor, under: Tensor | None) -> None:
+        """Take a window's result.
+
+        Args:
+            window: Of the current stage.
+            probs: R (or O in the run's first stage), `(classes, h, w)` float32.
+            under: Y', the same shape, where there is one.
+        """
+        source = window.kept.shifted(x=-window.box.x, y=-window.box.y).slices
+        target = self._local(window.kept).slices
+        self._next[:, *target] = probs[:, *source].half()
+        if self._score is not None and under is not None:
+            self._score[target] = uncertainty(under[:, *source]) * certainty(probs[:, *source])
+
+    def finish(self, stage: Stage) -> Canvas:
+        """Choose the points, keep Y' elsewhere, and make the result the block's canvas."""
+        result = Canvas(values=self._next, box=self._box, pitch=stage.pitch)
+        counts = self.counts[stage.number]
+        own = self.step.own(self.pixels.block, stage)
+        if self.canvas is None:
+            self._fill_skipped(stage)
+            counts.points = sum(window.own.area for window in self._selected)
+        elif self._score is None:
+            counts.points = sum(window.own.area for window in self._selected)
+            self._keep_field(self._covered(stage), stage)
+        else:
+            chosen = self._choose(own, stage)
+            counts.points = int(chosen[self._local(own).slices].sum())
+            self._keep_field(chosen, stage)
+        self._score = None
+        self.canvas = result
+        return result
+
+    def _covered(self, stage: Stage) -> Tensor | None:
+        """Where selected windows lie; None where they cover the canvas."""
+        if len(self._selected) == self.counts[stage.number].windows:
+            return None
+        covered = torch.zeros(self._next.shape[1:], dtype=torch.bool, device=self.device)
+        for window in self._selected:
+            covered[self._local(window.kept).slices] = True
+        return covered
+
+    def _fill_skipped(self, stage: Stage) -> None:
+        """No opinion where nothing was looked at: every class alike."""
+        covered = self._covered(stage)
+        if covered is not None:
+            self._next.masked_fill_(~covered, 1 / self.plan.classes)
+
+    def _keep_field(self, chosen: Tensor | None, stage: Stage) -> None:
+        if chosen is None or self.canvas is None:
+            return
+        for top in range(0, self._box.height, STRIP):
+            rows = slice(top, min(top + STRIP, self._box.height))
+            box = Box(x=self._box.x, y=self._box.y + top, width=self._box.width, height=rows.stop - top)
+            under = self.canvas.sample(box, stage.pitch).half()
+            self._next[:, rows] = torch.where(chosen[rows], self._next[:, rows], under)
+
+    def _choose(self, own: Box, stage: Stage) -> Tensor:
+        if self._score is None:
+            message = "points are chosen by a score"
+            raise RuntimeError(message)
+        valid = self.pixels.valid[self.step.stages.index(stage)]
+        if valid is not None:
+            self._score[~torch.from_numpy(valid).to(self.device)] = 0
+        score = median_blur(self._score, self.plan.settings.median)
+        covered = self._covered(stage)
+        if covered is not None:
+            score = score * covered
+        rule = self.plan.settings.points
+        if rule.kind == "threshold":
+            return choose_above(score, rule.values[0])
+        ranked = self._local(own).slices
+        choice = choose_largest(score[ranked], self._points(own, stage))
+        chosen = (score >= choice.cut) & (score > 0)
+        chosen[ranked] = choice.chosen
+        return chosen
+
+    def _points(self, own: Box, stage: Stage) -> int:
+        """How many points the block may choose: its share by area, and by windows selected (MagNet, section 4.3)."""
+        rule = self.plan.settings.points
+        ratio = self.step.ratio(stage)
+        counts = self.counts[stage.number]
+        selected = Fraction(counts.run, counts.windows)
+        if rule.kind == "share":
+            return share_of(rule.values[0] * own.area, selected)
+        full = ratio.pixels * stage.cell.pixels
+        return share_of(rule.value(self.plan.rule_step(stage)) * Fraction(own.area, full), selected)

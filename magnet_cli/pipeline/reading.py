@@ -1,0 +1,147 @@
+"""Reading groups of blocks ahead of the computation, at most as many as the plan allows."""
+
+from __future__ import annotations
+
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+
+from magnet_cli.errors import SourceError
+from magnet_cli.geometry import LEVEL0
+from magnet_cli.images.protocol import Request
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from types import TracebackType
+
+    from numpy.typing import NDArray
+
+    from magnet_cli.images.protocol import Image, Region
+    from magnet_cli.pipeline.clock import Clock
+    from magnet_cli.plan import Plan
+    from magnet_cli.windows import Index, Pass
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockPixels:
+    """Everything that a block sees, decoded."""
+
+    block: Index
+    stages: tuple[NDArray[np.generic], ...]
+    """For each stage of the pass, `(height, width, bands)` over the block's canvas of that stage; stored values."""
+    valid: tuple[NDArray[np.bool_] | None, ...]
+    """For each stage, `(height, width)`; None where every pixel holds data."""
+    level0_valid: NDArray[np.bool_] | None
+    """`(height, width)` over the block's own level-0 pixels; None where every pixel holds data."""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no pixel of the block holds data."""
+        return self.level0_valid is not None and not self.level0_valid.any()
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupPixels:
+    """The blocks of one group."""
+
+    number: int
+    blocks: tuple[BlockPixels, ...]
+
+
+def read_block(image: Image, plan: Plan, step: Pass, block: Index, bands: tuple[int, ...]) -> BlockPixels:
+    """Decode what one block of a pass looks at, all stages in one go.
+
+    Raises:
+        SourceError: A part cannot be decoded; it names the file and the block.
+    """
+    requests = [
+        Request(pitch=stage.pitch, box=step.canvas(block, stage), resample=plan.resample) for stage in step.stages
+    ]
+    level0 = step.level0(block)
+    wants_validity = image.info.has_mask and level0.area > 0
+    if wants_validity:
+        requests.append(Request(pitch=LEVEL0, box=level0))
+    try:
+        regions = image.read(requests)
+    except SourceError as error:
+        raise SourceError(
+            f"block {block} of pass {step.number + 1} could not be read: {error.rule}",
+            value=error.value,
+            file=error.file or image.info.path,
+            advice=error.advice,
+        ) from error
+    stages = regions[: len(step.stages)]
+    return BlockPixels(
+        block=block,
+        stages=tuple(_selected(region, bands) for region in stages),
+        valid=tuple(region.valid for region in stages),
+        level0_valid=regions[-1].valid if wants_validity else None,
+    )
+
+
+def _selected(region: Region, bands: tuple[int, ...]) -> NDArray[np.generic]:
+    if bands == tuple(range(region.pixels.shape[2])):
+        return region.pixels
+    return np.ascontiguousarray(region.pixels[:, :, list(bands)])
+
+
+class ReadAhead:
+    """Groups in the order asked for, read by threads while earlier ones are computed.
+
+    Args:
+        image: Read from by several threads.
+        plan: Says how many groups may wait.
+        bands: Positions of the bands that the network sees.
+        workers: Threads; 0 reads in the caller's thread.
+        clock: Told what reading took, and how long the caller waited.
+    """
+
+    def __init__(self, image: Image, plan: Plan, *, bands: tuple[int, ...], workers: int, clock: Clock) -> None:
+        self._image = image
+        self._plan = plan
+        self._bands = bands
+        self._clock = clock
+        self._stack = ExitStack()
+        self._pool = self._stack.enter_context(ThreadPoolExecutor(workers, "read")) if workers else None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+        self._stack.close()
+
+    def groups(self, step: Pass, numbers: Iterable[int]) -> Iterator[GroupPixels]:
+        """Read these groups of a pass, in this order."""
+        if self._pool is None:
+            for number in numbers:
+                yield self._read(step, number)
+            return
+        waiting: deque[Future[GroupPixels]] = deque()
+        remaining = iter(numbers)
+        while True:
+            while len(waiting) <= self._plan.memory.ahead:
+                following = next(remaining, None)
+                if following is None:
+                    break
+                waiting.append(self._pool.submit(self._read, step, following))
+            if not waiting:
+                return
+            with self._clock.measure("idle"):
+                group = waiting.popleft().result()
+            yield group
+
+    def _read(self, step: Pass, number: int) -> GroupPixels:
+        with self._clock.measure("read"):
+            blocks = tuple(
+                read_block(self._image, self._plan, step, block, self._bands)
+                for block in self._plan.blocks(step, number)
+            )
+        return GroupPixels(number=number, blocks=blocks)

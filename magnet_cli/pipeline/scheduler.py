@@ -1,0 +1,208 @@
+"""One scheduler over (pass, group): read ahead, compute, hand results on, skip what is already durable."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from math import ceil, floor
+from typing import TYPE_CHECKING, Protocol, Self
+
+import torch
+
+from magnet_cli.geometry import Box
+from magnet_cli.masks.spec import GroupId
+from magnet_cli.pipeline.compute import Computer, Normalisation, Predictor
+from magnet_cli.pipeline.labels import count_labels, labels_of, own_uncertainty, own_values
+from magnet_cli.pipeline.reading import ReadAhead
+from magnet_cli.refine.canvas import Canvas
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from magnet_cli.images.protocol import Image
+    from magnet_cli.pipeline.block import BlockState
+    from magnet_cli.pipeline.clock import Clock
+    from magnet_cli.pipeline.reading import GroupPixels
+    from magnet_cli.plan import Plan
+    from magnet_cli.windows import Index, Pass
+
+PROBABILITIES = "probabilities"
+UNCERTAINTY = "uncertainty"
+
+
+def field_name(number: int) -> str:
+    """What the field of a pass is called in the journal."""
+    return f"pass{number}"
+
+
+class Sink(Protocol):
+    """Where results become durable; a group counts as done once `finish_group` was called for it."""
+
+    def finished(self, pass_index: int) -> Mapping[int, Mapping[str, object]]:
+        """The counts of each group of a pass that an earlier run finished."""
+
+    def put_labels(self, group: GroupId, *, box: Box, labels: NDArray[np.uint8]) -> None:
+        """Keep labels of a level-0 box, `(height, width)`."""
+
+    def put_field(self, group: GroupId, *, name: str, box: Box, values: NDArray[np.generic]) -> None:
+        """Keep values over a box of a canvas grid, `(bands, height, width)` in 0..1, NaN where not computed."""
+
+    def read_field(self, name: str, box: Box) -> NDArray[np.float16]:
+        """Give kept values back, `(bands, height, width)`."""
+
+    def finish_group(self, group: GroupId, *, counts: Mapping[str, object]) -> None:
+        """All that belongs to the group has been put."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """A group was finished, in this run or before it."""
+
+    pass_index: int
+    group: int
+    groups: int
+    resumed: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What a run needs beside its plan."""
+
+    image: Image
+    bands: tuple[int, ...]
+    networks: Predictor
+    normalisation: Normalisation
+    sink: Sink
+    workers: int
+    clock: Clock
+    on_progress: Callable[[Progress], None]
+
+
+def run_plan(plan: Plan, work: Work) -> None:
+    """Compute every group that the sink does not hold yet.
+
+    Raises:
+        SourceError, WeightsError, DeviceError, OutputError: What finished before stays finished.
+    """
+    computer = Computer(plan, work.networks, work.normalisation, work.clock)
+    for step in plan.passes:
+        _run_pass(plan, step, computer, work)
+
+
+def _run_pass(plan: Plan, step: Pass, computer: Computer, work: Work) -> None:
+    total = plan.groups(step)
+    done = work.sink.finished(step.number)
+    missing = [number for number in range(total) if number not in done]
+    for number in sorted(done):
+        work.on_progress(Progress(pass_index=step.number, group=number, groups=total, resumed=True))
+    with ExitStack() as stack:
+        reader = stack.enter_context(
+            ReadAhead(work.image, plan, bands=work.bands, workers=work.workers, clock=work.clock)
+        )
+        writer = stack.enter_context(_Writer(plan, step, work))
+        for group in reader.groups(step, missing):
+            fields = [_field(plan, step, pixels.block, work) for pixels in group.blocks]
+            writer.put(group, computer.run(step, group, fields))
+
+
+class _Writer:
+    """Makes and stores the results of one group while the next is computed; at most one group waits."""
+
+    def __init__(self, plan: Plan, step: Pass, work: Work) -> None:
+        self._plan = plan
+        self._step = step
+        self._work = work
+        self._pool = ThreadPoolExecutor(1, "write") if work.workers else None
+        self._pending: Future[None] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        try:
+            self._wait()
+        finally:
+            if self._pool is not None:
+                self._pool.shutdown()
+
+    def put(self, group: GroupPixels, states: list[BlockState]) -> None:
+        if self._pool is None:
+            self._store(group.number, states)
+            return
+        self._wait()
+        self._pending = self._pool.submit(self._store, group.number, states)
+
+    def _wait(self) -> None:
+        if self._pending is not None:
+            pending, self._pending = self._pending, None
+            with self._work.clock.measure("idle"):
+                pending.result()
+
+    def _store(self, number: int, states: list[BlockState]) -> None:
+        with self._work.clock.measure("write"):
+            group = GroupId(pass_index=self._step.number, index=number)
+            counts = _store_group(self._plan, self._step, group, states, self._work.sink)
+            self._work.sink.finish_group(group, counts=counts)
+        total = self._plan.groups(self._step)
+        self._work.on_progress(Progress(pass_index=self._step.number, group=number, groups=total, resumed=False))
+
+
+def _store_group(plan: Plan, step: Pass, group: GroupId, states: list[BlockState], sink: Sink) -> dict[str, object]:
+    """Put the results of a group and add up what happened in it."""
+    stages: dict[int, dict[str, int]] = {}
+    labels_total = [0] * plan.classes
+    nodata = 0
+    is_last = step is plan.passes[-1]
+    for state in states:
+        canvas = state.canvas
+        if canvas is None:
+            message = "a block that ran has a canvas"
+            raise RuntimeError(message)
+        for stage, count in state.counts.items():
+            total = stages.setdefault(stage, {})
+            for key, value in count.describe().items():
+                total[key] = total.get(key, 0) + value
+        if not is_last:
+            own, values = own_values(state, canvas, masked=False)
+            sink.put_field(group, name=field_name(step.number), box=own, values=values)
+            continue
+        _store_extras(plan, group, state, canvas, sink)
+        box = step.level0(state.pixels.block)
+        if box.area:
+            labels = labels_of(canvas, box, state.pixels.level0_valid)
+            sink.put_labels(group, box=box, labels=labels)
+            counted, missing = count_labels(labels, plan.classes)
+            labels_total = [a + b for a, b in zip(labels_total, counted, strict=True)]
+            nodata += missing
+    return {"stages": {str(stage): count for stage, count in stages.items()}, "labels": labels_total, "nodata": nodata}
+
+
+def _store_extras(plan: Plan, group: GroupId, state: BlockState, canvas: Canvas, sink: Sink) -> None:
+    if not (plan.probabilities or plan.uncertainty):
+        return
+    own, values = own_values(state, canvas, masked=True)
+    if plan.probabilities:
+        sink.put_field(group, name=PROBABILITIES, box=own, values=values)
+    if plan.uncertainty:
+        sink.put_field(group, name=UNCERTAINTY, box=own, values=own_uncertainty(values))
+
+
+def _field(plan: Plan, step: Pass, block: Index, work: Work) -> Canvas | None:
+    """What the pass before says about a block and one pixel around it; None in the first pass."""
+    if step.number == 0:
+        return None
+    coarse = plan.passes[step.number - 1].stages[-1]
+    first = step.stages[0]
+    need = step.canvas(block, first)
+    box = Box.between(
+        left=floor(need.x * first.pitch.x / coarse.pitch.x) - 1,
+        top=floor(need.y * first.pitch.y / coarse.pitch.y) - 1,
+        right=ceil(need.right * first.pitch.x / coarse.pitch.x) + 1,
+        bottom=ceil(need.bottom * first.pitch.y / coarse.pitch.y) + 1,
+    ).intersection(Box.whole(coarse.extent))
+    values = work.sink.read_field(field_name(step.number - 1), box)
+    return Canvas(values=torch.from_numpy(values).to(work.networks.device), box=box, pitch=coarse.pitch)

@@ -1,0 +1,155 @@
+"""What happened in a run, as data: the JSON beside each mask."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+from magnet_cli import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from magnet_cli.models.bundle import Bundle
+    from magnet_cli.plan import Plan
+
+REPORT_SCHEMA = 1
+LIBRARIES = ("torch", "numpy", "tifffile", "zarr", "imagecodecs", "pyvips", "openslide-python", "safetensors")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What was measured while a run went on; it differs from run to run, the mask does not."""
+
+    seconds: Mapping[str, float]
+    host_peak: int | None
+    """Bytes, PSS summed over processes."""
+    device_peak: Mapping[str, int]
+    computed: int
+    """Groups computed in this run."""
+    resumed: int
+    """Groups that earlier runs had finished."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Totals:
+    """Counts added up over the groups of a run."""
+
+    labels: tuple[int, ...]
+    """Level-0 pixels by class."""
+    nodata: int
+    stages: Mapping[int, Mapping[str, int]]
+    """By stage number: windows, run, nodata, unselected, points."""
+
+    @classmethod
+    def of(cls, counts: Iterable[Mapping[str, object]], classes: int) -> Totals:
+        """Add up the counts of groups."""
+        labels = [0] * classes
+        nodata = 0
+        stages: dict[int, dict[str, int]] = {}
+        for group in counts:
+            found = group["labels"]
+            if isinstance(found, list):
+                labels = [a + b for a, b in zip(labels, found, strict=True)]
+            nodata += int(str(group["nodata"]))
+            by_stage = group["stages"]
+            for number, values in by_stage.items() if isinstance(by_stage, dict) else ():
+                total = stages.setdefault(int(number), {})
+                for key, value in values.items():
+                    total[key] = total.get(key, 0) + value
+        return cls(labels=tuple(labels), nodata=nodata, stages=stages)
+
+
+def make_report(plan: Plan, bundle: Bundle, totals: Totals, measured: Measured) -> dict[str, object]:
+    """The report of a finished run: pixels at level 0, bytes, seconds, areas in the square of the image's unit."""
+    return {
+        "schema": REPORT_SCHEMA,
+        "program": {"name": "magnet", "version": __version__},
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
+        "machine": {"system": platform.system(), "processor": platform.machine()},
+        "input": _input(plan),
+        "bundle": {"name": bundle.name, "digest": bundle.digest, "licence": bundle.licence},
+        "options": {
+            **plan.settings.describe(),
+            "scales": [{"width": stage.scale.width, "height": stage.scale.height} for stage in plan.stages],
+            "batch": plan.batch,
+            "group": plan.group,
+            "device": plan.machine.device,
+            "precision": plan.machine.precision,
+            "working_pixel": {"width": float(plan.working.x), "height": float(plan.working.y)},
+            "probabilities": plan.probabilities,
+            "uncertainty": plan.uncertainty,
+        },
+        "passes": _passes(plan, totals),
+        "groups": {"computed": measured.computed, "resumed": measured.resumed},
+        "seconds": dict(measured.seconds),
+        "memory": {
+            "host_budget": plan.memory.budget,
+            "host_planned": plan.memory.total,
+            "host_peak": measured.host_peak,
+            "device_budget": plan.memory.device_budget,
+            "device_planned": plan.memory.device,
+            "device_peak": dict(measured.device_peak),
+        },
+        "classes": class_table(plan, bundle, totals),
+        "not_computed": {"pixels": totals.nodata},
+        "notes": list(plan.notes),
+    }
+
+
+def _input(plan: Plan) -> dict[str, object]:
+    info = plan.image
+    resolution = info.resolution
+    return {
+        "path": info.path,
+        "backend": info.backend,
+        "size": {"width": info.size.width, "height": info.size.height},
+        "levels": len(info.levels),
+        "bands": list(info.bands),
+        "dtype": info.dtype,
+        "crs": info.crs,
+        "pixel": resolution and {"x": float(resolution.x), "y": float(resolution.y), "unit": resolution.unit},
+    }
+
+
+def _passes(plan: Plan, totals: Totals) -> list[dict[str, object]]:
+    found = []
+    for step in plan.passes:
+        stages = []
+        for stage in step.stages:
+            counts = totals.stages.get(stage.number, {})
+            stages.append(
+                {
+                    "stage": stage.number,
+                    "scale": {"width": stage.scale.width, "height": stage.scale.height},
+                    "windows": stage.cells.pixels,
+                    "windows_planned": plan.windows(step, stage),
+                    "windows_run": counts.get("run", 0),
+                    "not_run": {"nodata": counts.get("nodata", 0), "unselected": counts.get("unselected", 0)},
+                    "points": counts.get("points", 0),
+                }
+            )
+        found.append({"pass": step.number + 1, "blocks": step.blocks.pixels, "stages": stages})
+    return found
+
+
+def class_table(plan: Plan, bundle: Bundle, totals: Totals) -> list[dict[str, object]]:
+    """Pixels, share of the computed pixels, and area of every class."""
+    computed = max(1, sum(totals.labels))
+    resolution = plan.image.resolution
+    rows = []
+    for entry, pixels in zip(bundle.classes, totals.labels, strict=True):
+        area = None if resolution is None else round(float(pixels * resolution.x * resolution.y), 3)
+        rows.append(
+            {
+                "name": entry.name,
+                "color": entry.color,
+                "pixels": pixels,
+                "share": round(pixels / computed, 6),
+                "area": area,
+                "unit": None if resolution is None else f"{resolution.unit}2",
+            }
+        )
+    return rows

@@ -1,0 +1,381 @@
+"""Segmenting images: every room joined, one image after the other. What the command line calls."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from magnet_cli import images
+from magnet_cli.errors import DeviceError, MagnetError
+from magnet_cli.events import Events, Step
+from magnet_cli.masks.header import JournalHeader
+from magnet_cli.masks.journal import Journal
+from magnet_cli.masks.output import OutputPaths, OutputState, finish_output, output_state
+from magnet_cli.masks.reportfile import read_report
+from magnet_cli.masks.spec import FieldSpec, MaskClass, MaskSpec
+from magnet_cli.memory import PeakSampler, default_budget, format_bytes, host_memory
+from magnet_cli.models.bundle import load_bundle
+from magnet_cli.models.device import (
+    device_peak,
+    free_device_memory,
+    limit_device_memory,
+    pin_arithmetic,
+    resolve_device,
+    resolve_precision,
+)
+from magnet_cli.models.facts import model_facts
+from magnet_cli.models.networks import load_networks
+from magnet_cli.options import DEFAULT_BUNDLE, SegmentOptions
+from magnet_cli.pipeline.clock import Clock
+from magnet_cli.pipeline.compute import Normalisation
+from magnet_cli.pipeline.published import run_published
+from magnet_cli.pipeline.scheduler import PROBABILITIES, UNCERTAINTY, Progress, Work, field_name, run_plan
+from magnet_cli.plan import Machine, ModelFacts, Plan, check_bands, make_plan
+from magnet_cli.report import Measured, Totals, make_report
+from magnet_cli.targets import Target, plan_targets
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from magnet_cli.models.bundle import Bundle
+    from magnet_cli.models.networks import Networks
+
+ARITHMETIC = 1
+"""Raised by hand when the same options begin to give another mask; part of the options hash."""
+DECODE_SHARE = 0.5
+"""Share of the free disk that a one-time decode may take."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageResult:
+    """What became of one image."""
+
+    image: str
+    mask: Path
+    report: dict[str, object] | None = None
+    """As written beside the mask; None where the image failed."""
+    error: MagnetError | None = None
+    was_done: bool = False
+    """Whether an earlier run had finished it."""
+
+    def describe(self) -> dict[str, object]:
+        """As JSON values."""
+        status = "failed" if self.error else "already done" if self.was_done else "done"
+        found: dict[str, object] = {"image": self.image, "mask": str(self.mask), "status": status}
+        if self.error is not None:
+            return {**found, "error": str(self.error), "exit_code": self.error.exit_code}
+        return {**found, "report": self.report}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """A bundle on a device, ready for any number of images."""
+
+    bundle: Bundle
+    facts: ModelFacts
+    networks: Networks
+    machine: Machine
+
+
+def segment(
+    inputs: Sequence[str | Path],
+    output: str | Path | None = None,
+    options: SegmentOptions | None = None,
+    *,
+    stop_on_error: bool = False,
+    events: Events | None = None,
+) -> list[ImageResult]:
+    """Segment images; each gets a mask and a report beside it.
+
+    Args:
+        inputs: Files, folders or glob patterns.
+        output: The mask's file (one image only), a folder, or None for `<name>.mask.tif` in the current folder.
+        options: How; the bundle's defaults where left out.
+        stop_on_error: Leave out what follows the first image that fails, instead of going on with the next.
+        events: Hears about messages, progress and failures.
+
+    Returns:
+        A result for each image, in order; failed ones carry their error.
+
+    Raises:
+        UsageError, SourceError, WeightsError, DeviceError: Before any work, where nothing could be done for any image.
+    """
+    return list(segment_each(inputs, output, options, stop_on_error=stop_on_error, events=events))
+
+
+def segment_each(
+    inputs: Sequence[str | Path],
+    output: str | Path | None = None,
+    options: SegmentOptions | None = None,
+    *,
+    stop_on_error: bool = False,
+    events: Events | None = None,
+) -> Iterator[ImageResult]:
+    """As `segment`, one result after the other, each as soon as its files are complete."""
+    options, events = options or SegmentOptions(), events or Events()
+    targets = plan_targets([str(item) for item in inputs], None if output is None else Path(output))
+    model = load_model(options, events)
+    for target in targets:
+        result = _attempt(target, model, options, events)
+        yield result
+        if stop_on_error and result.error is not None:
+            return
+
+
+def _attempt(target: Target, model: Model, options: SegmentOptions, events: Events) -> ImageResult:
+    try:
+        return _segment_image(target, model, options, events)
+    except MagnetError as error:
+        events.failed(target.image, error)
+        return ImageResult(image=target.image, mask=target.mask, error=error)
+
+
+def load_model(options: SegmentOptions, events: Events) -> Model:
+    """The bundle that the options name, on the device that they name.
+
+    Raises:
+        WeightsError, DeviceError, UsageError: It cannot be had.
+    """
+    if options.weights is None:
+        events.message(f"magnet: taking the bundle '{DEFAULT_BUNDLE}', because --weights was not given")
+    device = resolve_device(options.device)
+    bundle = load_bundle(options.weights or DEFAULT_BUNDLE)
+    for note in bundle.notes:
+        events.message(f"magnet: {note}")
+    precision = resolve_precision(options.precision, device)
+    pin_arithmetic()
+    limit_device_memory(device, options.gpu_memory)
+    facts = model_facts(bundle)
+    networks = load_networks(bundle, device=device, precision=precision)
+    machine = Machine(
+        device=device,
+        precision=precision,
+        memory=options.memory or default_budget(),
+        gpu_memory=options.gpu_memory or free_device_memory(device),
+        base=host_memory() or 0,
+    )
+    return Model(bundle=bundle, facts=facts, networks=networks, machine=machine)
+
+
+def plan_images(inputs: Sequence[str | Path], options: SegmentOptions | None = None) -> list[Plan]:
+    """What `segment` would do for each image; nothing is decoded or computed.
+
+    Raises:
+        MagnetError: Of the first image that cannot be planned.
+    """
+    found = images.find_images([str(item) for item in inputs])
+    planner = Planner.of(options or SegmentOptions())
+    return [planner.plan(image.path) for image in found]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planner:
+    """Plans any number of images with one bundle and one machine."""
+
+    facts: ModelFacts
+    options: SegmentOptions
+    machine: Machine
+
+    @classmethod
+    def of(cls, options: SegmentOptions) -> Self:
+        """For the bundle and the device that the options name; networks are not loaded, their memory is estimated.
+
+        Raises:
+            WeightsError, DeviceError, UsageError: They cannot be had.
+        """
+        device = resolve_device(options.device)
+        bundle = load_bundle(options.weights or DEFAULT_BUNDLE)
+        machine = Machine(
+            device=device,
+            precision=resolve_precision(options.precision, device),
+            memory=options.memory or default_budget(),
+            gpu_memory=options.gpu_memory or free_device_memory(device),
+            base=(host_memory() or 0) + _weights_bytes(bundle),
+        )
+        return cls(facts=model_facts(bundle), options=options, machine=machine)
+
+    def plan(self, image: str | Path) -> Plan:
+        """What `segment` would do with an image.
+
+        Raises:
+            MagnetError: It would fail.
+        """
+        return make_plan(images.inspect(image), self.facts, self.options, self.machine)
+
+
+def _weights_bytes(bundle: Bundle) -> int:
+    files = {spec.file for spec in (bundle.backbone, *bundle.refiners)}
+    return sum((bundle.folder / file).stat().st_size for file in files if (bundle.folder / file).is_file())
+
+
+def _segment_image(target: Target, model: Model, options: SegmentOptions, events: Events) -> ImageResult:
+    image_plan = make_plan(images.inspect(target.image), model.facts, options, model.machine)
+    paths = OutputPaths.of(target.mask)
+    header = _header(image_plan, model, target)
+    if output_state(paths, hashes=header.hashes, overwrite=options.overwrite) is OutputState.DONE:
+        events.message(f"{target.mask}: already done")
+        return ImageResult(image=target.image, mask=target.mask, report=read_report(paths.report), was_done=True)
+    for note in image_plan.notes:
+        events.message(f"{target.image}: {note}")
+    report = _run(image_plan, model, paths=paths, header=header, options=options, events=events)
+    events.message(f"{target.mask}: done")
+    return ImageResult(image=target.image, mask=target.mask, report=report)
+
+
+def _header(image_plan: Plan, model: Model, target: Target) -> JournalHeader:
+    return JournalHeader(
+        hashes={
+            "input": images.fingerprint(target.image),
+            "bundle": model.bundle.digest,
+            "options": options_hash(image_plan),
+        },
+        spec=mask_spec(image_plan, model.bundle),
+        fields=field_specs(image_plan),
+    )
+
+
+def options_hash(image_plan: Plan) -> str:
+    """SHA-256 over every resolved value that the mask depends on, and `ARITHMETIC`."""
+    values = {
+        "arithmetic": ARITHMETIC,
+        **image_plan.settings.describe(),
+        "points_exact": [str(value) for value in image_plan.settings.points.values],
+        "patches_exact": [str(value) for value in image_plan.settings.patches.values],
+        "scales": [str(stage.scale) for stage in image_plan.stages],
+        "working": [str(image_plan.working.x), str(image_plan.working.y)],
+        "batch": image_plan.batch,
+        "group": image_plan.group,
+        "device": image_plan.machine.kind,
+        "precision": image_plan.machine.precision,
+        "fields": [image_plan.probabilities, image_plan.uncertainty],
+    }
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def mask_spec(image_plan: Plan, bundle: Bundle) -> MaskSpec:
+    """The mask of a plan."""
+    info = image_plan.image
+    return MaskSpec(
+        size=info.size,
+        classes=tuple(MaskClass(name=entry.name, color=entry.color) for entry in bundle.classes),
+        resolution=info.resolution,
+        geo_tags=info.geo_tags,
+    )
+
+
+def field_specs(image_plan: Plan) -> tuple[FieldSpec, ...]:
+    """The fields of a plan: one for each coarse pass, and what the user asked to keep."""
+    fields = [
+        FieldSpec(
+            name=field_name(step.number),
+            bands=image_plan.classes,
+            size=step.stages[-1].extent,
+            pitch=step.stages[-1].pitch,
+        )
+        for step in image_plan.passes[:-1]
+    ]
+    last = image_plan.stages[-1]
+    for name, bands, wanted in (
+        (PROBABILITIES, image_plan.classes, image_plan.probabilities),
+        (UNCERTAINTY, 1, image_plan.uncertainty),
+    ):
+        if wanted:
+            fields.append(FieldSpec(name=name, bands=bands, size=last.extent, pitch=last.pitch, dtype="uint8"))
+    return tuple(fields)
+
+
+def _run(
+    image_plan: Plan,
+    model: Model,
+    *,
+    paths: OutputPaths,
+    header: JournalHeader,
+    options: SegmentOptions,
+    events: Events,
+) -> dict[str, object]:
+    clock = Clock()
+    with ExitStack() as stack:
+        journal = stack.enter_context(
+            Journal.open(paths.journal, header=header, resume=options.resume, overwrite=options.overwrite)
+        )
+        for repair in journal.repairs:
+            events.message(f"magnet: {repair}")
+        image = stack.enter_context(images.open_image(image_plan.image.path, cache=_decode_cache(paths)))
+        peaks = stack.enter_context(PeakSampler())
+        tally = _Tally(image_plan, paths, events, peaks)
+        work = Work(
+            image=image,
+            bands=check_bands(image_plan.image, model.facts),
+            networks=model.networks,
+            normalisation=_normalisation(model.bundle),
+            sink=journal,
+            workers=options.num_workers,
+            clock=clock,
+            on_progress=tally,
+        )
+        run = run_plan if image_plan.settings.compat == "paper" else run_published
+        run(image_plan, work)
+        totals = Totals.of(_all_counts(image_plan, journal), image_plan.classes)
+        measured = Measured(
+            seconds=clock.seconds(),
+            host_peak=peaks.peak.pss,
+            device_peak=device_peak(image_plan.machine.device),
+            computed=tally.computed,
+            resumed=tally.resumed,
+        )
+        report = make_report(image_plan, model.bundle, totals, measured)
+        events.step(Step(image=paths.mask.name, what="writing", done=0, total=1))
+        finish_output(
+            journal,
+            paths,
+            report=report,
+            description={"bundle": model.bundle.name},
+            fields=[field.name for field in header.fields if field.name in (PROBABILITIES, UNCERTAINTY)],
+        )
+    return read_report(paths.report)
+
+
+def _decode_cache(paths: OutputPaths) -> images.CacheBudget:
+    folder = paths.mask.parent.resolve()
+    return images.CacheBudget(folder=folder, max_bytes=int(shutil.disk_usage(folder).free * DECODE_SHARE))
+
+
+def _normalisation(bundle: Bundle) -> Normalisation:
+    low, high = bundle.input.range
+    return Normalisation(low=low, high=high, mean=bundle.input.mean, std=bundle.input.std)
+
+
+def _all_counts(image_plan: Plan, journal: Journal) -> list[dict[str, object]]:
+    return [counts for step in image_plan.passes for counts in journal.finished(step.number).values()]
+
+
+class _Tally:
+    """Counts groups, passes progress on, and stops a run that uses more memory than it may."""
+
+    def __init__(self, image_plan: Plan, paths: OutputPaths, events: Events, peaks: PeakSampler) -> None:
+        self._plan = image_plan
+        self._name = paths.mask.name
+        self._events = events
+        self._peaks = peaks
+        self._done: dict[int, int] = {}
+        self.computed = 0
+        self.resumed = 0
+
+    def __call__(self, progress: Progress) -> None:
+        self.resumed += progress.resumed
+        self.computed += not progress.resumed
+        done = self._done[progress.pass_index] = self._done.get(progress.pass_index, 0) + 1
+        what = f"pass {progress.pass_index + 1} of {len(self._plan.passes)}"
+        self._events.step(Step(image=self._name, what=what, done=done, total=progress.groups))
+        peak, budget = self._peaks.peak.pss, self._plan.memory.budget
+        if peak is not None and peak > budget:
+            raise DeviceError(
+                f"the run used {format_bytes(peak)} of host memory and may use {format_bytes(budget)}",
+                file=self._plan.image.path,
+                advice="What was finished is kept: run the same command with a larger --memory",
+            )
