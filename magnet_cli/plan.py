@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import pairwise
 from math import ceil
@@ -519,7 +519,7 @@ def _with_memory(plan: Plan, facts: ModelFacts, options: SegmentOptions) -> Plan
         device=0 if on_host else compute + DEVICE_CONTEXT,
     )
     _check_device(plan, memory)
-    return Plan(**{**vars(plan), "memory": memory})
+    return replace(plan, memory=memory)
 
 
 def _check_device(plan: Plan, memory: MemoryPlan) -> None:
@@ -546,7 +546,7 @@ def _canvas_size(step: Pass, stage: Stage) -> Size:
 
 
 def _compute_bytes(plan: Plan, step: Pass, facts: ModelFacts) -> int:
-    """Canvases of two stages in float16, the score, and a batch of patches with its activations."""
+    """Canvases of two stages and of the group being written in float16, the score, and a batch of patches."""
     canvases = [_canvas_size(step, stage).pixels * plan.classes * 2 for stage in step.stages]
     held = canvases[-1] if len(canvases) == 1 else max(a + b for a, b in pairwise(canvases))
     finest = _canvas_size(step, step.stages[-1]).pixels
@@ -554,16 +554,24 @@ def _compute_bytes(plan: Plan, step: Pass, facts: ModelFacts) -> int:
     patch = facts.input.pixels * 4 * (len(facts.bands) + 8 * plan.classes) + facts.activation_bytes
     strip = OUTPUT_SIDE * (OUTPUT_SIDE + 2) * plan.classes * 4 * 4
     field = canvases[0] * 2 if step.number else 0
-    return plan.group * (held + score) + plan.batch * patch + strip + field
+    return plan.group * (held + canvases[-1] + score) + plan.batch * patch + strip + field
 
 
 def _read_bytes(plan: Plan, step: Pass) -> int:
     """Patches of all stages of a group's blocks, and the decoded pixels of one read under way."""
-    width = {"uint8": 1, "uint16": 2, "int16": 2}.get(plan.image.dtype, 4) * len(plan.image.bands)
-    kept = sum(_canvas_size(step, stage).pixels for stage in step.stages) * (width + 1)
     finest = _canvas_size(step, step.stages[-1]).pixels
-    decoding = finest * width * 4
-    return plan.group * kept + decoding
+    decoding = finest * _pixel_bytes(plan) * 4
+    return _kept_bytes(plan, step) + decoding
+
+
+def _kept_bytes(plan: Plan, step: Pass) -> int:
+    """Pixels and validity of a group, as long as it is computed and written."""
+    pixels = sum(_canvas_size(step, stage).pixels for stage in step.stages)
+    return plan.group * pixels * (_pixel_bytes(plan) + 1)
+
+
+def _pixel_bytes(plan: Plan) -> int:
+    return {"uint8": 1, "uint16": 2, "int16": 2}.get(plan.image.dtype, 4) * len(plan.image.bands)
 
 
 def _output_bytes(plan: Plan, step: Pass) -> int:
@@ -573,4 +581,4 @@ def _output_bytes(plan: Plan, step: Pass) -> int:
     finest = _canvas_size(step, step.stages[-1]).pixels
     is_last = step is plan.passes[-1]
     fields = finest * plan.classes * 2 if not is_last or plan.probabilities else 0
-    return plan.group * (2 * labels * is_last + 2 * fields)
+    return plan.group * (2 * labels * is_last + 2 * fields) + _kept_bytes(plan, step)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -88,7 +89,7 @@ def published_settings(plan: Plan, work: Work) -> PublishedSettings:
         median=plan.settings.median,
     )
     normalisation = work.normalisation
-    return type(settings)(**{**vars(settings), "mean": normalisation.mean, "std": normalisation.std})
+    return replace(settings, mean=normalisation.mean, std=normalisation.std)
 
 
 def _points(rule: Rule) -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
@@ -105,8 +104,7 @@ class ReadAhead:
         self._plan = plan
         self._bands = bands
         self._clock = clock
-        self._stack = ExitStack()
-        self._pool = self._stack.enter_context(ThreadPoolExecutor(workers, "read")) if workers else None
+        self._pool = ThreadPoolExecutor(workers, "read") if workers else None
 
     def __enter__(self) -> Self:
         return self
@@ -116,7 +114,6 @@ class ReadAhead:
     ) -> None:
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
-        self._stack.close()
 
     def groups(self, step: Pass, numbers: Iterable[int]) -> Iterator[GroupPixels]:
         """Read these groups of a pass, in this order."""
