@@ -14,6 +14,7 @@ from magnet_cli.plan import ModelFacts
 if TYPE_CHECKING:
     from magnet_cli.geometry import Size
     from magnet_cli.models.bundle import Bundle
+    from magnet_cli.options import Compat
 
 ALIVE_AT_ONCE = 6
 """How many of a network's largest tensors are counted as alive together: skip connections and a convolution's workspace
@@ -36,12 +37,13 @@ def model_facts(bundle: Bundle) -> ModelFacts:
         trained=scales,
         defaults=BundleDefaults.parse(scales=scales, magnet=dict(vars(magnet))),
         has_refiner=bool(bundle.refiners),
-        activation_bytes=activation_bytes(bundle),
+        compat=cast("Compat", bundle.compat),
+        **activation_bytes(bundle),
     )
 
 
-def activation_bytes(bundle: Bundle) -> int:
-    """An estimate of what one patch's forward pass takes, from the shapes of a pass without data."""
+def activation_bytes(bundle: Bundle) -> dict[str, int]:
+    """An estimate of what one patch takes in each network, from the shapes of a pass without data."""
     classes, size = len(bundle.classes), bundle.input.size
     with torch.device("meta"):
         backbone = build_backbone(
@@ -51,8 +53,10 @@ def activation_bytes(bundle: Bundle) -> int:
             options=bundle.backbone.options,
         )
         refiners = [build_refiner(spec.architecture, classes=classes, options=spec.options) for spec in bundle.refiners]
-    own = _largest(backbone, len(bundle.input.bands), size)
-    return max([own, *(_largest(refiner, 2 * classes, size) for refiner in refiners)])
+    return {
+        "activation_bytes": _largest(backbone, len(bundle.input.bands), size),
+        "refiner_bytes": max((_largest(refiner, 2 * classes, size) for refiner in refiners), default=0),
+    }
 
 
 def _largest(network: nn.Module, bands: int, size: Size) -> int:

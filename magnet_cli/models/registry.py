@@ -6,8 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from magnet_cli.errors import WeightsError
 from magnet_cli.models.conv import conv_backbone, conv_refiner
+from magnet_cli.models.deeplab import deeplabv3plus_resnet50
 from magnet_cli.models.fpn import fpn_resnet50, fpn_small
+from magnet_cli.models.ocr import hrnet18_ocr, hrnet48_ocr
+from magnet_cli.models.psp import psp_resnet101
 from magnet_cli.models.refinement import RefinementMagNet, SharedRefiner
+from magnet_cli.models.unet import unet_resnet34
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -17,6 +21,11 @@ if TYPE_CHECKING:
 BACKBONES: dict[str, Callable[..., nn.Module]] = {
     "fpn-resnet50": fpn_resnet50,
     "fpn-small": fpn_small,
+    "psp-resnet101": psp_resnet101,
+    "hrnet18-ocr": hrnet18_ocr,
+    "hrnet48-ocr": hrnet48_ocr,
+    "deeplabv3plus-resnet50": deeplabv3plus_resnet50,
+    "unet": unet_resnet34,
     "conv": conv_backbone,
 }
 """Each takes `classes` (logits), `bands` and its options, and maps normalised patches to logits of their size."""

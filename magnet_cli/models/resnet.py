@@ -10,7 +10,17 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 Features = tuple[Tensor, Tensor, Tensor, Tensor]
-"""Maps of strides 4, 8, 16 and 32."""
+"""Maps of strides 4, 8, 16 and 32; the last ones are finer where the encoder is dilated."""
+
+PACES = {
+    8: ((1, 1), (2, 1), (1, 2), (1, 2)),
+    16: ((1, 1), (2, 1), (2, 1), (1, 2)),
+    32: ((1, 1), (2, 1), (2, 1), (2, 1)),
+}
+"""For each output stride and layer: its first block's stride, and what the dilation is multiplied by after that block.
+
+A first block keeps the dilation before it: at the strided positions, bottlenecks then give the values of strided ones.
+"""
 
 
 def shortcut(*, inputs: int, outputs: int, stride: int) -> nn.Sequential | None:
@@ -25,11 +35,11 @@ class BasicBlock(nn.Module):
 
     expansion: ClassVar[int] = 1
 
-    def __init__(self, *, inputs: int, width: int, stride: int = 1) -> None:
+    def __init__(self, *, inputs: int, width: int, stride: int = 1, dilation: int = 1) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(inputs, width, 3, stride, 1, bias=False)
+        self.conv1 = nn.Conv2d(inputs, width, 3, stride, dilation, dilation, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
+        self.conv2 = nn.Conv2d(width, width, 3, 1, dilation, dilation, bias=False)
         self.bn2 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU(inplace=True)
         self.downsample = shortcut(inputs=inputs, outputs=width, stride=stride)
@@ -47,12 +57,12 @@ class Bottleneck(nn.Module):
 
     expansion: ClassVar[int] = 4
 
-    def __init__(self, *, inputs: int, width: int, stride: int = 1, momentum: float = 0.1) -> None:
+    def __init__(self, *, inputs: int, width: int, stride: int = 1, dilation: int = 1, momentum: float = 0.1) -> None:
         super().__init__()
         outputs = width * self.expansion
         self.conv1 = nn.Conv2d(inputs, width, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(width, momentum=momentum)
-        self.conv2 = nn.Conv2d(width, width, 3, stride, 1, bias=False)
+        self.conv2 = nn.Conv2d(width, width, 3, stride, dilation, dilation, bias=False)
         self.bn2 = nn.BatchNorm2d(width, momentum=momentum)
         self.conv3 = nn.Conv2d(width, outputs, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(outputs, momentum=momentum)
@@ -78,30 +88,47 @@ class ResNet(nn.Module):
         depths: Blocks in each of the four layers.
         width: Channels of the stem; layer k has `width * 2 ** k` times the block's expansion.
         bands: Channels of the input.
+        output_stride: Stride of the last map, 8, 16 or 32; layers that would go beyond it are dilated instead.
     """
 
     def __init__(
-        self, *, block: type[BasicBlock | Bottleneck], depths: Sequence[int], width: int = 64, bands: int = 3
+        self,
+        *,
+        block: type[BasicBlock | Bottleneck],
+        depths: Sequence[int],
+        width: int = 64,
+        bands: int = 3,
+        output_stride: int = 32,
     ) -> None:
         super().__init__()
+        if output_stride not in PACES:
+            raise ValueError(f"output_stride must be 8, 16 or 32, not {output_stride}")
         self.conv1 = nn.Conv2d(bands, width, 7, 2, 3, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, 2, 1)
         self.channels = tuple(width * 2**index * block.expansion for index in range(4))
         inputs = (width, *self.channels)
-        layers = []
-        for index, depth in enumerate(depths):
+        layers, dilation = [], 1
+        for index, (depth, (stride, wider)) in enumerate(zip(depths, PACES[output_stride], strict=True)):
             inner = width * 2**index
-            first = block(inputs=inputs[index], width=inner, stride=1 if index == 0 else 2)
-            rest = [block(inputs=self.channels[index], width=inner) for _ in range(depth - 1)]
+            first = block(inputs=inputs[index], width=inner, stride=stride, dilation=dilation)
+            dilation *= wider
+            rest = [block(inputs=self.channels[index], width=inner, dilation=dilation) for _ in range(depth - 1)]
             layers.append(nn.Sequential(first, *rest))
         self.layer1, self.layer2, self.layer3, self.layer4 = layers
 
-    def forward(self, x: Tensor) -> Features:
-        """`(n, bands, h, w)` to four feature maps, finest first."""
-        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
-        c2 = self.layer1(x)
+    def stem(self, x: Tensor) -> Tensor:
+        """`(n, bands, h, w)` to `(n, width, h / 2, w / 2)`."""
+        return cast("Tensor", self.relu(self.bn1(self.conv1(x))))
+
+    def layers(self, x: Tensor) -> Features:
+        """What the stem gives to four feature maps, finest first."""
+        c2 = self.layer1(self.maxpool(x))
         c3 = self.layer2(c2)
         c4 = self.layer3(c3)
         return c2, c3, c4, self.layer4(c4)
+
+    def forward(self, x: Tensor) -> Features:
+        """`(n, bands, h, w)` to four feature maps, finest first."""
+        return self.layers(self.stem(x))

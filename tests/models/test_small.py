@@ -8,7 +8,7 @@ import torch
 from magnet_cli.errors import WeightsError
 from magnet_cli.models.conv import conv_backbone
 from magnet_cli.models.refinement import SharedRefiner, against
-from magnet_cli.models.registry import BACKBONES, REFINERS, build_backbone, build_refiner
+from magnet_cli.models.registry import REFINERS, build_backbone, build_refiner
 
 TINY = {"fpn-small": {"width": 4, "depths": [1, 1, 1, 1], "lateral": 4, "head": 4}}
 
@@ -18,7 +18,7 @@ def probabilities(*, classes: int, height: int, width: int, seed: int = 0) -> to
     return (3 * torch.randn(2, classes, height, width, generator=generator)).softmax(dim=1)
 
 
-@pytest.mark.parametrize("name", sorted(set(BACKBONES) - {"fpn-resnet50"}))
+@pytest.mark.parametrize("name", ["fpn-small", "conv"])
 @pytest.mark.parametrize("size", [(32, 32), (48, 33)])
 def test_backbones_give_logits_of_the_patch(name: str, size: tuple[int, int]) -> None:
     network = build_backbone(name, classes=5, bands=4, options=TINY.get(name, {})).eval()
@@ -32,8 +32,8 @@ def test_refiners_give_logits_of_the_field(name: str) -> None:
 
 
 def test_unknown_names_and_options_are_refused() -> None:
-    with pytest.raises(WeightsError, match="Known: conv, fpn-resnet50, fpn-small"):
-        build_backbone("unet", classes=2, bands=3, options={})
+    with pytest.raises(WeightsError, match=r"Known: .*fpn-small"):
+        build_backbone("no-such-network", classes=2, bands=3, options={})
     with pytest.raises(WeightsError, match="depth"):
         build_backbone("conv", classes=2, bands=3, options={"depth": 3})
 

@@ -1,0 +1,141 @@
+"""Weights of other programs: PyTorch checkpoints that hold tensors by name and nothing else."""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from magnet_cli.errors import WeightsError
+from magnet_cli.models.networks import COUNTER
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+    from torch import nn
+
+PREFIXES = ("module.", "model.")
+"""What wrappers put before every key: torch's DataParallel, and the published programs' training loops."""
+SHOWN = 10
+"""Keys that a message names."""
+DAMAGED = (RuntimeError, EOFError, ValueError, LookupError, AttributeError, TypeError, MemoryError, OverflowError)
+"""What torch raises for files that are no checkpoint, or damaged ones, beside UnpicklingError."""
+
+
+def read_checkpoint(path: Path) -> dict[str, Tensor]:
+    """The tensors of a `.pth` file, prefixes taken away; nothing in the file is run.
+
+    Raises:
+        WeightsError: It is missing, damaged, a web page, or holds anything but tensors by name.
+    """
+    _check_content(path)
+    try:
+        found: object = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as exc:
+        raise WeightsError(
+            "this is no plain state dict: opening it could run code",
+            value=_first_line(exc),
+            file=path,
+            advice="Save the network's state_dict() alone",
+        ) from exc
+    except OSError as exc:
+        raise WeightsError(f"cannot be read: {exc}", file=path) from exc
+    except DAMAGED as exc:
+        raise WeightsError("not a checkpoint that can be read", value=_first_line(exc), file=path) from exc
+    return unprefixed(_tensors(found, path), file=path)
+
+
+def unprefixed(state: Mapping[str, Tensor], *, file: Path) -> dict[str, Tensor]:
+    """Keys without the wrappers' prefixes, which count only at the very start of a key.
+
+    Raises:
+        WeightsError: Two keys become one.
+    """
+    found: dict[str, Tensor] = {}
+    for key, tensor in state.items():
+        name = key
+        for prefix in PREFIXES:
+            name = name.removeprefix(prefix)
+        if name in found:
+            raise WeightsError("two keys differ in their prefix alone", value=key, file=file)
+        found[name] = tensor
+    return found
+
+
+def fitted(state: Mapping[str, Tensor], network: nn.Module, *, architecture: str, file: Path) -> dict[str, Tensor]:
+    """A network's complete state from a checkpoint: exactly its keys, shapes and types.
+
+    Raises:
+        WeightsError: A key is missing or unexpected, has another shape, or values that are not finite.
+    """
+    wanted = network.state_dict()
+    missing = [key for key in wanted if key not in state and key.rpartition(".")[2] != COUNTER]
+    unexpected = [key for key in state if key not in wanted]
+    if missing or unexpected:
+        rule = f"does not fit {architecture}: {len(missing)} keys missing, {len(unexpected)} unexpected"
+        named = [f"{what} {_listed(keys)}" for what, keys in (("missing", missing), ("unexpected", unexpected)) if keys]
+        raise WeightsError(rule, value="; ".join(named), file=file)
+    for key, tensor in state.items():
+        if tensor.shape != wanted[key].shape:
+            rule = f"does not fit {architecture}: {key} must have shape {tuple(wanted[key].shape)}"
+            raise WeightsError(rule, value=tuple(tensor.shape), file=file)
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise WeightsError("holds weights that are not finite", value=key, file=file)
+    # Clones, because safetensors refuses tensors that share memory.
+    return {key: state.get(key, own).to(own.dtype).clone() for key, own in wanted.items()}
+
+
+def _check_content(path: Path) -> None:
+    try:
+        with path.open("rb") as file:
+            head = file.read(64)
+        packed = zipfile.is_zipfile(path) and _has_packed(path)
+    except OSError as exc:
+        raise WeightsError(f"cannot be read: {exc}", file=path) from exc
+    except (zipfile.BadZipFile, ValueError, NotImplementedError) as exc:
+        raise WeightsError(f"not a checkpoint that can be read: {exc}", file=path) from exc
+    if head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
+        raise WeightsError(
+            "this is a web page, not weights",
+            value=repr(head[:20].decode("ascii", "replace")),
+            file=path,
+            advice="Download the file itself: some sites show a page to sign in or to confirm instead",
+        )
+    if packed:
+        # torch never packs what it stores; unpacking could take any amount of memory.
+        raise WeightsError("the checkpoint's archive is packed", file=path, advice="Save it again with torch.save")
+
+
+def _has_packed(path: Path) -> bool:
+    with zipfile.ZipFile(path) as archive:
+        return any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist())
+
+
+def _tensors(found: object, path: Path) -> dict[str, Tensor]:
+    if not isinstance(found, dict):
+        raise WeightsError("a state dict is wanted: tensors by name", value=type(found).__name__, file=path)
+    strange = [str(key) for key, value in found.items() if not isinstance(key, str) or type(value) is not Tensor]
+    if strange:
+        raise WeightsError(
+            "a plain state dict is wanted: tensors by name and nothing else",
+            value=_listed(strange),
+            file=path,
+            advice="Save the network's state_dict() alone",
+        )
+    if not found:
+        raise WeightsError("the checkpoint is empty", file=path)
+    return found
+
+
+def _listed(keys: Iterable[str]) -> str:
+    every = list(keys)
+    shown = ", ".join(every[:SHOWN])
+    return shown if len(every) <= SHOWN else f"{shown} and {len(every) - SHOWN} more"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

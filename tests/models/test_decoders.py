@@ -1,0 +1,88 @@
+"""DeepLabV3+ and U-Net: sizes, counts, dilation, and what training asks of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+
+from magnet_cli.models.deeplab import DeepLabV3Plus, deeplabv3plus_resnet50
+from magnet_cli.models.resnet import Bottleneck, ResNet
+from magnet_cli.models.unet import UNet, unet_resnet34
+from tests.models.support import on_meta, parameters, slim_encoder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import nn
+
+SLIM: dict[str, Callable[[], nn.Module]] = {
+    "deeplab": lambda: DeepLabV3Plus(slim_encoder(output_stride=16), classes=3, width=8, low=4),
+    "unet": lambda: UNet(slim_encoder(), classes=3, widths=(8, 8, 8, 8, 4)),
+}
+
+
+def test_parameter_counts() -> None:
+    assert parameters(on_meta(deeplabv3plus_resnet50, classes=5)) == 26_678_357
+    assert parameters(on_meta(unet_resnet34, classes=5)) == 24_436_949
+
+
+@pytest.mark.parametrize("build", [deeplabv3plus_resnet50, unet_resnet34])
+@pytest.mark.parametrize("size", [(64, 96), (67, 33)])
+def test_logits_have_the_patchs_size(build: Callable[..., nn.Module], size: tuple[int, int]) -> None:
+    network = on_meta(build, classes=5, bands=4)
+    assert network(torch.empty(2, 4, *size, device="meta")).shape == (2, 5, *size)
+
+
+@pytest.mark.parametrize(("stride", "step3", "step4"), [(16, 1, 2), (8, 2, 4)])
+def test_a_dilated_encoder_sees_what_the_strided_one_sees(stride: int, step3: int, step4: int) -> None:
+    torch.manual_seed(0)
+    strided = ResNet(block=Bottleneck, depths=(1, 1, 2, 3), width=4).eval()
+    dilated = ResNet(block=Bottleneck, depths=(1, 1, 2, 3), width=4, output_stride=stride).eval()
+    dilated.load_state_dict(strided.state_dict())
+    x = torch.randn(1, 3, 128, 192)
+    with torch.inference_mode():
+        expected, found = strided(x), dilated(x)
+    assert found[3].shape[2:] == (128 // stride, 192 // stride)
+    for a, b, step in zip(expected, found, (1, 1, step3, step4), strict=True):
+        torch.testing.assert_close(b[..., ::step, ::step], a)
+
+
+def test_an_output_stride_that_there_is_not() -> None:
+    with pytest.raises(ValueError, match="8, 16 or 32, not 4"):
+        slim_encoder(output_stride=4)
+
+
+@pytest.mark.parametrize("name", SLIM)
+def test_training_on_a_single_patch(name: str) -> None:
+    network = SLIM[name]().train()
+    loss: torch.Tensor = network(torch.randn(1, 3, 64, 64)).square().mean()
+    torch.autograd.backward(loss)
+    unused = [key for key, value in network.named_parameters() if value.grad is None]
+    assert not unused
+
+
+@pytest.mark.parametrize("name", SLIM)
+def test_patches_do_not_see_each_other(name: str) -> None:
+    network = SLIM[name]().eval()
+    x = torch.randn(3, 3, 48, 80)
+    with torch.inference_mode():
+        alone = torch.cat([network(x[i : i + 1]) for i in range(3)])
+        torch.testing.assert_close(network(x), alone, atol=1e-5, rtol=1e-4)
+
+
+def test_unet_takes_up_every_map_of_its_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = UNet(slim_encoder(), classes=2, widths=(8, 8, 8, 8, 4)).eval()
+    c1 = torch.randn(1, 4, 32, 32)
+    maps = [*(torch.randn(1, 4 * 2**k, 16 >> k, 16 >> k) for k in range(4))]
+    x = torch.empty(1, 3, 64, 64)
+    monkeypatch.setattr(network.encoder, "stem", lambda _: c1)
+    monkeypatch.setattr(network.encoder, "layers", lambda _: maps)
+    with torch.inference_mode():
+        before = network(x)
+        for value in (c1, *maps):
+            kept = value.clone()
+            value.add_(1)
+            assert not torch.allclose(network(x), before)
+            value.copy_(kept)
