@@ -1,0 +1,134 @@
+"""Mean boundary accuracy (CascadePSP): how many pixels near the true class borders are right."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from scipy.ndimage import distance_transform_edt
+
+from magnet_cli.geometry import Box, Size
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+RadiusRule = Literal["paper", "published"]
+
+RADII = 5
+SMALLEST = 3.0
+"""Pixels; the paper's lower end."""
+SHARE = 300
+"""The paper's upper end is the sum of width and height divided by this."""
+
+
+def boundary_radii(size: Size, rule: RadiusRule = "paper") -> tuple[float, ...]:
+    """Five radii in pixels, smallest first.
+
+    `paper`: equally spaced from 3 to (width + height) / 300, both included; where that is less than 3, all are 3.
+    `published`: the published program's whole numbers, which begin at 1: `1 + int((R - 1) / 5 * i)`, R the same end.
+    """
+    end = (size.width + size.height) / SHARE
+    if rule == "published":
+        return tuple(float(1 + int((end - 1) / RADII * step)) for step in range(RADII))
+    return tuple(float(radius) for radius in np.linspace(SMALLEST, max(SMALLEST, end), RADII))
+
+
+@dataclass(kw_only=True)
+class BoundaryCounts:
+    """Pixels near a border of the truth, and how many of them are right, by radius."""
+
+    radii: tuple[float, ...]
+    near: NDArray[np.int64] = field(default_factory=lambda: np.zeros(RADII, np.int64))
+    right: NDArray[np.int64] = field(default_factory=lambda: np.zeros(RADII, np.int64))
+
+    @property
+    def reach(self) -> int:
+        """Rim, in pixels, that a block of the truth needs on each side."""
+        return int(max(self.radii))
+
+    @property
+    def accuracies(self) -> tuple[float, ...] | None:
+        """By radius; None where the truth has no border."""
+        if not self.near.all():
+            return None
+        return tuple(float(value) for value in self.right / self.near)
+
+    @property
+    def mean(self) -> float | None:
+        """mBA; None where the truth has no border."""
+        accuracies = self.accuracies
+        return None if accuracies is None else float(np.mean(accuracies))
+
+    def add(
+        self,
+        truth: NDArray[np.uint8],
+        *,
+        labelled: NDArray[np.bool_],
+        inner: Box,
+        right: NDArray[np.bool_],
+        counted: NDArray[np.bool_],
+    ) -> None:
+        """Count a block.
+
+        Args:
+            truth: `(height, width)` of the block and its rim.
+            labelled: The same shape, where the truth is known.
+            inner: The block within it.
+            right: `(inner.height, inner.width)`, where the mask agrees with the truth.
+            counted: The same shape, pixels that count.
+        """
+        squared = squared_distance_to_other(truth, labelled=labelled, inner=inner, reach=self.reach)
+        for index, radius in enumerate(self.radii):
+            near = (squared <= radius * radius) & counted
+            self.near[index] += np.count_nonzero(near)
+            self.right[index] += np.count_nonzero(near & right)
+
+
+def squared_distance_to_other(
+    labels: NDArray[np.uint8], *, labelled: NDArray[np.bool_], inner: Box, reach: int
+) -> NDArray[np.float32]:
+    """The square of the distance, in pixels, between the centres of each pixel and the nearest one of another label.
+
+    Args:
+        labels: `(height, width)`.
+        labelled: The same shape; other pixels are no label and have no border.
+        inner: The part that is asked for.
+        reach: Larger distances need not be right.
+
+    Returns:
+        `(inner.height, inner.width)` float32, exact up to 2 ** 24; infinite where there is none, or the pixel is not
+        labelled.
+    """
+    whole = Box(x=0, y=0, width=labels.shape[1], height=labels.shape[0])
+    found = np.full((inner.height, inner.width), np.inf, np.float32)
+    own_labels, own_known = labels[inner.slices], labelled[inner.slices]
+    for label in np.unique(own_labels[own_known]):
+        own = own_known & (own_labels == label)
+        bounds = _bounds(own)
+        seen = bounds.shifted(x=inner.x - reach, y=inner.y - reach)
+        seen = Box(x=seen.x, y=seen.y, width=seen.width + 2 * reach, height=seen.height + 2 * reach)
+        seen = seen.intersection(whole)
+        other = labelled[seen.slices] & (labels[seen.slices] != label)
+        if other.any():
+            part = bounds.shifted(x=inner.x - seen.x, y=inner.y - seen.y)
+            squared = _squared_distance(other)[part.slices]
+            where = own[bounds.slices]
+            found[bounds.slices][where] = squared[where]
+    return found
+
+
+def _bounds(where: NDArray[np.bool_]) -> Box:
+    """The smallest box around True pixels, of which there is one at least."""
+    rows, columns = np.flatnonzero(where.any(axis=1)), np.flatnonzero(where.any(axis=0))
+    return Box.between(left=int(columns[0]), top=int(rows[0]), right=int(columns[-1]) + 1, bottom=int(rows[-1]) + 1)
+
+
+def _squared_distance(other: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """From every pixel to the nearest True one; scipy's own distances take twice the memory of its indices."""
+    nearest: NDArray[np.int32] = distance_transform_edt(~other, return_distances=False, return_indices=True)
+    height, width = other.shape
+    down = (nearest[0] - np.arange(height, dtype=np.int32)[:, None]).astype(np.float32)
+    across = (nearest[1] - np.arange(width, dtype=np.int32)[None]).astype(np.float32)
+    squared: NDArray[np.float32] = down * down + across * across
+    return squared

@@ -1,0 +1,277 @@
+"""How well a mask agrees with the truth: IoU by class, pixel accuracy, mean boundary accuracy, block by block."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from magnet_cli.boundary import BoundaryCounts, boundary_radii
+from magnet_cli.errors import SourceError, UsageError
+from magnet_cli.geometry import Box
+from magnet_cli.labels import open_labels, open_region
+from magnet_cli.masks.spec import NODATA, parts
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from magnet_cli.boundary import RadiusRule
+    from magnet_cli.geometry import Size
+    from magnet_cli.labels import LabelImage
+
+VALUES = 256
+BLOCK = 2048
+"""Side, in pixels, of what is in memory at a time, rim included, unless the rim alone takes most of it."""
+SMALLEST_BLOCK = 512
+LARGEST_REACH = 1536
+"""Rim of a block that still fits in memory; images of half a million pixels, width and height added, have less."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationOptions:
+    """What counts."""
+
+    ignore: tuple[int, ...] = ()
+    """Values of the truth that are not labelled, beside 255, which never is."""
+    exclude: tuple[int, ...] = ()
+    """Classes left out of the mean IoU; their pixels stay in the unions of the others."""
+    names: tuple[str, ...] | None = None
+    """Of the classes; a label beyond them is an error. Without them the mask's own names are shown."""
+    truth_values: Mapping[int, int] = field(default_factory=dict)
+    """Label meant by a stored value of the truth, where it differs."""
+    boundary: RadiusRule | None = None
+    """Compute mean boundary accuracy, with these radii."""
+
+    def __post_init__(self) -> None:
+        for value in (*self.ignore, *self.exclude, *self.truth_values, *self.truth_values.values()):
+            if not 0 <= value < VALUES:
+                raise UsageError("a label is a number from 0 to 255", value=value)
+
+    @property
+    def unlabelled(self) -> tuple[int, ...]:
+        """Every value of the truth that does not count, sorted."""
+        return tuple(sorted({*self.ignore, NODATA}))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassScore:
+    """One class; counts are of pixels that the truth labels."""
+
+    index: int
+    name: str
+    truth: int
+    mask: int
+    both: int
+    in_mean: bool
+
+    @property
+    def iou(self) -> float | None:
+        """Intersection over union; None where truth and mask lack the class."""
+        union = self.truth + self.mask - self.both
+        return self.both / union if union else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What was found."""
+
+    size: Size
+    classes: tuple[ClassScore, ...]
+    labelled: int
+    """Pixels that the truth labels: those that count."""
+    right: int
+    not_computed: int
+    """Labelled pixels to which the mask gives no class; they count as wrong."""
+    boundary: BoundaryCounts | None
+    notes: tuple[str, ...]
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the labelled pixels that are right."""
+        return self.right / self.labelled
+
+    @property
+    def miou(self) -> float | None:
+        """Mean IoU over the classes that the truth or the mask has; None where all of them are excluded."""
+        return mean_iou(self.classes)
+
+    def describe(self) -> dict[str, object]:
+        """As JSON values."""
+        boundary = self.boundary
+        return {
+            "size": {"width": self.size.width, "height": self.size.height},
+            "labelled": self.labelled,
+            "not_computed": self.not_computed,
+            "pixel_accuracy": self.accuracy,
+            "miou": self.miou,
+            "classes": [{**vars(entry), "iou": entry.iou} for entry in self.classes],
+            "mba": boundary and boundary.mean,
+            "boundary": boundary
+            and {
+                "radii": list(boundary.radii),
+                "pixels": boundary.near.tolist(),
+                "accuracies": boundary.accuracies and list(boundary.accuracies),
+            },
+            "notes": list(self.notes),
+        }
+
+
+def mean_iou(classes: Iterable[ClassScore]) -> float | None:
+    """Over the classes that count; None where there are none."""
+    scores = [entry.iou for entry in classes if entry.in_mean and entry.iou is not None]
+    return float(np.mean(scores)) if scores else None
+
+
+class Confusion:
+    """Pixels by what the truth says and what the mask says."""
+
+    def __init__(self) -> None:
+        self.counts = np.zeros((VALUES, VALUES), np.int64)
+        """`(truth, mask)`."""
+
+    def add(self, truth: NDArray[np.uint8], mask: NDArray[np.uint8]) -> None:
+        """Count pixels of two arrays of one shape."""
+        pairs = truth.ravel().astype(np.intp) * VALUES + mask.ravel()
+        self.counts += np.bincount(pairs, minlength=VALUES * VALUES).reshape(VALUES, VALUES)
+
+    def scores(self, options: EvaluationOptions, *, names: tuple[str, ...] | None) -> tuple[ClassScore, ...]:
+        """The classes that are named, or that the labelled pixels of the truth or the mask have."""
+        counts = self._labelled(options)
+        truth, mask, both = counts.sum(axis=1), counts.sum(axis=0), counts.diagonal()
+        wanted = set(range(len(names or ()))) | set(np.flatnonzero(truth + mask).tolist())
+        return tuple(
+            ClassScore(
+                index=label,
+                name=names[label] if names is not None and label < len(names) else str(label),
+                truth=int(truth[label]),
+                mask=int(mask[label]),
+                both=int(both[label]),
+                in_mean=label not in options.exclude and bool(truth[label] + mask[label]),
+            )
+            for label in sorted(wanted - set(options.unlabelled))
+        )
+
+    def totals(self, options: EvaluationOptions) -> tuple[int, int, int]:
+        """Labelled pixels, those that are right, and those without a class in the mask."""
+        counts = self._labelled(options)
+        return int(counts.sum()), int(np.trace(counts)), int(counts[:, list(options.unlabelled)].sum())
+
+    def _labelled(self, options: EvaluationOptions) -> NDArray[np.int64]:
+        counts = self.counts.copy()
+        counts[list(options.unlabelled)] = 0
+        return counts
+
+
+def evaluate(
+    mask: str | Path, truth: str | Path, options: EvaluationOptions | None = None, *, roi: str | Path | None = None
+) -> Evaluation:
+    """Compare two rasters of class indices; memory does not grow with them.
+
+    Args:
+        mask: What was predicted; 255 and the ignored values are no class, and wrong where the truth is labelled.
+        truth: What is right.
+        options: What counts.
+        roi: A raster of that size; only pixels where its first band is not zero count.
+
+    Raises:
+        SourceError: A file is missing or damaged, has another size, or a label that is no class; nothing is labelled.
+        UsageError: The image is too large for its boundary radius.
+    """
+    options = options or EvaluationOptions()
+    with ExitStack() as stack:
+        pair = _Pair(
+            mask=stack.enter_context(open_labels(mask)),
+            truth=stack.enter_context(open_labels(truth, values=options.truth_values)),
+            roi=None if roi is None else stack.enter_context(open_region(roi)),
+            options=options,
+        )
+        return pair.compare()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Pair:
+    mask: LabelImage
+    truth: LabelImage
+    roi: LabelImage | None
+    options: EvaluationOptions
+
+    def compare(self) -> Evaluation:
+        size = self.truth.size
+        for other in filter(None, (self.mask, self.roi)):
+            if other.size != size:
+                raise SourceError(
+                    f"the size must be that of {self.truth.path}, {size}", value=other.size, file=other.path
+                )
+        radii = self.options.boundary
+        boundary = None if radii is None else BoundaryCounts(radii=boundary_radii(size, radii))
+        side = block_side(0 if boundary is None else boundary.reach)
+        confusion = Confusion()
+        for part in parts(Box.whole(size), side):
+            self._block(part.box, confusion, boundary)
+        return self._result(confusion, boundary)
+
+    def _block(self, box: Box, confusion: Confusion, boundary: BoundaryCounts | None) -> None:
+        mask = self.mask.read(box)
+        seen = box if boundary is None else _grown(box, boundary.reach, self.truth.size)
+        truth = self.truth.read(seen)
+        inner = box.shifted(x=-seen.x, y=-seen.y)
+        labelled = ~np.isin(truth, self.options.unlabelled)
+        counted = labelled[inner.slices]
+        if self.roi is not None:
+            counted = counted & self.roi.read_nonzero(box)
+        own = truth[inner.slices]
+        confusion.add(own[counted], mask[counted])
+        if boundary is not None:
+            boundary.add(truth, labelled=labelled, inner=inner, right=own == mask, counted=counted)
+
+    def _result(self, confusion: Confusion, boundary: BoundaryCounts | None) -> Evaluation:
+        options = self.options
+        labelled, right, not_computed = confusion.totals(options)
+        if not labelled:
+            raise SourceError("no pixel of the truth is labelled", file=self.truth.path, advice=self._advice())
+        classes = confusion.scores(options, names=options.names or self.mask.names)
+        if options.names is not None and classes[-1].index >= len(options.names):
+            stray = classes[-1]
+            file = self.truth.path if stray.truth else self.mask.path
+            rule = f"a label must be below {len(options.names)}, the number of classes, or ignored"
+            raise SourceError(rule, value=stray.index, file=file)
+        return Evaluation(
+            size=self.truth.size,
+            classes=classes,
+            labelled=labelled,
+            right=right,
+            not_computed=not_computed,
+            boundary=boundary,
+            notes=(*self.mask.notes, *self.truth.notes, *self._doubts(classes)),
+        )
+
+    def _doubts(self, classes: tuple[ClassScore, ...]) -> tuple[str, ...]:
+        if [entry.index for entry in classes if entry.truth] != [0] or self.options.truth_values:
+            return ()
+        return (f"{self.truth.path}: class 0 alone is labelled. {self._advice()}",)
+
+    def _advice(self) -> str:
+        return "Where 255 is a class, add --truth-values 255=1"
+
+
+def block_side(reach: int) -> int:
+    """Side of the blocks that are read one after the other, without their rim.
+
+    Raises:
+        UsageError: The rim is too wide to be kept in memory.
+    """
+    if reach > LARGEST_REACH:
+        raise UsageError(
+            f"boundary accuracy is computed up to a radius of {LARGEST_REACH} pixels", value=reach, advice="Leave --mba"
+        )
+    return max(SMALLEST_BLOCK, BLOCK - 2 * reach)
+
+
+def _grown(box: Box, rim: int, size: Size) -> Box:
+    around = Box.between(left=box.x - rim, top=box.y - rim, right=box.right + rim, bottom=box.bottom + rim)
+    return around.intersection(Box.whole(size))

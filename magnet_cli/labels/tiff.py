@@ -1,0 +1,121 @@
+"""Label rasters in TIFF files: stored samples of one band, by region, whatever the palette says."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import tifffile
+
+from magnet_cli.errors import SourceError
+from magnet_cli.images import tiff_geo
+from magnet_cli.images.blob import Blob
+from magnet_cli.images.failures import naming
+from magnet_cli.images.levels import level_table
+from magnet_cli.images.protocol import ImageInfo
+from magnet_cli.images.reader import PyramidImage
+from magnet_cli.images.store import OrientedStore, Store, oriented
+from magnet_cli.images.tiff_colour import Colour, understood
+from magnet_cli.images.tiff_pages import Layer, find_layers
+from magnet_cli.images.tiff_store import CHUNK_BYTES, TiffStore, chunk_bytes
+from magnet_cli.images.tiles import TILE_CACHE_BYTES
+from magnet_cli.images.validity import storable
+
+if TYPE_CHECKING:
+    from tifffile import TiffPage
+
+ORIENTATION = 274
+BILEVEL_STEP = 255
+"""The readers give a bilevel sample as 0 or this."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TiffLabels:
+    """An image whose one band holds the stored samples."""
+
+    image: PyramidImage
+    step: int
+    """A stored sample times this is what the image gives."""
+    names: tuple[str, ...] | None
+    """Of the classes, as masks of this program carry them."""
+
+
+def open_tiff_labels(path: str) -> TiffLabels | None:
+    """The first level of a TIFF as stored samples; None where it has no single band that can be read by region.
+
+    Raises:
+        SourceError: The file is damaged.
+    """
+    blob = Blob(path)
+    try:
+        advice = "Copy or export the file again"
+        with (
+            naming(path, "the TIFF file cannot be understood", advice=advice),
+            tifffile.TiffFile(path, _multifile=False) as file,
+        ):
+            found = _opened(file, path, blob)
+    except SourceError:
+        blob.close()
+        raise
+    if found is None:
+        blob.close()
+    return found
+
+
+def _opened(file: tifffile.TiffFile, path: str, blob: Blob) -> TiffLabels | None:
+    layer = find_layers(file, path)[0][0]
+    page = layer.pages[0]
+    if len(layer.pages) != 1 or page.samplesperpixel != 1 or not understood(page) or not _regional(page):
+        return None
+    stored = np.dtype(page.dtype or np.uint8)
+    bilevel = stored.kind == "b"
+    dtype = np.dtype(np.uint8) if bilevel else stored.newbyteorder("=")
+    info = _info(layer, path, dtype)
+    store: Store = TiffStore(
+        blob, path, layers=[layer], colour=Colour(bands=info.bands, dtype=dtype), nodata=info.nodata
+    )
+    turned = _orientation(page)
+    if turned != 1:
+        store = OrientedStore(store, [layer.size], turned)
+    return TiffLabels(image=PyramidImage(info, store), step=BILEVEL_STEP if bilevel else 1, names=class_names(page))
+
+
+def _regional(page: TiffPage) -> bool:
+    return bool(page.is_contiguous) or chunk_bytes(page) <= CHUNK_BYTES
+
+
+def _orientation(page: TiffPage) -> int:
+    value = int(page.tags.valueof(ORIENTATION, 1))
+    return value if value in range(1, 9) else 1
+
+
+def _info(layer: Layer, path: str, dtype: np.dtype[np.generic]) -> ImageInfo:
+    page = layer.pages[0]
+    size = oriented(layer.size, _orientation(page))
+    nodata = storable(tiff_geo.nodata(page), dtype)
+    return ImageInfo(
+        path=path,
+        backend="tiff",
+        size=size,
+        levels=level_table(size, []),
+        bands=("grey",),
+        dtype=dtype.name,
+        nodata=nodata,
+        has_mask=nodata is not None or layer.mask is not None or 0 in page.databytecounts,
+        resident_bytes=TILE_CACHE_BYTES,
+    )
+
+
+def class_names(page: TiffPage) -> tuple[str, ...] | None:
+    """The class names of a mask that this program wrote."""
+    try:
+        found = json.loads(page.description)
+    except (ValueError, RecursionError):
+        return None
+    classes = found.get("classes") if isinstance(found, dict) else None
+    if not isinstance(classes, list) or not all(isinstance(item, dict) for item in classes):
+        return None
+    names = tuple(str(item.get("name")) for item in classes)
+    return names or None
