@@ -1,0 +1,8 @@
+"""Turning published MagNet checkpoints into a bundle."""
+
+from __future__ import annotations
+
+from magnet_cli.importing.making import Imported, ImportOptions, import_bundle
+from magnet_cli.importing.orders import ORDERS, Order, Sample
+
+__all__ = ["ORDERS", "ImportOptions", "Imported", "Order", "Sample", "import_bundle"]

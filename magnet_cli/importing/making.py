@@ -1,0 +1,205 @@
+"""Making a bundle of published checkpoints, complete or not at all."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from magnet_cli import durable
+from magnet_cli.errors import OutputError, UsageError
+from magnet_cli.importing.card import card
+from magnet_cli.importing.orders import ORDERS, Order, Sample, order_scores
+from magnet_cli.models.bundle import Bundle, load_bundle
+from magnet_cli.models.checkpoint import fitted, read_checkpoint
+from magnet_cli.models.description import DESCRIPTION
+from magnet_cli.models.registry import build_backbone, build_refiner
+from magnet_cli.models.writing import describe, write_bundle
+from magnet_cli.refine.published import IMAGENET_MEAN, IMAGENET_STD
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from torch import Tensor
+
+    from magnet_cli.geometry import Size
+    from magnet_cli.presets import Preset
+
+CARD = "README.md"
+UNKNOWN_LICENCE = "unknown; ask whoever published the checkpoints"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportOptions:
+    """What the files are."""
+
+    preset: Preset
+    architecture: str | None = None
+    """Of the backbone; the preset's where left out."""
+    refiner_architecture: str = "magnet"
+    refiner_scales: tuple[Size, ...] = ()
+    """Windows that each refiner was trained for. Where left out, one refiner serves every scale, and as many as there
+    are refining stages serve them in order, coarsest first."""
+    order: Order = "own-first"
+    sample: Sample | None = None
+    """Replaces `order` by the better one."""
+    name: str | None = None
+    licence: str = UNKNOWN_LICENCE
+    device: str = "cpu"
+    overwrite: bool = False
+    """Replace a bundle that is there."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Imported:
+    """What was made."""
+
+    bundle: Bundle
+    order: Order
+    scores: Mapping[Order, float]
+    """Mean IoU on the sample by input order; empty where none was given."""
+
+    @property
+    def finding(self) -> str:
+        """How the input order was decided, in a sentence."""
+        if not self.bundle.refiners:
+            return "there is no refiner"
+        if not self.scores:
+            return f"refiner input {self.order}: not tried, because no sample was given"
+        tried = ", ".join(f"{order} has mIoU {score:.4f}" for order, score in self.scores.items())
+        if len(set(self.scores.values())) == 1:
+            return f"refiner input {self.order}: the sample does not tell the orders apart ({tried})"
+        return f"refiner input {self.order}: the better one on the sample ({tried})"
+
+
+def import_bundle(backbone: Path, refiners: Sequence[Path], output: Path, options: ImportOptions) -> Imported:
+    """Make a bundle of published checkpoints; it appears complete or not at all.
+
+    Args:
+        backbone: A `.pth` file with the state dict of the segmentation network.
+        refiners: The same for the refinement modules, in the order of `ImportOptions.refiner_scales`.
+        output: The bundle's folder, not yet there.
+        options: What the files are.
+
+    Raises:
+        WeightsError: A file is no plain state dict, or does not fit its architecture exactly.
+        UsageError: The options contradict each other.
+        OutputError: The folder is there already, or cannot be written.
+        SourceError: The sample cannot be read, or does not fit.
+    """
+    _check_output(output, overwrite=options.overwrite)
+    scales = refiner_scales(options, len(refiners))
+    states, entries = _states(backbone, refiners, options)
+    for entry, scale in zip(entries, scales, strict=True):
+        entry["scale"] = None if scale is None else {"width": scale.width, "height": scale.height}
+    description = _description(options, entries, name=options.name or output.name)
+    parent = output.absolute().parent
+    with durable.writing(output):
+        parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=parent))
+    try:
+        made = _written(staging, description, states, options)
+        sources = dict(zip(states, [backbone.name, *(path.name for path in refiners)], strict=True))
+        text = card(made.bundle, options.preset, finding=made.finding, files=sources)
+        durable.write_whole(staging / CARD, text.encode())
+        with durable.writing(output):
+            staging.chmod(0o755)
+            durable.sync_tree(staging)
+            durable.replace_folder(staging, output.absolute())
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return replace(made, bundle=load_bundle(str(output)))
+
+
+def refiner_scales(options: ImportOptions, count: int) -> tuple[Size | None, ...]:
+    """The scale that each refiner was trained for; None serves every scale.
+
+    Raises:
+        UsageError: It cannot be told.
+    """
+    given, stages = options.refiner_scales, options.preset.scales[1:]
+    if given and len(given) != count:
+        raise UsageError("--refiner-scale is given once for each --refiner", value=f"{len(given)} for {count}")
+    if given:
+        return given
+    if count <= 1:
+        return (None,) * count
+    if count != len(stages):
+        raise UsageError(
+            "which scale each refiner serves must be said",
+            value=f"{count} refiners for {len(stages)} refining stages",
+            advice="Give --refiner-scale WIDTHxHEIGHT after each --refiner",
+        )
+    return stages
+
+
+def _check_output(output: Path, *, overwrite: bool) -> None:
+    if not output.exists():
+        return
+    if not overwrite:
+        raise OutputError("the bundle's folder exists", file=output, advice="Choose another, or add --overwrite")
+    if not (output / DESCRIPTION).is_file():
+        raise OutputError(f"only a folder with a {DESCRIPTION} is replaced", file=output, advice="Choose another")
+
+
+def _states(
+    backbone: Path, refiners: Sequence[Path], options: ImportOptions
+) -> tuple[dict[str, dict[str, Tensor]], list[dict[str, Any]]]:
+    """Complete states by file name, and the refiners' entries of the description."""
+    classes = len(options.preset.classes)
+    architecture = options.architecture or options.preset.architecture
+    network = build_backbone(architecture, classes=classes, bands=3, options={})
+    states = {
+        "backbone.safetensors": fitted(read_checkpoint(backbone), network, architecture=architecture, file=backbone)
+    }
+    entries: list[dict[str, Any]] = []
+    for index, path in enumerate(refiners):
+        state = read_checkpoint(path)
+        kind = options.refiner_architecture
+        # The published refinement module can be built without the norm on its input.
+        settings = {"bn0": False} if kind == "magnet" and not any(key.startswith("bn0.") for key in state) else {}
+        refiner = build_refiner(kind, classes=classes, options=settings)
+        name = f"refiner{index or ''}.safetensors"
+        states[name] = fitted(state, refiner, architecture=kind, file=path)
+        entries.append({"architecture": kind, "options": settings, "file": name, "input": options.order})
+    return states, entries
+
+
+def _description(options: ImportOptions, refiners: Sequence[Mapping[str, Any]], *, name: str) -> dict[str, Any]:
+    preset = options.preset
+    description = describe(
+        name=name,
+        classes=[{"name": entry, "color": color} for entry, color in preset.classes],
+        size=(preset.input.width, preset.input.height),
+        backbone={"architecture": options.architecture or preset.architecture},
+        refiners=refiners,
+        input={"mean": list(IMAGENET_MEAN), "std": list(IMAGENET_STD), "resample": "bilinear"},
+        magnet={
+            "merge": "refiner" if refiners else "mean",
+            "points": preset.points,
+            "median": preset.median,
+        },
+        compat="published",
+        licence=options.licence,
+        source=f"published MagNet checkpoints for {preset.title}",
+    )
+    description["scales"] = [{"width": scale.width, "height": scale.height} for scale in preset.scales]
+    return description
+
+
+def _written(
+    folder: Path, description: dict[str, Any], states: Mapping[str, Mapping[str, Tensor]], options: ImportOptions
+) -> Imported:
+    bundle = write_bundle(folder, description, states, dtype=torch.float32)
+    if options.sample is None or not bundle.refiners:
+        return Imported(bundle=bundle, order=options.order, scores={})
+    scores = order_scores(bundle, options.sample, exclude=options.preset.exclude, device=options.device)
+    best = max(ORDERS, key=lambda order: scores[order])
+    for entry in description["networks"]["refiners"]:
+        entry["input"] = best
+    description["metrics"] = {"miou_by_refiner_input": scores}
+    return Imported(bundle=write_bundle(folder, description, {}), order=best, scores=scores)

@@ -1,0 +1,121 @@
+"""Which of its two inputs a published refiner wants first, found out by trying both."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from magnet_cli import images
+from magnet_cli.errors import SourceError
+from magnet_cli.evaluation import Confusion, EvaluationOptions, mean_iou
+from magnet_cli.geometry import LEVEL0, Box, Size
+from magnet_cli.labels import open_labels
+from magnet_cli.masks.spec import NODATA
+from magnet_cli.models.facts import model_facts
+from magnet_cli.models.networks import Networks, load_networks
+from magnet_cli.options import parse_points
+from magnet_cli.plan import check_bands
+from magnet_cli.refine.published import labels_published, segment_published, settings_from_scales
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from magnet_cli.models.bundle import Bundle
+
+Order = Literal["own-first", "field-first"]
+ORDERS: tuple[Order, ...] = ("own-first", "field-first")
+"""What a refiner may get first: the stage's own prediction, as the published test program feeds it, or the field, as
+the published training program does."""
+
+MOST_PIXELS = 64 << 20
+"""The published arithmetic holds every class of the whole image several times over."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """An image and its true classes."""
+
+    image: Path
+    label: Path
+
+
+def order_scores(
+    bundle: Bundle, sample: Sample, *, exclude: tuple[int, ...] = (), device: str = "cpu"
+) -> dict[Order, float]:
+    """Mean IoU on a sample by input order of all refiners, through the published arithmetic.
+
+    Args:
+        bundle: Whose own order does not count.
+        sample: The image is stretched to the bundle's coarsest scale, as the published programs do.
+        exclude: Classes left out of the mean.
+        device: `cpu`, `cuda`, ...
+
+    Raises:
+        SourceError: The sample cannot be read, is too large, or label and image do not fit each other or the bundle.
+        UsageError: The image is too large for the bundle's scales.
+    """
+    pixels = _pixels(sample, bundle)
+    truth = _truth(sample, size=Size(width=pixels.shape[1], height=pixels.shape[0]), classes=len(bundle.classes))
+    networks = load_networks(bundle, device=device, precision="float32")
+    options = EvaluationOptions(exclude=exclude)
+    return {order: _score(ordered(networks, order), pixels, truth, options) for order in ORDERS}
+
+
+def ordered(networks: Networks, order: Order) -> Networks:
+    """The same networks, the refiners' inputs in this order."""
+    refiners = tuple(replace(spec, input=order) for spec in networks.bundle.refiners)
+    return replace(networks, bundle=replace(networks.bundle, refiners=refiners))
+
+
+def _pixels(sample: Sample, bundle: Bundle) -> NDArray[np.uint8]:
+    with images.open_image(sample.image) as image:
+        info = image.info
+        if info.dtype != "uint8" or info.size.pixels > MOST_PIXELS:
+            rule = f"a sample is an 8-bit image of at most {MOST_PIXELS} pixels"
+            raise SourceError(rule, value=f"{info.size}, {info.dtype}", file=sample.image)
+        bands = check_bands(info, model_facts(bundle))
+        region = image.read([images.Request(pitch=LEVEL0, box=Box.whole(info.size))])[0]
+    return np.ascontiguousarray(region.pixels[:, :, list(bands)])
+
+
+def _truth(sample: Sample, *, size: Size, classes: int) -> NDArray[np.uint8]:
+    with open_labels(sample.label) as label:
+        if label.size != size:
+            raise SourceError(f"the size must be that of {sample.image}, {size}", value=label.size, file=sample.label)
+        truth = label.read(Box.whole(size))
+    known = truth[truth != NODATA]
+    if not known.size or known.max() >= classes:
+        rule = f"labels are below {classes}, the number of classes, or {NODATA} where not known"
+        raise SourceError(rule, value=int(truth.max()), file=sample.label)
+    return truth
+
+
+def _score(
+    networks: Networks, pixels: NDArray[np.uint8], truth: NDArray[np.uint8], options: EvaluationOptions
+) -> float:
+    bundle = networks.bundle
+    size = Size(width=pixels.shape[1], height=pixels.shape[0])
+    settings = settings_from_scales(
+        bundle.scales,
+        image=size,
+        input=bundle.input.size,
+        points=_points(bundle.magnet.points),
+        median=bundle.magnet.median,
+    )
+    settings = replace(settings, mean=bundle.input.mean, std=bundle.input.std)
+    probs = segment_published(pixels, networks, settings=settings, shifted=True, device=networks.device)
+    confusion = Confusion()
+    known = truth != NODATA
+    confusion.add(truth[known], labels_published(probs, size=size)[known])
+    return mean_iou(confusion.scores(options, names=None)) or 0.0
+
+
+def _points(text: str) -> float:
+    rule = parse_points(text)
+    if rule.kind == "all":
+        return 1.0
+    return float(rule.values[0]) if rule.kind == "share" else int(rule.values[0])
