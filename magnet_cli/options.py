@@ -150,7 +150,7 @@ class SegmentOptions:
     merge: Merge | None = None
     median: int | None = None
     margin: int | None = None
-    compat: Compat = "paper"
+    compat: Compat | None = None
     mpp: Fraction | None = None
     """Read every image at this size of a pixel, in um (m for georeferenced images)."""
     slide_mpp: Fraction | None = None

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from magnet_cli.images.protocol import ImageInfo, Resolution
+    from magnet_cli.options import Compat
 
 BATCH = {"cpu": 4, "mps": 8, "cuda": 16}
 """Patches a forward pass, by kind of device; part of the plan, so that memory never changes the mask."""
@@ -31,6 +32,8 @@ DEVICE_CONTEXT = 512 << 20
 OUTPUT_SIDE = 512
 """Side of the level-0 squares in which probabilities become labels."""
 PLAN_SCHEMA = 1
+MOST_LISTED = 12
+"""Bands that a message names one by one."""
 FIXED_POINT = 1_000_000
 """Largest denominator of the working grid's factor: an error below 1e-7 pixel over 100,000 pixels."""
 
@@ -53,7 +56,10 @@ class ModelFacts:
     defaults: BundleDefaults
     has_refiner: bool
     activation_bytes: int
-    """Peak of one patch's forward pass, estimated."""
+    """Peak of one patch's forward pass through the backbone, estimated."""
+    compat: Compat = "paper"
+    refiner_bytes: int = 0
+    """The same for the refiner."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -289,7 +295,7 @@ def resolve_settings(options: SegmentOptions, facts: ModelFacts, scales: Sequenc
         patches=ALL if options.method == "magnet" else patches,
         median=median,
         margin=margin,
-        compat=options.compat,
+        compat=options.compat or facts.compat,
     )
 
 
@@ -370,7 +376,7 @@ def working_pitch(info: ImageInfo, facts: ModelFacts, options: SegmentOptions) -
     pitch = Pitch(
         x=(wanted / size_x).limit_denominator(FIXED_POINT), y=(wanted / size_y).limit_denominator(FIXED_POINT)
     )
-    return pitch, [f"read at {float(wanted):g} {unit} a pixel, {float(pitch.x):.4g} pixels of the image each"]
+    return pitch, [f"read at {float(wanted):g} {unit} a pixel, {float(pitch.x):.4g} pixels of the image"]
 
 
 def _pixel_size(
@@ -396,7 +402,7 @@ def check_bands(info: ImageInfo, facts: ModelFacts) -> tuple[int, ...]:
         chosen = tuple(range(len(facts.bands)))
     else:
         raise WeightsError(
-            f"bundle {facts.name} wants bands {', '.join(facts.bands)} and the image has {', '.join(info.bands)}",
+            f"bundle {facts.name} wants bands {_listed(facts.bands)} and the image has {_listed(info.bands)}",
             file=info.path,
             advice="Take a bundle that was trained on such bands",
         )
@@ -409,6 +415,10 @@ def check_bands(info: ImageInfo, facts: ModelFacts) -> tuple[int, ...]:
             advice="Convert the image to that range, or take a bundle for it",
         )
     return chosen
+
+
+def _listed(bands: Sequence[str]) -> str:
+    return ", ".join(bands) if len(bands) <= MOST_LISTED else f"{bands[0]} to {bands[-1]}, {len(bands)} in all"
 
 
 def make_plan(info: ImageInfo, facts: ModelFacts, options: SegmentOptions, machine: Machine) -> Plan:
@@ -506,7 +516,6 @@ def _with_memory(plan: Plan, facts: ModelFacts, options: SegmentOptions) -> Plan
             file=plan.image.path,
             advice="Raise --memory, or take fewer scales in one pass, a finer coarsest scale or a smaller -b",
         )
-    wanted = 2 * options.num_workers
     memory = MemoryPlan(
         budget=plan.machine.memory,
         base=plan.machine.base,
@@ -514,7 +523,7 @@ def _with_memory(plan: Plan, facts: ModelFacts, options: SegmentOptions) -> Plan
         compute=host_compute,
         group=group,
         output=output,
-        ahead=max(0, min(wanted, spare // group - 1)),
+        ahead=max(0, min(options.num_workers, spare // group - 1)),
         device_budget=plan.machine.gpu_memory,
         device=0 if on_host else compute + DEVICE_CONTEXT,
     )
@@ -551,7 +560,8 @@ def _compute_bytes(plan: Plan, step: Pass, facts: ModelFacts) -> int:
     held = canvases[-1] if len(canvases) == 1 else max(a + b for a, b in pairwise(canvases))
     finest = _canvas_size(step, step.stages[-1]).pixels
     score = finest * 10 if plan.settings.points.kind != "all" else 0
-    patch = facts.input.pixels * 4 * (len(facts.bands) + 8 * plan.classes) + facts.activation_bytes
+    refiner = facts.refiner_bytes if plan.settings.merge == "refiner" else 0
+    patch = facts.input.pixels * 4 * (len(facts.bands) + 8 * plan.classes) + max(facts.activation_bytes, refiner)
     strip = OUTPUT_SIDE * (OUTPUT_SIDE + 2) * plan.classes * 4 * 4
     field = canvases[0] * 2 if step.number else 0
     return plan.group * (held + canvases[-1] + score) + plan.batch * patch + strip + field

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from contextlib import ExitStack
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -80,6 +80,8 @@ class Model:
     facts: ModelFacts
     networks: Networks
     machine: Machine
+    told: set[str] = field(default_factory=set)
+    """Notes that the user has read; they are the same for many images."""
 
 
 def segment(
@@ -221,7 +223,9 @@ def _segment_image(target: Target, model: Model, options: SegmentOptions, events
         events.message(f"{target.mask}: already done")
         return ImageResult(image=target.image, mask=target.mask, report=read_report(paths.report), was_done=True)
     for note in image_plan.notes:
-        events.message(f"{target.image}: {note}")
+        if note not in model.told:
+            model.told.add(note)
+            events.message(f"{target.image}: {note}")
     report = _run(image_plan, model, paths=paths, header=header, options=options, events=events)
     events.message(f"{target.mask}: done")
     return ImageResult(image=target.image, mask=target.mask, report=report)
@@ -303,6 +307,7 @@ def _run(
         journal = stack.enter_context(
             Journal.open(paths.journal, header=header, resume=options.resume, overwrite=options.overwrite)
         )
+        stack.enter_context(_leaving_nothing_empty(journal, image_plan))
         for repair in journal.repairs:
             events.message(f"magnet: {repair}")
         image = stack.enter_context(images.open_image(image_plan.image.path, cache=_decode_cache(paths)))
@@ -335,9 +340,20 @@ def _run(
             paths,
             report=report,
             description={"bundle": model.bundle.name},
-            fields=[field.name for field in header.fields if field.name in (PROBABILITIES, UNCERTAINTY)],
+            fields=[kept.name for kept in header.fields if kept.name in (PROBABILITIES, UNCERTAINTY)],
         )
     return read_report(paths.report)
+
+
+@contextmanager
+def _leaving_nothing_empty(journal: Journal, image_plan: Plan) -> Iterator[None]:
+    """Delete the journal of a run that ends before it has finished a group: it would only refuse a mended image."""
+    try:
+        yield
+    except BaseException:
+        if not _all_counts(image_plan, journal):
+            journal.discard()
+        raise
 
 
 def _decode_cache(paths: OutputPaths) -> images.CacheBudget:

@@ -77,7 +77,7 @@ def output_state(paths: OutputPaths, *, hashes: Mapping[str, str], overwrite: bo
         return OutputState.OPEN if unfinished or not paths.mask.exists() else OutputState.DONE
     if overwrite:
         return OutputState.OPEN
-    raise OutputError("the output exists already", value=reason, file=paths.mask, advice=OVERWRITE_ADVICE)
+    raise OutputError(f"the output exists already: {reason}", file=paths.mask, advice=OVERWRITE_ADVICE)
 
 
 def finish_output(
@@ -128,7 +128,7 @@ def _difference(paths: OutputPaths, *, hashes: Mapping[str, str]) -> str | None:
     found = content.get("hashes")
     differing = [key for key, value in hashes.items() if not isinstance(found, dict) or found.get(key) != value]
     if differing:
-        return f"made with a different {', '.join(differing)}"
+        return f"it was made with other {', '.join(differing)}"
     section = content.get("mask")
     size = section.get("bytes") if isinstance(section, dict) else None
     if paths.mask.exists() and paths.mask.stat().st_size != size:

@@ -146,6 +146,11 @@ class BlockState:
     def finish(self, stage: Stage) -> Canvas:
         """Choose the points, keep Y' elsewhere, and make the result the block's canvas."""
         result = Canvas(values=self._next, box=self._box, pitch=stage.pitch)
+        if self.pixels.is_empty:
+            # Nothing of it reaches the mask, so it is not worth resampling: every class alike.
+            self._next.fill_(1 / self.plan.classes)
+            self._score, self.canvas = None, result
+            return result
         counts = self.counts[stage.number]
         own = self.step.own(self.pixels.block, stage)
         if self.canvas is None:

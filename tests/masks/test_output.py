@@ -84,7 +84,7 @@ def test_a_finished_output_is_done_and_others_are_refused(tmp_path: Path, work: 
     assert output_state(paths, hashes=hashes) is OutputState.DONE
     assert output_state(paths, hashes=hashes, overwrite=True) is OutputState.DONE
     other = {**hashes, "bundle": "x"}
-    with pytest.raises(OutputError, match=r"exists already.*different bundle.*--overwrite"):
+    with pytest.raises(OutputError, match=r"exists already: .*other bundle.*--overwrite"):
         output_state(paths, hashes=other)
     assert output_state(paths, hashes=other, overwrite=True) is OutputState.OPEN
 

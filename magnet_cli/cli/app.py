@@ -1,0 +1,68 @@
+"""The command line: words in, exit codes out. A command parses, calls the library, and returns."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated
+
+import typer
+
+from magnet_cli import __version__
+from magnet_cli.cli.bundles import train_app
+from magnet_cli.cli.evaluate import evaluate
+from magnet_cli.cli.look import info, plan, verify
+from magnet_cli.cli.scene import scene
+from magnet_cli.cli.segment import segment
+from magnet_cli.cli.weights import weights_app
+from magnet_cli.memory import keep_heap_steady
+
+# Threads of OpenMP that spin while they wait take the cores from those that read and write: on a shared machine that
+# made a run eight times slower. libgomp reads this when torch is loaded, which is later.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+app = typer.Typer(
+    name="magnet",
+    help="Segment images far larger than memory, coarse to fine.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        # Neighbouring tools spell their options with underscores; those are understood too.
+        "token_normalize_func": lambda word: word.replace("_", "-"),
+    },
+)
+app.command()(segment)
+app.command()(plan)
+app.command()(info)
+app.command()(verify)
+app.command()(scene)
+app.command()(evaluate)
+app.add_typer(train_app, name="train")
+app.add_typer(weights_app, name="weights")
+
+
+def _print_version(*, wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"magnet {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    del version
+
+
+def main() -> None:
+    """Run the program."""
+    keep_heap_steady()
+    app(prog_name="magnet")
+
+
+if __name__ == "__main__":
+    main()

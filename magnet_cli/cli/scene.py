@@ -1,0 +1,61 @@
+"""`magnet scene`: an image of any size to try the program on."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from magnet_cli.cli.ending import command, say
+from magnet_cli.errors import OutputError, UsageError
+from magnet_cli.geometry import Size
+
+SUFFIXES = (".tif", ".tiff")
+
+
+@command
+def scene(
+    output: Annotated[Path, typer.Argument(help="The image: a pyramidal TIFF.")],
+    *,
+    size: Annotated[str, typer.Option(help="Width and height: 20000x20000.", envvar="MAGNET_SIZE")] = "8192x8192",
+    seed: Annotated[int, typer.Option(help="Another number, another scene.", envvar="MAGNET_SEED")] = 0,
+    labels: Annotated[Path | None, typer.Option(help="Also write the true classes here.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
+) -> None:
+    """Write a made-up aerial scene of any size, and its true classes."""
+    made_size = parse_size(size)
+    paths = [output] if labels is None else [output, labels]
+    _check_names(paths)
+    for path in paths:
+        if path.exists() and not overwrite:
+            raise OutputError("the file exists", file=path, advice="Choose another name, or add --overwrite")
+    from magnet_cli.scene import Scene, write_scene
+
+    write_scene(output, Scene(size=made_size, seed=seed), labels_path=labels)
+    say(f"{output}: {made_size} pixels")
+
+
+def parse_size(text: str) -> Size:
+    """`20000x10000`, width first.
+
+    Raises:
+        UsageError: It is no such pair.
+    """
+    found = re.fullmatch(r"([1-9]\d{0,8})x([1-9]\d{0,8})", text.strip().lower())
+    if found is None:
+        raise UsageError("--size is WIDTHxHEIGHT in pixels", value=repr(text), advice="Write --size 20000x10000")
+    return Size(width=int(found[1]), height=int(found[2]))
+
+
+def _check_names(paths: list[Path]) -> None:
+    for path in paths:
+        if path.suffix.lower() not in SUFFIXES:
+            raise UsageError(
+                f"a scene is written as {' or '.join(SUFFIXES)}", value=path, advice="Give the file such a name"
+            )
+    if len({path.resolve() for path in paths}) < len(paths):
+        raise UsageError(
+            "the image and its classes go to two files", value=paths[0], advice="Give --labels another name"
+        )

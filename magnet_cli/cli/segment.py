@@ -1,0 +1,77 @@
+"""`magnet segment`."""
+
+# ruff: noqa: ARG001 - typer makes options of the parameters, words.py takes their values from the context
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from magnet_cli.cli import words
+from magnet_cli.cli.ending import Listing, command
+
+
+@command
+def segment(
+    context: typer.Context,
+    inputs: words.Inputs,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--output",
+            help="A .tif file (one input) or a folder. Default: NAME.mask.tif in the current folder.",
+            envvar="MAGNET_OUTPUT",
+        ),
+    ] = None,
+    *,
+    weights: words.Weights = None,
+    scales: words.Scales = None,
+    method: words.MethodOption = words.Method.MAGNET,
+    points: words.Points = None,
+    patches: words.Patches = None,
+    merge: words.MergeOption = None,
+    median: words.Median = None,
+    margin: words.Margin = None,
+    compat: words.CompatOption = None,
+    mpp: words.Mpp = None,
+    slide_mpp: words.SlideMpp = None,
+    device: words.Device = None,
+    gpu: words.Gpu = None,
+    precision: words.PrecisionOption = words.Precision.AUTO,
+    batch_size: words.BatchSize = "auto",
+    num_workers: words.NumWorkers = 2,
+    gpu_memory: words.GpuMemory = None,
+    memory: words.Memory = None,
+    probabilities: words.Probabilities = False,
+    uncertainty: words.Uncertainty = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a mask of another image or made with other options.")
+    ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume/--no-resume", help="Go on where an interrupted run stopped, or begin again.")
+    ] = True,
+    on_error: Annotated[
+        words.OnError,
+        typer.Option(help="After a failed image go on with the next, or stop.", envvar="MAGNET_ON_ERROR"),
+    ] = words.OnError.SKIP,
+    json: words.Json = False,
+    no_progress: Annotated[
+        bool,
+        typer.Option("--no-progress", help="No progress bar, on a terminal either.", envvar="MAGNET_NO_PROGRESS"),
+    ] = False,
+) -> int:
+    """Segment images of any size: a mask and a report for each."""
+    with Listing(json=json) as listing:
+        options = words.segment_options(context)
+        from magnet_cli import segmentation
+        from magnet_cli.cli.progress import Display
+
+        stops = on_error is words.OnError.FAIL
+        with Display(enabled=not no_progress) as display:
+            for result in segmentation.segment_each(inputs, output, options, stop_on_error=stops, events=display):
+                listing.add(result.describe(), result.error)
+                if stops and result.error is not None:
+                    return result.error.exit_code
+    return listing.exit_code

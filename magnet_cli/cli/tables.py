@@ -1,0 +1,108 @@
+"""Plans and facts about images as text for people."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from magnet_cli.memory import format_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from magnet_cli.images.protocol import ImageInfo
+    from magnet_cli.plan import Plan
+    from magnet_cli.windows import Pass, Stage
+
+MOST_LISTED = 12
+"""Bands that are named one by one."""
+
+
+def plan_text(plan: Plan) -> str:
+    """What would be done, in lines."""
+    memory, disk = plan.memory, plan.disk()
+    lines = [
+        f"{plan.image.path}: {plan.image.size} pixels, read by {plan.image.backend}",
+        f"  {', '.join(f'{key} {value}' for key, value in plan.settings.describe().items())}",
+        f"  {plan.machine.device} {plan.machine.precision}, {plan.batch} patches a forward pass",
+    ]
+    for step in plan.passes:
+        lines.append(f"  pass {step.number + 1}: {step.blocks.pixels} blocks in {plan.groups(step)} groups")
+        lines += [
+            f"    stage {stage.number}: windows of {stage.scale} pixels, {_windows(plan, step, stage)}"
+            for stage in step.stages
+        ]
+    lines.append(
+        f"  host memory: {format_bytes(memory.total)} of {format_bytes(memory.budget)}, "
+        f"{memory.ahead} groups read ahead"
+    )
+    if memory.device:
+        budget = "" if memory.device_budget is None else f" of {format_bytes(memory.device_budget)}"
+        lines.append(f"  device memory: {format_bytes(memory.device)}{budget}")
+    lines.append(
+        f"  disk at most: mask {format_bytes(disk['mask_at_most'])}, journal {format_bytes(disk['journal_at_most'])}"
+    )
+    if disk["decode_cache"]:
+        lines.append(f"  disk for decoding once: {format_bytes(disk['decode_cache'])}")
+    lines += [f"  note: {note}" for note in plan.notes]
+    return "\n".join(lines)
+
+
+def _windows(plan: Plan, step: Pass, stage: Stage) -> str:
+    count, cells = plan.windows(step, stage), stage.cells.pixels
+    return f"all {cells}" if count == cells else f"at most {count} of {cells}"
+
+
+def info_dict(info: ImageInfo) -> dict[str, object]:
+    """Facts about an image as JSON values."""
+    resolution = info.resolution
+    return {
+        "image": info.path,
+        "backend": info.backend,
+        "size": {"width": info.size.width, "height": info.size.height},
+        "levels": [
+            {
+                "width": level.size.width,
+                "height": level.size.height,
+                "downsample": {"x": float(level.downsample.x), "y": float(level.downsample.y)},
+            }
+            for level in info.levels
+        ],
+        "bands": list(info.bands),
+        "dtype": info.dtype,
+        "pixel": resolution and {"x": float(resolution.x), "y": float(resolution.y), "unit": resolution.unit},
+        "crs": info.crs,
+        "nodata": None if info.nodata is None else repr(info.nodata),
+        "bounds": info.bounds and [info.bounds.x, info.bounds.y, info.bounds.width, info.bounds.height],
+        "decode_cache": info.cache_bytes,
+        "notes": list(info.notes),
+    }
+
+
+def _bands(names: Sequence[str]) -> str:
+    few = len(names) <= MOST_LISTED
+    return f"{len(names)} band{'s'[: len(names) > 1]} ({', '.join(names) if few else f'{names[0]} to {names[-1]}'})"
+
+
+def info_text(info: ImageInfo) -> str:
+    """Facts about an image, in lines."""
+    resolution = info.resolution
+    pixel = "unknown" if resolution is None else f"{float(resolution.x):g} x {float(resolution.y):g} {resolution.unit}"
+    lines = [
+        f"{info.path}: {info.size} pixels, {_bands(info.bands)}, {info.dtype}",
+        f"  reader: {info.backend}",
+        f"  pixel size: {pixel}",
+    ]
+    if info.crs:
+        lines.append(f"  CRS: {info.crs}")
+    if info.nodata is not None:
+        lines.append(f"  nodata: {info.nodata:g}")
+    if info.bounds is not None:
+        lines.append(f"  scanned part: {info.bounds}")
+    lines += [
+        f"  level {number}: {level.size}, downsample {float(level.downsample.x):g}"
+        for number, level in enumerate(info.levels)
+    ]
+    if info.cache_bytes:
+        lines.append(f"  cannot be read by region: decoding it once takes {format_bytes(info.cache_bytes)} of disk")
+    lines += [f"  note: {note}" for note in info.notes]
+    return "\n".join(lines)

@@ -1,0 +1,197 @@
+"""The options that commands share, spelled once, each with its environment variable."""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from fractions import Fraction
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, TypeVar, cast
+
+import typer
+
+from magnet_cli.errors import UsageError
+from magnet_cli.memory import parse_bytes
+from magnet_cli.options import SegmentOptions, parse_patches, parse_points, parse_scales
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from magnet_cli import options
+
+T = TypeVar("T")
+
+
+class Method(StrEnum):
+    """How stages follow one another."""
+
+    MAGNET = "magnet"
+    MAGNET_FAST = "magnet-fast"
+    PATCH = "patch"
+    DOWNSAMPLE = "downsample"
+
+
+class Merge(StrEnum):
+    """How a stage's prediction and the field become one."""
+
+    REFINER = "refiner"
+    MEAN = "mean"
+
+
+class Compat(StrEnum):
+    """Whose arithmetic."""
+
+    PAPER = "paper"
+    PUBLISHED = "published"
+    PUBLISHED_UNSHIFTED = "published-unshifted"
+
+
+class Precision(StrEnum):
+    """Of what happens inside the networks."""
+
+    AUTO = "auto"
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+    FLOAT16 = "float16"
+
+
+class OnError(StrEnum):
+    """What a failed image does to those after it."""
+
+    SKIP = "skip"
+    FAIL = "fail"
+
+
+Inputs = Annotated[list[str], typer.Argument(metavar="INPUT...", help="Images, folders or glob patterns.")]
+Weights = Annotated[str | None, typer.Option(help="A shipped bundle's name or a folder.", envvar="MAGNET_WEIGHTS")]
+Scales = Annotated[
+    str | None,
+    typer.Option(
+        help="Window sides in pixels, any order: 625,1250,2500 or 256x128,512x256; auto; full. Default: the bundle's.",
+        envvar="MAGNET_SCALES",
+    ),
+]
+MethodOption = Annotated[Method, typer.Option("--method", help="Which windows are looked at.", envvar="MAGNET_METHOD")]
+Points = Annotated[
+    str | None, typer.Option(help="Pixels a stage may change: all, 32768, 75%, q>0.2.", envvar="MAGNET_POINTS")
+]
+Patches = Annotated[
+    str | None,
+    typer.Option(help="Windows a stage of magnet-fast looks at: all, 3, 4,4,8, 25%, u>0.1.", envvar="MAGNET_PATCHES"),
+]
+MergeOption = Annotated[
+    Merge | None, typer.Option("--merge", help="The refiner network, or the mean of both.", envvar="MAGNET_MERGE")
+]
+Median = Annotated[int | None, typer.Option(help="Side of the score's median, odd.", envvar="MAGNET_MEDIAN")]
+Margin = Annotated[
+    int | None, typer.Option(help="Rim of a patch that is thrown away, in network pixels.", envvar="MAGNET_MARGIN")
+]
+CompatOption = Annotated[
+    Compat | None,
+    typer.Option("--compat", help="The paper's method, or the published program's.", envvar="MAGNET_COMPAT"),
+]
+Mpp = Annotated[str | None, typer.Option(help="Read at this pixel size in um (m on maps).", envvar="MAGNET_MPP")]
+SlideMpp = Annotated[
+    str | None, typer.Option(help="Pixel size of the file, where it lacks it or is wrong.", envvar="MAGNET_SLIDE_MPP")
+]
+Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N or mps.", envvar="MAGNET_DEVICE")]
+Gpu = Annotated[int | None, typer.Option(min=0, help="Short for --device cuda:N.", envvar="MAGNET_GPU")]
+PrecisionOption = Annotated[
+    Precision, typer.Option("--precision", help="Of the networks' arithmetic.", envvar="MAGNET_PRECISION")
+]
+BatchSize = Annotated[
+    str, typer.Option("-b", "--batch-size", help="Patches a forward pass, or auto.", envvar="MAGNET_BATCH_SIZE")
+]
+NumWorkers = Annotated[int, typer.Option(help="Threads that read ahead; 0 reads in turn.", envvar="MAGNET_NUM_WORKERS")]
+GpuMemory = Annotated[str | None, typer.Option(help="Device memory, like 4GiB.", envvar="MAGNET_GPU_MEMORY")]
+Memory = Annotated[str | None, typer.Option(help="Host memory, like 8GiB.", envvar="MAGNET_MEMORY")]
+Probabilities = Annotated[
+    bool, typer.Option("--probabilities", help="Also write class probabilities.", envvar="MAGNET_PROBABILITIES")
+]
+Uncertainty = Annotated[
+    bool, typer.Option("--uncertainty", help="Also write the uncertainty.", envvar="MAGNET_UNCERTAINTY")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.", envvar="MAGNET_JSON")]
+
+
+def number(text: str, option: str) -> Fraction:
+    """An exact decimal number.
+
+    Raises:
+        UsageError: It is none.
+    """
+    if not re.fullmatch(r"\d{1,9}(\.\d{0,30})?|\.\d{1,30}", text.strip()):
+        raise UsageError(f"{option} is a positive decimal number", value=repr(text), advice=f"Write {option} 0.5")
+    return Fraction(text.strip())
+
+
+def batch_size(text: str) -> int | None:
+    """`auto` or a whole number.
+
+    Raises:
+        UsageError: It is neither.
+    """
+    if text == "auto":
+        return None
+    if not re.fullmatch(r"\d{1,9}", text):
+        raise UsageError("--batch-size is auto or a whole number", value=repr(text), advice="Write -b 4")
+    return int(text)
+
+
+def device_name(context: typer.Context) -> str:
+    """The device that `--device` and `--gpu` name; the command line beats the environment.
+
+    Raises:
+        UsageError: Both are given, and in the same place.
+    """
+    device, gpu = context.params.get("device"), context.params.get("gpu")
+    if gpu is None:
+        return device or "auto"
+    if device is not None and _is_typed(context, "device") == _is_typed(context, "gpu"):
+        raise UsageError(
+            "--gpu N is short for --device cuda:N",
+            value=f"--device {device} and --gpu {gpu}",
+            advice="Give one of them, here or in MAGNET_DEVICE and MAGNET_GPU",
+        )
+    return device if device is not None and _is_typed(context, "device") else f"cuda:{gpu}"
+
+
+def segment_options(context: typer.Context) -> SegmentOptions:
+    """The options of `segment` and `plan` from their words.
+
+    Raises:
+        UsageError: A word cannot be understood; the message says how it is written.
+    """
+    given = context.params
+    return SegmentOptions(
+        weights=given["weights"],
+        scales=_maybe(parse_scales, given["scales"]),
+        method=cast("options.Method", str(given["method"])),
+        points=_maybe(parse_points, given["points"]),
+        patches=_maybe(parse_patches, given["patches"]),
+        merge=cast("options.Merge | None", _maybe(str, given["merge"])),
+        median=given["median"],
+        margin=given["margin"],
+        compat=cast("options.Compat | None", given["compat"] and str(given["compat"])),
+        mpp=_maybe(partial(number, option="--mpp"), given["mpp"]),
+        slide_mpp=_maybe(partial(number, option="--slide-mpp"), given["slide_mpp"]),
+        device=device_name(context),
+        precision=cast("options.Precision", str(given["precision"])),
+        batch_size=batch_size(given["batch_size"]),
+        num_workers=given["num_workers"],
+        gpu_memory=_maybe(partial(parse_bytes, option="--gpu-memory"), given["gpu_memory"]),
+        memory=_maybe(partial(parse_bytes, option="--memory"), given["memory"]),
+        probabilities=given["probabilities"],
+        uncertainty=given["uncertainty"],
+        overwrite=given.get("overwrite", False),
+        resume=given.get("resume", True),
+    )
+
+
+def _maybe(parse: Callable[[str], T], text: str | None) -> T | None:
+    return None if text is None else parse(text)
+
+
+def _is_typed(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"

@@ -1,0 +1,110 @@
+"""Where each input's mask goes: decided, and refused, before any work."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from magnet_cli.errors import UsageError
+from magnet_cli.images.discover import find_images, stem
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from magnet_cli.images.discover import FoundImage
+
+MASK_SUFFIXES = (".tif", ".tiff")
+OUR_REPORT = re.compile(rb'"program":\s*\{\s*"name":\s*"magnet"')
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """One image and its mask."""
+
+    image: str
+    mask: Path
+
+
+def plan_targets(inputs: Sequence[str], output: Path | None) -> list[Target]:
+    """The mask of every input. What earlier runs wrote is left out, unless an input names it.
+
+    Args:
+        inputs: Files, folders or glob patterns.
+        output: A mask's file name (one image only), a folder, or None for `<name>.mask.tif` in the current folder.
+
+    Raises:
+        UsageError: Nothing to do, an unknown suffix, two images with one mask, or a mask that is an input.
+        SourceError: A named file is missing.
+    """
+    named = {Path(text) for text in inputs}
+    images = [image for image in find_images(inputs) if image.path in named or not is_earlier_output(image.path)]
+    if not images:
+        raise UsageError(
+            "there are only masks that this program has written",
+            value=" ".join(inputs),
+            advice="Name the images, or a folder that holds some",
+        )
+    if output is None or not is_file_name(output):
+        targets = [Target(image=str(image.path), mask=mask_path(image, output)) for image in images]
+    elif len(images) == 1:
+        targets = [Target(image=str(images[0].path), mask=output)]
+    else:
+        raise UsageError(
+            "several images need a folder for their masks",
+            value=f"{len(images)} images and -o {output}",
+            advice="Give -o a folder",
+        )
+    _refuse_collisions(targets)
+    return targets
+
+
+def is_earlier_output(image: Path) -> bool:
+    """Whether a file is a mask, or a folder a field, that has a report of this program beside it."""
+    name = Path(image.stem).stem if image.is_dir() else image.stem
+    report = image.with_name(f"{name}.json")
+    return report.is_file() and OUR_REPORT.search(report.read_bytes()) is not None
+
+
+def is_file_name(output: Path) -> bool:
+    """Whether `-o` names a file rather than a folder.
+
+    Raises:
+        UsageError: It has a suffix in which masks are not written.
+    """
+    suffix = output.suffix.lower()
+    if output.is_dir() or not suffix:
+        return False
+    if suffix not in MASK_SUFFIXES:
+        raise UsageError(
+            f"a mask is written as {' or '.join(MASK_SUFFIXES)}",
+            value=f"-o {output}",
+            advice="Give such a name, or a folder; a folder with a dot in its name has to exist",
+        )
+    return True
+
+
+def mask_path(image: FoundImage, folder: Path | None) -> Path:
+    """The mask of an image: `<folder>/<subfolders>/<name>.tif`, or `<name>.mask.tif` in the current folder."""
+    if folder is None:
+        return Path(f"{stem(image.path)}.mask.tif")
+    return folder / image.path.relative_to(image.root).parent / f"{stem(image.path)}.tif"
+
+
+def _refuse_collisions(targets: Sequence[Target]) -> None:
+    inputs = {Path(target.image).resolve() for target in targets}
+    seen: dict[Path, str] = {}
+    for target in targets:
+        place = target.mask.resolve()
+        if place in inputs:
+            raise UsageError(
+                "a mask may not replace an input", value=f"{target.mask} for {target.image}", advice="Choose another -o"
+            )
+        if place in seen:
+            raise UsageError(
+                "two images would get the same mask",
+                value=f"{seen[place]} and {target.image} both to {target.mask}",
+                advice="Rename one, or segment them into different folders",
+            )
+        seen[place] = target.image

@@ -1,0 +1,162 @@
+"""Where masks go, what stands beside them, and what a second run does with what it finds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+from magnet_cli.masks.output import OutputPaths
+from tests.cli.support import SIZE, expected_labels, invoke, invoke_json, one_line, tree, write_image
+
+PATCH = ("--method", "patch")
+"""One stage alone, so that the mask is exactly the brightest band."""
+
+
+def test_a_mask_and_its_report_in_the_current_folder(here: Path, image: Path, bundle: Path) -> None:
+    result = invoke("segment", image, "--weights", bundle, *PATCH)
+    assert result.exit_code == 0
+    assert result.stdout == ""
+    assert sorted(tree(here)) == ["s.mask.json", "s.mask.tif", "s.tif"]
+    assert OutputPaths.of(Path("s.mask.tif")).report == Path("s.mask.json")
+    with tifffile.TiffFile("s.mask.tif") as file:
+        page = file.pages.first
+        assert page.photometric == tifffile.PHOTOMETRIC.PALETTE
+        assert page.colormap is not None
+        assert [tuple(page.colormap[:, index] >> 8) for index in range(3)] == [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
+        labels = page.asarray()
+        np.testing.assert_array_equal(labels, expected_labels())
+
+
+def test_refined_stages_keep_the_classes(image: Path, bundle: Path) -> None:
+    assert invoke("segment", image, "--weights", bundle, "-o", "m.tif").exit_code == 0
+    labels = tifffile.imread("m.tif")
+    expected = expected_labels()
+    # The coarsest window has 4 level-0 pixels in one of its own: borders may move by as much, nothing else changes.
+    far = np.ones(SIZE, dtype=bool)
+    for border in (50, 100):
+        far[:, border - 4 : border + 4] = False
+    np.testing.assert_array_equal(labels[far], expected[far])
+
+
+@pytest.mark.parametrize(
+    ("name", "output", "mask"),
+    [
+        ("s.ome.tif", None, "s.mask.tif"),
+        ("s.tif", "out", "out/s.tif"),
+        ("s.ome.tif", "out/deep", "out/deep/s.tif"),
+        ("s.tif", "out/m.tiff", "out/m.tiff"),
+        ("s.tif", "out/M.TIF", "out/M.TIF"),
+        ("two words.tif", "o u t", "o u t/two words.tif"),
+        ("a.b.tif", "out", "out/a.b.tif"),
+        ("[x].tif", "out", "out/[x].tif"),
+    ],
+)
+def test_names(here: Path, bundle: Path, name: str, output: str | None, mask: str) -> None:
+    write_image(here / name)
+    words = [] if output is None else ["-o", output]
+    assert invoke("segment", name, "--weights", bundle, *PATCH, *words).exit_code == 0
+    paths = OutputPaths.of(Path(mask))
+    assert sorted(tree(here)) == sorted([name, str(paths.mask), str(paths.report)])
+
+
+def test_an_existing_folder_is_a_folder_whatever_its_name(here: Path, image: Path, bundle: Path) -> None:
+    for folder in ("v1.2", "masks.tif"):
+        (here / folder).mkdir()
+        assert invoke("segment", image, "--weights", bundle, *PATCH, "-o", folder).exit_code == 0
+        assert (here / folder / "s.tif").is_file()
+
+
+def test_folders_keep_their_subfolders(here: Path, bundle: Path) -> None:
+    for name in ("in/a.tif", "in/x/a.tif", "in/x/y/b.tif", "in/.hidden/c.tif"):
+        write_image(here / name)
+    found = invoke_json("segment", "in", "--weights", bundle, *PATCH, "-o", "out")
+    masks = [entry["mask"] for entry in found["images"]]
+    assert masks == ["out/a.tif", "out/x/a.tif", "out/x/y/b.tif"]
+    assert all((here / mask).is_file() for mask in masks)
+
+
+def test_a_pattern_and_two_files(here: Path, bundle: Path) -> None:
+    for name in ("in/a.tif", "in/b.tif", "in/c.txt.tif"):
+        write_image(here / name)
+    found = invoke_json("segment", "in/?.tif", "--weights", bundle, *PATCH, "-o", "out")
+    assert [entry["mask"] for entry in found["images"]] == ["out/a.tif", "out/b.tif"]
+    found = invoke_json("segment", "in/a.tif", "in/c.txt.tif", "in/a.tif", "--weights", bundle, *PATCH)
+    assert [entry["mask"] for entry in found["images"]] == ["a.mask.tif", "c.txt.mask.tif"]
+
+
+def test_a_finished_output_is_left_alone(here: Path, image: Path, bundle: Path) -> None:
+    words = ("segment", image, "--weights", bundle, "-o", "out")
+    assert invoke_json(*words)["images"][0]["status"] == "done"
+    before = {path: path.stat().st_mtime_ns for path in (here / "out").iterdir()}
+    content = tree(here)
+    found = invoke_json(*words)["images"][0]
+    assert found["status"] == "already done"
+    assert found["report"] == json.loads(content["out/s.json"])
+    assert "out/s.tif: already done" in invoke(*words).stderr
+    assert tree(here) == content
+    assert {path: path.stat().st_mtime_ns for path in (here / "out").iterdir()} == before
+
+
+def test_a_second_run_over_a_folder_of_images_and_masks(here: Path, bundle: Path) -> None:
+    write_image(here / "in" / "a.ome.tif")
+    for output in ("in", "in/masks"):
+        words = ("segment", "in", "--weights", bundle, *PATCH, "--probabilities", "-o", output)
+        assert [entry["status"] for entry in invoke_json(*words)["images"]] == ["done"]
+        assert [entry["status"] for entry in invoke_json(*words)["images"]] == ["already done"]
+    result = invoke("segment", "in/masks", "--weights", bundle)
+    assert result.exit_code == 2
+    assert "only masks that this program has written (got in/masks)" in one_line(result)
+
+
+def test_other_options_weights_or_pixels_are_refused_and_overwrite_replaces(
+    here: Path, image: Path, bundle: Path
+) -> None:
+    words = ("segment", image, "--weights", bundle, "-o", "out")
+    assert invoke(*words).exit_code == 0
+    before = tree(here)
+    result = invoke(*words, "--margin", "5")
+    assert result.exit_code == 5
+    assert "out/s.tif: the output exists already" in one_line(result)
+    assert "--overwrite" in result.stderr
+    assert tree(here) == before
+
+    write_image(here / "s.tif", seed=1)
+    changed = tree(here)
+    assert invoke(*words).exit_code == 5
+    assert tree(here) == changed
+
+    (here / "out" / "other.txt").write_text("not ours")
+    assert invoke(*words, "--overwrite").exit_code == 0
+    assert sorted(tree(here)) == ["out/other.txt", "out/s.json", "out/s.tif", "s.tif"]
+    assert invoke("verify", "out/s.tif").exit_code == 0
+    assert invoke(*words).exit_code == 0
+
+
+def test_a_file_of_someone_else_is_not_replaced(here: Path, image: Path, bundle: Path) -> None:
+    for name in ("m.tif", "n.json"):
+        (here / name).write_text("precious")
+    before = tree(here)
+    for output in ("m.tif", "n.tif"):
+        assert invoke("segment", image, "--weights", bundle, "-o", output).exit_code == 5
+        assert tree(here) == before
+
+
+def test_one_pixel(here: Path, bundle: Path) -> None:
+    write_image(here / "p.tif", size=(1, 1))
+    assert invoke("segment", "p.tif", "--weights", bundle).exit_code == 0
+    assert tifffile.imread("p.mask.tif").shape == (1, 1)
+
+
+def test_probabilities_and_uncertainty(here: Path, image: Path, bundle: Path) -> None:
+    assert invoke("segment", image, "--weights", bundle, "--probabilities", "--uncertainty").exit_code == 0
+    assert sorted(path.name for path in here.iterdir()) == [
+        "s.mask.json",
+        "s.mask.probabilities.zarr",
+        "s.mask.tif",
+        "s.mask.uncertainty.zarr",
+        "s.tif",
+    ]

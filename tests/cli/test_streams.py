@@ -1,0 +1,136 @@
+"""The program as a process: its streams, its bar on a terminal, and what a signal does."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.cli.support import command, environment, invoke, invoke_json, run, tree, write_image
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+if sys.platform != "win32":
+    import pty
+
+posix = pytest.mark.skipif(sys.platform == "win32", reason="wants signals and pseudo-terminals")
+
+
+def test_json_alone_goes_to_standard_output(here: Path, image: Path, bundle: Path) -> None:
+    done = run("segment", image, "--json", "-o", "out", cwd=here, MAGNET_WEIGHTS=str(bundle), FORCE_COLOR="1")
+    assert done.returncode == 0
+    found = json.loads(done.stdout)
+    assert set(found) == {"schema", "images"}
+    assert found["images"][0]["mask"] == "out/s.tif"
+    assert done.stderr.splitlines()[-1] == "out/s.tif: done"
+    assert "\x1b" not in done.stderr
+    assert "pass 1" not in done.stderr
+
+
+def screen(data: str) -> list[str]:
+    """The lines that a terminal shows in the end: text, new lines, cursor up, and erasing of lines."""
+    lines, row, column = [""], 0, 0
+    for text, moves, count in re.findall(r"([^\x1b]+)|\x1b\[\??([\d;]*)([A-Za-z])", data):
+        if count == "A":
+            row -= int(moves or 1)
+        elif count == "K":
+            lines[row] = ""
+        for letter in text:
+            if letter == "\n":
+                row += 1
+                lines += [""] * (row + 1 - len(lines))
+            elif letter == "\r":
+                column = 0
+            else:
+                lines[row] = lines[row][:column].ljust(column) + letter + lines[row][column + 1 :]
+                column += 1
+    return lines
+
+
+def on_terminal(*words: str | Path, cwd: Path) -> tuple[int, str]:
+    """Run the program with a terminal as its standard error."""
+    master, slave = pty.openpty()
+    try:
+        with subprocess.Popen(
+            command(*words),
+            cwd=cwd,
+            env=environment(TERM="xterm", COLUMNS="100"),
+            stdout=subprocess.PIPE,
+            stderr=slave,
+        ) as process:
+            os.close(slave)
+            data = b""
+            while True:
+                try:
+                    data += os.read(master, 65536)
+                except OSError:
+                    # Linux: the other end is closed and nothing is left.
+                    break
+            assert process.stdout is not None
+            process.stdout.read()
+        return process.returncode, data.decode()
+    finally:
+        os.close(master)
+
+
+@posix
+def test_a_terminal_shows_a_bar_and_is_left_clean(here: Path, bundle: Path) -> None:
+    write_image(here / "in" / "a.tif", size=(300, 400))
+    (here / "in" / "b.tif").write_text("no image")
+    code, data = on_terminal("segment", "in", "-o", "out", "--weights", bundle, cwd=here)
+    assert code == 7
+    assert "a.tif, pass 1 of 1" in data
+    assert re.search(r"\d+/12", data), "the bar counts the blocks of 3 x 4 cells"
+    assert data.rindex("\x1b[?25h") > data.rindex("\x1b[?25l"), "the cursor is shown again"
+    shown = screen(data)
+    assert "in/a.tif: bundle colours names no resolution" in shown[0]
+    assert shown[1] == "out/a.tif: done"
+    assert shown[2].startswith("magnet: in/b.tif: this is no image")
+    assert "".join(shown[3:]) == ""
+
+
+@posix
+def test_no_bar_where_it_is_not_wanted(here: Path, image: Path, bundle: Path) -> None:
+    code, data = on_terminal("segment", image, "--no-progress", "--weights", bundle, cwd=here)
+    assert code == 0
+    assert "pass 1" not in data
+    assert "\x1b" not in data
+
+
+@posix
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_an_interrupted_run_goes_on(here: Path, bundle: Path, name: str) -> None:
+    write_image(here / "s.tif", size=(600, 700))
+    words = ("segment", "s.tif", "--weights", str(bundle), "-b", "1", "--json")
+    with subprocess.Popen(
+        command(*words, "-o", "m.tif"),
+        cwd=here,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        journal = here / "m.tif.journal"
+        while process.poll() is None and not (journal.exists() and journal.stat().st_size > 4096):
+            time.sleep(0.005)
+        process.send_signal(getattr(signal, name))
+        output, messages = process.communicate(timeout=120)
+    assert process.returncode == 130, messages
+    assert json.loads(output) == {"schema": 1, "images": [], "error": "interrupted", "exit_code": 130}
+    assert messages.splitlines()[-1].startswith("magnet: interrupted; what was finished is kept")
+    assert sorted(tree(here)) == ["m.tif.journal", "s.tif"]
+
+    found = invoke_json(*words[:-1], "-o", "m.tif")["images"][0]
+    groups = found["report"]["groups"]
+    assert groups["resumed"] > 0
+    assert groups["resumed"] + groups["computed"] == found["report"]["passes"][0]["blocks"]
+    assert invoke(*words, "-o", "never.tif").exit_code == 0
+    assert (here / "m.tif").read_bytes() == (here / "never.tif").read_bytes()

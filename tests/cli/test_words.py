@@ -1,0 +1,112 @@
+"""Options, their environment variables, and which wins."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from magnet_cli.cli.app import app
+from tests.cli.support import invoke, invoke_json, one_line
+
+
+def test_the_environment_gives_options(image: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MAGNET_WEIGHTS", str(bundle))
+    monkeypatch.setenv("MAGNET_SCALES", "32,96")
+    monkeypatch.setenv("MAGNET_MARGIN", "4")
+    monkeypatch.setenv("MAGNET_BATCH_SIZE", "3")
+    monkeypatch.setenv("MAGNET_OUTPUT", "out")
+    monkeypatch.setenv("MAGNET_MEMORY", "20GiB")
+    options = invoke_json("segment", image)["images"][0]["report"]["options"]
+    assert options["scales"] == [{"width": 96, "height": 96}, {"width": 32, "height": 32}]
+    assert options["margin"] == 4
+    assert options["batch"] == 3
+    assert Path("out/s.tif").is_file()
+    found = invoke_json("plan", image, "--scales", "64")["images"][0]
+    assert [stage["scale"]["width"] for step in found["passes"] for stage in step["stages"]] == [64]
+    assert found["memory"]["budget"] == 20 << 30
+
+
+def test_a_wrong_word_in_the_environment(image: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MAGNET_MEMORY", "4")
+    result = invoke("segment", image, "--weights", bundle)
+    assert result.exit_code == 2
+    assert "'4'" in one_line(result)
+    monkeypatch.delenv("MAGNET_MEMORY")
+    monkeypatch.setenv("MAGNET_NUM_WORKERS", "many")
+    result = invoke("segment", image, "--weights", bundle)
+    assert result.exit_code == 2
+    assert "MAGNET_NUM_WORKERS" in result.stderr
+
+
+def test_the_command_line_beats_the_environment_for_the_device(
+    image: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("plan", image, "--weights", bundle)
+    monkeypatch.setenv("MAGNET_DEVICE", "cpu")
+    result = invoke(*words, "--gpu", "99")
+    assert result.exit_code == 6
+    assert "there is no GPU 99" in one_line(result)
+    monkeypatch.setenv("MAGNET_GPU", "98")
+    result = invoke(*words)
+    assert result.exit_code == 2
+    assert "MAGNET_DEVICE and MAGNET_GPU" in one_line(result)
+    monkeypatch.delenv("MAGNET_DEVICE")
+    assert "there is no GPU 98" in one_line(invoke(*words))
+    assert invoke_json(*words, "--device", "cpu")["images"][0]["device"] == "cpu"
+
+
+def test_underscores_are_understood(image: Path, bundle: Path) -> None:
+    words = ("--method", "magnet_fast", "--patches", "2", "--batch_size", "5", "--num_workers", "0")
+    found = invoke_json("plan", image, "--weights", bundle, *words)["images"][0]
+    assert (found["method"], found["patches"], found["batch"]) == ("magnet-fast", "2", 5)
+
+
+@pytest.mark.parametrize(
+    ("words", "key", "value"),
+    [
+        (["--points", "q>0.25"], "points", "q>0.25"),
+        (["--points", "0.5"], "points", "50%"),
+        (["--points", "7"], "points", "7"),
+        (["--method", "magnet-fast", "--patches", "u>0.125"], "patches", "u>0.125"),
+        (["--method", "magnet-fast", "--patches", "2,1"], "patches", "2,1"),
+        (["--method", "magnet-fast"], "patches", "3"),
+        (["--median", "3"], "median", 3),
+    ],
+)
+def test_options_are_told_as_they_are_spelled(
+    image: Path, bundle: Path, words: list[str], key: str, value: object
+) -> None:
+    assert invoke_json("plan", image, "--weights", bundle, *words)["images"][0][key] == value
+
+
+@pytest.mark.parametrize("points", ["q>0.2", "20%", "64"])
+def test_choices_run(image: Path, bundle: Path, points: str) -> None:
+    found = invoke_json("segment", image, "--weights", bundle, "--method", "magnet-fast", "--points", points)
+    last = found["images"][0]["report"]["passes"][-1]["stages"][-1]
+    assert last["windows_run"] + sum(last["not_run"].values()) == last["windows"]
+
+
+def test_version_and_help() -> None:
+    result = invoke("--version")
+    assert result.exit_code == 0
+    assert result.stdout.startswith("magnet ")
+    assert invoke("-h").stdout == invoke("--help").stdout
+    assert "--no-version" not in invoke("--help").stdout
+
+
+def test_an_option_is_spelled_alike_everywhere() -> None:
+    group: Any = typer.main.get_command(app)
+    spelled: dict[str, set[tuple[object, ...]]] = {}
+    for name in ("segment", "plan", "info", "verify"):
+        for parameter in group.commands[name].params:
+            if parameter.param_type_name == "option":
+                found = (tuple(parameter.opts), parameter.envvar, parameter.help, str(parameter.default))
+                spelled.setdefault(parameter.name, set()).add(found)
+    assert {name: found for name, found in spelled.items() if len(found) != 1} == {}
+    once = {"overwrite", "resume"}
+    assert {name: next(iter(found))[1] for name, found in spelled.items() if name not in once} == {
+        name: f"MAGNET_{name.upper()}" for name in spelled if name not in once
+    }

@@ -1,0 +1,215 @@
+"""Every wrong use: one line with the rule, the value and the next step, the right exit code, and nothing changed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.cli.support import invoke, one_line, tree, write_colours_bundle, write_image
+
+WORDS = [
+    (["--scales", "0.5"], ["a scale is at least one pixel", "0.5", "--scales 625,1250,2500"]),
+    (["--scales", "1.5"], ["whole number of pixels", "1.5"]),
+    (["--scales", "many"], ["--scales takes numbers", "'many'", "auto or full"]),
+    (["--scales", ""], ["--scales takes numbers"]),
+    (["--scales", "64,64"], ["must differ", "64x64 beside 64x64", "once"]),
+    (["--scales", "64x128,128x64"], ["must differ"]),
+    (["--memory", "4"], ["--memory takes a size with a binary unit", "'4'", "4GiB"]),
+    (["--gpu-memory", "4GB"], ["--gpu-memory takes a size with a binary unit", "'4GB'", "4GiB"]),
+    (["--gpu", "0", "--device", "cpu"], ["--gpu N is short for --device cuda:N", "--device cpu and --gpu 0", "one of"]),
+    (["--device", "tpu"], ["--device is auto, cpu, cuda, cuda:N or mps", "'tpu'"]),
+    (["--points", "0"], ["--points is one of all, 32768, 75%, 0.75 or q>0.2", "'0'"]),
+    (["--points", "1e-999999999"], ["--points is one of"]),
+    (["--points", "\N{SUPERSCRIPT TWO}"], ["--points is one of"]),
+    (["--patches", "q>0.1"], ["--patches is one of", "u>0.1"]),
+    (["--patches", "3"], ["--method magnet looks at every window", "--patches 3", "--method magnet-fast"]),
+    (["--median", "4"], ["--median is odd", "4"]),
+    (["--margin", "16"], ["at most 15 for a network input of 32x32", "16", "--margin 15 or less"]),
+    (["--margin", "1"], ["need a margin of at least 2 pixels", "--margin 1", "Take --margin 2"]),
+    (["--batch-size", "few"], ["--batch-size is auto or a whole number", "'few'", "-b 4"]),
+    (["-b", "0"], ["--batch-size is at least 1", "0"]),
+    (["--mpp", "fine"], ["--mpp is a positive decimal number", "'fine'", "--mpp 0.5"]),
+    (["--slide-mpp", "0"], ["--slide-mpp is a positive size", "0"]),
+]
+
+
+@pytest.mark.parametrize(("words", "parts"), WORDS, ids=[" ".join(words) for words, _ in WORDS])
+def test_words_that_cannot_be_carried_out(image: Path, bundle: Path, words: list[str], parts: list[str]) -> None:
+    result = invoke("segment", image, "--weights", bundle, *words)
+    assert result.exit_code == 2
+    line = result.stderr.splitlines()[-1]
+    assert [part for part in parts if part not in line] == []
+    assert [path.name for path in Path().iterdir()] == ["s.tif"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["--gpu", "-1"], ["--gpu", "first"], ["--method", "fast"], ["--median", "x"], ["--on-error", "x"], ["--no-such"]],
+    ids=" ".join,
+)
+def test_words_that_are_no_options(image: Path, bundle: Path, words: list[str]) -> None:
+    result = invoke("segment", image, "--weights", bundle, *words)
+    assert result.exit_code == 2
+    assert words[0] in result.stderr
+    assert result.stdout == ""
+
+
+def test_nothing_to_segment(here: Path) -> None:
+    assert invoke("segment").exit_code == 2
+    (here / "empty" / "sub").mkdir(parents=True)
+    (here / "empty" / "notes.txt").write_text("no image")
+    result = invoke("segment", "empty")
+    assert result.exit_code == 2
+    assert one_line(result) == "magnet: empty: the folder holds no image. Name a folder with images, or a file"
+    result = invoke("segment", "nothing-*.tif")
+    assert result.exit_code == 2
+    assert "the pattern matches no image (got nothing-*.tif)" in one_line(result)
+
+
+def test_an_image_that_is_missing_or_none(here: Path, image: Path, bundle: Path) -> None:
+    result = invoke("segment", image, "gone.tif", "--weights", bundle)
+    assert result.exit_code == 3
+    assert one_line(result) == "magnet: gone.tif: there is no such file or folder. Check the path"
+    (here / "note.tif").write_text("no image at all")
+    (here / "empty.tif").touch()
+    cut = here / "cut.tif"
+    cut.write_bytes(image.read_bytes()[:200])
+    for name in ("note.tif", "empty.tif", "cut.tif"):
+        result = invoke("segment", name, "--weights", bundle)
+        assert result.exit_code == 3
+        assert f"magnet: {name}: " in one_line(result)
+    assert not list(here.glob("*.mask.*"))
+
+
+def test_pixels_that_cannot_be_decoded(here: Path, image: Path, bundle: Path) -> None:
+    data = bytearray(image.read_bytes())
+    damaged = here / "damaged.tif"
+    damaged.write_bytes(data[: len(data) // 2])
+    result = invoke("segment", damaged.name, "--weights", bundle)
+    assert result.exit_code == 3
+    assert "magnet: damaged.tif: block " in result.stderr
+    assert sorted(path.name for path in here.iterdir()) == ["damaged.tif", "s.tif"]
+    damaged.write_bytes(data)
+    assert invoke("segment", damaged.name, "--weights", bundle).exit_code == 0
+
+
+def test_an_unknown_bundle_names_the_shipped_ones(image: Path) -> None:
+    result = invoke("segment", image, "--weights", "nowhere")
+    assert result.exit_code == 4
+    assert "nowhere" in one_line(result)
+    assert "Shipped: " in result.stderr
+
+
+def test_weights_that_are_not_the_described_ones(image: Path, tmp_path: Path) -> None:
+    folder = write_colours_bundle(tmp_path / "wrong")
+    weights = folder / "backbone.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    result = invoke("segment", image, "--weights", folder)
+    assert result.exit_code == 4
+    assert "sha256" in one_line(result)
+    assert str(weights) in result.stderr
+
+
+def test_a_bundle_that_is_damaged(image: Path, bundle: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "wrong"
+    shutil.copytree(bundle, folder)
+    description = json.loads((folder / "bundle.json").read_text())
+    (folder / "bundle.json").write_text(json.dumps({**description, "colour": 1}))
+    result = invoke("segment", image, "--weights", folder)
+    assert result.exit_code == 4
+    assert "unknown keys" in one_line(result)
+    assert "colour" in result.stderr
+
+
+def test_bands_that_the_bundle_does_not_know(here: Path, bundle: Path) -> None:
+    write_image(here / "grey.tif", bands=1)
+    result = invoke("segment", "grey.tif", "--weights", bundle)
+    assert result.exit_code == 4
+    assert "grey.tif: bundle colours wants bands red, green, blue and the image has" in one_line(result)
+
+
+def test_a_refiner_that_the_bundle_lacks(image: Path, bundle: Path) -> None:
+    result = invoke("segment", image, "--weights", bundle, "--merge", "refiner")
+    assert result.exit_code == 4
+    assert "bundle colours has no refiner (got --merge refiner). Take --merge mean" in one_line(result)
+
+
+def test_a_device_that_is_missing(image: Path, bundle: Path) -> None:
+    result = invoke("segment", image, "--weights", bundle, "--gpu", "99")
+    assert result.exit_code == 6
+    assert "there is no GPU 99" in one_line(result)
+
+
+def test_too_little_memory_names_what_is_needed(here: Path, image: Path, bundle: Path) -> None:
+    result = invoke("segment", image, "--weights", bundle, "--memory", "10MiB")
+    assert result.exit_code == 6
+    line = one_line(result)
+    assert "s.tif: the run needs at least" in line
+    assert "--memory 10MiB" in line
+    assert [path.name for path in here.iterdir()] == ["s.tif"]
+
+
+@pytest.mark.parametrize("output", ["o.png", "o.zarr", "o.v2"])
+def test_an_output_of_another_kind(image: Path, bundle: Path, output: str) -> None:
+    result = invoke("segment", image, "--weights", bundle, "-o", output)
+    assert result.exit_code == 2
+    assert f"a mask is written as .tif or .tiff (got -o {output})" in one_line(result)
+
+
+def test_an_output_that_is_an_input(here: Path, image: Path, bundle: Path) -> None:
+    (here / "link.tif").symlink_to(image)
+    before = tree(here)
+    for output in ("s.tif", "./s.tif", str(here / "s.tif"), "."):
+        result = invoke("segment", image, "--weights", bundle, "-o", output)
+        assert result.exit_code == 2, output
+        assert "a mask may not replace an input" in one_line(result)
+    assert invoke("segment", "link.tif", "--weights", bundle, "-o", "s.tif").exit_code == 2
+    assert tree(here) == before
+
+
+def test_two_images_with_one_mask(here: Path, bundle: Path) -> None:
+    for name in ("a/s.tif", "b/s.tif"):
+        write_image(here / name)
+    for output in (["-o", "out"], []):
+        result = invoke("segment", "a", "b", "--weights", bundle, *output)
+        assert result.exit_code == 2
+        assert "two images would get the same mask (got a/s.tif and b/s.tif both to" in one_line(result)
+    result = invoke("segment", "a", "b", "--weights", bundle, "-o", "one.tif")
+    assert result.exit_code == 2
+    assert "several images need a folder for their masks (got 2 images and -o one.tif)" in one_line(result)
+    assert sorted(tree(here)) == ["a/s.tif", "b/s.tif"]
+
+
+def test_an_output_folder_that_cannot_be_written(here: Path, image: Path, bundle: Path) -> None:
+    result = invoke("segment", image, "--weights", bundle, "-o", "s.tif/out")
+    assert result.exit_code == 5
+    assert "s.tif/out" in result.stderr
+    assert "the output cannot be written" in result.stderr
+    assert [path.name for path in here.iterdir()] == ["s.tif"]
+
+
+def test_a_scene_does_not_replace_a_file(here: Path, image: Path) -> None:
+    before = tree(here)
+    result = invoke("scene", image, "--size", "64x64")
+    assert result.exit_code == 5
+    assert "s.tif: the file exists. Choose another name, or add --overwrite" in one_line(result)
+    result = invoke("scene", "t.tif", "--labels", image)
+    assert result.exit_code == 5
+    assert tree(here) == before
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["t.tif", "--size", "64"], ["t.tif", "--size", "0x64"], ["t.png"], ["t.tif", "--labels", "./t.tif"]],
+    ids=" ".join,
+)
+def test_a_scene_that_cannot_be_written(here: Path, words: list[str]) -> None:
+    result = invoke("scene", *words)
+    assert result.exit_code == 2
+    one_line(result)
+    assert list(here.iterdir()) == []

@@ -1,0 +1,237 @@
+"""The rooms of the program and who may know whom, read from the source."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from dataclasses import dataclass
+from functools import cache
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+import magnet_cli
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PACKAGE = Path(magnet_cli.__file__).parent
+
+FLOOR = {"errors", "geometry", "options", "memory", "durable", "events"}
+"""Below everything: any other room may import these."""
+
+ROOMS: dict[str, set[str]] = {
+    "errors": set(),
+    "events": {"errors", "geometry"},
+    "geometry": {"errors"},
+    "durable": {"errors"},
+    "memory": {"errors"},
+    "options": {"errors", "geometry"},
+    "windows": FLOOR,
+    "images": FLOOR,
+    "plan": FLOOR | {"windows", "images"},
+    "models": FLOOR | {"plan"},
+    "refine": FLOOR,
+    "masks": FLOOR | {"images"},
+    "pipeline": FLOOR | {"windows", "images", "plan", "models", "refine", "masks"},
+    "labels": FLOOR | {"images", "masks"},
+    "boundary": FLOOR,
+    "evaluation": FLOOR | {"images", "masks", "labels", "boundary"},
+    "presets": FLOOR,
+    "importing": FLOOR | {"images", "plan", "models", "refine", "masks", "labels", "boundary", "evaluation", "presets"},
+    "report": FLOOR | {"images", "plan", "models", "masks"},
+    "targets": FLOOR | {"images"},
+    "scene": FLOOR,
+    "train": FLOOR | {"windows", "images", "plan", "models", "refine", "scene"},
+    "segmentation": FLOOR | {"windows", "images", "plan", "models", "refine", "masks", "pipeline", "report", "targets"},
+}
+"""What each room may import. The package's own `__init__` and `cli` are on top and may import anything."""
+
+TOP = {"__init__", "cli"}
+
+ONLY: dict[str, set[str]] = {
+    "typer": {"cli"},
+    "click": {"cli"},
+    "rich": {"cli"},
+    "torch": {"models", "refine", "pipeline", "train", "segmentation", "importing"},
+    "safetensors": {"models", "train"},
+    "openslide": {"images"},
+    "pyvips": {"images"},
+    "rasterio": set(),
+    "cv2": set(),
+    "matplotlib": set(),
+    "hypothesis": set(),
+}
+"""Which rooms may import a library; one that is not listed is free."""
+
+LIGHT = {"torch", "tifffile", "zarr", "pyvips", "openslide", "skimage", "scipy", "imagecodecs", "safetensors"}
+"""What a command that only answers about itself must not load."""
+
+PUBLIC = (
+    "Events",
+    "ImageInfo",
+    "ImageResult",
+    "MagnetError",
+    "Plan",
+    "SegmentOptions",
+    "Verification",
+    "info",
+    "plan_images",
+    "segment",
+    "verify",
+)
+"""The Python API, in the order of `magnet_cli.__all__`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Import:
+    """One imported name."""
+
+    module: str
+    """Of this package, where the import stands."""
+    target: str
+    """Full dotted name of the module, or of something in it."""
+    line: int
+    typing: bool
+    """Whether only type checkers see it."""
+
+    def __str__(self) -> str:
+        return f"{self.module}:{self.line} imports {self.target}"
+
+
+class Imports(ast.NodeVisitor):
+    """Collects what a module imports, wherever in it the import stands."""
+
+    def __init__(self, module: str) -> None:
+        self.module = module
+        self.found: list[Import] = []
+        self._typing = False
+
+    def visit_Import(self, node: ast.Import) -> None:
+        self._add(node, [alias.name for alias in node.names])
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
+        assert node.level == 0, f"{self.module}:{node.lineno}: imports are absolute"
+        self._add(node, [f"{node.module}.{alias.name}" for alias in node.names])
+
+    def visit_If(self, node: ast.If) -> None:
+        before = self._typing
+        self._typing = before or (isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING")
+        for child in node.body:
+            self.visit(child)
+        self._typing = before
+        for child in node.orelse:
+            self.visit(child)
+
+    def _add(self, node: ast.stmt, targets: list[str]) -> None:
+        self.found += [
+            Import(module=self.module, target=target, line=node.lineno, typing=self._typing) for target in targets
+        ]
+
+
+@cache
+def modules() -> dict[str, Path]:
+    """Every module of the package by its dotted name below it: `images.tiff`; a package by its folder's name."""
+    found = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        found[".".join(parts[:-1] if len(parts) > 1 and parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+@cache
+def imports() -> tuple[Import, ...]:
+    """Every import of the package."""
+    found: list[Import] = []
+    for name, path in modules().items():
+        visitor = Imports(name)
+        visitor.visit(ast.parse(path.read_text(encoding="utf-8"), filename=str(path)))
+        found += visitor.found
+    return tuple(found)
+
+
+def inner() -> Iterator[tuple[Import, str]]:
+    """Imports of the package's own modules, with the imported module's dotted name below the package."""
+    for one in imports():
+        library, _, below = one.target.partition(".")
+        if library == "magnet_cli":
+            while below and below not in modules():
+                below = below.rpartition(".")[0]
+            yield one, below or "__init__"
+
+
+def room(module: str) -> str:
+    return module.partition(".")[0]
+
+
+def test_every_room_has_its_row() -> None:
+    assert {room(module) for module in modules()} - TOP == set(ROOMS)
+
+
+def test_rooms_know_only_what_lies_below_them() -> None:
+    wrong = [
+        str(one)
+        for one, target in inner()
+        if room(one.module) not in TOP
+        and room(target) != room(one.module)
+        and room(target) not in ROOMS[room(one.module)]
+        # The version is a plain string at the bottom of everything.
+        and one.target != "magnet_cli.__version__"
+    ]
+    assert wrong == []
+
+
+def test_the_table_itself_has_no_cycle() -> None:
+    assert set(TopologicalSorter(ROOMS).static_order()) == set(ROOMS)
+
+
+def test_modules_import_each_other_without_a_cycle() -> None:
+    graph: dict[str, set[str]] = {module: set() for module in modules()}
+    for one, target in inner():
+        if not one.typing and target not in ("__init__", one.module):
+            graph[one.module].add(target)
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(" -> ".join(reversed(error.args[1])))
+
+
+@pytest.mark.parametrize("library", sorted(ONLY))
+def test_a_library_stays_in_its_rooms(library: str) -> None:
+    wrong = [
+        str(one)
+        for one in imports()
+        if one.target.partition(".")[0] == library and room(one.module) not in ONLY[library]
+    ]
+    assert wrong == []
+
+
+def test_bundles_are_described_without_torch() -> None:
+    wrong = [str(one) for one in imports() if one.module == "models.bundle" and one.target.startswith("torch")]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("module", ["magnet_cli", "magnet_cli.cli.app"])
+def test_starting_loads_nothing_heavy(module: str) -> None:
+    command = f"import sys, {module}; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", command], check=True, capture_output=True, text=True)
+    assert LIGHT & set(done.stdout.split()) == set()
+
+
+def test_the_public_names_are_these() -> None:
+    assert tuple(magnet_cli.__all__) == PUBLIC
+
+
+def test_public_names_are_no_modules_whatever_was_imported_before() -> None:
+    # Importing a submodule sets the package's attribute of that name.
+    everything = [f"magnet_cli.{module}" for module in modules() if module != "__init__" and "__main__" not in module]
+    command = (
+        "import importlib, magnet_cli, types\n"
+        f"for module in {everything}: importlib.import_module(module)\n"
+        "print(*(n for n in magnet_cli.__all__ if isinstance(getattr(magnet_cli, n), types.ModuleType)))"
+    )
+    done = subprocess.run([sys.executable, "-c", command], check=True, capture_output=True, text=True)
+    assert done.stdout.split() == []

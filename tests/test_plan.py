@@ -1,0 +1,277 @@
+"""Plans: scales, margins, grids, windows and memory, decided before anything is read."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from fractions import Fraction
+from itertools import pairwise
+from math import ceil
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from magnet_cli.errors import DeviceError, SourceError, UsageError, WeightsError
+from magnet_cli.geometry import LEVEL0, Pitch, Size
+from magnet_cli.images.protocol import ImageInfo, Level, Resolution
+from magnet_cli.options import ALL, BundleDefaults, SegmentOptions, parse_patches, parse_points, parse_scales
+from magnet_cli.plan import Machine, ModelFacts, Plan, check_bands, make_plan, resolve_scales, working_pitch
+from magnet_cli.windows import group_scales, needed_margin
+
+if TYPE_CHECKING:
+    from magnet_cli.options import Rule
+    from magnet_cli.windows import Index, Pass, Stage
+
+MACHINE = Machine(device="cpu", precision="float32", memory=8 << 30, base=300 << 20)
+
+
+def square(side: int) -> Size:
+    return Size(width=side, height=side)
+
+
+def image(width: int = 1000, height: int = 700, **changed: Any) -> ImageInfo:
+    size = Size(width=width, height=height)
+    usual: dict[str, Any] = {
+        "path": "x.tif",
+        "backend": "tiff",
+        "size": size,
+        "levels": (Level(size=size, downsample=LEVEL0),),
+        "bands": ("red", "green", "blue"),
+        "dtype": "uint8",
+    }
+    return ImageInfo(**{**usual, **changed})
+
+
+def facts(**changed: Any) -> ModelFacts:
+    trained = (square(256), square(128), square(64))
+    usual: dict[str, Any] = {
+        "name": "small",
+        "classes": 5,
+        "bands": ("red", "green", "blue"),
+        "value_range": (0.0, 255.0),
+        "input": square(64),
+        "resample": "area",
+        "resolution": None,
+        "unit": None,
+        "trained": trained,
+        "defaults": BundleDefaults(scales=trained),
+        "has_refiner": True,
+        "activation_bytes": 1 << 20,
+    }
+    return ModelFacts(**{**usual, **changed})
+
+
+def um(value: str) -> Resolution:
+    return Resolution(x=Fraction(value), y=Fraction(value), unit="um")
+
+
+def sides(scales: tuple[Size, ...]) -> list[int]:
+    return [scale.width for scale in scales]
+
+
+def test_scales_auto_ends_where_training_ended() -> None:
+    auto = SegmentOptions(scales="auto")
+    assert sides(resolve_scales(auto, facts(), square(10**6))) == [256, 128, 64]
+    assert sides(resolve_scales(auto, facts(trained=(square(200),)), square(10**6))) == [128, 64]
+    assert sides(resolve_scales(auto, facts(trained=(square(32),)), square(10**6))) == [64]
+
+
+@given(width=st.integers(1, 10**5), height=st.integers(1, 10**5))
+def test_scales_full_go_on_until_one_window_covers_the_image(width: int, height: int) -> None:
+    scales = resolve_scales(SegmentOptions(scales="full"), facts(), Size(width=width, height=height))
+    assert scales[-1] == square(64)
+    assert all(coarse.width == 2 * fine.width for coarse, fine in pairwise(scales))
+    assert scales[0].width >= max(width, height)
+    assert len(scales) == 1 or scales[1].width < max(width, height)
+
+
+def test_methods_of_one_stage_take_one_scale() -> None:
+    assert sides(resolve_scales(SegmentOptions(method="patch"), facts(), square(500))) == [64]
+    assert sides(resolve_scales(SegmentOptions(method="downsample"), facts(), square(500))) == [256]
+    assert sides(resolve_scales(SegmentOptions(), facts(), square(500))) == [256, 128, 64]
+
+
+@pytest.mark.parametrize(("points", "needed"), [("all", 2), ("50%", 12), ("q>0.2", 12)])
+def test_a_margin_that_is_too_small_is_refused_with_the_number(points: str, needed: int) -> None:
+    options = SegmentOptions(points=parse_points(points), margin=needed - 1)
+    with pytest.raises(UsageError, match=f"a margin of at least {needed} pixels.*Take --margin {needed} or leave"):
+        make_plan(image(), facts(), options, MACHINE)
+    assert make_plan(image(), facts(), replace(options, margin=needed), MACHINE).settings.margin == needed
+    assert make_plan(image(), facts(), replace(options, margin=None), MACHINE).settings.margin == needed
+
+
+def test_the_papers_margin_serves_one_block_and_one_stage() -> None:
+    none = SegmentOptions(margin=0, points=parse_points("32"))
+    assert make_plan(image(256, 256), facts(), none, MACHINE).settings.margin == 0
+    assert make_plan(image(), facts(), replace(none, method="patch"), MACHINE).settings.margin == 0
+    with pytest.raises(UsageError, match="has 2 blocks"):
+        make_plan(image(257, 256), facts(), none, MACHINE)
+
+
+def test_a_margin_leaves_something() -> None:
+    with pytest.raises(UsageError, match=r"at most 31 for a network input of 64x64 \(got 32\)"):
+        make_plan(image(), facts(), SegmentOptions(margin=32), MACHINE)
+    with pytest.raises(UsageError, match="smaller --median"):
+        make_plan(image(), facts(), SegmentOptions(median=99, points=parse_points("9")), MACHINE)
+
+
+@given(values=st.lists(st.sampled_from((2, 3, 4)), min_size=1, max_size=3), median=st.sampled_from((1, 3, 5, 11)))
+def test_the_needed_margin_is_what_children_reach(values: list[int], median: int) -> None:
+    scales = [square(64)]
+    for ratio in values:
+        scales.insert(0, square(scales[0].width * ratio))
+    margin = needed_margin(scales, median)
+    for ratio in values:
+        # A child's window begins `margin` of its own pixels before its cell: `margin / ratio` of its parent's.
+        assert margin - Fraction(margin, ratio) >= 1 + median // 2
+    assert any(margin - 1 - Fraction(margin - 1, ratio) < 1 + median // 2 for ratio in values)
+
+
+def test_the_working_grid_is_exact() -> None:
+    trained = facts(resolution=Fraction(1, 2), unit="um")
+    pitch, notes = working_pitch(image(resolution=um("0.2522")), trained, SegmentOptions())
+    assert pitch == Pitch(x=Fraction(5000, 2522), y=Fraction(5000, 2522))
+    assert notes == ["read at 0.5 um a pixel, 1.983 pixels of the image"]
+    pitch, _ = working_pitch(image(resolution=um("0.25")), trained, SegmentOptions(mpp=Fraction(1)))
+    assert pitch == Pitch(x=Fraction(4), y=Fraction(4))
+    pitch, _ = working_pitch(image(resolution=um("9")), trained, SegmentOptions(slide_mpp=Fraction(1, 4)))
+    assert pitch == Pitch(x=Fraction(2), y=Fraction(2))
+
+
+def test_a_size_that_either_side_lacks_means_one_to_one() -> None:
+    pitch, notes = working_pitch(image(resolution=um("0.25")), facts(), SegmentOptions())
+    assert pitch == LEVEL0
+    assert len(notes) == 1
+    assert "1:1" in notes[0]
+    pitch, notes = working_pitch(image(), facts(resolution=Fraction(1, 2), unit="um"), SegmentOptions())
+    assert pitch == LEVEL0
+    assert "--slide-mpp" in notes[0]
+
+
+def test_units_that_do_not_match_are_refused() -> None:
+    with pytest.raises(WeightsError, match=r"trained at 0\.5 m a pixel and the image is measured in um"):
+        working_pitch(image(resolution=um("0.25")), facts(resolution=Fraction(1, 2), unit="m"), SegmentOptions())
+    with pytest.raises(SourceError, match="--slide-mpp"):
+        working_pitch(image(), facts(), SegmentOptions(mpp=Fraction(1)))
+
+
+def test_bands_go_by_name_or_by_number() -> None:
+    assert check_bands(image(bands=("blue", "green", "red", "nir")), facts()) == (2, 1, 0)
+    assert check_bands(image(bands=("band1", "band2", "band3")), facts()) == (0, 1, 2)
+    with pytest.raises(WeightsError, match="wants bands red, green, blue and the image has grey"):
+        check_bands(image(bands=("grey",)), facts())
+    many = tuple(f"band{number}" for number in range(1, 225))
+    with pytest.raises(WeightsError, match="the image has band1 to band224, 224 in all"):
+        check_bands(image(bands=many), facts())
+    with pytest.raises(WeightsError, match="values from 0 to 255 and the image stores uint16"):
+        check_bands(image(dtype="uint16"), facts())
+
+
+@given(text=st.sampled_from(["1,2,3", "100", "64", "1048576,64"]), width=st.integers(1, 5000))
+def test_any_scales_make_a_plan(text: str, width: int) -> None:
+    options = SegmentOptions(scales=parse_scales(text), points=ALL)
+    assert make_plan(image(width, 50), facts(), options, MACHINE).stages
+
+
+def brute_force(plan: Plan, step: Pass, stage: Stage) -> int:
+    """Windows that run at most, counted block by block and cell by cell."""
+    rule = ALL if plan.is_first(step, stage) else plan.settings.patches
+    ratio, number = step.ratio(stage), stage.number - 2
+    return sum(_chosen(rule, step.cells(block, stage), ratio, number) for block in all_blocks(step))
+
+
+def all_blocks(step: Pass) -> list[Index]:
+    return [step.block(number) for number in range(step.blocks.width * step.blocks.height)]
+
+
+def _chosen(rule: Rule, cells: list[Index], ratio: Size, step: int) -> int:
+    total = len(cells)
+    if rule.kind == "share":
+        return min(total, ceil(rule.value(step) * total))
+    if rule.kind == "count":
+        return min(total, ceil(rule.value(step) * total / (ratio.width * ratio.height)))
+    return total
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    width=st.integers(1, 1500),
+    height=st.integers(1, 1500),
+    scales=st.sampled_from(["64", "64,128", "64,128,256", "64,192", "100,150,300", "64x128,128x256", "64,2048"]),
+    patches=st.sampled_from(["all", "3", "1,2,9", "25%", "0.01", "u>0.1"]),
+)
+def test_window_counts(width: int, height: int, scales: str, patches: str) -> None:
+    options = SegmentOptions(
+        scales=parse_scales(scales), method="magnet-fast", patches=parse_patches(patches), points=ALL
+    )
+    plan = make_plan(image(width, height), facts(), options, MACHINE)
+    for step in plan.passes:
+        blocks = [block for group in range(plan.groups(step)) for block in plan.blocks(step, group)]
+        assert blocks == all_blocks(step)
+        for stage in step.stages:
+            cells = [cell for block in blocks for cell in step.cells(block, stage)]
+            assert len(set(cells)) == len(cells) == stage.cells.width * stage.cells.height
+            assert sum(stage.own(cell).area for cell in cells) == stage.extent.width * stage.extent.height
+            assert plan.windows(step, stage) == brute_force(plan, step, stage)
+
+
+def test_passes_span_a_factor_of_eight() -> None:
+    scales = [square(side) for side in (8192, 4096, 2048, 1024, 512, 256, 100)]
+    assert [sides(tuple(group)) for group in group_scales(scales)] == [[8192, 4096], [2048, 1024, 512, 256], [100]]
+    options = SegmentOptions(scales=tuple(scales))
+    plan = make_plan(image(20000, 20000), facts(), options, MACHINE)
+    assert [stage.number for stage in plan.stages] == [1, 2, 3, 4, 5, 6, 7]
+    assert [plan.is_first(step, step.stages[0]) for step in plan.passes] == [True, False, False]
+
+
+def test_too_little_memory_names_what_is_needed() -> None:
+    with pytest.raises(DeviceError, match=r"x\.tif: the run needs at least (\d+)MiB of host memory") as caught:
+        make_plan(image(), facts(), SegmentOptions(), replace(MACHINE, memory=64 << 20))
+    needed = int(str(caught.value).partition("at least ")[2].partition("MiB")[0])
+    assert make_plan(image(), facts(), SegmentOptions(), replace(MACHINE, memory=needed << 20)).memory.ahead == 0
+    with pytest.raises(DeviceError):
+        make_plan(image(), facts(), SegmentOptions(), replace(MACHINE, memory=(needed - 1) << 20))
+
+
+def test_too_little_device_memory_names_what_is_needed() -> None:
+    device = replace(MACHINE, device="cuda:0", gpu_memory=100 << 20)
+    with pytest.raises(DeviceError, match=r"at least (\d+)MiB of device memory") as caught:
+        make_plan(image(), facts(), SegmentOptions(), device)
+    needed = int(str(caught.value).partition("at least ")[2].partition("MiB")[0])
+    plan = make_plan(image(), facts(), SegmentOptions(), replace(device, gpu_memory=needed << 20))
+    assert plan.memory.device_budget == needed << 20
+
+
+@given(memory=st.integers(1 << 29, 1 << 36), workers=st.integers(0, 64))
+def test_memory_is_planned_within_the_budget_and_changes_nothing_else(memory: int, workers: int) -> None:
+    options = SegmentOptions(num_workers=workers)
+    usual = make_plan(image(), facts(), SegmentOptions(), MACHINE)
+    plan = make_plan(image(), facts(), options, replace(MACHINE, memory=memory))
+    assert plan.memory.total <= memory
+    assert plan.memory.ahead <= workers
+    assert replace(plan, memory=usual.memory, machine=MACHINE) == usual
+
+
+@settings(deadline=None, max_examples=30)
+@given(side=st.integers(1000, 200_000), ratio=st.integers(1, 4))
+def test_memory_does_not_grow_with_the_image(side: int, ratio: int) -> None:
+    assume(side * ratio < 300_000)
+    usual = make_plan(image(100_000, 100_000), facts(), SegmentOptions(), MACHINE).memory
+    found = make_plan(image(side * ratio, side), facts(), SegmentOptions(), MACHINE).memory
+    assert found.total <= usual.total
+
+
+def test_a_plan_is_json() -> None:
+    options = SegmentOptions(scales="full", points=parse_points("q>0.2"), probabilities=True)
+    plan = make_plan(image(3001, 1999, resolution=um("0.2522"), cache_bytes=7), facts(), options, MACHINE)
+    found = json.loads(json.dumps(plan.describe(), allow_nan=False))
+    assert found["image"] == "x.tif"
+    assert found["size"] == {"width": 3001, "height": 1999}
+    assert found["points"] == "q>0.2"
+    assert found["memory"]["planned"] <= found["memory"]["budget"]
+    assert found["disk"]["decode_cache"] == 7
+    assert found["disk"]["probabilities_at_most"] == 3001 * 1999 * 5
+    stages = [stage for step in found["passes"] for stage in step["stages"]]
+    assert [stage["scale"]["width"] for stage in stages] == [4096, 2048, 1024, 512, 256, 128, 64]
