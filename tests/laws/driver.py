@@ -1,0 +1,141 @@
+"""The command line with faults: killed at a chosen moment, slowed down, and writing down every group it computes.
+
+Run as `python -c "from tests.laws.driver import main; main()" JSON`, or by a process that is forked for it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from magnet_cli import durable
+from magnet_cli.cli.app import app
+from magnet_cli.masks.journal import Journal
+from magnet_cli.pipeline.compute import Computer
+from magnet_cli.plan import GROUP
+from tests.laws.conftest import one_core
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from magnet_cli.pipeline.reading import GroupPixels
+    from magnet_cli.windows import Pass
+
+COMMAND = "from tests.laws.driver import main; main()"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Script:
+    """One run of the program."""
+
+    words: tuple[str, ...]
+    """As on the command line."""
+    log: str
+    """A line for every group is added to this file once it is computed, before it is stored."""
+    fault: str = ""
+    """Where the program kills itself, a key of `FAULTS`; empty for nowhere."""
+    at: int = 1
+    """The how manieth time it comes there."""
+    pause: float = 0.0
+    """Seconds before each group."""
+    blocks: int = 1
+    """In a group."""
+
+    def encode(self) -> str:
+        """As an argument."""
+        return json.dumps(asdict(self))
+
+
+def die() -> None:
+    """End without any chance to clean up."""
+    os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(60)
+
+
+def dying(function: Callable[..., Any], *, at: int, partly: Callable[..., None] | None = None) -> Callable[..., Any]:
+    """A function that does not return from its `at`-th call, or does some of its work and then not."""
+    calls = [0]
+
+    def called(*args: Any, **kwargs: Any) -> Any:
+        calls[0] += 1
+        if calls[0] == at:
+            if partly is not None:
+                partly(*args, **kwargs)
+            die()
+        return function(*args, **kwargs)
+
+    return called
+
+
+def _tear_record(at: int) -> None:
+    write = durable.write_at
+    durable.write_at = dying(
+        write, at=at, partly=lambda file, data, offset: write(file, data[: len(data) // 2], offset)
+    )
+
+
+def _stop_before_group_is_finished(at: int) -> None:
+    Journal.finish_group = dying(Journal.finish_group, at=at)  # type: ignore[method-assign]
+
+
+def _stop_during_assembly(at: int) -> None:
+    Journal.stored_tile = dying(Journal.stored_tile, at=at)  # type: ignore[method-assign]
+
+
+def _stop_before_rename(at: int) -> None:
+    replace = durable.replace
+    deadly = dying(replace, at=at)
+
+    def called(source: Path, target: Path) -> None:
+        (deadly if target.suffix == ".tif" else replace)(source, target)
+
+    durable.replace = called
+
+
+def _stop_before_discard(at: int) -> None:
+    Journal.discard = dying(Journal.discard, at=at)  # type: ignore[method-assign]
+
+
+FAULTS: dict[str, Callable[[int], None]] = {
+    "half a record": _tear_record,
+    "group not finished": _stop_before_group_is_finished,
+    "assembly": _stop_during_assembly,
+    "before the rename": _stop_before_rename,
+    "before the journal goes": _stop_before_discard,
+}
+
+
+def _write_down(script: Script) -> None:
+    compute = Computer.run
+
+    def called(self: Computer, step: Pass, group: GroupPixels, fields: Any) -> Any:
+        time.sleep(script.pause)
+        states = compute(self, step, group, fields)
+        with Path(script.log).open("a", encoding="ascii") as file:
+            file.write(f"{step.number} {group.number}\n")
+        return states
+
+    Computer.run = called  # type: ignore[method-assign]
+
+
+def play(script: Script) -> None:
+    """Run the program; does not return."""
+    os.sched_getaffinity = one_core
+    GROUP["cpu"] = script.blocks
+    _write_down(script)
+    if script.fault:
+        FAULTS[script.fault](script.at)
+    sys.argv = ["magnet", *script.words]
+    app()
+
+
+def main() -> None:
+    """Run the script that the first argument holds."""
+    values = json.loads(sys.argv[1])
+    play(Script(**{**values, "words": tuple(values["words"])}))

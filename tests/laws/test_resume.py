@@ -1,0 +1,242 @@
+"""Law 6, and law 1 for interrupted runs: killed and resumed equals never killed, and little is computed twice."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from magnet_cli.geometry import Size
+from magnet_cli.masks.output import OutputPaths
+from magnet_cli.masks.verify import verify_mask
+from magnet_cli.plan import GROUP
+from magnet_cli.scene import Pyramid, Scene, write_scene
+from tests.laws.driver import COMMAND, FAULTS, Script, play
+from tests.laws.support import KILLED, blurry_bundle, digest, magnet, number, part, report_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ROOT = Path(__file__).parents[2]
+PASSES = {0: 12, 1: 35}
+"""Groups of each pass of the scene below."""
+GROUPS = sum(PASSES.values())
+IN_FLIGHT = 2
+"""Groups that are computed and not yet durable at any moment: one being computed, one being stored."""
+
+if sys.platform == "win32":
+    pytest.skip("Windows has no SIGKILL", allow_module_level=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """A scene, a bundle, and the mask that an undisturbed run makes."""
+
+    image: Path
+    bundle: Path
+    mask: Path
+    image_digest: str
+
+    def words(self, out: Path) -> tuple[str, ...]:
+        scales = "--scales=512,256,128,64,32"
+        return ("segment", str(self.image), f"--weights={self.bundle}", scales, f"-o{out}", "--json")
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Work:
+    folder = tmp_path_factory.mktemp("work")
+    image, mask = folder / "scene.tif", folder / "never-killed" / "m.tif"
+    write_scene(image, Scene(size=Size(width=1500, height=1100), seed=2, plain=True), pyramid=Pyramid(tile=128))
+    found = Work(
+        image=image,
+        bundle=blurry_bundle(folder / "bundle", scales=(32, 64, 128)),
+        mask=mask,
+        image_digest=digest(image),
+    )
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["magnet_cli.segmentation", "tests.laws.driver"])
+    assert forked(Script(words=found.words(mask), log=str(folder / "log"))) == 0
+    assert computed(folder / "log") == GROUPS
+    assert number(report_of(mask), "groups", "computed") == GROUPS
+    return found
+
+
+def forked(script: Script) -> int | None:
+    """Run a script to its end in a process of its own; its exit code."""
+    process = multiprocessing.get_context("forkserver").Process(target=play, args=(script,))
+    process.start()
+    process.join()
+    return process.exitcode
+
+
+def started(script: Script) -> subprocess.Popen[bytes]:
+    """Start a script in a fresh interpreter."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen([sys.executable, "-c", COMMAND, script.encode()], env=environment)
+
+
+def computed(log: Path) -> int:
+    """Groups written down until now."""
+    return len(log.read_bytes().splitlines()) if log.exists() else 0
+
+
+def wait_for(process: subprocess.Popen[bytes], done: Callable[[], bool]) -> None:
+    while not done():
+        assert process.poll() is None, "the run ended too early"
+        time.sleep(0.005)
+
+
+def check_open(work: Work, mask: Path) -> None:
+    """An interrupted output: a journal, nothing under the final name, the input untouched."""
+    paths = OutputPaths.of(mask)
+    assert paths.journal.exists()
+    assert not mask.exists()
+    assert digest(work.image) == work.image_digest
+
+
+def check_done(work: Work, mask: Path) -> dict[str, object]:
+    """A finished output, equal to the undisturbed one, with nothing left over."""
+    assert digest(mask) == digest(work.mask)
+    found, expected = report_of(mask), report_of(work.mask)
+    for key in ("hashes", "mask", "passes", "classes", "options", "not_computed"):
+        assert found[key] == expected[key]
+    assert number(found, "groups", "computed") + number(found, "groups", "resumed") == GROUPS
+    assert verify_mask(mask).ok
+    assert sorted(file.name for file in mask.parent.iterdir()) == sorted([mask.name, OutputPaths.of(mask).report.name])
+    assert digest(work.image) == work.image_digest
+    return found
+
+
+@pytest.mark.parametrize(
+    ("fault", "at"),
+    [
+        ("half a record", 30),
+        ("half a record", 101),
+        ("group not finished", 1),
+        ("group not finished", 20),
+        ("group not finished", GROUPS),
+        ("assembly", 1),
+        ("assembly", 4),
+        ("before the rename", 1),
+        ("before the journal goes", 1),
+    ],
+)
+def test_killed_at_a_chosen_point_and_resumed_equals_never_killed(
+    work: Work, tmp_path: Path, fault: str, at: int
+) -> None:
+    mask, log = tmp_path / "m.tif", tmp_path.parent / f"{tmp_path.name}.log"
+    words = work.words(mask)
+
+    assert forked(Script(words=words, log=str(log), fault=fault, at=at)) == KILLED
+    if fault == "before the journal goes":
+        assert mask.exists()
+        assert OutputPaths.of(mask).journal.exists()
+    else:
+        check_open(work, mask)
+    before = computed(log)
+    assert magnet(*words).code == 0
+
+    groups = check_done(work, mask)["groups"]
+    assert isinstance(groups, dict)
+    assert before + groups["computed"] <= GROUPS + IN_FLIGHT
+    assert groups["resumed"] >= before - IN_FLIGHT
+    if fault not in ("half a record", "group not finished"):
+        assert groups == {"computed": 0, "resumed": GROUPS}
+
+
+def test_all_faults_are_tried() -> None:
+    assert len(FAULTS) == 5
+
+
+def test_killed_again_and_again_at_random_moments(work: Work, tmp_path: Path) -> None:
+    mask, log = tmp_path / "out" / "m.tif", tmp_path / "log"
+    script = Script(words=work.words(mask), log=str(log), pause=0.02)
+    chance = np.random.default_rng(7)
+    for _ in range(2):
+        goal = computed(log) + int(chance.integers(3, 16))
+        process = started(script)
+        wait_for(process, lambda goal=goal: computed(log) >= goal)  # type: ignore[misc]
+        time.sleep(chance.random() * 0.03)
+        process.kill()
+        assert process.wait() == KILLED
+        check_open(work, mask)
+    before = computed(log)
+
+    assert magnet(*work.words(mask)).code == 0
+
+    report = check_done(work, mask)
+    assert number(report, "groups", "resumed") >= before - 2 * IN_FLIGHT
+    assert before + number(report, "groups", "computed") <= GROUPS + 2 * IN_FLIGHT
+
+
+@pytest.mark.parametrize("number_of_signal", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_ends_with_130_and_can_be_resumed(
+    work: Work, tmp_path: Path, number_of_signal: signal.Signals
+) -> None:
+    mask, log = tmp_path / "out" / "m.tif", tmp_path / "log"
+    process = started(Script(words=work.words(mask), log=str(log), pause=0.05))
+    wait_for(process, lambda: computed(log) >= 5)
+    beside = magnet(*work.words(mask))
+    process.send_signal(number_of_signal)
+    assert process.wait() == 130
+    check_open(work, mask)
+    before = computed(log)
+
+    assert beside.code == 5
+    assert "another run is writing this output" in beside.said
+    assert magnet(*work.words(mask)).code == 0
+    report = check_done(work, mask)
+    assert before + number(report, "groups", "computed") <= GROUPS + IN_FLIGHT
+
+
+def test_a_finished_output_is_not_computed_again(work: Work) -> None:
+    before = digest(work.mask)
+    again = magnet(*work.words(work.mask))
+    assert again.code == 0
+    assert "already done" in again.said
+    assert digest(work.mask) == before
+
+
+def test_groups_of_several_blocks_are_resumed(work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The forward passes of a group are the same, whatever was finished before it."""
+    monkeypatch.setitem(GROUP, "cpu", 4)
+    groups = sum(-(-blocks // 4) for blocks in PASSES.values())
+    outs = [tmp_path / name / "m.tif" for name in ("killed", "whole")]
+    script = Script(
+        words=work.words(outs[0]), log=str(tmp_path / "log"), fault="group not finished", at=groups // 2, blocks=4
+    )
+    assert forked(script) == KILLED
+    for out in outs:
+        assert magnet(*work.words(out)).code == 0
+    assert digest(outs[0]) == digest(outs[1])
+    assert part(report_of(outs[0]), "groups") == {"computed": groups - groups // 2 + 1, "resumed": groups // 2 - 1}
+
+
+def test_no_resume_starts_anew(work: Work, tmp_path: Path) -> None:
+    mask, log = tmp_path / "out" / "m.tif", tmp_path / "log"
+    fault = Script(words=work.words(mask), log=str(log), fault="group not finished", at=20)
+    assert forked(fault) == KILLED
+    assert magnet(*work.words(mask), "--no-resume").code == 0
+    assert number(check_done(work, mask), "groups", "resumed") == 0
+
+
+def test_other_options_are_refused_while_a_journal_stands_there(work: Work, tmp_path: Path) -> None:
+    mask, log = tmp_path / "out" / "m.tif", tmp_path / "log"
+    words = work.words(mask)
+    assert forked(Script(words=words, log=str(log), fault="group not finished", at=20)) == KILLED
+    other = magnet(*words, "--points=50%")
+    assert other.code == 5
+    check_open(work, mask)
+    assert magnet(*words, "--points=50%", "--overwrite").code == 0
+    assert digest(mask) != digest(work.mask)
+    assert json.dumps(report_of(mask)["hashes"]) != json.dumps(report_of(work.mask)["hashes"])

@@ -1,0 +1,152 @@
+"""Law 1: the mask is a function of the image, the weights and the method; never of workers or memory."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from magnet_cli import memory, segmentation
+from magnet_cli.geometry import Size
+from magnet_cli.options import SegmentOptions, parse_patches, parse_points
+from magnet_cli.plan import GROUP, make_plan
+from tests.laws.support import (
+    blurry_bundle,
+    digest,
+    labels_in,
+    number,
+    part,
+    scene_pixels,
+    segment,
+    write_tiled,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from magnet_cli.images.protocol import ImageInfo
+    from magnet_cli.plan import Machine, ModelFacts, Plan
+
+SIZE = Size(width=331, height=283)
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return blurry_bundle(tmp_path_factory.mktemp("bundle") / "blurry", scales=(32, 64, 128))
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Path]:
+    """By whether pixels are missing."""
+    folder = tmp_path_factory.mktemp("images")
+    return {
+        nodata: write_tiled(folder / f"{nodata}.tif", scene_pixels(SIZE, nodata=nodata), nodata=0 if nodata else None)
+        for nodata in (False, True)
+    }
+
+
+def sides(*values: int) -> tuple[Size, ...]:
+    return tuple(Size(width=value, height=value) for value in values)
+
+
+METHODS = {
+    "all": SegmentOptions(points=parse_points("all")),
+    "threshold": SegmentOptions(points=parse_points("q>0.02")),
+    "count": SegmentOptions(points=parse_points("700"), batch_size=3),
+    "share": SegmentOptions(points=parse_points("30%"), merge="mean"),
+    "fast": SegmentOptions(method="magnet-fast", points=parse_points("50%"), patches=parse_patches("2,4")),
+    "patch": SegmentOptions(method="patch"),
+    "two passes": SegmentOptions(scales=sides(512, 256, 128, 64, 32), probabilities=True, uncertainty=True),
+    "not nested": SegmentOptions(scales=sides(150, 100, 50), points=parse_points("q>0.02")),
+}
+
+
+@pytest.mark.parametrize("nodata", [False, True])
+@pytest.mark.parametrize("name", METHODS)
+def test_workers_do_not_change_a_byte(
+    bundle: Path, images: dict[bool, Path], name: str, tmp_path: Path, *, nodata: bool
+) -> None:
+    options = replace(METHODS[name], weights=str(bundle))
+    found = {}
+    for workers in (0, 2):
+        mask = tmp_path / f"w{workers}" / "m.tif"
+        report = segment(images[nodata], mask, replace(options, num_workers=workers))
+        fields = {
+            str(file.relative_to(mask.parent)): digest(file) for file in mask.parent.rglob("c/*/*/*") if file.is_file()
+        }
+        found[workers] = (digest(mask), report["hashes"], report["mask"], report["passes"], fields)
+    assert found[0] == found[2]
+    assert bool((labels_in(tmp_path / "w0" / "m.tif") == 255).any()) is nodata
+    assert bool(found[0][-1]) is options.probabilities
+
+
+def test_methods_differ(bundle: Path, images: dict[bool, Path], tmp_path: Path) -> None:
+    """So that equal bytes mean something: what names the method does change the mask."""
+    masks: list[NDArray[np.uint8]] = []
+    for name, options in METHODS.items():
+        mask = tmp_path / f"{name}.tif"
+        segment(images[False], mask, replace(options, weights=str(bundle), num_workers=0))
+        masks.append(labels_in(mask))
+    for index, labels in enumerate(masks):
+        assert len(np.unique(labels)) > 2
+        assert not any(np.array_equal(labels, other) for other in masks[:index])
+
+
+@pytest.mark.parametrize("name", ["all", "fast", "two passes"])
+def test_groups_of_several_blocks_are_the_same_for_any_workers(
+    bundle: Path, images: dict[bool, Path], name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on an accelerator: blocks share their forward passes. Another group may change roundings, hardly a label."""
+    options = replace(METHODS[name], weights=str(bundle))
+    segment(images[True], tmp_path / "1.tif", options)
+    monkeypatch.setitem(GROUP, "cpu", 3)
+    for workers in (0, 2):
+        report = segment(images[True], tmp_path / f"3-{workers}.tif", replace(options, num_workers=workers))
+        assert part(report, "options", "group") == 3
+    assert digest(tmp_path / "3-0.tif") == digest(tmp_path / "3-2.tif")
+    assert (labels_in(tmp_path / "3-0.tif") == labels_in(tmp_path / "1.tif")).mean() > 0.9995
+
+
+def resident(process: int) -> int:
+    """In place of PSS: unlike that, it does not change when a neighbour that shares a library ends."""
+    return memory._fields(memory._PROC / f"{process}/smaps_rollup").get("Rss", 0)
+
+
+@pytest.mark.parametrize("points", ["all", "q>0.02"])
+def test_memory_does_not_change_a_byte_and_is_kept(
+    points: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "_pss", resident)
+    if not memory.host_memory():
+        pytest.skip("this system does not say how much memory a process uses")
+    size = Size(width=1300, height=700)
+    image = write_tiled(tmp_path / "s.tif", scene_pixels(Size(width=650, height=350)).repeat(2, axis=0).repeat(2, 1))
+    weights = blurry_bundle(tmp_path / "bundle", side=128, scales=(128, 256, 512), kernel=1)
+    plans: list[Plan] = []
+
+    def remembered(info: ImageInfo, facts: ModelFacts, options: SegmentOptions, machine: Machine) -> Plan:
+        plans.append(make_plan(info, facts, options, machine))
+        return plans[-1]
+
+    monkeypatch.setattr(segmentation, "make_plan", remembered)
+    options = SegmentOptions(weights=str(weights), points=parse_points(points), margin=12, memory=16 << 30)
+    masks, peaks = [], []
+    for groups in (6.0, 1.5):
+        mask = tmp_path / f"{groups}.tif"
+        report = segment(image, mask, options)
+        plan = plans[-1].memory
+        masks.append((digest(mask), report["hashes"], report["mask"]))
+        peaks.append(number(report, "memory", "host_peak"))
+        assert peaks[-1] <= number(report, "memory", "host_budget")
+        assert plan.total <= plan.budget
+        # The first run also warms up what is loaded once; the second gets room for one group and a half.
+        fixed = plan.total - plan.group * (1 + plan.ahead) - plan.base
+        base = memory.host_memory() or 0
+        options = replace(options, memory=int(base + fixed + plan.group * 1.5))
+    assert plans[0].image.size == size
+    assert [plan.memory.ahead for plan in plans] == [2, 0]
+    assert masks[0] == masks[1]
