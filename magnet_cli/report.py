@@ -31,6 +31,8 @@ class Measured:
     """Groups computed in this run."""
     resumed: int
     """Groups that earlier runs had finished."""
+    threads: int
+    """Of the networks' operations on a CPU; the same in all runs that made the mask."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +70,11 @@ def make_report(plan: Plan, bundle: Bundle, totals: Totals, measured: Measured) 
         "schema": REPORT_SCHEMA,
         "program": {"name": "magnet", "version": __version__},
         "versions": {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
-        "machine": {"system": platform.system(), "processor": platform.machine()},
+        "machine": {
+            "system": platform.system(),
+            "processor": platform.machine(),
+            "threads": measured.threads,
+        },
         "input": _input(plan),
         "bundle": {"name": bundle.name, "digest": bundle.digest, "licence": bundle.licence},
         "options": {

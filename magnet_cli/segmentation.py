@@ -27,6 +27,7 @@ from magnet_cli.models.device import (
     pin_arithmetic,
     resolve_device,
     resolve_precision,
+    usable_cores,
 )
 from magnet_cli.models.facts import model_facts
 from magnet_cli.models.networks import load_networks
@@ -40,7 +41,7 @@ from magnet_cli.report import Measured, Totals, make_report
 from magnet_cli.targets import Target, plan_targets
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from magnet_cli.models.bundle import Bundle
     from magnet_cli.models.networks import Networks
@@ -150,7 +151,6 @@ def load_model(options: SegmentOptions, events: Events) -> Model:
     for note in bundle.notes:
         events.message(f"magnet: {note}")
     precision = resolve_precision(options.precision, device)
-    pin_arithmetic()
     limit_device_memory(device, options.gpu_memory)
     facts = model_facts(bundle)
     networks = load_networks(bundle, device=device, precision=precision)
@@ -310,6 +310,8 @@ def _run(
         stack.enter_context(_leaving_nothing_empty(journal, image_plan))
         for repair in journal.repairs:
             events.message(f"magnet: {repair}")
+        threads = _threads(_all_counts(image_plan, journal))
+        pin_arithmetic(threads)
         image = stack.enter_context(images.open_image(image_plan.image.path, cache=_decode_cache(paths)))
         peaks = stack.enter_context(PeakSampler())
         tally = _Tally(image_plan, paths, events, peaks)
@@ -322,6 +324,7 @@ def _run(
             workers=options.num_workers,
             clock=clock,
             on_progress=tally,
+            threads=threads,
         )
         run = run_plan if image_plan.settings.compat == "paper" else run_published
         run(image_plan, work)
@@ -332,6 +335,7 @@ def _run(
             device_peak=device_peak(image_plan.machine.device),
             computed=tally.computed,
             resumed=tally.resumed,
+            threads=threads,
         )
         report = make_report(image_plan, model.bundle, totals, measured)
         events.step(Step(image=paths.mask.name, what="writing", done=0, total=1))
@@ -343,6 +347,11 @@ def _run(
             fields=[kept.name for kept in header.fields if kept.name in (PROBABILITIES, UNCERTAINTY)],
         )
     return read_report(paths.report)
+
+
+def _threads(finished: Sequence[Mapping[str, object]]) -> int:
+    """As many threads as the run that is resumed had, wherever it ran; else one a core."""
+    return next((int(str(counts["threads"])) for counts in finished), usable_cores())
 
 
 @contextmanager

@@ -93,13 +93,13 @@ def test_methods_of_one_stage_take_one_scale() -> None:
     assert sides(resolve_scales(SegmentOptions(), facts(), square(500))) == [256, 128, 64]
 
 
-@pytest.mark.parametrize(("points", "needed"), [("all", 2), ("50%", 12), ("q>0.2", 12)])
-def test_a_margin_that_is_too_small_is_refused_with_the_number(points: str, needed: int) -> None:
+@pytest.mark.parametrize(("points", "needed", "default"), [("all", 2, 8), ("50%", 12, 12), ("q>0.2", 12, 12)])
+def test_a_margin_that_is_too_small_is_refused_with_the_number(points: str, needed: int, default: int) -> None:
     options = SegmentOptions(points=parse_points(points), margin=needed - 1)
     with pytest.raises(UsageError, match=f"a margin of at least {needed} pixels.*Take --margin {needed} or leave"):
         make_plan(image(), facts(), options, MACHINE)
     assert make_plan(image(), facts(), replace(options, margin=needed), MACHINE).settings.margin == needed
-    assert make_plan(image(), facts(), replace(options, margin=None), MACHINE).settings.margin == needed
+    assert make_plan(image(), facts(), replace(options, margin=None), MACHINE).settings.margin == default
 
 
 def test_the_papers_margin_serves_one_block_and_one_stage() -> None:

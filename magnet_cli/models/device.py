@@ -55,9 +55,17 @@ def resolve_precision(name: str, device: str) -> Precision:
     return cast("Precision", "float32" if name == "auto" else name)
 
 
-def pin_arithmetic() -> None:
-    """Make operations repeatable: a fixed number of threads, no autotuning, no TF32 (law 1)."""
-    torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+def usable_cores() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def pin_arithmetic(threads: int) -> None:
+    """Make operations repeatable: a fixed number of threads, no autotuning, no TF32 (law 1).
+
+    The number matters: one thread takes other kernels than two, and the last bits of a probability differ.
+    """
+    torch.set_num_threads(threads)
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.allow_tf32 = False

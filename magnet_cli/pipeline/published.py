@@ -63,7 +63,9 @@ def run_published(plan: Plan, work: Work) -> None:
         stages = {
             str(stage.number): {"windows": stage.cells.pixels, "run": stage.cells.pixels} for stage in plan.stages
         }
-        work.sink.finish_group(group, counts={"stages": stages, "labels": counts, "nodata": missing})
+        work.sink.finish_group(
+            group, counts={"stages": stages, "labels": counts, "nodata": missing, "threads": work.threads}
+        )
     work.on_progress(Progress(pass_index=group.pass_index, group=0, groups=1, resumed=False))
 
 

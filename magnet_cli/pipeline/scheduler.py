@@ -80,6 +80,8 @@ class Work:
     workers: int
     clock: Clock
     on_progress: Callable[[Progress], None]
+    threads: int = 1
+    """Of the networks' operations; noted with each group, because a resumed run has to use as many."""
 
 
 def run_plan(plan: Plan, work: Work) -> None:
@@ -146,7 +148,7 @@ class _Writer:
         with self._work.clock.measure("write"):
             group = GroupId(pass_index=self._step.number, index=number)
             counts = _store_group(self._plan, self._step, group, states, self._work.sink)
-            self._work.sink.finish_group(group, counts=counts)
+            self._work.sink.finish_group(group, counts={**counts, "threads": self._work.threads})
         total = self._plan.groups(self._step)
         self._work.on_progress(Progress(pass_index=self._step.number, group=number, groups=total, resumed=False))
 
@@ -178,7 +180,11 @@ def _store_group(plan: Plan, step: Pass, group: GroupId, states: list[BlockState
             counted, missing = count_labels(labels, plan.classes)
             labels_total = [a + b for a, b in zip(labels_total, counted, strict=True)]
             nodata += missing
-    return {"stages": {str(stage): count for stage, count in stages.items()}, "labels": labels_total, "nodata": nodata}
+    return {
+        "stages": {str(stage): count for stage, count in stages.items()},
+        "labels": labels_total,
+        "nodata": nodata,
+    }
 
 
 def _store_extras(plan: Plan, group: GroupId, state: BlockState, canvas: Canvas, sink: Sink) -> None:

@@ -49,7 +49,7 @@ class Work:
 
     def words(self, out: Path) -> tuple[str, ...]:
         scales = "--scales=512,256,128,64,32"
-        return ("segment", str(self.image), f"--weights={self.bundle}", scales, f"-o{out}", "--json")
+        return ("segment", str(self.image), f"--weights={self.bundle}", scales, "--margin=2", f"-o{out}", "--json")
 
 
 @pytest.fixture(scope="module")
@@ -234,9 +234,25 @@ def test_other_options_are_refused_while_a_journal_stands_there(work: Work, tmp_
     mask, log = tmp_path / "out" / "m.tif", tmp_path / "log"
     words = work.words(mask)
     assert forked(Script(words=words, log=str(log), fault="group not finished", at=20)) == KILLED
-    other = magnet(*words, "--points=50%")
+    other = magnet(*words, "--merge=mean")
     assert other.code == 5
     check_open(work, mask)
-    assert magnet(*words, "--points=50%", "--overwrite").code == 0
+    assert magnet(*words, "--merge=mean", "--overwrite").code == 0
     assert digest(mask) != digest(work.mask)
     assert json.dumps(report_of(mask)["hashes"]) != json.dumps(report_of(work.mask)["hashes"])
+
+
+def test_a_resumed_run_uses_as_many_threads_as_the_one_before(
+    work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One thread takes other kernels than two, so the count belongs to the journal and not to the machine."""
+    used: list[int] = []
+    mask = tmp_path / "m.tif"
+    script = Script(words=work.words(mask), log=str(tmp_path / "log"), fault="group not finished", at=20)
+    assert forked(script) == KILLED
+    monkeypatch.setattr("magnet_cli.segmentation.usable_cores", lambda: 7)
+    monkeypatch.setattr("magnet_cli.segmentation.pin_arithmetic", used.append)
+    assert magnet(*work.words(mask)).code == 0
+    assert used == [1]
+    assert number(report_of(mask), "machine", "threads") == 1
+    assert digest(mask) == digest(work.mask)

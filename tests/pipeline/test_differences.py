@@ -262,7 +262,7 @@ def test_all_points_need_no_score(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(block, "median_blur", unwanted)
     options = SegmentOptions(scales=sides(64, 32), points=ALL, median=11, num_workers=0)
     outcome = run(flat(150, 100), facts(2, input_side=32), options, Doubting(2))
-    assert outcome.plan.settings.margin == 2
+    assert outcome.plan.settings.margin == 4
     assert (outcome.labels == 1).all()
     ranked = replace(options, points=parse_points("30%"))
     assert make_plan(flat(150, 100).info, facts(2, input_side=32), ranked, MACHINE).settings.margin == 12

@@ -1,0 +1,104 @@
+"""What the documents promise: every command runs, every table is the measured one, every named test exists."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+SMALL = "700x500"
+"""Commands are run on a smaller scene than the README names; nothing else in them is changed."""
+
+
+def fenced(text: str) -> list[str]:
+    """The lines of all shell blocks."""
+    blocks = re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL)
+    return [line for block in blocks for line in block.splitlines() if line.strip()]
+
+
+def under(heading: str) -> list[str]:
+    """The lines of the first block right under a heading."""
+    found = re.search(rf"## {heading}\n\n```sh\n(.*?)```", README, flags=re.DOTALL)
+    assert found, heading
+    return found[1].splitlines()
+
+
+def run_magnet(words: list[str], folder: Path) -> None:
+    """Run one command with the interpreter of the tests."""
+    words = [SMALL if re.fullmatch(r"\d+x\d+", word) else word for word in words]
+    command = [sys.executable, "-m", "magnet_cli.cli.app", *words[1:]]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{words}\n{done.stderr}"
+
+
+def test_try_and_test_are_one_line_each() -> None:
+    assert len(under("Try it")) == 1
+    assert len(under("Test it")) == 1
+
+
+def test_the_try_line_segments_a_scene_with_the_shipped_bundle(tmp_path: Path) -> None:
+    steps = [shlex.split(step) for step in under("Try it")[0].split("&&")]
+    assert [step[0] for step in steps] == ["python3", ".venv/bin/pip", ".venv/bin/magnet", ".venv/bin/magnet"]
+    for step in steps[2:]:
+        run_magnet(step, tmp_path)
+    assert (tmp_path / "masks" / "city.tif").is_file()
+    assert (tmp_path / "masks" / "city.json").is_file()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the README's commands are typed, with the files that they name."""
+    place = tmp_path_factory.mktemp("readme")
+    (place / "slides").mkdir()
+    run_magnet(["magnet", "scene", "city.tif", "--size", SMALL], place)
+    shutil.copy(place / "city.tif", place / "slides" / "one.tif")
+    return place
+
+
+def test_every_command_of_the_readme_runs(folder: Path) -> None:
+    lines = [line for line in fenced(README) if line.startswith("magnet ") and not line.startswith("magnet train")]
+    assert len(lines) >= 8
+    for line in lines:
+        words = shlex.split(line)
+        if words[2] in ("slides", "slides/*.tif") or words[1] == "scene":
+            words.append("--overwrite")
+        run_magnet(words, folder)
+
+
+def test_the_memory_table_is_the_measured_one() -> None:
+    done = subprocess.run(
+        [sys.executable, "benchmarks/memory.py", "--table"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() in README
+
+
+def test_the_memory_that_was_measured_is_flat_and_inside_its_budget() -> None:
+    rows = json.loads((ROOT / "benchmarks" / "results" / "memory.json").read_text())["rows"]
+    for classes in {row["classes"] for row in rows}:
+        small, large = (row for row in sorted(rows, key=lambda row: row["side"]) if row["classes"] == classes)
+        assert large["pixels"] == 9 * small["pixels"]
+        assert large["peak"] - small["peak"] <= 64 << 20
+    assert all(row["peak"] <= row["budget"] for row in rows)
+
+
+def test_tests_that_the_method_page_names_exist() -> None:
+    text = (ROOT / "docs" / "method.md").read_text(encoding="utf-8")
+    named = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", text)
+    assert named
+    for file, function in named:
+        source = (ROOT / file).read_text(encoding="utf-8")
+        assert not function or f"def {function}(" in source, (file, function)
+
+
+def test_links_between_documents_lead_somewhere() -> None:
+    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), (page.name, target)
