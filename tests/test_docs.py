@@ -10,7 +10,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import imagecodecs
 import pytest
+import torch
+
+from magnet_cli.geometry import Box, Size
+from magnet_cli.models.registry import build_backbone, build_refiner
+from magnet_cli.scene import Scene
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -57,20 +63,46 @@ def test_the_try_line_segments_a_scene_with_the_shipped_bundle(tmp_path: Path) -
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the README's commands are typed, with the files that they name."""
     place = tmp_path_factory.mktemp("readme")
+    run_magnet(["magnet", "scene", "city.tif", "--size", SMALL, "--labels", "city-truth.tif"], place)
     (place / "slides").mkdir()
-    run_magnet(["magnet", "scene", "city.tif", "--size", SMALL], place)
     shutil.copy(place / "city.tif", place / "slides" / "one.tif")
+    write_training_data(place)
+    torch.save(build_backbone("fpn-resnet50", classes=7, bands=3, options={}).state_dict(), place / "deepglobe_fpn.pth")
+    torch.save(build_refiner("magnet", classes=7, options={}).state_dict(), place / "deepglobe_refine.pth")
     return place
 
 
+def write_training_data(place: Path) -> None:
+    """Two small scenes, and the shipped configurations with two iterations and a smaller network."""
+    for kind in ("images", "labels"):
+        (place / "data" / kind).mkdir(parents=True)
+    for name, seed in (("a", 1), ("b", 2)):
+        scene = Scene(size=Size(width=300, height=280), seed=seed)
+        box = Box.whole(scene.size)
+        imagecodecs.imwrite(place / "data" / "images" / f"{name}.png", scene.pixels(box))
+        imagecodecs.imwrite(place / "data" / "labels" / f"{name}.png", scene.labels(box))
+    for source, target in (("train", "train"), ("train-refiner", "refiner")):
+        text = (ROOT / "weights" / "aerial" / f"{source}.toml").read_text(encoding="utf-8")
+        for pattern, value in (
+            (r"^(scenes|grid) = .*$", ""),
+            (r"^iterations = .*$", "iterations = 2"),
+            (r"^batch = .*$", "batch = 2"),
+            (r"^options = \{ width = 40.*$", "options = { width = 8, lateral = 8, head = 8 }"),
+            (r"^held_out = .*$", 'held_out = [["a"]]'),
+        ):
+            text = re.sub(pattern, value, text, flags=re.MULTILINE)
+        (place / f"{target}.toml").write_text(text, encoding="utf-8")
+
+
 def test_every_command_of_the_readme_runs(folder: Path) -> None:
-    lines = [line for line in fenced(README) if line.startswith("magnet ") and not line.startswith("magnet train")]
-    assert len(lines) >= 8
+    lines = [line for line in fenced(README) if line.startswith("magnet ")]
+    assert len(lines) >= 15
     for line in lines:
         words = shlex.split(line)
         if words[2] in ("slides", "slides/*.tif") or words[1] == "scene":
             words.append("--overwrite")
         run_magnet(words, folder)
+    assert (folder / "my-bundle" / "refiner.safetensors").is_file()
 
 
 def test_the_memory_table_is_the_measured_one() -> None:
