@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from safetensors import SafetensorError
@@ -150,8 +150,15 @@ def placed(device: str) -> torch.device:
 
 def moved(network: nn.Module, device: torch.device) -> nn.Module:
     """A network for inference on a device."""
-    network = network.eval().requires_grad_(requires_grad=False).to(device)
-    return cast("nn.Module", network.to(memory_format=torch.channels_last))  # type: ignore[call-overload]
+    return channels_last(network.eval().requires_grad_(requires_grad=False).to(device))
+
+
+def channels_last(network: nn.Module) -> nn.Module:
+    """The network, its convolutions stored as CPUs and GPUs like them best."""
+    # Some versions of torch declare no `memory_format` for modules, though all take it.
+    options: dict[str, Any] = {"memory_format": torch.channels_last}
+    stored: nn.Module = network.to(**options)
+    return stored
 
 
 def fill(network: nn.Module, *, spec: NetworkSpec, folder: Path) -> None:

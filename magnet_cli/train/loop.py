@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from magnet_cli.errors import SourceError, UsageError
+from magnet_cli.models.networks import channels_last
 from magnet_cli.train.sampling import ahead
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ class Trainer:
         files: Files | None = None,
         ignore: int = 255,
     ) -> None:
-        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = channels_last(network)
         self.batches, self.config, self.files, self.ignore = batches, config, files, ignore
         self.weights = weights
         self.average = Average(network, momentum=config.average)

@@ -155,7 +155,7 @@ def torch_script(path: Path, sprung: Path) -> None:
     torch.jit.save(module, str(path))
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
 @pytest.mark.parametrize("write", [pickled, torch_saved, torch_script])
 def test_weights_that_can_run_code_are_refused(write: Callable[[Path, Path], None], tmp_path: Path) -> None:
     weights = template_bundle(tmp_path / "bundle", scales=(32, 64))
