@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Literal
 
 from magnet_cli.errors import DeviceError, SourceError, UsageError, WeightsError
 from magnet_cli.geometry import LEVEL0, Pitch, Size
+from magnet_cli.images.protocol import Resolution
 from magnet_cli.options import ALL, BundleDefaults, MethodSettings, Rule, SegmentOptions
 from magnet_cli.windows import Index, Pass, Stage, group_scales, needed_margin
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from magnet_cli.images.protocol import ImageInfo, Resolution
-    from magnet_cli.options import Compat
+    from magnet_cli.images.protocol import ImageInfo
+    from magnet_cli.options import Compat, Merge
 
 BATCH = {"cpu": 4, "mps": 8, "cuda": 16}
 """Patches a forward pass, by kind of device; part of the plan, so that memory never changes the mask."""
@@ -277,14 +278,17 @@ def resolve_settings(options: SegmentOptions, facts: ModelFacts, scales: Sequenc
         WeightsError: The merge needs a refiner that the bundle lacks.
     """
     defaults = facts.defaults
-    merge = options.merge or defaults.merge
+    compat = options.compat or facts.compat
+    merge = _merge(options, facts, compat)
     if merge == "refiner" and options.method in ("magnet", "magnet-fast") and not facts.has_refiner:
         raise WeightsError(f"bundle {facts.name} has no refiner", value="--merge refiner", advice="Take --merge mean")
     points = options.points or defaults.points
     patches = options.patches or (_fast_patches(defaults) if options.method == "magnet-fast" else defaults.patches)
     if options.method == "magnet" and patches.kind != "all" and options.patches is not None:
         raise UsageError(
-            "--method magnet looks at every window", value=f"--patches {patches}", advice="Take --method magnet-fast"
+            "--method magnet looks at every window",
+            value=f"--patches {patches.spelled('u')}",
+            advice="Take --method magnet-fast",
         )
     median = options.median or defaults.median
     margin = options.margin if options.margin is not None else _default_margin(facts, scales, points, median)
@@ -296,8 +300,20 @@ def resolve_settings(options: SegmentOptions, facts: ModelFacts, scales: Sequenc
         patches=ALL if options.method == "magnet" else patches,
         median=median,
         margin=margin,
-        compat=options.compat or facts.compat,
+        compat=compat,
     )
+
+
+def _merge(options: SegmentOptions, facts: ModelFacts, compat: Compat) -> Merge:
+    if compat == "paper":
+        return options.merge or facts.defaults.merge
+    if options.merge == "mean":
+        raise UsageError(
+            f"--compat {compat} merges with the refiner",
+            value="--merge mean",
+            advice="Leave --merge out, or take --compat paper",
+        )
+    return "refiner" if facts.has_refiner else facts.defaults.merge
 
 
 def _default_margin(facts: ModelFacts, scales: Sequence[Sequence[Size]], points: Rule, median: int) -> int:
@@ -401,6 +417,14 @@ def _pixel_size(
     return found.x, found.y, found.unit
 
 
+def _with_pixel_size(info: ImageInfo, options: SegmentOptions) -> ImageInfo:
+    """The image with the size of a pixel that the user gave: areas and the mask's tags follow it."""
+    size_x, size_y, unit = _pixel_size(info.resolution, options)
+    if options.slide_mpp is None or size_x is None or size_y is None or unit is None:
+        return info
+    return replace(info, resolution=Resolution(x=size_x, y=size_y, unit=unit))
+
+
 def check_bands(info: ImageInfo, facts: ModelFacts) -> tuple[int, ...]:
     """Which of the image's bands the network sees, in its order: by name, else by count.
 
@@ -442,6 +466,7 @@ def make_plan(info: ImageInfo, facts: ModelFacts, options: SegmentOptions, machi
         DeviceError: The memory budget is too small; the message says what is needed.
     """
     check_bands(info, facts)
+    info = _with_pixel_size(info, options)
     working, notes = working_pitch(info, facts, options)
     scales = resolve_scales(options, facts, working.cover(info.size))
     grouped = group_scales(scales)
@@ -522,7 +547,10 @@ def _no_memory(machine: Machine) -> MemoryPlan:
 
 def _with_memory(plan: Plan, facts: ModelFacts, options: SegmentOptions) -> Plan:
     """The plan with its memory: what one group needs, and how many groups may be read ahead."""
-    compute = max(_compute_bytes(plan, step, facts) for step in plan.passes)
+    if plan.settings.compat == "paper":
+        compute = max(_compute_bytes(plan, step, facts) for step in plan.passes)
+    else:
+        compute = _published_bytes(plan, facts)
     on_host = plan.machine.kind == "cpu"
     group = max(_read_bytes(plan, step) for step in plan.passes)
     output = max(_output_bytes(plan, step) for step in plan.passes)
@@ -587,6 +615,15 @@ def _compute_bytes(plan: Plan, step: Pass, facts: ModelFacts) -> int:
     return plan.group * (held + canvases[-1] + score) + plan.batch * patch + strip + field
 
 
+def _published_bytes(plan: Plan, facts: ModelFacts) -> int:
+    """Five copies of the whole image's probabilities in float32 at the coarsest scale, its pixels, and a batch."""
+    maps = plan.stages[0].scale.pixels * (5 * 4 * plan.classes + 16)
+    image = plan.working.cover(plan.image.size).pixels * 3 * _pixel_bytes(plan) + plan.image.size.pixels
+    patch = facts.input.pixels * 4 * (len(facts.bands) + 8 * plan.classes)
+    activations = max(facts.activation_bytes, facts.refiner_bytes)
+    return maps + image + plan.batch * (patch + activations)
+
+
 def _read_bytes(plan: Plan, step: Pass) -> int:
     """Patches of all stages of a group's blocks, and the decoded pixels of one read under way."""
     finest = _canvas_size(step, step.stages[-1]).pixels
@@ -607,7 +644,8 @@ def _pixel_bytes(plan: Plan) -> int:
 def _output_bytes(plan: Plan, step: Pass) -> int:
     """Labels and validity of a group at level 0, twice: one being made, one being written; or a field chunk."""
     stage = step.stages[0]
-    labels = ceil(stage.cell.width * stage.pitch.x) * ceil(stage.cell.height * stage.pitch.y)
+    width, height = ceil(stage.cell.width * stage.pitch.x), ceil(stage.cell.height * stage.pitch.y)
+    labels = min(width, stage.image.width) * min(height, stage.image.height)
     finest = _canvas_size(step, step.stages[-1]).pixels
     is_last = step is plan.passes[-1]
     fields = finest * plan.classes * 2 if not is_last or plan.probabilities else 0

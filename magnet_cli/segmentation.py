@@ -41,7 +41,7 @@ from magnet_cli.report import Measured, Totals, make_report
 from magnet_cli.targets import Target, plan_targets
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from magnet_cli.models.bundle import Bundle
     from magnet_cli.models.networks import Networks
@@ -192,14 +192,15 @@ class Planner:
         """
         device = resolve_device(options.device)
         bundle = load_bundle(options.weights or DEFAULT_BUNDLE)
+        facts = model_facts(bundle)
         machine = Machine(
             device=device,
             precision=resolve_precision(options.precision, device),
             memory=options.memory or default_budget(),
             gpu_memory=options.gpu_memory or free_device_memory(device),
-            base=(host_memory() or 0) + _weights_bytes(bundle),
+            base=(host_memory() or 0) + 2 * _weights_bytes(bundle),  # float16 on disk is float32 in memory
         )
-        return cls(facts=model_facts(bundle), options=options, machine=machine)
+        return cls(facts=facts, options=options, machine=machine)
 
     def plan(self, image: str | Path) -> Plan:
         """What `segment` would do with an image.
@@ -245,6 +246,7 @@ def _header(image_plan: Plan, model: Model, target: Target) -> JournalHeader:
 
 def options_hash(image_plan: Plan) -> str:
     """SHA-256 over every resolved value that the mask depends on, and `ARITHMETIC`."""
+    pixel = image_plan.image.resolution
     values = {
         "arithmetic": ARITHMETIC,
         **image_plan.settings.describe(),
@@ -256,6 +258,7 @@ def options_hash(image_plan: Plan) -> str:
         "group": image_plan.group,
         "device": image_plan.machine.kind,
         "precision": image_plan.machine.precision,
+        "pixel": pixel and [str(pixel.x), str(pixel.y), pixel.unit],
         "fields": [image_plan.probabilities, image_plan.uncertainty],
     }
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
@@ -349,7 +352,7 @@ def _run(
     return read_report(paths.report)
 
 
-def _threads(finished: Sequence[Mapping[str, object]]) -> int:
+def _threads(finished: Iterable[Mapping[str, object]]) -> int:
     """As many threads as the run that is resumed had, wherever it ran; else one a core."""
     return next((int(str(counts["threads"])) for counts in finished), usable_cores())
 
@@ -360,7 +363,7 @@ def _leaving_nothing_empty(journal: Journal, image_plan: Plan) -> Iterator[None]
     try:
         yield
     except BaseException:
-        if not _all_counts(image_plan, journal):
+        if not any(journal.finished(step.number) for step in image_plan.passes):
             journal.discard()
         raise
 
@@ -375,8 +378,9 @@ def _normalisation(bundle: Bundle) -> Normalisation:
     return Normalisation(low=low, high=high, mean=bundle.input.mean, std=bundle.input.std)
 
 
-def _all_counts(image_plan: Plan, journal: Journal) -> list[dict[str, object]]:
-    return [counts for step in image_plan.passes for counts in journal.finished(step.number).values()]
+def _all_counts(image_plan: Plan, journal: Journal) -> Iterator[dict[str, object]]:
+    for step in image_plan.passes:
+        yield from journal.finished(step.number).values()
 
 
 class _Tally:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 MASK_SUFFIXES = (".tif", ".tiff")
 OUR_REPORT = re.compile(rb'"program":\s*\{\s*"name":\s*"magnet"')
+SEARCHED = 1 << 20
+"""Bytes that are looked through at a time: the JSON beside an image may be another program's, and of any size."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +66,17 @@ def is_earlier_output(image: Path) -> bool:
     """Whether a file is a mask, or a folder a field, that has a report of this program beside it."""
     name = Path(image.stem).stem if image.is_dir() else image.stem
     report = image.with_name(f"{name}.json")
-    return report.is_file() and OUR_REPORT.search(report.read_bytes()) is not None
+    return report.is_file() and _is_ours(report)
+
+
+def _is_ours(report: Path) -> bool:
+    before = b""
+    with report.open("rb") as file:
+        while part := file.read(SEARCHED):
+            if OUR_REPORT.search(before + part):
+                return True
+            before = part[-100:]
+    return False
 
 
 def is_file_name(output: Path) -> bool:

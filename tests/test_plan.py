@@ -21,7 +21,7 @@ from magnet_cli.plan import Machine, ModelFacts, Plan, check_bands, make_plan, r
 from magnet_cli.windows import group_scales, needed_margin
 
 if TYPE_CHECKING:
-    from magnet_cli.options import Rule
+    from magnet_cli.options import Compat, Rule
     from magnet_cli.windows import Index, Pass, Stage
 
 MACHINE = Machine(device="cpu", precision="float32", memory=8 << 30, base=300 << 20)
@@ -150,6 +150,15 @@ def test_a_size_that_either_side_lacks_means_one_to_one() -> None:
     assert "--slide-mpp" in notes[0]
 
 
+def test_the_given_size_of_a_pixel_reaches_mask_and_report() -> None:
+    given = SegmentOptions(slide_mpp=Fraction(1, 4))
+    assert make_plan(image(), facts(), given, MACHINE).image.resolution == um("0.25")
+    assert make_plan(image(resolution=um("9")), facts(), given, MACHINE).image.resolution == um("0.25")
+    assert make_plan(image(resolution=um("9")), facts(), SegmentOptions(), MACHINE).image.resolution == um("9")
+    metres = make_plan(image(resolution=replace(um("9"), unit="m")), facts(), given, MACHINE).image.resolution
+    assert metres == replace(um("0.25"), unit="m")
+
+
 def test_units_that_do_not_match_are_refused() -> None:
     with pytest.raises(WeightsError, match=r"trained at 0\.5 m a pixel and the image is measured in um"):
         working_pitch(image(resolution=um("0.25")), facts(resolution=Fraction(1, 2), unit="m"), SegmentOptions())
@@ -233,6 +242,35 @@ def test_too_little_memory_names_what_is_needed() -> None:
     assert make_plan(image(), facts(), SegmentOptions(), replace(MACHINE, memory=needed << 20)).memory.ahead == 0
     with pytest.raises(DeviceError):
         make_plan(image(), facts(), SegmentOptions(), replace(MACHINE, memory=(needed - 1) << 20))
+
+
+def test_a_window_larger_than_the_image_needs_memory_for_the_image_alone() -> None:
+    near, far = (
+        make_plan(image(), facts(), SegmentOptions(scales=(square(side),)), MACHINE).memory for side in (2048, 10**6)
+    )
+    assert far.total <= near.total
+
+
+@pytest.mark.parametrize("compat", ["published", "published-unshifted"])
+def test_the_published_arithmetic_merges_with_the_refiner(compat: Compat) -> None:
+    published = SegmentOptions(compat=compat, scales=(square(256), square(128)))
+    assert facts().defaults.merge == "mean"
+    assert make_plan(image(256, 256), facts(), published, MACHINE).settings.merge == "refiner"
+    with pytest.raises(UsageError, match=f"--compat {compat} merges with the refiner"):
+        make_plan(image(256, 256), facts(), replace(published, merge="mean"), MACHINE)
+
+
+def test_the_published_arithmetic_is_planned_with_the_whole_image() -> None:
+    published = SegmentOptions(compat="published", scales=(square(4096), square(1024)))
+    plan = make_plan(image(4096, 4096), facts(), published, MACHINE)
+    assert plan.memory.compute > 4096**2 * 5 * 4 * 5
+    with pytest.raises(DeviceError, match="of host memory"):
+        make_plan(image(4096, 4096), facts(), published, replace(MACHINE, memory=1 << 30))
+
+
+def test_a_refused_rule_is_spelled_as_it_was_given() -> None:
+    with pytest.raises(UsageError, match=r"--patches u>0\.1\)"):
+        make_plan(image(), facts(), SegmentOptions(patches=parse_patches("u>0.1")), MACHINE)
 
 
 def test_too_little_device_memory_names_what_is_needed() -> None:

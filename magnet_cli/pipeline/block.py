@@ -147,8 +147,8 @@ class BlockState:
         """Choose the points, keep Y' elsewhere, and make the result the block's canvas."""
         result = Canvas(values=self._next, box=self._box, pitch=stage.pitch)
         if self.pixels.is_empty:
-            # Nothing of it reaches the mask, so it is not worth resampling: every class alike.
-            self._next.fill_(1 / self.plan.classes)
+            # Nothing of it reaches the mask, so it is not worth resampling: no opinion, as in `_fill_skipped`.
+            self._next.zero_()
             self._score, self.canvas = None, result
             return result
         counts = self.counts[stage.number]
@@ -177,10 +177,10 @@ class BlockState:
         return covered
 
     def _fill_skipped(self, stage: Stage) -> None:
-        """No opinion where nothing was looked at: every class alike."""
+        """No opinion where nothing was looked at, and no label unless a later stage looks: no class has any share."""
         covered = self._covered(stage)
         if covered is not None:
-            self._next.masked_fill_(~covered, 1 / self.plan.classes)
+            self._next.masked_fill_(~covered, 0)
 
     def _keep_field(self, chosen: Tensor | None, stage: Stage) -> None:
         if chosen is None or self.canvas is None:

@@ -31,7 +31,7 @@ def labels_of(canvas: Canvas, box: Box, valid: NDArray[np.bool_] | None) -> NDAr
         valid: `(box.height, box.width)`; where False the label is 255.
 
     Returns:
-        `(box.height, box.width)` uint8.
+        `(box.height, box.width)` uint8; 255 also where no stage looked, because nearly all of a window lacks data.
     """
     labels = np.empty((box.height, box.width), np.uint8)
     for square in _squares(box):
@@ -43,7 +43,7 @@ def labels_of(canvas: Canvas, box: Box, valid: NDArray[np.bool_] | None) -> NDAr
 
 
 def largest(probs: Tensor) -> Tensor:
-    """The class of the largest probability, ties to the lowest index.
+    """The class of the largest probability, ties to the lowest index; 255 where no class has any.
 
     One pass a class: on a CPU that is many times quicker than `argmax` over the first of three dimensions.
 
@@ -58,7 +58,7 @@ def largest(probs: Tensor) -> Tensor:
     for index in range(1, len(probs)):
         labels.masked_fill_(probs[index] > best, index)
         torch.maximum(best, probs[index], out=best)
-    return labels
+    return labels.masked_fill_(best <= 0, NODATA)
 
 
 def _squares(box: Box) -> Iterator[Box]:

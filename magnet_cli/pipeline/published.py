@@ -96,7 +96,7 @@ def published_settings(plan: Plan, work: Work) -> PublishedSettings:
 
 def _points(rule: Rule) -> float:
     if rule.kind == "threshold":
-        raise UsageError("--compat published chooses points by count or share", value=f"--points {rule}")
+        raise UsageError("--compat published chooses points by count or share", value=f"--points {rule.spelled('q')}")
     if rule.kind == "all":
         return 1.0
     return float(rule.values[0]) if rule.kind == "share" else int(rule.values[0])
@@ -104,5 +104,5 @@ def _points(rule: Rule) -> float:
 
 def _patches(rule: Rule, stages: int) -> int | tuple[int, ...]:
     if rule.kind not in ("all", "count"):
-        raise UsageError("--compat published chooses windows by count", value=f"--patches {rule}")
+        raise UsageError("--compat published chooses windows by count", value=f"--patches {rule.spelled('u')}")
     return -1 if rule.kind == "all" else tuple(int(rule.value(step)) for step in range(stages))

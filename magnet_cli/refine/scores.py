@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MEDIAN_STRIP = 1 << 22
-"""Values that one step of the median may unfold; it bounds its memory at 16 MiB."""
+"""Values that one step of the median may unfold; they take 16 MiB, unless one square alone takes more."""
 
 
 def certainty(probs: Tensor) -> Tensor:
@@ -52,11 +52,15 @@ def median_blur(score: Tensor, side: int) -> Tensor:
     reach = side // 2
     padded = F.pad(score[None, None], (reach, reach, reach, reach), mode="replicate")[0, 0]
     out = torch.empty_like(score)
-    rows = max(1, MEDIAN_STRIP // (side * side * width))
+    columns = min(width, max(1, MEDIAN_STRIP // (side * side)))
+    rows = max(1, MEDIAN_STRIP // (side * side * columns))
     for top in range(0, height, rows):
         bottom = min(top + rows, height)
-        squares = padded[top : bottom + 2 * reach].unfold(0, side, 1).unfold(1, side, 1)
-        out[top:bottom] = squares.reshape(bottom - top, width, side * side).median(dim=-1).values
+        for left in range(0, width, columns):
+            right = min(left + columns, width)
+            around = padded[top : bottom + 2 * reach, left : right + 2 * reach]
+            squares = around.unfold(0, side, 1).unfold(1, side, 1).reshape(bottom - top, right - left, side * side)
+            out[top:bottom, left:right] = squares.median(dim=-1).values
     return out
 
 

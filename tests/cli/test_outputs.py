@@ -151,6 +151,15 @@ def test_one_pixel(here: Path, bundle: Path) -> None:
     assert tifffile.imread("p.mask.tif").shape == (1, 1)
 
 
+def test_the_given_size_of_a_pixel_is_in_mask_and_report(here: Path, image: Path, bundle: Path) -> None:
+    assert invoke("segment", image, "--weights", bundle, "--slide-mpp", "0.5").exit_code == 0
+    classes = json.loads((here / "s.mask.json").read_text())["classes"]
+    assert all(entry["area"] == entry["pixels"] / 4 and entry["unit"] == "um2" for entry in classes)
+    with tifffile.TiffFile(here / "s.mask.tif") as mask:
+        assert mask.pages.first.tags["XResolution"].value == (20000, 1)
+    assert invoke("segment", image, "--weights", bundle, "--slide-mpp", "0.25").exit_code == 5
+
+
 def test_probabilities_and_uncertainty(here: Path, image: Path, bundle: Path) -> None:
     assert invoke("segment", image, "--weights", bundle, "--probabilities", "--uncertainty").exit_code == 0
     assert sorted(path.name for path in here.iterdir()) == [

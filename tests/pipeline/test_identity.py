@@ -54,6 +54,19 @@ def test_pixels_without_data_have_no_label_and_are_not_computed() -> None:
     assert sum(networks.batches) < windows / 3
 
 
+@pytest.mark.parametrize("scales", [(96,), (192, 96)])
+def test_slivers_of_data_that_no_window_looked_at_have_no_label(scales: tuple[int, ...]) -> None:
+    labels = labels_of(96, 96 * 3) % 4 + 1
+    valid = np.zeros(labels.shape, np.bool_)
+    valid[:, :50] = True
+    valid[:, 240] = True
+    options = SegmentOptions(scales=sides(*scales), points=ALL, margin=0 if len(scales) == 1 else None, num_workers=0)
+    outcome = run(ArrayImage(coded(labels), valid=valid), facts(5, input_side=32), options)
+    assert (outcome.labels[:, :50] < 5).all()
+    assert (outcome.labels[~valid] == 255).all()
+    assert (outcome.labels[:, 240] == 255).all()
+
+
 def ramp(size: Size, slope: float, offset: float, angle: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """A grey ramp from label 0 to label 1, and the signed distance of each pixel's centre from the class border."""
     rows, columns = np.mgrid[: size.height, : size.width]

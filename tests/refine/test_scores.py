@@ -28,9 +28,10 @@ def test_certainty_is_the_gap_between_the_two_best() -> None:
     torch.testing.assert_close(uncertainty(probs), torch.tensor([[0.5, 0.8]]))
 
 
+@pytest.mark.parametrize("strip", [11 * 11 * 40 * 3, 11 * 11 * 7, 1])
 @pytest.mark.parametrize("side", [1, 3, 5, 11])
-def test_median_agrees_with_an_independent_one(side: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scores, "MEDIAN_STRIP", 11 * 11 * 40 * 3)
+def test_median_agrees_with_an_independent_one(side: int, strip: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scores, "MEDIAN_STRIP", strip)
     score = torch.rand((37, 40), generator=torch.Generator().manual_seed(3))
     expected = ndimage.median_filter(score.numpy(), size=side, mode="nearest")
     np.testing.assert_array_equal(median_blur(score, side).numpy(), expected)
