@@ -25,6 +25,7 @@ from magnet_cli.models.device import (
     free_device_memory,
     limit_device_memory,
     pin_arithmetic,
+    reset_device_peak,
     resolve_device,
     resolve_precision,
     usable_cores,
@@ -315,6 +316,7 @@ def _run(
             events.message(f"magnet: {repair}")
         threads = _threads(_all_counts(image_plan, journal))
         pin_arithmetic(threads)
+        reset_device_peak(image_plan.machine.device)
         image = stack.enter_context(images.open_image(image_plan.image.path, cache=_decode_cache(paths)))
         peaks = stack.enter_context(PeakSampler())
         tally = _Tally(image_plan, paths, events, peaks)

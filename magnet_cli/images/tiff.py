@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from magnet_cli.images.budget import CacheBudget
 
 ORIENTATION, RESOLUTION_UNIT, X_RESOLUTION, Y_RESOLUTION = 274, 296, 282, 283
+LARGEST_STRIP = 1 << 30
+"""A larger compressed strip is refused: to decode it all of it has to be in memory."""
+USUAL_STRIP = 32 << 20
+"""Up to this, libvips decodes a strip within its own limits."""
 PLAIN = (1, 2)
 """Photometric interpretations whose samples libvips hands out as they are stored."""
 
@@ -168,7 +172,15 @@ def _decode_once(facts: TiffFacts, path: str, cache: CacheBudget | None) -> Pyra
         raise SourceError(
             "an image with a mask page must be readable by region", file=path, advice="Convert it to a tiled TIFF"
         )
-    picture = replace(read_header(path), orientation=facts.orientation)
+    strip = chunk_bytes(layer.pages[0])
+    if strip > LARGEST_STRIP:
+        raise SourceError(
+            f"one strip holds {strip:,} bytes, and to decode it all of them have to be in memory",
+            value=f"at most {LARGEST_STRIP:,} are taken",
+            file=path,
+            advice="Convert it to a tiled TIFF",
+        )
+    picture = replace(read_header(path), orientation=facts.orientation, strip_bytes=strip if strip > USUAL_STRIP else 0)
     nodata = storable(tiff_geo.nodata(layer.pages[0]), picture.dtype)
     if nodata is not None and layer.pages[0].photometric not in PLAIN:
         raise SourceError(

@@ -71,6 +71,8 @@ class Picture:
     orientation: int
     resolution: Resolution | None
     notes: tuple[str, ...]
+    strip_bytes: int = 0
+    """Memory that one strip of a TIFF takes while it is decoded, where that is known and checked; else 0."""
 
     @property
     def band_names(self) -> tuple[str, ...]:
@@ -88,7 +90,8 @@ class Picture:
     @property
     def resident_bytes(self) -> int:
         """Memory that it keeps while it is open."""
-        return 0 if self.cache_bytes else self.size.pixels * (self.bands + self.alpha) * self.dtype.itemsize
+        held = 0 if self.cache_bytes else self.size.pixels * (self.bands + self.alpha) * self.dtype.itemsize
+        return held + self.strip_bytes
 
 
 def open_picture(path: str, *, cache: CacheBudget | None) -> PyramidImage:
@@ -235,7 +238,7 @@ class DecodedStore:
         while step > MIN_ROWS and step * width * bands * dtype.itemsize > STRIP_BYTES:
             step //= 2
         with naming(picture.path, "the picture cannot be decoded", advice=DAMAGED, also=FAILURES):
-            region = pyvips.Region.new(_load(picture.path))
+            region = pyvips.Region.new(_load(picture.path, unlimited=picture.strip_bytes > 0))
         for y in range(0, height, step):
             count = min(step, height - y)
             with naming(
@@ -246,10 +249,12 @@ class DecodedStore:
             yield y, rows
 
 
-def _load(path: str) -> Any:
-    # Without fail_on="warning" libvips 8.18 hands back black pixels for damaged or unsupported tiles.
+def _load(path: str, *, unlimited: bool = False) -> Any:
+    # libtiff lets a strip take 50 MiB at most, unless told otherwise; whoever does has checked its size.
+    options = {"unlimited": True} if unlimited else {}
     source = pyvips.Source.new_from_file(path)
-    image = pyvips.Image.new_from_source(source, "", access="sequential", fail_on="warning")
+    # Without fail_on="warning" libvips 8.18 hands back black pixels for damaged or unsupported tiles.
+    image = pyvips.Image.new_from_source(source, "", access="sequential", fail_on="warning", **options)
     loader = str(image.get("vips-loader"))
     if not loader.startswith(LOADERS):
         message = f"{loader} is not a format read here"

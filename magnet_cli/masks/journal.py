@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Self
 
@@ -18,7 +19,7 @@ from magnet_cli.masks.spec import NODATA, FieldSpec, GroupId, MaskSpec, Part, pa
 from magnet_cli.masks.storefile import StoreFile, SyncPolicy
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator
     from pathlib import Path
     from types import TracebackType
 
@@ -27,6 +28,29 @@ if TYPE_CHECKING:
     from magnet_cli.masks.header import JournalHeader
 
 CACHE_BYTES = 64 << 20
+
+
+class FinishedGroups(Mapping[int, dict[str, object]]):
+    """Counts by group, read from the journal one by one: a gigapixel run has hundreds of thousands.
+
+    Args:
+        store: The journal's file.
+        starts: Where each group's record lies, by group.
+    """
+
+    def __init__(self, store: StoreFile, *, starts: dict[int, int]) -> None:
+        self._store = store
+        self._starts = starts
+
+    def __getitem__(self, group: int) -> dict[str, object]:
+        counts: dict[str, object] = json.loads(self._store.read(self._starts[group]).payload)
+        return counts
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._starts)
+
+    def __len__(self) -> int:
+        return len(self._starts)
 
 
 class Journal:
@@ -109,11 +133,11 @@ class Journal:
         """The field of this name; KeyError where the header has none."""
         return self._header.fields[self._numbers[name]]
 
-    def finished(self, pass_index: int) -> dict[int, dict[str, object]]:
-        """The finished groups of a pass, each with its counts."""
+    def finished(self, pass_index: int) -> Mapping[int, dict[str, object]]:
+        """The finished groups of a pass, each with its counts, which are read when they are asked for."""
         with self._changing:
             starts = {key.index: at for key, at in self._catalogue.finished.items() if key.pass_index == pass_index}
-        return {index: json.loads(self._store.read(start).payload) for index, start in sorted(starts.items())}
+        return FinishedGroups(self._store, starts=dict(sorted(starts.items())))
 
     def is_finished(self, group: GroupId) -> bool:
         """Whether a group's work is complete and need not be done again."""

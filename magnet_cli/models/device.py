@@ -87,6 +87,12 @@ def free_device_memory(device: str) -> int | None:
     return int(torch.cuda.mem_get_info(device)[0])
 
 
+def reset_device_peak(device: str) -> None:
+    """Begin to measure `device_peak` anew; nothing to do without CUDA."""
+    if device.startswith("cuda"):
+        torch.cuda.reset_peak_memory_stats(device)
+
+
 def device_peak(device: str) -> dict[str, int]:
     """The most bytes that PyTorch allocated and reserved on a CUDA device; empty elsewhere."""
     if not device.startswith("cuda"):

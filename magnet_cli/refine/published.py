@@ -205,7 +205,7 @@ def _finite(probabilities: Tensor) -> Tensor:
     if not bool(torch.isfinite(probabilities.sum())):
         raise WeightsError(
             "the networks gave values that are not finite numbers",
-            advice="Check the weights with 'magnet weights verify', or use --precision fp32",
+            advice="Check the weights with 'magnet weights verify', or use --precision float32",
         )
     return probabilities
 

@@ -312,6 +312,22 @@ def test_a_giant_strip_is_decoded_once(tmp_path: Path, monkeypatch: pytest.Monke
         np.testing.assert_array_equal(image.read([Request(pitch=LEVEL0, box=box)])[0].pixels, array[box.slices])
 
 
+def test_a_strip_beyond_libtiffs_own_limit_is_decoded_or_refused_with_its_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    array = np.zeros((4000, 6000, 3), np.uint8)
+    array[1234, 5678] = (1, 2, 3)
+    path = tmp_path / "strip.tif"
+    tifffile.imwrite(path, array, photometric="rgb", compression="lzw", rowsperstrip=4000)
+    assert inspect(path).resident_bytes >= array.nbytes
+    with open_image(path, cache=CacheBudget(folder=tmp_path / "work", max_bytes=1 << 30)) as image:
+        box = Box(x=5600, y=1200, width=100, height=50)
+        np.testing.assert_array_equal(image.read([Request(pitch=LEVEL0, box=box)])[0].pixels, array[box.slices])
+    monkeypatch.setattr("magnet_cli.images.tiff.LARGEST_STRIP", array.nbytes - 1)
+    with pytest.raises(SourceError, match=f"one strip holds {array.nbytes:,} bytes"):
+        inspect(path)
+
+
 def test_cmyk_is_converted(tmp_path: Path) -> None:
     path = tmp_path / "print.tif"
     with PillowImage.new("CMYK", (60, 40), (0, 0, 0, 0)) as image:
