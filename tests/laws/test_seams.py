@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from magnet_cli import plan
 from magnet_cli.errors import UsageError
 from magnet_cli.geometry import Size
 from magnet_cli.options import SegmentOptions, parse_points
+from magnet_cli.plan import making
 from tests.laws.support import CLASSES, blurry_bundle, labels_in, number, segment, write_tiled
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def test_borders_show_without_a_margin(bundle: Path, tmp_path: Path, monkeypatch
     options = SegmentOptions(weights=str(bundle), scales=sides(128, 64), points=parse_points("all"), margin=0)
     with pytest.raises(UsageError, match="margin"):
         measure(tmp_path, options)
-    monkeypatch.setattr(plan, "_check_blocks", lambda *_: None)
+    monkeypatch.setattr(making, "_check_blocks", lambda *_: None)
     borders = measure(tmp_path, options)
     assert borders.cells.excess > 0.25
     assert borders.blocks.excess > 0.25

@@ -1,0 +1,100 @@
+"""Making a plan of an image, a bundle, a machine and the options."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from magnet_cli.errors import UsageError
+from magnet_cli.plan.budget import no_memory, with_memory
+from magnet_cli.plan.resolve import check_bands, resolve_scales, resolve_settings, with_pixel_size, working_pitch
+from magnet_cli.plan.run import Machine, ModelFacts, Plan
+from magnet_cli.windows import Pass, Stage, group_scales, needed_margin
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from magnet_cli.geometry import Pitch, Size
+    from magnet_cli.images.protocol import ImageInfo
+    from magnet_cli.options import MethodSettings, SegmentOptions
+
+BATCH = {"cpu": 4, "mps": 8, "cuda": 16}
+"""Patches a forward pass, by kind of device; part of the plan, so that memory never changes the mask."""
+BATCH_BYTES = 8 << 20
+"""On a CPU a batch's probabilities stay below this: the C library zeroes larger tensors anew each time, which made
+batches of 19 classes take twice as long as single patches."""
+GROUP = {"cpu": 1, "mps": 2, "cuda": 4}
+"""Blocks that share their forward passes."""
+
+
+def make_plan(info: ImageInfo, facts: ModelFacts, options: SegmentOptions, machine: Machine) -> Plan:
+    """Decide everything about a run over one image.
+
+    Raises:
+        UsageError: Options that contradict each other or the image.
+        SourceError, WeightsError: Image and bundle do not fit.
+        DeviceError: The memory budget is too small; the message says what is needed.
+    """
+    check_bands(info, facts)
+    info = with_pixel_size(info, options)
+    working, notes = working_pitch(info, facts, options)
+    scales = resolve_scales(options, facts, working.cover(info.size))
+    grouped = group_scales(scales)
+    settings = resolve_settings(options, facts, grouped)
+    passes = _passes(grouped, facts, info, working, settings.margin)
+    if settings.compat == "paper":
+        _check_blocks(passes, settings)
+    batch = options.batch_size or default_batch(facts, machine)
+    draft = Plan(
+        image=info,
+        settings=settings,
+        working=working,
+        passes=passes,
+        classes=facts.classes,
+        resample=facts.resample,
+        batch=batch,
+        group=GROUP[machine.kind],
+        machine=machine,
+        memory=no_memory(machine),
+        probabilities=options.probabilities,
+        uncertainty=options.uncertainty,
+        notes=(*info.notes, *notes),
+    )
+    return with_memory(draft, facts, options)
+
+
+def default_batch(facts: ModelFacts, machine: Machine) -> int:
+    """Patches a forward pass, by bundle and kind of device alone, so that memory never changes the mask."""
+    batch = BATCH[machine.kind]
+    if machine.kind != "cpu":
+        return batch
+    return max(1, min(batch, BATCH_BYTES // (facts.classes * facts.input.pixels * 4)))
+
+
+def _passes(
+    grouped: Sequence[Sequence[Size]], facts: ModelFacts, info: ImageInfo, working: Pitch, margin: int
+) -> tuple[Pass, ...]:
+    passes: list[Pass] = []
+    number = 0
+    for index, scales in enumerate(grouped):
+        stages = []
+        for scale in scales:
+            number += 1
+            stages.append(
+                Stage(number=number, scale=scale, input=facts.input, margin=margin, image=info.size, working=working)
+            )
+        passes.append(Pass(number=index, stages=tuple(stages)))
+    return tuple(passes)
+
+
+def _check_blocks(passes: Sequence[Pass], settings: MethodSettings) -> None:
+    if not settings.refines or sum(len(step.stages) for step in passes) == 1:
+        return
+    for step in passes:
+        needed = needed_margin([stage.scale for stage in step.stages], settings.score_side)
+        if step.blocks.pixels > 1 and settings.margin < needed:
+            raise UsageError(
+                f"the image has {step.blocks.pixels} blocks, which need a margin of at least {needed} pixels so that "
+                "none has to ask its neighbours",
+                value=f"--margin {settings.margin}",
+                advice=f"Take --margin {needed} or leave the option out",
+            )

@@ -1,0 +1,219 @@
+"""Filling what the user left open from the bundle and the image, and refusing what contradicts itself."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+from magnet_cli.errors import SourceError, UsageError, WeightsError
+from magnet_cli.geometry import LEVEL0, Pitch, Size
+from magnet_cli.images.protocol import Resolution
+from magnet_cli.options import ALL, BundleDefaults, MethodSettings, Rule, SegmentOptions
+from magnet_cli.windows import needed_margin
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from magnet_cli.images.protocol import ImageInfo
+    from magnet_cli.options import Compat, Merge
+    from magnet_cli.plan.run import ModelFacts
+
+FAST_PATCHES = 3
+"""Windows a stage of MagNet-Fast (paper, section 4.3) where neither user nor bundle says."""
+MOST_LISTED = 12
+"""Bands that a message names one by one."""
+FIXED_POINT = 1_000_000
+"""Largest denominator of the working grid's factor: an error below 1e-7 pixel over 100,000 pixels."""
+
+
+def resolve_settings(options: SegmentOptions, facts: ModelFacts, scales: Sequence[Sequence[Size]]) -> MethodSettings:
+    """Fill what the user left open from the bundle, and refuse what contradicts itself.
+
+    Args:
+        options: As given.
+        facts: Of the bundle.
+        scales: The scales of each pass.
+
+    Raises:
+        UsageError: The method and the rules do not go together.
+        WeightsError: The merge needs a refiner that the bundle lacks.
+    """
+    defaults = facts.defaults
+    compat = options.compat or facts.compat
+    merge = _merge(options, facts, compat)
+    if merge == "refiner" and options.method in ("magnet", "magnet-fast") and not facts.has_refiner:
+        raise WeightsError(f"bundle {facts.name} has no refiner", value="--merge refiner", advice="Take --merge mean")
+    points = options.points or defaults.points
+    patches = options.patches or (_fast_patches(defaults) if options.method == "magnet-fast" else defaults.patches)
+    if options.method == "magnet" and patches.kind != "all" and options.patches is not None:
+        raise UsageError(
+            "--method magnet looks at every window",
+            value=f"--patches {patches.spelled('u')}",
+            advice="Take --method magnet-fast",
+        )
+    median = options.median or defaults.median
+    margin = options.margin if options.margin is not None else _default_margin(facts, scales, points, median)
+    _check_margin(margin, facts.input)
+    return MethodSettings(
+        method=options.method,
+        merge=merge,
+        points=points,
+        patches=ALL if options.method == "magnet" else patches,
+        median=median,
+        margin=margin,
+        compat=compat,
+    )
+
+
+def _merge(options: SegmentOptions, facts: ModelFacts, compat: Compat) -> Merge:
+    if compat == "paper":
+        return options.merge or facts.defaults.merge
+    if options.merge == "mean":
+        raise UsageError(
+            f"--compat {compat} merges with the refiner",
+            value="--merge mean",
+            advice="Leave --merge out, or take --compat paper",
+        )
+    return "refiner" if facts.has_refiner else facts.defaults.merge
+
+
+def _default_margin(facts: ModelFacts, scales: Sequence[Sequence[Size]], points: Rule, median: int) -> int:
+    """What the bundle says, what blocks need, and where no score is used still about what the score would need.
+
+    With the 2 pixels that `all` needs, a network that sees 3 pixels to each side already gave a seventh more label
+    changes at the borders of cells than inside them.
+    """
+    used = 1 if points.kind == "all" else median
+    needed, wanted = (max(needed_margin(group, side) for group in scales) for side in (used, median))
+    return max(facts.defaults.margin, needed, min(wanted, min(facts.input.width, facts.input.height) // 8))
+
+
+def _fast_patches(defaults: BundleDefaults) -> Rule:
+    if defaults.patches.kind != "all":
+        return defaults.patches
+    return Rule(kind="count", values=(Fraction(FAST_PATCHES),))
+
+
+def _check_margin(margin: int, size: Size) -> None:
+    largest = (min(size.width, size.height) - 1) // 2
+    if margin > largest:
+        raise UsageError(
+            f"a margin leaves something of the patch, so it is at most {largest} for a network input of {size}",
+            value=margin,
+            advice=f"Take --margin {largest} or less, or a smaller --median",
+        )
+
+
+def resolve_scales(options: SegmentOptions, facts: ModelFacts, working_size: Size) -> tuple[Size, ...]:
+    """The scales of a run, coarsest first.
+
+    Args:
+        options: `--scales` and `--method`.
+        facts: Of the bundle.
+        working_size: The image on the working grid.
+    """
+    scales = options.scales if options.scales is not None else facts.defaults.scales
+    if scales == "auto":
+        coarsest = max(facts.trained, key=lambda size: size.pixels, default=facts.input)
+        scales = _doubling(facts.input, until=coarsest, beyond=False)
+    elif scales == "full":
+        scales = _doubling(facts.input, until=working_size, beyond=True)
+    if options.method == "patch":
+        return scales[-1:]
+    if options.method == "downsample":
+        return scales[:1]
+    return tuple(scales)
+
+
+def _doubling(start: Size, *, until: Size, beyond: bool) -> tuple[Size, ...]:
+    """Doubled scales, coarsest first: the last one at most `until` on either side, or the first that covers it."""
+    scales = [start]
+    while scales[0].width < until.width or scales[0].height < until.height:
+        double = Size(width=2 * scales[0].width, height=2 * scales[0].height)
+        if not beyond and (double.width > until.width or double.height > until.height):
+            break
+        scales.insert(0, double)
+    return tuple(scales)
+
+
+def working_pitch(info: ImageInfo, facts: ModelFacts, options: SegmentOptions) -> tuple[Pitch, list[str]]:
+    """Level-0 pixels of a working-grid pixel, and what the user should be told about it.
+
+    Raises:
+        SourceError: `--mpp` asks for a size that the image lacks.
+        WeightsError: The bundle's unit is not the image's.
+    """
+    found = info.resolution
+    size_x, size_y, unit = _pixel_size(found, options)
+    wanted = options.mpp if options.mpp is not None else facts.resolution
+    if wanted is None:
+        return LEVEL0, [f"bundle {facts.name} names no resolution: the image is read 1:1"]
+    if size_x is None or size_y is None:
+        if options.mpp is not None:
+            raise SourceError(
+                "--mpp needs the physical size of a pixel and the image does not say",
+                file=info.path,
+                advice="Add --slide-mpp with the size of a full-resolution pixel",
+            )
+        return LEVEL0, ["the image does not say how large its pixels are: it is read 1:1 (set --slide-mpp)"]
+    if options.mpp is None and facts.unit != unit:
+        raise WeightsError(
+            f"the bundle was trained at {float(wanted):g} {facts.unit} a pixel and the image is measured in {unit}",
+            file=info.path,
+            advice="Take a bundle for this kind of image, or --mpp to say at which pixel size to read",
+        )
+    pitch = Pitch(
+        x=(wanted / size_x).limit_denominator(FIXED_POINT), y=(wanted / size_y).limit_denominator(FIXED_POINT)
+    )
+    return pitch, [f"read at {float(wanted):g} {unit} a pixel, {float(pitch.x):.4g} pixels of the image"]
+
+
+def _pixel_size(
+    found: Resolution | None, options: SegmentOptions
+) -> tuple[Fraction | None, Fraction | None, str | None]:
+    if options.slide_mpp is not None:
+        return options.slide_mpp, options.slide_mpp, found.unit if found else "um"
+    if found is None:
+        return None, None, None
+    return found.x, found.y, found.unit
+
+
+def with_pixel_size(info: ImageInfo, options: SegmentOptions) -> ImageInfo:
+    """The image with the size of a pixel that the user gave: areas and the mask's tags follow it."""
+    size_x, size_y, unit = _pixel_size(info.resolution, options)
+    if options.slide_mpp is None or size_x is None or size_y is None or unit is None:
+        return info
+    return replace(info, resolution=Resolution(x=size_x, y=size_y, unit=unit))
+
+
+def check_bands(info: ImageInfo, facts: ModelFacts) -> tuple[int, ...]:
+    """Which of the image's bands the network sees, in its order: by name, else by count.
+
+    Raises:
+        WeightsError: Neither names nor count agree, or the values exceed the bundle's range.
+    """
+    positions = {name: index for index, name in enumerate(info.bands)}
+    if all(name in positions for name in facts.bands):
+        chosen = tuple(positions[name] for name in facts.bands)
+    elif len(info.bands) == len(facts.bands):
+        chosen = tuple(range(len(facts.bands)))
+    else:
+        raise WeightsError(
+            f"bundle {facts.name} wants bands {_listed(facts.bands)} and the image has {_listed(info.bands)}",
+            file=info.path,
+            advice="Take a bundle that was trained on such bands",
+        )
+    low, high = facts.value_range
+    largest = {"uint8": 255, "uint16": 65535, "int16": 32767, "uint32": 2**32 - 1, "int32": 2**31 - 1}
+    if info.dtype in largest and largest[info.dtype] > high and info.dtype != "uint8":
+        raise WeightsError(
+            f"bundle {facts.name} wants values from {low:g} to {high:g} and the image stores {info.dtype}",
+            file=info.path,
+            advice="Convert the image to that range, or take a bundle for it",
+        )
+    return chosen
+
+
+def _listed(bands: Sequence[str]) -> str:
+    return ", ".join(bands) if len(bands) <= MOST_LISTED else f"{bands[0]} to {bands[-1]}, {len(bands)} in all"

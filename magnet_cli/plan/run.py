@@ -1,0 +1,243 @@
+"""A run, complete: what is known of the model and the machine, and what follows for one image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from math import ceil
+from typing import TYPE_CHECKING, Literal
+
+from magnet_cli.options import ALL, BundleDefaults, MethodSettings, Rule
+
+if TYPE_CHECKING:
+    from magnet_cli.geometry import Pitch, Size
+    from magnet_cli.images.protocol import ImageInfo
+    from magnet_cli.options import Compat
+    from magnet_cli.windows import Index, Pass, Stage
+
+ASSUMED_BASE = 700 << 20
+"""Host memory of Python, torch and the networks where it has not been measured yet."""
+PLAN_SCHEMA = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFacts:
+    """What a plan needs to know of a bundle."""
+
+    name: str
+    classes: int
+    bands: tuple[str, ...]
+    value_range: tuple[float, float]
+    input: Size
+    resample: str
+    resolution: Fraction | None
+    """Size of a working-grid pixel."""
+    unit: Literal["um", "m"] | None
+    trained: tuple[Size, ...]
+    """Scales seen in training, coarsest first."""
+    defaults: BundleDefaults
+    has_refiner: bool
+    activation_bytes: int
+    """Peak of one patch's forward pass through the backbone, estimated."""
+    compat: Compat = "paper"
+    refiner_bytes: int = 0
+    """The same for the refiner."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """Where a plan runs."""
+
+    device: str
+    """`cpu`, `mps`, `cuda:0`, ..."""
+    precision: str
+    memory: int
+    """Host bytes that may be used."""
+    gpu_memory: int | None = None
+    """Device bytes that may be used; None without an accelerator."""
+    base: int = ASSUMED_BASE
+    """Host bytes in use before the first read."""
+
+    @property
+    def kind(self) -> str:
+        """`cpu`, `mps` or `cuda`."""
+        return self.device.partition(":")[0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryPlan:
+    """Bytes, by what needs them."""
+
+    budget: int
+    base: int
+    cache: int
+    compute: int
+    """Canvases and activations of the group being computed, where the device is the host."""
+    group: int
+    """Pixels of one group, read and waiting."""
+    output: int
+    """Labels of one group on their way to disk."""
+    ahead: int
+    """Groups that may be read while another is computed."""
+    device_budget: int | None
+    device: int
+    """Planned on the accelerator; 0 where the device is the host."""
+
+    @property
+    def total(self) -> int:
+        """Planned peak of host memory."""
+        return self.base + self.cache + self.compute + self.output + self.group * (1 + self.ahead)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A run over one image, complete: nothing that the mask depends on is decided later."""
+
+    image: ImageInfo
+    settings: MethodSettings
+    working: Pitch
+    """Level-0 pixels of a working-grid pixel."""
+    passes: tuple[Pass, ...]
+    classes: int
+    resample: str
+    batch: int
+    group: int
+    """Blocks that share forward passes and are retried together."""
+    machine: Machine
+    memory: MemoryPlan
+    probabilities: bool
+    uncertainty: bool
+    notes: tuple[str, ...] = ()
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """All stages, coarsest first."""
+        return tuple(stage for step in self.passes for stage in step.stages)
+
+    def groups(self, step: Pass) -> int:
+        """Groups of a pass."""
+        return ceil(step.blocks.pixels / self.group)
+
+    def blocks(self, step: Pass, group: int) -> list[Index]:
+        """The blocks of a group, row-major."""
+        return [step.block(n) for n in range(group * self.group, min((group + 1) * self.group, step.blocks.pixels))]
+
+    def is_first(self, step: Pass, stage: Stage) -> bool:
+        """Whether a stage starts the run, with nothing to refine."""
+        return step.number == 0 and stage is step.stages[0]
+
+    def rule_step(self, stage: Stage) -> int:
+        """Which refining stage this is, for rules that list one value a stage."""
+        return stage.number - 2
+
+    def windows(self, step: Pass, stage: Stage) -> int:
+        """Windows of a stage that will be forwarded at most."""
+        rule = ALL if self.is_first(step, stage) else self.settings.patches
+        ratio = step.ratio(stage)
+        columns = _cells_by_block(step.blocks.width, stage.cells.width, ratio.width)
+        rows = _cells_by_block(step.blocks.height, stage.cells.height, ratio.height)
+        return sum(
+            many_columns
+            * many_rows
+            * windows_selected(
+                rule,
+                total=width * height,
+                full=ratio.pixels,
+                step=self.rule_step(stage),
+            )
+            for width, many_columns in columns.items()
+            for height, many_rows in rows.items()
+        )
+
+    def describe(self) -> dict[str, object]:
+        """The plan as JSON values: boxes and sizes in pixels, memory and disk in bytes."""
+        return {
+            "schema": PLAN_SCHEMA,
+            "image": self.image.path,
+            "size": _size(self.image.size),
+            "backend": self.image.backend,
+            "device": self.machine.device,
+            "precision": self.machine.precision,
+            "batch": self.batch,
+            "group": self.group,
+            "working_pixel": {"width": float(self.working.x), "height": float(self.working.y)},
+            **self.settings.describe(),
+            "passes": [self._describe_pass(step) for step in self.passes],
+            "memory": self._describe_memory(),
+            "disk": self.disk(),
+            "notes": list(self.notes),
+        }
+
+    def _describe_pass(self, step: Pass) -> dict[str, object]:
+        return {
+            "pass": step.number + 1,
+            "blocks": step.blocks.pixels,
+            "groups": self.groups(step),
+            "stages": [
+                {
+                    "stage": stage.number,
+                    "scale": _size(stage.scale),
+                    "pixel": {"width": float(stage.pitch.x), "height": float(stage.pitch.y)},
+                    "cells": stage.cells.pixels,
+                    "windows": self.windows(step, stage),
+                }
+                for stage in step.stages
+            ],
+        }
+
+    def _describe_memory(self) -> dict[str, object]:
+        memory = self.memory
+        return {
+            "budget": memory.budget,
+            "planned": memory.total,
+            "base": memory.base,
+            "reader_cache": memory.cache,
+            "compute": memory.compute,
+            "group": memory.group,
+            "output": memory.output,
+            "groups_ahead": memory.ahead,
+            "device_budget": memory.device_budget,
+            "device_planned": memory.device,
+        }
+
+    def disk(self) -> dict[str, int]:
+        """Upper bounds in bytes: labels before compression, fields, and a one-time decode."""
+        labels = self.image.size.pixels
+        fields = sum(step.stages[-1].extent.pixels * self.classes * 2 for step in self.passes[:-1])
+        last = self.passes[-1].stages[-1].extent.pixels
+        kept = last * (self.classes * self.probabilities + self.uncertainty)
+        return {
+            "mask_at_most": ceil(labels * 4 / 3),
+            "journal_at_most": labels + fields + kept,
+            "fields_at_most": fields,
+            "probabilities_at_most": kept,
+            "decode_cache": self.image.cache_bytes,
+        }
+
+
+def _size(size: Size) -> dict[str, int]:
+    return {"width": size.width, "height": size.height}
+
+
+def _cells_by_block(blocks: int, cells: int, ratio: int) -> dict[int, int]:
+    """How many blocks of an axis have how many cells."""
+    last = cells - (blocks - 1) * ratio
+    counts = {ratio: blocks - 1}
+    counts[last] = counts.get(last, 0) + 1
+    return counts
+
+
+def windows_selected(rule: Rule, *, total: int, full: int, step: int) -> int:
+    """How many windows of a block's stage are computed at most.
+
+    Args:
+        rule: `--patches`.
+        total: Windows of this stage in this block.
+        full: Windows of this stage in a block that the image's edge does not cut.
+        step: Which refining stage, 0 the first.
+    """
+    if rule.kind in ("all", "threshold"):
+        return total
+    if rule.kind == "share":
+        return min(total, ceil(rule.value(step) * total))
+    return min(total, ceil(rule.value(step) * Fraction(total, full)))
