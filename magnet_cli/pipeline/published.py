@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from magnet_cli.errors import UsageError, WeightsError
-from magnet_cli.geometry import Box
+from magnet_cli.geometry import LEVEL0, Box
 from magnet_cli.images.protocol import Request
 from magnet_cli.masks.spec import NODATA, GroupId
 from magnet_cli.pipeline.labels import count_labels
@@ -45,7 +45,10 @@ def run_published(plan: Plan, work: Work) -> None:
     size = plan.image.size
     with work.clock.measure("read"):
         box = Box.whole(plan.working.cover(size))
-        region = work.image.read([Request(pitch=plan.working, box=box, resample="bilinear")])[0]
+        requests = [Request(pitch=plan.working, box=box, resample="bilinear")]
+        if plan.image.has_mask:
+            requests.append(Request(pitch=LEVEL0, box=Box.whole(size)))
+        region, *at_level0 = work.image.read(requests)
     if region.pixels.dtype != np.uint8:
         raise WeightsError("the published arithmetic reads 8-bit images", value=plan.image.dtype, file=plan.image.path)
     pixels = np.ascontiguousarray(region.pixels[:, :, list(work.bands)])
@@ -55,8 +58,9 @@ def run_published(plan: Plan, work: Work) -> None:
             pixels, work.networks, settings=settings, shifted=shifted, device=work.networks.device
         )
         labels = labels_published(probs, size=size)
-    if region.valid is not None and region.valid.shape == labels.shape:
-        labels[~region.valid] = NODATA
+    for level0 in at_level0:
+        if level0.valid is not None:
+            labels[~level0.valid] = NODATA
     with work.clock.measure("write"):
         work.sink.put_labels(group, box=Box.whole(size), labels=labels)
         counts, missing = count_labels(labels, plan.classes)
@@ -91,7 +95,14 @@ def published_settings(plan: Plan, work: Work) -> PublishedSettings:
         median=plan.settings.median,
     )
     normalisation = work.normalisation
-    return replace(settings, mean=normalisation.mean, std=normalisation.std)
+    if (normalisation.low, normalisation.high) != (0, 255):
+        raise WeightsError(
+            "the published arithmetic takes values from 0 to 255",
+            value=f"{normalisation.low:g} to {normalisation.high:g}",
+            file=plan.image.path,
+            advice="Leave --compat out",
+        )
+    return replace(settings, mean=normalisation.mean, std=normalisation.std, batch=plan.batch)
 
 
 def _points(rule: Rule) -> float:

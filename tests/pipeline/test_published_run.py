@@ -1,0 +1,60 @@
+"""`--compat published` through the plumbing: validity and batches."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from magnet_cli.errors import WeightsError
+from magnet_cli.options import SegmentOptions
+from magnet_cli.pipeline.clock import Clock
+from magnet_cli.pipeline.published import run_published
+from magnet_cli.pipeline.scheduler import Work
+from magnet_cli.plan import check_bands, make_plan
+from tests.pipeline.support import MACHINE, PLAIN, ArrayImage, CodedNetworks, MemorySink, coded, facts, sides
+
+
+def published(valid: np.ndarray, *, mpp: str | None, batch: int = 3, high: float = 255) -> tuple[MemorySink, list[int]]:
+    labels = np.random.default_rng(0).integers(0, 3, valid.shape, dtype=np.uint8)
+    image, model, networks = (
+        ArrayImage(coded(labels), valid=valid, resolution=0.5),
+        facts(3, input_side=32),
+        (CodedNetworks(3)),
+    )
+    options = SegmentOptions(
+        scales=sides(64, 32), median=3, compat="published", batch_size=batch, mpp=Fraction(mpp) if mpp else None
+    )
+    sink = MemorySink(image.info.size, 3)
+    work = Work(
+        image=image,
+        bands=check_bands(image.info, model),
+        networks=networks,
+        normalisation=replace(PLAIN, high=high),
+        sink=sink,
+        workers=0,
+        clock=Clock(),
+        on_progress=lambda _: None,
+    )
+    run_published(make_plan(image.info, model, options, MACHINE), work)
+    return sink, networks.batches
+
+
+@pytest.mark.parametrize("mpp", [None, "1"])
+def test_pixels_without_data_have_no_label_at_any_pixel_size(mpp: str | None) -> None:
+    valid = np.ones((64, 64), np.bool_)
+    valid[10:30, 20:50] = False
+    sink, _ = published(valid, mpp=mpp)
+    np.testing.assert_array_equal(sink.labels == 255, ~valid)
+
+
+def test_batches_are_those_of_the_plan() -> None:
+    _, batches = published(np.ones((64, 64), np.bool_), mpp=None)
+    assert batches == [1, 3, 1]
+
+
+def test_another_range_of_values_is_refused() -> None:
+    with pytest.raises(WeightsError, match="values from 0 to 255"):
+        published(np.ones((64, 64), np.bool_), mpp=None, high=65535)
