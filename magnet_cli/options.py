@@ -12,7 +12,7 @@ from magnet_cli.errors import UsageError
 from magnet_cli.geometry import Size
 
 Method = Literal["magnet", "magnet-fast", "patch", "downsample"]
-Merge = Literal["refiner", "mean"]
+Merge = Literal["refiner", "mean", "certainty"]
 Compat = Literal["paper", "published", "published-unshifted"]
 Precision = Literal["float32", "bfloat16", "float16"]
 RuleKind = Literal["all", "count", "share", "threshold"]

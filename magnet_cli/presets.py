@@ -8,16 +8,26 @@ from magnet_cli.geometry import Size
 
 Named = tuple[tuple[str, str], ...]
 
-OURS = "our choice: the paper does not give it"
+PAPER, SCRIPT, OURS = "the paper", "the published script", "our choice"
 
 
 @dataclass(frozen=True, kw_only=True)
 class FastVariant:
-    """MagNet-Fast's settings."""
+    """MagNet-Fast's settings as one source has them."""
 
+    source: str
+    """`PAPER`, `SCRIPT` or `OURS`."""
     scales: tuple[Size, ...]
     patches: int
     points: str
+    note: str
+    """What of these the source does not give, or where in it they stand."""
+
+    @property
+    def words(self) -> str:
+        """The settings as options of the command line."""
+        scales = ",".join(map(str, self.scales))
+        return f"--method magnet-fast --scales {scales} --patches {self.patches} --points {self.points}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,11 +46,18 @@ class Preset:
     """Sides of the windows, coarsest first."""
     points: str
     median: int
-    fast: FastVariant
-    origins: tuple[str, ...]
-    """Where the figures are from."""
+    fast: tuple[FastVariant, ...]
+    """One for each source that has it, the paper's first."""
+    sources: tuple[str, ...]
+    """Where the values are from, a sentence each."""
     exclude: tuple[int, ...] = ()
     """Classes that the published mean IoU leaves out."""
+
+    @property
+    def origins(self) -> tuple[str, ...]:
+        """Where every value is from, MagNet-Fast's and the normalisation's too."""
+        fast = (f"MagNet-Fast, {variant.source}: {variant.words} ({variant.note})" for variant in self.fast)
+        return (*self.sources, *fast, "mean and deviation: ImageNet's, as the published program has them")
 
 
 def _squares(*sides: int) -> tuple[Size, ...]:
@@ -80,14 +97,29 @@ CITYSCAPES = Preset(
     scales=_halves(2048, 1024, 512, 256),
     points="32768",
     median=5,
-    fast=FastVariant(scales=_halves(2048, 1024, 256), patches=3, points="90%"),
-    origins=(
-        "classes and colours: the data set's 19 training classes, in the order of their training numbers",
+    fast=(
+        FastVariant(
+            source=PAPER,
+            scales=_halves(2048, 1024, 256),
+            patches=3,
+            points="65536",
+            note="scales and patches: section 4.2.2; points: those of its MagNet, section 4.2.3",
+        ),
+        FastVariant(
+            source=SCRIPT,
+            scales=_halves(2048, 1024, 512, 256),
+            patches=4,
+            points="90%",
+            note="all of these",
+        ),
+    ),
+    sources=(
+        "classes, colours: the data set's 19 training classes, in the order of their training numbers",
+        "backbone: the paper, section 4.2.2; the published program's W18 is the small version 2",
         "input, scales: the paper, section 4.2",
-        "points: the published program's script; the paper has 65536",
-        "median: the published program's script",
-        "MagNet-Fast: scales and patches from the paper (the published script has 4 patches on all four scales)",
-        "MagNet-Fast: points from the published program's script",
+        "a refiner a stage: the published script; the paper has one for all, section 3.1",
+        "points: the published script; the paper has 65536, section 4.2.3",
+        "median: the published script; the paper gives none",
     ),
 )
 
@@ -108,13 +140,23 @@ DEEPGLOBE = Preset(
     scales=_squares(2448, 1224, 612),
     points="75%",
     median=11,
-    fast=FastVariant(scales=_squares(2448, 1224, 612), patches=3, points="90%"),
-    origins=(
-        "classes and colours: the data set's seven, in the published program's order; unknown is not in the mean IoU",
-        "input, scales: the paper, section 4.3",
-        "points: the published program's script; the paper has 65536",
-        "median: the published program's script",
-        "MagNet-Fast: patches from the paper, points from the published program's script",
+    fast=(
+        FastVariant(
+            source=PAPER,
+            scales=_squares(2448, 1224, 612),
+            patches=3,
+            points="65536",
+            note="section 4.3; points: those of its MagNet",
+        ),
+        FastVariant(source=SCRIPT, scales=_squares(2448, 1224, 612), patches=3, points="90%", note="all of these"),
+    ),
+    sources=(
+        "classes, colours: the data set's seven, in the published program's order",
+        "unknown left out of the mean IoU: the paper, section 4.3",
+        "backbone, input, scales: the paper, section 4.3",
+        "one refiner for all stages: the paper, section 3.1, and the published script",
+        "points: the published script; the paper has 65536, section 4.3",
+        "median: the published script; the paper gives none",
     ),
     exclude=(0,),
 )
@@ -128,12 +170,18 @@ GLEASON = Preset(
     scales=_squares(5000, 2500, 1250, 625),
     points="65536",
     median=11,
-    fast=FastVariant(scales=_squares(5000, 2500, 1250, 625), patches=3, points="65536"),
-    origins=(
-        "classes: the paper, section 4.4; colours: our choice, because the data set has none",
-        "input, scales, points: the paper, section 4.4",
-        f"median: {OURS}",
-        "MagNet-Fast: scales, patches and points from the paper",
+    fast=(
+        FastVariant(
+            source=PAPER, scales=_squares(5000, 2500, 1250, 625), patches=3, points="65536", note="section 4.4"
+        ),
+    ),
+    sources=(
+        "classes: the paper, section 4.4; their order is as it names them",
+        f"colours: {OURS}; the data set has none",
+        "backbone, input, scales, points: the paper, section 4.4",
+        "one refiner for all stages: the paper, section 3.1",
+        f"median: {OURS}, that of DeepGlobe; the paper gives none",
+        "an early published script has five classes, points 50% and no median; no weights of it were published",
     ),
 )
 
@@ -146,12 +194,21 @@ INRIA = Preset(
     scales=_squares(5000, 2500, 1250, 625),
     points="65536",
     median=11,
-    fast=FastVariant(scales=_squares(5000, 2500, 1250, 625), patches=3, points="65536"),
-    origins=(
-        "classes and colours: the data set's, 0 and 255 in its files",
-        "input: the paper's supplement, section 4",
-        f"scales: {OURS}; those of Gleason, whose images have the same size",
-        f"points, median, everything of MagNet-Fast: {OURS}",
+    fast=(
+        FastVariant(
+            source=OURS,
+            scales=_squares(5000, 2500, 1250, 625),
+            patches=3,
+            points="65536",
+            note="those of Gleason; neither the paper nor a published script has any",
+        ),
+    ),
+    sources=(
+        "classes, colours: the data set's, 0 and 255 in its files",
+        "backbone, input: the paper's supplement, section 4",
+        "one refiner for all stages: the paper, section 3.1",
+        f"scales, points: {OURS}, those of Gleason, whose images have the same size; the paper gives none",
+        f"median: {OURS}, that of DeepGlobe; the paper gives none",
     ),
 )
 

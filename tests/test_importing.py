@@ -21,7 +21,7 @@ from magnet_cli.models.fpn import fpn_resnet50
 from magnet_cli.models.networks import load_networks
 from magnet_cli.models.refinement import RefinementMagNet
 from magnet_cli.models.registry import BACKBONES, build_backbone, build_refiner
-from magnet_cli.presets import CITYSCAPES, DEEPGLOBE, PRESETS, FastVariant, Preset
+from magnet_cli.presets import CITYSCAPES, DEEPGLOBE, GLEASON, INRIA, OURS, PAPER, PRESETS, SCRIPT, FastVariant, Preset
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,8 +35,8 @@ SMALL = Preset(
     scales=(Size(width=32, height=32), Size(width=8, height=8)),
     points="all",
     median=1,
-    fast=FastVariant(scales=(Size(width=8, height=8),), patches=1, points="all"),
-    origins=(),
+    fast=(FastVariant(source=OURS, scales=(Size(width=8, height=8),), patches=1, points="all", note="all of these"),),
+    sources=("everything: our choice",),
 )
 
 
@@ -113,9 +113,47 @@ def test_the_bundle_predicts_what_the_networks_did(tmp_path: Path, prefix: str) 
     assert (bundle.magnet.points, bundle.magnet.median, bundle.magnet.merge) == ("75%", 11, "refiner")
     card = (tmp_path / "globe" / "README.md").read_text()
     assert "--method magnet-fast" in card
-    assert "--patches 3" in card
+    assert "--patches 3 --points 65536" in card
+    assert "--patches 3 --points 90%" in card
     assert "--exclude-class 0" in card
     assert sorted(path.name for path in tmp_path.iterdir()) == ["b.pth", "globe", "r.pth"]
+
+
+@pytest.mark.parametrize(
+    ("prefix", "key"), [("model.", "loss.criterion.weight"), ("module.model.", "module.loss.criterion.weight")]
+)
+def test_the_weights_of_the_training_loss_are_left_out_and_told(
+    tmp_path: Path, options: ImportOptions, prefix: str, key: str
+) -> None:
+    network = brightness()
+    state = {f"{prefix}{name}": value for name, value in network.state_dict().items()}
+    made = import_bundle(saved(tmp_path / "b.pth", {**state, key: torch.ones(2)}), [], tmp_path / "out", options)
+    assert made.dropped == (("b.pth", (key,)),)
+    (sentence,) = made.left_out
+    assert sentence.startswith(f"b.pth: left out {key}")
+    assert sentence in (tmp_path / "out" / "README.md").read_text()
+    found = load_networks(made.bundle, device="cpu", precision="float32").backbone.state_dict()
+    assert {name: value.tolist() for name, value in found.items()} == {
+        name: value.tolist() for name, value in network.state_dict().items()
+    }
+
+
+@pytest.mark.parametrize("key", ["loss.weight", "model.loss.criterion.weight", "criterion.weight", "optimizer.step"])
+def test_only_keys_known_to_belong_to_training_are_left_out(tmp_path: Path, options: ImportOptions, key: str) -> None:
+    state = {**brightness().state_dict(), key: torch.ones(2)}
+    with pytest.raises(WeightsError, match=f"1 unexpected.*unexpected {key.removeprefix('model.')}"):
+        import_bundle(saved(tmp_path / "b.pth", state), [], tmp_path / "out", options)
+
+
+def test_a_bundle_says_where_its_values_are_from(tmp_path: Path) -> None:
+    network = build_backbone("conv", classes=19, bands=3, options={})
+    options = ImportOptions(preset=CITYSCAPES, architecture="conv")
+    made = import_bundle(saved(tmp_path / "b.pth", network), [], tmp_path / "out", options)
+    *usual, last = made.bundle.origins
+    assert tuple(usual) == CITYSCAPES.origins
+    assert last == "backbone: conv, chosen at the import instead of hrnet18-ocr"
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert all(origin in card for origin in made.bundle.origins)
 
 
 def test_a_refiner_without_input_norm_is_recognised(tmp_path: Path) -> None:
@@ -301,4 +339,47 @@ def test_presets() -> None:
     for preset in PRESETS.values():
         assert len(set(preset.classes)) == len(preset.classes)
         assert list(preset.scales) == sorted(preset.scales, reverse=True)
-        assert set(preset.fast.scales) <= set(preset.scales)
+        assert all(set(variant.scales) <= set(preset.scales) for variant in preset.fast)
+
+
+@pytest.mark.parametrize(
+    ("preset", "size", "scales", "points", "median"),
+    [
+        (CITYSCAPES, "256x128", "2048x1024 1024x512 512x256 256x128", "32768", 5),
+        (DEEPGLOBE, "508x508", "2448x2448 1224x1224 612x612", "75%", 11),
+        (GLEASON, "512x512", "5000x5000 2500x2500 1250x1250 625x625", "65536", 11),
+        (INRIA, "536x536", "5000x5000 2500x2500 1250x1250 625x625", "65536", 11),
+    ],
+)
+def test_values_of_the_paper_and_the_published_scripts(
+    preset: Preset, size: str, scales: str, points: str, median: int
+) -> None:
+    assert str(preset.input) == size
+    assert " ".join(map(str, preset.scales)) == scales
+    assert (preset.points, preset.median) == (points, median)
+
+
+def test_fast_variants_of_the_paper_and_the_published_scripts() -> None:
+    found = {
+        (name, variant.source): (len(variant.scales), variant.patches, variant.points)
+        for name, preset in PRESETS.items()
+        for variant in preset.fast
+    }
+    assert found == {
+        ("cityscapes", PAPER): (3, 3, "65536"),
+        ("cityscapes", SCRIPT): (4, 4, "90%"),
+        ("deepglobe", PAPER): (3, 3, "65536"),
+        ("deepglobe", SCRIPT): (3, 3, "90%"),
+        ("gleason", PAPER): (4, 3, "65536"),
+        ("inria", OURS): (4, 3, "65536"),
+    }
+    # 256 to 512 to 2048 in the paper are widths of the resized image: windows of 2048, 1024 and 256.
+    assert [scale.width for scale in CITYSCAPES.fast[0].scales] == [2048, 1024, 256]
+
+
+@pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS)
+def test_every_value_of_a_preset_has_an_origin(preset: Preset) -> None:
+    told = " ".join(preset.origins)
+    words = ("classes", "colours", "backbone", "input", "scales", "refiner", "points", "median", "MagNet-Fast", "mean")
+    assert [word for word in words if word not in told] == []
+    assert sum("MagNet-Fast" in origin for origin in preset.origins) == len(preset.fast)

@@ -256,8 +256,16 @@ def test_the_published_arithmetic_merges_with_the_refiner(compat: Compat) -> Non
     published = SegmentOptions(compat=compat, scales=(square(256), square(128)))
     assert facts().defaults.merge == "mean"
     assert make_plan(image(256, 256), facts(), published, MACHINE).settings.merge == "refiner"
-    with pytest.raises(UsageError, match=f"--compat {compat} merges with the refiner"):
-        make_plan(image(256, 256), facts(), replace(published, merge="mean"), MACHINE)
+    for merge in ("mean", "certainty"):
+        with pytest.raises(UsageError, match=rf"--compat {compat} merges with the refiner \(got --merge {merge}\)"):
+            make_plan(image(256, 256), facts(), replace(published, merge=merge), MACHINE)
+
+
+def test_the_published_arithmetic_has_no_margin_and_so_one_block() -> None:
+    published = SegmentOptions(compat="published", points=parse_points("30%"), median=11)
+    plan = make_plan(image(256, 256), facts(), published, MACHINE)
+    assert plan.settings.margin == 0
+    assert [stage.cells.pixels for stage in plan.stages] == [1, 4, 16]
 
 
 def test_the_published_arithmetic_is_planned_with_the_whole_image() -> None:

@@ -70,6 +70,8 @@ class Listing:
     """
 
     def __init__(self, *, json: bool) -> None:
+        self.more: dict[str, object] = {}
+        """What the object says of all images together."""
         self._json = json
         self._rows: list[object] = []
         self._errors: list[MagnetError | None] = []
@@ -95,7 +97,7 @@ class Listing:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        found: dict[str, object] = {"schema": SCHEMA, "images": self._rows}
+        found: dict[str, object] = {"schema": SCHEMA, "images": self._rows, **self.more}
         if isinstance(error, MagnetError):
             found |= {"error": str(error), "exit_code": error.exit_code}
         elif isinstance(error, KeyboardInterrupt):

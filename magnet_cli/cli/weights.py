@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from magnet_cli.importing import Sample
-    from magnet_cli.models.bundle import Bundle
+    from magnet_cli.models.bundle import Bundle, NetworkSpec
 
 CARD = "README.md"
 
@@ -64,19 +64,27 @@ def answering(key: str, *, json: bool) -> Iterator[list[object]]:
 
 @weights_app.command("list")
 @command
-def list_bundles(*, json: words.Json = False) -> None:
+def list_bundles(*, json: words.Json = False) -> int:
     """The bundles that come with the program."""
     from magnet_cli.models.bundle import load_bundle, shipped_bundles
 
+    code = 0
     with answering("bundles", json=json) as rows:
-        bundles = [load_bundle(name) for name in shipped_bundles()]
-        rows += [summary(bundle) for bundle in bundles]
-        if not json:
-            for bundle in bundles:
+        for name, folder in shipped_bundles().items():
+            try:
+                bundle = load_bundle(name)
+            except WeightsError as error:
+                code = error.exit_code
+                say(f"magnet: {error}")
+                rows.append({"name": name, "folder": str(folder), "error": str(error)})
+                continue
+            rows.append(summary(bundle))
+            if not json:
                 tell(f"{bundle.name}: {', '.join(entry.name for entry in bundle.classes)}")
-                tell(f"  scales {_scales(bundle)}, {format_bytes(_bytes(bundle))}")
-            if not bundles:
-                tell("no bundles")
+                tell(f"  {bundle.backbone.architecture}, scales {_scales(bundle)}, {format_bytes(_bytes(bundle))}")
+        if not rows and not json:
+            tell("no bundles")
+    return code
 
 
 @weights_app.command()
@@ -161,7 +169,12 @@ def import_checkpoints(
             **({} if licence is None else {"licence": licence}),
         )
         made = importing.import_bundle(backbone, refiner or [], output, options)
-        rows.append({**summary(made.bundle), "refiner_input": made.order, "scores": dict(made.scores)})
+        dropped = [{"file": name, "keys": list(keys)} for name, keys in made.dropped]
+        rows.append(
+            {**summary(made.bundle), "refiner_input": made.order, "scores": dict(made.scores), "left_out": dropped}
+        )
+        for sentence in made.left_out:
+            say(f"note: {sentence}")
         say(f"{output}: bundle '{made.bundle.name}', {len(made.bundle.classes)} classes; {made.finding}")
 
 
@@ -215,14 +228,20 @@ def bundle_text(bundle: Bundle) -> str:
         f"  pixel size: {'not known' if pixel is None else f'{float(pixel.value):g} {pixel.unit}'}",
         f"  scales: {_scales(bundle)}",
         f"  defaults: {magnet}",
-        f"  backbone: {bundle.backbone.architecture}, {bundle.backbone.file}",
+        f"  backbone: {bundle.backbone.architecture}, {_file(bundle, bundle.backbone)}",
     ]
     for spec in bundle.refiners:
         serves = "every scale" if spec.scale is None else f"windows of {spec.scale}"
-        lines.append(f"  refiner: {spec.architecture}, {spec.file}, {spec.input}, {serves}")
+        lines.append(f"  refiner: {spec.architecture}, {_file(bundle, spec)}, {spec.input}, {serves}")
     lines += [f"  class {index}: {entry.name} {entry.color}" for index, entry in enumerate(bundle.classes)]
+    lines += [f"  origin: {origin}" for origin in bundle.origins]
     lines += [f"  note: {note}" for note in bundle.notes]
     return "\n".join(lines)
+
+
+def _file(bundle: Bundle, spec: NetworkSpec) -> str:
+    path = bundle.folder / spec.file
+    return f"{spec.file}, {format_bytes(path.stat().st_size) if path.is_file() else 'MISSING'}"
 
 
 def _scales(bundle: Bundle) -> str:

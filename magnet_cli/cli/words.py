@@ -36,6 +36,7 @@ class Merge(StrEnum):
 
     REFINER = "refiner"
     MEAN = "mean"
+    CERTAINTY = "certainty"
 
 
 class Compat(StrEnum):
@@ -80,7 +81,10 @@ Patches = Annotated[
     typer.Option(help="Windows a stage of magnet-fast looks at: all, 3, 4,4,8, 25%, u>0.1.", envvar="MAGNET_PATCHES"),
 ]
 MergeOption = Annotated[
-    Merge | None, typer.Option("--merge", help="The refiner network, or the mean of both.", envvar="MAGNET_MERGE")
+    Merge | None,
+    typer.Option(
+        "--merge", help="The refiner network, the mean of both, or their mean by certainty.", envvar="MAGNET_MERGE"
+    ),
 ]
 Median = Annotated[int | None, typer.Option(help="Side of the score's median, odd.", envvar="MAGNET_MEDIAN")]
 Margin = Annotated[
@@ -147,17 +151,17 @@ def device_name(context: typer.Context) -> str:
     device, gpu = context.params.get("device"), context.params.get("gpu")
     if gpu is None:
         return device or "auto"
-    if device is not None and _is_typed(context, "device") == _is_typed(context, "gpu"):
+    if device is not None and is_typed(context, "device") == is_typed(context, "gpu"):
         raise UsageError(
             "--gpu N is short for --device cuda:N",
             value=f"--device {device} and --gpu {gpu}",
             advice="Give one of them, here or in MAGNET_DEVICE and MAGNET_GPU",
         )
-    return device if device is not None and _is_typed(context, "device") else f"cuda:{gpu}"
+    return device if device is not None and is_typed(context, "device") else f"cuda:{gpu}"
 
 
 def segment_options(context: typer.Context) -> SegmentOptions:
-    """The options of `segment` and `plan` from their words.
+    """The options of `segment`, `plan` and `evaluate` from their words; a command may lack those that it sets itself.
 
     Raises:
         UsageError: A word cannot be understood; the message says how it is written.
@@ -166,7 +170,7 @@ def segment_options(context: typer.Context) -> SegmentOptions:
     return SegmentOptions(
         weights=given["weights"],
         scales=_maybe(parse_scales, given["scales"]),
-        method=cast("options.Method", str(given["method"])),
+        method=cast("options.Method", str(given.get("method", Method.MAGNET))),
         points=_maybe(parse_points, given["points"]),
         patches=_maybe(parse_patches, given["patches"]),
         merge=cast("options.Merge | None", _maybe(str, given["merge"])),
@@ -181,8 +185,8 @@ def segment_options(context: typer.Context) -> SegmentOptions:
         num_workers=given["num_workers"],
         gpu_memory=_maybe(partial(parse_bytes, option="--gpu-memory"), given["gpu_memory"]),
         memory=_maybe(partial(parse_bytes, option="--memory"), given["memory"]),
-        probabilities=given["probabilities"],
-        uncertainty=given["uncertainty"],
+        probabilities=given.get("probabilities", False),
+        uncertainty=given.get("uncertainty", False),
         overwrite=given.get("overwrite", False),
         resume=given.get("resume", True),
     )
@@ -192,6 +196,7 @@ def _maybe(parse: Callable[[str], T], text: str | None) -> T | None:
     return None if text is None else parse(text)
 
 
-def _is_typed(context: typer.Context, name: str) -> bool:
+def is_typed(context: typer.Context, name: str) -> bool:
+    """Whether an option stands on the command line, rather than in the environment or nowhere."""
     source = context.get_parameter_source(name)
     return source is not None and source.name == "COMMANDLINE"

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from magnet_cli.geometry import Size
     from magnet_cli.models.bundle import Bundle
     from magnet_cli.presets import Preset
 
 
-def card(bundle: Bundle, preset: Preset, *, finding: str, files: Mapping[str, str]) -> str:
+def card(bundle: Bundle, preset: Preset, *, finding: str, files: Mapping[str, str], dropped: Sequence[str]) -> str:
     """What a user of the bundle should know, as Markdown.
 
     Args:
@@ -20,14 +19,15 @@ def card(bundle: Bundle, preset: Preset, *, finding: str, files: Mapping[str, st
         preset: That it was made with.
         finding: How the order of the refiners' inputs was decided.
         files: Checkpoint's name by the name of the file made of it.
+        dropped: What was left out of the checkpoints, a sentence each.
     """
-    fast = preset.fast
     lines = [
         f"# {bundle.name}",
         "",
         f"Published MagNet weights for {preset.title}, imported.",
         "",
         *(f"- {made}: from {source}" for made, source in files.items()),
+        *(f"- {sentence}" for sentence in dropped),
         f"- licence: {bundle.licence}",
         f"- {finding}",
         "- scores: none measured here; 'magnet evaluate MASK TRUTH' measures them" + _excluded(bundle, preset),
@@ -39,24 +39,18 @@ def card(bundle: Bundle, preset: Preset, *, finding: str, files: Mapping[str, st
         "",
         "    magnet segment IMAGE --weights BUNDLE --compat published",
         "",
-        "MagNet-Fast, the recommended options:",
+        "MagNet-Fast:",
         "",
-        "    magnet segment IMAGE --weights BUNDLE --compat published --method magnet-fast \\",
-        f"        --scales {_words(fast.scales)} --patches {fast.patches} --points {fast.points}",
+        *(f"    magnet segment IMAGE --weights BUNDLE --compat published {fast.words}" for fast in preset.fast),
         "",
         "On larger images leave --compat out; how well that does with these weights was not measured.",
         "",
-        "## Where the figures are from",
+        "## Where the values are from",
         "",
-        *(f"- {origin}" for origin in preset.origins),
-        "- normalisation: ImageNet's, as the published program has it",
+        *(f"- {origin}" for origin in bundle.origins),
         "",
     ]
     return "\n".join(lines)
-
-
-def _words(scales: Sequence[Size]) -> str:
-    return ",".join(str(scale) for scale in scales)
 
 
 def _excluded(bundle: Bundle, preset: Preset) -> str:

@@ -16,7 +16,7 @@ from magnet_cli.importing.card import card
 from magnet_cli.importing.orders import ORDERS, Order, Sample, order_scores
 from magnet_cli.models.bundle import Bundle, load_bundle
 from magnet_cli.models.checkpoint import fitted, read_checkpoint
-from magnet_cli.models.description import DESCRIPTION
+from magnet_cli.models.description import DESCRIPTION, NEWEST
 from magnet_cli.models.registry import build_backbone, build_refiner
 from magnet_cli.models.writing import describe, write_bundle
 from magnet_cli.refine.published import IMAGENET_MEAN, IMAGENET_STD
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from magnet_cli.geometry import Size
+    from magnet_cli.models.checkpoint import Checkpoint
     from magnet_cli.presets import Preset
 
 CARD = "README.md"
@@ -62,6 +63,16 @@ class Imported:
     order: Order
     scores: Mapping[Order, float]
     """Mean IoU on the sample by input order; empty where none was given."""
+    dropped: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    """Names of checkpoints, and the keys in them that belong to training and were left out."""
+
+    @property
+    def left_out(self) -> list[str]:
+        """What was left out of the checkpoints, a sentence each."""
+        return [
+            f"{name}: left out {', '.join(keys)}, which training used and the network has not"
+            for name, keys in self.dropped
+        ]
 
     @property
     def finding(self) -> str:
@@ -93,7 +104,9 @@ def import_bundle(backbone: Path, refiners: Sequence[Path], output: Path, option
     """
     _check_output(output, overwrite=options.overwrite)
     scales = refiner_scales(options, len(refiners))
-    states, entries = _states(backbone, refiners, options)
+    checkpoints = [read_checkpoint(path) for path in (backbone, *refiners)]
+    states, entries = _states(checkpoints, options)
+    dropped = tuple((found.file.name, found.dropped) for found in checkpoints if found.dropped)
     for entry, scale in zip(entries, scales, strict=True):
         entry["scale"] = None if scale is None else {"width": scale.width, "height": scale.height}
     description = _description(options, entries, name=options.name or output.name)
@@ -102,9 +115,9 @@ def import_bundle(backbone: Path, refiners: Sequence[Path], output: Path, option
         parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=parent))
     try:
-        made = _written(staging, description, states, options)
-        sources = dict(zip(states, [backbone.name, *(path.name for path in refiners)], strict=True))
-        text = card(made.bundle, options.preset, finding=made.finding, files=sources)
+        made = replace(_written(staging, description, states, options), dropped=dropped)
+        sources = dict(zip(states, [found.file.name for found in checkpoints], strict=True))
+        text = card(made.bundle, options.preset, finding=made.finding, files=sources, dropped=made.left_out)
         durable.write_whole(staging / CARD, text.encode())
         with durable.writing(output):
             staging.chmod(0o755)
@@ -147,24 +160,22 @@ def _check_output(output: Path, *, overwrite: bool) -> None:
 
 
 def _states(
-    backbone: Path, refiners: Sequence[Path], options: ImportOptions
+    checkpoints: Sequence[Checkpoint], options: ImportOptions
 ) -> tuple[dict[str, dict[str, Tensor]], list[dict[str, Any]]]:
-    """Complete states by file name, and the refiners' entries of the description."""
+    """Complete states by file name, the backbone's first, and the refiners' entries of the description."""
+    backbone, *refiners = checkpoints
     classes = len(options.preset.classes)
     architecture = options.architecture or options.preset.architecture
     network = build_backbone(architecture, classes=classes, bands=3, options={})
-    states = {
-        "backbone.safetensors": fitted(read_checkpoint(backbone), network, architecture=architecture, file=backbone)
-    }
+    states = {"backbone.safetensors": fitted(backbone, network, architecture=architecture)}
     entries: list[dict[str, Any]] = []
-    for index, path in enumerate(refiners):
-        state = read_checkpoint(path)
+    for index, found in enumerate(refiners):
         kind = options.refiner_architecture
         # The published refinement module can be built without the norm on its input.
-        settings = {"bn0": False} if kind == "magnet" and not any(key.startswith("bn0.") for key in state) else {}
+        settings = {"bn0": False} if kind == "magnet" and not any(key.startswith("bn0.") for key in found.state) else {}
         refiner = build_refiner(kind, classes=classes, options=settings)
         name = f"refiner{index or ''}.safetensors"
-        states[name] = fitted(state, refiner, architecture=kind, file=path)
+        states[name] = fitted(found, refiner, architecture=kind)
         entries.append({"architecture": kind, "options": settings, "file": name, "input": options.order})
     return states, entries
 
@@ -187,8 +198,17 @@ def _description(options: ImportOptions, refiners: Sequence[Mapping[str, Any]], 
         licence=options.licence,
         source=f"published MagNet checkpoints for {preset.title}",
     )
+    description |= {"schema": NEWEST, "origins": [*preset.origins, *_chosen(options)]}
     description["scales"] = [{"width": scale.width, "height": scale.height} for scale in preset.scales]
     return description
+
+
+def _chosen(options: ImportOptions) -> list[str]:
+    """Where the user's choice stands in place of the experiment's."""
+    usual = options.preset.architecture
+    if options.architecture in (None, usual):
+        return []
+    return [f"backbone: {options.architecture}, chosen at the import instead of {usual}"]
 
 
 def _written(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import zipfile
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -18,16 +19,30 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-PREFIXES = ("module.", "model.")
-"""What wrappers put before every key: torch's DataParallel, and the published programs' training loops."""
+PARALLEL, WRAPPED = "module.", "model."
+"""What wrappers put before every key: torch's DataParallel, and the published training program's module that holds a
+network and its loss."""
+TRAINING_ONLY = ("loss.criterion.weight",)
+"""What that program saves beside the network: the class weights of its loss. Its own readers pass over them too."""
 SHOWN = 10
 """Keys that a message names."""
 DAMAGED = (RuntimeError, EOFError, ValueError, LookupError, AttributeError, TypeError, MemoryError, OverflowError)
 """What torch raises for files that are no checkpoint, or damaged ones, beside UnpicklingError."""
 
 
-def read_checkpoint(path: Path) -> dict[str, Tensor]:
-    """The tensors of a `.pth` file, prefixes taken away; nothing in the file is run.
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """What a `.pth` file holds."""
+
+    file: Path
+    state: Mapping[str, Tensor]
+    """The network's tensors by name, prefixes taken away."""
+    dropped: tuple[str, ...]
+    """Keys, as they stand in the file, that belong to training and not to the network."""
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """The tensors of a `.pth` file; nothing in the file is run.
 
     Raises:
         WeightsError: It is missing, damaged, a web page, or holds anything but tensors by name.
@@ -46,7 +61,10 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
         raise WeightsError(f"cannot be read: {exc}", file=path) from exc
     except DAMAGED as exc:
         raise WeightsError("not a checkpoint that can be read", value=_first_line(exc), file=path) from exc
-    return unprefixed(_tensors(found, path), file=path)
+    tensors = _tensors(found, path)
+    dropped = tuple(key for key in tensors if key.removeprefix(PARALLEL) in TRAINING_ONLY)
+    network = {key: tensor for key, tensor in tensors.items() if key not in dropped}
+    return Checkpoint(file=path, state=unprefixed(network, file=path), dropped=dropped)
 
 
 def unprefixed(state: Mapping[str, Tensor], *, file: Path) -> dict[str, Tensor]:
@@ -57,22 +75,20 @@ def unprefixed(state: Mapping[str, Tensor], *, file: Path) -> dict[str, Tensor]:
     """
     found: dict[str, Tensor] = {}
     for key, tensor in state.items():
-        name = key
-        for prefix in PREFIXES:
-            name = name.removeprefix(prefix)
+        name = key.removeprefix(PARALLEL).removeprefix(WRAPPED)
         if name in found:
             raise WeightsError("two keys differ in their prefix alone", value=key, file=file)
         found[name] = tensor
     return found
 
 
-def fitted(state: Mapping[str, Tensor], network: nn.Module, *, architecture: str, file: Path) -> dict[str, Tensor]:
+def fitted(checkpoint: Checkpoint, network: nn.Module, *, architecture: str) -> dict[str, Tensor]:
     """A network's complete state from a checkpoint: exactly its keys, shapes and types.
 
     Raises:
         WeightsError: A key is missing or unexpected, has another shape, or values that are not finite.
     """
-    wanted = network.state_dict()
+    state, file, wanted = checkpoint.state, checkpoint.file, network.state_dict()
     missing = [key for key in wanted if key not in state and key.rpartition(".")[2] != COUNTER]
     unexpected = [key for key in state if key not in wanted]
     if missing or unexpected:

@@ -6,7 +6,7 @@ import hashlib
 import re
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from magnet_cli.errors import WeightsError
 from magnet_cli.geometry import Size
@@ -21,11 +21,15 @@ from magnet_cli.models.spec import (
     Temperature,
 )
 from magnet_cli.models.strict import is_number
+from magnet_cli.options import Merge
 
 if TYPE_CHECKING:
     from magnet_cli.models.strict import Table
 
 SCHEMA = 1
+"""Written where no newer key is needed, so that older programs can read it."""
+NEWEST = 2
+"""Read; it brought `origins`."""
 MOST_CLASSES = 255
 """Masks are 8 bit and 255 means not computed."""
 DESCRIPTION = "bundle.json"
@@ -34,8 +38,8 @@ DESCRIPTION = "bundle.json"
 def parsed(table: Table, *, data: bytes, is_shipped: bool) -> Bundle:
     """The bundle that a description describes."""
     schema = table.integer("schema", least=1)
-    if schema > SCHEMA:
-        rule = f"is newer than this program, which reads up to {SCHEMA}"
+    if schema > NEWEST:
+        rule = f"is newer than this program, which reads up to {NEWEST}"
         raise table.fail("schema", rule, schema)
     networks = table.nested("networks")
     folder = table.file.parent
@@ -60,6 +64,7 @@ def parsed(table: Table, *, data: bytes, is_shipped: bool) -> Bundle:
         licence=table.text("licence", ""),
         source=table.text("source", ""),
         metrics=table.take("metrics", {}),
+        origins=origins(table) if schema == NEWEST else (),
         folder=folder,
         digest=digest(data, specs, folder=folder),
         notes=notes,
@@ -124,10 +129,18 @@ def resolution(table: Table) -> PixelSize | None:
     return found
 
 
+def origins(table: Table) -> tuple[str, ...]:
+    """Where the description's values are from, a sentence each."""
+    found = table.items("origins", [])
+    if not all(isinstance(line, str) for line in found):
+        raise table.fail("origins", "must be an array of strings", found)
+    return tuple(found)
+
+
 def defaults(table: Table) -> MagnetDefaults:
     """Defaults of the method."""
     found = MagnetDefaults(
-        merge=table.text("merge"),
+        merge=table.choice("merge", get_args(Merge)),
         points=spelled(table, "points"),
         patches=spelled(table, "patches"),
         median=table.integer("median", least=1),

@@ -51,6 +51,7 @@ class MagnetDefaults:
     """Defaults of the method, as they would be written on the command line."""
 
     merge: str
+    """`refiner`, `mean` or `certainty`."""
     points: str
     patches: str
     median: int
@@ -113,6 +114,8 @@ class Bundle:
     licence: str
     source: str
     metrics: Mapping[str, Any]
+    origins: tuple[str, ...]
+    """Where its values are from; empty where nobody said."""
     folder: Path
     digest: str
     """SHA-256 over bundle.json and the hashes of the weights."""

@@ -14,7 +14,8 @@ from magnet_cli.images.protocol import Request
 from magnet_cli.masks.spec import NODATA, GroupId
 from magnet_cli.pipeline.labels import count_labels
 from magnet_cli.pipeline.scheduler import Progress
-from magnet_cli.refine.published import labels_published, segment_published, settings_from_scales
+from magnet_cli.refine.published import ALL_PATCHES, labels_published, segment_published, settings_from_scales
+from magnet_cli.refine.published_windows import place_windows
 
 if TYPE_CHECKING:
     from magnet_cli.options import Rule
@@ -64,9 +65,7 @@ def run_published(plan: Plan, work: Work) -> None:
     with work.clock.measure("write"):
         work.sink.put_labels(group, box=Box.whole(size), labels=labels)
         counts, missing = count_labels(labels, plan.classes)
-        stages = {
-            str(stage.number): {"windows": stage.cells.pixels, "run": stage.cells.pixels} for stage in plan.stages
-        }
+        stages = {str(stage.number): windows_run(settings, index) for index, stage in enumerate(plan.stages)}
         work.sink.finish_group(
             group, counts={"stages": stages, "labels": counts, "nodata": missing, "threads": work.threads}
         )
@@ -103,6 +102,13 @@ def published_settings(plan: Plan, work: Work) -> PublishedSettings:
             advice="Leave --compat out",
         )
     return replace(settings, mean=normalisation.mean, std=normalisation.std, batch=plan.batch)
+
+
+def windows_run(settings: PublishedSettings, index: int) -> dict[str, int]:
+    """How many windows a stage has, and how many of them are computed."""
+    windows = len(place_windows(settings.stages[index], crop=settings.crop))
+    limit = ALL_PATCHES if index == 0 else settings.patches_of(index)
+    return {"windows": windows, "run": windows if limit == ALL_PATCHES else min(windows, limit)}
 
 
 def _points(rule: Rule) -> float:

@@ -53,7 +53,9 @@ def resolve_settings(options: SegmentOptions, facts: ModelFacts, scales: Sequenc
             advice="Take --method magnet-fast",
         )
     median = options.median or defaults.median
-    margin = options.margin if options.margin is not None else _default_margin(facts, scales, points, median)
+    margin = options.margin
+    if margin is None:
+        margin = _default_margin(facts, scales, points, median) if compat == "paper" else 0
     _check_margin(margin, facts.input)
     return MethodSettings(
         method=options.method,
@@ -69,10 +71,10 @@ def resolve_settings(options: SegmentOptions, facts: ModelFacts, scales: Sequenc
 def _merge(options: SegmentOptions, facts: ModelFacts, compat: Compat) -> Merge:
     if compat == "paper":
         return options.merge or facts.defaults.merge
-    if options.merge == "mean":
+    if options.merge not in (None, "refiner"):
         raise UsageError(
             f"--compat {compat} merges with the refiner",
-            value="--merge mean",
+            value=f"--merge {options.merge}",
             advice="Leave --merge out, or take --compat paper",
         )
     return "refiner" if facts.has_refiner else facts.defaults.merge

@@ -71,7 +71,8 @@ class PublishedStage:
     chosen: Tensor
     """(height, width) bool: the pixels that took the refined value; all of them at the first stage."""
     probabilities: Tensor
-    """(classes, height, width) float32 at the stage's size; at the first stage, at the network's input size."""
+    """(classes, height, width) float32 at the stage's size; at the first stage, at the network's input size. A stage
+    that refines no window hands on what it got."""
 
 
 def segment_published(
@@ -147,18 +148,30 @@ class _Program:
 
     @torch.no_grad()
     def next(self, current: Tensor, *, index: int) -> PublishedStage:
-        """The stage after the one that gave `current`, (classes, h, w) of any size."""
+        """The stage after the one that gave `current`, (classes, h, w) of any size.
+
+        MagNet-Fast ranks the pixels of the whole stage, keeps as many as the selected windows' share of it allows, and
+        then passes over those that lie in no window, without choosing others for them. So does the published program:
+        it takes the highest scores of the stage and filters what it took by the map of what the windows cover. Its
+        other use of that map, to clear the certainty, is the one that is turned round (D3 in docs/method.md); cleared
+        outside the windows, the certainty is 0 there, as it is here because nothing was refined. The median then
+        carries scores a few blocks across a window's edge both ways, and where fewer scores are positive than pixels
+        are wanted the rest are ties at 0, the lowest indices first: both kinds are passed over.
+        """
+        count = self.settings.patches_of(index)
         size = self.settings.stages[index]
+        if count == 0:
+            nothing = torch.zeros((size.height, size.width), dtype=torch.bool, device=self.device)
+            return PublishedStage(size=size, windows=(), chosen=nothing, probabilities=current)
         field = resize_bilinear(current, height=size.height, width=size.width)
         uncertainty = 1 - certainty(field)
         windows = place_windows(size, crop=self.settings.crop)
         order = self._most_uncertain_first(uncertainty, windows, size=size)
-        count = self.settings.patches_of(index)
         kept = order if count == ALL_PATCHES else order[:count]
         joined = self._joined(field, kept, index=index)
         refined = joined.mean()
         scores = blocky_median(certainty(refined) * uncertainty, grid=self.settings.input, k=self.settings.median)
-        points = point_count(self.settings.points, stage=size, share=len(kept) / len(windows))
+        points = point_count(self.settings.points, stage=size, selected=len(kept), windows=len(windows))
         chosen = choose_points(scores, count=points) & joined.covered
         probabilities = torch.where(chosen, refined, field)
         return PublishedStage(size=size, windows=kept, chosen=chosen, probabilities=_finite(probabilities))

@@ -59,18 +59,19 @@ def blocky_median(scores: Tensor, *, grid: Size, k: int) -> Tensor:
     return functional.interpolate(blurred[None, None], tuple(scores.shape), mode="nearest")[0, 0]
 
 
-def point_count(points: float, *, stage: Size, share: float) -> int:
+def point_count(points: float, *, stage: Size, selected: int, windows: int) -> int:
     """How many pixels of a stage are refined.
 
     Args:
         points: An integer is a count for the whole stage; any other number, in (0, 1], a share of its pixels.
         stage: Size of the whole stage.
-        share: Selected windows over all windows: a count is limited to this share of the stage, a share is multiplied
-            by it.
+        selected: Windows that are refined: a count is limited to their share of the stage, a share multiplied by it.
+        windows: All windows of the stage.
     """
     if isinstance(points, int):
-        return min(points, int(stage.pixels * share))
-    return int(points * stage.pixels * share)
+        return min(points, stage.pixels * selected // windows)
+    # The order of the published program's operations, so that both round alike.
+    return int(stage.pixels * points * selected / windows)
 
 
 def choose_points(scores: Tensor, *, count: int) -> Tensor:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import tifffile
 import torch
+from torch import nn
 
+from magnet_cli.geometry import Size
 from magnet_cli.models import bundle as bundle_module
 from magnet_cli.models.refinement import RefinementMagNet
 from magnet_cli.models.registry import build_backbone
-from tests.cli.support import invoke, invoke_json, one_line, write_colours_bundle
+from magnet_cli.presets import PRESETS, Preset
+from tests.cli.support import invoke, invoke_json, one_line, write_colours_bundle, write_image
 
 
 @pytest.fixture
@@ -29,6 +36,26 @@ def test_list(shipped: Path) -> None:
     (row,) = invoke_json("weights", "list")["bundles"]
     assert (row["name"], row["folder"], row["card"]) == ("colours", str(shipped), None)
     assert row["bytes"] == (shipped / "backbone.safetensors").stat().st_size
+
+
+def test_a_broken_bundle_does_not_hide_the_others(shipped: Path) -> None:
+    (shipped.parent / "broken").mkdir()
+    (shipped.parent / "broken/bundle.json").write_text("{")
+    result = invoke("weights", "list")
+    assert result.exit_code == 4
+    assert "colours: r, g, b" in result.stdout
+    assert result.stderr.count("not a JSON description") == 1
+    broken, whole = invoke_json("weights", "list", code=4)["bundles"]
+    assert (broken["name"], broken["folder"]) == ("broken", str(shipped.parent / "broken"))
+    assert "not a JSON description" in broken["error"]
+    assert whole["name"] == "colours"
+
+
+def test_show_tells_which_files_are_missing(shipped: Path) -> None:
+    size = (shipped / "backbone.safetensors").stat().st_size
+    assert f"backbone: conv, backbone.safetensors, {size} B" in invoke("weights", "show", "colours").stdout
+    (shipped / "backbone.safetensors").unlink()
+    assert "backbone: conv, backbone.safetensors, MISSING" in invoke("weights", "show", "colours").stdout
 
 
 def test_show(shipped: Path) -> None:
@@ -86,6 +113,126 @@ def test_import(here: Path) -> None:
     assert invoke("weights", "import", *words, "-o", "globe").exit_code == 5
     (row,) = invoke_json("weights", "import", *words, "-o", "globe", "--overwrite")["bundles"]
     assert (row["refiner_input"], row["scores"]) == ("own-first", {})
+
+
+def test_import_tells_what_it_left_out_and_show_where_values_are_from(here: Path) -> None:
+    network = build_backbone("conv", classes=7, bands=3, options={})
+    state = {f"model.{key}": value for key, value in network.state_dict().items()}
+    torch.save({**state, "loss.criterion.weight": torch.ones(7)}, here / "b.pth")
+    words = ["--preset", "deepglobe", "--architecture", "conv", "--backbone", "b.pth", "-o", "globe"]
+    result = invoke("weights", "import", *words)
+    assert result.exit_code == 0, result.stderr
+    assert "b.pth: left out loss.criterion.weight" in result.stderr
+    (row,) = invoke_json("weights", "import", *words, "--overwrite")["bundles"]
+    assert row["left_out"] == [{"file": "b.pth", "keys": ["loss.criterion.weight"]}]
+    text = invoke("weights", "show", "globe").stdout
+    assert "origin: median: the published script; the paper gives none" in text
+    assert "origin: MagNet-Fast, the paper: --method magnet-fast" in text
+    (row,) = invoke_json("weights", "show", "globe")["bundles"]
+    assert any("chosen at the import" in origin for origin in row["description"]["origins"])
+
+
+@pytest.mark.parametrize(
+    ("preset", "part", "compat"),
+    [
+        (PRESETS["cityscapes"], 16, "published"),
+        (PRESETS["deepglobe"], 12, "published-unshifted"),
+        (PRESETS["gleason"], 16, "published-unshifted"),
+        (PRESETS["inria"], 16, "published"),
+    ],
+    ids=PRESETS,
+)
+def test_an_imported_experiment_runs_by_what_its_card_says(here: Path, preset: Preset, part: int, compat: str) -> None:
+    """With its sides and counts divided, because the real ones take minutes."""
+    classes = len(preset.classes)
+    torch.save(build_backbone("conv", classes=classes, bands=3, options={}).state_dict(), here / "b.pth")
+    torch.save(RefinementMagNet(classes=classes).state_dict(), here / "r.pth")
+    refiners = ["--refiner", "r.pth"] * (len(preset.scales) - 1 if preset.name == "cityscapes" else 1)
+    words = ["--preset", preset.name, "--architecture", "conv", "--backbone", "b.pth", *refiners]
+    assert invoke("weights", "import", *words, "-o", "bundle").exit_code == 0
+    edited = json.loads((here / "bundle/bundle.json").read_text())
+    for size in (edited["input"]["size"], *edited["scales"]):
+        size["width"], size["height"] = (side // part for side in (size["width"], size["height"]))
+    for entry in edited["networks"]["refiners"]:
+        if entry["scale"] is not None:
+            entry["scale"] = {side: value // part for side, value in entry["scale"].items()}
+    (here / "bundle/bundle.json").write_text(json.dumps(edited))
+    coarsest = edited["scales"][0]
+    write_image(here / "a.tif", size=(coarsest["height"], coarsest["width"]))
+    for variant in preset.fast:
+        scales = ",".join(f"{scale.width // part}x{scale.height // part}" for scale in variant.scales)
+        points = variant.points if variant.points.endswith("%") else str(int(variant.points) // part**2)
+        fast = ["--method", "magnet-fast", "--scales", scales, "--patches", str(variant.patches), "--points", points]
+        common = ["a.tif", "--weights", "bundle", "--compat", compat, *fast]
+        (plan,) = invoke_json("plan", *common)["images"]
+        (step,) = plan["passes"]
+        stages = list(enumerate(step["stages"]))
+        assert plan["margin"] == 0
+        assert [stage["windows"] for _, stage in stages] == [min(4**k, variant.patches) if k else 1 for k, _ in stages]
+        result = invoke("segment", *common, "-o", "mask.tif", "--overwrite")
+        assert result.exit_code == 0, result.stderr
+        assert tifffile.imread(here / "mask.tif").max() < classes
+
+
+def brightness() -> nn.Module:
+    """Class 1 where red is above the mean."""
+    network = build_backbone("conv", classes=2, bands=3, options={})
+    with torch.no_grad():
+        weight, bias = network.parameters()
+        weight.zero_()
+        bias.zero_()
+        weight[1, 0] = 10
+    return network
+
+
+def believing(half: int) -> RefinementMagNet:
+    """A published refinement module that hands on one half of its input, sharpened."""
+    refiner = RefinementMagNet(classes=2)
+    state = {key: value * 0 if value.ndim == 4 else value for key, value in refiner.state_dict().items()}
+    for index in range(2):
+        state[f"residual.{index}.bn3.weight"] *= 0
+    for channel in range(4):
+        state["conv1.weight"][channel, channel, 1, 1] = 1
+        state["conv2.weight"][channel, channel, 1, 1] = 1
+        state["residual.0.downsample.0.weight"][channel, channel] = 1
+    for label in range(2):
+        state["seg_conv.weight"][label, 2 * half + label] = 20
+    refiner.load_state_dict(state)
+    return refiner
+
+
+@pytest.mark.parametrize(("half", "order"), [(0, "own-first"), (1, "field-first")])
+def test_a_labelled_image_decides_the_order_of_the_inputs(
+    here: Path, monkeypatch: pytest.MonkeyPatch, half: int, order: str
+) -> None:
+    """Stripes of a pixel, which only the finest stage can tell apart."""
+    small = replace(
+        PRESETS["inria"],
+        input=Size(width=16, height=16),
+        scales=tuple(Size(width=side, height=side) for side in (64, 32, 16)),
+        points="all",
+        median=1,
+    )
+    monkeypatch.setitem(PRESETS, "inria", small)
+    torch.save(brightness().state_dict(), here / "b.pth")
+    torch.save({f"module.{key}": value for key, value in believing(half).state_dict().items()}, here / "r.pth")
+    labels = np.tile(np.arange(64, dtype=np.uint8) % 2, (64, 1))
+    tifffile.imwrite(here / "image.tif", np.dstack([labels * np.uint8(255)] * 3), photometric="rgb")
+    tifffile.imwrite(here / "label.tif", labels, photometric="minisblack")
+    words = ["--preset", "inria", "--architecture", "conv", "--backbone", "b.pth", "--refiner", "r.pth", "-o", "out"]
+    sample = ["--image", "image.tif", "--label", "label.tif"]
+    (row,) = invoke_json("weights", "import", *words, *sample)["bundles"]
+    assert row["refiner_input"] == order
+    other = next(name for name in row["scores"] if name != order)
+    assert row["scores"][order] > row["scores"][other] + 0.3
+    assert f"{order}, every scale" in invoke("weights", "show", "out").stdout
+    assert "the better one on the sample" in (here / "out/README.md").read_text()
+    invoke_json("segment", "image.tif", "--weights", "out", "-o", "mask.tif")
+    right = (tifffile.imread(here / "mask.tif") == labels).mean()
+    assert right > 0.9
+    # What the user says does not count where a sample decides.
+    (row,) = invoke_json("weights", "import", *words, *sample, "--refiner-input", other, "--overwrite")["bundles"]
+    assert row["refiner_input"] == order
 
 
 def test_import_refuses_a_page(here: Path) -> None:

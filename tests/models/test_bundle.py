@@ -70,7 +70,8 @@ def test_reads_what_the_writer_wrote(tmp_path: Path) -> None:
         (("networks", "backbone", "url"), "x", r"unknown keys.*networks\.backbone\.url"),
         (("networks", "extra"), {}, r"unknown keys.*networks\.extra"),
         (("classes", 0, "id"), 3, r"unknown keys.*classes\[0\]\.id"),
-        (("schema",), 2, "schema is newer"),
+        (("schema",), 3, "schema is newer"),
+        (("origins",), [], "unknown keys.*origins"),
         (("schema",), True, "schema must be a whole number"),
         (("classes",), [{"name": f"c{i}", "color": "#000000"} for i in range(256)], "classes must be 2 to 255"),
         (("classes",), [{"name": "a", "color": "#000000"}], "classes must be 2 to 255"),
@@ -88,6 +89,7 @@ def test_reads_what_the_writer_wrote(tmp_path: Path) -> None:
         (("resolution",), {"value": -1, "unit": "m"}, "positive number"),
         (("magnet", "median"), 10, "must be odd"),
         (("magnet", "merge"), "refiner", "refiners is empty"),
+        (("magnet", "merge"), "median", "refiner, mean, certainty"),
         (("magnet", "points"), None, "must be a string, a number"),
         (("networks", "backbone", "file"), "../x.safetensors", "in the bundle's folder"),
         (("networks", "backbone", "file"), "model.pt", "safetensors file"),
@@ -99,6 +101,14 @@ def test_reads_what_the_writer_wrote(tmp_path: Path) -> None:
 def test_refuses_and_names_what_is_wrong(tmp_path: Path, path: tuple[str | int, ...], value: Any, message: str) -> None:
     with pytest.raises(WeightsError, match=message):
         load_bundle(str(changed(tmp_path, *path, value=value)))
+
+
+def test_the_second_schema_says_where_values_are_from(tmp_path: Path) -> None:
+    folder = written(tmp_path / "a", schema=2, origins=["scales: the paper"])
+    assert load_bundle(str(folder)).origins == ("scales: the paper",)
+    assert load_bundle(str(written(tmp_path / "b", schema=2))).origins == ()
+    with pytest.raises(WeightsError, match="origins must be an array of strings"):
+        load_bundle(str(written(tmp_path / "c", schema=2, origins=[1])))
 
 
 @pytest.mark.parametrize(

@@ -23,15 +23,36 @@ def test_logits_have_the_patchs_size(architecture: str) -> None:
         assert network(torch.empty(1, 4, 64, 96)).shape == (1, 5, 64, 96)
 
 
+def estimated(folder: Path, architecture: str, size: int) -> int:
+    table = describe(size=size, classes=7, backbone={"architecture": architecture})
+    return activation_bytes(write_bundle(folder, table, {"backbone.safetensors": {}}))["activation_bytes"]
+
+
 @pytest.mark.parametrize("architecture", BACKBONES)
 def test_memory_is_estimated_without_weights(tmp_path: Path, architecture: str) -> None:
-    tables = (describe(size=size, backbone={"architecture": architecture}) for size in (64, 128))
-    small, large = (
-        activation_bytes(write_bundle(tmp_path, table, {"backbone.safetensors": {}}))["activation_bytes"]
-        for table in tables
-    )
+    small, large = (estimated(tmp_path, architecture, size) for size in (64, 512))
     # Two float32 planes of logits at the least.
     assert 2 * 64 * 64 * 4 <= small < large
+
+
+@pytest.mark.parametrize(
+    ("architecture", "size", "least", "most"),
+    [
+        ("deeplabv3plus-resnet50", 32, 7, 103),
+        ("deeplabv3plus-resnet50", 256, 60, 130),
+        ("deeplabv3plus-resnet50", 512, 189, 210),
+        ("unet", 32, 4, 95),
+        ("unet", 256, 65, 120),
+        ("unet", 512, 176, 200),
+        ("fpn-small", 256, 8, 9),
+        ("fpn-resnet50", 256, 24, 25),
+    ],
+)
+def test_memory_of_small_inputs_is_not_below_what_was_measured(
+    tmp_path: Path, architecture: str, size: int, least: int, most: int
+) -> None:
+    """In MiB; the pyramids' estimate is that of their tensors alone."""
+    assert least <= estimated(tmp_path, architecture, size) / 2**20 <= most
 
 
 @pytest.mark.parametrize(

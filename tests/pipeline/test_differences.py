@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from magnet_cli.options import Merge
     from tests.pipeline.support import Outcome
 
 
@@ -287,15 +288,20 @@ class Unrefined(Recording):
         raise AssertionError(own.shape, field.shape, scale)
 
 
-def test_mean_merge() -> None:
+@pytest.mark.parametrize("how", ["mean", "certainty"])
+def test_training_free_merges(how: Merge) -> None:
     labels = np.random.default_rng(2).integers(0, 5, (64, 64), dtype=np.uint8)
     networks = Unrefined(5, sharpness=5)
     model = replace(facts(5, input_side=32), has_refiner=False)
-    options = SegmentOptions(scales=sides(64, 32), merge="mean", margin=0, median=1, num_workers=0, probabilities=True)
+    options = SegmentOptions(scales=sides(64, 32), merge=how, margin=0, median=1, num_workers=0, probabilities=True)
     outcome = run(ArrayImage(coded(labels)), model, options, networks)
     field = interpolate(networks.said[0].half().float()[None], scale_factor=2, mode="bilinear")[0]
     halves = [torch.cat(networks.said[number : number + 2], dim=2) for number in (1, 3)]
-    expected = (torch.cat(halves, dim=1) + field) / 2
+    own = torch.cat(halves, dim=1)
+    ordered = [probs.sort(dim=0, descending=True).values for probs in (own, field)]
+    mine, theirs = (probs[0] - probs[1] if how == "certainty" else 1.0 for probs in ordered)
+    expected = (own * mine + field * theirs) / (mine + theirs)
+    assert outcome.plan.describe()["merge"] == how
     ((_, values),) = outcome.sink.fields["probabilities"]
     np.testing.assert_allclose(values.astype(np.float32), expected.numpy(), rtol=0, atol=2**-11)
     np.testing.assert_array_equal(outcome.labels, expected.half().argmax(dim=0).numpy())

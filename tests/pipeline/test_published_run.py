@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 
 from magnet_cli.errors import WeightsError
+from magnet_cli.geometry import Size
 from magnet_cli.options import SegmentOptions
 from magnet_cli.pipeline.clock import Clock
-from magnet_cli.pipeline.published import run_published
+from magnet_cli.pipeline.published import run_published, windows_run
 from magnet_cli.pipeline.scheduler import Work
 from magnet_cli.plan import check_bands, make_plan
+from magnet_cli.refine.published import PublishedSettings
 from tests.pipeline.support import MACHINE, PLAIN, ArrayImage, CodedNetworks, MemorySink, coded, facts, sides
 
 
@@ -53,6 +55,22 @@ def test_pixels_without_data_have_no_label_at_any_pixel_size(mpp: str | None) ->
 def test_batches_are_those_of_the_plan() -> None:
     _, batches = published(np.ones((64, 64), np.bool_), mpp=None)
     assert batches == [1, 3, 1]
+
+
+@pytest.mark.parametrize(("patches", "run"), [(-1, [1, 4, 20]), ((3, 30), [1, 3, 20]), ((0, 1), [1, 0, 1])])
+def test_windows_are_counted_as_they_are_run(patches: int | tuple[int, ...], run: list[int]) -> None:
+    square = Size(width=10, height=10)
+    settings = PublishedSettings(
+        stages=(square, Size(width=20, height=20), Size(width=45, height=40)),
+        crop=square,
+        input=square,
+        points=1.0,
+        patches=patches,
+        median=1,
+    )
+    counts = [windows_run(settings, index) for index in range(3)]
+    assert [row["windows"] for row in counts] == [1, 4, 20]
+    assert [row["run"] for row in counts] == run
 
 
 def test_another_range_of_values_is_refused() -> None:

@@ -127,7 +127,7 @@ class TestStages:
 
         stages = run(scene, options, networks)
 
-        expected = resized(resized(stages[0].probabilities, square(64)), square(128))
+        expected = resized(stages[0].probabilities, square(128))
         assert networks.refined == []
         torch.testing.assert_close(
             segment_published(scene, Colours(), settings=options, shifted=True), expected, rtol=0, atol=0

@@ -152,11 +152,21 @@ class TestPoints:
         assert found[0].nonzero()[:, 0].tolist() == sorted(expected)
 
     @pytest.mark.parametrize(
-        ("points", "share", "expected"),
-        [(0.3, 1.0, 28090), (0.75, 0.25, 17556), (500, 1.0, 500), (500, 1 / 64, 500), (65536, 1 / 64, 1463)],
+        ("points", "selected", "windows", "expected"),
+        [
+            (0.3, 16, 16, 28090),
+            (0.75, 1, 4, 17556),
+            (500, 9, 9, 500),
+            (500, 1, 64, 500),
+            (65536, 1, 64, 1463),
+            (1.0, 23, 36, 59823),  # 93636 * (23 / 36) is a little less in floating point
+            (65536, 23, 36, 59823),
+        ],
     )
-    def test_counts_are_limited_to_the_selected_windows(self, points: float, share: float, expected: int) -> None:
-        assert point_count(points, stage=square(306), share=share) == expected
+    def test_counts_are_limited_to_the_selected_windows(
+        self, points: float, selected: int, windows: int, expected: int
+    ) -> None:
+        assert point_count(points, stage=square(306), selected=selected, windows=windows) == expected
 
     def test_certainty_is_the_lead_of_the_first_over_the_second(self) -> None:
         assert certainty(torch.tensor([0.2, 0.5, 0.3]).view(3, 1, 1)).item() == pytest.approx(0.2)
