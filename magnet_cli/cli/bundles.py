@@ -14,33 +14,52 @@ if TYPE_CHECKING:
 
 train_app = typer.Typer(help="Train a bundle's networks.", no_args_is_help=True, rich_markup_mode=None)
 
-Data = Annotated[Path, typer.Argument(help="Folder of scenes, or a CSV with columns name, image, label.")]
+Data = Annotated[Path, typer.Argument(help="Folder of scenes, or a CSV with columns name, image, label, roi.")]
 Output = Annotated[Path, typer.Option("-o", "--output", help="The bundle's folder.")]
 Config = Annotated[Path, typer.Option("--config", help="TOML file with the whole configuration.")]
 
+BACKBONE = """Train a backbone and write its bundle; an interrupted training goes on where it stopped.
 
-@train_app.command()
+Ctrl-C waits for the iteration at hand, saves a checkpoint and ends; a second one ends at once. The same command
+goes on from the last checkpoint, and refuses one that was made with another configuration.
+
+\b
+The configuration, beside [bundle] and [network]:
+  [data]  scenes, validation (by name), grid, ignore, label_values = { 255 = 1 }, jitter, colour
+  [loop]  iterations, batch, optimizer, rate, warmup, schedule = "cosine" or "step" (steps, step_factor)
+          loss = "cross-entropy" or "focal" (focal_gamma), balance, decay, average
+          precision = "float32", "bfloat16" or "float16"; device = "auto", "cpu", "cuda", "cuda:N", "mps"
+          validate_every, patience: score the scenes of [data] validation, keep the best, stop early
+          seed, threads, log_every, save_every
+
+The folder OUTPUT.training has the checkpoint, the log (log.jsonl) and its curves (curves.png).
+"""
+
+
+@train_app.command(help=BACKBONE)
 @command
 def backbone(data: Data, *, output: Output, config: Config) -> None:
-    """Train a backbone and write its bundle; an interrupted training goes on where it stopped."""
+    """Train a backbone and write its bundle."""
+    from magnet_cli.cli.training import TrainingDisplay
     from magnet_cli.train.backbone import train_backbone
     from magnet_cli.train.config import TrainConfig
 
-    _told(train_backbone(data, output, TrainConfig.read(config), progress=_line), output)
+    with TrainingDisplay() as display:
+        bundle = train_backbone(data, output, TrainConfig.read(config), progress=display.line, each=display.tick)
+    _told(bundle, output)
 
 
 @train_app.command()
 @command
 def refiner(data: Data, *, output: Output, config: Config) -> None:
     """Train a refiner for a bundle that has a backbone, and add it."""
+    from magnet_cli.cli.training import TrainingDisplay
     from magnet_cli.train.config import TrainConfig
     from magnet_cli.train.refiner import train_refiner
 
-    _told(train_refiner(data, output, TrainConfig.read(config), progress=_line), output)
-
-
-def _line(line: dict[str, float]) -> None:
-    say("  ".join(f"{key} {value:g}" for key, value in line.items()))
+    with TrainingDisplay() as display:
+        bundle = train_refiner(data, output, TrainConfig.read(config), progress=display.line)
+    _told(bundle, output)
 
 
 def _told(bundle: Bundle | None, output: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import log
 from typing import cast
 
 import torch
@@ -56,33 +57,57 @@ class SharedRefiner(nn.Module):
         classes: Number of classes.
         width: Channels of the hidden layers.
         stride: Pixels, on a side, that are averaged before the network looks.
+        full: Also look at logarithms, entropies, and the agreement of the two inputs.
+        gate: Let the network weigh the two inputs against each other at each pixel, instead of equally, before it
+            adds its change.
+        bound: Most that the change of a class's logarithm may come to; 0 is no bound.
     """
 
-    def __init__(self, *, classes: int, width: int = 16, stride: int = 2) -> None:
+    def __init__(
+        self,
+        *,
+        classes: int,
+        width: int = 16,
+        stride: int = 2,
+        full: bool = False,
+        gate: bool = False,
+        bound: float = 0.0,
+    ) -> None:
         super().__init__()
-        self.classes, self.stride = classes, stride
-        self.conv1 = nn.Conv2d(6, width, 3, padding=1)
+        self.classes, self.stride, self.full, self.bound = classes, stride, full, bound
+        self.conv1 = nn.Conv2d(11 if full else 6, width, 3, padding=1)
         self.conv2 = nn.Conv2d(width, width, 3, padding=2, dilation=2)
         self.conv3 = nn.Conv2d(width, width, 3, padding=4, dilation=4)
         self.change = nn.Conv2d(width, 1, 1)
-        nn.init.zeros_(self.change.weight)
-        nn.init.zeros_(cast("Tensor", self.change.bias))
+        self.gate = nn.Conv2d(width, 1, 1) if gate else None
+        for last in filter(None, (self.change, self.gate)):
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(cast("Tensor", last.bias))
 
     def forward(self, x: Tensor) -> Tensor:
         """Probabilities `(n, 2 * classes, h, w)` to logits `(n, classes, h, w)`."""
         own, field = x.chunk(2, dim=1)
-        start = ((own + field) / 2).clamp_min(SMALLEST).log()
-        count, _, height, width = own.shape
-        seen = torch.stack((*against(own), *against(field)), dim=2).flatten(0, 1)
+        features = (*against(own), *against(field), *(compared(own, field) if self.full else ()))
+        seen = torch.stack(features, dim=2).flatten(0, 1)
         if self.stride > 1:
             seen = functional.avg_pool2d(seen, self.stride, ceil_mode=True, count_include_pad=False)
         y = functional.relu(self.conv1(seen))
         y = functional.relu(self.conv2(y))
-        y = self.change(functional.relu(self.conv3(y)))
+        y = functional.relu(self.conv3(y))
+        share: Tensor | float = 0.5
+        if self.gate is not None:
+            share = self.enlarged(self.gate(y), like=own).mean(dim=1, keepdim=True).sigmoid()
+        change = self.enlarged(self.change(y), like=own)
+        if self.bound:
+            change = self.bound * (change / self.bound).tanh()
+        return (share * own + (1 - share) * field).clamp_min(SMALLEST).log() + change
+
+    def enlarged(self, y: Tensor, *, like: Tensor) -> Tensor:
+        """`(n * classes, 1, h / stride, w / stride)` as `(n, classes, h, w)`."""
+        count, classes, height, width = like.shape
         if self.stride > 1:
             y = functional.interpolate(y, scale_factor=self.stride, mode="bilinear", align_corners=False)
-        change = y[..., :height, :width].reshape(count, self.classes, height, width)
-        return start + change
+        return y[..., :height, :width].reshape(count, classes, height, width)
 
 
 def against(probs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -90,3 +115,19 @@ def against(probs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     top = probs.topk(2, dim=1).values
     best, second = top[:, :1], top[:, 1:]
     return probs, torch.where(probs >= best, second, best), (best - second).expand_as(probs)
+
+
+def compared(own: Tensor, field: Tensor) -> tuple[Tensor, ...]:
+    """What two sets of probabilities say of each other, each `(n, classes, h, w)` and about 1 at most in size.
+
+    For each class the logarithms of its probabilities; for the pixel the entropies and the chance that a class drawn
+    from each is the same.
+    """
+    logs = [probs.clamp_min(SMALLEST).log() for probs in (own, field)]
+    most = log(own.shape[1])
+    entropies = [
+        -(probs * one).sum(dim=1, keepdim=True).expand_as(probs) / most
+        for probs, one in zip((own, field), logs, strict=True)
+    ]
+    agreement = (own * field).sum(dim=1, keepdim=True).expand_as(own)
+    return (*(one / -log(SMALLEST) for one in logs), *entropies, agreement)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,9 +13,10 @@ from magnet_cli.models.description import DESCRIPTION, SCHEMA, parsed
 from magnet_cli.models.registry import build_backbone
 from magnet_cli.models.strict import parse_object
 from magnet_cli.models.writing import write_bundle
-from magnet_cli.train.data import load_scenes
+from magnet_cli.train.data import divided, load_scenes
 from magnet_cli.train.loop import Files, Trainer, class_weights, counted, seeded
 from magnet_cli.train.sampling import Sampler
+from magnet_cli.train.validation import Validator
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from magnet_cli.models.bundle import Bundle
     from magnet_cli.train.config import DataConfig, LoopConfig, TrainConfig
     from magnet_cli.train.data import Scene
-    from magnet_cli.train.loop import Progress
+    from magnet_cli.train.loop import Each, Progress
 
 BACKBONE_FILE = "backbone.safetensors"
 CONFIG_FILE = "train.toml"
@@ -65,6 +66,23 @@ class Recipe:
             seed=self.loop.seed,
         )
 
+    def about(self, scenes: Sequence[Scene], validation: Sequence[Scene]) -> dict[str, dict[str, object]]:
+        """What a training is of, beside its loop: a checkpoint of another is refused."""
+        bundle = self.bundle
+        return {
+            "network": {"architecture": bundle.backbone.architecture, "options": dict(bundle.backbone.options)},
+            "bundle": {
+                "classes": len(bundle.classes),
+                "scales": [str(scale) for scale in bundle.scales],
+                "input": repr(bundle.input),
+            },
+            "data": asdict(self.data),
+            "scenes": {
+                "training": [(scene.name, scene.digest) for scene in scenes],
+                "validation": [(scene.name, scene.digest) for scene in validation],
+            },
+        }
+
 
 def described(config: TrainConfig, *, folder: Path) -> dict[str, Any]:
     """The description of the bundle that a configuration leads to, checked before any work.
@@ -98,34 +116,53 @@ def fit_backbone(
     files: Files | None,
     progress: Progress | None = None,
     until: int | None = None,
+    validation: Sequence[Scene] = (),
+    each: Each | None = None,
 ) -> nn.Module:
     """Fit a backbone to scenes.
 
     Args:
         recipe: Bundle, drawing and loop.
         scenes: To learn from.
-        files: Checkpoint and log; None keeps neither.
+        files: Checkpoint, log and curves; None keeps none of them.
         progress: Told each log line.
         until: Stop at that iteration.
+        validation: Scenes to validate on, if the loop does.
+        each: Told each iteration.
 
     Returns:
-        The network with averaged weights, in eval mode.
+        The network in host memory with averaged weights, in eval mode.
     """
-    check(scenes, recipe)
+    trainer = backbone_trainer(recipe, scenes, validation=validation, files=files)
+    return trainer.fit(progress=progress, until=until, each=each)
+
+
+def backbone_trainer(
+    recipe: Recipe, scenes: Sequence[Scene], *, validation: Sequence[Scene], files: Files | None
+) -> Trainer:
+    """What fits a backbone to scenes; see `fit_backbone`.
+
+    Raises:
+        SourceError: A scene does not fit the bundle.
+        UsageError: The recipe cannot be trained.
+    """
+    check([*scenes, *validation], recipe)
     loop = recipe.loop
     seeded(loop.seed, threads=loop.threads)
     weights = class_weights(
         counted([scene.labels for scene in scenes], classes=len(recipe.bundle.classes)), balance=loop.balance
     )
-    trainer = Trainer(
+    ignore = recipe.data.ignore
+    return Trainer(
         recipe.network(),
         batches=recipe.sampler(scenes),
         config=loop,
         weights=weights,
         files=files,
-        ignore=recipe.data.ignore,
+        ignore=ignore,
+        validate=Validator(scenes=validation, bundle=recipe.bundle, ignore=ignore) if validation else None,
+        about=recipe.about(scenes, validation),
     )
-    return trainer.fit(progress=progress, until=until)
 
 
 def check(scenes: Sequence[Scene], recipe: Recipe) -> None:
@@ -149,29 +186,37 @@ def check(scenes: Sequence[Scene], recipe: Recipe) -> None:
 
 
 def train_backbone(
-    data: Path, output: Path, config: TrainConfig, *, progress: Progress | None = None, until: int | None = None
+    data: Path,
+    output: Path,
+    config: TrainConfig,
+    *,
+    progress: Progress | None = None,
+    until: int | None = None,
+    each: Each | None = None,
 ) -> Bundle | None:
     """Train a backbone and write its bundle.
 
-    An interrupted training goes on from the last checkpoint, which lies in the folder OUTPUT.training, and ends with
-    the weights that it would have had.
+    An interrupted training goes on from the last checkpoint, which lies in the folder OUTPUT.training beside the log
+    and its curves, and ends with the weights that it would have had.
 
     Args:
         data: Folder of scenes, or a CSV file; see `DataConfig`.
         output: The bundle's folder.
         config: The whole configuration.
-        progress: Told each log line: iteration, loss, rate, seconds.
+        progress: Told each log line; see `Line`.
         until: Stop at that iteration with a checkpoint.
+        each: Told each iteration.
 
     Returns:
         The bundle; None where `until` came first.
     """
     description = described(config, folder=output)
     recipe = Recipe(bundle=understood(description, folder=output), data=config.data, loop=config.loop)
-    scenes = load_scenes(data, config.data)
+    scenes, validation = divided(load_scenes(data, config.data), config.data)
     files = Files(folder=output.with_name(output.name + ".training"))
-    network = fit_backbone(recipe, scenes, files=files, progress=progress, until=until)
-    if until is not None and until < config.loop.iterations:
+    trainer = backbone_trainer(recipe, scenes, validation=validation, files=files)
+    network = trainer.fit(progress=progress, until=until, each=each)
+    if not trainer.done:
         return None
     bundle = write_bundle(output, description, {BACKBONE_FILE: network}, dtype=torch.float16)
     keep(output / CONFIG_FILE, config.text)

@@ -2,14 +2,35 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, Self
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Self
 
 from magnet_cli.errors import UsageError
 
-if TYPE_CHECKING:
-    from pathlib import Path
+BYTES = range(256)
+PAIR = 2
+MOST_ROUNDS = 3
+KINDS = {
+    "bool": "bool",
+    "int": "int",
+    "float": "float",
+    "str": "str",
+    "tuple[str, ...]": "list of str",
+    "tuple[float, ...]": "list of float",
+    "tuple[int, int] | None": "list of int",
+    "dict[str, int]": "table of int",
+}
+"""Types of TOML values by a field's annotation."""
+DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d{1,4})?")
+
+
+def rises(shares: tuple[float, ...]) -> bool:
+    """Whether numbers rise, and lie between 0 and 1."""
+    return all(low < high for low, high in pairwise((0, *shares, 1)))
 
 
 def known(table: dict[str, Any], kind: type, *, where: str) -> dict[str, Any]:
@@ -24,22 +45,40 @@ def known(table: dict[str, Any], kind: type, *, where: str) -> dict[str, Any]:
 class DataConfig:
     """Where scenes lie below the data folder, and how they are drawn from.
 
-    A scene is one large picture with its label map. Without `scenes`, each file of the folder `images` is one, and
-    its label is the file of the same stem in `labels`. With `scenes`, each name is a subfolder that has `images` and
-    `labels`; with `grid` its files, sorted by name, are adjacent crops of one picture, row by row.
+    A scene is one large picture with its label map. In a folder without `scenes`, each file of the subfolder `images`
+    is one, and its label is the file of the same stem in `labels`. With `scenes`, each name is a subfolder that has
+    `images` and `labels`; with `grid` its files, sorted by name, are adjacent crops of one picture, row by row.
+
+    In a CSV file each line is a scene: `image`, `label`, and if need be `name` (else the picture's stem) and `roi`, a
+    raster of the picture's size; where its first band is 0 nothing is learnt. Paths are relative to the file's folder.
+    `scenes` then picks lines by name, so that one file serves every split.
     """
 
     images: str = "images"
     labels: str = "labels"
     scenes: tuple[str, ...] = ()
+    """Names, in the order in which they count; empty: everything there is."""
+    validation: tuple[str, ...] = ()
+    """Scenes of those that are taken out of training and validated on, by name."""
     grid: tuple[int, int] | None = None
-    """Rows and columns."""
+    """Rows and columns; of folders only."""
     ignore: int = 255
-    """The label that says nothing."""
+    """The label that says nothing: neither loss, class weights nor scores count its pixels."""
+    label_values: dict[str, int] = field(default_factory=dict)
+    """Class meant by a stored value of the label maps, where it differs: `{ 255 = 1 }`. Applied before `roi`."""
     jitter: float = 1.4
     """A drawn window is up to this factor larger or smaller than one of the bundle's scales."""
     colour: float = 1.0
     """Strength of the random changes of colour; 0 is none."""
+
+    def __post_init__(self) -> None:
+        for stored, label in self.label_values.items():
+            if not (stored.isdecimal() and int(stored) in BYTES and label in BYTES):
+                raise UsageError(
+                    "[data] label_values maps stored values to classes, both from 0 to 255", value=f"{stored} = {label}"
+                )
+        if self.grid is not None and (len(self.grid) != PAIR or min(self.grid) < 1):
+            raise UsageError("[data] grid is two numbers, rows and columns", value=self.grid)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,23 +87,73 @@ class LoopConfig:
 
     iterations: int = 5000
     batch: int = 12
+    loss: str = "cross-entropy"
+    """`cross-entropy`, or `focal` (Lin et al. 2017, equation 5, over softmax). Cross-entropy is the default because it
+    is a proper score: its minimum is the true probability. A loss that bends probabilities, as the focal one does,
+    bends the certainty that decides where a run looks closer and which map it believes."""
+    focal_gamma: float = 2.0
+    """How much the focal loss leaves out what is right already; 0 is cross-entropy."""
     rate: float = 2e-3
-    """Highest learning rate, reached after `warmup` and lowered to zero along a cosine."""
+    """Highest learning rate, reached along a line at the end of `warmup`."""
     warmup: float = 0.05
     """Share of the iterations."""
+    schedule: str = "cosine"
+    """What follows: `cosine`, down to zero; or `step`, times `step_factor` at each of `steps`."""
+    steps: tuple[float, ...] = (0.6, 0.8)
+    """Shares of the iterations."""
+    step_factor: float = 0.1
+    optimizer: str = "adamw"
+    """`adamw`, or `sgd`: stochastic gradient descent, whose decay is part of the gradient."""
+    momentum: float = 0.9
+    """Of `sgd`."""
     decay: float = 0.02
-    """Weight decay of AdamW."""
+    """Weight decay."""
     average: float = 0.998
     """Momentum of the running average of the weights, which is what the bundle gets."""
     balance: float = 0.5
-    """Classes are weighted by their share to the power of minus this; 0 is plain cross-entropy."""
+    """Classes are weighted by their share to the power of minus this; 0 weighs every pixel alike."""
     precision: str = "float32"
-    """`float32` or `bfloat16` (autocast)."""
+    """`float32`, or by autocast `bfloat16` or `float16` (CUDA only, with the loss scaled)."""
+    device: str = "auto"
+    """`cpu`, `cuda`, `cuda:N`, `mps`; `auto` is the first GPU, or the CPU where there is none. A CPU repeats a training
+    bit for bit; a GPU adds up in no fixed order."""
     seed: int = 0
+    """Initial weights and windows are functions of it."""
     threads: int = 0
     """Threads within operations; 0 leaves them as they are."""
+    validate_every: int = 0
+    """Iterations from one look at the scenes of [data] validation to the next, the last iteration included; 0 is never.
+    The bundle gets the averaged weights of the best look, by mean IoU."""
+    patience: int = 0
+    """Training stops after this many validations in a row without a better mean IoU; 0 is never."""
     log_every: int = 50
+    """Iterations from one line of the log to the next; each gives the mean loss since the one before."""
     save_every: int = 500
+    """Iterations from one checkpoint to the next."""
+
+    def __post_init__(self) -> None:
+        for key, what, holds in (
+            ("iterations", "at least 1", self.iterations >= 1),
+            ("batch", "at least 1", self.batch >= 1),
+            ("log_every", "at least 1", self.log_every >= 1),
+            ("save_every", "at least 1", self.save_every >= 1),
+            ("seed", "at least 0", self.seed >= 0),
+            ("threads", "at least 0", self.threads >= 0),
+            ("validate_every", "at least 0", self.validate_every >= 0),
+            ("patience", "at least 0", self.patience >= 0),
+            ("patience", "0 without validate_every", not self.patience or self.validate_every),
+            ("loss", "cross-entropy or focal", self.loss in {"cross-entropy", "focal"}),
+            ("focal_gamma", "at least 0", self.focal_gamma >= 0),
+            ("schedule", "cosine or step", self.schedule in {"cosine", "step"}),
+            ("steps", "shares that rise, between 0 and 1", rises(self.steps)),
+            ("optimizer", "adamw or sgd", self.optimizer in {"adamw", "sgd"}),
+            ("momentum", "at least 0 and below 1", 0 <= self.momentum < 1),
+            ("step_factor", "above 0 and at most 1", 0 < self.step_factor <= 1),
+            ("precision", "float32, bfloat16 or float16", self.precision in {"float32", "bfloat16", "float16"}),
+            ("device", "auto, cpu, cuda, cuda:N or mps", DEVICE.fullmatch(self.device)),
+        ):
+            if not holds:
+                raise UsageError(f"in a loop, {key} must be {what}", value=getattr(self, key))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +170,35 @@ class FoldsConfig:
 
     held_out: tuple[tuple[str, ...], ...] = ()
     """Scenes of each fold; a backbone is fitted on all others. Empty: the bundle's own backbone looks at all."""
+    backbones: tuple[str, ...] = ()
+    """A bundle's folder for each fold, which has not seen the fold's scenes; its backbone looks at them, and none is
+    fitted. Relative to the configuration's folder."""
+    accumulate: bool = True
+    """A stage refines what the stages below it made; false, as the published program trains: the coarsest stage's O."""
+    rounds: int = 1
+    """After the fit to fields that were accumulated by the mean: fits to fields that the refiner itself accumulated."""
+    per_scale: bool = False
+    """One refiner for each refining scale, as in the paper; false: one for all."""
+    temperatures: bool = True
+    """Fit a temperature of the backbone and of the refiner for each scale."""
+    cross: bool = False
+    """Score the refiner, and fit its temperatures, with refiners that were fitted without the fold they look at."""
     loop: LoopConfig = field(default_factory=LoopConfig)
+    """Of the folds' backbones."""
+
+    def __post_init__(self) -> None:
+        for holds, rule, value in (
+            (0 <= self.rounds <= MOST_ROUNDS, f"rounds is 0 to {MOST_ROUNDS}", self.rounds),
+            (self.accumulate or not self.rounds, "rounds is 0 where nothing is accumulated", self.rounds),
+            (
+                not self.backbones or len(self.backbones) == len(self.held_out),
+                f"backbones has one for each of {len(self.held_out)} folds",
+                len(self.backbones),
+            ),
+            (not self.cross or len(self.held_out) > 1, "cross needs two folds or more", len(self.held_out)),
+        ):
+            if not holds:
+                raise UsageError(f"[folds] {rule}", value=value)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +213,14 @@ class TrainConfig:
     folds: FoldsConfig = field(default_factory=FoldsConfig)
     text: str = ""
     """The file as it was read; kept in the bundle as train.toml."""
+    folder: Path = Path()
+    """Where the file lies."""
+
+    def __post_init__(self) -> None:
+        if self.loop.validate_every and not self.data.validation:
+            raise UsageError(
+                "[loop] validate_every needs scenes to validate on", advice="Name some in [data] validation."
+            )
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -106,45 +231,70 @@ class TrainConfig:
         """
         try:
             text = path.read_text(encoding="utf-8")
-            return cls.parse(text)
+            return cls.parse(text, folder=path.parent)
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as exc:
             raise UsageError(f"the configuration cannot be read: {exc}", file=path) from exc
 
     @classmethod
-    def parse(cls, text: str) -> Self:
-        """The configuration that a TOML text describes."""
+    def parse(cls, text: str, *, folder: Path = Path()) -> Self:
+        """The configuration that a TOML text describes; relative paths in it begin in `folder`."""
         table = known(tomllib.loads(text), cls, where="top level")
-        folds = known(dict(table.get("folds", {})), FoldsConfig, where="folds")
-        data: dict[str, Any] = known(dict(table.get("data", {})), DataConfig, where="data")
-        data = {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
         if "network" not in table or "architecture" not in table["network"]:
             raise UsageError("the configuration names no network", advice='Add [network] architecture = "fpn-small"')
         return cls(
             network=NetworkConfig(**known(table["network"], NetworkConfig, where="network")),
             bundle=dict(table.get("bundle", {})),
-            data=DataConfig(**data),
+            data=DataConfig(**typed(table.get("data", {}), DataConfig, where="data")),
             loop=loop_config(table.get("loop", {}), where="loop"),
-            folds=FoldsConfig(
-                held_out=tuple(tuple(fold) for fold in folds.get("held_out", ())),
-                loop=loop_config(folds.get("loop", {}), where="folds.loop"),
-            ),
+            folds=folds_config(table.get("folds", {})),
             text=text,
+            folder=folder,
         )
+
+
+def folds_config(table: dict[str, Any]) -> FoldsConfig:
+    """What `[folds]` says.
+
+    Raises:
+        UsageError: A key is unknown, or a value has another type or cannot be.
+    """
+    said = dict(known(table, FoldsConfig, where="folds"))
+    held_out, loop = said.pop("held_out", []), said.pop("loop", {})
+    if not isinstance(held_out, list) or not all(fits(fold, "list of str") for fold in held_out):
+        raise UsageError("[folds] held_out is a list of lists of scenes", value=held_out, advice='Write [["a"], ["b"]]')
+    return FoldsConfig(
+        **typed(said, FoldsConfig, where="folds"),
+        held_out=tuple(tuple(fold) for fold in held_out),
+        loop=loop_config(loop, where="folds.loop"),
+    )
 
 
 def loop_config(table: dict[str, Any], *, where: str) -> LoopConfig:
     """A loop's settings, each of its default's type.
 
     Raises:
+        UsageError: A key is unknown, or a value has another type or cannot be.
+    """
+    return LoopConfig(**typed(table, LoopConfig, where=where))
+
+
+def typed(table: dict[str, Any], kind: type, *, where: str) -> dict[str, Any]:
+    """The values of a table as fields of the dataclass `kind`; lists become tuples.
+
+    Raises:
         UsageError: A key is unknown, or a value has another type.
     """
-    for key, value in known(table, LoopConfig, where=where).items():
-        kind = type(getattr(LoopConfig(), key))
-        if not isinstance(value, kind) and not (kind is float and isinstance(value, int)):
-            raise UsageError(f"[{where}] {key} must be of type {kind.__name__}", value=value)
-    config = LoopConfig(**table)
-    if config.iterations < 1 or config.batch < 1 or config.save_every < 1 or config.log_every < 1:
-        raise UsageError(f"[{where}] iterations, batch, save_every and log_every are at least 1")
-    if config.precision not in {"float32", "bfloat16"}:
-        raise UsageError(f"[{where}] precision is float32 or bfloat16", value=config.precision)
-    return config
+    known(table, kind, where=where)
+    for item in fields(kind):
+        if item.name in table and not fits(table[item.name], KINDS[str(item.type)]):
+            raise UsageError(f"[{where}] {item.name} must be of type {KINDS[str(item.type)]}", value=table[item.name])
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
+
+
+def fits(value: object, kind: str) -> bool:
+    """Whether a value of TOML is of a type, as `KINDS` names it; a whole number serves as a float."""
+    if kind.startswith("list of "):
+        return isinstance(value, list) and all(fits(one, kind.removeprefix("list of ")) for one in value)
+    if kind.startswith("table of "):
+        return isinstance(value, dict) and all(fits(one, kind.removeprefix("table of ")) for one in value.values())
+    return type(value).__name__ in ({"int", "float"} if kind == "float" else {kind})

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from math import exp, log, log2
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,8 +17,7 @@ from torch.nn import functional
 from magnet_cli.errors import SourceError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -29,7 +30,14 @@ RGB = 3
 
 
 def read_array(path: Path) -> Pixels:
-    """A whole picture or label map, uint8, `(rows, columns)` or `(rows, columns, bands)`."""
+    """A whole picture or label map, uint8, `(rows, columns)` or `(rows, columns, bands)`.
+
+    It is decoded at once, by tifffile or imagecodecs, because windows are drawn from all over it: level 0 of what those
+    read, so no whole slides, and a palette counts as its colours.
+
+    Raises:
+        SourceError: It cannot be decoded, or has other than 8 bits.
+    """
     import imagecodecs  # noqa: PLC0415  heavy
     import tifffile  # noqa: PLC0415  heavy
 
@@ -62,6 +70,14 @@ class Scene:
                 value=f"{self.pixels.shape} and {self.labels.shape}",
                 file=self.name,
             )
+
+    @property
+    def digest(self) -> str:
+        """Hash of picture and labels."""
+        found = hashlib.sha256(repr(self.pixels.shape).encode())
+        for array in (self.pixels, self.labels):
+            found.update(np.ascontiguousarray(array).data)
+        return found.hexdigest()
 
     @cached_property
     def pyramid(self) -> tuple[Pixels, ...]:
@@ -165,41 +181,145 @@ def paired(folder: Path, config: DataConfig) -> list[tuple[Path, Path]]:
     return [(image, labels[image.stem]) for image in images]
 
 
-def one_scene(name: str, pairs: Sequence[tuple[Path, Path]], *, grid: tuple[int, int] | None) -> Scene:
+def one_scene(
+    name: str, pairs: Sequence[tuple[Path, Path]], *, config: DataConfig, grid: tuple[int, int] = (1, 1)
+) -> Scene:
     """The scene that one pair, or a grid of pairs, makes."""
-    shape = grid or (1, 1)
-    pixels = stitched([read_array(image)[..., :RGB] for image, _ in pairs], grid=shape, file=pairs[0][0])
-    labels = stitched([read_array(label) for _, label in pairs], grid=shape, file=pairs[0][1])
-    return Scene(name=name, pixels=pixels, labels=labels)
+    pixels = stitched([read_array(image)[..., :RGB] for image, _ in pairs], grid=grid, file=pairs[0][0])
+    labels = stitched([read_array(label) for _, label in pairs], grid=grid, file=pairs[0][1])
+    return Scene(name=name, pixels=pixels, labels=meant(labels, config.label_values))
+
+
+def meant(labels: Pixels, values: Mapping[str, int]) -> Pixels:
+    """Labels with stored values replaced by the classes that they mean; others stay."""
+    if not values:
+        return labels
+    table = np.arange(256, dtype=np.uint8)
+    for stored, label in values.items():
+        table[int(stored)] = label
+    return table[labels]
+
+
+def outlined(scene: Scene, roi: Path, *, ignore: int) -> Scene:
+    """The scene with labels ignored where the first band of the raster `roi` is 0.
+
+    Raises:
+        SourceError: The raster has another size.
+    """
+    region = read_array(roi)
+    if region.shape[:2] != scene.labels.shape:
+        raise SourceError(f"the size must be that of {scene.name}, {scene.labels.shape}", value=region.shape, file=roi)
+    inside = region.reshape(*scene.labels.shape, -1)[..., 0] != 0
+    return Scene(
+        name=scene.name, pixels=scene.pixels, labels=np.where(inside, scene.labels, np.uint8(ignore)).astype(np.uint8)
+    )
 
 
 def load_scenes(data: Path, config: DataConfig) -> list[Scene]:
-    """Every scene below a folder, or of a CSV file with the columns `image`, `label` and, if need be, `name`.
+    """Every scene, those to validate on included, below a folder or of a CSV file; see `DataConfig`.
 
     Raises:
         SourceError: A file is missing, cannot be decoded, or does not fit its label map.
-        UsageError: There is nothing to train on.
+        UsageError: There is nothing to train on, or the CSV file has no scene of a name.
     """
     if data.suffix.lower() == ".csv":
-        scenes = [one_scene(name, [(image, label)], grid=None) for name, image, label in listed(data)]
+        scenes = [row.scene(config) for row in chosen(listed(data), config.scenes, file=data)]
     elif config.scenes and config.grid:
-        scenes = [one_scene(name, paired(data / name, config), grid=config.grid) for name in config.scenes]
+        scenes = [
+            one_scene(name, paired(data / name, config), config=config, grid=config.grid) for name in config.scenes
+        ]
     else:
         folders = [data / name for name in config.scenes] or [data]
         pairs = [pair for folder in folders for pair in paired(folder, config)]
-        scenes = [one_scene(image.stem, [(image, label)], grid=None) for image, label in pairs]
+        scenes = [one_scene(image.stem, [(image, label)], config=config) for image, label in pairs]
     if not scenes:
         raise UsageError("there is nothing to train on", file=data)
     return scenes
 
 
-def listed(path: Path) -> list[tuple[str, Path, Path]]:
-    """Name, picture and label map of each line of a CSV file, its paths relative to its own folder."""
+def divided(scenes: Sequence[Scene], config: DataConfig) -> tuple[list[Scene], list[Scene]]:
+    """The scenes to train on, and those of every name in `config.validation`.
+
+    Raises:
+        UsageError: A name is unknown, or nothing is left to train on.
+    """
+    known = sorted({scene.name for scene in scenes})
+    if unknown := [name for name in config.validation if name not in known]:
+        raise UsageError(
+            "[data] validation names scenes that the data do not have",
+            value=", ".join(unknown),
+            advice=f"Known: {', '.join(known)}",
+        )
+    training = [scene for scene in scenes if scene.name not in config.validation]
+    if not training:
+        raise UsageError("[data] validation leaves nothing to train on", value=", ".join(config.validation))
+    return training, [scene for scene in scenes if scene.name in config.validation]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A line of a CSV file of scenes."""
+
+    name: str
+    image: Path
+    label: Path
+    roi: Path | None
+
+    def scene(self, config: DataConfig) -> Scene:
+        """Decode it."""
+        whole = one_scene(self.name, [(self.image, self.label)], config=config)
+        return whole if self.roi is None else outlined(whole, self.roi, ignore=config.ignore)
+
+
+def listed(path: Path) -> list[Row]:
+    """The scenes of a CSV file, their paths relative to its own folder.
+
+    Raises:
+        SourceError: It cannot be read, a line lacks picture or label map, or two have one name.
+    """
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-        places = [(path.parent / row["image"], path.parent / row["label"]) for row in rows]
-    except (OSError, KeyError, UnicodeDecodeError) as exc:
-        raise SourceError("needs to be a CSV file with the columns image and label", file=path) from exc
-    names = [row.get("name") or image.stem for row, (image, _) in zip(rows, places, strict=True)]
-    return [(name, *place) for name, place in zip(names, places, strict=True)]
+        # Spreadsheets begin UTF-8 with a byte order mark.
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            lines = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as exc:
+        raise SourceError(f"cannot be read: {exc}", file=path) from exc
+    rows = [row_of(line, number, file=path) for number, line in enumerate(lines, start=2)]
+    names = [row.name for row in rows]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise SourceError(
+            "two scenes have one name",
+            value=", ".join(twice),
+            file=path,
+            advice="Tell them apart in a column `name`.",
+        )
+    return rows
+
+
+def row_of(line: Mapping[str, str | None], number: int, *, file: Path) -> Row:
+    """One line of a CSV file."""
+    image, label, roi = line.get("image"), line.get("label"), line.get("roi")
+    if not image or not label:
+        raise SourceError("needs to be a CSV file with the columns image and label", value=f"line {number}", file=file)
+    return Row(
+        name=line.get("name") or Path(image).stem,
+        image=file.parent / image,
+        label=file.parent / label,
+        roi=file.parent / roi if roi else None,
+    )
+
+
+def chosen(rows: Sequence[Row], names: Sequence[str], *, file: Path) -> list[Row]:
+    """Rows of the given names, in that order; all where no name is given.
+
+    Raises:
+        UsageError: A name is unknown.
+    """
+    known = {row.name: row for row in rows}
+    if unknown := [name for name in names if name not in known]:
+        raise UsageError(
+            "[data] scenes names what the file does not list",
+            value=", ".join(unknown),
+            file=file,
+            advice=f"Known: {', '.join(known)}",
+        )
+    return [known[name] for name in names] if names else list(rows)

@@ -1,95 +1,181 @@
-"""Whole scenes as a network sees them at one scale, to train a refiner on."""
+"""Whole scenes as a backbone sees them, scale by scale: what refiners and temperatures are fitted to."""
 
 from __future__ import annotations
 
-from math import ceil
+import hashlib
+import json
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
 
-from magnet_cli.train.data import Window, centres, cut
+from magnet_cli.durable import replace, sync_data, writing
+from magnet_cli.geometry import LEVEL0, Box, Size
+from magnet_cli.images.protocol import Request
+from magnet_cli.images.sampler import Sampler
+from magnet_cli.images.store import Pixels
+from magnet_cli.models.facts import model_facts
+from magnet_cli.options import SegmentOptions
+from magnet_cli.plan.resolve import resolve_settings
+from magnet_cli.refine.canvas import reflected
+from magnet_cli.train.data import centres, mirrored
+from magnet_cli.windows import Index, Stage, group_scales
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
-    from magnet_cli.geometry import Size
-    from magnet_cli.models.bundle import InputSpec
+    from magnet_cli.models.bundle import Bundle, InputSpec
     from magnet_cli.train.data import Scene
 
 CHUNK = 8
 """Windows in one forward pass."""
+FORMAT = 1
+"""Raised where the same settings give other fields, so that kept ones are not taken."""
 
 
-def canvas_size(scene: Scene, scale: Size, spec: InputSpec) -> tuple[int, int]:
-    """Rows and columns of a scene's canvas at a scale: one value per patch pixel, the last maybe beyond the edge."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Look:
+    """What a backbone says of a scene at every scale, coarsest first."""
+
+    name: str
+    key: str
+    """A hash over everything that `logs` depend on."""
+    stages: tuple[Stage, ...]
+    logs: tuple[Tensor, ...]
+    """Log O at temperature 1, `(classes, rows, columns)` float16: near 0 and near 1 it tells more than O itself."""
+    labels: tuple[NDArray[np.uint8], ...]
+    """`(rows, columns)`."""
+
+
+def stages_of(bundle: Bundle, image: Size) -> tuple[Stage, ...]:
+    """The stages of a run of the program with a bundle's defaults over an image that is read 1:1, coarsest first."""
+    scales = sorted(bundle.scales, key=lambda scale: -scale.pixels)
+    margin = resolve_settings(SegmentOptions(), model_facts(bundle), group_scales(scales)).margin
+    return tuple(
+        Stage(number=number, scale=scale, input=bundle.input.size, margin=margin, image=image, working=LEVEL0)
+        for number, scale in enumerate(scales, start=1)
+    )
+
+
+def cells_of(stage: Stage) -> Iterator[Index]:
+    """The cells of a stage, row-major."""
+    for row in range(stage.cells.height):
+        for column in range(stage.cells.width):
+            yield Index(column=column, row=row)
+
+
+def looked(network: nn.Module, scene: Scene, *, bundle: Bundle, folder: Path) -> Look:
+    """A scene at each of a bundle's scales; what was computed before is taken from disk.
+
+    Args:
+        network: A backbone of the bundle's architecture, in eval mode.
+        scene: With labels.
+        bundle: Its scales, input and margin.
+        folder: Where fields are kept, each under a hash of the weights, the scene and the settings.
+
+    Raises:
+        OutputError: A field cannot be kept.
+    """
     rows, columns = scene.labels.shape
-    return ceil(rows * spec.size.height / scale.height), ceil(columns * spec.size.width / scale.width)
+    stages = stages_of(bundle, Size(width=columns, height=rows))
+    weights = weights_hash(network)
+    paths, logs = [], []
+    for stage in stages:
+        said = [FORMAT, weights, scene.digest, str(bundle.input), str(stage.scale), stage.margin, rows, columns]
+        path = folder / f"{short_hash(said)}.npy"
+        if not path.exists():
+            put(path, own_logs(network, scene, stage=stage, spec=bundle.input, classes=len(bundle.classes)).numpy())
+        # Copy-on-write: torch wants writable memory, and the pages stay the file's until then.
+        paths.append(path.name)
+        logs.append(torch.from_numpy(np.load(path, mmap_mode="c")))
+    return Look(
+        name=scene.name,
+        key=short_hash(paths),
+        stages=stages,
+        logs=tuple(logs),
+        labels=tuple(label_canvas(scene, stage=stage) for stage in stages),
+    )
+
+
+def short_hash(said: Sequence[object]) -> str:
+    """A name for what numbers and texts say together."""
+    return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:32]
+
+
+def weights_hash(network: nn.Module) -> str:
+    """A hash over the names and values of a network's weights."""
+    total = hashlib.sha256()
+    for key, value in sorted(network.state_dict().items()):
+        total.update(key.encode())
+        total.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return total.hexdigest()
+
+
+def put(path: Path, values: NDArray[np.float16]) -> None:
+    """Write an array, complete or not at all."""
+    part = path.with_suffix(".part")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with part.open("wb") as file:
+            np.save(file, values)
+            file.flush()
+            sync_data(file.fileno())
+        replace(part, path)
 
 
 @torch.inference_mode()
-def own_canvas(network: nn.Module, scene: Scene, *, classes: int, scale: Size, spec: InputSpec) -> Tensor:
-    """Probabilities of a scene at one scale, from windows side by side without margin.
+def own_logs(network: nn.Module, scene: Scene, *, stage: Stage, spec: InputSpec, classes: int) -> Tensor:
+    """Log-probabilities of a scene at one scale, from the windows that a run of the program looks at.
 
     Returns:
-        `(classes, rows, columns)` float16.
+        `(classes, rows, columns)` float16, each pixel from the window whose cell it lies in.
     """
-    high, wide = spec.size.height, spec.size.width
-    rows, columns = canvas_size(scene, scale, spec)
-    canvas = torch.zeros((classes, rows, columns), dtype=torch.float16)
-    corners = [(y, x) for y in range(0, rows, high) for x in range(0, columns, wide)]
-    for first in range(0, len(corners), CHUNK):
-        part = corners[first : first + CHUNK]
-        patches = np.stack([patch_at(scene, y // high, x // wide, scale=scale, spec=spec) for y, x in part])
-        probs = network(torch.from_numpy(patches)).float().softmax(dim=1).half()
-        for (y, x), one in zip(part, probs, strict=True):
-            canvas[:, y : y + high, x : x + wide] = one[:, : rows - y, : columns - x]
+    canvas = torch.empty((classes, stage.extent.height, stage.extent.width), dtype=torch.float16)
+    place = next(network.parameters()).device
+    cells = list(cells_of(stage))
+    for first in range(0, len(cells), CHUNK):
+        part = cells[first : first + CHUNK]
+        boxes = [stage.window(cell) for cell in part]
+        patches = np.stack([patch_at(scene, box, stage=stage, spec=spec) for box in boxes])
+        inputs = torch.from_numpy(patches).to(place).contiguous(memory_format=torch.channels_last)
+        logs = network(inputs).float().log_softmax(dim=1).half().cpu()
+        for cell, box, one in zip(part, boxes, logs, strict=True):
+            own = stage.own(cell)
+            canvas[:, *own.slices] = one[:, *own.shifted(x=-box.x, y=-box.y).slices]
     return canvas
 
 
-def patch_at(scene: Scene, row: int, column: int, *, scale: Size, spec: InputSpec) -> NDArray[np.float32]:
-    """The window of a grid of windows, as the network takes it: `(bands, h, w)`."""
-    window = Window(x=column * scale.width, y=row * scale.height, width=scale.width, height=scale.height)
-    pixels, _ = cut(scene, window, size=spec.size)
+def patch_at(scene: Scene, box: Box, *, stage: Stage, spec: InputSpec) -> NDArray[np.float32]:
+    """A box of a stage's canvas grid for the network, read as a run of the program reads it: `(bands, h, w)`."""
+    inside = box.intersection(Box.whole(stage.extent))
+    request = Request(pitch=stage.pitch, box=inside, resample=spec.resample)
+    shape = (scene.pixels.shape[2], scene.pixels.dtype)
+    sampler = Sampler(request, level=0, downsample=LEVEL0, shape=shape, masked=False)
+    rows, columns = (
+        mirrored(np.arange(start, stop), size=size)
+        for start, stop, size in (
+            (sampler.box.y, sampler.box.bottom, scene.pixels.shape[0]),
+            (sampler.box.x, sampler.box.right, scene.pixels.shape[1]),
+        )
+    )
+    sampler.add(sampler.box, Pixels(values=scene.pixels[rows[:, None], columns], valid=None))
+    pixels = sampler.region().pixels
+    if box != inside:
+        pixels = pixels[np.ix_(reflected(inside.height, box.height), reflected(inside.width, box.width))]
     low, high = spec.range
     scaled = (pixels - np.float32(low)) / np.float32(high - low)
     normal = (scaled - np.asarray(spec.mean, np.float32)) / np.asarray(spec.std, np.float32)
     return np.ascontiguousarray(normal.transpose(2, 0, 1))
 
 
-def label_canvas(scene: Scene, *, scale: Size, spec: InputSpec) -> NDArray[np.uint8]:
-    """Labels at the centres of a canvas's pixels."""
-    rows, columns = canvas_size(scene, scale, spec)
-    y = centres(0, rows * scale.height / spec.size.height, count=rows).clip(max=scene.labels.shape[0] - 1)
-    x = centres(0, columns * scale.width / spec.size.width, count=columns).clip(max=scene.labels.shape[1] - 1)
+def label_canvas(scene: Scene, *, stage: Stage) -> NDArray[np.uint8]:
+    """Labels at the centres of a canvas's pixels, `(rows, columns)`."""
+    rows, columns = stage.extent.height, stage.extent.width
+    y = centres(0, float(rows * stage.pitch.y), count=rows).clip(max=scene.labels.shape[0] - 1)
+    x = centres(0, float(columns * stage.pitch.x), count=columns).clip(max=scene.labels.shape[1] - 1)
     return cast("NDArray[np.uint8]", scene.labels[y[:, None], x[None, :]])
-
-
-def sampled(canvas: Tensor, *, rows: Tensor, columns: Tensor) -> Tensor:
-    """Bilinear samples at continuous pixel indices (0 = centre of the first pixel), edges repeated; float32."""
-    for axis, index in ((1, rows), (2, columns)):
-        last = canvas.shape[axis] - 1
-        place = index.clamp(0, last)
-        low = place.floor().long()
-        share = (place - low).reshape((-1, 1) if axis == 1 else (-1,))
-        near = canvas.index_select(axis, low).float()
-        far = canvas.index_select(axis, (low + 1).clamp_max(last)).float()
-        canvas = near + (far - near) * share
-    return canvas
-
-
-def under(canvas: Tensor, *, ratio: tuple[float, float], corner: tuple[int, int], shape: tuple[int, int]) -> Tensor:
-    """A part of a finer canvas's grid, sampled from a coarser canvas.
-
-    Args:
-        canvas: Coarser, `(classes, rows, columns)`.
-        ratio: Finer pixels per coarser pixel, over rows and columns.
-        corner: Of the part, in finer pixels.
-        shape: Of the part.
-    """
-    rows, columns = (
-        (torch.arange(start, start + count) + 0.5) / factor - 0.5
-        for start, count, factor in zip(corner, shape, ratio, strict=True)
-    )
-    return sampled(canvas, rows=rows, columns=columns)

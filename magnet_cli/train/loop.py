@@ -1,35 +1,61 @@
-"""The fitting of a network: schedule, averaged weights, checkpoints, log lines."""
+"""The fitting of a network: averaged weights, checkpoints, validation, log lines."""
 
 from __future__ import annotations
 
 import copy
-import json
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import cos, pi
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
+from magnet_cli.durable import writing
 from magnet_cli.errors import SourceError, UsageError
 from magnet_cli.models.networks import channels_last
+from magnet_cli.train.checkpoint import State, identity, read_checkpoint, write_checkpoint
+from magnet_cli.train.curves import draw_curves
+from magnet_cli.train.interruption import Interruption
+from magnet_cli.train.log import Line, append_line, cut_log
+from magnet_cli.train.losses import summed_loss
+from magnet_cli.train.precision import Arithmetic
 from magnet_cli.train.sampling import ahead
+from magnet_cli.train.schedule import rate_at
+from magnet_cli.train.validation import Best, better
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     import numpy as np
     from numpy.typing import NDArray
 
     from magnet_cli.train.config import LoopConfig
+    from magnet_cli.train.validation import Score
 
-Progress = Callable[[dict[str, float]], None]
-"""Called with each log line: `iteration`, `loss`, `rate`, `seconds`."""
+Progress = Callable[[Line], None]
+"""Called with each log line."""
+Validate = Callable[[nn.Module, Arithmetic], "Score"]
+"""Scores a network in eval mode."""
+
+REDRAW = 60.0
+"""Seconds between two drawings of the curves, at least."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tick:
+    """One iteration that is over."""
+
+    iteration: int
+    """Counted from 1."""
+    iterations: int
+    loss: float
+    rate: float
+
+
+Each = Callable[[Tick], None]
+"""Called after each iteration."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,17 +71,13 @@ class Files:
 
     @property
     def log(self) -> Path:
-        """One JSON object a line."""
+        """One JSON object a line; see `Line`."""
         return self.folder / "log.jsonl"
 
-
-def rate_at(iteration: int, config: LoopConfig) -> float:
-    """Learning rate: a linear rise, then a cosine to zero."""
-    rise = max(1, round(config.warmup * config.iterations))
-    if iteration < rise:
-        return config.rate * (iteration + 1) / rise
-    done = (iteration - rise) / max(1, config.iterations - rise)
-    return config.rate * (1 + cos(pi * min(1.0, done))) / 2
+    @property
+    def curves(self) -> Path:
+        """The log as a picture."""
+        return self.folder / "curves.png"
 
 
 def class_weights(counts: NDArray[np.int64], *, balance: float) -> Tensor:
@@ -83,6 +105,14 @@ class Average:
                 mine.copy_(theirs)
 
 
+def optimizer_of(network: nn.Module, config: LoopConfig) -> torch.optim.Optimizer:
+    """The optimizer that a loop names, over all weights of a network."""
+    weights = network.parameters()
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(weights, lr=config.rate, momentum=config.momentum, weight_decay=config.decay)
+    return torch.optim.AdamW(weights, lr=config.rate, weight_decay=config.decay)
+
+
 class Trainer:
     """Fits one network to batches that a function of the iteration gives.
 
@@ -91,8 +121,14 @@ class Trainer:
         batches: Iteration to (input, labels).
         config: How.
         weights: Of the classes.
-        files: Checkpoint and log; None keeps neither.
+        files: Checkpoint, log and curves; None keeps none of them.
         ignore: The label that says nothing.
+        validate: Scores the averaged network on held-out scenes; needed where the loop validates.
+        about: What else the training is of, by table and key, as JSON values; a checkpoint of another is refused.
+
+    Raises:
+        DeviceError: This machine has no such device.
+        UsageError: The loop validates, but on nothing; or the device cannot do the precision.
     """
 
     def __init__(
@@ -104,101 +140,166 @@ class Trainer:
         weights: Tensor,
         files: Files | None = None,
         ignore: int = 255,
+        validate: Validate | None = None,
+        about: Mapping[str, Mapping[str, object]] | None = None,
     ) -> None:
-        self.network = channels_last(network)
+        if config.validate_every and validate is None:
+            raise UsageError("validate_every needs held-out scenes", value=config.validate_every)
+        self.arithmetic = Arithmetic(config)
+        self.network = channels_last(network.to(self.arithmetic.device))
         self.batches, self.config, self.files, self.ignore = batches, config, files, ignore
-        self.weights = weights
-        self.average = Average(network, momentum=config.average)
-        self.optimizer = torch.optim.AdamW(network.parameters(), lr=config.rate, weight_decay=config.decay)
+        self.weights = weights.to(self.arithmetic.device)
+        self.validate = validate
+        self.configuration = identity(config, about or {})
+        self.average = Average(self.network, momentum=config.average)
+        self.optimizer = optimizer_of(self.network, config)
         self.iteration = 0
+        self.best: Best | None = None
+        self.begun = self.drawn = time.monotonic()
 
-    def fit(self, *, progress: Progress | None = None, until: int | None = None) -> nn.Module:
-        """Go on from the last checkpoint, if there is one, to the last iteration; give the averaged network.
+    @property
+    def done(self) -> bool:
+        """Whether there is nothing left to fit: the last iteration is over, or patience has run out."""
+        patience, best = self.config.patience, self.best
+        stopped = patience > 0 and best is not None and best.since >= patience
+        return stopped or self.iteration >= self.config.iterations
+
+    def fit(self, *, progress: Progress | None = None, until: int | None = None, each: Each | None = None) -> nn.Module:
+        """Go on from the last checkpoint, if there is one, to the end.
+
+        SIGINT, and SIGTERM where Python handles it, wait until the iteration at hand is over and in a checkpoint.
 
         Args:
             progress: Told each log line.
             until: Stop there with a checkpoint, as an interruption would.
+            each: Told each iteration.
+
+        Returns:
+            The network in host memory with averaged weights: the best validated, else the last.
         """
         self.restore()
         end = self.config.iterations if until is None else min(until, self.config.iterations)
         self.network.train()
-        begun, total, lines = time.monotonic(), 0.0, 0
-        for batch in ahead(self.batches, range(self.iteration, end)):
-            total += self.step(*batch)
-            lines += 1
-            if self.iteration % self.config.log_every == 0 or self.iteration == end:
-                self.tell(loss=total / lines, seconds=time.monotonic() - begun, progress=progress)
-                total, lines = 0.0, 0
-            if self.iteration % self.config.save_every == 0 or self.iteration == end:
-                self.save()
-        return self.average.network
+        self.begun = time.monotonic()
+        losses: list[float] = []
+        with Interruption() as interruption:
+            for batch in ahead(self.batches, range(self.iteration, self.iteration if self.done else end)):
+                losses.append(self.step(*batch))
+                rate = rate_at(self.iteration - 1, self.config)
+                if each is not None:
+                    total = self.config.iterations
+                    each(Tick(iteration=self.iteration, iterations=total, loss=losses[-1], rate=rate))
+                if self.iteration % self.config.log_every == 0 or self.iteration == end:
+                    self.tell({"loss": round(sum(losses) / len(losses), 5), "rate": rate}, progress)
+                    losses.clear()
+                self.compare(progress)
+                ends = self.done or self.iteration == end
+                if ends or interruption.asked or self.iteration % self.config.save_every == 0:
+                    self.save()
+                    self.draw(now=ends or interruption.asked is not None)
+                interruption.deliver()
+                if ends:
+                    break
+        return self.result()
 
     def step(self, inputs: Tensor, labels: Tensor) -> float:
         """One iteration; gives its loss."""
         for group in self.optimizer.param_groups:
             group["lr"] = rate_at(self.iteration, self.config)
-        half = self.config.precision == "bfloat16"
-        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+        inputs, labels = self.arithmetic.moved(inputs), self.arithmetic.moved(labels)
+        with self.arithmetic.autocast():
             logits = self.network(inputs.contiguous(memory_format=torch.channels_last))
-        loss = functional.cross_entropy(
-            logits.float(), labels, self.weights, ignore_index=self.ignore, reduction="sum"
-        ) / max(1, int((labels != self.ignore).sum()))
+        loss = summed_loss(logits.float(), labels, self.weights, config=self.config, ignore=self.ignore) / max(
+            1, int((labels != self.ignore).sum())
+        )
         if not torch.isfinite(loss):
             raise SourceError("the loss is no longer a number", value=self.iteration, advice="Lower [loop] rate.")
+        scaler = self.arithmetic.scaler
         self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        scaler.unscale_(self.optimizer)
         nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
-        self.optimizer.step()
+        scaler.step(self.optimizer)
+        scaler.update()
         self.average.update(self.network, iteration=self.iteration)
         self.iteration += 1
         return float(loss.detach())
 
-    def tell(self, *, loss: float, seconds: float, progress: Progress | None) -> None:
-        """Write and hand on one log line."""
-        line = {
-            "iteration": self.iteration,
-            "loss": round(loss, 5),
-            "rate": rate_at(self.iteration - 1, self.config),
-            "seconds": round(seconds, 1),
+    def compare(self, progress: Progress | None) -> None:
+        """Score the averaged network if it is time, and keep the better one."""
+        every = self.config.validate_every
+        due = every and (self.iteration % every == 0 or self.iteration == self.config.iterations)
+        if not due or self.validate is None:
+            return
+        score = self.validate(self.average.network, self.arithmetic)
+        self.best = better(self.best, score, self.average.network, iteration=self.iteration)
+        line: Line = {
+            "validation_miou": round(score.miou, 5),
+            "validation_cross_entropy": round(score.cross_entropy, 5),
+            "best_miou": round(self.best.score.miou, 5),
+            "best_iteration": self.best.iteration,
         }
+        self.tell(line, progress)
+
+    def tell(self, line: Line, progress: Progress | None) -> None:
+        """Write and hand on one log line."""
+        line = {"iteration": self.iteration, **line, "seconds": round(time.monotonic() - self.begun, 1)}
         if self.files is not None:
-            self.files.folder.mkdir(parents=True, exist_ok=True)
-            with self.files.log.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
+            append_line(self.files.log, line)
         if progress is not None:
             progress(line)
+
+    def draw(self, *, now: bool) -> None:
+        """Draw the curves, if that was not done a moment ago or it has to be `now`."""
+        if self.files is not None and (now or time.monotonic() - self.drawn > REDRAW):
+            draw_curves(self.files.log, self.files.curves)
+            self.drawn = time.monotonic()
 
     def save(self) -> None:
         """Write the checkpoint, complete or not at all."""
         if self.files is None:
             return
-        self.files.folder.mkdir(parents=True, exist_ok=True)
-        state = {
+        state: State = {
+            "configuration": self.configuration,
             "iteration": self.iteration,
             "network": self.network.state_dict(),
             "average": self.average.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "scaler": self.arithmetic.scaler.state_dict(),
+            "best": None if self.best is None else self.best.state(),
         }
-        part = self.files.checkpoint.with_suffix(".part")
-        torch.save(state, part)
-        os.replace(part, self.files.checkpoint)  # noqa: PTH105  atomic on every platform
+        with writing(self.files.folder):
+            self.files.folder.mkdir(parents=True, exist_ok=True)
+        write_checkpoint(self.files.checkpoint, state)
 
     def restore(self) -> None:
-        """Take up the checkpoint, if there is one."""
-        if self.files is None or not self.files.checkpoint.exists():
+        """Take up the checkpoint, if there is one, whichever device it was made on.
+
+        Raises:
+            UsageError: It is of another training.
+        """
+        if self.files is None:
             return
-        try:
-            state = cast("dict[str, Any]", torch.load(self.files.checkpoint, weights_only=True))
-            self.network.load_state_dict(state["network"])
-            self.average.network.load_state_dict(state["average"])
-            self.optimizer.load_state_dict(state["optimizer"])
-        except (OSError, KeyError, ValueError, RuntimeError) as exc:
-            raise UsageError(
-                f"the checkpoint does not fit this training: {exc}",
-                file=self.files.checkpoint,
-                advice="Remove it, or give the configuration that it was made with.",
-            ) from exc
+        if self.files.checkpoint.exists():
+            read_checkpoint(self.files.checkpoint, configuration=self.configuration, load=self.take)
+        cut_log(self.files.log, iteration=self.iteration)
+
+    def take(self, state: State) -> None:
+        """Become what a checkpoint's state says."""
+        self.network.load_state_dict(state["network"])
+        self.average.network.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.arithmetic.scaler.is_enabled():
+            self.arithmetic.scaler.load_state_dict(state["scaler"])
+        self.best = Best.restored(state.get("best"))
         self.iteration = int(state["iteration"])
+
+    def result(self) -> nn.Module:
+        """The averaged network in host memory, of the best validation if there was one."""
+        network = copy.deepcopy(self.average.network).cpu()
+        if self.best is not None:
+            network.load_state_dict(self.best.weights)
+        return network
 
 
 def seeded(seed: int, *, threads: int = 0) -> None:

@@ -1,80 +1,55 @@
-"""Training of a refiner on fields of scenes that the backbone behind them has not seen."""
+"""Training of a refiner, and of temperatures, on fields of scenes that the backbone behind them has not seen."""
 
 from __future__ import annotations
 
+import copy
 import json
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from magnet_cli.errors import UsageError, WeightsError
+from magnet_cli.geometry import Box
 from magnet_cli.models.bundle import Bundle, load_bundle
 from magnet_cli.models.description import DESCRIPTION
-from magnet_cli.models.networks import load_networks
 from magnet_cli.models.registry import build_refiner
 from magnet_cli.models.writing import write_bundle
-from magnet_cli.train.backbone import Recipe, check, fit_backbone, keep
+from magnet_cli.train.backbone import keep
+from magnet_cli.train.checkpoint import identity
 from magnet_cli.train.data import load_scenes
-from magnet_cli.train.fields import label_canvas, own_canvas, under
+from magnet_cli.train.fields import short_hash
+from magnet_cli.train.folds import looks_of, marked
 from magnet_cli.train.loop import Files, Trainer, class_weights, counted, seeded
+from magnet_cli.train.stages import Refiners, accumulated, direct, ended, fit_at, mean_iou
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from numpy.typing import NDArray
     from torch import Tensor, nn
 
     from magnet_cli.geometry import Size
-    from magnet_cli.train.config import TrainConfig
-    from magnet_cli.train.data import Scene
+    from magnet_cli.options import Merge
+    from magnet_cli.train.config import LoopConfig, TrainConfig
+    from magnet_cli.train.fields import Look
     from magnet_cli.train.loop import Progress
+    from magnet_cli.train.stages import Ending, Step
+    from magnet_cli.train.temperature import Fit
 
-REFINER_FILE = "refiner.safetensors"
 CONFIG_FILE = "train-refiner.toml"
+NONE = "none"
+"""Instead of a refiner's architecture: temperatures and scores only."""
 SIDE = 160
 """Rows and columns of the pieces that a refiner learns from."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Stage:
-    """One step of refinement over one scene."""
-
-    own: Tensor
-    """O, `(classes, rows, columns)` float16."""
-    field: Tensor
-    """The coarser stage's result, on its own, coarser grid."""
-    labels: NDArray[np.uint8]
-    ratio: tuple[float, float]
-    """Pixels of `own` per pixel of `field`, over rows and columns."""
-
-
-def chained(owns: Sequence[Tensor], labels: Sequence[NDArray[np.uint8]], *, scales: Sequence[Size]) -> list[Stage]:
-    """The stages of one scene, coarsest first, each over the mean of what lies below: R = (O + Y') / 2.
-
-    Args:
-        owns: O at each scale, coarsest first.
-        labels: At each scale.
-        scales: Coarsest first.
-    """
-    stages = []
-    field = owns[0]
-    for index in range(1, len(scales)):
-        own, fine, coarse = owns[index], scales[index], scales[index - 1]
-        ratio = (coarse.height / fine.height, coarse.width / fine.width)
-        stages.append(Stage(own=own, field=field, labels=labels[index], ratio=ratio))
-        below = under(field, ratio=ratio, corner=(0, 0), shape=(own.shape[1], own.shape[2]))
-        field = ((own.float() + below) / 2).half()
-    return stages
-
-
 @dataclass(frozen=True, kw_only=True)
 class FieldSampler:
-    """Draws pieces of stages: batch k is a function of the seed and k alone."""
+    """Draws pieces of steps: batch k is a function of the seed and k alone."""
 
-    stages: Sequence[Stage]
+    steps: Sequence[Step]
     batch: int
     seed: int
     ignore: int
@@ -86,14 +61,16 @@ class FieldSampler:
 
     def sample(self, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """One piece, turned and mirrored at random; filled up with ignored pixels where the stage is smaller."""
-        stage = self.stages[int(rng.integers(len(self.stages)))]
-        shape = tuple(min(SIDE, side) for side in stage.labels.shape)
-        y, x = (int(rng.integers(full - part + 1)) for full, part in zip(stage.labels.shape, shape, strict=True))
-        own = stage.own[:, y : y + shape[0], x : x + shape[1]].float()
-        field = under(stage.field, ratio=stage.ratio, corner=(y, x), shape=(shape[0], shape[1]))
-        labels = torch.from_numpy(stage.labels[y : y + shape[0], x : x + shape[1]].astype(np.int64))
-        pad = (0, SIDE - shape[1], 0, SIDE - shape[0])
-        joined = torch.nn.functional.pad(torch.cat((own, field)), pad)
+        step = self.steps[int(rng.integers(len(self.steps)))]
+        rows, columns = (min(SIDE, side) for side in step.labels.shape)
+        y, x = (
+            int(rng.integers(full - part + 1)) for full, part in zip(step.labels.shape, (rows, columns), strict=True)
+        )
+        box = Box(x=x, y=y, width=columns, height=rows)
+        joined = torch.cat((step.own(box), step.under(box)))
+        labels = torch.from_numpy(step.labels[box.slices].astype(np.int64))
+        pad = (0, SIDE - columns, 0, SIDE - rows)
+        joined = torch.nn.functional.pad(joined, pad)
         labels = torch.nn.functional.pad(labels, pad, value=self.ignore)
         turns = int(rng.integers(4))
         joined, labels = joined.rot90(turns, (1, 2)), labels.rot90(turns, (0, 1))
@@ -102,98 +79,265 @@ class FieldSampler:
         return joined, labels
 
 
-def fields_of(
-    scenes: Sequence[Scene], *, bundle: Bundle, config: TrainConfig, folder: Path, progress: Progress | None = None
-) -> list[Stage]:
-    """Stages of every held-out scene, with a backbone fitted to all others; kept on disk for a later start.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Course:
+    """The fitting of refiners to what scenes look like."""
 
-    Without folds the bundle's own backbone looks at the scenes.
-    """
-    scales = sorted(bundle.scales, key=lambda scale: -scale.pixels)
-    recipe = Recipe(bundle=bundle, data=config.data, loop=config.folds.loop)
-    check(scenes, recipe)
-    stages = []
-    for index, names in enumerate(config.folds.held_out or [tuple(scene.name for scene in scenes)]):
-        held = [scene for scene in scenes if scene.name in names]
-        if len(held) != len(names):
-            raise UsageError("[folds] held_out names a scene that the data do not have", value=", ".join(names))
-        if config.folds.held_out:
-            rest = [scene for scene in scenes if scene.name not in names]
-            files = Files(folder=folder / f"fold{index}")
-            network = fit_backbone(recipe, rest, files=files, progress=progress)
+    bundle: Bundle
+    config: TrainConfig
+    temperatures: tuple[float, ...]
+    """Of O, coarsest scale first."""
+    folder: Path
+    """Of checkpoints; each course keeps its own below, under a hash of all that it depends on."""
+    progress: Progress | None = None
+
+    def fitted(self, looks: Sequence[Look]) -> Refiners:
+        """Refiners after the fit to fields of the mean and the rounds on their own output."""
+        folds, loop = self.config.folds, self.config.loop
+        folder = self.folder / f"refiner-{self.named(looks)}"
+        refiners = Refiners()
+        for number in range(folds.rounds + 1):
+            steps = self.steps(looks, refiners)
+            networks = []
+            for place, scale in enumerate(self.served(looks)):
+                start = refiners.networks[place][1] if refiners.networks else None
+                files = Files(folder=folder / f"round{number}" / ("all" if scale is None else str(scale)))
+                mine = [step for step in steps if scale in (None, step.stage.scale)]
+                # The rounds draw different pieces, and go on from each other's weights.
+                fitting = replace(loop, seed=loop.seed + number)
+                told = marked(self.progress, round=number, **({} if scale is None else {"scale": scale.width}))
+                networks.append((scale, self.network(mine, start=start, loop=fitting, files=files, progress=told)))
+            refiners = Refiners(networks=tuple(networks))
+        return refiners
+
+    def steps(self, looks: Sequence[Look], refiners: Refiners) -> list[Step]:
+        """What refiners learn from next: fields of their own, or of the mean where there are none yet."""
+        if not self.config.folds.accumulate:
+            return direct(looks, temperatures=self.temperatures)
+        how: Merge = "refiner" if refiners.networks else "mean"
+        return accumulated(looks, temperatures=self.temperatures, how=how, refiners=[refiners] * len(looks))
+
+    def served(self, looks: Sequence[Look]) -> tuple[Size | None, ...]:
+        """The scale of each refiner; None serves all."""
+        return tuple(stage.scale for stage in looks[0].stages[1:]) if self.config.folds.per_scale else (None,)
+
+    def named(self, looks: Sequence[Look]) -> str:
+        """A hash of what a course depends on, so that no checkpoint of another one is taken up."""
+        config = self.config
+        flags = [config.folds.accumulate, config.folds.per_scale]
+        network = [config.network.architecture, json.dumps(config.network.options, sort_keys=True)]
+        return short_hash(
+            [*network, identity(config.loop, {}), *flags, self.temperatures, *(look.key for look in looks)]
+        )
+
+    def network(
+        self,
+        steps: Sequence[Step],
+        *,
+        start: nn.Module | None,
+        loop: LoopConfig,
+        files: Files,
+        progress: Progress | None,
+    ) -> nn.Module:
+        """One refiner with averaged weights, fitted to steps.
+
+        Args:
+            steps: To learn from.
+            start: To go on from; None begins with initial weights.
+            loop: How.
+            files: Checkpoint and log.
+            progress: Told each log line.
+        """
+        seeded(loop.seed, threads=loop.threads)
+        classes, ignore, wanted = len(self.bundle.classes), self.config.data.ignore, self.config.network
+        if start is None:
+            network = build_refiner(wanted.architecture, classes=classes, options=wanted.options)
         else:
-            network = load_networks(bundle, device="cpu", precision="float32").backbone
-        for scene in held:
-            owns = [
-                own_canvas(network, scene, classes=len(bundle.classes), scale=scale, spec=bundle.input)
-                for scale in scales
-            ]
-            labels = [label_canvas(scene, scale=scale, spec=bundle.input) for scale in scales]
-            stages += chained(owns, labels, scales=scales)
-    return stages
+            network = copy.deepcopy(start).requires_grad_(requires_grad=True)
+        weights = class_weights(counted([step.labels for step in steps], classes=classes), balance=loop.balance)
+        trainer = Trainer(
+            network,
+            batches=FieldSampler(steps=steps, batch=loop.batch, seed=loop.seed, ignore=ignore),
+            config=loop,
+            weights=weights,
+            files=files,
+            ignore=ignore,
+        )
+        return trainer.fit(progress=progress).to(trainer.arithmetic.device)
 
 
 def train_refiner(data: Path, output: Path, config: TrainConfig, *, progress: Progress | None = None) -> Bundle:
-    """Train one refiner for all scales and add it to a bundle that has a backbone; its defaults stay as they are.
+    """Add a refiner and temperatures to a bundle that has a backbone; its defaults stay as they are.
+
+    First the temperatures of O are fitted, for they change what a refiner sees; then the refiner; then its
+    temperatures. `metrics.out_of_fold` of bundle.json says what they are worth on the held-out scenes
+    (`metrics.own_scenes` without folds, where the backbone has seen them).
 
     Args:
         data: Folder of scenes, or a CSV file; see `DataConfig`.
         output: The bundle's folder.
-        config: The whole configuration; `[network]` is the refiner, `[folds]` says how its fields are made.
+        config: The whole configuration; `[network]` is the refiner, or "none"; `[folds]` says how its fields are made.
         progress: Told each log line, of the folds' backbones first.
 
     Raises:
-        WeightsError: There is no such bundle.
-        UsageError: The bundle has one scale, so there is nothing to refine, or a fold names an unknown scene.
+        WeightsError: There is no such bundle, or a fold's backbone is of another kind.
+        UsageError: The bundle has one scale, so there is nothing to refine; or a fold names an unknown scene; or
+            temperatures would change below a refiner that is not trained again.
     """
     bundle = load_bundle(str(output))
-    if len(bundle.scales) == 1:
-        raise UsageError("a refiner needs a bundle of two or more scales", file=output)
+    checked(bundle, config)
     folder = output.with_name(output.name + ".refiner-training")
     scenes = load_scenes(data, config.data)
-    stages = fields_of(scenes, bundle=bundle, config=config, folder=folder, progress=progress)
-    network = fit_refiner(stages, bundle=bundle, config=config, files=Files(folder=folder), progress=progress)
-    entry = {
-        "scale": None,
-        "architecture": config.network.architecture,
-        "options": config.network.options,
-        "input": "own-first",
-        "temperature": 1.0,
-        "file": REFINER_FILE,
-    }
+    folds = looks_of(scenes, bundle=bundle, config=config, folder=folder, progress=progress)
+    looks = [look for fold in folds for look in fold]
+    stages, ignore = looks[0].stages, config.data.ignore
+    fits = [
+        fit_at([look.logs[index] for look in looks], [look.labels[index] for look in looks], ignore=ignore)
+        for index in range(len(stages))
+    ]
+    given = tuple(bundle.backbone.temperature.at(stage.scale) for stage in stages)
+    heat = tuple(fit.temperature for fit in fits) if config.folds.temperatures else given
+    course = Course(bundle=bundle, config=config, temperatures=heat, folder=folder, progress=progress)
+    refiners, ending = Refiners(), None
+    if config.network.architecture != NONE:
+        refiners = course.fitted(looks)
+        ending = course_ended(course, folds, refiners)
     description = described_again(output)
-    description["networks"]["refiners"] = [entry]
-    bundle = write_bundle(output, description, {REFINER_FILE: network}, dtype=torch.float32)
+    if config.folds.temperatures:
+        description["networks"]["backbone"]["temperature"] = by_scale([stage.scale for stage in stages], fits)
+    files = {}
+    if ending is not None:
+        entries = entries_of(refiners, scales=[stage.scale for stage in stages[1:]], fits=ending.fits, config=config)
+        description["networks"]["refiners"] = entries
+        files = {entry["file"]: network for entry, (_, network) in zip(entries, refiners.networks, strict=True)}
+    where = "out_of_fold" if config.folds.held_out else "own_scenes"
+    scores = measured(looks, temperatures=heat, ignore=ignore)
+    description.setdefault("metrics", {})[where] = reported(
+        looks, config=config, fits=fits, ending=ending, scores=scores
+    )
+    bundle = write_bundle(output, description, files, dtype=torch.float32)
     keep(output / CONFIG_FILE, config.text)
     return bundle
 
 
-def fit_refiner(
-    stages: Sequence[Stage],
+def checked(bundle: Bundle, config: TrainConfig) -> None:
+    """Refuse what cannot end well, before any work."""
+    if config.loop.validate_every:
+        raise UsageError(
+            "a refiner is not validated while it is fitted",
+            value=f"validate_every = {config.loop.validate_every}",
+            advice="Leave it out of [loop]; [folds] cross = true scores on scenes that a refiner has not learnt from",
+        )
+    if config.network.architecture == NONE:
+        if not config.folds.temperatures:
+            raise UsageError("neither a refiner nor temperatures are asked for", value=f'architecture = "{NONE}"')
+        if bundle.refiners:
+            raise UsageError(
+                "other temperatures change what the bundle's refiner sees, so it must be trained again",
+                file=bundle.folder,
+                advice="Name its architecture in [network], or take networks.refiners out of bundle.json",
+            )
+        return
+    if len(bundle.scales) == 1:
+        raise UsageError("a refiner needs a bundle of two or more scales", file=bundle.folder)
+    build_refiner(config.network.architecture, classes=len(bundle.classes), options=config.network.options)
+
+
+def course_ended(course: Course, folds: Sequence[Sequence[Look]], refiners: Refiners) -> Ending:
+    """How runs with a refiner end, and its temperatures: on the scenes that it learnt from, or across folds."""
+    config = course.config.folds
+    looks = [look for fold in folds for look in fold]
+    whose = [refiners] * len(looks)
+    if config.cross:
+        whose = []
+        for index, fold in enumerate(folds):
+            others = [look for number, other in enumerate(folds) if number != index for look in other]
+            whose += [course.fitted(others)] * len(fold)
+    return ended(
+        looks,
+        temperatures=course.temperatures,
+        how="refiner",
+        refiners=whose,
+        ignore=course.config.data.ignore,
+        fitting=config.temperatures,
+    )
+
+
+def by_scale(scales: Sequence[Size], fits: Sequence[Fit]) -> dict[str, float]:
+    """Temperatures as bundle.json writes them."""
+    return {str(scale): fit.temperature for scale, fit in zip(scales, fits, strict=True)}
+
+
+def entries_of(
+    refiners: Refiners, *, scales: Sequence[Size], fits: Sequence[Fit], config: TrainConfig
+) -> list[dict[str, Any]]:
+    """Refiners as bundle.json describes them.
+
+    Args:
+        refiners: Fitted.
+        scales: Refining scales, coarsest first.
+        fits: Temperatures at these scales; empty for 1.
+        config: Names the network.
+    """
+    heats = by_scale(scales, fits) if fits else {}
+    return [
+        {
+            "scale": None if scale is None else {"width": scale.width, "height": scale.height},
+            "architecture": config.network.architecture,
+            "options": config.network.options,
+            "input": "own-first",
+            "temperature": (heats or 1.0) if scale is None else heats.get(str(scale), 1.0),
+            "file": "refiner.safetensors" if scale is None else f"refiner-{scale}.safetensors",
+        }
+        for scale, _ in refiners.networks
+    ]
+
+
+def measured(looks: Sequence[Look], *, temperatures: Sequence[float], ignore: int) -> dict[str, float]:
+    """Mean IoU of what needs no refiner; of the merges also without temperatures."""
+    none = [Refiners()] * len(looks)
+    found = {
+        "downsample": mean_iou([look.logs[0] for look in looks], [look.labels[0] for look in looks], ignore=ignore),
+        "patch": mean_iou([look.logs[-1] for look in looks], [look.labels[-1] for look in looks], ignore=ignore),
+    }
+    ways: tuple[Merge, ...] = ("mean", "certainty")
+    for how in ways:
+        for suffix, heat in (("", temperatures), ("_untempered", [1.0] * len(temperatures))):
+            if len(looks[0].stages) > 1:
+                ending = ended(looks, temperatures=heat, how=how, refiners=none, ignore=ignore)
+                found[how + suffix] = ending.miou
+    return found
+
+
+def reported(
+    looks: Sequence[Look],
     *,
-    bundle: Bundle,
     config: TrainConfig,
-    files: Files | None,
-    progress: Progress | None = None,
-) -> nn.Module:
-    """Fit a refiner to stages; gives the network with averaged weights."""
-    seeded(config.loop.seed, threads=config.loop.threads)
-    classes = len(bundle.classes)
-    weights = class_weights(counted([stage.labels for stage in stages], classes=classes), balance=config.loop.balance)
-    return Trainer(
-        build_refiner(config.network.architecture, classes=classes, options=config.network.options),
-        batches=FieldSampler(stages=stages, batch=config.loop.batch, seed=config.loop.seed, ignore=config.data.ignore),
-        config=config.loop,
-        weights=weights,
-        files=files,
-        ignore=config.data.ignore,
-    ).fit(progress=progress)
+    fits: Sequence[Fit],
+    ending: Ending | None,
+    scores: dict[str, float],
+) -> dict[str, Any]:
+    """What bundle.json says of the scenes that were looked at; mean IoU in percent."""
+    stages = looks[0].stages
+    said: dict[str, Any] = {
+        "scenes": [look.name for look in looks],
+        "protocol": f"whole scenes, margin {stages[0].margin}, all points, mIoU at the canvas of each method's last "
+        "stage in percent, negative log likelihood in nats a pixel",
+        "backbone": {str(stage.scale): fit.describe() for stage, fit in zip(stages, fits, strict=True)},
+    }
+    if ending is not None:
+        scores = {**scores, "refiner": ending.miou}
+        said["refiner"] = {
+            str(stage.scale): fit.describe() for stage, fit in zip(stages[1:], ending.fits, strict=bool(ending.fits))
+        }
+        said["refiner_scored_by"] = "refiners of the other folds" if config.folds.cross else "the refiner itself"
+    return {**said, "miou": {key: round(100 * value, 2) for key, value in scores.items()}}
 
 
-def described_again(folder: Path) -> dict[str, dict[str, object]]:
+def described_again(folder: Path) -> dict[str, Any]:
     """The description of a bundle as it stands on disk."""
     try:
-        table: dict[str, dict[str, object]] = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+        table: dict[str, Any] = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
     except (OSError, ValueError) as exc:
         raise WeightsError(f"cannot be read: {exc}", file=folder / DESCRIPTION) from exc
     return table

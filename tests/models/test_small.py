@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
 from magnet_cli.errors import WeightsError
 from magnet_cli.models.conv import conv_backbone
-from magnet_cli.models.refinement import SharedRefiner, against
+from magnet_cli.models.refinement import SMALLEST, SharedRefiner, against, compared
 from magnet_cli.models.registry import REFINERS, build_backbone, build_refiner
 
 TINY = {"fpn-small": {"width": 4, "depths": [1, 1, 1, 1], "lateral": 4, "head": 4}}
@@ -38,23 +40,50 @@ def test_unknown_names_and_options_are_refused() -> None:
         build_backbone("conv", classes=2, bands=3, options={"depth": 3})
 
 
+@pytest.mark.parametrize("options", [{}, {"full": True, "gate": True, "bound": 1.5}], ids=str)
 @pytest.mark.parametrize("stride", [1, 2, 3])
-def test_untrained_shared_refiner_is_the_mean(stride: int) -> None:
+def test_untrained_shared_refiner_is_the_mean(stride: int, options: dict[str, Any]) -> None:
     own, field = (probabilities(classes=4, height=21, width=18, seed=seed) for seed in (1, 2))
-    merged = SharedRefiner(classes=4, stride=stride)(torch.cat((own, field), dim=1)).softmax(dim=1)
+    merged = SharedRefiner(classes=4, stride=stride, **options)(torch.cat((own, field), dim=1)).softmax(dim=1)
     torch.testing.assert_close(merged, (own + field) / 2, atol=2e-5, rtol=1e-4)
 
 
-def test_shared_refiner_treats_classes_alike() -> None:
+@pytest.mark.parametrize("options", [{}, {"full": True, "gate": True, "bound": 1.5}], ids=str)
+def test_shared_refiner_treats_classes_alike(options: dict[str, Any]) -> None:
     torch.manual_seed(3)
-    network = SharedRefiner(classes=4)
-    torch.nn.init.normal_(network.change.weight)
+    network = SharedRefiner(classes=4, **options)
+    for last in filter(None, (network.change, network.gate)):
+        torch.nn.init.normal_(last.weight)
     own, field = (probabilities(classes=4, height=16, width=16, seed=seed) for seed in (1, 2))
     order = [2, 0, 3, 1]
     straight = network(torch.cat((own, field), dim=1))
     permuted = network(torch.cat((own[:, order], field[:, order]), dim=1))
     torch.testing.assert_close(permuted, straight[:, order])
     assert not torch.allclose(straight.softmax(dim=1), (own + field) / 2, atol=1e-3)
+
+
+def test_a_gate_chooses_between_the_inputs_and_a_bound_limits_the_change() -> None:
+    own, field = (probabilities(classes=4, height=16, width=16, seed=seed) for seed in (1, 2))
+    network = SharedRefiner(classes=4, gate=True, bound=0.5)
+    assert network.gate is not None
+    with torch.no_grad():
+        network.gate.bias.fill_(50)  # type: ignore[union-attr]
+    joined = torch.cat((own, field), dim=1)
+    torch.testing.assert_close(network(joined).softmax(dim=1), own)
+    torch.nn.init.normal_(network.change.weight, std=100)
+    change = network(joined) - own.clamp_min(SMALLEST).log()
+    assert 0.4 < float(change.detach().abs().max()) <= 0.5 + 1e-5
+
+
+def test_what_is_compared_is_bounded() -> None:
+    own, field = (probabilities(classes=4, height=8, width=8, seed=seed) for seed in (1, 2))
+    sure = torch.zeros(2, 4, 8, 8)
+    sure[:, 0] = 1
+    for pair in ((own, field), (sure, field), (sure, sure)):
+        features = compared(*pair)
+        assert len(features) == 5
+        assert all(float(feature.abs().max()) <= 1 + 1e-6 for feature in features)
+    assert float(compared(sure, sure)[4].min()) == 1
 
 
 def test_against_names_the_best_other_class() -> None:

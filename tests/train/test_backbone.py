@@ -6,71 +6,22 @@ import json
 from typing import TYPE_CHECKING
 
 import imagecodecs
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from magnet_cli.errors import SourceError, UsageError, WeightsError
 from magnet_cli.models.networks import load_networks
-from magnet_cli.train.backbone import train_backbone
-from magnet_cli.train.config import LoopConfig, TrainConfig
-from magnet_cli.train.loop import class_weights, rate_at
+from magnet_cli.train.backbone import Recipe, train_backbone
+from magnet_cli.train.config import TrainConfig
+from tests.train.support import CONFIG, make_data, validating
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
-CONFIG = """
-[bundle]
-name = "tiny"
-activation = "softmax"
-classes = [{ name = "dark", color = "#000000" }, { name = "light", color = "#FFFFFF" }]
-scales = [{ width = 16, height = 16 }, { width = 32, height = 32 }]
-
-[bundle.input]
-size = { width = 16, height = 16 }
-bands = ["red", "green", "blue"]
-range = [0, 255]
-mean = [0.5, 0.5, 0.5]
-std = [0.25, 0.25, 0.25]
-resample = "area"
-
-[bundle.magnet]
-merge = "mean"
-points = "all"
-patches = "all"
-median = 11
-margin = 0
-
-[network]
-architecture = "conv"
-
-[data]
-colour = 0.0
-
-[loop]
-iterations = 40
-batch = 4
-rate = 0.2
-decay = 0.0
-average = 0.5
-save_every = 3
-log_every = 10
-"""
-
-
-def make_data(folder: Path) -> Path:
-    """Two scenes of light and dark squares, with a few unlabelled pixels."""
-    for name in ("images", "labels"):
-        (folder / name).mkdir(parents=True)
-    rng = np.random.default_rng(0)
-    for scene in ("a", "b"):
-        labels = np.kron(rng.integers(0, 2, (6, 5), dtype=np.uint8), np.ones((8, 8), np.uint8))
-        pixels = np.where(labels, 200, 60)[..., None] + rng.integers(-30, 30, (48, 40, 3))
-        labels[:2, :2] = 255
-        imagecodecs.imwrite(folder / "images" / f"{scene}.png", pixels.astype(np.uint8))
-        imagecodecs.imwrite(folder / "labels" / f"{scene}.png", labels)
-    return folder
+    from magnet_cli.train.data import Scene
+    from magnet_cli.train.sampling import Sampler
 
 
 def test_it_learns_and_writes_a_bundle(tmp_path: Path) -> None:
@@ -127,36 +78,56 @@ def test_labels_and_descriptions_are_checked_before_any_work(tmp_path: Path) -> 
         train_backbone(data, tmp_path / "tiny", config)
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "message"),
-    [
-        ("batch = 4", "bach = 4", "bach"),
-        ("batch = 4", 'batch = "4"', "batch must be of type int"),
-        ("batch = 4", "batch = 0", "at least 1"),
-        ("colour = 0.0", "color = 0.0", r"unknown keys in \[data\]"),
-        ('architecture = "conv"', "", "names no network"),
-    ],
-)
-def test_a_configuration_that_is_wrong_is_refused(tmp_path: Path, old: str, new: str, message: str) -> None:
-    with pytest.raises(UsageError, match=message):
-        TrainConfig.parse(CONFIG.replace(old, new))
-    (tmp_path / "a.toml").write_text("= 3")
-    with pytest.raises(UsageError, match=r"a\.toml"):
-        TrainConfig.read(tmp_path / "a.toml")
+def test_scenes_to_validate_on_are_not_trained_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[list[str]] = []
+    sampler = Recipe.sampler
+
+    def spied(recipe: Recipe, scenes: Sequence[Scene]) -> Sampler:
+        seen.append([scene.name for scene in scenes])
+        return sampler(recipe, scenes)
+
+    monkeypatch.setattr(Recipe, "sampler", spied)
+    lines: list[dict[str, float]] = []
+    data, config = make_data(tmp_path / "data"), TrainConfig.parse(validating(every=20))
+    train_backbone(data, tmp_path / "tiny", config, progress=lines.append)
+    assert seen == [["a"]]
+    looks = [line for line in lines if "validation_miou" in line]
+    assert [line["iteration"] for line in looks] == [20, 40]
+    assert looks[-1]["validation_miou"] > 0.9
 
 
-def test_the_rate_rises_and_falls() -> None:
-    config = LoopConfig(iterations=100, rate=1.0, warmup=0.1)
-    rates = [rate_at(index, config) for index in range(100)]
-    assert rates[0] == pytest.approx(0.1)
-    assert max(rates) == rates[9] == rates[10] == 1.0
-    assert rates[10:] == sorted(rates[10:], reverse=True)
-    assert rates[-1] < 0.001
+def test_with_validation_too_stopped_and_continued_equals_never_stopped(tmp_path: Path) -> None:
+    data = make_data(tmp_path / "data")
+    config = TrainConfig.parse(validating(CONFIG.replace("iterations = 40", "iterations = 9"), patience=3))
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    train_backbone(data, whole, config)
+    for until in (1, 3, 6):
+        assert train_backbone(data, parts, config, until=until) is None
+    train_backbone(data, parts, config)
+    assert (whole / "backbone.safetensors").read_bytes() == (parts / "backbone.safetensors").read_bytes()
+    states = [torch.load(tmp_path / f"{name}.training" / "checkpoint.pt") for name in ("whole", "parts")]
+    for key in ("network", "average"):
+        for name, value in states[0][key].items():
+            assert torch.equal(value, states[1][key][name]), name
+    first, second = (state["best"] for state in states)
+    for name, value in first.pop("weights").items():
+        assert torch.equal(value, second["weights"][name]), name
+    del second["weights"]
+    assert first == second
 
 
-def test_rare_classes_weigh_more_and_the_mean_is_one() -> None:
-    counts = np.array([90, 10, 0])
-    weights = class_weights(counts, balance=0.5)
-    assert weights[1] / weights[0] == pytest.approx(3)
-    assert float((weights[:2] * torch.tensor([0.9, 0.1])).sum()) == pytest.approx(1)
-    assert class_weights(counts, balance=0).tolist() == [1, 1, 1]
+def test_an_early_end_makes_the_bundle(tmp_path: Path) -> None:
+    data = make_data(tmp_path / "data")
+    config = TrainConfig.parse(validating(every=1, patience=1).replace("rate = 0.2", "rate = 1e-9"))
+    lines: list[dict[str, float]] = []
+    assert train_backbone(data, tmp_path / "tiny", config, progress=lines.append, until=30) is not None
+    assert lines[-1]["iteration"] == 2
+
+
+def test_other_pixels_are_another_training(tmp_path: Path) -> None:
+    data, config = make_data(tmp_path / "data"), TrainConfig.parse(CONFIG)
+    train_backbone(data, tmp_path / "tiny", config, until=2)
+    labels = imagecodecs.imread(data / "labels" / "b.png")
+    imagecodecs.imwrite(data / "labels" / "b.png", 1 - labels.clip(0, 1))
+    with pytest.raises(UsageError, match=r"\[scenes\] training was another"):
+        train_backbone(data, tmp_path / "tiny", config)

@@ -8,10 +8,10 @@ import imagecodecs
 import numpy as np
 import pytest
 
-from magnet_cli.errors import SourceError
+from magnet_cli.errors import SourceError, UsageError
 from magnet_cli.geometry import Size
 from magnet_cli.train.config import DataConfig
-from magnet_cli.train.data import Scene, Window, cut, drawn, load_scenes
+from magnet_cli.train.data import Scene, Window, cut, divided, drawn, load_scenes
 from magnet_cli.train.sampling import Sampler, recoloured
 
 if TYPE_CHECKING:
@@ -64,6 +64,76 @@ def test_a_list_of_pairs(tmp_path: Path) -> None:
     table.write_text("picture\nx\n")
     with pytest.raises(SourceError, match="image and label"):
         load_scenes(table, DataConfig())
+
+
+def listing(folder: Path, text: str) -> Path:
+    """A CSV file beside pictures `p_001` to `p_004`, of 10 x 10 pixels each."""
+    if not (folder / "images").exists():
+        save_parts(folder, picture(20, 20), rows=2, columns=2)
+    (folder / "scenes.csv").write_text(text, encoding="utf-8")
+    return folder / "scenes.csv"
+
+
+def test_scenes_of_a_list_are_chosen_by_name_and_the_others_left_alone(tmp_path: Path) -> None:
+    names = ["north", "south", "east"]
+    lines = [f"{name},images/p_00{number}.png,labels/p_00{number}.png" for number, name in enumerate(names, start=1)]
+    table = listing(tmp_path, "\n".join(["\ufeffname,image,label", *lines, "west,missing.png,missing.png"]))
+    config = DataConfig(scenes=("east", "north"), validation=("north",))
+    found = load_scenes(table, config)
+    assert [one.name for one in found] == ["east", "north"]
+    np.testing.assert_array_equal(found[1].pixels, picture(20, 20)[:10, :10])
+    training, validation = divided(found, config)
+    assert ([one.name for one in training], [one.name for one in validation]) == (["east"], ["north"])
+    with pytest.raises(UsageError, match=r"got up.*Known: north, south, east, west"):
+        load_scenes(table, DataConfig(scenes=("east", "up")))
+
+
+def test_scenes_to_validate_on_are_known_and_leave_something() -> None:
+    with pytest.raises(UsageError, match=r"got t.*Known: s"):
+        divided([scene()], DataConfig(validation=("t",)))
+    with pytest.raises(UsageError, match="leaves nothing"):
+        divided([scene()], DataConfig(validation=("s",)))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "name,image,label\na,images/p_001.png,labels/p_001.png\na,images/p_002.png,labels/p_002.png",
+            "one name.*got a",
+        ),
+        ("image,label\nimages/p_001.png,labels/p_001.png\nsub/p_001.png,labels/p_002.png", "one name.*got p_001"),
+        ("image,label\nimages/p_001.png", "image and label.*line 2"),
+        ("image,label\n,labels/p_001.png", "image and label.*line 2"),
+    ],
+)
+def test_a_list_that_is_not_clear_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(SourceError, match=message):
+        load_scenes(listing(tmp_path, text), DataConfig())
+
+
+def test_stored_values_become_classes_then_the_region_is_cut_out(tmp_path: Path) -> None:
+    table = listing(tmp_path, "image,label,roi\nimages/p_001.png,labels/mask.png,roi.png")
+    stored = np.random.default_rng(3).choice(np.array([0, 7, 255], np.uint8), (10, 10))
+    region = np.zeros((10, 10, 3), np.uint8)
+    region[2:, :6, 0] = 255
+    region[..., 1] = 255
+    imagecodecs.imwrite(tmp_path / "labels" / "mask.png", stored)
+    imagecodecs.imwrite(tmp_path / "roi.png", region)
+    (found,) = load_scenes(table, DataConfig(label_values={"255": 1}, ignore=9))
+    expected = np.full((10, 10), 9)
+    expected[2:, :6] = np.choose(np.searchsorted([0, 7, 255], stored[2:, :6]), [0, 7, 1])
+    np.testing.assert_array_equal(found.labels, expected)
+    imagecodecs.imwrite(tmp_path / "roi.png", region[1:])
+    with pytest.raises(SourceError, match=r"roi\.png: the size must be that of p_001"):
+        load_scenes(table, DataConfig())
+
+
+def test_stored_values_of_a_folder_become_classes(tmp_path: Path) -> None:
+    save_parts(tmp_path, picture(20, 20), rows=1, columns=1)
+    (plain,) = load_scenes(tmp_path, DataConfig())
+    (found,) = load_scenes(tmp_path, DataConfig(label_values={"3": 0, "0": 3}))
+    np.testing.assert_array_equal(found.labels, np.array([3, 1, 2, 0])[plain.labels])
 
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:

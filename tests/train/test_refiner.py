@@ -1,27 +1,37 @@
-"""Training of a refiner: fields, pieces, folds."""
+"""Training of refiners and temperatures: folds, rounds, what the bundle gets."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+from typing import TYPE_CHECKING, Any, cast
 
-import imagecodecs
 import numpy as np
 import pytest
+import tifffile
 import torch
+import zarr
+from safetensors.torch import load_file
 
-from magnet_cli.errors import UsageError
+import magnet_cli
+from magnet_cli.errors import UsageError, WeightsError
 from magnet_cli.geometry import Size
-from magnet_cli.models.bundle import InputSpec
+from magnet_cli.masks.output import OutputPaths
+from magnet_cli.models.bundle import load_bundle
 from magnet_cli.models.networks import load_networks
 from magnet_cli.models.registry import build_backbone
 from magnet_cli.models.writing import describe, write_bundle
+from magnet_cli.options import SegmentOptions
+from magnet_cli.train import fields
 from magnet_cli.train.config import TrainConfig
-from magnet_cli.train.data import Scene
-from magnet_cli.train.fields import own_canvas, sampled, under
-from magnet_cli.train.refiner import FieldSampler, Stage, chained, train_refiner
+from magnet_cli.train.fields import Look, stages_of
+from magnet_cli.train.refiner import FieldSampler, train_refiner
+from magnet_cli.train.stages import Refiners, Step, accumulated, canvas_of, merged
+from tests.train.fields import look_at, make_bundle, make_data, make_scene, square
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
 CONFIG = """
 [network]
@@ -35,35 +45,16 @@ colour = 0.0
 iterations = 3
 batch = 2
 rate = 0.01
+balance = 0.0
 
 [folds]
 held_out = [["a"], ["b"]]
+rounds = 1
 
 [folds.loop]
 iterations = 2
 batch = 2
 """
-
-
-def square(side: int) -> Size:
-    return Size(width=side, height=side)
-
-
-def make_data(folder: Path) -> Path:
-    for name in ("images", "labels"):
-        (folder / name).mkdir(parents=True)
-    rng = np.random.default_rng(0)
-    for scene in ("a", "b"):
-        pixels = rng.integers(0, 256, (50, 44, 3), dtype=np.uint8)
-        imagecodecs.imwrite(folder / "images" / f"{scene}.png", pixels)
-        imagecodecs.imwrite(folder / "labels" / f"{scene}.png", (pixels[..., 0] > 127).astype(np.uint8))
-    return folder
-
-
-def make_bundle(folder: Path, *, scales: tuple[int, ...] = (16, 32)) -> Path:
-    network = build_backbone("conv", classes=2, bands=3, options={})
-    write_bundle(folder, describe(size=16, scales=scales), {"backbone.safetensors": network})
-    return folder
 
 
 @pytest.mark.parametrize("folds", [True, False])
@@ -73,7 +64,11 @@ def test_a_refiner_joins_the_bundle(tmp_path: Path, *, folds: bool) -> None:
     text = CONFIG if folds else CONFIG.split("[folds]", maxsplit=1)[0]
     lines: list[dict[str, float]] = []
     bundle = train_refiner(data, output, TrainConfig.parse(text), progress=lines.append)
-    assert len(lines) == (3 if folds else 1)
+    assert [(line.get("fold"), line.get("round")) for line in lines] == [
+        *([(0, None), (1, None)] if folds else []),
+        (None, 0),
+        (None, 1),
+    ]
     assert bundle.refiners[0].architecture == "shared"
     assert bundle.magnet.merge == "mean"
     assert (output / "backbone.safetensors").read_bytes() == before
@@ -81,6 +76,17 @@ def test_a_refiner_joins_the_bundle(tmp_path: Path, *, folds: bool) -> None:
     networks = load_networks(bundle, device="cpu", precision="float32")
     half = torch.full((1, 2, 16, 16), 0.5)
     assert networks.refine(half, half, square(16)).shape == (1, 2, 16, 16)
+    (found,) = bundle.metrics.values()
+    assert list(bundle.metrics) == ["out_of_fold" if folds else "own_scenes"]
+    assert found["scenes"] == ["a", "b"]
+    assert set(found["miou"]) >= {"downsample", "patch", "mean", "certainty", "refiner", "mean_untempered"}
+    assert all(0 < value < 100 for value in found["miou"].values())
+    for table, spec in ((found["backbone"], bundle.backbone), (found["refiner"], bundle.refiners[0])):
+        for scale, heat in spec.temperature.scales:
+            assert table[str(scale)]["temperature"] == heat
+            assert table[str(scale)]["nll_tempered"] <= table[str(scale)]["nll"]
+    assert [scale.width for scale, _ in bundle.backbone.temperature.scales] == [32, 16]
+    assert [scale.width for scale, _ in bundle.refiners[0].temperature.scales] == [16]
 
 
 def test_what_cannot_be_trained_is_refused(tmp_path: Path) -> None:
@@ -90,45 +96,213 @@ def test_what_cannot_be_trained_is_refused(tmp_path: Path) -> None:
     config = TrainConfig.parse(CONFIG.replace('["a"]', '["c"]'))
     with pytest.raises(UsageError, match="scene that the data do not have"):
         train_refiner(data, make_bundle(tmp_path / "two"), config)
+    text = CONFIG.replace("balance = 0.0", "validate_every = 1").replace("colour = 0.0", 'validation = ["a"]')
+    with pytest.raises(UsageError, match="not validated while it is fitted"):
+        train_refiner(data, tmp_path / "two", TrainConfig.parse(text))
 
 
-def test_a_canvas_at_the_finest_scale_is_the_network_on_every_pixel() -> None:
-    pixels = np.random.default_rng(1).integers(0, 256, (21, 37, 3), dtype=np.uint8)
-    scene = Scene(name="s", pixels=pixels, labels=np.zeros((21, 37), np.uint8))
-    network = build_backbone("conv", classes=2, bands=3, options={}).eval()
-    spec = InputSpec(
-        size=square(16), bands=("r", "g", "b"), range=(0, 255), mean=(0, 0, 0), std=(1, 1, 1), resample="area"
-    )
-    canvas = own_canvas(network, scene, classes=2, scale=square(16), spec=spec)
+def test_scenes_to_validate_on_are_not_learnt_from(tmp_path: Path) -> None:
+    data, output = make_data(tmp_path / "data"), make_bundle(tmp_path / "tiny")
+    text = CONFIG.split("[folds]", maxsplit=1)[0].replace("colour = 0.0", 'validation = ["b"]')
+    assert train_refiner(data, output, TrainConfig.parse(text)).metrics["own_scenes"]["scenes"] == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("rounds = 4", "rounds is 0 to 3"),
+        ("accumulate = false", "rounds is 0 where nothing is accumulated"),
+        ('rounds = 0\nbackbones = ["x"]', "one for each of 2 folds"),
+        ("temperatures = 1", "temperatures must be of type bool"),
+        ("tempratures = true", r"unknown keys in \[folds\]"),
+        ('held_out = ["a"]', "list of lists"),
+        ('held_out = [["a"]]\ncross = true', "two folds or more"),
+    ],
+)
+def test_folds_that_are_wrong_are_refused(line: str, message: str) -> None:
+    text = CONFIG.replace("rounds = 1", line)
+    if "held_out" in line:
+        text = text.replace('held_out = [["a"], ["b"]]\n', "", 1)
+    elif line == "accumulate = false":
+        text = CONFIG.replace("rounds = 1", "rounds = 1\naccumulate = false")
+    with pytest.raises(UsageError, match=message):
+        TrainConfig.parse(text)
+
+
+def with_backbones(tmp_path: Path, *names: str) -> TrainConfig:
+    """A configuration in a folder beside the folds' bundles, read from disk."""
+    (tmp_path / "configs").mkdir(exist_ok=True)
+    listed = ", ".join(f'"../{name}"' for name in names)
+    path = tmp_path / "configs" / "r.toml"
+    path.write_text(CONFIG.replace("rounds = 1", f"rounds = 1\nbackbones = [{listed}]"))
+    return TrainConfig.read(path)
+
+
+def test_backbones_that_are_there_serve_the_folds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data, output = make_data(tmp_path / "data"), make_bundle(tmp_path / "tiny")
+    for seed, name in enumerate(("one", "two"), start=5):
+        make_bundle(tmp_path / name, seed=seed)
+    config = with_backbones(tmp_path, "one", "two")
+    lines: list[dict[str, float]] = []
+    first = train_refiner(data, output, config, progress=lines.append)
+    assert [line["iteration"] for line in lines] == [3, 3], "the refiner's two rounds alone"
+    assert len(list((tmp_path / "tiny.refiner-training" / "fields").glob("*.npy"))) == 4
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("looked at again")
+
+    monkeypatch.setattr(fields, "own_logs", refuse)
+    assert train_refiner(data, output, config).refiners == first.refiners
+    with pytest.raises(AssertionError, match="looked at again"):
+        train_refiner(data, output, with_backbones(tmp_path, "two", "one"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"backbone": {"architecture": "conv", "options": {}}}, "the bundle's options"),
+        ({"classes": [{"name": "x", "color": "#000000"}, {"name": "y", "color": "#FFFFFF"}]}, "the bundle's classes"),
+        ({"size": 8}, "the bundle's input"),
+    ],
+)
+def test_a_backbone_of_another_kind_is_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    data, output = make_data(tmp_path / "data"), make_bundle(tmp_path / "tiny")
+    make_bundle(tmp_path / "one")
+    options = change.get("backbone", {}).get("options", {"kernel": 3})
+    description = describe(**{"size": 16, "scales": (16, 32), "backbone": {"options": options}, **change})
+    if "size" not in change:
+        description["input"].update(mean=[0.4, 0.5, 0.5], std=[0.1, 0.2, 0.2])
+    network = build_backbone("conv", classes=2, bands=3, options=options)
+    write_bundle(tmp_path / "two", description, {"backbone.safetensors": network})
+    with pytest.raises(WeightsError, match=message):
+        train_refiner(data, output, with_backbones(tmp_path, "one", "two"))
+
+
+def test_temperatures_alone(tmp_path: Path) -> None:
+    data, output = make_data(tmp_path / "data"), make_bundle(tmp_path / "tiny")
+    config = TrainConfig.parse(CONFIG.replace('"shared"\noptions = { width = 4 }', '"none"'))
+    bundle = train_refiner(data, output, config)
+    assert bundle.refiners == ()
+    assert len(bundle.backbone.temperature.scales) == 2
+    found = bundle.metrics["out_of_fold"]
+    assert "refiner" not in found["miou"]
+    networks = load_networks(bundle, device="cpu", precision="float32")
+    patch = torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        whole = network(torch.from_numpy(pixels / np.float32(255)).permute(2, 0, 1)[None]).softmax(dim=1)[0]
-    torch.testing.assert_close(canvas.float(), whole, atol=1e-3, rtol=0)
-    assert own_canvas(network, scene, classes=2, scale=square(32), spec=spec).shape == (2, 11, 19)
+        logits = networks.backbone(patch)
+    for scale, heat in bundle.backbone.temperature.scales:
+        torch.testing.assert_close(networks.predict(patch, scale), (logits / heat).softmax(dim=1))
+    train_refiner(data, output, TrainConfig.parse(CONFIG))
+    with pytest.raises(UsageError, match="must be trained again"):
+        train_refiner(data, output, config)
+    with pytest.raises(UsageError, match="neither a refiner nor temperatures"):
+        train_refiner(data, output, TrainConfig.parse(config.text.replace("rounds = 1", "temperatures = false")))
 
 
-def test_sampling_is_bilinear_with_aligned_centres() -> None:
-    coarse = torch.randn(3, 6, 5)
-    expected = torch.nn.functional.interpolate(coarse[None], scale_factor=2, mode="bilinear", align_corners=False)[0]
-    torch.testing.assert_close(under(coarse, ratio=(2, 2), corner=(0, 0), shape=(12, 10)), expected)
-    part = under(coarse, ratio=(2, 2), corner=(3, 4), shape=(6, 5))
-    torch.testing.assert_close(part, expected[:, 3:9, 4:9])
-    same = sampled(coarse, rows=torch.arange(6.0), columns=torch.arange(5.0))
-    torch.testing.assert_close(same, coarse)
+def probabilities_in(mask: Path) -> NDArray[np.float32]:
+    """Of every canvas pixel, `(classes, rows, columns)`."""
+    array = zarr.open_array(OutputPaths.of(mask).field("probabilities"), mode="r")
+    scale, offset = cast("float", array.attrs["scale_factor"]), cast("float", array.attrs["add_offset"])
+    return (np.asarray(array[:]) * scale + offset).astype(np.float32)
 
 
-def test_stages_lie_over_the_mean_of_what_is_below() -> None:
-    owns = [torch.full((1, side, side), value).half() for side, value in ((4, 0.8), (8, 0.4), (16, 0.2))]
-    labels = [np.zeros(own.shape[1:], np.uint8) for own in owns]
-    second, third = chained(owns, labels, scales=[square(64), square(32), square(16)])
-    assert float(second.field.float().mean()) == pytest.approx(0.8, abs=1e-3)
-    assert float(third.field.float().mean()) == pytest.approx(0.6, abs=1e-3)
-    assert second.ratio == (2, 2)
+def test_a_run_speaks_at_the_temperatures_that_were_written(tmp_path: Path) -> None:
+    """Probabilities on disk, of the finest scale alone and of the stages' mean, against what was fitted from logits."""
+    data, output = make_data(tmp_path / "data"), make_bundle(tmp_path / "tiny", magnet={"margin": 3})
+    bundle = train_refiner(data, output, TrainConfig.parse(CONFIG.replace("rounds = 1", "rounds = 0")))
+    scene = make_scene("s", seed=9)
+    look = look_at(tmp_path / "fields", bundle, scene)
+    coarse, fine = heats = [bundle.backbone.temperature.at(stage.scale) for stage in look.stages]
+    assert coarse != pytest.approx(1, abs=0.05)
+    assert fine != pytest.approx(1, abs=0.05)
+    (step,) = accumulated([look], temperatures=heats, how="mean", refiners=[Refiners()])
+    expected = {
+        "patch": (look.logs[1].float() / fine).softmax(dim=0),
+        "magnet": merged(step, how="mean", refiners=Refiners()).float().exp(),
+    }
+    tifffile.imwrite(tmp_path / "s.tif", scene.pixels, photometric="rgb", tile=(64, 64))
+    for method, probs in expected.items():
+        options = SegmentOptions(
+            weights=str(output), method=cast("Any", method), device="cpu", num_workers=0, probabilities=True
+        )
+        mask = tmp_path / f"{method}.tif"
+        (result,) = magnet_cli.segment([tmp_path / "s.tif"], mask, options)
+        assert result.error is None
+        found = torch.from_numpy(probabilities_in(mask))
+        torch.testing.assert_close(found[:, 4:-4, 4:-4], probs[:, 4:-4, 4:-4], atol=3e-3, rtol=0)
 
 
-def test_pieces_keep_fields_and_labels_together() -> None:
-    labels = np.random.default_rng(2).integers(0, 2, (60, 300), dtype=np.uint8)
-    own = torch.nn.functional.one_hot(torch.from_numpy(labels).long(), 2).permute(2, 0, 1).half()
-    sampler = FieldSampler(stages=[Stage(own=own, field=own, labels=labels, ratio=(1, 1))], batch=4, seed=0, ignore=255)
+def test_without_temperatures_the_bundle_keeps_its_own(tmp_path: Path) -> None:
+    data = make_data(tmp_path / "data")
+    output = make_bundle(tmp_path / "tiny")
+    description = json.loads((output / "bundle.json").read_text())
+    description["networks"]["backbone"]["temperature"] = 1.5
+    (output / "bundle.json").write_text(json.dumps(description))
+    text = CONFIG.replace("rounds = 1", "rounds = 0\ntemperatures = false")
+    bundle = train_refiner(data, output, TrainConfig.parse(text))
+    assert bundle.backbone.temperature.default == 1.5
+    assert bundle.refiners[0].temperature.default == 1.0
+
+
+def test_one_refiner_a_stage_and_scores_across_folds(tmp_path: Path) -> None:
+    data, output = make_data(tmp_path / "data"), make_bundle(tmp_path / "tiny", scales=(16, 32, 64))
+    text = CONFIG.replace("rounds = 1", "rounds = 1\nper_scale = true\ncross = true")
+    lines: list[dict[str, float]] = []
+    bundle = train_refiner(data, output, TrainConfig.parse(text), progress=lines.append)
+    assert [line.get("scale") for line in lines] == [None, None, *[32, 16] * 2 * 3], (
+        "two backbones; two refiners in two rounds, for the bundle and without each fold"
+    )
+    assert [spec.scale for spec in bundle.refiners] == [square(32), square(16)]
+    assert [bundle.refiner_for(square(side)) for side in (32, 16)] == [0, 1]
+    first, second = (load_file(output / spec.file) for spec in bundle.refiners)
+    assert any(not torch.equal(first[key], second[key]) for key in first)
+    found = bundle.metrics["out_of_fold"]
+    assert found["refiner_scored_by"] == "refiners of the other folds"
+    heats = {str(spec.scale): spec.temperature.default for spec in bundle.refiners}
+    assert heats == {scale: entry["temperature"] for scale, entry in found["refiner"].items()}
+
+
+def test_stopped_and_continued_equals_never_stopped(tmp_path: Path) -> None:
+    data, config = make_data(tmp_path / "data"), TrainConfig.parse(CONFIG.replace("rounds = 1", "rounds = 2"))
+    whole, parts = make_bundle(tmp_path / "whole"), make_bundle(tmp_path / "parts")
+    train_refiner(data, whole, config)
+    lines: list[dict[str, float]] = []
+
+    def stop(line: dict[str, float]) -> None:
+        lines.append(line)
+        if len(lines) == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_refiner(data, parts, config, progress=stop)
+    assert load_bundle(str(parts)).refiners == ()
+    rounds = [
+        path.parents[1].name for path in (tmp_path / "parts.refiner-training").glob("refiner-*/*/*/checkpoint.pt")
+    ]
+    assert "round0" in rounds
+    assert "round2" not in rounds
+    train_refiner(data, parts, config)
+    first, second = (load_file(folder / "refiner.safetensors") for folder in (whole, parts))
+    for key, value in first.items():
+        assert torch.equal(value, second[key]), key
+
+
+def test_other_settings_do_not_take_up_an_old_checkpoint(tmp_path: Path) -> None:
+    data, output = make_data(tmp_path / "data"), make_bundle(tmp_path / "tiny")
+    before = train_refiner(data, output, TrainConfig.parse(CONFIG))
+    after = train_refiner(data, output, TrainConfig.parse(CONFIG.replace("rate = 0.01", "rate = 0.02")))
+    assert before.refiners[0].sha256 != after.refiners[0].sha256
+
+
+def test_pieces_keep_fields_and_labels_together(tmp_path: Path) -> None:
+    scene = make_scene("s", seed=2, rows=60, columns=300)
+    bundle = load_bundle(str(make_bundle(tmp_path / "tiny", scales=(16,))))
+    (stage,) = stages_of(bundle, Size(width=300, height=60))
+    hot = torch.nn.functional.one_hot(torch.from_numpy(scene.labels).long(), 2).permute(2, 0, 1)
+    logs = (hot.float() * 50).log_softmax(dim=0).half()
+    look = Look(name="s", key="", stages=(stage,), logs=(logs,), labels=(scene.labels,))
+    field = canvas_of(logs, stage, 1.0)
+    sampler = FieldSampler(steps=[Step(look=look, index=0, field=field, temperature=1.0)], batch=4, seed=0, ignore=255)
     joined, target = sampler(5)
     known = target != 255
     for probs in (joined[:, :2], joined[:, 2:]):

@@ -1,0 +1,99 @@
+"""Who looks at which scenes, so that nobody judges what it learnt from."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from magnet_cli.errors import UsageError, WeightsError
+from magnet_cli.models.bundle import load_bundle
+from magnet_cli.models.device import resolve_device
+from magnet_cli.models.networks import load_networks
+from magnet_cli.train.backbone import Recipe, check, fit_backbone
+from magnet_cli.train.fields import looked
+from magnet_cli.train.loop import Files
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from torch import nn
+
+    from magnet_cli.models.bundle import Bundle
+    from magnet_cli.train.config import TrainConfig
+    from magnet_cli.train.data import Scene
+    from magnet_cli.train.fields import Look
+    from magnet_cli.train.loop import Progress
+
+
+def looks_of(
+    scenes: Sequence[Scene], *, bundle: Bundle, config: TrainConfig, folder: Path, progress: Progress | None = None
+) -> list[list[Look]]:
+    """Every held-out scene as a backbone sees it that was fitted without it, by fold; kept on disk.
+
+    Without folds the bundle's own backbone looks at all scenes but those to validate on, as one fold.
+
+    Args:
+        scenes: All of them.
+        bundle: Whose backbone the folds' backbones stand for.
+        config: `[folds]`, and `[data]` for the drawing of windows.
+        folder: Where checkpoints and fields lie.
+        progress: Told the log lines of backbones that are fitted here.
+
+    Raises:
+        UsageError: A fold names a scene that is not there.
+        WeightsError: A backbone that is given is not of the bundle's kind.
+    """
+    recipe = Recipe(bundle=bundle, data=config.data, loop=config.folds.loop)
+    check(scenes, recipe)
+    kept = [scene for scene in scenes if scene.name not in config.data.validation]
+    held = [picked(scenes, names) for names in config.folds.held_out] or [kept]
+    given = [fold_bundle(config.folder / path, like=bundle) for path in config.folds.backbones]
+    looks = []
+    for index, mine in enumerate(held):
+        if given or not config.folds.held_out:
+            whose = given[index] if given else bundle
+            network: nn.Module = load_networks(whose, device="cpu", precision="float32").backbone
+        else:
+            network = fit_backbone(
+                recipe,
+                [scene for scene in kept if scene not in mine],
+                validation=[scene for scene in scenes if scene not in kept and scene not in mine],
+                files=Files(folder=folder / f"fold{index}"),
+                progress=marked(progress, fold=index),
+            )
+        network = network.to(resolve_device(recipe.loop.device))
+        looks.append([looked(network, scene, bundle=bundle, folder=folder / "fields") for scene in mine])
+    return looks
+
+
+def marked(progress: Progress | None, **marks: float) -> Progress | None:
+    """A listener whose lines begin with what is being fitted."""
+    return None if progress is None else lambda line: progress({**marks, **line})
+
+
+def picked(scenes: Sequence[Scene], names: Sequence[str]) -> list[Scene]:
+    """The scenes of these names."""
+    found = [scene for scene in scenes if scene.name in names]
+    if len(found) != len(names):
+        raise UsageError("[folds] held_out names a scene that the data do not have", value=", ".join(names))
+    return found
+
+
+def fold_bundle(folder: Path, *, like: Bundle) -> Bundle:
+    """A fold's bundle, whose backbone must do what another bundle's does.
+
+    Raises:
+        WeightsError: It is missing, or differs in architecture, options, classes or input.
+    """
+    found = load_bundle(str(folder))
+    pairs = {
+        "architecture": (found.backbone.architecture, like.backbone.architecture),
+        "options": (dict(found.backbone.options), dict(like.backbone.options)),
+        "classes": ([entry.name for entry in found.classes], [entry.name for entry in like.classes]),
+        "input": (found.input, like.input),
+        "activation": (found.activation, like.activation),
+    }
+    for key, (theirs, mine) in pairs.items():
+        if theirs != mine:
+            raise WeightsError(f"a fold's backbone must have the bundle's {key}, {mine}", value=theirs, file=folder)
+    return found

@@ -1,0 +1,50 @@
+"""An interruption that waits until an iteration is over."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from types import FrameType, TracebackType
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interruption:
+    """As a context, holds back signals whose handlers are Python's, until `deliver`; a second one passes at once.
+
+    In the middle of an iteration the weights are not such that a training could go on from them. In another thread
+    than the main one, which signals never reach, it does nothing.
+    """
+
+    def __init__(self) -> None:
+        self.asked: int | None = None
+        """The signal that waits."""
+        self._handlers: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            for number in SIGNALS:
+                if callable(handler := signal.getsignal(number)):
+                    self._handlers[number] = handler
+                    signal.signal(number, self._hold)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+
+    def deliver(self) -> None:
+        """Let the signal that waits, if there is one, do what it would have done."""
+        if self.asked is not None:
+            number, self.asked = self.asked, None
+            self._handlers[number](number, None)
+
+    def _hold(self, number: int, frame: FrameType | None) -> None:
+        if self.asked is not None:
+            self._handlers[number](number, frame)
+        self.asked = number

@@ -1,0 +1,50 @@
+"""The log of a training: one JSON object a line."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from magnet_cli.durable import write_whole, writing
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+Line = dict[str, float]
+"""`iteration`, `loss`, `rate`, `seconds`; or `iteration`, `validation_miou`, `validation_cross_entropy`, `best_miou`,
+`best_iteration`, `seconds`. Seconds are since the last start."""
+
+
+def append_line(path: Path, line: Line) -> None:
+    """Add a line; its folder is created where it is missing.
+
+    Raises:
+        OutputError: The disk refuses it.
+    """
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+def read_log(path: Path) -> list[Line]:
+    """Its lines, none where there is no file; those that a killed process has torn are left out."""
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    lines = []
+    for one in text.splitlines():
+        try:
+            lines.append(json.loads(one))
+        except json.JSONDecodeError:
+            continue
+    return lines
+
+
+def cut_log(path: Path, *, iteration: int) -> None:
+    """Leave out what lies after an iteration from which a training goes on: it will be told again.
+
+    Raises:
+        OutputError: The disk refuses it.
+    """
+    if path.exists():
+        kept = [line for line in read_log(path) if line["iteration"] <= iteration]
+        write_whole(path, "".join(json.dumps(line) + "\n" for line in kept).encode())

@@ -1,0 +1,44 @@
+"""What a training lowers: a sum over the labelled pixels, each weighted by its class."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch.nn import functional
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from magnet_cli.train.config import LoopConfig
+
+SMALLEST = 1e-12
+"""Of 1 - p in the focal loss: below, a power less than one has no finite slope."""
+
+
+def summed_loss(logits: Tensor, labels: Tensor, weights: Tensor, *, config: LoopConfig, ignore: int) -> Tensor:
+    """The loss that a loop names, summed over pixels.
+
+    Args:
+        logits: `(n, classes, h, w)` float32.
+        labels: `(n, h, w)` int64.
+        weights: Of the classes, `(classes,)` float32.
+        config: Names the loss.
+        ignore: The label that says nothing.
+    """
+    if config.loss == "focal":
+        return focal(logits, labels, weights, gamma=config.focal_gamma, ignore=ignore)
+    return functional.cross_entropy(logits, labels, weights, ignore_index=ignore, reduction="sum")
+
+
+def focal(logits: Tensor, labels: Tensor, weights: Tensor, *, gamma: float, ignore: int) -> Tensor:
+    """Sum of -w (1 - p)^gamma log p, p being the softmaxed probability of a pixel's own class.
+
+    Lin et al. 2017, "Focal loss for dense object detection", equations 4 and 5, with several classes instead of two.
+    """
+    labelled = labels != ignore
+    own = labels.where(labelled, 0)
+    log_p = logits.log_softmax(dim=1).gather(1, own.unsqueeze(1)).squeeze(1)
+    missing = -torch.expm1(log_p)
+    losses = -weights[own] * missing.clamp_min(SMALLEST).pow(gamma) * log_p
+    return losses.where(labelled, 0).sum()

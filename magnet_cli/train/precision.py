@@ -1,0 +1,56 @@
+"""The device and the precision that a loop asks for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from magnet_cli.errors import DeviceError, UsageError
+from magnet_cli.models.device import resolve_device
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from magnet_cli.train.config import LoopConfig
+
+HALVES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class Arithmetic:
+    """Where a network is fitted, and how exactly it computes.
+
+    Args:
+        config: Names device and precision.
+
+    Raises:
+        DeviceError: This machine has no such device.
+        UsageError: The device cannot be trained on in that precision.
+    """
+
+    def __init__(self, config: LoopConfig) -> None:
+        try:
+            self.device = torch.device(resolve_device(config.device))
+        except DeviceError as exc:
+            advice = 'Write [loop] device = "auto", or see what this machine has with its vendor\'s tool.'
+            raise DeviceError(exc.rule, value=exc.value, advice=advice) from exc
+        self.half = HALVES.get(config.precision)
+        scales = self.half == torch.float16
+        if scales and self.device.type != "cuda":
+            raise UsageError(
+                "[loop] precision float16 needs a CUDA device",
+                value=self.device,
+                advice='Write precision = "bfloat16" or "float32".',
+            )
+        self.scaler = torch.amp.GradScaler("cuda", enabled=scales)
+        """Keeps float16's small gradients from vanishing; hands everything through in another precision."""
+
+    def autocast(self) -> torch.autocast:
+        """A context in which operations take the half precision, if there is one."""
+        return torch.autocast(self.device.type, self.half or torch.bfloat16, enabled=self.half is not None)
+
+    def moved(self, tensor: Tensor) -> Tensor:
+        """A tensor of host memory on the device; a GPU copies it while the host goes on."""
+        if self.device.type == "cuda":
+            tensor = tensor.pin_memory()
+        return tensor.to(self.device, non_blocking=True)

@@ -1,0 +1,213 @@
+"""Runs of the program over scenes that have been looked at: what each stage meets, and how well it ends."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from magnet_cli.geometry import Box
+from magnet_cli.models.spec import distance
+from magnet_cli.refine.canvas import Canvas, reflected
+from magnet_cli.refine.merge import merge
+from magnet_cli.train.fields import cells_of
+from magnet_cli.train.temperature import fit_temperature, labelled_pixels, tempered, tempered_half
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from magnet_cli.geometry import Size
+    from magnet_cli.options import Merge
+    from magnet_cli.train.fields import Look
+    from magnet_cli.train.temperature import Fit
+    from magnet_cli.windows import Stage
+
+SMALLEST = 1e-12
+"""Probabilities below this count as this, so that their logarithm is finite."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Refiners:
+    """Refiners in the making: own first, temperature 1."""
+
+    networks: tuple[tuple[Size | None, nn.Module], ...] = ()
+    """With the scale that each is for; None serves every scale."""
+
+    @torch.inference_mode()
+    def refine(self, own: Tensor, field: Tensor, scale: Size) -> Tensor:
+        """R of the nearest refiner, `(n, classes, h, w)` float32, from two of the same shape."""
+
+        def far(item: tuple[Size | None, nn.Module]) -> float:
+            return float("inf") if item[0] is None else distance(item[0], scale)
+
+        network = min(self.networks, key=far)[1]
+        place = next(network.parameters()).device
+        joined = torch.cat((own, field), dim=1).to(place)
+        logits: Tensor = network(joined.contiguous(memory_format=torch.channels_last))
+        return logits.float().softmax(dim=1).cpu()
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Step:
+    """One refining stage of a run over one scene."""
+
+    look: Look
+    index: int
+    """Of the stage in `look`."""
+    field: Canvas
+    """The stage before, as far as it has come."""
+    temperature: float
+    """Of O."""
+
+    @property
+    def stage(self) -> Stage:
+        """Where the stage's pixels lie."""
+        return self.look.stages[self.index]
+
+    @property
+    def labels(self) -> NDArray[np.uint8]:
+        """`(rows, columns)`."""
+        return self.look.labels[self.index]
+
+    def own(self, box: Box) -> Tensor:
+        """O in a box of the stage's grid, `(classes, box.height, box.width)` float32."""
+        return tempered(self.look.logs[self.index][:, *box.slices], self.temperature)
+
+    def under(self, box: Box) -> Tensor:
+        """Y' in a box of the stage's grid, the same shape, as the program resamples it."""
+        return self.field.sample(box, self.stage.pitch)
+
+
+def starts(look: Look, temperatures: Sequence[float]) -> Canvas:
+    """What the coarsest stage says."""
+    return canvas_of(look.logs[0], look.stages[0], temperatures[0])
+
+
+def canvas_of(logs: Tensor, stage: Stage, temperature: float) -> Canvas:
+    """A stage's log-probabilities as the canvas that the next stage refines."""
+    return Canvas(values=tempered_half(logs, temperature), box=Box.whole(stage.extent), pitch=stage.pitch)
+
+
+def merged(step: Step, *, how: Merge, refiners: Refiners) -> Tensor:
+    """Log R over a whole scene, window by window, all points taken; `(classes, rows, columns)` float16.
+
+    O and Y' in a window's rim are those of the neighbouring cells, where a run of the program has the window's own.
+    """
+    stage = step.stage
+    whole = Box.whole(stage.extent)
+    found = torch.empty(step.look.logs[step.index].shape, dtype=torch.float16)
+    for cell in cells_of(stage):
+        window, own = stage.window(cell), stage.own(cell)
+        inside = window.intersection(whole)
+        pair = (continued(part, window)[None] for part in (step.own(inside), step.under(inside)))
+        result = merge(*pair, how=how, networks=refiners, scale=stage.scale)[0]
+        cut = own.shifted(x=-window.x, y=-window.y).slices
+        found[:, *own.slices] = result[:, *cut].clamp_min(SMALLEST).log().half()
+    return found
+
+
+def continued(part: Tensor, window: Box) -> Tensor:
+    """`(classes, rows, columns)` continued by reflection to a window's size."""
+    for dim, want in ((1, window.height), (2, window.width)):
+        if part.shape[dim] < want:
+            part = part.index_select(dim, torch.from_numpy(reflected(part.shape[dim], want)))
+    return part
+
+
+def accumulated(
+    looks: Sequence[Look], *, temperatures: Sequence[float], how: Merge, refiners: Sequence[Refiners]
+) -> list[Step]:
+    """The refining stages of runs over scenes, each over what the stages below it made.
+
+    Args:
+        looks: The scenes.
+        temperatures: Of O, coarsest scale first.
+        how: How the stages below merged.
+        refiners: One for each scene.
+    """
+    steps = []
+    for look, mine in zip(looks, refiners, strict=True):
+        field = starts(look, temperatures)
+        for index in range(1, len(look.stages)):
+            step = Step(look=look, index=index, field=field, temperature=temperatures[index])
+            steps.append(step)
+            if index + 1 < len(look.stages):
+                field = canvas_of(merged(step, how=how, refiners=mine), step.stage, 1.0)
+    return steps
+
+
+def direct(looks: Sequence[Look], *, temperatures: Sequence[float]) -> list[Step]:
+    """Every scale over what the coarsest alone says, as the published program trains its refiners."""
+    return [
+        Step(look=look, index=index, field=starts(look, temperatures), temperature=temperatures[index])
+        for look in looks
+        for index in range(1, len(look.stages))
+    ]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Ending:
+    """What runs over labelled scenes come to."""
+
+    miou: float
+    """At the finest scale's canvas, pooled over the scenes, 0..1."""
+    fits: tuple[Fit, ...] = ()
+    """R's temperatures by refining stage; empty where none were fitted."""
+
+
+def ended(
+    looks: Sequence[Look],
+    *,
+    temperatures: Sequence[float],
+    how: Merge,
+    refiners: Sequence[Refiners],
+    ignore: int,
+    fitting: bool = False,
+) -> Ending:
+    """Run over scenes and compare with their labels.
+
+    Args:
+        looks: The scenes.
+        temperatures: Of O, coarsest scale first.
+        how: How every stage merges.
+        refiners: One for each scene.
+        ignore: The label that says nothing.
+        fitting: Fit a temperature of R at each stage, over all scenes together, which the next stage's Y' then has.
+    """
+    fields = [starts(look, temperatures) for look in looks]
+    logs, fits = [look.logs[0] for look in looks], []
+    for index in range(1, len(looks[0].stages)):
+        steps = [
+            Step(look=look, index=index, field=field, temperature=temperatures[index])
+            for look, field in zip(looks, fields, strict=True)
+        ]
+        logs = [merged(step, how=how, refiners=mine) for step, mine in zip(steps, refiners, strict=True)]
+        if fitting:
+            fits.append(fit_at(logs, [step.labels for step in steps], ignore=ignore))
+        heat = fits[-1].temperature if fitting else 1.0
+        if index + 1 < len(looks[0].stages):
+            fields = [canvas_of(one, step.stage, heat) for one, step in zip(logs, steps, strict=True)]
+    return Ending(miou=mean_iou(logs, [look.labels[-1] for look in looks], ignore=ignore), fits=tuple(fits))
+
+
+def fit_at(logs: Sequence[Tensor], labels: Sequence[NDArray[np.uint8]], *, ignore: int) -> Fit:
+    """One temperature for canvases of one scale."""
+    return fit_temperature(*labelled_pixels(logs, labels, ignore=ignore))
+
+
+def mean_iou(logs: Sequence[Tensor], labels: Sequence[NDArray[np.uint8]], *, ignore: int) -> float:
+    """Mean IoU over the classes that either side has, pooled over canvases, 0..1."""
+    classes = len(logs[0])
+    counts = np.zeros((classes, classes), np.int64)
+    for one, truth in zip(logs, labels, strict=True):
+        known = truth != ignore
+        pairs = truth[known].astype(np.int32) * classes + one.argmax(dim=0).numpy()[known]
+        counts += np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
+    hits = np.diag(counts)
+    union = counts.sum(axis=0) + counts.sum(axis=1) - hits
+    return float((hits[union > 0] / union[union > 0]).mean()) if union.any() else 0.0

@@ -1,0 +1,77 @@
+"""`magnet train backbone` as a person meets it: lines, a bar, an interruption."""
+
+from __future__ import annotations
+
+import io
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+from typer.testing import CliRunner
+
+from magnet_cli.cli.app import app
+from magnet_cli.cli.training import TrainingDisplay
+from magnet_cli.train.loop import Tick
+from tests.train.support import CONFIG, make_data, validating
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pytest
+    from typer.testing import Result
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def train(folder: Path, text: str) -> Result:
+    if not (folder / "data").exists():
+        make_data(folder / "data")
+    (folder / "tiny.toml").write_text(text)
+    words = ["train", "backbone", str(folder / "data"), "-o", str(folder / "tiny")]
+    return CliRunner().invoke(app, [*words, "--config", str(folder / "tiny.toml")])
+
+
+def test_where_nobody_looks_the_lines_of_the_log_are_told(tmp_path: Path) -> None:
+    result = train(tmp_path, validating(CONFIG, every=20))
+    assert result.exit_code == 0
+    lines = result.stderr.splitlines()
+    assert [line.split()[:2] for line in lines[:2]] == [["iteration", "10"], ["iteration", "20"]]
+    assert "validation_miou" in lines[2]
+    assert lines[-1] == f"{tmp_path / 'tiny'}: bundle 'tiny', 2 classes"
+    assert result.stdout == ""
+
+
+def test_an_interruption_can_be_gone_on_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(_display: TrainingDisplay, tick: Tick) -> None:
+        if tick.iteration == 5:
+            signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingDisplay, "tick", interrupt)
+        stopped = train(tmp_path, CONFIG)
+    assert stopped.exit_code == 130
+    assert "the same command goes on from there" in stopped.stderr
+    assert not (tmp_path / "tiny").exists()
+    assert train(tmp_path, CONFIG.replace("batch = 4", "batch = 5")).exit_code == 2
+    assert train(tmp_path, CONFIG).exit_code == 0
+    assert (tmp_path / "tiny.training" / "curves.png").exists()
+
+
+def test_on_a_terminal_there_is_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
+    with TrainingDisplay() as display:
+        display.tick(Tick(iteration=41, iterations=100, loss=0.5, rate=0.01))
+        display.line({"iteration": 41, "loss": 0.123456, "rate": 0.01, "seconds": 1})
+        display.line({"iteration": 41, "validation_miou": 0.25, "best_miou": 0.75, "seconds": 1})
+        display.tick(Tick(iteration=42, iterations=100, loss=0.5, rate=0.01))
+    shown = terminal.getvalue()
+    assert "42/100" in shown
+    assert "loss 0.5000  rate 1.00e-02  mIoU 0.250, best 0.750" in shown
+    assert "validation_miou 0.25" in shown
+    assert "0.123456" not in shown

@@ -1,0 +1,58 @@
+"""Tiny scenes and bundles to accumulate fields with."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import imagecodecs
+import numpy as np
+import torch
+
+from magnet_cli.geometry import Size
+from magnet_cli.models.networks import load_networks
+from magnet_cli.models.registry import build_backbone
+from magnet_cli.models.writing import describe, write_bundle
+from magnet_cli.train.data import Scene
+from magnet_cli.train.fields import Look, looked
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from magnet_cli.models.bundle import Bundle
+
+
+def square(side: int) -> Size:
+    return Size(width=side, height=side)
+
+
+def make_scene(name: str, *, seed: int, rows: int = 50, columns: int = 44) -> Scene:
+    """Soft random colours; the label is whether red is strong."""
+    rng = np.random.default_rng(seed)
+    coarse = torch.from_numpy(rng.uniform(0, 255, (1, 3, 9, 8)))
+    pixels = torch.nn.functional.interpolate(coarse, size=(rows, columns), mode="bicubic").clamp(0, 255)
+    array = np.ascontiguousarray(pixels[0].permute(1, 2, 0).numpy().astype(np.uint8))
+    return Scene(name=name, pixels=array, labels=(array[..., 0] > 127).astype(np.uint8))
+
+
+def make_data(folder: Path) -> Path:
+    for name in ("images", "labels"):
+        (folder / name).mkdir(parents=True)
+    for seed, name in enumerate(("a", "b")):
+        scene = make_scene(name, seed=seed)
+        imagecodecs.imwrite(folder / "images" / f"{name}.png", scene.pixels)
+        imagecodecs.imwrite(folder / "labels" / f"{name}.png", scene.labels)
+    return folder
+
+
+def make_bundle(folder: Path, *, scales: tuple[int, ...] = (16, 32), seed: int = 1, **other: Any) -> Path:
+    torch.manual_seed(seed)
+    network = build_backbone("conv", classes=2, bands=3, options={"kernel": 3})
+    description = describe(size=16, scales=scales, backbone={"options": {"kernel": 3}}, **other)
+    description["input"].update(mean=[0.4, 0.5, 0.5], std=[0.1, 0.2, 0.2])
+    write_bundle(folder, description, {"backbone.safetensors": network}, dtype=torch.float32)
+    return folder
+
+
+def look_at(folder: Path, bundle: Bundle, scene: Scene) -> Look:
+    network = load_networks(bundle, device="cpu", precision="float32").backbone
+    return looked(network, scene, bundle=bundle, folder=folder)

@@ -1,0 +1,60 @@
+"""Configurations: what is read, and what is refused before any work."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from magnet_cli.errors import UsageError
+from magnet_cli.train.config import TrainConfig
+from tests.train.support import CONFIG, validating
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("batch = 4", "bach = 4", "bach"),
+        ("batch = 4", 'batch = "4"', "batch must be of type int"),
+        ("batch = 4", "batch = true", "batch must be of type int"),
+        ("batch = 4", "batch = 0", "batch must be at least 1"),
+        ("batch = 4", 'batch = 4\nloss = "dice"', "loss must be cross-entropy or focal"),
+        ("batch = 4", "batch = 4\nfocal_gamma = -1", "focal_gamma must be at least 0"),
+        ("batch = 4", 'batch = 4\nschedule = "linear"', "schedule must be cosine or step"),
+        ("batch = 4", "batch = 4\nsteps = [0.8, 0.6]", "steps must be shares that rise"),
+        ("batch = 4", 'batch = 4\nsteps = ["0.8"]', "steps must be of type list of float"),
+        ("batch = 4", 'batch = 4\nprecision = "half"', "precision must be float32, bfloat16 or float16"),
+        ("batch = 4", 'batch = 4\ndevice = "gpu"', "device must be auto, cpu, cuda"),
+        ("batch = 4", "batch = 4\npatience = 2", "patience must be 0 without validate_every"),
+        ("batch = 4", "batch = 4\nvalidate_every = 2", r"Name some in \[data\] validation"),
+        ("colour = 0.0", "color = 0.0", r"unknown keys in \[data\]"),
+        ("colour = 0.0", 'validation = "tile3"', "validation must be of type list of str"),
+        ("colour = 0.0", "grid = [3]", "grid is two numbers"),
+        ("colour = 0.0", "label_values = { 256 = 1 }", "256 = 1"),
+        ("colour = 0.0", "label_values = { one = 1 }", "one = 1"),
+        ("colour = 0.0", 'label_values = { 1 = "a" }', "label_values must be of type table of int"),
+        ('architecture = "conv"', "", "names no network"),
+    ],
+)
+def test_a_configuration_that_is_wrong_is_refused(old: str, new: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        TrainConfig.parse(CONFIG.replace(old, new))
+
+
+def test_a_file_that_is_no_toml_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text("= 3")
+    with pytest.raises(UsageError, match=r"a\.toml"):
+        TrainConfig.read(tmp_path / "a.toml")
+
+
+def test_values_are_read() -> None:
+    text = validating(every=7, patience=2).replace("colour = 0.0", "grid = [3, 2]\nlabel_values = { 255 = 1, 0 = 0 }")
+    config = TrainConfig.parse(text.replace("batch = 4", 'batch = 4\nsteps = [0.5, 0.9]\ndevice = "cuda:1"'))
+    assert config.data.validation == ("b",)
+    assert config.data.grid == (3, 2)
+    assert config.data.label_values == {"255": 1, "0": 0}
+    assert config.loop.steps == (0.5, 0.9)
+    assert (config.loop.validate_every, config.loop.patience, config.loop.device) == (7, 2, "cuda:1")

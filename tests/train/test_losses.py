@@ -1,0 +1,59 @@
+"""Losses, against their formulas written out pixel by pixel."""
+
+from __future__ import annotations
+
+from math import exp, log
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+
+from magnet_cli.train.config import LoopConfig
+from magnet_cli.train.losses import focal, summed_loss
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+WEIGHTS = torch.tensor([0.5, 1.0, 2.5])
+
+
+def example() -> tuple[Tensor, Tensor]:
+    """Logits of two patches and three classes, and labels of which some are ignored."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(0, 3, (2, 4, 5), generator=generator)
+    labels[0, 1, 2:] = labels[1, 3] = 255
+    return 3 * torch.randn((2, 3, 4, 5), generator=generator), labels
+
+
+def by_hand(logits: Tensor, labels: Tensor, *, gamma: float) -> float:
+    total = 0.0
+    for n, y, x in torch.nonzero(labels != 255).tolist():
+        powers = [exp(value) for value in logits[n, :, y, x].tolist()]
+        own = int(labels[n, y, x])
+        p = powers[own] / sum(powers)
+        total -= float(WEIGHTS[own]) * (1 - p) ** gamma * log(p)
+    return total
+
+
+@pytest.mark.parametrize("gamma", [0.5, 1, 2, 5])
+def test_focal_is_its_formula(gamma: float) -> None:
+    logits, labels = example()
+    config = LoopConfig(loss="focal", focal_gamma=gamma)
+    loss = summed_loss(logits, labels, WEIGHTS, config=config, ignore=255)
+    assert float(loss) == pytest.approx(by_hand(logits, labels, gamma=gamma), rel=1e-5)
+
+
+def test_without_gamma_it_is_cross_entropy() -> None:
+    logits, labels = example()
+    plain = summed_loss(logits, labels, WEIGHTS, config=LoopConfig(), ignore=255)
+    torch.testing.assert_close(focal(logits, labels, WEIGHTS, gamma=0, ignore=255), plain)
+    assert float(plain) == pytest.approx(by_hand(logits, labels, gamma=0), rel=1e-5)
+
+
+@pytest.mark.parametrize("gamma", [0.5, 2])
+def test_pixels_that_are_right_or_ignored_pull_nowhere(gamma: float) -> None:
+    logits = torch.tensor([[200.0, 0.0, 1.0], [0.0, 0.0, 0.0], [0.0, 9.0, 0.0]]).reshape(1, 3, 1, 3).requires_grad_()
+    focal(logits, torch.tensor([[[0, 255, 1]]]), WEIGHTS, gamma=gamma, ignore=255).backward()  # type: ignore[no-untyped-call]
+    assert logits.grad is not None
+    assert logits.grad[..., :2].abs().max() < 1e-6
+    assert logits.grad[0, 1, 0, 2] < 0

@@ -1,0 +1,51 @@
+"""The device and the precision of a training."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from magnet_cli.errors import DeviceError, UsageError
+from magnet_cli.train.config import LoopConfig
+from magnet_cli.train.precision import Arithmetic
+
+
+def test_auto_is_the_cpu_where_there_is_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert Arithmetic(LoopConfig()).device == torch.device("cpu")
+
+
+def test_auto_is_the_first_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert Arithmetic(LoopConfig()).device == torch.device("cuda:0")
+    assert Arithmetic(LoopConfig(device="cuda:1")).device == torch.device("cuda:1")
+
+
+def test_a_gpu_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(DeviceError, match=r"no GPU 3.*\[loop\] device"):
+        Arithmetic(LoopConfig(device="cuda:3"))
+
+
+def test_float16_is_for_cuda() -> None:
+    with pytest.raises(UsageError, match="float16 needs a CUDA device"):
+        Arithmetic(LoopConfig(precision="float16", device="cpu"))
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("float32", torch.float32), ("bfloat16", torch.bfloat16)])
+def test_operations_take_the_precision(precision: str, dtype: torch.dtype) -> None:
+    arithmetic = Arithmetic(LoopConfig(precision=precision, device="cpu"))
+    with arithmetic.autocast():
+        assert torch.nn.functional.linear(torch.ones(2, 2), torch.ones(2, 2)).dtype == dtype
+    assert not arithmetic.scaler.is_enabled()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_float16_scales_its_loss() -> None:
+    arithmetic = Arithmetic(LoopConfig(precision="float16", device="cuda"))
+    assert arithmetic.scaler.is_enabled()
+    assert arithmetic.moved(torch.ones(2)).device.type == "cuda"
+    assert float(arithmetic.scaler.scale(torch.ones((), device="cuda"))) > 1

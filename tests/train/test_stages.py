@@ -1,0 +1,142 @@
+"""Fields accumulated over stages: what refiners and temperatures are fitted to."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+
+import magnet_cli
+from magnet_cli.geometry import LEVEL0, Box, Size
+from magnet_cli.models.bundle import InputSpec, load_bundle
+from magnet_cli.models.registry import build_backbone, build_refiner
+from magnet_cli.options import SegmentOptions
+from magnet_cli.train.data import Scene
+from magnet_cli.train.fields import label_canvas, own_logs
+from magnet_cli.train.stages import Refiners, accumulated, direct, ended, mean_iou, merged
+from magnet_cli.windows import Stage
+from tests.train.fields import look_at, make_bundle, make_scene, square
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from magnet_cli.train.fields import Look
+    from magnet_cli.train.stages import Step
+
+
+def echo(*, own: bool) -> torch.nn.Module:
+    """A refiner that says what one of its inputs says, hardened."""
+    network = build_refiner("conv", classes=2, options={})
+    weight = torch.zeros(2, 4, 1, 1)
+    weight[:, : 2 if own else 4][:, 0 if own else 2 :, 0, 0] = 3 * torch.eye(2)
+    network.load_state_dict({"conv.weight": weight, "conv.bias": torch.zeros(2)})
+    return network.eval()
+
+
+def test_the_field_of_a_fold_is_its_own_backbones(tmp_path: Path) -> None:
+    scene = make_scene("a", seed=0)
+    bundle, other = (load_bundle(str(make_bundle(tmp_path / str(seed), seed=seed))) for seed in (1, 2))
+    mine, theirs = (look_at(tmp_path / "fields", one, scene) for one in (bundle, other))
+    assert mine.key != theirs.key
+    assert not torch.equal(mine.logs[0], theirs.logs[0])
+    assert torch.equal(look_at(tmp_path / "fields", bundle, scene).logs[1], mine.logs[1])
+
+
+def test_a_canvas_is_the_network_on_every_pixel() -> None:
+    """At the finest scale; a margin as wide as the kernel's reach leaves no trace of windows."""
+    scene = make_scene("s", seed=3, rows=37, columns=41)
+    torch.manual_seed(0)
+    network = build_backbone("conv", classes=2, bands=3, options={"kernel": 3}).eval()
+    stage = Stage(
+        number=1, scale=square(16), input=square(16), margin=1, image=Size(width=41, height=37), working=LEVEL0
+    )
+    spec = InputSpec(
+        size=square(16), bands=("r", "g", "b"), range=(0, 255), mean=(0, 0, 0), std=(1, 1, 1), resample="area"
+    )
+    canvas = own_logs(network, scene, stage=stage, spec=spec, classes=2)
+    with torch.no_grad():
+        whole = network(torch.from_numpy(scene.pixels / np.float32(255)).permute(2, 0, 1)[None]).log_softmax(dim=1)[0]
+    torch.testing.assert_close(canvas.float(), whole, atol=2e-3, rtol=0)
+
+
+def test_labels_lie_at_the_centres_of_canvas_pixels() -> None:
+    labels = np.arange(35, dtype=np.uint8).reshape(5, 7)
+    scene = Scene(name="s", pixels=np.zeros((5, 7, 3), np.uint8), labels=labels)
+    stage = Stage(number=1, scale=square(6), input=square(2), margin=0, image=Size(width=7, height=5), working=LEVEL0)
+    np.testing.assert_array_equal(label_canvas(scene, stage=stage), labels[np.ix_([1, 4], [1, 4, 6])])
+
+
+@pytest.mark.parametrize("scales", [(16, 32, 64), (16, 40)])
+def test_accumulated_fields_are_what_a_run_of_the_program_makes(tmp_path: Path, scales: tuple[int, ...]) -> None:
+    scene = make_scene("s", seed=11, rows=150, columns=118)
+    folder = make_bundle(tmp_path / "tiny", scales=scales, magnet={"margin": 3})
+    bundle = load_bundle(str(folder))
+    look = look_at(tmp_path / "fields", bundle, scene)
+    *_, last = accumulated([look], temperatures=[1.0] * len(scales), how="mean", refiners=[Refiners()])
+    ours = merged(last, how="mean", refiners=Refiners()).argmax(dim=0).numpy()
+    tifffile.imwrite(tmp_path / "s.tif", scene.pixels, photometric="rgb", tile=(64, 64))
+    options = SegmentOptions(weights=str(folder), merge="mean", device="cpu", num_workers=0)
+    (result,) = magnet_cli.segment([tmp_path / "s.tif"], tmp_path / "mask.tif", options)
+    assert result.error is None
+    theirs = tifffile.imread(tmp_path / "mask.tif")
+    inner = (slice(8, -8), slice(8, -8))
+    assert ours.shape == theirs.shape
+    assert (ours[inner] == theirs[inner]).mean() >= 0.999
+    assert 0.1 < theirs.mean() < 0.9
+    alone = look.logs[-1].argmax(dim=0).numpy()
+    assert (ours[inner] != alone[inner]).mean() > 0.01, "the stages below changed nothing"
+    assert last.stage.margin == 3
+
+
+def steps_of(look: Look, **named: Any) -> list[Step]:
+    return accumulated([look], temperatures=[1.0] * len(look.stages), **named)
+
+
+def test_what_a_refiner_says_is_what_the_next_stage_refines(tmp_path: Path) -> None:
+    bundle = load_bundle(str(make_bundle(tmp_path / "tiny", scales=(16, 32, 64))))
+    look = look_at(tmp_path / "fields", bundle, make_scene("s", seed=4))
+    first, second = steps_of(look, how="refiner", refiners=[Refiners(networks=((None, echo(own=True)),))])
+    whole = Box.whole(first.stage.extent)
+    torch.testing.assert_close(second.field.values.float(), (3 * first.own(whole)).softmax(dim=0), atol=2e-3, rtol=0)
+    assert torch.equal(first.field.values, look.logs[0].float().softmax(dim=0).half())
+    plain, mean = steps_of(look, how="mean", refiners=[Refiners()])
+    expected = (plain.own(whole) + plain.under(whole)) / 2
+    torch.testing.assert_close(mean.field.values.float(), expected, atol=2e-3, rtol=0)
+
+
+def test_the_refiner_of_the_nearest_scale_is_asked(tmp_path: Path) -> None:
+    bundle = load_bundle(str(make_bundle(tmp_path / "tiny", scales=(16, 32))))
+    (step,) = steps_of(look_at(tmp_path / "fields", bundle, make_scene("s", seed=4)), how="mean", refiners=[Refiners()])
+    pair = Refiners(networks=((square(64), echo(own=False)), (square(16), echo(own=True))))
+    whole = Box.whole(step.stage.extent)
+    for refiners, expected in ((pair, step.own(whole)), (Refiners(networks=pair.networks[:1]), step.under(whole))):
+        found = merged(step, how="refiner", refiners=refiners).float().exp()
+        torch.testing.assert_close(found, (3 * expected).softmax(dim=0), atol=2e-3, rtol=0)
+
+
+def test_direct_pairs_lie_over_the_coarsest_scale(tmp_path: Path) -> None:
+    bundle = load_bundle(str(make_bundle(tmp_path / "tiny", scales=(16, 32, 64))))
+    look = look_at(tmp_path / "fields", bundle, make_scene("s", seed=4))
+    first, second = direct([look], temperatures=[1.5, 1.0, 1.0])
+    expected = (look.logs[0].float() / 1.5).softmax(dim=0).half()
+    for step in (first, second):
+        assert step.field.pitch == look.stages[0].pitch
+        assert torch.equal(step.field.values, expected)
+
+
+def test_runs_end_with_a_score_and_a_temperature_a_stage(tmp_path: Path) -> None:
+    bundle = load_bundle(str(make_bundle(tmp_path / "tiny", scales=(16, 32, 64))))
+    look = look_at(tmp_path / "fields", bundle, make_scene("s", seed=4))
+    refiners = [Refiners(networks=((None, echo(own=True)),))]
+    ending = ended([look], temperatures=[1.0] * 3, how="refiner", refiners=refiners, ignore=255, fitting=True)
+    assert len(ending.fits) == 2
+    assert ending.miou == pytest.approx(mean_iou([look.logs[-1]], [look.labels[-1]], ignore=255), abs=0.01)
+
+
+def test_mean_iou_counts_labelled_pixels_of_classes_that_occur() -> None:
+    truth = np.array([[0, 0, 1, 255]], np.uint8)
+    logs = torch.tensor([[[1.0, 0, 0, 0]], [[0, 1.0, 1, 1]], [[0.5] * 4]])
+    assert mean_iou([logs], [truth], ignore=255) == pytest.approx((1 / 2 + 1 / 2) / 2)
