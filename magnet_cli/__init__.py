@@ -6,6 +6,8 @@
     plans = magnet_cli.plan_images(["slide.tif"])
     facts = magnet_cli.info("slide.tif")
     checked = magnet_cli.verify("masks/slide.tif")
+    found = magnet_cli.evaluate("masks/slide.tif", "truth.tif")
+    scores = magnet_cli.score("test.csv")
 
 Names are loaded when they are asked for, so that importing the package is quick.
 """
@@ -17,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from magnet_cli.errors import MagnetError
+    from magnet_cli.evaluation import EvaluationOptions, evaluate
     from magnet_cli.events import Events
     from magnet_cli.images import ImageInfo
     from magnet_cli.images import inspect as info
@@ -24,34 +27,43 @@ if TYPE_CHECKING:
     from magnet_cli.masks.verify import verify_mask as verify
     from magnet_cli.options import SegmentOptions
     from magnet_cli.plan import Plan
+    from magnet_cli.scoring import ScoreOptions, score
     from magnet_cli.segmentation import ImageResult, plan_images, segment
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "EvaluationOptions",
     "Events",
     "ImageInfo",
     "ImageResult",
     "MagnetError",
     "Plan",
+    "ScoreOptions",
     "SegmentOptions",
     "Verification",
+    "evaluate",
     "info",
     "plan_images",
+    "score",
     "segment",
     "verify",
 ]
 
 _PLACES = {
+    "EvaluationOptions": ("evaluation", "EvaluationOptions"),
     "Events": ("events", "Events"),
     "ImageInfo": ("images.protocol", "ImageInfo"),
     "ImageResult": ("segmentation", "ImageResult"),
     "MagnetError": ("errors", "MagnetError"),
     "Plan": ("plan", "Plan"),
+    "ScoreOptions": ("scoring", "ScoreOptions"),
     "SegmentOptions": ("options", "SegmentOptions"),
     "Verification": ("masks.verify", "Verification"),
+    "evaluate": ("evaluation", "evaluate"),
     "info": ("images.opening", "inspect"),
     "plan_images": ("segmentation", "plan_images"),
+    "score": ("scoring", "score"),
     "segment": ("segmentation", "segment"),
     "verify": ("masks.verify", "verify_mask"),
 }

@@ -11,34 +11,46 @@ from scipy.ndimage import distance_transform_edt
 from magnet_cli.geometry import Box, Size
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
-RadiusRule = Literal["paper", "published"]
+RadiusRule = Literal["fixed", "paper", "published"]
 
 RADII = 5
 SMALLEST = 3.0
 """Pixels; the paper's lower end."""
+LARGEST = 13.65
+"""Pixels; the paper's upper end for a square image of 2,048 pixels. `fixed` takes it for every size, so that images of
+different sizes can be pooled and the cost of a pixel stays the same."""
 SHARE = 300
 """The paper's upper end is the sum of width and height divided by this."""
 
 
-def boundary_radii(size: Size, rule: RadiusRule = "paper") -> tuple[float, ...]:
-    """Five radii in pixels, smallest first.
+def boundary_radii(size: Size, rule: RadiusRule = "fixed") -> tuple[float, ...]:
+    """Five radii in level-0 pixels, smallest first.
 
-    `paper`: equally spaced from 3 to (width + height) / 300, both included; where that is less than 3, all are 3.
+    `fixed`: equally spaced from 3 to 13.65, both included, whatever the size.
+    `paper`: equally spaced from 3 to (width + height) / 300, both included; where that is less than 3, all are 3
+    (CascadePSP, section 3.1).
     `published`: the published program's whole numbers, which begin at 1: `1 + int((R - 1) / 5 * i)`, R the same end.
     """
-    end = (size.width + size.height) / SHARE
+    end = LARGEST if rule == "fixed" else (size.width + size.height) / SHARE
     if rule == "published":
         return tuple(float(1 + int((end - 1) / RADII * step)) for step in range(RADII))
     return tuple(float(radius) for radius in np.linspace(SMALLEST, max(SMALLEST, end), RADII))
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, eq=False)
 class BoundaryCounts:
-    """Pixels near a border of the truth, and how many of them are right, by radius."""
+    """Pixels near a border of the truth, and how many of them are right, by radius.
+
+    A border lies between two labelled pixels of different labels. Between a labelled and an ignored pixel there is
+    none, so that no band runs along ignored pixels.
+    """
 
     radii: tuple[float, ...]
+    rule: RadiusRule = "fixed"
     near: NDArray[np.int64] = field(default_factory=lambda: np.zeros(RADII, np.int64))
     right: NDArray[np.int64] = field(default_factory=lambda: np.zeros(RADII, np.int64))
 
@@ -49,40 +61,58 @@ class BoundaryCounts:
 
     @property
     def accuracies(self) -> tuple[float, ...] | None:
-        """By radius; None where the truth has no border."""
+        """By radius; None where a band is empty, as where the truth has no border."""
         if not self.near.all():
             return None
         return tuple(float(value) for value in self.right / self.near)
 
     @property
-    def mean(self) -> float | None:
-        """mBA; None where the truth has no border."""
+    def mba(self) -> float | None:
+        """Mean boundary accuracy: the mean over the radii; None where the truth has no border."""
         accuracies = self.accuracies
         return None if accuracies is None else float(np.mean(accuracies))
 
-    def add(
-        self,
-        truth: NDArray[np.uint8],
-        *,
-        labelled: NDArray[np.bool_],
-        inner: Box,
-        right: NDArray[np.bool_],
-        counted: NDArray[np.bool_],
-    ) -> None:
-        """Count a block.
+    def pool(self, other: BoundaryCounts) -> None:
+        """Add the counts of another image, of the same radii."""
+        self.near += other.near
+        self.right += other.right
 
-        Args:
-            truth: `(height, width)` of the block and its rim.
-            labelled: The same shape, where the truth is known.
-            inner: The block within it.
-            right: `(inner.height, inner.width)`, where the mask agrees with the truth.
-            counted: The same shape, pixels that count.
-        """
-        squared = squared_distance_to_other(truth, labelled=labelled, inner=inner, reach=self.reach)
-        for index, radius in enumerate(self.radii):
+    def describe(self) -> dict[str, object]:
+        """As JSON values."""
+        return {
+            "radii": list(self.radii),
+            "pixels": self.near.tolist(),
+            "right": self.right.tolist(),
+            "accuracies": self.accuracies and list(self.accuracies),
+        }
+
+
+def add_block(
+    several: Sequence[BoundaryCounts],
+    truth: NDArray[np.uint8],
+    *,
+    labelled: NDArray[np.bool_],
+    inner: Box,
+    right: NDArray[np.bool_],
+    counted: NDArray[np.bool_],
+) -> None:
+    """Count a block within the radii of each, its distances computed once.
+
+    Args:
+        several: One at least.
+        truth: `(height, width)` of the block and its rim.
+        labelled: The same shape, where the truth is known.
+        inner: The block within it.
+        right: `(inner.height, inner.width)`, where the mask agrees with the truth.
+        counted: The same shape, pixels that count.
+    """
+    reach = max(counts.reach for counts in several)
+    squared = squared_distance_to_other(truth, labelled=labelled, inner=inner, reach=reach)
+    for counts in several:
+        for index, radius in enumerate(counts.radii):
             near = (squared <= radius * radius) & counted
-            self.near[index] += np.count_nonzero(near)
-            self.right[index] += np.count_nonzero(near & right)
+            counts.near[index] += np.count_nonzero(near)
+            counts.right[index] += np.count_nonzero(near & right)
 
 
 def squared_distance_to_other(

@@ -1,4 +1,4 @@
-"""How well a mask agrees with the truth: IoU by class, pixel accuracy, mean boundary accuracy, block by block."""
+"""How well a mask agrees with the truth: IoU and F1 by class, pixel and boundary accuracy, block by block."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from magnet_cli.boundary import BoundaryCounts, boundary_radii
+from magnet_cli.boundary import BoundaryCounts, add_block, boundary_radii
 from magnet_cli.errors import SourceError, UsageError
 from magnet_cli.geometry import Box
 from magnet_cli.labels import open_labels, open_region
@@ -29,7 +29,8 @@ BLOCK = 2048
 """Side, in pixels, of what is in memory at a time, rim included, unless the rim alone takes most of it."""
 SMALLEST_BLOCK = 512
 LARGEST_REACH = 1536
-"""Rim of a block that still fits in memory; images of half a million pixels, width and height added, have less."""
+"""Rim of a block that still fits in memory; radii that grow with the image have less up to half a million pixels, width
+and height added, and are left out above."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +46,7 @@ class EvaluationOptions:
     truth_values: Mapping[int, int] = field(default_factory=dict)
     """Label meant by a stored value of the truth, where it differs."""
     boundary: RadiusRule | None = None
-    """Compute mean boundary accuracy, with these radii."""
+    """Compute mean boundary accuracy: within the fixed radii, and these beside them where they are others."""
 
     def __post_init__(self) -> None:
         for value in (*self.ignore, *self.exclude, *self.truth_values, *self.truth_values.values()):
@@ -75,8 +76,13 @@ class ClassScore:
         union = self.truth + self.mask - self.both
         return self.both / union if union else None
 
+    @property
+    def f1(self) -> float | None:
+        """Harmonic mean of precision and recall, the Dice coefficient; None where truth and mask lack the class."""
+        return 2 * self.both / (self.truth + self.mask) if self.truth + self.mask else None
 
-@dataclass(frozen=True, kw_only=True)
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Evaluation:
     """What was found."""
 
@@ -87,7 +93,13 @@ class Evaluation:
     right: int
     not_computed: int
     """Labelled pixels to which the mask gives no class; they count as wrong."""
+    confusion: NDArray[np.int64]
+    """`(classes, classes + 1)`, labelled pixels by true and by given class in the order of `classes`; the last column
+    counts those that the mask gives no class."""
     boundary: BoundaryCounts | None
+    """Within the fixed radii."""
+    boundary_beside: BoundaryCounts | None
+    """Within radii that grow with the image; None where they were not asked for, or are too large."""
     notes: tuple[str, ...]
 
     @property
@@ -100,23 +112,26 @@ class Evaluation:
         """Mean IoU over the classes that the truth or the mask has; None where all of them are excluded."""
         return mean_iou(self.classes)
 
+    @property
+    def f1(self) -> float | None:
+        """Mean F1 over the same classes (macro)."""
+        return mean_f1(self.classes)
+
     def describe(self) -> dict[str, object]:
         """As JSON values."""
-        boundary = self.boundary
+        boundary, beside = self.boundary, self.boundary_beside
         return {
             "size": {"width": self.size.width, "height": self.size.height},
             "labelled": self.labelled,
             "not_computed": self.not_computed,
             "pixel_accuracy": self.accuracy,
             "miou": self.miou,
-            "classes": [{**vars(entry), "iou": entry.iou} for entry in self.classes],
-            "mba": boundary and boundary.mean,
-            "boundary": boundary
-            and {
-                "radii": list(boundary.radii),
-                "pixels": boundary.near.tolist(),
-                "accuracies": boundary.accuracies and list(boundary.accuracies),
-            },
+            "f1": self.f1,
+            "classes": [{**vars(entry), "iou": entry.iou, "f1": entry.f1} for entry in self.classes],
+            "confusion": self.confusion.tolist(),
+            "mba": boundary and boundary.mba,
+            **({f"mba_{beside.rule}": beside.mba} if beside else {}),
+            "boundary": {counts.rule: counts.describe() for counts in (boundary, beside) if counts} or None,
             "notes": list(self.notes),
         }
 
@@ -124,6 +139,12 @@ class Evaluation:
 def mean_iou(classes: Iterable[ClassScore]) -> float | None:
     """Over the classes that count; None where there are none."""
     scores = [entry.iou for entry in classes if entry.in_mean and entry.iou is not None]
+    return float(np.mean(scores)) if scores else None
+
+
+def mean_f1(classes: Iterable[ClassScore]) -> float | None:
+    """Over the classes that count; None where there are none."""
+    scores = [entry.f1 for entry in classes if entry.in_mean and entry.f1 is not None]
     return float(np.mean(scores)) if scores else None
 
 
@@ -139,15 +160,27 @@ class Confusion:
         pairs = truth.ravel().astype(np.intp) * VALUES + mask.ravel()
         self.counts += np.bincount(pairs, minlength=VALUES * VALUES).reshape(VALUES, VALUES)
 
-    def scores(self, options: EvaluationOptions, *, names: tuple[str, ...] | None) -> tuple[ClassScore, ...]:
+    def pool(self, found: Evaluation) -> None:
+        """Count the labelled pixels of an image that was evaluated with the same options."""
+        labels = [entry.index for entry in found.classes]
+        self.counts[np.ix_(labels, [*labels, NODATA])] += found.confusion
+
+    def table(self, classes: tuple[ClassScore, ...], options: EvaluationOptions) -> NDArray[np.int64]:
+        """`(classes, classes + 1)`, as in `Evaluation.confusion`."""
+        labels = [entry.index for entry in classes]
+        known = self.counts[labels]
+        return np.column_stack([known[:, labels], known[:, list(options.unlabelled)].sum(axis=1)])
+
+    def scores(self, options: EvaluationOptions, *, names: Mapping[int, str] | None) -> tuple[ClassScore, ...]:
         """The classes that are named, or that the labelled pixels of the truth or the mask have."""
         counts = self._labelled(options)
         truth, mask, both = counts.sum(axis=1), counts.sum(axis=0), counts.diagonal()
-        wanted = set(range(len(names or ()))) | set(np.flatnonzero(truth + mask).tolist())
+        names = names or {}
+        wanted = set(names) | set(np.flatnonzero(truth + mask).tolist())
         return tuple(
             ClassScore(
                 index=label,
-                name=names[label] if names is not None and label < len(names) else str(label),
+                name=names.get(label, str(label)),
                 truth=int(truth[label]),
                 mask=int(mask[label]),
                 both=int(both[label]),
@@ -180,7 +213,6 @@ def evaluate(
 
     Raises:
         SourceError: A file is missing or damaged, has another size, or a label that is no class; nothing is labelled.
-        UsageError: The image is too large for its boundary radius.
     """
     options = options or EvaluationOptions()
     with ExitStack() as stack:
@@ -207,17 +239,23 @@ class _Pair:
                 raise SourceError(
                     f"the size must be that of {self.truth.path}, {size}", value=other.size, file=other.path
                 )
-        radii = self.options.boundary
-        boundary = None if radii is None else BoundaryCounts(radii=boundary_radii(size, radii))
-        side = block_side(0 if boundary is None else boundary.reach)
+        boundary = self._boundary(size)
+        reach = max((counts.reach for counts in boundary), default=0)
         confusion = Confusion()
-        for part in parts(Box.whole(size), side):
-            self._block(part.box, confusion, boundary)
+        for part in parts(Box.whole(size), block_side(reach)):
+            self._block(part.box, confusion, boundary, reach=reach)
         return self._result(confusion, boundary)
 
-    def _block(self, box: Box, confusion: Confusion, boundary: BoundaryCounts | None) -> None:
+    def _boundary(self, size: Size) -> tuple[BoundaryCounts, ...]:
+        """For the fixed radii first, if any; radii that are too large are left out."""
+        wanted = self.options.boundary
+        rules: tuple[RadiusRule, ...] = () if wanted is None else ("fixed",) if wanted == "fixed" else ("fixed", wanted)
+        counts = (BoundaryCounts(radii=boundary_radii(size, rule), rule=rule) for rule in rules)
+        return tuple(one for one in counts if one.reach <= LARGEST_REACH)
+
+    def _block(self, box: Box, confusion: Confusion, boundary: tuple[BoundaryCounts, ...], *, reach: int) -> None:
         mask = self.mask.read(box)
-        seen = box if boundary is None else _grown(box, boundary.reach, self.truth.size)
+        seen = _grown(box, reach, self.truth.size)
         truth = self.truth.read(seen)
         inner = box.shifted(x=-seen.x, y=-seen.y)
         labelled = ~np.isin(truth, self.options.unlabelled)
@@ -226,15 +264,15 @@ class _Pair:
             counted = counted & self.roi.read_nonzero(box)
         own = truth[inner.slices]
         confusion.add(own[counted], mask[counted])
-        if boundary is not None:
-            boundary.add(truth, labelled=labelled, inner=inner, right=own == mask, counted=counted)
+        if boundary:
+            add_block(boundary, truth, labelled=labelled, inner=inner, right=own == mask, counted=counted)
 
-    def _result(self, confusion: Confusion, boundary: BoundaryCounts | None) -> Evaluation:
+    def _result(self, confusion: Confusion, boundary: tuple[BoundaryCounts, ...]) -> Evaluation:
         options = self.options
         labelled, right, not_computed = confusion.totals(options)
         if not labelled:
             raise SourceError("no pixel of the truth is labelled", file=self.truth.path, advice=self._advice())
-        classes = confusion.scores(options, names=options.names or self.mask.names)
+        classes = confusion.scores(options, names=dict(enumerate(options.names or self.mask.names or ())))
         if options.names is not None and classes[-1].index >= len(options.names):
             stray = classes[-1]
             file = self.truth.path if stray.truth else self.mask.path
@@ -246,8 +284,10 @@ class _Pair:
             labelled=labelled,
             right=right,
             not_computed=not_computed,
-            boundary=boundary,
-            notes=(*self.mask.notes, *self.truth.notes, *self._doubts(classes)),
+            confusion=confusion.table(classes, options),
+            boundary=boundary[0] if boundary else None,
+            boundary_beside=boundary[1] if len(boundary) > 1 else None,
+            notes=(*self.mask.notes, *self.truth.notes, *self._doubts(classes), *self._left_out(len(boundary))),
         )
 
     def _doubts(self, classes: tuple[ClassScore, ...]) -> tuple[str, ...]:
@@ -255,20 +295,18 @@ class _Pair:
             return ()
         return (f"{self.truth.path}: class 0 alone is labelled. {self._advice()}",)
 
+    def _left_out(self, kept: int) -> tuple[str, ...]:
+        wanted = self.options.boundary
+        if wanted in (None, "fixed") or kept > 1:
+            return ()
+        return (f"no boundary accuracy within the {wanted} radii: they grow beyond {LARGEST_REACH} pixels here",)
+
     def _advice(self) -> str:
         return "Where 255 is a class, add --truth-values 255=1"
 
 
 def block_side(reach: int) -> int:
-    """Side of the blocks that are read one after the other, without their rim.
-
-    Raises:
-        UsageError: The rim is too wide to be kept in memory.
-    """
-    if reach > LARGEST_REACH:
-        raise UsageError(
-            f"boundary accuracy is computed up to a radius of {LARGEST_REACH} pixels", value=reach, advice="Leave --mba"
-        )
+    """Side of the blocks that are read one after the other, without their rim of at most `LARGEST_REACH`."""
     return max(SMALLEST_BLOCK, BLOCK - 2 * reach)
 
 

@@ -125,13 +125,14 @@ def segment_each(
     targets = plan_targets([str(item) for item in inputs], None if output is None else Path(output))
     model = load_model(options, events)
     for target in targets:
-        result = _attempt(target, model, options, events)
+        result = segment_target(target, model, options, events)
         yield result
         if stop_on_error and result.error is not None:
             return
 
 
-def _attempt(target: Target, model: Model, options: SegmentOptions, events: Events) -> ImageResult:
+def segment_target(target: Target, model: Model, options: SegmentOptions, events: Events) -> ImageResult:
+    """One image with a model that is loaded; its failure is in the result."""
     try:
         return _segment_image(target, model, options, events)
     except MagnetError as error:

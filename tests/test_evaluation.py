@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from magnet_cli import evaluation
-from magnet_cli.boundary import BoundaryCounts, boundary_radii
+from magnet_cli.boundary import BoundaryCounts, add_block, boundary_radii
 from magnet_cli.errors import SourceError, UsageError
 from magnet_cli.evaluation import Evaluation, EvaluationOptions, evaluate
 from magnet_cli.geometry import Box, Size
@@ -97,7 +97,7 @@ def test_boundary_accuracy_of_blocks_is_that_of_a_naive_whole(
 ) -> None:
     mask, truth = pair
     radii = tuple(sorted((1.0, 1.5, 2.0, 2.5, float(reach))))
-    counts = BoundaryCounts(radii=radii)
+    counts = BoundaryCounts(radii=radii, rule="paper")
     height, width = truth.shape
     for y in range(0, height, sides[0]):
         for x in range(0, width, sides[1]):
@@ -105,7 +105,8 @@ def test_boundary_accuracy_of_blocks_is_that_of_a_naive_whole(
             seen = evaluation._grown(box, counts.reach, Size(width=width, height=height))
             labelled = truth[seen.slices] != 255
             inner = box.shifted(x=-seen.x, y=-seen.y)
-            counts.add(
+            add_block(
+                (counts,),
                 truth[seen.slices],
                 labelled=labelled,
                 inner=inner,
@@ -114,19 +115,18 @@ def test_boundary_accuracy_of_blocks_is_that_of_a_naive_whole(
             )
     expected = naive_boundary(mask, truth, radii, {255})
     if expected is None:
-        assert counts.mean is None
+        assert counts.mba is None
     else:
         assert counts.accuracies == pytest.approx(expected)
-        assert counts.mean == pytest.approx(np.mean(expected))
+        assert counts.mba == pytest.approx(np.mean(expected))
 
 
 def test_whole_numbers_of_pixels_are_near_as_opencv_says() -> None:
     truth = np.random.default_rng(0).integers(0, 3, (8, 9)).repeat(20, axis=0).repeat(20, axis=1).astype(np.uint8)
     counts = BoundaryCounts(radii=(1.0, 2.0, 3.0, 5.0, 8.0))
     everywhere = np.ones(truth.shape, np.bool_)
-    counts.add(
-        truth, labelled=everywhere, inner=Box(x=0, y=0, width=180, height=160), right=everywhere, counted=everywhere
-    )
+    inner = Box(x=0, y=0, width=180, height=160)
+    add_block((counts,), truth, labelled=everywhere, inner=inner, right=everywhere, counted=everywhere)
     for radius, near in zip(counts.radii, counts.near, strict=True):
         reach = np.arange(-int(radius), int(radius) + 1)
         disc = (reach[:, None] ** 2 + reach**2 <= radius**2).astype(np.uint8)
@@ -134,9 +134,12 @@ def test_whole_numbers_of_pixels_are_near_as_opencv_says() -> None:
 
 
 def test_radii() -> None:
-    assert boundary_radii(Size(width=2048, height=1024)) == pytest.approx((3, 4.81, 6.62, 8.43, 10.24))
+    for size in (Size(width=2048, height=2048), Size(width=9, height=9), Size(width=10**6, height=10**6)):
+        assert boundary_radii(size) == pytest.approx((3, 5.6625, 8.325, 10.9875, 13.65))
+    assert boundary_radii(Size(width=2048, height=2048), "paper")[-1] == pytest.approx(13.65, abs=0.01)
+    assert boundary_radii(Size(width=2048, height=1024), "paper") == pytest.approx((3, 4.81, 6.62, 8.43, 10.24))
     assert boundary_radii(Size(width=2048, height=1024), "published") == (1, 2, 4, 6, 8)
-    assert boundary_radii(Size(width=448, height=448)) == (3, 3, 3, 3, 3)
+    assert boundary_radii(Size(width=448, height=448), "paper") == (3, 3, 3, 3, 3)
     assert boundary_radii(Size(width=320, height=240), "published") == (1, 1, 1, 1, 1)
 
 
@@ -164,10 +167,6 @@ def test_blocks_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     write(tmp_path, outside=outside)
     cut = evaluate(paths["mask"], tmp_path / "outside.tif", options)
     assert cut.describe()["classes"] == whole["classes"]
-    expected = naive_boundary(mask[:60, :60], truth[:60, :60], (3.0,) * 5, {3, 255})
-    small = scored(tmp_path, mask[:60, :60], truth[:60, :60], ignore=(3,), boundary="paper")
-    assert small.boundary is not None
-    assert small.boundary.accuracies == pytest.approx(expected)
 
 
 def test_a_class_that_neither_has_is_left_out_of_the_mean(tmp_path: Path) -> None:
@@ -192,6 +191,80 @@ def test_a_truth_without_border_has_no_boundary_accuracy(tmp_path: Path) -> None
     assert scored(tmp_path, flat, flat, boundary="paper").describe()["mba"] is None
 
 
+def naive_bands(
+    mask: NDArray[np.uint8], truth: NDArray[np.uint8], radii: tuple[float, ...], ignore: set[int]
+) -> tuple[list[int], list[int]]:
+    """Pixels of each band and the right ones among them, by an image moved over itself."""
+    known = ~np.isin(truth, list(ignore))
+    reach = int(max(radii))
+    padded, there = np.pad(truth, reach), np.pad(known, reach)
+    height, width = truth.shape
+    nearest = np.full(truth.shape, np.inf)
+    for down, across in np.ndindex(2 * reach + 1, 2 * reach + 1):
+        place = np.s_[down : down + height, across : across + width]
+        squared = (down - reach) ** 2 + (across - reach) ** 2
+        differs = known & there[place] & (padded[place] != truth)
+        nearest[differs & (nearest > squared)] = squared
+    bands = [nearest <= radius**2 for radius in radii]
+    return [int(band.sum()) for band in bands], [int((band & (mask == truth)).sum()) for band in bands]
+
+
+def test_both_boundary_accuracies_are_those_of_a_direct_count(tmp_path: Path) -> None:
+    mask, truth, _ = scene((60, 90))
+    truth[20:40, 30:60] = 255
+    found = scored(tmp_path, mask, truth, ignore=(3,), boundary="paper")
+    near, right = naive_bands(mask, truth, (3, 5.6625, 8.325, 10.9875, 13.65), {3, 255})
+    assert found.boundary is not None
+    assert (found.boundary.near.tolist(), found.boundary.right.tolist()) == (near, right)
+    described = found.describe()
+    assert described["mba"] == pytest.approx(np.mean(np.divide(right, near)))
+    assert described["mba_paper"] == pytest.approx(right[0] / near[0])
+    assert "mba_paper" not in scored(tmp_path, mask, truth, boundary="fixed").describe()
+
+
+def test_no_band_runs_along_ignored_pixels(tmp_path: Path) -> None:
+    truth = np.zeros((40, 60), np.uint8)
+    truth[:, 30:] = 1
+    truth[:, 10:14] = 255
+    mask = truth.copy()
+    mask[:, :10] = 1
+    found = scored(tmp_path, mask, truth, boundary="paper").describe()
+    assert found["pixel_accuracy"] == pytest.approx(46 / 56)
+    assert (found["mba"], found["mba_paper"]) == (1, 1)
+    # 13 pixels on each side: those of the left strip are 17 away and more.
+    boundary: Any = found["boundary"]
+    assert boundary["fixed"]["pixels"][-1] == 2 * 13 * 40
+
+
+def test_radii_that_grow_too_large_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluation, "LARGEST_REACH", 13)
+    truth = np.zeros((2, 4400), np.uint8)
+    truth[:, 2200:] = 1
+    found = scored(tmp_path, truth, truth, boundary="paper")
+    assert (found.boundary_beside, found.describe()["mba"]) == (None, 1)
+    assert "paper radii" in found.notes[0]
+
+
+def test_f1_is_that_of_precision_and_recall(tmp_path: Path) -> None:
+    mask, truth, _ = scene((60, 90))
+    found = scored(tmp_path, mask, truth, exclude=(2,))
+    known = truth != 255
+    expected = {}
+    for label in range(5):
+        hits = ((mask == label) & (truth == label) & known).sum()
+        precision = hits / ((mask == label) & known).sum()
+        recall = hits / (truth == label).sum() if (truth == label).any() else 0.0
+        expected[label] = 2 * precision * recall / (precision + recall) if hits else 0.0
+    assert {entry.index: entry.f1 for entry in found.classes} == pytest.approx(expected)
+    assert found.f1 == pytest.approx(np.mean([value for label, value in expected.items() if label != 2]))
+
+
+def test_the_confusion_is_told_by_class(tmp_path: Path) -> None:
+    truth = np.array([[0, 0, 1, 1, 255]], np.uint8)
+    found = scored(tmp_path, np.array([[0, 1, 1, 255, 1]], np.uint8), truth)
+    assert found.confusion.tolist() == [[1, 1, 0], [0, 1, 1]]
+
+
 def test_255_that_may_be_a_class_is_pointed_out(tmp_path: Path) -> None:
     truth = np.array([[0, 255]], np.uint8)
     assert "--truth-values 255=1" in scored(tmp_path, truth // 255, truth).notes[0]
@@ -211,5 +284,3 @@ def test_refuses_what_cannot_be_compared(tmp_path: Path) -> None:
         scored(tmp_path, zeros, zeros + np.uint8(3), names=("a", "b"))
     with pytest.raises(UsageError, match="0 to 255"):
         EvaluationOptions(ignore=(256,))
-    with pytest.raises(UsageError, match="radius of 1536"):
-        evaluation.block_side(1537)

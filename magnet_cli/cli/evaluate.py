@@ -1,11 +1,12 @@
-"""`magnet evaluate`: a mask against the truth."""
+"""`magnet evaluate`: a mask against the truth, or the masks of a bundle's methods."""
 
+# ruff: noqa: ARG001 - typer makes options of the parameters, words.py takes their values from the context
 from __future__ import annotations
 
 import re
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -14,21 +15,57 @@ from magnet_cli.cli.ending import Listing, command, tell
 from magnet_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from magnet_cli.evaluation import Evaluation
+    from magnet_cli.evaluation import EvaluationOptions
+    from magnet_cli.options import Method
+    from magnet_cli.scoring import Scores
+
+PLOT = "distribution.png"
+OF_A_MASK = ("mask", "truth", "classes", "roi")
+"""What goes with MASK TRUTH alone."""
+OF_DATA = (
+    *("methods", "output", "plot", "iou_threshold", "overwrite", "no_progress"),
+    *("scales", "points", "patches", "merge", "median", "margin", "compat", "mpp", "slide_mpp"),
+    *("device", "gpu", "precision", "batch_size", "num_workers", "gpu_memory", "memory"),
+)
+"""What goes with --data alone."""
 
 
 class Radii(StrEnum):
     """Within which boundary accuracy is measured."""
 
+    FIXED = "fixed"
     PAPER = "paper"
     PUBLISHED = "published"
 
 
 @command
 def evaluate(
-    mask: Annotated[Path, typer.Argument(metavar="MASK", help="Predicted classes: a raster of class indices.")],
-    truth: Annotated[Path, typer.Argument(metavar="TRUTH", help="True classes, of the same size.")],
+    context: typer.Context,
+    mask: Annotated[
+        Path | None, typer.Argument(metavar="MASK", help="Predicted classes: a raster of class indices.")
+    ] = None,
+    truth: Annotated[Path | None, typer.Argument(metavar="TRUTH", help="True classes, of the same size.")] = None,
     *,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="Instead of MASK TRUTH: a CSV file, columns image, label, and name, roi where wanted, paths relative "
+            "to it. Its images are segmented."
+        ),
+    ] = None,
+    methods: Annotated[str, typer.Option(help="To compare, with --data.")] = "downsample,patch,magnet-fast,magnet",
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--output",
+            help=f"Folder that keeps the masks of --data, so that the same command goes on, and {PLOT}.",
+        ),
+    ] = None,
+    plot: Annotated[Path | None, typer.Option(help="PNG of how the scores of --data spread.")] = None,
+    iou_threshold: Annotated[
+        float, typer.Option(help="An image's IoU below this counts as 0 in the thresholded mean.")
+    ] = 0.65,
     ignore: Annotated[
         list[int] | None,
         typer.Option(help="Value of TRUTH that is not labelled, beside 255, which never is. Repeatable."),
@@ -37,38 +74,137 @@ def evaluate(
         list[int] | None, typer.Option(help="Class left out of the mean, its pixels still count. Repeatable.")
     ] = None,
     classes: Annotated[str | None, typer.Option(help="Class names in order: land,water,road.")] = None,
-    weights: Annotated[str | None, typer.Option(help="Take the class names of this bundle.")] = None,
+    weights: words.Weights = None,
     truth_values: Annotated[
         str | None, typer.Option(help="Classes of TRUTH stored otherwise, STORED=CLASS: 255=1.")
     ] = None,
     roi: Annotated[Path | None, typer.Option(help="Raster of that size: count where its first band is not 0.")] = None,
-    mba: Annotated[bool, typer.Option("--mba", help="Also mean boundary accuracy.")] = False,
+    mba: Annotated[
+        bool | None,
+        typer.Option("--mba/--no-mba", help="Mean boundary accuracy, on with --data.", show_default=False),
+    ] = None,
     mba_radii: Annotated[
-        Radii, typer.Option(help="Five radii from 3 pixels up, or the published program's, from 1 up.")
+        Radii,
+        typer.Option(
+            help="Beside that within 3 to 13.65 pixels also within the paper's radii, which grow with the image, or "
+            "the published program's; fixed: neither."
+        ),
     ] = Radii.PAPER,
+    scales: words.Scales = None,
+    points: words.Points = None,
+    patches: words.Patches = None,
+    merge: words.MergeOption = None,
+    median: words.Median = None,
+    margin: words.Margin = None,
+    compat: words.CompatOption = None,
+    mpp: words.Mpp = None,
+    slide_mpp: words.SlideMpp = None,
+    device: words.Device = None,
+    gpu: words.Gpu = None,
+    precision: words.PrecisionOption = words.Precision.AUTO,
+    batch_size: words.BatchSize = "auto",
+    num_workers: words.NumWorkers = 2,
+    gpu_memory: words.GpuMemory = None,
+    memory: words.Memory = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace masks of other images or made with other options.")
+    ] = False,
     json: words.Json = False,
-) -> None:
-    """Compare a mask with the truth: mean IoU, IoU by class, pixel accuracy, boundary accuracy.
+    no_progress: Annotated[
+        bool,
+        typer.Option("--no-progress", help="No progress bar, on a terminal either.", envvar="MAGNET_NO_PROGRESS"),
+    ] = False,
+) -> int:
+    """Compare a mask with the truth, or a bundle's methods with each other: IoU, F1, pixel and boundary accuracy.
 
     A class that neither has is left out of the mean; one that only the mask has counts as 0. Pixels of MASK that were
     not computed (255) are wrong where TRUTH is labelled.
     """
     with Listing(json=json) as listing:
-        values = parse_values(truth_values or "")
-        names = _names(classes, weights)
+        _refuse(context, OF_A_MASK if data is not None else OF_DATA, with_data=data is not None)
+        if data is not None:
+            return _evaluate_data(context, data, listing)
+        if mask is None or truth is None:
+            raise UsageError("needs MASK and TRUTH, or --data", advice="See magnet evaluate --help")
+        options = _counting(context, mba=bool(mba), names=_names(context))
         from magnet_cli import evaluation
+        from magnet_cli.cli.scores import evaluation_text
 
-        options = evaluation.EvaluationOptions(
-            ignore=tuple(ignore or ()),
-            exclude=tuple(exclude_class or ()),
-            names=names,
-            truth_values=values,
-            boundary=mba_radii.value if mba else None,
-        )
         found = evaluation.evaluate(mask, truth, options, roi=roi)
         listing.add({"mask": str(mask), "truth": str(truth), **found.describe()})
         if not json:
             tell(evaluation_text(found))
+    return 0
+
+
+def _refuse(context: typer.Context, names: tuple[str, ...], *, with_data: bool) -> None:
+    for name in names:
+        if words.is_typed(context, name):
+            word = name.upper() if name in ("mask", "truth") else f"--{name.replace('_', '-')}"
+            rule = "goes with MASK TRUTH, not with --data" if with_data else "goes with --data"
+            raise UsageError(f"{word} {rule}", advice="See magnet evaluate --help")
+
+
+def _counting(context: typer.Context, *, mba: bool, names: tuple[str, ...] | None) -> EvaluationOptions:
+    given = context.params
+    values = parse_values(given["truth_values"] or "")
+    from magnet_cli.evaluation import EvaluationOptions
+
+    return EvaluationOptions(
+        ignore=tuple(given["ignore"] or ()),
+        exclude=tuple(given["exclude_class"] or ()),
+        names=names,
+        truth_values=values,
+        boundary=given["mba_radii"].value if mba else None,
+    )
+
+
+def _evaluate_data(context: typer.Context, data: Path, listing: Listing) -> int:
+    given = context.params
+    methods = parse_methods(given["methods"])
+    segment = words.segment_options(context)
+    output: Path | None = given["output"]
+    counting = _counting(context, mba=given["mba"] is not False, names=None)
+    from magnet_cli import scoring
+    from magnet_cli.cli.progress import Display
+    from magnet_cli.cli.scores import scores_text
+
+    options = scoring.ScoreOptions(
+        methods=methods, segment=segment, evaluation=counting, iou_threshold=given["iou_threshold"]
+    )
+    rows = []
+    with Display(enabled=not given["no_progress"]) as display:
+        for row in scoring.score_each(data, output, options, events=display):
+            rows.append(row)
+            listing.add(row.describe(), row.error)
+    scores = scoring.Scores.of(rows, options)
+    listing.more |= scores.describe()
+    plot: Path | None = given["plot"] or (output and output / PLOT)
+    if plot is not None and any(score.found for score in scores.methods):
+        _draw(scores, plot)
+    if not given["json"]:
+        tell(scores_text(scores))
+    return listing.exit_code
+
+
+def _draw(scores: Scores, plot: Path) -> None:
+    from magnet_cli import durable
+    from magnet_cli.distributions import draw_distributions
+
+    durable.write_whole(plot, draw_distributions(scores))
+
+
+def parse_methods(text: str) -> tuple[Method, ...]:
+    """`downsample,patch`: names of methods, in their order.
+
+    Raises:
+        UsageError: There is no such method, or it is named twice.
+    """
+    known = [method.value for method in words.Method]
+    names = [part.strip().lower().replace("_", "-") for part in text.split(",")]
+    if len(set(names)) < len(names) or not set(names) <= set(known):
+        raise UsageError(f"--methods takes some of {', '.join(known)}, each once", value=repr(text))
+    return cast("tuple[Method, ...]", tuple(names))
 
 
 def parse_values(text: str) -> dict[int, int]:
@@ -86,7 +222,10 @@ def parse_values(text: str) -> dict[int, int]:
     return found
 
 
-def _names(classes: str | None, weights: str | None) -> tuple[str, ...] | None:
+def _names(context: typer.Context) -> tuple[str, ...] | None:
+    """The names that the command line gives; a bundle of the environment is for segmenting."""
+    classes: str | None = context.params["classes"]
+    weights: str | None = context.params["weights"] if words.is_typed(context, "weights") else None
     if classes is not None and weights is not None:
         raise UsageError("class names are given by --classes or by --weights", advice="Give one of them")
     if weights is not None:
@@ -99,27 +238,3 @@ def _names(classes: str | None, weights: str | None) -> tuple[str, ...] | None:
     if not all(names) or len(set(names)) < len(names):
         raise UsageError("--classes takes different names with commas between", value=repr(classes))
     return names
-
-
-def evaluation_text(found: Evaluation) -> str:
-    """Scores in lines, percentages."""
-    width = max(len(entry.name) for entry in found.classes)
-    lines = [f"{'':>3}  {'class':{width}}  {'IoU':>6}  {'true pixels':>14}  {'mask pixels':>14}"]
-    for entry in found.classes:
-        iou = "absent" if entry.iou is None else f"{100 * entry.iou:6.2f}"
-        out = "" if entry.in_mean or entry.iou is None else "  not in the mean"
-        lines.append(f"{entry.index:>3}  {entry.name:{width}}  {iou}  {entry.truth:>14,}  {entry.mask:>14,}{out}")
-    lines += ["", f"mean IoU            {_percent(found.miou)}", f"pixel accuracy      {_percent(found.accuracy)}"]
-    if found.boundary is not None:
-        radii = ", ".join(f"{radius:g}" for radius in found.boundary.radii)
-        lines.append(f"boundary accuracy   {_percent(found.boundary.mean)}  (mean over radii {radii} pixels)")
-    total = found.size.pixels
-    lines.append(f"labelled pixels     {found.labelled:,} of {total:,} ({100 * found.labelled / total:.2f} %)")
-    if found.not_computed:
-        lines.append(f"not computed        {found.not_computed:,} of them, counted as wrong")
-    lines += [f"note: {note}" for note in found.notes]
-    return "\n".join(lines)
-
-
-def _percent(value: float | None) -> str:
-    return "  none" if value is None else f"{100 * value:6.2f}"

@@ -41,14 +41,16 @@ def test_table(files: tuple[Path, Path]) -> None:
     text = invoke("evaluate", *files, "--exclude-class", "1", "--mba").stdout
     assert "not in the mean" in text
     assert "mean IoU             50.00" in text
-    assert "boundary accuracy    71.43  (mean over radii 3, 3, 3, 3, 3 pixels)" in text
+    assert "boundary accuracy    71.43  (mean over radii 3, 5.6625, 8.325, 10.9875, 13.65)" in text
+    assert "boundary accuracy    71.43  (mean over the paper radii 3, 3, 3, 3, 3)" in text
     assert "1 of them, counted as wrong" in text
 
 
 def test_options(files: tuple[Path, Path]) -> None:
     row = invoke_json("evaluate", *files, "--truth-values", "255=2", "--mba", "--mba-radii", "published")["images"][0]
     assert row["labelled"] == 8
-    assert row["boundary"]["radii"] == [1, 1, 1, 1, 1]
+    assert row["boundary"]["published"]["radii"] == [1, 1, 1, 1, 1]
+    assert row["mba_published"] is not None
     assert invoke_json("evaluate", *files, "--ignore", "0")["images"][0]["labelled"] == 3
     assert invoke_json("evaluate", *files, "--roi", files[0])["images"][0]["labelled"] == 5
 
@@ -72,6 +74,8 @@ def test_a_mask_of_this_program_names_its_classes(image: Path, bundle: Path, her
         (["--classes", "a"], 3, ["must be below 1", "truth.tif"]),
         (["--roi", "no.tif"], 3, ["no.tif", "no such file"]),
         (["--weights", "nowhere"], 4, ["nowhere"]),
+        (["--data", "d.csv"], 2, ["MASK goes with MASK TRUTH, not with --data"]),
+        (["--scales", "32"], 2, ["--scales goes with --data"]),
     ],
 )
 def test_wrong_use(files: tuple[Path, Path], words: list[str], code: int, parts: list[str]) -> None:

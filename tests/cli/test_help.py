@@ -29,6 +29,8 @@ CALLS: list[tuple[list[str], int]] = [
     (["plan", "--help"], 0),
     (["info", "--help"], 0),
     (["verify", "--help"], 0),
+    (["evaluate", "--help"], 0),
+    (["evaluate", "--data", "x.csv", "--scales", "0.5"], 2),
     (["scene", "--help"], 0),
     (["train", "backbone", "--help"], 0),
     (["segment"], 2),

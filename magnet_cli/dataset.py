@@ -1,0 +1,91 @@
+"""Labelled images that a CSV file lists."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from magnet_cli.errors import SourceError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+COLUMNS = ("name", "image", "label", "roi")
+NEEDED = ("image", "label")
+UNFIT = frozenset('/\\:*?"<>|\0')
+"""What a file name may not hold, on one system or another; files are named after samples."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """An image, its true classes, and where they count."""
+
+    name: str
+    """Fit for a file name, and no other sample's."""
+    image: Path
+    label: Path
+    roi: Path | None = None
+    """A raster of the image's size; only pixels where its first band is not zero count."""
+
+
+def read_dataset(path: Path) -> tuple[Sample, ...]:
+    """The samples of a CSV file with the columns `image`, `label` and, where wanted, `name` and `roi`.
+
+    Paths are relative to the file's own folder; other columns are left alone. The name is the image's without suffix
+    where it is not given.
+
+    Raises:
+        SourceError: The file cannot be read or lists nothing, a column or a value is missing, a name is used twice or
+            does not fit a file, or a file is missing; the message says which line.
+    """
+    samples = tuple(_sample(row, line, path) for line, row in _rows(path))
+    if not samples:
+        raise SourceError("lists no image", file=path)
+    name, times = Counter(sample.name.casefold() for sample in samples).most_common(1)[0]
+    if times > 1:
+        raise SourceError(
+            "each image needs its own name", value=f"{name}, {times} times", file=path, advice="Add a column name"
+        )
+    return samples
+
+
+def _rows(path: Path) -> list[tuple[int, Mapping[str, str]]]:
+    """Lines that are not empty, with their numbers, the header's being 1."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file, skipinitialspace=True)
+            found = [name.strip() for name in reader.fieldnames or ()]
+            reader.fieldnames = found
+            missing = [name for name in NEEDED if name not in found]
+            if missing:
+                rule = f"needs the columns {' and '.join(NEEDED)}, and may have name and roi"
+                raise SourceError(rule, value=", ".join(found) or "an empty file", file=path)
+            return [
+                (reader.line_num, {name: (row.get(name) or "").strip() for name in COLUMNS})
+                for row in reader
+                if any(row.values())
+            ]
+    except (OSError, UnicodeDecodeError, csv.Error) as exc:
+        raise SourceError(f"cannot be read as a CSV file: {exc}", file=path) from exc
+
+
+def _sample(row: Mapping[str, str], line: int, path: Path) -> Sample:
+    empty = [name for name in NEEDED if not row[name]]
+    if empty:
+        raise SourceError(f"line {line} gives no {empty[0]}", file=path)
+    places = {name: path.parent / row[name] for name in ("image", "label", "roi") if row[name]}
+    for name, place in places.items():
+        if not place.exists():
+            raise SourceError(
+                f"the {name} of line {line} is missing",
+                value=place,
+                file=path,
+                advice="Paths are relative to the folder of the CSV file",
+            )
+    name = row["name"] or places["image"].stem
+    if UNFIT & set(name) or name.strip(".") != name:
+        raise SourceError(f"the name in line {line} does not fit a file", value=repr(name), file=path)
+    return Sample(name=name, image=places["image"], label=places["label"], roi=places.get("roi"))

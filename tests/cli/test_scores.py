@@ -1,0 +1,141 @@
+"""`magnet evaluate --data`: methods compared over several images, as tables, JSON and a picture."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+from tests.cli.support import expected_labels, invoke, invoke_json, one_line, write_image
+
+SIZES = ((60, 90), (50, 70))
+METHODS = ("--methods", "downsample,patch,magnet")
+
+
+@pytest.fixture
+def data(here: Path) -> Path:
+    """Two images and their truth; half of the second is wrong."""
+    lines = ["name,image,label"]
+    for number, size in enumerate(SIZES):
+        write_image(here / f"{number}" / "i.tif", seed=number, size=size)
+        truth = expected_labels(size)
+        truth[: size[0] // 2 * number] = 0
+        tifffile.imwrite(here / f"{number}" / "t.tif", truth, photometric="minisblack")
+        lines.append(f"s{number},{number}/i.tif,{number}/t.tif")
+    (here / "data.csv").write_text("\n".join(lines), encoding="utf-8")
+    return Path("data.csv")
+
+
+def test_json(data: Path, bundle: Path) -> None:
+    words = ("evaluate", "--weights", bundle, "--data", data, *METHODS)
+    found = invoke_json(*words, "-o", "out", "--scales", "32,64", "--iou-threshold", "0.9")
+    assert set(found) == {"schema", "images", "methods", "gains", "notes"}
+    assert [(row["name"], row["method"]) for row in found["images"]] == [
+        (name, method) for name in ("s0", "s1") for method in ("downsample", "patch", "magnet")
+    ]
+    for row in found["images"]:
+        assert row["status"] == "done"
+        assert row["mask"] == f"out/{row['method']}/{row['name']}.tif"
+        report = json.loads(Path(row["mask"]).with_suffix(".json").read_text())
+        stages = [stage["windows_run"] for step in report["passes"] for stage in step["stages"]]
+        assert len(stages) == (2 if row["method"] == "magnet" else 1)
+        assert row["windows_run"] == sum(stages)
+        assert row["seconds"] == report["seconds"]["wall"]
+        assert row["host_peak"] == report["memory"]["host_peak"]
+        pair = invoke_json("evaluate", row["mask"], Path(row["image"]).with_name("t.tif"), "--mba")["images"][0]
+        assert all(row[key] == pair[key] for key in ("miou", "f1", "classes", "mba", "mba_paper", "confusion"))
+    patch = found["methods"][1]
+    single = [row["miou"] for row in found["images"] if row["method"] == "patch"]
+    assert (patch["method"], patch["images"], patch["failed"]) == ("patch", 2, 0)
+    assert patch["miou_mean"] == pytest.approx(np.mean(single))
+    assert patch["thresholded_iou"] == pytest.approx(np.mean([value * (value >= 0.9) for value in single]))
+    assert patch["windows_run"] == sum(row["windows_run"] for row in found["images"] if row["method"] == "patch")
+    assert {(gain["method"], gain["baseline"], gain["images"]) for gain in found["gains"]} == {
+        ("patch", "downsample", 2),
+        ("magnet", "downsample", 2),
+        ("magnet", "patch", 2),
+    }
+    assert Path("out/distribution.png").read_bytes().startswith(b"\x89PNG")
+    again = invoke_json(*words, "-o", "out", "--scales", "32,64", "--iou-threshold", "0.9", "--no-mba")
+    assert {row["status"] for row in again["images"]} == {"already done"}
+    assert again["methods"][1]["mba"] is None
+    other = invoke_json(*words, "-o", "out", "--scales", "32,96", code=7)
+    assert "made with other options" in other["images"][0]["error"]
+    replaced = invoke_json(*words, "-o", "out", "--scales", "32,96", "--overwrite")
+    assert [row["status"] for row in replaced["images"]] == 2 * ["done", "already done", "done"]
+
+
+def test_tables(data: Path, bundle: Path) -> None:
+    result = invoke("evaluate", "--weights", bundle, "--data", data, "--methods", "patch,magnet", "--plot", "p.png")
+    assert result.exit_code == 0, result.stderr
+    lines = result.stdout.splitlines()
+    head, patch = lines[0].split(), lines[1].split()
+    assert head[:4] == ["method", "images", "mIoU", "per"]
+    assert patch[:2] == ["patch", "2/2"]
+    assert any(line.startswith("magnet - patch: ") and "2 images, the better baseline" in line for line in lines)
+    assert sum(line.startswith(("s0 ", "s1 ")) for line in lines) == 2
+    assert Path("p.png").is_file()
+    assert not Path("out").exists()
+
+
+def test_one_bad_image_stops_no_other(data: Path, bundle: Path) -> None:
+    Path("0/i.tif").write_text("no image")
+    words = ("evaluate", "--weights", bundle, "--data", data, "--methods", "patch")
+    found = invoke_json(*words, code=7)
+    assert [row["status"] for row in found["images"]] == ["failed", "done"]
+    assert found["images"][0]["exit_code"] == 3
+    assert (found["methods"][0]["images"], found["methods"][0]["failed"]) == (1, 1)
+    result = invoke(*words)
+    assert result.exit_code == 7
+    assert sum("0/i.tif: this is no image" in line for line in result.stderr.splitlines()) == 1
+    assert "failed" in result.stdout
+    Path("1/t.tif").unlink()
+    tifffile.imwrite("1/t.tif", np.zeros((3, 3), np.uint8))
+    found = invoke_json(*words, "-o", "out", code=3)
+    assert "the size must be that of" in found["images"][1]["error"]
+    assert not Path("out/distribution.png").exists()
+    assert invoke(*words).exit_code == 3
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "parts"),
+    [
+        ([], 2, ["needs MASK and TRUTH, or --data"]),
+        (["--weights", "w", "--data", "d.csv", "--classes", "a,b"], 2, ["--classes goes with MASK TRUTH"]),
+        (["--data", "d.csv", "--roi", "r.tif"], 2, ["--roi goes with MASK TRUTH"]),
+        (["--data", "d.csv", "--methods", "patch,grnet"], 2, ["--methods takes some of", "'patch,grnet'"]),
+        (["--data", "d.csv", "--methods", "patch,patch"], 2, ["each once"]),
+        (["--data", "d.csv", "--iou-threshold", "65"], 2, ["from 0 to 1"]),
+        (["--data", "d.csv", "--memory", "4"], 2, ["--memory", "4GiB"]),
+        (["--data", "d.csv"], 3, ["d.csv: cannot be read"]),
+    ],
+)
+def test_wrong_use(here: Path, words: list[str], code: int, parts: list[str]) -> None:
+    del here
+    result = invoke("evaluate", *words)
+    assert result.exit_code == code
+    line = one_line(result)
+    for part in parts:
+        assert part in line
+
+
+def test_a_missing_file_is_named_with_its_line_before_any_work(data: Path, bundle: Path) -> None:
+    Path("1/t.tif").unlink()
+    found = invoke_json("evaluate", "--weights", bundle, "--data", data, "-o", "out", code=3)
+    assert found["images"] == []
+    assert "data.csv: the label of line 3 is missing (got 1/t.tif)" in found["error"]
+    assert not Path("out").exists()
+
+
+def test_the_environment_is_for_segmenting(data: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MAGNET_WEIGHTS", str(bundle))
+    monkeypatch.setenv("MAGNET_SCALES", "32,64")
+    found = invoke_json("evaluate", "--data", data, "--methods", "magnet", "-o", "out")
+    report = json.loads(Path("out/magnet/s0.json").read_text())
+    assert [stage["width"] for stage in report["options"]["scales"]] == [64, 32]
+    assert found["images"][0]["status"] == "done"
+    pair = invoke_json("evaluate", "out/magnet/s0.tif", "0/t.tif", "--classes", "x,y,z")["images"][0]
+    assert [entry["name"] for entry in pair["classes"]] == ["x", "y", "z"]
