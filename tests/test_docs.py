@@ -67,6 +67,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (place / "slides").mkdir()
     shutil.copy(place / "city.tif", place / "slides" / "one.tif")
     write_training_data(place)
+    (place / "test.csv").write_text("image,label\ncity.tif,city-truth.tif\n")
     torch.save(build_backbone("fpn-resnet50", classes=7, bands=3, options={}).state_dict(), place / "deepglobe_fpn.pth")
     torch.save(build_refiner("magnet", classes=7, options={}).state_dict(), place / "deepglobe_refine.pth")
     return place
@@ -81,14 +82,14 @@ def write_training_data(place: Path) -> None:
         box = Box.whole(scene.size)
         imagecodecs.imwrite(place / "data" / "images" / f"{name}.png", scene.pixels(box))
         imagecodecs.imwrite(place / "data" / "labels" / f"{name}.png", scene.labels(box))
-    for source, target in (("train", "train"), ("train-refiner", "refiner")):
-        text = (ROOT / "weights" / "aerial" / f"{source}.toml").read_text(encoding="utf-8")
+    for source, target in (("weights/aerial/train", "train"), ("benchmarks/accuracy/refiner", "refiner")):
+        text = (ROOT / f"{source}.toml").read_text(encoding="utf-8")
         for pattern, value in (
             (r"^(scenes|grid) = .*$", ""),
             (r"^iterations = .*$", "iterations = 2"),
             (r"^batch = .*$", "batch = 2"),
             (r"^options = \{ width = 40.*$", "options = { width = 8, lateral = 8, head = 8 }"),
-            (r"^held_out = .*$", 'held_out = [["a"]]'),
+            (r"^held_out = .*$", 'held_out = [["a"], ["b"]]'),
         ):
             text = re.sub(pattern, value, text, flags=re.MULTILINE)
         (place / f"{target}.toml").write_text(text, encoding="utf-8")

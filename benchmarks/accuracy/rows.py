@@ -1,0 +1,259 @@
+"""The rows of the main table: one method on one scene, with the backbone that has never seen it.
+
+    python -m benchmarks.accuracy.rows --work WORK --scene tile7                 # every row that has not been measured
+    python -m benchmarks.accuracy.rows --work WORK --scene tile7 --row patch     # one cell
+
+Each cell goes through `magnet_cli.segment`, but for the rows in yardsticks.py; its mask stays in WORK/masks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import shutil
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import imagecodecs
+import tifffile
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.accuracy.cells import Boundary, Cell
+from benchmarks.accuracy.scenes import write_labels
+from benchmarks.accuracy.yardsticks import Patching
+from magnet_cli import SegmentOptions, segment
+from magnet_cli.evaluation import EvaluationOptions, evaluate
+from magnet_cli.models.bundle import load_bundle
+from magnet_cli.models.description import DESCRIPTION
+from magnet_cli.models.networks import load_networks
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from magnet_cli.models.bundle import Bundle
+
+SCENES = ("tile4", "tile6", "tile7")
+FUNDUS = ("04_dr", "04_g", "04_h")
+MARGIN = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a scene and the backbone that has never seen it are."""
+
+    work: Path
+    scene: str
+
+    @property
+    def is_fundus(self) -> bool:
+        """Whether it is a retina, not a city."""
+        return self.scene in FUNDUS
+
+    def table(self, row: str) -> str:
+        """That a row's cell belongs to."""
+        return "fundus" if self.is_fundus else "margin" if row in MARGINS else "main"
+
+    @property
+    def image(self) -> Path:
+        """The picture."""
+        return self.work / (f"hrf/{self.scene}.jpg" if self.is_fundus else f"dubai/{self.scene}.tif")
+
+    @property
+    def truth(self) -> Path:
+        """Its labels."""
+        return self.image.with_name(f"{self.scene}-labels.tif")
+
+    @property
+    def bundle(self) -> Path:
+        """Fitted to the other scenes."""
+        name = "fundus" if self.is_fundus else f"out{self.scene.removeprefix('tile')}"
+        return self.work / "bundles" / name
+
+    def mask(self, row: str) -> Path:
+        """What a row predicts."""
+        return self.work / "masks" / self.scene / f"{row}.tif"
+
+    def pixels(self) -> NDArray[np.uint8]:
+        """The whole picture, `(rows, columns, bands)`."""
+        pixels: NDArray[np.uint8] = (imagecodecs.imread if self.is_fundus else tifffile.imread)(self.image)
+        return pixels
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A method as the program runs it."""
+
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Of `SegmentOptions`."""
+    input_factor: int = 1
+    """The network's input, and every window, larger by this."""
+
+
+ROWS: dict[str, Row | dict[str, Any]] = {
+    "downsample": Row(options={"method": "downsample"}),
+    "patch": Row(options={"method": "patch"}),
+    "patch-half-overlap": {"overlap": 0.5},
+    "patch-flips": {"flips": True},
+    "patch-x2": Row(options={"method": "patch"}, input_factor=2),
+    "magnet-fast": Row(options={"method": "magnet-fast"}),
+    "magnet": Row(),
+    "magnet-certainty": Row(options={"merge": "certainty"}),
+    "magnet-refiner": Row(options={"merge": "refiner"}),
+    "magnet-x2": Row(input_factor=2),
+}
+MARGINS = {
+    "patch-margin0": Row(options={"method": "patch", "margin": 0}),
+    **{
+        f"{method}-margin{margin}": Row(options={"method": method, "margin": margin})
+        for method in ("patch", "magnet")
+        for margin in (16, 32, 64)
+    },
+}
+"""A table of its own; a run of several blocks refuses a margin of 0 for MagNet."""
+FUNDUS_ROWS = tuple(name for name in ROWS if not name.endswith(("-refiner", "-x2")))
+
+
+def magnified(bundle: Path, factor: int) -> Path:
+    """A copy of a bundle whose input and windows are larger by a factor; same weights."""
+    folder = bundle.with_name(f"{bundle.name}-x{factor}")
+    shutil.copytree(bundle, folder, dirs_exist_ok=True)
+    description = json.loads((bundle / DESCRIPTION).read_text(encoding="utf-8"))
+    for size in (description["input"]["size"], *description["scales"]):
+        size.update({key: value * factor for key, value in size.items()})
+    for network in (description["networks"]["backbone"], *description["networks"]["refiners"]):
+        if isinstance(network["temperature"], dict):
+            network["temperature"] = {enlarged(key, factor): value for key, value in network["temperature"].items()}
+    (folder / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+    return folder
+
+
+def enlarged(scale: str, factor: int) -> str:
+    """`256` or `256x128`, each side larger by a factor."""
+    return "x".join(str(int(side) * factor) for side in scale.split("x"))
+
+
+def macs(bundle: Bundle) -> tuple[float, float]:
+    """GMAC of one forward pass of the backbone, and of the refiner (0 without one)."""
+    networks = load_networks(bundle, device="cpu", precision="float32")
+    size, scale = bundle.input.size, bundle.scales[0]
+    found = []
+    pair = torch.full((1, len(bundle.classes), size.height, size.width), 1 / len(bundle.classes))
+    for look in (
+        lambda: networks.predict(torch.zeros((1, len(bundle.input.bands), size.height, size.width)), scale),
+        lambda: networks.refine(pair, pair, scale) if networks.has_refiner else pair,
+    ):
+        with FlopCounterMode(display=False) as counter:
+            look()  # type: ignore[no-untyped-call]
+        found.append(counter.get_total_flops() / 2e9)
+    return found[0], found[1]
+
+
+def windows_run(report: Mapping[str, Any]) -> list[int]:
+    """Forward passes of the backbone by stage."""
+    return [stage["windows_run"] for step in report["passes"] for stage in step["stages"]]
+
+
+def scored(mask: Path, truth: Path) -> dict[str, Any]:
+    """Counts of a mask, as `Cell` takes them."""
+    found = evaluate(mask, truth, EvaluationOptions(boundary="fixed"))
+    near = found.boundary
+    return {
+        "truth": tuple(entry.truth for entry in found.classes),
+        "mask": tuple(entry.mask for entry in found.classes),
+        "both": tuple(entry.both for entry in found.classes),
+        "labelled": found.labelled,
+        "boundary": near
+        and Boundary(radii=near.radii, near=tuple(near.near.tolist()), right=tuple(near.right.tolist())),
+    }
+
+
+def digest(bundle: Path) -> str:
+    """First 12 digits of the backbone file's SHA-256."""
+    return hashlib.sha256((bundle / "backbone.safetensors").read_bytes()).hexdigest()[:12]
+
+
+def measured(place: Place, name: str, row: Row) -> Cell:
+    """One cell, through the program."""
+    folder = magnified(place.bundle, row.input_factor) if row.input_factor > 1 else place.bundle
+    options = SegmentOptions(**{"weights": str(folder), "margin": MARGIN, "overwrite": True, **row.options})
+    mask = place.mask(name)
+    mask.parent.mkdir(parents=True, exist_ok=True)
+    result = segment([place.image], mask, options)[0]
+    if result.error is not None:
+        raise result.error
+    report: dict[str, Any] = result.report or {}
+    windows = windows_run(report)
+    backbone, refiner = macs(load_bundle(str(folder)))
+    refined = sum(windows[1:]) if report["options"]["merge"] == "refiner" else 0
+    size = report["input"]["size"]
+    return Cell(
+        table=place.table(name),
+        row=name,
+        scene=place.scene,
+        **scored(mask, place.truth),
+        windows=sum(windows),
+        gmac=round(sum(windows) * backbone + refined * refiner, 3),
+        megapixels=size["width"] * size["height"] / 1e6,
+        seconds=round(sum(report["seconds"].values()), 1),
+        backbone=digest(place.bundle),
+        more={"windows_by_stage": windows, "options": report["options"], "host_peak": report["memory"]["host_peak"]},
+    )
+
+
+def yardstick(place: Place, name: str, settings: Mapping[str, Any]) -> Cell:
+    """One cell, by plain patching."""
+    bundle = load_bundle(str(place.bundle))
+    pixels = place.pixels()
+    started = time.monotonic()
+    labels, windows = Patching(bundle=bundle, margin=MARGIN, **settings).run(pixels)
+    seconds = time.monotonic() - started
+    mask = place.mask(name)
+    mask.parent.mkdir(parents=True, exist_ok=True)
+    write_labels(mask, labels)
+    return Cell(
+        table=place.table(name),
+        row=name,
+        scene=place.scene,
+        **scored(mask, place.truth),
+        windows=windows,
+        gmac=round(windows * macs(bundle)[0], 3),
+        megapixels=pixels.shape[0] * pixels.shape[1] / 1e6,
+        seconds=round(seconds, 1),
+        backbone=digest(place.bundle),
+    )
+
+
+def run(place: Place, name: str) -> Cell:
+    """Measure one row."""
+    row = {**ROWS, **MARGINS}[name]
+    return measured(place, name, row) if isinstance(row, Row) else yardstick(place, name, row)
+
+
+def main() -> None:
+    """Measure what has not been measured."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, default=Path("accuracy-work"))
+    parser.add_argument("--scene", action="append", choices=(*SCENES, *FUNDUS))
+    parser.add_argument("--row", action="append", choices=[*ROWS, *MARGINS])
+    parser.add_argument("--again", action="store_true", help="measure what is there, too")
+    args = parser.parse_args()
+    for scene in args.scene or (*SCENES, *FUNDUS):
+        place = Place(work=args.work, scene=scene)
+        for name in args.row or (FUNDUS_ROWS if place.is_fundus else ROWS):
+            known = Cell.load(place.table(name), scene, name)
+            if known is not None and known.backbone == digest(place.bundle) and not args.again:
+                continue
+            cell = run(place, name)
+            cell.save()
+            print(scene, name, f"{cell.windows} windows, {cell.seconds} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+"""Scenes with their labels, each one file, and a CSV file that lists them.
+
+    python -m benchmarks.accuracy.scenes --data DATA --work WORK
+
+DATA has two folders. `dubai` is "Semantic segmentation of aerial imagery" (MBRSC and Humans in the Loop): nine adjacent
+parts a tile in `tileN/images` and `tileN/labels`, and tile 7 whole in `mosaics`. `hrf` is the High-Resolution Fundus
+images: `images`, `vessels`, `fov`. WORK/dubai and WORK/hrf get a `scenes.csv` with the columns name, image and label.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import imagecodecs
+import numpy as np
+import tifffile
+
+from magnet_cli.train.config import DataConfig
+from magnet_cli.train.data import load_scenes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from numpy.typing import NDArray
+
+TILES = ("tile1", "tile2", "tile3", "tile4", "tile6")
+WHOLE = "tile7"
+PART = "tile7-part"
+PART_AT = (slice(600, 3400), slice(1200, 4000))
+"""Rows and columns of tile 7 that stand for it where something is fitted to fields: houses, roads, gardens, sand."""
+IGNORE = 255
+
+
+def write_labels(path: Path, labels: NDArray[np.uint8]) -> None:
+    """Class indices as a tiled TIFF."""
+    tifffile.imwrite(path, labels, tile=(256, 256), compression="zlib")
+
+
+def write_list(folder: Path, names: Iterable[str], *, suffix: str = ".tif") -> None:
+    """The CSV file that training and evaluation read."""
+    with (folder / "scenes.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["name", "image", "label"])
+        writer.writerows([name, f"{name}{suffix}", f"{name}-labels.tif"] for name in names)
+
+
+def prepare_dubai(data: Path, folder: Path) -> None:
+    """Nine parts a tile put together; tile 7 as it is."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for scene in load_scenes(data, DataConfig(scenes=TILES, grid=(3, 3))):
+        tifffile.imwrite(
+            folder / f"{scene.name}.tif", scene.pixels, tile=(256, 256), compression="zlib", photometric="rgb"
+        )
+        write_labels(folder / f"{scene.name}-labels.tif", scene.labels)
+    (folder / f"{WHOLE}.tif").write_bytes((data / "mosaics" / f"{WHOLE}.tif").read_bytes())
+    write_labels(folder / f"{WHOLE}-labels.tif", imagecodecs.imread(data / "mosaics" / f"{WHOLE}_label.png"))
+    for name in (WHOLE, f"{WHOLE}-labels"):
+        part = tifffile.imread(folder / f"{name}.tif")[PART_AT]
+        target = folder / f"{name.replace(WHOLE, PART)}.tif"
+        tifffile.imwrite(target, part, tile=(256, 256), compression="zlib")
+    write_list(folder, (*TILES, WHOLE, PART))
+
+
+def prepare_hrf(data: Path, folder: Path) -> None:
+    """Vessels as 0 and 1 inside the field of view, 255 outside it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    names = []
+    for vessels in sorted((data / "vessels").iterdir()):
+        name = vessels.stem
+        image = next(path for path in (data / "images").iterdir() if path.stem == name)
+        view = tifffile.imread(data / "fov" / f"{name}_mask.tif")
+        seen = (view if view.ndim == 2 else view[..., 0]) > 0
+        labels = np.where(seen, (tifffile.imread(vessels) > 0).astype(np.uint8), np.uint8(IGNORE))
+        (folder / f"{name}.jpg").write_bytes(image.read_bytes())
+        write_labels(folder / f"{name}-labels.tif", labels)
+        names.append(name)
+    write_list(folder, names, suffix=".jpg")
+
+
+def main() -> None:
+    """Prepare what DATA has."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--work", type=Path, default=Path("accuracy-work"))
+    args = parser.parse_args()
+    prepare_dubai(args.data / "dubai", args.work / "dubai")
+    prepare_hrf(args.data / "hrf", args.work / "hrf")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""The shipped bundles: complete, loadable, and as good on kept crops as when they were made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import imagecodecs
+import numpy as np
+import pytest
+import tifffile
+import torch
+
+import magnet_cli
+from magnet_cli.evaluation import evaluate
+from magnet_cli.models.bundle import load_bundle
+from magnet_cli.models.networks import load_networks
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+WEIGHTS = Path(__file__).parents[2] / "weights"
+DATA = Path(__file__).parents[2].parent / "shared" / "data"
+CLASSES = {
+    "aerial": ["building", "land", "road", "vegetation", "water"],
+    "fundus": ["background", "vessel"],
+}
+SCALES = {"aerial": [256, 512, 1024, 2048], "fundus": [256, 512, 1024]}
+
+pytestmark = pytest.mark.skipif(not WEIGHTS.is_dir(), reason="no weights beside the tests")
+
+
+def test_no_bundle_is_forgotten_here() -> None:
+    assert {path.parent.name for path in WEIGHTS.glob("*/bundle.json")} == set(CLASSES)
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_it_is_complete_and_small(name: str) -> None:
+    bundle = load_bundle(name)
+    assert [item.name for item in bundle.classes] == CLASSES[name]
+    assert [scale.width for scale in bundle.scales] == SCALES[name]
+    assert bundle.notes == ()
+    assert bundle.licence
+    files = {path.name for path in bundle.folder.iterdir()}
+    assert files >= {"README.md", "train.toml", "train-refiner.toml", bundle.backbone.file}
+    assert sum(path.stat().st_size for path in bundle.folder.iterdir()) < 30_000_000
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_temperatures_were_fitted_out_of_fold_at_every_scale(name: str) -> None:
+    bundle = load_bundle(name)
+    fitted = [bundle.backbone.temperature.at(scale) for scale in bundle.scales]
+    assert all(0.25 < value < 4 for value in fitted)
+    assert len(set(fitted)) == len(fitted)
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_every_network_loads_and_gives_probabilities(name: str) -> None:
+    bundle = load_bundle(name)
+    networks = load_networks(bundle, device="cpu", precision="float32")
+    probs = networks.predict(torch.zeros(1, 3, 64, 64), bundle.scales[0])
+    torch.testing.assert_close(probs.sum(dim=1), torch.ones(1, 64, 64))
+
+
+@pytest.mark.parametrize(
+    ("name", "image", "truth", "crop", "floor"),
+    [
+        ("aerial", "dubai/mosaics/tile7.tif", "dubai/mosaics/tile7_label.png", (1024, 1024), 0.42),
+        ("fundus", "hrf/images/04_h.jpg", "hrf/vessels/04_h.tif", (700, 1200), 0.79),
+    ],
+)
+def test_the_whole_program_keeps_its_score(
+    tmp_path: Path, *, name: str, image: str, truth: str, crop: tuple[int, int], floor: float
+) -> None:
+    """The floor is a little below what the bundle scored when it was made, which leaves room for other kernels."""
+    if not DATA.is_dir():
+        pytest.skip("no ../shared/data beside the checkout")
+    cut = tuple(slice(start, start + 1024) for start in crop)
+    pixels, labels = (read(DATA / path)[cut] for path in (image, truth))
+    labels = np.where(labels == 255, 1, labels).astype(np.uint8) if name == "fundus" else labels
+    tifffile.imwrite(tmp_path / "crop.tif", pixels, tile=(256, 256), photometric="rgb")
+    tifffile.imwrite(tmp_path / "truth.tif", labels, tile=(256, 256))
+    options = magnet_cli.SegmentOptions(weights=name)
+    (result,) = magnet_cli.segment([tmp_path / "crop.tif"], tmp_path / "mask.tif", options)
+    assert result.error is None
+    score = evaluate(tmp_path / "mask.tif", tmp_path / "truth.tif")
+    assert score.miou is not None
+    assert score.miou > floor
+    assert all(entry.mask for entry in score.classes), "every class is predicted"
+
+
+def read(path: Path) -> NDArray[np.uint8]:
+    """A whole picture or label map."""
+    pixels: NDArray[np.uint8] = tifffile.imread(path) if path.suffix == ".tif" else imagecodecs.imread(path)
+    return pixels
