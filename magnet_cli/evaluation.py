@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from magnet_cli import images
 from magnet_cli.boundary import BoundaryCounts, add_block, boundary_radii
 from magnet_cli.errors import SourceError, UsageError
 from magnet_cli.geometry import Box
@@ -92,10 +93,10 @@ class Evaluation:
     """Pixels that the truth labels: those that count."""
     right: int
     not_computed: int
-    """Labelled pixels to which the mask gives no class; they count as wrong."""
+    """Labelled pixels that are 255 in the mask; they count as wrong."""
     confusion: NDArray[np.int64]
     """`(classes, classes + 1)`, labelled pixels by true and by given class in the order of `classes`; the last column
-    counts those that the mask gives no class."""
+    counts those that the mask gives no class: 255 or an ignored value."""
     boundary: BoundaryCounts | None
     """Within the fixed radii."""
     boundary_beside: BoundaryCounts | None
@@ -189,10 +190,14 @@ class Confusion:
             for label in sorted(wanted - set(options.unlabelled))
         )
 
-    def totals(self, options: EvaluationOptions) -> tuple[int, int, int]:
-        """Labelled pixels, those that are right, and those without a class in the mask."""
+    def totals(self, options: EvaluationOptions) -> tuple[int, int]:
+        """Labelled pixels, and those that are right."""
         counts = self._labelled(options)
-        return int(counts.sum()), int(np.trace(counts)), int(counts[:, list(options.unlabelled)].sum())
+        return int(counts.sum()), int(np.trace(counts))
+
+    def not_computed(self, options: EvaluationOptions) -> int:
+        """Labelled pixels that are 255 in the mask."""
+        return int(self._labelled(options)[:, NODATA].sum())
 
     def _labelled(self, options: EvaluationOptions) -> NDArray[np.int64]:
         counts = self.counts.copy()
@@ -225,6 +230,30 @@ def evaluate(
         return pair.compare()
 
 
+def check_inputs(image: str | Path, truth: str | Path, *, roi: str | Path | None) -> None:
+    """Refuse files whose mask could not be compared, before there is a mask; their pixels are not looked at.
+
+    Args:
+        image: What is to be segmented; its mask has its size.
+        truth: What is right.
+        roi: Where it counts.
+
+    Raises:
+        SourceError: One cannot be read, is not what it should be, or has another size than the image.
+    """
+    size = images.inspect(image).size
+    with open_labels(truth) as labels:
+        _check_size(labels, size, of=str(image))
+    if roi is not None:
+        with open_region(roi) as region:
+            _check_size(region, size, of=str(image))
+
+
+def _check_size(found: LabelImage, size: Size, *, of: str) -> None:
+    if found.size != size:
+        raise SourceError(f"the size must be that of {of}, {size}", value=found.size, file=found.path)
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Pair:
     mask: LabelImage
@@ -235,10 +264,7 @@ class _Pair:
     def compare(self) -> Evaluation:
         size = self.truth.size
         for other in filter(None, (self.mask, self.roi)):
-            if other.size != size:
-                raise SourceError(
-                    f"the size must be that of {self.truth.path}, {size}", value=other.size, file=other.path
-                )
+            _check_size(other, size, of=self.truth.path)
         boundary = self._boundary(size)
         reach = max((counts.reach for counts in boundary), default=0)
         confusion = Confusion()
@@ -269,7 +295,7 @@ class _Pair:
 
     def _result(self, confusion: Confusion, boundary: tuple[BoundaryCounts, ...]) -> Evaluation:
         options = self.options
-        labelled, right, not_computed = confusion.totals(options)
+        labelled, right = confusion.totals(options)
         if not labelled:
             raise SourceError("no pixel of the truth is labelled", file=self.truth.path, advice=self._advice())
         classes = confusion.scores(options, names=dict(enumerate(options.names or self.mask.names or ())))
@@ -283,7 +309,7 @@ class _Pair:
             classes=classes,
             labelled=labelled,
             right=right,
-            not_computed=not_computed,
+            not_computed=confusion.not_computed(options),
             confusion=confusion.table(classes, options),
             boundary=boundary[0] if boundary else None,
             boundary_beside=boundary[1] if len(boundary) > 1 else None,

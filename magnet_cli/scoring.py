@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from magnet_cli.dataset import Sample, read_dataset
 from magnet_cli.errors import MagnetError, UsageError
-from magnet_cli.evaluation import Evaluation, EvaluationOptions, evaluate
+from magnet_cli.evaluation import Evaluation, EvaluationOptions, check_inputs, evaluate
 from magnet_cli.events import Events
 from magnet_cli.memory import trim
 from magnet_cli.options import Method, SegmentOptions
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from magnet_cli.evaluation import ClassScore
+    from magnet_cli.events import Step
     from magnet_cli.segmentation import Model
     from magnet_cli.summary import Difference
 
@@ -39,7 +39,7 @@ class ScoreOptions:
     methods: tuple[Method, ...] = METHODS
     segment: SegmentOptions = field(default_factory=SegmentOptions)
     """Its method is left aside."""
-    evaluation: EvaluationOptions = field(default_factory=lambda: EvaluationOptions(boundary="paper"))
+    evaluation: EvaluationOptions = field(default_factory=lambda: EvaluationOptions(boundary="fixed"))
     """Without names those of the bundle's classes are taken."""
     iou_threshold: float = 0.65
     """Mean IoU of an image below this counts as 0 in the thresholded mean; ISIC 2018 took 0.65."""
@@ -100,7 +100,8 @@ class ImageScore:
     """One image by one method."""
 
     sample: Sample
-    method: Method
+    method: Method | None
+    """None where no method was tried, since the image and its labels cannot be compared: failed for all of them."""
     mask: Path | None
     """None where masks are not kept."""
     was_done: bool = False
@@ -238,7 +239,9 @@ class Scores:
         rows = tuple(rows)
         return cls(
             methods=tuple(
-                MethodScore(method=method, rows=tuple(row for row in rows if row.method == method), options=options)
+                MethodScore(
+                    method=method, rows=tuple(row for row in rows if row.method in (method, None)), options=options
+                )
                 for method in options.methods
             )
         )
@@ -330,19 +333,37 @@ def score_each(
     *,
     events: Events | None = None,
 ) -> Iterator[ImageScore]:
-    """As `score`, one image and method after the other, each as soon as it is scored."""
+    """As `score`, one image and method after the other, each as soon as it is scored.
+
+    An image that cannot be read or does not fit its labels has one row, without a method; all are looked at first.
+    """
     options, events = options or ScoreOptions(), events or Events()
-    samples = read_dataset(Path(data))
-    with ExitStack() as stack:
-        keep = output is not None
-        folder = Path(output or stack.enter_context(tempfile.TemporaryDirectory(prefix="magnet-evaluate-")))
+    samples, folder = read_dataset(Path(data)), None if output is None else Path(output)
+    if folder is not None:
         _refuse_inputs(samples, folder, options.methods)
-        model = load_model(options.segment, events)
-        for sample in samples:
-            for method in options.methods:
+    model = load_model(options.segment, events)
+    options = _named(options, model)
+    unfit = {sample.name: error for sample in samples if (error := _unfit(sample, events)) is not None}
+    for sample in samples:
+        if sample.name in unfit:
+            yield ImageScore(sample=sample, method=None, mask=None, error=unfit[sample.name])
+            continue
+        for method in options.methods:
+            if folder is None:
+                yield _score_unkept(sample, model, options, method=method, events=events)
+            else:
                 target = Target(image=str(sample.image), mask=_mask(folder, method, sample))
-                row = _score(sample, target, model, _named(options, model), method=method, events=events)
-                yield row if keep else replace(row, mask=None)
+                yield _score(sample, target, model, options, method=method, events=events)
+
+
+def _unfit(sample: Sample, events: Events) -> MagnetError | None:
+    """Why no mask of this sample could be scored, as far as its files' headers say."""
+    try:
+        check_inputs(sample.image, sample.label, roi=sample.roi)
+    except MagnetError as error:
+        events.failed(str(sample.image), error)
+        return error
+    return None
 
 
 def _mask(folder: Path, method: Method, sample: Sample) -> Path:
@@ -365,6 +386,35 @@ def _named(options: ScoreOptions, model: Model) -> ScoreOptions:
         return options
     names = tuple(entry.name for entry in model.bundle.classes)
     return replace(options, evaluation=replace(options.evaluation, names=names))
+
+
+def _score_unkept(sample: Sample, model: Model, options: ScoreOptions, *, method: Method, events: Events) -> ImageScore:
+    """As `_score`; the mask is gone before the next is made."""
+    with tempfile.TemporaryDirectory(prefix="magnet-evaluate-") as folder:
+        target = Target(image=str(sample.image), mask=_mask(Path(folder), method, sample))
+        renamed = _Renamed(events, mask=target.mask, name=f"{method}, {sample.name}")
+        return replace(_score(sample, target, model, options, method=method, events=renamed), mask=None)
+
+
+class _Renamed(Events):
+    """Passes on what it hears, a mask that is not kept under a name that means something to the user."""
+
+    def __init__(self, events: Events, *, mask: Path, name: str) -> None:
+        self._events = events
+        self._mask = str(mask)
+        self._name = name
+
+    def message(self, text: str) -> None:
+        """With the name in the mask's place."""
+        self._events.message(text.replace(self._mask, self._name))
+
+    def step(self, step: Step) -> None:
+        """As it is."""
+        self._events.step(step)
+
+    def failed(self, image: str, error: MagnetError) -> None:
+        """As it is."""
+        self._events.failed(image, error)
 
 
 def _score(

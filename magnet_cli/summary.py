@@ -106,13 +106,14 @@ class Pooled:
             if one.boundary is not None:
                 boundary = boundary or BoundaryCounts(radii=one.boundary.radii)
                 boundary.pool(one.boundary)
-        labelled, right, not_computed = confusion.totals(options)
+        labelled, right = confusion.totals(options)
         classes = confusion.scores(options, names=names)
         return cls(
             classes=classes,
             labelled=labelled,
             right=right,
-            not_computed=not_computed,
+            # The tables that were pooled have one column for 255 and the ignored values together.
+            not_computed=sum(one.not_computed for one in found),
             confusion=confusion.table(classes, options),
             boundary=boundary,
         )

@@ -15,7 +15,7 @@ from hypothesis.extra import numpy as arrays
 from magnet_cli import evaluation
 from magnet_cli.boundary import BoundaryCounts, add_block, boundary_radii
 from magnet_cli.errors import SourceError, UsageError
-from magnet_cli.evaluation import Evaluation, EvaluationOptions, evaluate
+from magnet_cli.evaluation import Evaluation, EvaluationOptions, check_inputs, evaluate
 from magnet_cli.geometry import Box, Size
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def test_ious_are_those_of_a_naive_count(
     labelled = ~np.isin(truth, [*ignore, 255])
     assert found.labelled == labelled.sum()
     assert found.accuracy == pytest.approx((mask == truth)[labelled].mean())
-    assert found.not_computed == np.isin(mask, [*ignore, 255])[labelled].sum()
+    assert found.not_computed == (mask == 255)[labelled].sum()
 
 
 def naive_boundary(
@@ -184,6 +184,27 @@ def test_a_class_that_neither_has_is_left_out_of_the_mean(tmp_path: Path) -> Non
 def test_a_pixel_that_was_not_computed_is_wrong(tmp_path: Path) -> None:
     found = scored(tmp_path, np.array([[0, 255]], np.uint8), np.array([[0, 0]], np.uint8))
     assert (found.miou, found.accuracy, found.not_computed) == (0.5, 0.5, 1)
+
+
+def test_an_ignored_label_in_the_mask_is_wrong_but_computed(tmp_path: Path) -> None:
+    mask, truth = np.array([[0, 255, 1, 1]], np.uint8), np.array([[1, 1, 1, 0]], np.uint8)
+    found = scored(tmp_path, mask, truth, ignore=(0,))
+    assert (found.labelled, found.right, found.not_computed) == (3, 1, 1)
+    assert found.confusion.tolist() == [[1, 2]]
+
+
+def test_inputs_that_cannot_be_compared_are_found_before_there_is_a_mask(tmp_path: Path) -> None:
+    zeros = np.zeros((4, 5), np.uint8)
+    paths = write(tmp_path, image=zeros, truth=zeros, roi=zeros, turned=zeros.T.copy())
+    check_inputs(paths["image"], paths["truth"], roi=paths["roi"])
+    size = r"turned.tif: the size must be that of .*image.tif, 5x4 \(got 4x5\)"
+    with pytest.raises(SourceError, match=size):
+        check_inputs(paths["image"], paths["turned"], roi=None)
+    with pytest.raises(SourceError, match=size):
+        check_inputs(paths["image"], paths["truth"], roi=paths["turned"])
+    paths["image"].write_text("no image")
+    with pytest.raises(SourceError, match="this is no image"):
+        check_inputs(paths["image"], paths["truth"], roi=None)
 
 
 def test_a_truth_without_border_has_no_boundary_accuracy(tmp_path: Path) -> None:

@@ -16,12 +16,13 @@ from scipy import stats
 from magnet_cli.boundary import BoundaryCounts
 from magnet_cli.dataset import Sample
 from magnet_cli.distributions import COLOURS, draw_distributions
-from magnet_cli.errors import SourceError, UsageError
+from magnet_cli.errors import MagnetError, SourceError, UsageError
 from magnet_cli.evaluation import Confusion, Evaluation, EvaluationOptions, evaluate
+from magnet_cli.events import Events, Step
 from magnet_cli.geometry import Size
 from magnet_cli.models.networks import Networks
 from magnet_cli.options import Method, SegmentOptions
-from magnet_cli.scoring import Cost, ImageScore, ScoreOptions, Scores, score
+from magnet_cli.scoring import Cost, ImageScore, ScoreOptions, Scores, score, score_each
 from magnet_cli.summary import Distribution, Pooled, paired_difference
 from tests.cli.support import expected_labels, write_colours_bundle, write_image
 
@@ -88,6 +89,7 @@ def test_scores_are_those_of_the_masks_arrays(data: Path, colours: Path, tmp_pat
         pairs = counted(tmp_path / "out", data, one.method)
         mask, truth = (np.concatenate(arrays) for arrays in zip(*pairs, strict=True))
         described = one.describe()
+        assert "mba_paper" not in described
         assert [entry.name for entry in one.pooled.classes] == ["r", "g", "b"]
         assert [entry.iou for entry in one.pooled.classes] == pytest.approx(ious(mask, truth))
         assert described["confusion"] == [
@@ -109,12 +111,12 @@ def test_boundary_pixels_are_pooled_and_the_papers_mean_is_over_images(
     data: Path, colours: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    (one,) = score(data, out, options(colours, ("patch",))).methods
+    counting = EvaluationOptions(boundary="paper")
+    (one,) = score(data, out, options(colours, ("patch",), evaluation=counting)).methods
     near, right = np.zeros(5), np.zeros(5)
     paper = []
     for number in range(len(SIZES)):
         roi = data.parent / f"r{number}.tif" if number else None
-        counting = EvaluationOptions(boundary="paper")
         found = evaluate(out / "patch" / f"i{number}.tif", data.parent / f"t{number}.tif", counting, roi=roi)
         assert found.boundary is not None
         assert found.boundary_beside is not None
@@ -160,16 +162,54 @@ def test_without_a_folder_no_mask_stays(
     place = tmp_path / "temporary"
     place.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(place))
-    found = score(data, None, options(colours, ("patch",)))
-    assert len(found.methods[0].found) == 3
-    assert [row.mask for row in found.methods[0].rows] == [None] * 3
-    assert list(place.iterdir()) == []
+    heard = Heard()
+    rows = []
+    for row in score_each(data, None, options(colours), events=heard):
+        assert list(place.iterdir()) == []
+        rows.append(row)
+    assert [row.mask for row in rows] == [None] * 6
+    assert all(row.evaluation is not None for row in rows)
+    assert [text for text in heard.messages if "done" in text] == [
+        f"{method}, {name}: done" for name in ("i0", "i1", "i2") for method in FEW
+    ]
+    assert not any(str(place) in text for text in heard.messages)
+    assert heard.steps
 
 
-def test_one_bad_image_stops_no_other(data: Path, colours: Path, tmp_path: Path) -> None:
+class Heard(Events):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.messages: list[str] = []
+        self.steps: list[Step] = []
+        self.failures: list[str] = []
+
+    def message(self, text: str) -> None:
+        self.messages.append(text)
+
+    def step(self, step: Step) -> None:
+        self.steps.append(step)
+
+    def failed(self, image: str, error: MagnetError) -> None:
+        self.failures.append(f"{Path(image).name}: {error}")
+
+
+def test_a_sample_whose_files_do_not_fit_is_told_once_and_stops_no_other(
+    data: Path, colours: Path, tmp_path: Path
+) -> None:
     (tmp_path / "i0.tif").write_text("no image")
     tifffile.imwrite(tmp_path / "t1.tif", np.zeros((3, 3), np.uint8))
-    found = score(data, tmp_path / "out", options(colours))
+    heard = Heard()
+    rows = list(score_each(data, tmp_path / "out", options(colours), events=heard))
+    assert [(row.sample.name, row.method) for row in rows] == [
+        ("i0", None),
+        ("i1", None),
+        ("i2", "downsample"),
+        ("i2", "patch"),
+    ]
+    assert [text.split(":")[0] for text in heard.failures] == ["i0.tif", "i1.tif"]
+    assert not list((tmp_path / "out").rglob("i1*"))
+    found = Scores.of(rows, options(colours))
     for one in found.methods:
         assert [row.sample.name for row in one.rows if row.error is None] == ["i2"]
         assert "i0.tif" in str(one.rows[0].error)
@@ -221,13 +261,13 @@ def evaluated(mask: NDArray[np.uint8], truth: NDArray[np.uint8], counting: Evalu
     confusion = Confusion()
     confusion.add(truth, mask)
     classes = confusion.scores(counting, names=None)
-    labelled, right, not_computed = confusion.totals(counting)
+    labelled, right = confusion.totals(counting)
     return Evaluation(
         size=Size(width=truth.shape[-1], height=1),
         classes=classes,
         labelled=labelled,
         right=right,
-        not_computed=not_computed,
+        not_computed=confusion.not_computed(counting),
         confusion=confusion.table(classes, counting),
         boundary=BoundaryCounts(radii=(1.0,) * 5),
         boundary_beside=None,

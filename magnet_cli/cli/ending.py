@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 
+GOES_ON = "what was finished is kept, and the same command goes on from there"
+"""Of an interruption that says nothing else."""
 INTERRUPTED = 130
 SOME_FAILED = 7
 ALL_FAILED = 3
@@ -37,8 +39,8 @@ def command(function: Callable[P, int | None]) -> Callable[P, None]:
         except MagnetError as error:
             say(f"magnet: {error}")
             code = error.exit_code
-        except KeyboardInterrupt:
-            say("magnet: interrupted; what was finished is kept, and the same command goes on from there")
+        except KeyboardInterrupt as interrupt:
+            say(f"magnet: interrupted; {str(interrupt) or GOES_ON}")
             code = INTERRUPTED
         finally:
             signal.signal(signal.SIGTERM, before)
@@ -83,13 +85,14 @@ class Listing:
 
     @property
     def exit_code(self) -> int:
-        """0, the one image's own code, 7 where some of several failed, 3 where all of several did."""
+        """0 where none failed, 7 where some did; where all did their common code, or 3 where they have several."""
         failed = [error for error in self._errors if error is not None]
         if not failed:
             return 0
-        if len(self._errors) == 1:
-            return failed[0].exit_code
-        return SOME_FAILED if len(failed) < len(self._errors) else ALL_FAILED
+        if len(failed) < len(self._errors):
+            return SOME_FAILED
+        codes = {error.exit_code for error in failed}
+        return codes.pop() if len(codes) == 1 else ALL_FAILED
 
     def __enter__(self) -> Self:
         return self

@@ -12,14 +12,16 @@ import typer
 
 from magnet_cli.cli import words
 from magnet_cli.cli.ending import Listing, command, tell
-from magnet_cli.errors import UsageError
+from magnet_cli.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
+    from magnet_cli.boundary import RadiusRule
     from magnet_cli.evaluation import EvaluationOptions
     from magnet_cli.options import Method
     from magnet_cli.scoring import Scores
 
 PLOT = "distribution.png"
+NOTHING_KEPT = "without -o no mask is kept: give -o a folder, and the same command goes on from there"
 OF_A_MASK = ("mask", "truth", "classes", "roi")
 """What goes with MASK TRUTH alone."""
 OF_DATA = (
@@ -84,12 +86,13 @@ def evaluate(
         typer.Option("--mba/--no-mba", help="Mean boundary accuracy, on with --data.", show_default=False),
     ] = None,
     mba_radii: Annotated[
-        Radii,
+        Radii | None,
         typer.Option(
-            help="Beside that within 3 to 13.65 pixels also within the paper's radii, which grow with the image, or "
-            "the published program's; fixed: neither."
+            help="Beside that within 3 to 13.65 pixels also within the paper's radii, which grow with the image as "
+            "does the time for a pixel, or the published program's; fixed: neither. Default: paper, with --data fixed.",
+            show_default=False,
         ),
-    ] = Radii.PAPER,
+    ] = None,
     scales: words.Scales = None,
     points: words.Points = None,
     patches: words.Patches = None,
@@ -126,7 +129,7 @@ def evaluate(
             return _evaluate_data(context, data, listing)
         if mask is None or truth is None:
             raise UsageError("needs MASK and TRUTH, or --data", advice="See magnet evaluate --help")
-        options = _counting(context, mba=bool(mba), names=_names(context))
+        options = _counting(context, mba=bool(mba), radii="paper", names=_names(context))
         from magnet_cli import evaluation
         from magnet_cli.cli.scores import evaluation_text
 
@@ -145,8 +148,12 @@ def _refuse(context: typer.Context, names: tuple[str, ...], *, with_data: bool) 
             raise UsageError(f"{word} {rule}", advice="See magnet evaluate --help")
 
 
-def _counting(context: typer.Context, *, mba: bool, names: tuple[str, ...] | None) -> EvaluationOptions:
+def _counting(
+    context: typer.Context, *, mba: bool, radii: RadiusRule, names: tuple[str, ...] | None
+) -> EvaluationOptions:
+    """What counts; `radii` are those that are taken where the command line names none."""
     given = context.params
+    named: Radii | None = given["mba_radii"]
     values = parse_values(given["truth_values"] or "")
     from magnet_cli.evaluation import EvaluationOptions
 
@@ -155,7 +162,7 @@ def _counting(context: typer.Context, *, mba: bool, names: tuple[str, ...] | Non
         exclude=tuple(given["exclude_class"] or ()),
         names=names,
         truth_values=values,
-        boundary=given["mba_radii"].value if mba else None,
+        boundary=(named.value if named else radii) if mba else None,
     )
 
 
@@ -164,7 +171,8 @@ def _evaluate_data(context: typer.Context, data: Path, listing: Listing) -> int:
     methods = parse_methods(given["methods"])
     segment = words.segment_options(context)
     output: Path | None = given["output"]
-    counting = _counting(context, mba=given["mba"] is not False, names=None)
+    plot = _plot(given["plot"], output)
+    counting = _counting(context, mba=given["mba"] is not False, radii="fixed", names=None)
     from magnet_cli import scoring
     from magnet_cli.cli.progress import Display
     from magnet_cli.cli.scores import scores_text
@@ -173,18 +181,33 @@ def _evaluate_data(context: typer.Context, data: Path, listing: Listing) -> int:
         methods=methods, segment=segment, evaluation=counting, iou_threshold=given["iou_threshold"]
     )
     rows = []
-    with Display(enabled=not given["no_progress"]) as display:
-        for row in scoring.score_each(data, output, options, events=display):
-            rows.append(row)
-            listing.add(row.describe(), row.error)
+    try:
+        with Display(enabled=not given["no_progress"]) as display:
+            for row in scoring.score_each(data, output, options, events=display):
+                rows.append(row)
+                listing.add(row.describe(), row.error)
+    except KeyboardInterrupt:
+        if output is None:
+            raise KeyboardInterrupt(NOTHING_KEPT) from None
+        raise
     scores = scoring.Scores.of(rows, options)
     listing.more |= scores.describe()
-    plot: Path | None = given["plot"] or (output and output / PLOT)
-    if plot is not None and any(score.found for score in scores.methods):
-        _draw(scores, plot)
     if not given["json"]:
         tell(scores_text(scores))
+    if plot is not None and any(score.found for score in scores.methods):
+        _draw(scores, plot)
     return listing.exit_code
+
+
+def _plot(named: Path | None, output: Path | None) -> Path | None:
+    """Where the picture goes; its folder has to be there before any work, unless it is made for the masks."""
+    if named is None:
+        return output and output / PLOT
+    if named.parent != output and not named.parent.is_dir():
+        raise OutputError(
+            "the plot's folder is missing", value=named.parent, advice="Make it, or choose another --plot"
+        )
+    return named
 
 
 def _draw(scores: Scores, plot: Path) -> None:

@@ -55,7 +55,9 @@ def scores_text(scores: Scores) -> str:
         ["spread of the images' mean IoU", *table(_spread(scores), left=(0,))],
     ]
     if scores.gains:
-        parts.append(["difference of mean IoU in points, mean over images", *(_gain(gain) for gain in scores.gains)])
+        several = len({gain.baseline for gain in scores.gains}) > 1
+        gains = [_gain(gain, is_best=gain.is_best_baseline and several) for gain in scores.gains]
+        parts.append(["difference of mean IoU in points, mean over images", *gains])
     if scores.notes:
         parts.append([f"note: {note}" for note in scores.notes])
     return "\n\n".join("\n".join(lines) for lines in parts)
@@ -134,9 +136,9 @@ def _spread(scores: Scores) -> list[list[str]]:
     return rows
 
 
-def _gain(gain: Gain) -> str:
+def _gain(gain: Gain, *, is_best: bool) -> str:
     found = gain.difference
-    which = ", the better baseline" if gain.is_best_baseline else ""
+    which = ", the better baseline" if is_best else ""
     line = f"{gain.method} - {gain.baseline}: {100 * found.mean:+.2f}"
     if found.low is None or found.high is None:
         return f"{line}, one image{which}"

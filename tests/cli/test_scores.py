@@ -46,7 +46,8 @@ def test_json(data: Path, bundle: Path) -> None:
         assert row["seconds"] == report["seconds"]["wall"]
         assert row["host_peak"] == report["memory"]["host_peak"]
         pair = invoke_json("evaluate", row["mask"], Path(row["image"]).with_name("t.tif"), "--mba")["images"][0]
-        assert all(row[key] == pair[key] for key in ("miou", "f1", "classes", "mba", "mba_paper", "confusion"))
+        assert all(row[key] == pair[key] for key in ("miou", "f1", "classes", "mba", "confusion"))
+        assert list(row["boundary"]) == ["fixed"]
     patch = found["methods"][1]
     single = [row["miou"] for row in found["images"] if row["method"] == "patch"]
     assert (patch["method"], patch["images"], patch["failed"]) == ("patch", 2, 0)
@@ -69,23 +70,75 @@ def test_json(data: Path, bundle: Path) -> None:
 
 
 def test_tables(data: Path, bundle: Path) -> None:
-    result = invoke("evaluate", "--weights", bundle, "--data", data, "--methods", "patch,magnet", "--plot", "p.png")
+    result = invoke("evaluate", "--weights", bundle, "--data", data, *METHODS, "--plot", "p.png")
     assert result.exit_code == 0, result.stderr
     lines = result.stdout.splitlines()
-    head, patch = lines[0].split(), lines[1].split()
+    head, patch = lines[0].split(), lines[2].split()
     assert head[:4] == ["method", "images", "mIoU", "per"]
     assert patch[:2] == ["patch", "2/2"]
-    assert any(line.startswith("magnet - patch: ") and "2 images, the better baseline" in line for line in lines)
+    better = [line.split(": ")[0] for line in lines if line.endswith("2 images, the better baseline")]
+    assert len([line for line in better if line.startswith("magnet - ")]) == 1
     assert sum(line.startswith(("s0 ", "s1 ")) for line in lines) == 2
     assert Path("p.png").is_file()
     assert not Path("out").exists()
 
 
+def test_one_baseline_is_no_better_one(data: Path, bundle: Path) -> None:
+    result = invoke("evaluate", "--weights", bundle, "--data", data, "--methods", "downsample,magnet")
+    assert "magnet - downsample: " in result.stdout
+    assert "better baseline" not in result.stdout
+
+
+def test_radii_that_grow_with_the_image_are_asked_for(data: Path, bundle: Path) -> None:
+    words = ("evaluate", "--weights", bundle, "--data", data, "--methods", "downsample", "--mba-radii", "paper")
+    assert "mba_paper" in invoke_json(*words)["methods"][0]
+
+
+def test_a_plot_that_cannot_be_written_costs_no_score(data: Path, bundle: Path) -> None:
+    words = ("evaluate", "--weights", bundle, "--data", data, "--methods", "downsample", "--plot")
+    assert "the plot's folder is missing (got gone)" in one_line(invoke(*words, "gone/p.png"))
+    assert invoke(*words, "out/p.png", "-o", "out").exit_code == 0
+    assert Path("out/p.png").is_file()
+    Path("p.png").mkdir()
+    result = invoke(*words, "p.png")
+    assert result.exit_code == 5
+    assert "p.png: the output cannot be written" in result.stderr
+    assert "spread of the images' mean IoU" in result.stdout
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_an_interruption_says_whether_masks_are_kept(
+    data: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch, *, kept: bool
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("magnet_cli.scoring.evaluate", interrupt)
+    words = ("evaluate", "--weights", bundle, "--data", data, "--methods", "downsample")
+    result = invoke(*words, *(["-o", "out"] if kept else []))
+    assert result.exit_code == 130
+    last = result.stderr.splitlines()[-1]
+    assert ("what was finished is kept" in last) == kept
+    assert ("no mask is kept" in last and "-o" in last) != kept
+
+
+def test_a_failure_that_all_share_gives_its_exit_code(data: Path, bundle: Path) -> None:
+    Path("out").write_text("no folder")
+    words = ("evaluate", "--weights", bundle, "--data", data, "-o", "out", "--methods")
+    for methods in ("patch", "downsample,patch"):
+        assert invoke(*words, methods).exit_code == 5
+
+
 def test_one_bad_image_stops_no_other(data: Path, bundle: Path) -> None:
     Path("0/i.tif").write_text("no image")
-    words = ("evaluate", "--weights", bundle, "--data", data, "--methods", "patch")
+    words = ("evaluate", "--weights", bundle, "--data", data, "--methods", "downsample,patch")
     found = invoke_json(*words, code=7)
-    assert [row["status"] for row in found["images"]] == ["failed", "done"]
+    assert [(row["name"], row["method"]) for row in found["images"]] == [
+        ("s0", None),
+        ("s1", "downsample"),
+        ("s1", "patch"),
+    ]
+    assert [row["status"] for row in found["images"]] == ["failed", "done", "done"]
     assert found["images"][0]["exit_code"] == 3
     assert (found["methods"][0]["images"], found["methods"][0]["failed"]) == (1, 1)
     result = invoke(*words)
