@@ -124,7 +124,8 @@ def write_bundle(
         replace(folder / DESCRIPTION, text.encode())
     except OSError as exc:
         raise OutputError(f"the bundle cannot be written: {exc}", file=folder) from exc
-    return load_bundle(str(folder))
+    # A shipped bundle's name would win over a relative path.
+    return load_bundle(str(folder.resolve()))
 
 
 def stored(network: nn.Module | Mapping[str, Tensor], *, dtype: torch.dtype) -> dict[str, Tensor]:

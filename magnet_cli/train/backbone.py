@@ -149,10 +149,9 @@ def backbone_trainer(
     check([*scenes, *validation], recipe)
     loop = recipe.loop
     seeded(loop.seed, threads=loop.threads)
-    weights = class_weights(
-        counted([scene.labels for scene in scenes], classes=len(recipe.bundle.classes)), balance=loop.balance
-    )
     ignore = recipe.data.ignore
+    counts = counted([scene.labels for scene in scenes], classes=len(recipe.bundle.classes), ignore=ignore)
+    weights = class_weights(counts, balance=loop.balance)
     return Trainer(
         recipe.network(),
         batches=recipe.sampler(scenes),
@@ -210,6 +209,7 @@ def train_backbone(
     Returns:
         The bundle; None where `until` came first.
     """
+    output = output.resolve()
     description = described(config, folder=output)
     recipe = Recipe(bundle=understood(description, folder=output), data=config.data, loop=config.loop)
     scenes, validation = divided(load_scenes(data, config.data), config.data)

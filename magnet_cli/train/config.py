@@ -47,7 +47,8 @@ class DataConfig:
 
     A scene is one large picture with its label map. In a folder without `scenes`, each file of the subfolder `images`
     is one, and its label is the file of the same stem in `labels`. With `scenes`, each name is a subfolder that has
-    `images` and `labels`; with `grid` its files, sorted by name, are adjacent crops of one picture, row by row.
+    `images` and `labels`, and each of its files a scene, `subfolder/stem`; with `grid` its files, sorted by name, are
+    adjacent crops of one picture, row by row.
 
     In a CSV file each line is a scene: `image`, `label`, and if need be `name` (else the picture's stem) and `roi`, a
     raster of the picture's size; where its first band is 0 nothing is learnt. Paths are relative to the file's folder.
@@ -187,6 +188,7 @@ class FoldsConfig:
     """Of the folds' backbones."""
 
     def __post_init__(self) -> None:
+        names = [name for fold in self.held_out for name in fold]
         for holds, rule, value in (
             (0 <= self.rounds <= MOST_ROUNDS, f"rounds is 0 to {MOST_ROUNDS}", self.rounds),
             (self.accumulate or not self.rounds, "rounds is 0 where nothing is accumulated", self.rounds),
@@ -195,6 +197,8 @@ class FoldsConfig:
                 f"backbones has one for each of {len(self.held_out)} folds",
                 len(self.backbones),
             ),
+            (all(self.held_out), "a fold of held_out is empty", self.held_out),
+            (len(set(names)) == len(names), "held_out names a scene twice", ", ".join(names)),
             (not self.cross or len(self.held_out) > 1, "cross needs two folds or more", len(self.held_out)),
         ):
             if not holds:

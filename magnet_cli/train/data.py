@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     Pixels = NDArray[np.uint8]
 
 RGB = 3
+RASTERS = frozenset({".bmp", ".jp2", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+"""Suffixes of files that can be pictures and label maps; others lie beside them."""
 
 
 def read_array(path: Path) -> Pixels:
@@ -47,10 +49,15 @@ def read_array(path: Path) -> Pixels:
         else:
             array = np.asarray(imagecodecs.imread(path))
     except (OSError, ValueError, RuntimeError, tifffile.TiffFileError) as exc:
-        raise SourceError(f"cannot be decoded: {exc}", file=path) from exc
+        raise SourceError(f"cannot be decoded: {str(exc).partition(chr(10))[0]}", file=path) from exc
     if array.dtype != np.uint8:
         raise SourceError("training reads 8-bit pictures and labels", value=array.dtype, file=path)
     return array
+
+
+def banded(array: Pixels) -> Pixels:
+    """A picture with its bands as the last axis, one where it is grey."""
+    return array[..., None] if array.ndim == RGB - 1 else array
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -168,11 +175,16 @@ def stitched(parts: Sequence[Pixels], *, grid: tuple[int, int], file: Path) -> P
         raise SourceError("the parts do not fit side by side", file=file) from exc
 
 
+def is_raster(path: Path) -> bool:
+    """Whether a file is meant as a picture or label map."""
+    return path.is_file() and not path.name.startswith(".") and path.suffix.lower() in RASTERS
+
+
 def paired(folder: Path, config: DataConfig) -> list[tuple[Path, Path]]:
     """Pictures of a folder with their label maps, by stem, sorted by name."""
     try:
-        images = sorted(path for path in (folder / config.images).iterdir() if path.is_file())
-        labels = {path.stem: path for path in (folder / config.labels).iterdir()}
+        images = sorted(path for path in (folder / config.images).iterdir() if is_raster(path))
+        labels = {path.stem: path for path in (folder / config.labels).iterdir() if is_raster(path)}
     except OSError as exc:
         raise SourceError(f"needs the folders {config.images} and {config.labels}: {exc}", file=folder) from exc
     for image in images:
@@ -185,7 +197,7 @@ def one_scene(
     name: str, pairs: Sequence[tuple[Path, Path]], *, config: DataConfig, grid: tuple[int, int] = (1, 1)
 ) -> Scene:
     """The scene that one pair, or a grid of pairs, makes."""
-    pixels = stitched([read_array(image)[..., :RGB] for image, _ in pairs], grid=grid, file=pairs[0][0])
+    pixels = stitched([banded(read_array(image))[..., :RGB] for image, _ in pairs], grid=grid, file=pairs[0][0])
     labels = stitched([read_array(label) for _, label in pairs], grid=grid, file=pairs[0][1])
     return Scene(name=name, pixels=pixels, labels=meant(labels, config.label_values))
 
@@ -229,12 +241,31 @@ def load_scenes(data: Path, config: DataConfig) -> list[Scene]:
             one_scene(name, paired(data / name, config), config=config, grid=config.grid) for name in config.scenes
         ]
     else:
-        folders = [data / name for name in config.scenes] or [data]
-        pairs = [pair for folder in folders for pair in paired(folder, config)]
-        scenes = [one_scene(image.stem, [(image, label)], config=config) for image, label in pairs]
+        found = {f"{name}/": paired(data / name, config) for name in config.scenes} or {"": paired(data, config)}
+        scenes = [
+            one_scene(f"{prefix}{image.stem}", [(image, label)], config=config)
+            for prefix, pairs in found.items()
+            for image, label in pairs
+        ]
     if not scenes:
         raise UsageError("there is nothing to train on", file=data)
+    refuse_twice([scene.name for scene in scenes], file=data)
     return scenes
+
+
+def refuse_twice(names: Sequence[str], *, file: Path) -> None:
+    """Check that each scene has its own name, by which folds and validation tell it.
+
+    Raises:
+        SourceError: Two have one.
+    """
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise SourceError(
+            "two scenes have one name",
+            value=", ".join(twice),
+            file=file,
+            advice="Rename one, or tell them apart in the column `name` of a CSV file.",
+        )
 
 
 def divided(scenes: Sequence[Scene], config: DataConfig) -> tuple[list[Scene], list[Scene]]:
@@ -284,14 +315,7 @@ def listed(path: Path) -> list[Row]:
     except (OSError, UnicodeDecodeError, csv.Error) as exc:
         raise SourceError(f"cannot be read: {exc}", file=path) from exc
     rows = [row_of(line, number, file=path) for number, line in enumerate(lines, start=2)]
-    names = [row.name for row in rows]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise SourceError(
-            "two scenes have one name",
-            value=", ".join(twice),
-            file=path,
-            advice="Tell them apart in a column `name`.",
-        )
+    refuse_twice([row.name for row in rows], file=path)
     return rows
 
 

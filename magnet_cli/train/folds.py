@@ -40,7 +40,7 @@ def looks_of(
         progress: Told the log lines of backbones that are fitted here.
 
     Raises:
-        UsageError: A fold names a scene that is not there.
+        UsageError: A fold names a scene that is not there, or leaves none to train on.
         WeightsError: A backbone that is given is not of the bundle's kind.
     """
     recipe = Recipe(bundle=bundle, data=config.data, loop=config.folds.loop)
@@ -48,6 +48,12 @@ def looks_of(
     kept = [scene for scene in scenes if scene.name not in config.data.validation]
     held = [picked(scenes, names) for names in config.folds.held_out] or [kept]
     given = [fold_bundle(config.folder / path, like=bundle) for path in config.folds.backbones]
+    if not given and config.folds.held_out:
+        for mine in held:
+            if all(scene in mine for scene in kept):
+                raise UsageError(
+                    "[folds] a fold leaves nothing to train on", value=", ".join(scene.name for scene in mine)
+                )
     looks = []
     for index, mine in enumerate(held):
         if given or not config.folds.held_out:
@@ -85,7 +91,7 @@ def fold_bundle(folder: Path, *, like: Bundle) -> Bundle:
     Raises:
         WeightsError: It is missing, or differs in architecture, options, classes or input.
     """
-    found = load_bundle(str(folder))
+    found = load_bundle(str(folder.resolve()))
     pairs = {
         "architecture": (found.backbone.architecture, like.backbone.architecture),
         "options": (dict(found.backbone.options), dict(like.backbone.options)),

@@ -309,8 +309,11 @@ def seeded(seed: int, *, threads: int = 0) -> None:
         torch.set_num_threads(threads)
 
 
-def counted(labels: Sequence[NDArray[np.uint8]], *, classes: int) -> NDArray[np.int64]:
-    """Pixels of each class over label maps."""
+def counted(labels: Sequence[NDArray[np.uint8]], *, classes: int, ignore: int) -> NDArray[np.int64]:
+    """Pixels of each class over label maps, those with the label `ignore` left out."""
     import numpy as np  # noqa: PLC0415
 
-    return sum((np.bincount(one.ravel(), minlength=256)[:classes] for one in labels), np.zeros(classes, np.int64))
+    counts = sum((np.bincount(one.ravel(), minlength=256)[:classes] for one in labels), np.zeros(classes, np.int64))
+    if ignore < classes:
+        counts[ignore] = 0
+    return counts

@@ -124,7 +124,7 @@ class Course:
     def named(self, looks: Sequence[Look]) -> str:
         """A hash of what a course depends on, so that no checkpoint of another one is taken up."""
         config = self.config
-        flags = [config.folds.accumulate, config.folds.per_scale]
+        flags = [config.folds.accumulate, config.folds.per_scale, config.data.ignore]
         network = [config.network.architecture, json.dumps(config.network.options, sort_keys=True)]
         return short_hash(
             [*network, identity(config.loop, {}), *flags, self.temperatures, *(look.key for look in looks)]
@@ -154,7 +154,9 @@ class Course:
             network = build_refiner(wanted.architecture, classes=classes, options=wanted.options)
         else:
             network = copy.deepcopy(start).requires_grad_(requires_grad=True)
-        weights = class_weights(counted([step.labels for step in steps], classes=classes), balance=loop.balance)
+        weights = class_weights(
+            counted([step.labels for step in steps], classes=classes, ignore=ignore), balance=loop.balance
+        )
         trainer = Trainer(
             network,
             batches=FieldSampler(steps=steps, batch=loop.batch, seed=loop.seed, ignore=ignore),
@@ -184,6 +186,7 @@ def train_refiner(data: Path, output: Path, config: TrainConfig, *, progress: Pr
         UsageError: The bundle has one scale, so there is nothing to refine; or a fold names an unknown scene; or
             temperatures would change below a refiner that is not trained again.
     """
+    output = output.resolve()
     bundle = load_bundle(str(output))
     checked(bundle, config)
     folder = output.with_name(output.name + ".refiner-training")
@@ -212,9 +215,10 @@ def train_refiner(data: Path, output: Path, config: TrainConfig, *, progress: Pr
         files = {entry["file"]: network for entry, (_, network) in zip(entries, refiners.networks, strict=True)}
     where = "out_of_fold" if config.folds.held_out else "own_scenes"
     scores = measured(looks, temperatures=heat, ignore=ignore)
-    description.setdefault("metrics", {})[where] = reported(
-        looks, config=config, fits=fits, ending=ending, scores=scores
-    )
+    metrics = description.setdefault("metrics", {})
+    for key in ("out_of_fold", "own_scenes"):
+        metrics.pop(key, None)
+    metrics[where] = reported(looks, config=config, fits=fits, ending=ending, scores=scores)
     bundle = write_bundle(output, description, files, dtype=torch.float32)
     keep(output / CONFIG_FILE, config.text)
     return bundle
@@ -318,12 +322,13 @@ def reported(
     scores: dict[str, float],
 ) -> dict[str, Any]:
     """What bundle.json says of the scenes that were looked at; mean IoU in percent."""
-    stages = looks[0].stages
+    stages, applied = looks[0].stages, config.folds.temperatures
     said: dict[str, Any] = {
         "scenes": [look.name for look in looks],
         "protocol": f"whole scenes, margin {stages[0].margin}, all points, mIoU at the canvas of each method's last "
-        "stage in percent, negative log likelihood in nats a pixel",
-        "backbone": {str(stage.scale): fit.describe() for stage, fit in zip(stages, fits, strict=True)},
+        "stage in percent, negative log likelihood in nats a pixel"
+        + ("; temperatures of O fitted on these same scenes" if applied else ""),
+        "backbone": {str(stage.scale): fit.describe(applied=applied) for stage, fit in zip(stages, fits, strict=True)},
     }
     if ending is not None:
         scores = {**scores, "refiner": ending.miou}

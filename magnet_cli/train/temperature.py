@@ -41,14 +41,17 @@ class Fit:
     pixels: int
     """Labelled pixels that were looked at."""
 
-    def describe(self) -> dict[str, float]:
-        """As JSON values."""
-        return {
+    def describe(self, *, applied: bool = True) -> dict[str, float]:
+        """As JSON values; without the temperature where it is not applied, with `at_bound` where the search ended."""
+        if not applied:
+            return {"nll": round(self.before, 5), "pixels": self.pixels}
+        said: dict[str, float] = {
             "temperature": self.temperature,
             "nll": round(self.before, 5),
             "nll_tempered": round(self.after, 5),
             "pixels": self.pixels,
         }
+        return {**said, "at_bound": True} if self.temperature in {LOWEST, HIGHEST} else said
 
 
 def tempered(logs: Tensor, temperature: float) -> Tensor:

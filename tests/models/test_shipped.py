@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,6 +46,13 @@ def test_it_is_complete_and_small(name: str) -> None:
     files = {path.name for path in bundle.folder.iterdir()}
     assert files >= {"README.md", "train.toml", "train-refiner.toml", bundle.backbone.file}
     assert sum(path.stat().st_size for path in bundle.folder.iterdir()) < 30_000_000
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_its_configuration_says_its_defaults(name: str) -> None:
+    table = tomllib.loads((WEIGHTS / name / "train.toml").read_text(encoding="utf-8"))
+    described = json.loads((WEIGHTS / name / "bundle.json").read_text(encoding="utf-8"))
+    assert table["bundle"]["magnet"] == described["magnet"]
 
 
 @pytest.mark.parametrize("name", CLASSES)

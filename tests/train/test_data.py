@@ -147,6 +147,30 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
         load_scenes(tmp_path, DataConfig())
 
 
+def test_what_lies_beside_pictures_is_left_alone_and_grey_has_one_band(tmp_path: Path) -> None:
+    save_parts(tmp_path, picture(20, 20)[..., :1].repeat(3, axis=2), rows=1, columns=1)
+    imagecodecs.imwrite(tmp_path / "images" / "p_001.png", picture(20, 20)[..., 0].copy())
+    for folder, name in (("images", ".DS_Store"), ("images", "p_001.tfw"), ("labels", "p_001.png.aux.xml")):
+        (tmp_path / folder / name).touch()
+    (tmp_path / "labels" / "p_001.txt").touch()
+    (found,) = load_scenes(tmp_path, DataConfig())
+    np.testing.assert_array_equal(found.pixels, picture(20, 20)[..., :1])
+
+
+def test_parts_of_one_name_in_two_folders_are_two_scenes(tmp_path: Path) -> None:
+    for town in ("north", "south"):
+        save_parts(tmp_path / town, picture(20, 20), rows=1, columns=1)
+    found = load_scenes(tmp_path, DataConfig(scenes=("north", "south")))
+    assert [scene.name for scene in found] == ["north/p_001", "south/p_001"]
+
+
+def test_two_pictures_of_one_name_are_refused(tmp_path: Path) -> None:
+    save_parts(tmp_path, picture(20, 20), rows=1, columns=1)
+    imagecodecs.imwrite(tmp_path / "images" / "p_001.webp", picture(20, 20))
+    with pytest.raises(SourceError, match=r"one name.*got p_001"):
+        load_scenes(tmp_path, DataConfig())
+
+
 def test_a_window_of_whole_pixels_is_the_picture() -> None:
     one = scene()
     pixels, labels = cut(one, Window(x=8, y=4, width=16, height=16), size=Size(width=16, height=16))

@@ -19,7 +19,7 @@ from magnet_cli.models.networks import channels_last
 from magnet_cli.models.registry import build_backbone
 from magnet_cli.train.checkpoint import write_checkpoint
 from magnet_cli.train.config import LoopConfig
-from magnet_cli.train.loop import Files, Tick, Trainer, class_weights
+from magnet_cli.train.loop import Files, Tick, Trainer, class_weights, counted
 from magnet_cli.train.validation import Score
 
 if TYPE_CHECKING:
@@ -37,6 +37,12 @@ LOOP = LoopConfig(iterations=8, batch=2, rate=0.05, average=0.5, log_every=1, sa
 def network() -> nn.Module:
     torch.manual_seed(2)
     return build_backbone("conv", classes=2, bands=3, options={"kernel": 3})
+
+
+def test_ignored_pixels_are_not_counted() -> None:
+    labels = [np.array([[0, 1, 1, 255]], np.uint8)]
+    assert counted(labels, classes=2, ignore=255).tolist() == [1, 2]
+    assert counted(labels, classes=2, ignore=0).tolist() == [0, 2]
 
 
 def batch(index: int) -> tuple[Tensor, Tensor]:

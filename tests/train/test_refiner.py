@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -29,8 +30,6 @@ from magnet_cli.train.stages import Refiners, Step, accumulated, canvas_of, merg
 from tests.train.fields import look_at, make_bundle, make_data, make_scene, square
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from numpy.typing import NDArray
 
 CONFIG = """
@@ -114,6 +113,9 @@ def test_scenes_to_validate_on_are_not_learnt_from(tmp_path: Path) -> None:
         ("accumulate = false", "rounds is 0 where nothing is accumulated"),
         ('rounds = 0\nbackbones = ["x"]', "one for each of 2 folds"),
         ("temperatures = 1", "temperatures must be of type bool"),
+        ('held_out = [["a"], []]', "a fold of held_out is empty"),
+        ('held_out = [["a"], ["a", "b"]]', "names a scene twice"),
+        ('held_out = [["a", "a"]]', "names a scene twice"),
         ("tempratures = true", r"unknown keys in \[folds\]"),
         ('held_out = ["a"]', "list of lists"),
         ('held_out = [["a"]]\ncross = true', "two folds or more"),
@@ -127,6 +129,25 @@ def test_folds_that_are_wrong_are_refused(line: str, message: str) -> None:
         text = CONFIG.replace("rounds = 1", "rounds = 1\naccumulate = false")
     with pytest.raises(UsageError, match=message):
         TrainConfig.parse(text)
+
+
+def test_a_folder_named_as_a_shipped_bundle_is_the_one_that_is_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, output = make_data(tmp_path / "data"), make_bundle(tmp_path / "fundus", metrics={"out_of_fold": {}})
+    monkeypatch.chdir(tmp_path)
+    text = CONFIG.split("[folds]", maxsplit=1)[0]
+    bundle = train_refiner(data, Path("fundus"), TrainConfig.parse(text))
+    assert bundle.folder == output.resolve()
+    assert list(bundle.metrics) == ["own_scenes"], "what it said of another training is gone"
+    monkeypatch.chdir(output)
+    assert train_refiner(data, Path(), TrainConfig.parse(text)).refiners == bundle.refiners
+
+
+def test_a_fold_of_every_scene_leaves_nothing_to_train_on(tmp_path: Path) -> None:
+    text = CONFIG.replace('[["a"], ["b"]]', '[["a", "b"]]')
+    with pytest.raises(UsageError, match="leaves nothing to train on"):
+        train_refiner(make_data(tmp_path / "data"), make_bundle(tmp_path / "tiny"), TrainConfig.parse(text))
 
 
 def with_backbones(tmp_path: Path, *names: str) -> TrainConfig:

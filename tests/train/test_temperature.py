@@ -72,6 +72,12 @@ def test_a_fit_describes_itself() -> None:
     assert fit.describe() == {"temperature": 1.25, "nll": 0.51235, "nll_tempered": 0.5, "pixels": 9}
 
 
+def test_a_fit_says_where_it_hit_a_bound_and_nothing_of_what_is_not_applied() -> None:
+    fit = Fit(temperature=HIGHEST, before=0.5, after=0.4, pixels=9)
+    assert fit.describe()["at_bound"] is True
+    assert fit.describe(applied=False) == {"nll": 0.5, "pixels": 9}
+
+
 def test_whole_canvases_are_tempered_strip_by_strip(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(temperature, "STRIP", 3)
     logs = torch.randn(3, 8, 5, generator=torch.Generator().manual_seed(1))
