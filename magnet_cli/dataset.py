@@ -7,10 +7,10 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from magnet_cli.errors import SourceError
+from magnet_cli.errors import SourceError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 COLUMNS = ("name", "image", "label", "roi")
@@ -31,25 +31,39 @@ class Sample:
     """A raster of the image's size; only pixels where its first band is not zero count."""
 
 
-def read_dataset(path: Path) -> tuple[Sample, ...]:
+def read_dataset(path: Path, names: Sequence[str] = ()) -> tuple[Sample, ...]:
     """The samples of a CSV file with the columns `image`, `label` and, where wanted, `name` and `roi`.
 
     Paths are relative to the file's own folder; other columns are left alone. The name is the image's without suffix
     where it is not given.
 
+    Args:
+        path: The CSV file.
+        names: Of the samples that are wanted, in the order wanted, so that one file serves many splits; all where none
+            is given. The files of others may be missing.
+
     Raises:
         SourceError: The file cannot be read or lists nothing, a column or a value is missing, a name is used twice or
             does not fit a file, or a file is missing; the message says which line.
+        UsageError: There is no sample of a name.
     """
-    samples = tuple(_sample(row, line, path) for line, row in _rows(path))
+    samples = {line: _sample(row, line, path) for line, row in _rows(path)}
     if not samples:
         raise SourceError("lists no image", file=path)
-    name, times = Counter(sample.name.casefold() for sample in samples).most_common(1)[0]
+    name, times = Counter(sample.name.casefold() for sample in samples.values()).most_common(1)[0]
     if times > 1:
         raise SourceError(
             "each image needs its own name", value=f"{name}, {times} times", file=path, advice="Add a column name"
         )
-    return samples
+    known = {sample.name: line for line, sample in samples.items()}
+    if unknown := [name for name in names if name not in known]:
+        raise UsageError(
+            "does not list every name", value=", ".join(unknown), file=path, advice=f"Known: {', '.join(known)}"
+        )
+    wanted = [known[name] for name in names] or list(samples)
+    for line in wanted:
+        _check(samples[line], line, path)
+    return tuple(samples[line] for line in wanted)
 
 
 def _rows(path: Path) -> list[tuple[int, Mapping[str, str]]]:
@@ -77,15 +91,19 @@ def _sample(row: Mapping[str, str], line: int, path: Path) -> Sample:
     if empty:
         raise SourceError(f"line {line} gives no {empty[0]}", file=path)
     places = {name: path.parent / row[name] for name in ("image", "label", "roi") if row[name]}
+    name = row["name"] or places["image"].stem
+    if UNFIT & set(name) or name.strip(".") != name:
+        raise SourceError(f"the name in line {line} does not fit a file", value=repr(name), file=path)
+    return Sample(name=name, image=places["image"], label=places["label"], roi=places.get("roi"))
+
+
+def _check(sample: Sample, line: int, path: Path) -> None:
+    places = {"image": sample.image, "label": sample.label, "roi": sample.roi}
     for name, place in places.items():
-        if not place.exists():
+        if place is not None and not place.exists():
             raise SourceError(
                 f"the {name} of line {line} is missing",
                 value=place,
                 file=path,
                 advice="Paths are relative to the folder of the CSV file",
             )
-    name = row["name"] or places["image"].stem
-    if UNFIT & set(name) or name.strip(".") != name:
-        raise SourceError(f"the name in line {line} does not fit a file", value=repr(name), file=path)
-    return Sample(name=name, image=places["image"], label=places["label"], roi=places.get("roi"))

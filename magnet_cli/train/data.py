@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from math import exp, log, log2
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch.nn import functional
 
+from magnet_cli.dataset import read_dataset
 from magnet_cli.errors import SourceError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
+    from magnet_cli.dataset import Sample
     from magnet_cli.geometry import Size
     from magnet_cli.train.config import DataConfig
 
@@ -227,6 +228,12 @@ def outlined(scene: Scene, roi: Path, *, ignore: int) -> Scene:
     )
 
 
+def sampled(sample: Sample, config: DataConfig) -> Scene:
+    """The scene that a line of a CSV file names, decoded."""
+    whole = one_scene(sample.name, [(sample.image, sample.label)], config=config)
+    return whole if sample.roi is None else outlined(whole, sample.roi, ignore=config.ignore)
+
+
 def load_scenes(data: Path, config: DataConfig) -> list[Scene]:
     """Every scene, those to validate on included, below a folder or of a CSV file; see `DataConfig`.
 
@@ -235,7 +242,7 @@ def load_scenes(data: Path, config: DataConfig) -> list[Scene]:
         UsageError: There is nothing to train on, or the CSV file has no scene of a name.
     """
     if data.suffix.lower() == ".csv":
-        scenes = [row.scene(config) for row in chosen(listed(data), config.scenes, file=data)]
+        scenes = [sampled(sample, config) for sample in read_dataset(data, config.scenes)]
     elif config.scenes and config.grid:
         scenes = [
             one_scene(name, paired(data / name, config), config=config, grid=config.grid) for name in config.scenes
@@ -285,65 +292,3 @@ def divided(scenes: Sequence[Scene], config: DataConfig) -> tuple[list[Scene], l
     if not training:
         raise UsageError("[data] validation leaves nothing to train on", value=", ".join(config.validation))
     return training, [scene for scene in scenes if scene.name in config.validation]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """A line of a CSV file of scenes."""
-
-    name: str
-    image: Path
-    label: Path
-    roi: Path | None
-
-    def scene(self, config: DataConfig) -> Scene:
-        """Decode it."""
-        whole = one_scene(self.name, [(self.image, self.label)], config=config)
-        return whole if self.roi is None else outlined(whole, self.roi, ignore=config.ignore)
-
-
-def listed(path: Path) -> list[Row]:
-    """The scenes of a CSV file, their paths relative to its own folder.
-
-    Raises:
-        SourceError: It cannot be read, a line lacks picture or label map, or two have one name.
-    """
-    try:
-        # Spreadsheets begin UTF-8 with a byte order mark.
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            lines = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as exc:
-        raise SourceError(f"cannot be read: {exc}", file=path) from exc
-    rows = [row_of(line, number, file=path) for number, line in enumerate(lines, start=2)]
-    refuse_twice([row.name for row in rows], file=path)
-    return rows
-
-
-def row_of(line: Mapping[str, str | None], number: int, *, file: Path) -> Row:
-    """One line of a CSV file."""
-    image, label, roi = line.get("image"), line.get("label"), line.get("roi")
-    if not image or not label:
-        raise SourceError("needs to be a CSV file with the columns image and label", value=f"line {number}", file=file)
-    return Row(
-        name=line.get("name") or Path(image).stem,
-        image=file.parent / image,
-        label=file.parent / label,
-        roi=file.parent / roi if roi else None,
-    )
-
-
-def chosen(rows: Sequence[Row], names: Sequence[str], *, file: Path) -> list[Row]:
-    """Rows of the given names, in that order; all where no name is given.
-
-    Raises:
-        UsageError: A name is unknown.
-    """
-    known = {row.name: row for row in rows}
-    if unknown := [name for name in names if name not in known]:
-        raise UsageError(
-            "[data] scenes names what the file does not list",
-            value=", ".join(unknown),
-            file=file,
-            advice=f"Known: {', '.join(known)}",
-        )
-    return [known[name] for name in names] if names else list(rows)

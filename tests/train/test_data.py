@@ -100,11 +100,11 @@ def test_scenes_to_validate_on_are_known_and_leave_something() -> None:
     [
         (
             "name,image,label\na,images/p_001.png,labels/p_001.png\na,images/p_002.png,labels/p_002.png",
-            "one name.*got a",
+            "own name.*got a, 2 times",
         ),
-        ("image,label\nimages/p_001.png,labels/p_001.png\nsub/p_001.png,labels/p_002.png", "one name.*got p_001"),
-        ("image,label\nimages/p_001.png", "image and label.*line 2"),
-        ("image,label\n,labels/p_001.png", "image and label.*line 2"),
+        ("image,label\nimages/p_001.png,labels/p_001.png\nsub/p_001.png,labels/p_002.png", "own name.*got p_001, 2"),
+        ("image,label\nimages/p_001.png", "line 2 gives no label"),
+        ("image,label\n,labels/p_001.png", "line 2 gives no image"),
     ],
 )
 def test_a_list_that_is_not_clear_is_refused(tmp_path: Path, text: str, message: str) -> None:
