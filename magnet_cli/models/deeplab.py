@@ -50,7 +50,8 @@ class ASPP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """`(n, inputs, h, w)` to `(n, width, h, w)`."""
         whole = self.whole(x)
-        branches = (self.local(x), *(branch(x) for branch in self.dilated), whole.expand(-1, -1, *x.shape[2:]))
+        everywhere = whole.expand(-1, -1, x.shape[2], x.shape[3])
+        branches = (self.local(x), *(branch(x) for branch in self.dilated), everywhere)
         return cast("Tensor", self.project(torch.cat(branches, dim=1)))
 
 

@@ -8,10 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from magnet_cli.models.chain import ConvChain, pays
 from magnet_cli.models.resnet import BasicBlock, Bottleneck, ResNet
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from magnet_cli.models.resnet import Features
 
 
 def enlarge(x: Tensor, like: Tensor) -> Tensor:
@@ -52,19 +55,65 @@ class FPN(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`(n, bands, h, w)`, normalised, to logits `(n, classes, h, w)`."""
+        p5, p4, p3, p2 = self.pyramid(x)
+        joined = torch.cat((*self.coarse(p5, p4, p3, like=p2), self.smooth4_2(self.smooth4_1(p2))), dim=1)
+        return enlarge(cast("Tensor", self.classify(joined)), x)
+
+    def pyramid(self, x: Tensor) -> Features:
+        """The top-down path: `(n, lateral, h / s, w / s)` for s = 32, 16, 8, 4."""
         c2, c3, c4, c5 = self.resnet_backbone(x)
         p5 = self.toplayer(c5)
         p4 = enlarge(p5, c4) + self.latlayer1(c4)
         p3 = enlarge(p4, c3) + self.latlayer2(c3)
-        p2 = enlarge(p3, c2) + self.latlayer3(c2)
-        levels = [
-            self.smooth1_2(self.smooth1_1(p5)),
-            self.smooth2_2(self.smooth2_1(p4)),
-            self.smooth3_2(self.smooth3_1(p3)),
-            self.smooth4_2(self.smooth4_1(p2)),
-        ]
-        joined = torch.cat([enlarge(level, p2) for level in levels], dim=1)
-        return enlarge(cast("Tensor", self.classify(joined)), x)
+        return p5, p4, p3, enlarge(p3, c2) + self.latlayer3(c2)
+
+    def coarse(self, p5: Tensor, p4: Tensor, p3: Tensor, *, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What the three coarser levels give to the classifier, `(n, head, h / 4, w / 4)`."""
+        return (
+            enlarge(self.smooth1_2(self.smooth1_1(p5)), like),
+            enlarge(self.smooth2_2(self.smooth2_1(p4)), like),
+            enlarge(self.smooth3_2(self.smooth3_1(p3)), like),
+        )
+
+    def simplified(self) -> nn.Module:
+        """An equal network with one convolution where the finest level has three with nothing between them."""
+        finest = (self.smooth4_1, self.smooth4_2, _part(self.classify, self.classify.in_channels * 3 // 4, None))
+        return SimplifiedFPN(self, finest) if pays(finest) else self
+
+
+class SimplifiedFPN(nn.Module):
+    """An FPN whose finest level goes through one convolution, its classifier's share included; for inference.
+
+    The classifier is linear in the levels that are joined, so each level's share can be computed by itself; and at the
+    finest level, a third of the network's work, no other layer stands between the convolutions.
+
+    Args:
+        network: The pyramid.
+        finest: Its convolutions at the finest level, and the classifier's part that reads them.
+    """
+
+    def __init__(self, network: FPN, finest: Sequence[nn.Conv2d]) -> None:
+        super().__init__()
+        self.network = network
+        self.finest = ConvChain(finest)
+        self.classify = _part(network.classify, 0, finest[-1].in_channels * 3, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(n, bands, h, w)`, normalised, to logits `(n, classes, h, w)`."""
+        p5, p4, p3, p2 = self.network.pyramid(x)
+        joined = torch.cat(self.network.coarse(p5, p4, p3, like=p2), dim=1)
+        return enlarge(self.classify(joined) + self.finest(p2), x)
+
+
+def _part(conv: nn.Conv2d, start: int, stop: int | None, *, bias: bool = True) -> nn.Conv2d:
+    """A convolution's share from some of its input channels, with its bias or without."""
+    weight = conv.weight[:, start:stop]
+    side = conv.kernel_size[0]
+    part = nn.Conv2d(weight.shape[1], weight.shape[0], side, padding=side // 2, bias=bias)
+    part.weight = nn.Parameter(weight.detach())
+    if bias:
+        part.bias = conv.bias
+    return part
 
 
 def fpn_resnet50(*, classes: int, bands: int = 3) -> FPN:

@@ -12,7 +12,9 @@ from safetensors.torch import load
 from torch import Tensor, nn
 
 from magnet_cli.errors import DeviceError, WeightsError
+from magnet_cli.models.fusing import fused
 from magnet_cli.models.registry import build_backbone, build_refiner
+from magnet_cli.models.strips import InStrips, Reaches
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -88,7 +90,7 @@ class Networks:
         return logits.softmax(dim=1)
 
     def forward(self, network: nn.Module, x: Tensor) -> Tensor:
-        """Logits of one network, float32, in its precision."""
+        """Logits `(n, classes, h, w)` of one network, float32, in its precision."""
         dtype = PRECISIONS[self.precision]
         with torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
             logits = network(x.contiguous(memory_format=torch.channels_last))
@@ -129,10 +131,11 @@ def load_networks(bundle: Bundle, *, device: str, precision: str) -> Networks:
     for network, spec in zip(refiners, bundle.refiners, strict=True):
         fill(network, spec=spec, folder=bundle.folder)
     place = placed(device)
+    dtype = PRECISIONS[precision]
     return Networks(
         bundle=bundle,
-        backbone=moved(backbone, place),
-        refiners=tuple(moved(network, place) for network in refiners),
+        backbone=ready(backbone, device=place, dtype=dtype),
+        refiners=tuple(ready(network, device=place, dtype=dtype) for network in refiners),
         device=place,
         precision=precision,
     )
@@ -148,9 +151,17 @@ def placed(device: str) -> torch.device:
     return place
 
 
-def moved(network: nn.Module, device: torch.device) -> nn.Module:
-    """A network for inference on a device."""
-    return channels_last(network.eval().requires_grad_(requires_grad=False).to(device))
+def ready(network: nn.Module, *, device: torch.device, dtype: torch.dtype) -> nn.Module:
+    """A network for inference on a device: fused, and the weights of its convolutions in the precision they run in."""
+    reach = network.reach if isinstance(network, Reaches) else None
+    # Simplified networks trade a few wide convolutions for one with very few outputs, which pays on a CPU alone.
+    network = fused(network.eval().requires_grad_(requires_grad=False), simplify=device.type == "cpu")
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            module.to(dtype)
+    if reach is not None:
+        network = InStrips(network, reach=reach)
+    return channels_last(network.requires_grad_(requires_grad=False).to(device))
 
 
 def channels_last(network: nn.Module) -> nn.Module:

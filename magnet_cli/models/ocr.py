@@ -59,7 +59,7 @@ class ObjectContext(nn.Module):
         values = self.f_down(proxies).flatten(2).transpose(1, 2)
         likeness = torch.matmul(queries, keys) * KEYS**-0.5
         context = torch.matmul(likeness.softmax(dim=2), values).transpose(1, 2)
-        return cast("Tensor", self.f_up(context.reshape(-1, KEYS, *features.shape[2:])))
+        return cast("Tensor", self.f_up(context.reshape(-1, KEYS, features.shape[2], features.shape[3])))
 
 
 class OCRHead(nn.Module):

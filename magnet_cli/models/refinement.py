@@ -24,6 +24,9 @@ class RefinementMagNet(nn.Module):
         bn0: Whether the input is normalised by batch statistics.
     """
 
+    reach = 4
+    """Pixels around a pixel that it sees: four convolutions of three pixels."""
+
     def __init__(self, *, classes: int, bn0: bool = True) -> None:
         super().__init__()
         self.bn0 = nn.BatchNorm2d(2 * classes, momentum=MOMENTUM) if bn0 else None
