@@ -6,6 +6,7 @@
     ├── WeightsError  4   a bundle that is missing, damaged or does not fit
     ├── OutputError   5   a target that exists, is locked, or cannot be written
     └── DeviceError   6   a device that is missing, or memory that is not enough
+        └── MemoryShortageError  memory that ran out in the middle of a run
 
 A message has up to four parts: the rule that was broken, the value that broke it, the file, and the next step to take.
 Only the command line catches `MagnetError`; anything else is a bug and shows its traceback.
@@ -77,3 +78,7 @@ class DeviceError(MagnetError):
     """A device that is missing, or memory that does not suffice."""
 
     exit_code = 6
+
+
+class MemoryShortageError(DeviceError):
+    """Memory ran out while a group was computed or read; what was finished before is safe."""

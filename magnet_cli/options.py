@@ -15,6 +15,7 @@ Method = Literal["magnet", "magnet-fast", "patch", "downsample"]
 Merge = Literal["refiner", "mean", "certainty"]
 Compat = Literal["paper", "published", "published-unshifted"]
 Precision = Literal["float32", "bfloat16", "float16"]
+DeviceKind = Literal["cpu", "cuda", "mps"]
 RuleKind = Literal["all", "count", "share", "threshold"]
 
 DEFAULT_BUNDLE = "aerial"

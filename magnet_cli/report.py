@@ -33,6 +33,8 @@ class Measured:
     """Groups that earlier runs had finished."""
     threads: int
     """Of the networks' operations on a CPU; the same in all runs that made the mask."""
+    notes: tuple[str, ...] = ()
+    """What happened in this run that a reader of the report should know."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +83,7 @@ def make_report(plan: Plan, bundle: Bundle, totals: Totals, measured: Measured) 
             **plan.settings.describe(),
             "scales": [{"width": stage.scale.width, "height": stage.scale.height} for stage in plan.stages],
             "batch": plan.batch,
-            "group": plan.group,
+            "group": list(plan.group),
             "device": plan.machine.device,
             "precision": plan.machine.precision,
             "working_pixel": {"width": float(plan.working.x), "height": float(plan.working.y)},
@@ -101,7 +103,7 @@ def make_report(plan: Plan, bundle: Bundle, totals: Totals, measured: Measured) 
         },
         "classes": class_table(plan, bundle, totals),
         "not_computed": {"pixels": totals.nodata},
-        "notes": list(plan.notes),
+        "notes": [*plan.notes, *measured.notes],
     }
 
 

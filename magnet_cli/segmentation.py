@@ -6,12 +6,12 @@ import hashlib
 import json
 import shutil
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from magnet_cli import images
-from magnet_cli.errors import DeviceError, MagnetError
+from magnet_cli.errors import DeviceError, MagnetError, MemoryShortageError
 from magnet_cli.events import Events, Step
 from magnet_cli.masks.header import JournalHeader
 from magnet_cli.masks.journal import Journal
@@ -21,10 +21,12 @@ from magnet_cli.masks.spec import FieldSpec, MaskClass, MaskSpec
 from magnet_cli.memory import PeakSampler, default_budget, format_bytes, host_memory
 from magnet_cli.models.bundle import load_bundle
 from magnet_cli.models.device import (
+    context_memory,
     device_peak,
     free_device_memory,
     limit_device_memory,
     pin_arithmetic,
+    precision_note,
     reset_device_peak,
     resolve_device,
     resolve_precision,
@@ -47,7 +49,7 @@ if TYPE_CHECKING:
     from magnet_cli.models.bundle import Bundle
     from magnet_cli.models.networks import Networks
 
-ARITHMETIC = 1
+ARITHMETIC = 2
 """Raised by hand when the same options begin to give another mask; part of the options hash."""
 DECODE_SHARE = 0.5
 """Share of the free disk that a one-time decode may take."""
@@ -152,7 +154,9 @@ def load_model(options: SegmentOptions, events: Events) -> Model:
     bundle = load_bundle(options.weights or DEFAULT_BUNDLE)
     for note in bundle.notes:
         events.message(f"magnet: {note}")
-    precision = resolve_precision(options.precision, device)
+    precision = resolve_precision(options.precision, device, bundle)
+    if told := precision_note(precision, device, bundle):
+        events.message(f"magnet: {told}")
     limit_device_memory(device, options.gpu_memory)
     facts = model_facts(bundle)
     networks = load_networks(bundle, device=device, precision=precision)
@@ -161,6 +165,7 @@ def load_model(options: SegmentOptions, events: Events) -> Model:
         precision=precision,
         memory=options.memory or default_budget(),
         gpu_memory=options.gpu_memory or free_device_memory(device),
+        context=context_memory(device),
         base=host_memory() or 0,
     )
     return Model(bundle=bundle, facts=facts, networks=networks, machine=machine)
@@ -197,9 +202,10 @@ class Planner:
         facts = model_facts(bundle)
         machine = Machine(
             device=device,
-            precision=resolve_precision(options.precision, device),
+            precision=resolve_precision(options.precision, device, bundle),
             memory=options.memory or default_budget(),
             gpu_memory=options.gpu_memory or free_device_memory(device),
+            context=context_memory(device),
             base=(host_memory() or 0) + 2 * _weights_bytes(bundle),  # float16 on disk is float32 in memory
         )
         return cls(facts=facts, options=options, machine=machine)
@@ -257,7 +263,7 @@ def options_hash(image_plan: Plan) -> str:
         "scales": [str(stage.scale) for stage in image_plan.stages],
         "working": [str(image_plan.working.x), str(image_plan.working.y)],
         "batch": image_plan.batch,
-        "group": image_plan.group,
+        "group": list(image_plan.group),
         "device": image_plan.machine.kind,
         "precision": image_plan.machine.precision,
         "pixel": pixel and [str(pixel.x), str(pixel.y), pixel.unit],
@@ -315,12 +321,13 @@ def _run(
         stack.enter_context(_leaving_nothing_empty(journal, image_plan))
         for repair in journal.repairs:
             events.message(f"magnet: {repair}")
-        threads = _threads(_all_counts(image_plan, journal))
+        threads = _noted("threads", _all_counts(image_plan, journal)) or usable_cores()
+        image_plan = replace(image_plan, batch=_noted("batch", _all_counts(image_plan, journal)) or image_plan.batch)
         pin_arithmetic(threads)
         reset_device_peak(image_plan.machine.device)
         image = stack.enter_context(images.open_image(image_plan.image.path, cache=_decode_cache(paths)))
         peaks = stack.enter_context(PeakSampler())
-        tally = _Tally(image_plan, paths, events, peaks)
+        tally, told = _Tally(image_plan, paths, events, peaks), _Notes(paths.mask.name, events)
         work = Work(
             image=image,
             bands=check_bands(image_plan.image, model.facts),
@@ -331,9 +338,9 @@ def _run(
             clock=clock,
             on_progress=tally,
             threads=threads,
+            on_note=told.append,
         )
-        run = run_plan if image_plan.settings.compat == "paper" else run_published
-        run(image_plan, work)
+        image_plan = _run_with_what_fits(image_plan, work, told, may_halve=options.batch_size is None)
         totals = Totals.of(_all_counts(image_plan, journal), image_plan.classes)
         measured = Measured(
             seconds=clock.seconds(),
@@ -342,6 +349,7 @@ def _run(
             computed=tally.computed,
             resumed=tally.resumed,
             threads=threads,
+            notes=tuple(told),
         )
         report = make_report(image_plan, model.bundle, totals, measured)
         events.step(Step(image=paths.mask.name, what="writing", done=0, total=1))
@@ -355,9 +363,43 @@ def _run(
     return read_report(paths.report)
 
 
-def _threads(finished: Iterable[Mapping[str, object]]) -> int:
-    """As many threads as the run that is resumed had, wherever it ran; else one a core."""
-    return next((int(str(counts["threads"])) for counts in finished), usable_cores())
+class _Notes(list[str]):
+    """What should be known of a run, told as it is noted."""
+
+    def __init__(self, name: str, events: Events) -> None:
+        super().__init__()
+        self._name, self._events = name, events
+
+    def append(self, text: str) -> None:
+        self._events.message(f"{self._name}: {text}")
+        super().append(text)
+
+
+def _run_with_what_fits(image_plan: Plan, work: Work, told: _Notes, *, may_halve: bool) -> Plan:
+    """Run a plan, with smaller batches where memory runs out before anything was finished; the plan that was run.
+
+    Afterwards the batch stays: it may change the last bits of a probability, and with them the mask.
+
+    Raises:
+        MemoryShortageError: Nothing smaller is left to try, or a group was finished.
+    """
+    run = run_plan if image_plan.settings.compat == "paper" else run_published
+    while True:
+        try:
+            run(image_plan, work)
+        except MemoryShortageError:
+            durable = any(work.sink.finished(step.number) for step in image_plan.passes)
+            if durable or image_plan.batch == 1 or not may_halve:
+                raise
+            told.append(f"memory was short: {image_plan.batch // 2} patches a forward pass, not {image_plan.batch}")
+            image_plan = replace(image_plan, batch=image_plan.batch // 2)
+        else:
+            return image_plan
+
+
+def _noted(key: str, finished: Iterable[Mapping[str, object]]) -> int | None:
+    """A number that the run which is resumed noted with each group, and that the mask may depend on."""
+    return next((int(str(counts[key])) for counts in finished if key in counts), None)
 
 
 @contextmanager

@@ -281,8 +281,27 @@ def test_a_refused_rule_is_spelled_as_it_was_given() -> None:
         make_plan(image(), facts(), SegmentOptions(patches=parse_patches("u>0.1")), MACHINE)
 
 
+@pytest.mark.parametrize(
+    ("sides", "batch", "blocks"),
+    [((512, 256), 4, 4), ((1024, 512, 256), 4, 2), ((2048, 1024, 512, 256), 4, 1), ((256,), 4, 4), ((256,), 1, 1)],
+)
+def test_as_many_blocks_share_as_fill_their_batches(sides: tuple[int, ...], batch: int, blocks: int) -> None:
+    """One block has 1, 4, 16 and 64 windows: of four stages a single one leaves 2 of 88 places empty."""
+    scales = tuple(Size(width=side, height=side) for side in sides)
+    plan = make_plan(image(), facts(), SegmentOptions(scales=scales, batch_size=batch, margin=12), MACHINE)
+    assert plan.group == (blocks,)
+
+
+def test_the_batch_is_the_bundles_for_the_device_and_the_precision() -> None:
+    model = replace(facts(), batches={("cpu", "float32"): 3, ("cuda", "bfloat16"): 32})
+    for device, precision, batch in (("cpu", "float32", 3), ("cpu", "bfloat16", 4), ("cuda:1", "bfloat16", 32)):
+        machine = replace(MACHINE, device=device, precision=precision)
+        assert make_plan(image(), model, SegmentOptions(), machine).batch == batch
+    assert make_plan(image(), model, SegmentOptions(batch_size=2), MACHINE).batch == 2
+
+
 def test_too_little_device_memory_names_what_is_needed() -> None:
-    device = replace(MACHINE, device="cuda:0", gpu_memory=100 << 20)
+    device = replace(MACHINE, device="cuda:0", gpu_memory=100 << 20, context=300 << 20)
     with pytest.raises(DeviceError, match=r"at least (\d+)MiB of device memory") as caught:
         make_plan(image(), facts(), SegmentOptions(), device)
     needed = int(str(caught.value).partition("at least ")[2].partition("MiB")[0])

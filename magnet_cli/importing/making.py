@@ -16,7 +16,7 @@ from magnet_cli.importing.card import card
 from magnet_cli.importing.orders import ORDERS, Order, Sample, order_scores
 from magnet_cli.models.bundle import Bundle, load_bundle
 from magnet_cli.models.checkpoint import fitted, read_checkpoint
-from magnet_cli.models.description import DESCRIPTION, NEWEST
+from magnet_cli.models.description import DESCRIPTION, WITH_ORIGINS
 from magnet_cli.models.registry import build_backbone, build_refiner
 from magnet_cli.models.writing import describe, write_bundle
 from magnet_cli.refine.published import IMAGENET_MEAN, IMAGENET_STD
@@ -198,7 +198,7 @@ def _description(options: ImportOptions, refiners: Sequence[Mapping[str, Any]], 
         licence=options.licence,
         source=f"published MagNet checkpoints for {preset.title}",
     )
-    description |= {"schema": NEWEST, "origins": [*preset.origins, *_chosen(options)]}
+    description |= {"schema": WITH_ORIGINS, "origins": [*preset.origins, *_chosen(options)]}
     description["scales"] = [{"width": scale.width, "height": scale.height} for scale in preset.scales]
     return description
 

@@ -13,6 +13,7 @@ from magnet_cli.geometry import Size
 from magnet_cli.models.spec import (
     Bundle,
     ClassSpec,
+    Execution,
     InputSpec,
     MagnetDefaults,
     NetworkSpec,
@@ -21,15 +22,17 @@ from magnet_cli.models.spec import (
     Temperature,
 )
 from magnet_cli.models.strict import is_number
-from magnet_cli.options import Merge
+from magnet_cli.options import DeviceKind, Merge, Precision
 
 if TYPE_CHECKING:
     from magnet_cli.models.strict import Table
 
 SCHEMA = 1
 """Written where no newer key is needed, so that older programs can read it."""
-NEWEST = 2
-"""Read; it brought `origins`."""
+WITH_ORIGINS = 2
+"""Brought `origins`."""
+NEWEST = 3
+"""Read; it brought `execution`."""
 MOST_CLASSES = 255
 """Masks are 8 bit and 255 means not computed."""
 DESCRIPTION = "bundle.json"
@@ -64,7 +67,8 @@ def parsed(table: Table, *, data: bytes, is_shipped: bool) -> Bundle:
         licence=table.text("licence", ""),
         source=table.text("source", ""),
         metrics=table.take("metrics", {}),
-        origins=origins(table) if schema == NEWEST else (),
+        execution=execution(table) if schema >= NEWEST else (),
+        origins=origins(table) if schema >= WITH_ORIGINS else (),
         folder=folder,
         digest=digest(data, specs, folder=folder),
         notes=notes,
@@ -135,6 +139,37 @@ def origins(table: Table) -> tuple[str, ...]:
     if not all(isinstance(line, str) for line in found):
         raise table.fail("origins", "must be an array of strings", found)
     return tuple(found)
+
+
+def execution(table: Table) -> tuple[Execution, ...]:
+    """How it runs best, by kind of device and precision."""
+    if table.take("execution", None) is None:
+        return ()
+    found, devices = [], table.nested("execution")
+    for device in get_args(DeviceKind):
+        if devices.take(device, None) is None:
+            continue
+        precisions = devices.nested(device)
+        known = [precision for precision in get_args(Precision) if precisions.take(precision, None) is not None]
+        found += [run_as(precisions.nested(precision), device=device, precision=precision) for precision in known]
+        precisions.done()
+    devices.done()
+    return tuple(found)
+
+
+def run_as(table: Table, *, device: str, precision: str) -> Execution:
+    """One entry of `execution`."""
+    agreement = table.take("agreement", None)
+    if agreement is not None and not (is_number(agreement) and 0 <= agreement <= 1):
+        raise table.fail("agreement", "must be a share of pixels, 0 to 1", agreement)
+    found = Execution(
+        device=device,
+        precision=precision,
+        batch=table.integer("batch", least=1),
+        agreement=None if agreement is None else float(agreement),
+    )
+    table.done()
+    return found
 
 
 def defaults(table: Table) -> MagnetDefaults:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -10,8 +11,17 @@ import torch
 from magnet_cli.errors import DeviceError, UsageError
 
 if TYPE_CHECKING:
+    from magnet_cli.models.bundle import Bundle
     from magnet_cli.options import Precision
 
+OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "not enough memory")
+"""How PyTorch's messages put it, on the host and on Apple's GPUs."""
+AGREES = 0.999
+"""Share of pixels that must get the same class for another precision to be taken unasked."""
+FIRST_BFLOAT16 = 8
+"""CUDA's compute capability from which on GPUs have bfloat16."""
+DEVICE_CONTEXT = 512 << 20
+"""Device memory that a CUDA context takes, where nothing is there to measure it."""
 DEVICE_ADVICE = "Take --device auto, or see what this machine has with its vendor's tool"
 
 
@@ -44,15 +54,43 @@ def resolve_device(name: str) -> str:
     return kind
 
 
-def resolve_precision(name: str, device: str) -> Precision:
-    """The precision that `auto` means: float32 everywhere, because it gives the same mask on every run.
+def resolve_precision(name: str, device: str, bundle: Bundle) -> Precision:
+    """The precision of a run: `auto` is bfloat16 where the device has it and the bundle's mask is the same in it.
 
     Raises:
         DeviceError: The device cannot do it.
     """
     if name == "float16" and device == "cpu":
         raise DeviceError("float16 is for GPUs", value=name, advice="Take --precision float32 or bfloat16 on a CPU")
-    return cast("Precision", "float32" if name == "auto" else name)
+    if name != "auto":
+        return cast("Precision", name)
+    measured = bundle.runs(device.partition(":")[0], "bfloat16")
+    agrees = measured is not None and (measured.agreement or 0) >= AGREES
+    return "bfloat16" if agrees and computes_bfloat16(device) else "float32"
+
+
+def precision_note(precision: str, device: str, bundle: Bundle) -> str | None:
+    """What to tell of a precision in which the bundle's mask differs, or may; None where it is known to agree."""
+    if precision == "float32":
+        return None
+    measured = bundle.runs(device.partition(":")[0], precision)
+    if measured is None or measured.agreement is None:
+        return f"nobody has measured how far the masks of bundle {bundle.name} in {precision} agree with float32"
+    if measured.agreement < AGREES:
+        return f"in {precision} bundle {bundle.name} gives {measured.agreement:.2%} of pixels the class of float32"
+    return None
+
+
+def computes_bfloat16(device: str) -> bool:
+    """Whether a device multiplies bfloat16 by itself, so that it is quicker than float32."""
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_capability(device)[0] >= FIRST_BFLOAT16
+    flags = _read_text(Path("/proc/cpuinfo")) if device == "cpu" else ""
+    return bool({"avx512_bf16", "amx_bf16"} & set(flags.split()))
+
+
+def _read_text(path: Path) -> str:
+    return path.read_text(encoding="ascii", errors="replace") if path.exists() else ""
 
 
 def usable_cores() -> int:
@@ -73,11 +111,52 @@ def pin_arithmetic(threads: int) -> None:
 
 
 def limit_device_memory(device: str, budget: int | None) -> None:
-    """Cap what PyTorch's allocator may take on a CUDA device; nothing to do elsewhere."""
+    """Cap what PyTorch's allocator may take on a CUDA device, the context aside; nothing to do elsewhere."""
     if budget is None or not device.startswith("cuda"):
         return
     total = torch.cuda.get_device_properties(device).total_memory
-    torch.cuda.set_per_process_memory_fraction(min(1.0, budget / total), device)
+    share = max(0, budget - context_memory(device)) / total
+    torch.cuda.set_per_process_memory_fraction(min(1.0, share), device)
+
+
+def context_memory(device: str) -> int:
+    """Bytes that this process takes on a CUDA device besides PyTorch's allocator; 0 elsewhere.
+
+    The driver tells it where the package `nvidia-ml-py` is installed; else it is `DEVICE_CONTEXT`.
+    """
+    if not device.startswith("cuda"):
+        return 0
+    used = _process_memory(device)
+    return DEVICE_CONTEXT if used is None else max(0, used - torch.cuda.memory_reserved(device))
+
+
+def _process_memory(device: str) -> int | None:
+    """Bytes that the driver counts for this process; None where it cannot be asked, as inside some containers."""
+    try:
+        import pynvml  # noqa: PLC0415  optional
+    except ImportError:
+        return None
+    try:
+        pynvml.nvmlInit()
+        identity = f"GPU-{torch.cuda.get_device_properties(device).uuid}"
+        handle = pynvml.nvmlDeviceGetHandleByUUID(identity)
+        running = pynvml.nvmlDeviceGetComputeRunningProcesses(handle)
+    except pynvml.NVMLError:
+        return None
+    return next((process.usedGpuMemory for process in running if process.pid == os.getpid()), None)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, on the host or on a device; PyTorch has no type for the host's."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY)
+
+
+def release_device_memory(device: str) -> None:
+    """Give what PyTorch's allocator keeps for later back to the device."""
+    if device.startswith("cuda"):
+        torch.cuda.empty_cache()
 
 
 def free_device_memory(device: str) -> int | None:
@@ -94,10 +173,12 @@ def reset_device_peak(device: str) -> None:
 
 
 def device_peak(device: str) -> dict[str, int]:
-    """The most bytes that PyTorch allocated and reserved on a CUDA device; empty elsewhere."""
+    """The most bytes that PyTorch allocated and reserved on a CUDA device, and with the context; empty elsewhere."""
     if not device.startswith("cuda"):
         return {}
+    reserved = int(torch.cuda.max_memory_reserved(device))
     return {
         "allocated": int(torch.cuda.max_memory_allocated(device)),
-        "reserved": int(torch.cuda.max_memory_reserved(device)),
+        "reserved": reserved,
+        "process": reserved + context_memory(device),
     }

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from magnet_cli.models.registry import build_backbone, build_refiner
+from magnet_cli.models.strips import strip_of
 from magnet_cli.options import BundleDefaults
 from magnet_cli.plan import ModelFacts
 
@@ -43,6 +44,7 @@ def model_facts(bundle: Bundle) -> ModelFacts:
         trained=scales,
         defaults=BundleDefaults.parse(scales=scales, magnet=dict(vars(magnet))),
         has_refiner=bool(bundle.refiners),
+        batches={(item.device, item.precision): item.batch for item in bundle.execution},
         compat=cast("Compat", bundle.compat),
         **activation_bytes(bundle),
     )
@@ -83,7 +85,7 @@ def _largest(network: nn.Module, bands: int, size: Size) -> int:
     leaves = [module for module in network.modules() if not list(module.children())]
     handles = [leaf.register_forward_hook(record) for leaf in leaves]
     with torch.inference_mode():
-        network.eval()(torch.empty((1, bands, size.height, size.width), device="meta"))
+        network.eval()(torch.empty((1, bands, *strip_of(network, size)), device="meta"))
     for handle in handles:
         handle.remove()
     return sum(sorted(seen)[-ALIVE_AT_ONCE:])

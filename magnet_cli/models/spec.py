@@ -95,6 +95,19 @@ class RefinerSpec(NetworkSpec):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Execution:
+    """How a bundle is best run on one kind of device in one precision."""
+
+    device: str
+    """`cpu`, `cuda` or `mps`."""
+    precision: str
+    batch: int
+    """Patches a forward pass."""
+    agreement: float | None = None
+    """Share of pixels that get the same class as in float32, measured; None where nobody measured."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Bundle:
     """A description that has been read and checked; weights are checked when they are loaded."""
 
@@ -114,6 +127,8 @@ class Bundle:
     licence: str
     source: str
     metrics: Mapping[str, Any]
+    execution: tuple[Execution, ...]
+    """At most one for a kind of device and a precision; the program's own numbers serve others."""
     origins: tuple[str, ...]
     """Where its values are from; empty where nobody said."""
     folder: Path
@@ -127,6 +142,11 @@ class Bundle:
         """Channels that the backbone gives: one where a sigmoid tells two classes apart."""
         two = 2
         return 1 if self.activation == "sigmoid" and len(self.classes) == two else len(self.classes)
+
+    def runs(self, device: str, precision: str) -> Execution | None:
+        """What it says of a kind of device and a precision."""
+        found = (item for item in self.execution if (item.device, item.precision) == (device, precision))
+        return next(found, None)
 
     def refiner_for(self, scale: Size) -> int | None:
         """Index of the refiner whose trained scale is nearest in ratio; None without refiners."""

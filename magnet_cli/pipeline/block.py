@@ -6,23 +6,22 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 
 from magnet_cli.geometry import Box
 from magnet_cli.plan import windows_selected
 from magnet_cli.refine.canvas import Canvas, reflected
+from magnet_cli.refine.points import Smoothed, choose_points
 from magnet_cli.refine.scores import (
     certainty,
-    choose_above,
-    choose_largest,
-    median_blur,
     rank_windows,
     share_of,
     uncertainty,
 )
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from magnet_cli.pipeline.reading import BlockPixels
@@ -62,6 +61,8 @@ class BlockState:
     _next: Tensor = field(init=False)
     _score: Tensor | None = field(init=False, default=None)
     _box: Box = field(init=False)
+    _stored: Tensor = field(init=False)
+    _valid: Tensor | None = field(init=False, default=None)
     _selected: list[Window] = field(init=False, default_factory=list)
 
     def begin(self, stage: Stage) -> list[Window]:
@@ -71,6 +72,10 @@ class BlockState:
         self._next = torch.empty(shape, dtype=torch.float16, device=self.device)
         if self.canvas is not None and self.plan.settings.points.kind != "all":
             self._score = torch.zeros(shape[1:], dtype=torch.float32, device=self.device)
+        number = self.step.stages.index(stage)
+        self._stored = self._on_device(self.pixels.stages[number])
+        valid = self.pixels.valid[number]
+        self._valid = None if valid is None else self._on_device(valid)
         windows = list(self.step.windows(self.pixels.block, stage))
         holding = [window for window in windows if self._holds_data(window, stage)]
         self._selected = self._select(holding, len(windows), stage)
@@ -81,6 +86,9 @@ class BlockState:
             unselected=len(holding) - len(self._selected),
         )
         return self._selected
+
+    def _on_device(self, array: NDArray[np.generic]) -> Tensor:
+        return torch.from_numpy(array).to(self.device, non_blocking=True)
 
     def _holds_data(self, window: Window, stage: Stage) -> bool:
         valid = self.pixels.valid[self.step.stages.index(stage)]
@@ -102,20 +110,26 @@ class BlockState:
         count = windows_selected(rule, total=total, full=self.step.ratio(stage).pixels, step=self.plan.rule_step(stage))
         return [windows[index] for index in rank_windows(means, count)]
 
-    def patch(self, window: Window, stage: Stage) -> tuple[np.ndarray, np.ndarray | None]:
+    def patch(self, window: Window, into: Tensor) -> Tensor | None:
         """A window's stored pixels and validity, continued by reflection where the image is smaller than it.
 
+        Args:
+            window: Of the current stage.
+            into: Filled with the stored pixels; `(h, w, bands)` float32, h and w the network's input size.
+
         Returns:
-            `(h, w, bands)` in the image's dtype, and `(h, w)` bool or None; h, w are the network's input size.
+            Which pixels hold data, `(h, w)` bool; None where all do.
         """
-        number = self.step.stages.index(stage)
         local = self._local(window.box)
-        rows = local.y + reflected(local.height, window.box.height)
-        columns = local.x + reflected(local.width, window.box.width)
-        inside = local.height == window.box.height and local.width == window.box.width
-        index = local.slices if inside else np.ix_(rows, columns)
-        valid = self.pixels.valid[number]
-        return self.pixels.stages[number][index], None if valid is None else valid[index]
+        stored, valid = self._stored[local.slices], None if self._valid is None else self._valid[local.slices]
+        if local.height != window.box.height or local.width != window.box.width:
+            rows = torch.from_numpy(reflected(local.height, window.box.height)).to(self.device)
+            columns = torch.from_numpy(reflected(local.width, window.box.width)).to(self.device)
+            index = (rows[:, None], columns[None])
+            # Indexing by tensors is not there for unsigned integers of 16 bits and more.
+            stored, valid = stored.float()[index], None if valid is None else valid[index]
+        into.copy_(stored)
+        return valid
 
     def field_under(self, window: Window, stage: Stage) -> Tensor:
         """Y' for a patch: `(classes, h, w)` float32."""
@@ -195,21 +209,16 @@ class BlockState:
         if self._score is None:
             message = "points are chosen by a score"
             raise RuntimeError(message)
-        valid = self.pixels.valid[self.step.stages.index(stage)]
-        if valid is not None:
-            self._score[~torch.from_numpy(valid).to(self.device)] = 0
-        score = median_blur(self._score, self.plan.settings.median)
+        if self._valid is not None:
+            self._score.masked_fill_(~self._valid, 0)
+        smoothed = Smoothed(score=self._score, side=self.plan.settings.median)
         covered = self._covered(stage)
-        if covered is not None:
-            score = score * covered
         rule = self.plan.settings.points
         if rule.kind == "threshold":
-            return choose_above(score, rule.values[0])
+            chosen = smoothed.above(float(rule.values[0]))
+            return chosen if covered is None else chosen & covered
         ranked = self._local(own).slices
-        choice = choose_largest(score[ranked], self._points(own, stage))
-        chosen = (score >= choice.cut) & (score > 0)
-        chosen[ranked] = choice.chosen
-        return chosen
+        return choose_points(smoothed, self._points(own, stage), ranked=ranked, allowed=covered)
 
     def _points(self, own: Box, stage: Stage) -> int:
         """How many points the block may choose: its share by area, and by windows selected (MagNet, section 4.3)."""

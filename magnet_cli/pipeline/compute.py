@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import torch
 
-from magnet_cli.errors import DeviceError, WeightsError
+from magnet_cli.errors import MemoryShortageError, WeightsError
+from magnet_cli.models.device import is_out_of_memory
 from magnet_cli.pipeline.block import BlockState
 from magnet_cli.refine.merge import Refiner, merge
 
@@ -49,23 +50,13 @@ class Normalisation:
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
-    def apply(self, pixels: Tensor, valid: Tensor | None) -> Tensor:
-        """Scale to 0..1, subtract the mean, divide by the deviation; pixels without data become the mean.
-
-        Args:
-            pixels: `(n, h, w, bands)` stored values.
-            valid: `(n, h, w)` bool, or None where every pixel holds data.
-
-        Returns:
-            `(n, bands, h, w)` float32.
-        """
-        device = pixels.device
-        mean = torch.tensor(self.mean, device=device)
-        std = torch.tensor(self.std, device=device)
-        values = ((pixels.float() - self.low) / (self.high - self.low) - mean) / std
-        if valid is not None:
-            values = torch.where(valid[..., None], values, 0.0)
-        return values.permute(0, 3, 1, 2).contiguous()
+    def factors(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """What stored values are multiplied by, and what is then added, for each band; float32."""
+        mean, std = np.array(self.mean), np.array(self.std)
+        span = self.high - self.low
+        parts = (1 / (span * std), -(self.low / span + mean) / std)
+        scale, shift = (torch.from_numpy(part.astype(np.float32)).to(device) for part in parts)
+        return scale, shift
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +73,7 @@ class Computer:
     def __init__(self, plan: Plan, networks: Predictor, normalisation: Normalisation, clock: Clock) -> None:
         self._plan = plan
         self._networks = networks
-        self._normalisation = normalisation
+        self._scale, self._shift = normalisation.factors(networks.device)
         self._clock = clock
 
     def run(self, step: Pass, group: GroupPixels, fields: Sequence[Canvas | None]) -> list[BlockState]:
@@ -98,68 +89,73 @@ class Computer:
 
         Raises:
             WeightsError: A network gave values that are not numbers.
-            DeviceError: The device ran out of memory.
+            MemoryShortageError: The device ran out of memory.
         """
         states = [
             BlockState(plan=self._plan, step=step, pixels=pixels, device=self._networks.device, canvas=field)
             for pixels, field in zip(group.blocks, fields, strict=True)
         ]
-        with torch.inference_mode():
-            for stage in step.stages:
-                self._run_stage(states, stage)
+        for stage in step.stages:
+            try:
+                with torch.inference_mode():
+                    self._run_stage(states, stage)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                raise MemoryShortageError(
+                    f"out of memory in stage {stage.number}, block {states[0].pixels.block}",
+                    advice="Nothing that was finished is lost: run the same command with more memory",
+                ) from error
         return states
 
     def _run_stage(self, states: Sequence[BlockState], stage: Stage) -> None:
         with self._clock.measure("select"):
             jobs = [Job(state=state, window=window) for state in states for window in state.begin(stage)]
-        for start in range(0, len(jobs), self._plan.batch):
-            batch = jobs[start : start + self._plan.batch]
-            try:
-                self._run_batch(batch, stage)
-            except (torch.OutOfMemoryError, MemoryError) as error:
-                raise DeviceError(
-                    f"out of memory in stage {stage.number}, block {batch[0].state.pixels.block}",
-                    advice="Nothing that was finished is lost: run the same command with a smaller -b",
-                ) from error
+        batches = [jobs[start : start + self._plan.batch] for start in range(0, len(jobs), self._plan.batch)]
+        # Looking at a number makes the host wait for the device: the sums of all batches are looked at together.
+        sums = [self._run_batch(batch, stage) for batch in batches]
+        if sums:
+            self._check(torch.stack(sums), batches, stage)
         with self._clock.measure("select"):
             for state in states:
                 state.finish(stage)
 
-    def _run_batch(self, jobs: Sequence[Job], stage: Stage) -> None:
+    def _run_batch(self, jobs: Sequence[Job], stage: Stage) -> Tensor:
+        """Run one batch; gives the sum of its probabilities, not a number if any is none."""
+        with self._clock.measure("select"):
+            patches = self._patches(jobs, stage)
         with self._clock.measure("forward"):
-            own = self._networks.predict(self._patches(jobs, stage), stage.scale)
-            self._check(own, jobs, stage)
-        if jobs[0].state.canvas is None:
-            for job, probs in zip(jobs, own, strict=True):
-                job.state.put(job.window, probs, None)
-            return
-        with self._clock.measure("refine"):
-            under = torch.stack([job.state.field_under(job.window, stage) for job in jobs])
-            merged = merge(own, under, how=self._plan.settings.merge, networks=self._networks, scale=stage.scale)
-            self._check(merged, jobs, stage)
-            for job, probs, field in zip(jobs, merged, under, strict=True):
-                job.state.put(job.window, probs, field)
+            result = self._networks.predict(patches, stage.scale)
+        under: Tensor | None = None
+        if jobs[0].state.canvas is not None:
+            with self._clock.measure("select"):
+                under = torch.stack([job.state.field_under(job.window, stage) for job in jobs])
+            with self._clock.measure("refine"):
+                how = self._plan.settings.merge
+                result = merge(result, under, how=how, networks=self._networks, scale=stage.scale)
+        with self._clock.measure("select"):
+            for index, job in enumerate(jobs):
+                job.state.put(job.window, result[index], None if under is None else under[index])
+            return result.sum()
 
     def _patches(self, jobs: Sequence[Job], stage: Stage) -> Tensor:
-        patches = [job.state.patch(job.window, stage) for job in jobs]
-        device = self._networks.device
-        pixels = torch.from_numpy(np.stack([_torch_dtype(values) for values, _ in patches])).to(device)
-        if all(valid is None for _, valid in patches):
-            return self._normalisation.apply(pixels, None)
-        masks = [np.ones(values.shape[:2], np.bool_) if valid is None else valid for values, valid in patches]
-        return self._normalisation.apply(pixels, torch.from_numpy(np.stack(masks)).to(device))
+        """`(n, bands, h, w)` normalised float32, stored band by band; pixels without data become the mean."""
+        size = stage.input
+        shape = (len(jobs), size.height, size.width, len(self._scale))
+        values = torch.empty(shape, dtype=torch.float32, device=self._networks.device)
+        valid = [job.state.patch(job.window, target) for job, target in zip(jobs, values, strict=True)]
+        values.mul_(self._scale).add_(self._shift)
+        for target, holding in zip(values, valid, strict=True):
+            if holding is not None:
+                target.masked_fill_(~holding[..., None], 0)
+        return values.permute(0, 3, 1, 2)
 
-    def _check(self, probs: Tensor, jobs: Sequence[Job], stage: Stage) -> None:
-        if not torch.isfinite(probs.sum()):
+    def _check(self, sums: Tensor, batches: Sequence[Sequence[Job]], stage: Stage) -> None:
+        wrong = (~torch.isfinite(sums)).nonzero().reshape(-1).tolist()
+        if wrong:
             raise WeightsError(
                 f"the network gave values that are not numbers in stage {stage.number}, "
-                f"block {jobs[0].state.pixels.block}",
+                f"block {batches[wrong[0]][0].state.pixels.block}",
                 file=self._plan.image.path,
                 advice="Check the bundle with 'magnet weights verify', and try --precision float32",
             )
-
-
-def _torch_dtype(values: np.ndarray) -> np.ndarray:
-    """Values in a dtype that torch converts: unsigned 16 and 32 bit become wider signed integers."""
-    wider = {"uint16": np.int32, "uint32": np.int64}
-    return values.astype(wider[values.dtype.name]) if values.dtype.name in wider else values

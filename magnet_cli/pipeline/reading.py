@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Self, TypeVar
 
 import numpy as np
+import torch
 
-from magnet_cli.errors import SourceError
+from magnet_cli.errors import MemoryShortageError, SourceError
 from magnet_cli.geometry import LEVEL0
 from magnet_cli.images.protocol import Request
 
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from magnet_cli.windows import Index, Pass
 
 
+T = TypeVar("T", bound=np.generic)
+
+
 @dataclass(frozen=True, kw_only=True)
 class BlockPixels:
     """Everything that a block sees, decoded."""
@@ -37,10 +41,20 @@ class BlockPixels:
     level0_valid: NDArray[np.bool_] | None
     """`(height, width)` over the block's own level-0 pixels; None where every pixel holds data."""
 
+    def pinned(self) -> BlockPixels:
+        """The same in memory that a GPU copies from by itself while the host goes on."""
+        stages = tuple(_pinned(pixels) for pixels in self.stages)
+        return replace(self, stages=stages, valid=tuple(None if part is None else _pinned(part) for part in self.valid))
+
     @property
     def is_empty(self) -> bool:
         """Whether no pixel of the block holds data."""
         return self.level0_valid is not None and not self.level0_valid.any()
+
+
+def _pinned(array: NDArray[T]) -> NDArray[T]:
+    pinned: NDArray[T] = torch.from_numpy(array).pin_memory().numpy()
+    return pinned
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +119,7 @@ class ReadAhead:
         self._bands = bands
         self._clock = clock
         self._pool = ThreadPoolExecutor(workers, "read") if workers else None
+        self._most = plan.memory.ahead + 1
 
     def __enter__(self) -> Self:
         return self
@@ -124,21 +139,36 @@ class ReadAhead:
         waiting: deque[Future[GroupPixels]] = deque()
         remaining = iter(numbers)
         while True:
-            while len(waiting) <= self._plan.memory.ahead:
+            while len(waiting) < self._most:
                 following = next(remaining, None)
                 if following is None:
                     break
                 waiting.append(self._pool.submit(self._read, step, following))
-            if not waiting:
+            if waiting:
+                with self._clock.measure("idle"):
+                    group = waiting.popleft().result()
+            elif (following := next(remaining, None)) is not None:
+                group = self._read(step, following)
+            else:
                 return
-            with self._clock.measure("idle"):
-                group = waiting.popleft().result()
             yield group
+
+    def stop_ahead(self) -> None:
+        """From now on read each group only when it is asked for, beside those that are being read already."""
+        self._most = 0
 
     def _read(self, step: Pass, number: int) -> GroupPixels:
         with self._clock.measure("read"):
-            blocks = tuple(
-                read_block(self._image, self._plan, step, block, self._bands)
-                for block in self._plan.blocks(step, number)
-            )
+            blocks = tuple(self._read_block(step, block) for block in self._plan.blocks(step, number))
         return GroupPixels(number=number, blocks=blocks)
+
+    def _read_block(self, step: Pass, block: Index) -> BlockPixels:
+        try:
+            pixels = read_block(self._image, self._plan, step, block, self._bands)
+        except MemoryError as error:
+            raise MemoryShortageError(
+                f"out of memory while block {block} of pass {step.number + 1} was read",
+                file=self._image.info.path,
+                advice="Nothing that was finished is lost: run the same command with a larger --memory",
+            ) from error
+        return pixels.pinned() if self._plan.machine.kind == "cuda" else pixels

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Protocol, Self
 
 import torch
 
+from magnet_cli.errors import MemoryShortageError
 from magnet_cli.geometry import Box
 from magnet_cli.masks.spec import GroupId
+from magnet_cli.models.device import release_device_memory
 from magnet_cli.pipeline.compute import Computer, Normalisation, Predictor
 from magnet_cli.pipeline.labels import count_labels, labels_of, own_uncertainty, own_values
 from magnet_cli.pipeline.reading import ReadAhead
@@ -81,14 +83,17 @@ class Work:
     clock: Clock
     on_progress: Callable[[Progress], None]
     threads: int = 1
-    """Of the networks' operations; noted with each group, because a resumed run has to use as many."""
+    """Of the networks' operations; noted with each group, as the batch is: a resumed run has to use as many."""
+    on_note: Callable[[str], None] = lambda _: None
+    """Hears what a user should know of the run, such as that memory was short."""
 
 
 def run_plan(plan: Plan, work: Work) -> None:
     """Compute every group that the sink does not hold yet.
 
     Raises:
-        SourceError, WeightsError, DeviceError, OutputError: What finished before stays finished.
+        SourceError, WeightsError, OutputError: What finished before stays finished.
+        MemoryShortageError: Likewise; not even one group by itself fitted into memory.
     """
     computer = Computer(plan, work.networks, work.normalisation, work.clock)
     for step in plan.passes:
@@ -107,8 +112,25 @@ def _run_pass(plan: Plan, step: Pass, computer: Computer, work: Work) -> None:
         )
         writer = stack.enter_context(_Writer(plan, step, work))
         for group in reader.groups(step, missing):
-            fields = [_field(plan, step, pixels.block, work) for pixels in group.blocks]
-            writer.put(group, computer.run(step, group, fields))
+            writer.put(group, _computed(plan, step, group, computer=computer, reader=reader, writer=writer, work=work))
+
+
+def _computed(
+    plan: Plan, step: Pass, group: GroupPixels, *, computer: Computer, reader: ReadAhead, writer: _Writer, work: Work
+) -> list[BlockState]:
+    """A group's blocks after their last stage; where memory runs out, once more with nothing else in flight."""
+    try:
+        return computer.run(step, group, _fields(plan, step, group, work))
+    except MemoryShortageError as error:
+        work.on_note(f"{error.rule}: from here on nothing is read or written while a group is computed")
+    reader.stop_ahead()
+    writer.stop_beside()
+    release_device_memory(plan.machine.device)
+    return computer.run(step, group, _fields(plan, step, group, work))
+
+
+def _fields(plan: Plan, step: Pass, group: GroupPixels, work: Work) -> list[Canvas | None]:
+    return [_field(plan, step, pixels.block, work) for pixels in group.blocks]
 
 
 class _Writer:
@@ -132,11 +154,18 @@ class _Writer:
                 self._pool.shutdown()
 
     def put(self, group: GroupPixels, states: list[BlockState]) -> None:
+        self._wait()
         if self._pool is None:
             self._store(group.number, states)
             return
-        self._wait()
         self._pending = self._pool.submit(self._store, group.number, states)
+
+    def stop_beside(self) -> None:
+        """From now on store each group before the next is computed."""
+        self._wait()
+        if self._pool is not None:
+            self._pool.shutdown()
+            self._pool = None
 
     def _wait(self) -> None:
         if self._pending is not None:
@@ -148,7 +177,8 @@ class _Writer:
         with self._work.clock.measure("write"):
             group = GroupId(pass_index=self._step.number, index=number)
             counts = _store_group(self._plan, self._step, group, states, self._work.sink)
-            self._work.sink.finish_group(group, counts={**counts, "threads": self._work.threads})
+            alike = {"threads": self._work.threads, "batch": self._plan.batch}
+            self._work.sink.finish_group(group, counts={**counts, **alike})
         total = self._plan.groups(self._step)
         self._work.on_progress(Progress(pass_index=self._step.number, group=number, groups=total, resumed=False))
 

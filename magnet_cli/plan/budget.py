@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from magnet_cli.plan.run import Machine, ModelFacts, Plan
     from magnet_cli.windows import Pass, Stage
 
-DEVICE_CONTEXT = 512 << 20
-"""Device memory that a CUDA context takes before the first tensor, where it has not been measured."""
 OUTPUT_SIDE = 512
 """Side of the level-0 squares in which probabilities become labels."""
 
@@ -69,7 +67,7 @@ def with_memory(plan: Plan, facts: ModelFacts, options: SegmentOptions) -> Plan:
         output=output,
         ahead=max(0, min(options.num_workers, spare // group - 1)),
         device_budget=plan.machine.gpu_memory,
-        device=0 if on_host else compute + DEVICE_CONTEXT,
+        device=0 if on_host else compute + plan.machine.context,
     )
     _check_device(plan, memory)
     return replace(plan, memory=memory)
@@ -108,7 +106,8 @@ def _compute_bytes(plan: Plan, step: Pass, facts: ModelFacts) -> int:
     patch = facts.input.pixels * 4 * (len(facts.bands) + 8 * plan.classes) + max(facts.activation_bytes, refiner)
     strip = OUTPUT_SIDE * (OUTPUT_SIDE + 2) * plan.classes * 4 * 4
     field = canvases[0] * 2 if step.number else 0
-    return plan.group * (held + canvases[-1] + score) + plan.batch * patch + strip + field
+    pixels = 0 if plan.machine.kind == "cpu" else finest * (_pixel_bytes(plan) + 1)
+    return plan.group[step.number] * (held + canvases[-1] + score + field + pixels) + plan.batch * patch + strip
 
 
 def _published_bytes(plan: Plan, facts: ModelFacts) -> int:
@@ -130,7 +129,7 @@ def _read_bytes(plan: Plan, step: Pass) -> int:
 def _kept_bytes(plan: Plan, step: Pass) -> int:
     """Pixels and validity of a group, as long as it is computed and written."""
     pixels = sum(_canvas_size(step, stage).pixels for stage in step.stages)
-    return plan.group * pixels * (_pixel_bytes(plan) + 1)
+    return plan.group[step.number] * pixels * (_pixel_bytes(plan) + 1)
 
 
 def _pixel_bytes(plan: Plan) -> int:
@@ -145,4 +144,4 @@ def _output_bytes(plan: Plan, step: Pass) -> int:
     finest = _canvas_size(step, step.stages[-1]).pixels
     is_last = step is plan.passes[-1]
     fields = finest * plan.classes * 2 if not is_last or plan.probabilities else 0
-    return plan.group * (2 * labels * is_last + 2 * fields) + _kept_bytes(plan, step)
+    return plan.group[step.number] * (2 * labels * is_last + 2 * fields) + _kept_bytes(plan, step)

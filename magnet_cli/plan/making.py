@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+from math import ceil
 from typing import TYPE_CHECKING
 
 from magnet_cli.errors import UsageError
@@ -18,12 +20,15 @@ if TYPE_CHECKING:
     from magnet_cli.options import MethodSettings, SegmentOptions
 
 BATCH = {"cpu": 4, "mps": 8, "cuda": 16}
-"""Patches a forward pass, by kind of device; part of the plan, so that memory never changes the mask."""
+"""Patches a forward pass, by kind of device, where the bundle does not say; part of the plan, so that memory never
+changes the mask."""
 BATCH_BYTES = 8 << 20
-"""On a CPU a batch's probabilities stay below this: the C library zeroes larger tensors anew each time, which made
-batches of 19 classes take twice as long as single patches."""
+"""On a CPU such a batch's probabilities stay below this: larger ones take memory and win no time."""
 GROUP = {"cpu": 1, "mps": 2, "cuda": 4}
-"""Blocks that share their forward passes."""
+"""Fewest blocks that share their forward passes."""
+IDLE = Fraction(1, 20)
+"""Forward passes that a group may make beyond full ones, as a share of those: more blocks share their passes until it
+is met. A pass of one stage fills its batches, where one block has a single window; a pass of four needs one block."""
 
 
 def make_plan(info: ImageInfo, facts: ModelFacts, options: SegmentOptions, machine: Machine) -> Plan:
@@ -52,7 +57,7 @@ def make_plan(info: ImageInfo, facts: ModelFacts, options: SegmentOptions, machi
         classes=facts.classes,
         resample=facts.resample,
         batch=batch,
-        group=GROUP[machine.kind],
+        group=tuple(sharing(step, batch=batch, least=GROUP[machine.kind]) for step in passes),
         machine=machine,
         memory=no_memory(machine),
         probabilities=options.probabilities,
@@ -64,10 +69,28 @@ def make_plan(info: ImageInfo, facts: ModelFacts, options: SegmentOptions, machi
 
 def default_batch(facts: ModelFacts, machine: Machine) -> int:
     """Patches a forward pass, by bundle and kind of device alone, so that memory never changes the mask."""
+    if (machine.kind, machine.precision) in facts.batches:
+        return facts.batches[machine.kind, machine.precision]
     batch = BATCH[machine.kind]
     if machine.kind != "cpu":
         return batch
     return max(1, min(batch, BATCH_BYTES // (facts.classes * facts.input.pixels * 4)))
+
+
+def sharing(step: Pass, *, batch: int, least: int) -> int:
+    """Blocks of a pass that share forward passes: as few as leave hardly a place in them empty.
+
+    Args:
+        step: The pass.
+        batch: Patches a forward pass.
+        least: Fewest blocks.
+    """
+    windows = [step.ratio(stage).pixels for stage in step.stages]
+    for blocks in range(least, batch):
+        full = Fraction(blocks * sum(windows), batch)
+        if sum(ceil(blocks * count / batch) for count in windows) <= full * (1 + IDLE):
+            return blocks
+    return max(least, batch)
 
 
 def _passes(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from math import ceil
 from typing import TYPE_CHECKING, Literal
@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Literal
 from magnet_cli.options import ALL, BundleDefaults, MethodSettings, Rule
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from magnet_cli.geometry import Pitch, Size
     from magnet_cli.images.protocol import ImageInfo
     from magnet_cli.options import Compat
@@ -39,6 +41,8 @@ class ModelFacts:
     has_refiner: bool
     activation_bytes: int
     """Peak of one patch's forward pass through the backbone, estimated."""
+    batches: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    """Patches a forward pass, by kind of device and precision, where the bundle says."""
     compat: Compat = "paper"
     refiner_bytes: int = 0
     """The same for the refiner."""
@@ -55,6 +59,8 @@ class Machine:
     """Host bytes that may be used."""
     gpu_memory: int | None = None
     """Device bytes that may be used; None without an accelerator."""
+    context: int = 0
+    """Device bytes that go to neither tensors nor their allocator."""
     base: int = ASSUMED_BASE
     """Host bytes in use before the first read."""
 
@@ -101,8 +107,8 @@ class Plan:
     classes: int
     resample: str
     batch: int
-    group: int
-    """Blocks that share forward passes and are retried together."""
+    group: tuple[int, ...]
+    """For each pass, blocks that share forward passes and are retried together."""
     machine: Machine
     memory: MemoryPlan
     probabilities: bool
@@ -116,11 +122,12 @@ class Plan:
 
     def groups(self, step: Pass) -> int:
         """Groups of a pass."""
-        return ceil(step.blocks.pixels / self.group)
+        return ceil(step.blocks.pixels / self.group[step.number])
 
     def blocks(self, step: Pass, group: int) -> list[Index]:
         """The blocks of a group, row-major."""
-        return [step.block(n) for n in range(group * self.group, min((group + 1) * self.group, step.blocks.pixels))]
+        start, count = group * self.group[step.number], self.group[step.number]
+        return [step.block(number) for number in range(start, min(start + count, step.blocks.pixels))]
 
     def is_first(self, step: Pass, stage: Stage) -> bool:
         """Whether a stage starts the run, with nothing to refine."""
@@ -159,7 +166,7 @@ class Plan:
             "device": self.machine.device,
             "precision": self.machine.precision,
             "batch": self.batch,
-            "group": self.group,
+            "group": list(self.group),
             "working_pixel": {"width": float(self.working.x), "height": float(self.working.y)},
             **self.settings.describe(),
             "passes": [self._describe_pass(step) for step in self.passes],

@@ -27,8 +27,13 @@ def certainty(probs: Tensor) -> Tensor:
     Returns:
         `(..., height, width)` in [0, 1].
     """
-    best = probs.topk(2, dim=-3).values
-    return best.select(-3, 0) - best.select(-3, 1)
+    # A pass over the classes: on a CPU that is several times quicker than `topk` over the first of three dimensions.
+    classes = probs.unbind(-3)
+    best, second = torch.maximum(*classes[:2]), torch.minimum(*classes[:2])
+    for values in classes[2:]:
+        second = torch.maximum(second, torch.minimum(best, values))
+        best = torch.maximum(best, values)
+    return best - second
 
 
 def uncertainty(probs: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ def test_plan_as_text(here: Path, image: Path, bundle: Path) -> None:
     result = invoke("plan", image, "--weights", bundle)
     assert result.exit_code == 0
     assert result.stderr == ""
-    for part in ("s.tif: 150x110 pixels", "method magnet, merge mean, points all", "pass 1: 4 blocks in 4 groups"):
+    for part in ("s.tif: 150x110 pixels", "method magnet, merge mean, points all", "pass 1: 4 blocks in 2 groups"):
         assert part in result.stdout
     assert "stage 3: windows of 32x32 pixels, all 35" in result.stdout
     assert "host memory: " in result.stdout

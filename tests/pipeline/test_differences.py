@@ -239,7 +239,7 @@ def test_counts_are_made_in_each_block() -> None:
     """The left block scores higher than the right one everywhere; each gets its own count."""
     pixels = np.full((120, 240, 3), 120, np.uint8)
     pixels[:, :120] = 240
-    options = SegmentOptions(scales=sides(128, 64), points=count(1000), median=1, margin=2, num_workers=0)
+    options = SegmentOptions(scales=sides(128, 64), points=count(1000), median=1, margin=2, num_workers=0, batch_size=1)
     outcome = run(ArrayImage(pixels), facts(2, input_side=64), options, Grading(2))
     assert points_chosen(outcome, 2) == [1000, 1000]
 
@@ -257,10 +257,10 @@ def test_zero_scores_are_never_chosen() -> None:
 
 
 def test_all_points_need_no_score(monkeypatch: pytest.MonkeyPatch) -> None:
-    def unwanted(score: Tensor, side: int) -> Tensor:
+    def unwanted(*, score: Tensor, side: int) -> Tensor:
         raise AssertionError(score.shape, side)
 
-    monkeypatch.setattr(block, "median_blur", unwanted)
+    monkeypatch.setattr(block, "Smoothed", unwanted)
     options = SegmentOptions(scales=sides(64, 32), points=ALL, median=11, num_workers=0)
     outcome = run(flat(150, 100), facts(2, input_side=32), options, Doubting(2))
     assert outcome.plan.settings.margin == 4

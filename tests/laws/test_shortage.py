@@ -1,0 +1,142 @@
+"""Memory that runs out: less is in flight, then batches are smaller, then the run ends with nothing lost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+
+from magnet_cli.errors import MemoryShortageError
+from magnet_cli.geometry import Size
+from magnet_cli.models.device import is_out_of_memory
+from magnet_cli.models.networks import Networks
+from magnet_cli.options import SegmentOptions
+from magnet_cli.pipeline import reading
+from tests.laws.support import blurry_bundle, magnet, number, part, report_of, scene_pixels, segment, write_tiled
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from torch import Tensor
+
+
+@dataclass
+class Scarce:
+    """Stands in for `Networks.predict` on a device that has too little memory now and then."""
+
+    fails: Callable[[int, int], bool]
+    """Told the number of the call, from 1, and the patches in it."""
+    batches: list[int] = field(default_factory=list)
+
+    def installed(self, monkeypatch: pytest.MonkeyPatch) -> Scarce:
+        real = Networks.predict
+
+        def predict(networks: Networks, patches: Tensor, scale: Size) -> Tensor:
+            self.batches.append(len(patches))
+            if self.fails(len(self.batches), len(patches)):
+                raise torch.OutOfMemoryError
+            return real(networks, patches, scale)
+
+        monkeypatch.setattr(Networks, "predict", predict)
+        return self
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    return write_tiled(tmp_path / "s.tif", scene_pixels(Size(width=500, height=300)))
+
+
+@pytest.fixture
+def options(tmp_path: Path) -> SegmentOptions:
+    bundle = blurry_bundle(tmp_path / "bundle", scales=(32, 64))
+    return SegmentOptions(weights=str(bundle), margin=4, memory=8 << 30)
+
+
+def notes(report: dict[str, object]) -> str:
+    found = part(report, "notes")
+    assert isinstance(found, list)
+    return "\n".join(found)
+
+
+def test_a_group_that_did_not_fit_is_computed_alone(
+    image: Path, options: SegmentOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    segment(image, tmp_path / "calm.tif", options)
+    Scarce(fails=lambda call, _: call in (7, 30)).installed(monkeypatch)
+    report = segment(image, tmp_path / "scarce.tif", options)
+    assert (tmp_path / "scarce.tif").read_bytes() == (tmp_path / "calm.tif").read_bytes()
+    assert notes(report).count("nothing is read or written while a group is computed") == 2
+    assert part(report, "options", "batch") == 4
+
+
+def test_before_anything_is_finished_the_batch_is_halved(
+    image: Path, options: SegmentOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the run that is killed and resumed keeps the smaller batch, wherever it goes on."""
+    with monkeypatch.context() as scarce:
+        Scarce(fails=lambda _, patches: patches > 1).installed(scarce)
+        report = segment(image, tmp_path / "whole.tif", options)
+    assert part(report, "options", "batch") == 1
+    assert "2 patches a forward pass, not 4" in notes(report)
+    assert "1 patches a forward pass, not 2" in notes(report)
+
+    with monkeypatch.context() as scarce:
+        Scarce(fails=lambda call, patches: patches > 1 or call > 60).installed(scarce)
+        with pytest.raises(MemoryShortageError):
+            segment(image, tmp_path / "resumed.tif", options)
+    plenty = Scarce(fails=lambda *_: False).installed(monkeypatch)
+    resumed = segment(image, tmp_path / "resumed.tif", options)
+    assert number(resumed, "groups", "resumed") > 0
+    assert set(plenty.batches) == {1}
+    assert (tmp_path / "resumed.tif").read_bytes() == (tmp_path / "whole.tif").read_bytes()
+
+
+def test_a_batch_that_was_asked_for_is_not_changed(
+    image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = blurry_bundle(tmp_path / "bundle", scales=(32, 64))
+    Scarce(fails=lambda _, patches: patches > 1).installed(monkeypatch)
+    ended = magnet("segment", image, "--weights", bundle, "-b", "2", "-o", tmp_path / "m.tif")
+    assert ended.code == 6
+    assert "out of memory in stage 1" in ended.said
+    assert not list(tmp_path.glob("m.tif*"))
+
+
+def test_later_the_run_ends_with_6_and_the_same_command_goes_on(
+    image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = blurry_bundle(tmp_path / "bundle", scales=(32, 64))
+    words = ("segment", image, "--weights", bundle, "--margin", "4")
+    assert magnet(*words, "-o", tmp_path / "calm.tif").code == 0
+    with monkeypatch.context() as scarce:
+        Scarce(fails=lambda call, _: call > 20).installed(scarce)
+        ended = magnet(*words, "-o", tmp_path / "m.tif")
+    assert ended.code == 6
+    assert "Nothing that was finished is lost: run the same command" in ended.said
+    assert magnet(*words, "-o", tmp_path / "m.tif").code == 0
+    groups = part(report_of(tmp_path / "m.tif"), "groups")
+    assert isinstance(groups, dict)
+    assert groups["resumed"] > 0
+    assert (tmp_path / "m.tif").read_bytes() == (tmp_path / "calm.tif").read_bytes()
+
+
+def test_memory_that_runs_out_while_reading_is_named(
+    image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> reading.BlockPixels:
+        raise MemoryError
+
+    monkeypatch.setattr(reading, "read_block", full)
+    ended = magnet("segment", image, "--weights", blurry_bundle(tmp_path / "b"), "-o", tmp_path / "m.tif")
+    assert ended.code == 6
+    assert "out of memory while block (0, 0) of pass 1 was read" in ended.said
+
+
+def test_the_hosts_message_is_known() -> None:
+    with pytest.raises(RuntimeError) as raised:
+        torch.empty(1 << 55)
+    assert is_out_of_memory(raised.value)
+    assert not is_out_of_memory(RuntimeError("shapes differ"))

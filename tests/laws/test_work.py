@@ -1,0 +1,105 @@
+"""What a fixed image costs, in counts that no machine changes: a change that computes or copies more fails here."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from magnet_cli.geometry import Size
+from magnet_cli.images.tiff_store import TiffStore
+from magnet_cli.masks.journal import Journal
+from magnet_cli.models.networks import Networks
+from magnet_cli.options import SegmentOptions, parse_points
+from magnet_cli.pipeline.block import BlockState
+from magnet_cli.refine.points import UNDECIDED
+from tests.laws.support import blurry_bundle, part, scene_pixels, segment, write_tiled
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+SIZE = Size(width=700, height=500)
+SIDE = 64
+"""Of the network's input."""
+MEDIAN = 11
+LARGE = UNDECIDED * MEDIAN * MEDIAN * 8
+"""Bytes of the largest array that a block needs, which gathers squares; probabilities of the image would be larger."""
+
+
+class Allocations(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts what the computing thread allocates above a size."""
+
+    def __init__(self, least: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.least = least
+        self.sizes: list[int] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        del types
+        out = func(*args, **(kwargs or {}))
+        if isinstance(out, torch.Tensor) and not out._is_view() and out.untyped_storage().nbytes() >= self.least:
+            self.sizes.append(out.untyped_storage().nbytes())
+        return out
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """Counts what a run does."""
+    counts: Counter[str] = Counter()
+
+    def counted(owner: type, name: str, key: str, amount: Callable[..., int]) -> None:
+        real = getattr(owner, name)
+
+        def called(*arguments: Any, **named: Any) -> Any:
+            counts[key] += 1
+            counts[f"{key} amount"] += amount(*arguments, **named)
+            return real(*arguments, **named)
+
+        monkeypatch.setattr(owner, name, called)
+
+    counted(Networks, "predict", "forward", lambda _, patches, __: len(patches))
+    counted(Networks, "refine", "refine", lambda _, own, *__: len(own))
+    counted(TiffStore, "_bands", "decoded", lambda _, __, tile: tile.area)
+    counted(BlockState, "_on_device", "upload", lambda _, array: array.nbytes)
+    counted(Journal, "put_labels", "labels", lambda *_, labels, **__: labels.nbytes)
+    return counts
+
+
+def windows(report: dict[str, object]) -> int:
+    passes = part(report, "passes")
+    assert isinstance(passes, list)
+    return sum(stage["windows_run"] for step in passes for stage in step["stages"])
+
+
+@pytest.mark.parametrize("points", ["all", "50%", "q>0.1"])
+def test_every_window_once_every_tile_once_every_pixel_once(points: str, tmp_path: Path, seen: Counter[str]) -> None:
+    image = write_tiled(tmp_path / "s.tif", scene_pixels(SIZE))
+    bundle = blurry_bundle(tmp_path / "bundle", side=SIDE, scales=(SIDE, 2 * SIDE))
+    options = SegmentOptions(
+        weights=str(bundle), margin=12, median=MEDIAN, merge="refiner", points=parse_points(points), num_workers=0
+    )
+    with Allocations(LARGE + 1) as huge:
+        report = segment(image, tmp_path / "m.tif", options)
+    ran, batch = windows(report), 4
+    cells = [math.ceil(SIZE.width / side) * math.ceil(SIZE.height / side) for side in (80, 40)]
+    assert ran == sum(cells)
+    assert seen["forward amount"] == ran
+    assert seen["refine amount"] == cells[1]
+    # Full batches, but for the last of a stage in a group.
+    groups = part(report, "groups", "computed")
+    assert isinstance(groups, int)
+    assert seen["forward"] <= math.ceil(ran / batch) + 2 * groups
+    # Tiles are kept decoded for their neighbours: none is decoded twice.
+    tiles = math.ceil(SIZE.width / 64) * math.ceil(SIZE.height / 64)
+    assert seen["decoded"] == tiles
+    assert seen["labels amount"] == SIZE.pixels
+    # Each stage of a block goes to the device in one piece; rims make it more than the image, and not much.
+    blocks = cells[0]
+    assert seen["upload"] == 2 * blocks
+    assert seen["upload amount"] < 3 * SIZE.pixels * (1 + 1 / 4) * (SIDE / (SIDE - 24)) ** 2
+    assert huge.sizes == []
