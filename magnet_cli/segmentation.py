@@ -99,7 +99,7 @@ def segment(
     """Segment images; each gets a mask and a report beside it.
 
     Args:
-        inputs: Files, folders or glob patterns.
+        inputs: Files, folders, glob patterns or URLs.
         output: The mask's file (one image only), a folder, or None for `<name>.mask.tif` in the current folder.
         options: How; the bundle's defaults where left out.
         stop_on_error: Leave out what follows the first image that fails, instead of going on with the next.
@@ -179,7 +179,7 @@ def plan_images(inputs: Sequence[str | Path], options: SegmentOptions | None = N
     """
     found = images.find_images([str(item) for item in inputs])
     planner = Planner.of(options or SegmentOptions())
-    return [planner.plan(image.path) for image in found]
+    return [planner.plan(image.source) for image in found]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from magnet_cli.errors import UsageError
 from magnet_cli.images.discover import find_images, stem
+from magnet_cli.images.urls import is_url
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,7 +34,7 @@ def plan_targets(inputs: Sequence[str], output: Path | None) -> list[Target]:
     """The mask of every input. What earlier runs wrote is left out, unless an input names it.
 
     Args:
-        inputs: Files, folders or glob patterns.
+        inputs: Files, folders, glob patterns or addresses.
         output: A mask's file name (one image only), a folder, or None for `<name>.mask.tif` in the current folder.
 
     Raises:
@@ -41,7 +42,7 @@ def plan_targets(inputs: Sequence[str], output: Path | None) -> list[Target]:
         SourceError: A named file is missing.
     """
     named = {Path(text) for text in inputs}
-    images = [image for image in find_images(inputs) if image.path in named or not is_earlier_output(image.path)]
+    images = [image for image in find_images(inputs) if Path(image.source) in named or not _is_earlier(image)]
     if not images:
         raise UsageError(
             "there are only masks that this program has written",
@@ -49,9 +50,9 @@ def plan_targets(inputs: Sequence[str], output: Path | None) -> list[Target]:
             advice="Name the images, or a folder that holds some",
         )
     if output is None or not is_file_name(output):
-        targets = [Target(image=str(image.path), mask=mask_path(image, output)) for image in images]
+        targets = [Target(image=image.source, mask=mask_path(image, output)) for image in images]
     elif len(images) == 1:
-        targets = [Target(image=str(images[0].path), mask=output)]
+        targets = [Target(image=images[0].source, mask=output)]
     else:
         raise UsageError(
             "several images need a folder for their masks",
@@ -60,6 +61,10 @@ def plan_targets(inputs: Sequence[str], output: Path | None) -> list[Target]:
         )
     _refuse_collisions(targets)
     return targets
+
+
+def _is_earlier(image: FoundImage) -> bool:
+    return not is_url(image.source) and is_earlier_output(Path(image.source))
 
 
 def is_earlier_output(image: Path) -> bool:
@@ -100,8 +105,8 @@ def is_file_name(output: Path) -> bool:
 def mask_path(image: FoundImage, folder: Path | None) -> Path:
     """The mask of an image: `<folder>/<subfolders>/<name>.tif`, or `<name>.mask.tif` in the current folder."""
     if folder is None:
-        return Path(f"{stem(image.path)}.mask.tif")
-    return folder / image.path.relative_to(image.root).parent / f"{stem(image.path)}.tif"
+        return Path(f"{stem(image.place)}.mask.tif")
+    return folder / image.place.parent / f"{stem(image.place)}.tif"
 
 
 def _refuse_collisions(targets: Sequence[Target]) -> None:

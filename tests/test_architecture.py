@@ -64,7 +64,9 @@ ONLY: dict[str, set[str]] = {
     "safetensors": {"models", "train"},
     "openslide": {"images"},
     "pyvips": {"images"},
-    "rasterio": set(),
+    "rasterio": {"images"},
+    "fsspec": {"images"},
+    "aiohttp": {"images"},
     "cv2": set(),
     "matplotlib": {"distributions", "train"},
     "hypothesis": set(),
@@ -82,6 +84,9 @@ LIGHT = {
     "imagecodecs",
     "matplotlib",
     "safetensors",
+    "rasterio",
+    "fsspec",
+    "aiohttp",
 }
 """What a command that only answers about itself must not load."""
 

@@ -60,9 +60,9 @@ def plan(
         found = images.find_images(inputs)
         planner = segmentation.Planner.of(options)
         for image in found:
-            made, error = _attempt(partial(planner.plan, image.path))
+            made, error = _attempt(partial(planner.plan, image.source))
             if made is None:
-                listing.add(_failure("image", image.path, error), error)
+                listing.add(_failure("image", image.source, error), error)
                 continue
             listing.add(made.describe())
             if not json:
@@ -78,9 +78,9 @@ def info(inputs: words.Inputs, *, json: words.Json = False) -> int:
         from magnet_cli.cli.tables import info_dict, info_text
 
         for image in images.find_images(inputs):
-            found, error = _attempt(partial(images.inspect, image.path))
+            found, error = _attempt(partial(images.inspect, image.source))
             if found is None:
-                listing.add(_failure("image", image.path, error), error)
+                listing.add(_failure("image", image.source, error), error)
                 continue
             listing.add(info_dict(found))
             if not json:
@@ -149,5 +149,5 @@ def _attempt(work: Callable[[], T]) -> tuple[T | None, MagnetError | None]:
         return None, error
 
 
-def _failure(key: str, path: Path, error: MagnetError | None) -> dict[str, object]:
+def _failure(key: str, path: str | Path, error: MagnetError | None) -> dict[str, object]:
     return {key: str(path), "error": str(error), "exit_code": error and error.exit_code}

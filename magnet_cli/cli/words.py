@@ -63,7 +63,7 @@ class OnError(StrEnum):
     FAIL = "fail"
 
 
-Inputs = Annotated[list[str], typer.Argument(metavar="INPUT...", help="Images, folders or glob patterns.")]
+Inputs = Annotated[list[str], typer.Argument(metavar="INPUT...", help="Images, folders, glob patterns or URLs.")]
 Weights = Annotated[str | None, typer.Option(help="A shipped bundle's name or a folder.", envvar="MAGNET_WEIGHTS")]
 Scales = Annotated[
     str | None,

@@ -1,10 +1,12 @@
-"""Bytes of a file at an offset, from several threads at once."""
+"""Bytes of a file at an offset, from several threads at once: on this machine, or behind a URL."""
 
 from __future__ import annotations
 
+import io
 import os
+from abc import ABC, abstractmethod
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from magnet_cli.errors import SourceError
 from magnet_cli.images.failures import naming
@@ -12,23 +14,26 @@ from magnet_cli.images.failures import naming
 if TYPE_CHECKING:
     from pathlib import Path
 
+STREAM_BUFFER = 64 << 10
+"""Bytes that a stream reads ahead."""
 
-class Blob:
-    """A file opened for reading at offsets.
+
+class Blob(ABC):
+    """Bytes that are read at offsets.
 
     Args:
-        path: The file.
-
-    Raises:
-        SourceError: It cannot be opened.
+        name: As the user gave it.
+        size: Number of bytes.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self._path = path
-        with naming(path, "the file cannot be opened", advice="Check that it exists and that you may read it"):
-            self._file = open(path, "rb", buffering=0)  # noqa: PTH123, SIM115 (kept open; path may be a string)
-            self.size = os.fstat(self._file.fileno()).st_size
-        self._lock = Lock()
+    resident_bytes = 0
+    """Memory that it keeps between reads, at most."""
+    version = ""
+    """What a server says of the state of the file: its ETag, or when it changed."""
+
+    def __init__(self, name: str, size: int) -> None:
+        self.name = name
+        self.size = size
 
     def read(self, offset: int, count: int, *, place: str) -> bytes:
         """Exactly `count` bytes.
@@ -45,24 +50,95 @@ class Blob:
             raise SourceError(
                 f"the file is truncated: {place} ends at byte {offset + count}",
                 value=f"{self.size} bytes",
-                file=self._path,
+                file=self.name,
                 advice="Copy or export the file again",
             )
-        with naming(self._path, f"{place} cannot be read"):
-            data = self._pread(offset, count)
+        with naming(self.name, f"{place} cannot be read"):
+            data = self._bytes(offset, count)
         if len(data) != count:
             raise SourceError(
-                f"{place} could be read in part only", value=f"{len(data)} of {count} bytes", file=self._path
+                f"{place} could be read in part only", value=f"{len(data)} of {count} bytes", file=self.name
             )
         return data
+
+    def stream(self) -> BinaryIO:
+        """A file object over the bytes, for libraries that want one; not to be shared between threads."""
+        return cast("BinaryIO", io.BufferedReader(BlobStream(self), STREAM_BUFFER))
+
+    @abstractmethod
+    def _bytes(self, offset: int, count: int) -> bytes:
+        """The bytes, or fewer where there are no more."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release what it holds."""
+
+
+class FileBlob(Blob):
+    """A file opened for reading at offsets.
+
+    Args:
+        path: The file.
+
+    Raises:
+        SourceError: It cannot be opened.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        with naming(path, "the file cannot be opened", advice="Check that it exists and that you may read it"):
+            self._file = open(path, "rb", buffering=0)  # noqa: PTH123, SIM115 (kept open; path may be a string)
+            super().__init__(str(path), os.fstat(self._file.fileno()).st_size)
+        self._lock = Lock()
 
     def close(self) -> None:
         """Close the file."""
         self._file.close()
 
-    def _pread(self, offset: int, count: int) -> bytes:
+    def _bytes(self, offset: int, count: int) -> bytes:
         if hasattr(os, "pread"):
             return os.pread(self._file.fileno(), count, offset)
         with self._lock:
             self._file.seek(offset)
             return self._file.read(count)
+
+
+class BlobStream(io.RawIOBase):
+    """A seekable stream over a blob; closing it leaves the blob open.
+
+    Args:
+        blob: The bytes.
+    """
+
+    def __init__(self, blob: Blob) -> None:
+        super().__init__()
+        self._blob = blob
+        self._position = 0
+
+    def readable(self) -> bool:
+        """Always."""
+        return True
+
+    def seekable(self) -> bool:
+        """Always."""
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """See `io.IOBase.seek`."""
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._blob.size}[whence]
+        if start + offset < 0:
+            message = f"a position before the first byte: {start + offset}"
+            raise ValueError(message)
+        self._position = start + offset
+        return self._position
+
+    def tell(self) -> int:
+        """See `io.IOBase.tell`."""
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        """See `io.RawIOBase.readinto`."""
+        count = max(0, min(len(buffer), self._blob.size - self._position))
+        if count:
+            buffer[:count] = self._blob.read(self._position, count, place=f"byte {self._position} and what follows")
+            self._position += count
+        return count

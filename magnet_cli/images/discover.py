@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from magnet_cli.errors import SourceError, UsageError
+from magnet_cli.images.urls import is_url, url_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 DOUBLE_SUFFIXES = (".ome.tif", ".ome.tiff", ".ome.zarr", ".ome.zarr.zip", ".zarr.zip")
 SUFFIXES = (
-    *(".tif", ".tiff", ".btf", ".tf8", ".png", ".jpg", ".jpeg", ".webp", ".zarr"),
+    *(".tif", ".tiff", ".btf", ".tf8", ".qptiff", ".png", ".jpg", ".jpeg", ".webp", ".zarr"),
+    *(".jp2", ".j2k", ".jpx", ".jpf"),
     *(".svs", ".ndpi", ".scn", ".mrxs", ".vms", ".vmu", ".svslide", ".bif", ".dcm"),
 )
 OURS = (".mask.tif", ".mask.tiff", ".field.tif", ".journal", ".part")
@@ -28,16 +30,18 @@ ZARR_MARKS = ("zarr.json", ".zarray", ".zgroup")
 class FoundImage:
     """An image that an input stands for."""
 
-    path: Path
-    root: Path
-    """The folder below which the image's own subfolders are kept in the output."""
+    source: str
+    """Its path or address, as `open_image` takes it."""
+    place: Path
+    """Its name, with the subfolders below the folder that stood for it: they are kept in the output."""
 
 
 def find_images(inputs: Sequence[str]) -> list[FoundImage]:
     """The images that files, folders and glob patterns stand for: sorted within each input, none twice.
 
     Args:
-        inputs: As the user gave them. A folder is searched with its subfolders; a zarr folder is one image.
+        inputs: As the user gave them. A folder is searched with its subfolders; a zarr folder is one image, and so
+            is an address.
 
     Raises:
         UsageError: A folder or a pattern holds no image.
@@ -46,7 +50,7 @@ def find_images(inputs: Sequence[str]) -> list[FoundImage]:
     found: dict[str, FoundImage] = {}
     for text in inputs:
         for image in _expand(text):
-            found.setdefault(os.path.realpath(image.path), image)
+            found.setdefault(image.source if is_url(image.source) else os.path.realpath(image.source), image)
     return list(found.values())
 
 
@@ -60,15 +64,21 @@ def stem(path: str | Path) -> str:
     return name
 
 
+def _found(path: Path, root: Path) -> FoundImage:
+    return FoundImage(source=str(path), place=path.relative_to(root))
+
+
 def _expand(text: str) -> list[FoundImage]:
+    if is_url(text):
+        return [FoundImage(source=text, place=Path(url_name(text)))]
     path = Path(text)
     if path.is_dir() and not is_zarr(path):
         images = sorted(_walk(path))
         if not images:
             raise UsageError("the folder holds no image", file=text, advice="Name a folder with images, or a file")
-        return [FoundImage(path=image, root=path) for image in images]
+        return [_found(image, path) for image in images]
     if path.exists():
-        return [FoundImage(path=path, root=path.parent)]
+        return [_found(path, path.parent)]
     if not glob.has_magic(text):
         raise SourceError("there is no such file or folder", file=text, advice="Check the path")
     return _pattern(text)
@@ -83,9 +93,9 @@ def _pattern(text: str) -> list[FoundImage]:
     for match in sorted(glob.glob(text, recursive=True)):  # noqa: PTH207 (the pattern may be absolute)
         path = Path(match)
         if is_image(path):
-            images.append(FoundImage(path=path, root=root))
+            images.append(_found(path, root))
         elif path.is_dir() and not any(is_zarr(parent) for parent in path.parents):
-            images.extend(FoundImage(path=image, root=root) for image in sorted(_walk(path)))
+            images.extend(_found(image, root) for image in sorted(_walk(path)))
     if not images:
         raise UsageError("the pattern matches no image", value=text, advice="Check it, and quote it from the shell")
     return images

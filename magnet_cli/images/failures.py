@@ -56,6 +56,29 @@ def naming(
     try:
         yield
     except expected as error:
-        reason = "; ".join(line.strip() for line in str(error).splitlines() if line.strip())[:MESSAGE_LENGTH]
+        lines = dict.fromkeys(line.strip() for line in str(error).splitlines())
+        reason = "; ".join(line for line in lines if line)[:MESSAGE_LENGTH]
         detail = f"{type(error).__name__}: {reason}" if reason else type(error).__name__
         raise SourceError(rule, value=detail, file=file, advice=advice) from error
+
+
+@contextmanager
+def needing(extra: str, file: str | Path) -> Iterator[None]:
+    """Say how to install what the block imports.
+
+    Args:
+        extra: Of this package, that brings it.
+        file: The image that wants it.
+
+    Raises:
+        SourceError: It is not installed.
+    """
+    try:
+        yield
+    except ImportError as error:
+        raise SourceError(
+            "reading this needs packages that are not installed",
+            value=f"no {error.name}",
+            file=file,
+            advice=f"Install them: pip install 'magnet-cli[{extra}]'",
+        ) from error

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+from magnet_cli.geometry import LEVEL0, Box
+from magnet_cli.images.budget import CacheBudget
 from magnet_cli.images.failures import naming
+from magnet_cli.images.opening import open_blob, open_image
+from magnet_cli.images.protocol import Request
+from magnet_cli.images.urls import is_url
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from magnet_cli.images.protocol import Image
 
 SMALL_BYTES = 16 << 20
 """A file up to this size is hashed whole."""
@@ -17,6 +25,8 @@ SMALL_BYTES = 16 << 20
 HEAD_BYTES = 1 << 20
 SAMPLES = 64
 SAMPLE_BYTES = 16 << 10
+REMOTE_SAMPLES = 8
+"""Of a file behind a URL: each is a request."""
 ZARR_METADATA = ("zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata")
 COMPANION_FOLDERS = (".mrxs",)
 """Suffixes of slides whose pixels lie in a folder of the same name."""
@@ -25,12 +35,16 @@ COMPANION_FOLDERS = (".mrxs",)
 def fingerprint(path: str | Path) -> str:
     """A SHA-256 (hexadecimal) over the size of an input and its bytes, or samples of them where it is large.
 
+    For a URL, over the size, what the server calls its version (ETag, else time of the last change), and few samples.
+
     Args:
-        path: A file, or the folder of a zarr image.
+        path: A file, the folder of a zarr image, or the URL of either.
 
     Raises:
         SourceError: It cannot be read.
     """
+    if is_url(str(path)):
+        return _remote(str(path))
     path = Path(path)
     digest = hashlib.sha256()
     with naming(path, "the input cannot be read", advice="Check that it exists and that you may read it"):
@@ -43,6 +57,31 @@ def fingerprint(path: str | Path) -> str:
             )
             with file.open("rb") as stream:
                 _hash(digest, stream, size)
+    return digest.hexdigest()
+
+
+def _remote(url: str) -> str:
+    """Of the facts and some boxes of pixels where it is a zarr image: its chunks cannot be listed over HTTP."""
+    with open_image(url, cache=CacheBudget(folder=Path(), max_bytes=1 << 62)) as image:
+        if image.info.backend == "zarr":
+            return _of_pixels(image)
+    with closing(open_blob(url)) as blob:
+        digest = hashlib.sha256(f"{blob.size}\0{blob.version}\0".encode())
+        count = min(blob.size, SAMPLE_BYTES)
+        for index in range(REMOTE_SAMPLES):
+            offset = index * (blob.size - count) // (REMOTE_SAMPLES - 1)
+            digest.update(blob.read(offset, count, place=f"byte {offset} and what follows"))
+    return digest.hexdigest()
+
+
+def _of_pixels(image: Image) -> str:
+    info = image.info
+    digest = hashlib.sha256(f"{info.levels}\0{info.bands}\0{info.dtype}\0".encode())
+    for index in range(REMOTE_SAMPLES):
+        x = index * (info.size.width - 1) // (REMOTE_SAMPLES - 1)
+        y = index * (info.size.height - 1) // (REMOTE_SAMPLES - 1)
+        (region,) = image.read([Request(pitch=LEVEL0, box=Box(x=x, y=y, width=1, height=1))])
+        digest.update(region.pixels.tobytes())
     return digest.hexdigest()
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
 from magnet_cli.errors import SourceError
-from magnet_cli.images.failures import naming
+from magnet_cli.images.blob import FileBlob
+from magnet_cli.images.discover import ZARR_MARKS
+from magnet_cli.images.failures import naming, needing
+from magnet_cli.images.urls import file_name, is_url, url_name
 
 if TYPE_CHECKING:
+    from magnet_cli.images.blob import Blob
     from magnet_cli.images.budget import CacheBudget
     from magnet_cli.images.protocol import Image, ImageInfo
 
@@ -26,34 +30,35 @@ DIRECT_VENDORS = ("generic-tiff", "aperio")
 """Vendors whose levels are plain tiled pages: decoded directly, faster than through openslide and without its
 interpolation between level pixels."""
 
-KINDS = "TIFF, PNG, JPEG, WebP, zarr, or a slide that openslide reads"
+KINDS = "TIFF, JPEG 2000, PNG, JPEG, WebP, zarr, or a slide that openslide reads"
 
 
 def open_image(source: str | Path, *, cache: CacheBudget | None = None) -> Image:
     """An image, its pixels not yet decoded.
 
     Args:
-        source: A file, or the folder of a zarr image.
+        source: A file, the folder of a zarr image, or the URL of either.
         cache: Disk for a file that cannot be read by region (`ImageInfo.cache_bytes` says how much it needs).
 
     Raises:
         SourceError: It is missing, no image, damaged, or needs more disk than allowed.
     """
-    path = Path(source)
     text = str(source)
-    with naming(text, "the image cannot be opened", advice="Check that you may read it"):
-        if not path.exists():
-            raise SourceError("there is no such file", file=text, advice="Check the path")
-        folder = path.is_dir()
-        head = b"" if folder else _head(path)
-    return _open_zarr(text) if folder else _open_file(text, path, head, cache)
+    if _is_zarr_url(text) if is_url(text) else _is_folder(text):
+        return _open_zarr(text)
+    blob = open_blob(text)
+    try:
+        return _open_file(blob, cache)
+    except SourceError:
+        blob.close()
+        raise
 
 
 def inspect(source: str | Path) -> ImageInfo:
     """Facts about an image, without decoding it; never refused for the disk that a decode would need.
 
     Args:
-        source: A file, or the folder of a zarr image.
+        source: A file, the folder of a zarr image, or the URL of either.
 
     Raises:
         SourceError: It is missing, no image, or damaged.
@@ -64,38 +69,80 @@ def inspect(source: str | Path) -> ImageInfo:
         return image.info
 
 
-def _head(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(HEAD_BYTES)
+def open_blob(source: str) -> Blob:
+    """The bytes of a file or of a URL.
+
+    Raises:
+        SourceError: It cannot be opened, or, for a URL, not be read in parts.
+    """
+    if is_url(source):
+        with needing("remote", source):
+            from magnet_cli.images.remote import RemoteBlob  # noqa: PLC0415 (an extra)
+        return RemoteBlob(source)
+    return FileBlob(source)
 
 
-def _open_file(text: str, path: Path, head: bytes, cache: CacheBudget | None) -> Image:
-    if not head:
-        raise SourceError("the file is empty", file=text, advice="Copy it again")
+def _is_folder(text: str) -> bool:
+    path = Path(text)
+    with naming(text, "the image cannot be opened", advice="Check that you may read it"):
+        if not path.exists():
+            raise SourceError("there is no such file", file=text, advice="Check the path")
+        return path.is_dir()
+
+
+def _is_zarr_url(url: str) -> bool:
+    suffix = PurePath(url_name(url)).suffix.lower()
+    if suffix:
+        return suffix == ".zarr"
+    with needing("remote", url):
+        from magnet_cli.images.remote import holds_any  # noqa: PLC0415 (an extra)
+    return holds_any(url, ZARR_MARKS)
+
+
+def _open_file(blob: Blob, cache: CacheBudget | None) -> Image:
+    if blob.size == 0:
+        raise SourceError("the file is empty", file=blob.name, advice="Copy it again")
+    head = blob.read(0, min(HEAD_BYTES, blob.size), place="the beginning")
     is_tiff = head.startswith(TIFF_MAGIC)
-    if path.suffix.lower() in SLIDE_SUFFIXES or head[128:132] == b"DICM" or is_tiff:
-        from magnet_cli.images.openslide import open_slide, slide_vendor  # noqa: PLC0415
-
-        vendor = slide_vendor(text)
-        if vendor is not None and not (is_tiff and vendor in DIRECT_VENDORS):
-            return open_slide(text)
+    slide = _slide(blob, head, is_tiff=is_tiff)
+    if slide is not None:
+        return slide
     if is_tiff:
         from magnet_cli.images.tiff import open_tiff  # noqa: PLC0415
 
-        return open_tiff(text, cache=cache)
+        return open_tiff(blob, cache=cache)
     if head.startswith(PICTURE_MAGIC) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP"):
         from magnet_cli.images.vips import open_picture  # noqa: PLC0415
 
-        return open_picture(text, cache=cache)
-    if head.startswith(ZIP_MAGIC):
-        return _open_zarr(text)
+        return open_picture(blob, cache=cache)
     if head.startswith(JPEG_2000_MAGIC):
-        raise SourceError(
-            "JPEG 2000 files cannot be read by region",
-            file=text,
-            advice="Convert it to a tiled TIFF, with gdal_translate -co TILED=YES",
-        )
-    raise SourceError("this is no image that can be read", file=text, advice=f"Give a {KINDS}")
+        with needing("jp2", blob.name):
+            from magnet_cli.images.jp2 import open_jp2  # noqa: PLC0415
+        return open_jp2(blob)
+    if head.startswith(ZIP_MAGIC):
+        blob.close()
+        return _open_zarr(blob.name)
+    raise SourceError("this is no image that can be read", file=blob.name, advice=f"Give a {KINDS}")
+
+
+def _slide(blob: Blob, head: bytes, *, is_tiff: bool) -> Image | None:
+    """The image, where OpenSlide is the one to read it."""
+    named = PurePath(file_name(blob.name)).suffix.lower() in SLIDE_SUFFIXES
+    if not (named or is_tiff or head[128:132] == b"DICM"):
+        return None
+    if is_url(blob.name):
+        # Which TIFF needs OpenSlide is told from its tags, by the TIFF reader.
+        if is_tiff:
+            return None
+        rule, advice = "slides of this kind are read by OpenSlide, from a disk only", "Download the slide"
+        raise SourceError(rule, file=blob.name, advice=advice)
+    from magnet_cli.images.openslide import open_slide, slide_vendor  # noqa: PLC0415
+
+    vendor = slide_vendor(blob.name)
+    if vendor is None or (is_tiff and vendor in DIRECT_VENDORS):
+        return None
+    blob.close()
+    return open_slide(blob.name)
 
 
 def _open_zarr(text: str) -> Image:

@@ -10,23 +10,24 @@ import tifffile
 
 from magnet_cli.errors import SourceError
 from magnet_cli.images import tiff_geo
-from magnet_cli.images.blob import Blob
 from magnet_cli.images.failures import naming
 from magnet_cli.images.levels import level_table
 from magnet_cli.images.protocol import ImageInfo, Resolution
 from magnet_cli.images.reader import PyramidImage
 from magnet_cli.images.resolution import microscope
 from magnet_cli.images.store import TRANSPOSED, OrientedStore, Store, oriented
-from magnet_cli.images.tiff_colour import Colour, colour, understood
+from magnet_cli.images.tiff_colour import OLD_JPEG, Colour, colour, understood
 from magnet_cli.images.tiff_description import described_resolution
 from magnet_cli.images.tiff_pages import Layer, find_layers
 from magnet_cli.images.tiff_store import CHUNK_BYTES, TiffStore, chunk_bytes
 from magnet_cli.images.tiles import TILE_CACHE_BYTES
+from magnet_cli.images.urls import file_name, is_url
 from magnet_cli.images.validity import storable
 
 if TYPE_CHECKING:
     from tifffile import TiffPage
 
+    from magnet_cli.images.blob import Blob
     from magnet_cli.images.budget import CacheBudget
 
 ORIENTATION, RESOLUTION_UNIT, X_RESOLUTION, Y_RESOLUTION = 274, 296, 282, 283
@@ -55,38 +56,59 @@ class TiffFacts:
     notes: tuple[str, ...]
 
 
-def open_tiff(path: str, *, cache: CacheBudget | None) -> PyramidImage:
+def open_tiff(blob: Blob, *, cache: CacheBudget | None) -> PyramidImage:
     """An image over a TIFF file.
 
     Args:
-        path: The file.
+        blob: The file; closed with the image, or where this fails.
         cache: Disk for a one-time decode, where the file cannot be read by region.
 
     Raises:
         SourceError: It is damaged, unsupported, or needs more disk than allowed.
     """
-    blob = Blob(path)
     try:
         advice = "Copy or export the file again"
         with (
-            naming(path, "the TIFF file cannot be understood", advice=advice),
-            tifffile.TiffFile(path, _multifile=False) as file,
+            naming(blob.name, "the TIFF file cannot be understood", advice=advice),
+            tifffile.TiffFile(blob.stream(), name=file_name(blob.name), _multifile=False) as file,
         ):
-            return _open(_facts(file, path), path, blob, cache)
+            return _open(file, blob, cache)
     except SourceError:
         blob.close()
         raise
 
 
-def _open(facts: TiffFacts, path: str, blob: Blob, cache: CacheBudget | None) -> PyramidImage:
+def _open(file: tifffile.TiffFile, blob: Blob, cache: CacheBudget | None) -> PyramidImage:
+    path = blob.name
+    refuse_remote_slide(file, blob)
+    facts = _facts(file, path)
     if facts.colour is None or not facts.regional:
-        blob.close()
-        return _decode_once(facts, path, cache)
-    info = _info(facts, facts.colour, path)
+        return _decode_once(facts, blob, cache)
+    info = _info(facts, facts.colour, blob)
     store: Store = TiffStore(blob, path, layers=facts.layers, colour=facts.colour, nodata=info.nodata)
     if facts.orientation != 1:
         store = OrientedStore(store, [layer.size for layer in facts.layers], facts.orientation)
     return PyramidImage(info, store)
+
+
+SLIDE_KINDS = ("philips", "scn", "bif", "ndpi")
+"""Kinds of TIFF whose tiles need their vendor's arithmetic: OpenSlide has it, for files on this machine."""
+
+
+def refuse_remote_slide(file: tifffile.TiffFile, blob: Blob) -> None:
+    """Refuse a slide that needs OpenSlide and lies behind a URL.
+
+    Raises:
+        SourceError: It is one.
+    """
+    kind = next((kind for kind in SLIDE_KINDS if getattr(file, f"is_{kind}")), None)
+    if kind is not None and is_url(blob.name):
+        raise SourceError(
+            "slides of this vendor are read by OpenSlide, from a disk only",
+            value=kind,
+            file=blob.name,
+            advice="Download the slide",
+        )
 
 
 def _facts(file: tifffile.TiffFile, path: str) -> TiffFacts:
@@ -113,13 +135,13 @@ def _regional(layer: Layer) -> bool:
     return all(understood(page) and (page.is_contiguous or chunk_bytes(page) <= CHUNK_BYTES) for page in layer.pages)
 
 
-def _info(facts: TiffFacts, colour: Colour, path: str) -> ImageInfo:
+def _info(facts: TiffFacts, colour: Colour, blob: Blob) -> ImageInfo:
     page = facts.layers[0].pages[0]
     size = oriented(facts.layers[0].size, facts.orientation)
     nodata = storable(tiff_geo.nodata(page), colour.dtype)
     masks = nodata is not None or colour.dtype.kind == "f" or colour.alpha is not None
     info = ImageInfo(
-        path=path,
+        path=blob.name,
         backend="tiff",
         size=size,
         levels=level_table(size, [oriented(layer.size, facts.orientation) for layer in facts.layers[1:]]),
@@ -129,7 +151,7 @@ def _info(facts: TiffFacts, colour: Colour, path: str) -> ImageInfo:
         has_mask=masks or any(map(_sparse, facts.layers)),
         crs=tiff_geo.crs(page),
         geo_tags=tiff_geo.geo_tags(page),
-        resident_bytes=TILE_CACHE_BYTES,
+        resident_bytes=TILE_CACHE_BYTES + blob.resident_bytes,
         notes=(*facts.notes, *colour.notes),
     )
     return _with_resolution(info, page, facts.orientation)
@@ -164,10 +186,13 @@ def _density(value: object) -> Fraction | None:
     return Fraction(value[0], value[1])
 
 
-def _decode_once(facts: TiffFacts, path: str, cache: CacheBudget | None) -> PyramidImage:
+def _decode_once(facts: TiffFacts, blob: Blob, cache: CacheBudget | None) -> PyramidImage:
     from magnet_cli.images.vips import decoded_store, picture_info, read_header  # noqa: PLC0415 (pyvips is seldom needed)
 
-    layer = facts.layers[0]
+    layer, path = facts.layers[0], blob.name
+    if layer.pages[0].compression == OLD_JPEG:
+        rule, advice = "old-style JPEG compression is not read", "Convert it to a tiled TIFF with another compression"
+        raise SourceError(rule, value="compression 6", file=path, advice=advice)
     if layer.mask is not None:
         raise SourceError(
             "an image with a mask page must be readable by region", file=path, advice="Convert it to a tiled TIFF"
@@ -180,7 +205,7 @@ def _decode_once(facts: TiffFacts, path: str, cache: CacheBudget | None) -> Pyra
             file=path,
             advice="Convert it to a tiled TIFF",
         )
-    picture = replace(read_header(path), orientation=facts.orientation, strip_bytes=strip if strip > USUAL_STRIP else 0)
+    picture = replace(read_header(blob), orientation=facts.orientation, strip_bytes=strip if strip > USUAL_STRIP else 0)
     nodata = storable(tiff_geo.nodata(layer.pages[0]), picture.dtype)
     if nodata is not None and layer.pages[0].photometric not in PLAIN:
         raise SourceError(
@@ -194,7 +219,7 @@ def _decode_once(facts: TiffFacts, path: str, cache: CacheBudget | None) -> Pyra
         crs=tiff_geo.crs(layer.pages[0]),
         geo_tags=tiff_geo.geo_tags(layer.pages[0]),
         nodata=nodata,
-        notes=facts.notes,
+        notes=(*facts.notes, *picture.whole_notes),
     )
     info = replace(info, has_mask=info.has_mask or nodata is not None)
     return PyramidImage(

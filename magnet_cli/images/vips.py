@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from threading import Lock
@@ -20,6 +21,7 @@ from magnet_cli.images.protocol import ImageInfo, Resolution
 from magnet_cli.images.reader import PyramidImage
 from magnet_cli.images.resolution import microscope
 from magnet_cli.images.store import TRANSPOSED, MemoryStore, OrientedStore, Pixels, Store, oriented
+from magnet_cli.images.urls import is_url
 from magnet_cli.images.validity import storable, valid_pixels
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from magnet_cli.images.blob import Blob
     from magnet_cli.images.budget import CacheBudget
 
 DTYPES = {
@@ -60,7 +63,8 @@ MIN_ROWS = 8
 class Picture:
     """What a picture's header says."""
 
-    path: str
+    blob: Blob
+    """The file; closed with the store over the picture."""
     size: Size
     """As stored, before its orientation is corrected."""
     bands: int
@@ -73,6 +77,18 @@ class Picture:
     notes: tuple[str, ...]
     strip_bytes: int = 0
     """Memory that one strip of a TIFF takes while it is decoded, where that is known and checked; else 0."""
+
+    @property
+    def path(self) -> str:
+        """Of the file, for messages."""
+        return self.blob.name
+
+    @property
+    def whole_notes(self) -> tuple[str, ...]:
+        """What to tell of a picture behind a URL: formats without tiles are fetched from beginning to end."""
+        if not is_url(self.path):
+            return ()
+        return (f"this file has no tiles that could be fetched alone: all of its {self.blob.size:,} bytes are",)
 
     @property
     def band_names(self) -> tuple[str, ...]:
@@ -91,20 +107,20 @@ class Picture:
     def resident_bytes(self) -> int:
         """Memory that it keeps while it is open."""
         held = 0 if self.cache_bytes else self.size.pixels * (self.bands + self.alpha) * self.dtype.itemsize
-        return held + self.strip_bytes
+        return held + self.strip_bytes + self.blob.resident_bytes
 
 
-def open_picture(path: str, *, cache: CacheBudget | None) -> PyramidImage:
+def open_picture(blob: Blob, *, cache: CacheBudget | None) -> PyramidImage:
     """An image over a PNG, JPEG, WebP or other picture.
 
     Args:
-        path: The file.
+        blob: The file; closed with the image.
         cache: Disk for its one-time decode.
 
     Raises:
         SourceError: It is damaged, or needs more disk than allowed.
     """
-    picture = read_header(path)
+    picture = read_header(blob)
     return PyramidImage(picture_info(picture), decoded_store(picture, cache=cache, nodata=None))
 
 
@@ -122,18 +138,21 @@ def picture_info(picture: Picture) -> ImageInfo:
         has_mask=picture.alpha or picture.dtype.kind == "f",
         cache_bytes=picture.cache_bytes,
         resident_bytes=picture.resident_bytes,
-        notes=picture.notes,
+        notes=(*picture.notes, *picture.whole_notes),
     )
 
 
-def read_header(path: str) -> Picture:
+def read_header(blob: Blob) -> Picture:
     """The header of a picture; no pixel is decoded.
 
     Raises:
         SourceError: libvips cannot read it, or its size is absurd.
     """
+    path = blob.name
     with naming(path, "the picture cannot be opened", advice=DAMAGED, also=FAILURES):
-        image = _load(path)
+        feed = Feed(blob)
+    with feed.decoding("the picture cannot be opened"):
+        image = _load(feed)
         notes: tuple[str, ...] = ()
         interpretation = str(image.interpretation)
         dtype = np.dtype(DTYPES[str(image.format)])
@@ -149,7 +168,7 @@ def read_header(path: str) -> Picture:
     if resolution is not None and orientation in TRANSPOSED:
         resolution = Resolution(x=resolution.y, y=resolution.x, unit=resolution.unit)
     return Picture(
-        path=path,
+        blob=blob,
         size=Size(width=image.width, height=image.height),
         bands=image.bands - alpha,
         alpha=alpha,
@@ -212,6 +231,7 @@ class DecodedStore:
         with self._lock:
             if self._decoded is not None:
                 self._decoded.close()
+        self._picture.blob.close()
 
     def _decode(self) -> MemoryStore | TileFile:
         picture = self._picture
@@ -237,26 +257,67 @@ class DecodedStore:
         step = CACHE_TILE.height
         while step > MIN_ROWS and step * width * bands * dtype.itemsize > STRIP_BYTES:
             step //= 2
-        with naming(picture.path, "the picture cannot be decoded", advice=DAMAGED, also=FAILURES):
-            region = pyvips.Region.new(_load(picture.path, unlimited=picture.strip_bytes > 0))
+        with naming(picture.path, "the picture cannot be opened", advice=DAMAGED, also=FAILURES):
+            feed = Feed(picture.blob)
+        with feed.decoding("the picture cannot be decoded"):
+            region = pyvips.Region.new(_load(feed, unlimited=picture.strip_bytes > 0))
         for y in range(0, height, step):
             count = min(step, height - y)
-            with naming(
-                picture.path, f"the picture cannot be decoded at rows {y} to {y + count}", advice=DAMAGED, also=FAILURES
-            ):
+            with feed.decoding(f"the picture cannot be decoded at rows {y} to {y + count}"):
                 data = region.fetch(0, y, width, count)
                 rows = np.frombuffer(data, dtype).reshape(count, width, bands)
             yield y, rows
 
 
-def _load(path: str, *, unlimited: bool = False) -> Any:
+def _load(feed: Feed, *, unlimited: bool = False) -> Any:
     # libtiff lets a strip take 50 MiB at most, unless told otherwise; whoever does has checked its size.
     options = {"unlimited": True} if unlimited else {}
-    source = pyvips.Source.new_from_file(path)
     # Without fail_on="warning" libvips 8.18 hands back black pixels for damaged or unsupported tiles.
-    image = pyvips.Image.new_from_source(source, "", access="sequential", fail_on="warning", **options)
+    image = pyvips.Image.new_from_source(feed.source, "", access="sequential", fail_on="warning", **options)
     loader = str(image.get("vips-loader"))
     if not loader.startswith(LOADERS):
         message = f"{loader} is not a format read here"
         raise ValueError(message)
     return image.colourspace("srgb") if str(image.interpretation) in CONVERTED else image
+
+
+class Feed:
+    """What libvips reads from: the file, or the bytes behind a URL.
+
+    Args:
+        blob: The file.
+    """
+
+    def __init__(self, blob: Blob) -> None:
+        self._name = blob.name
+        self._failure: SourceError | None = None
+        if not is_url(blob.name):
+            self.source = pyvips.Source.new_from_file(blob.name)
+            return
+        self._stream = blob.stream()
+        self.source = pyvips.SourceCustom()
+        self.source.on_read(self._read)
+        self.source.on_seek(self._stream.seek)
+
+    @contextmanager
+    def decoding(self, rule: str) -> Iterator[None]:
+        """As `naming`; where the network failed, that is the error, and not what libvips made of it.
+
+        Raises:
+            SourceError: The block failed.
+        """
+        try:
+            with naming(self._name, rule, advice=DAMAGED, also=FAILURES):
+                yield
+        except SourceError:
+            if self._failure is not None:
+                raise self._failure from None
+            raise
+
+    def _read(self, count: int) -> bytes:
+        # An exception does not get through libvips: it would be printed, and taken for the end of the file.
+        try:
+            return self._stream.read(count)
+        except SourceError as error:
+            self._failure = error
+            return b""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -9,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import zarr
-from zarr.storage import LocalStore, ZipStore
+from zarr.storage import FsspecStore, LocalStore, ZipStore
 
 from magnet_cli.errors import SourceError
 from magnet_cli.geometry import Box, Size
-from magnet_cli.images.failures import naming
+from magnet_cli.images.discover import ZARR_MARKS
+from magnet_cli.images.failures import naming, needing
 from magnet_cli.images.levels import is_reduction, level_table
 from magnet_cli.images.limits import check_pixels
 from magnet_cli.images.protocol import ImageInfo, Resolution
@@ -21,14 +23,16 @@ from magnet_cli.images.reader import PyramidImage
 from magnet_cli.images.resolution import decimal, microscope
 from magnet_cli.images.store import Pixels
 from magnet_cli.images.tiff_description import IN_UM
+from magnet_cli.images.urls import is_url
 from magnet_cli.images.validity import valid_pixels
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 CHUNK_BYTES = 256 << 20
 """A chunk that decodes to more cannot be read by region."""
 
+ADVICE = "Name the group of one image"
 COLOURS = ("red", "green", "blue")
 IN_UM_LONG = {"micrometer": "1", "nanometer": "0.001", "millimeter": "1000", **IN_UM}
 GUESSED_AXES = {2: "yx", 3: "cyx", 4: "zcyx", 5: "tczyx"}
@@ -50,20 +54,66 @@ def open_zarr(path: str) -> PyramidImage:
     """An image over a zarr array or an OME-Zarr group.
 
     Args:
-        path: A folder, or a zip file with the same content.
+        path: A folder, a zip file with the same content, or the URL of a folder.
 
     Raises:
         SourceError: It holds no image, or one that cannot be read by region.
     """
-    store = ZipStore(path, mode="r") if Path(path).is_file() else LocalStore(path, read_only=True)
+    holder = _Holder(path)
     try:
-        with naming(path, "this holds no zarr image that can be read", advice="Name the group of one image"):
-            levels = _levels(path, zarr.open(store=store, mode="r"))
+        with (
+            holder.reached(),
+            naming(path, "this holds no zarr image that can be read", advice=ADVICE, also=holder.also),
+        ):
+            levels = _levels(path, zarr.open(store=holder.store, mode="r"))
             info = _info(path, levels)
     except SourceError:
-        store.close()
+        holder.close()
         raise
-    return PyramidImage(info, ZarrStore(path, levels, store, np.dtype(info.dtype)))
+    return PyramidImage(info, ZarrStore(holder, levels, np.dtype(info.dtype)))
+
+
+class _Holder:
+    """The store of a zarr image, its name, and how its failures are told.
+
+    Args:
+        path: A folder, a zip file, or the URL of a folder.
+    """
+
+    also: tuple[type[Exception], ...] = ()
+    """What the network raises."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._remote = is_url(path)
+        self.store: ZipStore | LocalStore | FsspecStore
+        if not self._remote:
+            self.store = ZipStore(path, mode="r") if Path(path).is_file() else LocalStore(path, read_only=True)
+            return
+        if path.endswith(".zip"):
+            raise SourceError("a zip file is read from a disk only", file=path, advice="Download it, or unpack it")
+        with needing("remote", path):
+            from magnet_cli.images import remote  # noqa: PLC0415 (an extra)
+        # zarr asks for all of these at once, and where one request fails the others end loudly.
+        if not remote.holds_any(path, ZARR_MARKS):
+            raise SourceError("there is no such zarr image", file=path, advice="Check the address")
+        self.store, self.also = remote.zarr_store(path), remote.failures()
+
+    def reached(self) -> AbstractContextManager[None]:
+        """Say plainly how the network failed in the block."""
+        if not self._remote:
+            return nullcontext()
+        from magnet_cli.images.remote import reaching  # noqa: PLC0415 (an extra)
+
+        return reaching(self.path)
+
+    def close(self) -> None:
+        """Release files and connections."""
+        self.store.close()
+        if isinstance(self.store, FsspecStore):
+            from magnet_cli.images.remote import close_session  # noqa: PLC0415 (an extra)
+
+            close_session(self.store)
 
 
 def _levels(path: str, node: zarr.Array[Any] | zarr.Group) -> ZarrLevels:
@@ -75,7 +125,7 @@ def _levels(path: str, node: zarr.Array[Any] | zarr.Group) -> ZarrLevels:
     if "multiscales" not in metadata:
         if "0" in node:
             return _levels(path, node["0"])
-        raise SourceError("the zarr group holds no multiscale image", file=path, advice="Name the group of one image")
+        raise SourceError("the zarr group holds no multiscale image", file=path, advice=ADVICE)
     multiscale = metadata["multiscales"][0]
     nodes = [node[dataset["path"]] for dataset in multiscale["datasets"]]
     arrays = [array for array in nodes if isinstance(array, zarr.Array)]
@@ -84,7 +134,7 @@ def _levels(path: str, node: zarr.Array[Any] | zarr.Group) -> ZarrLevels:
     axes = _axes(multiscale, arrays[0].ndim)
     resolution, said = _resolution(multiscale, axes)
     return ZarrLevels(
-        arrays=(arrays[0], *(array for array in arrays[1:] if _reduces(arrays[0], array, axes))),
+        arrays=(arrays[0], *_reduced(multiscale, arrays, axes)),
         axes=axes,
         resolution=resolution,
         labels=_labels(metadata),
@@ -112,8 +162,24 @@ def _size(array: zarr.Array[Any], axes: str) -> Size:
     return Size(width=array.shape[axes.index("x")], height=array.shape[axes.index("y")])
 
 
-def _reduces(full: zarr.Array[Any], array: zarr.Array[Any], axes: str) -> bool:
-    return array.ndim == full.ndim and array.dtype == full.dtype and is_reduction(_size(full, axes), _size(array, axes))
+def _reduced(multiscale: Mapping[str, Any], arrays: list[zarr.Array[Any]], axes: str) -> Iterator[zarr.Array[Any]]:
+    full, datasets = arrays[0], multiscale["datasets"]
+    for array, dataset in zip(arrays[1:], datasets[1:], strict=True):
+        alike = array.ndim == full.ndim and array.dtype == full.dtype
+        if alike and is_reduction(_size(full, axes), _size(array, axes)) and _in_place(datasets[0], dataset, axes):
+            yield array
+
+
+def _in_place(first: Mapping[str, Any], dataset: Mapping[str, Any], axes: str) -> bool:
+    """Whether a level begins where level 0 does: writers place its first pixel's centre, or say nothing."""
+    at, start = (_transformation(one, "translation", axes, 0) for one in (dataset, first))
+    scale = _transformation(dataset, "scale", axes, 1)
+    return all(abs(at[i] - start[i]) <= abs(scale[i]) for i, name in enumerate(axes) if name in "yx")
+
+
+def _transformation(holder: Mapping[str, Any], kind: str, axes: str, default: int) -> list[float]:
+    steps = [step for step in holder.get("coordinateTransformations", ()) if step.get("type") == kind]
+    return [float(value) for value in steps[0][kind]] if steps else [float(default)] * len(axes)
 
 
 def _resolution(multiscale: Mapping[str, Any], axes: str) -> tuple[Resolution | None, tuple[str, ...]]:
@@ -186,16 +252,14 @@ class ZarrStore:
     """Levels of a zarr image.
 
     Args:
-        path: For messages.
+        holder: Closed at the end.
         levels: Its arrays.
-        store: Closed at the end.
         dtype: Of the pixels handed out.
     """
 
-    def __init__(self, path: str, levels: ZarrLevels, store: ZipStore | LocalStore, dtype: np.dtype[Any]) -> None:
-        self._path = path
+    def __init__(self, holder: _Holder, levels: ZarrLevels, dtype: np.dtype[Any]) -> None:
+        self._holder = holder
         self._levels = levels
-        self._store = store
         self._dtype = dtype
 
     def block(self, level: int) -> Size:
@@ -208,9 +272,8 @@ class ZarrStore:
         axes = self._levels.axes
         rows, columns = box.slices
         index = tuple({"y": rows, "x": columns, "c": slice(None)}.get(axis, 0) for axis in axes)
-        with naming(
-            self._path, f"box {box} of level {level} cannot be decoded", advice="A chunk is damaged: copy it again"
-        ):
+        rule, advice = f"box {box} of level {level} cannot be decoded", "A chunk is damaged: copy it again"
+        with self._holder.reached(), naming(self._holder.path, rule, advice=advice, also=self._holder.also):
             values = np.asarray(self._levels.arrays[level][index])
         left = [axis for axis in axes if axis in "yxc"]
         if "c" not in left:
@@ -223,4 +286,4 @@ class ZarrStore:
 
     def close(self) -> None:
         """See `Store`."""
-        self._store.close()
+        self._holder.close()

@@ -11,7 +11,7 @@ import tifffile
 
 from magnet_cli.errors import SourceError
 from magnet_cli.images import tiff_geo
-from magnet_cli.images.blob import Blob
+from magnet_cli.images.blob import Blob, FileBlob
 from magnet_cli.images.failures import naming
 from magnet_cli.images.levels import level_table
 from magnet_cli.images.protocol import ImageInfo
@@ -48,7 +48,7 @@ def open_tiff_labels(path: str) -> TiffLabels | None:
     Raises:
         SourceError: The file is damaged.
     """
-    blob = Blob(path)
+    blob = FileBlob(path)
     try:
         advice = "Copy or export the file again"
         with (

@@ -39,7 +39,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def names(inputs: list[Path | str]) -> list[str]:
-    return [image.path.relative_to(image.root).as_posix() for image in find_images([str(text) for text in inputs])]
+    return [image.place.as_posix() for image in find_images([str(text) for text in inputs])]
 
 
 def test_a_folder_gives_its_images_with_subfolders(folder: Path) -> None:

@@ -1,0 +1,252 @@
+"""Files behind a URL, read in parts: HTTP and S3 by fsspec, with a bounded block cache."""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+import fsspec
+from fsspec.asyn import sync
+from fsspec.caching import BlockCache
+from zarr.core.sync import sync as zarr_sync
+from zarr.storage import FsspecStore
+
+from magnet_cli.errors import SourceError
+from magnet_cli.images.blob import Blob
+from magnet_cli.images.failures import naming, needing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+BLOCK_BYTES = 128 << 10
+BLOCKS = 256
+"""Blocks kept of one file: 32 MiB."""
+
+DIRECT_BYTES = 4 * BLOCK_BYTES
+"""A longer piece is fetched by one request of its own and not kept: the tiles decoded of it are."""
+
+CONNECT_SECONDS = 10.0
+READ_SECONDS = 30.0
+"""A server that sends nothing for so long has failed."""
+
+ATTEMPTS = 3
+PAUSE_SECONDS = 0.5
+"""Before the second attempt; twice as long before the third."""
+
+PARTIAL_CONTENT, NOT_FOUND, RANGE_NOT_SATISFIABLE, SERVER_ERROR = 206, 404, 416, 500
+FORBIDDEN = (401, 403)
+CHECK = "Check the address"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Remote:
+    """What a server says of a file."""
+
+    size: int
+    version: str
+    """ETag, else time of the last change, else nothing."""
+
+
+class RemoteBlob(Blob):
+    """A file behind a URL.
+
+    Args:
+        url: Its address.
+
+    Raises:
+        SourceError: There is none, it cannot be reached, or its server does not send parts of it.
+    """
+
+    resident_bytes = BLOCKS * BLOCK_BYTES
+
+    def __init__(self, url: str) -> None:
+        self._fs = filesystem(url)
+        with reaching(url):
+            found = probe(url, self._fs)
+        super().__init__(url, found.size)
+        self.version = found.version
+        self._blocks = BlockCache(BLOCK_BYTES, self._fetch, found.size, BLOCKS)
+
+    def close(self) -> None:
+        """Forget the blocks."""
+        self._blocks = BlockCache(BLOCK_BYTES, self._fetch, self.size, 1)
+
+    def _bytes(self, offset: int, count: int) -> bytes:
+        with reaching(self.name):
+            if count > DIRECT_BYTES:
+                return self._fetch(offset, offset + count)
+            # The method that fsspec's own files call: unlike them it has no position, so threads may share it.
+            data: bytes = self._blocks._fetch(offset, offset + count)  # noqa: SLF001
+            return data
+
+    def _fetch(self, start: int, end: int) -> bytes:
+        end = min(end, self.size)
+        data: bytes = patiently(lambda: self._fs.cat_file(self.name, start=start, end=end))
+        if len(data) != end - start:
+            raise SourceError(
+                "the server sent another part than was asked for",
+                value=f"{len(data)} bytes for {end - start}",
+                file=self.name,
+                advice="The file may have changed: start again",
+            )
+        return data
+
+
+def filesystem(url: str, **options: Any) -> Any:
+    """The fsspec file system of a URL.
+
+    Args:
+        url: Any address on it.
+        options: Passed on to fsspec.
+
+    Raises:
+        SourceError: A package that it needs is not installed.
+    """
+    with needing("remote", url):
+        return fsspec.filesystem(url.partition("://")[0].lower(), **settings(url), **options)
+
+
+def settings(url: str) -> dict[str, Any]:
+    """What fsspec's file system of a URL is made with: timeouts, and how addresses are escaped."""
+    if url.lower().startswith("s3:"):
+        timeouts = {"connect_timeout": CONNECT_SECONDS, "read_timeout": READ_SECONDS}
+        return {"config_kwargs": {**timeouts, "retries": {"max_attempts": ATTEMPTS}}}
+    client = {
+        "timeout": aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=READ_SECONDS),
+        # Ranges count the file's own bytes, not those of a compressed answer.
+        "headers": {"Accept-Encoding": "identity"},
+        "trust_env": True,
+    }
+    # An address that has escapes is taken as it is: to escape a signed one again would break its signature.
+    return {"client_kwargs": client, "encoded": "%" in url}
+
+
+def holds_any(folder: str, names: Iterable[str]) -> bool:
+    """Whether a folder behind a URL holds one of these files."""
+    fs = filesystem(folder)
+    with reaching(folder):
+        return any(_is_there(fs, f"{folder.rstrip('/')}/{name}") for name in names)
+
+
+def _is_there(fs: Any, url: str) -> bool:
+    # fsspec's own test takes a server that is down for a file that is missing. What is asked for here is small.
+    try:
+        patiently(lambda: fs.cat_file(url))
+    except (FileNotFoundError, IsADirectoryError):
+        return False
+    return True
+
+
+def zarr_store(url: str) -> FsspecStore:
+    """The zarr store of a folder behind a URL; `close_session` ends its connections."""
+    fs = filesystem(url, asynchronous=True, skip_instance_cache=True)
+    return FsspecStore(fs, read_only=True, path=fs._strip_protocol(url.rstrip("/")))  # noqa: SLF001 (as zarr does)
+
+
+def close_session(store: FsspecStore) -> None:
+    """End the connections of a zarr store: fsspec does so by itself for synchronous file systems only."""
+    session, client = getattr(store.fs, "_session", None), getattr(store.fs, "_s3creator", None)
+    if isinstance(session, aiohttp.ClientSession):
+        zarr_sync(session.close())
+    if client is not None:
+        zarr_sync(client.__aexit__(None, None, None))
+
+
+def probe(url: str, fs: Any) -> Remote:
+    """Size and version of a file, by a request for its first byte.
+
+    Raises:
+        SourceError: It is empty, or the server does not send parts of files.
+        OSError, aiohttp.ClientError: As the server or the network fails.
+    """
+    if "s3" in fs.protocol:
+        facts = patiently(lambda: fs.info(url))
+        if facts["type"] != "file":
+            raise SourceError("this is a folder, not a file", file=url, advice="Name a file or a zarr image in it")
+        return Remote(size=int(facts["size"]), version=str(facts.get("ETag") or facts.get("LastModified") or ""))
+    status, headers = patiently(lambda: sync(fs.loop, _first_byte, fs, url))
+    total = headers.get("Content-Range", "").rpartition("/")[2]
+    if status == RANGE_NOT_SATISFIABLE and total in ("0", ""):
+        raise SourceError("the file is empty", file=url, advice="Upload it again")
+    if status != PARTIAL_CONTENT or not total.isdigit():
+        raise SourceError(
+            "the server does not send parts of files (HTTP range requests), so this one cannot be read by region",
+            value=f"status {status}",
+            file=url,
+            advice="Download the file, or move it to a server that does",
+        )
+    return Remote(size=int(total), version=headers.get("ETag") or headers.get("Last-Modified") or "")
+
+
+async def _first_byte(fs: Any, url: str) -> tuple[int, Mapping[str, str]]:
+    session = await fs.set_session()
+    async with session.get(fs.encode_url(url), headers={"Range": "bytes=0-0"}) as response:
+        if response.status != RANGE_NOT_SATISFIABLE:
+            response.raise_for_status()
+        # The body is not read: a server that ignores the range would send all of the file.
+        return response.status, response.headers
+
+
+def patiently(request: Callable[[], Any]) -> Any:
+    """What a request gives, tried again where the connection broke or the server was at fault for the moment."""
+    for attempt in range(ATTEMPTS - 1):
+        try:
+            return request()
+        except aiohttp.ClientResponseError as error:
+            if error.status < SERVER_ERROR:
+                raise
+        except (aiohttp.ClientPayloadError, aiohttp.ServerDisconnectedError, ConnectionResetError):
+            pass
+        time.sleep(PAUSE_SECONDS * 2**attempt)
+    return request()
+
+
+def failures() -> tuple[type[Exception], ...]:
+    """What the network raises beside `OSError`."""
+    try:
+        from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415 (only of S3, and slow to import)
+    except ImportError:
+        return (aiohttp.ClientError,)
+    return (aiohttp.ClientError, BotoCoreError, ClientError)
+
+
+@contextmanager
+def reaching(url: str) -> Iterator[None]:
+    """Say in one plain sentence why a URL cannot be read.
+
+    Raises:
+        SourceError: The block failed at the network or the server.
+    """
+    try:
+        with naming(url, "the address cannot be read", advice=CHECK, also=failures()):
+            yield
+    except SourceError as error:
+        known = _plain(error.__cause__, url)
+        if known is None:
+            raise
+        raise known from error
+
+
+def _plain(error: BaseException | None, url: str) -> SourceError | None:
+    status, kind = getattr(error, "status", None), type(error).__name__
+    if isinstance(error, FileNotFoundError) or status == NOT_FOUND:
+        return SourceError("there is no such file", file=url, advice=CHECK)
+    if isinstance(error, PermissionError) or status in FORBIDDEN or kind == "NoCredentialsError":
+        return SourceError(
+            "the server does not let you read this", value=_reason(error), file=url, advice="Check your credentials"
+        )
+    if isinstance(error, TimeoutError):
+        return SourceError("the server did not answer in time", file=url, advice="Try again later")
+    if isinstance(error, aiohttp.ClientConnectorError | ConnectionError) or kind == "EndpointConnectionError":
+        return SourceError("the server cannot be reached", value=_reason(error), file=url, advice=CHECK)
+    if status is not None:
+        return SourceError("the server failed", value=_reason(error), file=url, advice="Try again later")
+    return None
+
+
+def _reason(error: BaseException | None) -> str:
+    status, said = getattr(error, "status", None), getattr(error, "message", None)
+    return f"HTTP {status} {said}" if status is not None else " ".join(str(error).split())

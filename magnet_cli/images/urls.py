@@ -1,0 +1,47 @@
+"""Inputs that are addresses and no paths."""
+
+from __future__ import annotations
+
+import re
+from pathlib import PurePath
+from urllib.parse import unquote, urlsplit
+
+from magnet_cli.errors import SourceError
+
+SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+)://")
+"""Two letters at least: a single one is a Windows drive."""
+
+SCHEMES = ("http", "https", "s3")
+
+
+def is_url(text: str) -> bool:
+    """Whether an input is an address that is read over the network.
+
+    Raises:
+        SourceError: It is one of a kind that is not read.
+    """
+    found = SCHEME.match(text)
+    if found is None:
+        return False
+    if found[1].lower() not in SCHEMES:
+        raise SourceError(
+            f"addresses begin with {', '.join(f'{scheme}://' for scheme in SCHEMES)}",
+            value=f"{found[1]}://",
+            file=text,
+            advice="Download the image, and name the file",
+        )
+    return True
+
+
+def url_name(url: str) -> str:
+    """The last part of an address, without query and escapes: `http://host/a/slide%201.svs?x=y` gives `slide 1.svs`."""
+    # A question mark is a common character of an S3 key.
+    path = url.partition("://")[2] if url.lower().startswith("s3:") else urlsplit(url).path or urlsplit(url).netloc
+    last = unquote(path).rstrip("/").rpartition("/")[2]
+    # What an escape may hide (a slash, a NUL) is no part of a file's name.
+    return last.replace("\\", "_").replace("\0", "_") or "image"
+
+
+def file_name(source: str) -> str:
+    """The last part of a path or an address."""
+    return url_name(source) if is_url(source) else PurePath(source).name

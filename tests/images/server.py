@@ -1,0 +1,102 @@
+"""A small HTTP server over a folder that sends parts of files, counts what it sends, and fails on demand."""
+
+from __future__ import annotations
+
+import re
+import threading
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+class Server(ThreadingHTTPServer):
+    """Serves a folder on 127.0.0.1."""
+
+    daemon_threads = True
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.ranges = True
+        self.sent = 0
+        """Bytes of files."""
+        self.requests = 0
+        self.failures: list[int] = []
+        """Statuses of the next answers, instead of the files."""
+        self.hangs = threading.Event()
+        """Set where requests are to be left without an answer."""
+        self.release = threading.Event()
+        super().__init__(("127.0.0.1", 0), Handler)
+
+    def url(self, name: str) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}/{name}"
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Answers GET and HEAD."""
+
+    protocol_version = "HTTP/1.1"
+    server: Server
+
+    def do_HEAD(self) -> None:
+        self._answer(body=False)
+
+    def do_GET(self) -> None:
+        self._answer(body=True)
+
+    def log_message(self, *_: object) -> None:
+        """Tests print nothing."""
+
+    def _answer(self, *, body: bool) -> None:
+        server = self.server
+        server.requests += 1
+        if server.hangs.is_set():
+            server.release.wait(30)
+        if server.failures:
+            self._status(server.failures.pop(0))
+            return
+        path = server.folder / self.path.partition("?")[0].lstrip("/")
+        if not path.is_file():
+            self._status(404)
+            return
+        data = path.read_bytes()
+        found = re.match(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")) if server.ranges else None
+        start, end = (int(found[1]), min(int(found[2] or len(data)) + 1, len(data))) if found else (0, len(data))
+        if start >= len(data) and found:
+            self._status(416)
+            return
+        self.send_response(206 if found else 200)
+        if found:
+            self.send_header("Content-Range", f"bytes {start}-{end - 1}/{len(data)}")
+        self.send_header("ETag", f'"{hash(data):x}"')
+        self._body(data[start:end] if body else b"", end - start)
+
+    def _status(self, status: int) -> None:
+        self.send_response(status)
+        self._body(b"", 0)
+
+    def _body(self, data: bytes, length: int) -> None:
+        self.send_header("Content-Length", str(length))
+        self.end_headers()
+        try:
+            self.wfile.write(data)
+        except (BrokenPipeError, ConnectionResetError):
+            return
+        self.server.sent += len(data)
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[Server]:
+    """A running server."""
+    with Server(folder) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.release.set()
+            server.shutdown()
+            thread.join()

@@ -1,0 +1,158 @@
+"""JPEG 2000 files: regions, resolutions, colours, georeference, damage."""
+
+from __future__ import annotations
+
+import struct
+import subprocess
+import sys
+import warnings
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+import imagecodecs
+import numpy as np
+import pytest
+
+from magnet_cli.errors import SourceError
+from magnet_cli.geometry import LEVEL0, Box, Pitch, Size
+from magnet_cli.images import Region, Request, Resolution, inspect, open_image
+from tests.images.test_contract import ImageContract, picture
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+rasterio = pytest.importorskip("rasterio")
+
+LOSSLESS = {"REVERSIBLE": "YES", "QUALITY": "100", "YCC": "NO"}
+
+
+def write_jp2(path: Path, array: NDArray[Any], **options: Any) -> Path:
+    height, width, bands = array.shape
+    shape = {"width": width, "height": height, "count": bands, "dtype": array.dtype.name}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+        with rasterio.open(path, "w", driver="JP2OpenJPEG", **shape, **LOSSLESS, **options) as file:
+            file.write(np.moveaxis(array, 2, 0))
+    return path
+
+
+def read(path: Path, box: Box | None = None, pitch: int = 1) -> Region:
+    with open_image(path) as image:
+        grid = Pitch.square(pitch)
+        return image.read([Request(pitch=grid, box=box or Box.whole(grid.cover(image.info.size)))])[0]
+
+
+class TestJp2(ImageContract):
+    backend = "rasterio"
+
+    def write(self, folder: Path, array: NDArray[Any]) -> Path:
+        return write_jp2(folder / "image.jp2", array)
+
+
+class TestTiledJp2(TestJp2):
+    dtype = "uint16"
+    bands = 5
+
+    def write(self, folder: Path, array: NDArray[Any]) -> Path:
+        return write_jp2(folder / "image.jp2", array, BLOCKXSIZE=64, BLOCKYSIZE=32)
+
+
+class TestCodestream(TestJp2):
+    """Without the boxes of a file, and by another encoder."""
+
+    def write(self, folder: Path, array: NDArray[Any]) -> Path:
+        path = folder / "image.j2k"
+        path.write_bytes(imagecodecs.jpeg2k_encode(array, level=0, codecformat="J2K", mct=False))
+        return path
+
+    def test_facts(self, tmp_path: Path) -> None:
+        image, _ = self.image(tmp_path)
+        with image:
+            assert (image.info.backend, image.info.size) == (self.backend, Size(width=97, height=131))
+
+
+def test_its_resolutions_are_levels(tmp_path: Path) -> None:
+    rows, columns = np.mgrid[:700, :900]
+    smooth = np.stack([20 * columns, 30 * rows, 12 * (rows + columns)], 2).astype(np.uint16)
+    path = write_jp2(tmp_path / "a.jp2", smooth, RESOLUTIONS=4)
+    info = inspect(path)
+    # GDAL shows those of at least 128 pixels.
+    assert [level.downsample for level in info.levels] == [LEVEL0, Pitch.square(2), Pitch.square(4)]
+    for pitch in (2, 4):
+        height, width = 700 // pitch, 900 // pitch
+        expected = smooth.reshape(height, pitch, width, pitch, 3).mean(axis=(1, 3))
+        # At the edges a wavelet bends a ramp.
+        difference = read(path, pitch=pitch).pixels[4:-4, 4:-4] - expected[4:-4, 4:-4]
+        # A drift by a tenth of a level-0 pixel would be 2 to 3.
+        assert np.abs(difference).max() < 1
+
+
+def test_alpha_is_a_mask(tmp_path: Path) -> None:
+    array = picture(90, 70, bands=4)
+    array[:, :40, 3], array[:, 40:, 3] = 0, 255
+    path = write_jp2(tmp_path / "a.jp2", array, ALPHA="YES")
+    region = read(path)
+    assert inspect(path).bands == ("red", "green", "blue")
+    assert region.valid is not None
+    np.testing.assert_array_equal(region.valid, array[:, :, 3] > 0)
+    np.testing.assert_array_equal(region.pixels[:, 40:], array[:, 40:, :3])
+
+
+def test_ycc_is_converted(tmp_path: Path) -> None:
+    from PIL import Image  # noqa: PLC0415 (an independent conversion)
+
+    rgb = np.asarray(Image.fromarray(picture(9, 7)).resize((90, 70)))
+    path = write_jp2(tmp_path / "a.jp2", np.asarray(Image.fromarray(rgb).convert("YCbCr")))
+    data = path.read_bytes()
+    place = data.index(b"colr")
+    path.write_bytes(data[: place + 7] + struct.pack(">I", 18) + data[place + 11 :])
+    assert np.abs(read(path).pixels.astype(int) - rgb).max() <= 3
+
+
+def test_it_is_where_gdal_says(tmp_path: Path) -> None:
+    place = {"crs": "EPSG:32633", "transform": rasterio.Affine(10, 0, 5e5, 0, -10, 5e6)}
+    path = write_jp2(tmp_path / "a.jp2", picture(70, 90, bands=4, dtype="uint16"), **place)
+    info = inspect(path)
+    assert info.crs == "EPSG:32633"
+    assert info.resolution is not None
+    assert info.resolution == Resolution(x=Fraction(10), y=Fraction(10), unit="m")
+    tags = {code: value for code, _, _, value in info.geo_tags}
+    assert tags[33550] == (10, 10, 0)
+    assert tags[33922] == (0, 0, 0, 5e5, 5e6, 0)
+
+
+@pytest.mark.parametrize("share", [0.02, 0.3, 0.7, 0.97])
+@pytest.mark.parametrize("name", ["a.jp2", "a.j2k"])
+def test_a_truncated_file_is_an_error(tmp_path: Path, name: str, share: float) -> None:
+    path = write_jp2(tmp_path / name, picture(300, 300))
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * share)])
+    with pytest.raises(SourceError, match=name):
+        read(path)
+
+
+def test_a_damaged_middle_is_an_error_or_stays_in_its_place(tmp_path: Path) -> None:
+    array = picture(512, 512)
+    path = write_jp2(tmp_path / "a.jp2", array, BLOCKXSIZE=128, BLOCKYSIZE=128)
+    data = bytearray(path.read_bytes())
+    start = data.index(b"\xff\x90", len(data) // 2)
+    data[start : start + 12] = bytes(12)
+    path.write_bytes(data)
+    with pytest.raises(SourceError, match=r"a\.jp2"):
+        read(path)
+
+
+def test_without_the_extra_it_says_what_to_install(tmp_path: Path) -> None:
+    path = write_jp2(tmp_path / "a.jp2", picture(9, 9))
+    code = (
+        "import sys; sys.modules['rasterio'] = None\n"
+        "from magnet_cli.cli.app import main\n"
+        f"sys.argv = ['magnet', 'info', {str(path)!r}]\n"
+        "main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert done.returncode == 3
+    assert "pip install 'magnet-cli[jp2]'" in done.stderr
+    assert len(done.stderr.splitlines()) == 1

@@ -1,0 +1,296 @@
+"""Images behind a URL: the same pixels as from a disk, few bytes, and plain words where the network fails."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import pyvips
+import tifffile
+import zarr
+
+from magnet_cli.errors import SourceError
+from magnet_cli.geometry import LEVEL0, Box, Pitch
+from magnet_cli.images import Request, find_images, fingerprint, inspect, open_image, stem
+from magnet_cli.images.opening import open_blob
+from magnet_cli.images.urls import is_url, url_name
+from tests.images.server import Server, serving
+from tests.images.test_contract import ImageContract, TestOmeZarr3, TestPng, TestTiledTiff, picture
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from magnet_cli.images import Image
+
+pytest.importorskip("fsspec")
+pytest.importorskip("aiohttp")
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr("magnet_cli.images.remote.PAUSE_SECONDS", 0.01)
+    with serving(tmp_path) as server:
+        yield server
+
+
+class Served(ImageContract):
+    """The suite of every reader, over HTTP."""
+
+    @pytest.fixture(autouse=True)
+    def serve(self, server: Server) -> None:
+        self.server = server
+
+    def open(self, path: Path) -> Image:
+        return open_image(self.server.url(path.relative_to(self.server.folder).as_posix()))
+
+
+class TestServedTiff(Served, TestTiledTiff):
+    pass
+
+
+class TestServedPng(Served, TestPng):
+    pass
+
+
+class TestServedZarr(Served, TestOmeZarr3):
+    pass
+
+
+def noise(path: Path, side: int = 2048) -> Path:
+    """A pyramid whose tiles do not compress: 12 MiB and a quarter of that."""
+    values = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
+    with tifffile.TiffWriter(path) as writer:
+        options: Any = {"tile": (256, 256), "photometric": "rgb", "compression": "deflate"}
+        writer.write(values, **options)
+        writer.write(values[::2, ::2], subfiletype=1, **options)
+    return path
+
+
+def corner(source: str | Path, pitch: int = 1) -> Any:
+    with open_image(source) as image:
+        grid = Pitch.square(pitch)
+        return image.read([Request(pitch=grid, box=Box(x=10, y=20, width=200, height=100))])[0].pixels
+
+
+@pytest.mark.parametrize("pitch", [1, 2])
+def test_only_what_is_looked_at_is_fetched(server: Server, tmp_path: Path, pitch: int) -> None:
+    path = noise(tmp_path / "noise.tif")
+    np.testing.assert_array_equal(corner(server.url("noise.tif"), pitch), corner(path, pitch))
+    assert server.sent < 1 << 20
+    assert server.requests < 12
+
+
+def test_blocks_are_kept_and_bounded(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("magnet_cli.images.remote.BLOCKS", 2)
+    data = np.random.default_rng(0).bytes(1 << 20)
+    (tmp_path / "data.bin").write_bytes(data)
+    blob = open_blob(server.url("data.bin"))
+    asked = server.requests
+    for offset in (0, 1000, 2000, 150_000, 100):
+        assert blob.read(offset, 500, place="a piece") == data[offset : offset + 500]
+    assert server.requests == asked + 2
+    assert blob.read(500_000, 10, place="a piece") == data[500_000:500_010]
+    assert blob.read(150_000, 10, place="a piece") == data[150_000:150_010]
+    assert server.requests == asked + 4
+    assert blob.read(0, 700_000, place="a piece") == data[:700_000]
+    assert server.requests == asked + 5
+    blob.close()
+
+
+def test_threads_share_a_blob(server: Server, tmp_path: Path) -> None:
+    data = np.random.default_rng(0).bytes(3 << 20)
+    (tmp_path / "data.bin").write_bytes(data)
+    blob = open_blob(server.url("data.bin"))
+    offsets = [(index * 104_729) % (len(data) - 5000) for index in range(64)]
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda offset: blob.read(offset, 5000, place="a piece"), offsets))
+    assert found == [data[offset : offset + 5000] for offset in offsets]
+
+
+def test_a_picture_without_tiles_says_that_all_of_it_is_fetched(server: Server, tmp_path: Path) -> None:
+    pyvips.Image.new_from_array(picture(300, 200)).copy(interpretation="srgb").pngsave(str(tmp_path / "a.png"))
+    url = server.url("a.png")
+    np.testing.assert_array_equal(corner(url), corner(tmp_path / "a.png"))
+    size = (tmp_path / "a.png").stat().st_size
+    assert any(f"all of its {size:,} bytes" in note for note in inspect(url).notes)
+
+
+def refusal(url: str) -> str:
+    with pytest.raises(SourceError) as caught:
+        corner(url)
+    assert caught.value.file == url
+    assert caught.value.exit_code == 3
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize("name", ["gone.tif", "gone.png", "gone.zarr", "gone"])
+def test_what_is_not_there(server: Server, name: str) -> None:
+    assert "there is no such" in refusal(server.url(name))
+
+
+def test_a_server_without_ranges_is_told_before_the_file_is_fetched(server: Server, tmp_path: Path) -> None:
+    noise(tmp_path / "noise.tif")
+    server.ranges = False
+    message = refusal(server.url("noise.tif"))
+    assert "range requests" in message
+    assert "Download" in message
+
+
+def test_nobody_listens() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    for name in ("a.tif", "a.zarr", "a"):
+        assert "cannot be reached" in refusal(f"http://127.0.0.1:{port}/{name}")
+
+
+@pytest.mark.parametrize("name", ["a.tif", "a.zarr"])
+def test_no_answer(server: Server, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr("magnet_cli.images.remote.READ_SECONDS", 0.2)
+    server.hangs.set()
+    assert "did not answer in time" in refusal(server.url(name))
+
+
+@pytest.mark.parametrize(("status", "words"), [(403, "does not let you read"), (503, "the server failed")])
+def test_refusals_of_the_server(server: Server, tmp_path: Path, status: int, words: str) -> None:
+    noise(tmp_path / "noise.tif")
+    server.failures = [status] * 3
+    assert words in refusal(server.url("noise.tif"))
+
+
+def test_a_moments_failure_is_overcome(server: Server, tmp_path: Path) -> None:
+    path = noise(tmp_path / "noise.tif")
+    server.failures = [503, 500]
+    np.testing.assert_array_equal(corner(server.url("noise.tif")), corner(path))
+
+
+def test_a_failure_half_way_names_the_place(server: Server, tmp_path: Path) -> None:
+    noise(tmp_path / "noise.tif")
+    pyvips.Image.new_from_array(picture(900, 900)).copy(interpretation="srgb").pngsave(str(tmp_path / "a.png"))
+    for name in ("noise.tif", "a.png"):
+        with open_image(server.url(name)) as image:
+            server.failures = [403] * 99
+            with pytest.raises(SourceError, match="does not let you read"):
+                image.read([Request(pitch=LEVEL0, box=Box(x=800, y=800, width=50, height=50))])
+            server.failures = []
+
+
+def test_a_chunk_that_fails_is_no_missing_chunk(server: Server, tmp_path: Path) -> None:
+    zarr.create_array(tmp_path / "z.zarr", data=picture(64, 64)[:, :, 0], chunks=(32, 32))
+    with open_image(server.url("z.zarr")) as image:
+        server.failures = [403]
+        with pytest.raises(SourceError, match="does not let you read"):
+            image.read([Request(pitch=LEVEL0, box=Box(x=0, y=0, width=8, height=8))])
+
+
+def test_a_truncated_file(server: Server, tmp_path: Path) -> None:
+    path = noise(tmp_path / "noise.tif", 512)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 3])
+    with open_image(server.url("noise.tif")) as image, pytest.raises(SourceError, match="truncated"):
+        image.read([Request(pitch=LEVEL0, box=Box(x=0, y=500, width=9, height=9))])
+    (tmp_path / "empty.tif").touch()
+    assert "empty" in refusal(server.url("empty.tif"))
+
+
+def test_what_openslide_and_zip_need_is_a_disk(server: Server, tmp_path: Path) -> None:
+    for name in ("a.mrxs", "a.dcm", "a.zarr.zip"):
+        (tmp_path / name).write_bytes(b"PK\x03\x04" + bytes(200))
+        assert "disk only" in refusal(server.url(name))
+    description = '<?xml version="1.0" ?>\n<DataObject ObjectType="DPUfsImport"></DataObject>'
+    options: Any = {"software": "Philips DP v1.0", "metadata": None, "description": description}
+    tifffile.imwrite(tmp_path / "p.tif", picture(64, 64), tile=(32, 32), photometric="rgb", **options)
+    assert "OpenSlide" in refusal(server.url("p.tif"))
+
+
+def test_a_fingerprint_follows_the_content(server: Server, tmp_path: Path) -> None:
+    url, path = server.url("image.tif"), tmp_path / "image.tif"
+    tifffile.imwrite(path, picture(97, 131), tile=(32, 32))
+    first = fingerprint(url)
+    assert fingerprint(url) == first
+    tifffile.imwrite(path, picture(97, 131)[::-1], tile=(32, 32))
+    assert fingerprint(url) != first
+
+
+def test_a_zarr_fingerprint_follows_the_content(server: Server, tmp_path: Path) -> None:
+    zarr.create_array(tmp_path / "z.zarr", data=picture(64, 64)[:, :, 0], chunks=(32, 32))
+    first = fingerprint(server.url("z.zarr"))
+    assert fingerprint(server.url("z.zarr")) == first
+    array = zarr.open_array(tmp_path / "z.zarr")
+    array[:] = 255 - np.asarray(array[:])
+    assert fingerprint(server.url("z.zarr")) != first
+
+
+def test_names_of_urls() -> None:
+    urls = ["https://h.org/a/slide%201.ome.tif?sig=a/b.tif#x", "s3://bucket/deep/city?.tif", "http://h.org/x.zarr/"]
+    found = find_images([*urls, urls[0]])
+    assert [image.source for image in found] == urls
+    assert [image.place.as_posix() for image in found] == ["slide 1.ome.tif", "city?.tif", "x.zarr"]
+    assert [stem(image.place) for image in found] == ["slide 1", "city?", "x"]
+    assert url_name("http://h.org") == "h.org"
+    assert url_name("http://h.org/..%2F..%2Fetc%2Fpasswd") == "passwd"
+    assert not is_url("C:\\a.tif")
+    assert not is_url("a/b.tif")
+
+
+def test_other_schemes_are_refused() -> None:
+    with pytest.raises(SourceError, match="begin with http"):
+        find_images(["gs://bucket/a.tif"])
+
+
+def test_without_the_extra_it_says_what_to_install(server: Server) -> None:
+    code = (
+        "import sys; sys.modules['fsspec'] = None\n"
+        "from magnet_cli.cli.app import main\n"
+        f"sys.argv = ['magnet', 'info', '{server.url('a.tif')}', '{server.url('a.zarr')}']\n"
+        "main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert done.returncode == 3
+    assert done.stderr.count("pip install 'magnet-cli[remote]'") == 2
+
+
+def test_s3_gives_what_the_disk_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("moto")
+    pytest.importorskip("s3fs")
+    from moto.server import ThreadedMotoServer  # noqa: PLC0415 (not installed everywhere)
+
+    service = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    service.start()
+    try:
+        host, port = service.get_host_and_port()
+        for name, value in (
+            ("ENDPOINT_URL", f"http://{host}:{port}"),
+            ("ACCESS_KEY_ID", "x"),
+            ("DEFAULT_REGION", "us-east-1"),
+        ):
+            monkeypatch.setenv(f"AWS_{name}", value)
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
+        _check_s3(tmp_path)
+    finally:
+        service.stop()
+
+
+def _check_s3(folder: Path) -> None:
+    import s3fs  # noqa: PLC0415 (not installed everywhere)
+
+    path = noise(folder / "noise.tif", 512)
+    zarr.create_array(folder / "z.zarr", data=picture(220, 130)[:, :, 0], chunks=(64, 64))
+    fs = s3fs.S3FileSystem(skip_instance_cache=True)
+    fs.mkdir("bucket")
+    fs.put(str(path), "bucket/a/noise 1.tif")
+    fs.put(str(folder / "z.zarr"), "bucket/z.zarr", recursive=True)
+    for name, file in (("a/noise 1.tif", path), ("z.zarr", folder / "z.zarr")):
+        np.testing.assert_array_equal(corner(f"s3://bucket/{name}"), corner(file))
+        assert fingerprint(f"s3://bucket/{name}") == fingerprint(f"s3://bucket/{name}")
+    for name in ("bucket/gone.tif", "none/gone.tif", "bucket/gone.zarr"):
+        assert "there is no such" in refusal(f"s3://{name}")
+    assert "folder" in refusal("s3://bucket/a/") or "folder" in refusal("s3://bucket/a")
