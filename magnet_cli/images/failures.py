@@ -26,6 +26,7 @@ FOREIGN = (
     AttributeError,
     AssertionError,
     EOFError,
+    ImportError,
     MemoryError,
     struct.error,
     zipfile.BadZipFile,

@@ -30,7 +30,7 @@ DIRECT_VENDORS = ("generic-tiff", "aperio")
 """Vendors whose levels are plain tiled pages: decoded directly, faster than through openslide and without its
 interpolation between level pixels."""
 
-KINDS = "TIFF, JPEG 2000, PNG, JPEG, WebP, zarr, or a slide that openslide reads"
+KINDS = "TIFF, PNG, JPEG, WebP, JPEG 2000, zarr, or a slide that openslide reads"
 
 
 def open_image(source: str | Path, *, cache: CacheBudget | None = None) -> Image:

@@ -17,7 +17,7 @@ from magnet_cli.images.reader import PyramidImage
 from magnet_cli.images.resolution import microscope
 from magnet_cli.images.store import TRANSPOSED, OrientedStore, Store, oriented
 from magnet_cli.images.tiff_colour import OLD_JPEG, Colour, colour, understood
-from magnet_cli.images.tiff_description import described_resolution
+from magnet_cli.images.tiff_description import channel_names, described_resolution
 from magnet_cli.images.tiff_pages import Layer, find_layers
 from magnet_cli.images.tiff_store import CHUNK_BYTES, TiffStore, chunk_bytes
 from magnet_cli.images.tiles import TILE_CACHE_BYTES
@@ -124,11 +124,16 @@ def _facts(file: tifffile.TiffFile, path: str) -> TiffFacts:
         notes += (f"the orientation tag ({orientation}) was applied",)
     return TiffFacts(
         layers=(layers[0], *(layer for layer in layers[1:] if regional and _regional(layer))),
-        colour=colour(page, len(layers[0].pages)) if clear else None,
+        colour=_colour(layers[0].pages) if clear else None,
         orientation=orientation,
         regional=regional,
         notes=notes,
     )
+
+
+def _colour(pages: tuple[TiffPage, ...]) -> Colour:
+    found = colour(pages[0], len(pages))
+    return replace(found, bands=(channel_names(pages) if len(pages) > 1 else ()) or found.bands)
 
 
 def _regional(layer: Layer) -> bool:

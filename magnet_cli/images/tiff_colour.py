@@ -94,7 +94,8 @@ def colour(page: TiffPage, channels: int = 1) -> Colour:
         None,
     )
     count = channels if channels > 1 else page.samplesperpixel - (alpha is not None)
-    luma = page.compression == APERIO_YCBCR or (page.photometric == YCBCR and page.compression in JPEG_2000)
+    chroma = page.compression == APERIO_YCBCR or (page.photometric == YCBCR and page.compression in JPEG_2000)
+    luma = chroma and dtype == np.uint8 and page.samplesperpixel == len(COLOURS)
     white = page.photometric == MINISWHITE and dtype.kind == "u"
     return Colour(
         bands=_names(page, count),

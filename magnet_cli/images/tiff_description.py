@@ -1,13 +1,16 @@
-"""The pixel size that programs write into a TIFF's ImageDescription."""
+"""Pixel size and channel names that programs write into a TIFF's ImageDescription."""
 
 from __future__ import annotations
 
 import re
+from html import unescape
 from typing import TYPE_CHECKING
 
 from magnet_cli.images.resolution import decimal, known
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tifffile import TiffPage
 
     from magnet_cli.images.protocol import Resolution
@@ -18,6 +21,10 @@ APERIO_MPP = re.compile(r"\|\s*MPP\s*=\s*([0-9.eE+-]+)")
 IMAGEJ_UNIT = re.compile(r"^unit=(\S+)", re.MULTILINE)
 OME_SIZE = re.compile(r'\bPhysicalSize([XY])(Unit)?="([^"]*)"')
 
+OME_CHANNEL = re.compile(r"<(?:\w+:)?Channel\b[^>]*?\bName=\"([^\"]*)\"")
+OME_PIXELS = re.compile(r"<(?:\w+:)?Pixels\b.*?</(?:\w+:)?Pixels>", re.DOTALL)
+QPI_NAMES = (re.compile(r"<Biomarker>([^<]+)</Biomarker>"), re.compile(r"<Name>([^<]+)</Name>"))
+
 MICRONS = {"micron", "microns", "um", "µm", "μm", "\\u00B5m", "&#181;m", "&#xB5;m"}
 IN_UM = {"nm": "0.001", "mm": "1000", **dict.fromkeys(MICRONS, "1")}
 """Micrometres of the units that OME and ImageJ write."""
@@ -25,10 +32,7 @@ IN_UM = {"nm": "0.001", "mm": "1000", **dict.fromkeys(MICRONS, "1")}
 
 def described_resolution(page: TiffPage) -> Resolution | None:
     """Micrometres a pixel from an Aperio, OME or ImageJ description; None where it says nothing."""
-    tag = page.tags.get(DESCRIPTION)
-    if tag is None or not isinstance(tag.value, str):
-        return None
-    text = tag.value
+    text = _description(page)
     if text.startswith("Aperio"):
         found = APERIO_MPP.search(text)
         return None if found is None else known(found[1], found[1], unit="um")
@@ -37,6 +41,28 @@ def described_resolution(page: TiffPage) -> Resolution | None:
     if "<OME" in text[:4096]:
         return _ome(text)
     return None
+
+
+def channel_names(pages: Sequence[TiffPage]) -> tuple[str, ...]:
+    """Names of channels that lie in pages of their own, in small letters; empty where a file does not name all."""
+    text = _description(pages[0])
+    if "<OME" in text[:4096]:
+        pixels = OME_PIXELS.search(text)
+        said = OME_CHANNEL.findall(pixels[0]) if pixels is not None else []
+    else:
+        said = [_qpi_name(_description(page)) for page in pages]
+    names = tuple(unescape(name).strip().lower() for name in said)
+    return names if len(set(names)) == len(pages) and all(names) else ()
+
+
+def _qpi_name(text: str) -> str:
+    found = [name for name in (pattern.search(text) for pattern in QPI_NAMES) if name is not None]
+    return found[0][1] if found else ""
+
+
+def _description(page: TiffPage) -> str:
+    value = page.tags.valueof(DESCRIPTION, "")
+    return value if isinstance(value, str) else ""
 
 
 def _ome(text: str) -> Resolution | None:

@@ -45,6 +45,8 @@ def find_layers(file: TiffFile, path: str) -> tuple[tuple[Layer, ...], tuple[str
         raise SourceError("the TIFF file holds no readable page", file=path, advice="Copy or export the file again")
     page = chain[0]
     check_size(page, path)
+    if file.is_qpi and page.samplesperpixel == 1 and len(file.series[0].pages) > 1:
+        return _runs(file), ()
     bands, left = channel_pages(file, path)
     if bands:
         first = Layer(size=page_size(page), pages=tuple(bands))
@@ -119,6 +121,12 @@ def channel_pages(file: TiffFile, path: str) -> tuple[list[TiffPage], tuple[str,
         rule = "channels of the image lie in other files"
         raise SourceError(rule, value=f"{len(found)} of {len(pages)} here", file=path, advice="Export one file")
     return found, notes
+
+
+def _runs(file: TiffFile) -> tuple[Layer, ...]:
+    """Of a QPTIFF: its levels follow one another, each a run of one page a channel."""
+    runs = [[page.aspage() for page in level.pages if page is not None] for level in file.series[0].levels]
+    return tuple(Layer(size=page_size(run[0]), pages=tuple(run)) for run in runs)
 
 
 def _channel_levels(first: Layer) -> Iterator[Layer]:

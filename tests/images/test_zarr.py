@@ -93,3 +93,92 @@ def test_a_giant_chunk_is_refused(tmp_path: Path) -> None:
     zarr.create_array(tmp_path / "z.zarr", shape=(40000, 40000), chunks=(40000, 40000), dtype="uint8")
     with pytest.raises(SourceError, match="Rechunk"):
         inspect(tmp_path / "z.zarr")
+
+
+def image_group(path: Path, arrays: dict[str, NDArray[Any]], *, axes: str, steps: dict[str, Any], version: int) -> Path:
+    """A group with the given arrays as levels, each with its coordinate transformations."""
+    group = zarr.create_group(path, zarr_format=2 if version == 2 else 3)
+    for name, array in arrays.items():
+        group.create_array(name, data=array, chunks=tuple(min(side, 32) for side in array.shape))
+    kinds = {"c": "channel", "t": "time"}
+    said = [{"name": axis, "type": kinds.get(axis, "space")} for axis in axes]
+    said = [{**axis, "unit": "micrometer"} if axis["type"] == "space" else axis for axis in said]
+    datasets = [{"path": name, "coordinateTransformations": steps[name]} for name in arrays]
+    metadata: dict[str, Any] = {"multiscales": [{"axes": said, "datasets": datasets}]}
+    group.attrs.update(metadata if version == 2 else {"ome": {"version": "0.5", **metadata}})
+    return path
+
+
+@pytest.mark.parametrize("version", [2, 3])
+@pytest.mark.parametrize("axes", ["yx", "xy", "cyx", "yxc", "zyx", "czyx", "tczyx", "tcyx"])
+def test_axes_in_any_order(tmp_path: Path, axes: str, version: int) -> None:
+    lengths = {"t": 2, "c": 3, "z": 2, "y": 50, "x": 70}
+    array = np.random.default_rng(0).integers(0, 60000, [lengths[axis] for axis in axes]).astype(np.uint16)
+    scale = [{"type": "scale", "scale": [{"y": 0.5, "x": 0.25}.get(axis, 1.0) for axis in axes]}]
+    path = image_group(tmp_path / "a.zarr", {"0": array}, axes=axes, steps={"0": scale}, version=version)
+    info = inspect(path)
+    assert info.resolution is not None
+    assert (info.resolution.x, info.resolution.y) == (Fraction(1, 4), Fraction(1, 2))
+    first = array[tuple(0 if axis in "tz" else slice(None) for axis in axes)]
+    left = [axis for axis in axes if axis in "yxc"]
+    if "c" not in left:
+        first, left = first[..., None], [*left, "c"]
+    np.testing.assert_array_equal(read(path).pixels, first.transpose([left.index(axis) for axis in "yxc"]))
+    assert any("first plane" in note for note in info.notes) == bool(set(axes) & set("tz"))
+
+
+@pytest.mark.parametrize(("offset", "levels"), [(0.0, 2), (0.25, 2), (40.0, 1)])
+def test_a_level_that_lies_elsewhere_is_no_level(tmp_path: Path, offset: float, levels: int) -> None:
+    arrays = {"0": np.ones((64, 96), np.uint8), "1": np.ones((32, 48), np.uint8)}
+    steps = {
+        "0": [{"type": "scale", "scale": [0.5, 0.5]}, {"type": "translation", "translation": [100.0, 100.0]}],
+        "1": [
+            {"type": "scale", "scale": [1.0, 1.0]},
+            {"type": "translation", "translation": [100.0 + offset, 100.0 + offset]},
+        ],
+    }
+    path = image_group(tmp_path / "a.zarr", arrays, axes="yx", steps=steps, version=3)
+    assert len(inspect(path).levels) == levels
+
+
+def test_the_first_image_of_a_bioformats2raw_folder_is_read(tmp_path: Path) -> None:
+    root = zarr.create_group(tmp_path / "a.zarr", zarr_format=2)
+    root.attrs["bioformats2raw.layout"] = 3
+    array = np.random.default_rng(0).integers(0, 255, (1, 3, 1, 50, 70)).astype(np.uint8)
+    steps = {"0": [{"type": "scale", "scale": [1.0, 1.0, 1.0, 0.5, 0.5]}]}
+    image_group(tmp_path / "a.zarr" / "0", {"0": array}, axes="tczyx", steps=steps, version=2)
+    np.testing.assert_array_equal(read(tmp_path / "a.zarr").pixels, np.moveaxis(array[0, :, 0], 0, 2))
+
+
+def test_shards_are_read_by_their_chunks(tmp_path: Path) -> None:
+    array = np.random.default_rng(0).integers(0, 255, (300, 200, 3)).astype(np.uint8)
+    zarr.create_array(tmp_path / "a.zarr", data=array, chunks=(32, 32, 3), shards=(128, 64, 3))
+    np.testing.assert_array_equal(read(tmp_path / "a.zarr").pixels, array)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_what_ome_zarr_py_writes_is_what_it_reads(tmp_path: Path, version: str) -> None:
+    pytest.importorskip("ome_zarr")
+    from ome_zarr.format import format_from_version  # noqa: PLC0415 (not installed everywhere)
+    from ome_zarr.io import parse_url  # noqa: PLC0415
+    from ome_zarr.reader import Reader  # noqa: PLC0415
+    from ome_zarr.writer import write_multiscale  # noqa: PLC0415
+
+    levels = levels_of()
+    path = tmp_path / "image.ome.zarr"
+    axes = [{"name": "c", "type": "channel"}, *({"name": n, "type": "space", "unit": "micrometer"} for n in "yx")]
+    steps = [[{"type": "scale", "scale": [1.0, 0.5 * 2**i, 0.5 * 2**i]}] for i in range(3)]
+    written: Any = format_from_version(version)
+    group = zarr.open_group(path, mode="w", zarr_format=written.zarr_format)
+    write_multiscale(levels, group, fmt=written, axes=axes, coordinate_transformations=steps)
+    info = inspect(path)
+    assert info.resolution is not None
+    assert info.resolution.x == Fraction(1, 2)
+    seen = next(iter(Reader(parse_url(str(path)))())).data
+    assert [(level.size.height, level.size.width) for level in info.levels] == [data.shape[1:] for data in seen]
+    for index, data in enumerate(seen):
+        with open_image(path) as image:
+            box = Box.whole(info.levels[index].size)
+            (region,) = image.read([Request(pitch=Pitch.square(2**index), box=box)])
+        np.testing.assert_array_equal(region.pixels, np.moveaxis(np.asarray(data), 0, 2))
