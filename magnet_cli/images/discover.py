@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from magnet_cli.errors import SourceError, UsageError
+from magnet_cli.images.series import one_a_series
 from magnet_cli.images.urls import is_url, url_name
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def find_images(inputs: Sequence[str]) -> list[FoundImage]:
 
     Args:
         inputs: As the user gave them. A folder is searched with its subfolders; a zarr folder is one image, and so
-            is an address.
+            is an address. Of the files of a DICOM slide one is taken, except where they are named.
 
     Raises:
         UsageError: A folder or a pattern holds no image.
@@ -73,7 +74,7 @@ def _expand(text: str) -> list[FoundImage]:
         return [FoundImage(source=text, place=Path(url_name(text)))]
     path = Path(text)
     if path.is_dir() and not is_zarr(path):
-        images = sorted(_walk(path))
+        images = one_a_series(sorted(_walk(path)))
         if not images:
             raise UsageError("the folder holds no image", file=text, advice="Name a folder with images, or a file")
         return [_found(image, path) for image in images]
@@ -95,7 +96,9 @@ def _pattern(text: str) -> list[FoundImage]:
         if is_image(path):
             images.append(_found(path, root))
         elif path.is_dir() and not any(is_zarr(parent) for parent in path.parents):
-            images.extend(_found(image, root) for image in sorted(_walk(path)))
+            images.extend(_found(image, root) for image in one_a_series(sorted(_walk(path))))
+    kept = {str(path) for path in one_a_series(Path(image.source) for image in images)}
+    images = [image for image in images if image.source in kept]
     if not images:
         raise UsageError("the pattern matches no image", value=text, advice="Check it, and quote it from the shell")
     return images

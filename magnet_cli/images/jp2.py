@@ -32,7 +32,7 @@ from magnet_cli.images.urls import is_url
 from magnet_cli.images.validity import both, valid_pixels
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -45,10 +45,8 @@ CACHE_MIB = 64
 FAILURES = (RasterioError,)
 DAMAGED = "The file is damaged: copy or export it again"
 
-HEADER_BYTES = 64 << 10
-"""Where the boxes before the codestream are looked for."""
-
 RAW_MAGIC = b"\xff\x4f\xff\x51"
+END = b"\xff\xd9"
 SYCC = 18
 """Enumerated colour space of a colour box: YCbCr, which GDAL hands out as it is stored."""
 
@@ -93,9 +91,8 @@ def open_jp2(blob: Blob) -> PyramidImage:
     path = blob.name
     if is_url(path):
         raise SourceError("JPEG 2000 files are read from a disk only", file=path, advice="Download the file")
-    with naming(path, "the file is truncated", advice=DAMAGED):
-        check_end(blob)
-    luma = colour_space(blob) == SYCC
+    with naming(path, "the file is damaged or truncated", advice=DAMAGED):
+        luma = read_header(blob).colour_space == SYCC
     blob.close()
     datasets: list[Any] = []
     try:
@@ -111,44 +108,62 @@ def open_jp2(blob: Blob) -> PyramidImage:
     return PyramidImage(info, Jp2Store(info, datasets, codes))
 
 
-def check_end(blob: Blob) -> None:
-    """Refuse a file that ends before its codestream does: OpenJPEG decodes what there is.
+@dataclass(frozen=True, kw_only=True)
+class Header:
+    """What the boxes of a file say."""
+
+    codestream: int
+    """First byte of the codestream."""
+    end: int
+    """The byte behind its last."""
+    colour_space: int | None = None
+    """Enumerated, where the file names one."""
+
+
+def read_header(blob: Blob) -> Header:
+    """The boxes of a file, checked: GDAL reads over damage there, and OpenJPEG decodes what there is of a codestream.
 
     Raises:
-        ValueError: It does.
+        ValueError: A box is longer than what holds it, or the codestream is missing or lacks its end marker.
     """
-    at, until = _codestream(blob)
-    if until > blob.size or blob.read(max(at, until - 2), 2, place="the end of the codestream") != b"\xff\xd9":
-        message = f"the codestream has no end marker at byte {until}"
+    header = _boxed(blob)
+    if blob.read(max(header.codestream, header.end - 2), 2, place="the end of the codestream") != END:
+        message = f"the codestream has no end marker at byte {header.end}"
         raise ValueError(message)
+    return header
 
 
-def colour_space(blob: Blob) -> int | None:
-    """The enumerated colour space that a JP2 file names; None where it names none."""
-    head = blob.read(0, min(HEADER_BYTES, blob.size), place="the header")
-    place = head.find(b"colr")
-    if head.startswith(RAW_MAGIC) or place < 0 or len(head) < place + 11 or head[place + 4] != 1:
-        return None
-    return int.from_bytes(head[place + 7 : place + 11], "big")
-
-
-def _codestream(blob: Blob) -> tuple[int, int]:
-    """First byte of the codestream, and the one behind its last."""
+def _boxed(blob: Blob) -> Header:
     if blob.read(0, 4, place="the header") == RAW_MAGIC:
-        return 0, blob.size
-    at = 0
-    while at + 8 <= blob.size:
-        length, kind = struct.unpack(">I4s", blob.read(at, 8, place="a box"))
-        header = 8
-        if length == 1:
-            (length,) = struct.unpack(">Q", blob.read(at + 8, 8, place="a box"))
-            header = 16
-        until = blob.size if length == 0 else at + length
-        if kind == b"jp2c":
-            return at + header, until
-        at = max(until, at + header)
+        return Header(codestream=0, end=blob.size)
+    colour: int | None = None
+    for kind, start, end in _boxes(blob, 0, blob.size):
+        if kind == b"jp2h":
+            colour = _colour_space(blob, start, end)
+        elif kind == b"jp2c":
+            return Header(codestream=start, end=end, colour_space=colour)
     message = "the file holds no codestream"
     raise ValueError(message)
+
+
+def _colour_space(blob: Blob, start: int, end: int) -> int | None:
+    found = [blob.read(at, 7, place="the colour box") for kind, at, _ in _boxes(blob, start, end) if kind == b"colr"]
+    return next((int.from_bytes(said[3:], "big") for said in found if said[0] == 1), None)
+
+
+def _boxes(blob: Blob, at: int, until: int) -> Iterator[tuple[bytes, int, int]]:
+    """Kind, first byte and end of the content of each box."""
+    while at + 8 <= until:
+        length, kind = struct.unpack(">I4s", blob.read(at, 8, place="a box"))
+        start = at + 8
+        if length == 1:
+            length, start = int.from_bytes(blob.read(start, 8, place="a box"), "big"), start + 8
+        end = until if length == 0 else at + length
+        if end > until or end < start:
+            message = f"the box at byte {at} ends at byte {end}, beyond {until}"
+            raise ValueError(message)
+        yield kind, start, end
+        at = end
 
 
 def _gdal() -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import warnings
 from dataclasses import dataclass
 from itertools import pairwise
@@ -128,3 +129,26 @@ def test_damaged_files_are_named_and_stop_nothing(here: Path, shared_data: Path,
     for path in bad:
         assert sum(line.startswith(f"magnet: {path}: ") for line in result.stderr.splitlines()) == 1
     assert sorted(path.name for path in (here / "out").iterdir()) == ["image_part_001.json", "image_part_001.tif"]
+
+
+def test_a_folder_of_damaged_files_is_gone_through_to_its_end(
+    here: Path, shared_data: Path, large_bundle: Path, tmp_path: Path
+) -> None:
+    folder = shared_data / "formats" / "corrupt"
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    if not files:
+        pytest.skip("no formats/corrupt")
+    (tmp_path / "in").mkdir()
+    for index, path in enumerate(files):
+        suffix = path.suffix if path.suffix in (".svs", ".jpg", ".jp2", ".j2k") else ".tif"
+        (tmp_path / "in" / f"{index:03}{suffix}").symlink_to(path)
+    shutil.copy(shared_data / "dubai" / "tile1" / "images" / "image_part_001.jpg", tmp_path / "in" / "whole.jpg")
+    result = invoke("segment", tmp_path / "in", "--weights", large_bundle, "--scales", "256", "-o", "out")
+    assert result.exit_code == 7
+    failed = [line for line in result.stderr.splitlines() if line.startswith(f"magnet: {tmp_path / 'in'}/")]
+    masks = sorted(path.stem for path in (here / "out").glob("*.tif"))
+    named = {Path(line.removeprefix("magnet: ").split(": ")[0]).stem for line in failed}
+    assert len(failed) == len(named) == len(files) + 1 - len(masks)
+    assert masks[-1] == "whole"
+    assert not named & set(masks)
+    assert sorted(path.suffix for path in (here / "out").iterdir()) == [".json"] * len(masks) + [".tif"] * len(masks)

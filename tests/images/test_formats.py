@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import os
+import resource
+import subprocess
+import sys
+import tempfile
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +26,8 @@ from magnet_cli.images import CacheBudget, Region, Request, open_image
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-FORMATS = Path(__file__).parents[3] / "shared" / "data" / "formats"
+ROOT = Path(__file__).parents[2]
+FORMATS = ROOT.parent / "shared" / "data" / "formats"
 FOLDERS = ("bigtiff", "geotiff", "tiff_variants", "wsi_svs", "wsi_other", "ome_tiff", "plain")
 
 JPEG_TOLERANCE = 4
@@ -57,6 +65,24 @@ def test_a_damaged_file_opens_truly_or_is_refused(path: Path) -> None:
         named = True
         assert region.pixels.shape[:2] == (box.height, box.width)
     assert named
+
+
+@pytest.mark.skipif(not FORMATS.is_dir(), reason="no ../shared/data beside the checkout")
+def test_all_damaged_files_together_take_twenty_seconds_of_a_core_and_a_gigabyte_at_most() -> None:
+    command = [sys.executable, "-m", "benchmarks.formats", str(FORMATS / "corrupt"), "--json"]
+    limit = partial(resource.setrlimit, resource.RLIMIT_CPU, (20, 20))
+    with tempfile.TemporaryFile("w+") as output:
+        with subprocess.Popen(command, stdout=output, cwd=ROOT, preexec_fn=limit) as child:  # noqa: PLW1509 (no threads)
+            _, status, used = os.wait4(child.pid, 0)
+            child.returncode = os.waitstatus_to_exitcode(status)
+        output.seek(0)
+        rows = json.load(output)
+    assert child.returncode == 0
+    assert used.ru_maxrss < 1 << 20  # KiB
+    assert len(rows) == len(samples("corrupt"))
+    for row in rows:
+        assert bool(row["refusal"]) != bool(row["reader"])
+        assert "\n" not in row["refusal"]
 
 
 def independent(path: Path) -> NDArray[Any] | None:
@@ -123,7 +149,9 @@ def test_aperio_agrees_with_openslide(name: str) -> None:
 
 
 @pytest.mark.skipif(not FORMATS.is_dir(), reason="no ../shared/data beside the checkout")
-@pytest.mark.parametrize("path", samples("synthetic_vendor") + samples("wsi_dicom") + samples("ome_zarr"))
+@pytest.mark.parametrize(
+    "path", samples("synthetic_vendor") + samples("wsi_dicom") + samples("ome_zarr") + samples("jp2")
+)
 def test_other_kinds_open_or_are_refused(path: Path) -> None:
     try:
         region, box = corner(path)

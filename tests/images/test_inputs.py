@@ -54,6 +54,21 @@ def test_patterns_and_files(folder: Path) -> None:
     assert names([folder / "n.txt"]) == ["n.txt"]
 
 
+def dicom(path: Path, series: str, size: int) -> None:
+    value = series.encode() + b"\0" * (len(series) % 2)
+    tag = b"\x20\x00\x0e\x00UI" + len(value).to_bytes(2, "little") + value
+    path.write_bytes(bytes(128) + b"DICM" + tag + bytes(size))
+
+
+def test_a_dicom_slide_is_one_image(tmp_path: Path) -> None:
+    for name, series, size in (("a0.dcm", "1.2.3", 900), ("a1.dcm", "1.2.3", 5000), ("b.dcm", "1.2.31", 10)):
+        dicom(tmp_path / name, series, size)
+    (tmp_path / "c.dcm").write_bytes(b"no DICOM")
+    (tmp_path / "d.dcm").write_bytes(b"no DICOM either")
+    assert names([tmp_path]) == names([f"{tmp_path}/*.dcm"]) == ["a1.dcm", "b.dcm", "c.dcm", "d.dcm"]
+    assert names([tmp_path / "a0.dcm", tmp_path / "a1.dcm"]) == ["a0.dcm", "a1.dcm"]
+
+
 def test_nothing_found_is_an_error(folder: Path) -> None:
     (folder / "empty").mkdir()
     with pytest.raises(UsageError, match="no image"):

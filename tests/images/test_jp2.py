@@ -133,7 +133,16 @@ def test_a_truncated_file_is_an_error(tmp_path: Path, name: str, share: float) -
         read(path)
 
 
-def test_a_damaged_middle_is_an_error_or_stays_in_its_place(tmp_path: Path) -> None:
+def test_a_box_that_is_longer_than_its_holder_is_an_error(tmp_path: Path) -> None:
+    path = write_jp2(tmp_path / "a.jp2", picture(90, 70))
+    data = path.read_bytes()
+    place = data.index(b"colr")
+    path.write_bytes(data[: place - 4] + struct.pack(">I", 1 << 22) + data[place:])
+    with pytest.raises(SourceError, match="box at byte"):
+        read(path)
+
+
+def test_a_damaged_middle_is_an_error(tmp_path: Path) -> None:
     array = picture(512, 512)
     path = write_jp2(tmp_path / "a.jp2", array, BLOCKXSIZE=128, BLOCKYSIZE=128)
     data = bytearray(path.read_bytes())

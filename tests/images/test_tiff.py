@@ -460,9 +460,9 @@ def test_a_16_bit_ome_pyramid_has_named_channels(tmp_path: Path) -> None:
     assert info.resolution is not None
     assert (info.resolution.x, info.resolution.y) == (Fraction(13, 40), Fraction(13, 20))
     with tifffile.TiffFile(path) as file:
-        for index, level in enumerate(file.series[0].levels):
-            box = Box(x=3, y=5, width=level.shape[2] - 4, height=level.shape[1] - 6)
-            expected = np.moveaxis(level.asarray(), 0, 2)[box.slices]
+        for index, seen in enumerate(file.series[0].levels):
+            box = Box(x=3, y=5, width=seen.shape[2] - 4, height=seen.shape[1] - 6)
+            expected = np.moveaxis(seen.asarray(), 0, 2)[box.slices]
             np.testing.assert_array_equal(read(path, 2**index, box).pixels, expected)
 
 
