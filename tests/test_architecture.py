@@ -67,6 +67,7 @@ ONLY: dict[str, set[str]] = {
     "rasterio": {"images"},
     "fsspec": {"images"},
     "aiohttp": {"images"},
+    "wsidicom": {"images"},
     "cv2": set(),
     "matplotlib": {"distributions", "train"},
     "hypothesis": set(),
@@ -87,6 +88,7 @@ LIGHT = {
     "rasterio",
     "fsspec",
     "aiohttp",
+    "wsidicom",
 }
 """What a command that only answers about itself must not load."""
 

@@ -30,6 +30,9 @@ DIRECT_VENDORS = ("generic-tiff", "aperio")
 """Vendors whose levels are plain tiled pages: decoded directly, faster than through openslide and without its
 interpolation between level pixels."""
 
+DICOM = "dicom"
+"""What OpenSlide calls that vendor."""
+
 KINDS = "TIFF, PNG, JPEG, WebP, JPEG 2000, zarr, or a slide that openslide reads"
 
 
@@ -142,7 +145,22 @@ def _slide(blob: Blob, head: bytes, *, is_tiff: bool) -> Image | None:
     if vendor is None or (is_tiff and vendor in DIRECT_VENDORS):
         return None
     blob.close()
-    return open_slide(blob.name)
+    return _open_dicom(blob.name) if vendor == DICOM else open_slide(blob.name)
+
+
+def _open_dicom(path: str) -> Image:
+    """By OpenSlide, which is faster; by wsidicom where it refuses."""
+    from magnet_cli.images.openslide import open_slide  # noqa: PLC0415
+
+    try:
+        return open_slide(path)
+    except SourceError as refusal:
+        try:
+            from magnet_cli.images.dicom import open_dicom  # noqa: PLC0415 (an extra)
+        except ImportError:
+            advice = "Copy it again; if it has 16 bits or is JPEG-LS, pip install 'magnet-cli[dicom]'"
+            raise SourceError(refusal.rule, value=refusal.value, file=path, advice=advice) from refusal
+    return open_dicom(path)
 
 
 def _open_zarr(text: str) -> Image:
