@@ -47,7 +47,7 @@ ROOMS: dict[str, set[str]] = {
     "report": FLOOR | {"images", "plan", "models", "masks"},
     "targets": FLOOR | {"images"},
     "scene": FLOOR,
-    "train": FLOOR | {"windows", "images", "plan", "models", "refine", "scene", "dataset"},
+    "train": FLOOR | {"windows", "images", "plan", "models", "refine", "labels", "dataset"},
     "segmentation": FLOOR | {"windows", "images", "plan", "models", "refine", "masks", "pipeline", "report", "targets"},
     "scoring": FLOOR | {"boundary", "dataset", "evaluation", "segmentation", "summary", "targets"},
     "distributions": FLOOR | {"scoring"},

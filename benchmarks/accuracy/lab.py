@@ -20,6 +20,7 @@ from magnet_cli.pipeline.labels import labels_of, largest
 from magnet_cli.refine.canvas import Canvas
 from magnet_cli.refine.merge import by_certainty
 from magnet_cli.refine.scores import certainty, choose_above, choose_largest, share_of, uncertainty
+from magnet_cli.train.canvases import HeldField, HeldTruth
 from magnet_cli.train.temperature import fit_temperature, labelled_pixels, tempered
 
 if TYPE_CHECKING:
@@ -358,7 +359,9 @@ def fitted_temperature(seen: Sequence[SeenScene], scale: int, stages: Sequence[S
         scale: Window side.
         stages: The stage of that scale in each scene.
     """
-    canvases = [torch.from_numpy(np.array(scene.own[scale])) for scene in seen]
-    labels = [scene.labels(stage, Box.whole(stage.extent)) for scene, stage in zip(seen, stages, strict=True)]
-    probs, truth = labelled_pixels(canvases, labels, ignore=IGNORE)
+    fields = [HeldField(torch.from_numpy(np.array(scene.own[scale]))) for scene in seen]
+    labels = [
+        HeldTruth(scene.labels(stage, Box.whole(stage.extent))) for scene, stage in zip(seen, stages, strict=True)
+    ]
+    probs, truth = labelled_pixels(fields, labels, ignore=IGNORE)
     return fit_temperature(probs.clamp_min(SMALLEST).log(), truth).temperature

@@ -18,6 +18,7 @@ import imagecodecs
 import numpy as np
 import tifffile
 
+from magnet_cli.geometry import Box
 from magnet_cli.train.config import DataConfig
 from magnet_cli.train.data import load_scenes
 
@@ -51,10 +52,10 @@ def prepare_dubai(data: Path, folder: Path) -> None:
     """Nine parts a tile put together; tile 7 as it is."""
     folder.mkdir(parents=True, exist_ok=True)
     for scene in load_scenes(data, DataConfig(scenes=TILES, grid=(3, 3))):
-        tifffile.imwrite(
-            folder / f"{scene.name}.tif", scene.pixels, tile=(256, 256), compression="zlib", photometric="rgb"
-        )
-        write_labels(folder / f"{scene.name}-labels.tif", scene.labels)
+        pixels = scene.pixels.read(0, Box.whole(scene.size))
+        labels = scene.labels.at(np.arange(scene.size.height), np.arange(scene.size.width))
+        tifffile.imwrite(folder / f"{scene.name}.tif", pixels, tile=(256, 256), compression="zlib", photometric="rgb")
+        write_labels(folder / f"{scene.name}-labels.tif", labels)
     (folder / f"{WHOLE}.tif").write_bytes((data / "mosaics" / f"{WHOLE}.tif").read_bytes())
     write_labels(folder / f"{WHOLE}-labels.tif", imagecodecs.imread(data / "mosaics" / f"{WHOLE}_label.png"))
     for name in (WHOLE, f"{WHOLE}-labels"):

@@ -26,6 +26,7 @@ goes on from the last checkpoint, and refuses one that was made with another con
 \b
 The configuration, beside [bundle] and [network]:
   [data]  scenes, validation (by name), grid, ignore, label_values = { 255 = 1 }, jitter, colour
+          memory = "2GiB": scenes that decoded take no more are held in memory, else windows are read from disk
   [loop]  iterations, batch, optimizer, rate, warmup, schedule = "cosine" or "step" (steps, step_factor)
           loss = "cross-entropy" or "focal" (focal_gamma), balance, decay, average
           precision = "float32", "bfloat16" or "float16"; device = "auto", "cpu", "cuda", "cuda:N", "mps"

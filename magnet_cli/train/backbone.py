@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from magnet_cli.errors import OutputError, SourceError, UsageError
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
 
     from magnet_cli.models.bundle import Bundle
     from magnet_cli.train.config import DataConfig, LoopConfig, TrainConfig
-    from magnet_cli.train.data import Scene
     from magnet_cli.train.loop import Each, Progress
+    from magnet_cli.train.scenes import Scene
 
 BACKBONE_FILE = "backbone.safetensors"
 CONFIG_FILE = "train.toml"
@@ -76,8 +77,9 @@ class Recipe:
                 "scales": [str(scale) for scale in bundle.scales],
                 "input": repr(bundle.input),
             },
-            "data": asdict(self.data),
+            "data": {key: value for key, value in asdict(self.data).items() if key != "memory"},
             "scenes": {
+                "held": all(scene.held for scene in scenes),
                 "training": [(scene.name, scene.digest) for scene in scenes],
                 "validation": [(scene.name, scene.digest) for scene in validation],
             },
@@ -150,7 +152,7 @@ def backbone_trainer(
     loop = recipe.loop
     seeded(loop.seed, threads=loop.threads)
     ignore = recipe.data.ignore
-    counts = counted([scene.labels for scene in scenes], classes=len(recipe.bundle.classes), ignore=ignore)
+    counts = counted([scene.labels.counts for scene in scenes], classes=len(recipe.bundle.classes), ignore=ignore)
     weights = class_weights(counts, balance=loop.balance)
     return Trainer(
         recipe.network(),
@@ -175,9 +177,10 @@ def check(scenes: Sequence[Scene], recipe: Recipe) -> None:
         raise UsageError("training knows softmax only", value=recipe.bundle.activation)
     bands, classes = len(recipe.bundle.input.bands), len(recipe.bundle.classes)
     for scene in scenes:
-        if scene.pixels.shape[2] != bands:
-            raise SourceError(f"the bundle has {bands} bands", value=scene.pixels.shape[2], file=scene.name)
-        largest = scene.labels[scene.labels != recipe.data.ignore].max(initial=0)
+        if scene.pixels.bands != bands:
+            raise SourceError(f"the bundle has {bands} bands", value=scene.pixels.bands, file=scene.name)
+        values = np.flatnonzero(scene.labels.counts)
+        largest = values[values != recipe.data.ignore].max(initial=0)
         if largest >= classes:
             raise SourceError(
                 f"labels must be below {classes}, or {recipe.data.ignore}", value=largest, file=scene.name
@@ -212,8 +215,8 @@ def train_backbone(
     output = output.resolve()
     description = described(config, folder=output)
     recipe = Recipe(bundle=understood(description, folder=output), data=config.data, loop=config.loop)
-    scenes, validation = divided(load_scenes(data, config.data), config.data)
     files = Files(folder=output.with_name(output.name + ".training"))
+    scenes, validation = divided(load_scenes(data, config.data, work=files.folder), config.data)
     trainer = backbone_trainer(recipe, scenes, validation=validation, files=files)
     network = trainer.fit(progress=progress, until=until, each=each)
     if not trainer.done:

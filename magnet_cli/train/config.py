@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from magnet_cli.errors import UsageError
+from magnet_cli.memory import parse_bytes
 
 BYTES = range(256)
 PAIR = 2
@@ -45,10 +46,11 @@ def known(table: dict[str, Any], kind: type, *, where: str) -> dict[str, Any]:
 class DataConfig:
     """Where scenes lie below the data folder, and how they are drawn from.
 
-    A scene is one large picture with its label map. In a folder without `scenes`, each file of the subfolder `images`
-    is one, and its label is the file of the same stem in `labels`. With `scenes`, each name is a subfolder that has
-    `images` and `labels`, and each of its files a scene, `subfolder/stem`; with `grid` its files, sorted by name, are
-    adjacent crops of one picture, row by row.
+    A scene is one picture of any size with its label map, both of any kind that `magnet_cli.images` reads, the picture
+    of 8 bits a band; where it has no data, nothing is learnt. In a folder without `scenes`, each file of the subfolder
+    `images` is one, and its label is the file of the same stem in `labels`. With `scenes`, each name is a subfolder
+    that has `images` and `labels`, and each of its files a scene, `subfolder/stem`; with `grid` its files, sorted by
+    name, are adjacent crops of one picture, row by row.
 
     In a CSV file each line is a scene: `image`, `label`, and if need be `name` (else the picture's stem) and `roi`, a
     raster of the picture's size; where its first band is 0 nothing is learnt. Paths are relative to the file's folder.
@@ -71,6 +73,10 @@ class DataConfig:
     """A drawn window is up to this factor larger or smaller than one of the bundle's scales."""
     colour: float = 1.0
     """Strength of the random changes of colour; 0 is none."""
+    memory: str = "2GiB"
+    """Scenes that decoded take no more than this together are held in memory; else windows are read from disk, and
+    decoded tiles of the images take this much at most. The windows drawn are the same, and their pixels too where the
+    levels that an image stores are means of 2 x 2 finer pixels, all with data."""
 
     def __post_init__(self) -> None:
         for stored, label in self.label_values.items():
@@ -78,8 +84,14 @@ class DataConfig:
                 raise UsageError(
                     "[data] label_values maps stored values to classes, both from 0 to 255", value=f"{stored} = {label}"
                 )
+        parse_bytes(self.memory, option="[data] memory")
         if self.grid is not None and (len(self.grid) != PAIR or min(self.grid) < 1):
             raise UsageError("[data] grid is two numbers, rows and columns", value=self.grid)
+
+    @property
+    def values(self) -> dict[int, int]:
+        """`label_values` by numbers."""
+        return {int(stored): label for stored, label in self.label_values.items()}
 
 
 @dataclass(frozen=True, kw_only=True)

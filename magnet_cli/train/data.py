@@ -1,263 +1,180 @@
-"""Scenes: large pictures with their label maps, in memory, and random windows of them."""
+"""Scenes of a folder or a list: found, measured, and opened in memory or on disk."""
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
-from functools import cached_property
-from math import exp, log, log2
+import json
+import shutil
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch.nn import functional
 
 from magnet_cli.dataset import read_dataset
-from magnet_cli.errors import SourceError, UsageError
+from magnet_cli.errors import OutputError, SourceError, UsageError
+from magnet_cli.images import CacheBudget, stem
+from magnet_cli.images.discover import is_image
+from magnet_cli.memory import format_bytes, parse_bytes
+from magnet_cli.train.layout import Pictures, labels_of, laid_out
+from magnet_cli.train.scenes import Scene
+from magnet_cli.train.spool import Spool, plane_bytes
+from magnet_cli.train.stores import BYTE_VALUES, halvings, histogram
+from magnet_cli.train.streaming import Original, Shelf, StreamedLabels, chunks, spool_pixels
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
-    from magnet_cli.dataset import Sample
-    from magnet_cli.geometry import Size
     from magnet_cli.train.config import DataConfig
+    from magnet_cli.train.layout import Layout
 
     Pixels = NDArray[np.uint8]
 
-RGB = 3
-RASTERS = frozenset({".bmp", ".jp2", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
-"""Suffixes of files that can be pictures and label maps; others lie beside them."""
+UNREADABLE = frozenset({".bmp", ".jp2"})
+"""Suffixes of pictures that cannot be read, and are refused rather than left out of a folder."""
 
 
-def read_array(path: Path) -> Pixels:
-    """A whole picture or label map, uint8, `(rows, columns)` or `(rows, columns, bands)`.
-
-    It is decoded at once, by tifffile or imagecodecs, because windows are drawn from all over it: level 0 of what those
-    read, so no whole slides, and a palette counts as its colours.
-
-    Raises:
-        SourceError: It cannot be decoded, or has other than 8 bits.
-    """
-    import imagecodecs  # noqa: PLC0415  heavy
-    import tifffile  # noqa: PLC0415  heavy
-
-    try:
-        if path.suffix.lower() in {".tif", ".tiff"}:
-            array = np.asarray(tifffile.imread(path))
-        else:
-            array = np.asarray(imagecodecs.imread(path))
-    except (OSError, ValueError, RuntimeError, tifffile.TiffFileError) as exc:
-        raise SourceError(f"cannot be decoded: {str(exc).partition(chr(10))[0]}", file=path) from exc
-    if array.dtype != np.uint8:
-        raise SourceError("training reads 8-bit pictures and labels", value=array.dtype, file=path)
-    return array
-
-
-def banded(array: Pixels) -> Pixels:
-    """A picture with its bands as the last axis, one where it is grey."""
-    return array[..., None] if array.ndim == RGB - 1 else array
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Scene:
-    """One picture with its label map."""
-
-    name: str
-    pixels: Pixels
-    """`(rows, columns, bands)`."""
-    labels: Pixels
-    """`(rows, columns)`."""
-
-    def __post_init__(self) -> None:
-        if self.pixels.ndim != RGB or self.pixels.shape[:2] != self.labels.shape:
-            raise SourceError(
-                "picture and label map differ in size",
-                value=f"{self.pixels.shape} and {self.labels.shape}",
-                file=self.name,
-            )
-
-    @property
-    def digest(self) -> str:
-        """Hash of picture and labels."""
-        found = hashlib.sha256(repr(self.pixels.shape).encode())
-        for array in (self.pixels, self.labels):
-            found.update(np.ascontiguousarray(array).data)
-        return found.hexdigest()
-
-    @cached_property
-    def pyramid(self) -> tuple[Pixels, ...]:
-        """The picture and its halvings by area, down to 64 pixels."""
-        levels = [self.pixels]
-        while min(levels[-1].shape[:2]) >= 128:  # noqa: PLR2004
-            rows, columns = (side // 2 * 2 for side in levels[-1].shape[:2])
-            fine = levels[-1][:rows, :columns].astype(np.uint16)
-            total = fine[::2, ::2] + fine[1::2, ::2] + fine[::2, 1::2] + fine[1::2, 1::2]
-            levels.append(((total + 2) // 4).astype(np.uint8))
-        return tuple(levels)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Window:
-    """A rectangle of level 0, which may reach beyond the picture, where it is mirrored."""
-
-    x: float
-    y: float
-    width: float
-    height: float
-
-
-def mirrored(indices: NDArray[np.intp], *, size: int) -> NDArray[np.intp]:
-    """Indices reflected into `0 .. size`, edge pixels repeated."""
-    index = indices % (2 * size)
-    mirrored_index: NDArray[np.intp] = np.minimum(index, 2 * size - 1 - index)
-    return mirrored_index
-
-
-def cut(scene: Scene, window: Window, *, size: Size) -> tuple[NDArray[np.float32], Pixels]:
-    """A window as the network sees it.
-
-    Returns:
-        Stored values `(size.height, size.width, bands)`, averaged by area, and labels taken at the pixels' centres.
-    """
-    ratio = min(window.width / size.width, window.height / size.height)
-    level = min(max(0, int(log2(ratio) + 1e-9)) if ratio >= 1 else 0, len(scene.pyramid) - 1)
-    source, shrink = scene.pyramid[level], 2**level
-    rows = mirrored(span(window.y, window.height, shrink=shrink), size=source.shape[0])
-    columns = mirrored(span(window.x, window.width, shrink=shrink), size=source.shape[1])
-    part = torch.from_numpy(source[rows[:, None], columns[None, :]]).permute(2, 0, 1).float()
-    target = (size.height, size.width)
-    if part.shape[1:] != target:
-        shrinks = part.shape[1] >= target[0] and part.shape[2] >= target[1]
-        part = resized(part, target=target, mode="area" if shrinks else "bilinear")
-    y = mirrored(centres(window.y, window.height, count=size.height), size=scene.labels.shape[0])
-    x = mirrored(centres(window.x, window.width, count=size.width), size=scene.labels.shape[1])
-    return part.permute(1, 2, 0).numpy(), scene.labels[y[:, None], x[None, :]]
-
-
-def span(start: float, length: float, *, shrink: int) -> NDArray[np.intp]:
-    """Pixels of a pyramid level that a stretch of level 0 covers, at least one."""
-    first = round(start / shrink)
-    return np.arange(first, first + max(1, round(length / shrink)), dtype=np.intp)
-
-
-def centres(start: float, length: float, *, count: int) -> NDArray[np.intp]:
-    """Level-0 pixels that hold the centres of `count` patch pixels."""
-    return np.floor(start + (np.arange(count) + 0.5) * length / count).astype(np.intp)
-
-
-def resized(part: torch.Tensor, *, target: tuple[int, int], mode: str) -> torch.Tensor:
-    """`(bands, rows, columns)` at another size."""
-    return functional.interpolate(part[None], size=target, mode=mode)[0]
-
-
-def drawn(scene: Scene, rng: np.random.Generator, *, scales: Sequence[Size], jitter: float) -> Window:
-    """A random window near one of the scales, inside the scene where it fits, else around it."""
-    scale = scales[int(rng.integers(len(scales)))]
-    factor = exp(rng.uniform(-log(jitter), log(jitter)))
-    height, width = scale.height * factor, scale.width * factor
-    rows, columns = scene.labels.shape
-    y = rng.uniform(min(0, rows - height), max(0, rows - height))
-    x = rng.uniform(min(0, columns - width), max(0, columns - width))
-    return Window(x=x, y=y, width=width, height=height)
-
-
-def stitched(parts: Sequence[Pixels], *, grid: tuple[int, int], file: Path) -> Pixels:
-    """Adjacent crops, row by row, as one array."""
-    rows, columns = grid
-    if len(parts) != rows * columns:
-        raise SourceError(f"a grid of {rows} x {columns} parts is asked for", value=len(parts), file=file)
-    try:
-        lines = [np.concatenate(parts[row * columns : (row + 1) * columns], axis=1) for row in range(rows)]
-        return np.concatenate(lines, axis=0)
-    except ValueError as exc:
-        raise SourceError("the parts do not fit side by side", file=file) from exc
-
-
-def is_raster(path: Path) -> bool:
-    """Whether a file is meant as a picture or label map."""
-    return path.is_file() and not path.name.startswith(".") and path.suffix.lower() in RASTERS
-
-
-def paired(folder: Path, config: DataConfig) -> list[tuple[Path, Path]]:
-    """Pictures of a folder with their label maps, by stem, sorted by name."""
-    try:
-        images = sorted(path for path in (folder / config.images).iterdir() if is_raster(path))
-        labels = {path.stem: path for path in (folder / config.labels).iterdir() if is_raster(path)}
-    except OSError as exc:
-        raise SourceError(f"needs the folders {config.images} and {config.labels}: {exc}", file=folder) from exc
-    for image in images:
-        if image.stem not in labels:
-            raise SourceError("this picture has no label map", file=image)
-    return [(image, labels[image.stem]) for image in images]
-
-
-def one_scene(
-    name: str, pairs: Sequence[tuple[Path, Path]], *, config: DataConfig, grid: tuple[int, int] = (1, 1)
-) -> Scene:
-    """The scene that one pair, or a grid of pairs, makes."""
-    pixels = stitched([banded(read_array(image))[..., :RGB] for image, _ in pairs], grid=grid, file=pairs[0][0])
-    labels = stitched([read_array(label) for _, label in pairs], grid=grid, file=pairs[0][1])
-    return Scene(name=name, pixels=pixels, labels=meant(labels, config.label_values))
-
-
-def meant(labels: Pixels, values: Mapping[str, int]) -> Pixels:
-    """Labels with stored values replaced by the classes that they mean; others stay."""
-    if not values:
-        return labels
-    table = np.arange(256, dtype=np.uint8)
-    for stored, label in values.items():
-        table[int(stored)] = label
-    return table[labels]
-
-
-def outlined(scene: Scene, roi: Path, *, ignore: int) -> Scene:
-    """The scene with labels ignored where the first band of the raster `roi` is 0.
-
-    Raises:
-        SourceError: The raster has another size.
-    """
-    region = read_array(roi)
-    if region.shape[:2] != scene.labels.shape:
-        raise SourceError(f"the size must be that of {scene.name}, {scene.labels.shape}", value=region.shape, file=roi)
-    inside = region.reshape(*scene.labels.shape, -1)[..., 0] != 0
-    return Scene(
-        name=scene.name, pixels=scene.pixels, labels=np.where(inside, scene.labels, np.uint8(ignore)).astype(np.uint8)
-    )
-
-
-def sampled(sample: Sample, config: DataConfig) -> Scene:
-    """The scene that a line of a CSV file names, decoded."""
-    whole = one_scene(sample.name, [(sample.image, sample.label)], config=config)
-    return whole if sample.roi is None else outlined(whole, sample.roi, ignore=config.ignore)
-
-
-def load_scenes(data: Path, config: DataConfig) -> list[Scene]:
+def load_scenes(data: Path, config: DataConfig, *, work: Path | None = None) -> list[Scene]:
     """Every scene, those to validate on included, below a folder or of a CSV file; see `DataConfig`.
+
+    All are held in memory where that takes no more than `config.memory`. Else windows are read from the images, and
+    what cannot be read from them quickly, labels and missing halvings, is decoded once into a file without a name.
+
+    Args:
+        data: The folder or CSV file.
+        config: What to find there.
+        work: Folder for what is decoded once; made where missing. The system's own for temporary files where None.
 
     Raises:
         SourceError: A file is missing, cannot be decoded, or does not fit its label map.
         UsageError: There is nothing to train on, or the CSV file has no scene of a name.
+        OutputError: The disk has no room for what has to be decoded once.
     """
-    if data.suffix.lower() == ".csv":
-        scenes = [sampled(sample, config) for sample in read_dataset(data, config.scenes)]
-    elif config.scenes and config.grid:
-        scenes = [
-            one_scene(name, paired(data / name, config), config=config, grid=config.grid) for name in config.scenes
-        ]
-    else:
-        found = {f"{name}/": paired(data / name, config) for name in config.scenes} or {"": paired(data, config)}
-        scenes = [
-            one_scene(f"{prefix}{image.stem}", [(image, label)], config=config)
-            for prefix, pairs in found.items()
-            for image, label in pairs
-        ]
-    if not scenes:
+    layouts = list(found(data, config))
+    if not layouts:
         raise UsageError("there is nothing to train on", file=data)
-    refuse_twice([scene.name for scene in scenes], file=data)
-    return scenes
+    refuse_twice([layout.name for layout in layouts], file=data)
+    work = Path(tempfile.gettempdir()) if work is None else work
+    memory = parse_bytes(config.memory, option="[data] memory")
+    needed = sum(map(held_bytes, layouts))
+    if needed <= memory:
+        return [held(layout, config, cache=cache_in(work)) for layout in layouts]
+    refuse_full_disk(layouts, work=work, needed=needed)
+    spool, shelf = Spool(work), Shelf(memory)
+    return [streamed(layout, config, spool=spool, shelf=shelf) for layout in layouts]
+
+
+def found(data: Path, config: DataConfig) -> Iterator[Layout]:
+    """The layout of every scene."""
+    if data.suffix.lower() == ".csv":
+        for sample in read_dataset(data, config.scenes):
+            yield laid_out(sample.name, [(sample.image, sample.label)], roi=sample.roi)
+    elif config.scenes and config.grid:
+        for name in config.scenes:
+            yield laid_out(name, paired(data / name, config), grid=config.grid)
+    else:
+        for name in config.scenes or ("",):
+            prefix = f"{name}/" if name else ""
+            for image, label in paired(data / name, config):
+                yield laid_out(f"{prefix}{stem(image)}", [(image, label)])
+
+
+def is_raster(path: Path) -> bool:
+    """Whether a file is meant as a picture or label map; others lie beside them."""
+    return not path.name.startswith(".") and (is_image(path) or path.suffix.lower() in UNREADABLE)
+
+
+def paired(folder: Path, config: DataConfig) -> list[tuple[Path, Path]]:
+    """Pictures of a folder with their label maps, by stem, sorted by name.
+
+    Raises:
+        SourceError: A folder or a label map is missing.
+    """
+    try:
+        images = sorted(path for path in (folder / config.images).iterdir() if is_raster(path))
+        labels = {stem(path): path for path in (folder / config.labels).iterdir() if is_raster(path)}
+    except OSError as exc:
+        raise SourceError(f"needs the folders {config.images} and {config.labels}: {exc}", file=folder) from exc
+    for image in images:
+        if stem(image) not in labels:
+            raise SourceError("this picture has no label map", file=image)
+    return [(image, labels[stem(image)]) for image in images]
+
+
+def cache_in(work: Path) -> CacheBudget:
+    """All that is free where `work` lies, for pictures that cannot be read by region."""
+    return CacheBudget(folder=work, max_bytes=free_bytes(work))
+
+
+def free_bytes(folder: Path) -> int:
+    """Free disk where a folder lies, or will lie."""
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    return shutil.disk_usage(there).free
+
+
+def held_bytes(layout: Layout) -> int:
+    """Memory that a scene takes: picture, halvings and labels."""
+    return layout.bands * sum(size.pixels for size in halvings(layout.size)) + layout.size.pixels
+
+
+def spooled_bytes(layout: Layout) -> int:
+    """Disk that a streamed scene takes at most: halvings that its image lacks, and labels."""
+    sizes = halvings(layout.size)
+    pixels = sum(plane_bytes(sizes[level], bands=layout.bands) for level in layout.spooled)
+    return pixels + plane_bytes(layout.size, bands=1)
+
+
+def refuse_full_disk(layouts: Sequence[Layout], *, work: Path, needed: int) -> None:
+    """Check that what has to be decoded once fits the disk.
+
+    Raises:
+        OutputError: It does not.
+    """
+    disk = sum(map(spooled_bytes, layouts)) + max(layout.cache_bytes for layout in layouts)
+    if disk > (free := free_bytes(work)):
+        raise OutputError(
+            f"drawing windows from these scenes needs up to {format_bytes(disk)} of disk for what is decoded once",
+            value=f"{format_bytes(free)} free",
+            file=work,
+            advice=f"Free disk; or hold the scenes in memory, which takes [data] memory of {format_bytes(needed)}; "
+            "pyramidal images need disk for their labels alone",
+        )
+
+
+def held(layout: Layout, config: DataConfig, *, cache: CacheBudget) -> Scene:
+    """A scene in memory."""
+    pixels = np.empty((layout.size.height, layout.size.width, layout.bands), np.uint8)
+    labels = np.empty(pixels.shape[:2], np.uint8)
+    with Pictures(layout, cache=cache) as pictures:
+        for box in chunks(layout.size, pixel=layout.bands):
+            pixels[box.slices] = pictures.read(box)
+        for box, part in labels_of(layout, pictures, values=config.values, ignore=config.ignore):
+            labels[box.slices] = part
+    return Scene.of(layout.name, pixels=pixels, labels=labels)
+
+
+def streamed(layout: Layout, config: DataConfig, *, spool: Spool, shelf: Shelf) -> Scene:
+    """A scene on disk; what cannot be read from its image is in the spool afterwards."""
+    counts, content = np.zeros(BYTE_VALUES, np.int64), hashlib.sha256()
+    plane = spool.plane(layout.size, bands=1)
+    with Pictures(layout, cache=cache_in(spool.folder)) as pictures:
+        for box, labels in labels_of(layout, pictures, values=config.values, ignore=config.ignore):
+            counts += histogram(labels)
+            content.update(labels.data)
+            plane.write(box.y, labels[..., None] ^ np.uint8(config.ignore))
+        whole = layout.whole
+        source = pictures.read if whole is None else Original(shelf=shelf, path=whole.image)
+        pixels = spool_pixels(spool, layout.size, bands=layout.bands, levels=layout.spooled, level0=source)
+    said = [str(layout.size), layout.bands, layout.fingerprint(), content.hexdigest()]
+    return Scene(
+        name=layout.name,
+        pixels=pixels,
+        labels=StreamedLabels(plane, ignore=config.ignore, counts=counts),
+        digest=hashlib.sha256(json.dumps(said).encode()).hexdigest(),
+        held=False,
+    )
 
 
 def refuse_twice(names: Sequence[str], *, file: Path) -> None:

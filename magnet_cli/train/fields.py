@@ -5,21 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from magnet_cli.durable import replace, sync_data, writing
-from magnet_cli.geometry import LEVEL0, Box, Size
+from magnet_cli.durable import writing
+from magnet_cli.geometry import LEVEL0, Box
 from magnet_cli.images.protocol import Request
-from magnet_cli.images.sampler import Sampler
-from magnet_cli.images.store import Pixels
 from magnet_cli.models.facts import model_facts
 from magnet_cli.options import SegmentOptions
 from magnet_cli.plan.resolve import resolve_settings
 from magnet_cli.refine.canvas import reflected
-from magnet_cli.train.data import centres, mirrored
+from magnet_cli.train.canvases import Scratch, StageTruth, StoredField, field_bytes
 from magnet_cli.windows import Index, Stage, group_scales
 
 if TYPE_CHECKING:
@@ -27,10 +25,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
-    from torch import Tensor, nn
+    from torch import nn
 
+    from magnet_cli.geometry import Size
     from magnet_cli.models.bundle import Bundle, InputSpec
-    from magnet_cli.train.data import Scene
+    from magnet_cli.train.canvases import Field, Shape, Truth
+    from magnet_cli.train.scenes import Scene
 
 CHUNK = 8
 """Windows in one forward pass."""
@@ -46,10 +46,11 @@ class Look:
     key: str
     """A hash over everything that `logs` depend on."""
     stages: tuple[Stage, ...]
-    logs: tuple[Tensor, ...]
-    """Log O at temperature 1, `(classes, rows, columns)` float16: near 0 and near 1 it tells more than O itself."""
-    labels: tuple[NDArray[np.uint8], ...]
-    """`(rows, columns)`."""
+    logs: tuple[Field, ...]
+    """Log O at temperature 1: near 0 and near 1 it tells more than O itself."""
+    labels: tuple[Truth, ...]
+    scratch: Scratch
+    """For fields that are made of `logs`."""
 
 
 def stages_of(bundle: Bundle, image: Size) -> tuple[Stage, ...]:
@@ -81,25 +82,42 @@ def looked(network: nn.Module, scene: Scene, *, bundle: Bundle, folder: Path) ->
     Raises:
         OutputError: A field cannot be kept.
     """
-    rows, columns = scene.labels.shape
-    stages = stages_of(bundle, Size(width=columns, height=rows))
+    stages = stages_of(bundle, scene.size)
     weights = weights_hash(network)
-    paths, logs = [], []
+    logs = []
     for stage in stages:
+        rows, columns = scene.size.height, scene.size.width
         said = [FORMAT, weights, scene.digest, str(bundle.input), str(stage.scale), stage.margin, rows, columns]
         path = folder / f"{short_hash(said)}.npy"
         if not path.exists():
-            put(path, own_logs(network, scene, stage=stage, spec=bundle.input, classes=len(bundle.classes)).numpy())
-        # Copy-on-write: torch wants writable memory, and the pages stay the file's until then.
-        paths.append(path.name)
-        logs.append(torch.from_numpy(np.load(path, mmap_mode="c")))
+            with writing(folder):
+                folder.mkdir(parents=True, exist_ok=True)
+            part = StoredField.made(path.with_suffix(".part"), shape_of(stage, bundle))
+            own_logs(network, scene, stage=stage, spec=bundle.input, into=part)
+            part.named(path)
+        logs.append(StoredField(path))
     return Look(
         name=scene.name,
-        key=short_hash(paths),
+        key=short_hash([field.path.name for field in logs]),
         stages=stages,
         logs=tuple(logs),
-        labels=tuple(label_canvas(scene, stage=stage) for stage in stages),
+        labels=tuple(StageTruth(scene.labels, stage=stage) for stage in stages),
+        scratch=Scratch(folder.with_name("scratch")),
     )
+
+
+def shape_of(stage: Stage, bundle: Bundle) -> Shape:
+    """Of a field of a stage."""
+    return (len(bundle.classes), stage.extent.height, stage.extent.width)
+
+
+def disk_of(bundle: Bundle, sizes: Sequence[Size]) -> int:
+    """Bytes that fields of scenes of these sizes take at most: of every stage, and once more of those that refine."""
+    total = 0
+    for size in sizes:
+        taken = [field_bytes(shape_of(stage, bundle)) for stage in stages_of(bundle, size)]
+        total += 2 * sum(taken) - taken[0]
+    return total
 
 
 def short_hash(said: Sequence[object]) -> str:
@@ -116,26 +134,12 @@ def weights_hash(network: nn.Module) -> str:
     return total.hexdigest()
 
 
-def put(path: Path, values: NDArray[np.float16]) -> None:
-    """Write an array, complete or not at all."""
-    part = path.with_suffix(".part")
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as file:
-            np.save(file, values)
-            file.flush()
-            sync_data(file.fileno())
-        replace(part, path)
-
-
 @torch.inference_mode()
-def own_logs(network: nn.Module, scene: Scene, *, stage: Stage, spec: InputSpec, classes: int) -> Tensor:
-    """Log-probabilities of a scene at one scale, from the windows that a run of the program looks at.
+def own_logs(network: nn.Module, scene: Scene, *, stage: Stage, spec: InputSpec, into: StoredField) -> None:
+    """Write the log-probabilities of a scene at one scale, from the windows that a run of the program looks at.
 
-    Returns:
-        `(classes, rows, columns)` float16, each pixel from the window whose cell it lies in.
+    Each pixel comes from the window whose cell it lies in.
     """
-    canvas = torch.empty((classes, stage.extent.height, stage.extent.width), dtype=torch.float16)
     place = next(network.parameters()).device
     cells = list(cells_of(stage))
     for first in range(0, len(cells), CHUNK):
@@ -146,36 +150,16 @@ def own_logs(network: nn.Module, scene: Scene, *, stage: Stage, spec: InputSpec,
         logs = network(inputs).float().log_softmax(dim=1).half().cpu()
         for cell, box, one in zip(part, boxes, logs, strict=True):
             own = stage.own(cell)
-            canvas[:, *own.slices] = one[:, *own.shifted(x=-box.x, y=-box.y).slices]
-    return canvas
+            into.write(own, one[:, *own.shifted(x=-box.x, y=-box.y).slices])
 
 
 def patch_at(scene: Scene, box: Box, *, stage: Stage, spec: InputSpec) -> NDArray[np.float32]:
     """A box of a stage's canvas grid for the network, read as a run of the program reads it: `(bands, h, w)`."""
     inside = box.intersection(Box.whole(stage.extent))
-    request = Request(pitch=stage.pitch, box=inside, resample=spec.resample)
-    shape = (scene.pixels.shape[2], scene.pixels.dtype)
-    sampler = Sampler(request, level=0, downsample=LEVEL0, shape=shape, masked=False)
-    rows, columns = (
-        mirrored(np.arange(start, stop), size=size)
-        for start, stop, size in (
-            (sampler.box.y, sampler.box.bottom, scene.pixels.shape[0]),
-            (sampler.box.x, sampler.box.right, scene.pixels.shape[1]),
-        )
-    )
-    sampler.add(sampler.box, Pixels(values=scene.pixels[rows[:, None], columns], valid=None))
-    pixels = sampler.region().pixels
+    pixels = scene.pixels.sample(Request(pitch=stage.pitch, box=inside, resample=spec.resample))
     if box != inside:
         pixels = pixels[np.ix_(reflected(inside.height, box.height), reflected(inside.width, box.width))]
     low, high = spec.range
     scaled = (pixels - np.float32(low)) / np.float32(high - low)
     normal = (scaled - np.asarray(spec.mean, np.float32)) / np.asarray(spec.std, np.float32)
     return np.ascontiguousarray(normal.transpose(2, 0, 1))
-
-
-def label_canvas(scene: Scene, *, stage: Stage) -> NDArray[np.uint8]:
-    """Labels at the centres of a canvas's pixels, `(rows, columns)`."""
-    rows, columns = stage.extent.height, stage.extent.width
-    y = centres(0, float(rows * stage.pitch.y), count=rows).clip(max=scene.labels.shape[0] - 1)
-    x = centres(0, float(columns * stage.pitch.x), count=columns).clip(max=scene.labels.shape[1] - 1)
-    return cast("NDArray[np.uint8]", scene.labels[y[:, None], x[None, :]])

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING
 
-from magnet_cli.errors import UsageError, WeightsError
+from magnet_cli.errors import OutputError, UsageError, WeightsError
+from magnet_cli.memory import format_bytes
 from magnet_cli.models.bundle import load_bundle
 from magnet_cli.models.device import resolve_device
 from magnet_cli.models.networks import load_networks
 from magnet_cli.train.backbone import Recipe, check, fit_backbone
-from magnet_cli.train.fields import looked
+from magnet_cli.train.data import free_bytes
+from magnet_cli.train.fields import disk_of, looked
 from magnet_cli.train.loop import Files
 
 if TYPE_CHECKING:
@@ -18,11 +21,12 @@ if TYPE_CHECKING:
 
     from torch import nn
 
+    from magnet_cli.geometry import Size
     from magnet_cli.models.bundle import Bundle
     from magnet_cli.train.config import TrainConfig
-    from magnet_cli.train.data import Scene
     from magnet_cli.train.fields import Look
     from magnet_cli.train.loop import Progress
+    from magnet_cli.train.scenes import Scene
 
 
 def looks_of(
@@ -42,6 +46,7 @@ def looks_of(
     Raises:
         UsageError: A fold names a scene that is not there, or leaves none to train on.
         WeightsError: A backbone that is given is not of the bundle's kind.
+        OutputError: The disk has no room for the fields.
     """
     recipe = Recipe(bundle=bundle, data=config.data, loop=config.folds.loop)
     check(scenes, recipe)
@@ -54,6 +59,8 @@ def looks_of(
                 raise UsageError(
                     "[folds] a fold leaves nothing to train on", value=", ".join(scene.name for scene in mine)
                 )
+    refuse_full_disk([scene.size for mine in held for scene in mine], bundle=bundle, folder=folder)
+    shutil.rmtree(folder / "scratch", ignore_errors=True)
     looks = []
     for index, mine in enumerate(held):
         if given or not config.folds.held_out:
@@ -70,6 +77,23 @@ def looks_of(
         network = network.to(resolve_device(recipe.loop.device))
         looks.append([looked(network, scene, bundle=bundle, folder=folder / "fields") for scene in mine])
     return looks
+
+
+def refuse_full_disk(sizes: Sequence[Size], *, bundle: Bundle, folder: Path) -> None:
+    """Check that the fields of scenes fit the disk, beside those that are there.
+
+    Raises:
+        OutputError: They do not.
+    """
+    needed = disk_of(bundle, sizes) - sum(path.stat().st_size for path in (folder / "fields").glob("*.npy"))
+    if needed > (free := free_bytes(folder)):
+        raise OutputError(
+            f"fields of {len(sizes)} held-out scenes, {sum(size.pixels for size in sizes):,} pixels, need up to "
+            f"{format_bytes(needed)} of disk",
+            value=f"{format_bytes(free)} free",
+            file=folder,
+            advice=f"Free disk, or hold out parts of scenes: about {free / needed:.0%} of that area fits",
+        )
 
 
 def marked(progress: Progress | None, **marks: float) -> Progress | None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from magnet_cli.train.config import LoopConfig
@@ -309,11 +309,9 @@ def seeded(seed: int, *, threads: int = 0) -> None:
         torch.set_num_threads(threads)
 
 
-def counted(labels: Sequence[NDArray[np.uint8]], *, classes: int, ignore: int) -> NDArray[np.int64]:
-    """Pixels of each class over label maps, those with the label `ignore` left out."""
-    import numpy as np  # noqa: PLC0415
-
-    counts = sum((np.bincount(one.ravel(), minlength=256)[:classes] for one in labels), np.zeros(classes, np.int64))
+def counted(counts: Sequence[NDArray[np.int64]], *, classes: int, ignore: int) -> NDArray[np.int64]:
+    """Pixels of each class, from counts of each value `(256,)`; those of the label `ignore` are left out."""
+    total: NDArray[np.int64] = np.sum(counts, axis=0)[:classes].astype(np.int64)
     if ignore < classes:
-        counts[ignore] = 0
-    return counts
+        total[ignore] = 0
+    return total

@@ -62,13 +62,12 @@ class FieldSampler:
     def sample(self, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """One piece, turned and mirrored at random; filled up with ignored pixels where the stage is smaller."""
         step = self.steps[int(rng.integers(len(self.steps)))]
-        rows, columns = (min(SIDE, side) for side in step.labels.shape)
-        y, x = (
-            int(rng.integers(full - part + 1)) for full, part in zip(step.labels.shape, (rows, columns), strict=True)
-        )
+        size = step.labels.size
+        rows, columns = min(SIDE, size.height), min(SIDE, size.width)
+        y, x = int(rng.integers(size.height - rows + 1)), int(rng.integers(size.width - columns + 1))
         box = Box(x=x, y=y, width=columns, height=rows)
         joined = torch.cat((step.own(box), step.under(box)))
-        labels = torch.from_numpy(step.labels[box.slices].astype(np.int64))
+        labels = torch.from_numpy(step.labels.read(box).astype(np.int64))
         pad = (0, SIDE - columns, 0, SIDE - rows)
         joined = torch.nn.functional.pad(joined, pad)
         labels = torch.nn.functional.pad(labels, pad, value=self.ignore)
@@ -155,7 +154,7 @@ class Course:
         else:
             network = copy.deepcopy(start).requires_grad_(requires_grad=True)
         weights = class_weights(
-            counted([step.labels for step in steps], classes=classes, ignore=ignore), balance=loop.balance
+            counted([step.labels.counts for step in steps], classes=classes, ignore=ignore), balance=loop.balance
         )
         trainer = Trainer(
             network,
@@ -190,7 +189,7 @@ def train_refiner(data: Path, output: Path, config: TrainConfig, *, progress: Pr
     bundle = load_bundle(str(output))
     checked(bundle, config)
     folder = output.with_name(output.name + ".refiner-training")
-    scenes = load_scenes(data, config.data)
+    scenes = load_scenes(data, config.data, work=folder)
     folds = looks_of(scenes, bundle=bundle, config=config, folder=folder, progress=progress)
     looks = [look for fold in folds for look in fold]
     stages, ignore = looks[0].stages, config.data.ignore

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 import torch
 
-from magnet_cli.train.data import RGB, cut, drawn
+from magnet_cli.train.cutting import cut, drawn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -18,9 +18,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from magnet_cli.geometry import Size
-    from magnet_cli.train.data import Scene
+    from magnet_cli.train.scenes import Scene
 
 T = TypeVar("T")
+
+RGB = 3
 
 LOOK_AHEAD = 4
 """Batches made in advance."""
@@ -80,7 +82,7 @@ class Sampler:
 
     def sample(self, rng: np.random.Generator) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
         """One window, turned by a multiple of 90 degrees where it is square, mirrored, recoloured and normalised."""
-        weight = np.sqrt([scene.labels.size for scene in self.scenes])
+        weight = np.sqrt([scene.size.pixels for scene in self.scenes])
         scene = self.scenes[rng.choice(len(self.scenes), p=weight / weight.sum())]
         window = drawn(scene, rng, scales=self.scales, jitter=self.jitter)
         pixels, labels = cut(scene, window, size=self.size)

@@ -11,18 +11,20 @@ from torch import Tensor, nn
 
 from magnet_cli.geometry import Box
 from magnet_cli.models.spec import distance
-from magnet_cli.refine.canvas import Canvas, reflected
+from magnet_cli.refine.canvas import Canvas, Taps, reflected
 from magnet_cli.refine.merge import merge
+from magnet_cli.train.canvases import strips
 from magnet_cli.train.fields import cells_of
-from magnet_cli.train.temperature import fit_temperature, labelled_pixels, tempered, tempered_half
+from magnet_cli.train.temperature import fit_temperature, labelled_pixels, tempered
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from magnet_cli.geometry import Size
+    from magnet_cli.geometry import Pitch, Size
     from magnet_cli.options import Merge
+    from magnet_cli.train.canvases import Field, Truth
     from magnet_cli.train.fields import Look
     from magnet_cli.train.temperature import Fit
     from magnet_cli.windows import Stage
@@ -53,13 +55,36 @@ class Refiners:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class Previous:
+    """What a stage came to, as the next one refines it."""
+
+    logs: Field
+    stage: Stage
+    temperature: float
+
+    def sample(self, box: Box, pitch: Pitch) -> Tensor:
+        """Its probabilities under a box of another grid, as `Canvas.sample` gives them; only those are read."""
+        mine, extent = self.stage.pitch, self.stage.extent
+        rows = Taps.between(start=box.y, count=box.height, ratio=pitch.y / mine.y, origin=0, length=extent.height)
+        columns = Taps.between(start=box.x, count=box.width, ratio=pitch.x / mine.x, origin=0, length=extent.width)
+        near = Box.between(
+            left=int(columns.first[0]),
+            top=int(rows.first[0]),
+            right=int(columns.second[-1]) + 1,
+            bottom=int(rows.second[-1]) + 1,
+        )
+        values = tempered(self.logs.read(near), self.temperature).half()
+        return Canvas(values=values, box=near, pitch=mine).sample(box, pitch)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Step:
     """One refining stage of a run over one scene."""
 
     look: Look
     index: int
     """Of the stage in `look`."""
-    field: Canvas
+    field: Previous
     """The stage before, as far as it has come."""
     temperature: float
     """Of O."""
@@ -70,44 +95,39 @@ class Step:
         return self.look.stages[self.index]
 
     @property
-    def labels(self) -> NDArray[np.uint8]:
-        """`(rows, columns)`."""
+    def labels(self) -> Truth:
+        """On the stage's grid."""
         return self.look.labels[self.index]
 
     def own(self, box: Box) -> Tensor:
         """O in a box of the stage's grid, `(classes, box.height, box.width)` float32."""
-        return tempered(self.look.logs[self.index][:, *box.slices], self.temperature)
+        return tempered(self.look.logs[self.index].read(box), self.temperature)
 
     def under(self, box: Box) -> Tensor:
         """Y' in a box of the stage's grid, the same shape, as the program resamples it."""
         return self.field.sample(box, self.stage.pitch)
 
 
-def starts(look: Look, temperatures: Sequence[float]) -> Canvas:
+def starts(look: Look, temperatures: Sequence[float]) -> Previous:
     """What the coarsest stage says."""
-    return canvas_of(look.logs[0], look.stages[0], temperatures[0])
+    return Previous(logs=look.logs[0], stage=look.stages[0], temperature=temperatures[0])
 
 
-def canvas_of(logs: Tensor, stage: Stage, temperature: float) -> Canvas:
-    """A stage's log-probabilities as the canvas that the next stage refines."""
-    return Canvas(values=tempered_half(logs, temperature), box=Box.whole(stage.extent), pitch=stage.pitch)
-
-
-def merged(step: Step, *, how: Merge, refiners: Refiners) -> Tensor:
-    """Log R over a whole scene, window by window, all points taken; `(classes, rows, columns)` float16.
+def merged(step: Step, *, how: Merge, refiners: Refiners) -> Field:
+    """Log R over a whole scene, window by window, all points taken.
 
     O and Y' in a window's rim are those of the neighbouring cells, where a run of the program has the window's own.
     """
     stage = step.stage
     whole = Box.whole(stage.extent)
-    found = torch.empty(step.look.logs[step.index].shape, dtype=torch.float16)
+    found = step.look.scratch.field(step.look.logs[step.index].shape)
     for cell in cells_of(stage):
         window, own = stage.window(cell), stage.own(cell)
         inside = window.intersection(whole)
         pair = (continued(part, window)[None] for part in (step.own(inside), step.under(inside)))
         result = merge(*pair, how=how, networks=refiners, scale=stage.scale)[0]
         cut = own.shifted(x=-window.x, y=-window.y).slices
-        found[:, *own.slices] = result[:, *cut].clamp_min(SMALLEST).log().half()
+        found.write(own, result[:, *cut].clamp_min(SMALLEST).log().half())
     return found
 
 
@@ -137,7 +157,7 @@ def accumulated(
             step = Step(look=look, index=index, field=field, temperature=temperatures[index])
             steps.append(step)
             if index + 1 < len(look.stages):
-                field = canvas_of(merged(step, how=how, refiners=mine), step.stage, 1.0)
+                field = Previous(logs=merged(step, how=how, refiners=mine), stage=step.stage, temperature=1.0)
     return steps
 
 
@@ -191,23 +211,32 @@ def ended(
             fits.append(fit_at(logs, [step.labels for step in steps], ignore=ignore))
         heat = fits[-1].temperature if fitting else 1.0
         if index + 1 < len(looks[0].stages):
-            fields = [canvas_of(one, step.stage, heat) for one, step in zip(logs, steps, strict=True)]
+            fields = [
+                Previous(logs=one, stage=step.stage, temperature=heat) for one, step in zip(logs, steps, strict=True)
+            ]
     return Ending(miou=mean_iou(logs, [look.labels[-1] for look in looks], ignore=ignore), fits=tuple(fits))
 
 
-def fit_at(logs: Sequence[Tensor], labels: Sequence[NDArray[np.uint8]], *, ignore: int) -> Fit:
-    """One temperature for canvases of one scale."""
+def fit_at(logs: Sequence[Field], labels: Sequence[Truth], *, ignore: int) -> Fit:
+    """One temperature for fields of one scale."""
     return fit_temperature(*labelled_pixels(logs, labels, ignore=ignore))
 
 
-def mean_iou(logs: Sequence[Tensor], labels: Sequence[NDArray[np.uint8]], *, ignore: int) -> float:
-    """Mean IoU over the classes that either side has, pooled over canvases, 0..1."""
-    classes = len(logs[0])
+def mean_iou(logs: Sequence[Field], labels: Sequence[Truth], *, ignore: int) -> float:
+    """Mean IoU over the classes that either side has, pooled over fields, 0..1."""
+    classes = logs[0].shape[0]
     counts = np.zeros((classes, classes), np.int64)
     for one, truth in zip(logs, labels, strict=True):
-        known = truth != ignore
-        pairs = truth[known].astype(np.int32) * classes + one.argmax(dim=0).numpy()[known]
-        counts += np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
+        for box in strips(truth.size, classes=classes):
+            counts += confusion(one.read(box), truth.read(box), ignore=ignore)
     hits = np.diag(counts)
     union = counts.sum(axis=0) + counts.sum(axis=1) - hits
     return float((hits[union > 0] / union[union > 0]).mean()) if union.any() else 0.0
+
+
+def confusion(logs: Tensor, truth: NDArray[np.uint8], *, ignore: int) -> NDArray[np.int64]:
+    """Labelled pixels `(truth, said)` of one piece, `(classes, classes)`."""
+    classes = len(logs)
+    known = truth != ignore
+    pairs = truth[known].astype(np.int32) * classes + logs.argmax(dim=0).numpy()[known]
+    return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)

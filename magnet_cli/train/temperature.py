@@ -10,19 +10,20 @@ import numpy as np
 import torch
 
 from magnet_cli.errors import SourceError
+from magnet_cli.train.canvases import strips
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
     from torch import Tensor
+
+    from magnet_cli.train.canvases import Field, Truth
 
 LOWEST, HIGHEST = 0.25, 4.0
 """Between which a temperature is sought."""
 MOST_PIXELS = 1 << 20
 """Pixels that one fit looks at; more say no more, as neighbours agree."""
-STRIP = 512
-"""Rows of a canvas that are tempered at a time."""
 DIGITS = 4
 """Of a temperature, as bundle.json writes it and as everything fitted after it sees it."""
 STEPS = 40
@@ -68,14 +69,6 @@ def tempered(logs: Tensor, temperature: float) -> Tensor:
     return (logs.float() / temperature).softmax(dim=0)
 
 
-def tempered_half(logs: Tensor, temperature: float) -> Tensor:
-    """As `tempered`, in float16 and strip by strip, for whole canvases."""
-    found = torch.empty(logs.shape, dtype=torch.float16)
-    for top in range(0, logs.shape[1], STRIP):
-        found[:, top : top + STRIP] = tempered(logs[:, top : top + STRIP], temperature)
-    return found
-
-
 def fit_temperature(logs: Tensor, labels: Tensor) -> Fit:
     """The temperature of least negative log likelihood, unweighted.
 
@@ -119,25 +112,40 @@ def likelihood(logs: Tensor, labels: Tensor, temperature: float) -> float:
     return float((scaled.logsumexp(dim=1) - scaled.gather(1, labels[:, None])[:, 0]).double().mean())
 
 
-def labelled_pixels(
-    canvases: Sequence[Tensor], labels: Sequence[NDArray[np.uint8]], *, ignore: int
-) -> tuple[Tensor, Tensor]:
-    """Labelled pixels of canvases, at most about `MOST_PIXELS`, drawn evenly; the same ones at every call.
+def labelled_pixels(fields: Sequence[Field], truths: Sequence[Truth], *, ignore: int) -> tuple[Tensor, Tensor]:
+    """Labelled pixels of fields, at most about `MOST_PIXELS`, drawn evenly; the same ones at every call.
 
     Args:
-        canvases: Each `(classes, rows, columns)` float16 log-probabilities.
-        labels: Each `(rows, columns)`.
+        fields: Log-probabilities of scenes.
+        truths: Their labels, on the same grids.
         ignore: The label that says nothing.
 
     Returns:
         `(n, classes)` float32 and `(n,)` int64.
     """
-    known = [np.flatnonzero(one != ignore) for one in labels]
-    share = min(1.0, MOST_PIXELS / max(1, sum(map(len, known))))
+    known = [int(truth.counts.sum() - truth.counts[ignore]) for truth in truths]
+    share = min(1.0, MOST_PIXELS / max(1, sum(known)))
     rng = np.random.default_rng(0)
-    taken = [np.sort(rng.choice(one, round(share * len(one)), replace=False)) for one in known]
-    logs = [
-        canvas.flatten(1)[:, torch.from_numpy(index)].T.float() for canvas, index in zip(canvases, taken, strict=True)
+    taken = [np.sort(rng.choice(count, round(share * count), replace=False)) for count in known]
+    parts = [
+        part
+        for field, truth, numbers in zip(fields, truths, taken, strict=True)
+        for part in picked(field, truth, numbers=numbers, ignore=ignore)
     ]
-    truth = [torch.from_numpy(one.ravel()[index].astype(np.int64)) for one, index in zip(labels, taken, strict=True)]
-    return torch.cat(logs), torch.cat(truth)
+    empty = (torch.empty((0, fields[0].shape[0])), torch.empty(0, dtype=torch.int64))
+    logs, labels = zip(empty, *parts, strict=True)
+    return torch.cat(logs), torch.cat(labels)
+
+
+def picked(field: Field, truth: Truth, *, numbers: NDArray[np.int64], ignore: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Labelled pixels of a field by their numbers, which rise and count labelled pixels row by row; strip by strip."""
+    seen = 0
+    for box in strips(truth.size, classes=field.shape[0]):
+        labels = truth.read(box).ravel()
+        known = np.flatnonzero(labels != ignore)
+        first, last = np.searchsorted(numbers, (seen, seen + len(known)))
+        index = known[numbers[first:last] - seen]
+        seen += len(known)
+        if len(index):
+            logs = field.read(box).flatten(1)[:, torch.from_numpy(index)].T.float()
+            yield logs, torch.from_numpy(labels[index].astype(np.int64))

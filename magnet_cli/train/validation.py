@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional
 
 from magnet_cli.errors import SourceError
-from magnet_cli.train.data import Window, centres, cut
+from magnet_cli.train.cutting import Window, centres, cut
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from magnet_cli.geometry import Size
     from magnet_cli.models.bundle import Bundle, InputSpec
-    from magnet_cli.train.data import Scene
     from magnet_cli.train.precision import Arithmetic
+    from magnet_cli.train.scenes import Scene
 
 CHUNK = 8
 """Windows in one forward pass."""
@@ -108,8 +108,8 @@ class Validator:
         """Patches `(bands, h, w)` as the network takes them, and labels `(h, w)`, ignored beyond a scene's edge."""
         spec = self.bundle.input
         for scene, scale in product(self.scenes, self.bundle.scales):
-            rows, columns = scene.labels.shape
-            for row, column in product(range(ceil(rows / scale.height)), range(ceil(columns / scale.width))):
+            lines, columns = ceil(scene.size.height / scale.height), ceil(scene.size.width / scale.width)
+            for row, column in product(range(lines), range(columns)):
                 yield self.window(scene, row, column, scale=scale, spec=spec)
 
     def window(
@@ -119,8 +119,8 @@ class Validator:
         window = Window(x=column * scale.width, y=row * scale.height, width=scale.width, height=scale.height)
         pixels, labels = cut(scene, window, size=spec.size)
         inside = np.ix_(
-            centres(window.y, window.height, count=spec.size.height) < scene.labels.shape[0],
-            centres(window.x, window.width, count=spec.size.width) < scene.labels.shape[1],
+            centres(window.y, window.height, count=spec.size.height) < scene.size.height,
+            centres(window.x, window.width, count=spec.size.width) < scene.size.width,
         )
         known = np.full_like(labels, self.ignore)
         known[inside] = labels[inside]

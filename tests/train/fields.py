@@ -8,17 +8,21 @@ import imagecodecs
 import numpy as np
 import torch
 
-from magnet_cli.geometry import Size
+from magnet_cli.geometry import Box, Size
 from magnet_cli.models.networks import load_networks
 from magnet_cli.models.registry import build_backbone
 from magnet_cli.models.writing import describe, write_bundle
-from magnet_cli.train.data import Scene
 from magnet_cli.train.fields import Look, looked
+from magnet_cli.train.scenes import Scene
+from tests.train.support import labels_of, pixels_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from torch import Tensor
+
     from magnet_cli.models.bundle import Bundle
+    from magnet_cli.train.canvases import Field
 
 
 def square(side: int) -> Size:
@@ -31,7 +35,7 @@ def make_scene(name: str, *, seed: int, rows: int = 50, columns: int = 44) -> Sc
     coarse = torch.from_numpy(rng.uniform(0, 255, (1, 3, 9, 8)))
     pixels = torch.nn.functional.interpolate(coarse, size=(rows, columns), mode="bicubic").clamp(0, 255)
     array = np.ascontiguousarray(pixels[0].permute(1, 2, 0).numpy().astype(np.uint8))
-    return Scene(name=name, pixels=array, labels=(array[..., 0] > 127).astype(np.uint8))
+    return Scene.of(name, pixels=array, labels=(array[..., 0] > 127).astype(np.uint8))
 
 
 def make_data(folder: Path) -> Path:
@@ -39,8 +43,8 @@ def make_data(folder: Path) -> Path:
         (folder / name).mkdir(parents=True)
     for seed, name in enumerate(("a", "b")):
         scene = make_scene(name, seed=seed)
-        imagecodecs.imwrite(folder / "images" / f"{name}.png", scene.pixels)
-        imagecodecs.imwrite(folder / "labels" / f"{name}.png", scene.labels)
+        imagecodecs.imwrite(folder / "images" / f"{name}.png", pixels_of(scene))
+        imagecodecs.imwrite(folder / "labels" / f"{name}.png", labels_of(scene))
     return folder
 
 
@@ -51,6 +55,12 @@ def make_bundle(folder: Path, *, scales: tuple[int, ...] = (16, 32), seed: int =
     description["input"].update(mean=[0.4, 0.5, 0.5], std=[0.1, 0.2, 0.2])
     write_bundle(folder, description, {"backbone.safetensors": network}, dtype=torch.float32)
     return folder
+
+
+def whole(field: Field) -> Tensor:
+    """All of a field, `(classes, rows, columns)`."""
+    _, rows, columns = field.shape
+    return field.read(Box(x=0, y=0, width=columns, height=rows))
 
 
 def look_at(folder: Path, bundle: Bundle, scene: Scene) -> Look:

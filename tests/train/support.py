@@ -7,8 +7,14 @@ from typing import TYPE_CHECKING
 import imagecodecs
 import numpy as np
 
+from magnet_cli.geometry import Box
+
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from magnet_cli.train.scenes import Scene
 
 CONFIG = """
 [bundle]
@@ -47,6 +53,16 @@ average = 0.5
 save_every = 3
 log_every = 10
 """
+
+
+def pixels_of(scene: Scene) -> NDArray[np.uint8]:
+    """The whole picture, `(rows, columns, bands)`."""
+    return scene.pixels.read(0, Box.whole(scene.size))
+
+
+def labels_of(scene: Scene) -> NDArray[np.uint8]:
+    """The whole label map, `(rows, columns)`."""
+    return scene.labels.at(np.arange(scene.size.height), np.arange(scene.size.width))
 
 
 def make_data(folder: Path) -> Path:

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from magnet_cli.train.data import Scene
     from magnet_cli.train.sampling import Sampler
+    from magnet_cli.train.scenes import Scene
 
 
 def test_it_learns_and_writes_a_bundle(tmp_path: Path) -> None:

@@ -11,8 +11,11 @@ import pytest
 from magnet_cli.errors import SourceError, UsageError
 from magnet_cli.geometry import Size
 from magnet_cli.train.config import DataConfig
-from magnet_cli.train.data import Scene, Window, cut, divided, drawn, load_scenes
+from magnet_cli.train.cutting import Window, cut, drawn
+from magnet_cli.train.data import divided, load_scenes
 from magnet_cli.train.sampling import Sampler, recoloured
+from magnet_cli.train.scenes import Scene
+from tests.train.support import labels_of, pixels_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,7 +29,7 @@ def picture(rows: int, columns: int, *, seed: int = 0) -> NDArray[np.uint8]:
 
 def scene(rows: int = 40, columns: int = 56) -> Scene:
     pixels = picture(rows, columns)
-    return Scene(name="s", pixels=pixels, labels=pixels[..., 0] // 64)
+    return Scene.of("s", pixels=pixels, labels=pixels[..., 0] // 64)
 
 
 def save_parts(folder: Path, whole: NDArray[np.uint8], *, rows: int, columns: int) -> None:
@@ -44,13 +47,13 @@ def test_parts_of_a_grid_become_one_scene(tmp_path: Path) -> None:
     save_parts(tmp_path / "town", whole, rows=3, columns=2)
     (found,) = load_scenes(tmp_path, DataConfig(scenes=("town",), grid=(3, 2)))
     assert found.name == "town"
-    np.testing.assert_array_equal(found.pixels, whole)
-    np.testing.assert_array_equal(found.labels, whole[..., 0] // 64)
+    np.testing.assert_array_equal(pixels_of(found), whole)
+    np.testing.assert_array_equal(labels_of(found), whole[..., 0] // 64)
 
 
 def test_each_picture_is_a_scene_without_a_grid(tmp_path: Path) -> None:
     save_parts(tmp_path, picture(20, 20), rows=1, columns=2)
-    assert [found.pixels.shape for found in load_scenes(tmp_path, DataConfig())] == [(20, 10, 3)] * 2
+    assert [pixels_of(found).shape for found in load_scenes(tmp_path, DataConfig())] == [(20, 10, 3)] * 2
 
 
 def test_a_list_of_pairs(tmp_path: Path) -> None:
@@ -81,7 +84,7 @@ def test_scenes_of_a_list_are_chosen_by_name_and_the_others_left_alone(tmp_path:
     config = DataConfig(scenes=("east", "north"), validation=("north",))
     found = load_scenes(table, config)
     assert [one.name for one in found] == ["east", "north"]
-    np.testing.assert_array_equal(found[1].pixels, picture(20, 20)[:10, :10])
+    np.testing.assert_array_equal(pixels_of(found[1]), picture(20, 20)[:10, :10])
     training, validation = divided(found, config)
     assert ([one.name for one in training], [one.name for one in validation]) == (["east"], ["north"])
     with pytest.raises(UsageError, match=r"got up.*Known: north, south, east, west"):
@@ -123,7 +126,7 @@ def test_stored_values_become_classes_then_the_region_is_cut_out(tmp_path: Path)
     (found,) = load_scenes(table, DataConfig(label_values={"255": 1}, ignore=9))
     expected = np.full((10, 10), 9)
     expected[2:, :6] = np.choose(np.searchsorted([0, 7, 255], stored[2:, :6]), [0, 7, 1])
-    np.testing.assert_array_equal(found.labels, expected)
+    np.testing.assert_array_equal(labels_of(found), expected)
     imagecodecs.imwrite(tmp_path / "roi.png", region[1:])
     with pytest.raises(SourceError, match=r"roi\.png: the size must be that of p_001"):
         load_scenes(table, DataConfig())
@@ -133,7 +136,7 @@ def test_stored_values_of_a_folder_become_classes(tmp_path: Path) -> None:
     save_parts(tmp_path, picture(20, 20), rows=1, columns=1)
     (plain,) = load_scenes(tmp_path, DataConfig())
     (found,) = load_scenes(tmp_path, DataConfig(label_values={"3": 0, "0": 3}))
-    np.testing.assert_array_equal(found.labels, np.array([3, 1, 2, 0])[plain.labels])
+    np.testing.assert_array_equal(labels_of(found), np.array([3, 1, 2, 0])[labels_of(plain)])
 
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
@@ -154,7 +157,7 @@ def test_what_lies_beside_pictures_is_left_alone_and_grey_has_one_band(tmp_path:
         (tmp_path / folder / name).touch()
     (tmp_path / "labels" / "p_001.txt").touch()
     (found,) = load_scenes(tmp_path, DataConfig())
-    np.testing.assert_array_equal(found.pixels, picture(20, 20)[..., :1])
+    np.testing.assert_array_equal(pixels_of(found), picture(20, 20)[..., :1])
 
 
 def test_parts_of_one_name_in_two_folders_are_two_scenes(tmp_path: Path) -> None:
@@ -174,21 +177,21 @@ def test_two_pictures_of_one_name_are_refused(tmp_path: Path) -> None:
 def test_a_window_of_whole_pixels_is_the_picture() -> None:
     one = scene()
     pixels, labels = cut(one, Window(x=8, y=4, width=16, height=16), size=Size(width=16, height=16))
-    np.testing.assert_array_equal(pixels, one.pixels[4:20, 8:24])
-    np.testing.assert_array_equal(labels, one.labels[4:20, 8:24])
+    np.testing.assert_array_equal(pixels, pixels_of(one)[4:20, 8:24])
+    np.testing.assert_array_equal(labels, labels_of(one)[4:20, 8:24])
 
 
 def test_a_larger_window_is_averaged_by_area() -> None:
-    one = Scene(name="s", pixels=picture(256, 256), labels=np.zeros((256, 256), np.uint8))
+    one = Scene.of("s", pixels=picture(256, 256), labels=np.zeros((256, 256), np.uint8))
     pixels, _ = cut(one, Window(x=0, y=64, width=128, height=128), size=Size(width=32, height=32))
-    expected = one.pixels[64:192, :128].reshape(32, 4, 32, 4, 3).mean(axis=(1, 3))
+    expected = pixels_of(one)[64:192, :128].reshape(32, 4, 32, 4, 3).mean(axis=(1, 3))
     assert np.abs(pixels - expected).max() <= 1.0
 
 
 def test_beyond_the_edge_the_picture_is_mirrored() -> None:
     one = scene(8, 8)
     pixels, labels = cut(one, Window(x=-3, y=-11, width=16, height=16), size=Size(width=16, height=16))
-    tall = np.pad(one.pixels, ((11, 0), (3, 5), (0, 0)), mode="symmetric")[:16]
+    tall = np.pad(pixels_of(one), ((11, 0), (3, 5), (0, 0)), mode="symmetric")[:16]
     np.testing.assert_array_equal(pixels, tall)
     np.testing.assert_array_equal(labels, tall[..., 0] // 64)
 

@@ -23,11 +23,13 @@ from magnet_cli.models.registry import build_backbone
 from magnet_cli.models.writing import describe, write_bundle
 from magnet_cli.options import SegmentOptions
 from magnet_cli.train import fields
+from magnet_cli.train.canvases import HeldField, HeldTruth, Scratch
 from magnet_cli.train.config import TrainConfig
 from magnet_cli.train.fields import Look, stages_of
 from magnet_cli.train.refiner import FieldSampler, train_refiner
-from magnet_cli.train.stages import Refiners, Step, accumulated, canvas_of, merged
-from tests.train.fields import look_at, make_bundle, make_data, make_scene, square
+from magnet_cli.train.stages import Previous, Refiners, Step, accumulated, merged
+from tests.train.fields import look_at, make_bundle, make_data, make_scene, square, whole
+from tests.train.support import labels_of, pixels_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -238,10 +240,10 @@ def test_a_run_speaks_at_the_temperatures_that_were_written(tmp_path: Path) -> N
     assert fine != pytest.approx(1, abs=0.05)
     (step,) = accumulated([look], temperatures=heats, how="mean", refiners=[Refiners()])
     expected = {
-        "patch": (look.logs[1].float() / fine).softmax(dim=0),
-        "magnet": merged(step, how="mean", refiners=Refiners()).float().exp(),
+        "patch": (whole(look.logs[1]).float() / fine).softmax(dim=0),
+        "magnet": whole(merged(step, how="mean", refiners=Refiners())).float().exp(),
     }
-    tifffile.imwrite(tmp_path / "s.tif", scene.pixels, photometric="rgb", tile=(64, 64))
+    tifffile.imwrite(tmp_path / "s.tif", pixels_of(scene), photometric="rgb", tile=(64, 64))
     for method, probs in expected.items():
         options = SegmentOptions(
             weights=str(output), method=cast("Any", method), device="cpu", num_workers=0, probabilities=True
@@ -319,10 +321,11 @@ def test_pieces_keep_fields_and_labels_together(tmp_path: Path) -> None:
     scene = make_scene("s", seed=2, rows=60, columns=300)
     bundle = load_bundle(str(make_bundle(tmp_path / "tiny", scales=(16,))))
     (stage,) = stages_of(bundle, Size(width=300, height=60))
-    hot = torch.nn.functional.one_hot(torch.from_numpy(scene.labels).long(), 2).permute(2, 0, 1)
+    hot = torch.nn.functional.one_hot(torch.from_numpy(labels_of(scene)).long(), 2).permute(2, 0, 1)
     logs = (hot.float() * 50).log_softmax(dim=0).half()
-    look = Look(name="s", key="", stages=(stage,), logs=(logs,), labels=(scene.labels,))
-    field = canvas_of(logs, stage, 1.0)
+    held, truth = HeldField(logs), HeldTruth(labels_of(scene))
+    look = Look(name="s", key="", stages=(stage,), logs=(held,), labels=(truth,), scratch=Scratch(tmp_path))
+    field = Previous(logs=held, stage=stage, temperature=1.0)
     sampler = FieldSampler(steps=[Step(look=look, index=0, field=field, temperature=1.0)], batch=4, seed=0, ignore=255)
     joined, target = sampler(5)
     known = target != 255

@@ -14,11 +14,13 @@ from magnet_cli.geometry import LEVEL0, Box, Size
 from magnet_cli.models.bundle import InputSpec, load_bundle
 from magnet_cli.models.registry import build_backbone, build_refiner
 from magnet_cli.options import SegmentOptions
-from magnet_cli.train.data import Scene
-from magnet_cli.train.fields import label_canvas, own_logs
-from magnet_cli.train.stages import Refiners, accumulated, direct, ended, mean_iou, merged
+from magnet_cli.train.canvases import HeldField, HeldTruth, StageTruth, StoredField
+from magnet_cli.train.fields import own_logs
+from magnet_cli.train.scenes import Scene
+from magnet_cli.train.stages import Previous, Refiners, accumulated, direct, ended, mean_iou, merged
 from magnet_cli.windows import Stage
-from tests.train.fields import look_at, make_bundle, make_scene, square
+from tests.train.fields import look_at, make_bundle, make_scene, square, whole
+from tests.train.support import pixels_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,11 +43,11 @@ def test_the_field_of_a_fold_is_its_own_backbones(tmp_path: Path) -> None:
     bundle, other = (load_bundle(str(make_bundle(tmp_path / str(seed), seed=seed))) for seed in (1, 2))
     mine, theirs = (look_at(tmp_path / "fields", one, scene) for one in (bundle, other))
     assert mine.key != theirs.key
-    assert not torch.equal(mine.logs[0], theirs.logs[0])
-    assert torch.equal(look_at(tmp_path / "fields", bundle, scene).logs[1], mine.logs[1])
+    assert not torch.equal(whole(mine.logs[0]), whole(theirs.logs[0]))
+    assert torch.equal(whole(look_at(tmp_path / "fields", bundle, scene).logs[1]), whole(mine.logs[1]))
 
 
-def test_a_canvas_is_the_network_on_every_pixel() -> None:
+def test_a_field_is_the_network_on_every_pixel(tmp_path: Path) -> None:
     """At the finest scale; a margin as wide as the kernel's reach leaves no trace of windows."""
     scene = make_scene("s", seed=3, rows=37, columns=41)
     torch.manual_seed(0)
@@ -56,17 +58,23 @@ def test_a_canvas_is_the_network_on_every_pixel() -> None:
     spec = InputSpec(
         size=square(16), bands=("r", "g", "b"), range=(0, 255), mean=(0, 0, 0), std=(1, 1, 1), resample="area"
     )
-    canvas = own_logs(network, scene, stage=stage, spec=spec, classes=2)
+    field = StoredField.made(tmp_path / "f.npy", (2, 37, 41))
+    own_logs(network, scene, stage=stage, spec=spec, into=field)
     with torch.no_grad():
-        whole = network(torch.from_numpy(scene.pixels / np.float32(255)).permute(2, 0, 1)[None]).log_softmax(dim=1)[0]
-    torch.testing.assert_close(canvas.float(), whole, atol=2e-3, rtol=0)
+        patch = torch.from_numpy(pixels_of(scene) / np.float32(255)).permute(2, 0, 1)
+        said = network(patch[None]).log_softmax(dim=1)[0]
+    torch.testing.assert_close(whole(field).float(), said, atol=2e-3, rtol=0)
 
 
 def test_labels_lie_at_the_centres_of_canvas_pixels() -> None:
     labels = np.arange(35, dtype=np.uint8).reshape(5, 7)
-    scene = Scene(name="s", pixels=np.zeros((5, 7, 3), np.uint8), labels=labels)
+    scene = Scene.of("s", pixels=np.zeros((5, 7, 3), np.uint8), labels=labels)
     stage = Stage(number=1, scale=square(6), input=square(2), margin=0, image=Size(width=7, height=5), working=LEVEL0)
-    np.testing.assert_array_equal(label_canvas(scene, stage=stage), labels[np.ix_([1, 4], [1, 4, 6])])
+    truth = StageTruth(scene.labels, stage=stage)
+    expected = labels[np.ix_([1, 4], [1, 4, 6])]
+    np.testing.assert_array_equal(truth.read(Box.whole(truth.size)), expected)
+    np.testing.assert_array_equal(truth.read(Box(x=1, y=1, width=2, height=1)), expected[1:, 1:])
+    np.testing.assert_array_equal(truth.counts, np.bincount(expected.ravel(), minlength=256))
 
 
 @pytest.mark.parametrize("scales", [(16, 32, 64), (16, 40)])
@@ -76,8 +84,8 @@ def test_accumulated_fields_are_what_a_run_of_the_program_makes(tmp_path: Path, 
     bundle = load_bundle(str(folder))
     look = look_at(tmp_path / "fields", bundle, scene)
     *_, last = accumulated([look], temperatures=[1.0] * len(scales), how="mean", refiners=[Refiners()])
-    ours = merged(last, how="mean", refiners=Refiners()).argmax(dim=0).numpy()
-    tifffile.imwrite(tmp_path / "s.tif", scene.pixels, photometric="rgb", tile=(64, 64))
+    ours = whole(merged(last, how="mean", refiners=Refiners())).argmax(dim=0).numpy()
+    tifffile.imwrite(tmp_path / "s.tif", pixels_of(scene), photometric="rgb", tile=(64, 64))
     options = SegmentOptions(weights=str(folder), merge="mean", device="cpu", num_workers=0)
     (result,) = magnet_cli.segment([tmp_path / "s.tif"], tmp_path / "mask.tif", options)
     assert result.error is None
@@ -86,9 +94,14 @@ def test_accumulated_fields_are_what_a_run_of_the_program_makes(tmp_path: Path, 
     assert ours.shape == theirs.shape
     assert (ours[inner] == theirs[inner]).mean() >= 0.999
     assert 0.1 < theirs.mean() < 0.9
-    alone = look.logs[-1].argmax(dim=0).numpy()
+    alone = whole(look.logs[-1]).argmax(dim=0).numpy()
     assert (ours[inner] != alone[inner]).mean() > 0.01, "the stages below changed nothing"
     assert last.stage.margin == 3
+
+
+def as_it_is(field: Previous) -> torch.Tensor:
+    """All of what a stage came to, on its own grid."""
+    return field.sample(Box.whole(field.stage.extent), field.stage.pitch)
 
 
 def steps_of(look: Look, **named: Any) -> list[Step]:
@@ -99,21 +112,21 @@ def test_what_a_refiner_says_is_what_the_next_stage_refines(tmp_path: Path) -> N
     bundle = load_bundle(str(make_bundle(tmp_path / "tiny", scales=(16, 32, 64))))
     look = look_at(tmp_path / "fields", bundle, make_scene("s", seed=4))
     first, second = steps_of(look, how="refiner", refiners=[Refiners(networks=((None, echo(own=True)),))])
-    whole = Box.whole(first.stage.extent)
-    torch.testing.assert_close(second.field.values.float(), (3 * first.own(whole)).softmax(dim=0), atol=2e-3, rtol=0)
-    assert torch.equal(first.field.values, look.logs[0].float().softmax(dim=0).half())
+    box = Box.whole(first.stage.extent)
+    torch.testing.assert_close(as_it_is(second.field), (3 * first.own(box)).softmax(dim=0), atol=2e-3, rtol=0)
+    assert torch.equal(as_it_is(first.field), whole(look.logs[0]).float().softmax(dim=0).half().float())
     plain, mean = steps_of(look, how="mean", refiners=[Refiners()])
-    expected = (plain.own(whole) + plain.under(whole)) / 2
-    torch.testing.assert_close(mean.field.values.float(), expected, atol=2e-3, rtol=0)
+    expected = (plain.own(box) + plain.under(box)) / 2
+    torch.testing.assert_close(as_it_is(mean.field), expected, atol=2e-3, rtol=0)
 
 
 def test_the_refiner_of_the_nearest_scale_is_asked(tmp_path: Path) -> None:
     bundle = load_bundle(str(make_bundle(tmp_path / "tiny", scales=(16, 32))))
     (step,) = steps_of(look_at(tmp_path / "fields", bundle, make_scene("s", seed=4)), how="mean", refiners=[Refiners()])
     pair = Refiners(networks=((square(64), echo(own=False)), (square(16), echo(own=True))))
-    whole = Box.whole(step.stage.extent)
-    for refiners, expected in ((pair, step.own(whole)), (Refiners(networks=pair.networks[:1]), step.under(whole))):
-        found = merged(step, how="refiner", refiners=refiners).float().exp()
+    box = Box.whole(step.stage.extent)
+    for refiners, expected in ((pair, step.own(box)), (Refiners(networks=pair.networks[:1]), step.under(box))):
+        found = whole(merged(step, how="refiner", refiners=refiners)).float().exp()
         torch.testing.assert_close(found, (3 * expected).softmax(dim=0), atol=2e-3, rtol=0)
 
 
@@ -121,10 +134,10 @@ def test_direct_pairs_lie_over_the_coarsest_scale(tmp_path: Path) -> None:
     bundle = load_bundle(str(make_bundle(tmp_path / "tiny", scales=(16, 32, 64))))
     look = look_at(tmp_path / "fields", bundle, make_scene("s", seed=4))
     first, second = direct([look], temperatures=[1.5, 1.0, 1.0])
-    expected = (look.logs[0].float() / 1.5).softmax(dim=0).half()
+    expected = (whole(look.logs[0]).float() / 1.5).softmax(dim=0).half().float()
     for step in (first, second):
-        assert step.field.pitch == look.stages[0].pitch
-        assert torch.equal(step.field.values, expected)
+        assert step.field.stage == look.stages[0]
+        assert torch.equal(as_it_is(step.field), expected)
 
 
 def test_runs_end_with_a_score_and_a_temperature_a_stage(tmp_path: Path) -> None:
@@ -139,4 +152,4 @@ def test_runs_end_with_a_score_and_a_temperature_a_stage(tmp_path: Path) -> None
 def test_mean_iou_counts_labelled_pixels_of_classes_that_occur() -> None:
     truth = np.array([[0, 0, 1, 255]], np.uint8)
     logs = torch.tensor([[[1.0, 0, 0, 0]], [[0, 1.0, 1, 1]], [[0.5] * 4]])
-    assert mean_iou([logs], [truth], ignore=255) == pytest.approx((1 / 2 + 1 / 2) / 2)
+    assert mean_iou([HeldField(logs)], [HeldTruth(truth)], ignore=255) == pytest.approx((1 / 2 + 1 / 2) / 2)

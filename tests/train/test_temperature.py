@@ -13,7 +13,8 @@ from magnet_cli.geometry import Size
 from magnet_cli.models.networks import load_networks
 from magnet_cli.models.registry import build_backbone, build_refiner
 from magnet_cli.models.writing import describe, write_bundle
-from magnet_cli.train import temperature
+from magnet_cli.train import canvases, temperature
+from magnet_cli.train.canvases import HeldField, HeldTruth
 from magnet_cli.train.temperature import (
     HIGHEST,
     LOWEST,
@@ -22,7 +23,6 @@ from magnet_cli.train.temperature import (
     labelled_pixels,
     likelihood,
     tempered,
-    tempered_half,
 )
 
 if TYPE_CHECKING:
@@ -78,10 +78,8 @@ def test_a_fit_says_where_it_hit_a_bound_and_nothing_of_what_is_not_applied() ->
     assert fit.describe(applied=False) == {"nll": 0.5, "pixels": 9}
 
 
-def test_whole_canvases_are_tempered_strip_by_strip(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(temperature, "STRIP", 3)
+def test_a_temperature_divides_logits() -> None:
     logs = torch.randn(3, 8, 5, generator=torch.Generator().manual_seed(1))
-    assert torch.equal(tempered_half(logs.half(), 1.5), tempered(logs.half(), 1.5).half())
     torch.testing.assert_close(tempered(logs, 2.0), (logs / 2).softmax(dim=0))
 
 
@@ -89,11 +87,15 @@ def test_labelled_pixels_keep_their_labels_and_are_few(monkeypatch: pytest.Monke
     monkeypatch.setattr(temperature, "MOST_PIXELS", 500)
     rng = np.random.default_rng(0)
     labels = [rng.choice(np.array([0, 1, 255], np.uint8), shape) for shape in ((40, 30), (20, 60))]
-    canvases = [torch.from_numpy(np.stack([one == 0, one == 1])).half() for one in labels]
-    logs, truth = labelled_pixels(canvases, labels, ignore=255)
+    fields = [HeldField(torch.from_numpy(np.stack([one == 0, one == 1])).half()) for one in labels]
+    truths = [HeldTruth(one) for one in labels]
+    logs, truth = labelled_pixels(fields, truths, ignore=255)
     assert torch.equal(logs.argmax(dim=1), truth)
     assert 490 <= len(truth) <= 510
-    assert torch.equal(labelled_pixels(canvases, labels, ignore=255)[0], logs)
+    monkeypatch.setattr(canvases, "STRIP_BYTES", 1000)
+    again = labelled_pixels(fields, truths, ignore=255)
+    assert torch.equal(again[0], logs), "strips change nothing"
+    assert torch.equal(again[1], truth)
 
 
 def test_a_bundle_speaks_at_its_scales_temperatures(tmp_path: Path) -> None:

@@ -14,9 +14,10 @@ from magnet_cli.models.registry import build_backbone
 from magnet_cli.models.writing import describe
 from magnet_cli.train.backbone import understood
 from magnet_cli.train.config import LoopConfig
-from magnet_cli.train.data import Scene
 from magnet_cli.train.precision import Arithmetic
+from magnet_cli.train.scenes import Scene
 from magnet_cli.train.validation import Score, Validator, better, mean_iou
+from tests.train.support import labels_of, pixels_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -44,16 +45,17 @@ def scene(rows: int, columns: int, *, block: int = 1, seed: int = 0) -> Scene:
     pixels = np.stack([np.kron(rng.integers(0, 256, shape, np.uint8), tall) for _ in range(3)], axis=-1)
     labels = np.kron(rng.integers(0, 3, shape, np.uint8), tall)
     labels[:8, :12] = 255
-    return Scene(name="s", pixels=pixels, labels=labels)
+    return Scene.of("s", pixels=pixels, labels=labels)
 
 
 def at_once(scene: Scene) -> tuple[NDArray[np.int64], float]:
     """Confusion and cross-entropy of a network of one pixel's view, on the whole picture."""
     with torch.no_grad():
-        logits: Tensor = network()(torch.from_numpy(scene.pixels / np.float32(255)).permute(2, 0, 1)[None])[0]
+        logits: Tensor = network()(torch.from_numpy(pixels_of(scene) / np.float32(255)).permute(2, 0, 1)[None])[0]
     probs = logits.double().softmax(dim=0).numpy()
-    known = scene.labels != 255
-    truth, own = scene.labels[known], probs[:, known]
+    labels = labels_of(scene)
+    known = labels != 255
+    truth, own = labels[known], probs[:, known]
     confusion = np.zeros((3, 3), np.int64)
     np.add.at(confusion, (truth, own.argmax(axis=0)), 1)
     return confusion, float(-np.log(own[truth, np.arange(truth.size)]).mean())
@@ -86,7 +88,7 @@ def test_scales_are_pooled() -> None:
 
 
 def test_scenes_without_a_label_are_refused() -> None:
-    blank = Scene(name="blank", pixels=np.zeros((9, 9, 3), np.uint8), labels=np.full((9, 9), 255, np.uint8))
+    blank = Scene.of("blank", pixels=np.zeros((9, 9, 3), np.uint8), labels=np.full((9, 9), 255, np.uint8))
     with pytest.raises(SourceError, match=r"no labelled pixel \(got blank\)"):
         scored(bundle_of(16), blank)
 

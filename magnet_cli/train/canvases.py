@@ -1,0 +1,219 @@
+"""What covers a stage's grid, read by box: log-probabilities in memory or on disk, and labels."""
+
+from __future__ import annotations
+
+import math
+import os
+import tempfile
+import weakref
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import torch
+
+from magnet_cli.durable import replace, sync_file, write_at, writing
+from magnet_cli.geometry import Box, Size
+from magnet_cli.train.cutting import centres
+from magnet_cli.train.stores import BYTE_VALUES, histogram
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from magnet_cli.train.stores import LabelStore
+    from magnet_cli.windows import Stage
+
+STRIP_BYTES = 16 << 20
+"""Of a canvas that is read at a time, about, as float32."""
+
+Shape = tuple[int, int, int]
+
+
+class Field(Protocol):
+    """Log-probabilities over a grid."""
+
+    @property
+    def shape(self) -> Shape:
+        """Classes, rows, columns."""
+
+    def read(self, box: Box) -> Tensor:
+        """A box inside the grid, `(classes, box.height, box.width)` float16."""
+
+
+class Truth(Protocol):
+    """Labels over a grid."""
+
+    @property
+    def size(self) -> Size:
+        """Of the grid."""
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """Pixels of each value, `(256,)`."""
+
+    def read(self, box: Box) -> NDArray[np.uint8]:
+        """A box inside the grid, `(box.height, box.width)`."""
+
+
+class HeldField:
+    """A `Field` in memory.
+
+    Args:
+        values: `(classes, rows, columns)`, float16 or float32.
+    """
+
+    def __init__(self, values: Tensor) -> None:
+        self.values = values
+        classes, rows, columns = values.shape
+        self.shape: Shape = (classes, rows, columns)
+
+    def read(self, box: Box) -> Tensor:
+        """See `Field`; a view, of the dtype that was given."""
+        return self.values[:, *box.slices]
+
+
+class HeldTruth:
+    """A `Truth` in memory.
+
+    Args:
+        labels: `(rows, columns)` uint8.
+    """
+
+    def __init__(self, labels: NDArray[np.uint8]) -> None:
+        self.labels = labels
+        self.size = Size(width=labels.shape[1], height=labels.shape[0])
+        self.counts = histogram(labels)
+
+    def read(self, box: Box) -> NDArray[np.uint8]:
+        """See `Truth`."""
+        return self.labels[box.slices]
+
+
+class StageTruth:
+    """A scene's labels at the centres of a stage's canvas pixels.
+
+    Args:
+        labels: Of the scene.
+        stage: Of a run over the scene.
+    """
+
+    def __init__(self, labels: LabelStore, *, stage: Stage) -> None:
+        self.size = stage.extent
+        self._labels = labels
+        rows, columns = stage.extent.height, stage.extent.width
+        self._rows = centres(0, float(rows * stage.pitch.y), count=rows).clip(max=labels.size.height - 1)
+        self._columns = centres(0, float(columns * stage.pitch.x), count=columns).clip(max=labels.size.width - 1)
+
+    @cached_property
+    def counts(self) -> NDArray[np.int64]:
+        """See `Truth`."""
+        counts = np.zeros(BYTE_VALUES, np.int64)
+        for box in strips(self.size):
+            counts += histogram(self.read(box))
+        return counts
+
+    def read(self, box: Box) -> NDArray[np.uint8]:
+        """See `Truth`."""
+        rows, columns = box.slices
+        return self._labels.at(self._rows[rows], self._columns[columns])
+
+
+class StoredField:
+    """A `Field` in a file of NumPy's format, opened for each read and write, so that many can be there.
+
+    Args:
+        path: Of the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        array = np.lib.format.open_memmap(path, mode="r")
+        classes, rows, columns = array.shape
+        self.shape: Shape = (classes, rows, columns)
+        self._offset = int(array.offset)
+
+    @classmethod
+    def made(cls, path: Path, shape: Shape) -> StoredField:
+        """A new file, all zero; the disk is taken as it is written.
+
+        Raises:
+            OutputError: It cannot be made.
+        """
+        header = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.float16)), "fortran_order": False, "shape": shape}
+        with writing(path), path.open("wb") as file:
+            np.lib.format.write_array_header_1_0(file, header)
+            file.truncate(file.tell() + field_bytes(shape))
+        return cls(path)
+
+    def read(self, box: Box) -> Tensor:
+        """See `Field`."""
+        # The mapping goes with the array, and only the copy stays in memory.
+        mapped = np.memmap(self.path, np.float16, mode="r", offset=self._offset, shape=self.shape)
+        return torch.from_numpy(np.array(mapped[:, *box.slices]))
+
+    def write(self, box: Box, values: Tensor) -> None:
+        """Put `(classes, box.height, box.width)` where it belongs.
+
+        Raises:
+            OutputError: The disk is full.
+        """
+        _, rows, columns = self.shape
+        lines = np.ascontiguousarray(values.half().numpy())
+        # Not through a mapping: a full disk would end the process there, without a word.
+        with writing(self.path), self.path.open("r+b") as file:
+            for band, part in enumerate(lines):
+                for y, line in enumerate(part, start=box.y):
+                    place = (band * rows + y) * columns + box.x
+                    write_at(file.fileno(), line.tobytes(), self._offset + place * line.itemsize)
+
+    def named(self, path: Path) -> StoredField:
+        """The same file, complete and on the disk, under its final name.
+
+        Raises:
+            OutputError: It cannot be renamed.
+        """
+        with writing(path):
+            sync_file(self.path)
+            replace(self.path, path)
+        return StoredField(path)
+
+
+class Scratch:
+    """Room on disk for fields that a training makes and drops.
+
+    Args:
+        folder: Where they lie; made where missing. Each file goes with the last reference to its field.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def field(self, shape: Shape) -> StoredField:
+        """A new field.
+
+        Raises:
+            OutputError: The folder cannot be written to.
+        """
+        with writing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            descriptor, name = tempfile.mkstemp(dir=self.folder, suffix=".npy")
+            os.close(descriptor)
+        field = StoredField.made(Path(name), shape)
+        weakref.finalize(field, field.path.unlink, missing_ok=True)
+        return field
+
+
+def field_bytes(shape: Shape) -> int:
+    """Disk that a field takes."""
+    return math.prod(shape) * np.dtype(np.float16).itemsize
+
+
+def strips(size: Size, *, classes: int = 1) -> Iterator[Box]:
+    """Rows of the whole width, from the top, `STRIP_BYTES` at most where a single row is not more."""
+    rows = max(1, STRIP_BYTES // (size.width * classes * 4))
+    for top in range(0, size.height, rows):
+        yield Box(x=0, y=top, width=size.width, height=min(rows, size.height - top))

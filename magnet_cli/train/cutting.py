@@ -1,0 +1,97 @@
+"""Windows of scenes: drawn at random, and cut out as the network sees them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import exp, log, log2
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from magnet_cli.geometry import Box
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from magnet_cli.geometry import Size
+    from magnet_cli.train.scenes import Scene
+
+    Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Window:
+    """A rectangle of level 0, which may reach beyond the picture, where it is mirrored."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+
+
+def drawn(scene: Scene, rng: np.random.Generator, *, scales: Sequence[Size], jitter: float) -> Window:
+    """A random window near one of the scales, inside the scene where it fits, else around it."""
+    scale = scales[int(rng.integers(len(scales)))]
+    factor = exp(rng.uniform(-log(jitter), log(jitter)))
+    height, width = scale.height * factor, scale.width * factor
+    y = rng.uniform(min(0, scene.size.height - height), max(0, scene.size.height - height))
+    x = rng.uniform(min(0, scene.size.width - width), max(0, scene.size.width - width))
+    return Window(x=x, y=y, width=width, height=height)
+
+
+def cut(scene: Scene, window: Window, *, size: Size) -> tuple[NDArray[np.float32], Pixels]:
+    """A window as the network sees it.
+
+    Pixels come from the coarsest halving of the scene that is not coarser than the window asks for, so that what is
+    read does not grow with the window.
+
+    Returns:
+        Stored values `(size.height, size.width, bands)`, averaged by area, and labels taken at the pixels' centres.
+    """
+    sizes = scene.pixels.sizes
+    ratio = min(window.width / size.width, window.height / size.height)
+    level = min(max(0, int(log2(ratio) + 1e-9)) if ratio >= 1 else 0, len(sizes) - 1)
+    rows = mirrored(span(window.y, window.height, shrink=2**level), size=sizes[level].height)
+    columns = mirrored(span(window.x, window.width, shrink=2**level), size=sizes[level].width)
+    part = torch.from_numpy(crossing(scene, level, rows, columns)).permute(2, 0, 1).float()
+    target = (size.height, size.width)
+    if part.shape[1:] != target:
+        shrinks = part.shape[1] >= target[0] and part.shape[2] >= target[1]
+        part = resized(part, target=target, mode="area" if shrinks else "bilinear")
+    y = mirrored(centres(window.y, window.height, count=size.height), size=scene.size.height)
+    x = mirrored(centres(window.x, window.width, count=size.width), size=scene.size.width)
+    return part.permute(1, 2, 0).numpy(), scene.labels.at(y, x)
+
+
+def crossing(scene: Scene, level: int, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> Pixels:
+    """Pixels of a halving where rows and columns cross, `(len(rows), len(columns), bands)`."""
+    left, top = int(columns.min()), int(rows.min())
+    box = Box.between(left=left, top=top, right=int(columns.max()) + 1, bottom=int(rows.max()) + 1)
+    return scene.pixels.read(level, box)[(rows - top)[:, None], columns - left]
+
+
+def mirrored(indices: NDArray[np.intp], *, size: int) -> NDArray[np.intp]:
+    """Indices reflected into `0 .. size`, edge pixels repeated."""
+    index = indices % (2 * size)
+    mirrored_index: NDArray[np.intp] = np.minimum(index, 2 * size - 1 - index)
+    return mirrored_index
+
+
+def span(start: float, length: float, *, shrink: int) -> NDArray[np.intp]:
+    """Pixels of a halving that a stretch of level 0 covers, at least one."""
+    first = round(start / shrink)
+    return np.arange(first, first + max(1, round(length / shrink)), dtype=np.intp)
+
+
+def centres(start: float, length: float, *, count: int) -> NDArray[np.intp]:
+    """Level-0 pixels that hold the centres of `count` patch pixels."""
+    return np.floor(start + (np.arange(count) + 0.5) * length / count).astype(np.intp)
+
+
+def resized(part: torch.Tensor, *, target: tuple[int, int], mode: str) -> torch.Tensor:
+    """`(bands, rows, columns)` at another size."""
+    return functional.interpolate(part[None], size=target, mode=mode)[0]

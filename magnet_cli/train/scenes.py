@@ -1,0 +1,62 @@
+"""Scenes: large pictures with their label maps."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from magnet_cli.errors import SourceError
+from magnet_cli.train.stores import HeldLabels, HeldPixels
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from magnet_cli.geometry import Size
+    from magnet_cli.train.stores import LabelStore, PixelStore
+
+    Pixels = NDArray[np.uint8]
+
+BANDED = 3
+"""Axes of a picture: rows, columns, bands."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Scene:
+    """One picture with its label map."""
+
+    name: str
+    pixels: PixelStore
+    labels: LabelStore
+    digest: str
+    """A hash that tells whether picture or labels changed."""
+    held: bool = True
+    """Whether both are in memory."""
+
+    @property
+    def size(self) -> Size:
+        """Of level 0, in pixels."""
+        return self.labels.size
+
+    @classmethod
+    def of(cls, name: str, *, pixels: Pixels, labels: Pixels) -> Scene:
+        """A scene in memory.
+
+        Args:
+            name: By which folds and validation tell it.
+            pixels: `(rows, columns, bands)` uint8.
+            labels: `(rows, columns)` uint8.
+
+        Raises:
+            SourceError: They differ in size.
+        """
+        if pixels.ndim != BANDED or pixels.shape[:2] != labels.shape:
+            raise SourceError(
+                "picture and label map differ in size", value=f"{pixels.shape} and {labels.shape}", file=name
+            )
+        digest = hashlib.sha256(repr(pixels.shape).encode())
+        for array in (pixels, labels):
+            digest.update(np.ascontiguousarray(array).data)
+        return cls(name=name, pixels=HeldPixels(pixels), labels=HeldLabels(labels), digest=digest.hexdigest())

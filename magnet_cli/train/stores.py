@@ -1,0 +1,158 @@
+"""What windows are drawn from, in memory or on disk: a picture with its halvings, and its label map."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from magnet_cli.geometry import Box, Size
+from magnet_cli.images.levels import level_table
+from magnet_cli.images.protocol import ImageInfo
+from magnet_cli.images.reader import PyramidImage
+from magnet_cli.images.store import MemoryStore
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from magnet_cli.images.protocol import Request
+    from magnet_cli.images.store import Store
+
+    Pixels = NDArray[np.uint8]
+
+SMALLEST_SIDE = 64
+"""No halving has a shorter side, unless the picture has."""
+BYTE_VALUES = 256
+HISTOGRAM_PIXELS = 1 << 20
+"""Counted at a time: `bincount` makes eight bytes of each."""
+
+
+class PixelStore(Protocol):
+    """A picture at level 0 and at its halvings; safe from several threads at once."""
+
+    @property
+    def sizes(self) -> tuple[Size, ...]:
+        """Of level 0 and each halving, as `halvings` gives them."""
+
+    @property
+    def bands(self) -> int:
+        """Number of bands."""
+
+    def read(self, level: int, box: Box) -> Pixels:
+        """A box inside a level, `(box.height, box.width, bands)` uint8.
+
+        Raises:
+            SourceError: It cannot be decoded.
+        """
+
+    def sample(self, request: Request) -> Pixels:
+        """What a run of the program reads for a request, `(box.height, box.width, bands)` uint8.
+
+        Raises:
+            SourceError: It cannot be decoded.
+        """
+
+
+class LabelStore(Protocol):
+    """A label map; safe from several threads at once."""
+
+    @property
+    def size(self) -> Size:
+        """That of the picture."""
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """Pixels of each value, `(256,)`."""
+
+    def at(self, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> Pixels:
+        """Labels where rows and columns cross, `(len(rows), len(columns))` uint8; any order, all inside."""
+
+
+def halvings(size: Size) -> tuple[Size, ...]:
+    """The sizes of a picture and its halvings, which leave out an odd last row or column."""
+    sizes = [size]
+    while min(sizes[-1].width, sizes[-1].height) >= 2 * SMALLEST_SIDE:
+        sizes.append(Size(width=sizes[-1].width // 2, height=sizes[-1].height // 2))
+    return tuple(sizes)
+
+
+def halved(pixels: Pixels) -> Pixels:
+    """The mean of every 2 x 2 pixels, rounded half up; `(rows // 2, columns // 2, bands)` uint8."""
+    rows, columns = (side // 2 * 2 for side in pixels.shape[:2])
+    fine = pixels[:rows, :columns]
+    total = np.add(fine[::2, ::2], 2, dtype=np.uint16)
+    for other in (fine[1::2, ::2], fine[::2, 1::2], fine[1::2, 1::2]):
+        total += other
+    total >>= 2
+    return total.astype(np.uint8)
+
+
+def histogram(labels: Pixels) -> NDArray[np.int64]:
+    """Pixels of each value, `(256,)`."""
+    flat = labels.reshape(-1)
+    counts = np.zeros(BYTE_VALUES, np.int64)
+    for first in range(0, len(flat), HISTOGRAM_PIXELS):
+        counts += np.bincount(flat[first : first + HISTOGRAM_PIXELS], minlength=BYTE_VALUES)
+    return counts
+
+
+def level0_image(store: Store, *, size: Size, bands: int) -> PyramidImage:
+    """Level 0 alone, in whatever holds it, as the readers of images have it."""
+    names = tuple(f"band{number}" for number in range(1, bands + 1))
+    info = ImageInfo(
+        path="a scene", backend="training", size=size, levels=level_table(size, []), bands=names, dtype="uint8"
+    )
+    return PyramidImage(info, store)
+
+
+class HeldPixels:
+    """A `PixelStore` in memory.
+
+    Args:
+        pixels: `(rows, columns, bands)` uint8.
+    """
+
+    def __init__(self, pixels: Pixels) -> None:
+        self.pixels = pixels
+        rows, columns, self.bands = pixels.shape
+        self.sizes = halvings(Size(width=columns, height=rows))
+
+    @cached_property
+    def levels(self) -> tuple[Pixels, ...]:
+        """The picture and its halvings."""
+        levels = [self.pixels]
+        while len(levels) < len(self.sizes):
+            levels.append(halved(levels[-1]))
+        return tuple(levels)
+
+    def read(self, level: int, box: Box) -> Pixels:
+        """See `PixelStore`; a view."""
+        return self.levels[level][box.slices]
+
+    def sample(self, request: Request) -> Pixels:
+        """See `PixelStore`."""
+        image = level0_image(MemoryStore(self.pixels), size=self.sizes[0], bands=self.bands)
+        return image.read([request])[0].pixels
+
+
+class HeldLabels:
+    """A `LabelStore` in memory.
+
+    Args:
+        labels: `(rows, columns)` uint8.
+    """
+
+    def __init__(self, labels: Pixels) -> None:
+        self.labels = labels
+        rows, columns = labels.shape
+        self.size = Size(width=columns, height=rows)
+
+    @cached_property
+    def counts(self) -> NDArray[np.int64]:
+        """See `LabelStore`."""
+        return histogram(self.labels)
+
+    def at(self, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> Pixels:
+        """See `LabelStore`."""
+        return self.labels[rows[:, None], columns]
