@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Self
 from magnet_cli import images
 from magnet_cli.errors import DeviceError, MagnetError, MemoryShortageError
 from magnet_cli.events import Events, Step
+from magnet_cli.maps import describe_maps
 from magnet_cli.masks.header import JournalHeader
 from magnet_cli.masks.journal import Journal
 from magnet_cli.masks.output import OutputPaths, OutputState, finish_output, output_state
@@ -351,7 +352,10 @@ def _run(
             threads=threads,
             notes=tuple(told),
         )
-        report = make_report(image_plan, model.bundle, totals, measured)
+        report = {
+            **make_report(image_plan, model.bundle, totals, measured),
+            "maps": describe_maps(image_plan, journal.finished),
+        }
         events.step(Step(image=paths.mask.name, what="writing", done=0, total=1))
         finish_output(
             journal,

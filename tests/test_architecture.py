@@ -33,10 +33,11 @@ ROOMS: dict[str, set[str]] = {
     "windows": FLOOR,
     "images": FLOOR,
     "plan": FLOOR | {"windows", "images"},
+    "maps": FLOOR | {"windows", "plan"},
     "models": FLOOR | {"plan"},
     "refine": FLOOR,
     "masks": FLOOR | {"images"},
-    "pipeline": FLOOR | {"windows", "images", "plan", "models", "refine", "masks"},
+    "pipeline": FLOOR | {"windows", "images", "plan", "models", "refine", "masks", "maps"},
     "labels": FLOOR | {"images", "masks"},
     "boundary": FLOOR,
     "evaluation": FLOOR | {"images", "masks", "labels", "boundary"},
@@ -48,7 +49,8 @@ ROOMS: dict[str, set[str]] = {
     "targets": FLOOR | {"images"},
     "scene": FLOOR,
     "train": FLOOR | {"windows", "images", "plan", "models", "refine", "labels", "dataset"},
-    "segmentation": FLOOR | {"windows", "images", "plan", "models", "refine", "masks", "pipeline", "report", "targets"},
+    "segmentation": FLOOR
+    | {"windows", "images", "plan", "models", "refine", "masks", "maps", "pipeline", "report", "targets"},
     "scoring": FLOOR | {"boundary", "dataset", "evaluation", "segmentation", "summary", "targets"},
     "distributions": FLOOR | {"scoring"},
 }

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from magnet_cli.geometry import Box
+from magnet_cli.pipeline.looks import fates
 from magnet_cli.plan import windows_selected
 from magnet_cli.refine.canvas import Canvas, reflected
 from magnet_cli.refine.points import Smoothed, choose_points
@@ -58,6 +59,8 @@ class BlockState:
     canvas: Canvas | None
     """Of the stage before, or the field of the pass before; None where the run starts here."""
     counts: dict[int, StageCount] = field(default_factory=dict)
+    fates: dict[int, str] = field(default_factory=dict)
+    """What became of each window, by stage number; see `looks`."""
     _next: Tensor = field(init=False)
     _score: Tensor | None = field(init=False, default=None)
     _box: Box = field(init=False)
@@ -85,6 +88,7 @@ class BlockState:
             nodata=len(windows) - len(holding),
             unselected=len(holding) - len(self._selected),
         )
+        self.fates[stage.number] = fates(windows, holding=holding, selected=self._selected)
         return self._selected
 
     def _on_device(self, array: NDArray[np.generic]) -> Tensor:

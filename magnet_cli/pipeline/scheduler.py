@@ -16,6 +16,7 @@ from magnet_cli.masks.spec import GroupId
 from magnet_cli.models.device import release_device_memory
 from magnet_cli.pipeline.compute import Computer, Normalisation, Predictor
 from magnet_cli.pipeline.labels import count_labels, labels_of, own_uncertainty, own_values
+from magnet_cli.pipeline.looks import group_looks
 from magnet_cli.pipeline.reading import ReadAhead
 from magnet_cli.refine.canvas import Canvas
 
@@ -214,6 +215,7 @@ def _store_group(plan: Plan, step: Pass, group: GroupId, states: list[BlockState
         "stages": {str(stage): count for stage, count in stages.items()},
         "labels": labels_total,
         "nodata": nodata,
+        **group_looks(plan, step, states),
     }
 
 

@@ -109,7 +109,7 @@ def check_done(work: Work, mask: Path) -> dict[str, object]:
     """A finished output, equal to the undisturbed one, with nothing left over."""
     assert digest(mask) == digest(work.mask)
     found, expected = report_of(mask), report_of(work.mask)
-    for key in ("hashes", "mask", "passes", "classes", "options", "not_computed"):
+    for key in ("hashes", "mask", "passes", "classes", "options", "not_computed", "maps"):
         assert found[key] == expected[key]
     assert number(found, "groups", "computed") + number(found, "groups", "resumed") == GROUPS
     assert verify_mask(mask).ok
