@@ -166,6 +166,10 @@ class SegmentOptions:
     """Bytes."""
     probabilities: bool = False
     uncertainty: bool = False
+    overlay: bool = False
+    """Beside the mask a picture of the image under the mask's colours; the mask does not depend on it."""
+    html: bool = False
+    """Beside the mask a page that shows what was found and how; the mask does not depend on it."""
     overwrite: bool = False
     resume: bool = True
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from magnet_cli import images
+from magnet_cli.commandline import segment_words
 from magnet_cli.errors import DeviceError, MagnetError, MemoryShortageError
 from magnet_cli.events import Events, Step
 from magnet_cli.maps import describe_maps
@@ -43,6 +44,7 @@ from magnet_cli.pipeline.scheduler import PROBABILITIES, UNCERTAINTY, Progress, 
 from magnet_cli.plan import Machine, ModelFacts, Plan, check_bands, make_plan
 from magnet_cli.report import Measured, Totals, make_report
 from magnet_cli.targets import Target, plan_targets
+from magnet_cli.views.writing import ViewPaths, write_views
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -97,7 +99,7 @@ def segment(
     stop_on_error: bool = False,
     events: Events | None = None,
 ) -> list[ImageResult]:
-    """Segment images; each gets a mask and a report beside it.
+    """Segment images; each gets a mask and a report beside it, and the picture and the page that the options ask for.
 
     Args:
         inputs: Files, folders, glob patterns or URLs.
@@ -231,14 +233,38 @@ def _segment_image(target: Target, model: Model, options: SegmentOptions, events
     header = _header(image_plan, model, target)
     if output_state(paths, hashes=header.hashes, overwrite=options.overwrite) is OutputState.DONE:
         events.message(f"{target.mask}: already done")
-        return ImageResult(image=target.image, mask=target.mask, report=read_report(paths.report), was_done=True)
+        report = read_report(paths.report)
+        _show(target, report, options, events, missing=True)
+        return ImageResult(image=target.image, mask=target.mask, report=report, was_done=True)
     for note in image_plan.notes:
         if note not in model.told:
             model.told.add(note)
             events.message(f"{target.image}: {note}")
     report = _run(image_plan, model, paths=paths, header=header, options=options, events=events)
     events.message(f"{target.mask}: done")
+    _show(target, report, options, events)
     return ImageResult(image=target.image, mask=target.mask, report=report)
+
+
+def _show(
+    target: Target, report: dict[str, object], options: SegmentOptions, events: Events, *, missing: bool = False
+) -> None:
+    """Make the picture and the page that were asked for; `missing` leaves those alone that are younger than the mask.
+
+    Raises:
+        SourceError, OutputError: They cannot be made; mask and report are complete and stay.
+    """
+    wanted = ViewPaths.of(target.mask, overlay=options.overlay, html=options.html)
+    wanted = wanted.outdated(target.mask) if missing else wanted
+    if wanted == ViewPaths():
+        return
+    events.step(Step(image=target.mask.name, what="drawing", done=0, total=1))
+    try:
+        for path in write_views(wanted, mask=target.mask, report=report, image=target.image):
+            events.message(f"{path}: done")
+    except MagnetError:
+        events.message(f"{target.mask}: the mask is complete; the same command tries what is missing beside it again")
+        raise
 
 
 def _header(image_plan: Plan, model: Model, target: Target) -> JournalHeader:
@@ -354,6 +380,7 @@ def _run(
         )
         report = {
             **make_report(image_plan, model.bundle, totals, measured),
+            "command": segment_words(image_plan.image.path, paths.mask, options),
             "maps": describe_maps(image_plan, journal.finished),
         }
         events.step(Step(image=paths.mask.name, what="writing", done=0, total=1))

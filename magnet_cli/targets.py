@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from magnet_cli.images.discover import FoundImage
 
 MASK_SUFFIXES = (".tif", ".tiff")
+OVERLAY = ".overlay"
+"""What the name of a picture of the mask ends with, before its suffix."""
 OUR_REPORT = re.compile(rb'"program":\s*\{\s*"name":\s*"magnet"')
 SEARCHED = 1 << 20
 """Bytes that are looked through at a time: the JSON beside an image may be another program's, and of any size."""
@@ -68,8 +70,8 @@ def _is_earlier(image: FoundImage) -> bool:
 
 
 def is_earlier_output(image: Path) -> bool:
-    """Whether a file is a mask, or a folder a field, that has a report of this program beside it."""
-    name = Path(image.stem).stem if image.is_dir() else image.stem
+    """Whether a file is a mask or its overlay, or a folder a field, that has a report of this program beside it."""
+    name = Path(image.stem).stem if image.is_dir() else image.stem.removesuffix(OVERLAY)
     report = image.with_name(f"{name}.json")
     return report.is_file() and _is_ours(report)
 

@@ -33,6 +33,7 @@ ROOMS: dict[str, set[str]] = {
     "windows": FLOOR,
     "images": FLOOR,
     "plan": FLOOR | {"windows", "images"},
+    "commandline": FLOOR,
     "maps": FLOOR | {"windows", "plan"},
     "models": FLOOR | {"plan"},
     "refine": FLOOR,
@@ -46,11 +47,13 @@ ROOMS: dict[str, set[str]] = {
     "presets": FLOOR,
     "importing": FLOOR | {"images", "plan", "models", "refine", "masks", "labels", "boundary", "evaluation", "presets"},
     "report": FLOOR | {"images", "plan", "models", "masks"},
+    "views": FLOOR | {"images", "masks", "maps"},
     "targets": FLOOR | {"images"},
     "scene": FLOOR,
     "train": FLOOR | {"windows", "images", "plan", "models", "refine", "labels", "dataset"},
     "segmentation": FLOOR
-    | {"windows", "images", "plan", "models", "refine", "masks", "maps", "pipeline", "report", "targets"},
+    | {"windows", "images", "plan", "models", "refine", "masks", "maps", "pipeline", "report", "targets"}
+    | {"commandline", "views"},
     "scoring": FLOOR | {"boundary", "dataset", "evaluation", "segmentation", "summary", "targets"},
     "distributions": FLOOR | {"scoring"},
 }
@@ -71,7 +74,8 @@ ONLY: dict[str, set[str]] = {
     "aiohttp": {"images"},
     "wsidicom": {"images"},
     "cv2": set(),
-    "matplotlib": {"distributions", "train"},
+    "jinja2": {"views"},
+    "matplotlib": {"distributions", "train", "views"},
     "hypothesis": set(),
 }
 """Which rooms may import a library; one that is not listed is free."""
@@ -91,6 +95,7 @@ LIGHT = {
     "fsspec",
     "aiohttp",
     "wsidicom",
+    "jinja2",
 }
 """What a command that only answers about itself must not load."""
 

@@ -11,6 +11,7 @@ from magnet_cli import __version__
 from magnet_cli.cli.bundles import train_app
 from magnet_cli.cli.evaluate import evaluate
 from magnet_cli.cli.look import info, plan, verify
+from magnet_cli.cli.report import report
 from magnet_cli.cli.scene import scene
 from magnet_cli.cli.segment import segment
 from magnet_cli.cli.weights import weights_app
@@ -36,6 +37,7 @@ app.command()(segment)
 app.command()(plan)
 app.command()(info)
 app.command()(verify)
+app.command()(report)
 app.command()(scene)
 app.command()(evaluate)
 app.add_typer(train_app, name="train")

@@ -46,6 +46,8 @@ def segment(
     memory: words.Memory = None,
     probabilities: words.Probabilities = False,
     uncertainty: words.Uncertainty = False,
+    overlay: words.Overlay = False,
+    html: words.Html = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a mask of another image or made with other options.")
     ] = False,

@@ -115,6 +115,11 @@ Probabilities = Annotated[
 Uncertainty = Annotated[
     bool, typer.Option("--uncertainty", help="Also write the uncertainty.", envvar="MAGNET_UNCERTAINTY")
 ]
+Overlay = Annotated[
+    bool,
+    typer.Option("--overlay", help="Also draw the mask over the image, as NAME.overlay.png.", envvar="MAGNET_OVERLAY"),
+]
+Html = Annotated[bool, typer.Option("--html", help="Also write a page to look at, as NAME.html.", envvar="MAGNET_HTML")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.", envvar="MAGNET_JSON")]
 
 
@@ -187,6 +192,8 @@ def segment_options(context: typer.Context) -> SegmentOptions:
         memory=_maybe(partial(parse_bytes, option="--memory"), given["memory"]),
         probabilities=given.get("probabilities", False),
         uncertainty=given.get("uncertainty", False),
+        overlay=given.get("overlay", False),
+        html=given.get("html", False),
         overwrite=given.get("overwrite", False),
         resume=given.get("resume", True),
     )

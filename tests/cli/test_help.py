@@ -29,6 +29,7 @@ CALLS: list[tuple[list[str], int]] = [
     (["plan", "--help"], 0),
     (["info", "--help"], 0),
     (["verify", "--help"], 0),
+    (["report", "--help"], 0),
     (["evaluate", "--help"], 0),
     (["evaluate", "--data", "x.csv", "--scales", "0.5"], 2),
     (["scene", "--help"], 0),

@@ -100,13 +100,13 @@ def test_version_and_help() -> None:
 def test_an_option_is_spelled_alike_everywhere() -> None:
     group: Any = typer.main.get_command(app)
     spelled: dict[str, set[tuple[object, ...]]] = {}
-    for name in ("segment", "plan", "info", "verify"):
+    for name in ("segment", "plan", "info", "verify", "report"):
         for parameter in group.commands[name].params:
             if parameter.param_type_name == "option":
                 found = (tuple(parameter.opts), parameter.envvar, parameter.help, str(parameter.default))
                 spelled.setdefault(parameter.name, set()).add(found)
     assert {name: found for name, found in spelled.items() if len(found) != 1} == {}
-    once = {"overwrite", "resume"}
+    once = {"overwrite", "resume", "image"}
     assert {name: next(iter(found))[1] for name, found in spelled.items() if name not in once} == {
         name: f"MAGNET_{name.upper()}" for name in spelled if name not in once
     }

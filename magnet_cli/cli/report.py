@@ -1,0 +1,42 @@
+"""`magnet report`: the picture and the page of a mask that exists."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from magnet_cli.cli import words
+from magnet_cli.cli.ending import Listing, command, say, tell
+from magnet_cli.errors import MagnetError, UsageError
+
+
+@command
+def report(
+    masks: Annotated[list[Path], typer.Argument(metavar="MASK...", help="Masks that magnet has written.")],
+    *,
+    image: Annotated[
+        Path | None, typer.Option(help="The image, where it is no longer where the report says (one mask only).")
+    ] = None,
+    overlay: words.Overlay = False,
+    html: words.Html = False,
+    json: words.Json = False,
+) -> int:
+    """Show a finished mask: a page, and a picture over the image. Computes nothing again."""
+    with Listing(json=json) as listing:
+        if image is not None and len(masks) > 1:
+            raise UsageError("--image belongs to one mask", value=f"{len(masks)} masks", advice="Name one mask")
+        from magnet_cli.views.writing import show_mask
+
+        for mask in masks:
+            try:
+                written = show_mask(mask, image=image, overlay=overlay, html=html or not overlay)
+            except MagnetError as error:
+                say(f"magnet: {error}")
+                listing.add({"mask": str(mask), "error": str(error), "exit_code": error.exit_code}, error)
+                continue
+            listing.add({"mask": str(mask), "written": [str(path) for path in written]})
+            if not json:
+                tell("\n".join(map(str, written)))
+    return listing.exit_code

@@ -1,0 +1,64 @@
+"""The words that make a mask again: `SegmentOptions` as the command line spells them."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from decimal import Context
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+from magnet_cli.geometry import Size
+from magnet_cli.options import DEFAULT_BUNDLE, Rule, SegmentOptions
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+LEFT_OUT = ("overwrite", "resume", "weights")
+"""Of one run alone; and the bundle, which is always named."""
+BYTES = ("memory", "gpu_memory")
+UNITS = {1: "B", 1 << 20: "MiB", 1 << 30: "GiB"}
+LETTERS = {"points": "q", "patches": "u"}
+"""What a threshold compares."""
+DIGITS = Context(prec=30)
+
+
+def segment_words(image: str, mask: Path, options: SegmentOptions) -> list[str]:
+    """The command line of `magnet segment` that gives these options, word by word; a shell needs them quoted."""
+    found = ["magnet", "segment", _as_path(image), "-o", _as_path(str(mask))]
+    found += ["--weights", options.weights or DEFAULT_BUNDLE]
+    for entry in fields(options):
+        value = getattr(options, entry.name)
+        if entry.name not in LEFT_OUT and value != entry.default:
+            option = f"--{entry.name.replace('_', '-')}"
+            found += [option] if value is True else [option, _spelled(entry.name, value)]
+    return found
+
+
+def _as_path(text: str) -> str:
+    return f"./{text}" if text.startswith("-") else text
+
+
+def _spelled(name: str, value: object) -> str:
+    if name in BYTES and isinstance(value, int):
+        unit = max(size for size in UNITS if value % size == 0)
+        return f"{value // unit}{UNITS[unit]}"
+    if isinstance(value, Rule):
+        return _rule(value, LETTERS[name])
+    if isinstance(value, tuple):
+        return ",".join(str(item) if isinstance(item, Size) else _number(item) for item in value)
+    return _number(value)
+
+
+def _rule(rule: Rule, letter: str) -> str:
+    """As `Rule.spelled`, to the last digit."""
+    if rule.kind in ("all", "count"):
+        return rule.spelled(letter)
+    if rule.kind == "threshold":
+        return f"{letter}>{_number(rule.values[0])}"
+    return "100%" if rule.values[0] == 1 else _number(rule.values[0])
+
+
+def _number(value: object) -> str:
+    if not isinstance(value, Fraction):
+        return str(value)
+    return format(DIGITS.divide(value.numerator, value.denominator), "f")

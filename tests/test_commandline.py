@@ -1,0 +1,80 @@
+"""The command line of the report: read again, it gives the options that it was made of."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+import typer
+
+from magnet_cli.cli.app import app
+from magnet_cli.cli.words import segment_options
+from magnet_cli.commandline import LEFT_OUT, segment_words
+from magnet_cli.geometry import Size
+from magnet_cli.options import Rule, SegmentOptions
+
+EVERYTHING = SegmentOptions(
+    weights="my bundle",
+    scales=(Size(width=512, height=256), Size(width=256, height=128)),
+    method="magnet-fast",
+    points=Rule(kind="share", values=(Fraction(123456789, 10**9),)),
+    patches=Rule(kind="count", values=(Fraction(4), Fraction(8))),
+    merge="certainty",
+    median=5,
+    margin=7,
+    compat="published-unshifted",
+    mpp=Fraction("0.2500000001"),
+    slide_mpp=Fraction("0.499"),
+    device="cuda:1",
+    precision="bfloat16",
+    batch_size=3,
+    num_workers=0,
+    gpu_memory=3 << 30,
+    memory=(5 << 30) + 1,
+    probabilities=True,
+    uncertainty=True,
+    overlay=True,
+    html=True,
+)
+
+
+def parsed(words: list[str]) -> tuple[SegmentOptions, dict[str, object]]:
+    """What the program makes of a command line."""
+    group = typer.main.get_command(app)
+    command = group.commands["segment"]  # type: ignore[attr-defined]
+    assert words[:2] == ["magnet", "segment"]
+    with command.make_context("segment", words[2:]) as context:
+        return segment_options(context), context.params
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        SegmentOptions(weights="aerial"),
+        EVERYTHING,
+        replace(EVERYTHING, scales="auto", points=Rule(kind="threshold", values=(Fraction("0.123456789"),))),
+        replace(EVERYTHING, patches=Rule(kind="threshold", values=(Fraction(0),)), points=Rule(kind="all")),
+        replace(EVERYTHING, points=Rule(kind="share", values=(Fraction(1),)), mpp=Fraction(3)),
+    ],
+)
+def test_the_words_give_the_options_back(options: SegmentOptions) -> None:
+    found, given = parsed(segment_words("in put.tif", Path("out/m.tif"), options))
+    assert found == options
+    assert (given["inputs"], given["output"]) == (["in put.tif"], Path("out/m.tif"))
+
+
+def test_every_option_is_spelled() -> None:
+    """A field that this test does not set would be left out of the command unseen."""
+    defaults = SegmentOptions()
+    same = {
+        entry.name for entry in fields(EVERYTHING) if getattr(EVERYTHING, entry.name) == getattr(defaults, entry.name)
+    }
+    assert same == set(LEFT_OUT) - {"weights"}
+
+
+def test_the_bundle_is_named_and_a_name_is_no_option() -> None:
+    words = segment_words("-x.tif", Path("-o.tif"), SegmentOptions())
+    assert words == ["magnet", "segment", "./-x.tif", "-o", "./-o.tif", "--weights", "aerial"]
+    assert parsed(words)[0] == SegmentOptions(weights="aerial")
