@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     Pixels = NDArray[np.uint8]
 
-UNREADABLE = frozenset({".bmp", ".jp2"})
+UNREADABLE = frozenset({".bmp"})
 """Suffixes of pictures that cannot be read, and are refused rather than left out of a folder."""
 
 
