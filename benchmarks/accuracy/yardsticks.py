@@ -63,9 +63,7 @@ class Patching:
         """Probabilities of what is kept, `(n, classes, kept, kept)`."""
         spec = self.bundle.input
         low, high = spec.range
-        normalisation = Normalisation(low=low, high=high, mean=tuple(spec.mean), std=tuple(spec.std))
-        scale, shift = normalisation.factors(patches.device)
-        normal = patches.float().mul_(scale).add_(shift).permute(0, 3, 1, 2)
+        normal = Normalisation(low=low, high=high, mean=tuple(spec.mean), std=tuple(spec.std)).apply(patches)
         flips = FLIPS if self.flips else FLIPS[:1]
         looks = [networks.predict(normal.flip(dims), spec.size).flip(dims) for dims in flips]
         probs = torch.stack(looks).mean(dim=0)

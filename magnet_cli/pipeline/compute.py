@@ -58,6 +58,11 @@ class Normalisation:
         scale, shift = (torch.from_numpy(part.astype(np.float32)).to(device) for part in parts)
         return scale, shift
 
+    def apply(self, pixels: Tensor) -> Tensor:
+        """Stored values `(n, h, w, bands)` as a network takes them: `(n, bands, h, w)` float32."""
+        scale, shift = self.factors(pixels.device)
+        return (pixels.float() * scale + shift).permute(0, 3, 1, 2)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
