@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from magnet_cli.plan.run import Machine, ModelFacts, Plan
     from magnet_cli.windows import Pass, Stage
 
+HEAP = 64 << 20
+"""Host memory that lies free between blocks in use: the C library keeps it for the next tensor. Seen: up to 36 MiB."""
 OUTPUT_SIDE = 512
 """Side of the level-0 squares in which probabilities become labels."""
 
@@ -49,7 +51,8 @@ def with_memory(plan: Plan, facts: ModelFacts, options: SegmentOptions) -> Plan:
     group = max(_read_bytes(plan, step) for step in plan.passes)
     output = max(_output_bytes(plan, step) for step in plan.passes)
     host_compute = compute if on_host else 0
-    fixed = plan.machine.base + plan.image.resident_bytes + host_compute + output
+    base = plan.machine.base + HEAP
+    fixed = base + plan.image.resident_bytes + host_compute + output
     spare = plan.machine.memory - fixed
     if spare < group:
         raise DeviceError(
@@ -60,7 +63,7 @@ def with_memory(plan: Plan, facts: ModelFacts, options: SegmentOptions) -> Plan:
         )
     memory = MemoryPlan(
         budget=plan.machine.memory,
-        base=plan.machine.base,
+        base=base,
         cache=plan.image.resident_bytes,
         compute=host_compute,
         group=group,
