@@ -198,3 +198,34 @@ def test_reading_a_description_does_not_import_torch(tmp_path: Path) -> None:
         f"load_bundle({str(folder)!r}); sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+RUNS = {
+    "cpu": {"float32": {"batch": 2}, "bfloat16": {"batch": 4, "agreement": 0.9991}},
+    "cuda": {"float16": {"batch": 9}},
+}
+
+
+def test_how_it_runs_best_is_told_by_device_and_precision(tmp_path: Path) -> None:
+    bundle = load_bundle(str(written(tmp_path / "a", schema=3, execution=RUNS)))
+    runs = {(item.device, item.precision): (item.batch, item.agreement) for item in bundle.execution}
+    assert runs[("cpu", "float32")] == (2, None)
+    assert runs[("cpu", "bfloat16")] == (4, 0.9991)
+    assert runs[("cuda", "float16")] == (9, None)
+    assert bundle.runs("cuda", "float32") is None
+    assert load_bundle(str(written(tmp_path / "b"))).execution == ()
+
+
+@pytest.mark.parametrize(
+    ("execution", "message"),
+    [
+        ({"tpu": {}}, r"unknown keys.*execution\.tpu"),
+        ({"cpu": {"float64": {"batch": 1}}}, r"unknown keys.*execution\.cpu\.float64"),
+        ({"cpu": {"float32": {}}}, r"execution\.cpu\.float32\.batch is missing"),
+        ({"cpu": {"float32": {"batch": 0}}}, "at least 1"),
+        ({"cpu": {"float32": {"batch": 1, "agreement": 99}}}, "share of pixels"),
+    ],
+)
+def test_execution_that_makes_no_sense_is_refused(tmp_path: Path, execution: Any, message: str) -> None:
+    with pytest.raises(WeightsError, match=message):
+        load_bundle(str(written(tmp_path / "a", schema=3, execution=execution)))

@@ -1,0 +1,62 @@
+"""Which precision a run takes, and what it says of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from magnet_cli.errors import DeviceError
+from magnet_cli.models import device
+from magnet_cli.models.conv import conv_backbone
+from magnet_cli.models.device import computes_bfloat16, context_memory, precision_note, resolve_precision
+from magnet_cli.models.writing import describe, write_bundle
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from magnet_cli.models.bundle import Bundle
+
+
+def bundle_that_agrees(folder: Path, agreement: float | None) -> Bundle:
+    run = {"batch": 4} if agreement is None else {"batch": 4, "agreement": agreement}
+    description = describe(schema=3, execution={"cpu": {"bfloat16": run}})
+    return write_bundle(folder, description, {"backbone.safetensors": conv_backbone(classes=2, bands=3)})
+
+
+@pytest.mark.parametrize(
+    ("agreement", "has_it", "taken"),
+    [(0.9995, True, "bfloat16"), (0.9995, False, "float32"), (0.998, True, "float32"), (None, True, "float32")],
+)
+def test_half_precision_is_taken_unasked_only_where_it_changes_nothing(
+    agreement: float | None,
+    has_it: bool,  # noqa: FBT001
+    taken: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bundle = bundle_that_agrees(tmp_path, agreement)
+    monkeypatch.setattr(device, "computes_bfloat16", lambda _: has_it)
+    assert resolve_precision("auto", "cpu", bundle) == taken
+    assert resolve_precision("float32", "cpu", bundle) == "float32"
+    assert resolve_precision("bfloat16", "cpu", bundle) == "bfloat16"
+    with pytest.raises(DeviceError, match="float16 is for GPUs"):
+        resolve_precision("float16", "cpu", bundle)
+
+
+@pytest.mark.parametrize(
+    ("agreement", "said"), [(0.9995, None), (0.998, "99.80% of pixels"), (None, "nobody has measured")]
+)
+def test_what_a_precision_changes_is_told(agreement: float | None, said: str | None, tmp_path: Path) -> None:
+    bundle = bundle_that_agrees(tmp_path, agreement)
+    assert precision_note("float32", "cpu", bundle) is None
+    told = precision_note("bfloat16", "cpu", bundle)
+    assert told is None if said is None else told is not None and said in told
+
+
+def test_a_cpu_is_asked_for_its_instructions(monkeypatch: pytest.MonkeyPatch) -> None:
+    for flags, found in (("fpu avx512_bf16 avx2", True), ("amx_bf16", True), ("avx512f avx512bw", False)):
+        monkeypatch.setattr(device, "_read_text", lambda _, flags=flags: f"flags : {flags}\n")
+        assert computes_bfloat16("cpu") is found
+    assert not computes_bfloat16("mps")
+    assert context_memory("cpu") == 0
