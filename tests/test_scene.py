@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import tracemalloc
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,7 +16,8 @@ from hypothesis import strategies as st
 
 from magnet_cli.errors import OutputError, UsageError
 from magnet_cli.geometry import Box, Size
-from magnet_cli.scene import NODATA, Label, Pyramid, Scene, write_scene
+from magnet_cli.scene import NODATA, Label, Pyramid, Scene, repeat, write_repeated, write_scene
+from magnet_cli.scene.repeat import PERIOD
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -253,3 +255,38 @@ def test_memory_of_writing_does_not_follow_the_size(tmp_path: Path) -> None:
     # Three more levels keep a few tiles each; a row of tiles would be 112 more.
     tile = 64 * 64 * 3
     assert peaks[1] - peaks[0] < 3 * 8 * tile
+
+
+class TestRepeated:
+    """An image that repeats one drawn part."""
+
+    @pytest.mark.parametrize("bands", [1, 3, 4])
+    def test_every_level_is_there_and_repeats(self, tmp_path: Path, bands: int) -> None:
+        path = tmp_path / "big.tif"
+        size = Size(width=2 * PERIOD + 300, height=PERIOD + 77)
+
+        stored = write_repeated(path, size=size, bands=bands)
+
+        assert stored <= path.stat().st_size <= stored + 100_000
+        assert [item.name for item in tmp_path.iterdir()] == ["big.tif"]
+        with tifffile.TiffFile(path) as file:
+            shapes = [page.shape[:2] for page in file.pages]
+            pixels = file.pages[0].asarray()
+            below = file.pages[1].asarray()
+        assert shapes == [(2125, 4396), (1063, 2198), (532, 1099)]
+        assert pixels.reshape(2125, 4396, -1).shape[2] == bands
+        np.testing.assert_array_equal(pixels[:, :300], pixels[:, PERIOD : PERIOD + 300])
+        np.testing.assert_array_equal(pixels[:77], pixels[PERIOD : PERIOD + 77])
+        half = pixels[:1000, :1000].reshape(500, 2, 500, 2, -1).mean(axis=(1, 3))
+        # JPEG rounds both of them.
+        assert np.abs(half - below[:500, :500].reshape(500, 500, -1)).mean() < 4
+        assert pixels.std() > 10
+
+    def test_a_disk_without_room_is_an_error_before_anything_is_written(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(repeat, "disk_usage", lambda _: SimpleNamespace(free=1000))
+
+        with pytest.raises(OutputError, match=r"an image of 64x64 pixels takes .* KiB, and 1000 B are free.*TMPDIR"):
+            write_repeated(tmp_path / "big.tif", size=Size(width=64, height=64))
+        assert list(tmp_path.iterdir()) == []

@@ -123,7 +123,7 @@ class _Job:
         else:
             below = self.grids[level - 1]
             columns = range(2 * column, min(2 * column + 2, below.width))
-            pixels = _halved(
+            pixels = halved(
                 np.concatenate(
                     [
                         np.concatenate(
@@ -133,7 +133,7 @@ class _Job:
                     ]
                 )
             )
-        encoded = _encode(self._whole(pixels), compression=self.pyramid.compression)
+        encoded = encode(self._whole(pixels), compression=self.pyramid.compression)
         tiles.add(encoded, level=level, column=column, row=row)
         return pixels
 
@@ -142,7 +142,7 @@ class _Job:
         box = Box(x=column * side, y=row * side, width=side, height=side)
         rendering = self.scene.render(box.intersection(Box.whole(self.scene.size)))
         if self.truth:
-            encoded = _encode(self._whole(rendering.labels), compression="deflate")
+            encoded = encode(self._whole(rendering.labels), compression="deflate")
             labels.add(encoded, level=0, column=column, row=row)
         self.done += 1
         if self.progress is not None:
@@ -155,7 +155,7 @@ class _Job:
         return np.pad(pixels, [*missing, (0, 0)][: pixels.ndim], mode="edge")
 
 
-def _halved(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def halved(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Means of 2 x 2 pixels, halves rounded up; `(height, width, 3)` to `(ceil(height / 2), ceil(width / 2), 3)`."""
     height, width = pixels.shape[:2]
     # With the last row repeated, the mean of two pairs is the mean of the one pair that exists.
@@ -164,7 +164,10 @@ def _halved(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return ((total + 2) >> 2).astype(np.uint8)
 
 
-def _encode(tile: NDArray[np.uint8], *, compression: str) -> bytes:
+def encode(tile: NDArray[np.uint8], *, compression: str) -> bytes:
+    """A tile as it is stored: `deflate`, or `jpeg` of one grey band or of red, green and blue."""
+    if compression == "jpeg" and tile.ndim == 3 and tile.shape[2] == 1:  # noqa: PLR2004 - rows, columns, bands
+        return bytes(imagecodecs.jpeg8_encode(tile[..., 0], level=_JPEG_QUALITY))
     if compression == "jpeg":
         return bytes(
             imagecodecs.jpeg8_encode(
@@ -175,7 +178,7 @@ def _encode(tile: NDArray[np.uint8], *, compression: str) -> bytes:
 
 
 @contextmanager
-def _renamed(path: Path) -> Iterator[tifffile.TiffWriter]:
+def renamed(path: Path) -> Iterator[tifffile.TiffWriter]:
     """A BigTIFF that takes its name once it is complete."""
     part = path.with_name(f"{path.name}.part")
     with writing(path):
@@ -194,7 +197,7 @@ def _assemble(path: Path, tiles: Spool, job: _Job) -> None:
     coding: dict[str, Any] = {"compression": "deflate", "photometric": "rgb"}
     if pyramid.compression == "jpeg":
         coding = {"compression": "jpeg", "photometric": "ycbcr", "subsampling": (2, 2)}
-    with _renamed(path) as writer:
+    with renamed(path) as writer:
         for level, size in enumerate(job.sizes):
             nested = len(job.sizes) - 1 if level == 0 and pyramid.chain == "subifds" else None
             writer.write(
@@ -211,7 +214,7 @@ def _assemble(path: Path, tiles: Spool, job: _Job) -> None:
 
 def _assemble_labels(path: Path, labels: Spool, job: _Job) -> None:
     size, side = job.scene.size, job.pyramid.tile
-    with _renamed(path) as writer:
+    with renamed(path) as writer:
         writer.write(
             labels.tiles(0),
             shape=(size.height, size.width),
