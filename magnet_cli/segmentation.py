@@ -14,6 +14,7 @@ from magnet_cli import images
 from magnet_cli.commandline import segment_words
 from magnet_cli.errors import DeviceError, MagnetError, MemoryShortageError
 from magnet_cli.events import Events, Step
+from magnet_cli.figures import Case, nearest_figure
 from magnet_cli.maps import describe_maps
 from magnet_cli.masks.header import JournalHeader
 from magnet_cli.masks.journal import Journal
@@ -35,6 +36,7 @@ from magnet_cli.models.device import (
     usable_cores,
 )
 from magnet_cli.models.facts import model_facts
+from magnet_cli.models.machine import device_case
 from magnet_cli.models.networks import load_networks
 from magnet_cli.options import DEFAULT_BUNDLE, SegmentOptions
 from magnet_cli.pipeline.clock import Clock
@@ -192,6 +194,8 @@ class Planner:
     facts: ModelFacts
     options: SegmentOptions
     machine: Machine
+    digest: str
+    """Of the bundle."""
 
     @classmethod
     def of(cls, options: SegmentOptions) -> Self:
@@ -211,7 +215,7 @@ class Planner:
             context=context_memory(device),
             base=(host_memory() or 0) + 2 * _weights_bytes(bundle),  # float16 on disk is float32 in memory
         )
-        return cls(facts=facts, options=options, machine=machine)
+        return cls(facts=facts, options=options, machine=machine, digest=bundle.digest)
 
     def plan(self, image: str | Path) -> Plan:
         """What `segment` would do with an image.
@@ -220,6 +224,34 @@ class Planner:
             MagnetError: It would fail.
         """
         return make_plan(images.inspect(image), self.facts, self.options, self.machine)
+
+    def seconds(self, image_plan: Plan) -> float | None:
+        """What a run will take, at the speed that `magnet bench` measured here; None where it has not."""
+        figure = nearest_figure(case_of(image_plan, digest=self.digest), pixels=image_plan.image.size.pixels)
+        return None if figure is None else windows_planned(image_plan) / figure.windows_per_second
+
+
+def case_of(image_plan: Plan, *, digest: str) -> Case:
+    """What the speed of a plan depends on.
+
+    Args:
+        image_plan: Of a run.
+        digest: Of its bundle.
+    """
+    settings = image_plan.settings
+    return Case(
+        bundle=digest,
+        device=device_case(image_plan.machine.device),
+        precision=image_plan.machine.precision,
+        method=settings.method,
+        merge=settings.merge if settings.refines else "none",
+        batch=image_plan.batch,
+    )
+
+
+def windows_planned(image_plan: Plan) -> int:
+    """Forward passes through the backbone, at most."""
+    return sum(image_plan.windows(step, stage) for step in image_plan.passes for stage in step.stages)
 
 
 def _weights_bytes(bundle: Bundle) -> int:

@@ -40,8 +40,9 @@ def odd_pyramid(odd_scene: Scene, tmp_path_factory: pytest.TempPathFactory) -> P
 
 
 @pytest.fixture(autouse=True)
-def _no_environment_options(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Options come from the test alone, not from MAGNET_* variables of whoever runs it."""
+def _no_environment_options(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Options come from the test alone, not from MAGNET_* variables of whoever runs it; nothing goes to their home."""
     for name in list(os.environ):
         if name.startswith("MAGNET_"):
             monkeypatch.delenv(name)
+    monkeypatch.setenv("MAGNET_STATE", str(tmp_path_factory.getbasetemp() / "state"))

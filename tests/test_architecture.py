@@ -30,6 +30,7 @@ ROOMS: dict[str, set[str]] = {
     "durable": {"errors"},
     "memory": {"errors"},
     "options": {"errors", "geometry"},
+    "figures": {"errors", "durable"},
     "windows": FLOOR,
     "images": FLOOR,
     "plan": FLOOR | {"windows", "images"},
@@ -53,7 +54,7 @@ ROOMS: dict[str, set[str]] = {
     "train": FLOOR | {"windows", "images", "plan", "models", "refine", "labels", "dataset"},
     "segmentation": FLOOR
     | {"windows", "images", "plan", "models", "refine", "masks", "maps", "pipeline", "report", "targets"}
-    | {"commandline", "views"},
+    | {"commandline", "figures", "views"},
     "scoring": FLOOR | {"boundary", "dataset", "evaluation", "segmentation", "summary", "targets"},
     "distributions": FLOOR | {"scoring"},
 }

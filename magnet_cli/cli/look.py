@@ -64,9 +64,10 @@ def plan(
             if made is None:
                 listing.add(_failure("image", image.source, error), error)
                 continue
-            listing.add(made.describe())
+            seconds = planner.seconds(made)
+            listing.add({**made.describe(), "seconds": None if seconds is None else round(seconds, 1)})
             if not json:
-                tell(plan_text(made))
+                tell(plan_text(made, seconds=seconds))
     return listing.exit_code
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from magnet_cli.figures import format_seconds
 from magnet_cli.memory import format_bytes
 
 if TYPE_CHECKING:
@@ -17,8 +18,8 @@ MOST_LISTED = 12
 """Bands that are named one by one."""
 
 
-def plan_text(plan: Plan) -> str:
-    """What would be done, in lines."""
+def plan_text(plan: Plan, *, seconds: float | None = None) -> str:
+    """What would be done, in lines; `seconds` is what it would take, where that is known."""
     memory, disk = plan.memory, plan.disk()
     lines = [
         f"{plan.image.path}: {plan.image.size} pixels, read by {plan.image.backend}",
@@ -41,6 +42,8 @@ def plan_text(plan: Plan) -> str:
     lines.append(
         f"  disk at most: mask {format_bytes(disk['mask_at_most'])}, journal {format_bytes(disk['journal_at_most'])}"
     )
+    if seconds is not None:
+        lines.append(f"  time: about {format_seconds(seconds)}, as 'magnet bench' measured here")
     if disk["decode_cache"]:
         lines.append(f"  disk for decoding once: {format_bytes(disk['decode_cache'])}")
     lines += [f"  note: {note}" for note in plan.notes]
