@@ -57,6 +57,8 @@ ROOMS: dict[str, set[str]] = {
     | {"commandline", "figures", "views"},
     "scoring": FLOOR | {"boundary", "dataset", "evaluation", "segmentation", "summary", "targets"},
     "distributions": FLOOR | {"scoring"},
+    "bench": FLOOR
+    | {"figures", "windows", "images", "plan", "models", "refine", "pipeline", "scene", "segmentation", "targets"},
 }
 """What each room may import. The package's own `__init__` and `cli` are on top and may import anything."""
 
@@ -66,7 +68,7 @@ ONLY: dict[str, set[str]] = {
     "typer": {"cli"},
     "click": {"cli"},
     "rich": {"cli"},
-    "torch": {"models", "refine", "pipeline", "train", "segmentation", "importing"},
+    "torch": {"models", "refine", "pipeline", "train", "segmentation", "importing", "bench"},
     "safetensors": {"models", "train"},
     "openslide": {"images"},
     "pyvips": {"images"},
@@ -76,7 +78,8 @@ ONLY: dict[str, set[str]] = {
     "wsidicom": {"images"},
     "cv2": set(),
     "jinja2": {"views"},
-    "matplotlib": {"distributions", "train", "views"},
+    "matplotlib": {"bench", "distributions", "train", "views"},
+    "monai": {"bench"},
     "hypothesis": set(),
 }
 """Which rooms may import a library; one that is not listed is free."""

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from magnet_cli import __version__
+from magnet_cli.cli.bench import bench
 from magnet_cli.cli.bundles import train_app
 from magnet_cli.cli.evaluate import evaluate
 from magnet_cli.cli.look import info, plan, verify
@@ -40,6 +41,7 @@ app.command()(verify)
 app.command()(report)
 app.command()(scene)
 app.command()(evaluate)
+app.command()(bench)
 app.add_typer(train_app, name="train")
 app.add_typer(weights_app, name="weights")
 

@@ -166,7 +166,7 @@ def device_name(context: typer.Context) -> str:
 
 
 def segment_options(context: typer.Context) -> SegmentOptions:
-    """The options of `segment`, `plan` and `evaluate` from their words; a command may lack those that it sets itself.
+    """The options of `segment`, `plan`, `evaluate` and `bench` from their words; a command may lack some of them.
 
     Raises:
         UsageError: A word cannot be understood; the message says how it is written.
@@ -181,7 +181,7 @@ def segment_options(context: typer.Context) -> SegmentOptions:
         merge=cast("options.Merge | None", _maybe(str, given["merge"])),
         median=given["median"],
         margin=given["margin"],
-        compat=cast("options.Compat | None", given["compat"] and str(given["compat"])),
+        compat=cast("options.Compat | None", _maybe(str, given.get("compat"))),
         mpp=_maybe(partial(number, option="--mpp"), given["mpp"]),
         slide_mpp=_maybe(partial(number, option="--slide-mpp"), given["slide_mpp"]),
         device=device_name(context),

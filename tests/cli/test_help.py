@@ -34,6 +34,8 @@ CALLS: list[tuple[list[str], int]] = [
     (["evaluate", "--data", "x.csv", "--scales", "0.5"], 2),
     (["scene", "--help"], 0),
     (["train", "backbone", "--help"], 0),
+    (["bench", "--help"], 0),
+    (["bench", "--sizes", "0"], 2),
     (["segment"], 2),
     (["segment", "x.tif", "--scales", "0.5"], 2),
     (["segment", "x.tif", "--memory", "4"], 2),

@@ -1,0 +1,168 @@
+"""The ceiling: the passes of a run on tensors that are in memory already, and nothing else."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from itertools import cycle
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from magnet_cli import images
+from magnet_cli.bench.program import made_plan
+from magnet_cli.bench.task import Ready, Took
+from magnet_cli.bench.timing import measured, synchronise
+from magnet_cli.events import Events
+from magnet_cli.geometry import Box
+from magnet_cli.images.protocol import Request
+from magnet_cli.memory import host_memory
+from magnet_cli.models.device import pin_arithmetic, usable_cores
+from magnet_cli.pipeline.compute import Normalisation
+from magnet_cli.plan import Plan, check_bands
+from magnet_cli.refine.merge import merge
+from magnet_cli.segmentation import Model, load_model
+from magnet_cli.windows import Index
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from magnet_cli.bench.task import Task
+    from magnet_cli.images.protocol import Image
+    from magnet_cli.windows import Stage
+
+SAMPLE = 16
+"""Windows that are sampled, rounded up to whole batches: their content does not change what a pass costs."""
+SHARE = 0.1
+"""Of the program's time that the passes are repeated for."""
+LEAST, MOST = 0.5, 30.0
+"""Bounds of that, in seconds."""
+
+
+class Ceiling:
+    """Forward and refining passes with the program's own networks, precision and batch."""
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+
+    def prepare(self) -> Ready:
+        """Load the bundle, sample windows and run each stage once."""
+        self._model = load_model(self._task.options, Events())
+        self._plan = made_plan(self._task.image, self._model, self._task.options)
+        pin_arithmetic(usable_cores())
+        patches = sampled_patches(self._task, self._plan, self._model, count=SAMPLE)
+        patches = patches.to(self._model.networks.device)
+        batch = self._plan.batch
+        self._batches = [patches[start : start + batch] for start in range(0, len(patches), batch)]
+        scale = self._plan.stages[-1].scale
+        self._fields = [self._model.networks.predict(batch.flip(0), scale) for batch in self._batches]
+        for stage in self._plan.stages:
+            self._pass(stage, number=0)
+        return Ready(loaded=host_memory())
+
+    def run(self, what: str, program: Took | None) -> Took:
+        """Time each stage's passes in turn, and say what those of a whole run would take.
+
+        Args:
+            what: Nothing.
+            program: Which stage ran how many windows, and in what time.
+        """
+        del what
+        if program is None:
+            raise RuntimeError
+        least = min(MOST, max(LEAST, SHARE * program.seconds))
+        seconds, tried = 0.0, 0
+        with measured(self._model.networks.device) as found:
+            for stage in self._plan.stages:
+                windows = program.by_stage[stage.number]
+                if not windows:
+                    continue
+                spent, passes = self._timed(stage, least=least * windows / program.windows)
+                seconds += windows * spent / passes
+                tried += passes
+        return Took(
+            seconds=seconds,
+            windows=program.windows,
+            host_base=found.host_base,
+            host_peak=found.host_peak,
+            device_peak=found.device_peak,
+            parts={"measured_seconds": round(found.seconds, 3), "measured_windows": tried},
+        )
+
+    def _timed(self, stage: Stage, *, least: float) -> tuple[float, int]:
+        """Seconds and windows of a stage's passes, repeated for at least so many seconds; one batch at least."""
+        device = self._model.networks.device
+        synchronise(device)
+        start, windows = time.perf_counter(), 0
+        for number in cycle(range(len(self._batches))):
+            windows += self._pass(stage, number=number)
+            if len(self._batches) == number + 1:
+                synchronise(device)  # a GPU is told of passes far faster than it does them
+            spent = time.perf_counter() - start
+            if spent >= least:
+                break
+        synchronise(device)
+        return time.perf_counter() - start, windows
+
+    @torch.inference_mode()
+    def _pass(self, stage: Stage, *, number: int) -> int:
+        """One batch of a stage; gives its windows."""
+        own = self._model.networks.predict(self._batches[number], stage.scale)
+        if not self._plan.is_first(self._plan.passes[0], stage):
+            how, networks = self._plan.settings.merge, self._model.networks
+            merge(own, self._fields[number], how=how, networks=networks, scale=stage.scale)
+        return len(own)
+
+
+def sampled_patches(task: Task, plan: Plan, model: Model, *, count: int) -> Tensor:
+    """Patches of the finest stage from all over the image.
+
+    Args:
+        task: Names the image.
+        plan: Of a run over it.
+        model: The bundle.
+        count: At least so many, rounded up to whole batches; fewer windows are taken several times.
+
+    Returns:
+        `(n, bands, h, w)` float32, normalised, on the host.
+    """
+    count = -(-count // plan.batch) * plan.batch
+    stage = plan.stages[-1]
+    bands = check_bands(plan.image, model.facts)
+    with opened(task) as image:
+        cells = list(_spread(stage, count))
+        found = np.stack([_patch(image, plan, stage, cell)[..., list(bands)] for cell in cells])
+    pixels = torch.from_numpy(found.astype(np.float32))
+    return normalisation(model).apply(pixels)
+
+
+def opened(task: Task) -> Image:
+    """The image of a task; what has to be decoded as a whole goes to the task's folder."""
+    free = shutil.disk_usage(task.folder).free
+    return images.open_image(task.image, cache=images.CacheBudget(folder=task.folder, max_bytes=free // 2))
+
+
+def normalisation(model: Model) -> Normalisation:
+    """Of the bundle."""
+    given = model.bundle.input
+    low, high = given.range
+    return Normalisation(low=low, high=high, mean=given.mean, std=given.std)
+
+
+def _spread(stage: Stage, count: int) -> Iterator[Index]:
+    """Cells evenly over the image, row by row."""
+    for number in range(count):
+        row, column = divmod(number * stage.cells.pixels // count, stage.cells.width)
+        yield Index(column=column, row=row)
+
+
+def _patch(image: Image, plan: Plan, stage: Stage, cell: Index) -> NDArray[np.generic]:
+    """`(h, w, bands)`, the network's input size: reflected where the image is smaller."""
+    box = stage.window(cell).intersection(Box.whole(stage.extent))
+    pixels = image.read([Request(pitch=stage.pitch, box=box, resample=plan.resample)])[0].pixels
+    missing = (stage.input.height - box.height, stage.input.width - box.width)
+    return np.pad(pixels, [(0, missing[0]), (0, missing[1]), (0, 0)], mode="symmetric")

@@ -1,0 +1,175 @@
+"""The published arithmetic done as published: one window at a time, float32, canvases of the whole image.
+
+What is run is `refine/published.py`, the published program's steps with what is broken in it mended, which meets the
+golden values; no second writing of it could drift away from them. What makes it naive are its networks, called as
+loaded on one window after the other, and that everything it holds has the size of the image.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from magnet_cli.bench.ceiling import normalisation, opened
+from magnet_cli.bench.patching import refusal
+from magnet_cli.bench.plain import PlainNetworks
+from magnet_cli.bench.program import made_plan
+from magnet_cli.bench.task import Ready, Took
+from magnet_cli.bench.timing import TimedNetworks, measured
+from magnet_cli.events import Events
+from magnet_cli.geometry import Box, Size
+from magnet_cli.images.protocol import Request
+from magnet_cli.memory import host_memory
+from magnet_cli.models.device import pin_arithmetic, usable_cores
+from magnet_cli.plan import check_bands
+from magnet_cli.refine.published import (
+    ALL_PATCHES,
+    PublishedSettings,
+    labels_published,
+    segment_published,
+    settings_from_scales,
+)
+from magnet_cli.segmentation import load_model
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from magnet_cli.bench.task import Task
+    from magnet_cli.options import Rule
+    from magnet_cli.plan import Plan
+
+COPIES = 5
+"""Maps of all classes, of the size of the last stage, that live together: the field, the sum of the windows and its
+mean, what was chosen, and what resizing takes meanwhile. On the paper's 2448 x 2448 pixels and 7 classes it took
+1,029 MB above the loaded program, where `needed_bytes` says 1,067."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NaiveRun:
+    """What the arithmetic gave and where its time went."""
+
+    labels: NDArray[np.uint8]
+    """`(height, width)`, of the size asked for."""
+    windows: int
+    networks: dict[str, float]
+    """Seconds in `backbone` and `refiner`."""
+
+
+class Naive:
+    """The published arithmetic over one image."""
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+
+    def prepare(self) -> Ready:
+        """Load the networks and read the image, if there is room for canvases of its size."""
+        self._model = load_model(self._task.options, Events())
+        self._plan = made_plan(self._task.image, self._model, self._task.options)
+        why = self._no_meaning()
+        if why is not None:
+            return Ready(refusal="does not apply", reason=why)
+        self._settings = naive_settings(self._plan)
+        needs = needed_bytes(self._plan, self._settings)
+        refused = refusal(needs, device=self._plan.machine.device)
+        if refused is not None:
+            return refused
+        pin_arithmetic(usable_cores())
+        given = normalisation(self._model)
+        self._settings = replace(self._settings, mean=given.mean, std=given.std)
+        how = self._plan.settings.merge
+        plain = PlainNetworks.load(self._model.bundle, device=self._plan.machine.device, precision="float32", how=how)
+        self._networks = TimedNetworks(plain)
+        size, loaded = self._settings.input, host_memory()
+        patch = torch.zeros((1, len(given.mean), size.height, size.width), device=plain.device)
+        own = self._networks.predict(patch, size)
+        self._networks.refine(own, own, size)
+        self._pixels = self._read()
+        return Ready(loaded=loaded, needs=needs)
+
+    def run(self, what: str, program: Took | None) -> Took:
+        """Segment the image that is in memory; what is measured is as the published program's own clock does it."""
+        del what, program
+        with measured(self._networks.device) as found:
+            run = run_naive(self._pixels, self._networks, settings=self._settings, size=self._plan.image.size)
+        inside = sum(run.networks.values())
+        parts = {**run.networks, "rest": found.seconds - inside}
+        return Took(
+            seconds=found.seconds,
+            windows=run.windows,
+            host_base=found.host_base,
+            host_peak=found.host_peak,
+            device_peak=found.device_peak,
+            parts={name: round(seconds, 3) for name, seconds in parts.items()},
+        )
+
+    def _no_meaning(self) -> str | None:
+        settings, given = self._plan.settings, normalisation(self._model)
+        if not settings.refines:
+            return f"the published program has no method {settings.method}"
+        if (given.low, given.high) != (0, 255) or self._plan.image.dtype != "uint8":
+            return "the published program reads 8-bit images and values from 0 to 255"
+        if settings.patches.kind not in ("all", "count"):
+            return "the published program chooses windows by count"
+        return None
+
+    def _read(self) -> NDArray[np.uint8]:
+        bands = list(check_bands(self._plan.image, self._model.facts))
+        working = self._plan.working
+        request = Request(pitch=working, box=Box.whole(working.cover(self._plan.image.size)), resample="bilinear")
+        with opened(self._task) as image:
+            return np.ascontiguousarray(image.read([request])[0].pixels[..., bands])
+
+
+def run_naive(
+    pixels: NDArray[np.uint8], networks: TimedNetworks, *, settings: PublishedSettings, size: Size
+) -> NaiveRun:
+    """Labels of an image by the published arithmetic.
+
+    Args:
+        pixels: (H, W, bands).
+        networks: Their time is counted.
+        settings: With a batch of 1.
+        size: Of the labels.
+    """
+    networks.reset()
+    with torch.inference_mode():
+        probs = segment_published(pixels, networks, settings=settings, shifted=True, device=networks.device)
+        labels = labels_published(probs, size=size)
+    return NaiveRun(labels=labels, windows=networks.windows, networks=dict(networks.seconds))
+
+
+def naive_settings(plan: Plan) -> PublishedSettings:
+    """The published program's options: the plan's finest windows, and scales that double until one holds the image."""
+    image, finest = plan.working.cover(plan.image.size), plan.stages[-1].scale
+    scales = [finest]
+    while scales[-1].width < image.width or scales[-1].height < image.height:
+        scales.append(Size(width=2 * scales[-1].width, height=2 * scales[-1].height))
+    settings = plan.settings
+    return settings_from_scales(
+        scales,
+        image=image,
+        input=plan.stages[-1].input,
+        points=_points(settings.points),
+        patches=_patches(settings.patches, len(scales) - 1),
+        median=settings.median,
+    )
+
+
+def needed_bytes(plan: Plan, settings: PublishedSettings) -> int:
+    """Of float32 maps as large as the last stage, its scores and points, and the image's pixels twice."""
+    maps = settings.finest.pixels * (COPIES * 4 * plan.classes + 32)
+    return maps + plan.image.size.pixels * 2 * len(plan.image.bands)
+
+
+def _points(rule: Rule) -> float:
+    """A threshold has no published counterpart: all points cost most, and no more than the networks' passes do."""
+    if rule.kind in ("all", "threshold"):
+        return 1.0
+    return float(rule.values[0]) if rule.kind == "share" else int(rule.values[0])
+
+
+def _patches(rule: Rule, stages: int) -> int | tuple[int, ...]:
+    return ALL_PATCHES if rule.kind == "all" else tuple(int(rule.value(step)) for step in range(stages))

@@ -1,0 +1,143 @@
+"""Plain patching: MONAI's sliding window over the whole image in memory, with the finest stage's windows."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from magnet_cli.bench.ceiling import normalisation, opened
+from magnet_cli.bench.plain import PlainNetworks
+from magnet_cli.bench.program import made_plan
+from magnet_cli.bench.task import Ready, Took
+from magnet_cli.bench.timing import measured
+from magnet_cli.events import Events
+from magnet_cli.geometry import Box, Size
+from magnet_cli.images.protocol import Request
+from magnet_cli.memory import available_memory, format_bytes, host_memory
+from magnet_cli.models.device import free_device_memory, pin_arithmetic, usable_cores
+from magnet_cli.plan import check_bands
+from magnet_cli.segmentation import load_model
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
+
+    from magnet_cli.bench.task import Task
+    from magnet_cli.plan import Plan
+
+LOADED, SAME = "model as loaded", "same model object"
+KINDS = (LOADED, SAME)
+INSTALL = "pip install 'magnet-cli[bench]'"
+ROWS = 1024
+"""Of the image that are read at a time."""
+
+
+class Patching:
+    """MONAI's `sliding_window_inference`, overlap 0, then the largest class: what a user would write."""
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+
+    def prepare(self) -> Ready:
+        """Read the whole image into memory, if there is room for it and its result, and run one batch."""
+        if find_spec("monai") is None:
+            return Ready(refusal="unavailable", reason=f"MONAI is not installed: {INSTALL}")
+        self._model = load_model(self._task.options, Events())
+        self._plan = made_plan(self._task.image, self._model, self._task.options)
+        refused = refusal(needed_bytes(self._plan), device=self._plan.machine.device)
+        if refused is not None:
+            return refused
+        pin_arithmetic(usable_cores())
+        settings = self._plan.settings
+        machine = self._plan.machine
+        self._plain = PlainNetworks.load(
+            self._model.bundle, device=machine.device, precision=machine.precision, how=settings.merge
+        )
+        loaded = host_memory()
+        self._pixels = self._read().to(self._plain.device)
+        size = self._plan.stages[-1].input
+        few = self._pixels[..., : size.height, : size.width * self._plan.batch]
+        for kind in KINDS:
+            self._infer(few, self._predictor(kind))
+        return Ready(loaded=loaded, needs=needed_bytes(self._plan), available=_available(machine.device))
+
+    def run(self, what: str, program: Took | None) -> Took:
+        """Segment the image.
+
+        Args:
+            what: `LOADED` or `SAME`.
+            program: Nothing.
+        """
+        del program
+        windows: list[int] = []
+        predictor = self._predictor(what)
+
+        def counted(patches: Tensor) -> Tensor:
+            windows.append(len(patches))
+            return predictor(patches)
+
+        with measured(self._plain.device) as found:
+            self._infer(self._pixels, counted)
+        return Took(
+            seconds=found.seconds,
+            windows=sum(windows),
+            host_base=found.host_base,
+            host_peak=found.host_peak,
+            device_peak=found.device_peak,
+        )
+
+    def _predictor(self, kind: str) -> Callable[[Tensor], Tensor]:
+        if kind == LOADED:
+            return self._plain.logits
+        scale = self._plan.stages[-1].scale
+        return lambda patches: self._model.networks.predict(patches, scale)
+
+    @torch.inference_mode()
+    def _infer(self, pixels: Tensor, predictor: Callable[[Tensor], Tensor]) -> Tensor:
+        from monai.inferers.utils import sliding_window_inference  # noqa: PLC0415 - an optional extra
+
+        size = self._plan.stages[-1].input
+        probs: Any = sliding_window_inference(
+            pixels, (size.height, size.width), self._plan.batch, predictor, overlap=0.0
+        )
+        labels: Tensor = probs.argmax(dim=1)
+        return labels
+
+    def _read(self) -> Tensor:
+        """`(1, bands, height, width)` float32, normalised: the image at the finest stage's pixels."""
+        stage, bands = self._plan.stages[-1], check_bands(self._plan.image, self._model.facts)
+        size = stage.extent
+        pixels = torch.empty((1, len(bands), size.height, size.width))
+        with opened(self._task) as image:
+            for top in range(0, size.height, ROWS):
+                box = Box(x=0, y=top, width=size.width, height=min(ROWS, size.height - top))
+                region = image.read([Request(pitch=stage.pitch, box=box, resample=self._plan.resample)])[0]
+                strip = np.ascontiguousarray(region.pixels[..., list(bands)]).astype(np.float32)
+                values = normalisation(self._model).apply(torch.from_numpy(strip)[None])
+                pixels[:, :, top : top + box.height] = values
+        return pixels
+
+
+def needed_bytes(plan: Plan) -> int:
+    """Of whole-image tensors at the finest stage: pixels, classes and counts in float32, labels as int64."""
+    size: Size = plan.stages[-1].extent
+    bands = len(plan.image.bands)
+    return size.pixels * (4 * (bands + plan.classes + 1) + 8)
+
+
+def refusal(needs: int, *, device: str) -> Ready | None:
+    """Why so many bytes cannot be had; None where they can."""
+    available = _available(device)
+    if available is None or needs <= available:
+        return None
+    where = "device" if device.startswith("cuda") else "host"
+    reason = f"needs {format_bytes(needs)} of {where} memory, and {format_bytes(available)} are available"
+    return Ready(refusal="refused", reason=reason, needs=needs, available=available)
+
+
+def _available(device: str) -> int | None:
+    return free_device_memory(device) if device.startswith("cuda") else available_memory()

@@ -1,0 +1,90 @@
+"""The program itself: `segment`, as a user runs it, into a folder that is emptied afterwards."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from magnet_cli import images
+from magnet_cli.bench.task import Ready, Took
+from magnet_cli.bench.timing import TimedNetworks
+from magnet_cli.events import Events
+from magnet_cli.memory import host_memory
+from magnet_cli.plan import Plan, make_plan
+from magnet_cli.segmentation import Model, case_of, load_model, segment_target, windows_planned
+from magnet_cli.targets import Target
+
+if TYPE_CHECKING:
+    from magnet_cli.bench.task import Task
+    from magnet_cli.models.networks import Networks
+    from magnet_cli.options import SegmentOptions
+
+
+class Program:
+    """Segments the image of a task, again and again."""
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+        self._options = replace(task.options, overwrite=True, resume=False)
+
+    def prepare(self) -> Ready:
+        """Load the bundle and segment a small image."""
+        self._model = load_model(self._options, Events())
+        self._timer = TimedNetworks(self._model.networks)
+        if self._task.timed:
+            self._model = replace(self._model, networks=cast("Networks", self._timer))
+        self._segment(self._task.warm)
+        plan = made_plan(self._task.image, self._model, self._options)
+        return Ready(
+            loaded=host_memory(),
+            size=plan.image.size,
+            windows=windows_planned(plan),
+            case=case_of(plan, digest=self._model.bundle.digest),
+        )
+
+    def run(self, what: str, program: Took | None) -> Took:
+        """Segment the image."""
+        del what, program
+        base = host_memory()
+        self._timer.reset()
+        seconds, report = self._segment(self._task.image)
+        stages = _by_stage(report)
+        memory, split = report["memory"], report["seconds"]
+        networks = {f"networks_{name}": value for name, value in self._timer.seconds.items() if self._task.timed}
+        return Took(
+            seconds=seconds,
+            windows=sum(stages.values()),
+            host_base=base,
+            host_peak=memory["host_peak"],
+            device_peak=memory["device_peak"],
+            parts={**split, "finish": round(max(0.0, seconds - split["wall"]), 3), **networks},
+            by_stage=stages,
+            report=report,
+        )
+
+    def _segment(self, image: str) -> tuple[float, dict[str, Any]]:
+        """Seconds and report of a run, of which nothing stays."""
+        folder = Path(tempfile.mkdtemp(prefix="run-", dir=self._task.folder))
+        try:
+            target = Target(image=image, mask=folder / "mask.tif")
+            start = time.perf_counter()
+            result = segment_target(target, self._model, self._options, Events())
+            seconds = time.perf_counter() - start
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        if result.error is not None:
+            raise result.error
+        return seconds, cast("dict[str, Any]", result.report)
+
+
+def made_plan(image: str, model: Model, options: SegmentOptions) -> Plan:
+    """What `segment` does with the image."""
+    return make_plan(images.inspect(image), model.facts, options, model.machine)
+
+
+def _by_stage(report: dict[str, Any]) -> dict[int, int]:
+    return {stage["stage"]: stage["windows_run"] for step in report["passes"] for stage in step["stages"]}

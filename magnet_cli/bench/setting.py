@@ -1,0 +1,37 @@
+"""Where and with what a bench measures; without torch, so that who asks for it does not load it.
+
+A page of a library counts in parts to the processes that share it, so the process that starts the others has to do
+without the libraries whose memory it wants to know.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from magnet_cli import __version__
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """Where and with what everything is measured."""
+
+    bundle: str
+    digest: str
+    notes: tuple[str, ...]
+    device: str
+    device_name: str
+    precision: str
+    cores: int
+    machine: dict[str, object]
+    """Of the machine, as JSON values."""
+
+    def describe(self) -> dict[str, object]:
+        """As JSON values."""
+        return {
+            "program": {"name": "magnet", "version": __version__},
+            "machine": self.machine,
+            "bundle": {"name": self.bundle, "digest": self.digest},
+            "device": self.device,
+            "device_name": self.device_name,
+            "precision": self.precision,
+        }

@@ -1,0 +1,78 @@
+"""Facts about bundle and machine, and generated images: work that would leave memory behind in whoever did it."""
+
+from __future__ import annotations
+
+import os
+import platform
+from typing import TYPE_CHECKING
+
+import torch
+
+from magnet_cli.bench.setting import Setting
+from magnet_cli.geometry import Size
+from magnet_cli.memory import total_memory
+from magnet_cli.models.bundle import load_bundle
+from magnet_cli.models.device import resolve_device, resolve_precision, usable_cores
+from magnet_cli.models.facts import model_facts
+from magnet_cli.models.machine import device_name, processor_name
+from magnet_cli.options import DEFAULT_BUNDLE
+from magnet_cli.plan.resolve import resolve_scales
+from magnet_cli.scene import write_repeated
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from magnet_cli.options import SegmentOptions
+
+WARM_SIDE = 4096
+"""Largest side of the image on which contenders run once before anything is measured."""
+
+
+class Studio:
+    """Finds out the setting and draws images."""
+
+    def __init__(self, options: SegmentOptions) -> None:
+        self._options = options
+
+    def setting(self) -> Setting:
+        """Where the bench runs.
+
+        Raises:
+            WeightsError, DeviceError, UsageError: It cannot.
+        """
+        device = resolve_device(self._options.device)
+        bundle = load_bundle(self._options.weights or DEFAULT_BUNDLE)
+        return Setting(
+            bundle=bundle.name,
+            digest=bundle.digest,
+            notes=bundle.notes,
+            device=device,
+            device_name=device_name(device),
+            precision=resolve_precision(self._options.precision, device, bundle),
+            cores=usable_cores(),
+            machine={
+                "system": f"{platform.system()} {platform.release()}",
+                "processor": processor_name(),
+                "cores": usable_cores(),
+                "cores_of_the_machine": os.cpu_count(),
+                "memory": total_memory(),
+                "python": platform.python_version(),
+                "torch": str(torch.__version__),  # a class of its own, which would load torch where it arrives
+            },
+        )
+
+    def draw(self, path: Path, side: int) -> int:
+        """Write a square image with as many bands as the bundle takes; gives its bytes.
+
+        Raises:
+            OutputError: There is no room for it.
+        """
+        bundle = load_bundle(self._options.weights or DEFAULT_BUNDLE)
+        return write_repeated(path, size=Size(width=side, height=side), bands=len(bundle.input.bands))
+
+    def draw_warm(self, path: Path, side: int) -> int:
+        """Write a small image of a few windows of the finest scale; `side` is the largest side that it may have."""
+        facts = model_facts(load_bundle(self._options.weights or DEFAULT_BUNDLE))
+        size = Size(width=side, height=side)
+        finest = resolve_scales(self._options, facts, size)[-1]
+        return self.draw(path, min(2 * max(finest.width, finest.height), side, WARM_SIDE))

@@ -1,0 +1,86 @@
+"""What goes to a contender's process and what comes back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from magnet_cli.figures import Case
+    from magnet_cli.geometry import Size
+    from magnet_cli.options import SegmentOptions
+
+Refusal = Literal["refused", "unavailable", "does not apply"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """One image by one method."""
+
+    image: str
+    options: SegmentOptions
+    folder: Path
+    """For what a run leaves; it exists."""
+    warm: str
+    """A small image to run once before anything is measured."""
+    timed: bool = False
+    """Whether the program's networks are timed, which on an accelerator would make it wait for them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ready:
+    """What a contender knows once everything is loaded and before anything is measured."""
+
+    refusal: Refusal | None = None
+    """Why it cannot run: too little memory, a library that is missing, or no meaning for this method."""
+    reason: str | None = None
+    """The same for people, with the next step."""
+    needs: int | None = None
+    """Bytes that it would take, where that was computed before it was tried."""
+    available: int | None = None
+    """Bytes that there are."""
+    loaded: int | None = None
+    """Host bytes of the process: Python, libraries, networks."""
+    size: Size | None = None
+    """Of the image; the program's answer alone, as what follows."""
+    windows: int = 0
+    """Forward passes through the backbone, planned."""
+    case: Case | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Took:
+    """What one run took."""
+
+    seconds: float
+    windows: int
+    """Forward passes through the backbone; of the ceiling those that it stands for."""
+    host_base: int | None = None
+    """Bytes of the process before the run, PSS."""
+    host_peak: int | None = None
+    """The most while it ran, PSS summed over processes."""
+    device_peak: Mapping[str, int] = field(default_factory=dict)
+    parts: Mapping[str, float] = field(default_factory=dict)
+    """Seconds by what they went into."""
+    by_stage: Mapping[int, int] = field(default_factory=dict)
+    """Forward passes by stage; the program's alone."""
+    report: Mapping[str, object] = field(default_factory=dict)
+    """Of the run; the program's alone."""
+
+
+class Contender(Protocol):
+    """What a process runs; it is made of a task."""
+
+    def prepare(self) -> Ready:
+        """Load everything, and run once on little."""
+
+    def run(self, what: str, program: Took | None) -> Took:
+        """Run and measure.
+
+        Args:
+            what: Which of its kinds, where it has several.
+            program: What the program took in the same round, for a contender that stands for its passes.
+        """

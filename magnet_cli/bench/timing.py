@@ -1,0 +1,90 @@
+"""Seconds inside networks, and the memory of a piece of work."""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from magnet_cli.memory import PeakSampler, host_memory
+from magnet_cli.models.device import device_peak, reset_device_peak
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from torch import Tensor
+
+    from magnet_cli.geometry import Size
+
+
+class TimedNetworks:
+    """The networks of a bundle, with a watch: everything else is theirs.
+
+    Args:
+        networks: With `predict` and `refine`.
+    """
+
+    def __init__(self, networks: Any) -> None:
+        self._networks = networks
+        self.windows = 0
+        """That `predict` has seen."""
+        self.seconds = {"backbone": 0.0, "refiner": 0.0}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._networks, name)
+
+    def reset(self) -> None:
+        """Begin anew."""
+        self.windows = 0
+        self.seconds = dict.fromkeys(self.seconds, 0.0)
+
+    def predict(self, patches: Tensor, scale: Size) -> Tensor:
+        """Of the networks, timed."""
+        self.windows += len(patches)
+        return self._timed("backbone", lambda: self._networks.predict(patches, scale))
+
+    def refine(self, own: Tensor, field: Tensor, scale: Size) -> Tensor:
+        """Of the networks, timed."""
+        return self._timed("refiner", lambda: self._networks.refine(own, field, scale))
+
+    def _timed(self, name: str, call: Callable[[], Tensor]) -> Tensor:
+        synchronise(self._networks.device)
+        start = time.perf_counter()
+        result = call()
+        synchronise(self._networks.device)
+        self.seconds[name] += time.perf_counter() - start
+        return result
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait until a GPU has done what it was told; nothing to do elsewhere."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+@dataclass(kw_only=True)
+class Measurement:
+    """What a piece of work took."""
+
+    seconds: float = 0.0
+    host_base: int | None = None
+    host_peak: int | None = None
+    device_peak: Mapping[str, int] = field(default_factory=dict)
+
+
+@contextmanager
+def measured(device: torch.device) -> Iterator[Measurement]:
+    """Time and memory of what is done inside, as a context whose value is complete when it ends."""
+    found = Measurement(host_base=host_memory())
+    name = str(device)
+    reset_device_peak(name)
+    with PeakSampler() as peaks:
+        synchronise(device)
+        start = time.perf_counter()
+        yield found
+        synchronise(device)
+        found.seconds = time.perf_counter() - start
+    found.host_peak, found.device_peak = peaks.peak.pss, device_peak(name)

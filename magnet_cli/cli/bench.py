@@ -1,0 +1,124 @@
+"""`magnet bench`: memory and speed against image size, beside yardsticks."""
+
+# ruff: noqa: ARG001 - typer makes options of the parameters, words.py takes their values from the context
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from magnet_cli.cli import words
+from magnet_cli.cli.ending import Listing, command, tell
+from magnet_cli.cli.evaluate import parse_methods
+from magnet_cli.errors import OutputError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from magnet_cli.bench.result import Row
+    from magnet_cli.bench.running import Bench
+    from magnet_cli.cli.progress import Display
+
+NOTHING_KEPT = "nothing is left behind; sizes that were done are stored for 'magnet plan'"
+
+
+@command
+def bench(
+    context: typer.Context,
+    image: Annotated[
+        str | None, typer.Argument(metavar="[INPUT]", help="An image to measure on, instead of generated ones.")
+    ] = None,
+    *,
+    sizes: Annotated[
+        str | None,
+        typer.Option(
+            help="Sides of generated images. Default: 2048,4096,8192 on a CPU, 4096,16384,65536 elsewhere, none with "
+            "INPUT. They lie in the folder for temporary files (TMPDIR) meanwhile.",
+            show_default=False,
+        ),
+    ] = None,
+    methods: Annotated[str, typer.Option(help="To measure: magnet, magnet-fast, patch, downsample.")] = "magnet",
+    yardsticks: Annotated[
+        str, typer.Option(help="To compare with, or none; patching needs the extra 'bench'.")
+    ] = "ceiling,patching,naive",
+    repeats: Annotated[
+        int | None, typer.Option(help="Rounds. Default: 3, and 1 where a run takes over half a minute.")
+    ] = None,
+    html: Annotated[Path | None, typer.Option(help="Also write a page with tables and plots.")] = None,
+    weights: words.Weights = None,
+    scales: words.Scales = None,
+    points: words.Points = None,
+    patches: words.Patches = None,
+    merge: words.MergeOption = None,
+    median: words.Median = None,
+    margin: words.Margin = None,
+    mpp: words.Mpp = None,
+    slide_mpp: words.SlideMpp = None,
+    device: words.Device = None,
+    gpu: words.Gpu = None,
+    precision: words.PrecisionOption = words.Precision.AUTO,
+    batch_size: words.BatchSize = "auto",
+    num_workers: words.NumWorkers = 2,
+    gpu_memory: words.GpuMemory = None,
+    memory: words.Memory = None,
+    json: words.Json = False,
+    no_progress: Annotated[
+        bool,
+        typer.Option("--no-progress", help="No progress bar, on a terminal either.", envvar="MAGNET_NO_PROGRESS"),
+    ] = False,
+) -> int:
+    """Measure memory and speed against image size, beside the ceiling, plain patching and the published arithmetic."""
+    with Listing(json=json) as listing:
+        if html is not None and not html.parent.is_dir():
+            raise OutputError("the page's folder is missing", value=html.parent, advice="Make it, or choose another")
+        segment = words.segment_options(context)
+        from magnet_cli.bench.options import BenchOptions, parse_sizes, parse_yardsticks
+
+        options = BenchOptions(
+            image=image,
+            sizes=None if sizes is None else parse_sizes(sizes),
+            methods=parse_methods(methods),
+            yardsticks=parse_yardsticks(yardsticks),
+            repeats=repeats,
+            segment=segment,
+        )
+        from magnet_cli.bench.running import Bench
+        from magnet_cli.cli.progress import Display
+
+        rows = []
+        try:
+            with Display(enabled=not no_progress) as display, Bench(options, display) as running:
+                _greet(running, display)
+                for row in running.rows():
+                    rows.append(row)
+                    listing.add(row.describe(), row.error)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(NOTHING_KEPT) from None
+        _tell(running, rows, listing, html=html, json=json)
+    return listing.exit_code
+
+
+def _greet(running: Bench, display: Display) -> None:
+    setting = running.setting
+    for note in setting.notes:
+        display.message(f"magnet: {note}")
+    display.message(f"magnet: {setting.bundle} on {setting.device_name}, {setting.precision}")
+
+
+def _tell(running: Bench, rows: Sequence[Row], listing: Listing, *, html: Path | None, json: bool) -> None:
+    from magnet_cli.bench.result import quote
+
+    line = quote(running.setting, rows)
+    listing.more |= {**running.setting.describe(), "quote": line}
+    if html is not None:
+        from magnet_cli import durable
+        from magnet_cli.bench.page import bench_page
+
+        durable.write_whole(html, bench_page(running.setting, rows).encode())
+    if not json:
+        from magnet_cli.cli.benchtables import bench_text
+
+        tell(bench_text(rows))
+        if line is not None:
+            tell(line)

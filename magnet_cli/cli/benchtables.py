@@ -1,0 +1,51 @@
+"""A bench as tables for a terminal."""
+
+from __future__ import annotations
+
+from io import StringIO
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from magnet_cli.bench.table import HEAD, SPLIT_HEAD, cells, split_cells, without_empty
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from magnet_cli.bench.result import Row
+
+WIDEST = 200
+"""Columns of a table where the output is no terminal."""
+NAMES = 2
+"""Columns that hold words."""
+
+
+def bench_text(rows: Sequence[Row]) -> str:
+    """What was measured, where the time went, and what could not be measured."""
+    done = [row for row in rows if row.runs]
+    file = StringIO()
+    console = Console(file=file, width=_width(), highlight=False, emoji=False, markup=False)
+    if done:
+        console.print(_table(HEAD, [cells(row) for row in done]))
+        console.print(_table(SPLIT_HEAD, [split_cells(row) for row in done]))
+    for row in done:
+        for reason in dict.fromkeys(f"{mark.kind} {mark.status}: {mark.reason}" for mark in row.marks if mark.reason):
+            console.print(f"{row.label}, {row.method}: {reason}", soft_wrap=True)
+    return "\n".join(line.rstrip() for line in file.getvalue().splitlines())
+
+
+def _width() -> int:
+    console = Console()
+    return console.width if console.is_terminal else WIDEST
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    names, *lines = without_empty(head, rows)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for index, name in enumerate(names):
+        table.add_column(name, justify="left" if index < NAMES else "right", overflow="fold")
+    for line in lines:
+        table.add_row(*line)
+    return table

@@ -1,0 +1,181 @@
+"""What each contender counts, refuses and leaves behind; never how fast it is."""
+
+from __future__ import annotations
+
+import pickle
+from importlib import util
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from magnet_cli.bench import patching
+from magnet_cli.bench.ceiling import Ceiling
+from magnet_cli.bench.naive import Naive
+from magnet_cli.bench.patching import KINDS, Patching
+from magnet_cli.bench.program import Program
+from magnet_cli.bench.studio import Studio
+from magnet_cli.errors import SourceError
+from tests.bench.support import SIDE, task
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import Tensor
+
+
+def test_the_program_reports_a_real_run_and_leaves_nothing(tmp_path: Path) -> None:
+    given = task(tmp_path, timed=True)
+    program = Program(given)
+
+    ready = program.prepare()
+    took = program.run("", None)
+
+    assert (ready.size.width, ready.size.height) == (SIDE, SIDE) if ready.size else False
+    assert took.windows == sum(took.by_stage.values()) == ready.windows
+    assert set(took.by_stage) == {1, 2, 3}
+    assert took.report["input"]["path"] == given.image  # type: ignore[index]
+    assert took.host_peak is None or took.host_peak > 0
+    assert {"read", "forward", "refine", "select", "write", "idle", "wall", "finish"} <= set(took.parts)
+    assert 0 < took.parts["networks_backbone"] + took.parts["networks_refiner"] < took.seconds
+    assert list(given.folder.iterdir()) == []
+
+
+class Classes(pickle.Unpickler):
+    """Remembers the modules that unpickling asks for."""
+
+    def __init__(self, value: object) -> None:
+        super().__init__(BytesIO(pickle.dumps(value)))
+        self.modules: set[str] = set()
+        self.load()
+
+    def find_class(self, module: str, name: str) -> Any:
+        self.modules.add(module.partition(".")[0])
+        return super().find_class(module, name)
+
+
+def test_what_a_process_answers_loads_no_library_where_it_arrives(tmp_path: Path) -> None:
+    given = task(tmp_path)
+    program = Program(given)
+
+    answers = [Studio(given.options).setting(), program.prepare(), program.run("", None)]
+
+    assert {module for answer in answers for module in Classes(answer).modules} <= {"magnet_cli", "builtins"}
+
+
+def test_the_ceiling_stands_for_the_windows_that_the_program_ran(tmp_path: Path) -> None:
+    given = task(tmp_path)
+    program, ceiling = Program(given), Ceiling(given)
+    program.prepare()
+    ours = program.run("", None)
+    ceiling.prepare()
+
+    took = ceiling.run("", ours)
+
+    assert took.windows == ours.windows
+    assert took.parts["measured_windows"] > 0
+    assert took.seconds > 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_plain_patching_looks_at_the_finest_windows_once(tmp_path: Path, kind: str) -> None:
+    pytest.importorskip("monai")
+    given = task(tmp_path, method="patch")
+    plain = Patching(given)
+
+    ready = plain.prepare()
+    took = plain.run(kind, None)
+
+    assert ready.refusal is None
+    assert took.windows == (-(-SIDE // 32)) ** 2
+
+
+def test_both_models_give_plain_patching_the_same_labels(tmp_path: Path) -> None:
+    pytest.importorskip("monai")
+    plain = Patching(task(tmp_path))
+    plain.prepare()
+
+    first, second = (plain._infer(plain._pixels, plain._predictor(kind)) for kind in KINDS)
+
+    assert first.shape == (1, SIDE, SIDE)
+    assert (first == second).float().mean() > 0.999
+    assert first.min() < first.max()
+
+
+@pytest.mark.parametrize("kind", [Patching, Naive])
+def test_what_does_not_fit_is_refused_before_it_is_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[Patching | Naive]
+) -> None:
+    pytest.importorskip("monai")
+    monkeypatch.setattr(patching, "available_memory", lambda: 1000)
+
+    ready = kind(task(tmp_path)).prepare()
+
+    assert ready.refusal == "refused"
+    assert ready.needs is not None
+    assert ready.needs > ready.available == 1000  # type: ignore[operator]
+    assert ready.reason is not None
+    assert "KiB" in ready.reason or "MiB" in ready.reason
+
+
+def test_plain_patching_needs_the_whole_image_in_float32(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("monai")
+    monkeypatch.setattr(patching, "available_memory", lambda: 0)
+
+    ready = Patching(task(tmp_path, method="patch")).prepare()
+
+    bands, classes, counts, labels = 3, 5, 1, 2
+    assert ready.needs == SIDE * SIDE * 4 * (bands + classes + counts + labels)
+
+
+def test_without_monai_it_says_how_to_install_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patching, "find_spec", lambda name: None if name == "monai" else util.find_spec(name))
+
+    ready = Patching(task(tmp_path)).prepare()
+
+    assert ready.refusal == "unavailable"
+    assert ready.reason is not None
+    assert "pip install 'magnet-cli[bench]'" in ready.reason
+
+
+def test_the_naive_arithmetic_takes_one_window_at_a_time_and_the_whole_image(tmp_path: Path) -> None:
+    naive = Naive(task(tmp_path))
+    naive.prepare()
+    batches: list[int] = []
+    plain = naive._networks._networks
+    predict = plain.logits
+
+    def counted(patches: Tensor) -> Tensor:
+        batches.append(len(patches))
+        logits: Tensor = predict(patches)
+        return logits
+
+    vars(plain)["logits"] = counted
+
+    took = naive.run("", None)
+
+    # 256, 128, 64 and 32 pixels: one window holds the image, then four times as many at each step.
+    assert took.windows == len(batches) == 1 + 4 + 16 + 64
+    assert set(batches) == {1}
+    assert set(took.parts) == {"backbone", "refiner", "rest"}
+    assert sum(took.parts.values()) == pytest.approx(took.seconds, abs=0.01)
+
+
+@pytest.mark.parametrize("method", ["patch", "downsample"])
+def test_a_method_without_stages_has_no_naive_counterpart(tmp_path: Path, method: str) -> None:
+    ready = Naive(task(tmp_path, method=method)).prepare()  # type: ignore[arg-type]
+
+    assert ready.refusal == "does not apply"
+    assert ready.reason is not None
+    assert method in ready.reason
+
+
+def test_a_run_that_fails_says_why(tmp_path: Path) -> None:
+    given = task(tmp_path)
+    program = Program(given)
+    program.prepare()
+    (tmp_path / "image.tif").write_bytes(b"no image")
+
+    with pytest.raises(SourceError, match=r"image\.tif"):
+        program.run("", None)
+    assert list(given.folder.iterdir()) == []

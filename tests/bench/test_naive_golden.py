@@ -1,0 +1,91 @@
+"""The naive arithmetic meets the published program's values: it is no straw man's arithmetic."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from magnet_cli.bench.naive import run_naive
+from magnet_cli.bench.timing import TimedNetworks
+from magnet_cli.geometry import Size
+from magnet_cli.models.fpn import fpn_resnet50
+from magnet_cli.models.refinement import RefinementMagNet
+from magnet_cli.refine.published import PublishedSettings
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+REFERENCE = Path(__file__).parents[3] / "shared" / "reference"
+GOLDEN = REFERENCE / "magnet-fpn7"
+
+pytestmark = pytest.mark.skipif(not GOLDEN.exists(), reason="the golden values are not beside the repository")
+
+
+@dataclass(frozen=True)
+class Seeded:
+    """The published networks with the golden case's weights."""
+
+    backbone: torch.nn.Module
+    refiner: torch.nn.Module
+    device: torch.device
+
+    def predict(self, patches: Tensor, scale: Size) -> Tensor:
+        assert scale.width in (153, 306, 612)
+        probabilities: Tensor = self.backbone(patches).softmax(dim=1)
+        return probabilities
+
+    def refine(self, own: Tensor, field: Tensor, scale: Size) -> Tensor:
+        assert scale.width in (153, 306)
+        probabilities: Tensor = self.refiner(torch.cat([own, field], dim=1)).softmax(dim=1)
+        return probabilities
+
+
+def seeded() -> Seeded:
+    spec = importlib.util.spec_from_file_location("seeded_weights", REFERENCE / "seeded_weights.py")
+    assert spec is not None
+    assert spec.loader is not None
+    generator = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(generator)
+    shapes = generator.read_manifest(REFERENCE / "manifests" / "magnet_fpn_c7.txt")
+    state = {key: torch.from_numpy(value) for key, value in generator.seeded_state(shapes, 11).items()}
+    backbone, refiner = fpn_resnet50(classes=7).eval(), RefinementMagNet(classes=7).eval()
+    backbone.load_state_dict(state | load_file(GOLDEN / "backbone-overrides.safetensors"))
+    refiner.load_state_dict(load_file(GOLDEN / "refinement.safetensors"))
+    return Seeded(backbone=backbone, refiner=refiner, device=torch.device("cpu"))
+
+
+def test_the_naive_arithmetic_gives_the_golden_labels() -> None:
+    from PIL import Image  # noqa: PLC0415 - only this test wants it
+
+    case = json.loads((GOLDEN / "case.json").read_text())
+    settings = PublishedSettings(
+        stages=tuple(Size(width=width, height=height) for width, height in case["stage_sizes_wh"]),
+        crop=Size(width=case["window_crop_wh"][0], height=case["window_crop_wh"][1]),
+        input=Size(width=case["network_input_wh"][0], height=case["network_input_wh"][1]),
+        points=case["points"],
+        patches=case["patches"],
+        median=case["median"],
+    )
+    with Image.open(GOLDEN / "image.png") as image:
+        pixels = np.asarray(image.convert("RGB"))
+    with np.load(GOLDEN / "expected.npz") as stored:
+        expected = stored["published/argmax"]
+
+    run = run_naive(pixels, TimedNetworks(seeded()), settings=settings, size=settings.finest)
+
+    windows = [stored_windows(settings, index) for index in range(len(settings.stages))]
+    assert run.windows == sum(windows)
+    assert (run.labels == expected).mean() >= 0.9995
+
+
+def stored_windows(settings: PublishedSettings, index: int) -> int:
+    size = settings.stages[index]
+    return -(-size.width // settings.crop.width) * -(-size.height // settings.crop.height)
