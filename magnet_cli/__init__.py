@@ -6,6 +6,7 @@
     plans = magnet_cli.plan_images(["slide.tif"])
     facts = magnet_cli.info("slide.tif")
     checked = magnet_cli.verify("masks/slide.tif")
+    made = magnet_cli.export(["masks/slide.tif"], magnet_cli.ExportOptions(formats=("cog", "geojson")))
     found = magnet_cli.evaluate("masks/slide.tif", "truth.tif")
     scores = magnet_cli.score("test.csv")
 
@@ -21,11 +22,13 @@ if TYPE_CHECKING:
     from magnet_cli.errors import MagnetError
     from magnet_cli.evaluation import EvaluationOptions, evaluate
     from magnet_cli.events import Events
+    from magnet_cli.exports.exporting import export
+    from magnet_cli.exports.making import Export
     from magnet_cli.images import ImageInfo
     from magnet_cli.images import inspect as info
     from magnet_cli.masks.verify import Verification
     from magnet_cli.masks.verify import verify_mask as verify
-    from magnet_cli.options import SegmentOptions
+    from magnet_cli.options import ExportOptions, SegmentOptions
     from magnet_cli.plan import Plan
     from magnet_cli.scoring import ScoreOptions, score
     from magnet_cli.segmentation import ImageResult, plan_images, segment
@@ -35,6 +38,8 @@ __version__ = "0.1.0"
 __all__ = [
     "EvaluationOptions",
     "Events",
+    "Export",
+    "ExportOptions",
     "ImageInfo",
     "ImageResult",
     "MagnetError",
@@ -43,6 +48,7 @@ __all__ = [
     "SegmentOptions",
     "Verification",
     "evaluate",
+    "export",
     "info",
     "plan_images",
     "score",
@@ -53,6 +59,8 @@ __all__ = [
 _PLACES = {
     "EvaluationOptions": ("evaluation", "EvaluationOptions"),
     "Events": ("events", "Events"),
+    "Export": ("exports.making", "Export"),
+    "ExportOptions": ("options", "ExportOptions"),
     "ImageInfo": ("images.protocol", "ImageInfo"),
     "ImageResult": ("segmentation", "ImageResult"),
     "MagnetError": ("errors", "MagnetError"),
@@ -61,6 +69,7 @@ _PLACES = {
     "SegmentOptions": ("options", "SegmentOptions"),
     "Verification": ("masks.verify", "Verification"),
     "evaluate": ("evaluation", "evaluate"),
+    "export": ("exports.exporting", "export"),
     "info": ("images.opening", "inspect"),
     "plan_images": ("segmentation", "plan_images"),
     "score": ("scoring", "score"),

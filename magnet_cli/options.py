@@ -16,6 +16,7 @@ Merge = Literal["refiner", "mean", "certainty"]
 Compat = Literal["paper", "published", "published-unshifted"]
 Precision = Literal["float32", "bfloat16", "float16"]
 DeviceKind = Literal["cpu", "cuda", "mps"]
+ExportFormat = Literal["cog", "ome-tiff", "ome-zarr", "geojson"]
 RuleKind = Literal["all", "count", "share", "threshold"]
 
 DEFAULT_BUNDLE = "aerial"
@@ -138,6 +139,61 @@ def _scale(part: str, text: str) -> Size:
     return Size(width=int(width), height=int(height))
 
 
+def _at_least(option: str, value: int | None, least: int) -> None:
+    if value is not None and value < least:
+        raise UsageError(f"{option} is at least {least}", value=value)
+
+
+EXPORT_FORMATS: tuple[ExportFormat, ...] = ("cog", "ome-tiff", "ome-zarr", "geojson")
+EXPORT_SUFFIXES: dict[ExportFormat, str] = {
+    "cog": ".cog.tif",
+    "ome-tiff": ".ome.tif",
+    "ome-zarr": ".ome.zarr",
+    "geojson": ".geojson",
+}
+"""What an export's name ends in, after the mask's name without its suffix."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """Which other formats a mask is written in, and how."""
+
+    formats: tuple[ExportFormat, ...] = ()
+    simplify: Fraction = Fraction(0)
+    """Of polygons: how far, in pixels, an outline may move so that it has fewer corners."""
+    min_area: int = 0
+    """Of polygons: smaller ones, in pixels, are left out."""
+
+    def __post_init__(self) -> None:
+        _at_least("--min-area", self.min_area, 0)
+        if (self.simplify or self.min_area) and "geojson" not in self.formats:
+            raise UsageError(
+                "--simplify and --min-area are for polygons",
+                value=f"formats {', '.join(self.formats) or 'none'}",
+                advice="Add geojson to the formats, or leave them out",
+            )
+
+
+def parse_formats(text: str, *, also: tuple[str, ...] = ()) -> tuple[ExportFormat, ...]:
+    """`cog,geojson`: each format once, in the order of `EXPORT_FORMATS`.
+
+    Args:
+        text: Words with commas between them.
+        also: Further words that are understood, and left out of what is returned.
+
+    Raises:
+        UsageError: A word names no format.
+    """
+    words = [word.strip().lower() for word in text.split(",")]
+    known = (*also, *EXPORT_FORMATS)
+    wrong = [word for word in words if word not in known]
+    if wrong:
+        raise UsageError(
+            f"--format is one or more of {', '.join(known)}", value=repr(wrong[0]), advice="Write --format cog,geojson"
+        )
+    return tuple(name for name in EXPORT_FORMATS if name in words)
+
+
 @dataclass(frozen=True, kw_only=True)
 class SegmentOptions:
     """Everything that `segment` can be told; None leaves the choice to the bundle or the machine."""
@@ -170,6 +226,8 @@ class SegmentOptions:
     """Beside the mask a picture of the image under the mask's colours; the mask does not depend on it."""
     html: bool = False
     """Beside the mask a page that shows what was found and how; the mask does not depend on it."""
+    exports: ExportOptions = ExportOptions()
+    """Formats besides the mask's own; made of the finished mask, which does not depend on them."""
     overwrite: bool = False
     resume: bool = True
 
@@ -183,11 +241,6 @@ class SegmentOptions:
         for option, value in (("--mpp", self.mpp), ("--slide-mpp", self.slide_mpp)):
             if value is not None and not 0 < value < 10**6:
                 raise UsageError(f"{option} is a positive size in um", value=float(value))
-
-
-def _at_least(option: str, value: int | None, least: int) -> None:
-    if value is not None and value < least:
-        raise UsageError(f"{option} is at least {least}", value=value)
 
 
 @dataclass(frozen=True, kw_only=True)

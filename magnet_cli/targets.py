@@ -10,12 +10,16 @@ from typing import TYPE_CHECKING
 from magnet_cli.errors import UsageError
 from magnet_cli.images.discover import find_images, stem
 from magnet_cli.images.urls import is_url
+from magnet_cli.options import EXPORT_SUFFIXES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from magnet_cli.images.discover import FoundImage
 
+OUR_EXPORT = re.compile(rb'"export": ?"[0-9a-f]{64}"|magnet/export')
+EXPORT_HEAD = 1 << 16
+"""Bytes at the beginning of an export in which it says so."""
 MASK_SUFFIXES = (".tif", ".tiff")
 OVERLAY = ".overlay"
 """What the name of a picture of the mask ends with, before its suffix."""
@@ -70,10 +74,22 @@ def _is_earlier(image: FoundImage) -> bool:
 
 
 def is_earlier_output(image: Path) -> bool:
-    """Whether a file is a mask or its overlay, or a folder a field, that has a report of this program beside it."""
+    """Whether a file is a mask or its overlay, or a folder a field, that has our report beside it, or is an export.
+
+    Exports say themselves what they are: an image may have such a name as well.
+    """
+    if image.name.lower().endswith(tuple(EXPORT_SUFFIXES.values())):
+        return _is_export(image / "zarr.json" if image.is_dir() else image)
     name = Path(image.stem).stem if image.is_dir() else image.stem.removesuffix(OVERLAY)
     report = image.with_name(f"{name}.json")
     return report.is_file() and _is_ours(report)
+
+
+def _is_export(file: Path) -> bool:
+    if not file.is_file():
+        return False
+    with file.open("rb") as opened:
+        return OUR_EXPORT.search(opened.read(EXPORT_HEAD)) is not None
 
 
 def _is_ours(report: Path) -> bool:

@@ -50,11 +50,12 @@ ROOMS: dict[str, set[str]] = {
     "report": FLOOR | {"images", "plan", "models", "masks"},
     "views": FLOOR | {"images", "masks", "maps"},
     "targets": FLOOR | {"images"},
+    "exports": FLOOR | {"images", "masks", "targets"},
     "scene": FLOOR,
     "train": FLOOR | {"windows", "images", "plan", "models", "refine", "labels", "dataset"},
     "segmentation": FLOOR
     | {"windows", "images", "plan", "models", "refine", "masks", "maps", "pipeline", "report", "targets"}
-    | {"commandline", "figures", "views"},
+    | {"commandline", "exports", "figures", "views"},
     "scoring": FLOOR | {"boundary", "dataset", "evaluation", "segmentation", "summary", "targets"},
     "distributions": FLOOR | {"scoring"},
     "bench": FLOOR
@@ -76,6 +77,7 @@ ONLY: dict[str, set[str]] = {
     "fsspec": {"images"},
     "aiohttp": {"images"},
     "wsidicom": {"images"},
+    "shapely": {"exports"},
     "cv2": set(),
     "jinja2": {"views"},
     "matplotlib": {"bench", "distributions", "train", "views"},
@@ -100,12 +102,15 @@ LIGHT = {
     "aiohttp",
     "wsidicom",
     "jinja2",
+    "shapely",
 }
 """What a command that only answers about itself must not load."""
 
 PUBLIC = (
     "EvaluationOptions",
     "Events",
+    "Export",
+    "ExportOptions",
     "ImageInfo",
     "ImageResult",
     "MagnetError",
@@ -114,6 +119,7 @@ PUBLIC = (
     "SegmentOptions",
     "Verification",
     "evaluate",
+    "export",
     "info",
     "plan_images",
     "score",

@@ -1,0 +1,72 @@
+"""Paths of neighbouring tiles joined to chains, and chains to rings. What is held grows with the open ends alone."""
+
+from __future__ import annotations
+
+from array import array
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from magnet_cli.exports.outline import LEFT, RIGHT
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from magnet_cli.exports.outline import Path
+    from magnet_cli.exports.spool import PointSpool
+
+
+@dataclass(kw_only=True, slots=True, eq=False)
+class Chain:
+    """An outline whose two ends are open."""
+
+    entry: int
+    exit: int
+    pieces: array[int] = field(default_factory=lambda: array("Q"))
+    """Numbers of its parts in the spool, in the order of the walk."""
+
+
+class Chains:
+    """Joins the paths of tiles that come row by row, each from left to right."""
+
+    def __init__(self, spool: PointSpool) -> None:
+        self._spool = spool
+        self._awaiting_exit: dict[int, Chain] = {}
+        """By the port where the part before them will go out."""
+        self._awaiting_entry: dict[int, Chain] = {}
+        """By the port where the part behind them will come in."""
+
+    def __len__(self) -> int:
+        """Open ends."""
+        return len(self._awaiting_exit) + len(self._awaiting_entry)
+
+    def add(self, path: Path) -> NDArray[np.int32] | None:
+        """Join a path to what touches it; the ring, `(n, 2)` int32, where that closes one."""
+        chain = Chain(entry=path.entry, exit=path.exit)
+        if len(path.points):
+            chain.pieces.append(self._spool.put(path.points))
+        chain = self._behind(chain)
+        return self._closed(chain)
+
+    def _behind(self, chain: Chain) -> Chain:
+        """The chain with the part before it, which is known where it comes from the left or from above."""
+        if chain.entry % 4 > RIGHT + 1:
+            self._awaiting_exit[chain.entry] = chain
+            return chain
+        before = self._awaiting_entry.pop(chain.entry)
+        before.pieces.extend(chain.pieces)
+        before.exit = chain.exit
+        return before
+
+    def _closed(self, chain: Chain) -> NDArray[np.int32] | None:
+        if chain.exit % 4 < LEFT:
+            self._awaiting_entry[chain.exit] = chain
+            return None
+        after = self._awaiting_exit.pop(chain.exit)
+        if after is chain:
+            return np.concatenate([self._spool.get(piece) for piece in chain.pieces])
+        chain.pieces.extend(after.pieces)
+        chain.exit = after.exit
+        self._awaiting_entry[chain.exit] = chain
+        return None

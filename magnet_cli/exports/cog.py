@@ -1,0 +1,53 @@
+"""A mask as a Cloud-Optimized GeoTIFF; without a CRS it is a TIFF of the same layout."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import tifffile
+
+from magnet_cli.exports.relaid import Layout, write_relaid
+from magnet_cli.exports.working import working_file
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from magnet_cli.exports.mask import MaskFile
+
+STRUCTURE = (
+    "LAYOUT=IFDS_BEFORE_DATA\nBLOCK_ORDER=ROW_MAJOR\nBLOCK_LEADER=SIZE_AS_UINT4\n"
+    "BLOCK_TRAILER=LAST_4_BYTES_REPEATED\nKNOWN_INCOMPATIBLE_EDITION=NO\n "
+)
+"""What GDAL's COG driver says of its files (gdal.org, drivers/raster/cog): readers then ask for fewer ranges. The
+closing space leaves room for YES, which GDAL writes where it changes such a file."""
+
+
+def write_cog(mask: MaskFile, target: Path, *, identity: str) -> None:
+    """Write the mask's copy; palette, nodata, class names, CRS and overviews are the mask's own.
+
+    Args:
+        mask: Open.
+        target: The file to make or replace.
+        identity: What `found_identity` gives back.
+
+    Raises:
+        OutputError: The file cannot be written.
+        SourceError: The mask is damaged.
+    """
+    head = f"GDAL_STRUCTURAL_METADATA_SIZE={len(STRUCTURE):06d} bytes\n{STRUCTURE}".encode()
+    description = json.dumps({**mask.facts.description, "export": identity}, sort_keys=True)
+    with working_file(target) as file:
+        preamble = head + b"\0" * (-len(head) % 8)
+        write_relaid(mask, file, Layout(description=description, preamble=preamble, framed=True))
+
+
+def found_identity(path: Path) -> str | None:
+    """The identity of a COG that this program wrote; None for any other file."""
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            found = json.loads(tiff.pages.first.description)
+    except (OSError, ValueError, RecursionError, tifffile.TiffFileError):
+        return None
+    identity = found.get("export") if isinstance(found, dict) else None
+    return identity if isinstance(identity, str) else None

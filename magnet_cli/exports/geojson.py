@@ -1,0 +1,201 @@
+"""Polygons of a mask as GeoJSON, written one by one: in pixels as QuPath reads them, or in the image's own CRS."""
+
+from __future__ import annotations
+
+import json
+import re
+import uuid
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from magnet_cli.exports.georeference import Affine
+from magnet_cli.exports.simplify import simplified
+from magnet_cli.exports.sweep import Sweep
+from magnet_cli.exports.working import working_file
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from magnet_cli.exports.mask import MaskFacts, MaskFile
+    from magnet_cli.exports.polygon import Polygon
+    from magnet_cli.geometry import Box
+    from magnet_cli.images.protocol import Resolution
+    from magnet_cli.masks.spec import MaskClass
+
+HEAD = 4096
+"""Bytes in which a file's identity stands."""
+WGS84 = ("EPSG:4326", "OGC:CRS84")
+"""Reference systems that GeoJSON means where it names none (RFC 7946, section 4)."""
+
+
+class Places(Protocol):
+    """What one file says of each polygon: where its corners are, and what stands beside them."""
+
+    def points(self, ring: NDArray[Any]) -> NDArray[Any]:
+        """A ring's corners in the file's coordinates, exteriors counterclockwise."""
+
+    def properties(self, polygon: Polygon) -> dict[str, object]:
+        """Of the polygon's feature."""
+
+    def members(self) -> dict[str, object]:
+        """Of the collection, besides its features."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PixelPlaces:
+    """Level-0 pixels from the top-left corner of the slide's scanned part, where QuPath crops to it."""
+
+    classes: Sequence[MaskClass]
+    bounds: Box | None
+
+    def points(self, ring: NDArray[Any]) -> NDArray[Any]:
+        """As in `Places`."""
+        return ring if self.bounds is None else ring - np.array((self.bounds.x, self.bounds.y), dtype=ring.dtype)
+
+    def properties(self, polygon: Polygon) -> dict[str, object]:
+        """As QuPath's importer names them."""
+        entry = self.classes[polygon.label]
+        return {
+            "objectType": "annotation",
+            "classification": {"name": entry.name, "color": list(entry.rgb)},
+            "measurements": {"Area px^2": polygon.pixels},
+        }
+
+    def members(self) -> dict[str, object]:
+        """None."""
+        return {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class MapPlaces:
+    """Coordinates of the image's own reference system, which the file names."""
+
+    classes: Sequence[MaskClass]
+    affine: Affine
+    crs: str
+    resolution: Resolution | None
+
+    def points(self, ring: NDArray[Any]) -> NDArray[Any]:
+        """As in `Places`."""
+        placed = self.affine.apply(ring)
+        return placed[::-1] if self.affine.mirrors else placed
+
+    def properties(self, polygon: Polygon) -> dict[str, object]:
+        """Flat, as attribute tables want them; the area in square metres where the system is in metres."""
+        entry = self.classes[polygon.label]
+        found: dict[str, object] = {"class": entry.name, "label": polygon.label, "color": entry.color}
+        found["pixels"] = polygon.pixels
+        if self.resolution is not None:
+            found["area_m2"] = float(polygon.pixels * self.resolution.x * self.resolution.y)
+        return found
+
+    def members(self) -> dict[str, object]:
+        """The `crs` of GeoJSON 2008, which GDAL, QGIS and GeoPandas read; RFC 7946 knows WGS 84 alone."""
+        if self.crs in WGS84:
+            return {}
+        authority, _, code = self.crs.partition(":")
+        return {"crs": {"type": "name", "properties": {"name": f"urn:ogc:def:crs:{authority}::{code}"}}}
+
+
+def pixel_places(facts: MaskFacts) -> PixelPlaces:
+    """Places in pixels."""
+    return PixelPlaces(classes=facts.classes, bounds=facts.bounds)
+
+
+def map_places(facts: MaskFacts) -> MapPlaces | None:
+    """Places in the mask's CRS; None where it has none that a name stands for."""
+    affine = Affine.of(facts.geo_tags)
+    if affine is None or facts.crs is None:
+        return None
+    ground = facts.resolution if facts.resolution and facts.resolution.unit == "m" else None
+    return MapPlaces(classes=facts.classes, affine=affine, crs=facts.crs, resolution=ground)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Output:
+    """One file to be written."""
+
+    target: Path
+    places: Places
+    identity: str
+
+
+def write_polygons(mask: MaskFile, outputs: Sequence[Output], *, simplify: float = 0, min_area: int = 0) -> int:
+    """Write the polygons of a mask to one or two files in one sweep over it; their number comes back.
+
+    Args:
+        mask: Open.
+        outputs: The files to make or replace.
+        simplify: Corners may go that lie no further than this many pixels from the line without them; 0 keeps all.
+        min_area: Polygons of fewer pixels are left out.
+
+    Raises:
+        OutputError: A file cannot be written.
+        SourceError: The mask is damaged.
+    """
+    with ExitStack() as stack:
+        writers = [_Writer(stack.enter_context(working_file(each.target)), each) for each in outputs]
+        folder = outputs[0].target.parent
+        number = 0
+        for polygon in Sweep(mask.read, size=mask.size, side=mask.tile, folder=folder).polygons():
+            if polygon.pixels < min_area or polygon.label >= len(mask.facts.classes):
+                continue
+            shape = simplified(polygon, tolerance=simplify) if simplify else polygon
+            for writer in writers:
+                writer.feature(number, shape)
+            number += 1
+        for writer in writers:
+            writer.end()
+        return number
+
+
+def found_identity(path: Path) -> str | None:
+    """The identity of a GeoJSON file that this program wrote; None for any other."""
+    try:
+        with path.open("rb") as file:
+            found = re.match(rb'\{"type":"FeatureCollection","magnet":\{"export":"([0-9a-f]{64})"\}', file.read(HEAD))
+    except OSError:
+        return None
+    return None if found is None else found[1].decode()
+
+
+class _Writer:
+    """Writes a collection feature by feature and each feature ring by ring."""
+
+    def __init__(self, file: IO[bytes], output: Output) -> None:
+        self._file = file
+        self._output = output
+        self._namespace = uuid.uuid5(uuid.NAMESPACE_OID, output.identity)
+        members = {"type": "FeatureCollection", "magnet": {"export": output.identity}, **output.places.members()}
+        self._write(_compact(members)[:-1] + ',"features":[')
+
+    def feature(self, number: int, polygon: Polygon) -> None:
+        # QuPath takes ids that are UUIDs; equal work gives equal ones.
+        head = {
+            "type": "Feature",
+            "id": str(uuid.uuid5(self._namespace, str(number))),
+            "properties": self._output.places.properties(polygon),
+        }
+        self._write(
+            ("," if number else "") + "\n" + _compact(head)[:-1] + ',"geometry":{"type":"Polygon","coordinates":['
+        )
+        for position, ring in enumerate((polygon.exterior, *polygon.holes)):
+            points = self._output.places.points(ring).tolist()
+            self._write(("," if position else "") + _compact([*points, points[0]]))
+        self._write("]}}")
+
+    def end(self) -> None:
+        self._write("\n]}\n")
+
+    def _write(self, text: str) -> None:
+        self._file.write(text.encode())
+
+
+def _compact(value: object) -> str:
+    return json.dumps(value, separators=(",", ":"))

@@ -1,0 +1,144 @@
+"""Other formats of finished masks: what each is called, whether it is there already, and making it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path  # noqa: TC003 - field of a dataclass
+from typing import TYPE_CHECKING
+
+from magnet_cli.errors import OutputError
+from magnet_cli.exports import cog, geojson, ometiff, omezarr
+from magnet_cli.exports.mask import MaskFile
+from magnet_cli.options import EXPORT_SUFFIXES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from magnet_cli.options import ExportFormat, ExportOptions
+
+MADE = 1
+"""Raised by hand when the same mask and options begin to give another file; part of every identity."""
+MAP_SUFFIX = ".crs.geojson"
+"""Of the second file that polygons of a georeferenced mask get."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """One format of a mask."""
+
+    mask: Path
+    format: ExportFormat
+    path: Path
+    was_done: bool = False
+    """Whether it was there already, made of the same mask with the same options."""
+
+    def describe(self) -> dict[str, object]:
+        """As JSON values."""
+        return {"format": self.format, "path": str(self.path), "status": "already done" if self.was_done else "done"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Raster:
+    """A format that copies every pixel."""
+
+    write: Callable[..., None]
+    found: Callable[[Path], str | None]
+    """The identity of what is there."""
+
+
+RASTERS: dict[ExportFormat, _Raster] = {
+    "cog": _Raster(write=cog.write_cog, found=cog.found_identity),
+    "ome-tiff": _Raster(write=ometiff.write_ome_tiff, found=ometiff.found_identity),
+    "ome-zarr": _Raster(write=omezarr.write_ome_zarr, found=omezarr.found_identity),
+}
+
+
+def default_path(mask: Path, format_: ExportFormat, folder: Path | None = None) -> Path:
+    """Where an export goes: `x.tif` has `x.cog.tif`, `x.ome.tif`, `x.ome.zarr`, `x.geojson`, there or in a folder."""
+    return (folder or mask.parent) / f"{mask.stem}{EXPORT_SUFFIXES[format_]}"
+
+
+def map_path(path: Path) -> Path:
+    """The second file of polygons: `x.geojson` has `x.crs.geojson`."""
+    return path.with_name(f"{path.stem}{MAP_SUFFIX}")
+
+
+def export_mask(
+    mask: Path, targets: Iterable[tuple[ExportFormat, Path]], options: ExportOptions, *, overwrite: bool = False
+) -> Iterator[Export]:
+    """Write a finished mask in other formats, one after the other; what is there already is left alone.
+
+    Args:
+        mask: As `segment` has written it.
+        targets: Formats, and where each goes.
+        options: How polygons are written; its formats are not looked at.
+        overwrite: Whether files of another mask or other options may be replaced.
+
+    Raises:
+        SourceError: The mask is missing, damaged, or none.
+        OutputError: A file is in the way, or cannot be written; it is as before, or missing, never in part.
+    """
+    with MaskFile.open(mask) as opened:
+        digest = opened.digest()
+        for name, path in targets:
+            identity = _identity(name, digest, options)
+            if name == "geojson":
+                made = _polygons(opened, path, identity=identity, options=options, overwrite=overwrite)
+            else:
+                made = {path: _raster(opened, path, RASTERS[name], identity=identity, overwrite=overwrite)}
+            for file, was_done in made.items():
+                yield Export(mask=mask, format=name, path=file, was_done=was_done)
+
+
+def _raster(mask: MaskFile, path: Path, raster: _Raster, *, identity: str, overwrite: bool) -> bool:
+    """Make a raster, or say that it was there."""
+    if _is_done(path, identity, raster.found, overwrite=overwrite):
+        return True
+    raster.write(mask, path, identity=identity)
+    return False
+
+
+def _polygons(
+    mask: MaskFile, path: Path, *, identity: str, options: ExportOptions, overwrite: bool
+) -> dict[Path, bool]:
+    """Make one or two files of polygons; for each, whether it was there."""
+    outputs = [geojson.Output(target=path, places=geojson.pixel_places(mask.facts), identity=identity)]
+    on_map = geojson.map_places(mask.facts)
+    if on_map is not None:
+        outputs.append(geojson.Output(target=map_path(path), places=on_map, identity=identity))
+    done = {
+        each.target: _is_done(each.target, identity, geojson.found_identity, overwrite=overwrite) for each in outputs
+    }
+    wanted = [each for each in outputs if not done[each.target]]
+    if wanted:
+        geojson.write_polygons(mask, wanted, simplify=float(options.simplify), min_area=options.min_area)
+    return done
+
+
+def _is_done(path: Path, identity: str, found: Callable[[Path], str | None], *, overwrite: bool) -> bool:
+    """Whether a file is there as it would be made.
+
+    Raises:
+        OutputError: Something else is there, and overwriting was not asked for.
+    """
+    if not path.exists():
+        return False
+    if found(path) == identity:
+        return True
+    if overwrite:
+        return False
+    raise OutputError(
+        "the output exists already: it was not made of this mask with these options",
+        file=path,
+        advice="Choose another output, or pass --overwrite.",
+    )
+
+
+def _identity(name: ExportFormat, digest: str, options: ExportOptions) -> str:
+    """SHA-256 over everything that the content of an export depends on."""
+    values: dict[str, object] = {"made": MADE, "format": name, "mask": digest}
+    if name == "geojson":
+        values |= {"simplify": str(options.simplify), "min_area": options.min_area}
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,67 @@
+"""One area of equal labels as a polygon: an exterior ring, holes, and its number of pixels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from numpy.typing import NDArray
+
+SQUARE = 4
+"""Corners of the smallest outline, which cannot touch itself."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Polygon:
+    """A valid polygon on the pixel lattice of level 0, x and y from the top-left corner of the first pixel."""
+
+    label: int
+    pixels: int
+    """Its area before any simplification."""
+    exterior: NDArray[np.generic]
+    """`(n, 2)` x, y, the first corner not repeated; its signed area, y counted upward as numbers, is positive."""
+    holes: tuple[NDArray[np.generic], ...] = ()
+    """Likewise, with negative area; each may touch another or the exterior at single points."""
+
+
+def make_polygon(label: int, rings: Iterable[NDArray[np.int32]]) -> Polygon:
+    """The polygon whose outlines are these; where one visits a point twice it is cut there into two."""
+    simple = [loop for ring in rings for loop in _loops(ring)]
+    areas = [_twice_area(loop) for loop in simple]
+    (outer,) = [number for number, area in enumerate(areas) if area > 0]
+    holes = tuple(loop for number, loop in enumerate(simple) if number != outer)
+    return Polygon(label=label, pixels=sum(areas) // 2, exterior=simple[outer], holes=holes)
+
+
+def _twice_area(ring: NDArray[np.int32]) -> int:
+    # From the first corner on, so that the products of an image of any size stay far from 64 bits.
+    x, y = (ring - ring[0]).T.astype(np.int64)
+    return int(x[:-1] @ y[1:] - x[1:] @ y[:-1])
+
+
+def _loops(ring: NDArray[np.int32]) -> list[NDArray[np.int32]]:
+    """The ring cut into loops that visit no point twice."""
+    keys = ring[:, 0].astype(np.int64) << 32 | ring[:, 1]
+    if len(keys) == SQUARE or len(np.unique(keys)) == len(keys):
+        return [ring]
+    loops: list[NDArray[np.int32]] = []
+    stack: list[int] = []
+    place: dict[int, int] = {}
+    values = keys.tolist()
+    for number, key in enumerate(values):
+        start = place.get(key)
+        if start is not None:
+            loop = stack[start:]
+            for visited in loop:
+                del place[values[visited]]
+            del stack[start:]
+            loops.append(ring[loop])
+        place[key] = len(stack)
+        stack.append(number)
+    loops.append(ring[stack])
+    return loops

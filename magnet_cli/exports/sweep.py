@@ -1,0 +1,155 @@
+"""Polygons of a mask of any size, tile by tile: a component is given out once the sweep has passed below it.
+
+Held in memory: two rows of pixels with their component numbers, eight bytes for each open end of an outline and for
+each piece of it, and eight for each closed ring of components that reach the current row of tiles. Corners wait on
+disk. The one polygon that is given out is held whole.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from skimage.measure import label as connected
+
+from magnet_cli.exports.chains import Chains
+from magnet_cli.exports.components import Components
+from magnet_cli.exports.outline import OUTSIDE, trace
+from magnet_cli.exports.polygon import Polygon, make_polygon
+from magnet_cli.exports.spool import PointSpool
+from magnet_cli.geometry import Box, Size
+from magnet_cli.masks.spec import parts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Edge:
+    """The pixels next to which the sweep goes on: labels, and numbers of components."""
+
+    labels: NDArray[np.uint8]
+    components: NDArray[np.int64]
+
+    @classmethod
+    def outside(cls, length: int) -> _Edge:
+        return cls(labels=np.full(length, OUTSIDE, dtype=np.uint8), components=np.zeros(length, dtype=np.int64))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Block:
+    """A tile with the row above it and the column to its left."""
+
+    box: Box
+    """The tile."""
+    labels: NDArray[np.uint8]
+    """`(height + 1, width + 1)`."""
+    components: NDArray[np.int64]
+    """Likewise; 0 where the label has no outline."""
+    inside: Mapping[int, int]
+    """Label by number of the components that touch no border of the tile."""
+
+    def leave(self, below: _Edge) -> _Edge:
+        """The tile's last column; its last row goes into `below`."""
+        reach = slice(self.box.x + 1, self.box.right + 1)
+        below.labels[reach], below.components[reach] = self.labels[-1, 1:], self.components[-1, 1:]
+        return _Edge(labels=self.labels[1:, -1].copy(), components=self.components[1:, -1].copy())
+
+
+class Sweep:
+    """Reads every tile once, row by row.
+
+    Args:
+        read: Labels of a box inside the mask, `(height, width)` uint8.
+        size: Of the mask.
+        side: Of a tile.
+        folder: Where corners may wait on disk.
+    """
+
+    def __init__(self, read: Callable[[Box], NDArray[np.uint8]], *, size: Size, side: int, folder: Path) -> None:
+        self._read = read
+        self._size = size
+        self._side = side
+        self._folder = folder
+        self._numbered = 0
+        self._components = Components()
+        self.most_ends = 0
+        """The most open ends of outlines at a time."""
+        self.most_components = 0
+        """The most components that reached beyond a row of tiles."""
+
+    def polygons(self) -> Iterator[Polygon]:
+        """Every 4-connected area of equal labels but 255, once, in an order that depends on the mask and side alone."""
+        # One row and one column more than the mask has: the outlines of its last pixels lie on their upper left.
+        padded = Size(width=self._size.width + 1, height=self._size.height + 1)
+        with PointSpool(self._folder) as spool:
+            chains = Chains(spool)
+            above = _Edge.outside(padded.width + 1)
+            left = below = above
+            for part in parts(Box.whole(padded), self._side):
+                if part.col == 0:
+                    left, below = _Edge.outside(part.box.height), _Edge.outside(padded.width + 1)
+                block = self._block(part.box, above=above, left=left)
+                yield from self._traced(block, chains, spool)
+                left = block.leave(below)
+                if part.box.right == padded.width:
+                    above = self._passed(below)
+                    for component in self._components.finish(np.unique(above.components).tolist()):
+                        yield make_polygon(component.label, (spool.get(ring) for ring in component.rings))
+
+    def _block(self, box: Box, *, above: _Edge, left: _Edge) -> _Block:
+        """Read a tile, number its components, and join those that go on from above or from the left."""
+        labels = np.full((box.height + 1, box.width + 1), OUTSIDE, dtype=np.uint8)
+        numbers = np.zeros(labels.shape, dtype=np.int64)
+        reach = slice(box.x, box.right + 1)
+        labels[0], numbers[0] = above.labels[reach], above.components[reach]
+        labels[1:, 0], numbers[1:, 0] = left.labels, left.components
+        inner = box.intersection(Box.whole(self._size))
+        if inner.area:
+            labels[1 : inner.height + 1, 1 : inner.width + 1] = self._read(inner)
+        inside = self._number(labels[1:, 1:], numbers[1:, 1:])
+        self._join(labels[0, 1:] == labels[1, 1:], one=numbers[0, 1:], other=numbers[1, 1:])
+        self._join(labels[1:, 0] == labels[1:, 1], one=numbers[1:, 0], other=numbers[1:, 1])
+        return _Block(box=box, labels=labels, components=numbers, inside=inside)
+
+    def _traced(self, block: _Block, chains: Chains, spool: PointSpool) -> Iterator[Polygon]:
+        """Trace a tile; polygons that lie inside it are given out at once, all other outlines are kept."""
+        found: dict[int, list[NDArray[np.int32]]] = defaultdict(list)
+        for path in trace(block.labels, components=block.components, tile=block.box):
+            ring = path.points if path.entry < 0 else chains.add(path)
+            if path.component in block.inside:
+                found[path.component].append(path.points)
+            elif ring is not None:
+                self._components.add_ring(path.component, spool.put(ring))
+        self.most_ends = max(self.most_ends, len(chains))
+        for number, rings in found.items():
+            yield make_polygon(block.inside[number], rings)
+
+    def _number(self, tile: NDArray[np.uint8], numbers: NDArray[np.int64]) -> dict[int, int]:
+        """Fill in the number of each pixel's component; number and label of those that touch no border."""
+        found, count = connected(tile, background=OUTSIDE, connectivity=1, return_num=True)  # type: ignore[no-untyped-call]
+        numbers[...] = np.where(found > 0, found + self._numbered, 0)
+        values, first = np.unique(numbers, return_index=True)
+        labels = dict(zip(values.tolist(), tile.ravel()[first].tolist(), strict=True))
+        labels.pop(0, None)
+        rim = np.unique(np.concatenate((numbers[0], numbers[-1], numbers[:, 0], numbers[:, -1])))
+        for number in rim[rim > 0].tolist():
+            self._components.add(number, labels.pop(number))
+        self._numbered += count
+        return labels
+
+    def _join(self, equal: NDArray[np.bool_], *, one: NDArray[np.int64], other: NDArray[np.int64]) -> None:
+        for first, second in np.unique(np.column_stack((one, other))[equal & (other > 0)], axis=0).tolist():
+            self._components.join(first, second)
+
+    def _passed(self, below: _Edge) -> _Edge:
+        """The last row with the numbers that stand for whole components."""
+        numbers, places = np.unique(below.components, return_inverse=True)
+        roots = np.array([self._components.root(n) if n else 0 for n in numbers.tolist()], dtype=np.int64)
+        self.most_components = max(self.most_components, len(set(roots.tolist()) - {0}))
+        return _Edge(labels=below.labels, components=roots[places])
