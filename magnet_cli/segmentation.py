@@ -14,6 +14,8 @@ from magnet_cli import images
 from magnet_cli.commandline import segment_words
 from magnet_cli.errors import DeviceError, MagnetError, MemoryShortageError
 from magnet_cli.events import Events, Step
+from magnet_cli.exports.making import Export, default_path, export_mask
+from magnet_cli.exports.targets import paths_of, refuse_collisions
 from magnet_cli.figures import Case, nearest_figure
 from magnet_cli.maps import describe_maps
 from magnet_cli.masks.header import JournalHeader
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
 
     from magnet_cli.models.bundle import Bundle
     from magnet_cli.models.networks import Networks
+    from magnet_cli.options import ExportFormat
 
 ARITHMETIC = 2
 """Raised by hand when the same options begin to give another mask; part of the options hash."""
@@ -71,6 +74,8 @@ class ImageResult:
     error: MagnetError | None = None
     was_done: bool = False
     """Whether an earlier run had finished it."""
+    exports: tuple[Export, ...] = ()
+    """The mask in other formats."""
 
     def describe(self) -> dict[str, object]:
         """As JSON values."""
@@ -78,7 +83,7 @@ class ImageResult:
         found: dict[str, object] = {"image": self.image, "mask": str(self.mask), "status": status}
         if self.error is not None:
             return {**found, "error": str(self.error), "exit_code": self.error.exit_code}
-        return {**found, "report": self.report}
+        return {**found, "report": self.report, "exports": [each.describe() for each in self.exports]}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,6 +135,10 @@ def segment_each(
     """As `segment`, one result after the other, each as soon as its files are complete."""
     options, events = options or SegmentOptions(), events or Events()
     targets = plan_targets([str(item) for item in inputs], None if output is None else Path(output))
+    refuse_collisions(
+        (path for target in targets for path in paths_of(_exports(target, options))),
+        inputs=[Path(target.image).resolve() for target in targets],
+    )
     model = load_model(options, events)
     for target in targets:
         result = segment_target(target, model, options, events)
@@ -141,10 +150,26 @@ def segment_each(
 def segment_target(target: Target, model: Model, options: SegmentOptions, events: Events) -> ImageResult:
     """One image with a model that is loaded; its failure is in the result."""
     try:
-        return _segment_image(target, model, options, events)
+        result = _segment_image(target, model, options, events)
+        return replace(result, exports=tuple(_export(target, options, events)))
     except MagnetError as error:
         events.failed(target.image, error)
         return ImageResult(image=target.image, mask=target.mask, error=error)
+
+
+def _exports(target: Target, options: SegmentOptions) -> list[tuple[ExportFormat, Path]]:
+    return [(name, default_path(target.mask, name)) for name in options.exports.formats]
+
+
+def _export(target: Target, options: SegmentOptions, events: Events) -> Iterator[Export]:
+    """Write a finished mask in the other formats that were asked for."""
+    files = _exports(target, options)
+    if not files:
+        return
+    events.step(Step(image=target.mask.name, what="exporting", done=0, total=1))
+    for export in export_mask(target.mask, files, options.exports, overwrite=options.overwrite):
+        events.message(f"{export.path}: {'already done' if export.was_done else 'done'}")
+        yield export
 
 
 def load_model(options: SegmentOptions, events: Events) -> Model:
@@ -420,7 +445,7 @@ def _run(
             journal,
             paths,
             report=report,
-            description={"bundle": model.bundle.name},
+            description={"bundle": model.bundle.name, **_slide_bounds(image_plan)},
             fields=[kept.name for kept in header.fields if kept.name in (PROBABILITIES, UNCERTAINTY)],
         )
     return read_report(paths.report)
@@ -463,6 +488,12 @@ def _run_with_what_fits(image_plan: Plan, work: Work, told: _Notes, *, may_halve
 def _noted(key: str, finished: Iterable[Mapping[str, object]]) -> int | None:
     """A number that the run which is resumed noted with each group, and that the mask may depend on."""
     return next((int(str(counts[key])) for counts in finished if key in counts), None)
+
+
+def _slide_bounds(image_plan: Plan) -> dict[str, object]:
+    """Where a viewer that crops a slide to what was scanned begins to count."""
+    bounds = image_plan.image.bounds
+    return {} if bounds is None else {"bounds": [bounds.x, bounds.y, bounds.width, bounds.height]}
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from magnet_cli import __version__
 from magnet_cli.cli.bench import bench
 from magnet_cli.cli.bundles import train_app
 from magnet_cli.cli.evaluate import evaluate
+from magnet_cli.cli.export import export
 from magnet_cli.cli.look import info, plan, verify
 from magnet_cli.cli.report import report
 from magnet_cli.cli.scene import scene
@@ -39,6 +40,7 @@ app.command()(plan)
 app.command()(info)
 app.command()(verify)
 app.command()(report)
+app.command()(export)
 app.command()(scene)
 app.command()(evaluate)
 app.command()(bench)

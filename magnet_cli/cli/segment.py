@@ -48,6 +48,15 @@ def segment(
     uncertainty: words.Uncertainty = False,
     overlay: words.Overlay = False,
     html: words.Html = False,
+    format_: Annotated[
+        str,
+        typer.Option("--format", help="Further formats: tiff,cog,ome-tiff,ome-zarr,geojson.", envvar="MAGNET_FORMAT"),
+    ] = "tiff",
+    geojson: Annotated[
+        bool, typer.Option("--geojson", help="Also write polygons, as --format geojson.", envvar="MAGNET_GEOJSON")
+    ] = False,
+    simplify: words.Simplify = None,
+    min_area: words.MinArea = 0,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a mask of another image or made with other options.")
     ] = False,

@@ -6,13 +6,20 @@ import re
 from enum import StrEnum
 from fractions import Fraction
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
 
 import typer
 
 from magnet_cli.errors import UsageError
 from magnet_cli.memory import parse_bytes
-from magnet_cli.options import SegmentOptions, parse_patches, parse_points, parse_scales
+from magnet_cli.options import (
+    ExportOptions,
+    SegmentOptions,
+    parse_formats,
+    parse_patches,
+    parse_points,
+    parse_scales,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -120,6 +127,13 @@ Overlay = Annotated[
     typer.Option("--overlay", help="Also draw the mask over the image, as NAME.overlay.png.", envvar="MAGNET_OVERLAY"),
 ]
 Html = Annotated[bool, typer.Option("--html", help="Also write a page to look at, as NAME.html.", envvar="MAGNET_HTML")]
+Simplify = Annotated[
+    str | None,
+    typer.Option(help="Pixels by which polygons may move to have fewer corners.", envvar="MAGNET_SIMPLIFY"),
+]
+MinArea = Annotated[
+    int, typer.Option(min=0, help="Leave out polygons of fewer pixels than this.", envvar="MAGNET_MIN_AREA")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.", envvar="MAGNET_JSON")]
 
 
@@ -165,6 +179,29 @@ def device_name(context: typer.Context) -> str:
     return device if device is not None and is_typed(context, "device") else f"cuda:{gpu}"
 
 
+def simplification(text: str | None) -> Fraction:
+    """Pixels, 0 where nothing is given.
+
+    Raises:
+        UsageError: It is no number.
+    """
+    return Fraction(0) if text is None else number(text, "--simplify")
+
+
+def export_options(given: dict[str, Any]) -> ExportOptions:
+    """The formats that a finished mask is written in besides its own.
+
+    Raises:
+        UsageError: A word cannot be understood, or says nothing about the formats asked for.
+    """
+    formats = parse_formats(given.get("format_") or "tiff", also=("tiff",))
+    if given.get("geojson") and "geojson" not in formats:
+        formats = (*formats, "geojson")
+    return ExportOptions(
+        formats=formats, simplify=simplification(given.get("simplify")), min_area=given.get("min_area", 0)
+    )
+
+
 def segment_options(context: typer.Context) -> SegmentOptions:
     """The options of `segment`, `plan`, `evaluate` and `bench` from their words; a command may lack some of them.
 
@@ -194,6 +231,7 @@ def segment_options(context: typer.Context) -> SegmentOptions:
         uncertainty=given.get("uncertainty", False),
         overlay=given.get("overlay", False),
         html=given.get("html", False),
+        exports=export_options(given),
         overwrite=given.get("overwrite", False),
         resume=given.get("resume", True),
     )

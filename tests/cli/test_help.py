@@ -31,6 +31,8 @@ CALLS: list[tuple[list[str], int]] = [
     (["verify", "--help"], 0),
     (["report", "--help"], 0),
     (["evaluate", "--help"], 0),
+    (["export", "--help"], 0),
+    (["export", "x.tif", "--format", "png"], 2),
     (["evaluate", "--data", "x.csv", "--scales", "0.5"], 2),
     (["scene", "--help"], 0),
     (["train", "backbone", "--help"], 0),

@@ -1,0 +1,73 @@
+"""`magnet export`: finished masks in other formats."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from magnet_cli.cli import words
+from magnet_cli.cli.ending import Listing, command, say
+from magnet_cli.errors import MagnetError
+from magnet_cli.options import EXPORT_FORMATS, ExportOptions, parse_formats
+
+if TYPE_CHECKING:
+    from magnet_cli.exports.making import Export
+    from magnet_cli.exports.targets import ExportTarget
+
+
+@command
+def export(
+    masks: Annotated[list[str], typer.Argument(metavar="MASK...", help="Masks of magnet segment, or folders of them.")],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--output",
+            help="A file (one mask, one format) or a folder. Default: beside each mask.",
+            envvar="MAGNET_OUTPUT",
+        ),
+    ] = None,
+    *,
+    format_: Annotated[
+        str | None,
+        typer.Option("--format", help=f"One or more of {', '.join(EXPORT_FORMATS)}.", envvar="MAGNET_FORMAT"),
+    ] = None,
+    simplify: words.Simplify = None,
+    min_area: words.MinArea = 0,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an export of another mask or made with other options.")
+    ] = False,
+    json: words.Json = False,
+) -> int:
+    """Write masks in other formats, without computing them again."""
+    with Listing(json=json) as listing:
+        formats = () if format_ is None else parse_formats(format_)
+        options = ExportOptions(formats=formats, simplify=words.simplification(simplify), min_area=min_area)
+        from magnet_cli.exports.targets import plan_exports
+
+        for target in plan_exports(masks, output, options.formats):
+            made, error = _exported(target, options, overwrite=overwrite)
+            row: dict[str, object] = {"mask": str(target.mask), "exports": [each.describe() for each in made]}
+            if error is not None:
+                row |= {"error": str(error), "exit_code": error.exit_code}
+            listing.add(row, error)
+    return listing.exit_code
+
+
+def _exported(
+    target: ExportTarget, options: ExportOptions, *, overwrite: bool
+) -> tuple[list[Export], MagnetError | None]:
+    """What became of one mask; its failure does not stop the others."""
+    from magnet_cli.exports.making import export_mask
+
+    made = []
+    try:
+        for each in export_mask(target.mask, target.files, options, overwrite=overwrite):
+            say(f"{each.path}: {'already done' if each.was_done else 'done'}")
+            made.append(each)
+    except MagnetError as error:
+        say(f"magnet: {error}")
+        return made, error
+    return made, None
