@@ -8,7 +8,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from magnet_cli.geometry import Size
-from magnet_cli.options import DEFAULT_BUNDLE, Rule, SegmentOptions
+from magnet_cli.options import DEFAULT_BUNDLE, ExportOptions, Rule, SegmentOptions
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,10 +28,20 @@ def segment_words(image: str, mask: Path, options: SegmentOptions) -> list[str]:
     found += ["--weights", options.weights or DEFAULT_BUNDLE]
     for entry in fields(options):
         value = getattr(options, entry.name)
-        if entry.name not in LEFT_OUT and value != entry.default:
-            option = f"--{entry.name.replace('_', '-')}"
-            found += [option] if value is True else [option, _spelled(entry.name, value)]
+        if entry.name in LEFT_OUT or value == entry.default:
+            continue
+        if isinstance(value, ExportOptions):
+            found += _exports(value)
+            continue
+        option = f"--{entry.name.replace('_', '-')}"
+        found += [option] if value is True else [option, _spelled(entry.name, value)]
     return found
+
+
+def _exports(exports: ExportOptions) -> list[str]:
+    found = ["--format", ",".join(exports.formats)]
+    found += ["--simplify", _number(exports.simplify)] if exports.simplify else []
+    return found + (["--min-area", str(exports.min_area)] if exports.min_area else [])
 
 
 def _as_path(text: str) -> str:

@@ -13,7 +13,7 @@ from magnet_cli.cli.app import app
 from magnet_cli.cli.words import segment_options
 from magnet_cli.commandline import LEFT_OUT, segment_words
 from magnet_cli.geometry import Size
-from magnet_cli.options import Rule, SegmentOptions
+from magnet_cli.options import ExportOptions, Rule, SegmentOptions
 
 EVERYTHING = SegmentOptions(
     weights="my bundle",
@@ -37,6 +37,7 @@ EVERYTHING = SegmentOptions(
     uncertainty=True,
     overlay=True,
     html=True,
+    exports=ExportOptions(formats=("cog", "geojson"), simplify=Fraction("1.5"), min_area=20),
 )
 
 
