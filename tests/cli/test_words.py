@@ -108,5 +108,5 @@ def test_an_option_is_spelled_alike_everywhere() -> None:
     assert {name: found for name, found in spelled.items() if len(found) != 1} == {}
     once = {"overwrite", "resume", "image"}
     assert {name: next(iter(found))[1] for name, found in spelled.items() if name not in once} == {
-        name: f"MAGNET_{name.upper()}" for name in spelled if name not in once
+        name: f"MAGNET_{name.rstrip('_').upper()}" for name in spelled if name not in once
     }
