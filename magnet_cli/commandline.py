@@ -7,7 +7,7 @@ from decimal import Context
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from magnet_cli.geometry import Size
+from magnet_cli.geometry import Box, Size
 from magnet_cli.options import DEFAULT_BUNDLE, ExportOptions, Rule, SegmentOptions
 
 if TYPE_CHECKING:
@@ -52,6 +52,8 @@ def _spelled(name: str, value: object) -> str:
     if name in BYTES and isinstance(value, int):
         unit = max(size for size in UNITS if value % size == 0)
         return f"{value // unit}{UNITS[unit]}"
+    if isinstance(value, Box):
+        return f"{value.x},{value.y},{value.width},{value.height}"
     if isinstance(value, Rule):
         return _rule(value, LETTERS[name])
     if isinstance(value, tuple):

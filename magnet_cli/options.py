@@ -6,10 +6,11 @@ import re
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import pairwise
+from pathlib import Path
 from typing import Literal, Self, cast
 
 from magnet_cli.errors import UsageError
-from magnet_cli.geometry import Size
+from magnet_cli.geometry import Box, Size
 
 Method = Literal["magnet", "magnet-fast", "patch", "downsample"]
 Merge = Literal["refiner", "mean", "certainty"]
@@ -17,6 +18,7 @@ Compat = Literal["paper", "published", "published-unshifted"]
 Precision = Literal["float32", "bfloat16", "float16"]
 DeviceKind = Literal["cpu", "cuda", "mps"]
 ExportFormat = Literal["cog", "ome-tiff", "ome-zarr", "geojson"]
+Tissue = Literal["auto", "otsu", "none"]
 RuleKind = Literal["all", "count", "share", "threshold"]
 
 DEFAULT_BUNDLE = "aerial"
@@ -194,6 +196,27 @@ def parse_formats(text: str, *, also: tuple[str, ...] = ()) -> tuple[ExportForma
     return tuple(name for name in EXPORT_FORMATS if name in words)
 
 
+def parse_roi(text: str) -> Box | Path:
+    """`x,y,width,height` in pixels of level 0, or the path of a GeoJSON file.
+
+    Raises:
+        UsageError: Neither.
+    """
+    parts = [part.strip() for part in text.split(",")]
+    if text.lower().endswith((".geojson", ".json")):
+        return Path(text)
+    if len(parts) != 4 or not all(_COUNT.fullmatch(part) for part in parts):  # noqa: PLR2004 - sides of a box
+        raise UsageError(
+            "--roi is x,y,width,height in pixels of the full resolution, or a .geojson file",
+            value=repr(text),
+            advice="Write one of these forms, like --roi 1000,2000,512,512",
+        )
+    x, y, width, height = map(int, parts)
+    if not width or not height:
+        raise UsageError("a region has at least one pixel", value=f"--roi {text}")
+    return Box(x=x, y=y, width=width, height=height)
+
+
 @dataclass(frozen=True, kw_only=True)
 class SegmentOptions:
     """Everything that `segment` can be told; None leaves the choice to the bundle or the machine."""
@@ -212,6 +235,12 @@ class SegmentOptions:
     """Read every image at this size of a pixel, in um (m for georeferenced images)."""
     slide_mpp: Fraction | None = None
     """The size of a level-0 pixel, in um, where the file lacks it or is wrong."""
+    roi: Box | Path | None = None
+    """Look only here: a box of level 0, or a GeoJSON file of polygons."""
+    mask: Path | None = None
+    """Look only where this raster of the image's shape is not zero."""
+    tissue: Tissue = "auto"
+    """Look only at tissue: `auto` on slides, `otsu` on any image, `none` nowhere."""
     device: str = "auto"
     precision: Precision | Literal["auto"] = "auto"
     batch_size: int | None = None

@@ -33,6 +33,8 @@ class Measured:
     """Groups that earlier runs had finished."""
     threads: int
     """Of the networks' operations on a CPU; the same in all runs that made the mask."""
+    shares: tuple[float, ...] = ()
+    """Of the image, for each area of the plan."""
     notes: tuple[str, ...] = ()
     """What happened in this run that a reader of the report should know."""
 
@@ -45,7 +47,7 @@ class Totals:
     """Level-0 pixels by class."""
     nodata: int
     stages: Mapping[int, Mapping[str, int]]
-    """By stage number: windows, run, nodata, unselected, points."""
+    """By stage number: windows, run, nodata, outside, unselected, points."""
 
     @classmethod
     def of(cls, counts: Iterable[Mapping[str, object]], classes: int) -> Totals:
@@ -90,6 +92,10 @@ def make_report(plan: Plan, bundle: Bundle, totals: Totals, measured: Measured) 
             "probabilities": plan.probabilities,
             "uncertainty": plan.uncertainty,
         },
+        "areas": [
+            {"kind": area.kind, "source": area.source, "share": round(share, 6)}
+            for area, share in zip(plan.areas, measured.shares, strict=True)
+        ],
         "passes": _passes(plan, totals),
         "groups": {"computed": measured.computed, "resumed": measured.resumed},
         "seconds": dict(measured.seconds),
@@ -135,7 +141,7 @@ def _passes(plan: Plan, totals: Totals) -> list[dict[str, object]]:
                     "windows": stage.cells.pixels,
                     "windows_planned": plan.windows(step, stage),
                     "windows_run": counts.get("run", 0),
-                    "not_run": {"nodata": counts.get("nodata", 0), "unselected": counts.get("unselected", 0)},
+                    "not_run": {why: counts.get(why, 0) for why in ("nodata", "outside", "unselected")},
                     "points": counts.get("points", 0),
                 }
             )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -37,7 +37,7 @@ class ScoreOptions:
     """How images are segmented and what counts."""
 
     methods: tuple[Method, ...] = METHODS
-    segment: SegmentOptions = field(default_factory=SegmentOptions)
+    segment: SegmentOptions = field(default_factory=partial(SegmentOptions, tissue="none"))
     """Its method is left aside."""
     evaluation: EvaluationOptions = field(default_factory=lambda: EvaluationOptions(boundary="fixed"))
     """Without names those of the bundle's classes are taken."""

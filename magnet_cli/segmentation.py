@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from magnet_cli import images
+from magnet_cli.areas import open_area, specify
 from magnet_cli.commandline import segment_words
 from magnet_cli.errors import DeviceError, MagnetError, MemoryShortageError
 from magnet_cli.events import Events, Step
@@ -248,12 +249,22 @@ class Planner:
         Raises:
             MagnetError: It would fail.
         """
-        return make_plan(images.inspect(image), self.facts, self.options, self.machine)
+        return plan_image(image, self.facts, self.options, self.machine)
 
     def seconds(self, image_plan: Plan) -> float | None:
         """What a run will take, at the speed that `magnet bench` measured here; None where it has not."""
         figure = nearest_figure(case_of(image_plan, digest=self.digest), pixels=image_plan.image.size.pixels)
         return None if figure is None else windows_planned(image_plan) / figure.windows_per_second
+
+
+def plan_image(image: str | Path, facts: ModelFacts, options: SegmentOptions, machine: Machine) -> Plan:
+    """Everything about a run over one image.
+
+    Raises:
+        MagnetError: It cannot be done.
+    """
+    info = images.inspect(image)
+    return make_plan(info, facts, options, machine, specify(options, info))
 
 
 def case_of(image_plan: Plan, *, digest: str) -> Case:
@@ -285,7 +296,7 @@ def _weights_bytes(bundle: Bundle) -> int:
 
 
 def _segment_image(target: Target, model: Model, options: SegmentOptions, events: Events) -> ImageResult:
-    image_plan = make_plan(images.inspect(target.image), model.facts, options, model.machine)
+    image_plan = plan_image(target.image, model.facts, options, model.machine)
     paths = OutputPaths.of(target.mask)
     header = _header(image_plan, model, target)
     if output_state(paths, hashes=header.hashes, overwrite=options.overwrite) is OutputState.DONE:
@@ -351,6 +362,7 @@ def options_hash(image_plan: Plan) -> str:
         "device": image_plan.machine.kind,
         "precision": image_plan.machine.precision,
         "pixel": pixel and [str(pixel.x), str(pixel.y), pixel.unit],
+        "areas": [[area.kind, area.digest] for area in image_plan.areas],
         "fields": [image_plan.probabilities, image_plan.uncertainty],
     }
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
@@ -411,6 +423,7 @@ def _run(
         reset_device_peak(image_plan.machine.device)
         image = stack.enter_context(images.open_image(image_plan.image.path, cache=_decode_cache(paths)))
         peaks = stack.enter_context(PeakSampler())
+        area, shares = open_area(image_plan.areas, image, stack)
         tally, told = _Tally(image_plan, paths, events, peaks), _Notes(paths.mask.name, events)
         work = Work(
             image=image,
@@ -422,8 +435,11 @@ def _run(
             clock=clock,
             on_progress=tally,
             threads=threads,
+            area=area,
             on_note=told.append,
         )
+        for spec, share in zip(image_plan.areas, shares, strict=True):
+            events.message(f"{paths.mask.name}: {spec.kind} {spec.source}: {share:.1%} of the image is looked at")
         image_plan = _run_with_what_fits(image_plan, work, told, may_halve=options.batch_size is None)
         totals = Totals.of(_all_counts(image_plan, journal), image_plan.classes)
         measured = Measured(
@@ -433,6 +449,7 @@ def _run(
             computed=tally.computed,
             resumed=tally.resumed,
             threads=threads,
+            shares=tuple(shares),
             notes=tuple(told),
         )
         report = {

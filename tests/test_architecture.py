@@ -39,8 +39,9 @@ ROOMS: dict[str, set[str]] = {
     "models": FLOOR | {"plan"},
     "refine": FLOOR,
     "masks": FLOOR | {"images"},
-    "pipeline": FLOOR | {"windows", "images", "plan", "models", "refine", "masks", "maps"},
+    "pipeline": FLOOR | {"windows", "images", "plan", "areas", "models", "refine", "masks", "maps"},
     "labels": FLOOR | {"images", "masks"},
+    "areas": FLOOR | {"images", "labels", "plan"},
     "boundary": FLOOR,
     "evaluation": FLOOR | {"images", "masks", "labels", "boundary"},
     "dataset": FLOOR,
@@ -54,7 +55,7 @@ ROOMS: dict[str, set[str]] = {
     "scene": FLOOR,
     "train": FLOOR | {"windows", "images", "plan", "models", "refine", "labels", "dataset"},
     "segmentation": FLOOR
-    | {"windows", "images", "plan", "models", "refine", "masks", "maps", "pipeline", "report", "targets"}
+    | {"windows", "images", "plan", "areas", "models", "refine", "masks", "maps", "pipeline", "report", "targets"}
     | {"commandline", "exports", "figures", "views"},
     "scoring": FLOOR | {"boundary", "dataset", "evaluation", "segmentation", "summary", "targets"},
     "distributions": FLOOR | {"scoring"},
@@ -77,7 +78,7 @@ ONLY: dict[str, set[str]] = {
     "fsspec": {"images"},
     "aiohttp": {"images"},
     "wsidicom": {"images"},
-    "shapely": {"exports"},
+    "shapely": {"areas", "exports"},
     "cv2": set(),
     "jinja2": {"views"},
     "matplotlib": {"bench", "distributions", "train", "views"},

@@ -12,7 +12,7 @@ import typer
 from magnet_cli.cli.app import app
 from magnet_cli.cli.words import segment_options
 from magnet_cli.commandline import LEFT_OUT, segment_words
-from magnet_cli.geometry import Size
+from magnet_cli.geometry import Box, Size
 from magnet_cli.options import ExportOptions, Rule, SegmentOptions
 
 EVERYTHING = SegmentOptions(
@@ -35,6 +35,9 @@ EVERYTHING = SegmentOptions(
     memory=(5 << 30) + 1,
     probabilities=True,
     uncertainty=True,
+    roi=Box(x=10, y=20, width=300, height=400),
+    mask=Path("look here.png"),
+    tissue="otsu",
     overlay=True,
     html=True,
     exports=ExportOptions(formats=("cog", "geojson"), simplify=Fraction("1.5"), min_area=20),
@@ -55,6 +58,7 @@ def parsed(words: list[str]) -> tuple[SegmentOptions, dict[str, object]]:
     [
         SegmentOptions(weights="aerial"),
         EVERYTHING,
+        replace(EVERYTHING, roi=Path("parts.geojson"), tissue="none"),
         replace(EVERYTHING, scales="auto", points=Rule(kind="threshold", values=(Fraction("0.123456789"),))),
         replace(EVERYTHING, patches=Rule(kind="threshold", values=(Fraction(0),)), points=Rule(kind="all")),
         replace(EVERYTHING, points=Rule(kind="share", values=(Fraction(1),)), mpp=Fraction(3)),

@@ -26,6 +26,8 @@ def plan_text(plan: Plan, *, seconds: float | None = None) -> str:
         f"  {', '.join(f'{key} {value}' for key, value in plan.settings.describe().items())}",
         f"  {plan.machine.device} {plan.machine.precision}, {plan.batch} patches a forward pass",
     ]
+    if plan.areas:
+        lines.append(f"  looks only at {' and '.join(f'{area.kind} {area.source}' for area in plan.areas)}")
     for step in plan.passes:
         lines.append(f"  pass {step.number + 1}: {step.blocks.pixels} blocks in {plan.groups(step)} groups")
         lines += [

@@ -6,6 +6,7 @@ import re
 from enum import StrEnum
 from fractions import Fraction
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
 
 import typer
@@ -18,6 +19,7 @@ from magnet_cli.options import (
     parse_formats,
     parse_patches,
     parse_points,
+    parse_roi,
     parse_scales,
 )
 
@@ -63,6 +65,14 @@ class Precision(StrEnum):
     FLOAT16 = "float16"
 
 
+class Tissue(StrEnum):
+    """Where tissue is looked for."""
+
+    AUTO = "auto"
+    OTSU = "otsu"
+    NONE = "none"
+
+
 class OnError(StrEnum):
     """What a failed image does to those after it."""
 
@@ -104,6 +114,16 @@ CompatOption = Annotated[
 Mpp = Annotated[str | None, typer.Option(help="Read at this pixel size in um (m on maps).", envvar="MAGNET_MPP")]
 SlideMpp = Annotated[
     str | None, typer.Option(help="Pixel size of the file, where it lacks it or is wrong.", envvar="MAGNET_SLIDE_MPP")
+]
+Roi = Annotated[
+    str | None, typer.Option(help="Look only here: x,y,width,height or a .geojson file.", envvar="MAGNET_ROI")
+]
+Mask = Annotated[
+    Path | None, typer.Option(help="Look only where this raster of any size is not zero.", envvar="MAGNET_MASK")
+]
+TissueOption = Annotated[
+    Tissue,
+    typer.Option("--tissue", help="Look only at tissue: auto is on slides, otsu anywhere.", envvar="MAGNET_TISSUE"),
 ]
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N or mps.", envvar="MAGNET_DEVICE")]
 Gpu = Annotated[int | None, typer.Option(min=0, help="Short for --device cuda:N.", envvar="MAGNET_GPU")]
@@ -221,6 +241,10 @@ def segment_options(context: typer.Context) -> SegmentOptions:
         compat=cast("options.Compat | None", _maybe(str, given.get("compat"))),
         mpp=_maybe(partial(number, option="--mpp"), given["mpp"]),
         slide_mpp=_maybe(partial(number, option="--slide-mpp"), given["slide_mpp"]),
+        roi=_maybe(parse_roi, given.get("roi")),
+        mask=given.get("mask"),
+        # A comparison with the truth is about every pixel that the truth labels.
+        tissue=cast("options.Tissue", str(given.get("tissue", Tissue.NONE))),
         device=device_name(context),
         precision=cast("options.Precision", str(given["precision"])),
         batch_size=batch_size(given["batch_size"]),

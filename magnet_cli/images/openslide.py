@@ -64,6 +64,7 @@ def _info(path: str, slide: openslide.OpenSlide) -> ImageInfo:
         resolution=resolution,
         bounds=_bounds(slide.properties, size),
         has_mask=True,
+        is_slide=True,
         resident_bytes=SLIDE_CACHE_BYTES,
         notes=notes,
     )

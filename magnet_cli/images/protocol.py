@@ -60,6 +60,8 @@ class ImageInfo:
     """The scanned part of level 0, where a slide says so."""
     has_mask: bool = False
     """Whether pixels may be invalid (nodata, alpha, mask, bounds); `Region.valid` is None where this is false."""
+    is_slide: bool = False
+    """Whether it is a slide of a microscope, most of which may be glass."""
     crs: str | None = None
     """`EPSG:32633` and the like, where the image is georeferenced."""
     geo_tags: tuple[tuple[int, int, int, object], ...] = ()

@@ -17,7 +17,7 @@ from magnet_cli.images.reader import PyramidImage
 from magnet_cli.images.resolution import microscope
 from magnet_cli.images.store import TRANSPOSED, OrientedStore, Store, oriented
 from magnet_cli.images.tiff_colour import OLD_JPEG, Colour, colour, understood
-from magnet_cli.images.tiff_description import channel_names, described_resolution
+from magnet_cli.images.tiff_description import channel_names, described_resolution, is_slide
 from magnet_cli.images.tiff_pages import Layer, find_layers
 from magnet_cli.images.tiff_store import CHUNK_BYTES, TiffStore, chunk_bytes
 from magnet_cli.images.tiles import TILE_CACHE_BYTES
@@ -154,6 +154,7 @@ def _info(facts: TiffFacts, colour: Colour, blob: Blob) -> ImageInfo:
         dtype=colour.dtype.name,
         nodata=nodata,
         has_mask=masks or any(map(_sparse, facts.layers)),
+        is_slide=is_slide(page),
         crs=tiff_geo.crs(page),
         geo_tags=tiff_geo.geo_tags(page),
         resident_bytes=TILE_CACHE_BYTES + blob.resident_bytes,

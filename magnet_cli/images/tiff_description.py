@@ -65,6 +65,11 @@ def _description(page: TiffPage) -> str:
     return value if isinstance(value, str) else ""
 
 
+def is_slide(page: TiffPage) -> bool:
+    """Whether a slide scanner's program wrote the description."""
+    return _description(page).startswith("Aperio")
+
+
 def _ome(text: str) -> Resolution | None:
     said: dict[str, str] = {}
     for axis, unit, value in OME_SIZE.findall(text):

@@ -40,6 +40,8 @@ class StageCount:
     windows: int = 0
     run: int = 0
     nodata: int = 0
+    outside: int = 0
+    """Windows on which no label in the area depends."""
     unselected: int = 0
     points: int = 0
 
@@ -75,29 +77,38 @@ class BlockState:
         self._next = torch.empty(shape, dtype=torch.float16, device=self.device)
         if self.canvas is not None and self.plan.settings.points.kind != "all":
             self._score = torch.zeros(shape[1:], dtype=torch.float32, device=self.device)
-        number = self.step.stages.index(stage)
-        self._stored = self._on_device(self.pixels.stages[number])
-        valid = self.pixels.valid[number]
-        self._valid = None if valid is None else self._on_device(valid)
+        if not self.pixels.is_empty:
+            self._load(self.step.stages.index(stage))
         windows = list(self.step.windows(self.pixels.block, stage))
-        holding = [window for window in windows if self._holds_data(window, stage)]
+        looked = [window for window in windows if self._is_looked_at(window, stage)]
+        holding = [window for window in looked if self._holds_data(window, stage)]
         self._selected = self._select(holding, len(windows), stage)
         self.counts[stage.number] = StageCount(
             windows=len(windows),
             run=len(self._selected),
-            nodata=len(windows) - len(holding),
+            nodata=len(looked) - len(holding),
+            outside=len(windows) - len(looked),
             unselected=len(holding) - len(self._selected),
         )
         self.fates[stage.number] = fates(windows, holding=holding, selected=self._selected)
         return self._selected
 
+    def _load(self, number: int) -> None:
+        self._stored = self._on_device(self.pixels.stages[number])
+        valid = self.pixels.valid[number]
+        self._valid = None if valid is None else self._on_device(valid)
+
+    def _is_looked_at(self, window: Window, stage: Stage) -> bool:
+        looked = self.pixels.looked
+        return looked is None or window.cell in looked[self.step.stages.index(stage)]
+
     def _on_device(self, array: NDArray[np.generic]) -> Tensor:
         return torch.from_numpy(array).to(self.device, non_blocking=True)
 
     def _holds_data(self, window: Window, stage: Stage) -> bool:
-        valid = self.pixels.valid[self.step.stages.index(stage)]
         if self.pixels.is_empty:
             return False
+        valid = self.pixels.valid[self.step.stages.index(stage)]
         return valid is None or bool(valid[self._local(window.box).slices].any())
 
     def _local(self, box: Box) -> Box:

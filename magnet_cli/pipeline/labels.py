@@ -33,6 +33,8 @@ def labels_of(canvas: Canvas, box: Box, valid: NDArray[np.bool_] | None) -> NDAr
     Returns:
         `(box.height, box.width)` uint8; 255 also where no stage looked, because nearly all of a window lacks data.
     """
+    if valid is not None and not valid.any():
+        return np.full((box.height, box.width), NODATA, np.uint8)
     labels = np.empty((box.height, box.width), np.uint8)
     for square in _squares(box):
         rows, columns = square.shifted(x=-box.x, y=-box.y).slices
@@ -79,14 +81,14 @@ def own_values(state: BlockState, canvas: Canvas, *, masked: bool) -> tuple[Box,
     Args:
         state: The block, after the last stage of its pass.
         canvas: Its canvas.
-        masked: Whether pixels without data become NaN.
+        masked: Whether pixels without data or outside the area become NaN.
 
     Returns:
         Their box on the canvas grid, and `(classes, height, width)` float16.
     """
     own = state.step.own(state.pixels.block, state.step.stages[-1])
     values = canvas.view(own).cpu().numpy()
-    valid = state.pixels.valid[-1]
+    valid = state.pixels.kept_valid
     if masked and valid is not None:
         inside = own.shifted(x=-canvas.box.x, y=-canvas.box.y).slices
         values = np.where(valid[inside], values, np.float16("nan"))

@@ -62,6 +62,8 @@ def run_published(plan: Plan, work: Work) -> None:
     for level0 in at_level0:
         if level0.valid is not None:
             labels[~level0.valid] = NODATA
+    if work.area is not None:
+        labels[~work.area.mask(Box.whole(size), LEVEL0)] = NODATA
     with work.clock.measure("write"):
         work.sink.put_labels(group, box=Box.whole(size), labels=labels)
         counts, missing = count_labels(labels, plan.classes)

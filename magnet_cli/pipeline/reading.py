@@ -13,6 +13,8 @@ import torch
 from magnet_cli.errors import MemoryShortageError, SourceError
 from magnet_cli.geometry import LEVEL0
 from magnet_cli.images.protocol import Request
+from magnet_cli.images.validity import both
+from magnet_cli.pipeline.looking import cells_to_look_at
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -20,8 +22,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from magnet_cli.areas import Area
     from magnet_cli.images.protocol import Image, Region
     from magnet_cli.pipeline.clock import Clock
+    from magnet_cli.pipeline.looking import Cells
     from magnet_cli.plan import Plan
     from magnet_cli.windows import Index, Pass
 
@@ -39,7 +43,12 @@ class BlockPixels:
     valid: tuple[NDArray[np.bool_] | None, ...]
     """For each stage, `(height, width)`; None where every pixel holds data."""
     level0_valid: NDArray[np.bool_] | None
-    """`(height, width)` over the block's own level-0 pixels; None where every pixel holds data."""
+    """`(height, width)` over the block's own level-0 pixels: which get a label. None where every pixel holds data and
+    lies in the area that is looked at."""
+    kept_valid: NDArray[np.bool_] | None
+    """The same over the last stage's canvas, for probabilities."""
+    looked: tuple[Cells, ...] | None = None
+    """For each stage, the cells on which a label in the area depends; None where the run keeps to no area."""
 
     def pinned(self) -> BlockPixels:
         """The same in memory that a GPU copies from by itself while the host goes on."""
@@ -48,7 +57,9 @@ class BlockPixels:
 
     @property
     def is_empty(self) -> bool:
-        """Whether no pixel of the block holds data."""
+        """Whether no pixel of the block holds data, or none is looked at."""
+        if self.looked is not None and not self.looked[-1]:
+            return True
         return self.level0_valid is not None and not self.level0_valid.any()
 
 
@@ -65,12 +76,25 @@ class GroupPixels:
     blocks: tuple[BlockPixels, ...]
 
 
-def read_block(image: Image, plan: Plan, step: Pass, block: Index, bands: tuple[int, ...]) -> BlockPixels:
-    """Decode what one block of a pass looks at, all stages in one go.
+def read_block(
+    image: Image, plan: Plan, step: Pass, block: Index, *, bands: tuple[int, ...], area: Area | None = None
+) -> BlockPixels:
+    """Decode what one block of a pass looks at, all stages in one go; nothing where none of it lies in the area.
+
+    Args:
+        image: Read from.
+        plan: Of the run.
+        step: The pass.
+        block: Of the pass.
+        bands: Positions of the bands that the network sees.
+        area: Where labels are wanted. What lies outside and holds data stays context: patches show it.
 
     Raises:
         SourceError: A part cannot be decoded; it names the file and the block.
     """
+    looked = None if area is None else cells_to_look_at(plan, step, block, area)
+    if looked is not None and not looked[-1]:
+        return _unread(step, block, looked)
     requests = [
         Request(pitch=stage.pitch, box=step.canvas(block, stage), resample=plan.resample) for stage in step.stages
     ]
@@ -88,11 +112,31 @@ def read_block(image: Image, plan: Plan, step: Pass, block: Index, bands: tuple[
             advice=error.advice,
         ) from error
     stages = regions[: len(step.stages)]
+    level0_valid, kept_valid = regions[-1].valid if wants_validity else None, stages[-1].valid
+    if area is not None and step is plan.passes[-1]:
+        level0_valid = both(level0_valid, area.mask(level0, LEVEL0))
+        if plan.probabilities or plan.uncertainty:
+            kept_valid = both(kept_valid, area.mask(requests[len(stages) - 1].box, step.stages[-1].pitch))
     return BlockPixels(
         block=block,
         stages=tuple(_selected(region, bands) for region in stages),
         valid=tuple(region.valid for region in stages),
-        level0_valid=regions[-1].valid if wants_validity else None,
+        level0_valid=level0_valid,
+        kept_valid=kept_valid,
+        looked=looked,
+    )
+
+
+def _unread(step: Pass, block: Index, looked: tuple[Cells, ...]) -> BlockPixels:
+    """A block of which nothing is looked at."""
+    level0, canvas = step.level0(block), step.canvas(block, step.stages[-1])
+    return BlockPixels(
+        block=block,
+        stages=(),
+        valid=(),
+        level0_valid=np.zeros((level0.height, level0.width), bool),
+        kept_valid=np.zeros((canvas.height, canvas.width), bool),
+        looked=looked,
     )
 
 
@@ -109,14 +153,18 @@ class ReadAhead:
         image: Read from by several threads.
         plan: Says how many groups may wait.
         bands: Positions of the bands that the network sees.
+        area: Where labels are wanted; None everywhere.
         workers: Threads; 0 reads in the caller's thread.
         clock: Told what reading took, and how long the caller waited.
     """
 
-    def __init__(self, image: Image, plan: Plan, *, bands: tuple[int, ...], workers: int, clock: Clock) -> None:
+    def __init__(
+        self, image: Image, plan: Plan, *, bands: tuple[int, ...], area: Area | None, workers: int, clock: Clock
+    ) -> None:
         self._image = image
         self._plan = plan
         self._bands = bands
+        self._area = area
         self._clock = clock
         self._pool = ThreadPoolExecutor(workers, "read") if workers else None
         self._most = plan.memory.ahead + 1
@@ -164,7 +212,7 @@ class ReadAhead:
 
     def _read_block(self, step: Pass, block: Index) -> BlockPixels:
         try:
-            pixels = read_block(self._image, self._plan, step, block, self._bands)
+            pixels = read_block(self._image, self._plan, step, block, bands=self._bands, area=self._area)
         except MemoryError as error:
             raise MemoryShortageError(
                 f"out of memory while block {block} of pass {step.number + 1} was read",

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from magnet_cli.areas import Area
     from magnet_cli.images.protocol import Image
     from magnet_cli.pipeline.block import BlockState
     from magnet_cli.pipeline.clock import Clock
@@ -85,6 +86,8 @@ class Work:
     on_progress: Callable[[Progress], None]
     threads: int = 1
     """Of the networks' operations; noted with each group, as the batch is: a resumed run has to use as many."""
+    area: Area | None = None
+    """Where labels are wanted; None everywhere."""
     on_note: Callable[[str], None] = lambda _: None
     """Hears what a user should know of the run, such as that memory was short."""
 
@@ -109,7 +112,7 @@ def _run_pass(plan: Plan, step: Pass, computer: Computer, work: Work) -> None:
         work.on_progress(Progress(pass_index=step.number, group=number, groups=total, resumed=True))
     with ExitStack() as stack:
         reader = stack.enter_context(
-            ReadAhead(work.image, plan, bands=work.bands, workers=work.workers, clock=work.clock)
+            ReadAhead(work.image, plan, bands=work.bands, area=work.area, workers=work.workers, clock=work.clock)
         )
         writer = stack.enter_context(_Writer(plan, step, work))
         for group in reader.groups(step, missing):

@@ -52,7 +52,8 @@ def with_memory(plan: Plan, facts: ModelFacts, options: SegmentOptions) -> Plan:
     output = max(_output_bytes(plan, step) for step in plan.passes)
     host_compute = compute if on_host else 0
     base = plan.machine.base + HEAP
-    fixed = base + plan.image.resident_bytes + host_compute + output
+    cache = plan.image.resident_bytes + sum(area.resident_bytes for area in plan.areas)
+    fixed = base + cache + host_compute + output
     spare = plan.machine.memory - fixed
     if spare < group:
         raise DeviceError(
@@ -64,7 +65,7 @@ def with_memory(plan: Plan, facts: ModelFacts, options: SegmentOptions) -> Plan:
     memory = MemoryPlan(
         budget=plan.machine.memory,
         base=base,
-        cache=plan.image.resident_bytes,
+        cache=cache,
         compute=host_compute,
         group=group,
         output=output,
@@ -132,7 +133,15 @@ def _read_bytes(plan: Plan, step: Pass) -> int:
 def _kept_bytes(plan: Plan, step: Pass) -> int:
     """Pixels and validity of a group, as long as it is computed and written."""
     pixels = sum(_canvas_size(step, stage).pixels for stage in step.stages)
-    return plan.group[step.number] * pixels * (_pixel_bytes(plan) + 1)
+    inside = _level0_pixels(step) + _canvas_size(step, step.stages[-1]).pixels if plan.areas else 0
+    return plan.group[step.number] * (pixels * (_pixel_bytes(plan) + 1) + inside)
+
+
+def _level0_pixels(step: Pass) -> int:
+    """The most level-0 pixels that a block has."""
+    stage = step.stages[0]
+    width, height = ceil(stage.cell.width * stage.pitch.x), ceil(stage.cell.height * stage.pitch.y)
+    return min(width, stage.image.width) * min(height, stage.image.height)
 
 
 def _pixel_bytes(plan: Plan) -> int:
@@ -141,9 +150,7 @@ def _pixel_bytes(plan: Plan) -> int:
 
 def _output_bytes(plan: Plan, step: Pass) -> int:
     """Labels and validity of a group at level 0, twice: one being made, one being written; or a field chunk."""
-    stage = step.stages[0]
-    width, height = ceil(stage.cell.width * stage.pitch.x), ceil(stage.cell.height * stage.pitch.y)
-    labels = min(width, stage.image.width) * min(height, stage.image.height)
+    labels = _level0_pixels(step)
     finest = _canvas_size(step, step.stages[-1]).pixels
     is_last = step is plan.passes[-1]
     fields = finest * plan.classes * 2 if not is_last or plan.probabilities else 0

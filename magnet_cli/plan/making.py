@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from magnet_cli.errors import UsageError
 from magnet_cli.plan.budget import no_memory, with_memory
 from magnet_cli.plan.resolve import check_bands, resolve_scales, resolve_settings, with_pixel_size, working_pitch
-from magnet_cli.plan.run import Machine, ModelFacts, Plan
+from magnet_cli.plan.run import AreaSpec, Machine, ModelFacts, Plan
 from magnet_cli.windows import Pass, Stage, group_scales, needed_margin
 
 if TYPE_CHECKING:
@@ -31,7 +31,13 @@ IDLE = Fraction(1, 20)
 is met. A pass of one stage fills its batches, where one block has a single window; a pass of four needs one block."""
 
 
-def make_plan(info: ImageInfo, facts: ModelFacts, options: SegmentOptions, machine: Machine) -> Plan:
+def make_plan(
+    info: ImageInfo,
+    facts: ModelFacts,
+    options: SegmentOptions,
+    machine: Machine,
+    areas: tuple[AreaSpec, ...] = (),
+) -> Plan:
     """Decide everything about a run over one image.
 
     Raises:
@@ -62,7 +68,8 @@ def make_plan(info: ImageInfo, facts: ModelFacts, options: SegmentOptions, machi
         memory=no_memory(machine),
         probabilities=options.probabilities,
         uncertainty=options.uncertainty,
-        notes=(*info.notes, *notes),
+        areas=areas,
+        notes=(*info.notes, *notes, *(note for area in areas for note in area.notes)),
     )
     return with_memory(draft, facts, options)
 

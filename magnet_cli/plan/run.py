@@ -12,7 +12,7 @@ from magnet_cli.options import ALL, BundleDefaults, MethodSettings, Rule
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from magnet_cli.geometry import Pitch, Size
+    from magnet_cli.geometry import Box, Pitch, Size
     from magnet_cli.images.protocol import ImageInfo
     from magnet_cli.options import Compat
     from magnet_cli.windows import Index, Pass, Stage
@@ -96,6 +96,22 @@ class MemoryPlan:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AreaSpec:
+    """A part of the image to which a run keeps: pixels outside are not computed."""
+
+    kind: Literal["roi", "mask", "tissue"]
+    source: str
+    """The box, the file, or how tissue is found."""
+    digest: str
+    """Of what decides which pixels are inside, as far as the image does not say it itself."""
+    box: Box | None = None
+    """At level 0, where the area is one."""
+    resident_bytes: int = 0
+    """Memory that it keeps while the run goes on, at most."""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """A run over one image, complete: nothing that the mask depends on is decided later."""
 
@@ -113,6 +129,8 @@ class Plan:
     memory: MemoryPlan
     probabilities: bool
     uncertainty: bool
+    areas: tuple[AreaSpec, ...] = ()
+    """Only what lies in all of them is looked at."""
     notes: tuple[str, ...] = ()
 
     @property
@@ -169,6 +187,7 @@ class Plan:
             "group": list(self.group),
             "working_pixel": {"width": float(self.working.x), "height": float(self.working.y)},
             **self.settings.describe(),
+            "areas": [{"kind": area.kind, "source": area.source} for area in self.areas],
             "passes": [self._describe_pass(step) for step in self.passes],
             "memory": self._describe_memory(),
             "disk": self.disk(),

@@ -93,9 +93,9 @@ def reading_watched(watch: Watch, read: Callable[..., list[Region]]) -> Callable
 
 
 def blocks_watched(watch: Watch, read_block: Callable[..., reading.BlockPixels]) -> Callable[..., reading.BlockPixels]:
-    def called(*arguments: Any) -> reading.BlockPixels:
+    def called(*arguments: Any, **named: Any) -> reading.BlockPixels:
         watch.add("alive", 1)
-        block = read_block(*arguments)
+        block = read_block(*arguments, **named)
         for pixels in block.stages:
             watch.add("pixels", pixels.nbytes)
             weakref.finalize(pixels, watch.add, "pixels", -pixels.nbytes)

@@ -1,0 +1,11 @@
+"""Where to look: regions of interest, masks and tissue, as one question about boxes of level 0.
+
+What lies outside is not computed and has label 255; it stays the context of what lies inside.
+"""
+
+from __future__ import annotations
+
+from magnet_cli.areas.area import Area
+from magnet_cli.areas.opening import open_area, specify
+
+__all__ = ["Area", "open_area", "specify"]

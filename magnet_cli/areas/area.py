@@ -1,0 +1,43 @@
+"""What every kind of area can say."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from magnet_cli.geometry import Box, Pitch
+
+
+class Area(Protocol):
+    """A part of level 0. Asking is safe from several threads at once."""
+
+    def touches(self, box: Box) -> bool:
+        """Whether something of a level-0 box may lie in the area; False only where nothing does."""
+
+    def mask(self, box: Box, pitch: Pitch) -> NDArray[np.bool_]:
+        """`(box.height, box.width)`, True where the centre of a pixel of this pitch lies in the area."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Both:
+    """What lies in each of several areas."""
+
+    areas: Sequence[Area]
+
+    def touches(self, box: Box) -> bool:
+        """See `Area`."""
+        return all(area.touches(box) for area in self.areas)
+
+    def mask(self, box: Box, pitch: Pitch) -> NDArray[np.bool_]:
+        """See `Area`."""
+        first, *others = self.areas
+        inside = first.mask(box, pitch)
+        for area in others:
+            inside &= area.mask(box, pitch)
+        return inside

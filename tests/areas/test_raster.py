@@ -1,0 +1,71 @@
+"""Rasters of any size over an image."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from magnet_cli.areas import raster
+from magnet_cli.areas.raster import Raster
+from magnet_cli.geometry import LEVEL0, Box, Pitch, Size
+
+if TYPE_CHECKING:
+    import pytest
+    from numpy.typing import NDArray
+
+sides = st.integers(1, 40)
+sizes = st.builds(lambda width, height: Size(width=width, height=height), sides, sides)
+
+
+def area_of(values: NDArray[np.bool_], image: Size) -> Raster:
+    height, width = values.shape
+    return Raster(lambda box: values[box.slices], size=Size(width=width, height=height), image=image)
+
+
+@given(stored=sizes, image=sizes, seed=st.integers(0, 99), pitch=st.fractions(Fraction(1, 2), 3, max_denominator=5))
+def test_the_nearest_pixel_decides(stored: Size, image: Size, seed: int, pitch: Fraction) -> None:
+    values = np.random.default_rng(seed).random((stored.height, stored.width)) < 0.2
+    area, grid = area_of(values, image), Pitch.square(pitch)
+    box = Box.whole(grid.cover(image))
+    inside = area.mask(box, grid)
+    for row in range(box.height):
+        for column in range(box.width):
+            across = (column + Fraction(1, 2)) * pitch * stored.width / image.width
+            down = (row + Fraction(1, 2)) * pitch * stored.height / image.height
+            assert inside[row, column] == values[min(int(down), stored.height - 1), min(int(across), stored.width - 1)]
+    assert area.share == values.mean()
+
+
+@given(stored=sizes, image=sizes, seed=st.integers(0, 99), side=st.integers(1, 9), data=st.data())
+def test_nothing_that_is_inside_is_missed(stored: Size, image: Size, seed: int, side: int, data: st.DataObject) -> None:
+    values = np.random.default_rng(seed).random((stored.height, stored.width)) < 0.05
+    kept, raster.MOST_CELLS = raster.MOST_CELLS, side
+    try:
+        area = area_of(values, image)
+    finally:
+        raster.MOST_CELLS = kept
+    x, y = data.draw(st.integers(0, image.width - 1)), data.draw(st.integers(0, image.height - 1))
+    box = Box(x=x, y=y, width=data.draw(st.integers(1, image.width - x)), height=image.height - y)
+    inside = area.mask(Box.whole(image), LEVEL0)[box.slices]
+    assert area.touches(box) or not inside.any()
+    assert area.touches(Box.whole(image)) == values.any()
+
+
+def test_a_large_raster_is_read_in_strips(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = np.random.default_rng(3).random((90, 110)) < 0.5
+    image = Size(width=55, height=45)
+    whole = area_of(values, image).mask(Box.whole(image), LEVEL0)
+    monkeypatch.setattr(raster, "STRIP_PIXELS", 400)
+    seen: list[int] = []
+
+    def read(box: Box) -> NDArray[np.bool_]:
+        seen.append(box.area)
+        return values[box.slices]
+
+    area = Raster(read, size=Size(width=110, height=90), image=image)
+    assert np.array_equal(area.mask(Box.whole(image), LEVEL0), whole)
+    assert max(seen) <= 440
