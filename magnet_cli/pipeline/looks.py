@@ -59,7 +59,7 @@ def block_uncertainty(step: Pass, state: BlockState) -> NDArray[np.uint8]:
     columns, column_of = _sampled(own.width, stage.cell.width, parts)
     values = canvas.view(own)[:, rows, columns].cpu().numpy()
     known = (values > 0).any(axis=0)
-    valid = state.pixels.valid[-1]
+    valid = state.pixels.kept_valid
     if valid is not None:
         known &= valid[own.shifted(x=-canvas.box.x, y=-canvas.box.y).slices][rows, columns]
     unsure = own_uncertainty(np.where(known, values, np.float16("nan")))[0].astype(np.float32)

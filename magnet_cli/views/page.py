@@ -67,6 +67,7 @@ class StageRow:
     windows: int
     run: int
     nodata: int
+    outside: int
     unselected: int
     points: int
     layer: Layer | None
@@ -79,7 +80,11 @@ class StageRow:
     @property
     def why(self) -> str:
         """Why the others were left, in words."""
-        reasons = [(self.nodata, "without data"), (self.unselected, "passed over as less uncertain")]
+        reasons = [
+            (self.nodata, "without data"),
+            (self.outside, "outside the area"),
+            (self.unselected, "passed over as less uncertain"),
+        ]
         return ", ".join(f"{count:,} {reason}" for count, reason in reasons if count)
 
 
@@ -150,6 +155,7 @@ def _stages(report: Mapping[str, Any], size: Size) -> Iterator[StageRow]:
                 windows=int(entry["windows"]),
                 run=int(entry["windows_run"]),
                 nodata=int(entry["not_run"]["nodata"]),
+                outside=int(entry["not_run"].get("outside", 0)),
                 unselected=int(entry["not_run"]["unselected"]),
                 points=int(entry["points"]),
                 layer=stage_layer(maps[number], size, color=color) if number in maps else None,
