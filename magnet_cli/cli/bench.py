@@ -111,14 +111,14 @@ def _tell(running: Bench, rows: Sequence[Row], listing: Listing, *, html: Path |
 
     line = quote(running.setting, rows)
     listing.more |= {**running.setting.describe(), "quote": line}
-    if html is not None:
-        from magnet_cli import durable
-        from magnet_cli.bench.page import bench_page
-
-        durable.write_whole(html, bench_page(running.setting, rows).encode())
     if not json:
         from magnet_cli.cli.benchtables import bench_text
 
         tell(bench_text(rows))
         if line is not None:
             tell(line)
+    if html is not None:  # last: a disk that refuses it must not cost what was measured
+        from magnet_cli import durable
+        from magnet_cli.bench.page import bench_page
+
+        durable.write_whole(html, bench_page(running.setting, rows).encode())
