@@ -126,7 +126,7 @@ def test_later_the_run_ends_with_6_and_the_same_command_goes_on(
 def test_memory_that_runs_out_while_reading_is_named(
     image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_: object) -> reading.BlockPixels:
+    def full(*_: object, **__: object) -> reading.BlockPixels:
         raise MemoryError
 
     monkeypatch.setattr(reading, "read_block", full)
