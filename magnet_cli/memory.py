@@ -112,15 +112,30 @@ def trim() -> bool:
     return _glibc("malloc_trim", 0)
 
 
-def keep_heap_steady() -> bool:
-    """Let the C library keep two heaps and reuse the memory of freed tensors; whether it can (glibc).
+LARGE_TENSOR: Final = 16 << 20
+"""Blocks of this size and more are given back to the system when they are freed, until `reuse_large_tensors`."""
 
-    By default glibc hands every large tensor back to the system, which zeroes its pages anew for the next one: at 508
-    pixels that made the paper's refiner 3.6 times slower in float32. It also keeps eight heaps a core, between which a
-    steady pipeline of image-sized blocks grows for hours.
+
+def keep_heap_steady() -> bool:
+    """Let the C library keep two heaps and map every block of 16 MiB or more by itself; whether it can (glibc).
+
+    By default glibc raises its threshold for separate mappings as large blocks are freed and keeps eight heaps a core,
+    and a steady pipeline of image-sized blocks then grows for hours: measured with blocks of 2,048 pixels, 590 MiB and
+    rising against 500 MiB and flat. A lower threshold costs more than it saves, because every batch of patches is then
+    mapped and zeroed anew: at 1 MiB the whole run took twice the CPU time.
     """
     # mallopt(3): M_MMAP_THRESHOLD -3, M_TRIM_THRESHOLD -1, M_ARENA_MAX -8.
-    return all([_glibc("mallopt", -3, 1 << 30), _glibc("mallopt", -1, 1 << 30), _glibc("mallopt", -8, 2)])
+    return all([_glibc("mallopt", -3, LARGE_TENSOR), _glibc("mallopt", -1, 64 << 20), _glibc("mallopt", -8, 2)])
+
+
+def reuse_large_tensors() -> bool:
+    """Let the C library keep the memory of freed tensors of any size for the next ones; whether it can (glibc).
+
+    For networks whose tensors are large: the system zeroes the pages of each that is mapped anew, which made a pass of
+    the paper's refiner at 508 pixels 3.6 times as slow in float32. Others only lose by it: with a network of one
+    convolution the peak rose from 811 to 1,012 MiB with the image, because blocks of pixels left holes in the heap.
+    """
+    return all([_glibc("mallopt", -3, 1 << 30), _glibc("mallopt", -1, 1 << 30)])
 
 
 @dataclass(frozen=True, kw_only=True)

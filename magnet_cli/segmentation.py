@@ -24,7 +24,7 @@ from magnet_cli.masks.journal import Journal
 from magnet_cli.masks.output import OutputPaths, OutputState, finish_output, output_state
 from magnet_cli.masks.reportfile import read_report
 from magnet_cli.masks.spec import FieldSpec, MaskClass, MaskSpec
-from magnet_cli.memory import PeakSampler, default_budget, format_bytes, host_memory
+from magnet_cli.memory import PeakSampler, default_budget, format_bytes, host_memory, reuse_large_tensors
 from magnet_cli.models.bundle import load_bundle
 from magnet_cli.models.device import (
     context_memory,
@@ -190,6 +190,8 @@ def load_model(options: SegmentOptions, events: Events) -> Model:
         events.message(f"magnet: {told}")
     limit_device_memory(device, options.gpu_memory)
     facts = model_facts(bundle)
+    if facts.large_tensors and device == "cpu":
+        reuse_large_tensors()
     networks = load_networks(bundle, device=device, precision=precision)
     machine = Machine(
         device=device,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal, cast
 import torch
 from torch import Tensor, nn
 
+from magnet_cli.memory import LARGE_TENSOR
 from magnet_cli.models.registry import build_backbone, build_refiner
 from magnet_cli.models.strips import strip_of
 from magnet_cli.options import BundleDefaults
@@ -30,7 +31,7 @@ too, by 6 MiB (`fpn-small` at 256) to 28 (`fpn-resnet50` at 256), and is left al
 
 def model_facts(bundle: Bundle) -> ModelFacts:
     """The facts of a bundle."""
-    magnet = bundle.magnet
+    magnet, estimates = bundle.magnet, activation_bytes(bundle)
     scales = tuple(sorted(bundle.scales, key=lambda size: -size.pixels))
     return ModelFacts(
         name=bundle.name,
@@ -46,7 +47,8 @@ def model_facts(bundle: Bundle) -> ModelFacts:
         has_refiner=bool(bundle.refiners),
         batches={(item.device, item.precision): item.batch for item in bundle.execution},
         compat=cast("Compat", bundle.compat),
-        **activation_bytes(bundle),
+        large_tensors=max(estimates.values()) >= ALIVE_AT_ONCE * LARGE_TENSOR,
+        **estimates,
     )
 
 

@@ -46,6 +46,8 @@ class ModelFacts:
     compat: Compat = "paper"
     refiner_bytes: int = 0
     """The same for the refiner."""
+    large_tensors: bool = False
+    """Whether a patch's pass makes tensors that the C library would rather give back to the system than reuse."""
 
 
 @dataclass(frozen=True, kw_only=True)
