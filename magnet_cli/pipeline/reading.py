@@ -46,7 +46,7 @@ class BlockPixels:
     """`(height, width)` over the block's own level-0 pixels: which get a label. None where every pixel holds data and
     lies in the area that is looked at."""
     kept_valid: NDArray[np.bool_] | None
-    """The same over the last stage's canvas, for probabilities."""
+    """The same over the last stage's canvas, for probabilities and the map of uncertainty."""
     looked: tuple[Cells, ...] | None = None
     """For each stage, the cells on which a label in the area depends; None where the run keeps to no area."""
 
@@ -115,8 +115,7 @@ def read_block(
     level0_valid, kept_valid = regions[-1].valid if wants_validity else None, stages[-1].valid
     if area is not None and step is plan.passes[-1]:
         level0_valid = both(level0_valid, area.mask(level0, LEVEL0))
-        if plan.probabilities or plan.uncertainty:
-            kept_valid = both(kept_valid, area.mask(requests[len(stages) - 1].box, step.stages[-1].pitch))
+        kept_valid = both(kept_valid, area.mask(requests[len(stages) - 1].box, step.stages[-1].pitch))
     return BlockPixels(
         block=block,
         stages=tuple(_selected(region, bands) for region in stages),

@@ -15,6 +15,7 @@ from affine import Affine
 from rasterio.control import GroundControlPoint
 
 from magnet_cli.geometry import Box, Size
+from magnet_cli.maps import NOTHING, Map
 from magnet_cli.masks.output import OutputPaths
 from tests.cli.support import invoke, invoke_json
 from tests.laws.support import (
@@ -349,3 +350,15 @@ def test_the_plan_names_the_areas(template: Path, scene: Path) -> None:
     assert "reaches beyond the image" in text
     (found,) = invoke_json(*words)["images"]
     assert found["areas"] == [{"kind": "roi", "source": "[390, 0, 10, 50]"}]
+
+
+def test_how_sure_it_is_outside_is_not_told(template: Path, scene: Path, tmp_path: Path) -> None:
+    """Windows at the border are computed whole: what they say outside stays out of the map and of its mean."""
+    mask, left, wide = tmp_path / "m.tif", SIZE.width // 2, 48
+    words = ("--weights", template, "--scales", "32", "--margin", "0")
+    segmented(scene, mask, *words, "--roi", f"{left},0,{wide},{SIZE.height}")
+    report = json.loads(OutputPaths.of(mask).report.read_text())
+    found = Map.parse(report["maps"]["uncertainty"])
+    known = np.flatnonzero((found.values != NOTHING).any(axis=0)) * found.pixel[0]
+    assert left - found.pixel[0] < known.min() < left + found.pixel[0]
+    assert left + wide - 2 * found.pixel[0] < known.max() < left + wide
