@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from magnet_cli.models.networks import Networks
     from magnet_cli.options import ExportFormat
 
-ARITHMETIC = 2
+ARITHMETIC = 3
 """Raised by hand when the same options begin to give another mask; part of the options hash."""
 DECODE_SHARE = 0.5
 """Share of the free disk that a one-time decode may take."""

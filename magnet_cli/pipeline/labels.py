@@ -71,8 +71,9 @@ def _squares(box: Box) -> Iterator[Box]:
 
 def count_labels(labels: NDArray[np.uint8], classes: int) -> tuple[list[int], int]:
     """Pixels by class, and pixels without a label."""
-    counts = np.bincount(labels.reshape(-1), minlength=NODATA + 1)
-    return [int(count) for count in counts[:classes]], int(counts[NODATA])
+    # Comparing bytes is many times quicker than `bincount`, which makes them 64-bit numbers first.
+    counts = [int(np.count_nonzero(labels == label)) for label in range(classes)]
+    return counts, labels.size - sum(counts)
 
 
 def own_values(state: BlockState, canvas: Canvas, *, masked: bool) -> tuple[Box, NDArray[np.float16]]:

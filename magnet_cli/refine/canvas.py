@@ -38,14 +38,30 @@ class Canvas:
         Returns:
             `(classes, box.height, box.width)` float32.
         """
+        rows, columns = self.taps(box, pitch)
+        needed = columns.narrowed(rows.narrowed(self.values, dim=1), dim=2)
+        if columns.is_slice:
+            needed = columns.apply(needed, dim=2)
+        else:
+            # Picking rows copies runs of memory, picking columns does not; and columns first, while there are few rows.
+            turned = needed.transpose(1, 2).contiguous()
+            needed = columns.apply(turned, dim=1).transpose(1, 2).contiguous()
+        return rows.apply(needed, dim=1).float()
+
+    def taps(self, box: Box, pitch: Pitch) -> tuple[Taps, Taps]:
+        """How rows and columns of a box of another grid are interpolated.
+
+        Args:
+            box: On the other grid.
+            pitch: Of the other grid.
+        """
         rows = Taps.between(
             start=box.y, count=box.height, ratio=pitch.y / self.pitch.y, origin=self.box.y, length=self.box.height
         )
         columns = Taps.between(
             start=box.x, count=box.width, ratio=pitch.x / self.pitch.x, origin=self.box.x, length=self.box.width
         )
-        needed = columns.narrowed(rows.narrowed(self.values, dim=1), dim=2)
-        return columns.apply(rows.apply(needed, dim=1), dim=2).float()
+        return rows, columns
 
     def view(self, box: Box) -> Tensor:
         """The values in a box of the canvas's own grid, not copied; `(classes, box.height, box.width)`."""
@@ -82,13 +98,18 @@ class Taps:
         return cls(first=first, second=second, weight=weight)
 
     @property
+    def reach(self) -> slice:
+        """The input pixels that are read."""
+        return slice(int(self.first[0]), int(self.second[-1]) + 1)
+
+    @property
     def is_slice(self) -> bool:
         """Whether the taps copy a run of neighbouring pixels."""
         return not self.weight.any() and bool((np.diff(self.first) == 1).all())
 
     def narrowed(self, values: Tensor, dim: int) -> Tensor:
         """A view of what the taps read along a dimension; `apply` takes it."""
-        return values.narrow(dim, int(self.first[0]), int(self.second[-1]) - int(self.first[0]) + 1)
+        return values.narrow(dim, self.reach.start, self.reach.stop - self.reach.start)
 
     def apply(self, narrowed: Tensor, dim: int) -> Tensor:
         """Interpolate along a dimension; float32, or a view of `narrowed` where nothing has to be interpolated."""
@@ -99,9 +120,8 @@ class Taps:
         device = narrowed.device
         weight = torch.from_numpy(self.weight).to(device).reshape(shape)
         first, second = (torch.from_numpy(index - self.first[0]).to(device) for index in (self.first, self.second))
-        near = narrowed.index_select(dim, first).float()
-        far = narrowed.index_select(dim, second).float()
-        return near.add_(far.sub_(near).mul_(weight))
+        near, far = (narrowed.index_select(dim, index).float() for index in (first, second))
+        return near.lerp_(far, weight)
 
 
 def reflected(length: int, count: int) -> NDArray[np.int64]:
