@@ -281,7 +281,7 @@ class _Pair:
 
     def _block(self, box: Box, confusion: Confusion, boundary: tuple[BoundaryCounts, ...], *, reach: int) -> None:
         mask = self.mask.read(box)
-        seen = _grown(box, reach, self.truth.size)
+        seen = box.grown(reach).intersection(Box.whole(self.truth.size))
         truth = self.truth.read(seen)
         inner = box.shifted(x=-seen.x, y=-seen.y)
         labelled = ~np.isin(truth, self.options.unlabelled)
@@ -334,8 +334,3 @@ class _Pair:
 def block_side(reach: int) -> int:
     """Side of the blocks that are read one after the other, without their rim of at most `LARGEST_REACH`."""
     return max(SMALLEST_BLOCK, BLOCK - 2 * reach)
-
-
-def _grown(box: Box, rim: int, size: Size) -> Box:
-    around = Box.between(left=box.x - rim, top=box.y - rim, right=box.right + rim, bottom=box.bottom + rim)
-    return around.intersection(Box.whole(size))

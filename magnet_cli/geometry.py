@@ -97,6 +97,10 @@ class Box:
         """The same box moved by `(x, y)` pixels."""
         return Box(x=self.x + x, y=self.y + y, width=self.width, height=self.height)
 
+    def grown(self, by: int) -> Box:
+        """The box and as many pixels around it on every side."""
+        return Box(x=self.x - by, y=self.y - by, width=self.width + 2 * by, height=self.height + 2 * by)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Pitch:

@@ -10,6 +10,7 @@ import torch
 
 from magnet_cli.geometry import Box
 from magnet_cli.pipeline.looks import fates
+from magnet_cli.pipeline.settled import Settled
 from magnet_cli.plan import windows_selected
 from magnet_cli.refine.canvas import Canvas, reflected
 from magnet_cli.refine.points import Smoothed, choose_points
@@ -82,7 +83,7 @@ class BlockState:
         windows = list(self.step.windows(self.pixels.block, stage))
         looked = [window for window in windows if self._is_looked_at(window, stage)]
         holding = [window for window in looked if self._holds_data(window, stage)]
-        self._selected = self._select(holding, len(windows), stage)
+        self._selected = self._unsettled(self._select(holding, len(windows), stage), stage)
         self.counts[stage.number] = StageCount(
             windows=len(windows),
             run=len(self._selected),
@@ -124,6 +125,16 @@ class BlockState:
             return [window for window, mean in zip(windows, means, strict=True) if mean > limit]
         count = windows_selected(rule, total=total, full=self.step.ratio(stage).pixels, step=self.plan.rule_step(stage))
         return [windows[index] for index in rank_windows(means, count)]
+
+    def _unsettled(self, windows: list[Window], stage: Stage) -> list[Window]:
+        """Without those in which no pixel can pass the threshold, whatever the networks say."""
+        points = self.plan.settings.points
+        if self.canvas is None or points.kind != "threshold" or not windows:
+            return windows
+        settled = Settled.of(self.canvas, float(points.values[0]))
+        reach = self.plan.settings.median // 2
+        around = [window.kept.grown(reach).intersection(self._box) for window in windows]
+        return [window for window, box in zip(windows, around, strict=True) if not settled.at(box, stage.pitch)]
 
     def patch(self, window: Window, into: Tensor) -> Tensor | None:
         """A window's stored pixels and validity, continued by reflection where the image is smaller than it.

@@ -5,10 +5,9 @@ from __future__ import annotations
 from math import ceil
 from typing import TYPE_CHECKING
 
-from magnet_cli.geometry import Box
-
 if TYPE_CHECKING:
     from magnet_cli.areas import Area
+    from magnet_cli.geometry import Box
     from magnet_cli.plan import Plan
     from magnet_cli.windows import Index, Pass, Stage
 
@@ -36,7 +35,7 @@ def cells_to_look_at(plan: Plan, step: Pass, block: Index, area: Area) -> tuple[
     for stage in reversed(step.stages):
         taken = []
         for window in step.windows(block, stage):
-            reached = stage.pitch.level0(_grown(window.kept, _rim(plan)))
+            reached = stage.pitch.level0(window.kept.grown(_rim(plan)))
             if _is_wanted(plan, step, block, area, reached) if stage is finest else _meets(reached, wanted):
                 taken.append(window)
         chosen.append(frozenset(window.cell for window in taken))
@@ -48,7 +47,7 @@ def _is_wanted(plan: Plan, step: Pass, block: Index, area: Area, reached: Box) -
     """Whether a result of the finest stage of a pass matters that reaches so far."""
     if step is plan.passes[-1]:
         return area.touches(reached.intersection(step.level0(block)))
-    return area.touches(_grown(reached, _reach(plan, step)))
+    return area.touches(reached.grown(_reach(plan, step)))
 
 
 def _meets(box: Box, others: list[Box]) -> bool:
@@ -70,7 +69,3 @@ def _side(stage: Stage, rim: int) -> int:
     across = (stage.input.width + rim) * stage.pitch.x
     down = (stage.input.height + rim) * stage.pitch.y
     return ceil(max(across, down))
-
-
-def _grown(box: Box, by: int) -> Box:
-    return Box(x=box.x - by, y=box.y - by, width=box.width + 2 * by, height=box.height + 2 * by)

@@ -1,0 +1,84 @@
+"""Windows in which nothing can pass a threshold cost no forward pass, and leave the mask as it would be with one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from magnet_cli.geometry import Box, Pitch, Size
+from magnet_cli.options import SegmentOptions, parse_points
+from magnet_cli.pipeline.block import BlockState
+from magnet_cli.pipeline.settled import Settled
+from magnet_cli.refine.canvas import Canvas
+from magnet_cli.refine.scores import uncertainty
+from tests.pipeline.support import STEP, ArrayImage, CodedNetworks, facts, run, sides
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Doubtful(CodedNetworks):
+    """A refiner that is sure of another class wherever it is asked, so that every point taken is seen."""
+
+    def refine(self, own: Tensor, field: Tensor, scale: Size) -> Tensor:
+        del field, scale
+        return own.roll(1, dims=1)
+
+
+def patchy(size: int) -> ArrayImage:
+    """Two plain halves, a few soft spots."""
+    rng = np.random.default_rng(3)
+    grey = np.zeros((size, size))
+    grey[:, size // 2 + 5 :] = STEP
+    for row, column in rng.integers(0, size, (3, 2)):
+        grey[row : row + 25, column : column + 25] = STEP / 2 + 3
+    return ArrayImage(np.repeat(grey[..., None], 3, axis=2).astype(np.uint8))
+
+
+@pytest.mark.parametrize("points", ["q>0.05", "q>0.3"])
+@pytest.mark.parametrize("median", [1, 5, 11])
+def test_the_mask_is_that_of_looking_everywhere(points: str, median: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    margin = 2 * (1 + median // 2)
+    options = SegmentOptions(
+        scales=sides(256, 128, 64), points=parse_points(points), median=median, margin=margin, num_workers=0
+    )
+    pruned = run(patchy(400), facts(3, input_side=64), options, Doubtful(3))
+    everywhere = Doubtful(3)
+    monkeypatch.setattr(BlockState, "_unsettled", lambda _self, windows, _stage: windows)
+    whole = run(patchy(400), facts(3, input_side=64), options, everywhere)
+    np.testing.assert_array_equal(pruned.labels, whole.labels)
+    assert (pruned.labels == 2).any(), "the refiner has changed something"
+
+
+def test_a_plain_image_costs_its_coarsest_stage_alone() -> None:
+    networks = Doubtful(3)
+    image = ArrayImage(np.full((256, 256, 3), STEP, np.uint8))
+    options = SegmentOptions(
+        scales=sides(256, 128, 64), points=parse_points("q>0.2"), median=3, margin=0, num_workers=0
+    )
+    outcome = run(image, facts(3, input_side=64), options, networks)
+    assert sum(networks.batches) == 1
+    counts = [dict(group["stages"]) for group in outcome.sink.groups[0].values()]  # type: ignore[call-overload]
+    assert [counts[0][stage]["unselected"] for stage in ("1", "2", "3")] == [0, 4, 16]
+    np.testing.assert_array_equal(outcome.labels, 1)
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 10_000), up=st.integers(1, 9), down=st.integers(1, 9), threshold=st.floats(0.02, 0.98))
+def test_nothing_in_a_settled_box_passes(seed: int, up: int, down: int, threshold: float) -> None:
+    rng = np.random.default_rng(seed)
+    logits = (
+        torch.from_numpy(rng.normal(0, 1, (3, 12, 12)).astype(np.float32)) + torch.tensor([3.0, 0, 0])[:, None, None]
+    )
+    canvas = Canvas(values=logits.softmax(0).half(), box=Box(x=0, y=0, width=12, height=12), pitch=Pitch.square(up))
+    settled = Settled.of(canvas, threshold)
+    count = 12 * up // down
+    for start in range(0, count, max(1, count // 4)):
+        box = Box(x=start, y=0, width=min(3, count - start), height=min(3, count))
+        if box.area and settled.at(box, Pitch.square(down)):
+            assert float(uncertainty(canvas.sample(box, Pitch.square(down))).max()) <= threshold
