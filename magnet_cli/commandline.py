@@ -52,6 +52,8 @@ def _spelled(name: str, value: object) -> str:
     if name in BYTES and isinstance(value, int):
         unit = max(size for size in UNITS if value % size == 0)
         return f"{value // unit}{UNITS[unit]}"
+    if name == "budget":
+        return "100%" if value == 1 else _number(value)
     if isinstance(value, Box):
         return f"{value.x},{value.y},{value.width},{value.height}"
     if isinstance(value, Rule):

@@ -32,7 +32,7 @@ LARGEST = 4 * MOST
 """Side of a map that is read back: a report is a file like any other."""
 
 RUN, NO_DATA, UNSELECTED = "rnu"
-"""What became of a window: looked at, without data, or passed over by `--patches`."""
+"""What became of a window: looked at, without data, or passed over as worth less than others."""
 
 
 def subdivision(stage: Stage) -> int:

@@ -19,7 +19,8 @@ Precision = Literal["float32", "bfloat16", "float16"]
 DeviceKind = Literal["cpu", "cuda", "mps"]
 ExportFormat = Literal["cog", "ome-tiff", "ome-zarr", "geojson"]
 Tissue = Literal["auto", "otsu", "none"]
-RuleKind = Literal["all", "count", "share", "threshold"]
+RuleKind = Literal["all", "count", "share", "threshold", "budget"]
+Select = Literal["uncertainty", "change", "both"]
 
 DEFAULT_BUNDLE = "aerial"
 """What `--weights` is where nobody says."""
@@ -50,7 +51,9 @@ class Rule:
         if self.kind == "count":
             return ",".join(str(value) for value in self.values)
         value = self.values[0]
-        return f"{float(value * 100):g}%" if self.kind == "share" else f"{letter}>{float(value):g}"
+        if self.kind == "threshold":
+            return f"{letter}>{float(value):g}"
+        return f"{float(value * 100):g}%" + (" of the image" if self.kind == "budget" else "")
 
     def value(self, step: int) -> Fraction:
         """The value for a refining stage, 0 being the first of the run."""
@@ -76,6 +79,18 @@ def parse_patches(text: str) -> Rule:
         UsageError: The text is none of these.
     """
     return _parse_rule(text, option="--patches", letter="u", several=True)
+
+
+def parse_budget(text: str) -> Fraction:
+    """`20%` or `0.2`: a share of an image's windows.
+
+    Raises:
+        UsageError: The text is neither.
+    """
+    share = _share(text.strip().replace(" ", ""))
+    if share is None:
+        raise UsageError("--budget is a share of the image's windows", value=repr(text), advice="Write --budget 20%")
+    return share
 
 
 def _parse_rule(text: str, *, option: str, letter: str, several: bool) -> Rule:
@@ -227,6 +242,11 @@ class SegmentOptions:
     method: Method = "magnet"
     points: Rule | None = None
     patches: Rule | None = None
+    select: Select | None = None
+    """What windows are compared by: the mean uncertainty of what is known of them, how far the last step changed that,
+    or the product of both."""
+    budget: Fraction | None = None
+    """Of every stage after the first, compute this share of the windows of the whole image, the best by `select`."""
     merge: Merge | None = None
     median: int | None = None
     margin: int | None = None
@@ -283,6 +303,7 @@ class MethodSettings:
     median: int
     margin: int
     compat: Compat = "paper"
+    select: Select = "uncertainty"
 
     @property
     def refines(self) -> bool:
@@ -306,6 +327,7 @@ class MethodSettings:
             "merge": self.merge,
             "points": self.points.spelled("q"),
             "patches": self.patches.spelled("u"),
+            "select": self.select,
             "median": self.median,
             "margin": self.margin,
             "compat": self.compat,

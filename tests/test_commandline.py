@@ -21,6 +21,8 @@ EVERYTHING = SegmentOptions(
     method="magnet-fast",
     points=Rule(kind="share", values=(Fraction(123456789, 10**9),)),
     patches=Rule(kind="count", values=(Fraction(4), Fraction(8))),
+    select="change",
+    budget=Fraction("0.125"),
     merge="certainty",
     median=5,
     margin=7,
@@ -61,7 +63,7 @@ def parsed(words: list[str]) -> tuple[SegmentOptions, dict[str, object]]:
         replace(EVERYTHING, roi=Path("parts.geojson"), tissue="none"),
         replace(EVERYTHING, scales="auto", points=Rule(kind="threshold", values=(Fraction("0.123456789"),))),
         replace(EVERYTHING, patches=Rule(kind="threshold", values=(Fraction(0),)), points=Rule(kind="all")),
-        replace(EVERYTHING, points=Rule(kind="share", values=(Fraction(1),)), mpp=Fraction(3)),
+        replace(EVERYTHING, points=Rule(kind="share", values=(Fraction(1),)), mpp=Fraction(3), budget=Fraction(1)),
     ],
 )
 def test_the_words_give_the_options_back(options: SegmentOptions) -> None:

@@ -50,6 +50,8 @@ def bench(
     scales: words.Scales = None,
     points: words.Points = None,
     patches: words.Patches = None,
+    select: words.SelectOption = None,
+    budget: words.Budget = None,
     merge: words.MergeOption = None,
     median: words.Median = None,
     margin: words.Margin = None,

@@ -26,7 +26,7 @@ OF_A_MASK = ("mask", "truth", "classes", "roi")
 """What goes with MASK TRUTH alone."""
 OF_DATA = (
     *("methods", "output", "plot", "iou_threshold", "overwrite", "no_progress"),
-    *("scales", "points", "patches", "merge", "median", "margin", "compat", "mpp", "slide_mpp"),
+    *("scales", "points", "patches", "select", "budget", "merge", "median", "margin", "compat", "mpp", "slide_mpp"),
     *("device", "gpu", "precision", "batch_size", "num_workers", "gpu_memory", "memory"),
 )
 """What goes with --data alone."""
@@ -96,6 +96,8 @@ def evaluate(
     scales: words.Scales = None,
     points: words.Points = None,
     patches: words.Patches = None,
+    select: words.SelectOption = None,
+    budget: words.Budget = None,
     merge: words.MergeOption = None,
     median: words.Median = None,
     margin: words.Margin = None,

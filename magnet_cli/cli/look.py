@@ -34,6 +34,8 @@ def plan(
     method: words.MethodOption = words.Method.MAGNET,
     points: words.Points = None,
     patches: words.Patches = None,
+    select: words.SelectOption = None,
+    budget: words.Budget = None,
     merge: words.MergeOption = None,
     median: words.Median = None,
     margin: words.Margin = None,

@@ -31,6 +31,8 @@ def segment(
     method: words.MethodOption = words.Method.MAGNET,
     points: words.Points = None,
     patches: words.Patches = None,
+    select: words.SelectOption = None,
+    budget: words.Budget = None,
     merge: words.MergeOption = None,
     median: words.Median = None,
     margin: words.Margin = None,

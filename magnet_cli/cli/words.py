@@ -16,6 +16,7 @@ from magnet_cli.memory import parse_bytes
 from magnet_cli.options import (
     ExportOptions,
     SegmentOptions,
+    parse_budget,
     parse_formats,
     parse_patches,
     parse_points,
@@ -73,6 +74,14 @@ class Tissue(StrEnum):
     NONE = "none"
 
 
+class Select(StrEnum):
+    """What windows are compared by."""
+
+    UNCERTAINTY = "uncertainty"
+    CHANGE = "change"
+    BOTH = "both"
+
+
 class OnError(StrEnum):
     """What a failed image does to those after it."""
 
@@ -96,6 +105,16 @@ Points = Annotated[
 Patches = Annotated[
     str | None,
     typer.Option(help="Windows a stage of magnet-fast looks at: all, 3, 4,4,8, 25%, u>0.1.", envvar="MAGNET_PATCHES"),
+]
+SelectOption = Annotated[
+    Select | None,
+    typer.Option(
+        "--select", help="How magnet-fast compares windows; change: by what the last stage did.", envvar="MAGNET_SELECT"
+    ),
+]
+Budget = Annotated[
+    str | None,
+    typer.Option(help="Share of an image's windows that a stage of magnet-fast looks at.", envvar="MAGNET_BUDGET"),
 ]
 MergeOption = Annotated[
     Merge | None,
@@ -235,6 +254,8 @@ def segment_options(context: typer.Context) -> SegmentOptions:
         method=cast("options.Method", str(given.get("method", Method.MAGNET))),
         points=_maybe(parse_points, given["points"]),
         patches=_maybe(parse_patches, given["patches"]),
+        select=cast("options.Select | None", _maybe(str, given.get("select"))),
+        budget=_maybe(parse_budget, given.get("budget")),
         merge=cast("options.Merge | None", _maybe(str, given["merge"])),
         median=given["median"],
         margin=given["margin"],

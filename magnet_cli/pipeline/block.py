@@ -11,6 +11,7 @@ import torch
 from magnet_cli.geometry import Box
 from magnet_cli.pipeline.looks import fates
 from magnet_cli.pipeline.settled import Settled
+from magnet_cli.pipeline.worth import difference, window_worth
 from magnet_cli.plan import windows_selected
 from magnet_cli.refine.canvas import Canvas, reflected
 from magnet_cli.refine.points import Smoothed, choose_points
@@ -22,11 +23,14 @@ from magnet_cli.refine.scores import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor
 
     from magnet_cli.pipeline.reading import BlockPixels
+    from magnet_cli.pipeline.worth import Chosen
     from magnet_cli.plan import Plan
     from magnet_cli.windows import Pass, Stage, Window
 
@@ -61,6 +65,10 @@ class BlockState:
     device: torch.device
     canvas: Canvas | None
     """Of the stage before, or the field of the pass before; None where the run starts here."""
+    chosen: Chosen | None = None
+    """The windows that a budget pays for; None without one, and in the first pass."""
+    moved: Canvas | None = None
+    """How far the stage before moved each pixel of the canvas; None where nothing asks for it, or none has yet."""
     counts: dict[int, StageCount] = field(default_factory=dict)
     fates: dict[int, str] = field(default_factory=dict)
     """What became of each window, by stage number; see `looks`."""
@@ -78,7 +86,7 @@ class BlockState:
         self._next = torch.empty(shape, dtype=torch.float16, device=self.device)
         if self.canvas is not None and self.plan.settings.points.kind != "all":
             self._score = torch.zeros(shape[1:], dtype=torch.float32, device=self.device)
-        if not self.pixels.is_empty:
+        if self.pixels.stages and not self.pixels.is_empty:
             self._load(self.step.stages.index(stage))
         windows = list(self.step.windows(self.pixels.block, stage))
         looked = [window for window in windows if self._is_looked_at(window, stage)]
@@ -119,12 +127,29 @@ class BlockState:
         rule = self.plan.settings.patches
         if self.canvas is None or rule.kind == "all":
             return windows
-        means = [float(uncertainty(self.canvas.sample(window.own, stage.pitch)).mean()) for window in windows]
+        if self.chosen is not None:
+            return [window for window in windows if self.chosen.has(window.cell)]
+        means = [self.worth(window.own, stage) for window in windows]
         if rule.kind == "threshold":
             limit = float(rule.values[0])
             return [window for window, mean in zip(windows, means, strict=True) if mean > limit]
         count = windows_selected(rule, total=total, full=self.step.ratio(stage).pixels, step=self.plan.rule_step(stage))
         return [windows[index] for index in rank_windows(means, count)]
+
+    def worth(self, own: Box, stage: Stage) -> float:
+        """What a window of the next stage may be worth, from the canvas of the one before."""
+        if self.canvas is None:
+            message = "what a window is worth is known after a stage"
+            raise RuntimeError(message)
+        return window_worth(self.canvas, self.moved, own, stage.pitch, by=self.plan.settings.select)
+
+    def has_data(self, own: Box, stage: Stage) -> bool:
+        """Whether any pixel under a box of the next stage's grid holds data."""
+        valid = self.pixels.kept_valid
+        if self.pixels.is_empty or valid is None or self.canvas is None:
+            return not self.pixels.is_empty
+        rows, columns = (taps.reach for taps in self.canvas.taps(own, stage.pitch))
+        return bool(valid[rows, columns].any())
 
     def _unsettled(self, windows: list[Window], stage: Stage) -> list[Window]:
         """Without those in which no pixel can pass the threshold, whatever the networks say."""
@@ -189,7 +214,7 @@ class BlockState:
         if self.pixels.is_empty:
             # Nothing of it reaches the mask, so it is not worth resampling: no opinion, as in `_fill_skipped`.
             self._next.zero_()
-            self._score, self.canvas = None, result
+            self._score, self.moved, self.canvas = None, None, result
             return result
         counts = self.counts[stage.number]
         own = self.step.own(self.pixels.block, stage)
@@ -203,9 +228,25 @@ class BlockState:
             chosen = self._choose(own, stage)
             counts.points = int(chosen[self._local(own).slices].sum())
             self._keep_field(chosen, stage)
+        self.moved = self._movement(stage)
         self._score = None
         self.canvas = result
         return result
+
+    def _movement(self, stage: Stage) -> Canvas | None:
+        """How far the stage has moved each pixel, where windows are compared by that."""
+        if self.canvas is None or self.plan.settings.select == "uncertainty":
+            return None
+        moved = torch.empty((1, *self._next.shape[1:]), dtype=torch.float16, device=self.device)
+        for rows, box in self._strips():
+            moved[0, rows] = difference(self._next[:, rows], self.canvas.sample(box, stage.pitch)).half()
+        return Canvas(values=moved, box=self._box, pitch=stage.pitch)
+
+    def _strips(self) -> Iterator[tuple[slice, Box]]:
+        """Rows of the stage's canvas that are resampled at a time, and their box."""
+        for top in range(0, self._box.height, STRIP):
+            rows = slice(top, min(top + STRIP, self._box.height))
+            yield rows, Box(x=self._box.x, y=self._box.y + top, width=self._box.width, height=rows.stop - top)
 
     def _covered(self, stage: Stage) -> Tensor | None:
         """Where selected windows lie; None where they cover the canvas."""
@@ -225,9 +266,7 @@ class BlockState:
     def _keep_field(self, chosen: Tensor | None, stage: Stage) -> None:
         if chosen is None or self.canvas is None:
             return
-        for top in range(0, self._box.height, STRIP):
-            rows = slice(top, min(top + STRIP, self._box.height))
-            box = Box(x=self._box.x, y=self._box.y + top, width=self._box.width, height=rows.stop - top)
+        for rows, box in self._strips():
             under = self.canvas.sample(box, stage.pitch).half()
             self._next[:, rows] = torch.where(chosen[rows], self._next[:, rows], under)
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from magnet_cli.geometry import Size
     from magnet_cli.pipeline.clock import Clock
     from magnet_cli.pipeline.reading import GroupPixels
+    from magnet_cli.pipeline.worth import Chosen
     from magnet_cli.plan import Plan
     from magnet_cli.refine.canvas import Canvas
     from magnet_cli.windows import Pass, Stage, Window
@@ -81,13 +82,16 @@ class Computer:
         self._scale, self._shift = normalisation.factors(networks.device)
         self._clock = clock
 
-    def run(self, step: Pass, group: GroupPixels, fields: Sequence[Canvas | None]) -> list[BlockState]:
+    def run(
+        self, step: Pass, group: GroupPixels, fields: Sequence[Canvas | None], chosen: Chosen | None = None
+    ) -> list[BlockState]:
         """All stages of a pass for the blocks of a group.
 
         Args:
             step: The pass.
             group: Pixels of its blocks.
             fields: For each block, what the pass before says about it; None in the first pass.
+            chosen: The windows that a budget pays for; None without one, and in the first pass.
 
         Returns:
             The blocks with their last canvas.
@@ -97,7 +101,9 @@ class Computer:
             MemoryShortageError: The device ran out of memory.
         """
         states = [
-            BlockState(plan=self._plan, step=step, pixels=pixels, device=self._networks.device, canvas=field)
+            BlockState(
+                plan=self._plan, step=step, pixels=pixels, device=self._networks.device, canvas=field, chosen=chosen
+            )
             for pixels, field in zip(group.blocks, fields, strict=True)
         ]
         for stage in step.stages:

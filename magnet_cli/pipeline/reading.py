@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Protocol, Self, TypeVar
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from magnet_cli.images.protocol import Image, Region
     from magnet_cli.pipeline.clock import Clock
     from magnet_cli.pipeline.looking import Cells
+    from magnet_cli.pipeline.worth import Chosen
     from magnet_cli.plan import Plan
     from magnet_cli.windows import Index, Pass
 
@@ -77,7 +78,14 @@ class GroupPixels:
 
 
 def read_block(
-    image: Image, plan: Plan, step: Pass, block: Index, *, bands: tuple[int, ...], area: Area | None = None
+    image: Image,
+    plan: Plan,
+    step: Pass,
+    block: Index,
+    *,
+    bands: tuple[int, ...],
+    area: Area | None = None,
+    chosen: Chosen | None = None,
 ) -> BlockPixels:
     """Decode what one block of a pass looks at, all stages in one go; nothing where none of it lies in the area.
 
@@ -88,6 +96,7 @@ def read_block(
         block: Of the pass.
         bands: Positions of the bands that the network sees.
         area: Where labels are wanted. What lies outside and holds data stays context: patches show it.
+        chosen: The windows that a budget pays for; the pixels of others are read only where some lack data.
 
     Raises:
         SourceError: A part cannot be decoded; it names the file and the block.
@@ -95,15 +104,15 @@ def read_block(
     looked = None if area is None else cells_to_look_at(plan, step, block, area)
     if looked is not None and not looked[-1]:
         return _unread(step, block, looked)
-    requests = [
-        Request(pitch=stage.pitch, box=step.canvas(block, stage), resample=plan.resample) for stage in step.stages
-    ]
+    passed_over = chosen is not None and not image.info.has_mask and not chosen.has(block)
+    seen = () if passed_over else step.stages
+    requests = [Request(pitch=stage.pitch, box=step.canvas(block, stage), resample=plan.resample) for stage in seen]
     level0 = step.level0(block)
     wants_validity = image.info.has_mask and level0.area > 0
     if wants_validity:
         requests.append(Request(pitch=LEVEL0, box=level0))
     try:
-        regions = image.read(requests)
+        regions = image.read(requests) if requests else []
     except SourceError as error:
         raise SourceError(
             f"block {block} of pass {step.number + 1} could not be read: {error.rule}",
@@ -111,15 +120,16 @@ def read_block(
             file=error.file or image.info.path,
             advice=error.advice,
         ) from error
-    stages = regions[: len(step.stages)]
-    level0_valid, kept_valid = regions[-1].valid if wants_validity else None, stages[-1].valid
+    stages = regions[: len(seen)]
+    level0_valid, kept_valid = regions[-1].valid if wants_validity else None, stages[-1].valid if stages else None
     if area is not None and step is plan.passes[-1]:
+        finest = step.stages[-1]
         level0_valid = both(level0_valid, area.mask(level0, LEVEL0))
-        kept_valid = both(kept_valid, area.mask(requests[len(stages) - 1].box, step.stages[-1].pitch))
+        kept_valid = both(kept_valid, area.mask(step.canvas(block, finest), finest.pitch))
     return BlockPixels(
         block=block,
         stages=tuple(_selected(region, bands) for region in stages),
-        valid=tuple(region.valid for region in stages),
+        valid=tuple(region.valid for region in stages) or (None,) * len(step.stages),
         level0_valid=level0_valid,
         kept_valid=kept_valid,
         looked=looked,
@@ -145,27 +155,45 @@ def _selected(region: Region, bands: tuple[int, ...]) -> NDArray[np.generic]:
     return np.ascontiguousarray(region.pixels[:, :, list(bands)])
 
 
+class ReadFrom(Protocol):
+    """What reading needs to know of a run."""
+
+    @property
+    def image(self) -> Image:
+        """Read from by several threads."""
+
+    @property
+    def bands(self) -> tuple[int, ...]:
+        """Positions of the bands that the network sees."""
+
+    @property
+    def area(self) -> Area | None:
+        """Where labels are wanted; None everywhere."""
+
+    @property
+    def workers(self) -> int:
+        """Threads; 0 reads in the caller's thread."""
+
+    @property
+    def clock(self) -> Clock:
+        """Told what reading took, and how long the caller waited."""
+
+
 class ReadAhead:
     """Groups in the order asked for, read by threads while earlier ones are computed.
 
     Args:
-        image: Read from by several threads.
+        source: What is read, by several threads.
         plan: Says how many groups may wait.
-        bands: Positions of the bands that the network sees.
-        area: Where labels are wanted; None everywhere.
-        workers: Threads; 0 reads in the caller's thread.
-        clock: Told what reading took, and how long the caller waited.
+        chosen: The windows that a budget pays for; None without one.
     """
 
-    def __init__(
-        self, image: Image, plan: Plan, *, bands: tuple[int, ...], area: Area | None, workers: int, clock: Clock
-    ) -> None:
-        self._image = image
+    def __init__(self, source: ReadFrom, plan: Plan, *, chosen: Chosen | None = None) -> None:
+        self._source = source
         self._plan = plan
-        self._bands = bands
-        self._area = area
-        self._clock = clock
-        self._pool = ThreadPoolExecutor(workers, "read") if workers else None
+        self._chosen = chosen
+        self._clock = source.clock
+        self._pool = ThreadPoolExecutor(source.workers, "read") if source.workers else None
         self._most = plan.memory.ahead + 1
 
     def __enter__(self) -> Self:
@@ -211,11 +239,19 @@ class ReadAhead:
 
     def _read_block(self, step: Pass, block: Index) -> BlockPixels:
         try:
-            pixels = read_block(self._image, self._plan, step, block, bands=self._bands, area=self._area)
+            pixels = read_block(
+                self._source.image,
+                self._plan,
+                step,
+                block,
+                bands=self._source.bands,
+                area=self._source.area,
+                chosen=self._chosen,
+            )
         except MemoryError as error:
             raise MemoryShortageError(
                 f"out of memory while block {block} of pass {step.number + 1} was read",
-                file=self._image.info.path,
+                file=self._source.image.info.path,
                 advice="Nothing that was finished is lost: run the same command with a larger --memory",
             ) from error
         return pixels.pinned() if self._plan.machine.kind == "cuda" else pixels

@@ -18,6 +18,7 @@ from magnet_cli.pipeline.compute import Computer, Normalisation, Predictor
 from magnet_cli.pipeline.labels import count_labels, labels_of, own_uncertainty, own_values
 from magnet_cli.pipeline.looks import group_looks
 from magnet_cli.pipeline.reading import ReadAhead
+from magnet_cli.pipeline.worth import Chosen, next_cells, pack_worths
 from magnet_cli.refine.canvas import Canvas
 
 if TYPE_CHECKING:
@@ -110,27 +111,31 @@ def _run_pass(plan: Plan, step: Pass, computer: Computer, work: Work) -> None:
     missing = [number for number in range(total) if number not in done]
     for number in sorted(done):
         work.on_progress(Progress(pass_index=step.number, group=number, groups=total, resumed=True))
+    chosen = _chosen(plan, step, work)
     with ExitStack() as stack:
-        reader = stack.enter_context(
-            ReadAhead(work.image, plan, bands=work.bands, area=work.area, workers=work.workers, clock=work.clock)
-        )
+        reader = stack.enter_context(ReadAhead(work, plan, chosen=chosen))
         writer = stack.enter_context(_Writer(plan, step, work))
+
+        def computed(group: GroupPixels) -> list[BlockState]:
+            return computer.run(step, group, _fields(plan, step, group, work), chosen)
+
         for group in reader.groups(step, missing):
-            writer.put(group, _computed(plan, step, group, computer=computer, reader=reader, writer=writer, work=work))
+            try:
+                states = computed(group)
+            except MemoryShortageError as error:
+                work.on_note(f"{error.rule}: from here on nothing is read or written while a group is computed")
+                reader.stop_ahead()
+                writer.stop_beside()
+                release_device_memory(plan.machine.device)
+                states = computed(group)
+            writer.put(group, states)
 
 
-def _computed(
-    plan: Plan, step: Pass, group: GroupPixels, *, computer: Computer, reader: ReadAhead, writer: _Writer, work: Work
-) -> list[BlockState]:
-    """A group's blocks after their last stage; where memory runs out, once more with nothing else in flight."""
-    try:
-        return computer.run(step, group, _fields(plan, step, group, work))
-    except MemoryShortageError as error:
-        work.on_note(f"{error.rule}: from here on nothing is read or written while a group is computed")
-    reader.stop_ahead()
-    writer.stop_beside()
-    release_device_memory(plan.machine.device)
-    return computer.run(step, group, _fields(plan, step, group, work))
+def _chosen(plan: Plan, step: Pass, work: Work) -> Chosen | None:
+    """The windows that a budget pays for, found in what the finished pass before has said of the whole image."""
+    if plan.settings.patches.kind != "budget" or step.number == 0:
+        return None
+    return Chosen.of(plan, step, work.sink.finished(step.number - 1))
 
 
 def _fields(plan: Plan, step: Pass, group: GroupPixels, work: Work) -> list[Canvas | None]:
@@ -180,14 +185,16 @@ class _Writer:
     def _store(self, number: int, states: list[BlockState]) -> None:
         with self._work.clock.measure("write"):
             group = GroupId(pass_index=self._step.number, index=number)
-            counts = _store_group(self._plan, self._step, group, states, self._work.sink)
+            counts = _store_group(self._plan, self._step, group, states, self._work.sink, area=self._work.area)
             alike = {"threads": self._work.threads, "batch": self._plan.batch}
             self._work.sink.finish_group(group, counts={**counts, **alike})
         total = self._plan.groups(self._step)
         self._work.on_progress(Progress(pass_index=self._step.number, group=number, groups=total, resumed=False))
 
 
-def _store_group(plan: Plan, step: Pass, group: GroupId, states: list[BlockState], sink: Sink) -> dict[str, object]:
+def _store_group(
+    plan: Plan, step: Pass, group: GroupId, states: list[BlockState], sink: Sink, *, area: Area | None
+) -> dict[str, object]:
     """Put the results of a group and add up what happened in it."""
     stages: dict[int, dict[str, int]] = {}
     labels_total = [0] * plan.classes
@@ -219,7 +226,22 @@ def _store_group(plan: Plan, step: Pass, group: GroupId, states: list[BlockState
         "labels": labels_total,
         "nodata": nodata,
         **group_looks(plan, step, states),
+        **_worths(plan, step, states, area),
     }
+
+
+def _worths(plan: Plan, step: Pass, states: list[BlockState], area: Area | None) -> dict[str, str]:
+    """What the windows of the next pass may be worth, where a budget is spent on the best of them."""
+    if plan.settings.patches.kind != "budget" or step is plan.passes[-1]:
+        return {}
+    after = plan.passes[step.number + 1].stages[0]
+    worths: list[float | None] = []
+    for state in states:
+        for cell in next_cells(step, after, state.pixels.block):
+            own = after.own(cell)
+            wanted = area is None or area.touches(after.pitch.level0(own))
+            worths.append(state.worth(own, after) if wanted and state.has_data(own, after) else None)
+    return {"worths": pack_worths(worths)}
 
 
 def _store_extras(plan: Plan, group: GroupId, state: BlockState, canvas: Canvas, sink: Sink) -> None:

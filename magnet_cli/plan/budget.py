@@ -105,7 +105,8 @@ def _compute_bytes(plan: Plan, step: Pass, facts: ModelFacts) -> int:
     canvases = [_canvas_size(step, stage).pixels * plan.classes * 2 for stage in step.stages]
     held = canvases[-1] if len(canvases) == 1 else max(a + b for a, b in pairwise(canvases))
     finest = _canvas_size(step, step.stages[-1]).pixels
-    score = finest * 10 if plan.settings.points.kind != "all" else 0
+    score = finest * (10 if plan.settings.points.kind != "all" else 0)
+    score += finest * (4 if plan.settings.select != "uncertainty" else 0)
     refiner = facts.refiner_bytes if plan.settings.merge == "refiner" else 0
     patch = facts.input.pixels * 4 * (len(facts.bands) + 8 * plan.classes) + max(facts.activation_bytes, refiner)
     strip = OUTPUT_SIDE * (OUTPUT_SIDE + 2) * plan.classes * 4 * 4

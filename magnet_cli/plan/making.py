@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from itertools import pairwise
 from math import ceil
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ from magnet_cli.errors import UsageError
 from magnet_cli.plan.budget import no_memory, with_memory
 from magnet_cli.plan.resolve import check_bands, resolve_scales, resolve_settings, with_pixel_size, working_pitch
 from magnet_cli.plan.run import AreaSpec, Machine, ModelFacts, Plan
-from magnet_cli.windows import Pass, Stage, group_scales, needed_margin
+from magnet_cli.windows import Pass, Stage, group_scales, needed_margin, nests
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,6 +27,8 @@ BATCH_BYTES = 8 << 20
 """On a CPU such a batch's probabilities stay below this: larger ones take memory and win no time."""
 GROUP = {"cpu": 1, "mps": 2, "cuda": 4}
 """Fewest blocks that share their forward passes."""
+MOST_SHARING = 32
+"""Most blocks that share forward passes where a budget leaves most of them alone."""
 IDLE = Fraction(1, 20)
 """Forward passes that a group may make beyond full ones, as a share of those: more blocks share their passes until it
 is met. A pass of one stage fills its batches, where one block has a single window; a pass of four needs one block."""
@@ -49,7 +52,7 @@ def make_plan(
     info = with_pixel_size(info, options)
     working, notes = working_pitch(info, facts, options)
     scales = resolve_scales(options, facts, working.cover(info.size))
-    grouped = group_scales(scales)
+    grouped = group_scales(scales) if options.budget is None else _stage_by_stage(scales)
     settings = resolve_settings(options, facts, grouped)
     passes = _passes(grouped, facts, info, working, settings.margin)
     if settings.compat == "paper":
@@ -63,7 +66,7 @@ def make_plan(
         classes=facts.classes,
         resample=facts.resample,
         batch=batch,
-        group=tuple(sharing(step, batch=batch, least=GROUP[machine.kind]) for step in passes),
+        group=tuple(_sharing(step, settings, batch=batch, least=GROUP[machine.kind]) for step in passes),
         machine=machine,
         memory=no_memory(machine),
         probabilities=options.probabilities,
@@ -72,6 +75,28 @@ def make_plan(
         notes=(*info.notes, *notes, *(note for area in areas for note in area.notes)),
     )
     return with_memory(draft, facts, options)
+
+
+def _stage_by_stage(scales: Sequence[Size]) -> list[list[Size]]:
+    """Each scale in a pass of its own: a budget is spent where the finished pass before says.
+
+    Raises:
+        UsageError: A scale is no multiple of the next: a cell would lie in several blocks.
+    """
+    for coarse, fine in pairwise(scales):
+        if not nests(coarse, fine):
+            raise UsageError(
+                "--budget needs scales of which each is a multiple of the next", value=f"{coarse} and {fine}",
+                advice="Take --scales whose sides double",
+            )  # fmt: skip
+    return [[scale] for scale in scales]
+
+
+def _sharing(step: Pass, settings: MethodSettings, *, batch: int, least: int) -> int:
+    if settings.patches.kind != "budget" or step.number == 0:
+        return sharing(step, batch=batch, least=least)
+    # Few of the blocks have their window computed: as many share forward passes as fill them on the average.
+    return max(least, min(ceil(batch / settings.patches.values[0]), MOST_SHARING))
 
 
 def default_batch(facts: ModelFacts, machine: Machine) -> int:

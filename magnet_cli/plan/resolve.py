@@ -45,7 +45,9 @@ def resolve_settings(options: SegmentOptions, facts: ModelFacts, scales: Sequenc
     if merge == "refiner" and options.method in ("magnet", "magnet-fast") and not facts.has_refiner:
         raise WeightsError(f"bundle {facts.name} has no refiner", value="--merge refiner", advice="Take --merge mean")
     points = options.points or defaults.points
-    patches = options.patches or (_fast_patches(defaults) if options.method == "magnet-fast" else defaults.patches)
+    _check_selection(options, compat)
+    fallback = _fast_patches(defaults) if options.method == "magnet-fast" else defaults.patches
+    patches = _budget(options) or options.patches or fallback
     if options.method == "magnet" and patches.kind != "all" and options.patches is not None:
         raise UsageError(
             "--method magnet looks at every window",
@@ -65,7 +67,37 @@ def resolve_settings(options: SegmentOptions, facts: ModelFacts, scales: Sequenc
         median=median,
         margin=margin,
         compat=compat,
+        select=options.select or "uncertainty",
     )
+
+
+def _budget(options: SegmentOptions) -> Rule | None:
+    return None if options.budget is None else Rule(kind="budget", values=(options.budget,))
+
+
+def _check_selection(options: SegmentOptions, compat: Compat) -> None:
+    """Refuse what says how windows are selected where none are, or says it twice.
+
+    Raises:
+        UsageError: It does.
+    """
+    given = [name for name in ("select", "budget") if getattr(options, name) is not None]
+    if given and options.method != "magnet-fast":
+        raise UsageError(
+            f"--{given[0]} is for magnet-fast: --method {options.method} selects no windows",
+            advice=f"Take --method magnet-fast, or leave --{given[0]} out",
+        )
+    if given and compat != "paper":
+        raise UsageError(
+            f"--compat {compat} selects windows as the published program does", value=f"--{given[0]}",
+            advice="Take --compat paper",
+        )  # fmt: skip
+    if options.budget is not None and options.patches is not None:
+        raise UsageError(
+            "--budget and --patches both say how many windows are computed",
+            value=f"--budget {float(options.budget):g} and --patches {options.patches.spelled('u')}",
+            advice="Give one of them",
+        )
 
 
 def _merge(options: SegmentOptions, facts: ModelFacts, compat: Compat) -> Merge:

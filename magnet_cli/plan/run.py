@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from fractions import Fraction
-from math import ceil
+from math import ceil, floor
 from typing import TYPE_CHECKING, Literal
 
 from magnet_cli.options import ALL, BundleDefaults, MethodSettings, Rule
@@ -160,6 +160,8 @@ class Plan:
     def windows(self, step: Pass, stage: Stage) -> int:
         """Windows of a stage that will be forwarded at most."""
         rule = ALL if self.is_first(step, stage) else self.settings.patches
+        if rule.kind == "budget":
+            return floor(rule.values[0] * stage.cells.pixels)
         ratio = step.ratio(stage)
         columns = _cells_by_block(step.blocks.width, stage.cells.width, ratio.width)
         rows = _cells_by_block(step.blocks.height, stage.cells.height, ratio.height)

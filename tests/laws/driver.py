@@ -114,14 +114,14 @@ FAULTS: dict[str, Callable[[int], None]] = {
 def _write_down(script: Script) -> None:
     compute = Computer.run
 
-    def called(self: Computer, step: Pass, group: GroupPixels, fields: Any) -> Any:
+    def called(self: Computer, step: Pass, group: GroupPixels, *more: Any) -> Any:
         time.sleep(script.pause)
-        states = compute(self, step, group, fields)
+        states = compute(self, step, group, *more)
         with Path(script.log).open("a", encoding="ascii") as file:
             file.write(f"{step.number} {group.number}\n")
         return states
 
-    Computer.run = called  # type: ignore[method-assign]
+    Computer.run = called  # type: ignore[assignment, method-assign]
 
 
 def play(script: Script) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -59,6 +60,7 @@ METHODS = {
     "count": SegmentOptions(points=parse_points("700"), batch_size=3),
     "share": SegmentOptions(points=parse_points("30%"), merge="mean"),
     "fast": SegmentOptions(method="magnet-fast", points=parse_points("50%"), patches=parse_patches("2,4")),
+    "budget": SegmentOptions(method="magnet-fast", budget=Fraction(2, 5), select="both", batch_size=2),
     "patch": SegmentOptions(method="patch"),
     "two passes": SegmentOptions(scales=sides(512, 256, 128, 64, 32), probabilities=True, uncertainty=True),
     "not nested": SegmentOptions(scales=sides(150, 100, 50), points=parse_points("q>0.02")),

@@ -1,0 +1,204 @@
+"""Which windows are looked at: what they are compared by, and a budget that is spent over the whole image."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import torch
+
+from magnet_cli.errors import UsageError
+from magnet_cli.geometry import Box, Pitch
+from magnet_cli.options import ALL, SegmentOptions, parse_budget
+from magnet_cli.pipeline.clock import Clock
+from magnet_cli.pipeline.scheduler import Work, run_plan
+from magnet_cli.pipeline.worth import difference, window_worth
+from magnet_cli.plan import check_bands, make_plan
+from magnet_cli.refine.canvas import Canvas
+from tests.pipeline.support import MACHINE, PLAIN, STEP, ArrayImage, CodedNetworks, MemorySink, facts, run, sides
+
+if TYPE_CHECKING:
+    from magnet_cli.geometry import Size
+
+SIDE = 256
+INPUT = 32
+SCALES = sides(128, 64, 32)
+SELECTIONS = ("uncertainty", "change", "both")
+
+
+class Growing(CodedNetworks):
+    """Less sure of fine patterns, so that windows differ; surer, and of something else, the closer it looks."""
+
+    def predict(self, patches: torch.Tensor, scale: Size) -> torch.Tensor:
+        centres = torch.arange(self.classes).reshape(1, -1, 1, 1) * (STEP / 255)
+        self.batches.append(len(patches))
+        return (-(2000 / scale.width) * (patches[:, :1] - centres).abs()).softmax(dim=1)
+
+
+class Failing(Growing):
+    """Breaks after some batches."""
+
+    def __init__(self, classes: int, *, after: int) -> None:
+        super().__init__(classes)
+        self.after = after
+
+    def predict(self, patches: torch.Tensor, scale: Size) -> torch.Tensor:
+        if len(self.batches) >= self.after:
+            raise KeyboardInterrupt
+        return super().predict(patches, scale)
+
+
+def textured(*, valid: bool = False) -> ArrayImage:
+    """Plain in one corner, busier towards the other; with `valid`, a quarter lacks data."""
+    rng = np.random.default_rng(8)
+    strength = np.add.outer(np.arange(SIDE), np.arange(SIDE)) / (2 * SIDE)
+    grey = (STEP + strength * rng.normal(0, STEP, (SIDE, SIDE))).clip(0, 255)
+    holding = None
+    if valid:
+        holding = np.ones((SIDE, SIDE), bool)
+        holding[SIDE // 2 :, SIDE // 2 :] = False
+    return ArrayImage(np.repeat(grey[..., None], 3, axis=2).astype(np.uint8), valid=holding)
+
+
+def options(**more: Any) -> SegmentOptions:
+    given = {"scales": SCALES, "method": "magnet-fast", "points": ALL, "num_workers": 0, "margin": 4, "batch_size": 3}
+    return SegmentOptions(**{**given, **more})
+
+
+def totals(sink: MemorySink, step: int) -> dict[str, int]:
+    """What a pass of one stage did."""
+    found: dict[str, int] = {}
+    for counts in sink.groups[step].values():
+        (stage,) = dict(counts["stages"]).values()  # type: ignore[call-overload]
+        for key, value in stage.items():
+            found[key] = found.get(key, 0) + value
+    return found
+
+
+def test_difference_is_half_the_sum() -> None:
+    one, other = torch.tensor([[[1.0, 0.5]], [[0.0, 0.5]]]), torch.tensor([[[0.0, 0.25]], [[1.0, 0.75]]])
+    torch.testing.assert_close(difference(one, other), torch.tensor([[1.0, 0.25]]))
+
+
+@pytest.mark.parametrize(("by", "expected"), [("uncertainty", 0.5), ("change", 0.25), ("both", 0.125)])
+def test_what_a_window_is_worth(by: Any, expected: float) -> None:
+    box, pitch = Box(x=0, y=0, width=4, height=4), Pitch.square(2)
+    canvas = Canvas(values=torch.tensor([0.75, 0.25]).half()[:, None, None].expand(2, 4, 4), box=box, pitch=pitch)
+    moved = Canvas(values=torch.full((1, 4, 4), 0.25).half(), box=box, pitch=pitch)
+    own = Box(x=2, y=2, width=4, height=4)
+    assert window_worth(canvas, moved, own, Pitch.square(1), by=by) == pytest.approx(expected)
+    assert window_worth(canvas, None, own, Pitch.square(1), by=by) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("by", SELECTIONS)
+@pytest.mark.parametrize("share", ["0.25", "0.6"])
+def test_a_budget_pays_for_its_share_of_the_image(by: str, share: str) -> None:
+    outcome = run(textured(), facts(4, input_side=INPUT), options(budget=Fraction(share), select=by), Growing(4))
+    assert [len(step.stages) for step in outcome.plan.passes] == [1, 1, 1]
+    for step in outcome.plan.passes[1:]:
+        counts, cells = totals(outcome.sink, step.number), step.stages[0].cells.pixels
+        assert counts["run"] <= int(Fraction(share) * cells)
+        assert counts["run"] + counts["unselected"] == counts["windows"] == cells
+    assert totals(outcome.sink, 1)["run"] > 0
+    assert (outcome.sink.touched == 1).all()
+
+
+def test_a_budget_buys_the_most_uncertain_windows_of_the_whole_image() -> None:
+    """Whatever block they lie in: an independent ranking of the first pass's field."""
+    outcome = run(textured(), facts(4, input_side=INPUT), options(budget=Fraction(1, 4)), Growing(4))
+    before, step = outcome.plan.passes[:2]
+    stage = step.stages[0]
+    field = outcome.sink.read_field("pass0", Box.whole(before.stages[0].extent))
+    fine = torch.nn.functional.interpolate(torch.from_numpy(field)[None].float(), scale_factor=2, mode="bilinear")[0]
+    top = fine.topk(2, dim=0).values
+    unsure = 1 - top[0] + top[1]
+    cells = [step.block(number) for number in range(step.blocks.pixels)]
+    means = torch.stack([unsure[stage.own(cell).slices].mean() for cell in cells])
+    best = means.argsort(descending=True)[: len(cells) // 4].tolist()
+    groups = outcome.sink.groups[1].values()
+    fates = "".join(dict(counts["fates"])["2"] for counts in groups)  # type: ignore[call-overload]
+    assert sorted(best) == [number for number, fate in enumerate(fates) if fate == "r"]
+
+
+def test_a_whole_budget_is_every_window() -> None:
+    everything = run(textured(), facts(4, input_side=INPUT), options(budget=Fraction(1)), Growing(4))
+    for step in everything.plan.passes:
+        counts = totals(everything.sink, step.number)
+        assert counts["run"] == counts["windows"]
+
+
+def test_what_has_no_data_takes_no_share() -> None:
+    outcome = run(textured(valid=True), facts(4, input_side=INPUT), options(budget=Fraction(1, 2)), Growing(4))
+    last = totals(outcome.sink, 2)
+    known = last["windows"] - last["nodata"]
+    assert last["nodata"] > 0
+    assert 0.4 * known < last["run"] <= known / 2
+    assert (outcome.labels[SIDE // 2 :, SIDE // 2 :] == 255).all()
+    assert (outcome.labels[: SIDE // 2] < 4).all()
+
+
+def test_pixels_of_windows_that_nobody_pays_for_are_not_read() -> None:
+    image = textured()
+    outcome = run(image, facts(4, input_side=INPUT), options(budget=Fraction(1, 10)), Growing(4))
+    assert image.reads == sum(totals(outcome.sink, number)["run"] for number in range(3))
+
+
+@pytest.mark.parametrize("by", SELECTIONS)
+@pytest.mark.parametrize("after", [1, 4, 9])
+def test_an_interrupted_run_goes_on_to_the_same_mask(by: Any, after: int) -> None:
+    """The threshold is found from what both runs have left, never from one of them alone."""
+    image, model, given = textured(), facts(4, input_side=INPUT), options(budget=Fraction(2, 5), select=by)
+    whole = run(image, model, given, Growing(4))
+    plan = make_plan(image.info, model, given, MACHINE)
+    sink = MemorySink(image.info.size, model.classes)
+
+    def work(networks: Growing) -> Work:
+        return Work(
+            image=image,
+            bands=check_bands(image.info, model),
+            networks=networks,
+            normalisation=PLAIN,
+            sink=sink,
+            workers=0,
+            clock=Clock(),
+            on_progress=lambda _: None,
+        )
+
+    with pytest.raises(KeyboardInterrupt):
+        run_plan(plan, work(Failing(4, after=after)))
+    run_plan(plan, work(Growing(4)))
+    np.testing.assert_array_equal(sink.labels, whole.labels)
+
+
+def test_inside_a_block_windows_that_changed_are_chosen() -> None:
+    """In the last stage, by what the stage before did, and not by what is uncertain."""
+    found = {}
+    for by in SELECTIONS:
+        given = options(patches=None, select=by, scales=SCALES)
+        outcome = run(textured(), facts(4, input_side=INPUT), given, Growing(4))
+        found[by] = [str(dict(counts["fates"])) for counts in outcome.sink.groups[0].values()]  # type: ignore[call-overload]
+    assert found["uncertainty"] != found["change"]
+
+
+@pytest.mark.parametrize("text", ["0", "101%", "1.5", "u>0.2", "", "20"])
+def test_a_budget_is_a_share(text: str) -> None:
+    with pytest.raises(UsageError, match="--budget 20%"):
+        parse_budget(text)
+    assert parse_budget("12.5%") == Fraction(1, 8)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"method": "magnet", "budget": Fraction(1, 5)}, "--budget is for magnet-fast"),
+        ({"method": "patch", "select": "change"}, "--select is for magnet-fast"),
+        ({"budget": Fraction(1, 5), "patches": ALL}, "both say how many"),
+        ({"budget": Fraction(1, 5), "scales": sides(96, 64)}, "multiple of the next"),
+        ({"budget": Fraction(1, 5), "compat": "published"}, "--compat published"),
+    ],
+)
+def test_what_contradicts_itself_is_refused(more: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        make_plan(textured().info, facts(4, input_side=INPUT), options(**more), MACHINE)
