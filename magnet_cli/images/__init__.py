@@ -9,6 +9,7 @@ from magnet_cli.images.budget import CacheBudget
 from magnet_cli.images.discover import FoundImage, find_images, stem
 from magnet_cli.images.fingerprint import fingerprint
 from magnet_cli.images.opening import inspect, open_image
+from magnet_cli.images.percentiles import sample_percentiles
 from magnet_cli.images.protocol import Image, ImageInfo, Level, Region, Request, Resolution
 
 __all__ = [
@@ -24,5 +25,6 @@ __all__ = [
     "fingerprint",
     "inspect",
     "open_image",
+    "sample_percentiles",
     "stem",
 ]

@@ -29,7 +29,7 @@ from magnet_cli.images.resolution import decimal, microscope
 from magnet_cli.images.store import Pixels
 from magnet_cli.images.tiff_colour import COLOURS, rgb_of_ycbcr
 from magnet_cli.images.urls import is_url
-from magnet_cli.images.validity import both, valid_pixels
+from magnet_cli.images.validity import both, without_nodata
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -73,7 +73,7 @@ class Codes:
         if self.alpha is not None:
             valid = samples[:, :, self.alpha] > 0
             samples = np.delete(samples, self.alpha, axis=2)
-        valid = both(None if valid is None or valid.all() else valid, valid_pixels(samples, nodata))
+        valid = both(None if valid is None or valid.all() else valid, without_nodata(samples, nodata))
         if self.palette is not None:
             samples = self.palette[samples[:, :, 0]]
         return Pixels(rgb_of_ycbcr(samples) if self.luma else samples, valid)
@@ -105,7 +105,7 @@ def open_jp2(blob: Blob) -> PyramidImage:
     except SourceError:
         _close(datasets)
         raise
-    return PyramidImage(info, Jp2Store(info, datasets, codes))
+    return PyramidImage(info, Jp2Store(info, datasets, codes), by_band=codes.palette is None)
 
 
 @dataclass(frozen=True, kw_only=True)

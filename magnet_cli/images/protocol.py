@@ -84,6 +84,8 @@ class Request:
     """On the grid; inside `[0, pitch.cover(size))`, so that only the last pixel may reach beyond the image."""
     resample: str = "area"
     """`area`: mean over what a pixel covers. `bilinear`: two taps an axis at the pixel's centre, no antialias."""
+    bands: tuple[int, ...] | None = None
+    """Positions of the bands that are wanted, in their order; None for all. Only they say which pixels hold data."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +93,7 @@ class Region:
     """What one request gave."""
 
     pixels: NDArray[Any]
-    """`(height, width, bands)` in the image's dtype; 0 where not valid."""
+    """`(height, width, bands)` in the image's dtype, the bands that were asked for; 0 where not valid."""
     valid: NDArray[np.bool_] | None
     """`(height, width)`, True where at least half of the pixel's area holds data; None where all of it does."""
 

@@ -36,10 +36,12 @@ class PyramidImage:
     Args:
         info: Facts about the image.
         store: Its pixels, orientation corrected.
+        by_band: Whether nodata is a value that each band may have, rather than the index of a colour.
     """
 
-    def __init__(self, info: ImageInfo, store: Store) -> None:
+    def __init__(self, info: ImageInfo, store: Store, *, by_band: bool = True) -> None:
         self._info = info
+        self._by_band = by_band
         self._store = store
         self._closed = False
 
@@ -77,12 +79,16 @@ class PyramidImage:
             message = f"a request lies inside the image's grid {cover}, got {request.box}"
             raise ValueError(message)
         index = choose_level(self._info.levels, request.pitch)
+        bands = range(len(self._info.bands))
+        some = request.bands is not None and set(request.bands) != set(bands)
         return Sampler(
             request,
             level=index,
             downsample=self._info.levels[index].downsample,
-            shape=(len(self._info.bands), np.dtype(self._info.dtype)),
+            shape=(len(bands), np.dtype(self._info.dtype)),
             masked=self._info.has_mask,
+            # The store looks for it in all bands together.
+            nodata=self._info.nodata if some and self._by_band else None,
         )
 
     def _decode(self, cluster: Cluster) -> None:

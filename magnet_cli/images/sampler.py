@@ -9,6 +9,8 @@ import numpy as np
 from magnet_cli.geometry import Box
 from magnet_cli.images.protocol import Region
 from magnet_cli.images.resample import accumulator, divide, taps_for, weighted_sums
+from magnet_cli.images.store import Pixels
+from magnet_cli.images.validity import both, finite, without_nodata
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -16,7 +18,6 @@ if TYPE_CHECKING:
     from magnet_cli.geometry import Pitch
     from magnet_cli.images.protocol import Request
     from magnet_cli.images.resample import Taps
-    from magnet_cli.images.store import Pixels
 
 
 class Sampler:
@@ -28,12 +29,22 @@ class Sampler:
         downsample: Of that level.
         shape: Number of bands and dtype of the stored pixels.
         masked: Whether stored pixels may be invalid.
+        nodata: A value that says so where all bands asked for have it; None where the store has looked for it.
     """
 
     def __init__(
-        self, request: Request, *, level: int, downsample: Pitch, shape: tuple[int, np.dtype[Any]], masked: bool
+        self,
+        request: Request,
+        *,
+        level: int,
+        downsample: Pitch,
+        shape: tuple[int, np.dtype[Any]],
+        masked: bool,
+        nodata: float | None = None,
     ) -> None:
         bands, dtype = shape
+        self._bands, self._nodata = request.bands, nodata
+        bands = bands if request.bands is None else len(request.bands)
         box, pitch = request.box, request.pitch
         self.level = level
         self._columns = taps_for(pitch.x / downsample.x, box.x, box.right, resample=request.resample)
@@ -63,8 +74,7 @@ class Sampler:
         """
         part = piece.intersection(self.box)
         window = part.shifted(x=-piece.x, y=-piece.y).slices
-        values = pixels.values[window]
-        valid = None if pixels.valid is None or pixels.valid[window].all() else pixels.valid[window]
+        values, valid = self._taken(pixels, window)
         if valid is not None:
             values = np.where(valid[:, :, None], values, values.dtype.type(0))
         if self._copies:
@@ -77,6 +87,15 @@ class Sampler:
         if self._weights is not None:
             ones = np.ones((*values.shape[:2], 1), np.uint8) if valid is None else valid[:, :, None].view(np.uint8)
             self._accumulate(self._weights, ones, part)
+
+    def _taken(self, pixels: Pixels, window: tuple[slice, slice]) -> Pixels:
+        """The bands asked for of a part of a piece, and where they hold data."""
+        values = pixels.values[window]
+        values = values if self._bands is None else values[:, :, list(self._bands)]
+        valid = None if pixels.valid is None or pixels.valid[window].all() else pixels.valid[window]
+        if self._weights is not None:
+            valid = both(both(valid, without_nodata(values, self._nodata)), finite(values))
+        return Pixels(values, valid)
 
     def region(self) -> Region:
         """The finished pixels, once every piece was added; asked for once."""

@@ -20,7 +20,7 @@ class Pixels(NamedTuple):
     values: NDArray[Any]
     """`(height, width, bands)` in the image's dtype."""
     valid: NDArray[np.bool_] | None
-    """`(height, width)`, or None where every pixel is valid."""
+    """`(height, width)`, or None where every pixel is valid; floats that are no numbers are left to the reader."""
 
 
 class Store(Protocol):

@@ -17,7 +17,7 @@ from magnet_cli.images.reader import PyramidImage
 from magnet_cli.images.resolution import microscope
 from magnet_cli.images.store import TRANSPOSED, OrientedStore, Store, oriented
 from magnet_cli.images.tiff_colour import OLD_JPEG, Colour, colour, understood
-from magnet_cli.images.tiff_description import channel_names, described_resolution, is_slide
+from magnet_cli.images.tiff_description import band_names, channel_names, described_resolution, is_slide
 from magnet_cli.images.tiff_pages import Layer, find_layers
 from magnet_cli.images.tiff_store import CHUNK_BYTES, TiffStore, chunk_bytes
 from magnet_cli.images.tiles import TILE_CACHE_BYTES
@@ -88,7 +88,7 @@ def _open(file: tifffile.TiffFile, blob: Blob, cache: CacheBudget | None) -> Pyr
     store: Store = TiffStore(blob, path, layers=facts.layers, colour=facts.colour, nodata=info.nodata)
     if facts.orientation != 1:
         store = OrientedStore(store, [layer.size for layer in facts.layers], facts.orientation)
-    return PyramidImage(info, store)
+    return PyramidImage(info, store, by_band=facts.colour.palette is None)
 
 
 SLIDE_KINDS = ("philips", "scn", "bif", "ndpi")
@@ -133,7 +133,21 @@ def _facts(file: tifffile.TiffFile, path: str) -> TiffFacts:
 
 def _colour(pages: tuple[TiffPage, ...]) -> Colour:
     found = colour(pages[0], len(pages))
-    return replace(found, bands=(channel_names(pages) if len(pages) > 1 else ()) or found.bands)
+    if len(pages) > 1:
+        return replace(found, bands=channel_names(pages) or found.bands)
+    return replace(found, bands=_described(found, band_names(pages[0])))
+
+
+def _described(colour: Colour, names: dict[int, str]) -> tuple[str, ...]:
+    """Bands that only have a number by the names that the file gives them, unless two would have the same."""
+    samples = [sample for sample in range(colour.stored_samples) if sample != colour.alpha]
+    if colour.palette is not None or len(samples) != len(colour.bands):
+        return colour.bands
+    found = tuple(
+        names.get(sample, name) if name.startswith("band") else name
+        for sample, name in zip(samples, colour.bands, strict=True)
+    )
+    return found if len(set(found)) == len(found) else colour.bands
 
 
 def _regional(layer: Layer) -> bool:

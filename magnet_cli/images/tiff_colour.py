@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from magnet_cli.images.store import Pixels
-from magnet_cli.images.validity import both, valid_pixels
+from magnet_cli.images.validity import both, without_nodata
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -55,7 +55,7 @@ class Colour:
         if self.alpha is not None:
             valid = samples[:, :, self.alpha] > 0
             samples = np.delete(samples, self.alpha, axis=2)
-        valid = both(None if valid is None or valid.all() else valid, valid_pixels(samples, nodata))
+        valid = both(None if valid is None or valid.all() else valid, without_nodata(samples, nodata))
         if self.palette is not None:
             samples = self.palette[samples[:, :, 0].astype(np.intp)]
         elif samples.dtype == np.bool_:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from magnet_cli.images.protocol import Resolution
 
-DESCRIPTION, X_RESOLUTION, Y_RESOLUTION = 270, 282, 283
+DESCRIPTION, X_RESOLUTION, Y_RESOLUTION, GDAL_METADATA = 270, 282, 283, 42112
 
 APERIO_MPP = re.compile(r"\|\s*MPP\s*=\s*([0-9.eE+-]+)")
 IMAGEJ_UNIT = re.compile(r"^unit=(\S+)", re.MULTILINE)
@@ -23,6 +23,7 @@ OME_SIZE = re.compile(r'\bPhysicalSize([XY])(Unit)?="([^"]*)"')
 
 OME_CHANNEL = re.compile(r"<(?:\w+:)?Channel\b[^>]*?\bName=\"([^\"]*)\"")
 OME_PIXELS = re.compile(r"<(?:\w+:)?Pixels\b.*?</(?:\w+:)?Pixels>", re.DOTALL)
+GDAL_BAND = re.compile(r"<Item\b(?=[^<>]*\brole=\"description\")[^<>]*?\bsample=\"(\d{1,5})\"[^<>]*>([^<]*)</Item>")
 QPI_NAMES = (re.compile(r"<Biomarker>([^<]+)</Biomarker>"), re.compile(r"<Name>([^<]+)</Name>"))
 
 MICRONS = {"micron", "microns", "um", "µm", "μm", "\\u00B5m", "&#181;m", "&#xB5;m"}
@@ -53,6 +54,15 @@ def channel_names(pages: Sequence[TiffPage]) -> tuple[str, ...]:
         said = [_qpi_name(_description(page)) for page in pages]
     names = tuple(unescape(name).strip().lower() for name in said)
     return names if len(set(names)) == len(pages) and all(names) else ()
+
+
+def band_names(page: TiffPage) -> dict[int, str]:
+    """Names that GDAL's metadata give to samples, in small letters, by the sample's position."""
+    text = page.tags.valueof(GDAL_METADATA, "")
+    found = GDAL_BAND.findall(text) if isinstance(text, str) else []
+    # GDAL escapes a value before it writes it as XML, which escapes it again.
+    names = {int(sample): unescape(unescape(name)).strip().lower() for sample, name in found}
+    return {sample: name for sample, name in names.items() if name}
 
 
 def _qpi_name(text: str) -> str:

@@ -21,8 +21,8 @@ def storable(nodata: float | None, dtype: np.dtype[Any]) -> float | None:
     return nodata if limits.min <= nodata <= limits.max else None
 
 
-def valid_pixels(values: NDArray[Any], nodata: float | None) -> NDArray[np.bool_] | None:
-    """Where data is: not every band has the nodata value, and, in floats, every band is finite.
+def without_nodata(values: NDArray[Any], nodata: float | None) -> NDArray[np.bool_] | None:
+    """Where not every band has the nodata value.
 
     Args:
         values: `(height, width, bands)`.
@@ -31,13 +31,25 @@ def valid_pixels(values: NDArray[Any], nodata: float | None) -> NDArray[np.bool_
     Returns:
         `(height, width)`, or None where every pixel is valid.
     """
-    valid: NDArray[np.bool_] | None = None
-    if values.dtype.kind == "f":
-        valid = np.isfinite(values).all(axis=2)
-    if nodata is not None and not isnan(nodata):
-        present = (values != values.dtype.type(nodata)).any(axis=2)
-        valid = present if valid is None else valid & present
-    return None if valid is None or valid.all() else valid
+    if nodata is None or isnan(nodata):
+        return None
+    valid: NDArray[np.bool_] = (values != values.dtype.type(nodata)).any(axis=2)
+    return None if valid.all() else valid
+
+
+def finite(values: NDArray[Any]) -> NDArray[np.bool_] | None:
+    """Where every band is a number and no infinity.
+
+    Args:
+        values: `(height, width, bands)`.
+
+    Returns:
+        `(height, width)`, or None where every pixel is valid.
+    """
+    if values.dtype.kind != "f":
+        return None
+    valid: NDArray[np.bool_] = np.isfinite(values).all(axis=2)
+    return None if valid.all() else valid
 
 
 def both(one: NDArray[np.bool_] | None, other: NDArray[np.bool_] | None) -> NDArray[np.bool_] | None:

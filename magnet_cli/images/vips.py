@@ -22,7 +22,7 @@ from magnet_cli.images.reader import PyramidImage
 from magnet_cli.images.resolution import microscope
 from magnet_cli.images.store import TRANSPOSED, MemoryStore, OrientedStore, Pixels, Store, oriented
 from magnet_cli.images.urls import is_url
-from magnet_cli.images.validity import storable, valid_pixels
+from magnet_cli.images.validity import both, storable, without_nodata
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -223,8 +223,7 @@ class DecodedStore:
             present = values[:, :, -1] > 0
             valid = None if present.all() else present
             values = values[:, :, :-1]
-        data = valid_pixels(values, self._nodata)
-        return Pixels(values, data if valid is None else valid if data is None else valid & data)
+        return Pixels(values, both(valid, without_nodata(values, self._nodata)))
 
     def close(self) -> None:
         """See `Store`."""

@@ -24,7 +24,6 @@ from magnet_cli.images.resolution import decimal, microscope
 from magnet_cli.images.store import Pixels
 from magnet_cli.images.tiff_description import IN_UM
 from magnet_cli.images.urls import is_url
-from magnet_cli.images.validity import valid_pixels
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -282,7 +281,7 @@ class ZarrStore:
         if values.dtype.kind == "b":
             values = values.astype(np.uint8) * np.uint8(255)
         values = values.astype(self._dtype, copy=False)
-        return Pixels(values, valid_pixels(values, None))
+        return Pixels(values, None)
 
     def close(self) -> None:
         """See `Store`."""

@@ -126,6 +126,24 @@ class ImageContract(ABC):
             apart = [image.read([request])[0] for request in requests]
         assert all(equal(one, other) for one, other in zip(together, apart, strict=True))
 
+    def test_bands_are_taken_in_the_order_asked_for(self, tmp_path: Path) -> None:
+        image, array = self.image(tmp_path)
+        last = self.bands - 1
+        box, grid = Box(x=3, y=2, width=20, height=30), Pitch.square(Fraction(5, 2))
+        requests = [
+            Request(pitch=pitch, box=box, bands=bands)
+            for pitch in (LEVEL0, grid)
+            for bands in ((last, 0), (0, 0, last))
+        ]
+        with image:
+            found = [region.pixels for region in image.read([*requests, whole(image)])]
+        np.testing.assert_array_equal(found[0], array[box.slices][:, :, [last, 0]])
+        np.testing.assert_array_equal(found[1], array[box.slices][:, :, [0, 0, last]])
+        means = covered(array, Fraction(5, 2), box)
+        np.testing.assert_array_equal(found[2], means[:, :, [last, 0]])
+        np.testing.assert_array_equal(found[3], means[:, :, [0, 0, last]])
+        np.testing.assert_array_equal(found[4], array)
+
     def test_threads_agree(self, tmp_path: Path) -> None:
         image, array = self.image(tmp_path)
         boxes = [Box(x=x, y=y, width=30, height=40) for x in (0, 17, 60) for y in (0, 33, 90)] * 3

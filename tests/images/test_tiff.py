@@ -214,6 +214,10 @@ def test_nodata_means_the_stored_value(tmp_path: Path) -> None:
         region = read(path)
         assert region.valid is not None
         np.testing.assert_array_equal(region.valid, stored != 3)
+        with open_image(path) as image:
+            (part,) = image.read([Request(pitch=LEVEL0, box=Box.whole(image.info.size), bands=(0,))])
+        assert part.valid is not None
+        np.testing.assert_array_equal(part.valid, stored != 3)
 
 
 @pytest.mark.parametrize("photometric", ["minisblack", "miniswhite"])
@@ -240,6 +244,21 @@ def test_aperio_ycbcr_becomes_rgb(tmp_path: Path) -> None:
     path = tmp_path / "aperio.tif"
     tifffile.imwrite(path, luma, tile=(64, 64), photometric="rgb", compression=33003)
     assert abs(read(path).pixels.astype(int) - rgb).mean() < 2
+
+
+@pytest.mark.parametrize("interleave", ["pixel", "band"])
+def test_bands_have_the_names_that_gdal_gives_them(tmp_path: Path, interleave: str) -> None:
+    path = tmp_path / "named.tif"
+    array = noise(50, 70, 5, "uint16")
+    with rasterio.open(path, "w", count=5, dtype="uint16", interleave=interleave, **GEO) as file:
+        file.write(np.moveaxis(array, 2, 0))
+        for number, name in ((1, "B2"), (2, "B&3 <nm>"), (4, "B8A"), (5, "B8A")):
+            file.set_band_description(number, name)
+    assert inspect(path).bands == ("band1", "band2", "band3", "band4", "band5")
+    with rasterio.open(path, "r+") as file:
+        file.set_band_description(5, "")
+    assert inspect(path).bands == ("b2", "b&3 <nm>", "band3", "b8a", "band5")
+    np.testing.assert_array_equal(read(path).pixels, array)
 
 
 def test_the_channels_of_an_ome_file_are_bands(tmp_path: Path) -> None:
