@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from magnet_cli.geometry import Box, Size
 from magnet_cli.options import DEFAULT_BUNDLE, ExportOptions, Rule, SegmentOptions
+from magnet_cli.values import ValueRange
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,10 +53,10 @@ def _spelled(name: str, value: object) -> str:
     if name in BYTES and isinstance(value, int):
         unit = max(size for size in UNITS if value % size == 0)
         return f"{value // unit}{UNITS[unit]}"
-    if name == "budget":
-        return "100%" if value == 1 else _number(value)
     if isinstance(value, Box):
         return f"{value.x},{value.y},{value.width},{value.height}"
+    if isinstance(value, ValueRange):
+        return _value_range(value)
     if isinstance(value, Rule):
         return _rule(value, LETTERS[name])
     if isinstance(value, tuple):
@@ -70,6 +71,12 @@ def _rule(rule: Rule, letter: str) -> str:
     if rule.kind == "threshold":
         return f"{letter}>{_number(rule.values[0])}"
     return "100%" if rule.values[0] == 1 else _number(rule.values[0])
+
+
+def _value_range(given: ValueRange) -> str:
+    """As the value spells itself, to the last digit."""
+    sign = "%" if given.kind == "percentiles" else ""
+    return "dtype" if given.kind == "dtype" else f"{_number(given.low)}{sign},{_number(given.high)}{sign}"
 
 
 def _number(value: object) -> str:

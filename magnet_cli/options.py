@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal, Self, cast
+from typing import TYPE_CHECKING, Literal, Self, cast
 
 from magnet_cli.errors import UsageError
 from magnet_cli.geometry import Box, Size
 
+if TYPE_CHECKING:
+    from magnet_cli.values import ValueRange
 Method = Literal["magnet", "magnet-fast", "patch", "downsample"]
 Merge = Literal["refiner", "mean", "certainty"]
 Compat = Literal["paper", "published", "published-unshifted"]
@@ -82,12 +84,13 @@ def parse_patches(text: str) -> Rule:
 
 
 def parse_budget(text: str) -> Fraction:
-    """`20%` or `0.2`: a share of an image's windows.
+    """`20%`, `0.2` or `1`: a share of an image's windows.
 
     Raises:
         UsageError: The text is neither.
     """
-    share = _share(text.strip().replace(" ", ""))
+    word = text.strip().replace(" ", "")
+    share = Fraction(1) if word == "1" else _share(word)
     if share is None:
         raise UsageError("--budget is a share of the image's windows", value=repr(text), advice="Write --budget 20%")
     return share
@@ -271,6 +274,10 @@ class SegmentOptions:
     """Bytes."""
     probabilities: bool = False
     uncertainty: bool = False
+    bands: tuple[str, ...] | None = None
+    """For each of the bundle's bands one of the image's, by number (the first is 1) or name; None matches them."""
+    value_range: ValueRange | None = None
+    """The stored values that stand for the ends of the bundle's range; None takes them as the bundle has them."""
     overlay: bool = False
     """Beside the mask a picture of the image under the mask's colours; the mask does not depend on it."""
     html: bool = False

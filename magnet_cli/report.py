@@ -83,6 +83,7 @@ def make_report(plan: Plan, bundle: Bundle, totals: Totals, measured: Measured) 
         "bundle": {"name": bundle.name, "digest": bundle.digest, "licence": bundle.licence},
         "options": {
             **plan.settings.describe(),
+            **plan.describe_values(),
             "scales": [{"width": stage.scale.width, "height": stage.scale.height} for stage in plan.stages],
             "batch": plan.batch,
             "group": list(plan.group),

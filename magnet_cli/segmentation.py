@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import tempfile
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -259,14 +260,28 @@ class Planner:
         return None if figure is None else windows_planned(image_plan) / figure.windows_per_second
 
 
-def plan_image(image: str | Path, facts: ModelFacts, options: SegmentOptions, machine: Machine) -> Plan:
-    """Everything about a run over one image.
+def plan_image(
+    image: str | Path, facts: ModelFacts, options: SegmentOptions, machine: Machine, *, folder: Path | None = None
+) -> Plan:
+    """Everything about a run over one image; only for percentiles of its values a part of it is decoded.
+
+    Args:
+        image: A file or a URL.
+        facts: Of the bundle.
+        options: As given.
+        machine: Where it runs.
+        folder: Takes an image that has to be decoded once; None for the one for temporary files.
 
     Raises:
         MagnetError: It cannot be done.
     """
     info = images.inspect(image)
-    return make_plan(info, facts, options, machine, specify(options, info))
+    measured, given = None, options.value_range
+    if given is not None and given.kind == "percentiles":
+        bands = check_bands(info, facts, options.bands)
+        with images.open_image(image, cache=_decode_cache(folder or Path(tempfile.gettempdir()))) as opened:
+            measured = images.sample_percentiles(opened, bands, (float(given.low), float(given.high)))
+    return make_plan(info, facts, options, machine, specify(options, info), measured=measured)
 
 
 def case_of(image_plan: Plan, *, digest: str) -> Case:
@@ -298,7 +313,7 @@ def _weights_bytes(bundle: Bundle) -> int:
 
 
 def _segment_image(target: Target, model: Model, options: SegmentOptions, events: Events) -> ImageResult:
-    image_plan = plan_image(target.image, model.facts, options, model.machine)
+    image_plan = plan_image(target.image, model.facts, options, model.machine, folder=target.mask.parent)
     paths = OutputPaths.of(target.mask)
     header = _header(image_plan, model, target)
     if output_state(paths, hashes=header.hashes, overwrite=options.overwrite) is OutputState.DONE:
@@ -365,6 +380,8 @@ def options_hash(image_plan: Plan) -> str:
         "precision": image_plan.machine.precision,
         "pixel": pixel and [str(pixel.x), str(pixel.y), pixel.unit],
         "areas": [[area.kind, area.digest] for area in image_plan.areas],
+        "bands": list(image_plan.bands),
+        "value_range": [list(span) for span in image_plan.value_range],
         "fields": [image_plan.probabilities, image_plan.uncertainty],
     }
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
@@ -423,15 +440,14 @@ def _run(
         image_plan = replace(image_plan, batch=_noted("batch", _all_counts(image_plan, journal)) or image_plan.batch)
         pin_arithmetic(threads)
         reset_device_peak(image_plan.machine.device)
-        image = stack.enter_context(images.open_image(image_plan.image.path, cache=_decode_cache(paths)))
+        image = stack.enter_context(images.open_image(image_plan.image.path, cache=_decode_cache(paths.mask.parent)))
         peaks = stack.enter_context(PeakSampler())
         area, shares = open_area(image_plan.areas, image, stack)
         tally, told = _Tally(image_plan, paths, events, peaks), _Notes(paths.mask.name, events)
         work = Work(
             image=image,
-            bands=check_bands(image_plan.image, model.facts),
             networks=model.networks,
-            normalisation=_normalisation(model.bundle),
+            normalisation=Normalisation.of(image_plan, mean=model.bundle.input.mean, std=model.bundle.input.std),
             sink=journal,
             workers=options.num_workers,
             clock=clock,
@@ -526,14 +542,9 @@ def _leaving_nothing_empty(journal: Journal, image_plan: Plan) -> Iterator[None]
         raise
 
 
-def _decode_cache(paths: OutputPaths) -> images.CacheBudget:
-    folder = paths.mask.parent.resolve()
+def _decode_cache(folder: Path) -> images.CacheBudget:
+    folder = next(there for there in (folder.resolve(), *folder.resolve().parents) if there.is_dir())
     return images.CacheBudget(folder=folder, max_bytes=int(shutil.disk_usage(folder).free * DECODE_SHARE))
-
-
-def _normalisation(bundle: Bundle) -> Normalisation:
-    low, high = bundle.input.range
-    return Normalisation(low=low, high=high, mean=bundle.input.mean, std=bundle.input.std)
 
 
 def _all_counts(image_plan: Plan, journal: Journal) -> Iterator[dict[str, object]]:

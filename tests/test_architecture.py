@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 PACKAGE = Path(magnet_cli.__file__).parent
 
-FLOOR = {"errors", "geometry", "options", "memory", "durable", "events"}
+FLOOR = {"errors", "geometry", "values", "options", "memory", "durable", "events"}
 """Below everything: any other room may import these."""
 
 ROOMS: dict[str, set[str]] = {
@@ -29,7 +29,8 @@ ROOMS: dict[str, set[str]] = {
     "geometry": {"errors"},
     "durable": {"errors"},
     "memory": {"errors"},
-    "options": {"errors", "geometry"},
+    "values": {"errors"},
+    "options": {"errors", "geometry", "values"},
     "figures": {"errors", "durable"},
     "windows": FLOOR,
     "images": FLOOR,

@@ -14,6 +14,7 @@ from magnet_cli.cli.words import segment_options
 from magnet_cli.commandline import LEFT_OUT, segment_words
 from magnet_cli.geometry import Box, Size
 from magnet_cli.options import ExportOptions, Rule, SegmentOptions
+from magnet_cli.values import ValueRange
 
 EVERYTHING = SegmentOptions(
     weights="my bundle",
@@ -29,6 +30,8 @@ EVERYTHING = SegmentOptions(
     compat="published-unshifted",
     mpp=Fraction("0.2500000001"),
     slide_mpp=Fraction("0.499"),
+    bands=("4", "red", "B2"),
+    value_range=ValueRange(kind="values", low=Fraction("-0.1000000001"), high=Fraction(10000)),
     device="cuda:1",
     precision="bfloat16",
     batch_size=3,
@@ -64,6 +67,8 @@ def parsed(words: list[str]) -> tuple[SegmentOptions, dict[str, object]]:
         replace(EVERYTHING, scales="auto", points=Rule(kind="threshold", values=(Fraction("0.123456789"),))),
         replace(EVERYTHING, patches=Rule(kind="threshold", values=(Fraction(0),)), points=Rule(kind="all")),
         replace(EVERYTHING, points=Rule(kind="share", values=(Fraction(1),)), mpp=Fraction(3), budget=Fraction(1)),
+        replace(EVERYTHING, value_range=ValueRange(kind="percentiles", low=Fraction("0.5"), high=Fraction("99.9"))),
+        replace(EVERYTHING, value_range=ValueRange(kind="dtype")),
     ],
 )
 def test_the_words_give_the_options_back(options: SegmentOptions) -> None:

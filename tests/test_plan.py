@@ -17,7 +17,19 @@ from magnet_cli.errors import DeviceError, SourceError, UsageError, WeightsError
 from magnet_cli.geometry import LEVEL0, Pitch, Size
 from magnet_cli.images.protocol import ImageInfo, Level, Resolution
 from magnet_cli.options import ALL, BundleDefaults, SegmentOptions, parse_patches, parse_points, parse_scales
-from magnet_cli.plan import Machine, ModelFacts, Plan, check_bands, make_plan, resolve_scales, working_pitch
+from magnet_cli.plan import (
+    Machine,
+    ModelFacts,
+    Plan,
+    check_bands,
+    check_values,
+    make_plan,
+    needs_clamp,
+    resolve_scales,
+    working_pitch,
+)
+from magnet_cli.segmentation import options_hash
+from magnet_cli.values import parse_value_range
 from magnet_cli.windows import group_scales, needed_margin
 
 if TYPE_CHECKING:
@@ -174,8 +186,140 @@ def test_bands_go_by_name_or_by_number() -> None:
     many = tuple(f"band{number}" for number in range(1, 225))
     with pytest.raises(WeightsError, match="the image has band1 to band224, 224 in all"):
         check_bands(image(bands=many), facts())
-    with pytest.raises(WeightsError, match="values from 0 to 255 and the image stores uint16"):
-        check_bands(image(dtype="uint16"), facts())
+
+
+def test_bands_are_matched_by_name_whatever_the_case() -> None:
+    assert check_bands(image(bands=("Blue", "GREEN", "Red")), facts()) == (2, 1, 0)
+
+
+def test_bands_are_named_by_number_or_name() -> None:
+    five = image(bands=("B2", "B3", "b4", "488", "3"))
+    assert check_bands(five, facts(), ("3", "2", "1")) == (2, 1, 0)
+    assert check_bands(five, facts(), ("B4", "b3", "B2")) == (2, 1, 0)
+    # 488 is no number of a band here, so it is a name; 3 is a number first.
+    assert check_bands(five, facts(), ("488", "3", "3")) == (3, 2, 2)
+    assert check_bands(image(bands=("grey",)), facts(), ("1", "1", "1")) == (0, 0, 0)
+    same = image(bands=("red", "red", "Red", "nir"))
+    assert check_bands(same, facts(), ("Red", "4", "1")) == (2, 3, 0)
+
+
+def test_bands_that_cannot_be_had_are_refused_with_both_sides() -> None:
+    with pytest.raises(
+        UsageError, match=r"small sees 3 bands, red, green, blue, and --bands names 2 \(got --bands 4,3\)"
+    ):
+        check_bands(image(), facts(), ("4", "3"))
+    with pytest.raises(
+        SourceError, match=r"x\.tif: .*no such band; its bands are 1 to 3: red, green, blue \(got --bands 4"
+    ):
+        check_bands(image(), facts(), ("4", "3", "2"))
+    with pytest.raises(SourceError, match=r"no such band.*got --bands 0"):
+        check_bands(image(), facts(), ("0", "1", "2"))
+    with pytest.raises(SourceError, match="2 bands of that name"):
+        check_bands(image(bands=("red", "red", "nir")), facts(), ("red", "3", "nir"))
+    with pytest.raises(WeightsError, match="--bands, by number or name"):
+        check_bands(image(bands=("grey",)), facts())
+
+
+@pytest.mark.parametrize(
+    ("span", "fitting"),
+    [
+        ((0, 255), {"uint8"}),
+        ((0, 250), {"uint8"}),
+        ((-128, 127), {"int8"}),
+        ((0, 127), {"uint8", "int8"}),
+        ((0, 4095), {"uint16", "int16"}),
+        ((0, 10000), {"uint16", "int16"}),
+        ((0, 65535), {"uint16"}),
+        ((-10000, 10000), {"int16"}),
+        ((0, 100000), {"uint32", "int32"}),
+        ((0, 1), {"float32", "float64"}),
+        ((-1, 1), {"float32", "float64"}),
+        ((-30, 10), {"float32", "float64"}),
+        ((0, 300.5), {"float32", "float64"}),
+    ],
+)
+def test_stored_values_have_to_be_of_the_bundles_kind(span: tuple[float, float], fitting: set[str]) -> None:
+    model = facts(value_range=span)
+    for dtype in ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64"):
+        if dtype in fitting:
+            assert check_values(image(dtype=dtype), model, None) == (span,) * 3
+            continue
+        with pytest.raises(WeightsError, match=r"wants values from .* and the image stores .*--value-range"):
+            check_values(image(dtype=dtype), model, None)
+
+
+def test_a_mismatch_names_both_sides_and_what_helps() -> None:
+    rule = r"x\.tif: bundle small wants values from 0 to 255, stored as uint8, and the image stores uint16, 0 to 65535"
+    with pytest.raises(WeightsError, match=rf"{rule}\. Say with --value-range .*2%,98% or dtype"):
+        check_values(image(dtype="uint16"), facts(), None)
+    with pytest.raises(WeightsError, match=r"stored as uint8, and the image stores float32. Say with --value-range"):
+        check_values(image(dtype="float32"), facts(), None)
+    with pytest.raises(WeightsError, match="from 0 to 1, stored as floats, and the image stores uint8, 0 to 255"):
+        check_values(image(), facts(value_range=(0, 1)), None)
+
+
+def test_a_range_may_be_given_for_any_image() -> None:
+    reflectance = parse_value_range("0,10000")
+    for name in ("uint16", "int16", "float32", "uint32"):
+        assert check_values(image(dtype=name), facts(), reflectance) == ((0, 10000),) * 3
+    dtype = parse_value_range("dtype")
+    assert check_values(image(dtype="uint16"), facts(), dtype) == ((0, 65535),) * 3
+    assert check_values(image(dtype="int16"), facts(), dtype) == ((-32768, 32767),) * 3
+    with pytest.raises(UsageError, match="stores float32, whose values have no end"):
+        check_values(image(dtype="float32"), facts(), dtype)
+    with pytest.raises(
+        UsageError, match=r"stores uint8, 0 to 255: nothing lies in the range .got --value-range 300,400"
+    ):
+        check_values(image(), facts(), parse_value_range("300,400"))
+    measured = ((1.0, 2.0), (3.0, 4.0), (5.0, 6.0))
+    assert check_values(image(dtype="float32"), facts(), parse_value_range("2%,98%"), measured=measured) == measured
+    with pytest.raises(SourceError, match=r"percentiles 2%,98% of a band are both 3.*--value-range LOW,HIGH"):
+        check_values(image(), facts(), parse_value_range("2%,98%"), measured=(*measured[:2], (3.0, 3.0)))
+
+
+def test_bands_and_values_are_part_of_the_plan() -> None:
+    options = SegmentOptions(bands=("4", "3", "2"), value_range=parse_value_range("0,10000"))
+    many = image(dtype="uint16", bands=("band1", "band2", "band3", "band4"))
+    plan = make_plan(many, facts(), options, MACHINE)
+    assert plan.bands == (3, 2, 1)
+    assert plan.value_range == ((0, 10000),) * 3
+    found: Any = plan.describe()
+    assert found["bands"][0] == {"name": "red", "band": 4, "of_image": "band4", "low": 0, "high": 10000}
+    assert found["value_range"] == "0,10000"
+    percentiles = replace(options, value_range=parse_value_range("2%,98%"))
+    measured = ((1.0, 2.0), (3.0, 4.0), (5.0, 6.5))
+    plan = make_plan(many, facts(), percentiles, MACHINE, measured=measured)
+    assert plan.value_range == measured
+    assert plan.notes[-1] == "--value-range 2%,98% of this image: band4 1 to 2, band3 3 to 4, band2 5 to 6.5"
+    hashes = {
+        options_hash(make_plan(many, facts(), changed, MACHINE, measured=measured))
+        for changed in (options, percentiles, replace(options, bands=("1", "2", "3")), replace(options))
+    }
+    assert len(hashes) == 3
+
+
+@pytest.mark.parametrize(
+    ("dtype", "span", "clamps"),
+    [
+        ("uint8", (0, 255), False),
+        ("uint8", (0, 250), True),
+        ("uint16", (0, 10000), True),
+        ("uint16", (0, 65535), False),
+        ("int16", (0, 10000), True),
+        ("float32", (0, 1), True),
+    ],
+)
+def test_values_are_clamped_where_some_may_lie_beyond(dtype: str, span: tuple[float, float], *, clamps: bool) -> None:
+    assert needs_clamp(image(dtype=dtype), (span,) * 3) is clamps
+
+
+def test_memory_is_planned_for_the_bands_that_are_seen() -> None:
+    three = make_plan(image(4000, 4000), facts(), SegmentOptions(), MACHINE).memory
+    bands = tuple(f"band{number}" for number in range(1, 13))
+    twelve = make_plan(image(4000, 4000, bands=bands), facts(), SegmentOptions(bands=("1", "2", "3")), MACHINE).memory
+    assert twelve.compute == three.compute
+    assert twelve.output == three.output
+    assert twelve.group > three.group
 
 
 @given(text=st.sampled_from(["1,2,3", "100", "64", "1048576,64"]), width=st.integers(1, 5000))

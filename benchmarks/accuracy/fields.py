@@ -29,7 +29,7 @@ from magnet_cli.options import SegmentOptions
 from magnet_cli.pipeline.clock import Clock
 from magnet_cli.pipeline.compute import Normalisation
 from magnet_cli.pipeline.scheduler import PROBABILITIES, Progress, Work, run_plan
-from magnet_cli.plan import check_bands, make_plan
+from magnet_cli.plan import make_plan
 from magnet_cli.segmentation import load_model
 from magnet_cli.windows import Pass, Stage
 
@@ -226,9 +226,8 @@ def run_scale(image: Path, scale: int, model: Model, target: Path, *, threads: i
     with images.open_image(image) as opened, torch.inference_mode():
         work = Work(
             image=opened,
-            bands=check_bands(plan.image, model.facts),
             networks=model.networks,
-            normalisation=Normalisation(low=spec.range[0], high=spec.range[1], mean=spec.mean, std=spec.std),
+            normalisation=Normalisation.of(plan, mean=spec.mean, std=spec.std),
             sink=ArraySink(values),
             workers=1,
             clock=Clock(),

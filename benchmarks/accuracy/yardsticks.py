@@ -62,8 +62,8 @@ class Patching:
     def _probs(self, networks: Networks, patches: Tensor) -> Tensor:
         """Probabilities of what is kept, `(n, classes, kept, kept)`."""
         spec = self.bundle.input
-        low, high = spec.range
-        normal = Normalisation(low=low, high=high, mean=tuple(spec.mean), std=tuple(spec.std)).apply(patches)
+        spans = (spec.range,) * len(spec.bands)
+        normal = Normalisation(spans=spans, mean=tuple(spec.mean), std=tuple(spec.std)).apply(patches)
         flips = FLIPS if self.flips else FLIPS[:1]
         looks = [networks.predict(normal.flip(dims), spec.size).flip(dims) for dims in flips]
         probs = torch.stack(looks).mean(dim=0)

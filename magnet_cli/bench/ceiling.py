@@ -20,7 +20,6 @@ from magnet_cli.images.protocol import Request
 from magnet_cli.memory import host_memory
 from magnet_cli.models.device import pin_arithmetic, usable_cores
 from magnet_cli.pipeline.compute import Normalisation
-from magnet_cli.plan import Plan, check_bands
 from magnet_cli.refine.merge import merge
 from magnet_cli.segmentation import Model, load_model
 from magnet_cli.windows import Index
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
 
     from magnet_cli.bench.task import Task
     from magnet_cli.images.protocol import Image
+    from magnet_cli.plan import Plan
     from magnet_cli.windows import Stage
 
 SAMPLE = 16
@@ -132,12 +132,11 @@ def sampled_patches(task: Task, plan: Plan, model: Model, *, count: int) -> Tens
     """
     count = -(-count // plan.batch) * plan.batch
     stage = plan.stages[-1]
-    bands = check_bands(plan.image, model.facts)
     with opened(task) as image:
         cells = list(_spread(stage, count))
-        found = np.stack([_patch(image, plan, stage, cell)[..., list(bands)] for cell in cells])
+        found = np.stack([_patch(image, plan, stage, cell) for cell in cells])
     pixels = torch.from_numpy(found.astype(np.float32))
-    return normalisation(model).apply(pixels)
+    return normalisation(plan, model).apply(pixels)
 
 
 def opened(task: Task) -> Image:
@@ -146,11 +145,9 @@ def opened(task: Task) -> Image:
     return images.open_image(task.image, cache=images.CacheBudget(folder=task.folder, max_bytes=free // 2))
 
 
-def normalisation(model: Model) -> Normalisation:
-    """Of the bundle."""
-    given = model.bundle.input
-    low, high = given.range
-    return Normalisation(low=low, high=high, mean=given.mean, std=given.std)
+def normalisation(plan: Plan, model: Model) -> Normalisation:
+    """Of the image, as the bundle wants it."""
+    return Normalisation.of(plan, mean=model.bundle.input.mean, std=model.bundle.input.std)
 
 
 def _spread(stage: Stage, count: int) -> Iterator[Index]:
@@ -163,6 +160,6 @@ def _spread(stage: Stage, count: int) -> Iterator[Index]:
 def _patch(image: Image, plan: Plan, stage: Stage, cell: Index) -> NDArray[np.generic]:
     """`(h, w, bands)`, the network's input size: reflected where the image is smaller."""
     box = stage.window(cell).intersection(Box.whole(stage.extent))
-    pixels = image.read([Request(pitch=stage.pitch, box=box, resample=plan.resample)])[0].pixels
+    pixels = image.read([Request(pitch=stage.pitch, box=box, resample=plan.resample, bands=plan.bands)])[0].pixels
     missing = (stage.input.height - box.height, stage.input.width - box.width)
     return np.pad(pixels, [(0, missing[0]), (0, missing[1]), (0, 0)], mode="symmetric")

@@ -24,7 +24,6 @@ from magnet_cli.geometry import Box, Size
 from magnet_cli.images.protocol import Request
 from magnet_cli.memory import host_memory
 from magnet_cli.models.device import pin_arithmetic, usable_cores
-from magnet_cli.plan import check_bands
 from magnet_cli.refine.published import (
     ALL_PATCHES,
     PublishedSettings,
@@ -77,7 +76,7 @@ class Naive:
         if refused is not None:
             return refused
         pin_arithmetic(usable_cores())
-        given = normalisation(self._model)
+        given = normalisation(self._plan, self._model)
         self._settings = replace(self._settings, mean=given.mean, std=given.std)
         how = self._plan.settings.merge
         plain = PlainNetworks.load(self._model.bundle, device=self._plan.machine.device, precision="float32", how=how)
@@ -106,21 +105,21 @@ class Naive:
         )
 
     def _no_meaning(self) -> str | None:
-        settings, given = self._plan.settings, normalisation(self._model)
+        settings, given = self._plan.settings, normalisation(self._plan, self._model)
         if not settings.refines:
             return f"the published program has no method {settings.method}"
-        if (given.low, given.high) != (0, 255) or self._plan.image.dtype != "uint8":
+        if set(given.spans) != {(0, 255)} or self._plan.image.dtype != "uint8":
             return "the published program reads 8-bit images and values from 0 to 255"
         if settings.patches.kind not in ("all", "count"):
             return "the published program chooses windows by count"
         return None
 
     def _read(self) -> NDArray[np.uint8]:
-        bands = list(check_bands(self._plan.image, self._model.facts))
         working = self._plan.working
-        request = Request(pitch=working, box=Box.whole(working.cover(self._plan.image.size)), resample="bilinear")
+        box = Box.whole(working.cover(self._plan.image.size))
+        request = Request(pitch=working, box=box, resample="bilinear", bands=self._plan.bands)
         with opened(self._task) as image:
-            return np.ascontiguousarray(image.read([request])[0].pixels[..., bands])
+            return np.ascontiguousarray(image.read([request])[0].pixels)
 
 
 def run_naive(

@@ -18,7 +18,6 @@ from magnet_cli.geometry import Box, Size
 from magnet_cli.images.protocol import Request
 from magnet_cli.memory import available_memory, format_bytes, host_memory
 from magnet_cli.models.device import free_device_memory, pin_arithmetic, usable_cores
-from magnet_cli.plan import check_bands
 from magnet_cli.segmentation import load_model
 
 if TYPE_CHECKING:
@@ -109,15 +108,15 @@ class Patching:
 
     def _read(self) -> Tensor:
         """`(1, bands, height, width)` float32, normalised: the image at the finest stage's pixels."""
-        stage, bands = self._plan.stages[-1], check_bands(self._plan.image, self._model.facts)
+        stage, bands = self._plan.stages[-1], self._plan.bands
         size = stage.extent
         pixels = torch.empty((1, len(bands), size.height, size.width))
         with opened(self._task) as image:
             for top in range(0, size.height, ROWS):
                 box = Box(x=0, y=top, width=size.width, height=min(ROWS, size.height - top))
-                region = image.read([Request(pitch=stage.pitch, box=box, resample=self._plan.resample)])[0]
-                strip = np.ascontiguousarray(region.pixels[..., list(bands)]).astype(np.float32)
-                values = normalisation(self._model).apply(torch.from_numpy(strip)[None])
+                region = image.read([Request(pitch=stage.pitch, box=box, resample=self._plan.resample, bands=bands)])[0]
+                strip = region.pixels.astype(np.float32)
+                values = normalisation(self._plan, self._model).apply(torch.from_numpy(strip)[None])
                 pixels[:, :, top : top + box.height] = values
         return pixels
 

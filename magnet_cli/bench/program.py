@@ -9,19 +9,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from magnet_cli import images
 from magnet_cli.bench.task import Ready, Took
 from magnet_cli.bench.timing import TimedNetworks
 from magnet_cli.events import Events
 from magnet_cli.memory import host_memory
-from magnet_cli.plan import Plan, make_plan
-from magnet_cli.segmentation import Model, case_of, load_model, segment_target, windows_planned
+from magnet_cli.segmentation import Model, case_of, load_model, plan_image, segment_target, windows_planned
 from magnet_cli.targets import Target
 
 if TYPE_CHECKING:
     from magnet_cli.bench.task import Task
     from magnet_cli.models.networks import Networks
     from magnet_cli.options import SegmentOptions
+    from magnet_cli.plan import Plan
 
 
 class Program:
@@ -83,7 +82,7 @@ class Program:
 
 def made_plan(image: str, model: Model, options: SegmentOptions) -> Plan:
     """What `segment` does with the image."""
-    return make_plan(images.inspect(image), model.facts, options, model.machine)
+    return plan_image(image, model.facts, options, model.machine)
 
 
 def _by_stage(report: dict[str, Any]) -> dict[int, int]:

@@ -57,6 +57,8 @@ def bench(
     margin: words.Margin = None,
     mpp: words.Mpp = None,
     slide_mpp: words.SlideMpp = None,
+    bands: words.Bands = None,
+    value_range: words.ValueRange = None,
     device: words.Device = None,
     gpu: words.Gpu = None,
     precision: words.PrecisionOption = words.Precision.AUTO,

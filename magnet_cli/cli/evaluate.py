@@ -27,6 +27,7 @@ OF_A_MASK = ("mask", "truth", "classes", "roi")
 OF_DATA = (
     *("methods", "output", "plot", "iou_threshold", "overwrite", "no_progress"),
     *("scales", "points", "patches", "select", "budget", "merge", "median", "margin", "compat", "mpp", "slide_mpp"),
+    *("bands", "value_range"),
     *("device", "gpu", "precision", "batch_size", "num_workers", "gpu_memory", "memory"),
 )
 """What goes with --data alone."""
@@ -104,6 +105,8 @@ def evaluate(
     compat: words.CompatOption = None,
     mpp: words.Mpp = None,
     slide_mpp: words.SlideMpp = None,
+    bands: words.Bands = None,
+    value_range: words.ValueRange = None,
     device: words.Device = None,
     gpu: words.Gpu = None,
     precision: words.PrecisionOption = words.Precision.AUTO,

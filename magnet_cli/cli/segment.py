@@ -39,6 +39,8 @@ def segment(
     compat: words.CompatOption = None,
     mpp: words.Mpp = None,
     slide_mpp: words.SlideMpp = None,
+    bands: words.Bands = None,
+    value_range: words.ValueRange = None,
     roi: words.Roi = None,
     mask: words.Mask = None,
     tissue: words.TissueOption = words.Tissue.AUTO,

@@ -24,6 +24,7 @@ def plan_text(plan: Plan, *, seconds: float | None = None) -> str:
     lines = [
         f"{plan.image.path}: {plan.image.size} pixels, read by {plan.image.backend}",
         f"  {', '.join(f'{key} {value}' for key, value in plan.settings.describe().items())}",
+        f"  {_seen(plan)}",
         f"  {plan.machine.device} {plan.machine.precision}, {plan.batch} patches a forward pass",
     ]
     if plan.areas:
@@ -50,6 +51,17 @@ def plan_text(plan: Plan, *, seconds: float | None = None) -> str:
         lines.append(f"  disk for decoding once: {format_bytes(disk['decode_cache'])}")
     lines += [f"  note: {note}" for note in plan.notes]
     return "\n".join(lines)
+
+
+def _seen(plan: Plan) -> str:
+    """Which bands the network sees, and from which value to which."""
+    named = [plan.image.bands[band] for band in plan.bands]
+    spans = [f"{low:g} to {high:g}" for low, high in plan.value_range]
+    if len(named) > MOST_LISTED:
+        return f"sees {len(named)} bands"
+    if len(set(spans)) == 1:
+        return f"sees {', '.join(named)} from {spans[0]}"
+    return f"sees {', '.join(f'{name} from {span}' for name, span in zip(named, spans, strict=True))}"
 
 
 def _windows(plan: Plan, step: Pass, stage: Stage) -> str:
@@ -84,8 +96,10 @@ def info_dict(info: ImageInfo) -> dict[str, object]:
 
 
 def _bands(names: Sequence[str]) -> str:
+    """How many there are, and what `--bands` calls them: a number, and a name where that says more."""
+    shown = [name if name == f"band{index + 1}" else f"{index + 1} {name}" for index, name in enumerate(names)]
     few = len(names) <= MOST_LISTED
-    return f"{len(names)} band{'s'[: len(names) > 1]} ({', '.join(names) if few else f'{names[0]} to {names[-1]}'})"
+    return f"{len(names)} band{'s'[: len(names) > 1]} ({', '.join(shown) if few else f'{shown[0]} to {shown[-1]}'})"
 
 
 def info_text(info: ImageInfo) -> str:

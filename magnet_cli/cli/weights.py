@@ -219,12 +219,13 @@ def bundle_text(bundle: Bundle) -> str:
     """A bundle in lines."""
     card, pixel = bundle.folder / CARD, bundle.resolution
     magnet = ", ".join(f"{key} {value}" for key, value in vars(bundle.magnet).items())
+    low, high = bundle.input.range
     lines = [
         f"{bundle.name}: {bundle.folder}",
         f"  model card: {card if card.is_file() else 'none'}",
         f"  licence: {bundle.licence or 'not said'}",
         f"  source: {bundle.source or 'not said'}",
-        f"  input: {bundle.input.size} pixels, {', '.join(bundle.input.bands)}",
+        f"  input: {bundle.input.size} pixels, {', '.join(bundle.input.bands)}, values from {low:g} to {high:g}",
         f"  pixel size: {'not known' if pixel is None else f'{float(pixel.value):g} {pixel.unit}'}",
         f"  scales: {_scales(bundle)}",
         f"  defaults: {magnet}",

@@ -23,6 +23,7 @@ from magnet_cli.options import (
     parse_roi,
     parse_scales,
 )
+from magnet_cli.values import parse_bands, parse_value_range
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -144,6 +145,21 @@ TissueOption = Annotated[
     Tissue,
     typer.Option("--tissue", help="Look only at tissue: auto is on slides, otsu anywhere.", envvar="MAGNET_TISSUE"),
 ]
+Bands = Annotated[
+    str | None,
+    typer.Option(
+        help="The image's bands in the bundle's order, by number (from 1) or name: 4,3,2. Default: by name or count.",
+        envvar="MAGNET_BANDS",
+    ),
+]
+ValueRange = Annotated[
+    str | None,
+    typer.Option(
+        help="Stored values for the ends of the bundle's range: 0,10000; percentiles of each band: 2%,98%; or dtype. "
+        "Default: the bundle's.",
+        envvar="MAGNET_VALUE_RANGE",
+    ),
+]
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N or mps.", envvar="MAGNET_DEVICE")]
 Gpu = Annotated[int | None, typer.Option(min=0, help="Short for --device cuda:N.", envvar="MAGNET_GPU")]
 PrecisionOption = Annotated[
@@ -262,6 +278,8 @@ def segment_options(context: typer.Context) -> SegmentOptions:
         compat=cast("options.Compat | None", _maybe(str, given.get("compat"))),
         mpp=_maybe(partial(number, option="--mpp"), given["mpp"]),
         slide_mpp=_maybe(partial(number, option="--slide-mpp"), given["slide_mpp"]),
+        bands=_maybe(parse_bands, given["bands"]),
+        value_range=_maybe(parse_value_range, given["value_range"]),
         roi=_maybe(parse_roi, given.get("roi")),
         mask=given.get("mask"),
         # A comparison with the truth is about every pixel that the truth labels.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, Self
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ import torch
 from magnet_cli.errors import MemoryShortageError, WeightsError
 from magnet_cli.models.device import is_out_of_memory
 from magnet_cli.pipeline.block import BlockState
+from magnet_cli.plan import needs_clamp
 from magnet_cli.refine.merge import Refiner, merge
 
 if TYPE_CHECKING:
@@ -46,23 +47,46 @@ class Predictor(Refiner, Protocol):
 class Normalisation:
     """From stored values to what a network was trained on."""
 
-    low: float
-    high: float
+    spans: tuple[tuple[float, float], ...]
+    """For each band, the stored values that become 0 and 1."""
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    clamps: bool = False
+    """Whether stored values may lie beyond: they are then taken for the nearer end."""
+
+    @classmethod
+    def of(cls, plan: Plan, *, mean: tuple[float, ...], std: tuple[float, ...]) -> Self:
+        """For the image of a plan.
+
+        Args:
+            plan: Says which stored values are the ends of the bundle's range.
+            mean: Of the bundle, for each band, of values from 0 to 1.
+            std: Likewise.
+        """
+        return cls(spans=plan.value_range, mean=mean, std=std, clamps=needs_clamp(plan.image, plan.value_range))
 
     def factors(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """What stored values are multiplied by, and what is then added, for each band; float32."""
         mean, std = np.array(self.mean), np.array(self.std)
-        span = self.high - self.low
-        parts = (1 / (span * std), -(self.low / span + mean) / std)
+        low, high = np.array(self.spans, np.float64).T
+        span = high - low
+        parts = (1 / (span * std), -(low / span + mean) / std)
         scale, shift = (torch.from_numpy(part.astype(np.float32)).to(device) for part in parts)
         return scale, shift
+
+    def bounds(self, device: torch.device) -> tuple[Tensor, Tensor] | None:
+        """The least and the largest stored value of each band, float32; None where none lies beyond."""
+        if not self.clamps:
+            return None
+        low, high = (torch.tensor(ends, dtype=torch.float32, device=device) for ends in zip(*self.spans, strict=True))
+        return low, high
 
     def apply(self, pixels: Tensor) -> Tensor:
         """Stored values `(n, h, w, bands)` as a network takes them: `(n, bands, h, w)` float32."""
         scale, shift = self.factors(pixels.device)
-        return (pixels.float() * scale + shift).permute(0, 3, 1, 2)
+        values, bounds = pixels.float(), self.bounds(pixels.device)
+        values = values if bounds is None else values.clamp(*bounds)
+        return (values * scale + shift).permute(0, 3, 1, 2)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +104,7 @@ class Computer:
         self._plan = plan
         self._networks = networks
         self._scale, self._shift = normalisation.factors(networks.device)
+        self._bounds = normalisation.bounds(networks.device)
         self._clock = clock
 
     def run(
@@ -155,6 +180,8 @@ class Computer:
         shape = (len(jobs), size.height, size.width, len(self._scale))
         values = torch.empty(shape, dtype=torch.float32, device=self._networks.device)
         valid = [job.state.patch(job.window, target) for job, target in zip(jobs, values, strict=True)]
+        if self._bounds is not None:
+            torch.clamp(values, *self._bounds, out=values)
         values.mul_(self._scale).add_(self._shift)
         for target, holding in zip(values, valid, strict=True):
             if holding is not None:

@@ -46,13 +46,13 @@ def run_published(plan: Plan, work: Work) -> None:
     size = plan.image.size
     with work.clock.measure("read"):
         box = Box.whole(plan.working.cover(size))
-        requests = [Request(pitch=plan.working, box=box, resample="bilinear")]
+        requests = [Request(pitch=plan.working, box=box, resample="bilinear", bands=plan.bands)]
         if plan.image.has_mask:
-            requests.append(Request(pitch=LEVEL0, box=Box.whole(size)))
+            requests.append(Request(pitch=LEVEL0, box=Box.whole(size), bands=plan.bands))
         region, *at_level0 = work.image.read(requests)
     if region.pixels.dtype != np.uint8:
         raise WeightsError("the published arithmetic reads 8-bit images", value=plan.image.dtype, file=plan.image.path)
-    pixels = np.ascontiguousarray(region.pixels[:, :, list(work.bands)])
+    pixels = np.ascontiguousarray(region.pixels)
     with work.clock.measure("forward"), torch.inference_mode():
         shifted = plan.settings.compat == "published"
         probs = segment_published(
@@ -96,10 +96,11 @@ def published_settings(plan: Plan, work: Work) -> PublishedSettings:
         median=plan.settings.median,
     )
     normalisation = work.normalisation
-    if (normalisation.low, normalisation.high) != (0, 255):
+    if set(plan.value_range) != {(0, 255)}:
+        low, high = next(span for span in plan.value_range if span != (0, 255))
         raise WeightsError(
             "the published arithmetic takes values from 0 to 255",
-            value=f"{normalisation.low:g} to {normalisation.high:g}",
+            value=f"{low:g} to {high:g}",
             file=plan.image.path,
             advice="Leave --compat out",
         )

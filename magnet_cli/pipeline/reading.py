@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from magnet_cli.areas import Area
-    from magnet_cli.images.protocol import Image, Region
+    from magnet_cli.images.protocol import Image
     from magnet_cli.pipeline.clock import Clock
     from magnet_cli.pipeline.looking import Cells
     from magnet_cli.pipeline.worth import Chosen
@@ -83,7 +83,6 @@ def read_block(
     step: Pass,
     block: Index,
     *,
-    bands: tuple[int, ...],
     area: Area | None = None,
     chosen: Chosen | None = None,
 ) -> BlockPixels:
@@ -94,7 +93,6 @@ def read_block(
         plan: Of the run.
         step: The pass.
         block: Of the pass.
-        bands: Positions of the bands that the network sees.
         area: Where labels are wanted. What lies outside and holds data stays context: patches show it.
         chosen: The windows that a budget pays for; the pixels of others are read only where some lack data.
 
@@ -106,11 +104,14 @@ def read_block(
         return _unread(step, block, looked)
     passed_over = chosen is not None and not image.info.has_mask and not chosen.has(block)
     seen = () if passed_over else step.stages
-    requests = [Request(pitch=stage.pitch, box=step.canvas(block, stage), resample=plan.resample) for stage in seen]
+    requests = [
+        Request(pitch=stage.pitch, box=step.canvas(block, stage), resample=plan.resample, bands=plan.bands)
+        for stage in seen
+    ]
     level0 = step.level0(block)
     wants_validity = image.info.has_mask and level0.area > 0
     if wants_validity:
-        requests.append(Request(pitch=LEVEL0, box=level0))
+        requests.append(Request(pitch=LEVEL0, box=level0, bands=plan.bands))
     try:
         regions = image.read(requests) if requests else []
     except SourceError as error:
@@ -128,7 +129,7 @@ def read_block(
         kept_valid = both(kept_valid, area.mask(step.canvas(block, finest), finest.pitch))
     return BlockPixels(
         block=block,
-        stages=tuple(_selected(region, bands) for region in stages),
+        stages=tuple(region.pixels for region in stages),
         valid=tuple(region.valid for region in stages) or (None,) * len(step.stages),
         level0_valid=level0_valid,
         kept_valid=kept_valid,
@@ -149,22 +150,12 @@ def _unread(step: Pass, block: Index, looked: tuple[Cells, ...]) -> BlockPixels:
     )
 
 
-def _selected(region: Region, bands: tuple[int, ...]) -> NDArray[np.generic]:
-    if bands == tuple(range(region.pixels.shape[2])):
-        return region.pixels
-    return np.ascontiguousarray(region.pixels[:, :, list(bands)])
-
-
 class ReadFrom(Protocol):
     """What reading needs to know of a run."""
 
     @property
     def image(self) -> Image:
         """Read from by several threads."""
-
-    @property
-    def bands(self) -> tuple[int, ...]:
-        """Positions of the bands that the network sees."""
 
     @property
     def area(self) -> Area | None:
@@ -244,7 +235,6 @@ class ReadAhead:
                 self._plan,
                 step,
                 block,
-                bands=self._source.bands,
                 area=self._source.area,
                 chosen=self._chosen,
             )

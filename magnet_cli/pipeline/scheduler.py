@@ -78,7 +78,6 @@ class Work:
     """What a run needs beside its plan."""
 
     image: Image
-    bands: tuple[int, ...]
     networks: Predictor
     normalisation: Normalisation
     sink: Sink

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from magnet_cli.plan.budget import OUTPUT_SIDE
 from magnet_cli.plan.making import GROUP, make_plan
-from magnet_cli.plan.resolve import check_bands, resolve_scales, working_pitch
+from magnet_cli.plan.resolve import resolve_scales, working_pitch
 from magnet_cli.plan.run import AreaSpec, Machine, MemoryPlan, ModelFacts, Plan, windows_selected
+from magnet_cli.plan.values import check_bands, check_values, needs_clamp
 
 __all__ = [
     "GROUP",
@@ -16,7 +17,9 @@ __all__ = [
     "ModelFacts",
     "Plan",
     "check_bands",
+    "check_values",
     "make_plan",
+    "needs_clamp",
     "resolve_scales",
     "windows_selected",
     "working_pitch",

@@ -7,6 +7,8 @@ from itertools import pairwise
 from math import ceil
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from magnet_cli.errors import DeviceError
 from magnet_cli.geometry import Size
 from magnet_cli.plan.run import MemoryPlan
@@ -127,7 +129,7 @@ def _published_bytes(plan: Plan, facts: ModelFacts) -> int:
 def _read_bytes(plan: Plan, step: Pass) -> int:
     """Patches of all stages of a group's blocks, and the decoded pixels of one read under way."""
     finest = _canvas_size(step, step.stages[-1]).pixels
-    decoding = finest * _pixel_bytes(plan) * 4
+    decoding = finest * _band_bytes(plan) * len(plan.image.bands) * 4
     return _kept_bytes(plan, step) + decoding
 
 
@@ -146,7 +148,12 @@ def _level0_pixels(step: Pass) -> int:
 
 
 def _pixel_bytes(plan: Plan) -> int:
-    return {"uint8": 1, "uint16": 2, "int16": 2}.get(plan.image.dtype, 4) * len(plan.image.bands)
+    """Of the bands that the network sees."""
+    return _band_bytes(plan) * len(plan.bands)
+
+
+def _band_bytes(plan: Plan) -> int:
+    return np.dtype(plan.image.dtype).itemsize
 
 
 def _output_bytes(plan: Plan, step: Pass) -> int:

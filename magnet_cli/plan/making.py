@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from magnet_cli.errors import UsageError
 from magnet_cli.plan.budget import no_memory, with_memory
-from magnet_cli.plan.resolve import check_bands, resolve_scales, resolve_settings, with_pixel_size, working_pitch
+from magnet_cli.plan.resolve import resolve_scales, resolve_settings, with_pixel_size, working_pitch
 from magnet_cli.plan.run import AreaSpec, Machine, ModelFacts, Plan
+from magnet_cli.plan.values import check_bands, check_values, told
 from magnet_cli.windows import Pass, Stage, group_scales, needed_margin, nests
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from magnet_cli.geometry import Pitch, Size
     from magnet_cli.images.protocol import ImageInfo
     from magnet_cli.options import MethodSettings, SegmentOptions
+    from magnet_cli.plan.values import Span
 
 BATCH = {"cpu": 4, "mps": 8, "cuda": 16}
 """Patches a forward pass, by kind of device, where the bundle does not say; part of the plan, so that memory never
@@ -40,15 +42,26 @@ def make_plan(
     options: SegmentOptions,
     machine: Machine,
     areas: tuple[AreaSpec, ...] = (),
+    *,
+    measured: tuple[Span, ...] | None = None,
 ) -> Plan:
     """Decide everything about a run over one image.
+
+    Args:
+        info: Of the image.
+        facts: Of the bundle.
+        options: As given.
+        machine: Where it runs.
+        areas: Where it looks.
+        measured: For each band that the network sees, the percentiles that `--value-range` asks for.
 
     Raises:
         UsageError: Options that contradict each other or the image.
         SourceError, WeightsError: Image and bundle do not fit.
         DeviceError: The memory budget is too small; the message says what is needed.
     """
-    check_bands(info, facts)
+    bands = check_bands(info, facts, options.bands)
+    spans = check_values(info, facts, options.value_range, measured=measured)
     info = with_pixel_size(info, options)
     working, notes = working_pitch(info, facts, options)
     scales = resolve_scales(options, facts, working.cover(info.size))
@@ -64,6 +77,10 @@ def make_plan(
         working=working,
         passes=passes,
         classes=facts.classes,
+        bands=bands,
+        band_names=facts.bands,
+        value_range=spans,
+        value_source="bundle" if options.value_range is None else str(options.value_range),
         resample=facts.resample,
         batch=batch,
         group=tuple(_sharing(step, settings, batch=batch, least=GROUP[machine.kind]) for step in passes),
@@ -72,7 +89,10 @@ def make_plan(
         probabilities=options.probabilities,
         uncertainty=options.uncertainty,
         areas=areas,
-        notes=(*info.notes, *notes, *(note for area in areas for note in area.notes)),
+        notes=(
+            *(*info.notes, *notes, *told(info, bands, spans, options.value_range)),
+            *(note for area in areas for note in area.notes),
+        ),
     )
     return with_memory(draft, facts, options)
 

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 FAST_PATCHES = 3
 """Windows a stage of MagNet-Fast (paper, section 4.3) where neither user nor bundle says."""
-MOST_LISTED = 12
-"""Bands that a message names one by one."""
 FIXED_POINT = 1_000_000
 """Largest denominator of the working grid's factor: an error below 1e-7 pixel over 100,000 pixels."""
 
@@ -219,35 +217,3 @@ def with_pixel_size(info: ImageInfo, options: SegmentOptions) -> ImageInfo:
     if options.slide_mpp is None or size_x is None or size_y is None or unit is None:
         return info
     return replace(info, resolution=Resolution(x=size_x, y=size_y, unit=unit))
-
-
-def check_bands(info: ImageInfo, facts: ModelFacts) -> tuple[int, ...]:
-    """Which of the image's bands the network sees, in its order: by name, else by count.
-
-    Raises:
-        WeightsError: Neither names nor count agree, or the values exceed the bundle's range.
-    """
-    positions = {name: index for index, name in enumerate(info.bands)}
-    if all(name in positions for name in facts.bands):
-        chosen = tuple(positions[name] for name in facts.bands)
-    elif len(info.bands) == len(facts.bands):
-        chosen = tuple(range(len(facts.bands)))
-    else:
-        raise WeightsError(
-            f"bundle {facts.name} wants bands {_listed(facts.bands)} and the image has {_listed(info.bands)}",
-            file=info.path,
-            advice="Take a bundle that was trained on such bands",
-        )
-    low, high = facts.value_range
-    largest = {"uint8": 255, "uint16": 65535, "int16": 32767, "uint32": 2**32 - 1, "int32": 2**31 - 1}
-    if info.dtype in largest and largest[info.dtype] > high and info.dtype != "uint8":
-        raise WeightsError(
-            f"bundle {facts.name} wants values from {low:g} to {high:g} and the image stores {info.dtype}",
-            file=info.path,
-            advice="Convert the image to that range, or take a bundle for it",
-        )
-    return chosen
-
-
-def _listed(bands: Sequence[str]) -> str:
-    return ", ".join(bands) if len(bands) <= MOST_LISTED else f"{bands[0]} to {bands[-1]}, {len(bands)} in all"

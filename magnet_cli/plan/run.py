@@ -123,6 +123,14 @@ class Plan:
     """Level-0 pixels of a working-grid pixel."""
     passes: tuple[Pass, ...]
     classes: int
+    bands: tuple[int, ...]
+    """Positions of the image's bands that the network sees, in its order."""
+    band_names: tuple[str, ...]
+    """What the bundle calls them."""
+    value_range: tuple[tuple[float, float], ...]
+    """For each of them, the stored values that stand for the ends of the bundle's range; those beyond are clamped."""
+    value_source: str
+    """Who says so: `bundle`, or `--value-range` as it is spelled."""
     resample: str
     batch: int
     group: tuple[int, ...]
@@ -191,11 +199,22 @@ class Plan:
             "group": list(self.group),
             "working_pixel": {"width": float(self.working.x), "height": float(self.working.y)},
             **self.settings.describe(),
+            **self.describe_values(),
             "areas": [{"kind": area.kind, "source": area.source} for area in self.areas],
             "passes": [self._describe_pass(step) for step in self.passes],
             "memory": self._describe_memory(),
             "disk": self.disk(),
             "notes": list(self.notes),
+        }
+
+    def describe_values(self) -> dict[str, object]:
+        """Bands and values that the network sees, as JSON values; bands are numbered from 1."""
+        return {
+            "bands": [
+                {"name": name, "band": position + 1, "of_image": self.image.bands[position], "low": low, "high": high}
+                for name, position, (low, high) in zip(self.band_names, self.bands, self.value_range, strict=True)
+            ],
+            "value_range": self.value_source,
         }
 
     def _describe_pass(self, step: Pass) -> dict[str, object]:

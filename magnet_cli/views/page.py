@@ -130,7 +130,7 @@ def make_page(picture: Picture, report: Mapping[str, Any], name: str) -> str:
         seconds=_seconds(report["seconds"]),
         memory=_memory(report["memory"]),
         command=[shlex.quote(str(word)) for word in report["command"]],
-        options={str(key).replace("_", " "): _told(value) for key, value in report["options"].items()},
+        options={str(key).replace("_", " "): _told(value) for key, value in _options(report).items()},
         hashes=_hashes(report),
         versions={"magnet": report["program"]["version"], **report["versions"]},
         notes=[str(note) for note in report["notes"]],
@@ -243,6 +243,16 @@ def _memory(memory: Mapping[str, Any]) -> list[Bar]:
 
 def _kinds(names: Mapping[str, int]) -> set[str]:
     return {name.partition(" ")[0] for name in names}
+
+
+def _options(report: Mapping[str, Any]) -> dict[str, object]:
+    """The options of the report, its bands in words."""
+    bands = [
+        f"{entry['name']}: band {int(entry['band'])} ({entry['of_image']}), "
+        f"{float(entry['low']):g} to {float(entry['high']):g}"
+        for entry in report["options"]["bands"]
+    ]
+    return {**report["options"], "bands": bands}
 
 
 def _told(value: object) -> str:

@@ -12,6 +12,7 @@ from magnet_cli.errors import OutputError, SourceError
 from magnet_cli.geometry import Box, Pitch, Size
 from magnet_cli.images.protocol import Request
 from magnet_cli.masks.spec import MaskClass
+from magnet_cli.views.look import Look
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,11 +26,8 @@ LONGEST = 2048
 """Pixels of a picture along its longer side, at most."""
 STRIP_VALUES = 8 << 20
 """Values read at a time: an image of hundreds of bands takes no more memory than one of three."""
-CUT = (2, 98)
-"""Percentiles that become black and white where the stored values are not 8 bit, as QGIS shows them."""
 BLANK = 224
 """Grey of what holds no data."""
-RGB = ("red", "green", "blue")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +93,11 @@ def read_picture(image: Image, mask: Path, report: Mapping[str, Any]) -> Picture
     if labels.shape != (cover.height, cover.width):
         raise OutputError(f"the mask is not the one that its report describes: {size}", file=mask)
     return Picture(
-        pixels=read_pixels(image, pitch), labels=labels, pitch=2**level, size=size, classes=_classes(report["classes"])
+        pixels=read_pixels(image, pitch, Look.of(report)),
+        labels=labels,
+        pitch=2**level,
+        size=size,
+        classes=_classes(report["classes"]),
     )
 
 
@@ -129,7 +131,7 @@ def _classes(rows: list[Mapping[str, Any]]) -> tuple[Class, ...]:
     return tuple(found)
 
 
-def read_pixels(image: Image, pitch: Pitch) -> NDArray[np.uint8]:
+def read_pixels(image: Image, pitch: Pitch, look: Look) -> NDArray[np.uint8]:
     """The image at a pitch as people see it, `(height, width, 3)`; grey where there is no data.
 
     Memory is bounded by the picture's size: it is read in strips.
@@ -138,34 +140,14 @@ def read_pixels(image: Image, pitch: Pitch) -> NDArray[np.uint8]:
         SourceError: A part cannot be decoded.
     """
     info = image.info
-    cover, bands = pitch.cover(info.size), _shown(info.bands)
-    values = np.empty((cover.height, cover.width, len(bands)), info.dtype)
+    cover = pitch.cover(info.size)
+    values = np.empty((cover.height, cover.width, len(look.bands)), info.dtype)
     valid = np.ones((cover.height, cover.width), np.bool_)
     step = max(1, STRIP_VALUES // (cover.width * len(info.bands)))
     for top in range(0, cover.height, step):
         box = Box(x=0, y=top, width=cover.width, height=min(step, cover.height - top))
-        region = image.read([Request(pitch=pitch, box=box)])[0]
-        values[box.slices] = region.pixels[:, :, bands]
+        region = image.read([Request(pitch=pitch, box=box, bands=look.bands)])[0]
+        values[box.slices] = region.pixels
         if region.valid is not None:
             valid[box.slices] = region.valid
-    seen = values if values.dtype == np.uint8 else _stretched(values, valid)
-    return np.where(valid[..., None], seen, np.uint8(BLANK)) * np.ones(3, np.uint8)
-
-
-def _shown(bands: tuple[str, ...]) -> list[int]:
-    if all(name in bands for name in RGB):
-        return [bands.index(name) for name in RGB]
-    return [0, 1, 2] if len(bands) >= len(RGB) else [0]
-
-
-def _stretched(values: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """Each band from its second to its 98th percentile as 0 to 255."""
-    seen = np.zeros(values.shape, np.uint8)
-    for band in range(values.shape[2]):
-        plane = values[:, :, band].astype(np.float64)
-        known = plane[valid & np.isfinite(plane)]
-        if known.size:
-            low, high = np.percentile(known, CUT)
-            scaled = (plane - low) / max(high - low, np.finfo(np.float32).tiny)
-            seen[:, :, band] = np.rint(np.nan_to_num(scaled.clip(0, 1)) * 255)
-    return seen
+    return np.where(valid[..., None], look.colours(values, valid), np.uint8(BLANK)) * np.ones(3, np.uint8)

@@ -66,7 +66,7 @@ def test_info(image: Path) -> None:
     assert found["pixel"] is None
     result = invoke("info", image)
     assert result.exit_code == 0
-    assert "s.tif: 150x110 pixels, 3 bands (red, green, blue), uint8" in result.stdout
+    assert "s.tif: 150x110 pixels, 3 bands (1 red, 2 green, 3 blue), uint8" in result.stdout
     assert "pixel size: unknown" in result.stdout
 
 

@@ -73,8 +73,8 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Watch:
     monkeypatch.setattr(Journal, "finish_group", finishing_watched(watch, Journal.finish_group))
     monkeypatch.setattr(Canvas, "sample", canvases_watched(watch, Canvas.sample))
 
-    def planned(*arguments: Any) -> Plan:
-        watch.plan = make_plan(*arguments)
+    def planned(*arguments: Any, **named: Any) -> Plan:
+        watch.plan = make_plan(*arguments, **named)
         return watch.plan
 
     monkeypatch.setattr(segmentation, "make_plan", planned)

@@ -138,8 +138,8 @@ def test_memory_does_not_change_a_byte_and_is_kept(
     weights = blurry_bundle(tmp_path / "bundle", side=128, scales=(128, 256, 512), kernel=1)
     plans: list[Plan] = []
 
-    def remembered(*arguments: Any) -> Plan:
-        plans.append(make_plan(*arguments))
+    def remembered(*arguments: Any, **named: Any) -> Plan:
+        plans.append(make_plan(*arguments, **named))
         return plans[-1]
 
     monkeypatch.setattr(segmentation, "make_plan", remembered)

@@ -15,7 +15,7 @@ from magnet_cli.options import ALL, BundleDefaults, Rule, SegmentOptions
 from magnet_cli.pipeline.clock import Clock
 from magnet_cli.pipeline.compute import Normalisation
 from magnet_cli.pipeline.scheduler import Progress, Work, run_plan
-from magnet_cli.plan import Machine, ModelFacts, Plan, check_bands, make_plan
+from magnet_cli.plan import Machine, ModelFacts, Plan, make_plan
 from magnet_cli.refine.canvas import reflected
 
 if TYPE_CHECKING:
@@ -67,7 +67,8 @@ class ArrayImage:
     def _read(self, request: Request) -> Region:
         rows = area_weights(request.box.y, request.box.height, request.pitch.y, self.info.size.height)
         columns = area_weights(request.box.x, request.box.width, request.pitch.x, self.info.size.width)
-        values = np.einsum("ab,bcd->acd", rows, self._pixels)
+        bands = slice(None) if request.bands is None else list(request.bands)
+        values = np.einsum("ab,bcd->acd", rows, self._pixels[:, :, bands])
         values = np.einsum("ac,bcd->bad", columns, values)
         valid = None
         if self._valid is not None:
@@ -132,7 +133,7 @@ class CodedNetworks:
         return own
 
 
-PLAIN = Normalisation(low=0, high=255, mean=(0, 0, 0), std=(1, 1, 1))
+PLAIN = Normalisation(spans=((0, 255),) * 3, mean=(0, 0, 0), std=(1, 1, 1))
 
 
 @dataclass
@@ -223,7 +224,6 @@ def run(
     progress: list[Progress] = []
     work = Work(
         image=image,
-        bands=check_bands(image.info, model),
         networks=networks,
         normalisation=PLAIN,
         sink=sink,

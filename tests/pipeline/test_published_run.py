@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -14,12 +13,13 @@ from magnet_cli.options import SegmentOptions
 from magnet_cli.pipeline.clock import Clock
 from magnet_cli.pipeline.published import run_published, windows_run
 from magnet_cli.pipeline.scheduler import Work
-from magnet_cli.plan import check_bands, make_plan
+from magnet_cli.plan import make_plan
 from magnet_cli.refine.published import PublishedSettings
+from magnet_cli.values import ValueRange
 from tests.pipeline.support import MACHINE, PLAIN, ArrayImage, CodedNetworks, MemorySink, coded, facts, sides
 
 
-def published(valid: np.ndarray, *, mpp: str | None, batch: int = 3, high: float = 255) -> tuple[MemorySink, list[int]]:
+def published(valid: np.ndarray, *, mpp: str | None, batch: int = 3, high: int = 255) -> tuple[MemorySink, list[int]]:
     labels = np.random.default_rng(0).integers(0, 3, valid.shape, dtype=np.uint8)
     image, model, networks = (
         ArrayImage(coded(labels), valid=valid, resolution=0.5),
@@ -27,14 +27,18 @@ def published(valid: np.ndarray, *, mpp: str | None, batch: int = 3, high: float
         (CodedNetworks(3)),
     )
     options = SegmentOptions(
-        scales=sides(64, 32), median=3, compat="published", batch_size=batch, mpp=Fraction(mpp) if mpp else None
+        scales=sides(64, 32),
+        median=3,
+        compat="published",
+        batch_size=batch,
+        mpp=Fraction(mpp) if mpp else None,
+        value_range=ValueRange(kind="values", high=Fraction(high)),
     )
     sink = MemorySink(image.info.size, 3)
     work = Work(
         image=image,
-        bands=check_bands(image.info, model),
         networks=networks,
-        normalisation=replace(PLAIN, high=high),
+        normalisation=PLAIN,
         sink=sink,
         workers=0,
         clock=Clock(),

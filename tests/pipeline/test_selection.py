@@ -15,7 +15,7 @@ from magnet_cli.options import ALL, SegmentOptions, parse_budget
 from magnet_cli.pipeline.clock import Clock
 from magnet_cli.pipeline.scheduler import Work, run_plan
 from magnet_cli.pipeline.worth import difference, window_worth
-from magnet_cli.plan import check_bands, make_plan
+from magnet_cli.plan import make_plan
 from magnet_cli.refine.canvas import Canvas
 from tests.pipeline.support import MACHINE, PLAIN, STEP, ArrayImage, CodedNetworks, MemorySink, facts, run, sides
 
@@ -157,7 +157,6 @@ def test_an_interrupted_run_goes_on_to_the_same_mask(by: Any, after: int) -> Non
     def work(networks: Growing) -> Work:
         return Work(
             image=image,
-            bands=check_bands(image.info, model),
             networks=networks,
             normalisation=PLAIN,
             sink=sink,

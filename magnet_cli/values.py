@@ -1,0 +1,72 @@
+"""Which bands of an image a user names, and which of its stored values: words, before there is an image."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Literal
+
+from magnet_cli.errors import UsageError
+
+MOST_BANDS = 4096
+"""That a user may name; more is a slip."""
+LARGEST = Fraction(10**12)
+
+_NUMBER = r"[+-]?(?:\d{1,13}(?:\.\d{0,30})?|\.\d{1,30})"
+_PAIR = re.compile(rf"({_NUMBER})(%?),({_NUMBER})(%?)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValueRange:
+    """Which stored values stand for the ends of the range that a bundle was trained on."""
+
+    kind: Literal["values", "percentiles", "dtype"]
+    """`values`: these two. `percentiles`: of each band, sampled from the image. `dtype`: all that its type stores."""
+    low: Fraction = Fraction(0)
+    high: Fraction = Fraction(0)
+    """A stored value, or a percentage."""
+
+    def __str__(self) -> str:
+        if self.kind == "dtype":
+            return "dtype"
+        sign = "%" if self.kind == "percentiles" else ""
+        return f"{float(self.low):g}{sign},{float(self.high):g}{sign}"
+
+
+def parse_bands(text: str) -> tuple[str, ...]:
+    """`4,3,2` or `red,green,blue`: numbers, the first band being 1, or names; what they mean an image says.
+
+    Raises:
+        UsageError: A word is missing.
+    """
+    words = tuple(word.strip() for word in text.split(","))
+    if not all(words) or len(words) > MOST_BANDS:
+        raise UsageError(
+            "--bands are the image's bands in the bundle's order, by number (the first is 1) or by name",
+            value=repr(text),
+            advice="Write --bands 4,3,2 or --bands red,green,blue; 'magnet info' shows an image's bands",
+        )
+    return words
+
+
+def parse_value_range(text: str) -> ValueRange:
+    """`0,10000`, `2%,98%` or `dtype`.
+
+    Raises:
+        UsageError: None of these, or the range does not rise.
+    """
+    word = text.strip().lower().replace(" ", "")
+    if word == "dtype":
+        return ValueRange(kind="dtype")
+    match = _PAIR.fullmatch(word)
+    if match is not None and match[2] == match[4]:
+        low, high = Fraction(match[1]), Fraction(match[3])
+        least, most = (Fraction(0), Fraction(100)) if match[2] else (-LARGEST, LARGEST)
+        if least <= low < high <= most:
+            return ValueRange(kind="percentiles" if match[2] else "values", low=low, high=high)
+    raise UsageError(
+        "--value-range is LOW,HIGH in stored values, LOW%,HIGH% of each band's values, or dtype, and rises",
+        value=repr(text),
+        advice="Write --value-range 0,10000, --value-range 2%,98% or --value-range dtype",
+    )

@@ -1,0 +1,68 @@
+"""How an image's bands and values become colours to look at: as the network saw them, as far as that can be seen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+CUT = (2, 98)
+"""Percentiles that become black and white where nobody says which values do and they are not 8 bit, as QGIS shows
+them."""
+TINY = float(np.finfo(np.float32).tiny)
+RGB = ("red", "green", "blue")
+WIDE = ("bundle", "dtype")
+"""What a network was trained on, or a type can store, may be far wider than what an image has: it would look black."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """Which bands are shown, and from which value to which."""
+
+    bands: tuple[int, ...]
+    """Positions: three, seen as red, green and blue, or one."""
+    spans: tuple[tuple[float, float], ...] | None = None
+    """For each of them what is black and what is white; None for what suits the values."""
+
+    @classmethod
+    def of(cls, report: Mapping[str, Any]) -> Self:
+        """For the image of a mask: the network's red, green and blue, or its first three bands, or its first.
+
+        Raises:
+            KeyError, TypeError, ValueError: The report says something else than this version does.
+        """
+        seen = report["options"]["bands"]
+        names = [str(entry["name"]).casefold() for entry in seen]
+        if all(name in names for name in RGB):
+            seen = [seen[names.index(name)] for name in RGB]
+        seen = seen[: len(RGB)] if len(seen) >= len(RGB) else seen[:1]
+        given = report["options"]["value_range"] not in WIDE
+        return cls(
+            bands=tuple(int(entry["band"]) - 1 for entry in seen),
+            spans=tuple((float(entry["low"]), float(entry["high"])) for entry in seen) if given else None,
+        )
+
+    def colours(self, values: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[np.uint8]:
+        """`(height, width, bands)` stored values, of the bands shown, as 0 to 255; `valid` is `(height, width)`."""
+        if self.spans is None and values.dtype == np.uint8:
+            return values
+        seen = np.zeros(values.shape, np.uint8)
+        for band in range(values.shape[2]):
+            plane = values[:, :, band].astype(np.float64)
+            low, high = _cut(plane[valid & np.isfinite(plane)]) if self.spans is None else self.spans[band]
+            scaled = (plane - low) / max(high - low, TINY)
+            seen[:, :, band] = np.rint(np.nan_to_num(scaled.clip(0, 1)) * 255)
+        return seen
+
+
+def _cut(known: NDArray[np.float64]) -> tuple[float, float]:
+    if not known.size:
+        return 0, 1
+    low, high = np.percentile(known, CUT)
+    return float(low), float(high)
