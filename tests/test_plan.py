@@ -273,7 +273,9 @@ def test_a_range_may_be_given_for_any_image() -> None:
         check_values(image(), facts(), parse_value_range("300,400"))
     measured = ((1.0, 2.0), (3.0, 4.0), (5.0, 6.0))
     assert check_values(image(dtype="float32"), facts(), parse_value_range("2%,98%"), measured=measured) == measured
-    with pytest.raises(SourceError, match=r"percentiles 2%,98% of a band are both 3.*--value-range LOW,HIGH"):
+    with pytest.raises(
+        SourceError, match=r"percentiles 2%,98% of the band for blue are both 3.*--value-range LOW,HIGH"
+    ):
         check_values(image(), facts(), parse_value_range("2%,98%"), measured=(*measured[:2], (3.0, 3.0)))
 
 

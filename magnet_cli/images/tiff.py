@@ -16,7 +16,7 @@ from magnet_cli.images.protocol import ImageInfo, Resolution
 from magnet_cli.images.reader import PyramidImage
 from magnet_cli.images.resolution import microscope
 from magnet_cli.images.store import TRANSPOSED, OrientedStore, Store, oriented
-from magnet_cli.images.tiff_colour import OLD_JPEG, Colour, colour, understood
+from magnet_cli.images.tiff_colour import COLOURS, OLD_JPEG, Colour, colour, understood
 from magnet_cli.images.tiff_description import band_names, channel_names, described_resolution, is_slide
 from magnet_cli.images.tiff_pages import Layer, find_layers
 from magnet_cli.images.tiff_store import CHUNK_BYTES, TiffStore, chunk_bytes
@@ -139,12 +139,12 @@ def _colour(pages: tuple[TiffPage, ...]) -> Colour:
 
 
 def _described(colour: Colour, names: dict[int, str]) -> tuple[str, ...]:
-    """Bands that only have a number by the names that the file gives them, unless two would have the same."""
+    """Bands by what the file calls them, where that is a colour or they only have a number; unless two are the same."""
     samples = [sample for sample in range(colour.stored_samples) if sample != colour.alpha]
     if colour.palette is not None or len(samples) != len(colour.bands):
         return colour.bands
     found = tuple(
-        names.get(sample, name) if name.startswith("band") else name
+        names.get(sample, name) if name.startswith("band") or names.get(sample) in COLOURS else name
         for sample, name in zip(samples, colour.bands, strict=True)
     )
     return found if len(set(found)) == len(found) else colour.bands

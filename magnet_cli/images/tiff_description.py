@@ -23,7 +23,9 @@ OME_SIZE = re.compile(r'\bPhysicalSize([XY])(Unit)?="([^"]*)"')
 
 OME_CHANNEL = re.compile(r"<(?:\w+:)?Channel\b[^>]*?\bName=\"([^\"]*)\"")
 OME_PIXELS = re.compile(r"<(?:\w+:)?Pixels\b.*?</(?:\w+:)?Pixels>", re.DOTALL)
-GDAL_BAND = re.compile(r"<Item\b(?=[^<>]*\brole=\"description\")[^<>]*?\bsample=\"(\d{1,5})\"[^<>]*>([^<]*)</Item>")
+GDAL_ITEM = re.compile(r"<Item\b([^<>]*)>([^<]*)</Item>")
+GDAL_ATTRIBUTE = re.compile(r"\b(sample|role)=\"(\w{1,20})\"")
+PRIMARY = ("red", "green", "blue")
 QPI_NAMES = (re.compile(r"<Biomarker>([^<]+)</Biomarker>"), re.compile(r"<Name>([^<]+)</Name>"))
 
 MICRONS = {"micron", "microns", "um", "µm", "μm", "\\u00B5m", "&#181;m", "&#xB5;m"}
@@ -57,12 +59,24 @@ def channel_names(pages: Sequence[TiffPage]) -> tuple[str, ...]:
 
 
 def band_names(page: TiffPage) -> dict[int, str]:
-    """Names that GDAL's metadata give to samples, in small letters, by the sample's position."""
+    """Names that GDAL's metadata give to samples, in small letters, by the sample's position.
+
+    That a sample is red, green or blue says more than a description, B4 for one: bundles call their bands so.
+    """
     text = page.tags.valueof(GDAL_METADATA, "")
-    found = GDAL_BAND.findall(text) if isinstance(text, str) else []
-    # GDAL escapes a value before it writes it as XML, which escapes it again.
-    names = {int(sample): unescape(unescape(name)).strip().lower() for sample, name in found}
-    return {sample: name for sample, name in names.items() if name}
+    descriptions: dict[int, str] = {}
+    colours: dict[int, str] = {}
+    for attributes, value in GDAL_ITEM.findall(text) if isinstance(text, str) else []:
+        said = dict(GDAL_ATTRIBUTE.findall(attributes))
+        # GDAL escapes a value before it writes it as XML, which escapes it again.
+        name = unescape(unescape(value)).strip().lower()
+        if not said.get("sample", "").isdecimal() or not name:
+            continue
+        if said.get("role") == "description":
+            descriptions[int(said["sample"])] = name
+        elif said.get("role") == "colorinterp" and name in PRIMARY:
+            colours[int(said["sample"])] = name
+    return descriptions | colours
 
 
 def _qpi_name(text: str) -> str:

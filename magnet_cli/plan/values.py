@@ -104,7 +104,7 @@ def check_values(
         if measured is None:
             message = "percentiles are sampled before there is a plan"
             raise ValueError(message)
-        return tuple(_rising(info, given, span) for span in measured)
+        return tuple(_rising(info, given, name, span) for name, span in zip(facts.bands, measured, strict=True))
     limits = stored_values(info.dtype)
     if given.kind == "values":
         low, high = float(given.low), float(given.high)
@@ -173,11 +173,11 @@ def _check_type(info: ImageInfo, facts: ModelFacts) -> None:
     )
 
 
-def _rising(info: ImageInfo, given: ValueRange, span: Span) -> Span:
+def _rising(info: ImageInfo, given: ValueRange, name: str, span: Span) -> Span:
     if span[0] < span[1]:
         return span
     raise SourceError(
-        f"the percentiles {given} of a band are both {span[0]:g}",
+        f"the percentiles {given} of the band for {name} are both {span[0]:g}",
         file=info.path,
         advice="Give --value-range LOW,HIGH",
     )

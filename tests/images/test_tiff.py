@@ -11,6 +11,7 @@ import rasterio
 import tifffile
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
+from rasterio.enums import ColorInterp
 
 from magnet_cli.errors import SourceError
 from magnet_cli.geometry import LEVEL0, Box, Pitch, Size
@@ -259,6 +260,21 @@ def test_bands_have_the_names_that_gdal_gives_them(tmp_path: Path, interleave: s
         file.set_band_description(5, "")
     assert inspect(path).bands == ("b2", "b&3 <nm>", "band3", "b8a", "band5")
     np.testing.assert_array_equal(read(path).pixels, array)
+
+
+@pytest.mark.parametrize("photometric", ["minisblack", "rgb"])
+def test_colours_in_another_order_are_known(tmp_path: Path, photometric: str) -> None:
+    """As GDAL writes and reads them: taken by count, red and blue would be exchanged."""
+    path = tmp_path / "bgr.tif"
+    with rasterio.open(path, "w", count=4, dtype="uint8", photometric=photometric, **GEO) as file:
+        file.write(np.moveaxis(noise(50, 70, 4), 2, 0))
+    with rasterio.open(path, "r+") as file:
+        file.colorinterp = [ColorInterp.blue, ColorInterp.green, ColorInterp.red, ColorInterp.undefined]
+        file.set_band_description(1, "B2")
+        file.set_band_description(4, "B8")
+    with rasterio.open(path) as file:
+        assert [kind.name for kind in file.colorinterp[:3]] == ["blue", "green", "red"]
+    assert inspect(path).bands == ("blue", "green", "red", "b8")
 
 
 def test_the_channels_of_an_ome_file_are_bands(tmp_path: Path) -> None:
