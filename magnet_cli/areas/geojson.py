@@ -141,7 +141,7 @@ def _from_crs(polygons: list[Any], crs: str, info: ImageInfo, path: str) -> Any:
             file=path,
             advice="Reproject the polygons to the image's reference system, or give them in pixels without crs",
         )
-    placed = Geotransform.of(info.geo_tags)
+    placed = Geotransform.of({code: value for code, _, _, value in info.geo_tags})
     if placed is None:
         raise SourceError(
             "the image is not placed by a scale or a matrix, so its pixels have no coordinates",

@@ -11,10 +11,10 @@ from typing import IO, TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from magnet_cli.exports.georeference import Affine
 from magnet_cli.exports.simplify import simplified
 from magnet_cli.exports.sweep import Sweep
 from magnet_cli.exports.working import working_file
+from magnet_cli.images.geotransform import Geotransform
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -77,14 +77,14 @@ class MapPlaces:
     """Coordinates of the image's own reference system, which the file names."""
 
     classes: Sequence[MaskClass]
-    affine: Affine
+    geotransform: Geotransform
     crs: str
     resolution: Resolution | None
 
     def points(self, ring: NDArray[Any]) -> NDArray[Any]:
         """As in `Places`."""
-        placed = self.affine.apply(ring)
-        return placed[::-1] if self.affine.mirrors else placed
+        placed = self.geotransform.coordinates(ring)
+        return placed[::-1] if self.geotransform.mirrors else placed
 
     def properties(self, polygon: Polygon) -> dict[str, object]:
         """Flat, as attribute tables want them; the area in square metres where the system is in metres."""
@@ -110,11 +110,11 @@ def pixel_places(facts: MaskFacts) -> PixelPlaces:
 
 def map_places(facts: MaskFacts) -> MapPlaces | None:
     """Places in the mask's CRS; None where it has none that a name stands for."""
-    affine = Affine.of(facts.geo_tags)
-    if affine is None or facts.crs is None:
+    geotransform = Geotransform.of(facts.geo_tags)
+    if geotransform is None or facts.crs is None:
         return None
     ground = facts.resolution if facts.resolution and facts.resolution.unit == "m" else None
-    return MapPlaces(classes=facts.classes, affine=affine, crs=facts.crs, resolution=ground)
+    return MapPlaces(classes=facts.classes, geotransform=geotransform, crs=facts.crs, resolution=ground)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
@@ -25,17 +25,31 @@ class Geotransform:
     origin: tuple[float, float]
 
     @classmethod
-    def of(cls, geo_tags: Iterable[tuple[int, int, int, object]]) -> Self | None:
-        """From the tags of a GeoTIFF; None where they say nothing, or place it by several points."""
-        tags = {code: value for code, _, _, value in geo_tags if isinstance(value, tuple)}
-        placed = cls._from_matrix(tags.get(TRANSFORMATION, ())) or cls._from_scale(
-            tags.get(PIXEL_SCALE, ()), tags.get(TIEPOINT, ())
+    def of(cls, tags: Mapping[int, object]) -> Self | None:
+        """From the tags of a GeoTIFF by their codes; None where they say nothing, or place it by several points."""
+        matrix, scale, tie, keys = (
+            value if isinstance(value := tags.get(code), tuple) else ()
+            for code in (TRANSFORMATION, PIXEL_SCALE, TIEPOINT, KEY_DIRECTORY)
         )
-        if placed is None or not _places_centres(tags.get(KEY_DIRECTORY, ())):
+        placed = cls._from_matrix(matrix) or cls._from_scale(scale, tie)
+        if placed is None or not _places_centres(keys):
             return placed
         (a, b), (d, e) = placed.matrix
         c, f = placed.origin
         return cls(matrix=placed.matrix, origin=(c - (a + b) / 2, f - (d + e) / 2))
+
+    @property
+    def mirrors(self) -> bool:
+        """Whether the direction of a ring changes, as on maps, whose y points upward."""
+        (a, b), (d, e) = self.matrix
+        return a * e - b * d < 0
+
+    def coordinates(self, points: NDArray[Any]) -> NDArray[np.float64]:
+        """Coordinates of `(n, 2)` level-0 x, y."""
+        x, y = points[:, 0], points[:, 1]
+        (a, b), (d, e) = self.matrix
+        c, f = self.origin
+        return np.column_stack((a * x + b * y + c, d * x + e * y + f))
 
     def pixels(self, coordinates: NDArray[Any]) -> NDArray[np.float64]:
         """Level-0 x, y of `(n, 2)` coordinates."""
