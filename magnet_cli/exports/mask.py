@@ -17,6 +17,7 @@ from magnet_cli import durable
 from magnet_cli.errors import OutputError, SourceError
 from magnet_cli.geometry import Box, Size
 from magnet_cli.images import tiff_geo
+from magnet_cli.images.ground import ground_size
 from magnet_cli.images.protocol import Resolution
 from magnet_cli.masks import codec
 from magnet_cli.masks.output import OutputPaths
@@ -192,7 +193,7 @@ def _facts(path: Path, tiff: tifffile.TiffFile) -> MaskFacts:
     return MaskFacts(
         classes=classes,
         description=description,
-        resolution=tiff_geo.ground_resolution(page) or _microscope(page),
+        resolution=ground_size(page, Size(width=page.imagewidth, height=page.imagelength))[0] or _microscope(page),
         bounds=_bounds(description.get("bounds")),
         crs=tiff_geo.crs(page),
         geo_tags={code: tag.value for code, tag in tags.items() if tag is not None and isinstance(tag.value, tuple)},

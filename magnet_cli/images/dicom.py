@@ -17,7 +17,7 @@ from magnet_cli.images.levels import level_table
 from magnet_cli.images.limits import check_pixels
 from magnet_cli.images.protocol import ImageInfo
 from magnet_cli.images.reader import PyramidImage
-from magnet_cli.images.resolution import known
+from magnet_cli.images.resolution import stated
 from magnet_cli.images.series import series_uid
 from magnet_cli.images.store import Pixels
 from magnet_cli.images.tiff_colour import COLOURS
@@ -68,6 +68,7 @@ def _info(path: str, slide: Any) -> ImageInfo:
     check_pixels(full.size.width, full.size.height, path)
     size = Size(width=full.size.width, height=full.size.height)
     count = full.datasets[0].samples_per_pixel
+    resolution, notes = stated(full.mpp.width, full.mpp.height, unit="um")
     return ImageInfo(
         path=path,
         backend="wsidicom",
@@ -75,7 +76,8 @@ def _info(path: str, slide: Any) -> ImageInfo:
         levels=level_table(size, [Size(width=level.size.width, height=level.size.height) for level in reduced]),
         bands=COLOURS if count == len(COLOURS) else ("grey",),
         dtype="uint8" if full.datasets[0].bits <= 8 else "uint16",  # noqa: PLR2004 (bits)
-        resolution=known(full.mpp.width, full.mpp.height, unit="um"),
+        resolution=resolution,
+        notes=notes,
     )
 
 

@@ -21,11 +21,12 @@ from magnet_cli.errors import SourceError
 from magnet_cli.geometry import Box, Size
 from magnet_cli.images import tiff_geo
 from magnet_cli.images.failures import naming
+from magnet_cli.images.ground import ground_size
 from magnet_cli.images.levels import level_table
 from magnet_cli.images.limits import check_pixels
 from magnet_cli.images.protocol import ImageInfo
 from magnet_cli.images.reader import PyramidImage
-from magnet_cli.images.resolution import decimal, microscope
+from magnet_cli.images.resolution import Found, decimal, microscope
 from magnet_cli.images.store import Pixels
 from magnet_cli.images.tiff_colour import COLOURS, rgb_of_ycbcr
 from magnet_cli.images.urls import is_url
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from magnet_cli.images.blob import Blob
-    from magnet_cli.images.protocol import Resolution
 
 CACHE_MIB = 64
 """What GDAL may keep of decoded blocks."""
@@ -229,7 +229,7 @@ def _info(path: str, datasets: Sequence[Any], codes: Codes) -> ImageInfo:
     return _placed(info, full)
 
 
-def _resolution(tags: Mapping[str, str]) -> tuple[Resolution | None, tuple[str, ...]]:
+def _resolution(tags: Mapping[str, str]) -> Found:
     x, y = (decimal(tags.get(f"TIFFTAG_{axis}RESOLUTION")) for axis in "XY")
     per_cm = tags.get("TIFFTAG_RESOLUTIONUNIT", "").startswith("3")
     if not per_cm or x is None or y is None or max(x, y) > CM_UM / FINEST_UM:
@@ -247,12 +247,9 @@ def _placed(info: ImageInfo, dataset: Any) -> ImageInfo:
             one.write(np.zeros((1, 1, 1), np.uint8))
         with tifffile.TiffFile(BytesIO(memory.read())) as file:
             page = file.pages.first
+            resolution, notes = ground_size(page, info.size)
             return replace(
-                info,
-                crs=tiff_geo.crs(page),
-                geo_tags=tiff_geo.geo_tags(page),
-                resolution=tiff_geo.ground_resolution(page),
-                notes=(),
+                info, crs=tiff_geo.crs(page), geo_tags=tiff_geo.geo_tags(page), resolution=resolution, notes=notes
             )
 
 

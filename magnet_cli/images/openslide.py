@@ -11,9 +11,9 @@ from magnet_cli.geometry import Box, Size
 from magnet_cli.images.failures import naming
 from magnet_cli.images.levels import level_table
 from magnet_cli.images.limits import check_pixels
-from magnet_cli.images.protocol import ImageInfo, Resolution
+from magnet_cli.images.protocol import ImageInfo
 from magnet_cli.images.reader import PyramidImage
-from magnet_cli.images.resolution import known, microscope
+from magnet_cli.images.resolution import Found, microscope, objective, stated
 from magnet_cli.images.store import Pixels
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ def _info(path: str, slide: openslide.OpenSlide) -> ImageInfo:
         bands=("red", "green", "blue"),
         dtype="uint8",
         resolution=resolution,
+        objective=objective(slide.properties.get(openslide.PROPERTY_NAME_OBJECTIVE_POWER)),
         bounds=_bounds(slide.properties, size),
         has_mask=True,
         is_slide=True,
@@ -70,11 +71,10 @@ def _info(path: str, slide: openslide.OpenSlide) -> ImageInfo:
     )
 
 
-def _resolution(properties: Mapping[str, str]) -> tuple[Resolution | None, tuple[str, ...]]:
-    found = known(
-        properties.get(openslide.PROPERTY_NAME_MPP_X), properties.get(openslide.PROPERTY_NAME_MPP_Y), unit="um"
-    )
-    return (None, ()) if found is None else microscope(found.x, found.y)
+def _resolution(properties: Mapping[str, str]) -> Found:
+    names = (openslide.PROPERTY_NAME_MPP_X, openslide.PROPERTY_NAME_MPP_Y)
+    found, notes = stated(*map(properties.get, names), unit="um")
+    return (None, notes) if found is None else microscope(found.x, found.y)
 
 
 def _bounds(properties: Mapping[str, str], size: Size) -> Box | None:

@@ -54,6 +54,8 @@ class ImageInfo:
     """NumPy name of the stored values: `uint8`, `uint16`, `int16`, `float32`, ..."""
     resolution: Resolution | None = None
     """Physical size of a level-0 pixel; None where the file does not say or says a writer's default."""
+    objective: Fraction | None = None
+    """Magnification of the objective that the image was taken with, where the file says."""
     nodata: float | None = None
     """The value that marks a missing pixel."""
     bounds: Box | None = None

@@ -14,6 +14,14 @@ if TYPE_CHECKING:
 COARSEST_MICROSCOPE_UM = 50
 """A pixel this large or larger is no microscope's: the tag describes paper or a screen."""
 
+COARSEST_STATED_UM, FINEST_STATED_UM = 1000, Fraction(1, 10**5)
+"""Beyond these no microscope's pixel is, whatever a file states: a millimetre, and a tenth of an atom."""
+
+LARGEST_ASPECT = 4
+"""One side of a pixel through the other, beyond which the values are a writer's mistake."""
+
+LARGEST_OBJECTIVE = 1000
+
 DEFAULT_DPI = (25.4, 72, 75, 96, 100, 120, 150, 200, 240, 300, 350, 400, 600, 1200, 2400)
 """Densities that programs and scanners of paper write (25.4 is libvips' 1 pixel/mm)."""
 
@@ -36,7 +44,11 @@ def decimal(value: object) -> Fraction | None:
     return Fraction(repr(number)) if isfinite(number) and number > 0 else None
 
 
-def microscope(x: Fraction | None, y: Fraction | None) -> tuple[Resolution | None, tuple[str, ...]]:
+Found = tuple[Resolution | None, tuple[str, ...]]
+"""The size of a pixel, and what to tell the user about it."""
+
+
+def microscope(x: Fraction | None, y: Fraction | None) -> Found:
     """A pixel size in micrometres from a density tag, and what to tell the user about it.
 
     Args:
@@ -44,22 +56,59 @@ def microscope(x: Fraction | None, y: Fraction | None) -> tuple[Resolution | Non
         y: Likewise.
 
     Returns:
-        None with a note where the value is a default of screens or paper.
+        None with a note where the value is a default of screens or paper, or absurd.
     """
     if x is None or y is None:
         return None, ()
     if x >= COARSEST_MICROSCOPE_UM or y >= COARSEST_MICROSCOPE_UM or _is_default(x) or _is_default(y):
         dpi = float(UM_PER_INCH / x)
         return None, (f"the stored resolution ({dpi:.4g} pixels per inch) is a default for screens or print: ignored",)
-    return Resolution(x=x, y=y, unit="um"), ()
+    return stated(x, y, unit="um")
 
 
-def known(x: object, y: object, *, unit: str) -> Resolution | None:
-    """A resolution that a slide or a georeference states; None where either value is not a positive number."""
+def stated(x: object, y: object, *, unit: str) -> Found:
+    """A pixel size that a slide, a description or a georeference states, and what to tell the user about it.
+
+    Args:
+        x: A number as it is stored, or None where the file says nothing.
+        y: Likewise.
+        unit: `um` or `m`.
+
+    Returns:
+        None with a note where a value is no positive number, or absurd for a microscope's.
+    """
+    if x is None or y is None:
+        return None, ()
     exact_x, exact_y = decimal(x), decimal(y)
     if exact_x is None or exact_y is None:
-        return None
-    return Resolution(x=exact_x, y=exact_y, unit=unit)
+        return None, (not_positive(x, y),)
+    absurd = _absurd(exact_x, exact_y) if unit == "um" else None
+    if absurd is not None:
+        size = f"{float(exact_x):.4g} x {float(exact_y):.4g} {unit}"
+        return None, (f"the stored pixel size ({size}) is absurd, {absurd}: ignored",)
+    return Resolution(x=exact_x, y=exact_y, unit=unit), ()
+
+
+def not_positive(x: object, y: object) -> str:
+    """What to tell of stored sizes that are zero, negative or no number."""
+    return f"the stored pixel size ({_shown(x)} x {_shown(y)}) is no positive number: ignored"
+
+
+def objective(value: object) -> Fraction | None:
+    """The magnification of an objective; None where it is no number, or none that an objective has."""
+    found = decimal(value)
+    return found if found is not None and found <= LARGEST_OBJECTIVE else None
+
+
+def _absurd(x: Fraction, y: Fraction) -> str | None:
+    if not all(FINEST_STATED_UM < side < COARSEST_STATED_UM for side in (x, y)):
+        return "no microscope's"
+    aspect = max(x / y, y / x)
+    return f"one side {float(aspect):.4g} times the other" if aspect > LARGEST_ASPECT else None
+
+
+def _shown(value: object) -> str:
+    return f"{float(value):.4g}" if isinstance(value, Fraction | float) else str(value)[:20]
 
 
 def _is_default(um: Fraction, defaults: Iterable[float] = DEFAULT_DPI) -> bool:

@@ -11,13 +11,20 @@ import tifffile
 from magnet_cli.errors import SourceError
 from magnet_cli.images import tiff_geo
 from magnet_cli.images.failures import naming
+from magnet_cli.images.ground import ground_size
 from magnet_cli.images.levels import level_table
 from magnet_cli.images.protocol import ImageInfo, Resolution
 from magnet_cli.images.reader import PyramidImage
-from magnet_cli.images.resolution import microscope
+from magnet_cli.images.resolution import Found, microscope, not_positive
 from magnet_cli.images.store import TRANSPOSED, OrientedStore, Store, oriented
 from magnet_cli.images.tiff_colour import COLOURS, OLD_JPEG, Colour, colour, understood
-from magnet_cli.images.tiff_description import band_names, channel_names, described_resolution, is_slide
+from magnet_cli.images.tiff_description import (
+    band_names,
+    channel_names,
+    described_objective,
+    described_resolution,
+    is_slide,
+)
 from magnet_cli.images.tiff_pages import Layer, find_layers
 from magnet_cli.images.tiff_store import CHUNK_BYTES, TiffStore, chunk_bytes
 from magnet_cli.images.tiles import TILE_CACHE_BYTES
@@ -182,28 +189,26 @@ def _sparse(layer: Layer) -> bool:
 
 
 def _with_resolution(info: ImageInfo, page: TiffPage, orientation: int) -> ImageInfo:
-    ground = tiff_geo.ground_resolution(page)
-    found, notes = (ground, ()) if ground is not None or info.crs is not None else _tag_resolution(page)
+    found, notes = ground_size(page, info.size)
+    if info.crs is None and found is None and not notes:
+        found, notes = _tag_resolution(page)
     if found is not None and orientation in TRANSPOSED:
         found = Resolution(x=found.y, y=found.x, unit=found.unit)
-    return replace(info, resolution=found, notes=info.notes + notes)
+    return replace(info, resolution=found, objective=described_objective(page), notes=info.notes + notes)
 
 
-def _tag_resolution(page: TiffPage) -> tuple[Resolution | None, tuple[str, ...]]:
+def _tag_resolution(page: TiffPage) -> Found:
     described = described_resolution(page)
-    if described is not None:
-        return described, ()
+    if described != (None, ()):
+        return described
     unit = UNIT_UM.get(int(page.tags.valueof(RESOLUTION_UNIT, 2)))
-    x, y = (_density(page.tags.valueof(code, None)) for code in (X_RESOLUTION, Y_RESOLUTION))
-    if unit is None or x is None or y is None:
+    said = [page.tags.valueof(code, None) for code in (X_RESOLUTION, Y_RESOLUTION)]
+    if unit is None or not all(isinstance(value, tuple) and len(value) == 2 for value in said):  # noqa: PLR2004 (a rational)
         return None, ()
+    if any(part < 1 for value in said for part in value):
+        return None, (not_positive(*("/".join(map(str, value)) for value in said)),)
+    x, y = (Fraction(*value) for value in said)
     return microscope(unit / x, unit / y)
-
-
-def _density(value: object) -> Fraction | None:
-    if not isinstance(value, tuple) or len(value) != 2 or value[0] < 1 or value[1] < 1:  # noqa: PLR2004 (a rational)
-        return None
-    return Fraction(value[0], value[1])
 
 
 def _decode_once(facts: TiffFacts, blob: Blob, cache: CacheBudget | None) -> PyramidImage:

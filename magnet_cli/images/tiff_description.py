@@ -6,20 +6,27 @@ import re
 from html import unescape
 from typing import TYPE_CHECKING
 
-from magnet_cli.images.resolution import decimal, known
+from magnet_cli.images.resolution import decimal, not_positive, objective, stated
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from fractions import Fraction
 
     from tifffile import TiffPage
 
-    from magnet_cli.images.protocol import Resolution
+    from magnet_cli.images.resolution import Found
 
 DESCRIPTION, X_RESOLUTION, Y_RESOLUTION, GDAL_METADATA = 270, 282, 283, 42112
 
-APERIO_MPP = re.compile(r"\|\s*MPP\s*=\s*([0-9.eE+-]+)")
+APERIO_MPP = re.compile(r"\|\s*MPP\s*=\s*([^|\s]+)")
+APERIO_OBJECTIVE = re.compile(r"\|\s*AppMag\s*=\s*([^|\s]+)")
 IMAGEJ_UNIT = re.compile(r"^unit=(\S+)", re.MULTILINE)
 OME_SIZE = re.compile(r'\bPhysicalSize([XY])(Unit)?="([^"]*)"')
+
+OME_OBJECTIVE = re.compile(r"<(?:\w+:)?Objective\s[^>]*>")
+OME_OBJECTIVE_OF_IMAGE = re.compile(r"<(?:\w+:)?ObjectiveSettings\s[^>]*\bID=\"([^\"]*)\"")
+OME_MAGNIFICATION = re.compile(r"\bNominalMagnification=\"([^\"]*)\"")
+OME_ID = re.compile(r"\bID=\"([^\"]*)\"")
 
 OME_CHANNEL = re.compile(r"<(?:\w+:)?Channel\b[^>]*?\bName=\"([^\"]*)\"")
 OME_PIXELS = re.compile(r"<(?:\w+:)?Pixels\b.*?</(?:\w+:)?Pixels>", re.DOTALL)
@@ -33,17 +40,38 @@ IN_UM = {"nm": "0.001", "mm": "1000", **dict.fromkeys(MICRONS, "1")}
 """Micrometres of the units that OME and ImageJ write."""
 
 
-def described_resolution(page: TiffPage) -> Resolution | None:
-    """Micrometres a pixel from an Aperio, OME or ImageJ description; None where it says nothing."""
+def described_resolution(page: TiffPage) -> Found:
+    """Micrometres a pixel from an Aperio, OME or ImageJ description; None where it says nothing, or nonsense."""
     text = _description(page)
     if text.startswith("Aperio"):
         found = APERIO_MPP.search(text)
-        return None if found is None else known(found[1], found[1], unit="um")
+        return (None, ()) if found is None else stated(found[1], found[1], unit="um")
     if text.startswith("ImageJ="):
         return _imagej(page, text)
     if "<OME" in text[:4096]:
         return _ome(text)
-    return None
+    return None, ()
+
+
+def described_objective(page: TiffPage) -> Fraction | None:
+    """The magnification of the objective from an Aperio or OME description; None where it says nothing."""
+    text = _description(page)
+    if text.startswith("Aperio"):
+        found = APERIO_OBJECTIVE.search(text)
+        return None if found is None else objective(found[1])
+    return _ome_objective(text) if "<OME" in text[:4096] else None
+
+
+def _ome_objective(text: str) -> Fraction | None:
+    """That of the first image; where no image names one, the only one."""
+    powers = {}
+    for tag in OME_OBJECTIVE.findall(text):
+        name, power = OME_ID.search(tag), OME_MAGNIFICATION.search(tag)
+        powers[name[1] if name else ""] = objective(power[1]) if power else None
+    used = OME_OBJECTIVE_OF_IMAGE.search(text)
+    if used is not None:
+        return powers.get(used[1])
+    return next(iter(powers.values())) if len(powers) == 1 else None
 
 
 def channel_names(pages: Sequence[TiffPage]) -> tuple[str, ...]:
@@ -94,24 +122,27 @@ def is_slide(page: TiffPage) -> bool:
     return _description(page).startswith("Aperio")
 
 
-def _ome(text: str) -> Resolution | None:
+def _ome(text: str) -> Found:
     said: dict[str, str] = {}
     for axis, unit, value in OME_SIZE.findall(text):
         said.setdefault(axis + unit, value)
     return _in_um(said.get("X"), said.get("XUnit", "µm"), said.get("Y"), said.get("YUnit", "µm"))
 
 
-def _imagej(page: TiffPage, text: str) -> Resolution | None:
+def _imagej(page: TiffPage, text: str) -> Found:
     unit = IMAGEJ_UNIT.search(text)
     x, y = (_inverse(page.tags.valueof(code, None)) for code in (X_RESOLUTION, Y_RESOLUTION))
-    return None if unit is None else _in_um(x, unit[1], y, unit[1])
+    return (None, ()) if unit is None else _in_um(x, unit[1], y, unit[1])
 
 
-def _in_um(x: object, x_unit: str, y: object, y_unit: str) -> Resolution | None:
-    exact = [decimal(value) for value in (x, IN_UM.get(x_unit), y, IN_UM.get(y_unit))]
-    if exact[0] is None or exact[1] is None or exact[2] is None or exact[3] is None:
-        return None
-    return known(exact[0] * exact[1], exact[2] * exact[3], unit="um")
+def _in_um(x: object, x_unit: str, y: object, y_unit: str) -> Found:
+    um_x, um_y = decimal(IN_UM.get(x_unit)), decimal(IN_UM.get(y_unit))
+    if x is None or y is None or um_x is None or um_y is None:
+        return None, ()
+    exact_x, exact_y = decimal(x), decimal(y)
+    if exact_x is None or exact_y is None:
+        return None, (not_positive(x, y),)
+    return stated(exact_x * um_x, exact_y * um_y, unit="um")
 
 
 def _inverse(value: object) -> object:

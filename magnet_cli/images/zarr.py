@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +19,7 @@ from magnet_cli.images.levels import is_reduction, level_table
 from magnet_cli.images.limits import check_pixels
 from magnet_cli.images.protocol import ImageInfo, Resolution
 from magnet_cli.images.reader import PyramidImage
-from magnet_cli.images.resolution import decimal, microscope
+from magnet_cli.images.resolution import Found, decimal, microscope, not_positive
 from magnet_cli.images.store import Pixels
 from magnet_cli.images.tiff_description import IN_UM
 from magnet_cli.images.urls import is_url
@@ -181,17 +180,20 @@ def _transformation(holder: Mapping[str, Any], kind: str, axes: str, default: in
     return [float(value) for value in steps[0][kind]] if steps else [float(default)] * len(axes)
 
 
-def _resolution(multiscale: Mapping[str, Any], axes: str) -> tuple[Resolution | None, tuple[str, ...]]:
-    scale = [Fraction(1)] * len(axes)
+def _resolution(multiscale: Mapping[str, Any], axes: str) -> Found:
+    units = [axis.get("unit") if isinstance(axis, dict) else None for axis in multiscale.get("axes", ())]
+    x, y = (decimal(IN_UM_LONG.get(str(units[axes.index(name)]))) if units else None for name in "xy")
+    if x is None or y is None:
+        return None, ()
     for holder in (multiscale["datasets"][0], multiscale):
         for step in holder.get("coordinateTransformations", ()):
             if step.get("type") == "scale":
-                scale = [old * (decimal(new) or 1) for old, new in zip(scale, step["scale"], strict=True)]
-    units = [axis.get("unit") if isinstance(axis, dict) else None for axis in multiscale.get("axes", ())]
-    factors = [decimal(IN_UM_LONG.get(str(units[axes.index(name)]))) if units else None for name in "xy"]
-    if factors[0] is None or factors[1] is None:
-        return None, ()
-    return microscope(scale[axes.index("x")] * factors[0], scale[axes.index("y")] * factors[1])
+                across, down = (step["scale"][axes.index(name)] for name in "xy")
+                factor_x, factor_y = decimal(across), decimal(down)
+                if factor_x is None or factor_y is None:
+                    return None, (not_positive(across, down),)
+                x, y = x * factor_x, y * factor_y
+    return microscope(x, y)
 
 
 def _labels(metadata: Mapping[str, Any]) -> tuple[str, ...]:

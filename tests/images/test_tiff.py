@@ -113,8 +113,8 @@ def test_the_georeference_is_kept(tmp_path: Path) -> None:
         assert other.nodata == 0
 
 
-@pytest.mark.parametrize("crs", ["EPSG:4326", "EPSG:2263", None])
-def test_a_reference_that_is_not_in_metres_gives_no_size(tmp_path: Path, crs: str | None) -> None:
+@pytest.mark.parametrize("crs", ["EPSG:4326", None])
+def test_a_reference_far_off_its_planet_gives_no_size(tmp_path: Path, crs: str | None) -> None:
     info = inspect(geotiff(tmp_path / "geo.tif", noise(50, 70), crs=crs))
     assert info.crs == crs
     assert info.resolution is None

@@ -1,0 +1,191 @@
+"""The physical size of a pixel: what files say of it, what is not believed, and degrees turned into metres."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from math import cos, radians, sin
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import rasterio
+import rasterio.warp
+import tifffile
+import zarr
+
+from magnet_cli.images import inspect
+from magnet_cli.images.resolution import microscope, objective, stated
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from magnet_cli.images import ImageInfo
+
+APERIO = "Aperio Image Library v11\r\n70x50 [0,0] (64x64) JPEG/RGB Q=70"
+OME = (
+    '<?xml version="1.0"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"><Instrument ID="Instrument:0">'
+    '{objectives}</Instrument><Image ID="Image:0">{settings}<Pixels ID="Pixels:0" DimensionOrder="XYCZT" Type="uint8" '
+    'SizeX="70" SizeY="50" SizeC="3" SizeZ="1" SizeT="1" {size}><Channel ID="Channel:0" SamplesPerPixel="3"/>'
+    "<TiffData/></Pixels></Image></OME>"
+)
+
+
+def described(path: Path, text: str, **tags: Any) -> ImageInfo:
+    tifffile.imwrite(
+        path, np.zeros((50, 70, 3), np.uint8), photometric="rgb", description=text, metadata=None, tile=(64, 64), **tags
+    )
+    return inspect(path)
+
+
+def geotiff(path: Path, crs: str, transform: rasterio.Affine, *, size: tuple[int, int] = (60, 80)) -> ImageInfo:
+    height, width = size
+    options = {"width": width, "height": height, "count": 1, "dtype": "uint8", "crs": crs, "transform": transform}
+    with rasterio.open(path, "w", driver="GTiff", **options) as file:
+        file.write(np.zeros((1, height, width), np.uint8))
+    return inspect(path)
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "said"),
+    [
+        ("0", "0.5", "no positive number"),
+        ("-0.25", "-0.25", "no positive number"),
+        ("nan", "0.5", "no positive number"),
+        ("inf", "0.5", "no positive number"),
+        ("0,25", "0,25", "no positive number"),
+        ("1000", "1000", "absurd, no microscope's"),
+        ("0.000001", "0.000001", "absurd, no microscope's"),
+        ("0.5", "36", "absurd, one side 72 times the other"),
+    ],
+)
+def test_a_size_that_cannot_be_is_told_and_ignored(tmp_path: Path, x: str, y: str, said: str) -> None:
+    assert stated(x, y, unit="um")[0] is None
+    info = described(
+        tmp_path / "image.ome.tif",
+        OME.format(objectives="", settings="", size=f'PhysicalSizeX="{x}" PhysicalSizeY="{y}"'),
+    )
+    assert info.resolution is None
+    assert len(info.notes) == 1
+    assert said in info.notes[0]
+    assert info.notes[0].endswith(": ignored")
+    if x == y:
+        slide = described(tmp_path / "slide.svs", f"{APERIO}|AppMag = 20|MPP = {x}")
+        assert (slide.resolution, len(slide.notes)) == (None, 1)
+
+
+def test_a_size_is_believed_up_to_a_pixel_four_times_as_long_as_wide() -> None:
+    assert stated("0.5", "2", unit="um")[1] == ()
+    assert stated("0.5", "2.1", unit="um")[0] is None
+    assert stated("1", "30", unit="m")[1] == ()
+    assert microscope(Fraction(1, 2), Fraction(36)) == stated("0.5", "36", unit="um")
+    assert stated(None, "0.5", unit="um") == (None, ())
+
+
+def test_a_density_that_is_no_number_is_told(tmp_path: Path) -> None:
+    info = described(tmp_path / "s.tif", "", resolution=((20000, 1), (0, 1)), resolutionunit="centimeter")
+    assert info.resolution is None
+    assert info.notes == ("the stored pixel size (20000/1 x 0/1) is no positive number: ignored",)
+
+
+def test_a_default_density_is_told(tmp_path: Path) -> None:
+    info = described(tmp_path / "s.tif", "", resolution=((10, 1), (10, 1)), resolutionunit="centimeter")
+    assert info.resolution is None
+    assert info.notes == ("the stored resolution (25.4 pixels per inch) is a default for screens or print: ignored",)
+
+
+@pytest.mark.parametrize("scale", [0, -0.5, float("nan")])
+def test_a_scale_of_ome_zarr_that_is_no_number_is_told(tmp_path: Path, scale: float) -> None:
+    group = zarr.open_group(tmp_path / "s.zarr", mode="w", zarr_format=2)
+    group.create_array("0", shape=(3, 40, 50), chunks=(3, 32, 32), dtype="uint8")
+    axes: Any = [{"name": "c"}, *({"name": name, "unit": "micrometer"} for name in "yx")]
+    steps: Any = [{"type": "scale", "scale": [1, 0.5, scale]}]
+    datasets: Any = [{"path": "0", "coordinateTransformations": steps}]
+    group.attrs["multiscales"] = [{"version": "0.4", "axes": axes, "datasets": datasets}]
+    info = inspect(tmp_path / "s.zarr")
+    assert info.resolution is None
+    assert "no positive number" in info.notes[0]
+
+
+@pytest.mark.parametrize(("value", "found"), [("20", 20), ("0", None), ("-40", None), ("40x", None), ("9999", None)])
+def test_the_magnification_of_an_aperio_slide(tmp_path: Path, value: str, found: int | None) -> None:
+    assert objective(value) == found
+    assert described(tmp_path / "slide.svs", f"{APERIO}|AppMag = {value}|MPP = 0.5").objective == found
+
+
+@pytest.mark.parametrize(
+    ("objectives", "settings", "found"),
+    [
+        ('<Objective ID="Objective:0" NominalMagnification="40.0"/>', "", 40),
+        ('<Objective NominalMagnification="2.5" ID="a"/><Objective ID="b" NominalMagnification="63"/>', "b", 63),
+        ('<Objective NominalMagnification="2.5" ID="a"/><Objective ID="b" NominalMagnification="63"/>', "", None),
+        ('<Objective ID="Objective:0" Model="x"/>', "Objective:0", None),
+        ("", "", None),
+    ],
+)
+def test_the_magnification_of_an_ome_file(tmp_path: Path, objectives: str, settings: str, found: int | None) -> None:
+    used = f'<ObjectiveSettings ID="{settings}"/>' if settings else ""
+    size = 'PhysicalSizeX="0.5" PhysicalSizeY="0.5"'
+    info = described(tmp_path / "s.ome.tif", OME.format(objectives=objectives, settings=used, size=size))
+    assert info.objective == found
+    assert info.resolution is not None
+
+
+@pytest.mark.parametrize(("crs", "metre"), [("EPSG:2263", Fraction(1200, 3937)), ("EPSG:2222", Fraction("0.3048"))])
+def test_feet_are_metres(tmp_path: Path, crs: str, metre: Fraction) -> None:
+    info = geotiff(tmp_path / "s.tif", crs, rasterio.Affine(0.5, 0, 9e5, 0, -0.5, 2e5))
+    assert info.resolution is not None
+    assert (info.resolution.x, info.resolution.y, info.resolution.unit) == (metre / 2, metre / 2, "m")
+    assert info.notes == ()
+
+
+@pytest.mark.parametrize("latitude", [0.0, 37.5, -52.3, 68.0])
+@pytest.mark.parametrize("angle", [0, 30])
+def test_degrees_are_metres_at_the_middle_of_the_image(tmp_path: Path, latitude: float, angle: float) -> None:
+    """Against PROJ: a transverse Mercator about the image's middle is true to scale there."""
+    across, down = 1e-5 * cos(radians(angle)), 1e-5 * sin(radians(angle))
+    info = geotiff(tmp_path / "s.tif", "EPSG:4326", rasterio.Affine(across, down, 13, down, -across, latitude))
+    columns, rows = np.array([40, 32, 48, 40, 40]), np.array([30, 30, 30, 22, 38])
+    east, north = 13 + across * columns + down * rows, latitude + down * columns - across * rows
+    local = f"+proj=tmerc +lat_0={north[0]} +lon_0={east[0]} +k=1 +ellps=WGS84 +units=m"
+    x, y = rasterio.warp.transform("EPSG:4326", local, east[1:], north[1:])
+    assert info.resolution is not None
+    assert info.resolution.unit == "m"
+    assert float(info.resolution.x) == pytest.approx(np.hypot(x[1] - x[0], y[1] - y[0]) / 16, rel=1e-5)
+    assert float(info.resolution.y) == pytest.approx(np.hypot(x[3] - x[2], y[3] - y[2]) / 16, rel=1e-5)
+    assert "coordinates are degrees: on the ground a pixel in the middle, at latitude" in info.notes[0]
+
+
+@pytest.mark.parametrize("latitude", [1.0, 52.0, -66.0])
+def test_web_mercator_is_metres_on_the_ground(tmp_path: Path, latitude: float) -> None:
+    x, y = rasterio.warp.transform("EPSG:4326", "EPSG:3857", [13], [latitude])
+    info = geotiff(tmp_path / "s.tif", "EPSG:3857", rasterio.Affine(0.6, 0, x[0], 0, -0.6, y[0]))
+    assert info.resolution is not None
+    assert float(info.resolution.x) == pytest.approx(0.6 * cos(radians(latitude)), rel=4e-3)
+    around = (13, latitude, 13 + 1e-5, latitude + 1e-5)
+    local = f"+proj=tmerc +lat_0={latitude} +lon_0=13 +k=1 +ellps=WGS84 +units=m"
+    left, bottom, right, top = rasterio.warp.transform_bounds("EPSG:4326", local, *around)
+    west, south, east, north = rasterio.warp.transform_bounds("EPSG:4326", "EPSG:3857", *around)
+    assert float(info.resolution.x) == pytest.approx(0.6 * (right - left) / (east - west), rel=1e-4)
+    assert float(info.resolution.y) == pytest.approx(0.6 * (top - bottom) / (north - south), rel=1e-4)
+    assert "Web Mercator stretches what it shows" in info.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("crs", "transform"),
+    [
+        ("EPSG:4326", rasterio.Affine(1, 0, -40, 0, -1, 80)),
+        ("EPSG:4326", rasterio.Affine(0.01, 0, 0, 0, -0.01, 90.5)),
+        ("EPSG:3857", rasterio.Affine(2e5, 0, -8e6, 0, -2e5, 1.2e7)),
+    ],
+)
+def test_a_map_whose_pixels_differ_has_no_size(tmp_path: Path, crs: str, transform: rasterio.Affine) -> None:
+    info = geotiff(tmp_path / "s.tif", crs, transform)
+    assert info.resolution is None
+    assert "has no one size in metres (reproject the image, or give --slide-mpp)" in info.notes[0]
+
+
+def test_another_planet_has_its_own_size(tmp_path: Path) -> None:
+    moon = "+proj=longlat +a=1737400 +b=1737400 +no_defs"
+    info = geotiff(tmp_path / "s.tif", moon, rasterio.Affine(1e-3, 0, 10, 0, -1e-3, 0.03))
+    assert info.resolution is not None
+    assert float(info.resolution.y) == pytest.approx(1737400 * radians(1e-3), rel=1e-6)
