@@ -8,6 +8,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from magnet_cli.geometry import Box, Size
+from magnet_cli.lengths import PhysicalScales, PhysicalSize, in_unit
 from magnet_cli.options import DEFAULT_BUNDLE, ExportOptions, Rule, SegmentOptions
 from magnet_cli.values import ValueRange
 
@@ -59,9 +60,19 @@ def _spelled(name: str, value: object) -> str:
         return _value_range(value)
     if isinstance(value, Rule):
         return _rule(value, LETTERS[name])
-    if isinstance(value, tuple):
-        return ",".join(str(item) if isinstance(item, Size) else _number(item) for item in value)
-    return _number(value)
+    items = value.sizes if isinstance(value, PhysicalScales) else value if isinstance(value, tuple) else (value,)
+    return ",".join(map(_item, items))
+
+
+def _item(item: object) -> str:
+    if isinstance(item, PhysicalSize):
+        return _physical(item)
+    return str(item) if isinstance(item, Size) else _number(item)
+
+
+def _physical(size: PhysicalSize) -> str:
+    width, height = (_number(in_unit(side, size.unit)) for side in (size.width, size.height))
+    return f"{width}x{height}{size.unit}"
 
 
 def _rule(rule: Rule, letter: str) -> str:

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self, cast
+from typing import TYPE_CHECKING, Literal, Self, TypeVar, cast
 
 from magnet_cli.errors import UsageError
 from magnet_cli.geometry import Box, Size
+from magnet_cli.lengths import OTHER_SPELLINGS, UM_OF, UNIT_PATTERN, PhysicalScales, PhysicalSize
 
 if TYPE_CHECKING:
     from magnet_cli.values import ValueRange
@@ -29,7 +30,7 @@ DEFAULT_BUNDLE = "aerial"
 
 # Numbers are short: Python refuses to parse a few thousand digits, and an exponent could ask for any amount of memory.
 _DECIMAL = r"\d{1,9}(?:\.\d{0,30})?|\.\d{1,30}"
-_SCALE = re.compile(rf"({_DECIMAL})(?:x({_DECIMAL}))?")
+_SCALE = re.compile(rf"({_DECIMAL})(?:x({_DECIMAL}))?(?:\s*({UNIT_PATTERN}))?")
 _THRESHOLD = re.compile(rf"([qu])>({_DECIMAL})")
 _SHARE = re.compile(rf"({_DECIMAL})(%?)")
 _COUNT = re.compile(r"\d{1,18}")
@@ -123,40 +124,72 @@ def _share(word: str) -> Fraction | None:
     return value if 0 < value < 1 else None
 
 
-def parse_scales(text: str) -> tuple[Size, ...] | Literal["auto", "full"]:
-    """`625,1250`, `256x128,512x256`, `auto` or `full`; sides in working-grid pixels, in any order.
+def parse_scales(text: str) -> tuple[Size, ...] | PhysicalScales | Literal["auto", "full"]:
+    """`625,1250`, `256x128,512x256`, `320um,0.64mm`, `auto` or `full`; in any order.
 
     Returns:
-        The sides, coarsest first, or the word.
+        The sides, coarsest first, in working-grid pixels or with their units; or the word.
 
     Raises:
-        UsageError: Not a number, smaller than a pixel, repeated, or neither larger nor smaller than another.
+        UsageError: Not a number, smaller than a pixel, repeated, neither larger nor smaller than another, or some with
+            a unit and some without.
     """
     word = text.strip().lower()
     if word in ("auto", "full"):
         return cast("Literal['auto', 'full']", word)
-    sizes = sorted((_scale(part.strip(), text) for part in word.split(",")), key=lambda size: -size.pixels)
-    for coarse, fine in pairwise(sizes):
-        if coarse.width < fine.width or coarse.height < fine.height or coarse == fine:
+    found = [_scale(part.strip(), text) for part in word.split(",")]
+    physical = [size for size in found if isinstance(size, PhysicalSize)]
+    if not physical:
+        return tuple(_descending([size for size in found if isinstance(size, Size)]))
+    if len(physical) < len(found):
+        raise UsageError(
+            "scales are all in pixels or all in units of length",
+            value=repr(text),
+            advice="Write --scales 625,1250 or --scales 320um,640um",
+        )
+    return PhysicalScales(sizes=tuple(_descending(physical)))
+
+
+SizeT = TypeVar("SizeT", Size, PhysicalSize)
+
+
+def _descending(sizes: list[SizeT]) -> list[SizeT]:
+    """Coarsest first.
+
+    Raises:
+        UsageError: Two are the same, or neither holds the other.
+    """
+    ordered = sorted(sizes, key=lambda size: -size.width * size.height)
+    for coarse, fine in pairwise(ordered):
+        same = (coarse.width, coarse.height) == (fine.width, fine.height)
+        if coarse.width < fine.width or coarse.height < fine.height or same:
             raise UsageError(
                 "each scale must differ from the others and be at least as wide and as high as the next finer one",
                 value=f"{coarse} beside {fine}",
                 advice="List each window side once",
             )
-    return tuple(sizes)
+    return ordered
 
 
-def _scale(part: str, text: str) -> Size:
+def _scale(part: str, text: str) -> Size | PhysicalSize:
     match = _SCALE.fullmatch(part)
-    advice = "Write window sides in pixels, like --scales 625,1250,2500 or 256x128,512x256"
+    advice = "Write window sides in pixels or with a unit, like --scales 625,1250,2500, 256x128,512x256 or 320um,640um"
     if match is None:
         raise UsageError("--scales takes numbers, WIDTHxHEIGHT pairs, auto or full", value=repr(text), advice=advice)
     width, height = Fraction(match[1]), Fraction(match[2] or match[1])
+    if match[3]:
+        return _physical(width, height, OTHER_SPELLINGS.get(match[3], match[3]), part)
     if width < 1 or height < 1:
         raise UsageError("a scale is at least one pixel", value=part, advice=advice)
     if width.denominator != 1 or height.denominator != 1:
         raise UsageError("a scale is a whole number of pixels", value=part, advice=advice)
     return Size(width=int(width), height=int(height))
+
+
+def _physical(width: Fraction, height: Fraction, unit: str, part: str) -> PhysicalSize:
+    if not width or not height:
+        raise UsageError("a scale is a positive length", value=part, advice="Write --scales 320um,640um")
+    return PhysicalSize(width=width * UM_OF[unit], height=height * UM_OF[unit], unit=unit)
 
 
 def _at_least(option: str, value: int | None, least: int) -> None:
@@ -235,13 +268,19 @@ def parse_roi(text: str) -> Box | Path:
     return Box(x=x, y=y, width=width, height=height)
 
 
+READING = ("mpp", "gsd", "level", "mag")
+"""Options of which one at most says at which size of a pixel images are read."""
+LARGEST_MAGNIFICATION = 1000
+"""Beyond what light can show; a slip of the finger."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class SegmentOptions:
     """Everything that `segment` can be told; None leaves the choice to the bundle or the machine."""
 
     weights: str | None = None
     """None takes `DEFAULT_BUNDLE`, and says so."""
-    scales: tuple[Size, ...] | Literal["auto", "full"] | None = None
+    scales: tuple[Size, ...] | PhysicalScales | Literal["auto", "full"] | None = None
     method: Method = "magnet"
     points: Rule | None = None
     patches: Rule | None = None
@@ -255,9 +294,15 @@ class SegmentOptions:
     margin: int | None = None
     compat: Compat | None = None
     mpp: Fraction | None = None
-    """Read every image at this size of a pixel, in um (m for georeferenced images)."""
+    """Read every image at this size of a pixel, in um. One of `READING` alone may be given."""
+    gsd: Fraction | None = None
+    """Read every image at this size of a pixel on the ground, in m."""
+    level: int | None = None
+    """Read every image at the pixel size of this stored level, 0 being the full resolution."""
+    mag: Fraction | None = None
+    """Read every image as through an objective of this magnification."""
     slide_mpp: Fraction | None = None
-    """The size of a level-0 pixel, in um, where the file lacks it or is wrong."""
+    """The size of a level-0 pixel where the file lacks it or is wrong, in um, or in m for images of the ground."""
     roi: Box | Path | None = None
     """Look only here: a box of level 0, or a GeoJSON file of polygons."""
     mask: Path | None = None
@@ -294,9 +339,29 @@ class SegmentOptions:
         _at_least("--median", self.median, 1)
         if self.median is not None and self.median % 2 == 0:
             raise UsageError("--median is odd", value=self.median, advice="A median needs a centre: take one more")
-        for option, value in (("--mpp", self.mpp), ("--slide-mpp", self.slide_mpp)):
+        _at_least("--level", self.level, 0)
+        for option, value, unit in (
+            ("--mpp", self.mpp, "um"),
+            ("--gsd", self.gsd, "m"),
+            ("--slide-mpp", self.slide_mpp, "um, or m on maps"),
+        ):
             if value is not None and not 0 < value < 10**6:
-                raise UsageError(f"{option} is a positive size in um", value=float(value))
+                raise UsageError(f"{option} is a positive size in {unit}", value=float(value))
+        if self.mag is not None and not 0 < self.mag <= LARGEST_MAGNIFICATION:
+            raise UsageError("--mag is a positive magnification", value=float(self.mag), advice="Write --mag 20")
+        given = [f"--{name} {float(getattr(self, name)):g}" for name in READING if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise UsageError(
+                "--mpp, --gsd, --level and --mag each say at which size of a pixel to read",
+                value=" and ".join(given),
+                advice="Give one of them, here or in the environment",
+            )
+
+    @property
+    def reading(self) -> str | None:
+        """The option that says at which size of a pixel to read, as the command line spells it."""
+        name = next((name for name in READING if getattr(self, name) is not None), None)
+        return None if name is None else f"--{name} {float(getattr(self, name)):g}"
 
 
 @dataclass(frozen=True, kw_only=True)

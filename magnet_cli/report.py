@@ -89,7 +89,7 @@ def make_report(plan: Plan, bundle: Bundle, totals: Totals, measured: Measured) 
             "group": list(plan.group),
             "device": plan.machine.device,
             "precision": plan.machine.precision,
-            "working_pixel": {"width": float(plan.working.x), "height": float(plan.working.y)},
+            **plan.describe_grid(),
             "probabilities": plan.probabilities,
             "uncertainty": plan.uncertainty,
         },
@@ -126,6 +126,7 @@ def _input(plan: Plan) -> dict[str, object]:
         "dtype": info.dtype,
         "crs": info.crs,
         "pixel": resolution and {"x": float(resolution.x), "y": float(resolution.y), "unit": resolution.unit},
+        "objective": None if info.objective is None else float(info.objective),
     }
 
 

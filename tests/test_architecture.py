@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 PACKAGE = Path(magnet_cli.__file__).parent
 
-FLOOR = {"errors", "geometry", "values", "options", "memory", "durable", "events"}
+FLOOR = {"errors", "geometry", "lengths", "values", "options", "memory", "durable", "events"}
 """Below everything: any other room may import these."""
 
 ROOMS: dict[str, set[str]] = {
@@ -30,7 +30,8 @@ ROOMS: dict[str, set[str]] = {
     "durable": {"errors"},
     "memory": {"errors"},
     "values": {"errors"},
-    "options": {"errors", "geometry", "values"},
+    "lengths": set(),
+    "options": {"errors", "geometry", "lengths", "values"},
     "figures": {"errors", "durable"},
     "windows": FLOOR,
     "images": FLOOR,

@@ -13,7 +13,7 @@ from magnet_cli.cli.app import app
 from magnet_cli.cli.words import segment_options
 from magnet_cli.commandline import LEFT_OUT, segment_words
 from magnet_cli.geometry import Box, Size
-from magnet_cli.options import ExportOptions, Rule, SegmentOptions
+from magnet_cli.options import READING, ExportOptions, Rule, SegmentOptions, parse_scales
 from magnet_cli.values import ValueRange
 
 EVERYTHING = SegmentOptions(
@@ -69,6 +69,11 @@ def parsed(words: list[str]) -> tuple[SegmentOptions, dict[str, object]]:
         replace(EVERYTHING, points=Rule(kind="share", values=(Fraction(1),)), mpp=Fraction(3), budget=Fraction(1)),
         replace(EVERYTHING, value_range=ValueRange(kind="percentiles", low=Fraction("0.5"), high=Fraction("99.9"))),
         replace(EVERYTHING, value_range=ValueRange(kind="dtype")),
+        replace(EVERYTHING, mpp=None, gsd=Fraction("0.3")),
+        replace(EVERYTHING, mpp=None, level=0),
+        replace(EVERYTHING, mpp=None, mag=Fraction("2.5")),
+        replace(EVERYTHING, scales=parse_scales("0.0000001m,320.5um,1x2mm")),
+        replace(EVERYTHING, scales=parse_scales("7km,7nm,3cm")),
     ],
 )
 def test_the_words_give_the_options_back(options: SegmentOptions) -> None:
@@ -83,7 +88,7 @@ def test_every_option_is_spelled() -> None:
     same = {
         entry.name for entry in fields(EVERYTHING) if getattr(EVERYTHING, entry.name) == getattr(defaults, entry.name)
     }
-    assert same == set(LEFT_OUT) - {"weights"}
+    assert same == set(LEFT_OUT) - {"weights"} | set(READING) - {"mpp"}  # one at most says at which size to read
 
 
 def test_the_bundle_is_named_and_a_name_is_no_option() -> None:

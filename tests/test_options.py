@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from fractions import Fraction
+from itertools import combinations
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from magnet_cli.errors import UsageError
 from magnet_cli.geometry import Size
+from magnet_cli.lengths import PhysicalScales
 from magnet_cli.options import (
     ALL,
     BundleDefaults,
@@ -48,13 +50,39 @@ def test_scales_that_are_words() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", ",", "a", "64,", "0", "0.9", "1.5", "-64", "64x", "64x64x64", "1e3", "64;32", "64 32", "\u00b2", "9" * 5000],
+    [
+        *("", ",", "a", "64,", "0", "0.9", "1.5", "-64", "64x", "64x64x64", "1e3", "64;32", "64 32", "\u00b2"),
+        "9" * 5000,
+        *("0um", "64px", "um", "1umx1um", "1e3um", "64,64um", "64um,64", "1mm,1000um", "-1um", "1 u m", "64umx"),
+    ],
 )
 def test_scales_that_mean_nothing(text: str) -> None:
     with pytest.raises(UsageError) as caught:
         parse_scales(text)
     assert caught.value.value is not None
     assert caught.value.advice
+
+
+@pytest.mark.parametrize(
+    ("text", "sides"),
+    [
+        ("320um,640um", [(640, 640), (320, 320)]),
+        ("0.5mm", [(500, 500)]),
+        (" 500M , 0.25 km", [(500_000_000, 500_000_000), (250_000_000, 250_000_000)]),
+        ("320x160\u00b5m,64x32\u03bcm", [(320, 160), (64, 32)]),
+        ("1500nm,1.5cm", [(15_000, 15_000), (Fraction(3, 2), Fraction(3, 2))]),
+    ],
+)
+def test_scales_may_have_a_unit(text: str, sides: list[tuple[Fraction, Fraction]]) -> None:
+    found = parse_scales(text)
+    assert isinstance(found, PhysicalScales)
+    assert [(size.width, size.height) for size in found.sizes] == sides
+
+
+def test_scales_are_told_in_their_own_unit() -> None:
+    found = parse_scales("0.25km,20x10\u00b5m")
+    assert isinstance(found, PhysicalScales)
+    assert [str(size) for size in found.sizes] == ["0.25km", "20x10um"]
 
 
 @given(text=st.text(max_size=20))
@@ -121,13 +149,24 @@ def test_patches_are_told_as_they_are_spelled(text: str) -> None:
         ("margin", -1, "--margin is at least 0"),
         ("median", 0, "--median is at least 1"),
         ("median", 4, "--median is odd"),
-        ("mpp", Fraction(0), "--mpp is a positive size"),
+        ("mpp", Fraction(0), "--mpp is a positive size in um"),
+        ("gsd", Fraction(10**6), "--gsd is a positive size in m"),
+        ("level", -1, "--level is at least 0"),
+        ("mag", Fraction(0), "--mag is a positive magnification"),
+        ("mag", Fraction(1001), "--mag is a positive magnification"),
         ("slide_mpp", Fraction(10**6), "--slide-mpp is a positive size"),
     ],
 )
 def test_options_out_of_range(option: str, value: Any, match: str) -> None:
     with pytest.raises(UsageError, match=match):
         SegmentOptions(**{option: value})
+
+
+@pytest.mark.parametrize(("one", "other"), list(combinations(("mpp", "gsd", "level", "mag"), 2)))
+def test_one_option_at_most_says_at_which_size_to_read(one: str, other: str) -> None:
+    with pytest.raises(UsageError, match=rf"\(got --{one} 1 and --{other} 1\)\. Give one of them"):
+        SegmentOptions(**{one: 1, other: 1})  # type: ignore[arg-type]
+    assert SegmentOptions(**{one: 1}).reading == f"--{one} 1"  # type: ignore[arg-type]
 
 
 def test_settings_know_what_they_rank() -> None:

@@ -14,7 +14,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from magnet_cli.errors import DeviceError, SourceError, UsageError, WeightsError
-from magnet_cli.geometry import LEVEL0, Pitch, Size
+from magnet_cli.geometry import LEVEL0, Size
 from magnet_cli.images.protocol import ImageInfo, Level, Resolution
 from magnet_cli.options import ALL, BundleDefaults, SegmentOptions, parse_patches, parse_points, parse_scales
 from magnet_cli.plan import (
@@ -26,7 +26,6 @@ from magnet_cli.plan import (
     make_plan,
     needs_clamp,
     resolve_scales,
-    working_pitch,
 )
 from magnet_cli.segmentation import options_hash
 from magnet_cli.values import parse_value_range
@@ -73,10 +72,6 @@ def facts(**changed: Any) -> ModelFacts:
         "activation_bytes": 1 << 20,
     }
     return ModelFacts(**{**usual, **changed})
-
-
-def um(value: str) -> Resolution:
-    return Resolution(x=Fraction(value), y=Fraction(value), unit="um")
 
 
 def sides(scales: tuple[Size, ...]) -> list[int]:
@@ -139,43 +134,6 @@ def test_the_needed_margin_is_what_children_reach(values: list[int], median: int
         # A child's window begins `margin` of its own pixels before its cell: `margin / ratio` of its parent's.
         assert margin - Fraction(margin, ratio) >= 1 + median // 2
     assert any(margin - 1 - Fraction(margin - 1, ratio) < 1 + median // 2 for ratio in values)
-
-
-def test_the_working_grid_is_exact() -> None:
-    trained = facts(resolution=Fraction(1, 2), unit="um")
-    pitch, notes = working_pitch(image(resolution=um("0.2522")), trained, SegmentOptions())
-    assert pitch == Pitch(x=Fraction(5000, 2522), y=Fraction(5000, 2522))
-    assert notes == ["read at 0.5 um a pixel, 1.983 pixels of the image"]
-    pitch, _ = working_pitch(image(resolution=um("0.25")), trained, SegmentOptions(mpp=Fraction(1)))
-    assert pitch == Pitch(x=Fraction(4), y=Fraction(4))
-    pitch, _ = working_pitch(image(resolution=um("9")), trained, SegmentOptions(slide_mpp=Fraction(1, 4)))
-    assert pitch == Pitch(x=Fraction(2), y=Fraction(2))
-
-
-def test_a_size_that_either_side_lacks_means_one_to_one() -> None:
-    pitch, notes = working_pitch(image(resolution=um("0.25")), facts(), SegmentOptions())
-    assert pitch == LEVEL0
-    assert len(notes) == 1
-    assert "1:1" in notes[0]
-    pitch, notes = working_pitch(image(), facts(resolution=Fraction(1, 2), unit="um"), SegmentOptions())
-    assert pitch == LEVEL0
-    assert "--slide-mpp" in notes[0]
-
-
-def test_the_given_size_of_a_pixel_reaches_mask_and_report() -> None:
-    given = SegmentOptions(slide_mpp=Fraction(1, 4))
-    assert make_plan(image(), facts(), given, MACHINE).image.resolution == um("0.25")
-    assert make_plan(image(resolution=um("9")), facts(), given, MACHINE).image.resolution == um("0.25")
-    assert make_plan(image(resolution=um("9")), facts(), SegmentOptions(), MACHINE).image.resolution == um("9")
-    metres = make_plan(image(resolution=replace(um("9"), unit="m")), facts(), given, MACHINE).image.resolution
-    assert metres == replace(um("0.25"), unit="m")
-
-
-def test_units_that_do_not_match_are_refused() -> None:
-    with pytest.raises(WeightsError, match=r"trained at 0\.5 m a pixel and the image is measured in um"):
-        working_pitch(image(resolution=um("0.25")), facts(resolution=Fraction(1, 2), unit="m"), SegmentOptions())
-    with pytest.raises(SourceError, match="--slide-mpp"):
-        working_pitch(image(), facts(), SegmentOptions(mpp=Fraction(1)))
 
 
 def test_bands_go_by_name_or_by_number() -> None:
@@ -476,7 +434,8 @@ def test_memory_does_not_grow_with_the_image(side: int, ratio: int) -> None:
 
 def test_a_plan_is_json() -> None:
     options = SegmentOptions(scales="full", points=parse_points("q>0.2"), probabilities=True)
-    plan = make_plan(image(3001, 1999, resolution=um("0.2522"), cache_bytes=7), facts(), options, MACHINE)
+    pixel = Resolution(x=Fraction("0.2522"), y=Fraction("0.2522"), unit="um")
+    plan = make_plan(image(3001, 1999, resolution=pixel, cache_bytes=7), facts(), options, MACHINE)
     found = json.loads(json.dumps(plan.describe(), allow_nan=False))
     assert found["image"] == "x.tif"
     assert found["size"] == {"width": 3001, "height": 1999}

@@ -10,6 +10,7 @@ import torch
 
 from magnet_cli.bench.setting import Setting
 from magnet_cli.geometry import Size
+from magnet_cli.lengths import PhysicalScales
 from magnet_cli.memory import total_memory
 from magnet_cli.models.bundle import load_bundle
 from magnet_cli.models.device import resolve_device, resolve_precision, usable_cores
@@ -74,5 +75,7 @@ class Studio:
         """Write a small image of a few windows of the finest scale; `side` is the largest side that it may have."""
         facts = model_facts(load_bundle(self._options.weights or DEFAULT_BUNDLE))
         size = Size(width=side, height=side)
+        if isinstance(self._options.scales, PhysicalScales):  # how many pixels that is shows where an image is read
+            return self.draw(path, min(side, WARM_SIDE))
         finest = resolve_scales(self._options, facts, size)[-1]
         return self.draw(path, min(2 * max(finest.width, finest.height), side, WARM_SIDE))

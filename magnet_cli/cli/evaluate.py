@@ -26,8 +26,8 @@ OF_A_MASK = ("mask", "truth", "classes", "roi")
 """What goes with MASK TRUTH alone."""
 OF_DATA = (
     *("methods", "output", "plot", "iou_threshold", "overwrite", "no_progress"),
-    *("scales", "points", "patches", "select", "budget", "merge", "median", "margin", "compat", "mpp", "slide_mpp"),
-    *("bands", "value_range"),
+    *("scales", "points", "patches", "select", "budget", "merge", "median", "margin", "compat"),
+    *("mpp", "gsd", "level", "mag", "slide_mpp", "bands", "value_range"),
     *("device", "gpu", "precision", "batch_size", "num_workers", "gpu_memory", "memory"),
 )
 """What goes with --data alone."""
@@ -104,6 +104,9 @@ def evaluate(
     margin: words.Margin = None,
     compat: words.CompatOption = None,
     mpp: words.Mpp = None,
+    gsd: words.Gsd = None,
+    level: words.Level = None,
+    mag: words.Mag = None,
     slide_mpp: words.SlideMpp = None,
     bands: words.Bands = None,
     value_range: words.ValueRange = None,

@@ -10,7 +10,7 @@ from magnet_cli.memory import format_bytes
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from magnet_cli.images.protocol import ImageInfo
+    from magnet_cli.images.protocol import ImageInfo, Level
     from magnet_cli.plan import Plan
     from magnet_cli.windows import Pass, Stage
 
@@ -32,7 +32,7 @@ def plan_text(plan: Plan, *, seconds: float | None = None) -> str:
     for step in plan.passes:
         lines.append(f"  pass {step.number + 1}: {step.blocks.pixels} blocks in {plan.groups(step)} groups")
         lines += [
-            f"    stage {stage.number}: windows of {stage.scale} pixels, {_windows(plan, step, stage)}"
+            f"    stage {stage.number}: windows of {_scale(plan, stage)}, {_windows(plan, step, stage)}"
             for stage in step.stages
         ]
     lines.append(
@@ -64,6 +64,14 @@ def _seen(plan: Plan) -> str:
     return f"sees {', '.join(f'{name} from {span}' for name, span in zip(named, spans, strict=True))}"
 
 
+def _scale(plan: Plan, stage: Stage) -> str:
+    """The side of a stage's windows, in working-grid pixels and where that is known in the image's unit."""
+    if plan.pixel is None:
+        return f"{stage.scale} pixels"
+    width, height = stage.scale.width * plan.pixel.x, stage.scale.height * plan.pixel.y
+    return f"{stage.scale} pixels ({float(width):.4g} x {float(height):.4g} {plan.pixel.unit})"
+
+
 def _windows(plan: Plan, step: Pass, stage: Stage) -> str:
     count, cells = plan.windows(step, stage), stage.cells.pixels
     return f"all {cells}" if count == cells else f"at most {count} of {cells}"
@@ -71,7 +79,6 @@ def _windows(plan: Plan, step: Pass, stage: Stage) -> str:
 
 def info_dict(info: ImageInfo) -> dict[str, object]:
     """Facts about an image as JSON values."""
-    resolution = info.resolution
     return {
         "image": info.path,
         "backend": info.backend,
@@ -81,18 +88,39 @@ def info_dict(info: ImageInfo) -> dict[str, object]:
                 "width": level.size.width,
                 "height": level.size.height,
                 "downsample": {"x": float(level.downsample.x), "y": float(level.downsample.y)},
+                "pixel": _pixel(info, level),
             }
             for level in info.levels
         ],
         "bands": list(info.bands),
         "dtype": info.dtype,
-        "pixel": resolution and {"x": float(resolution.x), "y": float(resolution.y), "unit": resolution.unit},
+        "pixel": _pixel(info, info.levels[0]),
+        "objective": None if info.objective is None else float(info.objective),
         "crs": info.crs,
         "nodata": None if info.nodata is None else repr(info.nodata),
         "bounds": info.bounds and [info.bounds.x, info.bounds.y, info.bounds.width, info.bounds.height],
         "decode_cache": info.cache_bytes,
         "notes": list(info.notes),
     }
+
+
+def _pixel(info: ImageInfo, level: Level) -> dict[str, object] | None:
+    """Physical size of a pixel of a level."""
+    found, step = info.resolution, level.downsample
+    if found is None:
+        return None
+    return {"x": float(found.x * step.x), "y": float(found.y * step.y), "unit": found.unit}
+
+
+def _level(info: ImageInfo, number: int) -> str:
+    """A level in one line: what `--level`, `--mpp`, `--gsd` and `--mag` refer to."""
+    level = info.levels[number]
+    parts = [f"level {number}: {level.size}", f"downsample {float(level.downsample.x):g}"]
+    if info.resolution is not None:
+        parts.append(f"{float(info.resolution.x * level.downsample.x):.4g} {info.resolution.unit} a pixel")
+    if info.objective is not None:
+        parts.append(f"{float(info.objective / level.downsample.x):.4g}x")
+    return ", ".join(parts)
 
 
 def _bands(names: Sequence[str]) -> str:
@@ -111,16 +139,15 @@ def info_text(info: ImageInfo) -> str:
         f"  reader: {info.backend}",
         f"  pixel size: {pixel}",
     ]
+    if info.objective is not None:
+        lines.append(f"  objective: {float(info.objective):g}x")
     if info.crs:
         lines.append(f"  CRS: {info.crs}")
     if info.nodata is not None:
         lines.append(f"  nodata: {info.nodata:g}")
     if info.bounds is not None:
         lines.append(f"  scanned part: {info.bounds}")
-    lines += [
-        f"  level {number}: {level.size}, downsample {float(level.downsample.x):g}"
-        for number, level in enumerate(info.levels)
-    ]
+    lines += [f"  {_level(info, number)}" for number in range(len(info.levels))]
     if info.cache_bytes:
         lines.append(f"  cannot be read by region: decoding it once takes {format_bytes(info.cache_bytes)} of disk")
     lines += [f"  note: {note}" for note in info.notes]

@@ -14,6 +14,7 @@ import typer
 from magnet_cli.errors import UsageError
 from magnet_cli.memory import parse_bytes
 from magnet_cli.options import (
+    READING,
     ExportOptions,
     SegmentOptions,
     parse_budget,
@@ -95,7 +96,8 @@ Weights = Annotated[str | None, typer.Option(help="A shipped bundle's name or a 
 Scales = Annotated[
     str | None,
     typer.Option(
-        help="Window sides in pixels, any order: 625,1250,2500 or 256x128,512x256; auto; full. Default: the bundle's.",
+        help="Window sides in pixels or with a unit, any order: 625,1250, 256x128,512x256, 320um,640um; auto; full. "
+        "Default: the bundle's.",
         envvar="MAGNET_SCALES",
     ),
 ]
@@ -131,9 +133,17 @@ CompatOption = Annotated[
     Compat | None,
     typer.Option("--compat", help="The paper's method, or the published program's.", envvar="MAGNET_COMPAT"),
 ]
-Mpp = Annotated[str | None, typer.Option(help="Read at this pixel size in um (m on maps).", envvar="MAGNET_MPP")]
+Mpp = Annotated[str | None, typer.Option(help="Read at this pixel size in um.", envvar="MAGNET_MPP")]
+Gsd = Annotated[str | None, typer.Option(help="Read at this pixel size on the ground, in m.", envvar="MAGNET_GSD")]
+Level = Annotated[
+    int | None, typer.Option(min=0, help="Read at the pixel size of this stored level.", envvar="MAGNET_LEVEL")
+]
+Mag = Annotated[str | None, typer.Option(help="Read at this magnification, like 20.", envvar="MAGNET_MAG")]
 SlideMpp = Annotated[
-    str | None, typer.Option(help="Pixel size of the file, where it lacks it or is wrong.", envvar="MAGNET_SLIDE_MPP")
+    str | None,
+    typer.Option(
+        help="Pixel size of the file in um (m on maps), where it lacks it or is wrong.", envvar="MAGNET_SLIDE_MPP"
+    ),
 ]
 Roi = Annotated[
     str | None, typer.Option(help="Look only here: x,y,width,height or a .geojson file.", envvar="MAGNET_ROI")
@@ -276,7 +286,7 @@ def segment_options(context: typer.Context) -> SegmentOptions:
         median=given["median"],
         margin=given["margin"],
         compat=cast("options.Compat | None", _maybe(str, given.get("compat"))),
-        mpp=_maybe(partial(number, option="--mpp"), given["mpp"]),
+        **_reading(context),
         slide_mpp=_maybe(partial(number, option="--slide-mpp"), given["slide_mpp"]),
         bands=_maybe(parse_bands, given["bands"]),
         value_range=_maybe(parse_value_range, given["value_range"]),
@@ -298,6 +308,16 @@ def segment_options(context: typer.Context) -> SegmentOptions:
         overwrite=given.get("overwrite", False),
         resume=given.get("resume", True),
     )
+
+
+def _reading(context: typer.Context) -> dict[str, Any]:
+    """At which size of a pixel to read; the command line beats the environment."""
+    given = {name: context.params[name] for name in READING if context.params.get(name) is not None}
+    typed = {name: value for name, value in given.items() if is_typed(context, name)}
+    return {
+        name: number(value, f"--{name}") if isinstance(value, str) else value
+        for name, value in (typed or given).items()
+    }
 
 
 def _maybe(parse: Callable[[str], T], text: str | None) -> T | None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from magnet_cli.plan.budget import OUTPUT_SIDE
+from magnet_cli.plan.grid import WorkingGrid, with_pixel_size, working_grid
 from magnet_cli.plan.making import GROUP, make_plan
-from magnet_cli.plan.resolve import resolve_scales, working_pitch
+from magnet_cli.plan.resolve import resolve_scales
 from magnet_cli.plan.run import AreaSpec, Machine, MemoryPlan, ModelFacts, Plan, windows_selected
 from magnet_cli.plan.values import check_bands, check_values, needs_clamp
 
@@ -16,11 +17,13 @@ __all__ = [
     "MemoryPlan",
     "ModelFacts",
     "Plan",
+    "WorkingGrid",
     "check_bands",
     "check_values",
     "make_plan",
     "needs_clamp",
     "resolve_scales",
     "windows_selected",
-    "working_pitch",
+    "with_pixel_size",
+    "working_grid",
 ]

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from magnet_cli.errors import UsageError
 from magnet_cli.plan.budget import no_memory, with_memory
-from magnet_cli.plan.resolve import resolve_scales, resolve_settings, with_pixel_size, working_pitch
+from magnet_cli.plan.grid import with_pixel_size, working_grid
+from magnet_cli.plan.resolve import resolve_scales, resolve_settings
 from magnet_cli.plan.run import AreaSpec, Machine, ModelFacts, Plan
 from magnet_cli.plan.values import check_bands, check_values, told
 from magnet_cli.windows import Pass, Stage, group_scales, needed_margin, nests
@@ -62,19 +63,21 @@ def make_plan(
     """
     bands = check_bands(info, facts, options.bands)
     spans = check_values(info, facts, options.value_range, measured=measured)
-    info = with_pixel_size(info, options)
-    working, notes = working_pitch(info, facts, options)
-    scales = resolve_scales(options, facts, working.cover(info.size))
+    info = with_pixel_size(info, facts, options)
+    grid = working_grid(info, facts, options)
+    scales = resolve_scales(options, facts, grid.pitch.cover(info.size), fitted=grid.scales)
     grouped = group_scales(scales) if options.budget is None else _stage_by_stage(scales)
     settings = resolve_settings(options, facts, grouped)
-    passes = _passes(grouped, facts, info, working, settings.margin)
+    passes = _passes(grouped, facts, info, grid.pitch, settings.margin)
     if settings.compat == "paper":
         _check_blocks(passes, settings)
     batch = options.batch_size or default_batch(facts, machine)
     draft = Plan(
         image=info,
         settings=settings,
-        working=working,
+        working=grid.pitch,
+        reading=options.reading,
+        pixel=grid.pixel,
         passes=passes,
         classes=facts.classes,
         bands=bands,
@@ -90,7 +93,7 @@ def make_plan(
         uncertainty=options.uncertainty,
         areas=areas,
         notes=(
-            *(*info.notes, *notes, *told(info, bands, spans, options.value_range)),
+            *(*info.notes, *grid.notes, *told(info, bands, spans, options.value_range)),
             *(note for area in areas for note in area.notes),
         ),
     )

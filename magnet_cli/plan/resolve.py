@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from magnet_cli.errors import SourceError, UsageError, WeightsError
-from magnet_cli.geometry import LEVEL0, Pitch, Size
-from magnet_cli.images.protocol import Resolution
+from magnet_cli.errors import UsageError, WeightsError
+from magnet_cli.geometry import Size
+from magnet_cli.lengths import PhysicalScales
 from magnet_cli.options import ALL, BundleDefaults, MethodSettings, Rule, SegmentOptions
 from magnet_cli.windows import needed_margin
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from magnet_cli.images.protocol import ImageInfo
     from magnet_cli.options import Compat, Merge
     from magnet_cli.plan.run import ModelFacts
 
 FAST_PATCHES = 3
 """Windows a stage of MagNet-Fast (paper, section 4.3) where neither user nor bundle says."""
-FIXED_POINT = 1_000_000
-"""Largest denominator of the working grid's factor: an error below 1e-7 pixel over 100,000 pixels."""
 
 
 def resolve_settings(options: SegmentOptions, facts: ModelFacts, scales: Sequence[Sequence[Size]]) -> MethodSettings:
@@ -137,15 +133,25 @@ def _check_margin(margin: int, size: Size) -> None:
         )
 
 
-def resolve_scales(options: SegmentOptions, facts: ModelFacts, working_size: Size) -> tuple[Size, ...]:
+def resolve_scales(
+    options: SegmentOptions, facts: ModelFacts, working_size: Size, *, fitted: tuple[Size, ...] | None = None
+) -> tuple[Size, ...]:
     """The scales of a run, coarsest first.
 
     Args:
         options: `--scales` and `--method`.
         facts: Of the bundle.
         working_size: The image on the working grid.
+        fitted: Scales that were given with a unit, on the working grid.
+
+    Raises:
+        UsageError: Scales have a unit and are not fitted.
     """
     scales = options.scales if options.scales is not None else facts.defaults.scales
+    if isinstance(scales, PhysicalScales):
+        if fitted is None:
+            raise UsageError("scales with a unit need an image whose pixels have a size", advice="Give them in pixels")
+        scales = fitted
     if scales == "auto":
         coarsest = max(facts.trained, key=lambda size: size.pixels, default=facts.input)
         scales = _doubling(facts.input, until=coarsest, beyond=False)
@@ -167,53 +173,3 @@ def _doubling(start: Size, *, until: Size, beyond: bool) -> tuple[Size, ...]:
             break
         scales.insert(0, double)
     return tuple(scales)
-
-
-def working_pitch(info: ImageInfo, facts: ModelFacts, options: SegmentOptions) -> tuple[Pitch, list[str]]:
-    """Level-0 pixels of a working-grid pixel, and what the user should be told about it.
-
-    Raises:
-        SourceError: `--mpp` asks for a size that the image lacks.
-        WeightsError: The bundle's unit is not the image's.
-    """
-    found = info.resolution
-    size_x, size_y, unit = _pixel_size(found, options)
-    wanted = options.mpp if options.mpp is not None else facts.resolution
-    if wanted is None:
-        return LEVEL0, [f"bundle {facts.name} names no resolution: the image is read 1:1"]
-    if size_x is None or size_y is None:
-        if options.mpp is not None:
-            raise SourceError(
-                "--mpp needs the physical size of a pixel and the image does not say",
-                file=info.path,
-                advice="Add --slide-mpp with the size of a full-resolution pixel",
-            )
-        return LEVEL0, ["the image does not say how large its pixels are: it is read 1:1 (set --slide-mpp)"]
-    if options.mpp is None and facts.unit != unit:
-        raise WeightsError(
-            f"the bundle was trained at {float(wanted):g} {facts.unit} a pixel and the image is measured in {unit}",
-            file=info.path,
-            advice="Take a bundle for this kind of image, or --mpp to say at which pixel size to read",
-        )
-    pitch = Pitch(
-        x=(wanted / size_x).limit_denominator(FIXED_POINT), y=(wanted / size_y).limit_denominator(FIXED_POINT)
-    )
-    return pitch, [f"read at {float(wanted):g} {unit} a pixel, {float(pitch.x):.4g} pixels of the image"]
-
-
-def _pixel_size(
-    found: Resolution | None, options: SegmentOptions
-) -> tuple[Fraction | None, Fraction | None, str | None]:
-    if options.slide_mpp is not None:
-        return options.slide_mpp, options.slide_mpp, found.unit if found else "um"
-    if found is None:
-        return None, None, None
-    return found.x, found.y, found.unit
-
-
-def with_pixel_size(info: ImageInfo, options: SegmentOptions) -> ImageInfo:
-    """The image with the size of a pixel that the user gave: areas and the mask's tags follow it."""
-    size_x, size_y, unit = _pixel_size(info.resolution, options)
-    if options.slide_mpp is None or size_x is None or size_y is None or unit is None:
-        return info
-    return replace(info, resolution=Resolution(x=size_x, y=size_y, unit=unit))

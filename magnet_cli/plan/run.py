@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from magnet_cli.geometry import Box, Pitch, Size
-    from magnet_cli.images.protocol import ImageInfo
+    from magnet_cli.images.protocol import ImageInfo, Resolution
     from magnet_cli.options import Compat
     from magnet_cli.windows import Index, Pass, Stage
 
@@ -139,6 +139,10 @@ class Plan:
     memory: MemoryPlan
     probabilities: bool
     uncertainty: bool
+    reading: str | None = None
+    """The option that says at which size of a pixel the image is read; None where the bundle does, or nothing."""
+    pixel: Resolution | None = None
+    """Physical size of a working-grid pixel; None where the image does not say how large its pixels are."""
     areas: tuple[AreaSpec, ...] = ()
     """Only what lies in all of them is looked at."""
     notes: tuple[str, ...] = ()
@@ -197,7 +201,7 @@ class Plan:
             "precision": self.machine.precision,
             "batch": self.batch,
             "group": list(self.group),
-            "working_pixel": {"width": float(self.working.x), "height": float(self.working.y)},
+            **self.describe_grid(),
             **self.settings.describe(),
             **self.describe_values(),
             "areas": [{"kind": area.kind, "source": area.source} for area in self.areas],
@@ -215,6 +219,15 @@ class Plan:
                 for name, position, (low, high) in zip(self.band_names, self.bands, self.value_range, strict=True)
             ],
             "value_range": self.value_source,
+        }
+
+    def describe_grid(self) -> dict[str, object]:
+        """At which size of a pixel the image is read, as JSON values: in level-0 pixels, and in the image's unit."""
+        pixel = self.pixel
+        return {
+            "working_pixel": {"width": float(self.working.x), "height": float(self.working.y)},
+            "working_size": pixel and {"width": float(pixel.x), "height": float(pixel.y), "unit": pixel.unit},
+            "read_at": self.reading,
         }
 
     def _describe_pass(self, step: Pass) -> dict[str, object]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -10,6 +11,9 @@ import tifffile
 
 from magnet_cli.masks.output import OutputPaths
 from tests.cli.support import invoke, invoke_json, one_line, tree, write_image
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 def test_plan_as_text(here: Path, image: Path, bundle: Path) -> None:
@@ -57,11 +61,61 @@ def test_plan_counts_what_is_kept(image: Path, bundle: Path) -> None:
     assert kept["probabilities_at_most"] == 4 * 110 * 150
 
 
+def test_what_sizes_and_levels_refer_to_is_shown(here: Path) -> None:
+    text = "Aperio Image Library v11\r\n150x110 [0,0] (64x64) JPEG/RGB Q=70|AppMag = 40|MPP = 0.2500"
+    write_levels(here / "s.svs", text)
+    found = invoke_json("info", "s.svs")["images"][0]
+    assert found["objective"] == 40
+    assert [level["pixel"] for level in found["levels"]] == [
+        {"x": 0.25, "y": 0.25, "unit": "um"},
+        {"x": 0.5, "y": 0.5, "unit": "um"},
+    ]
+    shown = invoke("info", "s.svs").stdout
+    assert "  objective: 40x\n" in shown
+    assert "  level 1: 76x56, downsample 2, 0.5 um a pixel, 20x\n" in shown
+
+
+@pytest.mark.parametrize(
+    ("words", "asked"),
+    [
+        (("--level", "1"), "--level 1"),
+        (("--mag", "20"), "--mag 20"),
+        (("--mpp", "0.5"), "--mpp 0.5"),
+        (("--scales", "0.016mm", "--mag", "20"), "--mag 20"),
+    ],
+)
+def test_an_image_is_read_at_a_stored_level(here: Path, bundle: Path, words: tuple[str, ...], asked: str) -> None:
+    """Squares of two pixels, so that the level has all there is to see: the labels are those of the full resolution."""
+    labels = write_levels(here / "s.svs", "Aperio Image Library v11\r\nx|AppMag = 40|MPP = 0.2500")
+    scales = words if "--scales" in words else ("--scales", "32", *words)
+    run: tuple[str | Path, ...] = ("s.svs", "--weights", bundle, "--tissue", "none", *scales)
+    planned = invoke_json("plan", *run)["images"][0]
+    assert (planned["read_at"], planned["working_pixel"]) == (asked, {"width": 2.0, "height": 2.0})
+    assert planned["working_size"] == {"width": 0.5, "height": 0.5, "unit": "um"}
+    assert "windows of 32x32 pixels (16 x 16 um)" in invoke("plan", *run).stdout
+    report = invoke_json("segment", *run, "-o", "m.tif")["images"][0]["report"]
+    assert report["options"]["read_at"] == asked
+    assert report["input"]["objective"] == 40
+    assert asked in " ".join(report["command"])
+    np.testing.assert_array_equal(tifffile.imread("m.tif"), labels)
+
+
+def write_levels(path: Path, description: str) -> NDArray[np.uint8]:
+    """A slide of two levels whose squares of two pixels have one colour each; gives what the bundle says of it."""
+    small = np.random.default_rng(0).integers(0, 3, (56, 76)).astype(np.uint8)
+    coarse = (np.eye(3, dtype=np.uint8) * 200)[small]
+    with tifffile.TiffWriter(path) as writer:
+        for level in (np.kron(coarse, np.ones((2, 2, 1), np.uint8)), coarse):
+            writer.write(level, photometric="rgb", tile=(64, 64), description=description, metadata=None)
+            description = description.replace("150x110", "76x56")
+    return np.kron(small, np.ones((2, 2), np.uint8))
+
+
 def test_info(image: Path) -> None:
     found = invoke_json("info", image)["images"][0]
     assert found["image"] == "s.tif"
     assert found["size"] == {"width": 150, "height": 110}
-    assert found["levels"] == [{"width": 150, "height": 110, "downsample": {"x": 1.0, "y": 1.0}}]
+    assert found["levels"] == [{"width": 150, "height": 110, "downsample": {"x": 1.0, "y": 1.0}, "pixel": None}]
     assert found["bands"] == ["red", "green", "blue"]
     assert found["pixel"] is None
     result = invoke("info", image)

@@ -58,6 +58,22 @@ def test_the_command_line_beats_the_environment_for_the_device(
     assert invoke_json(*words, "--device", "cpu")["images"][0]["device"] == "cpu"
 
 
+def test_the_command_line_beats_the_environment_for_the_size_to_read_at(
+    image: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("plan", image, "--weights", bundle, "--slide-mpp", "0.25")
+    monkeypatch.setenv("MAGNET_MAG", "20")
+    assert invoke_json(*words)["images"][0]["working_pixel"] == {"width": 2.0, "height": 2.0}
+    found = invoke_json(*words, "--mpp", "1")["images"][0]
+    assert (found["working_pixel"], found["read_at"]) == ({"width": 4.0, "height": 4.0}, "--mpp 1")
+    for name, value in (("MAGNET_LEVEL", "0"), ("MAGNET_GSD", "2")):
+        monkeypatch.setenv(name, value)
+        result = invoke(*words)
+        assert result.exit_code == 2
+        assert "--mag 20" in one_line(result)
+        assert f"--{name[7:].lower()} {value}" in one_line(result)
+
+
 def test_underscores_are_understood(image: Path, bundle: Path) -> None:
     words = ("--method", "magnet_fast", "--patches", "2", "--batch_size", "5", "--num_workers", "0")
     found = invoke_json("plan", image, "--weights", bundle, *words)["images"][0]

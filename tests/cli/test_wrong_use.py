@@ -32,6 +32,15 @@ WORDS = [
     (["--batch-size", "few"], ["--batch-size is auto or a whole number", "'few'", "-b 4"]),
     (["-b", "0"], ["--batch-size is at least 1", "0"]),
     (["--mpp", "fine"], ["--mpp is a positive decimal number", "'fine'", "--mpp 0.5"]),
+    (["--gsd", "0"], ["--gsd is a positive size in m", "0"]),
+    (["--mag", "20x"], ["--mag is a positive decimal number", "'20x'", "--mag 0.5"]),
+    (
+        ["--mpp", "0.5", "--mag", "20"],
+        ["--mpp, --gsd, --level and --mag each", "--mpp 0.5 and --mag 20", "one of them"],
+    ),
+    (["--level", "1", "--gsd", "3"], ["--gsd 3 and --level 1"]),
+    (["--scales", "64,64um"], ["all in pixels or all in units of length", "'64,64um'", "320um,640um"]),
+    (["--scales", "0um"], ["a scale is a positive length", "0um"]),
     (["--slide-mpp", "0"], ["--slide-mpp is a positive size", "0"]),
 ]
 
@@ -94,6 +103,22 @@ def test_pixels_that_cannot_be_decoded(here: Path, image: Path, bundle: Path) ->
     assert sorted(path.name for path in here.iterdir()) == ["damaged.tif", "s.tif"]
     damaged.write_bytes(data)
     assert invoke("segment", damaged.name, "--weights", bundle).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (["--level", "1"], ["s.tif: the image has 1 levels, numbered from 0", "--level 1", "magnet info"]),
+        (["--mag", "20"], ["s.tif: --mag needs the magnification", "--slide-mpp"]),
+        (["--gsd", "0.5"], ["s.tif: --gsd needs the physical size", "--slide-mpp"]),
+        (["--scales", "8um,16um"], ["s.tif: scales with a unit need the physical size", "16um, 8um", "--slide-mpp"]),
+    ],
+)
+def test_a_size_that_the_image_cannot_be_read_at(image: Path, bundle: Path, words: list[str], parts: list[str]) -> None:
+    for command in ("segment", "plan"):
+        result = invoke(command, image, "--weights", bundle, *words)
+        assert result.exit_code == 3
+        assert [part for part in parts if part not in one_line(result)] == []
 
 
 def test_an_unknown_bundle_names_the_shipped_ones(image: Path) -> None:

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from fractions import Fraction
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from magnet_cli.geometry import Size
-from magnet_cli.options import ALL, SegmentOptions
+from magnet_cli.geometry import LEVEL0, Pitch, Size
+from magnet_cli.images.protocol import Level, Resolution
+from magnet_cli.options import ALL, SegmentOptions, parse_scales
 from tests.pipeline.support import ArrayImage, CodedNetworks, coded, count, facts, run, sides
+
+ONE_AND_A_HALF = Pitch.square(Fraction(3, 2))
+FIFTH = Resolution(x=Fraction("0.2"), y=Fraction("0.2"), unit="um")
 
 
 def labels_of(height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -30,6 +38,35 @@ def test_labels_come_back_exactly_where_scale_equals_input(
     labels = labels_of(height, width)
     options = SegmentOptions(scales=sides(*scales), points=ALL, median=median, num_workers=0)
     outcome = run(ArrayImage(coded(labels)), facts(5, input_side=32), options)
+    np.testing.assert_array_equal(outcome.labels, labels)
+    assert (outcome.sink.touched == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "changed"),
+    [
+        ({"mpp": Fraction("0.3")}, {"resolution": FIFTH}),
+        ({"gsd": Fraction("0.3")}, {"resolution": replace(FIFTH, unit="m")}),
+        ({"mag": Fraction(20)}, {"objective": Fraction(30)}),
+        ({"mag": Fraction(20), "slide_mpp": Fraction(1, 3)}, {}),
+        ({"level": 1}, {}),
+        ({"scales": parse_scales("9.6um,19.2um,38.4um")}, {"resolution": FIFTH}),
+    ],
+    ids=lambda value: next(iter(value), ""),
+)
+@pytest.mark.parametrize("size", [(333, 417), (200, 31), (2, 1)])
+def test_labels_come_back_exactly_at_a_pitch_that_is_no_whole_number(
+    size: tuple[int, int], options: dict[str, Any], changed: dict[str, Any]
+) -> None:
+    """Squares of three pixels are two working pixels: a drift of a sixth of a pixel would show at the far end."""
+    height, width = size
+    labels = np.kron(labels_of(-(-height // 3), -(-width // 3)), np.ones((3, 3), np.uint8))[:height, :width]
+    image = ArrayImage(coded(labels))
+    levels = tuple(Level(size=pitch.cover(image.info.size), downsample=pitch) for pitch in (LEVEL0, ONE_AND_A_HALF))
+    image.info = replace(image.info, levels=levels, **changed)
+    usual: dict[str, Any] = {"scales": sides(128, 64, 32), "points": ALL, "num_workers": 0}
+    outcome = run(image, facts(5, input_side=32), SegmentOptions(**{**usual, **options}))
+    assert outcome.plan.stages[-1].pitch == ONE_AND_A_HALF
     np.testing.assert_array_equal(outcome.labels, labels)
     assert (outcome.sink.touched == 1).all()
 

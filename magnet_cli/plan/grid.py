@@ -1,0 +1,239 @@
+"""The working grid: at which size of a pixel an image is read, and what scales with a unit are on it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from magnet_cli.errors import SourceError, UsageError, WeightsError
+from magnet_cli.geometry import LEVEL0, Pitch
+from magnet_cli.images.protocol import Resolution
+from magnet_cli.lengths import PhysicalScales
+from magnet_cli.plan.fit import fit_exactly, fit_rounded
+
+if TYPE_CHECKING:
+    from fractions import Fraction
+
+    from magnet_cli.geometry import Size
+    from magnet_cli.images.protocol import ImageInfo
+    from magnet_cli.options import SegmentOptions
+    from magnet_cli.plan.run import ModelFacts
+
+FIXED_POINT = 1_000_000
+"""Largest denominator of the working grid's factor: an error below 1e-7 pixel over 100,000 pixels."""
+UM_AT_ONE = 10
+"""Micrometres a pixel that scanners give an image of magnification 1: 0.5 at 20, 0.25 at 40."""
+MOST_DISAGREEMENT = 2
+"""Factor beyond which a file's magnification and its pixel size contradict each other."""
+MOST_ENLARGED = 32
+"""Beyond this an image is not enlarged: one of the two sizes is wrong, and the run would take for ever."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkingGrid:
+    """At which size of a pixel an image is read."""
+
+    pitch: Pitch
+    """Level-0 pixels of a working-grid pixel."""
+    pixel: Resolution | None
+    """Physical size of a working-grid pixel; None where the image does not say how large its pixels are."""
+    scales: tuple[Size, ...] | None
+    """Those that were given with a unit, in working-grid pixels, coarsest first; None where none were."""
+    notes: tuple[str, ...]
+    """What the user should be told about it."""
+
+
+def working_grid(info: ImageInfo, facts: ModelFacts, options: SegmentOptions) -> WorkingGrid:
+    """The grid that the options, else the bundle, ask for.
+
+    Args:
+        info: The image, with the size of a pixel that the user gave (`with_pixel_size`).
+        facts: Of the bundle.
+        options: `--mpp`, `--gsd`, `--level`, `--mag`, `--slide-mpp` and `--scales`.
+
+    Raises:
+        SourceError: The image lacks the size, level or magnification that is needed.
+        UsageError: A scale is less than a working pixel, or two are the same.
+        WeightsError: The bundle's unit is not the image's.
+    """
+    pitch, notes = _pitch(info, facts, options)
+    scales: tuple[Size, ...] | None = None
+    if isinstance(options.scales, PhysicalScales):
+        fitted, scales, said = _fitted(options.scales, info, pitch, free=options.reading is None)
+        pitch, notes = fitted, notes + said if fitted == pitch else said
+    if max(1 / pitch.x, 1 / pitch.y) > MOST_ENLARGED:
+        raise SourceError(
+            f"an image is enlarged {MOST_ENLARGED} times at most, or one of the sizes is wrong",
+            value=f"{float(1 / pitch.x):.4g} times, {options.reading or f'as bundle {facts.name} was trained'}",
+            file=info.path,
+            advice="Read it at a coarser size, or set --slide-mpp",
+        )
+    return WorkingGrid(pitch=pitch, pixel=_pixel(info, pitch), scales=scales, notes=(*_given(info, options), *notes))
+
+
+def with_pixel_size(info: ImageInfo, facts: ModelFacts, options: SegmentOptions) -> ImageInfo:
+    """The image with the size of a pixel that the user gave: areas and the mask's tags follow it."""
+    if options.slide_mpp is None:
+        return info
+    unit = info.resolution.unit if info.resolution is not None else _unit(info, facts, options)
+    return replace(info, resolution=Resolution(x=options.slide_mpp, y=options.slide_mpp, unit=unit))
+
+
+def _unit(info: ImageInfo, facts: ModelFacts, options: SegmentOptions) -> str:
+    """In which unit `--slide-mpp` is, where the image does not say: that of what is asked, else the bundle's."""
+    scales = options.scales
+    if info.crs is not None or options.gsd is not None or (isinstance(scales, PhysicalScales) and scales.in_metres):
+        return "m"
+    return "um" if options.mpp is not None or options.mag is not None else facts.unit or "um"
+
+
+def _given(info: ImageInfo, options: SegmentOptions) -> tuple[str, ...]:
+    if options.slide_mpp is None or info.resolution is None:
+        return ()
+    return (f"a pixel of the full resolution is taken as {float(options.slide_mpp):g} {info.resolution.unit}",)
+
+
+def _pitch(info: ImageInfo, facts: ModelFacts, options: SegmentOptions) -> tuple[Pitch, tuple[str, ...]]:
+    if options.level is not None:
+        return _of_level(info, options.level)
+    if options.mag is not None:
+        return _of_magnification(info, options.mag)
+    if options.mpp is not None:
+        return _of_size(info, options.mpp, "um", option="--mpp")
+    if options.gsd is not None:
+        return _of_size(info, options.gsd, "m", option="--gsd")
+    return _of_bundle(info, facts)
+
+
+def _of_level(info: ImageInfo, number: int) -> tuple[Pitch, tuple[str, ...]]:
+    if number >= len(info.levels):
+        raise SourceError(
+            f"the image has {len(info.levels)} levels, numbered from 0",
+            value=f"--level {number}",
+            file=info.path,
+            advice="Take one that 'magnet info' lists",
+        )
+    pitch = info.levels[number].downsample
+    return pitch, (f"read at the pixel size of level {number}, {float(pitch.x):.4g} pixels of the image",)
+
+
+def _of_magnification(info: ImageInfo, wanted: Fraction) -> tuple[Pitch, tuple[str, ...]]:
+    found = info.resolution
+    if found is not None and found.unit != "um":
+        raise _wrong_unit(info, "--mag", f"microscopes, and this one is measured in {found.unit}", "Take --gsd")
+    shown = f"read at {float(wanted):g}x"
+    if info.objective is not None:
+        pitch = Pitch.square((info.objective / wanted).limit_denominator(FIXED_POINT))
+        notes = (f"{shown}, {float(pitch.x):.4g} pixels of the image, which was taken at {float(info.objective):g}x",)
+        return pitch, notes + _contradiction(info.objective, found)
+    if found is None:
+        raise SourceError(
+            "--mag needs the magnification of the objective or the physical size of a pixel, and the image has neither",
+            file=info.path,
+            advice="Add --slide-mpp with the size of a full-resolution pixel in um",
+        )
+    pitch, _ = _of_size(info, UM_AT_ONE / wanted, "um", option="--mag")
+    said = f"{shown}, taken as {float(UM_AT_ONE / wanted):g} um a pixel because the image names no objective"
+    return pitch, (f"{said}: {float(pitch.x):.4g} pixels of the image",)
+
+
+def _contradiction(objective: Fraction, found: Resolution | None) -> tuple[str, ...]:
+    if found is None:
+        return ()
+    ratio = objective * found.x / UM_AT_ONE
+    if max(ratio, 1 / ratio) <= MOST_DISAGREEMENT:
+        return ()
+    usual = f"{float(UM_AT_ONE / objective):g}"
+    return (f"{float(objective):g}x with {float(found.x):.4g} um a pixel is odd, {usual} is usual: --mpp is safer",)
+
+
+def _of_size(info: ImageInfo, wanted: Fraction, unit: str, *, option: str) -> tuple[Pitch, tuple[str, ...]]:
+    found = info.resolution
+    if found is None:
+        raise SourceError(
+            f"{option} needs the physical size of a pixel and the image does not say",
+            file=info.path,
+            advice="Add --slide-mpp with the size of a full-resolution pixel",
+        )
+    if found.unit != unit:
+        what = "what lies under a microscope, in um" if unit == "um" else "the ground, in m"
+        other = "--gsd" if unit == "um" else "--mpp"
+        raise _wrong_unit(info, option, f"{what}, and this one is measured in {found.unit}", f"Take {other}")
+    pitch = _over(wanted, found)
+    return pitch, (_read_at(wanted, unit, pitch),)
+
+
+def _wrong_unit(info: ImageInfo, option: str, what: str, advice: str) -> SourceError:
+    return SourceError(f"{option} is for images of {what}", file=info.path, advice=advice)
+
+
+def _of_bundle(info: ImageInfo, facts: ModelFacts) -> tuple[Pitch, tuple[str, ...]]:
+    found, wanted = info.resolution, facts.resolution
+    if wanted is None:
+        return LEVEL0, (f"bundle {facts.name} names no resolution: the image is read 1:1",)
+    if found is None:
+        usual = None if info.objective is None else float(UM_AT_ONE / info.objective)
+        hint = "set --slide-mpp" if usual is None else f"set --slide-mpp, {usual:g} is usual at its magnification"
+        return LEVEL0, (f"the image does not say how large its pixels are: it is read 1:1 ({hint})",)
+    if facts.unit != found.unit:
+        raise WeightsError(
+            f"the bundle was trained at {float(wanted):g} {facts.unit} a pixel and the image is measured in "
+            f"{found.unit}",
+            file=info.path,
+            advice="Take a bundle for this kind of image, or say with --mpp, --gsd or --level how to read it",
+        )
+    pitch = _over(wanted, found)
+    return pitch, (_read_at(wanted, found.unit, pitch),)
+
+
+def _over(wanted: Fraction, found: Resolution) -> Pitch:
+    """Level-0 pixels of a physical size."""
+    return Pitch(
+        x=(wanted / found.x).limit_denominator(FIXED_POINT), y=(wanted / found.y).limit_denominator(FIXED_POINT)
+    )
+
+
+def _read_at(wanted: Fraction, unit: str, pitch: Pitch) -> str:
+    return f"read at {float(wanted):g} {unit} a pixel, {float(pitch.x):.4g} pixels of the image"
+
+
+def _pixel(info: ImageInfo, pitch: Pitch) -> Resolution | None:
+    found = info.resolution
+    return found and Resolution(x=found.x * pitch.x, y=found.y * pitch.y, unit=found.unit)
+
+
+def _fitted(
+    scales: PhysicalScales, info: ImageInfo, pitch: Pitch, *, free: bool
+) -> tuple[Pitch, tuple[Size, ...], tuple[str, ...]]:
+    """Scales with a unit in working-grid pixels; a working pixel nobody asked for is chosen so that they are whole.
+
+    Raises:
+        SourceError: The image does not say how large its pixels are.
+        UsageError: A scale is less than a working pixel, or two are the same.
+    """
+    pixel, found = _pixel(info, pitch), info.resolution
+    if pixel is None or found is None:
+        raise SourceError(
+            "scales with a unit need the physical size of a pixel and the image does not say",
+            value=", ".join(map(str, scales.sizes)),
+            file=info.path,
+            advice="Add --slide-mpp with the size of a full-resolution pixel, or give scales in pixels",
+        )
+    exact = fit_exactly(scales, min(pixel.x, pixel.y), pixel.unit) if free else None
+    if exact is None:
+        sizes, notes = fit_rounded(scales, pixel)
+        return pitch, _distinct(sizes, scales), notes
+    side, sizes = exact
+    chosen = _over(side, found)
+    same = chosen == pitch
+    return chosen, sizes, () if same else (f"{_read_at(side, pixel.unit, chosen)}, of which scales are whole numbers",)
+
+
+def _distinct(sizes: tuple[Size, ...], scales: PhysicalScales) -> tuple[Size, ...]:
+    if len(set(sizes)) < len(sizes):
+        raise UsageError(
+            "each scale must differ from the others in working-grid pixels",
+            value=f"{', '.join(map(str, scales.sizes))} as {', '.join(map(str, sizes))}",
+            advice="Read at a finer size, or leave one out",
+        )
+    return sizes
