@@ -1,5 +1,6 @@
 """`magnet export`: finished masks in other formats."""
 
+# ruff: noqa: ARG001 - typer makes options of the parameters, words.py takes their values from the context
 from __future__ import annotations
 
 from pathlib import Path
@@ -10,15 +11,17 @@ import typer
 from magnet_cli.cli import words
 from magnet_cli.cli.ending import Listing, command, say
 from magnet_cli.errors import MagnetError
-from magnet_cli.options import EXPORT_FORMATS, ExportOptions, parse_formats
+from magnet_cli.options import EXPORT_FORMATS, parse_formats
 
 if TYPE_CHECKING:
     from magnet_cli.exports.making import Export
     from magnet_cli.exports.targets import ExportTarget
+    from magnet_cli.options import ExportOptions
 
 
 @command
 def export(
+    context: typer.Context,
     masks: Annotated[list[str], typer.Argument(metavar="MASK...", help="Masks of magnet segment, or folders of them.")],
     output: Annotated[
         Path | None,
@@ -44,7 +47,7 @@ def export(
     """Write masks in other formats, without computing them again."""
     with Listing(json=json) as listing:
         formats = () if format_ is None else parse_formats(format_)
-        options = ExportOptions(formats=formats, simplify=words.simplification(simplify), min_area=min_area)
+        options = words.polygon_options(context, formats)
         from magnet_cli.exports.targets import plan_exports
 
         for target in plan_exports(masks, output, options.formats):

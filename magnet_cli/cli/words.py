@@ -253,18 +253,30 @@ def simplification(text: str | None) -> Fraction:
     return Fraction(0) if text is None else number(text, "--simplify")
 
 
-def export_options(given: dict[str, Any]) -> ExportOptions:
+def polygon_options(context: typer.Context, formats: tuple[options.ExportFormat, ...]) -> ExportOptions:
+    """Formats, and how polygons are written: from the environment only where there are any.
+
+    Raises:
+        UsageError: The command line says something of polygons and asks for none, or a word cannot be understood.
+    """
+    simplify, min_area = (
+        context.params.get(name) if "geojson" in formats or is_typed(context, name) else None
+        for name in ("simplify", "min_area")
+    )
+    return ExportOptions(formats=formats, simplify=simplification(simplify), min_area=min_area or 0)
+
+
+def export_options(context: typer.Context) -> ExportOptions:
     """The formats that a finished mask is written in besides its own.
 
     Raises:
         UsageError: A word cannot be understood, or says nothing about the formats asked for.
     """
+    given = context.params
     formats = parse_formats(given.get("format_") or "tiff", also=("tiff",))
     if given.get("geojson") and "geojson" not in formats:
         formats = (*formats, "geojson")
-    return ExportOptions(
-        formats=formats, simplify=simplification(given.get("simplify")), min_area=given.get("min_area", 0)
-    )
+    return polygon_options(context, formats)
 
 
 def segment_options(context: typer.Context) -> SegmentOptions:
@@ -304,7 +316,7 @@ def segment_options(context: typer.Context) -> SegmentOptions:
         uncertainty=given.get("uncertainty", False),
         overlay=given.get("overlay", False),
         html=given.get("html", False),
-        exports=export_options(given),
+        exports=export_options(context),
         overwrite=given.get("overwrite", False),
         resume=given.get("resume", True),
     )

@@ -74,6 +74,21 @@ def test_the_command_line_beats_the_environment_for_the_size_to_read_at(
         assert f"--{name[7:].lower()} {value}" in one_line(result)
 
 
+def test_the_environment_says_nothing_of_polygons_where_there_are_none(
+    image: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MAGNET_SIMPLIFY", "1")
+    monkeypatch.setenv("MAGNET_MIN_AREA", "9")
+    words = ("segment", image, "--weights", bundle, "--method", "downsample")
+    report = invoke_json(*words, "-o", "m.tif")["images"][0]["report"]
+    assert "--simplify" not in report["command"]
+    assert invoke("export", "m.tif", "--format", "ome-zarr").exit_code == 0
+    assert invoke(*words, "-o", "n.tif", "--min-area", "9").exit_code == 2
+    assert invoke("export", "m.tif", "--format", "ome-zarr", "--simplify", "1").exit_code == 2
+    report = invoke_json(*words, "-o", "n.tif", "--geojson")["images"][0]["report"]
+    assert report["command"][-6:] == ["--format", "geojson", "--simplify", "1", "--min-area", "9"]
+
+
 def test_underscores_are_understood(image: Path, bundle: Path) -> None:
     words = ("--method", "magnet_fast", "--patches", "2", "--batch_size", "5", "--num_workers", "0")
     found = invoke_json("plan", image, "--weights", bundle, *words)["images"][0]
