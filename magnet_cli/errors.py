@@ -16,6 +16,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+from magnet_cli.redaction import redacted
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -47,7 +49,7 @@ class MagnetError(Exception):
             message += f" (got {self.value})"
         if self.advice is not None:
             message += f". {self.advice}"
-        return message
+        return redacted(message)
 
 
 class UsageError(MagnetError):

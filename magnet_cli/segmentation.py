@@ -48,6 +48,7 @@ from magnet_cli.pipeline.compute import Normalisation
 from magnet_cli.pipeline.published import run_published
 from magnet_cli.pipeline.scheduler import PROBABILITIES, UNCERTAINTY, Progress, Work, field_name, run_plan
 from magnet_cli.plan import Machine, ModelFacts, Plan, check_bands, make_plan
+from magnet_cli.redaction import redacted_report
 from magnet_cli.report import Measured, Totals, make_report
 from magnet_cli.targets import Target, plan_targets
 from magnet_cli.views.writing import ViewPaths, write_views
@@ -470,11 +471,13 @@ def _run(
             shares=tuple(shares),
             notes=tuple(told),
         )
-        report = {
-            **make_report(image_plan, model.bundle, totals, measured),
-            "command": segment_words(image_plan.image.path, paths.mask, options),
-            "maps": describe_maps(image_plan, journal.finished),
-        }
+        report = redacted_report(
+            {
+                **make_report(image_plan, model.bundle, totals, measured),
+                "command": segment_words(image_plan.image.path, paths.mask, options),
+                "maps": describe_maps(image_plan, journal.finished),
+            }
+        )
         events.step(Step(image=paths.mask.name, what="writing", done=0, total=1))
         finish_output(
             journal,

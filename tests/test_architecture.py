@@ -20,11 +20,12 @@ if TYPE_CHECKING:
 
 PACKAGE = Path(magnet_cli.__file__).parent
 
-FLOOR = {"errors", "geometry", "lengths", "values", "options", "memory", "durable", "events"}
+FLOOR = {"redaction", "errors", "geometry", "lengths", "values", "options", "memory", "durable", "events"}
 """Below everything: any other room may import these."""
 
 ROOMS: dict[str, set[str]] = {
-    "errors": set(),
+    "redaction": set(),
+    "errors": {"redaction"},
     "events": {"errors", "geometry"},
     "geometry": {"errors"},
     "durable": {"errors"},

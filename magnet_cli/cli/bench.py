@@ -12,6 +12,7 @@ from magnet_cli.cli import words
 from magnet_cli.cli.ending import Listing, command, tell
 from magnet_cli.cli.evaluate import parse_methods
 from magnet_cli.errors import OutputError
+from magnet_cli.redaction import redacted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -128,4 +129,4 @@ def _tell(running: Bench, rows: Sequence[Row], listing: Listing, *, html: Path |
         from magnet_cli import durable
         from magnet_cli.bench.page import bench_page
 
-        durable.write_whole(html, bench_page(running.setting, rows).encode())
+        durable.write_whole(html, redacted(bench_page(running.setting, rows)).encode())

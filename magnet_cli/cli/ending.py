@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, ParamSpec, Self
 import typer
 
 from magnet_cli.errors import MagnetError
+from magnet_cli.redaction import redacted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,12 +57,12 @@ def _interrupt(signum: int, frame: FrameType | None) -> None:
 
 def say(message: str) -> None:
     """A line for people, on standard error."""
-    typer.echo(message, err=True)
+    typer.echo(redacted(message), err=True)
 
 
 def tell(text: str) -> None:
     """What was asked for, on standard output; names of files that are no Unicode keep their bytes."""
-    typer.echo(text.encode("utf-8", "surrogateescape"))
+    typer.echo(redacted(text).encode("utf-8", "surrogateescape"))
 
 
 class Listing:

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from magnet_cli.events import Events
+from magnet_cli.redaction import redacted
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -49,12 +50,13 @@ class Display(Events):
 
     def message(self, text: str) -> None:
         """Print a line above the bar."""
-        self._console.print(text)
+        self._console.print(redacted(text))
 
     def failed(self, image: str, error: MagnetError) -> None:
         """Name a failure and its image."""
         self._clear()
-        about = "" if image in str(error) else f"{image}: "
+        name = redacted(image)
+        about = "" if name in str(error) else f"{name}: "
         self._console.print(f"magnet: {about}{error}")
 
     def step(self, step: Step) -> None:

@@ -17,7 +17,7 @@ def report(
     masks: Annotated[list[Path], typer.Argument(metavar="MASK...", help="Masks that magnet has written.")],
     *,
     image: Annotated[
-        Path | None, typer.Option(help="The image, where it is no longer where the report says (one mask only).")
+        str | None, typer.Option(help="The image, where it is no longer where the report says (one mask only).")
     ] = None,
     overlay: words.Overlay = False,
     html: words.Html = False,

@@ -88,7 +88,7 @@ def write_views(paths: ViewPaths, *, mask: Path, report: Mapping[str, object], i
     return written
 
 
-def show_mask(mask: Path, *, image: Path | None = None, overlay: bool = False, html: bool = True) -> list[Path]:
+def show_mask(mask: Path, *, image: str | None = None, overlay: bool = False, html: bool = True) -> list[Path]:
     """Write the picture and the page of a mask that exists.
 
     Args:

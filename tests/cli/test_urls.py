@@ -34,7 +34,7 @@ def test_a_mask_is_that_of_the_file_and_named_after_the_address(server: Server, 
     words = ("--weights", bundle)
     entry = invoke_json("segment", url, *words, "-o", "out")["images"][0]
     assert entry["mask"] == "out/city.tif"
-    assert json.loads((here / "out" / "city.json").read_text())["input"]["path"] == url
+    assert json.loads((here / "out" / "city.json").read_text())["input"]["path"] == f"{server.url('city.tif')}?***"
     assert invoke("segment", server.folder / "city.tif", *words, "-o", "disk").exit_code == 0
     assert (here / "out" / "city.tif").read_bytes() == (here / "disk" / "city.tif").read_bytes()
     again = invoke("segment", url, *words, "-o", "out")
@@ -42,6 +42,26 @@ def test_a_mask_is_that_of_the_file_and_named_after_the_address(server: Server, 
     assert "already done" in again.stderr
     assert invoke("segment", url, *words).exit_code == 0
     assert (here / "city.mask.tif").is_file()
+
+
+def test_a_signature_is_neither_shown_nor_kept(server: Server, bundle: Path, here: Path) -> None:
+    def address(name: str) -> str:
+        return f"{server.url(name)}?X-Amz-Signature=SECRET&token=SECRET"
+
+    shown = []
+    for name in ("city.tif", "gone.tif"):
+        words = ("--weights", bundle, "-o", here / "out", "--html", "--overlay")
+        shown += [invoke("segment", address(name), *words), invoke("segment", address(name), *words, "--json")]
+        shown += [invoke("info", address(name)), invoke("plan", address(name), "--weights", bundle, "--json")]
+    shown.append(invoke("report", here / "out" / "city.tif", "--image", address("city.tif"), "--html", "--json"))
+    assert [result.exit_code for result in shown] == [0, 0, 0, 0, 3, 3, 3, 3, 0]
+    assert all("city.tif?***" in result.stdout + result.stderr for result in shown[2:4])
+    assert [result.stderr.count("gone.tif?***: there is no such file") for result in shown[4:6]] == [1, 1]
+    assert [result for result in shown if "SECRET" in result.stdout + result.stderr] == []
+    kept = sorted(path.name for path in (here / "out").iterdir())
+    assert kept == ["city.html", "city.json", "city.overlay.png", "city.tif"]
+    assert [name for name in kept if b"SECRET" in (here / "out" / name).read_bytes()] == []
+    assert "city.tif?***" in (here / "out" / "city.html").read_text()
 
 
 def test_info_and_plan_take_addresses(server: Server, bundle: Path) -> None:

@@ -1,0 +1,35 @@
+"""Addresses lose what lets their holder read."""
+
+from __future__ import annotations
+
+import pytest
+
+from magnet_cli.errors import SourceError
+from magnet_cli.redaction import redacted, redacted_report
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("https://host/a/b.tif?X-Amz-Signature=SECRET&x=1", "https://host/a/b.tif?***"),
+        ("https://user:SECRET@host:8080/b.tif", "https://host:8080/b.tif"),
+        ("HTTPS://SECRET@host/b.tif?sig=SECRET#SECRET: broken (got x)", "HTTPS://host/b.tif?***: broken (got x)"),
+        ("read (http://h/a?token=SECRET), 'http://h/b?SECRET' and s3://key:SECRET@bucket/what?.tif",
+         "read (http://h/a?***), 'http://h/b?***' and s3://bucket/what?.tif"),
+        ("https://host?sig=SECRET", "https://host?***"),
+        ("https://host/a@b.tif", "https://host/a@b.tif"),
+        ("C:\\slides\\a.tif, what? a.svs", "C:\\slides\\a.tif, what? a.svs"),
+    ],
+)  # fmt: skip
+def test_host_and_path_stay(text: str, shown: str) -> None:
+    assert redacted(text) == shown
+    assert redacted(shown) == shown
+    assert redacted_report({"a": [{"b": text}, 1, None], "c": (text,)}) == {"a": [{"b": shown}, 1, None], "c": [shown]}
+
+
+def test_an_error_shows_no_secret() -> None:
+    error = SourceError(
+        "refused", value="https://u:SECRET@h/a", file="https://h/a?SECRET", advice="Ask https://h/?SECRET."
+    )
+    assert str(error) == "https://h/a?***: refused (got https://h/a). Ask https://h/?***."
+    assert "SECRET" not in str(error.args)
