@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import cast
 
+import torch
 from torch import Tensor, nn
+
+from magnet_cli.models.cascade import BANDS, MASKS, Cascade
 
 
 class ConvNetwork(nn.Module):
@@ -33,3 +36,34 @@ def conv_backbone(*, classes: int, bands: int = 3, kernel: int = 1) -> ConvNetwo
 def conv_refiner(*, classes: int, kernel: int = 1) -> ConvNetwork:
     """A convolution from the probabilities of both inputs to logits."""
     return ConvNetwork(inputs=2 * classes, outputs=classes, kernel=kernel)
+
+
+class ConvCascade(Cascade):
+    """A convolution of the image and three masks, whose logit is every output.
+
+    Args:
+        kernel: Its side, odd.
+    """
+
+    def __init__(self, *, kernel: int = 1) -> None:
+        super().__init__()
+        self.network = ConvNetwork(inputs=BANDS + MASKS, outputs=1, kernel=kernel)
+
+    def first(self, images: Tensor, masks: Tensor, s8: Tensor, s4: Tensor) -> Tensor:
+        """See `Cascade.first`."""
+        return cast("Tensor", self.network(torch.cat((images, masks, s8, s4), dim=1)))
+
+    def middle(self, images: Tensor, masks: Tensor, s8: Tensor, s4: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Cascade.middle`."""
+        logits = self.first(images, masks, s8, s4)
+        return logits, logits
+
+    def last(self, images: Tensor, masks: Tensor, s8: Tensor, s4: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """See `Cascade.last`."""
+        logits = self.first(images, masks, s8, s4)
+        return logits, logits, logits
+
+
+def conv_cascade(*, kernel: int = 1) -> ConvCascade:
+    """A convolution as a cascade."""
+    return ConvCascade(kernel=kernel)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from magnet_cli.errors import WeightsError
-from magnet_cli.models.conv import conv_backbone, conv_refiner
+from magnet_cli.models.cascadepsp import cascadepsp_light, cascadepsp_resnet50
+from magnet_cli.models.conv import conv_backbone, conv_cascade, conv_refiner
 from magnet_cli.models.deeplab import deeplabv3plus_resnet50
 from magnet_cli.models.fpn import fpn_resnet50, fpn_small
 from magnet_cli.models.ocr import hrnet18_ocr, hrnet48_ocr
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from torch import nn
+
+    from magnet_cli.models.cascade import Cascade
+
+N = TypeVar("N", bound="nn.Module")
 
 BACKBONES: dict[str, Callable[..., nn.Module]] = {
     "fpn-resnet50": fpn_resnet50,
@@ -37,6 +42,13 @@ REFINERS: dict[str, Callable[..., nn.Module]] = {
 }
 """Each takes `classes` and its options, and maps two sets of probabilities, joined, to logits of their size."""
 
+CASCADES: dict[str, Callable[..., Cascade]] = {
+    "cascadepsp-resnet50": cascadepsp_resnet50,
+    "cascadepsp-light": cascadepsp_light,
+    "conv": conv_cascade,
+}
+"""Each takes its options, and sharpens a mask of an image in two or three passes."""
+
 
 def build_backbone(architecture: str, *, classes: int, bands: int, options: Mapping[str, Any]) -> nn.Module:
     """A backbone with initial weights.
@@ -56,7 +68,16 @@ def build_refiner(architecture: str, *, classes: int, options: Mapping[str, Any]
     return built(REFINERS, architecture, {**options, "classes": classes})
 
 
-def built(known: Mapping[str, Callable[..., nn.Module]], architecture: str, options: Mapping[str, Any]) -> nn.Module:
+def build_cascade(architecture: str, *, options: Mapping[str, Any]) -> Cascade:
+    """A refinement module of CascadePSP with initial weights.
+
+    Raises:
+        WeightsError: The name or an option is unknown, or an option cannot be carried out.
+    """
+    return built(CASCADES, architecture, options)
+
+
+def built(known: Mapping[str, Callable[..., N]], architecture: str, options: Mapping[str, Any]) -> N:
     """The network of that name with these options."""
     if architecture not in known:
         raise WeightsError("unknown architecture", value=architecture, advice=f"Known: {', '.join(sorted(known))}")

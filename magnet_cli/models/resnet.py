@@ -89,6 +89,8 @@ class ResNet(nn.Module):
         width: Channels of the stem; layer k has `width * 2 ** k` times the block's expansion.
         bands: Channels of the input.
         output_stride: Stride of the last map, 8, 16 or 32; layers that would go beyond it are dilated instead.
+        first_dilated: Whether the first block of a dilated layer keeps the dilation before it; in the published
+            CascadePSP it has none.
     """
 
     def __init__(
@@ -99,6 +101,7 @@ class ResNet(nn.Module):
         width: int = 64,
         bands: int = 3,
         output_stride: int = 32,
+        first_dilated: bool = True,
     ) -> None:
         super().__init__()
         if output_stride not in PACES:
@@ -112,7 +115,7 @@ class ResNet(nn.Module):
         layers, dilation = [], 1
         for index, (depth, (stride, wider)) in enumerate(zip(depths, PACES[output_stride], strict=True)):
             inner = width * 2**index
-            first = block(inputs=inputs[index], width=inner, stride=stride, dilation=dilation)
+            first = block(inputs=inputs[index], width=inner, stride=stride, dilation=dilation if first_dilated else 1)
             dilation *= wider
             rest = [block(inputs=self.channels[index], width=inner, dilation=dilation) for _ in range(depth - 1)]
             layers.append(nn.Sequential(first, *rest))
