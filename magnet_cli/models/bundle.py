@@ -8,11 +8,13 @@ from magnet_cli.errors import WeightsError
 from magnet_cli.models.description import DESCRIPTION, parsed
 from magnet_cli.models.spec import (
     Bundle,
+    CascadeBundle,
     ClassSpec,
     InputSpec,
     MagnetDefaults,
     NetworkSpec,
     PixelSize,
+    PixelSpec,
     RefinerSpec,
     Temperature,
 )
@@ -20,14 +22,18 @@ from magnet_cli.models.strict import parse_object
 
 __all__ = [
     "Bundle",
+    "CascadeBundle",
     "ClassSpec",
     "InputSpec",
     "MagnetDefaults",
     "NetworkSpec",
     "PixelSize",
+    "PixelSpec",
     "RefinerSpec",
     "Temperature",
     "load_bundle",
+    "load_cascade_bundle",
+    "load_description",
     "shipped_bundles",
 ]
 
@@ -48,7 +54,45 @@ def shipped_bundles() -> dict[str, Path]:
 
 
 def load_bundle(name_or_path: str) -> Bundle:
-    """Read and check a bundle's description.
+    """Read and check the description of a bundle that predicts classes.
+
+    Args:
+        name_or_path: A shipped bundle's name, or a folder.
+
+    Raises:
+        WeightsError: There is no such bundle, its description is wrong, or it sharpens masks; the message says where.
+    """
+    found = load_description(name_or_path)
+    if isinstance(found, Bundle):
+        return found
+    raise WeightsError(
+        f"bundle {found.name} sharpens masks: it predicts no classes",
+        file=found.folder / DESCRIPTION,
+        advice="Give it to 'magnet refine', or take a bundle that 'magnet weights list' shows with classes",
+    )
+
+
+def load_cascade_bundle(name_or_path: str) -> CascadeBundle:
+    """Read and check the description of a bundle that sharpens masks.
+
+    Args:
+        name_or_path: A shipped bundle's name, or a folder.
+
+    Raises:
+        WeightsError: There is no such bundle, its description is wrong, or it predicts classes; the message says where.
+    """
+    found = load_description(name_or_path)
+    if isinstance(found, CascadeBundle):
+        return found
+    raise WeightsError(
+        f"bundle {found.name} predicts classes: it cannot sharpen a mask",
+        file=found.folder / DESCRIPTION,
+        advice="Give it to 'magnet segment', or take a bundle that 'magnet weights list' shows as a cascade",
+    )
+
+
+def load_description(name_or_path: str) -> Bundle | CascadeBundle:
+    """Read and check the description of a bundle of either kind.
 
     Args:
         name_or_path: A shipped bundle's name, or a folder.

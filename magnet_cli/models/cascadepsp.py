@@ -57,8 +57,8 @@ class Rise(nn.Module):
 
     def forward(self, x: Tensor, finer: Tensor) -> Tensor:
         """`(n, inputs, h, w)` and `(n, beside, 2 h, 2 w)` to `(n, outputs, 2 h, 2 w)`."""
-        # A 1 x 1 convolution and an enlargement may change places; before it, it has a quarter of the work.
-        y = self.conv(torch.cat((grown(x, 2), finer), dim=1)) + grown(self.shortcut(x), 2)
+        larger = grown(x, 2)
+        y = self.conv(torch.cat((larger, finer), dim=1)) + self.shortcut(larger)
         return cast("Tensor", y + self.conv2(y))
 
 

@@ -12,12 +12,14 @@ from magnet_cli.errors import WeightsError
 from magnet_cli.geometry import Size
 from magnet_cli.models.spec import (
     Bundle,
+    CascadeBundle,
     ClassSpec,
     Execution,
     InputSpec,
     MagnetDefaults,
     NetworkSpec,
     PixelSize,
+    PixelSpec,
     RefinerSpec,
     Temperature,
 )
@@ -31,29 +33,77 @@ SCHEMA = 1
 """Written where no newer key is needed, so that older programs can read it."""
 WITH_ORIGINS = 2
 """Brought `origins`."""
-NEWEST = 3
-"""Read; it brought `execution`."""
+WITH_EXECUTION = 3
+"""Brought `execution`."""
+WITH_KIND = 4
+"""Brought `kind`, and with it bundles that sharpen masks."""
+NEWEST = 4
+"""Read."""
+KINDS = ("segmentation", "cascade")
+CASCADE_BANDS = 3
 MOST_CLASSES = 255
 """Masks are 8 bit and 255 means not computed."""
 DESCRIPTION = "bundle.json"
 
 
-def parsed(table: Table, *, data: bytes, is_shipped: bool) -> Bundle:
+def parsed(table: Table, *, data: bytes, is_shipped: bool) -> Bundle | CascadeBundle:
     """The bundle that a description describes."""
     schema = table.integer("schema", least=1)
     if schema > NEWEST:
         rule = f"is newer than this program, which reads up to {NEWEST}"
         raise table.fail("schema", rule, schema)
+    kind = table.choice("kind", KINDS, KINDS[0]) if schema >= WITH_KIND else KINDS[0]
+    read = cascade_bundle if kind == "cascade" else segmentation_bundle
+    return read(table, data=data, is_shipped=is_shipped)
+
+
+def described(table: Table, specs: list[NetworkSpec], *, data: bytes, is_shipped: bool) -> dict[str, Any]:
+    """What every bundle says of itself."""
+    schema, folder = table.integer("schema", least=1), table.file.parent
+    return {
+        "name": table.text("name"),
+        "licence": table.text("licence", ""),
+        "source": table.text("source", ""),
+        "metrics": table.take("metrics", {}),
+        "execution": execution(table) if schema >= WITH_EXECUTION else (),
+        "origins": origins(table) if schema >= WITH_ORIGINS else (),
+        "folder": folder,
+        "digest": digest(data, specs, folder=folder),
+        "notes": unsigned(specs, file=table.file, is_shipped=is_shipped),
+    }
+
+
+def cascade_bundle(table: Table, *, data: bytes, is_shipped: bool) -> CascadeBundle:
+    """A bundle that sharpens masks."""
+    networks, pixels = table.nested("networks"), table.nested("input")
+    spec = network(networks.nested("cascade"))
+    networks.done()
+    bundle = CascadeBundle(
+        **described(table, [spec], data=data, is_shipped=is_shipped),
+        input=PixelSpec(**pixel_fields(pixels)),
+        side=table.integer("side", least=1),
+        compat=table.choice("compat", ("paper", "published"), "paper"),
+        network=spec,
+    )
+    pixels.done()
+    table.done()
+    if len(bundle.input.bands) != CASCADE_BANDS:
+        raise pixels.fail("bands", f"must be {CASCADE_BANDS}", list(bundle.input.bands))
+    if spec.temperature != Temperature():
+        raise table.fail("networks.cascade.temperature", "must be 1: a cascade reads its own probabilities again")
+    return bundle
+
+
+def segmentation_bundle(table: Table, *, data: bytes, is_shipped: bool) -> Bundle:
+    """A bundle that predicts classes."""
     networks = table.nested("networks")
-    folder = table.file.parent
     refiners = tuple(refiner(item) for item in networks.tables("refiners", []))
     selector = None if networks.take("selector", None) is None else network(networks.nested("selector"))
     backbone = network(networks.nested("backbone"))
     networks.done()
     specs = [backbone, *refiners, *([] if selector is None else [selector])]
-    notes = unsigned(specs, file=table.file, is_shipped=is_shipped)
     bundle = Bundle(
-        name=table.text("name"),
+        **described(table, specs, data=data, is_shipped=is_shipped),
         classes=classes(table),
         input=input_spec(table.nested("input")),
         activation=table.choice("activation", ("softmax", "sigmoid")),
@@ -64,14 +114,6 @@ def parsed(table: Table, *, data: bytes, is_shipped: bool) -> Bundle:
         backbone=backbone,
         refiners=refiners,
         selector=selector,
-        licence=table.text("licence", ""),
-        source=table.text("source", ""),
-        metrics=table.take("metrics", {}),
-        execution=execution(table) if schema >= NEWEST else (),
-        origins=origins(table) if schema >= WITH_ORIGINS else (),
-        folder=folder,
-        digest=digest(data, specs, folder=folder),
-        notes=notes,
     )
     table.done()
     if not bundle.scales:
@@ -99,6 +141,17 @@ def classes(table: Table) -> tuple[ClassSpec, ...]:
 
 def input_spec(table: Table) -> InputSpec:
     """What the backbone sees."""
+    spec = InputSpec(
+        **pixel_fields(table),
+        size=table.nested("size").size(),
+        resample=table.choice("resample", ("area", "bilinear")),
+    )
+    table.done()
+    return spec
+
+
+def pixel_fields(table: Table) -> dict[str, Any]:
+    """What the values of an image mean."""
     bands = table.items("bands")
     if not bands or not all(isinstance(band, str) for band in bands) or len(set(bands)) != len(bands):
         raise table.fail("bands", "must be an array of different names", bands)
@@ -108,16 +161,8 @@ def input_spec(table: Table) -> InputSpec:
         raise table.fail("range", "must rise", [low, high])
     if min(std) <= 0:
         raise table.fail("std", "must be positive", list(std))
-    spec = InputSpec(
-        size=table.nested("size").size(),
-        bands=tuple(bands),
-        range=(low, high),
-        mean=table.numbers("mean", count=len(bands)),
-        std=std,
-        resample=table.choice("resample", ("area", "bilinear")),
-    )
-    table.done()
-    return spec
+    mean = table.numbers("mean", count=len(bands))
+    return {"bands": tuple(bands), "range": (low, high), "mean": mean, "std": std}
 
 
 def resolution(table: Table) -> PixelSize | None:

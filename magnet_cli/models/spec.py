@@ -24,15 +24,21 @@ class ClassSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
-class InputSpec:
-    """What the backbone sees."""
+class PixelSpec:
+    """What the values of an image mean to a network."""
 
-    size: Size
     bands: tuple[str, ...]
     range: tuple[float, float]
     """Stored values that map to 0 and 1, before mean and standard deviation."""
     mean: tuple[float, ...]
     std: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputSpec(PixelSpec):
+    """What the backbone sees."""
+
+    size: Size
     resample: str
     """`area` or `bilinear`."""
 
@@ -108,22 +114,10 @@ class Execution:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bundle:
-    """A description that has been read and checked; weights are checked when they are loaded."""
+class Described:
+    """What every bundle says of itself."""
 
     name: str
-    classes: tuple[ClassSpec, ...]
-    input: InputSpec
-    activation: str
-    """`softmax` or `sigmoid`."""
-    scales: tuple[Size, ...]
-    """Trained at; the default of `--scales`."""
-    resolution: PixelSize | None
-    magnet: MagnetDefaults
-    compat: str
-    backbone: NetworkSpec
-    refiners: tuple[RefinerSpec, ...]
-    selector: NetworkSpec | None
     licence: str
     source: str
     metrics: Mapping[str, Any]
@@ -137,16 +131,41 @@ class Bundle:
     notes: tuple[str, ...] = field(default=())
     """Things a user should be told once."""
 
+    def runs(self, device: str, precision: str) -> Execution | None:
+        """What it says of a kind of device and a precision."""
+        found = (item for item in self.execution if (item.device, item.precision) == (device, precision))
+        return next(found, None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bundle(Described):
+    """A bundle that predicts classes, read and checked; weights are checked when they are loaded."""
+
+    classes: tuple[ClassSpec, ...]
+    input: InputSpec
+    activation: str
+    """`softmax` or `sigmoid`."""
+    scales: tuple[Size, ...]
+    """Trained at; the default of `--scales`."""
+    resolution: PixelSize | None
+    magnet: MagnetDefaults
+    compat: str
+    backbone: NetworkSpec
+    refiners: tuple[RefinerSpec, ...]
+    selector: NetworkSpec | None
+
     @property
     def logits(self) -> int:
         """Channels that the backbone gives: one where a sigmoid tells two classes apart."""
         two = 2
         return 1 if self.activation == "sigmoid" and len(self.classes) == two else len(self.classes)
 
-    def runs(self, device: str, precision: str) -> Execution | None:
-        """What it says of a kind of device and a precision."""
-        found = (item for item in self.execution if (item.device, item.precision) == (device, precision))
-        return next(found, None)
+    @property
+    def networks(self) -> tuple[tuple[str, NetworkSpec], ...]:
+        """Its networks, each with its role: `backbone`, `refiner` or `selector`."""
+        refiners = (("refiner", spec) for spec in self.refiners)
+        selector = () if self.selector is None else (("selector", self.selector),)
+        return ("backbone", self.backbone), *refiners, *selector
 
     def refiner_for(self, scale: Size) -> int | None:
         """Index of the refiner whose trained scale is nearest in ratio; None without refiners."""
@@ -158,6 +177,23 @@ class Bundle:
             return float("inf") if trained is None else distance(trained, scale)
 
         return min(range(len(self.refiners)), key=far)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CascadeBundle(Described):
+    """A bundle that sharpens masks, read and checked; weights are checked when they are loaded."""
+
+    input: PixelSpec
+    side: int
+    """L: the longer side in the global step, and the side of the local step's windows, unless a run says otherwise."""
+    compat: str
+    """`paper` or `published`: the arithmetic that it is meant for."""
+    network: NetworkSpec
+
+    @property
+    def networks(self) -> tuple[tuple[str, NetworkSpec], ...]:
+        """Its one network, with its role."""
+        return (("cascade", self.network),)
 
 
 def distance(one: Size, other: Size) -> float:

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 
 from magnet_cli.errors import WeightsError
 from magnet_cli.models.networks import fill, read_state
-from magnet_cli.models.registry import build_backbone, build_refiner
+from magnet_cli.models.registry import build_backbone, build_cascade, build_refiner
+from magnet_cli.models.spec import CascadeBundle
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
+
+    from torch import nn
 
     from magnet_cli.models.spec import Bundle, NetworkSpec
 
@@ -22,7 +24,7 @@ class FileCheck:
 
     file: Path
     role: str
-    """`backbone`, `refiner` or `selector`."""
+    """`backbone`, `refiner`, `selector` or `cascade`."""
     architecture: str
     bytes: int
     hashed: bool
@@ -42,23 +44,15 @@ class FileCheck:
         return found if self.error is None else {**found, "error": str(self.error)}
 
 
-def verify_bundle(bundle: Bundle) -> list[FileCheck]:
+def verify_bundle(bundle: Bundle | CascadeBundle) -> list[FileCheck]:
     """Load each file of a bundle: its hash, its keys and shapes, and that all weights are finite.
 
     No network that reads a selector is known yet, so of one the hash alone is checked.
     """
-    return [_checked(bundle, role, spec) for role, spec in _specs(bundle)]
+    return [_checked(bundle, role, spec) for role, spec in bundle.networks]
 
 
-def _specs(bundle: Bundle) -> Iterator[tuple[str, NetworkSpec]]:
-    yield "backbone", bundle.backbone
-    for spec in bundle.refiners:
-        yield "refiner", spec
-    if bundle.selector is not None:
-        yield "selector", bundle.selector
-
-
-def _checked(bundle: Bundle, role: str, spec: NetworkSpec) -> FileCheck:
+def _checked(bundle: Bundle | CascadeBundle, role: str, spec: NetworkSpec) -> FileCheck:
     path = bundle.folder / spec.file
     error = None
     try:
@@ -75,13 +69,20 @@ def _checked(bundle: Bundle, role: str, spec: NetworkSpec) -> FileCheck:
     )
 
 
-def _load(bundle: Bundle, role: str, spec: NetworkSpec) -> None:
+def _load(bundle: Bundle | CascadeBundle, role: str, spec: NetworkSpec) -> None:
+    network = _built(bundle, role, spec)
+    if network is None:
+        read_state(bundle.folder / spec.file, sha256=spec.sha256)
+    else:
+        fill(network, spec=spec, folder=bundle.folder)
+
+
+def _built(bundle: Bundle | CascadeBundle, role: str, spec: NetworkSpec) -> nn.Module | None:
+    if isinstance(bundle, CascadeBundle):
+        return build_cascade(spec.architecture, options=spec.options)
     if role == "backbone":
         bands = len(bundle.input.bands)
-        network = build_backbone(spec.architecture, classes=bundle.logits, bands=bands, options=spec.options)
-    elif role == "refiner":
-        network = build_refiner(spec.architecture, classes=len(bundle.classes), options=spec.options)
-    else:
-        read_state(bundle.folder / spec.file, sha256=spec.sha256)
-        return
-    fill(network, spec=spec, folder=bundle.folder)
+        return build_backbone(spec.architecture, classes=bundle.logits, bands=bands, options=spec.options)
+    if role == "refiner":
+        return build_refiner(spec.architecture, classes=len(bundle.classes), options=spec.options)
+    return None

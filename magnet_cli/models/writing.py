@@ -13,13 +13,14 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from magnet_cli.errors import OutputError
-from magnet_cli.models.bundle import Bundle, load_bundle
-from magnet_cli.models.description import DESCRIPTION, SCHEMA
+from magnet_cli.models.bundle import Bundle, CascadeBundle, load_bundle, load_cascade_bundle
+from magnet_cli.models.description import DESCRIPTION, SCHEMA, WITH_KIND
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+CASCADE_FILE = "cascade.safetensors"
 PALETTE = ("#3C1098", "#8429F6", "#6EC1E4", "#FEDD3A", "#E2A929", "#E24A33", "#348ABD", "#777777")
 
 
@@ -86,6 +87,44 @@ def describe(
         "source": "",
         "metrics": {},
     }
+    return replaced(description, other)
+
+
+def describe_cascade(
+    *,
+    name: str = "cascade",
+    bands: Sequence[str] = ("red", "green", "blue"),
+    network: Mapping[str, Any] | None = None,
+    **other: Any,
+) -> dict[str, Any]:
+    """The description of a bundle that sharpens masks, with usual values.
+
+    Args:
+        name: Of the bundle.
+        bands: Names of the three bands that it looks at.
+        network: Keys of `networks.cascade` that differ from one 1 x 1 convolution.
+        other: Top-level keys that replace the usual ones; objects are replaced key by key.
+    """
+    usual = {"architecture": "conv", "options": {}, "file": CASCADE_FILE}
+    return replaced(
+        {
+            "schema": WITH_KIND,
+            "kind": "cascade",
+            "name": name,
+            "input": {"bands": list(bands), "range": [0, 255], "mean": [0.0] * len(bands), "std": [1.0] * len(bands)},
+            "side": 900,
+            "compat": "paper",
+            "networks": {"cascade": {**usual, **(network or {})}},
+            "licence": "",
+            "source": "",
+            "metrics": {},
+        },
+        other,
+    )
+
+
+def replaced(description: dict[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """A description with top-level keys replaced, objects key by key."""
     for key, value in other.items():
         nested = isinstance(value, dict) and isinstance(description.get(key), dict)
         description[key] = {**description[key], **value} if nested else value
@@ -111,9 +150,39 @@ def write_bundle(
         OutputError: A file cannot be written or is missing.
         WeightsError: The description is wrong.
     """
+    _write(folder, description, networks, dtype=dtype)
+    # A shipped bundle's name would win over a relative path.
+    return load_bundle(str(folder.resolve()))
+
+
+def write_cascade_bundle(
+    folder: Path,
+    description: Mapping[str, Any],
+    network: nn.Module | Mapping[str, Tensor],
+    *,
+    dtype: torch.dtype = torch.float16,
+) -> CascadeBundle:
+    """The same for a bundle that sharpens masks; its one file has the usual name.
+
+    Raises:
+        OutputError: A file cannot be written.
+        WeightsError: The description is wrong.
+    """
+    _write(folder, description, {CASCADE_FILE: network}, dtype=dtype)
+    return load_cascade_bundle(str(folder.resolve()))
+
+
+def _write(
+    folder: Path,
+    description: Mapping[str, Any],
+    networks: Mapping[str, nn.Module | Mapping[str, Tensor]],
+    *,
+    dtype: torch.dtype,
+) -> None:
     description = copy.deepcopy(dict(description))
     entries = description["networks"]
-    named = [entries["backbone"], *entries.get("refiners", ()), *filter(None, [entries.get("selector")])]
+    single = (entries.get(role) for role in ("backbone", "selector", "cascade"))
+    named = [*filter(None, single), *entries.get("refiners", ())]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for file, network in networks.items():
@@ -124,8 +193,6 @@ def write_bundle(
         replace(folder / DESCRIPTION, text.encode())
     except OSError as exc:
         raise OutputError(f"the bundle cannot be written: {exc}", file=folder) from exc
-    # A shipped bundle's name would win over a relative path.
-    return load_bundle(str(folder.resolve()))
 
 
 def stored(network: nn.Module | Mapping[str, Tensor], *, dtype: torch.dtype) -> dict[str, Tensor]:

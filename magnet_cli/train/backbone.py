@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from magnet_cli.errors import OutputError, SourceError, UsageError
-from magnet_cli.models.description import DESCRIPTION, SCHEMA, parsed
+from magnet_cli.models.description import DESCRIPTION, SCHEMA, segmentation_bundle
 from magnet_cli.models.registry import build_backbone
 from magnet_cli.models.strict import parse_object
 from magnet_cli.models.writing import write_bundle
@@ -108,7 +108,7 @@ def described(config: TrainConfig, *, folder: Path) -> dict[str, Any]:
 def understood(description: dict[str, Any], *, folder: Path) -> Bundle:
     """The bundle that a description describes, though its files may be still to come."""
     data = json.dumps(description).encode()
-    return parsed(parse_object(data, file=folder / DESCRIPTION), data=data, is_shipped=False)
+    return segmentation_bundle(parse_object(data, file=folder / DESCRIPTION), data=data, is_shipped=False)
 
 
 def fit_backbone(

@@ -70,7 +70,7 @@ def test_reads_what_the_writer_wrote(tmp_path: Path) -> None:
         (("networks", "backbone", "url"), "x", r"unknown keys.*networks\.backbone\.url"),
         (("networks", "extra"), {}, r"unknown keys.*networks\.extra"),
         (("classes", 0, "id"), 3, r"unknown keys.*classes\[0\]\.id"),
-        (("schema",), 4, "schema is newer"),
+        (("schema",), 5, "schema is newer"),
         (("origins",), [], "unknown keys.*origins"),
         (("schema",), True, "schema must be a whole number"),
         (("classes",), [{"name": f"c{i}", "color": "#000000"} for i in range(256)], "classes must be 2 to 255"),

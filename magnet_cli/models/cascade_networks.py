@@ -1,0 +1,157 @@
+"""A cascade on a device: images and masks to sharper masks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import nn
+
+from magnet_cli.errors import DeviceError
+from magnet_cli.models.cascade import BANDS, STRIDE
+from magnet_cli.models.fusing import fused
+from magnet_cli.models.networks import PRECISIONS, channels_last, fill, placed
+from magnet_cli.models.registry import build_cascade
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from magnet_cli.models.cascade import Cascade, CascadeOutputs
+    from magnet_cli.models.spec import CascadeBundle
+
+ALIVE_AT_ONCE = 6
+"""How many of the network's largest tensors are counted as alive together."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LoadedCascade:
+    """A cascade ready to run. Results do not depend on what ran before."""
+
+    bundle: CascadeBundle
+    network: Cascade
+    device: torch.device
+    precision: str
+
+    @torch.inference_mode()
+    def three_levels(self, images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+        """The global step.
+
+        Args:
+            images: `(n, 3, h, w)` float32, normalised, on the device; h and w are multiples of 8.
+            masks: `(n, 1, h, w)` float32, -1 outside to 1 inside.
+
+        Returns:
+            Probabilities of being inside from the last pass, of output strides 4 and 1: `(n, 1, h, w)` float32 each.
+        """
+        with self._precisely():
+            return _probabilities(self.network(_stored(images), masks))
+
+    @torch.inference_mode()
+    def two_levels(self, images: Tensor, masks: Tensor, coarse: Tensor) -> tuple[Tensor, Tensor]:
+        """The local step.
+
+        Args:
+            images: As above.
+            masks: The step before's output of stride 1, as -1 to 1.
+            coarse: Its output of stride 4, as -1 to 1.
+
+        Returns:
+            As above.
+        """
+        with self._precisely():
+            return _probabilities(self.network.two_passes(_stored(images), masks, coarse))
+
+    def normalised(self, pixels: NDArray[Any]) -> Tensor:
+        """`(h, w, 3)` stored values as the network wants them: `(3, h, w)` float32, on the host."""
+        spec = self.bundle.input
+        low, high = spec.range
+        scaled = (pixels.astype(np.float32) - np.float32(low)) / np.float32(high - low)
+        values = (scaled - np.asarray(spec.mean, np.float32)) / np.asarray(spec.std, np.float32)
+        return torch.from_numpy(np.ascontiguousarray(values.transpose(2, 0, 1)))
+
+    def _precisely(self) -> torch.autocast:
+        dtype = PRECISIONS[self.precision]
+        return torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32)
+
+
+def load_cascade(bundle: CascadeBundle, *, device: str, precision: str) -> LoadedCascade:
+    """Read, check and place a bundle's cascade.
+
+    Args:
+        bundle: As `load_cascade_bundle` gives it.
+        device: `cpu`, `cuda`, `cuda:1`, `mps`.
+        precision: `float32`, `bfloat16` or `float16`, of what happens inside the network.
+
+    Raises:
+        WeightsError: The file is missing, damaged, has another hash, or does not fit its architecture.
+        DeviceError: The device or the precision is not to be had.
+    """
+    if precision not in PRECISIONS:
+        raise DeviceError("unknown precision", value=precision, advice=f"Choose from {', '.join(PRECISIONS)}.")
+    network = build_cascade(bundle.network.architecture, options=bundle.network.options)
+    fill(network, spec=bundle.network, folder=bundle.folder)
+    place = placed(device)
+    exact = bundle.compat == "published"
+    ready = ready_cascade(network, device=place, dtype=PRECISIONS[precision], exact=exact)
+    return LoadedCascade(bundle=bundle, network=ready, device=place, precision=precision)
+
+
+def ready_cascade(network: Cascade, *, device: torch.device, dtype: torch.dtype, exact: bool) -> Cascade:
+    """A cascade for inference on a device, its convolutions' weights in their precision.
+
+    Args:
+        network: Changed, and returned.
+        device: Where it runs.
+        dtype: Of its convolutions.
+        exact: Without what changes the last digits: norms folded into the convolutions before them, and weights stored
+            in another order. The published arithmetic cuts a probability at one half on its way, so that a last digit
+            can be seen in a whole window.
+    """
+    network.eval().requires_grad_(requires_grad=False)
+    if not exact:
+        fold_parts(network)
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            module.to(dtype)
+    network.requires_grad_(requires_grad=False).to(device)
+    if not exact:
+        channels_last(network)
+    return network
+
+
+def fold_parts(network: Cascade) -> None:
+    """Fold the norms of each part by itself: passes end at different outputs, so no one trace fits them all."""
+    for name, part in list(network.named_children()):
+        if any(isinstance(module, nn.BatchNorm2d) for module in part.modules()):
+            setattr(network, name, fused(part, simplify=False))
+
+
+def cascade_bytes(bundle: CascadeBundle, *, side: int) -> int:
+    """An estimate of what one pass over a square of this side takes beside its input, from shapes without data."""
+    seen: list[int] = []
+
+    def record(module: nn.Module, inputs: object, output: object) -> None:
+        del module, inputs
+        seen.append(output.numel() * 4 if isinstance(output, torch.Tensor) else 0)
+
+    height = width = side + -side % STRIDE
+    with torch.device("meta"), torch.inference_mode():
+        network = build_cascade(bundle.network.architecture, options=bundle.network.options).eval()
+        for leaf in (module for module in network.modules() if not list(module.children())):
+            leaf.register_forward_hook(record)
+        masks = [torch.empty((1, 1, height, width))] * 3
+        network.last(torch.empty((1, BANDS, height, width)), *masks)
+    return sum(sorted(seen)[-ALIVE_AT_ONCE:])
+
+
+def _stored(images: Tensor) -> Tensor:
+    return images.contiguous(memory_format=torch.channels_last)
+
+
+def _probabilities(found: CascadeOutputs) -> tuple[Tensor, Tensor]:
+    return found.s4[-1].float().sigmoid(), found.s1.float().sigmoid()
