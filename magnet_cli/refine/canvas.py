@@ -22,7 +22,7 @@ class Canvas:
     """Probabilities over a box of a grid."""
 
     values: Tensor
-    """`(classes, box.height, box.width)` float16 in [0, 1]."""
+    """`(classes, box.height, box.width)` float16 in [0, 1]; float32 between the levels of a cascade."""
     box: Box
     """On the grid."""
     pitch: Pitch

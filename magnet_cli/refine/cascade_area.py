@@ -1,0 +1,46 @@
+"""Exact means over the pixels of a coarser grid."""
+
+from __future__ import annotations
+
+from math import ceil
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+if TYPE_CHECKING:
+    from fractions import Fraction
+
+    from torch import Tensor
+
+
+def area_mean(values: Tensor, *, dim: int, pitch: Fraction, count: int) -> Tensor:
+    """The mean of what each pixel of a coarser grid covers, along one dimension.
+
+    Args:
+        values: Any shape, float32.
+        dim: Where it shrinks.
+        pitch: Of the coarser grid, at least 1.
+        count: Its pixels; the last one may reach beyond the values, and is the mean of those that are there.
+
+    Returns:
+        float32, `count` long in that dimension.
+    """
+    length, unit = values.shape[dim], pitch.denominator
+    edges = np.minimum(np.arange(count + 1, dtype=np.int64) * pitch.numerator, length * unit)
+    begin, end = edges[:-1], edges[1:]
+    shape = [1] * values.dim()
+    shape[dim] = -1
+
+    def share(tap: int) -> Tensor:
+        """What the pixel's first, second, ... input pixel adds to it."""
+        index = begin // unit + tap
+        covered = np.clip(np.minimum(end, (index + 1) * unit) - np.maximum(begin, index * unit), 0, None)
+        weight = torch.from_numpy((covered / (end - begin)).astype(np.float32)).to(values.device).reshape(shape)
+        chosen = torch.from_numpy(np.minimum(index, length - 1)).to(values.device)
+        return values.index_select(dim, chosen).mul_(weight)
+
+    total = share(0)
+    for tap in range(1, ceil(pitch) + 1):
+        total += share(tap)
+    return total

@@ -1,0 +1,150 @@
+"""The resolutions at which CascadePSP sharpens a region, and where its windows lie: exact fractions and integers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+from magnet_cli.errors import UsageError
+from magnet_cli.geometry import LEVEL0, Box, Pitch, Size
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+RIM = 16
+"""Pixels of a window's output that are thrown away at each side that is not the region's border."""
+SMALLEST_SIDE = 66
+"""Windows lie half a side less twice the rim apart: at least one pixel."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Level:
+    """One resolution of a region."""
+
+    pitch: Pitch
+    """In pixels of the region at full size."""
+    size: Size
+    """Pixels that cover the region; the last ones may reach beyond it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Window:
+    """What one pass of the local step looks at."""
+
+    box: Box
+    """On the level's grid."""
+    kept: Box
+    """The part of it whose output counts."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LevelPart:
+    """A box of a level, and what has to be looked at to sharpen it."""
+
+    level: Level
+    box: Box
+    """On the level's grid."""
+    side: int
+    """Of the windows."""
+
+    @property
+    def windows(self) -> tuple[Window, ...]:
+        """Those whose output counts inside the box, in the order in which they are added up."""
+        return tuple(local_windows(self.level.size, side=self.side, within=self.box))
+
+    @property
+    def area(self) -> Box:
+        """Around all windows: where image and coarser masks are needed."""
+        boxes = [self.box, *(window.box for window in self.windows)]
+        return Box.between(
+            left=min(box.x for box in boxes),
+            top=min(box.y for box in boxes),
+            right=max(box.right for box in boxes),
+            bottom=max(box.bottom for box in boxes),
+        )
+
+
+def cascade_levels(size: Size, *, side: int) -> tuple[Level, ...]:
+    """The levels of a region, the global step's first, full size last.
+
+    The global step sees the region with its longer side at `side`. The local steps end at full size and begin at the
+    coarsest halving of it that is finer than the global step, so that none more than doubles the resolution.
+
+    Args:
+        size: Of the region.
+        side: L, of the windows; a region whose longer side is below it has the global step alone, at full size.
+
+    Raises:
+        UsageError: The side is too small for windows.
+    """
+    check_side(side)
+    longest = max(size.width, size.height)
+    if longest < side:
+        return (Level(pitch=LEVEL0, size=size),)
+    pitches = [Fraction(longest, side), Fraction(1)]
+    while longest > side * pitches[1] * 2:
+        pitches.insert(1, pitches[1] * 2)
+    squares = [Pitch.square(pitch) for pitch in pitches]
+    return tuple(Level(pitch=pitch, size=pitch.cover(size)) for pitch in squares)
+
+
+def check_side(side: int) -> None:
+    """Accept a side that windows can have.
+
+    Raises:
+        UsageError: It is too small.
+    """
+    if side < SMALLEST_SIDE:
+        rule = f"windows have a side of at least {SMALLEST_SIDE} pixels"
+        raise UsageError(rule, value=side, advice="The published programs take 900")
+
+
+def local_windows(size: Size, *, side: int, within: Box | None = None) -> Iterator[Window]:
+    """The windows of a level, column by column, from the top of each; every pixel is in the kept part of one.
+
+    Args:
+        size: Of the level.
+        side: Of the windows; where the level is smaller, they are as large as it is.
+        within: Only windows whose kept part has pixels in this box.
+    """
+    wanted = Box.whole(size) if within is None else within
+    rows = [span for span in spans(size.height, side=side) if span.touches(wanted.y, wanted.bottom)]
+    for column in spans(size.width, side=side):
+        if column.touches(wanted.x, wanted.right):
+            yield from (column.crossed(row) for row in rows)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Span:
+    """A window along one axis."""
+
+    begin: int
+    end: int
+    kept_begin: int
+    kept_end: int
+
+    def touches(self, begin: int, end: int) -> bool:
+        """Whether its kept part has pixels in `[begin, end)`."""
+        return self.kept_begin < end and self.kept_end > begin
+
+    def crossed(self, rows: Span) -> Window:
+        """The window that this is the width of, and another the height."""
+        box = Box.between(left=self.begin, right=self.end, top=rows.begin, bottom=rows.end)
+        kept = Box.between(left=self.kept_begin, right=self.kept_end, top=rows.kept_begin, bottom=rows.kept_end)
+        return Window(box=box, kept=kept)
+
+
+def spans(length: int, *, side: int) -> list[Span]:
+    """Windows along one axis, `side // 2 - 32` apart, the last one moved back to the end."""
+    last = max(0, length - side)
+    starts = [*range(0, last, side // 2 - 2 * RIM), last]
+    return [
+        Span(
+            begin=start,
+            end=min(length, start + side),
+            kept_begin=start + RIM if start else 0,
+            kept_end=length if start == last else start + side - RIM,
+        )
+        for start in starts
+    ]
