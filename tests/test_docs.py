@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from magnet_cli.geometry import Box, Size
-from magnet_cli.models.registry import build_backbone, build_refiner
+from magnet_cli.models.registry import build_backbone, build_cascade, build_refiner
 from magnet_cli.scene import Scene
 
 ROOT = Path(__file__).parents[1]
@@ -74,6 +74,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (place / "test.csv").write_text("image,label\ncity.tif,city-truth.tif\n")
     torch.save(build_backbone("fpn-resnet50", classes=7, bands=3, options={}).state_dict(), place / "deepglobe_fpn.pth")
     torch.save(build_refiner("magnet", classes=7, options={}).state_dict(), place / "deepglobe_refine.pth")
+    cascade = build_cascade("cascadepsp-resnet50", options={}).state_dict()
+    torch.save({f"module.{key}": value for key, value in cascade.items()}, place / "cascadepsp.pth")
     return place
 
 
@@ -126,8 +128,9 @@ def test_the_memory_that_was_measured_is_flat_and_inside_its_budget() -> None:
     assert all(row["peak"] <= row["budget"] for row in rows)
 
 
-def test_tests_that_the_method_page_names_exist() -> None:
-    text = (ROOT / "docs" / "method.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize("page", ["method.md", "refine.md"])
+def test_tests_that_a_page_names_exist(page: str) -> None:
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
     named = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", text)
     assert named
     for file, function in named:

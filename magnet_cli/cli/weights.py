@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from magnet_cli.cli import words
+from magnet_cli.cli.bundletext import bundle_lines, bundle_text, summary
 from magnet_cli.cli.ending import SCHEMA, command, say, tell
 from magnet_cli.errors import MagnetError, UsageError, WeightsError
 from magnet_cli.geometry import Size
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from magnet_cli.importing import Sample
-    from magnet_cli.models.bundle import Bundle, NetworkSpec
-
-CARD = "README.md"
 
 weights_app = typer.Typer(help="Show, check and import model bundles.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -37,6 +35,13 @@ class PresetName(StrEnum):
     DEEPGLOBE = "deepglobe"
     GLEASON = "gleason"
     INRIA = "inria"
+
+
+class Program(StrEnum):
+    """Published programs whose checkpoints are read."""
+
+    MAGNET = "magnet"
+    CASCADEPSP = "cascadepsp"
 
 
 class InputOrder(StrEnum):
@@ -66,13 +71,13 @@ def answering(key: str, *, json: bool) -> Iterator[list[object]]:
 @command
 def list_bundles(*, json: words.Json = False) -> int:
     """The bundles that come with the program."""
-    from magnet_cli.models.bundle import load_bundle, shipped_bundles
+    from magnet_cli.models.bundle import load_description, shipped_bundles
 
     code = 0
     with answering("bundles", json=json) as rows:
         for name, folder in shipped_bundles().items():
             try:
-                bundle = load_bundle(name)
+                bundle = load_description(name)
             except WeightsError as error:
                 code = error.exit_code
                 say(f"magnet: {error}")
@@ -80,8 +85,7 @@ def list_bundles(*, json: words.Json = False) -> int:
                 continue
             rows.append(summary(bundle))
             if not json:
-                tell(f"{bundle.name}: {', '.join(entry.name for entry in bundle.classes)}")
-                tell(f"  {bundle.backbone.architecture}, scales {_scales(bundle)}, {format_bytes(_bytes(bundle))}")
+                tell("\n".join(bundle_lines(bundle)))
         if not rows and not json:
             tell("no bundles")
     return code
@@ -91,10 +95,10 @@ def list_bundles(*, json: words.Json = False) -> int:
 @command
 def show(name: Name, *, json: words.Json = False) -> None:
     """What a bundle says of itself, and where its model card lies."""
-    from magnet_cli.models.bundle import load_bundle
+    from magnet_cli.models.bundle import load_description
 
     with answering("bundles", json=json) as rows:
-        bundle = load_bundle(name)
+        bundle = load_description(name)
         description = json_text.loads((bundle.folder / "bundle.json").read_text(encoding="utf-8"))
         rows.append({**summary(bundle), "description": description})
         if not json:
@@ -106,10 +110,10 @@ def show(name: Name, *, json: words.Json = False) -> None:
 def verify(name: Name, *, json: words.Json = False) -> int:
     """Load every file of a bundle: hashes, keys, shapes, finite weights."""
     with answering("files", json=json) as rows:
-        from magnet_cli.models.bundle import load_bundle
+        from magnet_cli.models.bundle import load_description
         from magnet_cli.models.verifying import verify_bundle
 
-        checks = verify_bundle(load_bundle(name))
+        checks = verify_bundle(load_description(name))
         rows += [check.describe() for check in checks]
         for check in checks:
             if check.error is not None:
@@ -125,8 +129,14 @@ def verify(name: Name, *, json: words.Json = False) -> int:
 def import_checkpoints(
     context: typer.Context,
     *,
-    preset: Annotated[PresetName, typer.Option(help="The published experiment that the weights are of.")],
-    backbone: Annotated[Path, typer.Option(help="Checkpoint (.pth) of the segmentation network.")],
+    file: Annotated[
+        Path | None, typer.Argument(metavar="[FILE]", help="Checkpoint of CascadePSP, with --from cascadepsp.")
+    ] = None,
+    program: Annotated[Program, typer.Option("--from", help="The published program that wrote them.")] = Program.MAGNET,
+    preset: Annotated[
+        PresetName | None, typer.Option(help="The published experiment of MagNet that the weights are of.")
+    ] = None,
+    backbone: Annotated[Path | None, typer.Option(help="Checkpoint (.pth) of the segmentation network.")] = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="The bundle's folder.")],
     refiner: Annotated[
         list[Path] | None,
@@ -148,9 +158,22 @@ def import_checkpoints(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the bundle that is there.")] = False,
     json: words.Json = False,
 ) -> None:
-    """Make a bundle of published MagNet checkpoints."""
+    """Make a bundle of checkpoints that the published MagNet or CascadePSP program wrote.
+
+    MagNet's are named by --preset, --backbone and --refiner; CascadePSP's is the one FILE.
+    """
     del device, gpu
     with answering("bundles", json=json) as rows:
+        given = {"licence": licence} if licence is not None else {}
+        if program is Program.CASCADEPSP:
+            rows.append(_import_cascade(context, file, output, overwrite=overwrite, **given))
+            return
+        if file is not None or preset is None or backbone is None:
+            raise UsageError(
+                "MagNet's checkpoints are given by name",
+                value=None if file is None else file,
+                advice="Give --preset and --backbone, or --from cascadepsp FILE",
+            )
         scales = tuple(parse_scale(text) for text in refiner_scale or ())
         wanted, sample = words.device_name(context), _sample(image, label)
         from magnet_cli import importing
@@ -166,7 +189,7 @@ def import_checkpoints(
             sample=sample,
             device=resolve_device(wanted),
             overwrite=overwrite,
-            **({} if licence is None else {"licence": licence}),
+            **given,
         )
         made = importing.import_bundle(backbone, refiner or [], output, options)
         dropped = [{"file": name, "keys": list(keys)} for name, keys in made.dropped]
@@ -176,6 +199,27 @@ def import_checkpoints(
         for sentence in made.left_out:
             say(f"note: {sentence}")
         say(f"{output}: bundle '{made.bundle.name}', {len(made.bundle.classes)} classes; {made.finding}")
+
+
+MAGNET_ALONE = ("preset", "backbone", "refiner", "refiner_scale", "architecture", "refiner_input", "image", "label")
+"""Parameters that say nothing of a CascadePSP checkpoint."""
+
+
+def _import_cascade(
+    context: typer.Context, file: Path | None, output: Path, *, overwrite: bool, licence: str | None = None
+) -> dict[str, object]:
+    """The row of a bundle made of a CascadePSP checkpoint."""
+    given = [name for name in MAGNET_ALONE if words.is_typed(context, name)]
+    if given:
+        words_given = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise UsageError("--from cascadepsp takes one FILE, not MagNet's options", value=words_given)
+    if file is None:
+        raise UsageError("--from cascadepsp wants the checkpoint", advice="Give the FILE behind the options")
+    from magnet_cli.importing import import_cascade
+
+    bundle = import_cascade(file, output, licence=licence, overwrite=overwrite)
+    say(f"{output}: bundle '{bundle.name}', which sharpens masks")
+    return summary(bundle)
 
 
 def parse_scale(text: str) -> Size:
@@ -200,56 +244,3 @@ def _sample(image: Path | None, label: Path | None) -> Sample | None:
     from magnet_cli.importing import Sample
 
     return Sample(image=image, label=label)
-
-
-def summary(bundle: Bundle) -> dict[str, object]:
-    """A bundle as JSON values."""
-    card = bundle.folder / CARD
-    return {
-        "name": bundle.name,
-        "folder": str(bundle.folder),
-        "card": str(card) if card.is_file() else None,
-        "classes": [vars(entry) for entry in bundle.classes],
-        "scales": [{"width": scale.width, "height": scale.height} for scale in bundle.scales],
-        "bytes": _bytes(bundle),
-    }
-
-
-def bundle_text(bundle: Bundle) -> str:
-    """A bundle in lines."""
-    card, pixel = bundle.folder / CARD, bundle.resolution
-    magnet = ", ".join(f"{key} {value}" for key, value in vars(bundle.magnet).items())
-    low, high = bundle.input.range
-    lines = [
-        f"{bundle.name}: {bundle.folder}",
-        f"  model card: {card if card.is_file() else 'none'}",
-        f"  licence: {bundle.licence or 'not said'}",
-        f"  source: {bundle.source or 'not said'}",
-        f"  input: {bundle.input.size} pixels, {', '.join(bundle.input.bands)}, values from {low:g} to {high:g}",
-        f"  pixel size: {'not known' if pixel is None else f'{float(pixel.value):g} {pixel.unit}'}",
-        f"  scales: {_scales(bundle)}",
-        f"  defaults: {magnet}",
-        f"  backbone: {bundle.backbone.architecture}, {_file(bundle, bundle.backbone)}",
-    ]
-    for spec in bundle.refiners:
-        serves = "every scale" if spec.scale is None else f"windows of {spec.scale}"
-        lines.append(f"  refiner: {spec.architecture}, {_file(bundle, spec)}, {spec.input}, {serves}")
-    lines += [f"  class {index}: {entry.name} {entry.color}" for index, entry in enumerate(bundle.classes)]
-    lines += [f"  origin: {origin}" for origin in bundle.origins]
-    lines += [f"  note: {note}" for note in bundle.notes]
-    return "\n".join(lines)
-
-
-def _file(bundle: Bundle, spec: NetworkSpec) -> str:
-    path = bundle.folder / spec.file
-    return f"{spec.file}, {format_bytes(path.stat().st_size) if path.is_file() else 'MISSING'}"
-
-
-def _scales(bundle: Bundle) -> str:
-    return ",".join(str(scale) for scale in bundle.scales)
-
-
-def _bytes(bundle: Bundle) -> int:
-    specs = [bundle.backbone, *bundle.refiners, *filter(None, [bundle.selector])]
-    paths = {bundle.folder / spec.file for spec in specs}
-    return sum(path.stat().st_size for path in paths if path.is_file())

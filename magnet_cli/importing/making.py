@@ -2,36 +2,32 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from magnet_cli import durable
-from magnet_cli.errors import OutputError, UsageError
+from magnet_cli.errors import UsageError
 from magnet_cli.importing.card import card
 from magnet_cli.importing.orders import ORDERS, Order, Sample, order_scores
+from magnet_cli.importing.staging import CARD, UNKNOWN_LICENCE, check_output, staged
 from magnet_cli.models.bundle import Bundle, load_bundle
 from magnet_cli.models.checkpoint import fitted, read_checkpoint
-from magnet_cli.models.description import DESCRIPTION, WITH_ORIGINS
+from magnet_cli.models.description import WITH_ORIGINS
 from magnet_cli.models.registry import build_backbone, build_refiner
 from magnet_cli.models.writing import describe, write_bundle
 from magnet_cli.refine.published import IMAGENET_MEAN, IMAGENET_STD
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from torch import Tensor
 
     from magnet_cli.geometry import Size
     from magnet_cli.models.checkpoint import Checkpoint
     from magnet_cli.presets import Preset
-
-CARD = "README.md"
-UNKNOWN_LICENCE = "unknown; ask whoever published the checkpoints"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +98,7 @@ def import_bundle(backbone: Path, refiners: Sequence[Path], output: Path, option
         OutputError: The folder is there already, or cannot be written.
         SourceError: The sample cannot be read, or does not fit.
     """
-    _check_output(output, overwrite=options.overwrite)
+    check_output(output, overwrite=options.overwrite)
     scales = refiner_scales(options, len(refiners))
     checkpoints = [read_checkpoint(path) for path in (backbone, *refiners)]
     states, entries = _states(checkpoints, options)
@@ -110,21 +106,11 @@ def import_bundle(backbone: Path, refiners: Sequence[Path], output: Path, option
     for entry, scale in zip(entries, scales, strict=True):
         entry["scale"] = None if scale is None else {"width": scale.width, "height": scale.height}
     description = _description(options, entries, name=options.name or output.name)
-    parent = output.absolute().parent
-    with durable.writing(output):
-        parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=parent))
-    try:
-        made = replace(_written(staging, description, states, options), dropped=dropped)
+    with staged(output) as folder:
+        made = replace(_written(folder, description, states, options), dropped=dropped)
         sources = dict(zip(states, [found.file.name for found in checkpoints], strict=True))
         text = card(made.bundle, options.preset, finding=made.finding, files=sources, dropped=made.left_out)
-        durable.write_whole(staging / CARD, text.encode())
-        with durable.writing(output):
-            staging.chmod(0o755)
-            durable.sync_tree(staging)
-            durable.replace_folder(staging, output.absolute())
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        durable.write_whole(folder / CARD, text.encode())
     return replace(made, bundle=load_bundle(str(output)))
 
 
@@ -148,15 +134,6 @@ def refiner_scales(options: ImportOptions, count: int) -> tuple[Size | None, ...
             advice="Give --refiner-scale WIDTHxHEIGHT after each --refiner",
         )
     return stages
-
-
-def _check_output(output: Path, *, overwrite: bool) -> None:
-    if not output.exists():
-        return
-    if not overwrite:
-        raise OutputError("the bundle's folder exists", file=output, advice="Choose another, or add --overwrite")
-    if not (output / DESCRIPTION).is_file():
-        raise OutputError(f"only a folder with a {DESCRIPTION} is replaced", file=output, advice="Choose another")
 
 
 def _states(

@@ -6,17 +6,21 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import tifffile
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from magnet_cli.geometry import Size
 from magnet_cli.models import bundle as bundle_module
+from magnet_cli.models.cascadepsp import cascadepsp_light
 from magnet_cli.models.refinement import RefinementMagNet
-from magnet_cli.models.registry import build_backbone
+from magnet_cli.models.registry import CASCADES, build_backbone, build_cascade
+from magnet_cli.models.writing import describe_cascade, write_cascade_bundle
 from magnet_cli.presets import PRESETS, Preset
 from tests.cli.support import invoke, invoke_json, one_line, write_colours_bundle, write_image
 
@@ -253,5 +257,86 @@ def test_import_refuses_a_page(here: Path) -> None:
 def test_wrong_use(here: Path, words: list[str], message: str) -> None:
     del here
     result = invoke("weights", "import", "--preset", "inria", "--backbone", "b.pth", "-o", "x", *words)
+    assert result.exit_code == 2
+    assert message in one_line(result)
+
+
+@pytest.fixture
+def sharp(tmp_path: Path) -> Path:
+    """A bundle that sharpens masks."""
+    folder = tmp_path / "sharp"
+    write_cascade_bundle(
+        folder, describe_cascade(name="sharp", licence="MIT", side=500), build_cascade("conv", options={})
+    )
+    return folder
+
+
+def test_a_bundle_that_sharpens_masks_is_listed_shown_and_verified(
+    sharp: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bundle_module, "roots", lambda: [tmp_path])
+    text = invoke("weights", "list").stdout
+    assert "sharp: sharpens masks" in text
+    assert "conv, windows of 500" in text
+    (row,) = invoke_json("weights", "list")["bundles"]
+    assert (row["name"], row["kind"], row["side"], row["folder"]) == ("sharp", "cascade", 500, str(sharp))
+    text = invoke("weights", "show", "sharp").stdout
+    assert "licence: MIT" in text
+    assert "cascade: conv, cascade.safetensors" in text
+    (row,) = invoke_json("weights", "verify", "sharp")["files"]
+    assert (row["ok"], row["role"]) == (True, "cascade")
+
+
+def test_segment_refuses_a_bundle_that_sharpens_masks(here: Path, sharp: Path) -> None:
+    write_image(here / "image.tif")
+    result = invoke("segment", "image.tif", "--weights", sharp, "-o", "mask.tif")
+    assert result.exit_code == 4
+    assert "sharp sharpens masks" in one_line(result)
+    assert not (here / "mask.tif").exists()
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_import_of_cascadepsp(here: Path, monkeypatch: pytest.MonkeyPatch, prefix: str) -> None:
+    """With a network of the same kind but smaller, because the real one has 271 MB."""
+    slim: dict[str, Any] = {"width": 4, "depths": [1, 1, 1, 1], "pooled": 8, "widths": [8, 4, 4], "hidden": 4}
+    monkeypatch.setitem(CASCADES, "cascadepsp-resnet50", lambda: cascadepsp_light(**slim))
+    network = build_cascade("cascadepsp-resnet50", options={})
+    torch.save({f"{prefix}{key}": value for key, value in network.state_dict().items()}, here / "model")
+    words = ["--from", "cascadepsp", "model", "-o", "sharp"]
+    result = invoke("weights", "import", *words, "--licence", "MIT")
+    assert result.exit_code == 0, result.stderr
+    (row,) = invoke_json("weights", "show", "sharp")["bundles"]
+    assert row["description"]["networks"]["cascade"]["architecture"] == "cascadepsp-resnet50"
+    assert (row["description"]["compat"], row["description"]["licence"]) == ("published", "MIT")
+    assert row["description"]["input"]["mean"] == [0.485, 0.456, 0.406]
+    loaded = load_file(here / "sharp" / "cascade.safetensors")
+    assert all(torch.equal(loaded[key], value) for key, value in network.state_dict().items())
+    assert "sharpen a mask" in (here / "sharp" / "README.md").read_text()
+    assert invoke("weights", "verify", "sharp").exit_code == 0
+    assert invoke("weights", "import", *words).exit_code == 5
+    (row,) = invoke_json("weights", "import", *words, "--overwrite")["bundles"]
+    assert row["kind"] == "cascade"
+
+
+def test_import_of_cascadepsp_refuses_what_does_not_fit(here: Path) -> None:
+    torch.save({"module.feats.conv1.weight": torch.zeros(64, 6, 7, 7)}, here / "model")
+    result = invoke("weights", "import", "--from", "cascadepsp", "model", "-o", "sharp")
+    assert result.exit_code == 4
+    assert "does not fit cascadepsp-resnet50" in one_line(result)
+    assert not (here / "sharp").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--from", "cascadepsp"], "wants the checkpoint"),
+        (["--from", "cascadepsp", "model", "--preset", "inria"], "takes one FILE, not MagNet's options (got --preset)"),
+        (["model"], "Give --preset and --backbone, or --from cascadepsp FILE"),
+        (["--preset", "inria"], "Give --preset and --backbone, or --from cascadepsp FILE"),
+    ],
+)
+def test_wrong_use_of_programs(here: Path, words: list[str], message: str) -> None:
+    del here
+    result = invoke("weights", "import", "-o", "x", *words)
     assert result.exit_code == 2
     assert message in one_line(result)

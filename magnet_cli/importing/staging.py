@@ -1,0 +1,54 @@
+"""A bundle's folder that appears complete or not at all."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from magnet_cli import durable
+from magnet_cli.errors import OutputError
+from magnet_cli.models.description import DESCRIPTION
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+CARD = "README.md"
+UNKNOWN_LICENCE = "unknown; ask whoever published the checkpoints"
+
+
+def check_output(output: Path, *, overwrite: bool) -> None:
+    """Accept a folder that is not there, or a bundle that may be replaced.
+
+    Raises:
+        OutputError: It is there and may not be replaced.
+    """
+    if not output.exists():
+        return
+    if not overwrite:
+        raise OutputError("the bundle's folder exists", file=output, advice="Choose another, or add --overwrite")
+    if not (output / DESCRIPTION).is_file():
+        raise OutputError(f"only a folder with a {DESCRIPTION} is replaced", file=output, advice="Choose another")
+
+
+@contextmanager
+def staged(output: Path) -> Iterator[Path]:
+    """A folder beside the output that takes its place when the block ends, and vanishes where it fails.
+
+    Raises:
+        OutputError: A folder cannot be written.
+    """
+    parent = output.absolute().parent
+    with durable.writing(output):
+        parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=parent))
+    try:
+        yield staging
+        with durable.writing(output):
+            staging.chmod(0o755)
+            durable.sync_tree(staging)
+            durable.replace_folder(staging, output.absolute())
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
