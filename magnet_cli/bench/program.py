@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from magnet_cli.bench.task import Ready, Took
+from magnet_cli.bench.task import Ready, Took, for_drawn
 from magnet_cli.bench.timing import TimedNetworks
 from magnet_cli.events import Events
 from magnet_cli.memory import host_memory
@@ -36,7 +36,7 @@ class Program:
         self._timer = TimedNetworks(self._model.networks)
         if self._task.timed:
             self._model = replace(self._model, networks=cast("Networks", self._timer))
-        self._segment(self._task.warm)
+        self._segment(self._task.warm, for_drawn(self._options))
         plan = made_plan(self._task.image, self._model, self._options)
         return Ready(
             loaded=host_memory(),
@@ -50,7 +50,7 @@ class Program:
         del what, program
         base = host_memory()
         self._timer.reset()
-        seconds, report = self._segment(self._task.image)
+        seconds, report = self._segment(self._task.image, self._options)
         stages = _by_stage(report)
         memory, split = report["memory"], report["seconds"]
         networks = {f"networks_{name}": value for name, value in self._timer.seconds.items() if self._task.timed}
@@ -65,13 +65,13 @@ class Program:
             report=report,
         )
 
-    def _segment(self, image: str) -> tuple[float, dict[str, Any]]:
+    def _segment(self, image: str, options: SegmentOptions) -> tuple[float, dict[str, Any]]:
         """Seconds and report of a run, of which nothing stays."""
         folder = Path(tempfile.mkdtemp(prefix="run-", dir=self._task.folder))
         try:
             target = Target(image=image, mask=folder / "mask.tif")
             start = time.perf_counter()
-            result = segment_target(target, self._model, self._options, Events())
+            result = segment_target(target, self._model, options, Events())
             seconds = time.perf_counter() - start
         finally:
             shutil.rmtree(folder, ignore_errors=True)

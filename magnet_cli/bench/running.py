@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Self
 from magnet_cli.bench.options import CPU_SIZES, GPU_SIZES
 from magnet_cli.bench.process import Process
 from magnet_cli.bench.result import Mark, Row
-from magnet_cli.bench.task import Task
+from magnet_cli.bench.task import Task, for_drawn
 from magnet_cli.durable import writing
 from magnet_cli.errors import MagnetError, SourceError
 from magnet_cli.events import Step
@@ -123,7 +123,7 @@ class Bench:
                 yield from (Row(label=label, image=None, method=method, error=error) for method in self._methods)
                 continue
             for method in self._methods:
-                yield self._row(self._task(str(path), warm, method), label=label, image=None)
+                yield self._row(self._task(str(path), warm, method, drawn=True), label=label, image=None)
             path.unlink()
         if self._options.image is not None:
             name = self._options.image
@@ -144,8 +144,9 @@ class Bench:
                 studio.ask("draw", path, side)
         return warm
 
-    def _task(self, image: str, warm: Path, method: Method) -> Task:
+    def _task(self, image: str, warm: Path, method: Method, *, drawn: bool = False) -> Task:
         options = replace(self._options.segment, method=method)
+        options = for_drawn(options) if drawn else options
         return Task(image=image, options=options, folder=self._folder, warm=str(warm))
 
     def _row(self, task: Task, *, label: str, image: str | None) -> Row:

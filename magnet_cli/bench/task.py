@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, Protocol
+
+from magnet_cli.values import ValueRange
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -14,6 +16,11 @@ if TYPE_CHECKING:
     from magnet_cli.options import SegmentOptions
 
 Refusal = Literal["refused", "unavailable", "does not apply"]
+
+
+def for_drawn(options: SegmentOptions) -> SegmentOptions:
+    """The same for an image that was drawn: it has the bundle's bands, and its 8 bits stand for the bundle's range."""
+    return replace(options, bands=None, value_range=ValueRange(kind="dtype"))
 
 
 @dataclass(frozen=True, kw_only=True)

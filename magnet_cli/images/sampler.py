@@ -43,8 +43,9 @@ class Sampler:
         nodata: float | None = None,
     ) -> None:
         bands, dtype = shape
-        self._bands, self._nodata = request.bands, nodata
-        bands = bands if request.bands is None else len(request.bands)
+        self._nodata = nodata
+        self._bands = None if request.bands in (None, tuple(range(bands))) else list(request.bands or ())
+        bands = bands if self._bands is None else len(self._bands)
         box, pitch = request.box, request.pitch
         self.level = level
         self._columns = taps_for(pitch.x / downsample.x, box.x, box.right, resample=request.resample)
@@ -91,7 +92,7 @@ class Sampler:
     def _taken(self, pixels: Pixels, window: tuple[slice, slice]) -> Pixels:
         """The bands asked for of a part of a piece, and where they hold data."""
         values = pixels.values[window]
-        values = values if self._bands is None else values[:, :, list(self._bands)]
+        values = values if self._bands is None else values[:, :, self._bands]
         valid = None if pixels.valid is None or pixels.valid[window].all() else pixels.valid[window]
         if self._weights is not None:
             valid = both(both(valid, without_nodata(values, self._nodata)), finite(values))

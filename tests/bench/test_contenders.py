@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 from importlib import util
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
+import tifffile
+import torch
 
 from magnet_cli.bench import patching
-from magnet_cli.bench.ceiling import Ceiling
+from magnet_cli.bench.ceiling import Ceiling, sampled_patches
 from magnet_cli.bench.naive import Naive
 from magnet_cli.bench.patching import KINDS, Patching
-from magnet_cli.bench.program import Program
+from magnet_cli.bench.program import Program, made_plan
 from magnet_cli.bench.studio import Studio
 from magnet_cli.errors import SourceError
+from magnet_cli.events import Events
+from magnet_cli.segmentation import load_model
+from magnet_cli.values import parse_value_range
 from tests.bench.support import SIDE, task
 
 if TYPE_CHECKING:
@@ -75,6 +82,31 @@ def test_the_ceiling_stands_for_the_windows_that_the_program_ran(tmp_path: Path)
     assert took.windows == ours.windows
     assert took.parts["measured_windows"] > 0
     assert took.seconds > 0
+
+
+def test_bands_and_values_of_an_image_are_not_those_of_the_drawn_one(tmp_path: Path) -> None:
+    """The image has four bands of 16 bits, the one that everything is warmed up on the bundle's bands of 8."""
+    given = task(tmp_path, method="patch")
+    values = np.random.default_rng(0).integers(0, 10000, (SIDE, SIDE, 4)).astype(np.uint16)
+    tifffile.imwrite(given.image, values, photometric="minisblack", planarconfig="contig", tile=(64, 64))
+    options = replace(given.options, bands=("4", "2", "1"), value_range=parse_value_range("1%,99%"))
+    given = replace(given, options=options)
+    program = Program(given)
+
+    program.prepare()
+    took = program.run("", None)
+
+    seen: Any = took.report["options"]
+    assert [entry["band"] for entry in seen["bands"]] == [4, 2, 1]
+    model = load_model(options, Events())
+    plan = made_plan(given.image, model, options)
+    patches = sampled_patches(given, plan, model, count=4)
+    means, deviations = (
+        (torch.tensor(part)[:, None, None]) for part in (model.bundle.input.mean, model.bundle.input.std)
+    )
+    shown = patches * deviations + means
+    assert -1e-5 < float(shown.min()) < 0.01
+    assert 0.99 < float(shown.max()) < 1 + 1e-5
 
 
 @pytest.mark.parametrize("kind", KINDS)
