@@ -179,7 +179,8 @@ def _latitude(
     """Latitude of the image's middle, in radians, and by how much of its length the parallel differs at the corners."""
     right, bottom = size.width, size.height
     points = np.array([(right / 2, bottom / 2), (0, 0), (right, 0), (0, bottom), (right, bottom)])
-    middle, *corners = (radians_of(float(y)) for y in placed.coordinates(points)[:, 1])
+    with np.errstate(all="ignore"):  # a hostile file may place it at infinity
+        middle, *corners = (radians_of(float(y)) for y in placed.coordinates(points)[:, 1])
     pole = radians(90)
     if not abs(middle) < pole:  # nor where it is no number
         return middle, float("inf")

@@ -226,7 +226,7 @@ class Plan:
         pixel = self.pixel
         return {
             "working_pixel": {"width": float(self.working.x), "height": float(self.working.y)},
-            "working_size": pixel and {"width": float(pixel.x), "height": float(pixel.y), "unit": pixel.unit},
+            "working_size": pixel and {"width": _nine(pixel.x), "height": _nine(pixel.y), "unit": pixel.unit},
             "read_at": self.reading,
         }
 
@@ -275,6 +275,11 @@ class Plan:
             "probabilities_at_most": kept,
             "decode_cache": self.image.cache_bytes,
         }
+
+
+def _nine(value: Fraction) -> float:
+    """Nine digits: what is left out is the error of the working grid's bounded denominator."""
+    return float(f"{float(value):.9g}")
 
 
 def _size(size: Size) -> dict[str, int]:

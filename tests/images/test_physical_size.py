@@ -189,3 +189,33 @@ def test_another_planet_has_its_own_size(tmp_path: Path) -> None:
     info = geotiff(tmp_path / "s.tif", moon, rasterio.Affine(1e-3, 0, 10, 0, -1e-3, 0.03))
     assert info.resolution is not None
     assert float(info.resolution.y) == pytest.approx(1737400 * radians(1e-3), rel=1e-6)
+
+
+@pytest.mark.parametrize("code", [(2048, 4326), (3072, 3857), (3072, 32633)])
+@pytest.mark.parametrize(
+    ("scale", "corner"),
+    [
+        ((0.0, 0.0), (13.0, 52.0)),
+        ((float("nan"), 1e-5), (13.0, 52.0)),
+        ((float("inf"), 1e-5), (13.0, 52.0)),
+        ((1e300, 1e300), (1e300, 1e300)),
+        ((1e-5, 1e-5), (float("nan"), float("nan"))),
+        ((1e-5, 1e-5), (0.0, float("-inf"))),
+    ],
+)
+def test_no_georeference_is_too_odd(
+    tmp_path: Path, code: tuple[int, int], scale: tuple[float, float], corner: tuple[float, float]
+) -> None:
+    keys = (1, 1, 0, 2, 1024, 0, 1, 2 if code[0] == 2048 else 1, code[0], 0, 1, code[1])
+    tags = [
+        (33550, "d", 3, (*scale, 0.0), True),
+        (33922, "d", 6, (0.0, 0.0, 0.0, *corner, 0.0), True),
+        (34735, "H", len(keys), keys, True),
+    ]
+    tifffile.imwrite(tmp_path / "s.tif", np.zeros((20, 30, 3), np.uint8), photometric="rgb", extratags=tags)
+    info = inspect(tmp_path / "s.tif")
+    assert info.crs == f"EPSG:{code[1]}"
+    if info.resolution is None:
+        assert len(info.notes) == 1
+    else:
+        assert info.resolution.x > 0
