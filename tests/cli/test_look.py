@@ -80,7 +80,6 @@ def test_what_sizes_and_levels_refer_to_is_shown(here: Path) -> None:
     [
         (("--level", "1"), "--level 1"),
         (("--mag", "20"), "--mag 20"),
-        (("--mpp", "0.5"), "--mpp 0.5"),
         (("--scales", "0.016mm", "--mag", "20"), "--mag 20"),
     ],
 )
