@@ -32,6 +32,7 @@ ROOMS: dict[str, set[str]] = {
     "memory": {"errors"},
     "values": {"errors"},
     "lengths": set(),
+    "components": set(),
     "options": {"errors", "geometry", "lengths", "values"},
     "figures": {"errors", "durable"},
     "windows": FLOOR,
@@ -54,7 +55,8 @@ ROOMS: dict[str, set[str]] = {
     "report": FLOOR | {"images", "plan", "models", "masks"},
     "views": FLOOR | {"images", "masks", "maps"},
     "targets": FLOOR | {"images"},
-    "exports": FLOOR | {"images", "masks", "targets"},
+    "exports": FLOOR | {"components", "images", "masks", "targets"},
+    "objects": FLOOR | {"components", "images", "masks", "labels"},
     "scene": FLOOR,
     "train": FLOOR | {"windows", "images", "plan", "models", "refine", "labels", "dataset"},
     "segmentation": FLOOR

@@ -7,15 +7,16 @@ disk. The one polygon that is given out is held whole.
 
 from __future__ import annotations
 
+from array import array
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 from skimage.measure import label as connected
 
+from magnet_cli.components import Components
 from magnet_cli.exports.chains import Chains
-from magnet_cli.exports.components import Components
 from magnet_cli.exports.outline import OUTSIDE, trace
 from magnet_cli.exports.polygon import Polygon, make_polygon
 from magnet_cli.exports.spool import PointSpool
@@ -27,6 +28,24 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+
+@dataclass(kw_only=True, slots=True)
+class _Outlined:
+    """What is known of a component so far."""
+
+    label: int
+    rings: array[int] = field(default_factory=lambda: array("Q"))
+    """Numbers of its closed rings in the spool."""
+
+    @property
+    def weight(self) -> int:
+        """See `Growing`."""
+        return len(self.rings)
+
+    def absorb(self, other: _Outlined) -> None:
+        """See `Growing`."""
+        self.rings.extend(other.rings)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +96,7 @@ class Sweep:
         self._side = side
         self._folder = folder
         self._numbered = 0
-        self._components = Components()
+        self._components = Components[_Outlined]()
         self.most_ends = 0
         """The most open ends of outlines at a time."""
         self.most_components = 0
@@ -125,7 +144,7 @@ class Sweep:
             if path.component in block.inside:
                 found[path.component].append(path.points)
             elif ring is not None:
-                self._components.add_ring(path.component, spool.put(ring))
+                self._components.at(path.component).rings.append(spool.put(ring))
         self.most_ends = max(self.most_ends, len(chains))
         for number, rings in found.items():
             yield make_polygon(block.inside[number], rings)
@@ -139,7 +158,7 @@ class Sweep:
         labels.pop(0, None)
         rim = np.unique(np.concatenate((numbers[0], numbers[-1], numbers[:, 0], numbers[:, -1])))
         for number in rim[rim > 0].tolist():
-            self._components.add(number, labels.pop(number))
+            self._components.add(number, _Outlined(label=labels.pop(number)))
         self._numbered += count
         return labels
 

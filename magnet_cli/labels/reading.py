@@ -18,7 +18,7 @@ from magnet_cli import images
 from magnet_cli.errors import SourceError
 from magnet_cli.geometry import LEVEL0, Box
 from magnet_cli.images.opening import TIFF_MAGIC
-from magnet_cli.labels.png import PNG_MAGIC, read_png_header, write_grey_copy
+from magnet_cli.labels.png import PALETTE, PNG_MAGIC, read_png_header, write_grey_copy
 from magnet_cli.masks.spec import NODATA
 
 if TYPE_CHECKING:
@@ -41,8 +41,10 @@ class Opened:
     image: images.Image
     step: int = 1
     """Stored index times this is what the image gives."""
-    names: tuple[str, ...] | None = None
-    """Of the classes, where the file says so."""
+    classes: tuple[tuple[str, str], ...] | None = None
+    """Name and colour of each class, where the file says so."""
+    indexed: bool = False
+    """Whether the file has a palette, so that its samples can only be indices."""
 
 
 class LabelImage:
@@ -57,7 +59,8 @@ class LabelImage:
 
     def __init__(self, path: str, opened: Opened, *, values: Mapping[int, int], resources: ExitStack) -> None:
         self.path = path
-        self.names = opened.names
+        self.classes = opened.classes
+        self.indexed = opened.indexed
         self._image = opened.image
         self._step = opened.step
         self._resources = resources
@@ -66,9 +69,34 @@ class LabelImage:
             self._table[stored] = label
 
     @property
+    def names(self) -> tuple[str, ...] | None:
+        """Of the classes, where the file says so."""
+        return None if self.classes is None else tuple(name for name, _ in self.classes)
+
+    @property
     def size(self) -> Size:
         """In pixels."""
         return self._image.info.size
+
+    @property
+    def bands(self) -> int:
+        """Of which the first is read."""
+        return len(self._image.info.bands)
+
+    @property
+    def dtype(self) -> str:
+        """NumPy name of what is stored."""
+        return self._image.info.dtype
+
+    @property
+    def nodata(self) -> float | None:
+        """The value that marks a missing pixel."""
+        return self._image.info.nodata
+
+    @property
+    def resident_bytes(self) -> int:
+        """Memory that it keeps between reads, at most."""
+        return self._image.info.resident_bytes
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -102,6 +130,15 @@ class LabelImage:
         values, valid = self._first_band(box)
         inside: NDArray[np.bool_] = values != 0
         return inside if valid is None else inside & valid
+
+    def read_stored(self, box: Box) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+        """The stored values of the first band, `(height, width)`, and which of them are data; None where all are.
+
+        Raises:
+            SourceError: It cannot be decoded.
+        """
+        values, valid = self._first_band(box)
+        return (values if self._step == 1 else values // values.dtype.type(self._step)), valid
 
     def close(self) -> None:
         """Release files and the disk used."""
@@ -149,7 +186,7 @@ def open_labels(source: str | Path, *, values: Mapping[int, int] | None = None) 
 
 
 def open_region(source: str | Path) -> LabelImage:
-    """A raster for `read_nonzero`: of any kind, its first band says what is inside.
+    """A raster for `read_nonzero` and `read_stored`: of any kind, its first band says what is inside.
 
     Raises:
         SourceError: It is missing or damaged.
@@ -174,7 +211,7 @@ def _opened(text: str, stack: ExitStack) -> Opened:
 
         found = open_tiff_labels(text)
         if found is not None:
-            return Opened(image=found.image, step=found.step, names=found.names)
+            return Opened(image=found.image, step=found.step, classes=found.classes, indexed=found.indexed)
     if head.startswith(PNG_MAGIC):
         header = read_png_header(text)
         if header.has_indices:
@@ -184,7 +221,7 @@ def _opened(text: str, stack: ExitStack) -> Opened:
                 image = images.open_image(grey, cache=cache)
             except SourceError as error:
                 raise _renamed(error, text) from error
-            return Opened(image=image, step=header.step)
+            return Opened(image=image, step=header.step, indexed=header.colour == PALETTE)
     return Opened(image=images.open_image(text, cache=cache))
 
 

@@ -38,8 +38,10 @@ class TiffLabels:
     image: PyramidImage
     step: int
     """A stored sample times this is what the image gives."""
-    names: tuple[str, ...] | None
-    """Of the classes, as masks of this program carry them."""
+    classes: tuple[tuple[str, str], ...] | None
+    """Name and colour of each, as masks of this program carry them."""
+    indexed: bool
+    """Whether it has a palette."""
 
 
 def open_tiff_labels(path: str) -> TiffLabels | None:
@@ -79,7 +81,12 @@ def _opened(file: tifffile.TiffFile, path: str, blob: Blob) -> TiffLabels | None
     turned = _orientation(page)
     if turned != 1:
         store = OrientedStore(store, [layer.size], turned)
-    return TiffLabels(image=PyramidImage(info, store), step=BILEVEL_STEP if bilevel else 1, names=class_names(page))
+    return TiffLabels(
+        image=PyramidImage(info, store),
+        step=BILEVEL_STEP if bilevel else 1,
+        classes=classes_of(page),
+        indexed=page.photometric == tifffile.PHOTOMETRIC.PALETTE,
+    )
 
 
 def _regional(page: TiffPage) -> bool:
@@ -103,13 +110,13 @@ def _info(layer: Layer, path: str, dtype: np.dtype[np.generic]) -> ImageInfo:
         bands=("grey",),
         dtype=dtype.name,
         nodata=nodata,
-        has_mask=nodata is not None or layer.mask is not None or 0 in page.databytecounts,
+        has_mask=nodata is not None or layer.mask is not None or dtype.kind == "f" or 0 in page.databytecounts,
         resident_bytes=TILE_CACHE_BYTES,
     )
 
 
-def class_names(page: TiffPage) -> tuple[str, ...] | None:
-    """The class names of a mask that this program wrote."""
+def classes_of(page: TiffPage) -> tuple[tuple[str, str], ...] | None:
+    """Name and colour of the classes of a mask that this program wrote."""
     try:
         found = json.loads(page.description)
     except (ValueError, RecursionError):
@@ -117,5 +124,4 @@ def class_names(page: TiffPage) -> tuple[str, ...] | None:
     classes = found.get("classes") if isinstance(found, dict) else None
     if not isinstance(classes, list) or not all(isinstance(item, dict) for item in classes):
         return None
-    names = tuple(str(item.get("name")) for item in classes)
-    return names or None
+    return tuple((str(item.get("name")), str(item.get("color"))) for item in classes) or None

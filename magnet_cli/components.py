@@ -1,39 +1,46 @@
-"""Connected components that may go on below: which numbers are one component, its label, its closed rings."""
+"""Connected components that may go on below: which numbers are one component, and what is known of it so far."""
 
 from __future__ import annotations
 
-from array import array
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 
-@dataclass(kw_only=True, slots=True)
-class Component:
+class Growing(Protocol):
     """What is known of a component so far."""
 
-    label: int
-    rings: array[int] = field(default_factory=lambda: array("Q"))
-    """Numbers of its closed rings in the spool."""
+    @property
+    def weight(self) -> int:
+        """What it costs to move it into another one."""
+
+    def absorb(self, other: Any) -> None:
+        """Take in what is known of a component that turned out to be the same one."""
 
 
-class Components:
-    """Numbers of components, joined as the sweep finds that they touch."""
+T = TypeVar("T", bound=Growing)
+
+
+class Components(Generic[T]):
+    """Numbers of components, joined as a sweep finds that they touch."""
 
     def __init__(self) -> None:
         self._parent: dict[int, int] = {}
-        self._known: dict[int, Component] = {}
+        self._known: dict[int, T] = {}
 
     def __len__(self) -> int:
         """Numbers that are remembered."""
         return len(self._parent)
 
-    def add(self, number: int, label: int) -> None:
+    def add(self, number: int, component: T) -> None:
         """A component that may go on beyond its tile."""
         self._parent[number] = number
-        self._known[number] = Component(label=label)
+        self._known[number] = component
+
+    def at(self, number: int) -> T:
+        """What is known of the component that a number belongs to."""
+        return self._known[self.root(number)]
 
     def root(self, number: int) -> int:
         """The number that stands for the whole component."""
@@ -45,20 +52,16 @@ class Components:
         return top
 
     def join(self, one: int, other: int) -> None:
-        """Two numbers are one component; the one with fewer rings moves."""
+        """Two numbers are one component; the lighter one moves."""
         kept, moved = self.root(one), self.root(other)
         if kept == moved:
             return
-        if len(self._known[kept].rings) < len(self._known[moved].rings):
+        if self._known[kept].weight < self._known[moved].weight:
             kept, moved = moved, kept
         self._parent[moved] = kept
-        self._known[kept].rings.extend(self._known.pop(moved).rings)
+        self._known[kept].absorb(self._known.pop(moved))
 
-    def add_ring(self, number: int, ring: int) -> None:
-        """Note a closed ring of a component."""
-        self._known[self.root(number)].rings.append(ring)
-
-    def finish(self, reaching: Iterable[int]) -> Iterator[Component]:
+    def finish(self, reaching: Iterable[int]) -> Iterator[T]:
         """Give out, and forget, every component that none of these root numbers stands for."""
         alive = set(reaching)
         for number in [number for number in self._known if number not in alive]:

@@ -1,0 +1,125 @@
+"""How the values of a mask are to be read: as one object, as classes, as a probability. Nothing is guessed silently."""
+
+from __future__ import annotations
+
+import colorsys
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from magnet_cli.errors import SourceError
+from magnet_cli.masks.spec import NODATA, MaskClass
+
+MaskKind = Literal["binary", "labels", "probability"]
+
+MOST_UNNAMED = 64
+"""Largest value of a grey raster that is taken for class indices unasked; beyond it may be a probability."""
+GOLDEN = 0.618034
+"""Turns of the colour circle from one class to the next, so that neighbours differ."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stored:
+    """What is known of a raster's values."""
+
+    path: str
+    dtype: str
+    values: tuple[int, ...]
+    """Those that occur, rising; empty for floating point."""
+    classes: tuple[tuple[str, str], ...] | None
+    """Name and colour of each, where the file says so."""
+    indexed: bool
+    """Whether it has a palette."""
+
+    @property
+    def is_floating(self) -> bool:
+        """Whether values are no whole numbers."""
+        return np.dtype(self.dtype).kind == "f"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """How a raster is read."""
+
+    kind: MaskKind
+    why: str
+    """For people: what was seen, or who said so."""
+    classes: tuple[MaskClass, ...]
+    """Label = position; background and object for a binary mask and a probability."""
+    nodata: bool
+    """Whether the value 255 stands for a pixel that was not computed."""
+
+
+def decide(stored: Stored, wanted: MaskKind | Literal["auto"]) -> Reading:
+    """How to read a raster: as it was said, or as its type, values and palette allow alone.
+
+    Raises:
+        SourceError: The values allow several readings, or not the one that was asked for.
+    """
+    kind, why = _recognised(stored) if wanted == "auto" else (wanted, f"--mask-kind {wanted}")
+    if kind == "labels":
+        return _labels(stored, why)
+    named = stored.classes if stored.classes is not None and len(stored.classes) == 2 else None  # noqa: PLR2004
+    names = named or (("background", "#000000"), ("object", "#ffffff"))
+    ones = 1 in stored.values and set(stored.values) <= {0, 1, NODATA}
+    return Reading(
+        kind=kind,
+        why=why,
+        classes=tuple(MaskClass(name=name, color=color) for name, color in names),
+        nodata=kind == "binary" and (named is not None or ones),
+    )
+
+
+def _recognised(stored: Stored) -> tuple[MaskKind, str]:
+    if stored.is_floating:
+        return "probability", f"values are {stored.dtype}"
+    present = set(stored.values)
+    if stored.classes is not None:
+        if len(stored.classes) == 2:  # noqa: PLR2004 - an object and what is around it
+            return "binary", f"it has two classes; '{stored.classes[1][0]}' is the object"
+        return "labels", f"it names {len(stored.classes)} classes"
+    if present <= {0, 1} or present <= {0, NODATA}:
+        return "binary", f"its values are {_listed(stored.values)}"
+    if stored.indexed:
+        return "labels", f"it has a palette and the values {_listed(stored.values)}"
+    largest = max(present - {NODATA})
+    if largest <= MOST_UNNAMED:
+        return "labels", f"its values are {_listed(stored.values)}"
+    raise SourceError(
+        f"a grey mask of {stored.dtype} with values up to {max(present)} may hold classes or a probability",
+        file=stored.path,
+        advice="Say which: --mask-kind labels, --mask-kind probability, or binary where all but 0 is the object",
+    )
+
+
+def _labels(stored: Stored, why: str) -> Reading:
+    if stored.is_floating:
+        raise SourceError("class indices are whole numbers", value=stored.dtype, file=stored.path)
+    present = [value for value in stored.values if value != NODATA]
+    largest = max(present, default=0)
+    if largest > NODATA or min(present, default=0) < 0:
+        raise SourceError(f"a class index is 0 to {NODATA - 1}", value=largest, file=stored.path)
+    names = stored.classes or ()
+    if largest >= len(names) > 0:
+        raise SourceError(f"the mask names {len(names)} classes and holds the label {largest}", file=stored.path)
+    names = names or tuple((f"class {label}", class_color(label)) for label in range(largest + 1))
+    return Reading(
+        kind="labels",
+        why=why,
+        classes=tuple(MaskClass(name=name, color=color) for name, color in names),
+        nodata=True,
+    )
+
+
+def class_color(label: int) -> str:
+    """A colour for a class that has none, `#rrggbb`; the first is black."""
+    if label == 0:
+        return "#000000"
+    red, green, blue = colorsys.hsv_to_rgb(label * GOLDEN % 1, 0.65, 0.95)
+    return f"#{round(red * 255):02x}{round(green * 255):02x}{round(blue * 255):02x}"
+
+
+def _listed(values: tuple[int, ...]) -> str:
+    few = 6
+    return ", ".join(map(str, values)) if len(values) <= few else f"{values[0]} to {values[-1]}"
