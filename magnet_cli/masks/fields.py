@@ -46,7 +46,12 @@ class FieldReader:
         if common.area:
             source = common.shifted(x=-piece.box.x, y=-piece.box.y).slices
             target = common.shifted(x=-part.inner.x, y=-part.inner.y).slices
-            out[:, *target] = self._decoded(piece, entry=entry)[:, *source]
+            values = self._decoded(piece, entry=entry)[:, *source]
+            if entry.join == "largest":
+                # 255 stands for nothing known; one more wraps it to 0, below every value.
+                wins = values.astype(np.uint8) + np.uint8(1) > out[:, *target].astype(np.uint8) + np.uint8(1)
+                values = np.where(wins, values, out[:, *target])
+            out[:, *target] = values
 
     def _decoded(self, piece: Piece, *, entry: FieldSpec) -> NDArray[np.generic]:
         values = self.cache.get(piece.start)

@@ -45,10 +45,7 @@ class JournalHeader:
                 "resolution": resolution and [_exact(resolution.x), _exact(resolution.y), resolution.unit],
                 "geo_tags": hashlib.sha256(repr(self.spec.geo_tags).encode()).hexdigest(),
             },
-            "fields": [
-                [entry.name, entry.bands, _size(entry.size), _exact(entry.pitch.x), _exact(entry.pitch.y), entry.dtype]
-                for entry in self.fields
-            ],
+            "fields": [_field(entry) for entry in self.fields],
         }
 
     def encode(self) -> bytes:
@@ -72,6 +69,11 @@ class JournalHeader:
             file=file,
             advice=RESUME_ADVICE,
         )
+
+
+def _field(entry: FieldSpec) -> list[object]:
+    found = [entry.name, entry.bands, _size(entry.size), _exact(entry.pitch.x), _exact(entry.pitch.y), entry.dtype]
+    return found if entry.join == "later" else [*found, entry.join]
 
 
 def _size(size: Size) -> dict[str, int]:

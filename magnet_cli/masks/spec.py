@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from math import ceil
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from magnet_cli.geometry import Box, Pitch, Size
 
@@ -132,6 +132,8 @@ class FieldSpec:
     """Level-0 pixels that one pixel of the grid covers."""
     dtype: str = "float16"
     """`float16`, or `uint8` where 0..254 stand for 0..1 and 255 for not computed."""
+    join: Literal["later", "largest"] = "later"
+    """Which of several groups' values a pixel has: the later group's, or the largest, whatever the order."""
 
     def __post_init__(self) -> None:
         if re.fullmatch(r"[A-Za-z0-9-]+", self.name) is None:
@@ -139,6 +141,9 @@ class FieldSpec:
             raise ValueError(message)
         if self.bands < 1 or self.dtype not in {"float16", "uint8"}:
             message = f"a field has at least one band of float16 or uint8, got {self.bands} of {self.dtype}"
+            raise ValueError(message)
+        if self.join == "largest" and self.dtype != "uint8":
+            message = f"the largest value is known of uint8 fields, got {self.dtype}"
             raise ValueError(message)
 
     @property

@@ -127,6 +127,29 @@ def test_overlaps_join_by_group_whatever_the_order_of_finishing(tmp_path: Path) 
     assert np.array_equal(results[0], results[1])
 
 
+def test_a_field_of_claims_keeps_the_largest_whatever_the_order(tmp_path: Path) -> None:
+    size = Size(width=40, height=30)
+    field = FieldSpec(name="c", bands=1, size=size, pitch=Pitch.square(1), dtype="uint8", join="largest")
+    spec = MaskSpec(size=size, classes=(MaskClass(name="object", color="#ffffff"),), tile=64)
+    boxes = [Box(x=0, y=0, width=30, height=20), Box(x=10, y=5, width=30, height=25), Box(x=5, y=5, width=9, height=9)]
+    drawn = np.random.default_rng(2)
+    values = [drawn.choice(np.array([0, 3, 254, 255], np.uint8), (1, box.height, box.width)) for box in boxes]
+    expected = np.full((30, 40), -1)
+    for box, value in zip(boxes, values, strict=True):
+        known = np.where(value[0] == 255, -1, value[0].astype(int))
+        expected[box.slices] = np.maximum(expected[box.slices], known)
+    for number, order in enumerate(([0, 1, 2], [2, 1, 0])):
+        header = JournalHeader(hashes={}, spec=spec, fields=(field,))
+        with Journal.open(tmp_path / f"{number}.journal", header=header) as journal:
+            for index in order:
+                group = GroupId(pass_index=0, index=index)
+                journal.put_field(group, name="c", box=boxes[index], values=values[index])
+                journal.finish_group(group, counts={})
+            found = journal.read_stored_field("c", Box.whole(size))[0]
+            assert np.array_equal(np.where(found == 255, -1, found.astype(int)), expected)
+            journal.discard()
+
+
 def test_counts_come_back(tmp_path: Path, work: Callable[..., Any]) -> None:
     made = work(170, 90)
     made.run(tmp_path / "j").close()

@@ -1,0 +1,67 @@
+"""Joining what was said of each object: the modified argmax of CascadePSP's section 4.4, on integers, in any order."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from numpy.typing import NDArray
+
+UNKNOWN = 255
+"""Of a claim: nobody said anything. Of a label: not computed."""
+STEPS = 254
+"""A claim v stands for the probability v / STEPS."""
+HALF = STEPS // 2
+FULL, STUFF = 100, 51
+"""Weights of classes in per cent; the published script multiplies what it calls background by 0.51."""
+
+
+def as_claim(inside: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Probabilities as claims 0..254; rounding carries none over one half."""
+    steps = np.rint(inside * STEPS)
+    return np.where(inside > 0.5, np.maximum(steps, HALF + 1), np.minimum(steps, HALF)).astype(np.uint8)  # noqa: PLR2004
+
+
+def fuse(
+    labels: NDArray[np.uint8],
+    claims: Mapping[int, NDArray[np.uint8]],
+    *,
+    stuff: Collection[int] = (),
+    binary: bool = False,
+) -> NDArray[np.uint8]:
+    """The labels of a box: the class that is claimed most surely, where that is over one half; else what was there.
+
+    Args:
+        labels: `(height, width)` uint8, of the input; 255 stays.
+        claims: The largest claim of each class, `(height, width)` uint8 0..254, 255 where there is none.
+        stuff: Classes that must be nearly certain to win: their claims count 0.51 times.
+        binary: Whether the mask has one object class, 1, whose absence is background: then its claims alone decide,
+            where there are any.
+
+    Returns:
+        `(height, width)` uint8. Equal claims go to the lowest class.
+    """
+    if binary:
+        return _fuse_binary(labels, claims)
+    found = labels.copy()
+    surest = np.full(labels.shape, HALF * FULL, dtype=np.int32)
+    for label in sorted(claims):
+        claim = claims[label].astype(np.int32) * (STUFF if label in stuff else FULL)
+        claim[claims[label] == UNKNOWN] = 0
+        wins = claim > surest
+        found[wins] = label
+        surest[wins] = claim[wins]
+    found[labels == UNKNOWN] = UNKNOWN
+    return found
+
+
+def _fuse_binary(labels: NDArray[np.uint8], claims: Mapping[int, NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    found = labels.copy()
+    for claim in claims.values():
+        known = (claim != UNKNOWN) & (labels != UNKNOWN)
+        found[known] = claim[known] > HALF
+    return found
