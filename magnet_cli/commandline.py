@@ -15,10 +15,13 @@ from magnet_cli.values import ValueRange
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from _typeshed import DataclassInstance
+
 LEFT_OUT = ("overwrite", "resume", "weights")
 """Of one run alone; and the bundle, which is always named."""
 BYTES = ("memory", "gpu_memory")
 UNITS = {1: "B", 1 << 20: "MiB", 1 << 30: "GiB"}
+SPELLED = {"side": "--L"}
 LETTERS = {"points": "q", "patches": "u"}
 """What a threshold compares."""
 DIGITS = Context(prec=30)
@@ -26,8 +29,13 @@ DIGITS = Context(prec=30)
 
 def segment_words(image: str, mask: Path, options: SegmentOptions) -> list[str]:
     """The command line of `magnet segment` that gives these options, word by word; a shell needs them quoted."""
-    found = ["magnet", "segment", _as_path(image), "-o", _as_path(str(mask))]
-    found += ["--weights", options.weights or DEFAULT_BUNDLE]
+    found = ["magnet", "segment", as_path(image), "-o", as_path(str(mask))]
+    return [*found, "--weights", options.weights or DEFAULT_BUNDLE, *option_words(options)]
+
+
+def option_words(options: DataclassInstance) -> list[str]:
+    """The options of a command that differ from their defaults, word by word."""
+    found: list[str] = []
     for entry in fields(options):
         value = getattr(options, entry.name)
         if entry.name in LEFT_OUT or value == entry.default:
@@ -35,7 +43,7 @@ def segment_words(image: str, mask: Path, options: SegmentOptions) -> list[str]:
         if isinstance(value, ExportOptions):
             found += _exports(value)
             continue
-        option = f"--{entry.name.replace('_', '-')}"
+        option = SPELLED.get(entry.name, f"--{entry.name.replace('_', '-')}")
         found += [option] if value is True else [option, _spelled(entry.name, value)]
     return found
 
@@ -46,7 +54,8 @@ def _exports(exports: ExportOptions) -> list[str]:
     return found + (["--min-area", str(exports.min_area)] if exports.min_area else [])
 
 
-def _as_path(text: str) -> str:
+def as_path(text: str) -> str:
+    """A file as a word that is not taken for an option."""
     return f"./{text}" if text.startswith("-") else text
 
 

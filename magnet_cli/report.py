@@ -5,18 +5,31 @@ from __future__ import annotations
 import platform
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from magnet_cli import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
+    from magnet_cli.images import ImageInfo, Resolution
     from magnet_cli.models.bundle import Bundle
-    from magnet_cli.plan import Plan
+    from magnet_cli.plan import MemoryPlan, Plan
 
 REPORT_SCHEMA = 1
 LIBRARIES = ("torch", "numpy", "tifffile", "zarr", "imagecodecs", "pyvips", "openslide-python", "safetensors")
+
+
+class NamedColor(Protocol):
+    """A class as bundles and masks have it."""
+
+    @property
+    def name(self) -> str:
+        """For people."""
+
+    @property
+    def color(self) -> str:
+        """`#rrggbb`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,15 +84,8 @@ class Totals:
 def make_report(plan: Plan, bundle: Bundle, totals: Totals, measured: Measured) -> dict[str, object]:
     """The report of a finished run: pixels at level 0, bytes, seconds, areas in the square of the image's unit."""
     return {
-        "schema": REPORT_SCHEMA,
-        "program": {"name": "magnet", "version": __version__},
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
-        "machine": {
-            "system": platform.system(),
-            "processor": platform.machine(),
-            "threads": measured.threads,
-        },
-        "input": _input(plan),
+        **program_facts(measured),
+        "input": input_facts(plan.image),
         "bundle": {"name": bundle.name, "digest": bundle.digest, "licence": bundle.licence},
         "options": {
             **plan.settings.describe(),
@@ -100,22 +106,41 @@ def make_report(plan: Plan, bundle: Bundle, totals: Totals, measured: Measured) 
         "passes": _passes(plan, totals),
         "groups": {"computed": measured.computed, "resumed": measured.resumed},
         "seconds": dict(measured.seconds),
-        "memory": {
-            "host_budget": plan.memory.budget,
-            "host_planned": plan.memory.total,
-            "host_peak": measured.host_peak,
-            "device_budget": plan.memory.device_budget,
-            "device_planned": plan.memory.device,
-            "device_peak": dict(measured.device_peak),
-        },
-        "classes": class_table(plan, bundle, totals),
+        "memory": memory_facts(plan.memory, measured),
+        "classes": class_table(bundle.classes, totals.labels, plan.image.resolution),
         "not_computed": {"pixels": totals.nodata},
         "notes": [*plan.notes, *measured.notes],
     }
 
 
-def _input(plan: Plan) -> dict[str, object]:
-    info = plan.image
+def program_facts(measured: Measured) -> dict[str, object]:
+    """What made a mask: the program, its libraries, the machine."""
+    return {
+        "schema": REPORT_SCHEMA,
+        "program": {"name": "magnet", "version": __version__},
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
+        "machine": {
+            "system": platform.system(),
+            "processor": platform.machine(),
+            "threads": measured.threads,
+        },
+    }
+
+
+def memory_facts(memory: MemoryPlan, measured: Measured) -> dict[str, object]:
+    """Memory in bytes: what a run may use, what it was to use, and what it used."""
+    return {
+        "host_budget": memory.budget,
+        "host_planned": memory.total,
+        "host_peak": measured.host_peak,
+        "device_budget": memory.device_budget,
+        "device_planned": memory.device,
+        "device_peak": dict(measured.device_peak),
+    }
+
+
+def input_facts(info: ImageInfo) -> dict[str, object]:
+    """What a run read."""
     resolution = info.resolution
     return {
         "path": info.path,
@@ -151,12 +176,19 @@ def _passes(plan: Plan, totals: Totals) -> list[dict[str, object]]:
     return found
 
 
-def class_table(plan: Plan, bundle: Bundle, totals: Totals) -> list[dict[str, object]]:
-    """Pixels, share of the computed pixels, and area of every class."""
-    computed = max(1, sum(totals.labels))
-    resolution = plan.image.resolution
+def class_table(
+    classes: Sequence[NamedColor], labels: Sequence[int], resolution: Resolution | None
+) -> list[dict[str, object]]:
+    """Pixels, share of the computed pixels, and area of every class.
+
+    Args:
+        classes: Name and colour of each.
+        labels: Level-0 pixels of each.
+        resolution: Of the image.
+    """
+    computed = max(1, sum(labels))
     rows = []
-    for entry, pixels in zip(bundle.classes, totals.labels, strict=True):
+    for entry, pixels in zip(classes, labels, strict=True):
         area = None if resolution is None else round(float(pixels * resolution.x * resolution.y), 3)
         rows.append(
             {

@@ -11,7 +11,7 @@ import torch
 from magnet_cli.errors import DeviceError, UsageError
 
 if TYPE_CHECKING:
-    from magnet_cli.models.bundle import Bundle
+    from magnet_cli.models.spec import Described
     from magnet_cli.options import Precision
 
 OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "not enough memory")
@@ -54,7 +54,7 @@ def resolve_device(name: str) -> str:
     return kind
 
 
-def resolve_precision(name: str, device: str, bundle: Bundle) -> Precision:
+def resolve_precision(name: str, device: str, bundle: Described) -> Precision:
     """The precision of a run: `auto` is bfloat16 where the device has it and the bundle's mask is the same in it.
 
     Raises:
@@ -69,7 +69,7 @@ def resolve_precision(name: str, device: str, bundle: Bundle) -> Precision:
     return "bfloat16" if agrees and computes_bfloat16(device) else "float32"
 
 
-def precision_note(precision: str, device: str, bundle: Bundle) -> str | None:
+def precision_note(precision: str, device: str, bundle: Described) -> str | None:
     """What to tell of a precision in which the bundle's mask differs, or may; None where it is known to agree."""
     if precision == "float32":
         return None
