@@ -9,6 +9,7 @@
     made = magnet_cli.export(["masks/slide.tif"], magnet_cli.ExportOptions(formats=("cog", "geojson")))
     found = magnet_cli.evaluate("masks/slide.tif", "truth.tif")
     scores = magnet_cli.score("test.csv")
+    sharper = magnet_cli.refine_mask("slide.tif", "coarse.tif", "sharp.tif")
 
 Names are loaded when they are asked for, so that importing the package is quick.
 """
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from magnet_cli.masks.verify import verify_mask as verify
     from magnet_cli.options import ExportOptions, SegmentOptions
     from magnet_cli.plan import Plan
+    from magnet_cli.refining.options import RefineOptions
+    from magnet_cli.refining.refine import RefineResult, refine_mask
     from magnet_cli.scoring import ScoreOptions, score
     from magnet_cli.segmentation import ImageResult, plan_images, segment
 
@@ -44,6 +47,8 @@ __all__ = [
     "ImageResult",
     "MagnetError",
     "Plan",
+    "RefineOptions",
+    "RefineResult",
     "ScoreOptions",
     "SegmentOptions",
     "Verification",
@@ -51,6 +56,7 @@ __all__ = [
     "export",
     "info",
     "plan_images",
+    "refine_mask",
     "score",
     "segment",
     "verify",
@@ -65,6 +71,8 @@ _PLACES = {
     "ImageResult": ("segmentation", "ImageResult"),
     "MagnetError": ("errors", "MagnetError"),
     "Plan": ("plan", "Plan"),
+    "RefineOptions": ("refining.options", "RefineOptions"),
+    "RefineResult": ("refining.refine", "RefineResult"),
     "ScoreOptions": ("scoring", "ScoreOptions"),
     "SegmentOptions": ("options", "SegmentOptions"),
     "Verification": ("masks.verify", "Verification"),
@@ -72,6 +80,7 @@ _PLACES = {
     "export": ("exports.exporting", "export"),
     "info": ("images.opening", "inspect"),
     "plan_images": ("segmentation", "plan_images"),
+    "refine_mask": ("refining.refine", "refine_mask"),
     "score": ("scoring", "score"),
     "segment": ("segmentation", "segment"),
     "verify": ("masks.verify", "verify_mask"),

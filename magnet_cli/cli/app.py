@@ -13,6 +13,7 @@ from magnet_cli.cli.bundles import train_app
 from magnet_cli.cli.evaluate import evaluate
 from magnet_cli.cli.export import export
 from magnet_cli.cli.look import info, plan, verify
+from magnet_cli.cli.refine import refine
 from magnet_cli.cli.report import report
 from magnet_cli.cli.scene import scene
 from magnet_cli.cli.segment import segment
@@ -36,6 +37,7 @@ app = typer.Typer(
     },
 )
 app.command()(segment)
+app.command()(refine)
 app.command()(plan)
 app.command()(info)
 app.command()(verify)

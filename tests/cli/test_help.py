@@ -26,6 +26,8 @@ CALLS: list[tuple[list[str], int]] = [
     (["--help"], 0),
     (["--version"], 0),
     (["segment", "--help"], 0),
+    (["refine", "--help"], 0),
+    (["refine", "x.tif", "y.tif", "--padding", "wide"], 2),
     (["plan", "--help"], 0),
     (["info", "--help"], 0),
     (["verify", "--help"], 0),

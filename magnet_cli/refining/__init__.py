@@ -1,0 +1,1 @@
+"""`magnet refine`: a mask that something else made, sharpened object by object, at any size in bounded memory."""

@@ -1,0 +1,195 @@
+"""Making the plan of a run: how the mask is read, which objects it has, what follows for passes and memory."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from magnet_cli import images
+from magnet_cli.errors import SourceError, UsageError
+from magnet_cli.events import Step
+from magnet_cli.objects.mask import InputMask, open_mask
+from magnet_cli.objects.survey import TILE, Survey
+from magnet_cli.plan import MemoryPlan, check_bands
+from magnet_cli.refining.census import Census
+from magnet_cli.refining.options import THRESHOLD
+from magnet_cli.refining.plan import (
+    BYTES_A_PIXEL,
+    FUSED,
+    RefinePlan,
+    RefineSettings,
+    check_memory,
+    make_passes,
+)
+from magnet_cli.refining.work import hiding_background
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from magnet_cli.events import Events
+    from magnet_cli.geometry import Box
+    from magnet_cli.images import ImageInfo
+    from magnet_cli.masks.spec import MaskClass
+    from magnet_cli.refining.model import RefineModel
+    from magnet_cli.refining.options import RefineOptions
+
+HEAP = 64 << 20
+"""Host memory that lies free between blocks in use."""
+JOURNAL = 64 << 20
+"""Host memory for decoded chunks of the journal."""
+READ_BYTES = 14
+"""Host memory that a pixel takes while a unit waits, beside its bands: labels, their components, and masks."""
+
+
+def check_pair(image: str | Path, mask: str | Path) -> ImageInfo:
+    """The image, whose mask has its size.
+
+    Raises:
+        SourceError: One of them cannot be opened, or they differ in size.
+    """
+    info, found = images.inspect(image), images.inspect(mask)
+    if info.size != found.size:
+        raise SourceError(
+            f"a mask has the size of its image, {info.path}, which has {info.size} pixels",
+            value=found.size,
+            file=found.path,
+            advice="Enlarge it to that size first, as the nearest pixel for labels, bilinear for a probability",
+        )
+    return info
+
+
+def resolve(options: RefineOptions, model: RefineModel) -> RefineSettings:
+    """The options with what the bundle says where they are left out."""
+    return RefineSettings(
+        side=options.side or model.bundle.side,
+        fast=options.fast,
+        compat=options.compat or model.bundle.compat,
+        kind=options.mask_kind,
+        threshold=THRESHOLD if options.threshold is None else options.threshold,
+        stuff=options.stuff,
+        min_area=options.min_area,
+        padding=options.padding,
+    )
+
+
+def open_input_mask(path: str | Path, options: RefineOptions) -> InputMask:
+    """The mask, read as the options say.
+
+    Raises:
+        SourceError, UsageError: It cannot be read so.
+    """
+    threshold = THRESHOLD if options.threshold is None else options.threshold
+    return open_mask(path, kind=options.mask_kind, threshold=threshold, is_given=options.threshold is not None)
+
+
+def make_plan(
+    info: ImageInfo,
+    mask: InputMask,
+    settings: RefineSettings,
+    model: RefineModel,
+    *,
+    workers: int,
+    events: Events,
+) -> RefinePlan:
+    """Look at every pixel of the mask once, and decide everything about a run.
+
+    Raises:
+        SourceError: The mask cannot be read, has no object where it should have some, or the bundle sees other bands.
+        UsageError: A class of `--stuff` is unknown.
+        DeviceError: The memory budget is too small; the message says what is needed.
+    """
+    bands = check_bands(info, model.facts())
+    stuff = _indices(settings.stuff, mask.reading.classes)
+    census = _survey(mask, settings, events)
+    passes = make_passes(census, settings)
+    memory = _memory(info, mask, settings, census, model, workers=workers)
+    check_memory(memory, info.path)
+    large = (
+        f"{each.objects} objects of class '{mask.reading.classes[each.label].name}' are larger than "
+        f"{settings.unit} pixels with what is around them and are refined together, level by level"
+        for each in census.large.values()
+    )
+    return RefinePlan(
+        image=info,
+        bands=bands,
+        mask=mask.path,
+        reading=mask.reading,
+        settings=settings,
+        stuff=stuff,
+        census=census,
+        passes=passes,
+        machine=model.machine,
+        memory=memory,
+        notes=(*info.notes, *mask.notes, *large),
+    )
+
+
+def _indices(words: tuple[str, ...], classes: tuple[MaskClass, ...]) -> tuple[int, ...]:
+    names = [entry.name for entry in classes]
+    found = []
+    for word in words:
+        if word in names:
+            found.append(names.index(word))
+        elif word.isdigit() and int(word) < len(names):
+            found.append(int(word))
+        else:
+            raise UsageError(
+                f"--stuff names classes of the mask: {', '.join(names[:12])}",
+                value=repr(word),
+                advice="Write names or indices with commas between them",
+            )
+    return tuple(sorted(set(found)))
+
+
+def _survey(mask: InputMask, settings: RefineSettings, events: Events) -> Census:
+    census = Census(size=mask.size, padding=settings.padding, min_area=settings.min_area, unit=settings.unit)
+    total = -(-mask.size.height // TILE)
+
+    def read(box: Box) -> NDArray[np.uint8]:
+        if box.x == 0:
+            events.step(Step(image=mask.path, what="looking for objects", done=box.y // TILE, total=total))
+        return hiding_background(mask.read(box), is_binary=mask.reading.kind != "labels")
+
+    census.take(Survey(read, size=mask.size, side=TILE).objects())
+    if not census.found and mask.largest > 0 and mask.reading.kind == "probability":
+        raise SourceError(
+            "no pixel of the mask is above the threshold",
+            value=f"at most {mask.largest:g}",
+            file=mask.path,
+            advice="Take a lower --threshold, or --mask-kind binary where all but 0 is the object",
+        )
+    return census
+
+
+def _memory(
+    info: ImageInfo,
+    mask: InputMask,
+    settings: RefineSettings,
+    census: Census,
+    model: RefineModel,
+    *,
+    workers: int,
+) -> MemoryPlan:
+    machine = model.machine
+    on_host = machine.kind == "cpu"
+    pixels = min(settings.unit, info.size.pixels)
+    stored = {"uint8": 1, "uint16": 2, "int16": 2}.get(info.dtype, 4) * len(info.bands)
+    joined = min(FUSED**2, info.size.pixels) * (len(census.labels) + 8)
+    group = max(pixels * (2 * stored + READ_BYTES), joined)
+    base = machine.base + HEAP + census.nbytes
+    cache = info.resident_bytes + mask.resident_bytes + JOURNAL
+    compute = pixels * BYTES_A_PIXEL + (model.activation_bytes if on_host else 0)
+    fixed = base + cache + compute + pixels + group
+    return MemoryPlan(
+        budget=machine.memory,
+        base=base,
+        cache=cache,
+        compute=compute,
+        group=group,
+        output=pixels,
+        ahead=1 if workers and fixed + group <= machine.memory else 0,
+        device_budget=machine.gpu_memory,
+        device=0 if on_host else model.activation_bytes + machine.context,
+    )

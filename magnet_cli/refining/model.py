@@ -1,0 +1,97 @@
+"""A bundle that sharpens masks, on a device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from magnet_cli.errors import WeightsError
+from magnet_cli.geometry import Size
+from magnet_cli.memory import LARGE_TENSOR, default_budget, host_memory, reuse_large_tensors
+from magnet_cli.models.bundle import CascadeBundle, load_cascade_bundle, load_description, shipped_bundles
+from magnet_cli.models.cascade_networks import ALIVE_AT_ONCE, cascade_bytes, load_cascade
+from magnet_cli.models.device import (
+    context_memory,
+    free_device_memory,
+    limit_device_memory,
+    precision_note,
+    resolve_device,
+    resolve_precision,
+)
+from magnet_cli.options import BundleDefaults
+from magnet_cli.plan import Machine, ModelFacts
+
+if TYPE_CHECKING:
+    from magnet_cli.events import Events
+    from magnet_cli.refining.options import RefineOptions
+    from magnet_cli.refining.work import Sharpener
+
+
+@dataclass(frozen=True, kw_only=True)
+class RefineModel:
+    """A bundle and its network, ready to run."""
+
+    bundle: CascadeBundle
+    network: Sharpener
+    machine: Machine
+    activation_bytes: int
+    """Peak of one window's forward pass, estimated."""
+
+    def facts(self) -> ModelFacts:
+        """What is compared with an image."""
+        side = self.bundle.side
+        return ModelFacts(
+            name=self.bundle.name,
+            classes=2,
+            bands=self.bundle.input.bands,
+            value_range=self.bundle.input.range,
+            input=Size(width=side, height=side),
+            resample="area",
+            resolution=None,
+            unit=None,
+            trained=(),
+            defaults=BundleDefaults(),
+            has_refiner=False,
+            activation_bytes=self.activation_bytes,
+        )
+
+
+def load_refine_model(options: RefineOptions, events: Events) -> RefineModel:
+    """The bundle that the options name, on the device that they name.
+
+    Raises:
+        WeightsError, DeviceError, UsageError: It cannot be had.
+    """
+    bundle = load_cascade_bundle(options.weights or _shipped(events))
+    for note in bundle.notes:
+        events.message(f"magnet: {note}")
+    device = resolve_device(options.device)
+    precision = resolve_precision(options.precision, device, bundle)
+    if told := precision_note(precision, device, bundle):
+        events.message(f"magnet: {told}")
+    limit_device_memory(device, options.gpu_memory)
+    needed = cascade_bytes(bundle, side=options.side or bundle.side)
+    if device == "cpu" and needed >= ALIVE_AT_ONCE * LARGE_TENSOR:
+        reuse_large_tensors()
+    network = load_cascade(bundle, device=device, precision=precision)
+    machine = Machine(
+        device=device,
+        precision=precision,
+        memory=options.memory or default_budget(),
+        gpu_memory=options.gpu_memory or free_device_memory(device),
+        context=context_memory(device),
+        base=host_memory() or 0,
+    )
+    return RefineModel(bundle=bundle, network=network, machine=machine, activation_bytes=needed)
+
+
+def _shipped(events: Events) -> str:
+    """The first shipped bundle that sharpens masks."""
+    for name in shipped_bundles():
+        if isinstance(load_description(name), CascadeBundle):
+            events.message(f"magnet: taking the bundle '{name}', because --weights was not given")
+            return name
+    raise WeightsError(
+        "no bundle that sharpens masks comes with this program",
+        advice="Give one with --weights; 'magnet weights import' makes one of published weights",
+    )

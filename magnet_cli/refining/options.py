@@ -1,0 +1,78 @@
+"""What a user may choose of `magnet refine`: one frozen value, no files and no devices."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Literal
+
+from magnet_cli.errors import UsageError
+from magnet_cli.options import Precision  # noqa: TC001 - part of the values' types
+
+MaskKindOption = Literal["auto", "binary", "labels", "probability"]
+CompatOption = Literal["paper", "published"]
+
+PADDING = Fraction(1, 8)
+"""Of an object's width and height, added on each side; the paper's."""
+THRESHOLD = Fraction(1, 2)
+LEAST_SIDE, MOST_SIDE = 66, 4096
+"""Of L: windows are at least so wide that they can overlap."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RefineOptions:
+    """Everything that `refine` can be told; None leaves the choice to the bundle or the machine."""
+
+    weights: str | None = None
+    """None takes the first shipped bundle that sharpens masks, and says so."""
+    side: int | None = None
+    """L: the longer side at which an object is looked at as a whole, and the side of the local step's windows."""
+    fast: bool = False
+    """The global step alone."""
+    mask_kind: MaskKindOption = "auto"
+    threshold: Fraction | None = None
+    """Above which a probability belongs to the object; None is one half."""
+    stuff: tuple[str, ...] = ()
+    """Names or indices of classes that must be nearly certain to win a pixel from another one."""
+    min_area: int = 64
+    """Objects of fewer pixels are left as they are."""
+    padding: Fraction = PADDING
+    compat: CompatOption | None = None
+    device: str = "auto"
+    precision: Precision | Literal["auto"] = "auto"
+    num_workers: int = 2
+    gpu_memory: int | None = None
+    """Bytes."""
+    memory: int | None = None
+    """Bytes."""
+    overwrite: bool = False
+    resume: bool = True
+
+    def __post_init__(self) -> None:
+        if self.side is not None and not LEAST_SIDE <= self.side <= MOST_SIDE:
+            raise UsageError(f"--L is {LEAST_SIDE} to {MOST_SIDE} pixels", value=self.side)
+        for option, value in (("--min-area", self.min_area), ("--num-workers", self.num_workers)):
+            if value < 0:
+                raise UsageError(f"{option} is at least 0", value=value)
+        if self.threshold is not None and not 0 <= self.threshold < 1:
+            raise UsageError("--threshold is 0 to 1, and less than 1", value=float(self.threshold))
+        if not 0 <= self.padding <= 1:
+            raise UsageError("--padding is 0% to 100% of an object's size", value=f"{float(self.padding):.0%}")
+
+
+def parse_padding(text: str) -> Fraction:
+    """`12.5%` or `0.125`: a share of an object's width and height.
+
+    Raises:
+        UsageError: It is neither.
+    """
+    found = re.fullmatch(r"(\d{1,9}(?:\.\d{0,30})?|\.\d{1,30})(%?)", text.strip())
+    if found is None:
+        raise UsageError("--padding is a share of an object's size", value=repr(text), advice="Write --padding 12.5%")
+    return Fraction(found[1]) / (100 if found[2] else 1)
+
+
+def parse_stuff(text: str | None) -> tuple[str, ...]:
+    """Names or indices with commas between them."""
+    return tuple(word.strip() for word in (text or "").split(",") if word.strip())

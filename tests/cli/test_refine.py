@@ -1,0 +1,97 @@
+"""`magnet refine` from its words to its exit code."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from magnet_cli.models.registry import build_cascade
+from magnet_cli.models.writing import describe_cascade, write_cascade_bundle
+from tests.cli.support import invoke, invoke_json, one_line
+from tests.refining.support import Bright, discs, labels_in, use, write_grey, write_image
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SHAPE = (150, 131)
+TRUTH = discs(SHAPE, (70, 70, 40))
+
+
+@pytest.fixture
+def pair(here: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, str]:
+    """An image and a mask beside it, and a network that mends it."""
+    use(monkeypatch, Bright())
+    write_image(here / "i.tif", TRUTH)
+    write_grey(here / "coarse.tif", np.roll(TRUTH, 3, axis=0).astype(np.uint8))
+    return "i.tif", "coarse.tif"
+
+
+def test_a_mask_is_sharpened_and_described(pair: tuple[str, str], here: Path) -> None:
+    found = invoke_json("refine", *pair, "--overlay", "--stuff", "background")
+    (row,) = found["images"]
+    assert row["status"] == "done"
+    assert row["mask"] == "coarse.refined.tif"
+    before = np.count_nonzero(np.roll(TRUTH, 3, axis=0) != TRUTH)
+    assert np.count_nonzero(labels_in(here / "coarse.refined.tif") != TRUTH) < before / 15
+    assert (here / "coarse.refined.overlay.png").exists()
+    report = row["report"]
+    assert report == json.loads((here / "coarse.refined.json").read_bytes())
+    words = ["magnet", "refine", *pair, "-o", "coarse.refined.tif", "--weights", "stand-in", "--stuff", "background"]
+    assert report["command"] == words
+    assert report["objects"] == {"found": 1, "refined": 1, "left": 0, "large": []}
+    assert sum(entry["pixels"] for entry in report["classes"]) == SHAPE[0] * SHAPE[1]
+    again = invoke_json(*report["command"][1:])
+    assert again["images"][0]["status"] == "already done"
+    assert invoke("verify", "coarse.refined.tif").exit_code == 0
+
+
+def test_a_dry_run_says_what_would_be_done_and_writes_nothing(pair: tuple[str, str], here: Path) -> None:
+    before = sorted(here.iterdir())
+    said = invoke("refine", *pair, "--dry-run").stdout
+    assert "1 objects: 1 one by one" in said
+    plan = invoke_json("refine", *pair, "--dry-run", "--L", "96")
+    assert (plan["read_as"], plan["L"]) == ("binary", 96)
+    assert [step["what"] for step in plan["passes"]] == ["objects", "joining"]
+    assert sorted(here.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "told"),
+    [
+        (["refine", "i.tif", "none.tif"], 3, "none.tif"),
+        (["refine", "i.tif", "coarse.tif", "-o", "coarse.tif"], 2, "may not replace"),
+        (["refine", "i.tif", "coarse.tif", "--threshold", "0.4"], 2, "--threshold"),
+        (["refine", "i.tif", "coarse.tif", "--padding", "x"], 2, "--padding"),
+        (["refine", "i.tif", "coarse.tif", "--L", "8"], 2, "--L"),
+        (["refine", "i.tif", "coarse.tif", "--stuff", "sky"], 2, "--stuff"),
+    ],
+)
+@pytest.mark.usefixtures("pair")
+def test_what_cannot_be_done_ends_with_its_code(words: list[str], code: int, told: str) -> None:
+    result = invoke(*words)
+    assert result.exit_code == code
+    assert told in result.stderr
+
+
+def test_a_bundle_is_loaded_and_named(here: Path) -> None:
+    network = build_cascade("conv", options={})
+    write_cascade_bundle(here / "bundle", describe_cascade(name="plumbing", side=96), network)
+    write_image(here / "i.tif", TRUTH)
+    write_grey(here / "m.tif", TRUTH.astype(np.uint8))
+    words = ("refine", "i.tif", "m.tif", "-o", "out", "--weights", "bundle", "--memory", "8GiB", "--device", "cpu")
+    report = invoke_json(*words)["images"][0]["report"]
+    assert report["bundle"]["name"] == "plumbing"
+    assert (report["options"]["L"], report["options"]["compat"]) == (96, "paper")
+    assert labels_in(here / "out" / "m.tif").shape == SHAPE
+    assert invoke_json(*words, "--compat", "published", "--overwrite")["images"][0]["status"] == "done"
+
+
+def test_without_a_bundle_the_next_step_is_named(here: Path) -> None:
+    write_image(here / "i.tif", TRUTH)
+    write_grey(here / "m.tif", TRUTH.astype(np.uint8))
+    result = invoke("refine", "i.tif", "m.tif", "--weights", "nowhere")
+    assert result.exit_code == 4
+    assert "nowhere" in one_line(result)
