@@ -98,6 +98,7 @@ def refine(
     gpu_memory: words.GpuMemory = None,
     memory: words.Memory = None,
     overlay: words.Overlay = False,
+    html: words.Html = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a mask of other inputs or made with other options.")
@@ -122,10 +123,10 @@ def refine(
                 _show(refining.plan_refine(image, mask, options, events=display), json=json)
                 return 0
             result = refining.refine_mask(image, mask, output, options, events=display)
-            if overlay:
+            if overlay or html:
                 from magnet_cli.views.writing import ViewPaths, write_views
 
-                paths = ViewPaths.of(result.output, overlay=True, html=False)
+                paths = ViewPaths.of(result.output, overlay=overlay, html=html)
                 for path in write_views(paths, mask=result.output, report=result.report, image=image):
                     display.message(f"{path}: done")
         listing.add(result.describe())

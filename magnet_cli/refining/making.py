@@ -107,8 +107,8 @@ def make_plan(
     memory = _memory(info, mask, settings, census, model, workers=workers)
     check_memory(memory, info.path)
     large = (
-        f"{each.objects} objects of class '{mask.reading.classes[each.label].name}' are larger than "
-        f"{settings.unit} pixels with what is around them and are refined together, level by level"
+        f"class '{mask.reading.classes[each.label].name}', around {each.box}: too large to be held as a whole "
+        f"({settings.unit} pixels at this L), refined level by level; objects of this kind: {each.objects}"
         for each in census.large.values()
     )
     return RefinePlan(

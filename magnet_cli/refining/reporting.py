@@ -64,6 +64,7 @@ def make_report(
         },
         "bundle": {"name": bundle.name, "digest": bundle.digest, "licence": bundle.licence},
         "options": {
+            "method": "cascadepsp",
             **plan.settings.describe(),
             "device": plan.machine.device,
             "precision": plan.machine.precision,
@@ -74,13 +75,14 @@ def make_report(
         "seconds": dict(measured.seconds),
         "memory": memory_facts(plan.memory, measured),
         "classes": class_table(classes, last.labels or [0] * len(classes), plan.image.resolution),
+        "maps": {"stages": [], "uncertainty": None},
         "not_computed": {"pixels": last.counts.get("nodata", 0)},
         "notes": [*plan.notes, *measured.notes],
     }
 
 
 def _pass(step: RefinePass, totals: PassTotals) -> dict[str, object]:
-    found: dict[str, object] = {"pass": step.number + 1, "what": step.what, "groups": step.groups}
+    found: dict[str, object] = {"pass": step.number + 1, "what": step.what, "groups": step.groups, "stages": []}
     if isinstance(step, LevelPass):
         size = step.level.size
         found |= {"pixel": float(step.level.pitch.x), "size": {"width": size.width, "height": size.height}}

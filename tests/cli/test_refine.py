@@ -30,13 +30,14 @@ def pair(here: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, str]:
 
 
 def test_a_mask_is_sharpened_and_described(pair: tuple[str, str], here: Path) -> None:
-    found = invoke_json("refine", *pair, "--overlay", "--stuff", "background")
+    found = invoke_json("refine", *pair, "--overlay", "--html", "--stuff", "background")
     (row,) = found["images"]
     assert row["status"] == "done"
     assert row["mask"] == "coarse.refined.tif"
     before = np.count_nonzero(np.roll(TRUTH, 3, axis=0) != TRUTH)
     assert np.count_nonzero(labels_in(here / "coarse.refined.tif") != TRUTH) < before / 15
     assert (here / "coarse.refined.overlay.png").exists()
+    assert "<html" in (here / "coarse.refined.html").read_text(encoding="utf-8")
     report = row["report"]
     assert report == json.loads((here / "coarse.refined.json").read_bytes())
     words = ["magnet", "refine", *pair, "-o", "coarse.refined.tif", "--weights", "stand-in", "--stuff", "background"]

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pytest
 import tifffile
 import torch
 from torch.nn import functional
@@ -15,9 +19,9 @@ from magnet_cli.models.bundle import CascadeBundle, NetworkSpec, PixelSpec, Temp
 from magnet_cli.plan import Machine
 from magnet_cli.refining import plan, refine
 from magnet_cli.refining.model import RefineModel
+from magnet_cli.refining.options import RefineOptions
 
 if TYPE_CHECKING:
-    import pytest
     from numpy.typing import NDArray
     from torch import Tensor
 
@@ -34,12 +38,16 @@ class Echo:
     largest: int = 0
     fail_at: int | None = None
     """The how manieth call raises `KeyboardInterrupt`."""
+    kill_at: int | None = None
+    """The how manieth call ends the process without any chance to clean up."""
 
     def three_levels(self, images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
         self.calls += 1
         self.largest = max(self.largest, images.shape[2] * images.shape[3])
         if self.calls == self.fail_at:
             raise KeyboardInterrupt
+        if self.calls == self.kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
         found = self.sharpened(images, (masks + 1) / 2)
         return found, found
 
@@ -114,6 +122,14 @@ def use(monkeypatch: pytest.MonkeyPatch, network: Echo, *, side: int = SIDE) -> 
     monkeypatch.setattr(refine, "usable_cores", lambda: 1)
     monkeypatch.setattr(plan, "UNIT_SIDES", 2)
     return network
+
+
+def killed_run() -> None:
+    """Refine the files that the command line names, and be killed at a call: for a process of its own."""
+    image, mask, output, at = sys.argv[1:]
+    with pytest.MonkeyPatch.context() as patch:
+        use(patch, Bright(kill_at=int(at)))
+        refine.refine_mask(image, mask, output, RefineOptions())
 
 
 def write_image(path: Path, bright: NDArray[np.bool_]) -> Path:

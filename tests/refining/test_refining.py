@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -15,8 +20,6 @@ from magnet_cli.refining.refine import refine_mask
 from tests.refining.support import SIDE, Bright, Echo, Swallow, discs, labels_in, use, write_grey, write_image
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from numpy.typing import NDArray
 
 LARGE = (330, 351)
@@ -128,8 +131,30 @@ def test_specks_are_held_across_the_squares_in_which_claims_are_joined(
     assert (found[100] == 1).all()
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
+def test_killed_and_resumed_equals_never_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    truth = discs(SMALL, (30, 30, 20), (90, 40, 25), (70, 100, 22))
+    labels = np.roll(truth, 3, axis=0).astype(np.uint8)
+    image, mask = write_image(tmp_path / "i.tif", truth), write_grey(tmp_path / "m.tif", labels)
+    command = "from tests.refining.support import killed_run; killed_run()"
+    output = tmp_path / "cut" / "m.tif"
+    ended = subprocess.run(
+        [sys.executable, "-c", command, image, mask, output, "3"],
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"},
+    )
+    assert ended.returncode == -signal.SIGKILL
+    assert not output.exists()
+    use(monkeypatch, Bright())
+    cut, whole = refine_mask(image, mask, output), refine_mask(image, mask, tmp_path / "whole" / "m.tif")
+    assert cast("dict[str, int]", cut.report["groups"])["resumed"] == 2
+    assert whole.output.read_bytes() == cut.output.read_bytes()
+
+
 @pytest.mark.parametrize("fail_at", [2, 4, 30])
-def test_killed_and_resumed_equals_never_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fail_at: int) -> None:
+def test_interrupted_and_resumed_equals_never_interrupted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fail_at: int
+) -> None:
     truth = discs(LARGE, (160, 170, 145), (20, 20, 16), (305, 330, 14))
     labels = (shift(truth.astype(np.float32), (3, -2), order=0) > 0.5).astype(np.uint8)
     image, mask = write_image(tmp_path / "i.tif", truth), write_grey(tmp_path / "m.tif", labels)
