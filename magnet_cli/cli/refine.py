@@ -14,6 +14,7 @@ from magnet_cli.cli import words
 from magnet_cli.cli.ending import Listing, command, tell
 from magnet_cli.memory import format_bytes, parse_bytes
 from magnet_cli.refining.options import RefineOptions, parse_padding, parse_stuff
+from magnet_cli.values import parse_bands, parse_value_range
 
 if TYPE_CHECKING:
     from magnet_cli.options import Precision
@@ -91,6 +92,8 @@ def refine(
         Compat | None,
         typer.Option("--compat", help="The paper's method, or the published program's.", envvar="MAGNET_COMPAT"),
     ] = None,
+    bands: words.Bands = None,
+    value_range: words.ValueRange = None,
     device: words.Device = None,
     gpu: words.Gpu = None,
     precision: words.PrecisionOption = words.Precision.AUTO,
@@ -145,6 +148,8 @@ def _options(context: typer.Context) -> RefineOptions:
         stuff=parse_stuff(given["stuff"]),
         min_area=given["min_area"],
         padding=parse_padding(given["padding"]),
+        bands=None if given["bands"] is None else parse_bands(given["bands"]),
+        value_range=None if given["value_range"] is None else parse_value_range(given["value_range"]),
         compat=cast("values.CompatOption | None", None if given["compat"] is None else str(given["compat"])),
         device=words.device_name(context),
         precision=cast("Precision | Literal['auto']", str(given["precision"])),

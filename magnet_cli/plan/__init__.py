@@ -7,7 +7,7 @@ from magnet_cli.plan.grid import WorkingGrid, with_pixel_size, working_grid
 from magnet_cli.plan.making import GROUP, make_plan
 from magnet_cli.plan.resolve import resolve_scales
 from magnet_cli.plan.run import AreaSpec, Machine, MemoryPlan, ModelFacts, Plan, windows_selected
-from magnet_cli.plan.values import check_bands, check_values, needs_clamp
+from magnet_cli.plan.values import check_bands, check_values, describe_seen, needs_clamp
 
 __all__ = [
     "GROUP",
@@ -20,6 +20,7 @@ __all__ = [
     "WorkingGrid",
     "check_bands",
     "check_values",
+    "describe_seen",
     "make_plan",
     "needs_clamp",
     "resolve_scales",

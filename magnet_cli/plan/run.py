@@ -8,6 +8,7 @@ from math import ceil, floor
 from typing import TYPE_CHECKING, Literal
 
 from magnet_cli.options import ALL, BundleDefaults, MethodSettings, Rule
+from magnet_cli.plan.values import describe_seen
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -214,10 +215,7 @@ class Plan:
     def describe_values(self) -> dict[str, object]:
         """Bands and values that the network sees, as JSON values; bands are numbered from 1."""
         return {
-            "bands": [
-                {"name": name, "band": position + 1, "of_image": self.image.bands[position], "low": low, "high": high}
-                for name, position, (low, high) in zip(self.band_names, self.bands, self.value_range, strict=True)
-            ],
+            "bands": describe_seen(self.image, self.band_names, self.bands, self.value_range),
             "value_range": self.value_source,
         }
 

@@ -126,6 +126,14 @@ def check_values(
     return (limits,) * len(facts.bands)
 
 
+def describe_seen(info: ImageInfo, names: Sequence[str], bands: Sequence[int], spans: Sequence[Span]) -> list[object]:
+    """The bands that a network sees, as JSON values: its name for each, which of the image's it is, and its range."""
+    return [
+        {"name": name, "band": position + 1, "of_image": info.bands[position], "low": low, "high": high}
+        for name, position, (low, high) in zip(names, bands, spans, strict=True)
+    ]
+
+
 def told(info: ImageInfo, bands: Sequence[int], spans: Sequence[Span], given: ValueRange | None) -> tuple[str, ...]:
     """What a user should know of a range that was measured."""
     if given is None or given.kind != "percentiles":

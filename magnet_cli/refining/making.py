@@ -9,7 +9,7 @@ from magnet_cli.errors import SourceError, UsageError
 from magnet_cli.events import Step
 from magnet_cli.objects.mask import InputMask, open_mask
 from magnet_cli.objects.survey import TILE, Survey
-from magnet_cli.plan import MemoryPlan, check_bands
+from magnet_cli.plan import MemoryPlan, check_bands, check_values
 from magnet_cli.refining.census import Census
 from magnet_cli.refining.options import THRESHOLD
 from magnet_cli.refining.plan import (
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from magnet_cli.geometry import Box
     from magnet_cli.images import ImageInfo
     from magnet_cli.masks.spec import MaskClass
+    from magnet_cli.plan import ModelFacts
     from magnet_cli.refining.model import RefineModel
     from magnet_cli.refining.options import RefineOptions
 
@@ -71,7 +72,19 @@ def resolve(options: RefineOptions, model: RefineModel) -> RefineSettings:
         stuff=options.stuff,
         min_area=options.min_area,
         padding=options.padding,
+        bands=options.bands,
+        value_range=options.value_range,
     )
+
+
+def _spans(
+    info: ImageInfo, facts: ModelFacts, settings: RefineSettings, bands: tuple[int, ...]
+) -> tuple[tuple[float, float], ...]:
+    given, measured = settings.value_range, None
+    if given is not None and given.kind == "percentiles":
+        with images.open_image(info.path) as opened:
+            measured = images.sample_percentiles(opened, bands, (float(given.low), float(given.high)))
+    return check_values(info, facts, given, measured=measured)
 
 
 def open_input_mask(path: str | Path, options: RefineOptions) -> InputMask:
@@ -100,7 +113,8 @@ def make_plan(
         UsageError: A class of `--stuff` is unknown.
         DeviceError: The memory budget is too small; the message says what is needed.
     """
-    bands = check_bands(info, model.facts())
+    facts = model.facts()
+    bands = check_bands(info, facts, settings.bands)
     stuff = _indices(settings.stuff, mask.reading.classes)
     census = _survey(mask, settings, events)
     passes = make_passes(census, settings)
@@ -114,6 +128,9 @@ def make_plan(
     return RefinePlan(
         image=info,
         bands=bands,
+        band_names=facts.bands,
+        spans=_spans(info, facts, settings, bands),
+        value_range=facts.value_range,
         mask=mask.path,
         reading=mask.reading,
         settings=settings,

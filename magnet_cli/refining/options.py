@@ -9,6 +9,7 @@ from typing import Literal
 
 from magnet_cli.errors import UsageError
 from magnet_cli.options import Precision  # noqa: TC001 - part of the values' types
+from magnet_cli.values import ValueRange  # noqa: TC001 - part of the values' types
 
 MaskKindOption = Literal["auto", "binary", "labels", "probability"]
 CompatOption = Literal["paper", "published"]
@@ -38,6 +39,10 @@ class RefineOptions:
     min_area: int = 64
     """Objects of fewer pixels are left as they are."""
     padding: Fraction = PADDING
+    bands: tuple[str, ...] | None = None
+    """The image's red, green and blue, by number (the first is 1) or name."""
+    value_range: ValueRange | None = None
+    """Which stored values stand for the ends of the bundle's range."""
     compat: CompatOption | None = None
     device: str = "auto"
     precision: Precision | Literal["auto"] = "auto"

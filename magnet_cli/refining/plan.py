@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from magnet_cli.errors import DeviceError, UsageError
 from magnet_cli.geometry import LEVEL0, Box, Size
 from magnet_cli.masks.spec import FieldSpec
+from magnet_cli.plan import describe_seen
 from magnet_cli.refine.carrying import CHANNELS
 from magnet_cli.refine.cascade import CascadeSettings
 from magnet_cli.refine.cascade_levels import Level, cascade_levels, local_windows
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from magnet_cli.objects.kinds import Reading
     from magnet_cli.plan import Machine, MemoryPlan
     from magnet_cli.refining.census import Census, LargeObject
+    from magnet_cli.values import ValueRange
 
 ARITHMETIC = 1
 """Raised by hand when the same options begin to give another mask; part of the options hash."""
@@ -51,6 +53,8 @@ class RefineSettings:
     """Names or indices of classes whose claims count 0.51 times."""
     min_area: int
     padding: Fraction
+    bands: tuple[str, ...] | None = None
+    value_range: ValueRange | None = None
 
     @property
     def unit(self) -> int:
@@ -184,6 +188,12 @@ class RefinePlan:
     image: ImageInfo
     bands: tuple[int, ...]
     """Positions of those that the network sees."""
+    band_names: tuple[str, ...]
+    """What the bundle calls them."""
+    spans: tuple[tuple[float, float], ...]
+    """Of each, the stored values that stand for the ends of the bundle's range."""
+    value_range: tuple[float, float]
+    """The bundle's own."""
     mask: str
     """Its path."""
     reading: Reading
@@ -235,6 +245,7 @@ class RefinePlan:
             "device": self.machine.device,
             "precision": self.machine.precision,
             **self.settings.describe(),
+            **self.describe_seen(),
             "objects": self.describe_objects(),
             "passes": [
                 {"pass": step.number + 1, "what": step.what, "groups": step.groups, **_windows(step)}
@@ -248,6 +259,14 @@ class RefinePlan:
             },
             "disk": self.disk(),
             "notes": list(self.notes),
+        }
+
+    def describe_seen(self) -> dict[str, object]:
+        """Bands and values that the network sees, as JSON values; bands are numbered from 1."""
+        given = self.settings.value_range
+        return {
+            "bands": describe_seen(self.image, self.band_names, self.bands, self.spans),
+            "value_range": "bundle" if given is None else str(given),
         }
 
     def describe_objects(self) -> dict[str, object]:
@@ -345,6 +364,7 @@ def options_hash(settings: RefineSettings, machine: Machine) -> str:
         "arithmetic": [ARITHMETIC, UNIT_SIDES, BLOCK_SIDES],
         **settings.describe(),
         "exact": [str(settings.threshold), str(settings.padding)],
+        "seen": [settings.bands, str(settings.value_range)],
         "device": machine.kind,
         "precision": machine.precision,
     }

@@ -66,6 +66,7 @@ def make_report(
         "options": {
             "method": "cascadepsp",
             **plan.settings.describe(),
+            **plan.describe_seen(),
             "device": plan.machine.device,
             "precision": plan.machine.precision,
         },

@@ -10,6 +10,7 @@ import numpy as np
 from magnet_cli.geometry import Box, Pitch
 from magnet_cli.images import Request
 from magnet_cli.masks.spec import NODATA
+from magnet_cli.plan import needs_clamp
 
 if TYPE_CHECKING:
     import torch
@@ -57,10 +58,17 @@ class RefineWork:
 
     def pixels(self, box: Box, *, pitch: int) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
         """The bands that the network sees, `(height, width, 3)`, and which pixels hold data; None where all do."""
-        region = self.image.read([Request(pitch=Pitch.square(pitch), box=box)])[0]
-        if self.plan.bands == tuple(range(region.pixels.shape[2])):
-            return region.pixels, region.valid
-        return np.ascontiguousarray(region.pixels[:, :, list(self.plan.bands)]), region.valid
+        region = self.image.read([Request(pitch=Pitch.square(pitch), box=box, bands=self.plan.bands)])[0]
+        return self._in_range(region.pixels), region.valid
+
+    def _in_range(self, pixels: NDArray[Any]) -> NDArray[Any]:
+        """Stored values as those of the range that the network was trained on, cut to it."""
+        low, high = self.plan.value_range
+        if not needs_clamp(self.plan.image, self.plan.spans) and set(self.plan.spans) == {(low, high)}:
+            return pixels
+        first, last = (np.array(ends, np.float32) for ends in zip(*self.plan.spans, strict=True))
+        share = np.nan_to_num((pixels.astype(np.float32) - first) / (last - first)).clip(0, 1)
+        return share * np.float32(high - low) + np.float32(low)
 
     def objects(self, box: Box) -> NDArray[np.uint8]:
         """Labels of a box of level 0, with 255 where there is no object either."""

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pytest
+import tifffile
 from scipy.ndimage import shift
 
-from magnet_cli.errors import DeviceError, OutputError, SourceError, UsageError
+from magnet_cli.errors import DeviceError, OutputError, SourceError, UsageError, WeightsError
 from magnet_cli.masks.verify import verify_mask
 from magnet_cli.refining.options import RefineOptions
 from magnet_cli.refining.refine import refine_mask
+from magnet_cli.values import parse_value_range
 from tests.refining.support import SIDE, Bright, Echo, Swallow, discs, labels_in, use, write_grey, write_image
 
 if TYPE_CHECKING:
@@ -236,3 +238,26 @@ def test_a_faint_probability_is_never_an_empty_mask(tmp_path: Path, monkeypatch:
         refine_mask(image, mask, tmp_path / "out.tif")
     options = RefineOptions(threshold=cast("Any", 0.25))
     assert np.array_equal(labels_in(refine_mask(image, mask, tmp_path / "out.tif", options).output), faint > 0)
+
+
+def test_bands_and_values_are_taken_as_the_user_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sixteen bits and an exchanged order give what the same pixels give in eight, and what nobody names is refused."""
+    use(monkeypatch, Bright())
+    truth = discs(SMALL, (70, 60, 40))
+    mask = write_grey(tmp_path / "mask.tif", shift(truth.astype(np.uint8), (3, 2), order=0))
+    plain = write_image(tmp_path / "plain.tif", truth)
+    pixels = tifffile.imread(plain)
+    other = tmp_path / "other.tif"
+    stored = np.concatenate(
+        [pixels[..., ::-1].astype(np.uint16) * 40 + 100, np.full((*SMALL, 1), 9, np.uint16)], axis=2
+    )
+    tifffile.imwrite(other, stored, planarconfig="contig", photometric="minisblack", tile=(64, 64))
+    refine_mask(plain, mask, tmp_path / "a.tif")
+    with pytest.raises(WeightsError, match="--bands"):
+        refine_mask(other, mask, tmp_path / "b.tif")
+    with pytest.raises(WeightsError, match="--value-range"):
+        refine_mask(other, mask, tmp_path / "b.tif", RefineOptions(bands=("3", "2", "1")))
+    options = RefineOptions(bands=("3", "2", "1"), value_range=parse_value_range("100,10300"))
+    report = refine_mask(other, mask, tmp_path / "b.tif", options).report
+    np.testing.assert_array_equal(labels_in(tmp_path / "b.tif"), labels_in(tmp_path / "a.tif"))
+    assert "--bands 3,2,1 --value-range 100,10300" in " ".join(cast("list[str]", report["command"]))
