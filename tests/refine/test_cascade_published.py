@@ -14,7 +14,6 @@ from torch import Tensor
 
 from magnet_cli.geometry import Box
 from magnet_cli.models.cascade_networks import LoadedCascade, load_cascade
-from magnet_cli.models.cascadepsp import CascadePSP, cascadepsp_resnet50
 from magnet_cli.models.writing import describe_cascade, write_cascade_bundle
 from magnet_cli.refine import cascade_published
 from magnet_cli.refine.cascade import CascadeSettings, refine_region
@@ -30,11 +29,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from magnet_cli.geometry import Size
-    from magnet_cli.models.cascade import CascadeOutputs
     from magnet_cli.refine.cascade_levels import Window
 
 GOLDEN = Path(__file__).parents[3] / "shared" / "reference" / "cascadepsp"
-PART = Box(x=0, y=0, width=100, height=100)
+PART = Box(x=0, y=0, width=90, height=60)
 MANIFEST = "cascadepsp_refinement_module.txt"
 
 
@@ -149,55 +147,41 @@ def golden() -> Mapping[str, NDArray[np.float32]]:
 
 
 @pytest.fixture(scope="module")
-def module(golden: Mapping[str, NDArray[np.float32]]) -> CascadePSP:
+def loaded(golden: Mapping[str, NDArray[np.float32]], tmp_path_factory: pytest.TempPathFactory) -> LoadedCascade:
+    """As a bundle of the published arithmetic that was written, read, and made ready for inference."""
     del golden
-    network = cascadepsp_resnet50().eval()
     seed = json.loads((GOLDEN / "config.json").read_text())["seed"]
-    network.load_state_dict({**seeded(MANIFEST, seed=seed), **load_file(GOLDEN / "overrides.safetensors")})
-    return network
-
-
-@pytest.fixture(scope="module")
-def loaded(module: CascadePSP, tmp_path_factory: pytest.TempPathFactory) -> LoadedCascade:
-    """As a bundle that was written, read, and made ready for inference."""
+    state = {**seeded(MANIFEST, seed=seed), **load_file(GOLDEN / "overrides.safetensors")}
     description = describe_cascade(
         network={"architecture": "cascadepsp-resnet50"},
         input={"mean": list(IMAGENET_MEAN), "std": list(IMAGENET_STD)},
         compat="published",
     )
-    folder = tmp_path_factory.mktemp("golden")
-    bundle = write_cascade_bundle(folder, description, module, dtype=torch.float32)
+    bundle = write_cascade_bundle(tmp_path_factory.mktemp("golden"), description, state, dtype=torch.float32)
     return load_cascade(bundle, device="cpu", precision="float32")
-
-
-@pytest.fixture(scope="module")
-def inputs(golden: Mapping[str, NDArray[np.float32]]) -> tuple[Tensor, Tensor]:
-    return torch.from_numpy(golden["rm_in_image"]), torch.from_numpy(golden["rm_in_seg"])
 
 
 def close(found: Tensor, expected: NDArray[np.float32], *, atol: float = 1e-4) -> None:
     np.testing.assert_allclose(found.detach()[0, 0].numpy(), expected, atol=atol, rtol=1e-4)
 
 
-def test_three_passes_give_the_published_numbers(
-    module: CascadePSP, golden: Mapping[str, NDArray[np.float32]], inputs: tuple[Tensor, Tensor]
+def test_three_passes_and_two_give_the_published_numbers(
+    loaded: LoadedCascade, golden: Mapping[str, NDArray[np.float32]]
 ) -> None:
+    """The two passes were given the mask and, for the coarse one, the third pass's output of stride 8."""
+    image, mask = torch.from_numpy(golden["rm_in_image"]), torch.from_numpy(golden["rm_in_seg"])
     with torch.inference_mode():
-        found: CascadeOutputs = module(*inputs)
+        found = loaded.network(image, mask)
+        later = loaded.network.two_passes(image, mask, found.s8[2].sigmoid() * 2 - 1)
     close(found.s8[0], golden["rm3_out_28"])
     close(found.s8[0].sigmoid(), golden["rm3_pred_28"])
     close(found.s4[0].sigmoid(), golden["rm3_pred_56"])
     close(found.s4[1], golden["rm3_out_56_2"])
     close(found.s1, golden["rm3_out_224"])
     close(found.s1.sigmoid(), golden["rm3_pred_224"])
-
-
-def test_the_network_made_ready_gives_the_same(
-    loaded: LoadedCascade, golden: Mapping[str, NDArray[np.float32]], inputs: tuple[Tensor, Tensor]
-) -> None:
-    s4, s1 = loaded.three_levels(*inputs)
-    close(s4, torch.from_numpy(golden["rm3_out_56_2"]).sigmoid().numpy())
-    close(s1, golden["rm3_pred_224"])
+    close(later.s4[0].sigmoid(), golden["rm2_pred_56"])
+    close(later.s1, golden["rm2_out_224"])
+    close(later.s1.sigmoid(), golden["rm2_pred_224"])
 
 
 @pytest.fixture(scope="module")
