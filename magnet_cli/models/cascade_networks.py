@@ -49,7 +49,7 @@ class LoadedCascade:
             Probabilities of being inside from the last pass, of output strides 4 and 1: `(n, 1, h, w)` float32 each.
         """
         with self._precisely():
-            return _probabilities(self.network(_stored(images), masks))
+            return _probabilities(self.network(self._stored(images), masks))
 
     @torch.inference_mode()
     def two_levels(self, images: Tensor, masks: Tensor, coarse: Tensor) -> tuple[Tensor, Tensor]:
@@ -64,7 +64,7 @@ class LoadedCascade:
             As above.
         """
         with self._precisely():
-            return _probabilities(self.network.two_passes(_stored(images), masks, coarse))
+            return _probabilities(self.network.two_passes(self._stored(images), masks, coarse))
 
     def normalised(self, pixels: NDArray[Any]) -> Tensor:
         """`(h, w, 3)` stored values as the network wants them: `(3, h, w)` float32, on the host."""
@@ -73,6 +73,9 @@ class LoadedCascade:
         scaled = (pixels.astype(np.float32) - np.float32(low)) / np.float32(high - low)
         values = (scaled - np.asarray(spec.mean, np.float32)) / np.asarray(spec.std, np.float32)
         return torch.from_numpy(np.ascontiguousarray(values.transpose(2, 0, 1)))
+
+    def _stored(self, images: Tensor) -> Tensor:
+        return images if self.bundle.exact else images.contiguous(memory_format=torch.channels_last)
 
     def _precisely(self) -> torch.autocast:
         dtype = PRECISIONS[self.precision]
@@ -96,8 +99,7 @@ def load_cascade(bundle: CascadeBundle, *, device: str, precision: str) -> Loade
     network = build_cascade(bundle.network.architecture, options=bundle.network.options)
     fill(network, spec=bundle.network, folder=bundle.folder)
     place = placed(device)
-    exact = bundle.compat == "published"
-    ready = ready_cascade(network, device=place, dtype=PRECISIONS[precision], exact=exact)
+    ready = ready_cascade(network, device=place, dtype=PRECISIONS[precision], exact=bundle.exact)
     return LoadedCascade(bundle=bundle, network=ready, device=place, precision=precision)
 
 
@@ -147,10 +149,6 @@ def cascade_bytes(bundle: CascadeBundle, *, side: int) -> int:
         masks = [torch.empty((1, 1, height, width))] * 3
         network.last(torch.empty((1, BANDS, height, width)), *masks)
     return sum(sorted(seen)[-ALIVE_AT_ONCE:])
-
-
-def _stored(images: Tensor) -> Tensor:
-    return images.contiguous(memory_format=torch.channels_last)
 
 
 def _probabilities(found: CascadeOutputs) -> tuple[Tensor, Tensor]:

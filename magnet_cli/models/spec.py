@@ -191,6 +191,11 @@ class CascadeBundle(Described):
     network: NetworkSpec
 
     @property
+    def exact(self) -> bool:
+        """Whether its network runs without what changes a probability's last digits."""
+        return self.compat == "published"
+
+    @property
     def networks(self) -> tuple[tuple[str, NetworkSpec], ...]:
         """Its one network, with its role."""
         return (("cascade", self.network),)
