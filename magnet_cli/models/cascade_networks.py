@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from magnet_cli.models.cascade import Cascade, CascadeOutputs
     from magnet_cli.models.spec import CascadeBundle
 
-ALIVE_AT_ONCE = 6
-"""How many of the network's largest tensors are counted as alive together."""
+ALIVE_AT_ONCE = 8
+"""How many of the network's largest tensors are counted as alive together. A local step of the light cascade raised the
+process's peak by 140 to 146 MiB at 448 pixels and by 541 to 595 at 896, on a CPU; seven tensors are 139 and 557 MiB."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
