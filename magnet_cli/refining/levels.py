@@ -17,8 +17,7 @@ from magnet_cli.refine.cascade import S1, global_step, holds_border, local_step
 from magnet_cli.refine.cascade_area import area_mean
 from magnet_cli.refine.cascade_levels import LevelPart
 from magnet_cli.refine.fusion import UNKNOWN, as_claim
-from magnet_cli.refining.plan import claims_name
-from magnet_cli.refining.shares import share_of
+from magnet_cli.refining.plan import claims_name, share_name
 from magnet_cli.refining.work import Counted
 
 if TYPE_CHECKING:
@@ -126,9 +125,13 @@ class Levels:
         return Block(part=part, own=self._share(whole), start=None, pixels=pixels, silent=None)
 
     def _share(self, box: Box) -> Tensor:
-        step, size = self._step, self._work.plan.image.size
-        box = step.on_image(box)
-        return torch.from_numpy(share_of(self._work.mask.read, step.label, box, pitch=step.reading, size=size))
+        """The mask at the pitch at which the level is read."""
+        step = self._step
+        if step.reading == 1:
+            found = self._work.mask.read(step.on_image(box)) == step.label
+        else:
+            found = self._work.journal.read_field(share_name(step.label, step.reading), box)[0]
+        return torch.from_numpy(found.astype(np.float32))
 
     def _before(self, area: Box) -> Canvas:
         """What the level before says under an area and around it."""

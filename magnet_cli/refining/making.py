@@ -14,7 +14,7 @@ from magnet_cli.refining.census import Census
 from magnet_cli.refining.options import THRESHOLD
 from magnet_cli.refining.plan import (
     BYTES_A_PIXEL,
-    FUSED,
+    SQUARE,
     RefinePlan,
     RefineSettings,
     check_memory,
@@ -193,7 +193,7 @@ def _memory(
     on_host = machine.kind == "cpu"
     pixels = min(settings.unit, info.size.pixels)
     stored = {"uint8": 1, "uint16": 2, "int16": 2}.get(info.dtype, 4) * len(info.bands)
-    joined = min(FUSED**2, info.size.pixels) * (len(census.labels) + 8)
+    joined = min(SQUARE**2, info.size.pixels) * (len(census.labels) + 12)
     group = max(pixels * (2 * stored + READ_BYTES), joined)
     base = machine.base + HEAP + census.nbytes
     cache = info.resident_bytes + mask.resident_bytes + JOURNAL

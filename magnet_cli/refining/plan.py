@@ -9,7 +9,7 @@ from math import ceil
 from typing import TYPE_CHECKING
 
 from magnet_cli.errors import DeviceError, UsageError
-from magnet_cli.geometry import LEVEL0, Box, Size
+from magnet_cli.geometry import LEVEL0, Box, Pitch, Size
 from magnet_cli.masks.spec import FieldSpec
 from magnet_cli.plan import describe_seen
 from magnet_cli.refine.carrying import CHANNELS
@@ -33,8 +33,8 @@ UNIT_SIDES = 4
 method, never of the memory at hand: beyond it an object is refined level by level."""
 BLOCK_SIDES = 2
 """Side of what is computed at a time of a level of a large object, in L: with the windows around it, a unit."""
-FUSED = 2048
-"""Side of the squares in which claims are joined."""
+SQUARE = 2048
+"""Side of the squares of level 0 in which masks are read and claims are joined."""
 BYTES_A_PIXEL = 60
 """Host memory that a unit takes while it is computed: image, masks and sums in float32, and copies of them."""
 
@@ -91,6 +91,56 @@ class ObjectsPass:
     def what(self) -> str:
         """For people."""
         return "objects"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SharesPass:
+    """Squares of the mask of a large object, for the grids of its levels."""
+
+    number: int
+    label: int
+    region: Box
+    """On level 0; its corner lies on all grids."""
+    pitches: tuple[int, ...]
+    """Powers of two."""
+
+    @property
+    def side(self) -> int:
+        """Of the squares."""
+        return max(SQUARE, *self.pitches)
+
+    @property
+    def size(self) -> Size:
+        """Of the region."""
+        return Size(width=self.region.width, height=self.region.height)
+
+    @property
+    def blocks(self) -> tuple[Box, ...]:
+        """On level 0, counted from the region's corner, row by row."""
+        return tuple(squares(self.size, self.side))
+
+    @property
+    def groups(self) -> int:
+        """Squares."""
+        return ceil(self.region.width / self.side) * ceil(self.region.height / self.side)
+
+    @property
+    def what(self) -> str:
+        """For people."""
+        return f"large object of class {self.label}, its mask"
+
+    def field(self, pitch: int) -> str:
+        """The name of a grid's field in the journal."""
+        return share_name(self.label, pitch)
+
+    @property
+    def fields(self) -> tuple[FieldSpec, ...]:
+        """One for each grid."""
+        grids = ((pitch, Pitch.square(pitch)) for pitch in self.pitches)
+        return tuple(
+            FieldSpec(name=self.field(pitch), bands=1, size=grid.cover(self.size), pitch=grid, dtype="uint8")
+            for pitch, grid in grids
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,12 +215,12 @@ class FusionPass:
     @property
     def blocks(self) -> tuple[Box, ...]:
         """On level 0, row by row."""
-        return tuple(squares(self.size, FUSED))
+        return tuple(squares(self.size, SQUARE))
 
     @property
     def groups(self) -> int:
         """Squares."""
-        return ceil(self.size.width / FUSED) * ceil(self.size.height / FUSED)
+        return ceil(self.size.width / SQUARE) * ceil(self.size.height / SQUARE)
 
     @property
     def what(self) -> str:
@@ -178,7 +228,7 @@ class FusionPass:
         return "joining"
 
 
-RefinePass = ObjectsPass | LevelPass | FusionPass
+RefinePass = ObjectsPass | SharesPass | LevelPass | FusionPass
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,13 +275,14 @@ class RefinePlan:
             for step in self.passes
             if isinstance(step, LevelPass) and not step.is_last
         ]
+        shares = (entry for step in self.passes if isinstance(step, SharesPass) for entry in step.fields)
         claims = (
             FieldSpec(
                 name=claims_name(label), bands=1, size=self.image.size, pitch=LEVEL0, dtype="uint8", join="largest"
             )
             for label in self.census.labels
         )
-        return (*found, *claims)
+        return (*shares, *found, *claims)
 
     def describe(self) -> dict[str, object]:
         """As JSON values: boxes at level 0, memory and disk in bytes."""
@@ -293,13 +344,18 @@ class RefinePlan:
         regions = sum(self.census.region(self.census.at(number).box).area for number in range(self.census.small))
         levels = [step for step in self.passes if isinstance(step, LevelPass)]
         claims = regions + sum(step.level.size.pixels for step in levels if step.is_last)
-        fields = sum(step.level.size.pixels * CHANNELS for step in levels if not step.is_last)
+        fields = sum(entry.size.pixels * entry.bands for entry in self.fields if entry.join == "later")
         return {"mask_at_most": ceil(pixels * 4 / 3), "journal_at_most": pixels + claims + fields}
 
 
 def claims_name(label: int) -> str:
     """The field that holds what is claimed of a class."""
     return f"claims{label}"
+
+
+def share_name(label: int, pitch: int) -> str:
+    """The field that holds the mask of a large object on a coarser grid."""
+    return f"object{label}-share{pitch}"
 
 
 def _windows(step: RefinePass) -> dict[str, int]:
@@ -328,20 +384,27 @@ def make_passes(census: Census, settings: RefineSettings) -> tuple[RefinePass, .
                 value=f"an object of {large.box.width} x {large.box.height} pixels",
                 advice="Take --compat paper, or a larger --L",
             )
-        region, levels = _levels(census, large, settings)
-        for index in range(len(levels)):
-            passes.append(
-                LevelPass(
-                    number=len(passes),
-                    label=label,
-                    region=region,
-                    levels=levels,
-                    index=index,
-                    side=settings.side,
-                    fast=settings.fast,
-                )
-            )
+        passes += _large_passes(census, large, settings, first=len(passes))
     return (*passes, FusionPass(number=len(passes), size=census.size))
+
+
+def _large_passes(census: Census, large: LargeObject, settings: RefineSettings, *, first: int) -> list[RefinePass]:
+    """The passes of a large object, from a number on: its mask on coarser grids, then level after level."""
+    region, levels = _levels(census, large, settings)
+    steps = [
+        LevelPass(
+            number=first + 1 + index,
+            label=large.label,
+            region=region,
+            levels=levels,
+            index=index,
+            side=settings.side,
+            fast=settings.fast,
+        )
+        for index in range(len(levels))
+    ]
+    pitches = tuple(sorted({step.reading for step in steps if step.reading > 1}))
+    return [SharesPass(number=first, label=large.label, region=region, pitches=pitches), *steps]
 
 
 def _levels(census: Census, large: LargeObject, settings: RefineSettings) -> tuple[Box, tuple[Level, ...]]:

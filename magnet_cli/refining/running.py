@@ -13,7 +13,8 @@ from magnet_cli.masks.spec import GroupId
 from magnet_cli.models.device import is_out_of_memory
 from magnet_cli.refining.joining import Joining
 from magnet_cli.refining.levels import Levels
-from magnet_cli.refining.plan import FusionPass, LevelPass
+from magnet_cli.refining.plan import FusionPass, LevelPass, SharesPass
+from magnet_cli.refining.shares import Sharing
 from magnet_cli.refining.single import Objects
 
 if TYPE_CHECKING:
@@ -63,6 +64,8 @@ def _run(work: RefineWork, step: RefinePass, on_progress: Callable[[Progress], N
 def _runner(work: RefineWork, step: RefinePass) -> Runner:
     if isinstance(step, LevelPass):
         return Levels(work, step)
+    if isinstance(step, SharesPass):
+        return Sharing(work, step)
     return Joining(work, step) if isinstance(step, FusionPass) else Objects(work)
 
 

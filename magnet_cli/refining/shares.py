@@ -1,58 +1,79 @@
-"""The mask of one class on a coarser grid: which share of each pixel it covers, read in squares of bounded size."""
+"""The mask of a large object on the grids of its levels: which share of each pixel it covers, read once for all."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from magnet_cli.geometry import Box, Size
+from magnet_cli.geometry import Box
+from magnet_cli.refine.fusion import as_claim
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-SIDE = 2048
-"""Of the squares of level 0 that are held."""
+    from magnet_cli.masks.spec import GroupId
+    from magnet_cli.refining.plan import SharesPass
+    from magnet_cli.refining.work import RefineWork
 
 
-def share_of(
-    read: Callable[[Box], NDArray[np.uint8]], label: int, box: Box, *, pitch: int, size: Size
-) -> NDArray[np.float32]:
-    """The share of each pixel of a grid that a class covers.
+@dataclass(frozen=True, kw_only=True)
+class Shares:
+    """A square of a mask at several pitches."""
+
+    box: Box
+    """On level 0, counted from the region's corner, which lies on every grid."""
+    values: dict[int, NDArray[np.float32]]
+    """By pitch, `(height, width)`, 0 to 1."""
+
+
+class Sharing:
+    """The pass that reads the mask of a large object for its levels but the last."""
+
+    def __init__(self, work: RefineWork, step: SharesPass) -> None:
+        self._work = work
+        self._step = step
+        self._blocks = step.blocks
+
+    def read(self, group: int) -> tuple[Box, NDArray[np.bool_]]:
+        """See `Runner`."""
+        box, region = self._blocks[group], self._step.region
+        return box, self._work.mask.read(box.shifted(x=region.x, y=region.y)) == self._step.label
+
+    def compute(self, given: tuple[Box, NDArray[np.bool_]]) -> Shares:
+        """See `Runner`."""
+        box, inside = given
+        return Shares(box=box, values=shares_of(inside, self._step.pitches))
+
+    def store(self, group: GroupId, found: Shares) -> dict[str, object]:
+        """See `Runner`."""
+        for pitch, values in found.values.items():
+            height, width = values.shape
+            box = Box(x=found.box.x // pitch, y=found.box.y // pitch, width=width, height=height)
+            self._work.journal.put_field(group, name=self._step.field(pitch), box=box, values=as_claim(values)[None])
+        return {}
+
+
+def shares_of(inside: NDArray[np.bool_], pitches: Sequence[int]) -> dict[int, NDArray[np.float32]]:
+    """The share of each pixel of coarser grids that is True.
 
     Args:
-        read: Labels of a box of level 0, `(height, width)` uint8.
-        label: The class.
-        box: On the grid, whose first pixel begins at the corner of level 0.
-        pitch: Of the grid.
-        size: Of level 0; a pixel that reaches beyond it counts what is inside.
+        inside: `(height, width)`; its corner lies on the grids, its other edges may cut pixels, which count what is
+            there.
+        pitches: Of the grids, powers of two.
 
     Returns:
-        `(box.height, box.width)` float32, 0 to 1.
+        By pitch, `(height, width)` of the grid, 0 to 1.
     """
-    found = np.empty((box.height, box.width), dtype=np.float32)
-    step = max(1, SIDE // pitch)
-    for y in range(box.y, box.bottom, step):
-        for x in range(box.x, box.right, step):
-            part = Box(x=x, y=y, width=step, height=step).intersection(box)
-            found[part.shifted(x=-box.x, y=-box.y).slices] = _square(read, label, part, pitch=pitch, size=size)
+    counts, done = inside.astype(np.int32), 1
+    found = {}
+    for pitch in sorted(pitches):
+        for axis in (0, 1):
+            counts = np.add.reduceat(counts, np.arange(0, counts.shape[axis], pitch // done), axis=axis)
+        done = pitch
+        heights, widths = (np.minimum(length - np.arange(0, length, pitch), pitch) for length in inside.shape)
+        found[pitch] = (counts / (heights[:, None] * widths)).astype(np.float32)
     return found
-
-
-def _square(
-    read: Callable[[Box], NDArray[np.uint8]], label: int, part: Box, *, pitch: int, size: Size
-) -> NDArray[np.float32]:
-    covered = Box(
-        x=part.x * pitch, y=part.y * pitch, width=part.width * pitch, height=part.height * pitch
-    ).intersection(Box.whole(size))
-    inside = read(covered) == label
-    if pitch == 1:
-        return np.asarray(inside, dtype=np.float32)
-    rows, cols = np.arange(0, covered.height, pitch), np.arange(0, covered.width, pitch)
-    counts = np.add.reduceat(np.add.reduceat(inside.astype(np.int32), rows, axis=0), cols, axis=1)
-    heights = np.minimum(covered.height - rows, pitch)[:, None]
-    widths = np.minimum(covered.width - cols, pitch)[None]
-    shares: NDArray[np.float32] = (counts / (heights * widths)).astype(np.float32)
-    return shares

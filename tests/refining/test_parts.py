@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from magnet_cli.errors import UsageError
 from magnet_cli.geometry import Box, Size
 from magnet_cli.objects.survey import MaskObject
 from magnet_cli.refining.census import Census
 from magnet_cli.refining.options import RefineOptions, parse_padding, parse_stuff
-from magnet_cli.refining.plan import FusionPass, LevelPass, RefineSettings, make_passes
-from magnet_cli.refining.shares import share_of
+from magnet_cli.refining.plan import FusionPass, LevelPass, RefineSettings, SharesPass, make_passes
+from magnet_cli.refining.shares import shares_of
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 SIZE = Size(width=5000, height=3000)
 
@@ -56,6 +63,9 @@ def test_levels_of_a_large_object_lie_on_grids_of_the_image(*, fast: bool) -> No
     assert isinstance(steps[-1], FusionPass)
     assert [step.number for step in steps] == list(range(len(steps)))
     assert [level.groups for level in levels] == [len(level.blocks) for level in levels]
+    shares = next(step for step in steps if isinstance(step, SharesPass))
+    assert shares.pitches == ((16,) if fast else (2, 4, 8, 16))
+    assert shares.groups == len(shares.blocks)
     first, *finer = levels
     assert max(first.level.size.width, first.level.size.height) <= 128
     assert [int(level.level.pitch.x) for level in finer] == ([1] if fast else [16, 8, 4, 2, 1])
@@ -72,16 +82,18 @@ def test_the_published_arithmetic_refuses_what_it_cannot_hold() -> None:
         make_passes(census(Box(x=0, y=0, width=2000, height=2000)), settings(compat="published"))
 
 
-@pytest.mark.parametrize("pitch", [1, 2, 8, 64, 5000])
-def test_shares_are_means_over_what_is_inside_the_image(pitch: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    labels = np.random.default_rng(pitch).integers(0, 3, (131, 150), dtype=np.uint8)
-    size = Size(width=150, height=131)
-    monkeypatch.setattr("magnet_cli.refining.shares.SIDE", 48)
-    box = Box.between(left=0, top=0, right=-(-150 // pitch), bottom=-(-131 // pitch))
-    found = share_of(lambda part: labels[part.slices], 2, box, pitch=pitch, size=size)
-    for row, col in np.ndindex(found.shape):
-        inside = labels[row * pitch : (row + 1) * pitch, col * pitch : (col + 1) * pitch] == 2
-        assert found[row, col] == pytest.approx(inside.mean())
+@given(
+    inside=arrays(np.bool_, st.tuples(st.integers(1, 40), st.integers(1, 40))),
+    pitches=st.sets(st.sampled_from([1, 2, 4, 16, 64]), min_size=1),
+)
+def test_shares_are_means_over_what_is_there(inside: NDArray[np.bool_], pitches: set[int]) -> None:
+    found = shares_of(inside, tuple(pitches))
+    assert found.keys() == pitches
+    for pitch, shares in found.items():
+        assert shares.shape == (-(-inside.shape[0] // pitch), -(-inside.shape[1] // pitch))
+        for row, col in np.ndindex(shares.shape):
+            part = inside[row * pitch : (row + 1) * pitch, col * pitch : (col + 1) * pitch]
+            assert shares[row, col] == np.float32(part.mean())
 
 
 def test_words_become_values() -> None:

@@ -127,7 +127,7 @@ def test_specks_are_held_across_the_squares_in_which_claims_are_joined(
     dark = discs(SMALL, (0, 0, 1))
     image, mask = write_image(tmp_path / "i.tif", dark), write_grey(tmp_path / "m.tif", labels)
     use(monkeypatch, Swallow())
-    monkeypatch.setattr("magnet_cli.refining.plan.FUSED", 32)
+    monkeypatch.setattr("magnet_cli.refining.plan.SQUARE", 32)
     found = labels_in(refine_mask(image, mask, tmp_path / "out.tif").output)
     assert (found[40:42, 20:50] == 2).all()
     assert (found[100] == 1).all()
