@@ -16,6 +16,7 @@ from magnet_cli.models.strict import parse_object
 from magnet_cli.models.writing import write_bundle
 from magnet_cli.train.data import divided, load_scenes
 from magnet_cli.train.loop import Files, Trainer, class_weights, counted, seeded
+from magnet_cli.train.losses import PixelObjective
 from magnet_cli.train.sampling import Sampler
 from magnet_cli.train.validation import Validator
 
@@ -78,12 +79,17 @@ class Recipe:
                 "input": repr(bundle.input),
             },
             "data": {key: value for key, value in asdict(self.data).items() if key != "memory"},
-            "scenes": {
-                "held": all(scene.held for scene in scenes),
-                "training": [(scene.name, scene.digest) for scene in scenes],
-                "validation": [(scene.name, scene.digest) for scene in validation],
-            },
+            "scenes": about_scenes(scenes, validation),
         }
+
+
+def about_scenes(scenes: Sequence[Scene], validation: Sequence[Scene]) -> dict[str, object]:
+    """What a training is of: its scenes."""
+    return {
+        "held": all(scene.held for scene in scenes),
+        "training": [(scene.name, scene.digest) for scene in scenes],
+        "validation": [(scene.name, scene.digest) for scene in validation],
+    }
 
 
 def described(config: TrainConfig, *, folder: Path) -> dict[str, Any]:
@@ -158,9 +164,8 @@ def backbone_trainer(
         recipe.network(),
         batches=recipe.sampler(scenes),
         config=loop,
-        weights=weights,
+        objective=PixelObjective(weights=weights, config=loop, ignore=ignore),
         files=files,
-        ignore=ignore,
         validate=Validator(scenes=validation, bundle=recipe.bundle, ignore=ignore) if validation else None,
         about=recipe.about(scenes, validation),
     )

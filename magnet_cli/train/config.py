@@ -116,7 +116,7 @@ class LoopConfig:
     """Shares of the iterations."""
     step_factor: float = 0.1
     optimizer: str = "adamw"
-    """`adamw`, or `sgd`: stochastic gradient descent, whose decay is part of the gradient."""
+    """`adamw`; or `adam`, or `sgd`, stochastic gradient descent: their decay is part of the gradient."""
     momentum: float = 0.9
     """Of `sgd`."""
     decay: float = 0.02
@@ -159,7 +159,7 @@ class LoopConfig:
             ("focal_gamma", "at least 0", self.focal_gamma >= 0),
             ("schedule", "cosine or step", self.schedule in {"cosine", "step"}),
             ("steps", "shares that rise, between 0 and 1", rises(self.steps)),
-            ("optimizer", "adamw or sgd", self.optimizer in {"adamw", "sgd"}),
+            ("optimizer", "adamw, adam or sgd", self.optimizer in {"adamw", "adam", "sgd"}),
             ("momentum", "at least 0 and below 1", 0 <= self.momentum < 1),
             ("step_factor", "above 0 and at most 1", 0 < self.step_factor <= 1),
             ("precision", "float32, bfloat16 or float16", self.precision in {"float32", "bfloat16", "float16"}),

@@ -19,7 +19,6 @@ from magnet_cli.train.checkpoint import State, identity, read_checkpoint, write_
 from magnet_cli.train.curves import draw_curves
 from magnet_cli.train.interruption import Interruption
 from magnet_cli.train.log import Line, append_line, cut_log
-from magnet_cli.train.losses import summed_loss
 from magnet_cli.train.precision import Arithmetic
 from magnet_cli.train.sampling import ahead
 from magnet_cli.train.schedule import rate_at
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from magnet_cli.train.config import LoopConfig
+    from magnet_cli.train.losses import Objective
     from magnet_cli.train.validation import Score
 
 Progress = Callable[[Line], None]
@@ -110,6 +110,8 @@ def optimizer_of(network: nn.Module, config: LoopConfig) -> torch.optim.Optimize
     weights = network.parameters()
     if config.optimizer == "sgd":
         return torch.optim.SGD(weights, lr=config.rate, momentum=config.momentum, weight_decay=config.decay)
+    if config.optimizer == "adam":
+        return torch.optim.Adam(weights, lr=config.rate, weight_decay=config.decay)
     return torch.optim.AdamW(weights, lr=config.rate, weight_decay=config.decay)
 
 
@@ -117,12 +119,11 @@ class Trainer:
     """Fits one network to batches that a function of the iteration gives.
 
     Args:
-        network: Maps the batch's first tensor to logits `(n, classes, h, w)`.
-        batches: Iteration to (input, labels).
+        network: To be fitted.
+        batches: Iteration to (inputs, labels).
         config: How.
-        weights: Of the classes.
+        objective: What is lowered.
         files: Checkpoint, log and curves; None keeps none of them.
-        ignore: The label that says nothing.
         validate: Scores the averaged network on held-out scenes; needed where the loop validates.
         about: What else the training is of, by table and key, as JSON values; a checkpoint of another is refused.
 
@@ -137,9 +138,8 @@ class Trainer:
         *,
         batches: Callable[[int], tuple[Tensor, Tensor]],
         config: LoopConfig,
-        weights: Tensor,
+        objective: Objective,
         files: Files | None = None,
-        ignore: int = 255,
         validate: Validate | None = None,
         about: Mapping[str, Mapping[str, object]] | None = None,
     ) -> None:
@@ -147,8 +147,7 @@ class Trainer:
             raise UsageError("validate_every needs held-out scenes", value=config.validate_every)
         self.arithmetic = Arithmetic(config)
         self.network = channels_last(network.to(self.arithmetic.device))
-        self.batches, self.config, self.files, self.ignore = batches, config, files, ignore
-        self.weights = weights.to(self.arithmetic.device)
+        self.batches, self.config, self.files, self.objective = batches, config, files, objective
         self.validate = validate
         self.configuration = identity(config, about or {})
         self.average = Average(self.network, momentum=config.average)
@@ -207,11 +206,8 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate_at(self.iteration, self.config)
         inputs, labels = self.arithmetic.moved(inputs), self.arithmetic.moved(labels)
-        with self.arithmetic.autocast():
-            logits = self.network(inputs.contiguous(memory_format=torch.channels_last))
-        loss = summed_loss(logits.float(), labels, self.weights, config=self.config, ignore=self.ignore) / max(
-            1, int((labels != self.ignore).sum())
-        )
+        inputs = inputs.contiguous(memory_format=torch.channels_last)
+        loss = self.objective(self.network, inputs, labels, self.arithmetic)
         if not torch.isfinite(loss):
             raise SourceError("the loss is no longer a number", value=self.iteration, advice="Lower [loop] rate.")
         scaler = self.arithmetic.scaler
@@ -238,6 +234,7 @@ class Trainer:
             "validation_cross_entropy": round(score.cross_entropy, 5),
             "best_miou": round(self.best.score.miou, 5),
             "best_iteration": self.best.iteration,
+            **{f"validation_{key}": round(value, 5) for key, value in score.others.items()},
         }
         self.tell(line, progress)
 

@@ -2,18 +2,54 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch.nn import functional
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from magnet_cli.train.config import LoopConfig
+    from magnet_cli.train.precision import Arithmetic
 
 SMALLEST = 1e-12
 """Of 1 - p in the focal loss: below, a power less than one has no finite slope."""
+
+
+class Objective(Protocol):
+    """What a loop lowers."""
+
+    def __call__(self, network: nn.Module, inputs: Tensor, labels: Tensor, arithmetic: Arithmetic) -> Tensor:
+        """The loss of a batch, a scalar.
+
+        Args:
+            network: Being fitted, on the device.
+            inputs: What batches give first, on the device, channels last.
+            labels: What they give second, on the device.
+            arithmetic: In which the network computes.
+        """
+
+
+@dataclass(frozen=True, kw_only=True)
+class PixelObjective:
+    """The mean over labelled pixels of a loss that tells their classes apart, for networks that give logits."""
+
+    weights: Tensor
+    """Of the classes, `(classes,)` float32."""
+    config: LoopConfig
+    """Names the loss."""
+    ignore: int
+    """The label that says nothing."""
+
+    def __call__(self, network: nn.Module, inputs: Tensor, labels: Tensor, arithmetic: Arithmetic) -> Tensor:
+        """See `Objective`; labels `(n, h, w)` int64."""
+        with arithmetic.autocast():
+            logits = network(inputs)
+        weights = self.weights.to(logits.device)
+        total = summed_loss(logits.float(), labels, weights, config=self.config, ignore=self.ignore)
+        return total / max(1, int((labels != self.ignore).sum()))
 
 
 def summed_loss(logits: Tensor, labels: Tensor, weights: Tensor, *, config: LoopConfig, ignore: int) -> Tensor:

@@ -22,6 +22,7 @@ from magnet_cli.train.data import load_scenes
 from magnet_cli.train.fields import short_hash
 from magnet_cli.train.folds import looks_of, marked
 from magnet_cli.train.loop import Files, Trainer, class_weights, counted, seeded
+from magnet_cli.train.losses import PixelObjective
 from magnet_cli.train.stages import Refiners, accumulated, direct, ended, fit_at, mean_iou
 
 if TYPE_CHECKING:
@@ -160,9 +161,8 @@ class Course:
             network,
             batches=FieldSampler(steps=steps, batch=loop.batch, seed=loop.seed, ignore=ignore),
             config=loop,
-            weights=weights,
+            objective=PixelObjective(weights=weights, config=loop, ignore=ignore),
             files=files,
-            ignore=ignore,
         )
         return trainer.fit(progress=progress).to(trainer.arithmetic.device)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice, product
 from math import ceil
 from typing import TYPE_CHECKING, Any
@@ -37,6 +37,8 @@ class Score:
     """Mean IoU, 0..1, over the classes that the labels or the network have."""
     cross_entropy: float
     """Mean over labelled pixels, natural logarithm, classes not weighted."""
+    others: dict[str, float] = field(default_factory=dict)
+    """What else there is to tell, by the name that the log gives it after `validation_`."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,6 +20,7 @@ from magnet_cli.models.registry import build_backbone
 from magnet_cli.train.checkpoint import write_checkpoint
 from magnet_cli.train.config import LoopConfig
 from magnet_cli.train.loop import Files, Tick, Trainer, class_weights, counted
+from magnet_cli.train.losses import PixelObjective
 from magnet_cli.train.validation import Score
 
 if TYPE_CHECKING:
@@ -53,7 +54,8 @@ def batch(index: int) -> tuple[Tensor, Tensor]:
 
 
 def trainer(loop: LoopConfig = LOOP, **options: Any) -> Trainer:
-    return Trainer(network(), batches=batch, config=loop, weights=WEIGHTS, **options)
+    objective = PixelObjective(weights=WEIGHTS, config=loop, ignore=255)
+    return Trainer(network(), batches=batch, config=loop, objective=objective, **options)
 
 
 def scores(*values: float) -> Callable[[nn.Module, Arithmetic], Score]:

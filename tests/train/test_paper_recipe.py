@@ -51,6 +51,7 @@ def test_a_loop_names_its_optimizer() -> None:
     expected = {"lr": 0.5, "momentum": 0.8, "weight_decay": 0.3}
     assert {key: sgd.param_groups[0][key] for key in expected} == expected
     assert isinstance(optimizer_of(network, LoopConfig()), torch.optim.AdamW)
-    for wrong in ({"optimizer": "adam"}, {"momentum": 1.0}):
+    assert type(optimizer_of(network, LoopConfig(optimizer="adam"))) is torch.optim.Adam
+    for wrong in ({"optimizer": "adagrad"}, {"momentum": 1.0}):
         with pytest.raises(UsageError, match="|".join(wrong)):
             LoopConfig(**wrong)
