@@ -15,6 +15,9 @@ from magnet_cli.models.resnet import BasicBlock, Bottleneck, ResNet
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+KEPT = 2.0
+"""What a mask of 1 is worth as a logit, at first, where it is added to: a probability of 0.88."""
+
 
 class Encoder(nn.Module):
     """A residual encoder with the two maps that the module takes beside the last one; its parameters keep their names.
@@ -92,22 +95,35 @@ class CascadePSP(Cascade):
         pooled: Channels after the pyramid pooling.
         widths: Channels at strides 4, 2 and 1.
         hidden: Channels inside the heads.
+        keeps: Whether the finest level sees the masks too, and adds what it finds to the mask that is to be refined: an
+            untrained network then gives that mask back, and learns where to leave it. The published one has neither.
     """
 
     def __init__(
-        self, network: ResNet, *, pooled: int = 1024, widths: Sequence[int] = (512, 256, 32), hidden: int = 32
+        self,
+        network: ResNet,
+        *,
+        pooled: int = 1024,
+        widths: Sequence[int] = (512, 256, 32),
+        hidden: int = 32,
+        keeps: bool = False,
     ) -> None:
         super().__init__()
+        finest = BANDS + MASKS if keeps else BANDS
         fourth, second, whole = widths
         self.feats = Encoder(network)
         self.psp = PyramidPooling(channels=network.channels[-1], outputs=pooled)
         self.up_1 = Rise(inputs=pooled, beside=network.channels[0], outputs=fourth)
         self.up_2 = Rise(inputs=fourth, beside=network.conv1.out_channels, outputs=second)
-        self.up_3 = Rise(inputs=second, beside=BANDS, outputs=whole)
+        self.up_3 = Rise(inputs=second, beside=finest, outputs=whole)
         self.final_28 = head(inputs=pooled, width=hidden)
         self.final_56 = head(inputs=fourth, width=hidden)
-        self.final_11 = nn.Conv2d(whole + BANDS, hidden, 1)
+        self.final_11 = nn.Conv2d(whole + finest, hidden, 1)
         self.final_21 = nn.Conv2d(hidden, 1, 1)
+        self.gain = nn.Parameter(torch.tensor(KEPT)) if keeps else None
+        if keeps:
+            nn.init.zeros_(self.final_21.weight)
+            nn.init.zeros_(self.final_21.bias)  # type: ignore[arg-type]
 
     def first(self, images: Tensor, masks: Tensor, s8: Tensor, s4: Tensor) -> Tensor:
         """See `Cascade.first`."""
@@ -124,8 +140,11 @@ class CascadePSP(Cascade):
         """See `Cascade.last`."""
         pooled, layer, stem = self.features(images, masks, s8, s4)
         fourth = self.up_1(pooled, layer)
-        whole = self.up_3(self.up_2(fourth, stem), images)
-        logits = self.final_21(functional.relu(self.final_11(torch.cat((whole, images), dim=1))))
+        finest = images if self.gain is None else torch.cat((images, masks, s8, s4), dim=1)
+        whole = self.up_3(self.up_2(fourth, stem), finest)
+        logits = self.final_21(functional.relu(self.final_11(torch.cat((whole, finest), dim=1))))
+        if self.gain is not None:
+            logits = logits + self.gain * masks
         return grown(self.final_28(pooled), STRIDE), grown(self.final_56(fourth), STRIDE // 2), logits
 
     def features(self, images: Tensor, *masks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -149,7 +168,8 @@ def cascadepsp_light(
     pooled: int = 128,
     widths: Sequence[int] = (64, 32, 16),
     hidden: int = 32,
+    keeps: bool = False,
 ) -> CascadePSP:
     """The same over a slim ResNet-18, for machines without an accelerator."""
     encoder = ResNet(block=BasicBlock, depths=depths, width=width, bands=BANDS + MASKS, output_stride=STRIDE)
-    return CascadePSP(encoder, pooled=pooled, widths=widths, hidden=hidden)
+    return CascadePSP(encoder, pooled=pooled, widths=widths, hidden=hidden, keeps=keeps)

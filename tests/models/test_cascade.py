@@ -102,6 +102,20 @@ def test_the_small_cascade_can_give_its_mask_back() -> None:
     assert torch.equal(network(torch.randn(1, 3, 8, 8), mask).s1 > 0, mask > 0)
 
 
+def test_a_light_cascade_that_keeps_begins_with_the_mask_and_learns_at_every_weight() -> None:
+    torch.manual_seed(0)
+    network = cascadepsp_light(width=4, depths=(1, 1, 1, 1), pooled=8, widths=(8, 4, 4), hidden=4, keeps=True).train()
+    images, mask = torch.randn(2, 3, 16, 24), torch.randn(2, 1, 16, 24).sign()
+    assert torch.equal(network(images, mask).s1, 2 * mask)
+    with torch.no_grad():
+        network.final_21.weight.normal_()
+    network(images, mask).s1.square().sum().backward()
+    for weight in (network.gain, network.final_11.weight, network.feats.conv1.weight):
+        assert weight is not None
+        assert weight.grad is not None
+        assert weight.grad.abs().sum() > 0
+
+
 @pytest.mark.parametrize(
     ("architecture", "options", "message"),
     [
