@@ -60,7 +60,7 @@ ROOMS: dict[str, set[str]] = {
     "refining": FLOOR
     | {"images", "plan", "models", "refine", "masks", "objects", "pipeline", "report", "targets", "commandline"},
     "scene": FLOOR,
-    "train": FLOOR | {"windows", "images", "plan", "models", "refine", "labels", "dataset"},
+    "train": FLOOR | {"windows", "images", "plan", "models", "refine", "labels", "boundary", "dataset"},
     "segmentation": FLOOR
     | {"windows", "images", "plan", "areas", "models", "refine", "masks", "maps", "pipeline", "report", "targets"}
     | {"commandline", "exports", "figures", "views"},

@@ -14,6 +14,8 @@ from magnet_cli.memory import parse_bytes
 
 BYTES = range(256)
 PAIR = 2
+STRIDE = 8
+"""Of a cascade's coarsest output."""
 MOST_ROUNDS = 3
 KINDS = {
     "bool": "bool",
@@ -22,6 +24,8 @@ KINDS = {
     "str": "str",
     "tuple[str, ...]": "list of str",
     "tuple[float, ...]": "list of float",
+    "tuple[float, float]": "list of float",
+    "tuple[int, ...]": "list of int",
     "tuple[int, int] | None": "list of int",
     "dict[str, int]": "table of int",
 }
@@ -218,8 +222,52 @@ class FoldsConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CascadeConfig:
+    """What a cascade learns from; the defaults are CascadePSP's (sections 3.1, 3.3 and 4.2) where the paper has any."""
+
+    crop: int = 224
+    """Rows and columns of a window as the network sees it."""
+    scales: tuple[int, ...] = (224,)
+    """Sides of windows at level 0, each as likely as the others; [data] jitter makes them larger and smaller."""
+    pieces: float = 0.5
+    """Probability that an object is one connected piece of a class in the window, instead of all of it."""
+    smallest: int = 64
+    """Pixels of an object in the window at least, and of what lies around it."""
+    iou: tuple[float, float] = (0.8, 1.0)
+    """Least IoU of a wrong mask with the truth, and the largest that is aimed at."""
+    coarse: float = 0.0
+    """Probability that a wrong mask is enlarged from a smaller one, instead of made of a contour's vertices."""
+    shrink: float = 8.0
+    """Most that such a mask is smaller by."""
+    gradient: float = 5.0
+    """Weight of the loss on gradient magnitudes."""
+    windows: int = 64
+    """Drawn from the scenes of [data] validation, the same ones each time."""
+
+    def __post_init__(self) -> None:
+        for key, what, holds in (
+            ("crop", f"a multiple of {STRIDE}, at least {STRIDE}", self.crop >= STRIDE and self.crop % STRIDE == 0),
+            ("scales", "at least 1, and one or more of them", min(self.scales, default=0) >= 1),
+            ("pieces", "from 0 to 1", 0 <= self.pieces <= 1),
+            ("smallest", "at least 1", self.smallest >= 1),
+            ("iou", "two numbers that rise, above 0 and at most 1", rising_pair(self.iou)),
+            ("coarse", "from 0 to 1", 0 <= self.coarse <= 1),
+            ("shrink", "at least 1", self.shrink >= 1),
+            ("gradient", "at least 0", self.gradient >= 0),
+            ("windows", "at least 1", self.windows >= 1),
+        ):
+            if not holds:
+                raise UsageError(f"[cascade] {key} must be {what}", value=getattr(self, key))
+
+
+def rising_pair(values: tuple[float, ...]) -> bool:
+    """Whether there are two, the second not the smaller, both above 0 and at most 1."""
+    return len(values) == PAIR and 0 < values[0] <= values[1] <= 1
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """A whole training: `[bundle]`, `[data]`, `[network]`, `[loop]`, `[folds]`."""
+    """A whole training: `[bundle]`, `[data]`, `[network]`, `[loop]`, `[folds]`, `[cascade]`."""
 
     network: NetworkConfig
     bundle: dict[str, Any] = field(default_factory=dict)
@@ -227,6 +275,7 @@ class TrainConfig:
     data: DataConfig = field(default_factory=DataConfig)
     loop: LoopConfig = field(default_factory=LoopConfig)
     folds: FoldsConfig = field(default_factory=FoldsConfig)
+    cascade: CascadeConfig = field(default_factory=CascadeConfig)
     text: str = ""
     """The file as it was read; kept in the bundle as train.toml."""
     folder: Path = Path()
@@ -263,6 +312,7 @@ class TrainConfig:
             data=DataConfig(**typed(table.get("data", {}), DataConfig, where="data")),
             loop=loop_config(table.get("loop", {}), where="loop"),
             folds=folds_config(table.get("folds", {})),
+            cascade=CascadeConfig(**typed(table.get("cascade", {}), CascadeConfig, where="cascade")),
             text=text,
             folder=folder,
         )

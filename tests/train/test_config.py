@@ -37,6 +37,11 @@ if TYPE_CHECKING:
         ("colour = 0.0", "label_values = { one = 1 }", "one = 1"),
         ("colour = 0.0", 'label_values = { 1 = "a" }', "label_values must be of type table of int"),
         ('architecture = "conv"', "", "names no network"),
+        ("[loop]", "[cascade]\ncrop = 20\n[loop]", "crop must be a multiple of 8"),
+        ("[loop]", "[cascade]\nscales = []\n[loop]", "scales must be at least 1, and one or more"),
+        ("[loop]", "[cascade]\niou = [0.9, 0.8]\n[loop]", "iou must be two numbers that rise"),
+        ("[loop]", "[cascade]\ncoarse = 1.5\n[loop]", "coarse must be from 0 to 1"),
+        ("[loop]", "[cascade]\nalpha = 5\n[loop]", r"unknown keys in \[cascade\]"),
     ],
 )
 def test_a_configuration_that_is_wrong_is_refused(old: str, new: str, message: str) -> None:

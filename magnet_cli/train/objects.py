@@ -1,0 +1,60 @@
+"""Binary objects of label maps: a class in a window, or one connected piece of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.ndimage import label as connected
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Labels = NDArray[np.uint8]
+    Mask = NDArray[np.bool_]
+
+DIAGONAL = np.ones((3, 3), np.bool_)
+"""Pixels that touch at a corner belong together."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Objects:
+    """Draws objects, whatever their class."""
+
+    ignore: int
+    """The label that says nothing."""
+    pieces: float
+    """Probability that one connected piece of a class is taken instead of all of it."""
+    smallest: int
+    """Pixels of an object at least, and of what lies around it."""
+
+    def drawn(self, labels: Labels, rng: np.random.Generator) -> Mask | None:
+        """Where an object is, `(rows, columns)`; None where there is none that has a border.
+
+        Args:
+            labels: `(rows, columns)`, class indices.
+            rng: Says which.
+        """
+        classes = self.classes(labels)
+        if not classes:
+            return None
+        mask = labels == classes[int(rng.integers(len(classes)))]
+        return self.piece(mask, rng) if rng.random() < self.pieces else mask
+
+    def classes(self, labels: Labels) -> list[int]:
+        """Those that are large enough, and so is what lies around them."""
+        counts = np.bincount(labels.reshape(-1), minlength=self.ignore + 1)
+        counts[self.ignore] = 0
+        most = int(counts.sum()) - self.smallest
+        return [int(value) for value in np.flatnonzero((counts >= self.smallest) & (counts <= most))]
+
+    def piece(self, mask: Mask, rng: np.random.Generator) -> Mask:
+        """One connected piece; the mask itself where all are too small."""
+        numbers, _ = connected(mask, structure=DIAGONAL)
+        sizes = np.bincount(numbers.reshape(-1))[1:]
+        large = np.flatnonzero(sizes >= self.smallest)
+        if not large.size:
+            return mask
+        found: Mask = numbers == 1 + large[int(rng.integers(large.size))]
+        return found

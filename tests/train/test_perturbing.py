@@ -1,0 +1,118 @@
+"""Objects of label maps, and wrong masks of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from magnet_cli.train.objects import Objects
+from magnet_cli.train.perturbing import Perturbation, border, closed, filled, iou, shrunk_and_enlarged, subsampled
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Mask = NDArray[np.bool_]
+
+SIDE = 64
+Y, X = np.mgrid[:SIDE, :SIDE]
+
+
+def disc(y: float, x: float, radius: float) -> Mask:
+    found: Mask = (Y - y) ** 2 + (X - x) ** 2 <= radius**2
+    return found
+
+
+RING = disc(30, 32, 22) & ~disc(30, 32, 10)
+CUT = disc(0, 20, 30)
+VESSEL = np.abs(Y - 32 - 8 * np.sin(X / 8)) < 2
+SHAPES = {"ring": RING, "at the edge": CUT, "thin": VESSEL}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("coarse", [0.0, 1.0])
+def test_wrong_masks_overlap_as_much_as_asked_for_and_lie_near_the_truth(name: str, coarse: float) -> None:
+    truth = SHAPES[name]
+    perturb = Perturbation(iou=(0.8, 1.0), coarse=coarse, shrink=8.0)
+    found = [perturb(truth, np.random.default_rng(seed)) for seed in range(20)]
+    overlaps = [iou(mask, truth) for mask in found]
+    assert min(overlaps) >= 0.8
+    assert max(overlaps) <= 1
+    assert 0.82 < np.mean(overlaps) < 0.97
+    assert len({mask.tobytes() for mask in found}) > 15
+    again = perturb(truth, np.random.default_rng(3))
+    assert np.array_equal(again, found[3])
+    wrong = sum(mask != truth for mask in found)
+    assert (wrong * ~near(truth)).sum() < 0.1 * wrong.sum()
+
+
+def near(mask: Mask) -> Mask:
+    """Within 14 pixels of the border."""
+    edge = np.argwhere(border(mask))
+    places = np.stack((Y, X), axis=-1)
+    squared: Mask = np.min(((places[:, :, None] - edge) ** 2).sum(axis=-1), axis=-1) <= 14**2
+    return squared
+
+
+def test_a_lower_range_gives_worse_masks() -> None:
+    worse = Perturbation(iou=(0.5, 0.6), coarse=0.0, shrink=8.0)
+    overlaps = [iou(worse(RING, np.random.default_rng(seed)), RING) for seed in range(8)]
+    assert all(0.5 <= overlap < 0.65 for overlap in overlaps)
+
+
+def test_all_vertices_give_the_mask_back_holes_and_islands_too() -> None:
+    mask = RING | disc(30, 32, 4)
+    wide = np.pad(mask, 1)
+    contours = sorted(closed(wide), key=len, reverse=True)
+    assert len(contours) == 3
+    assert np.array_equal(filled(contours, shape=wide.shape)[1:-1, 1:-1], mask)
+
+
+def test_few_vertices_give_a_polygon() -> None:
+    corners = [np.count_nonzero(subsampled(RING, np.random.default_rng(seed), least=0.0) ^ RING) for seed in range(6)]
+    assert max(corners) > 20
+    # The window's edge is no contour: where an object goes on beyond it, nothing is cut off.
+    kept = [subsampled(CUT, np.random.default_rng(seed), least=0.9)[0, 8:32].all() for seed in range(6)]
+    assert all(kept)
+
+
+def test_a_smaller_mask_enlarged_is_the_mask_of_blocks() -> None:
+    blocks = np.kron(np.eye(2, dtype=bool), np.ones((32, 32), bool))
+    found = shrunk_and_enlarged(blocks, factor=8)
+    assert found is not None
+    assert np.array_equal(found[:24, :24], blocks[:24, :24])
+    assert shrunk_and_enlarged(blocks, factor=1) is None
+
+
+def labels() -> NDArray[np.uint8]:
+    """Two discs of class 1 on class 0, a speck of class 2, and unknown pixels."""
+    found = np.zeros((SIDE, SIDE), np.uint8)
+    found[disc(16, 16, 9) | disc(46, 46, 12)] = 1
+    found[:2, :2] = 2
+    found[60:] = 255
+    return found
+
+
+def test_objects_are_classes_or_pieces_of_them() -> None:
+    found = labels()
+    wholes = {mask.tobytes() for seed in range(20) if (mask := drawn(found, pieces=0.0, seed=seed)) is not None}
+    assert wholes == {(found == 0).tobytes(), (found == 1).tobytes()}
+    pieces = [drawn(found, pieces=1.0, seed=seed) for seed in range(20)]
+    assert {mask.tobytes() for mask in pieces if mask is not None} == {
+        (found == 0).tobytes(),
+        disc(16, 16, 9).tobytes(),
+        disc(46, 46, 12).tobytes(),
+    }
+
+
+def drawn(found: NDArray[np.uint8], *, pieces: float, seed: int) -> Mask | None:
+    return Objects(ignore=255, pieces=pieces, smallest=64).drawn(found, np.random.default_rng(seed))
+
+
+def test_a_window_without_a_border_has_no_object() -> None:
+    for value in (0, 255):
+        assert drawn(np.full((SIDE, SIDE), value, np.uint8), pieces=0.5, seed=0) is None
+    speck = np.zeros((SIDE, SIDE), np.uint8)
+    speck[:3, :3] = 1
+    assert drawn(speck, pieces=0.5, seed=0) is None
