@@ -88,7 +88,11 @@ def write_training_data(place: Path) -> None:
         box = Box.whole(scene.size)
         imagecodecs.imwrite(place / "data" / "images" / f"{name}.png", scene.pixels(box))
         imagecodecs.imwrite(place / "data" / "labels" / f"{name}.png", scene.labels(box))
-    for source, target in (("weights/aerial/train", "train"), ("benchmarks/accuracy/refiner", "refiner")):
+    for source, target in (
+        ("weights/aerial/train", "train"),
+        ("benchmarks/accuracy/refiner", "refiner"),
+        ("weights/paper-cascade", "cascade"),
+    ):
         text = (ROOT / f"{source}.toml").read_text(encoding="utf-8")
         for pattern, value in (
             (r"^(scenes|grid) = .*$", ""),
@@ -96,6 +100,11 @@ def write_training_data(place: Path) -> None:
             (r"^batch = .*$", "batch = 2"),
             (r"^options = \{ width = 40.*$", "options = { width = 8, lateral = 8, head = 8 }"),
             (r"^held_out = .*$", 'held_out = [["a"], ["b"]]'),
+            (
+                r'^architecture = "cascadepsp-.*$',
+                'architecture = "cascadepsp-light"\noptions = { width = 8, pooled = 8 }',
+            ),
+            (r"^crop = .*$", "crop = 64"),
         ):
             text = re.sub(pattern, value, text, flags=re.MULTILINE)
         (place / f"{target}.toml").write_text(text, encoding="utf-8")
@@ -110,6 +119,7 @@ def test_every_command_of_the_readme_runs(folder: Path) -> None:
             words.append("--overwrite")
         run_magnet(words, folder)
     assert (folder / "my-bundle" / "refiner.safetensors").is_file()
+    assert (folder / "my-cascade" / "cascade.safetensors").is_file()
 
 
 def test_the_memory_table_is_the_measured_one() -> None:

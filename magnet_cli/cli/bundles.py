@@ -50,6 +50,37 @@ def backbone(data: Data, *, output: Output, config: Config) -> None:
     _told(bundle, output)
 
 
+CASCADE = """Train a cascade for `magnet refine`, on any labels; an interrupted training goes on where it stopped.
+
+It learns to sharpen wrong masks of single objects, whatever their class: CascadePSP's recipe.
+
+\b
+The configuration, beside [bundle], [network], [data] and [loop] as of a backbone:
+  [cascade]  crop, scales: windows of these sides at level 0 are shown at `crop` rows and columns
+             pieces, smallest: an object is a class in a window, or one connected piece of it
+             iou = [0.8, 1.0]: how wrong masks are; coarse, shrink: masks enlarged from smaller ones among them
+             gradient: weight of the loss on gradient magnitudes; windows: drawn for a validation
+The losses are the paper's: `loss` and `balance` of [loop] do not count.
+
+Where [loop] validate_every asks for it, IoU and boundary accuracy of wrong masks on held-out scenes are told, before
+and after.
+"""
+
+
+@train_app.command(help=CASCADE)
+@command
+def cascade(data: Data, *, output: Output, config: Config) -> None:
+    """Train a cascade and write its bundle."""
+    from magnet_cli.cli.training import TrainingDisplay
+    from magnet_cli.train.cascade import train_cascade
+    from magnet_cli.train.config import TrainConfig
+
+    with TrainingDisplay() as display:
+        bundle = train_cascade(data, output, TrainConfig.read(config), progress=display.line, each=display.tick)
+    if bundle is not None:
+        say(f"{output}: bundle '{bundle.name}'")
+
+
 @train_app.command()
 @command
 def refiner(data: Data, *, output: Output, config: Config) -> None:

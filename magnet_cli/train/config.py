@@ -223,7 +223,10 @@ class FoldsConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class CascadeConfig:
-    """What a cascade learns from; the defaults are CascadePSP's (sections 3.1, 3.3 and 4.2) where the paper has any."""
+    """What a cascade learns from; the defaults are CascadePSP's (sections 3.1, 3.3 and 4.2) where the paper has any.
+
+    The losses are the paper's too: `loss` and `balance` of [loop] do not count.
+    """
 
     crop: int = 224
     """Rows and columns of a window as the network sees it."""

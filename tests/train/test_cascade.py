@@ -1,0 +1,127 @@
+"""Training of a cascade, from scenes to a bundle."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import imagecodecs
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from magnet_cli.cli.app import app
+from magnet_cli.errors import SourceError, WeightsError
+from magnet_cli.models.bundle import load_cascade_bundle
+from magnet_cli.train.cascade import train_cascade
+from magnet_cli.train.config import TrainConfig
+from tests.train.support import make_data
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+CONFIG = """
+[bundle]
+name = "tiny"
+side = 72
+
+[bundle.input]
+bands = ["red", "green", "blue"]
+range = [0, 255]
+mean = [0.5, 0.5, 0.5]
+std = [0.25, 0.25, 0.25]
+
+[network]
+architecture = "conv"
+options = { kernel = 3 }
+
+[data]
+colour = 0.0
+
+[cascade]
+crop = 24
+scales = [24, 32]
+smallest = 16
+
+[loop]
+iterations = 30
+batch = 3
+optimizer = "adam"
+rate = 0.05
+schedule = "step"
+steps = [0.5]
+decay = 1e-4
+average = 0.5
+log_every = 5
+save_every = 100
+device = "cpu"
+"""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_data(tmp_path_factory.mktemp("cascade") / "data")
+
+
+def tensors(folder: Path) -> bytes:
+    return (folder / "cascade.safetensors").read_bytes()
+
+
+def test_it_learns_and_an_interrupted_training_ends_with_the_same_weights(data: Path, tmp_path: Path) -> None:
+    config = TrainConfig.parse(CONFIG)
+    lines: list[dict[str, float]] = []
+    bundle = train_cascade(data, tmp_path / "whole", config, progress=lines.append)
+    assert bundle is not None
+    assert (bundle.name, bundle.side, bundle.network.architecture) == ("tiny", 72, "conv")
+    assert lines[-1]["loss"] < 0.6 * lines[0]["loss"]
+    assert train_cascade(data, tmp_path / "cut", config, until=13) is None
+    assert train_cascade(data, tmp_path / "cut", config) is not None
+    assert tensors(tmp_path / "cut") == tensors(tmp_path / "whole")
+    assert (tmp_path / "whole" / "train.toml").read_text() == CONFIG
+    assert load_cascade_bundle(str(tmp_path / "cut")).network.sha256 == bundle.network.sha256
+
+
+def test_the_command_tells_what_masks_are_worth_before_and_after(data: Path, tmp_path: Path) -> None:
+    text = CONFIG.replace("colour = 0.0", 'colour = 0.0\nvalidation = ["b"]')
+    text = text.replace("iterations = 30", "iterations = 4\nvalidate_every = 4").replace(
+        "smallest", "windows = 5\nsmallest"
+    )
+    (tmp_path / "c.toml").write_text(text)
+    words = ["train", "cascade", str(data), "-o", str(tmp_path / "tiny"), "--config", str(tmp_path / "c.toml")]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0
+    assert result.stderr.splitlines()[-1] == f"{tmp_path / 'tiny'}: bundle 'tiny'"
+    line = json.loads((tmp_path / "tiny.training" / "log.jsonl").read_text().splitlines()[-1])
+    assert {"validation_miou", "validation_iou_before", "validation_mba", "validation_mba_before"} <= set(line)
+    assert 0.8 <= line["validation_iou_before"] < 1
+    assert 0.5 < line["validation_mba_before"] < 1
+    (tmp_path / "c.toml").write_text(text.replace("crop = 24", "crop = 32"))
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 2
+    assert "[cascade] crop was 24" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "error", "message"),
+    [
+        ('architecture = "conv"', 'architecture = "unet"', WeightsError, "unknown architecture"),
+        ("side = 72", "", WeightsError, "side"),
+        ('name = "tiny"', 'name = "tiny"\nkind = "segmentation"', WeightsError, "networks"),
+        ("smallest = 16", "smallest = 800", SourceError, "200 windows have no object of 800 pixels"),
+    ],
+)
+def test_what_cannot_be_trained_is_named(
+    data: Path, tmp_path: Path, *, old: str, new: str, error: type[Exception], message: str
+) -> None:
+    config = TrainConfig.parse(CONFIG.replace(old, new))
+    with pytest.raises(error, match=message):
+        train_cascade(data, tmp_path / "out", config)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_scene_of_other_bands_is_refused(tmp_path: Path) -> None:
+    for kind in ("images", "labels"):
+        (tmp_path / kind).mkdir()
+        imagecodecs.imwrite(tmp_path / kind / "a.png", np.zeros((40, 40), np.uint8))
+    with pytest.raises(SourceError, match="takes 3 bands"):
+        train_cascade(tmp_path, tmp_path / "out", TrainConfig.parse(CONFIG))
