@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 from math import ceil, floor
 from typing import Self
 
@@ -100,6 +101,23 @@ class Box:
     def grown(self, by: int) -> Box:
         """The box and as many pixels around it on every side."""
         return Box(x=self.x - by, y=self.y - by, width=self.width + 2 * by, height=self.height + 2 * by)
+
+
+def grid_cells(size: Size, *, side: int) -> tuple[Box, ...]:
+    """A size cut into `side` x `side` cells without overlap, row by row; the last row and column take the remainders.
+
+    Raises:
+        ValueError: It has fewer pixels than cells on an axis.
+    """
+    if not 1 <= side <= min(size.width, size.height):
+        message = f"{size} cannot be cut into {side} x {side} cells"
+        raise ValueError(message)
+    rows, columns = ([*range(0, side * (edge // side), edge // side), edge] for edge in (size.height, size.width))
+    return tuple(
+        Box.between(left=left, top=top, right=right, bottom=bottom)
+        for top, bottom in pairwise(rows)
+        for left, right in pairwise(columns)
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

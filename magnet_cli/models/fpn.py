@@ -121,6 +121,11 @@ def fpn_resnet50(*, classes: int, bands: int = 3) -> FPN:
     return FPN(ResNet(block=Bottleneck, depths=(3, 4, 6, 3), bands=bands), classes=classes)
 
 
+def fpn_resnet18(*, classes: int, bands: int = 3) -> FPN:
+    """The refinement branch of the GRNet paper ("Training"): FPN over ResNet-18."""
+    return FPN(ResNet(block=BasicBlock, depths=(2, 2, 2, 2), bands=bands), classes=classes)
+
+
 def fpn_small(
     *,
     classes: int,

@@ -8,8 +8,10 @@ from magnet_cli.errors import WeightsError
 from magnet_cli.models.cascadepsp import cascadepsp_light, cascadepsp_resnet50
 from magnet_cli.models.conv import conv_backbone, conv_cascade, conv_refiner
 from magnet_cli.models.deeplab import deeplabv3plus_resnet50
-from magnet_cli.models.fpn import fpn_resnet50, fpn_small
+from magnet_cli.models.fpn import fpn_resnet18, fpn_resnet50, fpn_small
+from magnet_cli.models.grnet import grnet_resnet18, grnet_small
 from magnet_cli.models.ocr import hrnet18_ocr, hrnet48_ocr
+from magnet_cli.models.ppn import ppn_resnet18, ppn_small
 from magnet_cli.models.psp import psp_resnet101
 from magnet_cli.models.refinement import RefinementMagNet, SharedRefiner
 from magnet_cli.models.unet import unet_resnet34
@@ -20,10 +22,13 @@ if TYPE_CHECKING:
     from torch import nn
 
     from magnet_cli.models.cascade import Cascade
+    from magnet_cli.models.grnet import LocalBranch
+    from magnet_cli.models.ppn import PatchProposalNetwork
 
 N = TypeVar("N", bound="nn.Module")
 
 BACKBONES: dict[str, Callable[..., nn.Module]] = {
+    "fpn-resnet18": fpn_resnet18,
     "fpn-resnet50": fpn_resnet50,
     "fpn-small": fpn_small,
     "psp-resnet101": psp_resnet101,
@@ -48,6 +53,18 @@ CASCADES: dict[str, Callable[..., Cascade]] = {
     "conv": conv_cascade,
 }
 """Each takes its options, and sharpens a mask of an image in two or three passes."""
+
+SELECTORS: dict[str, Callable[..., PatchProposalNetwork]] = {
+    "ppn-resnet18": ppn_resnet18,
+    "ppn-small": ppn_small,
+}
+"""Each takes `bands` and its options, and maps normalised patches to a logit for each of `cells` x `cells` cells."""
+
+LOCAL_BRANCHES: dict[str, Callable[..., LocalBranch]] = {
+    "grnet-resnet18": grnet_resnet18,
+    "grnet-small": grnet_small,
+}
+"""Each takes `classes`, `bands` and its options; what of a GRNet looks at selected cells, and fuses what it sees."""
 
 
 def build_backbone(architecture: str, *, classes: int, bands: int, options: Mapping[str, Any]) -> nn.Module:
@@ -75,6 +92,24 @@ def build_cascade(architecture: str, *, options: Mapping[str, Any]) -> Cascade:
         WeightsError: The name or an option is unknown, or an option cannot be carried out.
     """
     return built(CASCADES, architecture, options)
+
+
+def build_selector(architecture: str, *, bands: int, options: Mapping[str, Any]) -> PatchProposalNetwork:
+    """A selector with initial weights.
+
+    Raises:
+        WeightsError: The name or an option is unknown, or an option cannot be carried out.
+    """
+    return built(SELECTORS, architecture, {**options, "bands": bands})
+
+
+def build_local(architecture: str, *, classes: int, bands: int, options: Mapping[str, Any]) -> LocalBranch:
+    """A GRNet's local branch with initial weights.
+
+    Raises:
+        WeightsError: The name or an option is unknown, or an option cannot be carried out.
+    """
+    return built(LOCAL_BRANCHES, architecture, {**options, "classes": classes, "bands": bands})
 
 
 def built(known: Mapping[str, Callable[..., N]], architecture: str, options: Mapping[str, Any]) -> N:
