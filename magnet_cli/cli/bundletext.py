@@ -89,6 +89,9 @@ def _segmentation_lines(bundle: Bundle) -> list[str]:
     for spec in bundle.refiners:
         serves = "every scale" if spec.scale is None else f"windows of {spec.scale}"
         lines.append(f"  refiner: {spec.architecture}, {_file(bundle, spec)}, {spec.input}, {serves}")
+    for role, part in (("selector", bundle.selector), ("local", bundle.local)):
+        if part is not None:
+            lines.append(f"  {role}: {part.architecture}, {_file(bundle, part)}")
     return lines + [f"  class {index}: {entry.name} {entry.color}" for index, entry in enumerate(bundle.classes)]
 
 

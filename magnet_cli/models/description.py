@@ -37,10 +37,12 @@ WITH_EXECUTION = 3
 """Brought `execution`."""
 WITH_KIND = 4
 """Brought `kind`, and with it bundles that sharpen masks."""
-NEWEST = 4
-"""Read."""
 KINDS = ("segmentation", "cascade")
 CASCADE_BANDS = 3
+WITH_LOCAL = 5
+"""Brought `networks.local`."""
+NEWEST = 5
+"""Read."""
 MOST_CLASSES = 255
 """Masks are 8 bit and 255 means not computed."""
 DESCRIPTION = "bundle.json"
@@ -96,12 +98,14 @@ def cascade_bundle(table: Table, *, data: bytes, is_shipped: bool) -> CascadeBun
 
 def segmentation_bundle(table: Table, *, data: bytes, is_shipped: bool) -> Bundle:
     """A bundle that predicts classes."""
+    schema = table.integer("schema", least=1)
     networks = table.nested("networks")
     refiners = tuple(refiner(item) for item in networks.tables("refiners", []))
-    selector = None if networks.take("selector", None) is None else network(networks.nested("selector"))
+    selector = optional_network(networks, "selector")
+    local = optional_network(networks, "local") if schema >= WITH_LOCAL else None
     backbone = network(networks.nested("backbone"))
     networks.done()
-    specs = [backbone, *refiners, *([] if selector is None else [selector])]
+    specs = [backbone, *refiners, *filter(None, (selector, local))]
     bundle = Bundle(
         **described(table, specs, data=data, is_shipped=is_shipped),
         classes=classes(table),
@@ -114,12 +118,15 @@ def segmentation_bundle(table: Table, *, data: bytes, is_shipped: bool) -> Bundl
         backbone=backbone,
         refiners=refiners,
         selector=selector,
+        local=local,
     )
     table.done()
     if not bundle.scales:
         raise table.fail("scales", "must name at least one scale")
     if bundle.magnet.merge == "refiner" and not refiners:
         raise table.fail("magnet.merge", "is refiner, but networks.refiners is empty")
+    if selector is not None and local is not None and selector.options.get("cells") != local.options.get("cells"):
+        raise table.fail("networks.local.options.cells", "must be the selector's", local.options.get("cells"))
     return bundle
 
 
@@ -246,6 +253,11 @@ def network(table: Table) -> NetworkSpec:
     spec = NetworkSpec(**network_fields(table))
     table.done()
     return spec
+
+
+def optional_network(table: Table, key: str) -> NetworkSpec | None:
+    """A network that a bundle may have."""
+    return None if table.take(key, None) is None else network(table.nested(key))
 
 
 def refiner(table: Table) -> RefinerSpec:

@@ -153,6 +153,9 @@ class Bundle(Described):
     backbone: NetworkSpec
     refiners: tuple[RefinerSpec, ...]
     selector: NetworkSpec | None
+    """Which cells of an image are worth a closer look."""
+    local: NetworkSpec | None
+    """A GRNet's local branch."""
 
     @property
     def logits(self) -> int:
@@ -162,10 +165,10 @@ class Bundle(Described):
 
     @property
     def networks(self) -> tuple[tuple[str, NetworkSpec], ...]:
-        """Its networks, each with its role: `backbone`, `refiner` or `selector`."""
+        """Its networks, each with its role: `backbone`, `refiner`, `selector` or `local`."""
         refiners = (("refiner", spec) for spec in self.refiners)
-        selector = () if self.selector is None else (("selector", self.selector),)
-        return ("backbone", self.backbone), *refiners, *selector
+        optional = (("selector", self.selector), ("local", self.local))
+        return ("backbone", self.backbone), *refiners, *((role, spec) for role, spec in optional if spec is not None)
 
     def refiner_for(self, scale: Size) -> int | None:
         """Index of the refiner whose trained scale is nearest in ratio; None without refiners."""

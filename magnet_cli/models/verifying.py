@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from magnet_cli.errors import WeightsError
-from magnet_cli.models.networks import fill, read_state
-from magnet_cli.models.registry import build_backbone, build_cascade, build_refiner
+from magnet_cli.models.networks import fill
+from magnet_cli.models.registry import build_backbone, build_cascade, build_local, build_refiner, build_selector
 from magnet_cli.models.spec import CascadeBundle
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ class FileCheck:
 
     file: Path
     role: str
-    """`backbone`, `refiner`, `selector` or `cascade`."""
+    """`backbone`, `refiner`, `selector`, `local` or `cascade`."""
     architecture: str
     bytes: int
     hashed: bool
@@ -45,10 +45,7 @@ class FileCheck:
 
 
 def verify_bundle(bundle: Bundle | CascadeBundle) -> list[FileCheck]:
-    """Load each file of a bundle: its hash, its keys and shapes, and that all weights are finite.
-
-    No network that reads a selector is known yet, so of one the hash alone is checked.
-    """
+    """Load each file of a bundle: its hash, its keys and shapes, and that all weights are finite."""
     return [_checked(bundle, role, spec) for role, spec in bundle.networks]
 
 
@@ -70,19 +67,18 @@ def _checked(bundle: Bundle | CascadeBundle, role: str, spec: NetworkSpec) -> Fi
 
 
 def _load(bundle: Bundle | CascadeBundle, role: str, spec: NetworkSpec) -> None:
-    network = _built(bundle, role, spec)
-    if network is None:
-        read_state(bundle.folder / spec.file, sha256=spec.sha256)
-    else:
-        fill(network, spec=spec, folder=bundle.folder)
+    fill(_built(bundle, role, spec), spec=spec, folder=bundle.folder)
 
 
-def _built(bundle: Bundle | CascadeBundle, role: str, spec: NetworkSpec) -> nn.Module | None:
+def _built(bundle: Bundle | CascadeBundle, role: str, spec: NetworkSpec) -> nn.Module:
+    options = spec.options
     if isinstance(bundle, CascadeBundle):
-        return build_cascade(spec.architecture, options=spec.options)
+        return build_cascade(spec.architecture, options=options)
+    bands, classes = len(bundle.input.bands), len(bundle.classes)
     if role == "backbone":
-        bands = len(bundle.input.bands)
-        return build_backbone(spec.architecture, classes=bundle.logits, bands=bands, options=spec.options)
+        return build_backbone(spec.architecture, classes=bundle.logits, bands=bands, options=options)
     if role == "refiner":
-        return build_refiner(spec.architecture, classes=len(bundle.classes), options=spec.options)
-    return None
+        return build_refiner(spec.architecture, classes=classes, options=options)
+    if role == "selector":
+        return build_selector(spec.architecture, bands=bands, options=options)
+    return build_local(spec.architecture, classes=classes, bands=bands, options=options)

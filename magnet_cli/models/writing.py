@@ -181,7 +181,7 @@ def _write(
 ) -> None:
     description = copy.deepcopy(dict(description))
     entries = description["networks"]
-    single = (entries.get(role) for role in ("backbone", "selector", "cascade"))
+    single = (entries.get(role) for role in ("backbone", "selector", "local", "cascade"))
     named = [*filter(None, single), *entries.get("refiners", ())]
     try:
         folder.mkdir(parents=True, exist_ok=True)

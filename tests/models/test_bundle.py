@@ -17,7 +17,8 @@ from magnet_cli.geometry import Size
 from magnet_cli.models import bundle as bundle_module
 from magnet_cli.models.bundle import Temperature, load_bundle
 from magnet_cli.models.description import DESCRIPTION
-from magnet_cli.models.registry import build_backbone
+from magnet_cli.models.registry import build_backbone, build_local, build_selector
+from magnet_cli.models.verifying import verify_bundle
 from magnet_cli.models.writing import describe, write_bundle
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def test_reads_what_the_writer_wrote(tmp_path: Path) -> None:
         (("networks", "backbone", "url"), "x", r"unknown keys.*networks\.backbone\.url"),
         (("networks", "extra"), {}, r"unknown keys.*networks\.extra"),
         (("classes", 0, "id"), 3, r"unknown keys.*classes\[0\]\.id"),
-        (("schema",), 5, "schema is newer"),
+        (("schema",), 6, "schema is newer"),
         (("origins",), [], "unknown keys.*origins"),
         (("schema",), True, "schema must be a whole number"),
         (("classes",), [{"name": f"c{i}", "color": "#000000"} for i in range(256)], "classes must be 2 to 255"),
@@ -101,6 +102,46 @@ def test_reads_what_the_writer_wrote(tmp_path: Path) -> None:
 def test_refuses_and_names_what_is_wrong(tmp_path: Path, path: tuple[str | int, ...], value: Any, message: str) -> None:
     with pytest.raises(WeightsError, match=message):
         load_bundle(str(changed(tmp_path, *path, value=value)))
+
+
+def grnet(folder: Path, *, schema: int = 5, cells: int = 2) -> Path:
+    """A bundle with a selector of two cells a side and a local branch."""
+    small = {"width": 2, "lateral": 2, "head": 2, "aggregation": 2, "cells": cells}
+    entries = {
+        "selector": {"architecture": "ppn-small", "options": {"cells": 2, "width": 2}, "file": "selector.safetensors"},
+        "local": {"architecture": "grnet-small", "options": small, "file": "local.safetensors"},
+    }
+    files = {
+        "backbone.safetensors": build_backbone("conv", classes=2, bands=3, options={}),
+        "selector.safetensors": build_selector("ppn-small", bands=3, options={"cells": 2, "width": 2}),
+        "local.safetensors": build_local("grnet-small", classes=2, bands=3, options=small),
+    }
+    write_bundle(folder, describe(schema=schema, networks=entries), files)
+    return folder
+
+
+def test_the_fifth_schema_has_a_local_branch(tmp_path: Path) -> None:
+    bundle = load_bundle(str(grnet(tmp_path / "a")))
+    assert bundle.local is not None
+    assert bundle.local.architecture == "grnet-small"
+    found = [(check.role, check.hashed, check.error) for check in verify_bundle(bundle)]
+    assert found == [("backbone", True, None), ("selector", True, None), ("local", True, None)]
+    (tmp_path / "a" / "local.safetensors").write_bytes(b"")
+    assert [check.error is None for check in verify_bundle(bundle)] == [True, True, False]
+    with pytest.raises(WeightsError, match=r"unknown keys.*networks\.local"):
+        grnet(tmp_path / "b", schema=3)
+    with pytest.raises(WeightsError, match=r"cells must be the selector's \(got 4\)"):
+        grnet(tmp_path / "c", cells=4)
+
+
+def test_a_selector_of_other_weights_is_found(tmp_path: Path) -> None:
+    folder = grnet(tmp_path / "a")
+    table = json.loads((folder / DESCRIPTION).read_text())
+    table["networks"]["selector"]["options"]["width"] = 4
+    (folder / DESCRIPTION).write_text(json.dumps(table))
+    errors = {check.role: str(check.error) for check in verify_bundle(load_bundle(str(folder))) if check.error}
+    assert list(errors) == ["selector"]
+    assert "must have shape" in errors["selector"]
 
 
 def test_the_second_schema_says_where_values_are_from(tmp_path: Path) -> None:
