@@ -94,6 +94,54 @@ def refiner(data: Data, *, output: Output, config: Config) -> None:
     _told(bundle, output)
 
 
+GRNET = """Train a GRNet - global branch, selector and local branch - and write its bundle.
+
+An interrupted training goes on where it stopped. First the global branch learns alone; then the selector and everything
+else take turns.
+
+\b
+The configuration is a backbone's, [network] being the global branch, and:
+  [grnet]  cells = 4: an image, a window of the bundle's one scale, is cut into 4 x 4
+           fusion = "literal" (at the global branch's resolution) or "detail" (at the cells')
+           variant = "selected", or "all": every cell is looked at, and there is no selector
+           alone, selecting, refining: iterations of each turn; [loop] iterations counts all
+           selector, local = { architecture = "...", options = { } }
+"""
+
+SELECTOR = """Train a selector for a bundle that has a backbone, and add it.
+
+An interrupted training goes on where it stopped. A selector learns which cells of an image the backbone does worse in
+than in the whole; an image is a window of the bundle's coarsest scale. In the configuration, [network] is the selector:
+architecture = "ppn-small", options = { cells = 4 }.
+"""
+
+
+@train_app.command(help=GRNET)
+@command
+def grnet(data: Data, *, output: Output, config: Config) -> None:
+    """Train a GRNet and write its bundle."""
+    from magnet_cli.cli.training import TrainingDisplay
+    from magnet_cli.train.alternating import train_grnet
+    from magnet_cli.train.config import TrainConfig
+
+    with TrainingDisplay() as display:
+        bundle = train_grnet(data, output, TrainConfig.read(config), progress=display.line, each=display.tick)
+    _told(bundle, output)
+
+
+@train_app.command(help=SELECTOR)
+@command
+def selector(data: Data, *, output: Output, config: Config) -> None:
+    """Train a selector for a bundle that has a backbone, and add it."""
+    from magnet_cli.cli.training import TrainingDisplay
+    from magnet_cli.train.config import TrainConfig
+    from magnet_cli.train.selector import train_selector
+
+    with TrainingDisplay() as display:
+        bundle = train_selector(data, output, TrainConfig.read(config), progress=display.line, each=display.tick)
+    _told(bundle, output)
+
+
 def _told(bundle: Bundle | None, output: Path) -> None:
     if bundle is not None:
         say(f"{output}: bundle '{bundle.name}', {len(bundle.classes)} classes")

@@ -269,8 +269,47 @@ def rising_pair(values: tuple[float, ...]) -> bool:
 
 
 @dataclass(frozen=True, kw_only=True)
+class GRNetConfig:
+    """What a GRNet is beside its global branch, and how its parts take turns.
+
+    `[loop] iterations` counts everything: first those of the global branch alone, then rounds of `selecting` and
+    `refining`, as many as there is room for.
+    """
+
+    selector: NetworkConfig = field(default_factory=lambda: NetworkConfig(architecture="ppn-resnet18"))
+    local: NetworkConfig = field(default_factory=lambda: NetworkConfig(architecture="grnet-resnet18"))
+    cells: int = 4
+    """Cells a side that an image is cut into."""
+    fusion: str = "literal"
+    """`literal`: at the global branch's resolution, as the paper has it; or `detail`: at the cells'."""
+    variant: str = "selected"
+    """`selected`, or `all`: every cell is looked at and no selector is trained ("EnhanceNet")."""
+    alone: int = 500
+    """Iterations of the global branch alone."""
+    selecting: int = 50
+    """Iterations of the selector in each round."""
+    refining: int = 50
+    """Iterations of everything else in each round."""
+
+    def __post_init__(self) -> None:
+        for key, what, holds in (
+            ("cells", "at least 2", self.cells >= PAIR),
+            ("fusion", "literal or detail", self.fusion in {"literal", "detail"}),
+            ("variant", "selected or all", self.variant in {"selected", "all"}),
+            ("alone", "at least 0", self.alone >= 0),
+            ("selecting", "at least 1", self.selecting >= 1),
+            ("refining", "at least 1", self.refining >= 1),
+        ):
+            if not holds:
+                raise UsageError(f"[grnet] {key} must be {what}", value=getattr(self, key))
+        for part in (self.selector, self.local):
+            if given := sorted({"cells", "fusion"} & set(part.options)):
+                raise UsageError("[grnet] itself says how images are cut", value=f"{part.architecture}: {given}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """A whole training: `[bundle]`, `[data]`, `[network]`, `[loop]`, `[folds]`, `[cascade]`."""
+    """A whole training: `[bundle]`, `[data]`, `[network]`, `[loop]`, `[folds]`, `[cascade]`, `[grnet]`."""
 
     network: NetworkConfig
     bundle: dict[str, Any] = field(default_factory=dict)
@@ -279,6 +318,7 @@ class TrainConfig:
     loop: LoopConfig = field(default_factory=LoopConfig)
     folds: FoldsConfig = field(default_factory=FoldsConfig)
     cascade: CascadeConfig = field(default_factory=CascadeConfig)
+    grnet: GRNetConfig = field(default_factory=GRNetConfig)
     text: str = ""
     """The file as it was read; kept in the bundle as train.toml."""
     folder: Path = Path()
@@ -310,12 +350,13 @@ class TrainConfig:
         if "network" not in table or "architecture" not in table["network"]:
             raise UsageError("the configuration names no network", advice='Add [network] architecture = "fpn-small"')
         return cls(
-            network=NetworkConfig(**known(table["network"], NetworkConfig, where="network")),
+            network=network_config(table["network"], where="network"),
             bundle=dict(table.get("bundle", {})),
             data=DataConfig(**typed(table.get("data", {}), DataConfig, where="data")),
             loop=loop_config(table.get("loop", {}), where="loop"),
             folds=folds_config(table.get("folds", {})),
             cascade=CascadeConfig(**typed(table.get("cascade", {}), CascadeConfig, where="cascade")),
+            grnet=grnet_config(table.get("grnet", {})),
             text=text,
             folder=folder,
         )
@@ -336,6 +377,30 @@ def folds_config(table: dict[str, Any]) -> FoldsConfig:
         held_out=tuple(tuple(fold) for fold in held_out),
         loop=loop_config(loop, where="folds.loop"),
     )
+
+
+def grnet_config(table: dict[str, Any]) -> GRNetConfig:
+    """What `[grnet]` says.
+
+    Raises:
+        UsageError: A key is unknown, or a value has another type or cannot be.
+    """
+    said = dict(known(table, GRNetConfig, where="grnet"))
+    named = [key for key in ("selector", "local") if key in said]
+    parts: dict[str, Any] = {key: network_config(said.pop(key), where=f"grnet.{key}") for key in named}
+    return GRNetConfig(**typed(said, GRNetConfig, where="grnet"), **parts)
+
+
+def network_config(table: dict[str, Any], *, where: str) -> NetworkConfig:
+    """Which network a table names.
+
+    Raises:
+        UsageError: A key is unknown or missing, or a value has another type.
+    """
+    said = dict(known(table, NetworkConfig, where=where))
+    if not isinstance(said.get("architecture"), str) or not isinstance(said.get("options", {}), dict):
+        raise UsageError(f"[{where}] is an architecture's name and a table of options", value=table)
+    return NetworkConfig(**said)
 
 
 def loop_config(table: dict[str, Any], *, where: str) -> LoopConfig:

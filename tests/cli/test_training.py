@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from magnet_cli.cli.app import app
 from magnet_cli.cli.training import TrainingDisplay
 from magnet_cli.train.loop import Tick
+from tests.train.grnet import GRNET, SELECTOR
 from tests.train.support import CONFIG, make_data, validating
 
 if TYPE_CHECKING:
@@ -26,11 +27,11 @@ class Terminal(io.StringIO):
         return True
 
 
-def train(folder: Path, text: str) -> Result:
+def train(folder: Path, text: str, *, what: str = "backbone") -> Result:
     if not (folder / "data").exists():
         make_data(folder / "data")
     (folder / "tiny.toml").write_text(text)
-    words = ["train", "backbone", str(folder / "data"), "-o", str(folder / "tiny")]
+    words = ["train", what, str(folder / "data"), "-o", str(folder / "tiny")]
     return CliRunner().invoke(app, [*words, "--config", str(folder / "tiny.toml")])
 
 
@@ -75,3 +76,14 @@ def test_on_a_terminal_there_is_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "loss 0.5000  rate 1.00e-02  mIoU 0.250, best 0.750" in shown
     assert "validation_miou 0.25" in shown
     assert "0.123456" not in shown
+
+
+def test_a_grnet_and_a_selector_are_trained_and_shown(tmp_path: Path) -> None:
+    short = GRNET.replace("iterations = 8", "iterations = 1")
+    assert train(tmp_path, short, what="grnet").exit_code == 0
+    shown = CliRunner().invoke(app, ["weights", "show", str(tmp_path / "tiny")]).stdout
+    assert "selector: ppn-small, selector.safetensors" in shown
+    assert "local: grnet-small, local.safetensors" in shown
+    refused = train(tmp_path, SELECTOR, what="selector")
+    assert refused.exit_code == 2
+    assert "trained with its own selector" in refused.stderr
