@@ -86,7 +86,7 @@ def _physical(size: PhysicalSize) -> str:
 
 def _rule(rule: Rule, letter: str) -> str:
     """As `Rule.spelled`, to the last digit."""
-    if rule.kind in ("all", "count"):
+    if rule.kind in ("all", "count", "selector"):
         return rule.spelled(letter)
     if rule.kind == "threshold":
         return f"{letter}>{_number(rule.values[0])}"

@@ -17,7 +17,13 @@ if TYPE_CHECKING:
 
     from magnet_cli.scoring import MethodScore, Scores
 
-COLOURS = {"downsample": "#E69F00", "patch": "#56B4E9", "magnet-fast": "#009E73", "magnet": "#0072B2"}
+COLOURS = {
+    "downsample": "#E69F00",
+    "patch": "#56B4E9",
+    "magnet-fast": "#009E73",
+    "magnet": "#0072B2",
+    "grnet": "#CC79A7",
+}
 """Told apart by colour-blind readers too (Okabe and Ito)."""
 HEIGHT = 4.6
 """Inches, of a line of classes."""

@@ -15,14 +15,15 @@ from magnet_cli.lengths import OTHER_SPELLINGS, UM_OF, UNIT_PATTERN, PhysicalSca
 
 if TYPE_CHECKING:
     from magnet_cli.values import ValueRange
-Method = Literal["magnet", "magnet-fast", "patch", "downsample"]
+
+Method = Literal["magnet", "magnet-fast", "patch", "downsample", "grnet"]
 Merge = Literal["refiner", "mean", "certainty"]
 Compat = Literal["paper", "published", "published-unshifted"]
 Precision = Literal["float32", "bfloat16", "float16"]
 DeviceKind = Literal["cpu", "cuda", "mps"]
 ExportFormat = Literal["cog", "ome-tiff", "ome-zarr", "geojson"]
 Tissue = Literal["auto", "otsu", "none"]
-RuleKind = Literal["all", "count", "share", "threshold", "budget"]
+RuleKind = Literal["all", "count", "share", "threshold", "budget", "selector"]
 Select = Literal["uncertainty", "change", "both"]
 
 DEFAULT_BUNDLE = "aerial"
@@ -42,15 +43,15 @@ class Rule:
 
     kind: RuleKind
     values: tuple[Fraction, ...] = ()
-    """One for every refining stage (the last serves the stages after it); empty for `all`."""
+    """One for every refining stage (the last serves the stages after it); empty for `all` and `selector`."""
 
     def __str__(self) -> str:
         return self.spelled("")
 
     def spelled(self, letter: str) -> str:
         """As the command line spells it; `letter` is what a threshold compares, `q` or `u`."""
-        if self.kind == "all":
-            return "all"
+        if self.kind in ("all", "selector"):
+            return self.kind
         if self.kind == "count":
             return ",".join(str(value) for value in self.values)
         value = self.values[0]
@@ -64,6 +65,8 @@ class Rule:
 
 
 ALL = Rule(kind="all")
+SELECTOR = Rule(kind="selector")
+"""Windows alone: a network chooses."""
 
 
 def parse_points(text: str) -> Rule:
@@ -76,7 +79,7 @@ def parse_points(text: str) -> Rule:
 
 
 def parse_patches(text: str) -> Rule:
-    """`all`, `3`, `4,4,8`, `25%` or `u>0.1`.
+    """`all`, `3`, `4,4,8`, `25%`, `u>0.1` or `selector`.
 
     Raises:
         UsageError: The text is none of these.
@@ -101,6 +104,8 @@ def _parse_rule(text: str, *, option: str, letter: str, several: bool) -> Rule:
     word = text.strip().lower().replace(" ", "")
     if word == "all":
         return ALL
+    if word == "selector" and several:
+        return SELECTOR
     threshold = _THRESHOLD.fullmatch(word)
     if threshold and threshold[1] == letter and Fraction(threshold[2]) < 1:
         return Rule(kind="threshold", values=(Fraction(threshold[2]),))
@@ -110,7 +115,7 @@ def _parse_rule(text: str, *, option: str, letter: str, several: bool) -> Rule:
     parts = word.split(",") if several else [word]
     if all(_COUNT.fullmatch(part) and int(part) >= 1 for part in parts):
         return Rule(kind="count", values=tuple(Fraction(int(part)) for part in parts))
-    example = "all, 3, 4,4,8, 25% or u>0.1" if several else "all, 32768, 75%, 0.75 or q>0.2"
+    example = "all, 3, 4,4,8, 25%, u>0.1 or selector" if several else "all, 32768, 75%, 0.75 or q>0.2"
     raise UsageError(f"{option} is one of {example}", value=repr(text), advice="Write one of these forms")
 
 
@@ -380,7 +385,7 @@ class MethodSettings:
     @property
     def refines(self) -> bool:
         """Whether later stages change what earlier ones said."""
-        return self.method in ("magnet", "magnet-fast")
+        return self.method in ("magnet", "magnet-fast", "grnet")
 
     @property
     def ranks(self) -> bool:

@@ -309,7 +309,8 @@ def windows_planned(image_plan: Plan) -> int:
 
 
 def _weights_bytes(bundle: Bundle) -> int:
-    files = {spec.file for spec in (bundle.backbone, *bundle.refiners)}
+    optional = filter(None, (bundle.selector, bundle.local))
+    files = {spec.file for spec in (bundle.backbone, *bundle.refiners, *optional)}
     return sum((bundle.folder / file).stat().st_size for file in files if (bundle.folder / file).is_file())
 
 

@@ -69,6 +69,7 @@ def parsed(words: list[str]) -> tuple[SegmentOptions, dict[str, object]]:
         replace(EVERYTHING, points=Rule(kind="share", values=(Fraction(1),)), mpp=Fraction(3), budget=Fraction(1)),
         replace(EVERYTHING, value_range=ValueRange(kind="percentiles", low=Fraction("0.5"), high=Fraction("99.9"))),
         replace(EVERYTHING, value_range=ValueRange(kind="dtype")),
+        replace(EVERYTHING, method="grnet", patches=Rule(kind="selector")),
         replace(EVERYTHING, mpp=None, gsd=Fraction("0.3")),
         replace(EVERYTHING, mpp=None, level=0),
         replace(EVERYTHING, mpp=None, mag=Fraction("2.5")),

@@ -133,7 +133,7 @@ def test_points_are_told_as_they_are_spelled(text: str) -> None:
     assert parse_points(text).spelled("q") == text
 
 
-@pytest.mark.parametrize("text", ["all", "3", "4,4,8", "25%", "u>0.1"])
+@pytest.mark.parametrize("text", ["all", "3", "4,4,8", "25%", "u>0.1", "selector"])
 def test_patches_are_told_as_they_are_spelled(text: str) -> None:
     settings = MethodSettings(
         method="magnet-fast", merge="mean", points=ALL, patches=parse_patches(text), median=11, margin=0

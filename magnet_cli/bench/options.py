@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from magnet_cli.errors import UsageError
-from magnet_cli.options import SegmentOptions
+from magnet_cli.options import Method, SegmentOptions
 
 Yardstick = Literal["ceiling", "patching", "naive"]
 YARDSTICKS: tuple[Yardstick, ...] = ("ceiling", "patching", "naive")
@@ -27,13 +27,15 @@ class BenchOptions:
     """A file to bench on, instead of generated images unless `sizes` are given too."""
     sizes: tuple[int, ...] | None = None
     """Sides of generated images; None takes those that suit the device, or none where there is an image."""
-    methods: tuple[Literal["magnet", "magnet-fast", "patch", "downsample"], ...] = ("magnet",)
+    methods: tuple[Method, ...] = ("magnet",)
     yardsticks: tuple[Yardstick, ...] = YARDSTICKS
     repeats: int | None = None
     """Rounds; None takes three of short runs and one of long ones."""
     segment: SegmentOptions = field(default_factory=SegmentOptions)
 
     def __post_init__(self) -> None:
+        if "grnet" in self.methods:
+            raise UsageError("there is no yardstick for grnet", value=", ".join(self.methods), advice="Leave it out")
         if self.repeats is not None and self.repeats < 1:
             raise UsageError("--repeats is at least 1", value=self.repeats)
 

@@ -41,6 +41,7 @@ class Method(StrEnum):
     MAGNET_FAST = "magnet-fast"
     PATCH = "patch"
     DOWNSAMPLE = "downsample"
+    GRNET = "grnet"
 
 
 class Merge(StrEnum):
@@ -107,7 +108,10 @@ Points = Annotated[
 ]
 Patches = Annotated[
     str | None,
-    typer.Option(help="Windows a stage of magnet-fast looks at: all, 3, 4,4,8, 25%, u>0.1.", envvar="MAGNET_PATCHES"),
+    typer.Option(
+        help="Windows a stage of magnet-fast looks at: all, 3, 4,4,8, 25%, u>0.1; of grnet: selector, all.",
+        envvar="MAGNET_PATCHES",
+    ),
 ]
 SelectOption = Annotated[
     Select | None,

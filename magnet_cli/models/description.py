@@ -125,6 +125,8 @@ def segmentation_bundle(table: Table, *, data: bytes, is_shipped: bool) -> Bundl
         raise table.fail("scales", "must name at least one scale")
     if bundle.magnet.merge == "refiner" and not refiners:
         raise table.fail("magnet.merge", "is refiner, but networks.refiners is empty")
+    if local is not None and bundle.activation != "softmax":
+        raise table.fail("activation", "must be softmax where there is a local branch", bundle.activation)
     if selector is not None and local is not None and selector.options.get("cells") != local.options.get("cells"):
         raise table.fail("networks.local.options.cells", "must be the selector's", local.options.get("cells"))
     return bundle

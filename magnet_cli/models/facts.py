@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from magnet_cli.memory import LARGE_TENSOR
-from magnet_cli.models.registry import build_backbone, build_refiner
+from magnet_cli.models.registry import build_backbone, build_local, build_refiner
 from magnet_cli.models.strips import strip_of
 from magnet_cli.options import BundleDefaults
 from magnet_cli.plan import ModelFacts
@@ -31,7 +31,7 @@ too, by 6 MiB (`fpn-small` at 256) to 28 (`fpn-resnet50` at 256), and is left al
 
 def model_facts(bundle: Bundle) -> ModelFacts:
     """The facts of a bundle."""
-    magnet, estimates = bundle.magnet, activation_bytes(bundle)
+    magnet, estimates, (cells, local) = bundle.magnet, activation_bytes(bundle), local_facts(bundle)
     scales = tuple(sorted(bundle.scales, key=lambda size: -size.pixels))
     return ModelFacts(
         name=bundle.name,
@@ -47,6 +47,9 @@ def model_facts(bundle: Bundle) -> ModelFacts:
         has_refiner=bool(bundle.refiners),
         batches={(item.device, item.precision): item.batch for item in bundle.execution},
         compat=cast("Compat", bundle.compat),
+        cells=cells,
+        local_bytes=local,
+        has_selector=bundle.selector is not None,
         large_tensors=max(estimates.values()) >= ALIVE_AT_ONCE * LARGE_TENSOR,
         **estimates,
     )
@@ -68,6 +71,16 @@ def activation_bytes(bundle: Bundle) -> dict[str, int]:
         + _weights_again(backbone, bundle.backbone.architecture),
         "refiner_bytes": max((_largest(refiner, 2 * classes, size) for refiner in refiners), default=0),
     }
+
+
+def local_facts(bundle: Bundle) -> tuple[int, int]:
+    """Cells a side of a GRNet, and an estimate of what one patch takes in its local branch; zeros where it is none."""
+    if bundle.local is None:
+        return 0, 0
+    classes, bands, size = len(bundle.classes), len(bundle.input.bands), bundle.input.size
+    with torch.device("meta"):
+        local = build_local(bundle.local.architecture, classes=classes, bands=bands, options=bundle.local.options)
+    return local.cells, max(_largest(local.branch, bands, size), _largest(local.aggregation, 2 * classes, size))
 
 
 def _weights_again(network: nn.Module, architecture: str) -> int:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from magnet_cli.errors import DeviceError, WeightsError
 from magnet_cli.models.fusing import fused
-from magnet_cli.models.registry import build_backbone, build_refiner
+from magnet_cli.models.registry import build_backbone, build_local, build_refiner, build_selector
 from magnet_cli.models.strips import InStrips, Reaches
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from magnet_cli.geometry import Size
     from magnet_cli.models.bundle import Bundle, NetworkSpec
+    from magnet_cli.models.grnet import LocalBranch
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -37,6 +38,9 @@ class Networks:
     refiners: tuple[nn.Module, ...]
     device: torch.device
     precision: str
+    selector: nn.Module | None = None
+    """Of a GRNet, as the next."""
+    local: LocalBranch | None = None
 
     @property
     def has_refiner(self) -> bool:
@@ -89,10 +93,55 @@ class Networks:
         logits = self.forward(self.refiners[index], torch.cat(pair, dim=1)) / spec.temperature.at(scale)
         return logits.softmax(dim=1)
 
-    def forward(self, network: nn.Module, x: Tensor) -> Tensor:
-        """Logits `(n, classes, h, w)` of one network, float32, in its precision."""
+    @torch.inference_mode()
+    def scores(self, patches: Tensor) -> Tensor:
+        """F^G of a GRNet: logits `(n, classes, h, w)` float32 of patches as `predict` takes them."""
+        return self.forward(self.backbone, patches)
+
+    @torch.inference_mode()
+    def selected(self, patches: Tensor) -> Tensor:
+        """Logits of a GRNet's cells, `(n, cells * cells)` float32, of patches as `predict` takes them."""
+        if self.selector is None:
+            raise WeightsError("the bundle has no selector", value=self.bundle.name)
+        return self.forward(self.selector, patches)
+
+    @torch.inference_mode()
+    def looked_closer(self, patches: Tensor, probs: Tensor) -> Tensor:
+        """F^R of a GRNet: logits `(n, classes, h, w)` float32 of cells.
+
+        Args:
+            patches: As `predict` takes them.
+            probs: What the global branch says of them, `(n, classes, h, w)` float32.
+        """
+        with self._precisely():
+            logits = self._local(patches.contiguous(memory_format=torch.channels_last), probs)
+        return cast("Tensor", logits.float().contiguous())
+
+    @torch.inference_mode()
+    def aggregate(self, refined: Tensor, scores: Tensor) -> Tensor:
+        """F^E and F^G of a GRNet, `(n, classes, h, w)` float32 each, to fused logits of the same shape."""
+        with self._precisely():
+            logits = self._local.aggregate(refined, scores)
+        return logits.float().contiguous()
+
+    @property
+    def fusion(self) -> str:
+        """`literal` or `detail`."""
+        return self._local.fusion
+
+    @property
+    def _local(self) -> LocalBranch:
+        if self.local is None:
+            raise WeightsError("the bundle has no local branch", value=self.bundle.name)
+        return self.local
+
+    def _precisely(self) -> torch.autocast:
         dtype = PRECISIONS[self.precision]
-        with torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
+        return torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32)
+
+    def forward(self, network: nn.Module, x: Tensor) -> Tensor:
+        """Logits of one network, float32, in its precision."""
+        with self._precisely():
             logits = network(x.contiguous(memory_format=torch.channels_last))
         return cast("Tensor", logits.float().contiguous())
 
@@ -132,13 +181,35 @@ def load_networks(bundle: Bundle, *, device: str, precision: str) -> Networks:
         fill(network, spec=spec, folder=bundle.folder)
     place = placed(device)
     dtype = PRECISIONS[precision]
+    selector, local = _grnet(bundle, place=place, dtype=dtype)
     return Networks(
         bundle=bundle,
         backbone=ready(backbone, device=place, dtype=dtype),
         refiners=tuple(ready(network, device=place, dtype=dtype) for network in refiners),
         device=place,
         precision=precision,
+        selector=selector,
+        local=local,
     )
+
+
+def _grnet(bundle: Bundle, *, place: torch.device, dtype: torch.dtype) -> tuple[nn.Module | None, LocalBranch | None]:
+    """A GRNet's selector and local branch; neither where the bundle is none."""
+    if bundle.local is None:
+        return None, None
+    bands, selector = len(bundle.input.bands), None
+    if bundle.selector is not None:
+        network = build_selector(bundle.selector.architecture, bands=bands, options=bundle.selector.options)
+        fill(network, spec=bundle.selector, folder=bundle.folder)
+        selector = ready(network, device=place, dtype=dtype)
+    classes, options = len(bundle.classes), bundle.local.options
+    local = build_local(bundle.local.architecture, classes=classes, bands=bands, options=options)
+    fill(local, spec=bundle.local, folder=bundle.folder)
+    for name, part in list(local.named_children()):
+        if name != "saliency":
+            setattr(local, name, ready(part, device=place, dtype=dtype))
+    local.eval().requires_grad_(requires_grad=False).to(place)
+    return selector, local
 
 
 def placed(device: str) -> torch.device:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from magnet_cli.pipeline.reading import BlockPixels
     from magnet_cli.pipeline.worth import Chosen
     from magnet_cli.plan import Plan
-    from magnet_cli.windows import Pass, Stage, Window
+    from magnet_cli.windows import Index, Pass, Stage, Window
 
 STRIP = 256
 """Rows of a canvas that are resampled at a time where Y' fills what was not chosen."""
@@ -72,6 +72,8 @@ class BlockState:
     counts: dict[int, StageCount] = field(default_factory=dict)
     fates: dict[int, str] = field(default_factory=dict)
     """What became of each window, by stage number; see `looks`."""
+    flagged: frozenset[Index] = frozenset()
+    """Cells of the next stage that a selector found worth a look."""
     _next: Tensor = field(init=False)
     _score: Tensor | None = field(init=False, default=None)
     _box: Box = field(init=False)
@@ -127,6 +129,8 @@ class BlockState:
         rule = self.plan.settings.patches
         if self.canvas is None or rule.kind == "all":
             return windows
+        if rule.kind == "selector":
+            return [window for window in windows if window.cell in self.flagged]
         if self.chosen is not None:
             return [window for window in windows if self.chosen.has(window.cell)]
         means = [self.worth(window.own, stage) for window in windows]
@@ -187,8 +191,12 @@ class BlockState:
         if self.canvas is None:
             message = "the first stage of a run has no field"
             raise RuntimeError(message)
+        return self.under(self.canvas, window, stage)
+
+    def under(self, canvas: Canvas, window: Window, stage: Stage) -> Tensor:
+        """What a canvas of the block says of a patch: `(classes, h, w)` float32."""
         inside = window.box.intersection(self._box)
-        under = self.canvas.sample(inside, stage.pitch)
+        under = canvas.sample(inside, stage.pitch)
         for dim, have, want in ((1, inside.height, window.box.height), (2, inside.width, window.box.width)):
             if have < want:
                 under = under.index_select(dim, torch.from_numpy(reflected(have, want)).to(self.device))
@@ -204,9 +212,13 @@ class BlockState:
         """
         source = window.kept.shifted(x=-window.box.x, y=-window.box.y).slices
         target = self._local(window.kept).slices
-        self._next[:, *target] = probs[:, *source].half()
+        self.keep(window, probs[:, *source])
         if self._score is not None and under is not None:
             self._score[target] = uncertainty(under[:, *source]) * certainty(probs[:, *source])
+
+    def keep(self, window: Window, probs: Tensor) -> None:
+        """Take what is kept of a window's result, `(classes, kept.height, kept.width)`."""
+        self._next[:, *self._local(window.kept).slices] = probs.half()
 
     def finish(self, stage: Stage) -> Canvas:
         """Choose the points, keep Y' elsewhere, and make the result the block's canvas."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from math import ceil
 from typing import TYPE_CHECKING
 
+from magnet_cli.refine.grnet import REACH
+
 if TYPE_CHECKING:
     from magnet_cli.areas import Area
     from magnet_cli.geometry import Box
@@ -55,7 +57,10 @@ def _meets(box: Box, others: list[Box]) -> bool:
 
 
 def _rim(plan: Plan) -> int:
-    """Canvas pixels beyond its own that a value is made of: those of the median, and one of the bilinear step."""
+    """Canvas pixels beyond its own that a value is made of: those of the median or fusion, and a bilinear step's."""
+    if plan.settings.method == "grnet":
+        # A fused pixel depends on those around it, at the coarser resolution at most.
+        return 1 + (1 + REACH) * plan.passes[-1].ratio(plan.stages[-1]).width
     return 1 + plan.settings.score_side // 2
 
 

@@ -15,6 +15,7 @@ from magnet_cli.geometry import Box
 from magnet_cli.masks.spec import GroupId
 from magnet_cli.models.device import release_device_memory
 from magnet_cli.pipeline.compute import Computer, Normalisation, Predictor
+from magnet_cli.pipeline.grnet import GRNetComputer
 from magnet_cli.pipeline.labels import count_labels, labels_of, own_uncertainty, own_values
 from magnet_cli.pipeline.looks import group_looks
 from magnet_cli.pipeline.reading import ReadAhead
@@ -99,7 +100,8 @@ def run_plan(plan: Plan, work: Work) -> None:
         SourceError, WeightsError, OutputError: What finished before stays finished.
         MemoryShortageError: Likewise; not even one group by itself fitted into memory.
     """
-    computer = Computer(plan, work.networks, work.normalisation, work.clock)
+    kind = GRNetComputer if plan.settings.method == "grnet" else Computer
+    computer = kind(plan, work.networks, work.normalisation, work.clock)
     for step in plan.passes:
         _run_pass(plan, step, computer, work)
 

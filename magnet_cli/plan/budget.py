@@ -110,7 +110,10 @@ def _compute_bytes(plan: Plan, step: Pass, facts: ModelFacts) -> int:
     score = finest * (10 if plan.settings.points.kind != "all" else 0)
     score += finest * (4 if plan.settings.select != "uncertainty" else 0)
     refiner = facts.refiner_bytes if plan.settings.merge == "refiner" else 0
-    patch = facts.input.pixels * 4 * (len(facts.bands) + 8 * plan.classes) + max(facts.activation_bytes, refiner)
+    local = facts.local_bytes if plan.settings.method == "grnet" else 0
+    # Scores of both stages in float32, and what is fused of them.
+    held += sum(canvases) * 2 * 2 if local else 0
+    patch = facts.input.pixels * 4 * (len(facts.bands) + 8 * plan.classes) + max(facts.activation_bytes, refiner, local)
     strip = OUTPUT_SIDE * (OUTPUT_SIDE + 2) * plan.classes * 4 * 4
     field = canvases[0] * 2 if step.number else 0
     pixels = 0 if plan.machine.kind == "cpu" else finest * (_pixel_bytes(plan) + 1)

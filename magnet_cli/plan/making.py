@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from magnet_cli.errors import UsageError
 from magnet_cli.plan.budget import no_memory, with_memory
 from magnet_cli.plan.grid import with_pixel_size, working_grid
+from magnet_cli.plan.grnet import as_one_block
 from magnet_cli.plan.resolve import resolve_scales, resolve_settings
 from magnet_cli.plan.run import AreaSpec, Machine, ModelFacts, Plan
 from magnet_cli.plan.values import check_bands, check_values, told
@@ -65,6 +66,7 @@ def make_plan(
     spans = check_values(info, facts, options.value_range, measured=measured)
     info = with_pixel_size(info, facts, options)
     grid = working_grid(info, facts, options)
+    options = as_one_block(options, facts, grid.pitch.cover(info.size))
     scales = resolve_scales(options, facts, grid.pitch.cover(info.size), fitted=grid.scales)
     grouped = group_scales(scales) if options.budget is None else _stage_by_stage(scales)
     settings = resolve_settings(options, facts, grouped)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from magnet_cli.errors import UsageError, WeightsError
 from magnet_cli.geometry import Size
 from magnet_cli.lengths import PhysicalScales
-from magnet_cli.options import ALL, BundleDefaults, MethodSettings, Rule, SegmentOptions
+from magnet_cli.options import ALL, SELECTOR, BundleDefaults, MethodSettings, Rule, SegmentOptions
+from magnet_cli.plan.grnet import grnet_scales, grnet_settings
 from magnet_cli.windows import needed_margin
 
 if TYPE_CHECKING:
@@ -36,10 +37,16 @@ def resolve_settings(options: SegmentOptions, facts: ModelFacts, scales: Sequenc
     defaults = facts.defaults
     compat = options.compat or facts.compat
     merge = _merge(options, facts, compat)
+    _check_selection(options, compat)
+    if options.method == "grnet":
+        found = grnet_settings(options, facts, margin=_default_margin(facts, scales, ALL, defaults.median))
+        _check_margin(found.margin, facts.input)
+        return found
     if merge == "refiner" and options.method in ("magnet", "magnet-fast") and not facts.has_refiner:
         raise WeightsError(f"bundle {facts.name} has no refiner", value="--merge refiner", advice="Take --merge mean")
+    if options.patches == SELECTOR:
+        raise UsageError("--patches selector is for --method grnet", value=f"--method {options.method}")
     points = options.points or defaults.points
-    _check_selection(options, compat)
     fallback = _fast_patches(defaults) if options.method == "magnet-fast" else defaults.patches
     patches = _budget(options) or options.patches or fallback
     if options.method == "magnet" and patches.kind != "all" and options.patches is not None:
@@ -157,6 +164,8 @@ def resolve_scales(
         scales = _doubling(facts.input, until=coarsest, beyond=False)
     elif scales == "full":
         scales = _doubling(facts.input, until=working_size, beyond=True)
+    if options.method == "grnet":
+        return grnet_scales(options, facts)
     if options.method == "patch":
         return scales[-1:]
     if options.method == "downsample":

@@ -47,6 +47,12 @@ class ModelFacts:
     compat: Compat = "paper"
     refiner_bytes: int = 0
     """The same for the refiner."""
+    local_bytes: int = 0
+    """The same for a GRNet's local branch."""
+    cells: int = 0
+    """Cells a side that a GRNet cuts an image into; 0 where the bundle is none."""
+    has_selector: bool = False
+    """Whether it knows which cells are worth a closer look."""
     large_tensors: bool = False
     """Whether a patch's pass makes tensors that the C library would rather give back to the system than reuse."""
 
@@ -301,7 +307,7 @@ def windows_selected(rule: Rule, *, total: int, full: int, step: int) -> int:
         full: Windows of this stage in a block that the image's edge does not cut.
         step: Which refining stage, 0 the first.
     """
-    if rule.kind in ("all", "threshold"):
+    if rule.kind in ("all", "threshold", "selector"):
         return total
     if rule.kind == "share":
         return min(total, ceil(rule.value(step) * total))
