@@ -4,7 +4,8 @@
 
 DATA has two folders. `dubai` is "Semantic segmentation of aerial imagery" (MBRSC and Humans in the Loop): nine adjacent
 parts a tile in `tileN/images` and `tileN/labels`, and tile 7 whole in `mosaics`. `hrf` is the High-Resolution Fundus
-images: `images`, `vessels`, `fov`. WORK/dubai and WORK/hrf get a `scenes.csv` with the columns name, image and label.
+images: `images`, `vessels`, `fov`. WORK/dubai and WORK/hrf get a `scenes.csv` with the columns name, image and label;
+WORK/scenes.csv lists both, for what learns from labels of any kind.
 """
 
 from __future__ import annotations
@@ -81,6 +82,17 @@ def prepare_hrf(data: Path, folder: Path) -> None:
     write_list(folder, names, suffix=".jpg")
 
 
+def write_joint_list(work: Path) -> None:
+    """One CSV file of the scenes of every folder."""
+    with (work / "scenes.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["name", "image", "label"])
+        for folder in ("dubai", "hrf"):
+            with (work / folder / "scenes.csv").open(newline="", encoding="utf-8") as part:
+                rows = list(csv.DictReader(part))
+            writer.writerows([row["name"], f"{folder}/{row['image']}", f"{folder}/{row['label']}"] for row in rows)
+
+
 def main() -> None:
     """Prepare what DATA has."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -89,6 +101,7 @@ def main() -> None:
     args = parser.parse_args()
     prepare_dubai(args.data / "dubai", args.work / "dubai")
     prepare_hrf(args.data / "hrf", args.work / "hrf")
+    write_joint_list(args.work)
 
 
 if __name__ == "__main__":
