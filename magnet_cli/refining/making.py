@@ -11,6 +11,7 @@ from magnet_cli.objects.mask import InputMask, open_mask
 from magnet_cli.objects.survey import TILE, Survey
 from magnet_cli.plan import MemoryPlan, check_bands, check_values
 from magnet_cli.refining.census import Census
+from magnet_cli.refining.joining import RIM
 from magnet_cli.refining.options import THRESHOLD
 from magnet_cli.refining.plan import (
     BYTES_A_PIXEL,
@@ -40,6 +41,8 @@ HEAP = 64 << 20
 """Host memory that lies free between blocks in use."""
 JOURNAL = 64 << 20
 """Host memory for decoded chunks of the journal."""
+JOIN_BYTES = 30
+"""Host memory that a pixel of a square and its rim takes while claims are joined: mostly numbers of components."""
 READ_BYTES = 14
 """Host memory that a pixel takes while a unit waits, beside its bands: labels, their components, and masks."""
 
@@ -193,7 +196,8 @@ def _memory(
     on_host = machine.kind == "cpu"
     pixels = min(settings.unit, info.size.pixels)
     stored = {"uint8": 1, "uint16": 2, "int16": 2}.get(info.dtype, 4) * len(info.bands)
-    joined = min(SQUARE**2, info.size.pixels) * (len(census.labels) + 12)
+    square = SQUARE + 2 * min(settings.min_area, RIM)
+    joined = min(square**2, info.size.pixels) * (len(census.labels) + JOIN_BYTES)
     group = max(pixels * (2 * stored + READ_BYTES), joined)
     base = machine.base + HEAP + census.nbytes
     cache = info.resident_bytes + mask.resident_bytes + JOURNAL

@@ -33,7 +33,7 @@ UNIT_SIDES = 4
 method, never of the memory at hand: beyond it an object is refined level by level."""
 BLOCK_SIDES = 2
 """Side of what is computed at a time of a level of a large object, in L: with the windows around it, a unit."""
-SQUARE = 2048
+SQUARE = 1024
 """Side of the squares of level 0 in which masks are read and claims are joined."""
 BYTES_A_PIXEL = 60
 """Host memory that a unit takes while it is computed: image, masks and sums in float32, and copies of them."""
