@@ -104,7 +104,7 @@ def test_refuses_and_names_what_is_wrong(tmp_path: Path, path: tuple[str | int, 
         load_bundle(str(changed(tmp_path, *path, value=value)))
 
 
-def grnet(folder: Path, *, schema: int = 5, cells: int = 2) -> Path:
+def grnet(folder: Path, *, schema: int = 5, cells: int = 2, activation: str = "softmax") -> Path:
     """A bundle with a selector of two cells a side and a local branch."""
     small = {"width": 2, "lateral": 2, "head": 2, "aggregation": 2, "cells": cells}
     entries = {
@@ -116,7 +116,7 @@ def grnet(folder: Path, *, schema: int = 5, cells: int = 2) -> Path:
         "selector.safetensors": build_selector("ppn-small", bands=3, options={"cells": 2, "width": 2}),
         "local.safetensors": build_local("grnet-small", classes=2, bands=3, options=small),
     }
-    write_bundle(folder, describe(schema=schema, networks=entries), files)
+    write_bundle(folder, describe(schema=schema, networks=entries, activation=activation), files)
     return folder
 
 
@@ -132,6 +132,8 @@ def test_the_fifth_schema_has_a_local_branch(tmp_path: Path) -> None:
         grnet(tmp_path / "b", schema=3)
     with pytest.raises(WeightsError, match=r"cells must be the selector's \(got 4\)"):
         grnet(tmp_path / "c", cells=4)
+    with pytest.raises(WeightsError, match="activation must be softmax where there is a local branch"):
+        grnet(tmp_path / "d", activation="sigmoid")
 
 
 def test_a_selector_of_other_weights_is_found(tmp_path: Path) -> None:
