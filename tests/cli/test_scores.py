@@ -159,7 +159,7 @@ def test_one_bad_image_stops_no_other(data: Path, bundle: Path) -> None:
         ([], 2, ["needs MASK and TRUTH, or --data"]),
         (["--weights", "w", "--data", "d.csv", "--classes", "a,b"], 2, ["--classes goes with MASK TRUTH"]),
         (["--data", "d.csv", "--roi", "r.tif"], 2, ["--roi goes with MASK TRUTH"]),
-        (["--data", "d.csv", "--methods", "patch,grnet"], 2, ["--methods takes some of", "'patch,grnet'"]),
+        (["--data", "d.csv", "--methods", "patch,points"], 2, ["--methods takes some of", "'patch,points'"]),
         (["--data", "d.csv", "--methods", "patch,patch"], 2, ["each once"]),
         (["--data", "d.csv", "--iou-threshold", "65"], 2, ["from 0 to 1"]),
         (["--data", "d.csv", "--memory", "4"], 2, ["--memory", "4GiB"]),
