@@ -31,8 +31,9 @@ NOTHING = 255
 LARGEST = 4 * MOST
 """Side of a map that is read back: a report is a file like any other."""
 
-RUN, NO_DATA, UNSELECTED = "rnu"
-"""What became of a window: looked at, without data, or passed over as worth less than others."""
+RUN, NO_DATA, OUTSIDE, UNSELECTED, UNPAID, SETTLED = "rnoubs"
+"""What became of a window: looked at; without data, or outside the area that is looked at; passed over as worth less
+than others or than a limit, as beyond the budget, or as no point of it could be taken."""
 
 
 def subdivision(stage: Stage) -> int:
@@ -123,7 +124,7 @@ def stage_map(plan: Plan, step: Pass, stage: Stage, groups: Mapping[int, Mapping
         for block in plan.blocks(step, number):
             rows, columns, shape = _place(step.cells(block, stage))
             codes = np.array([next(fates) for _ in range(shape[0] * shape[1])]).reshape(shape)
-            grid.add(rows, columns, (codes == RUN).astype(np.float64), codes != NO_DATA)
+            grid.add(rows, columns, (codes == RUN).astype(np.float64), (codes != NO_DATA) & (codes != OUTSIDE))
     return grid.map(stage, parts=1)
 
 

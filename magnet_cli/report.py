@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from magnet_cli.plan import MemoryPlan, Plan
 
 REPORT_SCHEMA = 1
+NOT_RUN = ("nodata", "outside", "unselected", "unpaid", "settled")
+"""Why a window was not computed: without data, outside the area, worth less than others or than a limit, beyond the
+budget, or without a point that could be taken."""
 LIBRARIES = ("torch", "numpy", "tifffile", "zarr", "imagecodecs", "pyvips", "openslide-python", "safetensors")
 
 
@@ -60,7 +63,7 @@ class Totals:
     """Level-0 pixels by class."""
     nodata: int
     stages: Mapping[int, Mapping[str, int]]
-    """By stage number: windows, run, nodata, outside, unselected, points."""
+    """By stage number: windows, run, those of `NOT_RUN`, points."""
 
     @classmethod
     def of(cls, counts: Iterable[Mapping[str, object]], classes: int) -> Totals:
@@ -168,7 +171,7 @@ def _passes(plan: Plan, totals: Totals) -> list[dict[str, object]]:
                     "windows": stage.cells.pixels,
                     "windows_planned": plan.windows(step, stage),
                     "windows_run": counts.get("run", 0),
-                    "not_run": {why: counts.get(why, 0) for why in ("nodata", "outside", "unselected")},
+                    "not_run": {why: counts.get(why, 0) for why in NOT_RUN},
                     "points": counts.get("points", 0),
                 }
             )

@@ -2,35 +2,31 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 
 from magnet_cli.geometry import Box
-from magnet_cli.pipeline.looks import fates
-from magnet_cli.pipeline.settled import Settled
-from magnet_cli.pipeline.worth import difference, window_worth
-from magnet_cli.plan import windows_selected
+from magnet_cli.maps import NO_DATA, OUTSIDE, RUN, SETTLED, UNPAID, UNSELECTED
+from magnet_cli.pipeline.selection import Candidates, Selection, select
+from magnet_cli.pipeline.worth import Known, difference, window_worth
 from magnet_cli.refine.canvas import Canvas, reflected
 from magnet_cli.refine.points import Smoothed, choose_points
-from magnet_cli.refine.scores import (
-    certainty,
-    rank_windows,
-    share_of,
-    uncertainty,
-)
+from magnet_cli.refine.scores import certainty, share_of, uncertainty
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from magnet_cli.pipeline.budget import Paid
     from magnet_cli.pipeline.reading import BlockPixels
-    from magnet_cli.pipeline.worth import Chosen
     from magnet_cli.plan import Plan
     from magnet_cli.windows import Index, Pass, Stage, Window
 
@@ -48,7 +44,26 @@ class StageCount:
     outside: int = 0
     """Windows on which no label in the area depends."""
     unselected: int = 0
+    """Passed over as worth less than others or than a limit."""
+    unpaid: int = 0
+    """Passed over as no budget pays for them."""
+    settled: int = 0
+    """Passed over as no point of them could be taken."""
     points: int = 0
+
+    @classmethod
+    def of(cls, selection: Selection) -> StageCount:
+        """Before a window is computed."""
+        found = Counter(selection.fates)
+        return cls(
+            windows=len(selection.fates),
+            run=found[RUN],
+            nodata=found[NO_DATA],
+            outside=found[OUTSIDE],
+            unselected=found[UNSELECTED],
+            unpaid=found[UNPAID],
+            settled=found[SETTLED],
+        )
 
     def describe(self) -> dict[str, int]:
         """As JSON values."""
@@ -65,13 +80,13 @@ class BlockState:
     device: torch.device
     canvas: Canvas | None
     """Of the stage before, or the field of the pass before; None where the run starts here."""
-    chosen: Chosen | None = None
+    paid: Paid | None = None
     """The windows that a budget pays for; None without one, and in the first pass."""
     moved: Canvas | None = None
     """How far the stage before moved each pixel of the canvas; None where nothing asks for it, or none has yet."""
     counts: dict[int, StageCount] = field(default_factory=dict)
     fates: dict[int, str] = field(default_factory=dict)
-    """What became of each window, by stage number; see `looks`."""
+    """What became of each window, by stage number; see `maps`."""
     flagged: frozenset[Index] = frozenset()
     """Cells of the next stage that a selector found worth a look."""
     _next: Tensor = field(init=False)
@@ -79,9 +94,9 @@ class BlockState:
     _box: Box = field(init=False)
     _stored: Tensor = field(init=False)
     _valid: Tensor | None = field(init=False, default=None)
-    _selected: list[Window] = field(init=False, default_factory=list)
+    _selected: Sequence[Window] = field(init=False, default=())
 
-    def begin(self, stage: Stage) -> list[Window]:
+    def begin(self, stage: Stage) -> Sequence[Window]:
         """Make room for a stage's result and say which windows it looks at."""
         self._box = self.step.canvas(self.pixels.block, stage)
         shape = (self.plan.classes, self._box.height, self._box.width)
@@ -90,62 +105,43 @@ class BlockState:
             self._score = torch.zeros(shape[1:], dtype=torch.float32, device=self.device)
         if self.pixels.stages and not self.pixels.is_empty:
             self._load(self.step.stages.index(stage))
-        windows = list(self.step.windows(self.pixels.block, stage))
-        looked = [window for window in windows if self._is_looked_at(window, stage)]
-        holding = [window for window in looked if self._holds_data(window, stage)]
-        self._selected = self._unsettled(self._select(holding, len(windows), stage), stage)
-        self.counts[stage.number] = StageCount(
-            windows=len(windows),
-            run=len(self._selected),
-            nodata=len(looked) - len(holding),
-            outside=len(windows) - len(looked),
-            unselected=len(holding) - len(self._selected),
-        )
-        self.fates[stage.number] = fates(windows, holding=holding, selected=self._selected)
+        selection = select(self._candidates(stage), self.paid)
+        self._selected = selection.windows
+        self.counts[stage.number] = StageCount.of(selection)
+        self.fates[stage.number] = selection.fates
         return self._selected
+
+    def _candidates(self, stage: Stage) -> Candidates:
+        return Candidates(
+            plan=self.plan,
+            step=self.step,
+            stage=stage,
+            pixels=self.pixels,
+            box=self._box,
+            windows=tuple(self.step.windows(self.pixels.block, stage)),
+            canvas=self.canvas,
+            worth=partial(self.worth, stage=stage),
+            flagged=self.flagged,
+        )
 
     def _load(self, number: int) -> None:
         self._stored = self._on_device(self.pixels.stages[number])
         valid = self.pixels.valid[number]
         self._valid = None if valid is None else self._on_device(valid)
 
-    def _is_looked_at(self, window: Window, stage: Stage) -> bool:
-        looked = self.pixels.looked
-        return looked is None or window.cell in looked[self.step.stages.index(stage)]
-
     def _on_device(self, array: NDArray[np.generic]) -> Tensor:
         return torch.from_numpy(array).to(self.device, non_blocking=True)
 
-    def _holds_data(self, window: Window, stage: Stage) -> bool:
-        if self.pixels.is_empty:
-            return False
-        valid = self.pixels.valid[self.step.stages.index(stage)]
-        return valid is None or bool(valid[self._local(window.box).slices].any())
-
     def _local(self, box: Box) -> Box:
         return box.intersection(self._box).shifted(x=-self._box.x, y=-self._box.y)
-
-    def _select(self, windows: list[Window], total: int, stage: Stage) -> list[Window]:
-        rule = self.plan.settings.patches
-        if self.canvas is None or rule.kind == "all":
-            return windows
-        if rule.kind == "selector":
-            return [window for window in windows if window.cell in self.flagged]
-        if self.chosen is not None:
-            return [window for window in windows if self.chosen.has(window.cell)]
-        means = [self.worth(window.own, stage) for window in windows]
-        if rule.kind == "threshold":
-            limit = float(rule.values[0])
-            return [window for window, mean in zip(windows, means, strict=True) if mean > limit]
-        count = windows_selected(rule, total=total, full=self.step.ratio(stage).pixels, step=self.plan.rule_step(stage))
-        return [windows[index] for index in rank_windows(means, count)]
 
     def worth(self, own: Box, stage: Stage) -> float:
         """What a window of the next stage may be worth, from the canvas of the one before."""
         if self.canvas is None:
             message = "what a window is worth is known after a stage"
             raise RuntimeError(message)
-        return window_worth(self.canvas, self.moved, own, stage.pitch, by=self.plan.settings.select)
+        known = Known(canvas=self.canvas, moved=self.moved)
+        return window_worth(known, own, stage.pitch, by=self.plan.settings.select)
 
     def has_data(self, own: Box, stage: Stage) -> bool:
         """Whether any pixel under a box of the next stage's grid holds data."""
@@ -154,16 +150,6 @@ class BlockState:
             return not self.pixels.is_empty
         rows, columns = (taps.reach for taps in self.canvas.taps(own, stage.pitch))
         return bool(valid[rows, columns].any())
-
-    def _unsettled(self, windows: list[Window], stage: Stage) -> list[Window]:
-        """Without those in which no pixel can pass the threshold, whatever the networks say."""
-        points = self.plan.settings.points
-        if self.canvas is None or points.kind != "threshold" or not windows:
-            return windows
-        settled = Settled.of(self.canvas, float(points.values[0]))
-        reach = self.plan.settings.median // 2
-        around = [window.kept.grown(reach).intersection(self._box) for window in windows]
-        return [window for window, box in zip(windows, around, strict=True) if not settled.at(box, stage.pitch)]
 
     def patch(self, window: Window, into: Tensor) -> Tensor | None:
         """A window's stored pixels and validity, continued by reflection where the image is smaller than it.

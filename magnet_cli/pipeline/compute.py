@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from magnet_cli.geometry import Size
+    from magnet_cli.pipeline.budget import Paid
     from magnet_cli.pipeline.clock import Clock
     from magnet_cli.pipeline.reading import GroupPixels
-    from magnet_cli.pipeline.worth import Chosen
     from magnet_cli.plan import Plan
     from magnet_cli.refine.canvas import Canvas
     from magnet_cli.windows import Pass, Stage, Window
@@ -108,7 +108,7 @@ class Computer:
         self._clock = clock
 
     def run(
-        self, step: Pass, group: GroupPixels, fields: Sequence[Canvas | None], chosen: Chosen | None = None
+        self, step: Pass, group: GroupPixels, fields: Sequence[Canvas | None], paid: Paid | None = None
     ) -> list[BlockState]:
         """All stages of a pass for the blocks of a group.
 
@@ -116,7 +116,7 @@ class Computer:
             step: The pass.
             group: Pixels of its blocks.
             fields: For each block, what the pass before says about it; None in the first pass.
-            chosen: The windows that a budget pays for; None without one, and in the first pass.
+            paid: The windows that a budget pays for; None without one, and in the first pass.
 
         Returns:
             The blocks with their last canvas.
@@ -126,9 +126,7 @@ class Computer:
             MemoryShortageError: The device ran out of memory.
         """
         states = [
-            BlockState(
-                plan=self._plan, step=step, pixels=pixels, device=self._networks.device, canvas=field, chosen=chosen
-            )
+            BlockState(plan=self._plan, step=step, pixels=pixels, device=self._networks.device, canvas=field, paid=paid)
             for pixels, field in zip(group.blocks, fields, strict=True)
         ]
         for stage in step.stages:

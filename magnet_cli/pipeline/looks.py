@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from magnet_cli.maps import NO_DATA, RUN, UNSELECTED, subdivision
+from magnet_cli.maps import subdivision
 from magnet_cli.masks import codec
 from magnet_cli.pipeline.labels import own_uncertainty
 
@@ -19,17 +19,10 @@ if TYPE_CHECKING:
 
     from magnet_cli.pipeline.block import BlockState
     from magnet_cli.plan import Plan
-    from magnet_cli.windows import Pass, Window
+    from magnet_cli.windows import Pass
 
 SAMPLES = 16
 """Pixels along the side of a cell that its mean uncertainty is taken of: all of them would cost as much as labels."""
-
-
-def fates(windows: Sequence[Window], *, holding: Sequence[Window], selected: Sequence[Window]) -> str:
-    """A letter for each window: `r` looked at, `n` without data, `u` passed over."""
-    held, run = {window.cell for window in holding}, {window.cell for window in selected}
-    letters = (RUN if w.cell in run else UNSELECTED if w.cell in held else NO_DATA for w in windows)
-    return "".join(letters)
 
 
 def group_looks(plan: Plan, step: Pass, states: Sequence[BlockState]) -> dict[str, object]:

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
     from magnet_cli.areas import Area
     from magnet_cli.images.protocol import Image
+    from magnet_cli.pipeline.budget import Paid
     from magnet_cli.pipeline.clock import Clock
     from magnet_cli.pipeline.looking import Cells
-    from magnet_cli.pipeline.worth import Chosen
     from magnet_cli.plan import Plan
     from magnet_cli.windows import Index, Pass
 
@@ -84,7 +84,7 @@ def read_block(
     block: Index,
     *,
     area: Area | None = None,
-    chosen: Chosen | None = None,
+    paid: Paid | None = None,
 ) -> BlockPixels:
     """Decode what one block of a pass looks at, all stages in one go; nothing where none of it lies in the area.
 
@@ -94,7 +94,7 @@ def read_block(
         step: The pass.
         block: Of the pass.
         area: Where labels are wanted. What lies outside and holds data stays context: patches show it.
-        chosen: The windows that a budget pays for; the pixels of others are read only where some lack data.
+        paid: The windows that a budget pays for; the pixels of others are read only where some lack data.
 
     Raises:
         SourceError: A part cannot be decoded; it names the file and the block.
@@ -102,7 +102,7 @@ def read_block(
     looked = None if area is None else cells_to_look_at(plan, step, block, area)
     if looked is not None and not looked[-1]:
         return _unread(step, block, looked)
-    passed_over = chosen is not None and not image.info.has_mask and not chosen.has(block)
+    passed_over = paid is not None and not image.info.has_mask and not paid.has(block)
     seen = () if passed_over else step.stages
     requests = [
         Request(pitch=stage.pitch, box=step.canvas(block, stage), resample=plan.resample, bands=plan.bands)
@@ -176,13 +176,13 @@ class ReadAhead:
     Args:
         source: What is read, by several threads.
         plan: Says how many groups may wait.
-        chosen: The windows that a budget pays for; None without one.
+        paid: The windows that a budget pays for; None without one.
     """
 
-    def __init__(self, source: ReadFrom, plan: Plan, *, chosen: Chosen | None = None) -> None:
+    def __init__(self, source: ReadFrom, plan: Plan, *, paid: Paid | None = None) -> None:
         self._source = source
         self._plan = plan
-        self._chosen = chosen
+        self._paid = paid
         self._clock = source.clock
         self._pool = ThreadPoolExecutor(source.workers, "read") if source.workers else None
         self._most = plan.memory.ahead + 1
@@ -236,7 +236,7 @@ class ReadAhead:
                 step,
                 block,
                 area=self._source.area,
-                chosen=self._chosen,
+                paid=self._paid,
             )
         except MemoryError as error:
             raise MemoryShortageError(

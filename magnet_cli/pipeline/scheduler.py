@@ -14,12 +14,12 @@ from magnet_cli.errors import MemoryShortageError
 from magnet_cli.geometry import Box
 from magnet_cli.masks.spec import GroupId
 from magnet_cli.models.device import release_device_memory
+from magnet_cli.pipeline.budget import Paid, next_cells, pack_worths
 from magnet_cli.pipeline.compute import Computer, Normalisation, Predictor
 from magnet_cli.pipeline.grnet import GRNetComputer
 from magnet_cli.pipeline.labels import count_labels, labels_of, own_uncertainty, own_values
 from magnet_cli.pipeline.looks import group_looks
 from magnet_cli.pipeline.reading import ReadAhead
-from magnet_cli.pipeline.worth import Chosen, next_cells, pack_worths
 from magnet_cli.refine.canvas import Canvas
 
 if TYPE_CHECKING:
@@ -112,13 +112,13 @@ def _run_pass(plan: Plan, step: Pass, computer: Computer, work: Work) -> None:
     missing = [number for number in range(total) if number not in done]
     for number in sorted(done):
         work.on_progress(Progress(pass_index=step.number, group=number, groups=total, resumed=True))
-    chosen = _chosen(plan, step, work)
+    paid = _paid(plan, step, work)
     with ExitStack() as stack:
-        reader = stack.enter_context(ReadAhead(work, plan, chosen=chosen))
+        reader = stack.enter_context(ReadAhead(work, plan, paid=paid))
         writer = stack.enter_context(_Writer(plan, step, work))
 
         def computed(group: GroupPixels) -> list[BlockState]:
-            return computer.run(step, group, _fields(plan, step, group, work), chosen)
+            return computer.run(step, group, _fields(plan, step, group, work), paid)
 
         for group in reader.groups(step, missing):
             try:
@@ -132,11 +132,11 @@ def _run_pass(plan: Plan, step: Pass, computer: Computer, work: Work) -> None:
             writer.put(group, states)
 
 
-def _chosen(plan: Plan, step: Pass, work: Work) -> Chosen | None:
+def _paid(plan: Plan, step: Pass, work: Work) -> Paid | None:
     """The windows that a budget pays for, found in what the finished pass before has said of the whole image."""
     if plan.settings.patches.kind != "budget" or step.number == 0:
         return None
-    return Chosen.of(plan, step, work.sink.finished(step.number - 1))
+    return Paid.of(plan, step, work.sink.finished(step.number - 1))
 
 
 def _fields(plan: Plan, step: Pass, group: GroupPixels, work: Work) -> list[Canvas | None]:

@@ -43,6 +43,12 @@ ACTIVITIES = {
     "write": "writing",
     "idle": "waiting",
 }
+LESS = {
+    "uncertainty": "less uncertain",
+    "change": "less changed by the stage before",
+    "both": "less uncertain and less changed by the stage before",
+}
+"""What makes a window worth less, by what `--select` names."""
 WIDE = 3
 """Longer side of a picture through its shorter, beyond which it is shown over the controls and not beside them."""
 
@@ -68,9 +74,15 @@ class StageRow:
     run: int
     nodata: int
     outside: int
-    unselected: int
+    passed: tuple[tuple[int, str], ...]
+    """How many of the others were passed over, and why, in words."""
     points: int
     layer: Layer | None
+
+    @property
+    def passed_over(self) -> int:
+        """Windows that could have been looked at, and were not."""
+        return sum(count for count, _ in self.passed)
 
     @property
     def looked(self) -> str:
@@ -80,11 +92,7 @@ class StageRow:
     @property
     def why(self) -> str:
         """Why the others were left, in words."""
-        reasons = [
-            (self.nodata, "without data"),
-            (self.outside, "outside the area"),
-            (self.unselected, "passed over as less uncertain"),
-        ]
+        reasons = [(self.nodata, "without data"), (self.outside, "outside the area"), *self.passed]
         return ", ".join(f"{count:,} {reason}" for count, reason in reasons if count)
 
 
@@ -156,10 +164,17 @@ def _stages(report: Mapping[str, Any], size: Size) -> Iterator[StageRow]:
                 run=int(entry["windows_run"]),
                 nodata=int(entry["not_run"]["nodata"]),
                 outside=int(entry["not_run"].get("outside", 0)),
-                unselected=int(entry["not_run"]["unselected"]),
+                passed=_passed(entry["not_run"], str(report["options"].get("select", "uncertainty"))),
                 points=int(entry["points"]),
                 layer=stage_layer(maps[number], size, color=color) if number in maps else None,
             )
+
+
+def _passed(not_run: Mapping[str, Any], by: str) -> tuple[tuple[int, str], ...]:
+    """How many windows were passed over for which reason; a report of an earlier version knows one."""
+    worth = LESS.get(by, "worth less")
+    words = {"unselected": worth, "unpaid": f"{worth}, beyond the budget", "settled": "settled"}
+    return tuple((int(not_run[why]), f"passed over as {said}") for why, said in words.items() if why in not_run)
 
 
 def _mean(found: Map | None) -> str:

@@ -14,7 +14,7 @@ from magnet_cli.geometry import Box, Pitch
 from magnet_cli.options import ALL, SegmentOptions, parse_budget
 from magnet_cli.pipeline.clock import Clock
 from magnet_cli.pipeline.scheduler import Work, run_plan
-from magnet_cli.pipeline.worth import difference, window_worth
+from magnet_cli.pipeline.worth import Known, difference, window_worth
 from magnet_cli.plan import make_plan
 from magnet_cli.refine.canvas import Canvas
 from tests.pipeline.support import MACHINE, PLAIN, STEP, ArrayImage, CodedNetworks, MemorySink, facts, run, sides
@@ -88,8 +88,8 @@ def test_what_a_window_is_worth(by: Any, expected: float) -> None:
     canvas = Canvas(values=torch.tensor([0.75, 0.25]).half()[:, None, None].expand(2, 4, 4), box=box, pitch=pitch)
     moved = Canvas(values=torch.full((1, 4, 4), 0.25).half(), box=box, pitch=pitch)
     own = Box(x=2, y=2, width=4, height=4)
-    assert window_worth(canvas, moved, own, Pitch.square(1), by=by) == pytest.approx(expected)
-    assert window_worth(canvas, None, own, Pitch.square(1), by=by) == pytest.approx(0.5)
+    assert window_worth(Known(canvas=canvas, moved=moved), own, Pitch.square(1), by=by) == pytest.approx(expected)
+    assert window_worth(Known(canvas=canvas), own, Pitch.square(1), by=by) == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize("by", SELECTIONS)
@@ -100,7 +100,7 @@ def test_a_budget_pays_for_its_share_of_the_image(by: str, share: str) -> None:
     for step in outcome.plan.passes[1:]:
         counts, cells = totals(outcome.sink, step.number), step.stages[0].cells.pixels
         assert counts["run"] <= int(Fraction(share) * cells)
-        assert counts["run"] + counts["unselected"] == counts["windows"] == cells
+        assert counts["run"] + counts["unpaid"] == counts["windows"] == cells
     assert totals(outcome.sink, 1)["run"] > 0
     assert (outcome.sink.touched == 1).all()
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from magnet_cli.geometry import Box, Pitch, Size
 from magnet_cli.options import SegmentOptions, parse_points
-from magnet_cli.pipeline.block import BlockState
+from magnet_cli.pipeline.selection import Unsettled
 from magnet_cli.pipeline.settled import Settled
 from magnet_cli.refine.canvas import Canvas
 from magnet_cli.refine.scores import uncertainty
@@ -49,7 +49,7 @@ def test_the_mask_is_that_of_looking_everywhere(points: str, median: int, monkey
     )
     pruned = run(patchy(400), facts(3, input_side=64), options, Doubtful(3))
     everywhere = Doubtful(3)
-    monkeypatch.setattr(BlockState, "_unsettled", lambda _self, windows, _stage: windows)
+    monkeypatch.setattr(Unsettled, "keep", lambda _self, windows, _among: list(windows))
     whole = run(patchy(400), facts(3, input_side=64), options, everywhere)
     np.testing.assert_array_equal(pruned.labels, whole.labels)
     assert (pruned.labels == 2).any(), "the refiner has changed something"
@@ -64,7 +64,7 @@ def test_a_plain_image_costs_its_coarsest_stage_alone() -> None:
     outcome = run(image, facts(3, input_side=64), options, networks)
     assert sum(networks.batches) == 1
     counts = [dict(group["stages"]) for group in outcome.sink.groups[0].values()]  # type: ignore[call-overload]
-    assert [counts[0][stage]["unselected"] for stage in ("1", "2", "3")] == [0, 4, 16]
+    assert [counts[0][stage]["settled"] for stage in ("1", "2", "3")] == [0, 4, 16]
     np.testing.assert_array_equal(outcome.labels, 1)
 
 

@@ -64,8 +64,9 @@ def test_the_page_shows_what_the_report_says(browser: Browser, scene: tuple[Path
     assert len(rows) == len(stages) == 4
     for row, stage in zip(rows, stages, strict=True):
         expected = [stage["scale"]["width"], stage["windows"], stage["windows_run"]]
-        not_run = [stage["not_run"][why] for why in ("nodata", "outside", "unselected")]
-        assert numbers(row)[1:] == [*expected, *not_run, stage["points"]]
+        not_run = stage["not_run"]
+        passed_over = sum(not_run[why] for why in ("unselected", "unpaid", "settled"))
+        assert numbers(row)[1:] == [*expected, not_run["nodata"], not_run["outside"], passed_over, stage["points"]]
     assert len(cells(shown.one("table", id="seconds"))) == len(report["seconds"])
     assert "host peak" in [row[0] for row in cells(shown.one("table", id="memory"))]
     text = shown.one("main").text
