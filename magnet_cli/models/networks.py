@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from magnet_cli.geometry import Size
     from magnet_cli.models.bundle import Bundle, NetworkSpec
     from magnet_cli.models.grnet import LocalBranch
+    from magnet_cli.models.ppn import PatchProposalNetwork
+    from magnet_cli.models.resnet import ResNet
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -38,9 +40,9 @@ class Networks:
     refiners: tuple[nn.Module, ...]
     device: torch.device
     precision: str
-    selector: nn.Module | None = None
-    """Of a GRNet, as the next."""
+    selector: PatchProposalNetwork | None = None
     local: LocalBranch | None = None
+    """Of a GRNet."""
 
     @property
     def has_refiner(self) -> bool:
@@ -101,9 +103,22 @@ class Networks:
     @torch.inference_mode()
     def selected(self, patches: Tensor) -> Tensor:
         """Logits of a GRNet's cells, `(n, cells * cells)` float32, of patches as `predict` takes them."""
-        if self.selector is None:
-            raise WeightsError("the bundle has no selector", value=self.bundle.name)
-        return self.forward(self.selector, patches)
+        return self.forward(self._selector, patches)
+
+    @torch.inference_mode()
+    def score_map(self, patches: Tensor, field: Tensor | None = None) -> Tensor:
+        """What the selector says of each place, the lower the more it is worth a look: see `PatchProposalNetwork`.
+
+        Args:
+            patches: As `predict` takes them.
+            field: What is known of them so far, `(n, classes, h, w)`; needed where `selector.sees_field`.
+
+        Returns:
+            `(n, h', w')` float32, with fewer pixels than the patches.
+        """
+        with self._precisely():
+            scores = self._selector.score_map(patches.contiguous(memory_format=torch.channels_last), field)
+        return scores.contiguous()
 
     @torch.inference_mode()
     def looked_closer(self, patches: Tensor, probs: Tensor) -> Tensor:
@@ -128,6 +143,12 @@ class Networks:
     def fusion(self) -> str:
         """`literal` or `detail`."""
         return self._local.fusion
+
+    @property
+    def _selector(self) -> PatchProposalNetwork:
+        if self.selector is None:
+            raise WeightsError("the bundle has no selector", value=self.bundle.name)
+        return self.selector
 
     @property
     def _local(self) -> LocalBranch:
@@ -181,35 +202,38 @@ def load_networks(bundle: Bundle, *, device: str, precision: str) -> Networks:
         fill(network, spec=spec, folder=bundle.folder)
     place = placed(device)
     dtype = PRECISIONS[precision]
-    selector, local = _grnet(bundle, place=place, dtype=dtype)
     return Networks(
         bundle=bundle,
         backbone=ready(backbone, device=place, dtype=dtype),
         refiners=tuple(ready(network, device=place, dtype=dtype) for network in refiners),
         device=place,
         precision=precision,
-        selector=selector,
-        local=local,
+        selector=_selector(bundle, place=place, dtype=dtype),
+        local=_local(bundle, place=place, dtype=dtype),
     )
 
 
-def _grnet(bundle: Bundle, *, place: torch.device, dtype: torch.dtype) -> tuple[nn.Module | None, LocalBranch | None]:
-    """A GRNet's selector and local branch; neither where the bundle is none."""
+def _selector(bundle: Bundle, *, place: torch.device, dtype: torch.dtype) -> PatchProposalNetwork | None:
+    if bundle.selector is None:
+        return None
+    bands, classes, options = len(bundle.input.bands), len(bundle.classes), bundle.selector.options
+    network = build_selector(bundle.selector.architecture, bands=bands, classes=classes, options=options)
+    fill(network, spec=bundle.selector, folder=bundle.folder)
+    # Not the whole: a traced network has no `score_map`.
+    network.encoder = cast("ResNet", ready(network.encoder, device=place, dtype=dtype))
+    return network.eval().requires_grad_(requires_grad=False).to(place)
+
+
+def _local(bundle: Bundle, *, place: torch.device, dtype: torch.dtype) -> LocalBranch | None:
     if bundle.local is None:
-        return None, None
-    bands, selector = len(bundle.input.bands), None
-    if bundle.selector is not None:
-        network = build_selector(bundle.selector.architecture, bands=bands, options=bundle.selector.options)
-        fill(network, spec=bundle.selector, folder=bundle.folder)
-        selector = ready(network, device=place, dtype=dtype)
-    classes, options = len(bundle.classes), bundle.local.options
+        return None
+    bands, classes, options = len(bundle.input.bands), len(bundle.classes), bundle.local.options
     local = build_local(bundle.local.architecture, classes=classes, bands=bands, options=options)
     fill(local, spec=bundle.local, folder=bundle.folder)
     for name, part in list(local.named_children()):
         if name != "saliency":
             setattr(local, name, ready(part, device=place, dtype=dtype))
-    local.eval().requires_grad_(requires_grad=False).to(place)
-    return selector, local
+    return local.eval().requires_grad_(requires_grad=False).to(place)
 
 
 def placed(device: str) -> torch.device:

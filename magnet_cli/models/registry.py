@@ -58,7 +58,7 @@ SELECTORS: dict[str, Callable[..., PatchProposalNetwork]] = {
     "ppn-resnet18": ppn_resnet18,
     "ppn-small": ppn_small,
 }
-"""Each takes `bands` and its options, and maps normalised patches to a logit for each of `cells` x `cells` cells."""
+"""Each takes `bands`, `classes` and its options, and scores the places of normalised patches, and `cells` x `cells`."""
 
 LOCAL_BRANCHES: dict[str, Callable[..., LocalBranch]] = {
     "grnet-resnet18": grnet_resnet18,
@@ -94,13 +94,13 @@ def build_cascade(architecture: str, *, options: Mapping[str, Any]) -> Cascade:
     return built(CASCADES, architecture, options)
 
 
-def build_selector(architecture: str, *, bands: int, options: Mapping[str, Any]) -> PatchProposalNetwork:
+def build_selector(architecture: str, *, bands: int, classes: int, options: Mapping[str, Any]) -> PatchProposalNetwork:
     """A selector with initial weights.
 
     Raises:
         WeightsError: The name or an option is unknown, or an option cannot be carried out.
     """
-    return built(SELECTORS, architecture, {**options, "bands": bands})
+    return built(SELECTORS, architecture, {**options, "bands": bands, "classes": classes})
 
 
 def build_local(architecture: str, *, classes: int, bands: int, options: Mapping[str, Any]) -> LocalBranch:

@@ -80,5 +80,5 @@ def _built(bundle: Bundle | CascadeBundle, role: str, spec: NetworkSpec) -> nn.M
     if role == "refiner":
         return build_refiner(spec.architecture, classes=classes, options=options)
     if role == "selector":
-        return build_selector(spec.architecture, bands=bands, options=options)
+        return build_selector(spec.architecture, bands=bands, classes=classes, options=options)
     return build_local(spec.architecture, classes=classes, bands=bands, options=options)

@@ -144,16 +144,14 @@ def alternating_trainer(
 def whole(recipe: Recipe, config: GRNetConfig) -> GRNet:
     """A GRNet with initial weights; its cells are seen at the size that the global branch sees the image at."""
     bundle = recipe.bundle
-    bands, size = len(bundle.input.bands), bundle.input.size
+    bands, classes, size = len(bundle.input.bands), len(bundle.classes), bundle.input.size
     layout = Layout.of(cast("Fusion", config.fusion), side=config.cells, overview=size, patch=size)
     backbone = recipe.network()
-    selector = build_selector(
-        config.selector.architecture, bands=bands, options={**config.selector.options, "cells": config.cells}
-    )
+    options = {**config.selector.options, "cells": config.cells}
+    selector = build_selector(config.selector.architecture, bands=bands, classes=classes, options=options)
     cut = {"cells": config.cells, "fusion": config.fusion}
-    local = build_local(
-        config.local.architecture, classes=len(bundle.classes), bands=bands, options={**config.local.options, **cut}
-    )
+    options = {**config.local.options, **cut}
+    local = build_local(config.local.architecture, classes=classes, bands=bands, options=options)
     return GRNet(
         backbone=backbone, selector=selector, local=local, layout=layout, variant=cast("Variant", config.variant)
     )

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from magnet_cli.geometry import Size
+    from magnet_cli.models.ppn import PatchProposalNetwork
     from magnet_cli.train.config import TrainConfig
     from magnet_cli.train.loop import Each, Progress
     from magnet_cli.train.scenes import Scene
@@ -91,7 +92,7 @@ def selector_trainer(bundle: Bundle, config: TrainConfig, scenes: Sequence[Scene
     fill(backbone, spec=bundle.backbone, folder=bundle.folder)
     seeded(config.loop.seed, threads=config.loop.threads)
     options = config.network.options
-    network = build_selector(config.network.architecture, bands=len(bundle.input.bands), options=options)
+    network = selector_of(bundle, config)
     objective = SelectorObjective(backbone=backbone, cells=network.cells, ignore=config.data.ignore)
     about = recipe.about(scenes, ())
     about["network"] = {"architecture": config.network.architecture, "options": dict(options)}
@@ -101,6 +102,16 @@ def selector_trainer(bundle: Bundle, config: TrainConfig, scenes: Sequence[Scene
     )
     backbone.to(trainer.arithmetic.device)
     return trainer
+
+
+def selector_of(bundle: Bundle, config: TrainConfig) -> PatchProposalNetwork:
+    """The selector that a configuration names, with initial weights.
+
+    Raises:
+        WeightsError: There is no such selector.
+    """
+    bands, classes = len(bundle.input.bands), len(bundle.classes)
+    return build_selector(config.network.architecture, bands=bands, classes=classes, options=config.network.options)
 
 
 def coarsest(bundle: Bundle) -> Size:
@@ -124,7 +135,7 @@ def checked(bundle: Bundle, config: TrainConfig) -> None:
         )
     if "cells" not in config.network.options:
         raise UsageError("[network] options must say how many cells a side", advice="Add options = { cells = 4 }")
-    network = build_selector(config.network.architecture, bands=len(bundle.input.bands), options=config.network.options)
+    network = selector_of(bundle, config)
     refuse_unequal(bundle.input.size, cells=network.cells)
 
 

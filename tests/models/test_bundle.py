@@ -113,7 +113,7 @@ def grnet(folder: Path, *, schema: int = 5, cells: int = 2, activation: str = "s
     }
     files = {
         "backbone.safetensors": build_backbone("conv", classes=2, bands=3, options={}),
-        "selector.safetensors": build_selector("ppn-small", bands=3, options={"cells": 2, "width": 2}),
+        "selector.safetensors": build_selector("ppn-small", bands=3, classes=2, options={"cells": 2, "width": 2}),
         "local.safetensors": build_local("grnet-small", classes=2, bands=3, options=small),
     }
     write_bundle(folder, describe(schema=schema, networks=entries, activation=activation), files)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import pytest
 import torch
 
@@ -11,7 +13,11 @@ from magnet_cli.models.fusing import fused
 from magnet_cli.models.grnet import Saliency, grnet_resnet18, grnet_small
 from magnet_cli.models.ppn import ppn_resnet18, ppn_small
 from magnet_cli.models.registry import LOCAL_BRANCHES, SELECTORS, build_local, build_selector
+from magnet_cli.refine.scores import uncertainty
 from tests.models.support import on_meta, parameters
+
+if TYPE_CHECKING:
+    from magnet_cli.models.ppn import PatchProposalNetwork
 
 
 def patches(count: int = 2, *, side: int = 64) -> torch.Tensor:
@@ -21,7 +27,7 @@ def patches(count: int = 2, *, side: int = 64) -> torch.Tensor:
 @pytest.mark.parametrize("architecture", SELECTORS)
 def test_a_selector_gives_a_logit_a_cell(architecture: str) -> None:
     with torch.device("meta"):
-        network = build_selector(architecture, bands=4, options={"cells": 8}).eval()
+        network = build_selector(architecture, bands=4, classes=2, options={"cells": 8}).eval()
         assert network(torch.empty(2, 4, 128, 96)).shape == (2, 64)
 
 
@@ -55,10 +61,54 @@ def test_equal_cells_logits_sum_to_zero_so_that_one_is_always_selected() -> None
     assert (logits >= 0).any(dim=1).all()
 
 
+def known(count: int = 2, *, classes: int = 3, side: int = 64) -> torch.Tensor:
+    return torch.randn(count, classes, side, side, generator=torch.Generator().manual_seed(6)).softmax(dim=1)
+
+
+def taught(**options: Any) -> PatchProposalNetwork:
+    """One whose last layer is no longer what it begins with."""
+    torch.manual_seed(4)
+    network = ppn_small(cells=2, classes=3, **options).eval()
+    torch.nn.init.normal_(network.score.weight)
+    torch.nn.init.normal_(network.score.bias)
+    return network
+
+
+@pytest.mark.parametrize("sees", ["image", "image+field"])
+@pytest.mark.parametrize("against", ["image", "constant"])
+def test_a_cells_score_is_the_mean_of_its_places_scores(sees: str, against: str) -> None:
+    network = taught(sees=sees, against=against, constant=0.25 if against == "constant" else 0.0)
+    scores = network.score_map(patches(), known())
+    assert (scores.shape, scores.dtype) == ((2, 4, 4), torch.float32)
+    limit = scores.mean(dim=(1, 2)) if against == "image" else torch.full((2,), 0.25)
+    cells = scores.reshape(2, 2, 2, 2, 2).mean(dim=(2, 4)).flatten(1)
+    torch.testing.assert_close(network(patches(), known()), limit[:, None] - cells, atol=1e-5, rtol=1e-4)
+
+
+def test_a_selector_that_sees_the_field_begins_with_its_uncertainty() -> None:
+    torch.manual_seed(5)
+    network = ppn_small(cells=2, classes=3, sees="image+field", against="constant").eval()
+    unsure = uncertainty(known()).reshape(2, 4, 16, 4, 16).mean(dim=(2, 4))
+    torch.testing.assert_close(network.score_map(patches(), known()), -unsure)
+    other = known(1).expand(2, -1, -1, -1)
+    assert not torch.equal(network(patches(), other)[0], network(patches(), known())[1])
+    with pytest.raises(ValueError, match="must be given the field"):
+        network(patches())
+
+
+def test_what_a_selector_learns_of_the_image_and_the_field_changes_its_scores() -> None:
+    network = taught(sees="image+field")
+    scores = network.score_map(patches(), known())
+    assert not torch.allclose(network.score_map(patches().flip(0), known()), scores, atol=1e-3)
+    # Two classes change places, which no uncertainty tells.
+    assert not torch.allclose(network.score_map(patches(), known()[:, [1, 0, 2]]), scores, atol=1e-3)
+
+
 def test_a_selector_can_be_fused() -> None:
     torch.manual_seed(4)
     network = ppn_small(cells=2).eval()
-    torch.testing.assert_close(fused(network, simplify=True)(patches()), network(patches()), atol=1e-5, rtol=1e-4)
+    x = patches()
+    torch.testing.assert_close(fused(network.encoder, simplify=True)(x)[-1], network.encoder(x)[-1])
 
 
 @pytest.mark.parametrize("architecture", LOCAL_BRANCHES)
@@ -108,11 +158,14 @@ def test_a_saliency_begins_near_the_image() -> None:
         ({"depths": [2, 2]}, "of 3 or 4 layers"),
         ({"cells": 0}, "at least 1"),
         ({"colour": 1}, "do not fit ppn-resnet18"),
+        ({"sees": "field"}, "one of image, image.field"),
+        ({"against": "others"}, "one of image, constant"),
+        ({"constant": 1.0}, "must come with against = constant"),
     ],
 )
 def test_a_selector_that_cannot_be_is_refused(options: dict[str, object], message: str) -> None:
     with pytest.raises(WeightsError, match=message):
-        build_selector("ppn-resnet18", bands=3, options=options)
+        build_selector("ppn-resnet18", bands=3, classes=2, options=options)
 
 
 @pytest.mark.parametrize(("options", "message"), [({"fusion": "sum"}, "literal, detail"), ({"cells": 0}, "at least 1")])

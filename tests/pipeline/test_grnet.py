@@ -43,7 +43,7 @@ def grnet(folder: Path, *, fusion: str = "detail", selector: bool = True) -> Pat
     options: dict[str, dict[str, Any]] = {"selector": {"width": 4, **cut}, "local": {**SMALL, **cut, "fusion": fusion}}
     networks = {
         "backbone.safetensors": build_backbone("conv", classes=CLASSES, bands=3, options={"kernel": 3}),
-        "selector.safetensors": build_selector("ppn-small", bands=3, options=options["selector"]),
+        "selector.safetensors": build_selector("ppn-small", bands=3, classes=2, options=options["selector"]),
         "local.safetensors": build_local("grnet-small", classes=CLASSES, bands=3, options=options["local"]),
     }
     for value in networks["backbone.safetensors"].parameters():
