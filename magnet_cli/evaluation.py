@@ -217,7 +217,8 @@ def evaluate(
         roi: A raster of that size; only pixels where its first band is not zero count.
 
     Raises:
-        SourceError: A file is missing or damaged, has another size, or a label that is no class; nothing is labelled.
+        SourceError: A file is missing or damaged, or has another size or place, or a label that is no class; nothing
+            is labelled.
     """
     options = options or EvaluationOptions()
     with ExitStack() as stack:
@@ -239,19 +240,26 @@ def check_inputs(image: str | Path, truth: str | Path, *, roi: str | Path | None
         roi: Where it counts.
 
     Raises:
-        SourceError: One cannot be read, is not what it should be, or has another size than the image.
+        SourceError: One cannot be read, is not what it should be, or has another size or place than the image.
     """
-    size = images.inspect(image).size
+    info = images.inspect(image)
     with open_labels(truth) as labels:
-        _check_size(labels, size, of=str(image))
+        _check_fits(labels.info, info)
     if roi is not None:
         with open_region(roi) as region:
-            _check_size(region, size, of=str(image))
+            _check_fits(region.info, info)
 
 
-def _check_size(found: LabelImage, size: Size, *, of: str) -> None:
-    if found.size != size:
-        raise SourceError(f"the size must be that of {of}, {size}", value=found.size, file=found.path)
+def _check_fits(found: images.ImageInfo, other: images.ImageInfo) -> None:
+    """Pass where two rasters are of one picture, as far as sizes and georeferences say."""
+    if found.size != other.size:
+        raise SourceError(
+            f"the size must be that of {other.path}, {other.size}",
+            value=found.size,
+            file=found.path,
+            advice="Give rasters of one picture; labels are enlarged or shrunk by the nearest pixel",
+        )
+    images.check_place(found, other)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -264,7 +272,7 @@ class _Pair:
     def compare(self) -> Evaluation:
         size = self.truth.size
         for other in filter(None, (self.mask, self.roi)):
-            _check_size(other, size, of=self.truth.path)
+            _check_fits(other.info, self.truth.info)
         boundary = self._boundary(size)
         reach = max((counts.reach for counts in boundary), default=0)
         confusion = Confusion()

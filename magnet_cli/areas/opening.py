@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from magnet_cli.areas.area import Both
 from magnet_cli.errors import SourceError, UsageError
 from magnet_cli.geometry import Box
-from magnet_cli.images import fingerprint, inspect
+from magnet_cli.images import check_place, fingerprint, inspect
 from magnet_cli.plan import AreaSpec
 
 if TYPE_CHECKING:
@@ -125,6 +125,7 @@ def _mask_spec(path: Path, info: ImageInfo) -> AreaSpec:
             file=path,
             advice="Give the mask that was made for this image, at any size",
         )
+    check_place(found, info)
     return AreaSpec(
         kind="mask",
         source=str(path),

@@ -10,6 +10,7 @@ from magnet_cli.images.discover import FoundImage, find_images, stem
 from magnet_cli.images.fingerprint import fingerprint
 from magnet_cli.images.opening import inspect, open_image
 from magnet_cli.images.percentiles import sample_percentiles
+from magnet_cli.images.place import check_place
 from magnet_cli.images.protocol import Image, ImageInfo, Level, Region, Request, Resolution
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "Region",
     "Request",
     "Resolution",
+    "check_place",
     "find_images",
     "fingerprint",
     "inspect",

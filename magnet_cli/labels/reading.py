@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -72,6 +72,11 @@ class LabelImage:
     def names(self) -> tuple[str, ...] | None:
         """Of the classes, where the file says so."""
         return None if self.classes is None else tuple(name for name, _ in self.classes)
+
+    @property
+    def info(self) -> images.ImageInfo:
+        """What is known of the file without its pixels."""
+        return replace(self._image.info, path=self.path)
 
     @property
     def size(self) -> Size:

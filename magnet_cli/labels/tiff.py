@@ -110,6 +110,8 @@ def _info(layer: Layer, path: str, dtype: np.dtype[np.generic]) -> ImageInfo:
         bands=("grey",),
         dtype=dtype.name,
         nodata=nodata,
+        crs=tiff_geo.crs(page),
+        geo_tags=tiff_geo.geo_tags(page),
         has_mask=nodata is not None or layer.mask is not None or dtype.kind == "f" or 0 in page.databytecounts,
         resident_bytes=TILE_CACHE_BYTES,
     )

@@ -48,10 +48,10 @@ READ_BYTES = 14
 
 
 def check_pair(image: str | Path, mask: str | Path) -> ImageInfo:
-    """The image, whose mask has its size.
+    """The image, whose mask has its size and lies where it lies.
 
     Raises:
-        SourceError: One of them cannot be opened, or they differ in size.
+        SourceError: One of them cannot be opened, or they differ in size or place.
     """
     info, found = images.inspect(image), images.inspect(mask)
     if info.size != found.size:
@@ -61,6 +61,7 @@ def check_pair(image: str | Path, mask: str | Path) -> ImageInfo:
             file=found.path,
             advice="Enlarge it to that size first, as the nearest pixel for labels, bilinear for a probability",
         )
+    images.check_place(found, info)
     return info
 
 

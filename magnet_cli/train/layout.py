@@ -126,6 +126,7 @@ def _inspected(image: Path, label: Path) -> ImageInfo:
         if labels.size != info.size:
             value = f"{info.size} and {labels.size}, width x height"
             raise SourceError(f"picture and label map {label.name} differ in size", value=value, file=image)
+        images.check_place(labels.info, info)
     return info
 
 

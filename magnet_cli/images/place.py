@@ -1,0 +1,59 @@
+"""Whether two rasters of one picture say that they lie at one place."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from magnet_cli.errors import SourceError
+from magnet_cli.images.geotransform import Geotransform
+
+if TYPE_CHECKING:
+    from magnet_cli.images.protocol import ImageInfo
+
+HALF = 0.51
+"""Pixels by which corners may differ: programs disagree on whether coordinates are of a pixel's corner or centre."""
+ADVICE = "Warp one onto the grid of the other; where a georeference is wrong, write it anew or leave it out"
+
+
+def check_place(found: ImageInfo, image: ImageInfo) -> None:
+    """Pass where a raster that belongs to an image does not say that it shows another place.
+
+    Args:
+        found: Of the raster, which has the image's shape; its pixels may be larger.
+        image: Of the image.
+
+    Raises:
+        SourceError: Both name a reference system and these differ, or their corners lie apart.
+    """
+    if None not in (found.crs, image.crs) and found.crs != image.crs:
+        raise SourceError(
+            f"the reference system must be that of {image.path}, {image.crs}",
+            value=found.crs,
+            file=found.path,
+            advice=ADVICE,
+        )
+    apart = _apart(found, image)
+    same_size = found.size == image.size
+    # The last pixel of a smaller raster may reach beyond the image, or end before it.
+    larger = max(1, image.size.width / found.size.width, image.size.height / found.size.height)
+    if apart is not None and apart > (HALF if same_size else 2 * HALF * larger):
+        raise SourceError(
+            f"by its georeference this does not lie where {image.path} lies",
+            value=f"corners {apart:.3g} of its pixels apart",
+            file=found.path,
+            advice=ADVICE,
+        )
+
+
+def _apart(found: ImageInfo, image: ImageInfo) -> float | None:
+    """How far corners lie from the image's, in pixels of the image; None where either does not say where it lies."""
+    here, there = (Geotransform.of({code: value for code, _, _, value in info.geo_tags}) for info in (found, image))
+    if here is None or there is None or found.crs != image.crs:
+        return None
+    mine, its = (
+        np.array([(0, 0), (info.size.width, 0), (0, info.size.height), (info.size.width, info.size.height)], float)
+        for info in (found, image)
+    )
+    return float(np.abs(there.pixels(here.coordinates(mine)) - its).max())
