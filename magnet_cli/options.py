@@ -25,6 +25,7 @@ ExportFormat = Literal["cog", "ome-tiff", "ome-zarr", "geojson"]
 Tissue = Literal["auto", "otsu", "none"]
 RuleKind = Literal["all", "count", "share", "threshold", "budget", "selector"]
 Select = Literal["uncertainty", "change", "both"]
+RefineMethod = Literal["cascadepsp", "guided", "crf"]
 
 DEFAULT_BUNDLE = "aerial"
 """What `--weights` is where nobody says."""

@@ -13,13 +13,13 @@ import typer
 from magnet_cli.cli import words
 from magnet_cli.cli.ending import Listing, command, tell
 from magnet_cli.memory import format_bytes, parse_bytes
-from magnet_cli.refining.options import RefineOptions, parse_padding, parse_stuff
+from magnet_cli.refining.options import OF_CASCADE, RefineOptions, parse_padding, parse_stuff
 from magnet_cli.values import parse_bands, parse_value_range
 
 if TYPE_CHECKING:
-    from magnet_cli.options import Precision
+    from magnet_cli.options import Precision, RefineMethod
     from magnet_cli.refining import options as values
-    from magnet_cli.refining.plan import RefinePlan
+    from magnet_cli.refining.method import MaskPlan
 
 
 class MaskKind(StrEnum):
@@ -53,6 +53,17 @@ def refine(
         ),
     ] = None,
     *,
+    method: Annotated[
+        words.Refine,
+        typer.Option("--method", help="A cascade's bundle, or a classical tool.", envvar="MAGNET_REFINE_METHOD"),
+    ] = words.Refine.CASCADEPSP,
+    evidence: Annotated[
+        Path | None,
+        typer.Option(
+            help="For guided and crf: NAME.probabilities.zarr, which segment --probabilities has kept. "
+            "Default: the mask alone.",
+        ),
+    ] = None,
     weights: words.Weights = None,
     mask_kind: Annotated[
         MaskKind,
@@ -115,7 +126,7 @@ def refine(
         typer.Option("--no-progress", help="No progress bar, on a terminal either.", envvar="MAGNET_NO_PROGRESS"),
     ] = False,
 ) -> int:
-    """Sharpen a mask that something else made, object by object, at any size."""
+    """Sharpen a mask that something else made, object by object or square by square, at any size."""
     options = _options(context)
     with Listing(json=json and not dry_run) as listing:
         from magnet_cli.cli.progress import Display
@@ -137,9 +148,18 @@ def refine(
 
 
 def _options(context: typer.Context) -> RefineOptions:
-    given = context.params
+    given = dict(context.params)
+    if given["method"] is not words.Refine.CASCADEPSP:
+        # What the environment says of cascades is none of a classical tool's business.
+        given |= {
+            str(entry.name): entry.default
+            for entry in context.command.params
+            if entry.name in OF_CASCADE and not words.is_typed(context, entry.name)
+        }
     threshold, gpu_memory, memory = given["threshold"], given["gpu_memory"], given["memory"]
     return RefineOptions(
+        method=cast("RefineMethod", str(given["method"])),
+        evidence=given["evidence"],
         weights=given["weights"],
         side=given["side"],
         fast=given["fast"],
@@ -161,17 +181,13 @@ def _options(context: typer.Context) -> RefineOptions:
     )
 
 
-def _show(plan: RefinePlan, *, json: bool) -> None:
+def _show(plan: MaskPlan, *, json: bool) -> None:
     """The plan on standard output."""
     if json:
         tell(json_format.dumps(plan.describe(), indent=1))
         return
-    census = plan.census
-    together = sum(each.objects for each in census.large.values())
-    lines = [
-        f"{plan.image.path}, {plan.image.size} pixels; {plan.mask}, read as {plan.reading.kind}",
-        f"{census.found} objects: {census.small} one by one, {together} level by level, {census.left} left as they are",
-    ]
+    image = plan.seen.info
+    lines = [f"{image.path}, {image.size} pixels; {plan.mask}, read as {plan.reading.kind}", *plan.lines()]
     lines += [f"pass {step.number + 1}: {step.what}, {step.groups} groups" for step in plan.passes]
     memory, disk = plan.memory, plan.disk()
     lines.append(f"memory: {format_bytes(memory.total)} of {format_bytes(memory.budget)}")

@@ -85,6 +85,14 @@ class Select(StrEnum):
     BOTH = "both"
 
 
+class Refine(StrEnum):
+    """What sharpens a finished mask."""
+
+    CASCADEPSP = "cascadepsp"
+    GUIDED = "guided"
+    CRF = "crf"
+
+
 class OnError(StrEnum):
     """What a failed image does to those after it."""
 

@@ -48,12 +48,18 @@ class InputMask:
         self._resources = resources
         whole = np.dtype(raster.dtype)
         self._scale = 1.0 if whole.kind in "fb" else float(np.iinfo(whole).max)
+        self._threshold = threshold
         self._cut = float(threshold) * self._scale
 
     @property
     def size(self) -> Size:
         """In pixels."""
         return self._raster.size
+
+    @property
+    def threshold(self) -> Fraction:
+        """Above which a probability belongs to the object."""
+        return self._threshold
 
     @property
     def resident_bytes(self) -> int:
@@ -90,6 +96,15 @@ class InputMask:
             labels[values == NODATA] = NODATA
         labels[~known] = NODATA
         return labels
+
+    def read_probability(self, box: Box) -> NDArray[np.float32]:
+        """How probable the object is in a box of a mask that is read so, `(height, width)` float32 0 to 1.
+
+        What it says where `read` says 255 means nothing.
+        """
+        values, _ = self._raster.read_stored(box)
+        shares: NDArray[np.float32] = values.astype(np.float32) / np.float32(self._scale)
+        return np.nan_to_num(shares).clip(0, 1)
 
     def close(self) -> None:
         """Release files and the disk used."""

@@ -7,7 +7,7 @@ from magnet_cli.plan.grid import WorkingGrid, with_pixel_size, working_grid
 from magnet_cli.plan.making import GROUP, make_plan
 from magnet_cli.plan.resolve import resolve_scales
 from magnet_cli.plan.run import AreaSpec, Machine, MemoryPlan, ModelFacts, Plan, windows_selected
-from magnet_cli.plan.values import check_bands, check_values, describe_seen, needs_clamp
+from magnet_cli.plan.values import Seer, check_bands, check_values, describe_seen, needs_clamp
 
 __all__ = [
     "GROUP",
@@ -17,6 +17,7 @@ __all__ = [
     "MemoryPlan",
     "ModelFacts",
     "Plan",
+    "Seer",
     "WorkingGrid",
     "check_bands",
     "check_values",

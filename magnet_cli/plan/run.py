@@ -56,6 +56,11 @@ class ModelFacts:
     large_tensors: bool = False
     """Whether a patch's pass makes tensors that the C library would rather give back to the system than reuse."""
 
+    @property
+    def title(self) -> str:
+        """How messages call it."""
+        return f"bundle {self.name}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:

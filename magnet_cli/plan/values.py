@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from magnet_cli.images.protocol import ImageInfo
-    from magnet_cli.plan.run import ModelFacts
     from magnet_cli.values import ValueRange
 
 Span = tuple[float, float]
@@ -27,12 +26,28 @@ INTEGERS = (("uint8", "int8"), ("uint16", "int16"), ("uint32", "int32"), ("uint6
 BY_HAND = "Say with --value-range which stored values are the ends of that range: LOW,HIGH, 2%,98%"
 
 
-def check_bands(info: ImageInfo, facts: ModelFacts, named: Sequence[str] | None = None) -> tuple[int, ...]:
+class Seer(Protocol):
+    """What looks at an image: a bundle's networks, or a classical tool."""
+
+    @property
+    def title(self) -> str:
+        """How messages call it."""
+
+    @property
+    def bands(self) -> tuple[str, ...]:
+        """What it calls the bands that it wants."""
+
+    @property
+    def value_range(self) -> Span:
+        """The values that it was made for."""
+
+
+def check_bands(info: ImageInfo, facts: Seer, named: Sequence[str] | None = None) -> tuple[int, ...]:
     """Which of the image's bands the network sees, in its order: those that are named, else by name, else by count.
 
     Args:
         info: Of the image.
-        facts: Of the bundle.
+        facts: Of what looks at it.
         named: Numbers, 1 being the first, or names; for each of the bundle's bands one.
 
     Raises:
@@ -44,7 +59,7 @@ def check_bands(info: ImageInfo, facts: ModelFacts, named: Sequence[str] | None 
         if len(named) != len(facts.bands):
             count = f"{len(facts.bands)} band{'s'[: len(facts.bands) > 1]}"
             raise UsageError(
-                f"bundle {facts.name} sees {count}, {_listed(facts.bands)}, and --bands names {len(named)}",
+                f"{facts.title} sees {count}, {_listed(facts.bands)}, and --bands names {len(named)}",
                 value=f"--bands {','.join(named)}",
                 advice="Name the image's band for each of them, in that order",
             )
@@ -55,7 +70,7 @@ def check_bands(info: ImageInfo, facts: ModelFacts, named: Sequence[str] | None 
     if len(info.bands) == len(facts.bands):
         return tuple(range(len(facts.bands)))
     raise WeightsError(
-        f"bundle {facts.name} wants bands {_listed(facts.bands)} and the image has {_listed(info.bands)}",
+        f"{facts.title} wants bands {_listed(facts.bands)} and the image has {_listed(info.bands)}",
         file=info.path,
         advice="Name the image's bands in the bundle's order with --bands, by number or name, or take another bundle",
     )
@@ -79,7 +94,7 @@ def _position(info: ImageInfo, word: str) -> int:
 
 
 def check_values(
-    info: ImageInfo, facts: ModelFacts, given: ValueRange | None, *, measured: Sequence[Span] | None = None
+    info: ImageInfo, facts: Seer, given: ValueRange | None, *, measured: Sequence[Span] | None = None
 ) -> tuple[Span, ...]:
     """For each band that the network sees, the stored values that stand for the ends of the bundle's range.
 
@@ -88,7 +103,7 @@ def check_values(
 
     Args:
         info: Of the image.
-        facts: Of the bundle.
+        facts: Of what looks at it.
         given: What the user says.
         measured: For each band, the percentiles that the user asks for.
 
@@ -168,13 +183,13 @@ def stored_as(span: Span) -> tuple[str, ...]:
     return ()
 
 
-def _check_type(info: ImageInfo, facts: ModelFacts) -> None:
+def _check_type(info: ImageInfo, facts: Seer) -> None:
     types, whole = stored_as(facts.value_range), stored_values(info.dtype) is not None
     if info.dtype in types or not (types or whole):
         return
     low, high = facts.value_range
     raise WeightsError(
-        f"bundle {facts.name} wants values from {low:g} to {high:g}, stored as {' or '.join(types) or 'floats'}, and "
+        f"{facts.title} wants values from {low:g} to {high:g}, stored as {' or '.join(types) or 'floats'}, and "
         f"the image stores {_typed(info.dtype)}",
         file=info.path,
         advice=f"{BY_HAND}{' or dtype' if whole else ''}; or take a bundle for such images",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
@@ -22,6 +22,41 @@ if TYPE_CHECKING:
 Classical = Literal["guided", "crf"]
 FAINTEST = 1e-5
 """Least probability: its logarithm is the CRF's unary energy."""
+COLOURS = ("red", "green", "blue")
+VALUES = (0.0, 255.0)
+
+
+class Tool(Protocol):
+    """A classical refinement with its settings."""
+
+    @property
+    def title(self) -> str:
+        """How messages call it."""
+
+    @property
+    def bands(self) -> tuple[str, ...]:
+        """Of an image, those that it sees."""
+
+    @property
+    def value_range(self) -> tuple[float, float]:
+        """Black and white."""
+
+    @property
+    def reach(self) -> int:
+        """Pixels beyond its own that a value depends on."""
+
+    @property
+    def needs_doubt(self) -> bool:
+        """Whether it changes nothing where all labels are equally sure."""
+
+    def apply(self, probs: NDArray[np.float32], image: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Probabilities that follow an image; see `GuidedFilter.apply`."""
+
+    def bytes_a_pixel(self, classes: int) -> int:
+        """Host memory that a pixel takes while so many classes are refined."""
+
+    def describe(self) -> dict[str, object]:
+        """Name and settings, as JSON values."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,11 +67,23 @@ class GuidedFilter:
     """Of the windows, in pixels."""
     epsilon: float = 0.01
     """Variance of the image, whose values are 0..1, below which a window counts as flat."""
+    title: str = "the guided filter"
+    needs_doubt: bool = False
+    bands: tuple[str, ...] = COLOURS
+    value_range: tuple[float, float] = VALUES
 
     @property
     def reach(self) -> int:
         """Pixels beyond its own that a value depends on: those of two box filters."""
         return 2 * self.radius
+
+    def bytes_a_pixel(self, classes: int) -> int:
+        """See `Tool`: the image in float32, its means and covariances, and three copies of the probabilities."""
+        return 130 + 12 * classes
+
+    def describe(self) -> dict[str, object]:
+        """See `Tool`."""
+        return {"method": "guided", "radius": self.radius, "epsilon": self.epsilon}
 
     def apply(self, probs: NDArray[np.float32], image: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Probabilities that follow the image's edges.
@@ -69,11 +116,30 @@ class DenseCrf:
     """The same over colours, whose values are 0..255."""
     compatibility: float = 1
     """Weight of the term (Potts)."""
+    title: str = "the dense CRF"
+    needs_doubt: bool = True
+    """With a weight of 1 all neighbours together move the odds of a label less than its own probability does."""
+    bands: tuple[str, ...] = COLOURS
+    value_range: tuple[float, float] = VALUES
 
     @property
     def reach(self) -> int:
-        """Pixels beyond its own that a value depends on noticeably: the term is as wide as it is deviant."""
-        return int(self.position)
+        """Pixels beyond its own that are looked at, two deviations: a value depends a little on all that there are."""
+        return int(2 * self.position)
+
+    def bytes_a_pixel(self, classes: int) -> int:
+        """See `Tool`: the lattice has six corners a pixel; energies, messages and two copies of the probabilities."""
+        return 160 + 24 * classes
+
+    def describe(self) -> dict[str, object]:
+        """See `Tool`."""
+        return {
+            "method": "crf",
+            "steps": self.steps,
+            "position": float(self.position),
+            "colour": float(self.colour),
+            "compatibility": float(self.compatibility),
+        }
 
     def apply(self, probs: NDArray[np.float32], image: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Probabilities after mean-field inference.
@@ -99,7 +165,7 @@ class DenseCrf:
         return found.reshape(classes, height, width)
 
 
-def classical(name: Classical) -> GuidedFilter | DenseCrf:
+def classical(name: Classical) -> Tool:
     """A refinement with its default settings.
 
     Raises:

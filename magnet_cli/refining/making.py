@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from magnet_cli import images
 from magnet_cli.errors import SourceError, UsageError
 from magnet_cli.events import Step
-from magnet_cli.objects.mask import InputMask, open_mask
 from magnet_cli.objects.survey import TILE, Survey
-from magnet_cli.plan import MemoryPlan, check_bands, check_values
+from magnet_cli.plan import MemoryPlan
 from magnet_cli.refining.census import Census
 from magnet_cli.refining.joining import RIM
 from magnet_cli.refining.options import THRESHOLD
@@ -24,8 +22,6 @@ from magnet_cli.refining.plan import (
 from magnet_cli.refining.work import hiding_background
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import numpy as np
     from numpy.typing import NDArray
 
@@ -33,9 +29,10 @@ if TYPE_CHECKING:
     from magnet_cli.geometry import Box
     from magnet_cli.images import ImageInfo
     from magnet_cli.masks.spec import MaskClass
-    from magnet_cli.plan import ModelFacts
+    from magnet_cli.objects.mask import InputMask
     from magnet_cli.refining.model import RefineModel
     from magnet_cli.refining.options import RefineOptions
+    from magnet_cli.refining.seen import Seen
 
 HEAP = 64 << 20
 """Host memory that lies free between blocks in use."""
@@ -45,24 +42,6 @@ JOIN_BYTES = 30
 """Host memory that a pixel of a square and its rim takes while claims are joined: mostly numbers of components."""
 READ_BYTES = 14
 """Host memory that a pixel takes while a unit waits, beside its bands: labels, their components, and masks."""
-
-
-def check_pair(image: str | Path, mask: str | Path) -> ImageInfo:
-    """The image, whose mask has its size and lies where it lies.
-
-    Raises:
-        SourceError: One of them cannot be opened, or they differ in size or place.
-    """
-    info, found = images.inspect(image), images.inspect(mask)
-    if info.size != found.size:
-        raise SourceError(
-            f"a mask has the size of its image, {info.path}, which has {info.size} pixels",
-            value=found.size,
-            file=found.path,
-            advice="Enlarge it to that size first, as the nearest pixel for labels, bilinear for a probability",
-        )
-    images.check_place(found, info)
-    return info
 
 
 def resolve(options: RefineOptions, model: RefineModel) -> RefineSettings:
@@ -81,28 +60,8 @@ def resolve(options: RefineOptions, model: RefineModel) -> RefineSettings:
     )
 
 
-def _spans(
-    info: ImageInfo, facts: ModelFacts, settings: RefineSettings, bands: tuple[int, ...]
-) -> tuple[tuple[float, float], ...]:
-    given, measured = settings.value_range, None
-    if given is not None and given.kind == "percentiles":
-        with images.open_image(info.path) as opened:
-            measured = images.sample_percentiles(opened, bands, (float(given.low), float(given.high)))
-    return check_values(info, facts, given, measured=measured)
-
-
-def open_input_mask(path: str | Path, options: RefineOptions) -> InputMask:
-    """The mask, read as the options say.
-
-    Raises:
-        SourceError, UsageError: It cannot be read so.
-    """
-    threshold = THRESHOLD if options.threshold is None else options.threshold
-    return open_mask(path, kind=options.mask_kind, threshold=threshold, is_given=options.threshold is not None)
-
-
 def make_plan(
-    info: ImageInfo,
+    seen: Seen,
     mask: InputMask,
     settings: RefineSettings,
     model: RefineModel,
@@ -113,28 +72,23 @@ def make_plan(
     """Look at every pixel of the mask once, and decide everything about a run.
 
     Raises:
-        SourceError: The mask cannot be read, has no object where it should have some, or the bundle sees other bands.
+        SourceError: The mask cannot be read, or has no object where it should have some.
         UsageError: A class of `--stuff` is unknown.
         DeviceError: The memory budget is too small; the message says what is needed.
     """
-    facts = model.facts()
-    bands = check_bands(info, facts, settings.bands)
+    info = seen.info
     stuff = _indices(settings.stuff, mask.reading.classes)
     census = _survey(mask, settings, events)
     passes = make_passes(census, settings)
     memory = _memory(info, mask, settings, census, model, workers=workers)
-    check_memory(memory, info.path)
+    check_memory(memory, info.path, advice=", or take a smaller --L")
     large = (
         f"class '{mask.reading.classes[each.label].name}', around {each.box}: too large to be held as a whole "
         f"({settings.unit} pixels at this L), refined level by level; objects of this kind: {each.objects}"
         for each in census.large.values()
     )
     return RefinePlan(
-        image=info,
-        bands=bands,
-        band_names=facts.bands,
-        spans=_spans(info, facts, settings, bands),
-        value_range=facts.value_range,
+        seen=seen,
         mask=mask.path,
         reading=mask.reading,
         settings=settings,

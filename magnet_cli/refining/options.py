@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from fractions import Fraction
+from pathlib import Path  # noqa: TC003 - part of the values' types
 from typing import Literal
 
 from magnet_cli.errors import UsageError
-from magnet_cli.options import Precision  # noqa: TC001 - part of the values' types
+from magnet_cli.options import Precision, RefineMethod  # noqa: TC001 - part of the values' types
 from magnet_cli.values import ValueRange  # noqa: TC001 - part of the values' types
 
 MaskKindOption = Literal["auto", "binary", "labels", "probability"]
@@ -19,12 +20,26 @@ PADDING = Fraction(1, 8)
 THRESHOLD = Fraction(1, 2)
 LEAST_SIDE, MOST_SIDE = 66, 4096
 """Of L: windows are at least so wide that they can overlap."""
+OF_CASCADE = {
+    "weights": "--weights",
+    "side": "--L",
+    "fast": "--fast",
+    "stuff": "--stuff",
+    "min_area": "--min-area",
+    "padding": "--padding",
+    "compat": "--compat",
+}
+"""Options that say nothing to the classical tools."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RefineOptions:
     """Everything that `refine` can be told; None leaves the choice to the bundle or the machine."""
 
+    method: RefineMethod = "cascadepsp"
+    """The network of a bundle, or a classical tool: the guided filter or the dense CRF."""
+    evidence: Path | None = None
+    """For a classical tool: the class probabilities that `segment` has kept; None takes the mask alone."""
     weights: str | None = None
     """None takes the first shipped bundle that sharpens masks, and says so."""
     side: int | None = None
@@ -55,6 +70,7 @@ class RefineOptions:
     resume: bool = True
 
     def __post_init__(self) -> None:
+        self._check_method()
         if self.side is not None and not LEAST_SIDE <= self.side <= MOST_SIDE:
             raise UsageError(f"--L is {LEAST_SIDE} to {MOST_SIDE} pixels", value=self.side)
         for option, value in (("--min-area", self.min_area), ("--num-workers", self.num_workers)):
@@ -64,6 +80,24 @@ class RefineOptions:
             raise UsageError("--threshold is 0 to 1, and less than 1", value=float(self.threshold))
         if not 0 <= self.padding <= 1:
             raise UsageError("--padding is 0% to 100% of an object's size", value=f"{float(self.padding):.0%}")
+
+    def _check_method(self) -> None:
+        if self.method == "cascadepsp":
+            if self.evidence is not None:
+                raise UsageError(
+                    "--evidence is for --method guided and crf: the cascade refines objects of a mask",
+                    value=f"--evidence {self.evidence}",
+                    advice="Leave it out",
+                )
+            return
+        defaults = {entry.name: entry.default for entry in fields(self)}
+        given = [option for name, option in OF_CASCADE.items() if getattr(self, name) != defaults[name]]
+        if given:
+            raise UsageError(
+                f"--method {self.method} has no network and no objects",
+                value=", ".join(given),
+                advice="Leave it out, or take --method cascadepsp",
+            )
 
 
 def parse_padding(text: str) -> Fraction:

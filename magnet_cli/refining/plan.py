@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from magnet_cli.errors import DeviceError, UsageError
 from magnet_cli.geometry import LEVEL0, Box, Pitch, Size
 from magnet_cli.masks.spec import FieldSpec
-from magnet_cli.plan import describe_seen
 from magnet_cli.refine.carrying import CHANNELS
 from magnet_cli.refine.cascade import CascadeSettings
 from magnet_cli.refine.cascade_levels import Level, cascade_levels, local_windows
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from magnet_cli.objects.kinds import Reading
     from magnet_cli.plan import Machine, MemoryPlan
     from magnet_cli.refining.census import Census, LargeObject
+    from magnet_cli.refining.seen import Seen
     from magnet_cli.values import ValueRange
 
 ARITHMETIC = 1
@@ -235,15 +235,7 @@ RefinePass = ObjectsPass | SharesPass | LevelPass | FusionPass
 class RefinePlan:
     """A run over one image and its mask: nothing that the result depends on is decided later."""
 
-    image: ImageInfo
-    bands: tuple[int, ...]
-    """Positions of those that the network sees."""
-    band_names: tuple[str, ...]
-    """What the bundle calls them."""
-    spans: tuple[tuple[float, float], ...]
-    """Of each, the stored values that stand for the ends of the bundle's range."""
-    value_range: tuple[float, float]
-    """The bundle's own."""
+    seen: Seen
     mask: str
     """Its path."""
     reading: Reading
@@ -255,6 +247,11 @@ class RefinePlan:
     machine: Machine
     memory: MemoryPlan
     notes: tuple[str, ...] = ()
+
+    @property
+    def image(self) -> ImageInfo:
+        """The image's facts."""
+        return self.seen.info
 
     @property
     def is_binary(self) -> bool:
@@ -296,7 +293,7 @@ class RefinePlan:
             "device": self.machine.device,
             "precision": self.machine.precision,
             **self.settings.describe(),
-            **self.describe_seen(),
+            **self.seen.describe(),
             "objects": self.describe_objects(),
             "passes": [
                 {"pass": step.number + 1, "what": step.what, "groups": step.groups, **_windows(step)}
@@ -312,13 +309,11 @@ class RefinePlan:
             "notes": list(self.notes),
         }
 
-    def describe_seen(self) -> dict[str, object]:
-        """Bands and values that the network sees, as JSON values; bands are numbered from 1."""
-        given = self.settings.value_range
-        return {
-            "bands": describe_seen(self.image, self.band_names, self.bands, self.spans),
-            "value_range": "bundle" if given is None else str(given),
-        }
+    def lines(self) -> list[str]:
+        """For people."""
+        small, left = self.census.small, self.census.left
+        large = sum(each.objects for each in self.census.large.values())
+        return [f"{self.census.found} objects: {small} one by one, {large} level by level, {left} left as they are"]
 
     def describe_objects(self) -> dict[str, object]:
         """What was found in the mask."""
@@ -434,7 +429,7 @@ def options_hash(settings: RefineSettings, machine: Machine) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
-def check_memory(memory: MemoryPlan, image: str) -> None:
+def check_memory(memory: MemoryPlan, image: str, *, advice: str = "") -> None:
     """Accept a plan whose memory is within its budgets.
 
     Raises:
@@ -450,5 +445,5 @@ def check_memory(memory: MemoryPlan, image: str) -> None:
                 f"the run needs at least {ceil(needed / (1 << 20))}MiB of {name} memory",
                 value=f"{option} {budget >> 20}MiB",
                 file=image,
-                advice=f"Raise {option}, or take a smaller --L",
+                advice=f"Raise {option}{advice}",
             )

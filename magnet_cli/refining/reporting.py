@@ -12,10 +12,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from magnet_cli.models.bundle import CascadeBundle
+    from magnet_cli.refining.method import MaskPlan
     from magnet_cli.refining.plan import RefinePass, RefinePlan
+    from magnet_cli.refining.squares import SquarePlan
     from magnet_cli.report import Measured
 
-COUNTED = ("wholes", "windows", "nodata", "changed")
+COUNTED = ("wholes", "windows", "looked", "nodata", "changed")
 
 
 @dataclass(kw_only=True)
@@ -50,35 +52,79 @@ def make_report(
         totals: By pass.
         measured: While it ran.
     """
-    last = totals[plan.passes[-1].number]
     classes = plan.reading.classes
     return {
-        **program_facts(measured),
-        "input": input_facts(plan.image),
+        **_shared(plan, totals[plan.passes[-1].number], measured),
         "refined": {
-            "path": plan.mask,
-            "read_as": plan.reading.kind,
-            "because": plan.reading.why,
+            **_refined(plan, totals[plan.passes[-1].number]),
             "stuff": [classes[label].name for label in plan.stuff],
-            "changed_pixels": last.counts.get("changed", 0),
         },
         "bundle": {"name": bundle.name, "digest": bundle.digest, "licence": bundle.licence},
         "options": {
             "method": "cascadepsp",
             **plan.settings.describe(),
-            **plan.describe_seen(),
+            **plan.seen.describe(),
             "device": plan.machine.device,
             "precision": plan.machine.precision,
         },
         "objects": plan.describe_objects(),
         "passes": [_pass(step, totals[step.number]) for step in plan.passes],
+    }
+
+
+def make_square_report(plan: SquarePlan, totals: PassTotals, measured: Measured) -> dict[str, object]:
+    """The report of a finished run of a classical tool: pixels at level 0, bytes, seconds.
+
+    Args:
+        plan: Of the run.
+        totals: Of its only pass.
+        measured: While it ran.
+    """
+    step = plan.step
+    return {
+        **_shared(plan, totals, measured),
+        "refined": _refined(plan, totals),
+        "bundle": None,
+        "options": {
+            **plan.settings.describe(),
+            **plan.describe_evidence(),
+            **plan.seen.describe(),
+            "device": plan.machine.device,
+        },
+        "passes": [
+            {
+                "pass": step.number + 1,
+                "what": step.what,
+                "groups": step.groups,
+                "looked_at": totals.counts.get("looked", 0),
+                "stages": [],
+            }
+        ],
+    }
+
+
+def _shared(plan: MaskPlan, totals: PassTotals, measured: Measured) -> dict[str, object]:
+    """What reports of all methods say; `totals` are those of the pass that writes labels."""
+    classes, info = plan.reading.classes, plan.seen.info
+    return {
+        **program_facts(measured),
+        "input": input_facts(info),
         "groups": {"computed": measured.computed, "resumed": measured.resumed},
         "seconds": dict(measured.seconds),
         "memory": memory_facts(plan.memory, measured),
-        "classes": class_table(classes, last.labels or [0] * len(classes), plan.image.resolution),
+        "classes": class_table(classes, totals.labels or [0] * len(classes), info.resolution),
         "maps": {"stages": [], "uncertainty": None},
-        "not_computed": {"pixels": last.counts.get("nodata", 0)},
+        "not_computed": {"pixels": totals.counts.get("nodata", 0)},
         "notes": [*plan.notes, *measured.notes],
+    }
+
+
+def _refined(plan: MaskPlan, totals: PassTotals) -> dict[str, object]:
+    return {
+        "path": plan.mask,
+        "read_as": plan.reading.kind,
+        "because": plan.reading.why,
+        "changed_pixels": totals.counts.get("changed", 0),
     }
 
 

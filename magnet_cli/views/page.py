@@ -195,10 +195,12 @@ def _facts(report: Mapping[str, Any]) -> list[tuple[str, str]]:
         found.append(("CRS", str(image["crs"])))
     found += [
         ("Bands", f"{_bands(image['bands'])}, {image['dtype']}"),
-        ("Bundle", str(report["bundle"]["name"])),
-        ("Method", str(report["options"]["method"])),
     ]
-    return found
+    if report["bundle"] is not None:
+        found.append(("Bundle", str(report["bundle"]["name"])))
+    refined = report["options"].get("refine")
+    then = "" if refined is None else f", then {refined['method']}"
+    return [*found, ("Method", f"{report['options']['method']}{then}")]
 
 
 def _bands(names: list[str]) -> str:
@@ -290,7 +292,7 @@ def _size(size: Mapping[str, Any]) -> str:
 def _hashes(report: Mapping[str, Any]) -> dict[str, str]:
     return {
         "image": str(report["hashes"]["input"]),
-        "bundle": str(report["hashes"]["bundle"]),
+        **({"bundle": str(report["hashes"]["bundle"])} if "bundle" in report["hashes"] else {}),
         "options": str(report["hashes"]["options"]),
         "mask file (SHA-256)": str(report["mask"]["sha256"]),
         "report": str(report["digest"]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -75,6 +76,33 @@ def test_what_cannot_be_done_ends_with_its_code(words: list[str], code: int, tol
     result = invoke(*words)
     assert result.exit_code == code
     assert told in result.stderr
+
+
+def test_the_guided_filter_needs_no_bundle(pair: tuple[str, str], here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("cv2.ximgproc")
+    monkeypatch.setenv("MAGNET_WEIGHTS", "nowhere")  # of other commands
+    monkeypatch.setenv("MAGNET_L", "300")
+    said = invoke("refine", *pair, "--method", "guided", "--dry-run").stdout
+    assert "the guided filter: 1 squares of 1024 pixels, each with a rim of 32" in said
+    (row,) = invoke_json("refine", *pair, "--method", "guided", "--html")["images"]
+    report = row["report"]
+    assert report["command"] == ["magnet", "refine", *pair, "-o", "coarse.refined.tif", "--method", "guided"]
+    assert (report["options"]["radius"], report["options"]["epsilon"], report["bundle"]) == (16, 0.01, None)
+    assert "guided" in (here / "coarse.refined.html").read_text(encoding="utf-8")
+    before = np.count_nonzero(np.roll(TRUTH, 3, axis=0) != TRUTH)
+    assert np.count_nonzero(labels_in(here / "coarse.refined.tif") != TRUTH) < before
+    assert invoke_json(*report["command"][1:])["images"][0]["status"] == "already done"
+    result = invoke("refine", *pair, "--method", "guided", "--L", "300")
+    assert (result.exit_code, "--L" in one_line(result)) == (2, True)
+
+
+@pytest.mark.parametrize(("method", "library"), [("guided", "cv2.ximgproc"), ("crf", "pydensecrf.densecrf")])
+@pytest.mark.usefixtures("pair")
+def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, method: str, library: str) -> None:
+    monkeypatch.setitem(sys.modules, library, None)
+    result = invoke("refine", "i.tif", "coarse.tif", "--method", method)
+    assert result.exit_code == 2
+    assert f"pip install 'magnet-cli[{method}]'" in one_line(result)
 
 
 def test_a_bundle_is_loaded_and_named(here: Path) -> None:

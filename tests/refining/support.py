@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from magnet_cli.models.bundle import CascadeBundle, NetworkSpec, PixelSpec, Temperature
 from magnet_cli.plan import Machine
-from magnet_cli.refining import plan, refine
+from magnet_cli.refining import loading, output, plan, refine
 from magnet_cli.refining.model import RefineModel
 from magnet_cli.refining.options import RefineOptions
 
@@ -118,8 +118,8 @@ def use(monkeypatch: pytest.MonkeyPatch, network: Echo, *, side: int = SIDE) -> 
     def load(*_: object) -> RefineModel:
         return model_of(network, side=side)
 
-    monkeypatch.setattr(refine, "load_refine_model", load)
-    monkeypatch.setattr(refine, "usable_cores", lambda: 1)
+    monkeypatch.setattr(loading, "load_refine_model", load)
+    monkeypatch.setattr(output, "usable_cores", lambda: 1)
     monkeypatch.setattr(plan, "UNIT_SIDES", 2)
     return network
 

@@ -1,0 +1,94 @@
+"""The cascade as a way of refining masks: object by object, by a network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from magnet_cli.refining.joining import Joining
+from magnet_cli.refining.levels import Levels
+from magnet_cli.refining.making import make_plan
+from magnet_cli.refining.plan import FusionPass, LevelPass, SharesPass, options_hash
+from magnet_cli.refining.reporting import make_report
+from magnet_cli.refining.seen import see
+from magnet_cli.refining.shares import Sharing
+from magnet_cli.refining.single import Objects
+from magnet_cli.refining.work import RefineWork
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from magnet_cli.events import Events
+    from magnet_cli.images import ImageInfo
+    from magnet_cli.objects.mask import InputMask
+    from magnet_cli.plan import Machine
+    from magnet_cli.refining.method import Opened, Runner, Step
+    from magnet_cli.refining.model import RefineModel
+    from magnet_cli.refining.plan import RefinePlan, RefineSettings
+    from magnet_cli.refining.reporting import PassTotals
+    from magnet_cli.refining.seen import Seen
+    from magnet_cli.report import Measured
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cascade:
+    """A bundle and how it is used; see `Method`."""
+
+    model: RefineModel
+    settings: RefineSettings
+    weights: str
+    """What the bundle was loaded by."""
+
+    @property
+    def machine(self) -> Machine:
+        """See `Method`."""
+        return self.model.machine
+
+    def hashes(self) -> dict[str, str]:
+        """See `Method`."""
+        return {"bundle": self.model.bundle.digest, "options": options_hash(self.settings, self.machine)}
+
+    def words(self) -> list[str]:
+        """See `Method`."""
+        return ["--weights", self.weights]
+
+    def based(self, base: int) -> Cascade:
+        """See `Method`."""
+        machine = replace(self.machine, base=base)
+        return replace(self, model=replace(self.model, machine=machine))
+
+    def see(self, info: ImageInfo) -> Seen:
+        """See `Method`."""
+        return see(info, self.model.facts(), bands=self.settings.bands, value_range=self.settings.value_range)
+
+    def job(self, seen: Seen, mask: InputMask, *, workers: int, events: Events) -> CascadeJob:
+        """See `Method`."""
+        plan = make_plan(seen, mask, self.settings, self.model, workers=workers, events=events)
+        return CascadeJob(plan=plan, model=self.model)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CascadeJob:
+    """A mask and its objects; see `Job`."""
+
+    plan: RefinePlan
+    model: RefineModel
+
+    def runner(self, step: Step, opened: Opened) -> Runner:
+        """See `Job`."""
+        work = RefineWork(
+            plan=self.plan,
+            image=opened.image,
+            mask=opened.mask,
+            network=self.model.network,
+            journal=opened.journal,
+        )
+        if isinstance(step, LevelPass):
+            return Levels(work, step)
+        if isinstance(step, SharesPass):
+            return Sharing(work, step)
+        return Joining(work, step) if isinstance(step, FusionPass) else Objects(work)
+
+    def report(self, totals: Mapping[int, PassTotals], measured: Measured) -> dict[str, object]:
+        """See `Job`."""
+        return make_report(self.plan, self.model.bundle, totals, measured)

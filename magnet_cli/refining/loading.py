@@ -1,0 +1,42 @@
+"""From the options to a method that is ready to run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from magnet_cli.memory import default_budget, host_memory
+from magnet_cli.plan import Machine
+from magnet_cli.refine.classical import classical
+from magnet_cli.refining.cascade import Cascade
+from magnet_cli.refining.making import resolve
+from magnet_cli.refining.model import load_refine_model
+from magnet_cli.refining.options import THRESHOLD
+from magnet_cli.refining.smoothing import Smoothing
+from magnet_cli.refining.squares import SquareSettings
+
+if TYPE_CHECKING:
+    from magnet_cli.events import Events
+    from magnet_cli.refining.method import Method
+    from magnet_cli.refining.options import RefineOptions
+
+
+def load_method(options: RefineOptions, events: Events) -> Method:
+    """The method that the options name, with its bundle or its library.
+
+    Raises:
+        WeightsError, DeviceError, UsageError: It cannot be had.
+    """
+    if options.method != "cascadepsp":
+        settings = SquareSettings(
+            tool=classical(options.method),
+            kind=options.mask_kind,
+            threshold=THRESHOLD if options.threshold is None else options.threshold,
+            bands=options.bands,
+            value_range=options.value_range,
+        )
+        machine = Machine(
+            device="cpu", precision="float32", memory=options.memory or default_budget(), base=host_memory() or 0
+        )
+        return Smoothing(settings=settings, machine=machine, evidence=options.evidence)
+    model = load_refine_model(options, events)
+    return Cascade(model=model, settings=resolve(options, model), weights=options.weights or model.bundle.name)

@@ -1,0 +1,148 @@
+"""What a way of refining masks offers to the run that it shares with the others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from magnet_cli.events import Events
+    from magnet_cli.images import Image, ImageInfo
+    from magnet_cli.masks.journal import Journal
+    from magnet_cli.masks.spec import FieldSpec, GroupId
+    from magnet_cli.objects.kinds import Reading
+    from magnet_cli.objects.mask import InputMask
+    from magnet_cli.plan import Machine, MemoryPlan
+    from magnet_cli.refining.reporting import PassTotals
+    from magnet_cli.refining.seen import Seen
+    from magnet_cli.report import Measured
+
+
+class Step(Protocol):
+    """A pass: groups of work that may be done in any order."""
+
+    @property
+    def number(self) -> int:
+        """0 for the first."""
+
+    @property
+    def groups(self) -> int:
+        """How many there are."""
+
+    @property
+    def what(self) -> str:
+        """For people."""
+
+
+class MaskPlan(Protocol):
+    """A run over one image and its mask: nothing that the result depends on is decided later."""
+
+    @property
+    def seen(self) -> Seen:
+        """The image, and what is seen of it."""
+
+    @property
+    def mask(self) -> str:
+        """Its path."""
+
+    @property
+    def reading(self) -> Reading:
+        """How it is read."""
+
+    @property
+    def passes(self) -> Sequence[Step]:
+        """In order."""
+
+    @property
+    def fields(self) -> tuple[FieldSpec, ...]:
+        """What the journal keeps besides labels."""
+
+    @property
+    def machine(self) -> Machine:
+        """Where it runs."""
+
+    @property
+    def memory(self) -> MemoryPlan:
+        """What it takes."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user should know."""
+
+    def describe(self) -> dict[str, object]:
+        """As JSON values."""
+
+    def lines(self) -> list[str]:
+        """What it does, for people."""
+
+    def disk(self) -> dict[str, int]:
+        """Upper bounds in bytes."""
+
+
+class Runner(Protocol):
+    """A pass: what is read, computed and stored of a group."""
+
+    def read(self, group: int) -> Any:
+        """All that the group needs; in a thread of its own, ahead of the computation."""
+
+    def compute(self, given: Any) -> Any:
+        """What follows from it."""
+
+    def store(self, group: GroupId, found: Any) -> dict[str, object]:
+        """Put it into the journal; what the report counts of it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opened:
+    """The files of a run."""
+
+    image: Image
+    mask: InputMask
+    journal: Journal
+
+
+class Job(Protocol):
+    """A plan, and what carries it out."""
+
+    @property
+    def plan(self) -> MaskPlan:
+        """Of the run."""
+
+    def runner(self, step: Step, opened: Opened) -> Runner:
+        """What does a pass of the plan."""
+
+    def report(self, totals: Mapping[int, PassTotals], measured: Measured) -> dict[str, object]:
+        """What happened, by the totals of each pass."""
+
+
+class Method(Protocol):
+    """A way of refining masks, ready for any number of them."""
+
+    @property
+    def machine(self) -> Machine:
+        """Where it runs."""
+
+    def hashes(self) -> dict[str, str]:
+        """By name, of everything but image and mask that the result depends on."""
+
+    def words(self) -> list[str]:
+        """What the command line has to name besides options that differ from their defaults."""
+
+    def based(self, base: int) -> Method:
+        """The same where so many bytes of the host are in use before a run."""
+
+    def see(self, info: ImageInfo) -> Seen:
+        """What is seen of an image.
+
+        Raises:
+            UsageError, SourceError, WeightsError: The image does not fit.
+        """
+
+    def job(self, seen: Seen, mask: InputMask, *, workers: int, events: Events) -> Job:
+        """What is to be done to a mask.
+
+        Raises:
+            MagnetError: It cannot be done, or takes more memory than it may.
+        """
