@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 import numpy as np
 
@@ -25,6 +25,22 @@ class Boundary:
     radii: tuple[float, ...]
     near: tuple[int, ...]
     right: tuple[int, ...]
+
+
+class Counted(Protocol):
+    """Counts of a mask against a truth."""
+
+    @property
+    def truth(self) -> tuple[int, ...]:
+        """Labelled pixels by true class."""
+
+    @property
+    def mask(self) -> tuple[int, ...]:
+        """Labelled pixels by predicted class."""
+
+    @property
+    def both(self) -> tuple[int, ...]:
+        """Pixels where the two agree, by class."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +105,7 @@ def count(mask: NDArray[np.uint8], truth: NDArray[np.uint8], *, classes: int) ->
     }
 
 
-def ious(cells: Iterable[Cell]) -> NDArray[np.float64]:
+def ious(cells: Iterable[Counted]) -> NDArray[np.float64]:
     """IoU of each class with the counts of all cells added up; NaN for a class that none of them has."""
     total = np.array([[cell.truth, cell.mask, cell.both] for cell in cells], np.float64).sum(axis=0)
     union = total[0] + total[1] - total[2]
@@ -97,7 +113,7 @@ def ious(cells: Iterable[Cell]) -> NDArray[np.float64]:
     return found
 
 
-def miou(cells: Iterable[Cell]) -> float:
+def miou(cells: Iterable[Counted]) -> float:
     """Mean IoU in percent over the classes that occur, counts pooled."""
     return float(100 * np.nanmean(ious(cells)))
 

@@ -2,9 +2,10 @@
 
     python -m benchmarks.accuracy.fields --work WORK --bundle out7 --scene tile7
 
-runs the method `patch` once a scale over WORK/dubai/tile7.tif with the bundle WORK/bundles/out7 (or a shipped bundle of
-that name), and writes WORK/fields/out7/tile7/<scale>.npy, `(classes, rows, columns)` float16, one value a canvas pixel,
-beside meta.json. A scale that is there already, from the same weights, is not made again.
+runs the method `patch` over WORK/dubai/tile7.tif (or WORK/hrf/tile7.jpg) at each scale of the bundle WORK/bundles/out7
+(or of a shipped bundle of that name) with its margin, and writes WORK/fields/out7/tile7/<scale>.npy, `(classes, rows,
+columns)` float16, one value a canvas pixel, beside meta.json. A scale that is there already, from the same weights, is
+not made again.
 """
 
 from __future__ import annotations
@@ -43,8 +44,9 @@ if TYPE_CHECKING:
     from magnet_cli.segmentation import Model
 
 SCALES = (2048, 1024, 512, 256)
-"""Window sides that every Dubai bundle was trained at, coarsest first."""
+"""Window sides that a bundle like `aerial` was trained at, coarsest first."""
 MARGIN = 16
+"""Of these."""
 DIGITS = 12
 """Of a SHA-256, to tell weights apart."""
 
@@ -57,6 +59,17 @@ def bundle_of(work: Path, name: str) -> Bundle:
     """
     folder = work / "bundles" / name
     return load_bundle(str(folder) if folder.is_dir() else name)
+
+
+def scales_of(bundle: Bundle) -> tuple[int, ...]:
+    """The window sides of a bundle, coarsest first."""
+    return tuple(sorted((scale.width for scale in bundle.scales), reverse=True))
+
+
+def image_of(work: Path, scene: str) -> Path:
+    """The picture of a scene: a city, or else a retina."""
+    city = work / "dubai" / f"{scene}.tif"
+    return city if city.exists() else work / "hrf" / f"{scene}.jpg"
 
 
 def pass_of(scales: Sequence[int], *, image: Size, input: Size, margin: int) -> Pass:  # noqa: A002 - the stage's name
@@ -110,6 +123,8 @@ class FieldFolder:
     work: Path
     bundle: str
     scene: str
+    scales: tuple[int, ...] = SCALES
+    """Coarsest first."""
 
     @property
     def path(self) -> Path:
@@ -132,7 +147,7 @@ class FieldFolder:
     @property
     def is_complete(self) -> bool:
         """Whether every scale is there."""
-        return all(self.file(scale).exists() for scale in SCALES)
+        return all(self.file(scale).exists() for scale in self.scales)
 
     def open(self, scale: int) -> NDArray[np.float16]:
         """`(classes, rows, columns)` in [0, 1], mapped from disk."""
@@ -177,7 +192,7 @@ def make_fields(folder: FieldFolder, *, threads: int) -> Meta:
         MagnetError: The bundle or the scene cannot be opened or read.
     """
     bundle = bundle_of(folder.work, folder.bundle)
-    image = folder.work / "dubai" / f"{folder.scene}.tif"
+    image = image_of(folder.work, folder.scene)
     size = images.inspect(image).size
     digits = (bundle.backbone.sha256 or "")[:DIGITS]
     meta = Meta(
@@ -187,13 +202,13 @@ def make_fields(folder: FieldFolder, *, threads: int) -> Meta:
         width=size.width,
         height=size.height,
         input=bundle.input.size.width,
-        margin=MARGIN,
+        margin=bundle.magnet.margin,
         seconds={},
     )
     old = folder.meta()
     if old is not None and replace(old, seconds={}) == meta:
         meta = old
-    missing = [scale for scale in SCALES if str(scale) not in meta.seconds]
+    missing = [scale for scale in folder.scales if str(scale) not in meta.seconds]
     if not missing:
         return meta
     pin_arithmetic(threads)
@@ -215,7 +230,7 @@ def make_fields(folder: FieldFolder, *, threads: int) -> Meta:
 def run_scale(image: Path, scale: int, model: Model, target: Path, *, threads: int) -> None:
     """One run of the method `patch` at one scale; its probabilities go to `target`, a NumPy file."""
     options = SegmentOptions(
-        method="patch", scales=(Size(width=scale, height=scale),), margin=MARGIN, probabilities=True
+        method="patch", scales=(Size(width=scale, height=scale),), margin=model.bundle.magnet.margin, probabilities=True
     )
     plan = make_plan(images.inspect(image), model.facts, options, model.machine)
     extent = plan.stages[-1].extent
@@ -244,7 +259,7 @@ def _silent(progress: Progress) -> None:
 
 def read_truth(work: Path, scene: str, *, size: Size) -> NDArray[np.uint8]:
     """The labels of a scene, `(height, width)`, 255 where unknown."""
-    with open_labels(str(work / "dubai" / f"{scene}-labels.tif")) as opened:
+    with open_labels(str(image_of(work, scene).with_name(f"{scene}-labels.tif"))) as opened:
         return opened.read(Box.whole(size))
 
 
@@ -256,7 +271,8 @@ def main() -> None:
     parser.add_argument("--scene", required=True)
     parser.add_argument("--threads", type=int, default=usable_cores())
     args = parser.parse_args()
-    make_fields(FieldFolder(work=args.work, bundle=args.bundle, scene=args.scene), threads=args.threads)
+    scales = scales_of(bundle_of(args.work, args.bundle))
+    make_fields(FieldFolder(work=args.work, bundle=args.bundle, scene=args.scene, scales=scales), threads=args.threads)
 
 
 if __name__ == "__main__":

@@ -12,8 +12,9 @@ from __future__ import annotations
 import argparse
 import re
 import shutil
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from benchmarks.accuracy.scenes import PART, WHOLE
 from magnet_cli.models.description import DESCRIPTION
@@ -21,15 +22,36 @@ from magnet_cli.train.backbone import train_backbone
 from magnet_cli.train.config import TrainConfig
 from magnet_cli.train.refiner import train_refiner
 
-CONFIG = Path(__file__).parents[2] / "weights" / "aerial" / "train.toml"
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 REFINER_CONFIG = Path(__file__).with_name("refiner.toml")
 TILES = ("tile1", "tile2", "tile3", "tile4", "tile6", "tile7")
 HELD_OUT = ("tile4", "tile6", "tile7")
-ITERATIONS = 2200
-"""Of a backbone for a held-out scene; tile 7's has as many as the shipped one, 3,000."""
-INNER_ITERATIONS = 1000
-"""Of a backbone whose fields a refiner learns from."""
 
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """How the backbones of the folds are made."""
+
+    config: Path
+    inner: int
+    """Iterations of a backbone for fields that something is fitted to."""
+    outer: Mapping[str, int] = field(default_factory=dict)
+    """Iterations of a backbone for a held-out scene, where they are not the configuration's."""
+
+    def iterations(self, out: tuple[str, ...]) -> int | None:
+        """Of a backbone without some scenes; None for the configuration's."""
+        return self.outer.get(out[0]) if len(out) == 1 else self.inner
+
+
+AERIAL = Training(
+    config=Path(__file__).parents[2] / "weights" / "aerial" / "train.toml",
+    inner=1000,
+    outer={"tile4": 2200, "tile6": 2200},
+)
+"""Of tile 7 as many as the shipped one's, 3,000."""
+CURVES = Training(config=Path(__file__).with_name("curves.toml"), inner=700)
 
 Kind = Literal["", "-published", "-per-stage"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -50,13 +72,12 @@ def replaced(text: str, key: str, value: str) -> str:
     return found
 
 
-def backbone_config(out: tuple[str, ...]) -> TrainConfig:
-    """As the shipped bundle's, with other scenes."""
-    text = CONFIG.read_text(encoding="utf-8")
+def backbone_config(out: tuple[str, ...], training: Training = AERIAL) -> TrainConfig:
+    """A configuration without some scenes."""
+    text = training.config.read_text(encoding="utf-8")
     text = replaced(text, "scenes", str([tile for tile in TILES if tile not in out]).replace("'", '"'))
-    if out != ("tile7",):
-        text = replaced(text, "iterations", str(ITERATIONS if len(out) == 1 else INNER_ITERATIONS))
-    return TrainConfig.parse(text)
+    iterations = training.iterations(out)
+    return TrainConfig.parse(text if iterations is None else replaced(text, "iterations", str(iterations)))
 
 
 def refiner_config(scene: str, bundles: Path, *, kind: Kind = "") -> TrainConfig:
@@ -85,11 +106,11 @@ def refiner_config(scene: str, bundles: Path, *, kind: Kind = "") -> TrainConfig
     return TrainConfig.parse(text)
 
 
-def backbone(work: Path, out: tuple[str, ...]) -> Path:
+def backbone(work: Path, out: tuple[str, ...], training: Training = AERIAL) -> Path:
     """Train a backbone, unless it is there."""
     folder = work / "bundles" / named(out)
     if not (folder / DESCRIPTION).exists():
-        train_backbone(work / "dubai" / "scenes.csv", folder, backbone_config(out), progress=print)
+        train_backbone(work / "dubai" / "scenes.csv", folder, backbone_config(out, training), progress=print)
     return folder
 
 

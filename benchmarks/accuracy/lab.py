@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import cv2
@@ -55,6 +56,11 @@ class SeenScene:
     """`(height, width)`, 255 where unknown."""
     temperatures: Mapping[int, float] = field(default_factory=dict)
     """Of O, by window side; 1 where there is none."""
+
+    @cached_property
+    def pixels(self) -> NDArray[np.int64]:
+        """Of the truth, by class, `(256,)`."""
+        return np.bincount(self.truth.ravel(), minlength=IGNORE + 1)
 
     def canvas(self, stage: Stage) -> Canvas:
         """O at a stage, as the canvas that the next one refines."""
