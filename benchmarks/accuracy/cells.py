@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 RESULTS = Path(__file__).parents[1] / "results" / "accuracy"
+REFINED = RESULTS.with_name("refined")
 IGNORE = 255
 
 
@@ -69,21 +70,17 @@ class Cell:
     """First 12 digits of the backbone file's SHA-256."""
     more: dict[str, object] = field(default_factory=dict)
 
-    @property
-    def path(self) -> Path:
-        """Where it is committed."""
-        return RESULTS / self.table / self.scene / f"{self.row}.json"
-
-    def save(self) -> None:
-        """Write it, numbers in one line each."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+    def save(self, results: Path | None = None) -> None:
+        """Write it into a folder of results, numbers in one line each."""
+        path = (results or RESULTS) / self.table / self.scene / f"{self.row}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
         lines = [f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in asdict(self).items()]
-        self.path.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+        path.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
 
     @classmethod
-    def load(cls, table: str, scene: str, row: str) -> Self | None:
+    def load(cls, table: str, scene: str, row: str, results: Path | None = None) -> Self | None:
         """The committed cell; None where it has not been measured."""
-        path = RESULTS / table / scene / f"{row}.json"
+        path = (results or RESULTS) / table / scene / f"{row}.json"
         if not path.exists():
             return None
         data = json.loads(path.read_text(encoding="utf-8"))

@@ -16,6 +16,8 @@ import numpy as np
 from scipy.stats import t as student
 
 from benchmarks.accuracy.cells import RESULTS, Cell, ious, mba, miou
+from benchmarks.accuracy.refined_page import REFINED_TABLES
+from benchmarks.accuracy.tables import markdown, number
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -53,17 +55,6 @@ def rows_of(table: str, scenes: Sequence[str]) -> list[str]:
     folder = RESULTS / table / scenes[0]
     order = sorted(folder.glob("*.json"), key=lambda path: path.name)
     return [path.stem for path in order if cells(table, path.stem, scenes) is not None]
-
-
-def markdown(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """A table."""
-    rule = ["---", *("---:" for _ in header[1:])]
-    return "\n".join("| " + " | ".join(line) + " |" for line in (header, rule, *lines)) + "\n"
-
-
-def number(value: float | None, digits: int = 1) -> str:
-    """With a fixed number of decimals; a dash for None."""
-    return "-" if value is None else f"{value:,.{digits}f}"
 
 
 def main_table() -> str:
@@ -183,6 +174,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "differences": difference_table,
     **{name: ablation(name) for name in ("scales", "score", "points", "merge", "accept")},
     "margin": ablation("margin", DUBAI[:2]),
+    **REFINED_TABLES,
 }
 
 
