@@ -21,7 +21,7 @@ from magnet_cli.exports.targets import paths_of, refuse_collisions
 from magnet_cli.figures import Case, nearest_figure
 from magnet_cli.maps import describe_maps
 from magnet_cli.masks.header import JournalHeader
-from magnet_cli.masks.journal import Journal
+from magnet_cli.masks.journal import Journal, drop_journal
 from magnet_cli.masks.output import OutputPaths, OutputState, finish_output, output_state
 from magnet_cli.masks.reportfile import read_report
 from magnet_cli.masks.spec import FieldSpec, MaskClass, MaskSpec
@@ -49,8 +49,9 @@ from magnet_cli.pipeline.published import run_published
 from magnet_cli.pipeline.scheduler import PROBABILITIES, UNCERTAINTY, Progress, Work, field_name, run_plan
 from magnet_cli.plan import Machine, ModelFacts, Plan, check_bands, make_plan
 from magnet_cli.redaction import redacted_report
+from magnet_cli.refining.last import LastStage
 from magnet_cli.report import Measured, Totals, make_report
-from magnet_cli.targets import Target, plan_targets
+from magnet_cli.targets import Target, plan_targets, refuse_collisions_of_unrefined
 from magnet_cli.views.writing import ViewPaths, write_views
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
     from magnet_cli.models.bundle import Bundle
     from magnet_cli.models.networks import Networks
     from magnet_cli.options import ExportFormat
+    from magnet_cli.refining.method import Foreseen
 
 ARITHMETIC = 3
 """Raised by hand when the same options begin to give another mask; part of the options hash."""
@@ -97,6 +99,8 @@ class Model:
     facts: ModelFacts
     networks: Networks
     machine: Machine
+    last: LastStage | None = None
+    """What refines finished masks."""
     told: set[str] = field(default_factory=set)
     """Notes that the user has read; they are the same for many images."""
 
@@ -142,6 +146,8 @@ def segment_each(
         (path for target in targets for path in paths_of(_exports(target, options))),
         inputs=[Path(target.image).resolve() for target in targets],
     )
+    if options.refine is not None:
+        refuse_collisions_of_unrefined(targets)
     model = load_model(options, events)
     for target in targets:
         result = segment_target(target, model, options, events)
@@ -153,7 +159,8 @@ def segment_each(
 def segment_target(target: Target, model: Model, options: SegmentOptions, events: Events) -> ImageResult:
     """One image with a model that is loaded; its failure is in the result."""
     try:
-        result = _segment_image(target, model, options, events)
+        run = _segment_image if model.last is None else _refined_image
+        result = run(target, model, options, events)
         return replace(result, exports=tuple(_export(target, options, events)))
     except MagnetError as error:
         events.failed(target.image, error)
@@ -181,6 +188,7 @@ def load_model(options: SegmentOptions, events: Events) -> Model:
     Raises:
         WeightsError, DeviceError, UsageError: It cannot be had.
     """
+    last = LastStage.load(options, events)
     if options.weights is None:
         events.message(f"magnet: taking the bundle '{DEFAULT_BUNDLE}', because --weights was not given")
     device = resolve_device(options.device)
@@ -203,7 +211,8 @@ def load_model(options: SegmentOptions, events: Events) -> Model:
         context=context_memory(device),
         base=host_memory() or 0,
     )
-    return Model(bundle=bundle, facts=facts, networks=networks, machine=machine)
+    last = None if last is None else last.based(machine.base)
+    return Model(bundle=bundle, facts=facts, networks=networks, machine=machine, last=last)
 
 
 def plan_images(inputs: Sequence[str | Path], options: SegmentOptions | None = None) -> list[Plan]:
@@ -226,6 +235,8 @@ class Planner:
     machine: Machine
     digest: str
     """Of the bundle."""
+    last: LastStage | None = None
+    """What refines finished masks."""
 
     @classmethod
     def of(cls, options: SegmentOptions) -> Self:
@@ -235,6 +246,7 @@ class Planner:
             WeightsError, DeviceError, UsageError: They cannot be had.
         """
         device = resolve_device(options.device)
+        last = LastStage.load(options, Events())
         bundle = load_bundle(options.weights or DEFAULT_BUNDLE)
         facts = model_facts(bundle)
         machine = Machine(
@@ -245,7 +257,8 @@ class Planner:
             context=context_memory(device),
             base=(host_memory() or 0) + 2 * _weights_bytes(bundle),  # float16 on disk is float32 in memory
         )
-        return cls(facts=facts, options=options, machine=machine, digest=bundle.digest)
+        last = None if last is None else last.based(machine.base)
+        return cls(facts=facts, options=options, machine=machine, digest=bundle.digest, last=last)
 
     def plan(self, image: str | Path) -> Plan:
         """What `segment` would do with an image.
@@ -253,7 +266,18 @@ class Planner:
         Raises:
             MagnetError: It would fail.
         """
-        return plan_image(image, self.facts, self.options, self.machine)
+        options = self.options
+        if self.last is not None:
+            options = self.last.before(options, options.compat or self.facts.compat)
+        return plan_image(image, self.facts, options, self.machine)
+
+    def foresee(self, image_plan: Plan) -> Foreseen | None:
+        """What the last stage will do to the mask of a plan; None where there is none.
+
+        Raises:
+            MagnetError: It would fail.
+        """
+        return None if self.last is None else self.last.foresee(image_plan)
 
     def seconds(self, image_plan: Plan) -> float | None:
         """What a run will take, at the speed that `magnet bench` measured here; None where it has not."""
@@ -316,6 +340,41 @@ def _weights_bytes(bundle: Bundle) -> int:
 
 def _segment_image(target: Target, model: Model, options: SegmentOptions, events: Events) -> ImageResult:
     image_plan = plan_image(target.image, model.facts, options, model.machine, folder=target.mask.parent)
+    return _segment_planned(target, image_plan, model, options, events)
+
+
+def _refined_image(target: Target, model: Model, options: SegmentOptions, events: Events) -> ImageResult:
+    """The mask of a last stage; the mask that it refines is finished and kept before it begins."""
+    last = model.last
+    if last is None:
+        message = "there is no last stage"
+        raise ValueError(message)
+    own = last.before(options, options.compat or model.facts.compat)
+    image_plan = plan_image(target.image, model.facts, own, model.machine, folder=target.mask.parent)
+    last.foresee(image_plan)
+    before = Target(image=target.image, mask=target.unrefined)
+    header, paths = _header(image_plan, model, target), OutputPaths.of(target.mask)
+    hashes = {**header.hashes, "refine": last.digest()}
+    if output_state(paths, hashes=hashes, overwrite=options.overwrite) is OutputState.DONE:
+        events.message(f"{target.mask}: already done")
+        report = read_report(paths.report)
+        _show(target, report, options, events, missing=True)
+        return ImageResult(image=target.image, mask=target.mask, report=report, was_done=True)
+    kept = OutputPaths.of(before.mask)
+    if output_state(kept, hashes=header.hashes, overwrite=options.overwrite) is OutputState.OPEN:
+        # What was refined of another mask than the one that will be here is worth nothing.
+        drop_journal(paths.journal)
+    _segment_planned(before, image_plan, model, own, events)
+    command = segment_words(image_plan.image.path, target.mask, options)
+    report = last.run(image_plan, before.mask, paths, hashes=hashes, command=command, events=events)
+    events.message(f"{target.mask}: done")
+    _show(target, report, options, events)
+    return ImageResult(image=target.image, mask=target.mask, report=report)
+
+
+def _segment_planned(
+    target: Target, image_plan: Plan, model: Model, options: SegmentOptions, events: Events
+) -> ImageResult:
     paths = OutputPaths.of(target.mask)
     header = _header(image_plan, model, target)
     if output_state(paths, hashes=header.hashes, overwrite=options.overwrite) is OutputState.DONE:

@@ -35,6 +35,11 @@ class Target:
     image: str
     mask: Path
 
+    @property
+    def unrefined(self) -> Path:
+        """Where the mask is kept that a last stage refines: `x.tif` has `x.unrefined.tif`."""
+        return self.mask.with_name(f"{self.mask.stem}.unrefined{self.mask.suffix}")
+
 
 def plan_targets(inputs: Sequence[str], output: Path | None) -> list[Target]:
     """The mask of every input. What earlier runs wrote is left out, unless an input names it.
@@ -125,6 +130,15 @@ def mask_path(image: FoundImage, folder: Path | None) -> Path:
     if folder is None:
         return Path(f"{stem(image.place)}.mask.tif")
     return folder / image.place.parent / f"{stem(image.place)}.tif"
+
+
+def refuse_collisions_of_unrefined(targets: Sequence[Target]) -> None:
+    """Pass where masks that a last stage refines have names of their own.
+
+    Raises:
+        UsageError: They do not.
+    """
+    _refuse_collisions([*targets, *(Target(image=each.image, mask=each.unrefined) for each in targets)])
 
 
 def _refuse_collisions(targets: Sequence[Target]) -> None:

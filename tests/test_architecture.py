@@ -63,7 +63,7 @@ ROOMS: dict[str, set[str]] = {
     "train": FLOOR | {"windows", "images", "plan", "models", "refine", "labels", "boundary", "dataset"},
     "segmentation": FLOOR
     | {"windows", "images", "plan", "areas", "models", "refine", "masks", "maps", "pipeline", "report", "targets"}
-    | {"commandline", "exports", "figures", "views"},
+    | {"commandline", "exports", "figures", "refining", "views"},
     "scoring": FLOOR | {"boundary", "dataset", "evaluation", "segmentation", "summary", "targets"},
     "distributions": FLOOR | {"scoring"},
     "bench": FLOOR

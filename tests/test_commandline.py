@@ -40,6 +40,8 @@ EVERYTHING = SegmentOptions(
     memory=(5 << 30) + 1,
     probabilities=True,
     uncertainty=True,
+    refine="cascadepsp",
+    refine_weights="my cascade",
     roi=Box(x=10, y=20, width=300, height=400),
     mask=Path("look here.png"),
     tissue="otsu",

@@ -59,6 +59,8 @@ def plan(
     memory: words.Memory = None,
     probabilities: words.Probabilities = False,
     uncertainty: words.Uncertainty = False,
+    refine: words.RefineOption = None,
+    refine_weights: words.RefineWeights = None,
     json: words.Json = False,
 ) -> int:
     """What segment would do: passes, windows, memory, disk. Runs nothing."""
@@ -75,9 +77,11 @@ def plan(
                 listing.add(_failure("image", image.source, error), error)
                 continue
             seconds = planner.seconds(made)
-            listing.add({**made.describe(), "seconds": None if seconds is None else round(seconds, 1)})
+            then = planner.foresee(made)
+            facts = {"refine": None if then is None else then.describe()}
+            listing.add({**made.describe(), **facts, "seconds": None if seconds is None else round(seconds, 1)})
             if not json:
-                tell(plan_text(made, seconds=seconds))
+                tell(plan_text(made, seconds=seconds, then=then))
     return listing.exit_code
 
 

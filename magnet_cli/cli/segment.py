@@ -56,6 +56,8 @@ def segment(
     memory: words.Memory = None,
     probabilities: words.Probabilities = False,
     uncertainty: words.Uncertainty = False,
+    refine: words.RefineOption = None,
+    refine_weights: words.RefineWeights = None,
     overlay: words.Overlay = False,
     html: words.Html = False,
     format_: Annotated[

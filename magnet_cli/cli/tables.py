@@ -12,14 +12,15 @@ if TYPE_CHECKING:
 
     from magnet_cli.images.protocol import ImageInfo, Level
     from magnet_cli.plan import Plan
+    from magnet_cli.refining.method import Foreseen
     from magnet_cli.windows import Pass, Stage
 
 MOST_LISTED = 12
 """Bands that are named one by one."""
 
 
-def plan_text(plan: Plan, *, seconds: float | None = None) -> str:
-    """What would be done, in lines; `seconds` is what it would take, where that is known."""
+def plan_text(plan: Plan, *, seconds: float | None = None, then: Foreseen | None = None) -> str:
+    """What would be done, in lines; `seconds` is what it would take, where that is known, `then` the last stage."""
     memory, disk = plan.memory, plan.disk()
     lines = [
         f"{plan.image.path}: {plan.image.size} pixels, read by {plan.image.backend}",
@@ -45,6 +46,9 @@ def plan_text(plan: Plan, *, seconds: float | None = None) -> str:
     lines.append(
         f"  disk at most: mask {format_bytes(disk['mask_at_most'])}, journal {format_bytes(disk['journal_at_most'])}"
     )
+    if then is not None:
+        used = f"{format_bytes(then.memory.total)} of {format_bytes(then.memory.budget)}"
+        lines += [*(f"  then {line}" for line in then.lines), f"    host memory: {used}"]
     if seconds is not None:
         lines.append(f"  time: about {format_seconds(seconds)}, as 'magnet bench' measured here")
     if disk["decode_cache"]:

@@ -199,6 +199,19 @@ Probabilities = Annotated[
 Uncertainty = Annotated[
     bool, typer.Option("--uncertainty", help="Also write the uncertainty.", envvar="MAGNET_UNCERTAINTY")
 ]
+RefineOption = Annotated[
+    Refine | None,
+    typer.Option(
+        "--refine",
+        help="Refine the finished mask by a cascade's bundle or a classical tool; the mask before is kept as "
+        "NAME.unrefined.tif.",
+        envvar="MAGNET_REFINE",
+    ),
+]
+RefineWeights = Annotated[
+    str | None,
+    typer.Option(help="The bundle of --refine cascadepsp: a name or a folder.", envvar="MAGNET_REFINE_WEIGHTS"),
+]
 Overlay = Annotated[
     bool,
     typer.Option("--overlay", help="Also draw the mask over the image, as NAME.overlay.png.", envvar="MAGNET_OVERLAY"),
@@ -326,6 +339,8 @@ def segment_options(context: typer.Context) -> SegmentOptions:
         memory=_maybe(partial(parse_bytes, option="--memory"), given["memory"]),
         probabilities=given.get("probabilities", False),
         uncertainty=given.get("uncertainty", False),
+        refine=cast("options.RefineMethod | None", _maybe(str, given.get("refine"))),
+        refine_weights=_refine_weights(context),
         overlay=given.get("overlay", False),
         html=given.get("html", False),
         exports=export_options(context),
@@ -342,6 +357,12 @@ def _reading(context: typer.Context) -> dict[str, Any]:
         name: number(value, f"--{name}") if isinstance(value, str) else value
         for name, value in (typed or given).items()
     }
+
+
+def _refine_weights(context: typer.Context) -> str | None:
+    """The bundle of a last stage: from the environment only where there is such a stage."""
+    counts = context.params.get("refine") is Refine.CASCADEPSP or is_typed(context, "refine_weights")
+    return context.params.get("refine_weights") if counts else None
 
 
 def _maybe(parse: Callable[[str], T], text: str | None) -> T | None:

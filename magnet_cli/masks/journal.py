@@ -53,6 +53,16 @@ class FinishedGroups(Mapping[int, dict[str, object]]):
         return len(self._starts)
 
 
+def drop_journal(path: Path) -> None:
+    """Delete what an earlier run left at `path`; nothing where it left nothing.
+
+    Raises:
+        OutputError: Another run owns it.
+    """
+    if path.exists():
+        StoreFile.own(path, sync=SyncPolicy()).remove()
+
+
 class Journal:
     """The journal of one mask. Every method is safe from several threads; `open` makes it.
 

@@ -125,8 +125,9 @@ def _difference(paths: OutputPaths, *, hashes: Mapping[str, str]) -> str | None:
         content = read_report(paths.report)
     except OutputError:
         return "its report is damaged"
-    found = content.get("hashes")
-    differing = [key for key, value in hashes.items() if not isinstance(found, dict) or found.get(key) != value]
+    stored = content.get("hashes")
+    found = stored if isinstance(stored, dict) else {}
+    differing = [key for key in dict.fromkeys([*hashes, *found]) if found.get(key) != hashes.get(key)]
     if differing:
         return f"it was made with other {', '.join(differing)}"
     section = content.get("mask")

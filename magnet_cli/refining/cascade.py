@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from magnet_cli.refining.joining import Joining
 from magnet_cli.refining.levels import Levels
-from magnet_cli.refining.making import make_plan
+from magnet_cli.refining.making import foreseen_memory, make_plan
+from magnet_cli.refining.method import Foreseen
 from magnet_cli.refining.plan import FusionPass, LevelPass, SharesPass, options_hash
 from magnet_cli.refining.reporting import make_report
 from magnet_cli.refining.seen import see
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from magnet_cli.events import Events
     from magnet_cli.images import ImageInfo
     from magnet_cli.objects.mask import InputMask
-    from magnet_cli.plan import Machine
+    from magnet_cli.plan import Machine, Seer
     from magnet_cli.refining.method import Opened, Runner, Step
     from magnet_cli.refining.model import RefineModel
     from magnet_cli.refining.plan import RefinePlan, RefineSettings
@@ -44,6 +45,11 @@ class Cascade:
         """See `Method`."""
         return self.model.machine
 
+    @property
+    def seer(self) -> Seer:
+        """See `Method`."""
+        return self.model.facts()
+
     def hashes(self) -> dict[str, str]:
         """See `Method`."""
         return {"bundle": self.model.bundle.digest, "options": options_hash(self.settings, self.machine)}
@@ -59,7 +65,16 @@ class Cascade:
 
     def see(self, info: ImageInfo) -> Seen:
         """See `Method`."""
-        return see(info, self.model.facts(), bands=self.settings.bands, value_range=self.settings.value_range)
+        return see(info, self.seer, bands=self.settings.bands, value_range=self.settings.value_range)
+
+    def foresee(self, seen: Seen, *, classes: int, workers: int) -> Foreseen:
+        """See `Method`."""
+        memory = foreseen_memory(seen.info, self.settings, self.model, classes=classes, workers=workers)
+        return Foreseen(
+            lines=(f"{self.model.bundle.name}: object by object, which are counted once the mask is there",),
+            settings={"method": "cascadepsp", "bundle": self.model.bundle.name, **self.settings.describe()},
+            memory=memory,
+        )
 
     def job(self, seen: Seen, mask: InputMask, *, workers: int, events: Events) -> CascadeJob:
         """See `Method`."""

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from magnet_cli.objects.mask import InputMask
     from magnet_cli.refine.classical import Tool
 
+FIELD_BYTES = 16
+"""Memory that a value of a field takes: of the grid, and three copies while it is resampled."""
 RIM = 1
 """Pixels of a field's grid around a box that are interpolated from."""
 
@@ -112,8 +114,8 @@ class FieldEvidence:
 
     @property
     def bytes_a_pixel(self) -> int:
-        """See `Evidence`: the values of the grid, and three copies while they are resampled."""
-        return 16 * self.field.bands
+        """See `Evidence`."""
+        return FIELD_BYTES * self.field.bands
 
     def read(self, box: Box, labels: NDArray[np.uint8]) -> Shares:
         """See `Evidence`."""

@@ -20,8 +20,13 @@ if TYPE_CHECKING:
     from magnet_cli.refining.options import RefineOptions
 
 
-def load_method(options: RefineOptions, events: Events) -> Method:
+def load_method(options: RefineOptions, events: Events, named: str = "--weights") -> Method:
     """The method that the options name, with its bundle or its library.
+
+    Args:
+        options: As given.
+        events: Hears about messages.
+        named: The option of the command line that names a bundle.
 
     Raises:
         WeightsError, DeviceError, UsageError: It cannot be had.
@@ -38,5 +43,5 @@ def load_method(options: RefineOptions, events: Events) -> Method:
             device="cpu", precision="float32", memory=options.memory or default_budget(), base=host_memory() or 0
         )
         return Smoothing(settings=settings, machine=machine, evidence=options.evidence)
-    model = load_refine_model(options, events)
+    model = load_refine_model(options, events, named)
     return Cascade(model=model, settings=resolve(options, model), weights=options.weights or model.bundle.name)

@@ -80,8 +80,14 @@ def make_plan(
     stuff = _indices(settings.stuff, mask.reading.classes)
     census = _survey(mask, settings, events)
     passes = make_passes(census, settings)
-    memory = _memory(info, mask, settings, census, model, workers=workers)
-    check_memory(memory, info.path, advice=", or take a smaller --L")
+    memory = _memory(
+        info,
+        settings,
+        model,
+        labels=len(census.labels),
+        held=census.nbytes + mask.resident_bytes,
+        workers=workers,
+    )
     large = (
         f"class '{mask.reading.classes[each.label].name}', around {each.box}: too large to be held as a whole "
         f"({settings.unit} pixels at this L), refined level by level; objects of this kind: {each.objects}"
@@ -138,27 +144,32 @@ def _survey(mask: InputMask, settings: RefineSettings, events: Events) -> Census
     return census
 
 
+def foreseen_memory(
+    info: ImageInfo, settings: RefineSettings, model: RefineModel, *, classes: int, workers: int
+) -> MemoryPlan:
+    """What a run will take whose mask is not there yet, but for its objects.
+
+    Raises:
+        DeviceError: It is more than the budget.
+    """
+    return _memory(info, settings, model, labels=classes, held=0, workers=workers)
+
+
 def _memory(
-    info: ImageInfo,
-    mask: InputMask,
-    settings: RefineSettings,
-    census: Census,
-    model: RefineModel,
-    *,
-    workers: int,
+    info: ImageInfo, settings: RefineSettings, model: RefineModel, *, labels: int, held: int, workers: int
 ) -> MemoryPlan:
     machine = model.machine
     on_host = machine.kind == "cpu"
     pixels = min(settings.unit, info.size.pixels)
     stored = {"uint8": 1, "uint16": 2, "int16": 2}.get(info.dtype, 4) * len(info.bands)
     square = SQUARE + 2 * min(settings.min_area, RIM)
-    joined = min(square**2, info.size.pixels) * (len(census.labels) + JOIN_BYTES)
+    joined = min(square**2, info.size.pixels) * (labels + JOIN_BYTES)
     group = max(pixels * (2 * stored + READ_BYTES), joined)
-    base = machine.base + HEAP + census.nbytes
-    cache = info.resident_bytes + mask.resident_bytes + JOURNAL
+    base = machine.base + HEAP
+    cache = info.resident_bytes + held + JOURNAL
     compute = pixels * BYTES_A_PIXEL + (model.activation_bytes if on_host else 0)
     fixed = base + cache + compute + pixels + group
-    return MemoryPlan(
+    found = MemoryPlan(
         budget=machine.memory,
         base=base,
         cache=cache,
@@ -169,3 +180,5 @@ def _memory(
         device_budget=machine.gpu_memory,
         device=0 if on_host else model.activation_bytes + machine.context,
     )
+    check_memory(found, info.path, advice=", or take a smaller --L")
+    return found

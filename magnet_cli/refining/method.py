@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from magnet_cli.masks.spec import FieldSpec, GroupId
     from magnet_cli.objects.kinds import Reading
     from magnet_cli.objects.mask import InputMask
-    from magnet_cli.plan import Machine, MemoryPlan
+    from magnet_cli.plan import Machine, MemoryPlan, Seer
     from magnet_cli.refining.reporting import PassTotals
     from magnet_cli.refining.seen import Seen
     from magnet_cli.report import Measured
@@ -117,12 +117,31 @@ class Job(Protocol):
         """What happened, by the totals of each pass."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Foreseen:
+    """What is known of a run whose mask is not there yet."""
+
+    lines: tuple[str, ...]
+    """For people."""
+    settings: dict[str, object]
+    """As JSON values."""
+    memory: MemoryPlan
+
+    def describe(self) -> dict[str, object]:
+        """As JSON values: bytes."""
+        return {**self.settings, "memory": {"budget": self.memory.budget, "planned": self.memory.total}}
+
+
 class Method(Protocol):
     """A way of refining masks, ready for any number of them."""
 
     @property
     def machine(self) -> Machine:
         """Where it runs."""
+
+    @property
+    def seer(self) -> Seer:
+        """What it wants of an image."""
 
     def hashes(self) -> dict[str, str]:
         """By name, of everything but image and mask that the result depends on."""
@@ -138,6 +157,13 @@ class Method(Protocol):
 
         Raises:
             UsageError, SourceError, WeightsError: The image does not fit.
+        """
+
+    def foresee(self, seen: Seen, *, classes: int, workers: int) -> Foreseen:
+        """What is to be done to a mask of so many classes that is not there yet.
+
+        Raises:
+            DeviceError: It would take more memory than it may.
         """
 
     def job(self, seen: Seen, mask: InputMask, *, workers: int, events: Events) -> Job:

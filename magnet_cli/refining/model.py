@@ -56,13 +56,18 @@ class RefineModel:
         )
 
 
-def load_refine_model(options: RefineOptions, events: Events) -> RefineModel:
+def load_refine_model(options: RefineOptions, events: Events, named: str) -> RefineModel:
     """The bundle that the options name, on the device that they name.
+
+    Args:
+        options: As given.
+        events: Hears about messages.
+        named: The option of the command line that names a bundle.
 
     Raises:
         WeightsError, DeviceError, UsageError: It cannot be had.
     """
-    bundle = load_cascade_bundle(options.weights or _shipped(events))
+    bundle = load_cascade_bundle(options.weights or _shipped(events, named))
     for note in bundle.notes:
         events.message(f"magnet: {note}")
     device = resolve_device(options.device)
@@ -85,13 +90,13 @@ def load_refine_model(options: RefineOptions, events: Events) -> RefineModel:
     return RefineModel(bundle=bundle, network=network, machine=machine, activation_bytes=needed)
 
 
-def _shipped(events: Events) -> str:
+def _shipped(events: Events, named: str) -> str:
     """The first shipped bundle that sharpens masks."""
     for name in shipped_bundles():
         if isinstance(load_description(name), CascadeBundle):
-            events.message(f"magnet: taking the bundle '{name}', because --weights was not given")
+            events.message(f"magnet: taking the bundle '{name}', because {named} was not given")
             return name
     raise WeightsError(
         "no bundle that sharpens masks comes with this program",
-        advice="Give one with --weights; 'magnet weights import' makes one of published weights",
+        advice=f"Give one with {named}; 'magnet weights import' makes one of published weights",
     )

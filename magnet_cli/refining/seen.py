@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from magnet_cli import images
+from magnet_cli.errors import UsageError
 from magnet_cli.geometry import Box, Pitch
 from magnet_cli.images import Request
 from magnet_cli.plan import check_bands, check_values, describe_seen, needs_clamp
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from magnet_cli.images import Image, ImageInfo
-    from magnet_cli.plan import Seer
+    from magnet_cli.plan import Plan, Seer
+    from magnet_cli.refining.method import Method
     from magnet_cli.values import ValueRange
 
 Span = tuple[float, float]
@@ -58,6 +60,40 @@ class Seen:
             "bands": describe_seen(self.info, self.names, self.bands, self.spans),
             "value_range": self.source,
         }
+
+
+def seen_of_plan(plan: Plan, method: Method) -> Seen:
+    """What a method sees of an image that a bundle has seen before it, by the same bands and values.
+
+    The method's bands are those of the bundle that have their names; three bands, or one, are taken as they are.
+
+    Args:
+        plan: Of the bundle's run.
+        method: What looks at the image next.
+
+    Raises:
+        UsageError: The bundle sees none of that.
+    """
+    seer = method.seer
+    names = [name.casefold() for name in plan.band_names]
+    if all(name.casefold() in names for name in seer.bands):
+        order = [names.index(name.casefold()) for name in seer.bands]
+    elif len(names) in (1, len(seer.bands)):
+        order = list(range(len(seer.bands))) if len(names) > 1 else [0] * len(seer.bands)
+    else:
+        raise UsageError(
+            f"{seer.title} sees {', '.join(seer.bands)}, and the bundle sees {', '.join(plan.band_names)}",
+            file=plan.image.path,
+            advice="Leave --refine out, and call 'magnet refine' with the bands that it is to see",
+        )
+    return Seen(
+        info=plan.image,
+        names=seer.bands,
+        bands=tuple(plan.bands[index] for index in order),
+        spans=tuple(plan.value_range[index] for index in order),
+        value_range=seer.value_range,
+        source=plan.value_source,
+    )
 
 
 def see(info: ImageInfo, seer: Seer, *, bands: tuple[str, ...] | None, value_range: ValueRange | None) -> Seen:

@@ -10,11 +10,12 @@ import numpy as np
 from magnet_cli import images
 from magnet_cli.errors import SourceError, WeightsError
 from magnet_cli.masks.spec import NODATA
-from magnet_cli.refining.evidence import Shares, open_evidence
+from magnet_cli.refining.evidence import FIELD_BYTES, Shares, open_evidence
+from magnet_cli.refining.method import Foreseen
 from magnet_cli.refining.plan import check_memory
 from magnet_cli.refining.reporting import make_square_report
 from magnet_cli.refining.seen import see
-from magnet_cli.refining.squares import SquarePlan, square_memory
+from magnet_cli.refining.squares import SquarePlan, SquaresPass, square_memory
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from magnet_cli.images import ImageInfo
     from magnet_cli.masks.spec import GroupId
     from magnet_cli.objects.mask import InputMask
-    from magnet_cli.plan import Machine, MemoryPlan
+    from magnet_cli.plan import Machine, MemoryPlan, Seer
     from magnet_cli.refining.evidence import Evidence
     from magnet_cli.refining.method import Opened, Step
     from magnet_cli.refining.reporting import PassTotals
@@ -47,6 +48,11 @@ class Smoothing:
     machine: Machine
     evidence: Path | None = None
     """What was kept of `segment`; None for the mask alone."""
+
+    @property
+    def seer(self) -> Seer:
+        """See `Method`."""
+        return self.settings.tool
 
     def hashes(self) -> dict[str, str]:
         """See `Method`."""
@@ -72,13 +78,15 @@ class Smoothing:
                 "stored values are black and white",
             ) from error
 
-    def foresee(self, seen: Seen, *, classes: int, workers: int) -> MemoryPlan:
-        """The memory of a run whose mask is not there yet.
-
-        Raises:
-            DeviceError: It is more than the budget.
-        """
-        return self._memory(seen, channels=classes, evidence_bytes=16 * classes, resident=0, workers=workers)
+    def foresee(self, seen: Seen, *, classes: int, workers: int) -> Foreseen:
+        """See `Method`."""
+        memory = self._memory(seen, channels=classes, evidence_bytes=FIELD_BYTES * classes, resident=0, workers=workers)
+        step = SquaresPass(size=seen.info.size, rim=self.settings.tool.reach)
+        return Foreseen(
+            lines=(self.settings.line(step),),
+            settings={**self.settings.describe(), "squares": step.groups},
+            memory=memory,
+        )
 
     def job(self, seen: Seen, mask: InputMask, *, workers: int, events: Events) -> SmoothingJob:
         """See `Method`."""

@@ -54,6 +54,10 @@ class SquareSettings:
             "threshold": float(self.threshold),
         }
 
+    def line(self, step: SquaresPass) -> str:
+        """For people."""
+        return f"{self.tool.title}: {step.groups} squares of {SIDE} pixels, each with a rim of {step.rim}"
+
     def digest(self) -> str:
         """SHA-256 over every value that the mask depends on, and `ARITHMETIC`."""
         values = {
@@ -157,8 +161,7 @@ class SquarePlan:
 
     def lines(self) -> list[str]:
         """See `MaskPlan`."""
-        tool, step = self.settings.tool, self.step
-        return [f"{tool.title}: {step.groups} squares of {SIDE} pixels, each with a rim of {step.rim}"]
+        return [self.settings.line(self.step)]
 
     def disk(self) -> dict[str, int]:
         """See `MaskPlan`."""
