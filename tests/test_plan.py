@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from fractions import Fraction
-from itertools import pairwise
+from itertools import combinations, pairwise
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from magnet_cli.geometry import LEVEL0, Size
 from magnet_cli.images.protocol import ImageInfo, Level, Resolution
 from magnet_cli.options import ALL, BundleDefaults, SegmentOptions, parse_patches, parse_points, parse_scales
 from magnet_cli.plan import (
+    AreaSpec,
     Machine,
     ModelFacts,
     Plan,
@@ -256,6 +257,58 @@ def test_bands_and_values_are_part_of_the_plan() -> None:
         for changed in (options, percentiles, replace(options, bands=("1", "2", "3")), replace(options))
     }
     assert len(hashes) == 3
+
+
+def test_every_option_that_the_mask_depends_on_is_in_its_hash() -> None:
+    scanned = Resolution(x=Fraction(1, 4), y=Fraction(1, 4), unit="um")
+    of_scale = facts(resolution=Fraction(1, 2), unit="um")
+    plan = make_plan(image(resolution=scanned), of_scale, SegmentOptions(), MACHINE)
+    given: dict[str, dict[str, Any]] = {
+        "method": {"method": "magnet-fast"},
+        "merge": {"merge": "refiner"},
+        "points": {"points": parse_points("q>0.2")},
+        "count of points": {"points": parse_points("100")},
+        "another count": {"points": parse_points("101")},
+        "threshold": {"points": parse_points("q>0.3333333")},
+        "a threshold like it": {"points": parse_points("q>0.33333334")},
+        "patches": {"method": "magnet-fast", "patches": parse_patches("2")},
+        "more patches": {"method": "magnet-fast", "patches": parse_patches("4,3")},
+        "share": {"method": "magnet-fast", "patches": parse_patches("33.33333%")},
+        "a share like it": {"method": "magnet-fast", "patches": parse_patches("33.333334%")},
+        "budget": {"method": "magnet-fast", "budget": Fraction(1, 5)},
+        "select": {"method": "magnet-fast", "budget": Fraction(1, 5), "select": "both"},
+        "median": {"points": parse_points("q>0.2"), "median": 3},
+        "margin": {"margin": 20},
+        "scales": {"scales": (square(128), square(64))},
+        "coarser scales": {"scales": (square(512), square(128), square(64))},
+        "size of a pixel": {"mpp": Fraction(1, 3)},
+        "bands": {"bands": ("3", "2", "1")},
+        "range": {"value_range": parse_value_range("0,200")},
+        "probabilities": {"probabilities": True},
+        "uncertainty": {"uncertainty": True},
+    }
+    changed: dict[str, Plan] = {
+        name: make_plan(image(resolution=scanned), of_scale, SegmentOptions(**options), MACHINE)
+        for name, options in given.items()
+    }
+    changed["an area"] = replace(plan, areas=(AreaSpec(kind="roi", source="a.geojson", digest="a"),))
+    changed["a file that was changed"] = replace(plan, areas=(AreaSpec(kind="roi", source="a.geojson", digest="b"),))
+    changed["precision"] = replace(plan, machine=replace(plan.machine, precision="bfloat16"))
+    changed["batch"] = replace(plan, batch=plan.batch + 1)
+    other = Resolution(x=Fraction(1, 4), y=Fraction(1, 5), unit="um")
+    changed["what is written of a pixel"] = replace(plan, image=replace(plan.image, resolution=other))
+    changed["device"] = replace(plan, machine=replace(plan.machine, device="cuda"))
+    changed["group"] = replace(plan, group=tuple(2 * size for size in plan.group))
+    found = {name: options_hash(other) for name, other in {"nothing": plan, **changed}.items()}
+    alike = [pair for pair in combinations(found, 2) if found[pair[0]] == found[pair[1]]]
+    assert alike == []
+
+
+@pytest.mark.parametrize("machine", [{"memory": 4 << 30}, {"base": 400 << 20}])
+def test_the_hash_does_not_depend_on_memory_or_workers(machine: dict[str, int]) -> None:
+    plan = make_plan(image(), facts(), SegmentOptions(), MACHINE)
+    other = make_plan(image(), facts(), SegmentOptions(num_workers=7), replace(MACHINE, **machine))  # type: ignore[arg-type]
+    assert options_hash(other) == options_hash(plan)
 
 
 @pytest.mark.parametrize(
