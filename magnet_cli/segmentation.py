@@ -62,7 +62,7 @@ if TYPE_CHECKING:
     from magnet_cli.options import ExportFormat
     from magnet_cli.refining.method import Foreseen
 
-ARITHMETIC = 3
+ARITHMETIC = 4
 """Raised by hand when the same options begin to give another mask; part of the options hash."""
 DECODE_SHARE = 0.5
 """Share of the free disk that a one-time decode may take."""

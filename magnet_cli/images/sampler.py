@@ -8,7 +8,7 @@ import numpy as np
 
 from magnet_cli.geometry import Box
 from magnet_cli.images.protocol import Region
-from magnet_cli.images.resample import accumulator, divide, taps_for, weighted_sums
+from magnet_cli.images.resample import accumulator, divide, taps_for
 from magnet_cli.images.store import Pixels
 from magnet_cli.images.validity import both, finite, without_nodata
 
@@ -53,18 +53,15 @@ class Sampler:
         self.box = _box(self._columns, self._rows)
         """The stored pixels it takes; may reach beyond the level."""
         self._dtype = dtype
-        self._whole = self._rows.total * self._columns.total
-        copies = self._whole == 1 or (self._rows.exact_copy and self._columns.exact_copy and self.box.area == box.area)
-        sums = dtype if copies else accumulator(dtype, self._rows.total, self._columns.total)
-        self._sums = np.zeros((box.height, box.width, bands), sums)
-        self._copies = copies
-        self._weights = (
-            np.zeros((box.height, box.width, 1), np.float64 if self._heavy else np.int64) if masked else None
-        )
-
-    @property
-    def _heavy(self) -> bool:
-        return self._whole.bit_length() > 62  # noqa: PLR2004 (bits of a signed sum)
+        self._width, self._height = box.width, box.height
+        self._copies = self._rows.exact_copy and self._columns.exact_copy and self.box.area == box.area
+        self._whole = 1 if self._copies else self._rows.total * self._columns.total
+        """Weight of the stored pixels that make one pixel."""
+        self._sums = self._zeros(bands)
+        """`(height, width, bands)` where pixels are copied, otherwise `(bands, width, height)`."""
+        self._masked = masked
+        self._lacking: NDArray[Any] | None = None
+        """Likewise the weight of those without data, of one band; None where all that were added hold some."""
 
     def add(self, piece: Box, pixels: Pixels) -> None:
         """Take what this request needs of a decoded piece of its level.
@@ -74,54 +71,60 @@ class Sampler:
             pixels: Its values and validity.
         """
         part = piece.intersection(self.box)
-        window = part.shifted(x=-piece.x, y=-piece.y).slices
-        values, valid = self._taken(pixels, window)
+        values, valid = self._taken(pixels, part.shifted(x=-piece.x, y=-piece.y).slices)
         if valid is not None:
             values = np.where(valid[:, :, None], values, values.dtype.type(0))
-        if self._copies:
-            target = part.shifted(x=-self.box.x, y=-self.box.y).slices
-            self._sums[target] = values
-            if self._weights is not None:
-                self._weights[target] = 1 if valid is None else valid[:, :, None]
-            return
+            self._lacking = self._zeros(1) if self._lacking is None else self._lacking
+            self._accumulate(self._lacking, ~valid[:, :, None], part)
         self._accumulate(self._sums, values, part)
-        if self._weights is not None:
-            ones = np.ones((*values.shape[:2], 1), np.uint8) if valid is None else valid[:, :, None].view(np.uint8)
-            self._accumulate(self._weights, ones, part)
+
+    def _zeros(self, bands: int) -> NDArray[Any]:
+        height, width = self._height, self._width
+        if self._copies:
+            return np.zeros((height, width, bands), self._dtype)
+        # Planes, their axes exchanged: as sums over columns come, and several times quicker to add to.
+        return np.zeros((bands, width, height), accumulator(self._dtype, self._rows.total, self._columns.total))
 
     def _taken(self, pixels: Pixels, window: tuple[slice, slice]) -> Pixels:
         """The bands asked for of a part of a piece, and where they hold data."""
         values = pixels.values[window]
         values = values if self._bands is None else values[:, :, self._bands]
         valid = None if pixels.valid is None or pixels.valid[window].all() else pixels.valid[window]
-        if self._weights is not None:
+        if self._masked:
             valid = both(both(valid, without_nodata(values, self._nodata)), finite(values))
         return Pixels(values, valid)
 
     def region(self) -> Region:
         """The finished pixels, once every piece was added; asked for once."""
-        if self._weights is None:
+        if self._lacking is None:
             return Region(pixels=self._divided(self._whole), valid=None)
-        whole = 1 if self._copies else self._whole
-        valid = 2 * self._weights >= whole
-        pixels = self._divided(np.maximum(self._weights, 1))
+        weights = self._whole - self._lacking
+        pixels, valid = self._divided(np.maximum(weights, 1)), self._upright(2 * weights >= self._whole)
         if valid.all():
             return Region(pixels=pixels, valid=None)
         return Region(pixels=np.where(valid, pixels, pixels.dtype.type(0)), valid=valid[:, :, 0])
 
     def _divided(self, weights: NDArray[Any] | int) -> NDArray[Any]:
-        return self._sums if self._copies else divide(self._sums, weights, self._dtype)
+        return self._sums if self._copies else self._upright(divide(self._sums, weights, self._dtype))
+
+    def _upright(self, planes: NDArray[Any]) -> NDArray[Any]:
+        if self._copies:
+            return planes
+        pixels = np.empty((self._height, self._width, len(planes)), planes.dtype)
+        for band, plane in enumerate(planes):
+            pixels[:, :, band] = plane.T
+        return pixels
 
     def _accumulate(self, target: NDArray[Any], values: NDArray[Any], part: Box) -> None:
-        height, width, bands = values.shape
-        flat = np.ascontiguousarray(values).reshape(height, width * bands)
-        rows, partial = weighted_sums(flat, self._rows, origin=part.y, dtype=target.dtype)
-        turned = partial.reshape(-1, width, bands).swapaxes(0, 1).reshape(width, -1)
-        columns, sums = weighted_sums(turned, self._columns, origin=part.x, dtype=target.dtype)
-        target[rows, columns] += sums.reshape(sums.shape[0], -1, bands).swapaxes(0, 1)
+        if self._copies:
+            target[part.shifted(x=-self.box.x, y=-self.box.y).slices] = values
+            return
+        rows, down = self._rows.within(part.y, part.bottom)
+        columns, across = self._columns.within(part.x, part.right)
+        down, across = down.astype(target.dtype), across.astype(target.dtype)
+        for band, plane in enumerate(target):
+            plane[columns, rows] += across @ (down @ values[:, :, band].astype(target.dtype)).T
 
 
 def _box(columns: Taps, rows: Taps) -> Box:
-    return Box.between(
-        left=int(columns.start[0]), top=int(rows.start[0]), right=int(columns.stop[-1]), bottom=int(rows.stop[-1])
-    )
+    return Box.between(left=columns.start, top=rows.start, right=columns.stop, bottom=rows.stop)

@@ -16,6 +16,7 @@ from magnet_cli.geometry import LEVEL0, Box, Pitch, Size
 from magnet_cli.images.levels import axis_downsample, choose_level, downsample, is_reduction, level_table
 from magnet_cli.images.protocol import ImageInfo, Region, Request
 from magnet_cli.images.reader import PIECE_PIXELS, PyramidImage, clusters, pieces, reflected
+from magnet_cli.images.resample import accumulator, divide
 from magnet_cli.images.sampler import Sampler
 from magnet_cli.images.store import MemoryStore, OrientedStore, Pixels, oriented
 
@@ -208,6 +209,19 @@ def test_pieces_tile_a_box_and_stay_small(x: int, y: int, width: int, height: in
     assert sum(piece.area for piece in cut) == box.area
     assert all(box.contains(piece) for piece in cut)
     assert max(piece.area for piece in cut) <= max(PIECE_PIXELS, block.pixels)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "uint32"])
+@given(total=st.integers(1, 1 << 14), seed=st.integers(0, 99))
+def test_means_are_rounded_as_whole_numbers_are(dtype: str, total: int, seed: int) -> None:
+    """Whatever floats the sums are kept in: beside the halves too, where one bit too few would show."""
+    kind, whole = np.dtype(dtype), total * total
+    limits, wide = np.iinfo(kind), accumulator(kind, total, total)
+    means = np.random.default_rng(seed).integers(limits.min + 1, limits.max - 1, 50)
+    sums = [int(mean) * whole + whole // 2 + near for mean in means for near in (-1, 0, 1)]
+    exact = [(2 * value + whole) // (2 * whole) for value in sums]
+    assert divide(np.array(sums, wide), whole, kind).tolist() == exact
+    assert divide(np.array(sums, wide), np.full(len(sums), whole, wide), kind).tolist() == exact
 
 
 def test_nested_requests_share_a_decode_and_far_ones_do_not() -> None:
