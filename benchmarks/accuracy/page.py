@@ -16,8 +16,9 @@ import numpy as np
 from scipy.stats import t as student
 
 from benchmarks.accuracy.cells import RESULTS, Cell, ious, mba, miou
+from benchmarks.accuracy.curve_tables import TABLES as CURVE_TABLES
+from benchmarks.accuracy.markdown import markdown, number
 from benchmarks.accuracy.refined_page import REFINED_TABLES
-from benchmarks.accuracy.tables import markdown, number
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -175,6 +176,7 @@ TABLES: dict[str, Callable[[], str]] = {
     **{name: ablation(name) for name in ("scales", "score", "points", "merge", "accept")},
     "margin": ablation("margin", DUBAI[:2]),
     **REFINED_TABLES,
+    **CURVE_TABLES,
 }
 
 

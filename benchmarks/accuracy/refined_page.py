@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from benchmarks.accuracy.cells import REFINED, Cell, ious, mba, miou
 from benchmarks.accuracy.inputs import KINDS
 from benchmarks.accuracy.judge import EVERY
+from benchmarks.accuracy.markdown import markdown, number
 from benchmarks.accuracy.parts import CLASSES, RETINAS
 from benchmarks.accuracy.refined_figures import DIVISORS, LENGTHS
-from benchmarks.accuracy.tables import markdown, number
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -8,6 +8,7 @@ over the whole image, and windows are compared over all of it.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from math import floor
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -23,7 +24,7 @@ from magnet_cli.refine.scores import uncertainty
 from magnet_cli.windows import Index
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator
     from fractions import Fraction
 
     from numpy.typing import NDArray
@@ -37,6 +38,10 @@ class Row:
     """What is known of one row of a stage's windows before any of them is computed."""
 
     scene: SeenScene
+    before: Stage
+    """The stage before."""
+    canvas: Canvas
+    """What it came to."""
     stage: Stage
     number: int
     under: Tensor
@@ -135,19 +140,6 @@ class TrueGain:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Told:
-    """Scores that something said beforehand."""
-
-    scores: Mapping[int, NDArray[np.float64]]
-    """By window side, `(rows, columns)` of the stage's cells."""
-    by_change: bool = False
-
-    def of(self, row: Row) -> NDArray[np.float64]:
-        """The row of the scores."""
-        return self.scores[row.stage.scale.width][row.number]
-
-
-@dataclass(frozen=True, kw_only=True)
 class Best:
     """The program's `--budget`: that share of the windows of every stage after the first, those above one number."""
 
@@ -203,8 +195,9 @@ def selected(scene: SeenScene, step: Pass, *, worth: Worth, rule: Rule) -> Selec
     """
     canvas, moves = starts(scene, step), None
     windows = [step.stages[0].cells.pixels]
-    for stage in step.stages[1:]:
-        canvas, moves, count = _advanced(scene, canvas, moves, stage=stage, worth=worth, rule=rule)
+    for before, stage in pairwise(step.stages):
+        rows = _rows(scene, before, canvas, moves, stage)
+        canvas, moves, count = _advanced(scene, canvas, rows, stage=stage, worth=worth, rule=rule)
         windows.append(count)
     return Selected(labels=labels_of(canvas, Box.whole(step.stages[0].image), None), windows=tuple(windows))
 
@@ -232,13 +225,13 @@ class Moves:
 
 
 def _advanced(
-    scene: SeenScene, canvas: Canvas, moves: Moves | None, *, stage: Stage, worth: Worth, rule: Rule
+    scene: SeenScene, canvas: Canvas, rows: Iterable[Row], *, stage: Stage, worth: Worth, rule: Rule
 ) -> tuple[Canvas, Moves | None, int]:
     """A stage: its canvas, how far it moved each pixel, and how many windows it computed."""
     whole = Box.whole(stage.extent)
     values = torch.empty((canvas.values.shape[0], whole.height, whole.width), dtype=torch.float16)
     worths = np.empty((stage.cells.height, stage.cells.width))
-    for row in _rows(scene, canvas, moves, stage):
+    for row in rows:
         values[:, *row.box.slices] = row.under.half()
         worths[row.number] = worth.of(row)
     chosen = rule.choose(worths)
@@ -254,10 +247,12 @@ def _advanced(
     return Canvas(values=values, box=whole, pitch=stage.pitch), after, int(chosen.sum())
 
 
-def _rows(scene: SeenScene, canvas: Canvas, moves: Moves | None, stage: Stage) -> Iterator[Row]:
+def _rows(scene: SeenScene, before: Stage, canvas: Canvas, moves: Moves | None, stage: Stage) -> Iterator[Row]:
     for number in range(stage.cells.height):
         yield Row(
             scene=scene,
+            before=before,
+            canvas=canvas,
             stage=stage,
             number=number,
             under=canvas.sample(row_box(stage, number), stage.pitch),

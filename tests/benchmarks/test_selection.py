@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
 from benchmarks.accuracy import curve as module
 from benchmarks.accuracy.curve import Curve, Point
@@ -15,11 +17,15 @@ from benchmarks.accuracy.curves import budget
 from benchmarks.accuracy.fields import ArraySink, pass_of
 from benchmarks.accuracy.folds import AERIAL, CURVES, backbone_config
 from benchmarks.accuracy.lab import SeenScene, Weighted, cascade
-from benchmarks.accuracy.selection import Above, AtRandom, Best, Told, TrueGain, Uncertain, selected
-from magnet_cli.geometry import Size
+from benchmarks.accuracy.learnt import Learnt, child_part, mean_over
+from benchmarks.accuracy.selection import Above, AtRandom, Best, Row, TrueGain, Uncertain, row_box, selected
+from magnet_cli.geometry import LEVEL0, Box, Size
+from magnet_cli.images.protocol import Request
 from magnet_cli.masks.spec import GroupId
 from magnet_cli.options import Rule, SegmentOptions
 from magnet_cli.pipeline.scheduler import PROBABILITIES
+from magnet_cli.train.scenes import Scene
+from magnet_cli.windows import Index
 from tests.pipeline.support import ArrayImage, CodedNetworks, facts, run, sides
 
 if TYPE_CHECKING:
@@ -27,6 +33,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from magnet_cli.models.networks import Networks
     from magnet_cli.options import Select
     from magnet_cli.windows import Pass
 
@@ -140,15 +147,6 @@ def test_windows_that_tie_at_the_cut_are_left_out() -> None:
     assert Above(limit=1.0).choose(worths).tolist() == [[True, False], [False, False]]
 
 
-def test_what_was_told_is_what_counts(step: Pass, scene: SeenScene) -> None:
-    scores = {
-        stage.scale.width: np.arange(stage.cells.pixels, dtype=np.float64).reshape(stage.cells.height, -1)
-        for stage in step.stages
-    }
-    run = selected(scene, step, worth=Told(scores=scores), rule=Above(limit=2.5))
-    assert run.windows == (step.stages[0].cells.pixels, *(stage.cells.pixels - 3 for stage in step.stages[1:]))
-
-
 def test_a_budget_counts_the_coarsest_stage(step: Pass) -> None:
     first, *rest = (stage.cells.pixels for stage in step.stages)
     share = budget(Fraction(1, 2), step)
@@ -186,3 +184,62 @@ def test_backbones_of_the_curves_leave_scenes_out() -> None:
     assert inner.data.scenes == ("tile1", "tile2", "tile3", "tile6")
     assert (outer.loop.iterations, inner.loop.iterations) == (1500, 700)
     assert [backbone_config((tile,), AERIAL).loop.iterations for tile in ("tile4", "tile7")] == [2200, 3000]
+
+
+class Brightness:
+    """A selector that looks for dark places: the score of each is how bright it is, or how likely the first class."""
+
+    bundle = SimpleNamespace(
+        input=SimpleNamespace(range=(0, 255), mean=(0.0,) * 3, std=(1.0,) * 3, resample="area"),
+    )
+
+    def __init__(self) -> None:
+        self.looks = 0
+
+    def score_map(self, patches: Tensor, field: Tensor | None = None) -> Tensor:
+        self.looks += len(patches)
+        return functional.avg_pool2d(patches[:, :1] if field is None else field[:, :1], 2)[:, 0]
+
+
+@pytest.mark.parametrize("sees_field", [False, True])
+def test_what_a_selector_says_is_averaged_over_each_window(
+    image: ArrayImage, step: Pass, scene: SeenScene, *, sees_field: bool
+) -> None:
+    pixels = image.read([Request(pitch=LEVEL0, box=Box.whole(image.info.size))])[0].pixels
+    networks = Brightness()
+    learnt = Learnt(
+        networks=cast("Networks", networks),
+        scene=Scene.of("sines", pixels=pixels.astype(np.uint8), labels=scene.truth),
+        sees_field=sees_field,
+    )
+    first, second = step.stages[:2]
+    canvas = scene.canvas(first)
+    under = canvas.sample(row_box(second, 1), second.pitch)
+    row = Row(scene=scene, before=first, canvas=canvas, stage=second, number=1, under=under, moved=None)
+    worths = learnt.of(row)
+    assert worths.tolist() == learnt.of(row).tolist()
+    assert networks.looks == first.cells.width * (2 if sees_field else 1), "what a picture says is said once"
+    if sees_field:
+        expected = -row.means(under[0])
+    else:
+        grey = pixels[..., 0] / 255
+        boxes = [second.pitch.level0(second.own(Index(column=c, row=1))) for c in range(second.cells.width)]
+        expected = np.array([-grey[box.slices].mean() for box in boxes])
+    assert np.ptp(expected) > 0.1
+    assert np.abs(worths - expected).max() < 0.03
+
+
+def test_a_window_takes_the_places_that_lie_in_it() -> None:
+    scores = np.arange(16.0).reshape(4, 4)
+    whole, quarter = slice(0, 1), slice(0, 0.25)
+    assert mean_over(scores, (whole, whole)) == pytest.approx(7.5)
+    assert mean_over(scores, (quarter, slice(0.75, 1))) == pytest.approx(3)
+    assert mean_over(scores, (slice(0.125, 0.5), quarter)) == pytest.approx((0 * 1 + 4 * 2) / 3)
+
+
+def test_windows_of_a_stage_share_out_the_cell_that_holds_them(step: Pass) -> None:
+    first, second = step.stages[:2]
+    held = [child_part(first, Index(column=0, row=0), second, Index(column=c, row=0))[1] for c in range(2)]
+    cell = first.own(Index(column=0, row=0))
+    assert [held[0].start, held[1].stop] == [0, cell.width / first.input.width]
+    assert held[0].stop == held[1].start == cell.width / first.input.width / 2

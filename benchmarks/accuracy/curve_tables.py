@@ -1,0 +1,116 @@
+"""The tables of docs/accuracy.md that are made from curves."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from benchmarks.accuracy.curve import Curve
+from benchmarks.accuracy.curves import FUNDUS, SEEDS, SHARES
+from benchmarks.accuracy.folds import HELD_OUT
+from benchmarks.accuracy.markdown import markdown, number
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+NAMES = {
+    "random": "random",
+    "uncertainty": "uncertainty (top-n, `--select uncertainty`)",
+    "threshold": "one threshold on uncertainty",
+    "change": "change (`--select change`)",
+    "both": "change x uncertainty (`--select both`)",
+    "ppn-paper": "PPN, the paper's labels",
+    "ppn-gain": "PPN, gain labels",
+    "oracle": "oracle, pixels",
+    "oracle-balanced": "oracle, classes alike",
+}
+"""Of the rows."""
+ORACLE = "oracle-balanced"
+"""That distances are measured to."""
+JUDGED = (0.1, 0.2, 0.4)
+KEPT = 0.2
+"""Shares of the windows at which the aims are judged."""
+
+
+def scored(scene: str, selector: str, share: float) -> float | None:
+    """Mean IoU in percent of a selector where that share of a scene's windows is computed; None where not measured."""
+    names = [f"random{seed}" for seed in SEEDS] if selector == "random" else [selector]
+    curves = [curve for name in names if (curve := Curve.load(scene, name)) is not None]
+    return float(np.mean([curve.miou(share) for curve in curves])) if curves else None
+
+
+def mean(scenes: Sequence[str], selector: str, share: float) -> float | None:
+    """The mean over scenes; None unless all have been measured."""
+    found = [scored(scene, selector, share) for scene in scenes]
+    known = [one for one in found if one is not None]
+    return float(np.mean(known)) if len(known) == len(scenes) else None
+
+
+def kept(scenes: Sequence[str], selector: str, share: float) -> float | None:
+    """Percent of the gain of all windows over the coarsest alone that a selector keeps."""
+    found = mean(scenes, selector, share)
+    if found is None:
+        return None
+    least, most = mean(scenes, "uncertainty", 0), mean(scenes, "uncertainty", 1)
+    return None if least is None or most is None else 100 * (found - least) / (most - least)
+
+
+def closed(scenes: Sequence[str], selector: str, share: float) -> float | None:
+    """Percent of the distance from uncertainty to the oracle that a selector closes."""
+    found, least, most = (mean(scenes, name, share) for name in (selector, "uncertainty", ORACLE))
+    if found is None or least is None or most is None:
+        return None
+    return 100 * (found - least) / (most - least)
+
+
+def curve_table(scenes: Sequence[str]) -> Callable[[], str]:
+    """Mean IoU by the share of windows, mean over scenes."""
+
+    def make() -> str:
+        shares = [float(share) for share in SHARES]
+        lines = []
+        for selector, label in NAMES.items():
+            row = [mean(scenes, selector, share) for share in shares]
+            if None not in row:
+                lines.append([label, *(number(value) for value in row)])
+        return markdown(["", *(f"{share:.0%}" for share in shares)], lines)
+
+    return make
+
+
+def fold_table() -> str:
+    """Each held-out tile at the share of the first aim."""
+    lines = []
+    for label, selector, share in (
+        ("downsample: no window after the coarsest", "uncertainty", 0.0),
+        *((label, selector, KEPT) for selector, label in NAMES.items()),
+        ("MagNet: every window", "uncertainty", 1.0),
+    ):
+        row = [scored(scene, selector, share) for scene in HELD_OUT]
+        if None not in row:
+            both = (mean(HELD_OUT, selector, share), kept(HELD_OUT, selector, share))
+            lines.append([label, *(number(value) for value in (*row, *both))])
+    return markdown(["", *HELD_OUT, "mean", "of the gain, %"], lines)
+
+
+def aim_table() -> str:
+    """Gain that is kept, and distance to the oracle that is closed."""
+    lines = []
+    for selector, label in NAMES.items():
+        gains = [kept(HELD_OUT, selector, share) for share in JUDGED]
+        steps = [closed(HELD_OUT, selector, share) for share in JUDGED]
+        if None in gains or None in steps:
+            continue
+        average = float(np.mean([step for step in steps if step is not None]))
+        lines.append([label, *(number(value, 0) for value in (*gains, *steps, average))])
+    heads = [f"{what} at {share:.0%}" for what in ("gain kept", "distance closed") for share in JUDGED]
+    return markdown(["", *heads, "distance, mean"], lines)
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "curves": curve_table(HELD_OUT),
+    "curves-folds": fold_table,
+    "curves-aims": aim_table,
+    "curves-fundus": curve_table(FUNDUS),
+}
