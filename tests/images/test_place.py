@@ -15,7 +15,7 @@ from magnet_cli.errors import SourceError
 from magnet_cli.evaluation import check_inputs, evaluate
 from magnet_cli.images import check_place, inspect
 from magnet_cli.options import SegmentOptions
-from magnet_cli.refining.making import check_pair
+from magnet_cli.refining.pairs import check_pair
 from magnet_cli.train.config import DataConfig
 from magnet_cli.train.data import load_scenes
 
