@@ -366,7 +366,11 @@ def _refined_image(target: Target, model: Model, options: SegmentOptions, events
         drop_journal(paths.journal)
     _segment_planned(before, image_plan, model, own, events)
     command = segment_words(image_plan.image.path, target.mask, options)
-    report = last.run(image_plan, before.mask, paths, hashes=hashes, command=command, events=events)
+    try:
+        report = last.run(image_plan, before.mask, paths, hashes=hashes, command=command, events=events)
+    except MagnetError:
+        events.message(f"{before.mask}: the mask before the last stage is complete; the same command goes on from it")
+        raise
     events.message(f"{target.mask}: done")
     _show(target, report, options, events)
     return ImageResult(image=target.image, mask=target.mask, report=report)

@@ -210,7 +210,7 @@ class Squares:
         looked = shares is not None and len(shares.labels) > 1
         if shares is not None and given.pixels is not None and looked:
             probs = self._plan.settings.tool.apply(shares.probs, given.pixels)[:, *given.inner]
-            labels = np.where(given.known, self._decided(probs, shares.labels), given.labels)
+            labels = np.where(given.known, self._decided(probs, shares.labels, given.labels), given.labels)
         changed = int(np.count_nonzero(labels != given.labels))
         return Smoothed(box=given.box, labels=labels, changed=changed, looked=looked)
 
@@ -232,11 +232,19 @@ class Squares:
         known = labels[labels != NODATA]
         return not self._evidence.is_mask or bool((known != known[0]).any())
 
-    def _decided(self, probs: NDArray[np.float32], labels: tuple[int, ...]) -> NDArray[np.uint8]:
-        """The most probable class, ties to the lowest index; or, of one object, where it exceeds the threshold."""
+    def _decided(
+        self, probs: NDArray[np.float32], labels: tuple[int, ...], before: NDArray[np.uint8]
+    ) -> NDArray[np.uint8]:
+        """The most probable class; or, of one object, where it exceeds the threshold.
+
+        Ties go to the mask's own label, since kept probabilities are rounded, then to the lowest index.
+        """
         if self._cut is not None:
             return np.asarray(probs[1] > np.float32(self._cut), np.uint8)
-        return np.asarray(np.array(labels, np.uint8)[probs.argmax(axis=0)], np.uint8)
+        found, best = np.array(labels, np.uint8)[probs.argmax(axis=0)], probs.max(axis=0)
+        for label, values in zip(labels, probs, strict=True):
+            found[(before == label) & (values == best)] = label
+        return found
 
 
 def _as_bytes(pixels: NDArray[Any]) -> NDArray[np.uint8]:

@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import pytest
 import tifffile
+import torch
 import zarr
 from scipy.ndimage import gaussian_filter
 
 from magnet_cli import segmentation
 from magnet_cli.errors import DeviceError, OutputError, SourceError, UsageError
 from magnet_cli.masks.verify import verify_mask
+from magnet_cli.models.registry import build_backbone
+from magnet_cli.models.writing import describe, write_bundle
 from magnet_cli.options import SegmentOptions
 from magnet_cli.refine.classical import DenseCrf, GuidedFilter
 from magnet_cli.refining import loading
@@ -246,6 +249,26 @@ def test_what_segment_has_kept_says_what_its_mask_says(
     assert len(set(np.unique(labels_in(mask)))) == 3
     plan = plan_refine(image, mask, options).describe()
     assert plan["evidence"] == str(kept)
+
+
+def test_rounded_probabilities_that_tie_leave_the_label(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network that knows next to nothing: many of its pixels are decided by less than is kept."""
+    torch.manual_seed(0)
+    network = build_backbone("conv", classes=3, bands=3, options={})
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.mul_(0.02)
+    described = describe(name="unsure", classes=3, size=32, scales=(32, 64))
+    write_bundle(tmp_path / "bundle", described, {"backbone.safetensors": network}, dtype=torch.float32)
+    image = write_colours(tmp_path / "i.tif")
+    options = SegmentOptions(weights=str(tmp_path / "bundle"), probabilities=True, method="patch")
+    (result,) = segmentation.segment([image], tmp_path / "m.tif", options)
+    use(monkeypatch, Same())
+    kept = tmp_path / "m.probabilities.zarr"
+    refined = refine_mask(image, result.mask, tmp_path / "out.tif", RefineOptions(method="guided", evidence=kept))
+    stored = np.asarray(zarr.open_array(kept)[:]).astype(int)
+    assert np.count_nonzero(np.diff(np.sort(stored, axis=0)[-2:], axis=0) == 0) > 100
+    np.testing.assert_array_equal(labels_in(refined.output), labels_in(result.mask))
 
 
 def test_what_was_kept_of_another_mask_is_refused(
