@@ -17,7 +17,7 @@ from magnet_cli.errors import DeviceError, OutputError, SourceError, UsageError
 from magnet_cli.masks.verify import verify_mask
 from magnet_cli.models.registry import build_backbone
 from magnet_cli.models.writing import describe, write_bundle
-from magnet_cli.options import SegmentOptions
+from magnet_cli.options import SegmentOptions, parse_scales
 from magnet_cli.refine.classical import DenseCrf, GuidedFilter
 from magnet_cli.refining import loading
 from magnet_cli.refining.options import RefineOptions
@@ -249,6 +249,18 @@ def test_what_segment_has_kept_says_what_its_mask_says(
     assert len(set(np.unique(labels_in(mask)))) == 3
     plan = plan_refine(image, mask, options).describe()
     assert plan["evidence"] == str(kept)
+
+
+def test_coarser_probabilities_are_resampled_as_for_the_mask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle, image = write_colours_bundle(tmp_path / "bundle"), write_colours(tmp_path / "i.tif", size=(111, 151))
+    options = SegmentOptions(weights=str(bundle), probabilities=True, method="patch", scales=parse_scales("48"))
+    (result,) = segmentation.segment([image], tmp_path / "m.tif", options)
+    kept = tmp_path / "m.probabilities.zarr"
+    assert zarr.open_array(kept).shape[1:] == (74, 101)
+    use(monkeypatch, Same(), side=40)
+    refined = refine_mask(image, result.mask, tmp_path / "out.tif", RefineOptions(method="guided", evidence=kept))
+    # Only what interpolation brings within a step of 1/254 of a tie may differ.
+    assert np.count_nonzero(labels_in(refined.output) != labels_in(result.mask)) <= 4
 
 
 def test_rounded_probabilities_that_tie_leave_the_label(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
