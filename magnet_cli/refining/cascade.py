@@ -18,6 +18,7 @@ from magnet_cli.refining.work import RefineWork
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from magnet_cli.events import Events
     from magnet_cli.images import ImageInfo
@@ -49,6 +50,21 @@ class Cascade:
     def seer(self) -> Seer:
         """See `Method`."""
         return self.model.facts()
+
+    @property
+    def wants_probabilities(self) -> bool:
+        """See `Method`: objects are made of labels."""
+        return False
+
+    @property
+    def needs_doubt(self) -> bool:
+        """See `Method`."""
+        return False
+
+    def starting_from(self, kept: Path) -> Cascade:
+        """See `Method`."""
+        message = f"a cascade takes no probabilities, got {kept}"
+        raise ValueError(message)
 
     def hashes(self) -> dict[str, str]:
         """See `Method`."""

@@ -16,7 +16,6 @@ from magnet_cli.refining.options import RefineOptions
 from magnet_cli.refining.output import Output
 from magnet_cli.refining.pairs import open_input_mask
 from magnet_cli.refining.seen import seen_of_plan
-from magnet_cli.refining.smoothing import Smoothing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -81,11 +80,10 @@ class LastStage:
         Raises:
             UsageError: The stage could do nothing with such a mask.
         """
-        keeps = compat == "paper" and isinstance(self.method, Smoothing)
-        if isinstance(self.method, Smoothing) and self.method.settings.tool.needs_doubt and not keeps:
+        keeps = self.method.wants_probabilities and compat == "paper"
+        if self.method.needs_doubt and not keeps:
             raise UsageError(
-                f"{self.method.settings.tool.title} needs probabilities, and the published arithmetic writes the mask "
-                "alone",
+                f"{self.method.seer.title} needs probabilities, and the published arithmetic writes the mask alone",
                 value=f"--compat {compat} and --refine {self.options.method}",
                 advice="Take --compat paper, or --refine guided",
             )
@@ -134,8 +132,8 @@ class LastStage:
             MagnetError: What was finished is kept.
         """
         seen, method = seen_of_plan(plan, self.method), self.method
-        if isinstance(method, Smoothing) and plan.probabilities:
-            method = replace(method, evidence=_kept(unrefined))
+        if method.wants_probabilities and plan.probabilities:
+            method = method.starting_from(_kept(unrefined))
         own = read_report(OutputPaths.of(unrefined).report)
         with open_input_mask(unrefined, self.options) as mask:
             job = method.job(seen, mask, workers=self.options.num_workers, events=events)

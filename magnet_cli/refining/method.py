@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from magnet_cli.events import Events
     from magnet_cli.images import Image, ImageInfo
@@ -142,6 +143,17 @@ class Method(Protocol):
     @property
     def seer(self) -> Seer:
         """What it wants of an image."""
+
+    @property
+    def wants_probabilities(self) -> bool:
+        """Whether it starts from the probabilities of a mask's classes where they are kept."""
+
+    @property
+    def needs_doubt(self) -> bool:
+        """Whether labels alone, all of them equally sure, are nothing for it."""
+
+    def starting_from(self, kept: Path) -> Method:
+        """The same with probabilities that were kept; only where it wants them."""
 
     def hashes(self) -> dict[str, str]:
         """By name, of everything but image and mask that the result depends on."""

@@ -54,6 +54,20 @@ class Smoothing:
         """See `Method`."""
         return self.settings.tool
 
+    @property
+    def wants_probabilities(self) -> bool:
+        """See `Method`."""
+        return True
+
+    @property
+    def needs_doubt(self) -> bool:
+        """See `Method`."""
+        return self.settings.tool.needs_doubt
+
+    def starting_from(self, kept: Path) -> Smoothing:
+        """See `Method`."""
+        return replace(self, evidence=kept)
+
     def hashes(self) -> dict[str, str]:
         """See `Method`."""
         found = {"options": self.settings.digest()}
@@ -241,7 +255,8 @@ class Squares:
         """
         if self._cut is not None:
             return np.asarray(probs[1] > np.float32(self._cut), np.uint8)
-        found, best = np.array(labels, np.uint8)[probs.argmax(axis=0)], probs.max(axis=0)
+        found: NDArray[np.uint8] = np.array(labels, np.uint8)[probs.argmax(axis=0)]
+        best = probs.max(axis=0)
         for label, values in zip(labels, probs, strict=True):
             found[(before == label) & (values == best)] = label
         return found
