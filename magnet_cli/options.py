@@ -24,8 +24,8 @@ DeviceKind = Literal["cpu", "cuda", "mps"]
 ExportFormat = Literal["cog", "ome-tiff", "ome-zarr", "geojson"]
 Tissue = Literal["auto", "otsu", "none"]
 RuleKind = Literal["all", "count", "share", "threshold", "budget", "selector"]
-Select = Literal["uncertainty", "change", "both"]
 RefineMethod = Literal["cascadepsp", "guided", "crf"]
+Select = Literal["uncertainty", "change", "both", "ppn"]
 
 DEFAULT_BUNDLE = "aerial"
 """What `--weights` is where nobody says."""
@@ -292,7 +292,7 @@ class SegmentOptions:
     patches: Rule | None = None
     select: Select | None = None
     """What windows are compared by: the mean uncertainty of what is known of them, how far the last step changed that,
-    or the product of both."""
+    the product of both, or what the bundle's selector says (a patch proposal network)."""
     budget: Fraction | None = None
     """Of every stage after the first, compute this share of the windows of the whole image, the best by `select`."""
     merge: Merge | None = None

@@ -468,7 +468,7 @@ def field_specs(image_plan: Plan) -> tuple[FieldSpec, ...]:
     fields = [
         FieldSpec(
             name=field_name(step.number),
-            bands=image_plan.classes,
+            bands=image_plan.field_bands,
             size=step.stages[-1].extent,
             pitch=step.stages[-1].pitch,
         )

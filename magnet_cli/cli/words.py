@@ -83,6 +83,7 @@ class Select(StrEnum):
     UNCERTAINTY = "uncertainty"
     CHANGE = "change"
     BOTH = "both"
+    PPN = "ppn"
 
 
 class Refine(StrEnum):
@@ -124,7 +125,9 @@ Patches = Annotated[
 SelectOption = Annotated[
     Select | None,
     typer.Option(
-        "--select", help="How magnet-fast compares windows; change: by what the last stage did.", envvar="MAGNET_SELECT"
+        "--select",
+        help="How magnet-fast compares windows; change: by what the last stage did; ppn: by the bundle's selector.",
+        envvar="MAGNET_SELECT",
     ),
 ]
 Budget = Annotated[

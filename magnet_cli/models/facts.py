@@ -8,12 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from magnet_cli.memory import LARGE_TENSOR
-from magnet_cli.models.registry import build_backbone, build_local, build_refiner
+from magnet_cli.models.registry import build_backbone, build_local, build_refiner, build_selector
 from magnet_cli.models.strips import strip_of
 from magnet_cli.options import BundleDefaults
-from magnet_cli.plan import ModelFacts
+from magnet_cli.plan import ModelFacts, SelectorFacts
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from magnet_cli.geometry import Size
     from magnet_cli.models.bundle import Bundle
     from magnet_cli.options import Compat
@@ -49,7 +51,7 @@ def model_facts(bundle: Bundle) -> ModelFacts:
         compat=cast("Compat", bundle.compat),
         cells=cells,
         local_bytes=local,
-        has_selector=bundle.selector is not None,
+        selector=selector_facts(bundle),
         large_tensors=max(estimates.values()) >= ALIVE_AT_ONCE * LARGE_TENSOR,
         **estimates,
     )
@@ -67,9 +69,9 @@ def activation_bytes(bundle: Bundle) -> dict[str, int]:
         )
         refiners = [build_refiner(spec.architecture, classes=classes, options=spec.options) for spec in bundle.refiners]
     return {
-        "activation_bytes": _largest(backbone, len(bundle.input.bands), size)
+        "activation_bytes": _largest(backbone, (len(bundle.input.bands),), size)
         + _weights_again(backbone, bundle.backbone.architecture),
-        "refiner_bytes": max((_largest(refiner, 2 * classes, size) for refiner in refiners), default=0),
+        "refiner_bytes": max((_largest(refiner, (2 * classes,), size) for refiner in refiners), default=0),
     }
 
 
@@ -80,7 +82,23 @@ def local_facts(bundle: Bundle) -> tuple[int, int]:
     classes, bands, size = len(bundle.classes), len(bundle.input.bands), bundle.input.size
     with torch.device("meta"):
         local = build_local(bundle.local.architecture, classes=classes, bands=bands, options=bundle.local.options)
-    return local.cells, max(_largest(local.branch, bands, size), _largest(local.aggregation, 2 * classes, size))
+    return local.cells, max(_largest(local.branch, (bands,), size), _largest(local.aggregation, (2 * classes,), size))
+
+
+def selector_facts(bundle: Bundle) -> SelectorFacts | None:
+    """How a bundle's selector compares windows, and an estimate of what one patch takes in it; None without one."""
+    if bundle.selector is None:
+        return None
+    classes, bands, options = len(bundle.classes), len(bundle.input.bands), bundle.selector.options
+    with torch.device("meta"):
+        selector = build_selector(bundle.selector.architecture, bands=bands, classes=classes, options=options)
+    seen = (bands, classes) if selector.sees_field else (bands,)
+    return SelectorFacts(
+        against=cast("Literal['image', 'constant']", selector.against),
+        constant=selector.constant,
+        sees_field=selector.sees_field,
+        activation_bytes=_largest(selector, seen, bundle.input.size),
+    )
 
 
 def _weights_again(network: nn.Module, architecture: str) -> int:
@@ -89,7 +107,7 @@ def _weights_again(network: nn.Module, architecture: str) -> int:
     return sum(parameter.numel() * 4 for parameter in network.parameters())
 
 
-def _largest(network: nn.Module, bands: int, size: Size) -> int:
+def _largest(network: nn.Module, channels: Sequence[int], size: Size) -> int:
     seen: list[int] = []
 
     def record(module: nn.Module, inputs: object, output: object) -> None:
@@ -100,7 +118,8 @@ def _largest(network: nn.Module, bands: int, size: Size) -> int:
     leaves = [module for module in network.modules() if not list(module.children())]
     handles = [leaf.register_forward_hook(record) for leaf in leaves]
     with torch.inference_mode():
-        network.eval()(torch.empty((1, bands, *strip_of(network, size)), device="meta"))
+        rows, columns = strip_of(network, size)
+        network.eval()(*(torch.empty((1, count, rows, columns), device="meta") for count in channels))
     for handle in handles:
         handle.remove()
     return sum(sorted(seen)[-ALIVE_AT_ONCE:])

@@ -12,6 +12,7 @@ import torch
 
 from magnet_cli.geometry import Box
 from magnet_cli.maps import NO_DATA, OUTSIDE, RUN, SETTLED, UNPAID, UNSELECTED
+from magnet_cli.pipeline.scored import spread
 from magnet_cli.pipeline.selection import Candidates, Selection, select
 from magnet_cli.pipeline.worth import Known, difference, window_worth
 from magnet_cli.refine.canvas import Canvas, reflected
@@ -84,6 +85,10 @@ class BlockState:
     """The windows that a budget pays for; None without one, and in the first pass."""
     moved: Canvas | None = None
     """How far the stage before moved each pixel of the canvas; None where nothing asks for it, or none has yet."""
+    scored: Canvas | None = None
+    """What a selector says of each pixel of the canvas; None where none is asked, and in the first stage of a run."""
+    against: float = 0.0
+    """What such scores are compared with."""
     counts: dict[int, StageCount] = field(default_factory=dict)
     fates: dict[int, str] = field(default_factory=dict)
     """What became of each window, by stage number; see `maps`."""
@@ -140,7 +145,7 @@ class BlockState:
         if self.canvas is None:
             message = "what a window is worth is known after a stage"
             raise RuntimeError(message)
-        known = Known(canvas=self.canvas, moved=self.moved)
+        known = Known(canvas=self.canvas, moved=self.moved, scored=self.scored, against=self.against)
         return window_worth(known, own, stage.pitch, by=self.plan.settings.select)
 
     def has_data(self, own: Box, stage: Stage) -> bool:
@@ -230,6 +235,32 @@ class BlockState:
         self._score = None
         self.canvas = result
         return result
+
+    def score(self, windows: Sequence[tuple[Window, Tensor]], stage: Stage) -> None:
+        """Take what a selector says of the windows that were computed, once the stage is finished.
+
+        A window that was not keeps what the stage before was told of the place; where nobody was, its worth is a half.
+
+        Args:
+            windows: Each with `(h', w')`, the scores of its places.
+            stage: That was finished.
+        """
+        scored = torch.zeros((1, *self._next.shape[1:]), dtype=torch.float16, device=self.device)
+        for window, scores in windows:
+            source = window.kept.shifted(x=-window.box.x, y=-window.box.y).slices
+            scored[:, *self._local(window.kept).slices] = spread(scores, stage.input)[:, *source]
+        covered, facts = self._covered(stage), self.plan.selector
+        own = self._local(self.step.own(self.pixels.block, stage)).slices
+        if facts is not None and facts.against == "constant":
+            self.against = facts.constant
+        else:
+            known = scored[0][own] if covered is None else scored[0][own][covered[own]]
+            self.against = float(known.float().mean()) if known.numel() else 0.0
+        if covered is not None:
+            for rows, box in self._strips():
+                before = self.against if self.scored is None else self.scored.sample(box, stage.pitch).half()
+                scored[:, rows] = torch.where(covered[rows], scored[:, rows], before)
+        self.scored = Canvas(values=scored, box=self._box, pitch=stage.pitch)
 
     def _movement(self, stage: Stage) -> Canvas | None:
         """How far the stage has moved each pixel, where windows are compared by that."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self, cast
 
 import numpy as np
 import torch
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from magnet_cli.pipeline.budget import Paid
     from magnet_cli.pipeline.clock import Clock
     from magnet_cli.pipeline.reading import GroupPixels
+    from magnet_cli.pipeline.worth import Known
     from magnet_cli.plan import Plan
-    from magnet_cli.refine.canvas import Canvas
-    from magnet_cli.windows import Pass, Stage, Window
+    from magnet_cli.windows import Index, Pass, Stage, Window
 
 
 class Predictor(Refiner, Protocol):
@@ -41,6 +41,13 @@ class Predictor(Refiner, Protocol):
 
     def predict(self, patches: Tensor, scale: Size) -> Tensor:
         """`(n, classes, h, w)` float32 probabilities from `(n, bands, h, w)` normalised float32 patches."""
+
+
+class Scorer(Predictor, Protocol):
+    """The same, with a selector."""
+
+    def score_map(self, patches: Tensor, field: Tensor | None) -> Tensor:
+        """`(n, h', w')` float32 of normalised patches and, where it sees them, `(n, classes, h, w)` probabilities."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +115,7 @@ class Computer:
         self._clock = clock
 
     def run(
-        self, step: Pass, group: GroupPixels, fields: Sequence[Canvas | None], paid: Paid | None = None
+        self, step: Pass, group: GroupPixels, fields: Sequence[Known | None], paid: Paid | None = None
     ) -> list[BlockState]:
         """All stages of a pass for the blocks of a group.
 
@@ -126,8 +133,17 @@ class Computer:
             MemoryShortageError: The device ran out of memory.
         """
         states = [
-            BlockState(plan=self._plan, step=step, pixels=pixels, device=self._networks.device, canvas=field, paid=paid)
-            for pixels, field in zip(group.blocks, fields, strict=True)
+            BlockState(
+                plan=self._plan,
+                step=step,
+                pixels=pixels,
+                device=self._networks.device,
+                canvas=None if known is None else known.canvas,
+                scored=None if known is None else known.scored,
+                against=0.0 if known is None else known.against,
+                paid=paid,
+            )
+            for pixels, known in zip(group.blocks, fields, strict=True)
         ]
         for stage in step.stages:
             try:
@@ -153,6 +169,25 @@ class Computer:
         with self._clock.measure("select"):
             for state in states:
                 state.finish(stage)
+            if self._plan.selector is not None and stage is not self._plan.stages[-1]:
+                self._score(states, batches, stage, sees_field=self._plan.selector.sees_field)
+
+    def _score(
+        self, states: Sequence[BlockState], batches: Sequence[Sequence[Job]], stage: Stage, *, sees_field: bool
+    ) -> None:
+        """Ask the selector what the windows of the next stage are worth."""
+        networks, sums = cast("Scorer", self._networks), []
+        found: dict[Index, list[tuple[Window, Tensor]]] = {state.pixels.block: [] for state in states}
+        for batch in batches:
+            under = torch.stack([job.state.field_under(job.window, stage) for job in batch]) if sees_field else None
+            scores = networks.score_map(self._patches(batch, stage), under)
+            sums.append(scores.sum())
+            for job, told in zip(batch, scores, strict=True):
+                found[job.state.pixels.block].append((job.window, told))
+        if sums:
+            self._check(torch.stack(sums), batches, stage)
+        for state in states:
+            state.score(found[state.pixels.block], stage)
 
     def _run_batch(self, jobs: Sequence[Job], stage: Stage) -> Tensor:
         """Run one batch; gives the sum of its probabilities, not a number if any is none."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from math import ceil, floor
 from typing import TYPE_CHECKING, Protocol, Self
 
+import numpy as np
 import torch
 
 from magnet_cli.errors import MemoryShortageError
@@ -20,12 +21,12 @@ from magnet_cli.pipeline.grnet import GRNetComputer
 from magnet_cli.pipeline.labels import count_labels, labels_of, own_uncertainty, own_values
 from magnet_cli.pipeline.looks import group_looks
 from magnet_cli.pipeline.reading import ReadAhead
+from magnet_cli.pipeline.worth import Known
 from magnet_cli.refine.canvas import Canvas
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from magnet_cli.areas import Area
@@ -139,7 +140,7 @@ def _paid(plan: Plan, step: Pass, work: Work) -> Paid | None:
     return Paid.of(plan, step, work.sink.finished(step.number - 1))
 
 
-def _fields(plan: Plan, step: Pass, group: GroupPixels, work: Work) -> list[Canvas | None]:
+def _fields(plan: Plan, step: Pass, group: GroupPixels, work: Work) -> list[Known | None]:
     return [_field(plan, step, pixels.block, work) for pixels in group.blocks]
 
 
@@ -212,6 +213,8 @@ def _store_group(
                 total[key] = total.get(key, 0) + value
         if not is_last:
             own, values = own_values(state, canvas, masked=False)
+            if state.scored is not None:
+                values = np.concatenate((values, state.scored.view(own).cpu().numpy()))
             sink.put_field(group, name=field_name(step.number), box=own, values=values)
             continue
         _store_extras(plan, group, state, canvas, sink)
@@ -255,7 +258,7 @@ def _store_extras(plan: Plan, group: GroupId, state: BlockState, canvas: Canvas,
         sink.put_field(group, name=UNCERTAINTY, box=own, values=own_uncertainty(values))
 
 
-def _field(plan: Plan, step: Pass, block: Index, work: Work) -> Canvas | None:
+def _field(plan: Plan, step: Pass, block: Index, work: Work) -> Known | None:
     """What the pass before says about a block and one pixel around it; None in the first pass."""
     if step.number == 0:
         return None
@@ -268,5 +271,9 @@ def _field(plan: Plan, step: Pass, block: Index, work: Work) -> Canvas | None:
         right=ceil(need.right * first.pitch.x / coarse.pitch.x) + 1,
         bottom=ceil(need.bottom * first.pitch.y / coarse.pitch.y) + 1,
     ).intersection(Box.whole(coarse.extent))
-    values = work.sink.read_field(field_name(step.number - 1), box)
-    return Canvas(values=torch.from_numpy(values).to(work.networks.device), box=box, pitch=coarse.pitch)
+    values = torch.from_numpy(work.sink.read_field(field_name(step.number - 1), box)).to(work.networks.device)
+    canvas = Canvas(values=values[: plan.classes], box=box, pitch=coarse.pitch)
+    if plan.selector is None:
+        return Known(canvas=canvas)
+    scored = Canvas(values=values[plan.classes :], box=box, pitch=coarse.pitch)
+    return Known(canvas=canvas, scored=scored, against=plan.selector.constant)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import exp
 from typing import TYPE_CHECKING
 
 from magnet_cli.refine.scores import uncertainty
@@ -23,6 +24,11 @@ class Known:
     """Y' before it is resampled."""
     moved: Canvas | None = None
     """`(1, height, width)`, how far the last step moved each pixel of it; None where there was no step before."""
+    scored: Canvas | None = None
+    """`(1, height, width)`, what a selector says of each pixel of it: the lower, the more a look is worth; None where
+    no selector is asked."""
+    against: float = 0.0
+    """What such scores are compared with."""
 
 
 def difference(one: Tensor, other: Tensor) -> Tensor:
@@ -45,13 +51,25 @@ def window_worth(known: Known, box: Box, pitch: Pitch, *, by: Select) -> float:
         known: Before that stage.
         box: The window's own part, on the next stage's grid.
         pitch: Of that grid.
-        by: Mean uncertainty, mean change, or their product; uncertainty also where nothing has changed yet.
+        by: Mean uncertainty, mean change, or their product; uncertainty also where nothing has changed yet. Or a
+            selector: sigmoid(G - P), P being its mean score (Wu and others, AAAI 2020) and G what it is compared with.
 
     Returns:
         A number in [0, 1].
     """
+    if by == "ppn":
+        return _proposed(known, box, pitch)
     unsure = float(uncertainty(known.canvas.sample(box, pitch)).mean())
     if by == "uncertainty" or known.moved is None:
         return unsure
     change = float(known.moved.sample(box, pitch).mean())
     return change if by == "change" else change * unsure
+
+
+def _proposed(known: Known, box: Box, pitch: Pitch) -> float:
+    if known.scored is None:
+        message = "a selector scores every stage but the last"
+        raise RuntimeError(message)
+    logit = known.against - float(known.scored.sample(box, pitch).mean())
+    # Of the two forms of a sigmoid the one that cannot overflow.
+    return 1 / (1 + exp(-logit)) if logit >= 0 else exp(logit) / (1 + exp(logit))

@@ -6,7 +6,7 @@ from magnet_cli.plan.budget import OUTPUT_SIDE
 from magnet_cli.plan.grid import WorkingGrid, with_pixel_size, working_grid
 from magnet_cli.plan.making import GROUP, make_plan
 from magnet_cli.plan.resolve import resolve_scales
-from magnet_cli.plan.run import AreaSpec, Machine, MemoryPlan, ModelFacts, Plan, windows_selected
+from magnet_cli.plan.run import AreaSpec, Machine, MemoryPlan, ModelFacts, Plan, SelectorFacts, windows_selected
 from magnet_cli.plan.values import Seer, check_bands, check_values, describe_seen, needs_clamp
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "ModelFacts",
     "Plan",
     "Seer",
+    "SelectorFacts",
     "WorkingGrid",
     "check_bands",
     "check_values",

@@ -113,7 +113,9 @@ def _compute_bytes(plan: Plan, step: Pass, facts: ModelFacts) -> int:
     local = facts.local_bytes if plan.settings.method == "grnet" else 0
     # Scores of both stages in float32, and what is fused of them.
     held += sum(canvases) * 2 * 2 if local else 0
-    patch = facts.input.pixels * 4 * (len(facts.bands) + 8 * plan.classes) + max(facts.activation_bytes, refiner, local)
+    selector = 0 if plan.selector is None else plan.selector.activation_bytes
+    activations = max(facts.activation_bytes, refiner, local, selector)
+    patch = facts.input.pixels * 4 * (len(facts.bands) + 8 * plan.classes) + activations
     strip = OUTPUT_SIDE * (OUTPUT_SIDE + 2) * plan.classes * 4 * 4
     field = canvases[0] * 2 if step.number else 0
     pixels = 0 if plan.machine.kind == "cpu" else finest * (_pixel_bytes(plan) + 1)
@@ -164,5 +166,5 @@ def _output_bytes(plan: Plan, step: Pass) -> int:
     labels = _level0_pixels(step)
     finest = _canvas_size(step, step.stages[-1]).pixels
     is_last = step is plan.passes[-1]
-    fields = finest * plan.classes * 2 if not is_last or plan.probabilities else 0
+    fields = finest * plan.field_bands * 2 if not is_last or plan.probabilities else 0
     return plan.group[step.number] * (2 * labels * is_last + 2 * fields) + _kept_bytes(plan, step)

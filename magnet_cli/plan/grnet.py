@@ -65,8 +65,8 @@ def grnet_settings(options: SegmentOptions, facts: ModelFacts, *, margin: int) -
         if given:
             advice = "Take --patches selector or all" if option == "--patches" else "Leave it out"
             raise UsageError(f"--method grnet has no such {option}", advice=advice)
-    patches = options.patches or (SELECTOR if facts.has_selector else ALL)
-    if patches == SELECTOR and not facts.has_selector:
+    patches = options.patches or (SELECTOR if facts.selector is not None else ALL)
+    if patches == SELECTOR and facts.selector is None:
         raise WeightsError(f"bundle {facts.name} has no selector", advice="Take --patches all")
     return MethodSettings(
         method="grnet",

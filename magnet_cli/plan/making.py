@@ -73,6 +73,7 @@ def make_plan(
     passes = _passes(grouped, facts, info, grid.pitch, settings.margin)
     if settings.compat == "paper":
         _check_blocks(passes, settings)
+        _check_selector(passes, settings, facts)
     batch = options.batch_size or default_batch(facts, machine)
     draft = Plan(
         image=info,
@@ -93,6 +94,7 @@ def make_plan(
         memory=no_memory(machine),
         probabilities=options.probabilities,
         uncertainty=options.uncertainty,
+        selector=facts.selector if settings.select == "ppn" else None,
         areas=areas,
         notes=(
             *(*info.notes, *grid.notes, *told(info, bands, spans, options.value_range)),
@@ -164,6 +166,24 @@ def _passes(
             )
         passes.append(Pass(number=index, stages=tuple(stages)))
     return tuple(passes)
+
+
+def _check_selector(passes: Sequence[Pass], settings: MethodSettings, facts: ModelFacts) -> None:
+    """Refuse a selector that compares windows with a whole that no block sees.
+
+    Raises:
+        UsageError: It is such a selector.
+    """
+    if settings.select != "ppn" or facts.selector is None or facts.selector.against == "constant":
+        return
+    later = sum(len(step.stages) for step in passes[1:])
+    if passes[0].blocks.pixels > 1 or later > (settings.patches.kind == "budget"):
+        raise UsageError(
+            f"the selector of bundle {facts.name} compares windows with the whole image, so an image is one block of "
+            "one pass",
+            value=f"{passes[0].blocks.pixels} blocks in the first of {len(passes)} passes",
+            advice='Take a bundle whose selector has against = "constant", or --select uncertainty',
+        )
 
 
 def _check_blocks(passes: Sequence[Pass], settings: MethodSettings) -> None:

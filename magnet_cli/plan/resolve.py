@@ -37,7 +37,7 @@ def resolve_settings(options: SegmentOptions, facts: ModelFacts, scales: Sequenc
     defaults = facts.defaults
     compat = options.compat or facts.compat
     merge = _merge(options, facts, compat)
-    _check_selection(options, compat)
+    _check_selection(options, facts, compat)
     if options.method == "grnet":
         found = grnet_settings(options, facts, margin=_default_margin(facts, scales, ALL, defaults.median))
         _check_margin(found.margin, facts.input)
@@ -76,11 +76,12 @@ def _budget(options: SegmentOptions) -> Rule | None:
     return None if options.budget is None else Rule(kind="budget", values=(options.budget,))
 
 
-def _check_selection(options: SegmentOptions, compat: Compat) -> None:
+def _check_selection(options: SegmentOptions, facts: ModelFacts, compat: Compat) -> None:
     """Refuse what says how windows are selected where none are, or says it twice.
 
     Raises:
         UsageError: It does.
+        WeightsError: It asks for a selector, and the bundle has none.
     """
     given = [name for name in ("select", "budget") if getattr(options, name) is not None]
     if given and options.method != "magnet-fast":
@@ -92,6 +93,11 @@ def _check_selection(options: SegmentOptions, compat: Compat) -> None:
         raise UsageError(
             f"--compat {compat} selects windows as the published program does", value=f"--{given[0]}",
             advice="Take --compat paper",
+        )  # fmt: skip
+    if options.select == "ppn" and facts.selector is None:
+        raise WeightsError(
+            f"bundle {facts.name} has no selector", value="--select ppn",
+            advice="Train one with 'magnet train selector', or take --select uncertainty",
         )  # fmt: skip
     if options.budget is not None and options.patches is not None:
         raise UsageError(

@@ -24,6 +24,19 @@ PLAN_SCHEMA = 1
 
 
 @dataclass(frozen=True, kw_only=True)
+class SelectorFacts:
+    """What a plan needs to know of a bundle's selector: a network that scores the places of a patch."""
+
+    against: Literal["image", "constant"]
+    """What a window's score is compared with: that of the whole image, or `constant`."""
+    constant: float
+    sees_field: bool
+    """Whether it also sees the class probabilities that are known of a patch."""
+    activation_bytes: int
+    """Peak of one patch's pass, estimated."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelFacts:
     """What a plan needs to know of a bundle."""
 
@@ -51,8 +64,8 @@ class ModelFacts:
     """The same for a GRNet's local branch."""
     cells: int = 0
     """Cells a side that a GRNet cuts an image into; 0 where the bundle is none."""
-    has_selector: bool = False
-    """Whether it knows which cells are worth a closer look."""
+    selector: SelectorFacts | None = None
+    """Knows which windows or cells are worth a closer look."""
     large_tensors: bool = False
     """Whether a patch's pass makes tensors that the C library would rather give back to the system than reuse."""
 
@@ -155,6 +168,8 @@ class Plan:
     """The option that says at which size of a pixel the image is read; None where the bundle does, or nothing."""
     pixel: Resolution | None = None
     """Physical size of a working-grid pixel; None where the image does not say how large its pixels are."""
+    selector: SelectorFacts | None = None
+    """Says what windows are worth; None where something else does."""
     areas: tuple[AreaSpec, ...] = ()
     """Only what lies in all of them is looked at."""
     notes: tuple[str, ...] = ()
@@ -163,6 +178,11 @@ class Plan:
     def stages(self) -> tuple[Stage, ...]:
         """All stages, coarsest first."""
         return tuple(stage for step in self.passes for stage in step.stages)
+
+    @property
+    def field_bands(self) -> int:
+        """Bands of what a pass leaves for the next: classes, and what a selector says."""
+        return self.classes + (self.selector is not None)
 
     def groups(self, step: Pass) -> int:
         """Groups of a pass."""
@@ -274,7 +294,7 @@ class Plan:
     def disk(self) -> dict[str, int]:
         """Upper bounds in bytes: labels before compression, fields, and a one-time decode."""
         labels = self.image.size.pixels
-        fields = sum(step.stages[-1].extent.pixels * self.classes * 2 for step in self.passes[:-1])
+        fields = sum(step.stages[-1].extent.pixels * self.field_bands * 2 for step in self.passes[:-1])
         last = self.passes[-1].stages[-1].extent.pixels
         kept = last * (self.classes * self.probabilities + self.uncertainty)
         return {

@@ -18,7 +18,7 @@ from magnet_cli.cli.app import app
 from magnet_cli.geometry import Box, Size
 from magnet_cli.masks.output import OutputPaths
 from magnet_cli.masks.reportfile import read_report
-from magnet_cli.models.registry import build_backbone, build_refiner
+from magnet_cli.models.registry import build_backbone, build_refiner, build_selector
 from magnet_cli.models.writing import describe, write_bundle
 from magnet_cli.scene import Scene
 
@@ -108,9 +108,21 @@ def blurry_refiner() -> nn.Module:
 
 
 def blurry_bundle(
-    folder: Path, *, side: int = 32, scales: Sequence[int] = (), kernel: int = 3, margin: int = 0, strength: float = 1
+    folder: Path,
+    *,
+    side: int = 32,
+    scales: Sequence[int] = (),
+    kernel: int = 3,
+    margin: int = 0,
+    strength: float = 1,
+    selector: bool = False,
 ) -> Path:
-    """A bundle whose every stage changes the result: random convolutions over neighbours, in both networks."""
+    """A bundle whose every stage changes the result: random convolutions over neighbours, in both networks.
+
+    With `selector` it has one, as random, which sees the field and compares with a constant.
+    """
+    options = {"width": 2, "sees": "image+field", "against": "constant"}
+    chooser = {"architecture": "ppn-small", "options": options, "file": "selector.safetensors"}
     description = describe(
         name="blurry",
         classes=CLASSES,
@@ -120,11 +132,17 @@ def blurry_bundle(
         refiners=[{"options": {"kernel": 3}}],
         input={"mean": [0.21, 0.32, 0.38], "std": [0.1, 0.08, 0.06]},
         magnet={"merge": "refiner", "points": "all", "patches": "all", "median": 3, "margin": margin},
+        networks={"selector": chooser if selector else None},
     )
     networks = {
         "backbone.safetensors": blurry_backbone(kernel=kernel, strength=strength),
         "refiner.safetensors": blurry_refiner(),
     }
+    if selector:
+        torch.manual_seed(6)
+        network = build_selector("ppn-small", bands=3, classes=CLASSES, options=options)
+        torch.nn.init.normal_(network.score.weight)
+        networks["selector.safetensors"] = network
     write_bundle(folder, description, networks, dtype=torch.float32)
     return folder
 

@@ -86,6 +86,28 @@ def test_workers_do_not_change_a_byte(
     assert bool(found[0][-1]) is options.probabilities
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        SegmentOptions(budget=Fraction(2, 5), scales=sides(128, 64, 32)),
+        SegmentOptions(patches=parse_patches("u>0.4"), scales=sides(150, 100, 50)),
+    ],
+)
+def test_workers_do_not_change_what_a_selector_says(
+    images: dict[bool, Path], tmp_path: Path, options: SegmentOptions
+) -> None:
+    bundle = blurry_bundle(tmp_path / "bundle", selector=True)
+    found = []
+    for workers in (0, 2):
+        mask = tmp_path / f"w{workers}.tif"
+        asked = replace(options, method="magnet-fast", select="ppn", num_workers=workers, weights=str(bundle))
+        report = segment(images[True], mask, asked)
+        found.append((digest(mask), report["passes"]))
+    assert found[0] == found[1]
+    other = replace(options, method="magnet-fast", num_workers=0, weights=str(bundle))
+    assert segment(images[True], tmp_path / "other.tif", other)["passes"] != found[0][1]
+
+
 def test_methods_differ(bundle: Path, images: dict[bool, Path], tmp_path: Path) -> None:
     """So that equal bytes mean something: what names the method does change the mask."""
     masks: list[NDArray[np.uint8]] = []

@@ -164,7 +164,8 @@ class MemorySink:
         self.fields.setdefault(name, []).append((box, values))
 
     def read_field(self, name: str, box: Box) -> NDArray[np.float16]:
-        out = np.full((self.classes, box.height, box.width), np.nan, np.float16)
+        bands = len(self.fields[name][0][1])
+        out = np.full((bands, box.height, box.width), np.nan, np.float16)
         for have, values in self.fields[name]:
             both = have.intersection(box)
             if both.area:
