@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 PICTURE = Path(__file__).parents[2] / "docs" / "images" / "selection-curves.png"
 STYLES = {
-    "oracle-balanced": ("oracle", "#222222", "-"),
+    "oracle": ("oracle", "#222222", "-"),
     "ppn-gain": ("PPN, gain labels", "#D55E00", "-"),
     "ppn-paper": ("PPN, paper's labels", "#E69F00", "--"),
     "uncertainty": ("uncertainty", "#0072B2", "-"),

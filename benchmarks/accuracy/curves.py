@@ -24,17 +24,24 @@ from benchmarks.accuracy.curve import RESULTS, Curve, Point
 from benchmarks.accuracy.fields import FieldFolder, bundle_of, image_of, make_fields, pass_of, read_truth, scales_of
 from benchmarks.accuracy.folds import CURVES, HELD_OUT, backbone
 from benchmarks.accuracy.lab import SeenScene
+from benchmarks.accuracy.learnt import Learnt
 from benchmarks.accuracy.selection import Above, AtRandom, Best, TrueGain, Uncertain, selected
+from benchmarks.accuracy.selectors import LABELS, selector
 from magnet_cli import SegmentOptions, segment
 from magnet_cli.geometry import Box, Size
 from magnet_cli.labels import open_labels
+from magnet_cli.models.bundle import load_bundle
 from magnet_cli.models.device import pin_arithmetic
+from magnet_cli.models.networks import load_networks
+from magnet_cli.train.config import DataConfig
+from magnet_cli.train.data import load_scenes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from benchmarks.accuracy.fields import Meta
     from benchmarks.accuracy.selection import Rule, Worth
+    from benchmarks.accuracy.selectors import Labels
     from magnet_cli.models.bundle import Bundle
     from magnet_cli.options import Select
     from magnet_cli.windows import Pass
@@ -44,6 +51,8 @@ SHARES = tuple(Fraction(percent, 100) for percent in (5, 10, 20, 30, 40, 60, 80)
 """Of all windows of all stages, the coarsest counted."""
 LIMITS = (0.9, 0.8, 0.7, 0.65, 0.6, 0.55, 0.5, 0.45, 0.4, 0.35, 0.3, 0.2)
 """Thresholds on mean uncertainty."""
+FUNDUS_LIMITS = (0.3, 0.25, 0.2, 0.18, 0.16, 0.14, 0.12, 0.1, 0.08, 0.06, 0.04, 0.02)
+"""In retinas, where most pixels are plain."""
 SEEDS = (1, 2, 3)
 AGREEMENT = RESULTS / "agreement.json"
 VERIFIED: tuple[tuple[Fraction, Select], ...] = (
@@ -127,17 +136,18 @@ def budget(share: Fraction, step: Pass) -> Fraction | None:
     return left / sum(rest) if left >= 0 else None
 
 
-def by_share(step: Pass) -> Iterator[tuple[float, Rule]]:
+def by_share(place: Place) -> Iterator[tuple[float, Rule]]:
     """Runs with a budget."""
     for share in SHARES:
-        spent = budget(share, step)
+        spent = budget(share, place.step)
         if spent is not None:
             yield float(share), Best(share=spent)
 
 
-def by_limit(step: Pass) -> Iterator[tuple[float, Rule]]:  # noqa: ARG001 - alike for every scene
+def by_limit(place: Place) -> Iterator[tuple[float, Rule]]:
     """Runs with one threshold for all stages."""
-    yield from ((limit, Above(limit=limit)) for limit in LIMITS)
+    limits = FUNDUS_LIMITS if place.scene in FUNDUS else LIMITS
+    yield from ((limit, Above(limit=limit)) for limit in limits)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,12 +155,29 @@ class Selector:
     """One curve."""
 
     worth: Callable[[Place], Worth]
-    rules: Callable[[Pass], Iterator[tuple[float, Rule]]] = by_share
+    scenes: Sequence[str] = (*HELD_OUT, *FUNDUS)
+    """Where it is measured."""
+    rules: Callable[[Place], Iterator[tuple[float, Rule]]] = by_share
 
 
 def plain(worth: Worth) -> Callable[[Place], Worth]:
     """For what is compared alike in every scene."""
     return lambda place: worth  # noqa: ARG005
+
+
+def learnt(labels: Labels) -> Callable[[Place], Worth]:
+    """For a trained selector."""
+
+    def of(place: Place) -> Worth:
+        networks = load_networks(
+            load_bundle(str(selector(place.work, place.scene, labels))), device="cpu", precision="float32"
+        )
+        scenes = load_scenes(place.work / "dubai" / "scenes.csv", DataConfig(scenes=(place.scene,)))
+        if networks.selector is None:
+            raise RuntimeError(f"the bundle for {place.scene} has no selector")
+        return Learnt(networks=networks, scene=scenes[0], sees_field=networks.selector.sees_field)
+
+    return of
 
 
 SELECTORS: dict[str, Selector] = {
@@ -159,6 +186,7 @@ SELECTORS: dict[str, Selector] = {
     "threshold": Selector(worth=plain(Uncertain()), rules=by_limit),
     "change": Selector(worth=plain(Uncertain(select="change"))),
     "both": Selector(worth=plain(Uncertain(select="both"))),
+    **{f"ppn-{labels}": Selector(worth=learnt(labels), scenes=HELD_OUT) for labels in LABELS},
     "oracle": Selector(worth=plain(TrueGain())),
     "oracle-balanced": Selector(worth=plain(TrueGain(balanced=True))),
 }
@@ -166,9 +194,9 @@ SELECTORS: dict[str, Selector] = {
 
 def measured(place: Place, name: str) -> Curve:
     """One selector's curve on one scene."""
-    selector, step = SELECTORS[name], place.step
-    worth = selector.worth(place)
-    points = [place.point(asked, worth, rule) for asked, rule in selector.rules(step)]
+    chosen, step = SELECTORS[name], place.step
+    worth = chosen.worth(place)
+    points = [place.point(asked, worth, rule) for asked, rule in chosen.rules(place)]
     return Curve(
         scene=place.scene,
         selector=name,
@@ -225,7 +253,7 @@ def main() -> None:
         return
     for scene in args.scene or (*HELD_OUT, *FUNDUS):
         place = Place(args.work, scene)
-        for name in args.selector or SELECTORS:
+        for name in args.selector or [name for name, one in SELECTORS.items() if scene in one.scenes]:
             known = Curve.load(scene, name)
             if known is not None and known.backbone == place.meta.backbone and not args.again:
                 continue
