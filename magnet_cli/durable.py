@@ -181,10 +181,14 @@ def write_whole(path: Path, data: bytes) -> None:
     """
     part = path.with_name(f"{path.name}.part")
     with writing(path):
-        with part.open("wb") as file:
-            file.write(data)
-            file.flush()
-            sync_data(file.fileno())
+        try:
+            with part.open("wb") as file:
+                file.write(data)
+                file.flush()
+                sync_data(file.fileno())
+        except OSError:
+            part.unlink(missing_ok=True)
+            raise
         replace(part, path)
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -159,3 +161,16 @@ def test_a_refused_mask_keeps_the_journal_and_leaves_no_part(
         assert not paths.part.exists()
     with Journal.open(paths.journal, header=made.header) as journal:
         assert len(journal.finished(1)) == len(made.groups())
+
+
+def test_a_file_that_does_not_fit_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    path = tmp_path / "page.html"
+    path.write_bytes(b"before")
+    monkeypatch.setattr(durable, "sync_data", full)
+    with pytest.raises(OutputError, match=r"page.html: .*No space left on device"):
+        durable.write_whole(path, b"after")
+    assert [file.name for file in tmp_path.iterdir()] == ["page.html"]
+    assert path.read_bytes() == b"before"
