@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import json
 import logging
+import os
 import signal
+import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, ParamSpec, Self
 
 import typer
 
-from magnet_cli.errors import MagnetError
+from magnet_cli.errors import MagnetError, OutputError, SourceError, UsageError
 from magnet_cli.redaction import redacted
 
 if TYPE_CHECKING:
@@ -25,6 +29,8 @@ INTERRUPTED = 130
 SOME_FAILED = 7
 ALL_FAILED = 3
 SCHEMA = 1
+LONGEST_SHOWN = 80
+"""Characters of a name that is too long."""
 
 
 def command(function: Callable[P, int | None]) -> Callable[P, None]:
@@ -37,9 +43,12 @@ def command(function: Callable[P, int | None]) -> Callable[P, None]:
         before = signal.signal(signal.SIGTERM, _interrupt)
         try:
             code = function(*args, **kwargs) or 0
-        except MagnetError as error:
-            say(f"magnet: {error}")
-            code = error.exit_code
+        except (MagnetError, OSError) as error:
+            found = foreseen(error)
+            if found is None:
+                raise
+            say(f"magnet: {found}")
+            code = found.exit_code
         except KeyboardInterrupt as interrupt:
             say(f"magnet: interrupted; {str(interrupt) or GOES_ON}")
             code = INTERRUPTED
@@ -55,14 +64,44 @@ def _interrupt(signum: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
+def foreseen(error: BaseException | None) -> MagnetError | None:
+    """The failure that the program foresees, or a name that the system refuses; None for anything else."""
+    if isinstance(error, MagnetError):
+        return error
+    if not isinstance(error, OSError) or error.filename is None:
+        return None
+    if error.errno == errno.ENAMETOOLONG:
+        shown = f"{str(error.filename)[:LONGEST_SHOWN]}..."
+        return UsageError("the name is longer than this system allows", value=shown, advice="Give a shorter one")
+    if error.errno in (errno.EACCES, errno.EPERM, errno.ELOOP):
+        advice = "Check that you may read it, or name what you may read"
+        return SourceError("the system refuses access", value=error.strerror, file=error.filename, advice=advice)
+    return None
+
+
 def say(message: str) -> None:
-    """A line for people, on standard error."""
-    typer.echo(redacted(message), err=True)
+    """A line for people, on standard error; where nobody can hear it the work goes on."""
+    with suppress(OSError):
+        typer.echo(redacted(message), err=True)
 
 
 def tell(text: str) -> None:
-    """What was asked for, on standard output; names of files that are no Unicode keep their bytes."""
-    typer.echo(redacted(text).encode("utf-8", "surrogateescape"))
+    """What was asked for, on standard output; names of files that are no Unicode keep their bytes.
+
+    Raises:
+        OutputError: It cannot be written; where its reader has left, the command ends without a word.
+    """
+    try:
+        typer.echo(redacted(text).encode("utf-8", "surrogateescape"))
+    except OSError as error:
+        # What lies in the buffer would be written, and fail, once more at the end.
+        with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - not a path of a system, but its name for none
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        if error.errno == errno.EPIPE:
+            raise typer.Exit(OutputError.exit_code) from None
+        raise OutputError(
+            "standard output cannot be written", value=error.strerror, advice="Send it where there is space"
+        ) from error
 
 
 class Listing:
@@ -102,8 +141,9 @@ class Listing:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         found: dict[str, object] = {"schema": SCHEMA, "images": self._rows, **self.more}
-        if isinstance(error, MagnetError):
-            found |= {"error": str(error), "exit_code": error.exit_code}
+        failure = foreseen(error)
+        if failure is not None:
+            found |= {"error": str(failure), "exit_code": failure.exit_code}
         elif isinstance(error, KeyboardInterrupt):
             found |= {"error": "interrupted", "exit_code": INTERRUPTED}
         elif error is not None:

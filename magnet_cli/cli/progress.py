@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
@@ -17,6 +18,13 @@ if TYPE_CHECKING:
     from magnet_cli.events import Step
 
 
+class _Console(Console):
+    """A run does not end because nobody reads its messages any more."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+
+
 class Display(Events):
     """Plain lines for messages; a bar for the blocks of the image at hand.
 
@@ -25,7 +33,7 @@ class Display(Events):
     """
 
     def __init__(self, *, enabled: bool) -> None:
-        self._console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
+        self._console = _Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
         self._bar = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
@@ -50,14 +58,16 @@ class Display(Events):
 
     def message(self, text: str) -> None:
         """Print a line above the bar."""
-        self._console.print(redacted(text))
+        with suppress(OSError):
+            self._console.print(redacted(text))
 
     def failed(self, image: str, error: MagnetError) -> None:
         """Name a failure and its image."""
         self._clear()
         name = redacted(image)
         about = "" if name in str(error) else f"{name}: "
-        self._console.print(f"magnet: {about}{error}")
+        with suppress(OSError):
+            self._console.print(f"magnet: {about}{error}")
 
     def step(self, step: Step) -> None:
         """Move the bar; another image or another thing to do begins it anew."""

@@ -134,3 +134,46 @@ def test_an_interrupted_run_goes_on(here: Path, bundle: Path, name: str) -> None
     assert groups["resumed"] + groups["computed"] == found["report"]["passes"][0]["blocks"]
     assert invoke(*words, "-o", "never.tif").exit_code == 0
     assert (here / "m.tif").read_bytes() == (here / "never.tif").read_bytes()
+
+
+@posix
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="wants a device that is always full")  # noqa: PTH110
+@pytest.mark.parametrize("words", [("info", "s.tif"), ("info", "s.tif", "--json"), ("weights", "list")])
+def test_standard_output_that_is_full(here: Path, image: Path, words: tuple[str, ...]) -> None:
+    assert image.exists()
+    with open("/dev/full", "wb") as full:  # noqa: PTH123
+        done = subprocess.run(
+            command(*words), cwd=here, env=environment(), check=False, stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert done.stderr == (
+        "magnet: standard output cannot be written (got No space left on device). Send it where there is space\n"
+    )
+    assert done.returncode == 5
+
+
+@posix
+def test_a_reader_of_standard_output_that_has_left(here: Path, image: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        command("info", image), cwd=here, env=environment(), check=False, stdout=writing, stderr=subprocess.PIPE
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (5, b"")
+
+
+@posix
+@pytest.mark.parametrize("full", [False, True], ids=["nobody reads", "full"])
+def test_messages_that_nobody_hears_stop_nothing(here: Path, image: Path, bundle: Path, *, full: bool) -> None:
+    reading, heard = os.pipe()
+    os.close(reading)
+    if full:
+        os.close(heard)
+        heard = os.open("/dev/full", os.O_WRONLY)
+    codes = [
+        subprocess.run(command(*words), cwd=here, env=environment(), check=False, stderr=heard).returncode
+        for words in (("segment", image, "-o", "m.tif", "--weights", bundle), ("info", "missing.tif"))
+    ]
+    os.close(heard)
+    assert codes == [0, 3]
+    assert (here / "m.json").exists()

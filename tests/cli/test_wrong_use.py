@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.cli.support import invoke, one_line, tree, write_colours_bundle, write_image
+from tests.cli.support import invoke, invoke_json, one_line, tree, write_colours_bundle, write_image
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 WORDS = [
     (["--scales", "0.5"], ["a scale is at least one pixel", "0.5", "--scales 625,1250,2500"]),
@@ -238,3 +243,43 @@ def test_a_scene_that_cannot_be_written(here: Path, words: list[str]) -> None:
     assert result.exit_code == 2
     one_line(result)
     assert list(here.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["info", "LONG"],
+        ["info", "LONG*"],
+        ["segment", "LONG", "--weights", "BUNDLE"],
+        ["segment", "s.tif", "--weights", "LONG"],
+        ["segment", "s.tif", "--weights", "BUNDLE", "-o", "LONG"],
+        ["verify", "LONG"],
+        ["report", "LONG"],
+        ["export", "LONG", "--format", "cog"],
+        ["evaluate", "LONG", "LONG"],
+        ["weights", "show", "LONG"],
+        ["scene", "LONG.tif"],
+    ],
+)
+def test_names_that_are_too_long(image: Path, bundle: Path, words: list[str]) -> None:
+    assert image.exists()
+    result = invoke(*(word.replace("LONG", "a" * 300).replace("BUNDLE", str(bundle)) for word in words))
+    assert f"the name is longer than this system allows (got {'a' * 80}...)" in one_line(result)
+    assert result.exit_code == 2
+
+
+def test_a_folder_that_may_not_be_listed(here: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    listed = Path.iterdir
+
+    def refused(path: Path) -> Iterator[Path]:
+        if path.name == "locked":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return listed(path)
+
+    write_image(here / "in" / "s.tif")
+    (here / "in" / "locked").mkdir()
+    monkeypatch.setattr(Path, "iterdir", refused)
+    found = invoke_json("segment", "in", "--weights", bundle, "-o", "out", code=3)
+    rule = "in/locked: the system refuses access (got Permission denied)"
+    assert found["error"] == f"{rule}. Check that you may read it, or name what you may read"
+    assert not (here / "out").exists()
