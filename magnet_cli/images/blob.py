@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import stat
 from abc import ABC, abstractmethod
 from threading import Lock
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
@@ -86,6 +87,9 @@ class FileBlob(Blob):
 
     def __init__(self, path: str | Path) -> None:
         with naming(path, "the file cannot be opened", advice="Check that it exists and that you may read it"):
+            if stat.S_ISFIFO(os.stat(path).st_mode):  # noqa: PTH116 (path may be a string)
+                rule = "an image is read in any order, which a pipe does not allow"
+                raise SourceError(rule, file=path, advice="Write it to a file, and give that")
             self._file = open(path, "rb", buffering=0)  # noqa: PTH123, SIM115 (kept open; path may be a string)
             super().__init__(str(path), os.fstat(self._file.fileno()).st_size)
         self._lock = Lock()

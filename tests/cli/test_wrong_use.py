@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import shutil
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -283,3 +285,14 @@ def test_a_folder_that_may_not_be_listed(here: Path, bundle: Path, monkeypatch: 
     rule = "in/locked: the system refuses access (got Permission denied)"
     assert found["error"] == f"{rule}. Check that you may read it, or name what you may read"
     assert not (here / "out").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="wants named pipes")
+@pytest.mark.parametrize("words", ["info pipe.tif", "segment pipe.tif -o out", "evaluate pipe.tif truth.tif"])
+def test_a_pipe_is_no_image(here: Path, image: Path, bundle: Path, words: str) -> None:
+    os.mkfifo(here / "pipe.tif")
+    image.rename(here / "truth.tif")
+    weights = ["--weights", str(bundle)] if "segment" in words else []
+    result = invoke(*words.split(), *weights)
+    assert "pipe.tif: an image is read in any order, which a pipe does not allow" in result.stderr
+    assert result.exit_code == 3
