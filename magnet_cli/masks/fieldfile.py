@@ -11,6 +11,7 @@ import zarr
 
 from magnet_cli.errors import SourceError
 from magnet_cli.geometry import Box, Pitch, Size
+from magnet_cli.masks.spec import LARGEST_CHUNK, NODATA
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -57,7 +58,8 @@ class FieldFile:
             classes = tuple(str(name) for name in found["classes"])
         except (KeyError, TypeError, ValueError, ZeroDivisionError, OSError) as exc:
             raise _unreadable(path) from exc
-        if array.dtype != np.uint8 or bands != len(classes) or pitch.cover(level0) != Size(width=width, height=height):
+        fits = array.dtype == np.uint8 and bands == len(classes) <= NODATA
+        if not fits or pitch.cover(level0) != Size(width=width, height=height) or max(array.chunks) > LARGEST_CHUNK:
             raise _unreadable(path)
         return cls(
             path=path,

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import tifffile
+import torch
 
 from magnet_cli.masks.verify import verify_mask
-from magnet_cli.models.registry import build_cascade
-from magnet_cli.models.writing import describe_cascade, write_cascade_bundle
+from magnet_cli.models.registry import build_backbone, build_cascade
+from magnet_cli.models.writing import describe, describe_cascade, write_bundle, write_cascade_bundle
 from magnet_cli.refining import loading
 from tests.cli.support import SIZE, expected_labels, invoke, invoke_json, one_line, write_colours_bundle, write_image
 from tests.refining.support import Bright, use
@@ -84,6 +85,25 @@ def test_every_image_gets_both_masks_and_all_that_is_shown_is_the_refined_one(
 def json_words(row: dict[str, Any]) -> list[str]:
     """The command of a report, without the program's name."""
     return [str(word) for word in row["report"]["command"]][1:]
+
+
+def test_of_two_classes_the_second_is_the_object_and_both_are_weighed(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = build_backbone("conv", classes=2, bands=3, options={})
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.copy_(20 * torch.eye(2, 3)[..., None, None] if parameter.ndim == 4 else torch.zeros(2))
+    described = describe(name="two", classes=2, size=32, scales=(32,))
+    write_bundle(here / "bundle", described, {"backbone.safetensors": network})
+    write_image(here / "a.tif")
+    use_tool(monkeypatch, Next(), side=256)
+    words = ("segment", "a.tif", "-o", "m.tif", *FAST, "--refine", "guided", "--roi", "0,0,90,110")
+    (row,) = invoke_json(*words)["images"]
+    before, after = labels_in(here / "m.unrefined.tif"), labels_in(here / "m.tif")
+    np.testing.assert_array_equal(after, np.where(before == 255, 255, 1 - before))
+    assert set(np.unique(before)) == {0, 1, 255}
+    assert row["report"]["refined"]["read_as"] == "binary"
 
 
 def test_with_and_without_a_last_stage_are_different_masks(

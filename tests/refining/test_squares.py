@@ -293,7 +293,17 @@ def test_what_was_kept_of_another_mask_is_refused(
         refine_mask(image, other, tmp_path / "out.tif", RefineOptions(method="guided", evidence=kept))
     with pytest.raises(SourceError, match="none"):
         refine_mask(image, mask, tmp_path / "out.tif", RefineOptions(method="guided", evidence=tmp_path / "none"))
-    zarr.open_array(kept, mode="r+").attrs["pitch"] = {"x": "9" * 99, "y": "1"}
+    field = zarr.open_array(kept, mode="r+")
+    attributes = dict(field.attrs)
+    whole = zarr.create_array(tmp_path / "whole", shape=field.shape, chunks=(3, 10**6, 10**6), dtype="u1")
+    whole.attrs.update(attributes)
+    (tmp_path / "empty").mkdir()
+    chunk = next(file for file in kept.rglob("*") if file.is_file() and file.name != "zarr.json")
+    chunk.write_bytes(chunk.read_bytes()[:20])
+    for wrong in (tmp_path / "whole", tmp_path / "empty", kept):
+        with pytest.raises(SourceError, match="no field"):
+            refine_mask(image, mask, tmp_path / "out.tif", RefineOptions(method="guided", evidence=wrong))
+    field.attrs["pitch"] = {"x": "9" * 99, "y": "1"}
     with pytest.raises(SourceError, match="no field"):
         refine_mask(image, mask, tmp_path / "out.tif", RefineOptions(method="guided", evidence=kept))
 
