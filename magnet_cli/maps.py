@@ -100,7 +100,8 @@ def describe_maps(plan: Plan, finished: Callable[[int], Mapping[int, Mapping[str
 
     Returns:
         `stages`, coarsest first: for each its number and the share of windows that it looked at, of those that hold
-        data. `uncertainty`: its mean, None where the method does not say.
+        data. `changes`, for those that had something to change: the share of pixels that got another class, of those
+        that it looked at. `uncertainty`: its mean, None where the method does not say.
     """
     stages = [
         {"stage": stage.number, **found.describe()}
@@ -108,8 +109,14 @@ def describe_maps(plan: Plan, finished: Callable[[int], Mapping[int, Mapping[str
         for stage in step.stages
         if (found := stage_map(plan, step, stage, finished(step.number))) is not None
     ]
+    changes = [
+        {"stage": stage.number, **found.describe()}
+        for step in plan.passes
+        for stage in step.stages
+        if (found := change_map(plan, step, stage, finished(step.number))) is not None
+    ]
     unsure = uncertainty_map(plan, finished(plan.passes[-1].number))
-    return {"stages": stages, "uncertainty": None if unsure is None else unsure.describe()}
+    return {"stages": stages, "changes": changes, "uncertainty": None if unsure is None else unsure.describe()}
 
 
 def stage_map(plan: Plan, step: Pass, stage: Stage, groups: Mapping[int, Mapping[str, Any]]) -> Map | None:
@@ -131,13 +138,29 @@ def stage_map(plan: Plan, step: Pass, stage: Stage, groups: Mapping[int, Mapping
 def uncertainty_map(plan: Plan, groups: Mapping[int, Mapping[str, Any]]) -> Map | None:
     """The mean uncertainty of the result; None where the groups do not say."""
     step = plan.passes[-1]
-    stage = step.stages[-1]
+    packed = {number: counts.get("unsure") for number, counts in groups.items()}
+    return _parts_map(plan, step, step.stages[-1], packed)
+
+
+def change_map(plan: Plan, step: Pass, stage: Stage, groups: Mapping[int, Mapping[str, Any]]) -> Map | None:
+    """The share of pixels to which a stage gave another class, of those that it looked at.
+
+    None where it had nothing to change, or the groups do not say.
+    """
+    packed = {number: counts.get("changes", {}).get(str(stage.number)) for number, counts in groups.items()}
+    return _parts_map(plan, step, stage, packed)
+
+
+def _parts_map(plan: Plan, step: Pass, stage: Stage, groups: Mapping[int, str | None]) -> Map | None:
+    """Means of what the groups of a pass have packed: a value for each part of each cell."""
+    if not groups:
+        return None
     parts = subdivision(stage)
     grid = _Means(Size(width=stage.cells.width * parts, height=stage.cells.height * parts))
-    for number, counts in groups.items():
-        if "unsure" not in counts:
+    for number, packed in groups.items():
+        if packed is None:
             return None
-        values = np.frombuffer(zlib.decompress(base64.b64decode(counts["unsure"])), np.uint8)
+        values = np.frombuffer(zlib.decompress(base64.b64decode(packed)), np.uint8)
         for place, size in _areas(plan.blocks(step, number), step, stage, parts):
             own, values = values[: size.pixels].reshape(size.height, size.width), values[size.pixels :]
             rows, columns = place.slices

@@ -63,7 +63,8 @@ class Totals:
     """Level-0 pixels by class."""
     nodata: int
     stages: Mapping[int, Mapping[str, int]]
-    """By stage number: windows, run, those of `NOT_RUN`, points."""
+    """By stage number: windows, run, those of `NOT_RUN`, points; of the pixels that were compared with the stage before
+    the sum, those that changed class, and how far they moved, in thousandths."""
 
     @classmethod
     def of(cls, counts: Iterable[Mapping[str, object]], classes: int) -> Totals:
@@ -171,12 +172,28 @@ def _passes(plan: Plan, totals: Totals) -> list[dict[str, object]]:
                     "windows": stage.cells.pixels,
                     "windows_planned": plan.windows(step, stage),
                     "windows_run": counts.get("run", 0),
+                    "windows_considered": sum(counts.get(key, 0) for key in ("run", "unselected", "unpaid", "settled")),
                     "not_run": {why: counts.get(why, 0) for why in NOT_RUN},
                     "points": counts.get("points", 0),
+                    "changed": _changed(counts),
                 }
             )
         found.append({"pass": step.number + 1, "blocks": step.blocks.pixels, "stages": stages})
     return found
+
+
+def _changed(counts: Mapping[str, int]) -> dict[str, float] | None:
+    """What a stage changed in the windows that it computed, from a sample of their pixels.
+
+    The share that got another class, and how far probabilities moved on the mean; None where it had nothing to change.
+    """
+    compared = counts.get("compared", 0)
+    if not compared:
+        return None
+    return {
+        "labels": round(counts["changed"] / compared, 6),
+        "probabilities": round(counts["moved_thousandths"] / 1000 / compared, 6),
+    }
 
 
 def class_table(

@@ -8,10 +8,12 @@ from fractions import Fraction
 from functools import partial
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from magnet_cli.geometry import Box
 from magnet_cli.maps import NO_DATA, OUTSIDE, RUN, SETTLED, UNPAID, UNSELECTED
+from magnet_cli.pipeline.changes import Changes, Sample
 from magnet_cli.pipeline.scored import spread
 from magnet_cli.pipeline.selection import Candidates, Selection, select
 from magnet_cli.pipeline.worth import Known, difference, window_worth
@@ -22,7 +24,6 @@ from magnet_cli.refine.scores import certainty, share_of, uncertainty
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor
 
@@ -94,6 +95,8 @@ class BlockState:
     """What became of each window, by stage number; see `maps`."""
     flagged: frozenset[Index] = frozenset()
     """Cells of the next stage that a selector found worth a look."""
+    samples: dict[int, Sample] = field(default_factory=dict)
+    """Of what each stage changed, by number; none where nothing was known before, or no window was computed."""
     _next: Tensor = field(init=False)
     _score: Tensor | None = field(init=False, default=None)
     _box: Box = field(init=False)
@@ -231,6 +234,8 @@ class BlockState:
             chosen = self._choose(own, stage)
             counts.points = int(chosen[self._local(own).slices].sum())
             self._keep_field(chosen, stage)
+        if self.canvas is not None and self._selected:
+            self.samples[stage.number] = Sample.of(self.canvas, result, self._valid, own=own, stage=stage)
         self.moved = self._movement(stage)
         self._score = None
         self.canvas = result
@@ -261,6 +266,19 @@ class BlockState:
                 before = self.against if self.scored is None else self.scored.sample(box, stage.pitch).half()
                 scored[:, rows] = torch.where(covered[rows], scored[:, rows], before)
         self.scored = Canvas(values=scored, box=self._box, pitch=stage.pitch)
+
+    def changes(self) -> dict[int, Changes]:
+        """What each stage changed that had something to change, by number; waits for the device."""
+        found = {}
+        for stage in self.step.stages:
+            sample = self.samples.get(stage.number)
+            if sample is not None:
+                cells = self.step.cells(self.pixels.block, stage)
+                shape = cells[-1].row - cells[0].row + 1, cells[-1].column - cells[0].column + 1
+                run = np.array([fate == RUN for fate in self.fates[stage.number]]).reshape(shape)
+                own = self.step.own(self.pixels.block, stage)
+                found[stage.number] = Changes.of(sample, run, own=own, stage=stage)
+        return found
 
     def _movement(self, stage: Stage) -> Canvas | None:
         """How far the stage has moved each pixel, where windows are compared by that."""

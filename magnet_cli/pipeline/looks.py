@@ -8,32 +8,58 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from magnet_cli.maps import subdivision
+from magnet_cli.maps import NOTHING, subdivision
 from magnet_cli.masks import codec
 from magnet_cli.pipeline.labels import own_uncertainty
+from magnet_cli.pipeline.sampling import means, sampled
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from magnet_cli.pipeline.block import BlockState
+    from magnet_cli.pipeline.changes import Changes
     from magnet_cli.plan import Plan
-    from magnet_cli.windows import Pass
-
-SAMPLES = 16
-"""Pixels along the side of a cell that its mean uncertainty is taken of: all of them would cost as much as labels."""
+    from magnet_cli.windows import Pass, Stage
 
 
-def group_looks(plan: Plan, step: Pass, states: Sequence[BlockState]) -> dict[str, object]:
-    """What `maps` reads of a group's counts, as JSON values: a few bytes a window."""
+def group_looks(
+    plan: Plan, step: Pass, states: Sequence[BlockState], changes: Sequence[Mapping[int, Changes]]
+) -> dict[str, object]:
+    """What `maps` reads of a group's counts, as JSON values: a few bytes a window.
+
+    Args:
+        plan: Of the run.
+        step: The pass.
+        states: Blocks of the group, after it.
+        changes: For each of them, what each stage changed that had something to change.
+    """
     found: dict[str, object] = {
-        "fates": {str(stage.number): "".join(state.fates[stage.number] for state in states) for stage in step.stages}
+        "fates": {str(stage.number): "".join(state.fates[stage.number] for state in states) for stage in step.stages},
+        "changes": {
+            str(stage.number): packed(
+                block[stage.number].shares if stage.number in block else _unchanged(step, stage, state)
+                for state, block in zip(states, changes, strict=True)
+            )
+            for stage in step.stages
+            if not plan.is_first(step, stage)
+        },
     }
     if step is plan.passes[-1]:
-        unsure = b"".join(block_uncertainty(step, state).tobytes() for state in states)
-        found["unsure"] = base64.b64encode(zlib.compress(unsure)).decode()
+        found["unsure"] = packed(block_uncertainty(step, state) for state in states)
     return found
+
+
+def _unchanged(step: Pass, stage: Stage, state: BlockState) -> NDArray[np.uint8]:
+    """Of a block where the stage compared nothing."""
+    count = len(step.cells(state.pixels.block, stage)) * subdivision(stage) ** 2
+    return np.full(count, NOTHING, np.uint8)
+
+
+def packed(arrays: Iterable[NDArray[np.uint8]]) -> str:
+    """Arrays one after another, as text."""
+    return base64.b64encode(zlib.compress(b"".join(array.tobytes() for array in arrays))).decode()
 
 
 def block_uncertainty(step: Pass, state: BlockState) -> NDArray[np.uint8]:
@@ -48,27 +74,15 @@ def block_uncertainty(step: Pass, state: BlockState) -> NDArray[np.uint8]:
         raise RuntimeError(message)
     own = step.own(state.pixels.block, stage)
     parts = subdivision(stage)
-    rows, row_of = _sampled(own.height, stage.cell.height, parts)
-    columns, column_of = _sampled(own.width, stage.cell.width, parts)
+    rows, row_of = sampled(own.height, stage.cell.height, parts)
+    columns, column_of = sampled(own.width, stage.cell.width, parts)
     values = canvas.view(own)[:, rows, columns].cpu().numpy()
-    known = (values > 0).any(axis=0)
+    known = np.asarray((values > 0).any(axis=0))
     valid = state.pixels.kept_valid
     if valid is not None:
         known &= valid[own.shifted(x=-canvas.box.x, y=-canvas.box.y).slices][rows, columns]
     unsure = own_uncertainty(np.where(known, values, np.float16("nan")))[0].astype(np.float32)
     cells = step.cells(state.pixels.block, stage)
-    shape = tuple(
-        (last - first + 1) * parts
-        for first, last in ((cells[0].row, cells[-1].row), (cells[0].column, cells[-1].column))
-    )
-    sums, counts = np.zeros(shape, np.float32), np.zeros(shape, np.int32)
-    np.add.at(sums, (row_of[:, None], column_of[None]), np.where(known, unsure, 0))
-    np.add.at(counts, (row_of[:, None], column_of[None]), known)
-    return codec.quantise(np.where(counts > 0, sums / np.maximum(counts, 1), np.float32("nan")))
-
-
-def _sampled(length: int, cell: int, parts: int) -> tuple[slice, NDArray[np.int64]]:
-    """Which pixels of a block's side are sampled, and the part that each lies in."""
-    step = max(1, cell // max(SAMPLES, 2 * parts))
-    places = slice(min(step // 2, length - 1), length, step)
-    return places, np.arange(length)[places] * parts // cell
+    first, last = cells[0], cells[-1]
+    shape = (last.row - first.row + 1) * parts, (last.column - first.column + 1) * parts
+    return codec.quantise(means(unsure, known, row_of, column_of, shape=shape))

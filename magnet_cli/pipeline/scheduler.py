@@ -202,14 +202,16 @@ def _store_group(
     labels_total = [0] * plan.classes
     nodata = 0
     is_last = step is plan.passes[-1]
-    for state in states:
+    changes = [state.changes() for state in states]
+    for state, changed in zip(states, changes, strict=True):
         canvas = state.canvas
         if canvas is None:
             message = "a block that ran has a canvas"
             raise RuntimeError(message)
         for stage, count in state.counts.items():
             total = stages.setdefault(stage, {})
-            for key, value in count.describe().items():
+            found = changed[stage].describe() if stage in changed else {}
+            for key, value in {**count.describe(), **found}.items():
                 total[key] = total.get(key, 0) + value
         if not is_last:
             own, values = own_values(state, canvas, masked=False)
@@ -229,7 +231,7 @@ def _store_group(
         "stages": {str(stage): count for stage, count in stages.items()},
         "labels": labels_total,
         "nodata": nodata,
-        **group_looks(plan, step, states),
+        **group_looks(plan, step, states, changes),
         **_worths(plan, step, states, area),
     }
 

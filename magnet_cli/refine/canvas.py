@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from magnet_cli.geometry import Box, Pitch
 
 
+EVERY = slice(None)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Canvas:
     """Probabilities over a box of a grid."""
@@ -28,25 +31,27 @@ class Canvas:
     pitch: Pitch
     """Of the grid, in level-0 pixels."""
 
-    def sample(self, box: Box, pitch: Pitch) -> Tensor:
+    def sample(self, box: Box, pitch: Pitch, *, rows: slice = EVERY, columns: slice = EVERY) -> Tensor:
         """The canvas under a box of another grid: bilinear, pixel centres aligned, replicated at its border.
 
         Args:
             box: On the other grid.
             pitch: Of the other grid.
+            rows: Of the box, those that are wanted.
+            columns: Likewise.
 
         Returns:
-            `(classes, box.height, box.width)` float32.
+            `(classes, box.height, box.width)` float32, or what of it is wanted.
         """
-        rows, columns = self.taps(box, pitch)
-        needed = columns.narrowed(rows.narrowed(self.values, dim=1), dim=2)
-        if columns.is_slice:
-            needed = columns.apply(needed, dim=2)
+        down, across = (taps.only(part) for taps, part in zip(self.taps(box, pitch), (rows, columns), strict=True))
+        needed = across.narrowed(down.narrowed(self.values, dim=1), dim=2)
+        if across.is_slice:
+            needed = across.apply(needed, dim=2)
         else:
             # Picking rows copies runs of memory, picking columns does not; and columns first, while there are few rows.
             turned = needed.transpose(1, 2).contiguous()
-            needed = columns.apply(turned, dim=1).transpose(1, 2).contiguous()
-        return rows.apply(needed, dim=1).float()
+            needed = across.apply(turned, dim=1).transpose(1, 2).contiguous()
+        return down.apply(needed, dim=1).float()
 
     def taps(self, box: Box, pitch: Pitch) -> tuple[Taps, Taps]:
         """How rows and columns of a box of another grid are interpolated.
@@ -96,6 +101,10 @@ class Taps:
         first = np.clip(index, 0, length - 1)
         second = np.clip(index + 1, 0, length - 1)
         return cls(first=first, second=second, weight=weight)
+
+    def only(self, part: slice) -> Taps:
+        """Those of some output pixels."""
+        return Taps(first=self.first[part], second=self.second[part], weight=self.weight[part])
 
     @property
     def reach(self) -> slice:

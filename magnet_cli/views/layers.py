@@ -71,8 +71,8 @@ def stage_layer(found: Map, size: Size, *, color: str) -> Layer:
     return replace(_of_map(found, _png(drawn)), lines=cell_lines(found.cell, size), lines_opacity=opacity)
 
 
-def uncertainty_layer(found: Map) -> Layer:
-    """How unsure the result is; nothing where nothing was computed."""
+def heat_layer(found: Map) -> Layer:
+    """A map in the colours of heat; nothing where nothing was computed."""
     drawn = np.empty((*found.values.shape, 4), np.uint8)
     drawn[..., :3] = heat()[found.values]
     drawn[..., 3] = np.where(found.values == NOTHING, 0, 255)

@@ -18,11 +18,11 @@ from magnet_cli.memory import format_bytes
 from magnet_cli.views.layers import (
     COLOURS,
     Layer,
+    heat_layer,
     heat_stops,
     mask_layer,
     photo_layer,
     stage_layer,
-    uncertainty_layer,
 )
 from magnet_cli.views.legend import share_text
 
@@ -77,7 +77,13 @@ class StageRow:
     passed: tuple[tuple[int, str], ...]
     """How many of the others were passed over, and why, in words."""
     points: int
+    changed: tuple[float, float] | None
+    """Share of the pixels in windows looked at that got another class, and how far probabilities moved on the mean;
+    None where there was nothing to change."""
     layer: Layer | None
+    """Where it looked."""
+    changes: Layer | None
+    """What it changed."""
 
     @property
     def passed_over(self) -> int:
@@ -128,7 +134,7 @@ def make_page(picture: Picture, report: Mapping[str, Any], name: str) -> str:
         photo=photo_layer(picture),
         mask=mask_layer(picture),
         stages=list(_stages(report, picture.size)),
-        uncertainty=None if uncertainty is None else uncertainty_layer(uncertainty),
+        uncertainty=None if uncertainty is None else heat_layer(uncertainty),
         mean_uncertainty=_mean(uncertainty),
         heat=heat_stops(),
         facts=_facts(report),
@@ -151,7 +157,10 @@ def _file_name(path: str) -> str:
 
 
 def _stages(report: Mapping[str, Any], size: Size) -> Iterator[StageRow]:
-    maps = {int(entry["stage"]): Map.parse(entry) for entry in report["maps"]["stages"]}
+    maps, changes = (
+        {int(entry["stage"]): Map.parse(entry) for entry in report["maps"].get(kind, [])}
+        for kind in ("stages", "changes")
+    )
     for step in report["passes"]:
         for entry in step["stages"]:
             number = int(entry["stage"])
@@ -166,8 +175,16 @@ def _stages(report: Mapping[str, Any], size: Size) -> Iterator[StageRow]:
                 outside=int(entry["not_run"].get("outside", 0)),
                 passed=_passed(entry["not_run"], str(report["options"].get("select", "uncertainty"))),
                 points=int(entry["points"]),
+                changed=_changed(entry),
                 layer=stage_layer(maps[number], size, color=color) if number in maps else None,
+                changes=heat_layer(changes[number]) if number in changes else None,
             )
+
+
+def _changed(entry: Mapping[str, Any]) -> tuple[float, float] | None:
+    """As `StageRow.changed`; a report of an earlier version does not say."""
+    found = entry.get("changed")
+    return None if found is None else (float(found["labels"]), float(found["probabilities"]))
 
 
 def _passed(not_run: Mapping[str, Any], by: str) -> tuple[tuple[int, str], ...]:

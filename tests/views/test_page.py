@@ -66,7 +66,9 @@ def test_the_page_shows_what_the_report_says(browser: Browser, scene: tuple[Path
         expected = [stage["scale"]["width"], stage["windows"], stage["windows_run"]]
         not_run = stage["not_run"]
         passed_over = sum(not_run[why] for why in ("unselected", "unpaid", "settled"))
-        assert numbers(row)[1:] == [*expected, not_run["nodata"], not_run["outside"], passed_over, stage["points"]]
+        change = [] if stage["changed"] is None else [round(stage["changed"]["probabilities"], 3)]
+        counted = [not_run["nodata"], not_run["outside"], passed_over, stage["points"], *change]
+        assert numbers(row)[1:] == [*expected, *counted]
     assert len(cells(shown.one("table", id="seconds"))) == len(report["seconds"])
     assert "host peak" in [row[0] for row in cells(shown.one("table", id="memory"))]
     text = shown.one("main").text
@@ -80,6 +82,7 @@ def test_the_controls_work(browser: Browser, scene: tuple[Path, dict[str, Any]])
     assert shown.one("use", id="layer-mask").attributes["opacity"] == "0.5"
     boxes = shown.all("input", type="checkbox")
     layers = ["layer-uncertainty", *(f"layer-stage-{number}" for number in range(1, 5))]
+    layers += [f"layer-changes-{number}" for number in range(2, 5)]
     assert [box.attributes["data-layer"] for box in boxes] == layers
     assert all("none" in shown.one("use", id=layer).attributes["style"] for layer in layers)
     script = """
@@ -140,7 +143,7 @@ def test_the_page_needs_nothing_else(scene: tuple[Path, dict[str, Any]]) -> None
 def test_every_picture_and_control_has_a_name(scene: tuple[Path, dict[str, Any]]) -> None:
     page = parse(scene[0].read_text(encoding="utf-8"))
     pictures = page.all("svg", role="img")
-    assert len(pictures) == 1 + 1 + 1 + 4
+    assert len(pictures) == 1 + 1 + 1 + 4 + 3
     assert all(picture.attributes["aria-label"] for picture in pictures)
     hidden = [svg for svg in page.all("svg") if svg.attributes.get("role") != "img"]
     assert all(svg.attributes.get("aria-hidden") == "true" for svg in hidden)
