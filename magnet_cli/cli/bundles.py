@@ -110,9 +110,17 @@ The configuration is a backbone's, [network] being the global branch, and:
 
 SELECTOR = """Train a selector for a bundle that has a backbone, and add it.
 
-An interrupted training goes on where it stopped. A selector learns which cells of an image the backbone does worse in
-than in the whole; an image is a window of the bundle's coarsest scale. In the configuration, [network] is the selector:
-architecture = "ppn-small", options = { cells = 4 }.
+An interrupted training goes on where it stopped. A selector learns which cells of a window the backbone does worse in
+than in the whole, or how much better the mask gets by computing a window of the next stage.
+
+\b
+In the configuration:
+  [network]   architecture = "ppn-small", options = { cells = 4 }, and in options:
+              sees = "image", or "image+field": also what is known so far
+              against = "image": a cell is compared with its window; or "constant"
+  [selector]  labels = "paper", or "gain"; minimum = 0.0: least share of a class that counts
+  [folds]     held_out = [["a"], ["b"]]: scenes whose fields are made by backbones that have not seen them; needed for
+              gains and fields; backbones = ["...", "..."]: their bundles, else one is fitted for each fold
 """
 
 

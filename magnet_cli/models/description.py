@@ -41,7 +41,10 @@ KINDS = ("segmentation", "cascade")
 CASCADE_BANDS = 3
 WITH_LOCAL = 5
 """Brought `networks.local`."""
-NEWEST = 5
+WITH_SEEING = 6
+"""Brought what a selector sees and compares with: options of its network that are no programs' before."""
+SEEING = ("sees", "against", "constant")
+NEWEST = 6
 """Read."""
 MOST_CLASSES = 255
 """Masks are 8 bit and 255 means not computed."""
@@ -103,6 +106,8 @@ def segmentation_bundle(table: Table, *, data: bytes, is_shipped: bool) -> Bundl
     refiners = tuple(refiner(item) for item in networks.tables("refiners", []))
     selector = optional_network(networks, "selector")
     local = optional_network(networks, "local") if schema >= WITH_LOCAL else None
+    if selector is not None and schema < WITH_SEEING and (newer := sorted(set(SEEING) & set(selector.options))):
+        raise table.fail("schema", f"must be {WITH_SEEING} or more with a selector's options {newer}", schema)
     backbone = network(networks.nested("backbone"))
     networks.done()
     specs = [backbone, *refiners, *filter(None, (selector, local))]
@@ -127,6 +132,8 @@ def segmentation_bundle(table: Table, *, data: bytes, is_shipped: bool) -> Bundl
         raise table.fail("magnet.merge", "is refiner, but networks.refiners is empty")
     if local is not None and bundle.activation != "softmax":
         raise table.fail("activation", "must be softmax where there is a local branch", bundle.activation)
+    if selector is not None and local is not None and selector.options.get("sees", "image") != "image":
+        raise table.fail("networks.selector.options.sees", "must be image: a GRNet's selector comes before any field")
     if selector is not None and local is not None and selector.options.get("cells") != local.options.get("cells"):
         raise table.fail("networks.local.options.cells", "must be the selector's", local.options.get("cells"))
     return bundle

@@ -110,7 +110,9 @@ def chosen_cells(flags: Tensor) -> tuple[Cell, ...]:
     return tuple((image, cell) for image, cell in flags.nonzero().tolist())
 
 
-def selector_labels(scores: Tensor, labels: Tensor, *, side: int, ignore: int) -> tuple[Tensor, Tensor]:
+def selector_labels(
+    scores: Tensor, labels: Tensor, *, side: int, ignore: int, minimum: float = 0.0
+) -> tuple[Tensor, Tensor]:
     """What a selector learns: 1 for a cell whose mean IoU is below the whole image's (equation 1, "Training PPN").
 
     The mean goes over the classes that prediction or label have in the area, pixels without a label left out.
@@ -120,6 +122,8 @@ def selector_labels(scores: Tensor, labels: Tensor, *, side: int, ignore: int) -
         labels: `(n, h, w)` int64.
         side: Cells a side.
         ignore: The label that says nothing.
+        minimum: Share of an area that a class must have in prediction and label together, to count there: a few pixels
+            of a class that is missed would make a cell as bad as one where half of it is missed. The paper has none.
 
     Returns:
         Labels `(n, side * side)` float32, and which cells count: those without a labelled pixel do not.
@@ -132,8 +136,8 @@ def selector_labels(scores: Tensor, labels: Tensor, *, side: int, ignore: int) -
             for box in boxes
         ]
     ).reshape(len(labels), len(boxes), classes, classes)
-    whole, own = mean_iou(counts.sum(dim=1, keepdim=True)), mean_iou(counts)
-    return (own < whole).float(), counts.sum(dim=(2, 3)) > 0
+    whole, own = (mean_iou(part, minimum=minimum) for part in (counts.sum(dim=1, keepdim=True), counts))
+    return (own < whole).float(), ~own.isnan()
 
 
 def confusion(said: Tensor, truth: Tensor, *, classes: int, ignore: int) -> Tensor:
@@ -143,11 +147,17 @@ def confusion(said: Tensor, truth: Tensor, *, classes: int, ignore: int) -> Tens
     return torch.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
 
 
-def mean_iou(counts: Tensor) -> Tensor:
-    """Mean IoU of counts `(..., truth, prediction)` over the classes that either has; NaN where none is."""
+def mean_iou(counts: Tensor, *, minimum: float = 0.0) -> Tensor:
+    """Mean IoU of counts `(..., truth, prediction)` over the classes that either has; NaN where none is.
+
+    Args:
+        counts: Labelled pixels.
+        minimum: Share of them that a class must have, in either.
+    """
     both = counts.diagonal(dim1=-2, dim2=-1)
     union = counts.sum(dim=-1) + counts.sum(dim=-2) - both
-    return (both.double() / union).nanmean(dim=-1)
+    counted = union >= minimum * counts.sum(dim=(-2, -1)).unsqueeze(-1)
+    return (both.double() / union).where(counted, torch.nan).nanmean(dim=-1)
 
 
 def magnified(scores: Tensor, chosen: Sequence[Cell], *, side: int, size: Size) -> Tensor:

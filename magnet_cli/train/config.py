@@ -17,6 +17,7 @@ PAIR = 2
 STRIDE = 8
 """Of a cascade's coarsest output."""
 MOST_ROUNDS = 3
+MOST_MINIMUM = 0.5
 KINDS = {
     "bool": "bool",
     "int": "int",
@@ -269,6 +270,27 @@ def rising_pair(values: tuple[float, ...]) -> bool:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SelectorConfig:
+    """What a selector for the windows of a bundle learns."""
+
+    labels: str = "paper"
+    """`paper`: cells that a backbone does worse in than in the whole window. `gain`: how much better the mask gets by
+    computing a window, from fields of scenes that the backbone behind them has not seen ([folds] held_out)."""
+    minimum: float = 0.0
+    """Of `paper`: a class that covers less than this share of an area does not count in its mean IoU. The paper has
+    none."""
+
+    def __post_init__(self) -> None:
+        for key, what, holds in (
+            ("labels", "paper or gain", self.labels in {"paper", "gain"}),
+            ("minimum", "at least 0 and below 0.5", 0 <= self.minimum < MOST_MINIMUM),
+            ("minimum", "0 where labels is gain", not self.minimum or self.labels == "paper"),
+        ):
+            if not holds:
+                raise UsageError(f"[selector] {key} must be {what}", value=getattr(self, key))
+
+
+@dataclass(frozen=True, kw_only=True)
 class GRNetConfig:
     """What a GRNet is beside its global branch, and how its parts take turns.
 
@@ -305,11 +327,13 @@ class GRNetConfig:
         for part in (self.selector, self.local):
             if given := sorted({"cells", "fusion"} & set(part.options)):
                 raise UsageError("[grnet] itself says how images are cut", value=f"{part.architecture}: {given}")
+        if self.selector.options.get("sees", "image") != "image":
+            raise UsageError("[grnet] selector sees the image alone", value=self.selector.options["sees"])
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """A whole training: `[bundle]`, `[data]`, `[network]`, `[loop]`, `[folds]`, `[cascade]`, `[grnet]`."""
+    """A whole training: `[bundle]`, `[data]`, `[network]`, `[loop]`, `[folds]` and those of one kind."""
 
     network: NetworkConfig
     bundle: dict[str, Any] = field(default_factory=dict)
@@ -319,6 +343,7 @@ class TrainConfig:
     folds: FoldsConfig = field(default_factory=FoldsConfig)
     cascade: CascadeConfig = field(default_factory=CascadeConfig)
     grnet: GRNetConfig = field(default_factory=GRNetConfig)
+    selector: SelectorConfig = field(default_factory=SelectorConfig)
     text: str = ""
     """The file as it was read; kept in the bundle as train.toml."""
     folder: Path = Path()
@@ -357,6 +382,7 @@ class TrainConfig:
             folds=folds_config(table.get("folds", {})),
             cascade=CascadeConfig(**typed(table.get("cascade", {}), CascadeConfig, where="cascade")),
             grnet=grnet_config(table.get("grnet", {})),
+            selector=SelectorConfig(**typed(table.get("selector", {}), SelectorConfig, where="selector")),
             text=text,
             folder=folder,
         )

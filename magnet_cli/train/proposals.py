@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch.nn import functional
 
+from magnet_cli.geometry import Size
 from magnet_cli.refine.grnet import selector_labels
+from magnet_cli.refine.proposals import mean_scores
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from torch import Tensor, nn
 
+    from magnet_cli.models.ppn import PatchProposalNetwork
     from magnet_cli.train.precision import Arithmetic
+
+SMALLEST = 1e-6
+"""Labelled windows of a batch, where there is none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,16 +35,73 @@ class SelectorObjective:
     """Cells a side."""
     ignore: int
     """The label that says nothing; cells that have no other do not count."""
+    minimum: float = 0.0
+    """See `selector_labels`."""
 
     def __call__(self, network: nn.Module, inputs: Tensor, labels: Tensor, arithmetic: Arithmetic) -> Tensor:
         """See `Objective`; inputs `(n, bands, h, w)`, labels `(n, h, w)` int64."""
         with asked(self.backbone), arithmetic.autocast():
             scores = self.backbone(inputs)
-        wanted, counted = selector_labels(scores, labels, side=self.cells, ignore=self.ignore)
+        wanted, counted = selector_labels(scores, labels, side=self.cells, ignore=self.ignore, minimum=self.minimum)
         with arithmetic.autocast():
             logits = network(inputs)
-        losses = functional.binary_cross_entropy_with_logits(logits.float(), wanted, reduction="none")
-        return losses.where(counted, 0).sum() / counted.sum().clamp_min(1)
+        return cross_entropy(logits.float(), wanted, counted)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FieldObjective:
+    """The same of fields that are there already, in place of what a backbone says of the image."""
+
+    bands: int
+    """First channels of the inputs; the others are the field."""
+    cells: int
+    """See `SelectorObjective`, as the next two."""
+    ignore: int
+    minimum: float
+
+    def __call__(self, network: nn.Module, inputs: Tensor, labels: Tensor, arithmetic: Arithmetic) -> Tensor:
+        """See `Objective`; inputs `(n, bands + classes, h, w)`, labels `(n, h, w)` int64."""
+        image, field = inputs[:, : self.bands], inputs[:, self.bands :]
+        wanted, counted = selector_labels(field, labels, side=self.cells, ignore=self.ignore, minimum=self.minimum)
+        with arithmetic.autocast():
+            logits = network(image, field)
+        return cross_entropy(logits.float(), wanted, counted)
+
+
+def cross_entropy(logits: Tensor, wanted: Tensor, counted: Tensor) -> Tensor:
+    """Mean over the cells that count, of tensors `(n, cells)`."""
+    losses = functional.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
+    return losses.where(counted, 0).sum() / counted.sum().clamp_min(1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GainObjective:
+    """Squares of what the scores of windows, in units of `unit`, are off minus their gain; a mean over windows.
+
+    A score's best guess is then minus the expected gain, and the order of scores that of expected gains.
+    """
+
+    bands: int
+    """First channels of the inputs; the others are the field."""
+    unit: float
+    """Of a gain, so that what is learnt is about 1."""
+
+    def __call__(self, network: nn.Module, inputs: Tensor, labels: Tensor, arithmetic: Arithmetic) -> Tensor:
+        """See `Objective`.
+
+        Args:
+            network: A selector.
+            inputs: `(n, bands + classes, h, w)`.
+            labels: `(n, k, 6)` float32 of windows: left, top, right and bottom in pixels of the patch, gain, and the
+                share of labelled pixels, by which they count.
+            arithmetic: See `Objective`.
+        """
+        selector = cast("PatchProposalNetwork", network)
+        with arithmetic.autocast():
+            scores = selector.score_map(inputs[:, : self.bands], inputs[:, self.bands :])
+        size = Size(width=inputs.shape[3], height=inputs.shape[2])
+        off = mean_scores(scores, labels[..., :4], size=size) + labels[..., 4] / self.unit
+        return (off.square() * labels[..., 5]).sum() / labels[..., 5].sum().clamp_min(SMALLEST)
 
 
 @contextmanager

@@ -1,33 +1,62 @@
-"""Training of a selector for a bundle that has a backbone, by the paper's label rule."""
+"""Training of a selector for a bundle that has a backbone: by the paper's label rule, or by what windows gain."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+import torch
 
 from magnet_cli.errors import UsageError
 from magnet_cli.models.bundle import Bundle, load_bundle
+from magnet_cli.models.description import SEEING, WITH_SEEING
 from magnet_cli.models.networks import fill
 from magnet_cli.models.registry import build_selector
 from magnet_cli.models.writing import write_bundle
 from magnet_cli.train.backbone import Recipe, check, keep
 from magnet_cli.train.data import load_scenes
+from magnet_cli.train.folds import looks_of
+from magnet_cli.train.gains import PairSampler, census, pairs_of
 from magnet_cli.train.loop import Files, Trainer, seeded
-from magnet_cli.train.proposals import SelectorObjective
+from magnet_cli.train.proposals import FieldObjective, GainObjective, SelectorObjective
 from magnet_cli.train.refiner import described_again
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
+
+    from torch import Tensor
 
     from magnet_cli.geometry import Size
     from magnet_cli.models.ppn import PatchProposalNetwork
     from magnet_cli.train.config import TrainConfig
+    from magnet_cli.train.gains import Pair, Row
     from magnet_cli.train.loop import Each, Progress
+    from magnet_cli.train.losses import Objective
     from magnet_cli.train.scenes import Scene
 
 SELECTOR_FILE = "selector.safetensors"
 CONFIG_FILE = "train-selector.toml"
+MEASURED = 16
+"""Batches that the mean score of whole windows is measured on."""
+DIGITS = 6
+"""Of what bundle.json says."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lesson:
+    """What a selector learns from."""
+
+    batches: Callable[[int], tuple[Tensor, Tensor]]
+    objective: Objective
+    unit: float = 1.0
+    """That scores are learnt in."""
+    about: Mapping[str, Mapping[str, object]]
+    """See `Trainer`."""
+    metrics: Mapping[str, object] = field(default_factory=dict)
+    """What bundle.json says of it."""
 
 
 def train_selector(
@@ -41,13 +70,20 @@ def train_selector(
 ) -> Bundle | None:
     """Add a selector to a bundle that has a backbone, which stays as it is.
 
-    An image is a window of the bundle's coarsest scale. An interrupted training goes on from the last checkpoint.
+    An interrupted training goes on from the last checkpoint.
+
+    - Labels by the paper's rule, without folds: an image is a window of the bundle's coarsest scale as its own backbone
+      sees it. With folds: a window of any scale but the finest, and what a run that computes every window comes to
+      there, by backbones that have not seen the scene. Where P is compared with a constant, that is the mean of G.
+    - Labels by gain: the same windows, and how much better the windows of the next scale make the mask in their places.
+      Minus a score is then an expected gain, as a share of a window's pixels.
 
     Args:
         data: Folder of scenes, or a CSV file; see `DataConfig`.
         output: The bundle's folder.
-        config: The whole configuration; `[network]` is the selector, whose option `cells` says how images are cut.
-        progress: Told each log line.
+        config: The whole configuration; `[network]` is the selector, `[selector]` its labels, and `[folds]` says how
+            fields are made.
+        progress: Told each log line, of the folds' backbones first.
         until: Stop at that iteration with a checkpoint.
         each: Told each iteration.
 
@@ -55,63 +91,202 @@ def train_selector(
         The bundle; None where `until` came first.
 
     Raises:
-        WeightsError: There is no such bundle, or no such selector.
-        UsageError: The bundle has a local branch that was trained with its own selector, or cells are not equal.
+        WeightsError: There is no such bundle, or no such selector, or a fold's backbone is of another kind.
+        UsageError: The bundle has a local branch that was trained with its own selector; cells are not equal; there are
+            no pairs of scales or held-out scenes to learn a gain from; or no window changes anything.
     """
     output = output.resolve()
     bundle = load_bundle(str(output))
     checked(bundle, config)
     files = Files(folder=output.with_name(output.name + ".selector-training"))
     scenes = load_scenes(data, config.data, work=files.folder)
-    trainer = selector_trainer(bundle, config, scenes, files=files)
+    trainer, lesson = selector_trainer(bundle, config, scenes, files=files, progress=progress)
     network = trainer.fit(progress=progress, until=until, each=each)
     if not trainer.done:
         return None
+    options, selector = dict(config.network.options), cast("PatchProposalNetwork", network)
+    if config.selector.labels == "gain":
+        for weight in (selector.score.weight, selector.score.bias):
+            weight.data *= lesson.unit
+    elif options.get("against") == "constant":
+        options["constant"] = mean_score(selector, lesson, bands=len(bundle.input.bands))
     description = described_again(output)
+    if set(SEEING) & set(options):
+        description["schema"] = max(WITH_SEEING, description["schema"])
     description["networks"]["selector"] = {
         "architecture": config.network.architecture,
-        "options": config.network.options,
+        "options": options,
         "file": SELECTOR_FILE,
     }
-    bundle = write_bundle(output, description, {SELECTOR_FILE: network})
+    description.setdefault("metrics", {})["selector"] = dict(lesson.metrics)
+    bundle = write_bundle(output, description, {SELECTOR_FILE: network}, dtype=torch.float32)
     keep(output / CONFIG_FILE, config.text)
     return bundle
 
 
-def selector_trainer(bundle: Bundle, config: TrainConfig, scenes: Sequence[Scene], *, files: Files | None) -> Trainer:
-    """What fits a selector to windows of scenes that a bundle's backbone looks at.
+def selector_trainer(
+    bundle: Bundle,
+    config: TrainConfig,
+    scenes: Sequence[Scene],
+    *,
+    files: Files,
+    progress: Progress | None = None,
+) -> tuple[Trainer, Lesson]:
+    """What fits a selector to windows of scenes, and what it learns from.
 
     Raises:
         SourceError: A scene does not fit the bundle.
-        UsageError: The bundle is of a kind that cannot be trained.
+        UsageError: The bundle is of a kind that cannot be trained, or there is nothing to learn.
     """
-    whole = dataclasses.replace(bundle, scales=(coarsest(bundle),))
-    recipe = Recipe(bundle=whole, data=config.data, loop=config.loop)
-    check(scenes, recipe)
-    backbone = recipe.network()
-    fill(backbone, spec=bundle.backbone, folder=bundle.folder)
+    check(scenes, Recipe(bundle=bundle, data=config.data, loop=config.loop))
+    pairs: list[Pair] = []
+    if config.folds.held_out:
+        folds = looks_of(scenes, bundle=bundle, config=config, folder=files.folder, progress=progress)
+        looks = [look for fold in folds for look in fold]
+        pairs = pairs_of(looks, scenes, bundle=bundle, ignore=config.data.ignore)
     seeded(config.loop.seed, threads=config.loop.threads)
-    options = config.network.options
     network = selector_of(bundle, config)
-    objective = SelectorObjective(backbone=backbone, cells=network.cells, ignore=config.data.ignore)
-    about = recipe.about(scenes, ())
-    about["network"] = {"architecture": config.network.architecture, "options": dict(options)}
-    about["backbone"] = {"sha256": bundle.backbone.sha256}
+    if not pairs:
+        lesson = own_lesson(bundle, config, scenes, cells=network.cells)
+    elif config.selector.labels == "paper":
+        lesson = field_lesson(bundle, config, pairs, cells=network.cells)
+    else:
+        rows = census(pairs)
+        lesson = gain_lesson(bundle, config, pairs, rows)
+        begin(network, rows, unit=lesson.unit)
     trainer = Trainer(
-        network, batches=recipe.sampler(scenes), config=config.loop, objective=objective, files=files, about=about
+        network, batches=lesson.batches, config=config.loop, objective=lesson.objective, files=files, about=lesson.about
     )
-    backbone.to(trainer.arithmetic.device)
-    return trainer
+    if isinstance(lesson.objective, SelectorObjective):
+        lesson.objective.backbone.to(trainer.arithmetic.device)
+    return trainer, lesson
 
 
 def selector_of(bundle: Bundle, config: TrainConfig) -> PatchProposalNetwork:
-    """The selector that a configuration names, with initial weights.
+    """The selector that a configuration names, as it is trained, with initial weights.
+
+    The paper's rule compares a cell with its own image; a constant takes the image's place afterwards.
 
     Raises:
         WeightsError: There is no such selector.
     """
+    options = dict(config.network.options)
+    if config.selector.labels == "paper":
+        options.pop("against", None)
     bands, classes = len(bundle.input.bands), len(bundle.classes)
-    return build_selector(config.network.architecture, bands=bands, classes=classes, options=config.network.options)
+    return build_selector(config.network.architecture, bands=bands, classes=classes, options=options)
+
+
+def own_lesson(bundle: Bundle, config: TrainConfig, scenes: Sequence[Scene], *, cells: int) -> Lesson:
+    """The paper's labels, as the bundle's backbone gives them at its coarsest scale."""
+    whole = dataclasses.replace(bundle, scales=(coarsest(bundle),))
+    recipe = Recipe(bundle=whole, data=config.data, loop=config.loop)
+    backbone = recipe.network()
+    fill(backbone, spec=bundle.backbone, folder=bundle.folder)
+    ignore, minimum = config.data.ignore, config.selector.minimum
+    return Lesson(
+        batches=recipe.sampler(scenes),
+        objective=SelectorObjective(backbone=backbone, cells=cells, ignore=ignore, minimum=minimum),
+        about={**recipe.about(scenes, ()), **about(config), "backbone": {"sha256": bundle.backbone.sha256}},
+        metrics={"labels": "paper", "scenes": [scene.name for scene in scenes]},
+    )
+
+
+def field_lesson(bundle: Bundle, config: TrainConfig, pairs: Sequence[Pair], *, cells: int) -> Lesson:
+    """The paper's labels, as backbones give them that have not seen the scenes."""
+    bands, ignore, minimum = len(bundle.input.bands), config.data.ignore, config.selector.minimum
+    return Lesson(
+        batches=sampler(config, pairs, gains=False),
+        objective=FieldObjective(bands=bands, cells=cells, ignore=ignore, minimum=minimum),
+        about={**about(config), "pairs": about_pairs(pairs)},
+        metrics={"labels": "paper", "scenes": named(pairs)},
+    )
+
+
+def gain_lesson(bundle: Bundle, config: TrainConfig, pairs: Sequence[Pair], rows: Sequence[Row]) -> Lesson:
+    """What windows gain.
+
+    Raises:
+        UsageError: No window gains or loses anything.
+    """
+    mean, unit = spread(rows)
+    if not unit:
+        raise UsageError("no window of the held-out scenes changes the mask, so there is nothing to learn")
+    return Lesson(
+        batches=sampler(config, pairs, gains=True),
+        objective=GainObjective(bands=len(bundle.input.bands), unit=unit),
+        unit=unit,
+        about={**about(config), "pairs": about_pairs(pairs)},
+        metrics={
+            "labels": "gain",
+            "scenes": named(pairs),
+            "windows": len(rows),
+            "gain_mean": round(mean, DIGITS),
+            "gain_deviation": round(unit, DIGITS),
+        },
+    )
+
+
+def sampler(config: TrainConfig, pairs: Sequence[Pair], *, gains: bool) -> PairSampler:
+    """What draws windows, as a configuration has it."""
+    loop = config.loop
+    return PairSampler(pairs=pairs, batch=loop.batch, seed=loop.seed, colour=config.data.colour, gains=gains)
+
+
+def about(config: TrainConfig) -> dict[str, dict[str, object]]:
+    """What a training of a selector is of: see `Trainer`."""
+    network = {"architecture": config.network.architecture, "options": dict(config.network.options)}
+    return {"network": network, "selector": dataclasses.asdict(config.selector)}
+
+
+def about_pairs(pairs: Sequence[Pair]) -> dict[str, object]:
+    """The same, of fields."""
+    steps = [(pair.step.look.name, pair.step.look.key, str(pair.second.scale)) for pair in pairs]
+    heats = [(pair.step.field.temperature, pair.step.temperature) for pair in pairs]
+    return {"steps": steps, "temperatures": heats}
+
+
+def named(pairs: Sequence[Pair]) -> list[str]:
+    """The scenes."""
+    return sorted({pair.scene.name for pair in pairs})
+
+
+def spread(rows: Sequence[Row]) -> tuple[float, float]:
+    """Mean and deviation of gains, each window counting by its labelled pixels."""
+    if not rows:
+        return 0.0, 0.0
+    gains, weights = np.array([row.gain for row in rows]), np.array([row.labelled for row in rows])
+    mean = float(np.average(gains, weights=weights))
+    return mean, float(np.sqrt(np.average((gains - mean) ** 2, weights=weights)))
+
+
+def begin(network: PatchProposalNetwork, rows: Sequence[Row], *, unit: float) -> None:
+    """Let a selector begin with the best straight line from mean uncertainty to gain, or with the mean gain.
+
+    Args:
+        network: Its scores are minus gains, in units.
+        rows: Of the held-out scenes.
+        unit: See `GainObjective`.
+    """
+    root = np.sqrt([row.labelled for row in rows])
+    columns = np.array([(row.unsure, 1.0) for row in rows]) * root[:, None]
+    gains = np.array([row.gain for row in rows]) / unit
+    if not network.sees_field:
+        network.score.bias.data.fill_(-float(np.average(gains, weights=root**2)))
+        return
+    slope, height = np.linalg.lstsq(columns, gains * root, rcond=None)[0]
+    network.score.weight.data[:, -1] = -float(slope)
+    network.score.bias.data.fill_(-float(height))
+
+
+@torch.inference_mode()
+def mean_score(network: PatchProposalNetwork, lesson: Lesson, *, bands: int) -> float:
+    """The mean of G over windows as they are drawn for training."""
+    found = []
+    for index in range(MEASURED):
+        inputs, _ = lesson.batches(index)
+        found.append(network.score_map(inputs[:, :bands], inputs[:, bands:]).mean())
+    return round(float(torch.stack(found).mean()), DIGITS)
 
 
 def coarsest(bundle: Bundle) -> Size:
@@ -121,22 +296,57 @@ def coarsest(bundle: Bundle) -> Size:
 
 def checked(bundle: Bundle, config: TrainConfig) -> None:
     """Refuse what cannot end well, before any work."""
-    if config.loop.validate_every:
-        raise UsageError(
+    options, gain = config.network.options, config.selector.labels == "gain"
+    field, held_out = options.get("sees") == "image+field", bool(config.folds.held_out)
+    for holds, rule, value, advice in (
+        (
+            not config.loop.validate_every,
             "a selector is not validated while it is fitted",
-            value=f"validate_every = {config.loop.validate_every}",
-            advice="Leave it out of [loop]",
-        )
-    if bundle.local is not None:
-        raise UsageError(
+            f"validate_every = {config.loop.validate_every}",
+            "Leave it out of [loop]",
+        ),
+        (
+            bundle.local is None,
             "the bundle's local branch was trained with its own selector",
-            file=bundle.folder,
-            advice="Train both with 'magnet train grnet', or take networks.local out of bundle.json",
-        )
-    if "cells" not in config.network.options:
-        raise UsageError("[network] options must say how many cells a side", advice="Add options = { cells = 4 }")
+            bundle.folder,
+            "Train both with 'magnet train grnet', or take networks.local out of bundle.json",
+        ),
+        (
+            held_out or not (gain or field),
+            "a gain and a field must be of scenes that the backbone has not seen",
+            "no held_out",
+            'Name them: [folds] held_out = [["a"], ["b"]]; a backbone is fitted for each fold, or given in backbones',
+        ),
+        (
+            len(bundle.scales) > 1 or not held_out,
+            "windows of a bundle of one scale have no next stage",
+            bundle.folder,
+            "Leave out [folds] and take labels = paper, or a bundle of two or more scales",
+        ),
+        (
+            not gain or options.get("against") == "constant",
+            "labels = gain need a selector that compares with a constant",
+            options.get("against", "image"),
+            'Add against = "constant" to the options of [network]',
+        ),
+        (
+            gain or "constant" not in options,
+            "labels = paper measure the constant themselves",
+            options.get("constant"),
+            "Leave it out of the options of [network]",
+        ),
+        (
+            gain or "cells" in options,
+            "[network] options must say how many cells a side",
+            "no cells",
+            "Add options = { cells = 4 }",
+        ),
+    ):
+        if not holds:
+            raise UsageError(rule, value=value, advice=advice)
     network = selector_of(bundle, config)
-    refuse_unequal(bundle.input.size, cells=network.cells)
+    if not gain:
+        refuse_unequal(bundle.input.size, cells=network.cells)
 
 
 def refuse_unequal(size: Size, *, cells: int) -> None:

@@ -17,6 +17,7 @@ from magnet_cli.geometry import Size
 from magnet_cli.models import bundle as bundle_module
 from magnet_cli.models.bundle import Temperature, load_bundle
 from magnet_cli.models.description import DESCRIPTION
+from magnet_cli.models.networks import load_networks
 from magnet_cli.models.registry import build_backbone, build_local, build_selector
 from magnet_cli.models.verifying import verify_bundle
 from magnet_cli.models.writing import describe, write_bundle
@@ -134,6 +135,30 @@ def test_the_fifth_schema_has_a_local_branch(tmp_path: Path) -> None:
         grnet(tmp_path / "c", cells=4)
     with pytest.raises(WeightsError, match="activation must be softmax where there is a local branch"):
         grnet(tmp_path / "d", activation="sigmoid")
+
+
+def test_the_sixth_schema_says_what_a_selector_sees_and_compares_with(tmp_path: Path) -> None:
+    options = {"cells": 2, "width": 2, "sees": "image+field", "against": "constant", "constant": -0.01}
+    entry = {"architecture": "ppn-small", "options": options, "file": "selector.safetensors"}
+    files = {
+        "backbone.safetensors": build_backbone("conv", classes=2, bands=3, options={}),
+        "selector.safetensors": build_selector("ppn-small", bands=3, classes=2, options=options),
+    }
+    networks = {"selector": entry}
+    bundle = write_bundle(tmp_path / "a", describe(schema=6, networks=networks), files)
+    assert [check.error for check in verify_bundle(bundle)] == [None, None]
+    selector = load_networks(bundle, device="cpu", precision="float32").selector
+    assert selector is not None
+    assert (selector.sees_field, selector.against, selector.constant) == (True, "constant", -0.01)
+    with pytest.raises(WeightsError, match="schema must be 6 or more with a selector's options"):
+        write_bundle(tmp_path / "b", describe(schema=5, networks=networks), files)
+    folder = grnet(tmp_path / "c")
+    table = json.loads((folder / DESCRIPTION).read_text())
+    table["schema"] = 6
+    table["networks"]["selector"]["options"]["sees"] = "image+field"
+    (folder / DESCRIPTION).write_text(json.dumps(table))
+    with pytest.raises(WeightsError, match="comes before any field"):
+        load_bundle(str(folder))
 
 
 def test_a_selector_of_other_weights_is_found(tmp_path: Path) -> None:

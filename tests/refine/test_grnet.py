@@ -88,6 +88,19 @@ def test_an_equal_cell_is_not_selected_and_an_unlabelled_image_does_not_count() 
     assert counted.tolist() == [[True], [False]]
 
 
+def test_a_class_of_too_few_pixels_in_an_area_does_not_count_there() -> None:
+    """The second cell has two of sixteen pixels of class 1, both missed; the third is half wrong."""
+    truth, said = torch.zeros(1, 8, 8, dtype=torch.int64), torch.zeros(8, 8, dtype=torch.int64)
+    truth[0, 0, 4:6] = 1
+    truth[0, 4:, :2] = 1
+    truth[0, 4:, 4:], said[4:, 4:] = 1, 1
+    scores = scores_of(said.tolist(), classes=2)
+    # Mean IoU whole: (38/48 + 16/26) / 2 = .70; of the cells: 1, (14/16 + 0) / 2, (8/16 + 0) / 2, 1.
+    assert selector_labels(scores, truth, side=2, ignore=9)[0].tolist() == [[0, 1, 1, 0]]
+    # A fifth of a cell are more than two pixels: the second has 14/16 of class 0 alone, the third is what it was.
+    assert selector_labels(scores, truth, side=2, ignore=9, minimum=0.2)[0].tolist() == [[0, 0, 1, 0]]
+
+
 def test_a_cell_is_magnified_by_itself() -> None:
     scores = torch.tensor([0.0, 1.0, 10.0, 20.0]).reshape(1, 1, 1, 4).expand(1, 1, 2, 4)
     size = Size(width=4, height=2)
