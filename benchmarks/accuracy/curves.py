@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
@@ -25,7 +25,7 @@ from benchmarks.accuracy.fields import FieldFolder, bundle_of, image_of, make_fi
 from benchmarks.accuracy.folds import CURVES, HELD_OUT, backbone
 from benchmarks.accuracy.lab import SeenScene
 from benchmarks.accuracy.learnt import Learnt
-from benchmarks.accuracy.selection import Above, AtRandom, Best, TrueGain, Uncertain, selected
+from benchmarks.accuracy.selection import Above, AtRandom, Best, Tapered, TrueGain, Uncertain, selected
 from benchmarks.accuracy.selectors import LABELS, selector
 from magnet_cli import SegmentOptions, segment
 from magnet_cli.geometry import Box, Size
@@ -127,21 +127,26 @@ class Place:
 
 
 def budget(share: Fraction, step: Pass) -> Fraction | None:
-    """The share of the windows of every stage after the first, as `--budget` takes it, for a share of all windows.
-
-    None where the first stage alone has more.
-    """
-    first, *rest = (stage.cells.pixels for stage in step.stages)
-    left = share * (first + sum(rest)) - first
-    return left / sum(rest) if left >= 0 else None
+    """How many windows a share of all is, the coarsest stage's left out; None where that stage alone has more."""
+    left = share * sum(stage.cells.pixels for stage in step.stages) - step.stages[0].cells.pixels
+    return left if left >= 0 else None
 
 
 def by_share(place: Place) -> Iterator[tuple[float, Rule]]:
-    """Runs with a budget."""
+    """Runs with a budget, the same share of every stage after the first."""
+    rest = sum(stage.cells.pixels for stage in place.step.stages[1:])
     for share in SHARES:
         spent = budget(share, place.step)
         if spent is not None:
-            yield float(share), Best(share=spent)
+            yield float(share), Best(share=spent / rest)
+
+
+def by_taper(place: Place) -> Iterator[tuple[float, Rule]]:
+    """Runs with a budget, a share that doubles with the window's side."""
+    for share in SHARES:
+        spent = budget(share, place.step)
+        if spent is not None:
+            yield float(share), Tapered.spending(spent, place.step)
 
 
 def by_limit(place: Place) -> Iterator[tuple[float, Rule]]:
@@ -180,7 +185,7 @@ def learnt(labels: Labels) -> Callable[[Place], Worth]:
     return of
 
 
-SELECTORS: dict[str, Selector] = {
+EVEN: dict[str, Selector] = {
     **{f"random{seed}": Selector(worth=plain(AtRandom(seed=seed))) for seed in SEEDS},
     "uncertainty": Selector(worth=plain(Uncertain())),
     "threshold": Selector(worth=plain(Uncertain()), rules=by_limit),
@@ -190,6 +195,11 @@ SELECTORS: dict[str, Selector] = {
     "oracle": Selector(worth=plain(TrueGain())),
     "oracle-balanced": Selector(worth=plain(TrueGain(balanced=True))),
 }
+"""With the same share of every stage."""
+TAPERED = {
+    f"tapered-{name}": replace(selector, rules=by_taper) for name, selector in EVEN.items() if name != "threshold"
+}
+SELECTORS = {**EVEN, **TAPERED}
 
 
 def measured(place: Place, name: str) -> Curve:

@@ -8,9 +8,10 @@ over the whole image, and windows are compared over all of it.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 from itertools import pairwise
 from math import floor
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, Self
 
 import numpy as np
 import torch
@@ -25,7 +26,6 @@ from magnet_cli.windows import Index
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from fractions import Fraction
 
     from numpy.typing import NDArray
     from torch import Tensor
@@ -139,20 +139,54 @@ class TrueGain:
         return torch.from_numpy(weights)
 
 
+class Rule(Protocol):
+    """How many windows are computed."""
+
+    def choose(self, worths: NDArray[np.float64], stage: Stage) -> NDArray[np.bool_]:
+        """Which windows of a stage are computed, from the worths of all of them, `(rows, columns)`."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Best:
     """The program's `--budget`: that share of the windows of every stage after the first, those above one number."""
 
     share: Fraction
 
-    def choose(self, worths: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Which windows of a stage are computed, from the worths of all of them."""
-        count = floor(self.share * worths.size)
-        if count >= worths.size:
-            return np.ones(worths.shape, np.bool_)
-        # Where windows tie at the cut, none of them is computed: it is a threshold that blocks can apply alone.
-        chosen: NDArray[np.bool_] = worths > np.sort(worths, axis=None)[worths.size - count - 1]
-        return chosen
+    def choose(self, worths: NDArray[np.float64], stage: Stage) -> NDArray[np.bool_]:  # noqa: ARG002 - alike at all
+        """See `Rule`."""
+        return best(worths, self.share)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tapered:
+    """A share that doubles with the window's side, up to all: coarse windows are few, and finer ones rest on them."""
+
+    share: Fraction
+    """Of the finest stage."""
+    finest: int
+    """Its window side."""
+
+    @classmethod
+    def spending(cls, total: Fraction, step: Pass) -> Self:
+        """The shares that together come to so many windows of the stages after the first.
+
+        Args:
+            total: Windows.
+            step: All stages.
+        """
+        finest = step.stages[-1].scale.width
+        left, open_stages = total, {stage.scale.width: stage.cells.pixels for stage in step.stages[1:]}
+        while open_stages:
+            share = left / sum(Fraction(side, finest) * count for side, count in open_stages.items())
+            side = max(open_stages)
+            if share * Fraction(side, finest) <= 1:
+                return cls(share=share, finest=finest)
+            left -= open_stages.pop(side)
+        return cls(share=Fraction(1), finest=finest)
+
+    def choose(self, worths: NDArray[np.float64], stage: Stage) -> NDArray[np.bool_]:
+        """See `Rule`."""
+        return best(worths, min(Fraction(1), self.share * Fraction(stage.scale.width, self.finest)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,16 +195,21 @@ class Above:
 
     limit: float
 
-    def choose(self, worths: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """The windows above it."""
+    def choose(self, worths: NDArray[np.float64], stage: Stage) -> NDArray[np.bool_]:  # noqa: ARG002 - alike at all
+        """See `Rule`."""
         return worths > self.limit
 
 
-class Rule(Protocol):
-    """How many windows are computed."""
+def best(worths: NDArray[np.float64], share: Fraction) -> NDArray[np.bool_]:
+    """The windows above the number that at most that share of them exceed.
 
-    def choose(self, worths: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Which windows of a stage are computed, from the worths of all of them, `(rows, columns)`."""
+    Where windows tie at the cut, none of them is taken: it is a threshold that blocks can apply alone.
+    """
+    count = floor(share * worths.size)
+    if count >= worths.size:
+        return np.ones(worths.shape, np.bool_)
+    chosen: NDArray[np.bool_] = worths > np.sort(worths, axis=None)[worths.size - count - 1]
+    return chosen
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -234,7 +273,7 @@ def _advanced(
     for row in rows:
         values[:, *row.box.slices] = row.under.half()
         worths[row.number] = worth.of(row)
-    chosen = rule.choose(worths)
+    chosen = rule.choose(worths, stage)
     change = torch.zeros((1, whole.height, whole.width), dtype=torch.float16) if worth.by_change else None
     for number, column in np.argwhere(chosen).tolist():
         box = stage.own(Index(column=column, row=number))

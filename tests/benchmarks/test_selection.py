@@ -18,7 +18,7 @@ from benchmarks.accuracy.fields import ArraySink, pass_of
 from benchmarks.accuracy.folds import AERIAL, CURVES, backbone_config
 from benchmarks.accuracy.lab import SeenScene, Weighted, cascade
 from benchmarks.accuracy.learnt import Learnt, child_part, mean_over
-from benchmarks.accuracy.selection import Above, AtRandom, Best, Row, TrueGain, Uncertain, row_box, selected
+from benchmarks.accuracy.selection import Above, AtRandom, Best, Row, Tapered, TrueGain, Uncertain, row_box, selected
 from magnet_cli.geometry import LEVEL0, Box, Size
 from magnet_cli.images.protocol import Request
 from magnet_cli.masks.spec import GroupId
@@ -138,22 +138,31 @@ def test_a_class_weighs_the_same_to_a_balanced_oracle(scene: SeenScene) -> None:
     assert TrueGain()._weights(unlike)[1].item() == 1
 
 
-def test_windows_that_tie_at_the_cut_are_left_out() -> None:
-    worths = np.array([[3.0, 1.0], [1.0, 0.0]])
-    assert Best(share=Fraction(1, 2)).choose(worths).tolist() == [[True, False], [False, False]]
-    assert Best(share=Fraction(3, 4)).choose(worths).tolist() == [[True, True], [True, False]]
-    assert Best(share=Fraction(1)).choose(worths).all()
-    assert not Best(share=Fraction(0)).choose(worths).any()
-    assert Above(limit=1.0).choose(worths).tolist() == [[True, False], [False, False]]
+def test_windows_that_tie_at_the_cut_are_left_out(step: Pass) -> None:
+    worths, stage = np.array([[3.0, 1.0], [1.0, 0.0]]), step.stages[1]
+    assert Best(share=Fraction(1, 2)).choose(worths, stage).tolist() == [[True, False], [False, False]]
+    assert Best(share=Fraction(3, 4)).choose(worths, stage).tolist() == [[True, True], [True, False]]
+    assert Best(share=Fraction(1)).choose(worths, stage).all()
+    assert not Best(share=Fraction(0)).choose(worths, stage).any()
+    assert Above(limit=1.0).choose(worths, stage).tolist() == [[True, False], [False, False]]
 
 
 def test_a_budget_counts_the_coarsest_stage(step: Pass) -> None:
     first, *rest = (stage.cells.pixels for stage in step.stages)
-    share = budget(Fraction(1, 2), step)
-    assert share is not None
-    assert share * sum(rest) + first == Fraction(first + sum(rest), 2)
-    assert budget(Fraction(1), step) == 1
+    assert budget(Fraction(1, 2), step) == Fraction(first + sum(rest), 2) - first
+    assert budget(Fraction(1), step) == sum(rest)
     assert budget(Fraction(1, 1000), step) is None
+
+
+@pytest.mark.parametrize("share", [Fraction(1, 10), Fraction(1, 2), Fraction(9, 10), Fraction(1)])
+def test_a_tapered_budget_spends_what_it_has(step: Pass, share: Fraction) -> None:
+    second, third = (stage.cells.pixels for stage in step.stages[1:])
+    total = share * (second + third)
+    rule = Tapered.spending(total, step)
+    assert min(Fraction(1), 2 * rule.share) * second + rule.share * third == total
+    worths = np.arange(64.0).reshape(8, 8)
+    computed = [rule.choose(worths, stage).sum() for stage in step.stages[1:]]
+    assert computed == [int(min(Fraction(1), 2 * rule.share) * 64), int(rule.share * 64)]
 
 
 def point(asked: float, windows: tuple[int, ...], right: int) -> Point:
