@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from benchmarks.accuracy.curve_tables import mean
+from benchmarks.accuracy.curve_tables import TAPER, mean
 from benchmarks.accuracy.curves import FUNDUS, SHARES
 from benchmarks.accuracy.folds import HELD_OUT
 
@@ -34,11 +34,11 @@ STYLES = {
 """Label, colour and line of each selector, best first."""
 
 
-def draw(axes: Axes, scenes: Sequence[str], title: str) -> None:
+def draw(axes: Axes, scenes: Sequence[str], title: str, spread: str = "") -> None:
     """One panel: mean IoU over scenes against the share of windows."""
     shares = [0.0, *(float(share) for share in SHARES), 1.0]
     for selector, (label, color, line) in STYLES.items():
-        values = [mean(scenes, selector, share) for share in shares]
+        values = [mean(scenes, spread + selector, share) for share in shares]
         known = [value for value in values if value is not None]
         if len(known) == len(shares):
             axes.plot([100 * share for share in shares], known, line, color=color, label=label, linewidth=1.6)
@@ -53,23 +53,18 @@ def draw(axes: Axes, scenes: Sequence[str], title: str) -> None:
 
 def main() -> None:
     """Write the picture."""
-    figure = Figure(figsize=(11, 6.4), layout="constrained")
+    figure = Figure(figsize=(11, 6.6), layout="constrained")
     FigureCanvasAgg(figure)
-    panels: list[tuple[tuple[str, ...], str]] = [
-        (HELD_OUT, "three held-out tiles, mean"),
-        (FUNDUS, "control: three retinas, mean"),
-        *(((scene,), scene) for scene in HELD_OUT),
-    ]
-    grid = figure.add_gridspec(2, 6)
-    places = [grid[0, 0:3], grid[0, 3:6], grid[1, 0:2], grid[1, 2:4], grid[1, 4:6]]
-    for index, ((scenes, title), place) in enumerate(zip(panels, places, strict=True)):
-        axes = figure.add_subplot(place)
-        draw(axes, scenes, title)
-        if index in (0, 2):
-            axes.set_ylabel("mean IoU, %", fontsize=9)
-        if index == 0:
-            axes.legend(fontsize=8, frameon=False)
-    PICTURE.parent.mkdir(exist_ok=True)
+    rows = [(HELD_OUT, "three held-out tiles"), (FUNDUS, "control: three retinas")]
+    spreads = [("", "the same share of every stage"), (TAPER, "shares that double with the window")]
+    for row, (scenes, who) in enumerate(rows):
+        panels: list[Axes] = []
+        for column, (spread, how) in enumerate(spreads):
+            axes = figure.add_subplot(2, 2, 2 * row + column + 1, sharey=panels[0] if panels else None)
+            draw(axes, scenes, f"{who}: {how}", spread)
+            panels.append(axes)
+        panels[0].set_ylabel("mean IoU, mean over scenes, %", fontsize=9)
+        panels[0].legend(fontsize=8, frameon=False, loc="lower right")
     figure.savefig(PICTURE, dpi=110)
 
 

@@ -27,8 +27,8 @@ NAMES = {
     "oracle-balanced": "oracle, classes alike",
 }
 """Of the rows."""
-ORACLE = "oracle"
-"""That distances are measured to."""
+TAPER = "tapered-"
+"""What the same with tapered shares begins with."""
 JUDGED = (0.1, 0.2, 0.4)
 KEPT = 0.2
 """Shares of the windows at which the aims are judged."""
@@ -36,7 +36,7 @@ KEPT = 0.2
 
 def scored(scene: str, selector: str, share: float) -> float | None:
     """Mean IoU in percent of a selector where that share of a scene's windows is computed; None where not measured."""
-    names = [f"random{seed}" for seed in SEEDS] if selector == "random" else [selector]
+    names = [f"{selector}{seed}" for seed in SEEDS] if selector.endswith("random") else [selector]
     curves = [curve for name in names if (curve := Curve.load(scene, name)) is not None]
     return float(np.mean([curve.miou(share) for curve in curves])) if curves else None
 
@@ -57,25 +57,25 @@ def kept(scenes: Sequence[str], selector: str, share: float) -> float | None:
     return None if least is None or most is None else 100 * (found - least) / (most - least)
 
 
-def closed(scenes: Sequence[str], selector: str, share: float) -> float | None:
-    """Percent of the distance from uncertainty to the oracle that a selector closes."""
-    found, least, most = (mean(scenes, name, share) for name in (selector, "uncertainty", ORACLE))
+def closed(scenes: Sequence[str], selector: str, share: float, *, spread: str = "") -> float | None:
+    """Percent of the distance from uncertainty to the oracle that a selector closes, both of a spread."""
+    found, least, most = (mean(scenes, name, share) for name in (selector, f"{spread}uncertainty", f"{spread}oracle"))
     if found is None or least is None or most is None:
         return None
     return 100 * (found - least) / (most - least)
 
 
-def curve_table(scenes: Sequence[str]) -> Callable[[], str]:
+def curve_table(scenes: Sequence[str], spread: str = "") -> Callable[[], str]:
     """Mean IoU by the share of windows, mean over scenes."""
 
     def make() -> str:
-        shares = [float(share) for share in SHARES]
+        shares = [0.0, *(float(share) for share in SHARES), 1.0]
         lines = []
         for selector, label in NAMES.items():
-            row = [mean(scenes, selector, share) for share in shares]
+            row = [mean(scenes, spread + selector, share) for share in shares]
             if None not in row:
                 lines.append([label, *(number(value) for value in row)])
-        return markdown(["", *(f"{share:.0%}" for share in shares)], lines)
+        return markdown(["", "coarsest", *(f"{share:.0%}" for share in shares[1:])], lines)
 
     return make
 
@@ -84,9 +84,10 @@ def fold_table() -> str:
     """Each held-out tile at the share of the first aim."""
     lines = []
     for label, selector, share in (
-        ("downsample: no window after the coarsest", "uncertainty", 0.0),
+        ("no window after the coarsest", "uncertainty", 0.0),
         *((label, selector, KEPT) for selector, label in NAMES.items()),
-        ("MagNet: every window", "uncertainty", 1.0),
+        *((f"tapered: {label}", f"{TAPER}{selector}", KEPT) for selector, label in NAMES.items()),
+        ("every window", "uncertainty", 1.0),
     ):
         row = [scored(scene, selector, share) for scene in HELD_OUT]
         if None not in row:
@@ -95,18 +96,22 @@ def fold_table() -> str:
     return markdown(["", *HELD_OUT, "mean", "of the gain, %"], lines)
 
 
-def aim_table() -> str:
-    """Gain that is kept, and distance to the oracle that is closed."""
-    lines = []
-    for selector, label in NAMES.items():
-        gains = [kept(HELD_OUT, selector, share) for share in JUDGED]
-        steps = [closed(HELD_OUT, selector, share) for share in JUDGED]
-        if None in gains or None in steps:
-            continue
-        average = float(np.mean([step for step in steps if step is not None]))
-        lines.append([label, *(number(value, 0) for value in (*gains, *steps, average))])
-    heads = [f"{what} at {share:.0%}" for what in ("gain kept", "distance closed") for share in JUDGED]
-    return markdown(["", *heads, "distance, mean"], lines)
+def aim_table(spread: str) -> Callable[[], str]:
+    """Gain that is kept, and distance to the oracle of the same spread that is closed."""
+
+    def make() -> str:
+        lines = []
+        for selector, label in NAMES.items():
+            gains = [kept(HELD_OUT, spread + selector, share) for share in JUDGED]
+            steps = [closed(HELD_OUT, spread + selector, share, spread=spread) for share in JUDGED]
+            if None in gains or None in steps:
+                continue
+            average = float(np.mean([step for step in steps if step is not None]))
+            lines.append([label, *(number(value, 0) for value in (*gains, *steps, average))])
+        heads = [f"{what} at {share:.0%}" for what in ("gain kept", "distance closed") for share in JUDGED]
+        return markdown(["", *heads, "distance, mean"], lines)
+
+    return make
 
 
 def agreement_table() -> str:
@@ -119,7 +124,10 @@ def agreement_table() -> str:
 TABLES: dict[str, Callable[[], str]] = {
     "curves-agreement": agreement_table,
     "curves": curve_table(HELD_OUT),
+    "curves-tapered": curve_table(HELD_OUT, TAPER),
     "curves-folds": fold_table,
-    "curves-aims": aim_table,
+    "curves-aims": aim_table(""),
+    "curves-aims-tapered": aim_table(TAPER),
     "curves-fundus": curve_table(FUNDUS),
+    "curves-fundus-tapered": curve_table(FUNDUS, TAPER),
 }

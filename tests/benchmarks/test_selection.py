@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
 
@@ -13,12 +14,13 @@ from torch.nn import functional
 
 from benchmarks.accuracy import curve as module
 from benchmarks.accuracy.curve import Curve, Point
-from benchmarks.accuracy.curves import budget
+from benchmarks.accuracy.curves import SELECTORS, budget
 from benchmarks.accuracy.fields import ArraySink, pass_of
 from benchmarks.accuracy.folds import AERIAL, CURVES, backbone_config
 from benchmarks.accuracy.lab import SeenScene, Weighted, cascade
 from benchmarks.accuracy.learnt import Learnt, child_part, mean_over
 from benchmarks.accuracy.selection import Above, AtRandom, Best, Row, Tapered, TrueGain, Uncertain, row_box, selected
+from benchmarks.accuracy.selectors import LABELS, selector_config
 from magnet_cli.geometry import LEVEL0, Box, Size
 from magnet_cli.images.protocol import Request
 from magnet_cli.masks.spec import GroupId
@@ -29,8 +31,6 @@ from magnet_cli.windows import Index
 from tests.pipeline.support import ArrayImage, CodedNetworks, facts, run, sides
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from torch import Tensor
 
     from magnet_cli.models.networks import Networks
@@ -252,3 +252,19 @@ def test_windows_of_a_stage_share_out_the_cell_that_holds_them(step: Pass) -> No
     cell = first.own(Index(column=0, row=0))
     assert [held[0].start, held[1].stop] == [0, cell.width / first.input.width]
     assert held[0].stop == held[1].start == cell.width / first.input.width / 2
+
+
+def test_selectors_of_the_curves_are_fitted_to_what_their_backbones_have_not_seen(tmp_path: Path) -> None:
+    gain, paper = (selector_config("tile4", tmp_path, labels) for labels in LABELS)
+    assert gain.data.scenes == ("tile6", "tile7-part")
+    assert gain.folds.held_out == (("tile6",), ("tile7-part",))
+    assert [Path(folder).name for folder in gain.folds.backbones] == ["out46", "out47"]
+    assert (gain.selector.labels, paper.selector.labels) == ("gain", "paper")
+    assert gain.network.options["sees"] == "image+field"
+    assert dict(paper.network.options) == {"cells": 4}
+
+
+def test_every_selector_is_measured_with_both_spreads_but_the_threshold() -> None:
+    assert {name.removeprefix("tapered-") for name in SELECTORS if name.startswith("tapered-")} == {
+        name for name in SELECTORS if not name.startswith("tapered-")
+    } - {"threshold"}
