@@ -49,7 +49,9 @@ class Input:
         """Make it, unless it has been made."""
         if self.mask.exists():
             return
-        options = SegmentOptions(weights=self.part.weights, method=KINDS[self.kind], probabilities=True)
+        options = SegmentOptions(
+            weights=self.part.weights, scales=self.part.scales, method=KINDS[self.kind], probabilities=True
+        )
         result = segment([self.part.image], self.segmented, options)[0]
         if result.error is not None:
             raise result.error

@@ -21,7 +21,9 @@ TILES = {"tile4": "tile4", "tile6": "tile6", "tile7": "tile7-part"}
 """Name of a part and of the scene whose middle it is."""
 RETINAS = ("04_dr", "04_g", "04_h")
 TILE_SIDE, RETINA_SIDE = 2048, 1024
-"""One window of the coarsest scale each."""
+SCALES = (128, 256, 512, 1024)
+"""Windows on tiles, for networks that see 128 x 128 pixels: the coarsest are shrunk eight times, as by the bundle
+`aerial`."""
 CLASSES = {"dubai": ("building", "land", "road", "vegetation", "water"), "hrf": ("background", "vessel")}
 ALONE = {"dubai": "building", "hrf": "vessel"}
 """The class that is also scored alone."""
@@ -63,6 +65,11 @@ class Part:
     def weights(self) -> str:
         """Of the bundle that makes its masks: fitted to the other scenes."""
         return "fundus" if self.is_fundus else str(self.work / "bundles" / f"out{self.name.removeprefix('tile')}")
+
+    @property
+    def scales(self) -> tuple[Size, ...] | None:
+        """Of the windows; None for the bundle's own."""
+        return None if self.is_fundus else tuple(Size(width=side, height=side) for side in SCALES)
 
     @property
     def folder(self) -> Path:

@@ -14,26 +14,24 @@ from __future__ import annotations
 import argparse
 import time
 from pathlib import Path
-from typing import get_args
 
 from benchmarks.accuracy.cascades import Cascade, by_cascade
 from benchmarks.accuracy.inputs import KINDS, Input
 from benchmarks.accuracy.judge import EVERY, Scored, save_cell
 from benchmarks.accuracy.parts import ALONE, RETINAS, TILES, Part
 from benchmarks.accuracy.refined_figures import measure_lengths, measure_sizes, measure_steps
-from benchmarks.accuracy.tiles import classically
-from magnet_cli.refine.classical import Classical
+from benchmarks.accuracy.tiles import CLASSICAL, classically
 
 
 def measure_classical(scored: Scored, given: Input) -> None:
     """The mask itself, the guided filter and the dense CRF."""
     if not scored.has(f"{given.kind}-input"):
         scored.save(f"{given.kind}-input", given.labels())
-    for name in get_args(Classical):
+    for name, method in CLASSICAL.items():
         row = f"{given.kind}-{name}"
         if not scored.has(row):
             started = time.process_time()
-            labels = classically(name, given.probs(), scored.part.pixels())
+            labels = classically(method, given.probs(), scored.part.pixels())
             scored.save(row, labels, seconds=round(time.process_time() - started, 1))
 
 

@@ -23,7 +23,12 @@ KIND_LABELS = {
     "patch": "patch",
     "magnet": "MagNet",
 }
-METHOD_LABELS = {"guided": "guided filter", "crf": "dense CRF", "cascade": "CascadePSP"}
+METHOD_LABELS = {
+    "guided": "guided filter",
+    "guided4": "guided filter, radius 4",
+    "crf": "dense CRF",
+    "cascade": "CascadePSP",
+}
 
 
 def found(table: str, row: str, parts: Sequence[str]) -> list[Cell] | None:

@@ -8,29 +8,34 @@ import numpy as np
 
 from benchmarks.accuracy.inputs import most_probable
 from magnet_cli.geometry import Box, Size
-from magnet_cli.refine.classical import classical
+from magnet_cli.refine.classical import DenseCrf, GuidedFilter
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from magnet_cli.refine.classical import Classical
-
+CLASSICAL: dict[str, GuidedFilter | DenseCrf] = {
+    "guided": GuidedFilter(),
+    "guided4": GuidedFilter(radius=4),
+    "crf": DenseCrf(),
+}
+"""By row; the second for structures that are thinner than the windows of the first."""
 TILE = 1024
 """Side of what a classical refinement gives at a time; it sees its reach beyond it on each side."""
 
 
-def classically(name: Classical, probs: NDArray[np.float32], pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def classically(
+    method: GuidedFilter | DenseCrf, probs: NDArray[np.float32], pixels: NDArray[np.uint8]
+) -> NDArray[np.uint8]:
     """Labels after a classical refinement, tile by tile.
 
     Args:
-        name: Which.
+        method: Which.
         probs: `(classes, rows, columns)`, summing to 1.
         pixels: `(rows, columns, 3)`.
 
     Returns:
         `(rows, columns)`.
     """
-    method = classical(name)
     rows, columns = probs.shape[1:]
     whole = Box.whole(Size(width=columns, height=rows))
     labels = np.empty((rows, columns), np.uint8)

@@ -78,7 +78,7 @@ def test_tiles_of_the_guided_filter_leave_no_seam(monkeypatch: pytest.MonkeyPatc
     values = rng.random((3, 130, 110)).astype(np.float32)
     probs = values / values.sum(axis=0)
     whole = GuidedFilter().apply(probs, pixels).argmax(axis=0)
-    assert np.mean(classically("guided", probs, pixels) == whole) > 0.9995, "sums of floats may differ at ties"
+    assert np.mean(classically(GuidedFilter(), probs, pixels) == whole) > 0.9995, "sums of floats may differ at ties"
 
 
 @pytest.fixture
