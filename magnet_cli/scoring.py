@@ -261,7 +261,7 @@ class Scores:
             )
             for score in self.methods
             for baseline in baselines
-            if baseline in baselines[: _rank(score)] and (pairs := _pairs(score, baseline))
+            if _rank(baseline) < _rank(score) and (pairs := _pairs(score, baseline))
         )
 
     @property

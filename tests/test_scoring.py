@@ -316,6 +316,11 @@ def test_gains_are_over_the_images_that_both_have() -> None:
     json.dumps(found.describe(), allow_nan=False)
 
 
+def test_a_baseline_has_no_gain_over_itself() -> None:
+    found = scores({"patch": [0.5, 0.25], "magnet": [0.75, 0.5]})
+    assert [(gain.method, gain.baseline) for gain in found.gains] == [("magnet", "patch")]
+
+
 def colours_of(picture: bytes) -> set[str]:
     pixels = imagecodecs.png_decode(picture)[..., :3]
     return {"#" + bytes(colour).hex().upper() for colour in np.unique(pixels.reshape(-1, 3), axis=0)}
