@@ -318,6 +318,7 @@ class SegmentOptions:
     device: str = "auto"
     precision: Precision | Literal["auto"] = "auto"
     batch_size: int | None = None
+    """Patches a forward pass, None for the bundle's; halved where memory runs out before anything is finished."""
     num_workers: int = 2
     gpu_memory: int | None = None
     """Bytes."""

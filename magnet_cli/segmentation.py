@@ -523,7 +523,7 @@ def _run(
         )
         for spec, share in zip(image_plan.areas, shares, strict=True):
             events.message(f"{paths.mask.name}: {spec.kind} {spec.source}: {share:.1%} of the image is looked at")
-        image_plan = _run_with_what_fits(image_plan, work, told, may_halve=options.batch_size is None)
+        image_plan = _run_with_what_fits(image_plan, work, told)
         totals = Totals.of(_all_counts(image_plan, journal), image_plan.classes)
         measured = Measured(
             seconds=clock.seconds(),
@@ -565,7 +565,7 @@ class _Notes(list[str]):
         super().append(text)
 
 
-def _run_with_what_fits(image_plan: Plan, work: Work, told: _Notes, *, may_halve: bool) -> Plan:
+def _run_with_what_fits(image_plan: Plan, work: Work, told: _Notes) -> Plan:
     """Run a plan, with smaller batches where memory runs out before anything was finished; the plan that was run.
 
     Afterwards the batch stays: it may change the last bits of a probability, and with them the mask.
@@ -579,7 +579,7 @@ def _run_with_what_fits(image_plan: Plan, work: Work, told: _Notes, *, may_halve
             run(image_plan, work)
         except MemoryShortageError:
             durable = any(work.sink.finished(step.number) for step in image_plan.passes)
-            if durable or image_plan.batch == 1 or not may_halve:
+            if durable or image_plan.batch == 1:
                 raise
             told.append(f"memory was short: {image_plan.batch // 2} patches a forward pass, not {image_plan.batch}")
             image_plan = replace(image_plan, batch=image_plan.batch // 2)

@@ -191,7 +191,13 @@ PrecisionOption = Annotated[
     Precision, typer.Option("--precision", help="Of the networks' arithmetic.", envvar="MAGNET_PRECISION")
 ]
 BatchSize = Annotated[
-    str, typer.Option("-b", "--batch-size", help="Patches a forward pass, or auto.", envvar="MAGNET_BATCH_SIZE")
+    str,
+    typer.Option(
+        "-b",
+        "--batch-size",
+        help="Patches a forward pass, or auto; fewer where memory is short.",
+        envvar="MAGNET_BATCH_SIZE",
+    ),
 ]
 NumWorkers = Annotated[int, typer.Option(help="Threads that read ahead; 0 reads in turn.", envvar="MAGNET_NUM_WORKERS")]
 GpuMemory = Annotated[str | None, typer.Option(help="Device memory, like 4GiB.", envvar="MAGNET_GPU_MEMORY")]

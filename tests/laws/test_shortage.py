@@ -94,15 +94,30 @@ def test_before_anything_is_finished_the_batch_is_halved(
     assert (tmp_path / "resumed.tif").read_bytes() == (tmp_path / "whole.tif").read_bytes()
 
 
-def test_a_batch_that_was_asked_for_is_not_changed(
+def test_a_batch_that_was_asked_for_is_halved_too(image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = blurry_bundle(tmp_path / "bundle", scales=(32, 64))
+    words = ("segment", image, "--weights", bundle, "--margin", "4", "-b", "3", "-o", tmp_path / "m.tif")
+    scarce = Scarce(fails=lambda _, patches: patches > 1).installed(monkeypatch)
+    ended = magnet(*words)
+    assert ended.code == 0
+    assert "memory was short: 1 patches a forward pass, not 3" in ended.said
+    assert part(report_of(tmp_path / "m.tif"), "options", "batch") == 1
+    ran = len(scarce.batches)
+    again = magnet(*words)
+    assert "already done" in again.said
+    assert len(scarce.batches) == ran
+
+
+def test_memory_for_not_even_one_patch_ends_the_run_and_leaves_nothing(
     image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bundle = blurry_bundle(tmp_path / "bundle", scales=(32, 64))
-    Scarce(fails=lambda _, patches: patches > 1).installed(monkeypatch)
+    scarce = Scarce(fails=lambda *_: True).installed(monkeypatch)
     ended = magnet("segment", image, "--weights", bundle, "-b", "2", "-o", tmp_path / "m.tif")
     assert ended.code == 6
     assert "out of memory in stage 1" in ended.said
     assert not list(tmp_path.glob("m.tif*"))
+    assert set(scarce.batches) == {2, 1}
 
 
 def test_later_the_run_ends_with_6_and_the_same_command_goes_on(
