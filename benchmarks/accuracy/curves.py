@@ -40,10 +40,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from benchmarks.accuracy.fields import Meta
-    from benchmarks.accuracy.selection import Rule, Worth
+    from benchmarks.accuracy.selection import Rule, Untaught, Worth
     from benchmarks.accuracy.selectors import Labels
     from magnet_cli.models.bundle import Bundle
-    from magnet_cli.options import Select
     from magnet_cli.windows import Pass
 
 FUNDUS = ("04_dr", "04_g", "04_h")
@@ -55,7 +54,7 @@ FUNDUS_LIMITS = (0.3, 0.25, 0.2, 0.18, 0.16, 0.14, 0.12, 0.1, 0.08, 0.06, 0.04, 
 """In retinas, where most pixels are plain."""
 SEEDS = (1, 2, 3)
 AGREEMENT = RESULTS / "agreement.json"
-VERIFIED: tuple[tuple[Fraction, Select], ...] = (
+VERIFIED: tuple[tuple[Fraction, Untaught], ...] = (
     (Fraction(1, 5), "uncertainty"),
     (Fraction(2, 5), "both"),
 )
@@ -217,7 +216,7 @@ def measured(place: Place, name: str) -> Curve:
     )
 
 
-def verified(place: Place, share: Fraction, select: Select) -> float:
+def verified(place: Place, share: Fraction, select: Untaught) -> float:
     """The share of pixels on which a simulated run and the program agree, with so many windows in every stage."""
     mask = place.work / "masks" / place.scene / f"budget{float(share):g}-{select}.tif"
     mask.parent.mkdir(parents=True, exist_ok=True)

@@ -83,11 +83,15 @@ class Worth(Protocol):
         """Of the windows of a row, `(columns,)`."""
 
 
+Untaught = Literal["uncertainty", "change", "both"]
+"""The program's ways of choosing that nothing has to be trained for."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Uncertain:
     """The program's `--select`: mean uncertainty of Y', mean change, or their product."""
 
-    select: Literal["uncertainty", "change", "both"] = "uncertainty"
+    select: Untaught = "uncertainty"
 
     @property
     def by_change(self) -> bool:

@@ -33,8 +33,8 @@ from tests.pipeline.support import ArrayImage, CodedNetworks, facts, run, sides
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from benchmarks.accuracy.selection import Untaught
     from magnet_cli.models.networks import Networks
-    from magnet_cli.options import Select
     from magnet_cli.windows import Pass
 
 SCALES = (128, 64, 32)
@@ -86,7 +86,7 @@ def scene(image: ArrayImage, step: Pass) -> SeenScene:
     [("uncertainty", Fraction(1, 4)), ("change", Fraction(1, 4)), ("both", Fraction(1, 4)), ("both", Fraction(3, 5))],
 )
 def test_a_simulated_budget_agrees_with_the_program(
-    image: ArrayImage, step: Pass, scene: SeenScene, select: Select, share: Fraction
+    image: ArrayImage, step: Pass, scene: SeenScene, select: Untaught, share: Fraction
 ) -> None:
     options = SegmentOptions(
         method="magnet-fast", scales=sides(*SCALES), merge="mean", budget=share, select=select, margin=MARGIN,
