@@ -159,8 +159,11 @@ def segment_each(
 def segment_target(target: Target, model: Model, options: SegmentOptions, events: Events) -> ImageResult:
     """One image with a model that is loaded; its failure is in the result."""
     try:
-        run = _segment_image if model.last is None else _refined_image
-        result = run(target, model, options, events)
+        last = model.last
+        if last is None:
+            result = _segment_image(target, model, options, events)
+        else:
+            result = _refined_image(target, model, last, options, events)
         return replace(result, exports=tuple(_export(target, options, events)))
     except MagnetError as error:
         events.failed(target.image, error)
@@ -343,12 +346,10 @@ def _segment_image(target: Target, model: Model, options: SegmentOptions, events
     return _segment_planned(target, image_plan, model, options, events)
 
 
-def _refined_image(target: Target, model: Model, options: SegmentOptions, events: Events) -> ImageResult:
+def _refined_image(
+    target: Target, model: Model, last: LastStage, options: SegmentOptions, events: Events
+) -> ImageResult:
     """The mask of a last stage; the mask that it refines is finished and kept before it begins."""
-    last = model.last
-    if last is None:
-        message = "there is no last stage"
-        raise ValueError(message)
     own = last.before(options, options.compat or model.facts.compat)
     image_plan = plan_image(target.image, model.facts, own, model.machine, folder=target.mask.parent)
     last.foresee(image_plan)
@@ -356,10 +357,7 @@ def _refined_image(target: Target, model: Model, options: SegmentOptions, events
     header, paths = _header(image_plan, model, target), OutputPaths.of(target.mask)
     hashes = {**header.hashes, "refine": last.digest()}
     if output_state(paths, hashes=hashes, overwrite=options.overwrite) is OutputState.DONE:
-        events.message(f"{target.mask}: already done")
-        report = read_report(paths.report)
-        _show(target, report, options, events, missing=True)
-        return ImageResult(image=target.image, mask=target.mask, report=report, was_done=True)
+        return _already_done(target, options, events)
     kept = OutputPaths.of(before.mask)
     if output_state(kept, hashes=header.hashes, overwrite=options.overwrite) is OutputState.OPEN:
         # What was refined of another mask than the one that will be here is worth nothing.
@@ -382,10 +380,7 @@ def _segment_planned(
     paths = OutputPaths.of(target.mask)
     header = _header(image_plan, model, target)
     if output_state(paths, hashes=header.hashes, overwrite=options.overwrite) is OutputState.DONE:
-        events.message(f"{target.mask}: already done")
-        report = read_report(paths.report)
-        _show(target, report, options, events, missing=True)
-        return ImageResult(image=target.image, mask=target.mask, report=report, was_done=True)
+        return _already_done(target, options, events)
     for note in image_plan.notes:
         if note not in model.told:
             model.told.add(note)
@@ -394,6 +389,13 @@ def _segment_planned(
     events.message(f"{target.mask}: done")
     _show(target, report, options, events)
     return ImageResult(image=target.image, mask=target.mask, report=report)
+
+
+def _already_done(target: Target, options: SegmentOptions, events: Events) -> ImageResult:
+    events.message(f"{target.mask}: already done")
+    report = read_report(OutputPaths.of(target.mask).report)
+    _show(target, report, options, events, missing=True)
+    return ImageResult(image=target.image, mask=target.mask, report=report, was_done=True)
 
 
 def _show(
