@@ -18,6 +18,7 @@ import torch
 from magnet_cli.geometry import Box, Size
 from magnet_cli.models.registry import build_backbone, build_cascade, build_refiner
 from magnet_cli.scene import Scene
+from tests.laws.support import blurry_bundle
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -120,6 +121,14 @@ def test_every_command_of_the_readme_runs(folder: Path) -> None:
         run_magnet(words, folder)
     assert (folder / "my-bundle" / "refiner.safetensors").is_file()
     assert (folder / "my-cascade" / "cascade.safetensors").is_file()
+
+
+def test_every_command_of_the_page_on_selection_runs(folder: Path) -> None:
+    page = (ROOT / "docs" / "selection.md").read_text(encoding="utf-8")
+    blurry_bundle(folder / "selection" / "my-bundle", scales=(128, 64), selector=True)
+    shutil.copy(folder / "city.tif", folder / "selection")
+    for line in fenced(page):
+        run_magnet(shlex.split(line), folder / "selection")
 
 
 def test_the_memory_table_is_the_measured_one() -> None:
