@@ -48,7 +48,7 @@ class Sample:
         parts = subdivision(stage)
         rows, _ = sampled(own.height, stage.cell.height, parts)
         columns, _ = sampled(own.width, stage.cell.width, parts)
-        field, found = before.sample(own, stage.pitch, rows=rows, columns=columns), after.view(own)[:, rows, columns]
+        field, found = before.spots(own, stage.pitch, rows=rows, columns=columns), after.view(own)[:, rows, columns]
         inside = own.shifted(x=-after.box.x, y=-after.box.y).slices
         return cls(
             before=largest(field),

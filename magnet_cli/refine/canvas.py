@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from magnet_cli.geometry import Box, Pitch
 
 
-EVERY = slice(None)
-
-
 @dataclass(frozen=True, kw_only=True)
 class Canvas:
     """Probabilities over a box of a grid."""
@@ -31,27 +28,41 @@ class Canvas:
     pitch: Pitch
     """Of the grid, in level-0 pixels."""
 
-    def sample(self, box: Box, pitch: Pitch, *, rows: slice = EVERY, columns: slice = EVERY) -> Tensor:
+    def sample(self, box: Box, pitch: Pitch) -> Tensor:
         """The canvas under a box of another grid: bilinear, pixel centres aligned, replicated at its border.
 
         Args:
             box: On the other grid.
             pitch: Of the other grid.
-            rows: Of the box, those that are wanted.
-            columns: Likewise.
 
         Returns:
-            `(classes, box.height, box.width)` float32, or what of it is wanted.
+            `(classes, box.height, box.width)` float32.
         """
-        down, across = (taps.only(part) for taps, part in zip(self.taps(box, pitch), (rows, columns), strict=True))
-        needed = across.narrowed(down.narrowed(self.values, dim=1), dim=2)
-        if across.is_slice:
-            needed = across.apply(needed, dim=2)
+        rows, columns = self.taps(box, pitch)
+        needed = columns.narrowed(rows.narrowed(self.values, dim=1), dim=2)
+        if columns.is_slice:
+            needed = columns.apply(needed, dim=2)
         else:
             # Picking rows copies runs of memory, picking columns does not; and columns first, while there are few rows.
             turned = needed.transpose(1, 2).contiguous()
-            needed = across.apply(turned, dim=1).transpose(1, 2).contiguous()
-        return down.apply(needed, dim=1).float()
+            needed = columns.apply(turned, dim=1).transpose(1, 2).contiguous()
+        return rows.apply(needed, dim=1).float()
+
+    def spots(self, box: Box, pitch: Pitch, *, rows: slice, columns: slice) -> Tensor:
+        """As `sample`, some rows and columns of the box alone.
+
+        Args:
+            box: On the other grid.
+            pitch: Of the other grid.
+            rows: Of the box, those that are wanted; few.
+            columns: Likewise.
+
+        Returns:
+            `(classes, rows, columns)` float32.
+        """
+        down, across = (taps.only(part) for taps, part in zip(self.taps(box, pitch), (rows, columns), strict=True))
+        some = down.apply(down.narrowed(self.values, dim=1), dim=1)
+        return across.apply(across.narrowed(some, dim=2), dim=2).float()
 
     def taps(self, box: Box, pitch: Pitch) -> tuple[Taps, Taps]:
         """How rows and columns of a box of another grid are interpolated.

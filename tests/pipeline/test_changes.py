@@ -74,7 +74,7 @@ def test_a_part_of_a_canvas_is_sampled_as_the_whole() -> None:
     box = Box(x=5, y=7, width=60, height=50)
     rows, columns = sampled(50, 25, 4)[0], sampled(60, 30, 4)[0]
     whole = canvas.sample(box, Pitch.square(1))
-    torch.testing.assert_close(canvas.sample(box, Pitch.square(1), rows=rows, columns=columns), whole[:, rows, columns])
+    torch.testing.assert_close(canvas.spots(box, Pitch.square(1), rows=rows, columns=columns), whole[:, rows, columns])
 
 
 def test_a_cell_too_thin_for_a_sample_says_nothing() -> None:
