@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -32,8 +33,6 @@ from tests.train.fields import look_at, make_bundle, make_data, make_scene, squa
 from tests.train.support import labels_of, pixels_of
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from torch import Tensor
 
 CONFIG = """
@@ -295,6 +294,14 @@ def test_a_selector_of_windows_that_cannot_be_trained_is_refused(
     bundle = made(tmp_path)
     with pytest.raises(UsageError, match=message):
         train_selector(tmp_path / "data", bundle, parsed(tmp_path, CONFIG.replace(old, new)))
+
+
+def test_the_configuration_of_the_page_is_one() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "grnet.md").read_text(encoding="utf-8")
+    text = page.split("```toml")[1].split("```")[0]
+    config = TrainConfig.parse(text)
+    assert (config.selector.labels, config.folds.held_out) == ("gain", (("a",), ("b",)))
+    assert config.network.options == {"sees": "image+field", "against": "constant"}
 
 
 def test_a_bundle_of_one_scale_has_no_gains(tmp_path: Path) -> None:
