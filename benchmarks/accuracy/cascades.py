@@ -109,12 +109,12 @@ def read_sharpened(output: Path, report: dict[str, Any]) -> Sharpened:
     return Sharpened(labels=tifffile.imread(output), windows=windows, host_peak=report["memory"]["host_peak"])
 
 
-def locally(cascade: Cascade, image: Path, mask: Path) -> NDArray[np.uint8]:
+def locally(cascade: Cascade, image: Path, mask: Path, *, side: int) -> NDArray[np.uint8]:
     """A binary mask after the local step alone, at full size, without any level before it: `(rows, columns)`."""
     network = load_cascade(load_cascade_bundle(cascade.weights), device="cpu", precision="float32")
     labels = tifffile.imread(mask)
     size = Size(width=labels.shape[1], height=labels.shape[0])
-    part = LevelPart(level=Level(pitch=LEVEL0, size=size), box=Box.whole(size), side=cascade.side)
+    part = LevelPart(level=Level(pitch=LEVEL0, size=size), box=Box.whole(size), side=side)
     own = torch.from_numpy((labels == 1).astype(np.float32)).expand(2, -1, -1)
     before = Canvas(values=own, box=part.box, pitch=LEVEL0)
     found = local_step(network.normalised(tifffile.imread(image)), before, network, part)

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 LENGTHS = (128, 192, 256, 384, 512)
 DIVISORS = (1, 2, 4)
+SIDE = 256
+"""L where steps are told apart, and sizes: the pictures are several times as large, so that there are local steps."""
 
 
 def measure_steps(scored: Scored, given: Input, cascade: Cascade) -> None:
@@ -37,9 +39,10 @@ def measure_steps(scored: Scored, given: Input, cascade: Cascade) -> None:
         if cascade.table == EVERY or cascade.has("steps", part, row):
             continue
         started = time.process_time()
-        alone = name == "global"
         labels = (
-            by_cascade(cascade, part.image, mask, fast=True).labels if alone else locally(cascade, part.image, mask)
+            by_cascade(cascade, part.image, mask, side=SIDE, fast=True).labels
+            if name == "global"
+            else locally(cascade, part.image, mask, side=SIDE)
         )
         seconds = round(time.process_time() - started, 1)
         scores = scored.judges[cascade.table].score(labels)
@@ -65,7 +68,7 @@ def measure_sizes(given: Input, cascade: Cascade) -> None:
         if all(cascade.has("sizes", given.part, row) for row in rows.values()):
             continue
         judge = Judge(truth, classes=2, rule="paper")
-        fast, both = (by_command(cascade, image, mask, *words) for words in (["--fast"], []))
+        fast, both = (by_command(cascade, image, mask, "--L", str(SIDE), *words) for words in (["--fast"], []))
         for name, labels, peak in (
             ("input", tifffile.imread(mask), None),
             ("global", fast.labels, fast.host_peak),

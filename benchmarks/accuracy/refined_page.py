@@ -9,7 +9,7 @@ from benchmarks.accuracy.inputs import KINDS
 from benchmarks.accuracy.judge import EVERY
 from benchmarks.accuracy.markdown import markdown, number
 from benchmarks.accuracy.parts import CLASSES, RETINAS
-from benchmarks.accuracy.refined_figures import DIVISORS, LENGTHS
+from benchmarks.accuracy.refined_figures import DIVISORS, LENGTHS, SIDE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -81,7 +81,7 @@ def steps_table() -> str:
             "the mask as it was": (table, "bilinear-input"),
             "global step only": ("steps", "bilinear-global"),
             "local step only": ("steps", "bilinear-local"),
-            "both": (table, "bilinear-cascade"),
+            "both": ("lengths", f"bilinear-{SIDE}"),
         }
         for label, (folder, row) in rows.items():
             cells = found(folder, row, parts)
