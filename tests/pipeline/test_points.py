@@ -30,6 +30,13 @@ class NoisyNetworks(CodedNetworks):
         return (own * field + 0.1).softmax(dim=1)
 
 
+class OpinionatedNetworks(NoisyNetworks):
+    """Has something to say of black pixels too."""
+
+    def predict(self, patches: Tensor, scale: Size) -> Tensor:
+        return super().predict(patches + 0.3, scale)
+
+
 class RecordingNetworks(NoisyNetworks):
     """Remembers how large each batch was."""
 
@@ -86,12 +93,19 @@ def test_fast_gets_points_by_the_share_of_windows_selected() -> None:
     assert counts["points"] == 128 * 128 // 2 // 4
 
 
-def test_one_block_equals_the_whole_stage_computed_at_once() -> None:
-    """On an image that is one block, with margin 0, the stages are the paper's: an independent, naive computation."""
-    image, model, networks = noisy(128), facts(3, input_side=64), NoisyNetworks(3)
+@pytest.mark.parametrize("missing", [0, 48])
+def test_one_block_equals_the_whole_stage_computed_at_once(missing: int) -> None:
+    """On an image that is one block, with margin 0, the stages are the paper's: an independent, naive computation.
+
+    Rows that are missing are seen as the mean, which is 0 here, and take no points from the others.
+    """
+    values = np.random.default_rng(5).integers(0, 255, (128, 128, 3), dtype=np.uint8)
+    valid = np.broadcast_to(np.arange(128)[:, None] >= missing, (128, 128))
+    image, model, networks = ArrayImage(values, valid=valid), facts(3, input_side=64), OpinionatedNetworks(3)
     options = SegmentOptions(scales=sides(128, 64), points=parse_points("40%"), median=5, margin=0, num_workers=0)
     outcome = run(image, model, options, networks)
-    pixels = torch.from_numpy(image._pixels).permute(2, 0, 1)[None].float() / 255
+    seen = np.where(valid[..., None], values, np.uint8(0))
+    pixels = torch.from_numpy(seen).permute(2, 0, 1)[None].float() / 255
     shrunk = torch.nn.functional.avg_pool2d(pixels * 255, 2)
     first = networks.predict(torch.floor(shrunk + 0.5) / 255, Size(width=128, height=128)).half().float()
     field = torch.nn.functional.interpolate(first, scale_factor=2, mode="bilinear")
@@ -100,13 +114,14 @@ def test_one_block_equals_the_whole_stage_computed_at_once() -> None:
     best = field.topk(2, dim=1).values
     sure = refined.topk(2, dim=1).values
     raw = (1 - (best[:, 0] - best[:, 1])) * (sure[:, 0] - sure[:, 1])
+    raw[:, :missing] = 0
     squares = torch.nn.functional.pad(raw[None], (2, 2, 2, 2), mode="replicate")[0, 0].unfold(0, 5, 1).unfold(1, 5, 1)
     score = squares.reshape(128, 128, 25).median(dim=-1).values.reshape(-1)
     order = torch.sort(score, descending=True, stable=True).indices[: int(0.4 * 128 * 128)]
     chosen = torch.zeros(128 * 128, dtype=torch.bool)
     chosen[order] = True
     result = torch.where(chosen.reshape(1, 1, 128, 128), refined.half(), field.half())
-    np.testing.assert_array_equal(outcome.labels, result[0].argmax(dim=0).numpy())
+    np.testing.assert_array_equal(outcome.labels, np.where(valid, result[0].argmax(dim=0).numpy(), 255))
 
 
 def test_a_threshold_does_not_depend_on_the_blocks() -> None:
