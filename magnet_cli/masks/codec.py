@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 DEFLATE_LEVEL = 6
 ZSTD_LEVEL = 3
 FRAGMENT_LEVEL = 1
+"""Of what only this program reads back: zstd takes a third of the time of deflate."""
 
 STEPS = 254
 """A quantised value v stands for v / STEPS; 255 stands for not computed."""
@@ -40,12 +41,13 @@ def decode_tile(data: bytes, *, side: int, compression: str) -> NDArray[np.uint8
 
 def encode_fragment(labels: NDArray[np.uint8]) -> bytes:
     """A part of a tile, `(height, width)` uint8, for the journal alone."""
-    return zlib.compress(labels.tobytes(), FRAGMENT_LEVEL)
+    return bytes(imagecodecs.zstd_encode(labels.tobytes(), level=FRAGMENT_LEVEL))
 
 
 def decode_fragment(data: bytes, *, height: int, width: int) -> NDArray[np.uint8]:
     """The labels of a part of a tile, `(height, width)` uint8, read-only."""
-    return np.frombuffer(zlib.decompress(data, bufsize=height * width), dtype=np.uint8).reshape(height, width)
+    raw = imagecodecs.zstd_decode(data, out=height * width)
+    return np.frombuffer(raw, dtype=np.uint8).reshape(height, width)
 
 
 def encode_chunk(values: NDArray[np.generic]) -> bytes:

@@ -40,13 +40,8 @@ class Canvas:
         """
         rows, columns = self.taps(box, pitch)
         needed = columns.narrowed(rows.narrowed(self.values, dim=1), dim=2)
-        if columns.is_slice:
-            needed = columns.apply(needed, dim=2)
-        else:
-            # Picking rows copies runs of memory, picking columns does not; and columns first, while there are few rows.
-            turned = needed.transpose(1, 2).contiguous()
-            needed = columns.apply(turned, dim=1).transpose(1, 2).contiguous()
-        return rows.apply(needed, dim=1).float()
+        # Columns first, while there are few rows.
+        return rows.apply(columns.apply(needed, dim=2), dim=1).float()
 
     def spots(self, box: Box, pitch: Pitch, *, rows: slice, columns: slice) -> Tensor:
         """As `sample`, some rows and columns of the box alone.
@@ -140,8 +135,16 @@ class Taps:
         device = narrowed.device
         weight = torch.from_numpy(self.weight).to(device).reshape(shape)
         first, second = (torch.from_numpy(index - self.first[0]).to(device) for index in (self.first, self.second))
-        near, far = (narrowed.index_select(dim, index).float() for index in (first, second))
+        near, far = (_picked(narrowed, index, dim) for index in (first, second))
         return near.lerp_(far, weight)
+
+
+def _picked(values: Tensor, index: Tensor, dim: int) -> Tensor:
+    """Values at these positions of a dimension, float32."""
+    if dim < values.dim() - 1:
+        return values.index_select(dim, index).float()
+    # `index_select` copies runs of memory; of a single value they make it ten times slower than `gather` on a CPU.
+    return values.float().gather(dim, index.expand(*values.shape[:-1], -1))
 
 
 def reflected(length: int, count: int) -> NDArray[np.int64]:

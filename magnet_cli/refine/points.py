@@ -110,7 +110,7 @@ class _Bracket:
             return over_high
         if self.count > self._ranked(over_low):
             return over_low
-        while int((over_low & ~over_high).sum()) > UNDECIDED:
+        while int((over_low & ~over_high).count_nonzero()) > UNDECIDED:
             middle = np.float32((low + high) / 2)
             if middle in (low, high):
                 break
@@ -126,7 +126,7 @@ class _Bracket:
         return over if self.allowed is None else over & self.allowed
 
     def _ranked(self, over: Tensor) -> int:
-        return int(over[self.ranked].sum())
+        return int(over[self.ranked].count_nonzero())
 
     def _decided(self, undecided: Tensor, chosen: Tensor) -> Tensor:
         """Sort the pixels inside the bracket."""
