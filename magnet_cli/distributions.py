@@ -23,6 +23,7 @@ COLOURS = {
     "magnet-fast": "#009E73",
     "magnet": "#0072B2",
     "grnet": "#CC79A7",
+    "grnet-local": "#D55E00",
 }
 """Told apart by colour-blind readers too (Okabe and Ito)."""
 HEIGHT = 4.6

@@ -16,7 +16,7 @@ from magnet_cli.lengths import OTHER_SPELLINGS, UM_OF, UNIT_PATTERN, PhysicalSca
 if TYPE_CHECKING:
     from magnet_cli.values import ValueRange
 
-Method = Literal["magnet", "magnet-fast", "patch", "downsample", "grnet"]
+Method = Literal["magnet", "magnet-fast", "patch", "downsample", "grnet", "grnet-local"]
 Merge = Literal["refiner", "mean", "certainty"]
 Compat = Literal["paper", "published", "published-unshifted"]
 Precision = Literal["float32", "bfloat16", "float16"]
@@ -27,6 +27,8 @@ RuleKind = Literal["all", "count", "share", "threshold", "budget", "selector"]
 RefineMethod = Literal["cascadepsp", "guided", "crf"]
 Select = Literal["uncertainty", "change", "both", "ppn"]
 
+OF_GRNETS = ("grnet", "grnet-local")
+"""Methods for the bundles of GRNets alone."""
 DEFAULT_BUNDLE = "aerial"
 """What `--weights` is where nobody says."""
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from magnet_cli.errors import UsageError
-from magnet_cli.options import Method, SegmentOptions
+from magnet_cli.options import OF_GRNETS, Method, SegmentOptions
 
 Yardstick = Literal["ceiling", "patching", "naive"]
 YARDSTICKS: tuple[Yardstick, ...] = ("ceiling", "patching", "naive")
@@ -34,8 +34,8 @@ class BenchOptions:
     segment: SegmentOptions = field(default_factory=SegmentOptions)
 
     def __post_init__(self) -> None:
-        if "grnet" in self.methods:
-            raise UsageError("there is no yardstick for grnet", value=", ".join(self.methods), advice="Leave it out")
+        if set(OF_GRNETS) & set(self.methods):
+            raise UsageError("there is no yardstick for GRNets", value=", ".join(self.methods), advice="Leave it out")
         if self.repeats is not None and self.repeats < 1:
             raise UsageError("--repeats is at least 1", value=self.repeats)
 

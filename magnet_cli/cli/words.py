@@ -42,6 +42,7 @@ class Method(StrEnum):
     PATCH = "patch"
     DOWNSAMPLE = "downsample"
     GRNET = "grnet"
+    GRNET_LOCAL = "grnet-local"
 
 
 class Merge(StrEnum):

@@ -121,12 +121,12 @@ class Networks:
         return scores.contiguous()
 
     @torch.inference_mode()
-    def looked_closer(self, patches: Tensor, probs: Tensor) -> Tensor:
+    def looked_closer(self, patches: Tensor, probs: Tensor | None) -> Tensor:
         """F^R of a GRNet: logits `(n, classes, h, w)` float32 of cells.
 
         Args:
             patches: As `predict` takes them.
-            probs: What the global branch says of them, `(n, classes, h, w)` float32.
+            probs: What the global branch says of them, `(n, classes, h, w)` float32; None where nobody asked it.
         """
         with self._precisely():
             logits = self._local(patches.contiguous(memory_format=torch.channels_last), probs)

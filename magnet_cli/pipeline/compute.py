@@ -194,7 +194,7 @@ class Computer:
         with self._clock.measure("select"):
             patches = self._patches(jobs, stage)
         with self._clock.measure("forward"):
-            result = self._networks.predict(patches, stage.scale)
+            result = self._predict(patches, stage)
         under: Tensor | None = None
         if jobs[0].state.canvas is not None:
             with self._clock.measure("select"):
@@ -206,6 +206,10 @@ class Computer:
             for index, job in enumerate(jobs):
                 job.state.put(job.window, result[index], None if under is None else under[index])
             return result.sum()
+
+    def _predict(self, patches: Tensor, stage: Stage) -> Tensor:
+        """O: `(n, classes, h, w)` float32 probabilities."""
+        return self._networks.predict(patches, stage.scale)
 
     def _patches(self, jobs: Sequence[Job], stage: Stage) -> Tensor:
         """`(n, bands, h, w)` normalised float32, stored band by band; pixels without data become the mean."""

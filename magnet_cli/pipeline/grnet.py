@@ -38,8 +38,8 @@ class GRNetworks(Predictor, Protocol):
     def selected(self, patches: Tensor) -> Tensor:
         """Logits of the cells of normalised patches, `(n, cells * cells)` float32."""
 
-    def looked_closer(self, patches: Tensor, probs: Tensor) -> Tensor:
-        """F^R, logits `(n, classes, h, w)` float32, of normalised patches and what F^G says of them."""
+    def looked_closer(self, patches: Tensor, probs: Tensor | None) -> Tensor:
+        """F^R, logits `(n, classes, h, w)` float32, of normalised patches and what F^G says of them, or nothing."""
 
     def aggregate(self, refined: Tensor, scores: Tensor) -> Tensor:
         """F^E and F^G, `(n, classes, h, w)` float32 each, to fused logits."""
@@ -165,6 +165,14 @@ class GRNetComputer(Computer):
             box = covered(window.kept, near.pitch, scores).shifted(x=-scores.box.x, y=-scores.box.y)
             values[:, *box.slices] = found[:, *box.slices]
         return Canvas(values=values, box=scores.box, pitch=scores.pitch)
+
+
+class LocalComputer(Computer):
+    """Looks at every cell by itself, knowing nothing of the whole (LocalNet, "Effect of our method")."""
+
+    def _predict(self, patches: Tensor, stage: Stage) -> Tensor:
+        del stage
+        return cast("GRNetworks", self._networks).looked_closer(patches, None).softmax(dim=1)
 
 
 def flagged(job: Job, flags: Tensor, stage: Stage) -> frozenset[Index]:

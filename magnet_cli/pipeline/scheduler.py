@@ -17,7 +17,7 @@ from magnet_cli.masks.spec import GroupId
 from magnet_cli.models.device import release_device_memory
 from magnet_cli.pipeline.budget import Paid, next_cells, pack_worths
 from magnet_cli.pipeline.compute import Computer, Normalisation, Predictor
-from magnet_cli.pipeline.grnet import GRNetComputer
+from magnet_cli.pipeline.grnet import GRNetComputer, LocalComputer
 from magnet_cli.pipeline.labels import count_labels, labels_of, own_uncertainty, own_values
 from magnet_cli.pipeline.looks import group_looks
 from magnet_cli.pipeline.reading import ReadAhead
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from magnet_cli.plan import Plan
     from magnet_cli.windows import Index, Pass
 
+COMPUTERS: dict[str, type[Computer]] = {"grnet": GRNetComputer, "grnet-local": LocalComputer}
+"""By method; those that are not named run the bundle's backbone, and merge."""
 PROBABILITIES = "probabilities"
 UNCERTAINTY = "uncertainty"
 
@@ -101,8 +103,7 @@ def run_plan(plan: Plan, work: Work) -> None:
         SourceError, WeightsError, OutputError: What finished before stays finished.
         MemoryShortageError: Likewise; not even one group by itself fitted into memory.
     """
-    kind = GRNetComputer if plan.settings.method == "grnet" else Computer
-    computer = kind(plan, work.networks, work.normalisation, work.clock)
+    computer = COMPUTERS.get(plan.settings.method, Computer)(plan, work.networks, work.normalisation, work.clock)
     for step in plan.passes:
         _run_pass(plan, step, computer, work)
 

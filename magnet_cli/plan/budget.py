@@ -11,6 +11,7 @@ import numpy as np
 
 from magnet_cli.errors import DeviceError
 from magnet_cli.geometry import Size
+from magnet_cli.options import OF_GRNETS
 from magnet_cli.plan.run import MemoryPlan
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ def _compute_bytes(plan: Plan, step: Pass, facts: ModelFacts) -> int:
     score = finest * (10 if plan.settings.points.kind != "all" else 0)
     score += finest * (4 if plan.settings.select != "uncertainty" else 0)
     refiner = facts.refiner_bytes if plan.settings.merge == "refiner" else 0
-    local = facts.local_bytes if plan.settings.method == "grnet" else 0
+    local = facts.local_bytes if plan.settings.method in OF_GRNETS else 0
     # Scores of both stages in float32, and what is fused of them.
     held += sum(canvases) * 2 * 2 if local else 0
     selector = 0 if plan.selector is None else plan.selector.activation_bytes

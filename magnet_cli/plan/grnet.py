@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from magnet_cli.errors import UsageError, WeightsError
 from magnet_cli.geometry import Size
-from magnet_cli.options import ALL, SELECTOR, MethodSettings
+from magnet_cli.options import ALL, OF_GRNETS, SELECTOR, MethodSettings
 from magnet_cli.windows import PASS_SPAN
 
 if TYPE_CHECKING:
@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     from magnet_cli.plan.run import ModelFacts
 
 
-def grnet_scales(options: SegmentOptions, facts: ModelFacts) -> tuple[Size, Size]:
+def grnet_scales(options: SegmentOptions, facts: ModelFacts) -> tuple[Size, ...]:
     """The scale of a whole image, at which the bundle was trained, and that of its cells.
+
+    The latter alone where each cell is seen by itself.
 
     Raises:
         WeightsError: The bundle is no GRNet, or its cells have no whole size.
@@ -24,20 +26,25 @@ def grnet_scales(options: SegmentOptions, facts: ModelFacts) -> tuple[Size, Size
     """
     if not facts.cells:
         raise WeightsError(
-            f"bundle {facts.name} has no local branch", value="--method grnet", advice="See 'magnet train grnet'"
+            f"bundle {facts.name} has no local branch",
+            value=f"--method {options.method}",
+            advice="See 'magnet train grnet'",
         )
     if options.scales is not None:
-        raise UsageError("--method grnet looks at the scale that its bundle was trained at, and at its cells")
+        raise UsageError(
+            f"--method {options.method} looks at the scale that its bundle was trained at, and at its cells"
+        )
     whole = facts.trained[0]
     if whole.width % facts.cells or whole.height % facts.cells or facts.cells > PASS_SPAN:
         rule = f"a GRNet's scale must be a multiple of its cells, which are at most {PASS_SPAN} a side"
         raise WeightsError(rule, value=f"{whole}, {facts.cells} cells")
-    return whole, Size(width=whole.width // facts.cells, height=whole.height // facts.cells)
+    cell = Size(width=whole.width // facts.cells, height=whole.height // facts.cells)
+    return (cell,) if options.method == "grnet-local" else (whole, cell)
 
 
 def as_one_block(options: SegmentOptions, facts: ModelFacts, size: Size) -> SegmentOptions:
     """Without a margin where nobody asks for one and the image, on the working grid, is no larger than the scale."""
-    if options.method != "grnet" or options.margin is not None or not facts.trained:
+    if options.method not in OF_GRNETS or options.margin is not None or not facts.trained:
         return options
     whole = facts.trained[0]
     fits = size.width <= whole.width and size.height <= whole.height
@@ -56,20 +63,21 @@ def grnet_settings(options: SegmentOptions, facts: ModelFacts, *, margin: int) -
         UsageError: An option has no meaning here.
         WeightsError: The bundle has no selector.
     """
+    local = options.method == "grnet-local"
     for option, given in (
         ("--points", options.points not in (None, ALL)),
         ("--merge", options.merge is not None),
         ("--compat", options.compat not in (None, "paper")),
-        ("--patches", options.patches not in (None, ALL, SELECTOR)),
+        ("--patches", options.patches not in ((None, ALL) if local else (None, ALL, SELECTOR))),
     ):
         if given:
-            advice = "Take --patches selector or all" if option == "--patches" else "Leave it out"
-            raise UsageError(f"--method grnet has no such {option}", advice=advice)
-    patches = options.patches or (SELECTOR if facts.selector is not None else ALL)
+            advice = "Take --patches selector or all" if option == "--patches" and not local else "Leave it out"
+            raise UsageError(f"--method {options.method} has no such {option}", advice=advice)
+    patches = options.patches or (ALL if local or facts.selector is None else SELECTOR)
     if patches == SELECTOR and facts.selector is None:
         raise WeightsError(f"bundle {facts.name} has no selector", advice="Take --patches all")
     return MethodSettings(
-        method="grnet",
+        method=options.method,
         merge="mean",
         points=ALL,
         patches=patches,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from magnet_cli.errors import UsageError, WeightsError
 from magnet_cli.geometry import Size
 from magnet_cli.lengths import PhysicalScales
-from magnet_cli.options import ALL, SELECTOR, BundleDefaults, MethodSettings, Rule, SegmentOptions
+from magnet_cli.options import ALL, OF_GRNETS, SELECTOR, BundleDefaults, MethodSettings, Rule, SegmentOptions
 from magnet_cli.plan.grnet import grnet_scales, grnet_settings
 from magnet_cli.windows import needed_margin
 
@@ -38,7 +38,7 @@ def resolve_settings(options: SegmentOptions, facts: ModelFacts, scales: Sequenc
     compat = options.compat or facts.compat
     merge = _merge(options, facts, compat)
     _check_selection(options, facts, compat)
-    if options.method == "grnet":
+    if options.method in OF_GRNETS:
         found = grnet_settings(options, facts, margin=_default_margin(facts, scales, ALL, defaults.median))
         _check_margin(found.margin, facts.input)
         return found
@@ -170,7 +170,7 @@ def resolve_scales(
         scales = _doubling(facts.input, until=coarsest, beyond=False)
     elif scales == "full":
         scales = _doubling(facts.input, until=working_size, beyond=True)
-    if options.method == "grnet":
+    if options.method in OF_GRNETS:
         return grnet_scales(options, facts)
     if options.method == "patch":
         return scales[-1:]

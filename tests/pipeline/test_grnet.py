@@ -82,7 +82,6 @@ class Parts:
         self.local, self.networks = self, networks
 
     def __call__(self, patches: Tensor, probs: Tensor | None) -> Tensor:
-        assert probs is not None
         return self.networks.looked_closer(patches, probs)
 
     def aggregate(self, refined: Tensor, scores: Tensor) -> Tensor:
@@ -144,6 +143,23 @@ def test_an_image_of_one_block_is_the_papers(
     stages = stages_of(report)
     assert [stage["windows_run"] for stage in stages] == [1, len(chosen)]
     assert stages[1]["not_run"]["unselected"] == 4 - len(chosen)
+
+
+@pytest.mark.parametrize(("width", "height"), [(64, 64), (150, 70)])
+def test_cells_by_themselves_are_the_papers(tmp_path: Path, width: int, height: int) -> None:
+    """LocalNet: neither saliency nor fusion, and no first look."""
+    weights = grnet(tmp_path / "grnet")
+    image, pixels = picture(tmp_path, width=width, height=height)
+    mask, report = mask_of(image, weights, tmp_path / "mask.tif", method="grnet-local", margin=0)
+    found, scores = on_tensors(weights, pixels[:64, :64], fusion="detail", variant="local-only")
+    expected = found.scores.argmax(dim=1)[0].numpy()
+    other = resized(scores, Size(width=64, height=64)).argmax(dim=1)[0].numpy()
+    assert (expected != other).mean() > 0.05
+    assert (mask[:64, :64] == expected).mean() > 0.995
+    (stage,) = stages_of(report)
+    assert stage["windows_run"] == stage["windows"] == -(-width // 32) * -(-height // 32)
+    with pytest.raises(UsageError, match="grnet-local has no such --patches"):
+        mask_of(image, weights, tmp_path / "x.tif", method="grnet-local", patches=parse_patches("selector"))
 
 
 def test_several_blocks_need_no_neighbour_and_a_region_keeps_its_labels(tmp_path: Path) -> None:
