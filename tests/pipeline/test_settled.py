@@ -55,6 +55,19 @@ def test_the_mask_is_that_of_looking_everywhere(points: str, median: int, monkey
     assert (pruned.labels == 2).any(), "the refiner has changed something"
 
 
+def test_a_median_that_reaches_around_a_corner(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A window without one doubtful pixel, three of whose neighbours are full of them: they outvote its corner."""
+    grey = np.full((128, 128), STEP / 2 + 3)
+    grey[60:, 60:] = STEP
+    image = ArrayImage(np.repeat(grey[..., None], 3, axis=2).astype(np.uint8))
+    options = SegmentOptions(scales=sides(128, 64), points=parse_points("q>0.05"), median=21, margin=0, num_workers=0)
+    pruned = run(image, facts(3, input_side=64), options, Doubtful(3))
+    monkeypatch.setattr(BlockState, "_unsettled", lambda _self, windows, _stage: windows)
+    whole = run(image, facts(3, input_side=64), options, Doubtful(3))
+    assert whole.labels[64, 64] != whole.labels[127, 127]
+    np.testing.assert_array_equal(pruned.labels, whole.labels)
+
+
 def test_a_plain_image_costs_its_coarsest_stage_alone() -> None:
     networks = Doubtful(3)
     image = ArrayImage(np.full((256, 256, 3), STEP, np.uint8))
