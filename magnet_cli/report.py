@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Protocol
 
@@ -117,12 +118,18 @@ def make_report(plan: Plan, bundle: Bundle, totals: Totals, measured: Measured) 
     }
 
 
+@cache
+def library_versions() -> dict[str, str]:
+    """Of the libraries that a mask may depend on; reading their metadata takes longer than writing a report."""
+    return {name: version(name) for name in LIBRARIES}
+
+
 def program_facts(measured: Measured) -> dict[str, object]:
     """What made a mask: the program, its libraries, the machine."""
     return {
         "schema": REPORT_SCHEMA,
         "program": {"name": "magnet", "version": __version__},
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
+        "versions": {"python": platform.python_version(), **library_versions()},
         "machine": {
             "system": platform.system(),
             "processor": platform.machine(),

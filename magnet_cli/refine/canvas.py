@@ -135,16 +135,13 @@ class Taps:
         device = narrowed.device
         weight = torch.from_numpy(self.weight).to(device).reshape(shape)
         first, second = (torch.from_numpy(index - self.first[0]).to(device) for index in (self.first, self.second))
-        near, far = (_picked(narrowed, index, dim) for index in (first, second))
+        if dim == narrowed.dim() - 1:
+            # `index_select` copies runs of memory: of single values it is ten times slower than `gather` on a CPU.
+            wide = narrowed.float()
+            near, far = (wide.gather(dim, index.expand(*wide.shape[:-1], -1)) for index in (first, second))
+        else:
+            near, far = (narrowed.index_select(dim, index).float() for index in (first, second))
         return near.lerp_(far, weight)
-
-
-def _picked(values: Tensor, index: Tensor, dim: int) -> Tensor:
-    """Values at these positions of a dimension, float32."""
-    if dim < values.dim() - 1:
-        return values.index_select(dim, index).float()
-    # `index_select` copies runs of memory; of a single value they make it ten times slower than `gather` on a CPU.
-    return values.float().gather(dim, index.expand(*values.shape[:-1], -1))
 
 
 def reflected(length: int, count: int) -> NDArray[np.int64]:
