@@ -62,7 +62,7 @@ def test_a_median_that_reaches_around_a_corner(monkeypatch: pytest.MonkeyPatch) 
     image = ArrayImage(np.repeat(grey[..., None], 3, axis=2).astype(np.uint8))
     options = SegmentOptions(scales=sides(128, 64), points=parse_points("q>0.05"), median=21, margin=0, num_workers=0)
     pruned = run(image, facts(3, input_side=64), options, Doubtful(3))
-    monkeypatch.setattr(BlockState, "_unsettled", lambda _self, windows, _stage: windows)
+    monkeypatch.setattr(Unsettled, "keep", lambda _self, windows, _among: list(windows))
     whole = run(image, facts(3, input_side=64), options, Doubtful(3))
     assert whole.labels[64, 64] != whole.labels[127, 127]
     np.testing.assert_array_equal(pruned.labels, whole.labels)
