@@ -47,6 +47,7 @@ LESS = {
     "uncertainty": "less uncertain",
     "change": "less changed by the stage before",
     "both": "less uncertain and less changed by the stage before",
+    "ppn": "worth less to the selector",
 }
 """What makes a window worth less, by what `--select` names."""
 WIDE = 3
@@ -173,7 +174,7 @@ def _stages(report: Mapping[str, Any], size: Size) -> Iterator[StageRow]:
                 run=int(entry["windows_run"]),
                 nodata=int(entry["not_run"]["nodata"]),
                 outside=int(entry["not_run"].get("outside", 0)),
-                passed=_passed(entry["not_run"], str(report["options"].get("select", "uncertainty"))),
+                passed=_passed(entry["not_run"], report["options"]),
                 points=int(entry["points"]),
                 changed=_changed(entry),
                 layer=stage_layer(maps[number], size, color=color) if number in maps else None,
@@ -187,8 +188,9 @@ def _changed(entry: Mapping[str, Any]) -> tuple[float, float] | None:
     return None if found is None else (float(found["labels"]), float(found["probabilities"]))
 
 
-def _passed(not_run: Mapping[str, Any], by: str) -> tuple[tuple[int, str], ...]:
+def _passed(not_run: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[tuple[int, str], ...]:
     """How many windows were passed over for which reason; a report of an earlier version knows one."""
+    by = "ppn" if options["patches"] == "selector" else str(options.get("select", "uncertainty"))
     worth = LESS.get(by, "worth less")
     words = {"unselected": worth, "unpaid": f"{worth}, beyond the budget", "settled": "settled"}
     return tuple((int(not_run[why]), f"passed over as {said}") for why, said in words.items() if why in not_run)
