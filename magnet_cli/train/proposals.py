@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from magnet_cli.train.precision import Arithmetic
 
 SMALLEST = 1e-6
-"""Labelled windows of a batch, where there is none."""
+"""Of the weights of a batch, where no window changes anything."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,15 +76,15 @@ def cross_entropy(logits: Tensor, wanted: Tensor, counted: Tensor) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class GainObjective:
-    """Squares of what the scores of windows, in units of `unit`, are off minus their gain; a mean over windows.
+    """Cross-entropy of whether a window gains or loses, each weighted by how much.
 
-    A score's best guess is then minus the expected gain, and the order of scores that of expected gains.
+    Minus a score is a logit, and its best guess the share of gains in what windows like it gain and lose: a score is
+    negative where more is gained than lost. Squares of gains rank less well: what few windows gain much, and why, is
+    not to be learnt from few scenes.
     """
 
     bands: int
     """First channels of the inputs; the others are the field."""
-    unit: float
-    """Of a gain, so that what is learnt is about 1."""
 
     def __call__(self, network: nn.Module, inputs: Tensor, labels: Tensor, arithmetic: Arithmetic) -> Tensor:
         """See `Objective`.
@@ -100,8 +100,10 @@ class GainObjective:
         with arithmetic.autocast():
             scores = selector.score_map(inputs[:, : self.bands], inputs[:, self.bands :])
         size = Size(width=inputs.shape[3], height=inputs.shape[2])
-        off = mean_scores(scores, labels[..., :4], size=size) + labels[..., 4] / self.unit
-        return (off.square() * labels[..., 5]).sum() / labels[..., 5].sum().clamp_min(SMALLEST)
+        logits, gains = -mean_scores(scores, labels[..., :4], size=size), labels[..., 4]
+        weights = labels[..., 5] * gains.abs()
+        losses = functional.binary_cross_entropy_with_logits(logits, (gains > 0).float(), reduction="none")
+        return (losses * weights).sum() / weights.sum().clamp_min(SMALLEST)
 
 
 @contextmanager

@@ -51,8 +51,6 @@ class Lesson:
 
     batches: Callable[[int], tuple[Tensor, Tensor]]
     objective: Objective
-    unit: float = 1.0
-    """That scores are learnt in."""
     about: Mapping[str, Mapping[str, object]]
     """See `Trainer`."""
     metrics: Mapping[str, object] = field(default_factory=dict)
@@ -76,7 +74,7 @@ def train_selector(
       sees it. With folds: a window of any scale but the finest, and what a run that computes every window comes to
       there, by backbones that have not seen the scene. Where P is compared with a constant, that is the mean of G.
     - Labels by gain: the same windows, and how much better the windows of the next scale make the mask in their places.
-      Minus a score is then an expected gain, as a share of a window's pixels.
+      A score is negative where more is expected to turn right than wrong.
 
     Args:
         data: Folder of scenes, or a CSV file; see `DataConfig`.
@@ -104,11 +102,9 @@ def train_selector(
     network = trainer.fit(progress=progress, until=until, each=each)
     if not trainer.done:
         return None
-    options, selector = dict(config.network.options), cast("PatchProposalNetwork", network)
-    if config.selector.labels == "gain":
-        for weight in (selector.score.weight, selector.score.bias):
-            weight.data *= lesson.unit
-    elif options.get("against") == "constant":
+    options = dict(config.network.options)
+    if config.selector.labels == "paper" and options.get("against") == "constant":
+        selector = cast("PatchProposalNetwork", network)
         options["constant"] = mean_score(selector, lesson, bands=len(bundle.input.bands))
     description = described_again(output)
     if set(SEEING) & set(options):
@@ -153,7 +149,7 @@ def selector_trainer(
     else:
         rows = census(pairs)
         lesson = gain_lesson(bundle, config, pairs, rows)
-        begin(network, rows, unit=lesson.unit)
+        begin(network, rows)
     trainer = Trainer(
         network, batches=lesson.batches, config=config.loop, objective=lesson.objective, files=files, about=lesson.about
     )
@@ -209,20 +205,19 @@ def gain_lesson(bundle: Bundle, config: TrainConfig, pairs: Sequence[Pair], rows
     Raises:
         UsageError: No window gains or loses anything.
     """
-    mean, unit = spread(rows)
-    if not unit:
+    mean, deviation = spread(rows)
+    if not deviation:
         raise UsageError("no window of the held-out scenes changes the mask, so there is nothing to learn")
     return Lesson(
         batches=sampler(config, pairs, gains=True),
-        objective=GainObjective(bands=len(bundle.input.bands), unit=unit),
-        unit=unit,
+        objective=GainObjective(bands=len(bundle.input.bands)),
         about={**about(config), "pairs": about_pairs(pairs)},
         metrics={
             "labels": "gain",
             "scenes": named(pairs),
             "windows": len(rows),
             "gain_mean": round(mean, DIGITS),
-            "gain_deviation": round(unit, DIGITS),
+            "gain_deviation": round(deviation, DIGITS),
         },
     )
 
@@ -260,17 +255,18 @@ def spread(rows: Sequence[Row]) -> tuple[float, float]:
     return mean, float(np.sqrt(np.average((gains - mean) ** 2, weights=weights)))
 
 
-def begin(network: PatchProposalNetwork, rows: Sequence[Row], *, unit: float) -> None:
-    """Let a selector begin with the best straight line from mean uncertainty to gain, or with the mean gain.
+def begin(network: PatchProposalNetwork, rows: Sequence[Row]) -> None:
+    """Let a selector's scores begin as minus the gain, in deviations, by the best line from mean uncertainty.
+
+    One that does not see the field begins with the mean gain.
 
     Args:
-        network: Its scores are minus gains, in units.
-        rows: Of the held-out scenes.
-        unit: See `GainObjective`.
+        network: With initial weights.
+        rows: Of the held-out scenes, not all alike.
     """
     root = np.sqrt([row.labelled for row in rows])
     columns = np.array([(row.unsure, 1.0) for row in rows]) * root[:, None]
-    gains = np.array([row.gain for row in rows]) / unit
+    gains = np.array([row.gain for row in rows]) / spread(rows)[1]
     if not network.sees_field:
         network.score.bias.data.fill_(-float(np.average(gains, weights=root**2)))
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -152,21 +153,22 @@ def test_a_drawn_window_has_the_gains_of_its_place(pairs: list[Pair]) -> None:
     assert not torch.equal(drawn(2)[0], drawn(3)[0])
 
 
-def test_the_gain_objective_is_the_mean_square_over_windows_by_their_labelled_share() -> None:
+def test_the_gain_objective_tells_windows_that_gain_from_those_that_lose_by_how_much() -> None:
     torch.manual_seed(0)
     network = ppn_small(width=2, classes=2, sees="image+field", against="constant").train()
     inputs = torch.randn(2, 5, 32, 32)
     inputs[:, 3:] = inputs[:, 3:].softmax(dim=1)
     targets = torch.tensor([[[0.0, 0, 16, 16, 0.1, 1], [16, 8, 32, 24, -0.2, 0.5]], [[4, 0, 12, 32, 0.3, 0.25]] * 2])
-    found = GainObjective(bands=3, unit=0.1)(network, inputs, targets, Arithmetic(TrainConfig.parse(CONFIG).loop))
+    found = GainObjective(bands=3)(network, inputs, targets, Arithmetic(TrainConfig.parse(CONFIG).loop))
     unsure = uncertainty(inputs[:, 3:]).reshape(2, 2, 16, 2, 16).mean(dim=(2, 4))
     scores = (-unsure).repeat_interleave(16, dim=1).repeat_interleave(16, dim=2)
     total = weight = 0.0
     for image, rows in enumerate(targets.tolist()):
         for left, top, right, bottom, gain, share in rows:
             mean = float(scores[image, int(top) : int(bottom), int(left) : int(right)].mean())
-            total += share * (mean + gain / 0.1) ** 2
-            weight += share
+            p = 1 / (1 + math.exp(mean))
+            total -= share * abs(gain) * math.log(p if gain > 0 else 1 - p)
+            weight += share * abs(gain)
     assert float(found.detach()) == pytest.approx(total / weight, rel=1e-5)
 
 
@@ -174,11 +176,11 @@ def test_a_selector_begins_with_the_best_line_from_uncertainty_to_gain() -> None
     rows = [Row(scale=square(8), unsure=u, gain=0.5 * u - 0.05, labelled=1.0) for u in (0.1, 0.3, 0.8)]
     rows.append(Row(scale=square(8), unsure=0.9, gain=-9.0, labelled=0.0))
     network = ppn_small(width=2, classes=2, sees="image+field", against="constant").eval()
-    begin(network, rows, unit=0.1)
+    begin(network, rows)
     field = torch.randn(1, 2, 16, 16).softmax(dim=1)
     said = float(network.score_map(torch.randn(1, 3, 16, 16), field).detach())
-    assert -0.1 * said == pytest.approx(0.5 * float(uncertainty(field).mean()) - 0.05, abs=1e-5)
     mean, unit = spread(rows)
+    assert -unit * said == pytest.approx(0.5 * float(uncertainty(field).mean()) - 0.05, abs=1e-5)
     assert mean == pytest.approx(np.mean([0.0, 0.1, 0.35]))
     assert unit == pytest.approx(np.std([0.0, 0.1, 0.35]))
 
@@ -239,8 +241,8 @@ def test_a_selector_of_windows_is_added_and_goes_on_where_it_stopped(tmp_path: P
     assert all(torch.equal(value, again[key]) for key, value in once.items())
 
 
-def test_scores_are_minus_gains(tmp_path: Path) -> None:
-    """What is written has the unit of a gain: with a step too short to learn, it is the line that it begins with."""
+def test_a_training_begins_with_the_line_through_the_windows_of_the_held_out_scenes(tmp_path: Path) -> None:
+    """With a step too short to learn."""
     text = CONFIG.replace("rate = 0.01", "rate = 1e-9").replace("iterations = 4", "iterations = 1")
     bundle = train_selector(tmp_path / "data", made(tmp_path), parsed(tmp_path, text))
     assert bundle is not None
@@ -254,8 +256,9 @@ def test_scores_are_minus_gains(tmp_path: Path) -> None:
     slope, height = np.polyfit(
         [row.unsure for row in rows], [row.gain for row in rows], 1, w=np.sqrt([r.labelled for r in rows])
     )
-    assert -float(selector.score.weight[0, -1]) == pytest.approx(slope, rel=1e-4)
-    assert -float(selector.score.bias) == pytest.approx(height, rel=1e-4)
+    unit = spread(rows)[1]
+    assert -unit * float(selector.score.weight[0, -1]) == pytest.approx(slope, rel=1e-4)
+    assert -unit * float(selector.score.bias) == pytest.approx(height, rel=1e-4)
 
 
 def test_the_papers_rule_over_fields_compares_the_cells_of_the_field() -> None:
