@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from benchmarks.accuracy.curve_tables import TAPER, mean
+from benchmarks.accuracy.curve_tables import SPREADS, mean
 from benchmarks.accuracy.curves import FUNDUS, SHARES
 from benchmarks.accuracy.folds import HELD_OUT
 
@@ -53,18 +53,18 @@ def draw(axes: Axes, scenes: Sequence[str], title: str, spread: str = "") -> Non
 
 def main() -> None:
     """Write the picture."""
-    figure = Figure(figsize=(11, 6.6), layout="constrained")
+    figure = Figure(figsize=(11, 7), layout="constrained")
     FigureCanvasAgg(figure)
-    rows = [(HELD_OUT, "three held-out tiles"), (FUNDUS, "control: three retinas")]
-    spreads = [("", "the same share of every stage"), (TAPER, "shares that double with the window")]
-    for row, (scenes, who) in enumerate(rows):
-        panels: list[Axes] = []
-        for column, (spread, how) in enumerate(spreads):
-            axes = figure.add_subplot(2, 2, 2 * row + column + 1, sharey=panels[0] if panels else None)
-            draw(axes, scenes, f"{who}: {how}", spread)
-            panels.append(axes)
-        panels[0].set_ylabel("mean IoU, mean over scenes, %", fontsize=9)
-        panels[0].legend(fontsize=8, frameon=False, loc="lower right")
+    panels: list[Axes] = []
+    for spread, how in SPREADS.items():
+        axes = figure.add_subplot(2, 2, len(panels) + 1, sharey=panels[0] if panels else None)
+        draw(axes, HELD_OUT, f"three held-out tiles, {how}", spread)
+        panels.append(axes)
+    control = figure.add_subplot(2, 2, 4)
+    draw(control, FUNDUS, "control: three retinas, even")
+    for axes in (panels[0], panels[2]):
+        axes.set_ylabel("mean IoU, mean over scenes, %", fontsize=9)
+    panels[0].legend(fontsize=8, frameon=False, loc="lower right")
     figure.savefig(PICTURE, dpi=110)
 
 

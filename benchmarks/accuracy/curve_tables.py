@@ -27,8 +27,8 @@ NAMES = {
     "oracle-balanced": "oracle, classes alike",
 }
 """Of the rows."""
-TAPER = "tapered-"
-"""What the same with tapered shares begins with."""
+SPREADS = {"": "even", "tapered-": "tapered", "coarse-": "coarse first"}
+"""What the same with another spread of the budget begins with, and is called."""
 JUDGED = (0.1, 0.2, 0.4)
 KEPT = 0.2
 """Shares of the windows at which the aims are judged."""
@@ -38,7 +38,7 @@ def scored(scene: str, selector: str, share: float) -> float | None:
     """Mean IoU in percent of a selector where that share of a scene's windows is computed; None where not measured."""
     names = [f"{selector}{seed}" for seed in SEEDS] if selector.endswith("random") else [selector]
     curves = [curve for name in names if (curve := Curve.load(scene, name)) is not None]
-    return float(np.mean([curve.miou(share) for curve in curves])) if curves else None
+    return float(np.mean([curve.miou(share) for curve in curves])) if len(curves) == len(names) else None
 
 
 def mean(scenes: Sequence[str], selector: str, share: float) -> float | None:
@@ -85,8 +85,11 @@ def fold_table() -> str:
     lines = []
     for label, selector, share in (
         ("no window after the coarsest", "uncertainty", 0.0),
-        *((label, selector, KEPT) for selector, label in NAMES.items()),
-        *((f"tapered: {label}", f"{TAPER}{selector}", KEPT) for selector, label in NAMES.items()),
+        *(
+            (f"{spread}: {label}", f"{begin}{selector}", KEPT)
+            for begin, spread in SPREADS.items()
+            for selector, label in NAMES.items()
+        ),
         ("every window", "uncertainty", 1.0),
     ):
         row = [scored(scene, selector, share) for scene in HELD_OUT]
@@ -124,10 +127,11 @@ def agreement_table() -> str:
 TABLES: dict[str, Callable[[], str]] = {
     "curves-agreement": agreement_table,
     "curves": curve_table(HELD_OUT),
-    "curves-tapered": curve_table(HELD_OUT, TAPER),
+    "curves-tapered": curve_table(HELD_OUT, "tapered-"),
+    "curves-coarse": curve_table(HELD_OUT, "coarse-"),
     "curves-folds": fold_table,
     "curves-aims": aim_table(""),
-    "curves-aims-tapered": aim_table(TAPER),
+    "curves-aims-tapered": aim_table("tapered-"),
+    "curves-aims-coarse": aim_table("coarse-"),
     "curves-fundus": curve_table(FUNDUS),
-    "curves-fundus-tapered": curve_table(FUNDUS, TAPER),
 }

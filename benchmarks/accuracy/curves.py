@@ -15,7 +15,7 @@ import argparse
 import json
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -140,12 +140,12 @@ def by_share(place: Place) -> Iterator[tuple[float, Rule]]:
             yield float(share), Best(share=spent / rest)
 
 
-def by_taper(place: Place) -> Iterator[tuple[float, Rule]]:
-    """Runs with a budget, a share that doubles with the window's side."""
+def by_taper(place: Place, *, power: int) -> Iterator[tuple[float, Rule]]:
+    """Runs with a budget, a share that grows with a power of the window's side."""
     for share in SHARES:
         spent = budget(share, place.step)
         if spent is not None:
-            yield float(share), Tapered.spending(spent, place.step)
+            yield float(share), Tapered.spending(spent, place.step, power=power)
 
 
 def by_limit(place: Place) -> Iterator[tuple[float, Rule]]:
@@ -195,10 +195,16 @@ EVEN: dict[str, Selector] = {
     "oracle-balanced": Selector(worth=plain(TrueGain(balanced=True))),
 }
 """With the same share of every stage."""
-TAPERED = {
-    f"tapered-{name}": replace(selector, rules=by_taper) for name, selector in EVEN.items() if name != "threshold"
+POWERS = {"tapered": 1, "coarse": 6}
+"""Other spreads than the program's: a share that doubles with the window's side, and one that grows 64 times, so that a
+stage is all but full before the next one begins."""
+SPREAD = {
+    f"{spread}-{name}": replace(selector, rules=partial(by_taper, power=power), scenes=HELD_OUT)
+    for spread, power in POWERS.items()
+    for name, selector in EVEN.items()
+    if name != "threshold"
 }
-SELECTORS = {**EVEN, **TAPERED}
+SELECTORS = {**EVEN, **SPREAD}
 
 
 def measured(place: Place, name: str) -> Curve:

@@ -163,34 +163,37 @@ class Best:
 
 @dataclass(frozen=True, kw_only=True)
 class Tapered:
-    """A share that doubles with the window's side, up to all: coarse windows are few, and finer ones rest on them."""
+    """A share that grows with the window's side, up to all: coarse windows are few, and finer ones rest on them."""
 
     share: Fraction
     """Of the finest stage."""
     finest: int
     """Its window side."""
+    power: int
+    """Of the side, that shares are proportional to."""
 
     @classmethod
-    def spending(cls, total: Fraction, step: Pass) -> Self:
+    def spending(cls, total: Fraction, step: Pass, *, power: int) -> Self:
         """The shares that together come to so many windows of the stages after the first.
 
         Args:
             total: Windows.
             step: All stages.
+            power: See `Tapered`.
         """
         finest = step.stages[-1].scale.width
-        left, open_stages = total, {stage.scale.width: stage.cells.pixels for stage in step.stages[1:]}
-        while open_stages:
-            share = left / sum(Fraction(side, finest) * count for side, count in open_stages.items())
-            side = max(open_stages)
-            if share * Fraction(side, finest) <= 1:
-                return cls(share=share, finest=finest)
-            left -= open_stages.pop(side)
-        return cls(share=Fraction(1), finest=finest)
+        left, uncut = total, {stage.scale.width: stage.cells.pixels for stage in step.stages[1:]}
+        while uncut:
+            share = left / sum(Fraction(side, finest) ** power * count for side, count in uncut.items())
+            side = max(uncut)
+            if share * Fraction(side, finest) ** power <= 1:
+                return cls(share=share, finest=finest, power=power)
+            left -= uncut.pop(side)
+        return cls(share=Fraction(1), finest=finest, power=power)
 
     def choose(self, worths: NDArray[np.float64], stage: Stage) -> NDArray[np.bool_]:
         """See `Rule`."""
-        return best(worths, min(Fraction(1), self.share * Fraction(stage.scale.width, self.finest)))
+        return best(worths, min(Fraction(1), self.share * Fraction(stage.scale.width, self.finest) ** self.power))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from benchmarks.accuracy import curve as module
 from benchmarks.accuracy.curve import Curve, Point
-from benchmarks.accuracy.curves import SELECTORS, budget
+from benchmarks.accuracy.curves import EVEN, POWERS, SELECTORS, budget
 from benchmarks.accuracy.fields import ArraySink, pass_of
 from benchmarks.accuracy.folds import AERIAL, CURVES, backbone_config
 from benchmarks.accuracy.lab import SeenScene, Weighted, cascade
@@ -154,15 +154,16 @@ def test_a_budget_counts_the_coarsest_stage(step: Pass) -> None:
     assert budget(Fraction(1, 1000), step) is None
 
 
+@pytest.mark.parametrize("power", [1, 6])
 @pytest.mark.parametrize("share", [Fraction(1, 10), Fraction(1, 2), Fraction(9, 10), Fraction(1)])
-def test_a_tapered_budget_spends_what_it_has(step: Pass, share: Fraction) -> None:
+def test_a_tapered_budget_spends_what_it_has(step: Pass, share: Fraction, power: int) -> None:
     second, third = (stage.cells.pixels for stage in step.stages[1:])
     total = share * (second + third)
-    rule = Tapered.spending(total, step)
-    assert min(Fraction(1), 2 * rule.share) * second + rule.share * third == total
+    rule = Tapered.spending(total, step, power=power)
+    assert min(Fraction(1), 2**power * rule.share) * second + rule.share * third == total
     worths = np.arange(64.0).reshape(8, 8)
     computed = [rule.choose(worths, stage).sum() for stage in step.stages[1:]]
-    assert computed == [int(min(Fraction(1), 2 * rule.share) * 64), int(rule.share * 64)]
+    assert computed == [int(min(Fraction(1), 2**power * rule.share) * 64), int(rule.share * 64)]
 
 
 def point(asked: float, windows: tuple[int, ...], right: int) -> Point:
@@ -264,7 +265,8 @@ def test_selectors_of_the_curves_are_fitted_to_what_their_backbones_have_not_see
     assert dict(paper.network.options) == {"cells": 4}
 
 
-def test_every_selector_is_measured_with_both_spreads_but_the_threshold() -> None:
-    assert {name.removeprefix("tapered-") for name in SELECTORS if name.startswith("tapered-")} == {
-        name for name in SELECTORS if not name.startswith("tapered-")
-    } - {"threshold"}
+@pytest.mark.parametrize("spread", POWERS)
+def test_every_selector_is_measured_with_every_spread_but_the_threshold(spread: str) -> None:
+    assert {name for name in SELECTORS if name.startswith(spread)} == {
+        f"{spread}-{name}" for name in EVEN if name != "threshold"
+    }
