@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from benchmarks.accuracy.inputs import Input
     from benchmarks.accuracy.parts import Part
 
+MEMORY = 3 << 30
+"""Budget of a run, in bytes, so that what else the machine does has no say in it."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Cascade:
@@ -90,14 +93,14 @@ def by_cascade(cascade: Cascade, image: Path, mask: Path, **chosen: Any) -> Shar
     """A mask after `magnet refine`, in this process; its output stays beside the mask."""
     output = mask.with_name(f"{mask.stem}-sharp.tif")
     kind: Any = cascade.kind
-    options = RefineOptions(weights=cascade.weights, mask_kind=kind, overwrite=True, **chosen)
+    options = RefineOptions(weights=cascade.weights, mask_kind=kind, memory=MEMORY, overwrite=True, **chosen)
     return read_sharpened(output, refine_mask(image, mask, output, options).report)
 
 
 def by_command(cascade: Cascade, image: Path, mask: Path, *words: str) -> Sharpened:
     """The same by a process of its own, so that the most memory that it had is that of this run."""
     output = mask.with_name(f"{mask.stem}-sharp.tif")
-    fixed = ["--weights", cascade.weights, "--mask-kind", cascade.kind, "--overwrite"]
+    fixed = ["--weights", cascade.weights, "--mask-kind", cascade.kind, "--memory", "3GiB", "--overwrite"]
     command = [sys.executable, "-m", "magnet_cli.cli.app", "refine", str(image), str(mask), "-o", str(output)]
     subprocess.run([*command, *fixed, *words, "--no-progress"], check=True, stderr=subprocess.DEVNULL)
     return read_sharpened(output, json.loads(output.with_suffix(".json").read_text(encoding="utf-8")))

@@ -21,7 +21,7 @@ TILES = {"tile4": "tile4", "tile6": "tile6", "tile7": "tile7-part"}
 """Name of a part and of the scene whose middle it is."""
 RETINAS = ("04_dr", "04_g", "04_h")
 TILE_SIDE, RETINA_SIDE = 2048, 1024
-SCALES = (128, 256, 512, 1024)
+SCALES = (1024, 512, 256, 128)
 """Windows on tiles, for networks that see 128 x 128 pixels: the coarsest are shrunk eight times, as by the bundle
 `aerial`."""
 CLASSES = {"dubai": ("building", "land", "road", "vegetation", "water"), "hrf": ("background", "vessel")}
