@@ -70,3 +70,7 @@ class Cascade(nn.Module):
     def last(self, images: Tensor, masks: Tensor, s8: Tensor, s4: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """A whole pass: logits of strides 8, 4 and 1, enlarged."""
         raise NotImplementedError
+
+    def raise_finest(self, by: float) -> None:
+        """Add to every logit of stride 1."""
+        raise NotImplementedError

@@ -15,9 +15,6 @@ from magnet_cli.models.resnet import BasicBlock, Bottleneck, ResNet
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-KEPT = 2.0
-"""What a mask of 1 is worth as a logit, at first, where it is added to: a probability of 0.88."""
-
 
 class Encoder(nn.Module):
     """A residual encoder with the two maps that the module takes beside the last one; its parameters keep their names.
@@ -95,8 +92,8 @@ class CascadePSP(Cascade):
         pooled: Channels after the pyramid pooling.
         widths: Channels at strides 4, 2 and 1.
         hidden: Channels inside the heads.
-        keeps: Whether the finest level sees the masks too, and adds what it finds to the mask that is to be refined: an
-            untrained network then gives that mask back, and learns where to leave it. The published one has neither.
+        sees: Whether the finest level sees the masks too, beside the image; the published one sees them at stride 2
+            alone.
     """
 
     def __init__(
@@ -106,10 +103,11 @@ class CascadePSP(Cascade):
         pooled: int = 1024,
         widths: Sequence[int] = (512, 256, 32),
         hidden: int = 32,
-        keeps: bool = False,
+        sees: bool = False,
     ) -> None:
         super().__init__()
-        finest = BANDS + MASKS if keeps else BANDS
+        self.sees = sees
+        finest = BANDS + MASKS if sees else BANDS
         fourth, second, whole = widths
         self.feats = Encoder(network)
         self.psp = PyramidPooling(channels=network.channels[-1], outputs=pooled)
@@ -120,10 +118,6 @@ class CascadePSP(Cascade):
         self.final_56 = head(inputs=fourth, width=hidden)
         self.final_11 = nn.Conv2d(whole + finest, hidden, 1)
         self.final_21 = nn.Conv2d(hidden, 1, 1)
-        self.gain = nn.Parameter(torch.tensor(KEPT)) if keeps else None
-        if keeps:
-            nn.init.zeros_(self.final_21.weight)
-            nn.init.zeros_(self.final_21.bias)  # type: ignore[arg-type]
 
     def first(self, images: Tensor, masks: Tensor, s8: Tensor, s4: Tensor) -> Tensor:
         """See `Cascade.first`."""
@@ -140,12 +134,15 @@ class CascadePSP(Cascade):
         """See `Cascade.last`."""
         pooled, layer, stem = self.features(images, masks, s8, s4)
         fourth = self.up_1(pooled, layer)
-        finest = images if self.gain is None else torch.cat((images, masks, s8, s4), dim=1)
+        finest = torch.cat((images, masks, s8, s4), dim=1) if self.sees else images
         whole = self.up_3(self.up_2(fourth, stem), finest)
         logits = self.final_21(functional.relu(self.final_11(torch.cat((whole, finest), dim=1))))
-        if self.gain is not None:
-            logits = logits + self.gain * masks
         return grown(self.final_28(pooled), STRIDE), grown(self.final_56(fourth), STRIDE // 2), logits
+
+    @torch.no_grad()
+    def raise_finest(self, by: float) -> None:
+        """See `Cascade.raise_finest`."""
+        cast("Tensor", self.final_21.bias).add_(by)
 
     def features(self, images: Tensor, *masks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """What every output is made of: the pooled pyramid, and the encoder's maps of strides 4 and 2."""
@@ -168,8 +165,8 @@ def cascadepsp_light(
     pooled: int = 128,
     widths: Sequence[int] = (64, 32, 16),
     hidden: int = 32,
-    keeps: bool = False,
+    sees: bool = False,
 ) -> CascadePSP:
     """The same over a slim ResNet-18, for machines without an accelerator."""
     encoder = ResNet(block=BasicBlock, depths=depths, width=width, bands=BANDS + MASKS, output_stride=STRIDE)
-    return CascadePSP(encoder, pooled=pooled, widths=widths, hidden=hidden, keeps=keeps)
+    return CascadePSP(encoder, pooled=pooled, widths=widths, hidden=hidden, sees=sees)

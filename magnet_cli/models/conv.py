@@ -63,6 +63,11 @@ class ConvCascade(Cascade):
         logits = self.first(images, masks, s8, s4)
         return logits, logits, logits
 
+    @torch.no_grad()
+    def raise_finest(self, by: float) -> None:
+        """See `Cascade.raise_finest`; every output is the same one."""
+        cast("Tensor", self.network.conv.bias).add_(by)
+
 
 def conv_cascade(*, kernel: int = 1) -> ConvCascade:
     """A convolution as a cascade."""

@@ -102,18 +102,27 @@ def test_the_small_cascade_can_give_its_mask_back() -> None:
     assert torch.equal(network(torch.randn(1, 3, 8, 8), mask).s1 > 0, mask > 0)
 
 
-def test_a_light_cascade_that_keeps_begins_with_the_mask_and_learns_at_every_weight() -> None:
+def test_the_finest_logits_may_be_raised() -> None:
     torch.manual_seed(0)
-    network = cascadepsp_light(width=4, depths=(1, 1, 1, 1), pooled=8, widths=(8, 4, 4), hidden=4, keeps=True).train()
-    images, mask = torch.randn(2, 3, 16, 24), torch.randn(2, 1, 16, 24).sign()
-    assert torch.equal(network(images, mask).s1, 2 * mask)
+    network = cascadepsp_light(width=4, depths=(1, 1, 1, 1), pooled=8, widths=(8, 4, 4), hidden=4).eval()
+    images, mask = torch.randn(1, 3, 16, 24), torch.randn(1, 1, 16, 24).sign()
+    before = network(images, mask)
+    network.raise_finest(0.75)
+    after = network(images, mask)
+    torch.testing.assert_close(after.s1, before.s1 + 0.75)
+    assert torch.equal(after.s4[-1], before.s4[-1])
+
+
+@pytest.mark.parametrize("sees", [False, True])
+def test_the_finest_level_sees_the_masks_where_it_is_told_to(*, sees: bool) -> None:
+    torch.manual_seed(0)
+    network = cascadepsp_light(width=4, depths=(1, 1, 1, 1), pooled=8, widths=(8, 4, 4), hidden=4, sees=sees).eval()
     with torch.no_grad():
-        network.final_21.weight.normal_()
-    network(images, mask).s1.square().sum().backward()
-    for weight in (network.gain, network.final_11.weight, network.feats.conv1.weight):
-        assert weight is not None
-        assert weight.grad is not None
-        assert weight.grad.abs().sum() > 0
+        network.feats.conv1.weight[:, 3:] = 0
+    images, mask = torch.randn(1, 3, 16, 24), torch.randn(1, 1, 16, 24).sign()
+    found, other = (network(images, masks) for masks in (mask, -mask))
+    assert torch.equal(found.s4[0], other.s4[0])
+    assert torch.equal(found.s1, other.s1) is not sees
 
 
 @pytest.mark.parametrize(
