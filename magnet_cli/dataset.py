@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-COLUMNS = ("name", "image", "label", "roi")
+COLUMNS = ("name", "image", "label", "roi", "mask")
 NEEDED = ("image", "label")
+FILES = ("image", "label", "roi", "mask")
 UNFIT = frozenset('/\\:*?"<>|\0')
 """What a file name may not hold, on one system or another; files are named after samples."""
 
@@ -29,10 +30,12 @@ class Sample:
     label: Path
     roi: Path | None = None
     """A raster of the image's size; only pixels where its first band is not zero count."""
+    mask: Path | None = None
+    """Class indices that something else found in the image."""
 
 
 def read_dataset(path: Path, names: Sequence[str] = ()) -> tuple[Sample, ...]:
-    """The samples of a CSV file with the columns `image`, `label` and, where wanted, `name` and `roi`.
+    """The samples of a CSV file with the columns `image`, `label` and, where wanted, `name`, `roi` and `mask`.
 
     Paths are relative to the file's own folder; other columns are left alone. The name is the image's without suffix
     where it is not given.
@@ -75,7 +78,7 @@ def _rows(path: Path) -> list[tuple[int, Mapping[str, str]]]:
             reader.fieldnames = found
             missing = [name for name in NEEDED if name not in found]
             if missing:
-                rule = f"needs the columns {' and '.join(NEEDED)}, and may have name and roi"
+                rule = f"needs the columns {' and '.join(NEEDED)}, and may have name, roi and mask"
                 raise SourceError(rule, value=", ".join(found) or "an empty file", file=path)
             return [
                 (reader.line_num, {name: (row.get(name) or "").strip() for name in COLUMNS})
@@ -90,15 +93,17 @@ def _sample(row: Mapping[str, str], line: int, path: Path) -> Sample:
     empty = [name for name in NEEDED if not row[name]]
     if empty:
         raise SourceError(f"line {line} gives no {empty[0]}", file=path)
-    places = {name: path.parent / row[name] for name in ("image", "label", "roi") if row[name]}
+    places = {name: path.parent / row[name] for name in FILES if row[name]}
     name = row["name"] or places["image"].stem
     if UNFIT & set(name) or name.strip(".") != name:
         raise SourceError(f"the name in line {line} does not fit a file", value=repr(name), file=path)
-    return Sample(name=name, image=places["image"], label=places["label"], roi=places.get("roi"))
+    return Sample(
+        name=name, image=places["image"], label=places["label"], roi=places.get("roi"), mask=places.get("mask")
+    )
 
 
 def _check(sample: Sample, line: int, path: Path) -> None:
-    places = {"image": sample.image, "label": sample.label, "roi": sample.roi}
+    places = {"image": sample.image, "label": sample.label, "roi": sample.roi, "mask": sample.mask}
     for name, place in places.items():
         if place is not None and not place.exists():
             raise SourceError(

@@ -27,6 +27,11 @@ def write(folder: Path, text: str) -> Path:
     return path
 
 
+def test_a_mask_that_something_else_found_may_be_listed(folder: Path) -> None:
+    (sample,) = read_dataset(write(folder, "image,label,mask\nin/a.tif,in/a.png,in/b.png\n"))
+    assert sample.mask == folder / "in" / "b.png"
+
+
 def test_paths_are_relative_to_the_file_and_other_columns_are_left_alone(folder: Path) -> None:
     absolute = folder / "in" / "b.png"
     text = f"\ufeffnote, image ,label,roi,name\nx,in/a.tif,in/a.png,,first\n\n,in/b.tif, {absolute},in/field.png,\n"
@@ -46,6 +51,7 @@ def test_paths_are_relative_to_the_file_and_other_columns_are_left_alone(folder:
         ("image,label\nin/a.tif,\n", "line 2 gives no label"),
         ("image,label\nin/a.tif,in/a.png\nin/c.tif,in/a.png\n", r"data.csv: the image of line 3 .*in/c.tif.* relative"),
         ("image,label,roi\nin/a.tif,in/a.png,no.png\n", "the roi of line 2 is missing.*no.png"),
+        ("image,label,mask\nin/a.tif,in/a.png,no.png\n", "the mask of line 2 is missing.*no.png"),
         ("image,label\nin/a.tif,in/a.png\nin/a.tif,in/b.png\n", "its own name.*a, 2 times"),
         ("name,image,label\n../x,in/a.tif,in/a.png\n", "name in line 2 does not fit a file"),
         ("name,image,label\n..,in/a.tif,in/a.png\n", "name in line 2 does not fit a file"),

@@ -57,9 +57,12 @@ It learns to sharpen wrong masks of single objects, whatever their class: Cascad
 \b
 The configuration, beside [bundle], [network], [data] and [loop] as of a backbone:
   [cascade]  crop, scales: windows of these sides at level 0 are shown at `crop` rows and columns
-             pieces, smallest: an object is a class in a window, or one connected piece of it
+             pieces, smallest, classes: an object is a class in a window, or one connected piece of it
              iou = [0.8, 1.0]: how wrong masks are; coarse, shrink: masks enlarged from smaller ones among them
-             gradient: weight of the loss on gradient magnitudes; windows: drawn for a validation
+             masks: how often the wrong mask is the one in the CSV file's column mask, made by something else
+             dropped, soft: how often pieces of it are missing, or it is unsure as a coarser level leaves it
+             gradient, finest: weights of losses at stride 1; windows: drawn for a validation
+             cut: the probability that the bundle takes for one half
 The losses are the paper's: `loss` and `balance` of [loop] do not count.
 
 Where [loop] validate_every asks for it, IoU and boundary accuracy of wrong masks on held-out scenes are told, before

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from math import log
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
@@ -23,11 +24,13 @@ from magnet_cli.train.masks import MaskSampler, MaskValidator
 from magnet_cli.train.objects import Objects
 from magnet_cli.train.perturbing import Perturbation
 from magnet_cli.train.sampling import Sampler
+from magnet_cli.train.spoiling import Spoiling
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from magnet_cli.models.cascade import Cascade
     from magnet_cli.train.config import TrainConfig
     from magnet_cli.train.loop import Each, Progress
     from magnet_cli.train.scenes import Scene
@@ -53,7 +56,7 @@ class CascadeRecipe:
             build_cascade(config.network.architecture, options=config.network.options),
             batches=self.sampler(scenes),
             config=loop,
-            objective=LevelObjective(gradient=config.cascade.gradient),
+            objective=LevelObjective(gradient=config.cascade.gradient, finest=config.cascade.finest),
             files=files,
             validate=self.validator(validation) if validation else None,
             about=self.about(scenes, validation),
@@ -76,8 +79,10 @@ class CascadeRecipe:
                 batch=self.config.loop.batch,
                 seed=self.config.loop.seed,
             ),
-            objects=Objects(ignore=data.ignore, pieces=cascade.pieces, smallest=cascade.smallest),
+            objects=Objects(ignore=data.ignore, pieces=cascade.pieces, smallest=cascade.smallest, only=cascade.classes),
             perturbation=Perturbation(iou=(least, most), coarse=cascade.coarse, shrink=cascade.shrink),
+            spoiling=Spoiling(dropped=cascade.dropped, soft=cascade.soft),
+            masks=cascade.masks,
         )
 
     def validator(self, scenes: Sequence[Scene]) -> MaskValidator:
@@ -166,6 +171,8 @@ def train_cascade(
     network = trainer.fit(progress=progress, until=until, each=each)
     if not trainer.done:
         return None
+    cut = config.cascade.cut
+    cast("Cascade", network).raise_finest(log((1 - cut) / cut))
     bundle = write_cascade_bundle(output, description, network, dtype=torch.float16)
     keep(output / CONFIG_FILE, config.text)
     return bundle

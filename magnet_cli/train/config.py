@@ -57,8 +57,9 @@ class DataConfig:
     that has `images` and `labels`, and each of its files a scene, `subfolder/stem`; with `grid` its files, sorted by
     name, are adjacent crops of one picture, row by row.
 
-    In a CSV file each line is a scene: `image`, `label`, and if need be `name` (else the picture's stem) and `roi`, a
-    raster of the picture's size; where its first band is 0 nothing is learnt. Paths are relative to the file's folder.
+    In a CSV file each line is a scene: `image`, `label`, and if need be `name` (else the picture's stem), `roi`, a
+    raster of the picture's size, where whose first band is 0 nothing is learnt, and `mask`, class indices that
+    something else found in the picture, which a cascade learns to sharpen. Paths are relative to the file's folder.
     `scenes` then picks lines by name, so that one file serves every split.
     """
 
@@ -233,6 +234,8 @@ class CascadeConfig:
     """Rows and columns of a window as the network sees it."""
     scales: tuple[int, ...] = (224,)
     """Sides of windows at level 0, each as likely as the others; [data] jitter makes them larger and smaller."""
+    classes: tuple[int, ...] = ()
+    """Those whose objects are learnt from; empty: all."""
     pieces: float = 0.5
     """Probability that an object is one connected piece of a class in the window, instead of all of it."""
     smallest: int = 64
@@ -243,8 +246,20 @@ class CascadeConfig:
     """Probability that a wrong mask is enlarged from a smaller one, instead of made of a contour's vertices."""
     shrink: float = 8.0
     """Most that such a mask is smaller by."""
+    masks: float = 0.0
+    """Probability that the wrong mask is what something else found, in a scene that has such a mask."""
+    dropped: float = 0.0
+    """Largest share of a wrong mask's connected pieces that are left out, though they belong to the object: what is to
+    be sharpened is then a part of what is there."""
+    soft: float = 0.0
+    """Probability that a wrong mask is unsure, as a coarser level of a refinement leaves it."""
     gradient: float = 5.0
     """Weight of the loss on gradient magnitudes."""
+    finest: float = 0.0
+    """Weight of the cross-entropy of stride 1 beside its L1 + L2; the paper has none there."""
+    cut: float = 0.5
+    """Probability of the trained network that the bundle takes for one half. The losses on distances and gradients have
+    it leave out what it is unsure of; a lower cut takes some of it back."""
     windows: int = 64
     """Drawn from the scenes of [data] validation, the same ones each time."""
 
@@ -257,7 +272,12 @@ class CascadeConfig:
             ("iou", "two numbers that rise, above 0 and at most 1", rising_pair(self.iou)),
             ("coarse", "from 0 to 1", 0 <= self.coarse <= 1),
             ("shrink", "at least 1", self.shrink >= 1),
+            ("masks", "from 0 to 1", 0 <= self.masks <= 1),
+            ("dropped", "from 0 to 1", 0 <= self.dropped <= 1),
+            ("soft", "from 0 to 1", 0 <= self.soft <= 1),
             ("gradient", "at least 0", self.gradient >= 0),
+            ("finest", "at least 0", self.finest >= 0),
+            ("cut", "above 0 and below 1", 0 < self.cut < 1),
             ("windows", "at least 1", self.windows >= 1),
         ):
             if not holds:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from magnet_cli.geometry import Size
     from magnet_cli.train.scenes import Scene
+    from magnet_cli.train.stores import LabelStore
 
     Pixels = NDArray[np.uint8]
 
@@ -62,9 +63,14 @@ def cut(scene: Scene, window: Window, *, size: Size) -> tuple[NDArray[np.float32
     if part.shape[1:] != target:
         shrinks = part.shape[1] >= target[0] and part.shape[2] >= target[1]
         part = resized(part, target=target, mode="area" if shrinks else "bilinear")
-    y = mirrored(centres(window.y, window.height, count=size.height), size=scene.size.height)
-    x = mirrored(centres(window.x, window.width, count=size.width), size=scene.size.width)
-    return part.permute(1, 2, 0).numpy(), scene.labels.at(y, x)
+    return part.permute(1, 2, 0).numpy(), cut_labels(scene.labels, window, size=size)
+
+
+def cut_labels(labels: LabelStore, window: Window, *, size: Size) -> Pixels:
+    """Labels, or a mask, in a window: taken at the centres of the network's pixels, `(size.height, size.width)`."""
+    y = mirrored(centres(window.y, window.height, count=size.height), size=labels.size.height)
+    x = mirrored(centres(window.x, window.width, count=size.width), size=labels.size.width)
+    return labels.at(y, x)
 
 
 def crossing(scene: Scene, level: int, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> Pixels:

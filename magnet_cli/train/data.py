@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from magnet_cli import images
 from magnet_cli.dataset import read_dataset
 from magnet_cli.errors import OutputError, SourceError, UsageError
+from magnet_cli.geometry import Box
 from magnet_cli.images import CacheBudget, stem
 from magnet_cli.images.discover import is_image
+from magnet_cli.labels import open_labels
 from magnet_cli.memory import format_bytes, parse_bytes
 from magnet_cli.train.layout import Pictures, labels_of, laid_out
 from magnet_cli.train.scenes import Scene
@@ -70,7 +73,7 @@ def found(data: Path, config: DataConfig) -> Iterator[Layout]:
     """The layout of every scene."""
     if data.suffix.lower() == ".csv":
         for sample in read_dataset(data, config.scenes):
-            yield laid_out(sample.name, [(sample.image, sample.label)], roi=sample.roi)
+            yield laid_out(sample.name, [(sample.image, sample.label)], roi=sample.roi, mask=sample.mask)
     elif config.scenes and config.grid:
         for name in config.scenes:
             yield laid_out(name, paired(data / name, config), grid=config.grid)
@@ -115,15 +118,15 @@ def free_bytes(folder: Path) -> int:
 
 
 def held_bytes(layout: Layout) -> int:
-    """Memory that a scene takes: picture, halvings and labels."""
-    return layout.bands * sum(size.pixels for size in halvings(layout.size)) + layout.size.pixels
+    """Memory that a scene takes: picture, halvings, labels and mask."""
+    return layout.bands * sum(size.pixels for size in halvings(layout.size)) + layout.maps * layout.size.pixels
 
 
 def spooled_bytes(layout: Layout) -> int:
-    """Disk that a streamed scene takes at most: halvings that its image lacks, and labels."""
+    """Disk that a streamed scene takes at most: halvings that its image lacks, labels and mask."""
     sizes = halvings(layout.size)
     pixels = sum(plane_bytes(sizes[level], bands=layout.bands) for level in layout.spooled)
-    return pixels + plane_bytes(layout.size, bands=1)
+    return pixels + layout.maps * plane_bytes(layout.size, bands=1)
 
 
 def refuse_full_disk(layouts: Sequence[Layout], *, work: Path, needed: int) -> None:
@@ -152,7 +155,19 @@ def held(layout: Layout, config: DataConfig, *, cache: CacheBudget) -> Scene:
             pixels[box.slices] = pictures.read(box)
         for box, part in labels_of(layout, pictures, values=config.values, ignore=config.ignore):
             labels[box.slices] = part
-    return Scene.of(layout.name, pixels=pixels, labels=labels)
+    return Scene.of(layout.name, pixels=pixels, labels=labels, mask=held_mask(layout))
+
+
+def held_mask(layout: Layout) -> Pixels | None:
+    """The mask of a scene in memory, where it has one.
+
+    Raises:
+        SourceError: It cannot be decoded.
+    """
+    if layout.mask is None:
+        return None
+    with open_labels(layout.mask) as mask:
+        return mask.read(Box.whole(layout.size)).astype(np.uint8, copy=False)
 
 
 def streamed(layout: Layout, config: DataConfig, *, spool: Spool, shelf: Shelf) -> Scene:
@@ -167,14 +182,35 @@ def streamed(layout: Layout, config: DataConfig, *, spool: Spool, shelf: Shelf) 
         whole = layout.whole
         source = pictures.read if whole is None else Original(shelf=shelf, path=whole.image)
         pixels = spool_pixels(spool, layout.size, bands=layout.bands, levels=layout.spooled, level0=source)
+    mask = streamed_mask(layout, spool)
     said = [str(layout.size), layout.bands, layout.fingerprint(), content.hexdigest()]
+    if layout.mask is not None:
+        said.append(images.fingerprint(layout.mask))
     return Scene(
         name=layout.name,
         pixels=pixels,
         labels=StreamedLabels(plane, ignore=config.ignore, counts=counts),
         digest=hashlib.sha256(json.dumps(said).encode()).hexdigest(),
+        mask=mask,
         held=False,
     )
+
+
+def streamed_mask(layout: Layout, spool: Spool) -> StreamedLabels | None:
+    """The mask of a scene in the spool, where it has one.
+
+    Raises:
+        SourceError: It cannot be decoded.
+    """
+    if layout.mask is None:
+        return None
+    counts, plane = np.zeros(BYTE_VALUES, np.int64), spool.plane(layout.size, bands=1)
+    with open_labels(layout.mask) as mask:
+        for box in chunks(layout.size, pixel=1):
+            part = mask.read(box).astype(np.uint8, copy=False)
+            counts += histogram(part)
+            plane.write(box.y, part[..., None])
+    return StreamedLabels(plane, ignore=0, counts=counts)
 
 
 def refuse_twice(names: Sequence[str], *, file: Path) -> None:

@@ -55,11 +55,18 @@ class Layout:
     size: Size
     roi: Path | None = None
     """A raster of the scene's size; nothing is learnt where its first band is zero."""
+    mask: Path | None = None
+    """Class indices of the scene's size that something else found in it."""
 
     @property
     def bands(self) -> int:
         """Those that are learnt from."""
         return min(RGB, len(self.parts[0].info.bands))
+
+    @property
+    def maps(self) -> int:
+        """Rasters of one byte a pixel beside the picture: labels, and the mask where there is one."""
+        return 1 if self.mask is None else 2
 
     @property
     def whole(self) -> Part | None:
@@ -86,7 +93,12 @@ class Layout:
 
 
 def laid_out(
-    name: str, pairs: Sequence[tuple[Path, Path]], *, grid: tuple[int, int] = (1, 1), roi: Path | None = None
+    name: str,
+    pairs: Sequence[tuple[Path, Path]],
+    *,
+    grid: tuple[int, int] = (1, 1),
+    roi: Path | None = None,
+    mask: Path | None = None,
 ) -> Layout:
     """The layout of adjacent pictures with their label maps, row by row.
 
@@ -106,11 +118,12 @@ def laid_out(
         for (image, label), info, box in zip(pairs, infos, boxes, strict=True)
     )
     size = Size(width=max(box.right for box in boxes), height=max(box.bottom for box in boxes))
-    if roi is not None:
-        with open_region(roi) as region:
-            if region.size != size:
-                raise SourceError(f"the size must be that of {name}, {size}", value=region.size, file=roi)
-    return Layout(name=name, parts=parts, size=size, roi=roi)
+    for path, opened in ((roi, open_region), (mask, open_labels)):
+        if path is not None:
+            with opened(path) as raster:
+                if raster.size != size:
+                    raise SourceError(f"the size must be that of {name}, {size}", value=raster.size, file=path)
+    return Layout(name=name, parts=parts, size=size, roi=roi, mask=mask)
 
 
 def _inspected(image: Path, label: Path) -> ImageInfo:

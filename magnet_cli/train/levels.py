@@ -36,6 +36,8 @@ class LevelObjective:
 
     gradient: float
     """Weight of the L1 loss on gradient magnitudes, the paper's alpha."""
+    finest: float = 0.0
+    """Weight of the cross-entropy of stride 1, which the paper does not have."""
 
     def __call__(self, network: nn.Module, inputs: Tensor, labels: Tensor, arithmetic: Arithmetic) -> Tensor:
         """See `Objective`; inputs `(n, 4, h, w)`, labels `(n, h, w)` int64."""
@@ -50,6 +52,8 @@ class LevelObjective:
         s4 = mean([both(logits.float(), truth, known) for logits in levels.s4])
         probs = levels.s1.float().sigmoid()
         s1 = distances(probs, truth, known) + self.gradient * gradients(probs, truth, known)
+        if self.finest:
+            s1 = s1 + self.finest * cross_entropy(levels.s1.float(), truth, known)
         return s8 + s4 + s1
 
 

@@ -19,10 +19,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
-    from magnet_cli.train.objects import Objects
+    from magnet_cli.train.objects import Drawn, Objects
     from magnet_cli.train.perturbing import Perturbation
     from magnet_cli.train.precision import Arithmetic
-    from magnet_cli.train.sampling import Sampler
+    from magnet_cli.train.sampling import Sample, Sampler
+    from magnet_cli.train.spoiling import Spoiling
 
     Mask = NDArray[np.bool_]
 
@@ -37,9 +38,12 @@ class MaskSampler:
     windows: Sampler
     objects: Objects
     perturbation: Perturbation
+    spoiling: Spoiling
+    masks: float = 0.0
+    """Probability that the wrong mask is the scene's own, where it has one and the object is in it."""
 
     def __call__(self, index: int) -> tuple[Tensor, Tensor]:
-        """Images with masks `(n, 4, h, w)` float32, the mask -1 and 1; labels `(n, h, w)` int64, 1 in the object.
+        """Images with masks `(n, 4, h, w)` float32, the mask -1 to 1; labels `(n, h, w)` int64, 1 in the object.
 
         Raises:
             SourceError: The scenes have no object that fits.
@@ -51,12 +55,12 @@ class MaskSampler:
     def sample(self, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """One window, turned, mirrored and recoloured, with a wrong mask of an object in it."""
         for _ in range(TRIES):
-            pixels, labels = self.windows.sample(rng)
-            truth = self.objects.drawn(labels, rng)
-            if truth is not None:
-                wrong = np.where(self.perturbation(truth, rng), np.float32(1), np.float32(-1))
-                known = np.where(labels == self.objects.ignore, UNKNOWN, truth).astype(np.int64)
-                inputs = np.concatenate((pixels.transpose(2, 0, 1), wrong[None]))
+            found = self.windows.sample(rng)
+            drawn = self.objects.drawn(found.labels, rng)
+            if drawn is not None:
+                wrong = self.spoiling(self.wrong(found, drawn, rng), rng) * 2 - 1
+                known = np.where(found.labels == self.objects.ignore, UNKNOWN, drawn.inside).astype(np.int64)
+                inputs = np.concatenate((found.pixels.transpose(2, 0, 1), wrong[None]))
                 return torch.from_numpy(inputs), torch.from_numpy(known)
         names = ", ".join(scene.name for scene in self.windows.scenes)
         raise SourceError(
@@ -64,6 +68,14 @@ class MaskSampler:
             value=names,
             advice="Lower [cascade] smallest, or change [cascade] scales",
         )
+
+    def wrong(self, found: Sample, drawn: Drawn, rng: np.random.Generator) -> Mask:
+        """A mask of an object that is to be sharpened, `(rows, columns)`, never empty."""
+        if found.mask is not None and rng.random() < self.masks:
+            mask = drawn.in_mask(found.mask)
+            if mask.any():
+                return mask
+        return self.perturbation(drawn.inside, rng)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,6 +19,33 @@ DIAGONAL = np.ones((3, 3), np.bool_)
 
 
 @dataclass(frozen=True, kw_only=True)
+class Drawn:
+    """An object in a window."""
+
+    label: int
+    inside: Mask
+    """`(rows, columns)`, neither empty nor full."""
+    whole: bool
+    """Whether it is all of its class."""
+
+    def in_mask(self, mask: Labels) -> Mask:
+        """What a mask of class indices has of it: the class, or the connected pieces of that which overlap the object.
+
+        Args:
+            mask: `(rows, columns)`.
+        """
+        alike: Mask = mask == self.label
+        if self.whole:
+            return alike
+        numbers, count = connected(alike, structure=DIAGONAL)
+        touching = np.zeros(count + 1, np.bool_)
+        touching[numbers[self.inside]] = True
+        touching[0] = False
+        found: Mask = touching[numbers]
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
 class Objects:
     """Draws objects, whatever their class."""
 
@@ -28,9 +55,11 @@ class Objects:
     """Probability that one connected piece of a class is taken instead of all of it."""
     smallest: int
     """Pixels of an object at least, and of what lies around it."""
+    only: tuple[int, ...] = ()
+    """The classes that objects are of; empty: all."""
 
-    def drawn(self, labels: Labels, rng: np.random.Generator) -> Mask | None:
-        """Where an object is, `(rows, columns)`; None where there is none that has a border.
+    def drawn(self, labels: Labels, rng: np.random.Generator) -> Drawn | None:
+        """An object; None where there is none that has a border.
 
         Args:
             labels: `(rows, columns)`, class indices.
@@ -39,15 +68,18 @@ class Objects:
         classes = self.classes(labels)
         if not classes:
             return None
-        mask = labels == classes[int(rng.integers(len(classes)))]
-        return self.piece(mask, rng) if rng.random() < self.pieces else mask
+        label = classes[int(rng.integers(len(classes)))]
+        mask = labels == label
+        piece = self.piece(mask, rng) if rng.random() < self.pieces else mask
+        return Drawn(label=label, inside=piece, whole=piece is mask)
 
     def classes(self, labels: Labels) -> list[int]:
         """Those that are large enough, and so is what lies around them."""
         counts = np.bincount(labels.reshape(-1), minlength=self.ignore + 1)
         counts[self.ignore] = 0
         most = int(counts.sum()) - self.smallest
-        return [int(value) for value in np.flatnonzero((counts >= self.smallest) & (counts <= most))]
+        fit = np.flatnonzero((counts >= self.smallest) & (counts <= most))
+        return [int(value) for value in fit if not self.only or value in self.only]
 
     def piece(self, mask: Mask, rng: np.random.Generator) -> Mask:
         """One connected piece; the mask itself where all are too small."""

@@ -81,12 +81,18 @@ def shrunk_and_enlarged(mask: Mask, *, factor: float) -> Mask | None:
     """A mask of as few pixels as a `factor` leaves, enlarged again; None where the factor is no factor any more."""
     if factor <= 1:
         return None
+    found: Mask = shares(mask, factor=factor) >= MEAN
+    return found
+
+
+def shares(mask: Mask, *, factor: float) -> NDArray[np.float32]:
+    """Which share of a `factor` times larger pixel is inside, enlarged bilinearly: `(rows, columns)`, 0 to 1."""
     rows, columns = mask.shape
     size = (max(1, round(rows / factor)), max(1, round(columns / factor)))
     values = torch.from_numpy(mask).float()[None, None]
     small = functional.interpolate(values, size=size, mode="area")
     large = functional.interpolate(small, size=(rows, columns), mode="bilinear", align_corners=False)
-    found: Mask = (large[0, 0] >= MEAN).numpy()
+    found: NDArray[np.float32] = large[0, 0].numpy()
     return found
 
 

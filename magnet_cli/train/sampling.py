@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 import torch
 
-from magnet_cli.train.cutting import cut, drawn
+from magnet_cli.train.cutting import cut, cut_labels, drawn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -58,6 +58,18 @@ def recoloured(pixels: NDArray[np.float32], rng: np.random.Generator, *, strengt
 
 
 @dataclass(frozen=True, kw_only=True)
+class Sample:
+    """A window as a network sees it."""
+
+    pixels: NDArray[np.float32]
+    """`(rows, columns, bands)`, normalised."""
+    labels: NDArray[np.uint8]
+    """`(rows, columns)`."""
+    mask: NDArray[np.uint8] | None
+    """The scene's own mask there, `(rows, columns)`; None where it has none."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Sampler:
     """Draws batches of windows from scenes."""
 
@@ -75,27 +87,29 @@ class Sampler:
 
     def __call__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Batch `index`: patches `(n, bands, h, w)` normalised float32, labels `(n, h, w)` int64."""
-        pairs = [self.sample(np.random.default_rng((self.seed, index, item))) for item in range(self.batch)]
-        patches = np.stack([patch for patch, _ in pairs]).transpose(0, 3, 1, 2)
-        labels = np.stack([label for _, label in pairs])
+        samples = [self.sample(np.random.default_rng((self.seed, index, item))) for item in range(self.batch)]
+        patches = np.stack([sample.pixels for sample in samples]).transpose(0, 3, 1, 2)
+        labels = np.stack([sample.labels for sample in samples])
         return torch.from_numpy(np.ascontiguousarray(patches)), torch.from_numpy(labels.astype(np.int64))
 
-    def sample(self, rng: np.random.Generator) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+    def sample(self, rng: np.random.Generator) -> Sample:
         """One window, turned by a multiple of 90 degrees where it is square, mirrored, recoloured and normalised."""
         weight = np.sqrt([scene.size.pixels for scene in self.scenes])
         scene = self.scenes[rng.choice(len(self.scenes), p=weight / weight.sum())]
         window = drawn(scene, rng, scales=self.scales, jitter=self.jitter)
         pixels, labels = cut(scene, window, size=self.size)
         turns = int(rng.integers(4)) if self.size.width == self.size.height else 2 * int(rng.integers(2))
-        pixels, labels = np.rot90(pixels, turns), np.rot90(labels, turns)
-        if rng.integers(2):
-            pixels, labels = pixels[:, ::-1], labels[:, ::-1]
+        step = -1 if rng.integers(2) else 1
+        pixels, labels = np.rot90(pixels, turns)[:, ::step], np.rot90(labels, turns)[:, ::step]
+        mask = None
+        if scene.mask is not None:
+            mask = np.rot90(cut_labels(scene.mask, window, size=self.size), turns)[:, ::step]
         low, high = self.span
         scaled = (pixels - np.float32(low)) / np.float32(high - low)
         if self.colour:
             scaled = recoloured(scaled, rng, strength=self.colour)
         mean, std = np.asarray(self.mean, np.float32), np.asarray(self.std, np.float32)
-        return (scaled - mean) / std, labels
+        return Sample(pixels=(scaled - mean) / std, labels=labels, mask=mask)
 
 
 def ahead(make: Callable[[int], T], indices: range) -> Iterator[T]:

@@ -31,9 +31,11 @@ class Scene:
     pixels: PixelStore
     labels: LabelStore
     digest: str
-    """A hash that tells whether picture or labels changed."""
+    """A hash that tells whether picture, labels or mask changed."""
+    mask: LabelStore | None = None
+    """Class indices that something else found in the picture, which a cascade learns to sharpen."""
     held: bool = True
-    """Whether both are in memory."""
+    """Whether all is in memory."""
 
     @property
     def size(self) -> Size:
@@ -41,13 +43,14 @@ class Scene:
         return self.labels.size
 
     @classmethod
-    def of(cls, name: str, *, pixels: Pixels, labels: Pixels) -> Scene:
+    def of(cls, name: str, *, pixels: Pixels, labels: Pixels, mask: Pixels | None = None) -> Scene:
         """A scene in memory.
 
         Args:
             name: By which folds and validation tell it.
             pixels: `(rows, columns, bands)` uint8.
             labels: `(rows, columns)` uint8.
+            mask: The same, where there is one.
 
         Raises:
             SourceError: They differ in size.
@@ -57,6 +60,12 @@ class Scene:
                 "picture and label map differ in size", value=f"{pixels.shape} and {labels.shape}", file=name
             )
         digest = hashlib.sha256(repr(pixels.shape).encode())
-        for array in (pixels, labels):
+        for array in (pixels, labels) if mask is None else (pixels, labels, mask):
             digest.update(np.ascontiguousarray(array).data)
-        return cls(name=name, pixels=HeldPixels(pixels), labels=HeldLabels(labels), digest=digest.hexdigest())
+        return cls(
+            name=name,
+            pixels=HeldPixels(pixels),
+            labels=HeldLabels(labels),
+            digest=digest.hexdigest(),
+            mask=None if mask is None else HeldLabels(mask),
+        )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import imagecodecs
 import numpy as np
 import pytest
+from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from magnet_cli.cli.app import app
@@ -79,6 +80,15 @@ def test_it_learns_and_an_interrupted_training_ends_with_the_same_weights(data: 
     assert tensors(tmp_path / "cut") == tensors(tmp_path / "whole")
     assert (tmp_path / "whole" / "train.toml").read_text() == CONFIG
     assert load_cascade_bundle(str(tmp_path / "cut")).network.sha256 == bundle.network.sha256
+
+
+def test_a_lower_cut_raises_what_the_bundle_is_unsure_of(data: Path, tmp_path: Path) -> None:
+    biases = []
+    for cut in (0.5, 0.3):
+        text = CONFIG.replace("iterations = 30", "iterations = 2").replace("smallest", f"cut = {cut}\nsmallest")
+        assert train_cascade(data, tmp_path / str(cut), TrainConfig.parse(text)) is not None
+        biases.append(load_file(tmp_path / str(cut) / "cascade.safetensors")["network.conv.bias"].float().item())
+    assert biases[1] - biases[0] == pytest.approx(np.log(0.7 / 0.3), abs=2e-3)
 
 
 def test_the_command_tells_what_masks_are_worth_before_and_after(data: Path, tmp_path: Path) -> None:

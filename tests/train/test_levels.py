@@ -95,6 +95,8 @@ def test_the_whole_is_the_papers_sum_over_strides() -> None:
     assert float(plain) == pytest.approx(expected, rel=1e-5)
     steep = float(gradients(s1[0].sigmoid(), *parts(labels)))
     assert float(LevelObjective(gradient=5.0).total(levels, labels) - plain) == pytest.approx(5 * steep, rel=1e-4)
+    finest = LevelObjective(gradient=0.0, finest=2.0).total(levels, labels)
+    assert float(finest - plain) == pytest.approx(2 * by_hand(s1[0], labels)[0], rel=1e-4)
 
 
 def test_what_is_right_costs_nothing_and_where_nothing_is_known_neither() -> None:

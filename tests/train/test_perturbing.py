@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from magnet_cli.train.objects import Objects
+from magnet_cli.train.objects import Drawn, Objects
 from magnet_cli.train.perturbing import Perturbation, border, closed, filled, iou, shrunk_and_enlarged, subsampled
 
 if TYPE_CHECKING:
@@ -96,9 +96,9 @@ def labels() -> NDArray[np.uint8]:
 
 def test_objects_are_classes_or_pieces_of_them() -> None:
     found = labels()
-    wholes = {mask.tobytes() for seed in range(20) if (mask := drawn(found, pieces=0.0, seed=seed)) is not None}
+    wholes = {mask.tobytes() for seed in range(20) if (mask := inside(found, pieces=0.0, seed=seed)) is not None}
     assert wholes == {(found == 0).tobytes(), (found == 1).tobytes()}
-    pieces = [drawn(found, pieces=1.0, seed=seed) for seed in range(20)]
+    pieces = [inside(found, pieces=1.0, seed=seed) for seed in range(20)]
     assert {mask.tobytes() for mask in pieces if mask is not None} == {
         (found == 0).tobytes(),
         disc(16, 16, 9).tobytes(),
@@ -106,13 +106,31 @@ def test_objects_are_classes_or_pieces_of_them() -> None:
     }
 
 
-def drawn(found: NDArray[np.uint8], *, pieces: float, seed: int) -> Mask | None:
-    return Objects(ignore=255, pieces=pieces, smallest=64).drawn(found, np.random.default_rng(seed))
+def inside(found: NDArray[np.uint8], *, pieces: float, seed: int) -> Mask | None:
+    drawn = Objects(ignore=255, pieces=pieces, smallest=64).drawn(found, np.random.default_rng(seed))
+    return None if drawn is None else drawn.inside
+
+
+def test_objects_may_be_of_some_classes_alone() -> None:
+    only = Objects(ignore=255, pieces=0.0, smallest=4, only=(2,))
+    found = only.drawn(labels(), np.random.default_rng(0))
+    assert found is not None
+    assert (found.label, int(found.inside.sum())) == (2, 4)
+    assert only.drawn(np.where(labels() == 2, 0, labels()), np.random.default_rng(0)) is None
+
+
+def test_a_mask_has_a_class_or_what_overlaps_the_piece() -> None:
+    other = np.where(disc(16, 19, 9) | disc(46, 46, 3) | disc(46, 10, 4), np.uint8(1), np.uint8(0))
+    whole = Drawn(label=1, inside=labels() == 1, whole=True)
+    assert np.array_equal(whole.in_mask(other), other == 1)
+    piece = Drawn(label=1, inside=disc(16, 16, 9), whole=False)
+    assert np.array_equal(piece.in_mask(other), disc(16, 19, 9))
+    assert not Drawn(label=2, inside=labels() == 2, whole=True).in_mask(other).any()
 
 
 def test_a_window_without_a_border_has_no_object() -> None:
     for value in (0, 255):
-        assert drawn(np.full((SIDE, SIDE), value, np.uint8), pieces=0.5, seed=0) is None
+        assert inside(np.full((SIDE, SIDE), value, np.uint8), pieces=0.5, seed=0) is None
     speck = np.zeros((SIDE, SIDE), np.uint8)
     speck[:3, :3] = 1
-    assert drawn(speck, pieces=0.5, seed=0) is None
+    assert inside(speck, pieces=0.5, seed=0) is None

@@ -190,6 +190,25 @@ def test_pixels_without_data_say_nothing(tmp_path: Path, memory: str) -> None:
 
 
 @pytest.mark.parametrize("memory", ["2GiB", "1B"])
+def test_a_mask_that_something_else_found_is_read_beside_the_labels(tmp_path: Path, memory: str) -> None:
+    mask = np.random.default_rng(1).integers(0, 4, (ROWS, COLUMNS)).astype(np.uint8)
+    for name, values in (("s", picture()), ("labels", picture()[..., 0] // 64), ("mask", mask)):
+        imagecodecs.imwrite(tmp_path / f"{name}.png", values)
+    (tmp_path / "s.csv").write_text("image,label,mask\ns.png,labels.png,mask.png\n")
+    config = DataConfig(memory=memory, label_values={"3": 0})
+    (scene,) = load_scenes(tmp_path / "s.csv", config, work=tmp_path / "work")
+    assert scene.mask is not None
+    np.testing.assert_array_equal(scene.mask.at(np.arange(ROWS), np.arange(COLUMNS)), mask)
+    np.testing.assert_array_equal(scene.mask.counts, np.bincount(mask.ravel(), minlength=256))
+    imagecodecs.imwrite(tmp_path / "mask.png", mask ^ 1)
+    (other,) = load_scenes(tmp_path / "s.csv", config, work=tmp_path / "work")
+    assert other.digest != scene.digest
+    imagecodecs.imwrite(tmp_path / "mask.png", mask[1:])
+    with pytest.raises(SourceError, match=r"mask\.png: the size must be that of s"):
+        load_scenes(tmp_path / "s.csv", config, work=tmp_path / "work")
+
+
+@pytest.mark.parametrize("memory", ["2GiB", "1B"])
 def test_what_does_not_fit_is_refused_before_it_is_decoded(tmp_path: Path, memory: str) -> None:
     path, config = save(tmp_path, "tiled"), DataConfig(memory=memory)
     tifffile.imwrite(tmp_path / "labels.tif", picture()[:-1, :, 0] // 64)
