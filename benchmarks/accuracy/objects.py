@@ -1,11 +1,12 @@
 """What a cascade makes of wrong masks of single objects on scenes that it has not seen.
 
-    python -m benchmarks.accuracy.objects --work WORK --weights CASCADE
+    python -m benchmarks.accuracy.objects --work WORK --weights CASCADE [--masks MASKS]
 
 Each held-out scene is cut into crops; each class in a crop that is large enough is an object. Its wrong masks are
 perturbed, or made of the labels at an eighth of their resolution: enlarged by nearest neighbours, or bilinearly and cut
-at one half. IoU is pooled over pixels, mBA has radii of 3 to 13.65 pixels. Prints a table; WORK/objects has a JSON file
-and pictures.
+at one half. With MASKS, the wrong masks are those that networks made of whole scenes: class indices in
+MASKS/SCENE-KIND.tif, of any kinds; scenes without any are left out. IoU is pooled over pixels, mBA has radii of 3 to
+13.65 pixels. Prints a table; WORK/objects has a JSON file and pictures.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from magnet_cli.refine.cascade import CascadeSettings, refine_region
 from magnet_cli.train.perturbing import Perturbation, shrunk_and_enlarged
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from numpy.typing import NDArray
 
@@ -78,9 +79,13 @@ class Case:
     truth: Mask
     known: Mask
     seed: tuple[int, ...]
+    made: Mapping[str, Mask]
+    """Wrong masks that networks made, by kind."""
 
     def wrong(self, kind: str) -> Mask | None:
         """A wrong mask of it; None where nothing is left of it."""
+        if kind in self.made:
+            return self.made[kind]
         if kind == "perturbed":
             perturb = Perturbation(iou=(0.8, 1.0), coarse=0.0, shrink=1.0)
             return perturb(self.truth, np.random.default_rng(self.seed))
@@ -90,17 +95,27 @@ class Case:
         return shrunk_and_enlarged(self.truth, factor=SHRINK)
 
 
-def cases(work: Path, *, crop: int, most: int) -> Iterator[Case]:
+def cases(work: Path, *, crop: int, most: int, masks: Path | None) -> Iterator[Case]:
     """Objects of every held-out scene, from `most` crops of each at most, spread evenly."""
     for folder, scenes in HELD_OUT.items():
         for scene in scenes:
+            made = made_by_networks(masks, scene)
+            if masks is not None and not made:
+                continue
             labels = tifffile.imread(work / folder / f"{scene}-labels.tif")
             pixels = picture(work / folder, scene)
             rows, columns = (side // crop for side in labels.shape)
             places = [(row * crop, column * crop) for row in range(rows) for column in range(columns)]
             for number, (y, x) in enumerate(places[:: max(1, len(places) // most)][:most]):
                 part = (slice(y, y + crop), slice(x, x + crop))
-                yield from in_crop(folder, scene, pixels[part], labels[part], number=number)
+                there = {kind: mask[part] for kind, mask in made.items()}
+                yield from in_crop(folder, scene, pixels[part], labels[part], made=there, number=number)
+
+
+def made_by_networks(masks: Path | None, scene: str) -> dict[str, Pixels]:
+    """Class indices that networks found in a scene, by kind."""
+    paths = [] if masks is None else sorted(masks.glob(f"{scene}-*.tif"))
+    return {path.stem.removeprefix(f"{scene}-"): tifffile.imread(path) for path in paths}
 
 
 def picture(folder: Path, scene: str) -> Pixels:
@@ -110,14 +125,17 @@ def picture(folder: Path, scene: str) -> Pixels:
     return found[..., :3]
 
 
-def in_crop(folder: str, scene: str, pixels: Pixels, labels: Pixels, *, number: int) -> Iterator[Case]:
+def in_crop(
+    folder: str, scene: str, pixels: Pixels, labels: Pixels, *, made: Mapping[str, Pixels], number: int
+) -> Iterator[Case]:
     """The objects of one crop."""
     known = labels != IGNORE
     for value, name in enumerate(NAMES[folder]):
         truth = labels == value
         if SMALLEST <= np.count_nonzero(truth) <= np.count_nonzero(known) - SMALLEST and name != "background":
             seed = (int.from_bytes(scene.encode(), "little") % 2**32, number, value)
-            yield Case(folder=folder, name=name, pixels=pixels, truth=truth, known=known, seed=seed)
+            own = {kind: mask == value for kind, mask in made.items()}
+            yield Case(folder=folder, name=name, pixels=pixels, truth=truth, known=known, seed=seed, made=own)
 
 
 def refined(case: Case, wrong: Mask, cascade: LoadedCascade, *, side: int) -> Mask:
@@ -153,7 +171,7 @@ def measure(found: Iterable[Case], cascade: LoadedCascade, *, side: int, picture
     """A row for each class and kind of mask."""
     sums: dict[tuple[str, str, str], tuple[Sums, Sums]] = {}
     for case in found:
-        for kind in KINDS:
+        for kind in case.made or KINDS:
             wrong = case.wrong(kind)
             if wrong is None or not wrong.any():
                 continue
@@ -161,7 +179,7 @@ def measure(found: Iterable[Case], cascade: LoadedCascade, *, side: int, picture
             before, after = sums.setdefault((case.folder, case.name, kind), (Sums(), Sums()))
             before.add(wrong, case.truth, case.known)
             after.add(sharp, case.truth, case.known)
-            target = pictures / f"{case.name}-{kind}-{case.seed[1]}.png"
+            target = pictures / f"{case.name}-{kind}-{case.seed[0]}-{case.seed[1]}.png"
             if not target.exists():
                 imagecodecs.imwrite(target, painted(case, wrong, sharp))
     return [row(names, one, other) for names, (one, other) in sorted(sums.items())]
@@ -179,15 +197,17 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("accuracy-work"))
     parser.add_argument("--weights", required=True)
     parser.add_argument("--side", type=int, help="L; the bundle's own where it is not given.")
+    parser.add_argument("--masks", type=Path, help="Folder of masks that networks made.")
+    parser.add_argument("--precision", default="float32")
     parser.add_argument("--crop", type=int, default=1024, help="Side of a crop.")
     parser.add_argument("--crops", type=int, default=9, help="Of each scene at most.")
     args = parser.parse_args()
     bundle = load_cascade_bundle(args.weights)
-    cascade = load_cascade(bundle, device="cpu", precision="float32")
+    cascade = load_cascade(bundle, device="cpu", precision=args.precision)
     side = args.side or bundle.side
     folder = args.work / "objects"
     folder.mkdir(parents=True, exist_ok=True)
-    found = cases(args.work, crop=args.crop, most=args.crops)
+    found = cases(args.work, crop=args.crop, most=args.crops, masks=args.masks)
     rows = measure(found, cascade, side=side, pictures=folder)
     (folder / f"{bundle.name}-{side}-{args.crop}.json").write_text(
         json.dumps([asdict(row) for row in rows], indent=2) + "\n"

@@ -5,7 +5,8 @@
 DATA has two folders. `dubai` is "Semantic segmentation of aerial imagery" (MBRSC and Humans in the Loop): nine adjacent
 parts a tile in `tileN/images` and `tileN/labels`, and tile 7 whole in `mosaics`. `hrf` is the High-Resolution Fundus
 images: `images`, `vessels`, `fov`. WORK/dubai and WORK/hrf get a `scenes.csv` with the columns name, image and label;
-WORK/scenes.csv lists both, for what learns from labels of any kind.
+WORK/scenes.csv lists both, for what learns from labels of any kind; WORK/masks.csv lists each retina once for each
+method of `fundus`, with the mask that `magnet segment --method METHOD -o WORK/masks/NAME-METHOD.tif` will have made.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ PART = "tile7-part"
 PART_AT = (slice(600, 3400), slice(1200, 4000))
 """Rows and columns of tile 7 that stand for it where something is fitted to fields: houses, roads, gardens, sand."""
 IGNORE = 255
+METHODS = ("downsample", "patch", "magnet")
+"""Of `magnet segment`, whose masks a cascade learns to sharpen."""
 
 
 def write_labels(path: Path, labels: NDArray[np.uint8]) -> None:
@@ -93,6 +96,18 @@ def write_joint_list(work: Path) -> None:
             writer.writerows([row["name"], f"{folder}/{row['image']}", f"{folder}/{row['label']}"] for row in rows)
 
 
+def write_mask_list(work: Path) -> None:
+    """One CSV file of the retinas, once for each method, with the masks to be sharpened."""
+    names = sorted(path.stem for path in (work / "hrf").glob("*.jpg"))
+    with (work / "masks.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["name", "image", "label", "mask"])
+        for name in names:
+            for method in METHODS:
+                mask = f"masks/{name}-{method}.tif"
+                writer.writerow([f"{name}-{method}", f"hrf/{name}.jpg", f"hrf/{name}-labels.tif", mask])
+
+
 def main() -> None:
     """Prepare what DATA has."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -102,6 +117,7 @@ def main() -> None:
     prepare_dubai(args.data / "dubai", args.work / "dubai")
     prepare_hrf(args.data / "hrf", args.work / "hrf")
     write_joint_list(args.work)
+    write_mask_list(args.work)
 
 
 if __name__ == "__main__":
