@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import isnan
+from math import isfinite, isnan
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +15,7 @@ def storable(nodata: float | None, dtype: np.dtype[Any]) -> float | None:
     """The nodata value where pixels of this dtype can have it, else None."""
     if nodata is None or dtype.kind == "f":
         return nodata
-    if isnan(nodata) or nodata != int(nodata):
+    if not isfinite(nodata) or nodata != int(nodata):
         return None
     limits = np.iinfo(dtype)
     return nodata if limits.min <= nodata <= limits.max else None

@@ -129,6 +129,16 @@ def test_nodata_is_not_valid(tmp_path: Path) -> None:
     np.testing.assert_array_equal(region.valid, (array != 0).any(axis=2))
 
 
+@pytest.mark.parametrize("nodata", ["inf", "-inf", "1e999", "nan", "-1", "256", "0.5", "none"])
+def test_a_nodata_value_that_no_pixel_can_have(nodata: str, tmp_path: Path) -> None:
+    array = noise(50, 70)
+    tag = (42113, 2, 0, nodata, True)
+    tifffile.imwrite(tmp_path / "a.tif", array, photometric="rgb", extratags=[tag], metadata=None)
+    region = read(tmp_path / "a.tif")
+    assert region.valid is None
+    np.testing.assert_array_equal(region.pixels, array)
+
+
 def test_nan_is_not_valid_and_weighs_nothing(tmp_path: Path) -> None:
     array = noise(50, 70, 1, "float32")
     array[:10] = np.nan
