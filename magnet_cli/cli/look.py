@@ -105,13 +105,15 @@ def info(inputs: words.Inputs, *, json: words.Json = False) -> int:
 
 @command
 def verify(
-    masks: Annotated[list[Path], typer.Argument(metavar="MASK...", help="Masks that magnet has written.")],
+    masks: Annotated[list[Path], typer.Argument(metavar="MASK...", help="Masks of magnet, or folders of them.")],
     *,
     json: words.Json = False,
 ) -> int:
     """Re-open masks and check every tile, overview and palette against the report."""
     with Listing(json=json) as listing:
-        for mask in masks:
+        from magnet_cli.exports.targets import named_masks
+
+        for mask in named_masks(masks):
             found, error = _attempt(partial(_verified, mask))
             if found is None:
                 listing.add({**_failure("mask", mask, error), "ok": False}, error)

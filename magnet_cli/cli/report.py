@@ -14,7 +14,7 @@ from magnet_cli.errors import MagnetError, UsageError
 
 @command
 def report(
-    masks: Annotated[list[Path], typer.Argument(metavar="MASK...", help="Masks that magnet has written.")],
+    masks: Annotated[list[Path], typer.Argument(metavar="MASK...", help="Masks of magnet, or folders of them.")],
     *,
     image: Annotated[
         str | None, typer.Option(help="The image, where it is no longer where the report says (one mask only).")
@@ -25,11 +25,13 @@ def report(
 ) -> int:
     """Show a finished mask: a page, and a picture over the image. Computes nothing again."""
     with Listing(json=json) as listing:
-        if image is not None and len(masks) > 1:
-            raise UsageError("--image belongs to one mask", value=f"{len(masks)} masks", advice="Name one mask")
+        from magnet_cli.exports.targets import named_masks
         from magnet_cli.views.writing import show_mask
 
-        for mask in masks:
+        found = list(named_masks(masks))
+        if image is not None and len(found) > 1:
+            raise UsageError("--image belongs to one mask", value=f"{len(found)} masks", advice="Name one mask")
+        for mask in found:
             try:
                 written = show_mask(mask, image=image, overlay=overlay, html=html or not overlay)
             except MagnetError as error:

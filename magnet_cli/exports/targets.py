@@ -87,6 +87,16 @@ def refuse_collisions(paths: Iterable[Path], *, inputs: Iterable[Path]) -> None:
         seen.add(place)
 
 
+def named_masks(paths: Iterable[Path]) -> Iterator[Path]:
+    """The masks that are named, whatever they are, and those with a report beside them in the folders that are named.
+
+    Raises:
+        UsageError: A folder holds none.
+    """
+    for path in paths:
+        yield from (mask for mask, _ in _expand(path)) if path.is_dir() else (path,)
+
+
 def _expand(path: Path) -> list[tuple[Path, Path]]:
     """The masks that an argument stands for, each with the folder below which its subfolders are kept."""
     if not path.is_dir():

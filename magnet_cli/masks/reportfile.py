@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+MISSING_ADVICE = "A mask that magnet has written has its report beside it: name such a mask, or bring the report back"
+
+
 def canonical(value: Mapping[str, object]) -> bytes:
     """The one spelling of a JSON object: keys sorted, two spaces of indent, ASCII, a newline at the end.
 
@@ -43,7 +46,7 @@ def read_report(path: Path) -> dict[str, object]:
     try:
         data = path.read_bytes()
     except OSError as exc:
-        raise OutputError("the report cannot be read", value=exc.strerror, file=path) from exc
+        raise OutputError("the report cannot be read", value=exc.strerror, file=path, advice=MISSING_ADVICE) from exc
     try:
         content = json.loads(data)
     except (ValueError, RecursionError) as exc:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -205,6 +206,18 @@ def test_a_flipped_byte_is_named(masks: list[Path]) -> None:
     assert found["images"][0]["damage"] == [{"part": "tile", "page": 0, "row": 0, "col": 1}]
 
 
+def test_folders_stand_for_the_masks_in_them(here: Path, image: Path, masks: list[Path]) -> None:
+    shutil.copy(image, here / "out" / "no-mask.tif")
+    found = invoke_json("verify", "out")
+    assert [entry["mask"] for entry in found["images"]] == [str(mask) for mask in masks]
+    assert invoke("report", "out").exit_code == 0
+    assert all(mask.with_suffix(".html").is_file() for mask in masks)
+    (here / "empty").mkdir()
+    result = invoke("verify", "empty")
+    assert result.exit_code == 2
+    assert "the folder holds no mask with a report (got empty). Name the masks themselves" in one_line(result)
+
+
 def test_masks_that_cannot_be_checked(image: Path, masks: list[Path]) -> None:
     result = invoke("verify", "gone.tif")
     assert result.exit_code == 3
@@ -212,6 +225,7 @@ def test_masks_that_cannot_be_checked(image: Path, masks: list[Path]) -> None:
     result = invoke("verify", image)
     assert result.exit_code == 5
     assert "s.json: the report cannot be read" in one_line(result)
+    assert "name such a mask" in one_line(result)
     report = OutputPaths.of(masks[0]).report
     report.write_text(report.read_text().replace("colours", "colors"))
     result = invoke("verify", masks[0])
