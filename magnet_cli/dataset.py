@@ -52,7 +52,9 @@ def read_dataset(path: Path, names: Sequence[str] = ()) -> tuple[Sample, ...]:
     """
     samples = {line: _sample(row, line, path) for line, row in _rows(path)}
     if not samples:
-        raise SourceError("lists no image", file=path)
+        raise SourceError(
+            "lists no image", file=path, advice="Give it a line for each image, below the names of its columns"
+        )
     name, times = Counter(sample.name.casefold() for sample in samples.values()).most_common(1)[0]
     if times > 1:
         raise SourceError(
@@ -79,7 +81,8 @@ def _rows(path: Path) -> list[tuple[int, Mapping[str, str]]]:
             missing = [name for name in NEEDED if name not in found]
             if missing:
                 rule = f"needs the columns {' and '.join(NEEDED)}, and may have name, roi and mask"
-                raise SourceError(rule, value=", ".join(found) or "an empty file", file=path)
+                advice = "Name them in the first line, with commas between them"
+                raise SourceError(rule, value=", ".join(found) or "an empty file", file=path, advice=advice)
             return [
                 (reader.line_num, {name: (row.get(name) or "").strip() for name in COLUMNS})
                 for row in reader

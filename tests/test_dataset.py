@@ -47,7 +47,8 @@ def test_paths_are_relative_to_the_file_and_other_columns_are_left_alone(folder:
     [
         ("", "needs the columns image and label.*an empty file"),
         ("image,truth\n", r"data.csv: needs the columns image and label.*got image, truth"),
-        ("image,label\n", "lists no image"),
+        ("image;label\n", r"got image;label\). Name them in the first line, with commas between them"),
+        ("image,label\n", "lists no image. Give it a line for each image"),
         ("image,label\nin/a.tif,\n", "line 2 gives no label"),
         ("image,label\nin/a.tif,in/a.png\nin/c.tif,in/a.png\n", r"data.csv: the image of line 3 .*in/c.tif.* relative"),
         ("image,label,roi\nin/a.tif,in/a.png,no.png\n", "the roi of line 2 is missing.*no.png"),
