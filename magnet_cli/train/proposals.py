@@ -79,8 +79,7 @@ class GainObjective:
     """Cross-entropy of whether a window gains or loses, each weighted by how much.
 
     Minus a score is a logit, and its best guess the share of gains in what windows like it gain and lose: a score is
-    negative where more is gained than lost. Squares of gains rank less well: what few windows gain much, and why, is
-    not to be learnt from few scenes.
+    negative where more is gained than lost, which needs no unit.
     """
 
     bands: int
