@@ -133,6 +133,7 @@ def blurry_bundle(
         input={"mean": [0.21, 0.32, 0.38], "std": [0.1, 0.08, 0.06]},
         magnet={"merge": "refiner", "points": "all", "patches": "all", "median": 3, "margin": margin},
         networks={"selector": chooser if selector else None},
+        **({"schema": 6} if selector else {}),
     )
     networks = {
         "backbone.safetensors": blurry_backbone(kernel=kernel, strength=strength),
