@@ -18,6 +18,7 @@ from magnet_cli.cli.app import app
 from magnet_cli.geometry import Box, Size
 from magnet_cli.masks.output import OutputPaths
 from magnet_cli.masks.reportfile import read_report
+from magnet_cli.models.description import SCHEMA, WITH_SEEING
 from magnet_cli.models.registry import build_backbone, build_refiner, build_selector
 from magnet_cli.models.writing import describe, write_bundle
 from magnet_cli.scene import Scene
@@ -133,7 +134,7 @@ def blurry_bundle(
         input={"mean": [0.21, 0.32, 0.38], "std": [0.1, 0.08, 0.06]},
         magnet={"merge": "refiner", "points": "all", "patches": "all", "median": 3, "margin": margin},
         networks={"selector": chooser if selector else None},
-        **({"schema": 6} if selector else {}),
+        schema=WITH_SEEING if selector else SCHEMA,
     )
     networks = {
         "backbone.safetensors": blurry_backbone(kernel=kernel, strength=strength),
