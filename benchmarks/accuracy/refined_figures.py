@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from benchmarks.accuracy.judge import Scored
     from benchmarks.accuracy.parts import Part
 
-LENGTHS = (128, 256, 512, 1024)
+LENGTHS = (256, 384, 512, 1024)
 DIVISORS = (1, 2, 4)
 SIDE = 256
 """L where steps are told apart, and sizes: the pictures are several times as large, so that there are local steps."""
