@@ -64,7 +64,7 @@ def main() -> None:
     draw(control, FUNDUS, "control: three retinas, even")
     for axes in (panels[0], panels[2]):
         axes.set_ylabel("mean IoU, mean over scenes, %", fontsize=9)
-    panels[0].legend(fontsize=8, frameon=False, loc="lower right")
+    panels[2].legend(*panels[0].get_legend_handles_labels(), fontsize=8, frameon=False, loc="lower right", ncols=2)
     figure.savefig(PICTURE, dpi=110)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -99,17 +100,23 @@ def fold_table() -> str:
     return markdown(["", *HELD_OUT, "mean", "of the gain, %"], lines)
 
 
-def aim_table(spread: str) -> Callable[[], str]:
-    """Gain that is kept, and distance to the oracle of the same spread that is closed."""
+def aim_table(spreads: Sequence[str], *, against: str) -> Callable[[], str]:
+    """Gain that is kept, and distance from uncertainty to the oracle that is closed.
+
+    Args:
+        spreads: Of the rows.
+        against: The spread of the uncertainty and the oracle that distances are between.
+    """
 
     def make() -> str:
         lines = []
-        for selector, label in NAMES.items():
+        for spread, selector in product(spreads, NAMES):
             gains = [kept(HELD_OUT, spread + selector, share) for share in JUDGED]
-            steps = [closed(HELD_OUT, spread + selector, share, spread=spread) for share in JUDGED]
+            steps = [closed(HELD_OUT, spread + selector, share, spread=against) for share in JUDGED]
             if None in gains or None in steps:
                 continue
             average = float(np.mean([step for step in steps if step is not None]))
+            label = f"{SPREADS[spread]}: {NAMES[selector]}"
             lines.append([label, *(number(value, 0) for value in (*gains, *steps, average))])
         heads = [f"{what} at {share:.0%}" for what in ("gain kept", "distance closed") for share in JUDGED]
         return markdown(["", *heads, "distance, mean"], lines)
@@ -130,8 +137,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "curves-tapered": curve_table(HELD_OUT, "tapered-"),
     "curves-coarse": curve_table(HELD_OUT, "coarse-"),
     "curves-folds": fold_table,
-    "curves-aims": aim_table(""),
-    "curves-aims-tapered": aim_table("tapered-"),
-    "curves-aims-coarse": aim_table("coarse-"),
+    "curves-aims": aim_table(tuple(SPREADS), against=""),
+    "curves-aims-coarse": aim_table(("coarse-",), against="coarse-"),
     "curves-fundus": curve_table(FUNDUS),
 }
