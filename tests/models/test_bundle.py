@@ -72,7 +72,7 @@ def test_reads_what_the_writer_wrote(tmp_path: Path) -> None:
         (("networks", "backbone", "url"), "x", r"unknown keys.*networks\.backbone\.url"),
         (("networks", "extra"), {}, r"unknown keys.*networks\.extra"),
         (("classes", 0, "id"), 3, r"unknown keys.*classes\[0\]\.id"),
-        (("schema",), 6, "schema is newer"),
+        (("schema",), NEWEST + 1, "schema is newer"),
         (("origins",), [], "unknown keys.*origins"),
         (("schema",), True, "schema must be a whole number"),
         (("classes",), [{"name": f"c{i}", "color": "#000000"} for i in range(256)], "classes must be 2 to 255"),
@@ -154,7 +154,7 @@ def test_the_sixth_schema_says_what_a_selector_sees_and_compares_with(tmp_path: 
         write_bundle(tmp_path / "b", describe(schema=5, networks=networks), files)
     folder = grnet(tmp_path / "c")
     table = json.loads((folder / DESCRIPTION).read_text())
-    table["schema"] = 6
+    table["schema"] = NEWEST + 1
     table["networks"]["selector"]["options"]["sees"] = "image+field"
     (folder / DESCRIPTION).write_text(json.dumps(table))
     with pytest.raises(WeightsError, match="comes before any field"):
