@@ -16,7 +16,7 @@ from magnet_cli.errors import WeightsError
 from magnet_cli.geometry import Size
 from magnet_cli.models import bundle as bundle_module
 from magnet_cli.models.bundle import Temperature, load_bundle
-from magnet_cli.models.description import DESCRIPTION
+from magnet_cli.models.description import DESCRIPTION, NEWEST
 from magnet_cli.models.networks import load_networks
 from magnet_cli.models.registry import build_backbone, build_local, build_selector
 from magnet_cli.models.verifying import verify_bundle
@@ -154,7 +154,7 @@ def test_the_sixth_schema_says_what_a_selector_sees_and_compares_with(tmp_path: 
         write_bundle(tmp_path / "b", describe(schema=5, networks=networks), files)
     folder = grnet(tmp_path / "c")
     table = json.loads((folder / DESCRIPTION).read_text())
-    table["schema"] = NEWEST + 1
+    table["schema"] = NEWEST
     table["networks"]["selector"]["options"]["sees"] = "image+field"
     (folder / DESCRIPTION).write_text(json.dumps(table))
     with pytest.raises(WeightsError, match="comes before any field"):
