@@ -133,7 +133,7 @@ SelectOption = Annotated[
 ]
 Budget = Annotated[
     str | None,
-    typer.Option(help="Share of an image's windows that a stage of magnet-fast looks at.", envvar="MAGNET_BUDGET"),
+    typer.Option(help="Share of an image's windows for magnet-fast, coarse ones first.", envvar="MAGNET_BUDGET"),
 ]
 MergeOption = Annotated[
     Merge | None,

@@ -59,7 +59,7 @@ class Paid:
 
     @classmethod
     def of(cls, plan: Plan, step: Pass, finished: Mapping[int, Mapping[str, Any]]) -> Paid:
-        """Choose the best windows of the image: those above one number, at most the budget's share of all with data.
+        """Choose the best windows of the image: those above one number, at most the stage's share of all with data.
 
         Args:
             plan: With a budget.
@@ -74,7 +74,7 @@ class Paid:
             for cell, worth in zip(cells, packed, strict=True):
                 worths[cell.row, cell.column] = worth
         known = worths != NOTHING
-        return cls(cells=known & (worths > _cut(worths[known], plan.settings.patches.values[0])))
+        return cls(cells=known & (worths > _cut(worths[known], plan.paid(stage))))
 
     def has(self, cell: Index) -> bool:
         """Whether a window is computed."""

@@ -12,7 +12,7 @@ from magnet_cli.plan.budget import no_memory, with_memory
 from magnet_cli.plan.grid import with_pixel_size, working_grid
 from magnet_cli.plan.grnet import as_one_block
 from magnet_cli.plan.resolve import resolve_scales, resolve_settings
-from magnet_cli.plan.run import AreaSpec, Machine, ModelFacts, Plan
+from magnet_cli.plan.run import AreaSpec, Machine, ModelFacts, Plan, paid_share
 from magnet_cli.plan.values import check_bands, check_values, told
 from magnet_cli.windows import Pass, Stage, group_scales, needed_margin, nests
 
@@ -89,7 +89,7 @@ def make_plan(
         value_source="bundle" if options.value_range is None else str(options.value_range),
         resample=facts.resample,
         batch=batch,
-        group=tuple(_sharing(step, settings, batch=batch, least=GROUP[machine.kind]) for step in passes),
+        group=tuple(_sharing(step, passes, settings, batch=batch, least=GROUP[machine.kind]) for step in passes),
         machine=machine,
         memory=no_memory(machine),
         probabilities=options.probabilities,
@@ -119,11 +119,13 @@ def _stage_by_stage(scales: Sequence[Size]) -> list[list[Size]]:
     return [[scale] for scale in scales]
 
 
-def _sharing(step: Pass, settings: MethodSettings, *, batch: int, least: int) -> int:
+def _sharing(step: Pass, passes: Sequence[Pass], settings: MethodSettings, *, batch: int, least: int) -> int:
     if settings.patches.kind != "budget" or step.number == 0:
         return sharing(step, batch=batch, least=least)
     # Few of the blocks have their window computed: as many share forward passes as fill them on the average.
-    return max(least, min(ceil(batch / settings.patches.values[0]), MOST_SHARING))
+    stages = [other.stages[0] for other in passes]
+    share = paid_share(settings.patches.values[0], stages, step.stages[0])
+    return max(least, min(ceil(batch / share), MOST_SHARING)) if share else MOST_SHARING
 
 
 def default_batch(facts: ModelFacts, machine: Machine) -> int:

@@ -11,7 +11,7 @@ from magnet_cli.options import ALL, BundleDefaults, MethodSettings, Rule
 from magnet_cli.plan.values import describe_seen
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from magnet_cli.geometry import Box, Pitch, Size
     from magnet_cli.images.protocol import ImageInfo, Resolution
@@ -201,11 +201,15 @@ class Plan:
         """Which refining stage this is, for rules that list one value a stage."""
         return stage.number - 2
 
+    def paid(self, stage: Stage) -> Fraction:
+        """The share of a stage's windows that the budget pays for."""
+        return paid_share(self.settings.patches.values[0], self.stages, stage)
+
     def windows(self, step: Pass, stage: Stage) -> int:
         """Windows of a stage that will be forwarded at most."""
         rule = ALL if self.is_first(step, stage) else self.settings.patches
         if rule.kind == "budget":
-            return floor(rule.values[0] * stage.cells.pixels)
+            return floor(self.paid(stage) * stage.cells.pixels)
         ratio = step.ratio(stage)
         columns = _cells_by_block(step.blocks.width, stage.cells.width, ratio.width)
         rows = _cells_by_block(step.blocks.height, stage.cells.height, ratio.height)
@@ -313,6 +317,22 @@ def _nine(value: Fraction) -> float:
 
 def _size(size: Size) -> dict[str, int]:
     return {"width": size.width, "height": size.height}
+
+
+def paid_share(budget: Fraction, stages: Sequence[Stage], stage: Stage) -> Fraction:
+    """The share of a stage's windows that a budget pays for, where coarse stages are filled before finer ones.
+
+    Coarse windows are few, each changes much, and what a fine one is worth is known only where its coarse one was
+    computed (docs/accuracy.md compares this with the same share of every stage). The coarsest is computed in any case.
+
+    Args:
+        budget: Of the windows of all stages, in (0, 1].
+        stages: All of the run, coarsest first.
+        stage: One of them.
+    """
+    before = sum(other.cells.pixels for other in stages if other.number < stage.number)
+    left = budget * sum(other.cells.pixels for other in stages) - before
+    return min(Fraction(1), max(Fraction(0), left / stage.cells.pixels))
 
 
 def _cells_by_block(blocks: int, cells: int, ratio: int) -> dict[int, int]:

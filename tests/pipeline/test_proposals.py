@@ -102,7 +102,8 @@ def test_a_place_stands_for_its_pixels(places: int) -> None:
 
 def test_a_budget_buys_what_the_selector_says() -> None:
     image, greys = squares()
-    outcome = run(image, model(), options(budget=Fraction(1, 4)), Proposing())
+    coarse, fine = (COUNT // 2) ** 2, COUNT**2
+    outcome = run(image, model(), options(budget=Fraction(coarse + fine // 4, coarse + fine)), Proposing())
     best = greys > np.sort(greys.ravel())[-COUNT * COUNT // 4 - 1]
     assert best.sum() == COUNT * COUNT // 4
     np.testing.assert_array_equal(computed(outcome, 2), best)
@@ -147,7 +148,7 @@ def test_a_window_that_was_not_computed_keeps_what_was_said_before() -> None:
             return super().predict(patches, scale)
 
     image, _ = squares()
-    given = options(scales=sides(128, 64, 32), budget=Fraction(1, 4))
+    given = options(scales=sides(128, 64, 32), patches=parse_patches("1,4"))
     outcome = run(image, model(), given, Quieter())
     second, third = computed(outcome, 2), computed(outcome, 3)
     assert second.sum() == COUNT * COUNT // 4

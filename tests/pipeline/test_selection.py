@@ -16,6 +16,7 @@ from magnet_cli.pipeline.clock import Clock
 from magnet_cli.pipeline.scheduler import Work, run_plan
 from magnet_cli.pipeline.worth import Known, difference, window_worth
 from magnet_cli.plan import make_plan
+from magnet_cli.plan.run import paid_share
 from magnet_cli.refine.canvas import Canvas
 from tests.pipeline.support import MACHINE, PLAIN, STEP, ArrayImage, CodedNetworks, MemorySink, facts, run, sides
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 SIDE = 256
 INPUT = 32
+CELLS = (9, 36, 121)
+"""Of each stage."""
 SCALES = sides(128, 64, 32)
 SELECTIONS = ("uncertainty", "change", "both")
 
@@ -93,21 +96,30 @@ def test_what_a_window_is_worth(by: Any, expected: float) -> None:
 
 
 @pytest.mark.parametrize("by", SELECTIONS)
-@pytest.mark.parametrize("share", ["0.25", "0.6"])
+@pytest.mark.parametrize("share", ["0.15", "0.6"])
 def test_a_budget_pays_for_its_share_of_the_image(by: str, share: str) -> None:
     outcome = run(textured(), facts(4, input_side=INPUT), options(budget=Fraction(share), select=by), Growing(4))
     assert [len(step.stages) for step in outcome.plan.passes] == [1, 1, 1]
-    for step in outcome.plan.passes[1:]:
-        counts, cells = totals(outcome.sink, step.number), step.stages[0].cells.pixels
-        assert counts["run"] <= int(Fraction(share) * cells)
-        assert counts["run"] + counts["unpaid"] == counts["windows"] == cells
-    assert totals(outcome.sink, 1)["run"] > 0
+    cells = [step.stages[0].cells.pixels for step in outcome.plan.passes]
+    assert tuple(cells) == CELLS
+    left = int(Fraction(share) * sum(cells)) - cells[0]
+    for number in (1, 2):
+        counts, paid = totals(outcome.sink, number), min(cells[number], left)
+        # Windows that are worth the same as the first one left out are left out too.
+        assert 0.8 * paid <= counts["run"] <= paid, "coarse stages are filled first"
+        assert counts["run"] + counts["unpaid"] == counts["windows"] == cells[number]
+        left -= paid
     assert (outcome.sink.touched == 1).all()
 
 
 def test_a_budget_buys_the_most_uncertain_windows_of_the_whole_image() -> None:
     """Whatever block they lie in: an independent ranking of the first pass's field."""
-    outcome = run(textured(), facts(4, input_side=INPUT), options(budget=Fraction(1, 4)), Growing(4))
+    outcome = run(
+        textured(),
+        facts(4, input_side=INPUT),
+        options(budget=Fraction(CELLS[0] + CELLS[1] // 4, sum(CELLS))),
+        Growing(4),
+    )
     before, step = outcome.plan.passes[:2]
     stage = step.stages[0]
     field = outcome.sink.read_field("pass0", Box.whole(before.stages[0].extent))
@@ -130,7 +142,12 @@ def test_a_whole_budget_is_every_window() -> None:
 
 
 def test_what_has_no_data_takes_no_share() -> None:
-    outcome = run(textured(valid=True), facts(4, input_side=INPUT), options(budget=Fraction(1, 2)), Growing(4))
+    outcome = run(
+        textured(valid=True),
+        facts(4, input_side=INPUT),
+        options(budget=1 - Fraction(CELLS[2], 2 * sum(CELLS))),
+        Growing(4),
+    )
     last = totals(outcome.sink, 2)
     known = last["windows"] - last["nodata"]
     assert last["nodata"] > 0
@@ -201,3 +218,13 @@ def test_a_budget_is_a_share(text: str) -> None:
 def test_what_contradicts_itself_is_refused(more: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         make_plan(textured().info, facts(4, input_side=INPUT), options(**more), MACHINE)
+
+
+@pytest.mark.parametrize("share", [Fraction(1, 50), Fraction(1, 10), Fraction(1, 5), Fraction(1, 3), Fraction(1)])
+def test_a_budget_is_spent_coarse_first(share: Fraction) -> None:
+    stages = run(textured(), facts(4, input_side=INPUT), options(), Growing(4)).plan.stages
+    shares = [paid_share(share, stages, stage) for stage in stages[1:]]
+    spent = CELLS[0] + sum(part * cells for part, cells in zip(shares, CELLS[1:], strict=True))
+    assert spent == max(CELLS[0], share * sum(CELLS))
+    assert all(0 <= part <= 1 for part in shares)
+    assert shares[1] == 0 or shares[0] == 1
