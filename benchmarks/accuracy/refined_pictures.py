@@ -2,7 +2,7 @@
 
     python -m benchmarks.accuracy.refined_pictures --work WORK
 
-Needs what benchmarks.accuracy.refined has made with a cascade for vessels. Red is missing, blue is too much.
+Needs what benchmarks.accuracy.refined has made with a cascade for vessels. Yellow is missing, blue is too much.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ GAP = 6
 def painted(pixels: NDArray[np.uint8], mask: NDArray[np.bool_], truth: NDArray[np.bool_]) -> NDArray[np.uint8]:
     """A picture, dark outside a mask, with what is wrong with it."""
     panel = np.where(mask[..., None], pixels, pixels // 4)
-    panel[truth & ~mask] = (255, 40, 40)
-    panel[mask & ~truth] = (60, 90, 255)
+    panel[truth & ~mask] = (255, 220, 0)
+    panel[mask & ~truth] = (60, 140, 255)
     return panel.astype(np.uint8)
 
 
