@@ -12,6 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import imagecodecs
+import numpy as np
 import pytest
 import torch
 
@@ -129,6 +130,17 @@ def test_every_command_of_the_page_on_selection_runs(folder: Path) -> None:
     shutil.copy(folder / "city.tif", folder / "selection")
     for line in fenced(page):
         run_magnet(shlex.split(line), folder / "selection")
+
+
+def test_the_commands_that_sharpen_a_retina_run(tmp_path: Path) -> None:
+    y, x = np.mgrid[:160, :192]
+    retina = np.where((np.abs(y - x) < 4) | (np.abs(y + x - 200) < 3), 90, 190)[..., None] * np.array([1, 0.4, 0.25])
+    imagecodecs.imwrite(tmp_path / "retina.jpg", retina.astype(np.uint8))
+    lines = fenced((ROOT / "docs" / "refine.md").read_text(encoding="utf-8"))
+    assert [shlex.split(line)[1] for line in lines] == ["segment", "refine"]
+    for line in lines:
+        run_magnet(shlex.split(line), tmp_path)
+    assert (tmp_path / "sharp" / "retina.tif").is_file()
 
 
 def test_the_memory_table_is_the_measured_one() -> None:
