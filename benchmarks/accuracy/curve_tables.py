@@ -140,4 +140,5 @@ TABLES: dict[str, Callable[[], str]] = {
     "curves-aims": aim_table(tuple(SPREADS), against=""),
     "curves-aims-coarse": aim_table(("coarse-",), against="coarse-"),
     "curves-fundus": curve_table(FUNDUS),
+    "curves-fundus-coarse": curve_table(FUNDUS, "coarse-"),
 }

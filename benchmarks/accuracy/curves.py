@@ -199,7 +199,7 @@ POWERS = {"tapered": 1, "coarse": 6}
 """Other spreads than the program's: a share that doubles with the window's side, and one that grows 64 times, so that a
 stage is all but full before the next one begins."""
 SPREAD = {
-    f"{spread}-{name}": replace(selector, rules=partial(by_taper, power=power), scenes=HELD_OUT)
+    f"{spread}-{name}": replace(selector, rules=partial(by_taper, power=power))
     for spread, power in POWERS.items()
     for name, selector in EVEN.items()
     if name != "threshold"
