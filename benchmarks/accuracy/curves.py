@@ -15,7 +15,7 @@ import argparse
 import json
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,7 @@ from benchmarks.accuracy.fields import FieldFolder, bundle_of, image_of, make_fi
 from benchmarks.accuracy.folds import CURVES, HELD_OUT, backbone
 from benchmarks.accuracy.lab import SeenScene
 from benchmarks.accuracy.learnt import Learnt
-from benchmarks.accuracy.selection import Above, AtRandom, Best, Tapered, TrueGain, Uncertain, selected
+from benchmarks.accuracy.selection import Above, AtRandom, Best, CoarseFirst, Tapered, TrueGain, Uncertain, selected
 from benchmarks.accuracy.selectors import LABELS, selector
 from magnet_cli import SegmentOptions, segment
 from magnet_cli.geometry import Box, Size
@@ -58,7 +58,7 @@ VERIFIED: tuple[tuple[Fraction, Untaught], ...] = (
     (Fraction(1, 5), "uncertainty"),
     (Fraction(2, 5), "both"),
 )
-"""Budgets, of every stage after the first, that are compared with the program."""
+"""Budgets that are compared with the program."""
 
 
 @dataclass(frozen=True)
@@ -140,12 +140,19 @@ def by_share(place: Place) -> Iterator[tuple[float, Rule]]:
             yield float(share), Best(share=spent / rest)
 
 
-def by_taper(place: Place, *, power: int) -> Iterator[tuple[float, Rule]]:
-    """Runs with a budget, a share that grows with a power of the window's side."""
+def by_taper(place: Place) -> Iterator[tuple[float, Rule]]:
+    """Runs with a budget, a share that doubles with the window's side."""
     for share in SHARES:
         spent = budget(share, place.step)
         if spent is not None:
-            yield float(share), Tapered.spending(spent, place.step, power=power)
+            yield float(share), Tapered.spending(spent, place.step)
+
+
+def coarse_first(place: Place) -> Iterator[tuple[float, Rule]]:
+    """Runs with the program's `--budget`."""
+    for share in SHARES:
+        if budget(share, place.step) is not None:
+            yield float(share), CoarseFirst(budget=share, stages=place.step.stages)
 
 
 def by_limit(place: Place) -> Iterator[tuple[float, Rule]]:
@@ -195,12 +202,11 @@ EVEN: dict[str, Selector] = {
     "oracle-balanced": Selector(worth=plain(TrueGain(balanced=True))),
 }
 """With the same share of every stage."""
-POWERS = {"tapered": 1, "coarse": 6}
-"""Other spreads than the program's: a share that doubles with the window's side, and one that grows 64 times, so that a
-stage is all but full before the next one begins."""
+SPREADS: dict[str, Callable[[Place], Iterator[tuple[float, Rule]]]] = {"tapered": by_taper, "coarse": coarse_first}
+"""A share that doubles with the window's side, and the program's: a stage is filled before the next one begins."""
 SPREAD = {
-    f"{spread}-{name}": replace(selector, rules=partial(by_taper, power=power))
-    for spread, power in POWERS.items()
+    f"{spread}-{name}": replace(selector, rules=rules)
+    for spread, rules in SPREADS.items()
     for name, selector in EVEN.items()
     if name != "threshold"
 }
@@ -223,7 +229,7 @@ def measured(place: Place, name: str) -> Curve:
 
 
 def verified(place: Place, share: Fraction, select: Untaught) -> float:
-    """The share of pixels on which a simulated run and the program agree, with so many windows in every stage."""
+    """The share of pixels on which a simulated run and the program agree, with a budget."""
     mask = place.work / "masks" / place.scene / f"budget{float(share):g}-{select}.tif"
     mask.parent.mkdir(parents=True, exist_ok=True)
     options = SegmentOptions(
@@ -234,7 +240,8 @@ def verified(place: Place, share: Fraction, select: Untaught) -> float:
         raise result.error
     with open_labels(str(mask)) as opened:
         program = opened.read(Box.whole(place.meta.size))
-    run = selected(place.seen, place.step, worth=Uncertain(select=select), rule=Best(share=share))
+    rule = CoarseFirst(budget=share, stages=place.step.stages)
+    run = selected(place.seen, place.step, worth=Uncertain(select=select), rule=rule)
     report: dict[str, Any] = result.report or {}
     windows = tuple(stage["windows_run"] for step in report["passes"] for stage in step["stages"])
     print(place.scene, f"{float(share):g}", select, f"program {windows}, simulated {run.windows}", flush=True)

@@ -20,6 +20,7 @@ from benchmarks.accuracy.lab import IGNORE, SeenScene, starts
 from magnet_cli.geometry import Box
 from magnet_cli.pipeline.labels import labels_of, largest
 from magnet_cli.pipeline.worth import difference
+from magnet_cli.plan.run import paid_share
 from magnet_cli.refine.canvas import Canvas
 from magnet_cli.refine.scores import uncertainty
 from magnet_cli.windows import Index
@@ -152,7 +153,7 @@ class Rule(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Best:
-    """The program's `--budget`: that share of the windows of every stage after the first, those above one number."""
+    """That share of the windows of every stage after the first, those above one number."""
 
     share: Fraction
 
@@ -162,38 +163,49 @@ class Best:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CoarseFirst:
+    """The program's `--budget`: coarse stages are filled first, and of the one that cannot be the best are computed."""
+
+    budget: Fraction
+    """Of the windows of all stages."""
+    stages: tuple[Stage, ...]
+    """All of them."""
+
+    def choose(self, worths: NDArray[np.float64], stage: Stage) -> NDArray[np.bool_]:
+        """See `Rule`."""
+        return best(worths, paid_share(self.budget, self.stages, stage))
+
+
+@dataclass(frozen=True, kw_only=True)
 class Tapered:
-    """A share that grows with the window's side, up to all: coarse windows are few, and finer ones rest on them."""
+    """A share that doubles with the window's side, up to all: coarse windows are few, and finer ones rest on them."""
 
     share: Fraction
     """Of the finest stage."""
     finest: int
     """Its window side."""
-    power: int
-    """Of the side, that shares are proportional to."""
 
     @classmethod
-    def spending(cls, total: Fraction, step: Pass, *, power: int) -> Self:
+    def spending(cls, total: Fraction, step: Pass) -> Self:
         """The shares that together come to so many windows of the stages after the first.
 
         Args:
             total: Windows.
             step: All stages.
-            power: See `Tapered`.
         """
         finest = step.stages[-1].scale.width
         left, uncut = total, {stage.scale.width: stage.cells.pixels for stage in step.stages[1:]}
         while uncut:
-            share = left / sum(Fraction(side, finest) ** power * count for side, count in uncut.items())
+            share = left / sum(Fraction(side, finest) * count for side, count in uncut.items())
             side = max(uncut)
-            if share * Fraction(side, finest) ** power <= 1:
-                return cls(share=share, finest=finest, power=power)
+            if share * Fraction(side, finest) <= 1:
+                return cls(share=share, finest=finest)
             left -= uncut.pop(side)
-        return cls(share=Fraction(1), finest=finest, power=power)
+        return cls(share=Fraction(1), finest=finest)
 
     def choose(self, worths: NDArray[np.float64], stage: Stage) -> NDArray[np.bool_]:
         """See `Rule`."""
-        return best(worths, min(Fraction(1), self.share * Fraction(stage.scale.width, self.finest) ** self.power))
+        return best(worths, min(Fraction(1), self.share * Fraction(stage.scale.width, self.finest)))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -287,6 +287,11 @@ class BlockState:
         moved = torch.empty((1, *self._next.shape[1:]), dtype=torch.float16, device=self.device)
         for rows, box in self._strips():
             moved[0, rows] = difference(self._next[:, rows], self.canvas.sample(box, stage.pitch)).half()
+        covered = self._covered(stage)
+        if covered is not None:
+            # A window that was passed over differs by the rounding of what it keeps, which is more than nothing and
+            # would be compared with windows that moved little.
+            moved[0].masked_fill_(~covered, 0)
         return Canvas(values=moved, box=self._box, pitch=stage.pitch)
 
     def _strips(self) -> Iterator[tuple[slice, Box]]:

@@ -11,7 +11,8 @@ import torch
 
 from magnet_cli.errors import UsageError
 from magnet_cli.geometry import Box, Pitch
-from magnet_cli.options import ALL, SegmentOptions, parse_budget
+from magnet_cli.options import ALL, SegmentOptions, parse_budget, parse_patches
+from magnet_cli.pipeline.block import BlockState
 from magnet_cli.pipeline.clock import Clock
 from magnet_cli.pipeline.scheduler import Work, run_plan
 from magnet_cli.pipeline.worth import Known, difference, window_worth
@@ -22,6 +23,7 @@ from tests.pipeline.support import MACHINE, PLAIN, STEP, ArrayImage, CodedNetwor
 
 if TYPE_CHECKING:
     from magnet_cli.geometry import Size
+    from magnet_cli.windows import Stage
 
 SIDE = 256
 INPUT = 32
@@ -228,3 +230,21 @@ def test_a_budget_is_spent_coarse_first(share: Fraction) -> None:
     assert spent == max(CELLS[0], share * sum(CELLS))
     assert all(0 <= part <= 1 for part in shares)
     assert shares[1] == 0 or shares[0] == 1
+
+
+def test_nothing_moves_where_nothing_was_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not by rounding either: what a window passed over keeps is not quite what was there before."""
+    movement, found = BlockState._movement, []
+
+    def recorded(state: BlockState, stage: Stage) -> Canvas | None:
+        moved = movement(state, stage)
+        if moved is not None:
+            covered = state._covered(stage)
+            assert covered is not None
+            found.append((float(moved.values[0][~covered].max()), float(moved.values[0][covered].max())))
+        return moved
+
+    monkeypatch.setattr(BlockState, "_movement", recorded)
+    run(textured(), facts(4, input_side=INPUT), options(select="change", patches=parse_patches("1,2")), Growing(4))
+    assert found
+    assert all(beside == 0 < inside for beside, inside in found)
