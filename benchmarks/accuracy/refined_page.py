@@ -83,9 +83,9 @@ def steps_table() -> str:
             "local step only": ("steps", "bilinear-local"),
             "both": ("lengths", f"bilinear-{SIDE}"),
         }
-        for label, (folder, row) in rows.items():
-            cells = found(folder, row, parts)
-            if cells is not None:
+        measured = {label: found(folder, row, parts) for label, (folder, row) in rows.items()}
+        for label, cells in measured.items():
+            if cells is not None and None not in measured.values():
                 lines.append([f"{table}: {label}", *map(number, scores(cells, table))])
     return markdown(["", "IoU", "mBA"], lines)
 
