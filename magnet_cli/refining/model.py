@@ -67,7 +67,7 @@ def load_refine_model(options: RefineOptions, events: Events, named: str) -> Ref
     Raises:
         WeightsError, DeviceError, UsageError: It cannot be had.
     """
-    bundle = load_cascade_bundle(options.weights or _shipped(events, named))
+    bundle = load_cascade_bundle(_named(options.weights, named))
     for note in bundle.notes:
         events.message(f"magnet: {note}")
     device = resolve_device(options.device)
@@ -90,13 +90,17 @@ def load_refine_model(options: RefineOptions, events: Events, named: str) -> Ref
     return RefineModel(bundle=bundle, network=network, machine=machine, activation_bytes=needed)
 
 
-def _shipped(events: Events, named: str) -> str:
-    """The first shipped bundle that sharpens masks."""
-    for name in shipped_bundles():
-        if isinstance(load_description(name), CascadeBundle):
-            events.message(f"magnet: taking the bundle '{name}', because {named} was not given")
-            return name
+def _named(weights: str | None, option: str) -> str:
+    """The bundle to take: a cascade sharpens what it was trained on, so that none is right for every mask.
+
+    Raises:
+        WeightsError: None was named.
+    """
+    if weights is not None:
+        return weights
+    shipped = [name for name in shipped_bundles() if isinstance(load_description(name), CascadeBundle)]
     raise WeightsError(
-        "no bundle that sharpens masks comes with this program",
-        advice=f"Give one with {named}; 'magnet weights import' makes one of published weights",
+        "a cascade sharpens only what it was trained on, so its bundle has to be named",
+        advice=f"Give one with {option}: {', '.join(shipped)} comes with this program ('magnet weights list'), and "
+        "'magnet weights import' makes one of published weights",
     )

@@ -124,3 +124,7 @@ def test_without_a_bundle_the_next_step_is_named(here: Path) -> None:
     result = invoke("refine", "i.tif", "m.tif", "--weights", "nowhere")
     assert result.exit_code == 4
     assert "nowhere" in one_line(result)
+    result = invoke("refine", "i.tif", "m.tif")
+    assert result.exit_code == 4
+    assert "has to be named" in one_line(result)
+    assert "Give one with --weights: fundus-cascade" in one_line(result)
