@@ -99,6 +99,9 @@ def test_methods_of_one_stage_take_one_scale() -> None:
     assert sides(resolve_scales(SegmentOptions(method="patch"), facts(), square(500))) == [64]
     assert sides(resolve_scales(SegmentOptions(method="downsample"), facts(), square(500))) == [256]
     assert sides(resolve_scales(SegmentOptions(), facts(), square(500))) == [256, 128, 64]
+    rising = (square(64), square(256))
+    assert sides(resolve_scales(SegmentOptions(scales=rising), facts(), square(500))) == [256, 64]
+    assert sides(resolve_scales(SegmentOptions(scales=rising, method="patch"), facts(), square(500))) == [64]
 
 
 @pytest.mark.parametrize(("points", "needed", "default"), [("all", 2, 8), ("50%", 12, 12), ("q>0.2", 12, 12)])

@@ -170,13 +170,13 @@ def resolve_scales(
         scales = _doubling(facts.input, until=coarsest, beyond=False)
     elif scales == "full":
         scales = _doubling(facts.input, until=working_size, beyond=True)
+    # The command line orders them; Python's users may not.
+    scales = tuple(sorted(scales, key=lambda size: size.pixels, reverse=True))
     if options.method in OF_GRNETS:
         return grnet_scales(options, facts)
     if options.method == "patch":
         return scales[-1:]
-    if options.method == "downsample":
-        return scales[:1]
-    return tuple(scales)
+    return scales[:1] if options.method == "downsample" else scales
 
 
 def _doubling(start: Size, *, until: Size, beyond: bool) -> tuple[Size, ...]:

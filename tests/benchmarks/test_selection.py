@@ -5,7 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pytest
@@ -106,8 +106,8 @@ def test_a_simulated_budget_agrees_with_the_program(
     program = run(image, MODEL, options, SinesOfGrey(CLASSES))
     rule = CoarseFirst(budget=share, stages=step.stages)
     simulated = selected(scene, step, worth=Uncertain(select=select), rule=rule)
-    fates = [counts["fates"] for groups in program.sink.groups.values() for counts in groups.values()]
-    assert sum("".join(dict(fate).values()).count("r") for fate in fates) == sum(simulated.windows)
+    fates: list[Any] = [counts["fates"] for groups in program.sink.groups.values() for counts in groups.values()]
+    assert sum("".join(fate.values()).count("r") for fate in fates) == sum(simulated.windows)
     # At a block's border the program looks at the block's own rim, here at the neighbour or nothing: windows that are
     # worth nearly the same may change places, and one is up to 0.7 % of so small an image.
     assert (simulated.labels == program.labels).mean() >= 0.98
