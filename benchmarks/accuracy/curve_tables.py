@@ -128,7 +128,7 @@ def agreement_table() -> str:
     """How far simulated masks and the program's are the same."""
     found = json.loads(AGREEMENT.read_text(encoding="utf-8")) if AGREEMENT.exists() else {}
     lines = [[name, number(100 * share, 3)] for name, share in found.items()]
-    return markdown(["scene, share of every later stage, `--select`", "pixels alike, %"], lines)
+    return markdown(["scene, budget, `--select`", "pixels alike, %"], lines)
 
 
 TABLES: dict[str, Callable[[], str]] = {
