@@ -77,6 +77,11 @@ class Box:
         return self.width * self.height
 
     @property
+    def size(self) -> Size:
+        """Width and height."""
+        return Size(width=self.width, height=self.height)
+
+    @property
     def slices(self) -> tuple[slice, slice]:
         """`(rows, columns)`, to index an array whose first pixel is the grid's origin."""
         return slice(self.y, self.bottom), slice(self.x, self.right)

@@ -11,16 +11,17 @@ import torch
 from torch.nn import functional
 
 from magnet_cli.geometry import Box, Size, grid_cells
+from magnet_cli.refine.cells import assembled, chosen_alike, flagged, windows_of
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from magnet_cli.refine.cells import Cell
+
 Variant = Literal["selected", "all", "local-only", "global-only"]
 """Of table 2: GRNet itself, EnhanceNet, LocalNet, GlobalNet."""
 Fusion = Literal["literal", "detail"]
-Cell = tuple[int, int]
-"""An image of a batch, and a cell of it in row-major order."""
-Patches = Callable[[Sequence[Cell]], "Tensor"]
+Patches = Callable[[Sequence["Cell"]], "Tensor"]
 """Gives cells of the images, one or more, as the refinement branch takes them: `(k, bands, h, w)`, normalised."""
 
 SELECTED = 0.5
@@ -173,8 +174,11 @@ def magnified(scores: Tensor, chosen: Sequence[Cell], *, side: int, size: Size) 
         `(k, channels, size.height, size.width)`.
     """
     boxes = grid_cells(size_of(scores), side=side)
-    parts = [resized(scores[image : image + 1, :, *boxes[cell].slices], size) for image, cell in chosen]
-    return torch.cat(parts)
+    parts: dict[Cell, Tensor] = {}
+    for cells in chosen_alike(chosen, lambda cell: boxes[cell].size):
+        near = resized(windows_of(scores, [(image, boxes[cell]) for image, cell in cells]), size)
+        parts.update(zip(cells, near.unbind(), strict=True))
+    return torch.stack([parts[cell] for cell in chosen])
 
 
 def pasted(refined: Tensor, chosen: Sequence[Cell], *, side: int, count: int, size: Size) -> Tensor:
@@ -190,12 +194,13 @@ def pasted(refined: Tensor, chosen: Sequence[Cell], *, side: int, count: int, si
     Returns:
         `(count, channels, size.height, size.width)`.
     """
-    found = refined.new_zeros((count, refined.shape[1], size.height, size.width))
     boxes = grid_cells(size, side=side)
-    for (image, cell), part in zip(chosen, refined, strict=True):
-        box = boxes[cell]
-        found[image, :, *box.slices] = resized(part[None], Size(width=box.width, height=box.height))[0]
-    return found
+    mine = dict(zip(chosen, refined.unbind(), strict=True))
+    parts: dict[Cell, Tensor] = {}
+    for cells in chosen_alike(chosen, lambda cell: boxes[cell].size):
+        near = resized(torch.stack([mine[cell] for cell in cells]), boxes[cells[0][1]].size)
+        parts.update(zip(cells, near.unbind(), strict=True))
+    return assembled(parts, boxes, like=refined, count=count, side=side)
 
 
 def fused(
@@ -213,14 +218,22 @@ def fused(
         side: Cells a side.
         aggregate: The aggregation layer.
     """
-    found, size = scores.clone(), size_of(scores)
+    size = size_of(scores)
     boxes = grid_cells(size, side=side)
-    for image, cell in chosen:
-        box = boxes[cell]
-        around = box.grown(REACH).intersection(Box.whole(size))
-        near = aggregate(*(x[image : image + 1, :, *around.slices] for x in (refined, scores)))
-        found[image, :, *box.slices] = near[0, :, *box.shifted(x=-around.x, y=-around.y).slices]
-    return found
+    seen = [box.grown(REACH).intersection(Box.whole(size)) for box in boxes]
+    parts: dict[Cell, Tensor] = {}
+    for cells in chosen_alike(
+        chosen, lambda cell: (seen[cell].size, boxes[cell].shifted(x=-seen[cell].x, y=-seen[cell].y))
+    ):
+        windows = [(image, seen[cell]) for image, cell in cells]
+        near = aggregate(windows_of(refined, windows), windows_of(scores, windows))
+        first = cells[0][1]
+        inner = boxes[first].shifted(x=-seen[first].x, y=-seen[first].y)
+        parts.update(zip(cells, near[..., *inner.slices].unbind(), strict=True))
+    if not parts:
+        return scores
+    closer = assembled(parts, boxes, like=scores, count=len(scores), side=side)
+    return torch.where(flagged(chosen, boxes, like=scores), closer, scores)
 
 
 def looked_closer(

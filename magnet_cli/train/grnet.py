@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
     from magnet_cli.models.grnet import LocalBranch
     from magnet_cli.models.ppn import PatchProposalNetwork
-    from magnet_cli.refine.grnet import Cell, Variant
+    from magnet_cli.refine.cells import Cell
+    from magnet_cli.refine.grnet import Variant
     from magnet_cli.train.config import GRNetConfig, LoopConfig
     from magnet_cli.train.precision import Arithmetic
 

@@ -9,6 +9,7 @@ import torch
 
 from magnet_cli.geometry import Box, Size, grid_cells
 from magnet_cli.models.grnet import grnet_small
+from magnet_cli.refine.cells import flagged
 from magnet_cli.refine.grnet import (
     Layout,
     all_cells,
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from magnet_cli.refine.grnet import Cell, Variant
+    from magnet_cli.refine.cells import Cell
+    from magnet_cli.refine.grnet import Variant
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
@@ -139,6 +141,40 @@ def test_cells_get_what_the_whole_map_aggregated_has_and_others_stay(width: int)
         for cell, box in enumerate(boxes):
             expected = whole if (image, cell) in chosen else scores
             torch.testing.assert_close(found[image, :, *box.slices], expected[image, :, *box.slices])
+
+
+def test_gradients_of_cells_are_those_of_the_whole_map() -> None:
+    local = grnet_small(classes=3, aggregation=4)
+    size, chosen = Size(width=13, height=9), [(0, 0), (1, 1), (0, 2), (1, 3)]
+    inputs = [random(4, 3, 6, 6, seed=1).requires_grad_(), random(2, 3, 9, 13).requires_grad_()]
+    weights = random(2, 3, 9, 13, seed=7)
+
+    def gradients(*, by_cells: bool) -> tuple[Tensor, ...]:
+        refined, scores = inputs
+        under = pasted(refined, chosen, side=2, count=2, size=size)
+        if by_cells:
+            found = fused(under, scores, chosen, side=2, aggregate=local.aggregate)
+        else:
+            here = flagged(chosen, grid_cells(size, side=2), like=scores)
+            found = torch.where(here, local.aggregate(under, scores), scores)
+        return torch.autograd.grad((found * weights).sum(), [*inputs, *local.aggregation.parameters()])
+
+    for one, other in zip(gradients(by_cells=True), gradients(by_cells=False), strict=True):
+        torch.testing.assert_close(one, other)
+        assert one.any()
+
+
+def test_cells_that_are_alike_are_aggregated_together() -> None:
+    """Corners, edges and the middle of an image differ in what lies around them, however many cells there are."""
+    asked = []
+
+    def aggregate(refined: Tensor, scores: Tensor) -> Tensor:
+        asked.append(len(refined))
+        return refined + scores
+
+    maps = random(3, 2, 24, 24)
+    fused(maps, maps, all_cells(3, side=6), side=6, aggregate=aggregate)
+    assert sorted(asked) == [3] * 4 + [12] * 4 + [48]
 
 
 class Counting:
