@@ -17,6 +17,7 @@ from scipy.stats import t as student
 
 from benchmarks.accuracy.cells import RESULTS, Cell, ious, mba, miou
 from benchmarks.accuracy.curve_tables import TABLES as CURVE_TABLES
+from benchmarks.accuracy.grnet_page import TABLES as GRNET_TABLES
 from benchmarks.accuracy.markdown import markdown, number
 from benchmarks.accuracy.refined_page import REFINED_TABLES
 
@@ -177,6 +178,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "margin": ablation("margin", DUBAI[:2]),
     **REFINED_TABLES,
     **CURVE_TABLES,
+    **GRNET_TABLES,
 }
 
 

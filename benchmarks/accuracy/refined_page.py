@@ -30,6 +30,17 @@ METHOD_LABELS = {
     "cascade": "CascadePSP",
 }
 
+STRUCTURE = {
+    "os1": "output of stride 1 alone",
+    "os8-os1": "strides 8 and 1",
+    "paper": "strides 8, 4 and 1, the paper's losses",
+    "ce": "cross-entropy alone",
+    "distances": "L1 + L2 alone",
+    "both": "cross-entropy and L1 + L2 alike, no gradients",
+    "bundle": "as the bundles that ship: cross-entropy at stride 1 too, gradients weighed 1 instead of 5",
+}
+"""Rows of the paper's Table 1, first of structure, then of losses."""
+
 
 def found(table: str, row: str, parts: Sequence[str]) -> list[Cell] | None:
     """The cells of a row; None unless every part has been measured."""
@@ -90,6 +101,19 @@ def steps_table() -> str:
     return markdown(["", "IoU", "mBA"], lines)
 
 
+def structure_table() -> str:
+    """Which outputs and which losses (Table 1)."""
+    lines = []
+    for label, table, row in (
+        ("the mask as it was", "building", "bilinear-input"),
+        *((label, "structure", row) for row, label in STRUCTURE.items()),
+    ):
+        cells = found(table, row, TILES_SHOWN)
+        if cells is not None:
+            lines.append([label, *map(number, scores(cells, table))])
+    return markdown(["", "IoU", "mBA"], lines)
+
+
 def lengths_table() -> str:
     """Scores and memory against L (Figure 6)."""
     lines = []
@@ -126,6 +150,7 @@ REFINED_TABLES: dict[str, Callable[[], str]] = {
     "refined-building": method_table("building", TILES_SHOWN),
     "refined-vessel": method_table("vessel", RETINAS),
     "refined-steps": steps_table,
+    "refined-structure": structure_table,
     "refined-lengths": lengths_table,
     "refined-sizes": sizes_table,
 }

@@ -1,0 +1,189 @@
+"""The paper's Tables 1 and 2 on PPN and GRNet: how many cells, and which of its parts.
+
+    python -m benchmarks.accuracy.grnets --work WORK --scene tile7
+
+needs what benchmarks.accuracy.scenes makes, trains each network without the scene (`grnet.toml`; WORK/bundles), and
+measures every way of running it through `magnet_cli.segment`. Every training goes on where it was interrupted; what is
+there is not made again. A cell is one file in benchmarks/results/grnet.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.accuracy.cells import Cell
+from benchmarks.accuracy.folds import HELD_OUT, TILES, named, replaced
+from benchmarks.accuracy.rows import digest, scored, windows_run
+from magnet_cli import SegmentOptions, segment
+from magnet_cli.models.bundle import load_bundle
+from magnet_cli.models.description import DESCRIPTION
+from magnet_cli.models.networks import load_networks
+from magnet_cli.options import ALL, OF_GRNETS
+from magnet_cli.train.alternating import train_grnet
+from magnet_cli.train.backbone import train_backbone
+from magnet_cli.train.config import TrainConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from magnet_cli.models.bundle import Bundle
+
+CONFIG = Path(__file__).with_name("grnet.toml")
+RESULTS = Path(__file__).parents[1] / "results" / "grnet"
+TABLE = "grnet"
+CELLS = 4
+"""A side, as the configuration has it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """A training: what differs from the configuration."""
+
+    changes: Mapping[str, str] = field(default_factory=dict)
+    is_backbone: bool = False
+    """The first network alone, without cells."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A way of running a model."""
+
+    model: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Of `SegmentOptions`."""
+
+
+MODELS = {
+    "cells4": Model(changes={"cells": "2"}),
+    "cells16": Model(),
+    "cells64": Model(changes={"cells": "8"}),
+    "literal": Model(changes={"fusion": '"literal"'}),
+    "every": Model(changes={"variant": '"all"', "iterations": "900"}),
+    "global": Model(changes={"iterations": "900"}, is_backbone=True),
+    "local": Model(
+        changes={"scales": "[{ width = 128, height = 128 }]", "iterations": "600", "batch": "16"}, is_backbone=True
+    ),
+}
+"""As many iterations for the parts of each as those of a GRNet have: the global branch 900, the local one 300 of four
+images, half of whose cells are 600 of 16 windows."""
+
+GRNET = {"method": "grnet"}
+ROWS = {
+    "cells4": Row(model="cells4", options=GRNET),
+    "cells16": Row(model="cells16", options=GRNET),
+    "cells64": Row(model="cells64", options=GRNET),
+    "literal": Row(model="literal", options=GRNET),
+    "local-only": Row(model="local", options={"method": "patch"}),
+    "global-only": Row(model="global", options={"method": "downsample"}),
+    "every": Row(model="every", options={**GRNET, "patches": ALL}),
+    "cells16-every": Row(model="cells16", options={**GRNET, "patches": ALL}),
+    "cells16-global": Row(model="cells16", options={"method": "downsample"}),
+    "cells16-local": Row(model="cells16", options={"method": "grnet-local"}),
+}
+
+
+def grnet_config(model: Model, scene: str) -> TrainConfig:
+    """As grnet.toml has it, without a scene."""
+    text = replaced(
+        CONFIG.read_text(encoding="utf-8"), "scenes", str([t for t in TILES if t != scene]).replace("'", '"')
+    )
+    for key, value in model.changes.items():
+        text = replaced(text, key, value)
+    return TrainConfig.parse(text)
+
+
+def trained(work: Path, name: str, scene: str) -> Path:
+    """The bundle of a model that has not seen a scene, trained where it is missing."""
+    model = MODELS[name]
+    folder = work / "bundles" / f"{named((scene,))}-grnet-{name}"
+    if not (folder / DESCRIPTION).exists():
+        train = train_backbone if model.is_backbone else train_grnet
+        train(work / "dubai" / "scenes.csv", folder, grnet_config(model, scene), progress=print)
+    return folder
+
+
+def counted(look: Any) -> float:
+    """GMAC of a call."""
+    with FlopCounterMode(display=False) as counter:
+        look()
+    return float(counter.get_total_flops() / 2e9)
+
+
+def macs(bundle: Bundle) -> tuple[float, float, float]:
+    """GMAC of one pass of the global branch, of the selector (0 without one), and of the local branch with fusion."""
+    networks = load_networks(bundle, device="cpu", precision="float32")
+    size = bundle.input.size
+    patch = torch.zeros((1, len(bundle.input.bands), size.height, size.width))
+    first = counted(lambda: networks.predict(patch, bundle.scales[0]))
+    if bundle.local is None:
+        return first, 0.0, 0.0
+    scores = torch.zeros((1, len(bundle.classes), size.height, size.width))
+    selector = counted(lambda: networks.selected(patch)) if bundle.selector is not None else 0.0
+    local = counted(lambda: networks.looked_closer(patch, scores.softmax(dim=1)))
+    part = scores if networks.fusion == "detail" else scores[..., : size.height // CELLS, : size.width // CELLS]
+    return first, selector, local + counted(lambda: networks.aggregate(part, part))
+
+
+def cost(bundle: Bundle, report: Mapping[str, Any]) -> float:
+    """GMAC of a run."""
+    first, selector, local = macs(bundle)
+    windows, method = windows_run(report), report["options"]["method"]
+    if method == "grnet-local":
+        return sum(windows) * local
+    asked = selector if method == "grnet" and report["options"]["patches"] != "all" else 0.0
+    return windows[0] * (first + asked) + sum(windows[1:]) * local
+
+
+def looked_at(report: Mapping[str, Any]) -> float | None:
+    """Share of the cells that were looked at; None where there are none."""
+    method, last = report["options"]["method"], report["passes"][-1]["stages"][-1]
+    return round(last["windows_run"] / last["windows"], 4) if method in OF_GRNETS else None
+
+
+def measured(work: Path, name: str, scene: str) -> Cell:
+    """One row on one scene."""
+    row = ROWS[name]
+    folder = trained(work, row.model, scene)
+    image = work / "dubai" / f"{scene}.tif"
+    mask = work / "masks" / scene / f"grnet-{name}.tif"
+    mask.parent.mkdir(parents=True, exist_ok=True)
+    result = segment([image], mask, SegmentOptions(weights=str(folder), overwrite=True, **row.options))[0]
+    if result.error is not None:
+        raise result.error
+    report: dict[str, Any] = result.report or {}
+    windows, size = windows_run(report), report["input"]["size"]
+    return Cell(
+        table=TABLE,
+        row=name,
+        scene=scene,
+        **scored(mask, image.with_name(f"{scene}-labels.tif")),
+        windows=sum(windows),
+        gmac=round(cost(load_bundle(str(folder)), report), 3),
+        megapixels=size["width"] * size["height"] / 1e6,
+        backbone=digest(folder),
+        more={"windows_by_stage": windows, "looked_at": looked_at(report)},
+    )
+
+
+def main() -> None:
+    """Measure what has not been measured."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, default=Path("accuracy-work"))
+    parser.add_argument("--scene", action="append", choices=HELD_OUT)
+    parser.add_argument("--row", action="append", choices=list(ROWS))
+    args = parser.parse_args()
+    for scene in args.scene or ("tile7",):
+        for name in args.row or ROWS:
+            if Cell.load(TABLE, scene, name, RESULTS) is None:
+                measured(args.work, name, scene).save(RESULTS)
+                print(scene, name, flush=True)
+
+
+if __name__ == "__main__":
+    main()
