@@ -22,8 +22,8 @@ else:
     import fcntl
 
 ADVICE = {
-    errno.ENOSPC: "Free space there, then run the same command again: finished work is kept.",
-    errno.EDQUOT: "Free space in your quota, then run the same command again: finished work is kept.",
+    errno.ENOSPC: "Free space there, then run the same command again.",
+    errno.EDQUOT: "Free space in your quota, then run the same command again.",
     errno.EFBIG: "Write to a file system or under a limit that allows larger files, then run again.",
     errno.EACCES: "Choose an output folder that you may write to.",
     errno.EPERM: "Choose an output folder that you may write to.",
@@ -52,7 +52,7 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as exc:
-        advice = ADVICE.get(exc.errno or 0, "Check the disk, then run the same command again: finished work is kept.")
+        advice = ADVICE.get(exc.errno or 0, "Check the disk, then run the same command again.")
         raise OutputError("the output cannot be written", value=exc.strerror, file=path, advice=advice) from exc
 
 

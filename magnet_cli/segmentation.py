@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Self
 from magnet_cli import images
 from magnet_cli.areas import open_area, specify
 from magnet_cli.commandline import segment_words
-from magnet_cli.errors import DeviceError, MagnetError, MemoryShortageError
+from magnet_cli.errors import DeviceError, MagnetError, MemoryShortageError, OutputError
 from magnet_cli.events import Events, Step
 from magnet_cli.exports.making import Export, default_path, export_mask
 from magnet_cli.exports.targets import paths_of, refuse_collisions
@@ -180,9 +180,10 @@ def _export(target: Target, options: SegmentOptions, events: Events) -> Iterator
     if not files:
         return
     events.step(Step(image=target.mask.name, what="exporting", done=0, total=1))
-    for export in export_mask(target.mask, files, options.exports, overwrite=options.overwrite):
-        events.message(f"{export.path}: {'already done' if export.was_done else 'done'}")
-        yield export
+    with _mask_complete(target, events):
+        for export in export_mask(target.mask, files, options.exports, overwrite=options.overwrite):
+            events.message(f"{export.path}: {'already done' if export.was_done else 'done'}")
+            yield export
 
 
 def load_model(options: SegmentOptions, events: Events) -> Model:
@@ -411,9 +412,16 @@ def _show(
     if wanted == ViewPaths():
         return
     events.step(Step(image=target.mask.name, what="drawing", done=0, total=1))
-    try:
+    with _mask_complete(target, events):
         for path in write_views(wanted, mask=target.mask, report=report, image=target.image):
             events.message(f"{path}: done")
+
+
+@contextmanager
+def _mask_complete(target: Target, events: Events) -> Iterator[None]:
+    """Where what goes beside a finished mask fails, say that the mask itself is there."""
+    try:
+        yield
     except MagnetError:
         events.message(f"{target.mask}: the mask is complete; the same command tries what is missing beside it again")
         raise
@@ -500,7 +508,7 @@ def _run(
         journal = stack.enter_context(
             Journal.open(paths.journal, header=header, resume=options.resume, overwrite=options.overwrite)
         )
-        stack.enter_context(_leaving_nothing_empty(journal, image_plan))
+        stack.enter_context(_keeping_what_is_finished(journal, image_plan, paths, events))
         for repair in journal.repairs:
             events.message(f"magnet: {repair}")
         threads = _noted("threads", _all_counts(image_plan, journal)) or usable_cores()
@@ -601,13 +609,18 @@ def _slide_bounds(image_plan: Plan) -> dict[str, object]:
 
 
 @contextmanager
-def _leaving_nothing_empty(journal: Journal, image_plan: Plan) -> Iterator[None]:
-    """Delete the journal of a run that ends before it has finished a group: it would only refuse a mended image."""
+def _keeping_what_is_finished(journal: Journal, image_plan: Plan, paths: OutputPaths, events: Events) -> Iterator[None]:
+    """Say of an output that cannot be written what is kept of it.
+
+    The journal of a run that ends before it has finished a group is deleted: it would only refuse a mended image.
+    """
     try:
         yield
-    except BaseException:
+    except BaseException as error:
         if not any(journal.finished(step.number) for step in image_plan.passes):
             journal.discard()
+        elif isinstance(error, OutputError):
+            events.message(f"{paths.mask}: what was finished is kept, and the same command goes on from there")
         raise
 
 

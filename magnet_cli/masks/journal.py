@@ -112,6 +112,7 @@ class Journal:
             undo.callback(store.close)
             record = find_header(store, header=header, overwrite=overwrite) if resume else None
             if record is None:
+                undo.callback(store.remove)  # a journal that cannot be begun holds nothing
                 store.start(header.encode())
             else:
                 journal.repairs = replay(store, journal._catalogue, start=record.end)

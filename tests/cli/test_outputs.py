@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
 
+from magnet_cli import durable
 from magnet_cli.masks.output import OutputPaths
 from tests.cli.support import SIZE, expected_labels, invoke, invoke_json, one_line, tree, write_image
 
@@ -143,6 +146,51 @@ def test_a_file_of_someone_else_is_not_replaced(here: Path, image: Path, bundle:
     for output in ("m.tif", "n.tif"):
         assert invoke("segment", image, "--weights", bundle, "-o", output).exit_code == 5
         assert tree(here) == before
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many writes to journals the disk takes yet; anything may be written where the list is empty."""
+    room: list[int] = []
+    write_at = durable.write_at
+
+    def write(descriptor: int, data: bytes, offset: int) -> None:
+        if room:
+            room[0] -= 1
+            if room[0] < 0:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write_at(descriptor, data, offset)
+
+    monkeypatch.setattr(durable, "write_at", write)
+    return room
+
+
+def test_a_disk_that_holds_nothing_keeps_nothing_and_claims_nothing(
+    here: Path, image: Path, bundle: Path, disk: list[int]
+) -> None:
+    before = tree(here)
+    for writes in (0, 1, 3):
+        disk[:] = [writes]
+        result = invoke("segment", image, "--weights", bundle, *PATCH)
+        assert result.exit_code == 5
+        assert "No space left on device). Free space there" in result.stderr
+        assert "kept" not in result.stderr
+        assert tree(here) == before
+
+
+def test_a_disk_that_fills_later_keeps_what_was_finished(
+    here: Path, image: Path, bundle: Path, disk: list[int]
+) -> None:
+    disk[:] = [1000]
+    assert invoke("segment", image, "--weights", bundle, *PATCH, "-o", "whole.tif").exit_code == 0
+    disk[:] = [1000 - disk[0] - 1]  # all but the record that says that every group is finished
+    result = invoke("segment", image, "--weights", bundle, *PATCH, "-o", "m.tif")
+    assert result.exit_code == 5
+    assert "m.tif: what was finished is kept, and the same command goes on from there" in result.stderr
+    disk.clear()
+    found = invoke_json("segment", image, "--weights", bundle, *PATCH, "-o", "m.tif")
+    assert found["images"][0]["report"]["groups"]["computed"] == 0
+    assert (here / "m.tif").read_bytes() == (here / "whole.tif").read_bytes()
 
 
 def test_one_pixel(here: Path, bundle: Path) -> None:
