@@ -53,6 +53,21 @@ class EvaluationOptions:
         for value in (*self.ignore, *self.exclude, *self.truth_values, *self.truth_values.values()):
             if not 0 <= value < VALUES:
                 raise UsageError("a label is a number from 0 to 255", value=value)
+        self.check_excluded(self.names)
+
+    def check_excluded(self, names: tuple[str, ...] | None) -> None:
+        """Pass where every class that is left out of the mean is one.
+
+        Args:
+            names: Of the classes; None where nobody says.
+
+        Raises:
+            UsageError: One is not.
+        """
+        strays = [label for label in self.exclude if names is not None and label >= len(names)]
+        if strays:
+            known = ", ".join(f"{label} ({name})" for label, name in enumerate(names or ()))
+            raise UsageError("there is no such class to leave out of the mean", value=strays[0], advice=f"Give {known}")
 
     @property
     def unlabelled(self) -> tuple[int, ...]:
@@ -219,6 +234,7 @@ def evaluate(
     Raises:
         SourceError: A file is missing or damaged, or has another size or place, or a label that is no class; nothing
             is labelled.
+        UsageError: A class to be left out of the mean is none of the mask's.
     """
     options = options or EvaluationOptions()
     with ExitStack() as stack:
@@ -228,6 +244,7 @@ def evaluate(
             roi=None if roi is None else stack.enter_context(open_region(roi)),
             options=options,
         )
+        options.check_excluded(pair.names)
         return pair.compare()
 
 
@@ -269,6 +286,11 @@ class _Pair:
     roi: LabelImage | None
     options: EvaluationOptions
 
+    @property
+    def names(self) -> tuple[str, ...] | None:
+        """Of the classes, as given or as the mask has them."""
+        return self.options.names or self.mask.names
+
     def compare(self) -> Evaluation:
         size = self.truth.size
         for other in filter(None, (self.mask, self.roi)):
@@ -306,7 +328,7 @@ class _Pair:
         labelled, right = confusion.totals(options)
         if not labelled:
             raise SourceError("no pixel of the truth is labelled", file=self.truth.path, advice=self._advice())
-        classes = confusion.scores(options, names=dict(enumerate(options.names or self.mask.names or ())))
+        classes = confusion.scores(options, names=dict(enumerate(self.names or ())))
         if options.names is not None and classes[-1].index >= len(options.names):
             stray = classes[-1]
             file = self.truth.path if stray.truth else self.mask.path
@@ -325,6 +347,13 @@ class _Pair:
         )
 
     def _doubts(self, classes: tuple[ClassScore, ...]) -> tuple[str, ...]:
+        return (*self._doubts_excluded(classes), *self._doubts_labelled(classes))
+
+    def _doubts_excluded(self, classes: tuple[ClassScore, ...]) -> tuple[str, ...]:
+        missing = sorted(set(self.options.exclude) - {entry.index for entry in classes})
+        return tuple(f"class {label} is left out of the mean, and no pixel that counts has it" for label in missing)
+
+    def _doubts_labelled(self, classes: tuple[ClassScore, ...]) -> tuple[str, ...]:
         if [entry.index for entry in classes if entry.truth] != [0] or self.options.truth_values:
             return ()
         return (f"{self.truth.path}: class 0 alone is labelled. {self._advice()}",)

@@ -62,6 +62,14 @@ def test_a_mask_of_this_program_names_its_classes(image: Path, bundle: Path, her
         row = invoke_json("evaluate", "m.tif", "truth.tif", *more)["images"][0]
         assert [entry["name"] for entry in row["classes"]] == ["r", "g", "b"]
         assert row["miou"] > 0.9
+        result = invoke("evaluate", "m.tif", "truth.tif", *more, "--exclude-class", "3")
+        assert result.exit_code == 2
+        assert "(got 3). Give 0 (r), 1 (g), 2 (b)" in one_line(result)
+
+
+def test_an_excluded_class_that_nobody_names_and_no_pixel_has_is_told(files: tuple[Path, Path]) -> None:
+    row = invoke_json("evaluate", *files, "--exclude-class", "1", "--exclude-class", "7")["images"][0]
+    assert row["notes"] == ["class 7 is left out of the mean, and no pixel that counts has it"]
 
 
 @pytest.mark.parametrize(
@@ -71,6 +79,7 @@ def test_a_mask_of_this_program_names_its_classes(image: Path, bundle: Path, her
         (["--classes", "a,,b"], 2, ["different names", "'a,,b'"]),
         (["--truth-values", "255:1"], 2, ["STORED=CLASS", "'255:1'", "255=1"]),
         (["--truth-values", "300=1"], 2, ["0 to 255", "300"]),
+        (["--classes", "a,b,c", "--exclude-class", "3"], 2, ["no such class", "(got 3)", "Give 0 (a), 1 (b), 2 (c)"]),
         (["--classes", "a"], 3, ["must be below 1", "truth.tif"]),
         (["--roi", "no.tif"], 3, ["no.tif", "no such file"]),
         (["--weights", "nowhere"], 4, ["nowhere"]),

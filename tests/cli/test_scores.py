@@ -175,6 +175,13 @@ def test_wrong_use(here: Path, words: list[str], code: int, parts: list[str]) ->
         assert part in line
 
 
+def test_a_class_that_the_bundle_lacks_is_refused_before_any_work(data: Path, bundle: Path) -> None:
+    result = invoke("evaluate", "--weights", bundle, "--data", data, "-o", "out", "--exclude-class", "3")
+    assert result.exit_code == 2
+    assert "(got 3). Give 0 (r), 1 (g), 2 (b)" in one_line(result)
+    assert not Path("out").exists()
+
+
 def test_a_missing_file_is_named_with_its_line_before_any_work(data: Path, bundle: Path) -> None:
     Path("1/t.tif").unlink()
     found = invoke_json("evaluate", "--weights", bundle, "--data", data, "-o", "out", code=3)
