@@ -71,10 +71,7 @@ def bench(
     gpu_memory: words.GpuMemory = None,
     memory: words.Memory = None,
     json: words.Json = False,
-    no_progress: Annotated[
-        bool,
-        typer.Option("--no-progress", help="No progress bar, on a terminal either.", envvar="MAGNET_NO_PROGRESS"),
-    ] = False,
+    no_progress: words.NoProgress = False,
 ) -> int:
     """Measure memory and speed against image size, beside the ceiling, plain patching and the published arithmetic."""
     with Listing(json=json) as listing:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from magnet_cli.cli import words
 from magnet_cli.cli.ending import command, say
 
 if TYPE_CHECKING:
@@ -39,13 +40,13 @@ The folder OUTPUT.training has the checkpoint, the log (log.jsonl) and its curve
 
 @train_app.command(help=BACKBONE)
 @command
-def backbone(data: Data, *, output: Output, config: Config) -> None:
+def backbone(data: Data, *, output: Output, config: Config, no_progress: words.NoProgress = False) -> None:
     """Train a backbone and write its bundle."""
     from magnet_cli.cli.training import TrainingDisplay
     from magnet_cli.train.backbone import train_backbone
     from magnet_cli.train.config import TrainConfig
 
-    with TrainingDisplay() as display:
+    with TrainingDisplay(enabled=not no_progress) as display:
         bundle = train_backbone(data, output, TrainConfig.read(config), progress=display.line, each=display.tick)
     _told(bundle, output)
 
@@ -72,13 +73,13 @@ and after.
 
 @train_app.command(help=CASCADE)
 @command
-def cascade(data: Data, *, output: Output, config: Config) -> None:
+def cascade(data: Data, *, output: Output, config: Config, no_progress: words.NoProgress = False) -> None:
     """Train a cascade and write its bundle."""
     from magnet_cli.cli.training import TrainingDisplay
     from magnet_cli.train.cascade import train_cascade
     from magnet_cli.train.config import TrainConfig
 
-    with TrainingDisplay() as display:
+    with TrainingDisplay(enabled=not no_progress) as display:
         bundle = train_cascade(data, output, TrainConfig.read(config), progress=display.line, each=display.tick)
     if bundle is not None:
         say(f"{output}: bundle '{bundle.name}'")
@@ -86,13 +87,13 @@ def cascade(data: Data, *, output: Output, config: Config) -> None:
 
 @train_app.command()
 @command
-def refiner(data: Data, *, output: Output, config: Config) -> None:
+def refiner(data: Data, *, output: Output, config: Config, no_progress: words.NoProgress = False) -> None:
     """Train a refiner for a bundle that has a backbone, and add it."""
     from magnet_cli.cli.training import TrainingDisplay
     from magnet_cli.train.config import TrainConfig
     from magnet_cli.train.refiner import train_refiner
 
-    with TrainingDisplay() as display:
+    with TrainingDisplay(enabled=not no_progress) as display:
         bundle = train_refiner(data, output, TrainConfig.read(config), progress=display.line)
     _told(bundle, output)
 
@@ -129,26 +130,26 @@ In the configuration:
 
 @train_app.command(help=GRNET)
 @command
-def grnet(data: Data, *, output: Output, config: Config) -> None:
+def grnet(data: Data, *, output: Output, config: Config, no_progress: words.NoProgress = False) -> None:
     """Train a GRNet and write its bundle."""
     from magnet_cli.cli.training import TrainingDisplay
     from magnet_cli.train.alternating import train_grnet
     from magnet_cli.train.config import TrainConfig
 
-    with TrainingDisplay() as display:
+    with TrainingDisplay(enabled=not no_progress) as display:
         bundle = train_grnet(data, output, TrainConfig.read(config), progress=display.line, each=display.tick)
     _told(bundle, output)
 
 
 @train_app.command(help=SELECTOR)
 @command
-def selector(data: Data, *, output: Output, config: Config) -> None:
+def selector(data: Data, *, output: Output, config: Config, no_progress: words.NoProgress = False) -> None:
     """Train a selector for a bundle that has a backbone, and add it."""
     from magnet_cli.cli.training import TrainingDisplay
     from magnet_cli.train.config import TrainConfig
     from magnet_cli.train.selector import train_selector
 
-    with TrainingDisplay() as display:
+    with TrainingDisplay(enabled=not no_progress) as display:
         bundle = train_selector(data, output, TrainConfig.read(config), progress=display.line, each=display.tick)
     _told(bundle, output)
 

@@ -121,10 +121,7 @@ def evaluate(
         bool, typer.Option("--overwrite", help="Replace masks of other images or made with other options.")
     ] = False,
     json: words.Json = False,
-    no_progress: Annotated[
-        bool,
-        typer.Option("--no-progress", help="No progress bar, on a terminal either.", envvar="MAGNET_NO_PROGRESS"),
-    ] = False,
+    no_progress: words.NoProgress = False,
 ) -> int:
     """Compare a mask with the truth, or a bundle's methods with each other: IoU, F1, pixel and boundary accuracy.
 

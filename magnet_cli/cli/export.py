@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from magnet_cli.cli import words
-from magnet_cli.cli.ending import Listing, command, say
+from magnet_cli.cli.ending import Listing, command
 from magnet_cli.errors import MagnetError
+from magnet_cli.events import Step
 from magnet_cli.options import EXPORT_FORMATS, parse_formats
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def export(
         bool, typer.Option("--overwrite", help="Replace an export of another mask or made with other options.")
     ] = False,
     json: words.Json = False,
+    no_progress: words.NoProgress = False,
 ) -> int:
     """Write masks in other formats, without computing them again."""
     with Listing(json=json) as listing:
@@ -51,7 +53,7 @@ def export(
         from magnet_cli.exports.targets import plan_exports
 
         for target in plan_exports(masks, output, options.formats):
-            made, error = _exported(target, options, overwrite=overwrite)
+            made, error = _exported(target, options, overwrite=overwrite, progress=not no_progress)
             row: dict[str, object] = {"mask": str(target.mask), "exports": [each.describe() for each in made]}
             if error is not None:
                 row |= {"error": str(error), "exit_code": error.exit_code}
@@ -60,17 +62,20 @@ def export(
 
 
 def _exported(
-    target: ExportTarget, options: ExportOptions, *, overwrite: bool
+    target: ExportTarget, options: ExportOptions, *, overwrite: bool, progress: bool
 ) -> tuple[list[Export], MagnetError | None]:
     """What became of one mask; its failure does not stop the others."""
+    from magnet_cli.cli.progress import Display
     from magnet_cli.exports.making import export_mask
 
     made = []
-    try:
-        for each in export_mask(target.mask, target.files, options, overwrite=overwrite):
-            say(f"{each.path}: {'already done' if each.was_done else 'done'}")
-            made.append(each)
-    except MagnetError as error:
-        say(f"magnet: {error}")
-        return made, error
+    with Display(enabled=progress) as display:
+        display.step(Step(image=str(target.mask), what="exporting", done=0, total=len(target.files)))
+        try:
+            for each in export_mask(target.mask, target.files, options, overwrite=overwrite):
+                display.message(f"{each.path}: {'already done' if each.was_done else 'done'}")
+                made.append(each)
+        except MagnetError as error:
+            display.message(f"magnet: {error}")
+            return made, error
     return made, None

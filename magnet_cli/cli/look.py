@@ -62,6 +62,7 @@ def plan(
     refine: words.RefineOption = None,
     refine_weights: words.RefineWeights = None,
     json: words.Json = False,
+    no_progress: words.NoProgress = False,
 ) -> int:
     """What segment would do: passes, windows, memory, disk. Runs nothing."""
     with Listing(json=json) as listing:
@@ -72,7 +73,9 @@ def plan(
         found = images.find_images(inputs)
         planner = segmentation.Planner.of(options)
         for image in found:
-            made, error = _attempt(partial(planner.plan, image.source))
+            made, error = _attempt(
+                partial(planner.plan, image.source), image.source, "planning", progress=not no_progress
+            )
             if made is None:
                 listing.add(_failure("image", image.source, error), error)
                 continue
@@ -86,14 +89,16 @@ def plan(
 
 
 @command
-def info(inputs: words.Inputs, *, json: words.Json = False) -> int:
+def info(inputs: words.Inputs, *, json: words.Json = False, no_progress: words.NoProgress = False) -> int:
     """Levels, size, pixel size or CRS, bands, and which reader opens an image."""
     with Listing(json=json) as listing:
         from magnet_cli import images
         from magnet_cli.cli.tables import info_dict, info_text
 
         for image in images.find_images(inputs):
-            found, error = _attempt(partial(images.inspect, image.source))
+            found, error = _attempt(
+                partial(images.inspect, image.source), image.source, "reading", progress=not no_progress
+            )
             if found is None:
                 listing.add(_failure("image", image.source, error), error)
                 continue
@@ -108,13 +113,14 @@ def verify(
     masks: Annotated[list[Path], typer.Argument(metavar="MASK...", help="Masks of magnet, or folders of them.")],
     *,
     json: words.Json = False,
+    no_progress: words.NoProgress = False,
 ) -> int:
     """Re-open masks and check every tile, overview and palette against the report."""
     with Listing(json=json) as listing:
         from magnet_cli.exports.targets import named_masks
 
         for mask in named_masks(masks):
-            found, error = _attempt(partial(_verified, mask))
+            found, error = _attempt(partial(_verified, mask), mask, "checking", progress=not no_progress)
             if found is None:
                 listing.add({**_failure("mask", mask, error), "ok": False}, error)
                 continue
@@ -158,9 +164,15 @@ def _verification(found: Verification) -> dict[str, object]:
     }
 
 
-def _attempt(work: Callable[[], T]) -> tuple[T | None, MagnetError | None]:
+def _attempt(
+    work: Callable[[], T], path: str | Path, what: str, *, progress: bool
+) -> tuple[T | None, MagnetError | None]:
+    """What was found of one file, or why nothing was, which is said."""
+    from magnet_cli.cli.progress import showing
+
     try:
-        return work(), None
+        with showing(path, what, enabled=progress):
+            return work(), None
     except MagnetError as error:
         say(f"magnet: {error}")
         return None, error

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from magnet_cli.events import Events
+from magnet_cli.events import Events, Step
 from magnet_cli.redaction import redacted
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
     from types import TracebackType
 
     from magnet_cli.errors import MagnetError
-    from magnet_cli.events import Step
 
 
 class _Console(Console):
@@ -81,3 +82,17 @@ class Display(Events):
         if self._task is not None:
             self._bar.remove_task(self._task)
             self._task = None
+
+
+@contextmanager
+def showing(path: str | Path, what: str, *, enabled: bool) -> Iterator[None]:
+    """A bar for work that does not say how far it has come; gone when the block ends.
+
+    Args:
+        path: What is worked on.
+        what: What is done: `drawing`, `checking`.
+        enabled: As of `Display`.
+    """
+    with Display(enabled=enabled) as display:
+        display.step(Step(image=redacted(str(path)), what=what, done=0, total=1))
+        yield

@@ -117,14 +117,9 @@ def refine(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a mask of other inputs or made with other options.")
     ] = False,
-    resume: Annotated[
-        bool, typer.Option("--resume/--no-resume", help="Go on where an interrupted run stopped, or begin again.")
-    ] = True,
+    resume: words.Resume = True,
     json: words.Json = False,
-    no_progress: Annotated[
-        bool,
-        typer.Option("--no-progress", help="No progress bar, on a terminal either.", envvar="MAGNET_NO_PROGRESS"),
-    ] = False,
+    no_progress: words.NoProgress = False,
 ) -> int:
     """Sharpen a mask that something else made, object by object or square by square, at any size."""
     options = _options(context)

@@ -22,9 +22,11 @@ def report(
     overlay: words.Overlay = False,
     html: words.Html = False,
     json: words.Json = False,
+    no_progress: words.NoProgress = False,
 ) -> int:
     """Show a finished mask: a page, and a picture over the image. Computes nothing again."""
     with Listing(json=json) as listing:
+        from magnet_cli.cli.progress import showing
         from magnet_cli.exports.targets import named_masks
         from magnet_cli.views.writing import show_mask
 
@@ -33,7 +35,8 @@ def report(
             raise UsageError("--image belongs to one mask", value=f"{len(found)} masks", advice="Name one mask")
         for mask in found:
             try:
-                written = show_mask(mask, image=image, overlay=overlay, html=html or not overlay)
+                with showing(mask, "drawing", enabled=not no_progress):
+                    written = show_mask(mask, image=image, overlay=overlay, html=html or not overlay)
             except MagnetError as error:
                 say(f"magnet: {error}")
                 listing.add({"mask": str(mask), "error": str(error), "exit_code": error.exit_code}, error)

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from magnet_cli.cli.ending import command, say
+from magnet_cli.cli import words
+from magnet_cli.cli.ending import Listing, command, say
 from magnet_cli.errors import OutputError, UsageError
 from magnet_cli.geometry import Size
 
@@ -23,18 +24,25 @@ def scene(
     seed: Annotated[int, typer.Option(help="Another number, another scene.", envvar="MAGNET_SEED")] = 0,
     labels: Annotated[Path | None, typer.Option(help="Also write the true classes here.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
+    json: words.Json = False,
+    no_progress: words.NoProgress = False,
 ) -> None:
     """Write a made-up aerial scene of any size, and its true classes."""
-    made_size = parse_size(size)
-    paths = [output] if labels is None else [output, labels]
-    _check_names(paths)
-    for path in paths:
-        if path.exists() and not overwrite:
-            raise OutputError("the file exists", file=path, advice="Choose another name, or add --overwrite")
-    from magnet_cli.scene import Scene, write_scene
+    with Listing(json=json) as listing:
+        made_size = parse_size(size)
+        paths = [output] if labels is None else [output, labels]
+        _check_names(paths)
+        for path in paths:
+            if path.exists() and not overwrite:
+                raise OutputError("the file exists", file=path, advice="Choose another name, or add --overwrite")
+        from magnet_cli.cli.progress import showing
+        from magnet_cli.scene import Scene, write_scene
 
-    write_scene(output, Scene(size=made_size, seed=seed), labels_path=labels)
-    say(f"{output}: {made_size} pixels")
+        with showing(output, "drawing", enabled=not no_progress):
+            write_scene(output, Scene(size=made_size, seed=seed), labels_path=labels)
+        say(f"{output}: {made_size} pixels")
+        shape = {"width": made_size.width, "height": made_size.height}
+        listing.add({"image": str(output), "labels": labels and str(labels), "size": shape, "seed": seed})
 
 
 def parse_size(text: str) -> Size:

@@ -72,18 +72,13 @@ def segment(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a mask of another image or made with other options.")
     ] = False,
-    resume: Annotated[
-        bool, typer.Option("--resume/--no-resume", help="Go on where an interrupted run stopped, or begin again.")
-    ] = True,
+    resume: words.Resume = True,
     on_error: Annotated[
         words.OnError,
         typer.Option(help="After a failed image go on with the next, or stop.", envvar="MAGNET_ON_ERROR"),
     ] = words.OnError.SKIP,
     json: words.Json = False,
-    no_progress: Annotated[
-        bool,
-        typer.Option("--no-progress", help="No progress bar, on a terminal either.", envvar="MAGNET_NO_PROGRESS"),
-    ] = False,
+    no_progress: words.NoProgress = False,
 ) -> int:
     """Segment images of any size: a mask and a report for each."""
     with Listing(json=json) as listing:

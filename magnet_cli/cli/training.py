@@ -18,9 +18,13 @@ SMOOTH = 0.9
 
 
 class TrainingDisplay:
-    """A bar with loss, learning rate and the last validation; a line for each validation above it."""
+    """A bar with loss, learning rate and the last validation; a line for each validation above it.
 
-    def __init__(self) -> None:
+    Args:
+        enabled: False, or a standard error that is no terminal, gives the log's lines instead.
+    """
+
+    def __init__(self, *, enabled: bool = True) -> None:
         self._console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
         self._bar = Progress(
             BarColumn(),
@@ -30,7 +34,7 @@ class TrainingDisplay:
             console=self._console,
             transient=True,
             # Rich also takes a pipe for a terminal where FORCE_COLOR is set, as many CI services do.
-            disable=not self._console.file.isatty(),
+            disable=not (enabled and self._console.file.isatty()),
         )
         self._task: TaskID | None = None
         self._loss = 0.0

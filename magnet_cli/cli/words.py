@@ -234,7 +234,13 @@ Simplify = Annotated[
 MinArea = Annotated[
     int, typer.Option(min=0, help="Leave out polygons of fewer pixels than this.", envvar="MAGNET_MIN_AREA")
 ]
+Resume = Annotated[
+    bool, typer.Option("--resume/--no-resume", help="Go on where an interrupted run stopped, or begin again.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.", envvar="MAGNET_JSON")]
+NoProgress = Annotated[
+    bool, typer.Option("--no-progress", help="No progress bar, on a terminal either.", envvar="MAGNET_NO_PROGRESS")
+]
 
 
 def number(text: str, option: str) -> Fraction:

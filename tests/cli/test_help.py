@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import Any
 
 import pytest
+import typer
 
+from magnet_cli.cli.app import app
 from tests.cli.support import environment
 
 HEAVY = {"numpy", "torch", "tifffile", "zarr", "pyvips", "openslide", "skimage", "scipy", "imagecodecs", "safetensors"}
@@ -59,3 +62,25 @@ def test_nothing_heavy_is_loaded(words: list[str], code: int) -> None:
     loaded = done.stdout.rpartition("LOADED ")[2].split()
     assert loaded[0] == str(code)
     assert HEAVY & set(loaded) == set()
+
+
+# Newer versions of typer bring a click of their own.
+ROOT: Any = typer.main.get_command(app)
+GROUPS = ("train", "weights")
+FOR_FILES = sorted(set(ROOT.commands) - set(GROUPS))
+
+
+def variable(entry: Any, option: str) -> str | None:
+    """The environment variable of an option."""
+    return next(str(each.envvar) for each in entry.params if option in each.opts)
+
+
+@pytest.mark.parametrize("name", FOR_FILES)
+def test_what_a_loop_passes_to_every_command_is_taken(name: str) -> None:
+    assert variable(ROOT.commands[name], "--json") == "MAGNET_JSON"
+    assert variable(ROOT.commands[name], "--no-progress") == "MAGNET_NO_PROGRESS"
+
+
+def test_trainings_show_progress_unless_told_otherwise() -> None:
+    for entry in ROOT.commands["train"].commands.values():
+        assert variable(entry, "--no-progress") == "MAGNET_NO_PROGRESS"

@@ -106,6 +106,30 @@ def test_no_bar_where_it_is_not_wanted(here: Path, image: Path, bundle: Path) ->
 
 
 @posix
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        (("info", "s.tif"), "s.tif, reading"),
+        (("verify", "m.tif"), "m.tif, checking"),
+        (("report", "m.tif"), "m.tif, drawing"),
+        (("export", "m.tif", "--format", "cog"), "m.tif, exporting"),
+        (("scene", "t.tif", "--size", "64x64"), "t.tif, drawing"),
+    ],
+)
+def test_other_commands_show_that_they_work_unless_told_otherwise(
+    here: Path, image: Path, bundle: Path, words: tuple[str, ...], shown: str
+) -> None:
+    invoke("segment", image, "-o", "m.tif", "--weights", bundle)
+    code, data = on_terminal(*words, cwd=here)
+    assert code == 0
+    assert shown in data
+    more = ("--overwrite",) if words[0] in ("export", "scene") else ()
+    code, data = on_terminal(*words, *more, "--no-progress", cwd=here)
+    assert code == 0
+    assert "\x1b" not in data
+
+
+@posix
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
 def test_an_interrupted_run_goes_on(here: Path, bundle: Path, name: str) -> None:
     write_image(here / "s.tif", size=(600, 700))
