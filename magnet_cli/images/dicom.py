@@ -100,13 +100,13 @@ class DicomStore:
         tile = self._levels[level][1]
         return Size(width=tile.width, height=tile.height)
 
-    def fetch(self, level: int, box: Box) -> Pixels:
+    def fetch(self, level: int, box: Box, bands: tuple[int, ...] | None = None) -> Pixels:
         """See `Store`."""
         rule, where = f"box {box} of level {level} cannot be decoded", self._levels[level][0]
         with naming(self._info.path, rule, advice=DAMAGED, also=FAILURES), self._lock:
             read = self._slide.read_region((box.x, box.y), where, (box.width, box.height), as_array=True)
             pixels: NDArray[Any] = np.asarray(read).reshape(box.height, box.width, len(self._info.bands))
-        return Pixels(pixels.astype(self._info.dtype, copy=False), None)
+        return Pixels(pixels.astype(self._info.dtype, copy=False), None).only(bands)
 
     def close(self) -> None:
         """See `Store`."""

@@ -294,12 +294,12 @@ class Jp2Store:
         height, width = self._datasets[level].block_shapes[0]
         return Size(width=width, height=height)
 
-    def fetch(self, level: int, box: Box) -> Pixels:
+    def fetch(self, level: int, box: Box, bands: tuple[int, ...] | None = None) -> Pixels:
         """See `Store`."""
         rule = f"box {box} of level {level} cannot be decoded"
         with naming(self._info.path, rule, advice=DAMAGED, also=FAILURES), self._lock, _gdal():
             samples = self._read(level, box)
-        return self._codes.pixels(np.ascontiguousarray(np.moveaxis(samples, 0, 2)), self._info.nodata)
+        return self._codes.pixels(np.ascontiguousarray(np.moveaxis(samples, 0, 2)), self._info.nodata).only(bands)
 
     def _read(self, level: int, box: Box) -> NDArray[Any]:
         if level == 0:

@@ -104,7 +104,7 @@ class SlideStore:
         """See `Store`."""
         return BLOCK
 
-    def fetch(self, level: int, box: Box) -> Pixels:
+    def fetch(self, level: int, box: Box, bands: tuple[int, ...] | None = None) -> Pixels:
         """See `Store`."""
         where = self._level0(level, box)
         rule, advice = f"box {box} of level {level} cannot be decoded", "The slide is damaged: copy it again"
@@ -114,7 +114,7 @@ class SlideStore:
         alpha = pixels[:, :, 3] > 0
         if self._info.bounds is not None:
             alpha &= self._inside(level, box)
-        return Pixels(pixels[:, :, :3], None if alpha.all() else alpha)
+        return Pixels(pixels[:, :, :3], None if alpha.all() else alpha).only(bands)
 
     def close(self) -> None:
         """See `Store`."""

@@ -95,9 +95,14 @@ class PyramidImage:
         for piece in pieces(cluster.box, self._store.block(cluster.level)):
             users = [sampler for sampler in cluster.samplers if sampler.box.intersection(piece).area]
             if users:
-                pixels = fetch_reflected(self._store, cluster.level, self._info.levels[cluster.level].size, piece)
+                bands = tuple(sorted({band for sampler in users for band in sampler.bands}))
+                pixels = self._fetch(cluster.level, piece, bands)
                 for sampler in users:
-                    sampler.add(piece, pixels)
+                    sampler.add(piece, pixels, bands)
+
+    def _fetch(self, level: int, box: Box, bands: tuple[int, ...]) -> Pixels:
+        some = None if len(bands) == len(self._info.bands) else bands
+        return fetch_reflected(self._store, level, self._info.levels[level].size, box, some)
 
 
 @dataclass(kw_only=True)
@@ -173,15 +178,15 @@ def cuts(begin: int, end: int, step: int) -> Iterator[tuple[int, int]]:
         begin = stop
 
 
-def fetch_reflected(store: Store, level: int, size: Size, box: Box) -> Pixels:
+def fetch_reflected(store: Store, level: int, size: Size, box: Box, bands: tuple[int, ...] | None) -> Pixels:
     """Stored pixels of a box that may reach beyond the level, which is continued by symmetric reflection."""
     if Box.whole(size).contains(box):
-        return store.fetch(level, box)
+        return store.fetch(level, box, bands)
     rows, columns = reflected(box.y, box.bottom, size.height), reflected(box.x, box.right, size.width)
     inside = Box.between(
         left=int(columns.min()), top=int(rows.min()), right=int(columns.max()) + 1, bottom=int(rows.max()) + 1
     )
-    values, valid = store.fetch(level, inside)
+    values, valid = store.fetch(level, inside, bands)
     index = np.ix_(rows - inside.y, columns - inside.x)
     return Pixels(values[index], None if valid is None else valid[index])
 

@@ -44,8 +44,8 @@ class Sampler:
     ) -> None:
         bands, dtype = shape
         self._nodata = nodata
-        self._bands = None if request.bands in (None, tuple(range(bands))) else list(request.bands or ())
-        bands = bands if self._bands is None else len(self._bands)
+        self.bands = tuple(range(bands)) if request.bands is None else request.bands
+        """Positions of the bands asked for, in their order."""
         box, pitch = request.box, request.pitch
         self.level = level
         self._columns = taps_for(pitch.x / downsample.x, box.x, box.right, resample=request.resample)
@@ -57,21 +57,22 @@ class Sampler:
         self._copies = self._rows.exact_copy and self._columns.exact_copy and self.box.area == box.area
         self._whole = 1 if self._copies else self._rows.total * self._columns.total
         """Weight of the stored pixels that make one pixel."""
-        self._sums = self._zeros(bands)
+        self._sums = self._zeros(len(self.bands))
         """`(height, width, bands)` where pixels are copied, otherwise `(bands, width, height)`."""
         self._masked = masked
         self._lacking: NDArray[Any] | None = None
         """Likewise the weight of those without data, of one band; None where all that were added hold some."""
 
-    def add(self, piece: Box, pixels: Pixels) -> None:
+    def add(self, piece: Box, pixels: Pixels, bands: tuple[int, ...]) -> None:
         """Take what this request needs of a decoded piece of its level.
 
         Args:
             piece: Where it lies on the level's grid.
             pixels: Its values and validity.
+            bands: Positions of the bands that it has, those asked for among them.
         """
         part = piece.intersection(self.box)
-        values, valid = self._taken(pixels, part.shifted(x=-piece.x, y=-piece.y).slices)
+        values, valid = self._taken(pixels, part.shifted(x=-piece.x, y=-piece.y).slices, bands)
         if valid is not None:
             values = np.where(valid[:, :, None], values, values.dtype.type(0))
             self._lacking = self._zeros(1) if self._lacking is None else self._lacking
@@ -85,10 +86,11 @@ class Sampler:
         # Planes, their axes exchanged: as sums over columns come, and several times quicker to add to.
         return np.zeros((bands, width, height), accumulator(self._dtype, self._rows.total, self._columns.total))
 
-    def _taken(self, pixels: Pixels, window: tuple[slice, slice]) -> Pixels:
+    def _taken(self, pixels: Pixels, window: tuple[slice, slice], bands: tuple[int, ...]) -> Pixels:
         """The bands asked for of a part of a piece, and where they hold data."""
         values = pixels.values[window]
-        values = values if self._bands is None else values[:, :, self._bands]
+        if bands != self.bands:
+            values = values[:, :, [bands.index(band) for band in self.bands]]
         valid = None if pixels.valid is None or pixels.valid[window].all() else pixels.valid[window]
         if self._masked:
             valid = both(both(valid, without_nodata(values, self._nodata)), finite(values))

@@ -22,6 +22,10 @@ class Pixels(NamedTuple):
     valid: NDArray[np.bool_] | None
     """`(height, width)`, or None where every pixel is valid; floats that are no numbers are left to the reader."""
 
+    def only(self, bands: tuple[int, ...] | None) -> Pixels:
+        """Some of the bands, by their positions; None for all."""
+        return self if bands is None else Pixels(self.values[:, :, list(bands)], self.valid)
+
 
 class Store(Protocol):
     """Random access to the stored levels of an image; safe from several threads at once."""
@@ -29,8 +33,14 @@ class Store(Protocol):
     def block(self, level: int) -> Size:
         """What is decoded at a time."""
 
-    def fetch(self, level: int, box: Box) -> Pixels:
+    def fetch(self, level: int, box: Box, bands: tuple[int, ...] | None = None) -> Pixels:
         """The pixels of a box inside a stored level.
+
+        Args:
+            level: Its number.
+            box: On the level's grid.
+            bands: Positions of the bands that are wanted, rising; None for all. Where bands are stored apart, no others
+                are read, and no others say which pixels hold data.
 
         Raises:
             SourceError: They cannot be decoded; it names the file and the place.
@@ -56,10 +66,10 @@ class MemoryStore:
         height, width = self._pixels.values.shape[:2]
         return Size(width=width, height=height)
 
-    def fetch(self, level: int, box: Box) -> Pixels:  # noqa: ARG002 (there is one level)
+    def fetch(self, level: int, box: Box, bands: tuple[int, ...] | None = None) -> Pixels:  # noqa: ARG002 (one level)
         """See `Store`."""
         values, valid = self._pixels
-        return Pixels(values[box.slices], None if valid is None else valid[box.slices])
+        return Pixels(values[box.slices], None if valid is None else valid[box.slices]).only(bands)
 
     def close(self) -> None:
         """See `Store`."""
@@ -88,7 +98,7 @@ class OrientedStore:
         size = self._store.block(level)
         return oriented(size, 5) if self._transpose else size
 
-    def fetch(self, level: int, box: Box) -> Pixels:
+    def fetch(self, level: int, box: Box, bands: tuple[int, ...] | None = None) -> Pixels:
         """See `Store`."""
         size = oriented(self._sizes[level], 5 if self._transpose else 1)
         x = size.width - box.right if self._flip_x else box.x
@@ -96,7 +106,7 @@ class OrientedStore:
         width, height = box.width, box.height
         if self._transpose:
             x, y, width, height = y, x, height, width
-        values, valid = self._store.fetch(level, Box(x=x, y=y, width=width, height=height))
+        values, valid = self._store.fetch(level, Box(x=x, y=y, width=width, height=height), bands)
         return Pixels(self._turn(values), None if valid is None else self._turn(valid))
 
     def close(self) -> None:

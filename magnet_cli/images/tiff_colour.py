@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -43,6 +43,19 @@ class Colour:
     """Whether decoded samples are still YCbCr."""
     stored_samples: int = 1
     notes: tuple[str, ...] = ()
+
+    def only(self, bands: tuple[int, ...]) -> tuple[Colour, list[int]] | None:
+        """Some of the bands, by their positions, and the positions of the samples that these take.
+
+        None where every band is made of all samples. The colour that is returned is one of those samples alone.
+        """
+        if self.palette is not None or self.luma:
+            return None
+        samples = [band + (self.alpha is not None and band >= self.alpha) for band in bands]
+        found = replace(self, bands=tuple(self.bands[band] for band in bands))
+        if self.alpha is None:
+            return found, samples
+        return replace(found, alpha=len(samples)), [*samples, self.alpha]
 
     def bands_of(self, samples: NDArray[Any], nodata: float | None) -> Pixels:
         """Bands and validity of decoded samples.

@@ -145,16 +145,16 @@ class TiffStore:
         """See `Store`."""
         return self._pages[level][0].chunk
 
-    def fetch(self, level: int, box: Box) -> Pixels:
+    def fetch(self, level: int, box: Box, bands: tuple[int, ...] | None = None) -> Pixels:
         """See `Store`."""
         page = self._pages[level][0]
-        values = np.empty((box.height, box.width, len(self._colour.bands)), self._colour.dtype)
+        values = np.empty((box.height, box.width, self._count(bands)), self._colour.dtype)
         valid: NDArray[np.bool_] | None = None
         for tile in touched(box, page.chunk):
             part = tile.intersection(box)
             source = part.shifted(x=-tile.x, y=-tile.y).slices
             target = part.shifted(x=-box.x, y=-box.y).slices
-            pixels = self._tile(level, tile)
+            pixels = self._tile(level, tile, bands)
             values[target] = pixels.values[source]
             if pixels.valid is not None:
                 valid = np.ones((box.height, box.width), np.bool_) if valid is None else valid
@@ -166,23 +166,40 @@ class TiffStore:
         self._tiles.clear()
         self._blob.close()
 
-    def _tile(self, level: int, tile: Box) -> Pixels:
+    def _count(self, bands: tuple[int, ...] | None) -> int:
+        return len(self._colour.bands if bands is None else bands)
+
+    def _tile(self, level: int, tile: Box, bands: tuple[int, ...] | None) -> Pixels:
         page = self._pages[level][0]
-        key = (level, tile.x // page.chunk.width, tile.y // page.chunk.height)
-        return self._tiles.get(key, lambda: self._bands(level, tile))
+        key = (level, tile.x // page.chunk.width, tile.y // page.chunk.height, *(bands or ()))
+        return self._tiles.get(key, lambda: self._bands(level, tile, bands))
 
-    def _bands(self, level: int, tile: Box) -> Pixels:
-        planes = [plane for page in self._pages[level] for plane in self._planes(page, tile)]
-        present = [plane for plane in planes if plane is not None]
-        if len(present) < len(planes):
-            return self._missing(tile)
-        samples = present[0] if len(present) == 1 else np.concatenate(present, axis=2)
+    def _bands(self, level: int, tile: Box, bands: tuple[int, ...] | None) -> Pixels:
+        some = None if bands is None else self._colour.only(bands)
+        colour, wanted = some or (self._colour, None)
+        samples = self._samples(level, tile, wanted)
+        if samples is None:
+            return self._missing(tile, bands)
         with naming(self._path, f"the tile at {tile} of level {level} has an unexpected layout"):
-            return self._colour.bands_of(samples, self._nodata)
+            pixels = colour.bands_of(samples, self._nodata)
+        return pixels if some else pixels.only(bands)
 
-    def _missing(self, tile: Box) -> Pixels:
+    def _samples(self, level: int, tile: Box, wanted: list[int] | None) -> NDArray[Any] | None:
+        """The samples of a tile, those at the positions that are wanted or all; None where one is not stored."""
+        planes = [(page, plane) for page in self._pages[level] for plane in range(page.planes)]
+        apart = wanted is not None and len(planes) > 1
+        if wanted is not None and apart:
+            planes = [planes[position] for position in wanted]
+        found = [self._plane(page, plane, tile) for page, plane in planes]
+        present = [plane for plane in found if plane is not None]
+        if len(present) < len(found):
+            return None
+        samples = present[0] if len(present) == 1 else np.concatenate(present, axis=2)
+        return samples if wanted is None or apart else samples[:, :, wanted]
+
+    def _missing(self, tile: Box, bands: tuple[int, ...] | None) -> Pixels:
         shape = (tile.height, tile.width)
-        values = np.zeros((*shape, len(self._colour.bands)), self._colour.dtype)
+        values = np.zeros((*shape, self._count(bands)), self._colour.dtype)
         return Pixels(values, np.zeros(shape, np.bool_))
 
     def _mask(self, level: int, box: Box) -> NDArray[np.bool_] | None:
@@ -200,16 +217,15 @@ class TiffStore:
         return valid
 
     def _first_plane(self, page: Segments, tile: Box) -> NDArray[Any]:
-        plane = self._planes(page, tile)[0]
+        plane = self._plane(page, 0, tile)
         return np.zeros((tile.height, tile.width, 1), np.uint8) if plane is None else plane
 
-    def _planes(self, page: Segments, tile: Box) -> list[NDArray[Any] | None]:
+    def _plane(self, page: Segments, plane: int, tile: Box) -> NDArray[Any] | None:
+        """`(height, width, samples)` of a tile, one sample where they have tiles of their own; None if not stored."""
         if page.raw is not None:
-            return [self._rows(page, plane, tile) for plane in range(page.planes)]
+            return self._rows(page, plane, tile)
         column, row = tile.x // page.chunk.width, tile.y // page.chunk.height
-        return [
-            self._segment(page, (plane * page.rows + row) * page.columns + column, tile) for plane in range(page.planes)
-        ]
+        return self._segment(page, (plane * page.rows + row) * page.columns + column, tile)
 
     def _rows(self, page: Segments, plane: int, tile: Box) -> NDArray[Any]:
         raw = np.dtype(page.raw)

@@ -211,7 +211,7 @@ class DecodedStore:
         """See `Store`."""
         return CACHE_TILE
 
-    def fetch(self, level: int, box: Box) -> Pixels:
+    def fetch(self, level: int, box: Box, bands: tuple[int, ...] | None = None) -> Pixels:
         """See `Store`."""
         with self._lock:
             if self._decoded is None:
@@ -223,7 +223,7 @@ class DecodedStore:
             present = values[:, :, -1] > 0
             valid = None if present.all() else present
             values = values[:, :, :-1]
-        return Pixels(values, both(valid, without_nodata(values, self._nodata)))
+        return Pixels(values, both(valid, without_nodata(values, self._nodata))).only(bands)
 
     def close(self) -> None:
         """See `Store`."""

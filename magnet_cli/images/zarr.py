@@ -268,14 +268,16 @@ class ZarrStore:
         array, axes = self._levels.arrays[level], self._levels.axes
         return Size(width=array.chunks[axes.index("x")], height=array.chunks[axes.index("y")])
 
-    def fetch(self, level: int, box: Box) -> Pixels:
+    def fetch(self, level: int, box: Box, bands: tuple[int, ...] | None = None) -> Pixels:
         """See `Store`."""
         axes = self._levels.axes
         rows, columns = box.slices
-        index = tuple({"y": rows, "x": columns, "c": slice(None)}.get(axis, 0) for axis in axes)
+        channels = slice(None) if bands is None else np.array(bands)
+        index: Any = tuple({"y": rows, "x": columns, "c": channels}.get(axis, 0) for axis in axes)
         rule, advice = f"box {box} of level {level} cannot be decoded", "A chunk is damaged: copy it again"
         with self._holder.reached(), naming(self._holder.path, rule, advice=advice, also=self._holder.also):
-            values = np.asarray(self._levels.arrays[level][index])
+            array = self._levels.arrays[level]
+            values = np.asarray(array[index] if bands is None else array.oindex[index])
         left = [axis for axis in axes if axis in "yxc"]
         if "c" not in left:
             values, left = values[..., None], [*left, "c"]

@@ -135,9 +135,9 @@ class PlaneStore:
         """See `magnet_cli.images.store.Store`."""
         return Size(width=TILE, height=TILE)
 
-    def fetch(self, level: int, box: Box) -> Fetched:  # noqa: ARG002 (there is one level)
+    def fetch(self, level: int, box: Box, bands: tuple[int, ...] | None = None) -> Fetched:  # noqa: ARG002 (one level)
         """See `magnet_cli.images.store.Store`."""
-        return Fetched(self.plane.read(box), None)
+        return Fetched(self.plane.read(box), None).only(bands)
 
     def close(self) -> None:
         """See `magnet_cli.images.store.Store`; the spool is its owner's."""

@@ -241,10 +241,10 @@ class CountingStore(MemoryStore):
     asked = 0
     largest = 0
 
-    def fetch(self, level: int, box: Box) -> Pixels:
+    def fetch(self, level: int, box: Box, bands: tuple[int, ...] | None = None) -> Pixels:
         self.asked += box.area
         self.largest = max(self.largest, box.area)
-        return super().fetch(level, box)
+        return super().fetch(level, box, bands)
 
 
 def test_an_image_without_levels_is_decoded_once_for_all_pitches() -> None:

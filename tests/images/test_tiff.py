@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import rasterio
 import tifffile
+import zarr
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
 from rasterio.enums import ColorInterp
@@ -16,9 +20,6 @@ from rasterio.enums import ColorInterp
 from magnet_cli.errors import SourceError
 from magnet_cli.geometry import LEVEL0, Box, Pitch, Size
 from magnet_cli.images import CacheBudget, Region, Request, inspect, open_image
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 Array = NDArray[Any]
 
@@ -46,6 +47,108 @@ def sub_ifd_pyramid(path: Path, levels: list[Array]) -> Path:
         for level in levels[1:]:
             writer.write(level, tile=(64, 64), photometric="rgb", subfiletype=1)
     return path
+
+
+PLANES = 20
+
+
+def apart(path: Path, values: Array, **options: Any) -> None:
+    tifffile.imwrite(path, values.transpose(2, 0, 1), planarconfig="separate", photometric="minisblack", **options)
+
+
+def apart_with_alpha(path: Path, values: Array) -> None:
+    apart(path, values, tile=(64, 64), compression="deflate", extrasamples=[0] * (PLANES - 2) + ["unassalpha"])
+
+
+def channels(path: Path, values: Array) -> None:
+    names = [f"c{index}" for index in range(PLANES)]
+    options: Any = {"metadata": {"axes": "CYX", "Channel": {"Name": names}}, "photometric": "minisblack"}
+    tifffile.imwrite(path, values.transpose(2, 0, 1), ome=True, tile=(64, 64), compression="deflate", **options)
+
+
+def zarr_channels(path: Path, values: Array) -> None:
+    root = zarr.create_group(path)
+    array = root.create_array("0", shape=(2, PLANES, 1, *values.shape[:2]), chunks=(1, 1, 1, 64, 64), dtype="uint8")
+    array[0, :, 0] = values.transpose(2, 0, 1)
+    axes = [
+        {"name": name, "type": "time" if name == "t" else "channel" if name == "c" else "space"} for name in "tczyx"
+    ]
+    scale = {"type": "scale", "scale": [1.0] * 5}
+    datasets = [{"path": "0", "coordinateTransformations": [scale]}]
+    ome: Any = {"version": "0.5", "multiscales": [{"axes": axes, "datasets": datasets}]}
+    root.attrs["ome"] = ome
+
+
+@pytest.mark.parametrize(
+    ("name", "write", "hidden"),
+    [
+        ("tiles.tif", partial(apart, tile=(64, 64), compression="deflate"), 0),
+        ("strips.tif", partial(apart, rowsperstrip=16, compression="deflate"), 0),
+        ("run.tif", apart, 0),
+        ("alpha.tif", apart_with_alpha, 1),
+        ("channels.ome.tif", channels, 0),
+        ("channels.zarr", zarr_channels, 0),
+    ],
+)
+def test_of_bands_that_are_stored_apart_only_those_wanted_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, write: Any, hidden: int
+) -> None:
+    values = noise(1100, 1000, PLANES)
+    write(tmp_path / name, values)
+    read_bytes: list[int] = []
+
+    def pread(descriptor: int, count: int, offset: int, pread: Any = os.pread) -> bytes:
+        read_bytes.append(count)
+        return bytes(pread(descriptor, count, offset))
+
+    def chunk(path: Path, read: Any = Path.read_bytes) -> bytes:
+        read_bytes.append(path.stat().st_size)
+        return bytes(read(path))
+
+    def counted(bands: tuple[int, ...]) -> tuple[int, Region]:
+        read_bytes.clear()
+        (region,) = image.read([Request(pitch=LEVEL0, box=Box(x=5, y=70, width=300, height=400), bands=bands)])
+        return sum(read_bytes), region
+
+    with open_image(tmp_path / name) as image:
+        monkeypatch.setattr(os, "pread", pread)
+        monkeypatch.setattr(Path, "read_bytes", chunk)
+        count = len(image.info.bands)
+        assert count == PLANES - hidden
+        some, region = counted((7, 2, 7))
+        every, whole = counted(tuple(range(count)))
+    np.testing.assert_array_equal(region.pixels, values[70:470, 5:305, [7, 2, 7]])
+    np.testing.assert_array_equal(whole.pixels, values[70:470, 5:305, :count])
+    assert some < every * (2.2 + hidden) / PLANES
+
+
+def test_requests_for_other_bands_share_a_decode(tmp_path: Path) -> None:
+    values = noise(300, 300, PLANES)
+    for planes in ("separate", "contig"):
+        array = values.transpose(2, 0, 1) if planes == "separate" else values
+        tifffile.imwrite(tmp_path / "a.tif", array, planarconfig=planes, photometric="minisblack", tile=(64, 64))
+        box = Box(x=5, y=70, width=200, height=100)
+        wanted: list[tuple[int, ...] | None] = [(3, 1), (1, 9, 4), None, (2,)]
+        with open_image(tmp_path / "a.tif") as image:
+            regions = image.read([Request(pitch=LEVEL0, box=box, bands=bands) for bands in wanted])
+            regions += [image.read([Request(pitch=LEVEL0, box=box, bands=bands)])[0] for bands in wanted]
+        for bands, region in zip(wanted * 2, regions, strict=True):
+            expected = values[box.slices] if bands is None else values[box.slices][:, :, list(bands)]
+            np.testing.assert_array_equal(region.pixels, expected)
+
+
+def test_a_damaged_band_does_not_stop_a_run_that_does_not_want_it(tmp_path: Path) -> None:
+    apart(tmp_path / "a.tif", noise(100, 100, 4), tile=(64, 64), compression="deflate")
+    with tifffile.TiffFile(tmp_path / "a.tif") as file:
+        start, count = file.pages.first.dataoffsets[4], file.pages.first.databytecounts[4]
+    data = bytearray((tmp_path / "a.tif").read_bytes())
+    data[start : start + count] = bytes(count)
+    (tmp_path / "a.tif").write_bytes(data)
+    with open_image(tmp_path / "a.tif") as image:
+        box = Box.whole(image.info.size)
+        image.read([Request(pitch=LEVEL0, box=box, bands=(0, 2, 3))])
+        with pytest.raises(SourceError, match="cannot be decoded"):
+            image.read([Request(pitch=LEVEL0, box=box, bands=(0, 1))])
 
 
 @pytest.mark.parametrize("write", [pyramid, sub_ifd_pyramid])
