@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING
+from xml.sax.saxutils import escape
 
 import tifffile
 
+from magnet_cli import durable
 from magnet_cli.exports.relaid import Layout, write_relaid
 from magnet_cli.exports.working import working_file
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from magnet_cli.exports.mask import MaskFile
@@ -23,8 +26,15 @@ STRUCTURE = (
 closing space leaves room for YES, which GDAL writes where it changes such a file."""
 
 
+def names_path(path: Path) -> Path:
+    """The file with the names of the classes: `x.cog.tif` has `x.cog.tif.aux.xml`, which is where GDAL looks for it."""
+    return path.with_name(f"{path.name}.aux.xml")
+
+
 def write_cog(mask: MaskFile, target: Path, *, identity: str) -> None:
     """Write the mask's copy; palette, nodata, class names, CRS and overviews are the mask's own.
+
+    The names are there twice: a TIFF has no place for what GDAL calls categories, and programs on top of it show those.
 
     Args:
         mask: Open.
@@ -40,6 +50,17 @@ def write_cog(mask: MaskFile, target: Path, *, identity: str) -> None:
     with working_file(target) as file:
         preamble = head + b"\0" * (-len(head) % 8)
         write_relaid(mask, file, Layout(description=description, preamble=preamble, framed=True))
+        # First, so that a file under its name has its names.
+        durable.write_whole(names_path(target), _categories(entry.name for entry in mask.facts.classes).encode())
+
+
+def _categories(names: Iterable[str]) -> str:
+    """Names by class index, as GDAL's PAM has them (gdal.org, drivers/raster/gtiff and the schema pamdataset)."""
+    lines = "".join(f"      <Category>{escape(name)}</Category>\n" for name in names)
+    return (
+        '<PAMDataset>\n  <PAMRasterBand band="1">\n    <CategoryNames>\n'
+        f"{lines}    </CategoryNames>\n  </PAMRasterBand>\n</PAMDataset>\n"
+    )
 
 
 def found_identity(path: Path) -> str | None:

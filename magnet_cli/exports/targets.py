@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from magnet_cli.errors import SourceError, UsageError
+from magnet_cli.exports.cog import names_path
 from magnet_cli.exports.making import default_path, map_path
 from magnet_cli.images.discover import is_zarr
 from magnet_cli.targets import MASK_SUFFIXES, is_earlier_output
@@ -65,6 +66,8 @@ def paths_of(files: Iterable[tuple[ExportFormat, Path]]) -> Iterator[Path]:
         yield path
         if name == "geojson":
             yield map_path(path)
+        if name == "cog":
+            yield names_path(path)
 
 
 def refuse_collisions(paths: Iterable[Path], *, inputs: Iterable[Path]) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from typing import TYPE_CHECKING, Any
+from xml.sax.saxutils import unescape
 
 import numpy as np
 import ome_types
@@ -14,6 +16,7 @@ import openslide
 import pytest
 import pyvips
 import rasterio
+import rasterio.shutil
 import tifffile
 import zarr
 from ome_zarr.io import parse_url
@@ -81,6 +84,27 @@ def test_cog(tmp_path: Path, width: int, height: int, kind: str, compression: st
     with openslide.OpenSlide(made.path) as slide:
         assert slide.level_dimensions == tuple((level.shape[1], level.shape[0]) for level in levels)
         assert (slide.properties["openslide.mpp-x"], slide.properties["openslide.mpp-y"]) == ("0.25", "0.5")
+
+
+def categories(raster: Path, folder: Path) -> list[str]:
+    """Names of the values of a raster's band as GDAL knows them."""
+    rasterio.shutil.copy(raster, folder / "x.vrt", driver="VRT")
+    found = re.findall("<Category>(.*)</Category>", (folder / "x.vrt").read_text(encoding="utf-8"))
+    return [unescape(name) for name in found]
+
+
+def test_gdal_names_the_classes_of_a_cog(tmp_path: Path) -> None:
+    mask = write_mask(tmp_path / "m.tif", make_labels(130, 70))
+    export(mask, "cog")
+    assert categories(tmp_path / "m.cog.tif", tmp_path) == [entry.name for entry in CLASSES]
+    # What GDAL has noted there of a finished copy is its own.
+    names = tmp_path / "m.cog.tif.aux.xml"
+    names.write_text("<PAMDataset/>")
+    assert export(mask, "cog")[0].was_done
+    assert names.read_text() == "<PAMDataset/>"
+    (tmp_path / "m.cog.tif").unlink()
+    export(mask, "cog")
+    assert categories(tmp_path / "m.cog.tif", tmp_path) == [entry.name for entry in CLASSES]
 
 
 @each_mask
