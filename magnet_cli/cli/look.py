@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from magnet_cli.masks.verify import Verification
+    from magnet_cli.segmentation import Planner
 
 T = TypeVar("T")
 
@@ -68,24 +69,32 @@ def plan(
     with Listing(json=json) as listing:
         options = words.segment_options(context)
         from magnet_cli import images, segmentation
-        from magnet_cli.cli.tables import plan_text
 
         found = images.find_images(inputs)
         planner = segmentation.Planner.of(options)
         for image in found:
             made, error = _attempt(
-                partial(planner.plan, image.source), image.source, "planning", progress=not no_progress
+                partial(_planned, planner, image.source), image.source, "planning", progress=not no_progress
             )
             if made is None:
                 listing.add(_failure("image", image.source, error), error)
                 continue
-            seconds = planner.seconds(made)
-            then = planner.foresee(made)
-            facts = {"refine": None if then is None else then.describe()}
-            listing.add({**made.describe(), **facts, "seconds": None if seconds is None else round(seconds, 1)})
+            row, text = made
+            listing.add(row)
             if not json:
-                tell(plan_text(made, seconds=seconds, then=then))
+                tell(text)
     return listing.exit_code
+
+
+def _planned(planner: Planner, image: str | Path) -> tuple[dict[str, object], str]:
+    """The plan of one image, as JSON values and as text."""
+    from magnet_cli.cli.tables import plan_text
+
+    made = planner.plan(image)
+    seconds, then = planner.seconds(made), planner.foresee(made)
+    facts = {"refine": None if then is None else then.describe()}
+    row = {**made.describe(), **facts, "seconds": None if seconds is None else round(seconds, 1)}
+    return row, plan_text(made, seconds=seconds, then=then)
 
 
 @command

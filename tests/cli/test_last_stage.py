@@ -12,10 +12,12 @@ import pytest
 import tifffile
 import torch
 
+from magnet_cli.errors import SourceError
 from magnet_cli.masks.verify import verify_mask
 from magnet_cli.models.registry import build_backbone, build_cascade
 from magnet_cli.models.writing import describe, describe_cascade, write_bundle, write_cascade_bundle
 from magnet_cli.refining import loading
+from magnet_cli.segmentation import Planner
 from tests.cli.support import SIZE, expected_labels, invoke, invoke_json, one_line, write_colours_bundle, write_image
 from tests.refining.support import Bright, use
 from tests.refining.test_squares import Same
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+    from magnet_cli.plan import Plan
 
 FAST = ("--method", "patch", "--weights", "bundle", "--device", "cpu")
 
@@ -180,6 +184,22 @@ def test_a_plan_says_what_the_last_stage_takes(images: tuple[str, str], monkeypa
     assert invoke_json("plan", *FAST, images[0])["images"][0]["refine"] is None
     result = invoke("plan", *FAST, images[0], "--refine", "guided", "--memory", "1MiB")
     assert result.exit_code == 6
+
+
+@pytest.mark.usefixtures("images")
+def test_an_image_that_the_last_stage_refuses_does_not_stop_a_plan_of_several(monkeypatch: pytest.MonkeyPatch) -> None:
+    foresee = Planner.foresee
+
+    def refuses(planner: Planner, plan: Plan) -> object:
+        if plan.image.path == "a.tif":
+            raise SourceError("does not fit", file="a.tif")
+        return foresee(planner, plan)
+
+    use_tool(monkeypatch, Same())
+    monkeypatch.setattr(Planner, "foresee", refuses)
+    rows = invoke_json("plan", *FAST, "a.tif", "b.tif", "--refine", "guided", code=7)["images"]
+    assert rows[0] == {"image": "a.tif", "error": "a.tif: does not fit", "exit_code": 3}
+    assert rows[1]["refine"]["squares"] == 6
 
 
 @pytest.mark.parametrize(
