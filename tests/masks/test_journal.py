@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from magnet_cli.errors import OutputError
 from magnet_cli.geometry import Box, Pitch, Size
+from magnet_cli.masks import codec
 from magnet_cli.masks.header import JournalHeader
 from magnet_cli.masks.journal import Journal
 from magnet_cli.masks.spec import FieldSpec, GroupId, MaskClass, MaskSpec
@@ -125,6 +126,35 @@ def test_overlaps_join_by_group_whatever_the_order_of_finishing(tmp_path: Path) 
                 journal.finish_group(group, counts={})
             results.append(joined(journal))
     assert np.array_equal(results[0], results[1])
+
+
+@pytest.mark.parametrize(
+    "puts",
+    [
+        [(0, 0, 0), (0, 1, 1)],
+        [(0, 1, 1), (0, 0, 0)],
+        [(1, 0, 1), (0, 1, 0)],
+        [(0, 0, 0), (0, 0, 1)],
+    ],
+    ids=["group", "group finished earlier", "pass", "age"],
+)
+@pytest.mark.parametrize("width", [32, 20], ids=["whole tiles", "parts"])
+def test_where_pieces_overlap_the_later_pass_then_group_then_piece_wins(
+    tmp_path: Path, puts: list[tuple[int, int, int]], width: int
+) -> None:
+    size = Size(width=32, height=32)
+    spec = MaskSpec(size=size, classes=(MaskClass(name="a", color="#000000"),) * 2, tile=32)
+    with Journal.open(tmp_path / "j", header=JournalHeader(hashes={}, spec=spec)) as journal:
+        for number, (step, index, label) in enumerate(puts):
+            group = GroupId(pass_index=step, index=index)
+            labels = np.full((32, width), label, dtype=np.uint8)
+            journal.put_labels(group, box=Box(x=0, y=0, width=width, height=32), labels=labels)
+            if all(later[:2] != (step, index) for later in puts[number + 1 :]):
+                journal.finish_group(group, counts={})
+        assert (joined(journal)[:, :width] == 1).all()
+        stored = journal.stored_tile(0, 0)
+    assert (stored is None) == (width < 32)
+    assert stored is None or (codec.decode_tile(stored, side=32, compression=spec.compression) == 1).all()
 
 
 def test_a_field_of_claims_keeps_the_largest_whatever_the_order(tmp_path: Path) -> None:
