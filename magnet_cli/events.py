@@ -32,3 +32,21 @@ class Events:
 
     def failed(self, image: str, error: MagnetError) -> None:
         """An image could not be segmented."""
+
+
+class Notes(list[str]):
+    """What should be known of a run, told as it is noted.
+
+    Args:
+        name: Of the image.
+        events: Hears each note.
+    """
+
+    def __init__(self, name: str, events: Events) -> None:
+        super().__init__()
+        self._name, self._events = name, events
+
+    def append(self, text: str) -> None:
+        """One note more."""
+        self._events.message(f"{self._name}: {text}")
+        super().append(text)

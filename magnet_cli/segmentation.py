@@ -15,7 +15,7 @@ from magnet_cli import images
 from magnet_cli.areas import open_area, specify
 from magnet_cli.commandline import segment_words
 from magnet_cli.errors import DeviceError, MagnetError, MemoryShortageError, OutputError
-from magnet_cli.events import Events, Step
+from magnet_cli.events import Events, Notes, Step
 from magnet_cli.exports.making import Export, default_path, export_mask
 from magnet_cli.exports.targets import paths_of, refuse_collisions
 from magnet_cli.figures import Case, nearest_figure
@@ -518,7 +518,7 @@ def _run(
         image = stack.enter_context(images.open_image(image_plan.image.path, cache=_decode_cache(paths.mask.parent)))
         peaks = stack.enter_context(PeakSampler())
         area, shares = open_area(image_plan.areas, image, stack)
-        tally, told = _Tally(image_plan, paths, events, peaks), _Notes(paths.mask.name, events)
+        tally, told = _Tally(image_plan, paths, events, peaks), Notes(paths.mask.name, events)
         work = Work(
             image=image,
             networks=model.networks,
@@ -563,19 +563,7 @@ def _run(
     return read_report(paths.report)
 
 
-class _Notes(list[str]):
-    """What should be known of a run, told as it is noted."""
-
-    def __init__(self, name: str, events: Events) -> None:
-        super().__init__()
-        self._name, self._events = name, events
-
-    def append(self, text: str) -> None:
-        self._events.message(f"{self._name}: {text}")
-        super().append(text)
-
-
-def _run_with_what_fits(image_plan: Plan, work: Work, told: _Notes) -> Plan:
+def _run_with_what_fits(image_plan: Plan, work: Work, told: Notes) -> Plan:
     """Run a plan, with smaller batches where memory runs out before anything was finished; the plan that was run.
 
     Afterwards the batch stays: it may change the last bits of a probability, and with them the mask.

@@ -122,16 +122,19 @@ def _run_pass(plan: Plan, step: Pass, computer: Computer, work: Work) -> None:
         def computed(group: GroupPixels) -> list[BlockState]:
             return computer.run(step, group, _fields(plan, step, group, work), paid)
 
-        for group in reader.groups(step, missing):
+        def computed_or_alone(group: GroupPixels) -> list[BlockState]:
             try:
-                states = computed(group)
+                return computed(group)
             except MemoryShortageError as error:
                 work.on_note(f"{error.rule}: from here on nothing is read or written while a group is computed")
-                reader.stop_ahead()
-                writer.stop_beside()
-                release_device_memory(plan.machine.device)
-                states = computed(group)
-            writer.put(group, states)
+            # Not in the handler: the error holds on to the frames in which memory ran out, and so to what filled it.
+            reader.stop_ahead()
+            writer.stop_beside()
+            release_device_memory(plan.machine.device)
+            return computed(group)
+
+        for group in reader.groups(step, missing):
+            writer.put(group, computed_or_alone(group))
 
 
 def _paid(plan: Plan, step: Pass, work: Work) -> Paid | None:

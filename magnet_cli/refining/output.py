@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from magnet_cli import images
 from magnet_cli.errors import DeviceError
-from magnet_cli.events import Step
+from magnet_cli.events import Notes, Step
 from magnet_cli.masks.header import JournalHeader
 from magnet_cli.masks.journal import Journal
 from magnet_cli.masks.output import finish_output
@@ -69,9 +69,10 @@ class Output:
             reset_device_peak(device)
             image = stack.enter_context(images.open_image(plan.seen.info.path, cache=_decode_cache(self.paths)))
             peaks = stack.enter_context(PeakSampler())
-            tally = _Tally(plan, self.paths, self.events, peaks)
+            tally, told = _Tally(plan, self.paths, self.events, peaks), Notes(self.paths.mask.name, self.events)
             opened = Opened(image=image, mask=self.mask, journal=journal)
-            Run(job=self.job, opened=opened, clock=clock, threads=threads, on_progress=tally).passes()
+            run = Run(job=self.job, opened=opened, clock=clock, threads=threads, on_progress=tally, on_note=told.append)
+            run.passes()
             measured = Measured(
                 seconds=clock.seconds(),
                 host_peak=peaks.peak.pss,
@@ -79,6 +80,7 @@ class Output:
                 computed=tally.computed,
                 resumed=tally.resumed,
                 threads=threads,
+                notes=tuple(told),
             )
             totals = {step.number: PassTotals.of(journal.finished(step.number).values()) for step in plan.passes}
             report = redacted_report(complete(self.job.report(totals, measured)))

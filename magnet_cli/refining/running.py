@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from magnet_cli.errors import MemoryShortageError
 from magnet_cli.masks.spec import GroupId
-from magnet_cli.models.device import is_out_of_memory
+from magnet_cli.models.device import is_out_of_memory, release_device_memory
+from magnet_cli.refining.ahead import Ahead
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
 
     from magnet_cli.pipeline.clock import Clock
     from magnet_cli.refining.method import Job, Opened, Runner, Step
@@ -38,13 +37,15 @@ class Run:
     threads: int
     """Of operations; noted with each group: a resumed run has to use as many."""
     on_progress: Callable[[Progress], None]
+    on_note: Callable[[str], None]
+    """Hears what a user should know of the run, such as that memory was short."""
 
     def passes(self) -> None:
         """Compute every group that the journal does not hold yet.
 
         Raises:
             SourceError, WeightsError, OutputError: What finished before stays finished.
-            MemoryShortageError: Likewise; a group did not fit into memory.
+            MemoryShortageError: Likewise; a group did not fit into memory, not even with nothing beside it.
         """
         for step in self.job.plan.passes:
             self._pass(step)
@@ -57,52 +58,47 @@ class Run:
             self.on_progress(Progress(step=step, done=done, resumed=True))
         missing = [group for group in range(step.groups) if group not in finished]
         runner = self.job.runner(step, self.opened)
-        for group, given in self._ahead(runner, missing):
-            key = GroupId(pass_index=step.number, index=group)
-            found = self._computed(runner, given)
-            with self.clock.measure("write"):
-                counts = runner.store(key, found)
-                journal.finish_group(key, counts={**counts, "threads": self.threads})
-            done += 1
-            self.on_progress(Progress(step=step, done=done, resumed=False))
+
+        def read(group: int) -> Any:
+            with self.clock.measure("read"), self._short_of_memory("read"):
+                return runner.read(group)
+
+        with Ahead(read, missing, most=self.job.plan.memory.ahead, clock=self.clock) as ahead:
+            for group in missing:
+                found = self._found(runner, ahead, group)
+                key = GroupId(pass_index=step.number, index=group)
+                with self.clock.measure("write"), self._short_of_memory("stored"):
+                    counts = runner.store(key, found)
+                    journal.finish_group(key, counts={**counts, "threads": self.threads})
+                done += 1
+                self.on_progress(Progress(step=step, done=done, resumed=False))
+
+    def _found(self, runner: Runner, ahead: Ahead, group: int) -> Any:
+        """What follows from a group; where memory is short it is tried once more, with nothing beside it."""
+        try:
+            return self._computed(runner, ahead.take(group))
+        except MemoryShortageError as error:
+            if not ahead.is_stopped:
+                self.on_note(f"{error.rule}: from here on nothing is read while a group is computed")
+        # Not in the handler: the error holds on to the frames in which memory ran out, and with them to what filled it.
+        ahead.stop()
+        release_device_memory(self.job.plan.machine.device)
+        return self._computed(runner, ahead.take(group))
 
     def _computed(self, runner: Runner, given: Any) -> Any:
+        with self.clock.measure("refine"), self._short_of_memory("refined"):
+            return runner.compute(given)
+
+    @contextmanager
+    def _short_of_memory(self, done: str) -> Iterator[None]:
+        """Name a shortage of memory by what was done to the mask."""
         try:
-            with self.clock.measure("refine"):
-                return runner.compute(given)
+            yield
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             raise MemoryShortageError(
-                "out of memory while a mask was refined",
+                f"out of memory while a part of the mask was {done}",
                 file=self.job.plan.seen.info.path,
                 advice="Nothing that was finished is lost: run the same command with more memory",
             ) from error
-
-    def _ahead(self, runner: Runner, groups: Sequence[int]) -> Iterator[tuple[int, Any]]:
-        """What groups need, in order; as many as planned are read by a thread while earlier ones are computed."""
-        ahead = self.job.plan.memory.ahead
-
-        def read(group: int) -> Any:
-            with self.clock.measure("read"):
-                return runner.read(group)
-
-        if not ahead:
-            for group in groups:
-                yield group, read(group)
-            return
-        waiting: deque[tuple[int, Future[Any]]] = deque()
-        remaining = iter(groups)
-        with ThreadPoolExecutor(1, "read") as pool:
-            try:
-                while True:
-                    for group in islice(remaining, ahead - len(waiting)):
-                        waiting.append((group, pool.submit(read, group)))
-                    if not waiting:
-                        return
-                    group, future = waiting.popleft()
-                    with self.clock.measure("idle"):
-                        given = future.result()
-                    yield group, given
-            finally:
-                pool.shutdown(wait=True, cancel_futures=True)

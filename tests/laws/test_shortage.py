@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -70,6 +71,26 @@ def test_a_group_that_did_not_fit_is_computed_alone(
     assert (tmp_path / "scarce.tif").read_bytes() == (tmp_path / "calm.tif").read_bytes()
     assert notes(report).count("nothing is read or written while a group is computed") == 2
     assert part(report, "options", "batch") == 4
+
+
+def test_what_filled_the_memory_is_gone_when_a_group_is_tried_again(
+    image: Path, options: SegmentOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, calls = Networks.predict, iter(range(10_000))
+    held: list[weakref.ref[Tensor]] = []
+    left: list[object] = []
+
+    def predict(networks: Networks, patches: Tensor, scale: Size) -> Tensor:
+        if next(calls) == 7:
+            held.append(weakref.ref(patches))
+            raise torch.OutOfMemoryError
+        left.extend(reference() for reference in held)
+        return real(networks, patches, scale)
+
+    monkeypatch.setattr(Networks, "predict", predict)
+    segment(image, tmp_path / "scarce.tif", options)
+    assert left
+    assert set(left) == {None}
 
 
 def test_before_anything_is_finished_the_batch_is_halved(
