@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from magnet_cli.errors import OutputError, UsageError
 from magnet_cli.geometry import Box, Size
-from magnet_cli.scene import NODATA, Label, Pyramid, Scene, repeat, write_repeated, write_scene
+from magnet_cli.scene import NODATA, Label, Pyramid, Scene, repeat, write_repeated, write_repeated_mask, write_scene
 from magnet_cli.scene.repeat import PERIOD
 
 if TYPE_CHECKING:
@@ -290,3 +290,19 @@ class TestRepeated:
         with pytest.raises(OutputError, match=r"an image of 64x64 pixels takes .* KiB, and 1000 B are free.*TMPDIR"):
             write_repeated(tmp_path / "big.tif", size=Size(width=64, height=64))
         assert list(tmp_path.iterdir()) == []
+
+    def test_a_mask_says_where_the_repeated_image_shows_some_classes(self, tmp_path: Path) -> None:
+        size, path = Size(width=PERIOD + 300, height=PERIOD + 77), tmp_path / "mask.tif"
+        classes = (Label.BUILDING, Label.ROAD)
+
+        stored = write_repeated_mask(path, size=size, classes=classes)
+
+        assert stored <= path.stat().st_size <= stored + 100_000
+        with tifffile.TiffFile(path) as file:
+            assert [page.shape for page in file.pages] == [(size.height, size.width)]
+            mask = file.pages[0].asarray()
+        whole = Size(width=PERIOD, height=PERIOD)
+        labels = Scene(size=whole).labels(Box.whole(whole))
+        np.testing.assert_array_equal(mask[:PERIOD, :PERIOD], np.isin(labels, classes))
+        np.testing.assert_array_equal(mask[:, PERIOD:], mask[:, :300])
+        assert 0.02 < mask.mean() < 0.2

@@ -13,13 +13,15 @@ import numpy as np
 from magnet_cli.errors import OutputError
 from magnet_cli.geometry import Box, Size
 from magnet_cli.memory import format_bytes
-from magnet_cli.scene.painter import Scene
+from magnet_cli.scene.painter import Rendering, Scene
 from magnet_cli.scene.writer import Pyramid, encode, halved, renamed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator, Sequence
 
     from numpy.typing import NDArray
+
+    from magnet_cli.scene.materials import Label
 
 PERIOD = 2048
 """Side of the drawn part, in pixels: a power of two, so that every coarser level repeats it exactly."""
@@ -72,13 +74,37 @@ def write_repeated(path: str | Path, *, size: Size, seed: int = 0, bands: int = 
     Raises:
         OutputError: There is no room for it, or it cannot be written.
     """
-    target = Path(path)
     levels = _levels(size, bands=bands, seed=seed)
+    return _write(Path(path), levels, () if bands == 1 else (bands,), **_coding(bands))
+
+
+def write_repeated_mask(path: str | Path, *, size: Size, classes: Collection[Label], seed: int = 0) -> int:
+    """Write where the image that `write_repeated` writes shows some classes: 0 and 1, tiled, at full size alone.
+
+    Args:
+        path: Of the mask; replaced if it exists, complete or not at all.
+        size: Of the image.
+        classes: That are 1.
+        seed: Of the image.
+
+    Returns:
+        The bytes that its tiles take.
+
+    Raises:
+        OutputError: There is no room for it, or it cannot be written.
+    """
+    inside = np.isin(_drawn(seed).labels, list(classes)).astype(np.uint8)
+    level = _Level(tiles=_tiles(inside, compression="deflate"), size=size, grid=Pyramid().grid(size))
+    return _write(Path(path), [level], (), compression="deflate", photometric="minisblack")
+
+
+def _write(target: Path, levels: Sequence[_Level], bands: tuple[int, ...], **coding: Any) -> int:
+    """Store levels, finest first, whose shape ends in `bands`; gives the bytes that their tiles take."""
     needed = sum(level.stored for level in levels)
     free = disk_usage(target.parent).free
     if needed > free:
         raise OutputError(
-            f"an image of {size} pixels takes {format_bytes(needed)}, and {format_bytes(free)} are free",
+            f"an image of {levels[0].size} pixels takes {format_bytes(needed)}, and {format_bytes(free)} are free",
             file=target,
             advice="Free space there, or name another folder in TMPDIR",
         )
@@ -87,42 +113,42 @@ def write_repeated(path: str | Path, *, size: Size, seed: int = 0, bands: int = 
         for number, level in enumerate(levels):
             writer.write(
                 level.all(),
-                shape=(level.size.height, level.size.width, bands)[: 2 if bands == 1 else 3],
+                shape=(level.size.height, level.size.width, *bands),
                 dtype=np.uint8,
                 tile=(side, side),
                 subfiletype=1 if number else 0,
                 metadata=None,
-                **_coding(bands),
+                **coding,
             )
     return needed
 
 
 def _levels(size: Size, *, bands: int, seed: int) -> list[_Level]:
-    pixels = _drawn(seed)[..., [band % 3 for band in range(bands)]]
+    pixels = _drawn(seed).pixels[..., [band % 3 for band in range(bands)]]
     pyramid = Pyramid()
     sizes = pyramid.sizes(size)
     kept = [level for number, level in enumerate(sizes) if not number or max(level.width, level.height) >= LEAST_LEVEL]
     levels = []
     for level in kept:
-        levels.append(_Level(tiles=_tiles(pixels, bands=bands), size=level, grid=pyramid.grid(level)))
+        tiles = _tiles(pixels, compression="jpeg" if bands in (1, 3) else "deflate")
+        levels.append(_Level(tiles=tiles, size=level, grid=pyramid.grid(level)))
         pixels = halved(pixels)
     return levels
 
 
 @lru_cache(maxsize=1)
-def _drawn(seed: int) -> NDArray[np.uint8]:
-    """`(PERIOD, PERIOD, 3)`, red, green, blue."""
+def _drawn(seed: int) -> Rendering:
+    """`PERIOD` pixels a side."""
     whole = Size(width=PERIOD, height=PERIOD)
-    return Scene(size=whole, seed=seed).pixels(Box.whole(whole))
+    return Scene(size=whole, seed=seed).render(Box.whole(whole))
 
 
-def _tiles(pixels: NDArray[np.uint8], *, bands: int) -> tuple[tuple[bytes, ...], ...]:
+def _tiles(pixels: NDArray[np.uint8], *, compression: str) -> tuple[tuple[bytes, ...], ...]:
     """Encoded tiles of a part, which is repeated first where it is smaller than a tile."""
     side = Pyramid().tile
     times = max(1, side // pixels.shape[0])
-    pixels = np.tile(pixels, (times, times, 1))
+    pixels = np.tile(pixels, (times, times, 1)[: pixels.ndim])
     starts = range(0, pixels.shape[0], side)
-    compression = "jpeg" if bands in (1, 3) else "deflate"
     blocks = [[pixels[row : row + side, column : column + side] for column in starts] for row in starts]
     return tuple(tuple(encode(np.ascontiguousarray(block), compression=compression) for block in row) for row in blocks)
 
