@@ -159,7 +159,7 @@ def test_the_memory_that_was_measured_is_flat_and_inside_its_budget() -> None:
     assert all(row["peak"] <= row["budget"] for row in rows)
 
 
-@pytest.mark.parametrize("page", ["method.md", "refine.md"])
+@pytest.mark.parametrize("page", ["bench.md", "method.md", "refine.md"])
 def test_tests_that_a_page_names_exist(page: str) -> None:
     text = (ROOT / "docs" / page).read_text(encoding="utf-8")
     named = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", text)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import shutil
-import time
-from itertools import cycle
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -13,7 +12,7 @@ import torch
 from magnet_cli import images
 from magnet_cli.bench.program import made_plan
 from magnet_cli.bench.task import Ready, Took
-from magnet_cli.bench.timing import measured, synchronise
+from magnet_cli.bench.timing import measured, repeated
 from magnet_cli.events import Events
 from magnet_cli.geometry import Box
 from magnet_cli.images.protocol import Request
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
 
     from magnet_cli.bench.task import Task
     from magnet_cli.images.protocol import Image
+    from magnet_cli.options import SegmentOptions
     from magnet_cli.plan import Plan
     from magnet_cli.windows import Stage
 
@@ -46,7 +46,7 @@ LEAST, MOST = 0.5, 30.0
 class Ceiling:
     """Forward and refining passes with the program's own networks, precision and batch."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Task[SegmentOptions]) -> None:
         self._task = task
 
     def prepare(self) -> Ready:
@@ -61,7 +61,7 @@ class Ceiling:
         scale = self._plan.stages[-1].scale
         self._fields = [self._model.networks.predict(batch.flip(0), scale) for batch in self._batches]
         for stage in self._plan.stages:
-            self._pass(stage, number=0)
+            self._pass(stage, 0)
         return Ready(loaded=host_memory())
 
     def run(self, what: str, program: Took | None) -> Took:
@@ -74,14 +74,19 @@ class Ceiling:
         del what
         if program is None:
             raise RuntimeError
-        least = min(MOST, max(LEAST, SHARE * program.seconds))
+        least = least_seconds(program)
         seconds, tried = 0.0, 0
         with measured(self._model.networks.device) as found:
             for stage in self._plan.stages:
-                windows = program.by_stage[stage.number]
+                windows = program.by_stage[str(stage.number)]
                 if not windows:
                     continue
-                spent, passes = self._timed(stage, least=least * windows / program.windows)
+                spent, passes = repeated(
+                    partial(self._pass, stage),
+                    batches=len(self._batches),
+                    least=least * windows / program.windows,
+                    device=self._model.networks.device,
+                )
                 seconds += windows * spent / passes
                 tried += passes
         return Took(
@@ -93,23 +98,8 @@ class Ceiling:
             parts={"measured_seconds": round(found.seconds, 3), "measured_windows": tried},
         )
 
-    def _timed(self, stage: Stage, *, least: float) -> tuple[float, int]:
-        """Seconds and windows of a stage's passes, repeated for at least so many seconds; one batch at least."""
-        device = self._model.networks.device
-        synchronise(device)
-        start, windows = time.perf_counter(), 0
-        for number in cycle(range(len(self._batches))):
-            windows += self._pass(stage, number=number)
-            if len(self._batches) == number + 1:
-                synchronise(device)  # a GPU is told of passes far faster than it does them
-            spent = time.perf_counter() - start
-            if spent >= least:
-                break
-        synchronise(device)
-        return time.perf_counter() - start, windows
-
     @torch.inference_mode()
-    def _pass(self, stage: Stage, *, number: int) -> int:
+    def _pass(self, stage: Stage, number: int) -> int:
         """One batch of a stage; gives its windows."""
         own = self._model.networks.predict(self._batches[number], stage.scale)
         if not self._plan.is_first(self._plan.passes[0], stage):
@@ -118,7 +108,12 @@ class Ceiling:
         return len(own)
 
 
-def sampled_patches(task: Task, plan: Plan, model: Model, *, count: int) -> Tensor:
+def least_seconds(program: Took) -> float:
+    """How long to repeat the passes of a run."""
+    return min(MOST, max(LEAST, SHARE * program.seconds))
+
+
+def sampled_patches(task: Task[SegmentOptions], plan: Plan, model: Model, *, count: int) -> Tensor:
     """Patches of the finest stage from all over the image.
 
     Args:
@@ -139,7 +134,7 @@ def sampled_patches(task: Task, plan: Plan, model: Model, *, count: int) -> Tens
     return normalisation(plan, model).apply(pixels)
 
 
-def opened(task: Task) -> Image:
+def opened(task: Task[Any]) -> Image:
     """The image of a task; what has to be decoded as a whole goes to the task's folder."""
     free = shutil.disk_usage(task.folder).free
     return images.open_image(task.image, cache=images.CacheBudget(folder=task.folder, max_bytes=free // 2))

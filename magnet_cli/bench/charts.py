@@ -19,7 +19,13 @@ if TYPE_CHECKING:
     from magnet_cli.bench.result import Mark, Row
 
 MIB = 1 << 20
-COLOURS = {"downsample": "#E69F00", "patch": "#56B4E9", "magnet-fast": "#009E73", "magnet": "#0072B2"}
+COLOURS = {
+    "downsample": "#E69F00",
+    "patch": "#56B4E9",
+    "magnet-fast": "#009E73",
+    "magnet": "#0072B2",
+    "cascadepsp": "#CC79A7",
+}
 """Of methods; told apart by colour-blind readers too (Okabe and Ito)."""
 STYLES = {"ceiling": ("^", ":"), "patching": ("s", "--"), "naive": ("D", "-.")}
 """Marker and line of each yardstick, in the colour of its method."""

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from magnet_cli.bench.task import Task
-    from magnet_cli.options import Rule
+    from magnet_cli.options import Rule, SegmentOptions
     from magnet_cli.plan import Plan
 
 COPIES = 5
@@ -60,7 +60,7 @@ class NaiveRun:
 class Naive:
     """The published arithmetic over one image."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Task[SegmentOptions]) -> None:
         self._task = task
 
     def prepare(self) -> Ready:

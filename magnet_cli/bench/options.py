@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from magnet_cli.errors import UsageError
-from magnet_cli.options import OF_GRNETS, Method, SegmentOptions
+from magnet_cli.options import OF_GRNETS, Method, RefineMethod, SegmentOptions
+from magnet_cli.refining.options import RefineOptions
 
 Yardstick = Literal["ceiling", "patching", "naive"]
 YARDSTICKS: tuple[Yardstick, ...] = ("ceiling", "patching", "naive")
@@ -21,21 +22,35 @@ MOST_PIXELS = 1_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class BenchOptions:
-    """What is measured; the method in `segment` is replaced by each of `methods`."""
+    """What is measured; the method in `options` is replaced by each of `methods`."""
 
     image: str | None = None
     """A file to bench on, instead of generated images unless `sizes` are given too."""
+    mask: str | None = None
+    """Of that file, where a mask is refined."""
     sizes: tuple[int, ...] | None = None
     """Sides of generated images; None takes those that suit the device, or none where there is an image."""
-    methods: tuple[Method, ...] = ("magnet",)
+    methods: tuple[Method | RefineMethod, ...] = ("magnet",)
     yardsticks: tuple[Yardstick, ...] = YARDSTICKS
     repeats: int | None = None
     """Rounds; None takes three of short runs and one of long ones."""
-    segment: SegmentOptions = field(default_factory=SegmentOptions)
+    options: SegmentOptions | RefineOptions = field(default_factory=SegmentOptions)
+    """Of the command that is measured."""
 
     def __post_init__(self) -> None:
         if set(OF_GRNETS) & set(self.methods):
             raise UsageError("there is no yardstick for GRNets", value=", ".join(self.methods), advice="Leave it out")
+        refines = isinstance(self.options, RefineOptions)
+        if refines and self.image is not None and self.mask is None:
+            raise UsageError(
+                "a cascade sharpens a mask of the image", value=self.image, advice="Name the mask after the image"
+            )
+        if not refines and self.mask is not None:
+            raise UsageError(
+                "a mask is what a cascade sharpens, and this bundle predicts classes",
+                value=self.mask,
+                advice="Leave it out, or name a cascade with --weights",
+            )
         if self.repeats is not None and self.repeats < 1:
             raise UsageError("--repeats is at least 1", value=self.repeats)
 

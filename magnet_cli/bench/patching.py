@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from magnet_cli.bench.task import Task
+    from magnet_cli.options import SegmentOptions
     from magnet_cli.plan import Plan
 
 LOADED, SAME = "model as loaded", "same model object"
@@ -38,7 +39,7 @@ ROWS = 1024
 class Patching:
     """MONAI's `sliding_window_inference`, overlap 0, then the largest class: what a user would write."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Task[SegmentOptions]) -> None:
         self._task = task
 
     def prepare(self) -> Ready:

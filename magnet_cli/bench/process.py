@@ -15,7 +15,7 @@ from magnet_cli.errors import DeviceError, MagnetError
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from magnet_cli.bench.task import Ready, Took
+    from magnet_cli.bench.task import Command, Ready, Took
 
 KILLED = -9
 
@@ -24,24 +24,25 @@ class Process:
     """One contender in a fresh process, as a context; leaving it kills the process.
 
     Args:
-        kind: A key of `worker.CONTENDERS`.
+        kind: A contender of `worker.CONTENDERS`.
         task: What the contender is made of.
+        command: That is measured.
     """
 
-    def __init__(self, kind: str, task: object) -> None:
+    def __init__(self, kind: str, task: object, command: Command = "segment") -> None:
         self._kind = kind
         root = str(Path(__file__).parents[2])
         path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
         # -P: a module of the user's folder must not stand in for one of ours.
-        command = [sys.executable, "-P", "-m", "magnet_cli.bench.worker"]
+        words = [sys.executable, "-P", "-m", "magnet_cli.bench.worker"]
         self._process = subprocess.Popen(  # noqa: S603 - this interpreter and a module of this package
-            command,
+            words,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": path, "OMP_WAIT_POLICY": "PASSIVE"},
         )
         try:
-            self._send((kind, task))
+            self._send((command, kind, task))
         except BaseException:
             self.end()
             raise

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class Program:
     """Segments the image of a task, again and again."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Task[SegmentOptions]) -> None:
         self._task = task
         self._options = replace(task.options, overwrite=True, resume=False)
 
@@ -85,5 +85,5 @@ def made_plan(image: str, model: Model, options: SegmentOptions) -> Plan:
     return plan_image(image, model.facts, options, model.machine)
 
 
-def _by_stage(report: dict[str, Any]) -> dict[int, int]:
-    return {stage["stage"]: stage["windows_run"] for step in report["passes"] for stage in step["stages"]}
+def _by_stage(report: dict[str, Any]) -> dict[str, int]:
+    return {str(stage["stage"]): stage["windows_run"] for step in report["passes"] for stage in step["stages"]}

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from magnet_cli.bench.task import Ready, Took
     from magnet_cli.errors import MagnetError
     from magnet_cli.geometry import Size
-    from magnet_cli.options import Method
 
 MEGA = 1e6
 
@@ -113,7 +112,9 @@ class Row:
     """For people: the side of a generated image, or the file."""
     image: str | None
     """The file; None where the image was generated."""
-    method: Method
+    mask: str | None = None
+    """Likewise of the mask that was refined."""
+    method: str
     ready: Ready | None = None
     runs: tuple[Took, ...] = ()
     marks: tuple[Mark, ...] = ()
@@ -147,6 +148,11 @@ class Row:
         return self.windows / self.seconds.median
 
     @property
+    def speed(self) -> float:
+        """The same in full windows, where those that were run differ in size."""
+        return (self.runs[0].full_windows or self.windows) / self.seconds.median
+
+    @property
     def megapixels_per_second(self) -> float:
         """Of level 0, in the middle run."""
         return self.pixels / MEGA / self.seconds.median
@@ -178,6 +184,8 @@ class Row:
     def describe(self) -> dict[str, object]:
         """As JSON values: bytes and seconds."""
         found: dict[str, object] = {"image": self.image or "generated", "label": self.label, "method": self.method}
+        if self.mask is not None:
+            found["mask"] = self.mask
         if self.error is not None:
             return {**found, "status": "failed", "error": str(self.error), "exit_code": self.error.exit_code}
         options, memory = (self.runs[0].report[key] for key in ("options", "memory"))
@@ -190,7 +198,7 @@ class Row:
             "seconds": self.seconds.describe(),
             "megapixels_per_second": round(self.megapixels_per_second, 4),
             "windows": self.windows,
-            "windows_by_stage": {str(stage): count for stage, count in self.runs[0].by_stage.items()},
+            "windows_by_stage": dict(self.runs[0].by_stage),
             "windows_per_second": round(self.windows_per_second, 4),
             "split": dict(self.middle.parts),
             "memory": {**_memory(self.runs[0], self.ready), "planned": memory},

@@ -6,12 +6,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from magnet_cli.bench.options import CPU_SIZES, GPU_SIZES
 from magnet_cli.bench.process import Process
 from magnet_cli.bench.result import Mark, Row
-from magnet_cli.bench.task import Task, for_drawn
+from magnet_cli.bench.task import Task, command_of, for_drawn, mask_beside
 from magnet_cli.durable import writing
 from magnet_cli.errors import MagnetError, SourceError
 from magnet_cli.events import Step
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from magnet_cli.bench.setting import Setting
     from magnet_cli.bench.task import Ready, Took
     from magnet_cli.events import Events
-    from magnet_cli.options import Method
 
 SHORT = 30.0
 """Seconds of a run up to which there are three rounds where nobody says how many."""
@@ -84,13 +83,15 @@ class Bench:
         self._events = events
         self._stack = ExitStack()
         self._speeds: dict[str, float] = {}
+        self._command = command_of(options.options)
 
     def __enter__(self) -> Self:
         given = self._options
-        if given.image is not None and not Path(given.image).exists():
-            raise SourceError("there is no such file", file=given.image, advice="Check the path")
+        for file in (given.image, given.mask):
+            if file is not None and not Path(file).exists():
+                raise SourceError("there is no such file", file=file, advice="Check the path")
         with ExitStack() as stack:
-            with Process("studio", given.segment) as studio:
+            with Process("studio", given.options, self._command) as studio:
                 self.setting: Setting = studio.ask("setting")
             name = stack.enter_context(TemporaryDirectory(prefix="magnet-bench-", ignore_cleanup_errors=True))
             self._folder = Path(name)
@@ -123,8 +124,9 @@ class Bench:
                 yield from (Row(label=label, image=None, method=method, error=error) for method in self._methods)
                 continue
             for method in self._methods:
-                yield self._row(self._task(str(path), warm, method, drawn=True), label=label, image=None)
-            path.unlink()
+                yield self._row(self._task(path, warm, method, drawn=True), label=label)
+            for file in (path, mask_beside(path)):
+                file.unlink(missing_ok=True)
         if self._options.image is not None:
             name = self._options.image
             warm = self._drawn(LARGEST_WARM, None)
@@ -132,26 +134,34 @@ class Bench:
                 yield self._row(self._task(name, warm, method), label=Path(name).name, image=name)
 
     @property
-    def _methods(self) -> tuple[Method, ...]:
+    def _methods(self) -> tuple[str, ...]:
         return self._options.methods
 
     def _drawn(self, side: int, path: Path | None) -> Path:
         """Make the image of a side, and the small one beside it, which is returned."""
         warm = self._folder / "warm.tif"
-        with writing(self._folder), Process("studio", self._options.segment) as studio:
+        with writing(self._folder), Process("studio", self._options.options, self._command) as studio:
             studio.ask("draw_warm", warm, side)
             if path is not None:
                 studio.ask("draw", path, side)
         return warm
 
-    def _task(self, image: str, warm: Path, method: Method, *, drawn: bool = False) -> Task:
-        options = replace(self._options.segment, method=method)
-        options = for_drawn(options) if drawn else options
-        return Task(image=image, options=options, folder=self._folder, warm=str(warm))
+    def _task(self, image: str | Path, warm: Path, method: str, *, drawn: bool = False) -> Task[Any]:
+        options: Any = replace(cast("Any", self._options.options), method=method)
+        refines = self._command == "refine"
+        mask = str(mask_beside(Path(image))) if drawn and refines else self._options.mask
+        return Task(
+            image=str(image),
+            mask=mask,
+            options=for_drawn(options) if drawn else options,
+            folder=self._folder,
+            warm=str(warm),
+            warm_mask=str(mask_beside(warm)) if refines else None,
+        )
 
-    def _row(self, task: Task, *, label: str, image: str | None) -> Row:
+    def _row(self, task: Task[Any], *, label: str, image: str | None = None) -> Row:
         method = task.options.method
-        draft = Row(label=label, image=image, method=method)
+        draft = Row(label=label, image=image, mask=None if image is None else task.mask, method=method)
         try:
             row = self._measured(task, draft)
         except MagnetError as error:
@@ -160,9 +170,9 @@ class Bench:
         self._keep(row)
         return row
 
-    def _measured(self, task: Task, draft: Row) -> Row:
+    def _measured(self, task: Task[Any], draft: Row) -> Row:
         with ExitStack() as stack:
-            program = stack.enter_context(Process("program", task))
+            program = stack.enter_context(Process("program", task, self._command))
             ready = program.prepare()
             self._announce(draft, ready)
             # Alone on the machine: pages of libraries count by how many processes share them.
@@ -186,11 +196,11 @@ class Bench:
                 self._step(draft, name, number * (len(contenders) + 1) + index + 1, total)
                 one.run(ours)
 
-    def _started(self, kind: Yardstick, task: Task, stack: ExitStack) -> list[_Contender]:
+    def _started(self, kind: Yardstick, task: Task[Any], stack: ExitStack) -> list[_Contender]:
         """A yardstick with each of the networks that it is measured with, in one process."""
         # The budget of the device is the program's; a yardstick is refused by what there is.
         task = replace(task, options=replace(task.options, gpu_memory=None))
-        process = stack.enter_context(Process(kind, task))
+        process = stack.enter_context(Process(kind, task, self._command))
         found = [_Contender(kind=kind, model=model, process=process) for model in MODELS[kind]]
         ready, failure = None, None
         try:
@@ -219,7 +229,7 @@ class Bench:
         self._speeds[row.method] = row.windows_per_second
         if row.ready is None or row.ready.case is None or not row.windows:
             return
-        figure = Figure(case=row.ready.case, pixels=row.pixels, windows_per_second=row.windows_per_second)
+        figure = Figure(case=row.ready.case, pixels=row.pixels, windows_per_second=row.speed)
         try:
             store_figure(figure)
         except MagnetError as error:

@@ -23,7 +23,9 @@ from magnet_cli.scene import write_repeated
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from magnet_cli.models.spec import Described
     from magnet_cli.options import SegmentOptions
+    from magnet_cli.refining.options import RefineOptions
 
 WARM_SIDE = 4096
 """Largest side of the image on which contenders run once before anything is measured."""
@@ -41,26 +43,7 @@ class Studio:
         Raises:
             WeightsError, DeviceError, UsageError: It cannot.
         """
-        device = resolve_device(self._options.device)
-        bundle = load_bundle(self._options.weights or DEFAULT_BUNDLE)
-        return Setting(
-            bundle=bundle.name,
-            digest=bundle.digest,
-            notes=bundle.notes,
-            device=device,
-            device_name=device_name(device),
-            precision=resolve_precision(self._options.precision, device, bundle),
-            cores=usable_cores(),
-            machine={
-                "system": f"{platform.system()} {platform.release()}",
-                "processor": processor_name(),
-                "cores": usable_cores(),
-                "cores_of_the_machine": os.cpu_count(),
-                "memory": total_memory(),
-                "python": platform.python_version(),
-                "torch": str(torch.__version__),  # a class of its own, which would load torch where it arrives
-            },
-        )
+        return setting_of(load_bundle(self._options.weights or DEFAULT_BUNDLE), self._options)
 
     def draw(self, path: Path, side: int) -> int:
         """Write a square image with as many bands as the bundle takes; gives its bytes.
@@ -79,3 +62,30 @@ class Studio:
             return self.draw(path, min(side, WARM_SIDE))
         finest = resolve_scales(self._options, facts, size)[-1]
         return self.draw(path, min(2 * max(finest.width, finest.height), side, WARM_SIDE))
+
+
+def setting_of(bundle: Described, options: SegmentOptions | RefineOptions) -> Setting:
+    """Where a bench of a bundle runs.
+
+    Raises:
+        DeviceError, UsageError: It cannot.
+    """
+    device = resolve_device(options.device)
+    return Setting(
+        bundle=bundle.name,
+        digest=bundle.digest,
+        notes=bundle.notes,
+        device=device,
+        device_name=device_name(device),
+        precision=resolve_precision(options.precision, device, bundle),
+        cores=usable_cores(),
+        machine={
+            "system": f"{platform.system()} {platform.release()}",
+            "processor": processor_name(),
+            "cores": usable_cores(),
+            "cores_of_the_machine": os.cpu_count(),
+            "memory": total_memory(),
+            "python": platform.python_version(),
+            "torch": str(torch.__version__),  # a class of its own, which would load torch where it arrives
+        },
+    )

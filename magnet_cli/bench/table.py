@@ -19,7 +19,7 @@ HEAD = (
     *("times MONAI, as loaded", "times MONAI, same model", "times naive"),
     *("host peak", "device allocated", "device reserved", "device process"),
 )
-PARTS = ("read", "forward", "refine", "select", "write", "idle", "finish")
+PARTS = ("survey", "read", "forward", "refine", "select", "write", "idle", "finish")
 SPLIT_HEAD = ("image", "method", "wall s", *(f"{name} %" for name in PARTS))
 
 
@@ -75,5 +75,5 @@ def _spread(found: Spread) -> str:
 def split_cells(row: Row) -> list[str]:
     """Where the time of the middle run went, one cell for each name of `SPLIT_HEAD`."""
     took = row.middle
-    shares = (100 * took.parts.get(name, 0.0) / took.seconds for name in PARTS)
-    return [row.label, row.method, f"{took.seconds:.1f}", *(f"{share:.1f}" for share in shares)]
+    shares = (f"{100 * took.parts[name] / took.seconds:.1f}" if name in took.parts else "" for name in PARTS)
+    return [row.label, row.method, f"{took.seconds:.1f}", *shares]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Generic, Literal, Protocol, TypeVar
 
+from magnet_cli.options import SegmentOptions
+from magnet_cli.refining.options import RefineOptions
 from magnet_cli.values import ValueRange
 
 if TYPE_CHECKING:
@@ -13,26 +15,46 @@ if TYPE_CHECKING:
 
     from magnet_cli.figures import Case
     from magnet_cli.geometry import Size
-    from magnet_cli.options import SegmentOptions
 
+Told = TypeVar("Told", SegmentOptions, RefineOptions)
+"""What the command that is measured is told."""
+Command = Literal["segment", "refine"]
 Refusal = Literal["refused", "unavailable", "does not apply"]
 
 
-def for_drawn(options: SegmentOptions) -> SegmentOptions:
-    """The same for an image that was drawn: it has the bundle's bands, and its 8 bits stand for the bundle's range."""
-    return replace(options, bands=None, value_range=ValueRange(kind="dtype"))
+def command_of(options: SegmentOptions | RefineOptions) -> Command:
+    """The command that takes such options."""
+    return "refine" if isinstance(options, RefineOptions) else "segment"
+
+
+def for_drawn(options: Told) -> Told:
+    """The same for an image that was drawn: it has the bundle's bands, and its 8 bits stand for the bundle's range.
+
+    A mask that was drawn is binary.
+    """
+    drawn = replace(options, bands=None, value_range=ValueRange(kind="dtype"))
+    return replace(drawn, mask_kind="binary", threshold=None) if isinstance(drawn, RefineOptions) else drawn
+
+
+def mask_beside(image: Path) -> Path:
+    """Where the mask of a drawn image lies."""
+    return image.with_suffix(".mask.tif")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Task:
+class Task(Generic[Told]):
     """One image by one method."""
 
     image: str
-    options: SegmentOptions
+    mask: str | None = None
+    """Of the image, where one is refined."""
+    options: Told
     folder: Path
     """For what a run leaves; it exists."""
     warm: str
     """A small image to run once before anything is measured."""
+    warm_mask: str | None = None
+    """Of that image, where one is refined."""
     timed: bool = False
     """Whether the program's networks are timed, which on an accelerator would make it wait for them."""
 
@@ -59,6 +81,15 @@ class Ready:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Shape:
+    """What a step of a cascade looks at."""
+
+    step: Literal["global", "local"]
+    height: int
+    width: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Took:
     """What one run took."""
 
@@ -72,8 +103,12 @@ class Took:
     device_peak: Mapping[str, int] = field(default_factory=dict)
     parts: Mapping[str, float] = field(default_factory=dict)
     """Seconds by what they went into."""
-    by_stage: Mapping[int, int] = field(default_factory=dict)
-    """Forward passes by stage; the program's alone."""
+    full_windows: float | None = None
+    """Windows of full size that look at as many pixels, where those that were run differ in size."""
+    by_stage: Mapping[str, int] = field(default_factory=dict)
+    """Forward passes by stage, or by step of a cascade; the program's alone."""
+    by_shape: Mapping[Shape, int] = field(default_factory=dict)
+    """Steps of a cascade; the program's alone."""
     report: Mapping[str, object] = field(default_factory=dict)
     """Of the run; the program's alone."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -57,6 +58,27 @@ class TimedNetworks:
         synchronise(self._networks.device)
         self.seconds[name] += time.perf_counter() - start
         return result
+
+
+def repeated(run: Callable[[int], int], *, batches: int, least: float, device: torch.device) -> tuple[float, int]:
+    """Seconds and windows of passes, repeated for at least so many seconds; one batch at least.
+
+    Args:
+        run: One batch, by its number; gives its windows.
+        batches: How many there are to take in turn.
+        least: Seconds.
+        device: Where they run.
+    """
+    synchronise(device)
+    start, windows = time.perf_counter(), 0
+    for number in cycle(range(batches)):
+        windows += run(number)
+        if number == batches - 1:
+            synchronise(device)  # a GPU is told of passes far faster than it does them
+        if time.perf_counter() - start >= least:
+            break
+    synchronise(device)
+    return time.perf_counter() - start, windows
 
 
 def synchronise(device: torch.device) -> None:

@@ -18,14 +18,26 @@ from magnet_cli.memory import keep_heap_steady
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-CONTENDERS = {
-    "studio": ("magnet_cli.bench.studio", "Studio"),
-    "program": ("magnet_cli.bench.program", "Program"),
-    "ceiling": ("magnet_cli.bench.ceiling", "Ceiling"),
-    "patching": ("magnet_cli.bench.patching", "Patching"),
-    "naive": ("magnet_cli.bench.naive", "Naive"),
+    from magnet_cli.bench.task import Command
+
+CONTENDERS: dict[Command, dict[str, tuple[str, str]]] = {
+    "segment": {
+        "studio": ("magnet_cli.bench.studio", "Studio"),
+        "program": ("magnet_cli.bench.program", "Program"),
+        "ceiling": ("magnet_cli.bench.ceiling", "Ceiling"),
+        "patching": ("magnet_cli.bench.patching", "Patching"),
+        "naive": ("magnet_cli.bench.naive", "Naive"),
+    },
+    "refine": {
+        "studio": ("magnet_cli.bench.cascade.studio", "Studio"),
+        "program": ("magnet_cli.bench.cascade.program", "Program"),
+        "ceiling": ("magnet_cli.bench.cascade.ceiling", "Ceiling"),
+        "patching": ("magnet_cli.bench.cascade.patching", "Patching"),
+        "naive": ("magnet_cli.bench.cascade.naive", "Naive"),
+    },
 }
-"""Module and class by name: a process loads what its own contender needs, and no more."""
+"""Module and class by the command that is measured and the contender's name: a process loads what its own contender
+needs, and no more."""
 
 
 def main() -> None:
@@ -38,8 +50,8 @@ def main() -> None:
     # What a library prints must not come between answers.
     os.dup2(2, 1)
     messages = _messages(sys.stdin.buffer)
-    kind, task = next(messages)
-    module, name = CONTENDERS[kind]
+    command, kind, task = next(messages)
+    module, name = CONTENDERS[command][kind]
     contender = getattr(import_module(module), name)(task)
     for call, arguments in messages:
         _answer(answers, _called(contender, call, arguments))

@@ -11,7 +11,7 @@ import typer
 from magnet_cli.cli import words
 from magnet_cli.cli.ending import Listing, command, tell
 from magnet_cli.cli.evaluate import parse_methods
-from magnet_cli.errors import OutputError
+from magnet_cli.errors import OutputError, UsageError
 from magnet_cli.redaction import redacted
 
 if TYPE_CHECKING:
@@ -20,7 +20,16 @@ if TYPE_CHECKING:
     from magnet_cli.bench.result import Row
     from magnet_cli.bench.running import Bench
     from magnet_cli.cli.progress import Display
+    from magnet_cli.options import Method, RefineMethod
 
+CASCADE: RefineMethod = "cascadepsp"
+OF_SEGMENT = (
+    *("scales", "points", "patches", "select", "budget", "merge", "median", "margin"),
+    *("mpp", "gsd", "level", "mag", "slide_mpp", "batch_size"),
+)
+"""Options that go with bundles that predict classes."""
+OF_REFINE = ("side", "fast", "mask_kind", "threshold", "min_area", "padding")
+"""Options that go with cascades."""
 NOTHING_KEPT = "nothing is left behind; sizes that were done are stored for 'magnet plan'"
 
 
@@ -29,6 +38,10 @@ def bench(
     context: typer.Context,
     image: Annotated[
         str | None, typer.Argument(metavar="[INPUT]", help="An image to measure on, instead of generated ones.")
+    ] = None,
+    mask_file: Annotated[
+        str | None,
+        typer.Argument(metavar="[MASK]", help="A mask of it to sharpen, where --weights names a cascade."),
     ] = None,
     *,
     sizes: Annotated[
@@ -39,7 +52,14 @@ def bench(
             show_default=False,
         ),
     ] = None,
-    methods: Annotated[str, typer.Option(help="To measure: magnet, magnet-fast, patch, downsample.")] = "magnet",
+    methods: Annotated[
+        str | None,
+        typer.Option(
+            help="To measure: magnet, magnet-fast, patch, downsample; cascadepsp for refine. Default: magnet, or "
+            "cascadepsp where --weights names a cascade.",
+            show_default=False,
+        ),
+    ] = None,
     yardsticks: Annotated[
         str, typer.Option(help="To compare with, or none; patching needs the extra 'bench'.")
     ] = "ceiling,patching,naive",
@@ -56,6 +76,12 @@ def bench(
     merge: words.MergeOption = None,
     median: words.Median = None,
     margin: words.Margin = None,
+    side: words.Side = None,
+    fast: words.Fast = False,
+    mask_kind: words.MaskKindOption = words.MaskKind.AUTO,
+    threshold: words.Threshold = None,
+    min_area: words.LeastArea = 64,
+    padding: words.Padding = "12.5%",
     mpp: words.Mpp = None,
     gsd: words.Gsd = None,
     level: words.Level = None,
@@ -73,20 +99,26 @@ def bench(
     json: words.Json = False,
     no_progress: words.NoProgress = False,
 ) -> int:
-    """Measure memory and speed against image size, beside the ceiling, plain patching and the published arithmetic."""
+    """Measure memory and speed against image size, beside the ceiling, plain patching and the published arithmetic.
+
+    Of segment; of refine where --weights names a cascade.
+    """
     with Listing(json=json) as listing:
         if html is not None and not html.parent.is_dir():
             raise OutputError("the page's folder is missing", value=html.parent, advice="Make it, or choose another")
-        segment = words.segment_options(context)
         from magnet_cli.bench.options import BenchOptions, parse_sizes, parse_yardsticks
 
+        chosen = _methods(methods, weights)
+        refines = CASCADE in chosen
+        _refuse(context, OF_SEGMENT if refines else OF_REFINE, rule="a cascade" if refines else "predicting classes")
         options = BenchOptions(
             image=image,
+            mask=mask_file,
             sizes=None if sizes is None else parse_sizes(sizes),
-            methods=parse_methods(methods),
+            methods=chosen,
             yardsticks=parse_yardsticks(yardsticks),
             repeats=repeats,
-            segment=segment,
+            options=words.refine_options(context) if refines else words.segment_options(context),
         )
         from magnet_cli.bench.running import Bench
         from magnet_cli.cli.progress import Display
@@ -102,6 +134,39 @@ def bench(
             raise KeyboardInterrupt(NOTHING_KEPT) from None
         _tell(running, rows, listing, html=html, json=json)
     return listing.exit_code
+
+
+def _methods(text: str | None, weights: str | None) -> tuple[Method | RefineMethod, ...]:
+    """What is measured; where nobody says, what the bundle is for.
+
+    Raises:
+        UsageError: There is no such method, or a cascade's beside others.
+        WeightsError: There is no such bundle.
+    """
+    if text is None:
+        return (CASCADE,) if weights is not None and _is_cascade(weights) else ("magnet",)
+    if text.strip().lower() == CASCADE:
+        return (CASCADE,)
+    if CASCADE in text:
+        raise UsageError(
+            "a bundle predicts classes or sharpens masks",
+            value=f"--methods {text}",
+            advice=f"Measure {CASCADE} by itself, with its bundle",
+        )
+    return parse_methods(text)
+
+
+def _is_cascade(weights: str) -> bool:
+    from magnet_cli.models.bundle import CascadeBundle, load_description
+
+    return isinstance(load_description(weights), CascadeBundle)
+
+
+def _refuse(context: typer.Context, names: tuple[str, ...], *, rule: str) -> None:
+    for name in names:
+        if words.is_typed(context, name):
+            option = next(entry.opts[0] for entry in context.command.params if entry.name == name)
+            raise UsageError(f"{option} says nothing about {rule}", advice="Leave it out, or name another --weights")
 
 
 def _greet(running: Bench, display: Display) -> None:

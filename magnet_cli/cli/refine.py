@@ -6,29 +6,17 @@ from __future__ import annotations
 import json as json_format
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, cast
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from magnet_cli.cli import words
 from magnet_cli.cli.ending import Listing, command, tell
-from magnet_cli.memory import format_bytes, parse_bytes
-from magnet_cli.refining.options import OF_CASCADE, RefineOptions, parse_padding, parse_stuff
-from magnet_cli.values import parse_bands, parse_value_range
+from magnet_cli.figures import format_seconds
+from magnet_cli.memory import format_bytes
 
 if TYPE_CHECKING:
-    from magnet_cli.options import Precision, RefineMethod
-    from magnet_cli.refining import options as values
-    from magnet_cli.refining.method import MaskPlan
-
-
-class MaskKind(StrEnum):
-    """How the values of a mask are read."""
-
-    AUTO = "auto"
-    BINARY = "binary"
-    LABELS = "labels"
-    PROBABILITY = "probability"
+    from magnet_cli.refining.method import Job
 
 
 class Compat(StrEnum):
@@ -65,29 +53,10 @@ def refine(
         ),
     ] = None,
     weights: words.Weights = None,
-    mask_kind: Annotated[
-        MaskKind,
-        typer.Option(
-            "--mask-kind",
-            help="How the mask's values are read; auto says what it took them for.",
-            envvar="MAGNET_MASK_KIND",
-        ),
-    ] = MaskKind.AUTO,
-    threshold: Annotated[
-        str | None,
-        typer.Option(help="Of a probability: above it is the object. Default: 0.5.", envvar="MAGNET_THRESHOLD"),
-    ] = None,
-    side: Annotated[
-        int | None,
-        typer.Option(
-            "--L",
-            help="Side in pixels at which objects and windows are looked at. Default: the bundle's.",
-            envvar="MAGNET_L",
-        ),
-    ] = None,
-    fast: Annotated[
-        bool, typer.Option("--fast", help="Look at objects as a whole alone, at --L pixels.", envvar="MAGNET_FAST")
-    ] = False,
+    mask_kind: words.MaskKindOption = words.MaskKind.AUTO,
+    threshold: words.Threshold = None,
+    side: words.Side = None,
+    fast: words.Fast = False,
     stuff: Annotated[
         str | None,
         typer.Option(
@@ -95,10 +64,8 @@ def refine(
             envvar="MAGNET_STUFF",
         ),
     ] = None,
-    min_area: Annotated[int, typer.Option(min=0, help="Objects of fewer pixels are left as they are.")] = 64,
-    padding: Annotated[
-        str, typer.Option(help="What is looked at around an object, a share of its size.", envvar="MAGNET_PADDING")
-    ] = "12.5%",
+    min_area: words.LeastArea = 64,
+    padding: words.Padding = "12.5%",
     compat: Annotated[
         Compat | None,
         typer.Option("--compat", help="The paper's method, or the published program's.", envvar="MAGNET_COMPAT"),
@@ -122,7 +89,7 @@ def refine(
     no_progress: words.NoProgress = False,
 ) -> int:
     """Sharpen a mask that something else made, object by object or square by square, at any size."""
-    options = _options(context)
+    options = words.refine_options(context)
     with Listing(json=json and not dry_run) as listing:
         from magnet_cli.cli.progress import Display
         from magnet_cli.refining import refine as refining
@@ -142,44 +109,12 @@ def refine(
     return 0
 
 
-def _options(context: typer.Context) -> RefineOptions:
-    given = dict(context.params)
-    if given["method"] is not words.Refine.CASCADEPSP:
-        # What the environment says of cascades is none of a classical tool's business.
-        given |= {
-            str(entry.name): entry.default
-            for entry in context.command.params
-            if entry.name in OF_CASCADE and not words.is_typed(context, entry.name)
-        }
-    threshold, gpu_memory, memory = given["threshold"], given["gpu_memory"], given["memory"]
-    return RefineOptions(
-        method=cast("RefineMethod", str(given["method"])),
-        evidence=given["evidence"],
-        weights=given["weights"],
-        side=given["side"],
-        fast=given["fast"],
-        mask_kind=cast("values.MaskKindOption", str(given["mask_kind"])),
-        threshold=None if threshold is None else words.number(threshold, "--threshold"),
-        stuff=parse_stuff(given["stuff"]),
-        min_area=given["min_area"],
-        padding=parse_padding(given["padding"]),
-        bands=None if given["bands"] is None else parse_bands(given["bands"]),
-        value_range=None if given["value_range"] is None else parse_value_range(given["value_range"]),
-        compat=cast("values.CompatOption | None", None if given["compat"] is None else str(given["compat"])),
-        device=words.device_name(context),
-        precision=cast("Precision | Literal['auto']", str(given["precision"])),
-        num_workers=given["num_workers"],
-        gpu_memory=None if gpu_memory is None else parse_bytes(gpu_memory, option="--gpu-memory"),
-        memory=None if memory is None else parse_bytes(memory, option="--memory"),
-        overwrite=given["overwrite"],
-        resume=given["resume"],
-    )
-
-
-def _show(plan: MaskPlan, *, json: bool) -> None:
-    """The plan on standard output."""
+def _show(job: Job, *, json: bool) -> None:
+    """The plan on standard output, with the time where a bench has told."""
+    plan, seconds = job.plan, job.seconds()
     if json:
-        tell(json_format.dumps(plan.describe(), indent=1))
+        found = {**plan.describe(), "seconds": None if seconds is None else round(seconds, 1)}
+        tell(json_format.dumps(found, indent=1))
         return
     image = plan.seen.info
     lines = [f"{image.path}, {image.size} pixels; {plan.mask}, read as {plan.reading.kind}", *plan.lines()]
@@ -187,4 +122,6 @@ def _show(plan: MaskPlan, *, json: bool) -> None:
     memory, disk = plan.memory, plan.disk()
     lines.append(f"memory: {format_bytes(memory.total)} of {format_bytes(memory.budget)}")
     lines.append(f"disk: at most {format_bytes(sum(disk.values()))}")
+    if seconds is not None:
+        lines.append(f"time: at most about {format_seconds(seconds)}, as 'magnet bench' measured here")
     tell("\n".join(lines))

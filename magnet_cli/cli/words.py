@@ -24,12 +24,14 @@ from magnet_cli.options import (
     parse_roi,
     parse_scales,
 )
+from magnet_cli.refining.options import OF_CASCADE, RefineOptions, parse_padding, parse_stuff
 from magnet_cli.values import parse_bands, parse_value_range
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from magnet_cli import options
+    from magnet_cli.refining import options as refining
 
 T = TypeVar("T")
 
@@ -93,6 +95,15 @@ class Refine(StrEnum):
     CASCADEPSP = "cascadepsp"
     GUIDED = "guided"
     CRF = "crf"
+
+
+class MaskKind(StrEnum):
+    """How the values of a mask are read."""
+
+    AUTO = "auto"
+    BINARY = "binary"
+    LABELS = "labels"
+    PROBABILITY = "probability"
 
 
 class OnError(StrEnum):
@@ -221,6 +232,33 @@ RefineOption = Annotated[
 RefineWeights = Annotated[
     str | None,
     typer.Option(help="The bundle of --refine cascadepsp: a name or a folder.", envvar="MAGNET_REFINE_WEIGHTS"),
+]
+MaskKindOption = Annotated[
+    MaskKind,
+    typer.Option(
+        "--mask-kind",
+        help="How the mask's values are read; auto says what it took them for.",
+        envvar="MAGNET_MASK_KIND",
+    ),
+]
+Threshold = Annotated[
+    str | None,
+    typer.Option(help="Of a probability: above it is the object. Default: 0.5.", envvar="MAGNET_THRESHOLD"),
+]
+Side = Annotated[
+    int | None,
+    typer.Option(
+        "--L",
+        help="Side in pixels at which objects and windows are looked at. Default: the bundle's.",
+        envvar="MAGNET_L",
+    ),
+]
+Fast = Annotated[
+    bool, typer.Option("--fast", help="Look at objects as a whole alone, at --L pixels.", envvar="MAGNET_FAST")
+]
+LeastArea = Annotated[int, typer.Option("--min-area", min=0, help="Objects of fewer pixels are left as they are.")]
+Padding = Annotated[
+    str, typer.Option(help="What is looked at around an object, a share of its size.", envvar="MAGNET_PADDING")
 ]
 Overlay = Annotated[
     bool,
@@ -360,6 +398,45 @@ def segment_options(context: typer.Context) -> SegmentOptions:
         overlay=given.get("overlay", False),
         html=given.get("html", False),
         exports=export_options(context),
+        overwrite=given.get("overwrite", False),
+        resume=given.get("resume", True),
+    )
+
+
+def refine_options(context: typer.Context) -> RefineOptions:
+    """The options of `refine` and `bench` from their words; a command may lack some of them.
+
+    Raises:
+        UsageError: A word cannot be understood; the message says how it is written.
+    """
+    given = context.params
+    method = str(given.get("method", Refine.CASCADEPSP))
+    if method != Refine.CASCADEPSP:
+        # What the environment says of cascades is none of a classical tool's business.
+        given = given | {
+            str(entry.name): entry.default
+            for entry in context.command.params
+            if entry.name in OF_CASCADE and not is_typed(context, entry.name)
+        }
+    return RefineOptions(
+        method=cast("options.RefineMethod", method),
+        evidence=given.get("evidence"),
+        weights=given["weights"],
+        side=given["side"],
+        fast=given["fast"],
+        mask_kind=cast("refining.MaskKindOption", str(given["mask_kind"])),
+        threshold=_maybe(partial(number, option="--threshold"), given["threshold"]),
+        stuff=parse_stuff(given.get("stuff")),
+        min_area=given["min_area"],
+        padding=parse_padding(given["padding"]),
+        bands=_maybe(parse_bands, given["bands"]),
+        value_range=_maybe(parse_value_range, given["value_range"]),
+        compat=cast("refining.CompatOption | None", _maybe(str, given.get("compat"))),
+        device=device_name(context),
+        precision=cast("options.Precision", str(given["precision"])),
+        num_workers=given["num_workers"],
+        gpu_memory=_maybe(partial(parse_bytes, option="--gpu-memory"), given["gpu_memory"]),
+        memory=_maybe(partial(parse_bytes, option="--memory"), given["memory"]),
         overwrite=given.get("overwrite", False),
         resume=given.get("resume", True),
     )

@@ -8,17 +8,21 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 ACTIVITIES = ("read", "forward", "refine", "select", "write", "idle")
 
 
 class Clock:
-    """Seconds by activity, added up over threads; `idle` is the computing thread waiting for pixels or for the disk."""
+    """Seconds by activity, added up over threads; `idle` is the computing thread waiting for pixels or for the disk.
 
-    def __init__(self) -> None:
+    Args:
+        activities: That may be measured.
+    """
+
+    def __init__(self, activities: Iterable[str] = ACTIVITIES) -> None:
         self._lock = threading.Lock()
-        self._seconds = dict.fromkeys(ACTIVITIES, 0.0)
+        self._seconds = dict.fromkeys(activities, 0.0)
         self._started = time.perf_counter()
 
     @contextmanager

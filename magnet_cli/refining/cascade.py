@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from magnet_cli.figures import Case, nearest_figure
+from magnet_cli.models.machine import device_case
+from magnet_cli.refining.effort import effort_of
 from magnet_cli.refining.joining import Joining
 from magnet_cli.refining.levels import Levels
 from magnet_cli.refining.making import foreseen_memory, make_plan
@@ -123,3 +126,23 @@ class CascadeJob:
     def report(self, totals: Mapping[int, PassTotals], measured: Measured) -> dict[str, object]:
         """See `Job`."""
         return make_report(self.plan, self.model.bundle, totals, measured)
+
+    @property
+    def case(self) -> Case:
+        """What the speed of the run depends on; it counts full windows that look at as many pixels as its passes do."""
+        machine, settings = self.plan.machine, self.plan.settings
+        return Case(
+            bundle=self.model.bundle.digest,
+            device=device_case(machine.device),
+            precision=machine.precision,
+            method=f"cascadepsp {settings.compat}, L {settings.side}",
+            merge="none",
+            batch=1,
+        )
+
+    def seconds(self) -> float | None:
+        """See `Job`."""
+        figure = nearest_figure(self.case, pixels=self.plan.image.size.pixels)
+        if figure is None:
+            return None
+        return effort_of(self.plan).windows(self.plan.settings.side) / figure.windows_per_second

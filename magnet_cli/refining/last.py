@@ -11,9 +11,10 @@ from magnet_cli.errors import SourceError, UsageError
 from magnet_cli.masks.output import OutputPaths
 from magnet_cli.masks.reportfile import read_report
 from magnet_cli.options import ExportOptions
+from magnet_cli.pipeline.clock import Clock
 from magnet_cli.refining.loading import load_method
 from magnet_cli.refining.options import RefineOptions
-from magnet_cli.refining.output import Output
+from magnet_cli.refining.output import ACTIVITIES, Output
 from magnet_cli.refining.pairs import open_input_mask
 from magnet_cli.refining.seen import seen_of_plan
 
@@ -136,7 +137,9 @@ class LastStage:
             method = method.starting_from(_kept(unrefined))
         own = read_report(OutputPaths.of(unrefined).report)
         with open_input_mask(unrefined, self.options) as mask:
-            job = method.job(seen, mask, workers=self.options.num_workers, events=events)
+            clock = Clock(ACTIVITIES)
+            with clock.measure("survey"):
+                job = method.job(seen, mask, workers=self.options.num_workers, events=events)
             run = Output(
                 job=job,
                 mask=mask,
@@ -144,6 +147,7 @@ class LastStage:
                 resume=self.options.resume,
                 overwrite=self.options.overwrite,
                 events=events,
+                clock=clock,
             )
             return run.finish(hashes, complete=lambda found: {**combined(own, found), "command": command})
 

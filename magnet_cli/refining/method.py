@@ -117,6 +117,9 @@ class Job(Protocol):
     def report(self, totals: Mapping[int, PassTotals], measured: Measured) -> dict[str, object]:
         """What happened, by the totals of each pass."""
 
+    def seconds(self) -> float | None:
+        """What the run takes at most, at the speed that `magnet bench` measured here; None where it has not."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Foreseen:

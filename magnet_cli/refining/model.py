@@ -67,7 +67,7 @@ def load_refine_model(options: RefineOptions, events: Events, named: str) -> Ref
     Raises:
         WeightsError, DeviceError, UsageError: It cannot be had.
     """
-    bundle = load_cascade_bundle(_named(options.weights, named))
+    bundle = named_bundle(options.weights, named)
     for note in bundle.notes:
         events.message(f"magnet: {note}")
     device = resolve_device(options.device)
@@ -90,14 +90,18 @@ def load_refine_model(options: RefineOptions, events: Events, named: str) -> Ref
     return RefineModel(bundle=bundle, network=network, machine=machine, activation_bytes=needed)
 
 
-def _named(weights: str | None, option: str) -> str:
+def named_bundle(weights: str | None, option: str = "--weights") -> CascadeBundle:
     """The bundle to take: a cascade sharpens what it was trained on, so that none is right for every mask.
 
+    Args:
+        weights: A shipped bundle's name or a folder.
+        option: Of the command line, that names it.
+
     Raises:
-        WeightsError: None was named.
+        WeightsError: None was named, or there is no such bundle.
     """
     if weights is not None:
-        return weights
+        return load_cascade_bundle(weights)
     shipped = [name for name in shipped_bundles() if isinstance(load_description(name), CascadeBundle)]
     raise WeightsError(
         "a cascade sharpens only what it was trained on, so its bundle has to be named",

@@ -17,7 +17,6 @@ from magnet_cli.masks.reportfile import read_report
 from magnet_cli.masks.spec import MaskSpec
 from magnet_cli.memory import PeakSampler, format_bytes
 from magnet_cli.models.device import device_peak, pin_arithmetic, reset_device_peak, usable_cores
-from magnet_cli.pipeline.clock import Clock
 from magnet_cli.redaction import redacted_report
 from magnet_cli.refining.method import Opened
 from magnet_cli.refining.reporting import PassTotals
@@ -30,10 +29,13 @@ if TYPE_CHECKING:
     from magnet_cli.events import Events
     from magnet_cli.masks.output import OutputPaths
     from magnet_cli.objects.mask import InputMask
+    from magnet_cli.pipeline.clock import Clock
     from magnet_cli.refining.method import Job, MaskPlan
 
 DECODE_SHARE = 0.5
 """Share of the free disk that decoding an image once may take."""
+ACTIVITIES = ("survey", "read", "refine", "write", "idle")
+"""Where the time of a run goes; `survey` looks through the mask before anything is planned."""
 Report = dict[str, object]
 
 
@@ -47,6 +49,8 @@ class Output:
     resume: bool
     overwrite: bool
     events: Events
+    clock: Clock
+    """Of `ACTIVITIES`; it began with the run."""
 
     def finish(self, hashes: dict[str, str], *, complete: Callable[[Report], Report]) -> Report:
         """Compute what is missing and write the mask; its report.
@@ -55,7 +59,7 @@ class Output:
             hashes: Of everything that the mask depends on.
             complete: Makes the mask's report of the job's.
         """
-        plan, clock, device = self.job.plan, Clock(), self.job.plan.machine.device
+        plan, clock, device = self.job.plan, self.clock, self.job.plan.machine.device
         header = JournalHeader(hashes=hashes, spec=_spec(plan), fields=plan.fields)
         with ExitStack() as stack:
             journal = stack.enter_context(

@@ -2,18 +2,47 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
 
 from magnet_cli import images
-from magnet_cli.errors import SourceError
+from magnet_cli.errors import SourceError, UsageError
+from magnet_cli.masks.output import OutputPaths
 from magnet_cli.objects.mask import InputMask, open_mask
 from magnet_cli.refining.options import THRESHOLD
+from magnet_cli.targets import is_file_name
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from magnet_cli.images import ImageInfo
     from magnet_cli.refining.options import RefineOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """An image, a mask of it, and where the sharper one goes."""
+
+    image: str
+    mask: str
+    paths: OutputPaths
+    info: ImageInfo
+    """Of the image."""
+
+    @classmethod
+    def open(cls, image: str | Path, mask: str | Path, output: str | Path | None) -> Self:
+        """Look at both files.
+
+        Args:
+            image: A file or URL.
+            mask: Likewise.
+            output: The file to write, a folder, or None for `<mask's name>.refined.tif` in the current folder.
+
+        Raises:
+            UsageError: The output has a suffix in which masks are not written, or is one of the inputs.
+            SourceError: One of them cannot be opened, or they differ in size or place.
+        """
+        paths = OutputPaths.of(output_path(image, mask, None if output is None else Path(output)))
+        return cls(image=str(image), mask=str(mask), paths=paths, info=check_pair(image, mask))
 
 
 def check_pair(image: str | Path, mask: str | Path) -> ImageInfo:
@@ -32,6 +61,22 @@ def check_pair(image: str | Path, mask: str | Path) -> ImageInfo:
         )
     images.check_place(found, info)
     return info
+
+
+def output_path(image: str | Path, mask: str | Path, output: Path | None) -> Path:
+    """The file that is written.
+
+    Raises:
+        UsageError: It has a suffix in which masks are not written, or is one of the inputs.
+    """
+    name = images.stem(mask)
+    if output is None:
+        found = Path(f"{name}.refined.tif")
+    else:
+        found = output if is_file_name(output) else output / f"{name}.tif"
+    if found.resolve() in {Path(image).resolve(), Path(mask).resolve()}:
+        raise UsageError("a mask may not replace an input", value=str(found), advice="Choose another -o")
+    return found
 
 
 def open_input_mask(path: str | Path, options: RefineOptions) -> InputMask:

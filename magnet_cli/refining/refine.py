@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from magnet_cli import images
 from magnet_cli.commandline import as_path, option_words
-from magnet_cli.errors import UsageError
 from magnet_cli.events import Events
-from magnet_cli.masks.output import OutputPaths, OutputState, output_state
+from magnet_cli.masks.output import OutputState, output_state
 from magnet_cli.masks.reportfile import read_report
+from magnet_cli.pipeline.clock import Clock
 from magnet_cli.refining.loading import load_method
 from magnet_cli.refining.options import RefineOptions
-from magnet_cli.refining.output import Output
-from magnet_cli.refining.pairs import check_pair, open_input_mask
-from magnet_cli.targets import is_file_name
+from magnet_cli.refining.output import ACTIVITIES, Output
+from magnet_cli.refining.pairs import Pair, check_pair, open_input_mask
 
 if TYPE_CHECKING:
-    from magnet_cli.refining.method import MaskPlan, Method
+    from pathlib import Path
+
+    from magnet_cli.images import ImageInfo
+    from magnet_cli.refining.method import Job, MaskPlan, Method
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,30 +68,41 @@ def refine_mask(
             on from there.
     """
     options, events = options or RefineOptions(), events or Events()
-    paths = OutputPaths.of(output_path(image, mask, None if output is None else Path(output)))
-    info = check_pair(image, mask)
-    method = load_method(options, events)
-    hashes = {"input": images.fingerprint(image), "refined": images.fingerprint(mask), **method.hashes()}
+    pair = Pair.open(image, mask, output)
+    return refine_pair(pair, load_method(options, events), options, events)
+
+
+def refine_pair(pair: Pair, method: Method, options: RefineOptions, events: Events) -> RefineResult:
+    """As `refine_mask`, by a method that is loaded."""
+    paths, clock = pair.paths, Clock(ACTIVITIES)
+    hashes = {"input": images.fingerprint(pair.image), "refined": images.fingerprint(pair.mask), **method.hashes()}
     if output_state(paths, hashes=hashes, overwrite=options.overwrite) is OutputState.DONE:
         events.message(f"{paths.mask}: already done")
         report = read_report(paths.report)
-        return RefineResult(image=str(image), mask=str(mask), output=paths.mask, report=report, was_done=True)
-    with open_input_mask(mask, options) as opened:
-        job = method.job(method.see(info), opened, workers=options.num_workers, events=events)
+        return RefineResult(image=pair.image, mask=pair.mask, output=paths.mask, report=report, was_done=True)
+    with open_input_mask(pair.mask, options) as opened:
+        with clock.measure("survey"):
+            job = method.job(method.see(pair.info), opened, workers=options.num_workers, events=events)
         for note in job.plan.notes:
             events.message(note)
         run = Output(
-            job=job, mask=opened, paths=paths, resume=options.resume, overwrite=options.overwrite, events=events
+            job=job,
+            mask=opened,
+            paths=paths,
+            resume=options.resume,
+            overwrite=options.overwrite,
+            events=events,
+            clock=clock,
         )
         command = refine_words(job.plan, paths.mask, options, method)
         report = run.finish(hashes, complete=lambda found: {**found, "command": command})
     events.message(f"{paths.mask}: done")
-    return RefineResult(image=str(image), mask=str(mask), output=paths.mask, report=report)
+    return RefineResult(image=pair.image, mask=pair.mask, output=paths.mask, report=report)
 
 
 def plan_refine(
     image: str | Path, mask: str | Path, options: RefineOptions | None = None, *, events: Events | None = None
-) -> MaskPlan:
+) -> Job:
     """What `refine_mask` would do; the mask is looked through, nothing is computed or written.
 
     Raises:
@@ -98,25 +110,13 @@ def plan_refine(
     """
     options, events = options or RefineOptions(), events or Events()
     info = check_pair(image, mask)
-    method = load_method(options, events)
+    return plan_pair(info, mask, load_method(options, events), options, events)
+
+
+def plan_pair(info: ImageInfo, mask: str | Path, method: Method, options: RefineOptions, events: Events) -> Job:
+    """As `plan_refine`, by a method that is loaded; `info` is of the image."""
     with open_input_mask(mask, options) as opened:
-        return method.job(method.see(info), opened, workers=options.num_workers, events=events).plan
-
-
-def output_path(image: str | Path, mask: str | Path, output: Path | None) -> Path:
-    """The file that is written.
-
-    Raises:
-        UsageError: It has a suffix in which masks are not written, or is one of the inputs.
-    """
-    name = images.stem(mask)
-    if output is None:
-        found = Path(f"{name}.refined.tif")
-    else:
-        found = output if is_file_name(output) else output / f"{name}.tif"
-    if found.resolve() in {Path(image).resolve(), Path(mask).resolve()}:
-        raise UsageError("a mask may not replace an input", value=str(found), advice="Choose another -o")
-    return found
+        return method.job(method.see(info), opened, workers=options.num_workers, events=events)
 
 
 def refine_words(plan: MaskPlan, output: Path, options: RefineOptions, method: Method) -> list[str]:

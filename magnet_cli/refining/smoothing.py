@@ -158,6 +158,9 @@ class SmoothingJob:
         """See `Job`."""
         return make_square_report(self.plan, totals[self.plan.step.number], measured)
 
+    def seconds(self) -> None:
+        """See `Job`: a bench measures networks."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Square:

@@ -36,6 +36,7 @@ SQUARES = {"um2": "µm²", "m2": "m²"}
 UNITS = {"um": "µm"}
 ACTIVITIES = {
     "wall": "from start to end",
+    "survey": "looking for objects",
     "read": "reading",
     "forward": "networks",
     "refine": "refining",

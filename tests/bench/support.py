@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from magnet_cli.bench.task import Task
+import torch
+
+from magnet_cli.bench.cascade.studio import Studio
+from magnet_cli.bench.task import Task, mask_beside
 from magnet_cli.geometry import Size
+from magnet_cli.models.cascade import BANDS, MASKS
+from magnet_cli.models.registry import build_cascade
+from magnet_cli.models.writing import describe_cascade, write_cascade_bundle
 from magnet_cli.options import SegmentOptions
+from magnet_cli.refining.options import RefineOptions
 from magnet_cli.scene import write_repeated
 from tests.laws.support import blurry_bundle
 
@@ -18,9 +25,12 @@ if TYPE_CHECKING:
 SIDE = 150
 """Of the image: no multiple of anything."""
 SCALES = (32, 64, 128)
+L = 96
+SIDE_OF_MASK = 300
+"""More pixels than a unit of that L, though the whole is no large object."""
 
 
-def task(folder: Path, *, method: Method = "magnet", side: int = SIDE, timed: bool = False) -> Task:
+def task(folder: Path, *, method: Method = "magnet", side: int = SIDE, timed: bool = False) -> Task[SegmentOptions]:
     """A task on a generated image, with a bundle of one-convolution networks."""
     bundle = blurry_bundle(folder / "bundle", scales=SCALES)
     write_repeated(folder / "image.tif", size=Size(width=side, height=side))
@@ -30,4 +40,32 @@ def task(folder: Path, *, method: Method = "magnet", side: int = SIDE, timed: bo
     options = SegmentOptions(weights=str(bundle), method=method, device="cpu")
     return Task(
         image=str(folder / "image.tif"), options=options, folder=scratch, warm=str(folder / "warm.tif"), timed=timed
+    )
+
+
+def cascade_bundle(folder: Path) -> Path:
+    """A cascade of one convolution, which gives back the mask that it is shown, a little blurred by tanh."""
+    network = build_cascade("conv", options={})
+    weight = torch.zeros(1, BANDS + MASKS, 1, 1)
+    weight[0, BANDS] = 4
+    network.load_state_dict({"network.conv.weight": weight, "network.conv.bias": torch.zeros(1)})
+    write_cascade_bundle(folder, describe_cascade(name="plumbing", side=L), network)
+    return folder
+
+
+def cascade_task(folder: Path, *, side: int = SIDE_OF_MASK) -> Task[RefineOptions]:
+    """A task on a generated image and its mask, with a cascade of one convolution."""
+    options = RefineOptions(weights=str(cascade_bundle(folder / "bundle")), device="cpu")
+    studio, image, warm = Studio(options), folder / "image.tif", folder / "warm.tif"
+    studio.draw(image, side)
+    studio.draw_warm(warm, side)
+    scratch = folder / "scratch"
+    scratch.mkdir()
+    return Task(
+        image=str(image),
+        mask=str(mask_beside(image)),
+        options=options,
+        folder=scratch,
+        warm=str(warm),
+        warm_mask=str(mask_beside(warm)),
     )

@@ -40,7 +40,7 @@ def test_the_program_reports_a_real_run_and_leaves_nothing(tmp_path: Path) -> No
 
     assert (ready.size.width, ready.size.height) == (SIDE, SIDE) if ready.size else False
     assert took.windows == sum(took.by_stage.values()) == ready.windows
-    assert set(took.by_stage) == {1, 2, 3}
+    assert set(took.by_stage) == {"1", "2", "3"}
     assert took.report["input"]["path"] == given.image  # type: ignore[index]
     assert took.host_peak is None or took.host_peak > 0
     assert {"read", "forward", "refine", "select", "write", "idle", "wall", "finish"} <= set(took.parts)

@@ -25,7 +25,7 @@ REPORT = {"options": {"batch": 4}, "memory": {"host_planned": 5}}
 
 def took(seconds: float, windows: int = 100, *, peak: int = 900 << 20) -> Took:
     parts = {"read": 0.1, "forward": seconds / 2, "wall": seconds}
-    return Took(seconds=seconds, windows=windows, host_peak=peak, parts=parts, by_stage={1: windows}, report=REPORT)
+    return Took(seconds=seconds, windows=windows, host_peak=peak, parts=parts, by_stage={"1": windows}, report=REPORT)
 
 
 def row(side: int = 65536) -> Row:

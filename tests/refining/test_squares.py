@@ -247,7 +247,7 @@ def test_what_segment_has_kept_says_what_its_mask_says(
     result = refine_mask(image, mask, tmp_path / "out.tif", options)
     np.testing.assert_array_equal(labels_in(result.output), labels_in(mask))
     assert len(set(np.unique(labels_in(mask)))) == 3
-    plan = plan_refine(image, mask, options).describe()
+    plan = plan_refine(image, mask, options).plan.describe()
     assert plan["evidence"] == str(kept)
 
 

@@ -1,0 +1,1 @@
+"""The contenders of a bench of `magnet refine`: a cascade, and masks that it sharpens."""
