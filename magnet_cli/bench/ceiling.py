@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from magnet_cli import images
+from magnet_cli.bench.passes import run_passes
 from magnet_cli.bench.program import made_plan
 from magnet_cli.bench.task import Ready, Took
 from magnet_cli.bench.timing import measured, repeated
@@ -19,7 +20,6 @@ from magnet_cli.images.protocol import Request
 from magnet_cli.memory import host_memory
 from magnet_cli.models.device import pin_arithmetic, usable_cores
 from magnet_cli.pipeline.compute import Normalisation
-from magnet_cli.refine.merge import merge
 from magnet_cli.segmentation import Model, load_model
 from magnet_cli.windows import Index
 
@@ -44,7 +44,7 @@ LEAST, MOST = 0.5, 30.0
 
 
 class Ceiling:
-    """Forward and refining passes with the program's own networks, precision and batch."""
+    """The passes of every network that a run asks, with the program's own networks, precision and batch."""
 
     def __init__(self, task: Task[SegmentOptions]) -> None:
         self._task = task
@@ -101,11 +101,9 @@ class Ceiling:
     @torch.inference_mode()
     def _pass(self, stage: Stage, number: int) -> int:
         """One batch of a stage; gives its windows."""
-        own = self._model.networks.predict(self._batches[number], stage.scale)
-        if not self._plan.is_first(self._plan.passes[0], stage):
-            how, networks = self._plan.settings.merge, self._model.networks
-            merge(own, self._fields[number], how=how, networks=networks, scale=stage.scale)
-        return len(own)
+        patches, field = self._batches[number], self._fields[number]
+        run_passes(self._plan, self._model.networks, stage, patches=patches, field=field)
+        return len(patches)
 
 
 def least_seconds(program: Took) -> float:

@@ -24,7 +24,9 @@ COLOURS = {
     "patch": "#56B4E9",
     "magnet-fast": "#009E73",
     "magnet": "#0072B2",
-    "cascadepsp": "#CC79A7",
+    "grnet": "#CC79A7",
+    "grnet-local": "#D55E00",
+    "cascadepsp": "#000000",
 }
 """Of methods; told apart by colour-blind readers too (Okabe and Ito)."""
 STYLES = {"ceiling": ("^", ":"), "patching": ("s", "--"), "naive": ("D", "-.")}

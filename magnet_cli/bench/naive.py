@@ -24,6 +24,7 @@ from magnet_cli.geometry import Box, Size
 from magnet_cli.images.protocol import Request
 from magnet_cli.memory import host_memory
 from magnet_cli.models.device import pin_arithmetic, usable_cores
+from magnet_cli.options import OF_GRNETS
 from magnet_cli.refine.published import (
     ALL_PATCHES,
     PublishedSettings,
@@ -106,7 +107,7 @@ class Naive:
 
     def _no_meaning(self) -> str | None:
         settings, given = self._plan.settings, normalisation(self._plan, self._model)
-        if not settings.refines:
+        if not settings.refines or settings.method in OF_GRNETS:
             return f"the published program has no method {settings.method}"
         if set(given.spans) != {(0, 255)} or self._plan.image.dtype != "uint8":
             return "the published program reads 8-bit images and values from 0 to 255"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from magnet_cli.errors import UsageError
-from magnet_cli.options import OF_GRNETS, Method, RefineMethod, SegmentOptions
+from magnet_cli.options import Method, RefineMethod, SegmentOptions
 from magnet_cli.refining.options import RefineOptions
 
 Yardstick = Literal["ceiling", "patching", "naive"]
@@ -38,8 +38,6 @@ class BenchOptions:
     """Of the command that is measured."""
 
     def __post_init__(self) -> None:
-        if set(OF_GRNETS) & set(self.methods):
-            raise UsageError("there is no yardstick for GRNets", value=", ".join(self.methods), advice="Leave it out")
         refines = isinstance(self.options, RefineOptions)
         if refines and self.image is not None and self.mask is None:
             raise UsageError(

@@ -18,6 +18,7 @@ from magnet_cli.geometry import Box, Size
 from magnet_cli.images.protocol import Request
 from magnet_cli.memory import available_memory, format_bytes, host_memory
 from magnet_cli.models.device import free_device_memory, pin_arithmetic, usable_cores
+from magnet_cli.options import OF_GRNETS
 from magnet_cli.segmentation import load_model
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 LOADED, SAME = "model as loaded", "same model object"
 KINDS = (LOADED, SAME)
+NOT_A_BACKBONE = "plain patching runs a backbone, and a GRNet looks at its finest windows with its local branch"
 INSTALL = "pip install 'magnet-cli[bench]'"
 ROWS = 1024
 """Of the image that are read at a time."""
@@ -44,6 +46,8 @@ class Patching:
 
     def prepare(self) -> Ready:
         """Read the whole image into memory, if there is room for it and its result, and run one batch."""
+        if self._task.options.method in OF_GRNETS:
+            return Ready(refusal="does not apply", reason=NOT_A_BACKBONE)
         if find_spec("monai") is None:
             return Ready(refusal="unavailable", reason=f"MONAI is not installed: {INSTALL}")
         self._model = load_model(self._task.options, Events())

@@ -25,14 +25,15 @@ class TimedNetworks:
     """The networks of a bundle, with a watch: everything else is theirs.
 
     Args:
-        networks: With `predict` and `refine`.
+        networks: With `predict` and `refine`, and what a run asks of a selector or of a GRNet.
     """
 
     def __init__(self, networks: Any) -> None:
         self._networks = networks
         self.windows = 0
-        """That `predict` has seen."""
+        """That have been looked at, by the backbone or a local branch."""
         self.seconds = {"backbone": 0.0, "refiner": 0.0}
+        """By network; a selector and a local branch are there once they are asked."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._networks, name)
@@ -51,12 +52,34 @@ class TimedNetworks:
         """Of the networks, timed."""
         return self._timed("refiner", lambda: self._networks.refine(own, field, scale))
 
+    def scores(self, patches: Tensor) -> Tensor:
+        """Of the networks, timed."""
+        self.windows += len(patches)
+        return self._timed("backbone", lambda: self._networks.scores(patches))
+
+    def selected(self, patches: Tensor) -> Tensor:
+        """Of the networks, timed."""
+        return self._timed("selector", lambda: self._networks.selected(patches))
+
+    def score_map(self, patches: Tensor, field: Tensor | None) -> Tensor:
+        """Of the networks, timed."""
+        return self._timed("selector", lambda: self._networks.score_map(patches, field))
+
+    def looked_closer(self, patches: Tensor, probs: Tensor | None) -> Tensor:
+        """Of the networks, timed."""
+        self.windows += len(patches)
+        return self._timed("local", lambda: self._networks.looked_closer(patches, probs))
+
+    def aggregate(self, refined: Tensor, scores: Tensor) -> Tensor:
+        """Of the networks, timed."""
+        return self._timed("local", lambda: self._networks.aggregate(refined, scores))
+
     def _timed(self, name: str, call: Callable[[], Tensor]) -> Tensor:
         synchronise(self._networks.device)
         start = time.perf_counter()
         result = call()
         synchronise(self._networks.device)
-        self.seconds[name] += time.perf_counter() - start
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
         return result
 
 

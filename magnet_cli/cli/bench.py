@@ -55,8 +55,8 @@ def bench(
     methods: Annotated[
         str | None,
         typer.Option(
-            help="To measure: magnet, magnet-fast, patch, downsample; cascadepsp for refine. Default: magnet, or "
-            "cascadepsp where --weights names a cascade.",
+            help="To measure: magnet, magnet-fast, patch, downsample; of a GRNet grnet, grnet-local; cascadepsp for "
+            "refine. Default: magnet, or cascadepsp where --weights names a cascade.",
             show_default=False,
         ),
     ] = None,

@@ -30,9 +30,11 @@ SIDE_OF_MASK = 300
 """More pixels than a unit of that L, though the whole is no large object."""
 
 
-def task(folder: Path, *, method: Method = "magnet", side: int = SIDE, timed: bool = False) -> Task[SegmentOptions]:
-    """A task on a generated image, with a bundle of one-convolution networks."""
-    bundle = blurry_bundle(folder / "bundle", scales=SCALES)
+def task(
+    folder: Path, *, method: Method = "magnet", side: int = SIDE, timed: bool = False, bundle: Path | None = None
+) -> Task[SegmentOptions]:
+    """A task on a generated image; without a bundle with one of one-convolution networks."""
+    bundle = bundle or blurry_bundle(folder / "bundle", scales=SCALES)
     write_repeated(folder / "image.tif", size=Size(width=side, height=side))
     write_repeated(folder / "warm.tif", size=Size(width=64, height=64))
     scratch = folder / "scratch"

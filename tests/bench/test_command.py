@@ -21,6 +21,7 @@ from magnet_cli.options import SegmentOptions
 from tests.bench.support import SCALES
 from tests.cli.support import command, environment, invoke, invoke_json, write_image
 from tests.laws.support import blurry_bundle
+from tests.pipeline.test_grnet import grnet
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -66,6 +67,23 @@ def test_a_whole_bench(tmp_path: Path, bundle: Path, monkeypatch: pytest.MonkeyP
     assert list(scratch.iterdir()) == []
     _check_plan(before, invoke_json("plan", image, "--weights", bundle, "--device", "cpu"))
     assert "time: about" in invoke("plan", image, "--weights", bundle, "--device", "cpu").stdout
+
+
+def test_a_grnet_is_benched_beside_its_ceiling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MAGNET_STATE", str(tmp_path / "state"))
+    weights, page = grnet(tmp_path / "grnet"), tmp_path / "bench.html"
+    words = ["--sizes", str(SIDE), "--weights", str(weights), "--repeats", "1", "--device", "cpu", "--html", str(page)]
+
+    rows = invoke_json("bench", "--methods", "grnet,grnet-local", *words)["images"]
+
+    assert [row["method"] for row in rows] == ["grnet", "grnet-local"]
+    for row in rows:
+        ceiling, *others = row["yardsticks"]
+        assert ceiling["status"] == "measured"
+        assert ceiling["windows"] == row["windows"] == sum(row["windows_by_stage"].values()) > 0
+        assert {mark["status"] for mark in others} == {"does not apply"}
+        assert all(mark["reason"] in page.read_text(encoding="utf-8") for mark in others)
+    assert {figure.case.method for figure in stored_figures()} == {"grnet", "grnet-local"}
 
 
 def _check_setting(found: dict[str, Any]) -> None:

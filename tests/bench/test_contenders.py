@@ -21,14 +21,19 @@ from magnet_cli.bench.program import Program, made_plan
 from magnet_cli.bench.studio import Studio
 from magnet_cli.errors import SourceError
 from magnet_cli.events import Events
+from magnet_cli.options import ALL
 from magnet_cli.segmentation import load_model
 from magnet_cli.values import parse_value_range
-from tests.bench.support import SIDE, task
+from tests.bench.support import SCALES, SIDE, task
+from tests.laws.support import blurry_bundle
+from tests.pipeline.test_grnet import grnet
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from torch import Tensor
+
+    from magnet_cli.refine.grnet import Fusion
 
 
 def test_the_program_reports_a_real_run_and_leaves_nothing(tmp_path: Path) -> None:
@@ -82,6 +87,96 @@ def test_the_ceiling_stands_for_the_windows_that_the_program_ran(tmp_path: Path)
     assert took.windows == ours.windows
     assert took.parts["measured_windows"] > 0
     assert took.seconds > 0
+
+
+class Asked:
+    """Networks that note who was asked about how many patches."""
+
+    NAMES = ("predict", "refine", "scores", "selected", "score_map", "looked_closer", "aggregate")
+
+    def __init__(self, networks: Any) -> None:
+        self._networks = networks
+        self.found: dict[str, int] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._networks, name)
+        if name not in self.NAMES:
+            return value
+
+        def noted(patches: Tensor, *more: Any) -> Any:
+            self.found[name] = self.found.get(name, 0) + len(patches)
+            return value(patches, *more)
+
+        return noted
+
+
+FIRST = {"predict": 1, "score_map": 1}
+LATER = {"predict": 1, "refine": 1, "score_map": 1}
+LAST = {"predict": 1, "refine": 1}
+
+
+@pytest.mark.parametrize(
+    ("method", "fusion", "changes", "wanted"),
+    [
+        ("grnet", "detail", {}, [{"scores": 1, "selected": 1}, {"looked_closer": 1, "aggregate": 1}]),
+        ("grnet", "literal", {}, [{"scores": 1, "selected": 1, "aggregate": 1}, {"looked_closer": 1}]),
+        ("grnet", "detail", {"patches": ALL}, [{"scores": 1}, {"looked_closer": 1, "aggregate": 1}]),
+        ("grnet-local", "detail", {}, [{"looked_closer": 1}]),
+        ("magnet-fast", None, {"select": "ppn"}, [FIRST, LATER, LAST]),
+        ("magnet-fast", None, {}, [{"predict": 1}, LAST, LAST]),
+    ],
+)
+def test_the_ceiling_asks_each_network_that_a_run_asks(
+    tmp_path: Path, method: Any, fusion: Fusion | None, changes: dict[str, Any], wanted: list[dict[str, int]]
+) -> None:
+    """Once for each window, and in a run for no other."""
+    folder = tmp_path / "of-it"
+    bundle = blurry_bundle(folder, scales=SCALES, selector=True) if fusion is None else grnet(folder, fusion=fusion)
+    given = task(tmp_path, method=method, bundle=bundle)
+    given = replace(given, options=replace(given.options, **changes))
+    program, ceiling = Program(given), Ceiling(given)
+    program.prepare()
+    ceiling.prepare()
+    networks = Asked(ceiling._model.networks)
+    ceiling._model = replace(ceiling._model, networks=networks)  # type: ignore[arg-type]
+
+    found = []
+    for stage in ceiling._plan.stages:
+        networks.found.clear()
+        count = ceiling._pass(stage, number=0)
+        found.append({name: asked / count for name, asked in networks.found.items()})
+    assert found == wanted
+
+    run = Asked(program._model.networks)
+    program._model = replace(program._model, networks=run)  # type: ignore[arg-type]
+    took = program.run("", None)
+    whole: dict[str, int] = {}
+    for stage, names in zip(took.by_stage, wanted, strict=True):
+        for name, times in names.items():
+            whole[name] = whole.get(name, 0) + times * took.by_stage[stage]
+    assert run.found == whole
+    assert ceiling.run("", took).windows == took.windows == sum(took.by_stage.values())
+
+
+@pytest.mark.parametrize("method", ["grnet", "grnet-local"])
+def test_the_networks_of_a_grnet_are_timed(tmp_path: Path, method: Any) -> None:
+    program = Program(task(tmp_path, method=method, timed=True, bundle=grnet(tmp_path / "grnet")))
+    program.prepare()
+    took = program.run("", None)
+    names = ("backbone", "selector", "local") if method == "grnet" else ("local",)
+    seconds = [took.parts[f"networks_{name}"] for name in names]
+    assert all(part > 0 for part in seconds)
+    assert sum(seconds) < took.seconds
+
+
+@pytest.mark.parametrize("method", ["grnet", "grnet-local"])
+@pytest.mark.parametrize("kind", [Patching, Naive])
+def test_a_grnet_has_a_ceiling_alone(tmp_path: Path, kind: type[Patching | Naive], method: Any) -> None:
+    ready = kind(task(tmp_path, method=method, bundle=grnet(tmp_path / "grnet"))).prepare()
+
+    assert ready.refusal == "does not apply"
+    assert ready.reason is not None
+    assert "GRNet" in ready.reason or method in ready.reason
 
 
 def test_bands_and_values_of_an_image_are_not_those_of_the_drawn_one(tmp_path: Path) -> None:

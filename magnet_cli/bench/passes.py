@@ -1,0 +1,56 @@
+"""What windows of a stage ask of a bundle's networks: the passes that the ceiling stands for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from magnet_cli.refine.merge import merge
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from magnet_cli.models.networks import Networks
+    from magnet_cli.plan import Plan
+    from magnet_cli.windows import Stage
+
+
+@torch.inference_mode()
+def run_passes(plan: Plan, networks: Networks, stage: Stage, *, patches: Tensor, field: Tensor) -> None:
+    """Every network that a run asks about windows of a stage, once, and nothing else of it.
+
+    Args:
+        plan: Of the run.
+        networks: Of its bundle.
+        stage: Of the plan.
+        patches: Of some windows, `(n, bands, h, w)` normalised float32, on the device.
+        field: What is known of them before, `(n, classes, h, w)` float32 probabilities.
+    """
+    if plan.settings.method == "grnet-local":
+        networks.looked_closer(patches, None)
+    elif plan.settings.method == "grnet":
+        _grnet(plan, networks, stage, patches=patches, field=field)
+    else:
+        _magnet(plan, networks, stage, patches=patches, field=field)
+
+
+def _magnet(plan: Plan, networks: Networks, stage: Stage, *, patches: Tensor, field: Tensor) -> None:
+    own = networks.predict(patches, stage.scale)
+    if not plan.is_first(plan.passes[0], stage):
+        merge(own, field, how=plan.settings.merge, networks=networks, scale=stage.scale)
+    if plan.selector is not None and stage is not plan.stages[-1]:
+        networks.score_map(patches, own if plan.selector.sees_field else None)
+
+
+def _grnet(plan: Plan, networks: Networks, stage: Stage, *, patches: Tensor, field: Tensor) -> None:
+    """Fusion at the resolution of F^G is one pass a block, and so one for each window of the first look."""
+    if stage is plan.stages[0]:
+        scores = networks.scores(patches)
+        if plan.settings.patches.kind == "selector":
+            networks.selected(patches)
+        refined, fuses = scores, networks.fusion == "literal"
+    else:
+        refined, scores, fuses = networks.looked_closer(patches, field), field, networks.fusion == "detail"
+    if fuses:
+        networks.aggregate(refined, scores)
