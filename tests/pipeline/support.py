@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
+import pytest
 import torch
 
 from magnet_cli.geometry import LEVEL0, Box, Size
@@ -219,21 +221,44 @@ def run(
     image: ArrayImage, model: ModelFacts, options: SegmentOptions, networks: CodedNetworks | None = None
 ) -> Outcome:
     """Plan and run over an image in memory."""
+    return run_in_turns(image, model, options, (networks or CodedNetworks(model.classes),))
+
+
+def run_in_turns(
+    image: ArrayImage, model: ModelFacts, options: SegmentOptions, networks: Sequence[CodedNetworks]
+) -> Outcome:
+    """The same in several runs that go on where the one before was interrupted: all but the last, by its networks."""
     plan = make_plan(image.info, model, options, MACHINE)
-    networks = networks or CodedNetworks(model.classes)
     sink = MemorySink(image.info.size, model.classes)
     progress: list[Progress] = []
-    work = Work(
-        image=image,
-        networks=networks,
-        normalisation=PLAIN,
-        sink=sink,
-        workers=options.num_workers,
-        clock=Clock(),
-        on_progress=progress.append,
-    )
-    run_plan(plan, work)
-    return Outcome(plan=plan, sink=sink, networks=networks, progress=progress)
+    for number, given in enumerate(networks, 1):
+        work = Work(
+            image=image,
+            networks=given,
+            normalisation=PLAIN,
+            sink=sink,
+            workers=options.num_workers,
+            clock=Clock(),
+            on_progress=progress.append,
+        )
+        with pytest.raises(KeyboardInterrupt) if number < len(networks) else nullcontext():
+            run_plan(plan, work)
+    return Outcome(plan=plan, sink=sink, networks=networks[-1], progress=progress)
+
+
+def computed(outcome: Outcome, number: int) -> NDArray[np.bool_]:
+    """Which cells of a stage were looked at, `(rows, columns)`."""
+    for step in outcome.plan.passes:
+        for stage in step.stages:
+            if stage.number == number:
+                found = np.zeros((stage.cells.height, stage.cells.width), bool)
+                for group, counts in outcome.sink.groups[step.number].items():
+                    fates = iter(dict(counts["fates"])[str(number)])  # type: ignore[call-overload]
+                    for block in outcome.plan.blocks(step, group):
+                        for cell in step.cells(block, stage):
+                            found[cell.row, cell.column] = next(fates) == "r"
+                return found
+    raise AssertionError(number)
 
 
 def sides(*values: int) -> tuple[Size, ...]:

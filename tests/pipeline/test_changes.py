@@ -15,8 +15,7 @@ from magnet_cli.pipeline.changes import Changes, Sample
 from magnet_cli.pipeline.sampling import sampled
 from magnet_cli.refine.canvas import Canvas
 from magnet_cli.windows import Stage
-from tests.pipeline.support import facts, run, sides
-from tests.pipeline.test_proposals import computed
+from tests.pipeline.support import computed, facts, run, sides
 from tests.pipeline.test_selection import INPUT, Growing, options, textured
 
 if TYPE_CHECKING:

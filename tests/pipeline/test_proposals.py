@@ -13,12 +13,10 @@ import torch
 from magnet_cli.errors import UsageError, WeightsError
 from magnet_cli.geometry import Size
 from magnet_cli.options import ALL, SegmentOptions, parse_patches
-from magnet_cli.pipeline.clock import Clock
-from magnet_cli.pipeline.scheduler import Work, run_plan
 from magnet_cli.pipeline.scored import spread
 from magnet_cli.plan import SelectorFacts, make_plan
 from magnet_cli.refine.scores import uncertainty
-from tests.pipeline.support import MACHINE, PLAIN, ArrayImage, CodedNetworks, MemorySink, Outcome, facts, run, sides
+from tests.pipeline.support import MACHINE, ArrayImage, CodedNetworks, computed, facts, run, run_in_turns, sides
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -74,21 +72,6 @@ def model(
 def options(**more: Any) -> SegmentOptions:
     usual = {"scales": sides(128, 64), "method": "magnet-fast", "select": "ppn", "points": ALL, "num_workers": 0}
     return SegmentOptions(**{**usual, "margin": MARGIN, "batch_size": 3, **more})
-
-
-def computed(outcome: Outcome, number: int) -> NDArray[np.bool_]:
-    """Which cells of a stage were looked at, `(rows, columns)`."""
-    for step in outcome.plan.passes:
-        for stage in step.stages:
-            if stage.number == number:
-                found = np.zeros((stage.cells.height, stage.cells.width), bool)
-                for group, counts in outcome.sink.groups[step.number].items():
-                    fates = iter(dict(counts["fates"])[str(number)])  # type: ignore[call-overload]
-                    for block in outcome.plan.blocks(step, group):
-                        for cell in step.cells(block, stage):
-                            found[cell.row, cell.column] = next(fates) == "r"
-                return found
-    raise AssertionError(number)
 
 
 @pytest.mark.parametrize("places", [INPUT, CELL // 3])
@@ -201,25 +184,9 @@ def test_an_interrupted_run_goes_on_to_the_same_mask(given: dict[str, Any], afte
     asked = options(**given)
     whole = run(image, model(), asked, Proposing())
     assert len(whole.plan.passes) > 1
-    plan = make_plan(image.info, model(), asked, MACHINE)
-    sink = MemorySink(image.info.size, 4)
-
-    def work(networks: Proposing) -> Work:
-        return Work(
-            image=image,
-            networks=networks,
-            normalisation=PLAIN,
-            sink=sink,
-            workers=0,
-            clock=Clock(),
-            on_progress=lambda _: None,
-        )
-
-    with pytest.raises(KeyboardInterrupt):
-        run_plan(plan, work(Proposing(after=after)))
-    run_plan(plan, work(Proposing()))
-    np.testing.assert_array_equal(sink.labels, whole.labels)
-    assert 0 < computed(whole, len(plan.stages)).mean() < 1
+    resumed = run_in_turns(image, model(), asked, (Proposing(after=after), Proposing()))
+    np.testing.assert_array_equal(resumed.labels, whole.labels)
+    assert 0 < computed(whole, len(whole.plan.stages)).mean() < 1
 
 
 def test_scores_that_are_no_numbers_end_the_run() -> None:

@@ -13,13 +13,21 @@ from magnet_cli.errors import UsageError
 from magnet_cli.geometry import Box, Pitch
 from magnet_cli.options import ALL, SegmentOptions, parse_budget, parse_patches
 from magnet_cli.pipeline.block import BlockState
-from magnet_cli.pipeline.clock import Clock
-from magnet_cli.pipeline.scheduler import Work, run_plan
 from magnet_cli.pipeline.worth import Known, difference, window_worth
 from magnet_cli.plan import make_plan
 from magnet_cli.plan.run import paid_share
 from magnet_cli.refine.canvas import Canvas
-from tests.pipeline.support import MACHINE, PLAIN, STEP, ArrayImage, CodedNetworks, MemorySink, facts, run, sides
+from tests.pipeline.support import (
+    MACHINE,
+    STEP,
+    ArrayImage,
+    CodedNetworks,
+    MemorySink,
+    facts,
+    run,
+    run_in_turns,
+    sides,
+)
 
 if TYPE_CHECKING:
     from magnet_cli.geometry import Size
@@ -170,24 +178,8 @@ def test_an_interrupted_run_goes_on_to_the_same_mask(by: Any, after: int) -> Non
     """The threshold is found from what both runs have left, never from one of them alone."""
     image, model, given = textured(), facts(4, input_side=INPUT), options(budget=Fraction(2, 5), select=by)
     whole = run(image, model, given, Growing(4))
-    plan = make_plan(image.info, model, given, MACHINE)
-    sink = MemorySink(image.info.size, model.classes)
-
-    def work(networks: Growing) -> Work:
-        return Work(
-            image=image,
-            networks=networks,
-            normalisation=PLAIN,
-            sink=sink,
-            workers=0,
-            clock=Clock(),
-            on_progress=lambda _: None,
-        )
-
-    with pytest.raises(KeyboardInterrupt):
-        run_plan(plan, work(Failing(4, after=after)))
-    run_plan(plan, work(Growing(4)))
-    np.testing.assert_array_equal(sink.labels, whole.labels)
+    resumed = run_in_turns(image, model, given, (Failing(4, after=after), Growing(4)))
+    np.testing.assert_array_equal(resumed.labels, whole.labels)
 
 
 def test_inside_a_block_windows_that_changed_are_chosen() -> None:
