@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from magnet_cli.geometry import Box, Size
 from magnet_cli.lengths import PhysicalScales, PhysicalSize, in_unit
-from magnet_cli.options import DEFAULT_BUNDLE, ExportOptions, Rule, SegmentOptions
+from magnet_cli.options import DEFAULT_BUNDLE, ExportOptions, Rule, SegmentOptions, limited
 from magnet_cli.values import ValueRange
 
 if TYPE_CHECKING:
@@ -22,8 +22,6 @@ LEFT_OUT = ("overwrite", "resume", "weights")
 BYTES = ("memory", "gpu_memory")
 UNITS = {1: "B", 1 << 20: "MiB", 1 << 30: "GiB"}
 SPELLED = {"side": "--L"}
-LETTERS = {"points": "q", "patches": "u"}
-"""What a threshold compares."""
 DIGITS = Context(prec=30)
 
 
@@ -44,6 +42,10 @@ def option_words(options: DataclassInstance) -> list[str]:
             found += _exports(value)
             continue
         option = SPELLED.get(entry.name, f"--{entry.name.replace('_', '-')}")
+        if isinstance(value, Rule):
+            letter = "q" if entry.name == "points" else limited(getattr(options, "select", None))
+            found += [option, _rule(value, letter)]
+            continue
         found += [option] if value is True else [option, _spelled(entry.name, value)]
     return found
 
@@ -67,8 +69,6 @@ def _spelled(name: str, value: object) -> str:
         return f"{value.x},{value.y},{value.width},{value.height}"
     if isinstance(value, ValueRange):
         return _value_range(value)
-    if isinstance(value, Rule):
-        return _rule(value, LETTERS[name])
     items = value.sizes if isinstance(value, PhysicalScales) else value if isinstance(value, tuple) else (value,)
     return ",".join(map(_item, items))
 

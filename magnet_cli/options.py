@@ -35,7 +35,7 @@ DEFAULT_BUNDLE = "aerial"
 # Numbers are short: Python refuses to parse a few thousand digits, and an exponent could ask for any amount of memory.
 _DECIMAL = r"\d{1,9}(?:\.\d{0,30})?|\.\d{1,30}"
 _SCALE = re.compile(rf"({_DECIMAL})(?:x({_DECIMAL}))?(?:\s*({UNIT_PATTERN}))?")
-_THRESHOLD = re.compile(rf"([qu])>({_DECIMAL})")
+_THRESHOLD = re.compile(rf"([quw])>({_DECIMAL})")
 _SHARE = re.compile(rf"({_DECIMAL})(%?)")
 _COUNT = re.compile(r"\d{1,18}")
 
@@ -52,7 +52,7 @@ class Rule:
         return self.spelled("")
 
     def spelled(self, letter: str) -> str:
-        """As the command line spells it; `letter` is what a threshold compares, `q` or `u`."""
+        """As the command line spells it; `letter` is what a threshold compares, `q`, `u` or `w`."""
         if self.kind in ("all", "selector"):
             return self.kind
         if self.kind == "count":
@@ -78,16 +78,21 @@ def parse_points(text: str) -> Rule:
     Raises:
         UsageError: The text is none of these.
     """
-    return _parse_rule(text, option="--points", letter="q", several=False)
+    return _parse_rule(text, option="--points", letters="q", several=False)
 
 
 def parse_patches(text: str) -> Rule:
-    """`all`, `3`, `4,4,8`, `25%`, `u>0.1` or `selector`.
+    """`all`, `3`, `4,4,8`, `25%`, `u>0.1`, `w>0.1` or `selector`; both limits are of what `--select` names.
 
     Raises:
         UsageError: The text is none of these.
     """
-    return _parse_rule(text, option="--patches", letter="u", several=True)
+    return _parse_rule(text, option="--patches", letters="uw", several=True)
+
+
+def limited(select: Select | None) -> str:
+    """The letter of what a limit on windows compares: `u`, their uncertainty, or `w`, another worth."""
+    return "u" if select in (None, "uncertainty") else "w"
 
 
 def parse_budget(text: str) -> Fraction:
@@ -103,14 +108,14 @@ def parse_budget(text: str) -> Fraction:
     return share
 
 
-def _parse_rule(text: str, *, option: str, letter: str, several: bool) -> Rule:
+def _parse_rule(text: str, *, option: str, letters: str, several: bool) -> Rule:
     word = text.strip().lower().replace(" ", "")
     if word == "all":
         return ALL
     if word == "selector" and several:
         return SELECTOR
     threshold = _THRESHOLD.fullmatch(word)
-    if threshold and threshold[1] == letter and Fraction(threshold[2]) < 1:
+    if threshold and threshold[1] in letters and Fraction(threshold[2]) < 1:
         return Rule(kind="threshold", values=(Fraction(threshold[2]),))
     share = _share(word)
     if share is not None:
@@ -118,7 +123,7 @@ def _parse_rule(text: str, *, option: str, letter: str, several: bool) -> Rule:
     parts = word.split(",") if several else [word]
     if all(_COUNT.fullmatch(part) and int(part) >= 1 for part in parts):
         return Rule(kind="count", values=tuple(Fraction(int(part)) for part in parts))
-    example = "all, 3, 4,4,8, 25%, u>0.1 or selector" if several else "all, 32768, 75%, 0.75 or q>0.2"
+    example = "all, 3, 4,4,8, 25%, u>0.1, w>0.1 or selector" if several else "all, 32768, 75%, 0.75 or q>0.2"
     raise UsageError(f"{option} is one of {example}", value=repr(text), advice="Write one of these forms")
 
 
@@ -417,7 +422,7 @@ class MethodSettings:
             "method": self.method,
             "merge": self.merge,
             "points": self.points.spelled("q"),
-            "patches": self.patches.spelled("u"),
+            "patches": self.patches.spelled(limited(self.select)),
             "select": self.select,
             "median": self.median,
             "margin": self.margin,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import fields, replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -13,7 +14,7 @@ from magnet_cli.cli.app import app
 from magnet_cli.cli.words import segment_options
 from magnet_cli.commandline import LEFT_OUT, segment_words
 from magnet_cli.geometry import Box, Size
-from magnet_cli.options import READING, ExportOptions, Rule, SegmentOptions, parse_scales
+from magnet_cli.options import READING, ExportOptions, Rule, SegmentOptions, parse_patches, parse_scales
 from magnet_cli.values import ValueRange
 
 EVERYTHING = SegmentOptions(
@@ -83,6 +84,13 @@ def test_the_words_give_the_options_back(options: SegmentOptions) -> None:
     found, given = parsed(segment_words("in put.tif", Path("out/m.tif"), options))
     assert found == options
     assert (given["inputs"], given["output"]) == (["in put.tif"], Path("out/m.tif"))
+
+
+@pytest.mark.parametrize(("select", "word"), [(None, "u>0.25"), ("uncertainty", "u>0.25"), ("ppn", "w>0.25")])
+def test_a_limit_names_what_windows_are_compared_by(select: Any, word: str) -> None:
+    options = SegmentOptions(method="magnet-fast", patches=parse_patches("w>0.25"), select=select)
+    words = segment_words("a.tif", Path("m.tif"), options)
+    assert words[words.index("--patches") + 1] == word
 
 
 def test_every_option_is_spelled() -> None:

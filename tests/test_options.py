@@ -109,7 +109,7 @@ def test_points_that_are_shares(value: Any) -> None:
 def test_thresholds_have_a_letter(value: Any) -> None:
     threshold = Rule(kind="threshold", values=(Fraction(value),))
     assert parse_points(f"q > {value}") == threshold
-    assert parse_patches(f"U>{value}") == threshold
+    assert parse_patches(f"U>{value}") == parse_patches(f"w > {value}") == threshold
     for parse, letter in ((parse_points, "u"), (parse_patches, "q")):
         with pytest.raises(UsageError):
             parse(f"{letter}>{value}")
@@ -139,6 +139,16 @@ def test_patches_are_told_as_they_are_spelled(text: str) -> None:
         method="magnet-fast", merge="mean", points=ALL, patches=parse_patches(text), median=11, margin=0
     )
     assert settings.describe()["patches"] == text
+
+
+@pytest.mark.parametrize("letter", ["u", "w"])
+@pytest.mark.parametrize(("select", "told"), [("uncertainty", "u"), ("change", "w"), ("both", "w"), ("ppn", "w")])
+def test_a_limit_on_windows_is_told_as_one_of_what_they_are_compared_by(letter: str, select: Any, told: str) -> None:
+    patches = parse_patches(f"{letter}>0.1")
+    settings = MethodSettings(
+        method="magnet-fast", merge="mean", points=ALL, patches=patches, median=11, margin=0, select=select
+    )
+    assert settings.describe()["patches"] == f"{told}>0.1"
 
 
 @pytest.mark.parametrize(

@@ -130,7 +130,7 @@ Points = Annotated[
 Patches = Annotated[
     str | None,
     typer.Option(
-        help="Windows a stage of magnet-fast looks at: all, 3, 4,4,8, 25%, u>0.1; of grnet: selector, all.",
+        help="Windows a stage of magnet-fast looks at: all, 3, 4,4,8, 25%, u>0.1, w>0.1; of grnet: selector, all.",
         envvar="MAGNET_PATCHES",
     ),
 ]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from magnet_cli.errors import UsageError, WeightsError
 from magnet_cli.geometry import Size
 from magnet_cli.lengths import PhysicalScales
-from magnet_cli.options import ALL, OF_GRNETS, SELECTOR, BundleDefaults, MethodSettings, Rule, SegmentOptions
+from magnet_cli.options import ALL, OF_GRNETS, SELECTOR, BundleDefaults, MethodSettings, Rule, SegmentOptions, limited
 from magnet_cli.plan.grnet import grnet_scales, grnet_settings
 from magnet_cli.windows import needed_margin
 
@@ -100,9 +100,10 @@ def _check_selection(options: SegmentOptions, facts: ModelFacts, compat: Compat)
             advice="Train one with 'magnet train selector', or take --select uncertainty",
         )  # fmt: skip
     if options.budget is not None and options.patches is not None:
+        patches = options.patches.spelled(limited(options.select))
         raise UsageError(
             "--budget and --patches both say how many windows are computed",
-            value=f"--budget {float(options.budget):g} and --patches {options.patches.spelled('u')}",
+            value=f"--budget {float(options.budget):g} and --patches {patches}",
             advice="Give one of them",
         )
 
