@@ -62,7 +62,7 @@ if TYPE_CHECKING:
     from magnet_cli.options import ExportFormat
     from magnet_cli.refining.method import Foreseen
 
-ARITHMETIC = 4
+ARITHMETIC = 5
 """Raised by hand when the same options begin to give another mask; part of the options hash."""
 DECODE_SHARE = 0.5
 """Share of the free disk that a one-time decode may take."""
@@ -478,7 +478,7 @@ def field_specs(image_plan: Plan) -> tuple[FieldSpec, ...]:
     fields = [
         FieldSpec(
             name=field_name(step.number),
-            bands=image_plan.field_bands,
+            bands=image_plan.field_bands(step),
             size=step.stages[-1].extent,
             pitch=step.stages[-1].pitch,
         )

@@ -139,6 +139,7 @@ class Computer:
                 pixels=pixels,
                 device=self._networks.device,
                 canvas=None if known is None else known.canvas,
+                moved=None if known is None else known.moved,
                 scored=None if known is None else known.scored,
                 against=0.0 if known is None else known.against,
                 paid=paid,

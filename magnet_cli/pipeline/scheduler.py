@@ -219,8 +219,8 @@ def _store_group(
                 total[key] = total.get(key, 0) + value
         if not is_last:
             own, values = own_values(state, canvas, masked=False)
-            if state.scored is not None:
-                values = np.concatenate((values, state.scored.view(own).cpu().numpy()))
+            beside = _beside(plan, step, state)
+            values = values if beside is None else np.concatenate((values, beside.view(own).cpu().numpy()))
             sink.put_field(group, name=field_name(step.number), box=own, values=values)
             continue
         _store_extras(plan, group, state, canvas, sink)
@@ -238,6 +238,18 @@ def _store_group(
         **group_looks(plan, step, states, changes),
         **_worths(plan, step, states, area),
     }
+
+
+def _beside(plan: Plan, step: Pass, state: BlockState) -> Canvas | None:
+    """What the next pass has to know of a block besides the probabilities, `(1, height, width)`; None where nothing."""
+    if plan.selector is not None:
+        return state.scored
+    if not plan.keeps_change(step) or state.canvas is None:
+        return None
+    if state.moved is not None:
+        return state.moved
+    # Nothing of the block holds data.
+    return Canvas(values=torch.zeros_like(state.canvas.values[:1]), box=state.canvas.box, pitch=state.canvas.pitch)
 
 
 def _worths(plan: Plan, step: Pass, states: list[BlockState], area: Area | None) -> dict[str, str]:
@@ -268,7 +280,8 @@ def _field(plan: Plan, step: Pass, block: Index, work: Work) -> Known | None:
     """What the pass before says about a block and one pixel around it; None in the first pass."""
     if step.number == 0:
         return None
-    coarse = plan.passes[step.number - 1].stages[-1]
+    before = plan.passes[step.number - 1]
+    coarse = before.stages[-1]
     first = step.stages[0]
     need = step.canvas(block, first)
     box = Box.between(
@@ -279,7 +292,7 @@ def _field(plan: Plan, step: Pass, block: Index, work: Work) -> Known | None:
     ).intersection(Box.whole(coarse.extent))
     values = torch.from_numpy(work.sink.read_field(field_name(step.number - 1), box)).to(work.networks.device)
     canvas = Canvas(values=values[: plan.classes], box=box, pitch=coarse.pitch)
-    if plan.selector is None:
-        return Known(canvas=canvas)
-    scored = Canvas(values=values[plan.classes :], box=box, pitch=coarse.pitch)
-    return Known(canvas=canvas, scored=scored, against=plan.selector.constant)
+    beside = Canvas(values=values[plan.classes :], box=box, pitch=coarse.pitch)
+    if plan.selector is not None:
+        return Known(canvas=canvas, scored=beside, against=plan.selector.constant)
+    return Known(canvas=canvas, moved=beside if plan.keeps_change(before) else None)

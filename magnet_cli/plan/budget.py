@@ -118,7 +118,8 @@ def _compute_bytes(plan: Plan, step: Pass, facts: ModelFacts) -> int:
     activations = max(facts.activation_bytes, refiner, local, selector)
     patch = facts.input.pixels * 4 * (len(facts.bands) + 8 * plan.classes) + activations
     strip = OUTPUT_SIDE * (OUTPUT_SIDE + 2) * plan.classes * 4 * 4
-    field = canvases[0] * 2 if step.number else 0
+    bands = plan.field_bands(plan.passes[step.number - 1]) if step.number else 0
+    field = _canvas_size(step, step.stages[0]).pixels * bands * 2 * 2
     pixels = 0 if plan.machine.kind == "cpu" else finest * (_pixel_bytes(plan) + 1)
     return plan.group[step.number] * (held + canvases[-1] + score + field + pixels) + plan.batch * patch + strip
 
@@ -167,5 +168,5 @@ def _output_bytes(plan: Plan, step: Pass) -> int:
     labels = _level0_pixels(step)
     finest = _canvas_size(step, step.stages[-1]).pixels
     is_last = step is plan.passes[-1]
-    fields = finest * plan.field_bands * 2 if not is_last or plan.probabilities else 0
+    fields = finest * (plan.classes * plan.probabilities if is_last else plan.field_bands(step)) * 2
     return plan.group[step.number] * (2 * labels * is_last + 2 * fields) + _kept_bytes(plan, step)

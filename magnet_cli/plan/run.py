@@ -179,10 +179,18 @@ class Plan:
         """All stages, coarsest first."""
         return tuple(stage for step in self.passes for stage in step.stages)
 
-    @property
-    def field_bands(self) -> int:
-        """Bands of what a pass leaves for the next: classes, and what a selector says."""
-        return self.classes + (self.selector is not None)
+    def keeps_change(self, step: Pass) -> bool:
+        """Whether a pass leaves for the next how far its last stage moved the probabilities.
+
+        That is where the next has a limit on it. A count or a share of the one window that a block's first stage has is
+        that window, a budget is spent as the pass before says, and a run's first stage moves nothing.
+        """
+        compares = self.settings.select in ("change", "both") and self.settings.patches.kind == "threshold"
+        return compares and not self.is_first(step, step.stages[-1])
+
+    def field_bands(self, step: Pass) -> int:
+        """Bands of what a pass leaves for the next: classes, and what a selector says or how far they were moved."""
+        return self.classes + (self.selector is not None or self.keeps_change(step))
 
     def groups(self, step: Pass) -> int:
         """Groups of a pass."""
@@ -298,7 +306,7 @@ class Plan:
     def disk(self) -> dict[str, int]:
         """Upper bounds in bytes: labels before compression, fields, and a one-time decode."""
         labels = self.image.size.pixels
-        fields = sum(step.stages[-1].extent.pixels * self.field_bands * 2 for step in self.passes[:-1])
+        fields = sum(step.stages[-1].extent.pixels * self.field_bands(step) * 2 for step in self.passes[:-1])
         last = self.passes[-1].stages[-1].extent.pixels
         kept = last * (self.classes * self.probabilities + self.uncertainty)
         return {

@@ -23,6 +23,8 @@ from tests.pipeline.support import (
     ArrayImage,
     CodedNetworks,
     MemorySink,
+    Outcome,
+    computed,
     facts,
     run,
     run_in_turns,
@@ -190,6 +192,69 @@ def test_inside_a_block_windows_that_changed_are_chosen() -> None:
         outcome = run(textured(), facts(4, input_side=INPUT), given, Growing(4))
         found[by] = [str(dict(counts["fates"])) for counts in outcome.sink.groups[0].values()]  # type: ignore[call-overload]
     assert found["uncertainty"] != found["change"]
+
+
+@pytest.mark.parametrize(("by", "limit"), [("change", 0.22), ("both", 0.05)])
+def test_what_a_pass_changed_is_known_in_the_next(by: Any, limit: float) -> None:
+    """As if both were one: runs that end one stage and two before say what is worth more than the limit."""
+    image, model, scales = textured(), facts(4, input_side=INPUT), sides(192, 96, 64)
+    given = {"patches": parse_patches(f"w>{limit}"), "select": by, "probabilities": True}
+    whole, second, first = (
+        run(image, model, options(scales=scales[:stages], **given), Growing(4)) for stages in (3, 2, 1)
+    )
+    assert [len(step.stages) for step in whole.plan.passes] == [2, 1]
+
+    known = probabilities(second)
+    moved = difference(known, enlarged(probabilities(first), 2)[:, : known.shape[1], : known.shape[2]])
+    top = enlarged(known, 1.5).topk(2, dim=0).values
+    worth = enlarged(moved[None], 1.5)[0]
+    stage = whole.plan.stages[-1]
+    cells = [whole.plan.passes[1].block(number) for number in range(stage.cells.pixels)]
+    means = [worth[stage.own(cell).slices].mean() for cell in cells]
+    if by == "both":
+        means = [
+            mean * (1 - top[0] + top[1])[stage.own(cell).slices].mean() for mean, cell in zip(means, cells, strict=True)
+        ]
+    wanted = torch.stack(means).reshape(stage.cells.height, stage.cells.width).numpy()
+    sure = abs(wanted - limit) > 0.001
+
+    found = computed(whole, 3)
+    assert 0.1 < found.mean() < 0.9
+    assert sure.mean() > 0.8
+    np.testing.assert_array_equal(found[sure], wanted[sure] > limit)
+    unsure = run(image, model, options(scales=scales, **{**given, "select": "uncertainty"}), Growing(4))
+    assert (computed(unsure, 3) != found).any()
+
+
+def probabilities(outcome: Outcome) -> torch.Tensor:
+    """Of the last stage, `(classes, height, width)` float32."""
+    field = outcome.sink.read_field("probabilities", Box.whole(outcome.plan.stages[-1].extent))
+    return torch.from_numpy(field).float()
+
+
+def enlarged(maps: torch.Tensor, factor: float) -> torch.Tensor:
+    """`(channels, height, width)` on a grid so many times as fine."""
+    return torch.nn.functional.interpolate(maps[None], scale_factor=factor, mode="bilinear")[0]
+
+
+@pytest.mark.parametrize(
+    ("more", "bands"),
+    [
+        ({"select": "change", "patches": parse_patches("w>0.1")}, [5]),
+        ({"select": "both", "patches": parse_patches("w>0.1"), "scales": sides(192, 128, 64)}, [4]),
+        ({"select": "both", "patches": parse_patches("1")}, [4]),
+        ({"select": "change", "budget": Fraction(1, 2), "scales": SCALES}, [4, 4]),
+        ({"patches": parse_patches("u>0.1")}, [4]),
+    ],
+)
+def test_a_pass_leaves_what_it_changed_where_the_next_has_a_limit_on_it(more: dict[str, Any], bands: list[int]) -> None:
+    """Not after a run's first stage, which has changed nothing; the plan counts the same bands."""
+    outcome = run(textured(), facts(4, input_side=INPUT), options(**{"scales": sides(192, 96, 64), **more}), Growing(4))
+    left = [outcome.sink.fields[f"pass{number}"][0][1].shape[0] for number in range(len(bands))]
+    assert left == bands
+    steps = outcome.plan.passes[:-1]
+    pixels = [step.stages[-1].extent.pixels for step in steps]
+    assert outcome.plan.disk()["fields_at_most"] == sum(2 * a * b for a, b in zip(pixels, bands, strict=True))
 
 
 @pytest.mark.parametrize("text", ["0", "101%", "1.5", "u>0.2", "", "20"])
