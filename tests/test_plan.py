@@ -22,6 +22,7 @@ from magnet_cli.plan import (
     Machine,
     ModelFacts,
     Plan,
+    SelectorFacts,
     check_bands,
     check_values,
     make_plan,
@@ -467,6 +468,35 @@ def test_too_little_device_memory_names_what_is_needed() -> None:
     needed = int(str(caught.value).partition("at least ")[2].partition("MiB")[0])
     plan = make_plan(image(), facts(), SegmentOptions(), replace(device, gpu_memory=needed << 20))
     assert plan.memory.device_budget == needed << 20
+
+
+def test_a_device_holds_the_weights() -> None:
+    """Host memory has them in what is in use before the first read."""
+    heavy = facts(weight_bytes=123 << 20)
+    on_host = [make_plan(image(), model, SegmentOptions(), MACHINE).memory for model in (facts(), heavy)]
+    assert on_host[0] == on_host[1]
+    device = replace(MACHINE, device="cuda:0", gpu_memory=8 << 30)
+    light, found = (make_plan(image(), model, SegmentOptions(), device).memory.device for model in (facts(), heavy))
+    assert found - light == 123 << 20
+
+
+@pytest.mark.parametrize(
+    ("options", "asked"),
+    [
+        (SegmentOptions(method="magnet-fast", select="ppn"), True),
+        (SegmentOptions(method="magnet-fast"), False),
+        (SegmentOptions(method="grnet"), True),
+        (SegmentOptions(method="grnet", patches=ALL), False),
+    ],
+)
+@pytest.mark.parametrize("device", ["cpu", "cuda:0"])
+def test_a_selector_takes_memory_where_it_is_asked(options: SegmentOptions, asked: bool, device: str) -> None:  # noqa: FBT001
+    machine, needed = replace(MACHINE, device=device, gpu_memory=8 << 30), []
+    for size in (1 << 20, 65 << 20):
+        selector = SelectorFacts(against="constant", constant=0, sees_field=False, activation_bytes=size)
+        plan = make_plan(image(), facts(cells=4, local_bytes=1 << 20, selector=selector), options, machine)
+        needed.append(plan.memory.compute + plan.memory.device)
+    assert needed[1] - needed[0] == (plan.batch * (64 << 20) if asked else 0)
 
 
 @given(memory=st.integers(1 << 29, 1 << 36), workers=st.integers(0, 64))

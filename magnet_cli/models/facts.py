@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, cast
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
     from magnet_cli.geometry import Size
     from magnet_cli.models.bundle import Bundle
+    from magnet_cli.models.grnet import LocalBranch
+    from magnet_cli.models.ppn import PatchProposalNetwork
     from magnet_cli.options import Compat
 
 ALIVE_AT_ONCE = 6
@@ -31,9 +34,46 @@ of weights) and 4, 65 and 176 (U-Net, 93), where the tensors alone say 0.4, 25 a
 too, by 6 MiB (`fpn-small` at 256) to 28 (`fpn-resnet50` at 256), and is left alone."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Shapes:
+    """The networks of a bundle without their weights."""
+
+    backbone: nn.Module
+    refiners: tuple[nn.Module, ...]
+    selector: PatchProposalNetwork | None
+    local: LocalBranch | None
+
+    @classmethod
+    def of(cls, bundle: Bundle) -> Self:
+        """Built, not filled."""
+        classes, bands, selector, local = len(bundle.classes), len(bundle.input.bands), bundle.selector, bundle.local
+        with torch.device("meta"):
+            return cls(
+                backbone=build_backbone(
+                    bundle.backbone.architecture, classes=bundle.logits, bands=bands, options=bundle.backbone.options
+                ),
+                refiners=tuple(
+                    build_refiner(spec.architecture, classes=classes, options=spec.options) for spec in bundle.refiners
+                ),
+                selector=None
+                if selector is None
+                else build_selector(selector.architecture, bands=bands, classes=classes, options=selector.options),
+                local=None
+                if local is None
+                else build_local(local.architecture, classes=classes, bands=bands, options=local.options),
+            )
+
+    @property
+    def weight_bytes(self) -> int:
+        """Of all of them in float32."""
+        optional = (network for network in (self.selector, self.local) if network is not None)
+        return sum(map(_weights, (self.backbone, *self.refiners, *optional)))
+
+
 def model_facts(bundle: Bundle) -> ModelFacts:
     """The facts of a bundle."""
-    magnet, estimates, (cells, local) = bundle.magnet, activation_bytes(bundle), local_facts(bundle)
+    magnet, shapes = bundle.magnet, _Shapes.of(bundle)
+    estimates = _estimates(bundle, shapes)
     scales = tuple(sorted(bundle.scales, key=lambda size: -size.pixels))
     return ModelFacts(
         name=bundle.name,
@@ -49,61 +89,46 @@ def model_facts(bundle: Bundle) -> ModelFacts:
         has_refiner=bool(bundle.refiners),
         batches={(item.device, item.precision): item.batch for item in bundle.execution},
         compat=cast("Compat", bundle.compat),
-        cells=cells,
-        local_bytes=local,
-        selector=selector_facts(bundle),
-        large_tensors=max(estimates.values()) >= ALIVE_AT_ONCE * LARGE_TENSOR,
+        cells=0 if shapes.local is None else shapes.local.cells,
+        selector=None if shapes.selector is None else _selector_facts(bundle, shapes.selector),
+        weight_bytes=shapes.weight_bytes,
+        large_tensors=max(estimates["activation_bytes"], estimates["refiner_bytes"]) >= ALIVE_AT_ONCE * LARGE_TENSOR,
         **estimates,
     )
 
 
-def activation_bytes(bundle: Bundle) -> dict[str, int]:
-    """An estimate of what one patch takes in each network, from the shapes of a pass without data."""
-    classes, size = len(bundle.classes), bundle.input.size
-    with torch.device("meta"):
-        backbone = build_backbone(
-            bundle.backbone.architecture,
-            classes=bundle.logits,
-            bands=len(bundle.input.bands),
-            options=bundle.backbone.options,
+def _estimates(bundle: Bundle, shapes: _Shapes) -> dict[str, int]:
+    """What one patch takes in each network, from the shapes of a pass without data; 0 in those that are not there."""
+    classes, bands, size = len(bundle.classes), len(bundle.input.bands), bundle.input.size
+    local = 0
+    if shapes.local is not None:
+        local = max(
+            _largest(shapes.local.branch, (bands,), size), _largest(shapes.local.aggregation, (2 * classes,), size)
         )
-        refiners = [build_refiner(spec.architecture, classes=classes, options=spec.options) for spec in bundle.refiners]
+    backbone = _largest(shapes.backbone, (bands,), size)
+    if bundle.backbone.architecture in WEIGHTS_AGAIN:
+        backbone += _weights(shapes.backbone)
     return {
-        "activation_bytes": _largest(backbone, (len(bundle.input.bands),), size)
-        + _weights_again(backbone, bundle.backbone.architecture),
-        "refiner_bytes": max((_largest(refiner, (2 * classes,), size) for refiner in refiners), default=0),
+        "activation_bytes": backbone,
+        "refiner_bytes": max((_largest(refiner, (2 * classes,), size) for refiner in shapes.refiners), default=0),
+        "local_bytes": local,
     }
 
 
-def local_facts(bundle: Bundle) -> tuple[int, int]:
-    """Cells a side of a GRNet, and an estimate of what one patch takes in its local branch; zeros where it is none."""
-    if bundle.local is None:
-        return 0, 0
+def _selector_facts(bundle: Bundle, selector: PatchProposalNetwork) -> SelectorFacts:
+    """How a bundle's selector compares windows, and an estimate of what one patch takes in it."""
     classes, bands, size = len(bundle.classes), len(bundle.input.bands), bundle.input.size
-    with torch.device("meta"):
-        local = build_local(bundle.local.architecture, classes=classes, bands=bands, options=bundle.local.options)
-    return local.cells, max(_largest(local.branch, (bands,), size), _largest(local.aggregation, (2 * classes,), size))
-
-
-def selector_facts(bundle: Bundle) -> SelectorFacts | None:
-    """How a bundle's selector compares windows, and an estimate of what one patch takes in it; None without one."""
-    if bundle.selector is None:
-        return None
-    classes, bands, options = len(bundle.classes), len(bundle.input.bands), bundle.selector.options
-    with torch.device("meta"):
-        selector = build_selector(bundle.selector.architecture, bands=bands, classes=classes, options=options)
     seen = (bands, classes) if selector.sees_field else (bands,)
     return SelectorFacts(
         against=cast("Literal['image', 'constant']", selector.against),
         constant=selector.constant,
         sees_field=selector.sees_field,
-        activation_bytes=_largest(selector, seen, bundle.input.size),
+        activation_bytes=_largest(selector, seen, size) + size.pixels * 4 * selector.joined_channels,
     )
 
 
-def _weights_again(network: nn.Module, architecture: str) -> int:
-    if architecture not in WEIGHTS_AGAIN:
-        return 0
+def _weights(network: nn.Module) -> int:
+    """Bytes of a network's parameters in float32."""
     return sum(parameter.numel() * 4 for parameter in network.parameters())
 
 

@@ -70,7 +70,10 @@ class PatchProposalNetwork(nn.Module):
         if self.sees_field and classes < TWO:
             raise ValueError(f"classes must be at least {TWO} where the field is seen, not {classes}")
         known = classes + 1 if self.sees_field else 0
-        self.encoder = ResNet(block=BasicBlock, depths=(*depths, 1)[: max(LAYERS)], width=width, bands=bands + known)
+        self.encoder_bands = bands + known
+        self.encoder = ResNet(
+            block=BasicBlock, depths=(*depths, 1)[: max(LAYERS)], width=width, bands=self.encoder_bands
+        )
         if len(depths) < max(LAYERS):
             self.encoder.layer4 = nn.Sequential()
         self.score = nn.Linear(self.encoder.channels[len(depths) - 1] + int(self.sees_field), 1)
@@ -105,6 +108,14 @@ class PatchProposalNetwork(nn.Module):
         """
         places = self.score(self.features(x, field).permute(0, 2, 3, 1)).squeeze(3)
         return cast("Tensor", places.float())
+
+    @property
+    def joined_channels(self) -> int:
+        """Channels in float32 of what `features` makes as large as its input.
+
+        The best classes, their places in 64 bits, uncertainty, and all that the encoder sees.
+        """
+        return 3 * TWO + 1 + self.encoder_bands if self.sees_field else 0
 
     def features(self, x: Tensor, field: Tensor | None) -> Tensor:
         """What the last layer sees, `(n, channels, h', w')`; see `forward`."""

@@ -74,7 +74,7 @@ def with_memory(plan: Plan, facts: ModelFacts, options: SegmentOptions) -> Plan:
         output=output,
         ahead=max(0, min(options.num_workers, spare // group - 1)),
         device_budget=plan.machine.gpu_memory,
-        device=0 if on_host else compute + plan.machine.context,
+        device=0 if on_host else compute + facts.weight_bytes + plan.machine.context,
     )
     _check_device(plan, memory)
     return replace(plan, memory=memory)
@@ -114,7 +114,7 @@ def _compute_bytes(plan: Plan, step: Pass, facts: ModelFacts) -> int:
     local = facts.local_bytes if plan.settings.method in OF_GRNETS else 0
     # Scores of both stages in float32, and what is fused of them.
     held += sum(canvases) * 2 * 2 if local else 0
-    selector = 0 if plan.selector is None else plan.selector.activation_bytes
+    selector = facts.selector.activation_bytes if facts.selector is not None and plan.asks_selector else 0
     activations = max(facts.activation_bytes, refiner, local, selector)
     patch = facts.input.pixels * 4 * (len(facts.bands) + 8 * plan.classes) + activations
     strip = OUTPUT_SIDE * (OUTPUT_SIDE + 2) * plan.classes * 4 * 4

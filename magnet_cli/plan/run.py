@@ -58,8 +58,10 @@ class ModelFacts:
     batches: Mapping[tuple[str, str], int] = field(default_factory=dict)
     """Patches a forward pass, by kind of device and precision, where the bundle says."""
     compat: Compat = "paper"
+    weight_bytes: int = 0
+    """Of all networks that are loaded, in float32."""
     refiner_bytes: int = 0
-    """The same for the refiner."""
+    """Peak of one patch's pass through the refiner, estimated."""
     local_bytes: int = 0
     """The same for a GRNet's local branch."""
     cells: int = 0
@@ -178,6 +180,11 @@ class Plan:
     def stages(self) -> tuple[Stage, ...]:
         """All stages, coarsest first."""
         return tuple(stage for step in self.passes for stage in step.stages)
+
+    @property
+    def asks_selector(self) -> bool:
+        """Whether the bundle's selector runs: it compares windows, or chooses a GRNet's cells."""
+        return self.selector is not None or self.settings.patches.kind == "selector"
 
     def keeps_change(self, step: Pass) -> bool:
         """Whether a pass leaves for the next how far its last stage moved the probabilities.

@@ -6,11 +6,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from magnet_cli.errors import WeightsError
-from magnet_cli.models.facts import activation_bytes
-from magnet_cli.models.registry import BACKBONES, build_backbone
+from magnet_cli.models.bundle import load_bundle
+from magnet_cli.models.facts import model_facts
+from magnet_cli.models.registry import BACKBONES, build_backbone, build_selector
 from magnet_cli.models.writing import describe, write_bundle
+from tests.laws.support import blurry_bundle
+from tests.pipeline.test_grnet import grnet
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,7 +29,33 @@ def test_logits_have_the_patchs_size(architecture: str) -> None:
 
 def estimated(folder: Path, architecture: str, size: int) -> int:
     table = describe(size=size, classes=7, backbone={"architecture": architecture})
-    return activation_bytes(write_bundle(folder, table, {"backbone.safetensors": {}}))["activation_bytes"]
+    return model_facts(write_bundle(folder, table, {"backbone.safetensors": {}})).activation_bytes
+
+
+@pytest.mark.parametrize("kind", ["plain", "with a selector", "grnet"])
+def test_weights_of_all_networks_are_counted(tmp_path: Path, kind: str) -> None:
+    folder = tmp_path / "bundle"
+    if kind == "grnet":
+        grnet(folder)
+    else:
+        blurry_bundle(folder, selector=kind == "with a selector")
+    stored = [load_file(path) for path in folder.glob("*.safetensors")]
+    assert len(stored) == {"plain": 2, "with a selector": 3, "grnet": 3}[kind]
+    values = sum(
+        tensor.numel()
+        for state in stored
+        for name, tensor in state.items()
+        if not name.endswith(("running_mean", "running_var", "num_batches_tracked"))
+    )
+    assert model_facts(load_bundle(str(folder))).weight_bytes == 4 * values
+
+
+@pytest.mark.parametrize(("sees", "channels"), [("image", 0), ("image+field", 6 + 1 + 3 + 5 + 1)])
+def test_what_a_selector_joins_before_its_first_layer_is_counted(sees: str, channels: int) -> None:
+    """The two best of five classes and where they were, twice as wide; uncertainty; and bands, classes, uncertainty."""
+    with torch.device("meta"):
+        network = build_selector("ppn-small", bands=3, classes=5, options={"sees": sees})
+    assert network.joined_channels == channels
 
 
 @pytest.mark.parametrize("architecture", BACKBONES)
