@@ -151,9 +151,9 @@ def test_the_ceiling_asks_each_network_that_a_run_asks(
     program._model = replace(program._model, networks=run)  # type: ignore[arg-type]
     took = program.run("", None)
     whole: dict[str, int] = {}
-    for stage, names in zip(took.by_stage, wanted, strict=True):
+    for windows, names in zip(took.by_stage.values(), wanted, strict=True):
         for name, times in names.items():
-            whole[name] = whole.get(name, 0) + times * took.by_stage[stage]
+            whole[name] = whole.get(name, 0) + times * windows
     assert run.found == whole
     assert ceiling.run("", took).windows == took.windows == sum(took.by_stage.values())
 
