@@ -90,7 +90,7 @@ def test_workers_do_not_change_a_byte(
     "options",
     [
         SegmentOptions(budget=Fraction(2, 5), scales=sides(128, 64, 32)),
-        SegmentOptions(patches=parse_patches("u>0.4"), scales=sides(150, 100, 50)),
+        SegmentOptions(patches=parse_patches("w>0.3"), scales=sides(150, 100, 50)),
     ],
 )
 def test_workers_do_not_change_what_a_selector_says(
