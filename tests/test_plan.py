@@ -491,12 +491,14 @@ def test_a_device_holds_the_weights() -> None:
 )
 @pytest.mark.parametrize("device", ["cpu", "cuda:0"])
 def test_a_selector_takes_memory_where_it_is_asked(options: SegmentOptions, asked: bool, device: str) -> None:  # noqa: FBT001
-    machine, needed = replace(MACHINE, device=device, gpu_memory=8 << 30), []
-    for size in (1 << 20, 65 << 20):
-        selector = SelectorFacts(against="constant", constant=0, sees_field=False, activation_bytes=size)
-        plan = make_plan(image(), facts(cells=4, local_bytes=1 << 20, selector=selector), options, machine)
-        needed.append(plan.memory.compute + plan.memory.device)
-    assert needed[1] - needed[0] == (plan.batch * (64 << 20) if asked else 0)
+    machine = replace(MACHINE, device=device, gpu_memory=8 << 30)
+    selector = SelectorFacts(against="constant", constant=0, sees_field=False, activation_bytes=1 << 20)
+    light, heavy = (
+        make_plan(image(), facts(cells=4, local_bytes=1 << 20, selector=which), options, machine)
+        for which in (selector, replace(selector, activation_bytes=65 << 20))
+    )
+    more = heavy.memory.compute + heavy.memory.device - light.memory.compute - light.memory.device
+    assert more == (light.batch * (64 << 20) if asked else 0)
 
 
 @given(memory=st.integers(1 << 29, 1 << 36), workers=st.integers(0, 64))
