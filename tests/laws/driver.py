@@ -18,11 +18,12 @@ from magnet_cli import durable
 from magnet_cli.cli.app import app
 from magnet_cli.masks.journal import Journal
 from magnet_cli.pipeline.compute import Computer
+from magnet_cli.pipeline.reading import ReadAhead
 from magnet_cli.plan import GROUP
 from tests.laws.conftest import one_core
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
 
     from magnet_cli.pipeline.reading import GroupPixels
     from magnet_cli.windows import Pass
@@ -46,6 +47,8 @@ class Script:
     """Seconds before each group."""
     blocks: int = 1
     """In a group."""
+    backwards: bool = False
+    """Whether the last group of each pass is computed first."""
 
     def encode(self) -> str:
         """As an argument."""
@@ -124,11 +127,22 @@ def _write_down(script: Script) -> None:
     Computer.run = called  # type: ignore[assignment, method-assign]
 
 
+def _turn_around() -> None:
+    groups = ReadAhead.groups
+
+    def called(self: ReadAhead, step: Pass, numbers: Iterable[int]) -> Iterator[GroupPixels]:
+        return groups(self, step, reversed(list(numbers)))
+
+    ReadAhead.groups = called  # type: ignore[method-assign]
+
+
 def play(script: Script) -> None:
     """Run the program; does not return."""
     os.sched_getaffinity = one_core
     GROUP["cpu"] = script.blocks
     _write_down(script)
+    if script.backwards:
+        _turn_around()
     if script.fault:
         FAULTS[script.fault](script.at)
     sys.argv = ["magnet", *script.words]

@@ -1,0 +1,134 @@
+"""Laws 1 and 6 where windows are chosen across passes: killed in any pass and resumed otherwise equals never killed."""
+
+from __future__ import annotations
+
+import multiprocessing
+import sys
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from magnet_cli.geometry import Size
+from magnet_cli.masks.output import OutputPaths
+from magnet_cli.masks.verify import verify_mask
+from tests.laws.driver import Script, play
+from tests.laws.support import KILLED, blurry_bundle, digest, labels_in, part, report_of, scene_pixels, write_tiled
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+if sys.platform == "win32":
+    pytest.skip("Windows has no SIGKILL", allow_module_level=True)
+
+SIZE = Size(width=331, height=283)
+CHOSEN = {
+    "a selector and a budget": (3, ("--select=ppn", "--budget=30%", "--scales=128,64,32")),
+    "a selector and a limit": (2, ("--select=ppn", "--patches=w>0.3", "--scales=150,100,50")),
+    "change and a limit": (2, ("--select=change", "--patches=w>0.2", "--scales=192,96,64,32")),
+}
+"""Passes, and words."""
+OTHERWISE = ("--num-workers=0", "--memory=3GiB")
+"""What a mask does not depend on, beside the order of blocks."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """An image, and a bundle with a selector that sees the field."""
+
+    folder: Path
+    image: Path
+    bundle: Path
+
+    def words(self, name: str, out: Path, *more: str) -> tuple[str, ...]:
+        """With single patches a group has few blocks, so that there are many to kill."""
+        _, chosen = CHOSEN[name]
+        method = ("--method=magnet-fast", *chosen, "--batch-size=1")
+        return ("segment", str(self.image), f"--weights={self.bundle}", *method, f"-o{out}", *more)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Whole:
+    """What a run that nothing disturbs has made."""
+
+    mask: Path
+    groups: tuple[int, ...]
+    """Of each pass."""
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Work:
+    folder = tmp_path_factory.mktemp("work")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["magnet_cli.segmentation", "tests.laws.driver"])
+    image = write_tiled(folder / "scene.tif", scene_pixels(SIZE, nodata=True), nodata=0)
+    return Work(folder=folder, image=image, bundle=blurry_bundle(folder / "bundle", selector=True))
+
+
+@pytest.fixture(scope="module")
+def wholes(work: Work) -> dict[str, Whole]:
+    """By what chooses."""
+    found = {}
+    for number, (name, (passes, _)) in enumerate(CHOSEN.items()):
+        mask, log = work.folder / str(number) / "m.tif", work.folder / f"{number}.log"
+        assert forked(Script(words=work.words(name, mask), log=str(log))) == 0
+        groups = Counter(passes_in(log))
+        assert len(groups) == passes
+        found[name] = Whole(mask=mask, groups=tuple(groups[step] for step in range(passes)))
+    return found
+
+
+def forked(script: Script) -> int | None:
+    """Run a script to its end in a process of its own; its exit code."""
+    process = multiprocessing.get_context("forkserver").Process(target=play, args=(script,))
+    process.start()
+    process.join()
+    return process.exitcode
+
+
+def passes_in(log: Path) -> list[int]:
+    """The pass of each group that was computed, in order."""
+    return [int(line.split()[0]) for line in log.read_text(encoding="ascii").splitlines()]
+
+
+def stages_of(mask: Path) -> list[dict[str, Any]]:
+    """What the report says of each stage."""
+    passes = part(report_of(mask), "passes")
+    assert isinstance(passes, list)
+    return [stage for step in passes for stage in step["stages"]]
+
+
+@pytest.mark.parametrize(
+    ("name", "step"), [(name, step) for name, (passes, _) in CHOSEN.items() for step in range(passes)]
+)
+def test_killed_in_any_pass_and_resumed_otherwise_equals_never_killed(
+    work: Work, wholes: dict[str, Whole], tmp_path: Path, name: str, step: int
+) -> None:
+    """Also where the other run takes the blocks that are left in another order, with other workers and less memory."""
+    whole, mask, log = wholes[name], tmp_path / "m.tif", tmp_path.parent / f"{tmp_path.name}.log"
+    words = work.words(name, mask)
+    at = sum(whole.groups[:step]) + (whole.groups[step] + 1) // 2
+    assert forked(Script(words=words, log=str(log), fault="group not finished", at=at)) == KILLED
+    assert set(passes_in(log)) == set(range(step + 1))
+    assert OutputPaths.of(mask).journal.exists()
+    assert not mask.exists()
+
+    assert forked(Script(words=(*words, *OTHERWISE), log=str(log), backwards=True)) == 0
+
+    assert digest(mask) == digest(whole.mask)
+    found, expected = report_of(mask), report_of(whole.mask)
+    for key in ("hashes", "passes", "classes", "not_computed", "maps"):
+        assert found[key] == expected[key]
+    assert found["groups"] == {"computed": sum(whole.groups) - at + 1, "resumed": at - 1}
+    assert verify_mask(mask).ok
+
+
+def test_what_is_chosen_depends_on_what_chooses(wholes: dict[str, Whole]) -> None:
+    """So that equal bytes mean something: some windows of the last stage were computed and some were not."""
+    masks = [labels_in(whole.mask) for whole in wholes.values()]
+    for index, (labels, whole) in enumerate(zip(masks, wholes.values(), strict=True)):
+        last = stages_of(whole.mask)[-1]
+        assert 0 < last["windows_run"] < last["windows_considered"]
+        assert not any(np.array_equal(labels, other) for other in masks[:index])
