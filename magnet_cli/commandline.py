@@ -21,7 +21,7 @@ LEFT_OUT = ("overwrite", "resume", "weights")
 """Of one run alone; and the bundle, which is always named."""
 BYTES = ("memory", "gpu_memory")
 UNITS = {1: "B", 1 << 20: "MiB", 1 << 30: "GiB"}
-SPELLED = {"side": "--L"}
+SPELLED = {"side": "--L", "objects": "--object"}
 DIGITS = Context(prec=30)
 
 

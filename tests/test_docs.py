@@ -14,11 +14,12 @@ from pathlib import Path
 import imagecodecs
 import numpy as np
 import pytest
+import tifffile
 import torch
 
 from magnet_cli.geometry import Box, Size
 from magnet_cli.models.registry import build_backbone, build_cascade, build_refiner
-from magnet_cli.scene import Scene
+from magnet_cli.scene import Scene, write_scene
 from tests.laws.support import blurry_bundle
 
 ROOT = Path(__file__).parents[1]
@@ -132,15 +133,18 @@ def test_every_command_of_the_page_on_selection_runs(folder: Path) -> None:
         run_magnet(shlex.split(line), folder / "selection")
 
 
-def test_the_commands_that_sharpen_a_retina_run(tmp_path: Path) -> None:
+def test_the_commands_that_sharpen_masks_run(tmp_path: Path) -> None:
     y, x = np.mgrid[:160, :192]
     retina = np.where((np.abs(y - x) < 4) | (np.abs(y + x - 200) < 3), 90, 190)[..., None] * np.array([1, 0.4, 0.25])
     imagecodecs.imwrite(tmp_path / "retina.jpg", retina.astype(np.uint8))
+    write_scene(tmp_path / "town.tif", Scene(size=Size(width=320, height=256), seed=1))
     lines = fenced((ROOT / "docs" / "refine.md").read_text(encoding="utf-8"))
-    assert [shlex.split(line)[1] for line in lines] == ["segment", "refine"]
+    assert [shlex.split(line)[1] for line in lines] == ["segment", "refine"] * 2
     for line in lines:
         run_magnet(shlex.split(line), tmp_path)
     assert (tmp_path / "sharp" / "retina.tif").is_file()
+    roofs = tifffile.imread(tmp_path / "roofs" / "town.tif")
+    assert set(np.unique(roofs)) <= {0, 1}, "a drawn roof is none that the bundle knows"
 
 
 def test_the_memory_table_is_the_measured_one() -> None:

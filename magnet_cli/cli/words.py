@@ -24,7 +24,7 @@ from magnet_cli.options import (
     parse_roi,
     parse_scales,
 )
-from magnet_cli.refining.options import OF_CASCADE, RefineOptions, parse_padding, parse_stuff
+from magnet_cli.refining.options import OF_CASCADE, RefineOptions, parse_classes, parse_padding
 from magnet_cli.values import parse_bands, parse_value_range
 
 if TYPE_CHECKING:
@@ -426,7 +426,8 @@ def refine_options(context: typer.Context) -> RefineOptions:
         fast=given["fast"],
         mask_kind=cast("refining.MaskKindOption", str(given["mask_kind"])),
         threshold=_maybe(partial(number, option="--threshold"), given["threshold"]),
-        stuff=parse_stuff(given.get("stuff")),
+        objects=parse_classes(given.get("objects")),
+        stuff=parse_classes(given.get("stuff")),
         min_area=given["min_area"],
         padding=parse_padding(given["padding"]),
         bands=_maybe(parse_bands, given["bands"]),

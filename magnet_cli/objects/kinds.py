@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import colorsys
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from magnet_cli.errors import SourceError
+from magnet_cli.errors import SourceError, UsageError
 from magnet_cli.masks.spec import NODATA, MaskClass
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 MaskKind = Literal["binary", "labels", "probability"]
 
@@ -49,14 +52,24 @@ class Reading:
     """Label = position; background and object for a binary mask and a probability."""
     nodata: bool
     """Whether the value 255 stands for a pixel that was not computed."""
+    objects: tuple[int, ...] = ()
+    """Of a binary mask: the values that are the object, where the raster has several classes; empty: all but 0."""
 
 
-def decide(stored: Stored, wanted: MaskKind | Literal["auto"]) -> Reading:
+def decide(stored: Stored, wanted: MaskKind | Literal["auto"], objects: tuple[str, ...] = ()) -> Reading:
     """How to read a raster: as it was said, or as its type, values and palette allow alone.
+
+    Args:
+        stored: The raster.
+        wanted: As it was said.
+        objects: Names or indices of classes that are the object together; all else is what is around it.
 
     Raises:
         SourceError: The values allow several readings, or not the one that was asked for.
+        UsageError: A class is unknown.
     """
+    if objects:
+        return _some_classes(_labels(stored, "--object"), objects)
     kind, why = _recognised(stored) if wanted == "auto" else (wanted, f"--mask-kind {wanted}")
     if kind == "labels":
         return _labels(stored, why)
@@ -110,6 +123,37 @@ def _labels(stored: Stored, why: str) -> Reading:
         classes=tuple(MaskClass(name=name, color=color) for name, color in names),
         nodata=True,
     )
+
+
+def _some_classes(labels: Reading, objects: tuple[str, ...]) -> Reading:
+    chosen = class_indices(objects, labels.classes, option="--object")
+    named = [labels.classes[label] for label in chosen]
+    one = MaskClass(name=" and ".join(entry.name for entry in named), color=named[0].color)
+    around = MaskClass(name="background", color="#000000")
+    why = f"--object {','.join(objects)}"
+    return Reading(kind="binary", why=why, classes=(around, one), nodata=True, objects=chosen)
+
+
+def class_indices(words: Sequence[str], classes: Sequence[MaskClass], *, option: str) -> tuple[int, ...]:
+    """Names or indices of classes as indices, rising.
+
+    Raises:
+        UsageError: One is unknown.
+    """
+    names = [entry.name for entry in classes]
+    found = set()
+    for word in words:
+        if word in names:
+            found.add(names.index(word))
+        elif word.isdigit() and int(word) < len(names):
+            found.add(int(word))
+        else:
+            raise UsageError(
+                f"{option} names classes of the mask: {', '.join(names[:12])}",
+                value=repr(word),
+                advice="Write names or indices with commas between them",
+            )
+    return tuple(sorted(found))
 
 
 def class_color(label: int) -> str:

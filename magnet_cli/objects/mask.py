@@ -121,6 +121,8 @@ class InputMask:
     def _labels(self, values: NDArray[Any], known: NDArray[np.bool_]) -> NDArray[np.uint8]:
         if self.reading.kind == "labels":
             return np.array(values, dtype=np.uint8)
+        if self.reading.objects:
+            return np.isin(values, self.reading.objects).astype(np.uint8)
         if self.reading.kind == "binary":
             return np.array(values != 0, dtype=np.uint8)
         if values.dtype.kind == "f" and known.any():
@@ -137,7 +139,12 @@ class InputMask:
 
 
 def open_mask(
-    source: str | Path, *, kind: MaskKind | Literal["auto"], threshold: Fraction, is_given: bool = False
+    source: str | Path,
+    *,
+    kind: MaskKind | Literal["auto"],
+    threshold: Fraction,
+    is_given: bool = False,
+    objects: tuple[str, ...] = (),
 ) -> InputMask:
     """A raster of one band, read as labels; its values are looked through once to see what they are.
 
@@ -146,10 +153,11 @@ def open_mask(
         kind: How its values are read.
         threshold: Above which a probability belongs to the object, 0 to 1.
         is_given: Whether the user named the threshold, which then must count.
+        objects: Names or indices of classes that are the object together; none: as `kind` says.
 
     Raises:
         SourceError: It is missing, damaged, has several bands, or values that cannot be read so.
-        UsageError: A threshold was given and the mask holds no probability.
+        UsageError: A threshold was given and the mask holds no probability, or a class is unknown.
     """
     with ExitStack() as stack:
         raster = stack.enter_context(open_region(source))
@@ -160,7 +168,7 @@ def open_mask(
                 file=raster.path,
                 advice="Save it as grey, as class indices or as a probability",
             )
-        reading = decide(_stored(raster), kind)
+        reading = decide(_stored(raster), kind, objects)
         if is_given and reading.kind != "probability":
             raise UsageError(
                 "--threshold is for probabilities",

@@ -36,6 +36,7 @@ def load_method(options: RefineOptions, events: Events, named: str = "--weights"
             tool=classical(options.method),
             kind=options.mask_kind,
             threshold=THRESHOLD if options.threshold is None else options.threshold,
+            objects=options.objects,
             bands=options.bands,
             value_range=options.value_range,
         )

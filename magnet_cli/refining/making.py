@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from magnet_cli.errors import SourceError, UsageError
+from magnet_cli.errors import SourceError
 from magnet_cli.events import Step
+from magnet_cli.objects.kinds import class_indices
 from magnet_cli.objects.survey import TILE, Survey
 from magnet_cli.plan import MemoryPlan
 from magnet_cli.refining.census import Census
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from magnet_cli.events import Events
     from magnet_cli.geometry import Box
     from magnet_cli.images import ImageInfo
-    from magnet_cli.masks.spec import MaskClass
     from magnet_cli.objects.mask import InputMask
     from magnet_cli.refining.model import RefineModel
     from magnet_cli.refining.options import RefineOptions
@@ -52,6 +52,7 @@ def resolve(options: RefineOptions, model: RefineModel) -> RefineSettings:
         compat=options.compat or model.bundle.compat,
         kind=options.mask_kind,
         threshold=THRESHOLD if options.threshold is None else options.threshold,
+        objects=options.objects,
         stuff=options.stuff,
         min_area=options.min_area,
         padding=options.padding,
@@ -77,7 +78,7 @@ def make_plan(
         DeviceError: The memory budget is too small; the message says what is needed.
     """
     info = seen.info
-    stuff = _indices(settings.stuff, mask.reading.classes)
+    stuff = class_indices(settings.stuff, mask.reading.classes, option="--stuff")
     census = _survey(mask, settings, events)
     passes = make_passes(census, settings)
     memory = _memory(
@@ -105,23 +106,6 @@ def make_plan(
         memory=memory,
         notes=(*info.notes, *mask.notes, *large),
     )
-
-
-def _indices(words: tuple[str, ...], classes: tuple[MaskClass, ...]) -> tuple[int, ...]:
-    names = [entry.name for entry in classes]
-    found = []
-    for word in words:
-        if word in names:
-            found.append(names.index(word))
-        elif word.isdigit() and int(word) < len(names):
-            found.append(int(word))
-        else:
-            raise UsageError(
-                f"--stuff names classes of the mask: {', '.join(names[:12])}",
-                value=repr(word),
-                advice="Write names or indices with commas between them",
-            )
-    return tuple(sorted(set(found)))
 
 
 def _survey(mask: InputMask, settings: RefineSettings, events: Events) -> Census:

@@ -49,6 +49,8 @@ class RefineOptions:
     mask_kind: MaskKindOption = "auto"
     threshold: Fraction | None = None
     """Above which a probability belongs to the object; None is one half."""
+    objects: tuple[str, ...] = ()
+    """Names or indices of classes of a mask that are the object together; all else is what is around it."""
     stuff: tuple[str, ...] = ()
     """Names or indices of classes that must be nearly certain to win a pixel from another one."""
     min_area: int = 64
@@ -78,6 +80,12 @@ class RefineOptions:
                 raise UsageError(f"{option} is at least 0", value=value)
         if self.threshold is not None and not 0 <= self.threshold < 1:
             raise UsageError("--threshold is 0 to 1, and less than 1", value=float(self.threshold))
+        if self.objects and self.mask_kind in ("binary", "probability"):
+            raise UsageError(
+                "--object takes classes out of a mask of labels",
+                value=f"--mask-kind {self.mask_kind}",
+                advice="Leave one of them out",
+            )
         if not 0 <= self.padding <= 1:
             raise UsageError("--padding is 0% to 100% of an object's size", value=f"{float(self.padding):.0%}")
 
@@ -112,6 +120,6 @@ def parse_padding(text: str) -> Fraction:
     return Fraction(found[1]) / (100 if found[2] else 1)
 
 
-def parse_stuff(text: str | None) -> tuple[str, ...]:
+def parse_classes(text: str | None) -> tuple[str, ...]:
     """Names or indices with commas between them."""
     return tuple(word.strip() for word in (text or "").split(",") if word.strip())

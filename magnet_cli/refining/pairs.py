@@ -86,4 +86,10 @@ def open_input_mask(path: str | Path, options: RefineOptions) -> InputMask:
         SourceError, UsageError: It cannot be read so.
     """
     threshold = THRESHOLD if options.threshold is None else options.threshold
-    return open_mask(path, kind=options.mask_kind, threshold=threshold, is_given=options.threshold is not None)
+    return open_mask(
+        path,
+        kind=options.mask_kind,
+        threshold=threshold,
+        is_given=options.threshold is not None,
+        objects=options.objects,
+    )

@@ -53,6 +53,8 @@ class RefineSettings:
     """Names or indices of classes whose claims count 0.51 times."""
     min_area: int
     padding: Fraction
+    objects: tuple[str, ...] = ()
+    """Names or indices of the classes that are the object together; none: as the mask's kind says."""
     bands: tuple[str, ...] | None = None
     value_range: ValueRange | None = None
 
@@ -74,6 +76,7 @@ class RefineSettings:
             "compat": self.compat,
             "mask_kind": self.kind,
             "threshold": float(self.threshold),
+            "object": list(self.objects),
             "stuff": list(self.stuff),
             "min_area": self.min_area,
             "padding": float(self.padding),

@@ -41,6 +41,8 @@ class SquareSettings:
     kind: str
     """How the mask is to be read, as it was asked for."""
     threshold: Fraction
+    objects: tuple[str, ...] = ()
+    """Names or indices of the classes that are the object together; none: as the mask's kind says."""
     bands: tuple[str, ...] | None = None
     value_range: ValueRange | None = None
 
@@ -52,6 +54,7 @@ class SquareSettings:
             "rim": self.tool.reach,
             "mask_kind": self.kind,
             "threshold": float(self.threshold),
+            "object": list(self.objects),
         }
 
     def line(self, step: SquaresPass) -> str:

@@ -60,6 +60,21 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(pair: tuple[str, s
     assert sorted(here.iterdir()) == before
 
 
+def test_one_class_of_several_is_refined_and_the_result_is_a_mask_of_it(pair: tuple[str, str], here: Path) -> None:
+    labels = np.full(SHAPE, 2, np.uint8)
+    labels[np.roll(TRUTH, 3, axis=0)] = 4
+    labels[:20] = 0
+    write_grey(here / "several.tif", labels)
+    found = invoke_json("refine", pair[0], "several.tif", "--object", "4")
+    (row,) = found["images"]
+    sharp = labels_in(here / "several.refined.tif")
+    assert set(np.unique(sharp)) == {0, 1}
+    assert np.count_nonzero(sharp != TRUTH) < np.count_nonzero((labels == 4) != TRUTH) / 15
+    assert [entry["name"] for entry in row["report"]["classes"]] == ["background", "class 4"]
+    assert row["report"]["command"][-2:] == ["--object", "4"]
+    assert invoke("refine", pair[0], "several.tif", "--object", "2").exit_code == 5
+
+
 @pytest.mark.parametrize(
     ("words", "code", "told"),
     [
@@ -69,6 +84,8 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(pair: tuple[str, s
         (["refine", "i.tif", "coarse.tif", "--padding", "x"], 2, "--padding"),
         (["refine", "i.tif", "coarse.tif", "--L", "8"], 2, "--L"),
         (["refine", "i.tif", "coarse.tif", "--stuff", "sky"], 2, "--stuff"),
+        (["refine", "i.tif", "coarse.tif", "--object", "sky"], 2, "--object"),
+        (["refine", "i.tif", "coarse.tif", "--object", "1", "--mask-kind", "binary"], 2, "--object"),
     ],
 )
 @pytest.mark.usefixtures("pair")

@@ -13,7 +13,7 @@ from PIL import Image
 from magnet_cli.errors import SourceError, UsageError
 from magnet_cli.geometry import Box
 from magnet_cli.objects.mask import open_mask
-from tests.exports.support import write_mask
+from tests.exports.support import CLASSES, write_mask
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -132,3 +132,29 @@ def test_wrong_masks_are_refused_by_name(tmp_path: Path) -> None:
         read(scores, "labels")
     with pytest.raises(UsageError, match="--threshold"):
         read(tiff(tmp_path / "binary.tif", disc().astype(np.uint8)), threshold=HALF)
+
+
+@pytest.mark.parametrize(
+    ("objects", "chosen"), [((CLASSES[1].name,), [1]), (("1",), [1]), (("2", CLASSES[0].name), [0, 2])]
+)
+def test_some_classes_are_the_object_and_all_else_is_around_it(
+    tmp_path: Path, objects: tuple[str, ...], chosen: list[int]
+) -> None:
+    labels = (np.arange(SHAPE[0] * SHAPE[1]).reshape(SHAPE) % 3).astype(np.uint8)
+    labels[3, 5:9] = 255
+    path = write_mask(tmp_path / "m.tif", labels)
+    with open_mask(path, kind="auto", threshold=HALF, objects=objects) as mask:
+        found = mask.read(Box.whole(mask.size))
+        assert mask.reading.kind == "binary"
+        around, one = mask.reading.classes
+        assert (around.name, one.name) == ("background", " and ".join(CLASSES[label].name for label in chosen))
+        assert one.color == CLASSES[chosen[0]].color
+        assert np.array_equal(found == 1, np.isin(labels, chosen))
+        assert np.array_equal(found == 255, labels == 255)
+        assert "--object" in mask.notes[0]
+
+
+def test_an_object_that_the_mask_does_not_name_is_refused(tmp_path: Path) -> None:
+    path = write_mask(tmp_path / "m.tif", disc().astype(np.uint8))
+    with pytest.raises(UsageError, match="--object names classes of the mask"):
+        open_mask(path, kind="auto", threshold=HALF, objects=("sky",))

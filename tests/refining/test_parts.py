@@ -15,7 +15,7 @@ from magnet_cli.errors import UsageError
 from magnet_cli.geometry import Box, Size
 from magnet_cli.objects.survey import MaskObject
 from magnet_cli.refining.census import Census
-from magnet_cli.refining.options import RefineOptions, parse_padding, parse_stuff
+from magnet_cli.refining.options import RefineOptions, parse_classes, parse_padding
 from magnet_cli.refining.plan import FusionPass, LevelPass, RefineSettings, SharesPass, make_passes
 from magnet_cli.refining.shares import shares_of
 
@@ -98,7 +98,7 @@ def test_shares_are_means_over_what_is_there(inside: NDArray[np.bool_], pitches:
 
 def test_words_become_values() -> None:
     assert parse_padding("12.5%") == parse_padding("0.125") == Fraction(1, 8)
-    assert parse_stuff(" sky, 3 ,") == ("sky", "3")
+    assert parse_classes(" sky, 3 ,") == ("sky", "3")
     for text in ("a", "-1", "1e9", "%"):
         with pytest.raises(UsageError, match="--padding"):
             parse_padding(text)
