@@ -64,7 +64,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
     counted(Networks, "predict", "forward", lambda _, patches, __: len(patches))
     counted(Networks, "refine", "refine", lambda _, own, *__: len(own))
-    counted(TiffStore, "_bands", "decoded", lambda _, __, tile: tile.area)
+    counted(TiffStore, "_bands", "decoded", lambda _, __, tile, ___: tile.area)
     counted(BlockState, "_on_device", "upload", lambda _, array: array.nbytes)
     counted(Journal, "put_labels", "labels", lambda *_, labels, **__: labels.nbytes)
     return counts
