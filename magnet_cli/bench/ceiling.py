@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from magnet_cli.bench.task import Task
+    from magnet_cli.bench.timing import Measurement
     from magnet_cli.images.protocol import Image
     from magnet_cli.options import SegmentOptions
     from magnet_cli.plan import Plan
@@ -89,14 +90,7 @@ class Ceiling:
                 )
                 seconds += windows * spent / passes
                 tried += passes
-        return Took(
-            seconds=seconds,
-            windows=program.windows,
-            host_base=found.host_base,
-            host_peak=found.host_peak,
-            device_peak=found.device_peak,
-            parts={"measured_seconds": round(found.seconds, 3), "measured_windows": tried},
-        )
+        return scaled(found, seconds=seconds, windows=program.windows, tried=tried)
 
     @torch.inference_mode()
     def _pass(self, stage: Stage, number: int) -> int:
@@ -104,6 +98,25 @@ class Ceiling:
         patches, field = self._batches[number], self._fields[number]
         run_passes(self._plan, self._model.networks, stage, patches=patches, field=field)
         return len(patches)
+
+
+def scaled(found: Measurement, *, seconds: float, windows: int, tried: int) -> Took:
+    """What the passes of a whole run would take, from a sample of them.
+
+    Args:
+        found: Of the sample.
+        seconds: Of all windows of the run.
+        windows: Of the run.
+        tried: Windows of the sample.
+    """
+    return Took(
+        seconds=seconds,
+        windows=windows,
+        host_base=found.host_base,
+        host_peak=found.host_peak,
+        device_peak=found.device_peak,
+        parts={"measured_seconds": round(found.seconds, 3), "measured_windows": tried},
+    )
 
 
 def least_seconds(program: Took) -> float:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from magnet_cli.geometry import Box, Pitch, Size
+from magnet_cli.geometry import Box, Pitch
 from magnet_cli.masks.spec import NODATA
 from magnet_cli.refine.canvas import Canvas
 from magnet_cli.refine.carrying import carried, noted
@@ -118,7 +118,7 @@ class Levels:
     def _read_whole(self) -> Block:
         """The first level: the whole region, at a pitch that image and mask are read at."""
         step = self._step
-        fine = Pitch.square(step.reading).cover(_size(step.region))
+        fine = Pitch.square(step.reading).cover(step.region.size)
         whole = Box.whole(fine)
         pixels, _ = self._work.pixels(step.on_image(whole), pitch=step.reading)
         part = LevelPart(level=step.level, box=Box.whole(step.level.size), side=step.side)
@@ -153,11 +153,6 @@ class Levels:
 
 def _within(box: Box, area: Box) -> tuple[slice, slice]:
     return box.shifted(x=-area.x, y=-area.y).slices
-
-
-def _size(box: Box) -> Size:
-
-    return Size(width=box.width, height=box.height)
 
 
 def _shrunk(values: Tensor, step: LevelPass) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 
 from magnet_cli import images
 from magnet_cli.bench.cascade.program import loaded_cascade, named_mask
-from magnet_cli.bench.ceiling import least_seconds, opened
+from magnet_cli.bench.ceiling import least_seconds, opened, scaled
 from magnet_cli.bench.task import Ready, Shape, Took
 from magnet_cli.bench.timing import measured, repeated
 from magnet_cli.geometry import Box
@@ -92,14 +92,7 @@ class Ceiling:
                 )
                 seconds += alike.count * spent / steps
                 tried += steps
-        return Took(
-            seconds=seconds,
-            windows=program.windows,
-            host_base=found.host_base,
-            host_peak=found.host_peak,
-            device_peak=found.device_peak,
-            parts={"measured_seconds": round(found.seconds, 3), "measured_windows": tried},
-        )
+        return scaled(found, seconds=seconds, windows=program.windows, tried=tried)
 
     def _passes(self, shape: Shape) -> Any:
         """Runs one step over a sample, by its number; gives 1."""
