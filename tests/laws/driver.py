@@ -6,6 +6,7 @@ Run as `python -c "from tests.laws.driver import main; main()" JSON`, or by a pr
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 import sys
@@ -153,3 +154,11 @@ def main() -> None:
     """Run the script that the first argument holds."""
     values = json.loads(sys.argv[1])
     play(Script(**{**values, "words": tuple(values["words"])}))
+
+
+def forked(script: Script) -> int | None:
+    """Run a script to its end in a process of its own; its exit code."""
+    process = multiprocessing.get_context("forkserver").Process(target=play, args=(script,))
+    process.start()
+    process.join()
+    return process.exitcode

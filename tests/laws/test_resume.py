@@ -21,7 +21,7 @@ from magnet_cli.masks.output import OutputPaths
 from magnet_cli.masks.verify import verify_mask
 from magnet_cli.plan import GROUP
 from magnet_cli.scene import Pyramid, Scene, write_scene
-from tests.laws.driver import COMMAND, FAULTS, Script, play
+from tests.laws.driver import COMMAND, FAULTS, Script, forked
 from tests.laws.support import KILLED, blurry_bundle, digest, magnet, number, part, report_of
 
 if TYPE_CHECKING:
@@ -70,14 +70,6 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Work:
     assert computed(folder / "log") == GROUPS
     assert number(report_of(mask), "groups", "computed") == GROUPS
     return found
-
-
-def forked(script: Script) -> int | None:
-    """Run a script to its end in a process of its own; its exit code."""
-    process = multiprocessing.get_context("forkserver").Process(target=play, args=(script,))
-    process.start()
-    process.join()
-    return process.exitcode
 
 
 def started(script: Script) -> subprocess.Popen[bytes]:

@@ -14,7 +14,7 @@ import pytest
 from magnet_cli.geometry import Size
 from magnet_cli.masks.output import OutputPaths
 from magnet_cli.masks.verify import verify_mask
-from tests.laws.driver import Script, play
+from tests.laws.driver import Script, forked
 from tests.laws.support import KILLED, blurry_bundle, digest, labels_in, part, report_of, scene_pixels, write_tiled
 
 if TYPE_CHECKING:
@@ -78,14 +78,6 @@ def wholes(work: Work) -> dict[str, Whole]:
         assert len(groups) == passes
         found[name] = Whole(mask=mask, groups=tuple(groups[step] for step in range(passes)))
     return found
-
-
-def forked(script: Script) -> int | None:
-    """Run a script to its end in a process of its own; its exit code."""
-    process = multiprocessing.get_context("forkserver").Process(target=play, args=(script,))
-    process.start()
-    process.join()
-    return process.exitcode
 
 
 def passes_in(log: Path) -> list[int]:
