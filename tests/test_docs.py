@@ -20,6 +20,7 @@ import torch
 from magnet_cli.geometry import Box, Size
 from magnet_cli.models.registry import build_backbone, build_cascade, build_refiner
 from magnet_cli.scene import Scene, write_scene
+from tests.forked import run_forked
 from tests.laws.support import blurry_bundle
 
 ROOT = Path(__file__).parents[1]
@@ -42,14 +43,13 @@ def under(heading: str) -> list[str]:
 
 
 def run_magnet(words: list[str], folder: Path) -> None:
-    """Run one command with the interpreter of the tests."""
+    """Run one command."""
     words = [SMALL if re.fullmatch(r"\d+x\d+", word) else word for word in words]
     if words[1] == "bench":
         words = ["300" if before == "--sizes" else word for before, word in pairwise(["", *words])]
         words += ["--repeats", "1"]
-    command = [sys.executable, "-m", "magnet_cli.cli.app", *words[1:]]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, f"{words}\n{done.stderr}"
+    ended = run_forked(words[1:], folder)
+    assert ended.code == 0, f"{words}\n{ended.stderr}"
 
 
 def test_try_and_test_are_one_line_each() -> None:

@@ -6,7 +6,6 @@ Run as `python -c "from tests.laws.driver import main; main()" JSON`, or by a pr
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import signal
 import sys
@@ -21,6 +20,7 @@ from magnet_cli.masks.journal import Journal
 from magnet_cli.pipeline.compute import Computer
 from magnet_cli.pipeline.reading import ReadAhead
 from magnet_cli.plan import GROUP
+from tests.forked import context
 from tests.laws.conftest import one_core
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ def main() -> None:
 
 def forked(script: Script) -> int | None:
     """Run a script to its end in a process of its own; its exit code."""
-    process = multiprocessing.get_context("forkserver").Process(target=play, args=(script,))
+    process = context().Process(target=play, args=(script,))
     process.start()
     process.join()
     return process.exitcode

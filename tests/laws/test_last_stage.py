@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -15,6 +14,7 @@ from magnet_cli.masks.output import OutputPaths
 from magnet_cli.masks.verify import verify_mask
 from magnet_cli.refining import squares
 from magnet_cli.scene import Scene, write_scene
+from tests.forked import context
 from tests.laws.driver import Script, play
 from tests.laws.support import KILLED, blurry_bundle, labels_in, report_of
 
@@ -38,7 +38,7 @@ def play_small(script: Script) -> None:
 
 def forked(script: Script) -> int | None:
     """Run a script to its end in a process of its own; its exit code."""
-    process = multiprocessing.get_context("forkserver").Process(target=play_small, args=(script,))
+    process = context().Process(target=play_small, args=(script,))
     process.start()
     process.join()
     return process.exitcode
@@ -61,8 +61,6 @@ class Work:
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Work:
     folder = tmp_path_factory.mktemp("work")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["magnet_cli.segmentation", "tests.laws.driver"])
     write_scene(folder / "scene.tif", Scene(size=Size(width=330, height=290), seed=2, plain=True))
     bundle = blurry_bundle(folder / "bundle", scales=(64, 128))
     found = Work(image=folder / "scene.tif", bundle=bundle, folder=folder, first=0)

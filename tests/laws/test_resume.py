@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import signal
 import subprocess
@@ -64,8 +63,6 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Work:
         mask=mask,
         image_digest=digest(image),
     )
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["magnet_cli.segmentation", "tests.laws.driver"])
     assert forked(Script(words=found.words(mask), log=str(folder / "log"))) == 0
     assert computed(folder / "log") == GROUPS
     assert number(report_of(mask), "groups", "computed") == GROUPS

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import sys
 from collections import Counter
 from dataclasses import dataclass
@@ -61,8 +60,6 @@ class Whole:
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Work:
     folder = tmp_path_factory.mktemp("work")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["magnet_cli.segmentation", "tests.laws.driver"])
     image = write_tiled(folder / "scene.tif", scene_pixels(SIZE, nodata=True), nodata=0)
     return Work(folder=folder, image=image, bundle=blurry_bundle(folder / "bundle", selector=True))
 
