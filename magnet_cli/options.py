@@ -336,7 +336,9 @@ class SegmentOptions:
     refine: RefineMethod | None = None
     """What the finished mask is refined by; the mask before is kept beside it."""
     refine_weights: str | None = None
-    """The bundle of `cascadepsp`; None takes the first shipped one, and says so."""
+    """The bundle of `cascadepsp`."""
+    refine_only: tuple[str, ...] = ()
+    """Names or indices of the classes whose objects `cascadepsp` refines; none: of all."""
     bands: tuple[str, ...] | None = None
     """For each of the bundle's bands one of the image's, by number (the first is 1) or name; None matches them."""
     value_range: ValueRange | None = None
@@ -367,12 +369,16 @@ class SegmentOptions:
                 raise UsageError(f"{option} is a positive size in {unit}", value=float(value))
         if self.mag is not None and not 0 < self.mag <= LARGEST_MAGNIFICATION:
             raise UsageError("--mag is a positive magnification", value=float(self.mag), advice="Write --mag 20")
-        if self.refine_weights is not None and self.refine != "cascadepsp":
-            raise UsageError(
-                "--refine-weights names the bundle of --refine cascadepsp",
-                value=f"--refine {self.refine or 'left out'}",
-                advice="Leave it out, or add --refine cascadepsp",
-            )
+        for option, is_given, what in (
+            ("--refine-weights", self.refine_weights is not None, "the bundle"),
+            ("--refine-only", bool(self.refine_only), "the classes"),
+        ):
+            if is_given and self.refine != "cascadepsp":
+                raise UsageError(
+                    f"{option} names {what} of --refine cascadepsp",
+                    value=f"--refine {self.refine or 'left out'}",
+                    advice="Leave it out, or add --refine cascadepsp",
+                )
         given = [f"--{name} {float(getattr(self, name)):g}" for name in READING if getattr(self, name) is not None]
         if len(given) > 1:
             raise UsageError(

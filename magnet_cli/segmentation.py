@@ -215,7 +215,7 @@ def load_model(options: SegmentOptions, events: Events) -> Model:
         context=context_memory(device),
         base=host_memory() or 0,
     )
-    last = None if last is None else last.based(machine.base)
+    last = None if last is None else last.after([entry.name for entry in bundle.classes], base=machine.base)
     return Model(bundle=bundle, facts=facts, networks=networks, machine=machine, last=last)
 
 
@@ -261,7 +261,7 @@ class Planner:
             context=context_memory(device),
             base=(host_memory() or 0) + 2 * _weights_bytes(bundle),  # float16 on disk is float32 in memory
         )
-        last = None if last is None else last.based(machine.base)
+        last = None if last is None else last.after([entry.name for entry in bundle.classes], base=machine.base)
         return cls(facts=facts, options=options, machine=machine, digest=bundle.digest, last=last)
 
     def plan(self, image: str | Path) -> Plan:

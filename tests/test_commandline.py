@@ -43,6 +43,7 @@ EVERYTHING = SegmentOptions(
     uncertainty=True,
     refine="cascadepsp",
     refine_weights="my cascade",
+    refine_only=("road", "3"),
     roi=Box(x=10, y=20, width=300, height=400),
     mask=Path("look here.png"),
     tissue="otsu",

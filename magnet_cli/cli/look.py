@@ -62,6 +62,7 @@ def plan(
     uncertainty: words.Uncertainty = False,
     refine: words.RefineOption = None,
     refine_weights: words.RefineWeights = None,
+    refine_only: words.RefineOnly = None,
     json: words.Json = False,
     no_progress: words.NoProgress = False,
 ) -> int:

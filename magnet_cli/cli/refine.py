@@ -48,8 +48,8 @@ def refine(
     evidence: Annotated[
         Path | None,
         typer.Option(
-            help="For guided and crf: NAME.probabilities.zarr, which segment --probabilities has kept. "
-            "Default: the mask alone.",
+            help="NAME.probabilities.zarr, which segment --probabilities has kept: what guided and crf start from, and "
+            "what a pixel is that its object gives up. Default: the mask alone.",
         ),
     ] = None,
     weights: words.Weights = None,
@@ -61,6 +61,14 @@ def refine(
             help="Classes of a mask of several that are the object together, as names or indices: building. All "
             "else is what is around it, and the result is a mask of the two.",
             envvar="MAGNET_OBJECT",
+        ),
+    ] = None,
+    only: Annotated[
+        str | None,
+        typer.Option(
+            help="Classes whose objects are refined in a mask of several, as names or indices: building. Pixels that "
+            "no object gains or gives up keep their class. Default: all.",
+            envvar="MAGNET_ONLY",
         ),
     ] = None,
     threshold: words.Threshold = None,

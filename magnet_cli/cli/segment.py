@@ -58,6 +58,7 @@ def segment(
     uncertainty: words.Uncertainty = False,
     refine: words.RefineOption = None,
     refine_weights: words.RefineWeights = None,
+    refine_only: words.RefineOnly = None,
     overlay: words.Overlay = False,
     html: words.Html = False,
     format_: Annotated[

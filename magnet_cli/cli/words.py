@@ -233,6 +233,14 @@ RefineWeights = Annotated[
     str | None,
     typer.Option(help="The bundle of --refine cascadepsp: a name or a folder.", envvar="MAGNET_REFINE_WEIGHTS"),
 ]
+RefineOnly = Annotated[
+    str | None,
+    typer.Option(
+        help="Classes whose objects --refine cascadepsp refines, as names or indices: building. What they give up goes "
+        "to the next most probable class. Default: all.",
+        envvar="MAGNET_REFINE_ONLY",
+    ),
+]
 MaskKindOption = Annotated[
     MaskKind,
     typer.Option(
@@ -394,7 +402,8 @@ def segment_options(context: typer.Context) -> SegmentOptions:
         probabilities=given.get("probabilities", False),
         uncertainty=given.get("uncertainty", False),
         refine=cast("options.RefineMethod | None", _maybe(str, given.get("refine"))),
-        refine_weights=_refine_weights(context),
+        refine_weights=_of_cascade(context, "refine_weights"),
+        refine_only=parse_classes(_of_cascade(context, "refine_only")),
         overlay=given.get("overlay", False),
         html=given.get("html", False),
         exports=export_options(context),
@@ -427,6 +436,7 @@ def refine_options(context: typer.Context) -> RefineOptions:
         mask_kind=cast("refining.MaskKindOption", str(given["mask_kind"])),
         threshold=_maybe(partial(number, option="--threshold"), given["threshold"]),
         objects=parse_classes(given.get("objects")),
+        only=parse_classes(given.get("only")),
         stuff=parse_classes(given.get("stuff")),
         min_area=given["min_area"],
         padding=parse_padding(given["padding"]),
@@ -453,10 +463,10 @@ def _reading(context: typer.Context) -> dict[str, Any]:
     }
 
 
-def _refine_weights(context: typer.Context) -> str | None:
-    """The bundle of a last stage: from the environment only where there is such a stage."""
-    counts = context.params.get("refine") is Refine.CASCADEPSP or is_typed(context, "refine_weights")
-    return context.params.get("refine_weights") if counts else None
+def _of_cascade(context: typer.Context, name: str) -> str | None:
+    """An option of a cascade as the last stage: from the environment only where there is such a stage."""
+    counts = context.params.get("refine") is Refine.CASCADEPSP or is_typed(context, name)
+    return context.params.get(name) if counts else None
 
 
 def _maybe(parse: Callable[[str], T], text: str | None) -> T | None:

@@ -55,6 +55,11 @@ class Reading:
     objects: tuple[int, ...] = ()
     """Of a binary mask: the values that are the object, where the raster has several classes; empty: all but 0."""
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the classes, by label."""
+        return tuple(entry.name for entry in self.classes)
+
 
 def decide(stored: Stored, wanted: MaskKind | Literal["auto"], objects: tuple[str, ...] = ()) -> Reading:
     """How to read a raster: as it was said, or as its type, values and palette allow alone.
@@ -126,7 +131,7 @@ def _labels(stored: Stored, why: str) -> Reading:
 
 
 def _some_classes(labels: Reading, objects: tuple[str, ...]) -> Reading:
-    chosen = class_indices(objects, labels.classes, option="--object")
+    chosen = class_indices(objects, labels.names, option="--object")
     named = [labels.classes[label] for label in chosen]
     one = MaskClass(name=" and ".join(entry.name for entry in named), color=named[0].color)
     around = MaskClass(name="background", color="#000000")
@@ -134,13 +139,12 @@ def _some_classes(labels: Reading, objects: tuple[str, ...]) -> Reading:
     return Reading(kind="binary", why=why, classes=(around, one), nodata=True, objects=chosen)
 
 
-def class_indices(words: Sequence[str], classes: Sequence[MaskClass], *, option: str) -> tuple[int, ...]:
+def class_indices(words: Sequence[str], names: Sequence[str], *, option: str) -> tuple[int, ...]:
     """Names or indices of classes as indices, rising.
 
     Raises:
         UsageError: One is unknown.
     """
-    names = [entry.name for entry in classes]
     found = set()
     for word in words:
         if word in names:

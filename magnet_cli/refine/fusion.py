@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -57,6 +57,44 @@ def fuse(
         surest[wins] = claim[wins]
     found[labels == UNKNOWN] = UNKNOWN
     return found
+
+
+def pass_on(
+    found: NDArray[np.uint8],
+    claims: Mapping[int, NDArray[np.uint8]],
+    *,
+    labels: Sequence[int],
+    probs: NDArray[np.float32],
+) -> NDArray[np.uint8]:
+    """What was given up by its own class goes to the next one: the most probable of those that have not given it up.
+
+    The paper leaves such a pixel to the class that gave it up, because a mask of labels says no other.
+
+    Args:
+        found: `(height, width)` uint8, of `fuse`; 255 stays.
+        claims: As `fuse` takes them.
+        labels: Classes that may be next.
+        probs: How probable they were before, `(len(labels), height, width)`.
+
+    Returns:
+        `(height, width)` uint8. Where no class is left that was more probable than 0, or all were equally probable, the
+        class is the same.
+    """
+    passed = found.copy()
+    given_up = {label: claim <= HALF for label, claim in claims.items()}
+    where = np.zeros(found.shape, dtype=np.bool_)
+    for label, gone in given_up.items():
+        where |= gone & (found == label)
+    if not labels or not where.any():
+        return passed
+    left = probs[:, where]
+    known = left.max(axis=0) > left.min(axis=0)
+    for row, label in enumerate(labels):
+        if label in given_up:
+            left[row, given_up[label][where]] = 0
+    others = np.array(labels, np.uint8)[left.argmax(axis=0)]
+    passed[where] = np.where(known & (left.max(axis=0) > 0), others, found[where])
+    return passed
 
 
 def _fuse_binary(labels: NDArray[np.uint8], claims: Mapping[int, NDArray[np.uint8]]) -> NDArray[np.uint8]:

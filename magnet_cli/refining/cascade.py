@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from magnet_cli import images
 from magnet_cli.figures import Case, nearest_figure
 from magnet_cli.models.machine import device_case
 from magnet_cli.refining.effort import effort_of
@@ -43,6 +44,8 @@ class Cascade:
     settings: RefineSettings
     weights: str
     """What the bundle was loaded by."""
+    evidence: Path | None = None
+    """What was kept of `segment`: what a pixel is that its object gives up."""
 
     @property
     def machine(self) -> Machine:
@@ -56,8 +59,8 @@ class Cascade:
 
     @property
     def wants_probabilities(self) -> bool:
-        """See `Method`: objects are made of labels."""
-        return False
+        """See `Method`: objects are made of labels, but what one class alone gives up is another one's."""
+        return bool(self.settings.only)
 
     @property
     def needs_doubt(self) -> bool:
@@ -66,12 +69,12 @@ class Cascade:
 
     def starting_from(self, kept: Path) -> Cascade:
         """See `Method`."""
-        message = f"a cascade takes no probabilities, got {kept}"
-        raise ValueError(message)
+        return replace(self, evidence=kept)
 
     def hashes(self) -> dict[str, str]:
         """See `Method`."""
-        return {"bundle": self.model.bundle.digest, "options": options_hash(self.settings, self.machine)}
+        found = {"bundle": self.model.bundle.digest, "options": options_hash(self.settings, self.machine)}
+        return found if self.evidence is None else {**found, "evidence": images.fingerprint(self.evidence)}
 
     def words(self) -> list[str]:
         """See `Method`."""
@@ -97,7 +100,7 @@ class Cascade:
 
     def job(self, seen: Seen, mask: InputMask, *, workers: int, events: Events) -> CascadeJob:
         """See `Method`."""
-        plan = make_plan(seen, mask, self.settings, self.model, workers=workers, events=events)
+        plan = make_plan(seen, mask, self.settings, self.model, kept=self.evidence, workers=workers, events=events)
         return CascadeJob(plan=plan, model=self.model)
 
 

@@ -143,17 +143,26 @@ def open_evidence(mask: InputMask, kept: Path | None, tool: Tool) -> Evidence:
         SourceError: What was kept belongs to another mask.
         UsageError: The tool could do nothing with what the mask says.
     """
-    if kept is None:
-        if mask.reading.kind == "probability":
-            return ProbabilityEvidence(mask=mask)
-        if tool.needs_doubt:
-            raise UsageError(
-                f"{tool.title} turns only what is doubtful, and labels alone are all equally sure",
-                value=mask.path,
-                advice="Give --evidence, which 'segment --probabilities' keeps, or a probability as the mask, or take "
-                "--method guided",
-            )
-        return LabelEvidence(channels=len(mask.reading.classes))
+    if kept is not None:
+        return kept_evidence(mask, kept)
+    if mask.reading.kind == "probability":
+        return ProbabilityEvidence(mask=mask)
+    if tool.needs_doubt:
+        raise UsageError(
+            f"{tool.title} turns only what is doubtful, and labels alone are all equally sure",
+            value=mask.path,
+            advice="Give --evidence, which 'segment --probabilities' keeps, or a probability as the mask, or take "
+            "--method guided",
+        )
+    return LabelEvidence(channels=len(mask.reading.classes))
+
+
+def kept_evidence(mask: InputMask, kept: Path) -> Evidence:
+    """The class probabilities that `segment` has kept with a mask.
+
+    Raises:
+        SourceError: They belong to another mask.
+    """
     field, names = FieldFile.open(kept), tuple(entry.name for entry in mask.reading.classes)
     if field.level0 != mask.size or field.classes != names:
         raise SourceError(

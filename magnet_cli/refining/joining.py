@@ -10,13 +10,14 @@ from skimage.measure import label as connected
 
 from magnet_cli.geometry import Box
 from magnet_cli.masks.spec import NODATA
-from magnet_cli.refine.fusion import fuse
+from magnet_cli.refine.fusion import fuse, pass_on
 from magnet_cli.refining.plan import claims_name
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from magnet_cli.masks.spec import GroupId
+    from magnet_cli.refining.evidence import Shares
     from magnet_cli.refining.plan import FusionPass
     from magnet_cli.refining.work import RefineWork
 
@@ -35,6 +36,8 @@ class Square:
     """The largest of each class, `(height, width)`."""
     held: NDArray[np.bool_]
     """True on objects that are left as they are."""
+    shares: Shares | None
+    """How probable each class was before; None where that is not known."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,12 +64,16 @@ class Joining:
             label: journal.read_stored_field(claims_name(label), box)[0].astype(np.uint8, copy=False)
             for label in self._work.plan.census.labels
         }
-        return Square(box=box, labels=self._work.mask.read(box), claims=claims, held=self._held(box))
+        labels, evidence = self._work.mask.read(box), self._work.plan.evidence
+        shares = None if evidence is None else evidence.read(box, labels)
+        return Square(box=box, labels=labels, claims=claims, held=self._held(box), shares=shares)
 
     def compute(self, given: Square) -> Joined:
         """See `Runner`."""
         plan = self._work.plan
         labels = fuse(given.labels, given.claims, stuff=plan.stuff, binary=plan.is_binary)
+        if given.shares is not None:
+            labels = pass_on(labels, given.claims, labels=given.shares.labels, probs=given.shares.probs)
         labels[given.held] = given.labels[given.held]
         return Joined(box=given.box, labels=labels, changed=int(np.count_nonzero(labels != given.labels)))
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 from magnet_cli.errors import SourceError, UsageError
 from magnet_cli.masks.output import OutputPaths
 from magnet_cli.masks.reportfile import read_report
+from magnet_cli.objects.kinds import class_indices
 from magnet_cli.options import ExportOptions
 from magnet_cli.pipeline.clock import Clock
 from magnet_cli.refining.loading import load_method
@@ -19,7 +20,7 @@ from magnet_cli.refining.pairs import open_input_mask
 from magnet_cli.refining.seen import seen_of_plan
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from magnet_cli.events import Events
@@ -28,7 +29,9 @@ if TYPE_CHECKING:
     from magnet_cli.refining.method import Foreseen, Method
 
 PROBABILITIES = "probabilities"
-"""The field that a classical tool starts from."""
+"""The field that a classical tool starts from, and that says what objects give up."""
+ONE_OBJECT = 2
+"""Classes of a mask of one object, with the background."""
 REPLACED = ("classes", "not_computed")
 """Sections of `segment`'s report that are about the mask alone."""
 
@@ -52,6 +55,7 @@ class LastStage:
         own = RefineOptions(
             method=options.refine,
             weights=options.refine_weights,
+            only=options.refine_only,
             device=options.device,
             precision=options.precision,
             num_workers=options.num_workers,
@@ -62,8 +66,23 @@ class LastStage:
         )
         return cls(method=load_method(own, events, "--refine-weights"), options=own)
 
-    def based(self, base: int) -> Self:
-        """The same where so many bytes of the host are in use before a run."""
+    def after(self, classes: Sequence[str], *, base: int) -> Self:
+        """The same behind a bundle.
+
+        Args:
+            classes: That the bundle predicts, by label.
+            base: Bytes of the host that are in use before a run.
+
+        Raises:
+            UsageError: There is no class that is named.
+        """
+        if self.options.only and len(classes) == ONE_OBJECT:
+            raise UsageError(
+                "--refine-only chooses among the classes of a mask, and this bundle's are an object and a background",
+                value=f"--refine-only {','.join(self.options.only)}",
+                advice="Leave it out",
+            )
+        class_indices(self.options.only, classes, option="--refine-only")
         return replace(self, method=self.method.based(base))
 
     def digest(self) -> str:
@@ -92,6 +111,7 @@ class LastStage:
             options,
             refine=None,
             refine_weights=None,
+            refine_only=(),
             probabilities=options.probabilities or keeps,
             overlay=False,
             html=False,

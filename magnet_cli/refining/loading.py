@@ -45,4 +45,9 @@ def load_method(options: RefineOptions, events: Events, named: str = "--weights"
         )
         return Smoothing(settings=settings, machine=machine, evidence=options.evidence)
     model = load_refine_model(options, events, named)
-    return Cascade(model=model, settings=resolve(options, model), weights=options.weights or model.bundle.name)
+    return Cascade(
+        model=model,
+        settings=resolve(options, model),
+        weights=options.weights or model.bundle.name,
+        evidence=options.evidence,
+    )

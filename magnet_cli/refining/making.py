@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from magnet_cli.errors import SourceError
+from magnet_cli.errors import SourceError, UsageError
 from magnet_cli.events import Step
 from magnet_cli.objects.kinds import class_indices
 from magnet_cli.objects.survey import TILE, Survey
 from magnet_cli.plan import MemoryPlan
 from magnet_cli.refining.census import Census
+from magnet_cli.refining.evidence import FIELD_BYTES, kept_evidence
 from magnet_cli.refining.joining import RIM
 from magnet_cli.refining.options import THRESHOLD
 from magnet_cli.refining.plan import (
@@ -20,9 +21,12 @@ from magnet_cli.refining.plan import (
     check_memory,
     make_passes,
 )
-from magnet_cli.refining.work import hiding_background
+from magnet_cli.refining.work import objects_in
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
     import numpy as np
     from numpy.typing import NDArray
 
@@ -53,6 +57,7 @@ def resolve(options: RefineOptions, model: RefineModel) -> RefineSettings:
         kind=options.mask_kind,
         threshold=THRESHOLD if options.threshold is None else options.threshold,
         objects=options.objects,
+        only=options.only,
         stuff=options.stuff,
         min_area=options.min_area,
         padding=options.padding,
@@ -67,6 +72,7 @@ def make_plan(
     settings: RefineSettings,
     model: RefineModel,
     *,
+    kept: Path | None,
     workers: int,
     events: Events,
 ) -> RefinePlan:
@@ -74,18 +80,27 @@ def make_plan(
 
     Raises:
         SourceError: The mask cannot be read, or has no object where it should have some.
-        UsageError: A class of `--stuff` is unknown.
+        UsageError: A class of `--stuff` or `--only` is unknown, or the mask has no others than its object.
         DeviceError: The memory budget is too small; the message says what is needed.
     """
     info = seen.info
-    stuff = class_indices(settings.stuff, mask.reading.classes, option="--stuff")
-    census = _survey(mask, settings, events)
+    stuff = class_indices(settings.stuff, mask.reading.names, option="--stuff")
+    only = class_indices(settings.only, mask.reading.names, option="--only")
+    if mask.reading.kind != "labels" and (only or kept is not None):
+        raise UsageError(
+            "--only and --evidence are for a mask of several classes, of which this one has an object and a background",
+            value=f"{mask.path}, read as {mask.reading.kind}",
+            advice="Leave them out",
+        )
+    evidence = None if kept is None else kept_evidence(mask, kept)
+    census = _survey(mask, settings, only, events)
     passes = make_passes(census, settings)
     memory = _memory(
         info,
         settings,
         model,
         labels=len(census.labels),
+        evidence_bytes=0 if evidence is None else evidence.bytes_a_pixel + 4 * evidence.channels,
         held=census.nbytes + mask.resident_bytes,
         workers=workers,
     )
@@ -100,6 +115,9 @@ def make_plan(
         reading=mask.reading,
         settings=settings,
         stuff=stuff,
+        only=only,
+        evidence=evidence,
+        kept=kept,
         census=census,
         passes=passes,
         machine=model.machine,
@@ -108,14 +126,14 @@ def make_plan(
     )
 
 
-def _survey(mask: InputMask, settings: RefineSettings, events: Events) -> Census:
+def _survey(mask: InputMask, settings: RefineSettings, only: Sequence[int], events: Events) -> Census:
     census = Census(size=mask.size, padding=settings.padding, min_area=settings.min_area, unit=settings.unit)
     total = -(-mask.size.height // TILE)
 
     def read(box: Box) -> NDArray[np.uint8]:
         if box.x == 0:
             events.step(Step(image=mask.path, what="looking for objects", done=box.y // TILE, total=total))
-        return hiding_background(mask.read(box), is_binary=mask.reading.kind != "labels")
+        return objects_in(mask.read(box), is_binary=mask.reading.kind != "labels", only=only)
 
     census.take(Survey(read, size=mask.size, side=TILE).objects())
     if not census.found and mask.largest > 0 and mask.reading.kind == "probability":
@@ -136,11 +154,19 @@ def foreseen_memory(
     Raises:
         DeviceError: It is more than the budget.
     """
-    return _memory(info, settings, model, labels=classes, held=0, workers=workers)
+    evidence_bytes = (FIELD_BYTES + 4) * classes if settings.only else 0
+    return _memory(info, settings, model, labels=classes, evidence_bytes=evidence_bytes, held=0, workers=workers)
 
 
 def _memory(
-    info: ImageInfo, settings: RefineSettings, model: RefineModel, *, labels: int, held: int, workers: int
+    info: ImageInfo,
+    settings: RefineSettings,
+    model: RefineModel,
+    *,
+    labels: int,
+    evidence_bytes: int,
+    held: int,
+    workers: int,
 ) -> MemoryPlan:
     machine = model.machine
     on_host = machine.kind == "cpu"
@@ -148,6 +174,7 @@ def _memory(
     stored = {"uint8": 1, "uint16": 2, "int16": 2}.get(info.dtype, 4) * len(info.bands)
     square = SQUARE + 2 * min(settings.min_area, RIM)
     joined = min(square**2, info.size.pixels) * (labels + JOIN_BYTES)
+    joined += min(SQUARE**2, info.size.pixels) * evidence_bytes
     group = max(pixels * (2 * stored + READ_BYTES), joined)
     base = machine.base + HEAP
     cache = info.resident_bytes + held + JOURNAL

@@ -24,6 +24,7 @@ OF_CASCADE = {
     "weights": "--weights",
     "side": "--L",
     "fast": "--fast",
+    "only": "--only",
     "stuff": "--stuff",
     "min_area": "--min-area",
     "padding": "--padding",
@@ -39,9 +40,10 @@ class RefineOptions:
     method: RefineMethod = "cascadepsp"
     """The network of a bundle, or a classical tool: the guided filter or the dense CRF."""
     evidence: Path | None = None
-    """For a classical tool: the class probabilities that `segment` has kept; None takes the mask alone."""
+    """The class probabilities that `segment` has kept, which a classical tool starts from, and which say what a pixel
+    is that its object gives up; None takes the mask alone."""
     weights: str | None = None
-    """None takes the first shipped bundle that sharpens masks, and says so."""
+    """Of `cascadepsp`, which has to name one."""
     side: int | None = None
     """L: the longer side at which an object is looked at as a whole, and the side of the local step's windows."""
     fast: bool = False
@@ -51,6 +53,8 @@ class RefineOptions:
     """Above which a probability belongs to the object; None is one half."""
     objects: tuple[str, ...] = ()
     """Names or indices of classes of a mask that are the object together; all else is what is around it."""
+    only: tuple[str, ...] = ()
+    """Names or indices of the classes whose objects are refined in a mask of several; none: of all."""
     stuff: tuple[str, ...] = ()
     """Names or indices of classes that must be nearly certain to win a pixel from another one."""
     min_area: int = 64
@@ -80,10 +84,17 @@ class RefineOptions:
                 raise UsageError(f"{option} is at least 0", value=value)
         if self.threshold is not None and not 0 <= self.threshold < 1:
             raise UsageError("--threshold is 0 to 1, and less than 1", value=float(self.threshold))
-        if self.objects and self.mask_kind in ("binary", "probability"):
+        for option, given in (("--object", self.objects), ("--only", self.only)):
+            if given and self.mask_kind in ("binary", "probability"):
+                raise UsageError(
+                    f"{option} takes classes out of a mask of labels",
+                    value=f"--mask-kind {self.mask_kind}",
+                    advice="Leave one of them out",
+                )
+        if self.objects and self.only:
             raise UsageError(
-                "--object takes classes out of a mask of labels",
-                value=f"--mask-kind {self.mask_kind}",
+                "--object makes a mask of the object and what is around it, --only keeps all classes",
+                value="--object and --only",
                 advice="Leave one of them out",
             )
         if not 0 <= self.padding <= 1:
@@ -91,12 +102,6 @@ class RefineOptions:
 
     def _check_method(self) -> None:
         if self.method == "cascadepsp":
-            if self.evidence is not None:
-                raise UsageError(
-                    "--evidence is for --method guided and crf: the cascade refines objects of a mask",
-                    value=f"--evidence {self.evidence}",
-                    advice="Leave it out",
-                )
             return
         defaults = {entry.name: entry.default for entry in fields(self)}
         given = [option for name, option in OF_CASCADE.items() if getattr(self, name) != defaults[name]]

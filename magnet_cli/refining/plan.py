@@ -18,11 +18,13 @@ from magnet_cli.refine.cascade_levels import Level, cascade_levels, local_window
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from fractions import Fraction
+    from pathlib import Path
 
     from magnet_cli.images import ImageInfo
     from magnet_cli.objects.kinds import Reading
     from magnet_cli.plan import Machine, MemoryPlan
     from magnet_cli.refining.census import Census, LargeObject
+    from magnet_cli.refining.evidence import Evidence
     from magnet_cli.refining.seen import Seen
     from magnet_cli.values import ValueRange
 
@@ -55,6 +57,8 @@ class RefineSettings:
     padding: Fraction
     objects: tuple[str, ...] = ()
     """Names or indices of the classes that are the object together; none: as the mask's kind says."""
+    only: tuple[str, ...] = ()
+    """Names or indices of the classes whose objects are refined; none: of all."""
     bands: tuple[str, ...] | None = None
     value_range: ValueRange | None = None
 
@@ -77,6 +81,7 @@ class RefineSettings:
             "mask_kind": self.kind,
             "threshold": float(self.threshold),
             "object": list(self.objects),
+            "only": list(self.only),
             "stuff": list(self.stuff),
             "min_area": self.min_area,
             "padding": float(self.padding),
@@ -245,6 +250,12 @@ class RefinePlan:
     settings: RefineSettings
     stuff: tuple[int, ...]
     """Classes whose claims count 0.51 times."""
+    only: tuple[int, ...]
+    """Classes whose objects are refined; none: all of them."""
+    evidence: Evidence | None
+    """What a pixel is that its object gives up; None: what it was."""
+    kept: Path | None
+    """Where that is stored."""
     census: Census
     passes: tuple[RefinePass, ...]
     machine: Machine
@@ -296,6 +307,7 @@ class RefinePlan:
             "device": self.machine.device,
             "precision": self.machine.precision,
             **self.settings.describe(),
+            **self.describe_evidence(),
             **self.seen.describe(),
             "objects": self.describe_objects(),
             "passes": [
@@ -311,6 +323,10 @@ class RefinePlan:
             "disk": self.disk(),
             "notes": list(self.notes),
         }
+
+    def describe_evidence(self) -> dict[str, object]:
+        """What a pixel is that its object gives up, as JSON values."""
+        return {"evidence": "mask" if self.kept is None else str(self.kept)}
 
     def lines(self) -> list[str]:
         """For people."""

@@ -63,6 +63,7 @@ def make_report(
         "options": {
             "method": "cascadepsp",
             **plan.settings.describe(),
+            **plan.describe_evidence(),
             **plan.seen.describe(),
             "device": plan.machine.device,
             "precision": plan.machine.precision,

@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
+
 from magnet_cli.masks.spec import NODATA
 
 if TYPE_CHECKING:
-    import numpy as np
+    from collections.abc import Sequence
+
     import torch
     from numpy.typing import NDArray
     from torch import Tensor
@@ -54,13 +57,15 @@ class RefineWork:
 
     def objects(self, box: Box) -> NDArray[np.uint8]:
         """Labels of a box of level 0, with 255 where there is no object either."""
-        return hiding_background(self.mask.read(box), is_binary=self.plan.is_binary)
+        return objects_in(self.mask.read(box), is_binary=self.plan.is_binary, only=self.plan.only)
 
 
-def hiding_background(labels: NDArray[np.uint8], *, is_binary: bool) -> NDArray[np.uint8]:
-    """The labels with 255 for the background of a mask that has one."""
+def objects_in(labels: NDArray[np.uint8], *, is_binary: bool, only: Sequence[int]) -> NDArray[np.uint8]:
+    """The labels with 255 for what is no object: a background, and classes that are not refined."""
     if is_binary:
         labels[labels == 0] = NODATA
+    if only:
+        labels[~np.isin(labels, only)] = NODATA
     return labels
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from magnet_cli.refine.fusion import as_claim, fuse
+from magnet_cli.refine.fusion import as_claim, fuse, pass_on
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -43,6 +43,29 @@ def test_the_surest_class_over_one_half_wins_else_the_input(
     expected = slowly(labels, by_class, stuff)
     assert np.array_equal(fuse(labels, by_class, stuff=stuff), expected)
     assert np.array_equal(fuse(labels, backwards, stuff=stuff), expected)
+
+
+@given(
+    labels=label,
+    claims=st.dictionaries(st.integers(0, 2), claim),
+    present=st.sets(st.integers(0, 2)),
+    probs=arrays(np.float32, (3, *SHAPE), elements=st.sampled_from([0, 0.125, 0.25, 0.5])),
+)
+def test_what_a_class_gives_up_goes_to_the_most_probable_that_has_not(
+    labels: NDArray[np.uint8], claims: dict[int, NDArray[np.uint8]], present: set[int], probs: NDArray[np.float32]
+) -> None:
+    fused = fuse(labels, claims)
+    expected = fused.copy()
+    for place in np.ndindex(SHAPE):
+        gave_up = {number for number, values in claims.items() if values[place] <= 127}
+        shares = {number: float(probs[(number, *place)]) for number in sorted(present)}
+        left = {number: share for number, share in shares.items() if share > 0 and number not in gave_up}
+        if fused[place] in gave_up and left and len(set(shares.values())) > 1:
+            expected[place] = max(left, key=lambda number: left[number])
+    before = probs.copy()
+    rows = sorted(present)
+    assert np.array_equal(pass_on(fused, claims, labels=rows, probs=probs[rows]), expected)
+    assert np.array_equal(probs, before)
 
 
 def test_stuff_wins_from_98_per_cent_on() -> None:

@@ -308,13 +308,11 @@ def test_what_was_kept_of_another_mask_is_refused(
         refine_mask(image, mask, tmp_path / "out.tif", RefineOptions(method="guided", evidence=kept))
 
 
-def test_options_of_the_cascade_and_of_the_tools_do_not_mix(tmp_path: Path) -> None:
+def test_options_of_the_cascade_and_of_the_tools_do_not_mix() -> None:
     with pytest.raises(UsageError, match="--L"):
         RefineOptions(method="guided", side=128)
     with pytest.raises(UsageError, match="--weights"):
         RefineOptions(method="crf", weights="some")
-    with pytest.raises(UsageError, match="--evidence"):
-        RefineOptions(evidence=tmp_path)
 
 
 def test_images_of_other_kinds_are_seen_as_the_user_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
