@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import tempfile
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Self
 from magnet_cli import images
 from magnet_cli.areas import open_area, specify
 from magnet_cli.commandline import segment_words
-from magnet_cli.errors import DeviceError, MagnetError, MemoryShortageError, OutputError
+from magnet_cli.errors import MagnetError, MemoryShortageError
 from magnet_cli.events import Events, Notes, Step
 from magnet_cli.exports.making import Export, default_path, export_mask
 from magnet_cli.exports.targets import paths_of, refuse_collisions
@@ -25,7 +24,7 @@ from magnet_cli.masks.journal import Journal, drop_journal
 from magnet_cli.masks.output import OutputPaths, OutputState, finish_output, output_state
 from magnet_cli.masks.reportfile import read_report
 from magnet_cli.masks.spec import FieldSpec, MaskClass, MaskSpec
-from magnet_cli.memory import PeakSampler, default_budget, format_bytes, host_memory, reuse_large_tensors
+from magnet_cli.memory import PeakSampler, default_budget, host_memory, reuse_large_tensors
 from magnet_cli.models.bundle import load_bundle
 from magnet_cli.models.device import (
     context_memory,
@@ -45,6 +44,7 @@ from magnet_cli.models.networks import load_networks
 from magnet_cli.options import DEFAULT_BUNDLE, SegmentOptions
 from magnet_cli.pipeline.clock import Clock
 from magnet_cli.pipeline.compute import Normalisation
+from magnet_cli.pipeline.keeping import check_peak, decode_cache, keeping_what_is_finished
 from magnet_cli.pipeline.published import run_published
 from magnet_cli.pipeline.scheduler import PROBABILITIES, UNCERTAINTY, Progress, Work, field_name, run_plan
 from magnet_cli.plan import Machine, ModelFacts, Plan, check_bands, make_plan
@@ -64,8 +64,6 @@ if TYPE_CHECKING:
 
 ARITHMETIC = 5
 """Raised by hand when the same options begin to give another mask; part of the options hash."""
-DECODE_SHARE = 0.5
-"""Share of the free disk that a one-time decode may take."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -308,7 +306,7 @@ def plan_image(
     measured, given = None, options.value_range
     if given is not None and given.kind == "percentiles":
         bands = check_bands(info, facts, options.bands)
-        with images.open_image(image, cache=_decode_cache(folder or Path(tempfile.gettempdir()))) as opened:
+        with images.open_image(image, cache=decode_cache(folder or Path(tempfile.gettempdir()))) as opened:
             measured = images.sample_percentiles(opened, bands, (float(given.low), float(given.high)))
     return make_plan(info, facts, options, machine, specify(options, info), measured=measured)
 
@@ -508,14 +506,15 @@ def _run(
         journal = stack.enter_context(
             Journal.open(paths.journal, header=header, resume=options.resume, overwrite=options.overwrite)
         )
-        stack.enter_context(_keeping_what_is_finished(journal, image_plan, paths, events))
+        numbers = [step.number for step in image_plan.passes]
+        stack.enter_context(keeping_what_is_finished(journal, numbers, mask=paths.mask, events=events))
         for repair in journal.repairs:
             events.message(f"magnet: {repair}")
         threads = _noted("threads", _all_counts(image_plan, journal)) or usable_cores()
         image_plan = replace(image_plan, batch=_noted("batch", _all_counts(image_plan, journal)) or image_plan.batch)
         pin_arithmetic(threads)
         reset_device_peak(image_plan.machine.device)
-        image = stack.enter_context(images.open_image(image_plan.image.path, cache=_decode_cache(paths.mask.parent)))
+        image = stack.enter_context(images.open_image(image_plan.image.path, cache=decode_cache(paths.mask.parent)))
         peaks = stack.enter_context(PeakSampler())
         area, shares = open_area(image_plan.areas, image, stack)
         tally, told = _Tally(image_plan, paths, events, peaks), Notes(paths.mask.name, events)
@@ -596,27 +595,6 @@ def _slide_bounds(image_plan: Plan) -> dict[str, object]:
     return {} if bounds is None else {"bounds": [bounds.x, bounds.y, bounds.width, bounds.height]}
 
 
-@contextmanager
-def _keeping_what_is_finished(journal: Journal, image_plan: Plan, paths: OutputPaths, events: Events) -> Iterator[None]:
-    """Say of an output that cannot be written what is kept of it.
-
-    The journal of a run that ends before it has finished a group is deleted: it would only refuse a mended image.
-    """
-    try:
-        yield
-    except BaseException as error:
-        if not any(journal.finished(step.number) for step in image_plan.passes):
-            journal.discard()
-        elif isinstance(error, OutputError):
-            events.message(f"{paths.mask}: what was finished is kept, and the same command goes on from there")
-        raise
-
-
-def _decode_cache(folder: Path) -> images.CacheBudget:
-    folder = next(there for there in (folder.resolve(), *folder.resolve().parents) if there.is_dir())
-    return images.CacheBudget(folder=folder, max_bytes=int(shutil.disk_usage(folder).free * DECODE_SHARE))
-
-
 def _all_counts(image_plan: Plan, journal: Journal) -> Iterator[dict[str, object]]:
     for step in image_plan.passes:
         yield from journal.finished(step.number).values()
@@ -640,10 +618,4 @@ class _Tally:
         done = self._done[progress.pass_index] = self._done.get(progress.pass_index, 0) + 1
         what = f"pass {progress.pass_index + 1} of {len(self._plan.passes)}"
         self._events.step(Step(image=self._name, what=what, done=done, total=progress.groups))
-        peak, budget = self._peaks.peak.pss, self._plan.memory.budget
-        if peak is not None and peak > budget:
-            raise DeviceError(
-                f"the run used {format_bytes(peak)} of host memory and may use {format_bytes(budget)}",
-                file=self._plan.image.path,
-                advice="What was finished is kept: run the same command with a larger --memory",
-            )
+        check_peak(self._peaks.peak.pss, self._plan.memory.budget, file=self._plan.image.path)

@@ -17,6 +17,7 @@ from magnet_cli.refining.loading import load_method
 from magnet_cli.refining.options import RefineOptions
 from magnet_cli.refining.output import ACTIVITIES, Output
 from magnet_cli.refining.pairs import open_input_mask
+from magnet_cli.refining.running import naming_shortage
 from magnet_cli.refining.seen import seen_of_plan
 
 if TYPE_CHECKING:
@@ -158,7 +159,7 @@ class LastStage:
         own = read_report(OutputPaths.of(unrefined).report)
         with open_input_mask(unrefined, self.options) as mask:
             clock = Clock(ACTIVITIES)
-            with clock.measure("survey"):
+            with clock.measure("survey"), naming_shortage("the mask was looked through", plan.image.path):
                 job = method.job(seen, mask, workers=self.options.num_workers, events=events)
             run = Output(
                 job=job,

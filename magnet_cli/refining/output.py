@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import shutil
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from magnet_cli import images
-from magnet_cli.errors import DeviceError
 from magnet_cli.events import Notes, Step
 from magnet_cli.masks.header import JournalHeader
 from magnet_cli.masks.journal import Journal
 from magnet_cli.masks.output import finish_output
 from magnet_cli.masks.reportfile import read_report
 from magnet_cli.masks.spec import MaskSpec
-from magnet_cli.memory import PeakSampler, format_bytes
+from magnet_cli.memory import PeakSampler
 from magnet_cli.models.device import device_peak, pin_arithmetic, reset_device_peak, usable_cores
+from magnet_cli.pipeline.keeping import check_peak, decode_cache, keeping_what_is_finished
 from magnet_cli.redaction import redacted_report
 from magnet_cli.refining.method import Opened
 from magnet_cli.refining.reporting import PassTotals
@@ -24,7 +23,7 @@ from magnet_cli.refining.running import Progress, Run
 from magnet_cli.report import Measured
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from magnet_cli.events import Events
     from magnet_cli.masks.output import OutputPaths
@@ -32,8 +31,6 @@ if TYPE_CHECKING:
     from magnet_cli.pipeline.clock import Clock
     from magnet_cli.refining.method import Job, MaskPlan
 
-DECODE_SHARE = 0.5
-"""Share of the free disk that decoding an image once may take."""
 ACTIVITIES = ("survey", "read", "refine", "write", "idle")
 """Where the time of a run goes; `survey` looks through the mask before anything is planned."""
 Report = dict[str, object]
@@ -65,13 +62,15 @@ class Output:
             journal = stack.enter_context(
                 Journal.open(self.paths.journal, header=header, resume=self.resume, overwrite=self.overwrite)
             )
-            stack.enter_context(_leaving_nothing_empty(journal, plan))
+            numbers = [step.number for step in plan.passes]
+            stack.enter_context(keeping_what_is_finished(journal, numbers, mask=self.paths.mask, events=self.events))
             for repair in journal.repairs:
                 self.events.message(f"magnet: {repair}")
             threads = _noted_threads(journal, plan) or usable_cores()
             pin_arithmetic(threads)
             reset_device_peak(device)
-            image = stack.enter_context(images.open_image(plan.seen.info.path, cache=_decode_cache(self.paths)))
+            cache = decode_cache(self.paths.mask.parent)
+            image = stack.enter_context(images.open_image(plan.seen.info.path, cache=cache))
             peaks = stack.enter_context(PeakSampler())
             tally, told = _Tally(plan, self.paths, self.events, peaks), Notes(self.paths.mask.name, self.events)
             opened = Opened(image=image, mask=self.mask, journal=journal)
@@ -112,22 +111,6 @@ def _noted_threads(journal: Journal, plan: MaskPlan) -> int | None:
     return None
 
 
-def _decode_cache(paths: OutputPaths) -> images.CacheBudget:
-    folder = paths.mask.parent.resolve()
-    return images.CacheBudget(folder=folder, max_bytes=int(shutil.disk_usage(folder).free * DECODE_SHARE))
-
-
-@contextmanager
-def _leaving_nothing_empty(journal: Journal, plan: MaskPlan) -> Iterator[None]:
-    """Delete the journal of a run that ends before it has finished a group: it would only refuse a mended image."""
-    try:
-        yield
-    except BaseException:
-        if not any(journal.finished(step.number) for step in plan.passes):
-            journal.discard()
-        raise
-
-
 class _Tally:
     """Counts groups, passes progress on, and stops a run that uses more memory than it may."""
 
@@ -147,10 +130,4 @@ class _Tally:
             self.computed += 1
         what = f"pass {step.number + 1} of {len(self._plan.passes)}, {step.what}"
         self._events.step(Step(image=self._name, what=what, done=progress.done, total=step.groups))
-        peak, budget = self._peaks.peak.pss, self._plan.memory.budget
-        if peak is not None and peak > budget:
-            raise DeviceError(
-                f"the run used {format_bytes(peak)} of host memory and may use {format_bytes(budget)}",
-                file=self._plan.seen.info.path,
-                advice="What was finished is kept: run the same command with a larger --memory",
-            )
+        check_peak(self._peaks.peak.pss, self._plan.memory.budget, file=self._plan.seen.info.path)

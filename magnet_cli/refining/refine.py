@@ -15,6 +15,7 @@ from magnet_cli.refining.loading import load_method
 from magnet_cli.refining.options import RefineOptions
 from magnet_cli.refining.output import ACTIVITIES, Output
 from magnet_cli.refining.pairs import Pair, check_pair, open_input_mask
+from magnet_cli.refining.running import naming_shortage
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -81,7 +82,7 @@ def refine_pair(pair: Pair, method: Method, options: RefineOptions, events: Even
         report = read_report(paths.report)
         return RefineResult(image=pair.image, mask=pair.mask, output=paths.mask, report=report, was_done=True)
     with open_input_mask(pair.mask, options) as opened:
-        with clock.measure("survey"):
+        with clock.measure("survey"), naming_shortage("the mask was looked through", pair.image):
             job = method.job(method.see(pair.info), opened, workers=options.num_workers, events=events)
         for note in job.plan.notes:
             events.message(note)
@@ -115,7 +116,7 @@ def plan_refine(
 
 def plan_pair(info: ImageInfo, mask: str | Path, method: Method, options: RefineOptions, events: Events) -> Job:
     """As `plan_refine`, by a method that is loaded; `info` is of the image."""
-    with open_input_mask(mask, options) as opened:
+    with open_input_mask(mask, options) as opened, naming_shortage("the mask was looked through", info.path):
         return method.job(method.see(info), opened, workers=options.num_workers, events=events)
 
 

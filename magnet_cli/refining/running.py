@@ -13,9 +13,29 @@ from magnet_cli.refining.ahead import Ahead
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
     from magnet_cli.pipeline.clock import Clock
     from magnet_cli.refining.method import Job, Opened, Runner, Step
+
+
+@contextmanager
+def naming_shortage(what: str, image: str) -> Iterator[None]:
+    """Name a shortage of memory by what was done when it came.
+
+    Raises:
+        MemoryShortageError: Memory ran out.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise MemoryShortageError(
+            f"out of memory while {what}",
+            file=image,
+            advice="Nothing that was finished is lost: run the same command with more memory",
+        ) from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,14 +80,14 @@ class Run:
         runner = self.job.runner(step, self.opened)
 
         def read(group: int) -> Any:
-            with self.clock.measure("read"), self._short_of_memory("read"):
+            with self.clock.measure("read"), self._naming_shortage("read"):
                 return runner.read(group)
 
         with Ahead(read, missing, most=self.job.plan.memory.ahead, clock=self.clock) as ahead:
             for group in missing:
                 found = self._found(runner, ahead, group)
                 key = GroupId(pass_index=step.number, index=group)
-                with self.clock.measure("write"), self._short_of_memory("stored"):
+                with self.clock.measure("write"), self._naming_shortage("stored"):
                     counts = runner.store(key, found)
                     journal.finish_group(key, counts={**counts, "threads": self.threads})
                 done += 1
@@ -86,19 +106,8 @@ class Run:
         return self._computed(runner, ahead.take(group))
 
     def _computed(self, runner: Runner, given: Any) -> Any:
-        with self.clock.measure("refine"), self._short_of_memory("refined"):
+        with self.clock.measure("refine"), self._naming_shortage("refined"):
             return runner.compute(given)
 
-    @contextmanager
-    def _short_of_memory(self, done: str) -> Iterator[None]:
-        """Name a shortage of memory by what was done to the mask."""
-        try:
-            yield
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            raise MemoryShortageError(
-                f"out of memory while a part of the mask was {done}",
-                file=self.job.plan.seen.info.path,
-                advice="Nothing that was finished is lost: run the same command with more memory",
-            ) from error
+    def _naming_shortage(self, done: str) -> AbstractContextManager[None]:
+        return naming_shortage(f"a part of the mask was {done}", self.job.plan.seen.info.path)

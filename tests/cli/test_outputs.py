@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 import json
-import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
 
-from magnet_cli import durable
 from magnet_cli.masks.output import OutputPaths
 from tests.cli.support import SIZE, expected_labels, invoke, invoke_json, one_line, tree, write_image
 
@@ -146,23 +143,6 @@ def test_a_file_of_someone_else_is_not_replaced(here: Path, image: Path, bundle:
     for output in ("m.tif", "n.tif"):
         assert invoke("segment", image, "--weights", bundle, "-o", output).exit_code == 5
         assert tree(here) == before
-
-
-@pytest.fixture
-def disk(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many writes to journals the disk takes yet; anything may be written where the list is empty."""
-    room: list[int] = []
-    write_at = durable.write_at
-
-    def write(descriptor: int, data: bytes, offset: int) -> None:
-        if room:
-            room[0] -= 1
-            if room[0] < 0:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        write_at(descriptor, data, offset)
-
-    monkeypatch.setattr(durable, "write_at", write)
-    return room
 
 
 def test_a_disk_that_holds_nothing_keeps_nothing_and_claims_nothing(

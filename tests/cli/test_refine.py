@@ -50,6 +50,19 @@ def test_a_mask_is_sharpened_and_described(pair: tuple[str, str], here: Path) ->
     assert invoke("verify", "coarse.refined.tif").exit_code == 0
 
 
+def test_a_disk_that_fills_keeps_what_was_finished(pair: tuple[str, str], here: Path, disk: list[int]) -> None:
+    disk[:] = [1000]
+    assert invoke("refine", *pair, "-o", "whole.tif").exit_code == 0
+    disk[:] = [1000 - disk[0] - 1]  # all but the record that says that every group is finished
+    result = invoke("refine", *pair, "-o", "m.tif")
+    assert result.exit_code == 5
+    assert "m.tif: what was finished is kept, and the same command goes on from there" in result.stderr
+    disk.clear()
+    found = invoke_json("refine", *pair, "-o", "m.tif")
+    assert found["images"][0]["report"]["groups"]["resumed"] > 0
+    assert (here / "m.tif").read_bytes() == (here / "whole.tif").read_bytes()
+
+
 def test_a_dry_run_says_what_would_be_done_and_writes_nothing(pair: tuple[str, str], here: Path) -> None:
     before = sorted(here.iterdir())
     said = invoke("refine", *pair, "--dry-run").stdout

@@ -14,6 +14,7 @@ from scipy.ndimage import shift
 
 from magnet_cli.errors import MemoryShortageError
 from magnet_cli.masks.journal import Journal
+from magnet_cli.objects.survey import Survey
 from magnet_cli.pipeline.clock import Clock
 from magnet_cli.refining.ahead import Ahead
 from magnet_cli.refining.options import RefineOptions
@@ -123,6 +124,18 @@ def test_memory_that_runs_out_while_a_group_is_stored_is_named(
 
 def _full(*_: object, **__: object) -> None:
     raise MemoryError
+
+
+@pytest.mark.parametrize("more", [(), ("--dry-run",)])
+def test_memory_that_runs_out_while_objects_are_looked_for_is_named(
+    pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: tuple[str, ...]
+) -> None:
+    use(monkeypatch, Bright())
+    monkeypatch.setattr(Survey, "objects", _full)
+    ended = invoke("refine", *pair, "-o", tmp_path / "out.tif", *more)
+    assert ended.exit_code == 6
+    assert "i.tif: out of memory while the mask was looked through" in ended.stderr
+    assert not list(tmp_path.glob("out*"))
 
 
 def test_memory_for_not_even_one_pass_leaves_nothing(
