@@ -93,7 +93,8 @@ def by_cascade(cascade: Cascade, image: Path, mask: Path, **chosen: Any) -> Shar
     """A mask after `magnet refine`, in this process; its output stays beside the mask."""
     output = mask.with_name(f"{mask.stem}-sharp.tif")
     kind: Any = cascade.kind
-    options = RefineOptions(weights=cascade.weights, mask_kind=kind, memory=MEMORY, overwrite=True, **chosen)
+    fixed: dict[str, Any] = {"mask_kind": kind, "memory": MEMORY, "overwrite": True}
+    options = RefineOptions(weights=cascade.weights, **{**fixed, **chosen})
     return read_sharpened(output, refine_mask(image, mask, output, options).report)
 
 

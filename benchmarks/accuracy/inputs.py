@@ -45,6 +45,18 @@ class Input:
         """What the program writes; its probabilities lie beside it."""
         return self.part.folder / "masks" / f"segment-{KINDS[self.kind]}.tif"
 
+    @property
+    def evidence(self) -> Path:
+        """The probabilities that the program has kept with it."""
+        return self.segmented.with_suffix(".probabilities.zarr")
+
+    def named(self) -> Path:
+        """The mask with the names of its classes, as the program writes them."""
+        path = self.mask.with_name(f"{self.kind}-named.tif")
+        if not path.exists():
+            write_labels(path, self.labels(), classes=self.part.classes)
+        return path
+
     def prepare(self) -> None:
         """Make it, unless it has been made."""
         if self.mask.exists():
@@ -65,7 +77,7 @@ class Input:
 
     def probs(self) -> NDArray[np.float32]:
         """`(classes, rows, columns)`, summing to 1."""
-        stored = zarr.open_array(self.segmented.with_suffix(".probabilities.zarr"), mode="r")
+        stored = zarr.open_array(self.evidence, mode="r")
         values = np.asarray(stored[:]).astype(np.float32) / np.float32(STEPS)
         mode: Literal["bicubic", "bilinear"] = "bicubic" if self.kind == "bicubic" else "bilinear"
         grid: Any = stored.attrs["pitch"]

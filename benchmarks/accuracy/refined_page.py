@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import TYPE_CHECKING
 
 from benchmarks.accuracy.cells import REFINED, Cell, ious, mba, miou
 from benchmarks.accuracy.inputs import KINDS
 from benchmarks.accuracy.judge import EVERY
 from benchmarks.accuracy.markdown import markdown, number
-from benchmarks.accuracy.parts import CLASSES, RETINAS
+from benchmarks.accuracy.parts import CLASSES, RETINAS, TILES
 from benchmarks.accuracy.refined_figures import DIVISORS, LENGTHS, SIDE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-TILES_SHOWN = ("tile7",)
-FIGURES = {"vessel": RETINAS[2:], "building": TILES_SHOWN}
+TILES_SHOWN = tuple(TILES)
+STRUCTURED = ("tile7",)
+FIGURES = {"vessel": RETINAS[2:], "building": STRUCTURED}
 """Tables whose cascade has figures, and the parts that they are of."""
 KIND_LABELS = {
     "bilinear": "downsample, enlarged bilinearly",
@@ -28,7 +30,10 @@ METHOD_LABELS = {
     "guided4": "guided filter, radius 4",
     "crf": "dense CRF",
     "cascade": "CascadePSP",
+    "only": "CascadePSP, buildings alone",
 }
+SEEDS = (1, 2)
+"""Of a cascade's training."""
 
 STRUCTURE = {
     "os1": "output of stride 1 alone",
@@ -84,6 +89,21 @@ def by_class(cells: Sequence[Cell], table: str) -> list[str]:
     return [number(100 * value) for value in ious(cells)] if table == EVERY else []
 
 
+def tiles_table() -> str:
+    """Each tile by itself, and by another training of the cascade."""
+    lines = []
+    for tile, kind, seed in product(TILES_SHOWN, KINDS, SEEDS):
+        before = found("building", f"{kind}-input", [tile])
+        after = found("building", f"{kind}-cascade{'' if seed == 1 else f'-seed{seed}'}", [tile])
+        if before is None or after is None:
+            continue
+        values = []
+        for one, other in zip(scores(before, "building"), scores(after, "building"), strict=True):
+            values += [number(one), number(other), f"{other - one:+.1f}"]
+        lines.append([f"{tile.replace('tile', 'tile ')}, {KIND_LABELS[kind]}", str(seed), *values])
+    return markdown(["", "seed", "IoU before", "after", "changed", "mBA before", "after", "changed"], lines)
+
+
 def steps_table() -> str:
     """Global only, local only and both (CascadePSP, Table 2)."""
     lines = []
@@ -108,7 +128,7 @@ def structure_table() -> str:
         ("the mask as it was", "building", "bilinear-input"),
         *((label, "structure", row) for row, label in STRUCTURE.items()),
     ):
-        cells = found(table, row, TILES_SHOWN)
+        cells = found(table, row, STRUCTURED)
         if cells is not None:
             lines.append([label, *map(number, scores(cells, table))])
     return markdown(["", "IoU", "mBA"], lines)
@@ -148,6 +168,7 @@ def peak(cells: Sequence[Cell]) -> str:
 REFINED_TABLES: dict[str, Callable[[], str]] = {
     "refined-every": method_table(EVERY, TILES_SHOWN),
     "refined-building": method_table("building", TILES_SHOWN),
+    "refined-tiles": tiles_table,
     "refined-vessel": method_table("vessel", RETINAS),
     "refined-steps": steps_table,
     "refined-structure": structure_table,

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,11 +22,12 @@ import numpy as np
 import tifffile
 
 from magnet_cli.geometry import Box
+from magnet_cli.objects.kinds import class_color
 from magnet_cli.train.config import DataConfig
 from magnet_cli.train.data import load_scenes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
 
@@ -39,9 +41,11 @@ METHODS = ("downsample", "patch", "magnet")
 """Of `magnet segment`, whose masks a cascade learns to sharpen."""
 
 
-def write_labels(path: Path, labels: NDArray[np.uint8]) -> None:
-    """Class indices as a tiled TIFF."""
-    tifffile.imwrite(path, labels, tile=(256, 256), compression="zlib")
+def write_labels(path: Path, labels: NDArray[np.uint8], *, classes: Sequence[str] = ()) -> None:
+    """Class indices as a tiled TIFF, with the names of the classes where they are given."""
+    named = [{"name": name, "color": class_color(label)} for label, name in enumerate(classes)]
+    description = json.dumps({"classes": named}) if named else None
+    tifffile.imwrite(path, labels, tile=(256, 256), compression="zlib", description=description)
 
 
 def write_list(folder: Path, names: Iterable[str], *, suffix: str = ".tif") -> None:

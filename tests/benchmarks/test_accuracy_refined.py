@@ -16,9 +16,10 @@ from benchmarks.accuracy.cells import Cell, mba
 from benchmarks.accuracy.inputs import enlarged
 from benchmarks.accuracy.judge import Judge
 from benchmarks.accuracy.parts import middle, only
-from benchmarks.accuracy.refined_page import method_table
+from benchmarks.accuracy.refined_page import method_table, tiles_table
 from benchmarks.accuracy.scenes import write_labels
 from benchmarks.accuracy.tiles import classically
+from magnet_cli.errors import UsageError
 from magnet_cli.evaluation import EvaluationOptions, evaluate
 from magnet_cli.geometry import Box, Size
 from magnet_cli.models.cascade import BANDS
@@ -109,6 +110,30 @@ def test_a_cascade_that_keeps_keeps_with_both_steps_and_with_the_local_one(keepi
     assert np.array_equal(found.labels, given)
     assert found.windows > 0
     assert found.host_peak > 2**20
+
+
+def test_one_class_is_refined_in_a_mask_with_names(keeping: Cascade, tmp_path: Path) -> None:
+    labels = tifffile.imread(tmp_path / "mask.tif") + 1
+    write_labels(tmp_path / "named.tif", labels, classes=("land", "road", "roof"))
+    chosen = {"mask_kind": "labels", "only": ("roof",)}
+    found = by_cascade(keeping, tmp_path / "image.tif", tmp_path / "named.tif", **chosen)
+    assert np.array_equal(found.labels, labels)
+    assert found.windows > 0
+    with pytest.raises(UsageError, match="land, road, roof"):
+        by_cascade(keeping, tmp_path / "image.tif", tmp_path / "named.tif", mask_kind="labels", only=("building",))
+
+
+def test_tiles_and_seeds_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.accuracy.refined_page.REFINED", tmp_path)
+    truth = (blobs(4, 96) == 1).astype(np.uint8)
+    judge = Judge(truth, classes=2)
+    rows = {"patch-input": np.roll(truth, 3, axis=1), "patch-cascade": truth, "patch-cascade-seed2": np.roll(truth, 1)}
+    for row, mask in rows.items():
+        Cell(table="building", row=row, scene="tile6", **judge.score(mask)).save(tmp_path)
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in tiles_table().splitlines()[2:]]
+    assert [line[:2] for line in lines] == [["tile 6, patch", "1"], ["tile 6, patch", "2"]]
+    assert lines[0][3] == lines[0][6] == "100.0"
+    assert float(lines[0][4]) > float(lines[1][4]) > 0
 
 
 def test_a_table_has_what_was_measured_and_how_it_differs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
