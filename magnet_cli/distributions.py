@@ -10,6 +10,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from magnet_cli.inks import COLOURS, INK
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -17,15 +19,6 @@ if TYPE_CHECKING:
 
     from magnet_cli.scoring import MethodScore, Scores
 
-COLOURS = {
-    "downsample": "#E69F00",
-    "patch": "#56B4E9",
-    "magnet-fast": "#009E73",
-    "magnet": "#0072B2",
-    "grnet": "#CC79A7",
-    "grnet-local": "#D55E00",
-}
-"""Told apart by colour-blind readers too (Okabe and Ito)."""
 HEIGHT = 4.6
 """Inches, of a line of classes."""
 MOST_IN_LINE = 10
@@ -40,7 +33,6 @@ UPRIGHT_LETTERS = 11
 """Names longer than this on average are turned."""
 SPREAD = (0.0, 0.38, -0.38, 0.19, -0.19, 0.57, -0.57)
 """Where the points of one box stand beside each other, as shares of half its width."""
-INK = "#333333"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -61,15 +61,16 @@ ROOMS: dict[str, set[str]] = {
     | {"images", "plan", "models", "refine", "masks", "objects", "pipeline", "report", "targets", "commandline"}
     | {"figures"},
     "scene": FLOOR,
+    "inks": set(),
     "train": FLOOR | {"windows", "images", "plan", "models", "refine", "labels", "boundary", "dataset"},
     "segmentation": FLOOR
     | {"windows", "images", "plan", "areas", "models", "refine", "masks", "maps", "pipeline", "report", "targets"}
     | {"commandline", "exports", "figures", "refining", "views"},
     "scoring": FLOOR | {"boundary", "dataset", "evaluation", "segmentation", "summary", "targets"},
-    "distributions": FLOOR | {"scoring"},
+    "distributions": FLOOR | {"inks", "scoring"},
     "bench": FLOOR
     | {"figures", "windows", "images", "plan", "models", "refine", "pipeline", "scene", "segmentation", "targets"}
-    | {"objects", "refining"},
+    | {"inks", "objects", "refining"},
 }
 """What each room may import. The package's own `__init__` and `cli` are on top and may import anything."""
 

@@ -15,11 +15,12 @@ from scipy import stats
 
 from magnet_cli.boundary import BoundaryCounts
 from magnet_cli.dataset import Sample
-from magnet_cli.distributions import COLOURS, draw_distributions
+from magnet_cli.distributions import draw_distributions
 from magnet_cli.errors import MagnetError, SourceError, UsageError
 from magnet_cli.evaluation import Confusion, Evaluation, EvaluationOptions, evaluate
 from magnet_cli.events import Events, Step
 from magnet_cli.geometry import Size
+from magnet_cli.inks import COLOURS
 from magnet_cli.models.networks import Networks
 from magnet_cli.options import Method, SegmentOptions
 from magnet_cli.scoring import Cost, ImageScore, ScoreOptions, Scores, score, score_each

@@ -10,6 +10,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from magnet_cli.bench.result import MEGA
+from magnet_cli.inks import COLOURS, INK
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -19,19 +20,8 @@ if TYPE_CHECKING:
     from magnet_cli.bench.result import Mark, Row
 
 MIB = 1 << 20
-COLOURS = {
-    "downsample": "#E69F00",
-    "patch": "#56B4E9",
-    "magnet-fast": "#009E73",
-    "magnet": "#0072B2",
-    "grnet": "#CC79A7",
-    "grnet-local": "#D55E00",
-    "cascadepsp": "#000000",
-}
-"""Of methods; told apart by colour-blind readers too (Okabe and Ito)."""
 STYLES = {"ceiling": ("^", ":"), "patching": ("s", "--"), "naive": ("D", "-.")}
 """Marker and line of each yardstick, in the colour of its method."""
-INK = "#333333"
 SIZE = (7.2, 4.4)
 """Inches."""
 
