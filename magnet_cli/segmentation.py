@@ -507,7 +507,9 @@ def _run(
             Journal.open(paths.journal, header=header, resume=options.resume, overwrite=options.overwrite)
         )
         numbers = [step.number for step in image_plan.passes]
-        stack.enter_context(keeping_what_is_finished(journal, numbers, mask=paths.mask, events=events))
+        stack.enter_context(
+            keeping_what_is_finished(journal, numbers, mask=paths.mask, resume=options.resume, events=events)
+        )
         for repair in journal.repairs:
             events.message(f"magnet: {repair}")
         threads = _noted("threads", _all_counts(image_plan, journal)) or usable_cores()

@@ -28,7 +28,7 @@ from magnet_cli.refining.options import OF_CASCADE, RefineOptions, parse_classes
 from magnet_cli.values import parse_bands, parse_value_range
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from magnet_cli import options
     from magnet_cli.refining import options as refining
@@ -403,7 +403,7 @@ def segment_options(context: typer.Context) -> SegmentOptions:
         uncertainty=given.get("uncertainty", False),
         refine=cast("options.RefineMethod | None", _maybe(str, given.get("refine"))),
         refine_weights=_of_cascade(context, "refine_weights"),
-        refine_only=parse_classes(_of_cascade(context, "refine_only")),
+        refine_only=parse_classes(_of_cascade(context, "refine_only"), "--refine-only"),
         overlay=given.get("overlay", False),
         html=given.get("html", False),
         exports=export_options(context),
@@ -427,6 +427,7 @@ def refine_options(context: typer.Context) -> RefineOptions:
             for entry in context.command.params
             if entry.name in OF_CASCADE and not is_typed(context, entry.name)
         }
+    classes = _chosen_classes(context, given)
     return RefineOptions(
         method=cast("options.RefineMethod", method),
         evidence=given.get("evidence"),
@@ -435,9 +436,9 @@ def refine_options(context: typer.Context) -> RefineOptions:
         fast=given["fast"],
         mask_kind=cast("refining.MaskKindOption", str(given["mask_kind"])),
         threshold=_maybe(partial(number, option="--threshold"), given["threshold"]),
-        objects=parse_classes(given.get("objects")),
-        only=parse_classes(given.get("only")),
-        stuff=parse_classes(given.get("stuff")),
+        objects=parse_classes(classes.get("objects"), "--object"),
+        only=parse_classes(classes.get("only"), "--only"),
+        stuff=parse_classes(given.get("stuff"), "--stuff"),
         min_area=given["min_area"],
         padding=parse_padding(given["padding"]),
         bands=_maybe(parse_bands, given["bands"]),
@@ -461,6 +462,14 @@ def _reading(context: typer.Context) -> dict[str, Any]:
         name: number(value, f"--{name}") if isinstance(value, str) else value
         for name, value in (typed or given).items()
     }
+
+
+def _chosen_classes(context: typer.Context, given: Mapping[str, Any]) -> dict[str, str]:
+    """Which classes are the object, or are refined alone; what is typed beats what the environment says otherwise."""
+    found = {name: given[name] for name in ("objects", "only") if given.get(name) is not None}
+    typed = {name: value for name, value in found.items() if is_typed(context, name)}
+    is_one = given["mask_kind"] in (MaskKind.BINARY, MaskKind.PROBABILITY) and is_typed(context, "mask_kind")
+    return typed if typed or is_one else found
 
 
 def _of_cascade(context: typer.Context, name: str) -> str | None:

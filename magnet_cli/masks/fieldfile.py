@@ -58,6 +58,8 @@ class FieldFile:
             classes = tuple(str(name) for name in found["classes"])
         except (KeyError, TypeError, ValueError, ZeroDivisionError, OSError) as exc:
             raise _unreadable(path) from exc
+        if found.get("chunks", array.nchunks_initialized) != array.nchunks_initialized:
+            raise _unreadable(path)
         fits = array.dtype == np.uint8 and bands == len(classes) <= NODATA
         if not fits or pitch.cover(level0) != Size(width=width, height=height) or max(array.chunks) > LARGEST_CHUNK:
             raise _unreadable(path)

@@ -57,6 +57,8 @@ def write_field(journal: Journal, name: str, target: Path, *, attributes: Mappin
             values = journal.read_stored_field(name, share.box)
             stored = values if values.dtype == np.uint8 else codec.quantise(values.astype(np.float32))
             array[:, *share.box.slices] = stored
+        # Chunks of the fill value alone are not written, so that one which is lost would look like one of them.
+        array.attrs["chunks"] = array.nchunks_initialized
         durable.sync_tree(part)
         durable.replace_folder(part, target)
 

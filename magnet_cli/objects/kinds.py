@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import colorsys
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -149,7 +150,7 @@ def class_indices(words: Sequence[str], names: Sequence[str], *, option: str) ->
     for word in words:
         if word in names:
             found.add(names.index(word))
-        elif word.isdigit() and int(word) < len(names):
+        elif re.fullmatch("[0-9]{1,3}", word) and int(word) < len(names):
             found.add(int(word))
         else:
             raise UsageError(

@@ -23,7 +23,7 @@ DECODE_SHARE = 0.5
 
 @contextmanager
 def keeping_what_is_finished(
-    journal: Journal, passes: Collection[int], *, mask: Path, events: Events
+    journal: Journal, passes: Collection[int], *, mask: Path, resume: bool, events: Events
 ) -> Iterator[None]:
     """Say of an output that cannot be written what is kept of it.
 
@@ -33,6 +33,7 @@ def keeping_what_is_finished(
         journal: Of the run.
         passes: Their numbers.
         mask: That is written.
+        resume: Whether the same command would go on.
         events: Hears about messages.
     """
     try:
@@ -40,7 +41,7 @@ def keeping_what_is_finished(
     except BaseException as error:
         if not any(journal.finished(number) for number in passes):
             journal.discard()
-        elif isinstance(error, OutputError):
+        elif isinstance(error, OutputError) and resume:
             events.message(f"{mask}: what was finished is kept, and the same command goes on from there")
         raise
 

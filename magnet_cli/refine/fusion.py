@@ -65,6 +65,7 @@ def pass_on(
     *,
     labels: Sequence[int],
     probs: NDArray[np.float32],
+    known: NDArray[np.bool_],
 ) -> NDArray[np.uint8]:
     """What was given up by its own class goes to the next one: the most probable of those that have not given it up.
 
@@ -75,26 +76,31 @@ def pass_on(
         claims: As `fuse` takes them.
         labels: Classes that may be next.
         probs: How probable they were before, `(len(labels), height, width)`.
+        known: `(height, width)`, where that is known.
 
     Returns:
-        `(height, width)` uint8. Where no class is left that was more probable than 0, or all were equally probable, the
-        class is the same.
+        `(height, width)` uint8. Where no class is left that was more probable than 0 the class is the same.
     """
     passed = found.copy()
     given_up = {label: claim <= HALF for label, claim in claims.items()}
-    where = np.zeros(found.shape, dtype=np.bool_)
-    for label, gone in given_up.items():
-        where |= gone & (found == label)
+    where = is_given_up(found, claims) & known
     if not labels or not where.any():
         return passed
     left = probs[:, where]
-    known = left.max(axis=0) > left.min(axis=0)
     for row, label in enumerate(labels):
         if label in given_up:
             left[row, given_up[label][where]] = 0
     others = np.array(labels, np.uint8)[left.argmax(axis=0)]
-    passed[where] = np.where(known & (left.max(axis=0) > 0), others, found[where])
+    passed[where] = np.where(left.max(axis=0) > 0, others, found[where])
     return passed
+
+
+def is_given_up(labels: NDArray[np.uint8], claims: Mapping[int, NDArray[np.uint8]]) -> NDArray[np.bool_]:
+    """`(height, width)`: where the class of a pixel is claimed, and not over one half."""
+    found = np.zeros(labels.shape, dtype=np.bool_)
+    for label, claim in claims.items():
+        found |= (claim <= HALF) & (labels == label)
+    return found
 
 
 def _fuse_binary(labels: NDArray[np.uint8], claims: Mapping[int, NDArray[np.uint8]]) -> NDArray[np.uint8]:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from magnet_cli.events import Events
+    from magnet_cli.geometry import Pitch
     from magnet_cli.images import ImageInfo
     from magnet_cli.objects.mask import InputMask
     from magnet_cli.plan import Machine, Seer
@@ -89,9 +90,9 @@ class Cascade:
         """See `Method`."""
         return see(info, self.seer, bands=self.settings.bands, value_range=self.settings.value_range)
 
-    def foresee(self, seen: Seen, *, classes: int, workers: int) -> Foreseen:
+    def foresee(self, seen: Seen, *, classes: int, kept: Pitch | None, workers: int) -> Foreseen:
         """See `Method`."""
-        memory = foreseen_memory(seen.info, self.settings, self.model, classes=classes, workers=workers)
+        memory = foreseen_memory(seen.info, self.settings, self.model, classes=classes, kept=kept, workers=workers)
         return Foreseen(
             lines=(f"{self.model.bundle.name}: object by object, which are counted once the mask is there",),
             settings={"method": "cascadepsp", "bundle": self.model.bundle.name, **self.settings.describe()},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 from math import ceil, floor
 from typing import TYPE_CHECKING, Protocol
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from magnet_cli.geometry import Pitch
     from magnet_cli.objects.mask import InputMask
     from magnet_cli.refine.classical import Tool
 
@@ -38,6 +40,8 @@ class Shares:
     """Which classes, rising."""
     probs: NDArray[np.float32]
     """`(len(labels), height, width)`; all alike where nothing is known."""
+    known: NDArray[np.bool_]
+    """`(height, width)`."""
 
 
 class Evidence(Protocol):
@@ -82,7 +86,7 @@ class LabelEvidence:
         if not present:
             return _nothing(labels)
         probs = np.stack([labels == label for label in present]).astype(np.float32)
-        return Shares(labels=present, probs=_where_known(probs, labels))
+        return _where_known(present, probs, labels)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +101,7 @@ class ProbabilityEvidence:
     def read(self, box: Box, labels: NDArray[np.uint8]) -> Shares:
         """See `Evidence`."""
         inside = self.mask.read_probability(box)
-        return Shares(labels=(0, 1), probs=_where_known(np.stack([1 - inside, inside]), labels))
+        return _where_known((0, 1), np.stack([1 - inside, inside]), labels)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +119,7 @@ class FieldEvidence:
     @property
     def bytes_a_pixel(self) -> int:
         """See `Evidence`."""
-        return FIELD_BYTES * self.field.bands
+        return kept_bytes(self.field.bands, self.field.pitch)
 
     def read(self, box: Box, labels: NDArray[np.uint8]) -> Shares:
         """See `Evidence`."""
@@ -133,7 +137,17 @@ class FieldEvidence:
             return _nothing(labels)
         values = torch.from_numpy(stored[list(present)].astype(np.float32) / np.float32(STEPS))
         probs = Canvas(values=values, box=area, pitch=pitch).sample(box, LEVEL0).numpy()
-        return Shares(labels=present, probs=_where_known(probs, labels))
+        return _where_known(present, probs, labels)
+
+
+def kept_bytes(classes: int, pitch: Pitch) -> int:
+    """Memory that a pixel of level 0 takes while kept probabilities are read.
+
+    Args:
+        classes: How many there are.
+        pitch: Of their grid: a finer one than the image's holds several values a pixel.
+    """
+    return ceil(FIELD_BYTES * classes * max(Fraction(1), 1 / (pitch.x * pitch.y)))
 
 
 def open_evidence(mask: InputMask, kept: Path | None, tool: Tool) -> Evidence:
@@ -175,11 +189,12 @@ def kept_evidence(mask: InputMask, kept: Path) -> Evidence:
 
 
 def _nothing(labels: NDArray[np.uint8]) -> Shares:
-    return Shares(labels=(), probs=np.empty((0, *labels.shape), np.float32))
+    known = np.zeros(labels.shape, np.bool_)
+    return Shares(labels=(), probs=np.empty((0, *labels.shape), np.float32), known=known)
 
 
-def _where_known(probs: NDArray[np.float32], labels: NDArray[np.uint8]) -> NDArray[np.float32]:
+def _where_known(present: tuple[int, ...], probs: NDArray[np.float32], labels: NDArray[np.uint8]) -> Shares:
     """The probabilities, all alike where the mask says nothing or they are all nothing."""
-    unknown = (labels == NODATA) | ~probs.any(axis=0)
-    probs[:, unknown] = np.float32(1 / len(probs))
-    return probs
+    known = (labels != NODATA) & probs.any(axis=0)
+    probs[:, ~known] = np.float32(1 / len(probs))
+    return Shares(labels=present, probs=probs, known=known)

@@ -10,7 +10,7 @@ from skimage.measure import label as connected
 
 from magnet_cli.geometry import Box
 from magnet_cli.masks.spec import NODATA
-from magnet_cli.refine.fusion import fuse, pass_on
+from magnet_cli.refine.fusion import fuse, is_given_up, pass_on
 from magnet_cli.refining.plan import claims_name
 
 if TYPE_CHECKING:
@@ -65,7 +65,8 @@ class Joining:
             for label in self._work.plan.census.labels
         }
         labels, evidence = self._work.mask.read(box), self._work.plan.evidence
-        shares = None if evidence is None else evidence.read(box, labels)
+        wanted = evidence is not None and is_given_up(labels, claims).any()
+        shares = evidence.read(box, labels) if evidence is not None and wanted else None
         return Square(box=box, labels=labels, claims=claims, held=self._held(box), shares=shares)
 
     def compute(self, given: Square) -> Joined:
@@ -73,7 +74,7 @@ class Joining:
         plan = self._work.plan
         labels = fuse(given.labels, given.claims, stuff=plan.stuff, binary=plan.is_binary)
         if given.shares is not None:
-            labels = pass_on(labels, given.claims, labels=given.shares.labels, probs=given.shares.probs)
+            labels = pass_on(labels, given.claims, **vars(given.shares))
         labels[given.held] = given.labels[given.held]
         return Joined(box=given.box, labels=labels, changed=int(np.count_nonzero(labels != given.labels)))
 

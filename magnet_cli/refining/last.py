@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self, cast
 
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
 
 PROBABILITIES = "probabilities"
 """The field that a classical tool starts from, and that says what objects give up."""
-ONE_OBJECT = 2
-"""Classes of a mask of one object, with the background."""
 REPLACED = ("classes", "not_computed")
 """Sections of `segment`'s report that are about the mask alone."""
 
@@ -77,12 +76,6 @@ class LastStage:
         Raises:
             UsageError: There is no class that is named.
         """
-        if self.options.only and len(classes) == ONE_OBJECT:
-            raise UsageError(
-                "--refine-only chooses among the classes of a mask, and this bundle's are an object and a background",
-                value=f"--refine-only {','.join(self.options.only)}",
-                advice="Leave it out",
-            )
         class_indices(self.options.only, classes, option="--refine-only")
         return replace(self, method=self.method.based(base))
 
@@ -108,6 +101,13 @@ class LastStage:
                 value=f"--compat {compat} and --refine {self.options.method}",
                 advice="Take --compat paper, or --refine guided",
             )
+        if self.options.only and not keeps:
+            raise UsageError(
+                "what objects of a class give up goes to the next most probable one, and the published arithmetic "
+                "writes the mask alone",
+                value=f"--compat {compat} and --refine-only {','.join(self.options.only)}",
+                advice="Take --compat paper, or leave --refine-only out",
+            )
         return replace(
             options,
             refine=None,
@@ -126,8 +126,12 @@ class LastStage:
             UsageError, SourceError, WeightsError: The image does not fit.
             DeviceError: It would take more memory than it may.
         """
+        wanted = self.method.wants_probabilities and plan.probabilities
         return self.method.foresee(
-            seen_of_plan(plan, self.method), classes=plan.classes, workers=self.options.num_workers
+            seen_of_plan(plan, self.method),
+            classes=plan.classes,
+            kept=plan.passes[-1].stages[-1].pitch if wanted else None,
+            workers=self.options.num_workers,
         )
 
     def run(
@@ -157,9 +161,10 @@ class LastStage:
         if method.wants_probabilities and plan.probabilities:
             method = method.starting_from(_kept(unrefined))
         own = read_report(OutputPaths.of(unrefined).report)
-        with open_input_mask(unrefined, self.options) as mask:
+        with ExitStack() as stack:
             clock = Clock(ACTIVITIES)
             with clock.measure("survey"), naming_shortage("the mask was looked through", plan.image.path):
+                mask = stack.enter_context(open_input_mask(unrefined, self.options))
                 job = method.job(seen, mask, workers=self.options.num_workers, events=events)
             run = Output(
                 job=job,

@@ -13,7 +13,7 @@ from magnet_cli.geometry import Box, Pitch
 from magnet_cli.masks.spec import NODATA
 from magnet_cli.refine.canvas import Canvas
 from magnet_cli.refine.carrying import carried, noted
-from magnet_cli.refine.cascade import S1, global_step, holds_border, local_step
+from magnet_cli.refine.cascade import BORDER, S1, global_step, holds_border, local_step
 from magnet_cli.refine.cascade_area import area_mean
 from magnet_cli.refine.cascade_levels import LevelPart
 from magnet_cli.refine.fusion import UNKNOWN, as_claim
@@ -77,9 +77,11 @@ class Levels:
         own = self._share(area)
         start = carried(self._before(area).sample(area, step.level.pitch), own)
         runs = not step.fast and any(holds_border(start[S1, *_within(window.box, area)]) for window in part.windows)
-        pixels, valid = self._work.pixels(step.on_image(area), pitch=step.reading) if runs else (None, None)
+        # Also where the claims alone would change something they must be silent where the image holds no data.
+        claims = step.is_last and bool(((start[S1] > BORDER) != (own > BORDER)).any())
+        pixels, valid = self._work.pixels(step.on_image(area), pitch=step.reading) if runs or claims else (None, None)
         silent = self._silent(part.box, area, valid) if step.is_last else None
-        return Block(part=part, own=own, start=start, pixels=pixels, silent=silent)
+        return Block(part=part, own=own, start=start, pixels=pixels if runs else None, silent=silent)
 
     def compute(self, given: Block) -> Sharpened:
         """See `Runner`."""

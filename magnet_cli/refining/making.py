@@ -10,7 +10,7 @@ from magnet_cli.objects.kinds import class_indices
 from magnet_cli.objects.survey import TILE, Survey
 from magnet_cli.plan import MemoryPlan
 from magnet_cli.refining.census import Census
-from magnet_cli.refining.evidence import FIELD_BYTES, kept_evidence
+from magnet_cli.refining.evidence import kept_bytes, kept_evidence
 from magnet_cli.refining.joining import RIM
 from magnet_cli.refining.options import THRESHOLD
 from magnet_cli.refining.plan import (
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from magnet_cli.events import Events
-    from magnet_cli.geometry import Box
+    from magnet_cli.geometry import Box, Pitch
     from magnet_cli.images import ImageInfo
     from magnet_cli.objects.mask import InputMask
     from magnet_cli.refining.model import RefineModel
@@ -86,11 +86,17 @@ def make_plan(
     info = seen.info
     stuff = class_indices(settings.stuff, mask.reading.names, option="--stuff")
     only = class_indices(settings.only, mask.reading.names, option="--only")
-    if mask.reading.kind != "labels" and (only or kept is not None):
+    if mask.reading.kind != "labels" and kept is not None:
         raise UsageError(
-            "--only and --evidence are for a mask of several classes, of which this one has an object and a background",
+            "--evidence says which class a pixel has that its object gives up, and this is a mask of one object",
             value=f"{mask.path}, read as {mask.reading.kind}",
-            advice="Leave them out",
+            advice="Leave it out, or say --mask-kind labels",
+        )
+    if only and (silent := [mask.reading.names[label] for label in stuff if label not in only]):
+        raise UsageError(
+            "--stuff names classes that are refined, and --only leaves these out",
+            value=", ".join(silent),
+            advice="Leave one of them out",
         )
     evidence = None if kept is None else kept_evidence(mask, kept)
     census = _survey(mask, settings, only, events)
@@ -147,14 +153,20 @@ def _survey(mask: InputMask, settings: RefineSettings, only: Sequence[int], even
 
 
 def foreseen_memory(
-    info: ImageInfo, settings: RefineSettings, model: RefineModel, *, classes: int, workers: int
+    info: ImageInfo,
+    settings: RefineSettings,
+    model: RefineModel,
+    *,
+    classes: int,
+    kept: Pitch | None,
+    workers: int,
 ) -> MemoryPlan:
     """What a run will take whose mask is not there yet, but for its objects.
 
     Raises:
         DeviceError: It is more than the budget.
     """
-    evidence_bytes = (FIELD_BYTES + 4) * classes if settings.only else 0
+    evidence_bytes = 0 if kept is None else kept_bytes(classes, kept) + 4 * classes
     return _memory(info, settings, model, labels=classes, evidence_bytes=evidence_bytes, held=0, workers=workers)
 
 

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from magnet_cli.events import Events
+    from magnet_cli.geometry import Pitch
     from magnet_cli.images import Image, ImageInfo
     from magnet_cli.masks.journal import Journal
     from magnet_cli.masks.spec import FieldSpec, GroupId
@@ -174,8 +175,14 @@ class Method(Protocol):
             UsageError, SourceError, WeightsError: The image does not fit.
         """
 
-    def foresee(self, seen: Seen, *, classes: int, workers: int) -> Foreseen:
+    def foresee(self, seen: Seen, *, classes: int, kept: Pitch | None, workers: int) -> Foreseen:
         """What is to be done to a mask of so many classes that is not there yet.
+
+        Args:
+            seen: The image.
+            classes: Of the mask.
+            kept: The grid of the probabilities that will be kept; None where there will be none.
+            workers: Threads that read.
 
         Raises:
             DeviceError: It would take more memory than it may.

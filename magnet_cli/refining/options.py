@@ -125,6 +125,15 @@ def parse_padding(text: str) -> Fraction:
     return Fraction(found[1]) / (100 if found[2] else 1)
 
 
-def parse_classes(text: str | None) -> tuple[str, ...]:
-    """Names or indices with commas between them."""
-    return tuple(word.strip() for word in (text or "").split(",") if word.strip())
+def parse_classes(text: str | None, option: str) -> tuple[str, ...]:
+    """Names or indices with commas between them.
+
+    Raises:
+        UsageError: There is none, which would mean all of them.
+    """
+    if text is None:
+        return ()
+    found = tuple(word.strip() for word in text.split(",") if word.strip())
+    if not found:
+        raise UsageError(f"{option} names classes", value=repr(text), advice="Name one, or leave it out")
+    return found

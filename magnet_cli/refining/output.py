@@ -63,7 +63,9 @@ class Output:
                 Journal.open(self.paths.journal, header=header, resume=self.resume, overwrite=self.overwrite)
             )
             numbers = [step.number for step in plan.passes]
-            stack.enter_context(keeping_what_is_finished(journal, numbers, mask=self.paths.mask, events=self.events))
+            stack.enter_context(
+                keeping_what_is_finished(journal, numbers, mask=self.paths.mask, resume=self.resume, events=self.events)
+            )
             for repair in journal.repairs:
                 self.events.message(f"magnet: {repair}")
             threads = _noted_threads(journal, plan) or usable_cores()

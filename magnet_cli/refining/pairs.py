@@ -88,7 +88,7 @@ def open_input_mask(path: str | Path, options: RefineOptions) -> InputMask:
     threshold = THRESHOLD if options.threshold is None else options.threshold
     return open_mask(
         path,
-        kind=options.mask_kind,
+        kind="labels" if options.only else options.mask_kind,
         threshold=threshold,
         is_given=options.threshold is not None,
         objects=options.objects,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -81,8 +82,9 @@ def refine_pair(pair: Pair, method: Method, options: RefineOptions, events: Even
         events.message(f"{paths.mask}: already done")
         report = read_report(paths.report)
         return RefineResult(image=pair.image, mask=pair.mask, output=paths.mask, report=report, was_done=True)
-    with open_input_mask(pair.mask, options) as opened:
+    with ExitStack() as stack:
         with clock.measure("survey"), naming_shortage("the mask was looked through", pair.image):
+            opened = stack.enter_context(open_input_mask(pair.mask, options))
             job = method.job(method.see(pair.info), opened, workers=options.num_workers, events=events)
         for note in job.plan.notes:
             events.message(note)
@@ -116,7 +118,7 @@ def plan_refine(
 
 def plan_pair(info: ImageInfo, mask: str | Path, method: Method, options: RefineOptions, events: Events) -> Job:
     """As `plan_refine`, by a method that is loaded; `info` is of the image."""
-    with open_input_mask(mask, options) as opened, naming_shortage("the mask was looked through", info.path):
+    with naming_shortage("the mask was looked through", info.path), open_input_mask(mask, options) as opened:
         return method.job(method.see(info), opened, workers=options.num_workers, events=events)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from magnet_cli import images
 from magnet_cli.errors import SourceError, WeightsError
 from magnet_cli.masks.spec import NODATA
-from magnet_cli.refining.evidence import FIELD_BYTES, Shares, open_evidence
+from magnet_cli.refining.evidence import Shares, kept_bytes, open_evidence
 from magnet_cli.refining.method import Foreseen
 from magnet_cli.refining.plan import check_memory
 from magnet_cli.refining.reporting import make_square_report
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from magnet_cli.events import Events
-    from magnet_cli.geometry import Box
+    from magnet_cli.geometry import Box, Pitch
     from magnet_cli.images import ImageInfo
     from magnet_cli.masks.spec import GroupId
     from magnet_cli.objects.mask import InputMask
@@ -92,9 +92,10 @@ class Smoothing:
                 "stored values are black and white",
             ) from error
 
-    def foresee(self, seen: Seen, *, classes: int, workers: int) -> Foreseen:
+    def foresee(self, seen: Seen, *, classes: int, kept: Pitch | None, workers: int) -> Foreseen:
         """See `Method`."""
-        memory = self._memory(seen, channels=classes, evidence_bytes=FIELD_BYTES * classes, resident=0, workers=workers)
+        evidence = 0 if kept is None else kept_bytes(classes, kept)
+        memory = self._memory(seen, channels=classes, evidence_bytes=evidence, resident=0, workers=workers)
         step = SquaresPass(size=seen.info.size, rim=self.settings.tool.reach)
         return Foreseen(
             lines=(self.settings.line(step),),

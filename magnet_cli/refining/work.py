@@ -56,11 +56,11 @@ class RefineWork:
         return self.plan.seen.read(self.image, box, pitch=pitch)
 
     def objects(self, box: Box) -> NDArray[np.uint8]:
-        """Labels of a box of level 0, with 255 where there is no object either."""
-        return objects_in(self.mask.read(box), is_binary=self.plan.is_binary, only=self.plan.only)
+        """Labels of a box of level 0, with 255 where there is no object either; those of classes not refined too."""
+        return objects_in(self.mask.read(box), is_binary=self.plan.is_binary)
 
 
-def objects_in(labels: NDArray[np.uint8], *, is_binary: bool, only: Sequence[int]) -> NDArray[np.uint8]:
+def objects_in(labels: NDArray[np.uint8], *, is_binary: bool, only: Sequence[int] = ()) -> NDArray[np.uint8]:
     """The labels with 255 for what is no object: a background, and classes that are not refined."""
     if is_binary:
         labels[labels == 0] = NODATA

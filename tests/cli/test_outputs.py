@@ -167,6 +167,10 @@ def test_a_disk_that_fills_later_keeps_what_was_finished(
     result = invoke("segment", image, "--weights", bundle, *PATCH, "-o", "m.tif")
     assert result.exit_code == 5
     assert "m.tif: what was finished is kept, and the same command goes on from there" in result.stderr
+    disk[:] = [20]
+    anew = invoke("segment", image, "--weights", bundle, *PATCH, "-o", "n.tif", "--no-resume")
+    assert anew.exit_code == 5
+    assert "goes on" not in anew.stderr, "it would begin anew"
     disk.clear()
     found = invoke_json("segment", image, "--weights", bundle, *PATCH, "-o", "m.tif")
     assert found["images"][0]["report"]["groups"]["computed"] == 0

@@ -88,6 +88,28 @@ def test_one_class_of_several_is_refined_and_the_result_is_a_mask_of_it(pair: tu
     assert invoke("refine", pair[0], "several.tif", "--object", "2").exit_code == 5
 
 
+def test_what_is_typed_beats_what_the_environment_says_of_classes(
+    pair: tuple[str, str], here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels = np.full(SHAPE, 2, np.uint8)
+    labels[np.roll(TRUTH, 3, axis=0)] = 4
+    write_grey(here / "several.tif", labels)
+
+    def command(*words: str) -> list[str]:
+        found: list[str] = invoke_json("refine", pair[0], *words, "--overwrite")["images"][0]["report"]["command"]
+        return [word for word in found if word in ("--object", "--only")]
+
+    monkeypatch.setenv("MAGNET_OBJECT", "4")
+    assert command("several.tif", "--only", "2") == ["--only"]
+    assert command("several.tif") == ["--object"]
+    assert command("coarse.tif", "--mask-kind", "binary") == []
+    monkeypatch.delenv("MAGNET_OBJECT")
+    monkeypatch.setenv("MAGNET_ONLY", "4")
+    assert command("several.tif", "--object", "2") == ["--object"]
+    assert command("several.tif") == ["--only"]
+    assert command("coarse.tif", "--mask-kind", "binary") == []
+
+
 @pytest.mark.parametrize(
     ("words", "code", "told"),
     [
@@ -98,6 +120,7 @@ def test_one_class_of_several_is_refined_and_the_result_is_a_mask_of_it(pair: tu
         (["refine", "i.tif", "coarse.tif", "--L", "8"], 2, "--L"),
         (["refine", "i.tif", "coarse.tif", "--stuff", "sky"], 2, "--stuff"),
         (["refine", "i.tif", "coarse.tif", "--object", "sky"], 2, "--object"),
+        (["refine", "i.tif", "coarse.tif", "--only", ""], 2, "--only"),
         (["refine", "i.tif", "coarse.tif", "--object", "1", "--mask-kind", "binary"], 2, "--object"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,10 +13,12 @@ import zarr
 
 from magnet_cli import segmentation
 from magnet_cli.errors import SourceError, UsageError
+from magnet_cli.geometry import Pitch
 from magnet_cli.models.registry import build_backbone
 from magnet_cli.models.writing import describe, write_bundle
 from magnet_cli.options import SegmentOptions
-from magnet_cli.refining.options import RefineOptions
+from magnet_cli.refining.evidence import FieldEvidence, kept_bytes
+from magnet_cli.refining.options import RefineOptions, parse_classes
 from magnet_cli.refining.refine import plan_refine, refine_mask
 from tests.cli.support import write_image as write_colours
 from tests.refining.support import Echo, Swallow, discs, labels_in, use, write_grey, write_image
@@ -25,6 +28,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
     from torch import Tensor
+
+    from magnet_cli.options import Method
 
 SHAPE = (150, 131)
 GREEN = 1
@@ -41,6 +46,11 @@ class Forgo(Echo):
 @pytest.fixture
 def segmented(tmp_path: Path) -> tuple[Path, Path, Path]:
     """An image, its mask by `segment` with areas of three classes, and the probabilities that were kept."""
+    return make_segmented(tmp_path, shape=SHAPE, method="patch")
+
+
+def make_segmented(tmp_path: Path, *, shape: tuple[int, int], method: Method) -> tuple[Path, Path, Path]:
+    """The same of an image of some size."""
     network = build_backbone("conv", classes=3, bands=3, options={})
     with torch.no_grad():
         for parameter in network.parameters():
@@ -49,8 +59,8 @@ def segmented(tmp_path: Path) -> tuple[Path, Path, Path]:
     named = [{"name": name, "color": "#000000"} for name in "rgb"]
     described = describe(name="unsure", classes=named, size=32, scales=(32, 64))
     write_bundle(tmp_path / "bundle", described, {"backbone.safetensors": network})
-    image = write_colours(tmp_path / "i.tif", size=SHAPE)
-    options = SegmentOptions(weights=str(tmp_path / "bundle"), probabilities=True, method="patch")
+    image = write_colours(tmp_path / "i.tif", size=shape)
+    options = SegmentOptions(weights=str(tmp_path / "bundle"), probabilities=True, method=method)
     (result,) = segmentation.segment([image], tmp_path / "m.tif", options)
     return image, result.mask, tmp_path / "m.probabilities.zarr"
 
@@ -112,7 +122,8 @@ def test_objects_of_other_classes_are_not_looked_at(tmp_path: Path, monkeypatch:
     labels = np.ones(SHAPE, np.uint8)
     labels[discs(SHAPE, (40, 40, 20))] = 2
     labels[discs(SHAPE, (100, 90, 20))] = 3
-    labels[:4] = 255
+    labels[:17] = 255
+    labels[30:33, 62:65] = 3  # a speck of another class
     network = use(monkeypatch, Swallow())
     image, mask = write_image(tmp_path / "i.tif", labels == 2), write_grey(tmp_path / "m.tif", labels)
     options = RefineOptions(only=("2",))
@@ -125,8 +136,89 @@ def test_objects_of_other_classes_are_not_looked_at(tmp_path: Path, monkeypatch:
     found = labels_in(refine_mask(image, mask, tmp_path / "out.tif", options).output)
     assert network.calls == 1
     expected = labels.copy()
-    expected[40 - 20 - 6 : 40 + 21 + 6, 40 - 20 - 6 : 40 + 21 + 6] = 2
+    around = expected[40 - 20 - 6 : 40 + 21 + 6, 40 - 20 - 6 : 40 + 21 + 6]
+    around[around == 1] = 2
+    assert (around == 255).any()
+    assert (around == 3).any()
     assert np.array_equal(found, expected)
+
+
+@pytest.mark.parametrize("method", ["patch", "downsample"])
+def test_squares_and_an_interruption_leave_no_trace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: Any
+) -> None:
+    """Also of probabilities on a coarser grid than the image's, and of objects too large to be held."""
+    shape = (500, 420)
+    image, _, _ = make_segmented(tmp_path, shape=shape, method=method)
+    mask, kept = tmp_path / "m.tif", tmp_path / "m.probabilities.zarr"
+    use(monkeypatch, Forgo())
+    options = RefineOptions(only=("g",), evidence=kept)
+    whole = refine_mask(image, mask, tmp_path / "whole.tif", options)
+    objects: Any = whole.report["objects"]
+    assert objects["large"]
+    found = labels_in(whole.output)
+    assert set(np.unique(found[labels_in(mask) == GREEN])) == {0, 2}
+    monkeypatch.setattr("magnet_cli.refining.plan.SQUARE", 128)
+    squares = refine_mask(image, mask, tmp_path / "squares.tif", options)
+    assert np.array_equal(labels_in(squares.output), found)
+    read, calls = FieldEvidence.read, iter(range(100))
+
+    def interrupted(*given: Any) -> Any:
+        if next(calls) == 3:
+            raise KeyboardInterrupt
+        return read(*given)
+
+    with monkeypatch.context() as once:
+        once.setattr(FieldEvidence, "read", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            refine_mask(image, mask, tmp_path / "cut.tif", options)
+    cut = refine_mask(image, mask, tmp_path / "cut.tif", options)
+    groups: Any = cut.report["groups"]
+    assert groups["resumed"] > 2
+    assert cut.output.read_bytes() == squares.output.read_bytes()
+
+
+def test_probabilities_with_a_part_that_is_gone_are_refused(
+    segmented: tuple[Path, Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image, mask, kept = segmented
+    use(monkeypatch, Forgo())
+    next(file for file in kept.rglob("*") if file.is_file() and file.name != "zarr.json").unlink()
+    with pytest.raises(SourceError, match="damaged"):
+        refine_mask(image, mask, tmp_path / "out.tif", RefineOptions(only=("g",), evidence=kept))
+    assert not (tmp_path / "out.tif").exists()
+
+
+def test_a_finer_grid_takes_more_memory() -> None:
+    fine = Pitch(x=Fraction(1, 4), y=Fraction(1, 2))
+    assert kept_bytes(5, Pitch.square(1)) == kept_bytes(5, Pitch.square(8)) == kept_bytes(5, fine) / 8
+
+
+def test_what_is_no_class_is_refused(
+    segmented: tuple[Path, Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image, mask, _ = segmented
+    use(monkeypatch, Echo())
+    for word in ("\N{SUPERSCRIPT TWO}", "9" * 5000, "-1", "3"):
+        with pytest.raises(UsageError, match="--only names classes of the mask: r, g, b"):
+            refine_mask(image, mask, tmp_path / "out.tif", RefineOptions(only=(word,)))
+    with pytest.raises(UsageError, match="--stuff names classes that are refined"):
+        refine_mask(image, mask, tmp_path / "out.tif", RefineOptions(only=("g",), stuff=("b",)))
+    with pytest.raises(UsageError, match="--only names classes"):
+        parse_classes(" ,", "--only")
+
+
+def test_classes_are_chosen_from_a_mask_in_which_only_two_occur(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disc = discs(SHAPE, (40, 40, 20)).astype(np.uint8)
+    network = use(monkeypatch, Echo())
+    image, mask = write_image(tmp_path / "i.tif", disc > 0), write_grey(tmp_path / "m.tif", disc)
+    result = refine_mask(image, mask, tmp_path / "out.tif", RefineOptions(only=("1",)))
+    assert network.calls == 1
+    assert np.array_equal(labels_in(result.output), disc)
+    refined: Any = result.report["refined"]
+    assert refined["read_as"] == "labels"
 
 
 def test_a_mask_of_one_object_has_no_classes_to_choose_from(
@@ -135,11 +227,8 @@ def test_a_mask_of_one_object_has_no_classes_to_choose_from(
     image, mask, kept = segmented
     use(monkeypatch, Echo())
     one = write_grey(tmp_path / "one.tif", (labels_in(mask) == GREEN).astype(np.uint8))
-    for options in (RefineOptions(only=("1",)), RefineOptions(evidence=kept)):
-        with pytest.raises(UsageError, match="several classes"):
-            refine_mask(image, one, tmp_path / "out.tif", options)
-    with pytest.raises(UsageError, match="--only names classes of the mask"):
-        refine_mask(image, mask, tmp_path / "out.tif", RefineOptions(only=("x",)))
+    with pytest.raises(UsageError, match="--evidence says which class"):
+        refine_mask(image, one, tmp_path / "out.tif", RefineOptions(evidence=kept))
     other = write_grey(tmp_path / "other.tif", labels_in(mask))
     with pytest.raises(SourceError, match="size and the classes"):
         refine_mask(image, other, tmp_path / "out.tif", RefineOptions(evidence=kept))
@@ -149,4 +238,9 @@ def test_a_mask_of_one_object_has_no_classes_to_choose_from(
         RefineOptions(only=("g",), mask_kind="binary")
     with pytest.raises(UsageError, match="--refine-only"):
         SegmentOptions(refine="guided", refine_only=("g",))
+    published = SegmentOptions(
+        weights=str(tmp_path / "bundle"), compat="published", refine="cascadepsp", refine_only=("g",)
+    )
+    with pytest.raises(UsageError, match="--compat published and --refine-only g"):
+        segmentation.plan_images([image], published)
     assert not (tmp_path / "out.tif").exists()

@@ -98,7 +98,7 @@ def test_shares_are_means_over_what_is_there(inside: NDArray[np.bool_], pitches:
 
 def test_words_become_values() -> None:
     assert parse_padding("12.5%") == parse_padding("0.125") == Fraction(1, 8)
-    assert parse_classes(" sky, 3 ,") == ("sky", "3")
+    assert parse_classes(" sky, 3 ,", "--stuff") == ("sky", "3")
     for text in ("a", "-1", "1e9", "%"):
         with pytest.raises(UsageError, match="--padding"):
             parse_padding(text)

@@ -6,12 +6,14 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pytest
 import tifffile
+import torch
 from scipy.ndimage import shift
 
 from magnet_cli.errors import DeviceError, OutputError, SourceError, UsageError, WeightsError
@@ -23,10 +25,23 @@ from tests.refining.support import SIDE, Bright, Echo, Swallow, discs, labels_in
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from torch import Tensor
+
 
 LARGE = (330, 351)
 """More pixels than a unit: an object as wide as the image is refined level by level."""
 SMALL = (150, 131)
+
+
+@dataclass
+class Alike(Echo):
+    """Says the same of every pixel."""
+
+    value: float = 0.1
+
+    def sharpened(self, images: Tensor, inside: Tensor) -> Tensor:
+        del images
+        return torch.full_like(inside, self.value)
 
 
 def thin(shape: tuple[int, int]) -> NDArray[np.bool_]:
@@ -99,6 +114,33 @@ def test_a_wrong_border_is_moved_to_where_the_image_has_it(
     assert after < 0.03 * before
     refined = cast("dict[str, Any]", result.report["refined"])
     assert refined["changed_pixels"] == np.count_nonzero(found != wrong)
+
+
+@pytest.mark.parametrize("value", [0.1, 0.9])
+@pytest.mark.parametrize("kind", ["binary", "labels"])
+@pytest.mark.parametrize("side", [SIDE, 700])
+def test_nothing_is_claimed_where_the_image_holds_no_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, side: int, kind: Any, value: float
+) -> None:
+    """Neither of an object that is held as a whole nor of a large one, far from every border as well."""
+    shape, bad = (400, 400), np.zeros((400, 400), bool)
+    bad[150:250, 150:250] = True
+    labels = np.zeros(shape, np.uint8)
+    labels[20:380, 20:380] = 1
+    if value > 0.5:
+        labels[120:280, 120:280] = 0
+    pixels = np.random.default_rng(1).integers(1, 60, (*shape, 3), dtype=np.uint8)
+    pixels[bad] = 0
+    nodata = [(42113, "s", 0, "0", True)]  # GDAL_NODATA
+    tifffile.imwrite(tmp_path / "i.tif", pixels, tile=(64, 64), photometric="rgb", extratags=nodata)
+    mask = write_grey(tmp_path / "m.tif", labels)
+    use(monkeypatch, Alike(value=value), side=side)
+    result = refine_mask(tmp_path / "i.tif", mask, tmp_path / "out.tif", RefineOptions(mask_kind=kind))
+    objects = cast("dict[str, Any]", result.report["objects"])
+    assert bool(objects["large"]) == (side == SIDE)
+    found = labels_in(result.output)
+    assert np.array_equal(found[bad], labels[bad])
+    assert (found != labels)[~bad].any() or (kind == "labels" and value < 0.5)
 
 
 def test_small_objects_and_what_was_not_computed_are_left_alone(

@@ -14,7 +14,6 @@ from scipy.ndimage import shift
 
 from magnet_cli.errors import MemoryShortageError
 from magnet_cli.masks.journal import Journal
-from magnet_cli.objects.survey import Survey
 from magnet_cli.pipeline.clock import Clock
 from magnet_cli.refining.ahead import Ahead
 from magnet_cli.refining.options import RefineOptions
@@ -126,12 +125,13 @@ def _full(*_: object, **__: object) -> None:
     raise MemoryError
 
 
+@pytest.mark.parametrize("where", ["magnet_cli.objects.survey.Survey.objects", "magnet_cli.objects.mask._values"])
 @pytest.mark.parametrize("more", [(), ("--dry-run",)])
 def test_memory_that_runs_out_while_objects_are_looked_for_is_named(
-    pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: tuple[str, ...]
+    pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: tuple[str, ...], where: str
 ) -> None:
     use(monkeypatch, Bright())
-    monkeypatch.setattr(Survey, "objects", _full)
+    monkeypatch.setattr(where, _full)
     ended = invoke("refine", *pair, "-o", tmp_path / "out.tif", *more)
     assert ended.exit_code == 6
     assert "i.tif: out of memory while the mask was looked through" in ended.stderr
