@@ -150,4 +150,4 @@ def _with_masks(pages: list[TiffPage], masks: dict[Size, TiffPage]) -> tuple[Lay
 def _notes(page: TiffPage, chain: list[TiffPage], reduced: list[TiffPage]) -> tuple[str, ...]:
     used = {id(page), *(id(other) for other in reduced)}
     unused = sum(1 for other in chain if id(other) not in used and not other.subfiletype & MASK)
-    return (f"{unused} other pictures in the file are not read",) if unused else ()
+    return (f"other pictures in the file are not read: {unused}",) if unused else ()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import colorsys
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -36,6 +36,22 @@ class Stored:
     indexed: bool
     """Whether it has a palette."""
 
+    def named(self, names: Sequence[str]) -> Stored:
+        """The same with names of its classes, where it has none and may hold class indices."""
+        if not names or self.classes is not None or self.is_floating or self.is_full_scale:
+            return self
+        return replace(self, classes=tuple((name, class_color(label)) for label, name in enumerate(names)))
+
+    @property
+    def is_zero_and_one(self) -> bool:
+        """Whether it names no classes and holds nothing but 0 and 1, like a mask of one object."""
+        return self.classes is None and set(self.values) <= {0, 1}
+
+    @property
+    def is_full_scale(self) -> bool:
+        """Whether it names no classes and holds nothing but 0 and 255, like a picture of an object."""
+        return self.classes is None and NODATA in self.values and set(self.values) <= {0, NODATA}
+
     @property
     def is_floating(self) -> bool:
         """Whether values are no whole numbers."""
@@ -62,20 +78,30 @@ class Reading:
         return tuple(entry.name for entry in self.classes)
 
 
-def decide(stored: Stored, wanted: MaskKind | Literal["auto"], objects: tuple[str, ...] = ()) -> Reading:
+def decide(
+    stored: Stored,
+    wanted: MaskKind | Literal["auto"],
+    objects: tuple[str, ...] = (),
+    only: tuple[str, ...] = (),
+) -> Reading:
     """How to read a raster: as it was said, or as its type, values and palette allow alone.
 
     Args:
         stored: The raster.
         wanted: As it was said.
         objects: Names or indices of classes that are the object together; all else is what is around it.
+        only: Names or indices of classes that are chosen from others, which stay.
 
     Raises:
         SourceError: The values allow several readings, or not the one that was asked for.
         UsageError: A class is unknown.
     """
-    if objects:
-        return _some_classes(_labels(stored, "--object"), objects)
+    if objects or only:
+        option = "--object" if objects else "--only"
+        if wanted == "auto":
+            _refuse_one_object(stored, option)
+        labels = _labels(stored, f"{option} {','.join(objects or only)}")
+        return _some_classes(labels, objects) if objects else labels
     kind, why = _recognised(stored) if wanted == "auto" else (wanted, f"--mask-kind {wanted}")
     if kind == "labels":
         return _labels(stored, why)
@@ -112,9 +138,30 @@ def _recognised(stored: Stored) -> tuple[MaskKind, str]:
     )
 
 
+def _refuse_one_object(stored: Stored, option: str) -> None:
+    """Refuse to look for classes where the values can only be those of one object."""
+    if stored.is_floating:
+        raise UsageError(
+            f"{option} takes classes out of a mask of labels, and {stored.path} holds {stored.dtype}: a probability",
+            value=option,
+            advice="Leave it out, or save class indices as whole numbers (uint8)",
+        )
+    if stored.is_full_scale:
+        raise UsageError(
+            f"{option} takes classes out of a mask of several, and {stored.path} holds 0 and 255: one object",
+            value=option,
+            advice="Leave it out, or say --mask-kind labels where 255 was not computed",
+        )
+
+
 def _labels(stored: Stored, why: str) -> Reading:
     if stored.is_floating:
-        raise SourceError("class indices are whole numbers", value=stored.dtype, file=stored.path)
+        raise SourceError(
+            "class indices are whole numbers",
+            value=stored.dtype,
+            file=stored.path,
+            advice="Save them as such (uint8)",
+        )
     present = [value for value in stored.values if value != NODATA]
     largest = max(present, default=0)
     if largest > NODATA or min(present, default=0) < 0:

@@ -71,7 +71,7 @@ class InputMask:
         """What a user should know of how it is read."""
         kinds = {
             "binary": "a binary mask",
-            "labels": f"class indices ({len(self.reading.classes)} classes)",
+            "labels": f"class indices (classes: {len(self.reading.classes)})",
             "probability": f"a probability (above {self._cut:g} of {self._scale:g} is the object)",
         }
         return (f"{self.path}: read as {kinds[self.reading.kind]}, because {self.reading.why}",)
@@ -132,7 +132,8 @@ class InputMask:
                     "a probability is 0 to 1",
                     value=f"{low:g} to {high:g}",
                     file=self.path,
-                    advice="Turn scores into probabilities first, or threshold them into a binary mask",
+                    advice="Turn scores into probabilities first, or threshold them into a binary mask; save class "
+                    "indices as whole numbers (uint8)",
                 )
         with np.errstate(invalid="ignore"):
             return np.array(values > self._cut, dtype=np.uint8)
@@ -145,6 +146,8 @@ def open_mask(
     threshold: Fraction,
     is_given: bool = False,
     objects: tuple[str, ...] = (),
+    only: tuple[str, ...] = (),
+    names: tuple[str, ...] = (),
 ) -> InputMask:
     """A raster of one band, read as labels; its values are looked through once to see what they are.
 
@@ -154,6 +157,8 @@ def open_mask(
         threshold: Above which a probability belongs to the object, 0 to 1.
         is_given: Whether the user named the threshold, which then must count.
         objects: Names or indices of classes that are the object together; none: as `kind` says.
+        only: Names or indices of classes that are chosen from others, which stay.
+        names: Of the classes, where they are known from elsewhere and the file does not name them.
 
     Raises:
         SourceError: It is missing, damaged, has several bands, or values that cannot be read so.
@@ -168,7 +173,10 @@ def open_mask(
                 file=raster.path,
                 advice="Save it as grey, as class indices or as a probability",
             )
-        reading = decide(_stored(raster), kind, objects)
+        stored = _stored(raster)
+        if objects or only or not stored.is_zero_and_one:
+            stored = stored.named(names)
+        reading = decide(stored, kind, objects, only)
         if is_given and reading.kind != "probability":
             raise UsageError(
                 "--threshold is for probabilities",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Self
 
 from magnet_cli import images
 from magnet_cli.errors import SourceError, UsageError
+from magnet_cli.masks.fieldfile import FieldFile
 from magnet_cli.masks.output import OutputPaths
 from magnet_cli.objects.mask import InputMask, open_mask
 from magnet_cli.refining.options import THRESHOLD
@@ -88,8 +89,10 @@ def open_input_mask(path: str | Path, options: RefineOptions) -> InputMask:
     threshold = THRESHOLD if options.threshold is None else options.threshold
     return open_mask(
         path,
-        kind="labels" if options.only else options.mask_kind,
+        kind=options.mask_kind,
         threshold=threshold,
         is_given=options.threshold is not None,
         objects=options.objects,
+        only=options.only,
+        names=() if options.evidence is None else FieldFile.open(options.evidence).classes,
     )

@@ -87,7 +87,7 @@ def refine_pair(pair: Pair, method: Method, options: RefineOptions, events: Even
             opened = stack.enter_context(open_input_mask(pair.mask, options))
             job = method.job(method.see(pair.info), opened, workers=options.num_workers, events=events)
         for note in job.plan.notes:
-            events.message(note)
+            events.message(f"{pair.image}: {note}" if note in pair.info.notes else note)
         run = Output(
             job=job,
             mask=opened,

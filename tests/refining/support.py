@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -144,6 +145,15 @@ def write_image(path: Path, bright: NDArray[np.bool_]) -> Path:
 def write_grey(path: Path, values: NDArray[Any]) -> Path:
     """A raster of one band."""
     tifffile.imwrite(path, values, tile=(64, 64), photometric="minisblack", compression="deflate")
+    return path
+
+
+def write_named(path: Path, values: NDArray[np.uint8], *names: str) -> Path:
+    """Class indices with their names, as this program writes them."""
+    classes = [{"name": name, "color": "#000000"} for name in names]
+    tifffile.imwrite(
+        path, values, tile=(64, 64), photometric="minisblack", description=json.dumps({"classes": classes})
+    )
     return path
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
+import imagecodecs
 import numpy as np
 import pytest
 import torch
@@ -21,7 +23,7 @@ from magnet_cli.refining.evidence import FieldEvidence, kept_bytes
 from magnet_cli.refining.options import RefineOptions, parse_classes
 from magnet_cli.refining.refine import plan_refine, refine_mask
 from tests.cli.support import write_image as write_colours
-from tests.refining.support import Echo, Swallow, discs, labels_in, use, write_grey, write_image
+from tests.refining.support import Echo, Swallow, discs, labels_in, use, write_grey, write_image, write_named
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -208,6 +210,35 @@ def test_what_is_no_class_is_refused(
         parse_classes(" ,", "--only")
 
 
+def test_a_mask_that_another_tool_saved_takes_the_names_of_the_evidence(
+    segmented: tuple[Path, Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image, mask, kept = segmented
+    use(monkeypatch, Forgo())
+    imagecodecs.imwrite(tmp_path / "saved.png", labels_in(mask))
+    options = RefineOptions(only=("g",), evidence=kept)
+    saved = refine_mask(image, tmp_path / "saved.png", tmp_path / "saved.tif", options)
+    assert np.array_equal(labels_in(saved.output), passed_on(labels_in(mask), kept))
+    refined: Any = saved.report["refined"]
+    assert refined["because"] == "--only g"
+
+
+@pytest.mark.parametrize("options", [RefineOptions(only=("0",)), RefineOptions(objects=("0",))])
+def test_one_object_is_never_taken_for_classes(
+    options: RefineOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """255 would be what was not computed."""
+    disc = discs(SHAPE, (40, 40, 20))
+    use(monkeypatch, Echo())
+    image = write_image(tmp_path / "i.tif", disc)
+    for name, values in (("grey", disc.astype(np.uint8) * 255), ("float", disc.astype(np.float32))):
+        mask = write_grey(tmp_path / f"{name}.tif", values)
+        with pytest.raises(UsageError, match="takes classes out of a mask of"):
+            refine_mask(image, mask, tmp_path / "out.tif", options)
+    result = refine_mask(image, tmp_path / "grey.tif", tmp_path / "out.tif", replace(options, mask_kind="labels"))
+    assert np.array_equal(labels_in(result.output) == 255, disc)
+
+
 def test_classes_are_chosen_from_a_mask_in_which_only_two_occur(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -229,7 +260,7 @@ def test_a_mask_of_one_object_has_no_classes_to_choose_from(
     one = write_grey(tmp_path / "one.tif", (labels_in(mask) == GREEN).astype(np.uint8))
     with pytest.raises(UsageError, match="--evidence says which class"):
         refine_mask(image, one, tmp_path / "out.tif", RefineOptions(evidence=kept))
-    other = write_grey(tmp_path / "other.tif", labels_in(mask))
+    other = write_named(tmp_path / "other.tif", labels_in(mask), "sky", "g", "b")
     with pytest.raises(SourceError, match="size and the classes"):
         refine_mask(image, other, tmp_path / "out.tif", RefineOptions(evidence=kept))
     with pytest.raises(UsageError, match="--object"):

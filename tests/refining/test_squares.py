@@ -25,7 +25,7 @@ from magnet_cli.refining.refine import plan_refine, refine_mask
 from magnet_cli.values import parse_value_range
 from tests.cli.support import write_colours_bundle
 from tests.cli.support import write_image as write_colours
-from tests.refining.support import discs, labels_in, write_grey, write_image
+from tests.refining.support import discs, labels_in, write_grey, write_image, write_named
 from tests.refining.test_memory import watched
 from tests.refining.test_refining import SMALL, inputs, thin
 
@@ -288,8 +288,8 @@ def test_what_was_kept_of_another_mask_is_refused(
 ) -> None:
     image, mask, kept = segmented
     use(monkeypatch, Same())
-    other = write_grey(tmp_path / "other.tif", labels_in(mask))
-    with pytest.raises(SourceError, match="class 0"):
+    other = write_named(tmp_path / "other.tif", labels_in(mask), "sky", "g", "b")
+    with pytest.raises(SourceError, match="sky"):
         refine_mask(image, other, tmp_path / "out.tif", RefineOptions(method="guided", evidence=kept))
     with pytest.raises(SourceError, match="none"):
         refine_mask(image, mask, tmp_path / "out.tif", RefineOptions(method="guided", evidence=tmp_path / "none"))
