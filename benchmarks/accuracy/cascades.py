@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from benchmarks.accuracy.inputs import Input
     from benchmarks.accuracy.parts import Part
 
-MEMORY = 4 << 30
+MEMORY = 6 << 30
 """Budget of a run, in bytes, so that what else the machine does has no say in it."""
 
 
@@ -101,7 +101,7 @@ def by_cascade(cascade: Cascade, image: Path, mask: Path, **chosen: Any) -> Shar
 def by_command(cascade: Cascade, image: Path, mask: Path, *words: str) -> Sharpened:
     """The same by a process of its own, so that the most memory that it had is that of this run."""
     output = mask.with_name(f"{mask.stem}-sharp.tif")
-    fixed = ["--weights", cascade.weights, "--mask-kind", cascade.kind, "--memory", "4GiB", "--overwrite"]
+    fixed = ["--weights", cascade.weights, "--mask-kind", cascade.kind, "--memory", "6GiB", "--overwrite"]
     command = [sys.executable, "-m", "magnet_cli.cli.app", "refine", str(image), str(mask), "-o", str(output)]
     subprocess.run([*command, *fixed, *words, "--no-progress"], check=True, stderr=subprocess.DEVNULL)
     return read_sharpened(output, json.loads(output.with_suffix(".json").read_text(encoding="utf-8")))
