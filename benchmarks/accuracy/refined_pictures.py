@@ -1,8 +1,9 @@
-"""The picture of a sharpened mask on the page.
+"""The pictures of sharpened masks on the page.
 
     python -m benchmarks.accuracy.refined_pictures --work WORK
 
-Needs what benchmarks.accuracy.refined has made with a cascade for vessels. Yellow is missing, blue is too much.
+Needs what benchmarks.accuracy.refined has made last with the shipped cascades, for vessels and for buildings alone in a
+mask of all classes. Of vessels yellow is missing and blue is too much.
 """
 
 from __future__ import annotations
@@ -20,12 +21,16 @@ from benchmarks.accuracy.page import PAGE
 from benchmarks.accuracy.parts import ALONE, Part
 from benchmarks.accuracy.tiles import CLASSICAL, classically
 from magnet_cli.geometry import Box
+from magnet_cli.models.bundle import load_bundle
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-PART, KIND = "04_h", "bilinear"
-SEEN = Box(x=40, y=400, width=440, height=440)
+KIND = "bilinear"
+RETINA, SEEN = "04_h", Box(x=40, y=400, width=440, height=440)
+TILE, TOWN = "tile7", Box(x=100, y=0, width=1320, height=1320)
+SHRUNK = 4
+"""Of the town, which is shown whole."""
 GAP = 6
 
 
@@ -47,15 +52,34 @@ def panels(part: Part) -> list[NDArray[np.uint8]]:
     return [here, *(painted(here, mask[SEEN.slices] == part.alone, truth) for mask in masks)]
 
 
+def town(part: Part) -> list[NDArray[np.uint8]]:
+    """Picture, truth, mask, and the mask in which buildings alone were refined."""
+    given = Input(part=part, kind=KIND)
+    colours = [tuple(bytes.fromhex(entry.color.removeprefix("#"))) for entry in load_bundle("aerial").classes]
+    palette = np.zeros((256, 3), np.uint8)
+    palette[: len(colours)] = colours
+    sharp = tifffile.imread(given.mask.with_name(f"{KIND}-named-sharp.tif"))
+    maps = [palette[labels] for labels in (part.labels(), given.labels(), sharp)]
+    return [np.ascontiguousarray(each[TOWN.slices][::SHRUNK, ::SHRUNK]) for each in (part.pixels(), *maps)]
+
+
+def write_row(panels: list[NDArray[np.uint8]], name: str) -> None:
+    """Panels beside each other, in the folder of the page's pictures."""
+    gap = np.full((len(panels[0]), GAP, 3), 255, np.uint8)
+    row = np.concatenate([each for panel in panels for each in (panel, gap)][:-1], axis=1)
+    imagecodecs.imwrite(PAGE.parent / "images" / name, row)
+
+
 def main() -> None:
-    """Write it beside the page."""
+    """Write them beside the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path("accuracy-work"))
+    parser.add_argument("--only", choices=("vessels", "buildings"))
     args = parser.parse_args()
-    found = panels(Part(work=args.work, name=PART))
-    gap = np.full((SEEN.height, GAP, 3), 255, np.uint8)
-    row = np.concatenate([each for panel in found for each in (panel, gap)][:-1], axis=1)
-    imagecodecs.imwrite(PAGE.parent / "images" / "accuracy-vessels.png", row)
+    if args.only != "buildings":
+        write_row(panels(Part(work=args.work, name=RETINA)), "accuracy-vessels.png")
+    if args.only != "vessels":
+        write_row(town(Part(work=args.work, name=TILE)), "accuracy-buildings.png")
 
 
 if __name__ == "__main__":
