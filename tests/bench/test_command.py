@@ -74,16 +74,15 @@ def test_a_grnet_is_benched_beside_its_ceiling(tmp_path: Path, monkeypatch: pyte
     weights, page = grnet(tmp_path / "grnet"), tmp_path / "bench.html"
     words = ["--sizes", str(SIDE), "--weights", str(weights), "--repeats", "1", "--device", "cpu", "--html", str(page)]
 
-    rows = invoke_json("bench", "--methods", "grnet,grnet-local", *words)["images"]
+    (row,) = invoke_json("bench", "--methods", "grnet", *words)["images"]
 
-    assert [row["method"] for row in rows] == ["grnet", "grnet-local"]
-    for row in rows:
-        ceiling, *others = row["yardsticks"]
-        assert ceiling["status"] == "measured"
-        assert ceiling["windows"] == row["windows"] == sum(row["windows_by_stage"].values()) > 0
-        assert {mark["status"] for mark in others} == {"does not apply"}
-        assert all(mark["reason"] in page.read_text(encoding="utf-8") for mark in others)
-    assert {figure.case.method for figure in stored_figures()} == {"grnet", "grnet-local"}
+    assert row["method"] == "grnet"
+    ceiling, *others = row["yardsticks"]
+    assert ceiling["status"] == "measured"
+    assert ceiling["windows"] == row["windows"] == sum(row["windows_by_stage"].values()) > 0
+    assert {mark["status"] for mark in others} == {"does not apply"}
+    assert all(mark["reason"] in page.read_text(encoding="utf-8") for mark in others)
+    assert [figure.case.method for figure in stored_figures()] == ["grnet"]
 
 
 def _check_setting(found: dict[str, Any]) -> None:

@@ -1,16 +1,12 @@
-"""The command line with faults: killed at a chosen moment, slowed down, and writing down every group it computes.
-
-Run as `python -c "from tests.laws.driver import main; main()" JSON`, or by a process that is forked for it.
-"""
+"""The command line with faults: killed at a chosen moment, slowed down, and writing down every group it computes."""
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,11 +21,10 @@ from tests.laws.conftest import one_core
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from multiprocessing.process import BaseProcess
 
     from magnet_cli.pipeline.reading import GroupPixels
     from magnet_cli.windows import Pass
-
-COMMAND = "from tests.laws.driver import main; main()"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,10 +45,6 @@ class Script:
     """In a group."""
     backwards: bool = False
     """Whether the last group of each pass is computed first."""
-
-    def encode(self) -> str:
-        """As an argument."""
-        return json.dumps(asdict(self))
 
 
 def die() -> None:
@@ -150,15 +141,15 @@ def play(script: Script) -> None:
     app()
 
 
-def main() -> None:
-    """Run the script that the first argument holds."""
-    values = json.loads(sys.argv[1])
-    play(Script(**{**values, "words": tuple(values["words"])}))
+def started(script: Script) -> BaseProcess:
+    """Start a script in a process of its own."""
+    process = context().Process(target=play, args=(script,))
+    process.start()
+    return process
 
 
 def forked(script: Script) -> int | None:
     """Run a script to its end in a process of its own; its exit code."""
-    process = context().Process(target=play, args=(script,))
-    process.start()
+    process = started(script)
     process.join()
     return process.exitcode

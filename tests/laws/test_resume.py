@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,13 +18,14 @@ from magnet_cli.masks.output import OutputPaths
 from magnet_cli.masks.verify import verify_mask
 from magnet_cli.plan import GROUP
 from magnet_cli.scene import Pyramid, Scene, write_scene
-from tests.laws.driver import COMMAND, FAULTS, Script, forked
+from tests.laws.driver import FAULTS, Script, forked, started
 from tests.laws.support import KILLED, blurry_bundle, digest, magnet, number, part, report_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from multiprocessing.process import BaseProcess
+    from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
 PASSES = {0: 12, 1: 35}
 """Groups of each pass of the scene below."""
 GROUPS = sum(PASSES.values())
@@ -69,21 +68,20 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Work:
     return found
 
 
-def started(script: Script) -> subprocess.Popen[bytes]:
-    """Start a script in a fresh interpreter."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen([sys.executable, "-c", COMMAND, script.encode()], env=environment)
-
-
 def computed(log: Path) -> int:
     """Groups written down until now."""
     return len(log.read_bytes().splitlines()) if log.exists() else 0
 
 
-def wait_for(process: subprocess.Popen[bytes], done: Callable[[], bool]) -> None:
+def wait_for(process: BaseProcess, done: Callable[[], bool]) -> None:
     while not done():
-        assert process.poll() is None, "the run ended too early"
+        assert process.is_alive(), "the run ended too early"
         time.sleep(0.005)
+
+
+def ended(process: BaseProcess) -> int | None:
+    process.join()
+    return process.exitcode
 
 
 def check_open(work: Work, mask: Path) -> None:
@@ -158,7 +156,7 @@ def test_killed_again_and_again_at_random_moments(work: Work, tmp_path: Path) ->
         wait_for(process, lambda goal=goal: computed(log) >= goal)  # type: ignore[misc]
         time.sleep(chance.random() * 0.03)
         process.kill()
-        assert process.wait() == KILLED
+        assert ended(process) == KILLED
         check_open(work, mask)
     before = computed(log)
 
@@ -177,8 +175,9 @@ def test_an_interrupted_run_ends_with_130_and_can_be_resumed(
     process = started(Script(words=work.words(mask), log=str(log), pause=0.05))
     wait_for(process, lambda: computed(log) >= 5)
     beside = magnet(*work.words(mask))
-    process.send_signal(number_of_signal)
-    assert process.wait() == 130
+    assert process.pid is not None
+    os.kill(process.pid, number_of_signal)
+    assert ended(process) == 130
     check_open(work, mask)
     before = computed(log)
 
