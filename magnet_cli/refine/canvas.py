@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     from magnet_cli.geometry import Box, Pitch
 
 
+MOST_PHASES = 8
+"""Weights that output pixels may have in turn for those of one weight to be interpolated together: a stage twice as
+fine has two. With more of them each is too small a piece of work."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Canvas:
     """Probabilities over a box of a grid."""
@@ -87,6 +92,8 @@ class Taps:
     first: NDArray[np.int64]
     second: NDArray[np.int64]
     weight: NDArray[np.float32]
+    ratio: Fraction
+    """Input pixels that one output pixel covers."""
 
     @classmethod
     def between(cls, *, start: int, count: int, ratio: Fraction, origin: int, length: int) -> Taps:
@@ -106,11 +113,11 @@ class Taps:
         weight = (rest / (2 * down)).astype(np.float32)
         first = np.clip(index, 0, length - 1)
         second = np.clip(index + 1, 0, length - 1)
-        return cls(first=first, second=second, weight=weight)
+        return cls(first=first, second=second, weight=weight, ratio=ratio)
 
     def only(self, part: slice) -> Taps:
-        """Those of some output pixels."""
-        return Taps(first=self.first[part], second=self.second[part], weight=self.weight[part])
+        """Those of some output pixels that lie side by side."""
+        return Taps(first=self.first[part], second=self.second[part], weight=self.weight[part], ratio=self.ratio)
 
     @property
     def reach(self) -> slice:
@@ -130,6 +137,8 @@ class Taps:
         """Interpolate along a dimension; float32, or a view of `narrowed` where nothing has to be interpolated."""
         if self.is_slice:
             return narrowed.narrow(dim, 0, len(self.first))
+        if self.ratio.denominator <= MOST_PHASES:
+            return self._phase_by_phase(narrowed.float(), dim)
         shape = [1] * narrowed.dim()
         shape[dim] = -1
         device = narrowed.device
@@ -142,6 +151,34 @@ class Taps:
         else:
             near, far = (narrowed.index_select(dim, index).float() for index in (first, second))
         return near.lerp_(far, weight)
+
+    def _phase_by_phase(self, narrowed: Tensor, dim: int) -> Tensor:
+        """Interpolate the output pixels that have the same weight together: what they read lies evenly spaced."""
+        begin, end = self._unclamped
+        shape = list(narrowed.shape)
+        shape[dim] = len(self.first)
+        result = narrowed.new_empty(shape)
+        last = narrowed.shape[dim] - 1
+        for edge, source in ((slice(0, begin), 0), (slice(end, None), last)):
+            _strided(result, dim, edge).copy_(narrowed.narrow(dim, source, 1))
+        step, phases = self.ratio.numerator, self.ratio.denominator
+        for start in range(begin, min(begin + phases, end)):
+            near = int(self.first[start] - self.first[0])
+            span = len(range(start, end, phases)) * step
+            one, other = (_strided(narrowed, dim, slice(at, at + span, step)) for at in (near, near + 1))
+            weight = float(self.weight[start])
+            torch.lerp(one, other, weight, out=_strided(result, dim, slice(start, end, phases)))
+        return result
+
+    @property
+    def _unclamped(self) -> tuple[int, int]:
+        """The run of output pixels that lie between two input pixels; those before and after it copy the outermost."""
+        begin = int(np.searchsorted(self.second, self.first[0], side="right"))
+        return begin, max(begin, int(np.searchsorted(self.first, self.second[-1])))
+
+
+def _strided(values: Tensor, dim: int, part: slice) -> Tensor:
+    return values[(slice(None),) * dim + (part,)]
 
 
 def reflected(length: int, count: int) -> NDArray[np.int64]:

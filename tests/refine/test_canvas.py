@@ -29,6 +29,24 @@ def test_taps_read_a_ramp_at_exact_pixel_centres(ratio: Fraction, start: int, or
     np.testing.assert_allclose(positions[inside], expected[inside], atol=1e-6 * max(1, first))
 
 
+@given(ratio=ratios, start=st.integers(0, 1000), count=st.integers(1, 40), dim=st.integers(0, 2), data=st.data())
+@settings(max_examples=300)
+def test_interpolation_is_that_of_each_pixel_by_itself(
+    ratio: Fraction, start: int, count: int, dim: int, data: st.DataObject
+) -> None:
+    length = data.draw(st.integers(1, 60) | st.integers(1, 4))
+    origin = int(start * ratio) + data.draw(st.integers(-8, 8))
+    values = torch.rand((3, 4, 5), generator=torch.Generator().manual_seed(start)).half()
+    values = values.repeat_interleave(length, dim=dim).narrow(dim, 0, length)
+    values = (values + torch.linspace(0, 0.5, length).reshape([-1 if axis == dim else 1 for axis in range(3)])).half()
+    taps = Taps.between(start=start, count=count, ratio=ratio, origin=origin, length=length)
+    found = taps.apply(taps.narrowed(values, dim), dim).float()
+    assert found.shape[dim] == count
+    for n in range(count):
+        near, far = (values.select(dim, int(index[n])).float() for index in (taps.first, taps.second))
+        assert torch.equal(found.select(dim, n), torch.lerp(near, far, torch.tensor(taps.weight[n])))
+
+
 def test_the_same_grid_is_a_view() -> None:
     values = torch.rand(3, 8, 9).half()
     canvas = Canvas(values=values, box=Box(x=4, y=5, width=9, height=8), pitch=Pitch.square(2))
