@@ -48,9 +48,11 @@ def cases(draw: st.DrawFn) -> tuple[torch.Tensor, tuple[slice, slice], torch.Ten
 
 
 @settings(deadline=None, max_examples=80)
-@given(case=cases(), side=SIDES, undecided=st.sampled_from([1, 40, 1 << 12]))
+@given(
+    case=cases(), side=SIDES, undecided=st.sampled_from([1, 40, 1 << 12]), sample=st.sampled_from([1, 5, 100, 1 << 12])
+)
 def test_it_is_what_sorting_the_medians_would_give(
-    case: tuple[torch.Tensor, tuple[slice, slice], torch.Tensor | None, int], side: int, undecided: int
+    case: tuple[torch.Tensor, tuple[slice, slice], torch.Tensor | None, int], side: int, undecided: int, sample: int
 ) -> None:
     score, own, allowed, count = case
     smooth = median_blur(score, side) * (1 if allowed is None else allowed)
@@ -59,6 +61,7 @@ def test_it_is_what_sorting_the_medians_would_give(
     expected[own] = choice.chosen
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(points, "UNDECIDED", undecided)
+        patch.setattr(points, "SAMPLE", sample)
         found = choose_points(Smoothed(score=score, side=side), count, ranked=own, allowed=allowed)
     assert torch.equal(found, expected)
 
@@ -68,3 +71,18 @@ def test_a_flat_score_takes_the_first_pixels() -> None:
         Smoothed(score=torch.full((90, 100), 0.5), side=11), 150, ranked=(slice(0, 90), slice(0, 100)), allowed=None
     )
     assert found.reshape(-1).nonzero().reshape(-1).tolist() == list(range(150))
+
+
+def test_a_sample_saves_most_votes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each vote reads the whole canvas some ten times."""
+    votes, vote = [], Smoothed.above
+
+    def counted(smoothed: Smoothed, threshold: float) -> torch.Tensor:
+        votes.append(threshold)
+        return vote(smoothed, threshold)
+
+    monkeypatch.setattr(Smoothed, "above", counted)
+    smoothed = Smoothed(score=score_of(700, 900, levels=0, seed=2), side=11)
+    found = choose_points(smoothed, 450_000, ranked=(slice(20, 680), slice(20, 880)), allowed=None)
+    assert int(found[20:680, 20:880].count_nonzero()) == 450_000
+    assert len(votes) <= 8
