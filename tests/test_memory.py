@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -120,6 +121,27 @@ def test_the_sampler_sees_a_peak_that_is_over() -> None:
     assert peak.pss - before > 60 * MIB
     assert peak.resident >= 64 * MIB
     assert peak.samples >= 3
+
+
+def test_the_sampler_reads_little_while_nothing_grows() -> None:
+    with memory.PeakSampler(interval=0.001, rarely=60) as sampler:
+        while sampler.peak.samples == 0:
+            time.sleep(0.001)
+        time.sleep(0.3)
+        before = sampler.peak.samples
+        with mmap.mmap(-1, 64 * MIB) as block:
+            block.write(b"x" * (64 * MIB))
+            while sampler.peak.samples == before:
+                time.sleep(0.001)
+    assert before <= 5
+    assert sampler.peak.pss is not None
+
+
+def test_the_sampler_looks_now_and_then_for_what_children_take() -> None:
+    with memory.PeakSampler(interval=0.001, rarely=0.01) as sampler:
+        while sampler.peak.samples < 5:
+            time.sleep(0.001)
+    assert sampler.peak.samples >= 5
 
 
 def test_the_sampler_ends_with_its_context() -> None:
