@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
+from magnet_cli import durable
 from magnet_cli.geometry import Size
 from magnet_cli.masks import codec
 from magnet_cli.masks.spec import NODATA, tiles_of
@@ -49,6 +50,11 @@ def halve(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.where(lowest == second, lowest, middle)
 
 
+def halved(labels: NDArray[np.uint8]) -> bytes:
+    """A tile, `(tile, tile)` uint8, as a `TileSpool` keeps it."""
+    return codec.encode_fragment(halve(labels))
+
+
 class TileSpool:
     """Halved tiles of one level, waiting on disk to be joined to the tiles of the next; the file has no name."""
 
@@ -61,17 +67,15 @@ class TileSpool:
         self._lengths = array("I", [0]) * self._tiles.pixels
         self._end = 0
 
-    def put(self, row: int, col: int, labels: NDArray[np.uint8]) -> None:
-        """Halve a tile, `(tile, tile)` uint8, and keep it."""
-        data = codec.encode_fragment(halve(labels))
+    def put(self, row: int, col: int, data: bytes) -> None:
+        """Keep a tile, `halved`; one thread at a time."""
         cell = row * self._tiles.width + col
         self._starts[cell], self._lengths[cell] = self._end, len(data)
-        self._file.seek(self._end)
-        self._file.write(data)
+        durable.write_at(self._file.fileno(), data, self._end)
         self._end += len(data)
 
     def joined(self, row: int, col: int) -> NDArray[np.uint8]:
-        """A tile of the next level, `(tile, tile)` uint8, from the up to four tiles below it."""
+        """A tile of the next level, `(tile, tile)` uint8, from the up to four tiles below it; by any thread."""
         half = self._half
         labels = np.full((2 * half, 2 * half), NODATA, dtype=np.uint8)
         for down, right in ((0, 0), (0, 1), (1, 0), (1, 1)):
@@ -81,8 +85,8 @@ class TileSpool:
         return labels
 
     def _read(self, cell: int) -> NDArray[np.uint8]:
-        self._file.seek(self._starts[cell])
-        return codec.decode_fragment(self._file.read(self._lengths[cell]), height=self._half, width=self._half)
+        data = durable.read_at(self._file.fileno(), self._lengths[cell], self._starts[cell])
+        return codec.decode_fragment(data, height=self._half, width=self._half)
 
     def __enter__(self) -> Self:
         return self

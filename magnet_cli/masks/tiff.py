@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from contextlib import ExitStack
 from fractions import Fraction
+from itertools import product
 from typing import TYPE_CHECKING
 from xml.sax.saxutils import escape
 
@@ -13,7 +14,8 @@ import tifffile
 
 from magnet_cli import durable
 from magnet_cli.masks import codec
-from magnet_cli.masks.overview import TileSpool, level_sizes
+from magnet_cli.masks.overview import TileSpool, halved, level_sizes
+from magnet_cli.masks.packing import by_threads
 from magnet_cli.masks.spec import NODATA, MaskSpec, tiles_of
 
 if TYPE_CHECKING:
@@ -70,18 +72,24 @@ def _page_tiles(journal: Journal, *, size: Size, below: TileSpool | None, above:
     """The stored tiles of a page, row by row; each is halved into `above` on its way."""
     spec = journal.spec
     grid = tiles_of(size, spec.tile)
-    for row in range(grid.height):
-        for col in range(grid.width):
-            data = journal.stored_tile(row, col) if below is None else None
-            labels: NDArray[np.uint8] | None = None
-            if data is None:
-                labels = journal.tile(row, col) if below is None else below.joined(row, col)
-                data = codec.encode_tile(labels, compression=spec.compression)
-            if above is not None:
-                if labels is None:
-                    labels = codec.decode_tile(data, side=spec.tile, compression=spec.compression)
-                above.put(row, col, labels)
-            yield data
+
+    def made(cell: tuple[int, int]) -> tuple[bytes, bytes | None]:
+        data = journal.stored_tile(*cell) if below is None else None
+        labels: NDArray[np.uint8] | None = None
+        if data is None:
+            labels = journal.tile(*cell) if below is None else below.joined(*cell)
+            data = codec.encode_tile(labels, compression=spec.compression)
+        if above is None:
+            return data, None
+        if labels is None:
+            labels = codec.decode_tile(data, side=spec.tile, compression=spec.compression)
+        return data, halved(labels)
+
+    cells = list(product(range(grid.height), range(grid.width)))
+    for cell, (data, half) in zip(cells, by_threads(made, cells), strict=True):
+        if above is not None and half is not None:
+            above.put(*cell, half)
+        yield data
 
 
 def _write_page(

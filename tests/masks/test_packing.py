@@ -1,0 +1,69 @@
+"""Work by several threads comes back in order, and little of it waits."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from magnet_cli.masks.packing import THREADS, WAITING, by_threads
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def test_results_come_in_the_order_of_the_items() -> None:
+    later = threading.Event()
+
+    def slow_at_first(item: int) -> int:
+        if item == 0:
+            assert later.wait(30), "the second item waits for the first"
+        later.set()
+        return item * item
+
+    assert list(by_threads(slow_at_first, range(50))) == [item * item for item in range(50)]
+
+
+@pytest.mark.parametrize("count", [0, 1, WAITING - 1, WAITING, WAITING + 1])
+def test_any_number_of_items_comes_back(count: int) -> None:
+    assert list(by_threads(str, range(count))) == [str(item) for item in range(count)]
+
+
+def test_items_are_taken_as_results_are_asked_for() -> None:
+    taken: list[int] = []
+
+    def items() -> Iterator[int]:
+        for item in range(1000):
+            taken.append(item)
+            yield item
+
+    results = by_threads(abs, items())
+    for number in range(10):
+        assert next(results) == number
+        assert len(taken) <= number + WAITING
+
+
+def test_an_error_comes_in_its_turn_and_ends_the_work() -> None:
+    done: list[int] = []
+
+    def breaks(item: int) -> int:
+        if item == 5:
+            message = "no more"
+            raise RuntimeError(message)
+        done.append(item)
+        return item
+
+    results = by_threads(breaks, range(1000))
+    assert [next(results) for _ in range(5)] == list(range(5))
+    with pytest.raises(RuntimeError, match="no more"):
+        next(results)
+    assert len(done) <= 5 + WAITING
+
+
+def test_no_thread_outlives_it() -> None:
+    results = by_threads(abs, range(1000))
+    assert next(results) == 0
+    assert sum(thread.name.startswith("pack") for thread in threading.enumerate()) <= THREADS
+    results.close()
+    assert not any(thread.name.startswith("pack") for thread in threading.enumerate())
