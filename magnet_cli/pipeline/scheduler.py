@@ -134,7 +134,7 @@ def _run_pass(plan: Plan, step: Pass, computer: Computer, work: Work) -> None:
             return computed(group)
 
         for group in reader.groups(step, missing):
-            writer.put(group, computed_or_alone(group))
+            writer.put(group, computed_or_alone(group), is_last=group.number == missing[-1])
 
 
 def _paid(plan: Plan, step: Pass, work: Work) -> Paid | None:
@@ -168,9 +168,10 @@ class _Writer:
             if self._pool is not None:
                 self._pool.shutdown()
 
-    def put(self, group: GroupPixels, states: list[BlockState]) -> None:
+    def put(self, group: GroupPixels, states: list[BlockState], *, is_last: bool) -> None:
         self._wait()
-        if self._pool is None:
+        # The last one has nothing beside it, and the operations of another thread start threads of their own.
+        if self._pool is None or is_last:
             self._store(group.number, states)
             return
         self._pending = self._pool.submit(self._store, group.number, states)
