@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 PACKAGE = Path(magnet_cli.__file__).parent
 
-FLOOR = {"redaction", "errors", "geometry", "lengths", "values", "options", "memory", "durable", "events"}
+FLOOR = {"redaction", "errors", "geometry", "lengths", "values", "options", "memory", "openmp", "durable", "events"}
 """Below everything: any other room may import these."""
 
 ROOMS: dict[str, set[str]] = {
@@ -30,6 +30,7 @@ ROOMS: dict[str, set[str]] = {
     "geometry": {"errors"},
     "durable": {"errors"},
     "memory": {"errors"},
+    "openmp": set(),
     "values": {"errors"},
     "lengths": set(),
     "components": set(),

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from magnet_cli.errors import DeviceError, MagnetError
+from magnet_cli.openmp import wait_briefly
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -35,11 +36,13 @@ class Process:
         path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
         # -P: a module of the user's folder must not stand in for one of ours.
         words = [sys.executable, "-P", "-m", "magnet_cli.bench.worker"]
+        environment = {**os.environ, "PYTHONPATH": path}
+        wait_briefly(environment)
         self._process = subprocess.Popen(  # noqa: S603 - this interpreter and a module of this package
             words,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": path, "OMP_WAIT_POLICY": "PASSIVE"},
+            env=environment,
         )
         try:
             self._send((command, kind, task))

@@ -19,10 +19,9 @@ from magnet_cli.cli.scene import scene
 from magnet_cli.cli.segment import segment
 from magnet_cli.cli.weights import weights_app
 from magnet_cli.memory import keep_heap_steady
+from magnet_cli.openmp import wait_briefly
 
-# Threads of OpenMP that spin while they wait take the cores from those that read and write: on a shared machine that
-# made a run eight times slower. libgomp reads this when torch is loaded, which is later.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+wait_briefly(os.environ)
 
 app = typer.Typer(
     name="magnet",
