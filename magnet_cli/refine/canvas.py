@@ -93,7 +93,7 @@ class Taps:
     second: NDArray[np.int64]
     weight: NDArray[np.float32]
     ratio: Fraction
-    """Input pixels that one output pixel covers."""
+    """Input pixels from one output pixel to the next."""
 
     @classmethod
     def between(cls, *, start: int, count: int, ratio: Fraction, origin: int, length: int) -> Taps:
@@ -116,8 +116,9 @@ class Taps:
         return cls(first=first, second=second, weight=weight, ratio=ratio)
 
     def only(self, part: slice) -> Taps:
-        """Those of some output pixels that lie side by side."""
-        return Taps(first=self.first[part], second=self.second[part], weight=self.weight[part], ratio=self.ratio)
+        """Those of some output pixels, evenly spaced."""
+        ratio = self.ratio * (part.step or 1)
+        return Taps(first=self.first[part], second=self.second[part], weight=self.weight[part], ratio=ratio)
 
     @property
     def reach(self) -> slice:

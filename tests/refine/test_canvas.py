@@ -47,6 +47,23 @@ def test_interpolation_is_that_of_each_pixel_by_itself(
         assert torch.equal(found.select(dim, n), torch.lerp(near, far, torch.tensor(taps.weight[n])))
 
 
+@given(
+    ratio=st.sampled_from(
+        [Fraction(1), Fraction(1, 2), Fraction(1, 4), Fraction(1, 3), Fraction(3, 2), Fraction(97, 100)]
+    ),
+    step=st.integers(1, 5),
+    begin=st.integers(0, 3),
+)
+def test_spots_are_those_of_the_whole(ratio: Fraction, step: int, begin: int) -> None:
+    values = torch.rand((2, 12, 13), generator=torch.Generator().manual_seed(step)).half()
+    canvas = Canvas(values=values, box=Box(x=3, y=2, width=13, height=12), pitch=Pitch.square(1))
+    box = Box(x=int(3 / ratio) + 1, y=int(2 / ratio) + 1, width=int(9 / ratio), height=int(8 / ratio))
+    rows, columns = slice(begin, box.height, step), slice(begin, box.width, step + 1)
+    found = canvas.spots(box, Pitch.square(ratio), rows=rows, columns=columns)
+    whole = canvas.sample(box, Pitch.square(ratio))[:, rows, columns]
+    torch.testing.assert_close(found, whole, atol=1e-6, rtol=0)
+
+
 def test_the_same_grid_is_a_view() -> None:
     values = torch.rand(3, 8, 9).half()
     canvas = Canvas(values=values, box=Box(x=4, y=5, width=9, height=8), pitch=Pitch.square(2))
