@@ -13,7 +13,6 @@ import numpy as np
 from magnet_cli.geometry import Box
 from magnet_cli.masks import codec
 from magnet_cli.masks.fields import FieldReader
-from magnet_cli.masks.packing import by_threads
 from magnet_cli.masks.records import FIELD_META, GROUP_META, TILE_META, Kind, Record, pack
 from magnet_cli.masks.replay import LABELS, Catalogue, find_header, replay
 from magnet_cli.masks.spec import NODATA, FieldSpec, GroupId, MaskSpec, Part, parts
@@ -156,7 +155,7 @@ class Journal:
         return group in self._catalogue.finished
 
     def put_labels(self, group: GroupId, *, box: Box, labels: NDArray[np.uint8]) -> None:
-        """Store labels of level 0; several threads compress them.
+        """Store labels of level 0; the calling thread compresses them.
 
         Args:
             group: Whose work it is.
@@ -171,17 +170,11 @@ class Journal:
         if labels.dtype != np.uint8 or not self._allowed[labels].all():
             message = f"labels are uint8, a class or {NODATA}, got {labels.dtype} in box {box} of {group}"
             raise ValueError(message)
-
-        def packed(part: Part) -> bytes:
-            return self._packed(part, labels[part.box.shifted(x=-box.x, y=-box.y).slices])
-
-        places = list(parts(box, self.spec.tile))
-        for part, payload in zip(places, by_threads(packed, places), strict=True):
-            meta = TILE_META.pack(group.pass_index, group.index, *_place(part), self.spec.covers(part))
-            self._append(Kind.TILE, meta=meta, payload=payload)
+        for part in parts(box, self.spec.tile):
+            self._put_part(group, part=part, labels=labels[part.box.shifted(x=-box.x, y=-box.y).slices])
 
     def put_field(self, group: GroupId, *, name: str, box: Box, values: NDArray[np.generic]) -> None:
-        """Store values of a field; several threads compress them.
+        """Store values of a field; the calling thread compresses them.
 
         Args:
             group: Whose work it is.
@@ -199,15 +192,12 @@ class Journal:
         if values.shape[0] != entry.bands:
             message = f"field {name} has {entry.bands} bands, got {values.shape[0]}"
             raise ValueError(message)
-
-        def packed(part: Part) -> bytes:
+        for part in parts(box, entry.side):
             rows, cols = part.box.shifted(x=-box.x, y=-box.y).slices
-            return codec.encode_chunk(_as_stored(values[:, rows, cols], dtype=entry.dtype))
-
-        places = list(parts(box, entry.side))
-        for part, payload in zip(places, by_threads(packed, places), strict=True):
-            meta = FIELD_META.pack(group.pass_index, group.index, self._numbers[name], *_place(part))
-            self._append(Kind.FIELD, meta=meta, payload=payload)
+            stored = _as_stored(values[:, rows, cols], dtype=entry.dtype)
+            place = (part.row, part.col, part.inner.x, part.inner.y, part.inner.width, part.inner.height)
+            meta = FIELD_META.pack(group.pass_index, group.index, self._numbers[name], *place)
+            self._append(Kind.FIELD, meta=meta, payload=codec.encode_chunk(stored))
 
     def finish_group(self, group: GroupId, *, counts: Mapping[str, object]) -> None:
         """Say that all of a group's work is stored; it is flushed to the disk with the next few.
@@ -290,13 +280,16 @@ class Journal:
     ) -> None:
         self.close()
 
-    def _packed(self, part: Part, labels: NDArray[np.uint8]) -> bytes:
-        """A tile as the mask's file holds it where the part covers one, else what the journal alone reads back."""
-        if not self.spec.covers(part):
-            return codec.encode_fragment(labels)
-        padded = np.full((self.spec.tile, self.spec.tile), NODATA, dtype=np.uint8)
-        padded[part.inner.slices] = labels
-        return codec.encode_tile(padded, compression=self.spec.compression)
+    def _put_part(self, group: GroupId, *, part: Part, labels: NDArray[np.uint8]) -> None:
+        whole = self.spec.covers(part)
+        if whole:
+            padded = np.full((self.spec.tile, self.spec.tile), NODATA, dtype=np.uint8)
+            padded[part.inner.slices] = labels
+            payload = codec.encode_tile(padded, compression=self.spec.compression)
+        else:
+            payload = codec.encode_fragment(labels)
+        place = (part.row, part.col, part.inner.x, part.inner.y, part.inner.width, part.inner.height)
+        self._append(Kind.TILE, meta=TILE_META.pack(group.pass_index, group.index, *place, whole), payload=payload)
 
     def _append(self, kind: Kind, *, meta: bytes = b"", payload: bytes = b"") -> None:
         data = pack(kind, meta=meta, payload=payload)
@@ -315,8 +308,3 @@ def _as_stored(values: NDArray[np.generic], *, dtype: str) -> NDArray[np.generic
     if dtype == "uint8" and values.dtype != np.uint8:
         return codec.quantise(values.astype(np.float32))
     return values.astype(dtype, copy=False)
-
-
-def _place(part: Part) -> tuple[int, int, int, int, int, int]:
-    """Its tile, and where in it."""
-    return part.row, part.col, part.inner.x, part.inner.y, part.inner.width, part.inner.height

@@ -1,4 +1,4 @@
-"""Tiles by several threads: what compresses them works without the interpreter's lock."""
+"""Tiles by several threads, once nothing else runs: what compresses them works without the interpreter's lock."""
 
 from __future__ import annotations
 
