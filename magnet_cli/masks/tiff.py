@@ -85,8 +85,9 @@ def _page_tiles(journal: Journal, *, size: Size, below: TileSpool | None, above:
             labels = codec.decode_tile(data, side=spec.tile, compression=spec.compression)
         return data, halved(labels)
 
-    cells = list(product(range(grid.height), range(grid.width)))
-    for cell, (data, half) in zip(cells, by_threads(made, cells), strict=True):
+    rows, columns = range(grid.height), range(grid.width)
+    packed = by_threads(made, product(rows, columns))
+    for cell, (data, half) in zip(product(rows, columns), packed, strict=True):
         if above is not None and half is not None:
             above.put(*cell, half)
         yield data
