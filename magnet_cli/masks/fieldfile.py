@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+PROBABILITIES = ".probabilities.zarr"
+"""How names of folders of kept probabilities end."""
+METADATA = "zarr.json"
+FEW = 3
+"""Files that a message names."""
 LONGEST = 64
 """Signs of a fraction: a file is data that anybody may have written."""
 
@@ -48,6 +53,12 @@ class FieldFile:
         if not path.is_dir():
             raise SourceError(
                 "there are no such probabilities", file=path, advice="'segment --probabilities' keeps them"
+            )
+        if (inside := sorted(path.glob(f"*{PROBABILITIES}"))) and not (path / METADATA).exists():
+            raise SourceError(
+                "this is a folder of outputs, not the probabilities of one mask",
+                file=path,
+                advice=f"Give one of those in it: {', '.join(map(str, inside[:FEW]))}",
             )
         try:
             array = zarr.open_array(path, mode="r")

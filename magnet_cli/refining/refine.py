@@ -14,6 +14,7 @@ from magnet_cli.masks.reportfile import read_report
 from magnet_cli.pipeline.clock import Clock
 from magnet_cli.refining.loading import load_method
 from magnet_cli.refining.options import RefineOptions
+from magnet_cli.refining.origins import check_origins
 from magnet_cli.refining.output import ACTIVITIES, Output
 from magnet_cli.refining.pairs import Pair, check_pair, open_input_mask
 from magnet_cli.refining.running import naming_shortage
@@ -66,11 +67,13 @@ def refine_mask(
         events: Hears about messages and progress.
 
     Raises:
+        SourceError: Mask or probabilities are of another image; see `check_origins`.
         UsageError, SourceError, WeightsError, OutputError, DeviceError: What was finished is kept: the same call goes
             on from there.
     """
     options, events = options or RefineOptions(), events or Events()
     pair = Pair.open(image, mask, output)
+    check_origins(image, mask, options.evidence)
     return refine_pair(pair, load_method(options, events), options, events)
 
 
@@ -113,6 +116,7 @@ def plan_refine(
     """
     options, events = options or RefineOptions(), events or Events()
     info = check_pair(image, mask)
+    check_origins(image, mask, options.evidence)
     return plan_pair(info, mask, load_method(options, events), options, events)
 
 
