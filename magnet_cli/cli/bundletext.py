@@ -26,7 +26,7 @@ def summary(bundle: AnyBundle) -> dict[str, object]:
         "bytes": _bytes(bundle),
     }
     if isinstance(bundle, CascadeBundle):
-        return {**known, "kind": "cascade", "side": bundle.side}
+        return {**known, "kind": "cascade", "side": bundle.side, "object": bundle.kind_of_object or None}
     return {
         **known,
         "kind": "segmentation",
@@ -42,7 +42,7 @@ def bundle_lines(bundle: AnyBundle) -> list[str]:
     size = format_bytes(_bytes(bundle))
     if isinstance(bundle, CascadeBundle):
         what = f"  {bundle.network.architecture}, windows of {bundle.side}, {size}"
-        return [f"{bundle.name}: sharpens masks", what]
+        return [f"{bundle.name}: sharpens masks of {bundle.kind_of_object or 'any object'}", what]
     return [
         f"{bundle.name}: {', '.join(entry.name for entry in bundle.classes)}",
         f"  {bundle.backbone.architecture}, scales {_scales(bundle)}, {size}",
@@ -70,6 +70,7 @@ def bundle_text(bundle: AnyBundle) -> str:
 def _cascade_lines(bundle: CascadeBundle) -> list[str]:
     return [
         f"  input: windows of {bundle.side} pixels, {', '.join(bundle.input.bands)}",
+        f"  object: {bundle.kind_of_object or 'any'}",
         f"  arithmetic: {bundle.compat}",
         f"  cascade: {bundle.network.architecture}, {_file(bundle, bundle.network)}",
     ]

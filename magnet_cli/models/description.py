@@ -44,7 +44,9 @@ WITH_LOCAL = 5
 WITH_SEEING = 6
 """Brought what a selector sees and compares with: options of its network that are no programs' before."""
 SEEING = ("sees", "against", "constant")
-NEWEST = 6
+WITH_OBJECT = 7
+"""Brought `object` of bundles that sharpen masks."""
+NEWEST = 7
 """Read."""
 MOST_CLASSES = 255
 """Masks are 8 bit and 255 means not computed."""
@@ -80,7 +82,7 @@ def described(table: Table, specs: list[NetworkSpec], *, data: bytes, is_shipped
 
 def cascade_bundle(table: Table, *, data: bytes, is_shipped: bool) -> CascadeBundle:
     """A bundle that sharpens masks."""
-    networks, pixels = table.nested("networks"), table.nested("input")
+    schema, networks, pixels = table.integer("schema", least=1), table.nested("networks"), table.nested("input")
     spec = network(networks.nested("cascade"))
     networks.done()
     bundle = CascadeBundle(
@@ -88,6 +90,7 @@ def cascade_bundle(table: Table, *, data: bytes, is_shipped: bool) -> CascadeBun
         input=PixelSpec(**pixel_fields(pixels)),
         side=table.integer("side", least=1),
         compat=table.choice("compat", ("paper", "published"), "paper"),
+        kind_of_object=table.text("object", "") if schema >= WITH_OBJECT else "",
         network=spec,
     )
     pixels.done()

@@ -192,6 +192,8 @@ class CascadeBundle(Described):
     compat: str
     """`paper` or `published`: the arithmetic that it is meant for."""
     network: NetworkSpec
+    kind_of_object: str = ""
+    """The one kind of object that it was trained on, such as `building`; empty where it takes any."""
 
     @property
     def exact(self) -> bool:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from magnet_cli import images
+from magnet_cli.errors import UsageError
 from magnet_cli.figures import Case, nearest_figure
 from magnet_cli.models.machine import device_case
 from magnet_cli.refining.effort import effort_of
@@ -21,7 +22,7 @@ from magnet_cli.refining.single import Objects
 from magnet_cli.refining.work import RefineWork
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from magnet_cli.events import Events
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
     from magnet_cli.refining.reporting import PassTotals
     from magnet_cli.refining.seen import Seen
     from magnet_cli.report import Measured
+
+MOST_NAMED = 12
+"""Classes that a message lists."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +90,21 @@ class Cascade:
         machine = replace(self.machine, base=base)
         return replace(self, model=replace(self.model, machine=machine))
 
+    def check_classes(self, names: Sequence[str], *, option: str, file: str | None = None) -> None:
+        """See `Method`."""
+        known = self.model.bundle.kind_of_object
+        if not known or self.settings.only:
+            return
+        one = known if known in names else "NAME"
+        whole = "" if option != "--only" else f", or --object {one} for a mask of these alone"
+        raise UsageError(
+            f"{self.model.bundle.name} sharpens one kind of object, {known}, and a mask of several classes has to say "
+            "which of them that is",
+            value=", ".join(names[:MOST_NAMED]),
+            file=file,
+            advice=f"Give {option} {one}, so that other classes stay{whole}",
+        )
+
     def see(self, info: ImageInfo) -> Seen:
         """See `Method`."""
         return see(info, self.seer, bands=self.settings.bands, value_range=self.settings.value_range)
@@ -101,6 +120,8 @@ class Cascade:
 
     def job(self, seen: Seen, mask: InputMask, *, workers: int, events: Events) -> CascadeJob:
         """See `Method`."""
+        if mask.reading.kind == "labels":
+            self.check_classes(mask.reading.names, option="--only", file=mask.path)
         plan = make_plan(seen, mask, self.settings, self.model, kept=self.evidence, workers=workers, events=events)
         return CascadeJob(plan=plan, model=self.model)
 

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 PROBABILITIES = "probabilities"
 """The field that a classical tool starts from, and that says what objects give up."""
+OBJECT_AND_REST = 2
+"""Classes of a mask that is read as one object."""
 REPLACED = ("classes", "not_computed")
 """Sections of `segment`'s report that are about the mask alone."""
 
@@ -74,9 +76,11 @@ class LastStage:
             base: Bytes of the host that are in use before a run.
 
         Raises:
-            UsageError: There is no class that is named.
+            UsageError: There is no class that is named, or one has to be.
         """
         class_indices(self.options.only, classes, option="--refine-only")
+        if len(classes) > OBJECT_AND_REST:
+            self.method.check_classes(classes, option="--refine-only")
         return replace(self, method=self.method.based(base))
 
     def digest(self) -> str:

@@ -128,8 +128,17 @@ def make_plan(
         passes=passes,
         machine=model.machine,
         memory=memory,
-        notes=(*info.notes, *mask.notes, *large),
+        notes=(*info.notes, *mask.notes, *_other_objects(mask, only, model), *large),
     )
+
+
+def _other_objects(mask: InputMask, only: Sequence[int], model: RefineModel) -> list[str]:
+    """What to say where the mask has the kind of object that the network knows, and others are to be refined."""
+    bundle, names = model.bundle, mask.reading.names
+    chosen = [names[label] for label in only]
+    if bundle.kind_of_object not in names or chosen in ([], [bundle.kind_of_object]):
+        return []
+    return [f"{bundle.name} was trained on {bundle.kind_of_object}, and the classes to refine are {', '.join(chosen)}"]
 
 
 def _survey(mask: InputMask, settings: RefineSettings, only: Sequence[int], events: Events) -> Census:

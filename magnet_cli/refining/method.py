@@ -168,6 +168,18 @@ class Method(Protocol):
     def based(self, base: int) -> Method:
         """The same where so many bytes of the host are in use before a run."""
 
+    def check_classes(self, names: Sequence[str], *, option: str, file: str | None = None) -> None:
+        """Accept a mask of several classes.
+
+        Args:
+            names: Of all its classes.
+            option: Of the command line, that chooses among them.
+            file: The mask, where there is one.
+
+        Raises:
+            UsageError: What is known is one kind of object, and no class was chosen.
+        """
+
     def see(self, info: ImageInfo) -> Seen:
         """What is seen of an image.
 

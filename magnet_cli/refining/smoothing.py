@@ -18,7 +18,7 @@ from magnet_cli.refining.seen import see
 from magnet_cli.refining.squares import SquarePlan, SquaresPass, square_memory
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -76,6 +76,9 @@ class Smoothing:
     def words(self) -> list[str]:
         """See `Method`."""
         return []
+
+    def check_classes(self, names: Sequence[str], *, option: str, file: str | None = None) -> None:
+        """See `Method`: a tool looks at borders of any kind."""
 
     def see(self, info: ImageInfo) -> Seen:
         """See `Method`."""

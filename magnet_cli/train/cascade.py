@@ -12,7 +12,7 @@ import torch
 from magnet_cli.errors import SourceError
 from magnet_cli.geometry import Size
 from magnet_cli.models.bundle import CascadeBundle
-from magnet_cli.models.description import DESCRIPTION, WITH_KIND, parsed
+from magnet_cli.models.description import DESCRIPTION, WITH_KIND, WITH_OBJECT, parsed
 from magnet_cli.models.registry import build_cascade
 from magnet_cli.models.strict import parse_object
 from magnet_cli.models.writing import CASCADE_FILE, write_cascade_bundle
@@ -108,7 +108,8 @@ def described(config: TrainConfig) -> dict[str, Any]:
         "file": CASCADE_FILE,
         "sha256": "0" * 64,
     }
-    head = {"schema": WITH_KIND, "kind": "cascade", "metrics": {}}
+    schema = WITH_OBJECT if "object" in config.bundle else WITH_KIND
+    head = {"schema": schema, "kind": "cascade", "metrics": {}}
     return {**head, **config.bundle, "networks": {"cascade": entry}}
 
 

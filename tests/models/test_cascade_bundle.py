@@ -11,11 +11,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from magnet_cli.cli.bundletext import bundle_lines, bundle_text, summary
 from magnet_cli.errors import DeviceError, WeightsError
 from magnet_cli.models.bundle import load_bundle, load_cascade_bundle, load_description
 from magnet_cli.models.cascade import BANDS
 from magnet_cli.models.cascade_networks import LoadedCascade, cascade_bytes, load_cascade, ready_cascade
-from magnet_cli.models.description import DESCRIPTION
+from magnet_cli.models.description import DESCRIPTION, WITH_OBJECT
 from magnet_cli.models.registry import build_backbone, build_cascade
 from magnet_cli.models.verifying import verify_bundle
 from magnet_cli.models.writing import describe, describe_cascade, write_bundle, write_cascade_bundle
@@ -77,6 +78,17 @@ def test_refuses_and_names_what_is_wrong(tmp_path: Path, path: tuple[str, ...], 
     (tmp_path / DESCRIPTION).write_text(json.dumps(table))
     with pytest.raises(WeightsError, match=message):
         load_description(str(tmp_path))
+
+
+def test_it_may_know_one_kind_of_object(tmp_path: Path) -> None:
+    assert written(tmp_path / "any").kind_of_object == ""
+    made = written(tmp_path / "one", schema=WITH_OBJECT, object="building")
+    assert made.kind_of_object == "building"
+    assert "object: building" in bundle_text(made)
+    assert summary(made)["object"] == "building"
+    assert "masks of building" in bundle_lines(made)[0]
+    with pytest.raises(WeightsError, match=r"unknown keys.*object"):
+        written(tmp_path / "old", object="building")
 
 
 def test_a_cascade_looks_at_three_bands(tmp_path: Path) -> None:

@@ -71,6 +71,7 @@ def test_a_cascade_is_complete_small_and_of_its_configuration(name: str) -> None
         config.network.architecture,
         config.network.options,
     )
+    assert bundle.kind_of_object == config.bundle["object"]
     held_out = [name for name in config.data.scenes if name.startswith(("04_", "tile7"))]
     assert not held_out, "the test scenes"
 

@@ -91,8 +91,8 @@ class Swallow(Echo):
         return torch.full_like(inside, 0.6) + 0.3 * inside.mean()
 
 
-def model_of(network: Echo, *, side: int = SIDE) -> RefineModel:
-    """A bundle that holds a stand-in."""
+def model_of(network: Echo, *, side: int = SIDE, kind: str = "") -> RefineModel:
+    """A bundle that holds a stand-in, for one kind of object or for any."""
     bundle = CascadeBundle(
         name="stand-in",
         licence="",
@@ -105,6 +105,7 @@ def model_of(network: Echo, *, side: int = SIDE) -> RefineModel:
         input=PixelSpec(bands=("red", "green", "blue"), range=(0, 255), mean=(0, 0, 0), std=(1, 1, 1)),
         side=side,
         compat="paper",
+        kind_of_object=kind,
         network=NetworkSpec(
             architecture="echo", options={}, file="none.safetensors", sha256=None, temperature=Temperature()
         ),
@@ -113,11 +114,11 @@ def model_of(network: Echo, *, side: int = SIDE) -> RefineModel:
     return RefineModel(bundle=bundle, network=network, machine=machine, activation_bytes=1 << 20)
 
 
-def use(monkeypatch: pytest.MonkeyPatch, network: Echo, *, side: int = SIDE) -> Echo:
+def use(monkeypatch: pytest.MonkeyPatch, network: Echo, *, side: int = SIDE, kind: str = "") -> Echo:
     """Let `magnet refine` load a stand-in, whatever its options name."""
 
     def load(*_: object) -> RefineModel:
-        return model_of(network, side=side)
+        return model_of(network, side=side, kind=kind)
 
     monkeypatch.setattr(loading, "load_refine_model", load)
     monkeypatch.setattr(output, "usable_cores", lambda: 1)

@@ -275,3 +275,29 @@ def test_a_mask_of_one_object_has_no_classes_to_choose_from(
     with pytest.raises(UsageError, match="--compat published and --refine-only g"):
         segmentation.plan_images([image], published)
     assert not (tmp_path / "out.tif").exists()
+
+
+def test_a_cascade_of_one_kind_of_object_does_not_refine_classes_that_it_does_not_know(
+    segmented: tuple[Path, Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image, mask, kept = segmented
+    network = use(monkeypatch, Forgo(), kind="g")
+    before = set(tmp_path.iterdir())
+    refused = r"sharpens one kind of object, g.*got r, g, b.*"
+    for call in (lambda: refine_mask(image, mask, tmp_path / "out.tif"), lambda: plan_refine(image, mask)):
+        with pytest.raises(UsageError, match=refused + "Give --only g.*or --object g"):
+            call()
+    last = SegmentOptions(weights=str(tmp_path / "bundle"), method="patch", refine="cascadepsp", refine_weights="any")
+    with pytest.raises(UsageError, match=refused + "Give --refine-only g, so that other classes stay$"):
+        segmentation.segment([image], tmp_path / "last.tif", last)
+    with pytest.raises(UsageError, match=refused):
+        segmentation.plan_images([image], last)
+    assert (network.calls, set(tmp_path.iterdir())) == (0, before)
+    use(monkeypatch, Forgo(), kind="roof")
+    with pytest.raises(UsageError, match=r"Give --only NAME.*or --object NAME"):
+        plan_refine(image, mask)
+    plan_refine(image, mask, RefineOptions(objects=("g",)))
+    assert not [note for note in plan_refine(image, mask, RefineOptions(only=("g",))).plan.notes if "trained" in note]
+    use(monkeypatch, Forgo(), kind="g")
+    other = plan_refine(image, mask, RefineOptions(only=("g", "b"), evidence=kept))
+    assert "stand-in was trained on g, and the classes to refine are g, b" in other.plan.notes

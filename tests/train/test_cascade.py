@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 CONFIG = """
 [bundle]
 name = "tiny"
+object = "disc"
 side = 72
 
 [bundle.input]
@@ -79,6 +80,7 @@ def test_it_learns_and_an_interrupted_training_ends_with_the_same_weights(data: 
     assert train_cascade(data, tmp_path / "cut", config) is not None
     assert tensors(tmp_path / "cut") == tensors(tmp_path / "whole")
     assert (tmp_path / "whole" / "train.toml").read_text() == CONFIG
+    assert bundle.kind_of_object == "disc"
     assert load_cascade_bundle(str(tmp_path / "cut")).network.sha256 == bundle.network.sha256
 
 
