@@ -514,6 +514,7 @@ def _run(
             events.message(f"magnet: {repair}")
         threads = _noted("threads", _all_counts(image_plan, journal)) or usable_cores()
         image_plan = replace(image_plan, batch=_noted("batch", _all_counts(image_plan, journal)) or image_plan.batch)
+        clock.go_on(_all_counts(image_plan, journal))
         pin_arithmetic(threads)
         reset_device_peak(image_plan.machine.device)
         image = stack.enter_context(images.open_image(image_plan.image.path, cache=decode_cache(paths.mask.parent)))

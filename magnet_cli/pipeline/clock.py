@@ -5,12 +5,16 @@ from __future__ import annotations
 import threading
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
 ACTIVITIES = ("read", "forward", "refine", "select", "write", "idle")
+NOTED = "seconds"
+"""Among the counts of a group: the time of all runs until then."""
+NOTED_EVERY = 10.0
+"""Seconds between such notes at least, so that a journal stays short: what a killed run may have worked unseen."""
 
 
 class Clock:
@@ -23,7 +27,8 @@ class Clock:
     def __init__(self, activities: Iterable[str] = ACTIVITIES) -> None:
         self._lock = threading.Lock()
         self._seconds = dict.fromkeys(activities, 0.0)
-        self._started = time.perf_counter()
+        self._before: dict[str, float] = {}
+        self._started = self._noted = time.perf_counter()
 
     @contextmanager
     def measure(self, activity: str) -> Iterator[None]:
@@ -36,8 +41,22 @@ class Clock:
             with self._lock:
                 self._seconds[activity] += spent
 
-    def seconds(self) -> dict[str, float]:
-        """Seconds by activity, and `wall` since the clock was made."""
+    def go_on(self, finished: Iterable[Mapping[str, Any]]) -> None:
+        """Count the time of the runs before, by what they noted with groups that they finished."""
+        noted = [counts[NOTED] for counts in finished if NOTED in counts]
+        self._before = max(noted, key=lambda found: found["wall"], default={})
+
+    def note(self) -> dict[str, dict[str, float]]:
+        """What a group that is finished now notes; nothing where another one did lately."""
+        now = time.perf_counter()
         with self._lock:
-            rounded = {activity: round(value, 3) for activity, value in self._seconds.items()}
-        return {**rounded, "wall": round(time.perf_counter() - self._started, 3)}
+            if now - self._noted < NOTED_EVERY:
+                return {}
+            self._noted = now
+        return {NOTED: self.seconds()}
+
+    def seconds(self) -> dict[str, float]:
+        """Seconds by activity, and `wall` since the clock was made; of runs before this one as well."""
+        with self._lock:
+            found = {**self._seconds, "wall": time.perf_counter() - self._started}
+        return {key: round(value + self._before.get(key, 0.0), 3) for key, value in found.items()}

@@ -194,7 +194,7 @@ class _Writer:
             group = GroupId(pass_index=self._step.number, index=number)
             counts = _store_group(self._plan, self._step, group, states, self._work.sink, area=self._work.area)
             alike = {"threads": self._work.threads, "batch": self._plan.batch}
-            self._work.sink.finish_group(group, counts={**counts, **alike})
+            self._work.sink.finish_group(group, counts={**counts, **alike, **self._work.clock.note()})
         total = self._plan.groups(self._step)
         self._work.on_progress(Progress(pass_index=self._step.number, group=number, groups=total, resumed=False))
 

@@ -69,6 +69,7 @@ class Output:
             for repair in journal.repairs:
                 self.events.message(f"magnet: {repair}")
             threads = _noted_threads(journal, plan) or usable_cores()
+            clock.go_on(counts for number in numbers for counts in journal.finished(number).values())
             pin_arithmetic(threads)
             reset_device_peak(device)
             cache = decode_cache(self.paths.mask.parent)

@@ -89,7 +89,7 @@ class Run:
                 key = GroupId(pass_index=step.number, index=group)
                 with self.clock.measure("write"), self._naming_shortage("stored"):
                     counts = runner.store(key, found)
-                    journal.finish_group(key, counts={**counts, "threads": self.threads})
+                    journal.finish_group(key, counts={**counts, "threads": self.threads, **self.clock.note()})
                 done += 1
                 self.on_progress(Progress(step=step, done=done, resumed=False))
 
