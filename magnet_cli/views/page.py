@@ -104,6 +104,22 @@ class StageRow:
         return ", ".join(f"{count:,} {reason}" for count, reason in reasons if count)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Refined:
+    """What refining did to the mask before."""
+
+    by: str
+    """A bundle, or a tool."""
+    before: str
+    """The file of the mask before."""
+    changed: int
+    """Pixels that got another class."""
+    share: float
+    """Of all pixels."""
+    objects: str
+    """Which were refined, in words; empty for a tool that knows none."""
+
+
 def make_page(picture: Picture, report: Mapping[str, Any], name: str) -> str:
     """The page, as text.
 
@@ -141,6 +157,7 @@ def make_page(picture: Picture, report: Mapping[str, Any], name: str) -> str:
         heat=heat_stops(),
         facts=_facts(report),
         classes=picture.classes,
+        refined=_refined(report),
         square=_square(picture.classes),
         not_computed=int(report["not_computed"]["pixels"]),
         seconds=_seconds(report["seconds"]),
@@ -195,6 +212,33 @@ def _passed(not_run: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[tup
     worth = LESS.get(by, "worth less")
     words = {"unselected": worth, "unpaid": f"{worth}, beyond the budget", "settled": "settled"}
     return tuple((int(not_run[why]), f"passed over as {said}") for why, said in words.items() if why in not_run)
+
+
+def _refined(report: Mapping[str, Any]) -> Refined | None:
+    """As `magnet refine` or the last stage of `segment` says; None of a mask that was not refined."""
+    found = report.get("refined")
+    if found is None:
+        return None
+    settings, size = report["options"].get("refine") or report["options"], report["input"]["size"]
+    bundle, changed = found.get("bundle", report["bundle"]), int(found["changed_pixels"])
+    return Refined(
+        by=str(bundle["name"] if bundle else settings["method"]),
+        before=_file_name(str(found["path"])),
+        changed=changed,
+        share=changed / (int(size["width"]) * int(size["height"])),
+        objects=_objects(found.get("objects") or report["objects"], settings) if bundle else "",
+    )
+
+
+def _objects(objects: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
+    large = sum(int(each["objects"]) for each in objects["large"])
+    one_by_one, left = int(objects["refined"]), int(objects["left"])
+    named = ", ".join(str(name) for name in settings.get("only") or settings.get("object") or [])
+    kind = f" of {named}" if named else ""
+    counts = [(one_by_one, "one by one"), (large, "level by level"), (left, "too small, left as they were")]
+    return f"Objects{kind}: " + ", ".join(
+        f"{count:,} {what}" for count, what in counts if count or what == counts[0][1]
+    )
 
 
 def _mean(found: Map | None) -> str:
@@ -289,7 +333,7 @@ def _options(report: Mapping[str, Any]) -> dict[str, object]:
         f"{float(entry['low']):g} to {float(entry['high']):g}"
         for entry in report["options"]["bands"]
     ]
-    return {**report["options"], "bands": bands}
+    return {key: value for key, value in {**report["options"], "bands": bands}.items() if value != []}
 
 
 def _told(value: object) -> str:
@@ -298,7 +342,7 @@ def _told(value: object) -> str:
         return ", ".join(_told(item) for item in value)
     if isinstance(value, dict):
         sides = set(value) == {"width", "height"}
-        return _size(value) if sides else ", ".join(f"{key} {_told(item)}" for key, item in value.items())
+        return _size(value) if sides else ", ".join(f"{key} {_told(item)}" for key, item in value.items() if item != [])
     if value is None or isinstance(value, bool):
         return {True: "yes", False: "no", None: "none"}[value]
     return f"{value:g}" if isinstance(value, float) else str(value)

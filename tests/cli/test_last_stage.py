@@ -18,10 +18,12 @@ from magnet_cli.models.registry import build_backbone, build_cascade
 from magnet_cli.models.writing import describe, describe_cascade, write_bundle, write_cascade_bundle
 from magnet_cli.refining import loading
 from magnet_cli.segmentation import Planner
+from magnet_cli.views.legend import share_text
 from tests.cli.support import SIZE, expected_labels, invoke, invoke_json, one_line, write_colours_bundle, write_image
 from tests.refining.support import Bright, use
 from tests.refining.test_squares import Same
 from tests.refining.test_squares import use as use_tool
+from tests.views.browser import parse
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -73,6 +75,9 @@ def test_every_image_gets_both_masks_and_all_that_is_shown_is_the_refined_one(
         assert report["refined"]["changed_pixels"] == 110 * 120
         assert [entry["pixels"] for entry in report["classes"]] == [110 * 20, 110 * 50, 110 * 50]
         assert (report["options"]["method"], report["options"]["refine"]["method"]) == ("patch", "guided")
+        page = parse((here / "out" / f"{name}.html").read_text(encoding="utf-8"))
+        said = f"Refined by guided: 13,200 pixels ({share_text(110 * 120 / SIZE[0] / SIZE[1])}) have another class than"
+        assert page.one("p", id="refined").text == f"{said} in {name}.unrefined.tif."
         assert "patch, then guided" in (here / "out" / f"{name}.html").read_text(encoding="utf-8")
         assert (here / "out" / f"{name}.overlay.png").exists()
         shapes = json.loads((here / "out" / f"{name}.geojson").read_bytes())["features"]
@@ -184,6 +189,17 @@ def test_a_plan_says_what_the_last_stage_takes(images: tuple[str, str], monkeypa
     assert invoke_json("plan", *FAST, images[0])["images"][0]["refine"] is None
     result = invoke("plan", *FAST, images[0], "--refine", "guided", "--memory", "1MiB")
     assert result.exit_code == 6
+
+
+def test_a_plan_does_not_pass_the_time_before_refining_off_as_all(
+    images: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_tool(monkeypatch, Same())
+    monkeypatch.setattr(Planner, "seconds", lambda *_: 12.0)
+    alone = invoke("plan", *FAST, images[0]).stdout
+    assert "time: about 12 s, as 'magnet bench' measured here\n" in alone
+    refined = invoke("plan", *FAST, images[0], "--refine", "guided").stdout
+    assert "time: about 12 s, as 'magnet bench' measured here; refining comes on top" in refined
 
 
 @pytest.mark.usefixtures("images")

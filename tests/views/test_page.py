@@ -14,6 +14,7 @@ from magnet_cli.geometry import Size
 from magnet_cli.masks.reportfile import write_report
 from magnet_cli.scene import Pyramid, Scene, write_scene
 from tests.cli.support import invoke, invoke_json, write_image
+from tests.refining.support import Bright, use
 from tests.views.browser import Browser, Element, find_browser, parse
 
 if TYPE_CHECKING:
@@ -174,6 +175,35 @@ def test_hostile_names_stay_text(browser: Browser, here: Path, bundle: Path) -> 
     words = shlex.split(shown.one("pre", id="command").text)
     assert words[2] == HOSTILE_FILE
     assert (here / "m.overlay.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_page_says_what_refining_did(
+    here: Path, image: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(monkeypatch, Bright())
+    words = ("--weights", bundle, "--probabilities", "-o", "m.tif", "--html", "--refine", "cascadepsp")
+    (row,) = invoke_json("segment", image, *words)["images"]
+    page, changed = parse((here / "m.html").read_text(encoding="utf-8")), row["report"]["refined"]["changed_pixels"]
+    found = page.one("p", id="refined").text
+    assert re.fullmatch(
+        rf"Refined by stand-in: {changed:,} pixels \(.*%\) have another class than in m\.unrefined\.tif\. "
+        r"Objects: \d+ one by one.*\.",
+        found,
+    )
+    assert "Uncertainty of the mask before it was refined" in page.one("figure", id="figure-uncertainty").text
+    options = {row[0]: row[1] for row in cells(page.one("main").all("table")[-3])}
+    assert "L 128" in options["refine"]
+    assert "stuff" not in options["refine"], "an empty list says nothing"
+    words = ("refine", image, "m.unrefined.tif", "-o", "again.tif", "--only", "r", "--html")
+    report = invoke_json(*words)["images"][0]["report"]
+    page = parse((here / "again.html").read_text(encoding="utf-8"))
+    changed = report["refined"]["changed_pixels"]
+    assert page.one("p", id="refined").text.startswith(f"Refined by stand-in: {changed:,} pixels")
+    assert "Objects of r: " in page.one("p", id="refined").text
+    invoke("segment", image, "--weights", bundle, "-o", "plain.tif", "--html")
+    page = parse((here / "plain.html").read_text(encoding="utf-8"))
+    assert page.all("p", id="refined") == []
+    assert "Uncertainty of the result" in page.one("figure", id="figure-uncertainty").text
 
 
 def test_a_page_without_maps(here: Path, image: Path, bundle: Path) -> None:
