@@ -188,7 +188,8 @@ def _scale(part: str, text: str) -> Size | PhysicalSize:
     match = _SCALE.fullmatch(part)
     advice = "Write window sides in pixels or with a unit, like --scales 625,1250,2500, 256x128,512x256 or 320um,640um"
     if match is None:
-        raise UsageError("--scales takes numbers, WIDTHxHEIGHT pairs, auto or full", value=repr(text), advice=advice)
+        value = repr(part) if part == text.strip() else f"{part!r} in {text!r}"
+        raise UsageError("--scales takes numbers, WIDTHxHEIGHT pairs, auto or full", value=value, advice=advice)
     width, height = Fraction(match[1]), Fraction(match[2] or match[1])
     if match[3]:
         return _physical(width, height, OTHER_SPELLINGS.get(match[3], match[3]), part)

@@ -77,7 +77,10 @@ def _box_spec(box: Box, info: ImageInfo) -> AreaSpec:
     inside = box.intersection(Box.whole(info.size))
     if not inside.area:
         raise SourceError(
-            f"the region lies outside the image, which has {info.size} pixels", value=f"--roi {box}", file=info.path
+            f"the region lies outside the image, which has {info.size} pixels",
+            value=f"--roi {box}",
+            file=info.path,
+            advice="Give --roi X,Y,WIDTH,HEIGHT in pixels of the full resolution, counted from the upper left corner",
         )
     notes = () if inside == box else (f"--roi {box} reaches beyond the image: {inside} of it is looked at",)
     return AreaSpec(kind="roi", source=str(inside), digest=str(inside), box=inside, notes=notes)

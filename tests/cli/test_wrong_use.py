@@ -21,6 +21,7 @@ WORDS = [
     (["--scales", "0.5"], ["a scale is at least one pixel", "0.5", "--scales 625,1250,2500"]),
     (["--scales", "1.5"], ["whole number of pixels", "1.5"]),
     (["--scales", "many"], ["--scales takes numbers", "'many'", "auto or full"]),
+    (["--scales", "64,abc"], ["'abc' in '64,abc'", "WIDTHxHEIGHT"]),
     (["--scales", ""], ["--scales takes numbers"]),
     (["--scales", "64,64"], ["must differ", "64x64 beside 64x64", "once"]),
     (["--scales", "64x128,128x64"], ["must differ"]),
@@ -303,3 +304,12 @@ def test_a_pipe_is_no_image(here: Path, image: Path, bundle: Path, words: str) -
     result = invoke(*words.split(), *weights)
     assert "pipe.tif: an image is read in any order, which a pipe does not allow" in result.stderr
     assert result.exit_code == 3
+
+
+def test_a_region_outside_the_image_is_refused_with_what_it_means(image: Path, bundle: Path) -> None:
+    result = invoke("segment", image, "--weights", bundle, "--roi", "9000,0,10,10", "-o", "m.tif")
+    assert result.exit_code == 3
+    line = one_line(result)
+    assert "the region lies outside the image" in line
+    assert "9000, 0, 10, 10" in line
+    assert "--roi X,Y,WIDTH,HEIGHT in pixels of the full resolution" in line
