@@ -21,6 +21,8 @@ WIDEST = 200
 NAMES = 2
 """Columns that hold words."""
 
+LEGEND = "ratios are of seconds, [lowest..highest] of the repeats; in (round brackets) of windows per second"
+
 
 def bench_text(rows: Sequence[Row]) -> str:
     """What was measured, where the time went, and what could not be measured."""
@@ -30,6 +32,8 @@ def bench_text(rows: Sequence[Row]) -> str:
     if done:
         console.print(_table(HEAD, [cells(row) for row in done]))
         console.print(_table(SPLIT_HEAD, [split_cells(row) for row in done]))
+    if any(mark.runs for row in done for mark in row.marks):
+        console.print(LEGEND, soft_wrap=True)
     for row in done:
         for reason in dict.fromkeys(f"{mark.kind} {mark.status}: {mark.reason}" for mark in row.marks if mark.reason):
             console.print(f"{row.label}, {row.method}: {reason}", soft_wrap=True)

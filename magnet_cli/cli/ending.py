@@ -134,13 +134,17 @@ class Listing:
         codes = {error.exit_code for error in failed}
         return codes.pop() if len(codes) == 1 else ALL_FAILED
 
+    def describe(self) -> dict[str, object]:
+        """What is known until now, as JSON values."""
+        return {"schema": SCHEMA, "images": self._rows, **self.more}
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        found: dict[str, object] = {"schema": SCHEMA, "images": self._rows, **self.more}
+        found = self.describe()
         failure = foreseen(error)
         if failure is not None:
             found |= {"error": str(failure), "exit_code": failure.exit_code}

@@ -3,6 +3,7 @@
 # ruff: noqa: ARG001 - typer makes options of the parameters, words.py takes their values from the context
 from __future__ import annotations
 
+import json as json_format
 import re
 from enum import StrEnum
 from pathlib import Path
@@ -13,6 +14,7 @@ import typer
 from magnet_cli.cli import words
 from magnet_cli.cli.ending import Listing, command, tell
 from magnet_cli.errors import OutputError, UsageError
+from magnet_cli.redaction import redacted
 
 if TYPE_CHECKING:
     from magnet_cli.boundary import RadiusRule
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from magnet_cli.scoring import Scores
 
 PLOT = "distribution.png"
+SCORES = "scores.json"
 NOTHING_KEPT = "without -o no mask is kept: give -o a folder, and the same command goes on from there"
 OF_A_MASK = ("mask", "truth", "classes", "roi")
 """What goes with MASK TRUTH alone."""
@@ -62,7 +65,7 @@ def evaluate(
         typer.Option(
             "-o",
             "--output",
-            help=f"Folder that keeps the masks of --data, so that the same command goes on, and {PLOT}.",
+            help=f"Folder that keeps the masks of --data, so that the same command goes on, {SCORES} and {PLOT}.",
         ),
     ] = None,
     plot: Annotated[Path | None, typer.Option(help="PNG of how the scores of --data spread.")] = None,
@@ -199,8 +202,11 @@ def _evaluate_data(context: typer.Context, data: Path, listing: Listing) -> int:
     listing.more |= scores.describe()
     if not given["json"]:
         tell(scores_text(scores))
-    if plot is not None and any(score.found for score in scores.methods):
-        _draw(scores, plot)
+    if any(score.found for score in scores.methods):
+        if output is not None:
+            _keep(listing, output / SCORES)
+        if plot is not None:
+            _draw(scores, plot)
     return listing.exit_code
 
 
@@ -213,6 +219,12 @@ def _plot(named: Path | None, output: Path | None) -> Path | None:
             "the plot's folder is missing", value=named.parent, advice="Make it, or choose another --plot"
         )
     return named
+
+
+def _keep(listing: Listing, path: Path) -> None:
+    from magnet_cli import durable
+
+    durable.write_whole(path, redacted(json_format.dumps(listing.describe(), indent=1) + "\n").encode())
 
 
 def _draw(scores: Scores, plot: Path) -> None:

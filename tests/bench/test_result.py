@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -99,6 +100,8 @@ def test_the_terminal_gets_tables_and_reasons() -> None:
     assert "65,536 px" in text
     assert "naive refused: needs 1 TiB" in text
     assert "device allocated" not in text  # nothing to say without a device
+    assert "[lowest..highest] of the repeats" in text
+    assert "[lowest" not in bench_text([replace(row(), marks=())]), "nothing to explain"
 
 
 def test_the_page_needs_nothing_beside_it_and_holds_the_figures() -> None:

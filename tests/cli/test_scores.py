@@ -60,6 +60,7 @@ def test_json(data: Path, bundle: Path) -> None:
         ("magnet", "patch", 2),
     }
     assert Path("out/distribution.png").read_bytes().startswith(b"\x89PNG")
+    assert json.loads(Path("out/scores.json").read_bytes()) == found
     again = invoke_json(*words, "-o", "out", "--scales", "32,64", "--iou-threshold", "0.9", "--no-mba")
     assert {row["status"] for row in again["images"]} == {"already done"}
     assert again["methods"][1]["mba"] is None
