@@ -48,13 +48,9 @@ def fingerprint(path: str | Path) -> str:
     path = Path(path)
     digest = hashlib.sha256()
     with naming(path, "the input cannot be read", advice="Check that it exists and that you may read it"):
-        for file in _files(path):
+        for file, name in _files(path):
             size = file.stat().st_size
-            digest.update(
-                f"{file.relative_to(path.parent).as_posix()}\0{size}\0".encode()
-                if file != path
-                else f"{size}\0".encode()
-            )
+            digest.update(f"{name}\0{size}\0".encode() if name else f"{size}\0".encode())
             with file.open("rb") as stream:
                 _hash(digest, stream, size)
     return digest.hexdigest()
@@ -98,13 +94,19 @@ def _hash(digest: hashlib._Hash, stream: BinaryIO, size: int) -> None:
     digest.update(stream.read(HEAD_BYTES))
 
 
-def _files(path: Path) -> list[Path]:
+def _files(path: Path) -> list[tuple[Path, str]]:
+    """What to hash, each with its place in the folder: whatever that is called, its content is the same."""
     if path.is_dir():
-        return _sampled(sorted(file for file in path.rglob("*") if file.is_file()))
+        return _inside(path)
     companion = path.with_suffix("")
     if path.suffix.lower() in COMPANION_FOLDERS and companion.is_dir():
-        return [path, *_sampled(sorted(file for file in companion.rglob("*") if file.is_file()))]
-    return [path]
+        return [(path, ""), *_inside(companion)]
+    return [(path, "")]
+
+
+def _inside(folder: Path) -> list[tuple[Path, str]]:
+    found = _sampled(sorted(file for file in folder.rglob("*") if file.is_file()))
+    return [(file, file.relative_to(folder).as_posix()) for file in found]
 
 
 def _sampled(files: Sequence[Path]) -> list[Path]:

@@ -42,6 +42,8 @@ class FieldFile:
     classes: tuple[str, ...]
     """Names of the bands."""
     array: zarr.Array[Any]
+    image: tuple[str, str] | None = None
+    """Path and fingerprint of the image that they were made of; None where nobody noted it."""
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -67,6 +69,8 @@ class FieldFile:
             pitch = Pitch(x=_fraction(found["pitch"]["x"]), y=_fraction(found["pitch"]["y"]))
             level0 = Size(width=int(found["level0"]["width"]), height=int(found["level0"]["height"]))
             classes = tuple(str(name) for name in found["classes"])
+            made_of = found.get("image")
+            image = None if made_of is None else (str(made_of["path"]), str(made_of["fingerprint"]))
         except (KeyError, TypeError, ValueError, ZeroDivisionError, OSError) as exc:
             raise _unreadable(path) from exc
         if found.get("chunks", array.nchunks_initialized) != array.nchunks_initialized:
@@ -82,6 +86,7 @@ class FieldFile:
             level0=level0,
             classes=classes,
             array=array,
+            image=image,
         )
 
     def read(self, box: Box) -> NDArray[np.uint8]:

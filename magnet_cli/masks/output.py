@@ -17,6 +17,8 @@ from magnet_cli.masks.zarr import write_field
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from zarr.core.common import JSON
+
     from magnet_cli.masks.journal import Journal
 
 OVERWRITE_ADVICE = "Choose another output, or pass --overwrite."
@@ -104,7 +106,7 @@ def finish_output(
     """
     journal.end()
     for name in fields:
-        write_field(journal, name, paths.field(name))
+        write_field(journal, name, paths.field(name), attributes=_made_of(journal, report))
     try:
         assemble_mask(journal, paths.part, description=description or {})
     except OutputError:
@@ -115,6 +117,14 @@ def finish_output(
     with durable.writing(paths.mask):
         durable.replace(paths.part, paths.mask)
     journal.discard()
+
+
+def _made_of(journal: Journal, report: Mapping[str, object]) -> Mapping[str, JSON]:
+    """Of which image a field is: its report may be replaced by that of a later mask, which kept none."""
+    source, fingerprint = report.get("input"), journal.header.hashes.get("input")
+    if not isinstance(source, dict) or fingerprint is None:
+        return {}
+    return {"image": {"path": str(source["path"]), "fingerprint": fingerprint}}
 
 
 def _difference(paths: OutputPaths, *, hashes: Mapping[str, str]) -> str | None:

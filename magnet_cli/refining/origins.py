@@ -1,4 +1,4 @@
-"""Which image a mask and its probabilities were made of, as the reports beside them say."""
+"""Which image a mask and its probabilities were made of, as this program noted beside and in them."""
 
 from __future__ import annotations
 
@@ -8,56 +8,65 @@ from typing import TYPE_CHECKING, Any, cast
 from magnet_cli import images
 from magnet_cli.errors import OutputError, SourceError
 from magnet_cli.images.urls import is_url
-from magnet_cli.masks.fieldfile import PROBABILITIES, FieldFile
+from magnet_cli.masks.fieldfile import FieldFile
 from magnet_cli.masks.output import OutputPaths
 from magnet_cli.masks.reportfile import read_report
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+MOST_BYTES = 64 << 20
+"""Of a report: a larger file of its name is another program's."""
+MOVED = "where the image is the same all the same, copy the mask without the report beside it"
+
 
 def check_origins(image: str | Path, mask: str | Path, evidence: Path | None) -> None:
     """Refuse a mask or probabilities of another image of the same size.
 
-    Files that this program has not written, or that were moved without their reports, are taken as they are.
+    Masks that this program has not written, or that were moved without their reports, are taken as they are.
 
     Raises:
-        SourceError: A report names another image, or there are no such probabilities.
+        SourceError: They are of another image, or there are no such probabilities.
     """
     if not is_url(str(mask)):
-        paths = OutputPaths.of(Path(mask))
-        _check(image, paths.mask, "this mask was", _report(paths.report, of=paths.mask))
+        paths = OutputPaths.of(Path(mask).absolute())
+        made_of = _noted(paths)
+        if made_of is not None:
+            _check(image, made_of, file=mask, what="this mask was", otherwise=f"; {MOVED}")
     if evidence is not None:
-        kept = FieldFile.open(evidence).path
-        name = kept.name.removesuffix(PROBABILITIES)
-        _check(image, kept, "these probabilities were", _report(kept.with_name(f"{name}.json")))
+        made_of = FieldFile.open(evidence).image
+        if made_of is not None:
+            _check(
+                image, made_of, file=evidence, what="these probabilities were", otherwise=", or leave --evidence out"
+            )
 
 
-def _report(path: Path, *, of: Path | None = None) -> Mapping[str, Any]:
-    """A report that describes the file that it lies beside; empty where there is none."""
+def _noted(paths: OutputPaths) -> tuple[str, str] | None:
+    """Path and fingerprint of the image, by a report that describes the mask that it lies beside."""
     try:
-        found = cast("dict[str, Any]", read_report(path))
-    except OutputError:
-        return {}
-    if of is not None and _section(found, "mask").get("bytes") != of.stat().st_size:
-        return {}
-    return found
-
-
-def _section(report: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    found = report.get(key)
-    return found if isinstance(found, dict) else {}
-
-
-def _check(image: str | Path, file: Path, what: str, report: Mapping[str, Any]) -> None:
+        if paths.report.stat().st_size > MOST_BYTES:
+            return None
+        report, size = read_report(paths.report), paths.mask.stat().st_size
+    except (OutputError, OSError):
+        return None
     source, digest = _section(report, "input").get("path"), _section(report, "hashes").get("input")
+    if source is None or digest is None or _section(report, "mask").get("bytes") != size:
+        return None
+    return str(source), str(digest)
+
+
+def _section(report: Mapping[str, object], key: str) -> Mapping[str, Any]:
+    found = report.get(key)
+    return cast("Mapping[str, Any]", found) if isinstance(found, dict) else {}
+
+
+def _check(image: str | Path, made_of: tuple[str, str], *, file: str | Path, what: str, otherwise: str) -> None:
+    source, digest = made_of
     # An address and a copy on disk have fingerprints of different kinds.
-    if source is None or digest is None or is_url(str(source)) != is_url(str(image)):
+    if is_url(source) != is_url(str(image)) or images.fingerprint(image) == digest:
         return
-    if images.fingerprint(image) != digest:
-        raise SourceError(
-            f"{what} made of another image, {source}",
-            value=image,
-            file=file,
-            advice="Give that image; where both hold the same scene, copy the file without the report beside it",
-        )
+    if source == str(image):
+        rule, advice = "made of this image before it was changed", "Segment it again"
+    else:
+        rule, advice = f"made of another image, {source}", "Give that image"
+    raise SourceError(f"{what} {rule}", value=image, file=file, advice=advice + otherwise)

@@ -127,6 +127,9 @@ def test_a_zarr_folder_has_a_fingerprint(tmp_path: Path) -> None:
     array = zarr.create_array(path, shape=(64, 64), chunks=(8, 8), dtype="uint8", zarr_format=2)
     array[:] = 1
     first = fingerprint(path)
+    path.rename(tmp_path / "renamed.zarr")
+    assert fingerprint(tmp_path / "renamed.zarr") == first
+    (tmp_path / "renamed.zarr").rename(path)
     array[:8, :8] = 2
     assert fingerprint(path) != first
 

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import json
 import shutil
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
+import zarr
 
+from magnet_cli import segmentation
 from magnet_cli.errors import SourceError
 from magnet_cli.masks.reportfile import write_report
+from magnet_cli.options import SegmentOptions
 from magnet_cli.refining.options import RefineOptions
 from magnet_cli.refining.refine import plan_refine, refine_mask
-from tests.refining.support import Echo, use, write_grey
+from tests.refining.support import Echo, use
 from tests.refining.test_only import SHAPE, make_segmented
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @pytest.fixture
@@ -47,34 +47,70 @@ def test_a_mask_of_another_image_is_refused(segmented: tuple[Path, Path, Path], 
 def test_probabilities_of_another_image_are_refused(
     segmented: tuple[Path, Path, Path], other: Path, tmp_path: Path
 ) -> None:
-    _, mask, kept = segmented
+    image, mask, kept = segmented
     own = shutil.copy(mask, tmp_path / "own.tif")  # as if it had been made of the other image, without a report
-    options = RefineOptions(only=("g",), evidence=kept)
-    with pytest.raises(SourceError, match=r"m\.probabilities\.zarr: these probabilities were made of another image"):
-        refine_mask(other, own, tmp_path / "out.tif", options)
+    moved = shutil.copytree(kept, tmp_path / "moved" / "p.zarr")
+    for evidence in (kept, moved):
+        with pytest.raises(
+            SourceError, match=rf"{evidence.name}: these probabilities were made of another image, {image}"
+        ):
+            refine_mask(other, own, tmp_path / "out.tif", RefineOptions(only=("g",), evidence=evidence))
     assert not list(tmp_path.glob("out*"))
 
 
-def test_what_nobody_says_anything_of_is_taken(segmented: tuple[Path, Path, Path], other: Path, tmp_path: Path) -> None:
-    """Moved without their reports, of other programs, replaced since, copied images, and addresses."""
+def test_a_later_mask_does_not_make_probabilities_its_own(
+    segmented: tuple[Path, Path, Path], other: Path, tmp_path: Path
+) -> None:
+    """The mask was replaced by one of another image, and of that no probabilities were kept."""
     image, mask, kept = segmented
-    shutil.copytree(kept, tmp_path / "moved" / kept.name)
+    again = SegmentOptions(weights=str(tmp_path / "bundle"), method="patch", overwrite=True)
+    segmentation.segment([other], mask, again)
+    options = RefineOptions(only=("g",), evidence=kept)
+    with pytest.raises(SourceError, match=f"these probabilities were made of another image, {image}"):
+        plan_refine(other, mask, options)
     own = shutil.copy(mask, tmp_path / "own.tif")
-    options = RefineOptions(only=("g",), evidence=tmp_path / "moved" / kept.name)
-    refine_mask(other, own, tmp_path / "moved.tif", options)
-    for name, text in (("own", "[]"), ("own", '{"mask": 7}'), ("own", "no JSON")):
-        (tmp_path / f"{name}.json").write_text(text)
-        plan_refine(other, own, options)
-    write_report(tmp_path / "own.json", {"mask": "m", "input": "i", "hashes": []})
-    plan_refine(other, own, options)
-    copied = shutil.copy(image, tmp_path / "copied.tif")
-    plan_refine(copied, mask, RefineOptions(only=("g",), evidence=kept))
-    report = json.loads((tmp_path / "m.json").read_text())
-    write_report(tmp_path / "m.json", {**report, "input": {**report["input"], "path": "https://example.org/i.tif"}})
-    plan_refine(other, mask)
-    write_report(tmp_path / "m.json", report)
-    write_grey(mask, np.ones(SHAPE, np.uint8))
-    plan_refine(other, mask)
+    plan_refine(image, own, options)
+
+
+def test_what_nobody_says_anything_of_is_taken(segmented: tuple[Path, Path, Path], other: Path, tmp_path: Path) -> None:
+    """Masks that were moved without their reports, of other programs, replaced since, and addresses."""
+    _, mask, kept = segmented
+    own = Path(shutil.copy(mask, tmp_path / "own.tif"))
+    size, report = own.stat().st_size, json.loads((tmp_path / "m.json").read_bytes())
+    assert size == report["mask"]["bytes"]
+    for text in ("[]", '{"mask": 7}', "no JSON"):
+        own.with_suffix(".json").write_text(text)
+        plan_refine(other, own)
+    for wrong in (
+        {"mask": "m"},
+        {"mask": {"bytes": size}, "input": "i", "hashes": []},
+        {"mask": {"bytes": size}, "input": {"path": "i"}, "hashes": {}},
+        {**report, "input": {**report["input"], "path": "https://example.org/i.tif"}},
+        {**report, "mask": {"bytes": size + 1}},
+    ):
+        write_report(own.with_suffix(".json"), wrong)
+        plan_refine(other, own)
+    write_report(own.with_suffix(".json"), {"mask": {"bytes": size}, "input": {"path": "i"}, "hashes": {"input": "x"}})
+    with pytest.raises(SourceError, match="made of another image, i"):
+        plan_refine(other, own)
+    own.with_suffix(".json").unlink()
+    array = zarr.open_array(kept, mode="r+")
+    array.attrs.put({key: value for key, value in array.attrs.items() if key != "image"})
+    plan_refine(other, own, RefineOptions(only=("g",), evidence=kept))
+
+
+def test_the_same_image_under_another_name_is_the_same(
+    segmented: tuple[Path, Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image, mask, kept = segmented
+    options = RefineOptions(only=("g",), evidence=kept)
+    plan_refine(shutil.copy(image, tmp_path / "copied.tif"), mask, options)
+    monkeypatch.chdir(kept)
+    plan_refine(image, "../m.tif", RefineOptions(only=("g",), evidence=Path()))
+    with image.open("ab") as file:
+        file.write(b" ")
+    with pytest.raises(SourceError, match=r"made of this image before it was changed.*Segment it again"):
+        plan_refine(image, mask, options)
 
 
 def test_evidence_that_is_not_there_is_named_and_a_folder_of_it_is_looked_into(
