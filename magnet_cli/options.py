@@ -188,7 +188,7 @@ def _scale(part: str, text: str) -> Size | PhysicalSize:
     match = _SCALE.fullmatch(part)
     advice = "Write window sides in pixels or with a unit, like --scales 625,1250,2500, 256x128,512x256 or 320um,640um"
     if match is None:
-        value = repr(part) if part == text.strip() else f"{part!r} in {text!r}"
+        value = repr(part) if part == text.strip().lower() else f"{part!r} in {text!r}"
         raise UsageError("--scales takes numbers, WIDTHxHEIGHT pairs, auto or full", value=value, advice=advice)
     width, height = Fraction(match[1]), Fraction(match[2] or match[1])
     if match[3]:

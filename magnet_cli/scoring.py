@@ -60,8 +60,7 @@ class Cost:
     megapixels: float
     """Of the image, at level 0."""
     seconds: float
-    resumed_groups: int
-    """Groups that an interrupted run had computed: their seconds are not in `seconds`."""
+    """Of all runs that it took."""
     host_peak: int | None
     """Bytes, of the whole program."""
     device_peak: int | None
@@ -75,7 +74,6 @@ class Cost:
             windows_run=sum(stage["windows_run"] for step in report["passes"] for stage in step["stages"]),
             megapixels=size["width"] * size["height"] / MEGAPIXEL,
             seconds=report["seconds"]["wall"],
-            resumed_groups=report["groups"]["resumed"],
             host_peak=memory["host_peak"],
             device_peak=max(memory["device_peak"].values(), default=None),
         )
@@ -89,7 +87,6 @@ class Cost:
             windows_run=sum(cost.windows_run for cost in costs),
             megapixels=sum(cost.megapixels for cost in costs),
             seconds=round(sum(cost.seconds for cost in costs), 3),
-            resumed_groups=sum(cost.resumed_groups for cost in costs),
             host_peak=max(host, default=None),
             device_peak=max(device, default=None),
         )
@@ -273,8 +270,6 @@ class Scores:
         }
         if len(scored) > 1:
             found.add("not every method has every image: compare image by image, not the pooled scores")
-        if any(score.cost.resumed_groups for score in self.methods):
-            found.add("seconds are without those of interrupted runs that were gone on with")
         return tuple(sorted(found))
 
     def describe(self) -> dict[str, object]:

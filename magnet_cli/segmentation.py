@@ -213,7 +213,10 @@ def load_model(options: SegmentOptions, events: Events) -> Model:
         context=context_memory(device),
         base=host_memory() or 0,
     )
-    last = None if last is None else last.after([entry.name for entry in bundle.classes], base=machine.base)
+    if last is not None:
+        last = last.after([entry.name for entry in bundle.classes], base=machine.base)
+        for note in last.notes:
+            events.message(f"magnet: {note}")
     return Model(bundle=bundle, facts=facts, networks=networks, machine=machine, last=last)
 
 

@@ -57,6 +57,7 @@ It learns to sharpen wrong masks of single objects, whatever their class: Cascad
 
 \b
 The configuration, beside [bundle], [network], [data] and [loop] as of a backbone:
+  [bundle]   object = "building": the one kind of object it knows; a mask of several classes then has to name its own
   [cascade]  crop, scales: windows of these sides at level 0 are shown at `crop` rows and columns
              pieces, smallest, classes: an object is a class in a window, or one connected piece of it
              iou = [0.8, 1.0]: how wrong masks are; coarse, shrink: masks enlarged from smaller ones among them

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json as json_format
 import re
+from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
@@ -65,7 +66,8 @@ def evaluate(
         typer.Option(
             "-o",
             "--output",
-            help=f"Folder that keeps the masks of --data, so that the same command goes on, {SCORES} and {PLOT}.",
+            help=f"Folder that keeps the masks of --data, so that the same command goes on, {SCORES}, and {PLOT} "
+            "unless --plot names another file.",
         ),
     ] = None,
     plot: Annotated[Path | None, typer.Option(help="PNG of how the scores of --data spread.")] = None,
@@ -189,6 +191,11 @@ def _evaluate_data(context: typer.Context, data: Path, listing: Listing) -> int:
         methods=methods, segment=segment, evaluation=counting, iou_threshold=given["iou_threshold"]
     )
     rows = []
+    if output is not None:
+        # Those of an earlier run say nothing of masks that this one replaces.
+        for name in (SCORES, PLOT):
+            with suppress(OSError):
+                (output / name).unlink()
     try:
         with Display(enabled=not given["no_progress"]) as display:
             for row in scoring.score_each(data, output, options, events=display):

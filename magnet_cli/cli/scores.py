@@ -91,7 +91,7 @@ def _method(score: MethodScore, *, beside: bool, device: bool) -> list[str]:
         *map(percent, shares),
         f"{cost.windows_run:,}",
         f"{cost.megapixels:,.2f}",
-        f"{cost.seconds:,.1f}" + ("+" if cost.resumed_groups else ""),
+        f"{cost.seconds:,.1f}",
         _bytes(cost.host_peak),
         *([_bytes(cost.device_peak)] if device else []),
     ]

@@ -50,7 +50,7 @@ def plan_text(plan: Plan, *, seconds: float | None = None, then: Foreseen | None
         used = f"{format_bytes(then.memory.total)} of {format_bytes(then.memory.budget)}"
         lines += [*(f"  then {line}" for line in then.lines), f"    host memory: {used}"]
     if seconds is not None:
-        more = "" if then is None else "; refining comes on top, by how much is known once the mask is there"
+        more = "" if then is None else "; refining comes on top"
         lines.append(f"  time: about {format_seconds(seconds)}, as 'magnet bench' measured here{more}")
     if disk["decode_cache"]:
         lines.append(f"  disk for decoding once: {format_bytes(disk['decode_cache'])}")

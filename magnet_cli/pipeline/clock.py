@@ -14,7 +14,8 @@ ACTIVITIES = ("read", "forward", "refine", "select", "write", "idle")
 NOTED = "seconds"
 """Among the counts of a group: the time of all runs until then."""
 NOTED_EVERY = 10.0
-"""Seconds between such notes at least, so that a journal stays short: what a killed run may have worked unseen."""
+"""Seconds between such notes at least, so that a journal stays short. What an interrupted run did after the last of
+its groups that noted the time is not counted."""
 
 
 class Clock:

@@ -68,9 +68,8 @@ def run_published(plan: Plan, work: Work) -> None:
         work.sink.put_labels(group, box=Box.whole(size), labels=labels)
         counts, missing = count_labels(labels, plan.classes)
         stages = {str(stage.number): windows_run(settings, index) for index, stage in enumerate(plan.stages)}
-        work.sink.finish_group(
-            group, counts={"stages": stages, "labels": counts, "nodata": missing, "threads": work.threads}
-        )
+        found = {"stages": stages, "labels": counts, "nodata": missing, "threads": work.threads}
+        work.sink.finish_group(group, counts={**found, **work.clock.note()})
     work.on_progress(Progress(pass_index=group.pass_index, group=0, groups=1, resumed=False))
 
 

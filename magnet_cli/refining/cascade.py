@@ -9,6 +9,7 @@ from magnet_cli import images
 from magnet_cli.errors import UsageError
 from magnet_cli.figures import Case, nearest_figure
 from magnet_cli.models.machine import device_case
+from magnet_cli.objects.kinds import class_indices
 from magnet_cli.refining.effort import effort_of
 from magnet_cli.refining.joining import Joining
 from magnet_cli.refining.levels import Levels
@@ -90,19 +91,21 @@ class Cascade:
         machine = replace(self.machine, base=base)
         return replace(self, model=replace(self.model, machine=machine))
 
-    def check_classes(self, names: Sequence[str], *, option: str, file: str | None = None) -> None:
+    def check_classes(self, names: Sequence[str], *, option: str, file: str | None = None) -> tuple[str, ...]:
         """See `Method`."""
-        known = self.model.bundle.kind_of_object
-        if not known or self.settings.only:
-            return
+        bundle, known = self.model.bundle.name, self.model.bundle.kind_of_object
+        chosen = [names[label] for label in class_indices(self.settings.only, names, option=option)]
+        if chosen and known in names and chosen != [known]:
+            return (f"{bundle} was trained on {known}, and the classes to refine are {', '.join(chosen)}",)
+        if chosen or not known:
+            return ()
         one = known if known in names else "NAME"
-        whole = "" if option != "--only" else f", or --object {one} for a mask of these alone"
+        alone = f", --object {one} for a mask of these alone, or --mask-kind binary where all but 0 is the object"
         raise UsageError(
-            f"{self.model.bundle.name} sharpens one kind of object, {known}, and a mask of several classes has to say "
-            "which of them that is",
+            f"{bundle} sharpens one kind of object, {known}, and a mask of classes has to say which of them that is",
             value=", ".join(names[:MOST_NAMED]),
             file=file,
-            advice=f"Give {option} {one}, so that other classes stay{whole}",
+            advice=f"Give {option} {one}, so that other classes stay{alone if option == '--only' else ''}",
         )
 
     def see(self, info: ImageInfo) -> Seen:
@@ -120,9 +123,17 @@ class Cascade:
 
     def job(self, seen: Seen, mask: InputMask, *, workers: int, events: Events) -> CascadeJob:
         """See `Method`."""
-        if mask.reading.kind == "labels":
-            self.check_classes(mask.reading.names, option="--only", file=mask.path)
-        plan = make_plan(seen, mask, self.settings, self.model, kept=self.evidence, workers=workers, events=events)
+        is_labels, names = mask.reading.kind == "labels", mask.reading.names
+        plan = make_plan(
+            seen,
+            mask,
+            self.settings,
+            self.model,
+            kept=self.evidence,
+            notes=self.check_classes(names, option="--only", file=mask.path) if is_labels else (),
+            workers=workers,
+            events=events,
+        )
         return CascadeJob(plan=plan, model=self.model)
 
 

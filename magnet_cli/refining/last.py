@@ -44,6 +44,8 @@ class LastStage:
 
     method: Method
     options: RefineOptions
+    notes: tuple[str, ...] = ()
+    """What a user should know before it runs."""
 
     @classmethod
     def load(cls, options: SegmentOptions, events: Events) -> Self | None:
@@ -79,9 +81,9 @@ class LastStage:
             UsageError: There is no class that is named, or one has to be.
         """
         class_indices(self.options.only, classes, option="--refine-only")
-        if len(classes) > OBJECT_AND_REST:
-            self.method.check_classes(classes, option="--refine-only")
-        return replace(self, method=self.method.based(base))
+        several = len(classes) > OBJECT_AND_REST
+        notes = self.method.check_classes(classes, option="--refine-only") if several else ()
+        return replace(self, method=self.method.based(base), notes=notes)
 
     def digest(self) -> str:
         """SHA-256 over everything of this stage that the mask depends on."""
@@ -110,7 +112,7 @@ class LastStage:
                 "what objects of a class give up goes to the next most probable one, and the published arithmetic "
                 "writes the mask alone",
                 value=f"--compat {compat} and --refine-only {','.join(self.options.only)}",
-                advice="Take --compat paper, or leave --refine-only out",
+                advice="Take --compat paper",
             )
         return replace(
             options,
@@ -131,12 +133,13 @@ class LastStage:
             DeviceError: It would take more memory than it may.
         """
         wanted = self.method.wants_probabilities and plan.probabilities
-        return self.method.foresee(
+        found = self.method.foresee(
             seen_of_plan(plan, self.method),
             classes=plan.classes,
             kept=plan.passes[-1].stages[-1].pitch if wanted else None,
             workers=self.options.num_workers,
         )
+        return replace(found, lines=(*found.lines, *self.notes))
 
     def run(
         self,

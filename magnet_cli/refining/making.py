@@ -73,10 +73,11 @@ def make_plan(
     model: RefineModel,
     *,
     kept: Path | None,
+    notes: Sequence[str] = (),
     workers: int,
     events: Events,
 ) -> RefinePlan:
-    """Look at every pixel of the mask once, and decide everything about a run.
+    """Look at every pixel of the mask once, and decide everything about a run; `notes` are known before that.
 
     Raises:
         SourceError: The mask cannot be read, or has no object where it should have some.
@@ -90,7 +91,7 @@ def make_plan(
         raise UsageError(
             "--evidence says which class a pixel has that its object gives up, and this is a mask of one object",
             value=f"{mask.path}, read as {mask.reading.kind}",
-            advice="Leave it out, or say --mask-kind labels",
+            advice="Leave it out, or name with --only the classes whose objects are refined",
         )
     if only and (silent := [mask.reading.names[label] for label in stuff if label not in only]):
         raise UsageError(
@@ -128,17 +129,8 @@ def make_plan(
         passes=passes,
         machine=model.machine,
         memory=memory,
-        notes=(*info.notes, *mask.notes, *_other_objects(mask, only, model), *large),
+        notes=(*info.notes, *mask.notes, *notes, *large),
     )
-
-
-def _other_objects(mask: InputMask, only: Sequence[int], model: RefineModel) -> list[str]:
-    """What to say where the mask has the kind of object that the network knows, and others are to be refined."""
-    bundle, names = model.bundle, mask.reading.names
-    chosen = [names[label] for label in only]
-    if bundle.kind_of_object not in names or chosen in ([], [bundle.kind_of_object]):
-        return []
-    return [f"{bundle.name} was trained on {bundle.kind_of_object}, and the classes to refine are {', '.join(chosen)}"]
 
 
 def _survey(mask: InputMask, settings: RefineSettings, only: Sequence[int], events: Events) -> Census:

@@ -168,8 +168,8 @@ class Method(Protocol):
     def based(self, base: int) -> Method:
         """The same where so many bytes of the host are in use before a run."""
 
-    def check_classes(self, names: Sequence[str], *, option: str, file: str | None = None) -> None:
-        """Accept a mask of several classes.
+    def check_classes(self, names: Sequence[str], *, option: str, file: str | None = None) -> tuple[str, ...]:
+        """Accept a mask of several classes; what a user should know of those that are to be refined.
 
         Args:
             names: Of all its classes.

@@ -77,8 +77,10 @@ class Smoothing:
         """See `Method`."""
         return []
 
-    def check_classes(self, names: Sequence[str], *, option: str, file: str | None = None) -> None:
+    def check_classes(self, names: Sequence[str], *, option: str, file: str | None = None) -> tuple[str, ...]:
         """See `Method`: a tool looks at borders of any kind."""
+        del names, option, file
+        return ()
 
     def see(self, info: ImageInfo) -> Seen:
         """See `Method`."""

@@ -27,7 +27,7 @@ from magnet_cli.views.layers import (
 from magnet_cli.views.legend import share_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from magnet_cli.geometry import Size
     from magnet_cli.views.picture import Class, Picture
@@ -51,6 +51,7 @@ LESS = {
     "ppn": "worth less to the selector",
 }
 """What makes a window worth less, by what `--select` names."""
+READ_AS = {"binary": ", read as one object", "probability": ", read as a probability"}
 WIDE = 3
 """Longer side of a picture through its shorter, beyond which it is shown over the controls and not beside them."""
 
@@ -111,7 +112,7 @@ class Refined:
     by: str
     """A bundle, or a tool."""
     before: str
-    """The file of the mask before."""
+    """The file of the mask before, and what it was read as where that is not a mask of classes."""
     changed: int
     """Pixels that got another class."""
     share: float
@@ -221,20 +222,22 @@ def _refined(report: Mapping[str, Any]) -> Refined | None:
         return None
     settings, size = report["options"].get("refine") or report["options"], report["input"]["size"]
     bundle, changed = found.get("bundle", report["bundle"]), int(found["changed_pixels"])
+    classes = [str(entry["name"]) for entry in report["classes"]]
+    named = [word if word in classes else classes[int(word)] for word in settings.get("only", [])]
+    named = named or classes[1:] if settings.get("object") else named
     return Refined(
         by=str(bundle["name"] if bundle else settings["method"]),
-        before=_file_name(str(found["path"])),
+        before=_file_name(str(found["path"])) + READ_AS.get(str(found["read_as"]), ""),
         changed=changed,
         share=changed / (int(size["width"]) * int(size["height"])),
-        objects=_objects(found.get("objects") or report["objects"], settings) if bundle else "",
+        objects=_objects(found.get("objects") or report["objects"], named) if bundle else "",
     )
 
 
-def _objects(objects: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
+def _objects(objects: Mapping[str, Any], named: Sequence[str]) -> str:
     large = sum(int(each["objects"]) for each in objects["large"])
     one_by_one, left = int(objects["refined"]), int(objects["left"])
-    named = ", ".join(str(name) for name in settings.get("only") or settings.get("object") or [])
-    kind = f" of {named}" if named else ""
+    kind = f" of {', '.join(named)}" if named else ""
     counts = [(one_by_one, "one by one"), (large, "level by level"), (left, "too small, left as they were")]
     return f"Objects{kind}: " + ", ".join(
         f"{count:,} {what}" for count, what in counts if count or what == counts[0][1]

@@ -114,6 +114,9 @@ def test_an_interruption_says_whether_masks_are_kept(
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
+    Path("out").mkdir()
+    for name in ("scores.json", "distribution.png"):
+        Path("out", name).write_text("of an earlier run")
     monkeypatch.setattr("magnet_cli.scoring.evaluate", interrupt)
     words = ("evaluate", "--weights", bundle, "--data", data, "--methods", "downsample")
     result = invoke(*words, *(["-o", "out"] if kept else []))
@@ -121,6 +124,8 @@ def test_an_interruption_says_whether_masks_are_kept(
     last = result.stderr.splitlines()[-1]
     assert ("what was finished is kept" in last) == kept
     assert ("no mask is kept" in last and "-o" in last) != kept
+    assert Path("out/scores.json").exists() != kept
+    assert Path("out/distribution.png").exists() != kept
 
 
 def test_a_failure_that_all_share_gives_its_exit_code(data: Path, bundle: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from typing import cast
 
 import numpy as np
 import pytest
@@ -54,6 +55,14 @@ def test_pixels_without_data_have_no_label_at_any_pixel_size(mpp: str | None) ->
     valid[10:30, 20:50] = False
     sink, _ = published(valid, mpp=mpp)
     np.testing.assert_array_equal(sink.labels == 255, ~valid)
+
+
+def test_the_only_group_notes_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a run that ends between it and the finished mask has worked."""
+    monkeypatch.setattr("magnet_cli.pipeline.clock.NOTED_EVERY", 0.0)
+    sink, _ = published(np.ones((64, 64), np.bool_), mpp=None)
+    (group,) = (counts for groups in sink.groups.values() for counts in groups.values())
+    assert set(cast("dict[str, float]", group["seconds"])) >= {"forward", "wall"}
 
 
 def test_batches_are_those_of_the_plan() -> None:

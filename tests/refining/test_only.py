@@ -15,6 +15,7 @@ import zarr
 
 from magnet_cli import segmentation
 from magnet_cli.errors import SourceError, UsageError
+from magnet_cli.events import Events
 from magnet_cli.geometry import Pitch
 from magnet_cli.models.registry import build_backbone
 from magnet_cli.models.writing import describe, write_bundle
@@ -285,7 +286,7 @@ def test_a_cascade_of_one_kind_of_object_does_not_refine_classes_that_it_does_no
     before = set(tmp_path.iterdir())
     refused = r"sharpens one kind of object, g.*got r, g, b.*"
     for call in (lambda: refine_mask(image, mask, tmp_path / "out.tif"), lambda: plan_refine(image, mask)):
-        with pytest.raises(UsageError, match=refused + "Give --only g.*or --object g"):
+        with pytest.raises(UsageError, match=refused + "Give --only g, so.*--object g for"):
             call()
     last = SegmentOptions(weights=str(tmp_path / "bundle"), method="patch", refine="cascadepsp", refine_weights="any")
     with pytest.raises(UsageError, match=refused + "Give --refine-only g, so that other classes stay$"):
@@ -294,10 +295,20 @@ def test_a_cascade_of_one_kind_of_object_does_not_refine_classes_that_it_does_no
         segmentation.plan_images([image], last)
     assert (network.calls, set(tmp_path.iterdir())) == (0, before)
     use(monkeypatch, Forgo(), kind="roof")
-    with pytest.raises(UsageError, match=r"Give --only NAME.*or --object NAME"):
+    with pytest.raises(UsageError, match=r"Give --only NAME, so.*--object NAME for"):
         plan_refine(image, mask)
     plan_refine(image, mask, RefineOptions(objects=("g",)))
     assert not [note for note in plan_refine(image, mask, RefineOptions(only=("g",))).plan.notes if "trained" in note]
     use(monkeypatch, Forgo(), kind="g")
     other = plan_refine(image, mask, RefineOptions(only=("g", "b"), evidence=kept))
-    assert "stand-in was trained on g, and the classes to refine are g, b" in other.plan.notes
+    note = "stand-in was trained on g, and the classes to refine are g, b"
+    assert note in other.plan.notes
+    told: list[str] = []
+    planner = segmentation.Planner.of(replace(last, refine_only=("1", "b")))
+    foreseen = planner.foresee(planner.plan(image))
+    assert foreseen is not None
+    assert note in foreseen.lines
+    events = Events()
+    monkeypatch.setattr(events, "message", told.append)
+    segmentation.segment([image], tmp_path / "last.tif", replace(last, refine_only=("1", "b")), events=events)
+    assert f"magnet: {note}" in told

@@ -194,12 +194,16 @@ def test_the_page_says_what_refining_did(
     options = {row[0]: row[1] for row in cells(page.one("main").all("table")[-3])}
     assert "L 128" in options["refine"]
     assert "stuff" not in options["refine"], "an empty list says nothing"
-    words = ("refine", image, "m.unrefined.tif", "-o", "again.tif", "--only", "r", "--html")
+    words = ("refine", image, "m.unrefined.tif", "-o", "again.tif", "--only", "0", "--html")
     report = invoke_json(*words)["images"][0]["report"]
     page = parse((here / "again.html").read_text(encoding="utf-8"))
     changed = report["refined"]["changed_pixels"]
     assert page.one("p", id="refined").text.startswith(f"Refined by stand-in: {changed:,} pixels")
     assert "Objects of r: " in page.one("p", id="refined").text
+    words = ("refine", image, "m.unrefined.tif", "-o", "one.tif", "--object", "1,b", "--html")
+    assert invoke(*words).exit_code == 0
+    found = parse((here / "one.html").read_text(encoding="utf-8")).one("p", id="refined").text
+    assert "have another class than in m.unrefined.tif, read as one object. Objects of g and b: " in found
     invoke("segment", image, "--weights", bundle, "-o", "plain.tif", "--html")
     page = parse((here / "plain.html").read_text(encoding="utf-8"))
     assert page.all("p", id="refined") == []
