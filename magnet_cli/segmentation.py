@@ -32,7 +32,7 @@ from magnet_cli.models.device import (
     free_device_memory,
     limit_device_memory,
     pin_arithmetic,
-    precision_note,
+    precision_notes,
     reset_device_peak,
     resolve_device,
     resolve_precision,
@@ -198,7 +198,7 @@ def load_model(options: SegmentOptions, events: Events) -> Model:
     for note in bundle.notes:
         events.message(f"magnet: {note}")
     precision = resolve_precision(options.precision, device, bundle)
-    if told := precision_note(precision, device, bundle):
+    for told in precision_notes(precision, device, bundle):
         events.message(f"magnet: {told}")
     limit_device_memory(device, options.gpu_memory)
     facts = model_facts(bundle)

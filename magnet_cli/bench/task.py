@@ -33,7 +33,7 @@ def for_drawn(options: Told) -> Told:
     A mask that was drawn is binary.
     """
     drawn = replace(options, bands=None, value_range=ValueRange(kind="dtype"))
-    return replace(drawn, mask_kind="binary", threshold=None) if isinstance(drawn, RefineOptions) else drawn
+    return replace(drawn, mask_kind="binary", threshold=None, objects=()) if isinstance(drawn, RefineOptions) else drawn
 
 
 def mask_beside(image: Path) -> Path:

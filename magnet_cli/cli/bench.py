@@ -28,7 +28,7 @@ OF_SEGMENT = (
     *("mpp", "gsd", "level", "mag", "slide_mpp", "batch_size"),
 )
 """Options that go with bundles that predict classes."""
-OF_REFINE = ("side", "fast", "mask_kind", "threshold", "min_area", "padding")
+OF_REFINE = ("side", "fast", "mask_kind", "objects", "threshold", "min_area", "padding")
 """Options that go with cascades."""
 NOTHING_KEPT = "nothing is left behind; sizes that were done are stored for 'magnet plan'"
 
@@ -79,6 +79,7 @@ def bench(
     side: words.Side = None,
     fast: words.Fast = False,
     mask_kind: words.MaskKindOption = words.MaskKind.AUTO,
+    objects: words.Objects = None,
     threshold: words.Threshold = None,
     min_area: words.LeastArea = 64,
     padding: words.Padding = "12.5%",

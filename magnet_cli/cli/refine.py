@@ -54,15 +54,7 @@ def refine(
     ] = None,
     weights: words.Weights = None,
     mask_kind: words.MaskKindOption = words.MaskKind.AUTO,
-    objects: Annotated[
-        str | None,
-        typer.Option(
-            "--object",
-            help="Classes of a mask of several that are the object together, as names or indices: building. All "
-            "else is what is around it, and the result is a mask of the two.",
-            envvar="MAGNET_OBJECT",
-        ),
-    ] = None,
+    objects: words.Objects = None,
     only: Annotated[
         str | None,
         typer.Option(

@@ -268,6 +268,15 @@ LeastArea = Annotated[int, typer.Option("--min-area", min=0, help="Objects of fe
 Padding = Annotated[
     str, typer.Option(help="What is looked at around an object, a share of its size.", envvar="MAGNET_PADDING")
 ]
+Objects = Annotated[
+    str | None,
+    typer.Option(
+        "--object",
+        help="Classes of a mask of several that are the object together, as names or indices: building. All "
+        "else is what is around it, and the result is a mask of the two.",
+        envvar="MAGNET_OBJECT",
+    ),
+]
 Overlay = Annotated[
     bool,
     typer.Option("--overlay", help="Also draw the mask over the image, as NAME.overlay.png.", envvar="MAGNET_OVERLAY"),

@@ -69,8 +69,18 @@ def resolve_precision(name: str, device: str, bundle: Described) -> Precision:
     return "bfloat16" if agrees and computes_bfloat16(device) else "float32"
 
 
-def precision_note(precision: str, device: str, bundle: Described) -> str | None:
-    """What to tell of a precision in which the bundle's mask differs, or may; None where it is known to agree."""
+def precision_notes(precision: str, device: str, bundle: Described) -> list[str]:
+    """What to tell of a precision: that the device is slow in it, or that the bundle's mask differs in it or may."""
+    found = [_agreement_note(precision, device, bundle)]
+    if precision == "bfloat16" and not computes_bfloat16(device):
+        found.append(
+            f"{device} has no instructions for bfloat16, so that a run takes many times as long as in float32, which "
+            "--precision auto takes here"
+        )
+    return [note for note in found if note is not None]
+
+
+def _agreement_note(precision: str, device: str, bundle: Described) -> str | None:
     if precision == "float32":
         return None
     measured = bundle.runs(device.partition(":")[0], precision)

@@ -14,7 +14,7 @@ from magnet_cli.models.device import (
     context_memory,
     free_device_memory,
     limit_device_memory,
-    precision_note,
+    precision_notes,
     resolve_device,
     resolve_precision,
 )
@@ -72,7 +72,7 @@ def load_refine_model(options: RefineOptions, events: Events, named: str) -> Ref
         events.message(f"magnet: {note}")
     device = resolve_device(options.device)
     precision = resolve_precision(options.precision, device, bundle)
-    if told := precision_note(precision, device, bundle):
+    for told in precision_notes(precision, device, bundle):
         events.message(f"magnet: {told}")
     limit_device_memory(device, options.gpu_memory)
     needed = cascade_bytes(bundle, side=options.side or bundle.side)

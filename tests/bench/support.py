@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -45,13 +45,13 @@ def task(
     )
 
 
-def cascade_bundle(folder: Path) -> Path:
+def cascade_bundle(folder: Path, **changes: Any) -> Path:
     """A cascade of one convolution, which gives back the mask that it is shown, a little blurred by tanh."""
     network = build_cascade("conv", options={})
     weight = torch.zeros(1, BANDS + MASKS, 1, 1)
     weight[0, BANDS] = 4
     network.load_state_dict({"network.conv.weight": weight, "network.conv.bias": torch.zeros(1)})
-    write_cascade_bundle(folder, describe_cascade(name="plumbing", side=L), network)
+    write_cascade_bundle(folder, describe_cascade(name="plumbing", side=L, **changes), network)
     return folder
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pytest
@@ -18,8 +18,10 @@ from magnet_cli.bench.cascade.patching import Patching
 from magnet_cli.bench.cascade.program import Program
 from magnet_cli.bench.cascade.studio import Studio
 from magnet_cli.bench.task import Shape
+from magnet_cli.errors import UsageError
 from magnet_cli.figures import stored_figures
 from magnet_cli.geometry import Size
+from magnet_cli.models.description import WITH_OBJECT
 from magnet_cli.refine.cascade_levels import local_windows
 from magnet_cli.refining.effort import GLOBAL, LOCAL
 from magnet_cli.values import parse_value_range
@@ -215,6 +217,21 @@ def test_a_whole_bench(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert after["seconds"] > 0
     assert "time: at most about" in invoke("refine", "i.tif", "m.tif", "--dry-run", *weights).stdout
     assert invoke_json("refine", "i.tif", "m.tif", "--dry-run", "--L", "80", *weights)["seconds"] is None
+
+
+def test_a_class_of_several_is_measured_where_a_cascade_knows_one_kind_of_object(tmp_path: Path) -> None:
+    given = cascade_task(tmp_path)
+    cascade_bundle(tmp_path / "bundle", object="blob", schema=WITH_OBJECT)
+    labels = tifffile.imread(str(given.mask)) * np.uint8(2)
+    labels[:20] = 1
+    several = replace(given, mask=str(write_grey(tmp_path / "several.tif", labels)))
+    with pytest.raises(UsageError, match=r"sharpens one kind of object, blob.*--object NAME"):
+        Program(several).prepare()
+    several = replace(several, options=replace(given.options, objects=("2",)))
+    program = Program(several)
+    assert program.prepare().windows
+    assert cast("Any", program.run("", None).report)["options"]["object"] == ["2"]
+    assert Naive(several).prepare().refusal is None
 
 
 @pytest.mark.parametrize(

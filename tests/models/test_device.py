@@ -9,7 +9,7 @@ import pytest
 from magnet_cli.errors import DeviceError
 from magnet_cli.models import device
 from magnet_cli.models.conv import conv_backbone
-from magnet_cli.models.device import computes_bfloat16, context_memory, precision_note, resolve_precision
+from magnet_cli.models.device import computes_bfloat16, context_memory, precision_notes, resolve_precision
 from magnet_cli.models.writing import describe, write_bundle
 
 if TYPE_CHECKING:
@@ -47,11 +47,18 @@ def test_half_precision_is_taken_unasked_only_where_it_changes_nothing(
 @pytest.mark.parametrize(
     ("agreement", "said"), [(0.9995, None), (0.998, "99.80% of pixels"), (None, "nobody has measured")]
 )
-def test_what_a_precision_changes_is_told(agreement: float | None, said: str | None, tmp_path: Path) -> None:
+def test_what_a_precision_changes_is_told(
+    agreement: float | None, said: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bundle = bundle_that_agrees(tmp_path, agreement)
-    assert precision_note("float32", "cpu", bundle) is None
-    told = precision_note("bfloat16", "cpu", bundle)
-    assert told is None if said is None else told is not None and said in told
+    monkeypatch.setattr(device, "computes_bfloat16", lambda _: True)
+    assert precision_notes("float32", "cpu", bundle) == []
+    told = precision_notes("bfloat16", "cpu", bundle)
+    assert told == [] if said is None else said in told[0]
+    monkeypatch.setattr(device, "computes_bfloat16", lambda _: False)
+    assert precision_notes("float32", "cpu", bundle) == []
+    (slow,) = [note for note in precision_notes("bfloat16", "cpu", bundle) if note not in told]
+    assert "cpu has no instructions for bfloat16, so that a run takes many times as long" in slow
 
 
 def test_a_cpu_is_asked_for_its_instructions(monkeypatch: pytest.MonkeyPatch) -> None:
