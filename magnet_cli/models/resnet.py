@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import TYPE_CHECKING, ClassVar, cast
 
 from torch import Tensor, nn
@@ -23,11 +24,21 @@ A first block keeps the dilation before it: at the strided positions, bottleneck
 """
 
 
+LEAST_STRIDED = 8
+"""Channels that a strided 1 x 1 convolution has at least: with fewer, oneDNN writes beyond its memory while it computes
+the gradient of the weights on a CPU with AVX2 alone (https://github.com/uxlfoundation/oneDNN/issues/6035)."""
+
+
 def shortcut(*, inputs: int, outputs: int, stride: int) -> nn.Sequential | None:
     """The projection beside a block: None where the block keeps its input's shape."""
     if stride == 1 and inputs == outputs:
         return None
-    return nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+    norm = nn.BatchNorm2d(outputs)
+    if stride == 1 or inputs >= LEAST_STRIDED:
+        return nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), norm)
+    conv = nn.Conv2d(inputs, outputs, 1, bias=False)
+    # The same values and the same keys: a maximum over one pixel leaves out the others.
+    return nn.Sequential(OrderedDict([("pixels", nn.MaxPool2d(1, stride)), ("0", conv), ("1", norm)]))
 
 
 class BasicBlock(nn.Module):
@@ -69,7 +80,7 @@ class Bottleneck(nn.Module):
         self.relu = nn.ReLU(inplace=True)
         self.downsample = shortcut(inputs=inputs, outputs=outputs, stride=stride)
         if self.downsample is not None:
-            cast("nn.BatchNorm2d", self.downsample[1]).momentum = momentum
+            cast("nn.BatchNorm2d", self.downsample[-1]).momentum = momentum
 
     def forward(self, x: Tensor) -> Tensor:
         """`(n, inputs, h, w)` to `(n, 4 * width, h / stride, w / stride)`."""
