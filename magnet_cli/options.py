@@ -327,7 +327,8 @@ class SegmentOptions:
     precision: Precision | Literal["auto"] = "auto"
     batch_size: int | None = None
     """Patches a forward pass, None for the bundle's; halved where memory runs out before anything is finished."""
-    num_workers: int = 2
+    num_workers: int | None = None
+    """Threads that read ahead; None for 2, and for as many as there are cores, up to 16, beside an accelerator."""
     gpu_memory: int | None = None
     """Bytes."""
     memory: int | None = None

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Self
 from magnet_cli import images
 from magnet_cli.areas import open_area, specify
 from magnet_cli.commandline import segment_words
+from magnet_cli.cores import usable_cores
 from magnet_cli.errors import MagnetError, MemoryShortageError
 from magnet_cli.events import Events, Notes, Step
 from magnet_cli.exports.making import Export, default_path, export_mask
@@ -36,7 +37,6 @@ from magnet_cli.models.device import (
     reset_device_peak,
     resolve_device,
     resolve_precision,
-    usable_cores,
 )
 from magnet_cli.models.facts import model_facts
 from magnet_cli.models.machine import device_case
@@ -212,6 +212,7 @@ def load_model(options: SegmentOptions, events: Events) -> Model:
         gpu_memory=options.gpu_memory or free_device_memory(device),
         context=context_memory(device),
         base=host_memory() or 0,
+        cores=usable_cores(),
     )
     if last is not None:
         last = last.after([entry.name for entry in bundle.classes], base=machine.base)
@@ -261,6 +262,7 @@ class Planner:
             gpu_memory=options.gpu_memory or free_device_memory(device),
             context=context_memory(device),
             base=(host_memory() or 0) + 2 * _weights_bytes(bundle),  # float16 on disk is float32 in memory
+            cores=usable_cores(),
         )
         last = None if last is None else last.after([entry.name for entry in bundle.classes], base=machine.base)
         return cls(facts=facts, options=options, machine=machine, digest=bundle.digest, last=last)
@@ -507,7 +509,13 @@ def _run(
     clock = Clock()
     with ExitStack() as stack:
         journal = stack.enter_context(
-            Journal.open(paths.journal, header=header, resume=options.resume, overwrite=options.overwrite)
+            Journal.open(
+                paths.journal,
+                header=header,
+                resume=options.resume,
+                overwrite=options.overwrite,
+                threaded=image_plan.machine.kind != "cpu",
+            )
         )
         numbers = [step.number for step in image_plan.passes]
         stack.enter_context(
@@ -529,7 +537,7 @@ def _run(
             networks=model.networks,
             normalisation=Normalisation.of(image_plan, mean=model.bundle.input.mean, std=model.bundle.input.std),
             sink=journal,
-            workers=options.num_workers,
+            workers=image_plan.machine.readers(options.num_workers),
             clock=clock,
             on_progress=tally,
             threads=threads,

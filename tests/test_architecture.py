@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 PACKAGE = Path(magnet_cli.__file__).parent
 
-FLOOR = {"redaction", "errors", "geometry", "lengths", "values", "options", "memory", "openmp", "durable", "events"}
+FLOOR = {
+    *("redaction", "errors", "geometry", "lengths", "values", "options"),
+    *("memory", "cores", "openmp", "durable", "events"),
+}
 """Below everything: any other room may import these."""
 
 ROOMS: dict[str, set[str]] = {
@@ -31,6 +34,7 @@ ROOMS: dict[str, set[str]] = {
     "durable": {"errors"},
     "memory": {"errors"},
     "openmp": set(),
+    "cores": set(),
     "values": {"errors"},
     "lengths": set(),
     "components": set(),

@@ -501,6 +501,16 @@ def test_a_selector_takes_memory_where_it_is_asked(options: SegmentOptions, aske
     assert more == (light.batch * (64 << 20) if asked else 0)
 
 
+@pytest.mark.parametrize(
+    ("device", "cores", "wanted", "readers"),
+    [("cpu", 64, None, 2), ("cuda:1", 64, None, 16), ("cuda:0", 8, None, 8), ("mps", 1, None, 2), ("cuda:0", 64, 0, 0)],
+)
+def test_an_accelerator_is_fed_by_all_cores(device: str, cores: int, wanted: int | None, readers: int) -> None:
+    machine = replace(MACHINE, device=device, cores=cores, memory=1 << 40, gpu_memory=1 << 40)
+    assert machine.readers(wanted) == readers
+    assert make_plan(image(), facts(), SegmentOptions(num_workers=wanted), machine).memory.ahead == readers
+
+
 @given(memory=st.integers(1 << 29, 1 << 36), workers=st.integers(0, 64))
 def test_memory_is_planned_within_the_budget_and_changes_nothing_else(memory: int, workers: int) -> None:
     options = SegmentOptions(num_workers=workers)

@@ -94,7 +94,7 @@ def bench(
     gpu: words.Gpu = None,
     precision: words.PrecisionOption = words.Precision.AUTO,
     batch_size: words.BatchSize = "auto",
-    num_workers: words.NumWorkers = 2,
+    num_workers: words.NumWorkers = None,
     gpu_memory: words.GpuMemory = None,
     memory: words.Memory = None,
     json: words.Json = False,

@@ -119,7 +119,7 @@ def evaluate(
     gpu: words.Gpu = None,
     precision: words.PrecisionOption = words.Precision.AUTO,
     batch_size: words.BatchSize = "auto",
-    num_workers: words.NumWorkers = 2,
+    num_workers: words.NumWorkers = None,
     gpu_memory: words.GpuMemory = None,
     memory: words.Memory = None,
     overwrite: Annotated[

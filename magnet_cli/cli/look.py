@@ -55,7 +55,7 @@ def plan(
     gpu: words.Gpu = None,
     precision: words.PrecisionOption = words.Precision.AUTO,
     batch_size: words.BatchSize = "auto",
-    num_workers: words.NumWorkers = 2,
+    num_workers: words.NumWorkers = None,
     gpu_memory: words.GpuMemory = None,
     memory: words.Memory = None,
     probabilities: words.Probabilities = False,

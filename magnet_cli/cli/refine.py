@@ -84,7 +84,7 @@ def refine(
     device: words.Device = None,
     gpu: words.Gpu = None,
     precision: words.PrecisionOption = words.Precision.AUTO,
-    num_workers: words.NumWorkers = 2,
+    num_workers: words.NumWorkers = None,
     gpu_memory: words.GpuMemory = None,
     memory: words.Memory = None,
     overlay: words.Overlay = False,

@@ -211,7 +211,14 @@ BatchSize = Annotated[
         envvar="MAGNET_BATCH_SIZE",
     ),
 ]
-NumWorkers = Annotated[int, typer.Option(help="Threads that read ahead; 0 reads in turn.", envvar="MAGNET_NUM_WORKERS")]
+NumWorkers = Annotated[
+    int | None,
+    typer.Option(
+        help="Threads that read ahead; 0 reads in turn. Default: 2, or for a GPU as many as there are cores, up to 16.",
+        envvar="MAGNET_NUM_WORKERS",
+        show_default=False,
+    ),
+]
 GpuMemory = Annotated[str | None, typer.Option(help="Device memory, like 4GiB.", envvar="MAGNET_GPU_MEMORY")]
 Memory = Annotated[str | None, typer.Option(help="Host memory, like 8GiB.", envvar="MAGNET_MEMORY")]
 Probabilities = Annotated[

@@ -13,6 +13,7 @@ import numpy as np
 from magnet_cli.geometry import Box
 from magnet_cli.masks import codec
 from magnet_cli.masks.fields import FieldReader
+from magnet_cli.masks.packing import by_threads
 from magnet_cli.masks.records import FIELD_META, GROUP_META, TILE_META, Kind, Record, pack
 from magnet_cli.masks.replay import LABELS, Catalogue, find_header, replay
 from magnet_cli.masks.spec import NODATA, FieldSpec, GroupId, MaskSpec, Part, parts
@@ -69,8 +70,9 @@ class Journal:
     Work of a group becomes visible to readers, and survives, once `finish_group` has returned.
     """
 
-    def __init__(self, store: StoreFile, *, header: JournalHeader, cache_bytes: int) -> None:
+    def __init__(self, store: StoreFile, *, header: JournalHeader, cache_bytes: int, threaded: bool) -> None:
         self._store = store
+        self._each = by_threads if threaded else map
         self._header = header
         self._catalogue = Catalogue(header)
         self._changing = threading.Lock()
@@ -92,6 +94,7 @@ class Journal:
         overwrite: bool = False,
         sync: SyncPolicy | None = None,
         cache_bytes: int = CACHE_BYTES,
+        threaded: bool = False,
     ) -> Self:
         """Become the owner of the journal at `path` and replay it, or start a new one.
 
@@ -102,12 +105,14 @@ class Journal:
             overwrite: Drop what a run with other inputs or options left, instead of refusing it.
             sync: When finished groups are flushed to the disk.
             cache_bytes: Bound of the decoded field chunks kept in memory.
+            threaded: Whether several threads compress what is put. Beside networks on the same cores that costs more
+                than it saves.
 
         Raises:
             OutputError: Another run owns it, it belongs to other inputs or options, or it cannot be written or read.
         """
         store = StoreFile.own(path, sync=sync or SyncPolicy())
-        journal = cls(store, header=header, cache_bytes=cache_bytes)
+        journal = cls(store, header=header, cache_bytes=cache_bytes, threaded=threaded)
         with ExitStack() as undo:
             undo.callback(store.close)
             record = find_header(store, header=header, overwrite=overwrite) if resume else None
@@ -155,7 +160,7 @@ class Journal:
         return group in self._catalogue.finished
 
     def put_labels(self, group: GroupId, *, box: Box, labels: NDArray[np.uint8]) -> None:
-        """Store labels of level 0; the calling thread compresses them.
+        """Store labels of level 0.
 
         Args:
             group: Whose work it is.
@@ -170,11 +175,17 @@ class Journal:
         if labels.dtype != np.uint8 or not self._allowed[labels].all():
             message = f"labels are uint8, a class or {NODATA}, got {labels.dtype} in box {box} of {group}"
             raise ValueError(message)
-        for part in parts(box, self.spec.tile):
-            self._put_part(group, part=part, labels=labels[part.box.shifted(x=-box.x, y=-box.y).slices])
+
+        def packed(part: Part) -> bytes:
+            return self._packed(part, labels[part.box.shifted(x=-box.x, y=-box.y).slices])
+
+        places = list(parts(box, self.spec.tile))
+        for part, payload in zip(places, self._each(packed, places), strict=True):
+            meta = TILE_META.pack(group.pass_index, group.index, *_place(part), self.spec.covers(part))
+            self._append(Kind.TILE, meta=meta, payload=payload)
 
     def put_field(self, group: GroupId, *, name: str, box: Box, values: NDArray[np.generic]) -> None:
-        """Store values of a field; the calling thread compresses them.
+        """Store values of a field.
 
         Args:
             group: Whose work it is.
@@ -192,12 +203,15 @@ class Journal:
         if values.shape[0] != entry.bands:
             message = f"field {name} has {entry.bands} bands, got {values.shape[0]}"
             raise ValueError(message)
-        for part in parts(box, entry.side):
+
+        def packed(part: Part) -> bytes:
             rows, cols = part.box.shifted(x=-box.x, y=-box.y).slices
-            stored = _as_stored(values[:, rows, cols], dtype=entry.dtype)
-            place = (part.row, part.col, part.inner.x, part.inner.y, part.inner.width, part.inner.height)
-            meta = FIELD_META.pack(group.pass_index, group.index, self._numbers[name], *place)
-            self._append(Kind.FIELD, meta=meta, payload=codec.encode_chunk(stored))
+            return codec.encode_chunk(_as_stored(values[:, rows, cols], dtype=entry.dtype))
+
+        places = list(parts(box, entry.side))
+        for part, payload in zip(places, self._each(packed, places), strict=True):
+            meta = FIELD_META.pack(group.pass_index, group.index, self._numbers[name], *_place(part))
+            self._append(Kind.FIELD, meta=meta, payload=payload)
 
     def finish_group(self, group: GroupId, *, counts: Mapping[str, object]) -> None:
         """Say that all of a group's work is stored; it is flushed to the disk with the next few.
@@ -280,16 +294,13 @@ class Journal:
     ) -> None:
         self.close()
 
-    def _put_part(self, group: GroupId, *, part: Part, labels: NDArray[np.uint8]) -> None:
-        whole = self.spec.covers(part)
-        if whole:
-            padded = np.full((self.spec.tile, self.spec.tile), NODATA, dtype=np.uint8)
-            padded[part.inner.slices] = labels
-            payload = codec.encode_tile(padded, compression=self.spec.compression)
-        else:
-            payload = codec.encode_fragment(labels)
-        place = (part.row, part.col, part.inner.x, part.inner.y, part.inner.width, part.inner.height)
-        self._append(Kind.TILE, meta=TILE_META.pack(group.pass_index, group.index, *place, whole), payload=payload)
+    def _packed(self, part: Part, labels: NDArray[np.uint8]) -> bytes:
+        """A tile as the mask's file holds it where the part covers one, else what the journal alone reads back."""
+        if not self.spec.covers(part):
+            return codec.encode_fragment(labels)
+        padded = np.full((self.spec.tile, self.spec.tile), NODATA, dtype=np.uint8)
+        padded[part.inner.slices] = labels
+        return codec.encode_tile(padded, compression=self.spec.compression)
 
     def _append(self, kind: Kind, *, meta: bytes = b"", payload: bytes = b"") -> None:
         data = pack(kind, meta=meta, payload=payload)
@@ -302,6 +313,10 @@ class Journal:
         if not within.contains(box) or shape != (box.height, box.width):
             message = f"a box fits its grid and its values, got {box} in {within} for an array of {shape}"
             raise ValueError(message)
+
+
+def _place(part: Part) -> tuple[int, ...]:
+    return part.row, part.col, part.inner.x, part.inner.y, part.inner.width, part.inner.height
 
 
 def _as_stored(values: NDArray[np.generic], *, dtype: str) -> NDArray[np.generic]:

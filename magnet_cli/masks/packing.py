@@ -1,10 +1,12 @@
-"""Tiles by several threads, once nothing else runs: what compresses them works without the interpreter's lock."""
+"""Tiles by several threads: what compresses them works without the interpreter's lock."""
 
 from __future__ import annotations
 
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
+
+from magnet_cli.cores import usable_cores
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
@@ -13,10 +15,10 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-THREADS = 4
-"""More than there are cores do no harm: they wait for each other."""
-WAITING = 2 * THREADS
-"""Results that may wait for those before them; a few hundred kilobytes each."""
+LEAST, MOST = 4, 16
+"""Threads; more than there are cores do no harm, they wait for each other."""
+WAITING = 2
+"""Results for each thread that may wait for those before them; a few hundred kilobytes each."""
 
 
 def by_threads(work: Callable[[Item], Result], items: Iterable[Item]) -> Generator[Result]:
@@ -24,17 +26,18 @@ def by_threads(work: Callable[[Item], Result], items: Iterable[Item]) -> Generat
 
     Args:
         work: Called by several threads at once.
-        items: Taken as results are asked for, at most `WAITING` ahead.
+        items: Taken as results are asked for, a few ahead.
 
     Raises:
         Whatever `work` raises, in its item's turn; nothing after it is begun.
     """
-    with ThreadPoolExecutor(THREADS, "pack") as pool:
+    threads = min(max(LEAST, usable_cores()), MOST)
+    with ThreadPoolExecutor(threads, "pack") as pool:
         waiting: deque[Future[Result]] = deque()
         try:
             for item in items:
                 waiting.append(pool.submit(work, item))
-                if len(waiting) == WAITING:
+                if len(waiting) == WAITING * threads:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()

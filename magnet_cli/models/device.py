@@ -103,11 +103,6 @@ def _read_text(path: Path) -> str:
     return path.read_text(encoding="ascii", errors="replace") if path.exists() else ""
 
 
-def usable_cores() -> int:
-    """Cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def pin_arithmetic(threads: int) -> None:
     """Make operations repeatable: a fixed number of threads, no autotuning, no TF32 (law 1).
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from magnet_cli.models.device import usable_cores
+from magnet_cli.cores import usable_cores
 
 
 def processor_name() -> str:

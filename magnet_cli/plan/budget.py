@@ -72,7 +72,7 @@ def with_memory(plan: Plan, facts: ModelFacts, options: SegmentOptions) -> Plan:
         compute=host_compute,
         group=group,
         output=output,
-        ahead=max(0, min(options.num_workers, spare // group - 1)),
+        ahead=max(0, min(plan.machine.readers(options.num_workers), spare // group - 1)),
         device_budget=plan.machine.gpu_memory,
         device=0 if on_host else compute + facts.weight_bytes + plan.machine.context,
     )

@@ -77,6 +77,12 @@ class ModelFacts:
         return f"bundle {self.name}"
 
 
+BESIDE_NETWORKS = 2
+"""Threads that read ahead where networks have the same cores."""
+MOST_READERS = 16
+"""Threads that read ahead for an accelerator, unless more are wanted: each holds a group's pixels."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Machine:
     """Where a plan runs."""
@@ -92,11 +98,19 @@ class Machine:
     """Device bytes that go to neither tensors nor their allocator."""
     base: int = ASSUMED_BASE
     """Host bytes in use before the first read."""
+    cores: int = 1
+    """Of the host, that may be used."""
 
     @property
     def kind(self) -> str:
         """`cpu`, `mps` or `cuda`."""
         return self.device.partition(":")[0]
+
+    def readers(self, wanted: int | None) -> int:
+        """Threads that read ahead: as many as are wanted, else few where networks have the same cores."""
+        if wanted is not None:
+            return wanted
+        return BESIDE_NETWORKS if self.kind == "cpu" else max(BESIDE_NETWORKS, min(self.cores, MOST_READERS))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -137,7 +137,7 @@ class LastStage:
             seen_of_plan(plan, self.method),
             classes=plan.classes,
             kept=plan.passes[-1].stages[-1].pitch if wanted else None,
-            workers=self.options.num_workers,
+            workers=self.method.machine.readers(self.options.num_workers),
         )
         return replace(found, lines=(*found.lines, *self.notes))
 
@@ -172,7 +172,8 @@ class LastStage:
             clock = Clock(ACTIVITIES)
             with clock.measure("survey"), naming_shortage("the mask was looked through", plan.image.path):
                 mask = stack.enter_context(open_input_mask(unrefined, self.options))
-                job = method.job(seen, mask, workers=self.options.num_workers, events=events)
+                readers = method.machine.readers(self.options.num_workers)
+                job = method.job(seen, mask, workers=readers, events=events)
             run = Output(
                 job=job,
                 mask=mask,

@@ -67,7 +67,8 @@ class RefineOptions:
     compat: CompatOption | None = None
     device: str = "auto"
     precision: Precision | Literal["auto"] = "auto"
-    num_workers: int = 2
+    num_workers: int | None = None
+    """As of `SegmentOptions`."""
     gpu_memory: int | None = None
     """Bytes."""
     memory: int | None = None
@@ -79,7 +80,7 @@ class RefineOptions:
         self._check_method()
         if self.side is not None and not LEAST_SIDE <= self.side <= MOST_SIDE:
             raise UsageError(f"--L is {LEAST_SIDE} to {MOST_SIDE} pixels", value=self.side)
-        for option, value in (("--min-area", self.min_area), ("--num-workers", self.num_workers)):
+        for option, value in (("--min-area", self.min_area), ("--num-workers", self.num_workers or 0)):
             if value < 0:
                 raise UsageError(f"{option} is at least 0", value=value)
         if self.threshold is not None and not 0 <= self.threshold < 1:

@@ -88,7 +88,9 @@ def refine_pair(pair: Pair, method: Method, options: RefineOptions, events: Even
     with ExitStack() as stack:
         with clock.measure("survey"), naming_shortage("the mask was looked through", pair.image):
             opened = stack.enter_context(open_input_mask(pair.mask, options))
-            job = method.job(method.see(pair.info), opened, workers=options.num_workers, events=events)
+            job = method.job(
+                method.see(pair.info), opened, workers=method.machine.readers(options.num_workers), events=events
+            )
         for note in job.plan.notes:
             events.message(f"{pair.image}: {note}" if note in pair.info.notes else note)
         run = Output(
@@ -123,7 +125,7 @@ def plan_refine(
 def plan_pair(info: ImageInfo, mask: str | Path, method: Method, options: RefineOptions, events: Events) -> Job:
     """As `plan_refine`, by a method that is loaded; `info` is of the image."""
     with naming_shortage("the mask was looked through", info.path), open_input_mask(mask, options) as opened:
-        return method.job(method.see(info), opened, workers=options.num_workers, events=events)
+        return method.job(method.see(info), opened, workers=method.machine.readers(options.num_workers), events=events)
 
 
 def refine_words(plan: MaskPlan, output: Path, options: RefineOptions, method: Method) -> list[str]:

@@ -359,6 +359,14 @@ def test_many_threads_store_at_once(tmp_path: Path, work: Callable[..., Any]) ->
         assert journal.repairs == ()
 
 
+def test_threads_that_compress_change_no_byte(tmp_path: Path, work: Callable[..., Any]) -> None:
+    job = work(701, 503, tile=64, block=400)
+    for threaded in (False, True):
+        with Journal.open(tmp_path / f"{threaded}", header=job.header, threaded=threaded) as journal:
+            job.store_all(journal)
+    assert (tmp_path / "True").read_bytes() == (tmp_path / "False").read_bytes()
+
+
 def test_a_full_disk_loses_nothing(tmp_path: Path, work: Callable[..., Any]) -> None:
     made = work(300, 280, block=50)
     path = tmp_path / "j"

@@ -7,10 +7,19 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from magnet_cli.masks.packing import THREADS, WAITING, by_threads
+from magnet_cli.masks import packing
+from magnet_cli.masks.packing import LEAST, MOST, by_threads
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+CORES = 5
+WAITING = packing.WAITING * CORES
+
+
+@pytest.fixture(autouse=True)
+def some_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packing, "usable_cores", lambda: CORES)
 
 
 def test_results_come_in_the_order_of_the_items() -> None:
@@ -64,6 +73,15 @@ def test_an_error_comes_in_its_turn_and_ends_the_work() -> None:
 def test_no_thread_outlives_it() -> None:
     results = by_threads(abs, range(1000))
     assert next(results) == 0
-    assert sum(thread.name.startswith("pack") for thread in threading.enumerate()) <= THREADS
+    assert sum(thread.name.startswith("pack") for thread in threading.enumerate()) <= CORES
     results.close()
     assert not any(thread.name.startswith("pack") for thread in threading.enumerate())
+
+
+@pytest.mark.parametrize(("cores", "threads"), [(1, LEAST), (CORES, CORES), (200, MOST)])
+def test_there_are_as_many_threads_as_cores_within_bounds(
+    monkeypatch: pytest.MonkeyPatch, cores: int, threads: int
+) -> None:
+    monkeypatch.setattr(packing, "usable_cores", lambda: cores)
+    together = threading.Barrier(threads)
+    assert list(by_threads(lambda item: together.wait(30) >= 0 and item, range(threads))) == list(range(threads))

@@ -237,7 +237,7 @@ def run_in_turns(
             networks=given,
             normalisation=PLAIN,
             sink=sink,
-            workers=options.num_workers,
+            workers=plan.machine.readers(options.num_workers),
             clock=Clock(),
             on_progress=progress.append,
         )
