@@ -1,4 +1,8 @@
-"""Segmenting images: every room joined, one image after the other. What the command line calls."""
+"""Segmenting images: every room joined, one image after the other. What the command line calls.
+
+What comes after the mask (its refinement, picture, page, and other formats) is imported where it was asked for: its
+libraries take as long to load as the networks' own, which a loop over small images pays once for each.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +20,7 @@ from magnet_cli.commandline import segment_words
 from magnet_cli.cores import usable_cores
 from magnet_cli.errors import MagnetError, MemoryShortageError
 from magnet_cli.events import Events, Notes, Step
-from magnet_cli.exports.making import Export, default_path, export_mask
-from magnet_cli.exports.targets import paths_of, refuse_collisions
+from magnet_cli.exports.targets import default_path, paths_of, refuse_collisions
 from magnet_cli.figures import Case, nearest_figure
 from magnet_cli.maps import describe_maps
 from magnet_cli.masks.header import JournalHeader
@@ -49,17 +52,17 @@ from magnet_cli.pipeline.published import run_published
 from magnet_cli.pipeline.scheduler import PROBABILITIES, UNCERTAINTY, Progress, Work, field_name, run_plan
 from magnet_cli.plan import Machine, ModelFacts, Plan, check_bands, make_plan
 from magnet_cli.redaction import redacted_report
-from magnet_cli.refining.last import LastStage
 from magnet_cli.report import Measured, Totals, make_report
 from magnet_cli.targets import Target, plan_targets, refuse_collisions_of_unrefined
-from magnet_cli.views.writing import ViewPaths, write_views
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    from magnet_cli.exports.making import Export
     from magnet_cli.models.bundle import Bundle
     from magnet_cli.models.networks import Networks
     from magnet_cli.options import ExportFormat
+    from magnet_cli.refining.last import LastStage
     from magnet_cli.refining.method import Foreseen
 
 ARITHMETIC = 5
@@ -177,6 +180,8 @@ def _export(target: Target, options: SegmentOptions, events: Events) -> Iterator
     files = _exports(target, options)
     if not files:
         return
+    from magnet_cli.exports.making import export_mask  # noqa: PLC0415 - see above
+
     events.step(Step(image=target.mask.name, what="exporting", done=0, total=1))
     with _mask_complete(target, events):
         for export in export_mask(target.mask, files, options.exports, overwrite=options.overwrite):
@@ -190,7 +195,7 @@ def load_model(options: SegmentOptions, events: Events) -> Model:
     Raises:
         WeightsError, DeviceError, UsageError: It cannot be had.
     """
-    last = LastStage.load(options, events)
+    last = _last_stage(options, events)
     if options.weights is None:
         events.message(f"magnet: taking the bundle '{DEFAULT_BUNDLE}', because --weights was not given")
     device = resolve_device(options.device)
@@ -219,6 +224,14 @@ def load_model(options: SegmentOptions, events: Events) -> Model:
         for note in last.notes:
             events.message(f"magnet: {note}")
     return Model(bundle=bundle, facts=facts, networks=networks, machine=machine, last=last)
+
+
+def _last_stage(options: SegmentOptions, events: Events) -> LastStage | None:
+    if options.refine is None:
+        return None
+    from magnet_cli.refining.last import LastStage  # noqa: PLC0415 - see above
+
+    return LastStage.load(options.refine, options, events)
 
 
 def plan_images(inputs: Sequence[str | Path], options: SegmentOptions | None = None) -> list[Plan]:
@@ -252,7 +265,7 @@ class Planner:
             WeightsError, DeviceError, UsageError: They cannot be had.
         """
         device = resolve_device(options.device)
-        last = LastStage.load(options, Events())
+        last = _last_stage(options, Events())
         bundle = load_bundle(options.weights or DEFAULT_BUNDLE)
         facts = model_facts(bundle)
         machine = Machine(
@@ -410,6 +423,10 @@ def _show(
     Raises:
         SourceError, OutputError: They cannot be made; mask and report are complete and stay.
     """
+    if not (options.overlay or options.html):
+        return
+    from magnet_cli.views.writing import ViewPaths, write_views  # noqa: PLC0415 - see above
+
     wanted = ViewPaths.of(target.mask, overlay=options.overlay, html=options.html)
     wanted = wanted.outdated(target.mask) if missing else wanted
     if wanted == ViewPaths():

@@ -10,6 +10,7 @@ import tifffile
 
 from magnet_cli import durable
 from magnet_cli.exports.relaid import Layout, write_relaid
+from magnet_cli.exports.targets import names_path
 from magnet_cli.exports.working import working_file
 
 if TYPE_CHECKING:
@@ -24,11 +25,6 @@ STRUCTURE = (
 )
 """What GDAL's COG driver says of its files (gdal.org, drivers/raster/cog): readers then ask for fewer ranges. The
 closing space leaves room for YES, which GDAL writes where it changes such a file."""
-
-
-def names_path(path: Path) -> Path:
-    """The file with the names of the classes: `x.cog.tif` has `x.cog.tif.aux.xml`, which is where GDAL looks for it."""
-    return path.with_name(f"{path.name}.aux.xml")
 
 
 def write_cog(mask: MaskFile, target: Path, *, identity: str) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from magnet_cli.errors import OutputError
 from magnet_cli.exports import cog, geojson, ometiff, omezarr
 from magnet_cli.exports.mask import MaskFile
-from magnet_cli.options import EXPORT_SUFFIXES
+from magnet_cli.exports.targets import map_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 MADE = 1
 """Raised by hand when the same mask and options begin to give another file; part of every identity."""
-MAP_SUFFIX = ".crs.geojson"
-"""Of the second file that polygons of a georeferenced mask get."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,16 +51,6 @@ RASTERS: dict[ExportFormat, _Raster] = {
     "ome-tiff": _Raster(write=ometiff.write_ome_tiff, found=ometiff.found_identity),
     "ome-zarr": _Raster(write=omezarr.write_ome_zarr, found=omezarr.found_identity),
 }
-
-
-def default_path(mask: Path, format_: ExportFormat, folder: Path | None = None) -> Path:
-    """Where an export goes: `x.tif` has `x.cog.tif`, `x.ome.tif`, `x.ome.zarr`, `x.geojson`, there or in a folder."""
-    return (folder or mask.parent) / f"{mask.stem}{EXPORT_SUFFIXES[format_]}"
-
-
-def map_path(path: Path) -> Path:
-    """The second file of polygons: `x.geojson` has `x.crs.geojson`."""
-    return path.with_name(f"{path.stem}{MAP_SUFFIX}")
 
 
 def export_mask(

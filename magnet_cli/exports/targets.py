@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from magnet_cli.errors import SourceError, UsageError
-from magnet_cli.exports.cog import names_path
-from magnet_cli.exports.making import default_path, map_path
 from magnet_cli.images.discover import is_zarr
+from magnet_cli.options import EXPORT_SUFFIXES
 from magnet_cli.targets import MASK_SUFFIXES, is_earlier_output
 
 if TYPE_CHECKING:
@@ -24,6 +23,8 @@ ENDINGS: dict[ExportFormat, tuple[str, ...]] = {
     "geojson": (".geojson", ".json"),
 }
 """What `-o` may end in where it names a file of a format."""
+MAP_SUFFIX = ".crs.geojson"
+"""Of the second file that polygons of a georeferenced mask get."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +59,21 @@ def plan_exports(masks: Sequence[str], output: Path | None, formats: Sequence[Ex
         ]
     refuse_collisions((path for target in targets for path in paths_of(target.files)), inputs=found)
     return targets
+
+
+def default_path(mask: Path, format_: ExportFormat, folder: Path | None = None) -> Path:
+    """Where an export goes: `x.tif` has `x.cog.tif`, `x.ome.tif`, `x.ome.zarr`, `x.geojson`, there or in a folder."""
+    return (folder or mask.parent) / f"{mask.stem}{EXPORT_SUFFIXES[format_]}"
+
+
+def map_path(path: Path) -> Path:
+    """The second file of polygons: `x.geojson` has `x.crs.geojson`."""
+    return path.with_name(f"{path.stem}{MAP_SUFFIX}")
+
+
+def names_path(path: Path) -> Path:
+    """The file with the names of the classes: `x.cog.tif` has `x.cog.tif.aux.xml`, which is where GDAL looks for it."""
+    return path.with_name(f"{path.name}.aux.xml")
 
 
 def paths_of(files: Iterable[tuple[ExportFormat, Path]]) -> Iterator[Path]:

@@ -12,7 +12,6 @@ from magnet_cli.errors import OutputError
 from magnet_cli.masks.layout import describe_mask
 from magnet_cli.masks.reportfile import read_report, write_report
 from magnet_cli.masks.tiff import assemble_mask
-from magnet_cli.masks.zarr import write_field
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -105,8 +104,11 @@ def finish_output(
         OutputError: The journal is damaged or the disk refuses something; the journal stays.
     """
     journal.end()
-    for name in fields:
-        write_field(journal, name, paths.field(name), attributes=_made_of(journal, report))
+    if fields:
+        from magnet_cli.masks.zarr import write_field  # noqa: PLC0415 - zarr takes a while to load
+
+        for name in fields:
+            write_field(journal, name, paths.field(name), attributes=_made_of(journal, report))
     try:
         assemble_mask(journal, paths.part, description=description or {})
     except OutputError:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from magnet_cli.events import Events
-    from magnet_cli.options import SegmentOptions
+    from magnet_cli.options import RefineMethod, SegmentOptions
     from magnet_cli.plan import Plan
     from magnet_cli.refining.method import Foreseen, Method
 
@@ -48,16 +48,14 @@ class LastStage:
     """What a user should know before it runs."""
 
     @classmethod
-    def load(cls, options: SegmentOptions, events: Events) -> Self | None:
-        """What the options of `segment` ask for; None where that is nothing.
+    def load(cls, method: RefineMethod, options: SegmentOptions, events: Events) -> Self:
+        """A method as the options of `segment` ask for it.
 
         Raises:
             WeightsError, DeviceError, UsageError: It cannot be had.
         """
-        if options.refine is None:
-            return None
         own = RefineOptions(
-            method=options.refine,
+            method=method,
             weights=options.refine_weights,
             only=options.refine_only,
             device=options.device,

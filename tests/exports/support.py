@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from magnet_cli.exports.making import Export, default_path, export_mask
+from magnet_cli.exports.making import Export, export_mask
+from magnet_cli.exports.targets import default_path
 from magnet_cli.geometry import Box, Size
 from magnet_cli.images.protocol import Resolution
 from magnet_cli.masks.header import JournalHeader

@@ -12,8 +12,8 @@ import pytest
 import tifffile
 
 from magnet_cli.errors import OutputError, SourceError, UsageError
-from magnet_cli.exports.making import default_path, export_mask
-from magnet_cli.exports.targets import plan_exports
+from magnet_cli.exports.making import export_mask
+from magnet_cli.exports.targets import default_path, plan_exports
 from magnet_cli.exports.working import working_file, working_folder
 from magnet_cli.options import EXPORT_FORMATS, ExportFormat, ExportOptions, parse_formats
 from tests.exports.support import content, export, make_labels, write_mask
@@ -23,7 +23,8 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from magnet_cli import durable
-from magnet_cli.exports.making import default_path, export_mask
+from magnet_cli.exports.making import export_mask
+from magnet_cli.exports.targets import default_path
 from magnet_cli.exports.mask import MaskFile
 from magnet_cli.options import EXPORT_FORMATS
 from tests.exports.support import export
