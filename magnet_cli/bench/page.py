@@ -22,7 +22,8 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: 1
 th, td { text-align: right; padding: .25rem .6rem; border-bottom: 1px solid #e4e4e4; vertical-align: top; }
 th:nth-child(-n+2), td:nth-child(-n+2), dl { text-align: left; } td:nth-child(-n+3) { white-space: nowrap; }
 figure { display: inline-block; margin: 0; max-width: 36rem; } svg { max-width: 100%; height: auto; }
-dt { font-weight: 600; float: left; clear: left; width: 8rem; } dd { margin-left: 9rem; }
+dl { display: grid; grid-template-columns: max-content 1fr; column-gap: 1.2rem; }
+dt { font-weight: 600; } dd { margin: 0; }
 """
 EXPLAINED = """A run goes from opening the image to the finished mask; loading the networks is not in it.
 Each yardstick ran in the same rounds, in a process of its own. <b>Ceiling</b>: the same passes on tensors already in
