@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from fractions import Fraction
 from math import isfinite
 from typing import TYPE_CHECKING
@@ -30,13 +31,18 @@ DPI_TOLERANCE = 2e-3
 
 UM_PER_INCH = Fraction(25400)
 
+DECIMAL_COMMA = re.compile(r"\s*\d+,\d+\s*")
+"""A number as programs write it under a locale whose decimal sign is a comma. No size of a pixel groups thousands."""
+
 
 def decimal(value: object) -> Fraction | None:
-    """A positive, finite number as its shortest decimal says; None where it is none."""
+    """A positive, finite number as its shortest decimal says; None where it is none. A decimal comma is understood."""
     if not isinstance(value, int | float | str | Fraction):
         return None
     if isinstance(value, Fraction):
         return value if value > 0 else None
+    if isinstance(value, str) and DECIMAL_COMMA.fullmatch(value):
+        value = value.replace(",", ".")
     try:
         number = float(value)
     except (ValueError, OverflowError):

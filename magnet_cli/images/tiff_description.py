@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
+from fractions import Fraction
 from html import unescape
 from typing import TYPE_CHECKING
 
-from magnet_cli.images.resolution import decimal, not_positive, objective, stated
+from magnet_cli.images.resolution import UM_PER_INCH, decimal, microscope, not_positive, objective, stated
+from magnet_cli.images.units import unit_in_um
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from fractions import Fraction
 
     from tifffile import TiffPage
 
@@ -20,7 +21,7 @@ DESCRIPTION, X_RESOLUTION, Y_RESOLUTION, GDAL_METADATA = 270, 282, 283, 42112
 
 APERIO_MPP = re.compile(r"\|\s*MPP\s*=\s*([^|\s]+)")
 APERIO_OBJECTIVE = re.compile(r"\|\s*AppMag\s*=\s*([^|\s]+)")
-IMAGEJ_UNIT = re.compile(r"^unit=(\S+)", re.MULTILINE)
+IMAGEJ_UNIT = re.compile(r"^(y?)unit=[ \t]*(\S[^\r\n]*?)[ \t]*\r?$", re.MULTILINE)
 OME_SIZE = re.compile(r'\bPhysicalSize([XY])(Unit)?="([^"]*)"')
 
 OME_OBJECTIVE = re.compile(r"<(?:\w+:)?Objective\s[^>]*>")
@@ -34,10 +35,6 @@ GDAL_ITEM = re.compile(r"<Item\b([^<>]*)>([^<]*)</Item>")
 GDAL_ATTRIBUTE = re.compile(r"\b(sample|role)=\"(\w{1,20})\"")
 PRIMARY = ("red", "green", "blue")
 QPI_NAMES = (re.compile(r"<Biomarker>([^<]+)</Biomarker>"), re.compile(r"<Name>([^<]+)</Name>"))
-
-MICRONS = {"micron", "microns", "um", "µm", "μm", "\\u00B5m", "&#181;m", "&#xB5;m"}
-IN_UM = {"nm": "0.001", "mm": "1000", **dict.fromkeys(MICRONS, "1")}
-"""Micrometres of the units that OME and ImageJ write."""
 
 
 def described_resolution(page: TiffPage) -> Found:
@@ -114,6 +111,10 @@ def _qpi_name(text: str) -> str:
 
 def _description(page: TiffPage) -> str:
     value = page.tags.valueof(DESCRIPTION, "")
+    if isinstance(value, bytes):
+        # The tag is ASCII by its definition, and programs write any code page into it. Latin-1 maps every byte to some
+        # character, so that the ASCII words between are found.
+        value = value.rstrip(b"\0").decode("latin-1")
     return value if isinstance(value, str) else ""
 
 
@@ -130,15 +131,25 @@ def _ome(text: str) -> Found:
 
 
 def _imagej(page: TiffPage, text: str) -> Found:
-    unit = IMAGEJ_UNIT.search(text)
+    """By the text's unit, which ImageJ puts above that of the tag; `yunit` is there where it differs."""
+    units: dict[str, str] = dict(IMAGEJ_UNIT.findall(text))
     x, y = (_inverse(page.tags.valueof(code, None)) for code in (X_RESOLUTION, Y_RESOLUTION))
-    return (None, ()) if unit is None else _in_um(x, unit[1], y, unit[1])
+    if "" not in units:
+        return None, ()
+    found, notes = _in_um(x, units[""], y, units.get("y", units[""]))
+    if found is not None and unit_in_um(units[""]) == UM_PER_INCH:
+        # ImageJ takes over the densities of screens and print from the pictures that it opens, with this unit.
+        return microscope(found.x, found.y)
+    return found, notes
 
 
 def _in_um(x: object, x_unit: str, y: object, y_unit: str) -> Found:
-    um_x, um_y = decimal(IN_UM.get(x_unit)), decimal(IN_UM.get(y_unit))
-    if x is None or y is None or um_x is None or um_y is None:
+    um_x, um_y = unit_in_um(x_unit), unit_in_um(y_unit)
+    if x is None or y is None:
         return None, ()
+    if um_x is None or um_y is None:
+        strange = x_unit if um_x is None else y_unit
+        return None, (f"the pixel size is stated in {strange[:20]!r}, which is no length: ignored",)
     exact_x, exact_y = decimal(x), decimal(y)
     if exact_x is None or exact_y is None:
         return None, (not_positive(x, y),)
@@ -148,4 +159,4 @@ def _in_um(x: object, x_unit: str, y: object, y_unit: str) -> Found:
 def _inverse(value: object) -> object:
     if not isinstance(value, tuple) or len(value) != 2 or value[0] < 1:  # noqa: PLR2004 (a rational)
         return None
-    return decimal(value[1] / value[0])
+    return Fraction(int(value[1]), int(value[0])) if value[1] > 0 else None

@@ -10,7 +10,7 @@ import numpy as np
 from magnet_cli.errors import SourceError
 from magnet_cli.geometry import Box, Size
 from magnet_cli.images.failures import naming
-from magnet_cli.images.jpeg import check_jpeg, check_jpeg2000, check_tail
+from magnet_cli.images.jpeg import check_jpeg, check_jpeg2000, check_webp
 from magnet_cli.images.store import Pixels
 from magnet_cli.images.tiff_colour import JPEG_2000
 from magnet_cli.images.tiles import TileCache
@@ -262,7 +262,7 @@ def check_stream(data: bytes, page: Segments) -> None:
     elif page.compression in JPEG_2000:
         check_jpeg2000(data)
     elif page.compression == WEBP:
-        check_tail(data)
+        check_webp(data)
 
 
 def touched(box: Box, chunk: Size) -> list[Box]:

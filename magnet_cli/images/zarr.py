@@ -21,7 +21,7 @@ from magnet_cli.images.protocol import ImageInfo, Resolution
 from magnet_cli.images.reader import PyramidImage
 from magnet_cli.images.resolution import Found, decimal, microscope, not_positive
 from magnet_cli.images.store import Pixels
-from magnet_cli.images.tiff_description import IN_UM
+from magnet_cli.images.units import unit_in_um
 from magnet_cli.images.urls import is_url
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ CHUNK_BYTES = 256 << 20
 
 ADVICE = "Name the group of one image"
 COLOURS = ("red", "green", "blue")
-IN_UM_LONG = {"micrometer": "1", "nanometer": "0.001", "millimeter": "1000", **IN_UM}
 GUESSED_AXES = {2: "yx", 3: "cyx", 4: "zcyx", 5: "tczyx"}
 
 
@@ -182,7 +181,7 @@ def _transformation(holder: Mapping[str, Any], kind: str, axes: str, default: in
 
 def _resolution(multiscale: Mapping[str, Any], axes: str) -> Found:
     units = [axis.get("unit") if isinstance(axis, dict) else None for axis in multiscale.get("axes", ())]
-    x, y = (decimal(IN_UM_LONG.get(str(units[axes.index(name)]))) if units else None for name in "xy")
+    x, y = (unit_in_um(str(units[axes.index(name)])) if units else None for name in "xy")
     if x is None or y is None:
         return None, ()
     for holder in (multiscale["datasets"][0], multiscale):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from fractions import Fraction
 from math import cos, radians, sin
 from typing import TYPE_CHECKING, Any
@@ -13,8 +14,9 @@ import rasterio.warp
 import tifffile
 import zarr
 
-from magnet_cli.images import inspect
+from magnet_cli.images import Resolution, inspect
 from magnet_cli.images.resolution import microscope, objective, stated
+from magnet_cli.images.units import unit_in_um
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,7 +54,7 @@ def geotiff(path: Path, crs: str, transform: rasterio.Affine, *, size: tuple[int
         ("-0.25", "-0.25", "no positive number"),
         ("nan", "0.5", "no positive number"),
         ("inf", "0.5", "no positive number"),
-        ("0,25", "0,25", "no positive number"),
+        ("0,,25", "0,,25", "no positive number"),
         ("1000", "1000", "absurd, no microscope's"),
         ("0.000001", "0.000001", "absurd, no microscope's"),
         ("0.5", "36", "absurd, one side 72 times the other"),
@@ -71,6 +73,95 @@ def test_a_size_that_cannot_be_is_told_and_ignored(tmp_path: Path, x: str, y: st
     if x == y:
         slide = described(tmp_path / "slide.svs", f"{APERIO}|AppMag = 20|MPP = {x}")
         assert (slide.resolution, len(slide.notes)) == (None, 1)
+
+
+@pytest.mark.parametrize("comma", ["0,2500", "0.2500"])
+def test_a_decimal_comma_is_a_decimal_sign(tmp_path: Path, comma: str) -> None:
+    slide = described(tmp_path / "slide.svs", f"{APERIO}|AppMag = 40,0|MPP = {comma}")
+    size = f'PhysicalSizeX="{comma}" PhysicalSizeY="{comma}"'
+    ome = described(tmp_path / "s.ome.tif", OME.format(objectives="", settings="", size=size))
+    for info in (slide, ome):
+        assert info.resolution == Resolution(x=Fraction(1, 4), y=Fraction(1, 4), unit="um")
+        assert info.notes == ()
+    assert slide.objective == 40
+
+
+@pytest.mark.parametrize(
+    ("word", "encoding"),
+    [
+        ("Jos\u00e9 M\u00fcller", "latin-1"),
+        ("\u6837\u672c", "gb18030"),
+        ("\u7d44\u7e54", "shift_jis"),
+        ("\u7d44", "utf-16-le"),
+    ],
+)
+def test_an_aperio_description_in_any_code_page_is_understood(tmp_path: Path, word: str, encoding: str) -> None:
+    text = f"{APERIO}|AppMag = 20|User = ".encode() + word.encode(encoding) + b"|MPP = 0.5|Left = 2"
+    tifffile.imwrite(
+        tmp_path / "slide.svs",
+        np.zeros((50, 70, 3), np.uint8),
+        photometric="rgb",
+        description=text,
+        metadata=None,
+        tile=(64, 64),
+    )
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)
+    info = inspect(tmp_path / "slide.svs")
+    logging.getLogger("tifffile").setLevel(logging.NOTSET)
+    assert info.resolution == Resolution(x=Fraction(1, 2), y=Fraction(1, 2), unit="um")
+    assert info.objective == 20
+    assert info.is_slide
+
+
+@pytest.mark.parametrize(
+    ("unit", "micrometres"),
+    [
+        *(("\u00b5m", "1"), ("\u03bcm", "1"), ("um", "1"), ("\\u00B5m", "1"), ("&#181;m", "1"), ("\u00c2\u00b5m", "1")),
+        *(("micron", "1"), ("Microns", "1"), ("micrometer", "1"), ("micrometres", "1"), ("nm", "0.001")),
+        *(("cm", "10000"), ("centimeters", "10000"), ("mm", "1000"), ("millimeter", "1000"), ("m", "1000000")),
+        *(("inch", "25400"), ("inches", "25400"), ("in", "25400"), ("thou", "25.4"), ("angstrom", "0.0001")),
+        *(("\u00c5", "0.0001"), ("\u212b", "0.0001"), ("Mm", "1000000000000"), ("ft", "304800"), ("dam", "10000000")),
+        *(("picometer", "0.000001"), ("hectometer", "100000000"), ("yard", "914400"), ("li", "25400/12")),
+        *(("pixel", None), ("reference frame", None), ("", None), ("furlongmeter", None), ("MM", None)),
+    ],
+)
+def test_every_legal_unit_of_length_is_understood(unit: str, micrometres: str | None) -> None:
+    found = None if micrometres is None else Fraction(*map(Fraction, micrometres.split("/")))
+    assert unit_in_um(unit) == found
+
+
+@pytest.mark.parametrize(
+    ("unit", "density", "tag"),
+    [
+        *(("micron", (4, 1), 1), ("\\u00B5m", (4, 1), 1), ("micrometer", (4, 1), 1), ("um", (4, 1), 3)),
+        *(("cm", (40000, 1), 3), ("cm", (40000, 1), 1), ("mm", (4000, 1), 1), ("inch", (101600, 1), 2)),
+        *(
+            ("nm", (4, 1000), 1),
+            ("centimeters", (40000, 1), 1),
+            ("", (40000, 1), 3),
+            ("micron\nyunit=\nzunit=", (4, 1), 1),
+        ),
+        ("nm\nyunit=micron", ((4, 1000), (4, 1)), 1),
+    ],
+)
+def test_a_scale_of_imagej_counts_in_the_unit_of_its_text(tmp_path: Path, unit: str, density: Any, tag: int) -> None:
+    text = f"ImageJ=1.53t\nunit={unit}\n" if unit else "ImageJ=1.53t\n"
+    both = density if isinstance(density[0], tuple) else (density, density)
+    info = described(tmp_path / "s.tif", text, resolution=both, resolutionunit=tag)
+    assert info.resolution == Resolution(x=Fraction(1, 4), y=Fraction(1, 4), unit="um")
+
+
+def test_a_unit_that_is_no_length_is_reported(tmp_path: Path) -> None:
+    size = 'PhysicalSizeX="1.0" PhysicalSizeXUnit="pixel" PhysicalSizeY="1.0" PhysicalSizeYUnit="pixel"'
+    info = described(tmp_path / "s.ome.tif", OME.format(objectives="", settings="", size=size))
+    assert info.resolution is None
+    assert info.notes == ("the pixel size is stated in 'pixel', which is no length: ignored",)
+
+
+def test_a_density_of_screens_is_no_scale_of_imagej(tmp_path: Path) -> None:
+    info = described(tmp_path / "s.tif", "ImageJ=1.53t\nunit=inch\n", resolution=((96, 1), (96, 1)), resolutionunit=2)
+    assert info.resolution is None
+    assert "default for screens" in info.notes[0]
 
 
 def test_a_size_is_believed_up_to_a_pixel_four_times_as_long_as_wide() -> None:

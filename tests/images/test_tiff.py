@@ -513,6 +513,38 @@ def test_a_file_whose_end_was_never_copied_is_an_error(tmp_path: Path, compressi
         read(path)
 
 
+@pytest.mark.parametrize("kind", ["flat", "half", "hole"])
+@pytest.mark.parametrize("quality", [75, 95])
+def test_sound_webp_tiles_may_end_in_zeros(tmp_path: Path, kind: str, quality: int) -> None:
+    array = np.full((1024, 1024, 3), 240, np.uint8)
+    if kind == "half":
+        array[:, 512:] = (80, 50, 130)
+    if kind == "hole":
+        array = np.dstack([array, np.full((1024, 1024), 255, np.uint8)])
+        array[256:512, 256:512, 3] = 0
+    path = tmp_path / "image.tif"
+    options: Any = {"compressionargs": {"level": quality, "lossless": False}, "photometric": "rgb"}
+    options |= {"extrasamples": ["unassalpha"]} if kind == "hole" else {}
+    tifffile.imwrite(path, array, tile=(1024, 1024), compression="webp", **options)
+    with tifffile.TiffFile(path) as file:
+        start, count = file.pages.first.dataoffsets[0], file.pages.first.databytecounts[0]
+    assert path.read_bytes()[start : start + count].endswith(bytes(17))
+    region = read(path)
+    np.testing.assert_array_equal(region.pixels[600:], tifffile.imread(path)[600:, :, :3])
+
+
+@pytest.mark.parametrize("lossless", [True, False])
+def test_a_webp_tile_that_lacks_its_end_is_an_error(tmp_path: Path, lossless: bool) -> None:  # noqa: FBT001 (pytest)
+    path = tmp_path / "image.tif"
+    options: Any = {"compression": "webp", "compressionargs": {"level": 75, "lossless": lossless}}
+    tifffile.imwrite(path, noise(256, 256), tile=(256, 256), photometric="rgb", **options)
+    with tifffile.TiffFile(path, mode="r+") as file:
+        page = file.pages.first
+        page.tags["TileByteCounts"].overwrite(page.databytecounts[0] * 2 // 3)
+    with pytest.raises(SourceError, match="its header states"):
+        read(path)
+
+
 def test_a_jpeg_tile_that_declares_a_huge_picture_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "image.tif"
     tifffile.imwrite(path, noise(64, 64), tile=(64, 64), photometric="ycbcr", compression="jpeg")
