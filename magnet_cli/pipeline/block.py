@@ -15,7 +15,7 @@ from magnet_cli.geometry import Box
 from magnet_cli.maps import NO_DATA, OUTSIDE, RUN, SETTLED, UNPAID, UNSELECTED
 from magnet_cli.pipeline.changes import Changes, Sample
 from magnet_cli.pipeline.scored import spread
-from magnet_cli.pipeline.selection import Candidates, Selection, select
+from magnet_cli.pipeline.selection import Candidates, Paid, Selection, select
 from magnet_cli.pipeline.worth import Known, difference, window_worth
 from magnet_cli.refine.canvas import Canvas, reflected
 from magnet_cli.refine.points import Smoothed, choose_points
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from magnet_cli.pipeline.budget import Paid
     from magnet_cli.pipeline.reading import BlockPixels
     from magnet_cli.plan import Plan
     from magnet_cli.windows import Index, Pass, Stage, Window

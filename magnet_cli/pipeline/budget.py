@@ -1,26 +1,17 @@
-"""The windows that a budget pays for: the best of the whole image, found once the pass before is finished."""
+"""Scores of the windows of the next pass, kept with each group for a budget that is spent over the whole image."""
 
 from __future__ import annotations
 
 import base64
 import zlib
-from dataclasses import dataclass
-from math import floor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from magnet_cli.maps import UNPAID
-
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-    from fractions import Fraction
+    from collections.abc import Iterator
 
-    from numpy.typing import NDArray
-
-    from magnet_cli.pipeline.selection import Candidates
-    from magnet_cli.plan import Plan
-    from magnet_cli.windows import Index, Pass, Stage, Window
+    from magnet_cli.windows import Index, Pass, Stage
 
 STEPS = 65534
 """A stored worth v stands for v / STEPS."""
@@ -47,48 +38,3 @@ def next_cells(step: Pass, after: Stage, block: Index) -> Iterator[Index]:
     for row in range(block.row * down, min((block.row + 1) * down, after.cells.height)):
         for column in range(block.column * across, min((block.column + 1) * across, after.cells.width)):
             yield type(block)(column=column, row=row)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Paid:
-    """The windows of a pass of one stage that a budget pays for; a `Selector`."""
-
-    cells: NDArray[np.bool_]
-    """`(rows, columns)` of the stage's cells."""
-    fate: str = UNPAID
-
-    @classmethod
-    def of(cls, plan: Plan, step: Pass, finished: Mapping[int, Mapping[str, Any]]) -> Paid:
-        """Choose the best windows of the image: those above one number, at most the stage's share of all with data.
-
-        Args:
-            plan: With a budget.
-            step: The pass to be computed, of one stage.
-            finished: The counts of each group of the pass before, with the worths that it has found.
-        """
-        stage, before = step.stages[0], plan.passes[step.number - 1]
-        worths = np.full((stage.cells.height, stage.cells.width), NOTHING, np.uint16)
-        for group, counts in finished.items():
-            packed = np.frombuffer(zlib.decompress(base64.b64decode(counts["worths"])), "<u2")
-            cells = (cell for block in plan.blocks(before, group) for cell in next_cells(before, stage, block))
-            for cell, worth in zip(cells, packed, strict=True):
-                worths[cell.row, cell.column] = worth
-        known = worths != NOTHING
-        return cls(cells=known & (worths > _cut(worths[known], plan.paid(stage))))
-
-    def has(self, cell: Index) -> bool:
-        """Whether a window is computed."""
-        return bool(self.cells[cell.row, cell.column])
-
-    def keep(self, windows: Sequence[Window], among: Candidates) -> list[Window]:
-        """As `Selector`."""
-        del among
-        return [window for window in windows if self.has(window.cell)]
-
-
-def _cut(worths: NDArray[np.uint16], share: Fraction) -> int:
-    """The number that the worths of at most a share of them exceed."""
-    count = floor(share * len(worths))
-    if count >= len(worths):
-        return -1
-    return int(np.sort(worths)[len(worths) - count - 1])

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from magnet_cli.geometry import Size
-    from magnet_cli.pipeline.budget import Paid
     from magnet_cli.pipeline.clock import Clock
     from magnet_cli.pipeline.reading import GroupPixels
+    from magnet_cli.pipeline.selection import Paid
     from magnet_cli.pipeline.worth import Known
     from magnet_cli.plan import Plan
     from magnet_cli.windows import Index, Pass, Stage, Window

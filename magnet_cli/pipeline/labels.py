@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from magnet_cli.pipeline.block import BlockState
+    from magnet_cli.pipeline.reading import BlockPixels
     from magnet_cli.refine.canvas import Canvas
+    from magnet_cli.windows import Pass
 
 
 def labels_of(canvas: Canvas, box: Box, valid: NDArray[np.bool_] | None) -> NDArray[np.uint8]:
@@ -78,20 +79,21 @@ def count_labels(labels: NDArray[np.uint8], classes: int) -> tuple[list[int], in
     return counts, labels.size - sum(counts)
 
 
-def own_values(state: BlockState, canvas: Canvas, *, masked: bool) -> tuple[Box, NDArray[np.float16]]:
-    """A block's own pixels of its last canvas.
+def own_values(step: Pass, pixels: BlockPixels, canvas: Canvas, *, masked: bool) -> tuple[Box, NDArray[np.float16]]:
+    """Return the values of a block's own pixels on the canvas of the last stage of a pass.
 
     Args:
-        state: The block, after the last stage of its pass.
-        canvas: Its canvas.
+        step: The pass.
+        pixels: What was read of the block.
+        canvas: The block's canvas after the last stage of the pass.
         masked: Whether pixels without data or outside the area become NaN.
 
     Returns:
         Their box on the canvas grid, and `(classes, height, width)` float16.
     """
-    own = state.step.own(state.pixels.block, state.step.stages[-1])
+    own = step.own(pixels.block, step.stages[-1])
     values = canvas.view(own).cpu().numpy()
-    valid = state.pixels.kept_valid
+    valid = pixels.kept_valid
     if masked and valid is not None:
         inside = own.shifted(x=-canvas.box.x, y=-canvas.box.y).slices
         values = np.where(valid[inside], values, np.float16("nan"))

@@ -17,14 +17,13 @@ from magnet_cli.images.validity import both
 from magnet_cli.pipeline.looking import cells_to_look_at
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from types import TracebackType
 
     from numpy.typing import NDArray
 
     from magnet_cli.areas import Area
     from magnet_cli.images.protocol import Image
-    from magnet_cli.pipeline.budget import Paid
     from magnet_cli.pipeline.clock import Clock
     from magnet_cli.pipeline.looking import Cells
     from magnet_cli.plan import Plan
@@ -84,7 +83,7 @@ def read_block(
     block: Index,
     *,
     area: Area | None = None,
-    paid: Paid | None = None,
+    selected: Callable[[Index], bool] | None = None,
 ) -> BlockPixels:
     """Decode what one block of a pass looks at, all stages in one go; nothing where none of it lies in the area.
 
@@ -94,7 +93,8 @@ def read_block(
         step: The pass.
         block: Of the pass.
         area: Where labels are wanted. What lies outside and holds data stays context: patches show it.
-        paid: The windows that a budget pays for; the pixels of others are read only where some lack data.
+        selected: Tells whether a budget has selected a block; the pixels of other blocks are read only where some
+            lack data. None where no budget selects.
 
     Raises:
         SourceError: A part cannot be decoded; it names the file and the block.
@@ -102,7 +102,7 @@ def read_block(
     looked = None if area is None else cells_to_look_at(plan, step, block, area)
     if looked is not None and not looked[-1]:
         return _unread(step, block, looked)
-    passed_over = paid is not None and not image.info.has_mask and not paid.has(block)
+    passed_over = selected is not None and not image.info.has_mask and not selected(block)
     seen = () if passed_over else step.stages
     requests = [
         Request(pitch=stage.pitch, box=step.canvas(block, stage), resample=plan.resample, bands=plan.bands)
@@ -176,13 +176,13 @@ class ReadAhead:
     Args:
         source: What is read, by several threads.
         plan: Says how many groups may wait.
-        paid: The windows that a budget pays for; None without one.
+        selected: Tells whether a budget has selected a block; None without a budget.
     """
 
-    def __init__(self, source: ReadFrom, plan: Plan, *, paid: Paid | None = None) -> None:
+    def __init__(self, source: ReadFrom, plan: Plan, *, selected: Callable[[Index], bool] | None = None) -> None:
         self._source = source
         self._plan = plan
-        self._paid = paid
+        self._selected = selected
         self._clock = source.clock
         self._pool = ThreadPoolExecutor(source.workers, "read") if source.workers else None
         self._most = plan.memory.ahead + 1
@@ -236,7 +236,7 @@ class ReadAhead:
                 step,
                 block,
                 area=self._source.area,
-                paid=self._paid,
+                selected=self._selected,
             )
         except MemoryError as error:
             raise MemoryShortageError(

@@ -15,12 +15,13 @@ from magnet_cli.errors import MemoryShortageError
 from magnet_cli.geometry import Box
 from magnet_cli.masks.spec import GroupId
 from magnet_cli.models.device import release_device_memory
-from magnet_cli.pipeline.budget import Paid, next_cells, pack_worths
+from magnet_cli.pipeline.budget import next_cells, pack_worths
 from magnet_cli.pipeline.compute import Computer, Normalisation, Predictor
 from magnet_cli.pipeline.grnet import GRNetComputer, LocalComputer
 from magnet_cli.pipeline.labels import count_labels, labels_of, own_uncertainty, own_values
 from magnet_cli.pipeline.looks import group_looks
 from magnet_cli.pipeline.reading import ReadAhead
+from magnet_cli.pipeline.selection import Paid
 from magnet_cli.pipeline.worth import Known
 from magnet_cli.refine.canvas import Canvas
 
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from magnet_cli.images.protocol import Image
     from magnet_cli.pipeline.block import BlockState
     from magnet_cli.pipeline.clock import Clock
-    from magnet_cli.pipeline.reading import GroupPixels
+    from magnet_cli.pipeline.reading import BlockPixels, GroupPixels
     from magnet_cli.plan import Plan
     from magnet_cli.windows import Index, Pass
 
@@ -116,7 +117,7 @@ def _run_pass(plan: Plan, step: Pass, computer: Computer, work: Work) -> None:
         work.on_progress(Progress(pass_index=step.number, group=number, groups=total, resumed=True))
     paid = _paid(plan, step, work)
     with ExitStack() as stack:
-        reader = stack.enter_context(ReadAhead(work, plan, paid=paid))
+        reader = stack.enter_context(ReadAhead(work, plan, selected=None if paid is None else paid.has))
         writer = stack.enter_context(_Writer(plan, step, work))
 
         def computed(group: GroupPixels) -> list[BlockState]:
@@ -219,12 +220,12 @@ def _store_group(
             for key, value in {**count.describe(), **found}.items():
                 total[key] = total.get(key, 0) + value
         if not is_last:
-            own, values = own_values(state, canvas, masked=False)
+            own, values = own_values(step, state.pixels, canvas, masked=False)
             beside = _beside(plan, step, state)
             values = values if beside is None else np.concatenate((values, beside.view(own).cpu().numpy()))
             sink.put_field(group, name=field_name(step.number), box=own, values=values)
             continue
-        _store_extras(plan, group, state, canvas, sink)
+        _store_extras(plan, step, group, state.pixels, canvas, sink=sink)
         box = step.level0(state.pixels.block)
         if box.area:
             labels = labels_of(canvas, box, state.pixels.level0_valid)
@@ -267,10 +268,10 @@ def _worths(plan: Plan, step: Pass, states: list[BlockState], area: Area | None)
     return {"worths": pack_worths(worths)}
 
 
-def _store_extras(plan: Plan, group: GroupId, state: BlockState, canvas: Canvas, sink: Sink) -> None:
+def _store_extras(plan: Plan, step: Pass, group: GroupId, pixels: BlockPixels, canvas: Canvas, *, sink: Sink) -> None:
     if not (plan.probabilities or plan.uncertainty):
         return
-    own, values = own_values(state, canvas, masked=True)
+    own, values = own_values(step, pixels, canvas, masked=True)
     if plan.probabilities:
         sink.put_field(group, name=PROBABILITIES, box=own, values=values)
     if plan.uncertainty:

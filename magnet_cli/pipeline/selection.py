@@ -5,7 +5,7 @@ reason; what no selector leaves out is computed, so what is computed is their in
 
 - `InArea`: a label that is wanted depends on it; `WithData`: a pixel of it holds data. Always, first;
 - by `--patches`: nothing for `all`; `Best` for a count or a share, of each block; `Above` for a threshold;
-  `Flagged` for `selector`, the cells that a GRNet chose; by `--budget`: `Paid`, of the whole image (`budget.py`);
+  `Flagged` for `selector`, the cells that a GRNet chose; by `--budget`: `Paid`, of the whole image;
 - `Unsettled`: a pixel of it can pass the threshold of `--points`.
 
 `Best`, `Above` and `Paid` compare windows by what `--select` names (`worth.py`).
@@ -13,20 +13,28 @@ reason; what no selector leaves out is computed, so what is computed is their in
 
 from __future__ import annotations
 
+import base64
+import zlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from math import floor
+from typing import TYPE_CHECKING, Any, Protocol
 
-from magnet_cli.maps import NO_DATA, OUTSIDE, RUN, SETTLED, UNSELECTED
+import numpy as np
+
+from magnet_cli.maps import NO_DATA, OUTSIDE, RUN, SETTLED, UNPAID, UNSELECTED
+from magnet_cli.pipeline.budget import NOTHING, next_cells
 from magnet_cli.pipeline.settled import Settled
 from magnet_cli.plan import windows_selected
 from magnet_cli.refine.scores import rank_windows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+    from fractions import Fraction
+
+    from numpy.typing import NDArray
 
     from magnet_cli.geometry import Box
     from magnet_cli.options import MethodSettings, Rule
-    from magnet_cli.pipeline.budget import Paid
     from magnet_cli.pipeline.reading import BlockPixels
     from magnet_cli.plan import Plan
     from magnet_cli.refine.canvas import Canvas
@@ -218,3 +226,48 @@ class Unsettled:
 
 def _local(box: Box, canvas: Box) -> Box:
     return box.intersection(canvas).shifted(x=-canvas.x, y=-canvas.y)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Paid:
+    """The windows of a pass of one stage that a budget pays for; a `Selector`."""
+
+    cells: NDArray[np.bool_]
+    """`(rows, columns)` of the stage's cells."""
+    fate: str = UNPAID
+
+    @classmethod
+    def of(cls, plan: Plan, step: Pass, finished: Mapping[int, Mapping[str, Any]]) -> Paid:
+        """Choose the best windows of the image: those above one number, at most the stage's share of all with data.
+
+        Args:
+            plan: With a budget.
+            step: The pass to be computed, of one stage.
+            finished: The counts of each group of the pass before, with the worths that it has found.
+        """
+        stage, before = step.stages[0], plan.passes[step.number - 1]
+        worths = np.full((stage.cells.height, stage.cells.width), NOTHING, np.uint16)
+        for group, counts in finished.items():
+            packed = np.frombuffer(zlib.decompress(base64.b64decode(counts["worths"])), "<u2")
+            cells = (cell for block in plan.blocks(before, group) for cell in next_cells(before, stage, block))
+            for cell, worth in zip(cells, packed, strict=True):
+                worths[cell.row, cell.column] = worth
+        known = worths != NOTHING
+        return cls(cells=known & (worths > _cut(worths[known], plan.paid(stage))))
+
+    def has(self, cell: Index) -> bool:
+        """Whether a window is computed."""
+        return bool(self.cells[cell.row, cell.column])
+
+    def keep(self, windows: Sequence[Window], among: Candidates) -> list[Window]:
+        """As `Selector`."""
+        del among
+        return [window for window in windows if self.has(window.cell)]
+
+
+def _cut(worths: NDArray[np.uint16], share: Fraction) -> int:
+    """The number that the worths of at most a share of them exceed."""
+    count = floor(share * len(worths))
+    if count >= len(worths):
+        return -1
+    return int(np.sort(worths)[len(worths) - count - 1])

@@ -21,7 +21,8 @@ from magnet_cli.refine.cascade_levels import LevelPart, cascade_levels
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from magnet_cli.refine.cascade import CascadeNetwork, CascadeSettings
+    from magnet_cli.refine.cascade import CascadeSettings
+    from magnet_cli.refine.cascade_network import CascadeNetwork
 
 CHANGED = 2
 """Channel of a canvas: 1 where a level put a pixel on the other side of one half than the mask at that level."""

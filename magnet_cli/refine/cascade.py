@@ -6,7 +6,7 @@ What differs from the arithmetic of the published program is in docs/refine.md.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import torch
 from torch.nn import functional
@@ -21,43 +21,14 @@ from magnet_cli.refine.cascade_published import refine_published
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from magnet_cli.refine.cascade_network import CascadeNetwork
+
 STRIDE = 8
 """Networks take sides that are multiples of it."""
 S4, S1 = 0, 1
 """Channels of a canvas: the output of stride 4, and the one of stride 1."""
 BORDER = 0.5
 """A mask's border runs where its probability crosses this."""
-
-
-class CascadeNetwork(Protocol):
-    """The refinement module; every value that it gives is the probability of being inside."""
-
-    @property
-    def device(self) -> torch.device:
-        """Where it takes its tensors."""
-
-    def three_levels(self, images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
-        """The global step.
-
-        Args:
-            images: `(n, 3, h, w)` float32, normalised; h and w are multiples of 8.
-            masks: `(n, 1, h, w)` float32, -1 outside to 1 inside.
-
-        Returns:
-            The last pass's outputs of stride 4, enlarged, and of stride 1: `(n, 1, h, w)` float32 each.
-        """
-
-    def two_levels(self, images: Tensor, masks: Tensor, coarse: Tensor) -> tuple[Tensor, Tensor]:
-        """The local step.
-
-        Args:
-            images: As above.
-            masks: The step before's output of stride 1, as -1 to 1.
-            coarse: Its output of stride 4, as -1 to 1.
-
-        Returns:
-            As above.
-        """
 
 
 @dataclass(frozen=True, kw_only=True)

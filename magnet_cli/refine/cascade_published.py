@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from magnet_cli.refine.cascade import CascadeNetwork
+    from magnet_cli.refine.cascade_network import CascadeNetwork
 
 STRIDE = 8
 INSIDE = 127

@@ -31,10 +31,9 @@ if TYPE_CHECKING:
     from magnet_cli.images import ImageInfo
     from magnet_cli.objects.mask import InputMask
     from magnet_cli.plan import Machine, Seer
-    from magnet_cli.refining.method import Opened, Runner, Step
+    from magnet_cli.refining.method import Opened, PassTotals, Runner, Step
     from magnet_cli.refining.model import RefineModel
     from magnet_cli.refining.plan import RefinePlan, RefineSettings
-    from magnet_cli.refining.reporting import PassTotals
     from magnet_cli.refining.seen import Seen
     from magnet_cli.report import Measured
 

@@ -132,7 +132,7 @@ class LastStage:
         """
         wanted = self.method.wants_probabilities and plan.probabilities
         found = self.method.foresee(
-            seen_of_plan(plan, self.method),
+            seen_of_plan(plan, self.method.seer),
             classes=plan.classes,
             kept=plan.passes[-1].stages[-1].pitch if wanted else None,
             workers=self.method.machine.readers(self.options.num_workers),
@@ -162,7 +162,7 @@ class LastStage:
         Raises:
             MagnetError: What was finished is kept.
         """
-        seen, method = seen_of_plan(plan, self.method), self.method
+        seen, method = seen_of_plan(plan, self.method.seer), self.method
         if method.wants_probabilities and plan.probabilities:
             method = method.starting_from(_kept(unrefined))
         own = read_report(OutputPaths.of(unrefined).report)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from magnet_cli.events import Events
@@ -17,9 +17,11 @@ if TYPE_CHECKING:
     from magnet_cli.objects.kinds import Reading
     from magnet_cli.objects.mask import InputMask
     from magnet_cli.plan import Machine, MemoryPlan, Seer
-    from magnet_cli.refining.reporting import PassTotals
     from magnet_cli.refining.seen import Seen
     from magnet_cli.report import Measured
+
+
+COUNTED = ("wholes", "windows", "looked", "nodata", "changed")
 
 
 class Step(Protocol):
@@ -103,6 +105,27 @@ class Opened:
     image: Image
     mask: InputMask
     journal: Journal
+
+
+@dataclass(kw_only=True)
+class PassTotals:
+    """Counts of a pass, added up over its groups."""
+
+    labels: list[int] = field(default_factory=list)
+    counts: dict[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, groups: Iterable[Mapping[str, object]]) -> PassTotals:
+        """Add up the counts of groups."""
+        found = cls()
+        for group in groups:
+            for key in COUNTED:
+                if key in group:
+                    found.counts[key] = found.counts.get(key, 0) + int(str(group[key]))
+            labels = group.get("labels")
+            if isinstance(labels, list):
+                found.labels = [a + b for a, b in zip(found.labels or [0] * len(labels), labels, strict=True)]
+        return found
 
 
 class Job(Protocol):

@@ -18,8 +18,7 @@ from magnet_cli.memory import PeakSampler
 from magnet_cli.models.device import device_peak, pin_arithmetic, reset_device_peak
 from magnet_cli.pipeline.keeping import check_peak, decode_cache, keeping_what_is_finished
 from magnet_cli.redaction import redacted_report
-from magnet_cli.refining.method import Opened
-from magnet_cli.refining.reporting import PassTotals
+from magnet_cli.refining.method import Opened, PassTotals
 from magnet_cli.refining.running import Progress, Run
 from magnet_cli.report import Measured
 

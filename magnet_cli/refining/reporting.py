@@ -2,43 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from magnet_cli.refining.plan import LevelPass
 from magnet_cli.report import class_table, input_facts, memory_facts, program_facts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     from magnet_cli.models.bundle import CascadeBundle
-    from magnet_cli.refining.method import MaskPlan
+    from magnet_cli.refining.method import MaskPlan, PassTotals
     from magnet_cli.refining.plan import RefinePass, RefinePlan
     from magnet_cli.refining.squares import SquarePlan
     from magnet_cli.report import Measured
-
-COUNTED = ("wholes", "windows", "looked", "nodata", "changed")
-
-
-@dataclass(kw_only=True)
-class PassTotals:
-    """Counts of a pass, added up over its groups."""
-
-    labels: list[int] = field(default_factory=list)
-    counts: dict[str, int] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, groups: Iterable[Mapping[str, object]]) -> PassTotals:
-        """Add up the counts of groups."""
-        found = cls()
-        for group in groups:
-            for key in COUNTED:
-                if key in group:
-                    found.counts[key] = found.counts.get(key, 0) + int(str(group[key]))
-            labels = group.get("labels")
-            if isinstance(labels, list):
-                found.labels = [a + b for a, b in zip(found.labels or [0] * len(labels), labels, strict=True)]
-        return found
 
 
 def make_report(

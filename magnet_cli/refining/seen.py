@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from magnet_cli.images import Image, ImageInfo
     from magnet_cli.plan import Plan, Seer
-    from magnet_cli.refining.method import Method
     from magnet_cli.values import ValueRange
 
 Span = tuple[float, float]
@@ -62,19 +61,18 @@ class Seen:
         }
 
 
-def seen_of_plan(plan: Plan, method: Method) -> Seen:
+def seen_of_plan(plan: Plan, seer: Seer) -> Seen:
     """What a method sees of an image that a bundle has seen before it, by the same bands and values.
 
     The method's bands are those of the bundle that have their names; three bands, or one, are taken as they are.
 
     Args:
         plan: Of the bundle's run.
-        method: What looks at the image next.
+        seer: The bands and values that the refining method expects.
 
     Raises:
         UsageError: The bundle sees none of that.
     """
-    seer = method.seer
     names = [name.casefold() for name in plan.band_names]
     if all(name.casefold() in names for name in seer.bands):
         order = [names.index(name.casefold()) for name in seer.bands]

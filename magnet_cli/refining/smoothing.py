@@ -30,8 +30,7 @@ if TYPE_CHECKING:
     from magnet_cli.objects.mask import InputMask
     from magnet_cli.plan import Machine, MemoryPlan, Seer
     from magnet_cli.refining.evidence import Evidence
-    from magnet_cli.refining.method import Opened, Step
-    from magnet_cli.refining.reporting import PassTotals
+    from magnet_cli.refining.method import Opened, PassTotals, Step
     from magnet_cli.refining.seen import Seen
     from magnet_cli.refining.squares import SquareSettings
     from magnet_cli.report import Measured

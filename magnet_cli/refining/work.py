@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from magnet_cli.images import Image
     from magnet_cli.masks.journal import Journal
     from magnet_cli.objects.mask import InputMask
-    from magnet_cli.refine.cascade import CascadeNetwork
+    from magnet_cli.refine.cascade_network import CascadeNetwork
     from magnet_cli.refining.plan import RefinePlan
 
 

@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 
 from magnet_cli.geometry import Box
 from magnet_cli.options import ALL, MethodSettings, Rule, SegmentOptions, parse_patches, parse_points
-from magnet_cli.pipeline.budget import Paid
 from magnet_cli.pipeline.reading import BlockPixels
-from magnet_cli.pipeline.selection import Candidates, select, selectors
+from magnet_cli.pipeline.selection import Candidates, Paid, select, selectors
 from magnet_cli.plan import make_plan
 from magnet_cli.refine.canvas import Canvas
 from tests.pipeline.support import MACHINE, ArrayImage, facts, sides

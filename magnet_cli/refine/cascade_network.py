@@ -1,0 +1,40 @@
+"""The interface of a cascade's network, as the arithmetic of CascadePSP calls it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+
+class CascadeNetwork(Protocol):
+    """The refinement module; every value that it gives is the probability of being inside."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where it takes its tensors."""
+
+    def three_levels(self, images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+        """The global step.
+
+        Args:
+            images: `(n, 3, h, w)` float32, normalised; h and w are multiples of 8.
+            masks: `(n, 1, h, w)` float32, -1 outside to 1 inside.
+
+        Returns:
+            The last pass's outputs of stride 4, enlarged, and of stride 1: `(n, 1, h, w)` float32 each.
+        """
+
+    def two_levels(self, images: Tensor, masks: Tensor, coarse: Tensor) -> tuple[Tensor, Tensor]:
+        """The local step.
+
+        Args:
+            images: As above.
+            masks: The step before's output of stride 1, as -1 to 1.
+            coarse: Its output of stride 4, as -1 to 1.
+
+        Returns:
+            As above.
+        """
