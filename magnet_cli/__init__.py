@@ -23,8 +23,7 @@ if TYPE_CHECKING:
     from magnet_cli.errors import MagnetError
     from magnet_cli.evaluation import EvaluationOptions, evaluate
     from magnet_cli.events import Events
-    from magnet_cli.exports.exporting import export
-    from magnet_cli.exports.making import Export
+    from magnet_cli.exports.making import Export, export
     from magnet_cli.images import ImageInfo
     from magnet_cli.images import inspect as info
     from magnet_cli.masks.verify import Verification
@@ -77,7 +76,7 @@ _PLACES = {
     "SegmentOptions": ("options", "SegmentOptions"),
     "Verification": ("masks.verify", "Verification"),
     "evaluate": ("evaluation", "evaluate"),
-    "export": ("exports.exporting", "export"),
+    "export": ("exports.making", "export"),
     "info": ("images.opening", "inspect"),
     "plan_images": ("segmentation", "plan_images"),
     "refine_mask": ("refining.refine", "refine_mask"),

@@ -1,11 +1,18 @@
-"""How OpenMP's threads, which do PyTorch's arithmetic on a CPU, wait for their next piece of work."""
+"""Cores that this process may use, and how OpenMP's threads, which do PyTorch's arithmetic on a CPU, wait for work."""
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
 
 POLICY: Final = "OMP_WAIT_POLICY"
 SPINS: Final = "3000"

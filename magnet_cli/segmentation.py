@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Self
 from magnet_cli import images
 from magnet_cli.areas import open_area, specify
 from magnet_cli.commandline import segment_words
-from magnet_cli.cores import usable_cores
-from magnet_cli.errors import MagnetError, MemoryShortageError
+from magnet_cli.errors import MagnetError, MemoryShortageError, redacted_report
 from magnet_cli.events import Events, Notes, Step
 from magnet_cli.exports.targets import default_path, paths_of, refuse_collisions
 from magnet_cli.figures import Case, nearest_figure
@@ -32,6 +31,7 @@ from magnet_cli.memory import PeakSampler, default_budget, host_memory, reuse_la
 from magnet_cli.models.bundle import load_bundle
 from magnet_cli.models.device import (
     context_memory,
+    device_case,
     device_peak,
     free_device_memory,
     limit_device_memory,
@@ -42,8 +42,8 @@ from magnet_cli.models.device import (
     resolve_precision,
 )
 from magnet_cli.models.facts import model_facts
-from magnet_cli.models.machine import device_case
 from magnet_cli.models.networks import load_networks
+from magnet_cli.openmp import usable_cores
 from magnet_cli.options import DEFAULT_BUNDLE, SegmentOptions
 from magnet_cli.pipeline.clock import Clock
 from magnet_cli.pipeline.compute import Normalisation
@@ -51,7 +51,6 @@ from magnet_cli.pipeline.keeping import check_peak, decode_cache, keeping_what_i
 from magnet_cli.pipeline.published import run_published
 from magnet_cli.pipeline.scheduler import PROBABILITIES, UNCERTAINTY, Progress, Work, field_name, run_plan
 from magnet_cli.plan import Machine, ModelFacts, Plan, check_bands, make_plan
-from magnet_cli.redaction import redacted_report
 from magnet_cli.report import Measured, Totals, make_report
 from magnet_cli.targets import Target, plan_targets, refuse_collisions_of_unrefined
 

@@ -21,20 +21,18 @@ if TYPE_CHECKING:
 PACKAGE = Path(magnet_cli.__file__).parent
 
 FLOOR = {
-    *("redaction", "errors", "geometry", "lengths", "values", "options"),
-    *("memory", "cores", "openmp", "durable", "events"),
+    *("errors", "geometry", "lengths", "values", "options"),
+    *("memory", "openmp", "durable", "events"),
 }
 """Below everything: any other room may import these."""
 
 ROOMS: dict[str, set[str]] = {
-    "redaction": set(),
-    "errors": {"redaction"},
+    "errors": set(),
     "events": {"errors", "geometry"},
     "geometry": {"errors"},
     "durable": {"errors"},
     "memory": {"errors"},
     "openmp": set(),
-    "cores": set(),
     "values": {"errors"},
     "lengths": set(),
     "components": set(),

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from magnet_cli.errors import SourceError
-from magnet_cli.redaction import redacted, redacted_report
+from magnet_cli.errors import SourceError, redacted, redacted_report
 
 
 @pytest.mark.parametrize(

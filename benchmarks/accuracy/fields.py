@@ -21,12 +21,12 @@ import numpy as np
 import torch
 
 from magnet_cli import images
-from magnet_cli.cores import usable_cores
 from magnet_cli.events import Events
 from magnet_cli.geometry import Box, Pitch, Size
 from magnet_cli.labels import open_labels
 from magnet_cli.models.bundle import Temperature, load_bundle
 from magnet_cli.models.device import pin_arithmetic
+from magnet_cli.openmp import usable_cores
 from magnet_cli.options import SegmentOptions
 from magnet_cli.pipeline.clock import Clock
 from magnet_cli.pipeline.compute import Normalisation

@@ -14,12 +14,12 @@ from magnet_cli.bench.passes import run_passes
 from magnet_cli.bench.program import made_plan
 from magnet_cli.bench.task import Ready, Took
 from magnet_cli.bench.timing import measured, repeated
-from magnet_cli.cores import usable_cores
 from magnet_cli.events import Events
 from magnet_cli.geometry import Box
 from magnet_cli.images.protocol import Request
 from magnet_cli.memory import host_memory
 from magnet_cli.models.device import pin_arithmetic
+from magnet_cli.openmp import usable_cores
 from magnet_cli.pipeline.compute import Normalisation
 from magnet_cli.segmentation import Model, load_model
 from magnet_cli.windows import Index

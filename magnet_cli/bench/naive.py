@@ -19,12 +19,12 @@ from magnet_cli.bench.plain import PlainNetworks
 from magnet_cli.bench.program import made_plan
 from magnet_cli.bench.task import Ready, Took
 from magnet_cli.bench.timing import TimedNetworks, measured
-from magnet_cli.cores import usable_cores
 from magnet_cli.events import Events
 from magnet_cli.geometry import Box, Size
 from magnet_cli.images.protocol import Request
 from magnet_cli.memory import host_memory
 from magnet_cli.models.device import pin_arithmetic
+from magnet_cli.openmp import usable_cores
 from magnet_cli.options import OF_GRNETS
 from magnet_cli.refine.published import (
     ALL_PATCHES,

@@ -13,12 +13,12 @@ from magnet_cli.bench.plain import PlainNetworks
 from magnet_cli.bench.program import made_plan
 from magnet_cli.bench.task import Ready, Took
 from magnet_cli.bench.timing import measured
-from magnet_cli.cores import usable_cores
 from magnet_cli.events import Events
 from magnet_cli.geometry import Box, Size
 from magnet_cli.images.protocol import Request
 from magnet_cli.memory import available_memory, format_bytes, host_memory
 from magnet_cli.models.device import free_device_memory, pin_arithmetic
+from magnet_cli.openmp import usable_cores
 from magnet_cli.options import OF_GRNETS
 from magnet_cli.segmentation import load_model
 

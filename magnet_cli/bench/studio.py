@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING
 import torch
 
 from magnet_cli.bench.setting import Setting
-from magnet_cli.cores import usable_cores
 from magnet_cli.geometry import Size
 from magnet_cli.lengths import PhysicalScales
 from magnet_cli.memory import total_memory
 from magnet_cli.models.bundle import load_bundle
-from magnet_cli.models.device import resolve_device, resolve_precision
+from magnet_cli.models.device import device_name, processor_name, resolve_device, resolve_precision
 from magnet_cli.models.facts import model_facts
-from magnet_cli.models.machine import device_name, processor_name
+from magnet_cli.openmp import usable_cores
 from magnet_cli.options import DEFAULT_BUNDLE
 from magnet_cli.plan.resolve import resolve_scales
 from magnet_cli.scene import write_repeated

@@ -11,8 +11,7 @@ import typer
 from magnet_cli.cli import words
 from magnet_cli.cli.ending import Listing, command, tell
 from magnet_cli.cli.evaluate import parse_methods
-from magnet_cli.errors import OutputError, UsageError
-from magnet_cli.redaction import redacted
+from magnet_cli.errors import OutputError, UsageError, redacted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

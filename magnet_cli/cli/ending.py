@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, ParamSpec, Self
 
 import typer
 
-from magnet_cli.errors import MagnetError, OutputError, SourceError, UsageError
-from magnet_cli.redaction import redacted
+from magnet_cli.errors import MagnetError, OutputError, SourceError, UsageError, redacted
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -14,8 +14,7 @@ import typer
 
 from magnet_cli.cli import words
 from magnet_cli.cli.ending import Listing, command, tell
-from magnet_cli.errors import OutputError, UsageError
-from magnet_cli.redaction import redacted
+from magnet_cli.errors import OutputError, UsageError, redacted
 
 if TYPE_CHECKING:
     from magnet_cli.boundary import RadiusRule

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from magnet_cli.errors import redacted
 from magnet_cli.events import Events, Step
-from magnet_cli.redaction import redacted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

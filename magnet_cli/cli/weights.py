@@ -177,8 +177,8 @@ def import_checkpoints(
         scales = tuple(parse_scale(text) for text in refiner_scale or ())
         wanted, sample = words.device_name(context), _sample(image, label)
         from magnet_cli import importing
-        from magnet_cli.cores import usable_cores
         from magnet_cli.models.device import pin_arithmetic, resolve_device
+        from magnet_cli.openmp import usable_cores
         from magnet_cli.presets import PRESETS
 
         pin_arithmetic(usable_cores())

@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from magnet_cli.exports.simplify import simplified
+from magnet_cli.exports.polygon import simplified
 from magnet_cli.exports.sweep import Sweep
 from magnet_cli.exports.working import working_file
 from magnet_cli.images.geotransform import Geotransform

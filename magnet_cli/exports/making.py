@@ -5,18 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from pathlib import Path  # noqa: TC003 - field of a dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from magnet_cli.errors import OutputError
 from magnet_cli.exports import cog, geojson, ometiff, omezarr
 from magnet_cli.exports.mask import MaskFile
-from magnet_cli.exports.targets import map_path
+from magnet_cli.exports.targets import map_path, plan_exports
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from magnet_cli.options import ExportFormat, ExportOptions
+
 
 MADE = 1
 """Raised by hand when the same mask and options begin to give another file; part of every identity."""
@@ -130,3 +131,30 @@ def _identity(name: ExportFormat, digest: str, options: ExportOptions) -> str:
     if name == "geojson":
         values |= {"simplify": str(options.simplify), "min_area": options.min_area}
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def export(
+    masks: Sequence[str | Path],
+    options: ExportOptions,
+    output: str | Path | None = None,
+    *,
+    overwrite: bool = False,
+) -> list[Export]:
+    """Write finished masks in other formats, without computing them again.
+
+    Args:
+        masks: Masks that `segment` has written, or folders of them.
+        options: The formats, at least one, and how polygons are written.
+        output: A file (one mask and one format), a folder, or None for the masks' own folders.
+        overwrite: Whether files of another mask or other options may be replaced.
+
+    Returns:
+        Every file, those that were there already too.
+
+    Raises:
+        UsageError: Nothing to do, or outputs that cannot all be.
+        SourceError: A mask is missing, damaged, or none.
+        OutputError: A file is in the way, or cannot be written.
+    """
+    targets = plan_exports([str(mask) for mask in masks], None if output is None else Path(output), options.formats)
+    return [made for target in targets for made in export_mask(target.mask, target.files, options, overwrite=overwrite)]

@@ -6,7 +6,7 @@ from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 
-from magnet_cli.cores import usable_cores
+from magnet_cli.openmp import usable_cores
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+import platform
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import torch
 
 from magnet_cli.errors import DeviceError, UsageError
+from magnet_cli.openmp import usable_cores
 
 if TYPE_CHECKING:
     from magnet_cli.models.spec import Described
     from magnet_cli.options import Precision
+
 
 OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "not enough memory")
 """How PyTorch's messages put it, on the host and on Apple's GPUs."""
@@ -187,3 +191,25 @@ def device_peak(device: str) -> dict[str, int]:
         "reserved": reserved,
         "process": reserved + context_memory(device),
     }
+
+
+def processor_name() -> str:
+    """As its maker calls it, where the system says; else its architecture."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        text = ""
+    found = re.search(r"^model name\s*:\s*(.+)$", text, flags=re.MULTILINE)
+    return found[1].strip() if found else platform.processor() or platform.machine()
+
+
+def device_name(device: str) -> str:
+    """The name of a device as `resolve_device` gives it: a GPU's, or the processor's and the usable cores."""
+    if device.startswith("cuda"):
+        return str(torch.cuda.get_device_name(device))
+    return f"{processor_name()}, {usable_cores()} core{'s'[: usable_cores() != 1]}"
+
+
+def device_case(device: str) -> str:
+    """Kind and name: where a measured speed holds."""
+    return f"{device.partition(':')[0]}, {device_name(device)}"

@@ -14,9 +14,8 @@ import torch
 from magnet_cli.geometry import Box
 from magnet_cli.maps import NO_DATA, OUTSIDE, RUN, SETTLED, UNPAID, UNSELECTED
 from magnet_cli.pipeline.changes import Changes, Sample
-from magnet_cli.pipeline.scored import spread
 from magnet_cli.pipeline.selection import Candidates, Paid, Selection, select
-from magnet_cli.pipeline.worth import Known, difference, window_worth
+from magnet_cli.pipeline.worth import Known, difference, spread, window_worth
 from magnet_cli.refine.canvas import Canvas, reflected
 from magnet_cli.refine.points import Smoothed, choose_points
 from magnet_cli.refine.scores import certainty, share_of, uncertainty

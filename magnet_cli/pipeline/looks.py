@@ -10,8 +10,8 @@ import numpy as np
 
 from magnet_cli.maps import NOTHING, subdivision
 from magnet_cli.masks import codec
+from magnet_cli.pipeline.changes import means, sampled
 from magnet_cli.pipeline.labels import own_uncertainty
-from magnet_cli.pipeline.sampling import means, sampled
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

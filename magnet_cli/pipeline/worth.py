@@ -6,14 +6,37 @@ from dataclasses import dataclass
 from math import exp
 from typing import TYPE_CHECKING
 
+import torch
+
 from magnet_cli.refine.scores import uncertainty
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from magnet_cli.geometry import Box, Pitch
+    from magnet_cli.geometry import Box, Pitch, Size
     from magnet_cli.options import Select
     from magnet_cli.refine.canvas import Canvas
+
+
+LARGEST = 6e4
+"""Scores beyond are cut: canvases are float16."""
+
+
+def spread(scores: Tensor, size: Size) -> Tensor:
+    """Scores of places over the pixels that each place stands for.
+
+    Every pixel takes the value of one place, so that the mean over places is the mean over their pixels.
+
+    Args:
+        scores: `(h', w')`, of a patch.
+        size: Of the patch.
+
+    Returns:
+        `(1, size.height, size.width)` float16.
+    """
+    rows = torch.arange(size.height, device=scores.device) * len(scores) // size.height
+    columns = torch.arange(size.width, device=scores.device) * scores.shape[1] // size.width
+    return scores.clamp(-LARGEST, LARGEST).half()[rows][:, columns][None]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from magnet_cli import images
 from magnet_cli.errors import UsageError
 from magnet_cli.figures import Case, nearest_figure
-from magnet_cli.models.machine import device_case
+from magnet_cli.models.device import device_case
 from magnet_cli.objects.kinds import class_indices
 from magnet_cli.refining.effort import effort_of
 from magnet_cli.refining.joining import Joining

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from magnet_cli import images
-from magnet_cli.cores import usable_cores
+from magnet_cli.errors import redacted_report
 from magnet_cli.events import Notes, Step
 from magnet_cli.masks.header import JournalHeader
 from magnet_cli.masks.journal import Journal
@@ -16,8 +16,8 @@ from magnet_cli.masks.reportfile import read_report
 from magnet_cli.masks.spec import MaskSpec
 from magnet_cli.memory import PeakSampler
 from magnet_cli.models.device import device_peak, pin_arithmetic, reset_device_peak
+from magnet_cli.openmp import usable_cores
 from magnet_cli.pipeline.keeping import check_peak, decode_cache, keeping_what_is_finished
-from magnet_cli.redaction import redacted_report
 from magnet_cli.refining.method import Opened, PassTotals
 from magnet_cli.refining.running import Progress, Run
 from magnet_cli.report import Measured

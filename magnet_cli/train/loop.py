@@ -6,6 +6,7 @@ import copy
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import cos, pi
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,7 +22,6 @@ from magnet_cli.train.interruption import Interruption
 from magnet_cli.train.log import Line, append_line, cut_log
 from magnet_cli.train.precision import Arithmetic
 from magnet_cli.train.sampling import ahead
-from magnet_cli.train.schedule import rate_at
 from magnet_cli.train.validation import Best, better
 
 if TYPE_CHECKING:
@@ -33,6 +33,19 @@ if TYPE_CHECKING:
     from magnet_cli.train.config import LoopConfig
     from magnet_cli.train.losses import Objective
     from magnet_cli.train.validation import Score
+
+
+def rate_at(iteration: int, config: LoopConfig) -> float:
+    """Learning rate of an iteration, counted from 0: a linear rise, then a cosine to zero or steps."""
+    rise = max(1, round(config.warmup * config.iterations))
+    if iteration < rise:
+        return config.rate * (iteration + 1) / rise
+    if config.schedule == "step":
+        taken = sum(iteration >= round(share * config.iterations) for share in config.steps)
+        return config.rate * config.step_factor**taken
+    done = (iteration - rise) / max(1, config.iterations - rise)
+    return config.rate * (1 + cos(pi * min(1.0, done))) / 2
+
 
 Progress = Callable[[Line], None]
 """Called with each log line."""

@@ -10,8 +10,7 @@ import torch
 from torch.nn import functional
 
 from magnet_cli.geometry import Size
-from magnet_cli.refine.grnet import selector_labels
-from magnet_cli.refine.proposals import mean_scores
+from magnet_cli.refine.grnet import mean_scores, selector_labels
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

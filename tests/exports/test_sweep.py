@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from skimage.measure import label as connected
 
-from magnet_cli.exports.simplify import simplified
+from magnet_cli.exports.polygon import simplified
 from magnet_cli.exports.sweep import Sweep
 from magnet_cli.geometry import Size
 

@@ -11,8 +11,7 @@ import torch
 
 from magnet_cli.geometry import LEVEL0, Box, Pitch, Size
 from magnet_cli.maps import NOTHING, STEPS, change_map, subdivision
-from magnet_cli.pipeline.changes import Changes, Sample
-from magnet_cli.pipeline.sampling import sampled
+from magnet_cli.pipeline.changes import Changes, Sample, sampled
 from magnet_cli.refine.canvas import Canvas
 from magnet_cli.windows import Stage
 from tests.pipeline.support import computed, facts, run, sides

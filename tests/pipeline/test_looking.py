@@ -11,7 +11,7 @@ import shapely
 from magnet_cli.areas.polygons import Polygons
 from magnet_cli.geometry import Box
 from magnet_cli.options import SegmentOptions, parse_points, parse_scales
-from magnet_cli.pipeline.looking import cells_to_look_at
+from magnet_cli.pipeline.reading import cells_to_look_at
 from magnet_cli.plan import make_plan
 from tests.pipeline.support import MACHINE, ArrayImage, facts
 

@@ -13,7 +13,7 @@ import torch
 from magnet_cli.errors import UsageError, WeightsError
 from magnet_cli.geometry import Size
 from magnet_cli.options import ALL, SegmentOptions, parse_patches
-from magnet_cli.pipeline.scored import spread
+from magnet_cli.pipeline.worth import spread
 from magnet_cli.plan import SelectorFacts, make_plan
 from magnet_cli.refine.scores import uncertainty
 from tests.pipeline.support import MACHINE, ArrayImage, CodedNetworks, computed, facts, run, run_in_turns, sides

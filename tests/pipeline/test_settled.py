@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from magnet_cli.geometry import Box, Pitch, Size
 from magnet_cli.options import SegmentOptions, parse_points
-from magnet_cli.pipeline.selection import Unsettled
-from magnet_cli.pipeline.settled import Settled
+from magnet_cli.pipeline.selection import Settled, Unsettled
 from magnet_cli.refine.canvas import Canvas
 from magnet_cli.refine.scores import uncertainty
 from tests.pipeline.support import STEP, ArrayImage, CodedNetworks, facts, run, sides

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from magnet_cli.geometry import Size
-from magnet_cli.refine.proposals import mean_scores
+from magnet_cli.refine.grnet import mean_scores
 
 
 def test_a_box_has_the_mean_of_its_places_each_by_its_share() -> None:

@@ -9,8 +9,7 @@ import torch
 
 from magnet_cli.train.cascade import described, understood
 from magnet_cli.train.config import CascadeConfig, TrainConfig
-from magnet_cli.train.loop import optimizer_of
-from magnet_cli.train.schedule import rate_at
+from magnet_cli.train.loop import optimizer_of, rate_at
 
 RECIPE = Path(__file__).parents[2] / "weights" / "paper-cascade.toml"
 

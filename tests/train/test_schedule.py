@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from magnet_cli.train.config import LoopConfig
-from magnet_cli.train.schedule import rate_at
+from magnet_cli.train.loop import rate_at
 
 
 def rates(config: LoopConfig) -> list[float]:

@@ -14,10 +14,10 @@ from magnet_cli.bench.cascade.program import loaded_cascade, named_mask
 from magnet_cli.bench.ceiling import least_seconds, opened, scaled
 from magnet_cli.bench.task import Ready, Shape, Took
 from magnet_cli.bench.timing import measured, repeated
-from magnet_cli.cores import usable_cores
 from magnet_cli.geometry import Box
 from magnet_cli.memory import host_memory
 from magnet_cli.models.device import pin_arithmetic
+from magnet_cli.openmp import usable_cores
 from magnet_cli.refine.cascade import STRIDE
 from magnet_cli.refining.effort import step_pixels
 from magnet_cli.refining.pairs import open_input_mask

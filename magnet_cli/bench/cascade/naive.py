@@ -18,11 +18,11 @@ from magnet_cli.bench.ceiling import opened
 from magnet_cli.bench.patching import refusal
 from magnet_cli.bench.task import Ready, Took
 from magnet_cli.bench.timing import measured, synchronise
-from magnet_cli.cores import usable_cores
 from magnet_cli.geometry import Box
 from magnet_cli.memory import host_memory
 from magnet_cli.models.cascade_networks import load_cascade
 from magnet_cli.models.device import pin_arithmetic
+from magnet_cli.openmp import usable_cores
 from magnet_cli.refine.cascade import BORDER, STRIDE
 from magnet_cli.refine.cascade_published import refine_published
 from magnet_cli.refining.pairs import open_input_mask
