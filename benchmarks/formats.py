@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from magnet_cli.errors import SourceError
 from magnet_cli.geometry import LEVEL0, Box, Pitch
 from magnet_cli.images import CacheBudget, Request, open_image
-from magnet_cli.images.discover import is_zarr
+from magnet_cli.images.inputs import is_zarr
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

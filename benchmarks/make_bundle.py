@@ -15,8 +15,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from magnet_cli.models.bundle_writer import describe, write_bundle
 from magnet_cli.models.registry import build_backbone, build_refiner
-from magnet_cli.models.writing import describe, write_bundle
 
 CLASSES = 7
 INPUT = 508

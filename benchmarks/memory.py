@@ -21,8 +21,8 @@ from typing import TypedDict
 import torch
 
 from magnet_cli.geometry import Size
+from magnet_cli.models.bundle_writer import describe, write_bundle
 from magnet_cli.models.registry import build_backbone
-from magnet_cli.models.writing import describe, write_bundle
 from magnet_cli.scene import Pyramid, Scene, write_scene
 
 RESULTS = Path(__file__).with_name("results") / "memory.json"

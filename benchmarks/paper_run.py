@@ -21,9 +21,9 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, cast
 
-from magnet_cli.bench.process import Process
 from magnet_cli.bench.task import Task
-from magnet_cli.options import Precision, SegmentOptions
+from magnet_cli.bench.worker_process import Process
+from magnet_cli.options.segment import Precision, SegmentOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -21,19 +21,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from magnet_cli.errors import MagnetError
-    from magnet_cli.evaluation import EvaluationOptions, evaluate
+    from magnet_cli.evaluation.mask_scores import EvaluationOptions, evaluate
+    from magnet_cli.evaluation.method_scores import ScoreOptions, score
     from magnet_cli.events import Events
-    from magnet_cli.exports.making import Export, export
+    from magnet_cli.exports.formats import Export, export
     from magnet_cli.images import ImageInfo
     from magnet_cli.images import inspect as info
-    from magnet_cli.masks.verify import Verification
-    from magnet_cli.masks.verify import verify_mask as verify
-    from magnet_cli.options import ExportOptions, SegmentOptions
+    from magnet_cli.masks.verification import Verification
+    from magnet_cli.masks.verification import verify_mask as verify
+    from magnet_cli.options.refine import RefineOptions
+    from magnet_cli.options.segment import ExportOptions, SegmentOptions
     from magnet_cli.plan import Plan
-    from magnet_cli.refining.options import RefineOptions
-    from magnet_cli.refining.refine import RefineResult, refine_mask
-    from magnet_cli.scoring import ScoreOptions, score
-    from magnet_cli.segmentation import ImageResult, plan_images, segment
+    from magnet_cli.refinement.api import RefineResult, refine_mask
+    from magnet_cli.segmentation.api import ImageResult, plan_images, segment
 
 __version__ = "0.1.0"
 
@@ -62,27 +62,27 @@ __all__ = [
 ]
 
 _PLACES = {
-    "EvaluationOptions": ("evaluation", "EvaluationOptions"),
+    "EvaluationOptions": ("evaluation.mask_scores", "EvaluationOptions"),
     "Events": ("events", "Events"),
-    "Export": ("exports.making", "Export"),
-    "ExportOptions": ("options", "ExportOptions"),
+    "Export": ("exports.formats", "Export"),
+    "ExportOptions": ("options.segment", "ExportOptions"),
     "ImageInfo": ("images.protocol", "ImageInfo"),
-    "ImageResult": ("segmentation", "ImageResult"),
+    "ImageResult": ("segmentation.api", "ImageResult"),
     "MagnetError": ("errors", "MagnetError"),
     "Plan": ("plan", "Plan"),
-    "RefineOptions": ("refining.options", "RefineOptions"),
-    "RefineResult": ("refining.refine", "RefineResult"),
-    "ScoreOptions": ("scoring", "ScoreOptions"),
-    "SegmentOptions": ("options", "SegmentOptions"),
-    "Verification": ("masks.verify", "Verification"),
-    "evaluate": ("evaluation", "evaluate"),
-    "export": ("exports.making", "export"),
-    "info": ("images.opening", "inspect"),
-    "plan_images": ("segmentation", "plan_images"),
-    "refine_mask": ("refining.refine", "refine_mask"),
-    "score": ("scoring", "score"),
-    "segment": ("segmentation", "segment"),
-    "verify": ("masks.verify", "verify_mask"),
+    "RefineOptions": ("options.refine", "RefineOptions"),
+    "RefineResult": ("refinement.api", "RefineResult"),
+    "ScoreOptions": ("evaluation.method_scores", "ScoreOptions"),
+    "SegmentOptions": ("options.segment", "SegmentOptions"),
+    "Verification": ("masks.verification", "Verification"),
+    "evaluate": ("evaluation.mask_scores", "evaluate"),
+    "export": ("exports.formats", "export"),
+    "info": ("images.backends", "inspect"),
+    "plan_images": ("segmentation.api", "plan_images"),
+    "refine_mask": ("refinement.api", "refine_mask"),
+    "score": ("evaluation.method_scores", "score"),
+    "segment": ("segmentation.api", "segment"),
+    "verify": ("masks.verification", "verify_mask"),
 }
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from multiprocessing.context import ForkServerContext
 
-LOADED = ["magnet_cli.segmentation", "tests.laws.driver", "tests.forked"]
+LOADED = ["magnet_cli.segmentation.api", "tests.laws.driver", "tests.forked"]
 """What every forked process has already; the same list for all tests, because a session has one server."""
 
 

@@ -20,70 +20,48 @@ if TYPE_CHECKING:
 
 PACKAGE = Path(magnet_cli.__file__).parent
 
-FLOOR = {
-    *("errors", "geometry", "lengths", "values", "options"),
-    *("memory", "openmp", "durable", "events"),
-}
-"""Below everything: any other room may import these."""
+FLOOR = {"errors", "geometry", "events"}
+"""The loose files at the bottom of everything: any room may import these."""
 
 ROOMS: dict[str, set[str]] = {
     "errors": set(),
-    "events": {"errors", "geometry"},
     "geometry": {"errors"},
-    "durable": {"errors"},
-    "memory": {"errors"},
-    "openmp": set(),
-    "values": {"errors"},
-    "lengths": set(),
-    "components": set(),
-    "options": {"errors", "geometry", "lengths", "values"},
-    "figures": {"errors", "durable"},
-    "windows": FLOOR,
-    "images": FLOOR,
-    "plan": FLOOR | {"windows", "images"},
-    "commandline": FLOOR,
-    "maps": FLOOR | {"windows", "plan"},
-    "models": FLOOR | {"plan"},
-    "refine": FLOOR,
-    "masks": FLOOR | {"images"},
-    "pipeline": FLOOR | {"windows", "images", "plan", "areas", "models", "refine", "masks", "maps"},
-    "labels": FLOOR | {"images", "masks"},
-    "areas": FLOOR | {"images", "labels", "plan"},
-    "boundary": FLOOR,
-    "evaluation": FLOOR | {"images", "masks", "labels", "boundary"},
-    "dataset": FLOOR,
-    "summary": FLOOR | {"boundary", "evaluation"},
-    "presets": FLOOR,
-    "importing": FLOOR | {"images", "plan", "models", "refine", "masks", "labels", "boundary", "evaluation", "presets"},
-    "report": FLOOR | {"images", "plan", "models", "masks"},
-    "views": FLOOR | {"images", "masks", "maps"},
-    "targets": FLOOR | {"images"},
-    "exports": FLOOR | {"components", "images", "masks", "targets"},
-    "objects": FLOOR | {"components", "images", "masks", "labels"},
-    "refining": FLOOR
-    | {"images", "plan", "models", "refine", "masks", "objects", "pipeline", "report", "targets", "commandline"}
-    | {"figures"},
-    "scene": FLOOR,
-    "inks": set(),
-    "train": FLOOR | {"windows", "images", "plan", "models", "refine", "labels", "boundary", "dataset"},
+    "events": {"errors"},
+    "system": FLOOR,
+    "options": FLOOR,
+    "images": FLOOR | {"system"},
+    "plan": FLOOR | {"options", "images"},
+    "areas": FLOOR | {"options", "images", "plan"},
+    "arithmetic": FLOOR | {"options"},
+    "models": FLOOR | {"system", "options", "plan"},
+    "masks": FLOOR | {"system", "options", "images"},
+    "exports": FLOOR | {"system", "options", "images", "masks"},
+    "run": FLOOR | {"system", "images", "plan", "models", "masks"},
+    "report": FLOOR | {"system", "images", "plan", "models", "masks"},
+    "refinement": FLOOR | {"system", "options", "images", "plan", "arithmetic", "models", "masks", "run", "report"},
     "segmentation": FLOOR
-    | {"windows", "images", "plan", "areas", "models", "refine", "masks", "maps", "pipeline", "report", "targets"}
-    | {"commandline", "exports", "figures", "refining", "views"},
-    "scoring": FLOOR | {"boundary", "dataset", "evaluation", "segmentation", "summary", "targets"},
-    "distributions": FLOOR | {"inks", "scoring"},
+    | {"system", "options", "images", "plan", "areas", "arithmetic", "models", "masks", "exports", "run", "report"}
+    | {"refinement"},
+    "evaluation": FLOOR | {"system", "options", "images", "masks", "report", "segmentation"},
+    "importing": FLOOR | {"system", "options", "images", "plan", "arithmetic", "models", "masks", "evaluation"},
+    "train": FLOOR | {"system", "options", "images", "plan", "arithmetic", "models", "evaluation"},
+    "scene": FLOOR | {"system"},
     "bench": FLOOR
-    | {"figures", "windows", "images", "plan", "models", "refine", "pipeline", "scene", "segmentation", "targets"}
-    | {"inks", "objects", "refining"},
+    | {"system", "options", "images", "plan", "arithmetic", "models", "masks", "report", "refinement", "segmentation"}
+    | {"scene"},
 }
 """What each room may import. The package's own `__init__` and `cli` are on top and may import anything."""
 
 TOP = {"__init__", "cli"}
 
+ENTRIES = 24
+"""The most that `ls magnet_cli` shows."""
+
 ONLY: dict[str, set[str]] = {
     "typer": {"cli"},
     "click": {"cli"},
     "rich": {"cli"},
-    "torch": {"models", "refine", "pipeline", "train", "segmentation", "importing", "bench", "refining"},
+    "torch": {"models", "arithmetic", "run", "refinement", "segmentation", "importing", "train", "bench"},
     "safetensors": {"models", "train"},
     "openslide": {"images"},
     "pyvips": {"images"},
@@ -92,10 +70,10 @@ ONLY: dict[str, set[str]] = {
     "aiohttp": {"images"},
     "wsidicom": {"images"},
     "shapely": {"areas", "exports"},
-    "cv2": {"refine"},
-    "pydensecrf": {"refine"},
-    "jinja2": {"views"},
-    "matplotlib": {"bench", "distributions", "train", "views"},
+    "cv2": {"arithmetic"},
+    "pydensecrf": {"arithmetic"},
+    "jinja2": {"report"},
+    "matplotlib": {"bench", "evaluation", "train", "report"},
     "monai": {"bench"},
     "hypothesis": set(),
 }
@@ -230,6 +208,11 @@ def room(module: str) -> str:
 
 def test_every_room_has_its_row() -> None:
     assert {room(module) for module in modules()} - TOP == set(ROOMS)
+
+
+def test_the_package_can_be_read_from_its_listing() -> None:
+    shown = [path.name for path in PACKAGE.iterdir() if path.name != "__pycache__"]
+    assert len(shown) <= ENTRIES, sorted(shown)
 
 
 def test_rooms_know_only_what_lies_below_them() -> None:

@@ -38,13 +38,13 @@ from benchmarks.accuracy.lab import (
 )
 from magnet_cli.geometry import Size
 from magnet_cli.models.networks import load_networks
-from magnet_cli.options import parse_points
+from magnet_cli.options.segment import parse_points
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from magnet_cli.models.networks import Networks
-    from magnet_cli.windows import Pass
+    from magnet_cli.plan.windows import Pass
 
 HELD_OUT = (4, 6, 7)
 CLASSES = 5

@@ -19,13 +19,13 @@ from benchmarks.accuracy.judge import EVERY
 from benchmarks.accuracy.parts import ALONE, only
 from benchmarks.accuracy.scenes import write_labels
 from magnet_cli import RefineOptions, refine_mask
+from magnet_cli.arithmetic.canvas import Canvas
+from magnet_cli.arithmetic.cascade.pyramid import Level, LevelPart
+from magnet_cli.arithmetic.cascade.steps import BORDER, S1, local_step
 from magnet_cli.geometry import LEVEL0, Box, Size
 from magnet_cli.models.bundle import load_cascade_bundle
+from magnet_cli.models.bundle_writer import CASCADE_FILE
 from magnet_cli.models.cascade_networks import load_cascade
-from magnet_cli.models.writing import CASCADE_FILE
-from magnet_cli.refine.canvas import Canvas
-from magnet_cli.refine.cascade import BORDER, S1, local_step
-from magnet_cli.refine.cascade_levels import Level, LevelPart
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -29,12 +29,12 @@ from benchmarks.accuracy.selection import Above, AtRandom, Best, CoarseFirst, Ta
 from benchmarks.accuracy.selectors import LABELS, selector
 from magnet_cli import SegmentOptions, segment
 from magnet_cli.geometry import Box, Size
-from magnet_cli.labels import open_labels
+from magnet_cli.images.labels import open_labels
 from magnet_cli.models.bundle import load_bundle
 from magnet_cli.models.device import pin_arithmetic
 from magnet_cli.models.networks import load_networks
 from magnet_cli.train.config import DataConfig
-from magnet_cli.train.data import load_scenes
+from magnet_cli.train.scene_data import load_scenes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from benchmarks.accuracy.selection import Rule, Untaught, Worth
     from benchmarks.accuracy.selectors import Labels
     from magnet_cli.models.bundle import Bundle
-    from magnet_cli.windows import Pass
+    from magnet_cli.plan.windows import Pass
 
 FUNDUS = ("04_dr", "04_g", "04_h")
 SHARES = tuple(Fraction(percent, 100) for percent in (5, 10, 20, 30, 40, 60, 80))

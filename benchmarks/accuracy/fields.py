@@ -23,17 +23,17 @@ import torch
 from magnet_cli import images
 from magnet_cli.events import Events
 from magnet_cli.geometry import Box, Pitch, Size
-from magnet_cli.labels import open_labels
+from magnet_cli.images.labels import open_labels
 from magnet_cli.models.bundle import Temperature, load_bundle
 from magnet_cli.models.device import pin_arithmetic
-from magnet_cli.openmp import usable_cores
-from magnet_cli.options import SegmentOptions
-from magnet_cli.pipeline.clock import Clock
-from magnet_cli.pipeline.compute import Normalisation
-from magnet_cli.pipeline.scheduler import PROBABILITIES, Progress, Work, run_plan
+from magnet_cli.options.segment import SegmentOptions
 from magnet_cli.plan import make_plan
-from magnet_cli.segmentation import load_model
-from magnet_cli.windows import Pass, Stage
+from magnet_cli.plan.windows import Pass, Stage
+from magnet_cli.run.clock import Clock
+from magnet_cli.segmentation.api import load_model
+from magnet_cli.segmentation.computer import Normalisation
+from magnet_cli.segmentation.scheduler import PROBABILITIES, Progress, Work, run_plan
+from magnet_cli.system.threads import usable_cores
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     from magnet_cli.masks.spec import GroupId
     from magnet_cli.models.bundle import Bundle
-    from magnet_cli.segmentation import Model
+    from magnet_cli.segmentation.api import Model
 
 SCALES = (2048, 1024, 512, 256)
 """Window sides that a bundle like `aerial` was trained at, coarsest first."""

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from benchmarks.accuracy.scenes import PART, WHOLE
 from magnet_cli.models.description import DESCRIPTION
-from magnet_cli.train.backbone import train_backbone
+from magnet_cli.train.backbone_training import train_backbone
 from magnet_cli.train.config import TrainConfig
-from magnet_cli.train.refiner import train_refiner
+from magnet_cli.train.refiner_training import train_refiner
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

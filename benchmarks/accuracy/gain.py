@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from benchmarks.accuracy.lab import IGNORE, advanced, both, starts, strips
+from magnet_cli.arithmetic.scores import certainty
 from magnet_cli.geometry import Box
-from magnet_cli.pipeline.labels import largest
-from magnet_cli.refine.scores import certainty
+from magnet_cli.segmentation.results import largest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from benchmarks.accuracy.lab import Merger, Part, SeenScene
-    from magnet_cli.refine.canvas import Canvas
-    from magnet_cli.windows import Pass, Stage
+    from magnet_cli.arithmetic.canvas import Canvas
+    from magnet_cli.plan.windows import Pass, Stage
 
 BINS = 10
 """Of certainty, along either axis."""

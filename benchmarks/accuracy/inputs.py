@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from benchmarks.accuracy.parts import Part
-    from magnet_cli.options import Method
+    from magnet_cli.options.segment import Method
 
 KINDS: dict[str, Method] = {"bilinear": "downsample", "bicubic": "downsample", "patch": "patch", "magnet": "magnet"}
 """The kinds of masks, and the methods that make them; the first two are one result, enlarged in two ways."""

@@ -10,14 +10,14 @@ import numpy as np
 
 from benchmarks.accuracy.cells import IGNORE, REFINED, Boundary, Cell, count
 from benchmarks.accuracy.parts import only
-from magnet_cli.boundary import boundary_radii, squared_distance_to_other
+from magnet_cli.evaluation.boundary import boundary_radii, squared_distance_to_other
 from magnet_cli.geometry import Box, Size
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from benchmarks.accuracy.parts import Part
-    from magnet_cli.boundary import RadiusRule
+    from magnet_cli.evaluation.boundary import RadiusRule
 
 EVERY = "every"
 """The table of all classes together; others are named like the class that they score alone."""

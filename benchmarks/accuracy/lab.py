@@ -16,11 +16,11 @@ import cv2
 import numpy as np
 import torch
 
+from magnet_cli.arithmetic.canvas import Canvas
+from magnet_cli.arithmetic.merge import by_certainty
+from magnet_cli.arithmetic.scores import certainty, choose_above, choose_largest, share_of, uncertainty
 from magnet_cli.geometry import Box
-from magnet_cli.pipeline.labels import labels_of, largest
-from magnet_cli.refine.canvas import Canvas
-from magnet_cli.refine.merge import by_certainty
-from magnet_cli.refine.scores import certainty, choose_above, choose_largest, share_of, uncertainty
+from magnet_cli.segmentation.results import labels_of, largest
 from magnet_cli.train.canvases import HeldField, HeldTruth
 from magnet_cli.train.temperature import fit_temperature, labelled_pixels, tempered
 
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from magnet_cli.models.networks import Networks
-    from magnet_cli.options import Rule
-    from magnet_cli.windows import Pass, Stage
+    from magnet_cli.options.segment import Rule
+    from magnet_cli.plan.windows import Pass, Stage
 
 STRIP = 256
 """Rows of a canvas that are worked on at a time."""

@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from magnet_cli.arithmetic.canvas import reflected
 from magnet_cli.geometry import Box
-from magnet_cli.refine.canvas import reflected
-from magnet_cli.train.fields import patch_at
-from magnet_cli.windows import Index
+from magnet_cli.plan.windows import Index
+from magnet_cli.train.scene_fields import patch_at
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
     from benchmarks.accuracy.selection import Row
+    from magnet_cli.arithmetic.canvas import Canvas
     from magnet_cli.models.networks import Networks
-    from magnet_cli.refine.canvas import Canvas
+    from magnet_cli.plan.windows import Stage
     from magnet_cli.train.scenes import Scene
-    from magnet_cli.windows import Stage
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

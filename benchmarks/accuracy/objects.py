@@ -22,12 +22,12 @@ import numpy as np
 import tifffile
 import torch
 
-from magnet_cli.boundary import BoundaryCounts, add_block, boundary_radii
+from magnet_cli.arithmetic.cascade.steps import CascadeSettings, refine_region
+from magnet_cli.evaluation.boundary import BoundaryCounts, add_block, boundary_radii
 from magnet_cli.geometry import Box, Size
 from magnet_cli.models.bundle import load_cascade_bundle
 from magnet_cli.models.cascade_networks import load_cascade
-from magnet_cli.refine.cascade import CascadeSettings, refine_region
-from magnet_cli.train.perturbing import Perturbation, shrunk_and_enlarged
+from magnet_cli.train.perturbation import Perturbation, shrunk_and_enlarged
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

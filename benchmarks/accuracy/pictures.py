@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
 
-    from magnet_cli.options import Method
+    from magnet_cli.options.segment import Method
 
 FOLDER = Path(__file__).parents[2] / "docs" / "images"
 METHODS = {"downsample": "downsample", "patch": "patch", "magnet-fast": "MagNet-Fast", "magnet": "MagNet"}

@@ -22,9 +22,9 @@ import numpy as np
 import tifffile
 
 from magnet_cli.geometry import Box
-from magnet_cli.objects.kinds import class_color
+from magnet_cli.refinement.mask_kinds import class_color
 from magnet_cli.train.config import DataConfig
-from magnet_cli.train.data import load_scenes
+from magnet_cli.train.scene_data import load_scenes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -17,13 +17,13 @@ import numpy as np
 import torch
 
 from benchmarks.accuracy.lab import IGNORE, SeenScene, starts
+from magnet_cli.arithmetic.canvas import Canvas
+from magnet_cli.arithmetic.scores import uncertainty
 from magnet_cli.geometry import Box
-from magnet_cli.pipeline.labels import labels_of, largest
-from magnet_cli.pipeline.worth import difference
-from magnet_cli.plan.run import paid_share
-from magnet_cli.refine.canvas import Canvas
-from magnet_cli.refine.scores import uncertainty
-from magnet_cli.windows import Index
+from magnet_cli.plan.segmentation_plan import paid_share
+from magnet_cli.plan.windows import Index
+from magnet_cli.segmentation.results import labels_of, largest
+from magnet_cli.segmentation.window_scores import difference
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from magnet_cli.windows import Pass, Stage
+    from magnet_cli.plan.windows import Pass, Stage
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -16,7 +16,7 @@ from benchmarks.accuracy.folds import CURVES, HELD_OUT, backbone, named, replace
 from benchmarks.accuracy.scenes import PART, WHOLE
 from magnet_cli.models.bundle import load_bundle
 from magnet_cli.train.config import TrainConfig
-from magnet_cli.train.selector import train_selector
+from magnet_cli.train.selector_training import train_selector
 
 CONFIG = Path(__file__).with_name("selector.toml")
 

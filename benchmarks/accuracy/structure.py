@@ -25,13 +25,13 @@ from benchmarks.accuracy.inputs import Input
 from benchmarks.accuracy.judge import Judge, save_cell
 from benchmarks.accuracy.parts import Part, only
 from magnet_cli.geometry import Box, Size
-from magnet_cli.models.cascade import Cascade, CascadeOutputs
+from magnet_cli.models.architectures.cascade_base import Cascade, CascadeOutputs
 from magnet_cli.models.registry import build_cascade
-from magnet_cli.train.cascade import CascadeRecipe, described, understood
+from magnet_cli.train.cascade_losses import UNKNOWN, LevelObjective, cross_entropy, distances, gradients, mean
+from magnet_cli.train.cascade_training import CascadeRecipe, described, understood
 from magnet_cli.train.config import TrainConfig
-from magnet_cli.train.data import load_scenes
-from magnet_cli.train.levels import UNKNOWN, LevelObjective, cross_entropy, distances, gradients, mean
 from magnet_cli.train.loop import Files, Trainer, seeded
+from magnet_cli.train.scene_data import load_scenes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from benchmarks.accuracy.inputs import most_probable
+from magnet_cli.arithmetic.classical import DenseCrf, GuidedFilter
 from magnet_cli.geometry import Box, Size
-from magnet_cli.refine.classical import DenseCrf, GuidedFilter
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from magnet_cli.models.networks import Networks, load_networks
-from magnet_cli.pipeline.compute import Normalisation
+from magnet_cli.segmentation.computer import Normalisation
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -17,12 +17,12 @@ from magnet_cli.bench.timing import measured, repeated
 from magnet_cli.events import Events
 from magnet_cli.geometry import Box
 from magnet_cli.images.protocol import Request
-from magnet_cli.memory import host_memory
 from magnet_cli.models.device import pin_arithmetic
-from magnet_cli.openmp import usable_cores
-from magnet_cli.pipeline.compute import Normalisation
-from magnet_cli.segmentation import Model, load_model
-from magnet_cli.windows import Index
+from magnet_cli.plan.windows import Index
+from magnet_cli.segmentation.api import Model, load_model
+from magnet_cli.segmentation.computer import Normalisation
+from magnet_cli.system.memory import host_memory
+from magnet_cli.system.threads import usable_cores
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     from magnet_cli.bench.task import Task
     from magnet_cli.bench.timing import Measurement
     from magnet_cli.images.protocol import Image
-    from magnet_cli.options import SegmentOptions
+    from magnet_cli.options.segment import SegmentOptions
     from magnet_cli.plan import Plan
-    from magnet_cli.windows import Stage
+    from magnet_cli.plan.windows import Stage
 
 SAMPLE = 16
 """Windows that are sampled, rounded up to whole batches: their content does not change what a pass costs."""

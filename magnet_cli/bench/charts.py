@@ -10,7 +10,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from magnet_cli.bench.result import MEGA
-from magnet_cli.inks import COLOURS, INK
+from magnet_cli.report.inks import COLOURS, INK
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -13,33 +13,33 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from magnet_cli.bench.ceiling import normalisation, opened
-from magnet_cli.bench.patching import refusal
-from magnet_cli.bench.plain import PlainNetworks
-from magnet_cli.bench.program import made_plan
-from magnet_cli.bench.task import Ready, Took
-from magnet_cli.bench.timing import TimedNetworks, measured
-from magnet_cli.events import Events
-from magnet_cli.geometry import Box, Size
-from magnet_cli.images.protocol import Request
-from magnet_cli.memory import host_memory
-from magnet_cli.models.device import pin_arithmetic
-from magnet_cli.openmp import usable_cores
-from magnet_cli.options import OF_GRNETS
-from magnet_cli.refine.published import (
+from magnet_cli.arithmetic.published.stages import (
     ALL_PATCHES,
     PublishedSettings,
     labels_published,
     segment_published,
     settings_from_scales,
 )
-from magnet_cli.segmentation import load_model
+from magnet_cli.bench.ceiling import normalisation, opened
+from magnet_cli.bench.patching import refusal
+from magnet_cli.bench.plain_networks import PlainNetworks
+from magnet_cli.bench.program import made_plan
+from magnet_cli.bench.task import Ready, Took
+from magnet_cli.bench.timing import TimedNetworks, measured
+from magnet_cli.events import Events
+from magnet_cli.geometry import Box, Size
+from magnet_cli.images.protocol import Request
+from magnet_cli.models.device import pin_arithmetic
+from magnet_cli.options.segment import OF_GRNETS
+from magnet_cli.segmentation.api import load_model
+from magnet_cli.system.memory import host_memory
+from magnet_cli.system.threads import usable_cores
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from magnet_cli.bench.task import Task
-    from magnet_cli.options import Rule, SegmentOptions
+    from magnet_cli.options.segment import Rule, SegmentOptions
     from magnet_cli.plan import Plan
 
 COPIES = 5

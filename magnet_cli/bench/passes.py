@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from magnet_cli.refine.merge import merge
+from magnet_cli.arithmetic.merge import merge
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from magnet_cli.models.networks import Networks
     from magnet_cli.plan import Plan
-    from magnet_cli.windows import Stage
+    from magnet_cli.plan.windows import Stage
 
 
 @torch.inference_mode()

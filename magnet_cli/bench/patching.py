@@ -9,18 +9,18 @@ import numpy as np
 import torch
 
 from magnet_cli.bench.ceiling import normalisation, opened
-from magnet_cli.bench.plain import PlainNetworks
+from magnet_cli.bench.plain_networks import PlainNetworks
 from magnet_cli.bench.program import made_plan
 from magnet_cli.bench.task import Ready, Took
 from magnet_cli.bench.timing import measured
 from magnet_cli.events import Events
 from magnet_cli.geometry import Box, Size
 from magnet_cli.images.protocol import Request
-from magnet_cli.memory import available_memory, format_bytes, host_memory
 from magnet_cli.models.device import free_device_memory, pin_arithmetic
-from magnet_cli.openmp import usable_cores
-from magnet_cli.options import OF_GRNETS
-from magnet_cli.segmentation import load_model
+from magnet_cli.options.segment import OF_GRNETS
+from magnet_cli.segmentation.api import load_model
+from magnet_cli.system.memory import available_memory, format_bytes, host_memory
+from magnet_cli.system.threads import usable_cores
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from magnet_cli.bench.task import Task
-    from magnet_cli.options import SegmentOptions
+    from magnet_cli.options.segment import SegmentOptions
     from magnet_cli.plan import Plan
 
 LOADED, SAME = "model as loaded", "same model object"

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any, cast
 from magnet_cli.bench.task import Ready, Took, for_drawn
 from magnet_cli.bench.timing import TimedNetworks
 from magnet_cli.events import Events
-from magnet_cli.memory import host_memory
-from magnet_cli.segmentation import Model, case_of, load_model, plan_image, segment_target, windows_planned
-from magnet_cli.targets import Target
+from magnet_cli.masks.targets import Target
+from magnet_cli.segmentation.api import Model, case_of, load_model, plan_image, segment_target, windows_planned
+from magnet_cli.system.memory import host_memory
 
 if TYPE_CHECKING:
     from magnet_cli.bench.task import Task
     from magnet_cli.models.networks import Networks
-    from magnet_cli.options import SegmentOptions
+    from magnet_cli.options.segment import SegmentOptions
     from magnet_cli.plan import Plan
 
 

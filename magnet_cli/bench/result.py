@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING, Self
 
-from magnet_cli.figures import format_seconds, three_digits
-from magnet_cli.memory import format_bytes
+from magnet_cli.system.memory import format_bytes
+from magnet_cli.system.speeds import format_seconds, three_digits
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from magnet_cli.bench.options import Yardstick
-    from magnet_cli.bench.setting import Setting
+    from magnet_cli.bench.conditions import Setting
+    from magnet_cli.bench.request import Yardstick
     from magnet_cli.bench.task import Ready, Took
     from magnet_cli.errors import MagnetError
     from magnet_cli.geometry import Size

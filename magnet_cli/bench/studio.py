@@ -8,24 +8,24 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from magnet_cli.bench.setting import Setting
+from magnet_cli.bench.conditions import Setting
 from magnet_cli.geometry import Size
-from magnet_cli.lengths import PhysicalScales
-from magnet_cli.memory import total_memory
 from magnet_cli.models.bundle import load_bundle
 from magnet_cli.models.device import device_name, processor_name, resolve_device, resolve_precision
 from magnet_cli.models.facts import model_facts
-from magnet_cli.openmp import usable_cores
-from magnet_cli.options import DEFAULT_BUNDLE
-from magnet_cli.plan.resolve import resolve_scales
+from magnet_cli.options.lengths import PhysicalScales
+from magnet_cli.options.segment import DEFAULT_BUNDLE
+from magnet_cli.plan.defaults import resolve_scales
 from magnet_cli.scene import write_repeated
+from magnet_cli.system.memory import total_memory
+from magnet_cli.system.threads import usable_cores
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from magnet_cli.models.spec import Described
-    from magnet_cli.options import SegmentOptions
-    from magnet_cli.refining.options import RefineOptions
+    from magnet_cli.models.network_spec import Described
+    from magnet_cli.options.refine import RefineOptions
+    from magnet_cli.options.segment import SegmentOptions
 
 WARM_SIDE = 4096
 """Largest side of the image on which contenders run once before anything is measured."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from magnet_cli.bench.running import MODELS
-from magnet_cli.figures import format_seconds, three_digits
-from magnet_cli.memory import format_bytes
+from magnet_cli.bench.rounds import MODELS
+from magnet_cli.system.memory import format_bytes
+from magnet_cli.system.speeds import format_seconds, three_digits
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from magnet_cli.bench.options import Yardstick
+    from magnet_cli.bench.request import Yardstick
     from magnet_cli.bench.result import Row, Spread
 
 HEAD = (

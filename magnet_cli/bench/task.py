@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Generic, Literal, Protocol, TypeVar
 
-from magnet_cli.options import SegmentOptions
-from magnet_cli.refining.options import RefineOptions
-from magnet_cli.values import ValueRange
+from magnet_cli.options.refine import RefineOptions
+from magnet_cli.options.segment import SegmentOptions
+from magnet_cli.options.values import ValueRange
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from magnet_cli.figures import Case
     from magnet_cli.geometry import Size
+    from magnet_cli.system.speeds import Case
 
 Told = TypeVar("Told", SegmentOptions, RefineOptions)
 """What the command that is measured is told."""

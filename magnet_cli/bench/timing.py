@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from magnet_cli.memory import PeakSampler, host_memory
 from magnet_cli.models.device import device_peak, reset_device_peak
+from magnet_cli.system.memory import PeakSampler, host_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

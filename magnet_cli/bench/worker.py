@@ -13,7 +13,7 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from magnet_cli.errors import DeviceError, MagnetError
-from magnet_cli.memory import keep_heap_steady
+from magnet_cli.system.memory import keep_heap_steady
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,11 +29,11 @@ CONTENDERS: dict[Command, dict[str, tuple[str, str]]] = {
         "naive": ("magnet_cli.bench.naive", "Naive"),
     },
     "refine": {
-        "studio": ("magnet_cli.bench.cascade.studio", "Studio"),
-        "program": ("magnet_cli.bench.cascade.program", "Program"),
-        "ceiling": ("magnet_cli.bench.cascade.ceiling", "Ceiling"),
-        "patching": ("magnet_cli.bench.cascade.patching", "Patching"),
-        "naive": ("magnet_cli.bench.cascade.naive", "Naive"),
+        "studio": ("magnet_cli.bench.cascades.studio", "Studio"),
+        "program": ("magnet_cli.bench.cascades.program", "Program"),
+        "ceiling": ("magnet_cli.bench.cascades.ceiling", "Ceiling"),
+        "patching": ("magnet_cli.bench.cascades.patching", "Patching"),
+        "naive": ("magnet_cli.bench.cascades.naive", "Naive"),
     },
 }
 """Module and class by the command that is measured and the contender's name: a process loads what its own contender

@@ -9,17 +9,17 @@ import typer
 
 from magnet_cli import __version__
 from magnet_cli.cli.bench import bench
-from magnet_cli.cli.bundles import train_app
 from magnet_cli.cli.evaluate import evaluate
 from magnet_cli.cli.export import export
-from magnet_cli.cli.look import info, plan, verify
+from magnet_cli.cli.queries import info, plan, verify
 from magnet_cli.cli.refine import refine
 from magnet_cli.cli.report import report
 from magnet_cli.cli.scene import scene
 from magnet_cli.cli.segment import segment
+from magnet_cli.cli.train import train_app
 from magnet_cli.cli.weights import weights_app
-from magnet_cli.memory import keep_heap_steady
-from magnet_cli.openmp import wait_briefly
+from magnet_cli.system.memory import keep_heap_steady
+from magnet_cli.system.threads import wait_briefly
 
 wait_briefly(os.environ)
 

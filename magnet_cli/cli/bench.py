@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from magnet_cli.cli import words
-from magnet_cli.cli.ending import Listing, command, tell
+from magnet_cli.cli import shared_options as words
 from magnet_cli.cli.evaluate import parse_methods
+from magnet_cli.cli.outcome import Listing, command, tell
 from magnet_cli.errors import OutputError, UsageError, redacted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from magnet_cli.bench.result import Row
-    from magnet_cli.bench.running import Bench
+    from magnet_cli.bench.rounds import Bench
     from magnet_cli.cli.progress import Display
-    from magnet_cli.options import Method, RefineMethod
+    from magnet_cli.options.segment import Method, RefineMethod
 
 CASCADE: RefineMethod = "cascadepsp"
 OF_SEGMENT = (
@@ -106,7 +106,7 @@ def bench(
     with Listing(json=json) as listing:
         if html is not None and not html.parent.is_dir():
             raise OutputError("the page's folder is missing", value=html.parent, advice="Make it, or choose another")
-        from magnet_cli.bench.options import BenchOptions, parse_sizes, parse_yardsticks
+        from magnet_cli.bench.request import BenchOptions, parse_sizes, parse_yardsticks
 
         chosen = _methods(methods, weights)
         refines = CASCADE in chosen
@@ -120,7 +120,7 @@ def bench(
             repeats=repeats,
             options=words.refine_options(context) if refines else words.segment_options(context),
         )
-        from magnet_cli.bench.running import Bench
+        from magnet_cli.bench.rounds import Bench
         from magnet_cli.cli.progress import Display
 
         rows = []
@@ -182,13 +182,13 @@ def _tell(running: Bench, rows: Sequence[Row], listing: Listing, *, html: Path |
     line = quote(running.setting, rows)
     listing.more |= {**running.setting.describe(), "quote": line}
     if not json:
-        from magnet_cli.cli.benchtables import bench_text
+        from magnet_cli.cli.bench_tables import bench_text
 
         tell(bench_text(rows))
         if line is not None:
             tell(line)
     if html is not None:  # last: a disk that refuses it must not cost what was measured
-        from magnet_cli import durable
-        from magnet_cli.bench.page import bench_page
+        from magnet_cli.bench.bench_page import bench_page
+        from magnet_cli.system import durable
 
         durable.write_whole(html, redacted(bench_page(running.setting, rows)).encode())

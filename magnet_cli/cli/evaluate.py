@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from magnet_cli.cli import words
-from magnet_cli.cli.ending import Listing, command, tell
+from magnet_cli.cli import shared_options as words
+from magnet_cli.cli.outcome import Listing, command, tell
 from magnet_cli.errors import OutputError, UsageError, redacted
 
 if TYPE_CHECKING:
-    from magnet_cli.boundary import RadiusRule
-    from magnet_cli.evaluation import EvaluationOptions
-    from magnet_cli.options import Method
-    from magnet_cli.scoring import Scores
+    from magnet_cli.evaluation.boundary import RadiusRule
+    from magnet_cli.evaluation.mask_scores import EvaluationOptions
+    from magnet_cli.evaluation.method_scores import Scores
+    from magnet_cli.options.segment import Method
 
 PLOT = "distribution.png"
 SCORES = "scores.json"
@@ -139,8 +139,8 @@ def evaluate(
         if mask is None or truth is None:
             raise UsageError("needs MASK and TRUTH, or --data", advice="See magnet evaluate --help")
         options = _counting(context, mba=bool(mba), radii="paper", names=_names(context))
-        from magnet_cli import evaluation
-        from magnet_cli.cli.scores import evaluation_text
+        from magnet_cli.cli.score_text import evaluation_text
+        from magnet_cli.evaluation import mask_scores as evaluation
 
         found = evaluation.evaluate(mask, truth, options, roi=roi)
         listing.add({"mask": str(mask), "truth": str(truth), **found.describe()})
@@ -164,7 +164,7 @@ def _counting(
     given = context.params
     named: Radii | None = given["mba_radii"]
     values = parse_values(given["truth_values"] or "")
-    from magnet_cli.evaluation import EvaluationOptions
+    from magnet_cli.evaluation.mask_scores import EvaluationOptions
 
     return EvaluationOptions(
         ignore=tuple(given["ignore"] or ()),
@@ -182,9 +182,9 @@ def _evaluate_data(context: typer.Context, data: Path, listing: Listing) -> int:
     output: Path | None = given["output"]
     plot = _plot(given["plot"], output)
     counting = _counting(context, mba=given["mba"] is not False, radii="fixed", names=None)
-    from magnet_cli import scoring
     from magnet_cli.cli.progress import Display
-    from magnet_cli.cli.scores import scores_text
+    from magnet_cli.cli.score_text import scores_text
+    from magnet_cli.evaluation import method_scores as scoring
 
     options = scoring.ScoreOptions(
         methods=methods, segment=segment, evaluation=counting, iou_threshold=given["iou_threshold"]
@@ -228,14 +228,14 @@ def _plot(named: Path | None, output: Path | None) -> Path | None:
 
 
 def _keep(listing: Listing, path: Path) -> None:
-    from magnet_cli import durable
+    from magnet_cli.system import durable
 
     durable.write_whole(path, redacted(json_format.dumps(listing.describe(), indent=1) + "\n").encode())
 
 
 def _draw(scores: Scores, plot: Path) -> None:
-    from magnet_cli import durable
-    from magnet_cli.distributions import draw_distributions
+    from magnet_cli.evaluation.plot import draw_distributions
+    from magnet_cli.system import durable
 
     durable.write_whole(plot, draw_distributions(scores))
 

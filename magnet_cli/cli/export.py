@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from magnet_cli.cli import words
-from magnet_cli.cli.ending import Listing, command
+from magnet_cli.cli import shared_options as words
+from magnet_cli.cli.outcome import Listing, command
 from magnet_cli.errors import MagnetError
 from magnet_cli.events import Step
-from magnet_cli.options import EXPORT_FORMATS, parse_formats
+from magnet_cli.options.segment import EXPORT_FORMATS, parse_formats
 
 if TYPE_CHECKING:
-    from magnet_cli.exports.making import Export
-    from magnet_cli.exports.targets import ExportTarget
-    from magnet_cli.options import ExportOptions
+    from magnet_cli.exports.destinations import ExportTarget
+    from magnet_cli.exports.formats import Export
+    from magnet_cli.options.segment import ExportOptions
 
 
 @command
@@ -50,7 +50,7 @@ def export(
     with Listing(json=json) as listing:
         formats = () if format_ is None else parse_formats(format_)
         options = words.polygon_options(context, formats)
-        from magnet_cli.exports.targets import plan_exports
+        from magnet_cli.exports.destinations import plan_exports
 
         for target in plan_exports(masks, output, options.formats):
             made, error = _exported(target, options, overwrite=overwrite, progress=not no_progress)
@@ -66,7 +66,7 @@ def _exported(
 ) -> tuple[list[Export], MagnetError | None]:
     """What became of one mask; its failure does not stop the others."""
     from magnet_cli.cli.progress import Display
-    from magnet_cli.exports.making import export_mask
+    from magnet_cli.exports.formats import export_mask
 
     made = []
     with Display(enabled=progress) as display:

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from magnet_cli.cli import words
-from magnet_cli.cli.ending import Listing, command, tell
-from magnet_cli.figures import format_seconds
-from magnet_cli.memory import format_bytes
+from magnet_cli.cli import shared_options as words
+from magnet_cli.cli.outcome import Listing, command, tell
+from magnet_cli.system.memory import format_bytes
+from magnet_cli.system.speeds import format_seconds
 
 if TYPE_CHECKING:
-    from magnet_cli.refining.method import Job
+    from magnet_cli.refinement.method import Job
 
 
 class Compat(StrEnum):
@@ -101,7 +101,7 @@ def refine(
     options = words.refine_options(context)
     with Listing(json=json and not dry_run) as listing:
         from magnet_cli.cli.progress import Display
-        from magnet_cli.refining import refine as refining
+        from magnet_cli.refinement import api as refining
 
         with Display(enabled=not no_progress) as display:
             if dry_run:
@@ -109,7 +109,7 @@ def refine(
                 return 0
             result = refining.refine_mask(image, mask, output, options, events=display)
             if overlay or html:
-                from magnet_cli.views.writing import ViewPaths, write_views
+                from magnet_cli.report.files import ViewPaths, write_views
 
                 paths = ViewPaths.of(result.output, overlay=overlay, html=html)
                 for path in write_views(paths, mask=result.output, report=result.report, image=image):

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from magnet_cli.cli import words
-from magnet_cli.cli.ending import Listing, command, say, tell
+from magnet_cli.cli import shared_options as words
+from magnet_cli.cli.outcome import Listing, command, say, tell
 from magnet_cli.errors import MagnetError, UsageError
 
 
@@ -27,8 +27,8 @@ def report(
     """Show a finished mask: a page, and a picture over the image. Computes nothing again."""
     with Listing(json=json) as listing:
         from magnet_cli.cli.progress import showing
-        from magnet_cli.exports.targets import named_masks
-        from magnet_cli.views.writing import show_mask
+        from magnet_cli.exports.destinations import named_masks
+        from magnet_cli.report.files import show_mask
 
         found = list(named_masks(masks))
         if image is not None and len(found) > 1:

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from magnet_cli.cli import words
-from magnet_cli.cli.ending import Listing, command, say
+from magnet_cli.cli import shared_options as words
+from magnet_cli.cli.outcome import Listing, command, say
 from magnet_cli.errors import OutputError, UsageError
 from magnet_cli.geometry import Size
 

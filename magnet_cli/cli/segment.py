@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from magnet_cli.cli import words
-from magnet_cli.cli.ending import Listing, command
+from magnet_cli.cli import shared_options as words
+from magnet_cli.cli.outcome import Listing, command
 
 
 @command
@@ -84,8 +84,8 @@ def segment(
     """Segment images of any size: a mask and a report for each."""
     with Listing(json=json) as listing:
         options = words.segment_options(context)
-        from magnet_cli import segmentation
         from magnet_cli.cli.progress import Display
+        from magnet_cli.segmentation import api as segmentation
 
         stops = on_error is words.OnError.FAIL
         with Display(enabled=not no_progress) as display:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from magnet_cli.figures import format_seconds
-from magnet_cli.memory import format_bytes
+from magnet_cli.system.memory import format_bytes
+from magnet_cli.system.speeds import format_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from magnet_cli.images.protocol import ImageInfo, Level
     from magnet_cli.plan import Plan
-    from magnet_cli.refining.method import Foreseen
-    from magnet_cli.windows import Pass, Stage
+    from magnet_cli.plan.windows import Pass, Stage
+    from magnet_cli.refinement.method import Foreseen
 
 MOST_LISTED = 12
 """Bands that are named one by one."""

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from magnet_cli.cli import words
-from magnet_cli.cli.bundletext import bundle_lines, bundle_text, summary
-from magnet_cli.cli.ending import SCHEMA, command, say, tell
+from magnet_cli.cli import shared_options as words
+from magnet_cli.cli.bundle_text import bundle_lines, bundle_text, summary
+from magnet_cli.cli.outcome import SCHEMA, command, say, tell
 from magnet_cli.errors import MagnetError, UsageError, WeightsError
 from magnet_cli.geometry import Size
-from magnet_cli.memory import format_bytes
+from magnet_cli.system.memory import format_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -111,7 +111,7 @@ def verify(name: Name, *, json: words.Json = False) -> int:
     """Load every file of a bundle: hashes, keys, shapes, finite weights."""
     with answering("files", json=json) as rows:
         from magnet_cli.models.bundle import load_description
-        from magnet_cli.models.verifying import verify_bundle
+        from magnet_cli.models.bundle_check import verify_bundle
 
         checks = verify_bundle(load_description(name))
         rows += [check.describe() for check in checks]
@@ -177,9 +177,9 @@ def import_checkpoints(
         scales = tuple(parse_scale(text) for text in refiner_scale or ())
         wanted, sample = words.device_name(context), _sample(image, label)
         from magnet_cli import importing
+        from magnet_cli.importing.presets import PRESETS
         from magnet_cli.models.device import pin_arithmetic, resolve_device
-        from magnet_cli.openmp import usable_cores
-        from magnet_cli.presets import PRESETS
+        from magnet_cli.system.threads import usable_cores
 
         pin_arithmetic(usable_cores())
         options = importing.ImportOptions(

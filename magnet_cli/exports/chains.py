@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from magnet_cli.exports.outline import LEFT, RIGHT
+from magnet_cli.exports.outlines import LEFT, RIGHT
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from magnet_cli.exports.outline import Path
-    from magnet_cli.exports.spool import PointSpool
+    from magnet_cli.exports.corner_spool import PointSpool
+    from magnet_cli.exports.outlines import Path
 
 
 @dataclass(kw_only=True, slots=True, eq=False)

@@ -8,16 +8,16 @@ from xml.sax.saxutils import escape
 
 import tifffile
 
-from magnet_cli import durable
-from magnet_cli.exports.relaid import Layout, write_relaid
-from magnet_cli.exports.targets import names_path
-from magnet_cli.exports.working import working_file
+from magnet_cli.exports.destinations import names_path
+from magnet_cli.exports.relayout import Layout, write_relaid
+from magnet_cli.exports.working_files import working_file
+from magnet_cli.system import durable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from magnet_cli.exports.mask import MaskFile
+    from magnet_cli.exports.source_mask import MaskFile
 
 STRUCTURE = (
     "LAYOUT=IFDS_BEFORE_DATA\nBLOCK_ORDER=ROW_MAJOR\nBLOCK_LEADER=SIZE_AS_UINT4\n"

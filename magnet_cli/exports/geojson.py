@@ -13,7 +13,7 @@ import numpy as np
 
 from magnet_cli.exports.polygon import simplified
 from magnet_cli.exports.sweep import Sweep
-from magnet_cli.exports.working import working_file
+from magnet_cli.exports.working_files import working_file
 from magnet_cli.images.geotransform import Geotransform
 
 if TYPE_CHECKING:
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from magnet_cli.exports.mask import MaskFacts, MaskFile
     from magnet_cli.exports.polygon import Polygon
+    from magnet_cli.exports.source_mask import MaskFacts, MaskFile
     from magnet_cli.geometry import Box
     from magnet_cli.images.protocol import Resolution
     from magnet_cli.masks.spec import MaskClass

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from skimage.measure import label as connected
 
-from magnet_cli.components import Components
 from magnet_cli.exports.chains import Chains
-from magnet_cli.exports.outline import OUTSIDE, trace
+from magnet_cli.exports.corner_spool import PointSpool
+from magnet_cli.exports.outlines import OUTSIDE, trace
 from magnet_cli.exports.polygon import Polygon, make_polygon
-from magnet_cli.exports.spool import PointSpool
 from magnet_cli.geometry import Box, Size
+from magnet_cli.masks.components import Components
 from magnet_cli.masks.spec import parts
 
 if TYPE_CHECKING:

@@ -5,10 +5,10 @@ The libraries that read the formats are imported when a file needs them.
 
 from __future__ import annotations
 
+from magnet_cli.images.backends import inspect, open_image
 from magnet_cli.images.budget import CacheBudget
-from magnet_cli.images.discover import FoundImage, find_images, stem
 from magnet_cli.images.fingerprint import fingerprint
-from magnet_cli.images.opening import inspect, open_image
+from magnet_cli.images.inputs import FoundImage, find_images, stem
 from magnet_cli.images.percentiles import sample_percentiles
 from magnet_cli.images.place import check_place
 from magnet_cli.images.protocol import Image, ImageInfo, Level, Region, Request, Resolution

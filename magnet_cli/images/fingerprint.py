@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from magnet_cli.geometry import LEVEL0, Box
+from magnet_cli.images.backends import open_blob, open_image
 from magnet_cli.images.budget import CacheBudget
 from magnet_cli.images.failures import naming
-from magnet_cli.images.opening import open_blob, open_image
 from magnet_cli.images.protocol import Request
 from magnet_cli.images.urls import is_url
 

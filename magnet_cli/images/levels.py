@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from magnet_cli.geometry import LEVEL0, Pitch
 from magnet_cli.images.protocol import Level
-from magnet_cli.images.resample import TOLERANCE
+from magnet_cli.images.resampling import TOLERANCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
     from magnet_cli.geometry import Box, Pitch, Size
 
+NODATA = 255
+"""The label of a pixel that has none: it was not computed, or a label raster does not say what it is."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Level:

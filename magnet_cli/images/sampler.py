@@ -8,7 +8,7 @@ import numpy as np
 
 from magnet_cli.geometry import Box
 from magnet_cli.images.protocol import Region
-from magnet_cli.images.resample import accumulator, divide, taps_for
+from magnet_cli.images.resampling import accumulator, divide, taps_for
 from magnet_cli.images.store import Pixels
 from magnet_cli.images.validity import both, finite, without_nodata
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from magnet_cli.geometry import Pitch
     from magnet_cli.images.protocol import Request
-    from magnet_cli.images.resample import Taps
+    from magnet_cli.images.resampling import Taps
 
 
 class Sampler:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from magnet_cli.importing.cascade import import_cascade
-from magnet_cli.importing.making import Imported, ImportOptions, import_bundle
+from magnet_cli.importing.cascade_bundle import import_cascade
+from magnet_cli.importing.magnet_bundle import Imported, ImportOptions, import_bundle
 from magnet_cli.importing.orders import ORDERS, Order, Sample
 
 __all__ = ["ORDERS", "ImportOptions", "Imported", "Order", "Sample", "import_bundle", "import_cascade"]

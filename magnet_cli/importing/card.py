@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from magnet_cli.importing.presets import Preset
     from magnet_cli.models.bundle import Bundle
-    from magnet_cli.presets import Preset
 
 
 def card(bundle: Bundle, preset: Preset, *, finding: str, files: Mapping[str, str], dropped: Sequence[str]) -> str:

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from magnet_cli import durable
 from magnet_cli.errors import OutputError
 from magnet_cli.models.description import DESCRIPTION
+from magnet_cli.system import durable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

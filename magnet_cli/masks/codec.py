@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import imagecodecs
 import numpy as np
 
-from magnet_cli.masks.spec import NODATA
+from magnet_cli.images.protocol import NODATA
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from magnet_cli.images.protocol import NODATA
 from magnet_cli.masks import codec
-from magnet_cli.masks.cache import ByteCache
-from magnet_cli.masks.spec import NODATA, FieldSpec, Part, parts
+from magnet_cli.masks.decoded import ByteCache
+from magnet_cli.masks.spec import FieldSpec, Part, parts
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from magnet_cli.geometry import Box
     from magnet_cli.masks.index import Piece
     from magnet_cli.masks.replay import Catalogue
-    from magnet_cli.masks.storefile import StoreFile
+    from magnet_cli.masks.store_file import StoreFile
 
 
 class FieldReader:

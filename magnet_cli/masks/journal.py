@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 from magnet_cli.geometry import Box
+from magnet_cli.images.protocol import NODATA
 from magnet_cli.masks import codec
+from magnet_cli.masks.compression import by_threads
 from magnet_cli.masks.fields import FieldReader
-from magnet_cli.masks.packing import by_threads
 from magnet_cli.masks.records import FIELD_META, GROUP_META, TILE_META, Kind, Record, pack
 from magnet_cli.masks.replay import LABELS, Catalogue, find_header, replay
-from magnet_cli.masks.spec import NODATA, FieldSpec, GroupId, MaskSpec, Part, parts
-from magnet_cli.masks.storefile import StoreFile, SyncPolicy
+from magnet_cli.masks.spec import FieldSpec, GroupId, MaskSpec, Part, parts
+from magnet_cli.masks.store_file import StoreFile, SyncPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

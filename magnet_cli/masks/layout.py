@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import tifffile
 
-from magnet_cli import durable
 from magnet_cli.errors import OutputError
+from magnet_cli.system import durable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -7,11 +7,11 @@ from enum import Enum
 from pathlib import Path  # noqa: TC003
 from typing import TYPE_CHECKING, Self
 
-from magnet_cli import durable
 from magnet_cli.errors import OutputError
 from magnet_cli.masks.layout import describe_mask
-from magnet_cli.masks.reportfile import read_report, write_report
-from magnet_cli.masks.tiff import assemble_mask
+from magnet_cli.masks.report_file import read_report, write_report
+from magnet_cli.masks.tiff_writer import assemble_mask
+from magnet_cli.system import durable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -105,7 +105,7 @@ def finish_output(
     """
     journal.end()
     if fields:
-        from magnet_cli.masks.zarr import write_field  # noqa: PLC0415 - zarr takes a while to load
+        from magnet_cli.masks.zarr_writer import write_field  # noqa: PLC0415 - zarr takes a while to load
 
         for name in fields:
             write_field(journal, name, paths.field(name), attributes=_made_of(journal, report))

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from magnet_cli import durable
 from magnet_cli.geometry import Size
+from magnet_cli.images.protocol import NODATA
 from magnet_cli.masks import codec
-from magnet_cli.masks.spec import NODATA, tiles_of
+from magnet_cli.masks.spec import tiles_of
+from magnet_cli.system import durable
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
-from magnet_cli.durable import read_at
+from magnet_cli.system.durable import read_at
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

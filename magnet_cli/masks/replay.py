@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from magnet_cli import durable
 from magnet_cli.errors import OutputError
 from magnet_cli.geometry import Box
 from magnet_cli.masks.index import Piece, PieceIndex
 from magnet_cli.masks.records import FIELD_META, GROUP_META, MAGIC, TILE_META, Kind, read, scan, torn
 from magnet_cli.masks.spec import GroupId
-from magnet_cli.masks.storefile import DAMAGED_ADVICE
+from magnet_cli.masks.store_file import DAMAGED_ADVICE
+from magnet_cli.system import durable
 
 if TYPE_CHECKING:
     from magnet_cli.masks.header import JournalHeader
     from magnet_cli.masks.records import Record
-    from magnet_cli.masks.storefile import StoreFile
+    from magnet_cli.masks.store_file import StoreFile
 
 LABELS = -1
 """Stands for the mask where a field's number would stand."""

@@ -8,14 +8,12 @@ from math import ceil
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from magnet_cli.geometry import Box, Pitch, Size
+from magnet_cli.images.protocol import NODATA
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from magnet_cli.images.protocol import Resolution
-
-NODATA = 255
-"""The label of a pixel that was not computed."""
 
 COMPRESSIONS = ("deflate", "zstd")
 """How the tiles of a mask may be stored; libvips binaries from PyPI cannot read zstd."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from magnet_cli.errors import WeightsError
 from magnet_cli.models.description import DESCRIPTION, parsed
-from magnet_cli.models.spec import (
+from magnet_cli.models.network_spec import (
     Bundle,
     CascadeBundle,
     ClassSpec,

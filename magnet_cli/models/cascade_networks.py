@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from magnet_cli.errors import DeviceError
-from magnet_cli.models.cascade import BANDS, STRIDE
-from magnet_cli.models.fusing import fused
+from magnet_cli.models.architectures.cascade_base import BANDS, STRIDE
+from magnet_cli.models.folding import fused
 from magnet_cli.models.networks import PRECISIONS, channels_last, fill, placed
 from magnet_cli.models.registry import build_cascade
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from magnet_cli.models.cascade import Cascade, CascadeOutputs
-    from magnet_cli.models.spec import CascadeBundle
+    from magnet_cli.models.architectures.cascade_base import Cascade, CascadeOutputs
+    from magnet_cli.models.network_spec import CascadeBundle
 
 ALIVE_AT_ONCE = 8
 """How many of the network's largest tensors are counted as alive together. A local step of the light cascade raised the

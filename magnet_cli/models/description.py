@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from magnet_cli.errors import WeightsError
 from magnet_cli.geometry import Size
-from magnet_cli.models.spec import (
+from magnet_cli.models.network_spec import (
     Bundle,
     CascadeBundle,
     ClassSpec,
@@ -24,7 +24,7 @@ from magnet_cli.models.spec import (
     Temperature,
 )
 from magnet_cli.models.strict import is_number
-from magnet_cli.options import DeviceKind, Merge, Precision
+from magnet_cli.options.segment import DeviceKind, Merge, Precision
 
 if TYPE_CHECKING:
     from magnet_cli.models.strict import Table

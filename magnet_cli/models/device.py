@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, cast
 import torch
 
 from magnet_cli.errors import DeviceError, UsageError
-from magnet_cli.openmp import usable_cores
+from magnet_cli.system.threads import usable_cores
 
 if TYPE_CHECKING:
-    from magnet_cli.models.spec import Described
-    from magnet_cli.options import Precision
+    from magnet_cli.models.network_spec import Described
+    from magnet_cli.options.segment import Precision
 
 
 OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "not enough memory")

@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING, Literal, Self, cast
 import torch
 from torch import Tensor, nn
 
-from magnet_cli.memory import LARGE_TENSOR
+from magnet_cli.models.architectures.strips import strip_of
 from magnet_cli.models.registry import build_backbone, build_local, build_refiner, build_selector
-from magnet_cli.models.strips import strip_of
-from magnet_cli.options import BundleDefaults
+from magnet_cli.options.segment import BundleDefaults
 from magnet_cli.plan import ModelFacts, SelectorFacts
+from magnet_cli.system.memory import LARGE_TENSOR
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from magnet_cli.geometry import Size
+    from magnet_cli.models.architectures.grnet import LocalBranch
+    from magnet_cli.models.architectures.ppn import PatchProposalNetwork
     from magnet_cli.models.bundle import Bundle
-    from magnet_cli.models.grnet import LocalBranch
-    from magnet_cli.models.ppn import PatchProposalNetwork
-    from magnet_cli.options import Compat
+    from magnet_cli.options.segment import Compat
 
 ALIVE_AT_ONCE = 6
 """How many of a network's largest tensors are counted as alive together: skip connections and a convolution's workspace

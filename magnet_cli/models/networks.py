@@ -12,18 +12,18 @@ from safetensors.torch import load
 from torch import Tensor, nn
 
 from magnet_cli.errors import DeviceError, WeightsError
-from magnet_cli.models.fusing import fused
+from magnet_cli.models.architectures.strips import InStrips, Reaches
+from magnet_cli.models.folding import fused
 from magnet_cli.models.registry import build_backbone, build_local, build_refiner, build_selector
-from magnet_cli.models.strips import InStrips, Reaches
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from magnet_cli.geometry import Size
+    from magnet_cli.models.architectures.grnet import LocalBranch
+    from magnet_cli.models.architectures.ppn import PatchProposalNetwork
+    from magnet_cli.models.architectures.resnet import ResNet
     from magnet_cli.models.bundle import Bundle, NetworkSpec
-    from magnet_cli.models.grnet import LocalBranch
-    from magnet_cli.models.ppn import PatchProposalNetwork
-    from magnet_cli.models.resnet import ResNet
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 

@@ -5,25 +5,25 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from magnet_cli.errors import WeightsError
-from magnet_cli.models.cascadepsp import cascadepsp_light, cascadepsp_resnet50
-from magnet_cli.models.conv import conv_backbone, conv_cascade, conv_refiner
-from magnet_cli.models.deeplab import deeplabv3plus_resnet50
-from magnet_cli.models.fpn import fpn_resnet18, fpn_resnet50, fpn_small
-from magnet_cli.models.grnet import grnet_resnet18, grnet_small
-from magnet_cli.models.ocr import hrnet18_ocr, hrnet48_ocr
-from magnet_cli.models.ppn import ppn_resnet18, ppn_small
-from magnet_cli.models.psp import psp_resnet101
-from magnet_cli.models.refinement import RefinementMagNet, SharedRefiner
-from magnet_cli.models.unet import unet_resnet34
+from magnet_cli.models.architectures.cascadepsp import cascadepsp_light, cascadepsp_resnet50
+from magnet_cli.models.architectures.conv import conv_backbone, conv_cascade, conv_refiner
+from magnet_cli.models.architectures.deeplab import deeplabv3plus_resnet50
+from magnet_cli.models.architectures.fpn import fpn_resnet18, fpn_resnet50, fpn_small
+from magnet_cli.models.architectures.grnet import grnet_resnet18, grnet_small
+from magnet_cli.models.architectures.ocr import hrnet18_ocr, hrnet48_ocr
+from magnet_cli.models.architectures.ppn import ppn_resnet18, ppn_small
+from magnet_cli.models.architectures.psp import psp_resnet101
+from magnet_cli.models.architectures.refiner import RefinementMagNet, SharedRefiner
+from magnet_cli.models.architectures.unet import unet_resnet34
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from torch import nn
 
-    from magnet_cli.models.cascade import Cascade
-    from magnet_cli.models.grnet import LocalBranch
-    from magnet_cli.models.ppn import PatchProposalNetwork
+    from magnet_cli.models.architectures.cascade_base import Cascade
+    from magnet_cli.models.architectures.grnet import LocalBranch
+    from magnet_cli.models.architectures.ppn import PatchProposalNetwork
 
 N = TypeVar("N", bound="nn.Module")
 

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from magnet_cli.plan.budget import OUTPUT_SIDE
+from magnet_cli.plan.bands import Seer, check_bands, check_values, describe_seen, needs_clamp
+from magnet_cli.plan.defaults import resolve_scales
+from magnet_cli.plan.footprint import OUTPUT_SIDE
 from magnet_cli.plan.grid import WorkingGrid, with_pixel_size, working_grid
-from magnet_cli.plan.making import GROUP, make_plan
-from magnet_cli.plan.resolve import resolve_scales
-from magnet_cli.plan.run import AreaSpec, Machine, MemoryPlan, ModelFacts, Plan, SelectorFacts, windows_selected
-from magnet_cli.plan.values import Seer, check_bands, check_values, describe_seen, needs_clamp
+from magnet_cli.plan.planner import GROUP, make_plan
+from magnet_cli.plan.segmentation_plan import (
+    AreaSpec,
+    Machine,
+    MemoryPlan,
+    ModelFacts,
+    Plan,
+    SelectorFacts,
+    windows_selected,
+)
 
 __all__ = [
     "GROUP",

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 from magnet_cli.errors import SourceError, UsageError, WeightsError
 from magnet_cli.geometry import LEVEL0, Pitch, Size
 from magnet_cli.images.protocol import Resolution
-from magnet_cli.lengths import PhysicalScales, in_unit
+from magnet_cli.options.lengths import PhysicalScales, in_unit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from magnet_cli.images.protocol import ImageInfo
-    from magnet_cli.options import SegmentOptions
-    from magnet_cli.plan.run import ModelFacts
+    from magnet_cli.options.segment import SegmentOptions
+    from magnet_cli.plan.segmentation_plan import ModelFacts
 
 
 FIXED_POINT = 1_000_000

@@ -11,10 +11,10 @@ import imagecodecs
 import numpy as np
 import tifffile
 
-from magnet_cli.durable import replace, sync_file, writing
 from magnet_cli.errors import UsageError
 from magnet_cli.geometry import Box, Size
-from magnet_cli.scene.spool import Spool
+from magnet_cli.scene.tile_spool import Spool
+from magnet_cli.system.durable import replace, sync_file, writing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

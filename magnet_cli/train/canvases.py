@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import torch
 
-from magnet_cli.durable import replace, sync_file, write_at, writing
 from magnet_cli.geometry import Box, Size
-from magnet_cli.train.cutting import centres
+from magnet_cli.system.durable import replace, sync_file, write_at, writing
+from magnet_cli.train.crops import centres
 from magnet_cli.train.stores import BYTE_VALUES, histogram
 
 if TYPE_CHECKING:
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from magnet_cli.plan.windows import Stage
     from magnet_cli.train.stores import LabelStore
-    from magnet_cli.windows import Stage
 
 STRIP_BYTES = 16 << 20
 """Of a canvas that is read at a time, about, as float32."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from magnet_cli.errors import UsageError
-from magnet_cli.memory import parse_bytes
+from magnet_cli.system.memory import parse_bytes
 
 BYTES = range(256)
 PAIR = 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
-from magnet_cli.durable import write_whole
+from magnet_cli.system.durable import write_whole
 from magnet_cli.train.log import read_log
 
 if TYPE_CHECKING:

@@ -6,14 +6,14 @@ import shutil
 from typing import TYPE_CHECKING
 
 from magnet_cli.errors import OutputError, UsageError, WeightsError
-from magnet_cli.memory import format_bytes
 from magnet_cli.models.bundle import load_bundle
 from magnet_cli.models.device import resolve_device
 from magnet_cli.models.networks import load_networks
-from magnet_cli.train.backbone import Recipe, check, fit_backbone
-from magnet_cli.train.data import free_bytes
-from magnet_cli.train.fields import disk_of, looked
+from magnet_cli.system.memory import format_bytes
+from magnet_cli.train.backbone_training import Recipe, check, fit_backbone
 from magnet_cli.train.loop import Files
+from magnet_cli.train.scene_data import free_bytes
+from magnet_cli.train.scene_fields import disk_of, looked
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from magnet_cli.geometry import Size
     from magnet_cli.models.bundle import Bundle
     from magnet_cli.train.config import TrainConfig
-    from magnet_cli.train.fields import Look
     from magnet_cli.train.loop import Progress
+    from magnet_cli.train.scene_fields import Look
     from magnet_cli.train.scenes import Scene
 
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 import torch
 
+from magnet_cli.arithmetic.scores import uncertainty
 from magnet_cli.geometry import Box
-from magnet_cli.refine.scores import uncertainty
-from magnet_cli.train.fields import cells_of, patch_at
-from magnet_cli.train.sampling import recoloured
-from magnet_cli.train.stages import Previous, Refiners, Step, continued, merged, starts
+from magnet_cli.train.batches import recoloured
+from magnet_cli.train.scene_fields import cells_of, patch_at
+from magnet_cli.train.stage_runs import Previous, Refiners, Step, continued, merged, starts
 from magnet_cli.train.temperature import tempered
 
 if TYPE_CHECKING:
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
     from magnet_cli.geometry import Size
     from magnet_cli.models.bundle import Bundle, InputSpec
-    from magnet_cli.options import Merge
+    from magnet_cli.options.segment import Merge
+    from magnet_cli.plan.windows import Stage
     from magnet_cli.train.canvases import Field
-    from magnet_cli.train.fields import Look
+    from magnet_cli.train.scene_fields import Look
     from magnet_cli.train.scenes import Scene
-    from magnet_cli.windows import Stage
 
 
 NOTHING = torch.tensor([[0.0, 0, 1, 1, 0, 0]])

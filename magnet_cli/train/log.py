@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from magnet_cli.durable import write_whole, writing
+from magnet_cli.system.durable import write_whole, writing
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,15 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from magnet_cli.durable import writing
 from magnet_cli.errors import SourceError, UsageError
 from magnet_cli.models.networks import channels_last
-from magnet_cli.train.checkpoint import State, identity, read_checkpoint, write_checkpoint
+from magnet_cli.system.durable import writing
+from magnet_cli.train.batches import ahead
 from magnet_cli.train.curves import draw_curves
 from magnet_cli.train.interruption import Interruption
 from magnet_cli.train.log import Line, append_line, cut_log
 from magnet_cli.train.precision import Arithmetic
-from magnet_cli.train.sampling import ahead
+from magnet_cli.train.snapshots import State, identity, read_checkpoint, write_checkpoint
 from magnet_cli.train.validation import Best, better
 
 if TYPE_CHECKING:

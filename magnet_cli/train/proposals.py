@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch.nn import functional
 
+from magnet_cli.arithmetic.grnet_stages import mean_scores, selector_labels
 from magnet_cli.geometry import Size
-from magnet_cli.refine.grnet import mean_scores, selector_labels
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from torch import Tensor, nn
 
-    from magnet_cli.models.ppn import PatchProposalNetwork
+    from magnet_cli.models.architectures.ppn import PatchProposalNetwork
     from magnet_cli.train.precision import Arithmetic
 
 SMALLEST = 1e-6

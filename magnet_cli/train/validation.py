@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional
 
 from magnet_cli.errors import SourceError
-from magnet_cli.train.cutting import Window, centres, cut
+from magnet_cli.train.crops import Window, centres, cut
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

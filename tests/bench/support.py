@@ -6,21 +6,21 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from magnet_cli.bench.cascade.studio import Studio
+from magnet_cli.bench.cascades.studio import Studio
 from magnet_cli.bench.task import Task, mask_beside
 from magnet_cli.geometry import Size
-from magnet_cli.models.cascade import BANDS, MASKS
+from magnet_cli.models.architectures.cascade_base import BANDS, MASKS
+from magnet_cli.models.bundle_writer import describe_cascade, write_cascade_bundle
 from magnet_cli.models.registry import build_cascade
-from magnet_cli.models.writing import describe_cascade, write_cascade_bundle
-from magnet_cli.options import SegmentOptions
-from magnet_cli.refining.options import RefineOptions
+from magnet_cli.options.refine import RefineOptions
+from magnet_cli.options.segment import SegmentOptions
 from magnet_cli.scene import write_repeated
 from tests.laws.support import blurry_bundle
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from magnet_cli.options import Method
+    from magnet_cli.options.segment import Method
 
 SIDE = 150
 """Of the image: no multiple of anything."""

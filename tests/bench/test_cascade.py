@@ -10,27 +10,27 @@ import pytest
 import tifffile
 from skimage.measure import label
 
+from magnet_cli.arithmetic.cascade.pyramid import local_windows
 from magnet_cli.bench import patching as plain
-from magnet_cli.bench.cascade import ceiling as ceilings
-from magnet_cli.bench.cascade.ceiling import Ceiling, alike_steps
-from magnet_cli.bench.cascade.naive import Naive
-from magnet_cli.bench.cascade.patching import Patching
-from magnet_cli.bench.cascade.program import Program
-from magnet_cli.bench.cascade.studio import Studio
+from magnet_cli.bench.cascades import ceiling as ceilings
+from magnet_cli.bench.cascades.ceiling import Ceiling, alike_steps
+from magnet_cli.bench.cascades.naive import Naive
+from magnet_cli.bench.cascades.patching import Patching
+from magnet_cli.bench.cascades.program import Program
+from magnet_cli.bench.cascades.studio import Studio
 from magnet_cli.bench.task import Shape
 from magnet_cli.errors import UsageError
-from magnet_cli.figures import stored_figures
 from magnet_cli.geometry import Size
 from magnet_cli.models.description import WITH_OBJECT
-from magnet_cli.refine.cascade_levels import local_windows
-from magnet_cli.refining.effort import GLOBAL, LOCAL
-from magnet_cli.values import parse_value_range
+from magnet_cli.options.values import parse_value_range
+from magnet_cli.refinement.effort import GLOBAL, LOCAL
+from magnet_cli.system.speeds import stored_figures
 from tests.bench.support import SIDE_OF_MASK as SIDE
 from tests.bench.support import L, cascade_bundle, cascade_task
 from tests.bench.test_contenders import Classes
 from tests.cli.support import invoke, invoke_json, one_line
 from tests.laws.support import blurry_bundle
-from tests.refining.support import discs, write_grey, write_image
+from tests.refinement.support import discs, write_grey, write_image
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from magnet_cli.bench import running
-from magnet_cli.bench.options import parse_sizes, parse_yardsticks
-from magnet_cli.bench.process import Process
+from magnet_cli.bench import rounds as running
+from magnet_cli.bench.request import parse_sizes, parse_yardsticks
+from magnet_cli.bench.worker_process import Process
 from magnet_cli.errors import DeviceError, OutputError, UsageError, WeightsError
-from magnet_cli.figures import stored_figures
-from magnet_cli.options import SegmentOptions
+from magnet_cli.options.segment import SegmentOptions
+from magnet_cli.system.speeds import stored_figures
 from tests.bench.support import SCALES
 from tests.cli.support import command, environment, invoke, invoke_json, write_image
 from tests.laws.support import blurry_bundle
-from tests.pipeline.test_grnet import grnet
+from tests.segmentation.test_grnet import grnet
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -142,7 +142,7 @@ def test_a_size_that_the_disk_has_no_room_for_fails_alone(
     tmp_path: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    # What `write_repeated` says, which tests/test_scene.py makes it say.
+    # What `write_repeated` says, which tests/scene/test_scene.py makes it say.
     monkeypatch.setattr(running.Bench, "_drawn", _no_room)
     found = invoke_json("bench", "--sizes", "64", "--weights", bundle, "--device", "cpu", code=5)
 

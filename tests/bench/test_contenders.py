@@ -21,19 +21,19 @@ from magnet_cli.bench.program import Program, made_plan
 from magnet_cli.bench.studio import Studio
 from magnet_cli.errors import SourceError
 from magnet_cli.events import Events
-from magnet_cli.options import ALL
-from magnet_cli.segmentation import load_model
-from magnet_cli.values import parse_value_range
+from magnet_cli.options.segment import ALL
+from magnet_cli.options.values import parse_value_range
+from magnet_cli.segmentation.api import load_model
 from tests.bench.support import SCALES, SIDE, task
 from tests.laws.support import blurry_bundle
-from tests.pipeline.test_grnet import grnet
+from tests.segmentation.test_grnet import grnet
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from torch import Tensor
 
-    from magnet_cli.refine.grnet import Fusion
+    from magnet_cli.arithmetic.grnet_stages import Fusion
 
 
 def test_the_program_reports_a_real_run_and_leaves_nothing(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from magnet_cli.errors import OutputError
-from magnet_cli.figures import (
+from magnet_cli.system.speeds import (
     NAME,
     Case,
     Figure,

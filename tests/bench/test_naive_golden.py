@@ -13,12 +13,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from magnet_cli.arithmetic.published.stages import PublishedSettings
 from magnet_cli.bench.naive import run_naive
 from magnet_cli.bench.timing import TimedNetworks
 from magnet_cli.geometry import Size
-from magnet_cli.models.fpn import fpn_resnet50
-from magnet_cli.models.refinement import RefinementMagNet
-from magnet_cli.refine.published import PublishedSettings
+from magnet_cli.models.architectures.fpn import fpn_resnet50
+from magnet_cli.models.architectures.refiner import RefinementMagNet
 
 if TYPE_CHECKING:
     from torch import Tensor

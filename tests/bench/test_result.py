@@ -8,12 +8,12 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from magnet_cli.bench.page import bench_page
+from magnet_cli.bench.bench_page import bench_page
+from magnet_cli.bench.conditions import Setting
 from magnet_cli.bench.result import Mark, Row, quote
-from magnet_cli.bench.setting import Setting
 from magnet_cli.bench.table import HEAD, SPLIT_HEAD, cells, split_cells
 from magnet_cli.bench.task import Ready, Took
-from magnet_cli.cli.benchtables import bench_text
+from magnet_cli.cli.bench_tables import bench_text
 from magnet_cli.errors import DeviceError
 from magnet_cli.geometry import Size
 

@@ -12,8 +12,8 @@ from benchmarks.accuracy import cells as module
 from benchmarks.accuracy.cells import Boundary, Cell, count, ious, mba, miou
 from benchmarks.accuracy.page import PAGE, filled, interval
 from benchmarks.accuracy.yardsticks import Patching
+from magnet_cli.models.bundle_writer import describe, write_bundle
 from magnet_cli.models.registry import build_backbone
-from magnet_cli.models.writing import describe, write_bundle
 
 if TYPE_CHECKING:
     from pathlib import Path

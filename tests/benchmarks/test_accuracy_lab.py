@@ -25,20 +25,20 @@ from benchmarks.accuracy.lab import (
     fitted_temperature,
     stepped_median,
 )
+from magnet_cli.arithmetic.merge import merge
+from magnet_cli.arithmetic.scores import median_blur
 from magnet_cli.geometry import Box, Size
 from magnet_cli.masks.spec import GroupId
-from magnet_cli.options import Rule, SegmentOptions, parse_points
-from magnet_cli.pipeline.scheduler import PROBABILITIES
-from magnet_cli.refine.merge import merge
-from magnet_cli.refine.scores import median_blur
+from magnet_cli.options.segment import Rule, SegmentOptions, parse_points
+from magnet_cli.segmentation.scheduler import PROBABILITIES
 from magnet_cli.train.temperature import tempered
-from tests.pipeline.support import ArrayImage, CodedNetworks, facts, run, sides
+from tests.segmentation.support import ArrayImage, CodedNetworks, facts, run, sides
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from magnet_cli.windows import Pass
+    from magnet_cli.plan.windows import Pass
 
 SCALES = (64, 32, 16)
 INPUT = Size(width=16, height=16)

@@ -19,13 +19,13 @@ from benchmarks.accuracy.parts import middle, only
 from benchmarks.accuracy.refined_page import method_table, tiles_table
 from benchmarks.accuracy.scenes import write_labels
 from benchmarks.accuracy.tiles import classically
+from magnet_cli.arithmetic.classical import GuidedFilter
 from magnet_cli.errors import UsageError
-from magnet_cli.evaluation import EvaluationOptions, evaluate
+from magnet_cli.evaluation.mask_scores import EvaluationOptions, evaluate
 from magnet_cli.geometry import Box, Size
-from magnet_cli.models.cascade import BANDS
+from magnet_cli.models.architectures.cascade_base import BANDS
+from magnet_cli.models.bundle_writer import describe_cascade, write_cascade_bundle
 from magnet_cli.models.registry import build_cascade
-from magnet_cli.models.writing import describe_cascade, write_cascade_bundle
-from magnet_cli.refine.classical import GuidedFilter
 
 if TYPE_CHECKING:
     from pathlib import Path

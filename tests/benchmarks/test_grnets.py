@@ -8,8 +8,8 @@ import torch
 from benchmarks.accuracy.grnets import MODELS, ROWS, grnet_config, looked_at
 from benchmarks.accuracy.structure import ROWS as STRUCTURE
 from benchmarks.accuracy.structure import Losses, Outputs
-from magnet_cli.models.cascadepsp import cascadepsp_light
-from magnet_cli.train.levels import LevelObjective
+from magnet_cli.models.architectures.cascadepsp import cascadepsp_light
+from magnet_cli.train.cascade_losses import LevelObjective
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -35,18 +35,18 @@ from benchmarks.accuracy.selectors import LABELS, selector_config
 from magnet_cli.geometry import LEVEL0, Box, Size
 from magnet_cli.images.protocol import Request
 from magnet_cli.masks.spec import GroupId
-from magnet_cli.options import Rule, SegmentOptions
-from magnet_cli.pipeline.scheduler import PROBABILITIES
+from magnet_cli.options.segment import Rule, SegmentOptions
+from magnet_cli.plan.windows import Index
+from magnet_cli.segmentation.scheduler import PROBABILITIES
 from magnet_cli.train.scenes import Scene
-from magnet_cli.windows import Index
-from tests.pipeline.support import ArrayImage, CodedNetworks, facts, run, sides
+from tests.segmentation.support import ArrayImage, CodedNetworks, facts, run, sides
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from benchmarks.accuracy.selection import Untaught
     from magnet_cli.models.networks import Networks
-    from magnet_cli.windows import Pass
+    from magnet_cli.plan.windows import Pass
 
 SCALES = (128, 64, 32)
 SIDE, MARGIN, CLASSES = 32, 6, 3

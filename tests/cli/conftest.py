@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from magnet_cli import durable
+from magnet_cli.system import durable
 from tests.cli.support import write_colours_bundle, write_image
 
 

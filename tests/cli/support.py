@@ -15,8 +15,8 @@ import torch
 from typer.testing import CliRunner
 
 from magnet_cli.cli.app import app
+from magnet_cli.models.bundle_writer import describe, write_bundle
 from magnet_cli.models.registry import build_backbone
-from magnet_cli.models.writing import describe, write_bundle
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

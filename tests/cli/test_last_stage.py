@@ -13,17 +13,17 @@ import tifffile
 import torch
 
 from magnet_cli.errors import SourceError
-from magnet_cli.masks.verify import verify_mask
+from magnet_cli.masks.verification import verify_mask
+from magnet_cli.models.bundle_writer import describe, describe_cascade, write_bundle, write_cascade_bundle
 from magnet_cli.models.registry import build_backbone, build_cascade
-from magnet_cli.models.writing import describe, describe_cascade, write_bundle, write_cascade_bundle
-from magnet_cli.refining import loading
-from magnet_cli.segmentation import Planner
-from magnet_cli.views.legend import share_text
+from magnet_cli.refinement import method_loader as loading
+from magnet_cli.report.legend import share_text
+from magnet_cli.segmentation.api import Planner
 from tests.cli.support import SIZE, expected_labels, invoke, invoke_json, one_line, write_colours_bundle, write_image
-from tests.refining.support import Bright, use
-from tests.refining.test_squares import Same
-from tests.refining.test_squares import use as use_tool
-from tests.views.browser import parse
+from tests.refinement.support import Bright, use
+from tests.refinement.test_squares import Same
+from tests.refinement.test_squares import use as use_tool
+from tests.report.browser import parse
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -128,7 +128,7 @@ def test_with_and_without_a_last_stage_are_different_masks(
     assert "other" in result.stderr
     assert "refine" in result.stderr
     use_tool(monkeypatch, Same())
-    monkeypatch.setattr("magnet_cli.refining.squares.ARITHMETIC", 2)
+    monkeypatch.setattr("magnet_cli.refinement.squares.ARITHMETIC", 2)
     assert invoke(*words, "--refine", "guided").exit_code == 5
     assert invoke(*words, "--refine", "guided", "--overwrite").exit_code == 0
     np.testing.assert_array_equal(labels_in(here / "m.tif"), expected_labels())

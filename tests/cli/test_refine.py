@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from magnet_cli.models.bundle_writer import describe_cascade, write_cascade_bundle
 from magnet_cli.models.registry import build_cascade
-from magnet_cli.models.writing import describe_cascade, write_cascade_bundle
 from tests.cli.support import invoke, invoke_json, one_line
-from tests.refining.support import Bright, discs, labels_in, use, write_grey, write_image
+from tests.refinement.support import Bright, discs, labels_in, use, write_grey, write_image
 
 if TYPE_CHECKING:
     from pathlib import Path

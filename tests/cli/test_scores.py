@@ -117,7 +117,7 @@ def test_an_interruption_says_whether_masks_are_kept(
     Path("out").mkdir()
     for name in ("scores.json", "distribution.png"):
         Path("out", name).write_text("of an earlier run")
-    monkeypatch.setattr("magnet_cli.scoring.evaluate", interrupt)
+    monkeypatch.setattr("magnet_cli.evaluation.method_scores.evaluate", interrupt)
     words = ("evaluate", "--weights", bundle, "--data", data, "--methods", "downsample")
     result = invoke(*words, *(["-o", "out"] if kept else []))
     assert result.exit_code == 130

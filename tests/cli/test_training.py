@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from typer.testing import CliRunner
 
 from magnet_cli.cli.app import app
-from magnet_cli.cli.training import TrainingDisplay
+from magnet_cli.cli.training_progress import TrainingDisplay
 from magnet_cli.train.loop import Tick
 from tests.train.grnet import GRNET, SELECTOR
 from tests.train.support import CONFIG, make_data, validating

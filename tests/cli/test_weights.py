@@ -16,12 +16,12 @@ from safetensors.torch import load_file
 from torch import nn
 
 from magnet_cli.geometry import Size
+from magnet_cli.importing.presets import PRESETS, Preset
 from magnet_cli.models import bundle as bundle_module
-from magnet_cli.models.cascadepsp import cascadepsp_light
-from magnet_cli.models.refinement import RefinementMagNet
+from magnet_cli.models.architectures.cascadepsp import cascadepsp_light
+from magnet_cli.models.architectures.refiner import RefinementMagNet
+from magnet_cli.models.bundle_writer import describe_cascade, write_cascade_bundle
 from magnet_cli.models.registry import CASCADES, build_backbone, build_cascade
-from magnet_cli.models.writing import describe_cascade, write_cascade_bundle
-from magnet_cli.presets import PRESETS, Preset
 from tests.cli.support import invoke, invoke_json, one_line, write_colours_bundle, write_image
 
 

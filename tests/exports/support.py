@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from magnet_cli.exports.making import Export, export_mask
-from magnet_cli.exports.targets import default_path
+from magnet_cli.exports.destinations import default_path
+from magnet_cli.exports.formats import Export, export_mask
 from magnet_cli.geometry import Box, Size
 from magnet_cli.images.protocol import Resolution
 from magnet_cli.masks.header import JournalHeader
 from magnet_cli.masks.journal import Journal
 from magnet_cli.masks.output import OutputPaths, finish_output
 from magnet_cli.masks.spec import GroupId, MaskClass, MaskSpec
-from magnet_cli.options import EXPORT_FORMATS, ExportFormat, ExportOptions
+from magnet_cli.options.segment import EXPORT_FORMATS, ExportFormat, ExportOptions
 
 if TYPE_CHECKING:
     from pathlib import Path

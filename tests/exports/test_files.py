@@ -12,17 +12,17 @@ import pytest
 import tifffile
 
 from magnet_cli.errors import OutputError, SourceError, UsageError
-from magnet_cli.exports.making import export_mask
-from magnet_cli.exports.targets import default_path, plan_exports
-from magnet_cli.exports.working import working_file, working_folder
-from magnet_cli.options import EXPORT_FORMATS, ExportFormat, ExportOptions, parse_formats
+from magnet_cli.exports.destinations import default_path, plan_exports
+from magnet_cli.exports.formats import export_mask
+from magnet_cli.exports.working_files import working_file, working_folder
+from magnet_cli.options.segment import EXPORT_FORMATS, ExportFormat, ExportOptions, parse_formats
 from tests.exports.support import content, export, make_labels, write_mask
 
 ROOT = Path(__file__).parents[2]
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from magnet_cli import durable
+from magnet_cli.system import durable
 from magnet_cli.exports.making import export_mask
 from magnet_cli.exports.targets import default_path
 from magnet_cli.exports.mask import MaskFile

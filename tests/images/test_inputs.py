@@ -137,7 +137,7 @@ def test_a_zarr_folder_has_a_fingerprint(tmp_path: Path) -> None:
 def test_a_mask_alone_needs_no_library_of_what_may_follow_it() -> None:
     """Loops over small images start the program for each."""
     later = ("matplotlib", "zarr", "scipy.ndimage", "skimage", "shapely", "jinja2", "pyvips", "openslide")
-    code = f"import sys, magnet_cli.segmentation; print([name for name in {later} if name in sys.modules])"
+    code = f"import sys, magnet_cli.segmentation.api; print([name for name in {later} if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
 

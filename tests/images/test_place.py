@@ -12,12 +12,12 @@ from rasterio.transform import Affine
 
 from magnet_cli.areas import specify
 from magnet_cli.errors import SourceError
-from magnet_cli.evaluation import check_inputs, evaluate
+from magnet_cli.evaluation.mask_scores import check_inputs, evaluate
 from magnet_cli.images import check_place, inspect
-from magnet_cli.options import SegmentOptions
-from magnet_cli.refining.pairs import check_pair
+from magnet_cli.options.segment import SegmentOptions
+from magnet_cli.refinement.pairs import check_pair
 from magnet_cli.train.config import DataConfig
-from magnet_cli.train.data import load_scenes
+from magnet_cli.train.scene_data import load_scenes
 
 if TYPE_CHECKING:
     from collections.abc import Callable

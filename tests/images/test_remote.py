@@ -17,7 +17,7 @@ import zarr
 from magnet_cli.errors import SourceError
 from magnet_cli.geometry import LEVEL0, Box, Pitch
 from magnet_cli.images import Request, find_images, fingerprint, inspect, open_image, stem
-from magnet_cli.images.opening import open_blob
+from magnet_cli.images.backends import open_blob
 from magnet_cli.images.urls import is_url, url_name
 from tests.images.server import Server, serving
 from tests.images.test_contract import ImageContract, TestOmeZarr3, TestPng, TestTiledTiff, picture

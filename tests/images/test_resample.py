@@ -16,7 +16,7 @@ from magnet_cli.geometry import LEVEL0, Box, Pitch, Size
 from magnet_cli.images.levels import axis_downsample, choose_level, downsample, is_reduction, level_table
 from magnet_cli.images.protocol import ImageInfo, Region, Request
 from magnet_cli.images.reader import PIECE_PIXELS, PyramidImage, clusters, pieces, reflected
-from magnet_cli.images.resample import accumulator, divide
+from magnet_cli.images.resampling import accumulator, divide
 from magnet_cli.images.sampler import Sampler
 from magnet_cli.images.store import MemoryStore, OrientedStore, Pixels, oriented
 

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from magnet_cli import durable
 from magnet_cli.cli.app import app
 from magnet_cli.masks.journal import Journal
-from magnet_cli.pipeline.compute import Computer
-from magnet_cli.pipeline.reading import ReadAhead
 from magnet_cli.plan import GROUP
+from magnet_cli.segmentation.computer import Computer
+from magnet_cli.segmentation.group_reader import ReadAhead
+from magnet_cli.system import durable
 from tests.forked import context
 from tests.laws.conftest import one_core
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from multiprocessing.process import BaseProcess
 
-    from magnet_cli.pipeline.reading import GroupPixels
-    from magnet_cli.windows import Pass
+    from magnet_cli.plan.windows import Pass
+    from magnet_cli.segmentation.group_reader import GroupPixels
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,15 +13,15 @@ import tifffile
 import torch
 from typer.testing import CliRunner
 
-from magnet_cli import segmentation
 from magnet_cli.cli.app import app
 from magnet_cli.geometry import Box, Size
 from magnet_cli.masks.output import OutputPaths
-from magnet_cli.masks.reportfile import read_report
+from magnet_cli.masks.report_file import read_report
+from magnet_cli.models.bundle_writer import describe, write_bundle
 from magnet_cli.models.description import SCHEMA, WITH_SEEING
 from magnet_cli.models.registry import build_backbone, build_refiner, build_selector
-from magnet_cli.models.writing import describe, write_bundle
 from magnet_cli.scene import Scene
+from magnet_cli.segmentation import api as segmentation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
-    from magnet_cli.options import SegmentOptions
+    from magnet_cli.options.segment import SegmentOptions
 
 CLASSES = 5
 STEP = 40

@@ -11,12 +11,12 @@ import tifffile
 import torch
 import zarr
 
+from magnet_cli.arithmetic.canvas import Taps
 from magnet_cli.geometry import Size
 from magnet_cli.masks.output import OutputPaths
+from magnet_cli.models.bundle_writer import describe, write_bundle
 from magnet_cli.models.registry import build_backbone
-from magnet_cli.models.writing import describe, write_bundle
-from magnet_cli.options import SegmentOptions, parse_points
-from magnet_cli.refine.canvas import Taps
+from magnet_cli.options.segment import SegmentOptions, parse_points
 from tests.laws.support import (
     CLASSES,
     STEP,
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from magnet_cli.options import Merge
+    from magnet_cli.options.segment import Merge
 
 OWN, REFINED = 150.0, 4.0
 """Sharpness of the networks whose probabilities are compared."""

@@ -14,9 +14,9 @@ import torch
 
 from magnet_cli.geometry import Size
 from magnet_cli.masks.output import OutputPaths
-from magnet_cli.models.conv import conv_backbone
+from magnet_cli.models.architectures.conv import conv_backbone
+from magnet_cli.models.bundle_writer import describe, write_bundle
 from magnet_cli.models.registry import build_backbone, build_refiner
-from magnet_cli.models.writing import describe, write_bundle
 from tests.laws.support import CLASSES, coded, digest, labels_in, magnet, random_labels, template_bundle, write_tiled
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ import pytest
 
 from magnet_cli.geometry import Size
 from magnet_cli.masks.output import OutputPaths
-from magnet_cli.masks.verify import verify_mask
-from magnet_cli.refining import squares
+from magnet_cli.masks.verification import verify_mask
+from magnet_cli.refinement import squares
 from magnet_cli.scene import Scene, write_scene
 from tests.forked import context
 from tests.laws.driver import Script, play

@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 import torch
 
-from magnet_cli import segmentation
+from magnet_cli.arithmetic.canvas import Canvas
 from magnet_cli.errors import DeviceError
 from magnet_cli.geometry import Size
 from magnet_cli.images.reader import PyramidImage
 from magnet_cli.masks.journal import Journal
-from magnet_cli.options import SegmentOptions, parse_points
-from magnet_cli.pipeline import reading
+from magnet_cli.options.segment import SegmentOptions, parse_points
 from magnet_cli.plan import make_plan
-from magnet_cli.refine.canvas import Canvas
+from magnet_cli.segmentation import api as segmentation
+from magnet_cli.segmentation import group_reader as reading
 from tests.laws.support import blurry_bundle, segment, write_tiled
 
 if TYPE_CHECKING:
@@ -186,11 +186,11 @@ def test_a_run_that_takes_more_than_its_budget_ends_with_exit_code_6(
     image = write_tiled(tmp_path / "s.tif", np.full((300, 300, 3), 80, np.uint8))
     options = SegmentOptions(weights=str(weights), memory=8 << 30, num_workers=0)
     monkeypatch.setattr(segmentation, "host_memory", lambda: 0)
-    monkeypatch.setattr("magnet_cli.memory.host_memory", lambda: 9 << 30)
+    monkeypatch.setattr("magnet_cli.system.memory.host_memory", lambda: 9 << 30)
     with pytest.raises(DeviceError, match=r"may use 8\.00 GiB") as raised:
         segment(image, tmp_path / "m.tif", options)
     assert raised.value.exit_code == 6
-    monkeypatch.setattr("magnet_cli.memory.host_memory", lambda: 1 << 30)
+    monkeypatch.setattr("magnet_cli.system.memory.host_memory", lambda: 1 << 30)
     report = segment(image, tmp_path / "m.tif", options)
     groups = report["groups"]
     assert isinstance(groups, dict)

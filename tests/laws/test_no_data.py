@@ -13,9 +13,10 @@ from PIL import Image as PillowImage
 
 from magnet_cli.errors import SourceError
 from magnet_cli.geometry import Box, Size
-from magnet_cli.images import opening, openslide
-from magnet_cli.options import SegmentOptions
-from magnet_cli.values import ValueRange
+from magnet_cli.images import backends as opening
+from magnet_cli.images import openslide
+from magnet_cli.options.segment import SegmentOptions
+from magnet_cli.options.values import ValueRange
 from tests.laws.support import NODATA_TAG, coded, labels_in, number, part, random_labels, segment, template_bundle
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ import pytest
 
 from magnet_cli.geometry import Size
 from magnet_cli.masks.output import OutputPaths
-from magnet_cli.masks.verify import verify_mask
+from magnet_cli.masks.verification import verify_mask
 from magnet_cli.plan import GROUP
 from magnet_cli.scene import Pyramid, Scene, write_scene
 from tests.laws.driver import FAULTS, Script, forked, started
@@ -239,8 +239,8 @@ def test_a_resumed_run_uses_as_many_threads_as_the_one_before(
     mask = tmp_path / "m.tif"
     script = Script(words=work.words(mask), log=str(tmp_path / "log"), fault="group not finished", at=20)
     assert forked(script) == KILLED
-    monkeypatch.setattr("magnet_cli.segmentation.usable_cores", lambda: 7)
-    monkeypatch.setattr("magnet_cli.segmentation.pin_arithmetic", used.append)
+    monkeypatch.setattr("magnet_cli.segmentation.api.usable_cores", lambda: 7)
+    monkeypatch.setattr("magnet_cli.segmentation.api.pin_arithmetic", used.append)
     assert magnet(*work.words(mask)).code == 0
     assert used == [1]
     assert number(report_of(mask), "machine", "threads") == 1

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from magnet_cli import memory, segmentation
 from magnet_cli.geometry import Size
-from magnet_cli.options import SegmentOptions, parse_patches, parse_points
+from magnet_cli.options.segment import SegmentOptions, parse_patches, parse_points
 from magnet_cli.plan import GROUP, make_plan
-from magnet_cli.plan.budget import HEAP
+from magnet_cli.plan.footprint import HEAP
+from magnet_cli.segmentation import api as segmentation
+from magnet_cli.system import memory
 from tests.laws.support import (
     blurry_bundle,
     digest,

@@ -12,7 +12,7 @@ import pytest
 
 from magnet_cli.geometry import Size
 from magnet_cli.masks.output import OutputPaths
-from magnet_cli.masks.verify import verify_mask
+from magnet_cli.masks.verification import verify_mask
 from tests.laws.driver import Script, forked
 from tests.laws.support import KILLED, blurry_bundle, digest, labels_in, part, report_of, scene_pixels, write_tiled
 

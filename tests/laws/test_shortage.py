@@ -13,8 +13,8 @@ from magnet_cli.errors import MemoryShortageError
 from magnet_cli.geometry import Size
 from magnet_cli.models.device import is_out_of_memory
 from magnet_cli.models.networks import Networks
-from magnet_cli.options import SegmentOptions
-from magnet_cli.pipeline import reading
+from magnet_cli.options.segment import SegmentOptions
+from magnet_cli.segmentation import group_reader as reading
 from tests.laws.support import blurry_bundle, magnet, number, part, report_of, scene_pixels, segment, write_tiled
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from affine import Affine
 from rasterio.control import GroundControlPoint
 
 from magnet_cli.geometry import Box, Size
-from magnet_cli.maps import NOTHING, Map
 from magnet_cli.masks.output import OutputPaths
+from magnet_cli.report.maps import NOTHING, Map
 from tests.cli.support import invoke, invoke_json
 from tests.laws.support import (
     blurry_bundle,

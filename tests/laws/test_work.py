@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from magnet_cli.arithmetic.points import UNDECIDED
 from magnet_cli.geometry import Size
 from magnet_cli.images.tiff_store import TiffStore
 from magnet_cli.masks.journal import Journal
 from magnet_cli.models.networks import Networks
-from magnet_cli.options import SegmentOptions, parse_points
-from magnet_cli.pipeline.block import BlockState
-from magnet_cli.refine.points import UNDECIDED
+from magnet_cli.options.segment import SegmentOptions, parse_points
+from magnet_cli.segmentation.block import BlockState
 from tests.laws.support import blurry_bundle, part, scene_pixels, segment, write_tiled
 
 if TYPE_CHECKING:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from magnet_cli import durable
 from magnet_cli.errors import OutputError
 from magnet_cli.masks.journal import Journal
 from magnet_cli.masks.output import OutputPaths, OutputState, finish_output, output_state
-from magnet_cli.masks.verify import verify_mask
+from magnet_cli.masks.verification import verify_mask
+from magnet_cli.system import durable
 
 if TYPE_CHECKING:
     from collections.abc import Callable

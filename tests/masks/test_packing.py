@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from magnet_cli.masks import packing
-from magnet_cli.masks.packing import LEAST, MOST, by_threads
+from magnet_cli.masks import compression as packing
+from magnet_cli.masks.compression import LEAST, MOST, by_threads
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

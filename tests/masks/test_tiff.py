@@ -20,7 +20,7 @@ from magnet_cli.masks.header import JournalHeader
 from magnet_cli.masks.journal import Journal
 from magnet_cli.masks.overview import TileSpool, halve, halved, level_sizes
 from magnet_cli.masks.spec import GroupId, MaskClass, MaskSpec, parts
-from magnet_cli.masks.tiff import assemble_mask
+from magnet_cli.masks.tiff_writer import assemble_mask
 
 if TYPE_CHECKING:
     from collections.abc import Callable

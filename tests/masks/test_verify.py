@@ -8,8 +8,8 @@ import tifffile
 
 from magnet_cli.errors import OutputError
 from magnet_cli.masks.output import OutputPaths, finish_output
-from magnet_cli.masks.reportfile import canonical, read_report, write_report
-from magnet_cli.masks.verify import Damage, verify_mask
+from magnet_cli.masks.report_file import canonical, read_report, write_report
+from magnet_cli.masks.verification import Damage, verify_mask
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import pytest
 import torch
 
-from magnet_cli.models.resnet import BasicBlock, ResNet
+from magnet_cli.models.architectures.resnet import BasicBlock, ResNet
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -16,11 +16,11 @@ from magnet_cli.errors import WeightsError
 from magnet_cli.geometry import Size
 from magnet_cli.models import bundle as bundle_module
 from magnet_cli.models.bundle import Temperature, load_bundle
+from magnet_cli.models.bundle_check import verify_bundle
+from magnet_cli.models.bundle_writer import describe, write_bundle
 from magnet_cli.models.description import DESCRIPTION, NEWEST
 from magnet_cli.models.networks import load_networks
 from magnet_cli.models.registry import build_backbone, build_local, build_selector
-from magnet_cli.models.verifying import verify_bundle
-from magnet_cli.models.writing import describe, write_bundle
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from magnet_cli.errors import WeightsError
-from magnet_cli.models.cascade import Cascade, CascadeOutputs
-from magnet_cli.models.cascadepsp import cascadepsp_light, cascadepsp_resnet50
-from magnet_cli.models.conv import conv_cascade
+from magnet_cli.models.architectures.cascade_base import Cascade, CascadeOutputs
+from magnet_cli.models.architectures.cascadepsp import cascadepsp_light, cascadepsp_resnet50
+from magnet_cli.models.architectures.conv import conv_cascade
 from magnet_cli.models.registry import CASCADES, build_cascade
 from tests.models.support import manifest, on_meta, parameters, shapes
 

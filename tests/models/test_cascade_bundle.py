@@ -11,15 +11,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from magnet_cli.cli.bundletext import bundle_lines, bundle_text, summary
+from magnet_cli.cli.bundle_text import bundle_lines, bundle_text, summary
 from magnet_cli.errors import DeviceError, WeightsError
+from magnet_cli.models.architectures.cascade_base import BANDS
 from magnet_cli.models.bundle import load_bundle, load_cascade_bundle, load_description
-from magnet_cli.models.cascade import BANDS
+from magnet_cli.models.bundle_check import verify_bundle
+from magnet_cli.models.bundle_writer import describe, describe_cascade, write_bundle, write_cascade_bundle
 from magnet_cli.models.cascade_networks import LoadedCascade, cascade_bytes, load_cascade, ready_cascade
 from magnet_cli.models.description import DESCRIPTION, WITH_OBJECT
 from magnet_cli.models.registry import build_backbone, build_cascade
-from magnet_cli.models.verifying import verify_bundle
-from magnet_cli.models.writing import describe, describe_cascade, write_bundle, write_cascade_bundle
 from tests.models.test_cascade import SLIM
 
 if TYPE_CHECKING:

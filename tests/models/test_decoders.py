@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from magnet_cli.models.deeplab import DeepLabV3Plus, deeplabv3plus_resnet50
-from magnet_cli.models.resnet import Bottleneck, ResNet
-from magnet_cli.models.unet import UNet, unet_resnet34
+from magnet_cli.models.architectures.deeplab import DeepLabV3Plus, deeplabv3plus_resnet50
+from magnet_cli.models.architectures.resnet import Bottleneck, ResNet
+from magnet_cli.models.architectures.unet import UNet, unet_resnet34
 from tests.models.support import on_meta, parameters, slim_encoder
 
 if TYPE_CHECKING:

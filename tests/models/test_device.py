@@ -8,9 +8,9 @@ import pytest
 
 from magnet_cli.errors import DeviceError
 from magnet_cli.models import device
-from magnet_cli.models.conv import conv_backbone
+from magnet_cli.models.architectures.conv import conv_backbone
+from magnet_cli.models.bundle_writer import describe, write_bundle
 from magnet_cli.models.device import computes_bfloat16, context_memory, precision_notes, resolve_precision
-from magnet_cli.models.writing import describe, write_bundle
 
 if TYPE_CHECKING:
     from pathlib import Path

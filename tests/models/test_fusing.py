@@ -11,14 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from magnet_cli.models.chain import ConvChain, composed, pays
-from magnet_cli.models.fpn import FPN, SimplifiedFPN
-from magnet_cli.models.fusing import fused
+from magnet_cli.models.architectures.chain import ConvChain, composed, pays
+from magnet_cli.models.architectures.fpn import FPN, SimplifiedFPN
+from magnet_cli.models.architectures.refiner import RefinementMagNet
+from magnet_cli.models.architectures.resnet import BasicBlock, ResNet
+from magnet_cli.models.architectures.strips import ROWS, InStrips
+from magnet_cli.models.folding import fused
 from magnet_cli.models.networks import ready
-from magnet_cli.models.refinement import RefinementMagNet
 from magnet_cli.models.registry import BACKBONES, REFINERS, build_backbone, build_refiner
-from magnet_cli.models.resnet import BasicBlock, ResNet
-from magnet_cli.models.strips import ROWS, InStrips
 
 SLIM: dict[str, dict[str, Any]] = {"fpn-small": {"width": 4, "depths": [1, 1, 1, 1], "lateral": 4, "head": 4}}
 CPU = torch.device("cpu")

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
+from magnet_cli.arithmetic.scores import uncertainty
 from magnet_cli.errors import WeightsError
-from magnet_cli.models.fpn import FPN
-from magnet_cli.models.fusing import fused
-from magnet_cli.models.grnet import Saliency, grnet_resnet18, grnet_small
-from magnet_cli.models.ppn import ppn_resnet18, ppn_small
+from magnet_cli.models.architectures.fpn import FPN
+from magnet_cli.models.architectures.grnet import Saliency, grnet_resnet18, grnet_small
+from magnet_cli.models.architectures.ppn import ppn_resnet18, ppn_small
+from magnet_cli.models.folding import fused
 from magnet_cli.models.registry import LOCAL_BRANCHES, SELECTORS, build_local, build_selector
-from magnet_cli.refine.scores import uncertainty
 from tests.models.support import on_meta, parameters
 
 if TYPE_CHECKING:
-    from magnet_cli.models.ppn import PatchProposalNetwork
+    from magnet_cli.models.architectures.ppn import PatchProposalNetwork
 
 
 def patches(count: int = 2, *, side: int = 64) -> torch.Tensor:

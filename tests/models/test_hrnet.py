@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from magnet_cli.models.hrnet import Exchange, HRNet, enlarge_corners
-from magnet_cli.models.ocr import KEYS, WIDTH, HRNetOCR, ObjectContext, hrnet18_ocr, hrnet48_ocr, regions
+from magnet_cli.models.architectures.hrnet import Exchange, HRNet, enlarge_corners
+from magnet_cli.models.architectures.ocr import KEYS, WIDTH, HRNetOCR, ObjectContext, hrnet18_ocr, hrnet48_ocr, regions
 from tests.models.support import manifest, on_meta, parameters, seeded, seeded_patch, shapes
 
 if TYPE_CHECKING:

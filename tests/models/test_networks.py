@@ -11,12 +11,12 @@ from safetensors.torch import load_file, save_file
 
 from magnet_cli.errors import DeviceError, WeightsError
 from magnet_cli.geometry import Size
+from magnet_cli.models.architectures.conv import conv_backbone, conv_refiner
 from magnet_cli.models.bundle import Bundle, load_bundle
-from magnet_cli.models.conv import conv_backbone, conv_refiner
+from magnet_cli.models.bundle_writer import describe, write_bundle
 from magnet_cli.models.description import DESCRIPTION
 from magnet_cli.models.networks import load_networks
 from magnet_cli.models.registry import build_backbone
-from magnet_cli.models.writing import describe, write_bundle
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from magnet_cli.models.psp import PSPNet, PyramidPooling, psp_resnet101
+from magnet_cli.models.architectures.psp import PSPNet, PyramidPooling, psp_resnet101
 from tests.models.support import manifest, on_meta, parameters, shapes, slim_encoder
 
 

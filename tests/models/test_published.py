@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from magnet_cli.models.fpn import fpn_resnet50
-from magnet_cli.models.refinement import RefinementMagNet
+from magnet_cli.models.architectures.fpn import fpn_resnet50
+from magnet_cli.models.architectures.refiner import RefinementMagNet
 
 if TYPE_CHECKING:
     from torch import nn

@@ -10,11 +10,11 @@ from safetensors.torch import load_file
 
 from magnet_cli.errors import WeightsError
 from magnet_cli.models.bundle import load_bundle
+from magnet_cli.models.bundle_writer import describe, write_bundle
 from magnet_cli.models.facts import model_facts
 from magnet_cli.models.registry import BACKBONES, build_backbone, build_selector
-from magnet_cli.models.writing import describe, write_bundle
 from tests.laws.support import blurry_bundle
-from tests.pipeline.test_grnet import grnet
+from tests.segmentation.test_grnet import grnet
 
 if TYPE_CHECKING:
     from pathlib import Path

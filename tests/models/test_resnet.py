@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from magnet_cli.models.resnet import LEAST_STRIDED, shortcut
+from magnet_cli.models.architectures.resnet import LEAST_STRIDED, shortcut
 
 
 @pytest.mark.parametrize("inputs", [2, LEAST_STRIDED])

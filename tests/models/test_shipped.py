@@ -14,11 +14,11 @@ import tifffile
 import torch
 
 import magnet_cli
-from magnet_cli.evaluation import evaluate
+from magnet_cli.evaluation.mask_scores import evaluate
 from magnet_cli.models.bundle import load_bundle, load_cascade_bundle
 from magnet_cli.models.networks import load_networks
 from magnet_cli.train.config import TrainConfig
-from magnet_cli.train.perturbing import iou
+from magnet_cli.train.perturbation import iou
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from magnet_cli.errors import WeightsError
-from magnet_cli.models.conv import conv_backbone
-from magnet_cli.models.refinement import SMALLEST, SharedRefiner, against, compared
+from magnet_cli.models.architectures.conv import conv_backbone
+from magnet_cli.models.architectures.refiner import SMALLEST, SharedRefiner, against, compared
 from magnet_cli.models.registry import REFINERS, build_backbone, build_refiner
 
 TINY = {"fpn-small": {"width": 4, "depths": [1, 1, 1, 1], "lateral": 4, "head": 4}}

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 
 from magnet_cli.geometry import Box, Size
+from magnet_cli.models.bundle_writer import describe, write_bundle
 from magnet_cli.models.networks import load_networks
 from magnet_cli.models.registry import build_backbone
-from magnet_cli.models.writing import describe, write_bundle
-from magnet_cli.train.fields import Look, looked
+from magnet_cli.train.scene_fields import Look, looked
 from magnet_cli.train.scenes import Scene
 from tests.train.support import labels_of, pixels_of
 

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from magnet_cli.errors import SourceError, UsageError, WeightsError
 from magnet_cli.models.networks import load_networks
-from magnet_cli.train.backbone import Recipe, train_backbone
+from magnet_cli.train.backbone_training import Recipe, train_backbone
 from magnet_cli.train.config import TrainConfig
 from tests.train.support import CONFIG, make_data, validating
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from magnet_cli.train.sampling import Sampler
+    from magnet_cli.train.batches import Sampler
     from magnet_cli.train.scenes import Scene
 
 

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from magnet_cli.cli.app import app
 from magnet_cli.errors import SourceError, WeightsError
 from magnet_cli.models.bundle import load_cascade_bundle
-from magnet_cli.train.cascade import train_cascade
+from magnet_cli.train.cascade_training import train_cascade
 from magnet_cli.train.config import TrainConfig
 from tests.train.support import make_data
 

@@ -10,10 +10,10 @@ import pytest
 
 from magnet_cli.errors import SourceError, UsageError
 from magnet_cli.geometry import Size
+from magnet_cli.train.batches import Sampler, recoloured
 from magnet_cli.train.config import DataConfig
-from magnet_cli.train.cutting import Window, cut, drawn
-from magnet_cli.train.data import divided, load_scenes
-from magnet_cli.train.sampling import Sampler, recoloured
+from magnet_cli.train.crops import Window, cut, drawn
+from magnet_cli.train.scene_data import divided, load_scenes
 from magnet_cli.train.scenes import Scene
 from tests.train.support import labels_of, pixels_of
 

@@ -12,24 +12,24 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from magnet_cli.arithmetic.scores import uncertainty
 from magnet_cli.errors import UsageError
 from magnet_cli.geometry import Box
+from magnet_cli.models.architectures.ppn import ppn_small
 from magnet_cli.models.bundle import load_bundle
+from magnet_cli.models.bundle_check import verify_bundle
+from magnet_cli.models.bundle_writer import write_bundle
 from magnet_cli.models.networks import load_networks
-from magnet_cli.models.ppn import ppn_small
-from magnet_cli.models.verifying import verify_bundle
-from magnet_cli.models.writing import write_bundle
-from magnet_cli.refine.scores import uncertainty
 from magnet_cli.train.config import TrainConfig
-from magnet_cli.train.data import load_scenes
-from magnet_cli.train.fields import cells_of
 from magnet_cli.train.gains import Pair, PairSampler, Row, Turn, census, pairs_of
 from magnet_cli.train.loop import Files
 from magnet_cli.train.precision import Arithmetic
 from magnet_cli.train.proposals import FieldObjective, GainObjective
-from magnet_cli.train.refiner import described_again
+from magnet_cli.train.refiner_training import described_again
+from magnet_cli.train.scene_data import load_scenes
+from magnet_cli.train.scene_fields import cells_of
 from magnet_cli.train.scenes import Scene
-from magnet_cli.train.selector import begin, selector_trainer, spread, train_selector
+from magnet_cli.train.selector_training import begin, selector_trainer, spread, train_selector
 from tests.train.fields import look_at, make_bundle, make_data, make_scene, square, whole
 from tests.train.support import labels_of, pixels_of
 

@@ -12,22 +12,22 @@ import torch
 from safetensors.torch import load_file
 
 from magnet_cli.errors import UsageError
+from magnet_cli.models.architectures.conv import conv_backbone
+from magnet_cli.models.architectures.ppn import ppn_small
 from magnet_cli.models.bundle import load_bundle
-from magnet_cli.models.conv import conv_backbone
-from magnet_cli.models.ppn import ppn_small
-from magnet_cli.models.verifying import verify_bundle
-from magnet_cli.train.alternating import grnet_description, train_grnet, whole
-from magnet_cli.train.backbone import Recipe, train_backbone, understood
+from magnet_cli.models.bundle_check import verify_bundle
+from magnet_cli.train.backbone_training import Recipe, train_backbone, understood
 from magnet_cli.train.config import GRNetConfig, LoopConfig, TrainConfig
-from magnet_cli.train.grnet import TurnObjective, only_in, turn_at
+from magnet_cli.train.grnet_parts import TurnObjective, only_in, turn_at
+from magnet_cli.train.grnet_training import grnet_description, train_grnet, whole
 from magnet_cli.train.precision import Arithmetic
 from magnet_cli.train.proposals import SelectorObjective
-from magnet_cli.train.selector import train_selector
+from magnet_cli.train.selector_training import train_selector
 from tests.train.grnet import GRNET, SELECTOR, SIDE
 from tests.train.support import CONFIG, make_data, validating
 
 if TYPE_CHECKING:
-    from magnet_cli.train.grnet import GRNet, Turn
+    from magnet_cli.train.grnet_parts import GRNet, Turn
 
 
 @pytest.fixture(scope="module")

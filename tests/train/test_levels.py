@@ -10,8 +10,8 @@ import pytest
 import torch
 from scipy.ndimage import correlate
 
-from magnet_cli.models.cascade import CascadeOutputs
-from magnet_cli.train.levels import LevelObjective, both, cross_entropy, distances, gradients, magnitude
+from magnet_cli.models.architectures.cascade_base import CascadeOutputs
+from magnet_cli.train.cascade_losses import LevelObjective, both, cross_entropy, distances, gradients, magnitude
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -17,10 +17,10 @@ import torch
 from magnet_cli.errors import OutputError, UsageError
 from magnet_cli.models.networks import channels_last
 from magnet_cli.models.registry import build_backbone
-from magnet_cli.train.checkpoint import write_checkpoint
 from magnet_cli.train.config import LoopConfig
 from magnet_cli.train.loop import Files, Tick, Trainer, class_weights, counted
 from magnet_cli.train.losses import PixelObjective
+from magnet_cli.train.snapshots import write_checkpoint
 from magnet_cli.train.validation import Score
 
 if TYPE_CHECKING:

@@ -10,14 +10,14 @@ import torch
 
 from magnet_cli.geometry import Size
 from magnet_cli.models.registry import build_cascade
+from magnet_cli.train.batches import Sampler
+from magnet_cli.train.binary_objects import Objects
 from magnet_cli.train.config import LoopConfig
-from magnet_cli.train.masks import MaskSampler, MaskValidator, Tally
-from magnet_cli.train.objects import Objects
-from magnet_cli.train.perturbing import Perturbation
+from magnet_cli.train.mask_samples import MaskSampler, MaskValidator, Tally
+from magnet_cli.train.perturbation import Perturbation
 from magnet_cli.train.precision import Arithmetic
-from magnet_cli.train.sampling import Sampler
 from magnet_cli.train.scenes import Scene
-from magnet_cli.train.spoiling import Spoiling, thinned
+from magnet_cli.train.spoilage import Spoiling, thinned
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from magnet_cli.train.cascade import described, understood
+from magnet_cli.train.cascade_training import described, understood
 from magnet_cli.train.config import CascadeConfig, TrainConfig
 from magnet_cli.train.loop import optimizer_of, rate_at
 

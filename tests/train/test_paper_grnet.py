@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from magnet_cli.models.spec import distance
-from magnet_cli.train.alternating import grnet_description, whole
-from magnet_cli.train.backbone import Recipe, understood
+from magnet_cli.models.network_spec import distance
+from magnet_cli.train.backbone_training import Recipe, understood
 from magnet_cli.train.config import TrainConfig
+from magnet_cli.train.grnet_training import grnet_description, whole
 from tests.models.support import parameters
 
 RECIPES = sorted((Path(__file__).parents[2] / "weights" / "paper-grnet").glob("*.toml"))

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from magnet_cli.errors import UsageError
-from magnet_cli.models.conv import conv_backbone
+from magnet_cli.models.architectures.conv import conv_backbone
 from magnet_cli.train.config import LoopConfig, TrainConfig
 from magnet_cli.train.loop import optimizer_of, rate_at
-from magnet_cli.train.refiner import train_refiner
+from magnet_cli.train.refiner_training import train_refiner
 from tests.train.fields import make_bundle, make_data
 
 RECIPE = Path(__file__).parents[2] / "weights" / "paper-refiner.toml"

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from magnet_cli.train.objects import Drawn, Objects
-from magnet_cli.train.perturbing import Perturbation, border, closed, filled, iou, shrunk_and_enlarged, subsampled
+from magnet_cli.train.binary_objects import Drawn, Objects
+from magnet_cli.train.perturbation import Perturbation, border, closed, filled, iou, shrunk_and_enlarged, subsampled
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -18,16 +18,16 @@ from magnet_cli.errors import UsageError, WeightsError
 from magnet_cli.geometry import Size
 from magnet_cli.masks.output import OutputPaths
 from magnet_cli.models.bundle import load_bundle
+from magnet_cli.models.bundle_writer import describe, write_bundle
 from magnet_cli.models.networks import load_networks
 from magnet_cli.models.registry import build_backbone
-from magnet_cli.models.writing import describe, write_bundle
-from magnet_cli.options import SegmentOptions
-from magnet_cli.train import fields
+from magnet_cli.options.segment import SegmentOptions
+from magnet_cli.train import scene_fields as fields
 from magnet_cli.train.canvases import HeldField, HeldTruth, Scratch
 from magnet_cli.train.config import TrainConfig
-from magnet_cli.train.fields import Look, stages_of
-from magnet_cli.train.refiner import FieldSampler, train_refiner
-from magnet_cli.train.stages import Previous, Refiners, Step, accumulated, merged
+from magnet_cli.train.refiner_training import FieldSampler, train_refiner
+from magnet_cli.train.scene_fields import Look, stages_of
+from magnet_cli.train.stage_runs import Previous, Refiners, Step, accumulated, merged
 from tests.train.fields import look_at, make_bundle, make_data, make_scene, square, whole
 from tests.train.support import labels_of, pixels_of
 

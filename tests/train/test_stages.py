@@ -13,20 +13,20 @@ import magnet_cli
 from magnet_cli.geometry import LEVEL0, Box, Size
 from magnet_cli.models.bundle import InputSpec, load_bundle
 from magnet_cli.models.registry import build_backbone, build_refiner
-from magnet_cli.options import SegmentOptions
+from magnet_cli.options.segment import SegmentOptions
+from magnet_cli.plan.windows import Stage
 from magnet_cli.train.canvases import HeldField, HeldTruth, StageTruth, StoredField
-from magnet_cli.train.fields import own_logs
+from magnet_cli.train.scene_fields import own_logs
 from magnet_cli.train.scenes import Scene
-from magnet_cli.train.stages import Previous, Refiners, accumulated, direct, ended, mean_iou, merged
-from magnet_cli.windows import Stage
+from magnet_cli.train.stage_runs import Previous, Refiners, accumulated, direct, ended, mean_iou, merged
 from tests.train.fields import look_at, make_bundle, make_scene, square, whole
 from tests.train.support import pixels_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from magnet_cli.train.fields import Look
-    from magnet_cli.train.stages import Step
+    from magnet_cli.train.scene_fields import Look
+    from magnet_cli.train.stage_runs import Step
 
 
 def echo(*, own: bool) -> torch.nn.Module:

@@ -22,20 +22,21 @@ from magnet_cli import images
 from magnet_cli.errors import OutputError, SourceError, UsageError
 from magnet_cli.geometry import Box, Pitch, Size
 from magnet_cli.images.protocol import Request
+from magnet_cli.models.bundle_writer import describe, write_bundle
 from magnet_cli.models.registry import build_backbone
-from magnet_cli.models.writing import describe, write_bundle
 from magnet_cli.scene import Pyramid, write_scene
 from magnet_cli.scene import Scene as Painted
-from magnet_cli.train import canvases, streaming, temperature
-from magnet_cli.train.backbone import train_backbone
+from magnet_cli.train import canvases, temperature
+from magnet_cli.train import streams as streaming
+from magnet_cli.train.backbone_training import train_backbone
+from magnet_cli.train.batches import Sampler
 from magnet_cli.train.canvases import StoredField
 from magnet_cli.train.config import DataConfig, TrainConfig
-from magnet_cli.train.cutting import Window, cut
-from magnet_cli.train.data import found, load_scenes
-from magnet_cli.train.refiner import train_refiner
-from magnet_cli.train.sampling import Sampler
+from magnet_cli.train.crops import Window, cut
+from magnet_cli.train.raster_spool import Spool
+from magnet_cli.train.refiner_training import train_refiner
+from magnet_cli.train.scene_data import found, load_scenes
 from magnet_cli.train.scenes import Scene
-from magnet_cli.train.spool import Spool
 from magnet_cli.train.stores import halvings
 from tests.train import fields, test_refiner
 from tests.train.support import CONFIG, labels_of, make_data, pixels_of

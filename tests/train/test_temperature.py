@@ -10,9 +10,9 @@ import torch
 
 from magnet_cli.errors import SourceError
 from magnet_cli.geometry import Size
+from magnet_cli.models.bundle_writer import describe, write_bundle
 from magnet_cli.models.networks import load_networks
 from magnet_cli.models.registry import build_backbone, build_refiner
-from magnet_cli.models.writing import describe, write_bundle
 from magnet_cli.train import canvases, temperature
 from magnet_cli.train.canvases import HeldField, HeldTruth
 from magnet_cli.train.temperature import (

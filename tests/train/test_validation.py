@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from magnet_cli.errors import SourceError
+from magnet_cli.models.bundle_writer import describe
 from magnet_cli.models.registry import build_backbone
-from magnet_cli.models.writing import describe
-from magnet_cli.train.backbone import understood
+from magnet_cli.train.backbone_training import understood
 from magnet_cli.train.config import LoopConfig
 from magnet_cli.train.precision import Arithmetic
 from magnet_cli.train.scenes import Scene

@@ -1,0 +1,157 @@
+"""From the options to what a run asks: first what can be said without a pixel, then the area itself."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+from magnet_cli.areas.area import Both
+from magnet_cli.errors import SourceError, UsageError
+from magnet_cli.geometry import Box
+from magnet_cli.images import check_place, fingerprint, inspect
+from magnet_cli.plan import AreaSpec
+
+if TYPE_CHECKING:
+    from contextlib import ExitStack
+    from pathlib import Path
+    from typing import Any
+
+    from magnet_cli.areas.area import Area
+    from magnet_cli.geometry import Size
+    from magnet_cli.images import Image, ImageInfo
+    from magnet_cli.options.segment import SegmentOptions
+
+ASPECT_TOLERANCE = 0.01
+"""Relative difference of the axes' scales beyond which a mask was made for another image."""
+COLOURS = ("red", "green", "blue")
+
+
+def specify(options: SegmentOptions, info: ImageInfo) -> tuple[AreaSpec, ...]:
+    """The areas that the options name, checked against an image; none of its pixels is decoded.
+
+    Raises:
+        SourceError: A file cannot be read, or lies elsewhere than the image.
+        UsageError: Tissue is asked for on an image without colours.
+    """
+    found = []
+    if options.roi is not None:
+        found.append(_box_spec(options.roi, info) if isinstance(options.roi, Box) else _file_spec(options.roi, info))
+    if options.mask is not None:
+        found.append(_mask_spec(options.mask, info))
+    if _wants_tissue(options, info):
+        found.append(AreaSpec(kind="tissue", source="otsu", digest=""))
+    return tuple(found)
+
+
+def open_area(plan_areas: tuple[AreaSpec, ...], image: Image, resources: ExitStack) -> tuple[Area | None, list[float]]:
+    """What lies in all of a plan's areas, None where it has none; and the share of each.
+
+    Args:
+        plan_areas: From `specify`.
+        image: Read for tissue.
+        resources: Closes what the area needs.
+
+    Raises:
+        SourceError: A file cannot be read.
+    """
+    areas = [_opened(spec, image, resources) for spec in plan_areas]
+    if not areas:
+        return None, []
+    return (areas[0] if len(areas) == 1 else Both(areas=areas)), [area.share for area in areas]
+
+
+def _opened(spec: AreaSpec, image: Image, resources: ExitStack) -> Any:
+    from magnet_cli.areas.polygons import Polygons  # noqa: PLC0415 - shapely is needed with --roi alone
+
+    if spec.kind == "roi":
+        geometry = _rectangle(spec.box) if spec.box is not None else _geometry(spec.source, image.info)[0]
+        return Polygons(geometry, image.info.size)
+    if spec.kind == "mask":
+        return _open_mask(spec.source, image.info.size, resources)
+    from magnet_cli.areas.tissue import find_tissue  # noqa: PLC0415 - as above
+
+    return find_tissue(image)
+
+
+def _box_spec(box: Box, info: ImageInfo) -> AreaSpec:
+    inside = box.intersection(Box.whole(info.size))
+    if not inside.area:
+        raise SourceError(
+            f"the region lies outside the image, which has {info.size} pixels",
+            value=f"--roi {box}",
+            file=info.path,
+            advice="Give --roi X,Y,WIDTH,HEIGHT in pixels of the full resolution, counted from the upper left corner",
+        )
+    notes = () if inside == box else (f"--roi {box} reaches beyond the image: {inside} of it is looked at",)
+    return AreaSpec(kind="roi", source=str(inside), digest=str(inside), box=inside, notes=notes)
+
+
+def _file_spec(path: Path, info: ImageInfo) -> AreaSpec:
+    _, notes = _geometry(str(path), info)
+    return AreaSpec(kind="roi", source=str(path), digest=hashlib.sha256(path.read_bytes()).hexdigest(), notes=notes)
+
+
+def _geometry(path: str, info: ImageInfo) -> tuple[Any, tuple[str, ...]]:
+    """The polygons of a file, which lie on the image at least in part."""
+    import shapely  # noqa: PLC0415 - as above
+
+    from magnet_cli.areas.features import read_geojson  # noqa: PLC0415 - as above
+
+    geometry, notes = read_geojson(path, info)
+    whole = shapely.box(0, 0, info.size.width, info.size.height)
+    if not shapely.intersects(geometry, whole) or shapely.intersection(geometry, whole).area == 0:
+        extent = ", ".join(f"{value:g}" for value in shapely.bounds(geometry))
+        raise SourceError(
+            f"the polygons lie outside the image {info.path}, which has {info.size} pixels",
+            value=f"an extent of {extent} pixels",
+            file=path,
+            advice="Coordinates are pixels of the full resolution, unless the file names its reference system in crs",
+        )
+    return geometry, notes
+
+
+def _rectangle(box: Box) -> Any:
+    import shapely  # noqa: PLC0415 - as above
+
+    return shapely.box(box.x, box.y, box.right, box.bottom)
+
+
+def _mask_spec(path: Path, info: ImageInfo) -> AreaSpec:
+    found = inspect(path)
+    across, down = found.size.width / info.size.width, found.size.height / info.size.height
+    # A mask of few pixels cannot have the very shape: half a pixel on either axis is allowed for.
+    slack = max(ASPECT_TOLERANCE, 0.5 / found.size.width + 0.5 / found.size.height)
+    if abs(across - down) > slack * max(across, down):
+        raise SourceError(
+            f"a mask has the shape of its image, {info.path}, which has {info.size} pixels",
+            value=f"{found.size}",
+            file=path,
+            advice="Give the mask that was made for this image, at any size",
+        )
+    check_place(found, info)
+    return AreaSpec(
+        kind="mask",
+        source=str(path),
+        digest=fingerprint(path),
+        resident_bytes=found.resident_bytes,
+        notes=tuple(f"{path}: {note}" for note in found.notes),
+    )
+
+
+def _open_mask(path: str, image: Size, resources: ExitStack) -> Any:
+    from magnet_cli.areas.raster import Raster  # noqa: PLC0415 - as above
+    from magnet_cli.images.labels import open_region  # noqa: PLC0415 - as above
+
+    opened = resources.enter_context(open_region(path))
+    return Raster(opened.read_nonzero, size=opened.size, image=image)
+
+
+def _wants_tissue(options: SegmentOptions, info: ImageInfo) -> bool:
+    colours = info.dtype == "uint8" and all(name in info.bands for name in COLOURS)
+    if options.tissue == "otsu" and not colours:
+        raise UsageError(
+            "tissue is found by its colour",
+            value=f"--tissue otsu on {', '.join(info.bands[:4])} in {info.dtype}",
+            advice="Leave --tissue out, or say where to look with --roi or --mask",
+        )
+    return colours and (options.tissue == "otsu" or (options.tissue == "auto" and info.is_slide))

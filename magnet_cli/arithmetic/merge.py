@@ -1,0 +1,52 @@
+"""Merging what a stage sees (O) with what the stages before it said (Y') into R."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+
+from magnet_cli.arithmetic.scores import certainty
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from magnet_cli.geometry import Size
+    from magnet_cli.options.segment import Merge
+
+
+class Refiner(Protocol):
+    """A network that refines a field by a stage's own prediction."""
+
+    def refine(self, own: Tensor, field: Tensor, scale: Size) -> Tensor:
+        """`(n, classes, h, w)` probabilities from two of the same shape (MagNet, section 3.2)."""
+
+
+def merge(own: Tensor, field: Tensor, *, how: Merge, networks: Refiner, scale: Size) -> Tensor:
+    """R for a batch of patches.
+
+    Args:
+        own: O, `(n, classes, h, w)` float32 probabilities of this stage alone.
+        field: Y', same shape: the stages before it, resampled to the patch.
+        how: `refiner` asks the network; `mean` is (O + Y') / 2; `certainty` is `by_certainty`.
+        networks: Where the refiner lives.
+        scale: The stage's window side, in working-grid pixels.
+    """
+    if how == "mean":
+        return (own + field) / 2
+    if how == "certainty":
+        return by_certainty(own, field)
+    return networks.refine(own, field, scale)
+
+
+def by_certainty(own: Tensor, field: Tensor) -> Tensor:
+    """The mean of two sets of probabilities, each weighted by its certainty at the pixel; equally where both are 0.
+
+    Args:
+        own: O, `(..., classes, height, width)` float32.
+        field: Y', the same shape.
+    """
+    mine, theirs = certainty(own), certainty(field)
+    total = mine + theirs
+    share = torch.where(total > 0, mine / total, 0.5).unsqueeze(-3)
+    return own * share + field * (1 - share)

@@ -1,0 +1,1 @@
+"""The published arithmetic, kept so that published weights give the published results."""

@@ -1,0 +1,27 @@
+"""Plain patching, which there is not for masks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from magnet_cli.bench.task import Ready
+
+if TYPE_CHECKING:
+    from magnet_cli.bench.task import Task, Took
+    from magnet_cli.options.refine import RefineOptions
+
+
+class Patching:
+    """Says that it has no meaning here."""
+
+    def __init__(self, task: Task[RefineOptions]) -> None:
+        self._task = task
+
+    def prepare(self) -> Ready:
+        """See `Contender`."""
+        reason = "plain patching predicts classes, one window by itself; a cascade sharpens a mask as a whole first"
+        return Ready(refusal="does not apply", reason=reason)
+
+    def run(self, what: str, program: Took | None) -> Took:
+        """Never asked for."""
+        raise NotImplementedError(what, program)

@@ -1,0 +1,89 @@
+"""A bundle's networks as PyTorch gives them: nothing fused, no memory format chosen, nothing compiled."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+import torch
+from torch import Tensor, nn
+
+from magnet_cli.arithmetic.merge import merge
+from magnet_cli.models.networks import PRECISIONS, activated, fill, placed
+from magnet_cli.models.registry import build_backbone, build_refiner
+
+if TYPE_CHECKING:
+    from magnet_cli.geometry import Size
+    from magnet_cli.models.bundle import Bundle
+    from magnet_cli.options.segment import Merge
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PlainNetworks:
+    """What a program has that loads the weights and calls the modules."""
+
+    bundle: Bundle
+    backbone: nn.Module
+    refiners: tuple[nn.Module, ...]
+    device: torch.device
+    precision: str
+    how: Merge
+    """What `refine` does."""
+
+    @classmethod
+    def load(cls, bundle: Bundle, *, device: str, precision: str, how: Merge) -> PlainNetworks:
+        """Read the weights.
+
+        Raises:
+            WeightsError, DeviceError: They cannot be had.
+        """
+        place, classes = placed(device), len(bundle.classes)
+        backbone = build_backbone(
+            bundle.backbone.architecture,
+            classes=bundle.logits,
+            bands=len(bundle.input.bands),
+            options=bundle.backbone.options,
+        )
+        specs = bundle.refiners
+        refiners = [build_refiner(spec.architecture, classes=classes, options=spec.options) for spec in specs]
+        for network, spec in zip((backbone, *refiners), (bundle.backbone, *specs), strict=True):
+            fill(network, spec=spec, folder=bundle.folder)
+        return cls(
+            bundle=bundle,
+            backbone=_frozen(backbone).to(place),
+            refiners=tuple(_frozen(refiner).to(place) for refiner in refiners),
+            device=place,
+            precision=precision,
+            how=how,
+        )
+
+    @torch.inference_mode()
+    def logits(self, patches: Tensor) -> Tensor:
+        """`(n, logits, h, w)` float32 of `(n, bands, h, w)` normalised patches."""
+        return self._called(self.backbone, patches)
+
+    @torch.inference_mode()
+    def predict(self, patches: Tensor, scale: Size) -> Tensor:
+        """As `Networks.predict`."""
+        logits = self.logits(patches) / self.bundle.backbone.temperature.at(scale)
+        return activated(logits, activation=self.bundle.activation)
+
+    @torch.inference_mode()
+    def refine(self, own: Tensor, field: Tensor, scale: Size) -> Tensor:
+        """R by the refiner, or by what stands in for it in a bundle without one."""
+        index = self.bundle.refiner_for(scale)
+        if self.how != "refiner" or index is None:
+            return merge(own, field, how=self.how, networks=self, scale=scale)
+        spec = self.bundle.refiners[index]
+        pair = (own, field) if spec.input == "own-first" else (field, own)
+        logits = self._called(self.refiners[index], torch.cat(pair, dim=1))
+        return (logits / spec.temperature.at(scale)).softmax(dim=1)
+
+    def _called(self, network: nn.Module, x: Tensor) -> Tensor:
+        dtype = PRECISIONS[self.precision]
+        with torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
+            return cast("Tensor", network(x)).float()
+
+
+def _frozen(network: nn.Module) -> nn.Module:
+    return network.eval().requires_grad_(requires_grad=False)

@@ -1,0 +1,120 @@
+"""Contenders as processes: started, asked, and ended whatever happens."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from magnet_cli.errors import DeviceError, MagnetError
+from magnet_cli.system.threads import wait_briefly
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from magnet_cli.bench.task import Command, Ready, Took
+
+KILLED = -9
+
+
+class Process:
+    """One contender in a fresh process, as a context; leaving it kills the process.
+
+    Args:
+        kind: A contender of `worker.CONTENDERS`.
+        task: What the contender is made of.
+        command: That is measured.
+    """
+
+    def __init__(self, kind: str, task: object, command: Command = "segment") -> None:
+        self._kind = kind
+        root = str(Path(__file__).parents[2])
+        path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+        # -P: a module of the user's folder must not stand in for one of ours.
+        words = [sys.executable, "-P", "-m", "magnet_cli.bench.worker"]
+        environment = {**os.environ, "PYTHONPATH": path}
+        wait_briefly(environment)
+        self._process = subprocess.Popen(  # noqa: S603 - this interpreter and a module of this package
+            words,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=environment,
+        )
+        try:
+            self._send((command, kind, task))
+        except BaseException:
+            self.end()
+            raise
+
+    def prepare(self) -> Ready:
+        """Of the contender; see `Contender.prepare`.
+
+        Raises:
+            MagnetError: It failed, or its process was killed.
+        """
+        ready: Ready = self.ask("prepare")
+        return ready
+
+    def run(self, what: str = "", program: Took | None = None) -> Took:
+        """Of the contender; see `Contender.run`.
+
+        Raises:
+            MagnetError: It failed, or its process was killed.
+        """
+        took: Took = self.ask("run", what, program)
+        return took
+
+    def ask(self, name: str, *arguments: object) -> Any:
+        """Call a method of the contender and wait for its answer.
+
+        Raises:
+            MagnetError: As raised there, or the process was killed.
+        """
+        self._send((name, arguments))
+        answer = self._receive()
+        if isinstance(answer, MagnetError):
+            raise answer
+        return answer
+
+    def end(self) -> None:
+        """Kill the process, if it still runs, and wait for its end."""
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                with suppress(OSError):
+                    pipe.close()
+        self._process.kill()
+        self._process.wait()
+
+    def _send(self, message: object) -> None:
+        if self._process.stdin is None:
+            raise RuntimeError(self._kind)
+        with suppress(BrokenPipeError):  # the answer will be missing, and says why
+            pickle.dump(message, self._process.stdin)
+            self._process.stdin.flush()
+
+    def _receive(self) -> object:
+        if self._process.stdout is None:
+            raise RuntimeError(self._kind)
+        try:
+            return pickle.load(self._process.stdout)  # noqa: S301 - from our own child
+        except (EOFError, pickle.UnpicklingError) as error:
+            code = self._process.wait()
+            if code == KILLED:
+                raise DeviceError(
+                    f"the process of '{self._kind}' was killed, as a system does that runs out of memory",
+                    advice="Take smaller --sizes, or leave this one out",
+                ) from error
+            message = f"the process of '{self._kind}' ended with code {code}; what it said stands above"
+            raise RuntimeError(message) from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.end()

@@ -1,0 +1,110 @@
+"""What a bundle says of itself, as JSON values and in lines."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from magnet_cli.system.memory import format_bytes
+
+if TYPE_CHECKING:
+    from magnet_cli.models.bundle import Bundle, CascadeBundle, NetworkSpec
+
+    AnyBundle = Bundle | CascadeBundle
+
+CARD = "README.md"
+
+
+def summary(bundle: AnyBundle) -> dict[str, object]:
+    """A bundle as JSON values."""
+    from magnet_cli.models.bundle import CascadeBundle
+
+    card = bundle.folder / CARD
+    known: dict[str, object] = {
+        "name": bundle.name,
+        "folder": str(bundle.folder),
+        "card": str(card) if card.is_file() else None,
+        "bytes": _bytes(bundle),
+    }
+    if isinstance(bundle, CascadeBundle):
+        return {**known, "kind": "cascade", "side": bundle.side, "object": bundle.kind_of_object or None}
+    return {
+        **known,
+        "kind": "segmentation",
+        "classes": [vars(entry) for entry in bundle.classes],
+        "scales": [{"width": scale.width, "height": scale.height} for scale in bundle.scales],
+    }
+
+
+def bundle_lines(bundle: AnyBundle) -> list[str]:
+    """A bundle in two lines."""
+    from magnet_cli.models.bundle import CascadeBundle
+
+    size = format_bytes(_bytes(bundle))
+    if isinstance(bundle, CascadeBundle):
+        what = f"  {bundle.network.architecture}, windows of {bundle.side}, {size}"
+        return [f"{bundle.name}: sharpens masks of {bundle.kind_of_object or 'any object'}", what]
+    return [
+        f"{bundle.name}: {', '.join(entry.name for entry in bundle.classes)}",
+        f"  {bundle.backbone.architecture}, scales {_scales(bundle)}, {size}",
+    ]
+
+
+def bundle_text(bundle: AnyBundle) -> str:
+    """A bundle in lines."""
+    from magnet_cli.models.bundle import CascadeBundle
+
+    card = bundle.folder / CARD
+    middle = _cascade_lines(bundle) if isinstance(bundle, CascadeBundle) else _segmentation_lines(bundle)
+    lines = [
+        f"{bundle.name}: {bundle.folder}",
+        f"  model card: {card if card.is_file() else 'none'}",
+        f"  licence: {bundle.licence or 'not said'}",
+        f"  source: {bundle.source or 'not said'}",
+        *middle,
+        *(f"  origin: {origin}" for origin in bundle.origins),
+        *(f"  note: {note}" for note in bundle.notes),
+    ]
+    return "\n".join(lines)
+
+
+def _cascade_lines(bundle: CascadeBundle) -> list[str]:
+    return [
+        f"  input: windows of {bundle.side} pixels, {', '.join(bundle.input.bands)}",
+        f"  object: {bundle.kind_of_object or 'any'}",
+        f"  arithmetic: {bundle.compat}",
+        f"  cascade: {bundle.network.architecture}, {_file(bundle, bundle.network)}",
+    ]
+
+
+def _segmentation_lines(bundle: Bundle) -> list[str]:
+    pixel = bundle.resolution
+    low, high = bundle.input.range
+    magnet = ", ".join(f"{key} {value}" for key, value in vars(bundle.magnet).items())
+    lines = [
+        f"  input: {bundle.input.size} pixels, {', '.join(bundle.input.bands)}, values from {low:g} to {high:g}",
+        f"  pixel size: {'not known' if pixel is None else f'{float(pixel.value):g} {pixel.unit}'}",
+        f"  scales: {_scales(bundle)}",
+        f"  defaults: {magnet}",
+        f"  backbone: {bundle.backbone.architecture}, {_file(bundle, bundle.backbone)}",
+    ]
+    for spec in bundle.refiners:
+        serves = "every scale" if spec.scale is None else f"windows of {spec.scale}"
+        lines.append(f"  refiner: {spec.architecture}, {_file(bundle, spec)}, {spec.input}, {serves}")
+    for role, part in (("selector", bundle.selector), ("local", bundle.local)):
+        if part is not None:
+            lines.append(f"  {role}: {part.architecture}, {_file(bundle, part)}")
+    return lines + [f"  class {index}: {entry.name} {entry.color}" for index, entry in enumerate(bundle.classes)]
+
+
+def _file(bundle: AnyBundle, spec: NetworkSpec) -> str:
+    path = bundle.folder / spec.file
+    return f"{spec.file}, {format_bytes(path.stat().st_size) if path.is_file() else 'MISSING'}"
+
+
+def _scales(bundle: Bundle) -> str:
+    return ",".join(str(scale) for scale in bundle.scales)
+
+
+def _bytes(bundle: AnyBundle) -> int:
+    paths = {bundle.folder / spec.file for _, spec in bundle.networks}
+    return sum(path.stat().st_size for path in paths if path.is_file())

@@ -1,0 +1,193 @@
+"""`magnet plan`, `magnet info` and `magnet verify`: they look, and change nothing."""
+
+# ruff: noqa: ARG001 - typer makes options of the parameters, words.py takes their values from the context
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
+
+from magnet_cli.cli import shared_options as words
+from magnet_cli.cli.outcome import Listing, command, say, tell
+from magnet_cli.errors import MagnetError, OutputError, SourceError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from magnet_cli.masks.verification import Verification
+    from magnet_cli.segmentation.api import Planner
+
+T = TypeVar("T")
+
+SHOWN = 10
+"""Damaged places that a message names; JSON lists what was found."""
+
+
+@command
+def plan(
+    context: typer.Context,
+    inputs: words.Inputs,
+    *,
+    weights: words.Weights = None,
+    scales: words.Scales = None,
+    method: words.MethodOption = words.Method.MAGNET,
+    points: words.Points = None,
+    patches: words.Patches = None,
+    select: words.SelectOption = None,
+    budget: words.Budget = None,
+    merge: words.MergeOption = None,
+    median: words.Median = None,
+    margin: words.Margin = None,
+    compat: words.CompatOption = None,
+    mpp: words.Mpp = None,
+    gsd: words.Gsd = None,
+    level: words.Level = None,
+    mag: words.Mag = None,
+    slide_mpp: words.SlideMpp = None,
+    bands: words.Bands = None,
+    value_range: words.ValueRange = None,
+    roi: words.Roi = None,
+    mask: words.Mask = None,
+    tissue: words.TissueOption = words.Tissue.AUTO,
+    device: words.Device = None,
+    gpu: words.Gpu = None,
+    precision: words.PrecisionOption = words.Precision.AUTO,
+    batch_size: words.BatchSize = "auto",
+    num_workers: words.NumWorkers = None,
+    gpu_memory: words.GpuMemory = None,
+    memory: words.Memory = None,
+    probabilities: words.Probabilities = False,
+    uncertainty: words.Uncertainty = False,
+    refine: words.RefineOption = None,
+    refine_weights: words.RefineWeights = None,
+    refine_only: words.RefineOnly = None,
+    json: words.Json = False,
+    no_progress: words.NoProgress = False,
+) -> int:
+    """What segment would do: passes, windows, memory, disk. Runs nothing."""
+    with Listing(json=json) as listing:
+        options = words.segment_options(context)
+        from magnet_cli import images
+        from magnet_cli.segmentation import api as segmentation
+
+        found = images.find_images(inputs)
+        planner = segmentation.Planner.of(options)
+        for image in found:
+            made, error = _attempt(
+                partial(_planned, planner, image.source), image.source, "planning", progress=not no_progress
+            )
+            if made is None:
+                listing.add(_failure("image", image.source, error), error)
+                continue
+            row, text = made
+            listing.add(row)
+            if not json:
+                tell(text)
+    return listing.exit_code
+
+
+def _planned(planner: Planner, image: str | Path) -> tuple[dict[str, object], str]:
+    """The plan of one image, as JSON values and as text."""
+    from magnet_cli.cli.tables import plan_text
+
+    made = planner.plan(image)
+    seconds, then = planner.seconds(made), planner.foresee(made)
+    facts = {"refine": None if then is None else then.describe()}
+    row = {**made.describe(), **facts, "seconds": None if seconds is None else round(seconds, 1)}
+    return row, plan_text(made, seconds=seconds, then=then)
+
+
+@command
+def info(inputs: words.Inputs, *, json: words.Json = False, no_progress: words.NoProgress = False) -> int:
+    """Levels, size, pixel size or CRS, bands, and which reader opens an image."""
+    with Listing(json=json) as listing:
+        from magnet_cli import images
+        from magnet_cli.cli.tables import info_dict, info_text
+
+        for image in images.find_images(inputs):
+            found, error = _attempt(
+                partial(images.inspect, image.source), image.source, "reading", progress=not no_progress
+            )
+            if found is None:
+                listing.add(_failure("image", image.source, error), error)
+                continue
+            listing.add(info_dict(found))
+            if not json:
+                tell(info_text(found))
+    return listing.exit_code
+
+
+@command
+def verify(
+    masks: Annotated[list[Path], typer.Argument(metavar="MASK...", help="Masks of magnet, or folders of them.")],
+    *,
+    json: words.Json = False,
+    no_progress: words.NoProgress = False,
+) -> int:
+    """Re-open masks and check every tile, overview and palette against the report."""
+    with Listing(json=json) as listing:
+        from magnet_cli.exports.destinations import named_masks
+
+        for mask in named_masks(masks):
+            found, error = _attempt(partial(_verified, mask), mask, "checking", progress=not no_progress)
+            if found is None:
+                listing.add({**_failure("mask", mask, error), "ok": False}, error)
+                continue
+            if not found.ok:
+                error = damaged(found)
+                say(f"magnet: {error}")
+            listing.add(_verification(found), error)
+            if found.ok and not json:
+                tell(f"{mask}: {found.tiles} tiles on {found.pages} pages, {found.bytes} bytes, all as written")
+    return listing.exit_code
+
+
+def damaged(found: Verification) -> OutputError:
+    """The error that names damaged places."""
+    shown = "; ".join(str(damage) for damage in found.damage[:SHOWN])
+    rest = found.damaged - min(SHOWN, len(found.damage))
+    return OutputError(
+        f"not as it was written: {shown}" + (f"; and {rest} places more" if rest else ""),
+        file=found.mask,
+        advice="Restore it from a copy, or compute it again with --overwrite",
+    )
+
+
+def _verified(mask: Path) -> Verification:
+    from magnet_cli.masks.verification import verify_mask
+
+    if not mask.exists():
+        raise SourceError("there is no such mask", file=mask, advice="Check the path")
+    return verify_mask(mask)
+
+
+def _verification(found: Verification) -> dict[str, object]:
+    return {
+        "mask": str(found.mask),
+        "ok": found.ok,
+        "pages": found.pages,
+        "tiles": found.tiles,
+        "bytes": found.bytes,
+        "damaged": found.damaged,
+        "damage": [vars(damage) for damage in found.damage],
+    }
+
+
+def _attempt(
+    work: Callable[[], T], path: str | Path, what: str, *, progress: bool
+) -> tuple[T | None, MagnetError | None]:
+    """What was found of one file, or why nothing was, which is said."""
+    from magnet_cli.cli.progress import showing
+
+    try:
+        with showing(path, what, enabled=progress):
+            return work(), None
+    except MagnetError as error:
+        say(f"magnet: {error}")
+        return None, error
+
+
+def _failure(key: str, path: str | Path, error: MagnetError | None) -> dict[str, object]:
+    return {key: str(path), "error": str(error), "exit_code": error and error.exit_code}

@@ -1,0 +1,160 @@
+"""`magnet train`: how every file in weights/ was made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from magnet_cli.cli import shared_options as words
+from magnet_cli.cli.outcome import command, say
+
+if TYPE_CHECKING:
+    from magnet_cli.models.bundle import Bundle
+
+train_app = typer.Typer(help="Train a bundle's networks.", no_args_is_help=True, rich_markup_mode=None)
+
+Data = Annotated[Path, typer.Argument(help="Folder of scenes, or a CSV with columns name, image, label, roi.")]
+Output = Annotated[Path, typer.Option("-o", "--output", help="The bundle's folder.")]
+Config = Annotated[Path, typer.Option("--config", help="TOML file with the whole configuration.")]
+
+BACKBONE = """Train a backbone and write its bundle; an interrupted training goes on where it stopped.
+
+Ctrl-C waits for the iteration at hand, saves a checkpoint and ends; a second one ends at once. The same command
+goes on from the last checkpoint, and refuses one that was made with another configuration.
+
+\b
+The configuration, beside [bundle] and [network]:
+  [data]  scenes, validation (by name), grid, ignore, label_values = { 255 = 1 }, jitter, colour
+          memory = "2GiB": scenes that decoded take no more are held in memory, else windows are read from disk
+  [loop]  iterations, batch, optimizer, rate, warmup, schedule = "cosine" or "step" (steps, step_factor)
+          loss = "cross-entropy" or "focal" (focal_gamma), balance, decay, average
+          precision = "float32", "bfloat16" or "float16"; device = "auto", "cpu", "cuda", "cuda:N", "mps"
+          validate_every, patience: score the scenes of [data] validation, keep the best, stop early
+          seed, threads, log_every, save_every
+
+The folder OUTPUT.training has the checkpoint, the log (log.jsonl) and its curves (curves.png).
+"""
+
+
+@train_app.command(help=BACKBONE)
+@command
+def backbone(data: Data, *, output: Output, config: Config, no_progress: words.NoProgress = False) -> None:
+    """Train a backbone and write its bundle."""
+    from magnet_cli.cli.training_progress import TrainingDisplay
+    from magnet_cli.train.backbone_training import train_backbone
+    from magnet_cli.train.config import TrainConfig
+
+    with TrainingDisplay(enabled=not no_progress) as display:
+        bundle = train_backbone(data, output, TrainConfig.read(config), progress=display.line, each=display.tick)
+    _told(bundle, output)
+
+
+CASCADE = """Train a cascade for `magnet refine`, on any labels; an interrupted training goes on where it stopped.
+
+It learns to sharpen wrong masks of single objects, whatever their class: CascadePSP's recipe.
+
+\b
+The configuration, beside [bundle], [network], [data] and [loop] as of a backbone:
+  [bundle]   object = "building": the one kind of object it knows; a mask of several classes then has to name its own
+  [cascade]  crop, scales: windows of these sides at level 0 are shown at `crop` rows and columns
+             pieces, smallest, classes: an object is a class in a window, or one connected piece of it
+             iou = [0.8, 1.0]: how wrong masks are; coarse, shrink: masks enlarged from smaller ones among them
+             masks: how often the wrong mask is the one in the CSV file's column mask, made by something else
+             dropped, soft: how often pieces of it are missing, or it is unsure as a coarser level leaves it
+             gradient, finest: weights of losses at stride 1; windows: drawn for a validation
+             cut: the probability that the bundle takes for one half
+The losses are the paper's: `loss` and `balance` of [loop] do not count.
+
+Where [loop] validate_every asks for it, IoU and boundary accuracy of wrong masks on held-out scenes are told, before
+and after.
+"""
+
+
+@train_app.command(help=CASCADE)
+@command
+def cascade(data: Data, *, output: Output, config: Config, no_progress: words.NoProgress = False) -> None:
+    """Train a cascade and write its bundle."""
+    from magnet_cli.cli.training_progress import TrainingDisplay
+    from magnet_cli.train.cascade_training import train_cascade
+    from magnet_cli.train.config import TrainConfig
+
+    with TrainingDisplay(enabled=not no_progress) as display:
+        bundle = train_cascade(data, output, TrainConfig.read(config), progress=display.line, each=display.tick)
+    if bundle is not None:
+        say(f"{output}: bundle '{bundle.name}'")
+
+
+@train_app.command()
+@command
+def refiner(data: Data, *, output: Output, config: Config, no_progress: words.NoProgress = False) -> None:
+    """Train a refiner for a bundle that has a backbone, and add it."""
+    from magnet_cli.cli.training_progress import TrainingDisplay
+    from magnet_cli.train.config import TrainConfig
+    from magnet_cli.train.refiner_training import train_refiner
+
+    with TrainingDisplay(enabled=not no_progress) as display:
+        bundle = train_refiner(data, output, TrainConfig.read(config), progress=display.line)
+    _told(bundle, output)
+
+
+GRNET = """Train a GRNet - global branch, selector and local branch - and write its bundle.
+
+An interrupted training goes on where it stopped. First the global branch learns alone; then the selector and everything
+else take turns.
+
+\b
+The configuration is a backbone's, [network] being the global branch, and:
+  [grnet]  cells = 4: an image, a window of the bundle's one scale, is cut into 4 x 4
+           fusion = "literal" (at the global branch's resolution) or "detail" (at the cells')
+           variant = "selected", or "all": every cell is looked at, and there is no selector
+           alone, selecting, refining: iterations of each turn; [loop] iterations counts all
+           selector, local = { architecture = "...", options = { } }
+"""
+
+SELECTOR = """Train a selector for a bundle that has a backbone, and add it.
+
+An interrupted training goes on where it stopped. A selector learns which cells of a window the backbone does worse in
+than in the whole, or how much better the mask gets by computing a window of the next stage.
+
+\b
+In the configuration:
+  [network]   architecture = "ppn-small", options = { cells = 4 }, and in options:
+              sees = "image", or "image+field": also what is known so far
+              against = "image": a cell is compared with its window; or "constant"
+  [selector]  labels = "paper", or "gain"; minimum = 0.0: least share of a class that counts
+  [folds]     held_out = [["a"], ["b"]]: scenes whose fields are made by backbones that have not seen them; needed for
+              gains and fields; backbones = ["...", "..."]: their bundles, else one is fitted for each fold
+"""
+
+
+@train_app.command(help=GRNET)
+@command
+def grnet(data: Data, *, output: Output, config: Config, no_progress: words.NoProgress = False) -> None:
+    """Train a GRNet and write its bundle."""
+    from magnet_cli.cli.training_progress import TrainingDisplay
+    from magnet_cli.train.config import TrainConfig
+    from magnet_cli.train.grnet_training import train_grnet
+
+    with TrainingDisplay(enabled=not no_progress) as display:
+        bundle = train_grnet(data, output, TrainConfig.read(config), progress=display.line, each=display.tick)
+    _told(bundle, output)
+
+
+@train_app.command(help=SELECTOR)
+@command
+def selector(data: Data, *, output: Output, config: Config, no_progress: words.NoProgress = False) -> None:
+    """Train a selector for a bundle that has a backbone, and add it."""
+    from magnet_cli.cli.training_progress import TrainingDisplay
+    from magnet_cli.train.config import TrainConfig
+    from magnet_cli.train.selector_training import train_selector
+
+    with TrainingDisplay(enabled=not no_progress) as display:
+        bundle = train_selector(data, output, TrainConfig.read(config), progress=display.line, each=display.tick)
+    _told(bundle, output)
+
+
+def _told(bundle: Bundle | None, output: Path) -> None:
+    if bundle is not None:
+        say(f"{output}: bundle '{bundle.name}', {len(bundle.classes)} classes")

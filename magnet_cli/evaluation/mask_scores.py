@@ -1,0 +1,374 @@
+"""How well a mask agrees with the truth: IoU and F1 by class, pixel and boundary accuracy, block by block."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from magnet_cli import images
+from magnet_cli.errors import SourceError, UsageError
+from magnet_cli.evaluation.boundary import BoundaryCounts, add_block, boundary_radii
+from magnet_cli.geometry import Box
+from magnet_cli.images.labels import open_labels, open_region
+from magnet_cli.images.protocol import NODATA
+from magnet_cli.masks.spec import parts
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from magnet_cli.evaluation.boundary import RadiusRule
+    from magnet_cli.geometry import Size
+    from magnet_cli.images.labels import LabelImage
+
+VALUES = 256
+BLOCK = 2048
+"""Side, in pixels, of what is in memory at a time, rim included, unless the rim alone takes most of it."""
+SMALLEST_BLOCK = 512
+LARGEST_REACH = 1536
+"""Rim of a block that still fits in memory; radii that grow with the image have less up to half a million pixels, width
+and height added, and are left out above."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationOptions:
+    """What counts."""
+
+    ignore: tuple[int, ...] = ()
+    """Values of the truth that are not labelled, beside 255, which never is."""
+    exclude: tuple[int, ...] = ()
+    """Classes left out of the mean IoU; their pixels stay in the unions of the others."""
+    names: tuple[str, ...] | None = None
+    """Of the classes; a label beyond them is an error. Without them the mask's own names are shown."""
+    truth_values: Mapping[int, int] = field(default_factory=dict)
+    """Label meant by a stored value of the truth, where it differs."""
+    boundary: RadiusRule | None = None
+    """Compute mean boundary accuracy: within the fixed radii, and these beside them where they are others."""
+
+    def __post_init__(self) -> None:
+        for value in (*self.ignore, *self.exclude, *self.truth_values, *self.truth_values.values()):
+            if not 0 <= value < VALUES:
+                raise UsageError("a label is a number from 0 to 255", value=value)
+        self.check_excluded(self.names)
+
+    def check_excluded(self, names: tuple[str, ...] | None) -> None:
+        """Pass where every class that is left out of the mean is one.
+
+        Args:
+            names: Of the classes; None where nobody says.
+
+        Raises:
+            UsageError: One is not.
+        """
+        strays = [label for label in self.exclude if names is not None and label >= len(names)]
+        if strays:
+            known = ", ".join(f"{label} ({name})" for label, name in enumerate(names or ()))
+            raise UsageError("there is no such class to leave out of the mean", value=strays[0], advice=f"Give {known}")
+
+    @property
+    def unlabelled(self) -> tuple[int, ...]:
+        """Every value of the truth that does not count, sorted."""
+        return tuple(sorted({*self.ignore, NODATA}))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassScore:
+    """One class; counts are of pixels that the truth labels."""
+
+    index: int
+    name: str
+    truth: int
+    mask: int
+    both: int
+    in_mean: bool
+
+    @property
+    def iou(self) -> float | None:
+        """Intersection over union; None where truth and mask lack the class."""
+        union = self.truth + self.mask - self.both
+        return self.both / union if union else None
+
+    @property
+    def f1(self) -> float | None:
+        """Harmonic mean of precision and recall, the Dice coefficient; None where truth and mask lack the class."""
+        return 2 * self.both / (self.truth + self.mask) if self.truth + self.mask else None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Evaluation:
+    """What was found."""
+
+    size: Size
+    classes: tuple[ClassScore, ...]
+    labelled: int
+    """Pixels that the truth labels: those that count."""
+    right: int
+    not_computed: int
+    """Labelled pixels that are 255 in the mask; they count as wrong."""
+    confusion: NDArray[np.int64]
+    """`(classes, classes + 1)`, labelled pixels by true and by given class in the order of `classes`; the last column
+    counts those that the mask gives no class: 255 or an ignored value."""
+    boundary: BoundaryCounts | None
+    """Within the fixed radii."""
+    boundary_beside: BoundaryCounts | None
+    """Within radii that grow with the image; None where they were not asked for, or are too large."""
+    notes: tuple[str, ...]
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the labelled pixels that are right."""
+        return self.right / self.labelled
+
+    @property
+    def miou(self) -> float | None:
+        """Mean IoU over the classes that the truth or the mask has; None where all of them are excluded."""
+        return mean_iou(self.classes)
+
+    @property
+    def f1(self) -> float | None:
+        """Mean F1 over the same classes (macro)."""
+        return mean_f1(self.classes)
+
+    def describe(self) -> dict[str, object]:
+        """As JSON values."""
+        boundary, beside = self.boundary, self.boundary_beside
+        return {
+            "size": {"width": self.size.width, "height": self.size.height},
+            "labelled": self.labelled,
+            "not_computed": self.not_computed,
+            "pixel_accuracy": self.accuracy,
+            "miou": self.miou,
+            "f1": self.f1,
+            "classes": [{**vars(entry), "iou": entry.iou, "f1": entry.f1} for entry in self.classes],
+            "confusion": self.confusion.tolist(),
+            "mba": boundary and boundary.mba,
+            **({f"mba_{beside.rule}": beside.mba} if beside else {}),
+            "boundary": {counts.rule: counts.describe() for counts in (boundary, beside) if counts} or None,
+            "notes": list(self.notes),
+        }
+
+
+def mean_iou(classes: Iterable[ClassScore]) -> float | None:
+    """Over the classes that count; None where there are none."""
+    scores = [entry.iou for entry in classes if entry.in_mean and entry.iou is not None]
+    return float(np.mean(scores)) if scores else None
+
+
+def mean_f1(classes: Iterable[ClassScore]) -> float | None:
+    """Over the classes that count; None where there are none."""
+    scores = [entry.f1 for entry in classes if entry.in_mean and entry.f1 is not None]
+    return float(np.mean(scores)) if scores else None
+
+
+class Confusion:
+    """Pixels by what the truth says and what the mask says."""
+
+    def __init__(self) -> None:
+        self.counts = np.zeros((VALUES, VALUES), np.int64)
+        """`(truth, mask)`."""
+
+    def add(self, truth: NDArray[np.uint8], mask: NDArray[np.uint8]) -> None:
+        """Count pixels of two arrays of one shape."""
+        pairs = truth.ravel().astype(np.intp) * VALUES + mask.ravel()
+        self.counts += np.bincount(pairs, minlength=VALUES * VALUES).reshape(VALUES, VALUES)
+
+    def pool(self, found: Evaluation) -> None:
+        """Count the labelled pixels of an image that was evaluated with the same options."""
+        labels = [entry.index for entry in found.classes]
+        self.counts[np.ix_(labels, [*labels, NODATA])] += found.confusion
+
+    def table(self, classes: tuple[ClassScore, ...], options: EvaluationOptions) -> NDArray[np.int64]:
+        """`(classes, classes + 1)`, as in `Evaluation.confusion`."""
+        labels = [entry.index for entry in classes]
+        known = self.counts[labels]
+        return np.column_stack([known[:, labels], known[:, list(options.unlabelled)].sum(axis=1)])
+
+    def scores(self, options: EvaluationOptions, *, names: Mapping[int, str] | None) -> tuple[ClassScore, ...]:
+        """The classes that are named, or that the labelled pixels of the truth or the mask have."""
+        counts = self._labelled(options)
+        truth, mask, both = counts.sum(axis=1), counts.sum(axis=0), counts.diagonal()
+        names = names or {}
+        wanted = set(names) | set(np.flatnonzero(truth + mask).tolist())
+        return tuple(
+            ClassScore(
+                index=label,
+                name=names.get(label, str(label)),
+                truth=int(truth[label]),
+                mask=int(mask[label]),
+                both=int(both[label]),
+                in_mean=label not in options.exclude and bool(truth[label] + mask[label]),
+            )
+            for label in sorted(wanted - set(options.unlabelled))
+        )
+
+    def totals(self, options: EvaluationOptions) -> tuple[int, int]:
+        """Labelled pixels, and those that are right."""
+        counts = self._labelled(options)
+        return int(counts.sum()), int(np.trace(counts))
+
+    def not_computed(self, options: EvaluationOptions) -> int:
+        """Labelled pixels that are 255 in the mask."""
+        return int(self._labelled(options)[:, NODATA].sum())
+
+    def _labelled(self, options: EvaluationOptions) -> NDArray[np.int64]:
+        counts = self.counts.copy()
+        counts[list(options.unlabelled)] = 0
+        return counts
+
+
+def evaluate(
+    mask: str | Path, truth: str | Path, options: EvaluationOptions | None = None, *, roi: str | Path | None = None
+) -> Evaluation:
+    """Compare two rasters of class indices; memory does not grow with them.
+
+    Args:
+        mask: What was predicted; 255 and the ignored values are no class, and wrong where the truth is labelled.
+        truth: What is right.
+        options: What counts.
+        roi: A raster of that size; only pixels where its first band is not zero count.
+
+    Raises:
+        SourceError: A file is missing or damaged, or has another size or place, or a label that is no class; nothing
+            is labelled.
+        UsageError: A class to be left out of the mean is none of the mask's.
+    """
+    options = options or EvaluationOptions()
+    with ExitStack() as stack:
+        pair = _Pair(
+            mask=stack.enter_context(open_labels(mask)),
+            truth=stack.enter_context(open_labels(truth, values=options.truth_values)),
+            roi=None if roi is None else stack.enter_context(open_region(roi)),
+            options=options,
+        )
+        options.check_excluded(pair.names)
+        return pair.compare()
+
+
+def check_inputs(image: str | Path, truth: str | Path, *, roi: str | Path | None) -> None:
+    """Refuse files whose mask could not be compared, before there is a mask; their pixels are not looked at.
+
+    Args:
+        image: What is to be segmented; its mask has its size.
+        truth: What is right.
+        roi: Where it counts.
+
+    Raises:
+        SourceError: One cannot be read, is not what it should be, or has another size or place than the image.
+    """
+    info = images.inspect(image)
+    with open_labels(truth) as labels:
+        _check_fits(labels.info, info)
+    if roi is not None:
+        with open_region(roi) as region:
+            _check_fits(region.info, info)
+
+
+def _check_fits(found: images.ImageInfo, other: images.ImageInfo) -> None:
+    """Pass where two rasters are of one picture, as far as sizes and georeferences say."""
+    if found.size != other.size:
+        raise SourceError(
+            f"the size must be that of {other.path}, {other.size}",
+            value=found.size,
+            file=found.path,
+            advice="Give rasters of one picture; labels are enlarged or shrunk by the nearest pixel",
+        )
+    images.check_place(found, other)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Pair:
+    mask: LabelImage
+    truth: LabelImage
+    roi: LabelImage | None
+    options: EvaluationOptions
+
+    @property
+    def names(self) -> tuple[str, ...] | None:
+        """Of the classes, as given or as the mask has them."""
+        return self.options.names or self.mask.names
+
+    def compare(self) -> Evaluation:
+        size = self.truth.size
+        for other in filter(None, (self.mask, self.roi)):
+            _check_fits(other.info, self.truth.info)
+        boundary = self._boundary(size)
+        reach = max((counts.reach for counts in boundary), default=0)
+        confusion = Confusion()
+        for part in parts(Box.whole(size), block_side(reach)):
+            self._block(part.box, confusion, boundary, reach=reach)
+        return self._result(confusion, boundary)
+
+    def _boundary(self, size: Size) -> tuple[BoundaryCounts, ...]:
+        """For the fixed radii first, if any; radii that are too large are left out."""
+        wanted = self.options.boundary
+        rules: tuple[RadiusRule, ...] = () if wanted is None else ("fixed",) if wanted == "fixed" else ("fixed", wanted)
+        counts = (BoundaryCounts(radii=boundary_radii(size, rule), rule=rule) for rule in rules)
+        return tuple(one for one in counts if one.reach <= LARGEST_REACH)
+
+    def _block(self, box: Box, confusion: Confusion, boundary: tuple[BoundaryCounts, ...], *, reach: int) -> None:
+        mask = self.mask.read(box)
+        seen = box.grown(reach).intersection(Box.whole(self.truth.size))
+        truth = self.truth.read(seen)
+        inner = box.shifted(x=-seen.x, y=-seen.y)
+        labelled = ~np.isin(truth, self.options.unlabelled)
+        counted = labelled[inner.slices]
+        if self.roi is not None:
+            counted = counted & self.roi.read_nonzero(box)
+        own = truth[inner.slices]
+        confusion.add(own[counted], mask[counted])
+        if boundary:
+            add_block(boundary, truth, labelled=labelled, inner=inner, right=own == mask, counted=counted)
+
+    def _result(self, confusion: Confusion, boundary: tuple[BoundaryCounts, ...]) -> Evaluation:
+        options = self.options
+        labelled, right = confusion.totals(options)
+        if not labelled:
+            raise SourceError("no pixel of the truth is labelled", file=self.truth.path, advice=self._advice())
+        classes = confusion.scores(options, names=dict(enumerate(self.names or ())))
+        if options.names is not None and classes[-1].index >= len(options.names):
+            stray = classes[-1]
+            file = self.truth.path if stray.truth else self.mask.path
+            rule = f"a label must be below {len(options.names)}, the number of classes, or ignored"
+            raise SourceError(rule, value=stray.index, file=file)
+        return Evaluation(
+            size=self.truth.size,
+            classes=classes,
+            labelled=labelled,
+            right=right,
+            not_computed=confusion.not_computed(options),
+            confusion=confusion.table(classes, options),
+            boundary=boundary[0] if boundary else None,
+            boundary_beside=boundary[1] if len(boundary) > 1 else None,
+            notes=(*self.mask.notes, *self.truth.notes, *self._doubts(classes), *self._left_out(len(boundary))),
+        )
+
+    def _doubts(self, classes: tuple[ClassScore, ...]) -> tuple[str, ...]:
+        return (*self._doubts_excluded(classes), *self._doubts_labelled(classes))
+
+    def _doubts_excluded(self, classes: tuple[ClassScore, ...]) -> tuple[str, ...]:
+        missing = sorted(set(self.options.exclude) - {entry.index for entry in classes})
+        return tuple(f"class {label} is left out of the mean, and no pixel that counts has it" for label in missing)
+
+    def _doubts_labelled(self, classes: tuple[ClassScore, ...]) -> tuple[str, ...]:
+        if [entry.index for entry in classes if entry.truth] != [0] or self.options.truth_values:
+            return ()
+        return (f"{self.truth.path}: class 0 alone is labelled. {self._advice()}",)
+
+    def _left_out(self, kept: int) -> tuple[str, ...]:
+        wanted = self.options.boundary
+        if wanted in (None, "fixed") or kept > 1:
+            return ()
+        return (f"no boundary accuracy within the {wanted} radii: they grow beyond {LARGEST_REACH} pixels here",)
+
+    def _advice(self) -> str:
+        return "Where 255 is a class, add --truth-values 255=1"
+
+
+def block_side(reach: int) -> int:
+    """Side of the blocks that are read one after the other, without their rim of at most `LARGEST_REACH`."""
+    return max(SMALLEST_BLOCK, BLOCK - 2 * reach)

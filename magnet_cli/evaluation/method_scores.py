@@ -1,0 +1,429 @@
+"""A bundle over labelled images: each method's masks, how good they are, and what they cost."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from magnet_cli.errors import MagnetError, UsageError
+from magnet_cli.evaluation.mask_scores import Evaluation, EvaluationOptions, check_inputs, evaluate
+from magnet_cli.evaluation.statistics import Distribution, Pooled, paired_difference
+from magnet_cli.events import Events
+from magnet_cli.images.dataset import Sample, read_dataset
+from magnet_cli.masks.targets import Target
+from magnet_cli.options.segment import Method, SegmentOptions
+from magnet_cli.segmentation.api import load_model, segment_target
+from magnet_cli.system.memory import trim
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from magnet_cli.evaluation.mask_scores import ClassScore
+    from magnet_cli.evaluation.statistics import Difference
+    from magnet_cli.events import Step
+    from magnet_cli.segmentation.api import Model
+
+METHODS: tuple[Method, ...] = ("downsample", "patch", "magnet-fast", "magnet")
+BASELINES: tuple[Method, ...] = ("downsample", "patch")
+"""What a coarse-to-fine method has to beat: the coarsest stage alone, and the finest."""
+MEGAPIXEL = 1e6
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreOptions:
+    """How images are segmented and what counts."""
+
+    methods: tuple[Method, ...] = METHODS
+    segment: SegmentOptions = field(default_factory=partial(SegmentOptions, tissue="none"))
+    """Its method is left aside."""
+    evaluation: EvaluationOptions = field(default_factory=lambda: EvaluationOptions(boundary="fixed"))
+    """Without names those of the bundle's classes are taken."""
+    iou_threshold: float = 0.65
+    """Mean IoU of an image below this counts as 0 in the thresholded mean; ISIC 2018 took 0.65."""
+
+    def __post_init__(self) -> None:
+        if not self.methods or len(set(self.methods)) < len(self.methods):
+            raise UsageError("methods are named once each", value=", ".join(self.methods) or "none")
+        if not 0 <= self.iou_threshold <= 1:
+            raise UsageError("a threshold of IoU is from 0 to 1", value=self.iou_threshold)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What a mask took, from the report of the run that finished it."""
+
+    windows_run: int
+    """Forward passes of the backbone over all stages."""
+    megapixels: float
+    """Of the image, at level 0."""
+    seconds: float
+    """Of all runs that it took."""
+    host_peak: int | None
+    """Bytes, of the whole program."""
+    device_peak: int | None
+    """Bytes that the device had set aside for the program; None on a CPU."""
+
+    @classmethod
+    def of(cls, report: Mapping[str, Any]) -> Self:
+        """From the report beside a mask."""
+        size, memory = report["input"]["size"], report["memory"]
+        return cls(
+            windows_run=sum(stage["windows_run"] for step in report["passes"] for stage in step["stages"]),
+            megapixels=size["width"] * size["height"] / MEGAPIXEL,
+            seconds=report["seconds"]["wall"],
+            host_peak=memory["host_peak"],
+            device_peak=max(memory["device_peak"].values(), default=None),
+        )
+
+    @classmethod
+    def total(cls, costs: Sequence[Cost]) -> Self:
+        """Everything added up, but the highest of the peaks."""
+        host = [cost.host_peak for cost in costs if cost.host_peak is not None]
+        device = [cost.device_peak for cost in costs if cost.device_peak is not None]
+        return cls(
+            windows_run=sum(cost.windows_run for cost in costs),
+            megapixels=sum(cost.megapixels for cost in costs),
+            seconds=round(sum(cost.seconds for cost in costs), 3),
+            host_peak=max(host, default=None),
+            device_peak=max(device, default=None),
+        )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ImageScore:
+    """One image by one method."""
+
+    sample: Sample
+    method: Method | None
+    """None where no method was tried, since the image and its labels cannot be compared: failed for all of them."""
+    mask: Path | None
+    """None where masks are not kept."""
+    was_done: bool = False
+    """Whether an earlier run had finished the mask."""
+    evaluation: Evaluation | None = None
+    """None where the image failed."""
+    cost: Cost | None = None
+    error: MagnetError | None = None
+
+    def describe(self) -> dict[str, object]:
+        """As JSON values."""
+        found: dict[str, object] = {
+            "name": self.sample.name,
+            "image": str(self.sample.image),
+            "truth": str(self.sample.label),
+            "roi": self.sample.roi and str(self.sample.roi),
+            "method": self.method,
+            "mask": self.mask and str(self.mask),
+        }
+        if self.error is not None:
+            return {**found, "status": "failed", "error": str(self.error), "exit_code": self.error.exit_code}
+        status = "already done" if self.was_done else "done"
+        scores = self.evaluation.describe() if self.evaluation is not None else {}
+        return {**found, "status": status, **scores, **(vars(self.cost) if self.cost is not None else {})}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class MethodScore:
+    """All images by one method."""
+
+    method: Method
+    rows: tuple[ImageScore, ...]
+    options: ScoreOptions
+
+    @cached_property
+    def found(self) -> tuple[Evaluation, ...]:
+        """Of the images that did not fail."""
+        return tuple(row.evaluation for row in self.rows if row.evaluation is not None)
+
+    @cached_property
+    def pooled(self) -> Pooled:
+        """Their pixels together."""
+        return Pooled.of(self.found, self.options.evaluation)
+
+    @cached_property
+    def mious(self) -> Distribution:
+        """Mean IoU image by image."""
+        return Distribution.of(found.miou for found in self.found)
+
+    @property
+    def thresholded_iou(self) -> float | None:
+        """The mean over images of their mean IoU, 0 where it is below the threshold."""
+        return self.mious.thresholded(self.options.iou_threshold)
+
+    @property
+    def mba_beside(self) -> float | None:
+        """Boundary accuracy within radii that grow with the image: the mean over images; they cannot be pooled."""
+        counted = (found.boundary_beside for found in self.found)
+        return Distribution.of(counts.mba for counts in counted if counts is not None).mean
+
+    @property
+    def cost(self) -> Cost:
+        """Of the images that did not fail."""
+        return Cost.total([row.cost for row in self.rows if row.cost is not None])
+
+    def ious(self, label: int) -> Distribution:
+        """IoU of a class image by image, where the truth or the mask has it."""
+        return Distribution.of(entry.iou for found in self.found for entry in found.classes if entry.index == label)
+
+    def describe(self) -> dict[str, object]:
+        """As JSON values."""
+        pooled, rule = self.pooled, self.options.evaluation.boundary
+        return {
+            "method": self.method,
+            "images": len(self.found),
+            "failed": len(self.rows) - len(self.found),
+            "miou": pooled.miou,
+            "miou_mean": self.mious.mean,
+            "thresholded_iou": self.thresholded_iou,
+            "iou_threshold": self.options.iou_threshold,
+            "miou_distribution": self.mious.describe(),
+            "f1": pooled.f1,
+            "pixel_accuracy": pooled.accuracy,
+            "mba": pooled.mba,
+            **({f"mba_{rule}": self.mba_beside} if rule not in (None, "fixed") else {}),
+            "boundary": pooled.boundary and {pooled.boundary.rule: pooled.boundary.describe()},
+            "labelled": pooled.labelled,
+            "not_computed": pooled.not_computed,
+            "classes": [self._class(entry) for entry in pooled.classes],
+            "confusion": pooled.confusion.tolist(),
+            **vars(self.cost),
+        }
+
+    def _class(self, entry: ClassScore) -> dict[str, object]:
+        single = self.ious(entry.index)
+        return {
+            **vars(entry),
+            "iou": entry.iou,
+            "f1": entry.f1,
+            "iou_mean": single.mean,
+            "thresholded_iou": single.thresholded(self.options.iou_threshold),
+            "iou_distribution": single.describe(),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gain:
+    """How much more mean IoU a method has than a baseline, over the images that both have."""
+
+    method: Method
+    baseline: Method
+    is_best_baseline: bool
+    """Whether no other baseline has a higher mean over images."""
+    difference: Difference
+
+    def describe(self) -> dict[str, object]:
+        """As JSON values."""
+        return {
+            "method": self.method,
+            "baseline": self.baseline,
+            "is_best_baseline": self.is_best_baseline,
+            **vars(self.difference),
+        }
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Scores:
+    """What was found for every method."""
+
+    methods: tuple[MethodScore, ...]
+
+    @classmethod
+    def of(cls, rows: Iterable[ImageScore], options: ScoreOptions) -> Self:
+        """Sort rows by method."""
+        rows = tuple(rows)
+        return cls(
+            methods=tuple(
+                MethodScore(
+                    method=method, rows=tuple(row for row in rows if row.method in (method, None)), options=options
+                )
+                for method in options.methods
+            )
+        )
+
+    @property
+    def gains(self) -> tuple[Gain, ...]:
+        """Of every method over each baseline, of baselines over those before them in `BASELINES`."""
+        by_name = {score.method: score for score in self.methods}
+        baselines = [by_name[name] for name in BASELINES if name in by_name]
+        best = max(baselines, key=lambda score: score.mious.mean or 0.0, default=None)
+        return tuple(
+            Gain(
+                method=score.method,
+                baseline=baseline.method,
+                is_best_baseline=baseline is best,
+                difference=paired_difference([pair[0] for pair in pairs], [pair[1] for pair in pairs]),
+            )
+            for score in self.methods
+            for baseline in baselines
+            if _rank(baseline) < _rank(score) and (pairs := _pairs(score, baseline))
+        )
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of the scores should know, each once."""
+        found = {note for score in self.methods for one in score.found for note in one.notes}
+        scored = {
+            frozenset(row.sample.name for row in score.rows if row.evaluation is not None) for score in self.methods
+        }
+        if len(scored) > 1:
+            found.add("not every method has every image: compare image by image, not the pooled scores")
+        return tuple(sorted(found))
+
+    def describe(self) -> dict[str, object]:
+        """As JSON values; single images are told apart."""
+        return {
+            "methods": [score.describe() for score in self.methods],
+            "gains": [gain.describe() for gain in self.gains],
+            "notes": list(self.notes),
+        }
+
+
+def _rank(score: MethodScore) -> int:
+    return BASELINES.index(score.method) if score.method in BASELINES else len(BASELINES)
+
+
+def _pairs(first: MethodScore, second: MethodScore) -> list[tuple[float, float]]:
+    """Mean IoU of each image that both methods have."""
+    others = {row.sample.name: row.evaluation for row in second.rows if row.evaluation is not None}
+    both = (
+        (row.evaluation.miou, others[row.sample.name].miou)
+        for row in first.rows
+        if row.evaluation is not None and row.sample.name in others
+    )
+    return [(one, other) for one, other in both if one is not None and other is not None]
+
+
+def score(
+    data: str | Path,
+    output: str | Path | None = None,
+    options: ScoreOptions | None = None,
+    *,
+    events: Events | None = None,
+) -> Scores:
+    """Segment labelled images by several methods and compare the masks with the truth.
+
+    Args:
+        data: A CSV file with the columns `image`, `label` and, where wanted, `name` and `roi`; its paths are relative
+            to its own folder.
+        output: A folder for the masks, `<output>/<method>/<name>.tif`; what is finished there is not computed again.
+            Without it they are deleted.
+        options: How.
+        events: Hears about messages, progress and failures.
+
+    Raises:
+        MagnetError: Before any work, where nothing could be done for any image. An image that fails later is left out
+            of its method's scores; its row carries the error.
+    """
+    options = options or ScoreOptions()
+    return Scores.of(score_each(data, output, options, events=events), options)
+
+
+def score_each(
+    data: str | Path,
+    output: str | Path | None = None,
+    options: ScoreOptions | None = None,
+    *,
+    events: Events | None = None,
+) -> Iterator[ImageScore]:
+    """As `score`, one image and method after the other, each as soon as it is scored.
+
+    An image that cannot be read or does not fit its labels has one row, without a method; all are looked at first.
+    """
+    options, events = options or ScoreOptions(), events or Events()
+    samples, folder = read_dataset(Path(data)), None if output is None else Path(output)
+    if folder is not None:
+        _refuse_inputs(samples, folder, options.methods)
+    model = load_model(options.segment, events)
+    options = _named(options, model)
+    unfit = {sample.name: error for sample in samples if (error := _unfit(sample, events)) is not None}
+    for sample in samples:
+        if sample.name in unfit:
+            yield ImageScore(sample=sample, method=None, mask=None, error=unfit[sample.name])
+            continue
+        for method in options.methods:
+            if folder is None:
+                yield _score_unkept(sample, model, options, method=method, events=events)
+            else:
+                target = Target(image=str(sample.image), mask=_mask(folder, method, sample))
+                yield _score(sample, target, model, options, method=method, events=events)
+
+
+def _unfit(sample: Sample, events: Events) -> MagnetError | None:
+    """Why no mask of this sample could be scored, as far as its files' headers say."""
+    try:
+        check_inputs(sample.image, sample.label, roi=sample.roi)
+    except MagnetError as error:
+        events.failed(str(sample.image), error)
+        return error
+    return None
+
+
+def _mask(folder: Path, method: Method, sample: Sample) -> Path:
+    return folder / method / f"{sample.name}.tif"
+
+
+def _refuse_inputs(samples: Sequence[Sample], folder: Path, methods: Sequence[Method]) -> None:
+    inputs = {
+        path.resolve() for sample in samples for path in (sample.image, sample.label, sample.roi) if path is not None
+    }
+    for sample in samples:
+        for method in methods:
+            mask = _mask(folder, method, sample)
+            if mask.resolve() in inputs:
+                raise UsageError("a mask may not replace an input", value=mask, advice="Choose another -o")
+
+
+def _named(options: ScoreOptions, model: Model) -> ScoreOptions:
+    if options.evaluation.names is not None:
+        return options
+    names = tuple(entry.name for entry in model.bundle.classes)
+    return replace(options, evaluation=replace(options.evaluation, names=names))
+
+
+def _score_unkept(sample: Sample, model: Model, options: ScoreOptions, *, method: Method, events: Events) -> ImageScore:
+    """As `_score`; the mask is gone before the next is made."""
+    with tempfile.TemporaryDirectory(prefix="magnet-evaluate-") as folder:
+        target = Target(image=str(sample.image), mask=_mask(Path(folder), method, sample))
+        renamed = _Renamed(events, mask=target.mask, name=f"{method}, {sample.name}")
+        return replace(_score(sample, target, model, options, method=method, events=renamed), mask=None)
+
+
+class _Renamed(Events):
+    """Passes on what it hears, a mask that is not kept under a name that means something to the user."""
+
+    def __init__(self, events: Events, *, mask: Path, name: str) -> None:
+        self._events = events
+        self._mask = str(mask)
+        self._name = name
+
+    def message(self, text: str) -> None:
+        """With the name in the mask's place."""
+        self._events.message(text.replace(self._mask, self._name))
+
+    def step(self, step: Step) -> None:
+        """As it is."""
+        self._events.step(step)
+
+    def failed(self, image: str, error: MagnetError) -> None:
+        """As it is."""
+        self._events.failed(image, error)
+
+
+def _score(
+    sample: Sample, target: Target, model: Model, options: ScoreOptions, *, method: Method, events: Events
+) -> ImageScore:
+    row = ImageScore(sample=sample, method=method, mask=target.mask)
+    made = segment_target(target, model, replace(options.segment, method=method), events)
+    if made.error is not None:
+        return replace(row, error=made.error)
+    try:
+        found = evaluate(target.mask, sample.label, options.evaluation, roi=sample.roi)
+    except MagnetError as error:
+        events.failed(target.image, error)
+        return replace(row, error=error)
+    trim()
+    cost = None if made.report is None else Cost.of(made.report)
+    return replace(row, was_done=made.was_done, evaluation=found, cost=cost)

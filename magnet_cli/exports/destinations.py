@@ -1,0 +1,155 @@
+"""Which masks are exported, and where each format goes: decided, and refused, before any work."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from magnet_cli.errors import SourceError, UsageError
+from magnet_cli.images.inputs import is_zarr
+from magnet_cli.masks.targets import MASK_SUFFIXES, is_earlier_output
+from magnet_cli.options.segment import EXPORT_SUFFIXES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from magnet_cli.options.segment import ExportFormat
+
+ENDINGS: dict[ExportFormat, tuple[str, ...]] = {
+    "cog": (".tif", ".tiff"),
+    "ome-tiff": (".ome.tif", ".ome.tiff"),
+    "ome-zarr": (".zarr",),
+    "geojson": (".geojson", ".json"),
+}
+"""What `-o` may end in where it names a file of a format."""
+MAP_SUFFIX = ".crs.geojson"
+"""Of the second file that polygons of a georeferenced mask get."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportTarget:
+    """One mask, and a file for each format."""
+
+    mask: Path
+    files: tuple[tuple[ExportFormat, Path], ...]
+
+
+def plan_exports(masks: Sequence[str], output: Path | None, formats: Sequence[ExportFormat]) -> list[ExportTarget]:
+    """The files of every mask.
+
+    Args:
+        masks: Masks, or folders in which those with a report beside them are looked for.
+        output: A file (one mask and one format only), a folder, or None for the mask's own folder.
+        formats: At least one.
+
+    Raises:
+        UsageError: Nothing to do, an unknown suffix, two masks with one output, or an output that is a mask.
+        SourceError: A named mask is missing.
+    """
+    if not formats:
+        raise UsageError("an export needs a format", advice=f"Give --format one or more of {', '.join(ENDINGS)}")
+    found = {mask.resolve(): (mask, root) for text in masks for mask, root in _expand(Path(text))}
+    if output is not None and _is_file_name(output):
+        targets = [_single([mask for mask, _ in found.values()], output, formats)]
+    else:
+        targets = [
+            ExportTarget(mask=mask, files=tuple((name, _place(mask, root, output, name)) for name in formats))
+            for mask, root in found.values()
+        ]
+    refuse_collisions((path for target in targets for path in paths_of(target.files)), inputs=found)
+    return targets
+
+
+def default_path(mask: Path, format_: ExportFormat, folder: Path | None = None) -> Path:
+    """Where an export goes: `x.tif` has `x.cog.tif`, `x.ome.tif`, `x.ome.zarr`, `x.geojson`, there or in a folder."""
+    return (folder or mask.parent) / f"{mask.stem}{EXPORT_SUFFIXES[format_]}"
+
+
+def map_path(path: Path) -> Path:
+    """The second file of polygons: `x.geojson` has `x.crs.geojson`."""
+    return path.with_name(f"{path.stem}{MAP_SUFFIX}")
+
+
+def names_path(path: Path) -> Path:
+    """The file with the names of the classes: `x.cog.tif` has `x.cog.tif.aux.xml`, which is where GDAL looks for it."""
+    return path.with_name(f"{path.name}.aux.xml")
+
+
+def paths_of(files: Iterable[tuple[ExportFormat, Path]]) -> Iterator[Path]:
+    """Every file that exports may write."""
+    for name, path in files:
+        yield path
+        if name == "geojson":
+            yield map_path(path)
+        if name == "cog":
+            yield names_path(path)
+
+
+def refuse_collisions(paths: Iterable[Path], *, inputs: Iterable[Path]) -> None:
+    """Pass where exports differ from each other and from what they are made of.
+
+    Args:
+        paths: Of the exports.
+        inputs: Resolved.
+
+    Raises:
+        UsageError: They do not.
+    """
+    seen, taken = set(), set(inputs)
+    for path in paths:
+        place = path.resolve()
+        if place in taken:
+            raise UsageError("an export may not replace an input", value=path, advice="Choose another -o")
+        if place in seen:
+            raise UsageError("two masks would get the same export", value=path, advice="Export one at a time")
+        seen.add(place)
+
+
+def named_masks(paths: Iterable[Path]) -> Iterator[Path]:
+    """The masks that are named, whatever they are, and those with a report beside them in the folders that are named.
+
+    Raises:
+        UsageError: A folder holds none.
+    """
+    for path in paths:
+        yield from (mask for mask, _ in _expand(path)) if path.is_dir() else (path,)
+
+
+def _expand(path: Path) -> list[tuple[Path, Path]]:
+    """The masks that an argument stands for, each with the folder below which its subfolders are kept."""
+    if not path.is_dir():
+        if not path.exists():
+            raise SourceError("there is no such mask", file=path, advice="Check the path")
+        return [(path, path.parent)]
+    named = (entry for entry in sorted(path.rglob("*")) if entry.suffix.lower() in MASK_SUFFIXES and entry.is_file())
+    masks = [entry for entry in named if entry.with_suffix(".json").is_file() and is_earlier_output(entry)]
+    if not masks:
+        raise UsageError("the folder holds no mask with a report", value=path, advice="Name the masks themselves")
+    return [(mask, path) for mask in masks]
+
+
+def _is_file_name(output: Path) -> bool:
+    return not (output.is_dir() and not is_zarr(output)) and bool(output.suffix)
+
+
+def _single(masks: Sequence[Path], output: Path, formats: Sequence[ExportFormat]) -> ExportTarget:
+    if len(masks) > 1 or len(formats) > 1:
+        raise UsageError(
+            "several masks or formats need a folder",
+            value=f"{len(masks)} masks, {len(formats)} formats and -o {output}",
+            advice="Give -o a folder; one with a dot in its name has to exist",
+        )
+    (name,) = formats
+    if not output.name.lower().endswith(ENDINGS[name]):
+        raise UsageError(
+            f"a file of format {name} ends in {' or '.join(ENDINGS[name])}",
+            value=f"-o {output}",
+            advice="Give it such a name, or a folder; a folder with a dot in its name has to exist",
+        )
+    return ExportTarget(mask=masks[0], files=((name, output),))
+
+
+def _place(mask: Path, root: Path, output: Path | None, name: ExportFormat) -> Path:
+    folder = None if output is None else output / mask.parent.relative_to(root)
+    return default_path(mask, name, folder)

@@ -1,0 +1,162 @@
+"""Other formats of finished masks: what each is called, whether it is there already, and making it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from magnet_cli.errors import OutputError
+from magnet_cli.exports import cog, geojson
+from magnet_cli.exports import ome_tiff as ometiff
+from magnet_cli.exports import ome_zarr as omezarr
+from magnet_cli.exports.destinations import map_path, plan_exports
+from magnet_cli.exports.source_mask import MaskFile
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from magnet_cli.options.segment import ExportFormat, ExportOptions
+
+
+MADE = 1
+"""Raised by hand when the same mask and options begin to give another file; part of every identity."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """One format of a mask."""
+
+    mask: Path
+    format: ExportFormat
+    path: Path
+    was_done: bool = False
+    """Whether it was there already, made of the same mask with the same options."""
+
+    def describe(self) -> dict[str, object]:
+        """As JSON values."""
+        return {"format": self.format, "path": str(self.path), "status": "already done" if self.was_done else "done"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Raster:
+    """A format that copies every pixel."""
+
+    write: Callable[..., None]
+    found: Callable[[Path], str | None]
+    """The identity of what is there."""
+
+
+RASTERS: dict[ExportFormat, _Raster] = {
+    "cog": _Raster(write=cog.write_cog, found=cog.found_identity),
+    "ome-tiff": _Raster(write=ometiff.write_ome_tiff, found=ometiff.found_identity),
+    "ome-zarr": _Raster(write=omezarr.write_ome_zarr, found=omezarr.found_identity),
+}
+
+
+def export_mask(
+    mask: Path, targets: Iterable[tuple[ExportFormat, Path]], options: ExportOptions, *, overwrite: bool = False
+) -> Iterator[Export]:
+    """Write a finished mask in other formats, one after the other; what is there already is left alone.
+
+    Args:
+        mask: As `segment` has written it.
+        targets: Formats, and where each goes.
+        options: How polygons are written; its formats are not looked at.
+        overwrite: Whether files of another mask or other options may be replaced.
+
+    Raises:
+        SourceError: The mask is missing, damaged, or none.
+        OutputError: A file is in the way, or cannot be written; it is as before, or missing, never in part.
+    """
+    with MaskFile.open(mask) as opened:
+        digest = opened.digest()
+        for name, path in targets:
+            identity = _identity(name, digest, options)
+            if name == "geojson":
+                made = _polygons(opened, path, identity=identity, options=options, overwrite=overwrite)
+            else:
+                made = {path: _raster(opened, path, RASTERS[name], identity=identity, overwrite=overwrite)}
+            for file, was_done in made.items():
+                yield Export(mask=mask, format=name, path=file, was_done=was_done)
+
+
+def _raster(mask: MaskFile, path: Path, raster: _Raster, *, identity: str, overwrite: bool) -> bool:
+    """Make a raster, or say that it was there."""
+    if _is_done(path, identity, raster.found, overwrite=overwrite):
+        return True
+    raster.write(mask, path, identity=identity)
+    return False
+
+
+def _polygons(
+    mask: MaskFile, path: Path, *, identity: str, options: ExportOptions, overwrite: bool
+) -> dict[Path, bool]:
+    """Make one or two files of polygons; for each, whether it was there."""
+    outputs = [geojson.Output(target=path, places=geojson.pixel_places(mask.facts), identity=identity)]
+    on_map = geojson.map_places(mask.facts)
+    if on_map is not None:
+        outputs.append(geojson.Output(target=map_path(path), places=on_map, identity=identity))
+    done = {
+        each.target: _is_done(each.target, identity, geojson.found_identity, overwrite=overwrite) for each in outputs
+    }
+    wanted = [each for each in outputs if not done[each.target]]
+    if wanted:
+        geojson.write_polygons(mask, wanted, simplify=float(options.simplify), min_area=options.min_area)
+    return done
+
+
+def _is_done(path: Path, identity: str, found: Callable[[Path], str | None], *, overwrite: bool) -> bool:
+    """Whether a file is there as it would be made.
+
+    Raises:
+        OutputError: Something else is there, and overwriting was not asked for.
+    """
+    if not path.exists():
+        return False
+    if found(path) == identity:
+        return True
+    if overwrite:
+        return False
+    raise OutputError(
+        "the output exists already: it was not made of this mask with these options",
+        file=path,
+        advice="Choose another output, or pass --overwrite.",
+    )
+
+
+def _identity(name: ExportFormat, digest: str, options: ExportOptions) -> str:
+    """SHA-256 over everything that the content of an export depends on."""
+    values: dict[str, object] = {"made": MADE, "format": name, "mask": digest}
+    if name == "geojson":
+        values |= {"simplify": str(options.simplify), "min_area": options.min_area}
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def export(
+    masks: Sequence[str | Path],
+    options: ExportOptions,
+    output: str | Path | None = None,
+    *,
+    overwrite: bool = False,
+) -> list[Export]:
+    """Write finished masks in other formats, without computing them again.
+
+    Args:
+        masks: Masks that `segment` has written, or folders of them.
+        options: The formats, at least one, and how polygons are written.
+        output: A file (one mask and one format), a folder, or None for the masks' own folders.
+        overwrite: Whether files of another mask or other options may be replaced.
+
+    Returns:
+        Every file, those that were there already too.
+
+    Raises:
+        UsageError: Nothing to do, or outputs that cannot all be.
+        SourceError: A mask is missing, damaged, or none.
+        OutputError: A file is in the way, or cannot be written.
+    """
+    targets = plan_exports([str(mask) for mask in masks], None if output is None else Path(output), options.formats)
+    return [made for target in targets for made in export_mask(target.mask, target.files, options, overwrite=overwrite)]

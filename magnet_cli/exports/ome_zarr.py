@@ -1,0 +1,110 @@
+"""A mask as OME-Zarr 0.5: a pyramid in `labels/classes`, with the colour and the name of each class.
+
+The root is an image as well, of the same arrays: a labels group has to lie in an image, and viewers open roots.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import numpy as np
+import zarr
+from zarr.codecs import ZstdCodec
+
+from magnet_cli.exports.working_files import working_folder
+from magnet_cli.geometry import Box
+from magnet_cli.images.protocol import NODATA
+from magnet_cli.masks.spec import parts
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from typing import Any
+
+    from magnet_cli.exports.source_mask import MaskFile
+
+VERSION = "0.5"
+CHUNK = 1024
+"""Side of a chunk: few files for a large mask, and little to load for a small view."""
+NAME = "classes"
+UNITS = {"um": "micrometer", "m": "meter"}
+
+
+def write_ome_zarr(mask: MaskFile, target: Path, *, identity: str) -> None:
+    """Write the mask, one chunk at a time; its overviews are the pyramid.
+
+    Args:
+        mask: Open.
+        target: The folder to make or replace.
+        identity: What `found_identity` gives back.
+
+    Raises:
+        OutputError: The folder cannot be written.
+        SourceError: The mask is damaged.
+    """
+    with working_folder(target) as part:
+        root = zarr.create_group(part, zarr_format=3, overwrite=False)
+        labels = root.create_group("labels")
+        classes = labels.create_group(NAME)
+        for level in range(len(mask.levels)):
+            _write_level(mask, level, classes)
+        classes.attrs["ome"] = {**_multiscales(mask, prefix=""), "image-label": _image_label(mask)}
+        labels.attrs["ome"] = {"version": VERSION, "labels": [NAME]}
+        root.attrs.update({"ome": _multiscales(mask, prefix=f"labels/{NAME}/"), "magnet": {"export": identity}})
+
+
+def found_identity(path: Path) -> str | None:
+    """The identity of an OME-Zarr that this program wrote; None for anything else."""
+    try:
+        found = json.loads((path / "zarr.json").read_bytes())
+        identity = found["attributes"]["magnet"]["export"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return identity if isinstance(identity, str) else None
+
+
+def _write_level(mask: MaskFile, level: int, group: zarr.Group) -> None:
+    size = mask.levels[level].size
+    array = group.create_array(
+        str(level),
+        shape=(size.height, size.width),
+        chunks=(CHUNK, CHUNK),
+        dtype=np.uint8,
+        fill_value=NODATA,
+        compressors=ZstdCodec(level=3),
+        dimension_names=("y", "x"),
+    )
+    for share in parts(Box.whole(size), CHUNK):
+        array[share.box.slices] = mask.read(share.box, level=level)
+
+
+def _multiscales(mask: MaskFile, *, prefix: str) -> dict[str, Any]:
+    resolution = mask.facts.resolution
+    unit = {} if resolution is None else {"unit": UNITS[resolution.unit]}
+    y, x = (1.0, 1.0) if resolution is None else (float(resolution.y), float(resolution.x))
+    datasets = []
+    for level in range(len(mask.levels)):
+        step = 2.0**level
+        # Coordinates are those of pixel centres: the first one of a reduced level lies half a step further in.
+        shift = (step - 1) / 2
+        transformations: list[dict[str, Any]] = [{"type": "scale", "scale": [y * step, x * step]}]
+        if level:
+            transformations.append({"type": "translation", "translation": [y * shift, x * shift]})
+        datasets.append({"path": f"{prefix}{level}", "coordinateTransformations": transformations})
+    axes = [{"name": name, "type": "space", **unit} for name in ("y", "x")]
+    return {"version": VERSION, "multiscales": [{"name": NAME, "type": "mode", "axes": axes, "datasets": datasets}]}
+
+
+def _image_label(mask: MaskFile) -> dict[str, Any]:
+    classes = list(enumerate(mask.facts.classes))
+    return {
+        "colors": [
+            *({"label-value": label, "rgba": [*entry.rgb, 255]} for label, entry in classes),
+            {"label-value": NODATA, "rgba": [0, 0, 0, 0]},
+        ],
+        "properties": [
+            *({"label-value": label, "name": entry.name} for label, entry in classes),
+            {"label-value": NODATA, "name": "not computed"},
+        ],
+        "source": {"image": "../../"},
+    }

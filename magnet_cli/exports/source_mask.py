@@ -1,0 +1,243 @@
+"""A mask that this program has written, opened to be copied: its directories, its stored tiles, its labels."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import zlib
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+import tifffile
+
+from magnet_cli.errors import OutputError, SourceError
+from magnet_cli.geometry import Box, Size
+from magnet_cli.images import tiff_geo
+from magnet_cli.images.ground import ground_size
+from magnet_cli.images.protocol import Resolution
+from magnet_cli.masks import codec
+from magnet_cli.masks.output import OutputPaths
+from magnet_cli.masks.report_file import read_report
+from magnet_cli.masks.spec import MaskClass, parts
+from magnet_cli.masks.tiff_writer import CODES, GDAL_NODATA
+from magnet_cli.system import durable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+    from types import TracebackType
+
+    from numpy.typing import NDArray
+
+BOX_SIDES = 4
+ADVICE = "Name a mask that magnet segment has written"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Level:
+    """One stored resolution of a mask."""
+
+    page: tifffile.TiffPage
+    size: Size
+
+    @property
+    def columns(self) -> int:
+        """Of tiles."""
+        return -(-self.size.width // self.page.tilewidth)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskFacts:
+    """What a mask says of itself."""
+
+    classes: tuple[MaskClass, ...]
+    description: Mapping[str, object]
+    """The JSON of its ImageDescription."""
+    resolution: Resolution | None
+    bounds: Box | None
+    """The scanned part of the slide, where the image had one."""
+    crs: str | None
+    geo_tags: Mapping[int, tuple[float, ...]]
+    """Values of the tags that carry the georeference."""
+
+
+class MaskFile:
+    """An opened mask; close it, or use it as a context.
+
+    Args:
+        path: The file.
+        tiff: Open.
+        facts: Its own.
+    """
+
+    def __init__(self, path: Path, tiff: tifffile.TiffFile, facts: MaskFacts) -> None:
+        self.path = path
+        self.facts = facts
+        self.levels = tuple(
+            Level(page=page, size=Size(width=page.imagewidth, height=page.imagelength)) for page in _pages(tiff)
+        )
+        """Finest first."""
+        first = self.levels[0].page
+        self.tile: int = first.tilewidth
+        self._compression = next(word for word, code in CODES.items() if code == first.compression)
+        self._tiff = tiff
+        self._descriptor = durable.open_for_reading(path)
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """The mask of a file.
+
+        Raises:
+            SourceError: It is missing, or no mask of this program.
+        """
+        if not path.exists():
+            raise SourceError("there is no such mask", file=path, advice="Check the path")
+        try:
+            tiff = tifffile.TiffFile(path)
+        except (OSError, tifffile.TiffFileError, ValueError) as exc:
+            raise SourceError("the mask cannot be opened as TIFF", value=exc, file=path, advice=ADVICE) from exc
+        try:
+            return cls(path, tiff, _facts(path, tiff))
+        except BaseException:
+            tiff.close()
+            raise
+
+    @property
+    def size(self) -> Size:
+        """Of level 0."""
+        return self.levels[0].size
+
+    def stored(self, level: Level, index: int) -> bytes:
+        """A tile as the file holds it, tiles counted row by row.
+
+        Raises:
+            SourceError: The file ends before it.
+        """
+        return self.bytes_at(level.page.dataoffsets[index], level.page.databytecounts[index])
+
+    def bytes_at(self, offset: int, length: int) -> bytes:
+        """Bytes of the file.
+
+        Raises:
+            SourceError: It ends before them.
+        """
+        data = durable.read_at(self._descriptor, length, offset)
+        if len(data) < length:
+            raise SourceError("the mask ends too early", value=f"{offset + len(data)} bytes", file=self.path)
+        return data
+
+    def read(self, box: Box, *, level: int = 0) -> NDArray[np.uint8]:
+        """Labels of a box inside a level, `(height, width)` uint8.
+
+        Raises:
+            SourceError: A tile is damaged.
+        """
+        out = np.empty((box.height, box.width), dtype=np.uint8)
+        for part in parts(box, self.tile):
+            tile = self._decoded(self.levels[level], part.row, part.col)
+            out[part.box.shifted(x=-box.x, y=-box.y).slices] = tile[part.inner.slices]
+        return out
+
+    def digest(self) -> str:
+        """SHA-256 of the file: its report's where that describes a file of this size, else computed.
+
+        Raises:
+            SourceError: The file cannot be read.
+        """
+        return _reported_digest(self.path) or _sha256(self.path)
+
+    def close(self) -> None:
+        """Release the file."""
+        self._tiff.close()
+        os.close(self._descriptor)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _decoded(self, level: Level, row: int, col: int) -> NDArray[np.uint8]:
+        data = self.stored(level, row * level.columns + col)
+        try:
+            return codec.decode_tile(data, side=self.tile, compression=self._compression)
+        except (zlib.error, ValueError, RuntimeError) as exc:  # the last is imagecodecs' own
+            raise SourceError(
+                f"the tile at row {row}, column {col} of level {self.levels.index(level)} cannot be decoded",
+                value=exc,
+                file=self.path,
+                advice="Check the mask with magnet verify",
+            ) from exc
+
+
+def _pages(tiff: tifffile.TiffFile) -> list[tifffile.TiffPage]:
+    return [page for page in tiff.pages if isinstance(page, tifffile.TiffPage)]
+
+
+def _facts(path: Path, tiff: tifffile.TiffFile) -> MaskFacts:
+    pages = _pages(tiff)
+    if not pages or not all(_is_ours(page) for page in pages):
+        raise SourceError("this TIFF is no mask", file=path, advice=ADVICE)
+    page = pages[0]
+    try:
+        description = json.loads(page.description)
+        classes = tuple(MaskClass(name=str(each["name"]), color=str(each["color"])) for each in description["classes"])
+    except (ValueError, KeyError, TypeError, RecursionError) as exc:
+        raise SourceError("this TIFF names no classes, so it is no mask", file=path, advice=ADVICE) from exc
+    tags = {code: page.tags.get(code) for code in tiff_geo.GEO_TAGS if code != GDAL_NODATA}
+    return MaskFacts(
+        classes=classes,
+        description=description,
+        resolution=ground_size(page, Size(width=page.imagewidth, height=page.imagelength))[0] or _microscope(page),
+        bounds=_bounds(description.get("bounds")),
+        crs=tiff_geo.crs(page),
+        geo_tags={code: tag.value for code, tag in tags.items() if tag is not None and isinstance(tag.value, tuple)},
+    )
+
+
+def _is_ours(page: tifffile.TiffPage) -> bool:
+    return (
+        page.photometric == tifffile.PHOTOMETRIC.PALETTE
+        and page.dtype == np.uint8
+        and page.tilewidth == page.tilelength > 0
+        and page.compression in CODES.values()
+    )
+
+
+def _microscope(page: tifffile.TiffPage) -> Resolution | None:
+    """From pixels a centimetre, as this program writes them."""
+    found = [page.tags.valueof(code) for code in (282, 283)]
+    if page.tags.valueof(296) != tifffile.RESUNIT.CENTIMETER or not all(isinstance(each, tuple) for each in found):
+        return None
+    across, down = (Fraction(*each) for each in found)
+    return Resolution(x=10_000 / across, y=10_000 / down, unit="um") if across > 0 and down > 0 else None
+
+
+def _bounds(value: object) -> Box | None:
+    if not isinstance(value, list) or len(value) != BOX_SIDES:
+        return None
+    x, y, width, height = (int(each) for each in value)
+    return Box(x=x, y=y, width=width, height=height)
+
+
+def _reported_digest(path: Path) -> str | None:
+    try:
+        section = read_report(OutputPaths.of(path).report).get("mask")
+    except OutputError:
+        return None
+    if not isinstance(section, dict) or section.get("bytes") != path.stat().st_size:
+        return None
+    return str(section.get("sha256"))
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as exc:
+        raise SourceError("the mask cannot be read", value=exc.strerror, file=path) from exc

@@ -1,0 +1,169 @@
+"""Choosing the reader of a file by its content."""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING
+
+from magnet_cli.errors import SourceError
+from magnet_cli.images.blob import FileBlob
+from magnet_cli.images.failures import naming, needing
+from magnet_cli.images.inputs import ZARR_MARKS
+from magnet_cli.images.urls import file_name, is_url, url_name
+
+if TYPE_CHECKING:
+    from magnet_cli.images.blob import Blob
+    from magnet_cli.images.budget import CacheBudget
+    from magnet_cli.images.protocol import Image, ImageInfo
+
+HEAD_BYTES = 132
+"""DICOM has its mark after 128 bytes."""
+
+TIFF_MAGIC = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
+PICTURE_MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
+ZIP_MAGIC = b"PK\x03\x04"
+JPEG_2000_MAGIC = (b"\x00\x00\x00\x0cjP  ", b"\xff\x4f\xff\x51")
+SLIDE_SUFFIXES = (".svs", ".ndpi", ".scn", ".mrxs", ".vms", ".vmu", ".svslide", ".bif", ".dcm")
+"""Files that openslide reads and whose content does not say so plainly."""
+
+DIRECT_VENDORS = ("generic-tiff", "aperio")
+"""Vendors whose levels are plain tiled pages: decoded directly, faster than through openslide and without its
+interpolation between level pixels."""
+
+DICOM = "dicom"
+"""What OpenSlide calls that vendor."""
+
+KINDS = "TIFF, PNG, JPEG, WebP, JPEG 2000, zarr, or a slide that openslide reads"
+
+
+def open_image(source: str | Path, *, cache: CacheBudget | None = None) -> Image:
+    """An image, its pixels not yet decoded.
+
+    Args:
+        source: A file, the folder of a zarr image, or the URL of either.
+        cache: Disk for a file that cannot be read by region (`ImageInfo.cache_bytes` says how much it needs).
+
+    Raises:
+        SourceError: It is missing, no image, damaged, or needs more disk than allowed.
+    """
+    text = str(source)
+    if _is_zarr_url(text) if is_url(text) else _is_folder(text):
+        return _open_zarr(text)
+    blob = open_blob(text)
+    try:
+        return _open_file(blob, cache)
+    except SourceError:
+        blob.close()
+        raise
+
+
+def inspect(source: str | Path) -> ImageInfo:
+    """Facts about an image, without decoding it; never refused for the disk that a decode would need.
+
+    Args:
+        source: A file, the folder of a zarr image, or the URL of either.
+
+    Raises:
+        SourceError: It is missing, no image, or damaged.
+    """
+    from magnet_cli.images.budget import CacheBudget  # noqa: PLC0415
+
+    with open_image(source, cache=CacheBudget(folder=Path(), max_bytes=1 << 62)) as image:
+        return image.info
+
+
+def open_blob(source: str) -> Blob:
+    """The bytes of a file or of a URL.
+
+    Raises:
+        SourceError: It cannot be opened, or, for a URL, not be read in parts.
+    """
+    if is_url(source):
+        with needing("remote", source):
+            from magnet_cli.images.remote import RemoteBlob  # noqa: PLC0415 (an extra)
+        return RemoteBlob(source)
+    return FileBlob(source)
+
+
+def _is_folder(text: str) -> bool:
+    path = Path(text)
+    with naming(text, "the image cannot be opened", advice="Check that you may read it"):
+        if not path.exists():
+            raise SourceError("there is no such file", file=text, advice="Check the path")
+        return path.is_dir()
+
+
+def _is_zarr_url(url: str) -> bool:
+    suffix = PurePath(url_name(url)).suffix.lower()
+    if suffix:
+        return suffix == ".zarr"
+    with needing("remote", url):
+        from magnet_cli.images.remote import holds_any  # noqa: PLC0415 (an extra)
+    return holds_any(url, ZARR_MARKS)
+
+
+def _open_file(blob: Blob, cache: CacheBudget | None) -> Image:
+    if blob.size == 0:
+        raise SourceError("the file is empty", file=blob.name, advice="Copy it again")
+    head = blob.read(0, min(HEAD_BYTES, blob.size), place="the beginning")
+    is_tiff = head.startswith(TIFF_MAGIC)
+    slide = _slide(blob, head, is_tiff=is_tiff)
+    if slide is not None:
+        return slide
+    if is_tiff:
+        from magnet_cli.images.tiff import open_tiff  # noqa: PLC0415
+
+        return open_tiff(blob, cache=cache)
+    if head.startswith(PICTURE_MAGIC) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP"):
+        from magnet_cli.images.vips import open_picture  # noqa: PLC0415
+
+        return open_picture(blob, cache=cache)
+    if head.startswith(JPEG_2000_MAGIC):
+        with needing("jp2", blob.name):
+            from magnet_cli.images.jp2 import open_jp2  # noqa: PLC0415
+        return open_jp2(blob)
+    if head.startswith(ZIP_MAGIC):
+        blob.close()
+        return _open_zarr(blob.name)
+    raise SourceError("this is no image that can be read", file=blob.name, advice=f"Give a {KINDS}")
+
+
+def _slide(blob: Blob, head: bytes, *, is_tiff: bool) -> Image | None:
+    """The image, where OpenSlide is the one to read it."""
+    named = PurePath(file_name(blob.name)).suffix.lower() in SLIDE_SUFFIXES
+    if not (named or is_tiff or head[128:132] == b"DICM"):
+        return None
+    if is_url(blob.name):
+        # Which TIFF needs OpenSlide is told from its tags, by the TIFF reader.
+        if is_tiff:
+            return None
+        rule, advice = "slides of this kind are read by OpenSlide, from a disk only", "Download the slide"
+        raise SourceError(rule, file=blob.name, advice=advice)
+    from magnet_cli.images.openslide import open_slide, slide_vendor  # noqa: PLC0415
+
+    vendor = slide_vendor(blob.name)
+    if vendor is None or (is_tiff and vendor in DIRECT_VENDORS):
+        return None
+    blob.close()
+    return _open_dicom(blob.name) if vendor == DICOM else open_slide(blob.name)
+
+
+def _open_dicom(path: str) -> Image:
+    """By OpenSlide, which is faster; by wsidicom where it refuses."""
+    from magnet_cli.images.openslide import open_slide  # noqa: PLC0415
+
+    try:
+        return open_slide(path)
+    except SourceError as refusal:
+        try:
+            from magnet_cli.images.dicom import open_dicom  # noqa: PLC0415 (an extra)
+        except ImportError:
+            advice = "Copy it again; if it has 16 bits or is JPEG-LS, pip install 'magnet-cli[dicom]'"
+            raise SourceError(refusal.rule, value=refusal.value, file=path, advice=advice) from refusal
+    return open_dicom(path)
+
+
+def _open_zarr(text: str) -> Image:
+    from magnet_cli.images.zarr_image import open_zarr  # noqa: PLC0415
+
+    return open_zarr(text)

@@ -1,0 +1,253 @@
+"""Label rasters, one class index a pixel, read by region: a palette is for the eye and is left alone.
+
+`magnet_cli.images` reads pictures and so turns palettes into colours; here the stored indices are wanted.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from magnet_cli import images
+from magnet_cli.errors import SourceError
+from magnet_cli.geometry import LEVEL0, Box
+from magnet_cli.images.backends import TIFF_MAGIC
+from magnet_cli.images.labels_png import PALETTE, PNG_MAGIC, read_png_header, write_grey_copy
+from magnet_cli.images.protocol import NODATA
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from types import TracebackType
+
+    from numpy.typing import NDArray
+
+    from magnet_cli.geometry import Size
+
+LARGEST_LABEL = 255
+DISK_SHARE = 0.5
+"""Share of the free disk that decoding a picture once may take."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opened:
+    """An image whose first band holds indices."""
+
+    image: images.Image
+    step: int = 1
+    """Stored index times this is what the image gives."""
+    classes: tuple[tuple[str, str], ...] | None = None
+    """Name and colour of each class, where the file says so."""
+    indexed: bool = False
+    """Whether the file has a palette, so that its samples can only be indices."""
+
+
+class LabelImage:
+    """An opened label raster; close it, or use it as a context.
+
+    Args:
+        path: As the user gave it.
+        opened: Its image.
+        values: Label to be given for a stored value, where it differs.
+        resources: Closed with it.
+    """
+
+    def __init__(self, path: str, opened: Opened, *, values: Mapping[int, int], resources: ExitStack) -> None:
+        self.path = path
+        self.classes = opened.classes
+        self.indexed = opened.indexed
+        self._image = opened.image
+        self._step = opened.step
+        self._resources = resources
+        self._table = np.arange(LARGEST_LABEL + 1, dtype=np.uint8)
+        for stored, label in values.items():
+            self._table[stored] = label
+
+    @property
+    def names(self) -> tuple[str, ...] | None:
+        """Of the classes, where the file says so."""
+        return None if self.classes is None else tuple(name for name, _ in self.classes)
+
+    @property
+    def info(self) -> images.ImageInfo:
+        """What is known of the file without its pixels."""
+        return replace(self._image.info, path=self.path)
+
+    @property
+    def size(self) -> Size:
+        """In pixels."""
+        return self._image.info.size
+
+    @property
+    def bands(self) -> int:
+        """Of which the first is read."""
+        return len(self._image.info.bands)
+
+    @property
+    def dtype(self) -> str:
+        """NumPy name of what is stored."""
+        return self._image.info.dtype
+
+    @property
+    def nodata(self) -> float | None:
+        """The value that marks a missing pixel."""
+        return self._image.info.nodata
+
+    @property
+    def resident_bytes(self) -> int:
+        """Memory that it keeps between reads, at most."""
+        return self._image.info.resident_bytes
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user should know of the file."""
+        nodata = self._image.info.nodata
+        if nodata is None or nodata == NODATA:
+            return ()
+        return (f"{self.path}: pixels of its nodata value {nodata:g} count as {NODATA}",)
+
+    def read(self, box: Box) -> NDArray[np.uint8]:
+        """Labels of a box inside the raster.
+
+        Returns:
+            `(height, width)` uint8; 255 where the file has no data.
+
+        Raises:
+            SourceError: It cannot be decoded, or holds a value that is no label.
+        """
+        values, valid = self._first_band(box)
+        if values.dtype.kind == "b":
+            values = values.astype(np.uint8)
+        if values.dtype != np.uint8:
+            _check_range(values, path=self.path)
+        labels: NDArray[np.uint8] = self._table[values.astype(np.uint8) // np.uint8(self._step)]
+        if valid is not None:
+            labels[~valid] = NODATA
+        return labels
+
+    def read_nonzero(self, box: Box) -> NDArray[np.bool_]:
+        """`(height, width)`, True where the first band has data other than zero."""
+        values, valid = self._first_band(box)
+        inside: NDArray[np.bool_] = values != 0
+        return inside if valid is None else inside & valid
+
+    def read_stored(self, box: Box) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+        """The stored values of the first band, `(height, width)`, and which of them are data; None where all are.
+
+        Raises:
+            SourceError: It cannot be decoded.
+        """
+        values, valid = self._first_band(box)
+        return (values if self._step == 1 else values // values.dtype.type(self._step)), valid
+
+    def close(self) -> None:
+        """Release files and the disk used."""
+        self._resources.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _first_band(self, box: Box) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+        try:
+            region = self._image.read([images.Request(pitch=LEVEL0, box=box)])[0]
+        except SourceError as error:
+            raise _renamed(error, self.path) from error
+        return region.pixels[:, :, 0], region.valid
+
+
+def open_labels(source: str | Path, *, values: Mapping[int, int] | None = None) -> LabelImage:
+    """A raster of class indices; those of a palette TIFF or PNG are read as they are stored.
+
+    Samples of fewer than eight bits count from 0: a bilevel file holds the labels 0 and 1.
+
+    Args:
+        source: Any file that `magnet_cli.images` reads, of one band.
+        values: Label to be given for a stored value, where it differs.
+
+    Raises:
+        SourceError: It is missing, damaged, has several bands, or values that are no whole numbers.
+    """
+    found = _open(source, values or {})
+    info = found._image.info  # noqa: SLF001 - its own module
+    if len(info.bands) != 1 or np.dtype(info.dtype).kind not in "biu":
+        found.close()
+        raise SourceError(
+            "a label raster has one band of whole numbers, the class indices",
+            value=f"{len(info.bands)} bands of {info.dtype}",
+            file=found.path,
+            advice="Turn colours or probabilities into class indices first",
+        )
+    return found
+
+
+def open_region(source: str | Path) -> LabelImage:
+    """A raster for `read_nonzero` and `read_stored`: of any kind, its first band says what is inside.
+
+    Raises:
+        SourceError: It is missing or damaged.
+    """
+    return _open(source, {})
+
+
+def _open(source: str | Path, values: Mapping[int, int]) -> LabelImage:
+    text = str(source)
+    with ExitStack() as stack:
+        opened = _opened(text, stack)
+        stack.enter_context(opened.image)
+        return LabelImage(text, opened, values=values, resources=stack.pop_all())
+
+
+def _opened(text: str, stack: ExitStack) -> Opened:
+    work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="magnet-labels-")))
+    cache = images.CacheBudget(folder=work, max_bytes=int(shutil.disk_usage(work).free * DISK_SHARE))
+    head = _head(text)
+    if head.startswith(TIFF_MAGIC):
+        from magnet_cli.images.labels_tiff import open_tiff_labels  # noqa: PLC0415 - tifffile loads slowly
+
+        found = open_tiff_labels(text)
+        if found is not None:
+            return Opened(image=found.image, step=found.step, classes=found.classes, indexed=found.indexed)
+    if head.startswith(PNG_MAGIC):
+        header = read_png_header(text)
+        if header.has_indices:
+            grey = work / "indices.png"
+            write_grey_copy(text, grey)
+            try:
+                image = images.open_image(grey, cache=cache)
+            except SourceError as error:
+                raise _renamed(error, text) from error
+            return Opened(image=image, step=header.step, indexed=header.colour == PALETTE)
+    return Opened(image=images.open_image(text, cache=cache))
+
+
+def _head(text: str) -> bytes:
+    path = Path(text)
+    if not path.is_file():
+        return b""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(PNG_MAGIC))
+    except OSError as exc:
+        raise SourceError(f"the file cannot be read: {exc}", file=text) from exc
+
+
+def _renamed(error: SourceError, path: str) -> SourceError:
+    return SourceError(error.rule, value=error.value, file=path, advice=error.advice)
+
+
+def _check_range(values: NDArray[Any], *, path: str) -> None:
+    low, high = int(values.min()), int(values.max())
+    if low < 0 or high > LARGEST_LABEL:
+        raise SourceError(
+            f"a label is a whole number from 0 to {LARGEST_LABEL}", value=low if low < 0 else high, file=path
+        )

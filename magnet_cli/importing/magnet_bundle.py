@@ -1,0 +1,202 @@
+"""Making a bundle of published checkpoints, complete or not at all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from magnet_cli.arithmetic.published.stages import IMAGENET_MEAN, IMAGENET_STD
+from magnet_cli.errors import UsageError
+from magnet_cli.importing.card import card
+from magnet_cli.importing.orders import ORDERS, Order, Sample, order_scores
+from magnet_cli.importing.staging import CARD, UNKNOWN_LICENCE, check_output, staged
+from magnet_cli.models.bundle import Bundle, load_bundle
+from magnet_cli.models.bundle_writer import describe, write_bundle
+from magnet_cli.models.checkpoint import fitted, read_checkpoint
+from magnet_cli.models.description import WITH_ORIGINS
+from magnet_cli.models.registry import build_backbone, build_refiner
+from magnet_cli.system import durable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from torch import Tensor
+
+    from magnet_cli.geometry import Size
+    from magnet_cli.importing.presets import Preset
+    from magnet_cli.models.checkpoint import Checkpoint
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportOptions:
+    """What the files are."""
+
+    preset: Preset
+    architecture: str | None = None
+    """Of the backbone; the preset's where left out."""
+    refiner_architecture: str = "magnet"
+    refiner_scales: tuple[Size, ...] = ()
+    """Windows that each refiner was trained for. Where left out, one refiner serves every scale, and as many as there
+    are refining stages serve them in order, coarsest first."""
+    order: Order = "own-first"
+    sample: Sample | None = None
+    """Replaces `order` by the better one."""
+    name: str | None = None
+    licence: str = UNKNOWN_LICENCE
+    device: str = "cpu"
+    overwrite: bool = False
+    """Replace a bundle that is there."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Imported:
+    """What was made."""
+
+    bundle: Bundle
+    order: Order
+    scores: Mapping[Order, float]
+    """Mean IoU on the sample by input order; empty where none was given."""
+    dropped: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    """Names of checkpoints, and the keys in them that belong to training and were left out."""
+
+    @property
+    def left_out(self) -> list[str]:
+        """What was left out of the checkpoints, a sentence each."""
+        return [
+            f"{name}: left out {', '.join(keys)}, which training used and the network has not"
+            for name, keys in self.dropped
+        ]
+
+    @property
+    def finding(self) -> str:
+        """How the input order was decided, in a sentence."""
+        if not self.bundle.refiners:
+            return "there is no refiner"
+        if not self.scores:
+            return f"refiner input {self.order}: not tried, because no sample was given"
+        tried = ", ".join(f"{order} has mIoU {score:.4f}" for order, score in self.scores.items())
+        if len(set(self.scores.values())) == 1:
+            return f"refiner input {self.order}: the sample does not tell the orders apart ({tried})"
+        return f"refiner input {self.order}: the better one on the sample ({tried})"
+
+
+def import_bundle(backbone: Path, refiners: Sequence[Path], output: Path, options: ImportOptions) -> Imported:
+    """Make a bundle of published checkpoints; it appears complete or not at all.
+
+    Args:
+        backbone: A `.pth` file with the state dict of the segmentation network.
+        refiners: The same for the refinement modules, in the order of `ImportOptions.refiner_scales`.
+        output: The bundle's folder, not yet there.
+        options: What the files are.
+
+    Raises:
+        WeightsError: A file is no plain state dict, or does not fit its architecture exactly.
+        UsageError: The options contradict each other.
+        OutputError: The folder is there already, or cannot be written.
+        SourceError: The sample cannot be read, or does not fit.
+    """
+    check_output(output, overwrite=options.overwrite)
+    scales = refiner_scales(options, len(refiners))
+    checkpoints = [read_checkpoint(path) for path in (backbone, *refiners)]
+    states, entries = _states(checkpoints, options)
+    dropped = tuple((found.file.name, found.dropped) for found in checkpoints if found.dropped)
+    for entry, scale in zip(entries, scales, strict=True):
+        entry["scale"] = None if scale is None else {"width": scale.width, "height": scale.height}
+    description = _description(options, entries, name=options.name or output.name)
+    with staged(output) as folder:
+        made = replace(_written(folder, description, states, options), dropped=dropped)
+        sources = dict(zip(states, [found.file.name for found in checkpoints], strict=True))
+        text = card(made.bundle, options.preset, finding=made.finding, files=sources, dropped=made.left_out)
+        durable.write_whole(folder / CARD, text.encode())
+    return replace(made, bundle=load_bundle(str(output)))
+
+
+def refiner_scales(options: ImportOptions, count: int) -> tuple[Size | None, ...]:
+    """The scale that each refiner was trained for; None serves every scale.
+
+    Raises:
+        UsageError: It cannot be told.
+    """
+    given, stages = options.refiner_scales, options.preset.scales[1:]
+    if given and len(given) != count:
+        raise UsageError("--refiner-scale is given once for each --refiner", value=f"{len(given)} for {count}")
+    if given:
+        return given
+    if count <= 1:
+        return (None,) * count
+    if count != len(stages):
+        raise UsageError(
+            "which scale each refiner serves must be said",
+            value=f"{count} refiners for {len(stages)} refining stages",
+            advice="Give --refiner-scale WIDTHxHEIGHT after each --refiner",
+        )
+    return stages
+
+
+def _states(
+    checkpoints: Sequence[Checkpoint], options: ImportOptions
+) -> tuple[dict[str, dict[str, Tensor]], list[dict[str, Any]]]:
+    """Complete states by file name, the backbone's first, and the refiners' entries of the description."""
+    backbone, *refiners = checkpoints
+    classes = len(options.preset.classes)
+    architecture = options.architecture or options.preset.architecture
+    network = build_backbone(architecture, classes=classes, bands=3, options={})
+    states = {"backbone.safetensors": fitted(backbone, network, architecture=architecture)}
+    entries: list[dict[str, Any]] = []
+    for index, found in enumerate(refiners):
+        kind = options.refiner_architecture
+        # The published refinement module can be built without the norm on its input.
+        settings = {"bn0": False} if kind == "magnet" and not any(key.startswith("bn0.") for key in found.state) else {}
+        refiner = build_refiner(kind, classes=classes, options=settings)
+        name = f"refiner{index or ''}.safetensors"
+        states[name] = fitted(found, refiner, architecture=kind)
+        entries.append({"architecture": kind, "options": settings, "file": name, "input": options.order})
+    return states, entries
+
+
+def _description(options: ImportOptions, refiners: Sequence[Mapping[str, Any]], *, name: str) -> dict[str, Any]:
+    preset = options.preset
+    description = describe(
+        name=name,
+        classes=[{"name": entry, "color": color} for entry, color in preset.classes],
+        size=(preset.input.width, preset.input.height),
+        backbone={"architecture": options.architecture or preset.architecture},
+        refiners=refiners,
+        input={"mean": list(IMAGENET_MEAN), "std": list(IMAGENET_STD), "resample": "bilinear"},
+        magnet={
+            "merge": "refiner" if refiners else "mean",
+            "points": preset.points,
+            "median": preset.median,
+        },
+        compat="published",
+        licence=options.licence,
+        source=f"published MagNet checkpoints for {preset.title}",
+    )
+    description |= {"schema": WITH_ORIGINS, "origins": [*preset.origins, *_chosen(options)]}
+    description["scales"] = [{"width": scale.width, "height": scale.height} for scale in preset.scales]
+    return description
+
+
+def _chosen(options: ImportOptions) -> list[str]:
+    """Where the user's choice stands in place of the experiment's."""
+    usual = options.preset.architecture
+    if options.architecture in (None, usual):
+        return []
+    return [f"backbone: {options.architecture}, chosen at the import instead of {usual}"]
+
+
+def _written(
+    folder: Path, description: dict[str, Any], states: Mapping[str, Mapping[str, Tensor]], options: ImportOptions
+) -> Imported:
+    bundle = write_bundle(folder, description, states, dtype=torch.float32)
+    if options.sample is None or not bundle.refiners:
+        return Imported(bundle=bundle, order=options.order, scores={})
+    scores = order_scores(bundle, options.sample, exclude=options.preset.exclude, device=options.device)
+    best = max(ORDERS, key=lambda order: scores[order])
+    for entry in description["networks"]["refiners"]:
+        entry["input"] = best
+    description["metrics"] = {"miou_by_refiner_input": scores}
+    return Imported(bundle=write_bundle(folder, description, {}), order=best, scores=scores)

@@ -1,0 +1,45 @@
+"""Tiles by several threads: what compresses them works without the interpreter's lock."""
+
+from __future__ import annotations
+
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, TypeVar
+
+from magnet_cli.system.threads import usable_cores
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterable
+    from concurrent.futures import Future
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+LEAST, MOST = 4, 16
+"""Threads; more than there are cores do no harm, they wait for each other."""
+WAITING = 2
+"""Results for each thread that may wait for those before them; a few hundred kilobytes each."""
+
+
+def by_threads(work: Callable[[Item], Result], items: Iterable[Item]) -> Generator[Result]:
+    """What `work` makes of each item, in their order; memory does not grow with how many there are.
+
+    Args:
+        work: Called by several threads at once.
+        items: Taken as results are asked for, a few ahead.
+
+    Raises:
+        Whatever `work` raises, in its item's turn; nothing after it is begun.
+    """
+    threads = min(max(LEAST, usable_cores()), MOST)
+    with ThreadPoolExecutor(threads, "pack") as pool:
+        waiting: deque[Future[Result]] = deque()
+        try:
+            for item in items:
+                waiting.append(pool.submit(work, item))
+                if len(waiting) == WAITING * threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)

@@ -1,0 +1,117 @@
+"""A field that a run has kept beside its mask, read back from its Zarr array."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import zarr
+
+from magnet_cli.errors import SourceError
+from magnet_cli.geometry import Box, Pitch, Size
+from magnet_cli.images.protocol import NODATA
+from magnet_cli.masks.spec import LARGEST_CHUNK
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+PROBABILITIES = ".probabilities.zarr"
+"""How names of folders of kept probabilities end."""
+METADATA = "zarr.json"
+FEW = 3
+"""Files that a message names."""
+LONGEST = 64
+"""Signs of a fraction: a file is data that anybody may have written."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FieldFile:
+    """What `write_field` has written."""
+
+    path: Path
+    bands: int
+    size: Size
+    """Of its grid."""
+    pitch: Pitch
+    """Level-0 pixels that a pixel of the grid covers."""
+    level0: Size
+    """Of the image."""
+    classes: tuple[str, ...]
+    """Names of the bands."""
+    array: zarr.Array[Any]
+    image: tuple[str, str] | None = None
+    """Path and fingerprint of the image that they were made of; None where nobody noted it."""
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Open the folder of a field.
+
+        Raises:
+            SourceError: There is none, or it is not what `write_field` writes.
+        """
+        if not path.is_dir():
+            raise SourceError(
+                "there are no such probabilities", file=path, advice="'segment --probabilities' keeps them"
+            )
+        if (inside := sorted(path.glob(f"*{PROBABILITIES}"))) and not (path / METADATA).exists():
+            raise SourceError(
+                "this is a folder of outputs, not the probabilities of one mask",
+                file=path,
+                advice=f"Give one of those in it: {', '.join(map(str, inside[:FEW]))}",
+            )
+        try:
+            array = zarr.open_array(path, mode="r")
+            found: dict[str, Any] = dict(array.attrs)
+            bands, height, width = array.shape
+            pitch = Pitch(x=_fraction(found["pitch"]["x"]), y=_fraction(found["pitch"]["y"]))
+            level0 = Size(width=int(found["level0"]["width"]), height=int(found["level0"]["height"]))
+            classes = tuple(str(name) for name in found["classes"])
+            made_of = found.get("image")
+            image = None if made_of is None else (str(made_of["path"]), str(made_of["fingerprint"]))
+        except (KeyError, TypeError, ValueError, ZeroDivisionError, OSError) as exc:
+            raise _unreadable(path) from exc
+        if found.get("chunks", array.nchunks_initialized) != array.nchunks_initialized:
+            raise _unreadable(path)
+        fits = array.dtype == np.uint8 and bands == len(classes) <= NODATA
+        if not fits or pitch.cover(level0) != Size(width=width, height=height) or max(array.chunks) > LARGEST_CHUNK:
+            raise _unreadable(path)
+        return cls(
+            path=path,
+            bands=bands,
+            size=Size(width=width, height=height),
+            pitch=pitch,
+            level0=level0,
+            classes=classes,
+            array=array,
+            image=image,
+        )
+
+    def read(self, box: Box) -> NDArray[np.uint8]:
+        """The stored values in a box of the grid, `(bands, height, width)`; see `write_field`.
+
+        Raises:
+            SourceError: They cannot be decoded.
+        """
+        try:
+            return np.asarray(self.array[:, *box.slices], dtype=np.uint8)
+        except (ValueError, RuntimeError, OSError) as exc:
+            raise _unreadable(self.path) from exc
+
+
+def _fraction(text: object) -> Fraction:
+    if len(str(text)) > LONGEST:
+        message = f"a fraction has at most {LONGEST} signs"
+        raise ValueError(message)
+    return Fraction(str(text))
+
+
+def _unreadable(path: Path) -> SourceError:
+    return SourceError(
+        "this is no field that this program has written, or it is damaged",
+        file=path,
+        advice="Compute it again with 'segment --probabilities'",
+    )

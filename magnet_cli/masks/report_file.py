@@ -1,0 +1,71 @@
+"""A report on disk: JSON written in one way only, with a digest, so that any changed byte is found."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING
+
+from magnet_cli.errors import OutputError
+from magnet_cli.system import durable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+
+MISSING_ADVICE = "A mask that magnet has written has its report beside it: name such a mask, or bring the report back"
+
+
+def canonical(value: Mapping[str, object]) -> bytes:
+    """The one spelling of a JSON object: keys sorted, two spaces of indent, ASCII, a newline at the end.
+
+    Raises:
+        ValueError: A number is not finite.
+    """
+    return (json.dumps(value, sort_keys=True, indent=2, ensure_ascii=True, allow_nan=False) + "\n").encode()
+
+
+def write_report(path: Path, report: Mapping[str, object]) -> None:
+    """Write a report with its `digest`, SHA-256 of the canonical text without that key; complete or not at all.
+
+    Raises:
+        OutputError: The folder refuses it.
+    """
+    content = {key: value for key, value in report.items() if key != "digest"}
+    digest = hashlib.sha256(canonical(content)).hexdigest()
+    durable.write_whole(path, canonical({**content, "digest": digest}))
+
+
+def read_report(path: Path) -> dict[str, object]:
+    """The content of a report, digest included.
+
+    Raises:
+        OutputError: It is missing, unreadable, or not byte for byte what was written.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as exc:
+        raise OutputError("the report cannot be read", value=exc.strerror, file=path, advice=MISSING_ADVICE) from exc
+    try:
+        content = json.loads(data)
+    except (ValueError, RecursionError) as exc:
+        raise _damaged(path) from exc
+    if not isinstance(content, dict):
+        raise _damaged(path)
+    rest = {key: value for key, value in content.items() if key != "digest"}
+    try:
+        same = canonical(content) == data and content.get("digest") == hashlib.sha256(canonical(rest)).hexdigest()
+    except (ValueError, RecursionError) as exc:
+        raise _damaged(path) from exc
+    if not same:
+        raise _damaged(path)
+    return content
+
+
+def _damaged(path: Path) -> OutputError:
+    return OutputError(
+        "the report is damaged: it is not what was written",
+        file=path,
+        advice="Restore it from a copy, or compute the mask again with --overwrite.",
+    )

@@ -1,0 +1,162 @@
+"""The journal as a file: one owner, appending, checked reading, flushing now and then."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+from magnet_cli.errors import OutputError
+from magnet_cli.masks import records
+from magnet_cli.system import durable
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+DAMAGED_ADVICE = "Check the disk; run the same command with --no-resume to compute everything anew."
+
+
+@dataclass(frozen=True, kw_only=True)
+class SyncPolicy:
+    """When finished groups are flushed to the disk: a power cut costs at most what lies in between."""
+
+    groups: int = 16
+    seconds: float = 5.0
+
+
+class StoreFile:
+    """An open, locked file of records. Appending and reading are safe from several threads."""
+
+    def __init__(self, path: Path, *, descriptor: int, sync: SyncPolicy) -> None:
+        self.path = path
+        self.descriptor = descriptor
+        self.end = os.fstat(descriptor).st_size
+        self._sync = sync
+        self._unsynced = 0
+        self._synced_at = time.monotonic()
+        self._appending = threading.Lock()
+        self._failed = False
+        self._closed = False
+
+    @classmethod
+    def own(cls, path: Path, *, sync: SyncPolicy) -> Self:
+        """Open or make the file at `path` and become its owner.
+
+        Raises:
+            OutputError: Another process owns it, or the folder refuses it.
+        """
+        with durable.writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            while True:
+                descriptor = durable.open_for_append(path)
+                if not _lock(descriptor, path):
+                    os.close(descriptor)
+                    raise OutputError(
+                        "another run is writing this output",
+                        file=path,
+                        advice="Wait until it ends, or choose another output.",
+                    )
+                # The owner before may have removed the file between our opening and our locking it.
+                if durable.names(path, descriptor):
+                    return cls(path, descriptor=descriptor, sync=sync)
+                os.close(descriptor)
+
+    def peek(self, length: int) -> bytes:
+        """The first bytes of the file."""
+        with durable.writing(self.path):
+            return durable.read_at(self.descriptor, length, 0)
+
+    def cut(self, end: int) -> None:
+        """Drop everything from offset `end` on."""
+        with durable.writing(self.path):
+            os.ftruncate(self.descriptor, end)
+            self.end = end
+
+    def start(self, header: bytes) -> None:
+        """Begin an empty file with its magic word and header, on the disk when this returns."""
+        self.cut(0)
+        with durable.writing(self.path):
+            durable.write_at(self.descriptor, records.MAGIC, 0)
+            self.end = len(records.MAGIC)
+            self.append(records.pack(records.Kind.HEADER, payload=header))
+            durable.sync_data(self.descriptor)
+            durable.sync_folder(self.path.parent)
+
+    def append(self, record: bytes) -> int:
+        """Write a record behind the last one and return its offset.
+
+        Raises:
+            OutputError: The disk refuses it; what stood before is kept and the journal takes no more.
+        """
+        with self._appending:
+            if self._failed:
+                raise OutputError("an earlier write to the journal failed", file=self.path)
+            start = self.end
+            try:
+                with durable.writing(self.path):
+                    durable.write_at(self.descriptor, record, start)
+            except OutputError:
+                self._failed = True
+                with contextlib.suppress(OSError):
+                    os.ftruncate(self.descriptor, start)
+                raise
+            self.end = start + len(record)
+        return start
+
+    def read(self, start: int) -> records.Record:
+        """The record at an offset.
+
+        Raises:
+            OutputError: Its checksum does not hold.
+        """
+        with durable.writing(self.path):
+            record = records.read(self.descriptor, start)
+        if record is None or not record.intact:
+            raise OutputError(
+                "the journal is damaged", value=f"record at byte {start}", file=self.path, advice=DAMAGED_ADVICE
+            )
+        return record
+
+    def flush(self, *, force: bool = True) -> None:
+        """Bring what was appended to the disk; unforced, count one finished group and do so when it is due."""
+        with self._appending:
+            self._unsynced += 1
+            due = self._unsynced >= self._sync.groups or time.monotonic() - self._synced_at >= self._sync.seconds
+            if not (due or force):
+                return
+            self._unsynced = 0
+            self._synced_at = time.monotonic()
+        with durable.writing(self.path):
+            durable.sync_data(self.descriptor)
+
+    def close(self) -> None:
+        """Flush and let go; the file stays for a later run."""
+        if not self._closed:
+            self._closed = True
+            try:
+                with durable.writing(self.path):
+                    durable.sync_data(self.descriptor)
+            finally:
+                os.close(self.descriptor)
+
+    def remove(self) -> None:
+        """Delete the file and let go."""
+        if not self._closed:
+            with durable.writing(self.path):
+                durable.remove_owned(self.path, self.close)
+
+
+def _lock(descriptor: int, path: Path) -> bool:
+    try:
+        return durable.lock(descriptor)
+    except OSError as exc:
+        os.close(descriptor)
+        raise OutputError(
+            "this file system cannot lock the journal",
+            value=exc.strerror,
+            file=path,
+            advice="Write to a local disk and copy the result.",
+        ) from exc

@@ -1,0 +1,159 @@
+"""Where each input's mask goes: decided, and refused, before any work."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from magnet_cli.errors import UsageError
+from magnet_cli.images.inputs import find_images, stem
+from magnet_cli.images.urls import is_url
+from magnet_cli.options.segment import EXPORT_SUFFIXES
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from magnet_cli.images.inputs import FoundImage
+
+OUR_EXPORT = re.compile(rb'"export": ?"[0-9a-f]{64}"|magnet/export')
+EXPORT_HEAD = 1 << 16
+"""Bytes at the beginning of an export in which it says so."""
+MASK_SUFFIXES = (".tif", ".tiff")
+OVERLAY = ".overlay"
+"""What the name of a picture of the mask ends with, before its suffix."""
+OUR_REPORT = re.compile(rb'"program":\s*\{\s*"name":\s*"magnet"')
+SEARCHED = 1 << 20
+"""Bytes that are looked through at a time: the JSON beside an image may be another program's, and of any size."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """One image and its mask."""
+
+    image: str
+    mask: Path
+
+    @property
+    def unrefined(self) -> Path:
+        """Where the mask is kept that a last stage refines: `x.tif` has `x.unrefined.tif`."""
+        return self.mask.with_name(f"{self.mask.stem}.unrefined{self.mask.suffix}")
+
+
+def plan_targets(inputs: Sequence[str], output: Path | None) -> list[Target]:
+    """The mask of every input. What earlier runs wrote is left out, unless an input names it.
+
+    Args:
+        inputs: Files, folders, glob patterns or addresses.
+        output: A mask's file name (one image only), a folder, or None for `<name>.mask.tif` in the current folder.
+
+    Raises:
+        UsageError: Nothing to do, an unknown suffix, two images with one mask, or a mask that is an input.
+        SourceError: A named file is missing.
+    """
+    named = {Path(text) for text in inputs}
+    images = [image for image in find_images(inputs) if Path(image.source) in named or not _is_earlier(image)]
+    if not images:
+        raise UsageError(
+            "there are only masks that this program has written",
+            value=" ".join(inputs),
+            advice="Name the images, or a folder that holds some",
+        )
+    if output is None or not is_file_name(output):
+        targets = [Target(image=image.source, mask=mask_path(image, output)) for image in images]
+    elif len(images) == 1:
+        targets = [Target(image=images[0].source, mask=output)]
+    else:
+        raise UsageError(
+            "several images need a folder for their masks",
+            value=f"{len(images)} images and -o {output}",
+            advice="Give -o a folder",
+        )
+    _refuse_collisions(targets)
+    return targets
+
+
+def _is_earlier(image: FoundImage) -> bool:
+    return not is_url(image.source) and is_earlier_output(Path(image.source))
+
+
+def is_earlier_output(image: Path) -> bool:
+    """Whether a file is a mask or its overlay, or a folder a field, that has our report beside it, or is an export.
+
+    Exports say themselves what they are: an image may have such a name as well.
+    """
+    if image.name.lower().endswith(tuple(EXPORT_SUFFIXES.values())):
+        return _is_export(image / "zarr.json" if image.is_dir() else image)
+    name = Path(image.stem).stem if image.is_dir() else image.stem.removesuffix(OVERLAY)
+    report = image.with_name(f"{name}.json")
+    return report.is_file() and _is_ours(report)
+
+
+def _is_export(file: Path) -> bool:
+    if not file.is_file():
+        return False
+    with file.open("rb") as opened:
+        return OUR_EXPORT.search(opened.read(EXPORT_HEAD)) is not None
+
+
+def _is_ours(report: Path) -> bool:
+    before = b""
+    with report.open("rb") as file:
+        while part := file.read(SEARCHED):
+            if OUR_REPORT.search(before + part):
+                return True
+            before = part[-100:]
+    return False
+
+
+def is_file_name(output: Path) -> bool:
+    """Whether `-o` names a file rather than a folder.
+
+    Raises:
+        UsageError: It has a suffix in which masks are not written.
+    """
+    suffix = output.suffix.lower()
+    if output.is_dir() or not suffix:
+        return False
+    if suffix not in MASK_SUFFIXES:
+        raise UsageError(
+            f"a mask is written as {' or '.join(MASK_SUFFIXES)}",
+            value=f"-o {output}",
+            advice="Give such a name, or a folder; a folder with a dot in its name has to exist",
+        )
+    return True
+
+
+def mask_path(image: FoundImage, folder: Path | None) -> Path:
+    """The mask of an image: `<folder>/<subfolders>/<name>.tif`, or `<name>.mask.tif` in the current folder."""
+    if folder is None:
+        return Path(f"{stem(image.place)}.mask.tif")
+    return folder / image.place.parent / f"{stem(image.place)}.tif"
+
+
+def refuse_collisions_of_unrefined(targets: Sequence[Target]) -> None:
+    """Pass where masks that a last stage refines have names of their own.
+
+    Raises:
+        UsageError: They do not.
+    """
+    _refuse_collisions([*targets, *(Target(image=each.image, mask=each.unrefined) for each in targets)])
+
+
+def _refuse_collisions(targets: Sequence[Target]) -> None:
+    inputs = {Path(target.image).resolve() for target in targets}
+    seen: dict[Path, str] = {}
+    for target in targets:
+        place = target.mask.resolve()
+        if place in inputs:
+            raise UsageError(
+                "a mask may not replace an input", value=f"{target.mask} for {target.image}", advice="Choose another -o"
+            )
+        if place in seen:
+            raise UsageError(
+                "two images would get the same mask",
+                value=f"{seen[place]} and {target.image} both to {target.mask}",
+                advice="Rename one, or segment them into different folders",
+            )
+        seen[place] = target.image

@@ -1,0 +1,164 @@
+"""The mask as a TIFF: tiled, paletted, with overviews as a chain of pages, the same bytes for the same labels."""
+
+from __future__ import annotations
+
+import json
+from contextlib import ExitStack
+from fractions import Fraction
+from itertools import product
+from typing import TYPE_CHECKING
+from xml.sax.saxutils import escape
+
+import numpy as np
+import tifffile
+
+from magnet_cli.images.protocol import NODATA
+from magnet_cli.masks import codec
+from magnet_cli.masks.compression import by_threads
+from magnet_cli.masks.overview import TileSpool, halved, level_sizes
+from magnet_cli.masks.spec import MaskSpec, tiles_of
+from magnet_cli.system import durable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from magnet_cli.geometry import Size
+    from magnet_cli.masks.journal import Journal
+
+ASCII = 2
+"""TIFF's number for text."""
+GDAL_METADATA = 42112
+GDAL_NODATA = 42113
+CODES = {"deflate": 8, "zstd": 50000}
+"""TIFF's number of a compression; tifffile's own word `deflate` means the outdated 32946."""
+LARGEST = (1 << 32) - 1
+"""Of a TIFF rational's two numbers."""
+
+
+def assemble_mask(journal: Journal, target: Path, *, description: Mapping[str, object]) -> None:
+    """Write the mask of a journal to `target`, flushed to the disk; memory does not grow with the image.
+
+    Tiles that one group stored whole are copied as they are. Overviews take the commonest label of 2 x 2 pixels, ties
+    to the lowest label, 255 only where all four are 255.
+
+    Args:
+        journal: Of a run whose groups are all finished; what is missing becomes 255.
+        target: The file to make or overwrite, normally `OutputPaths.part`.
+        description: JSON values for the ImageDescription tag, beside the classes. Nothing that differs between two runs
+            of the same work (dates, seconds, paths) belongs here: equal work gives equal bytes.
+
+    Raises:
+        OutputError: The journal is damaged or the disk refuses the file.
+    """
+    spec = journal.spec
+    sizes = level_sizes(spec.size, tile=spec.tile)
+    with durable.writing(target), ExitStack() as spools, target.open("wb") as file:
+        with tifffile.TiffWriter(file, bigtiff=True, byteorder="<", ome=False, shaped=False) as writer:
+            below: TileSpool | None = None
+            for level, size in enumerate(sizes):
+                above = None
+                if level + 1 < len(sizes):
+                    above = spools.enter_context(TileSpool(target.parent, size=size, tile=spec.tile))
+                tiles = _page_tiles(journal, size=size, below=below, above=above)
+                _write_page(writer, spec=spec, level=level, size=size, tiles=tiles, description=description)
+                below = above
+        file.flush()
+        durable.sync_data(file.fileno())
+
+
+def _page_tiles(journal: Journal, *, size: Size, below: TileSpool | None, above: TileSpool | None) -> Iterator[bytes]:
+    """The stored tiles of a page, row by row; each is halved into `above` on its way."""
+    spec = journal.spec
+    grid = tiles_of(size, spec.tile)
+
+    def made(cell: tuple[int, int]) -> tuple[bytes, bytes | None]:
+        data = journal.stored_tile(*cell) if below is None else None
+        labels: NDArray[np.uint8] | None = None
+        if data is None:
+            labels = journal.tile(*cell) if below is None else below.joined(*cell)
+            data = codec.encode_tile(labels, compression=spec.compression)
+        if above is None:
+            return data, None
+        if labels is None:
+            labels = codec.decode_tile(data, side=spec.tile, compression=spec.compression)
+        return data, halved(labels)
+
+    rows, columns = range(grid.height), range(grid.width)
+    packed = by_threads(made, product(rows, columns))
+    for cell, (data, half) in zip(product(rows, columns), packed, strict=True):
+        if above is not None and half is not None:
+            above.put(*cell, half)
+        yield data
+
+
+def _write_page(
+    writer: tifffile.TiffWriter,
+    *,
+    spec: MaskSpec,
+    level: int,
+    size: Size,
+    tiles: Iterator[bytes],
+    description: Mapping[str, object],
+) -> None:
+    resolution = _resolution(spec, level=level)
+    writer.write(
+        tiles,
+        shape=(size.height, size.width),
+        dtype=np.uint8,
+        tile=(spec.tile, spec.tile),
+        photometric="palette",
+        colormap=_palette(spec),
+        compression=CODES[spec.compression],
+        subfiletype=1 if level else 0,
+        resolution=resolution,
+        resolutionunit="CENTIMETER" if resolution else None,
+        description=None if level else _description(spec, description),
+        software=False,
+        metadata=None,
+        extratags=_tags(spec, level=level),
+    )
+
+
+def _palette(spec: MaskSpec) -> NDArray[np.uint16]:
+    """`(3, 256)` uint16; labels that are no class are black."""
+    palette = np.zeros((3, 256), dtype=np.uint16)
+    for label, entry in enumerate(spec.classes):
+        palette[:, label] = np.frombuffer(entry.rgb, dtype=np.uint8).astype(np.uint16) * 257
+    return palette
+
+
+def _description(spec: MaskSpec, extra: Mapping[str, object]) -> str:
+    classes = [{"name": entry.name, "color": entry.color} for entry in spec.classes]
+    return json.dumps({**extra, "classes": classes, "nodata": NODATA}, sort_keys=True)
+
+
+def _tags(spec: MaskSpec, *, level: int) -> list[tuple[int, int, int, object, bool]]:
+    nodata = (GDAL_NODATA, ASCII, 4, str(NODATA), False)
+    if level:
+        return [nodata]
+    own = {GDAL_METADATA, GDAL_NODATA}
+    copied = [(*tag, False) for tag in spec.geo_tags if tag[0] not in own]
+    # GDAL resolves entities twice: once as XML and once more in each value.
+    items = "".join(
+        f'<Item name="CLASS_{label}" sample="0">{escape(escape(entry.name))}</Item>\n'
+        for label, entry in enumerate(spec.classes)
+    )
+    names = f"<GDALMetadata>\n{items}</GDALMetadata>\n".encode() + b"\0"
+    return sorted([nodata, (GDAL_METADATA, ASCII, len(names), names, False), *copied], key=lambda tag: tag[0])
+
+
+def _resolution(spec: MaskSpec, *, level: int) -> tuple[tuple[int, int], tuple[int, int]] | None:
+    """Pixels a centimetre of a page, across and down, as TIFF rationals."""
+    if spec.resolution is None:
+        return None
+    per_cm = Fraction(10_000) if spec.resolution.unit == "um" else Fraction(1, 100)
+    return _rational(per_cm / spec.resolution.x / 2**level), _rational(per_cm / spec.resolution.y / 2**level)
+
+
+def _rational(value: Fraction) -> tuple[int, int]:
+    """The nearest fraction whose two numbers a TIFF rational holds."""
+    near = value.limit_denominator(max(1, min(LARGEST, int(LARGEST / value))))
+    return near.numerator, near.denominator

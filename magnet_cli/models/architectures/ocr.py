@@ -1,0 +1,153 @@
+"""Object-contextual representations over HRNet: each pixel asks the classes' mean features for context."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from magnet_cli.models.architectures.fpn import enlarge
+from magnet_cli.models.architectures.hrnet import HRNet
+from magnet_cli.models.architectures.psp import mixed
+
+WIDTH = 512
+"""Channels of pixels and regions."""
+
+KEYS = 256
+"""Channels in which pixels and regions are compared."""
+
+DROPOUT = 0.05
+
+
+def pointwise(*, inputs: int, outputs: int) -> list[nn.Module]:
+    """A 1 x 1 convolution without bias, and a batch norm with ReLU as one module."""
+    return [
+        nn.Conv2d(inputs, outputs, 1, bias=False),
+        nn.Sequential(nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)),
+    ]
+
+
+def regions(features: Tensor, logits: Tensor) -> Tensor:
+    """Mean features of each class, each position weighing as much as its logit says among all positions.
+
+    Args:
+        features: `(n, channels, h, w)`.
+        logits: `(n, classes, h, w)`.
+
+    Returns:
+        `(n, channels, classes, 1)`.
+    """
+    weights = logits.flatten(2).softmax(dim=2)
+    return torch.matmul(features.flatten(2), weights.transpose(1, 2)).unsqueeze(3)
+
+
+class ObjectContext(nn.Module):
+    """Attention of pixels over regions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.f_pixel = nn.Sequential(*pointwise(inputs=WIDTH, outputs=KEYS), *pointwise(inputs=KEYS, outputs=KEYS))
+        self.f_object = nn.Sequential(*pointwise(inputs=WIDTH, outputs=KEYS), *pointwise(inputs=KEYS, outputs=KEYS))
+        self.f_down = nn.Sequential(*pointwise(inputs=WIDTH, outputs=KEYS))
+        self.f_up = nn.Sequential(*pointwise(inputs=KEYS, outputs=WIDTH))
+
+    def forward(self, features: Tensor, proxies: Tensor) -> Tensor:
+        """Pixels `(n, 512, h, w)` and regions `(n, 512, classes, 1)` to context `(n, 512, h, w)`."""
+        queries = self.f_pixel(features).flatten(2).transpose(1, 2)
+        keys = self.f_object(proxies).flatten(2)
+        values = self.f_down(proxies).flatten(2).transpose(1, 2)
+        likeness = torch.matmul(queries, keys) * KEYS**-0.5
+        context = torch.matmul(likeness.softmax(dim=2), values).transpose(1, 2)
+        return cast("Tensor", self.f_up(context.reshape(-1, KEYS, features.shape[2], features.shape[3])))
+
+
+class OCRHead(nn.Module):
+    """Pixels' features, with the context that they ask for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.object_context_block = ObjectContext()
+        self.conv_bn_dropout = nn.Sequential(*pointwise(inputs=2 * WIDTH, outputs=WIDTH), nn.Dropout2d(DROPOUT))
+
+    def forward(self, features: Tensor, proxies: Tensor) -> Tensor:
+        """Pixels `(n, 512, h, w)` and regions `(n, 512, classes, 1)` to pixels `(n, 512, h, w)`."""
+        both = torch.cat((self.object_context_block(features, proxies), features), dim=1)
+        return cast("Tensor", self.conv_bn_dropout(both))
+
+
+class HRNetOCR(HRNet):
+    """The published MagNet program's HRNet with OCR, with its parameter names.
+
+    Args:
+        classes: Number of logits.
+        widths: As in `HRNet`.
+        modules: As in `HRNet`.
+        blocks: As in `HRNet`.
+        bottlenecks: As in `HRNet`.
+        bands: As in `HRNet`.
+        stem_stride: As in `HRNet`.
+    """
+
+    def __init__(
+        self,
+        *,
+        classes: int,
+        widths: tuple[int, int, int, int],
+        modules: tuple[int, int, int],
+        blocks: int,
+        bottlenecks: int,
+        bands: int = 3,
+        stem_stride: int = 1,
+    ) -> None:
+        super().__init__(
+            widths=widths,
+            modules=modules,
+            blocks=blocks,
+            bottlenecks=bottlenecks,
+            bands=bands,
+            stem_stride=stem_stride,
+        )
+        joined = sum(widths)
+        self.conv3x3_ocr = nn.Sequential(
+            nn.Conv2d(joined, WIDTH, 3, padding=1), nn.BatchNorm2d(WIDTH), nn.ReLU(inplace=True)
+        )
+        self.ocr_distri_head = OCRHead()
+        self.cls_head = nn.Conv2d(WIDTH, classes, 1)
+        self.aux_head = nn.Sequential(
+            nn.Conv2d(joined, joined, 1), nn.BatchNorm2d(joined), nn.ReLU(inplace=True), nn.Conv2d(joined, classes, 1)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(n, bands, h, w)`, normalised, to logits `(n, classes, h, w)`."""
+        joined = self.features(x)
+        auxiliary = self.aux_head(joined)
+        features = self.conv3x3_ocr(joined)
+        main = self.cls_head(self.ocr_distri_head(features, regions(features, auxiliary)))
+        return mixed(enlarge(main, x), enlarge(auxiliary, x))
+
+
+def hrnet18_ocr(*, classes: int, bands: int = 3, stem_stride: int = 1) -> HRNetOCR:
+    """OCR over HRNetV2-W18-Small-v2; the published program calls it `hrnet18`."""
+    return HRNetOCR(
+        classes=classes,
+        widths=(18, 36, 72, 144),
+        modules=(1, 3, 2),
+        blocks=2,
+        bottlenecks=2,
+        bands=bands,
+        stem_stride=stem_stride,
+    )
+
+
+def hrnet48_ocr(*, classes: int, bands: int = 3, stem_stride: int = 1) -> HRNetOCR:
+    """OCR over HRNetV2-W48."""
+    return HRNetOCR(
+        classes=classes,
+        widths=(48, 96, 192, 384),
+        modules=(1, 4, 3),
+        blocks=4,
+        bottlenecks=4,
+        bands=bands,
+        stem_stride=stem_stride,
+    )

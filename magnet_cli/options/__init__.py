@@ -1,0 +1,1 @@
+"""What a user may choose: options are parsed, checked and spelled back here."""

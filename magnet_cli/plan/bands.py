@@ -1,0 +1,215 @@
+"""Which bands of an image the network sees, and which stored values stand for the ends of its range."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from magnet_cli.errors import SourceError, UsageError, WeightsError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from magnet_cli.images.protocol import ImageInfo
+    from magnet_cli.options.values import ValueRange
+
+Span = tuple[float, float]
+"""Stored values, the lower one first."""
+
+MOST_LISTED = 12
+"""Bands that a message names one by one."""
+WHOLE_SPAN = 127
+"""A range of whole numbers as wide as this is one of integers; a narrower one, like 0 to 1, is one of real numbers."""
+INTEGERS = (("uint8", "int8"), ("uint16", "int16"), ("uint32", "int32"), ("uint64", "int64"))
+"""By width."""
+BY_HAND = "Say with --value-range which stored values are the ends of that range: LOW,HIGH, 2%,98%"
+
+
+class Seer(Protocol):
+    """What looks at an image: a bundle's networks, or a classical tool."""
+
+    @property
+    def title(self) -> str:
+        """How messages call it."""
+
+    @property
+    def bands(self) -> tuple[str, ...]:
+        """What it calls the bands that it wants."""
+
+    @property
+    def value_range(self) -> Span:
+        """The values that it was made for."""
+
+
+def check_bands(info: ImageInfo, facts: Seer, named: Sequence[str] | None = None) -> tuple[int, ...]:
+    """Which of the image's bands the network sees, in its order: those that are named, else by name, else by count.
+
+    Args:
+        info: Of the image.
+        facts: Of what looks at it.
+        named: Numbers, 1 being the first, or names; for each of the bundle's bands one.
+
+    Raises:
+        UsageError: Another number of bands is named than the bundle has.
+        SourceError: The image lacks a band that is named, or has several of that name.
+        WeightsError: None is named, and neither names nor count agree.
+    """
+    if named is not None:
+        if len(named) != len(facts.bands):
+            count = f"{len(facts.bands)} band{'s'[: len(facts.bands) > 1]}"
+            raise UsageError(
+                f"{facts.title} sees {count}, {_listed(facts.bands)}, and --bands names {len(named)}",
+                value=f"--bands {','.join(named)}",
+                advice="Name the image's band for each of them, in that order",
+            )
+        return tuple(_position(info, word) for word in named)
+    positions = {name.casefold(): index for index, name in enumerate(info.bands)}
+    if all(name.casefold() in positions for name in facts.bands):
+        return tuple(positions[name.casefold()] for name in facts.bands)
+    if len(info.bands) == len(facts.bands):
+        return tuple(range(len(facts.bands)))
+    raise WeightsError(
+        f"{facts.title} wants bands {_listed(facts.bands)} and the image has {_listed(info.bands)}",
+        file=info.path,
+        advice="Name the image's bands in the bundle's order with --bands, by number or name, or take another bundle",
+    )
+
+
+def _position(info: ImageInfo, word: str) -> int:
+    """Where a band is; a number that the image does not have may still be a name, as of a wavelength."""
+    if word.isdecimal() and 1 <= int(word) <= len(info.bands):
+        return int(word) - 1
+    found = [index for index, name in enumerate(info.bands) if name == word]
+    found = found or [index for index, name in enumerate(info.bands) if name.casefold() == word.casefold()]
+    if len(found) == 1:
+        return found[0]
+    rule = "has no such band" if not found else f"has {len(found)} bands of that name"
+    raise SourceError(
+        f"the image {rule}; its bands are 1 to {len(info.bands)}: {_listed(info.bands)}",
+        value=f"--bands {word}",
+        file=info.path,
+        advice="Name bands by number, the first being 1, or by one of these names",
+    )
+
+
+def check_values(
+    info: ImageInfo, facts: Seer, given: ValueRange | None, *, measured: Sequence[Span] | None = None
+) -> tuple[Span, ...]:
+    """For each band that the network sees, the stored values that stand for the ends of the bundle's range.
+
+    Without a word from the user the stored values are the bundle's own, and the image's type has to be the one that
+    such values are stored in: the narrowest integers that hold them, or, for a range of real numbers, floats.
+
+    Args:
+        info: Of the image.
+        facts: Of what looks at it.
+        given: What the user says.
+        measured: For each band, the percentiles that the user asks for.
+
+    Raises:
+        WeightsError: Nothing is given, and the image's type is not one for the bundle's range.
+        UsageError: `dtype` of floats, or a range that the type cannot store anything of.
+        SourceError: The percentiles of a band are one value.
+    """
+    if given is None:
+        _check_type(info, facts)
+        return (facts.value_range,) * len(facts.bands)
+    if given.kind == "percentiles":
+        if measured is None:
+            message = "percentiles are sampled before there is a plan"
+            raise ValueError(message)
+        return tuple(_rising(info, given, name, span) for name, span in zip(facts.bands, measured, strict=True))
+    limits = stored_values(info.dtype)
+    if given.kind == "values":
+        low, high = float(given.low), float(given.high)
+        if limits is not None and (high <= limits[0] or low >= limits[1]):
+            raise UsageError(
+                f"the image stores {_typed(info.dtype)}: nothing lies in the range",
+                value=f"--value-range {given}",
+                file=info.path,
+                advice="Give stored values, not those that a scale and an offset would make of them",
+            )
+        return ((low, high),) * len(facts.bands)
+    if limits is None:
+        raise UsageError(
+            f"the image stores {info.dtype}, whose values have no end",
+            value="--value-range dtype",
+            file=info.path,
+            advice="Give --value-range LOW,HIGH or 2%,98%",
+        )
+    return (limits,) * len(facts.bands)
+
+
+def describe_seen(info: ImageInfo, names: Sequence[str], bands: Sequence[int], spans: Sequence[Span]) -> list[object]:
+    """The bands that a network sees, as JSON values: its name for each, which of the image's it is, and its range."""
+    return [
+        {"name": name, "band": position + 1, "of_image": info.bands[position], "low": low, "high": high}
+        for name, position, (low, high) in zip(names, bands, spans, strict=True)
+    ]
+
+
+def told(info: ImageInfo, bands: Sequence[int], spans: Sequence[Span], given: ValueRange | None) -> tuple[str, ...]:
+    """What a user should know of a range that was measured."""
+    if given is None or given.kind != "percentiles":
+        return ()
+    found = [f"{info.bands[band]} {low:g} to {high:g}" for band, (low, high) in zip(bands, spans, strict=True)]
+    return (f"--value-range {given} of this image: {', '.join(found)}",)
+
+
+def stored_values(dtype: str) -> Span | None:
+    """The least and the largest value that integers of this type can have; None for floats."""
+    if np.dtype(dtype).kind not in "ui":
+        return None
+    limits = np.iinfo(dtype)
+    return float(limits.min), float(limits.max)
+
+
+def needs_clamp(info: ImageInfo, spans: Sequence[Span]) -> bool:
+    """Whether stored values may lie outside the range of their band."""
+    limits = stored_values(info.dtype)
+    return limits is None or any(limits[0] < low or limits[1] > high for low, high in spans)
+
+
+def stored_as(span: Span) -> tuple[str, ...]:
+    """The types that values of a range are stored in: the narrowest integers that hold it, or none for real numbers."""
+    low, high = span
+    if low != int(low) or high != int(high) or high - low < WHOLE_SPAN:
+        return ()
+    for names in INTEGERS:
+        limits = [(name, np.iinfo(name)) for name in names]
+        if found := tuple(name for name, limit in limits if limit.min <= low and high <= limit.max):
+            return found
+    return ()
+
+
+def _check_type(info: ImageInfo, facts: Seer) -> None:
+    types, whole = stored_as(facts.value_range), stored_values(info.dtype) is not None
+    if info.dtype in types or not (types or whole):
+        return
+    low, high = facts.value_range
+    raise WeightsError(
+        f"{facts.title} wants values from {low:g} to {high:g}, stored as {' or '.join(types) or 'floats'}, and "
+        f"the image stores {_typed(info.dtype)}",
+        file=info.path,
+        advice=f"{BY_HAND}{' or dtype' if whole else ''}; or take a bundle for such images",
+    )
+
+
+def _rising(info: ImageInfo, given: ValueRange, name: str, span: Span) -> Span:
+    if span[0] < span[1]:
+        return span
+    raise SourceError(
+        f"the percentiles {given} of the band for {name} are both {span[0]:g}",
+        file=info.path,
+        advice="Give --value-range LOW,HIGH",
+    )
+
+
+def _typed(dtype: str) -> str:
+    limits = stored_values(dtype)
+    return dtype if limits is None else f"{dtype}, {limits[0]:.0f} to {limits[1]:.0f}"
+
+
+def _listed(bands: Sequence[str]) -> str:
+    return ", ".join(bands) if len(bands) <= MOST_LISTED else f"{bands[0]} to {bands[-1]}, {len(bands)} in all"

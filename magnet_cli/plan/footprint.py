@@ -1,0 +1,172 @@
+"""Memory, planned before the first read: what a group needs, and how many may be read ahead."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+from math import ceil
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from magnet_cli.errors import DeviceError
+from magnet_cli.geometry import Size
+from magnet_cli.options.segment import OF_GRNETS
+from magnet_cli.plan.segmentation_plan import MemoryPlan
+
+if TYPE_CHECKING:
+    from magnet_cli.options.segment import SegmentOptions
+    from magnet_cli.plan.segmentation_plan import Machine, ModelFacts, Plan
+    from magnet_cli.plan.windows import Pass, Stage
+
+HEAP = 64 << 20
+"""Host memory that lies free between blocks in use: the C library keeps it for the next tensor. Seen: up to 36 MiB."""
+OUTPUT_SIDE = 512
+"""Side of the level-0 squares in which probabilities become labels."""
+
+
+def no_memory(machine: Machine) -> MemoryPlan:
+    """The budgets alone, before anything is planned."""
+    return MemoryPlan(
+        budget=machine.memory,
+        base=0,
+        cache=0,
+        compute=0,
+        group=0,
+        output=0,
+        ahead=0,
+        device_budget=machine.gpu_memory,
+        device=0,
+    )
+
+
+def with_memory(plan: Plan, facts: ModelFacts, options: SegmentOptions) -> Plan:
+    """The plan with its memory: what one group needs, and how many groups may be read ahead.
+
+    Raises:
+        DeviceError: A budget is too small; the message says what is needed.
+    """
+    if plan.settings.compat == "paper":
+        compute = max(_compute_bytes(plan, step, facts) for step in plan.passes)
+    else:
+        compute = _published_bytes(plan, facts)
+    on_host = plan.machine.kind == "cpu"
+    group = max(_read_bytes(plan, step) for step in plan.passes)
+    output = max(_output_bytes(plan, step) for step in plan.passes)
+    host_compute = compute if on_host else 0
+    base = plan.machine.base + HEAP
+    cache = plan.image.resident_bytes + sum(area.resident_bytes for area in plan.areas)
+    fixed = base + cache + host_compute + output
+    spare = plan.machine.memory - fixed
+    if spare < group:
+        raise DeviceError(
+            f"the run needs at least {_mib(fixed + group)} of host memory",
+            value=f"--memory {_mib(plan.machine.memory)}",
+            file=plan.image.path,
+            advice="Raise --memory, or take fewer scales in one pass, a finer coarsest scale or a smaller -b",
+        )
+    memory = MemoryPlan(
+        budget=plan.machine.memory,
+        base=base,
+        cache=cache,
+        compute=host_compute,
+        group=group,
+        output=output,
+        ahead=max(0, min(plan.machine.readers(options.num_workers), spare // group - 1)),
+        device_budget=plan.machine.gpu_memory,
+        device=0 if on_host else compute + facts.weight_bytes + plan.machine.context,
+    )
+    _check_device(plan, memory)
+    return replace(plan, memory=memory)
+
+
+def _check_device(plan: Plan, memory: MemoryPlan) -> None:
+    if memory.device_budget is not None and memory.device > memory.device_budget:
+        raise DeviceError(
+            f"the run needs at least {_mib(memory.device)} of device memory",
+            value=f"--gpu-memory {_mib(memory.device_budget)}",
+            file=plan.image.path,
+            advice="Raise --gpu-memory or take a smaller -b",
+        )
+
+
+def _mib(size: int) -> str:
+    return f"{ceil(size / (1 << 20))}MiB"
+
+
+def _canvas_size(step: Pass, stage: Stage) -> Size:
+    """The largest canvas of a stage in any block."""
+    ratio = step.ratio(stage)
+    return Size(
+        width=min(ratio.width * stage.cell.width + 2 * stage.margin, stage.extent.width + stage.input.width),
+        height=min(ratio.height * stage.cell.height + 2 * stage.margin, stage.extent.height + stage.input.height),
+    )
+
+
+def _compute_bytes(plan: Plan, step: Pass, facts: ModelFacts) -> int:
+    """Canvases of two stages and of the group being written in float16, the score, and a batch of patches."""
+    canvases = [_canvas_size(step, stage).pixels * plan.classes * 2 for stage in step.stages]
+    held = canvases[-1] if len(canvases) == 1 else max(a + b for a, b in pairwise(canvases))
+    finest = _canvas_size(step, step.stages[-1]).pixels
+    score = finest * (10 if plan.settings.points.kind != "all" else 0)
+    score += finest * (4 if plan.settings.select != "uncertainty" else 0)
+    refiner = facts.refiner_bytes if plan.settings.merge == "refiner" else 0
+    local = facts.local_bytes if plan.settings.method in OF_GRNETS else 0
+    # Scores of both stages in float32, and what is fused of them.
+    held += sum(canvases) * 2 * 2 if local else 0
+    selector = facts.selector.activation_bytes if facts.selector is not None and plan.asks_selector else 0
+    activations = max(facts.activation_bytes, refiner, local, selector)
+    patch = facts.input.pixels * 4 * (len(facts.bands) + 8 * plan.classes) + activations
+    strip = OUTPUT_SIDE * (OUTPUT_SIDE + 2) * plan.classes * 4 * 4
+    bands = plan.field_bands(plan.passes[step.number - 1]) if step.number else 0
+    field = _canvas_size(step, step.stages[0]).pixels * bands * 2 * 2
+    pixels = 0 if plan.machine.kind == "cpu" else finest * (_pixel_bytes(plan) + 1)
+    return plan.group[step.number] * (held + canvases[-1] + score + field + pixels) + plan.batch * patch + strip
+
+
+def _published_bytes(plan: Plan, facts: ModelFacts) -> int:
+    """Five copies of the whole image's probabilities in float32 at the coarsest scale, its pixels, and a batch."""
+    maps = plan.stages[0].scale.pixels * (5 * 4 * plan.classes + 16)
+    image = plan.working.cover(plan.image.size).pixels * 3 * _pixel_bytes(plan) + plan.image.size.pixels
+    patch = facts.input.pixels * 4 * (len(facts.bands) + 8 * plan.classes)
+    activations = max(facts.activation_bytes, facts.refiner_bytes)
+    return maps + image + plan.batch * (patch + activations)
+
+
+def _read_bytes(plan: Plan, step: Pass) -> int:
+    """Patches of all stages of a group's blocks, and the decoded pixels of one read under way."""
+    finest = _canvas_size(step, step.stages[-1]).pixels
+    decoding = finest * _band_bytes(plan) * len(plan.image.bands) * 4
+    return _kept_bytes(plan, step) + decoding
+
+
+def _kept_bytes(plan: Plan, step: Pass) -> int:
+    """Pixels and validity of a group, as long as it is computed and written."""
+    pixels = sum(_canvas_size(step, stage).pixels for stage in step.stages)
+    inside = _level0_pixels(step) + _canvas_size(step, step.stages[-1]).pixels if plan.areas else 0
+    return plan.group[step.number] * (pixels * (_pixel_bytes(plan) + 1) + inside)
+
+
+def _level0_pixels(step: Pass) -> int:
+    """The most level-0 pixels that a block has."""
+    stage = step.stages[0]
+    width, height = ceil(stage.cell.width * stage.pitch.x), ceil(stage.cell.height * stage.pitch.y)
+    return min(width, stage.image.width) * min(height, stage.image.height)
+
+
+def _pixel_bytes(plan: Plan) -> int:
+    """Of the bands that the network sees."""
+    return _band_bytes(plan) * len(plan.bands)
+
+
+def _band_bytes(plan: Plan) -> int:
+    return np.dtype(plan.image.dtype).itemsize
+
+
+def _output_bytes(plan: Plan, step: Pass) -> int:
+    """Labels and validity of a group at level 0, twice: one being made, one being written; or a field chunk."""
+    labels = _level0_pixels(step)
+    finest = _canvas_size(step, step.stages[-1]).pixels
+    is_last = step is plan.passes[-1]
+    fields = finest * (plan.classes * plan.probabilities if is_last else plan.field_bands(step)) * 2
+    return plan.group[step.number] * (2 * labels * is_last + 2 * fields) + _kept_bytes(plan, step)

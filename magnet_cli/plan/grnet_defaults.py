@@ -1,0 +1,86 @@
+"""What a run of a GRNet is told, and what it follows from its bundle alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from magnet_cli.errors import UsageError, WeightsError
+from magnet_cli.geometry import Size
+from magnet_cli.options.segment import ALL, OF_GRNETS, SELECTOR, MethodSettings
+from magnet_cli.plan.windows import PASS_SPAN
+
+if TYPE_CHECKING:
+    from magnet_cli.options.segment import SegmentOptions
+    from magnet_cli.plan.segmentation_plan import ModelFacts
+
+
+def grnet_scales(options: SegmentOptions, facts: ModelFacts) -> tuple[Size, ...]:
+    """The scale of a whole image, at which the bundle was trained, and that of its cells.
+
+    The latter alone where each cell is seen by itself.
+
+    Raises:
+        WeightsError: The bundle is no GRNet, or its cells have no whole size.
+        UsageError: `--scales` is given.
+    """
+    if not facts.cells:
+        raise WeightsError(
+            f"bundle {facts.name} has no local branch",
+            value=f"--method {options.method}",
+            advice="See 'magnet train grnet'",
+        )
+    if options.scales is not None:
+        raise UsageError(
+            f"--method {options.method} looks at the scale that its bundle was trained at, and at its cells"
+        )
+    whole = facts.trained[0]
+    if whole.width % facts.cells or whole.height % facts.cells or facts.cells > PASS_SPAN:
+        rule = f"a GRNet's scale must be a multiple of its cells, which are at most {PASS_SPAN} a side"
+        raise WeightsError(rule, value=f"{whole}, {facts.cells} cells")
+    cell = Size(width=whole.width // facts.cells, height=whole.height // facts.cells)
+    return (cell,) if options.method == "grnet-local" else (whole, cell)
+
+
+def as_one_block(options: SegmentOptions, facts: ModelFacts, size: Size) -> SegmentOptions:
+    """Without a margin where nobody asks for one and the image, on the working grid, is no larger than the scale."""
+    if options.method not in OF_GRNETS or options.margin is not None or not facts.trained:
+        return options
+    whole = facts.trained[0]
+    fits = size.width <= whole.width and size.height <= whole.height
+    return replace(options, margin=0) if fits else options
+
+
+def grnet_settings(options: SegmentOptions, facts: ModelFacts, *, margin: int) -> MethodSettings:
+    """Every pixel of the cells that are looked at, chosen by the selector unless `--patches all` says otherwise.
+
+    Args:
+        options: As given.
+        facts: Of the bundle.
+        margin: Where nobody says.
+
+    Raises:
+        UsageError: An option has no meaning here.
+        WeightsError: The bundle has no selector.
+    """
+    local = options.method == "grnet-local"
+    for option, given in (
+        ("--points", options.points not in (None, ALL)),
+        ("--merge", options.merge is not None),
+        ("--compat", options.compat not in (None, "paper")),
+        ("--patches", options.patches not in ((None, ALL) if local else (None, ALL, SELECTOR))),
+    ):
+        if given:
+            advice = "Take --patches selector or all" if option == "--patches" and not local else "Leave it out"
+            raise UsageError(f"--method {options.method} has no such {option}", advice=advice)
+    patches = options.patches or (ALL if local or facts.selector is None else SELECTOR)
+    if patches == SELECTOR and facts.selector is None:
+        raise WeightsError(f"bundle {facts.name} has no selector", advice="Take --patches all")
+    return MethodSettings(
+        method=options.method,
+        merge="mean",
+        points=ALL,
+        patches=patches,
+        median=facts.defaults.median,
+        margin=margin if options.margin is None else options.margin,
+    )

@@ -1,0 +1,202 @@
+"""Making a plan of an image, a bundle, a machine and the options."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from itertools import pairwise
+from math import ceil
+from typing import TYPE_CHECKING
+
+from magnet_cli.errors import UsageError
+from magnet_cli.plan.bands import check_bands, check_values, told
+from magnet_cli.plan.defaults import resolve_scales, resolve_settings
+from magnet_cli.plan.footprint import no_memory, with_memory
+from magnet_cli.plan.grid import with_pixel_size, working_grid
+from magnet_cli.plan.grnet_defaults import as_one_block
+from magnet_cli.plan.segmentation_plan import AreaSpec, Machine, ModelFacts, Plan, paid_share
+from magnet_cli.plan.windows import Pass, Stage, group_scales, needed_margin, nests
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from magnet_cli.geometry import Pitch, Size
+    from magnet_cli.images.protocol import ImageInfo
+    from magnet_cli.options.segment import MethodSettings, SegmentOptions
+    from magnet_cli.plan.bands import Span
+
+BATCH = {"cpu": 4, "mps": 8, "cuda": 16}
+"""Patches a forward pass, by kind of device, where the bundle does not say; part of the plan, so that memory never
+changes the mask."""
+BATCH_BYTES = 8 << 20
+"""On a CPU such a batch's probabilities stay below this: larger ones take memory and win no time."""
+GROUP = {"cpu": 1, "mps": 2, "cuda": 4}
+"""Fewest blocks that share their forward passes."""
+MOST_SHARING = 32
+"""Most blocks that share forward passes where a budget leaves most of them alone."""
+IDLE = Fraction(1, 20)
+"""Forward passes that a group may make beyond full ones, as a share of those: more blocks share their passes until it
+is met. A pass of one stage fills its batches, where one block has a single window; a pass of four needs one block."""
+
+
+def make_plan(
+    info: ImageInfo,
+    facts: ModelFacts,
+    options: SegmentOptions,
+    machine: Machine,
+    areas: tuple[AreaSpec, ...] = (),
+    *,
+    measured: tuple[Span, ...] | None = None,
+) -> Plan:
+    """Decide everything about a run over one image.
+
+    Args:
+        info: Of the image.
+        facts: Of the bundle.
+        options: As given.
+        machine: Where it runs.
+        areas: Where it looks.
+        measured: For each band that the network sees, the percentiles that `--value-range` asks for.
+
+    Raises:
+        UsageError: Options that contradict each other or the image.
+        SourceError, WeightsError: Image and bundle do not fit.
+        DeviceError: The memory budget is too small; the message says what is needed.
+    """
+    bands = check_bands(info, facts, options.bands)
+    spans = check_values(info, facts, options.value_range, measured=measured)
+    info = with_pixel_size(info, facts, options)
+    grid = working_grid(info, facts, options)
+    options = as_one_block(options, facts, grid.pitch.cover(info.size))
+    scales = resolve_scales(options, facts, grid.pitch.cover(info.size), fitted=grid.scales)
+    grouped = group_scales(scales) if options.budget is None else _stage_by_stage(scales)
+    settings = resolve_settings(options, facts, grouped)
+    passes = _passes(grouped, facts, info, grid.pitch, settings.margin)
+    if settings.compat == "paper":
+        _check_blocks(passes, settings)
+        _check_selector(passes, settings, facts)
+    batch = options.batch_size or default_batch(facts, machine)
+    draft = Plan(
+        image=info,
+        settings=settings,
+        working=grid.pitch,
+        reading=options.reading,
+        pixel=grid.pixel,
+        passes=passes,
+        classes=facts.classes,
+        bands=bands,
+        band_names=facts.bands,
+        value_range=spans,
+        value_source="bundle" if options.value_range is None else str(options.value_range),
+        resample=facts.resample,
+        batch=batch,
+        group=tuple(_sharing(step, passes, settings, batch=batch, least=GROUP[machine.kind]) for step in passes),
+        machine=machine,
+        memory=no_memory(machine),
+        probabilities=options.probabilities,
+        uncertainty=options.uncertainty,
+        selector=facts.selector if settings.select == "ppn" else None,
+        areas=areas,
+        notes=(
+            *(*info.notes, *grid.notes, *told(info, bands, spans, options.value_range)),
+            *(note for area in areas for note in area.notes),
+        ),
+    )
+    return with_memory(draft, facts, options)
+
+
+def _stage_by_stage(scales: Sequence[Size]) -> list[list[Size]]:
+    """Each scale in a pass of its own: a budget is spent where the finished pass before says.
+
+    Raises:
+        UsageError: A scale is no multiple of the next: a cell would lie in several blocks.
+    """
+    for coarse, fine in pairwise(scales):
+        if not nests(coarse, fine):
+            raise UsageError(
+                "--budget needs scales of which each is a multiple of the next", value=f"{coarse} and {fine}",
+                advice="Take --scales whose sides double",
+            )  # fmt: skip
+    return [[scale] for scale in scales]
+
+
+def _sharing(step: Pass, passes: Sequence[Pass], settings: MethodSettings, *, batch: int, least: int) -> int:
+    if settings.patches.kind != "budget" or step.number == 0:
+        return sharing(step, batch=batch, least=least)
+    # Few of the blocks have their window computed: as many share forward passes as fill them on the average.
+    stages = [other.stages[0] for other in passes]
+    share = paid_share(settings.patches.values[0], stages, step.stages[0])
+    return max(least, min(ceil(batch / share), MOST_SHARING)) if share else MOST_SHARING
+
+
+def default_batch(facts: ModelFacts, machine: Machine) -> int:
+    """Patches a forward pass, by bundle and kind of device alone, so that memory never changes the mask."""
+    if (machine.kind, machine.precision) in facts.batches:
+        return facts.batches[machine.kind, machine.precision]
+    batch = BATCH[machine.kind]
+    if machine.kind != "cpu":
+        return batch
+    return max(1, min(batch, BATCH_BYTES // (facts.classes * facts.input.pixels * 4)))
+
+
+def sharing(step: Pass, *, batch: int, least: int) -> int:
+    """Blocks of a pass that share forward passes: as few as leave hardly a place in them empty.
+
+    Args:
+        step: The pass.
+        batch: Patches a forward pass.
+        least: Fewest blocks.
+    """
+    windows = [step.ratio(stage).pixels for stage in step.stages]
+    for blocks in range(least, batch):
+        full = Fraction(blocks * sum(windows), batch)
+        if sum(ceil(blocks * count / batch) for count in windows) <= full * (1 + IDLE):
+            return blocks
+    return max(least, batch)
+
+
+def _passes(
+    grouped: Sequence[Sequence[Size]], facts: ModelFacts, info: ImageInfo, working: Pitch, margin: int
+) -> tuple[Pass, ...]:
+    passes: list[Pass] = []
+    number = 0
+    for index, scales in enumerate(grouped):
+        stages = []
+        for scale in scales:
+            number += 1
+            stages.append(
+                Stage(number=number, scale=scale, input=facts.input, margin=margin, image=info.size, working=working)
+            )
+        passes.append(Pass(number=index, stages=tuple(stages)))
+    return tuple(passes)
+
+
+def _check_selector(passes: Sequence[Pass], settings: MethodSettings, facts: ModelFacts) -> None:
+    """Refuse a selector that compares windows with a whole that no block sees.
+
+    Raises:
+        UsageError: It is such a selector.
+    """
+    if settings.select != "ppn" or facts.selector is None or facts.selector.against == "constant":
+        return
+    later = sum(len(step.stages) for step in passes[1:])
+    if passes[0].blocks.pixels > 1 or later > (settings.patches.kind == "budget"):
+        raise UsageError(
+            f"the selector of bundle {facts.name} compares windows with the whole image, so an image is one block of "
+            "one pass",
+            value=f"{passes[0].blocks.pixels} blocks in the first of {len(passes)} passes",
+            advice='Take a bundle whose selector has against = "constant", or --select uncertainty',
+        )
+
+
+def _check_blocks(passes: Sequence[Pass], settings: MethodSettings) -> None:
+    if not settings.refines or sum(len(step.stages) for step in passes) == 1:
+        return
+    for step in passes:
+        needed = needed_margin([stage.scale for stage in step.stages], settings.score_side)
+        if step.blocks.pixels > 1 and settings.margin < needed:
+            raise UsageError(
+                f"the image has {step.blocks.pixels} blocks, which need a margin of at least {needed} pixels so that "
+                "none has to ask its neighbours",
+                value=f"--margin {settings.margin}",
+                advice=f"Take --margin {needed} or leave the option out",
+            )

@@ -1,0 +1,388 @@
+"""A run, complete: what is known of the model and the machine, and what follows for one image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from fractions import Fraction
+from math import ceil, floor
+from typing import TYPE_CHECKING, Literal
+
+from magnet_cli.options.segment import ALL, BundleDefaults, MethodSettings, Rule
+from magnet_cli.plan.bands import describe_seen
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from magnet_cli.geometry import Box, Pitch, Size
+    from magnet_cli.images.protocol import ImageInfo, Resolution
+    from magnet_cli.options.segment import Compat
+    from magnet_cli.plan.windows import Index, Pass, Stage
+
+ASSUMED_BASE = 700 << 20
+"""Host memory of Python, torch and the networks where it has not been measured yet."""
+PLAN_SCHEMA = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelectorFacts:
+    """What a plan needs to know of a bundle's selector: a network that scores the places of a patch."""
+
+    against: Literal["image", "constant"]
+    """What a window's score is compared with: that of the whole image, or `constant`."""
+    constant: float
+    sees_field: bool
+    """Whether it also sees the class probabilities that are known of a patch."""
+    activation_bytes: int
+    """Peak of one patch's pass, estimated."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFacts:
+    """What a plan needs to know of a bundle."""
+
+    name: str
+    classes: int
+    bands: tuple[str, ...]
+    value_range: tuple[float, float]
+    input: Size
+    resample: str
+    resolution: Fraction | None
+    """Size of a working-grid pixel."""
+    unit: Literal["um", "m"] | None
+    trained: tuple[Size, ...]
+    """Scales seen in training, coarsest first."""
+    defaults: BundleDefaults
+    has_refiner: bool
+    activation_bytes: int
+    """Peak of one patch's forward pass through the backbone, estimated."""
+    batches: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    """Patches a forward pass, by kind of device and precision, where the bundle says."""
+    compat: Compat = "paper"
+    weight_bytes: int = 0
+    """Of all networks that are loaded, in float32."""
+    refiner_bytes: int = 0
+    """Peak of one patch's pass through the refiner, estimated."""
+    local_bytes: int = 0
+    """The same for a GRNet's local branch."""
+    cells: int = 0
+    """Cells a side that a GRNet cuts an image into; 0 where the bundle is none."""
+    selector: SelectorFacts | None = None
+    """Knows which windows or cells are worth a closer look."""
+    large_tensors: bool = False
+    """Whether a patch's pass makes tensors that the C library would rather give back to the system than reuse."""
+
+    @property
+    def title(self) -> str:
+        """How messages call it."""
+        return f"bundle {self.name}"
+
+
+BESIDE_NETWORKS = 2
+"""Threads that read ahead where networks have the same cores."""
+MOST_READERS = 16
+"""Threads that read ahead for an accelerator, unless more are wanted: each holds a group's pixels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """Where a plan runs."""
+
+    device: str
+    """`cpu`, `mps`, `cuda:0`, ..."""
+    precision: str
+    memory: int
+    """Host bytes that may be used."""
+    gpu_memory: int | None = None
+    """Device bytes that may be used; None without an accelerator."""
+    context: int = 0
+    """Device bytes that go to neither tensors nor their allocator."""
+    base: int = ASSUMED_BASE
+    """Host bytes in use before the first read."""
+    cores: int = 1
+    """Of the host, that may be used."""
+
+    @property
+    def kind(self) -> str:
+        """`cpu`, `mps` or `cuda`."""
+        return self.device.partition(":")[0]
+
+    def readers(self, wanted: int | None) -> int:
+        """Threads that read ahead: as many as are wanted, else few where networks have the same cores."""
+        if wanted is not None:
+            return wanted
+        return BESIDE_NETWORKS if self.kind == "cpu" else max(BESIDE_NETWORKS, min(self.cores, MOST_READERS))
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryPlan:
+    """Bytes, by what needs them."""
+
+    budget: int
+    base: int
+    cache: int
+    compute: int
+    """Canvases and activations of the group being computed, where the device is the host."""
+    group: int
+    """Pixels of one group, read and waiting."""
+    output: int
+    """Labels of one group on their way to disk."""
+    ahead: int
+    """Groups that may be read while another is computed."""
+    device_budget: int | None
+    device: int
+    """Planned on the accelerator; 0 where the device is the host."""
+
+    @property
+    def total(self) -> int:
+        """Planned peak of host memory."""
+        return self.base + self.cache + self.compute + self.output + self.group * (1 + self.ahead)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AreaSpec:
+    """A part of the image to which a run keeps: pixels outside are not computed."""
+
+    kind: Literal["roi", "mask", "tissue"]
+    source: str
+    """The box, the file, or how tissue is found."""
+    digest: str
+    """Of what decides which pixels are inside, as far as the image does not say it itself."""
+    box: Box | None = None
+    """At level 0, where the area is one."""
+    resident_bytes: int = 0
+    """Memory that it keeps while the run goes on, at most."""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A run over one image, complete: nothing that the mask depends on is decided later."""
+
+    image: ImageInfo
+    settings: MethodSettings
+    working: Pitch
+    """Level-0 pixels of a working-grid pixel."""
+    passes: tuple[Pass, ...]
+    classes: int
+    bands: tuple[int, ...]
+    """Positions of the image's bands that the network sees, in its order."""
+    band_names: tuple[str, ...]
+    """What the bundle calls them."""
+    value_range: tuple[tuple[float, float], ...]
+    """For each of them, the stored values that stand for the ends of the bundle's range; those beyond are clamped."""
+    value_source: str
+    """Who says so: `bundle`, or `--value-range` as it is spelled."""
+    resample: str
+    batch: int
+    group: tuple[int, ...]
+    """For each pass, blocks that share forward passes and are retried together."""
+    machine: Machine
+    memory: MemoryPlan
+    probabilities: bool
+    uncertainty: bool
+    reading: str | None = None
+    """The option that says at which size of a pixel the image is read; None where the bundle does, or nothing."""
+    pixel: Resolution | None = None
+    """Physical size of a working-grid pixel; None where the image does not say how large its pixels are."""
+    selector: SelectorFacts | None = None
+    """Says what windows are worth; None where something else does."""
+    areas: tuple[AreaSpec, ...] = ()
+    """Only what lies in all of them is looked at."""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """All stages, coarsest first."""
+        return tuple(stage for step in self.passes for stage in step.stages)
+
+    @property
+    def asks_selector(self) -> bool:
+        """Whether the bundle's selector runs: it compares windows, or chooses a GRNet's cells."""
+        return self.selector is not None or self.settings.patches.kind == "selector"
+
+    def keeps_change(self, step: Pass) -> bool:
+        """Whether a pass leaves for the next how far its last stage moved the probabilities.
+
+        That is where the next has a limit on it. A count or a share of the one window that a block's first stage has is
+        that window, a budget is spent as the pass before says, and a run's first stage moves nothing.
+        """
+        compares = self.settings.select in ("change", "both") and self.settings.patches.kind == "threshold"
+        return compares and not self.is_first(step, step.stages[-1])
+
+    def field_bands(self, step: Pass) -> int:
+        """Bands of what a pass leaves for the next: classes, and what a selector says or how far they were moved."""
+        return self.classes + (self.selector is not None or self.keeps_change(step))
+
+    def groups(self, step: Pass) -> int:
+        """Groups of a pass."""
+        return ceil(step.blocks.pixels / self.group[step.number])
+
+    def blocks(self, step: Pass, group: int) -> list[Index]:
+        """The blocks of a group, row-major."""
+        start, count = group * self.group[step.number], self.group[step.number]
+        return [step.block(number) for number in range(start, min(start + count, step.blocks.pixels))]
+
+    def is_first(self, step: Pass, stage: Stage) -> bool:
+        """Whether a stage starts the run, with nothing to refine."""
+        return step.number == 0 and stage is step.stages[0]
+
+    def rule_step(self, stage: Stage) -> int:
+        """Which refining stage this is, for rules that list one value a stage."""
+        return stage.number - 2
+
+    def paid(self, stage: Stage) -> Fraction:
+        """The share of a stage's windows that the budget pays for."""
+        return paid_share(self.settings.patches.values[0], self.stages, stage)
+
+    def windows(self, step: Pass, stage: Stage) -> int:
+        """Windows of a stage that will be forwarded at most."""
+        rule = ALL if self.is_first(step, stage) else self.settings.patches
+        if rule.kind == "budget":
+            return floor(self.paid(stage) * stage.cells.pixels)
+        ratio = step.ratio(stage)
+        columns = _cells_by_block(step.blocks.width, stage.cells.width, ratio.width)
+        rows = _cells_by_block(step.blocks.height, stage.cells.height, ratio.height)
+        return sum(
+            many_columns
+            * many_rows
+            * windows_selected(
+                rule,
+                total=width * height,
+                full=ratio.pixels,
+                step=self.rule_step(stage),
+            )
+            for width, many_columns in columns.items()
+            for height, many_rows in rows.items()
+        )
+
+    def describe(self) -> dict[str, object]:
+        """The plan as JSON values: boxes and sizes in pixels, memory and disk in bytes."""
+        return {
+            "schema": PLAN_SCHEMA,
+            "image": self.image.path,
+            "size": _size(self.image.size),
+            "backend": self.image.backend,
+            "device": self.machine.device,
+            "precision": self.machine.precision,
+            "batch": self.batch,
+            "group": list(self.group),
+            **self.describe_grid(),
+            **self.settings.describe(),
+            **self.describe_values(),
+            "areas": [{"kind": area.kind, "source": area.source} for area in self.areas],
+            "passes": [self._describe_pass(step) for step in self.passes],
+            "memory": self._describe_memory(),
+            "disk": self.disk(),
+            "notes": list(self.notes),
+        }
+
+    def describe_values(self) -> dict[str, object]:
+        """Bands and values that the network sees, as JSON values; bands are numbered from 1."""
+        return {
+            "bands": describe_seen(self.image, self.band_names, self.bands, self.value_range),
+            "value_range": self.value_source,
+        }
+
+    def describe_grid(self) -> dict[str, object]:
+        """At which size of a pixel the image is read, as JSON values: in level-0 pixels, and in the image's unit."""
+        pixel = self.pixel
+        return {
+            "working_pixel": {"width": float(self.working.x), "height": float(self.working.y)},
+            "working_size": pixel and {"width": _nine(pixel.x), "height": _nine(pixel.y), "unit": pixel.unit},
+            "read_at": self.reading,
+        }
+
+    def _describe_pass(self, step: Pass) -> dict[str, object]:
+        return {
+            "pass": step.number + 1,
+            "blocks": step.blocks.pixels,
+            "groups": self.groups(step),
+            "stages": [
+                {
+                    "stage": stage.number,
+                    "scale": _size(stage.scale),
+                    "pixel": {"width": float(stage.pitch.x), "height": float(stage.pitch.y)},
+                    "cells": stage.cells.pixels,
+                    "windows": self.windows(step, stage),
+                }
+                for stage in step.stages
+            ],
+        }
+
+    def _describe_memory(self) -> dict[str, object]:
+        memory = self.memory
+        return {
+            "budget": memory.budget,
+            "planned": memory.total,
+            "base": memory.base,
+            "reader_cache": memory.cache,
+            "compute": memory.compute,
+            "group": memory.group,
+            "output": memory.output,
+            "groups_ahead": memory.ahead,
+            "device_budget": memory.device_budget,
+            "device_planned": memory.device,
+        }
+
+    def disk(self) -> dict[str, int]:
+        """Upper bounds in bytes: labels before compression, fields, and a one-time decode."""
+        labels = self.image.size.pixels
+        fields = sum(step.stages[-1].extent.pixels * self.field_bands(step) * 2 for step in self.passes[:-1])
+        last = self.passes[-1].stages[-1].extent.pixels
+        kept = last * (self.classes * self.probabilities + self.uncertainty)
+        return {
+            "mask_at_most": ceil(labels * 4 / 3),
+            "journal_at_most": labels + fields + kept,
+            "fields_at_most": fields,
+            "probabilities_at_most": kept,
+            "decode_cache": self.image.cache_bytes,
+        }
+
+
+def _nine(value: Fraction) -> float:
+    """Nine digits: what is left out is the error of the working grid's bounded denominator."""
+    return float(f"{float(value):.9g}")
+
+
+def _size(size: Size) -> dict[str, int]:
+    return {"width": size.width, "height": size.height}
+
+
+def paid_share(budget: Fraction, stages: Sequence[Stage], stage: Stage) -> Fraction:
+    """The share of a stage's windows that a budget pays for, where coarse stages are filled before finer ones.
+
+    Coarse windows are few, each changes much, and what a fine one is worth is known only where its coarse one was
+    computed (docs/accuracy.md compares this with the same share of every stage). The coarsest is computed in any case.
+
+    Args:
+        budget: Of the windows of all stages, in (0, 1].
+        stages: All of the run, coarsest first.
+        stage: One of them.
+    """
+    before = sum(other.cells.pixels for other in stages if other.number < stage.number)
+    left = budget * sum(other.cells.pixels for other in stages) - before
+    return min(Fraction(1), max(Fraction(0), left / stage.cells.pixels))
+
+
+def _cells_by_block(blocks: int, cells: int, ratio: int) -> dict[int, int]:
+    """How many blocks of an axis have how many cells."""
+    last = cells - (blocks - 1) * ratio
+    counts = {ratio: blocks - 1}
+    counts[last] = counts.get(last, 0) + 1
+    return counts
+
+
+def windows_selected(rule: Rule, *, total: int, full: int, step: int) -> int:
+    """How many windows of a block's stage are computed at most.
+
+    Args:
+        rule: `--patches`.
+        total: Windows of this stage in this block.
+        full: Windows of this stage in a block that the image's edge does not cut.
+        step: Which refining stage, 0 the first.
+    """
+    if rule.kind in ("all", "threshold", "selector"):
+        return total
+    if rule.kind == "share":
+        return min(total, ceil(rule.value(step) * total))
+    return min(total, ceil(rule.value(step) * Fraction(total, full)))

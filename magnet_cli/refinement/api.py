@@ -1,0 +1,134 @@
+"""Refining a mask: every room joined, for one image and its mask. What the command line calls."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from magnet_cli import images
+from magnet_cli.events import Events
+from magnet_cli.masks.output import OutputState, output_state
+from magnet_cli.masks.report_file import read_report
+from magnet_cli.options.refine import RefineOptions
+from magnet_cli.options.spelling import as_path, option_words
+from magnet_cli.refinement.engine import naming_shortage
+from magnet_cli.refinement.method_loader import load_method
+from magnet_cli.refinement.origins import check_origins
+from magnet_cli.refinement.pairs import Pair, check_pair, open_input_mask
+from magnet_cli.refinement.run_output import ACTIVITIES, Output
+from magnet_cli.run.clock import Clock
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from magnet_cli.images import ImageInfo
+    from magnet_cli.refinement.method import Job, MaskPlan, Method
+
+
+@dataclass(frozen=True, kw_only=True)
+class RefineResult:
+    """What became of a mask."""
+
+    image: str
+    mask: str
+    output: Path
+    report: dict[str, object]
+    """As written beside the output."""
+    was_done: bool = False
+    """Whether an earlier run had finished it."""
+
+    def describe(self) -> dict[str, object]:
+        """As JSON values."""
+        return {
+            "image": self.image,
+            "refined": self.mask,
+            "mask": str(self.output),
+            "status": "already done" if self.was_done else "done",
+            "report": self.report,
+        }
+
+
+def refine_mask(
+    image: str | Path,
+    mask: str | Path,
+    output: str | Path | None = None,
+    options: RefineOptions | None = None,
+    *,
+    events: Events | None = None,
+) -> RefineResult:
+    """Sharpen a mask that something else made, object by object; a mask and a report are written.
+
+    Args:
+        image: A file or URL that `segment` reads.
+        mask: Of the image's size: 0 and another value, class indices, or probabilities.
+        output: The file to write, a folder, or None for `<mask's name>.refined.tif` in the current folder.
+        options: How; the bundle's defaults where left out.
+        events: Hears about messages and progress.
+
+    Raises:
+        SourceError: Mask or probabilities are of another image; see `check_origins`.
+        UsageError, SourceError, WeightsError, OutputError, DeviceError: What was finished is kept: the same call goes
+            on from there.
+    """
+    options, events = options or RefineOptions(), events or Events()
+    pair = Pair.open(image, mask, output)
+    check_origins(image, mask, options.evidence)
+    return refine_pair(pair, load_method(options, events), options, events)
+
+
+def refine_pair(pair: Pair, method: Method, options: RefineOptions, events: Events) -> RefineResult:
+    """As `refine_mask`, by a method that is loaded."""
+    paths, clock = pair.paths, Clock(ACTIVITIES)
+    hashes = {"input": images.fingerprint(pair.image), "refined": images.fingerprint(pair.mask), **method.hashes()}
+    if output_state(paths, hashes=hashes, overwrite=options.overwrite) is OutputState.DONE:
+        events.message(f"{paths.mask}: already done")
+        report = read_report(paths.report)
+        return RefineResult(image=pair.image, mask=pair.mask, output=paths.mask, report=report, was_done=True)
+    with ExitStack() as stack:
+        with clock.measure("survey"), naming_shortage("the mask was looked through", pair.image):
+            opened = stack.enter_context(open_input_mask(pair.mask, options))
+            job = method.job(
+                method.see(pair.info), opened, workers=method.machine.readers(options.num_workers), events=events
+            )
+        for note in job.plan.notes:
+            events.message(f"{pair.image}: {note}" if note in pair.info.notes else note)
+        run = Output(
+            job=job,
+            mask=opened,
+            paths=paths,
+            resume=options.resume,
+            overwrite=options.overwrite,
+            events=events,
+            clock=clock,
+        )
+        command = refine_words(job.plan, paths.mask, options, method)
+        report = run.finish(hashes, complete=lambda found: {**found, "command": command})
+    events.message(f"{paths.mask}: done")
+    return RefineResult(image=pair.image, mask=pair.mask, output=paths.mask, report=report)
+
+
+def plan_refine(
+    image: str | Path, mask: str | Path, options: RefineOptions | None = None, *, events: Events | None = None
+) -> Job:
+    """What `refine_mask` would do; the mask is looked through, nothing is computed or written.
+
+    Raises:
+        MagnetError: It would fail.
+    """
+    options, events = options or RefineOptions(), events or Events()
+    info = check_pair(image, mask)
+    check_origins(image, mask, options.evidence)
+    return plan_pair(info, mask, load_method(options, events), options, events)
+
+
+def plan_pair(info: ImageInfo, mask: str | Path, method: Method, options: RefineOptions, events: Events) -> Job:
+    """As `plan_refine`, by a method that is loaded; `info` is of the image."""
+    with naming_shortage("the mask was looked through", info.path), open_input_mask(mask, options) as opened:
+        return method.job(method.see(info), opened, workers=method.machine.readers(options.num_workers), events=events)
+
+
+def refine_words(plan: MaskPlan, output: Path, options: RefineOptions, method: Method) -> list[str]:
+    """The command line that makes a mask again, word by word."""
+    files = [as_path(plan.seen.info.path), as_path(plan.mask), "-o", as_path(str(output))]
+    return ["magnet", "refine", *files, *method.words(), *option_words(options)]

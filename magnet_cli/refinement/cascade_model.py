@@ -1,0 +1,110 @@
+"""A bundle that sharpens masks, on a device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from magnet_cli.errors import WeightsError
+from magnet_cli.geometry import Size
+from magnet_cli.models.bundle import CascadeBundle, load_cascade_bundle, load_description, shipped_bundles
+from magnet_cli.models.cascade_networks import ALIVE_AT_ONCE, cascade_bytes, load_cascade
+from magnet_cli.models.device import (
+    context_memory,
+    free_device_memory,
+    limit_device_memory,
+    precision_notes,
+    resolve_device,
+    resolve_precision,
+)
+from magnet_cli.options.segment import BundleDefaults
+from magnet_cli.plan import Machine, ModelFacts
+from magnet_cli.system.memory import LARGE_TENSOR, default_budget, host_memory, reuse_large_tensors
+
+if TYPE_CHECKING:
+    from magnet_cli.events import Events
+    from magnet_cli.options.refine import RefineOptions
+    from magnet_cli.refinement.pass_context import Sharpener
+
+
+@dataclass(frozen=True, kw_only=True)
+class RefineModel:
+    """A bundle and its network, ready to run."""
+
+    bundle: CascadeBundle
+    network: Sharpener
+    machine: Machine
+    activation_bytes: int
+    """Peak of one window's forward pass, estimated."""
+
+    def facts(self) -> ModelFacts:
+        """What is compared with an image."""
+        side = self.bundle.side
+        return ModelFacts(
+            name=self.bundle.name,
+            classes=2,
+            bands=self.bundle.input.bands,
+            value_range=self.bundle.input.range,
+            input=Size(width=side, height=side),
+            resample="area",
+            resolution=None,
+            unit=None,
+            trained=(),
+            defaults=BundleDefaults(),
+            has_refiner=False,
+            activation_bytes=self.activation_bytes,
+        )
+
+
+def load_refine_model(options: RefineOptions, events: Events, named: str) -> RefineModel:
+    """The bundle that the options name, on the device that they name.
+
+    Args:
+        options: As given.
+        events: Hears about messages.
+        named: The option of the command line that names a bundle.
+
+    Raises:
+        WeightsError, DeviceError, UsageError: It cannot be had.
+    """
+    bundle = named_bundle(options.weights, named)
+    for note in bundle.notes:
+        events.message(f"magnet: {note}")
+    device = resolve_device(options.device)
+    precision = resolve_precision(options.precision, device, bundle)
+    for told in precision_notes(precision, device, bundle):
+        events.message(f"magnet: {told}")
+    limit_device_memory(device, options.gpu_memory)
+    needed = cascade_bytes(bundle, side=options.side or bundle.side)
+    if device == "cpu" and needed >= ALIVE_AT_ONCE * LARGE_TENSOR:
+        reuse_large_tensors()
+    network = load_cascade(bundle, device=device, precision=precision)
+    machine = Machine(
+        device=device,
+        precision=precision,
+        memory=options.memory or default_budget(),
+        gpu_memory=options.gpu_memory or free_device_memory(device),
+        context=context_memory(device),
+        base=host_memory() or 0,
+    )
+    return RefineModel(bundle=bundle, network=network, machine=machine, activation_bytes=needed)
+
+
+def named_bundle(weights: str | None, option: str = "--weights") -> CascadeBundle:
+    """The bundle to take: a cascade sharpens what it was trained on, so that none is right for every mask.
+
+    Args:
+        weights: A shipped bundle's name or a folder.
+        option: Of the command line, that names it.
+
+    Raises:
+        WeightsError: None was named, or there is no such bundle.
+    """
+    if weights is not None:
+        return load_cascade_bundle(weights)
+    shipped = [name for name in shipped_bundles() if isinstance(load_description(name), CascadeBundle)]
+    raise WeightsError(
+        "a cascade sharpens only what it was trained on, so its bundle has to be named",
+        advice=f"Give one with {option}: {' or '.join(shipped)}, which this program has ('magnet weights list'); "
+        "'magnet weights import' makes one of published weights",
+    )

@@ -1,0 +1,115 @@
+"""The last pass: what was claimed of all objects becomes one label a pixel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from skimage.measure import label as connected
+
+from magnet_cli.arithmetic.cascade.fusion import fuse, is_given_up, pass_on
+from magnet_cli.geometry import Box
+from magnet_cli.images.protocol import NODATA
+from magnet_cli.refinement.refinement_plan import claims_name
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from magnet_cli.masks.spec import GroupId
+    from magnet_cli.refinement.evidence import Shares
+    from magnet_cli.refinement.pass_context import RefineWork
+    from magnet_cli.refinement.refinement_plan import FusionPass
+
+RIM = 1024
+"""The most pixels around a square in which an object's end is looked for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Square:
+    """A square of level 0."""
+
+    box: Box
+    labels: NDArray[np.uint8]
+    """Of the input, `(height, width)`."""
+    claims: dict[int, NDArray[np.uint8]]
+    """The largest of each class, `(height, width)`."""
+    held: NDArray[np.bool_]
+    """True on objects that are left as they are."""
+    shares: Shares | None
+    """How probable each class was before; None where that is not known."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Joined:
+    """The labels of a square."""
+
+    box: Box
+    labels: NDArray[np.uint8]
+    changed: int
+    """Pixels whose label differs from the input's."""
+
+
+class Joining:
+    """The pass that joins claims."""
+
+    def __init__(self, work: RefineWork, step: FusionPass) -> None:
+        self._work = work
+        self._blocks = step.blocks
+
+    def read(self, group: int) -> Square:
+        """See `Runner`."""
+        box, journal = self._blocks[group], self._work.journal
+        claims = {
+            label: journal.read_stored_field(claims_name(label), box)[0].astype(np.uint8, copy=False)
+            for label in self._work.plan.census.labels
+        }
+        labels, evidence = self._work.mask.read(box), self._work.plan.evidence
+        wanted = evidence is not None and is_given_up(labels, claims).any()
+        shares = evidence.read(box, labels) if evidence is not None and wanted else None
+        return Square(box=box, labels=labels, claims=claims, held=self._held(box), shares=shares)
+
+    def compute(self, given: Square) -> Joined:
+        """See `Runner`."""
+        plan = self._work.plan
+        labels = fuse(given.labels, given.claims, stuff=plan.stuff, binary=plan.is_binary)
+        if given.shares is not None:
+            labels = pass_on(labels, given.claims, **vars(given.shares))
+        labels[given.held] = given.labels[given.held]
+        return Joined(box=given.box, labels=labels, changed=int(np.count_nonzero(labels != given.labels)))
+
+    def store(self, group: GroupId, found: Joined) -> dict[str, object]:
+        """See `Runner`."""
+        self._work.journal.put_labels(group, box=found.box, labels=found.labels)
+        counts = np.bincount(found.labels.ravel(), minlength=NODATA + 1)
+        classes = len(self._work.plan.reading.classes)
+        return {
+            "labels": counts[:classes].tolist(),
+            "nodata": int(counts[NODATA]),
+            "changed": found.changed,
+        }
+
+    def _held(self, box: Box) -> NDArray[np.bool_]:
+        """Which pixels of a square lie on objects of too few pixels.
+
+        Such an object reaches less than as many pixels beyond the square, so that a rim of that width shows all of it.
+        """
+        least = self._work.plan.settings.min_area
+        rim = min(least, RIM)
+        whole = Box.whole(self._work.plan.image.size)
+        around = Box(x=box.x - rim, y=box.y - rim, width=box.width + 2 * rim, height=box.height + 2 * rim).intersection(
+            whole
+        )
+        numbers = connected(self._work.objects(around), background=NODATA, connectivity=2)  # type: ignore[no-untyped-call]
+        small = np.bincount(numbers.ravel()) < least
+        small[0] = False
+        for edge, is_cut in (
+            (numbers[0], around.y > 0),
+            (numbers[-1], around.bottom < whole.bottom),
+            (numbers[:, 0], around.x > 0),
+            (numbers[:, -1], around.right < whole.right),
+        ):
+            if is_cut:
+                small[edge] = False
+        held: NDArray[np.bool_] = small[numbers[box.shifted(x=-around.x, y=-around.y).slices]]
+        return held

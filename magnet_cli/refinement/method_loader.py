@@ -1,0 +1,53 @@
+"""From the options to a method that is ready to run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from magnet_cli.arithmetic.classical import classical
+from magnet_cli.options.refine import THRESHOLD
+from magnet_cli.plan import Machine
+from magnet_cli.refinement.cascade_method import Cascade
+from magnet_cli.refinement.cascade_model import load_refine_model
+from magnet_cli.refinement.classical_method import Smoothing
+from magnet_cli.refinement.planner import resolve
+from magnet_cli.refinement.squares import SquareSettings
+from magnet_cli.system.memory import default_budget, host_memory
+
+if TYPE_CHECKING:
+    from magnet_cli.events import Events
+    from magnet_cli.options.refine import RefineOptions
+    from magnet_cli.refinement.method import Method
+
+
+def load_method(options: RefineOptions, events: Events, named: str = "--weights") -> Method:
+    """The method that the options name, with its bundle or its library.
+
+    Args:
+        options: As given.
+        events: Hears about messages.
+        named: The option of the command line that names a bundle.
+
+    Raises:
+        WeightsError, DeviceError, UsageError: It cannot be had.
+    """
+    if options.method != "cascadepsp":
+        settings = SquareSettings(
+            tool=classical(options.method),
+            kind=options.mask_kind,
+            threshold=THRESHOLD if options.threshold is None else options.threshold,
+            objects=options.objects,
+            bands=options.bands,
+            value_range=options.value_range,
+        )
+        machine = Machine(
+            device="cpu", precision="float32", memory=options.memory or default_budget(), base=host_memory() or 0
+        )
+        return Smoothing(settings=settings, machine=machine, evidence=options.evidence)
+    model = load_refine_model(options, events, named)
+    return Cascade(
+        model=model,
+        settings=resolve(options, model),
+        weights=options.weights or model.bundle.name,
+        evidence=options.evidence,
+    )

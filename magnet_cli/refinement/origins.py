@@ -1,0 +1,72 @@
+"""Which image a mask and its probabilities were made of, as this program noted beside and in them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from magnet_cli import images
+from magnet_cli.errors import OutputError, SourceError
+from magnet_cli.images.urls import is_url
+from magnet_cli.masks.kept_field import FieldFile
+from magnet_cli.masks.output import OutputPaths
+from magnet_cli.masks.report_file import read_report
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+MOST_BYTES = 64 << 20
+"""Of a report: a larger file of its name is another program's."""
+MOVED = "where the image is the same all the same, copy the mask without the report beside it"
+
+
+def check_origins(image: str | Path, mask: str | Path, evidence: Path | None) -> None:
+    """Refuse a mask or probabilities of another image of the same size.
+
+    Masks that this program has not written, or that were moved without their reports, are taken as they are.
+
+    Raises:
+        SourceError: They are of another image, or there are no such probabilities.
+    """
+    if not is_url(str(mask)):
+        paths = OutputPaths.of(Path(mask).absolute())
+        made_of = _noted(paths)
+        if made_of is not None:
+            _check(image, made_of, file=mask, what="this mask was", otherwise=f"; {MOVED}")
+    if evidence is not None:
+        made_of = FieldFile.open(evidence).image
+        if made_of is not None:
+            _check(
+                image, made_of, file=evidence, what="these probabilities were", otherwise=", or leave --evidence out"
+            )
+
+
+def _noted(paths: OutputPaths) -> tuple[str, str] | None:
+    """Path and fingerprint of the image, by a report that describes the mask that it lies beside."""
+    try:
+        if paths.report.stat().st_size > MOST_BYTES:
+            return None
+        report, size = read_report(paths.report), paths.mask.stat().st_size
+    except (OutputError, OSError):
+        return None
+    source, digest = _section(report, "input").get("path"), _section(report, "hashes").get("input")
+    if source is None or digest is None or _section(report, "mask").get("bytes") != size:
+        return None
+    return str(source), str(digest)
+
+
+def _section(report: Mapping[str, object], key: str) -> Mapping[str, Any]:
+    found = report.get(key)
+    return cast("Mapping[str, Any]", found) if isinstance(found, dict) else {}
+
+
+def _check(image: str | Path, made_of: tuple[str, str], *, file: str | Path, what: str, otherwise: str) -> None:
+    source, digest = made_of
+    # An address and a copy on disk have fingerprints of different kinds.
+    if is_url(source) != is_url(str(image)) or images.fingerprint(image) == digest:
+        return
+    if source == str(image):
+        rule, advice = "made of this image before it was changed", "Segment it again"
+    else:
+        rule, advice = f"made of another image, {source}", "Give that image"
+    raise SourceError(f"{what} {rule}", value=image, file=file, advice=advice + otherwise)

@@ -1,0 +1,208 @@
+"""Making the plan of a run: how the mask is read, which objects it has, what follows for passes and memory."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from magnet_cli.errors import SourceError, UsageError
+from magnet_cli.events import Step
+from magnet_cli.options.refine import THRESHOLD
+from magnet_cli.plan import MemoryPlan
+from magnet_cli.refinement.census import Census
+from magnet_cli.refinement.evidence import kept_bytes, kept_evidence
+from magnet_cli.refinement.label_pass import RIM
+from magnet_cli.refinement.mask_kinds import class_indices
+from magnet_cli.refinement.pass_context import objects_in
+from magnet_cli.refinement.refinement_plan import (
+    BYTES_A_PIXEL,
+    SQUARE,
+    RefinePlan,
+    RefineSettings,
+    check_memory,
+    make_passes,
+)
+from magnet_cli.refinement.survey import TILE, Survey
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from magnet_cli.events import Events
+    from magnet_cli.geometry import Box, Pitch
+    from magnet_cli.images import ImageInfo
+    from magnet_cli.options.refine import RefineOptions
+    from magnet_cli.refinement.cascade_model import RefineModel
+    from magnet_cli.refinement.image_view import Seen
+    from magnet_cli.refinement.input_mask import InputMask
+
+HEAP = 64 << 20
+"""Host memory that lies free between blocks in use."""
+JOURNAL = 64 << 20
+"""Host memory for decoded chunks of the journal."""
+JOIN_BYTES = 30
+"""Host memory that a pixel of a square and its rim takes while claims are joined: mostly numbers of components."""
+READ_BYTES = 14
+"""Host memory that a pixel takes while a unit waits, beside its bands: labels, their components, and masks."""
+
+
+def resolve(options: RefineOptions, model: RefineModel) -> RefineSettings:
+    """The options with what the bundle says where they are left out."""
+    return RefineSettings(
+        side=options.side or model.bundle.side,
+        fast=options.fast,
+        compat=options.compat or model.bundle.compat,
+        kind=options.mask_kind,
+        threshold=THRESHOLD if options.threshold is None else options.threshold,
+        objects=options.objects,
+        only=options.only,
+        stuff=options.stuff,
+        min_area=options.min_area,
+        padding=options.padding,
+        bands=options.bands,
+        value_range=options.value_range,
+    )
+
+
+def make_plan(
+    seen: Seen,
+    mask: InputMask,
+    settings: RefineSettings,
+    model: RefineModel,
+    *,
+    kept: Path | None,
+    notes: Sequence[str] = (),
+    workers: int,
+    events: Events,
+) -> RefinePlan:
+    """Look at every pixel of the mask once, and decide everything about a run; `notes` are known before that.
+
+    Raises:
+        SourceError: The mask cannot be read, or has no object where it should have some.
+        UsageError: A class of `--stuff` or `--only` is unknown, or the mask has no others than its object.
+        DeviceError: The memory budget is too small; the message says what is needed.
+    """
+    info = seen.info
+    stuff = class_indices(settings.stuff, mask.reading.names, option="--stuff")
+    only = class_indices(settings.only, mask.reading.names, option="--only")
+    if mask.reading.kind != "labels" and kept is not None:
+        raise UsageError(
+            "--evidence says which class a pixel has that its object gives up, and this is a mask of one object",
+            value=f"{mask.path}, read as {mask.reading.kind}",
+            advice="Leave it out, or name with --only the classes whose objects are refined",
+        )
+    if only and (silent := [mask.reading.names[label] for label in stuff if label not in only]):
+        raise UsageError(
+            "--stuff names classes that are refined, and --only leaves these out",
+            value=", ".join(silent),
+            advice="Leave one of them out",
+        )
+    evidence = None if kept is None else kept_evidence(mask, kept)
+    census = _survey(mask, settings, only, events)
+    passes = make_passes(census, settings)
+    memory = _memory(
+        info,
+        settings,
+        model,
+        labels=len(census.labels),
+        evidence_bytes=0 if evidence is None else evidence.bytes_a_pixel + 4 * evidence.channels,
+        held=census.nbytes + mask.resident_bytes,
+        workers=workers,
+    )
+    large = (
+        f"class '{mask.reading.classes[each.label].name}', around {each.box}: too large to be held as a whole "
+        f"({settings.unit} pixels at this L), refined level by level; objects of this kind: {each.objects}"
+        for each in census.large.values()
+    )
+    return RefinePlan(
+        seen=seen,
+        mask=mask.path,
+        reading=mask.reading,
+        settings=settings,
+        stuff=stuff,
+        only=only,
+        evidence=evidence,
+        kept=kept,
+        census=census,
+        passes=passes,
+        machine=model.machine,
+        memory=memory,
+        notes=(*info.notes, *mask.notes, *notes, *large),
+    )
+
+
+def _survey(mask: InputMask, settings: RefineSettings, only: Sequence[int], events: Events) -> Census:
+    census = Census(size=mask.size, padding=settings.padding, min_area=settings.min_area, unit=settings.unit)
+    total = -(-mask.size.height // TILE)
+
+    def read(box: Box) -> NDArray[np.uint8]:
+        if box.x == 0:
+            events.step(Step(image=mask.path, what="looking for objects", done=box.y // TILE, total=total))
+        return objects_in(mask.read(box), is_binary=mask.reading.kind != "labels", only=only)
+
+    census.take(Survey(read, size=mask.size, side=TILE).objects())
+    if not census.found and mask.largest > 0 and mask.reading.kind == "probability":
+        raise SourceError(
+            "no pixel of the mask is above the threshold",
+            value=f"at most {mask.largest:g}",
+            file=mask.path,
+            advice="Take a lower --threshold, or --mask-kind binary where all but 0 is the object",
+        )
+    return census
+
+
+def foreseen_memory(
+    info: ImageInfo,
+    settings: RefineSettings,
+    model: RefineModel,
+    *,
+    classes: int,
+    kept: Pitch | None,
+    workers: int,
+) -> MemoryPlan:
+    """What a run will take whose mask is not there yet, but for its objects.
+
+    Raises:
+        DeviceError: It is more than the budget.
+    """
+    evidence_bytes = 0 if kept is None else kept_bytes(classes, kept) + 4 * classes
+    return _memory(info, settings, model, labels=classes, evidence_bytes=evidence_bytes, held=0, workers=workers)
+
+
+def _memory(
+    info: ImageInfo,
+    settings: RefineSettings,
+    model: RefineModel,
+    *,
+    labels: int,
+    evidence_bytes: int,
+    held: int,
+    workers: int,
+) -> MemoryPlan:
+    machine = model.machine
+    on_host = machine.kind == "cpu"
+    pixels = min(settings.unit, info.size.pixels)
+    stored = {"uint8": 1, "uint16": 2, "int16": 2}.get(info.dtype, 4) * len(info.bands)
+    square = SQUARE + 2 * min(settings.min_area, RIM)
+    joined = min(square**2, info.size.pixels) * (labels + JOIN_BYTES)
+    joined += min(SQUARE**2, info.size.pixels) * evidence_bytes
+    group = max(pixels * (2 * stored + READ_BYTES), joined)
+    base = machine.base + HEAP
+    cache = info.resident_bytes + held + JOURNAL
+    compute = pixels * BYTES_A_PIXEL + (model.activation_bytes if on_host else 0)
+    fixed = base + cache + compute + pixels + group
+    found = MemoryPlan(
+        budget=machine.memory,
+        base=base,
+        cache=cache,
+        compute=compute,
+        group=group,
+        output=pixels,
+        ahead=1 if workers and fixed + group <= machine.memory else 0,
+        device_budget=machine.gpu_memory,
+        device=0 if on_host else model.activation_bytes + machine.context,
+    )
+    check_memory(found, info.path, advice=", or take a smaller --L")
+    return found

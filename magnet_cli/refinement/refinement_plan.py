@@ -1,0 +1,468 @@
+"""A run of `magnet refine`, complete: which objects, in which passes, at which resolutions, with how much memory."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from math import ceil
+from typing import TYPE_CHECKING
+
+from magnet_cli.arithmetic.cascade.carry import CHANNELS
+from magnet_cli.arithmetic.cascade.pyramid import Level, cascade_levels, local_windows
+from magnet_cli.arithmetic.cascade.steps import CascadeSettings
+from magnet_cli.errors import DeviceError, UsageError
+from magnet_cli.geometry import LEVEL0, Box, Pitch, Size
+from magnet_cli.masks.spec import FieldSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from fractions import Fraction
+    from pathlib import Path
+
+    from magnet_cli.images import ImageInfo
+    from magnet_cli.options.values import ValueRange
+    from magnet_cli.plan import Machine, MemoryPlan
+    from magnet_cli.refinement.census import Census, LargeObject
+    from magnet_cli.refinement.evidence import Evidence
+    from magnet_cli.refinement.image_view import Seen
+    from magnet_cli.refinement.mask_kinds import Reading
+
+ARITHMETIC = 2
+"""Raised by hand when the same options begin to give another mask; part of the options hash."""
+UNIT_SIDES = 4
+"""An object is held as a whole where its region has at most the pixels of a square of so many times L. Part of the
+method, never of the memory at hand: beyond it an object is refined level by level."""
+BLOCK_SIDES = 2
+"""Side of what is computed at a time of a level of a large object, in L: with the windows around it, a unit."""
+SQUARE = 1024
+"""Side of the squares of level 0 in which masks are read and claims are joined."""
+BYTES_A_PIXEL = 60
+"""Host memory that a unit takes while it is computed: image, masks and sums in float32, and copies of them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RefineSettings:
+    """The options on which a mask depends, all of them resolved."""
+
+    side: int
+    fast: bool
+    compat: str
+    kind: str
+    """As it was asked for; what `auto` finds is a function of the mask."""
+    threshold: Fraction
+    stuff: tuple[str, ...]
+    """Names or indices of classes whose claims count 0.51 times."""
+    min_area: int
+    padding: Fraction
+    objects: tuple[str, ...] = ()
+    """Names or indices of the classes that are the object together; none: as the mask's kind says."""
+    only: tuple[str, ...] = ()
+    """Names or indices of the classes whose objects are refined; none: of all."""
+    bands: tuple[str, ...] | None = None
+    value_range: ValueRange | None = None
+
+    @property
+    def unit(self) -> int:
+        """The most pixels of a region that is held as a whole."""
+        return (UNIT_SIDES * self.side) ** 2
+
+    @property
+    def cascade(self) -> CascadeSettings:
+        """What a region is sharpened with."""
+        return CascadeSettings(side=self.side, fast=self.fast, published=self.compat == "published")
+
+    def describe(self) -> dict[str, object]:
+        """As JSON values."""
+        return {
+            "L": self.side,
+            "fast": self.fast,
+            "compat": self.compat,
+            "mask_kind": self.kind,
+            "threshold": float(self.threshold),
+            "object": list(self.objects),
+            "only": list(self.only),
+            "stuff": list(self.stuff),
+            "min_area": self.min_area,
+            "padding": float(self.padding),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectsPass:
+    """Objects that are held as a whole, each a group."""
+
+    number: int
+    groups: int
+
+    @property
+    def what(self) -> str:
+        """For people."""
+        return "objects"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SharesPass:
+    """Squares of the mask of a large object, for the grids of its levels."""
+
+    number: int
+    label: int
+    region: Box
+    """On level 0; its corner lies on all grids."""
+    pitches: tuple[int, ...]
+    """Powers of two."""
+
+    @property
+    def side(self) -> int:
+        """Of the squares."""
+        return max(SQUARE, *self.pitches)
+
+    @property
+    def size(self) -> Size:
+        """Of the region."""
+        return Size(width=self.region.width, height=self.region.height)
+
+    @property
+    def blocks(self) -> tuple[Box, ...]:
+        """On level 0, counted from the region's corner, row by row."""
+        return tuple(squares(self.size, self.side))
+
+    @property
+    def groups(self) -> int:
+        """Squares."""
+        return ceil(self.region.width / self.side) * ceil(self.region.height / self.side)
+
+    @property
+    def what(self) -> str:
+        """For people."""
+        return f"large object of class {self.label}, its mask"
+
+    def field(self, pitch: int) -> str:
+        """The name of a grid's field in the journal."""
+        return share_name(self.label, pitch)
+
+    @property
+    def fields(self) -> tuple[FieldSpec, ...]:
+        """One for each grid."""
+        grids = ((pitch, Pitch.square(pitch)) for pitch in self.pitches)
+        return tuple(
+            FieldSpec(name=self.field(pitch), bands=1, size=grid.cover(self.size), pitch=grid, dtype="uint8")
+            for pitch, grid in grids
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LevelPass:
+    """One level of a large object, in blocks; the first level is one block."""
+
+    number: int
+    label: int
+    region: Box
+    """On level 0; its corner lies on the grids of all levels but the first."""
+    levels: tuple[Level, ...]
+    index: int
+    side: int
+    """L."""
+    fast: bool = False
+
+    @property
+    def level(self) -> Level:
+        """The pass's own."""
+        return self.levels[self.index]
+
+    @property
+    def is_last(self) -> bool:
+        """Whether it claims pixels of level 0."""
+        return self.index == len(self.levels) - 1
+
+    @property
+    def blocks(self) -> tuple[Box, ...]:
+        """On the level's grid, row by row."""
+        whole = Box.whole(self.level.size)
+        return (whole,) if self.index == 0 else tuple(squares(self.level.size, BLOCK_SIDES * self.side))
+
+    @property
+    def groups(self) -> int:
+        """Blocks."""
+        side = BLOCK_SIDES * self.side
+        return 1 if self.index == 0 else ceil(self.level.size.width / side) * ceil(self.level.size.height / side)
+
+    @property
+    def windows(self) -> int:
+        """Forward passes that one grid of windows holds; blocks compute again those that they share."""
+        if self.index == 0 or self.fast:
+            return int(self.index == 0)
+        return sum(1 for _ in local_windows(self.level.size, side=self.side))
+
+    @property
+    def what(self) -> str:
+        """For people."""
+        return f"large object of class {self.label}, level {self.index + 1} of {len(self.levels)}"
+
+    @property
+    def reading(self) -> int:
+        """The pitch at which image and mask are read: the level's, or for the first the next smaller power of two."""
+        return 1 << int(self.level.pitch.x).bit_length() - 1
+
+    def field(self, index: int) -> str:
+        """The name of a level's field in the journal."""
+        return f"object{self.label}-level{index + 1}"
+
+    def on_image(self, box: Box) -> Box:
+        """A box of the region's grid of the pitch `reading` on the image's grid of that pitch."""
+        return box.shifted(x=self.region.x // self.reading, y=self.region.y // self.reading)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FusionPass:
+    """Squares of level 0 in which the claims of all objects are joined."""
+
+    number: int
+    size: Size
+
+    @property
+    def blocks(self) -> tuple[Box, ...]:
+        """On level 0, row by row."""
+        return tuple(squares(self.size, SQUARE))
+
+    @property
+    def groups(self) -> int:
+        """Squares."""
+        return ceil(self.size.width / SQUARE) * ceil(self.size.height / SQUARE)
+
+    @property
+    def what(self) -> str:
+        """For people."""
+        return "joining"
+
+
+RefinePass = ObjectsPass | SharesPass | LevelPass | FusionPass
+
+
+@dataclass(frozen=True, kw_only=True)
+class RefinePlan:
+    """A run over one image and its mask: nothing that the result depends on is decided later."""
+
+    seen: Seen
+    mask: str
+    """Its path."""
+    reading: Reading
+    settings: RefineSettings
+    stuff: tuple[int, ...]
+    """Classes whose claims count 0.51 times."""
+    only: tuple[int, ...]
+    """Classes whose objects are refined; none: all of them."""
+    evidence: Evidence | None
+    """What a pixel is that its object gives up; None: what it was."""
+    kept: Path | None
+    """Where that is stored."""
+    census: Census
+    passes: tuple[RefinePass, ...]
+    machine: Machine
+    memory: MemoryPlan
+    notes: tuple[str, ...] = ()
+
+    @property
+    def image(self) -> ImageInfo:
+        """The image's facts."""
+        return self.seen.info
+
+    @property
+    def is_binary(self) -> bool:
+        """Whether there is one class of objects, on a background."""
+        return self.reading.kind != "labels"
+
+    @property
+    def fields(self) -> tuple[FieldSpec, ...]:
+        """What the journal keeps besides labels: levels of large objects, and the claims of each class."""
+        found = [
+            FieldSpec(
+                name=step.field(step.index),
+                bands=CHANNELS,
+                size=step.level.size,
+                pitch=step.level.pitch,
+                dtype="uint8",
+            )
+            for step in self.passes
+            if isinstance(step, LevelPass) and not step.is_last
+        ]
+        shares = (entry for step in self.passes if isinstance(step, SharesPass) for entry in step.fields)
+        claims = (
+            FieldSpec(
+                name=claims_name(label), bands=1, size=self.image.size, pitch=LEVEL0, dtype="uint8", join="largest"
+            )
+            for label in self.census.labels
+        )
+        return (*shares, *found, *claims)
+
+    def describe(self) -> dict[str, object]:
+        """As JSON values: boxes at level 0, memory and disk in bytes."""
+        memory = self.memory
+        return {
+            "schema": 1,
+            "image": self.image.path,
+            "size": {"width": self.image.size.width, "height": self.image.size.height},
+            "mask": self.mask,
+            "read_as": self.reading.kind,
+            "device": self.machine.device,
+            "precision": self.machine.precision,
+            **self.settings.describe(),
+            **self.describe_evidence(),
+            **self.seen.describe(),
+            "objects": self.describe_objects(),
+            "passes": [
+                {"pass": step.number + 1, "what": step.what, "groups": step.groups, **_windows(step)}
+                for step in self.passes
+            ],
+            "memory": {
+                "budget": memory.budget,
+                "planned": memory.total,
+                "device_budget": memory.device_budget,
+                "device_planned": memory.device,
+            },
+            "disk": self.disk(),
+            "notes": list(self.notes),
+        }
+
+    def describe_evidence(self) -> dict[str, object]:
+        """What a pixel is that its object gives up, as JSON values."""
+        return {"evidence": "mask" if self.kept is None else str(self.kept)}
+
+    def lines(self) -> list[str]:
+        """For people."""
+        small, left = self.census.small, self.census.left
+        large = sum(each.objects for each in self.census.large.values())
+        return [f"{self.census.found} objects: {small} one by one, {large} level by level, {left} left as they are"]
+
+    def describe_objects(self) -> dict[str, object]:
+        """What was found in the mask."""
+        classes = self.reading.classes
+        return {
+            "found": self.census.found,
+            "refined": self.census.small,
+            "left": self.census.left,
+            "large": [
+                {
+                    "class": classes[each.label].name,
+                    "objects": each.objects,
+                    "pixels": each.area,
+                    "box": [each.box.x, each.box.y, each.box.width, each.box.height],
+                }
+                for each in self.census.large.values()
+            ],
+        }
+
+    def disk(self) -> dict[str, int]:
+        """Upper bounds in bytes."""
+        pixels = self.image.size.pixels
+        regions = sum(self.census.region(self.census.at(number).box).area for number in range(self.census.small))
+        levels = [step for step in self.passes if isinstance(step, LevelPass)]
+        claims = regions + sum(step.level.size.pixels for step in levels if step.is_last)
+        fields = sum(entry.size.pixels * entry.bands for entry in self.fields if entry.join == "later")
+        return {"mask_at_most": ceil(pixels * 4 / 3), "journal_at_most": pixels + claims + fields}
+
+
+def claims_name(label: int) -> str:
+    """The field that holds what is claimed of a class."""
+    return f"claims{label}"
+
+
+def share_name(label: int, pitch: int) -> str:
+    """The field that holds the mask of a large object on a coarser grid."""
+    return f"object{label}-share{pitch}"
+
+
+def _windows(step: RefinePass) -> dict[str, int]:
+    return {"windows": step.windows} if isinstance(step, LevelPass) else {}
+
+
+def squares(size: Size, side: int) -> Iterator[Box]:
+    """Squares that tile a size, row by row; the last ones are smaller."""
+    for y in range(0, size.height, side):
+        for x in range(0, size.width, side):
+            yield Box(x=x, y=y, width=side, height=side).intersection(Box.whole(size))
+
+
+def make_passes(census: Census, settings: RefineSettings) -> tuple[RefinePass, ...]:
+    """The passes of a run, in the order in which they follow one another.
+
+    Raises:
+        UsageError: The published arithmetic is asked for and an object is too large to be held.
+    """
+    passes: list[RefinePass] = [ObjectsPass(number=0, groups=census.small)]
+    for label in sorted(census.large):
+        large = census.large[label]
+        if settings.compat == "published":
+            raise UsageError(
+                "the published arithmetic holds an object as a whole",
+                value=f"an object of {large.box.width} x {large.box.height} pixels",
+                advice="Take --compat paper, or a larger --L",
+            )
+        passes += _large_passes(census, large, settings, first=len(passes))
+    return (*passes, FusionPass(number=len(passes), size=census.size))
+
+
+def _large_passes(census: Census, large: LargeObject, settings: RefineSettings, *, first: int) -> list[RefinePass]:
+    """The passes of a large object, from a number on: its mask on coarser grids, then level after level."""
+    region, levels = _levels(census, large, settings)
+    steps = [
+        LevelPass(
+            number=first + 1 + index,
+            label=large.label,
+            region=region,
+            levels=levels,
+            index=index,
+            side=settings.side,
+            fast=settings.fast,
+        )
+        for index in range(len(levels))
+    ]
+    pitches = tuple(sorted({step.reading for step in steps if step.reading > 1}))
+    return [SharesPass(number=first, label=large.label, region=region, pitches=pitches), *steps]
+
+
+def _levels(census: Census, large: LargeObject, settings: RefineSettings) -> tuple[Box, tuple[Level, ...]]:
+    """The region of a large object, its corner moved outward onto the grid of its second level; and its levels."""
+    region = census.region(large.box)
+    # The step depends on the region, which moving the corner may make larger: the next power of two serves both.
+    step = 1
+    while step * settings.side < max(region.width, region.height):
+        step *= 2
+    region = Box.between(
+        left=region.x // step * step, top=region.y // step * step, right=region.right, bottom=region.bottom
+    )
+    levels = cascade_levels(Size(width=region.width, height=region.height), side=settings.side)
+    return region, (levels[0], levels[-1]) if settings.fast else levels
+
+
+def options_hash(settings: RefineSettings, machine: Machine) -> str:
+    """SHA-256 over every resolved value that the mask depends on, and `ARITHMETIC`."""
+    values = {
+        "arithmetic": [ARITHMETIC, UNIT_SIDES, BLOCK_SIDES],
+        **settings.describe(),
+        "exact": [str(settings.threshold), str(settings.padding)],
+        "seen": [settings.bands, str(settings.value_range)],
+        "device": machine.kind,
+        "precision": machine.precision,
+    }
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def check_memory(memory: MemoryPlan, image: str, *, advice: str = "") -> None:
+    """Accept a plan whose memory is within its budgets.
+
+    Raises:
+        DeviceError: It is not; the message says what is needed.
+    """
+    for name, needed, budget in (
+        ("host", memory.total, memory.budget),
+        ("device", memory.device, memory.device_budget),
+    ):
+        if budget is not None and needed > budget:
+            option = "--memory" if name == "host" else "--gpu-memory"
+            raise DeviceError(
+                f"the run needs at least {ceil(needed / (1 << 20))}MiB of {name} memory",
+                value=f"{option} {budget >> 20}MiB",
+                file=image,
+                advice=f"Raise {option}{advice}",
+            )

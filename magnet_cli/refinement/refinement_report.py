@@ -1,0 +1,116 @@
+"""The report of a refined mask, as data."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from magnet_cli.refinement.refinement_plan import LevelPass
+from magnet_cli.report.run_report import class_table, input_facts, memory_facts, program_facts
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from magnet_cli.models.bundle import CascadeBundle
+    from magnet_cli.refinement.method import MaskPlan, PassTotals
+    from magnet_cli.refinement.refinement_plan import RefinePass, RefinePlan
+    from magnet_cli.refinement.squares import SquarePlan
+    from magnet_cli.report.run_report import Measured
+
+
+def make_report(
+    plan: RefinePlan, bundle: CascadeBundle, totals: Mapping[int, PassTotals], measured: Measured
+) -> dict[str, object]:
+    """The report of a finished run: pixels and boxes at level 0, bytes, seconds.
+
+    Args:
+        plan: Of the run.
+        bundle: Whose network it was.
+        totals: By pass.
+        measured: While it ran.
+    """
+    classes = plan.reading.classes
+    return {
+        **_shared(plan, totals[plan.passes[-1].number], measured),
+        "refined": {
+            **_refined(plan, totals[plan.passes[-1].number]),
+            "stuff": [classes[label].name for label in plan.stuff],
+        },
+        "bundle": {"name": bundle.name, "digest": bundle.digest, "licence": bundle.licence},
+        "options": {
+            "method": "cascadepsp",
+            **plan.settings.describe(),
+            **plan.describe_evidence(),
+            **plan.seen.describe(),
+            "device": plan.machine.device,
+            "precision": plan.machine.precision,
+        },
+        "objects": plan.describe_objects(),
+        "passes": [_pass(step, totals[step.number]) for step in plan.passes],
+    }
+
+
+def make_square_report(plan: SquarePlan, totals: PassTotals, measured: Measured) -> dict[str, object]:
+    """The report of a finished run of a classical tool: pixels at level 0, bytes, seconds.
+
+    Args:
+        plan: Of the run.
+        totals: Of its only pass.
+        measured: While it ran.
+    """
+    step = plan.step
+    return {
+        **_shared(plan, totals, measured),
+        "refined": _refined(plan, totals),
+        "bundle": None,
+        "options": {
+            **plan.settings.describe(),
+            **plan.describe_evidence(),
+            **plan.seen.describe(),
+            "device": plan.machine.device,
+        },
+        "passes": [
+            {
+                "pass": step.number + 1,
+                "what": step.what,
+                "groups": step.groups,
+                "looked_at": totals.counts.get("looked", 0),
+                "stages": [],
+            }
+        ],
+    }
+
+
+def _shared(plan: MaskPlan, totals: PassTotals, measured: Measured) -> dict[str, object]:
+    """What reports of all methods say; `totals` are those of the pass that writes labels."""
+    classes, info = plan.reading.classes, plan.seen.info
+    return {
+        **program_facts(measured),
+        "input": input_facts(info),
+        "groups": {"computed": measured.computed, "resumed": measured.resumed},
+        "seconds": dict(measured.seconds),
+        "memory": memory_facts(plan.memory, measured),
+        "classes": class_table(classes, totals.labels or [0] * len(classes), info.resolution),
+        "maps": {"stages": [], "uncertainty": None},
+        "not_computed": {"pixels": totals.counts.get("nodata", 0)},
+        "notes": [*plan.notes, *measured.notes],
+    }
+
+
+def _refined(plan: MaskPlan, totals: PassTotals) -> dict[str, object]:
+    return {
+        "path": plan.mask,
+        "read_as": plan.reading.kind,
+        "because": plan.reading.why,
+        "changed_pixels": totals.counts.get("changed", 0),
+    }
+
+
+def _pass(step: RefinePass, totals: PassTotals) -> dict[str, object]:
+    found: dict[str, object] = {"pass": step.number + 1, "what": step.what, "groups": step.groups, "stages": []}
+    if isinstance(step, LevelPass):
+        size = step.level.size
+        found |= {"pixel": float(step.level.pitch.x), "size": {"width": size.width, "height": size.height}}
+        found["windows_planned"] = step.windows
+    if "windows" in totals.counts:
+        found |= {"wholes_run": totals.counts["wholes"], "windows_run": totals.counts["windows"]}
+    return found

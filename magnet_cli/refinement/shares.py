@@ -1,0 +1,79 @@
+"""The mask of a large object on the grids of its levels: which share of each pixel it covers, read once for all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from magnet_cli.arithmetic.cascade.fusion import as_claim
+from magnet_cli.geometry import Box
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from magnet_cli.masks.spec import GroupId
+    from magnet_cli.refinement.pass_context import RefineWork
+    from magnet_cli.refinement.refinement_plan import SharesPass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shares:
+    """A square of a mask at several pitches."""
+
+    box: Box
+    """On level 0, counted from the region's corner, which lies on every grid."""
+    values: dict[int, NDArray[np.float32]]
+    """By pitch, `(height, width)`, 0 to 1."""
+
+
+class Sharing:
+    """The pass that reads the mask of a large object for its levels but the last."""
+
+    def __init__(self, work: RefineWork, step: SharesPass) -> None:
+        self._work = work
+        self._step = step
+        self._blocks = step.blocks
+
+    def read(self, group: int) -> tuple[Box, NDArray[np.bool_]]:
+        """See `Runner`."""
+        box, region = self._blocks[group], self._step.region
+        return box, self._work.mask.read(box.shifted(x=region.x, y=region.y)) == self._step.label
+
+    def compute(self, given: tuple[Box, NDArray[np.bool_]]) -> Shares:
+        """See `Runner`."""
+        box, inside = given
+        return Shares(box=box, values=shares_of(inside, self._step.pitches))
+
+    def store(self, group: GroupId, found: Shares) -> dict[str, object]:
+        """See `Runner`."""
+        for pitch, values in found.values.items():
+            height, width = values.shape
+            box = Box(x=found.box.x // pitch, y=found.box.y // pitch, width=width, height=height)
+            self._work.journal.put_field(group, name=self._step.field(pitch), box=box, values=as_claim(values)[None])
+        return {}
+
+
+def shares_of(inside: NDArray[np.bool_], pitches: Sequence[int]) -> dict[int, NDArray[np.float32]]:
+    """The share of each pixel of coarser grids that is True.
+
+    Args:
+        inside: `(height, width)`; its corner lies on the grids, its other edges may cut pixels, which count what is
+            there.
+        pitches: Of the grids, powers of two.
+
+    Returns:
+        By pitch, `(height, width)` of the grid, 0 to 1.
+    """
+    counts, done = inside.astype(np.int32), 1
+    found = {}
+    for pitch in sorted(pitches):
+        for axis in (0, 1):
+            counts = np.add.reduceat(counts, np.arange(0, counts.shape[axis], pitch // done), axis=axis)
+        done = pitch
+        heights, widths = (np.minimum(length - np.arange(0, length, pitch), pitch) for length in inside.shape)
+        found[pitch] = (counts / (heights[:, None] * widths)).astype(np.float32)
+    return found

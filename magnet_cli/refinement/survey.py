@@ -1,0 +1,178 @@
+"""The connected components of a mask of any size, tile by tile: one is given out once the sweep has passed below it.
+
+Held in memory: a tile, two rows of pixels with their component numbers, and what is known of the components that reach
+the current row of tiles.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.ndimage import find_objects
+from skimage.measure import label as connected
+
+from magnet_cli.geometry import Box, Size
+from magnet_cli.images.protocol import NODATA
+from magnet_cli.masks.components import Components
+from magnet_cli.masks.spec import parts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from numpy.typing import NDArray
+
+TILE = 1024
+"""Side of the squares in which a mask is surveyed; the order of the objects depends on it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskObject:
+    """A connected component of equal labels; pixels that touch at a corner belong together."""
+
+    label: int
+    area: int
+    """Pixels."""
+    box: Box
+    """Around it."""
+    seed: tuple[int, int]
+    """Row and column of its first pixel, row by row."""
+
+
+@dataclass(kw_only=True, slots=True)
+class _Grown:
+    """What is known of a component so far."""
+
+    label: int
+    area: int
+    left: int
+    top: int
+    right: int
+    bottom: int
+    seed: tuple[int, int]
+    weight: int = 1
+
+    def absorb(self, other: _Grown) -> None:
+        """See `Growing`."""
+        self.area += other.area
+        self.left, self.top = min(self.left, other.left), min(self.top, other.top)
+        self.right, self.bottom = max(self.right, other.right), max(self.bottom, other.bottom)
+        self.seed = min(self.seed, other.seed)
+        self.weight += other.weight
+
+    def whole(self) -> MaskObject:
+        """The component, which has ended."""
+        box = Box.between(left=self.left, top=self.top, right=self.right, bottom=self.bottom)
+        return MaskObject(label=self.label, area=self.area, box=box, seed=self.seed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Edge:
+    """A row or column of pixels next to which the sweep goes on."""
+
+    labels: NDArray[np.uint8]
+    numbers: NDArray[np.int64]
+    """Of their components; 0 where there is none."""
+
+    @classmethod
+    def empty(cls, length: int) -> _Edge:
+        return cls(labels=np.full(length, NODATA, dtype=np.uint8), numbers=np.zeros(length, dtype=np.int64))
+
+
+class Survey:
+    """Reads every tile of a mask once, row by row.
+
+    Args:
+        read: Labels of a box inside the mask, `(height, width)` uint8; 255 belongs to no object.
+        size: Of the mask.
+        side: Of a tile.
+    """
+
+    def __init__(self, read: Callable[[Box], NDArray[np.uint8]], *, size: Size, side: int = TILE) -> None:
+        self._read = read
+        self._size = size
+        self._side = side
+        self._numbered = 0
+        self._components = Components[_Grown]()
+        self.most_components = 0
+        """The most components that reached beyond a row of tiles."""
+
+    def objects(self) -> Iterator[MaskObject]:
+        """Every object once, in an order that depends on the mask and the tiles alone."""
+        above = _Edge.empty(self._size.width)
+        below = above
+        left = above
+        for part in parts(Box.whole(self._size), self._side):
+            box = part.box
+            if box.x == 0:
+                below, left = _Edge.empty(self._size.width), _Edge.empty(box.height)
+            labels = self._read(box)
+            numbers, inside = self._number(labels, box)
+            self._join_above(above, labels, numbers, box)
+            self._join(left, labels[:, 0], numbers[:, 0])
+            yield from inside
+            reach = slice(box.x, box.right)
+            below.labels[reach], below.numbers[reach] = labels[-1], numbers[-1]
+            left = _Edge(labels=labels[:, -1].copy(), numbers=numbers[:, -1].copy())
+            if box.right == self._size.width:
+                above = self._passed(below)
+                reaching = np.unique(above.numbers).tolist() if box.bottom < self._size.height else []
+                for component in self._components.finish(reaching):
+                    yield component.whole()
+
+    def _number(self, labels: NDArray[np.uint8], box: Box) -> tuple[NDArray[np.int64], list[MaskObject]]:
+        """The number of each pixel's component, and the objects that touch no border of the tile."""
+        found, count = connected(labels, background=NODATA, connectivity=2, return_num=True)  # type: ignore[no-untyped-call]
+        first = np.zeros(count + 1, dtype=np.int64)
+        # Where an index is repeated the last value stays: that of the first pixel.
+        first[found.ravel()[::-1]] = np.arange(found.size)[::-1]
+        area = np.bincount(found.ravel(), minlength=count + 1)
+        rim = np.zeros(count + 1, dtype=bool)
+        rim[np.concatenate((found[0], found[-1], found[:, 0], found[:, -1]))] = True
+        inside = []
+        for number, (rows, cols) in enumerate(find_objects(found), start=1):
+            row, col = divmod(int(first[number]), box.width)
+            grown = _Grown(
+                label=int(labels[row, col]),
+                area=int(area[number]),
+                left=box.x + cols.start,
+                top=box.y + rows.start,
+                right=box.x + cols.stop,
+                bottom=box.y + rows.stop,
+                seed=(box.y + row, box.x + col),
+            )
+            if rim[number]:
+                self._components.add(self._numbered + number, grown)
+            else:
+                inside.append(grown.whole())
+        numbers = np.where(found > 0, found + self._numbered, 0).astype(np.int64)
+        self._numbered += count
+        return numbers, inside
+
+    def _join_above(self, above: _Edge, labels: NDArray[np.uint8], numbers: NDArray[np.int64], box: Box) -> None:
+        for shift in (-1, 0, 1):
+            begin, end = max(0, box.x + shift), min(self._size.width, box.right + shift)
+            edge = _Edge(labels=above.labels[begin:end], numbers=above.numbers[begin:end])
+            own = slice(begin - box.x - shift, end - box.x - shift)
+            self._joined(edge, labels[0, own], numbers[0, own])
+
+    def _join(self, left: _Edge, labels: NDArray[np.uint8], numbers: NDArray[np.int64]) -> None:
+        """Join a tile's first column with the column before it."""
+        self._joined(left, labels, numbers)
+        upper = _Edge(labels=left.labels[:-1], numbers=left.numbers[:-1])
+        self._joined(upper, labels[1:], numbers[1:])
+        lower = _Edge(labels=left.labels[1:], numbers=left.numbers[1:])
+        self._joined(lower, labels[:-1], numbers[:-1])
+
+    def _joined(self, edge: _Edge, labels: NDArray[np.uint8], numbers: NDArray[np.int64]) -> None:
+        touching = (edge.labels == labels) & (edge.numbers > 0) & (numbers > 0)
+        for one, other in np.unique(np.column_stack((edge.numbers, numbers))[touching], axis=0).tolist():
+            self._components.join(one, other)
+
+    def _passed(self, below: _Edge) -> _Edge:
+        """The last row with the numbers that stand for whole components."""
+        numbers, places = np.unique(below.numbers, return_inverse=True)
+        roots = np.array([self._components.root(n) if n else 0 for n in numbers.tolist()], dtype=np.int64)
+        self.most_components = max(self.most_components, len(set(roots.tolist()) - {0}))
+        return _Edge(labels=below.labels, numbers=roots[places])

@@ -1,0 +1,105 @@
+"""Objects that are held as a whole: each is cut out, sharpened, and claimed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from skimage.measure import label as connected
+
+from magnet_cli.arithmetic.cascade.carry import refine_object
+from magnet_cli.arithmetic.cascade.fusion import UNKNOWN, as_claim
+from magnet_cli.images.protocol import NODATA
+from magnet_cli.refinement.pass_context import Counted
+from magnet_cli.refinement.refinement_plan import claims_name
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from magnet_cli.geometry import Box
+    from magnet_cli.masks.spec import GroupId
+    from magnet_cli.refinement.pass_context import RefineWork
+    from magnet_cli.refinement.survey import MaskObject
+
+
+@dataclass(frozen=True, kw_only=True)
+class CutOut:
+    """An object and what is around it."""
+
+    label: int
+    box: Box
+    pixels: NDArray[Any]
+    """`(height, width, 3)`, stored values."""
+    inside: NDArray[np.bool_]
+    """`(height, width)`, True on the object."""
+    silent: NDArray[np.bool_]
+    """`(height, width)`, True where nothing may be claimed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """What was found of an object."""
+
+    label: int
+    box: Box
+    values: NDArray[np.uint8]
+    """`(height, width)`, 0..254, 255 where nothing is claimed."""
+    counts: dict[str, int]
+
+
+class Objects:
+    """The pass over objects that are held as a whole."""
+
+    def __init__(self, work: RefineWork) -> None:
+        self._work = work
+
+    def read(self, group: int) -> CutOut:
+        """See `Runner`."""
+        each = self._work.plan.census.at(group)
+        box = self._work.plan.census.region(each.box)
+        pixels, valid = self._work.pixels(box, pitch=1)
+        labels = self._work.mask.read(box)
+        alike = labels == each.label
+        inside = _component(alike, each, box)
+        silent = labels == NODATA
+        if self._work.plan.is_binary:
+            # Of the background of one object others are no part: each speaks for itself.
+            silent |= alike & ~inside
+        return CutOut(
+            label=each.label,
+            box=box,
+            pixels=pixels,
+            inside=inside,
+            silent=silent if valid is None else silent | ~valid,
+        )
+
+    def compute(self, given: CutOut) -> Claim:
+        """See `Runner`."""
+        network = Counted(self._work.network)
+        mask = torch.from_numpy(given.inside.astype(np.float32))
+        image = self._work.network.normalised(given.pixels)
+        found = refine_object(image, mask, network, self._work.plan.settings.cascade)
+        values = as_claim(found.numpy())
+        values[given.silent] = UNKNOWN
+        return Claim(
+            label=given.label,
+            box=given.box,
+            values=values,
+            counts={"wholes": network.wholes, "windows": network.windows},
+        )
+
+    def store(self, group: GroupId, found: Claim) -> dict[str, object]:
+        """See `Runner`."""
+        name = claims_name(found.label)
+        self._work.journal.put_field(group, name=name, box=found.box, values=found.values[None])
+        return {**found.counts}
+
+
+def _component(alike: NDArray[np.bool_], each: MaskObject, box: Box) -> NDArray[np.bool_]:
+    """The object among pixels of its class; its region holds all of it."""
+    numbers = connected(alike, connectivity=2)  # type: ignore[no-untyped-call]
+    row, col = each.seed
+    found: NDArray[np.bool_] = numbers == numbers[row - box.y, col - box.x]
+    return found

@@ -1,0 +1,129 @@
+"""Writing the picture and the page beside a mask."""
+
+from __future__ import annotations
+
+import shutil
+import zlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self, cast
+
+from magnet_cli import images
+from magnet_cli.errors import OutputError, SourceError
+from magnet_cli.masks.output import OutputPaths
+from magnet_cli.masks.report_file import read_report
+from magnet_cli.report.overlay import draw_overlay
+from magnet_cli.report.page import make_page
+from magnet_cli.report.picture import read_picture
+from magnet_cli.system import durable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+DISK_SHARE = 0.5
+"""Share of the free disk that decoding a picture once may take."""
+
+ELSEWHERE = "Say with --image where the image is that the mask was made of"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewPaths:
+    """What is to be written; None for what is not."""
+
+    overlay: Path | None = None
+    html: Path | None = None
+
+    @classmethod
+    def of(cls, mask: Path, *, overlay: bool, html: bool) -> Self:
+        """The names that belong to a mask: `x.tif` has `x.overlay.png` and `x.html`."""
+        return cls(
+            overlay=mask.with_name(f"{mask.stem}.overlay.png") if overlay else None,
+            html=mask.with_name(f"{mask.stem}.html") if html else None,
+        )
+
+    def outdated(self, mask: Path) -> Self:
+        """Those of them that are missing or older than the mask."""
+        made = mask.stat().st_mtime_ns
+        return type(self)(
+            **{
+                name: path
+                for name, path in vars(self).items()
+                if path is not None and not (path.exists() and path.stat().st_mtime_ns >= made)
+            }
+        )
+
+
+def write_views(paths: ViewPaths, *, mask: Path, report: Mapping[str, object], image: str | None = None) -> list[Path]:
+    """Write the picture and the page of a finished mask, each complete or not at all.
+
+    Args:
+        paths: What to write.
+        mask: The file, read only.
+        report: The mask's.
+        image: What the mask was made of; None for the path in the report.
+
+    Returns:
+        What was written.
+
+    Raises:
+        SourceError: The image is missing or cannot be read.
+        OutputError: The mask cannot be read, is not the report's, or the folder refuses a file.
+    """
+    if paths.overlay is None and paths.html is None:
+        return []
+    found = cast("Mapping[str, Any]", report)
+    folder = mask.parent.resolve()
+    cache = images.CacheBudget(folder=folder, max_bytes=int(shutil.disk_usage(folder).free * DISK_SHARE))
+    try:
+        with images.open_image(found["input"]["path"] if image is None else image, cache=cache) as opened:
+            picture = read_picture(opened, mask, found)
+        drawn = {
+            paths.overlay: draw_overlay(picture) if paths.overlay else b"",
+            paths.html: make_page(picture, found, mask.name).encode("utf-8", "replace") if paths.html else b"",
+        }
+    except (KeyError, TypeError, ValueError, AttributeError, zlib.error) as exc:
+        raise _of_another_version(mask) from exc
+    written = [path for path in drawn if path is not None]
+    for path in written:
+        durable.write_whole(path, drawn[path])
+    return written
+
+
+def show_mask(mask: Path, *, image: str | None = None, overlay: bool = False, html: bool = True) -> list[Path]:
+    """Write the picture and the page of a mask that exists.
+
+    Args:
+        mask: As `magnet segment` has written it, its report beside it.
+        image: What it was made of; None for the path in the report.
+        overlay: Whether to draw the picture.
+        html: Whether to write the page.
+
+    Returns:
+        What was written.
+
+    Raises:
+        SourceError: The image is missing, is another one, or cannot be read.
+        OutputError: Mask or report are missing or damaged, or the folder refuses a file.
+    """
+    if not mask.is_file():
+        raise OutputError("there is no such mask", file=mask, advice="Check the path")
+    report = cast("dict[str, Any]", read_report(OutputPaths.of(mask).report))
+    try:
+        source, expected = str(report["input"]["path"] if image is None else image), report["hashes"]["input"]
+    except (KeyError, TypeError) as exc:
+        raise _of_another_version(mask) from exc
+    try:
+        found = images.fingerprint(source)
+    except SourceError as error:
+        raise SourceError(error.rule, value=error.value, file=source, advice=ELSEWHERE) from error
+    if found != expected:
+        raise SourceError("the mask was made of another image", file=source, advice=ELSEWHERE)
+    return write_views(ViewPaths.of(mask, overlay=overlay, html=html), mask=mask, report=report, image=source)
+
+
+def _of_another_version(mask: Path) -> OutputError:
+    return OutputError(
+        "the report does not describe this mask as this version does",
+        file=OutputPaths.of(mask).report,
+        advice="Compute the mask again with --overwrite",
+    )

@@ -1,0 +1,122 @@
+"""What is drawn over the image on the page: small PNG pictures as data URIs, placed in level-0 pixels."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import imagecodecs
+import matplotlib as mpl
+import numpy as np
+
+from magnet_cli.images.protocol import NODATA
+from magnet_cli.report.maps import NOTHING, STEPS
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from magnet_cli.geometry import Size
+    from magnet_cli.report.maps import Map
+    from magnet_cli.report.picture import Picture
+
+JPEG_QUALITY = 88
+COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#F0E442", "#D55E00", "#0072B2")
+"""Of the stages, told apart by colour-blind readers too (Okabe and Ito); they repeat."""
+TINT, VEIL = 0.16, 0.68
+"""Opacity of a stage's colour where it looked, and of the dark where it did not."""
+DARK = (16, 16, 20)
+NO_DATA = (255, 255, 255, 190)
+HEAT = "inferno"
+MOST_LINES = 128
+"""Cells along an axis whose borders are drawn; more would be grey."""
+CLEAR_LINES = 20
+"""Cells along an axis whose borders are drawn in full; the more there are, the fainter they get."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    """A picture and where it lies, in level-0 pixels."""
+
+    uri: str
+    width: float
+    height: float
+    lines: str = ""
+    """Borders of cells, as an SVG path."""
+    lines_opacity: float = 1.0
+
+
+def photo_layer(picture: Picture) -> Layer:
+    """The image; JPEG, because a photograph as PNG is ten times as large."""
+    data = imagecodecs.jpeg8_encode(np.ascontiguousarray(picture.pixels), level=JPEG_QUALITY)
+    return _of_picture(picture, _uri(bytes(data), "jpeg"))
+
+
+def mask_layer(picture: Picture) -> Layer:
+    """The mask's colours; nothing where nothing was computed."""
+    opaque = np.where(picture.labels == NODATA, np.uint8(0), np.uint8(255))
+    return _of_picture(picture, _png(np.dstack([picture.palette[picture.labels], opaque])))
+
+
+def stage_layer(found: Map, size: Size, *, color: str) -> Layer:
+    """Where a stage looked: its colour; dark where windows were passed over, white where there is no data."""
+    share = found.values[..., None] / STEPS
+    tint = np.frombuffer(bytes.fromhex(color[1:]), np.uint8)
+    rgb = share * tint + (1 - share) * np.array(DARK)
+    alpha = 255 * (share * TINT + (1 - share) * VEIL)
+    drawn = np.rint(np.concatenate([rgb, alpha], axis=2)).astype(np.uint8)
+    drawn[found.values == NOTHING] = NO_DATA
+    cells = max(size.width / found.cell[0], size.height / found.cell[1])
+    opacity = min(1.0, CLEAR_LINES / cells)
+    return replace(_of_map(found, _png(drawn)), lines=cell_lines(found.cell, size), lines_opacity=opacity)
+
+
+def heat_layer(found: Map) -> Layer:
+    """A map in the colours of heat; nothing where nothing was computed."""
+    drawn = np.empty((*found.values.shape, 4), np.uint8)
+    drawn[..., :3] = heat()[found.values]
+    drawn[..., 3] = np.where(found.values == NOTHING, 0, 255)
+    return _of_map(found, _png(drawn))
+
+
+def heat() -> NDArray[np.uint8]:
+    """`(256, 3)`: the colour of each stored value."""
+    levels = np.minimum(np.arange(256) / STEPS, 1)
+    colours: NDArray[np.float64] = np.asarray(mpl.colormaps[HEAT](levels))[:, :3]
+    table: NDArray[np.uint8] = np.rint(colours * 255).astype(np.uint8)
+    return table
+
+
+def heat_stops(count: int = 9) -> list[tuple[str, str]]:
+    """Offset and colour of a few stops between 0 and 1."""
+    table = heat()
+    values = [round(STEPS * index / (count - 1)) for index in range(count)]
+    return [(f"{100 * value / STEPS:.1f}%", f"#{bytes(table[value]).hex()}") for value in values]
+
+
+def cell_lines(cell: tuple[float, float], size: Size) -> str:
+    """The borders between cells; nothing where they are too many to be told apart."""
+    columns, rows = size.width / cell[0], size.height / cell[1]
+    if max(columns, rows) > MOST_LINES:
+        return ""
+    down = [f"M{index * cell[0]:.7g} 0V{size.height}" for index in range(int(columns) + 1)]
+    across = [f"M0 {index * cell[1]:.7g}H{size.width}" for index in range(int(rows) + 1)]
+    return "".join(down + across)
+
+
+def _of_picture(picture: Picture, uri: str) -> Layer:
+    height, width = picture.labels.shape
+    return Layer(uri=uri, width=width * picture.pitch, height=height * picture.pitch)
+
+
+def _of_map(found: Map, uri: str) -> Layer:
+    height, width = found.values.shape
+    return Layer(uri=uri, width=width * found.pixel[0], height=height * found.pixel[1])
+
+
+def _png(values: NDArray[np.uint8]) -> str:
+    return _uri(bytes(imagecodecs.png_encode(np.ascontiguousarray(values))), "png")
+
+
+def _uri(data: bytes, kind: str) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"

@@ -1,0 +1,212 @@
+"""Where each stage looked and how sure the result is: small maps of an image, whatever its size."""
+
+from __future__ import annotations
+
+import base64
+import zlib
+from dataclasses import dataclass
+from math import ceil
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from magnet_cli.geometry import Box, Size
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from numpy.typing import NDArray
+
+    from magnet_cli.plan import Plan
+    from magnet_cli.plan.windows import Index, Pass, Stage
+
+MOST = 512
+"""Pixels of a map along an axis, about; more cells than that are put together."""
+FINEST = 32
+"""Most pixels of the map of uncertainty along the side of one cell."""
+STEPS = 254
+"""A stored value v stands for v / STEPS."""
+NOTHING = 255
+"""Of a map's pixel under which there is no data."""
+LARGEST = 4 * MOST
+"""Side of a map that is read back: a report is a file like any other."""
+
+RUN, NO_DATA, OUTSIDE, UNSELECTED, UNPAID, SETTLED = "rnoubs"
+"""What became of a window: looked at; without data, or outside the area that is looked at; passed over as worth less
+than others or than a limit, as beyond the budget, or as no point of it could be taken."""
+
+
+def subdivision(stage: Stage) -> int:
+    """Pixels of the map of uncertainty along the side of a cell of the finest stage."""
+    cells = max(stage.cells.width, stage.cells.height)
+    return max(1, min(MOST // cells, FINEST, stage.cell.width, stage.cell.height))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Map:
+    """Values over an image."""
+
+    values: NDArray[np.uint8]
+    """`(height, width)`; v stands for v / 254, 255 for no data. The last row and column may reach beyond the image."""
+    pixel: tuple[float, float]
+    """Width and height of a value, in level-0 pixels."""
+    cell: tuple[float, float]
+    """Width and height of a window's own part, in level-0 pixels."""
+
+    def describe(self) -> dict[str, object]:
+        """As JSON values."""
+        height, width = self.values.shape
+        return {
+            "size": {"width": width, "height": height},
+            "pixel": {"width": self.pixel[0], "height": self.pixel[1]},
+            "cell": {"width": self.cell[0], "height": self.cell[1]},
+            "data": base64.b64encode(zlib.compress(self.values.tobytes(), 9)).decode(),
+        }
+
+    @classmethod
+    def parse(cls, section: Mapping[str, Any]) -> Self:
+        """From what `describe` has said.
+
+        Raises:
+            KeyError, TypeError, ValueError, zlib.error: It says something else.
+        """
+        width, height = int(section["size"]["width"]), int(section["size"]["height"])
+        if not (1 <= width <= LARGEST and 1 <= height <= LARGEST):
+            message = f"a map has at most {LARGEST} x {LARGEST} values, got {width} x {height}"
+            raise ValueError(message)
+        packed = base64.b64decode(section["data"], validate=True)
+        data = zlib.decompressobj().decompress(packed, width * height)
+        return cls(
+            values=np.frombuffer(data, np.uint8).reshape(height, width),
+            pixel=_pair(section["pixel"]),
+            cell=_pair(section["cell"]),
+        )
+
+
+def _pair(section: Mapping[str, Any]) -> tuple[float, float]:
+    width, height = float(section["width"]), float(section["height"])
+    if not (0 < width < float("inf") and 0 < height < float("inf")):
+        message = f"a size is positive, got {width} x {height}"
+        raise ValueError(message)
+    return width, height
+
+
+def describe_maps(plan: Plan, finished: Callable[[int], Mapping[int, Mapping[str, Any]]]) -> dict[str, object]:
+    """The maps of a finished run, as JSON values; memory does not grow with the image.
+
+    Args:
+        plan: Of the run.
+        finished: The counts of each group of a pass.
+
+    Returns:
+        `stages`, coarsest first: for each its number and the share of windows that it looked at, of those that hold
+        data. `changes`, for those that had something to change: the share of pixels that got another class, of those
+        that it looked at. `uncertainty`: its mean, None where the method does not say.
+    """
+    stages = [
+        {"stage": stage.number, **found.describe()}
+        for step in plan.passes
+        for stage in step.stages
+        if (found := stage_map(plan, step, stage, finished(step.number))) is not None
+    ]
+    changes = [
+        {"stage": stage.number, **found.describe()}
+        for step in plan.passes
+        for stage in step.stages
+        if (found := change_map(plan, step, stage, finished(step.number))) is not None
+    ]
+    unsure = uncertainty_map(plan, finished(plan.passes[-1].number))
+    return {"stages": stages, "changes": changes, "uncertainty": None if unsure is None else unsure.describe()}
+
+
+def stage_map(plan: Plan, step: Pass, stage: Stage, groups: Mapping[int, Mapping[str, Any]]) -> Map | None:
+    """The share of windows that a stage looked at, of those that hold data; None where the groups do not say."""
+    if not groups:
+        return None
+    grid = _Means(stage.cells)
+    for number, counts in groups.items():
+        if "fates" not in counts:
+            return None
+        fates = iter(counts["fates"][str(stage.number)])
+        for block in plan.blocks(step, number):
+            rows, columns, shape = _place(step.cells(block, stage))
+            codes = np.array([next(fates) for _ in range(shape[0] * shape[1])]).reshape(shape)
+            grid.add(rows, columns, (codes == RUN).astype(np.float64), (codes != NO_DATA) & (codes != OUTSIDE))
+    return grid.map(stage, parts=1)
+
+
+def uncertainty_map(plan: Plan, groups: Mapping[int, Mapping[str, Any]]) -> Map | None:
+    """The mean uncertainty of the result; None where the groups do not say."""
+    step = plan.passes[-1]
+    packed = {number: counts.get("unsure") for number, counts in groups.items()}
+    return _parts_map(plan, step, step.stages[-1], packed)
+
+
+def change_map(plan: Plan, step: Pass, stage: Stage, groups: Mapping[int, Mapping[str, Any]]) -> Map | None:
+    """The share of pixels to which a stage gave another class, of those that it looked at.
+
+    None where it had nothing to change, or the groups do not say.
+    """
+    packed = {number: counts.get("changes", {}).get(str(stage.number)) for number, counts in groups.items()}
+    return _parts_map(plan, step, stage, packed)
+
+
+def _parts_map(plan: Plan, step: Pass, stage: Stage, groups: Mapping[int, str | None]) -> Map | None:
+    """Means of what the groups of a pass have packed: a value for each part of each cell."""
+    if not groups:
+        return None
+    parts = subdivision(stage)
+    grid = _Means(Size(width=stage.cells.width * parts, height=stage.cells.height * parts))
+    for number, packed in groups.items():
+        if packed is None:
+            return None
+        values = np.frombuffer(zlib.decompress(base64.b64decode(packed)), np.uint8)
+        for place, size in _areas(plan.blocks(step, number), step, stage, parts):
+            own, values = values[: size.pixels].reshape(size.height, size.width), values[size.pixels :]
+            rows, columns = place.slices
+            grid.add(rows.start, columns.start, own / STEPS, own != NOTHING)
+    return grid.map(stage, parts=parts)
+
+
+def _areas(blocks: list[Index], step: Pass, stage: Stage, parts: int) -> Iterator[tuple[Box, Size]]:
+    for block in blocks:
+        row, column, (height, width) = _place(step.cells(block, stage))
+        size = Size(width=width * parts, height=height * parts)
+        yield Box(x=column * parts, y=row * parts, width=size.width, height=size.height), size
+
+
+def _place(cells: list[Index]) -> tuple[int, int, tuple[int, int]]:
+    """First row and column of row-major cells, and how many rows and columns they have."""
+    first, last = cells[0], cells[-1]
+    return first.row, first.column, (last.row - first.row + 1, last.column - first.column + 1)
+
+
+class _Means:
+    """Means over squares of a grid that is filled piece by piece.
+
+    Args:
+        size: Of the grid; a square has as many pixels as it takes to have at most `MOST` squares along an axis.
+    """
+
+    def __init__(self, size: Size) -> None:
+        self._side = ceil(max(size.width, size.height) / MOST)
+        shape = (ceil(size.height / self._side), ceil(size.width / self._side))
+        self._sums = np.zeros(shape)
+        self._counts = np.zeros(shape, np.int64)
+
+    def add(self, row: int, column: int, values: NDArray[np.floating], known: NDArray[np.bool_]) -> None:
+        """Take a piece whose first pixel lies at `(row, column)`; only known values count."""
+        rows = (row + np.arange(values.shape[0]))[:, None] // self._side
+        columns = (column + np.arange(values.shape[1]))[None] // self._side
+        np.add.at(self._sums, (rows, columns), np.where(known, values, 0))
+        np.add.at(self._counts, (rows, columns), known)
+
+    def map(self, stage: Stage, *, parts: int) -> Map:
+        """The means, once every piece was added; the grid divides each side of a stage's cell into `parts`."""
+        means = np.rint(self._sums / np.maximum(self._counts, 1) * STEPS)
+        width, height = float(stage.cell.width * stage.pitch.x), float(stage.cell.height * stage.pitch.y)
+        return Map(
+            values=np.where(self._counts > 0, means, NOTHING).astype(np.uint8),
+            pixel=(width * self._side / parts, height * self._side / parts),
+            cell=(width, height),
+        )

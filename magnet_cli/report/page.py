@@ -1,0 +1,358 @@
+"""The page beside a mask: one HTML file that needs nothing else, no network either."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import shlex
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from magnet_cli.report.layers import COLOURS, Layer, heat_layer, heat_stops, mask_layer, photo_layer, stage_layer
+from magnet_cli.report.legend import share_text
+from magnet_cli.report.maps import NOTHING, STEPS, Map
+from magnet_cli.system.memory import format_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from magnet_cli.geometry import Size
+    from magnet_cli.report.picture import Class, Picture
+
+SQUARES = {"um2": "µm²", "m2": "m²"}
+UNITS = {"um": "µm"}
+ACTIVITIES = {
+    "wall": "from start to end",
+    "survey": "looking for objects",
+    "read": "reading",
+    "forward": "networks",
+    "refine": "refining",
+    "select": "choosing",
+    "write": "writing",
+    "idle": "waiting",
+}
+LESS = {
+    "uncertainty": "less uncertain",
+    "change": "less changed by the stage before",
+    "both": "less uncertain and less changed by the stage before",
+    "ppn": "worth less to the selector",
+}
+"""What makes a window worth less, by what `--select` names."""
+READ_AS = {"binary": ", read as one object", "probability": ", read as a probability"}
+WIDE = 3
+"""Longer side of a picture through its shorter, beyond which it is shown over the controls and not beside them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bar:
+    """A number and its bar."""
+
+    name: str
+    shown: str
+    percent: float
+    """Length of the bar."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageRow:
+    """What a stage did."""
+
+    number: int
+    color: str
+    scale: str
+    windows: int
+    run: int
+    nodata: int
+    outside: int
+    passed: tuple[tuple[int, str], ...]
+    """How many of the others were passed over, and why, in words."""
+    points: int
+    changed: tuple[float, float] | None
+    """Share of the pixels in windows looked at that got another class, and how far probabilities moved on the mean;
+    None where there was nothing to change."""
+    layer: Layer | None
+    """Where it looked."""
+    changes: Layer | None
+    """What it changed."""
+
+    @property
+    def passed_over(self) -> int:
+        """Windows that could have been looked at, and were not."""
+        return sum(count for count, _ in self.passed)
+
+    @property
+    def looked(self) -> str:
+        """In words."""
+        return f"looked at {self.run:,} of {self.windows:,} windows of {self.scale} pixels"
+
+    @property
+    def why(self) -> str:
+        """Why the others were left, in words."""
+        reasons = [(self.nodata, "without data"), (self.outside, "outside the area"), *self.passed]
+        return ", ".join(f"{count:,} {reason}" for count, reason in reasons if count)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refined:
+    """What refining did to the mask before."""
+
+    by: str
+    """A bundle, or a tool."""
+    before: str
+    """The file of the mask before, and what it was read as where that is not a mask of classes."""
+    changed: int
+    """Pixels that got another class."""
+    share: float
+    """Of all pixels."""
+    objects: str
+    """Which were refined, in words; empty for a tool that knows none."""
+
+
+def make_page(picture: Picture, report: Mapping[str, Any], name: str) -> str:
+    """The page, as text.
+
+    Args:
+        picture: The image and its mask.
+        report: The mask's.
+        name: Of the mask's file.
+
+    Raises:
+        KeyError, TypeError, ValueError, zlib.error: The report says something else than this version does.
+    """
+    environment = Environment(
+        loader=PackageLoader("magnet_cli.report", "template"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"count": "{:,}".format, "share": share_text, "area": area_text, "svg": "{:.8g}".format}
+    script = files("magnet_cli.report").joinpath("template", "page.js").read_text(encoding="utf-8")
+    unsure = report["maps"]["uncertainty"]
+    uncertainty = None if unsure is None else Map.parse(unsure)
+    return environment.get_template("page.html").render(
+        title=_file_name(str(report["input"]["path"])),
+        mask_name=name,
+        script=Markup(script),  # noqa: S704 - this program's own file
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        picture=picture,
+        wide=picture.size.width > WIDE * picture.size.height,
+        photo=photo_layer(picture),
+        mask=mask_layer(picture),
+        stages=list(_stages(report, picture.size)),
+        uncertainty=None if uncertainty is None else heat_layer(uncertainty),
+        mean_uncertainty=_mean(uncertainty),
+        heat=heat_stops(),
+        facts=_facts(report),
+        classes=picture.classes,
+        refined=_refined(report),
+        square=_square(picture.classes),
+        not_computed=int(report["not_computed"]["pixels"]),
+        seconds=_seconds(report["seconds"]),
+        memory=_memory(report["memory"]),
+        command=[shlex.quote(str(word)) for word in report["command"]],
+        options={str(key).replace("_", " "): _told(value) for key, value in _options(report).items()},
+        hashes=_hashes(report),
+        versions={"magnet": report["program"]["version"], **report["versions"]},
+        notes=[str(note) for note in report["notes"]],
+        report=report,
+    )
+
+
+def _file_name(path: str) -> str:
+    return path.replace("\\", "/").rstrip("/").rpartition("/")[2]
+
+
+def _stages(report: Mapping[str, Any], size: Size) -> Iterator[StageRow]:
+    maps, changes = (
+        {int(entry["stage"]): Map.parse(entry) for entry in report["maps"].get(kind, [])}
+        for kind in ("stages", "changes")
+    )
+    for step in report["passes"]:
+        for entry in step["stages"]:
+            number = int(entry["stage"])
+            color = COLOURS[(number - 1) % len(COLOURS)]
+            yield StageRow(
+                number=number,
+                color=color,
+                scale=_size(entry["scale"]),
+                windows=int(entry["windows"]),
+                run=int(entry["windows_run"]),
+                nodata=int(entry["not_run"]["nodata"]),
+                outside=int(entry["not_run"].get("outside", 0)),
+                passed=_passed(entry["not_run"], report["options"]),
+                points=int(entry["points"]),
+                changed=_changed(entry),
+                layer=stage_layer(maps[number], size, color=color) if number in maps else None,
+                changes=heat_layer(changes[number]) if number in changes else None,
+            )
+
+
+def _changed(entry: Mapping[str, Any]) -> tuple[float, float] | None:
+    """As `StageRow.changed`; a report of an earlier version does not say."""
+    found = entry.get("changed")
+    return None if found is None else (float(found["labels"]), float(found["probabilities"]))
+
+
+def _passed(not_run: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[tuple[int, str], ...]:
+    """How many windows were passed over for which reason; a report of an earlier version knows one."""
+    by = "ppn" if options["patches"] == "selector" else str(options.get("select", "uncertainty"))
+    worth = LESS.get(by, "worth less")
+    words = {"unselected": worth, "unpaid": f"{worth}, beyond the budget", "settled": "settled"}
+    return tuple((int(not_run[why]), f"passed over as {said}") for why, said in words.items() if why in not_run)
+
+
+def _refined(report: Mapping[str, Any]) -> Refined | None:
+    """As `magnet refine` or the last stage of `segment` says; None of a mask that was not refined."""
+    found = report.get("refined")
+    if found is None:
+        return None
+    settings, size = report["options"].get("refine") or report["options"], report["input"]["size"]
+    bundle, changed = found.get("bundle", report["bundle"]), int(found["changed_pixels"])
+    classes = [str(entry["name"]) for entry in report["classes"]]
+    named = [word if word in classes else classes[int(word)] for word in settings.get("only", [])]
+    named = named or classes[1:] if settings.get("object") else named
+    return Refined(
+        by=str(bundle["name"] if bundle else settings["method"]),
+        before=_file_name(str(found["path"])) + READ_AS.get(str(found["read_as"]), ""),
+        changed=changed,
+        share=changed / (int(size["width"]) * int(size["height"])),
+        objects=_objects(found.get("objects") or report["objects"], named) if bundle else "",
+    )
+
+
+def _objects(objects: Mapping[str, Any], named: Sequence[str]) -> str:
+    large = sum(int(each["objects"]) for each in objects["large"])
+    one_by_one, left = int(objects["refined"]), int(objects["left"])
+    kind = f" of {', '.join(named)}" if named else ""
+    counts = [(one_by_one, "one by one"), (large, "level by level"), (left, "too small, left as they were")]
+    return f"Objects{kind}: " + ", ".join(
+        f"{count:,} {what}" for count, what in counts if count or what == counts[0][1]
+    )
+
+
+def _mean(found: Map | None) -> str:
+    known = [] if found is None else found.values[found.values != NOTHING]
+    return f"{np.mean(known) / STEPS:.2f}" if len(known) else ""
+
+
+def _facts(report: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What the image is, at a glance."""
+    image, pixel = report["input"], report["input"]["pixel"]
+    size = f"{image['size']['width']:,} × {image['size']['height']:,} pixels"  # noqa: RUF001 - the sign of a product
+    found = [("Image", size)]
+    if pixel is not None:
+        unit = UNITS.get(pixel["unit"], str(pixel["unit"]))
+        sides = {f"{float(pixel[axis]):.4g}" for axis in ("x", "y")}
+        found.append(("Pixel", f"{' × '.join(sorted(sides))} {unit}"))  # noqa: RUF001
+    if image["crs"] is not None:
+        found.append(("CRS", str(image["crs"])))
+    found += [
+        ("Bands", f"{_bands(image['bands'])}, {image['dtype']}"),
+    ]
+    if report["bundle"] is not None:
+        found.append(("Bundle", str(report["bundle"]["name"])))
+    refined = report["options"].get("refine")
+    then = "" if refined is None else f", then {refined['method']}"
+    return [*found, ("Method", f"{report['options']['method']}{then}")]
+
+
+def _bands(names: list[str]) -> str:
+    return ", ".join(names) if len(names) <= 4 else f"{len(names)} bands"  # noqa: PLR2004 - what fits into a line
+
+
+def _square(classes: tuple[Class, ...]) -> str:
+    """The unit of areas; empty where the image does not say how large its pixels are."""
+    unit = next((entry.unit for entry in classes if entry.unit is not None), "")
+    return SQUARES.get(unit, unit)
+
+
+def area_text(area: float) -> str:
+    """An area with four digits at least, and no more behind the point than it has."""
+    return f"{area:,.0f}" if area >= 1000 or area == 0 else f"{area:.4g}"  # noqa: PLR2004 - four digits
+
+
+def _seconds(seconds: Mapping[str, Any]) -> list[Bar]:
+    """The whole run first; activities overlap, because they are summed over threads."""
+    found = {str(name): float(value) for name, value in seconds.items()}
+    longest = max([*found.values(), 1e-9])
+    first = sorted(found, key=lambda name: (name != "wall", -found[name]))
+    return [
+        Bar(
+            name=ACTIVITIES.get(name, name.replace("_", " ")),
+            shown=_duration(found[name]),
+            percent=100 * found[name] / longest,
+        )
+        for name in first
+    ]
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:  # noqa: PLR2004 - a minute
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def _memory(memory: Mapping[str, Any]) -> list[Bar]:
+    """Every number of bytes that the report has; those of the host and of the device each by their largest."""
+    flat: dict[str, int] = {}
+    for name, value in memory.items():
+        inner = value if isinstance(value, dict) else {"": value}
+        flat |= {
+            f"{name}_{key}".strip("_").replace("_", " "): int(amount)
+            for key, amount in inner.items()
+            if isinstance(amount, int | float) and not isinstance(amount, bool) and amount > 0
+        }
+    largest = {kind: max(v for k, v in flat.items() if k.partition(" ")[0] == kind) for kind in _kinds(flat)}
+    return [
+        Bar(name=name, shown=format_bytes(amount), percent=100 * amount / largest[name.partition(" ")[0]])
+        for name, amount in flat.items()
+    ]
+
+
+def _kinds(names: Mapping[str, int]) -> set[str]:
+    return {name.partition(" ")[0] for name in names}
+
+
+def _options(report: Mapping[str, Any]) -> dict[str, object]:
+    """The options of the report, its bands in words."""
+    bands = [
+        f"{entry['name']}: band {int(entry['band'])} ({entry['of_image']}), "
+        f"{float(entry['low']):g} to {float(entry['high']):g}"
+        for entry in report["options"]["bands"]
+    ]
+    return {key: value for key, value in {**report["options"], "bands": bands}.items() if value != []}
+
+
+def _told(value: object) -> str:
+    """A JSON value, for people."""
+    if isinstance(value, list):
+        return ", ".join(_told(item) for item in value)
+    if isinstance(value, dict):
+        sides = set(value) == {"width", "height"}
+        return _size(value) if sides else ", ".join(f"{key} {_told(item)}" for key, item in value.items() if item != [])
+    if value is None or isinstance(value, bool):
+        return {True: "yes", False: "no", None: "none"}[value]
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _size(size: Mapping[str, Any]) -> str:
+    width, height = (f"{float(size[side]):.6g}" for side in ("width", "height"))
+    return width if width == height else f"{width} × {height}"  # noqa: RUF001
+
+
+def _hashes(report: Mapping[str, Any]) -> dict[str, str]:
+    return {
+        "image": str(report["hashes"]["input"]),
+        **({"bundle": str(report["hashes"]["bundle"])} if "bundle" in report["hashes"] else {}),
+        "options": str(report["hashes"]["options"]),
+        "mask file (SHA-256)": str(report["mask"]["sha256"]),
+        "report": str(report["digest"]),
+    }

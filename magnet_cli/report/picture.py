@@ -1,0 +1,153 @@
+"""An image and its mask, small enough to look at, pixel on pixel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import tifffile
+
+from magnet_cli.errors import OutputError, SourceError
+from magnet_cli.geometry import Box, Pitch, Size
+from magnet_cli.images.protocol import Request
+from magnet_cli.masks.spec import MaskClass
+from magnet_cli.report.colours import Look
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from magnet_cli.images.protocol import Image
+
+LONGEST = 2048
+"""Pixels of a picture along its longer side, at most."""
+STRIP_VALUES = 8 << 20
+"""Values read at a time: an image of hundreds of bands takes no more memory than one of three."""
+BLANK = 224
+"""Grey of what holds no data."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Class:
+    """A class as it is shown."""
+
+    name: str
+    color: str
+    pixels: int
+    share: float
+    """Of the pixels that have a label."""
+    area: float | None
+    unit: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """An image and its mask at the same reduced size."""
+
+    pixels: NDArray[np.uint8]
+    """`(height, width, 3)`."""
+    labels: NDArray[np.uint8]
+    """`(height, width)`, a class or 255."""
+    pitch: int
+    """Level-0 pixels along the side of one of its pixels."""
+    size: Size
+    """Of level 0."""
+    classes: tuple[Class, ...]
+
+    @property
+    def palette(self) -> NDArray[np.uint8]:
+        """`(256, 3)`: colours by label; labels that are no class are grey."""
+        palette = np.full((256, 3), BLANK, np.uint8)
+        for label, entry in enumerate(self.classes):
+            palette[label] = np.frombuffer(bytes.fromhex(entry.color[1:]), np.uint8)
+        return palette
+
+
+def read_picture(image: Image, mask: Path, report: Mapping[str, Any]) -> Picture:
+    """An overview of an image and its mask: the mask's own overview of at most `LONGEST` pixels, and the image's means.
+
+    Args:
+        image: Opened.
+        mask: Of that image.
+        report: The mask's.
+
+    Raises:
+        SourceError: The image cannot be decoded, or is not the mask's.
+        OutputError: The mask cannot be decoded, or is not the report's.
+        KeyError, TypeError, ValueError: The report says something else than this version does.
+    """
+    size = Size(width=int(report["input"]["size"]["width"]), height=int(report["input"]["size"]["height"]))
+    if image.info.size != size:
+        raise SourceError(
+            f"the mask was made of an image of {size} pixels", value=image.info.size, file=image.info.path
+        )
+    level = 0
+    while max(size.width, size.height) > LONGEST << level:
+        level += 1
+    pitch = Pitch.square(2**level)
+    labels = _read_labels(mask, level)
+    cover = pitch.cover(size)
+    if labels.shape != (cover.height, cover.width):
+        raise OutputError(f"the mask is not the one that its report describes: {size}", file=mask)
+    return Picture(
+        pixels=read_pixels(image, pitch, Look.of(report)),
+        labels=labels,
+        pitch=2**level,
+        size=size,
+        classes=_classes(report["classes"]),
+    )
+
+
+def _read_labels(mask: Path, level: int) -> NDArray[np.uint8]:
+    try:
+        with tifffile.TiffFile(mask) as tiff:
+            labels: NDArray[np.uint8] = tiff.pages[level].asarray()
+    # What decoders raise on a damaged tile has no common base.
+    except (OSError, ValueError, IndexError, TypeError, RuntimeError, tifffile.TiffFileError) as exc:
+        raise OutputError(
+            "the mask cannot be read", value=exc, file=mask, advice="See what is damaged with magnet verify"
+        ) from exc
+    return labels
+
+
+def _classes(rows: list[Mapping[str, Any]]) -> tuple[Class, ...]:
+    found = []
+    for row in rows:
+        entry = MaskClass(name=str(row["name"]), color=str(row["color"]))
+        area, unit = row["area"], row["unit"]
+        found.append(
+            Class(
+                name=entry.name,
+                color=entry.color,
+                pixels=int(row["pixels"]),
+                share=float(row["share"]),
+                area=None if area is None else float(area),
+                unit=None if unit is None else str(unit),
+            )
+        )
+    return tuple(found)
+
+
+def read_pixels(image: Image, pitch: Pitch, look: Look) -> NDArray[np.uint8]:
+    """The image at a pitch as people see it, `(height, width, 3)`; grey where there is no data.
+
+    Memory is bounded by the picture's size: it is read in strips.
+
+    Raises:
+        SourceError: A part cannot be decoded.
+    """
+    info = image.info
+    cover = pitch.cover(info.size)
+    values = np.empty((cover.height, cover.width, len(look.bands)), info.dtype)
+    valid = np.ones((cover.height, cover.width), np.bool_)
+    step = max(1, STRIP_VALUES // (cover.width * len(info.bands)))
+    for top in range(0, cover.height, step):
+        box = Box(x=0, y=top, width=cover.width, height=min(step, cover.height - top))
+        region = image.read([Request(pitch=pitch, box=box, bands=look.bands)])[0]
+        values[box.slices] = region.pixels
+        if region.valid is not None:
+            valid[box.slices] = region.valid
+    return np.where(valid[..., None], look.colours(values, valid), np.uint8(BLANK)) * np.ones(3, np.uint8)

@@ -1,0 +1,66 @@
+"""What a run that ends too early leaves behind, and what it may take while it runs: the same for all methods."""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from magnet_cli import images
+from magnet_cli.errors import DeviceError, OutputError
+from magnet_cli.system.memory import format_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+    from pathlib import Path
+
+    from magnet_cli.events import Events
+    from magnet_cli.masks.journal import Journal
+
+DECODE_SHARE = 0.5
+"""Of the free disk space, for images that have to be decoded once."""
+
+
+@contextmanager
+def keeping_what_is_finished(
+    journal: Journal, passes: Collection[int], *, mask: Path, resume: bool, events: Events
+) -> Iterator[None]:
+    """Say of an output that cannot be written what is kept of it.
+
+    The journal of a run that ends before it has finished a group is deleted: it would only refuse a mended image.
+
+    Args:
+        journal: Of the run.
+        passes: Their numbers.
+        mask: That is written.
+        resume: Whether the same command would go on.
+        events: Hears about messages.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if not any(journal.finished(number) for number in passes):
+            journal.discard()
+        elif isinstance(error, OutputError) and resume:
+            events.message(f"{mask}: what was finished is kept, and the same command goes on from there")
+        raise
+
+
+def decode_cache(folder: Path) -> images.CacheBudget:
+    """Where images that have to be decoded once are kept, and how much of the disk they may take."""
+    there = next(place for place in (folder.resolve(), *folder.resolve().parents) if place.is_dir())
+    return images.CacheBudget(folder=there, max_bytes=int(shutil.disk_usage(there).free * DECODE_SHARE))
+
+
+def check_peak(peak: int | None, budget: int, *, file: str) -> None:
+    """Accept the most memory that a run has used so far.
+
+    Raises:
+        DeviceError: It is more than the run may use.
+    """
+    if peak is not None and peak > budget:
+        raise DeviceError(
+            f"the run used {format_bytes(peak)} of host memory and may use {format_bytes(budget)}",
+            file=file,
+            advice="What was finished is kept: run the same command with a larger --memory",
+        )

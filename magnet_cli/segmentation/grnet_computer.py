@@ -1,0 +1,216 @@
+"""GRNet's two looks at a group of blocks: each block is an image of the paper, each window of its second stage a cell.
+
+`refine/grnet.py` has the same on whole tensors.
+"""
+
+from __future__ import annotations
+
+from math import ceil, floor
+from typing import TYPE_CHECKING, Protocol, cast
+
+import torch
+
+from magnet_cli.arithmetic.canvas import Canvas
+from magnet_cli.arithmetic.grnet_stages import REACH, flags_of
+from magnet_cli.geometry import Box
+from magnet_cli.segmentation.computer import Computer, Job, Predictor
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+    from magnet_cli.geometry import Pitch
+    from magnet_cli.plan.windows import Index, Stage, Window
+    from magnet_cli.segmentation.block import BlockState
+
+
+class GRNetworks(Predictor, Protocol):
+    """The networks of a GRNet's bundle on a device."""
+
+    @property
+    def fusion(self) -> str:
+        """`literal` or `detail`."""
+
+    def scores(self, patches: Tensor) -> Tensor:
+        """F^G, logits `(n, classes, h, w)` float32, of normalised patches."""
+
+    def selected(self, patches: Tensor) -> Tensor:
+        """Logits of the cells of normalised patches, `(n, cells * cells)` float32."""
+
+    def looked_closer(self, patches: Tensor, probs: Tensor | None) -> Tensor:
+        """F^R, logits `(n, classes, h, w)` float32, of normalised patches and what F^G says of them, or nothing."""
+
+    def aggregate(self, refined: Tensor, scores: Tensor) -> Tensor:
+        """F^E and F^G, `(n, classes, h, w)` float32 each, to fused logits."""
+
+
+class GRNetComputer(Computer):
+    """Runs the global look of a group of blocks, and the closer one at the cells that it selects."""
+
+    _scores: dict[Index, Canvas]
+    """F^G of each block of the group."""
+
+    def _run_stage(self, states: Sequence[BlockState], stage: Stage) -> None:
+        if states[0].canvas is None:
+            self._scores = {}
+            self._look_far(states, stage)
+        else:
+            self._look_closer(states, stage)
+
+    @property
+    def _parts(self) -> GRNetworks:
+        return cast("GRNetworks", self._networks)
+
+    def _look_far(self, states: Sequence[BlockState], stage: Stage) -> None:
+        batches = self._batches(states, stage)
+        for batch in batches:
+            with self._clock.measure("select"):
+                patches = self._patches(batch, stage)
+            with self._clock.measure("forward"):
+                scores = self._parts.scores(patches)
+                flags = flags_of(self._parts.selected(patches)) if self._selects else None
+            self._check(scores.sum()[None], [batch], stage)
+            with self._clock.measure("select"):
+                for index, job in enumerate(batch):
+                    # A block has one window of its coarsest stage.
+                    job.state.put(job.window, scores[index].softmax(dim=0), None)
+                    self._scores[job.state.pixels.block] = self._cut(job, scores[index], stage)
+                    if flags is not None:
+                        job.state.flagged = flagged(job, flags[index], stage)
+        for state in states:
+            self._scores.setdefault(state.pixels.block, self._nothing(state, stage))
+            state.finish(stage)
+
+    def _nothing(self, state: BlockState, stage: Stage) -> Canvas:
+        """F^G of a block that had no pixel with data at this resolution, though its cells may have: all alike."""
+        box = state.step.canvas(state.pixels.block, stage)
+        values = torch.zeros((self._plan.classes, 1, 1), device=self._networks.device)
+        return Canvas(values=values.expand(-1, box.height, box.width), box=box, pitch=stage.pitch)
+
+    @property
+    def _selects(self) -> bool:
+        return self._plan.settings.patches.kind == "selector"
+
+    def _batches(self, states: Sequence[BlockState], stage: Stage) -> list[list[Job]]:
+        with self._clock.measure("select"):
+            jobs = [Job(state=state, window=window) for state in states for window in state.begin(stage)]
+        return [jobs[start : start + self._plan.batch] for start in range(0, len(jobs), self._plan.batch)]
+
+    def _cut(self, job: Job, scores: Tensor, stage: Stage) -> Canvas:
+        """What of a window's scores lies in the image."""
+        box = job.window.kept
+        part = scores[:, *box.shifted(x=-job.window.box.x, y=-job.window.box.y).slices]
+        return Canvas(values=part.contiguous(), box=box, pitch=stage.pitch)
+
+    def _look_closer(self, states: Sequence[BlockState], stage: Stage) -> None:
+        refined: dict[Index, Tensor] = {}
+        looked: list[Job] = []
+        for batch in self._batches(states, stage):
+            with self._clock.measure("select"):
+                patches = self._patches(batch, stage)
+                known = torch.stack([self._known(job, stage) for job in batch]).softmax(dim=1)
+            with self._clock.measure("refine"):
+                scores = self._parts.looked_closer(patches, known)
+            self._check(scores.sum()[None], [batch], stage)
+            for index, job in enumerate(batch):
+                self._paste(job, scores[index], refined, stage)
+            looked += batch
+        with self._clock.measure("refine"):
+            for state in states:
+                block = state.pixels.block
+                if block in refined:
+                    windows = [job.window for job in looked if job.state is state]
+                    self._fuse(state, windows, refined[block], stage)
+        with self._clock.measure("select"):
+            for state in states:
+                state.finish(stage)
+
+    def _known(self, job: Job, stage: Stage) -> Tensor:
+        """F^G of a window, enlarged from its own pixels alone (paper: the cell is magnified); `(classes, h, w)`."""
+        scores = self._scores[job.state.pixels.block]
+        return job.state.under(narrowed(scores, job.window.box, stage.pitch), job.window, stage)
+
+    def _paste(self, job: Job, scores: Tensor, refined: dict[Index, Tensor], stage: Stage) -> None:
+        """F^E: a window's F^R where it is kept, zero where nobody looked."""
+        state, window = job.state, job.window
+        whole = state.step.canvas(state.pixels.block, stage)
+        if state.pixels.block not in refined:
+            shape = (len(scores), whole.height, whole.width)
+            refined[state.pixels.block] = torch.zeros(shape, device=scores.device)
+        source = window.kept.shifted(x=-window.box.x, y=-window.box.y).slices
+        target = window.kept.shifted(x=-whole.x, y=-whole.y).slices
+        refined[state.pixels.block][:, *target] = scores[:, *source]
+
+    def _fuse(self, state: BlockState, windows: Sequence[Window], refined: Tensor, stage: Stage) -> None:
+        whole, scores = state.step.canvas(state.pixels.block, stage), self._scores[state.pixels.block]
+        near = Canvas(values=refined, box=whole, pitch=stage.pitch)
+        if self._parts.fusion == "literal":
+            fused = self._fused_small(windows, near, scores)
+            for window in windows:
+                state.keep(window, fused.sample(window.kept, stage.pitch).softmax(dim=0))
+            return
+        for window in windows:
+            around = window.kept.grown(REACH).intersection(whole)
+            pair = (near.view(around), scores.sample(around, stage.pitch))
+            found = self._parts.aggregate(*(part[None] for part in pair))[0]
+            cut = window.kept.shifted(x=-around.x, y=-around.y).slices
+            state.keep(window, found[:, *cut].softmax(dim=0))
+
+    def _fused_small(self, windows: Sequence[Window], near: Canvas, scores: Canvas) -> Canvas:
+        """The fused scores at the resolution of F^G; F^G itself where nobody looked."""
+        small = near.sample(scores.box, scores.pitch)
+        found, values = self._parts.aggregate(small[None], scores.values[None])[0], scores.values.clone()
+        for window in windows:
+            box = covered(window.kept, near.pitch, scores).shifted(x=-scores.box.x, y=-scores.box.y)
+            values[:, *box.slices] = found[:, *box.slices]
+        return Canvas(values=values, box=scores.box, pitch=scores.pitch)
+
+
+class LocalComputer(Computer):
+    """Looks at every cell by itself, knowing nothing of the whole (LocalNet, "Effect of our method")."""
+
+    def _predict(self, patches: Tensor, stage: Stage) -> Tensor:
+        del stage
+        return cast("GRNetworks", self._networks).looked_closer(patches, None).softmax(dim=1)
+
+
+def flagged(job: Job, flags: Tensor, stage: Stage) -> frozenset[Index]:
+    """The cells of a block's next stage whose centres lie in what a selector flagged.
+
+    With a margin, cells of the network's patch and of the block are not quite the same.
+
+    Args:
+        job: The block's global look.
+        flags: `(side * side,)` bool, of the patch.
+        stage: Of that look.
+    """
+    state, patch = job.state, job.window.box
+    side = round(len(flags) ** 0.5)
+    table = flags.reshape(side, side).tolist()
+    finer = state.step.stages[state.step.stages.index(stage) + 1]
+    found = set()
+    for window in state.step.windows(state.pixels.block, finer):
+        own, ratio_x, ratio_y = window.own, finer.pitch.x / stage.pitch.x, finer.pitch.y / stage.pitch.y
+        x = floor(((own.x + own.right) * ratio_x / 2 - patch.x) * side / patch.width)
+        y = floor(((own.y + own.bottom) * ratio_y / 2 - patch.y) * side / patch.height)
+        if table[min(max(y, 0), side - 1)][min(max(x, 0), side - 1)]:
+            found.add(window.cell)
+    return frozenset(found)
+
+
+def covered(box: Box, pitch: Pitch, canvas: Canvas) -> Box:
+    """The pixels of a canvas that a box of another grid reaches into."""
+    ratio_x, ratio_y = pitch.x / canvas.pitch.x, pitch.y / canvas.pitch.y
+    return Box.between(
+        left=floor(box.x * ratio_x),
+        top=floor(box.y * ratio_y),
+        right=ceil(box.right * ratio_x),
+        bottom=ceil(box.bottom * ratio_y),
+    ).intersection(canvas.box)
+
+
+def narrowed(canvas: Canvas, box: Box, pitch: Pitch) -> Canvas:
+    """A canvas's part under a box of another grid."""
+    part = covered(box, pitch, canvas)
+    return Canvas(values=canvas.view(part), box=part, pitch=canvas.pitch)

@@ -1,0 +1,1 @@
+"""Memory, durable files, threads and stored speeds: this room knows no image."""

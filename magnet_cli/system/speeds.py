@@ -1,0 +1,103 @@
+"""Speeds that `magnet bench` has measured on this machine, kept for `magnet plan`."""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from math import log
+from pathlib import Path
+from typing import Any
+
+from magnet_cli.system import durable
+
+SCHEMA = 1
+NAME = "bench.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """What a speed depends on, beside the image's size."""
+
+    bundle: str
+    """Digest."""
+    device: str
+    """Kind and name, and on a CPU the cores: `cpu, Some Processor, 2 cores`."""
+    precision: str
+    method: str
+    merge: str
+    """What joins the stages; `none` where the method has one stage."""
+    batch: int
+    """Patches a forward pass."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """One measured speed."""
+
+    case: Case
+    pixels: int
+    """Of level 0 of the image that it was measured on."""
+    windows_per_second: float
+    """Of a whole run, reading and writing included."""
+
+
+def state_folder() -> Path:
+    """Where this program keeps what it learns about the machine: `MAGNET_STATE`, or the user's state folder."""
+    named = os.environ.get("MAGNET_STATE")
+    if named:
+        return Path(named)
+    base = os.environ.get("LOCALAPPDATA" if os.name == "nt" else "XDG_STATE_HOME")
+    return (Path(base) if base else Path.home() / ".local" / "state") / "magnet"
+
+
+def stored_figures(folder: Path | None = None) -> list[Figure]:
+    """The figures that were stored; none where there is no file, or one that this version cannot read."""
+    path = (folder or state_folder()) / NAME
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        found = json.loads(path.read_bytes())
+        if found["schema"] == SCHEMA:
+            return [_figure(entry) for entry in found["figures"]]
+    return []
+
+
+def _figure(entry: dict[str, Any]) -> Figure:
+    speed = float(entry["windows_per_second"])
+    if not speed > 0:
+        message = "a speed is positive"
+        raise ValueError(message)
+    return Figure(case=Case(**entry["case"]), pixels=int(entry["pixels"]), windows_per_second=speed)
+
+
+def store_figure(figure: Figure, folder: Path | None = None) -> None:
+    """Keep a figure, instead of an older one of the same case and size.
+
+    Raises:
+        OutputError: The folder cannot be written to.
+    """
+    place = folder or state_folder()
+    others = [other for other in stored_figures(place) if (other.case, other.pixels) != (figure.case, figure.pixels)]
+    found = {"schema": SCHEMA, "figures": [asdict(entry) for entry in (*others, figure)]}
+    with durable.writing(place):
+        place.mkdir(parents=True, exist_ok=True)
+    durable.write_whole(place / NAME, json.dumps(found, indent=1).encode())
+
+
+def nearest_figure(case: Case, *, pixels: int, folder: Path | None = None) -> Figure | None:
+    """The figure of this very case whose image was nearest in size, by ratio; None where there is none."""
+    known = [figure for figure in stored_figures(folder) if figure.case == case]
+    return min(known, key=lambda figure: abs(log(figure.pixels / pixels)), default=None)
+
+
+def format_seconds(seconds: float) -> str:
+    """A duration for people, in the largest unit that leaves at least one and a half: `45 s`, `2.3 min`, `31 min`."""
+    for unit, length in (("h", 3600), ("min", 60)):
+        if seconds >= 1.5 * length:
+            return f"{three_digits(seconds / length)} {unit}"
+    return f"{three_digits(seconds)} s"
+
+
+def three_digits(value: float) -> str:
+    """A positive number for people: two digits or more, none of them after the point from ten on."""
+    return f"{value:,.0f}" if value >= 10 else f"{value:.1f}" if value >= 1 else f"{value:.2g}"  # noqa: PLR2004

@@ -1,0 +1,239 @@
+"""Training of a backbone: labelled scenes to a bundle."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from magnet_cli.errors import OutputError, SourceError, UsageError
+from magnet_cli.models.bundle_writer import write_bundle
+from magnet_cli.models.description import DESCRIPTION, SCHEMA, segmentation_bundle
+from magnet_cli.models.registry import build_backbone
+from magnet_cli.models.strict import parse_object
+from magnet_cli.train.batches import Sampler
+from magnet_cli.train.loop import Files, Trainer, class_weights, counted, seeded
+from magnet_cli.train.losses import PixelObjective
+from magnet_cli.train.scene_data import divided, load_scenes
+from magnet_cli.train.validation import Validator
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from torch import nn
+
+    from magnet_cli.models.bundle import Bundle
+    from magnet_cli.train.config import DataConfig, LoopConfig, TrainConfig
+    from magnet_cli.train.loop import Each, Progress
+    from magnet_cli.train.scenes import Scene
+
+BACKBONE_FILE = "backbone.safetensors"
+CONFIG_FILE = "train.toml"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """What a backbone is fitted to, beside the scenes."""
+
+    bundle: Bundle
+    data: DataConfig
+    loop: LoopConfig
+
+    def network(self) -> nn.Module:
+        """The bundle's backbone with initial weights."""
+        return build_backbone(
+            self.bundle.backbone.architecture,
+            classes=self.bundle.logits,
+            bands=len(self.bundle.input.bands),
+            options=self.bundle.backbone.options,
+        )
+
+    def sampler(self, scenes: Sequence[Scene]) -> Sampler:
+        """Batches of windows at the bundle's scales."""
+        spec = self.bundle.input
+        return Sampler(
+            scenes=scenes,
+            size=spec.size,
+            scales=self.bundle.scales,
+            mean=spec.mean,
+            std=spec.std,
+            span=spec.range,
+            jitter=self.data.jitter,
+            colour=self.data.colour,
+            batch=self.loop.batch,
+            seed=self.loop.seed,
+        )
+
+    def about(self, scenes: Sequence[Scene], validation: Sequence[Scene]) -> dict[str, dict[str, object]]:
+        """What a training is of, beside its loop: a checkpoint of another is refused."""
+        bundle = self.bundle
+        return {
+            "network": {"architecture": bundle.backbone.architecture, "options": dict(bundle.backbone.options)},
+            "bundle": {
+                "classes": len(bundle.classes),
+                "scales": [str(scale) for scale in bundle.scales],
+                "input": repr(bundle.input),
+            },
+            "data": {key: value for key, value in asdict(self.data).items() if key != "memory"},
+            "scenes": about_scenes(scenes, validation),
+        }
+
+
+def about_scenes(scenes: Sequence[Scene], validation: Sequence[Scene]) -> dict[str, object]:
+    """What a training is of: its scenes."""
+    return {
+        "held": all(scene.held for scene in scenes),
+        "training": [(scene.name, scene.digest) for scene in scenes],
+        "validation": [(scene.name, scene.digest) for scene in validation],
+    }
+
+
+def described(config: TrainConfig, *, folder: Path) -> dict[str, Any]:
+    """The description of the bundle that a configuration leads to, checked before any work.
+
+    Raises:
+        WeightsError: A key is missing, unknown or wrong.
+    """
+    entry = {
+        "architecture": config.network.architecture,
+        "options": config.network.options,
+        "temperature": 1.0,
+        "file": BACKBONE_FILE,
+        "sha256": "0" * 64,
+    }
+    networks: dict[str, object] = {"backbone": entry, "refiners": [], "selector": None}
+    description = {"schema": SCHEMA, "resolution": None, "metrics": {}, **config.bundle, "networks": networks}
+    understood(description, folder=folder)
+    return description
+
+
+def understood(description: dict[str, Any], *, folder: Path) -> Bundle:
+    """The bundle that a description describes, though its files may be still to come."""
+    data = json.dumps(description).encode()
+    return segmentation_bundle(parse_object(data, file=folder / DESCRIPTION), data=data, is_shipped=False)
+
+
+def fit_backbone(
+    recipe: Recipe,
+    scenes: Sequence[Scene],
+    *,
+    files: Files | None,
+    progress: Progress | None = None,
+    until: int | None = None,
+    validation: Sequence[Scene] = (),
+    each: Each | None = None,
+) -> nn.Module:
+    """Fit a backbone to scenes.
+
+    Args:
+        recipe: Bundle, drawing and loop.
+        scenes: To learn from.
+        files: Checkpoint, log and curves; None keeps none of them.
+        progress: Told each log line.
+        until: Stop at that iteration.
+        validation: Scenes to validate on, if the loop does.
+        each: Told each iteration.
+
+    Returns:
+        The network in host memory with averaged weights, in eval mode.
+    """
+    trainer = backbone_trainer(recipe, scenes, validation=validation, files=files)
+    return trainer.fit(progress=progress, until=until, each=each)
+
+
+def backbone_trainer(
+    recipe: Recipe, scenes: Sequence[Scene], *, validation: Sequence[Scene], files: Files | None
+) -> Trainer:
+    """What fits a backbone to scenes; see `fit_backbone`.
+
+    Raises:
+        SourceError: A scene does not fit the bundle.
+        UsageError: The recipe cannot be trained.
+    """
+    check([*scenes, *validation], recipe)
+    loop = recipe.loop
+    seeded(loop.seed, threads=loop.threads)
+    ignore = recipe.data.ignore
+    counts = counted([scene.labels.counts for scene in scenes], classes=len(recipe.bundle.classes), ignore=ignore)
+    weights = class_weights(counts, balance=loop.balance)
+    return Trainer(
+        recipe.network(),
+        batches=recipe.sampler(scenes),
+        config=loop,
+        objective=PixelObjective(weights=weights, config=loop, ignore=ignore),
+        files=files,
+        validate=Validator(scenes=validation, bundle=recipe.bundle, ignore=ignore) if validation else None,
+        about=recipe.about(scenes, validation),
+    )
+
+
+def check(scenes: Sequence[Scene], recipe: Recipe) -> None:
+    """Check that scenes have the bundle's bands and classes, and a loss that this loop knows.
+
+    Raises:
+        SourceError: A scene does not fit.
+        UsageError: The bundle's activation is not softmax.
+    """
+    if recipe.bundle.activation != "softmax":
+        raise UsageError("training knows softmax only", value=recipe.bundle.activation)
+    bands, classes = len(recipe.bundle.input.bands), len(recipe.bundle.classes)
+    for scene in scenes:
+        if scene.pixels.bands != bands:
+            raise SourceError(f"the bundle has {bands} bands", value=scene.pixels.bands, file=scene.name)
+        values = np.flatnonzero(scene.labels.counts)
+        largest = values[values != recipe.data.ignore].max(initial=0)
+        if largest >= classes:
+            raise SourceError(
+                f"labels must be below {classes}, or {recipe.data.ignore}", value=largest, file=scene.name
+            )
+
+
+def train_backbone(
+    data: Path,
+    output: Path,
+    config: TrainConfig,
+    *,
+    progress: Progress | None = None,
+    until: int | None = None,
+    each: Each | None = None,
+) -> Bundle | None:
+    """Train a backbone and write its bundle.
+
+    An interrupted training goes on from the last checkpoint, which lies in the folder OUTPUT.training beside the log
+    and its curves, and ends with the weights that it would have had.
+
+    Args:
+        data: Folder of scenes, or a CSV file; see `DataConfig`.
+        output: The bundle's folder.
+        config: The whole configuration.
+        progress: Told each log line; see `Line`.
+        until: Stop at that iteration with a checkpoint.
+        each: Told each iteration.
+
+    Returns:
+        The bundle; None where `until` came first.
+    """
+    output = output.resolve()
+    description = described(config, folder=output)
+    recipe = Recipe(bundle=understood(description, folder=output), data=config.data, loop=config.loop)
+    files = Files(folder=output.with_name(output.name + ".training"))
+    scenes, validation = divided(load_scenes(data, config.data, work=files.folder), config.data)
+    trainer = backbone_trainer(recipe, scenes, validation=validation, files=files)
+    network = trainer.fit(progress=progress, until=until, each=each)
+    if not trainer.done:
+        return None
+    bundle = write_bundle(output, description, {BACKBONE_FILE: network}, dtype=torch.float16)
+    keep(output / CONFIG_FILE, config.text)
+    return bundle
+
+
+def keep(path: Path, text: str) -> None:
+    """Write a configuration beside what it made."""
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as exc:
+        raise OutputError(f"cannot be written: {exc}", file=path) from exc

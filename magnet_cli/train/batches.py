@@ -1,0 +1,123 @@
+"""Training batches: random windows, turned and recoloured; batch k is a function of the seed and k alone."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from math import cos, pi, sin, sqrt
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+import torch
+
+from magnet_cli.train.crops import cut, cut_labels, drawn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from magnet_cli.geometry import Size
+    from magnet_cli.train.scenes import Scene
+
+T = TypeVar("T")
+
+RGB = 3
+
+LOOK_AHEAD = 4
+"""Batches made in advance."""
+
+
+def hue_matrix(angle: float) -> NDArray[np.float64]:
+    """Rotation of RGB about the grey axis."""
+    axis = np.full(RGB, 1 / sqrt(RGB))
+    cross = np.array([[0, -axis[2], axis[1]], [axis[2], 0, -axis[0]], [-axis[1], axis[0], 0]])
+    return cos(angle) * np.eye(RGB) + sin(angle) * cross + (1 - cos(angle)) * np.outer(axis, axis)
+
+
+def recoloured(pixels: NDArray[np.float32], rng: np.random.Generator, *, strength: float) -> NDArray[np.float32]:
+    """Random gamma, hue, saturation, contrast, brightness, cast and noise; `(rows, columns, bands)` in 0..1."""
+    gamma = np.exp(rng.uniform(-0.35, 0.35) * strength)
+    pixels = np.power(np.clip(pixels, 0, 1), np.float32(gamma))
+    bands = pixels.shape[-1]
+    gain = np.exp(rng.uniform(-0.25, 0.25) * strength + rng.uniform(-0.12, 0.12, bands) * strength)
+    contrast = np.exp(rng.uniform(-0.35, 0.35) * strength)
+    mean = pixels.mean(axis=(0, 1))
+    matrix = np.diag(gain * contrast)
+    if bands == RGB:
+        saturation = np.exp(rng.uniform(-0.6, 0.5) * strength)
+        grey = np.full((RGB, RGB), 1 / RGB)
+        mix = saturation * np.eye(RGB) + (1 - saturation) * grey
+        matrix = hue_matrix(rng.uniform(-0.12, 0.12) * pi * strength) @ mix @ matrix
+    offset = matrix @ (mean / contrast - mean)
+    pixels = pixels @ matrix.T.astype(np.float32) + offset.astype(np.float32)
+    sigma = max(0.0, rng.uniform(-0.02, 0.03)) * strength
+    if sigma:
+        pixels = pixels + rng.standard_normal(pixels.shape, dtype=np.float32) * np.float32(sigma)
+    return np.clip(pixels, 0, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """A window as a network sees it."""
+
+    pixels: NDArray[np.float32]
+    """`(rows, columns, bands)`, normalised."""
+    labels: NDArray[np.uint8]
+    """`(rows, columns)`."""
+    mask: NDArray[np.uint8] | None
+    """The scene's own mask there, `(rows, columns)`; None where it has none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampler:
+    """Draws batches of windows from scenes."""
+
+    scenes: Sequence[Scene]
+    size: Size
+    scales: Sequence[Size]
+    mean: Sequence[float]
+    std: Sequence[float]
+    span: tuple[float, float] = (0, 255)
+    """Stored values that map to 0 and 1."""
+    jitter: float = 1.4
+    colour: float = 1.0
+    batch: int = 8
+    seed: int = 0
+
+    def __call__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Batch `index`: patches `(n, bands, h, w)` normalised float32, labels `(n, h, w)` int64."""
+        samples = [self.sample(np.random.default_rng((self.seed, index, item))) for item in range(self.batch)]
+        patches = np.stack([sample.pixels for sample in samples]).transpose(0, 3, 1, 2)
+        labels = np.stack([sample.labels for sample in samples])
+        return torch.from_numpy(np.ascontiguousarray(patches)), torch.from_numpy(labels.astype(np.int64))
+
+    def sample(self, rng: np.random.Generator) -> Sample:
+        """One window, turned by a multiple of 90 degrees where it is square, mirrored, recoloured and normalised."""
+        weight = np.sqrt([scene.size.pixels for scene in self.scenes])
+        scene = self.scenes[rng.choice(len(self.scenes), p=weight / weight.sum())]
+        window = drawn(scene, rng, scales=self.scales, jitter=self.jitter)
+        pixels, labels = cut(scene, window, size=self.size)
+        turns = int(rng.integers(4)) if self.size.width == self.size.height else 2 * int(rng.integers(2))
+        step = -1 if rng.integers(2) else 1
+        pixels, labels = np.rot90(pixels, turns)[:, ::step], np.rot90(labels, turns)[:, ::step]
+        mask = None
+        if scene.mask is not None:
+            mask = np.rot90(cut_labels(scene.mask, window, size=self.size), turns)[:, ::step]
+        low, high = self.span
+        scaled = (pixels - np.float32(low)) / np.float32(high - low)
+        if self.colour:
+            scaled = recoloured(scaled, rng, strength=self.colour)
+        mean, std = np.asarray(self.mean, np.float32), np.asarray(self.std, np.float32)
+        return Sample(pixels=(scaled - mean) / std, labels=labels, mask=mask)
+
+
+def ahead(make: Callable[[int], T], indices: range) -> Iterator[T]:
+    """`make(i)` for each index in order, made by a thread a few indices in advance."""
+    with ThreadPoolExecutor(1) as pool:
+        pending = [pool.submit(make, index) for index in indices[:LOOK_AHEAD]]
+        for index in indices:
+            result = pending.pop(0).result()
+            if index + LOOK_AHEAD in indices:
+                pending.append(pool.submit(make, index + LOOK_AHEAD))
+            yield result

@@ -1,0 +1,179 @@
+"""Training of a cascade, which sharpens masks: labelled scenes to a bundle."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from math import log
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+
+from magnet_cli.errors import SourceError
+from magnet_cli.geometry import Size
+from magnet_cli.models.bundle import CascadeBundle
+from magnet_cli.models.bundle_writer import CASCADE_FILE, write_cascade_bundle
+from magnet_cli.models.description import DESCRIPTION, WITH_KIND, WITH_OBJECT, parsed
+from magnet_cli.models.registry import build_cascade
+from magnet_cli.models.strict import parse_object
+from magnet_cli.train.backbone_training import CONFIG_FILE, about_scenes, keep
+from magnet_cli.train.batches import Sampler
+from magnet_cli.train.binary_objects import Objects
+from magnet_cli.train.cascade_losses import BANDS, LevelObjective
+from magnet_cli.train.loop import Files, Trainer, seeded
+from magnet_cli.train.mask_samples import MaskSampler, MaskValidator
+from magnet_cli.train.perturbation import Perturbation
+from magnet_cli.train.scene_data import divided, load_scenes
+from magnet_cli.train.spoilage import Spoiling
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from magnet_cli.models.architectures.cascade_base import Cascade
+    from magnet_cli.train.config import TrainConfig
+    from magnet_cli.train.loop import Each, Progress
+    from magnet_cli.train.scenes import Scene
+
+
+@dataclass(frozen=True, kw_only=True)
+class CascadeRecipe:
+    """What a cascade is fitted to, beside the scenes."""
+
+    bundle: CascadeBundle
+    config: TrainConfig
+
+    def trainer(self, scenes: Sequence[Scene], *, validation: Sequence[Scene], files: Files | None) -> Trainer:
+        """What fits a cascade to scenes.
+
+        Raises:
+            SourceError: A scene has other than three bands.
+        """
+        check([*scenes, *validation])
+        config, loop = self.config, self.config.loop
+        seeded(loop.seed, threads=loop.threads)
+        return Trainer(
+            build_cascade(config.network.architecture, options=config.network.options),
+            batches=self.sampler(scenes),
+            config=loop,
+            objective=LevelObjective(gradient=config.cascade.gradient, finest=config.cascade.finest),
+            files=files,
+            validate=self.validator(validation) if validation else None,
+            about=self.about(scenes, validation),
+        )
+
+    def sampler(self, scenes: Sequence[Scene], *, plain: bool = False) -> MaskSampler:
+        """Batches of objects with wrong masks; `plain` ones keep the scene's colours, and the scales as they are."""
+        spec, cascade, data = self.bundle.input, self.config.cascade, self.config.data
+        least, most = cascade.iou
+        return MaskSampler(
+            windows=Sampler(
+                scenes=scenes,
+                size=Size(width=cascade.crop, height=cascade.crop),
+                scales=[Size(width=scale, height=scale) for scale in cascade.scales],
+                mean=spec.mean,
+                std=spec.std,
+                span=spec.range,
+                jitter=1.0 if plain else data.jitter,
+                colour=0.0 if plain else data.colour,
+                batch=self.config.loop.batch,
+                seed=self.config.loop.seed,
+            ),
+            objects=Objects(ignore=data.ignore, pieces=cascade.pieces, smallest=cascade.smallest, only=cascade.classes),
+            perturbation=Perturbation(iou=(least, most), coarse=cascade.coarse, shrink=cascade.shrink),
+            spoiling=Spoiling(dropped=cascade.dropped, soft=cascade.soft),
+            masks=cascade.masks,
+        )
+
+    def validator(self, scenes: Sequence[Scene]) -> MaskValidator:
+        """Scores wrong masks of held-out objects, before and after."""
+        return MaskValidator(sampler=self.sampler(scenes, plain=True), windows=self.config.cascade.windows)
+
+    def about(self, scenes: Sequence[Scene], validation: Sequence[Scene]) -> dict[str, dict[str, object]]:
+        """What a training is of, beside its loop: a checkpoint of another is refused."""
+        return {
+            "network": asdict(self.config.network),
+            "bundle": {"input": repr(self.bundle.input)},
+            "data": {key: value for key, value in asdict(self.config.data).items() if key != "memory"},
+            "cascade": asdict(self.config.cascade),
+            "scenes": about_scenes(scenes, validation),
+        }
+
+
+def described(config: TrainConfig) -> dict[str, Any]:
+    """The description of the bundle that a configuration leads to."""
+    entry = {
+        "architecture": config.network.architecture,
+        "options": config.network.options,
+        "file": CASCADE_FILE,
+        "sha256": "0" * 64,
+    }
+    schema = WITH_OBJECT if "object" in config.bundle else WITH_KIND
+    head = {"schema": schema, "kind": "cascade", "metrics": {}}
+    return {**head, **config.bundle, "networks": {"cascade": entry}}
+
+
+def understood(description: dict[str, Any], *, folder: Path) -> CascadeBundle:
+    """The bundle that a description describes, though its file may be still to come.
+
+    Raises:
+        WeightsError: A key is missing, unknown or wrong, or it is of another kind.
+    """
+    data = json.dumps(description).encode()
+    table = parse_object(data, file=folder / DESCRIPTION)
+    bundle = parsed(table, data=data, is_shipped=False)
+    if not isinstance(bundle, CascadeBundle):
+        raise table.fail("kind", "must be cascade", description["kind"])
+    return bundle
+
+
+def check(scenes: Sequence[Scene]) -> None:
+    """Check that scenes have three bands.
+
+    Raises:
+        SourceError: One has not.
+    """
+    for scene in scenes:
+        if scene.pixels.bands != BANDS:
+            raise SourceError(f"a cascade takes {BANDS} bands", value=scene.pixels.bands, file=scene.name)
+
+
+def train_cascade(
+    data: Path,
+    output: Path,
+    config: TrainConfig,
+    *,
+    progress: Progress | None = None,
+    until: int | None = None,
+    each: Each | None = None,
+) -> CascadeBundle | None:
+    """Train a cascade, and write its bundle; an interrupted training goes on as that of a backbone does.
+
+    Args:
+        data: Folder of scenes, or a CSV file; see `DataConfig`.
+        output: The bundle's folder.
+        config: The whole configuration; see `CascadeConfig`.
+        progress: Told each log line; see `Line`.
+        until: Stop at that iteration with a checkpoint.
+        each: Told each iteration.
+
+    Returns:
+        The bundle; None where `until` came first.
+
+    Raises:
+        WeightsError: `[bundle]` or `[network]` does not describe a cascade.
+    """
+    output = output.resolve()
+    description = described(config)
+    recipe = CascadeRecipe(bundle=understood(description, folder=output), config=config)
+    files = Files(folder=output.with_name(output.name + ".training"))
+    scenes, validation = divided(load_scenes(data, config.data, work=files.folder), config.data)
+    trainer = recipe.trainer(scenes, validation=validation, files=files)
+    network = trainer.fit(progress=progress, until=until, each=each)
+    if not trainer.done:
+        return None
+    cut = config.cascade.cut
+    cast("Cascade", network).raise_finest(log((1 - cut) / cut))
+    bundle = write_cascade_bundle(output, description, network, dtype=torch.float16)
+    keep(output / CONFIG_FILE, config.text)
+    return bundle

@@ -1,0 +1,223 @@
+"""Training of a GRNet: labelled scenes to a bundle, its parts taking turns."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any, cast, get_args
+
+import torch
+
+from magnet_cli.arithmetic.grnet_stages import Layout, Variant
+from magnet_cli.errors import UsageError
+from magnet_cli.geometry import Size
+from magnet_cli.models.bundle_writer import write_bundle
+from magnet_cli.models.description import WITH_LOCAL
+from magnet_cli.models.registry import build_local, build_selector
+from magnet_cli.train.backbone_training import BACKBONE_FILE, CONFIG_FILE, Recipe, check, described, keep, understood
+from magnet_cli.train.grnet_parts import GRNet, TurnObjective, turn_at
+from magnet_cli.train.loop import Files, Trainer, class_weights, counted, seeded
+from magnet_cli.train.scene_data import divided, load_scenes
+from magnet_cli.train.selector_training import SELECTOR_FILE, refuse_unequal
+from magnet_cli.train.validation import Validator
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from torch import Tensor, nn
+
+    from magnet_cli.arithmetic.grnet_stages import Fusion
+    from magnet_cli.models.bundle import Bundle
+    from magnet_cli.train.config import GRNetConfig, NetworkConfig, TrainConfig
+    from magnet_cli.train.grnet_parts import Turn
+    from magnet_cli.train.log import Line
+    from magnet_cli.train.loop import Each, Progress
+    from magnet_cli.train.scenes import Scene
+
+LOCAL_FILE = "local.safetensors"
+
+
+class AlternatingTrainer(Trainer):
+    """Fits a GRNet, whose parts take turns; the log tells each turn's loss, and the share of cells looked at.
+
+    Weights that are not in turn get no gradient, so that the optimizer leaves them and what it knows of them alone.
+
+    Args:
+        network: The GRNet.
+        turns: How they take turns.
+        objectives: What each turn lowers.
+        others: See `Trainer`.
+    """
+
+    def __init__(
+        self, network: GRNet, *, turns: GRNetConfig, objectives: dict[Turn, TurnObjective], **others: Any
+    ) -> None:
+        super().__init__(network, objective=objectives["alone"], **others)
+        self.turns, self.objectives = turns, objectives
+        self.losses: defaultdict[Turn, list[float]] = defaultdict(list)
+
+    def step(self, inputs: Tensor, labels: Tensor) -> float:
+        """One iteration of whose turn it is; gives its loss."""
+        turn = turn_at(self.iteration, self.turns)
+        self.objective = self.objectives[turn]
+        loss = super().step(inputs, labels)
+        self.losses[turn].append(loss)
+        return loss
+
+    def compare(self, progress: Progress | None) -> None:
+        """See `Trainer`; while the global branch learns alone, there is nothing to compare."""
+        if turn_at(self.iteration - 1, self.turns) != "alone":
+            super().compare(progress)
+
+    def tell(self, line: Line, progress: Progress | None) -> None:
+        """See `Trainer`."""
+        if "loss" in line:
+            shares = self.objectives["refining"].shares
+            found: dict[str, list[float]] = {f"loss_{turn}": losses for turn, losses in self.losses.items()}
+            found["looked_at"] = shares
+            line = {**line, **{key: round(sum(values) / len(values), 5) for key, values in found.items() if values}}
+            self.losses.clear()
+            shares.clear()
+        super().tell(line, progress)
+
+
+def grnet_description(config: TrainConfig, *, folder: Path) -> dict[str, Any]:
+    """The description of the bundle that a configuration leads to, checked before any work.
+
+    Raises:
+        WeightsError: A key is missing, unknown or wrong.
+        UsageError: The bundle has several scales, or its input cannot be cut into equal cells.
+    """
+    description = described(config, folder=folder)
+    grnet = config.grnet
+    shared = {"cells": grnet.cells}
+    networks = description["networks"]
+    if grnet.variant == "selected":
+        networks["selector"] = entry(grnet.selector, SELECTOR_FILE, **shared)
+    networks["local"] = entry(grnet.local, LOCAL_FILE, **shared, fusion=grnet.fusion)
+    description["schema"] = max(WITH_LOCAL, description["schema"])
+    bundle = understood(description, folder=folder)
+    if len(bundle.scales) != 1:
+        raise UsageError("a GRNet has one scale, that of a whole image", value=", ".join(map(str, bundle.scales)))
+    refuse_unequal(bundle.input.size, cells=grnet.cells)
+    return description
+
+
+def entry(network: NetworkConfig, file: str, **given: object) -> dict[str, Any]:
+    """A network of a GRNet as bundle.json describes it, before its file is there."""
+    options = {**network.options, **given}
+    return {"architecture": network.architecture, "options": options, "file": file, "sha256": "0" * 64}
+
+
+def alternating_trainer(
+    bundle: Bundle, config: TrainConfig, scenes: Sequence[Scene], validation: Sequence[Scene], *, files: Files | None
+) -> AlternatingTrainer:
+    """What fits a bundle's networks to scenes.
+
+    Raises:
+        SourceError: A scene does not fit the bundle.
+        UsageError: The configuration cannot be trained.
+        WeightsError: A network is unknown, or has other options.
+    """
+    recipe = Recipe(bundle=bundle, data=config.data, loop=config.loop)
+    check([*scenes, *validation], recipe)
+    loop, ignore = config.loop, config.data.ignore
+    seeded(loop.seed, threads=loop.threads)
+    network = whole(recipe, config.grnet)
+    counts = counted([scene.labels.counts for scene in scenes], classes=len(bundle.classes), ignore=ignore)
+    weights = class_weights(counts, balance=loop.balance)
+    turns: tuple[Turn, ...] = ("alone", "selecting", "refining")
+    seen = detailed(bundle, cells=config.grnet.cells)
+    return AlternatingTrainer(
+        network,
+        turns=config.grnet,
+        objectives={turn: TurnObjective(config=loop, weights=weights, ignore=ignore, turn=turn) for turn in turns},
+        batches=replace(recipe, bundle=seen).sampler(scenes),
+        config=loop,
+        files=files,
+        validate=Validator(scenes=validation, bundle=seen, ignore=ignore) if validation else None,
+        about={**recipe.about(scenes, validation), "grnet": asdict(config.grnet)},
+    )
+
+
+def whole(recipe: Recipe, config: GRNetConfig) -> GRNet:
+    """A GRNet with initial weights; its cells are seen at the size that the global branch sees the image at."""
+    bundle = recipe.bundle
+    bands, classes, size = len(bundle.input.bands), len(bundle.classes), bundle.input.size
+    layout = Layout.of(cast("Fusion", config.fusion), side=config.cells, overview=size, patch=size)
+    backbone = recipe.network()
+    options = {**config.selector.options, "cells": config.cells}
+    selector = build_selector(config.selector.architecture, bands=bands, classes=classes, options=options)
+    cut = {"cells": config.cells, "fusion": config.fusion}
+    options = {**config.local.options, **cut}
+    local = build_local(config.local.architecture, classes=classes, bands=bands, options=options)
+    return GRNet(
+        backbone=backbone, selector=selector, local=local, layout=layout, variant=cast("Variant", config.variant)
+    )
+
+
+def detailed(bundle: Bundle, *, cells: int) -> Bundle:
+    """The bundle as if its input held every cell at the size that the refinement branch sees one at."""
+    size = Size(width=cells * bundle.input.size.width, height=cells * bundle.input.size.height)
+    return replace(bundle, input=replace(bundle.input, size=size))
+
+
+def compared(network: nn.Module, trainer: AlternatingTrainer) -> dict[str, float]:
+    """Mean IoU on the held-out scenes in percent, at the cells' resolution, of each variant that the paper has.
+
+    The paper trains each for itself (table 2); here they are what one training can be run as. `selected` is left out
+    where no selector was trained.
+    """
+    grnet, found = cast("GRNet", network), {}
+    own = grnet.variant
+    for variant in get_args(Variant):
+        if trainer.validate is not None and (variant, own) != ("selected", "all"):
+            grnet.variant = variant
+            score = trainer.validate(grnet.to(trainer.arithmetic.device), trainer.arithmetic)
+            found[variant] = round(100 * score.miou, 2)
+    grnet.variant = own
+    grnet.cpu()
+    return found
+
+
+def train_grnet(
+    data: Path,
+    output: Path,
+    config: TrainConfig,
+    *,
+    progress: Progress | None = None,
+    until: int | None = None,
+    each: Each | None = None,
+) -> Bundle | None:
+    """Train a GRNet and write its bundle; an interrupted training goes on from the last checkpoint.
+
+    Args:
+        data: Folder of scenes, or a CSV file; see `DataConfig`.
+        output: The bundle's folder.
+        config: The whole configuration; `[network]` is the global branch, `[grnet]` the rest.
+        progress: Told each log line.
+        until: Stop at that iteration with a checkpoint.
+        each: Told each iteration.
+
+    Returns:
+        The bundle, whose metrics compare the variants where there are held-out scenes; None where `until` came first.
+    """
+    output = output.resolve()
+    description = grnet_description(config, folder=output)
+    bundle = understood(description, folder=output)
+    files = Files(folder=output.with_name(output.name + ".training"))
+    scenes, validation = divided(load_scenes(data, config.data, work=files.folder), config.data)
+    trainer = alternating_trainer(bundle, config, scenes, validation, files=files)
+    network = trainer.fit(progress=progress, until=until, each=each)
+    if not trainer.done:
+        return None
+    if trainer.validate is not None:
+        description["metrics"] = {**description["metrics"], "variants": compared(network, trainer)}
+    parts = dict(network.named_children())
+    written = {BACKBONE_FILE: parts["backbone"], LOCAL_FILE: parts["local"]}
+    if config.grnet.variant == "selected":
+        written[SELECTOR_FILE] = parts["selector"]
+    bundle = write_bundle(output, description, written, dtype=torch.float16)
+    keep(output / CONFIG_FILE, config.text)
+    return bundle

@@ -1,0 +1,247 @@
+"""Scenes of a folder or a list: found, measured, and opened in memory or on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from magnet_cli import images
+from magnet_cli.errors import OutputError, SourceError, UsageError
+from magnet_cli.geometry import Box
+from magnet_cli.images import CacheBudget, stem
+from magnet_cli.images.dataset import read_dataset
+from magnet_cli.images.inputs import is_image
+from magnet_cli.images.labels import open_labels
+from magnet_cli.system.memory import format_bytes, parse_bytes
+from magnet_cli.train.raster_spool import Spool, plane_bytes
+from magnet_cli.train.scene_files import Pictures, labels_of, laid_out
+from magnet_cli.train.scenes import Scene
+from magnet_cli.train.stores import BYTE_VALUES, halvings, histogram
+from magnet_cli.train.streams import Original, Shelf, StreamedLabels, chunks, spool_pixels
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from magnet_cli.train.config import DataConfig
+    from magnet_cli.train.scene_files import Layout
+
+    Pixels = NDArray[np.uint8]
+
+UNREADABLE = frozenset({".bmp"})
+"""Suffixes of pictures that cannot be read, and are refused rather than left out of a folder."""
+
+
+def load_scenes(data: Path, config: DataConfig, *, work: Path | None = None) -> list[Scene]:
+    """Every scene, those to validate on included, below a folder or of a CSV file; see `DataConfig`.
+
+    All are held in memory where that takes no more than `config.memory`. Else windows are read from the images, and
+    what cannot be read from them quickly, labels and missing halvings, is decoded once into a file without a name.
+
+    Args:
+        data: The folder or CSV file.
+        config: What to find there.
+        work: Folder for what is decoded once; made where missing. The system's own for temporary files where None.
+
+    Raises:
+        SourceError: A file is missing, cannot be decoded, or does not fit its label map.
+        UsageError: There is nothing to train on, or the CSV file has no scene of a name.
+        OutputError: The disk has no room for what has to be decoded once.
+    """
+    layouts = list(found(data, config))
+    if not layouts:
+        raise UsageError("there is nothing to train on", file=data)
+    refuse_twice([layout.name for layout in layouts], file=data)
+    work = Path(tempfile.gettempdir()) if work is None else work
+    memory = parse_bytes(config.memory, option="[data] memory")
+    needed = sum(map(held_bytes, layouts))
+    if needed <= memory:
+        return [held(layout, config, cache=cache_in(work)) for layout in layouts]
+    refuse_full_disk(layouts, work=work, needed=needed)
+    spool, shelf = Spool(work), Shelf(memory)
+    return [streamed(layout, config, spool=spool, shelf=shelf) for layout in layouts]
+
+
+def found(data: Path, config: DataConfig) -> Iterator[Layout]:
+    """The layout of every scene."""
+    if data.suffix.lower() == ".csv":
+        for sample in read_dataset(data, config.scenes):
+            yield laid_out(sample.name, [(sample.image, sample.label)], roi=sample.roi, mask=sample.mask)
+    elif config.scenes and config.grid:
+        for name in config.scenes:
+            yield laid_out(name, paired(data / name, config), grid=config.grid)
+    else:
+        for name in config.scenes or ("",):
+            prefix = f"{name}/" if name else ""
+            for image, label in paired(data / name, config):
+                yield laid_out(f"{prefix}{stem(image)}", [(image, label)])
+
+
+def is_raster(path: Path) -> bool:
+    """Whether a file is meant as a picture or label map; others lie beside them."""
+    return not path.name.startswith(".") and (is_image(path) or path.suffix.lower() in UNREADABLE)
+
+
+def paired(folder: Path, config: DataConfig) -> list[tuple[Path, Path]]:
+    """Pictures of a folder with their label maps, by stem, sorted by name.
+
+    Raises:
+        SourceError: A folder or a label map is missing.
+    """
+    try:
+        images = sorted(path for path in (folder / config.images).iterdir() if is_raster(path))
+        labels = {stem(path): path for path in (folder / config.labels).iterdir() if is_raster(path)}
+    except OSError as exc:
+        raise SourceError(f"needs the folders {config.images} and {config.labels}: {exc}", file=folder) from exc
+    for image in images:
+        if stem(image) not in labels:
+            raise SourceError("this picture has no label map", file=image)
+    return [(image, labels[stem(image)]) for image in images]
+
+
+def cache_in(work: Path) -> CacheBudget:
+    """All that is free where `work` lies, for pictures that cannot be read by region."""
+    return CacheBudget(folder=work, max_bytes=free_bytes(work))
+
+
+def free_bytes(folder: Path) -> int:
+    """Free disk where a folder lies, or will lie."""
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    return shutil.disk_usage(there).free
+
+
+def held_bytes(layout: Layout) -> int:
+    """Memory that a scene takes: picture, halvings, labels and mask."""
+    return layout.bands * sum(size.pixels for size in halvings(layout.size)) + layout.maps * layout.size.pixels
+
+
+def spooled_bytes(layout: Layout) -> int:
+    """Disk that a streamed scene takes at most: halvings that its image lacks, labels and mask."""
+    sizes = halvings(layout.size)
+    pixels = sum(plane_bytes(sizes[level], bands=layout.bands) for level in layout.spooled)
+    return pixels + layout.maps * plane_bytes(layout.size, bands=1)
+
+
+def refuse_full_disk(layouts: Sequence[Layout], *, work: Path, needed: int) -> None:
+    """Check that what has to be decoded once fits the disk.
+
+    Raises:
+        OutputError: It does not.
+    """
+    disk = sum(map(spooled_bytes, layouts)) + max(layout.cache_bytes for layout in layouts)
+    if disk > (free := free_bytes(work)):
+        raise OutputError(
+            f"drawing windows from these scenes needs up to {format_bytes(disk)} of disk for what is decoded once",
+            value=f"{format_bytes(free)} free",
+            file=work,
+            advice=f"Free disk; or hold the scenes in memory, which takes [data] memory of {format_bytes(needed)}; "
+            "pyramidal images need disk for their labels alone",
+        )
+
+
+def held(layout: Layout, config: DataConfig, *, cache: CacheBudget) -> Scene:
+    """A scene in memory."""
+    pixels = np.empty((layout.size.height, layout.size.width, layout.bands), np.uint8)
+    labels = np.empty(pixels.shape[:2], np.uint8)
+    with Pictures(layout, cache=cache) as pictures:
+        for box in chunks(layout.size, pixel=layout.bands):
+            pixels[box.slices] = pictures.read(box)
+        for box, part in labels_of(layout, pictures, values=config.values, ignore=config.ignore):
+            labels[box.slices] = part
+    return Scene.of(layout.name, pixels=pixels, labels=labels, mask=held_mask(layout))
+
+
+def held_mask(layout: Layout) -> Pixels | None:
+    """The mask of a scene in memory, where it has one.
+
+    Raises:
+        SourceError: It cannot be decoded.
+    """
+    if layout.mask is None:
+        return None
+    with open_labels(layout.mask) as mask:
+        return mask.read(Box.whole(layout.size)).astype(np.uint8, copy=False)
+
+
+def streamed(layout: Layout, config: DataConfig, *, spool: Spool, shelf: Shelf) -> Scene:
+    """A scene on disk; what cannot be read from its image is in the spool afterwards."""
+    counts, content = np.zeros(BYTE_VALUES, np.int64), hashlib.sha256()
+    plane = spool.plane(layout.size, bands=1)
+    with Pictures(layout, cache=cache_in(spool.folder)) as pictures:
+        for box, labels in labels_of(layout, pictures, values=config.values, ignore=config.ignore):
+            counts += histogram(labels)
+            content.update(labels.data)
+            plane.write(box.y, labels[..., None] ^ np.uint8(config.ignore))
+        whole = layout.whole
+        source = pictures.read if whole is None else Original(shelf=shelf, path=whole.image)
+        pixels = spool_pixels(spool, layout.size, bands=layout.bands, levels=layout.spooled, level0=source)
+    mask = streamed_mask(layout, spool)
+    said = [str(layout.size), layout.bands, layout.fingerprint(), content.hexdigest()]
+    if layout.mask is not None:
+        said.append(images.fingerprint(layout.mask))
+    return Scene(
+        name=layout.name,
+        pixels=pixels,
+        labels=StreamedLabels(plane, ignore=config.ignore, counts=counts),
+        digest=hashlib.sha256(json.dumps(said).encode()).hexdigest(),
+        mask=mask,
+        held=False,
+    )
+
+
+def streamed_mask(layout: Layout, spool: Spool) -> StreamedLabels | None:
+    """The mask of a scene in the spool, where it has one.
+
+    Raises:
+        SourceError: It cannot be decoded.
+    """
+    if layout.mask is None:
+        return None
+    counts, plane = np.zeros(BYTE_VALUES, np.int64), spool.plane(layout.size, bands=1)
+    with open_labels(layout.mask) as mask:
+        for box in chunks(layout.size, pixel=1):
+            part = mask.read(box).astype(np.uint8, copy=False)
+            counts += histogram(part)
+            plane.write(box.y, part[..., None])
+    return StreamedLabels(plane, ignore=0, counts=counts)
+
+
+def refuse_twice(names: Sequence[str], *, file: Path) -> None:
+    """Check that each scene has its own name, by which folds and validation tell it.
+
+    Raises:
+        SourceError: Two have one.
+    """
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise SourceError(
+            "two scenes have one name",
+            value=", ".join(twice),
+            file=file,
+            advice="Rename one, or tell them apart in the column `name` of a CSV file.",
+        )
+
+
+def divided(scenes: Sequence[Scene], config: DataConfig) -> tuple[list[Scene], list[Scene]]:
+    """The scenes to train on, and those of every name in `config.validation`.
+
+    Raises:
+        UsageError: A name is unknown, or nothing is left to train on.
+    """
+    known = sorted({scene.name for scene in scenes})
+    if unknown := [name for name in config.validation if name not in known]:
+        raise UsageError(
+            "[data] validation names scenes that the data do not have",
+            value=", ".join(unknown),
+            advice=f"Known: {', '.join(known)}",
+        )
+    training = [scene for scene in scenes if scene.name not in config.validation]
+    if not training:
+        raise UsageError("[data] validation leaves nothing to train on", value=", ".join(config.validation))
+    return training, [scene for scene in scenes if scene.name in config.validation]

@@ -1,0 +1,165 @@
+"""Whole scenes as a backbone sees them, scale by scale: what refiners and temperatures are fitted to."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from magnet_cli.arithmetic.canvas import reflected
+from magnet_cli.geometry import LEVEL0, Box
+from magnet_cli.images.protocol import Request
+from magnet_cli.models.facts import model_facts
+from magnet_cli.options.segment import SegmentOptions
+from magnet_cli.plan.defaults import resolve_settings
+from magnet_cli.plan.windows import Index, Stage, group_scales
+from magnet_cli.system.durable import writing
+from magnet_cli.train.canvases import Scratch, StageTruth, StoredField, field_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+    from torch import nn
+
+    from magnet_cli.geometry import Size
+    from magnet_cli.models.bundle import Bundle, InputSpec
+    from magnet_cli.train.canvases import Field, Shape, Truth
+    from magnet_cli.train.scenes import Scene
+
+CHUNK = 8
+"""Windows in one forward pass."""
+FORMAT = 1
+"""Raised where the same settings give other fields, so that kept ones are not taken."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Look:
+    """What a backbone says of a scene at every scale, coarsest first."""
+
+    name: str
+    key: str
+    """A hash over everything that `logs` depend on."""
+    stages: tuple[Stage, ...]
+    logs: tuple[Field, ...]
+    """Log O at temperature 1: near 0 and near 1 it tells more than O itself."""
+    labels: tuple[Truth, ...]
+    scratch: Scratch
+    """For fields that are made of `logs`."""
+
+
+def stages_of(bundle: Bundle, image: Size) -> tuple[Stage, ...]:
+    """The stages of a run of the program with a bundle's defaults over an image that is read 1:1, coarsest first."""
+    scales = sorted(bundle.scales, key=lambda scale: -scale.pixels)
+    margin = resolve_settings(SegmentOptions(), model_facts(bundle), group_scales(scales)).margin
+    return tuple(
+        Stage(number=number, scale=scale, input=bundle.input.size, margin=margin, image=image, working=LEVEL0)
+        for number, scale in enumerate(scales, start=1)
+    )
+
+
+def cells_of(stage: Stage) -> Iterator[Index]:
+    """The cells of a stage, row-major."""
+    for row in range(stage.cells.height):
+        for column in range(stage.cells.width):
+            yield Index(column=column, row=row)
+
+
+def looked(network: nn.Module, scene: Scene, *, bundle: Bundle, folder: Path) -> Look:
+    """A scene at each of a bundle's scales; what was computed before is taken from disk.
+
+    Args:
+        network: A backbone of the bundle's architecture, in eval mode.
+        scene: With labels.
+        bundle: Its scales, input and margin.
+        folder: Where fields are kept, each under a hash of the weights, the scene and the settings.
+
+    Raises:
+        OutputError: A field cannot be kept.
+    """
+    stages = stages_of(bundle, scene.size)
+    weights = weights_hash(network)
+    logs = []
+    for stage in stages:
+        rows, columns = scene.size.height, scene.size.width
+        said = [FORMAT, weights, scene.digest, str(bundle.input), str(stage.scale), stage.margin, rows, columns]
+        path = folder / f"{short_hash(said)}.npy"
+        if not path.exists():
+            with writing(folder):
+                folder.mkdir(parents=True, exist_ok=True)
+            part = StoredField.made(path.with_suffix(".part"), shape_of(stage, bundle))
+            own_logs(network, scene, stage=stage, spec=bundle.input, into=part)
+            part.named(path)
+        logs.append(StoredField(path))
+    return Look(
+        name=scene.name,
+        key=short_hash([field.path.name for field in logs]),
+        stages=stages,
+        logs=tuple(logs),
+        labels=tuple(StageTruth(scene.labels, stage=stage) for stage in stages),
+        scratch=Scratch(folder.with_name("scratch")),
+    )
+
+
+def shape_of(stage: Stage, bundle: Bundle) -> Shape:
+    """Of a field of a stage."""
+    return (len(bundle.classes), stage.extent.height, stage.extent.width)
+
+
+def disk_of(bundle: Bundle, sizes: Sequence[Size]) -> int:
+    """Bytes that fields of scenes of these sizes take at most: of every stage, and once more of those that refine."""
+    total = 0
+    for size in sizes:
+        taken = [field_bytes(shape_of(stage, bundle)) for stage in stages_of(bundle, size)]
+        total += 2 * sum(taken) - taken[0]
+    return total
+
+
+def short_hash(said: Sequence[object]) -> str:
+    """A name for what numbers and texts say together."""
+    return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:32]
+
+
+def weights_hash(network: nn.Module) -> str:
+    """A hash over the names and values of a network's weights."""
+    total = hashlib.sha256()
+    for key, value in sorted(network.state_dict().items()):
+        total.update(key.encode())
+        total.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return total.hexdigest()
+
+
+@torch.inference_mode()
+def own_logs(network: nn.Module, scene: Scene, *, stage: Stage, spec: InputSpec, into: StoredField) -> None:
+    """Write the log-probabilities of a scene at one scale, from the windows that a run of the program looks at.
+
+    Each pixel comes from the window whose cell it lies in.
+    """
+    place = next(network.parameters()).device
+    cells = list(cells_of(stage))
+    for first in range(0, len(cells), CHUNK):
+        part = cells[first : first + CHUNK]
+        boxes = [stage.window(cell) for cell in part]
+        patches = np.stack([patch_at(scene, box, stage=stage, spec=spec) for box in boxes])
+        inputs = torch.from_numpy(patches).to(place).contiguous(memory_format=torch.channels_last)
+        logs = network(inputs).float().log_softmax(dim=1).half().cpu()
+        for cell, box, one in zip(part, boxes, logs, strict=True):
+            own = stage.own(cell)
+            into.write(own, one[:, *own.shifted(x=-box.x, y=-box.y).slices])
+
+
+def patch_at(scene: Scene, box: Box, *, stage: Stage, spec: InputSpec) -> NDArray[np.float32]:
+    """A box of a stage's canvas grid for the network, read as a run of the program reads it: `(bands, h, w)`."""
+    inside = box.intersection(Box.whole(stage.extent))
+    pixels = scene.pixels.sample(Request(pitch=stage.pitch, box=inside, resample=spec.resample))
+    if box != inside:
+        pixels = pixels[np.ix_(reflected(inside.height, box.height), reflected(inside.width, box.width))]
+    low, high = spec.range
+    scaled = (pixels - np.float32(low)) / np.float32(high - low)
+    normal = (scaled - np.asarray(spec.mean, np.float32)) / np.asarray(spec.std, np.float32)
+    return np.ascontiguousarray(normal.transpose(2, 0, 1))

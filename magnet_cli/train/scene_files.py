@@ -1,0 +1,245 @@
+"""Which files a scene is made of, and where in it they lie."""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+
+from magnet_cli import images
+from magnet_cli.errors import SourceError
+from magnet_cli.geometry import LEVEL0, Box, Size
+from magnet_cli.images.labels import open_labels, open_region
+from magnet_cli.images.protocol import Request
+from magnet_cli.train.streams import chunks, spooled_levels
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from magnet_cli.images import CacheBudget, Image, ImageInfo
+
+    Pixels = NDArray[np.uint8]
+    Reader = Callable[[Box], NDArray[np.generic]]
+
+RGB = 3
+"""Bands that are learnt from at most, an image's first."""
+WIDEST = 4
+"""Bytes of a pixel, about, while labels, region and validity are read together."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """One picture with its label map, as a piece of a scene."""
+
+    image: Path
+    label: Path
+    info: ImageInfo
+    """Of the picture."""
+    box: Box
+    """In the scene."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """The files of a scene, their headers read and found to fit."""
+
+    name: str
+    parts: tuple[Part, ...]
+    size: Size
+    roi: Path | None = None
+    """A raster of the scene's size; nothing is learnt where its first band is zero."""
+    mask: Path | None = None
+    """Class indices of the scene's size that something else found in it."""
+
+    @property
+    def bands(self) -> int:
+        """Those that are learnt from."""
+        return min(RGB, len(self.parts[0].info.bands))
+
+    @property
+    def maps(self) -> int:
+        """Rasters of one byte a pixel beside the picture: labels, and the mask where there is one."""
+        return 1 if self.mask is None else 2
+
+    @property
+    def whole(self) -> Part | None:
+        """The one part, where it can be read by region."""
+        first = self.parts[0]
+        return first if len(self.parts) == 1 and first.info.backend != "vips" else None
+
+    @property
+    def spooled(self) -> tuple[int, ...]:
+        """Halvings that windows cannot be read from straight from the image, 0 for level 0."""
+        return spooled_levels(self.size, None if self.whole is None else self.whole.info)
+
+    @property
+    def cache_bytes(self) -> int:
+        """Disk that decoding its pictures once needs while it is read."""
+        return sum(part.info.cache_bytes for part in self.parts)
+
+    def fingerprint(self) -> str:
+        """A hash of its pictures' files, samples of them where they are large."""
+        total = hashlib.sha256()
+        for part in self.parts:
+            total.update(images.fingerprint(part.image).encode())
+        return total.hexdigest()
+
+
+def laid_out(
+    name: str,
+    pairs: Sequence[tuple[Path, Path]],
+    *,
+    grid: tuple[int, int] = (1, 1),
+    roi: Path | None = None,
+    mask: Path | None = None,
+) -> Layout:
+    """The layout of adjacent pictures with their label maps, row by row.
+
+    Raises:
+        SourceError: A file is missing, cannot be read or has other than 8 bits; a label map differs in size from its
+            picture; the parts do not fit side by side.
+    """
+    rows, columns = grid
+    if len(pairs) != rows * columns:
+        raise SourceError(f"a grid of {rows} x {columns} parts is asked for", value=len(pairs), file=name)
+    infos = [_inspected(image, label) for image, label in pairs]
+    boxes = _placed([info.size for info in infos], columns=columns, file=pairs[0][0])
+    if len({len(info.bands) for info in infos}) > 1:
+        raise SourceError("the parts differ in their bands", file=pairs[0][0])
+    parts = tuple(
+        Part(image=image, label=label, info=info, box=box)
+        for (image, label), info, box in zip(pairs, infos, boxes, strict=True)
+    )
+    size = Size(width=max(box.right for box in boxes), height=max(box.bottom for box in boxes))
+    for path, opened in ((roi, open_region), (mask, open_labels)):
+        if path is not None:
+            with opened(path) as raster:
+                if raster.size != size:
+                    raise SourceError(f"the size must be that of {name}, {size}", value=raster.size, file=path)
+    return Layout(name=name, parts=parts, size=size, roi=roi, mask=mask)
+
+
+def _inspected(image: Path, label: Path) -> ImageInfo:
+    info = images.inspect(image)
+    if info.dtype != "uint8":
+        raise SourceError(
+            "training reads pictures of 8 bits a band",
+            value=info.dtype,
+            file=image,
+            advice="Convert it, and read the same 8 bits where the bundle is used",
+        )
+    with open_labels(label) as labels:
+        if labels.size != info.size:
+            value = f"{info.size} and {labels.size}, width x height"
+            raise SourceError(f"picture and label map {label.name} differ in size", value=value, file=image)
+        images.check_place(labels.info, info)
+    return info
+
+
+def _placed(sizes: Sequence[Size], *, columns: int, file: Path) -> list[Box]:
+    """Boxes of parts that lie side by side in rows."""
+    boxes: list[Box] = []
+    for first in range(0, len(sizes), columns):
+        line = sizes[first : first + columns]
+        y = boxes[-1].bottom if boxes else 0
+        starts = [0, *accumulate(size.width for size in line)]
+        boxes += [
+            Box(x=x, y=y, width=size.width, height=size.height) for x, size in zip(starts[:-1], line, strict=True)
+        ]
+        if len({size.height for size in line}) > 1 or boxes[-1].right != boxes[columns - 1].right:
+            raise SourceError("the parts do not fit side by side", file=file)
+    return boxes
+
+
+def pasted(box: Box, parts: Sequence[tuple[Box, Reader]]) -> NDArray[np.generic]:
+    """What the parts have in a box of the scene, in one array of its own."""
+    found: NDArray[np.generic] | None = None
+    for where, read in parts:
+        common = box.intersection(where)
+        if common.area:
+            values = read(common.shifted(x=-where.x, y=-where.y))
+            if found is None:
+                found = np.empty((box.height, box.width, *values.shape[2:]), values.dtype)
+            found[common.shifted(x=-box.x, y=-box.y).slices] = values
+    if found is None:
+        message = f"{box} lies outside every part"
+        raise ValueError(message)
+    return found
+
+
+class Pictures:
+    """The opened pictures of a scene, as one; a context.
+
+    Args:
+        layout: Of the scene.
+        cache: Disk for pictures that cannot be read by region.
+    """
+
+    def __init__(self, layout: Layout, *, cache: CacheBudget) -> None:
+        self._bands = layout.bands
+        self._stack = ExitStack()
+        with ExitStack() as stack:
+            self._images = [
+                (part.box, stack.enter_context(images.open_image(part.image, cache=cache))) for part in layout.parts
+            ]
+            self._stack = stack.pop_all()
+
+    def read(self, box: Box) -> Pixels:
+        """Level 0 in a box, `(box.height, box.width, bands)`."""
+        parts = [(where, _reader(image, lambda region: region.pixels)) for where, image in self._images]
+        return pasted(box, parts)[..., : self._bands].astype(np.uint8, copy=False)
+
+    def valid(self, box: Box) -> NDArray[np.bool_] | None:
+        """`(box.height, box.width)`, True where there is data; None where no picture says that any is missing."""
+        if not any(image.info.has_mask for _, image in self._images):
+            return None
+        parts = [(where, _reader(image, _validity)) for where, image in self._images]
+        return pasted(box, parts).astype(np.bool_, copy=False)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+
+def _reader(image: Image, chosen: Callable[[images.Region], NDArray[np.generic]]) -> Reader:
+    return lambda box: chosen(image.read([Request(pitch=LEVEL0, box=box)])[0])
+
+
+def _validity(region: images.Region) -> NDArray[np.generic]:
+    return np.ones(region.pixels.shape[:2], np.bool_) if region.valid is None else region.valid
+
+
+def labels_of(
+    layout: Layout, pictures: Pictures, *, values: Mapping[int, int], ignore: int
+) -> Iterator[tuple[Box, Pixels]]:
+    """The labels of a scene from its top, `(box.height, box.width)` uint8 in boxes of its width.
+
+    Args:
+        layout: Of the scene.
+        pictures: Opened; where they have no data, nothing is learnt.
+        values: Classes that stored values mean, where they differ.
+        ignore: The label that says nothing, given outside the region of interest and where there are no data.
+
+    Raises:
+        SourceError: A label map cannot be decoded.
+    """
+    with ExitStack() as stack:
+        maps = [(part.box, stack.enter_context(open_labels(part.label, values=values)).read) for part in layout.parts]
+        region = None if layout.roi is None else stack.enter_context(open_region(layout.roi))
+        for box in chunks(layout.size, pixel=WIDEST):
+            labels = pasted(box, maps).astype(np.uint8, copy=False)
+            if region is not None:
+                labels[~region.read_nonzero(box)] = ignore
+            valid = pictures.valid(box) if (labels != ignore).any() else None
+            if valid is not None:
+                labels[~valid] = ignore
+            yield box, labels

@@ -1,0 +1,355 @@
+"""Training of a selector for a bundle that has a backbone: by the paper's label rule, or by what windows gain."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+import torch
+
+from magnet_cli.errors import UsageError
+from magnet_cli.models.bundle import Bundle, load_bundle
+from magnet_cli.models.bundle_writer import write_bundle
+from magnet_cli.models.description import SEEING, WITH_SEEING
+from magnet_cli.models.networks import fill
+from magnet_cli.models.registry import build_selector
+from magnet_cli.train.backbone_training import Recipe, check, keep
+from magnet_cli.train.folds import looks_of
+from magnet_cli.train.gains import PairSampler, census, pairs_of
+from magnet_cli.train.loop import Files, Trainer, seeded
+from magnet_cli.train.proposals import FieldObjective, GainObjective, SelectorObjective
+from magnet_cli.train.refiner_training import described_again
+from magnet_cli.train.scene_data import load_scenes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from torch import Tensor
+
+    from magnet_cli.geometry import Size
+    from magnet_cli.models.architectures.ppn import PatchProposalNetwork
+    from magnet_cli.train.config import TrainConfig
+    from magnet_cli.train.gains import Pair, Row
+    from magnet_cli.train.loop import Each, Progress
+    from magnet_cli.train.losses import Objective
+    from magnet_cli.train.scenes import Scene
+
+SELECTOR_FILE = "selector.safetensors"
+CONFIG_FILE = "train-selector.toml"
+MEASURED = 16
+"""Batches that the mean score of whole windows is measured on."""
+DIGITS = 6
+"""Of what bundle.json says."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lesson:
+    """What a selector learns from."""
+
+    batches: Callable[[int], tuple[Tensor, Tensor]]
+    objective: Objective
+    about: Mapping[str, Mapping[str, object]]
+    """See `Trainer`."""
+    metrics: Mapping[str, object] = field(default_factory=dict)
+    """What bundle.json says of it."""
+
+
+def train_selector(
+    data: Path,
+    output: Path,
+    config: TrainConfig,
+    *,
+    progress: Progress | None = None,
+    until: int | None = None,
+    each: Each | None = None,
+) -> Bundle | None:
+    """Add a selector to a bundle that has a backbone, which stays as it is.
+
+    An interrupted training goes on from the last checkpoint.
+
+    - Labels by the paper's rule, without folds: an image is a window of the bundle's coarsest scale as its own backbone
+      sees it. With folds: a window of any scale but the finest, and what a run that computes every window comes to
+      there, by backbones that have not seen the scene. Where P is compared with a constant, that is the mean of G.
+    - Labels by gain: the same windows, and how much better the windows of the next scale make the mask in their places.
+      A score is negative where more is expected to turn right than wrong.
+
+    Args:
+        data: Folder of scenes, or a CSV file; see `DataConfig`.
+        output: The bundle's folder.
+        config: The whole configuration; `[network]` is the selector, `[selector]` its labels, and `[folds]` says how
+            fields are made.
+        progress: Told each log line, of the folds' backbones first.
+        until: Stop at that iteration with a checkpoint.
+        each: Told each iteration.
+
+    Returns:
+        The bundle; None where `until` came first.
+
+    Raises:
+        WeightsError: There is no such bundle, or no such selector, or a fold's backbone is of another kind.
+        UsageError: The bundle has a local branch that was trained with its own selector; cells are not equal; there are
+            no pairs of scales or held-out scenes to learn a gain from; or no window changes anything.
+    """
+    output = output.resolve()
+    bundle = load_bundle(str(output))
+    checked(bundle, config)
+    files = Files(folder=output.with_name(output.name + ".selector-training"))
+    scenes = load_scenes(data, config.data, work=files.folder)
+    trainer, lesson = selector_trainer(bundle, config, scenes, files=files, progress=progress)
+    network = trainer.fit(progress=progress, until=until, each=each)
+    if not trainer.done:
+        return None
+    options = dict(config.network.options)
+    if config.selector.labels == "paper" and options.get("against") == "constant":
+        selector = cast("PatchProposalNetwork", network)
+        options["constant"] = mean_score(selector, lesson, bands=len(bundle.input.bands))
+    description = described_again(output)
+    if set(SEEING) & set(options):
+        description["schema"] = max(WITH_SEEING, description["schema"])
+    description["networks"]["selector"] = {
+        "architecture": config.network.architecture,
+        "options": options,
+        "file": SELECTOR_FILE,
+    }
+    description.setdefault("metrics", {})["selector"] = dict(lesson.metrics)
+    bundle = write_bundle(output, description, {SELECTOR_FILE: network}, dtype=torch.float32)
+    keep(output / CONFIG_FILE, config.text)
+    return bundle
+
+
+def selector_trainer(
+    bundle: Bundle,
+    config: TrainConfig,
+    scenes: Sequence[Scene],
+    *,
+    files: Files,
+    progress: Progress | None = None,
+) -> tuple[Trainer, Lesson]:
+    """What fits a selector to windows of scenes, and what it learns from.
+
+    Raises:
+        SourceError: A scene does not fit the bundle.
+        UsageError: The bundle is of a kind that cannot be trained, or there is nothing to learn.
+    """
+    check(scenes, Recipe(bundle=bundle, data=config.data, loop=config.loop))
+    pairs: list[Pair] = []
+    if config.folds.held_out:
+        folds = looks_of(scenes, bundle=bundle, config=config, folder=files.folder, progress=progress)
+        looks = [look for fold in folds for look in fold]
+        pairs = pairs_of(looks, scenes, bundle=bundle, ignore=config.data.ignore)
+    seeded(config.loop.seed, threads=config.loop.threads)
+    network = selector_of(bundle, config)
+    if not pairs:
+        lesson = own_lesson(bundle, config, scenes, cells=network.cells)
+    elif config.selector.labels == "paper":
+        lesson = field_lesson(bundle, config, pairs, cells=network.cells)
+    else:
+        rows = census(pairs)
+        lesson = gain_lesson(bundle, config, pairs, rows)
+        begin(network, rows)
+    trainer = Trainer(
+        network, batches=lesson.batches, config=config.loop, objective=lesson.objective, files=files, about=lesson.about
+    )
+    if isinstance(lesson.objective, SelectorObjective):
+        lesson.objective.backbone.to(trainer.arithmetic.device)
+    return trainer, lesson
+
+
+def selector_of(bundle: Bundle, config: TrainConfig) -> PatchProposalNetwork:
+    """The selector that a configuration names, as it is trained, with initial weights.
+
+    The paper's rule compares a cell with its own image; a constant takes the image's place afterwards.
+
+    Raises:
+        WeightsError: There is no such selector.
+    """
+    options = dict(config.network.options)
+    if config.selector.labels == "paper":
+        options.pop("against", None)
+    bands, classes = len(bundle.input.bands), len(bundle.classes)
+    return build_selector(config.network.architecture, bands=bands, classes=classes, options=options)
+
+
+def own_lesson(bundle: Bundle, config: TrainConfig, scenes: Sequence[Scene], *, cells: int) -> Lesson:
+    """The paper's labels, as the bundle's backbone gives them at its coarsest scale."""
+    whole = dataclasses.replace(bundle, scales=(coarsest(bundle),))
+    recipe = Recipe(bundle=whole, data=config.data, loop=config.loop)
+    backbone = recipe.network()
+    fill(backbone, spec=bundle.backbone, folder=bundle.folder)
+    ignore, minimum = config.data.ignore, config.selector.minimum
+    return Lesson(
+        batches=recipe.sampler(scenes),
+        objective=SelectorObjective(backbone=backbone, cells=cells, ignore=ignore, minimum=minimum),
+        about={**recipe.about(scenes, ()), **about(config), "backbone": {"sha256": bundle.backbone.sha256}},
+        metrics={"labels": "paper", "scenes": [scene.name for scene in scenes]},
+    )
+
+
+def field_lesson(bundle: Bundle, config: TrainConfig, pairs: Sequence[Pair], *, cells: int) -> Lesson:
+    """The paper's labels, as backbones give them that have not seen the scenes."""
+    bands, ignore, minimum = len(bundle.input.bands), config.data.ignore, config.selector.minimum
+    return Lesson(
+        batches=sampler(config, pairs, gains=False),
+        objective=FieldObjective(bands=bands, cells=cells, ignore=ignore, minimum=minimum),
+        about={**about(config), "pairs": about_pairs(pairs)},
+        metrics={"labels": "paper", "scenes": named(pairs)},
+    )
+
+
+def gain_lesson(bundle: Bundle, config: TrainConfig, pairs: Sequence[Pair], rows: Sequence[Row]) -> Lesson:
+    """What windows gain.
+
+    Raises:
+        UsageError: No window gains or loses anything.
+    """
+    mean, deviation = spread(rows)
+    if not deviation:
+        raise UsageError("no window of the held-out scenes changes the mask, so there is nothing to learn")
+    return Lesson(
+        batches=sampler(config, pairs, gains=True),
+        objective=GainObjective(bands=len(bundle.input.bands)),
+        about={**about(config), "pairs": about_pairs(pairs)},
+        metrics={
+            "labels": "gain",
+            "scenes": named(pairs),
+            "windows": len(rows),
+            "gain_mean": round(mean, DIGITS),
+            "gain_deviation": round(deviation, DIGITS),
+        },
+    )
+
+
+def sampler(config: TrainConfig, pairs: Sequence[Pair], *, gains: bool) -> PairSampler:
+    """What draws windows, as a configuration has it."""
+    loop = config.loop
+    return PairSampler(pairs=pairs, batch=loop.batch, seed=loop.seed, colour=config.data.colour, gains=gains)
+
+
+def about(config: TrainConfig) -> dict[str, dict[str, object]]:
+    """What a training of a selector is of: see `Trainer`."""
+    network = {"architecture": config.network.architecture, "options": dict(config.network.options)}
+    return {"network": network, "selector": dataclasses.asdict(config.selector)}
+
+
+def about_pairs(pairs: Sequence[Pair]) -> dict[str, object]:
+    """The same, of fields."""
+    steps = [(pair.step.look.name, pair.step.look.key, str(pair.second.scale)) for pair in pairs]
+    heats = [(pair.step.field.temperature, pair.step.temperature) for pair in pairs]
+    return {"steps": steps, "temperatures": heats}
+
+
+def named(pairs: Sequence[Pair]) -> list[str]:
+    """The scenes."""
+    return sorted({pair.scene.name for pair in pairs})
+
+
+def spread(rows: Sequence[Row]) -> tuple[float, float]:
+    """Mean and deviation of gains, each window counting by its labelled pixels."""
+    if not rows:
+        return 0.0, 0.0
+    gains, weights = np.array([row.gain for row in rows]), np.array([row.labelled for row in rows])
+    mean = float(np.average(gains, weights=weights))
+    return mean, float(np.sqrt(np.average((gains - mean) ** 2, weights=weights)))
+
+
+def begin(network: PatchProposalNetwork, rows: Sequence[Row]) -> None:
+    """Let a selector's scores begin as minus the gain, in deviations, by the best line from mean uncertainty.
+
+    One that does not see the field begins with the mean gain.
+
+    Args:
+        network: With initial weights.
+        rows: Of the held-out scenes, not all alike.
+    """
+    root = np.sqrt([row.labelled for row in rows])
+    columns = np.array([(row.unsure, 1.0) for row in rows]) * root[:, None]
+    gains = np.array([row.gain for row in rows]) / spread(rows)[1]
+    if not network.sees_field:
+        network.score.bias.data.fill_(-float(np.average(gains, weights=root**2)))
+        return
+    slope, height = np.linalg.lstsq(columns, gains * root, rcond=None)[0]
+    network.score.weight.data[:, -1] = -float(slope)
+    network.score.bias.data.fill_(-float(height))
+
+
+@torch.inference_mode()
+def mean_score(network: PatchProposalNetwork, lesson: Lesson, *, bands: int) -> float:
+    """The mean of G over windows as they are drawn for training."""
+    found = []
+    for index in range(MEASURED):
+        inputs, _ = lesson.batches(index)
+        found.append(network.score_map(inputs[:, :bands], inputs[:, bands:]).mean())
+    return round(float(torch.stack(found).mean()), DIGITS)
+
+
+def coarsest(bundle: Bundle) -> Size:
+    """The scale of a bundle's largest windows."""
+    return max(bundle.scales, key=lambda scale: scale.pixels)
+
+
+def checked(bundle: Bundle, config: TrainConfig) -> None:
+    """Refuse what cannot end well, before any work."""
+    options, gain = config.network.options, config.selector.labels == "gain"
+    field, held_out = options.get("sees") == "image+field", bool(config.folds.held_out)
+    for holds, rule, value, advice in (
+        (
+            not config.loop.validate_every,
+            "a selector is not validated while it is fitted",
+            f"validate_every = {config.loop.validate_every}",
+            "Leave it out of [loop]",
+        ),
+        (
+            bundle.local is None,
+            "the bundle's local branch was trained with its own selector",
+            bundle.folder,
+            "Train both with 'magnet train grnet', or take networks.local out of bundle.json",
+        ),
+        (
+            held_out or not (gain or field),
+            "a gain and a field must be of scenes that the backbone has not seen",
+            "no held_out",
+            'Name them: [folds] held_out = [["a"], ["b"]]; a backbone is fitted for each fold, or given in backbones',
+        ),
+        (
+            len(bundle.scales) > 1 or not held_out,
+            "windows of a bundle of one scale have no next stage",
+            bundle.folder,
+            "Leave out [folds] and take labels = paper, or a bundle of two or more scales",
+        ),
+        (
+            not gain or options.get("against") == "constant",
+            "labels = gain need a selector that compares with a constant",
+            options.get("against", "image"),
+            'Add against = "constant" to the options of [network]',
+        ),
+        (
+            gain or "constant" not in options,
+            "labels = paper measure the constant themselves",
+            options.get("constant"),
+            "Leave it out of the options of [network]",
+        ),
+        (
+            gain or "cells" in options,
+            "[network] options must say how many cells a side",
+            "no cells",
+            "Add options = { cells = 4 }",
+        ),
+    ):
+        if not holds:
+            raise UsageError(rule, value=value, advice=advice)
+    network = selector_of(bundle, config)
+    if not gain:
+        refuse_unequal(bundle.input.size, cells=network.cells)
+
+
+def refuse_unequal(size: Size, *, cells: int) -> None:
+    """Check that an input can be cut into equal cells, so that cells of the map and of the image are the same places.
+
+    Raises:
+        UsageError: It cannot.
+    """
+    if size.width % cells or size.height % cells:
+        raise UsageError(f"an input must be a multiple of its {cells} cells a side", value=size)

@@ -1,0 +1,85 @@
+"""Checkpoints: everything that an exact continuation needs, and for which training."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+
+from magnet_cli.errors import UsageError
+from magnet_cli.system.durable import replace, sync_data, writing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from magnet_cli.train.config import LoopConfig
+
+HARMLESS = frozenset({"device", "threads", "log_every", "save_every"})
+"""Keys of a loop that may change from one start to the next."""
+ADVICE = "Remove it, or give the configuration and the data that it was made with."
+LONGEST = 60
+"""Characters of a value that is worth showing."""
+
+State = dict[str, Any]
+
+
+def identity(loop: LoopConfig, others: Mapping[str, Mapping[str, object]]) -> State:
+    """What a training is of, as flat JSON values: the loop's keys that matter, and `others`, by table."""
+    settings = {key: value for key, value in asdict(loop).items() if key not in HARMLESS}
+    tables = {"loop": settings, **others}
+    flat = {f"[{table}] {key}": value for table, values in tables.items() for key, value in values.items()}
+    return cast("State", json.loads(json.dumps(flat)))
+
+
+def write_checkpoint(path: Path, state: State) -> None:
+    """Make `path` hold a state of tensors and plain values, complete or as before.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    part = path.with_suffix(".part")
+    with writing(path):
+        with part.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            sync_data(file.fileno())
+        replace(part, path)
+
+
+def read_checkpoint(path: Path, *, configuration: State, load: Callable[[State], None]) -> None:
+    """Hand a checkpoint, its tensors in host memory, to `load`.
+
+    Args:
+        path: Of a file that `write_checkpoint` wrote.
+        configuration: What `identity` says of the present training. A checkpoint may not differ in what it says of
+            its own; one that says nothing, as older ones do, is taken as it is.
+        load: Takes the state up.
+
+    Raises:
+        UsageError: It is damaged, or of another training.
+    """
+    try:
+        state: State = torch.load(path, map_location="cpu", weights_only=True)
+        refuse_others(state.get("configuration", {}), configuration)
+        load(state)
+    except (OSError, EOFError, KeyError, TypeError, ValueError, RuntimeError, pickle.UnpicklingError) as exc:
+        raise UsageError(f"the checkpoint does not fit this training: {exc}", file=path, advice=ADVICE) from exc
+
+
+def refuse_others(then: State, now: State) -> None:
+    """Check that two trainings are one in every key that the earlier one knew.
+
+    Raises:
+        ValueError: They are not.
+    """
+    changed = [
+        f"{key} was {text}" if len(text := json.dumps(value)) <= LONGEST else f"{key} was another"
+        for key, value in then.items()
+        if key not in now or now[key] != value
+    ]
+    if changed:
+        raise ValueError("; ".join(changed))

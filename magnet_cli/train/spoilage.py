@@ -1,0 +1,63 @@
+"""What happens to a mask before a cascade sees it, besides being wrong: pieces are missing, or it is unsure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import exp, log
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.ndimage import label as connected
+
+from magnet_cli.train.binary_objects import DIAGONAL
+from magnet_cli.train.perturbation import shares
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Mask = NDArray[np.bool_]
+
+STEPS = (1.2, 4.0)
+"""How much coarser a level is from which an unsure mask comes: a refinement at most doubles the resolution, but its
+first levels look at masks that are coarser themselves."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spoiling:
+    """Draws what a mask loses."""
+
+    dropped: float
+    """Largest share of connected pieces that are left out; one always stays."""
+    soft: float
+    """Probability that the mask is unsure."""
+
+    def __call__(self, mask: Mask, rng: np.random.Generator) -> NDArray[np.float32]:
+        """A mask as a cascade is given it, `(rows, columns)`, 0 to 1.
+
+        Args:
+            mask: `(rows, columns)`, not empty.
+            rng: Says what it loses.
+        """
+        if self.dropped:
+            mask = thinned(mask, rng, share=rng.uniform(0, self.dropped))
+        if self.soft and rng.random() < self.soft:
+            low, high = (log(step) for step in STEPS)
+            return shares(mask, factor=exp(rng.uniform(low, high)))
+        return mask.astype(np.float32)
+
+
+def thinned(mask: Mask, rng: np.random.Generator, *, share: float) -> Mask:
+    """A mask without some of its connected pieces, each as likely to go as the others; one stays.
+
+    Args:
+        mask: `(rows, columns)`.
+        rng: Which go.
+        share: Of the pieces, about.
+    """
+    numbers, count = connected(mask, structure=DIAGONAL)
+    stays = rng.random(count + 1) >= share
+    if count and not stays[1:].any():
+        stays[1 + int(rng.integers(count))] = True
+    stays[0] = False
+    found: Mask = stays[numbers]
+    return found

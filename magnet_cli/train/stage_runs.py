@@ -1,0 +1,242 @@
+"""Runs of the program over scenes that have been looked at: what each stage meets, and how well it ends."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from magnet_cli.arithmetic.canvas import Canvas, Taps, reflected
+from magnet_cli.arithmetic.merge import merge
+from magnet_cli.geometry import Box
+from magnet_cli.models.network_spec import distance
+from magnet_cli.train.canvases import strips
+from magnet_cli.train.scene_fields import cells_of
+from magnet_cli.train.temperature import fit_temperature, labelled_pixels, tempered
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from magnet_cli.geometry import Pitch, Size
+    from magnet_cli.options.segment import Merge
+    from magnet_cli.plan.windows import Stage
+    from magnet_cli.train.canvases import Field, Truth
+    from magnet_cli.train.scene_fields import Look
+    from magnet_cli.train.temperature import Fit
+
+SMALLEST = 1e-12
+"""Probabilities below this count as this, so that their logarithm is finite."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Refiners:
+    """Refiners in the making: own first, temperature 1."""
+
+    networks: tuple[tuple[Size | None, nn.Module], ...] = ()
+    """With the scale that each is for; None serves every scale."""
+
+    @torch.inference_mode()
+    def refine(self, own: Tensor, field: Tensor, scale: Size) -> Tensor:
+        """R of the nearest refiner, `(n, classes, h, w)` float32, from two of the same shape."""
+
+        def far(item: tuple[Size | None, nn.Module]) -> float:
+            return float("inf") if item[0] is None else distance(item[0], scale)
+
+        network = min(self.networks, key=far)[1]
+        place = next(network.parameters()).device
+        joined = torch.cat((own, field), dim=1).to(place)
+        logits: Tensor = network(joined.contiguous(memory_format=torch.channels_last))
+        return logits.float().softmax(dim=1).cpu()
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Previous:
+    """What a stage came to, as the next one refines it."""
+
+    logs: Field
+    stage: Stage
+    temperature: float
+
+    def sample(self, box: Box, pitch: Pitch) -> Tensor:
+        """Its probabilities under a box of another grid, as `Canvas.sample` gives them; only those are read."""
+        mine, extent = self.stage.pitch, self.stage.extent
+        rows = Taps.between(start=box.y, count=box.height, ratio=pitch.y / mine.y, origin=0, length=extent.height)
+        columns = Taps.between(start=box.x, count=box.width, ratio=pitch.x / mine.x, origin=0, length=extent.width)
+        near = Box.between(
+            left=int(columns.first[0]),
+            top=int(rows.first[0]),
+            right=int(columns.second[-1]) + 1,
+            bottom=int(rows.second[-1]) + 1,
+        )
+        values = tempered(self.logs.read(near), self.temperature).half()
+        return Canvas(values=values, box=near, pitch=mine).sample(box, pitch)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Step:
+    """One refining stage of a run over one scene."""
+
+    look: Look
+    index: int
+    """Of the stage in `look`."""
+    field: Previous
+    """The stage before, as far as it has come."""
+    temperature: float
+    """Of O."""
+
+    @property
+    def stage(self) -> Stage:
+        """Where the stage's pixels lie."""
+        return self.look.stages[self.index]
+
+    @property
+    def labels(self) -> Truth:
+        """On the stage's grid."""
+        return self.look.labels[self.index]
+
+    def own(self, box: Box) -> Tensor:
+        """O in a box of the stage's grid, `(classes, box.height, box.width)` float32."""
+        return tempered(self.look.logs[self.index].read(box), self.temperature)
+
+    def under(self, box: Box) -> Tensor:
+        """Y' in a box of the stage's grid, the same shape, as the program resamples it."""
+        return self.field.sample(box, self.stage.pitch)
+
+
+def starts(look: Look, temperatures: Sequence[float]) -> Previous:
+    """What the coarsest stage says."""
+    return Previous(logs=look.logs[0], stage=look.stages[0], temperature=temperatures[0])
+
+
+def merged(step: Step, *, how: Merge, refiners: Refiners) -> Field:
+    """Log R over a whole scene, window by window, all points taken.
+
+    O and Y' in a window's rim are those of the neighbouring cells, where a run of the program has the window's own.
+    """
+    stage = step.stage
+    whole = Box.whole(stage.extent)
+    found = step.look.scratch.field(step.look.logs[step.index].shape)
+    for cell in cells_of(stage):
+        window, own = stage.window(cell), stage.own(cell)
+        inside = window.intersection(whole)
+        pair = (continued(part, window)[None] for part in (step.own(inside), step.under(inside)))
+        result = merge(*pair, how=how, networks=refiners, scale=stage.scale)[0]
+        cut = own.shifted(x=-window.x, y=-window.y).slices
+        found.write(own, result[:, *cut].clamp_min(SMALLEST).log().half())
+    return found
+
+
+def continued(part: Tensor, window: Box) -> Tensor:
+    """`(classes, rows, columns)` continued by reflection to a window's size."""
+    for dim, want in ((1, window.height), (2, window.width)):
+        if part.shape[dim] < want:
+            part = part.index_select(dim, torch.from_numpy(reflected(part.shape[dim], want)))
+    return part
+
+
+def accumulated(
+    looks: Sequence[Look], *, temperatures: Sequence[float], how: Merge, refiners: Sequence[Refiners]
+) -> list[Step]:
+    """The refining stages of runs over scenes, each over what the stages below it made.
+
+    Args:
+        looks: The scenes.
+        temperatures: Of O, coarsest scale first.
+        how: How the stages below merged.
+        refiners: One for each scene.
+    """
+    steps = []
+    for look, mine in zip(looks, refiners, strict=True):
+        field = starts(look, temperatures)
+        for index in range(1, len(look.stages)):
+            step = Step(look=look, index=index, field=field, temperature=temperatures[index])
+            steps.append(step)
+            if index + 1 < len(look.stages):
+                field = Previous(logs=merged(step, how=how, refiners=mine), stage=step.stage, temperature=1.0)
+    return steps
+
+
+def direct(looks: Sequence[Look], *, temperatures: Sequence[float]) -> list[Step]:
+    """Every scale over what the coarsest alone says, as the published program trains its refiners."""
+    return [
+        Step(look=look, index=index, field=starts(look, temperatures), temperature=temperatures[index])
+        for look in looks
+        for index in range(1, len(look.stages))
+    ]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Ending:
+    """What runs over labelled scenes come to."""
+
+    miou: float
+    """At the finest scale's canvas, pooled over the scenes, 0..1."""
+    fits: tuple[Fit, ...] = ()
+    """R's temperatures by refining stage; empty where none were fitted."""
+
+
+def ended(
+    looks: Sequence[Look],
+    *,
+    temperatures: Sequence[float],
+    how: Merge,
+    refiners: Sequence[Refiners],
+    ignore: int,
+    fitting: bool = False,
+) -> Ending:
+    """Run over scenes and compare with their labels.
+
+    Args:
+        looks: The scenes.
+        temperatures: Of O, coarsest scale first.
+        how: How every stage merges.
+        refiners: One for each scene.
+        ignore: The label that says nothing.
+        fitting: Fit a temperature of R at each stage, over all scenes together, which the next stage's Y' then has.
+    """
+    fields = [starts(look, temperatures) for look in looks]
+    logs, fits = [look.logs[0] for look in looks], []
+    for index in range(1, len(looks[0].stages)):
+        steps = [
+            Step(look=look, index=index, field=field, temperature=temperatures[index])
+            for look, field in zip(looks, fields, strict=True)
+        ]
+        logs = [merged(step, how=how, refiners=mine) for step, mine in zip(steps, refiners, strict=True)]
+        if fitting:
+            fits.append(fit_at(logs, [step.labels for step in steps], ignore=ignore))
+        heat = fits[-1].temperature if fitting else 1.0
+        if index + 1 < len(looks[0].stages):
+            fields = [
+                Previous(logs=one, stage=step.stage, temperature=heat) for one, step in zip(logs, steps, strict=True)
+            ]
+    return Ending(miou=mean_iou(logs, [look.labels[-1] for look in looks], ignore=ignore), fits=tuple(fits))
+
+
+def fit_at(logs: Sequence[Field], labels: Sequence[Truth], *, ignore: int) -> Fit:
+    """One temperature for fields of one scale."""
+    return fit_temperature(*labelled_pixels(logs, labels, ignore=ignore))
+
+
+def mean_iou(logs: Sequence[Field], labels: Sequence[Truth], *, ignore: int) -> float:
+    """Mean IoU over the classes that either side has, pooled over fields, 0..1."""
+    classes = logs[0].shape[0]
+    counts = np.zeros((classes, classes), np.int64)
+    for one, truth in zip(logs, labels, strict=True):
+        for box in strips(truth.size, classes=classes):
+            counts += confusion(one.read(box), truth.read(box), ignore=ignore)
+    hits = np.diag(counts)
+    union = counts.sum(axis=0) + counts.sum(axis=1) - hits
+    return float((hits[union > 0] / union[union > 0]).mean()) if union.any() else 0.0
+
+
+def confusion(logs: Tensor, truth: NDArray[np.uint8], *, ignore: int) -> NDArray[np.int64]:
+    """Labelled pixels `(truth, said)` of one piece, `(classes, classes)`."""
+    classes = len(logs)
+    known = truth != ignore
+    pairs = truth[known].astype(np.int32) * classes + logs.argmax(dim=0).numpy()[known]
+    return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)

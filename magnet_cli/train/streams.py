@@ -1,0 +1,220 @@
+"""Pixels and labels of scenes that are too large for memory."""
+
+from __future__ import annotations
+
+import weakref
+from collections import OrderedDict
+from dataclasses import dataclass
+from functools import cached_property
+from threading import Lock
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from magnet_cli import images
+from magnet_cli.geometry import Box, Pitch, Size
+from magnet_cli.images.levels import choose_level
+from magnet_cli.images.protocol import Request
+from magnet_cli.images.store import Pixels as Fetched
+from magnet_cli.train.raster_spool import TILE
+from magnet_cli.train.stores import halved, halvings, level0_image
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from magnet_cli.images import Image, ImageInfo
+    from magnet_cli.images.reader import PyramidImage
+    from magnet_cli.train.raster_spool import Plane, Spool
+
+    Pixels = NDArray[np.uint8]
+
+CHUNK_BYTES = 32 << 20
+"""Handled at a time while a scene is prepared."""
+SUMMED = 9
+"""Bytes of a pixel and of the sum that it comes from where an image is read coarser than it is stored."""
+CHUNK_ROWS = 2 * TILE
+FAR = 4
+"""A halving that a stored level is so many times finer than, on either axis, is made once and kept on disk."""
+MOST_OPEN = 128
+"""Images open at a time: systems allow a process a thousand files or so."""
+
+
+class Shelf:
+    """Images opened when they are read, a few at a time: the least recently read is closed first.
+
+    Args:
+        memory: Bytes that open images may keep between reads; one image is always open.
+    """
+
+    def __init__(self, memory: int) -> None:
+        self._memory = memory
+        self._lock = Lock()
+        self._opened: OrderedDict[Path, Image] = OrderedDict()
+        weakref.finalize(self, _close_all, self._opened)
+
+    def read(self, path: Path, request: Request) -> Pixels:
+        """The pixels of a request, `(box.height, box.width, bands)`."""
+        with self._lock:
+            if path not in self._opened:
+                self._opened[path] = images.open_image(path)
+                self._shut()
+            self._opened.move_to_end(path)
+            return self._opened[path].read([request])[0].pixels
+
+    def _shut(self) -> None:
+        while len(self._opened) > 1 and (len(self._opened) > MOST_OPEN or self._resident > self._memory):
+            self._opened.popitem(last=False)[1].close()
+
+    @property
+    def _resident(self) -> int:
+        return sum(image.info.resident_bytes for image in self._opened.values())
+
+
+def _close_all(opened: OrderedDict[Path, Image]) -> None:
+    for image in opened.values():
+        image.close()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Original:
+    """A scene's image, where windows are read straight from it."""
+
+    shelf: Shelf
+    path: Path
+
+    def read(self, request: Request) -> Pixels:
+        """Its pixels, all bands."""
+        return self.shelf.read(self.path, request)
+
+
+class StreamedPixels:
+    """A `PixelStore` on disk: levels from the image where it stores them, else from a spool.
+
+    Args:
+        size: Of level 0.
+        bands: Number of bands, the image's first.
+        planes: Levels that were spooled.
+        original: Has the others; None where there are none.
+    """
+
+    def __init__(self, size: Size, *, bands: int, planes: Mapping[int, Plane], original: Original | None) -> None:
+        self.sizes, self.bands = halvings(size), bands
+        self._planes, self._original = dict(planes), original
+
+    def read(self, level: int, box: Box) -> Pixels:
+        """See `PixelStore`."""
+        if level in self._planes:
+            return self._planes[level].read(box)
+        return self._asked(Request(pitch=Pitch.square(2**level), box=box))
+
+    def sample(self, request: Request) -> Pixels:
+        """See `PixelStore`."""
+        return self._spooled.read([request])[0].pixels if 0 in self._planes else self._asked(request)
+
+    def _asked(self, request: Request) -> Pixels:
+        if self._original is None:
+            message = f"no level serves {request}"
+            raise LookupError(message)
+        return self._original.read(request)[..., : self.bands]
+
+    @cached_property
+    def _spooled(self) -> PyramidImage:
+        return level0_image(PlaneStore(self._planes[0]), size=self.sizes[0], bands=self.bands)
+
+
+@dataclass(frozen=True)
+class PlaneStore:
+    """A plane as the readers of images want their stores."""
+
+    plane: Plane
+
+    def block(self, level: int) -> Size:  # noqa: ARG002 (there is one level)
+        """See `magnet_cli.images.store.Store`."""
+        return Size(width=TILE, height=TILE)
+
+    def fetch(self, level: int, box: Box, bands: tuple[int, ...] | None = None) -> Fetched:  # noqa: ARG002 (one level)
+        """See `magnet_cli.images.store.Store`."""
+        return Fetched(self.plane.read(box), None).only(bands)
+
+    def close(self) -> None:
+        """See `magnet_cli.images.store.Store`; the spool is its owner's."""
+
+
+class StreamedLabels:
+    """A `LabelStore` on disk.
+
+    Args:
+        plane: Labels, exclusive-or `ignore`, so that what is not labelled takes no disk.
+        ignore: The label that says nothing.
+        counts: Pixels of each label, `(256,)`.
+    """
+
+    def __init__(self, plane: Plane, *, ignore: int, counts: NDArray[np.int64]) -> None:
+        self.size, self.counts = plane.size, counts
+        self._plane, self._ignore = plane, np.uint8(ignore)
+
+    def at(self, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> Pixels:
+        """See `LabelStore`; one row of tiles is in memory at a time."""
+        found = np.empty((len(rows), len(columns)), np.uint8)
+        left, right = int(columns.min()), int(columns.max()) + 1
+        for line in np.unique(rows // TILE):
+            mine = np.flatnonzero(rows // TILE == line)
+            top, bottom = int(rows[mine].min()), int(rows[mine].max()) + 1
+            part = self._plane.read(Box.between(left=left, top=top, right=right, bottom=bottom))[..., 0]
+            found[mine] = part[(rows[mine] - top)[:, None], columns - left]
+        return found ^ self._ignore
+
+
+def chunks(size: Size, *, pixel: int) -> Iterator[Box]:
+    """Rows of the whole width, from the top: about `CHUNK_BYTES` at most, where a pixel takes `pixel` bytes."""
+    rows = CHUNK_ROWS
+    while rows > 2 and rows * size.width * pixel > CHUNK_BYTES:  # noqa: PLR2004 (halving takes two)
+        rows //= 2
+    for top in range(0, size.height, rows):
+        yield Box(x=0, y=top, width=size.width, height=min(rows, size.height - top))
+
+
+def spooled_levels(size: Size, info: ImageInfo | None) -> tuple[int, ...]:
+    """The halvings that the image has no level near enough for; level 0 too where `info` is None."""
+    numbers = range(len(halvings(size)))
+    return tuple(numbers) if info is None else tuple(number for number in numbers if _far(info, 2**number))
+
+
+def _far(info: ImageInfo, shrink: int) -> bool:
+    found = info.levels[choose_level(info.levels, Pitch.square(shrink))].downsample
+    return shrink >= FAR * min(found.x, found.y)
+
+
+def spool_pixels(
+    spool: Spool, size: Size, *, bands: int, levels: tuple[int, ...], level0: Callable[[Box], Pixels] | Original
+) -> StreamedPixels:
+    """Decode what windows cannot be read from, once.
+
+    Args:
+        spool: Takes it.
+        size: Of level 0.
+        bands: Of the scene.
+        levels: As `spooled_levels` gives them.
+        level0: The image where it can be read by region, else what reads a box of level 0.
+
+    Raises:
+        SourceError: The image cannot be decoded.
+        OutputError: The disk is full.
+    """
+    original = level0 if isinstance(level0, Original) else None
+    planes: dict[int, Plane] = {}
+    sizes = halvings(size)
+    for level in levels:
+        done = StreamedPixels(size, bands=bands, planes=planes, original=original)
+        plane = spool.plane(sizes[level], bands=bands)
+        if level == 0 and not isinstance(level0, Original):
+            for box in chunks(size, pixel=bands):
+                plane.write(box.y, level0(box))
+        elif level:
+            for box in chunks(sizes[level - 1], pixel=bands * SUMMED):
+                plane.write(box.y // 2, halved(done.read(level - 1, box))[: sizes[level].height])
+        planes[level] = plane
+    return StreamedPixels(size, bands=bands, planes=planes, original=original)

@@ -1,0 +1,165 @@
+"""Label rasters: the stored index comes back, whatever the file, its palette and its bit depth."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import rasterio
+import tifffile
+import zarr
+from PIL import Image
+from rasterio.errors import NotGeoreferencedWarning
+
+from magnet_cli.errors import SourceError
+from magnet_cli.geometry import Box
+from magnet_cli.images.labels import open_labels, open_region
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+SHAPE = (53, 71)
+COLOURS = np.random.default_rng(1).integers(0, 65536, (3, 256)).astype(np.uint16)
+
+
+def labels(most: int = 5, shape: tuple[int, int] = SHAPE) -> NDArray[np.uint8]:
+    return np.random.default_rng(0).integers(0, most, shape).astype(np.uint8)
+
+
+def whole(path: Path, **options: Any) -> NDArray[np.uint8]:
+    with open_labels(path, **options) as found:
+        return found.read(Box.whole(found.size))
+
+
+def palette_picture(values: NDArray[np.uint8]) -> Image.Image:
+    picture = Image.fromarray(values)
+    palette = picture.convert("P")
+    palette.putdata(values.ravel().tolist())
+    palette.putpalette((COLOURS.T[:, :] >> 8).astype(np.uint8).tobytes())
+    return palette
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_palette_png_of_every_depth(tmp_path: Path, bits: int) -> None:
+    values = labels(2**bits)
+    palette_picture(values).save(tmp_path / "a.png", bits=bits, transparency=0)
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "a.png")), values)
+    np.testing.assert_array_equal(whole(tmp_path / "a.png"), values)
+
+
+def test_palette_png_larger_than_memory_allows(tmp_path: Path) -> None:
+    values = np.tile(labels(7, (100, 100)), (85, 85))
+    palette_picture(values).save(tmp_path / "a.png", bits=8, compress_level=1)
+    with open_labels(tmp_path / "a.png") as found:
+        box = Box(x=8111, y=8003, width=300, height=400)
+        np.testing.assert_array_equal(found.read(box), values[box.slices])
+
+
+def test_grey_png_of_one_bit(tmp_path: Path) -> None:
+    values = labels(2)
+    Image.fromarray(values.astype(bool)).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(whole(tmp_path / "a.png"), values)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif"])
+def test_grey_pictures(tmp_path: Path, name: str) -> None:
+    Image.fromarray(labels(256)).save(tmp_path / name)
+    np.testing.assert_array_equal(whole(tmp_path / name), labels(256))
+
+
+@pytest.mark.parametrize("tile", [None, (16, 32)])
+@pytest.mark.parametrize("photometric", ["palette", "minisblack", "miniswhite"])
+def test_tiff_samples_are_read_as_stored(tmp_path: Path, photometric: str, tile: tuple[int, int] | None) -> None:
+    colours: dict[str, Any] = {"colormap": COLOURS} if photometric == "palette" else {}
+    tifffile.imwrite(tmp_path / "a.tif", labels(), photometric=photometric, tile=tile, compression="zlib", **colours)
+    np.testing.assert_array_equal(whole(tmp_path / "a.tif"), labels())
+    with open_labels(tmp_path / "a.tif") as found:
+        box = Box(x=13, y=7, width=41, height=30)
+        np.testing.assert_array_equal(found.read(box), labels()[box.slices])
+
+
+def test_bilevel_tiff_holds_0_and_1(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", labels(2).astype(bool), photometric="minisblack")
+    np.testing.assert_array_equal(whole(tmp_path / "a.tif"), labels(2))
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "int16", "int32"])
+def test_wider_integers_and_their_nodata(tmp_path: Path, dtype: str) -> None:
+    values = labels().astype(dtype)
+    values[:5] = 999
+    profile: dict[str, Any] = {"driver": "GTiff", "width": SHAPE[1], "height": SHAPE[0], "count": 1, "dtype": dtype}
+    with (
+        pytest.warns(NotGeoreferencedWarning),
+        rasterio.open(tmp_path / "a.tif", "w", nodata=999, **profile) as file,
+    ):
+        file.write(values, 1)
+    expected = labels()
+    expected[:5] = 255
+    np.testing.assert_array_equal(whole(tmp_path / "a.tif"), expected)
+    with open_labels(tmp_path / "a.tif") as found:
+        assert "nodata value 999" in found.notes[0]
+
+
+def test_zarr(tmp_path: Path) -> None:
+    array = zarr.create_array(store=tmp_path / "a.zarr", shape=SHAPE, chunks=(20, 30), dtype=np.uint8)
+    array[:] = labels()
+    np.testing.assert_array_equal(whole(tmp_path / "a.zarr"), labels())
+
+
+def test_values_are_replaced_where_asked(tmp_path: Path) -> None:
+    Image.fromarray(labels(2) * np.uint8(255)).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(whole(tmp_path / "a.png", values={255: 1}), labels(2))
+
+
+def test_inside_is_what_the_first_band_says(tmp_path: Path) -> None:
+    Image.fromarray(np.dstack([labels(2) * 255, labels(3), labels(4)])).save(tmp_path / "a.png")
+    with open_region(tmp_path / "a.png") as found:
+        np.testing.assert_array_equal(found.read_nonzero(Box.whole(found.size)), labels(2) == 1)
+
+
+def rgb(path: Path) -> None:
+    Image.fromarray(np.dstack([labels()] * 3)).save(path)
+
+
+def floats(path: Path) -> None:
+    tifffile.imwrite(path, labels().astype(np.float32))
+
+
+def large(path: Path) -> None:
+    tifffile.imwrite(path, labels().astype(np.uint16) + 300)
+
+
+def truncated(path: Path) -> None:
+    palette_picture(labels()).save(path, format="png")
+    path.write_bytes(path.read_bytes()[:-60])
+
+
+def header(path: Path) -> None:
+    palette_picture(labels()).save(path, format="png")
+    data = bytearray(path.read_bytes())
+    data[20] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        (rgb, "one band of whole numbers.*3 bands of uint8"),
+        (floats, "one band of whole numbers.*float32"),
+        (large, r"from 0 to 255 \(got 304\)"),
+        (truncated, "cannot be decoded"),
+        (header, "PNG header is damaged"),
+        (lambda path: path.write_bytes(b"\x89PNG\r\n\x1a\n"), "PNG header is damaged"),
+        (lambda path: path.write_text("no"), "no image"),
+        (lambda _: None, "no such file"),
+    ],
+)
+def test_refuses_and_names_the_users_file(tmp_path: Path, write: Any, message: str) -> None:
+    path = tmp_path / "x.tif"
+    write(path)
+    with pytest.raises(SourceError, match=message) as caught:
+        whole(path)
+    assert str(caught.value).startswith(str(path))

@@ -1,0 +1,30 @@
+"""Which files are masks of earlier runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from magnet_cli.masks import targets
+from magnet_cli.masks.targets import is_earlier_output
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+OURS = b'{"program": {"name": "magnet", "version": "0"}}'
+
+
+@pytest.mark.parametrize("before", range(60))
+def test_a_report_is_recognised_wherever_it_says_who_wrote_it(
+    before: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(targets, "SEARCHED", 64)
+    (tmp_path / "x.json").write_bytes(b" " * before + OURS + b" " * 200)
+    assert is_earlier_output(tmp_path / "x.tif")
+
+
+def test_another_programs_json_makes_no_mask(tmp_path: Path) -> None:
+    assert not is_earlier_output(tmp_path / "x.tif")
+    (tmp_path / "x.json").write_bytes(b'{"type": "FeatureCollection", "name": "magnet"}' * 9)
+    assert not is_earlier_output(tmp_path / "x.tif")

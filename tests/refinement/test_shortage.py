@@ -1,0 +1,188 @@
+"""Memory that runs out while a mask is refined: less is in flight, then the run ends with nothing lost."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import shift
+
+from magnet_cli.errors import MemoryShortageError
+from magnet_cli.masks.journal import Journal
+from magnet_cli.options.refine import RefineOptions
+from magnet_cli.refinement.api import refine_mask
+from magnet_cli.refinement.image_view import Seen
+from magnet_cli.refinement.read_ahead import Ahead
+from magnet_cli.run.clock import Clock
+from tests.cli.support import invoke
+from tests.refinement.support import Bright, discs, use, write_grey, write_image
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from torch import Tensor
+
+SHAPE = (330, 351)
+"""A large object and two small ones: calls 1 and 2 are of these, call 3 looks at the whole, then come its windows."""
+
+
+@dataclass
+class Scarce(Bright):
+    """Runs out of memory at some calls, which are counted from 1."""
+
+    fails: Callable[[int], bool] = lambda _: False
+
+    def sharpened(self, images: Tensor, inside: Tensor) -> Tensor:
+        if self.fails(self.calls):
+            raise torch.OutOfMemoryError
+        return super().sharpened(images, inside)
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> tuple[Path, Path]:
+    truth = discs(SHAPE, (160, 170, 145), (20, 20, 16), (305, 330, 14))
+    labels = (shift(truth.astype(np.float32), (3, -2), order=0) > 0.5).astype(np.uint8)
+    return write_image(tmp_path / "i.tif", truth), write_grey(tmp_path / "m.tif", labels)
+
+
+def notes(report: dict[str, object]) -> str:
+    return "\n".join(cast("list[str]", report["notes"]))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("fails", [(1,), (2, 4), (3,), (40, 150)])
+def test_a_group_that_did_not_fit_is_computed_with_nothing_beside_it(
+    pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: tuple[int, ...], workers: int
+) -> None:
+    use(monkeypatch, Bright())
+    calm = refine_mask(*pair, tmp_path / "calm.tif")
+    assert "out of memory" not in notes(calm.report)
+    network = use(monkeypatch, Scarce(fails=lambda call: call in fails))
+    scarce = refine_mask(*pair, tmp_path / "scarce.tif", RefineOptions(num_workers=workers))
+    assert network.calls > max(fails)
+    assert scarce.output.read_bytes() == calm.output.read_bytes()
+    told = "out of memory while a part of the mask was refined: from here on nothing is read while a group is computed"
+    assert notes(scarce.report).count(told) == len({call > 2 for call in fails})
+
+
+def test_what_could_not_be_read_is_read_once_more(
+    pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(monkeypatch, Bright())
+    calm = refine_mask(*pair, tmp_path / "calm.tif")
+    original, calls = Seen.read, iter(range(100))
+
+    def read(*given: Any, **named: Any) -> Any:
+        if next(calls) in (1, 3):
+            raise MemoryError
+        return original(*given, **named)
+
+    monkeypatch.setattr(Seen, "read", read)
+    scarce = refine_mask(*pair, tmp_path / "scarce.tif")
+    assert scarce.output.read_bytes() == calm.output.read_bytes()
+    assert "out of memory while a part of the mask was read" in notes(scarce.report)
+
+
+@pytest.mark.parametrize("last", [1, 3, 30])
+def test_the_run_ends_with_6_and_the_same_command_goes_on(
+    pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last: int
+) -> None:
+    use(monkeypatch, Bright())
+    calm = refine_mask(*pair, tmp_path / "calm.tif")
+    use(monkeypatch, Scarce(fails=lambda call: call > last))
+    words = ("refine", *pair, "-o", tmp_path / "cut.tif")
+    ended = invoke(*words)
+    assert ended.exit_code == 6
+    assert "Nothing that was finished is lost: run the same command" in ended.stderr
+    assert not (tmp_path / "cut.tif").exists()
+    use(monkeypatch, Bright())
+    assert invoke(*words).exit_code == 0
+    cut = refine_mask(*pair, tmp_path / "cut.tif")
+    assert cast("dict[str, int]", cut.report["groups"])["resumed"] > 0
+    assert cut.output.read_bytes() == calm.output.read_bytes()
+
+
+def test_memory_that_runs_out_while_a_group_is_stored_is_named(
+    pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(monkeypatch, Bright())
+    calm = refine_mask(*pair, tmp_path / "calm.tif")
+    with monkeypatch.context() as scarce:
+        scarce.setattr(Journal, "put_labels", _full)
+        with pytest.raises(MemoryShortageError, match="stored"):
+            refine_mask(*pair, tmp_path / "cut.tif")
+    cut = refine_mask(*pair, tmp_path / "cut.tif")
+    assert cut.output.read_bytes() == calm.output.read_bytes()
+
+
+def _full(*_: object, **__: object) -> None:
+    raise MemoryError
+
+
+@pytest.mark.parametrize(
+    "where", ["magnet_cli.refinement.survey.Survey.objects", "magnet_cli.refinement.input_mask._values"]
+)
+@pytest.mark.parametrize("more", [(), ("--dry-run",)])
+def test_memory_that_runs_out_while_objects_are_looked_for_is_named(
+    pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: tuple[str, ...], where: str
+) -> None:
+    use(monkeypatch, Bright())
+    monkeypatch.setattr(where, _full)
+    ended = invoke("refine", *pair, "-o", tmp_path / "out.tif", *more)
+    assert ended.exit_code == 6
+    assert "i.tif: out of memory while the mask was looked through" in ended.stderr
+    assert not list(tmp_path.glob("out*"))
+
+
+def test_memory_for_not_even_one_pass_leaves_nothing(
+    pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = use(monkeypatch, Scarce(fails=lambda _: True))
+    assert invoke("refine", *pair, "-o", tmp_path / "out.tif").exit_code == 6
+    assert network.calls == 2
+    assert not list(tmp_path.glob("out*"))
+
+
+def test_what_filled_the_memory_is_gone_when_a_group_is_tried_again(
+    pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: list[weakref.ref[Tensor]] = []
+    left: list[object] = []
+
+    class Watched(Bright):
+        def sharpened(self, images: Tensor, inside: Tensor) -> Tensor:
+            if self.calls == 4:
+                held.append(weakref.ref(images))
+                raise torch.OutOfMemoryError
+            left.extend(reference() for reference in held)
+            return super().sharpened(images, inside)
+
+    use(monkeypatch, Watched())
+    refine_mask(*pair, tmp_path / "out.tif")
+    assert left
+    assert set(left) == {None}
+
+
+def test_the_next_group_is_read_while_one_is_computed_until_memory_is_short() -> None:
+    begun = [threading.Event() for _ in range(4)]
+
+    def read(group: int) -> int:
+        begun[group].set()
+        return group
+
+    with Ahead(read, range(4), most=1, clock=Clock()) as ahead:
+        assert ahead.take(0) == 0
+        assert begun[1].wait(timeout=60)
+        assert not begun[2].is_set()
+        ahead.stop()
+        begun[1].clear()
+        assert ahead.take(0) == 0
+        assert not begun[1].is_set()
+        assert [ahead.take(group) for group in (1, 2, 3)] == [1, 2, 3]
+        assert begun[1].is_set()

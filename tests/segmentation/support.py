@@ -1,0 +1,271 @@
+"""Images, networks and sinks without files, for tests of the plumbing."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+import pytest
+import torch
+
+from magnet_cli.arithmetic.canvas import reflected
+from magnet_cli.geometry import LEVEL0, Box, Size
+from magnet_cli.images.protocol import ImageInfo, Level, Region, Request, Resolution
+from magnet_cli.options.segment import ALL, BundleDefaults, Rule, SegmentOptions
+from magnet_cli.plan import Machine, ModelFacts, Plan, make_plan
+from magnet_cli.run.clock import Clock
+from magnet_cli.segmentation.computer import Normalisation
+from magnet_cli.segmentation.scheduler import Progress, Work, run_plan
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from types import TracebackType
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from magnet_cli.masks.spec import GroupId
+
+STEP = 40
+"""Grey values between two labels of a coded image."""
+
+
+def coded(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """An RGB image whose grey value is its label times `STEP`."""
+    return np.repeat((labels * STEP)[..., None], 3, axis=2)
+
+
+class ArrayImage:
+    """An image in memory with level 0 only."""
+
+    def __init__(
+        self, pixels: NDArray[np.uint8], *, valid: NDArray[np.bool_] | None = None, resolution: float | None = None
+    ) -> None:
+        self._pixels = pixels.astype(np.float64)
+        self._valid = valid
+        height, width, bands = pixels.shape
+        size = Size(width=width, height=height)
+        exact = Fraction(str(resolution)) if resolution else None
+        self.info = ImageInfo(
+            path="array",
+            backend="array",
+            size=size,
+            levels=(Level(size=size, downsample=LEVEL0),),
+            bands=("red", "green", "blue")[:bands] if bands == 3 else tuple(f"band{n + 1}" for n in range(bands)),
+            dtype="uint8",
+            resolution=Resolution(x=exact, y=exact, unit="um") if exact else None,
+            has_mask=valid is not None,
+        )
+        self.reads = 0
+        self.exact = False
+
+    def read(self, requests: Sequence[Request]) -> list[Region]:
+        self.reads += 1
+        return [self._read(request) for request in requests]
+
+    def _read(self, request: Request) -> Region:
+        rows = area_weights(request.box.y, request.box.height, request.pitch.y, self.info.size.height)
+        columns = area_weights(request.box.x, request.box.width, request.pitch.x, self.info.size.width)
+        bands = slice(None) if request.bands is None else list(request.bands)
+        values = np.einsum("ab,bcd->acd", rows, self._pixels[:, :, bands])
+        values = np.einsum("ac,bcd->bad", columns, values)
+        valid = None
+        if self._valid is not None:
+            valid = rows @ self._valid @ columns.T >= 0.5
+        if self.exact:
+            return Region(pixels=values, valid=valid)
+        return Region(pixels=np.floor(values + 0.5).clip(0, 255).astype(np.uint8), valid=valid)
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Nothing to release."""
+
+
+def area_weights(start: int, count: int, pitch: Fraction, length: int) -> NDArray[np.float64]:
+    """`(count, length)`: mean over what each pixel covers; two taps at its centre where it is smaller than a pixel."""
+    weights = np.zeros((count, length))
+    for row in range(count):
+        left, right = float((start + row) * pitch), float((start + row + 1) * pitch)
+        if pitch < 1:
+            centre = min(max((left + right) / 2 - 0.5, 0), length - 1)
+            first = int(centre)
+            weights[row, first] += 1 - (centre - first)
+            weights[row, min(first + 1, length - 1)] += centre - first
+            continue
+        for column in range(int(left), int(np.ceil(right))):
+            overlap = min(column + 1, right) - max(column, left)
+            weights[row, int(reflected(length, column + 1)[-1])] += overlap
+        weights[row] /= weights[row].sum()
+    return weights
+
+
+class CodedNetworks:
+    """Reads the label back from a coded image; its refiner says what the stage itself says (R = O).
+
+    Args:
+        classes: How many labels there are.
+        sharpness: How sure it is.
+    """
+
+    def __init__(self, classes: int, sharpness: float = 60.0) -> None:
+        self.device = torch.device("cpu")
+        self.has_refiner = True
+        self.classes = classes
+        self.sharpness = sharpness
+        self.batches: list[int] = []
+
+    def predict(self, patches: Tensor, scale: Size) -> Tensor:
+        del scale
+        self.batches.append(len(patches))
+        centres = torch.arange(self.classes).reshape(1, -1, 1, 1) * (STEP / 255)
+        return (-self.sharpness * (patches[:, :1] - centres).abs()).softmax(dim=1)
+
+    def refine(self, own: Tensor, field: Tensor, scale: Size) -> Tensor:
+        del field, scale
+        return own
+
+
+PLAIN = Normalisation(spans=((0, 255),) * 3, mean=(0, 0, 0), std=(1, 1, 1))
+
+
+@dataclass
+class MemorySink:
+    """Keeps everything; counts what was put."""
+
+    size: Size
+    classes: int
+    labels: NDArray[np.uint8] = field(init=False)
+    touched: NDArray[np.int64] = field(init=False)
+    fields: dict[str, list[tuple[Box, NDArray[np.generic]]]] = field(default_factory=dict)
+    groups: dict[int, dict[int, dict[str, object]]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.labels = np.full((self.size.height, self.size.width), 254, np.uint8)
+        self.touched = np.zeros((self.size.height, self.size.width), np.int64)
+
+    def finished(self, pass_index: int) -> dict[int, dict[str, object]]:
+        return self.groups.get(pass_index, {})
+
+    def put_labels(self, group: GroupId, *, box: Box, labels: NDArray[np.uint8]) -> None:
+        del group
+        self.labels[box.slices] = labels
+        self.touched[box.slices] += 1
+
+    def put_field(self, group: GroupId, *, name: str, box: Box, values: NDArray[np.generic]) -> None:
+        del group
+        self.fields.setdefault(name, []).append((box, values))
+
+    def read_field(self, name: str, box: Box) -> NDArray[np.float16]:
+        bands = len(self.fields[name][0][1])
+        out = np.full((bands, box.height, box.width), np.nan, np.float16)
+        for have, values in self.fields[name]:
+            both = have.intersection(box)
+            if both.area:
+                target = both.shifted(x=-box.x, y=-box.y).slices
+                source = both.shifted(x=-have.x, y=-have.y).slices
+                out[:, *target] = values[:, *source]
+        assert np.isfinite(out).all()
+        return out
+
+    def finish_group(self, group: GroupId, *, counts: Mapping[str, object]) -> None:
+        self.groups.setdefault(group.pass_index, {})[group.index] = dict(counts)
+
+
+def facts(classes: int, *, input_side: int, scales: tuple[int, ...] = (), resolution: str | None = None) -> ModelFacts:
+    """A bundle's facts for coded images."""
+    sizes = tuple(Size(width=side, height=side) for side in sorted(scales, reverse=True))
+    return ModelFacts(
+        name="coded",
+        classes=classes,
+        bands=("red", "green", "blue"),
+        value_range=(0, 255),
+        input=Size(width=input_side, height=input_side),
+        resample="area",
+        resolution=Fraction(resolution) if resolution else None,
+        unit="um" if resolution else None,
+        trained=sizes,
+        defaults=BundleDefaults(scales=sizes, merge="refiner", points=ALL, median=11, margin=0),
+        has_refiner=True,
+        activation_bytes=1 << 20,
+    )
+
+
+MACHINE = Machine(device="cpu", precision="float32", memory=4 << 30)
+
+
+@dataclass(kw_only=True)
+class Outcome:
+    """What a run gave."""
+
+    plan: Plan
+    sink: MemorySink
+    networks: CodedNetworks
+    progress: list[Progress]
+
+    @property
+    def labels(self) -> NDArray[np.uint8]:
+        return self.sink.labels
+
+
+def run(
+    image: ArrayImage, model: ModelFacts, options: SegmentOptions, networks: CodedNetworks | None = None
+) -> Outcome:
+    """Plan and run over an image in memory."""
+    return run_in_turns(image, model, options, (networks or CodedNetworks(model.classes),))
+
+
+def run_in_turns(
+    image: ArrayImage, model: ModelFacts, options: SegmentOptions, networks: Sequence[CodedNetworks]
+) -> Outcome:
+    """The same in several runs that go on where the one before was interrupted: all but the last, by its networks."""
+    plan = make_plan(image.info, model, options, MACHINE)
+    sink = MemorySink(image.info.size, model.classes)
+    progress: list[Progress] = []
+    for number, given in enumerate(networks, 1):
+        work = Work(
+            image=image,
+            networks=given,
+            normalisation=PLAIN,
+            sink=sink,
+            workers=plan.machine.readers(options.num_workers),
+            clock=Clock(),
+            on_progress=progress.append,
+        )
+        with pytest.raises(KeyboardInterrupt) if number < len(networks) else nullcontext():
+            run_plan(plan, work)
+    return Outcome(plan=plan, sink=sink, networks=networks[-1], progress=progress)
+
+
+def computed(outcome: Outcome, number: int) -> NDArray[np.bool_]:
+    """Which cells of a stage were looked at, `(rows, columns)`."""
+    for step in outcome.plan.passes:
+        for stage in step.stages:
+            if stage.number == number:
+                found = np.zeros((stage.cells.height, stage.cells.width), bool)
+                for group, counts in outcome.sink.groups[step.number].items():
+                    fates = iter(dict(counts["fates"])[str(number)])  # type: ignore[call-overload]
+                    for block in outcome.plan.blocks(step, group):
+                        for cell in step.cells(block, stage):
+                            found[cell.row, cell.column] = next(fates) == "r"
+                return found
+    raise AssertionError(number)
+
+
+def sides(*values: int) -> tuple[Size, ...]:
+    """Square scales, coarsest first."""
+    return tuple(Size(width=value, height=value) for value in values)
+
+
+def count(*values: int) -> Rule:
+    """A rule that names counts."""
+    return Rule(kind="count", values=tuple(Fraction(value) for value in values))

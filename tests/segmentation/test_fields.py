@@ -1,0 +1,57 @@
+"""What a pass reads of the field of the pass before: all that its interpolation asks for."""
+
+from __future__ import annotations
+
+from math import floor
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from magnet_cli.geometry import Box
+from magnet_cli.options.segment import SegmentOptions
+from magnet_cli.plan import make_plan
+from magnet_cli.segmentation import scheduler
+from tests.segmentation.support import MACHINE, ArrayImage, CodedNetworks, facts, sides
+
+if TYPE_CHECKING:
+    from fractions import Fraction
+
+    from magnet_cli.plan.windows import Index
+
+
+class Asked:
+    """Stands for a run whose sink notes what it is asked for."""
+
+    def __init__(self) -> None:
+        self.networks = CodedNetworks(5)
+        self.sink = self
+        self.boxes: list[tuple[str, Box]] = []
+
+    def read_field(self, name: str, box: Box) -> np.ndarray[tuple[int, ...], np.dtype[np.float16]]:
+        self.boxes.append((name, box))
+        return np.zeros((5, box.height, box.width), np.float16)
+
+
+def taps(start: int, stop: int, ratio: Fraction) -> tuple[int, int]:
+    """The first pixel that bilinear interpolation of pixels `start` to `stop` reads, and one past the last."""
+    return floor((start + 0.5) * ratio - 0.5), floor((stop - 0.5) * ratio - 0.5) + 2
+
+
+@pytest.mark.parametrize("scales", [(48, 32), (64, 32, 12), (128, 8), (100, 48, 8)])
+def test_every_pixel_that_is_interpolated_is_read(scales: tuple[int, ...]) -> None:
+    image = ArrayImage(np.zeros((301, 397, 3), np.uint8))
+    plan = make_plan(image.info, facts(5, input_side=32), SegmentOptions(scales=sides(*scales)), MACHINE)
+    assert len(plan.passes) > 1
+    for before, step in zip(plan.passes[:-1], plan.passes[1:], strict=True):
+        coarse, fine = before.stages[-1], step.stages[0]
+        whole = Box.whole(coarse.extent)
+        for number in range(step.blocks.pixels):
+            block: Index = step.block(number)
+            asked, need = Asked(), step.canvas(block, fine)
+            scheduler._field(plan, step, block, asked)  # type: ignore[arg-type]
+            ((name, box),) = asked.boxes
+            left, right = taps(need.x, need.right, fine.pitch.x / coarse.pitch.x)
+            top, bottom = taps(need.y, need.bottom, fine.pitch.y / coarse.pitch.y)
+            assert name == scheduler.field_name(before.number)
+            assert box.contains(Box.between(left=left, top=top, right=right, bottom=bottom).intersection(whole))

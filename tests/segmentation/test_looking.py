@@ -1,0 +1,86 @@
+"""Which windows a run that keeps to an area computes: all on which a label inside depends, and few others."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import shapely
+
+from magnet_cli.areas.polygons import Polygons
+from magnet_cli.geometry import Box
+from magnet_cli.options.segment import SegmentOptions, parse_points, parse_scales
+from magnet_cli.plan import make_plan
+from magnet_cli.segmentation.group_reader import cells_to_look_at
+from tests.segmentation.support import MACHINE, ArrayImage, facts
+
+if TYPE_CHECKING:
+    from magnet_cli.plan import Plan
+    from magnet_cli.plan.windows import Index, Pass, Stage, Window
+
+WIDTH, HEIGHT = 300, 200
+
+
+def chosen(plan: Plan, step: Pass, area: Polygons) -> dict[tuple[Index, int], list[Window]]:
+    """By block and stage."""
+    found = {}
+    for number in range(step.blocks.pixels):
+        block = step.block(number)
+        cells = cells_to_look_at(plan, step, block, area)
+        for stage, wanted in zip(step.stages, cells, strict=True):
+            found[block, stage.number] = [w for w in step.windows(block, stage) if w.cell in wanted]
+    return found
+
+
+def reads(stage: Stage, window: Window, coarse: Stage, rim: int) -> Box:
+    """Canvas pixels of a coarser stage from which the field under a window is made."""
+    box = stage.pitch.level0(window.box.intersection(Box(x=0, y=0, width=10**6, height=10**6)))
+    left, top = int(box.x / coarse.pitch.x) - rim, int(box.y / coarse.pitch.y) - rim
+    right, bottom = int(box.right / coarse.pitch.x) + 1 + rim, int(box.bottom / coarse.pitch.y) + 1 + rim
+    return Box.between(left=left, top=top, right=right, bottom=bottom).intersection(Box.whole(coarse.extent))
+
+
+@pytest.mark.parametrize("scales", ["32,64", "32,48,72", "32,72"])
+@pytest.mark.parametrize(("points", "median"), [("all", 3), ("q>0.1", 11)])
+@pytest.mark.parametrize("roi", [(150, 100, 151, 101), (0, 190, 20, 200)])
+def test_whatever_a_chosen_window_reads_is_computed(
+    scales: str, points: str, median: int, roi: tuple[int, int, int, int]
+) -> None:
+    image = ArrayImage(np.zeros((HEIGHT, WIDTH, 3), np.uint8))
+    options = SegmentOptions(scales=parse_scales(scales), points=parse_points(points), median=median, margin=13)
+    plan = make_plan(image.info, facts(3, input_side=32), options, MACHINE)
+    area = Polygons(shapely.box(*roi), image.info.size)
+    rim = 1 if points == "all" else 1 + median // 2
+    last, following = plan.passes[-1], None
+    for step in reversed(plan.passes):
+        found = chosen(plan, step, area)
+        covered = {stage.number: np.zeros((stage.extent.height, stage.extent.width), bool) for stage in step.stages}
+        for block, number in found:
+            mine = next(stage for stage in step.stages if stage.number == number)
+            canvas = np.zeros_like(covered[number])
+            for window in found[block, number]:
+                canvas[window.kept.slices] = True
+                covered[number][window.own.slices] = True
+            finer = [stage for stage in step.stages if stage.number == number + 1]
+            here = step.canvas(block, mine)
+            for window in found[block, number + 1] if finer else ():
+                wanted = reads(finer[0], window, mine, rim).intersection(here)
+                assert canvas[wanted.slices].all()
+        if following is not None:
+            coarse = step.stages[-1]
+            for window in following[1]:
+                assert covered[coarse.number][reads(following[0], window, coarse, rim).slices].all()
+        if step is last:
+            stage = step.stages[-1]
+            box = Box.between(left=roi[0], top=roi[1], right=roi[2], bottom=roi[3])
+            labelled = Box.between(
+                left=int(box.x / stage.pitch.x),
+                top=int(box.y / stage.pitch.y),
+                right=-int(-box.right // stage.pitch.x),
+                bottom=-int(-box.bottom // stage.pitch.y),
+            ).intersection(Box.whole(stage.extent))
+            assert covered[stage.number][labelled.slices].all()
+            assert covered[stage.number].mean() < 0.4
+        first = step.stages[0]
+        following = (first, [w for (_, number), many in found.items() if number == first.number for w in many])

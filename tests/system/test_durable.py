@@ -1,0 +1,127 @@
+"""Nothing gets its name before its content has reached the disk, and nothing is written to a file without a name."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from magnet_cli.exports.working_files import working_file
+from magnet_cli.masks.output import OutputPaths, finish_output
+from magnet_cli.masks.store_file import StoreFile, SyncPolicy
+from magnet_cli.system import durable
+from tests.exports.support import export, make_labels, write_mask
+from tests.masks.conftest import make_work
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class Disk:
+    """What would outlive a power cut: content that was flushed, and names whose folder was."""
+
+    def __init__(self) -> None:
+        self.flushed: dict[tuple[int, int], int] = {}
+        """Bytes of a file at its last flush, by device and inode."""
+        self.named: list[Path] = []
+        self.unsure: set[Path] = set()
+        """Folders with names that may be lost."""
+
+    def sync(self, descriptor: int) -> None:
+        found = os.fstat(descriptor)
+        self.flushed[found.st_dev, found.st_ino] = found.st_size
+
+    def name(self, source: Path, target: Path) -> None:
+        for file in [source] if source.is_file() else [path for path in source.rglob("*") if path.is_file()]:
+            found = file.stat()
+            assert self.flushed.get((found.st_dev, found.st_ino)) == found.st_size, f"{file} becomes {target}"
+        self.named.append(target)
+        self.unsure.add(target.parent)
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
+    """What the program has brought to the disk; the names that it gave last, too."""
+    found = Disk()
+    replace, sync_data, sync_folder = os.replace, durable.sync_data, durable.sync_folder
+
+    def sync(descriptor: int) -> None:
+        sync_data(descriptor)
+        found.sync(descriptor)
+
+    def name(source: Path, target: Path) -> None:
+        # What zarr does in a folder that has no name yet counts once that gets its own.
+        if not any(parent.suffix == ".part" for parent in Path(target).parents):
+            found.name(Path(source), Path(target))
+        replace(source, target)
+
+    def folder(path: Path) -> None:
+        sync_folder(path)
+        found.unsure.discard(path)
+
+    monkeypatch.setattr(durable, "sync_data", sync)
+    monkeypatch.setattr(durable, "sync_folder", folder)
+    monkeypatch.setattr(os, "replace", name)
+    yield found
+    assert not found.unsure
+
+
+def test_masks_and_exports_get_their_names_last(tmp_path: Path, disk: Disk) -> None:
+    mask = write_mask(tmp_path / "m.tif", make_labels(300, 141))
+    export(mask)
+    names = {path.name for path in disk.named}
+    assert names > {"m.tif", "m.json", "m.cog.tif", "m.ome.tif", "m.ome.zarr", "m.geojson"}
+
+
+def test_a_field_that_is_kept_gets_its_name_last(tmp_path: Path, disk: Disk) -> None:
+    paths = OutputPaths.of(tmp_path / "m.tif")
+    with make_work(100, 90).run(paths.journal) as journal:
+        finish_output(journal, paths, report={"schema": 1}, fields=["probabilities"])
+    assert disk.named[0].name == "m.probabilities.zarr"
+
+
+def test_a_journal_is_flushed_before_its_mask_is_made(
+    tmp_path: Path, disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = tmp_path / "m.tif.journal"
+    seen: list[bool] = []
+
+    def assemble(*_: object, **__: object) -> None:
+        found = journal.stat()
+        seen.append(disk.flushed.get((found.st_dev, found.st_ino)) == found.st_size)
+        raise InterruptedError
+
+    monkeypatch.setattr("magnet_cli.masks.output.assemble_mask", assemble)
+    with pytest.raises(InterruptedError):
+        write_mask(tmp_path / "m.tif", make_labels(65, 63))
+    assert seen == [True]
+
+
+@pytest.fixture
+def removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file whose owner removes it, once, between another's opening and locking it."""
+    path, lock, times = tmp_path / "x.part", durable.lock, iter([True])
+
+    def late(descriptor: int) -> bool:
+        if next(times, False):
+            path.unlink()
+        return lock(descriptor)
+
+    monkeypatch.setattr(durable, "lock", late)
+    return path
+
+
+def test_a_journal_that_was_removed_while_it_was_opened_is_made_anew(removed: Path) -> None:
+    store = StoreFile.own(removed, sync=SyncPolicy())
+    store.start(b"{}")
+    assert removed.stat().st_size == store.end
+    store.close()
+
+
+def test_an_output_that_was_finished_while_it_was_opened_is_made_anew(removed: Path) -> None:
+    target = removed.with_suffix("")
+    with working_file(target) as file:
+        file.write(b"all of it")
+    assert target.read_bytes() == b"all of it"

@@ -1,0 +1,220 @@
+from __future__ import annotations
+
+import mmap
+import os
+import subprocess
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from magnet_cli.errors import UsageError
+from magnet_cli.system import memory
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MIB = 1 << 20
+linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("4GiB", 4 << 30),
+        ("512MiB", 512 << 20),
+        ("1.5GiB", 3 << 29),
+        (" 2 TiB ", 2 << 40),
+        ("1KiB", 1024),
+        ("7B", 7),
+        ("0.1KiB", 102),
+    ],
+)
+def test_sizes_with_a_unit_are_read_exactly(text: str, count: int) -> None:
+    assert memory.parse_bytes(text) == count
+
+
+@pytest.mark.parametrize(
+    "text", ["", "4", "4096", "4G", "4GB", "4gib", "-1GiB", "0GiB", "0.1B", "1e3MiB", "nan", "GiB", "1.GiB", "1,5GiB"]
+)
+def test_everything_else_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match=r"--gpu-memory takes"):
+        memory.parse_bytes(text, option="--gpu-memory")
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (1024, "1.00 KiB"),
+        (97 * MIB, "97.0 MiB"),
+        (3 << 29, "1.50 GiB"),
+        (-(5 << 40), "-5.00 TiB"),
+        (2000 << 40, "2000 TiB"),
+    ],
+)
+def test_sizes_are_written_for_people(count: int, text: str) -> None:
+    assert memory.format_bytes(count) == text
+
+
+@given(st.integers(1, 1 << 50))
+def test_what_is_written_can_be_read(count: int) -> None:
+    assert memory.parse_bytes(memory.format_bytes(count)) == pytest.approx(count, rel=0.006)
+
+
+@linux
+def test_what_there_is_makes_sense() -> None:
+    total, available = memory.total_memory(), memory.available_memory()
+    assert total is not None
+    assert available is not None
+    assert 64 * MIB < available < total
+    assert 0 < memory.default_budget() < total
+
+
+@linux
+def test_use_follows_what_is_allocated() -> None:
+    before = memory.host_memory()
+    # A mapping of its own: a heap may hold enough freed memory already.
+    with mmap.mmap(-1, 48 * MIB) as block:
+        block.write(os.urandom(MIB) * 48)
+        during = memory.host_memory()
+    assert before is not None
+    assert during is not None
+    assert 40 * MIB < during - before < 80 * MIB
+    after = memory.host_memory()
+    assert after is not None
+    assert after < during - 40 * MIB
+
+
+@linux
+def test_use_counts_children_and_their_children() -> None:
+    grandchild = "import sys; block = bytearray(b'x') * (40 << 20); print(1, flush=True); sys.stdin.read()"
+    child = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {grandchild!r}], check=True)"
+    before = memory.host_memory()
+    with subprocess.Popen([sys.executable, "-c", child], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        during = memory.host_memory()
+        process.communicate()
+    assert before is not None
+    assert during is not None
+    assert during - before > 40 * MIB
+
+
+@linux
+def test_the_sampler_sees_a_peak_that_is_over() -> None:
+    with memory.PeakSampler(interval=0.01) as sampler:
+        before = sampler.sample()
+        # A mapping of its own: a heap may hold enough freed memory already.
+        with mmap.mmap(-1, 64 * MIB) as block:
+            block.write(b"x" * (64 * MIB))
+            sampler.sample()
+    peak = sampler.peak
+    assert before is not None
+    assert peak.pss is not None
+    assert peak.resident is not None
+    assert peak.pss - before > 60 * MIB
+    assert peak.resident >= 64 * MIB
+    assert peak.samples >= 3
+
+
+def test_the_sampler_reads_little_while_nothing_grows() -> None:
+    with memory.PeakSampler(interval=0.001, rarely=60) as sampler:
+        while sampler.peak.samples == 0:
+            time.sleep(0.001)
+        time.sleep(0.3)
+        before = sampler.peak.samples
+        with mmap.mmap(-1, 64 * MIB) as block:
+            block.write(b"x" * (64 * MIB))
+            while sampler.peak.samples == before:
+                time.sleep(0.001)
+    assert before <= 5
+    assert sampler.peak.pss is not None
+
+
+def test_the_sampler_looks_now_and_then_for_what_children_take() -> None:
+    with memory.PeakSampler(interval=0.001, rarely=0.01) as sampler:
+        while sampler.peak.samples < 5:
+            time.sleep(0.001)
+    assert sampler.peak.samples >= 5
+
+
+def test_the_sampler_ends_with_its_context() -> None:
+    with memory.PeakSampler():
+        assert "magnet-memory" in {thread.name for thread in threading.enumerate()}
+    assert "magnet-memory" not in {thread.name for thread in threading.enumerate()}
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A made-up /proc and /sys/fs/cgroup: a machine with 8 GiB available and no control groups yet."""
+    proc = tmp_path / "proc"
+    (proc / "self").mkdir(parents=True)
+    (proc / "meminfo").write_text("MemTotal:       16777216 kB\nMemAvailable:    8388608 kB\n")
+    (tmp_path / "groups").mkdir()
+    monkeypatch.setattr(memory, "_PROC", proc)
+    monkeypatch.setattr(memory, "_CGROUPS", tmp_path / "groups")
+    return tmp_path
+
+
+def write_group(folder: Path, files: dict[str, str]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        (folder / name).write_text(content)
+
+
+def test_without_a_group_the_machine_counts(machine: Path) -> None:
+    (machine / "proc/self/cgroup").write_text("0::/user.slice\n")
+    assert memory.available_memory() == 8 << 30
+    assert memory.default_budget() == 4 << 30
+
+
+def test_the_tightest_group_counts_and_its_cache_is_free(machine: Path) -> None:
+    (machine / "proc/self/cgroup").write_text("0::/pod/box\n")
+    write_group(machine / "groups/pod", {"memory.max": f"{1 << 30}\n", "memory.current": f"{300 * MIB}\n"})
+    write_group(machine / "groups/pod", {"memory.stat": f"anon 5\ninactive_file {100 * MIB}\nfile 7\n"})
+    write_group(machine / "groups/pod/box", {"memory.max": "max\n", "memory.current": "5\n"})
+    assert memory.total_memory() == 1 << 30
+    assert memory.available_memory() == (1 << 30) - 200 * MIB
+
+
+def test_version_1_groups_count(machine: Path) -> None:
+    (machine / "proc/self/cgroup").write_text("5:cpu:/\n4:memory:/not/visible/here\n0::/\n")
+    files = {"memory.limit_in_bytes": str(2 << 30), "memory.usage_in_bytes": str(3 << 30)}
+    write_group(machine / "groups/memory", files)
+    assert memory.total_memory() == 2 << 30
+    assert memory.available_memory() == 0
+
+
+def test_version_1_groups_without_a_limit_do_not_count(machine: Path) -> None:
+    (machine / "proc/self/cgroup").write_text("4:memory:/\n")
+    files = {"memory.limit_in_bytes": "9223372036854771712\n", "memory.usage_in_bytes": "5\n"}
+    write_group(machine / "groups/memory", files)
+    assert memory.available_memory() == 8 << 30
+
+
+def test_a_system_that_says_nothing_gets_a_fixed_budget(machine: Path) -> None:
+    (machine / "proc/meminfo").unlink()
+    assert memory.available_memory() is None
+    assert memory.default_budget() == memory.UNKNOWN_BUDGET
+
+
+def test_without_proc_the_highest_resident_size_is_told(machine: Path) -> None:
+    assert not (machine / "proc/self/status").exists()
+    use = memory.host_memory()
+    if sys.platform == "win32":
+        assert use is None
+    else:
+        assert use is not None
+        assert use > 5 * MIB
+
+
+def test_trimming_is_harmless() -> None:
+    assert isinstance(memory.trim(), bool)
+    command = "from magnet_cli.system import memory; memory.keep_heap_steady(); x = [bytes(1 << 16) for _ in range(99)]"
+    subprocess.run([sys.executable, "-c", command], check=True)
