@@ -348,7 +348,13 @@ class _Pair:
         )
 
     def _doubts(self, classes: tuple[ClassScore, ...]) -> tuple[str, ...]:
-        return (*self._doubts_excluded(classes), *self._doubts_labelled(classes))
+        return (*self._doubts_excluded(classes), *self._doubts_nodata(), *self._doubts_labelled(classes))
+
+    def _doubts_nodata(self) -> tuple[str, ...]:
+        nodata = self.truth.nodata
+        if nodata is None or nodata not in range(NODATA):
+            return ()
+        return (f"where {nodata:g} is a class of {self.truth.path}, add --truth-values {nodata:g}={nodata:g}",)
 
     def _doubts_excluded(self, classes: tuple[ClassScore, ...]) -> tuple[str, ...]:
         missing = sorted(set(self.options.exclude) - {entry.index for entry in classes})

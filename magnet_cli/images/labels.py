@@ -172,7 +172,8 @@ def open_labels(source: str | Path, *, values: Mapping[int, int] | None = None) 
 
     Args:
         source: Any file that `magnet_cli.images` reads, of one band.
-        values: Label to be given for a stored value, where it differs.
+        values: Label to be given for a stored value, where it differs. A value that is named here is a label also where
+            the file calls it its nodata value.
 
     Raises:
         SourceError: It is missing, damaged, has several bands, or values that are no whole numbers.
@@ -202,19 +203,19 @@ def open_region(source: str | Path) -> LabelImage:
 def _open(source: str | Path, values: Mapping[int, int]) -> LabelImage:
     text = str(source)
     with ExitStack() as stack:
-        opened = _opened(text, stack)
+        opened = _opened(text, stack, values)
         stack.enter_context(opened.image)
         return LabelImage(text, opened, values=values, resources=stack.pop_all())
 
 
-def _opened(text: str, stack: ExitStack) -> Opened:
+def _opened(text: str, stack: ExitStack, values: Mapping[int, int]) -> Opened:
     work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="magnet-labels-")))
     cache = images.CacheBudget(folder=work, max_bytes=int(shutil.disk_usage(work).free * DISK_SHARE))
     head = _head(text)
     if head.startswith(TIFF_MAGIC):
         from magnet_cli.images.labels_tiff import open_tiff_labels  # noqa: PLC0415 - tifffile loads slowly
 
-        found = open_tiff_labels(text)
+        found = open_tiff_labels(text, labels=values)
         if found is not None:
             return Opened(image=found.image, step=found.step, classes=found.classes, indexed=found.indexed)
     if head.startswith(PNG_MAGIC):

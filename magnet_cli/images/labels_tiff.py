@@ -13,6 +13,7 @@ from magnet_cli.errors import SourceError
 from magnet_cli.images import tiff_geo
 from magnet_cli.images.blob import Blob, FileBlob
 from magnet_cli.images.failures import naming
+from magnet_cli.images.lerc import LERC
 from magnet_cli.images.levels import level_table
 from magnet_cli.images.protocol import ImageInfo
 from magnet_cli.images.reader import PyramidImage
@@ -24,6 +25,8 @@ from magnet_cli.images.tiles import TILE_CACHE_BYTES
 from magnet_cli.images.validity import storable
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from tifffile import TiffPage
 
 ORIENTATION = 274
@@ -44,8 +47,14 @@ class TiffLabels:
     """Whether it has a palette."""
 
 
-def open_tiff_labels(path: str) -> TiffLabels | None:
+def open_tiff_labels(path: str, *, labels: Collection[int] = ()) -> TiffLabels | None:
     """The first level of a TIFF as stored samples; None where it has no single band that can be read by region.
+
+    A tile that was never written holds the file's nodata value, or 0, as GDAL reads it.
+
+    Args:
+        path: The file.
+        labels: Stored values that are labels, also where the file calls one of them its nodata value.
 
     Raises:
         SourceError: The file is damaged.
@@ -57,7 +66,7 @@ def open_tiff_labels(path: str) -> TiffLabels | None:
             naming(path, "the TIFF file cannot be understood", advice=advice),
             tifffile.TiffFile(path, _multifile=False) as file,
         ):
-            found = _opened(file, path, blob)
+            found = _opened(file, path, blob, labels)
     except SourceError:
         blob.close()
         raise
@@ -66,7 +75,7 @@ def open_tiff_labels(path: str) -> TiffLabels | None:
     return found
 
 
-def _opened(file: tifffile.TiffFile, path: str, blob: Blob) -> TiffLabels | None:
+def _opened(file: tifffile.TiffFile, path: str, blob: Blob, labels: Collection[int]) -> TiffLabels | None:
     layer = find_layers(file, path)[0][0]
     page = layer.pages[0]
     if len(layer.pages) != 1 or page.samplesperpixel != 1 or not understood(page) or not _regional(page):
@@ -74,9 +83,14 @@ def _opened(file: tifffile.TiffFile, path: str, blob: Blob) -> TiffLabels | None
     stored = np.dtype(page.dtype or np.uint8)
     bilevel = stored.kind == "b"
     dtype = np.dtype(np.uint8) if bilevel else stored.newbyteorder("=")
-    info = _info(layer, path, dtype)
+    info = _info(layer, path, dtype, labels)
     store: Store = TiffStore(
-        blob, path, layers=[layer], colour=Colour(bands=info.bands, dtype=dtype), nodata=info.nodata
+        blob,
+        path,
+        layers=[layer],
+        colour=Colour(bands=info.bands, dtype=dtype),
+        nodata=info.nodata,
+        unwritten=nodata_of(page, dtype) or 0,
     )
     turned = _orientation(page)
     if turned != 1:
@@ -98,10 +112,16 @@ def _orientation(page: TiffPage) -> int:
     return value if value in range(1, 9) else 1
 
 
-def _info(layer: Layer, path: str, dtype: np.dtype[np.generic]) -> ImageInfo:
+def nodata_of(page: TiffPage, dtype: np.dtype[np.generic]) -> float | None:
+    """The nodata value of a page where samples of this dtype can have it."""
+    return storable(tiff_geo.nodata(page), dtype)
+
+
+def _info(layer: Layer, path: str, dtype: np.dtype[np.generic], labels: Collection[int]) -> ImageInfo:
     page = layer.pages[0]
     size = oriented(layer.size, _orientation(page))
-    nodata = storable(tiff_geo.nodata(page), dtype)
+    nodata = nodata_of(page, dtype)
+    nodata = None if nodata in labels else nodata
     return ImageInfo(
         path=path,
         backend="tiff",
@@ -112,7 +132,7 @@ def _info(layer: Layer, path: str, dtype: np.dtype[np.generic]) -> ImageInfo:
         nodata=nodata,
         crs=tiff_geo.crs(page),
         geo_tags=tiff_geo.geo_tags(page),
-        has_mask=nodata is not None or layer.mask is not None or dtype.kind == "f" or 0 in page.databytecounts,
+        has_mask=nodata is not None or layer.mask is not None or dtype.kind == "f" or page.compression == LERC,
         resident_bytes=TILE_CACHE_BYTES,
     )
 

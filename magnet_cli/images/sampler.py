@@ -10,7 +10,7 @@ from magnet_cli.geometry import Box
 from magnet_cli.images.protocol import Region
 from magnet_cli.images.resampling import accumulator, divide, taps_for
 from magnet_cli.images.store import Pixels
-from magnet_cli.images.validity import both, finite, without_nodata
+from magnet_cli.images.validity import both, finite, of_bands, without_nodata
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -89,9 +89,11 @@ class Sampler:
     def _taken(self, pixels: Pixels, window: tuple[slice, slice], bands: tuple[int, ...]) -> Pixels:
         """The bands asked for of a part of a piece, and where they hold data."""
         values = pixels.values[window]
+        positions = [bands.index(band) for band in self.bands]
         if bands != self.bands:
-            values = values[:, :, [bands.index(band) for band in self.bands]]
-        valid = None if pixels.valid is None or pixels.valid[window].all() else pixels.valid[window]
+            values = values[:, :, positions]
+        valid = None if pixels.valid is None else of_bands(pixels.valid[window], positions)
+        valid = None if valid is None or valid.all() else valid
         if self._masked:
             valid = both(both(valid, without_nodata(values, self._nodata)), finite(values))
         return Pixels(values, valid)

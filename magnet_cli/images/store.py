@@ -20,11 +20,16 @@ class Pixels(NamedTuple):
     values: NDArray[Any]
     """`(height, width, bands)` in the image's dtype."""
     valid: NDArray[np.bool_] | None
-    """`(height, width)`, or None where every pixel is valid; floats that are no numbers are left to the reader."""
+    """Which pixels hold data; None where all do. `(height, width)`, or `(height, width, bands)` where bands differ: a
+    pixel then holds data where one of them does. Floats that are no numbers are left to the reader."""
 
     def only(self, bands: tuple[int, ...] | None) -> Pixels:
         """Some of the bands, by their positions; None for all."""
-        return self if bands is None else Pixels(self.values[:, :, list(bands)], self.valid)
+        if bands is None:
+            return self
+        apart = self.valid is not None and self.valid.ndim > 2  # noqa: PLR2004 (height and width)
+        valid = self.valid[:, :, list(bands)] if self.valid is not None and apart else self.valid
+        return Pixels(self.values[:, :, list(bands)], valid)
 
 
 class Store(Protocol):

@@ -12,6 +12,7 @@ from magnet_cli.errors import SourceError
 from magnet_cli.images import tiff_geo
 from magnet_cli.images.failures import naming
 from magnet_cli.images.ground import ground_size
+from magnet_cli.images.lerc import LERC
 from magnet_cli.images.levels import level_table
 from magnet_cli.images.protocol import ImageInfo, Resolution
 from magnet_cli.images.reader import PyramidImage
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from magnet_cli.images.budget import CacheBudget
 
 ORIENTATION, RESOLUTION_UNIT, X_RESOLUTION, Y_RESOLUTION = 274, 296, 282, 283
+COMPLEX = (5, 6)
+"""Values of the tag SampleFormat: complex whole and real numbers."""
 LARGEST_STRIP = 1 << 30
 """A larger compressed strip is refused: to decode it all of it has to be in memory."""
 USUAL_STRIP = 32 << 20
@@ -121,6 +124,13 @@ def refuse_remote_slide(file: tifffile.TiffFile, blob: Blob) -> None:
 def _facts(file: tifffile.TiffFile, path: str) -> TiffFacts:
     layers, notes = find_layers(file, path)
     page = layers[0].pages[0]
+    if page.sampleformat in COMPLEX:
+        raise SourceError(
+            "complex numbers are not read as an image",
+            value=f"{page.bitspersample} bits a sample",
+            file=path,
+            advice="Write their amplitude as a TIFF of floats",
+        )
     clear = understood(page)
     regional = clear and _regional(layers[0])
     orientation = int(page.tags.valueof(ORIENTATION, 1))
@@ -185,7 +195,9 @@ def _info(facts: TiffFacts, colour: Colour, blob: Blob) -> ImageInfo:
 
 
 def _sparse(layer: Layer) -> bool:
-    return layer.mask is not None or any(0 in page.databytecounts for page in layer.pages)
+    if layer.mask is not None or layer.pages[0].compression == LERC:
+        return True
+    return any(0 in page.databytecounts for page in layer.pages)
 
 
 def _with_resolution(info: ImageInfo, page: TiffPage, orientation: int) -> ImageInfo:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from magnet_cli.images.store import Pixels
-from magnet_cli.images.validity import both, without_nodata
+from magnet_cli.images.validity import both, of_bands, without_nodata
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -57,18 +57,23 @@ class Colour:
             return found, samples
         return replace(found, alpha=len(samples)), [*samples, self.alpha]
 
-    def bands_of(self, samples: NDArray[Any], nodata: float | None) -> Pixels:
+    def bands_of(self, stored: Pixels, nodata: float | None) -> Pixels:
         """Bands and validity of decoded samples.
 
         Args:
-            samples: `(height, width, stored samples)`.
+            stored: `(height, width, stored samples)`, with what the codec says of their validity.
             nodata: The stored value of missing pixels.
         """
-        valid = None
+        samples, valid = stored
         if self.alpha is not None:
-            valid = samples[:, :, self.alpha] > 0
+            opaque = samples[:, :, self.alpha] > 0
             samples = np.delete(samples, self.alpha, axis=2)
-        valid = both(None if valid is None or valid.all() else valid, without_nodata(samples, nodata))
+            if valid is not None and valid.ndim > 2:  # noqa: PLR2004 (height and width)
+                valid = np.delete(valid, self.alpha, axis=2)
+            valid = both(valid, None if opaque.all() else opaque)
+        valid = both(valid, without_nodata(samples, nodata))
+        if valid is not None and (self.palette is not None or self.luma):
+            valid = of_bands(valid, range(samples.shape[2]))
         if self.palette is not None:
             samples = self.palette[samples[:, :, 0].astype(np.intp)]
         elif samples.dtype == np.bool_:

@@ -5,16 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import imagecodecs
 import numpy as np
 
 from magnet_cli.errors import SourceError
 from magnet_cli.geometry import Box, Size
 from magnet_cli.images.failures import naming
 from magnet_cli.images.jpeg import check_jpeg, check_jpeg2000, check_webp
+from magnet_cli.images.lerc import LERC, lerc_tile
 from magnet_cli.images.store import Pixels
 from magnet_cli.images.tiff_colour import JPEG_2000
 from magnet_cli.images.tiles import TileCache
-from magnet_cli.images.validity import both
+from magnet_cli.images.validity import both, spread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -37,6 +39,7 @@ RAW_BLOCK = Size(width=2048, height=64)
 
 JPEG_CODES = (7, 34892, 33007)
 WEBP = 50001
+UNREADABLE = "The file is damaged, or stored in a form that this reader does not know: copy or export it again"
 
 
 def chunk_bytes(page: TiffPage) -> int:
@@ -62,12 +65,13 @@ class Segments:
     """Samples that have tiles of their own; 1 where samples are interleaved."""
     offsets: NDArray[np.uint64]
     counts: NDArray[np.uint64]
-    decode: Callable[..., Any]
-    tables: dict[str, Any]
-    """JPEG tables shared by all tiles."""
+    decode: Callable[[bytes, int], Pixels]
+    """Samples and validity of a tile or strip, from its bytes and its index."""
     compression: int
     raw: np.dtype[Any] | None
     """Stored dtype where the page is one uncompressed run, read row by row; else None."""
+    dtype: np.dtype[Any]
+    """Of decoded samples."""
     samples: int
     level: int
 
@@ -98,10 +102,10 @@ def segments(page: TiffPage, *, path: str, level: int) -> Segments:
         planes=page.samplesperpixel if separate else 1,
         offsets=np.asarray(page.dataoffsets, np.uint64),
         counts=np.asarray(page.databytecounts, np.uint64),
-        decode=page.decode,
-        tables={"jpegtables": page.jpegtables, "jpegheader": page.jpegheader},
+        decode=_decoder(page, separate=separate),
         compression=int(page.compression),
         raw=np.dtype(page.parent.byteorder + page.dtype.char) if raw and page.dtype is not None else None,
+        dtype=np.dtype(page.dtype or np.uint8).newbyteorder("="),
         samples=page.samplesperpixel,
         level=level,
     )
@@ -116,6 +120,31 @@ def segments(page: TiffPage, *, path: str, level: int) -> Segments:
     return found
 
 
+def _decoder(page: TiffPage, *, separate: bool) -> Callable[[bytes, int], Pixels]:
+    """What turns the bytes of a tile of a page into samples."""
+    if page.compression == LERC:
+        width, height = _chunk(page)
+        chunk, samples = Size(width=width, height=height), 1 if separate else page.samplesperpixel
+        return lambda data, _: lerc_tile(data, chunk=chunk, samples=samples)
+    tables, header = page.jpegtables, page.jpegheader
+    if separate and page.compression in JPEG_CODES:
+        # tifffile asks for the colours of the whole page, and each of these streams holds one sample.
+        bits = page.bitspersample
+
+        def plane(data: bytes, _: int) -> Pixels:
+            samples = imagecodecs.jpeg_decode(data, bitspersample=bits, tables=tables, header=header, outcolorspace=1)
+            return Pixels(samples[:, :, None], None)
+
+        return plane
+    decode = page.decode
+
+    def tile(data: bytes, index: int) -> Pixels:
+        samples: Any = decode(data, index, jpegtables=tables, jpegheader=header)[0]
+        return Pixels(samples[0], None)
+
+    return tile
+
+
 class TiffStore:
     """Levels of a TIFF.
 
@@ -125,13 +154,24 @@ class TiffStore:
         layers: Levels, finest first.
         colour: Meaning of the samples.
         nodata: Value of missing pixels.
+        unwritten: Stored value of tiles that were never written; None where they are pixels without data.
     """
 
-    def __init__(self, blob: Blob, path: str, *, layers: Sequence[Layer], colour: Colour, nodata: float | None) -> None:
+    def __init__(
+        self,
+        blob: Blob,
+        path: str,
+        *,
+        layers: Sequence[Layer],
+        colour: Colour,
+        nodata: float | None,
+        unwritten: float | None = None,
+    ) -> None:
         self._blob = blob
         self._path = path
         self._colour = colour
         self._nodata = nodata
+        self._unwritten_value = unwritten
         self._tiles = TileCache()
         self._pages = [
             [segments(page, path=path, level=level) for page in layer.pages] for level, layer in enumerate(layers)
@@ -157,8 +197,10 @@ class TiffStore:
             pixels = self._tile(level, tile, bands)
             values[target] = pixels.values[source]
             if pixels.valid is not None:
-                valid = np.ones((box.height, box.width), np.bool_) if valid is None else valid
-                valid[target] = pixels.valid[source]
+                axes = max(pixels.valid.ndim, 0 if valid is None else valid.ndim)
+                merged = spread(valid, values.shape[:axes])
+                merged[target] = spread(pixels.valid[source], merged[target].shape)
+                valid = merged
         return Pixels(values, both(valid, self._mask(level, box)))
 
     def close(self) -> None:
@@ -184,18 +226,28 @@ class TiffStore:
             pixels = colour.bands_of(samples, self._nodata)
         return pixels if some else pixels.only(bands)
 
-    def _samples(self, level: int, tile: Box, wanted: list[int] | None) -> NDArray[Any] | None:
-        """The samples of a tile, those at the positions that are wanted or all; None where one is not stored."""
+    def _samples(self, level: int, tile: Box, wanted: list[int] | None) -> Pixels | None:
+        """The samples of a tile, those at the positions that are wanted or all; None where none of them is stored."""
         planes = [(page, plane) for page in self._pages[level] for plane in range(page.planes)]
         apart = wanted is not None and len(planes) > 1
         if wanted is not None and apart:
             planes = [planes[position] for position in wanted]
         found = [self._plane(page, plane, tile) for page, plane in planes]
-        present = [plane for plane in found if plane is not None]
-        if len(present) < len(found):
+        stored = next((plane for plane in found if plane is not None), None)
+        if stored is None and self._unwritten_value is None:
             return None
-        samples = present[0] if len(present) == 1 else np.concatenate(present, axis=2)
-        return samples if wanted is None or apart else samples[:, :, wanted]
+        shape = (tile.height, tile.width) if stored is None else stored.values.shape[:2]
+        unwritten = self._unwritten(planes[0][0], shape)
+        samples = joined([unwritten if plane is None else plane for plane in found], nodata=self._nodata)
+        return samples if wanted is None or apart else samples.only(tuple(wanted))
+
+    def _unwritten(self, page: Segments, shape: tuple[int, ...]) -> Pixels:
+        """A tile of a plane that was never written; where that is no data, its values are nodata or 0."""
+        samples = page.samples if page.planes == 1 else 1
+        shape = (*shape, samples)
+        if self._unwritten_value is not None:
+            return Pixels(np.full(shape, self._unwritten_value, page.dtype), None)
+        return Pixels(np.full(shape, self._nodata or 0, page.dtype), np.zeros(shape, np.bool_))
 
     def _missing(self, tile: Box, bands: tuple[int, ...] | None) -> Pixels:
         shape = (tile.height, tile.width)
@@ -210,20 +262,20 @@ class TiffStore:
         for tile in touched(box, mask.chunk):
             key = (-1 - level, tile.x, tile.y)
             part = tile.intersection(box)
-            found = self._tiles.get(key, lambda tile=tile: Pixels(self._first_plane(mask, tile), None)).values  # type: ignore[misc]
+            found = self._tiles.get(key, lambda tile=tile: self._mask_tile(mask, tile)).values  # type: ignore[misc]
             valid[part.shifted(x=-box.x, y=-box.y).slices] = (
                 found[part.shifted(x=-tile.x, y=-tile.y).slices][:, :, 0] != 0
             )
         return valid
 
-    def _first_plane(self, page: Segments, tile: Box) -> NDArray[Any]:
+    def _mask_tile(self, page: Segments, tile: Box) -> Pixels:
         plane = self._plane(page, 0, tile)
-        return np.zeros((tile.height, tile.width, 1), np.uint8) if plane is None else plane
+        return Pixels(np.zeros((tile.height, tile.width, 1), np.uint8), None) if plane is None else plane
 
-    def _plane(self, page: Segments, plane: int, tile: Box) -> NDArray[Any] | None:
+    def _plane(self, page: Segments, plane: int, tile: Box) -> Pixels | None:
         """`(height, width, samples)` of a tile, one sample where they have tiles of their own; None if not stored."""
         if page.raw is not None:
-            return self._rows(page, plane, tile)
+            return Pixels(self._rows(page, plane, tile), None)
         column, row = tile.x // page.chunk.width, tile.y // page.chunk.height
         return self._segment(page, (plane * page.rows + row) * page.columns + column, tile)
 
@@ -239,16 +291,31 @@ class TiffStore:
             rows[index] = np.frombuffer(data, raw).reshape(part.width, samples)
         return rows.astype(raw.newbyteorder("="))
 
-    def _segment(self, page: Segments, index: int, tile: Box) -> NDArray[Any] | None:
+    def _segment(self, page: Segments, index: int, tile: Box) -> Pixels | None:
         offset, count = int(page.offsets[index]), int(page.counts[index])
         if count == 0:
             return None
         place = f"the tile at {tile} of level {page.level}"
         data = self._blob.read(offset, count, place=place)
-        with naming(self._path, f"{place} cannot be decoded", advice="The file is damaged: copy or export it again"):
+        with naming(self._path, f"{place} cannot be decoded", advice=UNREADABLE):
             check_stream(data, page)
-            samples, _, _ = page.decode(data, index, **page.tables)
-            return np.asarray(samples[0])
+            return page.decode(data, index)
+
+
+def joined(planes: Sequence[Pixels], *, nodata: float | None) -> Pixels:
+    """Planes of samples as one, each with its own validity.
+
+    Args:
+        planes: `(height, width, samples)` each.
+        nodata: Given to samples without data. None keeps where they are in `valid`, `(height, width, samples)`.
+    """
+    values = planes[0].values if len(planes) == 1 else np.concatenate([plane.values for plane in planes], axis=2)
+    if all(plane.valid is None for plane in planes):
+        return Pixels(values, None)
+    valid = np.concatenate([spread(plane.valid, plane.values.shape) for plane in planes], axis=2)
+    if nodata is None:
+        return Pixels(values, valid)
+    return Pixels(np.where(valid, values, values.dtype.type(nodata)), None)
 
 
 def check_stream(data: bytes, page: Segments) -> None:

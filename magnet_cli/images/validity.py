@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
 
@@ -53,7 +55,34 @@ def finite(values: NDArray[Any]) -> NDArray[np.bool_] | None:
 
 
 def both(one: NDArray[np.bool_] | None, other: NDArray[np.bool_] | None) -> NDArray[np.bool_] | None:
-    """Valid in both; None counts as valid everywhere."""
+    """Valid in both; None counts as valid everywhere, and `(height, width)` holds for every band."""
     if one is None or other is None:
         return other if one is None else one
-    return one & other
+    shape = max(one.shape, other.shape, key=len)
+    in_both: NDArray[np.bool_] = spread(one, shape) & spread(other, shape)
+    return in_both
+
+
+def spread(valid: NDArray[np.bool_] | None, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """Validity as an array of a shape, `(height, width)` or `(height, width, bands)`; None is valid everywhere."""
+    if valid is None:
+        return np.ones(shape, np.bool_)
+    if valid.ndim == len(shape):
+        return valid
+    return np.repeat(valid[:, :, None], shape[2], axis=2)
+
+
+def of_bands(valid: NDArray[np.bool_], bands: Sequence[int]) -> NDArray[np.bool_]:
+    """Where any of some bands holds data.
+
+    Args:
+        valid: `(height, width)` for every band, or `(height, width, bands)`.
+        bands: Positions among them.
+
+    Returns:
+        `(height, width)`.
+    """
+    if valid.ndim == 2:  # noqa: PLR2004 (axes)
+        return valid
+    any_of_them: NDArray[np.bool_] = np.any(valid[:, :, list(bands)], axis=2)
+    return any_of_them

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 import pytest
+import rasterio
 import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -291,6 +292,25 @@ def test_255_that_may_be_a_class_is_pointed_out(tmp_path: Path) -> None:
     assert "--truth-values 255=1" in scored(tmp_path, truth // 255, truth).notes[0]
     found = scored(tmp_path, truth // 255, truth, truth_values={255: 1})
     assert (found.miou, found.labelled, found.notes) == (1.0, 2, ())
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_background_that_a_truth_calls_its_nodata_value_can_be_counted(tmp_path: Path) -> None:
+    truth = np.zeros((64, 64), np.uint8)
+    truth[20:40, 20:40] = 1
+    found = np.roll(truth, 5, axis=0)
+    profile: dict[str, Any] = {"driver": "GTiff", "width": 64, "height": 64, "count": 1, "dtype": "uint8"}
+    for name, values in (("found", found), ("truth", truth)):
+        options: dict[str, Any] = {"nodata": 0, "SPARSE_OK": True, "blockysize": 8} if name == "truth" else {}
+        with rasterio.open(tmp_path / f"{name}.tif", "w", **profile, **options) as file:
+            file.write(values, 1)
+    score = evaluate(tmp_path / "found.tif", tmp_path / "truth.tif", EvaluationOptions())
+    assert score.labelled == 400
+    assert any("add --truth-values 0=0" in note for note in score.notes)
+    score = evaluate(tmp_path / "found.tif", tmp_path / "truth.tif", EvaluationOptions(truth_values={0: 0}))
+    assert score.labelled == 64 * 64
+    assert score.notes == ()
+    assert [entry.iou for entry in score.classes] == [pytest.approx(3596 / 3796), pytest.approx(300 / 500)]
 
 
 def test_refuses_what_cannot_be_compared(tmp_path: Path) -> None:

@@ -114,6 +114,42 @@ def test_values_are_replaced_where_asked(tmp_path: Path) -> None:
     np.testing.assert_array_equal(whole(tmp_path / "a.png", values={255: 1}), labels(2))
 
 
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+@pytest.mark.parametrize("nodata", [None, 0, 3, 255, -9999, 999])
+@pytest.mark.parametrize(
+    "layout", [{"tiled": True, "blockxsize": 32, "blockysize": 16}, {"tiled": False, "blockysize": 5}]
+)
+def test_a_tile_that_was_never_written_is_the_nodata_value_or_0(
+    tmp_path: Path, nodata: int | None, layout: dict[str, Any]
+) -> None:
+    """As GDAL reads the file: background, where it names no nodata value."""
+    dtype = "uint8" if nodata is None or nodata in range(256) else "int16"
+    values = np.full(SHAPE, nodata or 0, dtype)
+    values[20:30, 40:50] = 2
+    profile: dict[str, Any] = {"driver": "GTiff", "width": SHAPE[1], "height": SHAPE[0], "count": 1, "dtype": dtype}
+    with rasterio.open(tmp_path / "a.tif", "w", nodata=nodata, SPARSE_OK=True, **layout, **profile) as file:
+        file.write(values, 1)
+    with rasterio.open(tmp_path / "a.tif") as file:
+        expected = np.where(file.read_masks(1) > 0, file.read(1), 255).astype(np.uint8)
+    assert set(np.unique(expected)) == ({0, 2} if nodata is None else {2, 255})
+    np.testing.assert_array_equal(whole(tmp_path / "a.tif"), expected)
+    with open_region(tmp_path / "a.tif") as found:
+        np.testing.assert_array_equal(found.read_nonzero(Box.whole(found.size)), values == 2)
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize("nodata", [0, 7])
+def test_a_nodata_value_that_is_named_as_a_label_is_one(tmp_path: Path, nodata: int, *, sparse: bool) -> None:
+    values = np.full(SHAPE, nodata, np.uint8)
+    values[20:30, 40:50] = 2
+    profile: dict[str, Any] = {"driver": "GTiff", "width": SHAPE[1], "height": SHAPE[0], "count": 1, "dtype": "uint8"}
+    with rasterio.open(tmp_path / "a.tif", "w", nodata=nodata, SPARSE_OK=sparse, blockysize=5, **profile) as file:
+        file.write(values, 1)
+    assert set(np.unique(whole(tmp_path / "a.tif"))) == {2, 255}
+    np.testing.assert_array_equal(whole(tmp_path / "a.tif", values={nodata: 0}), np.where(values == 2, 2, 0))
+
+
 def test_inside_is_what_the_first_band_says(tmp_path: Path) -> None:
     Image.fromarray(np.dstack([labels(2) * 255, labels(3), labels(4)])).save(tmp_path / "a.png")
     with open_region(tmp_path / "a.png") as found:
