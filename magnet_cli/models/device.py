@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -14,6 +15,8 @@ from magnet_cli.errors import DeviceError, UsageError
 from magnet_cli.system.threads import usable_cores
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from magnet_cli.models.network_spec import Described
     from magnet_cli.options.segment import Precision
 
@@ -213,3 +216,45 @@ def device_name(device: str) -> str:
 def device_case(device: str) -> str:
     """Kind and name: where a measured speed holds."""
     return f"{device.partition(':')[0]}, {device_name(device)}"
+
+
+class SideStream:
+    """A queue of a GPU beside the one that computes, for a thread that fetches what was computed; elsewhere nothing.
+
+    All threads of a process share a GPU's default queue. A copy to the host that one of them waits for waits there for
+    everything that others have queued before it, which is the next group and takes as long as that.
+
+    Args:
+        device: As `resolve_device` gives it.
+    """
+
+    def __init__(self, device: str) -> None:
+        # A lower number goes first: what is fetched is small, and the thread waits for it.
+        self._stream: torch.cuda.Stream | None = None
+        if device.startswith("cuda"):
+            self._stream = torch.cuda.Stream(device, priority=-1)  # type: ignore[no-untyped-call]  # torch declares no types
+
+    def mark(self) -> torch.cuda.Event | None:
+        """A moment of the calling thread's queue: all that was queued there until now."""
+        if self._stream is None:
+            return None
+        event = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch declares no types
+        event.record(torch.cuda.current_stream(self._stream.device))
+        return event
+
+    @contextmanager
+    def after(self, moment: torch.cuda.Event | None) -> Iterator[None]:
+        """Queue what is done inside here, once that moment has come, and wait for the end of it.
+
+        Tensors of the other queue that are only alive inside must not be freed before it ends: their memory would go to
+        what is queued there next, while this queue still reads it.
+        """
+        if self._stream is None or moment is None:
+            yield
+            return
+        with torch.cuda.stream(self._stream):
+            self._stream.wait_event(moment)
+            try:
+                yield
+            finally:
+                self._stream.synchronize()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import platform
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Protocol
 
 from magnet_cli import __version__
@@ -120,8 +121,15 @@ def make_report(plan: Plan, bundle: Bundle, totals: Totals, measured: Measured) 
 
 @cache
 def library_versions() -> dict[str, str]:
-    """Of the libraries that a mask may depend on; reading their metadata takes longer than writing a report."""
-    return {name: version(name) for name in LIBRARIES}
+    """Of the libraries that a mask may depend on and that are installed.
+
+    Reading their metadata takes longer than writing a report.
+    """
+    found = {}
+    for name in LIBRARIES:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 def program_facts(measured: Measured) -> dict[str, object]:

@@ -15,7 +15,7 @@ from magnet_cli.arithmetic.canvas import Canvas
 from magnet_cli.errors import MemoryShortageError
 from magnet_cli.geometry import Box
 from magnet_cli.masks.spec import GroupId
-from magnet_cli.models.device import release_device_memory
+from magnet_cli.models.device import SideStream, release_device_memory
 from magnet_cli.segmentation.computer import Computer, Normalisation, Predictor
 from magnet_cli.segmentation.grnet_computer import GRNetComputer, LocalComputer
 from magnet_cli.segmentation.group_reader import ReadAhead
@@ -158,6 +158,7 @@ class _Writer:
         self._work = work
         self._pool = ThreadPoolExecutor(1, "write") if work.workers else None
         self._pending: Future[None] | None = None
+        self._side = SideStream(plan.machine.device)
 
     def __enter__(self) -> Self:
         return self
@@ -175,7 +176,7 @@ class _Writer:
         if self._pool is None or is_last:
             self._store(group.number, states)
             return
-        self._pending = self._pool.submit(self._store, group.number, states)
+        self._pending = self._pool.submit(self._store_beside, group.number, states, self._side.mark())
 
     def stop_beside(self) -> None:
         """From now on store each group before the next is computed."""
@@ -189,6 +190,10 @@ class _Writer:
             pending, self._pending = self._pending, None
             with self._work.clock.measure("idle"):
                 pending.result()
+
+    def _store_beside(self, number: int, states: list[BlockState], computed: torch.cuda.Event | None) -> None:
+        with self._side.after(computed):
+            self._store(number, states)
 
     def _store(self, number: int, states: list[BlockState]) -> None:
         with self._work.clock.measure("write"):

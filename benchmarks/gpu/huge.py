@@ -1,0 +1,179 @@
+"""A generated JPEG pyramid of 100,000 x 100,000 pixels for a bounded time: the rate, and what waits for what."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.gpu.bundles import paper
+from benchmarks.gpu.running import Watch, clocks, draw, run_once
+from benchmarks.gpu.sampler import sampled
+from benchmarks.gpu.threads import sampled_threads
+from magnet_cli.events import Events
+from magnet_cli.models.device import computes_bfloat16, device_peak, reset_device_peak
+from magnet_cli.segmentation.api import load_model
+from magnet_cli.system.threads import usable_cores
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from benchmarks.gpu.part import Findings, Setting
+    from benchmarks.gpu.sampler import Busy
+    from magnet_cli.options.segment import SegmentOptions
+    from magnet_cli.segmentation.api import Model
+
+AIMS = {"magnet": 75.0, "magnet-fast": 30.0}
+"""Seconds that the whole image may take on one H200."""
+SWITCH = 1e-4
+"""Seconds after which a thread asks for the interpreter, in a variant: 5 ms otherwise."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """One way to run, for a bounded time."""
+
+    name: str
+    method: Any
+    seconds: float
+    switch: float | None = None
+    profiled: bool = False
+    workers: int | None = None
+    batch: int | None = None
+
+
+FULL = (
+    Variant(name="magnet", method="magnet", seconds=26),
+    Variant(name="magnet, threads switch every 0.1 ms", method="magnet", seconds=12, switch=SWITCH),
+    Variant(name="magnet, 6 readers", method="magnet", seconds=12, workers=6),
+    Variant(name="magnet, 64 patches a pass", method="magnet", seconds=14, batch=64),
+    Variant(name="magnet-fast", method="magnet-fast", seconds=12),
+    Variant(name="magnet, profiled", method="magnet", seconds=9, profiled=True),
+)
+SHORT = (Variant(name="magnet", method="magnet", seconds=2.0),)
+
+
+def run(setting: Setting, findings: Findings) -> None:
+    """Run each variant."""
+    side = 1500 if setting.short else 100_000
+    started = time.monotonic()
+    image = draw(setting.folder / "scene.tif", side)
+    findings.add("image drawn", f"{time.monotonic() - started:.1f} s", bytes=image.stat().st_size)
+    half = "float32" if setting.short or not computes_bfloat16(setting.device) else "bfloat16"
+    options = paper(setting, precision=half, overwrite=True)
+    model = load_model(options, Events())
+    warm = draw(setting.folder / "warm.tif", side // 20)
+    run_once(warm, setting.folder / "warm" / "mask.tif", model, options)
+    with sampled(setting.device, setting.folder / "busy.txt") as busy:
+        scene = Scene(image=image, side=side, model=model, options=options, busy=busy)
+        for variant in SHORT if setting.short else FULL:
+            with findings.guarded(variant.name), _switching(variant.switch):
+                _measure(setting, findings, variant, scene)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scene:
+    """What every variant runs on."""
+
+    image: Path
+    side: int
+    model: Model
+    options: SegmentOptions
+    busy: Busy
+
+
+def _measure(setting: Setting, findings: Findings, variant: Variant, scene: Scene) -> None:
+    side, model, options = scene.side, scene.model, scene.options
+    options = replace(options, method=variant.method, num_workers=variant.workers, batch_size=variant.batch)
+    profile = _Profile() if variant.profiled and setting.kind == "cuda" else None
+    watch = Watch(seconds=variant.seconds, at_group=None if profile is None else profile.at_group)
+    reset_device_peak(setting.device)
+    shutil.rmtree(setting.folder / "run", ignore_errors=True)
+    began, cpu = time.time(), os.times()
+    with clocks() as made, sampled_threads() as places:
+        run_once(scene.image, setting.folder / "run" / "mask.tif", model, options, watch)
+    ended, spent = time.time(), os.times()
+    wall = ended - began
+    # Groups end in bursts at first, while the readers are ahead: the rate is that after a third of the time.
+    later = [entry for entry in watch.done if entry[0] >= variant.seconds / 3] or watch.done
+    (first_time, first), (last_time, last) = later[0], later[-1]
+    pixels = side * side / watch.total
+    rate = (last - first) * pixels / (last_time - first_time) if last > first else last * pixels / last_time
+    whole = side * side / rate
+    clock = made[-1].seconds() if made else {}
+    readers = model.machine.readers(options.num_workers)
+    share = scene.busy.share(began + variant.seconds / 3, ended)
+    aim = AIMS[variant.method] if setting.kind == "cuda" and side == 100_000 else None
+    findings.add(
+        f"{side:,} px, {variant.name}",
+        f"{rate / 1e6:.0f} megapixels/s, {whole:.0f} s the whole",
+        aim="" if aim is None else f"<= {aim:.0f} s",
+        met=None if aim is None or variant.profiled else whole <= aim,
+        groups=last,
+        of=watch.total,
+        wall=wall,
+        rate=rate,
+        clock=clock,
+        first_group=watch.done[0][0],
+        cores=(spent.user + spent.system - cpu.user - cpu.system) / wall,
+        device_peak=device_peak(setting.device),
+        places=places.shares(),
+        kernels=None if profile is None else profile.kernels,
+    )
+    findings.add(
+        f"{side:,} px, {variant.name}: idle",
+        f"GPU {'?' if share is None else f'{1 - share:.0%}'}, "
+        f"{readers} readers {1 - clock.get('read', 0) / wall / max(1, readers):.0%}, "
+        f"writer {1 - clock.get('write', 0) / wall:.0%}, computing thread {clock.get('idle', 0) / wall:.0%}, "
+        f"{usable_cores()} cores {1 - (spent.user + spent.system - cpu.user - cpu.system) / wall / usable_cores():.0%}",
+        busy=share,
+    )
+
+
+@contextmanager
+def _switching(seconds: float | None) -> Iterator[None]:
+    before = sys.getswitchinterval()
+    if seconds is not None:
+        sys.setswitchinterval(seconds)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
+
+
+class _Profile:
+    """The kernels of a few groups in the middle of a run."""
+
+    AFTER, UNTIL = 3, 6
+
+    def __init__(self) -> None:
+        self.kernels: dict[str, Any] = {}
+        self._profiler: Any = None
+        self._began = 0.0
+
+    def at_group(self, done: int) -> None:
+        """Begin or end, by the number of groups that are done."""
+        import torch  # noqa: PLC0415 - the program's own import has been made by now
+        from torch.profiler import ProfilerActivity, profile  # noqa: PLC0415
+
+        if done >= self.AFTER and self._profiler is None and not self.kernels:
+            self._profiler, self._began = profile(activities=[ProfilerActivity.CUDA]), time.perf_counter()
+            self._profiler.__enter__()
+        elif done >= self.UNTIL and self._profiler is not None:
+            torch.cuda.synchronize()
+            wall = time.perf_counter() - self._began
+            profiler, self._profiler = self._profiler, None
+            profiler.__exit__(None, None, None)
+            events = sorted(profiler.key_averages(), key=lambda event: -event.self_device_time_total)
+            total = sum(event.self_device_time_total for event in events) / 1e6
+            self.kernels = {
+                "wall": wall,
+                "busy": total,
+                "launches": sum(event.count for event in events),
+                "top": [[event.key[:90], event.count, event.self_device_time_total / 1e6] for event in events[:30]],
+            }

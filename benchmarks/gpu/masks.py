@@ -1,0 +1,74 @@
+"""Masks of the device beside those of the CPU in float32."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal, cast
+
+from benchmarks.gpu.bundles import paper, shipped
+from benchmarks.gpu.running import agreement, draw, run_once
+from magnet_cli.events import Events
+from magnet_cli.models.device import computes_bfloat16
+from magnet_cli.segmentation.api import load_model
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from benchmarks.gpu.part import Findings, Setting
+    from magnet_cli.options.segment import Precision, SegmentOptions
+
+Method = Literal["magnet", "magnet-fast", "patch"]
+METHODS: tuple[Method, ...] = ("magnet", "magnet-fast", "patch")
+AIMS = {"float32": 0.9995, "bfloat16": 0.999}
+"""Share of pixels that get one label."""
+BATCH = 4
+"""Of both: another batch alone flips a few pixels."""
+
+
+def run(setting: Setting, findings: Findings) -> None:
+    """Compare every method of both bundles in both precisions."""
+    cases = [("aerial", shipped(setting), 700 if setting.short else 2500)]
+    if not setting.short:
+        cases.append(("fpn508", paper(setting), 4900))
+    for name, options, side in cases:
+        image = draw(setting.folder / f"{name}.tif", side, side - 100)
+        with findings.guarded(f"{name}: masks compared"):
+            _compare(setting, findings, name, replace(options, precision="float32", batch_size=BATCH), image)
+
+
+def _compare(setting: Setting, findings: Findings, name: str, options: SegmentOptions, image: Path) -> None:
+    options = replace(options, device="cpu")
+    methods = METHODS[:1] if setting.short else METHODS
+    wanted = _masks(options, image, setting.folder / f"{name}-cpu", methods)
+    for precision, aim in AIMS.items():
+        if precision != "float32" and (setting.short or not computes_bfloat16(setting.device)):
+            findings.add(f"{name}, {precision}", "skipped in a short run, and on devices without it")
+            continue
+        chosen = replace(options, device=setting.device, precision=cast("Precision", precision))
+        with findings.guarded(f"{name}, {precision}"):
+            found = _masks(chosen, image, setting.folder / f"{name}-{precision}", methods)
+            for method in methods:
+                share = agreement(wanted[method][0], found[method][0])
+                findings.add(
+                    f"{name}, {method}, {precision}: labels equal to the CPU's",
+                    f"{share:.4%}",
+                    aim=f">= {aim:.2%}",
+                    met=share >= aim,
+                    share=share,
+                    seconds_cpu=wanted[method][1],
+                    seconds=found[method][1],
+                )
+
+
+def _masks(
+    options: SegmentOptions, image: Path, folder: Path, methods: tuple[Method, ...]
+) -> dict[str, tuple[Path, float]]:
+    """A mask and its seconds for each method."""
+    found: dict[str, tuple[Path, float]] = {}
+    model = load_model(options, Events())
+    for method in methods:
+        started, mask = time.monotonic(), folder / f"{method}.tif"
+        run_once(image, mask, model, replace(options, method=method))
+        found[method] = (mask, round(time.monotonic() - started, 2))
+    return found

@@ -1,0 +1,222 @@
+"""Memory that runs out: survived with the same mask, or ended with exit code 6 and everything that was finished."""
+
+from __future__ import annotations
+
+import gc
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+
+from benchmarks.gpu.bundles import paper
+from benchmarks.gpu.running import Watch, draw, labels, run_once
+from magnet_cli.errors import DeviceError, MemoryShortageError
+from magnet_cli.events import Events
+from magnet_cli.models.device import device_peak, release_device_memory, reset_device_peak
+from magnet_cli.segmentation.api import load_model, plan_image
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from torch import Tensor
+
+    from benchmarks.gpu.part import Findings, Setting
+    from magnet_cli.geometry import Size
+    from magnet_cli.models.networks import Networks
+    from magnet_cli.options.segment import SegmentOptions
+    from magnet_cli.segmentation.api import Model
+
+MIB = 1 << 20
+
+
+def run(setting: Setting, findings: Findings) -> None:
+    """Provoke it before the first group, in the middle, and by a budget."""
+    image = draw(setting.folder / "scene.tif", 1900 if setting.short else 14_700)
+    options = paper(setting, precision="float32")
+    model = load_model(options, Events())
+    for what, check in (("halved batches", _halved), ("alone", _alone), ("in the middle", _middle)):
+        with findings.guarded(f"out of memory: {what}"):
+            check(setting, findings, image, model, options)
+    if setting.kind == "cuda":
+        with findings.guarded("out of memory: --gpu-memory"):
+            _budget(setting, findings, image, options)
+
+
+def _halved(setting: Setting, findings: Findings, image: Path, model: Model, options: SegmentOptions) -> None:
+    """No batch above a quarter of the first fits: the mask is that of the batch that did."""
+    batch = 4 if setting.short else 16
+    options = replace(options, batch_size=batch)
+    watch = Watch()
+    with _short_of_memory(setting, model, options, image, above=batch // 4) as short:
+        report = run_once(image, setting.folder / "halved.tif", short, options, watch)
+    fitted = int(report["options"]["batch"])
+    run_once(image, setting.folder / "fitted.tif", model, replace(options, batch_size=fitted))
+    same = bool((labels(setting.folder / "halved.tif") == labels(setting.folder / "fitted.tif")).all())
+    findings.add(
+        f"out of memory before the first group: {batch} patches a pass became {fitted}",
+        "same mask" if same else "another mask",
+        aim="the mask of a run with that batch",
+        met=same and fitted < batch,
+        notes=watch.messages,
+    )
+
+
+def _alone(setting: Setting, findings: Findings, image: Path, model: Model, options: SegmentOptions) -> None:
+    """Memory is short once: the group is computed again with nothing beside it."""
+    plain, once = setting.folder / "plain.tif", setting.folder / "once.tif"
+    run_once(image, plain, model, options)
+    failing = _Failing(model.networks, at_call=9)
+    watch = Watch()
+    run_once(image, once, replace(model, networks=cast("Networks", failing)), options, watch)
+    same = plain.read_bytes() == once.read_bytes()
+    findings.add(
+        "out of memory once: the group is computed again",
+        "same bytes" if same else "other bytes",
+        aim="the bytes of a run without it",
+        met=same and failing.failed,
+        notes=watch.messages,
+    )
+
+
+def _middle(setting: Setting, findings: Findings, image: Path, model: Model, options: SegmentOptions) -> None:
+    """Memory goes for good after some groups: exit code 6; with memory again the same command ends the mask."""
+    mask = setting.folder / "middle.tif"
+    hog = _Hog(setting, model)
+    watch, error = Watch(at_group=hog.at_group), None
+    try:
+        run_once(image, mask, hog.model, options, watch)
+    except MemoryShortageError as raised:
+        error = raised
+    hog.release()
+    kept = watch.done[-1][1] if watch.done else 0
+    report = run_once(image, mask, model, options)
+    resumed = report["groups"]["resumed"] if "groups" in report else None
+    same = mask.read_bytes() == (setting.folder / "plain.tif").read_bytes()
+    findings.add(
+        f"out of memory for good after {kept} groups, then run again",
+        f"exit code {None if error is None else error.exit_code}, then {'same' if same else 'other'} bytes",
+        aim="exit code 6, then the bytes of a run without it",
+        met=error is not None and error.exit_code == 6 and same,
+        error=str(error),
+        resumed=resumed,
+    )
+
+
+def _budget(setting: Setting, findings: Findings, image: Path, options: SegmentOptions) -> None:
+    """A budget that is as large as what is planned is kept; a smaller one is refused before any work."""
+    options = replace(options, batch_size=4)
+    model = load_model(options, Events())
+    planned = plan_image(image, model.facts, options, model.machine).memory.device
+    del model
+    gc.collect()
+    release_device_memory(setting.device)
+    try:
+        small = replace(options, gpu_memory=planned // 2)
+        run_once(image, setting.folder / "small.tif", load_model(small, Events()), small)
+        refusal = None
+    except DeviceError as raised:
+        refusal = raised
+    findings.add(
+        "--gpu-memory of half of what is planned",
+        "ran" if refusal is None else f"refused, exit code {refusal.exit_code}",
+        aim="exit code 6",
+        met=refusal is not None and refusal.exit_code == 6,
+        error=str(refusal),
+    )
+    tight = replace(options, gpu_memory=planned + 8 * MIB)
+    model = load_model(tight, Events())
+    reset_device_peak(setting.device)
+    watch = Watch()
+    try:
+        run_once(image, setting.folder / "tight.tif", model, tight, watch)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0, setting.device)
+    peak = device_peak(setting.device)
+    findings.add(
+        "--gpu-memory of what is planned",
+        f"reserved {peak['reserved'] / MIB:.0f} MiB, process {peak['process'] / MIB:.0f} MiB, "
+        f"planned {planned / MIB:.0f} MiB",
+        aim="process <= budget, and the run fits without a smaller batch",
+        met=peak["process"] <= planned + 8 * MIB and not any("short" in note for note in watch.messages),
+        notes=watch.messages,
+        **peak,
+    )
+
+
+@dataclass
+class _Failing:
+    """Networks that run out of memory, as a device without any left would say."""
+
+    networks: Networks
+    at_call: int | None = None
+    """The call that fails; None for none."""
+    above: int | None = None
+    """Patches that are too many."""
+    always: bool = False
+    failed: bool = False
+    calls: int = field(default=0)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.networks, name)
+
+    def predict(self, patches: Tensor, scale: Size) -> Tensor:
+        """Of the networks, or no memory."""
+        self.calls += 1
+        if self.always or self.calls == self.at_call or (self.above is not None and len(patches) > self.above):
+            self.failed = True
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate more than there is")
+        return self.networks.predict(patches, scale)
+
+
+@contextmanager
+def _short_of_memory(
+    setting: Setting, model: Model, options: SegmentOptions, image: Path, *, above: int
+) -> Iterator[Model]:
+    """A model on a device where batches of more than so many patches do not fit.
+
+    On a GPU its allocator is capped so that the planned memory of such a batch fits and that of twice as many does not;
+    elsewhere the networks say so.
+    """
+    if setting.kind != "cuda":
+        yield replace(model, networks=cast("Networks", _Failing(model.networks, above=above)))
+        return
+    release_device_memory(setting.device)
+    reset_device_peak(setting.device)
+    run_once(image, setting.folder / "fits.tif", model, replace(options, batch_size=above))
+    fits = torch.cuda.max_memory_reserved(setting.device)
+    release_device_memory(setting.device)
+    total = torch.cuda.get_device_properties(setting.device).total_memory
+    torch.cuda.set_per_process_memory_fraction(min(1.0, (fits + 64 * MIB) / total), setting.device)
+    try:
+        yield model
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0, setting.device)
+
+
+class _Hog:
+    """Takes the device's memory after the first groups: its allocator's on a GPU, the networks' word elsewhere."""
+
+    AFTER = 2
+
+    def __init__(self, setting: Setting, model: Model) -> None:
+        self._setting = setting
+        self._failing = _Failing(model.networks)
+        self.model = model if setting.kind == "cuda" else replace(model, networks=cast("Networks", self._failing))
+
+    def at_group(self, done: int) -> None:
+        """Take everything once enough groups are done."""
+        if done < self.AFTER:
+            return
+        self._failing.always = True
+        if self._setting.kind == "cuda":
+            # What the allocator keeps for later would last for the rest of the run.
+            torch.cuda.set_per_process_memory_fraction(1e-4, self._setting.device)
+            release_device_memory(self._setting.device)
+
+    def release(self) -> None:
+        """Give it back."""
+        self._failing.always = False
+        if self._setting.kind == "cuda":
+            torch.cuda.set_per_process_memory_fraction(1.0, self._setting.device)
