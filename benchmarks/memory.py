@@ -3,7 +3,7 @@
     python benchmarks/memory.py --sizes 10000,30000 --classes 5,19 --memory 1.5GiB
 
 Each run is a process of its own; its memory is the PSS of the process and its children, read from outside several times
-a second. Writes benchmarks/results/memory.json; `--table` prints that file as the table in the README.
+a second. Writes benchmarks/results/memory.jsonl, a line a run; `--table` prints that file as the table in the README.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from magnet_cli.models.bundle_writer import describe, write_bundle
 from magnet_cli.models.registry import build_backbone
 from magnet_cli.scene import Pyramid, Scene, write_scene
 
-RESULTS = Path(__file__).with_name("results") / "memory.json"
+RESULTS = Path(__file__).with_name("results") / "memory.jsonl"
 MIB = 1 << 20
 SCALES = (256, 512, 1024, 2048)
 
@@ -72,7 +72,7 @@ def summed_pss(root: int) -> int:
 
 
 def run(image: Path, bundle: Path, *, folder: Path, memory: str, workers: int) -> tuple[int, dict[str, object], float]:
-    """Segment an image; gives the peak seen from outside, the report, and seconds."""
+    """Segment an image. Gives the peak of memory as measured from outside (bytes), the report, and seconds."""
     command = [sys.executable, "-m", "magnet_cli.cli.app", "segment", str(image), "--weights", str(bundle)]
     command += ["-o", str(folder), "--memory", memory, "--num-workers", str(workers), "--json", "--no-progress"]
     started, peak = time.monotonic(), 0
@@ -88,7 +88,7 @@ def run(image: Path, bundle: Path, *, folder: Path, memory: str, workers: int) -
 
 
 def measure(sides: list[int], classes: list[int], *, memory: str, workers: int) -> list[Row]:
-    """All runs, smallest first."""
+    """Measure all runs, the smallest image first."""
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
@@ -139,14 +139,14 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="print the stored results, measure nothing")
     words = parser.parse_args()
     if words.table:
-        print(table(json.loads(RESULTS.read_text())["rows"]))
+        print(table([json.loads(line) for line in RESULTS.read_text().splitlines()]))
         return
     sides = [int(side) for side in words.sizes.split(",")]
     classes = [int(count) for count in words.classes.split(",")]
     rows = measure(sides, classes, memory=words.memory, workers=words.workers)
     RESULTS.parent.mkdir(exist_ok=True)
-    found = {"torch": torch.__version__, "machine": platform.machine(), "scales": SCALES, "rows": rows}
-    RESULTS.write_text(json.dumps(found, indent=1) + "\n")
+    machine = {"scales": SCALES, "torch": torch.__version__, "machine": platform.machine()}
+    RESULTS.write_text("".join(json.dumps({**row, **machine}) + "\n" for row in rows))
     print(table(rows))
 
 

@@ -4,9 +4,10 @@
     python benchmarks/paper_run.py --weights fpn508 --repeats 3
 
 The program in each precision and the naive arithmetic (batch 1, float32, whole canvases) are processes of their own
-with the same settings of the C library's heap, and run in turn. Of each: seconds in all, seconds outside the two
-networks, and peak memory above what the loaded process took before; ratios are made round by round. Writes
-benchmarks/results/paper_run.json. On a CPU alone: timing the networks of a GPU would make the program wait for them.
+with the same settings of the C library's heap, and run in turn. Measured are the seconds of a whole run, the seconds
+outside the two networks, and the peak of memory above what the loaded process took before; ratios are made round by
+round. The result becomes the last line of benchmarks/results/paper_run.jsonl. The script runs on CPUs alone, because
+timing the networks of a GPU would make the program wait for them.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
     from magnet_cli.bench.task import Took
 
-RESULTS = Path(__file__).with_name("results") / "paper_run.json"
+RESULTS = Path(__file__).with_name("results") / "paper_run.jsonl"
 SIDE = 2448
 NETWORKS = ("networks_backbone", "networks_refiner", "backbone", "refiner")
 
@@ -44,7 +45,7 @@ class Contender:
     runs: list[Took] = field(default_factory=list)
 
     def run(self) -> None:
-        """One run, told on standard error."""
+        """Run once, and print the seconds on standard error."""
         took = self.process.run()
         self.runs.append(took)
         print(f"{self.name}: {took.seconds:.1f} s, {outside(took):.2f} s outside the networks", file=sys.stderr)
@@ -63,12 +64,12 @@ def above(took: Took) -> float:
 
 
 def spread(values: Sequence[float]) -> dict[str, object]:
-    """As JSON values."""
+    """Median, range and all values of some runs, as JSON values."""
     return {"median": median(values), "least": min(values), "most": max(values), "all": list(values)}
 
 
 def described(one: Contender) -> dict[str, object]:
-    """As JSON values; memory is the first run's, for heaps keep what later ones take."""
+    """The runs of a contender as JSON values. Memory is of the first run: later runs reuse what the heap kept."""
     shares: dict[str, float] = {}
     for name in NETWORKS:
         if name in one.runs[0].parts:
@@ -98,7 +99,7 @@ def compared(one: Contender, naive: Contender) -> dict[str, object]:
 
 
 def measure(weights: str, *, side: int, repeats: int, precisions: Sequence[str]) -> dict[str, object]:
-    """All rounds, each contender in turn."""
+    """Run all rounds, each contender in turn."""
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
         # An image of one block needs no margin; with one there would be more windows than the paper's.
@@ -140,7 +141,8 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, default=RESULTS)
     words = parser.parse_args()
     found = measure(words.weights, side=words.side, repeats=words.repeats, precisions=words.precisions.split(","))
-    words.output.write_text(json.dumps(found, indent=1) + "\n")
+    with words.output.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(found) + "\n")
     print(json.dumps(found["against naive"], indent=1))
 
 

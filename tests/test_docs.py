@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 import shutil
-import subprocess
-import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -93,7 +90,7 @@ def write_training_data(place: Path) -> None:
         imagecodecs.imwrite(place / "data" / "labels" / f"{name}.png", scene.labels(box))
     for source, target in (
         ("weights/aerial/train", "train"),
-        ("benchmarks/accuracy/refiner", "refiner"),
+        ("weights/refiner", "refiner"),
         ("weights/paper-cascade", "cascade"),
     ):
         text = (ROOT / f"{source}.toml").read_text(encoding="utf-8")
@@ -147,22 +144,6 @@ def test_the_commands_that_sharpen_masks_run(tmp_path: Path) -> None:
     assert set(np.unique(roofs)) <= {0, 1}, "a drawn roof is none that the bundle knows"
 
 
-def test_the_memory_table_is_the_measured_one() -> None:
-    done = subprocess.run(
-        [sys.executable, "benchmarks/memory.py", "--table"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    assert done.stdout.strip() in README
-
-
-def test_the_memory_that_was_measured_is_flat_and_inside_its_budget() -> None:
-    rows = json.loads((ROOT / "benchmarks" / "results" / "memory.json").read_text())["rows"]
-    for classes in {row["classes"] for row in rows}:
-        small, large = (row for row in sorted(rows, key=lambda row: row["side"]) if row["classes"] == classes)
-        assert large["pixels"] == 400 * small["pixels"]
-        assert large["peak"] - small["peak"] <= 64 << 20
-    assert all(row["peak"] <= row["budget"] for row in rows)
-
-
 @pytest.mark.parametrize("page", ["bench.md", "method.md", "refine.md"])
 def test_tests_that_a_page_names_exist(page: str) -> None:
     text = (ROOT / "docs" / page).read_text(encoding="utf-8")
@@ -176,4 +157,7 @@ def test_tests_that_a_page_names_exist(page: str) -> None:
 def test_links_between_documents_lead_somewhere() -> None:
     for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
         for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8")):
+            # The source distribution has no benchmarks.
+            if "benchmarks/" in target and not (ROOT / "benchmarks").is_dir():
+                continue
             assert (page.parent / target).exists(), (page.name, target)

@@ -1,109 +1,127 @@
-"""Cells of the tables: one small JSON file each, committed, so that a table is made without measuring again."""
+"""Rows of results: one JSON object a line and one file a table, committed, so that no table needs a second measurement.
+
+A row is a `Cell`, one method on one scene. The tables of docs/accuracy.md are made from these files; a command that
+measures a cell again replaces its line, and a new cell becomes the last line.
+"""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from numpy.typing import NDArray
 
-RESULTS = Path(__file__).parents[1] / "results" / "accuracy"
-REFINED = RESULTS.with_name("refined")
-IGNORE = 255
+RESULTS = Path(__file__).parents[1] / "results"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Boundary:
-    """Right pixels near a border of the truth, within each radius."""
+    """Counts of the pixels near a border of the truth, one number for each radius."""
 
     radii: tuple[float, ...]
+    """Largest distance from the border, in pixels."""
     near: tuple[int, ...]
+    """Labelled pixels within the radius."""
     right: tuple[int, ...]
+    """Those of them whose class is right."""
 
 
 class Counted(Protocol):
-    """Counts of a mask against a truth."""
+    """Counts of a mask against a truth, in pixels that the truth labels."""
 
     @property
     def truth(self) -> tuple[int, ...]:
-        """Labelled pixels by true class."""
+        """Pixels by true class."""
 
     @property
     def mask(self) -> tuple[int, ...]:
-        """Labelled pixels by predicted class."""
+        """Pixels by predicted class."""
 
     @property
     def both(self) -> tuple[int, ...]:
-        """Pixels where the two agree, by class."""
+        """Pixels where truth and mask agree, by class."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """What one method scored on one scene with one backbone."""
+    """The score and the cost of one method on one scene with one network."""
 
-    table: str
-    """Which table or figure it belongs to: `main`, `scales`, `points`, ..."""
     row: str
+    """The method's name in its table."""
     scene: str
     truth: tuple[int, ...]
     """Labelled pixels by true class."""
     mask: tuple[int, ...]
     """Labelled pixels by predicted class."""
     both: tuple[int, ...]
-    """Pixels where the two agree, by class."""
-    labelled: int
+    """Labelled pixels where truth and mask agree, by class."""
     boundary: Boundary | None = None
-    """Radii of 3 to 13.65 pixels."""
     windows: int | None = None
+    """Forward passes."""
     gmac: float | None = None
-    """Of all windows of the scene, backbone and refiner."""
+    """Multiplications of all forward passes on the scene, backbone and refiner, in units of 10^9."""
     megapixels: float | None = None
     seconds: float | None = None
     backbone: str = ""
-    """First 12 digits of the backbone file's SHA-256."""
+    """First 12 digits of the SHA-256 of the weights file."""
     more: dict[str, object] = field(default_factory=dict)
 
-    def save(self, results: Path | None = None) -> None:
-        """Write it into a folder of results, numbers in one line each."""
-        path = (results or RESULTS) / self.table / self.scene / f"{self.row}.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lines = [f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in asdict(self).items()]
-        path.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
-
     @classmethod
-    def load(cls, table: str, scene: str, row: str, results: Path | None = None) -> Self | None:
-        """The committed cell; None where it has not been measured."""
-        path = (results or RESULTS) / table / scene / f"{row}.json"
-        if not path.exists():
-            return None
-        data = json.loads(path.read_text(encoding="utf-8"))
-        if data["boundary"] is not None:
-            data["boundary"] = Boundary(**{key: tuple(value) for key, value in data["boundary"].items()})
-        lists = {key: tuple(data[key]) for key in ("truth", "mask", "both")}
-        return cls(**{**data, **lists})
+    def of(cls, values: Mapping[str, Any]) -> Self:
+        """The cell that a line of a file holds."""
+        lists = {key: tuple(values[key]) for key in ("truth", "mask", "both")}
+        near = values.get("boundary")
+        boundary = near and Boundary(**{key: tuple(numbers) for key, numbers in near.items()})
+        return cls(**{**values, **lists, "boundary": boundary})
+
+    def line(self) -> str:
+        """The cell as a line of a file. Fields without a value are left out."""
+        values = asdict(self).items()
+        return json.dumps({key: value for key, value in values if value not in (None, "", {})}) + "\n"
 
 
-def count(mask: NDArray[np.uint8], truth: NDArray[np.uint8], *, classes: int) -> dict[str, tuple[int, ...] | int]:
-    """Counts of a mask against a truth of its shape, as `Cell` takes them; pixels of truth 255 are left out."""
-    known = truth != IGNORE
-    truth, mask = truth[known], mask[known]
-    return {
-        "truth": tuple(np.bincount(truth, minlength=classes)[:classes].tolist()),
-        "mask": tuple(np.bincount(mask, minlength=256)[:classes].tolist()),
-        "both": tuple(np.bincount(truth[truth == mask], minlength=classes)[:classes].tolist()),
-        "labelled": int(truth.size),
-    }
+def lines_of(table: str) -> list[dict[str, Any]]:
+    """All rows of a table's file, as JSON objects. There are none where nothing has been measured."""
+    path = RESULTS / f"{table}.jsonl"
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def load_cells(table: str) -> dict[tuple[str, str], Cell]:
+    """All cells of a table by row and scene, in the order of the file."""
+    cells = [Cell.of(values) for values in lines_of(table)]
+    return {(cell.row, cell.scene): cell for cell in cells}
+
+
+def save_cell(table: str, cell: Cell) -> None:
+    """Replace the cell of the same row and scene, or add the cell as the last line."""
+    cells = load_cells(table)
+    cells[cell.row, cell.scene] = cell
+    path = RESULTS / f"{table}.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_suffix(".part")
+    beside.write_text("".join(one.line() for one in cells.values()), encoding="utf-8")
+    # A measurement takes minutes: an interruption must not cut off the rows that are already there.
+    beside.replace(path)
+
+
+def row_cells(table: str, row: str, scenes: Iterable[str]) -> list[Cell] | None:
+    """The cells of a row, one for each scene. None unless every scene has been measured."""
+    cells = load_cells(table)
+    found = [cells.get((row, scene)) for scene in scenes]
+    complete = [cell for cell in found if cell is not None]
+    return complete if len(complete) == len(found) else None
 
 
 def ious(cells: Iterable[Counted]) -> NDArray[np.float64]:
-    """IoU of each class with the counts of all cells added up; NaN for a class that none of them has."""
+    """IoU of each class (0 to 1) with the counts of all cells added up. NaN for a class that none of them has."""
     total = np.array([[cell.truth, cell.mask, cell.both] for cell in cells], np.float64).sum(axis=0)
     union = total[0] + total[1] - total[2]
     found: NDArray[np.float64] = np.divide(total[2], union, out=np.full(union.shape, np.nan), where=union > 0)
@@ -111,15 +129,27 @@ def ious(cells: Iterable[Counted]) -> NDArray[np.float64]:
 
 
 def miou(cells: Iterable[Counted]) -> float:
-    """Mean IoU in percent over the classes that occur, counts pooled."""
+    """Mean IoU in percent over the classes that occur, with the counts of all cells added up."""
     return float(100 * np.nanmean(ious(cells)))
 
 
 def mba(cells: Iterable[Cell]) -> float | None:
-    """Mean boundary accuracy in percent, boundary pixels pooled; None where a cell has none."""
+    """Mean boundary accuracy in percent, with the boundary pixels of all cells added up. None where a cell has none."""
     found = [cell.boundary for cell in cells]
     if not found or any(one is None for one in found):
         return None
     near = np.array([one.near for one in found if one is not None], np.float64).sum(axis=0)
     right = np.array([one.right for one in found if one is not None], np.float64).sum(axis=0)
     return float(100 * np.mean(right / near))
+
+
+def markdown(header: Iterable[str], lines: Iterable[Iterable[str]]) -> str:
+    """A table in Markdown. All columns but the first are aligned as numbers."""
+    heads = list(header)
+    rule = ["---", *("---:" for _ in heads[1:])]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (heads, rule, *lines)) + "\n"
+
+
+def number(value: float | None, digits: int = 1) -> str:
+    """A number with a fixed count of decimals. None becomes a dash."""
+    return "-" if value is None else f"{value:,.{digits}f}"

@@ -1,20 +1,21 @@
-"""Backbones and refiners that have not seen a scene, from the configurations of the bundle `aerial`.
+"""Train backbones without one scene, and refiners and temperatures on scenes that those backbones have not seen.
 
     python -m benchmarks.accuracy.folds --work WORK --scene tile7
+    python -m benchmarks.accuracy.folds --work CURVES-WORK --recipe curves
 
-For a held-out scene this trains the backbone fitted to the five others (WORK/bundles/out7), those fitted without one
-more of the held-out scenes (out47 and out67, which serve two folds each), and the refiner and temperatures that these
-give. Every training goes on where it was interrupted, and one that is finished is not begun again.
+For a held-out scene the first trains a backbone on the five other scenes (WORK/bundles/out7), backbones without one
+more of the held-out scenes (out47 and out67, which serve two folds each), and with these the refiner and the
+temperatures of out7. The second trains the backbone alone, for an input of 128 x 128 pixels (curves.toml). Every
+training goes on where it was interrupted, and a finished one is not repeated.
 """
 
 from __future__ import annotations
 
 import argparse
 import re
-import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING
 
 from benchmarks.accuracy.scenes import PART, WHOLE
 from magnet_cli.models.description import DESCRIPTION
@@ -25,41 +26,31 @@ from magnet_cli.train.refiner_training import train_refiner
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-REFINER_CONFIG = Path(__file__).with_name("refiner.toml")
+WEIGHTS = Path(__file__).parents[2] / "weights"
+REFINER_CONFIG = WEIGHTS / "refiner.toml"
 TILES = ("tile1", "tile2", "tile3", "tile4", "tile6", "tile7")
 HELD_OUT = ("tile4", "tile6", "tile7")
+INNER = 1000
+"""Iterations of a backbone without two scenes, which only makes fields that a refiner is fitted to."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Training:
-    """How the backbones of the folds are made."""
+class Recipe:
+    """How a backbone without one scene is trained."""
 
     config: Path
-    inner: int
-    """Iterations of a backbone for fields that something is fitted to."""
-    outer: Mapping[str, int] = field(default_factory=dict)
-    """Iterations of a backbone for a held-out scene, where they are not the configuration's."""
-
-    def iterations(self, out: tuple[str, ...]) -> int | None:
-        """Of a backbone without some scenes; None for the configuration's."""
-        return self.outer.get(out[0]) if len(out) == 1 else self.inner
+    iterations: Mapping[str, int] = field(default_factory=dict)
+    """Iterations by held-out scene, where they are not the configuration's."""
 
 
-AERIAL = Training(
-    config=Path(__file__).parents[2] / "weights" / "aerial" / "train.toml",
-    inner=1000,
-    outer={"tile4": 2200, "tile6": 2200},
-)
-"""Of tile 7 as many as the shipped one's, 3,000."""
-CURVES = Training(config=Path(__file__).with_name("curves.toml"), inner=700)
-
-Kind = Literal["", "-published", "-per-stage"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
-"""Of refiners, by what they add to a bundle's name."""
+RECIPES = {
+    "aerial": Recipe(config=WEIGHTS / "aerial" / "train.toml", iterations={"tile4": 2200, "tile6": 2200}),
+    "curves": Recipe(config=Path(__file__).with_name("curves.toml")),
+}
 
 
 def named(out: tuple[str, ...]) -> str:
-    """`out47` for the scenes that are left out."""
+    """Name of the bundle without some scenes, such as `out47`."""
     return "out" + "".join(sorted(scene.removeprefix("tile") for scene in out))
 
 
@@ -72,66 +63,53 @@ def replaced(text: str, key: str, value: str) -> str:
     return found
 
 
-def backbone_config(out: tuple[str, ...], training: Training = AERIAL) -> TrainConfig:
-    """A configuration without some scenes."""
-    text = training.config.read_text(encoding="utf-8")
+def backbone_config(out: tuple[str, ...], recipe: Recipe = RECIPES["aerial"]) -> TrainConfig:
+    """The configuration of a recipe without some scenes."""
+    text = recipe.config.read_text(encoding="utf-8")
     text = replaced(text, "scenes", str([tile for tile in TILES if tile not in out]).replace("'", '"'))
-    iterations = training.iterations(out)
+    iterations = INNER if len(out) > 1 else recipe.iterations.get(out[0])
     return TrainConfig.parse(text if iterations is None else replaced(text, "iterations", str(iterations)))
 
 
-def refiner_config(scene: str, bundles: Path, *, kind: Kind = "") -> TrainConfig:
-    """As refiner.toml has it, with other scenes and existing backbones; of tile 7 only a part is fitted to.
+def refiner_config(scene: str, bundles: Path) -> TrainConfig:
+    """The configuration weights/refiner.toml for a held-out scene.
 
     Args:
-        scene: That is held out.
-        bundles: Where backbones are.
-        kind: Nothing; `-published` for fields of the backbone's own scenes, each scale directly over the coarsest, as
-            the published program trains; `-per-stage` for a refiner at each scale.
+        scene: The scene that is held out. Of tile 7, where another scene is held out, only a part is fitted to.
+        bundles: The folder of the backbones that were trained without two scenes.
     """
     inner = [other for other in HELD_OUT if other != scene]
     part = {WHOLE: PART}
-    text = REFINER_CONFIG.read_text(encoding="utf-8")
     scenes = [part.get(tile, tile) for tile in TILES if tile != scene]
-    text = replaced(text, "scenes", str(scenes).replace("'", '"'))
     backbones = [str((bundles / named((scene, other))).resolve()) for other in inner]
-    lines = f"{[[part.get(other, other)] for other in inner]}\nbackbones = {backbones}".replace("'", '"')
-    if kind == "-published":
-        lines = "[]\naccumulate = false"
-    if kind == "-per-stage":
-        lines += "\nper_scale = true"
-    text = replaced(text, "held_out", lines)
-    if kind == "-published":
-        text = replaced(replaced(text, "rounds", "0"), "cross", "false")
-    return TrainConfig.parse(text)
+    text = replaced(REFINER_CONFIG.read_text(encoding="utf-8"), "scenes", str(scenes).replace("'", '"'))
+    folds = f"{[[part.get(other, other)] for other in inner]}\nbackbones = {backbones}".replace("'", '"')
+    return TrainConfig.parse(replaced(text, "held_out", folds))
 
 
-def backbone(work: Path, out: tuple[str, ...], training: Training = AERIAL) -> Path:
-    """Train a backbone, unless it is there."""
+def backbone(work: Path, out: tuple[str, ...], recipe: Recipe = RECIPES["aerial"]) -> Path:
+    """The bundle of a backbone without some scenes. A missing bundle is trained."""
     folder = work / "bundles" / named(out)
     if not (folder / DESCRIPTION).exists():
-        train_backbone(work / "dubai" / "scenes.csv", folder, backbone_config(out, training), progress=print)
+        train_backbone(work / "dubai" / "scenes.csv", folder, backbone_config(out, recipe), progress=print)
     return folder
 
 
 def main() -> None:
-    """Train what is missing for the scenes that are named."""
+    """Train the bundles that are missing for the scenes that are named."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path("accuracy-work"))
     parser.add_argument("--scene", action="append", choices=HELD_OUT)
-    parser.add_argument("--kind", action="append", choices=KINDS)
+    parser.add_argument("--recipe", choices=RECIPES, default="aerial")
     args = parser.parse_args()
     for scene in args.scene or HELD_OUT:
-        folder = backbone(args.work, (scene,))
-        for other in HELD_OUT:
-            if other != scene:
-                backbone(args.work, (scene, other))
-        for kind in args.kind or KINDS:
-            target = folder.with_name(folder.name + kind)
-            if kind:
-                shutil.copytree(folder, target, dirs_exist_ok=True)
-            config = refiner_config(scene, args.work / "bundles", kind=kind)
-            train_refiner(args.work / "dubai" / "scenes.csv", target, config, progress=print)
+        folder = backbone(args.work, (scene,), RECIPES[args.recipe])
+        if args.recipe == "aerial":
+            for other in HELD_OUT:
+                if other != scene:
+                    backbone(args.work, (scene, other))
+            config = refiner_config(scene, args.work / "bundles")
+            train_refiner(args.work / "dubai" / "scenes.csv", folder, config, progress=print)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""The paper's Tables 1 and 2 on PPN and GRNet: how many cells, and which of its parts.
+"""Measure GRNets: the paper's Table 1 (how many cells) and Table 2 (which of the parts).
 
     python -m benchmarks.accuracy.grnets --work WORK --scene tile7
 
-needs what benchmarks.accuracy.scenes makes, trains each network without the scene (`grnet.toml`; WORK/bundles), and
-measures every way of running it through `magnet_cli.segment`. Every training goes on where it was interrupted; what is
-there is not made again. A cell is one file in benchmarks/results/grnet.
+The scenes in WORK are made by benchmarks.accuracy.scenes. Each network is trained without the scene (grnet.toml) into
+WORK/bundles, and each way of running it is measured through `magnet_cli.segment`. A training goes on where it was
+interrupted, and a finished one is not repeated. Each row becomes a line of benchmarks/results/grnet.jsonl.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.accuracy.cells import Cell
+from benchmarks.accuracy.cells import Cell, load_cells, save_cell
 from benchmarks.accuracy.folds import HELD_OUT, TILES, named, replaced
-from benchmarks.accuracy.rows import digest, scored, windows_run
+from benchmarks.accuracy.rows import BACKBONE, digest, scored, windows_run
 from magnet_cli import SegmentOptions, segment
 from magnet_cli.models.bundle import load_bundle
 from magnet_cli.models.description import DESCRIPTION
@@ -35,19 +35,18 @@ if TYPE_CHECKING:
     from magnet_cli.models.bundle import Bundle
 
 CONFIG = Path(__file__).with_name("grnet.toml")
-RESULTS = Path(__file__).parents[1] / "results" / "grnet"
 TABLE = "grnet"
 CELLS = 4
-"""A side, as the configuration has it."""
+"""Cells along each side of an image, as in the configuration."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """A training: what differs from the configuration."""
+    """A training, as changes of the configuration."""
 
     changes: Mapping[str, str] = field(default_factory=dict)
     is_backbone: bool = False
-    """The first network alone, without cells."""
+    """Whether only a backbone is trained, without selector and local branch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +55,7 @@ class Row:
 
     model: str
     options: Mapping[str, Any] = field(default_factory=dict)
-    """Of `SegmentOptions`."""
+    """Arguments of `SegmentOptions`."""
 
 
 MODELS = {
@@ -70,8 +69,8 @@ MODELS = {
         changes={"scales": "[{ width = 128, height = 128 }]", "iterations": "600", "batch": "16"}, is_backbone=True
     ),
 }
-"""As many iterations for the parts of each as those of a GRNet have: the global branch 900, the local one 300 of four
-images, half of whose cells are 600 of 16 windows."""
+"""Each part has as many iterations as in a GRNet: the global branch 900, the local one 300 of four images. The selected
+half of the cells of those images is as many windows as 600 iterations of 16."""
 
 GRNET = {"method": "grnet"}
 ROWS = {
@@ -89,7 +88,7 @@ ROWS = {
 
 
 def grnet_config(model: Model, scene: str) -> TrainConfig:
-    """As grnet.toml has it, without a scene."""
+    """The configuration of grnet.toml with a model's changes, without a scene."""
     text = replaced(
         CONFIG.read_text(encoding="utf-8"), "scenes", str([t for t in TILES if t != scene]).replace("'", '"')
     )
@@ -99,7 +98,7 @@ def grnet_config(model: Model, scene: str) -> TrainConfig:
 
 
 def trained(work: Path, name: str, scene: str) -> Path:
-    """The bundle of a model that has not seen a scene, trained where it is missing."""
+    """The bundle of a model that was trained without a scene. A missing bundle is trained."""
     model = MODELS[name]
     folder = work / "bundles" / f"{named((scene,))}-grnet-{name}"
     if not (folder / DESCRIPTION).exists():
@@ -109,14 +108,14 @@ def trained(work: Path, name: str, scene: str) -> Path:
 
 
 def counted(look: Any) -> float:
-    """GMAC of a call."""
+    """Multiplications of a call, in units of 10^9."""
     with FlopCounterMode(display=False) as counter:
         look()
     return float(counter.get_total_flops() / 2e9)
 
 
 def macs(bundle: Bundle) -> tuple[float, float, float]:
-    """GMAC of one pass of the global branch, of the selector (0 without one), and of the local branch with fusion."""
+    """GMAC of one pass of the global branch, of the selector (0 without one), and of local branch and fusion."""
     networks = load_networks(bundle, device="cpu", precision="float32")
     size = bundle.input.size
     patch = torch.zeros((1, len(bundle.input.bands), size.height, size.width))
@@ -131,7 +130,7 @@ def macs(bundle: Bundle) -> tuple[float, float, float]:
 
 
 def cost(bundle: Bundle, report: Mapping[str, Any]) -> float:
-    """GMAC of a run."""
+    """GMAC of a run, from its report."""
     first, selector, local = macs(bundle)
     windows, method = windows_run(report), report["options"]["method"]
     if method == "grnet-local":
@@ -141,13 +140,13 @@ def cost(bundle: Bundle, report: Mapping[str, Any]) -> float:
 
 
 def looked_at(report: Mapping[str, Any]) -> float | None:
-    """Share of the cells that were looked at; None where there are none."""
+    """Share of the cells that were computed. None where the method has no cells."""
     method, last = report["options"]["method"], report["passes"][-1]["stages"][-1]
     return round(last["windows_run"] / last["windows"], 4) if method in OF_GRNETS else None
 
 
 def measured(work: Path, name: str, scene: str) -> Cell:
-    """One row on one scene."""
+    """Measure one row on one scene."""
     row = ROWS[name]
     folder = trained(work, row.model, scene)
     image = work / "dubai" / f"{scene}.tif"
@@ -159,20 +158,19 @@ def measured(work: Path, name: str, scene: str) -> Cell:
     report: dict[str, Any] = result.report or {}
     windows, size = windows_run(report), report["input"]["size"]
     return Cell(
-        table=TABLE,
         row=name,
         scene=scene,
         **scored(mask, image.with_name(f"{scene}-labels.tif")),
         windows=sum(windows),
         gmac=round(cost(load_bundle(str(folder)), report), 3),
         megapixels=size["width"] * size["height"] / 1e6,
-        backbone=digest(folder),
+        backbone=digest(folder / BACKBONE),
         more={"windows_by_stage": windows, "looked_at": looked_at(report)},
     )
 
 
 def main() -> None:
-    """Measure what has not been measured."""
+    """Measure the rows that have not been measured."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path("accuracy-work"))
     parser.add_argument("--scene", action="append", choices=HELD_OUT)
@@ -180,8 +178,8 @@ def main() -> None:
     args = parser.parse_args()
     for scene in args.scene or ("tile7",):
         for name in args.row or ROWS:
-            if Cell.load(TABLE, scene, name, RESULTS) is None:
-                measured(args.work, name, scene).save(RESULTS)
+            if (name, scene) not in load_cells(TABLE):
+                save_cell(TABLE, measured(args.work, name, scene))
                 print(scene, name, flush=True)
 
 

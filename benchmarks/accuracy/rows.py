@@ -1,9 +1,11 @@
-"""The rows of the main table: one method on one scene, with the backbone that has never seen it.
+"""Measure methods of `magnet segment`: one method on one scene, with a backbone that was not trained on the scene.
 
     python -m benchmarks.accuracy.rows --work WORK --scene tile7                 # every row that has not been measured
-    python -m benchmarks.accuracy.rows --work WORK --scene tile7 --row patch     # one cell
+    python -m benchmarks.accuracy.rows --work WORK --scene tile7 --row patch     # one row
+    python -m benchmarks.accuracy.rows --work WORK --scene tile4 --row magnet-margin32
 
-Each cell goes through `magnet_cli.segment`, but for the rows in yardsticks.py; its mask stays in WORK/masks.
+The masks are made by `magnet_cli.segment`, or, for two rows, by yardsticks.py, and stay in WORK/masks. Each row becomes
+a line of main.jsonl (tiles), fundus.jsonl (retinas) or margin.jsonl in benchmarks/results.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ import tifffile
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.accuracy.cells import Boundary, Cell
+from benchmarks.accuracy.cells import Boundary, Cell, load_cells, save_cell
 from benchmarks.accuracy.scenes import write_labels
 from benchmarks.accuracy.yardsticks import Patching
 from magnet_cli import SegmentOptions, segment
@@ -42,11 +44,12 @@ if TYPE_CHECKING:
 SCENES = ("tile4", "tile6", "tile7")
 FUNDUS = ("04_dr", "04_g", "04_h")
 MARGIN = 16
+BACKBONE = "backbone.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """Where a scene and the backbone that has never seen it are."""
+    """The files of a scene, and the bundle whose backbone was not trained on it."""
 
     work: Path
     scene: str
@@ -57,31 +60,31 @@ class Place:
         return self.scene in FUNDUS
 
     def table(self, row: str) -> str:
-        """That a row's cell belongs to."""
+        """The table that a row belongs to."""
         return "fundus" if self.is_fundus else "margin" if row in MARGINS else "main"
 
     @property
     def image(self) -> Path:
-        """The picture."""
+        """The image file."""
         return self.work / (f"hrf/{self.scene}.jpg" if self.is_fundus else f"dubai/{self.scene}.tif")
 
     @property
     def truth(self) -> Path:
-        """Its labels."""
+        """The labels of the image, 255 where unknown."""
         return self.image.with_name(f"{self.scene}-labels.tif")
 
     @property
     def bundle(self) -> Path:
-        """Fitted to the other scenes."""
+        """The folder of the bundle that was trained on the other scenes."""
         name = "fundus" if self.is_fundus else f"out{self.scene.removeprefix('tile')}"
         return self.work / "bundles" / name
 
     def mask(self, row: str) -> Path:
-        """What a row predicts."""
+        """The mask that a row predicts."""
         return self.work / "masks" / self.scene / f"{row}.tif"
 
     def pixels(self) -> NDArray[np.uint8]:
-        """The whole picture, `(rows, columns, bands)`."""
+        """All pixels of the image, `(rows, columns, bands)`."""
         pixels: NDArray[np.uint8] = (imagecodecs.imread if self.is_fundus else tifffile.imread)(self.image)
         return pixels
 
@@ -91,9 +94,9 @@ class Row:
     """A method as the program runs it."""
 
     options: Mapping[str, Any] = field(default_factory=dict)
-    """Of `SegmentOptions`."""
+    """Arguments of `SegmentOptions`."""
     input_factor: int = 1
-    """The network's input, and every window, larger by this."""
+    """Factor by which the network's input and every window are larger than in the bundle."""
 
 
 ROWS: dict[str, Row | dict[str, Any]] = {
@@ -116,12 +119,12 @@ MARGINS = {
         for margin in (16, 32, 64)
     },
 }
-"""A table of its own; a run of several blocks refuses a margin of 0 for MagNet."""
+"""Rows of a table of their own. A run of several blocks refuses a margin of 0 for MagNet."""
 FUNDUS_ROWS = tuple(name for name in ROWS if not name.endswith(("-refiner", "-x2")))
 
 
 def magnified(bundle: Path, factor: int) -> Path:
-    """A copy of a bundle whose input and windows are larger by a factor; same weights."""
+    """A copy of a bundle with the same weights, whose input and windows are larger by a factor."""
     folder = bundle.with_name(f"{bundle.name}-x{factor}")
     shutil.copytree(bundle, folder, dirs_exist_ok=True)
     description = json.loads((bundle / DESCRIPTION).read_text(encoding="utf-8"))
@@ -135,12 +138,12 @@ def magnified(bundle: Path, factor: int) -> Path:
 
 
 def enlarged(scale: str, factor: int) -> str:
-    """`256` or `256x128`, each side larger by a factor."""
+    """A scale such as `256` or `256x128` with each side larger by a factor."""
     return "x".join(str(int(side) * factor) for side in scale.split("x"))
 
 
 def macs(bundle: Bundle) -> tuple[float, float]:
-    """GMAC of one forward pass of the backbone, and of the refiner (0 without one)."""
+    """Multiplications of one forward pass in units of 10^9: of the backbone, and of the refiner (0 without one)."""
     networks = load_networks(bundle, device="cpu", precision="float32")
     size, scale = bundle.input.size, bundle.scales[0]
     found = []
@@ -160,27 +163,26 @@ def windows_run(report: Mapping[str, Any]) -> list[int]:
     return [stage["windows_run"] for step in report["passes"] for stage in step["stages"]]
 
 
-def scored(mask: Path, truth: Path) -> dict[str, Any]:
-    """Counts of a mask, as `Cell` takes them."""
-    found = evaluate(mask, truth, EvaluationOptions(boundary="fixed"))
+def scored(mask: Path, truth: Path, names: tuple[str, ...] | None = None) -> dict[str, Any]:
+    """Counts of a mask against its truth, as arguments of `Cell`. Without `names` the classes are the mask's own."""
+    found = evaluate(mask, truth, EvaluationOptions(boundary="fixed", names=names))
     near = found.boundary
     return {
         "truth": tuple(entry.truth for entry in found.classes),
         "mask": tuple(entry.mask for entry in found.classes),
         "both": tuple(entry.both for entry in found.classes),
-        "labelled": found.labelled,
         "boundary": near
         and Boundary(radii=near.radii, near=tuple(near.near.tolist()), right=tuple(near.right.tolist())),
     }
 
 
-def digest(bundle: Path) -> str:
-    """First 12 digits of the backbone file's SHA-256."""
-    return hashlib.sha256((bundle / "backbone.safetensors").read_bytes()).hexdigest()[:12]
+def digest(weights: Path) -> str:
+    """First 12 digits of the SHA-256 of a file of weights."""
+    return hashlib.sha256(weights.read_bytes()).hexdigest()[:12]
 
 
 def measured(place: Place, name: str, row: Row) -> Cell:
-    """One cell, through the program."""
+    """Measure one row through the program."""
     folder = magnified(place.bundle, row.input_factor) if row.input_factor > 1 else place.bundle
     options = SegmentOptions(**{"weights": str(folder), "margin": MARGIN, "overwrite": True, **row.options})
     mask = place.mask(name)
@@ -194,7 +196,6 @@ def measured(place: Place, name: str, row: Row) -> Cell:
     refined = sum(windows[1:]) if report["options"]["merge"] == "refiner" else 0
     size = report["input"]["size"]
     return Cell(
-        table=place.table(name),
         row=name,
         scene=place.scene,
         **scored(mask, place.truth),
@@ -202,13 +203,13 @@ def measured(place: Place, name: str, row: Row) -> Cell:
         gmac=round(sum(windows) * backbone + refined * refiner, 3),
         megapixels=size["width"] * size["height"] / 1e6,
         seconds=round(sum(report["seconds"].values()), 1),
-        backbone=digest(place.bundle),
+        backbone=digest(place.bundle / BACKBONE),
         more={"windows_by_stage": windows, "options": report["options"], "host_peak": report["memory"]["host_peak"]},
     )
 
 
 def yardstick(place: Place, name: str, settings: Mapping[str, Any]) -> Cell:
-    """One cell, by plain patching."""
+    """Measure one row by plain patching."""
     bundle = load_bundle(str(place.bundle))
     pixels = place.pixels()
     started = time.monotonic()
@@ -218,7 +219,6 @@ def yardstick(place: Place, name: str, settings: Mapping[str, Any]) -> Cell:
     mask.parent.mkdir(parents=True, exist_ok=True)
     write_labels(mask, labels)
     return Cell(
-        table=place.table(name),
         row=name,
         scene=place.scene,
         **scored(mask, place.truth),
@@ -226,32 +226,32 @@ def yardstick(place: Place, name: str, settings: Mapping[str, Any]) -> Cell:
         gmac=round(windows * macs(bundle)[0], 3),
         megapixels=pixels.shape[0] * pixels.shape[1] / 1e6,
         seconds=round(seconds, 1),
-        backbone=digest(place.bundle),
+        backbone=digest(place.bundle / BACKBONE),
     )
 
 
 def run(place: Place, name: str) -> Cell:
-    """Measure one row."""
+    """Measure one row of any table."""
     row = {**ROWS, **MARGINS}[name]
     return measured(place, name, row) if isinstance(row, Row) else yardstick(place, name, row)
 
 
 def main() -> None:
-    """Measure what has not been measured."""
+    """Measure the rows that have not been measured with the present weights."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path("accuracy-work"))
     parser.add_argument("--scene", action="append", choices=(*SCENES, *FUNDUS))
     parser.add_argument("--row", action="append", choices=[*ROWS, *MARGINS])
-    parser.add_argument("--again", action="store_true", help="measure what is there, too")
+    parser.add_argument("--again", action="store_true", help="measure rows again that are there already")
     args = parser.parse_args()
     for scene in args.scene or (*SCENES, *FUNDUS):
         place = Place(work=args.work, scene=scene)
         for name in args.row or (FUNDUS_ROWS if place.is_fundus else ROWS):
-            known = Cell.load(place.table(name), scene, name)
-            if known is not None and known.backbone == digest(place.bundle) and not args.again:
+            known = load_cells(place.table(name)).get((name, scene))
+            if known is not None and known.backbone == digest(place.bundle / BACKBONE) and not args.again:
                 continue
             cell = run(place, name)
-            cell.save()
+            save_cell(place.table(name), cell)
             print(scene, name, f"{cell.windows} windows, {cell.seconds} s", flush=True)
 
 
