@@ -6,13 +6,16 @@ import argparse
 import json
 import os
 import platform
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
 from dataclasses import dataclass, field
+from functools import cache
 from importlib import import_module
+from importlib.metadata import version
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -198,26 +201,20 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         break
 
 
+@cache
 def machine(device: str) -> dict[str, Any]:
-    """What the figures were measured on."""
-    import torch  # noqa: PLC0415 - not before the parts are on their way
-
+    """What the figures were measured on; without torch, whose context would count among the parts' memory."""
     found = {
         "system": platform.platform(),
         "python": platform.python_version(),
-        "torch": str(torch.__version__),
+        "torch": version("torch"),
         "cores": len(os.sched_getaffinity(0)),
         "device": device,
     }
-    if device.startswith("cuda"):
-        # The driver's tool and not torch: a context of this process would count among the parts' memory.
-        line = subprocess.run(
-            ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"],  # noqa: S607 - where the driver put it
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        found |= {"gpu": line.stdout.strip(), "cuda": str(torch.version.cuda)}
+    program = shutil.which("nvidia-smi")
+    if device.startswith("cuda") and program is not None:
+        command = [program, "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
+        found["gpu"] = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
     return found
 
 

@@ -28,11 +28,11 @@ BATCH = 4
 
 def run(setting: Setting, findings: Findings) -> None:
     """Compare every method of both bundles in both precisions."""
-    cases = [("aerial", shipped(setting), 700 if setting.short else 2500)]
+    cases = [("aerial", shipped(setting), (700, 600) if setting.short else (2500, 2400))]
     if not setting.short:
-        cases.append(("fpn508", paper(setting), 4900))
-    for name, options, side in cases:
-        image = draw(setting.folder / f"{name}.tif", side, side - 100)
+        cases.append(("fpn508", paper(setting), (3000, 2200)))
+    for name, options, (width, height) in cases:
+        image = draw(setting.folder / f"{name}.tif", width, height)
         with findings.guarded(f"{name}: masks compared"):
             _compare(setting, findings, name, replace(options, precision="float32", batch_size=BATCH), image)
 
