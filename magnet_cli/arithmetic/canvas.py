@@ -64,17 +64,17 @@ class Canvas:
         some = down.apply(down.narrowed(self.values, dim=1), dim=1)
         return across.apply(across.narrowed(some, dim=2), dim=2).float()
 
-    def taps(self, box: Box, pitch: Pitch) -> tuple[Taps, Taps]:
+    def taps(self, box: Box, pitch: Pitch) -> tuple[CanvasTaps, CanvasTaps]:
         """How rows and columns of a box of another grid are interpolated.
 
         Args:
             box: On the other grid.
             pitch: Of the other grid.
         """
-        rows = Taps.between(
+        rows = CanvasTaps.between(
             start=box.y, count=box.height, ratio=pitch.y / self.pitch.y, origin=self.box.y, length=self.box.height
         )
-        columns = Taps.between(
+        columns = CanvasTaps.between(
             start=box.x, count=box.width, ratio=pitch.x / self.pitch.x, origin=self.box.x, length=self.box.width
         )
         return rows, columns
@@ -86,7 +86,7 @@ class Canvas:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Taps:
+class CanvasTaps:
     """Linear interpolation along one axis: two neighbours and the weight of the second, for every output pixel."""
 
     first: NDArray[np.int64]
@@ -96,7 +96,7 @@ class Taps:
     """Input pixels from one output pixel to the next."""
 
     @classmethod
-    def between(cls, *, start: int, count: int, ratio: Fraction, origin: int, length: int) -> Taps:
+    def between(cls, *, start: int, count: int, ratio: Fraction, origin: int, length: int) -> CanvasTaps:
         """Taps for output pixels `start ... start + count` of a grid whose pitch is `ratio` times the input's.
 
         Args:
@@ -115,10 +115,10 @@ class Taps:
         second = np.clip(index + 1, 0, length - 1)
         return cls(first=first, second=second, weight=weight, ratio=ratio)
 
-    def only(self, part: slice) -> Taps:
+    def only(self, part: slice) -> CanvasTaps:
         """Those of some output pixels, evenly spaced."""
         ratio = self.ratio * (part.step or 1)
-        return Taps(first=self.first[part], second=self.second[part], weight=self.weight[part], ratio=ratio)
+        return CanvasTaps(first=self.first[part], second=self.second[part], weight=self.weight[part], ratio=ratio)
 
     @property
     def reach(self) -> slice:

@@ -82,7 +82,7 @@ class Parts(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Layout:
+class CellLayout:
     """How an image is cut, and where its parts are fused."""
 
     side: int
@@ -93,7 +93,7 @@ class Layout:
     """Of the map of scores: F^G's, or that of `side` x `side` patches."""
 
     @classmethod
-    def of(cls, fusion: Fusion, *, side: int, overview: Size, patch: Size) -> Layout:
+    def of(cls, fusion: Fusion, *, side: int, overview: Size, patch: Size) -> CellLayout:
         """The letter of the paper fuses at the resolution of F^G, which is the overview's; `detail` at the cells'."""
         detailed = Size(width=side * patch.width, height=side * patch.height)
         return cls(side=side, patch=patch, fused=overview if fusion == "literal" else detailed)
@@ -266,7 +266,7 @@ def looked_closer(
     scores: Tensor,
     patches: Patches,
     chosen: Sequence[Cell],
-    layout: Layout,
+    layout: CellLayout,
 ) -> Closer:
     """Refine and fuse the chosen cells of images ("Feature Extraction and Refinement", "Feature Fusion").
 
@@ -291,7 +291,7 @@ def looked_only_closely(
     local: LocalNetwork,
     patches: Patches,
     chosen: Sequence[Cell],
-    layout: Layout,
+    layout: CellLayout,
     *,
     count: int,
 ) -> Closer:
@@ -301,7 +301,7 @@ def looked_only_closely(
     return Closer(refined=refined, scores=found)
 
 
-def segmented(parts: Parts, overview: Tensor, patches: Patches, *, layout: Layout, variant: Variant) -> Outcome:
+def segmented(parts: Parts, overview: Tensor, patches: Patches, *, layout: CellLayout, variant: Variant) -> Outcome:
     """Scores of whole images, in one of the paper's variants.
 
     Args:

@@ -29,11 +29,11 @@ CONTENDERS: dict[Command, dict[str, tuple[str, str]]] = {
         "naive": ("magnet_cli.bench.naive", "Naive"),
     },
     "refine": {
-        "studio": ("magnet_cli.bench.cascades.studio", "Studio"),
-        "program": ("magnet_cli.bench.cascades.program", "Program"),
-        "ceiling": ("magnet_cli.bench.cascades.ceiling", "Ceiling"),
-        "patching": ("magnet_cli.bench.cascades.patching", "Patching"),
-        "naive": ("magnet_cli.bench.cascades.naive", "Naive"),
+        "studio": ("magnet_cli.bench.cascades.cascade_studio", "CascadeStudio"),
+        "program": ("magnet_cli.bench.cascades.cascade_program", "CascadeProgram"),
+        "ceiling": ("magnet_cli.bench.cascades.cascade_ceiling", "CascadeCeiling"),
+        "patching": ("magnet_cli.bench.cascades.cascade_patching", "CascadePatching"),
+        "naive": ("magnet_cli.bench.cascades.cascade_naive", "CascadeNaive"),
     },
 }
 """Module and class by the command that is measured and the contender's name: a process loads what its own contender

@@ -21,7 +21,7 @@ from magnet_cli.system.memory import format_bytes
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from magnet_cli.importing import Sample
+    from magnet_cli.importing import OrderSample
 
 weights_app = typer.Typer(help="Show, check and import model bundles.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -237,11 +237,11 @@ def parse_scale(text: str) -> Size:
     return Size(width=int(match[1]), height=int(match[2] or match[1]))
 
 
-def _sample(image: Path | None, label: Path | None) -> Sample | None:
+def _sample(image: Path | None, label: Path | None) -> OrderSample | None:
     if image is None and label is None:
         return None
     if image is None or label is None:
         raise UsageError("a sample is an image and its true classes", advice="Give --image and --label, or neither")
-    from magnet_cli.importing import Sample
+    from magnet_cli.importing import OrderSample
 
-    return Sample(image=image, label=label)
+    return OrderSample(image=image, label=label)

@@ -9,7 +9,7 @@ from xml.sax.saxutils import escape
 import tifffile
 
 from magnet_cli.exports.destinations import names_path
-from magnet_cli.exports.relayout import Layout, write_relaid
+from magnet_cli.exports.relayout import TiffLayout, write_relaid
 from magnet_cli.exports.working_files import working_file
 from magnet_cli.system import durable
 
@@ -45,7 +45,7 @@ def write_cog(mask: MaskFile, target: Path, *, identity: str) -> None:
     description = json.dumps({**mask.facts.description, "export": identity}, sort_keys=True)
     with working_file(target) as file:
         preamble = head + b"\0" * (-len(head) % 8)
-        write_relaid(mask, file, Layout(description=description, preamble=preamble, framed=True))
+        write_relaid(mask, file, TiffLayout(description=description, preamble=preamble, framed=True))
         # First, so that a file under its name has its names.
         durable.write_whole(names_path(target), _categories(entry.name for entry in mask.facts.classes).encode())
 

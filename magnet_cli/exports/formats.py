@@ -95,10 +95,10 @@ def _polygons(
     mask: MaskFile, path: Path, *, identity: str, options: ExportOptions, overwrite: bool
 ) -> dict[Path, bool]:
     """Make one or two files of polygons; for each, whether it was there."""
-    outputs = [geojson.Output(target=path, places=geojson.pixel_places(mask.facts), identity=identity)]
+    outputs = [geojson.FeatureFile(target=path, places=geojson.pixel_places(mask.facts), identity=identity)]
     on_map = geojson.map_places(mask.facts)
     if on_map is not None:
-        outputs.append(geojson.Output(target=map_path(path), places=on_map, identity=identity))
+        outputs.append(geojson.FeatureFile(target=map_path(path), places=on_map, identity=identity))
     done = {
         each.target: _is_done(each.target, identity, geojson.found_identity, overwrite=overwrite) for each in outputs
     }

@@ -118,7 +118,7 @@ def map_places(facts: MaskFacts) -> MapPlaces | None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Output:
+class FeatureFile:
     """One file to be written."""
 
     target: Path
@@ -126,7 +126,7 @@ class Output:
     identity: str
 
 
-def write_polygons(mask: MaskFile, outputs: Sequence[Output], *, simplify: float = 0, min_area: int = 0) -> int:
+def write_polygons(mask: MaskFile, outputs: Sequence[FeatureFile], *, simplify: float = 0, min_area: int = 0) -> int:
     """Write the polygons of a mask to one or two files in one sweep over it; their number comes back.
 
     Args:
@@ -168,7 +168,7 @@ def found_identity(path: Path) -> str | None:
 class _Writer:
     """Writes a collection feature by feature and each feature ring by ring."""
 
-    def __init__(self, file: IO[bytes], output: Output) -> None:
+    def __init__(self, file: IO[bytes], output: FeatureFile) -> None:
         self._file = file
         self._output = output
         self._namespace = uuid.uuid5(uuid.NAMESPACE_OID, output.identity)

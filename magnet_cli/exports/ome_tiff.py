@@ -7,7 +7,7 @@ from xml.etree import ElementTree as ET
 
 import tifffile
 
-from magnet_cli.exports.relayout import Layout, write_relaid
+from magnet_cli.exports.relayout import TiffLayout, write_relaid
 from magnet_cli.exports.working_files import working_file
 from magnet_cli.images.protocol import NODATA
 
@@ -35,7 +35,7 @@ def write_ome_tiff(mask: MaskFile, target: Path, *, identity: str) -> None:
         SourceError: The mask is damaged.
     """
     with working_file(target) as file:
-        write_relaid(mask, file, Layout(description=_metadata(mask, identity), nested=True))
+        write_relaid(mask, file, TiffLayout(description=_metadata(mask, identity), nested=True))
 
 
 def found_identity(path: Path) -> str | None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from magnet_cli.exports.source_mask import Level, MaskFile
+    from magnet_cli.exports.source_mask import MaskFile, MaskLevel
 
 HEADER = struct.Struct("<2sHHHQ")
 ENTRY = struct.Struct("<HHQ")
@@ -42,7 +42,7 @@ class Tag:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Layout:
+class TiffLayout:
     """How a copy differs from the mask."""
 
     description: str
@@ -55,7 +55,7 @@ class Layout:
     """Whether four bytes before each tile say its length, and its last four bytes are repeated behind it."""
 
 
-def write_relaid(mask: MaskFile, file: IO[bytes], layout: Layout) -> None:
+def write_relaid(mask: MaskFile, file: IO[bytes], layout: TiffLayout) -> None:
     """Write a copy of the mask to an empty file.
 
     Raises:
@@ -77,7 +77,7 @@ def write_relaid(mask: MaskFile, file: IO[bytes], layout: Layout) -> None:
         _copy_tiles(mask, level, file, framed=layout.framed)
 
 
-def _tags(mask: MaskFile, level: Level, layout: Layout, number: int) -> list[Tag]:
+def _tags(mask: MaskFile, level: MaskLevel, layout: TiffLayout, number: int) -> list[Tag]:
     """The tags of a level's directory, those of the mask except where the layout says otherwise."""
     found = {
         tag.code: Tag(
@@ -124,7 +124,7 @@ def _directory(tags: Sequence[Tag], values: Mapping[int, NDArray[np.uint64]], *,
     return b"".join([*head, struct.pack("<Q", following), *behind])
 
 
-def _offsets(levels: Sequence[Level], first: int, *, frame: int) -> list[NDArray[np.uint64]]:
+def _offsets(levels: Sequence[MaskLevel], first: int, *, frame: int) -> list[NDArray[np.uint64]]:
     """By level, where the frame of each tile begins; the last level's tiles come first."""
     found: list[NDArray[np.uint64]] = []
     for level in reversed(levels):
@@ -134,7 +134,7 @@ def _offsets(levels: Sequence[Level], first: int, *, frame: int) -> list[NDArray
     return found
 
 
-def _copy_tiles(mask: MaskFile, level: Level, file: IO[bytes], *, framed: bool) -> None:
+def _copy_tiles(mask: MaskFile, level: MaskLevel, file: IO[bytes], *, framed: bool) -> None:
     for index in range(len(level.page.dataoffsets)):
         data = mask.stored(level, index)
         if framed:

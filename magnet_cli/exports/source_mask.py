@@ -37,7 +37,7 @@ ADVICE = "Name a mask that magnet segment has written"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Level:
+class MaskLevel:
     """One stored resolution of a mask."""
 
     page: tifffile.TiffPage
@@ -77,7 +77,7 @@ class MaskFile:
         self.path = path
         self.facts = facts
         self.levels = tuple(
-            Level(page=page, size=Size(width=page.imagewidth, height=page.imagelength)) for page in _pages(tiff)
+            MaskLevel(page=page, size=Size(width=page.imagewidth, height=page.imagelength)) for page in _pages(tiff)
         )
         """Finest first."""
         first = self.levels[0].page
@@ -110,7 +110,7 @@ class MaskFile:
         """Of level 0."""
         return self.levels[0].size
 
-    def stored(self, level: Level, index: int) -> bytes:
+    def stored(self, level: MaskLevel, index: int) -> bytes:
         """A tile as the file holds it, tiles counted row by row.
 
         Raises:
@@ -162,7 +162,7 @@ class MaskFile:
     ) -> None:
         self.close()
 
-    def _decoded(self, level: Level, row: int, col: int) -> NDArray[np.uint8]:
+    def _decoded(self, level: MaskLevel, row: int, col: int) -> NDArray[np.uint8]:
         data = self.stored(level, row * level.columns + col)
         try:
             return codec.decode_tile(data, side=self.tile, compression=self._compression)

@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from magnet_cli.importing.cascade_bundle import import_cascade
 from magnet_cli.importing.magnet_bundle import Imported, ImportOptions, import_bundle
-from magnet_cli.importing.orders import ORDERS, Order, Sample
+from magnet_cli.importing.orders import ORDERS, Order, OrderSample
 
-__all__ = ["ORDERS", "ImportOptions", "Imported", "Order", "Sample", "import_bundle", "import_cascade"]
+__all__ = ["ORDERS", "ImportOptions", "Imported", "Order", "OrderSample", "import_bundle", "import_cascade"]

@@ -10,7 +10,7 @@ import torch
 from magnet_cli.arithmetic.published.stages import IMAGENET_MEAN, IMAGENET_STD
 from magnet_cli.errors import UsageError
 from magnet_cli.importing.card import card
-from magnet_cli.importing.orders import ORDERS, Order, Sample, order_scores
+from magnet_cli.importing.orders import ORDERS, Order, OrderSample, order_scores
 from magnet_cli.importing.staging import CARD, UNKNOWN_LICENCE, check_output, staged
 from magnet_cli.models.bundle import Bundle, load_bundle
 from magnet_cli.models.bundle_writer import describe, write_bundle
@@ -42,7 +42,7 @@ class ImportOptions:
     """Windows that each refiner was trained for. Where left out, one refiner serves every scale, and as many as there
     are refining stages serve them in order, coarsest first."""
     order: Order = "own-first"
-    sample: Sample | None = None
+    sample: OrderSample | None = None
     """Replaces `order` by the better one."""
     name: str | None = None
     licence: str = UNKNOWN_LICENCE

@@ -36,7 +36,7 @@ MOST_PIXELS = 64 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sample:
+class OrderSample:
     """An image and its true classes."""
 
     image: Path
@@ -44,7 +44,7 @@ class Sample:
 
 
 def order_scores(
-    bundle: Bundle, sample: Sample, *, exclude: tuple[int, ...] = (), device: str = "cpu"
+    bundle: Bundle, sample: OrderSample, *, exclude: tuple[int, ...] = (), device: str = "cpu"
 ) -> dict[Order, float]:
     """Mean IoU on a sample by input order of all refiners, through the published arithmetic.
 
@@ -71,7 +71,7 @@ def ordered(networks: Networks, order: Order) -> Networks:
     return replace(networks, bundle=replace(networks.bundle, refiners=refiners))
 
 
-def _pixels(sample: Sample, bundle: Bundle) -> NDArray[np.uint8]:
+def _pixels(sample: OrderSample, bundle: Bundle) -> NDArray[np.uint8]:
     with images.open_image(sample.image) as image:
         info = image.info
         if info.dtype != "uint8" or info.size.pixels > MOST_PIXELS:
@@ -82,7 +82,7 @@ def _pixels(sample: Sample, bundle: Bundle) -> NDArray[np.uint8]:
     return np.ascontiguousarray(region.pixels[:, :, list(bands)])
 
 
-def _truth(sample: Sample, *, size: Size, classes: int) -> NDArray[np.uint8]:
+def _truth(sample: OrderSample, *, size: Size, classes: int) -> NDArray[np.uint8]:
     with open_labels(sample.label) as label:
         if label.size != size:
             raise SourceError(f"the size must be that of {sample.image}, {size}", value=label.size, file=sample.label)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from magnet_cli.models.architectures.cascade_base import Cascade, CascadeOutputs
+    from magnet_cli.models.architectures.cascade_base import CascadeModule, CascadeOutputs
     from magnet_cli.models.network_spec import CascadeBundle
 
 ALIVE_AT_ONCE = 8
@@ -34,7 +34,7 @@ class LoadedCascade:
     """A cascade ready to run. Results do not depend on what ran before."""
 
     bundle: CascadeBundle
-    network: Cascade
+    network: CascadeModule
     device: torch.device
     precision: str
 
@@ -104,7 +104,7 @@ def load_cascade(bundle: CascadeBundle, *, device: str, precision: str) -> Loade
     return LoadedCascade(bundle=bundle, network=ready, device=place, precision=precision)
 
 
-def ready_cascade(network: Cascade, *, device: torch.device, dtype: torch.dtype, exact: bool) -> Cascade:
+def ready_cascade(network: CascadeModule, *, device: torch.device, dtype: torch.dtype, exact: bool) -> CascadeModule:
     """A cascade for inference on a device, its convolutions' weights in their precision.
 
     Args:
@@ -127,7 +127,7 @@ def ready_cascade(network: Cascade, *, device: torch.device, dtype: torch.dtype,
     return network
 
 
-def fold_parts(network: Cascade) -> None:
+def fold_parts(network: CascadeModule) -> None:
     """Fold the norms of each part by itself: passes end at different outputs, so no one trace fits them all."""
     for name, part in list(network.named_children()):
         if any(isinstance(module, nn.BatchNorm2d) for module in part.modules()):

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from magnet_cli.models.architectures.cascade_base import Cascade
+    from magnet_cli.models.architectures.cascade_base import CascadeModule
     from magnet_cli.models.architectures.grnet import LocalBranch
     from magnet_cli.models.architectures.ppn import PatchProposalNetwork
 
@@ -47,7 +47,7 @@ REFINERS: dict[str, Callable[..., nn.Module]] = {
 }
 """Each takes `classes` and its options, and maps two sets of probabilities, joined, to logits of their size."""
 
-CASCADES: dict[str, Callable[..., Cascade]] = {
+CASCADES: dict[str, Callable[..., CascadeModule]] = {
     "cascadepsp-resnet50": cascadepsp_resnet50,
     "cascadepsp-light": cascadepsp_light,
     "conv": conv_cascade,
@@ -85,7 +85,7 @@ def build_refiner(architecture: str, *, classes: int, options: Mapping[str, Any]
     return built(REFINERS, architecture, {**options, "classes": classes})
 
 
-def build_cascade(architecture: str, *, options: Mapping[str, Any]) -> Cascade:
+def build_cascade(architecture: str, *, options: Mapping[str, Any]) -> CascadeModule:
     """A refinement module of CascadePSP with initial weights.
 
     Raises:

@@ -9,7 +9,7 @@ from math import ceil
 from typing import TYPE_CHECKING
 
 from magnet_cli.arithmetic.cascade.carry import CHANNELS
-from magnet_cli.arithmetic.cascade.pyramid import Level, cascade_levels, local_windows
+from magnet_cli.arithmetic.cascade.pyramid import CascadeLevel, cascade_levels, local_windows
 from magnet_cli.arithmetic.cascade.steps import CascadeSettings
 from magnet_cli.errors import DeviceError, UsageError
 from magnet_cli.geometry import LEVEL0, Box, Pitch, Size
@@ -159,14 +159,14 @@ class LevelPass:
     label: int
     region: Box
     """On level 0; its corner lies on the grids of all levels but the first."""
-    levels: tuple[Level, ...]
+    levels: tuple[CascadeLevel, ...]
     index: int
     side: int
     """L."""
     fast: bool = False
 
     @property
-    def level(self) -> Level:
+    def level(self) -> CascadeLevel:
         """The pass's own."""
         return self.levels[self.index]
 
@@ -421,7 +421,7 @@ def _large_passes(census: Census, large: LargeObject, settings: RefineSettings, 
     return [SharesPass(number=first, label=large.label, region=region, pitches=pitches), *steps]
 
 
-def _levels(census: Census, large: LargeObject, settings: RefineSettings) -> tuple[Box, tuple[Level, ...]]:
+def _levels(census: Census, large: LargeObject, settings: RefineSettings) -> tuple[Box, tuple[CascadeLevel, ...]]:
     """The region of a large object, its corner moved outward onto the grid of its second level; and its levels."""
     region = census.region(large.box)
     # The step depends on the region, which moving the corner may make larger: the next power of two serves both.

@@ -22,7 +22,7 @@ WIDE = ("bundle", "dtype")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Look:
+class ColourMapping:
     """Which bands are shown, and from which value to which."""
 
     bands: tuple[int, ...]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from magnet_cli.geometry import Size
     from magnet_cli.report.maps import Map
-    from magnet_cli.report.picture import Picture
+    from magnet_cli.report.picture import MaskPicture
 
 JPEG_QUALITY = 88
 COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#F0E442", "#D55E00", "#0072B2")
@@ -35,7 +35,7 @@ CLEAR_LINES = 20
 
 
 @dataclass(frozen=True, kw_only=True)
-class Layer:
+class PageLayer:
     """A picture and where it lies, in level-0 pixels."""
 
     uri: str
@@ -46,19 +46,19 @@ class Layer:
     lines_opacity: float = 1.0
 
 
-def photo_layer(picture: Picture) -> Layer:
+def photo_layer(picture: MaskPicture) -> PageLayer:
     """The image; JPEG, because a photograph as PNG is ten times as large."""
     data = imagecodecs.jpeg8_encode(np.ascontiguousarray(picture.pixels), level=JPEG_QUALITY)
     return _of_picture(picture, _uri(bytes(data), "jpeg"))
 
 
-def mask_layer(picture: Picture) -> Layer:
+def mask_layer(picture: MaskPicture) -> PageLayer:
     """The mask's colours; nothing where nothing was computed."""
     opaque = np.where(picture.labels == NODATA, np.uint8(0), np.uint8(255))
     return _of_picture(picture, _png(np.dstack([picture.palette[picture.labels], opaque])))
 
 
-def stage_layer(found: Map, size: Size, *, color: str) -> Layer:
+def stage_layer(found: Map, size: Size, *, color: str) -> PageLayer:
     """Where a stage looked: its colour; dark where windows were passed over, white where there is no data."""
     share = found.values[..., None] / STEPS
     tint = np.frombuffer(bytes.fromhex(color[1:]), np.uint8)
@@ -71,7 +71,7 @@ def stage_layer(found: Map, size: Size, *, color: str) -> Layer:
     return replace(_of_map(found, _png(drawn)), lines=cell_lines(found.cell, size), lines_opacity=opacity)
 
 
-def heat_layer(found: Map) -> Layer:
+def heat_layer(found: Map) -> PageLayer:
     """A map in the colours of heat; nothing where nothing was computed."""
     drawn = np.empty((*found.values.shape, 4), np.uint8)
     drawn[..., :3] = heat()[found.values]
@@ -104,14 +104,14 @@ def cell_lines(cell: tuple[float, float], size: Size) -> str:
     return "".join(down + across)
 
 
-def _of_picture(picture: Picture, uri: str) -> Layer:
+def _of_picture(picture: MaskPicture, uri: str) -> PageLayer:
     height, width = picture.labels.shape
-    return Layer(uri=uri, width=width * picture.pitch, height=height * picture.pitch)
+    return PageLayer(uri=uri, width=width * picture.pitch, height=height * picture.pitch)
 
 
-def _of_map(found: Map, uri: str) -> Layer:
+def _of_map(found: Map, uri: str) -> PageLayer:
     height, width = found.values.shape
-    return Layer(uri=uri, width=width * found.pixel[0], height=height * found.pixel[1])
+    return PageLayer(uri=uri, width=width * found.pixel[0], height=height * found.pixel[1])
 
 
 def _png(values: NDArray[np.uint8]) -> str:

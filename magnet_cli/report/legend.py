@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from magnet_cli.report.picture import Class, Picture
+    from magnet_cli.report.picture import Class, MaskPicture
 
 DOTS = 100
 """Pixels an inch, of a legend under a picture of `USUAL` pixels; more under a wider one."""
@@ -30,7 +30,7 @@ MOST_COLUMNS = 8
 INK = "#222222"
 
 
-def draw_legend(picture: Picture, *, width: int) -> NDArray[np.uint8]:
+def draw_legend(picture: MaskPicture, *, width: int) -> NDArray[np.uint8]:
     """Classes with their colours and shares, in as many columns as fit.
 
     Args:

@@ -13,7 +13,7 @@ from magnet_cli.report.legend import draw_legend
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from magnet_cli.report.picture import Picture
+    from magnet_cli.report.picture import MaskPicture
 
 OPACITY = 0.5
 """Of the mask's colours."""
@@ -22,7 +22,7 @@ SMALLEST = 640
 WHITE = 255
 
 
-def draw_overlay(picture: Picture) -> bytes:
+def draw_overlay(picture: MaskPicture) -> bytes:
     """A PNG of the image with the mask's colours over it, and under it a legend with classes and their shares."""
     scale = max(1, SMALLEST // max(picture.labels.shape))
     seen = blended(picture).repeat(scale, axis=0).repeat(scale, axis=1)
@@ -30,7 +30,7 @@ def draw_overlay(picture: Picture) -> bytes:
     return bytes(imagecodecs.png_encode(_stacked(seen, legend)))
 
 
-def blended(picture: Picture) -> NDArray[np.uint8]:
+def blended(picture: MaskPicture) -> NDArray[np.uint8]:
     """`(height, width, 3)`: half image, half colour; the image alone where nothing was computed."""
     colours = picture.palette[picture.labels].astype(np.float32)
     mixed = np.rint(picture.pixels * (1 - OPACITY) + colours * OPACITY).astype(np.uint8)

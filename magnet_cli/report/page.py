@@ -13,7 +13,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from magnet_cli.report.layers import COLOURS, Layer, heat_layer, heat_stops, mask_layer, photo_layer, stage_layer
+from magnet_cli.report.layers import COLOURS, PageLayer, heat_layer, heat_stops, mask_layer, photo_layer, stage_layer
 from magnet_cli.report.legend import share_text
 from magnet_cli.report.maps import NOTHING, STEPS, Map
 from magnet_cli.system.memory import format_bytes
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from magnet_cli.geometry import Size
-    from magnet_cli.report.picture import Class, Picture
+    from magnet_cli.report.picture import Class, MaskPicture
 
 SQUARES = {"um2": "µm²", "m2": "m²"}
 UNITS = {"um": "µm"}
@@ -75,9 +75,9 @@ class StageRow:
     changed: tuple[float, float] | None
     """Share of the pixels in windows looked at that got another class, and how far probabilities moved on the mean;
     None where there was nothing to change."""
-    layer: Layer | None
+    layer: PageLayer | None
     """Where it looked."""
-    changes: Layer | None
+    changes: PageLayer | None
     """What it changed."""
 
     @property
@@ -113,7 +113,7 @@ class Refined:
     """Which were refined, in words; empty for a tool that knows none."""
 
 
-def make_page(picture: Picture, report: Mapping[str, Any], name: str) -> str:
+def make_page(picture: MaskPicture, report: Mapping[str, Any], name: str) -> str:
     """The page, as text.
 
     Args:

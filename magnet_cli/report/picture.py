@@ -12,7 +12,7 @@ from magnet_cli.errors import OutputError, SourceError
 from magnet_cli.geometry import Box, Pitch, Size
 from magnet_cli.images.protocol import Request
 from magnet_cli.masks.spec import MaskClass
-from magnet_cli.report.colours import Look
+from magnet_cli.report.colours import ColourMapping
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -44,7 +44,7 @@ class Class:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Picture:
+class MaskPicture:
     """An image and its mask at the same reduced size."""
 
     pixels: NDArray[np.uint8]
@@ -66,7 +66,7 @@ class Picture:
         return palette
 
 
-def read_picture(image: Image, mask: Path, report: Mapping[str, Any]) -> Picture:
+def read_picture(image: Image, mask: Path, report: Mapping[str, Any]) -> MaskPicture:
     """An overview of an image and its mask: the mask's own overview of at most `LONGEST` pixels, and the image's means.
 
     Args:
@@ -92,8 +92,8 @@ def read_picture(image: Image, mask: Path, report: Mapping[str, Any]) -> Picture
     cover = pitch.cover(size)
     if labels.shape != (cover.height, cover.width):
         raise OutputError(f"the mask is not the one that its report describes: {size}", file=mask)
-    return Picture(
-        pixels=read_pixels(image, pitch, Look.of(report)),
+    return MaskPicture(
+        pixels=read_pixels(image, pitch, ColourMapping.of(report)),
         labels=labels,
         pitch=2**level,
         size=size,
@@ -131,7 +131,7 @@ def _classes(rows: list[Mapping[str, Any]]) -> tuple[Class, ...]:
     return tuple(found)
 
 
-def read_pixels(image: Image, pitch: Pitch, look: Look) -> NDArray[np.uint8]:
+def read_pixels(image: Image, pitch: Pitch, look: ColourMapping) -> NDArray[np.uint8]:
     """The image at a pitch as people see it, `(height, width, 3)`; grey where there is no data.
 
     Memory is bounded by the picture's size: it is read in strips.

@@ -53,7 +53,7 @@ class Material(IntEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Look:
+class Appearance:
     """How a material appears."""
 
     color: tuple[int, int, int]
@@ -65,11 +65,11 @@ class Look:
     label: int
 
 
-def _look(color: tuple[int, int, int], texture: int, contrast: float, label: int) -> Look:
-    return Look(color=color, texture=texture, contrast=contrast, label=label)
+def _look(color: tuple[int, int, int], texture: int, contrast: float, label: int) -> Appearance:
+    return Appearance(color=color, texture=texture, contrast=contrast, label=label)
 
 
-LOOKS: dict[Material, Look] = {
+LOOKS: dict[Material, Appearance] = {
     # A meadow and a clearing look the same to the last bit: only the forest around it makes a clearing vegetation.
     Material.MEADOW: _look((118, 136, 80), GRASS, 0.22, Label.LAND),
     Material.CLEARING: _look((118, 136, 80), GRASS, 0.22, Label.VEGETATION),

@@ -48,7 +48,7 @@ _DISCS = {radius: _disc(radius) for radius in _RADII}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Canvas:
+class Drawing:
     """What the objects are painted on; both arrays show `terrain.box`."""
 
     material: NDArray[np.uint8]
@@ -79,7 +79,7 @@ class Plots:
         )
 
 
-def paint_objects(canvas: Canvas, *, seed: int) -> None:
+def paint_objects(canvas: Drawing, *, seed: int) -> None:
     """Paint trees, houses and cars: the same ones whatever part of the scene the canvas shows."""
     town = bool((canvas.terrain.town > 0).any())
     if town:
@@ -111,13 +111,13 @@ def _spread(draw: NDArray[np.float32], jitter: int) -> NDArray[np.int64]:
     return (draw * np.float32(2 * jitter + 1)).astype(np.int64) - jitter
 
 
-def _paint_cars(canvas: Canvas, *, seed: int) -> None:
+def _paint_cars(canvas: Drawing, *, seed: int) -> None:
     plots = _plots(canvas.terrain, gap=STREET_GAP, offset=(0, 64), jitter=(1, 48), salt=seed * 13 + 40)
     for draw, x, y in plots.chosen(plots.dry & (plots.town > 0) & (plots.draw % 3 > 0)):
         _fill(canvas, x=x - 1, y=y - 2, width=3, height=5, material=int(_CARS[draw >> 8 & 3]), light=1.0)
 
 
-def _paint_trees(canvas: Canvas, *, seed: int) -> None:
+def _paint_trees(canvas: Drawing, *, seed: int) -> None:
     plots = _plots(canvas.terrain, gap=_PLOT, offset=(32, 0), jitter=(24, 10), salt=seed * 13 + 50)
     likely = np.where(plots.town > 0, 150, 14)
     for draw, x, y in plots.chosen(plots.dry & ((plots.draw & 255) < likely)):
@@ -127,7 +127,7 @@ def _paint_trees(canvas: Canvas, *, seed: int) -> None:
         _stamp(canvas, x=x - radius, y=y - radius, shape=crown, light=light)
 
 
-def _paint_houses(canvas: Canvas, *, seed: int) -> None:
+def _paint_houses(canvas: Drawing, *, seed: int) -> None:
     plots = _plots(canvas.terrain, gap=_PLOT, offset=(32, 32), jitter=(5, 5), salt=seed * 13 + 60)
     for draw, x, y in plots.chosen(plots.dry & (plots.town > np.float32(0.01)) & (plots.draw % 8 > 0)):
         width, height = 16 + (draw >> 8) % 21, 16 + (draw >> 13) % 21
@@ -137,7 +137,7 @@ def _paint_houses(canvas: Canvas, *, seed: int) -> None:
         _roof(canvas, x=left, y=top, width=width, height=height, material=roof)
 
 
-def _roof(canvas: Canvas, *, x: int, y: int, width: int, height: int, material: int) -> None:
+def _roof(canvas: Drawing, *, x: int, y: int, width: int, height: int, material: int) -> None:
     """A flat roof, or a gable with its ridge along the longer side and its lit half to the north or west."""
     if material in (Material.ROOF_FLAT, Material.ROOF_DARK):
         _fill(canvas, x=x, y=y, width=width, height=height, material=material, light=1.0)
@@ -151,7 +151,7 @@ def _roof(canvas: Canvas, *, x: int, y: int, width: int, height: int, material: 
         _fill(canvas, x=x + half, y=y, width=width - half, height=height, material=material, light=0.85)
 
 
-def _fill(canvas: Canvas, *, x: int, y: int, width: int, height: int, material: int, light: float) -> None:
+def _fill(canvas: Drawing, *, x: int, y: int, width: int, height: int, material: int, light: float) -> None:
     box = canvas.terrain.box
     rows = slice(max(0, y - box.y), max(0, y + height - box.y))
     columns = slice(max(0, x - box.x), max(0, x + width - box.x))
@@ -159,7 +159,7 @@ def _fill(canvas: Canvas, *, x: int, y: int, width: int, height: int, material: 
     canvas.light[rows, columns] = light
 
 
-def _clip(canvas: Canvas, *, x: int, y: int, shape: NDArray[np.bool_]) -> tuple[slice, slice, slice, slice]:
+def _clip(canvas: Drawing, *, x: int, y: int, shape: NDArray[np.bool_]) -> tuple[slice, slice, slice, slice]:
     """Rows and columns of the canvas under a shape, and of the shape over the canvas."""
     box = canvas.terrain.box
     top, left = max(0, y - box.y), max(0, x - box.x)
@@ -174,13 +174,13 @@ def _clip(canvas: Canvas, *, x: int, y: int, shape: NDArray[np.bool_]) -> tuple[
     )
 
 
-def _shade(canvas: Canvas, *, x: int, y: int, shape: NDArray[np.bool_]) -> None:
+def _shade(canvas: Drawing, *, x: int, y: int, shape: NDArray[np.bool_]) -> None:
     rows, columns, down, across = _clip(canvas, x=x, y=y, shape=shape)
     part = canvas.light[rows, columns]
     np.copyto(part, np.minimum(part, _SHADE), where=shape[down, across])
 
 
-def _stamp(canvas: Canvas, *, x: int, y: int, shape: NDArray[np.bool_], light: NDArray[np.float32]) -> None:
+def _stamp(canvas: Drawing, *, x: int, y: int, shape: NDArray[np.bool_], light: NDArray[np.float32]) -> None:
     rows, columns, down, across = _clip(canvas, x=x, y=y, shape=shape)
     mask = shape[down, across]
     canvas.material[rows, columns][mask] = Material.TREE

@@ -11,7 +11,7 @@ import numpy as np
 from magnet_cli.geometry import Box, Size
 from magnet_cli.scene.materials import COLORS, CONTRASTS, LABELS, NODATA, TEXTURES, Material
 from magnet_cli.scene.noise import GRASS, TEXTURE_SIDE, textures
-from magnet_cli.scene.objects import STREET_GAP, Canvas, paint_objects
+from magnet_cli.scene.objects import STREET_GAP, Drawing, paint_objects
 from magnet_cli.scene.parcels import CELL, Ground, Line, ground
 from magnet_cli.scene.terrain import terrain
 
@@ -123,7 +123,7 @@ def _render_part(box: Box, *, seed: int) -> Rendering:
     v = land.fine(land.warp_y)
     v += np.arange(box.y - row * CELL, box.bottom - row * CELL, dtype=np.float32)[:, None]
     parcels = ground(u, v, column=column, row=row, seed=seed)
-    canvas = Canvas(material=parcels.material, light=parcels.tone, terrain=land)
+    canvas = Drawing(material=parcels.material, light=parcels.tone, terrain=land)
     ragged = _texture_rows(box, seed=seed, number=GRASS) * np.float32(0.01 / 127)
     _cover(canvas, parcels=parcels, ragged=ragged)
     if (land.town > 0).any():
@@ -135,7 +135,7 @@ def _render_part(box: Box, *, seed: int) -> Rendering:
     return Rendering(pixels=_shine(canvas, seed=seed), labels=LABELS.take(canvas.material))
 
 
-def _cover(canvas: Canvas, *, parcels: Ground, ragged: NDArray[np.float32]) -> None:
+def _cover(canvas: Drawing, *, parcels: Ground, ragged: NDArray[np.float32]) -> None:
     """Forests, clearings in them, hedges and side roads."""
     material, land = canvas.material, canvas.terrain
     if (land.forest > -_RAGGED).any():
@@ -146,7 +146,7 @@ def _cover(canvas: Canvas, *, parcels: Ground, ragged: NDArray[np.float32]) -> N
     material[parcels.line == Line.STREET] = Material.STREET
 
 
-def _build_town(canvas: Canvas, *, u: NDArray[np.float32], v: NDArray[np.float32], line: NDArray[np.uint8]) -> None:
+def _build_town(canvas: Drawing, *, u: NDArray[np.float32], v: NDArray[np.float32], line: NDArray[np.uint8]) -> None:
     """Yards, and streets between them."""
     town = canvas.terrain.fine(canvas.terrain.town) > 0
     canvas.material[town & (line != Line.STREET)] = Material.YARD
@@ -159,7 +159,7 @@ def _near_street(place: NDArray[np.float32]) -> NDArray[np.bool_]:
     return near
 
 
-def _flood(canvas: Canvas, *, line: NDArray[np.uint8], ragged: NDArray[np.float32]) -> None:
+def _flood(canvas: Drawing, *, line: NDArray[np.uint8], ragged: NDArray[np.float32]) -> None:
     """Water with its shore, and the main roads that cross it."""
     land = canvas.terrain
     if (land.height < _SHORE + _RAGGED).any():
@@ -176,7 +176,7 @@ def _texture_rows(box: Box, *, seed: int, number: int) -> NDArray[np.int8]:
     return rows
 
 
-def _shine(canvas: Canvas, *, seed: int) -> NDArray[np.uint8]:
+def _shine(canvas: Drawing, *, seed: int) -> NDArray[np.uint8]:
     """`(height, width, 3)`: every material's colour under its texture and the light."""
     box, material, light = canvas.terrain.box, canvas.material, canvas.light
     place = (np.arange(box.y, box.bottom, dtype=np.int32) % TEXTURE_SIDE * TEXTURE_SIDE)[:, None]

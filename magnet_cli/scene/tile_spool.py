@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from magnet_cli.geometry import Size
 
 
-class Spool:
+class TileSpool:
     """An unnamed file of tiles: it is gone when closed, also after `kill -9`.
 
     Memory holds 16 bytes a tile, whatever the tile's size.

@@ -14,7 +14,7 @@ from magnet_cli.models.bundle_writer import write_bundle
 from magnet_cli.models.description import DESCRIPTION, SCHEMA, segmentation_bundle
 from magnet_cli.models.registry import build_backbone
 from magnet_cli.models.strict import parse_object
-from magnet_cli.train.batches import Sampler
+from magnet_cli.train.batches import BatchSampler
 from magnet_cli.train.loop import Files, Trainer, class_weights, counted, seeded
 from magnet_cli.train.losses import PixelObjective
 from magnet_cli.train.scene_data import divided, load_scenes
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from magnet_cli.models.bundle import Bundle
     from magnet_cli.train.config import DataConfig, LoopConfig, TrainConfig
     from magnet_cli.train.loop import Each, Progress
-    from magnet_cli.train.scenes import Scene
+    from magnet_cli.train.scenes import LabelledScene
 
 BACKBONE_FILE = "backbone.safetensors"
 CONFIG_FILE = "train.toml"
@@ -52,10 +52,10 @@ class Recipe:
             options=self.bundle.backbone.options,
         )
 
-    def sampler(self, scenes: Sequence[Scene]) -> Sampler:
+    def sampler(self, scenes: Sequence[LabelledScene]) -> BatchSampler:
         """Batches of windows at the bundle's scales."""
         spec = self.bundle.input
-        return Sampler(
+        return BatchSampler(
             scenes=scenes,
             size=spec.size,
             scales=self.bundle.scales,
@@ -68,7 +68,9 @@ class Recipe:
             seed=self.loop.seed,
         )
 
-    def about(self, scenes: Sequence[Scene], validation: Sequence[Scene]) -> dict[str, dict[str, object]]:
+    def about(
+        self, scenes: Sequence[LabelledScene], validation: Sequence[LabelledScene]
+    ) -> dict[str, dict[str, object]]:
         """What a training is of, beside its loop: a checkpoint of another is refused."""
         bundle = self.bundle
         return {
@@ -83,7 +85,7 @@ class Recipe:
         }
 
 
-def about_scenes(scenes: Sequence[Scene], validation: Sequence[Scene]) -> dict[str, object]:
+def about_scenes(scenes: Sequence[LabelledScene], validation: Sequence[LabelledScene]) -> dict[str, object]:
     """What a training is of: its scenes."""
     return {
         "held": all(scene.held for scene in scenes),
@@ -119,12 +121,12 @@ def understood(description: dict[str, Any], *, folder: Path) -> Bundle:
 
 def fit_backbone(
     recipe: Recipe,
-    scenes: Sequence[Scene],
+    scenes: Sequence[LabelledScene],
     *,
     files: Files | None,
     progress: Progress | None = None,
     until: int | None = None,
-    validation: Sequence[Scene] = (),
+    validation: Sequence[LabelledScene] = (),
     each: Each | None = None,
 ) -> nn.Module:
     """Fit a backbone to scenes.
@@ -146,7 +148,7 @@ def fit_backbone(
 
 
 def backbone_trainer(
-    recipe: Recipe, scenes: Sequence[Scene], *, validation: Sequence[Scene], files: Files | None
+    recipe: Recipe, scenes: Sequence[LabelledScene], *, validation: Sequence[LabelledScene], files: Files | None
 ) -> Trainer:
     """What fits a backbone to scenes; see `fit_backbone`.
 
@@ -171,7 +173,7 @@ def backbone_trainer(
     )
 
 
-def check(scenes: Sequence[Scene], recipe: Recipe) -> None:
+def check(scenes: Sequence[LabelledScene], recipe: Recipe) -> None:
     """Check that scenes have the bundle's bands and classes, and a loss that this loop knows.
 
     Raises:

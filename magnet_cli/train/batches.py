@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from magnet_cli.geometry import Size
-    from magnet_cli.train.scenes import Scene
+    from magnet_cli.train.scenes import LabelledScene
 
 T = TypeVar("T")
 
@@ -58,7 +58,7 @@ def recoloured(pixels: NDArray[np.float32], rng: np.random.Generator, *, strengt
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sample:
+class TrainingSample:
     """A window as a network sees it."""
 
     pixels: NDArray[np.float32]
@@ -70,10 +70,10 @@ class Sample:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sampler:
+class BatchSampler:
     """Draws batches of windows from scenes."""
 
-    scenes: Sequence[Scene]
+    scenes: Sequence[LabelledScene]
     size: Size
     scales: Sequence[Size]
     mean: Sequence[float]
@@ -92,7 +92,7 @@ class Sampler:
         labels = np.stack([sample.labels for sample in samples])
         return torch.from_numpy(np.ascontiguousarray(patches)), torch.from_numpy(labels.astype(np.int64))
 
-    def sample(self, rng: np.random.Generator) -> Sample:
+    def sample(self, rng: np.random.Generator) -> TrainingSample:
         """One window, turned by a multiple of 90 degrees where it is square, mirrored, recoloured and normalised."""
         weight = np.sqrt([scene.size.pixels for scene in self.scenes])
         scene = self.scenes[rng.choice(len(self.scenes), p=weight / weight.sum())]
@@ -109,7 +109,7 @@ class Sampler:
         if self.colour:
             scaled = recoloured(scaled, rng, strength=self.colour)
         mean, std = np.asarray(self.mean, np.float32), np.asarray(self.std, np.float32)
-        return Sample(pixels=(scaled - mean) / std, labels=labels, mask=mask)
+        return TrainingSample(pixels=(scaled - mean) / std, labels=labels, mask=mask)
 
 
 def ahead(make: Callable[[int], T], indices: range) -> Iterator[T]:

@@ -46,7 +46,7 @@ class Drawn:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Objects:
+class BinaryObjects:
     """Draws objects, whatever their class."""
 
     ignore: int

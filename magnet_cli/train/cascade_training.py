@@ -17,8 +17,8 @@ from magnet_cli.models.description import DESCRIPTION, WITH_KIND, WITH_OBJECT, p
 from magnet_cli.models.registry import build_cascade
 from magnet_cli.models.strict import parse_object
 from magnet_cli.train.backbone_training import CONFIG_FILE, about_scenes, keep
-from magnet_cli.train.batches import Sampler
-from magnet_cli.train.binary_objects import Objects
+from magnet_cli.train.batches import BatchSampler
+from magnet_cli.train.binary_objects import BinaryObjects
 from magnet_cli.train.cascade_losses import BANDS, LevelObjective
 from magnet_cli.train.loop import Files, Trainer, seeded
 from magnet_cli.train.mask_samples import MaskSampler, MaskValidator
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from magnet_cli.models.architectures.cascade_base import Cascade
+    from magnet_cli.models.architectures.cascade_base import CascadeModule
     from magnet_cli.train.config import TrainConfig
     from magnet_cli.train.loop import Each, Progress
-    from magnet_cli.train.scenes import Scene
+    from magnet_cli.train.scenes import LabelledScene
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +43,9 @@ class CascadeRecipe:
     bundle: CascadeBundle
     config: TrainConfig
 
-    def trainer(self, scenes: Sequence[Scene], *, validation: Sequence[Scene], files: Files | None) -> Trainer:
+    def trainer(
+        self, scenes: Sequence[LabelledScene], *, validation: Sequence[LabelledScene], files: Files | None
+    ) -> Trainer:
         """What fits a cascade to scenes.
 
         Raises:
@@ -62,12 +64,12 @@ class CascadeRecipe:
             about=self.about(scenes, validation),
         )
 
-    def sampler(self, scenes: Sequence[Scene], *, plain: bool = False) -> MaskSampler:
+    def sampler(self, scenes: Sequence[LabelledScene], *, plain: bool = False) -> MaskSampler:
         """Batches of objects with wrong masks; `plain` ones keep the scene's colours, and the scales as they are."""
         spec, cascade, data = self.bundle.input, self.config.cascade, self.config.data
         least, most = cascade.iou
         return MaskSampler(
-            windows=Sampler(
+            windows=BatchSampler(
                 scenes=scenes,
                 size=Size(width=cascade.crop, height=cascade.crop),
                 scales=[Size(width=scale, height=scale) for scale in cascade.scales],
@@ -79,17 +81,21 @@ class CascadeRecipe:
                 batch=self.config.loop.batch,
                 seed=self.config.loop.seed,
             ),
-            objects=Objects(ignore=data.ignore, pieces=cascade.pieces, smallest=cascade.smallest, only=cascade.classes),
+            objects=BinaryObjects(
+                ignore=data.ignore, pieces=cascade.pieces, smallest=cascade.smallest, only=cascade.classes
+            ),
             perturbation=Perturbation(iou=(least, most), coarse=cascade.coarse, shrink=cascade.shrink),
             spoiling=Spoiling(dropped=cascade.dropped, soft=cascade.soft),
             masks=cascade.masks,
         )
 
-    def validator(self, scenes: Sequence[Scene]) -> MaskValidator:
+    def validator(self, scenes: Sequence[LabelledScene]) -> MaskValidator:
         """Scores wrong masks of held-out objects, before and after."""
         return MaskValidator(sampler=self.sampler(scenes, plain=True), windows=self.config.cascade.windows)
 
-    def about(self, scenes: Sequence[Scene], validation: Sequence[Scene]) -> dict[str, dict[str, object]]:
+    def about(
+        self, scenes: Sequence[LabelledScene], validation: Sequence[LabelledScene]
+    ) -> dict[str, dict[str, object]]:
         """What a training is of, beside its loop: a checkpoint of another is refused."""
         return {
             "network": asdict(self.config.network),
@@ -127,7 +133,7 @@ def understood(description: dict[str, Any], *, folder: Path) -> CascadeBundle:
     return bundle
 
 
-def check(scenes: Sequence[Scene]) -> None:
+def check(scenes: Sequence[LabelledScene]) -> None:
     """Check that scenes have three bands.
 
     Raises:
@@ -173,7 +179,7 @@ def train_cascade(
     if not trainer.done:
         return None
     cut = config.cascade.cut
-    cast("Cascade", network).raise_finest(log((1 - cut) / cut))
+    cast("CascadeModule", network).raise_finest(log((1 - cut) / cut))
     bundle = write_cascade_bundle(output, description, network, dtype=torch.float16)
     keep(output / CONFIG_FILE, config.text)
     return bundle

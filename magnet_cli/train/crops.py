@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from magnet_cli.geometry import Size
-    from magnet_cli.train.scenes import Scene
+    from magnet_cli.train.scenes import LabelledScene
     from magnet_cli.train.stores import LabelStore
 
     Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Window:
+class CropWindow:
     """A rectangle of level 0, which may reach beyond the picture, where it is mirrored."""
 
     x: float
@@ -34,17 +34,17 @@ class Window:
     height: float
 
 
-def drawn(scene: Scene, rng: np.random.Generator, *, scales: Sequence[Size], jitter: float) -> Window:
+def drawn(scene: LabelledScene, rng: np.random.Generator, *, scales: Sequence[Size], jitter: float) -> CropWindow:
     """A random window near one of the scales, inside the scene where it fits, else around it."""
     scale = scales[int(rng.integers(len(scales)))]
     factor = exp(rng.uniform(-log(jitter), log(jitter)))
     height, width = scale.height * factor, scale.width * factor
     y = rng.uniform(min(0, scene.size.height - height), max(0, scene.size.height - height))
     x = rng.uniform(min(0, scene.size.width - width), max(0, scene.size.width - width))
-    return Window(x=x, y=y, width=width, height=height)
+    return CropWindow(x=x, y=y, width=width, height=height)
 
 
-def cut(scene: Scene, window: Window, *, size: Size) -> tuple[NDArray[np.float32], Pixels]:
+def cut(scene: LabelledScene, window: CropWindow, *, size: Size) -> tuple[NDArray[np.float32], Pixels]:
     """A window as the network sees it.
 
     Pixels come from the coarsest halving of the scene that is not coarser than the window asks for, so that what is
@@ -66,14 +66,14 @@ def cut(scene: Scene, window: Window, *, size: Size) -> tuple[NDArray[np.float32
     return part.permute(1, 2, 0).numpy(), cut_labels(scene.labels, window, size=size)
 
 
-def cut_labels(labels: LabelStore, window: Window, *, size: Size) -> Pixels:
+def cut_labels(labels: LabelStore, window: CropWindow, *, size: Size) -> Pixels:
     """Labels, or a mask, in a window: taken at the centres of the network's pixels, `(size.height, size.width)`."""
     y = mirrored(centres(window.y, window.height, count=size.height), size=labels.size.height)
     x = mirrored(centres(window.x, window.width, count=size.width), size=labels.size.width)
     return labels.at(y, x)
 
 
-def crossing(scene: Scene, level: int, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> Pixels:
+def crossing(scene: LabelledScene, level: int, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> Pixels:
     """Pixels of a halving where rows and columns cross, `(len(rows), len(columns), bands)`."""
     left, top = int(columns.min()), int(rows.min())
     box = Box.between(left=left, top=top, right=int(columns.max()) + 1, bottom=int(rows.max()) + 1)

@@ -25,13 +25,18 @@ if TYPE_CHECKING:
     from magnet_cli.models.bundle import Bundle
     from magnet_cli.train.config import TrainConfig
     from magnet_cli.train.loop import Progress
-    from magnet_cli.train.scene_fields import Look
-    from magnet_cli.train.scenes import Scene
+    from magnet_cli.train.scene_fields import SceneView
+    from magnet_cli.train.scenes import LabelledScene
 
 
 def looks_of(
-    scenes: Sequence[Scene], *, bundle: Bundle, config: TrainConfig, folder: Path, progress: Progress | None = None
-) -> list[list[Look]]:
+    scenes: Sequence[LabelledScene],
+    *,
+    bundle: Bundle,
+    config: TrainConfig,
+    folder: Path,
+    progress: Progress | None = None,
+) -> list[list[SceneView]]:
     """Every held-out scene as a backbone sees it that was fitted without it, by fold; kept on disk.
 
     Without folds the bundle's own backbone looks at all scenes but those to validate on, as one fold.
@@ -101,7 +106,7 @@ def marked(progress: Progress | None, **marks: float) -> Progress | None:
     return None if progress is None else lambda line: progress({**marks, **line})
 
 
-def picked(scenes: Sequence[Scene], names: Sequence[str]) -> list[Scene]:
+def picked(scenes: Sequence[LabelledScene], names: Sequence[str]) -> list[LabelledScene]:
     """The scenes of these names."""
     found = [scene for scene in scenes if scene.name in names]
     if len(found) != len(names):

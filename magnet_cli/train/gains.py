@@ -12,7 +12,7 @@ from magnet_cli.arithmetic.scores import uncertainty
 from magnet_cli.geometry import Box
 from magnet_cli.train.batches import recoloured
 from magnet_cli.train.scene_fields import cells_of, patch_at
-from magnet_cli.train.stage_runs import Previous, Refiners, Step, continued, merged, starts
+from magnet_cli.train.stage_runs import Previous, Refiners, StageRun, continued, merged, starts
 from magnet_cli.train.temperature import tempered
 
 if TYPE_CHECKING:
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from magnet_cli.options.segment import Merge
     from magnet_cli.plan.windows import Stage
     from magnet_cli.train.canvases import Field
-    from magnet_cli.train.scene_fields import Look
-    from magnet_cli.train.scenes import Scene
+    from magnet_cli.train.scene_fields import SceneView
+    from magnet_cli.train.scenes import LabelledScene
 
 
 NOTHING = torch.tensor([[0.0, 0, 1, 1, 0, 0]])
@@ -36,11 +36,11 @@ NOTHING = torch.tensor([[0.0, 0, 1, 1, 0, 0]])
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Pair:
+class WindowPair:
     """Two successive stages of a run over a scene: what the first knows, and what the second makes of it."""
 
-    scene: Scene
-    step: Step
+    scene: LabelledScene
+    step: StageRun
     """The second stage, over the first."""
     after: Field
     """Log R of the second stage, every window computed."""
@@ -122,7 +122,9 @@ class Pair:
         return continued(torch.from_numpy(labels.read(inside).astype(np.int64))[None], box)[0]
 
 
-def pairs_of(looks: Sequence[Look], scenes: Sequence[Scene], *, bundle: Bundle, ignore: int) -> list[Pair]:
+def pairs_of(
+    looks: Sequence[SceneView], scenes: Sequence[LabelledScene], *, bundle: Bundle, ignore: int
+) -> list[WindowPair]:
     """All pairs of successive stages of runs over scenes with every window computed.
 
     Args:
@@ -139,9 +141,9 @@ def pairs_of(looks: Sequence[Look], scenes: Sequence[Scene], *, bundle: Bundle, 
         temperatures = [heat.at(stage.scale) for stage in look.stages]
         field = starts(look, temperatures)
         for index, stage in enumerate(look.stages[1:], start=1):
-            step = Step(look=look, index=index, field=field, temperature=temperatures[index])
+            step = StageRun(look=look, index=index, field=field, temperature=temperatures[index])
             after = merged(step, how=how, refiners=Refiners())
-            pairs.append(Pair(scene=named[look.name], step=step, after=after, spec=bundle.input, ignore=ignore))
+            pairs.append(WindowPair(scene=named[look.name], step=step, after=after, spec=bundle.input, ignore=ignore))
             field = Previous(logs=after, stage=stage, temperature=1.0)
     return pairs
 
@@ -183,7 +185,7 @@ class Turn:
 class PairSampler:
     """Draws windows of first stages anywhere in their scenes: batch k is a function of the seed and k alone."""
 
-    pairs: Sequence[Pair]
+    pairs: Sequence[WindowPair]
     batch: int
     seed: int
     colour: float = 0.0
@@ -225,7 +227,7 @@ class PairSampler:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class GainRow:
     """One window of a run's second stage."""
 
     scale: Size
@@ -236,7 +238,7 @@ class Row:
     labelled: float
 
 
-def census(pairs: Sequence[Pair]) -> list[Row]:
+def census(pairs: Sequence[WindowPair]) -> list[GainRow]:
     """The windows of runs that have labelled pixels."""
     rows = []
     for pair in pairs:
@@ -245,5 +247,5 @@ def census(pairs: Sequence[Pair]) -> list[Row]:
             gain, labelled = pair.gain(own)
             if labelled:
                 unsure = float(uncertainty(pair.step.under(own)).mean())
-                rows.append(Row(scale=pair.second.scale, unsure=unsure, gain=gain, labelled=labelled))
+                rows.append(GainRow(scale=pair.second.scale, unsure=unsure, gain=gain, labelled=labelled))
     return rows

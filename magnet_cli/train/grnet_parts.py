@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from magnet_cli.arithmetic.grnet_stages import (
-    Layout,
+    CellLayout,
     all_cells,
     chosen_cells,
     cut_out,
@@ -55,7 +55,7 @@ class GRNet(nn.Module):
         backbone: nn.Module,
         selector: PatchProposalNetwork,
         local: LocalBranch,
-        layout: Layout,
+        layout: CellLayout,
         variant: Variant,
     ) -> None:
         super().__init__()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 
 import torch
 
-from magnet_cli.arithmetic.grnet_stages import Layout, Variant
+from magnet_cli.arithmetic.grnet_stages import CellLayout, Variant
 from magnet_cli.errors import UsageError
 from magnet_cli.geometry import Size
 from magnet_cli.models.bundle_writer import write_bundle
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from magnet_cli.train.grnet_parts import Turn
     from magnet_cli.train.log import Line
     from magnet_cli.train.loop import Each, Progress
-    from magnet_cli.train.scenes import Scene
+    from magnet_cli.train.scenes import LabelledScene
 
 LOCAL_FILE = "local.safetensors"
 
@@ -111,7 +111,12 @@ def entry(network: NetworkConfig, file: str, **given: object) -> dict[str, Any]:
 
 
 def alternating_trainer(
-    bundle: Bundle, config: TrainConfig, scenes: Sequence[Scene], validation: Sequence[Scene], *, files: Files | None
+    bundle: Bundle,
+    config: TrainConfig,
+    scenes: Sequence[LabelledScene],
+    validation: Sequence[LabelledScene],
+    *,
+    files: Files | None,
 ) -> AlternatingTrainer:
     """What fits a bundle's networks to scenes.
 
@@ -145,7 +150,7 @@ def whole(recipe: Recipe, config: GRNetConfig) -> GRNet:
     """A GRNet with initial weights; its cells are seen at the size that the global branch sees the image at."""
     bundle = recipe.bundle
     bands, classes, size = len(bundle.input.bands), len(bundle.classes), bundle.input.size
-    layout = Layout.of(cast("Fusion", config.fusion), side=config.cells, overview=size, patch=size)
+    layout = CellLayout.of(cast("Fusion", config.fusion), side=config.cells, overview=size, patch=size)
     backbone = recipe.network()
     options = {**config.selector.options, "cells": config.cells}
     selector = build_selector(config.selector.architecture, bands=bands, classes=classes, options=options)

@@ -22,7 +22,7 @@ from magnet_cli.train.interruption import Interruption
 from magnet_cli.train.log import Line, append_line, cut_log
 from magnet_cli.train.precision import Arithmetic
 from magnet_cli.train.snapshots import State, identity, read_checkpoint, write_checkpoint
-from magnet_cli.train.validation import Best, better
+from magnet_cli.train.validation import BestScore, better
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -166,7 +166,7 @@ class Trainer:
         self.average = Average(self.network, momentum=config.average)
         self.optimizer = optimizer_of(self.network, config)
         self.iteration = 0
-        self.best: Best | None = None
+        self.best: BestScore | None = None
         self.begun = self.drawn = time.monotonic()
 
     @property
@@ -301,7 +301,7 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         if self.arithmetic.scaler.is_enabled():
             self.arithmetic.scaler.load_state_dict(state["scaler"])
-        self.best = Best.restored(state.get("best"))
+        self.best = BestScore.restored(state.get("best"))
         self.iteration = int(state["iteration"])
 
     def result(self) -> nn.Module:

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
-    from magnet_cli.train.batches import Sample, Sampler
-    from magnet_cli.train.binary_objects import Drawn, Objects
+    from magnet_cli.train.batches import BatchSampler, TrainingSample
+    from magnet_cli.train.binary_objects import BinaryObjects, Drawn
     from magnet_cli.train.perturbation import Perturbation
     from magnet_cli.train.precision import Arithmetic
     from magnet_cli.train.spoilage import Spoiling
@@ -35,8 +35,8 @@ TRIES = 200
 class MaskSampler:
     """Draws batches: batch k is a function of the seed and k alone."""
 
-    windows: Sampler
-    objects: Objects
+    windows: BatchSampler
+    objects: BinaryObjects
     perturbation: Perturbation
     spoiling: Spoiling
     masks: float = 0.0
@@ -69,7 +69,7 @@ class MaskSampler:
             advice="Lower [cascade] smallest, or change [cascade] scales",
         )
 
-    def wrong(self, found: Sample, drawn: Drawn, rng: np.random.Generator) -> Mask:
+    def wrong(self, found: TrainingSample, drawn: Drawn, rng: np.random.Generator) -> Mask:
         """A mask of an object that is to be sharpened, `(rows, columns)`, never empty."""
         if found.mask is not None and rng.random() < self.masks:
             mask = drawn.in_mask(found.mask)

@@ -24,7 +24,7 @@ TILE = 256
 """Rows and columns of a tile."""
 
 
-class Spool:
+class RasterSpool:
     """A nameless file that planes are cut from; it goes with the last reference to it, also after `kill -9`.
 
     Args:
@@ -68,7 +68,7 @@ class Plane:
         offset: Of its first byte.
     """
 
-    def __init__(self, spool: Spool, descriptor: int, *, size: Size, bands: int, offset: int) -> None:
+    def __init__(self, spool: RasterSpool, descriptor: int, *, size: Size, bands: int, offset: int) -> None:
         self.size, self.bands = size, bands
         self._spool, self._descriptor, self._offset = spool, descriptor, offset
         self._columns = -(-size.width // TILE)

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from magnet_cli.options.segment import Merge
     from magnet_cli.train.config import LoopConfig, TrainConfig
     from magnet_cli.train.loop import Progress
-    from magnet_cli.train.scene_fields import Look
-    from magnet_cli.train.stage_runs import Ending, Step
+    from magnet_cli.train.scene_fields import SceneView
+    from magnet_cli.train.stage_runs import Ending, StageRun
     from magnet_cli.train.temperature import Fit
 
 CONFIG_FILE = "train-refiner.toml"
@@ -50,7 +50,7 @@ SIDE = 160
 class FieldSampler:
     """Draws pieces of steps: batch k is a function of the seed and k alone."""
 
-    steps: Sequence[Step]
+    steps: Sequence[StageRun]
     batch: int
     seed: int
     ignore: int
@@ -91,7 +91,7 @@ class Course:
     """Of checkpoints; each course keeps its own below, under a hash of all that it depends on."""
     progress: Progress | None = None
 
-    def fitted(self, looks: Sequence[Look]) -> Refiners:
+    def fitted(self, looks: Sequence[SceneView]) -> Refiners:
         """Refiners after the fit to fields of the mean and the rounds on their own output."""
         folds, loop = self.config.folds, self.config.loop
         folder = self.folder / f"refiner-{self.named(looks)}"
@@ -110,18 +110,18 @@ class Course:
             refiners = Refiners(networks=tuple(networks))
         return refiners
 
-    def steps(self, looks: Sequence[Look], refiners: Refiners) -> list[Step]:
+    def steps(self, looks: Sequence[SceneView], refiners: Refiners) -> list[StageRun]:
         """What refiners learn from next: fields of their own, or of the mean where there are none yet."""
         if not self.config.folds.accumulate:
             return direct(looks, temperatures=self.temperatures)
         how: Merge = "refiner" if refiners.networks else "mean"
         return accumulated(looks, temperatures=self.temperatures, how=how, refiners=[refiners] * len(looks))
 
-    def served(self, looks: Sequence[Look]) -> tuple[Size | None, ...]:
+    def served(self, looks: Sequence[SceneView]) -> tuple[Size | None, ...]:
         """The scale of each refiner; None serves all."""
         return tuple(stage.scale for stage in looks[0].stages[1:]) if self.config.folds.per_scale else (None,)
 
-    def named(self, looks: Sequence[Look]) -> str:
+    def named(self, looks: Sequence[SceneView]) -> str:
         """A hash of what a course depends on, so that no checkpoint of another one is taken up."""
         config = self.config
         flags = [config.folds.accumulate, config.folds.per_scale, config.data.ignore]
@@ -132,7 +132,7 @@ class Course:
 
     def network(
         self,
-        steps: Sequence[Step],
+        steps: Sequence[StageRun],
         *,
         start: nn.Module | None,
         loop: LoopConfig,
@@ -246,7 +246,7 @@ def checked(bundle: Bundle, config: TrainConfig) -> None:
     build_refiner(config.network.architecture, classes=len(bundle.classes), options=config.network.options)
 
 
-def course_ended(course: Course, folds: Sequence[Sequence[Look]], refiners: Refiners) -> Ending:
+def course_ended(course: Course, folds: Sequence[Sequence[SceneView]], refiners: Refiners) -> Ending:
     """How runs with a refiner end, and its temperatures: on the scenes that it learnt from, or across folds."""
     config = course.config.folds
     looks = [look for fold in folds for look in fold]
@@ -296,7 +296,7 @@ def entries_of(
     ]
 
 
-def measured(looks: Sequence[Look], *, temperatures: Sequence[float], ignore: int) -> dict[str, float]:
+def measured(looks: Sequence[SceneView], *, temperatures: Sequence[float], ignore: int) -> dict[str, float]:
     """Mean IoU of what needs no refiner; of the merges also without temperatures."""
     none = [Refiners()] * len(looks)
     found = {
@@ -313,7 +313,7 @@ def measured(looks: Sequence[Look], *, temperatures: Sequence[float], ignore: in
 
 
 def reported(
-    looks: Sequence[Look],
+    looks: Sequence[SceneView],
     *,
     config: TrainConfig,
     fits: Sequence[Fit],

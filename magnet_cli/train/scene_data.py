@@ -19,9 +19,9 @@ from magnet_cli.images.dataset import read_dataset
 from magnet_cli.images.inputs import is_image
 from magnet_cli.images.labels import open_labels
 from magnet_cli.system.memory import format_bytes, parse_bytes
-from magnet_cli.train.raster_spool import Spool, plane_bytes
+from magnet_cli.train.raster_spool import RasterSpool, plane_bytes
 from magnet_cli.train.scene_files import Pictures, labels_of, laid_out
-from magnet_cli.train.scenes import Scene
+from magnet_cli.train.scenes import LabelledScene
 from magnet_cli.train.stores import BYTE_VALUES, halvings, histogram
 from magnet_cli.train.streams import Original, Shelf, StreamedLabels, chunks, spool_pixels
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from magnet_cli.train.config import DataConfig
-    from magnet_cli.train.scene_files import Layout
+    from magnet_cli.train.scene_files import SceneLayout
 
     Pixels = NDArray[np.uint8]
 
@@ -39,7 +39,7 @@ UNREADABLE = frozenset({".bmp"})
 """Suffixes of pictures that cannot be read, and are refused rather than left out of a folder."""
 
 
-def load_scenes(data: Path, config: DataConfig, *, work: Path | None = None) -> list[Scene]:
+def load_scenes(data: Path, config: DataConfig, *, work: Path | None = None) -> list[LabelledScene]:
     """Every scene, those to validate on included, below a folder or of a CSV file; see `DataConfig`.
 
     All are held in memory where that takes no more than `config.memory`. Else windows are read from the images, and
@@ -65,11 +65,11 @@ def load_scenes(data: Path, config: DataConfig, *, work: Path | None = None) -> 
     if needed <= memory:
         return [held(layout, config, cache=cache_in(work)) for layout in layouts]
     refuse_full_disk(layouts, work=work, needed=needed)
-    spool, shelf = Spool(work), Shelf(memory)
+    spool, shelf = RasterSpool(work), Shelf(memory)
     return [streamed(layout, config, spool=spool, shelf=shelf) for layout in layouts]
 
 
-def found(data: Path, config: DataConfig) -> Iterator[Layout]:
+def found(data: Path, config: DataConfig) -> Iterator[SceneLayout]:
     """The layout of every scene."""
     if data.suffix.lower() == ".csv":
         for sample in read_dataset(data, config.scenes):
@@ -117,19 +117,19 @@ def free_bytes(folder: Path) -> int:
     return shutil.disk_usage(there).free
 
 
-def held_bytes(layout: Layout) -> int:
+def held_bytes(layout: SceneLayout) -> int:
     """Memory that a scene takes: picture, halvings, labels and mask."""
     return layout.bands * sum(size.pixels for size in halvings(layout.size)) + layout.maps * layout.size.pixels
 
 
-def spooled_bytes(layout: Layout) -> int:
+def spooled_bytes(layout: SceneLayout) -> int:
     """Disk that a streamed scene takes at most: halvings that its image lacks, labels and mask."""
     sizes = halvings(layout.size)
     pixels = sum(plane_bytes(sizes[level], bands=layout.bands) for level in layout.spooled)
     return pixels + layout.maps * plane_bytes(layout.size, bands=1)
 
 
-def refuse_full_disk(layouts: Sequence[Layout], *, work: Path, needed: int) -> None:
+def refuse_full_disk(layouts: Sequence[SceneLayout], *, work: Path, needed: int) -> None:
     """Check that what has to be decoded once fits the disk.
 
     Raises:
@@ -146,7 +146,7 @@ def refuse_full_disk(layouts: Sequence[Layout], *, work: Path, needed: int) -> N
         )
 
 
-def held(layout: Layout, config: DataConfig, *, cache: CacheBudget) -> Scene:
+def held(layout: SceneLayout, config: DataConfig, *, cache: CacheBudget) -> LabelledScene:
     """A scene in memory."""
     pixels = np.empty((layout.size.height, layout.size.width, layout.bands), np.uint8)
     labels = np.empty(pixels.shape[:2], np.uint8)
@@ -155,10 +155,10 @@ def held(layout: Layout, config: DataConfig, *, cache: CacheBudget) -> Scene:
             pixels[box.slices] = pictures.read(box)
         for box, part in labels_of(layout, pictures, values=config.values, ignore=config.ignore):
             labels[box.slices] = part
-    return Scene.of(layout.name, pixels=pixels, labels=labels, mask=held_mask(layout))
+    return LabelledScene.of(layout.name, pixels=pixels, labels=labels, mask=held_mask(layout))
 
 
-def held_mask(layout: Layout) -> Pixels | None:
+def held_mask(layout: SceneLayout) -> Pixels | None:
     """The mask of a scene in memory, where it has one.
 
     Raises:
@@ -170,7 +170,7 @@ def held_mask(layout: Layout) -> Pixels | None:
         return mask.read(Box.whole(layout.size)).astype(np.uint8, copy=False)
 
 
-def streamed(layout: Layout, config: DataConfig, *, spool: Spool, shelf: Shelf) -> Scene:
+def streamed(layout: SceneLayout, config: DataConfig, *, spool: RasterSpool, shelf: Shelf) -> LabelledScene:
     """A scene on disk; what cannot be read from its image is in the spool afterwards."""
     counts, content = np.zeros(BYTE_VALUES, np.int64), hashlib.sha256()
     plane = spool.plane(layout.size, bands=1)
@@ -186,7 +186,7 @@ def streamed(layout: Layout, config: DataConfig, *, spool: Spool, shelf: Shelf) 
     said = [str(layout.size), layout.bands, layout.fingerprint(), content.hexdigest()]
     if layout.mask is not None:
         said.append(images.fingerprint(layout.mask))
-    return Scene(
+    return LabelledScene(
         name=layout.name,
         pixels=pixels,
         labels=StreamedLabels(plane, ignore=config.ignore, counts=counts),
@@ -196,7 +196,7 @@ def streamed(layout: Layout, config: DataConfig, *, spool: Spool, shelf: Shelf) 
     )
 
 
-def streamed_mask(layout: Layout, spool: Spool) -> StreamedLabels | None:
+def streamed_mask(layout: SceneLayout, spool: RasterSpool) -> StreamedLabels | None:
     """The mask of a scene in the spool, where it has one.
 
     Raises:
@@ -228,7 +228,7 @@ def refuse_twice(names: Sequence[str], *, file: Path) -> None:
         )
 
 
-def divided(scenes: Sequence[Scene], config: DataConfig) -> tuple[list[Scene], list[Scene]]:
+def divided(scenes: Sequence[LabelledScene], config: DataConfig) -> tuple[list[LabelledScene], list[LabelledScene]]:
     """The scenes to train on, and those of every name in `config.validation`.
 
     Raises:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from magnet_cli.geometry import Size
     from magnet_cli.models.bundle import Bundle, InputSpec
     from magnet_cli.train.canvases import Field, Shape, Truth
-    from magnet_cli.train.scenes import Scene
+    from magnet_cli.train.scenes import LabelledScene
 
 CHUNK = 8
 """Windows in one forward pass."""
@@ -39,7 +39,7 @@ FORMAT = 1
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Look:
+class SceneView:
     """What a backbone says of a scene at every scale, coarsest first."""
 
     name: str
@@ -70,7 +70,7 @@ def cells_of(stage: Stage) -> Iterator[Index]:
             yield Index(column=column, row=row)
 
 
-def looked(network: nn.Module, scene: Scene, *, bundle: Bundle, folder: Path) -> Look:
+def looked(network: nn.Module, scene: LabelledScene, *, bundle: Bundle, folder: Path) -> SceneView:
     """A scene at each of a bundle's scales; what was computed before is taken from disk.
 
     Args:
@@ -96,7 +96,7 @@ def looked(network: nn.Module, scene: Scene, *, bundle: Bundle, folder: Path) ->
             own_logs(network, scene, stage=stage, spec=bundle.input, into=part)
             part.named(path)
         logs.append(StoredField(path))
-    return Look(
+    return SceneView(
         name=scene.name,
         key=short_hash([field.path.name for field in logs]),
         stages=stages,
@@ -135,7 +135,7 @@ def weights_hash(network: nn.Module) -> str:
 
 
 @torch.inference_mode()
-def own_logs(network: nn.Module, scene: Scene, *, stage: Stage, spec: InputSpec, into: StoredField) -> None:
+def own_logs(network: nn.Module, scene: LabelledScene, *, stage: Stage, spec: InputSpec, into: StoredField) -> None:
     """Write the log-probabilities of a scene at one scale, from the windows that a run of the program looks at.
 
     Each pixel comes from the window whose cell it lies in.
@@ -153,7 +153,7 @@ def own_logs(network: nn.Module, scene: Scene, *, stage: Stage, spec: InputSpec,
             into.write(own, one[:, *own.shifted(x=-box.x, y=-box.y).slices])
 
 
-def patch_at(scene: Scene, box: Box, *, stage: Stage, spec: InputSpec) -> NDArray[np.float32]:
+def patch_at(scene: LabelledScene, box: Box, *, stage: Stage, spec: InputSpec) -> NDArray[np.float32]:
     """A box of a stage's canvas grid for the network, read as a run of the program reads it: `(bands, h, w)`."""
     inside = box.intersection(Box.whole(stage.extent))
     pixels = scene.pixels.sample(Request(pitch=stage.pitch, box=inside, resample=spec.resample))

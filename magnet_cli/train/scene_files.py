@@ -35,7 +35,7 @@ WIDEST = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
+class ScenePart:
     """One picture with its label map, as a piece of a scene."""
 
     image: Path
@@ -47,11 +47,11 @@ class Part:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Layout:
+class SceneLayout:
     """The files of a scene, their headers read and found to fit."""
 
     name: str
-    parts: tuple[Part, ...]
+    parts: tuple[ScenePart, ...]
     size: Size
     roi: Path | None = None
     """A raster of the scene's size; nothing is learnt where its first band is zero."""
@@ -69,7 +69,7 @@ class Layout:
         return 1 if self.mask is None else 2
 
     @property
-    def whole(self) -> Part | None:
+    def whole(self) -> ScenePart | None:
         """The one part, where it can be read by region."""
         first = self.parts[0]
         return first if len(self.parts) == 1 and first.info.backend != "vips" else None
@@ -99,7 +99,7 @@ def laid_out(
     grid: tuple[int, int] = (1, 1),
     roi: Path | None = None,
     mask: Path | None = None,
-) -> Layout:
+) -> SceneLayout:
     """The layout of adjacent pictures with their label maps, row by row.
 
     Raises:
@@ -114,7 +114,7 @@ def laid_out(
     if len({len(info.bands) for info in infos}) > 1:
         raise SourceError("the parts differ in their bands", file=pairs[0][0])
     parts = tuple(
-        Part(image=image, label=label, info=info, box=box)
+        ScenePart(image=image, label=label, info=info, box=box)
         for (image, label), info, box in zip(pairs, infos, boxes, strict=True)
     )
     size = Size(width=max(box.right for box in boxes), height=max(box.bottom for box in boxes))
@@ -123,7 +123,7 @@ def laid_out(
             with opened(path) as raster:
                 if raster.size != size:
                     raise SourceError(f"the size must be that of {name}, {size}", value=raster.size, file=path)
-    return Layout(name=name, parts=parts, size=size, roi=roi, mask=mask)
+    return SceneLayout(name=name, parts=parts, size=size, roi=roi, mask=mask)
 
 
 def _inspected(image: Path, label: Path) -> ImageInfo:
@@ -182,7 +182,7 @@ class Pictures:
         cache: Disk for pictures that cannot be read by region.
     """
 
-    def __init__(self, layout: Layout, *, cache: CacheBudget) -> None:
+    def __init__(self, layout: SceneLayout, *, cache: CacheBudget) -> None:
         self._bands = layout.bands
         self._stack = ExitStack()
         with ExitStack() as stack:
@@ -219,7 +219,7 @@ def _validity(region: images.Region) -> NDArray[np.generic]:
 
 
 def labels_of(
-    layout: Layout, pictures: Pictures, *, values: Mapping[int, int], ignore: int
+    layout: SceneLayout, pictures: Pictures, *, values: Mapping[int, int], ignore: int
 ) -> Iterator[tuple[Box, Pixels]]:
     """The labels of a scene from its top, `(box.height, box.width)` uint8 in boxes of its width.
 

@@ -24,7 +24,7 @@ BANDED = 3
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Scene:
+class LabelledScene:
     """One picture with its label map."""
 
     name: str
@@ -43,7 +43,7 @@ class Scene:
         return self.labels.size
 
     @classmethod
-    def of(cls, name: str, *, pixels: Pixels, labels: Pixels, mask: Pixels | None = None) -> Scene:
+    def of(cls, name: str, *, pixels: Pixels, labels: Pixels, mask: Pixels | None = None) -> LabelledScene:
         """A scene in memory.
 
         Args:

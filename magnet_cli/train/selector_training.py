@@ -32,10 +32,10 @@ if TYPE_CHECKING:
     from magnet_cli.geometry import Size
     from magnet_cli.models.architectures.ppn import PatchProposalNetwork
     from magnet_cli.train.config import TrainConfig
-    from magnet_cli.train.gains import Pair, Row
+    from magnet_cli.train.gains import GainRow, WindowPair
     from magnet_cli.train.loop import Each, Progress
     from magnet_cli.train.losses import Objective
-    from magnet_cli.train.scenes import Scene
+    from magnet_cli.train.scenes import LabelledScene
 
 SELECTOR_FILE = "selector.safetensors"
 CONFIG_FILE = "train-selector.toml"
@@ -123,7 +123,7 @@ def train_selector(
 def selector_trainer(
     bundle: Bundle,
     config: TrainConfig,
-    scenes: Sequence[Scene],
+    scenes: Sequence[LabelledScene],
     *,
     files: Files,
     progress: Progress | None = None,
@@ -135,7 +135,7 @@ def selector_trainer(
         UsageError: The bundle is of a kind that cannot be trained, or there is nothing to learn.
     """
     check(scenes, Recipe(bundle=bundle, data=config.data, loop=config.loop))
-    pairs: list[Pair] = []
+    pairs: list[WindowPair] = []
     if config.folds.held_out:
         folds = looks_of(scenes, bundle=bundle, config=config, folder=files.folder, progress=progress)
         looks = [look for fold in folds for look in fold]
@@ -173,7 +173,7 @@ def selector_of(bundle: Bundle, config: TrainConfig) -> PatchProposalNetwork:
     return build_selector(config.network.architecture, bands=bands, classes=classes, options=options)
 
 
-def own_lesson(bundle: Bundle, config: TrainConfig, scenes: Sequence[Scene], *, cells: int) -> Lesson:
+def own_lesson(bundle: Bundle, config: TrainConfig, scenes: Sequence[LabelledScene], *, cells: int) -> Lesson:
     """The paper's labels, as the bundle's backbone gives them at its coarsest scale."""
     whole = dataclasses.replace(bundle, scales=(coarsest(bundle),))
     recipe = Recipe(bundle=whole, data=config.data, loop=config.loop)
@@ -188,7 +188,7 @@ def own_lesson(bundle: Bundle, config: TrainConfig, scenes: Sequence[Scene], *, 
     )
 
 
-def field_lesson(bundle: Bundle, config: TrainConfig, pairs: Sequence[Pair], *, cells: int) -> Lesson:
+def field_lesson(bundle: Bundle, config: TrainConfig, pairs: Sequence[WindowPair], *, cells: int) -> Lesson:
     """The paper's labels, as backbones give them that have not seen the scenes."""
     bands, ignore, minimum = len(bundle.input.bands), config.data.ignore, config.selector.minimum
     return Lesson(
@@ -199,7 +199,7 @@ def field_lesson(bundle: Bundle, config: TrainConfig, pairs: Sequence[Pair], *, 
     )
 
 
-def gain_lesson(bundle: Bundle, config: TrainConfig, pairs: Sequence[Pair], rows: Sequence[Row]) -> Lesson:
+def gain_lesson(bundle: Bundle, config: TrainConfig, pairs: Sequence[WindowPair], rows: Sequence[GainRow]) -> Lesson:
     """What windows gain.
 
     Raises:
@@ -222,7 +222,7 @@ def gain_lesson(bundle: Bundle, config: TrainConfig, pairs: Sequence[Pair], rows
     )
 
 
-def sampler(config: TrainConfig, pairs: Sequence[Pair], *, gains: bool) -> PairSampler:
+def sampler(config: TrainConfig, pairs: Sequence[WindowPair], *, gains: bool) -> PairSampler:
     """What draws windows, as a configuration has it."""
     loop = config.loop
     return PairSampler(pairs=pairs, batch=loop.batch, seed=loop.seed, colour=config.data.colour, gains=gains)
@@ -234,19 +234,19 @@ def about(config: TrainConfig) -> dict[str, dict[str, object]]:
     return {"network": network, "selector": dataclasses.asdict(config.selector)}
 
 
-def about_pairs(pairs: Sequence[Pair]) -> dict[str, object]:
+def about_pairs(pairs: Sequence[WindowPair]) -> dict[str, object]:
     """The same, of fields."""
     steps = [(pair.step.look.name, pair.step.look.key, str(pair.second.scale)) for pair in pairs]
     heats = [(pair.step.field.temperature, pair.step.temperature) for pair in pairs]
     return {"steps": steps, "temperatures": heats}
 
 
-def named(pairs: Sequence[Pair]) -> list[str]:
+def named(pairs: Sequence[WindowPair]) -> list[str]:
     """The scenes."""
     return sorted({pair.scene.name for pair in pairs})
 
 
-def spread(rows: Sequence[Row]) -> tuple[float, float]:
+def spread(rows: Sequence[GainRow]) -> tuple[float, float]:
     """Mean and deviation of gains, each window counting by its labelled pixels."""
     if not rows:
         return 0.0, 0.0
@@ -255,7 +255,7 @@ def spread(rows: Sequence[Row]) -> tuple[float, float]:
     return mean, float(np.sqrt(np.average((gains - mean) ** 2, weights=weights)))
 
 
-def begin(network: PatchProposalNetwork, rows: Sequence[Row]) -> None:
+def begin(network: PatchProposalNetwork, rows: Sequence[GainRow]) -> None:
     """Let a selector's scores begin as minus the gain, in deviations, by the best line from mean uncertainty.
 
     One that does not see the field begins with the mean gain.

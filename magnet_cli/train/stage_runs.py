@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from magnet_cli.arithmetic.canvas import Canvas, Taps, reflected
+from magnet_cli.arithmetic.canvas import Canvas, CanvasTaps, reflected
 from magnet_cli.arithmetic.merge import merge
 from magnet_cli.geometry import Box
 from magnet_cli.models.network_spec import distance
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from magnet_cli.options.segment import Merge
     from magnet_cli.plan.windows import Stage
     from magnet_cli.train.canvases import Field, Truth
-    from magnet_cli.train.scene_fields import Look
+    from magnet_cli.train.scene_fields import SceneView
     from magnet_cli.train.temperature import Fit
 
 SMALLEST = 1e-12
@@ -65,8 +65,10 @@ class Previous:
     def sample(self, box: Box, pitch: Pitch) -> Tensor:
         """Its probabilities under a box of another grid, as `Canvas.sample` gives them; only those are read."""
         mine, extent = self.stage.pitch, self.stage.extent
-        rows = Taps.between(start=box.y, count=box.height, ratio=pitch.y / mine.y, origin=0, length=extent.height)
-        columns = Taps.between(start=box.x, count=box.width, ratio=pitch.x / mine.x, origin=0, length=extent.width)
+        rows = CanvasTaps.between(start=box.y, count=box.height, ratio=pitch.y / mine.y, origin=0, length=extent.height)
+        columns = CanvasTaps.between(
+            start=box.x, count=box.width, ratio=pitch.x / mine.x, origin=0, length=extent.width
+        )
         near = Box.between(
             left=int(columns.first[0]),
             top=int(rows.first[0]),
@@ -78,10 +80,10 @@ class Previous:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Step:
+class StageRun:
     """One refining stage of a run over one scene."""
 
-    look: Look
+    look: SceneView
     index: int
     """Of the stage in `look`."""
     field: Previous
@@ -108,12 +110,12 @@ class Step:
         return self.field.sample(box, self.stage.pitch)
 
 
-def starts(look: Look, temperatures: Sequence[float]) -> Previous:
+def starts(look: SceneView, temperatures: Sequence[float]) -> Previous:
     """What the coarsest stage says."""
     return Previous(logs=look.logs[0], stage=look.stages[0], temperature=temperatures[0])
 
 
-def merged(step: Step, *, how: Merge, refiners: Refiners) -> Field:
+def merged(step: StageRun, *, how: Merge, refiners: Refiners) -> Field:
     """Log R over a whole scene, window by window, all points taken.
 
     O and Y' in a window's rim are those of the neighbouring cells, where a run of the program has the window's own.
@@ -140,8 +142,8 @@ def continued(part: Tensor, window: Box) -> Tensor:
 
 
 def accumulated(
-    looks: Sequence[Look], *, temperatures: Sequence[float], how: Merge, refiners: Sequence[Refiners]
-) -> list[Step]:
+    looks: Sequence[SceneView], *, temperatures: Sequence[float], how: Merge, refiners: Sequence[Refiners]
+) -> list[StageRun]:
     """The refining stages of runs over scenes, each over what the stages below it made.
 
     Args:
@@ -154,17 +156,17 @@ def accumulated(
     for look, mine in zip(looks, refiners, strict=True):
         field = starts(look, temperatures)
         for index in range(1, len(look.stages)):
-            step = Step(look=look, index=index, field=field, temperature=temperatures[index])
+            step = StageRun(look=look, index=index, field=field, temperature=temperatures[index])
             steps.append(step)
             if index + 1 < len(look.stages):
                 field = Previous(logs=merged(step, how=how, refiners=mine), stage=step.stage, temperature=1.0)
     return steps
 
 
-def direct(looks: Sequence[Look], *, temperatures: Sequence[float]) -> list[Step]:
+def direct(looks: Sequence[SceneView], *, temperatures: Sequence[float]) -> list[StageRun]:
     """Every scale over what the coarsest alone says, as the published program trains its refiners."""
     return [
-        Step(look=look, index=index, field=starts(look, temperatures), temperature=temperatures[index])
+        StageRun(look=look, index=index, field=starts(look, temperatures), temperature=temperatures[index])
         for look in looks
         for index in range(1, len(look.stages))
     ]
@@ -181,7 +183,7 @@ class Ending:
 
 
 def ended(
-    looks: Sequence[Look],
+    looks: Sequence[SceneView],
     *,
     temperatures: Sequence[float],
     how: Merge,
@@ -203,7 +205,7 @@ def ended(
     logs, fits = [look.logs[0] for look in looks], []
     for index in range(1, len(looks[0].stages)):
         steps = [
-            Step(look=look, index=index, field=field, temperature=temperatures[index])
+            StageRun(look=look, index=index, field=field, temperature=temperatures[index])
             for look, field in zip(looks, fields, strict=True)
         ]
         logs = [merged(step, how=how, refiners=mine) for step, mine in zip(steps, refiners, strict=True)]

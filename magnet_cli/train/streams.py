@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from magnet_cli.images import Image, ImageInfo
     from magnet_cli.images.reader import PyramidImage
-    from magnet_cli.train.raster_spool import Plane, Spool
+    from magnet_cli.train.raster_spool import Plane, RasterSpool
 
     Pixels = NDArray[np.uint8]
 
@@ -189,7 +189,7 @@ def _far(info: ImageInfo, shrink: int) -> bool:
 
 
 def spool_pixels(
-    spool: Spool, size: Size, *, bands: int, levels: tuple[int, ...], level0: Callable[[Box], Pixels] | Original
+    spool: RasterSpool, size: Size, *, bands: int, levels: tuple[int, ...], level0: Callable[[Box], Pixels] | Original
 ) -> StreamedPixels:
     """Decode what windows cannot be read from, once.
 

@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional
 
 from magnet_cli.errors import SourceError
-from magnet_cli.train.crops import Window, centres, cut
+from magnet_cli.train.crops import CropWindow, centres, cut
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from magnet_cli.geometry import Size
     from magnet_cli.models.bundle import Bundle, InputSpec
     from magnet_cli.train.precision import Arithmetic
-    from magnet_cli.train.scenes import Scene
+    from magnet_cli.train.scenes import LabelledScene
 
 CHUNK = 8
 """Windows in one forward pass."""
@@ -42,7 +42,7 @@ class Score:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Best:
+class BestScore:
     """The best of the validations so far."""
 
     score: Score
@@ -57,24 +57,24 @@ class Best:
         return {**vars(self), "score": vars(self.score)}
 
     @classmethod
-    def restored(cls, state: dict[str, Any] | None) -> Best | None:
+    def restored(cls, state: dict[str, Any] | None) -> BestScore | None:
         """From a checkpoint, which has none before the first validation."""
         return None if state is None else cls(**{**state, "score": Score(**state["score"])})
 
 
-def better(best: Best | None, score: Score, network: nn.Module, *, iteration: int) -> Best:
+def better(best: BestScore | None, score: Score, network: nn.Module, *, iteration: int) -> BestScore:
     """The best after one validation more; an equal mean IoU is no improvement."""
     if best is not None and score.miou <= best.score.miou:
-        return Best(score=best.score, iteration=best.iteration, since=best.since + 1, weights=best.weights)
+        return BestScore(score=best.score, iteration=best.iteration, since=best.since + 1, weights=best.weights)
     weights = {key: value.detach().cpu().clone() for key, value in network.state_dict().items()}
-    return Best(score=score, iteration=iteration, since=0, weights=weights)
+    return BestScore(score=score, iteration=iteration, since=0, weights=weights)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Validator:
     """Looks at whole scenes at every scale of a bundle, windows side by side, as they are."""
 
-    scenes: Sequence[Scene]
+    scenes: Sequence[LabelledScene]
     bundle: Bundle
     ignore: int
 
@@ -115,10 +115,10 @@ class Validator:
                 yield self.window(scene, row, column, scale=scale, spec=spec)
 
     def window(
-        self, scene: Scene, row: int, column: int, *, scale: Size, spec: InputSpec
+        self, scene: LabelledScene, row: int, column: int, *, scale: Size, spec: InputSpec
     ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
         """One of them, by its place in the grid of windows."""
-        window = Window(x=column * scale.width, y=row * scale.height, width=scale.width, height=scale.height)
+        window = CropWindow(x=column * scale.width, y=row * scale.height, width=scale.width, height=scale.height)
         pixels, labels = cut(scene, window, size=spec.size)
         inside = np.ix_(
             centres(window.y, window.height, count=spec.size.height) < scene.size.height,

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from magnet_cli.arithmetic.canvas import Canvas, Taps, reflected
+from magnet_cli.arithmetic.canvas import Canvas, CanvasTaps, reflected
 from magnet_cli.geometry import Box, Pitch
 
 ratios = st.sampled_from([Fraction(1), Fraction(1, 2), Fraction(1, 3), Fraction(625, 1250), Fraction(997, 1000)]) | (
@@ -22,7 +22,7 @@ ratios = st.sampled_from([Fraction(1), Fraction(1, 2), Fraction(1, 3), Fraction(
 @settings(max_examples=200)
 def test_taps_read_a_ramp_at_exact_pixel_centres(ratio: Fraction, start: int, origin: int) -> None:
     first = int((start + Fraction(1, 2)) * ratio) - 3 + origin
-    taps = Taps.between(start=start, count=20, ratio=ratio, origin=first, length=80)
+    taps = CanvasTaps.between(start=start, count=20, ratio=ratio, origin=first, length=80)
     positions = taps.first + taps.weight + first
     inside = (taps.first > 0) & (taps.second < 79) & (taps.second > taps.first)
     expected = np.array([float((start + n + Fraction(1, 2)) * ratio - Fraction(1, 2)) for n in range(20)])
@@ -39,7 +39,7 @@ def test_interpolation_is_that_of_each_pixel_by_itself(
     values = torch.rand((3, 4, 5), generator=torch.Generator().manual_seed(start)).half()
     values = values.repeat_interleave(length, dim=dim).narrow(dim, 0, length)
     values = (values + torch.linspace(0, 0.5, length).reshape([-1 if axis == dim else 1 for axis in range(3)])).half()
-    taps = Taps.between(start=start, count=count, ratio=ratio, origin=origin, length=length)
+    taps = CanvasTaps.between(start=start, count=count, ratio=ratio, origin=origin, length=length)
     found = taps.apply(taps.narrowed(values, dim), dim).float()
     assert found.shape[dim] == count
     for n in range(count):

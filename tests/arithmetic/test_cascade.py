@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from magnet_cli.arithmetic.canvas import Canvas
-from magnet_cli.arithmetic.cascade.pyramid import Level, LevelPart, cascade_levels, local_windows
+from magnet_cli.arithmetic.cascade.pyramid import CascadeLevel, LevelPart, cascade_levels, local_windows
 from magnet_cli.arithmetic.cascade.steps import (
     S1,
     S4,
@@ -126,7 +126,7 @@ def test_a_hair_is_looked_at_though_it_fills_no_tenth_of_a_window() -> None:
 
 
 def test_windows_are_averaged_where_they_overlap() -> None:
-    level = Level(pitch=LEVEL0, size=Size(width=80, height=72))
+    level = CascadeLevel(pitch=LEVEL0, size=Size(width=80, height=72))
     windows = list(local_windows(level.size, side=72))
     assert len(windows) == 3
     before = Canvas(values=half(72, 80).expand(2, -1, -1), box=Box.whole(level.size), pitch=LEVEL0)
@@ -141,7 +141,7 @@ def test_windows_are_averaged_where_they_overlap() -> None:
 
 
 def test_pixels_that_no_window_covers_keep_their_probability() -> None:
-    level = Level(pitch=LEVEL0, size=Size(width=300, height=72))
+    level = CascadeLevel(pitch=LEVEL0, size=Size(width=300, height=72))
     values = torch.full((2, 72, 300), 0.3)
     values[:, :, :10] = 0.7
     before = Canvas(values=values, box=Box.whole(level.size), pitch=LEVEL0)
@@ -156,10 +156,10 @@ def test_pixels_that_no_window_covers_keep_their_probability() -> None:
 def test_a_level_in_parts_is_the_level_as_a_whole(data: st.DataObject, width: int, height: int) -> None:
     """What streams a level that does not fit in memory gives the same numbers, bit by bit."""
     side, pitch = 104, Pitch.square(2)
-    level = Level(pitch=pitch, size=Size(width=width, height=height))
+    level = CascadeLevel(pitch=pitch, size=Size(width=width, height=height))
     torch.manual_seed(width * 1000 + height)
     image = torch.rand(3, height, width)
-    coarse = Level(pitch=Pitch.square(4), size=Pitch.square(2).cover(level.size))
+    coarse = CascadeLevel(pitch=Pitch.square(4), size=Pitch.square(2).cover(level.size))
     before = Canvas(
         values=torch.rand(2, coarse.size.height, coarse.size.width), box=Box.whole(coarse.size), pitch=coarse.pitch
     )
@@ -225,7 +225,7 @@ def test_padding_repeats_the_last_pixel_and_only_where_it_must() -> None:
 
 def test_a_level_is_the_mean_of_what_its_pixels_cover() -> None:
     values = torch.arange(6.0).reshape(1, 2, 3)
-    level = Level(pitch=Pitch.square(2), size=Size(width=2, height=1))
+    level = CascadeLevel(pitch=Pitch.square(2), size=Size(width=2, height=1))
     assert at_level(values, level).tolist() == [[[2.0, 3.5]]]
 
 

@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from magnet_cli.arithmetic.cascade.area_means import area_mean
-from magnet_cli.arithmetic.cascade.pyramid import Level, LevelPart, cascade_levels, local_windows
+from magnet_cli.arithmetic.cascade.pyramid import CascadeLevel, LevelPart, cascade_levels, local_windows
 from magnet_cli.errors import UsageError
 from magnet_cli.geometry import LEVEL0, Box, Pitch, Size
 
@@ -89,7 +89,7 @@ def test_a_part_knows_its_windows_and_what_they_need(data: st.DataObject, size: 
         right=data.draw(st.integers(x + 1, size.width)),
         bottom=data.draw(st.integers(y + 1, size.height)),
     )
-    part = LevelPart(level=Level(pitch=LEVEL0, size=size), box=box, side=side)
+    part = LevelPart(level=CascadeLevel(pitch=LEVEL0, size=size), box=box, side=side)
     every = tuple(local_windows(size, side=side))
     assert part.windows == tuple(window for window in every if window.kept.intersection(box).area)
     assert all(part.area.contains(window.box) for window in part.windows)

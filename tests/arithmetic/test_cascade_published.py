@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from magnet_cli.arithmetic.cascade.pyramid import Window
+    from magnet_cli.arithmetic.cascade.pyramid import CascadeWindow
     from magnet_cli.geometry import Size
 
 GOLDEN = Path(__file__).parents[3] / "shared" / "reference" / "cascadepsp"
@@ -213,7 +213,7 @@ def test_both_steps_come_out_as_published(
 ) -> None:
     """In a part with the image's border, seams and skipped windows: the whole image takes minutes."""
 
-    def there(size: Size, *, side: int) -> Iterator[Window]:
+    def there(size: Size, *, side: int) -> Iterator[CascadeWindow]:
         return local_windows(size, side=side, within=PART)
 
     monkeypatch.setattr(cascade_published, "local_windows", there)

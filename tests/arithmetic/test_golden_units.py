@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from magnet_cli.arithmetic.published.point_choice import certainty, choose_points, median_zero_padded
-from magnet_cli.arithmetic.published.window_grid import CutOut, OverlapMean, place_windows, window_shares
+from magnet_cli.arithmetic.published.window_grid import OverlapMean, PublishedCutOut, place_windows, window_shares
 from magnet_cli.geometry import Size
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def test_certainty(units: Mapping[str, NDArray[np.float32]]) -> None:
 def test_cut_outs_with_and_without_the_shift(
     units: Mapping[str, NDArray[np.float32]], name: str, *, shifted: bool
 ) -> None:
-    cut_out = CutOut(size=Size(width=20, height=16), shifted=shifted)
+    cut_out = PublishedCutOut(size=Size(width=20, height=16), shifted=shifted)
 
     found = cut_out.many(torch.from_numpy(units["probs"][0]), units["rois"])
 

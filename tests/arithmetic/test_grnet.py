@@ -9,7 +9,7 @@ import torch
 
 from magnet_cli.arithmetic.cells import flagged
 from magnet_cli.arithmetic.grnet_stages import (
-    Layout,
+    CellLayout,
     all_cells,
     chosen_cells,
     cut_out,
@@ -204,8 +204,8 @@ class Counting:
 
 
 LAYOUTS = {
-    "literal": Layout.of("literal", side=2, overview=Size(width=8, height=8), patch=Size(width=8, height=8)),
-    "detail": Layout.of("detail", side=2, overview=Size(width=8, height=8), patch=Size(width=8, height=8)),
+    "literal": CellLayout.of("literal", side=2, overview=Size(width=8, height=8), patch=Size(width=8, height=8)),
+    "detail": CellLayout.of("detail", side=2, overview=Size(width=8, height=8), patch=Size(width=8, height=8)),
 }
 
 

@@ -15,7 +15,7 @@ from torch.nn import functional
 from magnet_cli.arithmetic.published.image_resize import resize_uint8_bilinear
 from magnet_cli.arithmetic.published.point_choice import certainty, choose_points, median_zero_padded, point_count
 from magnet_cli.arithmetic.published.stages import PublishedSettings, settings_from_scales
-from magnet_cli.arithmetic.published.window_grid import CutOut, OverlapMean, place_windows
+from magnet_cli.arithmetic.published.window_grid import OverlapMean, PublishedCutOut, place_windows
 from magnet_cli.errors import UsageError
 from magnet_cli.geometry import Size
 
@@ -82,13 +82,13 @@ class TestCutOut:
     region = np.array([4, 6, 12, 14], np.float32)
 
     def test_the_exact_one_gives_the_pixels_back(self) -> None:
-        found = CutOut(size=square(8), shifted=False).one(self.ramp, self.region)
+        found = PublishedCutOut(size=square(8), shifted=False).one(self.ramp, self.region)
 
         torch.testing.assert_close(found, self.ramp[:, 6:14, 4:12])
 
     def test_the_published_one_lies_half_a_pixel_to_the_top_left(self) -> None:
-        across = CutOut(size=square(8), shifted=True).one(self.ramp, self.region)
-        down = CutOut(size=square(8), shifted=True).one(self.ramp.transpose(1, 2), self.region)
+        across = PublishedCutOut(size=square(8), shifted=True).one(self.ramp, self.region)
+        down = PublishedCutOut(size=square(8), shifted=True).one(self.ramp.transpose(1, 2), self.region)
 
         torch.testing.assert_close(across, self.ramp[:, 6:14, 4:12] + 0.5)
         torch.testing.assert_close(down, self.ramp.transpose(1, 2)[:, 6:14, 4:12] + 0.5)
@@ -97,7 +97,7 @@ class TestCutOut:
         values = torch.rand((2, 24, 36), generator=torch.Generator().manual_seed(0))
         whole = np.array([0, 0, 36, 24], np.float32)
 
-        found = CutOut(size=Size(width=12, height=12), shifted=False).one(values, whole)
+        found = PublishedCutOut(size=Size(width=12, height=12), shifted=False).one(values, whole)
 
         torch.testing.assert_close(found, functional.avg_pool2d(values[None], (2, 3))[0])
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from magnet_cli.bench.cascades.studio import Studio
+from magnet_cli.bench.cascades.cascade_studio import CascadeStudio
 from magnet_cli.bench.task import Task, mask_beside
 from magnet_cli.geometry import Size
 from magnet_cli.models.architectures.cascade_base import BANDS, MASKS
@@ -58,7 +58,7 @@ def cascade_bundle(folder: Path, **changes: Any) -> Path:
 def cascade_task(folder: Path, *, side: int = SIDE_OF_MASK) -> Task[RefineOptions]:
     """A task on a generated image and its mask, with a cascade of one convolution."""
     options = RefineOptions(weights=str(cascade_bundle(folder / "bundle")), device="cpu")
-    studio, image, warm = Studio(options), folder / "image.tif", folder / "warm.tif"
+    studio, image, warm = CascadeStudio(options), folder / "image.tif", folder / "warm.tif"
     studio.draw(image, side)
     studio.draw_warm(warm, side)
     scratch = folder / "scratch"

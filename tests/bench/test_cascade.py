@@ -12,12 +12,12 @@ from skimage.measure import label
 
 from magnet_cli.arithmetic.cascade.pyramid import local_windows
 from magnet_cli.bench import patching as plain
-from magnet_cli.bench.cascades import ceiling as ceilings
-from magnet_cli.bench.cascades.ceiling import Ceiling, alike_steps
-from magnet_cli.bench.cascades.naive import Naive
-from magnet_cli.bench.cascades.patching import Patching
-from magnet_cli.bench.cascades.program import Program
-from magnet_cli.bench.cascades.studio import Studio
+from magnet_cli.bench.cascades import cascade_ceiling as ceilings
+from magnet_cli.bench.cascades.cascade_ceiling import CascadeCeiling, alike_steps
+from magnet_cli.bench.cascades.cascade_naive import CascadeNaive
+from magnet_cli.bench.cascades.cascade_patching import CascadePatching
+from magnet_cli.bench.cascades.cascade_program import CascadeProgram
+from magnet_cli.bench.cascades.cascade_studio import CascadeStudio
 from magnet_cli.bench.task import Shape
 from magnet_cli.errors import UsageError
 from magnet_cli.geometry import Size
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 def test_the_program_reports_a_real_run_and_leaves_nothing(tmp_path: Path) -> None:
     given = cascade_task(tmp_path)
-    program = Program(given)
+    program = CascadeProgram(given)
 
     ready = program.prepare()
     took = program.run("", None)
@@ -65,9 +65,14 @@ def test_the_program_reports_a_real_run_and_leaves_nothing(tmp_path: Path) -> No
 
 def test_what_a_process_answers_loads_no_library_where_it_arrives(tmp_path: Path) -> None:
     given = cascade_task(tmp_path)
-    program = Program(given)
+    program = CascadeProgram(given)
 
-    answers = [Studio(given.options).setting(), program.prepare(), program.run("", None), Patching(given).prepare()]
+    answers = [
+        CascadeStudio(given.options).setting(),
+        program.prepare(),
+        program.run("", None),
+        CascadePatching(given).prepare(),
+    ]
 
     modules = {module for answer in answers for module in Classes(answer).modules}
     assert modules <= {"magnet_cli", "builtins"}
@@ -92,7 +97,7 @@ def _size(mask: Any) -> Size:
 def test_the_ceiling_stands_for_the_steps_that_the_program_ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("magnet_cli.bench.ceiling.LEAST", 0.05)
     given = cascade_task(tmp_path)
-    program, ceiling = Program(given), Ceiling(given)
+    program, ceiling = CascadeProgram(given), CascadeCeiling(given)
     program.prepare()
     ours = program.run("", None)
     ceiling.prepare()
@@ -135,7 +140,7 @@ def test_steps_are_timed_in_groups_of_about_one_size(monkeypatch: pytest.MonkeyP
 
 
 def test_the_naive_arithmetic_takes_the_whole_image_as_one_region(tmp_path: Path) -> None:
-    naive = Naive(cascade_task(tmp_path))
+    naive = CascadeNaive(cascade_task(tmp_path))
 
     ready = naive.prepare()
     took = naive.run("", None)
@@ -152,12 +157,12 @@ def test_what_has_no_counterpart_or_no_room_says_so(tmp_path: Path, monkeypatch:
     mask = tifffile.imread(str(given.mask))
     labels = write_grey(tmp_path / "labels.tif", mask * 2 + 1)
 
-    ready = Patching(given).prepare()
+    ready = CascadePatching(given).prepare()
     assert (ready.refusal, "a cascade sharpens a mask" in str(ready.reason)) == ("does not apply", True)
     several = replace(given, mask=str(labels), options=replace(given.options, mask_kind="labels"))
-    assert Naive(several).prepare().refusal == "does not apply"
+    assert CascadeNaive(several).prepare().refusal == "does not apply"
     monkeypatch.setattr(plain, "available_memory", lambda: 1000)
-    ready = Naive(given).prepare()
+    ready = CascadeNaive(given).prepare()
     assert ready.refusal == "refused"
     assert ready.needs is not None
     assert ready.needs > SIDE * SIDE * 4 * 3
@@ -170,7 +175,7 @@ def test_the_bands_and_values_of_a_file_are_not_those_of_the_drawn_image(tmp_pat
     tifffile.imwrite(image, stored[..., ::-1], photometric="rgb", tile=(64, 64))
     options = replace(given.options, bands=("3", "2", "1"), value_range=parse_value_range("100,10300"))
     given = replace(given, image=str(image), options=options)
-    program, ceiling = Program(given), Ceiling(given)
+    program, ceiling = CascadeProgram(given), CascadeCeiling(given)
 
     program.prepare()
     ceiling.prepare()
@@ -226,12 +231,12 @@ def test_a_class_of_several_is_measured_where_a_cascade_knows_one_kind_of_object
     labels[:20] = 1
     several = replace(given, mask=str(write_grey(tmp_path / "several.tif", labels)))
     with pytest.raises(UsageError, match=r"sharpens one kind of object, blob.*--object NAME"):
-        Program(several).prepare()
+        CascadeProgram(several).prepare()
     several = replace(several, options=replace(given.options, objects=("2",)))
-    program = Program(several)
+    program = CascadeProgram(several)
     assert program.prepare().windows
     assert cast("Any", program.run("", None).report)["options"]["object"] == ["2"]
-    assert Naive(several).prepare().refusal is None
+    assert CascadeNaive(several).prepare().refusal is None
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from torch import nn
 
 from magnet_cli.errors import OutputError, SourceError, UsageError, WeightsError
 from magnet_cli.geometry import Size
-from magnet_cli.importing import ImportOptions, Order, Sample, import_bundle
+from magnet_cli.importing import ImportOptions, Order, OrderSample, import_bundle
 from magnet_cli.importing.presets import (
     CITYSCAPES,
     DEEPGLOBE,
@@ -91,12 +91,12 @@ def takes(half: int) -> nn.Module:
     return network
 
 
-def stripes(folder: Path) -> Sample:
+def stripes(folder: Path) -> OrderSample:
     """Columns that alternate: in the shrunk image they are grey, at full size each is plain."""
     labels = np.tile(np.arange(32, dtype=np.uint8) % 2, (32, 1))
     tifffile.imwrite(folder / "image.tif", np.dstack([labels * np.uint8(255)] * 3), photometric="rgb")
     tifffile.imwrite(folder / "label.tif", labels, photometric="minisblack")
-    return Sample(image=folder / "image.tif", label=folder / "label.tif")
+    return OrderSample(image=folder / "image.tif", label=folder / "label.tif")
 
 
 @pytest.mark.parametrize("prefix", ["", "model.", "module.", "module.model."])

@@ -11,7 +11,7 @@ import tifffile
 import torch
 import zarr
 
-from magnet_cli.arithmetic.canvas import Taps
+from magnet_cli.arithmetic.canvas import CanvasTaps
 from magnet_cli.geometry import Size
 from magnet_cli.masks.output import OutputPaths
 from magnet_cli.models.bundle_writer import describe, write_bundle
@@ -228,15 +228,15 @@ def test_the_border_of_a_ramp_stays_in_place_between_a_slide_and_another_resolut
 
 def test_a_shift_of_a_quarter_pixel_would_be_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The check above can fail: level 0's labels taken a quarter of a canvas pixel beside their place."""
-    between = Taps.between
+    between = CanvasTaps.between
 
-    def shifted(**named: Any) -> Taps:
+    def shifted(**named: Any) -> CanvasTaps:
         taps = between(**named)
         return replace(taps, weight=np.minimum(taps.weight + np.float32(0.25), np.float32(1)))
 
     distance = write_ramp(tmp_path / "s.tif", Size(width=331, height=257), slope=0.008, mpp=0.5)
     weights = ramp_bundle(tmp_path / "bundle", slope_of_logits=2.0, resolution=0.7)
-    monkeypatch.setattr(Taps, "between", shifted)
+    monkeypatch.setattr(CanvasTaps, "between", shifted)
     segment(tmp_path / "s.tif", tmp_path / "m.tif", SegmentOptions(weights=str(weights), scales=sides(64, 32)))
     wrong = (labels_in(tmp_path / "m.tif") == 1) != (distance > 0)
     assert np.abs(distance[wrong]).max(initial=0) > 0.15

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from magnet_cli.errors import WeightsError
-from magnet_cli.models.architectures.cascade_base import Cascade, CascadeOutputs
+from magnet_cli.models.architectures.cascade_base import CascadeModule, CascadeOutputs
 from magnet_cli.models.architectures.cascadepsp import cascadepsp_light, cascadepsp_resnet50
 from magnet_cli.models.architectures.conv import conv_cascade
 from magnet_cli.models.registry import CASCADES, build_cascade
@@ -16,7 +16,7 @@ from tests.models.support import manifest, on_meta, parameters, shapes
 SLIM = {"width": 4, "depths": [1, 1, 1, 1], "pooled": 8, "widths": [8, 4, 4], "hidden": 4}
 
 
-class Spy(Cascade):
+class Spy(CascadeModule):
     """Each pass gives a number of its own, and keeps what it was given."""
 
     def __init__(self) -> None:

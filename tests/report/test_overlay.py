@@ -13,10 +13,10 @@ import tifffile
 from magnet_cli.geometry import Pitch, Size
 from magnet_cli.images import open_image
 from magnet_cli.masks.report_file import read_report
-from magnet_cli.report.colours import Look
+from magnet_cli.report.colours import ColourMapping
 from magnet_cli.report.legend import MOST, draw_legend, listed, share_text
 from magnet_cli.report.overlay import blended, draw_overlay
-from magnet_cli.report.picture import BLANK, Class, Picture, read_picture, read_pixels
+from magnet_cli.report.picture import BLANK, Class, MaskPicture, read_picture, read_pixels
 from tests.cli.support import expected_labels, invoke, write_image
 
 if TYPE_CHECKING:
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def picture(names: list[str], *, side: int = 40) -> Picture:
+def picture(names: list[str], *, side: int = 40) -> MaskPicture:
     classes = tuple(
         Class(name=name, color=f"#{40 + label % 200:02x}80f0", pixels=side, share=1 / len(names), area=None, unit=None)
         for label, name in enumerate(names)
     )
     labels = np.arange(side * side).reshape(side, side) % len(names)
-    return Picture(
+    return MaskPicture(
         pixels=np.full((side, side, 3), 100, np.uint8),
         labels=labels.astype(np.uint8),
         pitch=1,
@@ -96,7 +96,7 @@ def test_values_of_any_kind_are_seen(tmp_path: Path, dtype: str, bands: int, pho
     more: dict[str, Any] = {"planarconfig": "contig"} if bands > 1 else {}
     tifffile.imwrite(tmp_path / "x.tif", values, photometric=photometric, tile=(32, 32), **more)
     with open_image(tmp_path / "x.tif") as image:
-        seen = read_pixels(image, Pitch.square(2), Look(bands=(0, 1, 2) if bands > 1 else (0,)))
+        seen = read_pixels(image, Pitch.square(2), ColourMapping(bands=(0, 1, 2) if bands > 1 else (0,)))
     assert seen.shape == (45, 65, 3)
     assert seen.dtype == np.uint8
     assert seen[0].max() < 20
@@ -107,7 +107,7 @@ def test_many_bands_are_read_in_strips(tmp_path: Path, monkeypatch: pytest.Monke
     values = np.random.default_rng(0).integers(0, 255, (120, 80, 9), dtype=np.uint8)
     tifffile.imwrite(tmp_path / "x.tif", values, photometric="minisblack", planarconfig="contig", tile=(32, 32))
     with open_image(tmp_path / "x.tif") as image:
-        whole = read_pixels(image, Pitch.square(2), Look(bands=(8, 1, 2)))
+        whole = read_pixels(image, Pitch.square(2), ColourMapping(bands=(8, 1, 2)))
         largest = 0
         read = image.read
 
@@ -118,7 +118,7 @@ def test_many_bands_are_read_in_strips(tmp_path: Path, monkeypatch: pytest.Monke
 
         monkeypatch.setattr(image, "read", counted)
         monkeypatch.setattr("magnet_cli.report.picture.STRIP_VALUES", 2000)
-        np.testing.assert_array_equal(read_pixels(image, Pitch.square(2), Look(bands=(8, 1, 2))), whole)
+        np.testing.assert_array_equal(read_pixels(image, Pitch.square(2), ColourMapping(bands=(8, 1, 2))), whole)
     assert 0 < largest <= 2000
 
 

@@ -11,7 +11,7 @@ import tifffile
 import torch
 
 import magnet_cli
-from magnet_cli.arithmetic.grnet_stages import Layout, all_cells, cut_out, resized, segmented
+from magnet_cli.arithmetic.grnet_stages import CellLayout, all_cells, cut_out, resized, segmented
 from magnet_cli.errors import UsageError, WeightsError
 from magnet_cli.geometry import Box, Size
 from magnet_cli.models.bundle import load_bundle
@@ -96,7 +96,7 @@ def on_tensors(weights: Path, pixels: NDArray[np.uint8], *, fusion: Fusion, vari
         Parts(load_networks(load_bundle(str(weights)), device="cpu", precision="float32")),
         Size(width=SIDE, height=SIDE),
     )
-    layout = Layout.of(fusion, side=CELLS, overview=size, patch=size)
+    layout = CellLayout.of(fusion, side=CELLS, overview=size, patch=size)
     found = segmented(
         parts, overview, lambda chosen: cut_out(detail, chosen, side=CELLS), layout=layout, variant=variant
     )

@@ -12,8 +12,8 @@ from magnet_cli.geometry import Box, Size
 from magnet_cli.models.bundle_writer import describe, write_bundle
 from magnet_cli.models.networks import load_networks
 from magnet_cli.models.registry import build_backbone
-from magnet_cli.train.scene_fields import Look, looked
-from magnet_cli.train.scenes import Scene
+from magnet_cli.train.scene_fields import SceneView, looked
+from magnet_cli.train.scenes import LabelledScene
 from tests.train.support import labels_of, pixels_of
 
 if TYPE_CHECKING:
@@ -29,13 +29,13 @@ def square(side: int) -> Size:
     return Size(width=side, height=side)
 
 
-def make_scene(name: str, *, seed: int, rows: int = 50, columns: int = 44) -> Scene:
+def make_scene(name: str, *, seed: int, rows: int = 50, columns: int = 44) -> LabelledScene:
     """Soft random colours; the label is whether red is strong."""
     rng = np.random.default_rng(seed)
     coarse = torch.from_numpy(rng.uniform(0, 255, (1, 3, 9, 8)))
     pixels = torch.nn.functional.interpolate(coarse, size=(rows, columns), mode="bicubic").clamp(0, 255)
     array = np.ascontiguousarray(pixels[0].permute(1, 2, 0).numpy().astype(np.uint8))
-    return Scene.of(name, pixels=array, labels=(array[..., 0] > 127).astype(np.uint8))
+    return LabelledScene.of(name, pixels=array, labels=(array[..., 0] > 127).astype(np.uint8))
 
 
 def make_data(folder: Path) -> Path:
@@ -63,6 +63,6 @@ def whole(field: Field) -> Tensor:
     return field.read(Box(x=0, y=0, width=columns, height=rows))
 
 
-def look_at(folder: Path, bundle: Bundle, scene: Scene) -> Look:
+def look_at(folder: Path, bundle: Bundle, scene: LabelledScene) -> SceneView:
     network = load_networks(bundle, device="cpu", precision="float32").backbone
     return looked(network, scene, bundle=bundle, folder=folder)

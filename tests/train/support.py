@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from magnet_cli.train.scenes import Scene
+    from magnet_cli.train.scenes import LabelledScene
 
 CONFIG = """
 [bundle]
@@ -55,12 +55,12 @@ log_every = 10
 """
 
 
-def pixels_of(scene: Scene) -> NDArray[np.uint8]:
+def pixels_of(scene: LabelledScene) -> NDArray[np.uint8]:
     """The whole picture, `(rows, columns, bands)`."""
     return scene.pixels.read(0, Box.whole(scene.size))
 
 
-def labels_of(scene: Scene) -> NDArray[np.uint8]:
+def labels_of(scene: LabelledScene) -> NDArray[np.uint8]:
     """The whole label map, `(rows, columns)`."""
     return scene.labels.at(np.arange(scene.size.height), np.arange(scene.size.width))
 

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from magnet_cli.train.batches import Sampler
-    from magnet_cli.train.scenes import Scene
+    from magnet_cli.train.batches import BatchSampler
+    from magnet_cli.train.scenes import LabelledScene
 
 
 def test_it_learns_and_writes_a_bundle(tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_scenes_to_validate_on_are_not_trained_on(tmp_path: Path, monkeypatch: p
     seen: list[list[str]] = []
     sampler = Recipe.sampler
 
-    def spied(recipe: Recipe, scenes: Sequence[Scene]) -> Sampler:
+    def spied(recipe: Recipe, scenes: Sequence[LabelledScene]) -> BatchSampler:
         seen.append([scene.name for scene in scenes])
         return sampler(recipe, scenes)
 

@@ -10,11 +10,11 @@ import pytest
 
 from magnet_cli.errors import SourceError, UsageError
 from magnet_cli.geometry import Size
-from magnet_cli.train.batches import Sampler, recoloured
+from magnet_cli.train.batches import BatchSampler, recoloured
 from magnet_cli.train.config import DataConfig
-from magnet_cli.train.crops import Window, cut, drawn
+from magnet_cli.train.crops import CropWindow, cut, drawn
 from magnet_cli.train.scene_data import divided, load_scenes
-from magnet_cli.train.scenes import Scene
+from magnet_cli.train.scenes import LabelledScene
 from tests.train.support import labels_of, pixels_of
 
 if TYPE_CHECKING:
@@ -27,9 +27,9 @@ def picture(rows: int, columns: int, *, seed: int = 0) -> NDArray[np.uint8]:
     return np.random.default_rng(seed).integers(0, 256, (rows, columns, 3), dtype=np.uint8)
 
 
-def scene(rows: int = 40, columns: int = 56) -> Scene:
+def scene(rows: int = 40, columns: int = 56) -> LabelledScene:
     pixels = picture(rows, columns)
-    return Scene.of("s", pixels=pixels, labels=pixels[..., 0] // 64)
+    return LabelledScene.of("s", pixels=pixels, labels=pixels[..., 0] // 64)
 
 
 def save_parts(folder: Path, whole: NDArray[np.uint8], *, rows: int, columns: int) -> None:
@@ -176,21 +176,21 @@ def test_two_pictures_of_one_name_are_refused(tmp_path: Path) -> None:
 
 def test_a_window_of_whole_pixels_is_the_picture() -> None:
     one = scene()
-    pixels, labels = cut(one, Window(x=8, y=4, width=16, height=16), size=Size(width=16, height=16))
+    pixels, labels = cut(one, CropWindow(x=8, y=4, width=16, height=16), size=Size(width=16, height=16))
     np.testing.assert_array_equal(pixels, pixels_of(one)[4:20, 8:24])
     np.testing.assert_array_equal(labels, labels_of(one)[4:20, 8:24])
 
 
 def test_a_larger_window_is_averaged_by_area() -> None:
-    one = Scene.of("s", pixels=picture(256, 256), labels=np.zeros((256, 256), np.uint8))
-    pixels, _ = cut(one, Window(x=0, y=64, width=128, height=128), size=Size(width=32, height=32))
+    one = LabelledScene.of("s", pixels=picture(256, 256), labels=np.zeros((256, 256), np.uint8))
+    pixels, _ = cut(one, CropWindow(x=0, y=64, width=128, height=128), size=Size(width=32, height=32))
     expected = pixels_of(one)[64:192, :128].reshape(32, 4, 32, 4, 3).mean(axis=(1, 3))
     assert np.abs(pixels - expected).max() <= 1.0
 
 
 def test_beyond_the_edge_the_picture_is_mirrored() -> None:
     one = scene(8, 8)
-    pixels, labels = cut(one, Window(x=-3, y=-11, width=16, height=16), size=Size(width=16, height=16))
+    pixels, labels = cut(one, CropWindow(x=-3, y=-11, width=16, height=16), size=Size(width=16, height=16))
     tall = np.pad(pixels_of(one), ((11, 0), (3, 5), (0, 0)), mode="symmetric")[:16]
     np.testing.assert_array_equal(pixels, tall)
     np.testing.assert_array_equal(labels, tall[..., 0] // 64)
@@ -206,9 +206,9 @@ def test_drawn_windows_stay_inside_where_they_fit() -> None:
         assert 20 / 1.41 <= window.width <= 160 * 1.41
 
 
-def sampler(*, seed: int) -> Sampler:
+def sampler(*, seed: int) -> BatchSampler:
     size = Size(width=16, height=16)
-    return Sampler(scenes=[scene()], size=size, scales=[size], mean=[0.5] * 3, std=[0.5] * 3, batch=3, seed=seed)
+    return BatchSampler(scenes=[scene()], size=size, scales=[size], mean=[0.5] * 3, std=[0.5] * 3, batch=3, seed=seed)
 
 
 def test_a_batch_is_a_function_of_seed_and_index() -> None:
@@ -222,7 +222,7 @@ def test_a_batch_is_a_function_of_seed_and_index() -> None:
 def test_turns_keep_labels_on_their_pixels() -> None:
     one = scene()
     size = Size(width=16, height=16)
-    plain = Sampler(
+    plain = BatchSampler(
         scenes=[one], size=size, scales=[size], mean=[0.0] * 3, std=[1 / 255] * 3, jitter=1.0, colour=0, batch=8
     )
     patches, labels = plain(0)

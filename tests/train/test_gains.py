@@ -21,14 +21,14 @@ from magnet_cli.models.bundle_check import verify_bundle
 from magnet_cli.models.bundle_writer import write_bundle
 from magnet_cli.models.networks import load_networks
 from magnet_cli.train.config import TrainConfig
-from magnet_cli.train.gains import Pair, PairSampler, Row, Turn, census, pairs_of
+from magnet_cli.train.gains import GainRow, PairSampler, Turn, WindowPair, census, pairs_of
 from magnet_cli.train.loop import Files
 from magnet_cli.train.precision import Arithmetic
 from magnet_cli.train.proposals import FieldObjective, GainObjective
 from magnet_cli.train.refiner_training import described_again
 from magnet_cli.train.scene_data import load_scenes
 from magnet_cli.train.scene_fields import cells_of
-from magnet_cli.train.scenes import Scene
+from magnet_cli.train.scenes import LabelledScene
 from magnet_cli.train.selector_training import begin, selector_trainer, spread, train_selector
 from tests.train.fields import look_at, make_bundle, make_data, make_scene, square, whole
 from tests.train.support import labels_of, pixels_of
@@ -65,25 +65,25 @@ PAPER = CONFIG.replace('labels = "gain"', 'labels = "paper"\nminimum = 0.05').re
 
 
 @pytest.fixture(scope="module")
-def pairs(tmp_path_factory: pytest.TempPathFactory) -> list[Pair]:
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> list[WindowPair]:
     """Of one scene at three scales, some of whose labels are unknown."""
     folder = tmp_path_factory.mktemp("pairs")
     bundle = load_bundle(str(make_bundle(folder / "bundle", scales=(16, 32, 64))))
     scene = make_scene("a", seed=0)
     labels = labels_of(scene).copy()
     labels[:9, :7] = 255
-    scene = Scene.of("a", pixels=pixels_of(scene), labels=labels)
+    scene = LabelledScene.of("a", pixels=pixels_of(scene), labels=labels)
     return pairs_of([look_at(folder / "fields", bundle, scene)], [scene], bundle=bundle, ignore=255)
 
 
-def now_and_before(pair: Pair) -> tuple[Tensor, Tensor, Tensor]:
+def now_and_before(pair: WindowPair) -> tuple[Tensor, Tensor, Tensor]:
     """Labels of a second stage, what it came to, and what was under it, from whole fields: `(rows, columns)`."""
     box = Box.whole(pair.second.extent)
     truth = torch.from_numpy(pair.step.labels.read(box).astype(np.int64))
     return truth, whole(pair.after).argmax(dim=0), pair.step.under(box).argmax(dim=0)
 
 
-def test_a_windows_gain_is_what_turns_right_less_what_turns_wrong(pairs: list[Pair]) -> None:
+def test_a_windows_gain_is_what_turns_right_less_what_turns_wrong(pairs: list[WindowPair]) -> None:
     for pair in pairs:
         truth, now, before = now_and_before(pair)
         for cell in cells_of(pair.second):
@@ -101,7 +101,7 @@ def test_a_windows_gain_is_what_turns_right_less_what_turns_wrong(pairs: list[Pa
     assert any(row.labelled < 1 for row in census(pairs))
 
 
-def test_the_second_pair_stands_on_what_the_first_came_to(pairs: list[Pair]) -> None:
+def test_the_second_pair_stands_on_what_the_first_came_to(pairs: list[WindowPair]) -> None:
     """As a run with the merge `mean`: half of O, half of the field below, at each stage."""
     first, second = pairs
     assert (first.first.scale, first.second.scale, second.second.scale) == (square(64), square(32), square(16))
@@ -110,7 +110,7 @@ def test_the_second_pair_stands_on_what_the_first_came_to(pairs: list[Pair]) -> 
     torch.testing.assert_close(second.known(box), mean, atol=2e-3, rtol=0)
 
 
-def test_parts_of_a_window_are_its_cells_children(pairs: list[Pair]) -> None:
+def test_parts_of_a_window_are_its_cells_children(pairs: list[WindowPair]) -> None:
     for pair in pairs:
         margin, cell = pair.first.margin, pair.first.cell
         around = Box(x=3, y=5, width=pair.first.input.width, height=pair.first.input.height)
@@ -132,7 +132,7 @@ def test_boxes_turn_with_their_patch(index: int) -> None:
         assert sorted(mine.flatten().tolist()) == sorted(theirs.flatten().tolist())
 
 
-def test_a_drawn_window_has_the_gains_of_its_place(pairs: list[Pair]) -> None:
+def test_a_drawn_window_has_the_gains_of_its_place(pairs: list[WindowPair]) -> None:
     """Told by the field: the one place where the patch's probabilities lie says which window it is."""
     drawn = PairSampler(pairs=pairs[1:], batch=1, seed=5)
     pair, found = pairs[1], 0
@@ -173,8 +173,8 @@ def test_the_gain_objective_tells_windows_that_gain_from_those_that_lose_by_how_
 
 
 def test_a_selector_begins_with_the_best_line_from_uncertainty_to_gain() -> None:
-    rows = [Row(scale=square(8), unsure=u, gain=0.5 * u - 0.05, labelled=1.0) for u in (0.1, 0.3, 0.8)]
-    rows.append(Row(scale=square(8), unsure=0.9, gain=-9.0, labelled=0.0))
+    rows = [GainRow(scale=square(8), unsure=u, gain=0.5 * u - 0.05, labelled=1.0) for u in (0.1, 0.3, 0.8)]
+    rows.append(GainRow(scale=square(8), unsure=0.9, gain=-9.0, labelled=0.0))
     network = ppn_small(width=2, classes=2, sees="image+field", against="constant").eval()
     begin(network, rows)
     field = torch.randn(1, 2, 16, 16).softmax(dim=1)

@@ -10,13 +10,13 @@ import torch
 
 from magnet_cli.geometry import Size
 from magnet_cli.models.registry import build_cascade
-from magnet_cli.train.batches import Sampler
-from magnet_cli.train.binary_objects import Objects
+from magnet_cli.train.batches import BatchSampler
+from magnet_cli.train.binary_objects import BinaryObjects
 from magnet_cli.train.config import LoopConfig
 from magnet_cli.train.mask_samples import MaskSampler, MaskValidator, Tally
 from magnet_cli.train.perturbation import Perturbation
 from magnet_cli.train.precision import Arithmetic
-from magnet_cli.train.scenes import Scene
+from magnet_cli.train.scenes import LabelledScene
 from magnet_cli.train.spoilage import Spoiling, thinned
 
 if TYPE_CHECKING:
@@ -35,8 +35,8 @@ def sampler(*, masks: float = 0.0, spoiling: Spoiling = SOUND) -> MaskSampler:
     mask[8:18, 14:36] = mask[22:30, 16:40] = 3
     size = Size(width=40, height=40)
     return MaskSampler(
-        windows=Sampler(
-            scenes=[Scene.of("a", pixels=pixels, labels=labels, mask=mask)],
+        windows=BatchSampler(
+            scenes=[LabelledScene.of("a", pixels=pixels, labels=labels, mask=mask)],
             size=size,
             scales=[size],
             mean=(0, 0, 0),
@@ -45,7 +45,7 @@ def sampler(*, masks: float = 0.0, spoiling: Spoiling = SOUND) -> MaskSampler:
             colour=0.0,
             batch=4,
         ),
-        objects=Objects(ignore=255, pieces=0.5, smallest=16),
+        objects=BinaryObjects(ignore=255, pieces=0.5, smallest=16),
         perturbation=Perturbation(iou=(0.8, 1.0), coarse=0.5, shrink=4.0),
         spoiling=spoiling,
         masks=masks,

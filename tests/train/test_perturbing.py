@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from magnet_cli.train.binary_objects import Drawn, Objects
+from magnet_cli.train.binary_objects import BinaryObjects, Drawn
 from magnet_cli.train.perturbation import Perturbation, border, closed, filled, iou, shrunk_and_enlarged, subsampled
 
 if TYPE_CHECKING:
@@ -107,12 +107,12 @@ def test_objects_are_classes_or_pieces_of_them() -> None:
 
 
 def inside(found: NDArray[np.uint8], *, pieces: float, seed: int) -> Mask | None:
-    drawn = Objects(ignore=255, pieces=pieces, smallest=64).drawn(found, np.random.default_rng(seed))
+    drawn = BinaryObjects(ignore=255, pieces=pieces, smallest=64).drawn(found, np.random.default_rng(seed))
     return None if drawn is None else drawn.inside
 
 
 def test_objects_may_be_of_some_classes_alone() -> None:
-    only = Objects(ignore=255, pieces=0.0, smallest=4, only=(2,))
+    only = BinaryObjects(ignore=255, pieces=0.0, smallest=4, only=(2,))
     found = only.drawn(labels(), np.random.default_rng(0))
     assert found is not None
     assert (found.label, int(found.inside.sum())) == (2, 4)

@@ -26,8 +26,8 @@ from magnet_cli.train import scene_fields as fields
 from magnet_cli.train.canvases import HeldField, HeldTruth, Scratch
 from magnet_cli.train.config import TrainConfig
 from magnet_cli.train.refiner_training import FieldSampler, train_refiner
-from magnet_cli.train.scene_fields import Look, stages_of
-from magnet_cli.train.stage_runs import Previous, Refiners, Step, accumulated, merged
+from magnet_cli.train.scene_fields import SceneView, stages_of
+from magnet_cli.train.stage_runs import Previous, Refiners, StageRun, accumulated, merged
 from tests.train.fields import look_at, make_bundle, make_data, make_scene, square, whole
 from tests.train.support import labels_of, pixels_of
 
@@ -324,9 +324,11 @@ def test_pieces_keep_fields_and_labels_together(tmp_path: Path) -> None:
     hot = torch.nn.functional.one_hot(torch.from_numpy(labels_of(scene)).long(), 2).permute(2, 0, 1)
     logs = (hot.float() * 50).log_softmax(dim=0).half()
     held, truth = HeldField(logs), HeldTruth(labels_of(scene))
-    look = Look(name="s", key="", stages=(stage,), logs=(held,), labels=(truth,), scratch=Scratch(tmp_path))
+    look = SceneView(name="s", key="", stages=(stage,), logs=(held,), labels=(truth,), scratch=Scratch(tmp_path))
     field = Previous(logs=held, stage=stage, temperature=1.0)
-    sampler = FieldSampler(steps=[Step(look=look, index=0, field=field, temperature=1.0)], batch=4, seed=0, ignore=255)
+    sampler = FieldSampler(
+        steps=[StageRun(look=look, index=0, field=field, temperature=1.0)], batch=4, seed=0, ignore=255
+    )
     joined, target = sampler(5)
     known = target != 255
     for probs in (joined[:, :2], joined[:, 2:]):

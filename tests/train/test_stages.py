@@ -17,7 +17,7 @@ from magnet_cli.options.segment import SegmentOptions
 from magnet_cli.plan.windows import Stage
 from magnet_cli.train.canvases import HeldField, HeldTruth, StageTruth, StoredField
 from magnet_cli.train.scene_fields import own_logs
-from magnet_cli.train.scenes import Scene
+from magnet_cli.train.scenes import LabelledScene
 from magnet_cli.train.stage_runs import Previous, Refiners, accumulated, direct, ended, mean_iou, merged
 from tests.train.fields import look_at, make_bundle, make_scene, square, whole
 from tests.train.support import pixels_of
@@ -25,8 +25,8 @@ from tests.train.support import pixels_of
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from magnet_cli.train.scene_fields import Look
-    from magnet_cli.train.stage_runs import Step
+    from magnet_cli.train.scene_fields import SceneView
+    from magnet_cli.train.stage_runs import StageRun
 
 
 def echo(*, own: bool) -> torch.nn.Module:
@@ -68,7 +68,7 @@ def test_a_field_is_the_network_on_every_pixel(tmp_path: Path) -> None:
 
 def test_labels_lie_at_the_centres_of_canvas_pixels() -> None:
     labels = np.arange(35, dtype=np.uint8).reshape(5, 7)
-    scene = Scene.of("s", pixels=np.zeros((5, 7, 3), np.uint8), labels=labels)
+    scene = LabelledScene.of("s", pixels=np.zeros((5, 7, 3), np.uint8), labels=labels)
     stage = Stage(number=1, scale=square(6), input=square(2), margin=0, image=Size(width=7, height=5), working=LEVEL0)
     truth = StageTruth(scene.labels, stage=stage)
     expected = labels[np.ix_([1, 4], [1, 4, 6])]
@@ -104,7 +104,7 @@ def as_it_is(field: Previous) -> torch.Tensor:
     return field.sample(Box.whole(field.stage.extent), field.stage.pitch)
 
 
-def steps_of(look: Look, **named: Any) -> list[Step]:
+def steps_of(look: SceneView, **named: Any) -> list[StageRun]:
     return accumulated([look], temperatures=[1.0] * len(look.stages), **named)
 
 

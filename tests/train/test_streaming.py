@@ -29,14 +29,14 @@ from magnet_cli.scene import Scene as Painted
 from magnet_cli.train import canvases, temperature
 from magnet_cli.train import streams as streaming
 from magnet_cli.train.backbone_training import train_backbone
-from magnet_cli.train.batches import Sampler
+from magnet_cli.train.batches import BatchSampler
 from magnet_cli.train.canvases import StoredField
 from magnet_cli.train.config import DataConfig, TrainConfig
-from magnet_cli.train.crops import Window, cut
-from magnet_cli.train.raster_spool import Spool
+from magnet_cli.train.crops import CropWindow, cut
+from magnet_cli.train.raster_spool import RasterSpool
 from magnet_cli.train.refiner_training import train_refiner
 from magnet_cli.train.scene_data import found, load_scenes
-from magnet_cli.train.scenes import Scene
+from magnet_cli.train.scenes import LabelledScene
 from magnet_cli.train.stores import halvings
 from tests.train import fields, test_refiner
 from tests.train.support import CONFIG, labels_of, make_data, pixels_of
@@ -94,7 +94,9 @@ def save(folder: Path, kind: str) -> Path:
 
 
 @pytest.fixture(scope="module", params=["png", "striped", "tiled", "pyramid", "zarr"])
-def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Scene, Scene]:
+def pair(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[LabelledScene, LabelledScene]:
     """One scene in memory and on disk."""
     path = save(tmp_path_factory.mktemp(request.param), request.param)
     (held,) = load_scenes(path, DataConfig())
@@ -109,19 +111,19 @@ sides = st.floats(3, 900)
 
 @given(x=places, y=places, width=sides, height=sides)
 def test_windows_on_disk_are_those_in_memory(
-    pair: tuple[Scene, Scene], x: float, y: float, width: float, height: float
+    pair: tuple[LabelledScene, LabelledScene], x: float, y: float, width: float, height: float
 ) -> None:
     """Beyond the border, mirrored again and again, and at every scale."""
-    window = Window(x=x, y=y, width=width, height=height)
+    window = CropWindow(x=x, y=y, width=width, height=height)
     (pixels, labels), (again, same) = (cut(scene, window, size=SMALL) for scene in pair)
     np.testing.assert_array_equal(again, pixels)
     np.testing.assert_array_equal(same, labels)
 
 
-def test_batches_are_the_same(pair: tuple[Scene, Scene]) -> None:
+def test_batches_are_the_same(pair: tuple[LabelledScene, LabelledScene]) -> None:
     scales = [SMALL, Size(width=64, height=64), Size(width=512, height=512)]
     mean, std = [0.5] * 3, [0.2] * 3
-    samplers = [Sampler(scenes=[scene], size=SMALL, scales=scales, mean=mean, std=std, batch=6) for scene in pair]
+    samplers = [BatchSampler(scenes=[scene], size=SMALL, scales=scales, mean=mean, std=std, batch=6) for scene in pair]
     for index in range(4):
         (patches, labels), (again, same) = (sampler(index) for sampler in samplers)
         assert patches.equal(again)
@@ -135,9 +137,9 @@ def test_beyond_the_border_lies_the_mirrored_scene(level: int) -> None:
     shrink = 2**level
     pixels = np.random.default_rng(6).integers(0, 256, (1024, 1152, 3), dtype=np.uint8)
     wide = np.pad(pixels, ((128, 128), (128, 128), (0, 0)), mode="symmetric")
-    scene, larger = (Scene.of("s", pixels=one, labels=one[..., 0].copy()) for one in (pixels, wide))
+    scene, larger = (LabelledScene.of("s", pixels=one, labels=one[..., 0].copy()) for one in (pixels, wide))
     for x, y in ((-8, -5), (1152 // shrink - 3, 10), (4, 1024 // shrink - 9), (1152 // shrink - 6, -7)):
-        window = Window(x=x * shrink, y=y * shrink, width=16 * shrink, height=16 * shrink)
+        window = CropWindow(x=x * shrink, y=y * shrink, width=16 * shrink, height=16 * shrink)
         inner = replace(window, x=window.x + 128, y=window.y + 128)
         (found, labels), (expected, truth) = cut(scene, window, size=SMALL), cut(larger, inner, size=SMALL)
         np.testing.assert_array_equal(found, expected)
@@ -151,7 +153,7 @@ def test_what_is_not_stored_is_made_once(tmp_path: Path) -> None:
         assert layout.spooled == levels, kind
 
 
-def test_a_run_of_the_program_reads_the_same(pair: tuple[Scene, Scene]) -> None:
+def test_a_run_of_the_program_reads_the_same(pair: tuple[LabelledScene, LabelledScene]) -> None:
     request = Request(pitch=Pitch.square(1), box=Box(x=100, y=200, width=180, height=150))
     held, streamed = (scene.pixels.sample(request) for scene in pair)
     np.testing.assert_array_equal(streamed, held)
@@ -239,7 +241,7 @@ def test_a_disk_that_is_too_small_is_named(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_what_stays_zero_takes_no_disk_and_reads_as_zero(tmp_path: Path) -> None:
-    spool = Spool(tmp_path / "work")
+    spool = RasterSpool(tmp_path / "work")
     first, second = (spool.plane(Size(width=700, height=600), bands=1) for _ in range(2))
     line = np.full((1, 700, 1), 7, np.uint8)
     second.write(300, line)

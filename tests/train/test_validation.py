@@ -15,7 +15,7 @@ from magnet_cli.models.registry import build_backbone
 from magnet_cli.train.backbone_training import understood
 from magnet_cli.train.config import LoopConfig
 from magnet_cli.train.precision import Arithmetic
-from magnet_cli.train.scenes import Scene
+from magnet_cli.train.scenes import LabelledScene
 from magnet_cli.train.validation import Score, Validator, better, mean_iou
 from tests.train.support import labels_of, pixels_of
 
@@ -37,7 +37,7 @@ def network() -> nn.Module:
     return build_backbone("conv", classes=3, bands=3, options={}).eval()
 
 
-def scene(rows: int, columns: int, *, block: int = 1, seed: int = 0) -> Scene:
+def scene(rows: int, columns: int, *, block: int = 1, seed: int = 0) -> LabelledScene:
     """Blocks of one colour and one label each, a corner not labelled."""
     rng = np.random.default_rng(seed)
     tall = np.ones((block, block), np.uint8)
@@ -45,10 +45,10 @@ def scene(rows: int, columns: int, *, block: int = 1, seed: int = 0) -> Scene:
     pixels = np.stack([np.kron(rng.integers(0, 256, shape, np.uint8), tall) for _ in range(3)], axis=-1)
     labels = np.kron(rng.integers(0, 3, shape, np.uint8), tall)
     labels[:8, :12] = 255
-    return Scene.of("s", pixels=pixels, labels=labels)
+    return LabelledScene.of("s", pixels=pixels, labels=labels)
 
 
-def at_once(scene: Scene) -> tuple[NDArray[np.int64], float]:
+def at_once(scene: LabelledScene) -> tuple[NDArray[np.int64], float]:
     """Confusion and cross-entropy of a network of one pixel's view, on the whole picture."""
     with torch.no_grad():
         logits: Tensor = network()(torch.from_numpy(pixels_of(scene) / np.float32(255)).permute(2, 0, 1)[None])[0]
@@ -66,7 +66,7 @@ def iou(confusion: NDArray[np.int64]) -> float:
     return float(np.mean(both / (confusion.sum(axis=0) + confusion.sum(axis=1) - both)))
 
 
-def scored(bundle: Bundle, *scenes: Scene) -> Score:
+def scored(bundle: Bundle, *scenes: LabelledScene) -> Score:
     return Validator(scenes=scenes, bundle=bundle, ignore=255)(network(), Arithmetic(LoopConfig(device="cpu")))
 
 
@@ -88,7 +88,7 @@ def test_scales_are_pooled() -> None:
 
 
 def test_scenes_without_a_label_are_refused() -> None:
-    blank = Scene.of("blank", pixels=np.zeros((9, 9, 3), np.uint8), labels=np.full((9, 9), 255, np.uint8))
+    blank = LabelledScene.of("blank", pixels=np.zeros((9, 9, 3), np.uint8), labels=np.full((9, 9), 255, np.uint8))
     with pytest.raises(SourceError, match=r"no labelled pixel \(got blank\)"):
         scored(bundle_of(16), blank)
 

@@ -19,7 +19,7 @@ SMALLEST_SIDE = 66
 
 
 @dataclass(frozen=True, kw_only=True)
-class Level:
+class CascadeLevel:
     """One resolution of a region."""
 
     pitch: Pitch
@@ -29,7 +29,7 @@ class Level:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Window:
+class CascadeWindow:
     """What one pass of the local step looks at."""
 
     box: Box
@@ -42,14 +42,14 @@ class Window:
 class LevelPart:
     """A box of a level, and what has to be looked at to sharpen it."""
 
-    level: Level
+    level: CascadeLevel
     box: Box
     """On the level's grid."""
     side: int
     """Of the windows."""
 
     @property
-    def windows(self) -> tuple[Window, ...]:
+    def windows(self) -> tuple[CascadeWindow, ...]:
         """Those whose output counts inside the box, in the order in which they are added up."""
         return tuple(local_windows(self.level.size, side=self.side, within=self.box))
 
@@ -65,7 +65,7 @@ class LevelPart:
         )
 
 
-def cascade_levels(size: Size, *, side: int) -> tuple[Level, ...]:
+def cascade_levels(size: Size, *, side: int) -> tuple[CascadeLevel, ...]:
     """The levels of a region, the global step's first, full size last.
 
     The global step sees the region with its longer side at `side`. The local steps end at full size and begin at the
@@ -81,12 +81,12 @@ def cascade_levels(size: Size, *, side: int) -> tuple[Level, ...]:
     check_side(side)
     longest = max(size.width, size.height)
     if longest < side:
-        return (Level(pitch=LEVEL0, size=size),)
+        return (CascadeLevel(pitch=LEVEL0, size=size),)
     pitches = [Fraction(longest, side), Fraction(1)]
     while longest > side * pitches[1] * 2:
         pitches.insert(1, pitches[1] * 2)
     squares = [Pitch.square(pitch) for pitch in pitches]
-    return tuple(Level(pitch=pitch, size=pitch.cover(size)) for pitch in squares)
+    return tuple(CascadeLevel(pitch=pitch, size=pitch.cover(size)) for pitch in squares)
 
 
 def check_side(side: int) -> None:
@@ -100,7 +100,7 @@ def check_side(side: int) -> None:
         raise UsageError(rule, value=side, advice="The published programs take 900")
 
 
-def local_windows(size: Size, *, side: int, within: Box | None = None) -> Iterator[Window]:
+def local_windows(size: Size, *, side: int, within: Box | None = None) -> Iterator[CascadeWindow]:
     """The windows of a level, column by column, from the top of each; every pixel is in the kept part of one.
 
     Args:
@@ -128,11 +128,11 @@ class Span:
         """Whether its kept part has pixels in `[begin, end)`."""
         return self.kept_begin < end and self.kept_end > begin
 
-    def crossed(self, rows: Span) -> Window:
+    def crossed(self, rows: Span) -> CascadeWindow:
         """The window that this is the width of, and another the height."""
         box = Box.between(left=self.begin, right=self.end, top=rows.begin, bottom=rows.end)
         kept = Box.between(left=self.kept_begin, right=self.kept_end, top=rows.kept_begin, bottom=rows.kept_end)
-        return Window(box=box, kept=kept)
+        return CascadeWindow(box=box, kept=kept)
 
 
 def spans(length: int, *, side: int) -> list[Span]:

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from magnet_cli.arithmetic.canvas import Canvas
 from magnet_cli.arithmetic.cascade.area_means import area_mean
-from magnet_cli.arithmetic.cascade.pyramid import Level, LevelPart, cascade_levels, check_side
+from magnet_cli.arithmetic.cascade.pyramid import CascadeLevel, LevelPart, cascade_levels, check_side
 from magnet_cli.arithmetic.published.cascade_steps import refine_published
 from magnet_cli.errors import WeightsError
 from magnet_cli.geometry import LEVEL0, Box, Pitch, Size
@@ -135,7 +135,7 @@ def holds_border(mask: Tensor) -> bool:
     return bool(inside.any()) and not bool(inside.all())
 
 
-def at_level(values: Tensor, level: Level) -> Tensor:
+def at_level(values: Tensor, level: CascadeLevel) -> Tensor:
     """Full-size values `(channels, h, w)` at a level: the mean of what each of its pixels covers."""
     if level.pitch == LEVEL0:
         return values

@@ -22,8 +22,8 @@ from magnet_cli.arithmetic.published.stage_settings import (
     settings_from_scales,
 )
 from magnet_cli.arithmetic.published.window_grid import (
-    CutOut,
     OverlapMean,
+    PublishedCutOut,
     place_windows,
     resize_bilinear,
     window_shares,
@@ -211,8 +211,8 @@ class _Program:
         return ((values - mean) / std).contiguous()
 
     @property
-    def _cut_out(self) -> CutOut:
-        return CutOut(size=self.settings.input, shifted=self.shifted)
+    def _cut_out(self) -> PublishedCutOut:
+        return PublishedCutOut(size=self.settings.input, shifted=self.shifted)
 
 
 def _regions(boxes: Sequence[Box], size: Size) -> NDArray[np.float32]:

@@ -63,7 +63,7 @@ def window_shares(boxes: Sequence[Box], *, size: Size) -> NDArray[np.float32]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CutOut:
+class PublishedCutOut:
     """Averages over the bins of a rectangle of a map, from bilinear samples ("RoIAlign").
 
     Each bin is sampled at `ceil(bin size)` points an axis.

@@ -25,7 +25,7 @@ class CascadeOutputs:
     """Of output stride 1: of the last pass."""
 
 
-class Cascade(nn.Module):
+class CascadeModule(nn.Module):
     """A network that sharpens a mask in passes.
 
     Each pass takes the image, the mask to be refined, and two masks that stand for the outputs of strides 8 and 4 of

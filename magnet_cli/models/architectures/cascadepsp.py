@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from magnet_cli.models.architectures.cascade_base import BANDS, MASKS, STRIDE, Cascade
+from magnet_cli.models.architectures.cascade_base import BANDS, MASKS, STRIDE, CascadeModule
 from magnet_cli.models.architectures.psp import PyramidPooling
 from magnet_cli.models.architectures.resnet import BasicBlock, Bottleneck, ResNet
 
@@ -84,7 +84,7 @@ def grown(x: Tensor, factor: int) -> Tensor:
     return functional.interpolate(x, scale_factor=factor, mode="bilinear", align_corners=False)
 
 
-class CascadePSP(Cascade):
+class CascadePSP(CascadeModule):
     """The refinement module of the published CascadePSP program, with its parameter names, over any encoder.
 
     Args:

@@ -7,7 +7,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from magnet_cli.models.architectures.cascade_base import BANDS, MASKS, Cascade
+from magnet_cli.models.architectures.cascade_base import BANDS, MASKS, CascadeModule
 
 
 class ConvNetwork(nn.Module):
@@ -38,7 +38,7 @@ def conv_refiner(*, classes: int, kernel: int = 1) -> ConvNetwork:
     return ConvNetwork(inputs=2 * classes, outputs=classes, kernel=kernel)
 
 
-class ConvCascade(Cascade):
+class ConvCascade(CascadeModule):
     """A convolution of the image and three masks, whose logit is every output.
 
     Args:

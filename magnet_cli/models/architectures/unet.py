@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-class Rise(nn.Module):
+class UpBlock(nn.Module):
     """Enlargement to the next finer map, and two 3 x 3 convolutions over both.
 
     Args:
@@ -51,7 +51,7 @@ class UNet(nn.Module):
         c2, c3, c4, c5 = encoder.channels
         stem = encoder.conv1.out_channels
         rows = zip((c5, *widths[:-1]), (c4, c3, c2, stem, 0), widths, strict=True)
-        self.decoder = nn.ModuleList(Rise(inputs=n, beside=beside, outputs=outputs) for n, beside, outputs in rows)
+        self.decoder = nn.ModuleList(UpBlock(inputs=n, beside=beside, outputs=outputs) for n, beside, outputs in rows)
         self.classify = nn.Conv2d(widths[-1], classes, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:

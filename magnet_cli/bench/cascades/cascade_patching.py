@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from magnet_cli.options.refine import RefineOptions
 
 
-class Patching:
+class CascadePatching:
     """Says that it has no meaning here."""
 
     def __init__(self, task: Task[RefineOptions]) -> None:

@@ -11,7 +11,7 @@ import torch
 
 from magnet_cli import images
 from magnet_cli.arithmetic.cascade.steps import STRIDE
-from magnet_cli.bench.cascades.program import loaded_cascade, named_mask
+from magnet_cli.bench.cascades.cascade_program import loaded_cascade, named_mask
 from magnet_cli.bench.ceiling import least_seconds, opened, scaled
 from magnet_cli.bench.task import Ready, Shape, Took
 from magnet_cli.bench.timing import measured, repeated
@@ -47,7 +47,7 @@ class Alike:
     count: int
 
 
-class Ceiling:
+class CascadeCeiling:
     """Global and local steps with the program's own network, precision and batch, which is one."""
 
     def __init__(self, task: Task[RefineOptions]) -> None:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from magnet_cli.refinement.pass_context import Sharpener
 
 
-class Program:
+class CascadeProgram:
     """Refines the mask of a task, again and again."""
 
     def __init__(self, task: Task[RefineOptions]) -> None:

@@ -15,7 +15,7 @@ import torch
 from magnet_cli import images
 from magnet_cli.arithmetic.cascade.steps import BORDER, STRIDE
 from magnet_cli.arithmetic.published.cascade_steps import refine_published
-from magnet_cli.bench.cascades.program import Watched, loaded_cascade, named_mask
+from magnet_cli.bench.cascades.cascade_program import Watched, loaded_cascade, named_mask
 from magnet_cli.bench.ceiling import opened
 from magnet_cli.bench.patching import refusal
 from magnet_cli.bench.task import Ready, Took
@@ -45,7 +45,7 @@ ROWS = 1024
 """Of the image that are read at a time."""
 
 
-class Naive:
+class CascadeNaive:
     """The published package's arithmetic over one mask."""
 
     def __init__(self, task: Task[RefineOptions]) -> None:

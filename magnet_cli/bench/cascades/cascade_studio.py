@@ -21,7 +21,7 @@ OBJECTS = (Label.BUILDING, Label.ROAD, Label.VEGETATION)
 everywhere. Of the windows of 900 pixels all hold one, of those of 450 all but 2 in 1000."""
 
 
-class Studio:
+class CascadeStudio:
     """Finds out the setting and draws images."""
 
     def __init__(self, options: RefineOptions) -> None:
