@@ -160,7 +160,7 @@ def _no_room(_: running.Bench, side: int, path: Path) -> Path:
 def test_who_asks_loads_no_library_whose_memory_it_wants_to_know() -> None:
     modules = [
         "magnet_cli.cli.bench",
-        *(f"magnet_cli.bench.{name}" for name in ("running", "setting", "task", "table")),
+        *(f"magnet_cli.bench.{name}" for name in ("rounds", "conditions", "task", "table")),
     ]
     done = subprocess.run(
         [sys.executable, "-c", f"import sys, {', '.join(modules)}; print(*sys.modules)"],

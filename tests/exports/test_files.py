@@ -23,10 +23,10 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from magnet_cli.system import durable
-from magnet_cli.exports.making import export_mask
-from magnet_cli.exports.targets import default_path
-from magnet_cli.exports.mask import MaskFile
-from magnet_cli.options import EXPORT_FORMATS
+from magnet_cli.exports.formats import export_mask
+from magnet_cli.exports.destinations import default_path
+from magnet_cli.exports.source_mask import MaskFile
+from magnet_cli.options.segment import EXPORT_FORMATS
 from tests.exports.support import export
 
 def dying(owner, name, after):
