@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -11,6 +13,7 @@ from magnet_cli import __version__
 from magnet_cli.cli.bench import bench
 from magnet_cli.cli.evaluate import evaluate
 from magnet_cli.cli.export import export
+from magnet_cli.cli.outcome import flushed, say, unwritten
 from magnet_cli.cli.queries import info, plan, verify
 from magnet_cli.cli.refine import refine
 from magnet_cli.cli.report import report
@@ -18,6 +21,7 @@ from magnet_cli.cli.scene import scene
 from magnet_cli.cli.segment import segment
 from magnet_cli.cli.train import train_app
 from magnet_cli.cli.weights import weights_app
+from magnet_cli.errors import OutputError
 from magnet_cli.system.memory import keep_heap_steady
 from magnet_cli.system.threads import wait_briefly
 
@@ -66,9 +70,24 @@ def _root(
 
 
 def main() -> None:
-    """Run the program."""
+    """Run the program.
+
+    Click prints help and version itself, so a standard output that cannot be written surfaces here.
+    """
     keep_heap_steady()
-    app(prog_name="magnet")
+    try:
+        app(prog_name="magnet")
+    except OSError as error:
+        # A text longer than the buffer leaves nothing behind that could fail again: one more line tells.
+        with suppress(OSError):
+            sys.stdout.write("\n")
+        if flushed(sys.stdout):
+            raise
+        say(f"magnet: {unwritten(error)}")
+        sys.exit(OutputError.exit_code)
+    finally:
+        flushed(sys.stdout)
+        flushed(sys.stderr)
 
 
 if __name__ == "__main__":

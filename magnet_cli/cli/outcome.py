@@ -19,6 +19,7 @@ from magnet_cli.errors import MagnetError, OutputError, SourceError, UsageError,
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType, TracebackType
+    from typing import TextIO
 
 P = ParamSpec("P")
 
@@ -79,9 +80,32 @@ def foreseen(error: BaseException | None) -> MagnetError | None:
 
 
 def say(message: str) -> None:
-    """A line for people, on standard error; where nobody can hear it the work goes on."""
-    with suppress(OSError):
+    """Print a line on standard error. The work goes on where the line cannot be written."""
+    try:
         typer.echo(redacted(message), err=True)
+    except OSError:
+        _discard(sys.stderr)
+
+
+def _discard(stream: TextIO | None) -> None:
+    """Send a standard stream, and what its buffer still holds, to nowhere.
+
+    Python writes the buffers of both streams once more when it ends, and exits with 120 where that fails.
+    """
+    with suppress(OSError, ValueError), open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - no path, but its name for none
+        if stream is not None:
+            os.dup2(nowhere.fileno(), stream.fileno())
+
+
+def flushed(stream: TextIO | None) -> bool:
+    """Write what the buffer of a standard stream holds; where that fails, discard it and return False."""
+    try:
+        if stream is not None:
+            stream.flush()
+    except (OSError, ValueError):
+        _discard(stream)
+        return False
+    return True
 
 
 def tell(text: str) -> None:
@@ -93,14 +117,15 @@ def tell(text: str) -> None:
     try:
         typer.echo(redacted(text).encode("utf-8", "surrogateescape"))
     except OSError as error:
-        # What lies in the buffer would be written, and fail, once more at the end.
-        with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - not a path of a system, but its name for none
-            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        _discard(sys.stdout)
         if error.errno == errno.EPIPE:
             raise typer.Exit(OutputError.exit_code) from None
-        raise OutputError(
-            "standard output cannot be written", value=error.strerror, advice="Send it where there is space"
-        ) from error
+        raise unwritten(error) from error
+
+
+def unwritten(error: OSError) -> OutputError:
+    """Return the failure of a standard output that cannot be written."""
+    return OutputError("standard output cannot be written", value=error.strerror, advice="Send it where there is space")
 
 
 class Listing:

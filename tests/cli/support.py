@@ -85,8 +85,9 @@ def invoke_json(*arguments: str | Path, code: int = 0) -> dict[str, Any]:
 
 
 def environment(**more: str) -> dict[str, str]:
-    """Of a program run by `python -m` from any folder."""
-    return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **more}
+    """Return the environment of a program run by `python -m` from any folder; its streams are buffered."""
+    own = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    return {**own, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **more}
 
 
 def command(*arguments: str | Path) -> list[str]:

@@ -187,6 +187,28 @@ def test_a_reader_of_standard_output_that_has_left(here: Path, image: Path) -> N
 
 
 @posix
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="wants a device that is always full")  # noqa: PTH110
+@pytest.mark.parametrize("words", [("--help",), ("--version",), ("segment", "--help")])
+def test_help_that_cannot_be_printed(here: Path, words: tuple[str, ...]) -> None:
+    with open("/dev/full", "wb") as full:  # noqa: PTH123
+        done = subprocess.run(
+            command(*words), cwd=here, env=environment(), check=False, stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert done.stderr == (
+        "magnet: standard output cannot be written (got No space left on device). Send it where there is space\n"
+    )
+    assert done.returncode == 5
+
+
+@posix
+def test_closed_standard_error_stops_nothing(here: Path, image: Path, bundle: Path) -> None:
+    words = ("segment", str(image), "-o", "m.tif", "--weights", str(bundle))
+    script = ["sh", "-c", 'exec "$@" 2>&-', "sh", *command(*words)]
+    assert subprocess.run(script, cwd=here, env=environment(), check=False).returncode == 0
+    assert (here / "m.json").exists()
+
+
+@posix
 @pytest.mark.parametrize("full", [False, True], ids=["nobody reads", "full"])
 def test_messages_that_nobody_hears_stop_nothing(here: Path, image: Path, bundle: Path, *, full: bool) -> None:
     reading, heard = os.pipe()
