@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -213,6 +214,14 @@ def test_every_room_has_its_row() -> None:
 def test_the_package_can_be_read_from_its_listing() -> None:
     shown = [path.name for path in PACKAGE.iterdir() if path.name != "__pycache__"]
     assert len(shown) <= ENTRIES, sorted(shown)
+
+
+def test_the_picture_and_the_listing_say_the_same() -> None:
+    page = PACKAGE.parent / "docs" / "architecture.md"
+    picture = page.read_text(encoding="utf-8").split("```text\n")[1].split("```")[0]
+    named = set(re.findall(r"(?:^| {2,})([a-z_]+(?:\.py|\.typed)?) {2,}", picture, flags=re.MULTILINE))
+    listed = {path.name for path in PACKAGE.iterdir() if path.name != "__pycache__"}
+    assert named == listed
 
 
 def test_rooms_know_only_what_lies_below_them() -> None:

@@ -144,6 +144,14 @@ def test_the_commands_that_sharpen_masks_run(tmp_path: Path) -> None:
     assert set(np.unique(roofs)) <= {0, 1}, "a drawn roof is none that the bundle knows"
 
 
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/architecture.md", "docs/release.md", "README.md"])
+def test_paths_that_a_page_names_exist(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    named = re.findall(r"`((?:magnet_cli|tests|docs|scripts|benchmarks|weights|\.ci)/[\w/.-]*\w)`", text)
+    missing = [path for path in named if not (ROOT / path).exists()]
+    assert missing == []
+
+
 @pytest.mark.parametrize("page", ["bench.md", "method.md", "refine.md"])
 def test_tests_that_a_page_names_exist(page: str) -> None:
     text = (ROOT / "docs" / page).read_text(encoding="utf-8")
