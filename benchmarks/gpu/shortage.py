@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 
 from benchmarks.gpu.bundles import paper
-from benchmarks.gpu.running import Watch, draw, labels, run_once
+from benchmarks.gpu.running import Watch, agreement, draw, labels, run_once
 from magnet_cli.errors import DeviceError, MemoryShortageError
 from magnet_cli.events import Events
+from magnet_cli.geometry import Size
 from magnet_cli.models.device import device_peak, release_device_memory, reset_device_peak
 from magnet_cli.segmentation.api import load_model, plan_image
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from benchmarks.gpu.part import Findings, Setting
-    from magnet_cli.geometry import Size
     from magnet_cli.models.networks import Networks
     from magnet_cli.options.segment import SegmentOptions
     from magnet_cli.segmentation.api import Model
@@ -33,10 +33,14 @@ MIB = 1 << 20
 
 def run(setting: Setting, findings: Findings) -> None:
     """Provoke it before the first group, in the middle, and by a budget."""
-    image = draw(setting.folder / "scene.tif", 1900 if setting.short else 14_700)
+    image = draw(setting.folder / "scene.tif", 1900 if setting.short else 7_300)
     options = paper(setting, precision="float32")
+    if not setting.short:
+        # One block a group: several groups in an image that is done in seconds.
+        options = replace(options, batch_size=4, scales=tuple(Size(width=side, height=side) for side in (1224, 612)))
     model = load_model(options, Events())
-    for what, check in (("halved batches", _halved), ("alone", _alone), ("in the middle", _middle)):
+    checks = (("repeated", _repeated), ("alone", _alone), ("in the middle", _middle), ("halved batches", _halved))
+    for what, check in checks:
         with findings.guarded(f"out of memory: {what}"):
             check(setting, findings, image, model, options)
     if setting.kind == "cuda":
@@ -45,28 +49,58 @@ def run(setting: Setting, findings: Findings) -> None:
 
 
 def _halved(setting: Setting, findings: Findings, image: Path, model: Model, options: SegmentOptions) -> None:
-    """No batch above a quarter of the first fits: the mask is that of the batch that did."""
-    batch = 4 if setting.short else 16
+    """No batch above a quarter of the first fits: the mask is that of networks which refuse larger ones."""
+    batch = 4 if setting.short else 32
     options = replace(options, batch_size=batch)
     watch = Watch()
     with _short_of_memory(setting, model, options, image, above=batch // 4) as short:
         report = run_once(image, setting.folder / "halved.tif", short, options, watch)
+        failed = _failed_allocations(setting)
     fitted = int(report["options"]["batch"])
-    run_once(image, setting.folder / "fitted.tif", model, replace(options, batch_size=fitted))
-    same = bool((labels(setting.folder / "halved.tif") == labels(setting.folder / "fitted.tif")).all())
+    picky = replace(model, networks=cast("Networks", _Failing(model.networks, above=fitted)))
+    run_once(image, setting.folder / "picky.tif", picky, options)
+    same = bool((labels(setting.folder / "halved.tif") == labels(setting.folder / "picky.tif")).all())
     findings.add(
         f"out of memory before the first group: {batch} patches a pass became {fitted}",
-        "same mask" if same else "another mask",
-        aim="the mask of a run with that batch",
+        "same mask" if same else f"{agreement(setting.folder / 'halved.tif', setting.folder / 'picky.tif'):.4%} equal",
+        aim="fewer, and the mask of that batch",
         met=same and fitted < batch,
+        failed_allocations=failed,
         notes=watch.messages,
     )
+
+
+def _repeated(setting: Setting, findings: Findings, image: Path, model: Model, options: SegmentOptions) -> None:
+    """Two runs with memory in plenty, and one with hardly more than they took."""
+    names = ("plain", "again", "tight")
+    peak = 0
+    for name in names:
+        if name == "tight":
+            _cap(setting, peak * 1.02)
+        before = _failed_allocations(setting)
+        reset_device_peak(setting.device)
+        release_device_memory(setting.device)
+        watch = Watch()
+        try:
+            run_once(image, setting.folder / f"{name}.tif", model, options, watch)
+        finally:
+            _uncap(setting)
+        peak = device_peak(setting.device).get("allocated", 0)
+        share = agreement(setting.folder / "plain.tif", setting.folder / f"{name}.tif")
+        findings.add(
+            f"the same run, {name}",
+            f"{share:.4%} equal",
+            aim="all labels" if name == "again" else "",
+            met=share == 1 if name == "again" else None,
+            failed_allocations=_failed_allocations(setting) - before,
+            notes=watch.messages,
+            peak=peak,
+        )
 
 
 def _alone(setting: Setting, findings: Findings, image: Path, model: Model, options: SegmentOptions) -> None:
     """Memory is short once: the group is computed again with nothing beside it."""
     plain, once = setting.folder / "plain.tif", setting.folder / "once.tif"
-    run_once(image, plain, model, options)
     failing = _Failing(model.networks, at_call=9)
     watch = Watch()
     run_once(image, once, replace(model, networks=cast("Networks", failing)), options, watch)
@@ -176,23 +210,38 @@ def _short_of_memory(
 ) -> Iterator[Model]:
     """A model on a device where batches of more than so many patches do not fit.
 
-    On a GPU its allocator is capped so that the planned memory of such a batch fits and that of twice as many does not;
-    elsewhere the networks say so.
+    On a GPU its allocator is capped at hardly more than a run takes whose networks refuse larger batches; elsewhere the
+    networks refuse them.
     """
+    picky = replace(model, networks=cast("Networks", _Failing(model.networks, above=above)))
     if setting.kind != "cuda":
-        yield replace(model, networks=cast("Networks", _Failing(model.networks, above=above)))
+        yield picky
         return
     release_device_memory(setting.device)
     reset_device_peak(setting.device)
-    run_once(image, setting.folder / "fits.tif", model, replace(options, batch_size=above))
-    fits = torch.cuda.max_memory_reserved(setting.device)
-    release_device_memory(setting.device)
-    total = torch.cuda.get_device_properties(setting.device).total_memory
-    torch.cuda.set_per_process_memory_fraction(min(1.0, (fits + 64 * MIB) / total), setting.device)
+    run_once(image, setting.folder / "fits.tif", picky, options)
+    _cap(setting, torch.cuda.max_memory_allocated(setting.device) * 1.1)
     try:
         yield model
     finally:
+        _uncap(setting)
+
+
+def _cap(setting: Setting, size: float) -> None:
+    if setting.kind == "cuda":
+        release_device_memory(setting.device)
+        total = torch.cuda.get_device_properties(setting.device).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, size / total), setting.device)
+
+
+def _uncap(setting: Setting) -> None:
+    if setting.kind == "cuda":
         torch.cuda.set_per_process_memory_fraction(1.0, setting.device)
+
+
+def _failed_allocations(setting: Setting) -> int:
+    """How often the allocator had nothing left, also where an operation then took another way without a word."""
+    return int(torch.cuda.memory_stats(setting.device).get("num_ooms", 0)) if setting.kind == "cuda" else 0
 
 
 class _Hog:

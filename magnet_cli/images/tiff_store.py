@@ -237,8 +237,8 @@ class TiffStore:
         if stored is None and self._unwritten_value is None:
             return None
         shape = (tile.height, tile.width) if stored is None else stored.values.shape[:2]
-        unwritten = self._unwritten(planes[0][0], shape)
-        samples = joined([unwritten if plane is None else plane for plane in found], nodata=self._nodata)
+        whole = [self._unwritten(planes[0][0], shape) if plane is None else plane for plane in found]
+        samples = joined(whole, nodata=self._nodata)
         return samples if wanted is None or apart else samples.only(tuple(wanted))
 
     def _unwritten(self, page: Segments, shape: tuple[int, ...]) -> Pixels:

@@ -30,7 +30,8 @@ changes the mask."""
 BATCH_BYTES = 8 << 20
 """On a CPU such a batch's probabilities stay below this: larger ones take memory and win no time."""
 GROUP = {"cpu": 1, "mps": 2, "cuda": 4}
-"""Fewest blocks that share their forward passes."""
+"""Fewest blocks that share their forward passes, unless a pass takes fewer patches. Each block in work holds canvases:
+with the paper's network and one patch a pass, those of four blocks were most of a GPU's memory."""
 MOST_SHARING = 32
 """Most blocks that share forward passes where a budget leaves most of them alone."""
 IDLE = Fraction(1, 20)
@@ -75,6 +76,7 @@ def make_plan(
         _check_blocks(passes, settings)
         _check_selector(passes, settings, facts)
     batch = options.batch_size or default_batch(facts, machine)
+    least = min(GROUP[machine.kind], batch)
     draft = Plan(
         image=info,
         settings=settings,
@@ -89,7 +91,7 @@ def make_plan(
         value_source="bundle" if options.value_range is None else str(options.value_range),
         resample=facts.resample,
         batch=batch,
-        group=tuple(_sharing(step, passes, settings, batch=batch, least=GROUP[machine.kind]) for step in passes),
+        group=tuple(_sharing(step, passes, settings, batch=batch, least=least) for step in passes),
         machine=machine,
         memory=no_memory(machine),
         probabilities=options.probabilities,

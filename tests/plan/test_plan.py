@@ -453,6 +453,17 @@ def test_as_many_blocks_share_as_fill_their_batches(sides: tuple[int, ...], batc
     assert plan.group == (blocks,)
 
 
+def test_a_gpu_holds_no_more_blocks_than_patches_share_a_pass() -> None:
+    gpu = replace(MACHINE, device="cuda:0", gpu_memory=64 << 30)
+    scales = tuple(Size(width=side, height=side) for side in (1024, 512, 256))
+    plans = {
+        batch: make_plan(image(), facts(), SegmentOptions(scales=scales, batch_size=batch, margin=12), gpu)
+        for batch in (1, 2, 4, 16)
+    }
+    assert [plan.group for plan in plans.values()] == [(1,), (2,), (4,), (8,)]
+    assert plans[1].memory.device < plans[2].memory.device < plans[4].memory.device
+
+
 def test_the_batch_is_the_bundles_for_the_device_and_the_precision() -> None:
     model = replace(facts(), batches={("cpu", "float32"): 3, ("cuda", "bfloat16"): 32})
     for device, precision, batch in (("cpu", "float32", 3), ("cpu", "bfloat16", 4), ("cuda:1", "bfloat16", 32)):
