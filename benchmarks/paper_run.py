@@ -24,12 +24,13 @@ from typing import TYPE_CHECKING, cast
 
 from magnet_cli.bench.task import Task
 from magnet_cli.bench.worker_process import Process
-from magnet_cli.options.segment import Precision, SegmentOptions
+from magnet_cli.options.segment import SegmentOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from magnet_cli.bench.task import Took
+    from magnet_cli.options.shared import Precision
 
 RESULTS = Path(__file__).with_name("results") / "paper_run.jsonl"
 SIDE = 2448

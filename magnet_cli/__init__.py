@@ -21,14 +21,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from magnet_cli.errors import MagnetError
-    from magnet_cli.evaluation.mask_scores import EvaluationOptions, evaluate
-    from magnet_cli.evaluation.method_scores import ScoreOptions, score
+    from magnet_cli.evaluation.mask_scores import evaluate
+    from magnet_cli.evaluation.method_scores import score
     from magnet_cli.events import Events
     from magnet_cli.exports.formats import Export, export
     from magnet_cli.images import ImageInfo
     from magnet_cli.images import inspect as info
     from magnet_cli.masks.verification import Verification
     from magnet_cli.masks.verification import verify_mask as verify
+    from magnet_cli.options.evaluate import EvaluationOptions, ScoreOptions
     from magnet_cli.options.refine import RefineOptions
     from magnet_cli.options.segment import ExportOptions, SegmentOptions
     from magnet_cli.plan import Plan
@@ -62,7 +63,7 @@ __all__ = [
 ]
 
 _PLACES = {
-    "EvaluationOptions": ("evaluation.mask_scores", "EvaluationOptions"),
+    "EvaluationOptions": ("options.evaluate", "EvaluationOptions"),
     "Events": ("events", "Events"),
     "Export": ("exports.formats", "Export"),
     "ExportOptions": ("options.segment", "ExportOptions"),
@@ -72,7 +73,7 @@ _PLACES = {
     "Plan": ("plan", "Plan"),
     "RefineOptions": ("options.refine", "RefineOptions"),
     "RefineResult": ("refinement.api", "RefineResult"),
-    "ScoreOptions": ("evaluation.method_scores", "ScoreOptions"),
+    "ScoreOptions": ("options.evaluate", "ScoreOptions"),
     "SegmentOptions": ("options.segment", "SegmentOptions"),
     "Verification": ("masks.verification", "Verification"),
     "evaluate": ("evaluation.mask_scores", "evaluate"),

@@ -29,7 +29,7 @@ ROOMS: dict[str, set[str]] = {
     "geometry": {"errors"},
     "events": {"errors"},
     "system": FLOOR,
-    "options": FLOOR,
+    "options": FLOOR | {"system"},
     "images": FLOOR | {"system"},
     "plan": FLOOR | {"options", "images"},
     "areas": FLOOR | {"options", "images", "plan"},

@@ -28,10 +28,11 @@ from benchmarks.accuracy.cells import Boundary, Cell, load_cells, save_cell
 from benchmarks.accuracy.scenes import write_labels
 from benchmarks.accuracy.yardsticks import Patching
 from magnet_cli import SegmentOptions, segment
-from magnet_cli.evaluation.mask_scores import EvaluationOptions, evaluate
+from magnet_cli.evaluation.mask_scores import evaluate
 from magnet_cli.models.bundle import load_bundle
 from magnet_cli.models.description import DESCRIPTION
 from magnet_cli.models.networks import load_networks
+from magnet_cli.options.evaluate import EvaluationOptions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

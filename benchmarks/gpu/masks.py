@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from benchmarks.gpu.part import Findings, Setting
-    from magnet_cli.options.segment import Precision, SegmentOptions
+    from magnet_cli.options.segment import SegmentOptions
+    from magnet_cli.options.shared import Precision
 
 Method = Literal["magnet", "magnet-fast", "patch"]
 METHODS: tuple[Method, ...] = ("magnet", "magnet-fast", "patch")

@@ -14,6 +14,7 @@ from magnet_cli.cli.bench import bench
 from magnet_cli.cli.evaluate import evaluate
 from magnet_cli.cli.export import export
 from magnet_cli.cli.outcome import flushed, say, unwritten
+from magnet_cli.cli.parameters import PanelCommand
 from magnet_cli.cli.queries import info, plan, verify
 from magnet_cli.cli.refine import refine
 from magnet_cli.cli.report import report
@@ -35,20 +36,21 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={
         "help_option_names": ["-h", "--help"],
+        "max_content_width": 100,
         # Neighbouring tools spell their options with underscores; those are understood too.
         "token_normalize_func": lambda word: word.replace("_", "-"),
     },
 )
-app.command()(segment)
-app.command()(refine)
-app.command()(plan)
-app.command()(info)
-app.command()(verify)
-app.command()(report)
-app.command()(export)
-app.command()(scene)
-app.command()(evaluate)
-app.command()(bench)
+app.command(cls=PanelCommand)(segment)
+app.command(cls=PanelCommand)(refine)
+app.command(cls=PanelCommand)(plan)
+app.command(cls=PanelCommand)(info)
+app.command(cls=PanelCommand)(verify)
+app.command(cls=PanelCommand)(report)
+app.command(cls=PanelCommand)(export)
+app.command(cls=PanelCommand)(scene)
+app.command(cls=PanelCommand)(evaluate)
+app.command(cls=PanelCommand)(bench)
 app.add_typer(train_app, name="train")
 app.add_typer(weights_app, name="weights")
 

@@ -1,17 +1,19 @@
 """`magnet bench`: memory and speed against image size, beside yardsticks."""
 
-# ruff: noqa: ARG001 - typer makes options of the parameters, words.py takes their values from the context
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from magnet_cli.cli import shared_options as words
-from magnet_cli.cli.evaluate import parse_methods
 from magnet_cli.cli.outcome import Listing, command, tell
+from magnet_cli.cli.parameters import Given, Group, Json, NoProgress, takes
 from magnet_cli.errors import OutputError, UsageError, redacted
+from magnet_cli.options.evaluate import parse_methods
+from magnet_cli.options.option import Panel
+from magnet_cli.options.refine import RefineOptions
+from magnet_cli.options.segment import SegmentOptions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,19 +24,21 @@ if TYPE_CHECKING:
     from magnet_cli.options.segment import Method, RefineMethod
 
 CASCADE: RefineMethod = "cascadepsp"
-OF_SEGMENT = (
-    *("scales", "points", "patches", "select", "budget", "merge", "median", "margin"),
-    *("mpp", "gsd", "level", "mag", "slide_mpp", "batch_size"),
+SEGMENT = Group(
+    options=SegmentOptions,
+    without=(
+        *("method", "compat", "roi", "mask", "tissue", "probabilities", "uncertainty"),
+        *("refine", "refine_weights", "refine_only", "overlay", "html", "exports", "overwrite", "resume"),
+    ),
 )
-"""Options that go with bundles that predict classes."""
-OF_REFINE = ("side", "fast", "mask_kind", "objects", "threshold", "min_area", "padding")
-"""Options that go with cascades."""
+REFINE = Group(options=RefineOptions, without=("method", "evidence", "only", "stuff", "compat", "overwrite", "resume"))
+MEASURED: Panel = "What to measure"
 NOTHING_KEPT = "nothing is left behind; sizes that were done are stored for 'magnet plan'"
 
 
 @command
+@takes(segment=SEGMENT, refine=REFINE)
 def bench(
-    context: typer.Context,
     image: Annotated[
         str | None, typer.Argument(metavar="[INPUT]", help="An image to measure on, instead of generated ones.")
     ] = None,
@@ -49,6 +53,7 @@ def bench(
             help="Sides of generated images. Default: 2048,4096,8192 on a CPU, 4096,16384,65536 elsewhere, none with "
             "INPUT. They lie in the folder for temporary files (TMPDIR) meanwhile.",
             show_default=False,
+            rich_help_panel=MEASURED,
         ),
     ] = None,
     methods: Annotated[
@@ -57,47 +62,23 @@ def bench(
             help="To measure: magnet, magnet-fast, patch, downsample; of a GRNet grnet, grnet-local; cascadepsp for "
             "refine. Default: magnet, or cascadepsp where --weights names a cascade.",
             show_default=False,
+            rich_help_panel=MEASURED,
         ),
     ] = None,
     yardsticks: Annotated[
-        str, typer.Option(help="To compare with, or none; patching needs the extra 'bench'.")
+        str, typer.Option(help="To compare with, or none; patching needs the extra 'bench'.", rich_help_panel=MEASURED)
     ] = "ceiling,patching,naive",
     repeats: Annotated[
-        int | None, typer.Option(help="Rounds. Default: 3, and 1 where a run takes over half a minute.")
+        int | None,
+        typer.Option(help="Rounds. Default: 3, and 1 where a run takes over half a minute.", rich_help_panel=MEASURED),
     ] = None,
-    html: Annotated[Path | None, typer.Option(help="Also write a page with tables and plots.")] = None,
-    weights: words.Weights = None,
-    scales: words.Scales = None,
-    points: words.Points = None,
-    patches: words.Patches = None,
-    select: words.SelectOption = None,
-    budget: words.Budget = None,
-    merge: words.MergeOption = None,
-    median: words.Median = None,
-    margin: words.Margin = None,
-    side: words.Side = None,
-    fast: words.Fast = False,
-    mask_kind: words.MaskKindOption = words.MaskKind.AUTO,
-    objects: words.Objects = None,
-    threshold: words.Threshold = None,
-    min_area: words.LeastArea = 64,
-    padding: words.Padding = "12.5%",
-    mpp: words.Mpp = None,
-    gsd: words.Gsd = None,
-    level: words.Level = None,
-    mag: words.Mag = None,
-    slide_mpp: words.SlideMpp = None,
-    bands: words.Bands = None,
-    value_range: words.ValueRange = None,
-    device: words.Device = None,
-    gpu: words.Gpu = None,
-    precision: words.PrecisionOption = words.Precision.AUTO,
-    batch_size: words.BatchSize = "auto",
-    num_workers: words.NumWorkers = None,
-    gpu_memory: words.GpuMemory = None,
-    memory: words.Memory = None,
-    json: words.Json = False,
-    no_progress: words.NoProgress = False,
+    html: Annotated[
+        Path | None, typer.Option(help="Also write a page with tables and plots.", rich_help_panel="Outputs")
+    ] = None,
+    segment: Given[SegmentOptions],
+    refine: Given[RefineOptions],
+    json: Json = False,
+    no_progress: NoProgress = False,
 ) -> int:
     """Measure memory and speed against image size, beside the ceiling, plain patching and the published arithmetic.
 
@@ -108,9 +89,12 @@ def bench(
             raise OutputError("the page's folder is missing", value=html.parent, advice="Make it, or choose another")
         from magnet_cli.bench.request import BenchOptions, parse_sizes, parse_yardsticks
 
-        chosen = _methods(methods, weights)
+        chosen = _methods(methods, segment.given("weights"))
         refines = CASCADE in chosen
-        _refuse(context, OF_SEGMENT if refines else OF_REFINE, rule="a cascade" if refines else "predicting classes")
+        if refines:
+            _refuse(segment, beside=refine, rule="a cascade")
+        else:
+            _refuse(refine, beside=segment, rule="predicting classes")
         options = BenchOptions(
             image=image,
             mask=mask_file,
@@ -118,7 +102,7 @@ def bench(
             methods=chosen,
             yardsticks=parse_yardsticks(yardsticks),
             repeats=repeats,
-            options=words.refine_options(context) if refines else words.segment_options(context),
+            options=refine.value() if refines else segment.value(tissue="none"),
         )
         from magnet_cli.bench.rounds import Bench
         from magnet_cli.cli.progress import Display
@@ -162,11 +146,13 @@ def _is_cascade(weights: str) -> bool:
     return isinstance(load_description(weights), CascadeBundle)
 
 
-def _refuse(context: typer.Context, names: tuple[str, ...], *, rule: str) -> None:
-    for name in names:
-        if words.is_typed(context, name):
-            option = next(entry.opts[0] for entry in context.command.params if entry.name == name)
-            raise UsageError(f"{option} says nothing about {rule}", advice="Leave it out, or name another --weights")
+def _refuse(given: Given[Any], *, beside: Given[Any], rule: str) -> None:
+    """Refuse options that are typed and that only the other kind of bundle has."""
+    for entry in given.entries():
+        if given.typed(entry.name) and not beside.has(entry.name):
+            raise UsageError(
+                f"{entry.word} says nothing about {rule}", advice="Leave it out, or name another --weights"
+            )
 
 
 def _greet(running: Bench, display: Display) -> None:

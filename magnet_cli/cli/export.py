@@ -1,6 +1,5 @@
 """`magnet export`: finished masks in other formats."""
 
-# ruff: noqa: ARG001 - typer makes options of the parameters, words.py takes their values from the context
 from __future__ import annotations
 
 from pathlib import Path
@@ -8,21 +7,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from magnet_cli.cli import shared_options as words
 from magnet_cli.cli.outcome import Listing, command
+from magnet_cli.cli.parameters import FIRST, Given, Group, Json, NoProgress, takes
 from magnet_cli.errors import MagnetError
 from magnet_cli.events import Step
-from magnet_cli.options.segment import EXPORT_FORMATS, parse_formats
+from magnet_cli.options.segment import ExportOptions
+from magnet_cli.options.shared import RunOptions
 
 if TYPE_CHECKING:
     from magnet_cli.exports.destinations import ExportTarget
     from magnet_cli.exports.formats import Export
-    from magnet_cli.options.segment import ExportOptions
 
 
 @command
+@takes(options=Group(options=ExportOptions, without=("geojson",)), run=Group(options=RunOptions, only=("overwrite",)))
 def export(
-    context: typer.Context,
     masks: Annotated[list[str], typer.Argument(metavar="MASK...", help="Masks of magnet segment, or folders of them.")],
     output: Annotated[
         Path | None,
@@ -31,29 +30,22 @@ def export(
             "--output",
             help="A file (one mask, one format) or a folder. Default: beside each mask.",
             envvar="MAGNET_OUTPUT",
+            rich_help_panel=FIRST,
         ),
     ] = None,
     *,
-    format_: Annotated[
-        str | None,
-        typer.Option("--format", help=f"One or more of {', '.join(EXPORT_FORMATS)}.", envvar="MAGNET_FORMAT"),
-    ] = None,
-    simplify: words.Simplify = None,
-    min_area: words.MinArea = 0,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace an export of another mask or made with other options.")
-    ] = False,
-    json: words.Json = False,
-    no_progress: words.NoProgress = False,
+    options: Given[ExportOptions],
+    run: Given[RunOptions],
+    json: Json = False,
+    no_progress: NoProgress = False,
 ) -> int:
     """Write masks in other formats, without computing them again."""
     with Listing(json=json) as listing:
-        formats = () if format_ is None else parse_formats(format_)
-        options = words.polygon_options(context, formats)
+        chosen, overwrite = options.value(), run.value().overwrite
         from magnet_cli.exports.destinations import plan_exports
 
-        for target in plan_exports(masks, output, options.formats):
-            made, error = _exported(target, options, overwrite=overwrite, progress=not no_progress)
+        for target in plan_exports(masks, output, chosen.formats):
+            made, error = _exported(target, chosen, overwrite=overwrite, progress=not no_progress)
             row: dict[str, object] = {"mask": str(target.mask), "exports": [each.describe() for each in made]}
             if error is not None:
                 row |= {"error": str(error), "exit_code": error.exit_code}

@@ -1,6 +1,5 @@
 """`magnet plan`, `magnet info` and `magnet verify`: they look, and change nothing."""
 
-# ruff: noqa: ARG001 - typer makes options of the parameters, words.py takes their values from the context
 from __future__ import annotations
 
 from functools import partial
@@ -9,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from magnet_cli.cli import shared_options as words
 from magnet_cli.cli.outcome import Listing, command, say, tell
+from magnet_cli.cli.parameters import Given, Group, Inputs, Json, NoProgress, takes
 from magnet_cli.errors import MagnetError, OutputError, SourceError
+from magnet_cli.options.segment import SegmentOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,54 +26,22 @@ SHOWN = 10
 
 
 @command
+@takes(options=Group(options=SegmentOptions, without=("overwrite", "resume", "overlay", "html", "exports")))
 def plan(
-    context: typer.Context,
-    inputs: words.Inputs,
+    inputs: Inputs,
     *,
-    weights: words.Weights = None,
-    scales: words.Scales = None,
-    method: words.MethodOption = words.Method.MAGNET,
-    points: words.Points = None,
-    patches: words.Patches = None,
-    select: words.SelectOption = None,
-    budget: words.Budget = None,
-    merge: words.MergeOption = None,
-    median: words.Median = None,
-    margin: words.Margin = None,
-    compat: words.CompatOption = None,
-    mpp: words.Mpp = None,
-    gsd: words.Gsd = None,
-    level: words.Level = None,
-    mag: words.Mag = None,
-    slide_mpp: words.SlideMpp = None,
-    bands: words.Bands = None,
-    value_range: words.ValueRange = None,
-    roi: words.Roi = None,
-    mask: words.Mask = None,
-    tissue: words.TissueOption = words.Tissue.AUTO,
-    device: words.Device = None,
-    gpu: words.Gpu = None,
-    precision: words.PrecisionOption = words.Precision.AUTO,
-    batch_size: words.BatchSize = "auto",
-    num_workers: words.NumWorkers = None,
-    gpu_memory: words.GpuMemory = None,
-    memory: words.Memory = None,
-    probabilities: words.Probabilities = False,
-    uncertainty: words.Uncertainty = False,
-    refine: words.RefineOption = None,
-    refine_weights: words.RefineWeights = None,
-    refine_only: words.RefineOnly = None,
-    json: words.Json = False,
-    no_progress: words.NoProgress = False,
+    options: Given[SegmentOptions],
+    json: Json = False,
+    no_progress: NoProgress = False,
 ) -> int:
     """What segment would do: passes, windows, memory, disk. Runs nothing."""
     with Listing(json=json) as listing:
-        options = words.segment_options(context)
+        chosen = options.value()
         from magnet_cli import images
         from magnet_cli.segmentation import api as segmentation
 
         found = images.find_images(inputs)
-        planner = segmentation.Planner.of(options)
+        planner = segmentation.Planner.of(chosen)
         for image in found:
             made, error = _attempt(
                 partial(_planned, planner, image.source), image.source, "planning", progress=not no_progress
@@ -100,7 +68,7 @@ def _planned(planner: Planner, image: str | Path) -> tuple[dict[str, object], st
 
 
 @command
-def info(inputs: words.Inputs, *, json: words.Json = False, no_progress: words.NoProgress = False) -> int:
+def info(inputs: Inputs, *, json: Json = False, no_progress: NoProgress = False) -> int:
     """Levels, size, pixel size or CRS, bands, and which reader opens an image."""
     with Listing(json=json) as listing:
         from magnet_cli import images
@@ -123,8 +91,8 @@ def info(inputs: words.Inputs, *, json: words.Json = False, no_progress: words.N
 def verify(
     masks: Annotated[list[Path], typer.Argument(metavar="MASK...", help="Masks of magnet, or folders of them.")],
     *,
-    json: words.Json = False,
-    no_progress: words.NoProgress = False,
+    json: Json = False,
+    no_progress: NoProgress = False,
 ) -> int:
     """Re-open masks and check every tile, overview and palette against the report."""
     with Listing(json=json) as listing:

@@ -7,22 +7,23 @@ from typing import Annotated
 
 import typer
 
-from magnet_cli.cli import shared_options as words
 from magnet_cli.cli.outcome import Listing, command, say, tell
+from magnet_cli.cli.parameters import Given, Group, Json, NoProgress, takes
 from magnet_cli.errors import MagnetError, UsageError
+from magnet_cli.options.shared import ViewOptions
 
 
 @command
+@takes(views=Group(options=ViewOptions))
 def report(
     masks: Annotated[list[Path], typer.Argument(metavar="MASK...", help="Masks of magnet, or folders of them.")],
     *,
     image: Annotated[
         str | None, typer.Option(help="The image, where it is no longer where the report says (one mask only).")
     ] = None,
-    overlay: words.Overlay = False,
-    html: words.Html = False,
-    json: words.Json = False,
-    no_progress: words.NoProgress = False,
+    views: Given[ViewOptions],
+    json: Json = False,
+    no_progress: NoProgress = False,
 ) -> int:
     """Show a finished mask: a page, and a picture over the image. Computes nothing again."""
     with Listing(json=json) as listing:
@@ -30,13 +31,14 @@ def report(
         from magnet_cli.exports.destinations import named_masks
         from magnet_cli.report.files import show_mask
 
-        found = list(named_masks(masks))
+        chosen, found = views.value(), list(named_masks(masks))
         if image is not None and len(found) > 1:
             raise UsageError("--image belongs to one mask", value=f"{len(found)} masks", advice="Name one mask")
         for mask in found:
             try:
                 with showing(mask, "drawing", enabled=not no_progress):
-                    written = show_mask(mask, image=image, overlay=overlay, html=html or not overlay)
+                    html = chosen.html or not chosen.overlay
+                    written = show_mask(mask, image=image, overlay=chosen.overlay, html=html)
             except MagnetError as error:
                 say(f"magnet: {error}")
                 listing.add({"mask": str(mask), "error": str(error), "exit_code": error.exit_code}, error)

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from magnet_cli.cli import shared_options as words
 from magnet_cli.cli.outcome import Listing, command, say
+from magnet_cli.cli.parameters import Json, NoProgress
 from magnet_cli.errors import OutputError, UsageError
 from magnet_cli.geometry import Size
 
@@ -24,8 +24,8 @@ def scene(
     seed: Annotated[int, typer.Option(help="Another number, another scene.", envvar="MAGNET_SEED")] = 0,
     labels: Annotated[Path | None, typer.Option(help="Also write the true classes here.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
-    json: words.Json = False,
-    no_progress: words.NoProgress = False,
+    json: Json = False,
+    no_progress: NoProgress = False,
 ) -> None:
     """Write a made-up aerial scene of any size, and its true classes."""
     with Listing(json=json) as listing:

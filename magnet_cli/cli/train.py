@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from magnet_cli.cli import shared_options as words
 from magnet_cli.cli.outcome import command, say
+from magnet_cli.cli.parameters import NoProgress
 
 if TYPE_CHECKING:
     from magnet_cli.models.bundle import Bundle
@@ -40,7 +40,7 @@ The folder OUTPUT.training has the checkpoint, the log (log.jsonl) and its curve
 
 @train_app.command(help=BACKBONE)
 @command
-def backbone(data: Data, *, output: Output, config: Config, no_progress: words.NoProgress = False) -> None:
+def backbone(data: Data, *, output: Output, config: Config, no_progress: NoProgress = False) -> None:
     """Train a backbone and write its bundle."""
     from magnet_cli.cli.training_progress import TrainingDisplay
     from magnet_cli.train.backbone_training import train_backbone
@@ -74,7 +74,7 @@ and after.
 
 @train_app.command(help=CASCADE)
 @command
-def cascade(data: Data, *, output: Output, config: Config, no_progress: words.NoProgress = False) -> None:
+def cascade(data: Data, *, output: Output, config: Config, no_progress: NoProgress = False) -> None:
     """Train a cascade and write its bundle."""
     from magnet_cli.cli.training_progress import TrainingDisplay
     from magnet_cli.train.cascade_training import train_cascade
@@ -88,7 +88,7 @@ def cascade(data: Data, *, output: Output, config: Config, no_progress: words.No
 
 @train_app.command()
 @command
-def refiner(data: Data, *, output: Output, config: Config, no_progress: words.NoProgress = False) -> None:
+def refiner(data: Data, *, output: Output, config: Config, no_progress: NoProgress = False) -> None:
     """Train a refiner for a bundle that has a backbone, and add it."""
     from magnet_cli.cli.training_progress import TrainingDisplay
     from magnet_cli.train.config import TrainConfig
@@ -131,7 +131,7 @@ In the configuration:
 
 @train_app.command(help=GRNET)
 @command
-def grnet(data: Data, *, output: Output, config: Config, no_progress: words.NoProgress = False) -> None:
+def grnet(data: Data, *, output: Output, config: Config, no_progress: NoProgress = False) -> None:
     """Train a GRNet and write its bundle."""
     from magnet_cli.cli.training_progress import TrainingDisplay
     from magnet_cli.train.config import TrainConfig
@@ -144,7 +144,7 @@ def grnet(data: Data, *, output: Output, config: Config, no_progress: words.NoPr
 
 @train_app.command(help=SELECTOR)
 @command
-def selector(data: Data, *, output: Output, config: Config, no_progress: words.NoProgress = False) -> None:
+def selector(data: Data, *, output: Output, config: Config, no_progress: NoProgress = False) -> None:
     """Train a selector for a bundle that has a backbone, and add it."""
     from magnet_cli.cli.training_progress import TrainingDisplay
     from magnet_cli.train.config import TrainConfig

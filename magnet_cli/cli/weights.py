@@ -5,17 +5,17 @@ from __future__ import annotations
 import json as json_text
 import re
 from contextlib import contextmanager
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from magnet_cli.cli import shared_options as words
 from magnet_cli.cli.bundle_text import bundle_lines, bundle_text, summary
 from magnet_cli.cli.outcome import SCHEMA, command, say, tell
+from magnet_cli.cli.parameters import Given, Group, Json, PanelCommand, is_typed, takes
 from magnet_cli.errors import MagnetError, UsageError, WeightsError
 from magnet_cli.geometry import Size
+from magnet_cli.options.shared import MachineOptions
 from magnet_cli.system.memory import format_bytes
 
 if TYPE_CHECKING:
@@ -26,29 +26,6 @@ if TYPE_CHECKING:
 weights_app = typer.Typer(help="Show, check and import model bundles.", no_args_is_help=True, rich_markup_mode=None)
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A shipped bundle's name or a folder.")]
-
-
-class PresetName(StrEnum):
-    """Published experiments."""
-
-    CITYSCAPES = "cityscapes"
-    DEEPGLOBE = "deepglobe"
-    GLEASON = "gleason"
-    INRIA = "inria"
-
-
-class Program(StrEnum):
-    """Published programs whose checkpoints are read."""
-
-    MAGNET = "magnet"
-    CASCADEPSP = "cascadepsp"
-
-
-class InputOrder(StrEnum):
-    """What a refiner gets first."""
-
-    OWN_FIRST = "own-first"
-    FIELD_FIRST = "field-first"
 
 
 @contextmanager
@@ -69,7 +46,7 @@ def answering(key: str, *, json: bool) -> Iterator[list[object]]:
 
 @weights_app.command("list")
 @command
-def list_bundles(*, json: words.Json = False) -> int:
+def list_bundles(*, json: Json = False) -> int:
     """The bundles that come with the program."""
     from magnet_cli.models.bundle import load_description, shipped_bundles
 
@@ -93,7 +70,7 @@ def list_bundles(*, json: words.Json = False) -> int:
 
 @weights_app.command()
 @command
-def show(name: Name, *, json: words.Json = False) -> None:
+def show(name: Name, *, json: Json = False) -> None:
     """What a bundle says of itself, and where its model card lies."""
     from magnet_cli.models.bundle import load_description
 
@@ -107,7 +84,7 @@ def show(name: Name, *, json: words.Json = False) -> None:
 
 @weights_app.command()
 @command
-def verify(name: Name, *, json: words.Json = False) -> int:
+def verify(name: Name, *, json: Json = False) -> int:
     """Load every file of a bundle: hashes, keys, shapes, finite weights."""
     with answering("files", json=json) as rows:
         from magnet_cli.models.bundle import load_description
@@ -124,17 +101,21 @@ def verify(name: Name, *, json: words.Json = False) -> int:
     return WeightsError.exit_code if any(check.error for check in checks) else 0
 
 
-@weights_app.command("import")
+@weights_app.command("import", cls=PanelCommand)
 @command
+@takes(machine=Group(options=MachineOptions, only=("device", "gpu")))
 def import_checkpoints(
     context: typer.Context,
     *,
     file: Annotated[
         Path | None, typer.Argument(metavar="[FILE]", help="Checkpoint of CascadePSP, with --from cascadepsp.")
     ] = None,
-    program: Annotated[Program, typer.Option("--from", help="The published program that wrote them.")] = Program.MAGNET,
+    program: Annotated[
+        Literal["magnet", "cascadepsp"], typer.Option("--from", help="The published program that wrote them.")
+    ] = "magnet",
     preset: Annotated[
-        PresetName | None, typer.Option(help="The published experiment of MagNet that the weights are of.")
+        Literal["cityscapes", "deepglobe", "gleason", "inria"] | None,
+        typer.Option(help="The published experiment of MagNet that the weights are of."),
     ] = None,
     backbone: Annotated[Path | None, typer.Option(help="Checkpoint (.pth) of the segmentation network.")] = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="The bundle's folder.")],
@@ -148,24 +129,23 @@ def import_checkpoints(
     ] = None,
     architecture: Annotated[str | None, typer.Option(help="Of the backbone. Default: the experiment's.")] = None,
     refiner_input: Annotated[
-        InputOrder, typer.Option(help="What refiners get first, where no sample decides.")
-    ] = InputOrder.OWN_FIRST,
+        Literal["own-first", "field-first"],
+        typer.Option(help="What refiners get first, where no sample decides."),
+    ] = "own-first",
     image: Annotated[Path | None, typer.Option(help="Sample that decides the refiners' input order.")] = None,
     label: Annotated[Path | None, typer.Option(help="The sample's true classes.")] = None,
     licence: Annotated[str | None, typer.Option(help="Of the weights, for the model card.")] = None,
-    device: words.Device = None,
-    gpu: words.Gpu = None,
+    machine: Given[MachineOptions],
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the bundle that is there.")] = False,
-    json: words.Json = False,
+    json: Json = False,
 ) -> None:
     """Make a bundle of checkpoints that the published MagNet or CascadePSP program wrote.
 
     MagNet's are named by --preset, --backbone and --refiner; CascadePSP's is the one FILE.
     """
-    del device, gpu
     with answering("bundles", json=json) as rows:
         given = {"licence": licence} if licence is not None else {}
-        if program is Program.CASCADEPSP:
+        if program == "cascadepsp":
             rows.append(_import_cascade(context, file, output, overwrite=overwrite, **given))
             return
         if file is not None or preset is None or backbone is None:
@@ -175,7 +155,7 @@ def import_checkpoints(
                 advice="Give --preset and --backbone, or --from cascadepsp FILE",
             )
         scales = tuple(parse_scale(text) for text in refiner_scale or ())
-        wanted, sample = words.device_name(context), _sample(image, label)
+        wanted, sample = machine.value().device, _sample(image, label)
         from magnet_cli import importing
         from magnet_cli.importing.presets import PRESETS
         from magnet_cli.models.device import pin_arithmetic, resolve_device
@@ -186,7 +166,7 @@ def import_checkpoints(
             preset=PRESETS[preset],
             architecture=architecture,
             refiner_scales=scales,
-            order=refiner_input.value,
+            order=refiner_input,
             sample=sample,
             device=resolve_device(wanted),
             overwrite=overwrite,
@@ -210,7 +190,7 @@ def _import_cascade(
     context: typer.Context, file: Path | None, output: Path, *, overwrite: bool, licence: str | None = None
 ) -> dict[str, object]:
     """The row of a bundle made of a CascadePSP checkpoint."""
-    given = [name for name in MAGNET_ALONE if words.is_typed(context, name)]
+    given = [name for name in MAGNET_ALONE if is_typed(context, name)]
     if given:
         words_given = ", ".join(f"--{name.replace('_', '-')}" for name in given)
         raise UsageError("--from cascadepsp takes one FILE, not MagNet's options", value=words_given)

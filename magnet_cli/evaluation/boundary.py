@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.ndimage import distance_transform_edt
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-RadiusRule = Literal["fixed", "paper", "published"]
+    from magnet_cli.options.evaluate import RadiusRule
 
 RADII = 5
 SMALLEST = 3.0

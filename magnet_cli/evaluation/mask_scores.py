@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from magnet_cli import images
-from magnet_cli.errors import SourceError, UsageError
+from magnet_cli.errors import SourceError
 from magnet_cli.evaluation.boundary import BoundaryCounts, add_block, boundary_radii
 from magnet_cli.geometry import Box
 from magnet_cli.images.labels import open_labels, open_region
 from magnet_cli.images.protocol import NODATA
 from magnet_cli.masks.spec import parts
+from magnet_cli.options.evaluate import LABELS, EvaluationOptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -22,11 +23,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from magnet_cli.evaluation.boundary import RadiusRule
     from magnet_cli.geometry import Size
     from magnet_cli.images.labels import LabelImage
+    from magnet_cli.options.evaluate import RadiusRule
 
-VALUES = 256
 BLOCK = 2048
 """Side, in pixels, of what is in memory at a time, rim included, unless the rim alone takes most of it."""
 SMALLEST_BLOCK = 512
@@ -35,45 +35,9 @@ LARGEST_REACH = 1536
 and height added, and are left out above."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class EvaluationOptions:
-    """What counts."""
-
-    ignore: tuple[int, ...] = ()
-    """Values of the truth that are not labelled, beside 255, which never is."""
-    exclude: tuple[int, ...] = ()
-    """Classes left out of the mean IoU; their pixels stay in the unions of the others."""
-    names: tuple[str, ...] | None = None
-    """Of the classes; a label beyond them is an error. Without them the mask's own names are shown."""
-    truth_values: Mapping[int, int] = field(default_factory=dict)
-    """Label meant by a stored value of the truth, where it differs."""
-    boundary: RadiusRule | None = None
-    """Compute mean boundary accuracy: within the fixed radii, and these beside them where they are others."""
-
-    def __post_init__(self) -> None:
-        for value in (*self.ignore, *self.exclude, *self.truth_values, *self.truth_values.values()):
-            if not 0 <= value < VALUES:
-                raise UsageError("a label is a number from 0 to 255", value=value)
-        self.check_excluded(self.names)
-
-    def check_excluded(self, names: tuple[str, ...] | None) -> None:
-        """Pass where every class that is left out of the mean is one.
-
-        Args:
-            names: Of the classes; None where nobody says.
-
-        Raises:
-            UsageError: One is not.
-        """
-        strays = [label for label in self.exclude if names is not None and label >= len(names)]
-        if strays:
-            known = ", ".join(f"{label} ({name})" for label, name in enumerate(names or ()))
-            raise UsageError("there is no such class to leave out of the mean", value=strays[0], advice=f"Give {known}")
-
-    @property
-    def unlabelled(self) -> tuple[int, ...]:
-        """Every value of the truth that does not count, sorted."""
-        return tuple(sorted({*self.ignore, NODATA}))
+def unlabelled(options: EvaluationOptions) -> tuple[int, ...]:
+    """Every value of the truth that does not count, sorted."""
+    return tuple(sorted({*options.ignore, NODATA}))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,13 +133,13 @@ class Confusion:
     """Pixels by what the truth says and what the mask says."""
 
     def __init__(self) -> None:
-        self.counts = np.zeros((VALUES, VALUES), np.int64)
+        self.counts = np.zeros((LABELS, LABELS), np.int64)
         """`(truth, mask)`."""
 
     def add(self, truth: NDArray[np.uint8], mask: NDArray[np.uint8]) -> None:
         """Count pixels of two arrays of one shape."""
-        pairs = truth.ravel().astype(np.intp) * VALUES + mask.ravel()
-        self.counts += np.bincount(pairs, minlength=VALUES * VALUES).reshape(VALUES, VALUES)
+        pairs = truth.ravel().astype(np.intp) * LABELS + mask.ravel()
+        self.counts += np.bincount(pairs, minlength=LABELS * LABELS).reshape(LABELS, LABELS)
 
     def pool(self, found: Evaluation) -> None:
         """Count the labelled pixels of an image that was evaluated with the same options."""
@@ -186,7 +150,7 @@ class Confusion:
         """`(classes, classes + 1)`, as in `Evaluation.confusion`."""
         labels = [entry.index for entry in classes]
         known = self.counts[labels]
-        return np.column_stack([known[:, labels], known[:, list(options.unlabelled)].sum(axis=1)])
+        return np.column_stack([known[:, labels], known[:, list(unlabelled(options))].sum(axis=1)])
 
     def scores(self, options: EvaluationOptions, *, names: Mapping[int, str] | None) -> tuple[ClassScore, ...]:
         """The classes that are named, or that the labelled pixels of the truth or the mask have."""
@@ -203,7 +167,7 @@ class Confusion:
                 both=int(both[label]),
                 in_mean=label not in options.exclude and bool(truth[label] + mask[label]),
             )
-            for label in sorted(wanted - set(options.unlabelled))
+            for label in sorted(wanted - set(unlabelled(options)))
         )
 
     def totals(self, options: EvaluationOptions) -> tuple[int, int]:
@@ -217,7 +181,7 @@ class Confusion:
 
     def _labelled(self, options: EvaluationOptions) -> NDArray[np.int64]:
         counts = self.counts.copy()
-        counts[list(options.unlabelled)] = 0
+        counts[list(unlabelled(options))] = 0
         return counts
 
 
@@ -241,7 +205,7 @@ def evaluate(
     with ExitStack() as stack:
         pair = _Pair(
             mask=stack.enter_context(open_labels(mask)),
-            truth=stack.enter_context(open_labels(truth, values=options.truth_values)),
+            truth=stack.enter_context(open_labels(truth, values=options.truth_values or {})),
             roi=None if roi is None else stack.enter_context(open_region(roi)),
             options=options,
         )
@@ -315,7 +279,7 @@ class _Pair:
         seen = box.grown(reach).intersection(Box.whole(self.truth.size))
         truth = self.truth.read(seen)
         inner = box.shifted(x=-seen.x, y=-seen.y)
-        labelled = ~np.isin(truth, self.options.unlabelled)
+        labelled = ~np.isin(truth, unlabelled(self.options))
         counted = labelled[inner.slices]
         if self.roi is not None:
             counted = counted & self.roi.read_nonzero(box)

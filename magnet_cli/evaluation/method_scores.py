@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from magnet_cli.errors import MagnetError, UsageError
-from magnet_cli.evaluation.mask_scores import Evaluation, EvaluationOptions, check_inputs, evaluate
+from magnet_cli.evaluation.mask_scores import Evaluation, check_inputs, evaluate
 from magnet_cli.evaluation.statistics import Distribution, Pooled, paired_difference
 from magnet_cli.events import Events
 from magnet_cli.images.dataset import Sample, read_dataset
 from magnet_cli.masks.targets import Target
-from magnet_cli.options.segment import Method, SegmentOptions
+from magnet_cli.options.evaluate import ScoreOptions
 from magnet_cli.segmentation.api import load_model, segment_target
 from magnet_cli.system.memory import trim
 
@@ -24,31 +24,12 @@ if TYPE_CHECKING:
     from magnet_cli.evaluation.mask_scores import ClassScore
     from magnet_cli.evaluation.statistics import Difference
     from magnet_cli.events import Step
+    from magnet_cli.options.segment import Method
     from magnet_cli.segmentation.api import Model
 
-METHODS: tuple[Method, ...] = ("downsample", "patch", "magnet-fast", "magnet")
 BASELINES: tuple[Method, ...] = ("downsample", "patch")
 """What a coarse-to-fine method has to beat: the coarsest stage alone, and the finest."""
 MEGAPIXEL = 1e6
-
-
-@dataclass(frozen=True, kw_only=True)
-class ScoreOptions:
-    """How images are segmented and what counts."""
-
-    methods: tuple[Method, ...] = METHODS
-    segment: SegmentOptions = field(default_factory=partial(SegmentOptions, tissue="none"))
-    """Its method is left aside."""
-    evaluation: EvaluationOptions = field(default_factory=lambda: EvaluationOptions(boundary="fixed"))
-    """Without names those of the bundle's classes are taken."""
-    iou_threshold: float = 0.65
-    """Mean IoU of an image below this counts as 0 in the thresholded mean; ISIC 2018 took 0.65."""
-
-    def __post_init__(self) -> None:
-        if not self.methods or len(set(self.methods)) < len(self.methods):
-            raise UsageError("methods are named once each", value=", ".join(self.methods) or "none")
-        if not 0 <= self.iou_threshold <= 1:
-            raise UsageError("a threshold of IoU is from 0 to 1", value=self.iou_threshold)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from magnet_cli.evaluation.mask_scores import ClassScore, Evaluation, EvaluationOptions
+    from magnet_cli.evaluation.mask_scores import ClassScore, Evaluation
+    from magnet_cli.options.evaluate import EvaluationOptions
 
 CONFIDENCE = 0.95
 

@@ -10,12 +10,13 @@ import numpy as np
 from magnet_cli import images
 from magnet_cli.arithmetic.published.stages import labels_published, segment_published, settings_from_scales
 from magnet_cli.errors import SourceError
-from magnet_cli.evaluation.mask_scores import Confusion, EvaluationOptions, mean_iou
+from magnet_cli.evaluation.mask_scores import Confusion, mean_iou
 from magnet_cli.geometry import LEVEL0, Box, Size
 from magnet_cli.images.labels import open_labels
 from magnet_cli.images.protocol import NODATA
 from magnet_cli.models.facts import model_facts
 from magnet_cli.models.networks import Networks, load_networks
+from magnet_cli.options.evaluate import EvaluationOptions
 from magnet_cli.options.segment import parse_points
 from magnet_cli.plan import check_bands
 

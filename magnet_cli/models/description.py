@@ -24,7 +24,8 @@ from magnet_cli.models.network_spec import (
     Temperature,
 )
 from magnet_cli.models.strict import is_number
-from magnet_cli.options.segment import DeviceKind, Merge, Precision
+from magnet_cli.options.segment import DeviceKind, Merge
+from magnet_cli.options.shared import Precision
 
 if TYPE_CHECKING:
     from magnet_cli.models.strict import Table

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from magnet_cli.models.network_spec import Described
-    from magnet_cli.options.segment import Precision
+    from magnet_cli.options.shared import Precision
 
 
 OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "not enough memory")

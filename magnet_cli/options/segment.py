@@ -6,20 +6,37 @@ import re
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import pairwise
+from numbers import Integral, Rational
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self, TypeVar, cast
+from typing import Literal, Self, TypeVar, cast
 
 from magnet_cli.errors import UsageError
 from magnet_cli.geometry import Box, Size
-from magnet_cli.options.lengths import OTHER_SPELLINGS, UM_OF, UNIT_PATTERN, PhysicalScales, PhysicalSize
-
-if TYPE_CHECKING:
-    from magnet_cli.options.values import ValueRange
+from magnet_cli.options.forms import (
+    BUNDLE,
+    CLASSES,
+    DECIMAL_PATTERN,
+    FILE,
+    NUMBER,
+    SWITCH,
+    WHOLE,
+    choice,
+    exact,
+    spell_decimal,
+)
+from magnet_cli.options.lengths import OTHER_SPELLINGS, UM_OF, UNIT_PATTERN, PhysicalScales, PhysicalSize, in_unit
+from magnet_cli.options.option import Form, ListOption, NumericOption, Option, OptionGroup, PathOption, Shorthand
+from magnet_cli.options.shared import (
+    WEIGHTS_HELP,
+    BandOptions,
+    MachineOptions,
+    RunOptions,
+    ViewOptions,
+)
 
 Method = Literal["magnet", "magnet-fast", "patch", "downsample", "grnet", "grnet-local"]
 Merge = Literal["refiner", "mean", "certainty"]
 Compat = Literal["paper", "published", "published-unshifted"]
-Precision = Literal["float32", "bfloat16", "float16"]
 DeviceKind = Literal["cpu", "cuda", "mps"]
 ExportFormat = Literal["cog", "ome-tiff", "ome-zarr", "geojson"]
 Tissue = Literal["auto", "otsu", "none"]
@@ -32,11 +49,9 @@ OF_GRNETS = ("grnet", "grnet-local")
 DEFAULT_BUNDLE = "aerial"
 """What `--weights` is where nobody says."""
 
-# Numbers are short: Python refuses to parse a few thousand digits, and an exponent could ask for any amount of memory.
-_DECIMAL = r"\d{1,9}(?:\.\d{0,30})?|\.\d{1,30}"
-_SCALE = re.compile(rf"({_DECIMAL})(?:x({_DECIMAL}))?(?:\s*({UNIT_PATTERN}))?")
-_THRESHOLD = re.compile(rf"([quw])>({_DECIMAL})")
-_SHARE = re.compile(rf"({_DECIMAL})(%?)")
+_SCALE = re.compile(rf"({DECIMAL_PATTERN})(?:x({DECIMAL_PATTERN}))?(?:\s*({UNIT_PATTERN}))?")
+_THRESHOLD = re.compile(rf"([quw])>({DECIMAL_PATTERN})")
+_SHARE = re.compile(rf"({DECIMAL_PATTERN})(%?)")
 _COUNT = re.compile(r"\d{1,18}")
 
 
@@ -93,6 +108,20 @@ def parse_patches(text: str) -> Rule:
 def limited(select: Select | None) -> str:
     """The letter of what a limit on windows compares: `u`, their uncertainty, or `w`, another worth."""
     return "u" if select in (None, "uncertainty") else "w"
+
+
+def spell_rule(rule: Rule, letter: str) -> str:
+    """Write a rule as the command line takes it, to the last digit.
+
+    Args:
+        rule: The rule.
+        letter: What a threshold compares, `q`, `u` or `w`.
+    """
+    if rule.kind in ("all", "count", "selector"):
+        return rule.spelled(letter)
+    if rule.kind == "threshold":
+        return f"{letter}>{spell_decimal(rule.values[0])}"
+    return "100%" if rule.values[0] == 1 else spell_decimal(rule.values[0])
 
 
 def parse_budget(text: str) -> Fraction:
@@ -184,6 +213,37 @@ def _descending(sizes: list[SizeT]) -> list[SizeT]:
     return ordered
 
 
+def as_scales(given: PhysicalScales | tuple[Size | int, ...] | list[Size | int]) -> tuple[Size, ...] | PhysicalScales:
+    """Window sides that Python names in pixels, by sizes or by whole numbers for squares, coarsest first.
+
+    Raises:
+        TypeError: One is neither.
+        UsageError: Two are the same, or neither holds the other.
+    """
+    if isinstance(given, PhysicalScales):
+        return given
+    for side in given:
+        if not isinstance(side, Size | Integral) or isinstance(side, bool):
+            raise TypeError(side)
+    return tuple(
+        _descending([side if isinstance(side, Size) else Size(width=int(side), height=int(side)) for side in given])
+    )
+
+
+def spell_scales(scales: tuple[Size, ...] | PhysicalScales | str) -> str:
+    """Write window sides as `parse_scales` reads them, to the last digit."""
+    if isinstance(scales, str):
+        return scales
+    if isinstance(scales, PhysicalScales):
+        return ",".join(map(_spell_physical, scales.sizes))
+    return ",".join(map(str, scales))
+
+
+def _spell_physical(size: PhysicalSize) -> str:
+    width, height = (spell_decimal(in_unit(side, size.unit)) for side in (size.width, size.height))
+    return f"{width}x{height}{size.unit}"
+
+
 def _scale(part: str, text: str) -> Size | PhysicalSize:
     match = _SCALE.fullmatch(part)
     advice = "Write window sides in pixels or with a unit, like --scales 625,1250,2500, 256x128,512x256 or 320um,640um"
@@ -206,11 +266,6 @@ def _physical(width: Fraction, height: Fraction, unit: str, part: str) -> Physic
     return PhysicalSize(width=width * UM_OF[unit], height=height * UM_OF[unit], unit=unit)
 
 
-def _at_least(option: str, value: int | None, least: int) -> None:
-    if value is not None and value < least:
-        raise UsageError(f"{option} is at least {least}", value=value)
-
-
 EXPORT_FORMATS: tuple[ExportFormat, ...] = ("cog", "ome-tiff", "ome-zarr", "geojson")
 EXPORT_SUFFIXES: dict[ExportFormat, str] = {
     "cog": ".cog.tif",
@@ -219,26 +274,6 @@ EXPORT_SUFFIXES: dict[ExportFormat, str] = {
     "geojson": ".geojson",
 }
 """What an export's name ends in, after the mask's name without its suffix."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExportOptions:
-    """Which other formats a mask is written in, and how."""
-
-    formats: tuple[ExportFormat, ...] = ()
-    simplify: Fraction = Fraction(0)
-    """Of polygons: how far, in pixels, an outline may move so that it has fewer corners."""
-    min_area: int = 0
-    """Of polygons: smaller ones, in pixels, are left out."""
-
-    def __post_init__(self) -> None:
-        _at_least("--min-area", self.min_area, 0)
-        if (self.simplify or self.min_area) and "geojson" not in self.formats:
-            raise UsageError(
-                "--simplify and --min-area are for polygons",
-                value=f"formats {', '.join(self.formats) or 'none'}",
-                advice="Add geojson to the formats, or leave them out",
-            )
 
 
 def parse_formats(text: str, *, also: tuple[str, ...] = ()) -> tuple[ExportFormat, ...]:
@@ -256,9 +291,71 @@ def parse_formats(text: str, *, also: tuple[str, ...] = ()) -> tuple[ExportForma
     wrong = [word for word in words if word not in known]
     if wrong:
         raise UsageError(
-            f"--format is one or more of {', '.join(known)}", value=repr(wrong[0]), advice="Write --format cog,geojson"
+            f"--format is one or more of {', '.join(EXPORT_FORMATS)}",
+            value=repr(wrong[0]),
+            advice="Write --format cog,geojson",
         )
     return tuple(name for name in EXPORT_FORMATS if name in words)
+
+
+OWN_FORMATS = ("tiff",)
+"""Names of the format that masks have anyway."""
+FORMATS = Form(
+    parse=lambda text, _: parse_formats(text, also=OWN_FORMATS),
+    spell=",".join,
+    types=(tuple, list),
+    convert=lambda names: parse_formats(",".join(names)) if names else (),
+    metavar="LIST",
+)
+
+
+@dataclass(kw_only=True, unsafe_hash=True)
+class ExportOptions(OptionGroup):
+    """Which other formats a mask is written in, and how."""
+
+    formats: ListOption[tuple[ExportFormat, ...]] = ListOption(
+        (),
+        FORMATS,
+        about=f"Other formats to write, with commas between them: {','.join(EXPORT_FORMATS)}.",
+        panel="Outputs",
+        rank=9,
+        words=("--format",),
+        shown="",
+        shorthand=Shorthand(
+            name="geojson",
+            form=SWITCH,
+            about="Also write polygons, as --format geojson.",
+            text=lambda _: "geojson",
+            adds=True,
+            panel="Outputs",
+        ),
+    )
+    simplify: NumericOption[Fraction] = NumericOption(
+        Fraction(0),
+        NUMBER,
+        about="Pixels by which polygons may move to have fewer corners.",
+        panel="Outputs",
+        shown="",
+        needs=("formats", "geojson"),
+    )
+    """How far, in pixels, the outline of a polygon may move so that it has fewer corners."""
+    min_area: Option[int] = Option(
+        0,
+        WHOLE,
+        about="Leave out polygons of fewer pixels than this.",
+        panel="Outputs",
+        least=0,
+        needs=("formats", "geojson"),
+    )
+    """Polygons of fewer pixels are left out."""
+
+    def __post_init__(self) -> None:
+        if (self.simplify or self.min_area) and "geojson" not in self.formats:
+            raise UsageError(
+                "--simplify and --min-area are for polygons",
+                value=f"formats {', '.join(self.formats) or 'none'}",
+                advice="Add geojson to the formats, or leave them out",
+            )
 
 
 def parse_roi(text: str) -> Box | Path:
@@ -286,82 +383,222 @@ READING = ("mpp", "gsd", "level", "mag")
 """Options of which one at most says at which size of a pixel images are read."""
 LARGEST_MAGNIFICATION = 1000
 """Beyond what light can show; a slip of the finger."""
+CASCADE = ("refine", "cascadepsp")
+"""The option, and its word, that options of a cascade as the last stage need."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class SegmentOptions:
-    """Everything that `segment` can be told; None leaves the choice to the bundle or the machine."""
+def parse_batch_size(text: str, option: str = "--batch-size") -> int | None:
+    """`auto` or a whole number.
 
-    weights: str | None = None
-    """None takes `DEFAULT_BUNDLE`, and says so."""
-    scales: tuple[Size, ...] | PhysicalScales | Literal["auto", "full"] | None = None
-    method: Method = "magnet"
-    points: Rule | None = None
-    patches: Rule | None = None
-    select: Select | None = None
+    Raises:
+        UsageError: It is neither.
+    """
+    if text == "auto":
+        return None
+    if not re.fullmatch(r"\d{1,9}", text):
+        raise UsageError(f"{option} is auto or a whole number", value=repr(text), advice="Write -b 4")
+    return int(text)
+
+
+def _number_text(given: Rational | float) -> str:
+    """A whole number, or a share below one, as text; what is both, such as 1.0, keeps its point and is refused."""
+    return repr(given) if isinstance(given, float) and given >= 1 else spell_decimal(exact(given))
+
+
+def _spell_roi(roi: Box | Path) -> str:
+    return str(roi) if isinstance(roi, Path) else f"{roi.x},{roi.y},{roi.width},{roi.height}"
+
+
+def _spell_patches(rule: Rule, options: SegmentOptions) -> str:
+    return spell_rule(rule, limited(options.select))
+
+
+SCALES = Form(
+    parse=lambda text, _: parse_scales(text),
+    spell=spell_scales,
+    types=(PhysicalScales, tuple, list),
+    convert=as_scales,
+    metavar="LIST",
+)
+POINTS = Form(
+    parse=lambda text, _: parse_points(text),
+    spell=lambda rule: spell_rule(rule, "q"),
+    types=(Rule, Rational, float),
+    convert=lambda given: given if isinstance(given, Rule) else parse_points(_number_text(given)),
+    metavar="RULE",
+)
+PATCHES = Form(
+    parse=lambda text, _: parse_patches(text),
+    types=(Rule, Rational, float),
+    convert=lambda given: given if isinstance(given, Rule) else parse_patches(_number_text(given)),
+    metavar="RULE",
+)
+BUDGET = Form(
+    parse=lambda text, _: parse_budget(text),
+    spell=lambda share: "100%" if share == 1 else spell_decimal(share),
+    types=(Rational, float),
+    convert=lambda share: parse_budget(spell_decimal(exact(share))),
+    metavar="SHARE",
+)
+REGION = Form(parse=lambda text, _: parse_roi(text), spell=_spell_roi, types=(Box, Path), metavar="BOX|FILE")
+BATCH_SIZE = Form(parse=parse_batch_size, types=(Integral,), convert=int, metavar="N")
+EXPORTS = Form(
+    parse=lambda text, _: ExportOptions(formats=text),
+    types=(ExportOptions,),
+)
+
+
+@dataclass(kw_only=True, unsafe_hash=True)
+class SegmentOptions(BandOptions, MachineOptions, RunOptions, ViewOptions):
+    """Everything that `segment` can be told; None leaves the choice to the bundle or the machine.
+
+    Each option takes a value, or the text that the command line takes: `SegmentOptions(scales="625,1250")`.
+    """
+
+    weights: PathOption[str | None] = PathOption(None, BUNDLE, about=WEIGHTS_HELP, panel="Method", rank=1)
+    """The name of a shipped bundle or a folder. None takes `DEFAULT_BUNDLE`, with a message."""
+    scales: ListOption[tuple[Size, ...] | PhysicalScales | Literal["auto", "full"] | None] = ListOption(
+        None,
+        SCALES,
+        about="Window sides in pixels or with a unit, any order: 625,1250, 256x128,512x256, 320um,640um; auto; full. "
+        "Default: the bundle's.",
+        panel="Method",
+        rank=2,
+    )
+    method: Option[Method] = Option("magnet", choice(Method), about="How images are segmented.", panel="Method", rank=3)
+    points: NumericOption[Rule | None] = NumericOption(
+        None, POINTS, about="Pixels a stage may change: all, 32768, 75%, q>0.2.", panel="Method"
+    )
+    patches: NumericOption[Rule | None] = NumericOption(
+        None,
+        PATCHES,
+        about="Windows a stage of magnet-fast computes: all, 3, 4,4,8, 25%, u>0.1, w>0.1; of grnet: selector, all.",
+        panel="Method",
+        spelled=_spell_patches,
+    )
+    select: Option[Select | None] = Option(
+        None,
+        choice(Select),
+        about="How magnet-fast compares windows; change: by what the last stage did; ppn: by the bundle's selector.",
+        panel="Method",
+    )
     """What windows are compared by: the mean uncertainty of what is known of them, how far the last step changed that,
     the product of both, or what the bundle's selector says (a patch proposal network)."""
-    budget: Fraction | None = None
+    budget: NumericOption[Fraction | None] = NumericOption(
+        None, BUDGET, about="Share of an image's windows for magnet-fast, coarse ones first.", panel="Method"
+    )
     """Of every stage after the first, compute this share of the windows of the whole image, the best by `select`."""
-    merge: Merge | None = None
-    median: int | None = None
-    margin: int | None = None
-    compat: Compat | None = None
-    mpp: Fraction | None = None
+    merge: Option[Merge | None] = Option(
+        None,
+        choice(Merge),
+        about="How a stage joins what was known: the refiner network, the mean of both, or their mean by certainty.",
+        panel="Method",
+    )
+    median: Option[int | None] = Option(
+        None, WHOLE, about="Side of the score's median in network pixels, odd.", panel="Method", least=1
+    )
+    margin: Option[int | None] = Option(
+        None, WHOLE, about="Rim of a patch that is thrown away, in network pixels.", panel="Method", least=0
+    )
+    compat: Option[Compat | None] = Option(
+        None, choice(Compat), about="The paper's method, or the published program's.", panel="Method"
+    )
+    mpp: NumericOption[Fraction | None] = NumericOption(
+        None, NUMBER, about="Read at this pixel size in um.", panel="What to read", rival="reading"
+    )
     """Read every image at this size of a pixel, in um. One of `READING` alone may be given."""
-    gsd: Fraction | None = None
+    gsd: NumericOption[Fraction | None] = NumericOption(
+        None, NUMBER, about="Read at this pixel size on the ground, in m.", panel="What to read", rival="reading"
+    )
     """Read every image at this size of a pixel on the ground, in m."""
-    level: int | None = None
+    level: Option[int | None] = Option(
+        None,
+        WHOLE,
+        about="Read at the pixel size of this stored level; 0 is the finest.",
+        panel="What to read",
+        least=0,
+        rival="reading",
+    )
     """Read every image at the pixel size of this stored level, 0 being the full resolution."""
-    mag: Fraction | None = None
+    mag: NumericOption[Fraction | None] = NumericOption(
+        None, NUMBER, about="Read at this magnification, like 20.", panel="What to read", rival="reading"
+    )
     """Read every image as through an objective of this magnification."""
-    slide_mpp: Fraction | None = None
+    slide_mpp: NumericOption[Fraction | None] = NumericOption(
+        None,
+        NUMBER,
+        about="Pixel size of the file in um (m on maps), where it lacks it or is wrong.",
+        panel="What to read",
+        rank=4,
+    )
     """The size of a level-0 pixel where the file lacks it or is wrong, in um, or in m for images of the ground."""
-    roi: Box | Path | None = None
+    roi: PathOption[Box | Path | None] = PathOption(
+        None, REGION, about="Look only here: x,y,width,height or a .geojson file.", panel="Where to look", rank=5
+    )
     """Look only here: a box of level 0, or a GeoJSON file of polygons."""
-    mask: Path | None = None
+    mask: PathOption[Path | None] = PathOption(
+        None, FILE, about="Look only where this raster of any size is not zero.", panel="Where to look"
+    )
     """Look only where this raster of the image's shape is not zero."""
-    tissue: Tissue = "auto"
+    tissue: Option[Tissue] = Option(
+        "auto",
+        choice(Tissue),
+        about="Look only at tissue: auto does so on slides, otsu on any image, none nowhere.",
+        panel="Where to look",
+    )
     """Look only at tissue: `auto` on slides, `otsu` on any image, `none` nowhere."""
-    device: str = "auto"
-    precision: Precision | Literal["auto"] = "auto"
-    batch_size: int | None = None
+    batch_size: Option[int | None] = Option(
+        None,
+        BATCH_SIZE,
+        about="Patches a forward pass, or auto; fewer where memory is short.",
+        panel="Machine",
+        words=("-b", "--batch-size"),
+        shown="auto",
+        least=1,
+    )
     """Patches a forward pass, None for the bundle's; halved where memory runs out before anything is finished."""
-    num_workers: int | None = None
-    """Threads that read ahead; None for 2, and for as many as there are cores, up to 16, beside an accelerator."""
-    gpu_memory: int | None = None
-    """Bytes."""
-    memory: int | None = None
-    """Bytes."""
-    probabilities: bool = False
-    uncertainty: bool = False
-    refine: RefineMethod | None = None
+    probabilities: Option[bool] = Option(
+        default=False,
+        form=SWITCH,
+        about="Also write class probabilities.",
+        panel="Outputs",
+    )
+    uncertainty: Option[bool] = Option(
+        default=False,
+        form=SWITCH,
+        about="Also write the uncertainty.",
+        panel="Outputs",
+    )
+    refine: Option[RefineMethod | None] = Option(
+        None,
+        choice(RefineMethod),
+        about="Refine the finished mask by a cascade's bundle or a classical tool; the mask before is kept as "
+        "NAME.unrefined.tif.",
+        panel="More",
+    )
     """What the finished mask is refined by; the mask before is kept beside it."""
-    refine_weights: str | None = None
+    refine_weights: PathOption[str | None] = PathOption(
+        None, BUNDLE, about="The bundle of --refine cascadepsp: a name or a folder.", panel="More", needs=CASCADE
+    )
     """The bundle of `cascadepsp`."""
-    refine_only: tuple[str, ...] = ()
+    refine_only: ListOption[tuple[str, ...]] = ListOption(
+        (),
+        CLASSES,
+        about="Classes whose objects --refine cascadepsp refines, as names or indices: building. What they give up "
+        "goes to the next most probable class. Default: all.",
+        panel="More",
+        shown="",
+        needs=CASCADE,
+    )
     """Names or indices of the classes whose objects `cascadepsp` refines; none: of all."""
-    bands: tuple[str, ...] | None = None
-    """For each of the bundle's bands one of the image's, by number (the first is 1) or name; None matches them."""
-    value_range: ValueRange | None = None
-    """The stored values that stand for the ends of the bundle's range; None takes them as the bundle has them."""
-    overlay: bool = False
-    """Beside the mask a picture of the image under the mask's colours; the mask does not depend on it."""
-    html: bool = False
-    """Beside the mask a page that shows what was found and how; the mask does not depend on it."""
-    exports: ExportOptions = ExportOptions()
+    exports: Option[ExportOptions] = Option(
+        ExportOptions(), EXPORTS, about="Formats besides the mask's own.", panel="Outputs", group=ExportOptions
+    )
     """Formats besides the mask's own; made of the finished mask, which does not depend on them."""
-    overwrite: bool = False
-    resume: bool = True
 
     def __post_init__(self) -> None:
-        _at_least("--batch-size", self.batch_size, 1)
-        _at_least("--num-workers", self.num_workers, 0)
-        _at_least("--margin", self.margin, 0)
-        _at_least("--median", self.median, 1)
         if self.median is not None and self.median % 2 == 0:
             raise UsageError("--median is odd", value=self.median, advice="A median needs a centre: take one more")
-        _at_least("--level", self.level, 0)
         for option, value, unit in (
             ("--mpp", self.mpp, "um"),
             ("--gsd", self.gsd, "m"),

@@ -8,6 +8,7 @@ from fractions import Fraction
 from typing import Literal
 
 from magnet_cli.errors import UsageError
+from magnet_cli.options.forms import spell_decimal
 
 MOST_BANDS = 4096
 """That a user may name; more is a slip."""
@@ -50,6 +51,15 @@ def parse_bands(text: str) -> tuple[str, ...]:
     return words
 
 
+def as_bands(values: tuple[object, ...] | list[object]) -> tuple[str, ...]:
+    """Bands that Python names by numbers or texts.
+
+    Raises:
+        UsageError: There is none, or one is empty.
+    """
+    return parse_bands(",".join(map(str, values)))
+
+
 def parse_value_range(text: str) -> ValueRange:
     """`0,10000`, `2%,98%` or `dtype`.
 
@@ -70,3 +80,9 @@ def parse_value_range(text: str) -> ValueRange:
         value=repr(text),
         advice="Write --value-range 0,10000, --value-range 2%,98% or --value-range dtype",
     )
+
+
+def spell_value_range(given: ValueRange) -> str:
+    """Write a range as `parse_value_range` reads it, to the last digit."""
+    sign = "%" if given.kind == "percentiles" else ""
+    return "dtype" if given.kind == "dtype" else f"{spell_decimal(given.low)}{sign},{spell_decimal(given.high)}{sign}"

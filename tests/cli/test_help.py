@@ -10,7 +10,7 @@ import pytest
 import typer
 
 from magnet_cli.cli.app import app
-from tests.cli.support import environment
+from tests.cli.support import environment, invoke
 
 HEAVY = {"numpy", "torch", "tifffile", "zarr", "pyvips", "openslide", "skimage", "scipy", "imagecodecs", "safetensors"}
 
@@ -84,3 +84,53 @@ def test_what_a_loop_passes_to_every_command_is_taken(name: str) -> None:
 def test_trainings_show_progress_unless_told_otherwise() -> None:
     for entry in ROOT.commands["train"].commands.values():
         assert variable(entry, "--no-progress") == "MAGNET_NO_PROGRESS"
+
+
+PANELS = ["Arguments", "Most used", "What to read", "Method", "Where to look", "Outputs", "Machine", "More"]
+MOST_USED = ["--output", "--weights", "--scales", "--method", "--slide-mpp", "--roi", "--gpu", "--gpu-memory", "--html"]
+
+
+def panels(*words: str) -> dict[str, list[str]]:
+    """The sections of a command's help, with the longest word of each option."""
+    found: dict[str, list[str]] = {}
+    for line in invoke(*words, "--help").stdout.splitlines():
+        if line.endswith(":") and not line.startswith(" "):
+            found[line[:-1]] = []
+        elif line.startswith("  -"):
+            option = next(word for word in line.replace(",", " ").split() if word.startswith("--"))
+            found[list(found)[-1]].append(option)
+    return found
+
+
+def test_options_of_segment_stand_in_panels_the_most_used_first() -> None:
+    found = panels("segment")
+    assert list(found) == PANELS
+    assert found["Most used"] == [*MOST_USED, "--format"]
+    assert found["What to read"] == ["--bands", "--value-range", "--mpp", "--gsd", "--level", "--mag"]
+    assert found["Machine"] == ["--device", "--precision", "--num-workers", "--memory", "--batch-size"]
+    shown = [option for options in found.values() for option in options]
+    assert len(shown) == len(set(shown))
+    params = [max(entry.opts, key=len) for entry in ROOT.commands["segment"].params if entry.opts[0].startswith("-")]
+    assert sorted(shown) == sorted([*params, "--help"])
+
+
+@pytest.mark.parametrize("name", FOR_FILES)
+def test_no_panel_is_too_long_to_scan(name: str) -> None:
+    for panel, options in panels(name).items():
+        assert len(options) <= 12, panel
+    assert set(panels(name)) <= {*PANELS, "Options", "What to compare", "What to measure"}
+
+
+def test_variables_of_the_environment_are_named_in_one_sentence() -> None:
+    text = " ".join(invoke("refine", "--help").stdout.split())
+    assert "MAGNET_REFINE_METHOD for --method" in text
+    none = text.partition("but none for ")[2]
+    assert none == "--overwrite, --resume, --evidence, --min-area, --dry-run."
+    assert text.count("MAGNET_") == 2
+
+
+def test_a_number_that_is_too_small_names_its_option() -> None:
+    for words in (["--level", "-1"], ["--min-area", "-1"], ["--num-workers", "-1"]):
+        result = invoke("segment", "x.tif", *words)
+        assert result.exit_code == 2
+        assert f"{words[0]} is at least 0 (got -1)" in result.stderr

@@ -16,8 +16,9 @@ from hypothesis.extra import numpy as arrays
 from magnet_cli.errors import SourceError, UsageError
 from magnet_cli.evaluation import mask_scores as evaluation
 from magnet_cli.evaluation.boundary import BoundaryCounts, add_block, boundary_radii
-from magnet_cli.evaluation.mask_scores import Evaluation, EvaluationOptions, check_inputs, evaluate
+from magnet_cli.evaluation.mask_scores import Evaluation, check_inputs, evaluate
 from magnet_cli.geometry import Box, Size
+from magnet_cli.options.evaluate import EvaluationOptions
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -15,14 +15,15 @@ from scipy import stats
 
 from magnet_cli.errors import MagnetError, SourceError, UsageError
 from magnet_cli.evaluation.boundary import BoundaryCounts
-from magnet_cli.evaluation.mask_scores import Confusion, Evaluation, EvaluationOptions, evaluate
-from magnet_cli.evaluation.method_scores import Cost, ImageScore, ScoreOptions, Scores, score, score_each
+from magnet_cli.evaluation.mask_scores import Confusion, Evaluation, evaluate
+from magnet_cli.evaluation.method_scores import Cost, ImageScore, Scores, score, score_each
 from magnet_cli.evaluation.plot import draw_distributions
 from magnet_cli.evaluation.statistics import Distribution, Pooled, paired_difference
 from magnet_cli.events import Events, Step
 from magnet_cli.geometry import Size
 from magnet_cli.images.dataset import Sample
 from magnet_cli.models.networks import Networks
+from magnet_cli.options.evaluate import EvaluationOptions, ScoreOptions
 from magnet_cli.options.segment import Method, SegmentOptions
 from magnet_cli.report.inks import COLOURS
 from tests.cli.support import expected_labels, write_colours_bundle, write_image

@@ -11,10 +11,11 @@ import pytest
 import typer
 
 from magnet_cli.cli.app import app
-from magnet_cli.cli.shared_options import segment_options
+from magnet_cli.cli.parameters import Given, Group
 from magnet_cli.geometry import Box, Size
+from magnet_cli.options.option import options_in
 from magnet_cli.options.segment import READING, ExportOptions, Rule, SegmentOptions, parse_patches, parse_scales
-from magnet_cli.options.spelling import LEFT_OUT, segment_words
+from magnet_cli.options.spelling import segment_words
 from magnet_cli.options.values import ValueRange
 
 EVERYTHING = SegmentOptions(
@@ -59,7 +60,7 @@ def parsed(words: list[str]) -> tuple[SegmentOptions, dict[str, object]]:
     command = group.commands["segment"]  # type: ignore[attr-defined]
     assert words[:2] == ["magnet", "segment"]
     with command.make_context("segment", words[2:]) as context:
-        return segment_options(context), context.params
+        return Given(Group(options=SegmentOptions), context).value(), context.params
 
 
 @pytest.mark.parametrize(
@@ -100,7 +101,9 @@ def test_every_option_is_spelled() -> None:
     same = {
         entry.name for entry in fields(EVERYTHING) if getattr(EVERYTHING, entry.name) == getattr(defaults, entry.name)
     }
-    assert same == set(LEFT_OUT) - {"weights"} | set(READING) - {"mpp"}  # one at most says at which size to read
+    of_one_run = {entry.name for entry in options_in(SegmentOptions) if entry.of_one_run}
+    assert of_one_run == {"overwrite", "resume"}
+    assert same == of_one_run | set(READING) - {"mpp"}  # one at most says at which size to read
 
 
 def test_the_bundle_is_named_and_a_name_is_no_option() -> None:

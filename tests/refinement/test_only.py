@@ -18,7 +18,8 @@ from magnet_cli.events import Events
 from magnet_cli.geometry import Pitch
 from magnet_cli.models.bundle_writer import describe, write_bundle
 from magnet_cli.models.registry import build_backbone
-from magnet_cli.options.refine import RefineOptions, parse_classes
+from magnet_cli.options.forms import parse_classes
+from magnet_cli.options.refine import RefineOptions
 from magnet_cli.options.segment import SegmentOptions
 from magnet_cli.refinement.api import plan_refine, refine_mask
 from magnet_cli.refinement.evidence import FieldEvidence, kept_bytes

@@ -13,7 +13,8 @@ from hypothesis.extra.numpy import arrays
 
 from magnet_cli.errors import UsageError
 from magnet_cli.geometry import Box, Size
-from magnet_cli.options.refine import RefineOptions, parse_classes, parse_padding
+from magnet_cli.options.forms import parse_classes
+from magnet_cli.options.refine import RefineOptions, parse_padding
 from magnet_cli.refinement.census import Census
 from magnet_cli.refinement.refinement_plan import FusionPass, LevelPass, RefineSettings, SharesPass, make_passes
 from magnet_cli.refinement.shares import shares_of

@@ -140,7 +140,7 @@ def test_the_class_border_of_a_soft_ramp_moves_less_than_a_tenth_of_a_pixel(
 @pytest.mark.parametrize("method", ["patch", "downsample"])
 def test_single_stage_methods_use_one_scale(method: str) -> None:
     labels = labels_of(100, 90)
-    options = SegmentOptions(scales=sides(64, 32), method=method, num_workers=0)  # type: ignore[arg-type]
+    options = SegmentOptions(scales=sides(64, 32), method=method, num_workers=0)
     outcome = run(ArrayImage(coded(labels)), facts(5, input_side=32), options)
     assert len(outcome.plan.stages) == 1
     if method == "patch":

@@ -1,0 +1,292 @@
+"""Parameters of commands: typer reads groups of options, and what the command line gives becomes their values."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Generic, ParamSpec, TypeVar, cast, get_args
+
+import typer
+from typer.core import TyperCommand
+
+from magnet_cli.errors import UsageError
+from magnet_cli.options.option import Option, Panel, Shorthand, options_in
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from _typeshed import DataclassInstance
+
+P = ParamSpec("P")
+R = TypeVar("R")
+OptionsT = TypeVar("OptionsT")
+
+FIRST, *OTHERS, MORE = get_args(Panel)
+CONTEXT = "context"
+"""Name of the parameter by which typer hands over the command at work."""
+OWN = "Options"
+"""Panel of options that say none."""
+
+Inputs = Annotated[list[str], typer.Argument(metavar="INPUT...", help="Images, folders, glob patterns or URLs.")]
+Json = Annotated[
+    bool,
+    typer.Option(
+        "--json", help="Print one JSON object on standard output.", envvar="MAGNET_JSON", rich_help_panel=MORE
+    ),
+]
+NoProgress = Annotated[
+    bool,
+    typer.Option(
+        "--no-progress",
+        help="No progress bar, on a terminal either.",
+        envvar="MAGNET_NO_PROGRESS",
+        rich_help_panel=MORE,
+    ),
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group(Generic[OptionsT]):
+    """The options of a dataclass that a command has."""
+
+    options: type[OptionsT]
+    without: tuple[str, ...] = ()
+    """Names of options and shorthands that the command lacks."""
+    only: tuple[str, ...] | None = None
+    """Names of the options and shorthands that it has. None for all that `without` does not name."""
+
+    def entries(self) -> Iterator[Option[Any]]:
+        """The options of the command line, those of groups inside the group too."""
+        yield from self._entries(self.options)
+
+    def _entries(self, options: Any) -> Iterator[Option[Any]]:
+        for entry in options_in(options):
+            if not self.allows(entry.name):
+                continue
+            if entry.group is not None:
+                yield from self._entries(entry.group)
+            else:
+                yield entry
+
+    def allows(self, name: str) -> bool:
+        """Whether the command has an option or a shorthand of this name."""
+        return name not in self.without and (self.only is None or name in self.only)
+
+
+class Given(Generic[OptionsT]):
+    """What the command line and the environment give for a group of options.
+
+    What is typed on the command line beats what the environment says otherwise: of options that exclude each other,
+    and of options that mean nothing beside what is typed.
+
+    Args:
+        group: The options.
+        context: The command at work.
+    """
+
+    def __init__(self, group: Group[OptionsT], context: typer.Context) -> None:
+        self._group = group
+        self._context = context
+
+    def entries(self) -> Iterator[Option[Any]]:
+        """The options that the command has of the group."""
+        return self._group.entries()
+
+    def has(self, name: str) -> bool:
+        """Whether the command has an option of the group."""
+        return any(entry.name == name for entry in self.entries())
+
+    def typed(self, name: str) -> bool:
+        """Whether an option stands on the command line, rather than in the environment or nowhere."""
+        return is_typed(self._context, name)
+
+    def value(self, **more: object) -> OptionsT:
+        """Make the options.
+
+        Args:
+            more: Options of the group that the command line lacks.
+
+        Raises:
+            UsageError: A word cannot be understood, or options contradict each other.
+        """
+        options: Any = self._group.options
+        return cast("OptionsT", options(**self._values(options), **more))
+
+    def _values(self, options: type[DataclassInstance]) -> dict[str, object]:
+        found: dict[str, object] = {}
+        for entry in options_in(options):
+            if not self._group.allows(entry.name):
+                continue
+            if entry.group is not None:
+                inner = self._values(entry.group)
+                if inner:
+                    found[entry.name] = entry.group(**inner)
+                continue
+            value = self._text(entry)
+            if value is not None and (self.typed(entry.name) or self._counts(entry, options)):
+                found[entry.name] = value
+        return found
+
+    def _text(self, entry: Option[Any]) -> object:
+        """The word that is given for an option, by itself or by its shorthand; None where there is none."""
+        value = self.given(entry.name)
+        short = entry.shorthand
+        number = None if short is None or not self._group.allows(short.name) else self.given(short.name)
+        if short is None or number is None or number is False:
+            return value
+        said = short.text(number)
+        if value is None:
+            return said
+        if short.adds:
+            return f"{value},{said}"
+        if self.typed(entry.name) == self.typed(short.name):
+            raise UsageError(
+                f"{short.word} N is short for {entry.word} {short.text('N')}",
+                value=f"{entry.word} {value} and {short.word} {number}",
+                advice=f"Give one of them, here or in {entry.variable} and MAGNET_{short.name.upper()}",
+            )
+        return value if self.typed(entry.name) else said
+
+    def _counts(self, entry: Option[Any], options: type[DataclassInstance]) -> bool:
+        """Whether what the environment says of an option matters beside what else is given."""
+        if entry.needs is not None and not self._holds(*entry.needs, options):
+            return False
+        if entry.unless is not None:
+            name, words = entry.unless
+            if self.typed(name) and self.given(name) in words:
+                return False
+        rivals = (other.name for other in options_in(options) if entry.rival is not None and other.rival == entry.rival)
+        return not any(self.typed(name) for name in rivals)
+
+    def _holds(self, name: str, word: str, options: type[DataclassInstance]) -> bool:
+        entry = next(entry for entry in options_in(options) if entry.name == name)
+        text = self._text(entry)
+        return word in str(entry.default if text is None else text).lower().replace(" ", "").split(",")
+
+    def given(self, name: str) -> Any:
+        """The word that the command line or the environment gives for an option; None where neither does."""
+        source = self._context.get_parameter_source(name)
+        return None if source is None or source.name == "DEFAULT" else self._context.params[name]
+
+
+def takes(**groups: Group[Any]) -> Callable[[Callable[..., R]], Callable[..., R]]:
+    """Give a command the options of groups, each group as one parameter of the function.
+
+    The function's parameter of a group's name is a `Given`; typer sees the group's options in its place. An option that
+    several groups have is one option of the command.
+    """
+
+    def decorate(function: Callable[..., R]) -> Callable[..., R]:
+        own = inspect.signature(function, eval_str=True)
+        entries: dict[str, Option[Any] | Shorthand] = {}
+        for group in groups.values():
+            for entry in group.entries():
+                entries.setdefault(entry.name, entry)
+                if entry.shorthand is not None and group.allows(entry.shorthand.name):
+                    entries.setdefault(entry.shorthand.name, entry.shorthand)
+        ordered = sorted(entries.values(), key=lambda entry: (entry.rank is None, entry.rank))
+        made = [_parameter(entry) for entry in ordered]
+        context = inspect.Parameter(CONTEXT, inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
+        front = [each for each in own.parameters.values() if each.kind is not inspect.Parameter.KEYWORD_ONLY]
+        rest = [
+            each
+            for name, each in own.parameters.items()
+            if each.kind is inspect.Parameter.KEYWORD_ONLY and name not in groups
+        ]
+
+        @functools.wraps(function)
+        def run(**given: Any) -> R:
+            context = given[CONTEXT]
+            mine = {name: given[name] for name in own.parameters if name not in groups}
+            return function(**mine, **{name: Given(group, context) for name, group in groups.items()})
+
+        signature = own.replace(parameters=[*front, *made, *rest, *([] if CONTEXT in own.parameters else [context])])
+        vars(run)["__signature__"] = signature
+        run.__annotations__ = {name: each.annotation for name, each in signature.parameters.items()}
+        return run
+
+    return decorate
+
+
+def _parameter(entry: Option[Any] | Shorthand) -> inspect.Parameter:
+    """A parameter that typer makes an option of."""
+    form = entry.form
+    default: Any
+    if isinstance(entry, Shorthand):
+        words: tuple[str, ...] = (entry.word,)
+        variable: str | None = f"MAGNET_{entry.name.upper()}"
+        default = False if form.annotation is bool else None
+    else:
+        words = entry.words if entry.off is None else (f"{entry.word}/{entry.off}",)
+        variable = entry.variable
+        default = entry.default if entry.shown is None else entry.shown or None
+    described = typer.Option(
+        *words,
+        help=entry.about,
+        envvar=variable or None,
+        min=entry.least if isinstance(entry, Shorthand) else None,
+        metavar=form.metavar,
+        rich_help_panel=entry.panel if entry.rank is None else FIRST,
+    )
+    annotation = form.annotation if default is not None else form.annotation | None
+    return inspect.Parameter(
+        entry.name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=default,
+        annotation=Annotated[annotation, described],
+    )
+
+
+def is_typed(context: typer.Context, name: str) -> bool:
+    """Whether an option stands on the command line, rather than in the environment or nowhere."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+class PanelCommand(TyperCommand):
+    """A command whose help shows its options in panels, the most used first, and names their variables once."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write arguments, panels and the rule for environment variables."""
+        panels: dict[str, list[tuple[str, str]]] = {}
+        arguments: list[tuple[str, str]] = []
+        entry: Any
+        for entry in self.get_params(ctx):
+            if entry.param_type_name == "option":
+                entry.show_envvar = False  # the rule below stands for all of them
+            record = entry.get_help_record(ctx)
+            if record is None:
+                continue
+            if entry.param_type_name == "argument":
+                arguments.append(record)
+            else:
+                panel = MORE if entry.name == "help" else getattr(entry, "rich_help_panel", None) or OWN
+                panels.setdefault(panel, []).append(record)
+        others = [name for name in panels if name not in (FIRST, *OTHERS, MORE)]
+        for name in ("Arguments", FIRST, *others, *OTHERS, MORE):
+            records = arguments if name == "Arguments" else panels.get(name)
+            if records:
+                with formatter.section(name):
+                    formatter.write_dl(records)
+        rule = _variables(self.params)
+        if rule is not None:
+            formatter.write_paragraph()
+            formatter.write_text(rule)
+
+
+def _variables(parameters: list[Any]) -> str | None:
+    """How options are given in the environment: the rule, and what departs from it."""
+    named: Mapping[str, Any] = {
+        max(entry.opts, key=len): entry.envvar for entry in parameters if entry.param_type_name == "option"
+    }
+    regular = {word: f"MAGNET_{word.lstrip('-').replace('-', '_').upper()}" for word in named}
+    follows = [word for word in named if named[word] == regular[word]]
+    if not follows:
+        return None
+    example = max(follows, key=lambda word: word.count("-"))
+    text = f"An environment variable stands for each option, {regular[example]} for {example}"
+    other = [f"{named[word]} for {word}" for word in named if named[word] not in (None, regular[word])]
+    text = ", ".join([text, *other])
+    without = [word for word in named if named[word] is None]
+    return f"{text}; but none for {', '.join(without)}." if without else f"{text}."

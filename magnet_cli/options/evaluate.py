@@ -1,0 +1,180 @@
+"""What a user may choose of `magnet evaluate`: what counts, and which methods are compared."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from numbers import Rational
+from typing import Literal, cast, get_args
+
+from magnet_cli.errors import UsageError
+from magnet_cli.options.forms import choice
+from magnet_cli.options.option import Form, ListOption, NumericOption, Option, OptionGroup
+from magnet_cli.options.segment import Method, SegmentOptions
+
+RadiusRule = Literal["fixed", "paper", "published"]
+LABELS = 256
+"""Values of an 8-bit label."""
+METHODS: tuple[Method, ...] = ("downsample", "patch", "magnet-fast", "magnet")
+
+
+def parse_methods(text: str) -> tuple[Method, ...]:
+    """`downsample,patch`: names of methods, in their order.
+
+    Raises:
+        UsageError: There is no such method, or it is named twice.
+    """
+    known = get_args(Method)
+    names = [part.strip().lower().replace("_", "-") for part in text.split(",")]
+    if len(set(names)) < len(names) or not set(names) <= set(known):
+        raise UsageError(f"--methods takes some of {', '.join(known)}, each once", value=repr(text))
+    return cast("tuple[Method, ...]", tuple(names))
+
+
+def parse_values(text: str) -> dict[int, int]:
+    """`255=1,0=0`: label by stored value.
+
+    Raises:
+        UsageError: It is written otherwise, or names a value twice.
+    """
+    found: dict[int, int] = {}
+    for part in filter(None, text.split(",")):
+        match = re.fullmatch(r"\s*(\d{1,3})\s*=\s*(\d{1,3})\s*", part)
+        if match is None or int(match[1]) in found:
+            raise UsageError("--truth-values takes pairs STORED=CLASS", value=repr(text), advice="Write 255=1,127=2")
+        found[int(match[1])] = int(match[2])
+    return found
+
+
+def parse_names(text: str) -> tuple[str, ...]:
+    """`land,water,road`: the names of all classes, in their order.
+
+    Raises:
+        UsageError: One is missing, or stands twice.
+    """
+    names = tuple(name.strip() for name in text.split(","))
+    if not all(names) or len(set(names)) < len(names):
+        raise UsageError("--classes takes different names with commas between", value=repr(text))
+    return names
+
+
+def _parse_labels(text: str, option: str) -> tuple[int, ...]:
+    parts = [part.strip() for part in text.split(",")]
+    if not all(re.fullmatch(r"\d{1,3}", part) for part in parts):
+        raise UsageError(f"{option} takes labels, numbers from 0 to 255", value=repr(text))
+    return tuple(map(int, parts))
+
+
+def _parse_share(text: str, option: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise UsageError(f"{option} is a number from 0 to 1", value=repr(text)) from None
+
+
+_LABELS = Form(parse=_parse_labels, types=(tuple, list), convert=tuple, annotation=list[int], metavar="N")
+_NAMES = Form(parse=lambda text, _: parse_names(text), types=(tuple, list), convert=tuple, metavar="NAMES")
+_VALUES = Form(parse=lambda text, _: parse_values(text), types=(Mapping,), metavar="PAIRS")
+_METHODS = Form(parse=lambda text, _: parse_methods(text), types=(tuple, list), convert=tuple, metavar="LIST")
+_SHARE = Form(parse=_parse_share, types=(Rational, float), convert=float, annotation=float, metavar="NUMBER")
+
+
+@dataclass(kw_only=True, unsafe_hash=True)
+class EvaluationOptions(OptionGroup):
+    """Which pixels and classes count in a comparison of a mask with the truth."""
+
+    ignore: ListOption[tuple[int, ...]] = ListOption(
+        (),
+        _LABELS,
+        about="Value of TRUTH that is not labelled, beside 255, which never is. Repeatable.",
+        panel="What to compare",
+        variable="",
+        shown="",
+    )
+    """Values of the truth that are not labelled, beside 255, which never is."""
+    exclude: ListOption[tuple[int, ...]] = ListOption(
+        (),
+        _LABELS,
+        about="Class left out of the mean, its pixels still count. Repeatable.",
+        panel="What to compare",
+        words=("--exclude-class",),
+        variable="",
+        shown="",
+    )
+    """Classes left out of the mean IoU; their pixels stay in the unions of the others."""
+    names: ListOption[tuple[str, ...] | None] = ListOption(
+        None,
+        _NAMES,
+        about="Class names in order: land,water,road.",
+        panel="What to compare",
+        words=("--classes",),
+        variable="",
+    )
+    """Names of the classes; a label beyond them is an error. Without them the mask's own names are shown."""
+    truth_values: Option[Mapping[int, int] | None] = Option(
+        None,
+        _VALUES,
+        about="Classes of TRUTH stored otherwise, STORED=CLASS: 255=1.",
+        panel="What to compare",
+        variable="",
+    )
+    """Label meant by a stored value of the truth, where it differs. None takes all values as labels."""
+    boundary: Option[RadiusRule | None] = Option(
+        None, choice(RadiusRule), about="Radii of mean boundary accuracy.", panel="What to compare"
+    )
+    """Compute mean boundary accuracy: within the fixed radii, and these beside them where they are others."""
+
+    def __post_init__(self) -> None:
+        values = self.truth_values or {}
+        for value in (*self.ignore, *self.exclude, *values, *values.values()):
+            if not 0 <= value < LABELS:
+                raise UsageError("a label is a number from 0 to 255", value=value)
+        self.check_excluded(self.names)
+
+    def check_excluded(self, names: tuple[str, ...] | None) -> None:
+        """Pass where every class that is left out of the mean is one.
+
+        Args:
+            names: Names of the classes; None where nobody gives any.
+
+        Raises:
+            UsageError: One is not.
+        """
+        strays = [label for label in self.exclude if names is not None and label >= len(names)]
+        if strays:
+            known = ", ".join(f"{label} ({name})" for label, name in enumerate(names or ()))
+            raise UsageError("there is no such class to leave out of the mean", value=strays[0], advice=f"Give {known}")
+
+
+@dataclass(kw_only=True, unsafe_hash=True)
+class ScoreOptions(OptionGroup):
+    """How the images of a data set are segmented, and what counts."""
+
+    methods: ListOption[tuple[Method, ...]] = ListOption(
+        METHODS,
+        _METHODS,
+        about="Methods to compare, with --data.",
+        panel="What to compare",
+        variable="",
+        shown=",".join(METHODS),
+    )
+    segment: SegmentOptions = field(default_factory=partial(SegmentOptions, tissue="none"))
+    """How images are segmented; its method is left aside."""
+    evaluation: EvaluationOptions = field(default_factory=lambda: EvaluationOptions(boundary="fixed"))
+    """What counts. Without names those of the bundle's classes are taken."""
+    iou_threshold: NumericOption[float] = NumericOption(
+        0.65,
+        _SHARE,
+        about="An image's IoU below this counts as 0 in the thresholded mean.",
+        panel="What to compare",
+        variable="",
+    )
+    """Mean IoU of an image below this counts as 0 in the thresholded mean; ISIC 2018 took 0.65."""
+
+    def __post_init__(self) -> None:
+        if not self.methods or len(set(self.methods)) < len(self.methods):
+            raise UsageError("methods are named once each", value=", ".join(self.methods) or "none")
+        if not 0 <= self.iou_threshold <= 1:
+            raise UsageError("a threshold of IoU is from 0 to 1", value=self.iou_threshold)

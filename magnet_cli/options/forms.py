@@ -1,0 +1,112 @@
+"""Forms that the values of many options share: whole numbers, decimal numbers, sizes of memory, choices and names."""
+
+from __future__ import annotations
+
+import re
+from decimal import Context, Decimal
+from fractions import Fraction
+from numbers import Integral, Rational
+from pathlib import Path
+from typing import Any, get_args
+
+from magnet_cli.errors import UsageError
+from magnet_cli.options.option import Form
+from magnet_cli.system.memory import parse_bytes
+
+DECIMAL_PATTERN = r"\d{1,9}(?:\.\d{0,30})?|\.\d{1,30}"
+"""Numbers are short: Python refuses to parse a few thousand digits, and an exponent could ask for any amount of
+memory."""
+BYTES_IN = {1: "B", 1 << 20: "MiB", 1 << 30: "GiB"}
+_DIGITS = Context(prec=30)
+
+
+def parse_decimal(text: str, option: str) -> Fraction:
+    """Read an exact, positive decimal number.
+
+    Raises:
+        UsageError: It is none.
+    """
+    if not re.fullmatch(DECIMAL_PATTERN, text.strip()):
+        raise UsageError(f"{option} is a positive decimal number", value=repr(text), advice=f"Write {option} 0.5")
+    return Fraction(text.strip())
+
+
+def spell_decimal(value: object) -> str:
+    """Write a fraction as a decimal number of up to thirty digits, without an exponent."""
+    if not isinstance(value, Fraction):
+        return str(value)
+    return format(_DIGITS.divide(value.numerator, value.denominator), "f")
+
+
+def exact(value: Rational | float | Decimal) -> Fraction:
+    """Make a fraction of a Python number; a float means the decimal number that Python prints for it.
+
+    Raises:
+        ValueError: It is not finite.
+    """
+    return Fraction(str(value)) if isinstance(value, float) else Fraction(value)
+
+
+def parse_classes(text: str | None, option: str) -> tuple[str, ...]:
+    """Names or indices with commas between them.
+
+    Raises:
+        UsageError: There is none, which would mean all of them.
+    """
+    if text is None:
+        return ()
+    found = tuple(word.strip() for word in text.split(",") if word.strip())
+    if not found:
+        raise UsageError(f"{option} names classes", value=repr(text), advice="Name one, or leave it out")
+    return found
+
+
+def _parse_whole(text: str, option: str) -> int:
+    if not re.fullmatch(r"\s*-?\d{1,18}\s*", text):
+        raise UsageError(f"{option} is a whole number", value=repr(text), advice=f"Write {option} 4")
+    return int(text)
+
+
+def _refuse_switch(text: str, option: str) -> bool:
+    raise UsageError(f"{option} is given or not", value=repr(text), advice="Give True or False")
+
+
+def _spell_bytes(value: int) -> str:
+    unit = max(size for size in BYTES_IN if value % size == 0)
+    return f"{value // unit}{BYTES_IN[unit]}"
+
+
+def words_of(values: tuple[object, ...] | list[object]) -> tuple[str, ...]:
+    """Names and numbers as words."""
+    return tuple(str(value) for value in values)
+
+
+def choice(literal: Any) -> Form:
+    """Make the form of an option that takes one of the words of a `Literal`."""
+    known = get_args(literal)
+
+    def parse(text: str, option: str) -> str:
+        word = text.strip().lower().replace("_", "-")
+        if word not in known:
+            raise UsageError(f"{option} is one of {', '.join(known)}", value=repr(text))
+        return word
+
+    return Form(parse=parse, types=(), annotation=literal)
+
+
+TEXT = Form(parse=lambda text, _: text, types=(), metavar="TEXT")
+BUNDLE = Form(parse=lambda text, _: text, types=(Path,), convert=str, metavar="NAME")
+FILE = Form(parse=lambda text, _: Path(text), types=(Path,), annotation=Path, metavar="FILE")
+SWITCH = Form(parse=_refuse_switch, types=(bool,), annotation=bool)
+WHOLE = Form(parse=_parse_whole, types=(Integral,), convert=int, annotation=int, metavar="N")
+NUMBER = Form(
+    parse=parse_decimal, spell=spell_decimal, types=(Rational, float, Decimal), convert=exact, metavar="NUMBER"
+)
+BYTES = Form(
+    parse=lambda text, option: parse_bytes(text, option=option),
+    spell=_spell_bytes,
+    types=(Integral,),
+    convert=int,
+    metavar="SIZE",
+)
+CLASSES = Form(parse=parse_classes, spell=",".join, types=(tuple, list), convert=words_of, metavar="NAMES")
