@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from magnet_cli.errors import SourceError
 from magnet_cli.images.blob import FileBlob
 from magnet_cli.images.failures import naming, needing
-from magnet_cli.images.inputs import ZARR_MARKS
+from magnet_cli.images.inputs import GDAL_SUFFIXES, ZARR_MARKS
 from magnet_cli.images.urls import file_name, is_url, url_name
 
 if TYPE_CHECKING:
@@ -33,7 +33,12 @@ interpolation between level pixels."""
 DICOM = "dicom"
 """What OpenSlide calls that vendor."""
 
-KINDS = "TIFF, PNG, JPEG, WebP, JPEG 2000, zarr, or a slide that openslide reads"
+GDAL_MAGIC = (b"<VRTDataset", b"EHFA_HEADER_TAG", b"NITF", b"NSIF", b"PCIDSK")
+"""Beginnings of files that GDAL reads, of which it is said what to install."""
+
+KINDS = (
+    "TIFF, PNG, JPEG, WebP, JPEG 2000, zarr, a slide that openslide reads, or with the extra gdal a raster of GDAL's"
+)
 
 
 def open_image(source: str | Path, *, cache: CacheBudget | None = None) -> Image:
@@ -119,13 +124,47 @@ def _open_file(blob: Blob, cache: CacheBudget | None) -> Image:
 
         return open_picture(blob, cache=cache)
     if head.startswith(JPEG_2000_MAGIC):
-        with needing("jp2", blob.name):
+        with needing("gdal", blob.name):
             from magnet_cli.images.jp2 import open_jp2  # noqa: PLC0415
         return open_jp2(blob)
     if head.startswith(ZIP_MAGIC):
         blob.close()
         return _open_zarr(blob.name)
-    raise SourceError("this is no image that can be read", file=blob.name, advice=f"Give a {KINDS}")
+    blob.close()
+    return open_other(blob.name, head)
+
+
+def is_other(head: bytes) -> bool:
+    """Whether a file, by its first bytes, has no reader but GDAL, if any."""
+    own = (*TIFF_MAGIC, *PICTURE_MAGIC, *JPEG_2000_MAGIC, ZIP_MAGIC, b"RIFF")
+    return bool(head) and not head.startswith(own) and head[128:132] != b"DICM"
+
+
+def open_other(path: str, head: bytes = b"", **how: Any) -> Image:
+    """An image over a file that GDAL alone may read.
+
+    Args:
+        path: The file.
+        head: Its first bytes.
+        how: As `open_gdal` takes it.
+
+    Raises:
+        SourceError: GDAL does not know it either, or is not installed.
+    """
+    unknown = SourceError("this is no image that can be read", file=path, advice=f"Give a {KINDS}")
+    if is_url(path):
+        raise unknown
+    known = head.startswith(GDAL_MAGIC) or path.lower().endswith(GDAL_SUFFIXES)
+    try:
+        from magnet_cli.images.gdal_image import open_gdal, recognized  # noqa: PLC0415 (an extra)
+    except ImportError as error:
+        if not known:
+            raise unknown from error
+        with needing("gdal", path):
+            raise
+    if not known and not recognized(path):
+        raise unknown
+    return open_gdal(path, **how)
 
 
 def _slide(blob: Blob, head: bytes, *, is_tiff: bool) -> Image | None:

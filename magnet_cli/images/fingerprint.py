@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from magnet_cli.geometry import LEVEL0, Box
-from magnet_cli.images.backends import open_blob, open_image
+from magnet_cli.images.backends import HEAD_BYTES as MAGIC_BYTES
+from magnet_cli.images.backends import is_other, open_blob, open_image
 from magnet_cli.images.budget import CacheBudget
 from magnet_cli.images.failures import naming
 from magnet_cli.images.protocol import Request
@@ -24,6 +25,8 @@ SMALL_BYTES = 16 << 20
 
 HEAD_BYTES = 1 << 20
 SAMPLES = 64
+BRIEF_BYTES = 4 << 10
+"""Of a file of a mosaic, hashed at its beginning, middle and end."""
 SAMPLE_BYTES = 16 << 10
 REMOTE_SAMPLES = 8
 """Of a file behind a URL: each is a request."""
@@ -53,6 +56,11 @@ def fingerprint(path: str | Path) -> str:
             digest.update(f"{name}\0{size}\0".encode() if name else f"{size}\0".encode())
             with file.open("rb") as stream:
                 _hash(digest, stream, size)
+        for file in _companions(path):
+            size = file.stat().st_size
+            digest.update(f"{file.name}\0{size}\0".encode())
+            with file.open("rb") as stream:
+                _hash_briefly(digest, stream, size)
     return digest.hexdigest()
 
 
@@ -92,6 +100,28 @@ def _hash(digest: hashlib._Hash, stream: BinaryIO, size: int) -> None:
         digest.update(stream.read(SAMPLE_BYTES))
     stream.seek(size - HEAD_BYTES)
     digest.update(stream.read(HEAD_BYTES))
+
+
+def _hash_briefly(digest: hashlib._Hash, stream: BinaryIO, size: int) -> None:
+    """For one of many files: its beginning, middle and end."""
+    for start in (0, max(0, size // 2), max(0, size - BRIEF_BYTES)):
+        stream.seek(start)
+        digest.update(stream.read(BRIEF_BYTES))
+
+
+def _companions(path: Path) -> list[Path]:
+    """Headers that belong to a raster of GDAL's, and the files that a mosaic is made of."""
+    if path.is_dir():
+        return []
+    with path.open("rb") as stream:
+        head = stream.read(MAGIC_BYTES)
+    if not is_other(head):
+        return []
+    try:
+        from magnet_cli.images.gdal_image import companions  # noqa: PLC0415 (an extra)
+    except ImportError:
+        return []
+    return companions(path)
 
 
 def _files(path: Path) -> list[tuple[Path, str]]:

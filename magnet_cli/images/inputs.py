@@ -16,9 +16,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 DOUBLE_SUFFIXES = (".ome.tif", ".ome.tiff", ".ome.zarr", ".ome.zarr.zip", ".zarr.zip")
+GDAL_SUFFIXES = (
+    *(".vrt", ".img", ".gpkg", ".ntf", ".nitf", ".nc", ".mbtiles", ".ecw", ".sid", ".kea", ".mrf", ".ers", ".pix"),
+    *(".bil", ".bip", ".bsq", ".envi", ".rst", ".sdat", ".gti"),
+)
+"""Endings of files that GDAL reads."""
 SUFFIXES = (
     *(".tif", ".tiff", ".btf", ".tf8", ".qptiff", ".png", ".jpg", ".jpeg", ".webp", ".zarr"),
-    *(".jp2", ".j2k", ".jpx", ".jpf"),
+    *(".jp2", ".j2k", ".jpx", ".jpf", *GDAL_SUFFIXES),
     *(".svs", ".ndpi", ".scn", ".mrxs", ".vms", ".vmu", ".svslide", ".bif", ".dcm"),
 )
 OURS = (".mask.tif", ".mask.tiff", ".field.tif", ".journal", ".part")

@@ -5,32 +5,19 @@ from __future__ import annotations
 import struct
 import warnings
 from dataclasses import dataclass, replace
-from io import BytesIO
-from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import rasterio
-import tifffile
-from rasterio.enums import ColorInterp
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
-from rasterio.io import MemoryFile
+from rasterio.errors import NotGeoreferencedWarning
 from rasterio.windows import Window
 
 from magnet_cli.errors import SourceError
-from magnet_cli.geometry import Box, Size
-from magnet_cli.images import tiff_geo
 from magnet_cli.images.failures import naming
-from magnet_cli.images.ground import ground_size
-from magnet_cli.images.levels import level_table
-from magnet_cli.images.limits import check_pixels
-from magnet_cli.images.protocol import ImageInfo
+from magnet_cli.images.gdal_image import FAILURES, Codes, GdalStore, close, codes_of, environment, image_info
 from magnet_cli.images.reader import PyramidImage
 from magnet_cli.images.resolution import Found, decimal, microscope
-from magnet_cli.images.store import Pixels
-from magnet_cli.images.tiff_colour import COLOURS, rgb_of_ycbcr
 from magnet_cli.images.urls import is_url
-from magnet_cli.images.validity import both, without_nodata
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -38,11 +25,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from magnet_cli.images.blob import Blob
+    from magnet_cli.images.protocol import ImageInfo
 
-CACHE_MIB = 64
-"""What GDAL may keep of decoded blocks."""
-
-FAILURES = (RasterioError,)
 DAMAGED = "The file is damaged: copy or export it again"
 
 RAW_MAGIC = b"\xff\x4f\xff\x51"
@@ -53,30 +37,6 @@ SYCC = 18
 CM_UM = 10000
 FINEST_UM = 1e-3
 """A pixel smaller than a nanometre is a writer's mistake."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Codes:
-    """How decoded components become bands."""
-
-    bands: tuple[str, ...]
-    dtype: np.dtype[Any]
-    alpha: int | None
-    palette: NDArray[np.uint8] | None
-    """`(256, 3)`."""
-    luma: bool
-    """Whether decoded components are YCbCr."""
-
-    def pixels(self, samples: NDArray[Any], nodata: float | None) -> Pixels:
-        """Bands and validity of `(height, width, components)`."""
-        valid: NDArray[np.bool_] | None = None
-        if self.alpha is not None:
-            valid = samples[:, :, self.alpha] > 0
-            samples = np.delete(samples, self.alpha, axis=2)
-        valid = both(None if valid is None or valid.all() else valid, without_nodata(samples, nodata))
-        if self.palette is not None:
-            samples = self.palette[samples[:, :, 0]]
-        return Pixels(rgb_of_ycbcr(samples) if self.luma else samples, valid)
 
 
 def open_jp2(blob: Blob) -> PyramidImage:
@@ -94,18 +54,18 @@ def open_jp2(blob: Blob) -> PyramidImage:
     with naming(path, "the file is damaged or truncated", advice=DAMAGED):
         luma = read_header(blob).colour_space == SYCC
     blob.close()
-    datasets: list[Any] = []
+    datasets: list[list[Any]] = []
     try:
-        with naming(path, "the JPEG 2000 file cannot be opened", advice=DAMAGED, also=FAILURES), _gdal():
-            datasets.append(_dataset(path))
-            codes = _codes(datasets[0], luma=luma)
-            for index in range(_reductions(datasets[0], codes)):
-                datasets.append(_dataset(path, overview_level=index))  # noqa: PERF401 (closed where one fails)
+        with naming(path, "the JPEG 2000 file cannot be opened", advice=DAMAGED, also=FAILURES), environment():
+            datasets.append([_dataset(path)])
+            codes = codes_of(path, datasets[0], luma=luma)
+            for index in range(_reductions(datasets[0][0], codes)):
+                datasets.append([_dataset(path, overview_level=index)])  # noqa: PERF401 (closed where one fails)
             info = _info(path, datasets, codes)
     except SourceError:
-        _close(datasets)
+        close(datasets)
         raise
-    return PyramidImage(info, Jp2Store(info, datasets, codes), by_band=codes.palette is None)
+    return PyramidImage(info, Jp2Store(info, datasets, codes), by_band=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,19 +126,10 @@ def _boxes(blob: Blob, at: int, until: int) -> Iterator[tuple[bytes, int, int]]:
         at = end
 
 
-def _gdal() -> Any:
-    return rasterio.Env(GDAL_CACHEMAX=CACHE_MIB)
-
-
 def _dataset(path: str, **options: int) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        return rasterio.open(path, driver="JP2OpenJPEG", **options)
-
-
-def _close(datasets: Sequence[Any]) -> None:
-    for dataset in datasets:
-        dataset.close()
+        return rasterio.open(path, driver="JP2OpenJPEG", sharing=False, **options)
 
 
 def _reductions(dataset: Any, codes: Codes) -> int:
@@ -187,46 +138,12 @@ def _reductions(dataset: Any, codes: Codes) -> int:
     return 0 if apart else len(dataset.overviews(1))
 
 
-def _codes(dataset: Any, *, luma: bool) -> Codes:
-    meanings = list(dataset.colorinterp)
-    alpha = meanings.index(ColorInterp.alpha) if ColorInterp.alpha in meanings else None
-    stored = np.dtype(dataset.dtypes[0])
-    if meanings[0] is ColorInterp.palette:
-        table = dataset.colormap(1)
-        palette = np.array([table.get(index, (0, 0, 0))[:3] for index in range(256)], np.uint8)
-        return Codes(bands=COLOURS, dtype=np.dtype(np.uint8), alpha=alpha, palette=palette, luma=False)
-    count = dataset.count - (alpha is not None)
-    coloured = luma or meanings[0] is ColorInterp.red or (alpha is not None and count == len(COLOURS))
-    colours = COLOURS if count >= len(COLOURS) and coloured else ()
-    rest = tuple(f"band{index + 1}" for index in range(len(colours), count))
-    return Codes(
-        bands=("grey",) if count == 1 else colours + rest,
-        dtype=stored,
-        alpha=alpha,
-        palette=None,
-        luma=luma and count == len(COLOURS) and stored == np.uint8,
-    )
-
-
-def _info(path: str, datasets: Sequence[Any], codes: Codes) -> ImageInfo:
-    full = datasets[0]
-    check_pixels(full.width, full.height, path)
-    size = Size(width=full.width, height=full.height)
-    resolution, notes = _resolution(full.tags())
-    info = ImageInfo(
-        path=path,
-        backend="rasterio",
-        size=size,
-        levels=level_table(size, [Size(width=one.width, height=one.height) for one in datasets[1:]]),
-        bands=codes.bands,
-        dtype=codes.dtype.name,
-        resolution=resolution,
-        nodata=full.nodata,
-        has_mask=codes.alpha is not None or full.nodata is not None,
-        resident_bytes=CACHE_MIB << 20,
-        notes=notes,
-    )
-    return _placed(info, full)
+def _info(path: str, datasets: Sequence[Sequence[Any]], codes: Codes) -> ImageInfo:
+    info = image_info(path, datasets, codes)
+    if info.geo_tags:
+        return info
+    resolution, notes = _resolution(datasets[0][0].tags())
+    return replace(info, resolution=resolution, notes=(*info.notes, *notes))
 
 
 def _resolution(tags: Mapping[str, str]) -> Found:
@@ -235,22 +152,6 @@ def _resolution(tags: Mapping[str, str]) -> Found:
     if not per_cm or x is None or y is None or max(x, y) > CM_UM / FINEST_UM:
         return None, ()
     return microscope(CM_UM / x, CM_UM / y)
-
-
-def _placed(info: ImageInfo, dataset: Any) -> ImageInfo:
-    """With the georeference as the tags that a TIFF would have: GDAL writes them for an image of one pixel."""
-    if dataset.crs is None:
-        return info
-    with MemoryFile() as memory:
-        options = {"width": 1, "height": 1, "count": 1, "dtype": "uint8", "nodata": info.nodata}
-        with memory.open(driver="GTiff", crs=dataset.crs, transform=dataset.transform, **options) as one:
-            one.write(np.zeros((1, 1, 1), np.uint8))
-        with tifffile.TiffFile(BytesIO(memory.read())) as file:
-            page = file.pages.first
-            resolution, notes = ground_size(page, info.size)
-            return replace(
-                info, crs=tiff_geo.crs(page), geo_tags=tiff_geo.geo_tags(page), resolution=resolution, notes=notes
-            )
 
 
 def centred(samples: NDArray[Any], factor: int) -> NDArray[Any]:
@@ -273,45 +174,16 @@ def centred(samples: NDArray[Any], factor: int) -> NDArray[Any]:
     return moved
 
 
-class Jp2Store:
-    """Resolutions of a JPEG 2000 file.
+class Jp2Store(GdalStore):
+    """Resolutions of a JPEG 2000 file."""
 
-    Args:
-        info: Facts about the image.
-        datasets: Opened by GDAL, one a level.
-        codes: Meaning of the components.
-    """
-
-    def __init__(self, info: ImageInfo, datasets: Sequence[Any], codes: Codes) -> None:
-        self._info = info
-        self._datasets = tuple(datasets)
-        self._codes = codes
-        # A GDAL dataset belongs to one thread at a time.
-        self._lock = Lock()
-
-    def block(self, level: int) -> Size:
-        """See `Store`."""
-        height, width = self._datasets[level].block_shapes[0]
-        return Size(width=width, height=height)
-
-    def fetch(self, level: int, box: Box, bands: tuple[int, ...] | None = None) -> Pixels:
-        """See `Store`."""
-        rule = f"box {box} of level {level} cannot be decoded"
-        with naming(self._info.path, rule, advice=DAMAGED, also=FAILURES), self._lock, _gdal():
-            samples = self._read(level, box)
-        return self._codes.pixels(np.ascontiguousarray(np.moveaxis(samples, 0, 2)), self._info.nodata).only(bands)
-
-    def _read(self, level: int, box: Box) -> NDArray[Any]:
+    def _read(
+        self, level: int, dataset: Any, window: Window, numbers: list[int]
+    ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         if level == 0:
-            samples: NDArray[Any] = self._datasets[0].read(window=Window(box.x, box.y, box.width, box.height))
-            return samples
-        size = self._info.levels[level].size
-        wide, high = min(box.right + 1, size.width) - box.x, min(box.bottom + 1, size.height) - box.y
-        samples = self._datasets[level].read(window=Window(box.x, box.y, wide, high))
-        padding = ((0, 0), (0, box.height + 1 - high), (0, box.width + 1 - wide))
-        return centred(np.pad(samples, padding, mode="edge"), 2**level)
-
-    def close(self) -> None:
-        """See `Store`."""
-        with self._lock:
-            _close(self._datasets)
+            return super()._read(level, dataset, window, numbers)
+        x, y, width, height = window.col_off, window.row_off, window.width, window.height
+        wide, high = min(x + width + 1, dataset.width) - x, min(y + height + 1, dataset.height) - y
+        samples, masks = super()._read(level, dataset, Window(x, y, wide, high), numbers)
+        padding = ((0, 0), (0, height + 1 - high), (0, width + 1 - wide))
+        return centred(np.pad(samples, padding, mode="edge"), 2**level), masks[:, :height, :width]

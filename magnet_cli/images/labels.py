@@ -17,7 +17,7 @@ import numpy as np
 from magnet_cli import images
 from magnet_cli.errors import SourceError
 from magnet_cli.geometry import LEVEL0, Box
-from magnet_cli.images.backends import TIFF_MAGIC
+from magnet_cli.images.backends import HEAD_BYTES, TIFF_MAGIC, is_other, open_other
 from magnet_cli.images.labels_png import PALETTE, PNG_MAGIC, read_png_header, write_grey_copy
 from magnet_cli.images.protocol import NODATA
 
@@ -228,6 +228,11 @@ def _opened(text: str, stack: ExitStack, values: Mapping[int, int]) -> Opened:
             except SourceError as error:
                 raise _renamed(error, text) from error
             return Opened(image=image, step=header.step, indexed=header.colour == PALETTE)
+    if is_other(head):
+        image = open_other(text, head, indices=True, labels=values)
+        from magnet_cli.images.gdal_image import is_indexed  # noqa: PLC0415 - an extra
+
+        return Opened(image=image, indexed=is_indexed(text))
     return Opened(image=images.open_image(text, cache=cache))
 
 
@@ -237,7 +242,7 @@ def _head(text: str) -> bytes:
         return b""
     try:
         with path.open("rb") as file:
-            return file.read(len(PNG_MAGIC))
+            return file.read(HEAD_BYTES)
     except OSError as exc:
         raise SourceError(f"the file cannot be read: {exc}", file=text) from exc
 

@@ -163,5 +163,5 @@ def test_without_the_extra_it_says_what_to_install(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
     assert done.returncode == 3
-    assert "pip install 'magnet-cli[jp2]'" in done.stderr
+    assert "pip install 'magnet-cli[gdal]'" in done.stderr
     assert len(done.stderr.splitlines()) == 1

@@ -1,0 +1,451 @@
+"""Rasters that GDAL reads: mosaics (VRT), and formats of geographic programs that have no reader of their own here."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from dataclasses import dataclass, replace
+from io import BytesIO
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import rasterio
+import tifffile
+from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.io import DatasetReader, MemoryFile
+from rasterio.windows import Window
+
+from magnet_cli.errors import SourceError
+from magnet_cli.geometry import Box, Size
+from magnet_cli.images import tiff_geo
+from magnet_cli.images.failures import naming
+from magnet_cli.images.ground import ground_size
+from magnet_cli.images.levels import level_table
+from magnet_cli.images.limits import check_pixels
+from magnet_cli.images.protocol import ImageInfo
+from magnet_cli.images.reader import PyramidImage
+from magnet_cli.images.store import Pixels
+from magnet_cli.images.tiff_colour import COLOURS, rgb_of_ycbcr
+from magnet_cli.images.validity import both, of_bands, storable
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+CACHE_MIB = 64
+"""What GDAL may keep of decoded blocks."""
+OPEN_FILES = 64
+"""Files of a mosaic that GDAL keeps open."""
+BYTES_OF_XML = 13
+"""Memory that GDAL takes for a byte of a mosaic's description: 12.1 with 10,000 files, 11.0 with 100,000."""
+
+FAILURES = (RasterioError,)
+DAMAGED = "The file is damaged, lacks a file that belongs to it, or needs a driver that this GDAL was built without"
+
+DRIVERS = (
+    *("VRT", "GTI", "HFA", "ENVI", "EHdr", "GenBin", "GPKG", "NITF", "netCDF", "HDF5", "HDF5Image", "BAG", "MBTiles"),
+    *("ECW", "JP2ECW", "MrSID", "KEA", "PCIDSK", "ERS", "MRF", "AAIGrid", "AIG", "RST", "RRASTER", "SAGA", "RMF"),
+    *("ILWIS", "DTED", "SRTMHGT", "USGSDEM", "GRIB", "BSB", "GSAG", "GSBG", "GS7BG", "NWT_GRD", "ISIS3", "VICAR"),
+)
+"""What files may be opened with: GDAL's drivers for rasters in files, none that fetches from a network."""
+SOURCE = re.compile(rb"<Source(?:Filename|Dataset)\b[^>]*>([^<]*)<", re.IGNORECASE)
+"""The name of a file in the description of a mosaic."""
+REMOTE = (
+    b"/vsicurl",
+    b"/vsis3",
+    b"/vsigs",
+    b"/vsiaz",
+    b"/vsiadls",
+    b"/vsioss",
+    b"/vsiswift",
+    b"http:",
+    b"https:",
+    b"&lt;",
+)
+"""What the name holds where the file lies on a network, or where it is a description of its own."""
+LONGEST_NAME = 8192
+XML_PIECE = 1 << 20
+
+
+def environment() -> Any:
+    """GDAL with a bounded memory, that runs no code of a file and fetches nothing."""
+    return rasterio.Env(
+        GDAL_CACHEMAX=CACHE_MIB,
+        GDAL_MAX_DATASET_POOL_SIZE=OPEN_FILES,
+        GDAL_MAX_DATASET_POOL_RAM_USAGE=f"{CACHE_MIB}MB",
+        GDAL_VRT_ENABLE_PYTHON="NO",
+        GDAL_PAM_ENABLED=True,
+        CPL_VSIL_CURL_ALLOWED_EXTENSIONS="none",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Codes:
+    """How decoded samples become bands."""
+
+    bands: tuple[str, ...]
+    dtype: np.dtype[Any]
+    alpha: int | None = None
+    """Position of the sample that is an alpha channel."""
+    palette: NDArray[np.uint8] | None = None
+    """`(entries, 3)`."""
+    luma: bool = False
+    """Whether decoded samples are YCbCr."""
+
+    def pixels(self, samples: NDArray[Any], valid: NDArray[np.bool_] | None) -> Pixels:
+        """Bands and validity of samples.
+
+        Args:
+            samples: `(height, width, samples)`.
+            valid: Of them, without alpha: `(height, width)`, or `(height, width, samples)`; None where all are.
+        """
+        if self.alpha is not None:
+            opaque = samples[:, :, self.alpha] > 0
+            samples = np.delete(samples, self.alpha, axis=2)
+            if valid is not None and valid.ndim > 2:  # noqa: PLR2004 (height and width)
+                valid = np.delete(valid, self.alpha, axis=2)
+            valid = both(valid, None if opaque.all() else opaque)
+        if valid is not None and (self.palette is not None or self.luma):
+            valid = of_bands(valid, range(samples.shape[2]))
+        if self.palette is not None:
+            samples = self.palette[np.clip(samples[:, :, 0], 0, len(self.palette) - 1).astype(np.intp)]
+        return Pixels(rgb_of_ycbcr(samples) if self.luma else samples, valid)
+
+
+def open_gdal(path: str, *, indices: bool = False, labels: Collection[int] = ()) -> PyramidImage:
+    """An image over a raster that GDAL reads.
+
+    Args:
+        path: The file.
+        indices: Whether stored values are wanted where a palette gives them colours.
+        labels: Stored values that are data, also where the file calls one of them its nodata value.
+
+    Raises:
+        SourceError: It is no such file, damaged, or holds several rasters of different kinds.
+    """
+    datasets: list[list[Any]] = [[]]  # filled one by one, so that all are closed where one cannot be opened
+    try:
+        with environment(), naming(path, "the file cannot be opened", advice=DAMAGED, also=FAILURES):
+            _check_sources(path)
+            names = _open_parts(path, datasets[0])
+            codes = codes_of(path, datasets[0], indices=indices)
+            for index in range(_reductions(datasets[0], codes)):
+                datasets.append([_dataset(name, overview_level=index) for name in names])  # noqa: PERF401 (see `datasets`)
+            info = image_info(path, datasets, codes)
+    except SourceError:
+        close(datasets)
+        raise
+    return PyramidImage(info, GdalStore(info, datasets, codes, labels=labels), by_band=False)
+
+
+def recognized(path: str) -> bool:
+    """Whether a driver takes a file for one of its own."""
+    try:
+        with environment(), _dataset(path):
+            return True
+    except RasterioError:
+        return False
+
+
+def is_indexed(path: str) -> bool:
+    """Whether the first band of a raster has a palette.
+
+    Raises:
+        SourceError: It cannot be opened.
+    """
+    parts: list[Any] = []
+    try:
+        with environment(), naming(path, "the file cannot be opened", advice=DAMAGED, also=FAILURES):
+            _open_parts(path, parts)
+            return bool(parts[0].colorinterp[0] is ColorInterp.palette)
+    finally:
+        close([parts])
+
+
+def companions(path: Path) -> list[Path]:
+    """The files that belong to a raster beside the one that is named: headers, and those of a mosaic.
+
+    None where GDAL does not know the file.
+    """
+    try:
+        with environment(), _dataset(str(path)) as dataset:
+            found = {Path(name) for name in dataset.files}
+    except RasterioError:
+        return []
+    return sorted(file for file in found if file != path and file.is_file())
+
+
+def _check_sources(path: str) -> None:
+    """Refuse a mosaic of files on a network, which GDAL would fetch."""
+    if not path.lower().endswith(".vrt"):
+        return
+    with Path(path).open("rb") as file:
+        before = b""
+        while piece := file.read(XML_PIECE):
+            for source in SOURCE.findall(before + piece):
+                if any(mark in source.lower() for mark in REMOTE):
+                    raise SourceError(
+                        "the files of a mosaic are read from a disk only",
+                        value=source[:100].decode(errors="replace"),
+                        file=path,
+                        advice="Download them, or build the mosaic of files on this machine",
+                    )
+            before = piece[-LONGEST_NAME:]
+
+
+def _dataset(path: str, **options: int) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        # `rasterio.open` takes a single driver.
+        return DatasetReader(path, driver=list(DRIVERS), sharing=False, **options)
+
+
+def _open_parts(path: str, parts: list[Any]) -> list[str]:
+    """Open what a raster is read from: its file, or the variables of it that are the bands of one raster.
+
+    Args:
+        path: The file.
+        parts: Gets the datasets.
+
+    Returns:
+        Their names, as GDAL opens them.
+    """
+    whole = _dataset(path)
+    parts.append(whole)
+    if whole.count:
+        return [path]
+    names = list(whole.subdatasets)
+    if not names:
+        raise SourceError("the file holds no raster", file=path, advice="Name a file with pixels")
+    whole.close()
+    parts[:] = map(_dataset, names)
+    kinds = [(part.shape, part.count, part.dtypes[:1], part.transform, part.crs) for part in parts]
+    if all(kind == kinds[0] and part.count == 1 for kind, part in zip(kinds, parts, strict=True)):
+        return names
+    raise SourceError(
+        f"the file holds {len(names)} rasters",
+        value=", ".join(names[:8]),
+        file=path,
+        advice="Write the one that is meant as a file of its own: gdal_translate NAME one.vrt",
+    )
+
+
+def _reductions(datasets: Sequence[Any], codes: Codes) -> int:
+    """How many overviews all datasets have, from the first on, that are smaller versions of the raster."""
+    if codes.palette is not None:
+        return 0
+    full = Size(width=datasets[0].width, height=datasets[0].height)
+    for index in range(min(len(dataset.overviews(1)) for dataset in datasets)):
+        factor = datasets[0].overviews(1)[index]
+        if factor < 2 or max(full.width, full.height) < factor:  # noqa: PLR2004 (no reduction)
+            return index
+    return min(len(dataset.overviews(1)) for dataset in datasets)
+
+
+def codes_of(path: str, datasets: Sequence[Any], *, indices: bool = False, luma: bool = False) -> Codes:
+    """The meaning of the bands of datasets that make one raster.
+
+    Raises:
+        SourceError: They hold complex numbers.
+    """
+    dtypes = [np.dtype(name if name != "complex_int16" else "complex64") for each in datasets for name in each.dtypes]
+    dtype = np.result_type(*dtypes)
+    if dtype.kind == "c":
+        raise SourceError("complex numbers are not read as an image", file=path, advice="Write their amplitude")
+    meanings = [meaning for each in datasets for meaning in each.colorinterp]
+    alpha = meanings.index(ColorInterp.alpha) if ColorInterp.alpha in meanings else None
+    if meanings[0] is ColorInterp.palette and not indices:
+        return Codes(bands=COLOURS, dtype=np.dtype(np.uint8), alpha=alpha, palette=_palette(datasets[0]))
+    samples = [sample for sample in range(len(meanings)) if sample != alpha]
+    described = [name for each in datasets for name in _descriptions(each)]
+    names = [_band_name(position, meanings[sample], described[sample]) for position, sample in enumerate(samples)]
+    if len(set(names)) < len(names):
+        names = [f"band{position + 1}" for position in range(len(names))]
+    if len(samples) >= len(COLOURS) and (luma or (alpha is not None and len(samples) == len(COLOURS))):
+        names[: len(COLOURS)] = COLOURS
+    if len(names) == 1 and names[0] == "band1":
+        names = ["grey"]
+    return Codes(
+        bands=tuple(names),
+        dtype=dtype,
+        alpha=alpha,
+        luma=luma and len(samples) == len(COLOURS) and dtype == np.uint8,
+    )
+
+
+def _descriptions(dataset: Any) -> list[str]:
+    """What a dataset calls its bands, in small letters; its variable's name where it is one of several of a file."""
+    return [
+        (name or dataset.tags(index + 1).get("NETCDF_VARNAME", "")) for index, name in enumerate(dataset.descriptions)
+    ]
+
+
+def _band_name(position: int, meaning: ColorInterp, described: str) -> str:
+    if meaning.name in COLOURS:
+        return str(meaning.name)
+    return described.strip().lower() or f"band{position + 1}"
+
+
+def _palette(dataset: Any) -> NDArray[np.uint8]:
+    table = dataset.colormap(1)
+    entries = max(table) + 1
+    return np.array([table.get(index, (0, 0, 0))[:3] for index in range(entries)], np.uint8)
+
+
+def image_info(path: str, datasets: Sequence[Sequence[Any]], codes: Codes) -> ImageInfo:
+    """Facts about a raster.
+
+    Args:
+        path: The file.
+        datasets: For each level those that make it together.
+        codes: Meaning of their bands.
+    """
+    full = datasets[0][0]
+    check_pixels(full.width, full.height, path)
+    size = Size(width=full.width, height=full.height)
+    nodata = {value for each in datasets[0] for value in each.nodatavals}
+    only = nodata.pop() if len(nodata) == 1 else None
+    masked = codes.alpha is not None or codes.dtype.kind == "f" or not all(map(_all_valid, datasets[0]))
+    xml = Path(path).stat().st_size if path.lower().endswith(".vrt") else 0
+    info = ImageInfo(
+        path=path,
+        backend="rasterio",
+        size=size,
+        levels=level_table(size, [Size(width=level[0].width, height=level[0].height) for level in datasets[1:]]),
+        bands=codes.bands,
+        dtype=codes.dtype.name,
+        nodata=storable(only, codes.dtype),
+        has_mask=masked,
+        resident_bytes=(CACHE_MIB << 20) + xml * BYTES_OF_XML * len(datasets),
+    )
+    return placed(info, full)
+
+
+def _all_valid(dataset: Any) -> bool:
+    return all(MaskFlags.all_valid in flags for flags in dataset.mask_flag_enums)
+
+
+def placed(info: ImageInfo, dataset: Any) -> ImageInfo:
+    """With the georeference as the tags that a TIFF would have: GDAL writes them for an image of one pixel."""
+    points, crs = dataset.gcps
+    if dataset.crs is None and dataset.transform.is_identity and not points:
+        return info
+    place: dict[str, Any] = {"crs": dataset.crs, "transform": dataset.transform}
+    if points:
+        place = {"crs": crs, "gcps": points}
+    with MemoryFile() as memory:
+        options = {"width": 1, "height": 1, "count": 1, "dtype": "uint8"}
+        with memory.open(driver="GTiff", **place, **options) as one:
+            one.write(np.zeros((1, 1, 1), np.uint8))
+        with tifffile.TiffFile(BytesIO(memory.read())) as file:
+            page = file.pages.first
+            resolution, notes = ground_size(page, info.size)
+            return replace(
+                info,
+                crs=tiff_geo.crs(page),
+                geo_tags=tiff_geo.geo_tags(page),
+                resolution=resolution,
+                notes=(*info.notes, *notes),
+            )
+
+
+class GdalStore:
+    """Levels of a raster that GDAL reads.
+
+    Args:
+        info: Facts about the image.
+        datasets: For each level those that make it together.
+        codes: Meaning of their bands.
+        labels: Stored values that are data, also where a dataset calls one of them its nodata value.
+    """
+
+    def __init__(
+        self, info: ImageInfo, datasets: Sequence[Sequence[Any]], codes: Codes, *, labels: Collection[int] = ()
+    ) -> None:
+        self._info = info
+        self._datasets = datasets
+        self._codes = codes
+        self._labels = labels
+        # A GDAL dataset belongs to one thread at a time.
+        self._lock = Lock()
+
+    def block(self, level: int) -> Size:
+        """See `Store`."""
+        height, width = self._datasets[level][0].block_shapes[0]
+        return Size(width=width, height=height)
+
+    def fetch(self, level: int, box: Box, bands: tuple[int, ...] | None = None) -> Pixels:
+        """See `Store`."""
+        rule = f"box {box} of level {level} cannot be decoded"
+        window = Window(box.x, box.y, box.width, box.height)
+        codes, wanted = self._wanted(bands)
+        with naming(self._info.path, rule, advice=DAMAGED, also=FAILURES), self._lock, environment():
+            found = [self._read(level, dataset, window, some) for dataset, some in self._chosen(level, wanted)]
+        samples = np.concatenate([values for values, _ in found]) if len(found) > 1 else found[0][0]
+        masks = np.concatenate([mask for _, mask in found])
+        valid = None if masks.all() else np.moveaxis(masks, 0, 2)
+        pixels = codes.pixels(np.ascontiguousarray(np.moveaxis(samples, 0, 2)), valid)
+        return pixels if codes is not self._codes else pixels.only(bands)
+
+    def close(self) -> None:
+        """See `Store`."""
+        with self._lock:
+            close(self._datasets)
+
+    def _wanted(self, bands: tuple[int, ...] | None) -> tuple[Codes, list[int]]:
+        """What to read for some bands: positions of samples, and what these mean."""
+        codes = self._codes
+        every = list(range(len(codes.bands) + (codes.alpha is not None)))
+        if codes.palette is not None:
+            return codes, [0] if codes.alpha is None else [0, codes.alpha]
+        if bands is None or codes.luma:
+            return codes, every
+        samples = [band + (codes.alpha is not None and band >= codes.alpha) for band in bands]
+        found = replace(codes, bands=tuple(codes.bands[band] for band in bands))
+        if codes.alpha is None:
+            return found, samples
+        return replace(found, alpha=len(samples)), [*samples, codes.alpha]
+
+    def _chosen(self, level: int, samples: list[int]) -> Iterator[tuple[Any, list[int]]]:
+        """The datasets that hold some samples, each with its own numbers of them, in the samples' order."""
+        parts = self._datasets[level]
+        if len(parts) == 1:
+            yield parts[0], [sample + 1 for sample in samples]
+            return
+        owners = []
+        for part in parts:
+            owners.extend([(part, number + 1) for number in range(part.count)])
+        for sample in samples:
+            dataset, number = owners[sample]
+            yield dataset, [number]
+
+    def _read(
+        self,
+        level: int,  # noqa: ARG002 (of the samples of JPEG 2000 the place depends on it)
+        dataset: Any,
+        window: Window,
+        numbers: list[int],
+    ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """Samples and validity of some bands, `(bands, height, width)`; alpha is left to `Codes`."""
+        stored = self._codes.dtype if self._codes.palette is None else np.dtype(dataset.dtypes[0])
+        samples = dataset.read(numbers, window=window, out_dtype=stored)
+        masks = np.ones(samples.shape, np.bool_)
+        for index, number in enumerate(numbers):
+            flags = dataset.mask_flag_enums[number - 1]
+            if MaskFlags.all_valid in flags or MaskFlags.alpha in flags:
+                continue
+            if MaskFlags.nodata in flags and dataset.nodatavals[number - 1] in self._labels:
+                continue
+            masks[index] = dataset.read_masks(number, window=window) > 0
+        return samples, masks
+
+
+def close(datasets: Sequence[Sequence[Any]]) -> None:
+    """Close all datasets of all levels."""
+    for level in datasets:
+        for dataset in level:
+            dataset.close()
