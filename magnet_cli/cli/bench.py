@@ -27,11 +27,14 @@ CASCADE: RefineMethod = "cascadepsp"
 SEGMENT = Group(
     options=SegmentOptions,
     without=(
+        "series",
         *("method", "compat", "roi", "mask", "tissue", "probabilities", "uncertainty"),
         *("refine", "refine_weights", "refine_only", "overlay", "html", "exports", "overwrite", "resume"),
     ),
 )
-REFINE = Group(options=RefineOptions, without=("method", "evidence", "only", "stuff", "compat", "overwrite", "resume"))
+REFINE = Group(
+    options=RefineOptions, without=("series", "method", "evidence", "only", "stuff", "compat", "overwrite", "resume")
+)
 MEASURED: Panel = "What to measure"
 NOTHING_KEPT = "nothing is left behind; sizes that were done are stored for 'magnet plan'"
 

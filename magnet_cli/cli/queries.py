@@ -12,6 +12,7 @@ from magnet_cli.cli.outcome import Listing, command, say, tell
 from magnet_cli.cli.parameters import Given, Group, Inputs, Json, NoProgress, takes
 from magnet_cli.errors import MagnetError, OutputError, SourceError
 from magnet_cli.options.segment import SegmentOptions
+from magnet_cli.options.shared import BandOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,15 +69,17 @@ def _planned(planner: Planner, image: str | Path) -> tuple[dict[str, object], st
 
 
 @command
-def info(inputs: Inputs, *, json: Json = False, no_progress: NoProgress = False) -> int:
+@takes(options=Group(options=BandOptions, only=("series",)))
+def info(inputs: Inputs, *, options: Given[BandOptions], json: Json = False, no_progress: NoProgress = False) -> int:
     """Levels, size, pixel size or CRS, bands, and which reader opens an image."""
     with Listing(json=json) as listing:
+        series = options.value().series
         from magnet_cli import images
         from magnet_cli.cli.tables import info_dict, info_text
 
         for image in images.find_images(inputs):
             found, error = _attempt(
-                partial(images.inspect, image.source), image.source, "reading", progress=not no_progress
+                partial(images.inspect, image.source, series=series), image.source, "reading", progress=not no_progress
             )
             if found is None:
                 listing.add(_failure("image", image.source, error), error)

@@ -97,6 +97,7 @@ def info_dict(info: ImageInfo) -> dict[str, object]:
             }
             for level in info.levels
         ],
+        "series": [_series(info, number) for number in range(len(info.contents))],
         "bands": list(info.bands),
         "dtype": info.dtype,
         "pixel": _pixel(info, info.levels[0]),
@@ -107,6 +108,13 @@ def info_dict(info: ImageInfo) -> dict[str, object]:
         "decode_cache": info.cache_bytes,
         "notes": list(info.notes),
     }
+
+
+def _series(info: ImageInfo, number: int) -> dict[str, object]:
+    """One of the images of a file that holds several."""
+    content = info.contents[number]
+    size = None if content.size is None else {"width": content.size.width, "height": content.size.height}
+    return {"number": number, "name": content.name, "size": size, "read": number == info.series}
 
 
 def _pixel(info: ImageInfo, level: Level) -> dict[str, object] | None:

@@ -213,18 +213,19 @@ def evaluate(
         return pair.compare()
 
 
-def check_inputs(image: str | Path, truth: str | Path, *, roi: str | Path | None) -> None:
+def check_inputs(image: str | Path, truth: str | Path, *, roi: str | Path | None, series: str | None = None) -> None:
     """Refuse files whose mask could not be compared, before there is a mask; their pixels are not looked at.
 
     Args:
         image: What is to be segmented; its mask has its size.
         truth: What is right.
         roi: Where it counts.
+        series: Which image of the file is segmented, where it holds several.
 
     Raises:
         SourceError: One cannot be read, is not what it should be, or has another size or place than the image.
     """
-    info = images.inspect(image)
+    info = images.inspect(image, series=series)
     with open_labels(truth) as labels:
         _check_fits(labels.info, info)
     if roi is not None:

@@ -319,7 +319,11 @@ def score_each(
         _refuse_inputs(samples, folder, options.methods)
     model = load_model(options.segment, events)
     options = _named(options, model)
-    unfit = {sample.name: error for sample in samples if (error := _unfit(sample, events)) is not None}
+    unfit = {
+        sample.name: error
+        for sample in samples
+        if (error := _unfit(sample, options.segment.series, events)) is not None
+    }
     for sample in samples:
         if sample.name in unfit:
             yield ImageScore(sample=sample, method=None, mask=None, error=unfit[sample.name])
@@ -332,10 +336,10 @@ def score_each(
                 yield _score(sample, target, model, options, method=method, events=events)
 
 
-def _unfit(sample: Sample, events: Events) -> MagnetError | None:
+def _unfit(sample: Sample, series: str | None, events: Events) -> MagnetError | None:
     """Why no mask of this sample could be scored, as far as its files' headers say."""
     try:
-        check_inputs(sample.image, sample.label, roi=sample.roi)
+        check_inputs(sample.image, sample.label, roi=sample.roi, series=series)
     except MagnetError as error:
         events.failed(str(sample.image), error)
         return error

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from magnet_cli.images.backends import inspect, open_image
 from magnet_cli.images.budget import CacheBudget
-from magnet_cli.images.fingerprint import fingerprint
+from magnet_cli.images.fingerprint import fingerprint, image_hashes
 from magnet_cli.images.inputs import FoundImage, find_images, stem
 from magnet_cli.images.percentiles import sample_percentiles
 from magnet_cli.images.place import check_place
@@ -25,6 +25,7 @@ __all__ = [
     "check_place",
     "find_images",
     "fingerprint",
+    "image_hashes",
     "inspect",
     "open_image",
     "sample_percentiles",

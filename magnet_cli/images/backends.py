@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from magnet_cli.errors import SourceError
 from magnet_cli.images.blob import FileBlob
+from magnet_cli.images.contents import Content, choose
 from magnet_cli.images.failures import naming, needing
 from magnet_cli.images.inputs import GDAL_SUFFIXES, ZARR_MARKS
 from magnet_cli.images.urls import file_name, is_url, url_name
@@ -41,39 +42,42 @@ KINDS = (
 )
 
 
-def open_image(source: str | Path, *, cache: CacheBudget | None = None) -> Image:
+def open_image(source: str | Path, *, cache: CacheBudget | None = None, series: str | int | None = None) -> Image:
     """An image, its pixels not yet decoded.
 
     Args:
         source: A file, the folder of a zarr image, or the URL of either.
         cache: Disk for a file that cannot be read by region (`ImageInfo.cache_bytes` says how much it needs).
+        series: Number (the first is 0) or name of the image that is read, where the file holds several; None for the
+            largest.
 
     Raises:
-        SourceError: It is missing, no image, damaged, or needs more disk than allowed.
+        SourceError: It is missing, no image, damaged, or needs more disk than allowed; or it holds no such series.
     """
     text = str(source)
     if _is_zarr_url(text) if is_url(text) else _is_folder(text):
-        return _open_zarr(text)
+        return _open_zarr(text, series)
     blob = open_blob(text)
     try:
-        return _open_file(blob, cache)
+        return _open_file(blob, cache, series)
     except SourceError:
         blob.close()
         raise
 
 
-def inspect(source: str | Path) -> ImageInfo:
+def inspect(source: str | Path, *, series: str | int | None = None) -> ImageInfo:
     """Facts about an image, without decoding it; never refused for the disk that a decode would need.
 
     Args:
         source: A file, the folder of a zarr image, or the URL of either.
+        series: Which image of the file, as for `open_image`.
 
     Raises:
-        SourceError: It is missing, no image, or damaged.
+        SourceError: It is missing, no image, or damaged; or it holds no such series.
     """
     from magnet_cli.images.budget import CacheBudget  # noqa: PLC0415
 
-    with open_image(source, cache=CacheBudget(folder=Path(), max_bytes=1 << 62)) as image:
+    with open_image(source, cache=CacheBudget(folder=Path(), max_bytes=1 << 62), series=series) as image:
         return image.info
 
 
@@ -107,31 +111,31 @@ def _is_zarr_url(url: str) -> bool:
     return holds_any(url, ZARR_MARKS)
 
 
-def _open_file(blob: Blob, cache: CacheBudget | None) -> Image:
+def _open_file(blob: Blob, cache: CacheBudget | None, series: str | int | None) -> Image:
     if blob.size == 0:
         raise SourceError("the file is empty", file=blob.name, advice="Copy it again")
     head = blob.read(0, min(HEAD_BYTES, blob.size), place="the beginning")
     is_tiff = head.startswith(TIFF_MAGIC)
     slide = _slide(blob, head, is_tiff=is_tiff)
     if slide is not None:
-        return slide
+        return _only(slide, series)
     if is_tiff:
         from magnet_cli.images.tiff import open_tiff  # noqa: PLC0415
 
-        return open_tiff(blob, cache=cache)
+        return open_tiff(blob, cache=cache, series=series)
     if head.startswith(PICTURE_MAGIC) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP"):
         from magnet_cli.images.vips import open_picture  # noqa: PLC0415
 
-        return open_picture(blob, cache=cache)
+        return _only(open_picture(blob, cache=cache), series)
     if head.startswith(JPEG_2000_MAGIC):
         with needing("gdal", blob.name):
             from magnet_cli.images.jp2 import open_jp2  # noqa: PLC0415
-        return open_jp2(blob)
+        return _only(open_jp2(blob), series)
     if head.startswith(ZIP_MAGIC):
         blob.close()
-        return _open_zarr(blob.name)
+        return _open_zarr(blob.name, series)
     blob.close()
-    return open_other(blob.name, head)
+    return _only(open_other(blob.name, head), series)
 
 
 def is_other(head: bytes) -> bool:
@@ -165,6 +169,20 @@ def open_other(path: str, head: bytes = b"", **how: Any) -> Image:
     if not known and not recognized(path):
         raise unknown
     return open_gdal(path, **how)
+
+
+def _only(image: Image, series: str | int | None) -> Image:
+    """An image of a format whose files hold one.
+
+    Raises:
+        SourceError: Another one is asked for.
+    """
+    try:
+        choose([Content(name="", size=image.info.size)], series, default=0, path=image.info.path)
+    except SourceError:
+        image.close()
+        raise
+    return image
 
 
 def _slide(blob: Blob, head: bytes, *, is_tiff: bool) -> Image | None:
@@ -202,7 +220,7 @@ def _open_dicom(path: str) -> Image:
     return open_dicom(path)
 
 
-def _open_zarr(text: str) -> Image:
+def _open_zarr(text: str, series: str | int | None) -> Image:
     from magnet_cli.images.zarr_image import open_zarr  # noqa: PLC0415
 
-    return open_zarr(text)
+    return open_zarr(text, series=series)

@@ -18,7 +18,7 @@ from magnet_cli.images.urls import is_url
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from magnet_cli.images.protocol import Image
+    from magnet_cli.images.protocol import Image, ImageInfo
 
 SMALL_BYTES = 16 << 20
 """A file up to this size is hashed whole."""
@@ -31,6 +31,8 @@ SAMPLE_BYTES = 16 << 10
 REMOTE_SAMPLES = 8
 """Of a file behind a URL: each is a request."""
 ZARR_METADATA = ("zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata")
+TIFF_SUFFIXES = (".tif", ".tiff", ".btf", ".tf8")
+"""Suffixes of files that may be one piece of a multi-file OME-TIFF."""
 COMPANION_FOLDERS = (".mrxs",)
 """Suffixes of slides whose pixels lie in a folder of the same name."""
 
@@ -62,6 +64,20 @@ def fingerprint(path: str | Path) -> str:
             with file.open("rb") as stream:
                 _hash_briefly(digest, stream, size)
     return digest.hexdigest()
+
+
+def image_hashes(source: str | Path, info: ImageInfo) -> dict[str, str]:
+    """Hashes that name an image among all others: of its input, and which image of it where that holds several.
+
+    Args:
+        source: As for `fingerprint`.
+        info: Of the image.
+
+    Raises:
+        SourceError: The input cannot be read.
+    """
+    found = {"input": fingerprint(source)}
+    return found if info.series is None else {**found, "series": str(info.series)}
 
 
 def _remote(url: str) -> str:
@@ -128,6 +144,12 @@ def _files(path: Path) -> list[tuple[Path, str]]:
     """What to hash, each with its place in the folder: whatever that is called, its content is the same."""
     if path.is_dir():
         return _inside(path)
+    if path.name.lower().endswith(TIFF_SUFFIXES):
+        from magnet_cli.images.ome_files import ome_set  # noqa: PLC0415 (tifffile loads slowly)
+
+        pieces = ome_set(path)
+        if pieces:
+            return [(path.with_name(name), name) for name in pieces]
     companion = path.with_suffix("")
     if path.suffix.lower() in COMPANION_FOLDERS and companion.is_dir():
         return [(path, ""), *_inside(companion)]

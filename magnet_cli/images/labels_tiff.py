@@ -19,7 +19,7 @@ from magnet_cli.images.protocol import ImageInfo
 from magnet_cli.images.reader import PyramidImage
 from magnet_cli.images.store import OrientedStore, Store, oriented
 from magnet_cli.images.tiff_colour import Colour, understood
-from magnet_cli.images.tiff_pages import Layer, find_layers
+from magnet_cli.images.tiff_pages import Layer, find_contents, full_layer
 from magnet_cli.images.tiff_store import CHUNK_BYTES, TiffStore, chunk_bytes
 from magnet_cli.images.tiles import TILE_CACHE_BYTES
 from magnet_cli.images.validity import storable
@@ -76,7 +76,7 @@ def open_tiff_labels(path: str, *, labels: Collection[int] = ()) -> TiffLabels |
 
 
 def _opened(file: tifffile.TiffFile, path: str, blob: Blob, labels: Collection[int]) -> TiffLabels | None:
-    layer = find_layers(file, path)[0][0]
+    layer = full_layer(find_contents(file, path).image(None, path)[1])
     page = layer.pages[0]
     if len(layer.pages) != 1 or page.samplesperpixel != 1 or not understood(page) or not _regional(page):
         return None

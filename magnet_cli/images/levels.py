@@ -5,14 +5,12 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from magnet_cli.geometry import LEVEL0, Pitch
+from magnet_cli.geometry import LEVEL0, Pitch, Size
 from magnet_cli.images.protocol import Level
 from magnet_cli.images.resampling import TOLERANCE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from magnet_cli.geometry import Size
+    from collections.abc import Iterable, Iterator, Sequence
 
 ASPECT_TOLERANCE = 0.02
 """Relative difference of the axes' downsamples beyond which a picture is no level but a label or a macro image."""
@@ -42,7 +40,20 @@ def downsample(full: Size, stored: Size) -> Pitch:
     )
     if longer.denominator == 1 and length in (max(1, other // longer.numerator), -(-other // longer.numerator)):
         return Pitch.square(longer)
+    whole = round(
+        Fraction(full.width, stored.width) if full.width >= full.height else Fraction(full.height, stored.height)
+    )
+    if shrinks(full, stored, whole) and not any(shrinks(full, stored, other) for other in (whole - 1, whole + 1)):
+        return Pitch.square(whole)
     return Pitch(x=x, y=y)
+
+
+def shrinks(full: Size, stored: Size, factor: int) -> bool:
+    """Whether shrinking by a whole factor gives the stored size, each side rounded either way."""
+    return factor > 0 and all(
+        length in (max(1, whole // factor), -(-whole // factor))
+        for whole, length in ((full.width, stored.width), (full.height, stored.height))
+    )
 
 
 def is_reduction(full: Size, stored: Size) -> bool:
@@ -53,6 +64,62 @@ def is_reduction(full: Size, stored: Size) -> bool:
     fits_y = stored.height * full.width
     slack = max(full.width, full.height)
     return abs(fits_x - fits_y) <= max(ASPECT_TOLERANCE * max(fits_x, fits_y), slack)
+
+
+def placements(full: Size, stored: Size, *, tile: Size | None, before: Sequence[Pitch] = ()) -> tuple[Level, ...]:
+    """The levels that a stored picture may be, by its shape, the likeliest first; none where it has another shape.
+
+    A picture that was padded to whole tiles has the power of two, or of the step between the levels before it, whose
+    level fills as many tiles; the padding is no part of the level.
+
+    Args:
+        full: Of level 0.
+        stored: Of the picture.
+        tile: Of its storage; None where it has no tiles.
+        before: Downsamples of the finer levels that are known, level 0 left out, rising.
+    """
+    fitting = is_reduction(full, stored)
+    exact = Level(size=stored, downsample=downsample(full, stored))
+    if fitting and exact.downsample.x == exact.downsample.y and exact.downsample.x.denominator == 1:
+        return (exact,)
+    if stored.width > full.width + (tile.width if tile else 0) or stored.height > full.height + (
+        tile.height if tile else 0
+    ):
+        return ()
+    last = before[-1].x if before else Fraction(1)
+    step = last / before[-2].x if len(before) > 1 else last if before else Fraction(2)
+    found = (
+        []
+        if tile is None
+        else [
+            Level(size=_shrunk(full, stored, power), downsample=Pitch.square(power))
+            for power in _powers(full, step)
+            if power > last and _is_padded(full, stored, tile, power)
+        ]
+    )
+    found.sort(key=lambda level: (level.downsample.x != last * step, level.downsample.x))
+    return (*found, *((exact,) if fitting else ()))
+
+
+def _powers(full: Size, step: Fraction) -> Iterator[int]:
+    """Powers of two, and of the step between the levels of the image, up to its longer side."""
+    longest = max(full.width, full.height)
+    steps = {2} | ({int(step)} if step.denominator == 1 and step > 1 else set())
+    found = {base**power for base in steps for power in range(1, longest.bit_length() + 1)}
+    return (power for power in sorted(found) if power <= longest)
+
+
+def _shrunk(full: Size, stored: Size, power: int) -> Size:
+    return Size(width=min(stored.width, -(-full.width // power)), height=min(stored.height, -(-full.height // power)))
+
+
+def _is_padded(full: Size, stored: Size, tile: Size, power: int) -> bool:
+    """Whether a level of this downsample has the stored size, or fills tiles that have it."""
+    sides = ((full.width, stored.width, tile.width), (full.height, stored.height, tile.height))
+    return all(
+        any(length in (shrunk, -(-shrunk // side) * side) for shrunk in {max(1, whole // power), -(-whole // power)})
+        for whole, length, side in sides
+    )
 
 
 def level_table(full: Size, reduced: Iterable[Size]) -> tuple[Level, ...]:

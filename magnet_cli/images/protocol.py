@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from magnet_cli.geometry import Box, Pitch, Size
+    from magnet_cli.images.contents import Content
 
 NODATA = 255
 """The label of a pixel that has none: it was not computed, or a label raster does not say what it is."""
@@ -71,6 +72,10 @@ class ImageInfo:
     """`EPSG:32633` and the like, where the image is georeferenced."""
     geo_tags: tuple[tuple[int, int, int, object], ...] = ()
     """TIFF tags (code, dtype, count, value) that carry the georeference; written to the mask unchanged."""
+    series: int | None = None
+    """Which image of the file this is, the first being 0; None where the file holds one."""
+    contents: tuple[Content, ...] = ()
+    """The images of the file; empty where it holds one."""
     cache_bytes: int = 0
     """Disk that a one-time decode needs, because the file cannot be read by region; 0 where it can."""
     resident_bytes: int = 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from magnet_cli.geometry import Size
+    from magnet_cli.images.contents import Content
     from magnet_cli.images.protocol import ImageInfo, Region, Request
     from magnet_cli.images.store import Store
 
@@ -49,6 +50,12 @@ class PyramidImage:
     def info(self) -> ImageInfo:
         """Facts about the image."""
         return self._info
+
+    def holding(self, contents: Sequence[Content], index: int) -> Self:
+        """The same image, where its file holds several: its facts say which."""
+        series = index if len(contents) > 1 else None
+        self._info = replace(self._info, series=series, contents=tuple(contents) if len(contents) > 1 else ())
+        return self
 
     def read(self, requests: Sequence[Request]) -> list[Region]:
         """See `Image.read`."""

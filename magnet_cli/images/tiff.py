@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import partial
 from typing import TYPE_CHECKING
 
+import numpy as np
 import tifffile
 
 from magnet_cli.errors import SourceError
+from magnet_cli.geometry import Pitch
 from magnet_cli.images import tiff_geo
 from magnet_cli.images.failures import naming
 from magnet_cli.images.ground import ground_size
+from magnet_cli.images.holes import FilledStore
 from magnet_cli.images.lerc import LERC
-from magnet_cli.images.levels import level_table
-from magnet_cli.images.protocol import ImageInfo, Resolution
+from magnet_cli.images.protocol import ImageInfo, Level, Resolution
 from magnet_cli.images.reader import PyramidImage
 from magnet_cli.images.resolution import Found, microscope, not_positive
 from magnet_cli.images.store import TRANSPOSED, OrientedStore, Store, oriented
@@ -26,17 +29,21 @@ from magnet_cli.images.tiff_description import (
     described_resolution,
     is_slide,
 )
-from magnet_cli.images.tiff_pages import Layer, find_layers
+from magnet_cli.images.tiff_levels import find_layers
+from magnet_cli.images.tiff_pages import Layer, find_contents, full_layer
 from magnet_cli.images.tiff_store import CHUNK_BYTES, TiffStore, chunk_bytes
 from magnet_cli.images.tiles import TILE_CACHE_BYTES
 from magnet_cli.images.urls import file_name, is_url
 from magnet_cli.images.validity import storable
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tifffile import TiffPage
 
     from magnet_cli.images.blob import Blob
     from magnet_cli.images.budget import CacheBudget
+    from magnet_cli.images.tiff_pages import Candidate, TiffContents, TiffImage
 
 ORIENTATION, RESOLUTION_UNIT, X_RESOLUTION, Y_RESOLUTION = 274, 296, 282, 283
 COMPLEX = (5, 6)
@@ -54,8 +61,9 @@ UNIT_UM = {2: 25400, 3: 10000}
 
 @dataclass(frozen=True, kw_only=True)
 class TiffFacts:
-    """What the tags say."""
+    """What the tags say of the image that is read."""
 
+    image: TiffImage
     layers: tuple[Layer, ...]
     """Levels that are read by region; level 0 alone where it is not."""
     colour: Colour | None
@@ -65,13 +73,28 @@ class TiffFacts:
     """Whether the image can be decoded in pieces."""
     notes: tuple[str, ...]
 
+    def tiles(self, blob: Blob, layers: Sequence[Layer], *, nodata: float | None) -> TiffStore:
+        """The stored tiles of some layers."""
+        found = self.colour or Colour(bands=(), dtype=np.dtype(np.uint8))
+        siblings = self.image.siblings
+        return TiffStore(blob, blob.name, layers=layers, colour=found, nodata=nodata, siblings=siblings)
 
-def open_tiff(blob: Blob, *, cache: CacheBudget | None) -> PyramidImage:
+    def store(self, blob: Blob, layers: Sequence[Layer], *, nodata: float | None) -> Store:
+        """Their pixels, those of missing tiles of reduced levels taken from the finer ones."""
+        tiles = self.tiles(blob, layers, nodata=nodata)
+        found = self.colour
+        if found is None or not any(0 in page.databytecounts for layer in layers[1:] for page in layer.pages):
+            return tiles
+        return FilledStore(tiles, [layer.level for layer in layers], dtype=found.dtype, bands=len(found.bands))
+
+
+def open_tiff(blob: Blob, *, cache: CacheBudget | None, series: str | int | None = None) -> PyramidImage:
     """An image over a TIFF file.
 
     Args:
         blob: The file; closed with the image, or where this fails.
         cache: Disk for a one-time decode, where the file cannot be read by region.
+        series: Number or name of the image that is read, where the file holds several; None for the largest.
 
     Raises:
         SourceError: It is damaged, unsupported, or needs more disk than allowed.
@@ -82,23 +105,42 @@ def open_tiff(blob: Blob, *, cache: CacheBudget | None) -> PyramidImage:
             naming(blob.name, "the TIFF file cannot be understood", advice=advice),
             tifffile.TiffFile(blob.stream(), name=file_name(blob.name), _multifile=False) as file,
         ):
-            return _open(file, blob, cache)
+            return _open(file, blob, cache, series)
     except SourceError:
         blob.close()
         raise
 
 
-def _open(file: tifffile.TiffFile, blob: Blob, cache: CacheBudget | None) -> PyramidImage:
-    path = blob.name
+def _open(file: tifffile.TiffFile, blob: Blob, cache: CacheBudget | None, series: str | int | None) -> PyramidImage:
     refuse_remote_slide(file, blob)
-    facts = _facts(file, path)
+    contents = find_contents(file, blob.name)
+    index, image = contents.image(series, blob.name)
+    try:
+        return _open_image(contents, index, image, blob, cache)
+    except SourceError:
+        for sibling in image.siblings.values():
+            sibling.close()
+        raise
+    finally:
+        for other in image.siblings:
+            other.close()
+
+
+def _open_image(
+    contents: TiffContents, index: int, image: TiffImage, blob: Blob, cache: CacheBudget | None
+) -> PyramidImage:
+    facts = _facts(image, blob)
+    used = [page for layer in facts.layers for page in layer.pages]
+    facts = replace(facts, notes=(*contents.notes(index, used), *facts.notes))
     if facts.colour is None or not facts.regional:
-        return _decode_once(facts, blob, cache)
-    info = _info(facts, facts.colour, blob)
-    store: Store = TiffStore(blob, path, layers=facts.layers, colour=facts.colour, nodata=info.nodata)
-    if facts.orientation != 1:
-        store = OrientedStore(store, [layer.size for layer in facts.layers], facts.orientation)
-    return PyramidImage(info, store, by_band=facts.colour.palette is None)
+        found = _decode_once(facts, blob, cache)
+    else:
+        info = _info(facts, facts.colour, blob)
+        store: Store = facts.store(blob, facts.layers, nodata=info.nodata)
+        if facts.orientation != 1:
+            store = OrientedStore(store, [layer.size for layer in facts.layers], facts.orientation)
+        found = PyramidImage(info, store, by_band=facts.colour.palette is None)
+    return found.holding(contents.contents, index)
 
 
 SLIDE_KINDS = ("philips", "scn", "bif", "ndpi")
@@ -121,37 +163,55 @@ def refuse_remote_slide(file: tifffile.TiffFile, blob: Blob) -> None:
         )
 
 
-def _facts(file: tifffile.TiffFile, path: str) -> TiffFacts:
-    layers, notes = find_layers(file, path)
-    page = layers[0].pages[0]
+def _facts(image: TiffImage, blob: Blob) -> TiffFacts:
+    page, full = image.pages[0], full_layer(image)
     if page.sampleformat in COMPLEX:
         raise SourceError(
             "complex numbers are not read as an image",
             value=f"{page.bitspersample} bits a sample",
-            file=path,
+            file=blob.name,
             advice="Write their amplitude as a TIFF of floats",
         )
     clear = understood(page)
-    regional = clear and _regional(layers[0])
-    orientation = int(page.tags.valueof(ORIENTATION, 1))
+    regional = clear and _regional(image.pages)
+    orientation, notes = int(page.tags.valueof(ORIENTATION, 1)), image.notes
     if orientation not in range(1, 9):
         notes += (f"an orientation of {orientation} has no meaning: ignored",)
         orientation = 1
     elif orientation != 1:
         notes += (f"the orientation tag ({orientation}) was applied",)
-    return TiffFacts(
-        layers=(layers[0], *(layer for layer in layers[1:] if regional and _regional(layer))),
-        colour=_colour(layers[0].pages) if clear else None,
+    facts = TiffFacts(
+        image=image,
+        layers=(full,),
+        colour=_colour(image) if clear else None,
         orientation=orientation,
         regional=regional,
         notes=notes,
     )
+    if facts.colour is None or not regional:
+        return facts
+    layers, said = find_layers(
+        image, facts.colour, partial(_usable, facts.colour), lambda layers: facts.tiles(blob, layers, nodata=None)
+    )
+    return replace(facts, layers=layers, notes=(*notes, *said))
 
 
-def _colour(pages: tuple[TiffPage, ...]) -> Colour:
+def _usable(full: Colour, candidate: Candidate) -> bool:
+    """Whether pages can be read by region and hold samples of the same meaning as level 0."""
+    if not all(map(understood, candidate.pages)) or not _regional(candidate.pages):
+        return False
+    found = colour(candidate.pages[0], len(candidate.pages))
+    palettes = [None if one.palette is None else one.palette.tobytes() for one in (full, found)]
+    same = ("dtype", "alpha", "inverted", "luma", "stored_samples")
+    return palettes[0] == palettes[1] and all(getattr(full, name) == getattr(found, name) for name in same)
+
+
+def _colour(image: TiffImage) -> Colour:
+    pages = image.pages
     found = colour(pages[0], len(pages))
     if len(pages) > 1:
-        return replace(found, bands=channel_names(pages) or found.bands)
+        described = () if image.ome is None else image.ome.channel_names
+        return replace(found, bands=channel_names(pages, described) or found.bands)
     return replace(found, bands=_described(found, band_names(pages[0])))
 
 
@@ -167,8 +227,8 @@ def _described(colour: Colour, names: dict[int, str]) -> tuple[str, ...]:
     return found if len(set(found)) == len(found) else colour.bands
 
 
-def _regional(layer: Layer) -> bool:
-    return all(understood(page) and (page.is_contiguous or chunk_bytes(page) <= CHUNK_BYTES) for page in layer.pages)
+def _regional(pages: Sequence[TiffPage]) -> bool:
+    return all(understood(page) and (page.is_contiguous or chunk_bytes(page) <= CHUNK_BYTES) for page in pages)
 
 
 def _info(facts: TiffFacts, colour: Colour, blob: Blob) -> ImageInfo:
@@ -180,33 +240,45 @@ def _info(facts: TiffFacts, colour: Colour, blob: Blob) -> ImageInfo:
         path=blob.name,
         backend="tiff",
         size=size,
-        levels=level_table(size, [oriented(layer.size, facts.orientation) for layer in facts.layers[1:]]),
+        levels=tuple(_level(layer, facts.orientation) for layer in facts.layers),
         bands=colour.bands,
         dtype=colour.dtype.name,
         nodata=nodata,
-        has_mask=masks or any(map(_sparse, facts.layers)),
+        has_mask=masks or _sparse(facts.layers),
         is_slide=is_slide(page),
         crs=tiff_geo.crs(page),
         geo_tags=tiff_geo.geo_tags(page),
         resident_bytes=TILE_CACHE_BYTES + blob.resident_bytes,
         notes=(*facts.notes, *colour.notes),
     )
-    return _with_resolution(info, page, facts.orientation)
+    return _with_resolution(info, facts)
 
 
-def _sparse(layer: Layer) -> bool:
-    if layer.mask is not None or layer.pages[0].compression == LERC:
+def _level(layer: Layer, orientation: int) -> Level:
+    """A level, turned as the image is."""
+    step = layer.downsample
+    turned = Pitch(x=step.y, y=step.x) if orientation in TRANSPOSED else step
+    return Level(size=oriented(layer.size, orientation), downsample=turned)
+
+
+def _sparse(layers: Sequence[Layer]) -> bool:
+    """Whether pixels may be without data by a mask page, by their codec, or because a tile of level 0 is missing."""
+    if any(layer.mask is not None or layer.pages[0].compression == LERC for layer in layers):
         return True
-    return any(0 in page.databytecounts for page in layer.pages)
+    return any(0 in page.databytecounts for page in layers[0].pages)
 
 
-def _with_resolution(info: ImageInfo, page: TiffPage, orientation: int) -> ImageInfo:
+def _with_resolution(info: ImageInfo, facts: TiffFacts) -> ImageInfo:
+    page, ome = facts.image.pages[0], facts.image.ome
     found, notes = ground_size(page, info.size)
     if info.crs is None and found is None and not notes:
-        found, notes = _tag_resolution(page)
-    if found is not None and orientation in TRANSPOSED:
+        found, notes = (
+            (ome.resolution, ()) if ome is not None and (ome.resolution or ome.notes) else _tag_resolution(page)
+        )
+    if found is not None and facts.orientation in TRANSPOSED:
         found = Resolution(x=found.y, y=found.x, unit=found.unit)
-    return replace(info, resolution=found, objective=described_objective(page), notes=info.notes + notes)
+    power = described_objective(page) if ome is None else ome.objective
+    return replace(info, resolution=found, objective=power, notes=info.notes + notes)
 
 
 def _tag_resolution(page: TiffPage) -> Found:
@@ -230,6 +302,9 @@ def _decode_once(facts: TiffFacts, blob: Blob, cache: CacheBudget | None) -> Pyr
     if layer.pages[0].compression == OLD_JPEG:
         rule, advice = "old-style JPEG compression is not read", "Convert it to a tiled TIFF with another compression"
         raise SourceError(rule, value="compression 6", file=path, advice=advice)
+    if len(layer.pages) > 1:
+        rule = "channels on pages of their own must be readable by region"
+        raise SourceError(rule, value=f"{len(layer.pages)} pages", file=path, advice="Convert it to a tiled TIFF")
     if layer.mask is not None:
         raise SourceError(
             "an image with a mask page must be readable by region", file=path, advice="Convert it to a tiled TIFF"
@@ -242,7 +317,11 @@ def _decode_once(facts: TiffFacts, blob: Blob, cache: CacheBudget | None) -> Pyr
             file=path,
             advice="Convert it to a tiled TIFF",
         )
-    picture = replace(read_header(blob), orientation=facts.orientation, strip_bytes=strip if strip > USUAL_STRIP else 0)
+    picture = replace(
+        read_header(blob, page=facts.image.number),
+        orientation=facts.orientation,
+        strip_bytes=strip if strip > USUAL_STRIP else 0,
+    )
     nodata = storable(tiff_geo.nodata(layer.pages[0]), picture.dtype)
     if nodata is not None and layer.pages[0].photometric not in PLAIN:
         raise SourceError(
@@ -259,6 +338,4 @@ def _decode_once(facts: TiffFacts, blob: Blob, cache: CacheBudget | None) -> Pyr
         notes=(*facts.notes, *picture.whole_notes),
     )
     info = replace(info, has_mask=info.has_mask or nodata is not None)
-    return PyramidImage(
-        _with_resolution(info, layer.pages[0], facts.orientation), decoded_store(picture, cache=cache, nodata=nodata)
-    )
+    return PyramidImage(_with_resolution(info, facts), decoded_store(picture, cache=cache, nodata=nodata))

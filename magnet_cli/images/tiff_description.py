@@ -22,63 +22,57 @@ DESCRIPTION, X_RESOLUTION, Y_RESOLUTION, GDAL_METADATA = 270, 282, 283, 42112
 APERIO_MPP = re.compile(r"\|\s*MPP\s*=\s*([^|\s]+)")
 APERIO_OBJECTIVE = re.compile(r"\|\s*AppMag\s*=\s*([^|\s]+)")
 IMAGEJ_UNIT = re.compile(r"^(y?)unit=[ \t]*(\S[^\r\n]*?)[ \t]*\r?$", re.MULTILINE)
-OME_SIZE = re.compile(r'\bPhysicalSize([XY])(Unit)?="([^"]*)"')
-
-OME_OBJECTIVE = re.compile(r"<(?:\w+:)?Objective\s[^>]*>")
-OME_OBJECTIVE_OF_IMAGE = re.compile(r"<(?:\w+:)?ObjectiveSettings\s[^>]*\bID=\"([^\"]*)\"")
-OME_MAGNIFICATION = re.compile(r"\bNominalMagnification=\"([^\"]*)\"")
-OME_ID = re.compile(r"\bID=\"([^\"]*)\"")
-
-OME_CHANNEL = re.compile(r"<(?:\w+:)?Channel\b[^>]*?\bName=\"([^\"]*)\"")
-OME_PIXELS = re.compile(r"<(?:\w+:)?Pixels\b.*?</(?:\w+:)?Pixels>", re.DOTALL)
 GDAL_ITEM = re.compile(r"<Item\b([^<>]*)>([^<]*)</Item>")
 GDAL_ATTRIBUTE = re.compile(r"\b(sample|role)=\"(\w{1,20})\"")
 PRIMARY = ("red", "green", "blue")
+APERIO_PICTURE = re.compile(r"\n\s*(label|macro|thumbnail)\b", re.IGNORECASE)
+APERIO_REDUCED = "->"
+QPI_TYPE = re.compile(r"<ImageType>\s*(\w+)\s*</ImageType>")
 QPI_NAMES = (re.compile(r"<Biomarker>([^<]+)</Biomarker>"), re.compile(r"<Name>([^<]+)</Name>"))
 
 
 def described_resolution(page: TiffPage) -> Found:
-    """Micrometres a pixel from an Aperio, OME or ImageJ description; None where it says nothing, or nonsense."""
-    text = _description(page)
+    """Micrometres a pixel from an Aperio or ImageJ description; None where it says nothing, or nonsense."""
+    text = description(page)
     if text.startswith("Aperio"):
         found = APERIO_MPP.search(text)
         return (None, ()) if found is None else stated(found[1], found[1], unit="um")
-    if text.startswith("ImageJ="):
-        return _imagej(page, text)
-    if "<OME" in text[:4096]:
-        return _ome(text)
-    return None, ()
+    return _imagej(page, text) if text.startswith("ImageJ=") else (None, ())
 
 
 def described_objective(page: TiffPage) -> Fraction | None:
-    """The magnification of the objective from an Aperio or OME description; None where it says nothing."""
-    text = _description(page)
-    if text.startswith("Aperio"):
-        found = APERIO_OBJECTIVE.search(text)
-        return None if found is None else objective(found[1])
-    return _ome_objective(text) if "<OME" in text[:4096] else None
+    """The magnification of the objective from an Aperio description; None where it says nothing."""
+    text = description(page)
+    found = APERIO_OBJECTIVE.search(text) if text.startswith("Aperio") else None
+    return None if found is None else objective(found[1])
 
 
-def _ome_objective(text: str) -> Fraction | None:
-    """That of the first image; where no image names one, the only one."""
-    powers = {}
-    for tag in OME_OBJECTIVE.findall(text):
-        name, power = OME_ID.search(tag), OME_MAGNIFICATION.search(tag)
-        powers[name[1] if name else ""] = objective(power[1]) if power else None
-    used = OME_OBJECTIVE_OF_IMAGE.search(text)
-    if used is not None:
-        return powers.get(used[1])
-    return next(iter(powers.values())) if len(powers) == 1 else None
+def aperio_kind(page: TiffPage) -> str:
+    """What the description of an Aperio slide's page says it is: `level`, `thumbnail`, `label`, `macro`, or nothing."""
+    text = description(page)
+    if not text.startswith("Aperio"):
+        return ""
+    named = APERIO_PICTURE.search(text)
+    if named is not None:
+        return named[1].lower()
+    return "level" if page.is_tiled else "thumbnail" if APERIO_REDUCED in text else ""
 
 
-def channel_names(pages: Sequence[TiffPage]) -> tuple[str, ...]:
-    """Names of channels that lie in pages of their own, in small letters; empty where a file does not name all."""
-    text = _description(pages[0])
-    if "<OME" in text[:4096]:
-        pixels = OME_PIXELS.search(text)
-        said = OME_CHANNEL.findall(pixels[0]) if pixels is not None else []
-    else:
-        said = [_qpi_name(_description(page)) for page in pages]
+def qpi_kind(page: TiffPage) -> str:
+    """What a page of a QPTIFF is by its description, such as `ReducedResolution`; empty for other files."""
+    text = description(page)
+    found = QPI_TYPE.search(text) if "PerkinElmer-QPI" in text else None
+    return "" if found is None else found[1]
+
+
+def channel_names(pages: Sequence[TiffPage], described: Sequence[str] = ()) -> tuple[str, ...]:
+    """Names of channels that lie in pages of their own, in small letters; empty where a file does not name all.
+
+    Args:
+        pages: One a channel.
+        described: Names by the OME-XML of the file; none where it has none, and each page describes itself.
+    """
+    said = described or [_qpi_name(description(page)) for page in pages]
     names = tuple(unescape(name).strip().lower() for name in said)
     return names if len(set(names)) == len(pages) and all(names) else ()
 
@@ -109,7 +103,8 @@ def _qpi_name(text: str) -> str:
     return found[0][1] if found else ""
 
 
-def _description(page: TiffPage) -> str:
+def description(page: TiffPage) -> str:
+    """The text of a page's description; empty where it has none."""
     value = page.tags.valueof(DESCRIPTION, "")
     if isinstance(value, bytes):
         # The tag is ASCII by its definition, and programs write any code page into it. Latin-1 maps every byte to some
@@ -120,14 +115,7 @@ def _description(page: TiffPage) -> str:
 
 def is_slide(page: TiffPage) -> bool:
     """Whether a slide scanner's program wrote the description."""
-    return _description(page).startswith("Aperio")
-
-
-def _ome(text: str) -> Found:
-    said: dict[str, str] = {}
-    for axis, unit, value in OME_SIZE.findall(text):
-        said.setdefault(axis + unit, value)
-    return _in_um(said.get("X"), said.get("XUnit", "µm"), said.get("Y"), said.get("YUnit", "µm"))
+    return description(page).startswith("Aperio")
 
 
 def _imagej(page: TiffPage, text: str) -> Found:

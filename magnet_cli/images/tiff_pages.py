@@ -1,26 +1,101 @@
-"""Which pages of a TIFF are the levels of its image, and which are masks of them."""
+"""The images of a TIFF: which pages are their level 0, which may be reduced levels, and which are masks."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import partial
 from math import prod
 from typing import TYPE_CHECKING
 
 from magnet_cli.errors import SourceError
-from magnet_cli.geometry import Size
-from magnet_cli.images.levels import axis_downsample, is_reduction
+from magnet_cli.geometry import LEVEL0, Pitch, Size
+from magnet_cli.images.contents import Content, choose, largest, others
+from magnet_cli.images.levels import placements
 from magnet_cli.images.limits import check_pixels
+from magnet_cli.images.ome import OmeError, is_ome, parse_ome
+from magnet_cli.images.ome_files import OmeFiles
+from magnet_cli.images.protocol import Level
+from magnet_cli.images.tiff_description import aperio_kind, description, is_slide, qpi_kind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from tifffile import TiffFile, TiffPage, TiffPages
+
+    from magnet_cli.images.blob import Blob
+    from magnet_cli.images.ome import Ome, OmeImage
 
 MAX_PAGES = 4096
 """Pages looked at; a damaged chain may never end."""
 
-REDUCED, MASK = 1, 4
-"""Bits of NewSubfileType."""
+REDUCED, MASK, MACRO = 1, 4, 8
+"""Bits of NewSubfileType; scanners mark the overview of a whole glass slide by the last."""
+
+PAGE_NAME = 285
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """Pages that may be a reduced level of an image, one page or one a band."""
+
+    pages: tuple[TiffPage, ...]
+    stated: bool
+    """Whether the file says that they are one. Otherwise they have the shape of one, and their content decides."""
+
+    @property
+    def size(self) -> Size:
+        """Stored pixels."""
+        return page_size(self.pages[0])
+
+    @property
+    def tile(self) -> Size | None:
+        """Stored tiles; None where the page has strips."""
+        page = self.pages[0]
+        return Size(width=page.tilewidth, height=page.tilelength) if page.is_tiled else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TiffImage:
+    """One image of a TIFF."""
+
+    pages: tuple[TiffPage, ...]
+    """Level 0: one page, or one a band."""
+    candidates: tuple[Candidate, ...] = ()
+    """What may be its reduced levels, largest first."""
+    masks: Mapping[Size, TiffPage] = field(default_factory=dict)
+    """Pages that are non-zero where data is, by their size."""
+    number: int = 0
+    """Of the first page in the chain of the file."""
+    ome: OmeImage | None = None
+    siblings: Mapping[TiffFile, Blob] = field(default_factory=dict)
+    """Further files that hold pages of it."""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class TiffContents:
+    """The images of a TIFF; opening one reads its page tables."""
+
+    contents: tuple[Content, ...]
+    default: int
+    """Position of the image that is read where nobody says which."""
+    build: Callable[[int], TiffImage]
+    shown: tuple[TiffPage, ...] = ()
+    """The page of each, where they are the pages of one chain: a level of one may be an image that can be chosen."""
+
+    def image(self, series: str | int | None, path: str) -> tuple[int, TiffImage]:
+        """The image that is asked for, and its position.
+
+        Raises:
+            SourceError: There is no such image, or a part of it is missing.
+        """
+        index = choose(self.contents, series, default=self.default, path=path)
+        return index, self.build(index)
+
+    def notes(self, index: int, used: Sequence[TiffPage]) -> tuple[str, ...]:
+        """The note on the images that are not read, without those that are levels of the one that is."""
+        hidden = [position for position, page in enumerate(self.shown) if any(page is one for one in used)]
+        return others(self.contents, index, hidden=hidden)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,38 +103,58 @@ class Layer:
     """The pages of one level."""
 
     size: Size
+    """Pixels of the level; the pages may be padded beyond."""
+    downsample: Pitch
     pages: tuple[TiffPage, ...]
     """One page, or one a band."""
     mask: TiffPage | None = None
     """Non-zero where data is."""
 
+    @property
+    def level(self) -> Level:
+        """Size and place."""
+        return Level(size=self.size, downsample=self.downsample)
 
-def find_layers(file: TiffFile, path: str) -> tuple[tuple[Layer, ...], tuple[str, ...]]:
-    """The levels of a TIFF, finest first, and what to tell the user about pages left out.
+
+def full_layer(image: TiffImage) -> Layer:
+    """Level 0."""
+    size = page_size(image.pages[0])
+    return Layer(size=size, downsample=LEVEL0, pages=image.pages, mask=image.masks.get(size))
+
+
+def find_contents(file: TiffFile, path: str) -> TiffContents:
+    """The images that a TIFF holds.
+
+    Args:
+        file: The opened file.
+        path: Its name, for messages, and to find the other pieces of a multi-file OME-TIFF.
 
     Raises:
-        SourceError: The file holds no picture, or one of an absurd size.
+        SourceError: The file holds no picture, or one of an absurd size; or it is a piece of a multi-file OME-TIFF
+            whose description is not there.
     """
     chain = list(first_pages(file.pages))
     if not chain:
         raise SourceError("the TIFF file holds no readable page", file=path, advice="Copy or export the file again")
-    page = chain[0]
-    check_size(page, path)
-    if file.is_qpi and page.samplesperpixel == 1 and len(file.series[0].pages) > 1:
-        return _runs(file), ()
-    bands, left = channel_pages(file, path)
-    if bands:
-        first = Layer(size=page_size(page), pages=tuple(bands))
-        return (first, *_channel_levels(first)), left
-    others = [*(first_pages(page.pages) if page.pages is not None else ()), *chain[1:]]
-    masks = {page_size(other): other for other in others if other.subfiletype & MASK}
-    reduced = [other for other in others if not other.subfiletype & MASK and is_level(page, other)]
-    reduced.sort(key=lambda other: -other.imagewidth)
-    return _with_masks([page, *reduced], masks), _notes(page, chain, reduced)
+    check_size(chain[0], path)
+    if file.is_qpi and chain[0].samplesperpixel == 1 and len(file.series[0].pages) > 1:
+        return _one(TiffImage(pages=_runs(file)[0], candidates=tuple(_stated(run) for run in _runs(file)[1:])))
+    if is_ome(description(chain[0])):
+        return _ome_contents(chain, path)
+    if file.is_imagej and file.series:
+        found = _imagej(file, chain, path)
+        if found is not None:
+            return _one(found)
+    return _chain_contents(chain)
+
+
+def _one(image: TiffImage) -> TiffContents:
+    content = Content(name="", size=page_size(image.pages[0]))
+    return TiffContents(contents=(content,), default=0, build=lambda _: image)
 
 
 def page_size(page: TiffPage) -> Size:
-    """Stored pixels of a page that `check_size` accepted."""
+    """Stored pixels of a page."""
     return Size(width=page.imagewidth, height=page.imagelength)
 
 
@@ -85,69 +180,208 @@ def first_pages(pages: TiffPages) -> Iterator[TiffPage]:
         yield page.aspage()
 
 
-def is_level(full: TiffPage, page: TiffPage) -> bool:
-    """Whether a page is a smaller version of the full one: marked as such, or tiled and smaller by a power of two."""
-    if page.imagewidth < 1 or page.imagelength < 1 or not is_reduction(page_size(full), page_size(page)):
+def fits(full: TiffPage, page: TiffPage) -> bool:
+    """Whether a page has the samples of another and the shape of a smaller version of it."""
+    if page.imagewidth < 1 or page.imagelength < 1:
         return False
     if (page.samplesperpixel, page.dtype) != (full.samplesperpixel, full.dtype):
         return False
-    if page.subfiletype & REDUCED:
-        return True
-    ratio = axis_downsample(full.imagewidth, page.imagewidth)
-    return bool(page.is_tiled and full.is_tiled and ratio.denominator == 1)
+    candidate = Candidate(pages=(page,), stated=False)
+    return bool(placements(page_size(full), candidate.size, tile=candidate.tile))
 
 
-def channel_pages(file: TiffFile, path: str) -> tuple[list[TiffPage], tuple[str, ...]]:
-    """The pages of the channels of an OME or ImageJ file at its first z and t, and what is left out.
+def _stated(pages: Sequence[TiffPage]) -> Candidate:
+    return Candidate(pages=tuple(pages), stated=True)
 
-    Empty where one page has all bands.
 
-    Raises:
-        SourceError: A channel lies in another file.
+def _sub_pages(pages: Sequence[TiffPage], *, stated: bool) -> list[Candidate]:
+    """The SubIFDs of the pages of level 0, those of the same position together."""
+    subs = [list(first_pages(page.pages)) if page.pages is not None else [] for page in pages]
+    found = []
+    for group in zip(*subs, strict=False):
+        reduced = all(sub.subfiletype & REDUCED and not sub.subfiletype & (MASK | MACRO) for sub in group)
+        if all(not sub.subfiletype & MASK and fits(full, sub) for full, sub in zip(pages, group, strict=True)):
+            found.append(Candidate(pages=tuple(group), stated=stated or reduced))
+    return found
+
+
+def _sorted(candidates: list[Candidate]) -> tuple[Candidate, ...]:
+    return tuple(sorted(candidates, key=lambda candidate: -candidate.size.width))
+
+
+def _masks(full: TiffPage, chain: Sequence[TiffPage]) -> dict[Size, TiffPage]:
+    subs = list(first_pages(full.pages)) if full.pages is not None else []
+    return {page_size(page): page for page in (*subs, *chain) if page is not full and page.subfiletype & MASK}
+
+
+def _runs(file: TiffFile) -> list[tuple[TiffPage, ...]]:
+    """Of a QPTIFF: its levels follow one another, each a run of one page a channel."""
+    return [tuple(page.aspage() for page in level.pages if page is not None) for level in file.series[0].levels]
+
+
+# Pages of one chain.
+
+
+def _chain_contents(chain: list[TiffPage]) -> TiffContents:
+    """Each page that is neither a mask nor a stated level of another is an image."""
+    slide = is_slide(chain[0])
+    pictures = [page for page in chain if not page.subfiletype & MASK]
+    fulls = [chain[0]] if slide else [page for page in pictures if not page.subfiletype & REDUCED] or [chain[0]]
+    levels = [page for page in pictures if page not in fulls and any(_is_stated(full, page, fulls) for full in fulls)]
+    shown = [page for page in pictures if page not in levels] or [chain[0]]
+    contents = tuple(Content(name=_page_name(page, slide=slide), size=page_size(page)) for page in shown)
+    default = 0 if slide else largest(contents, [shown.index(page) for page in fulls if page in shown])
+    return TiffContents(
+        contents=contents,
+        default=default,
+        build=lambda index: _page_image(shown[index], chain, fulls),
+        shown=tuple(shown),
+    )
+
+
+def _page_image(full: TiffPage, chain: list[TiffPage], fulls: list[TiffPage]) -> TiffImage:
+    found = _sub_pages([full], stated=False)
+    for page in chain:
+        if page is full or page.subfiletype & MASK or not fits(full, page):
+            continue
+        if _is_stated(full, page, fulls):
+            found.append(Candidate(pages=(page,), stated=True))
+        elif _has_shape(full, page):
+            found.append(Candidate(pages=(page,), stated=False))
+    return TiffImage(pages=(full,), candidates=_sorted(found), masks=_masks(full, chain), number=chain.index(full))
+
+
+def _is_stated(full: TiffPage, page: TiffPage, fulls: list[TiffPage]) -> bool:
+    """Whether the file says that a page is a level of another."""
+    if not page.is_tiled or page.subfiletype & MACRO or not fits(full, page):
+        return False
+    if is_slide(full):
+        return aperio_kind(page) == "level"
+    if qpi_kind(full):
+        return qpi_kind(page) == "ReducedResolution"
+    # Of which image it is a level is clear where only one has the shape.
+    return bool(page.subfiletype & REDUCED) and sum(fits(other, page) for other in fulls) == 1
+
+
+def _has_shape(full: TiffPage, page: TiffPage) -> bool:
+    """Whether a page that the file does not call a level may be one: reduced by its tag, or tiled as level 0 is.
+
+    Slides have label, macro picture and thumbnail beside their levels, in strips or named.
     """
-    if not (file.is_ome or file.is_imagej) or not file.series:
-        return [], ()
+    if page.subfiletype & MACRO:
+        return False
+    if is_slide(full):
+        return bool(page.is_tiled) and not aperio_kind(page)
+    if qpi_kind(full):
+        return False
+    return bool(page.subfiletype & REDUCED or (page.is_tiled and full.is_tiled))
+
+
+def _page_name(page: TiffPage, *, slide: bool) -> str:
+    if slide:
+        kind = aperio_kind(page)
+        if kind not in ("", "level"):
+            return kind
+        return "macro" if page.subfiletype & MACRO else "label" if page.subfiletype & REDUCED else ""
+    name = page.tags.valueof(PAGE_NAME, "")
+    return qpi_kind(page) or (name.strip() if isinstance(name, str) else "")
+
+
+# ImageJ's hyperstacks.
+
+
+def _imagej(file: TiffFile, chain: list[TiffPage], path: str) -> TiffImage | None:
+    """The channels at the first z and t; None where one page has all bands."""
     series = file.series[0]
     lengths = dict(zip(series.axes, series.shape, strict=True))
     extra = series.axes[: len(series.axes) - len(series.keyframe.axes)]
     if "C" not in extra or series.keyframe.samplesperpixel != 1:
-        return [], ()
+        return None
     stride = prod(lengths[axis] for axis in extra[extra.index("C") + 1 :])
     pages = [series.pages[index * stride] for index in range(lengths["C"])]
     left = ", ".join(f"{axis}={lengths[axis]}" for axis in extra if axis != "C" and lengths[axis] > 1)
-    notes = (f"only the first plane is read ({left})",) if left else ()
     found = [page.aspage() for page in pages if page is not None]
     if len(found) < len(pages):
-        rule = "channels of the image lie in other files"
+        rule = "channels of the image are not in the file"
         raise SourceError(rule, value=f"{len(found)} of {len(pages)} here", file=path, advice="Export one file")
-    return found, notes
+    return TiffImage(
+        pages=tuple(found),
+        candidates=_sorted(_sub_pages(found, stated=False)),
+        masks=_masks(found[0], chain),
+        notes=(f"only the first plane is read ({left})",) if left else (),
+    )
 
 
-def _runs(file: TiffFile) -> tuple[Layer, ...]:
-    """Of a QPTIFF: its levels follow one another, each a run of one page a channel."""
-    runs = [[page.aspage() for page in level.pages if page is not None] for level in file.series[0].levels]
-    return tuple(Layer(size=page_size(run[0]), pages=tuple(run)) for run in runs)
+# OME-TIFF.
 
 
-def _channel_levels(first: Layer) -> Iterator[Layer]:
-    subs = [list(first_pages(page.pages)) if page.pages is not None else [] for page in first.pages]
-    for pages in zip(*subs, strict=False):
-        if all(is_level(first.pages[0], page) for page in pages):
-            yield Layer(size=page_size(pages[0]), pages=pages)
+def _ome_contents(chain: list[TiffPage], path: str) -> TiffContents:
+    files = OmeFiles(path)
+    try:
+        ome = files.whole(parse_ome(description(chain[0]), own=files.name))
+    except OmeError as error:
+        return _noted(_chain_contents(chain), f"{error}: only the pages are read")
+    if not ome.images:
+        return _noted(_chain_contents(chain), "the OME-XML describes no image: only the pages are read")
+    if len(ome.images) == 1 and not ome.images[0].files and ome.images[0].size != page_size(chain[0]):
+        # A program has cropped or scaled the image and copied its description, which is of other pixels now.
+        stale = f"the OME-XML describes {ome.images[0].size} pixels, and the page has {page_size(chain[0])}"
+        return _noted(_chain_contents(chain), f"{stale}: the description is ignored")
+    contents = tuple(Content(name=image.name, size=image.size) for image in ome.images)
+    return TiffContents(
+        contents=contents, default=largest(contents), build=partial(_ome_image, ome, chain, files, path)
+    )
 
 
-def _with_masks(pages: list[TiffPage], masks: dict[Size, TiffPage]) -> tuple[Layer, ...]:
-    layers = [Layer(size=page_size(page), pages=(page,), mask=masks.get(page_size(page))) for page in pages]
-    if layers[0].mask is not None:
-        layers = [layer for layer in layers if layer.mask is not None]
-    unique: list[Layer] = []
-    for layer in layers:
-        if all(layer.size != other.size for other in unique):
-            unique.append(layer)
-    return tuple(unique)
+def _noted(found: TiffContents, note: str) -> TiffContents:
+    def build(index: int) -> TiffImage:
+        image = found.build(index)
+        return replace(image, notes=(*image.notes, note))
+
+    return replace(found, build=build)
 
 
-def _notes(page: TiffPage, chain: list[TiffPage], reduced: list[TiffPage]) -> tuple[str, ...]:
-    used = {id(page), *(id(other) for other in reduced)}
-    unused = sum(1 for other in chain if id(other) not in used and not other.subfiletype & MASK)
-    return (f"other pictures in the file are not read: {unused}",) if unused else ()
+def _ome_image(ome: Ome, chain: list[TiffPage], files: OmeFiles, path: str, index: int) -> TiffImage:
+    """An image of an OME-TIFF: the pages of its channels, in whichever file they lie, and their SubIFDs.
+
+    Raises:
+        SourceError: A page is missing, or has not the size that the description states.
+    """
+    image = ome.images[index]
+    pages = files.pages(image, chain)
+    count = len(pages)
+    if pages[0].samplesperpixel > 1 and count * pages[0].samplesperpixel > image.samples:
+        # Programs that store colours interleaved, and describe them as one channel a sample.
+        pages = pages[:1]
+    for page in pages:
+        check_size(page, path)
+        alike = (page.dtype, page.samplesperpixel) == (pages[0].dtype, pages[0].samplesperpixel)
+        if page_size(page) != image.size or not alike:
+            raise SourceError(
+                f"the OME-XML describes {image.size} pixels of {pages[0].dtype} and the file holds something else",
+                value=f"{page_size(page)} pixels of {page.dtype}",
+                file=path,
+                advice="Export the file again, or remove its description",
+            )
+    found = _sub_pages(pages, stated=True)
+    if len(pages) == 1 and not found and len(ome.images) == 1:
+        # Pyramids whose reduced pages follow in the chain, which the description does not mention.
+        found = [
+            Candidate(pages=(page,), stated=False)
+            for page in chain
+            if page.subfiletype & REDUCED and not page.subfiletype & (MASK | MACRO) and fits(pages[0], page)
+        ]
+    notes = [f"{axis}={length}" for axis, length in (("T", image.times), ("Z", image.depth)) if length > 1]
+    return TiffImage(
+        pages=tuple(pages),
+        candidates=_sorted(found),
+        masks=_masks(pages[0], chain),
+        number=chain.index(pages[0]) if pages[0] in chain else 0,
+        ome=image,
+        siblings=files.blobs,
+        notes=(
+            *((f"only the first plane is read ({', '.join(notes)})",) if notes else ()),
+            *files.notes(image),
+            *image.notes,
+        ),
+    )

@@ -19,10 +19,10 @@ from magnet_cli.images.tiles import TileCache
 from magnet_cli.images.validity import both, spread
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
-    from tifffile import TiffPage
+    from tifffile import TiffFile, TiffPage
 
     from magnet_cli.images.blob import Blob
     from magnet_cli.images.tiff_colour import Colour
@@ -59,6 +59,8 @@ def _chunk(page: TiffPage) -> tuple[int, int]:
 class Segments:
     """Where the tiles or strips of a page lie, and how they are decoded."""
 
+    blob: Blob
+    """The file that they lie in."""
     size: Size
     chunk: Size
     planes: int
@@ -86,8 +88,14 @@ class Segments:
         return -(-self.size.height // self.chunk.height)
 
 
-def segments(page: TiffPage, *, path: str, level: int) -> Segments:
+def segments(page: TiffPage, *, path: str, level: int, blob: Blob) -> Segments:
     """The tiles or strips of a page, their tables read now so that no thread seeks the file later.
+
+    Args:
+        page: Of the file, or of another one that belongs to it.
+        path: Of the file, for messages.
+        level: Its number.
+        blob: What the page lies in.
 
     Raises:
         SourceError: There are fewer than the size of the page needs.
@@ -97,6 +105,7 @@ def segments(page: TiffPage, *, path: str, level: int) -> Segments:
     width, height = (RAW_BLOCK.width, RAW_BLOCK.height) if raw else _chunk(page)
     separate = page.planarconfig != 1 and page.samplesperpixel > 1
     found = Segments(
+        blob=blob,
         size=size,
         chunk=Size(width=max(width, 1), height=max(height, 1)),
         planes=page.samplesperpixel if separate else 1,
@@ -155,6 +164,7 @@ class TiffStore:
         colour: Meaning of the samples.
         nodata: Value of missing pixels.
         unwritten: Stored value of tiles that were never written; None where they are pixels without data.
+        siblings: Other files that hold pages of it, by their tables; closed with the store.
     """
 
     def __init__(
@@ -166,18 +176,21 @@ class TiffStore:
         colour: Colour,
         nodata: float | None,
         unwritten: float | None = None,
+        siblings: Mapping[TiffFile, Blob] | None = None,
     ) -> None:
-        self._blob = blob
+        blobs = dict(siblings or {})
+        self._blobs = (blob, *blobs.values())
         self._path = path
         self._colour = colour
         self._nodata = nodata
         self._unwritten_value = unwritten
         self._tiles = TileCache()
         self._pages = [
-            [segments(page, path=path, level=level) for page in layer.pages] for level, layer in enumerate(layers)
+            [segments(page, path=path, level=level, blob=blobs.get(page.parent, blob)) for page in layer.pages]
+            for level, layer in enumerate(layers)
         ]
         self._masks = [
-            None if layer.mask is None else segments(layer.mask, path=path, level=level)
+            None if layer.mask is None else segments(layer.mask, path=path, level=level, blob=blob)
             for level, layer in enumerate(layers)
         ]
 
@@ -205,8 +218,32 @@ class TiffStore:
 
     def close(self) -> None:
         """See `Store`."""
+        self.forget()
+        for blob in self._blobs:
+            blob.close()
+
+    def forget(self) -> None:
+        """Drop the decoded tiles."""
         self._tiles.clear()
-        self._blob.close()
+
+    def holes(self, level: int, box: Box, bands: tuple[int, ...] | None = None) -> list[Box]:
+        """The tiles of a level that a box touches and that are not stored, for at least one of the bands."""
+        chunk = self._pages[level][0].chunk
+        lacking = self._lacking(level, bands)
+        return (
+            []
+            if lacking is None
+            else [tile for tile in touched(box, chunk) if lacking[tile.y // chunk.height, tile.x // chunk.width]]
+        )
+
+    def _lacking(self, level: int, bands: tuple[int, ...] | None) -> NDArray[np.bool_] | None:
+        """`(rows, columns)` of the tiles of a level, True where one of the bands is not stored; None where all are."""
+        some = None if bands is None else self._colour.only(bands)
+        planes = [plane for page in self._pages[level] for plane in _unwritten(page)]
+        if some is not None and len(planes) > 1:
+            planes = [planes[position] for position in some[1]]
+        found = [plane for plane in planes if plane is not None]
+        return np.logical_or.reduce(found) if found else None
 
     def _count(self, bands: tuple[int, ...] | None) -> int:
         return len(self._colour.bands if bands is None else bands)
@@ -287,7 +324,7 @@ class TiffStore:
         rows = np.empty((part.height, part.width, samples), raw)
         for index, y in enumerate(range(part.y, part.bottom)):
             start = int(page.offsets[0]) + ((plane * page.size.height + y) * page.size.width + part.x) * pixel
-            data = self._blob.read(start, part.width * pixel, place=f"row {y} of level {page.level}")
+            data = page.blob.read(start, part.width * pixel, place=f"row {y} of level {page.level}")
             rows[index] = np.frombuffer(data, raw).reshape(part.width, samples)
         return rows.astype(raw.newbyteorder("="))
 
@@ -296,7 +333,7 @@ class TiffStore:
         if count == 0:
             return None
         place = f"the tile at {tile} of level {page.level}"
-        data = self._blob.read(offset, count, place=place)
+        data = page.blob.read(offset, count, place=place)
         with naming(self._path, f"{place} cannot be decoded", advice=UNREADABLE):
             check_stream(data, page)
             return page.decode(data, index)
@@ -330,6 +367,14 @@ def check_stream(data: bytes, page: Segments) -> None:
         check_jpeg2000(data)
     elif page.compression == WEBP:
         check_webp(data)
+
+
+def _unwritten(page: Segments) -> list[NDArray[np.bool_] | None]:
+    """`(rows, columns)` of each plane of a page, True where a tile has no bytes; None where every tile has some."""
+    tiles = page.planes * page.rows * page.columns
+    if page.raw is not None or page.counts[:tiles].all():
+        return [None] * page.planes
+    return list((page.counts[:tiles] == 0).reshape(page.planes, page.rows, page.columns))
 
 
 def touched(box: Box, chunk: Size) -> list[Box]:

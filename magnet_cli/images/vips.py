@@ -75,6 +75,8 @@ class Picture:
     orientation: int
     resolution: Resolution | None
     notes: tuple[str, ...]
+    page: int = 0
+    """Number of the page of a TIFF."""
     strip_bytes: int = 0
     """Memory that one strip of a TIFF takes while it is decoded, where that is known and checked; else 0."""
 
@@ -142,8 +144,12 @@ def picture_info(picture: Picture) -> ImageInfo:
     )
 
 
-def read_header(blob: Blob) -> Picture:
+def read_header(blob: Blob, *, page: int = 0) -> Picture:
     """The header of a picture; no pixel is decoded.
+
+    Args:
+        blob: The file.
+        page: Number of the page of a TIFF.
 
     Raises:
         SourceError: libvips cannot read it, or its size is absurd.
@@ -152,7 +158,7 @@ def read_header(blob: Blob) -> Picture:
     with naming(path, "the picture cannot be opened", advice=DAMAGED, also=FAILURES):
         feed = Feed(blob)
     with feed.decoding("the picture cannot be opened"):
-        image = _load(feed)
+        image = _load(feed, page=page)
         notes: tuple[str, ...] = ()
         interpretation = str(image.interpretation)
         dtype = np.dtype(DTYPES[str(image.format)])
@@ -169,6 +175,7 @@ def read_header(blob: Blob) -> Picture:
         resolution = Resolution(x=resolution.y, y=resolution.x, unit=resolution.unit)
     return Picture(
         blob=blob,
+        page=page,
         size=Size(width=image.width, height=image.height),
         bands=image.bands - alpha,
         alpha=alpha,
@@ -259,7 +266,7 @@ class DecodedStore:
         with naming(picture.path, "the picture cannot be opened", advice=DAMAGED, also=FAILURES):
             feed = Feed(picture.blob)
         with feed.decoding("the picture cannot be decoded"):
-            region = pyvips.Region.new(_load(feed, unlimited=picture.strip_bytes > 0))
+            region = pyvips.Region.new(_load(feed, page=picture.page, unlimited=picture.strip_bytes > 0))
         for y in range(0, height, step):
             count = min(step, height - y)
             with feed.decoding(f"the picture cannot be decoded at rows {y} to {y + count}"):
@@ -268,9 +275,10 @@ class DecodedStore:
             yield y, rows
 
 
-def _load(feed: Feed, *, unlimited: bool = False) -> Any:
+def _load(feed: Feed, *, page: int = 0, unlimited: bool = False) -> Any:
     # libtiff lets a strip take 50 MiB at most, unless told otherwise; whoever does has checked its size.
-    options = {"unlimited": True} if unlimited else {}
+    options: dict[str, Any] = {"unlimited": True} if unlimited else {}
+    options |= {"page": page} if page else {}
     # Without fail_on="warning" libvips 8.18 hands back black pixels for damaged or unsupported tiles.
     image = pyvips.Image.new_from_source(feed.source, "", access="sequential", fail_on="warning", **options)
     loader = str(image.get("vips-loader"))

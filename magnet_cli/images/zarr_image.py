@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
+from math import log
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,26 +15,27 @@ from zarr.storage import FsspecStore, LocalStore, ZipStore
 
 from magnet_cli.errors import SourceError
 from magnet_cli.geometry import Box, Size
+from magnet_cli.images.contents import Content, choose, largest, others
 from magnet_cli.images.failures import naming, needing
 from magnet_cli.images.inputs import ZARR_MARKS
-from magnet_cli.images.levels import is_reduction, level_table
+from magnet_cli.images.levels import level_table, placements
 from magnet_cli.images.limits import check_pixels
-from magnet_cli.images.protocol import ImageInfo, Resolution
+from magnet_cli.images.protocol import ImageInfo, Level, Resolution
 from magnet_cli.images.reader import PyramidImage
 from magnet_cli.images.resolution import Found, decimal, microscope, not_positive
 from magnet_cli.images.store import Pixels
 from magnet_cli.images.units import unit_in_um
 from magnet_cli.images.urls import is_url
+from magnet_cli.images.zarr_groups import GUESSED_AXES, ZarrNode, axes_of, described_names, zarr_images
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
 CHUNK_BYTES = 256 << 20
 """A chunk that decodes to more cannot be read by region."""
 
 ADVICE = "Name the group of one image"
 COLOURS = ("red", "green", "blue")
-GUESSED_AXES = {2: "yx", 3: "cyx", 4: "zcyx", 5: "tczyx"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +43,8 @@ class ZarrLevels:
     """The arrays of an image, finest first."""
 
     arrays: tuple[zarr.Array[Any], ...]
+    places: tuple[Level, ...]
+    """Of the arrays after the first."""
     axes: str
     """One letter a dimension, of t, c, z, y, x."""
     resolution: Resolution | None = None
@@ -47,11 +52,12 @@ class ZarrLevels:
     notes: tuple[str, ...] = ()
 
 
-def open_zarr(path: str) -> PyramidImage:
+def open_zarr(path: str, *, series: str | int | None = None) -> PyramidImage:
     """An image over a zarr array or an OME-Zarr group.
 
     Args:
         path: A folder, a zip file with the same content, or the URL of a folder.
+        series: Number or name of the image that is read, where the group holds several; None for the largest.
 
     Raises:
         SourceError: It holds no image, or one that cannot be read by region.
@@ -62,12 +68,19 @@ def open_zarr(path: str) -> PyramidImage:
             holder.reached(),
             naming(path, "this holds no zarr image that can be read", advice=ADVICE, also=holder.also),
         ):
-            levels = _levels(path, zarr.open(store=holder.store, mode="r"))
+            described = described_names(Path(path)) if isinstance(holder.store, LocalStore) else ()
+            nodes = zarr_images(zarr.open(store=holder.store, mode="r"), described=described)
+            if not nodes:
+                raise SourceError("the zarr group holds no multiscale image", file=path, advice=ADVICE)  # noqa: TRY301
+            contents = [Content(name=one.name, size=one.size) for one in nodes]
+            index = choose(contents, series, default=largest(contents), path=path)
+            levels = _levels(path, nodes[index])
             info = _info(path, levels)
+            info = replace(info, notes=(*others(contents, index), *info.notes))
     except SourceError:
         holder.close()
         raise
-    return PyramidImage(info, ZarrStore(holder, levels, np.dtype(info.dtype)))
+    return PyramidImage(info, ZarrStore(holder, levels, np.dtype(info.dtype))).holding(contents, index)
 
 
 class _Holder:
@@ -113,25 +126,20 @@ class _Holder:
             close_session(self.store)
 
 
-def _levels(path: str, node: zarr.Array[Any] | zarr.Group) -> ZarrLevels:
+def _levels(path: str, image: ZarrNode) -> ZarrLevels:
+    node, multiscale, metadata = image.node, image.multiscale, image.metadata
     if isinstance(node, zarr.Array):
-        return ZarrLevels(arrays=(node,), axes=_plain_axes(path, node))
-    attributes = node.attrs.asdict()
-    inner = attributes.get("ome")
-    metadata: Mapping[str, Any] = inner if isinstance(inner, dict) else attributes
-    if "multiscales" not in metadata:
-        if "0" in node:
-            return _levels(path, node["0"])
-        raise SourceError("the zarr group holds no multiscale image", file=path, advice=ADVICE)
-    multiscale = metadata["multiscales"][0]
+        return ZarrLevels(arrays=(node,), places=(), axes=_plain_axes(path, node))
     nodes = [node[dataset["path"]] for dataset in multiscale["datasets"]]
     arrays = [array for array in nodes if isinstance(array, zarr.Array)]
     if not arrays or len(arrays) < len(nodes):
         raise SourceError("a level of the multiscale image is no array", file=path)
-    axes = _axes(multiscale, arrays[0].ndim)
+    axes = axes_of(multiscale, arrays[0].ndim)
     resolution, said = _resolution(multiscale, axes)
+    reduced = _reduced(multiscale, arrays, axes)
     return ZarrLevels(
-        arrays=(arrays[0], *_reduced(multiscale, arrays, axes)),
+        arrays=(arrays[0], *(array for array, _ in reduced)),
+        places=tuple(place for _, place in reduced),
         axes=axes,
         resolution=resolution,
         labels=_labels(metadata),
@@ -148,23 +156,40 @@ def _plain_axes(path: str, array: zarr.Array[Any]) -> str:
     return GUESSED_AXES[len(shape)]
 
 
-def _axes(multiscale: Mapping[str, Any], dimensions: int) -> str:
-    said = multiscale.get("axes")
-    if not said:
-        return GUESSED_AXES[dimensions] if dimensions != 4 else "czyx"  # noqa: PLR2004 (as OME-Zarr 0.3 orders them)
-    return "".join(str(axis["name"] if isinstance(axis, dict) else axis)[0].lower() for axis in said)
-
-
 def _size(array: zarr.Array[Any], axes: str) -> Size:
     return Size(width=array.shape[axes.index("x")], height=array.shape[axes.index("y")])
 
 
-def _reduced(multiscale: Mapping[str, Any], arrays: list[zarr.Array[Any]], axes: str) -> Iterator[zarr.Array[Any]]:
+def _reduced(
+    multiscale: Mapping[str, Any], arrays: list[zarr.Array[Any]], axes: str
+) -> list[tuple[zarr.Array[Any], Level]]:
+    """The reduced levels and where they lie: a level padded to whole chunks has the scale that it states."""
     full, datasets = arrays[0], multiscale["datasets"]
+    found: list[tuple[zarr.Array[Any], Level]] = []
     for array, dataset in zip(arrays[1:], datasets[1:], strict=True):
-        alike = array.ndim == full.ndim and array.dtype == full.dtype
-        if alike and is_reduction(_size(full, axes), _size(array, axes)) and _in_place(datasets[0], dataset, axes):
-            yield array
+        if array.ndim != full.ndim or array.dtype != full.dtype or not _in_place(datasets[0], dataset, axes):
+            continue
+        chunk = Size(width=array.chunks[axes.index("x")], height=array.chunks[axes.index("y")])
+        before = [place.downsample for _, place in found]
+        places = placements(_size(full, axes), _size(array, axes), tile=chunk, before=before)
+        stated = _step(datasets[0], dataset, axes)
+        if places and stated is not None:
+            places = tuple(sorted(places, key=partial(_apart, stated)))
+        if places:
+            found.append((array, places[0]))
+    return found
+
+
+def _apart(stated: float, place: Level) -> float:
+    """How far a level's downsample is from the stated one, as a ratio."""
+    return abs(log(float(place.downsample.x) / stated))
+
+
+def _step(first: Mapping[str, Any], dataset: Mapping[str, Any], axes: str) -> float | None:
+    """Level-0 pixels that a pixel covers along x, by the stated scales; None where they say nothing."""
+    across = [_transformation(one, "scale", axes, 0)[axes.index("x")] for one in (first, dataset)]
+    step = across[1] / across[0] if across[0] > 0 else 0.0
+    return step if 0 < step < float("inf") else None
 
 
 def _in_place(first: Mapping[str, Any], dataset: Mapping[str, Any], axes: str) -> bool:
@@ -239,7 +264,7 @@ def _info(path: str, levels: ZarrLevels) -> ImageInfo:
         path=path,
         backend="zarr",
         size=size,
-        levels=level_table(size, [_size(level, levels.axes) for level in levels.arrays[1:]]),
+        levels=(*level_table(size, []), *levels.places),
         bands=_bands(levels),
         dtype=dtype.name,
         resolution=levels.resolution,

@@ -19,12 +19,21 @@ BANDS = Form(
 VALUE_RANGE = Form(
     parse=lambda text, _: parse_value_range(text), spell=spell_value_range, types=(ValueRange,), metavar="RANGE"
 )
+SERIES = Form(parse=lambda text, _: text, types=(int,), convert=str, metavar="N|NAME")
 
 
 @dataclass(kw_only=True, unsafe_hash=True)
 class BandOptions(OptionGroup):
-    """Which bands of an image a network gets, and how their values are scaled."""
+    """Which image of a file is read, which of its bands a network gets, and how their values are scaled."""
 
+    series: Option[str | None] = Option(
+        None,
+        SERIES,
+        about="Which image of a file that holds several, by number (from 0) or name, as info lists them. Default: the "
+        "largest.",
+        panel="What to read",
+    )
+    """Number (the first is 0) or name of the image that is read, of a file that holds several. None for the largest."""
     bands: ListOption[tuple[str, ...] | None] = ListOption(
         None,
         BANDS,

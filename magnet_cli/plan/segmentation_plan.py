@@ -260,6 +260,7 @@ class Plan:
         return {
             "schema": PLAN_SCHEMA,
             "image": self.image.path,
+            "series": self.image.series,
             "size": _size(self.image.size),
             "backend": self.image.backend,
             "device": self.machine.device,

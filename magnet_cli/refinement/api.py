@@ -72,15 +72,16 @@ def refine_mask(
             on from there.
     """
     options, events = options or RefineOptions(), events or Events()
-    pair = Pair.open(image, mask, output)
-    check_origins(image, mask, options.evidence)
+    pair = Pair.open(image, mask, output, series=options.series)
+    check_origins(pair.info, mask, options.evidence)
     return refine_pair(pair, load_method(options, events), options, events)
 
 
 def refine_pair(pair: Pair, method: Method, options: RefineOptions, events: Events) -> RefineResult:
     """As `refine_mask`, by a method that is loaded."""
     paths, clock = pair.paths, Clock(ACTIVITIES)
-    hashes = {"input": images.fingerprint(pair.image), "refined": images.fingerprint(pair.mask), **method.hashes()}
+    hashes = {**images.image_hashes(pair.image, pair.info), "refined": images.fingerprint(pair.mask)}
+    hashes |= method.hashes()
     if output_state(paths, hashes=hashes, overwrite=options.overwrite) is OutputState.DONE:
         events.message(f"{paths.mask}: already done")
         report = read_report(paths.report)
@@ -117,8 +118,8 @@ def plan_refine(
         MagnetError: It would fail.
     """
     options, events = options or RefineOptions(), events or Events()
-    info = check_pair(image, mask)
-    check_origins(image, mask, options.evidence)
+    info = check_pair(image, mask, series=options.series)
+    check_origins(info, mask, options.evidence)
     return plan_pair(info, mask, load_method(options, events), options, events)
 
 

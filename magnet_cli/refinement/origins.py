@@ -20,7 +20,7 @@ MOST_BYTES = 64 << 20
 MOVED = "where the image is the same all the same, copy the mask without the report beside it"
 
 
-def check_origins(image: str | Path, mask: str | Path, evidence: Path | None) -> None:
+def check_origins(image: images.ImageInfo, mask: str | Path, evidence: Path | None) -> None:
     """Refuse a mask or probabilities of another image of the same size.
 
     Masks that this program has not written, or that were moved without their reports, are taken as they are.
@@ -30,29 +30,37 @@ def check_origins(image: str | Path, mask: str | Path, evidence: Path | None) ->
     """
     if not is_url(str(mask)):
         paths = OutputPaths.of(Path(mask).absolute())
-        made_of = _noted(paths)
-        if made_of is not None:
-            _check(image, made_of, file=mask, what="this mask was", otherwise=f"; {MOVED}")
+        noted = _noted(paths)
+        if noted is not None:
+            made_of, series = noted
+            _check(image.path, made_of, file=mask, what="this mask was", otherwise=f"; {MOVED}")
+            if series != image.series:
+                raise SourceError(
+                    f"this mask was made of another image of {image.path}, number {series}",
+                    value=f"number {image.series}",
+                    file=mask,
+                    advice=f"Say --series {series}",
+                )
     if evidence is not None:
-        made_of = FieldFile.open(evidence).image
-        if made_of is not None:
-            _check(
-                image, made_of, file=evidence, what="these probabilities were", otherwise=", or leave --evidence out"
-            )
+        made_of_image = FieldFile.open(evidence).image
+        if made_of_image is not None:
+            what, otherwise = "these probabilities were", ", or leave --evidence out"
+            _check(image.path, made_of_image, file=evidence, what=what, otherwise=otherwise)
 
 
-def _noted(paths: OutputPaths) -> tuple[str, str] | None:
-    """Path and fingerprint of the image, by a report that describes the mask that it lies beside."""
+def _noted(paths: OutputPaths) -> tuple[tuple[str, str], int | None] | None:
+    """Path, fingerprint and series of the image, by a report that describes the mask that it lies beside."""
     try:
         if paths.report.stat().st_size > MOST_BYTES:
             return None
         report, size = read_report(paths.report), paths.mask.stat().st_size
     except (OutputError, OSError):
         return None
-    source, digest = _section(report, "input").get("path"), _section(report, "hashes").get("input")
+    source, hashes = _section(report, "input").get("path"), _section(report, "hashes")
+    digest, series = hashes.get("input"), str(hashes.get("series", ""))
     if source is None or digest is None or _section(report, "mask").get("bytes") != size:
         return None
-    return str(source), str(digest)
+    return (str(source), str(digest)), int(series) if series.isdecimal() else None
 
 
 def _section(report: Mapping[str, object], key: str) -> Mapping[str, Any]:

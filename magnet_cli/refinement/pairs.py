@@ -30,29 +30,30 @@ class Pair:
     """Of the image."""
 
     @classmethod
-    def open(cls, image: str | Path, mask: str | Path, output: str | Path | None) -> Self:
+    def open(cls, image: str | Path, mask: str | Path, output: str | Path | None, *, series: str | None = None) -> Self:
         """Look at both files.
 
         Args:
             image: A file or URL.
             mask: Likewise.
             output: The file to write, a folder, or None for `<mask's name>.refined.tif` in the current folder.
+            series: Which image of the file, where it holds several.
 
         Raises:
             UsageError: The output has a suffix in which masks are not written, or is one of the inputs.
             SourceError: One of them cannot be opened, or they differ in size or place.
         """
         paths = OutputPaths.of(output_path(image, mask, None if output is None else Path(output)))
-        return cls(image=str(image), mask=str(mask), paths=paths, info=check_pair(image, mask))
+        return cls(image=str(image), mask=str(mask), paths=paths, info=check_pair(image, mask, series=series))
 
 
-def check_pair(image: str | Path, mask: str | Path) -> ImageInfo:
+def check_pair(image: str | Path, mask: str | Path, *, series: str | None = None) -> ImageInfo:
     """The image, whose mask has its size and lies where it lies.
 
     Raises:
         SourceError: One of them cannot be opened, or they differ in size or place.
     """
-    info, found = images.inspect(image), images.inspect(mask)
+    info, found = images.inspect(image, series=series), images.inspect(mask)
     if info.size != found.size:
         raise SourceError(
             f"a mask has the size of its image, {info.path}, which has {info.size} pixels",

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from magnet_cli.refinement.image_view import Seen
     from magnet_cli.refinement.mask_kinds import Reading
 
-ARITHMETIC = 2
+ARITHMETIC = 3
 """Raised by hand when the same options begin to give another mask; part of the options hash."""
 UNIT_SIDES = 4
 """An object is held as a whole where its region has at most the pixels of a square of so many times L. Part of the

@@ -73,7 +73,9 @@ class Output:
             pin_arithmetic(threads)
             reset_device_peak(device)
             cache = decode_cache(self.paths.mask.parent)
-            image = stack.enter_context(images.open_image(plan.seen.info.path, cache=cache))
+            image = stack.enter_context(
+                images.open_image(plan.seen.info.path, cache=cache, series=plan.seen.info.series)
+            )
             peaks = stack.enter_context(PeakSampler())
             tally, told = _Tally(plan, self.paths, self.events, peaks), Notes(self.paths.mask.name, self.events)
             opened = Opened(image=image, mask=self.mask, journal=journal)

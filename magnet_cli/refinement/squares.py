@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from magnet_cli.refinement.image_view import Seen
     from magnet_cli.refinement.mask_kinds import Reading
 
-ARITHMETIC = 1
+ARITHMETIC = 2
 """Raised by hand when the same options begin to give another mask; part of the options hash."""
 SIDE = 1024
 """Of the squares. Part of the method, never of the memory at hand: what a CRF says depends on where it is cut."""

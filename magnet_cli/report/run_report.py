@@ -163,6 +163,7 @@ def input_facts(info: ImageInfo) -> dict[str, object]:
     resolution = info.resolution
     return {
         "path": info.path,
+        "series": None if info.series is None else {"number": info.series, "name": info.contents[info.series].name},
         "backend": info.backend,
         "size": {"width": info.size.width, "height": info.size.height},
         "levels": len(info.levels),

@@ -64,7 +64,7 @@ if TYPE_CHECKING:
     from magnet_cli.refinement.last_stage import LastStage
     from magnet_cli.refinement.method import Foreseen
 
-ARITHMETIC = 5
+ARITHMETIC = 6
 """Raised by hand when the same options begin to give another mask; part of the options hash."""
 
 
@@ -319,11 +319,12 @@ def plan_image(
     Raises:
         MagnetError: It cannot be done.
     """
-    info = images.inspect(image)
+    info = images.inspect(image, series=options.series)
     measured, given = None, options.value_range
     if given is not None and given.kind == "percentiles":
         bands = check_bands(info, facts, options.bands)
-        with images.open_image(image, cache=decode_cache(folder or Path(tempfile.gettempdir()))) as opened:
+        cache = decode_cache(folder or Path(tempfile.gettempdir()))
+        with images.open_image(image, cache=cache, series=info.series) as opened:
             measured = images.sample_percentiles(opened, bands, (float(given.low), float(given.high)))
     return make_plan(info, facts, options, machine, specify(options, info), measured=measured)
 
@@ -449,7 +450,7 @@ def _mask_complete(target: Target, events: Events) -> Iterator[None]:
 def _header(image_plan: Plan, model: Model, target: Target) -> JournalHeader:
     return JournalHeader(
         hashes={
-            "input": images.fingerprint(target.image),
+            **images.image_hashes(target.image, image_plan.image),
             "bundle": model.bundle.digest,
             "options": options_hash(image_plan),
         },
@@ -544,7 +545,8 @@ def _run(
         clock.go_on(_all_counts(image_plan, journal))
         pin_arithmetic(threads)
         reset_device_peak(image_plan.machine.device)
-        image = stack.enter_context(images.open_image(image_plan.image.path, cache=decode_cache(paths.mask.parent)))
+        cache, source = decode_cache(paths.mask.parent), image_plan.image
+        image = stack.enter_context(images.open_image(source.path, cache=cache, series=source.series))
         peaks = stack.enter_context(PeakSampler())
         area, shares = open_area(image_plan.areas, image, stack)
         tally, told = _Tally(image_plan, paths, events, peaks), Notes(paths.mask.name, events)

@@ -128,7 +128,7 @@ def test_with_and_without_a_last_stage_are_different_masks(
     assert "other" in result.stderr
     assert "refine" in result.stderr
     use_tool(monkeypatch, Same())
-    monkeypatch.setattr("magnet_cli.refinement.squares.ARITHMETIC", 2)
+    monkeypatch.setattr("magnet_cli.refinement.squares.ARITHMETIC", 0)
     assert invoke(*words, "--refine", "guided").exit_code == 5
     assert invoke(*words, "--refine", "guided", "--overwrite").exit_code == 0
     np.testing.assert_array_equal(labels_in(here / "m.tif"), expected_labels())

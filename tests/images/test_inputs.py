@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+import tifffile
 import zarr
 
 from magnet_cli.errors import SourceError, UsageError
@@ -147,3 +148,23 @@ def test_importing_the_package_imports_no_reader() -> None:
     code = f"import sys, magnet_cli.images; print([name for name in {readers} if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+def test_of_the_pieces_of_a_multi_file_ome_tiff_one_is_taken(tmp_path: Path) -> None:
+    names = [f"scan_{index}.ome.tif" for index in range(3)]
+    planes = "".join(
+        f'<TiffData IFD="0" FirstC="{index}" PlaneCount="1"><UUID FileName="{name}">u{index}</UUID></TiffData>'
+        for index, name in enumerate(names)
+    )
+    for index, name in enumerate(names):
+        text = (
+            f'<OME xmlns="x" UUID="u{index}"><Image><Pixels DimensionOrder="XYCZT" Type="uint8" SizeX="8" SizeY="8" '
+            f'SizeC="3" SizeZ="1" SizeT="1">{planes}</Pixels></Image></OME>'
+        )
+        tifffile.imwrite(tmp_path / name, np.full((8, 8), index, np.uint8), description=text, metadata=None)
+    tifffile.imwrite(tmp_path / "z.ome.tif", np.zeros((8, 8), np.uint8))
+    found = find_images([str(tmp_path)])
+    assert [image.place.name for image in found] == ["scan_0.ome.tif", "z.ome.tif"]
+    before = fingerprint(tmp_path / names[0])
+    (tmp_path / names[2]).write_bytes((tmp_path / names[2]).read_bytes() + b"\0")
+    assert fingerprint(tmp_path / names[0]) != before

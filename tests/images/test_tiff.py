@@ -179,7 +179,7 @@ def test_a_thumbnail_is_no_level(tmp_path: Path) -> None:
         writer.write(noise(90, 40), photometric="rgb", subfiletype=1, metadata=None)
     info = inspect(path)
     assert len(info.levels) == 1
-    assert any("other pictures in the file are not read: 2" in note for note in info.notes)
+    assert any("not read: 1 (100x100), 2 (40x90); read is 0 (512x512)" in note for note in info.notes)
 
 
 GEO = {

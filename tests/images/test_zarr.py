@@ -141,13 +141,98 @@ def test_a_level_that_lies_elsewhere_is_no_level(tmp_path: Path, offset: float, 
     assert len(inspect(path).levels) == levels
 
 
-def test_the_first_image_of_a_bioformats2raw_folder_is_read(tmp_path: Path) -> None:
+def bioformats2raw(path: Path, sizes: list[tuple[int, int]], *, listed: bool, version: int = 2) -> list[NDArray[Any]]:
+    """Series 0, 1, ... of `(height, width)`, half a micrometre times their number a pixel."""
+    root = zarr.create_group(path, zarr_format=2 if version == 2 else 3)
+    layout = {"bioformats2raw.layout": 3}
+    root.attrs.update(layout if version == 2 else {"ome": {"version": "0.5", **layout}})
+    arrays = [
+        np.random.default_rng(i).integers(0, 255, (1, 3, 1, *size)).astype(np.uint8) for i, size in enumerate(sizes)
+    ]
+    for index, array in enumerate(arrays):
+        um = 0.5 * (index + 1)
+        steps = {"0": [{"type": "scale", "scale": [1.0, 1.0, 1.0, um, um]}]}
+        image_group(path / str(index), {"0": array}, axes="tczyx", steps=steps, version=version)
+    if listed:
+        series = [str(index) for index in range(len(sizes))]
+        group = root.create_group("OME")
+        group.attrs.update({"series": series} if version == 2 else {"ome": {"version": "0.5", "series": series}})
+    return [np.moveaxis(array[0, :, 0], 0, 2) for array in arrays]
+
+
+@pytest.mark.parametrize("version", [2, 3])
+@pytest.mark.parametrize("listed", [True, False])
+def test_the_largest_image_of_a_bioformats2raw_folder_is_read(tmp_path: Path, version: int, listed: bool) -> None:  # noqa: FBT001
+    label, scan, macro = bioformats2raw(
+        tmp_path / "a.zarr", [(30, 40), (50, 70), (20, 80)], listed=listed, version=version
+    )
+    info = inspect(tmp_path / "a.zarr")
+    assert info.resolution is not None
+    assert (info.series, info.resolution.x) == (1, Fraction(1))
+    assert "0 (40x30), 2 (80x20); read is 1 (70x50)" in info.notes[0]
+    np.testing.assert_array_equal(read(tmp_path / "a.zarr").pixels, scan)
+    for series, array in ((0, label), ("2", macro), (1, scan)):
+        with open_image(tmp_path / "a.zarr", series=series) as image:
+            (region,) = image.read([Request(pitch=LEVEL0, box=Box.whole(image.info.size))])
+            assert image.info.resolution is not None
+            assert image.info.resolution.x == Fraction(int(series) + 1, 2)
+        np.testing.assert_array_equal(region.pixels, array)
+    with pytest.raises(SourceError, match="no such image"):
+        inspect(tmp_path / "a.zarr", series=3)
+
+
+def test_the_images_of_bioformats2raw_have_the_names_of_its_xml(tmp_path: Path) -> None:
+    bioformats2raw(tmp_path / "a.zarr", [(30, 40), (50, 70)], listed=True)
+    images = "".join(
+        f'<Image ID="Image:{i}" Name="{name}"><Pixels DimensionOrder="XYCZT" SizeX="1" SizeY="1" Type="uint8"/></Image>'
+        for i, name in enumerate(("label image", "scan"))
+    )
+    (tmp_path / "a.zarr" / "OME" / "METADATA.ome.xml").write_text(f'<OME xmlns="x">{images}</OME>', encoding="utf-8")
+    assert [content.name for content in inspect(tmp_path / "a.zarr").contents] == ["label image", "scan"]
+    assert inspect(tmp_path / "a.zarr", series="label image").size.width == 40
+
+
+def test_several_multiscales_of_a_group_are_images(tmp_path: Path) -> None:
+    group = zarr.create_group(tmp_path / "a.zarr", zarr_format=2)
+    for name, side in (("small", 32), ("large", 64)):
+        group.create_array(name, data=np.full((side, side), side, np.uint8), chunks=(32, 32))
+    group.attrs["multiscales"] = [
+        {"name": name, "axes": [{"name": axis} for axis in "yx"], "datasets": [{"path": name}]}
+        for name in ("small", "large")
+    ]
+    assert (inspect(tmp_path / "a.zarr").size.width, inspect(tmp_path / "a.zarr", series="small").size.width) == (
+        64,
+        32,
+    )
+
+
+def test_the_fields_of_a_plate_are_images(tmp_path: Path) -> None:
     root = zarr.create_group(tmp_path / "a.zarr", zarr_format=2)
-    root.attrs["bioformats2raw.layout"] = 3
-    array = np.random.default_rng(0).integers(0, 255, (1, 3, 1, 50, 70)).astype(np.uint8)
-    steps = {"0": [{"type": "scale", "scale": [1.0, 1.0, 1.0, 0.5, 0.5]}]}
-    image_group(tmp_path / "a.zarr" / "0", {"0": array}, axes="tczyx", steps=steps, version=2)
-    np.testing.assert_array_equal(read(tmp_path / "a.zarr").pixels, np.moveaxis(array[0, :, 0], 0, 2))
+    root.attrs["plate"] = {"wells": [{"path": "A/1"}, {"path": "B/2"}]}
+    for well in ("A/1", "B/2"):
+        root.create_group(well).attrs["well"] = {"images": [{"path": "0"}, {"path": "1"}]}
+        for field in "01":
+            array = np.full((40, 50), ord(well[0]) + int(field), np.uint8)
+            steps = {"0": [{"type": "scale", "scale": [0.5, 0.5]}]}
+            image_group(tmp_path / "a.zarr" / well / field, {"0": array}, axes="yx", steps=steps, version=2)
+    info = inspect(tmp_path / "a.zarr")
+    assert [content.name for content in info.contents] == ["A/1/0", "A/1/1", "B/2/0", "B/2/1"]
+    assert info.series == 0
+    with open_image(tmp_path / "a.zarr", series="B/2/1") as image:
+        (region,) = image.read([Request(pitch=LEVEL0, box=Box.whole(image.info.size))])
+    assert (region.pixels == ord("B") + 1).all()
+
+
+def test_a_level_padded_to_whole_chunks_has_the_scale_that_it_states(tmp_path: Path) -> None:
+    full = np.random.default_rng(0).integers(0, 255, (200, 300)).astype(np.uint8)
+    half = np.zeros((128, 160), np.uint8)
+    half[:100, :150] = full[::2, ::2]
+    steps = {"0": [{"type": "scale", "scale": [0.5, 0.5]}], "1": [{"type": "scale", "scale": [1.0, 1.0]}]}
+    path = image_group(tmp_path / "a.zarr", {"0": full, "1": half}, axes="yx", steps=steps, version=3)
+    info = inspect(path)
+    assert info.levels[1].downsample == Pitch.square(2)
+    assert (info.levels[1].size.width, info.levels[1].size.height) == (150, 100)
+    np.testing.assert_array_equal(read(path, 2).pixels[:, :, 0], full[::2, ::2])
 
 
 def test_shards_are_read_by_their_chunks(tmp_path: Path) -> None:

@@ -1,0 +1,94 @@
+"""The images that one file holds, and which of them is read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from magnet_cli.errors import SourceError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from magnet_cli.geometry import Size
+
+MOST_LISTED = 8
+"""Images of a file that a message names."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Content:
+    """One of the images of a file."""
+
+    name: str
+    """As the file calls it; empty where it has no name."""
+    size: Size | None
+    """Of its level 0, as stored; None where that is only known once it is opened."""
+
+
+def choose(contents: Sequence[Content], series: str | int | None, *, default: int, path: str) -> int:
+    """The position of the image that is read.
+
+    Args:
+        contents: The images of the file.
+        series: What the user asks for: a position, the first being 0, or a name; None for the default.
+        default: Position of the image that is read where nothing is asked for.
+        path: The file, for messages.
+
+    Raises:
+        SourceError: There is no such image, or several of the name.
+    """
+    if series is None:
+        return default
+    word = str(series).strip()
+    if word.isdecimal() and int(word) < len(contents):
+        return int(word)
+    found = [index for index, content in enumerate(contents) if content.name == word]
+    found = found or [index for index, content in enumerate(contents) if content.name.casefold() == word.casefold()]
+    if len(found) == 1:
+        return found[0]
+    rule = "holds no such image" if not found else f"holds {len(found)} images of that name"
+    raise SourceError(
+        f"the file {rule}; it holds {listed(range(len(contents)), contents)}",
+        value=f"--series {word}",
+        file=path,
+        advice="Choose an image by its number, the first being 0, or by its name",
+    )
+
+
+def largest(contents: Sequence[Content], among: Iterable[int] | None = None) -> int:
+    """The position of the image of most pixels, the first of several."""
+    positions = list(range(len(contents)) if among is None else among)
+    return max(positions, key=lambda index: (_pixels(contents[index]), -index))
+
+
+def others(contents: Sequence[Content], chosen: int, *, hidden: Iterable[int] = ()) -> tuple[str, ...]:
+    """A note that names the images that are not read; empty where there are none.
+
+    Args:
+        contents: The images of the file.
+        chosen: Position of the one that is read.
+        hidden: Positions of those that need no mention.
+    """
+    left = [index for index in range(len(contents)) if index != chosen and index not in set(hidden)]
+    if not left:
+        return ()
+    names = f"{listed(left, contents)}; read is {listed([chosen], contents)}"
+    return (f"other pictures in the file are not read: {names} (--series chooses)",)
+
+
+def listed(positions: Iterable[int], contents: Sequence[Content]) -> str:
+    """Images by number, name and size: `0 overview (375x250), 1 scan (3000x2000)`."""
+    positions = list(positions)
+    shown = [_shown(index, contents[index]) for index in positions[:MOST_LISTED]]
+    more = len(positions) - len(shown)
+    return ", ".join(shown) + (f" and {more} more" if more else "")
+
+
+def _shown(index: int, content: Content) -> str:
+    name = f" {content.name}" if content.name not in ("", str(index)) else ""
+    return f"{index}{name}" + ("" if content.size is None else f" ({content.size})")
+
+
+def _pixels(content: Content) -> int:
+    return 0 if content.size is None else content.size.pixels

@@ -1,0 +1,143 @@
+"""Whether a stored picture shows the same as a finer level: a few blocks of both are compared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from math import ceil
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from magnet_cli.geometry import LEVEL0, Box, Pitch
+from magnet_cli.images.protocol import Request
+from magnet_cli.images.reader import fetch_reflected
+from magnet_cli.images.sampler import Sampler
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from magnet_cli.geometry import Size
+    from magnet_cli.images.protocol import Level
+    from magnet_cli.images.store import Store
+
+LATTICE = 6
+"""Blocks along each axis."""
+
+BLOCK, SMALL_BLOCK = 32, 8
+"""Pixels of the coarser picture along a block's side; the smaller one where these cover much of the finer level."""
+
+MOST_PIXELS = 16 << 20
+"""Pixels of the finer level that are read, about."""
+
+CELL = 4
+"""Pixels of the coarser picture along the side of a cell whose means are compared.
+
+Programs reduce by the mean, by the nearest pixel, or by longer filters, and compress the result: their cells agree
+where their pixels do not.
+"""
+
+HALF = Fraction(1, 2)
+
+LEAST_CORRELATION, MOST_ERROR = 0.6, 3.0
+"""Of the means of cells, both against the values that a reduction by single pixels has."""
+
+SHARE_OF_SPREAD, SHARE_OF_RANGE = 0.15, 0.02
+"""Error that compression may add: of the spread of the means, and of the range of the values."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Likeness:
+    """How far a picture agrees with a finer level."""
+
+    alike: bool
+    error: float
+    """Root mean square of the differences between means of cells, in stored values."""
+
+
+def compare(
+    store: Store, fine: tuple[int, Level], coarse: tuple[int, Level], *, dtype: np.dtype[Any], bands: int
+) -> Likeness:
+    """Compare a picture with the finer level that it may be a reduction of.
+
+    Args:
+        store: Holds both.
+        fine: Number and place of the finer one.
+        coarse: Number of the picture, and where it would lie.
+        dtype: Of the pixels.
+        bands: Number of bands.
+
+    Returns:
+        Not alike where too little can be compared.
+    """
+    ratio = Pitch(x=coarse[1].downsample.x / fine[1].downsample.x, y=coarse[1].downsample.y / fine[1].downsample.y)
+    cells = []
+    for box in _blocks(coarse[1].size, ratio):
+        found = store.fetch(coarse[0], box)
+        mean, valid, nearest = _reduced(store, fine, Request(pitch=ratio, box=box), dtype=dtype, bands=bands)
+        if found.valid is not None:
+            valid = valid & np.atleast_3d(found.valid).all(axis=2)
+        stacked = np.stack([_cells(values) for values in (found.values, mean, nearest)])
+        cells.append(stacked[:, _cells(valid[:, :, None])[:, 0] == 1])
+    together = np.concatenate([part.reshape(3, -1) for part in cells], axis=1) if cells else np.empty((3, 0))
+    return _judged(*together[:, np.isfinite(together).all(axis=0)], dtype=dtype)
+
+
+def _judged(found: NDArray[Any], mean: NDArray[Any], nearest: NDArray[Any], *, dtype: np.dtype[Any]) -> Likeness:
+    if not found.size:
+        return Likeness(alike=False, error=float("inf"))
+    error, spread = _rms(found - mean), float(mean.std())
+    span = float(np.iinfo(dtype).max) if dtype.kind in "iu" else float(np.ptp(mean))
+    if dtype.kind in "iu" and dtype.itemsize > 1:
+        span = float(max(mean.max(), 1))
+    slight = SHARE_OF_RANGE * span
+    allowed = MOST_ERROR * _rms(nearest - mean) + SHARE_OF_SPREAD * spread + slight
+    follows = spread <= slight or _correlation(found, mean) >= LEAST_CORRELATION * _correlation(nearest, mean)
+    return Likeness(alike=error <= allowed and follows, error=error)
+
+
+def _blocks(size: Size, ratio: Pitch) -> list[Box]:
+    """Blocks spread evenly over a picture, at its edges too; fewer where each covers much of the finer level."""
+    side = BLOCK if max(ratio.x, ratio.y) <= BLOCK // 2 else SMALL_BLOCK
+    width, height = min(side, size.width), min(side, size.height)
+    if width < CELL or height < CELL:
+        return []
+    each = ceil(width * ratio.x) * ceil(height * ratio.y)
+    along = min(LATTICE, int((MOST_PIXELS / each) ** 0.5))
+    if along < 2:  # noqa: PLR2004 (opposite corners)
+        return []
+    columns = {round(index * (size.width - width) / (along - 1)) for index in range(along)}
+    rows = {round(index * (size.height - height) / (along - 1)) for index in range(along)}
+    return [Box(x=x, y=y, width=width, height=height) for y in sorted(rows) for x in sorted(columns)]
+
+
+def _reduced(
+    store: Store, fine: tuple[int, Level], request: Request, *, dtype: np.dtype[Any], bands: int
+) -> tuple[NDArray[Any], NDArray[np.bool_], NDArray[Any]]:
+    """A box of the finer level at the coarser pitch: by area means, which of them hold data, and by single pixels."""
+    sampler = Sampler(request, level=fine[0], downsample=LEVEL0, shape=(bands, dtype), masked=True)
+    pixels = fetch_reflected(store, fine[0], fine[1].size, sampler.box, None)
+    sampler.add(sampler.box, pixels, tuple(range(bands)))
+    region, box, ratio = sampler.region(), request.box, request.pitch
+    valid = np.ones((box.height, box.width), np.bool_) if region.valid is None else region.valid
+    rows = [int((y + HALF) * ratio.y) - sampler.box.y for y in range(box.y, box.bottom)]
+    columns = [int((x + HALF) * ratio.x) - sampler.box.x for x in range(box.x, box.right)]
+    return region.pixels, valid, pixels.values[np.ix_(rows, columns)]
+
+
+def _cells(values: NDArray[Any]) -> NDArray[np.float64]:
+    """Means of the whole cells of `(height, width, bands)`: `(cells, bands)`."""
+    height, width, bands = values.shape
+    rows, columns = height // CELL, width // CELL
+    whole = values[: rows * CELL, : columns * CELL].astype(np.float64)
+    means: NDArray[np.float64] = whole.reshape(rows, CELL, columns, CELL, bands).mean(axis=(1, 3))
+    return means.reshape(-1, bands)
+
+
+def _rms(values: NDArray[Any]) -> float:
+    return float(np.sqrt(np.mean(np.square(values))))
+
+
+def _correlation(one: NDArray[Any], other: NDArray[Any]) -> float:
+    deviations = one.std() * other.std()
+    return float(((one - one.mean()) * (other - other.mean())).mean() / deviations) if deviations else 0.0

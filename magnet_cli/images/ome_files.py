@@ -1,0 +1,158 @@
+"""The files of a multi-file OME-TIFF, which lie in one folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import tifffile
+
+from magnet_cli.errors import SourceError
+from magnet_cli.images.blob import FileBlob
+from magnet_cli.images.failures import naming
+from magnet_cli.images.ome import HEAD, Ome, OmeError, is_ome, parse_ome
+from magnet_cli.images.tiff_description import description
+from magnet_cli.images.urls import file_name, is_url
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from tifffile import TiffFile, TiffPage
+
+    from magnet_cli.images.blob import Blob
+    from magnet_cli.images.ome import OmeImage
+
+LARGEST_COMPANION = 256 << 20
+"""Bytes of a file of OME-XML that are read into memory."""
+TIFF_SUFFIXES = (".tif", ".tiff", ".tf2", ".tf8", ".btf")
+ADVICE = "Put the files of the image into one folder, under their own names, or export it as one file"
+
+
+class OmeFiles:
+    """Opens the files that planes of an image lie in.
+
+    Args:
+        path: The file that is read; the others are looked for beside it.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.name = Path(file_name(path)).name
+        """Of the file that is read."""
+        self.blobs: dict[TiffFile, Blob] = {}
+        """The other files that were opened; whoever reads pixels closes them."""
+        self._path = path
+        self._opened: dict[str, TiffFile] = {}
+
+    def whole(self, ome: Ome) -> Ome:
+        """The description, also where another file holds it.
+
+        Raises:
+            SourceError: That file is not there.
+            OmeError: Its XML is damaged.
+        """
+        if ome.elsewhere is None:
+            return ome
+        rule = "the description of this piece of a multi-file OME-TIFF lies in another file"
+        file = self._beside(ome.elsewhere, rule)
+        with naming(file, "the description cannot be read"):
+            if file.suffix.lower() in TIFF_SUFFIXES:
+                with tifffile.TiffFile(file, _multifile=False) as opened:
+                    text = description(opened.pages.first)
+            else:
+                with file.open("rb") as stream:
+                    text = stream.read(LARGEST_COMPANION).decode("utf-8", "replace")
+        if not is_ome(text):
+            message = f"{file.name} holds no OME-XML"
+            raise OmeError(message)
+        found = parse_ome(text, own=self.name, identity=ome.identity)
+        if found.elsewhere is not None:
+            message = f"{file.name} refers to yet another file"
+            raise OmeError(message)
+        return found
+
+    def pages(self, image: OmeImage, chain: Sequence[TiffPage]) -> list[TiffPage]:
+        """The pages of the channels at the first z and t.
+
+        Args:
+            image: As the description has it.
+            chain: The pages of the file that is read.
+
+        Raises:
+            SourceError: One is missing.
+        """
+        found = []
+        for channel, plane in enumerate(image.planes):
+            if plane is None:
+                raise SourceError(
+                    "the OME-XML does not say where a channel is stored",
+                    value=f"channel {channel} of {len(image.planes)}",
+                    file=self._path,
+                    advice=ADVICE,
+                )
+            if plane.file is None:
+                pages: Sequence[TiffPage] = chain
+            else:
+                rule = f"this is one piece of a multi-file OME-TIFF, and channel {channel} lies in another file"
+                pages = self._sibling(self._beside(plane.file, rule), plane.directory + 1)
+            if plane.directory >= len(pages):
+                raise SourceError(
+                    "the OME-XML names a page that the file does not hold",
+                    value=f"directory {plane.directory} of {len(pages)}",
+                    file=self._path if plane.file is None else plane.file,
+                    advice=ADVICE,
+                )
+            found.append(pages[plane.directory])
+        return found
+
+    def notes(self, image: OmeImage) -> tuple[str, ...]:
+        """What to tell a user of a file that is one piece."""
+        if not image.files:
+            return ()
+        count, others = len({*image.files, self.name}), ", ".join(sorted(self._opened)) or "none"
+        return (f"the file is one of {count} pieces of a multi-file OME-TIFF; of the others it is read with: {others}",)
+
+    def _beside(self, name: str, rule: str) -> Path:
+        """A file in the folder of the one that is read.
+
+        Raises:
+            SourceError: It is not there, or the folder is behind a URL.
+        """
+        if is_url(self._path):
+            raise SourceError(
+                rule, value=name, file=self._path, advice="Download the files of the image into one folder"
+            )
+        found = Path(self._path).with_name(name) if name and Path(name).name == name else None
+        if found is None or not found.is_file():
+            raise SourceError(rule, value=f"{name[:200]!r}, which is not beside it", file=self._path, advice=ADVICE)
+        return found
+
+    def _sibling(self, path: Path, count: int) -> list[TiffPage]:
+        """The first pages of another file."""
+        if path.name not in self._opened:
+            blob = FileBlob(str(path))
+            try:
+                with naming(path, "the TIFF file cannot be understood", advice="Copy or export the file again"):
+                    file = tifffile.TiffFile(blob.stream(), name=path.name, _multifile=False)
+            except SourceError:
+                blob.close()
+                raise
+            self._opened[path.name], self.blobs[file] = file, blob
+        pages = self._opened[path.name].pages
+        with naming(path, "the TIFF file cannot be understood", advice="Copy or export the file again"):
+            return [pages[index].aspage() for index in range(min(count, len(pages)))]
+
+
+def ome_set(path: Path) -> tuple[str, ...]:
+    """Names of the files that belong to one OME-TIFF with this one, sorted; empty where it is whole, or no OME-TIFF.
+
+    Only files that are there, in the same folder, count.
+    """
+    try:
+        with path.open("rb") as stream, tifffile.TiffFile(stream, name=path.name, _multifile=False) as file:
+            text = description(file.pages.first)
+            ome = OmeFiles(str(path)).whole(parse_ome(text, own=path.name)) if is_ome(text[:HEAD]) else Ome()
+    except (OSError, ValueError, LookupError, TypeError, ArithmeticError, AttributeError, RuntimeError, SourceError):
+        return ()  # whoever opens the file says what is wrong with it
+    names: Iterable[str] = {name for image in ome.images for name in image.files}
+    beside = sorted(name for name in {*names, path.name} if path.with_name(name).is_file())
+    return tuple(beside) if len(beside) > 1 else ()

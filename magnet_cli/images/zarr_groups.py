@@ -1,0 +1,121 @@
+"""The images of a zarr hierarchy: one, several multiscales, the series of bioformats2raw, or the fields of a plate."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import zarr
+
+from magnet_cli.geometry import Size
+from magnet_cli.images.ome import OmeError, is_ome, parse_ome
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+GUESSED_AXES = {2: "yx", 3: "cyx", 4: "zcyx", 5: "tczyx"}
+MAX_SERIES = 4096
+"""Images that are looked for; damaged metadata could name any number."""
+LARGEST_XML = 64 << 20
+"""Bytes of OME-XML that are read into memory."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ZarrNode:
+    """An image of a hierarchy, its arrays not yet looked at."""
+
+    name: str
+    node: zarr.Array[Any] | zarr.Group
+    multiscale: Mapping[str, Any] = field(default_factory=dict)
+    """Its entry of `multiscales`; empty for a plain array."""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    """All metadata of its group."""
+    size: Size | None = None
+    """Of level 0; None for a plain array."""
+
+
+def zarr_images(root: zarr.Array[Any] | zarr.Group, *, described: Sequence[str] = ()) -> list[ZarrNode]:
+    """The images of a hierarchy, in its order; none where it holds no image.
+
+    Args:
+        root: Its root.
+        described: Names by the OME-XML beside it, in the same order.
+    """
+    if isinstance(root, zarr.Array):
+        return [ZarrNode(name="", node=root)]
+    metadata = _metadata(root)
+    if "multiscales" in metadata:
+        return list(_of_group(root, "", metadata))
+    paths = _paths(root, metadata)
+    groups = [(path, root[path]) for path in paths]
+    found = [
+        (path, image)
+        for path, group in groups
+        if isinstance(group, zarr.Group)
+        for image in _of_group(group, path, _metadata(group))
+    ]
+    names = described if len(described) == len(found) and all(described) else [image.name for _, image in found]
+    if len(set(names)) < len(names):
+        names = [path for path, _ in found]
+    return [replace(image, name=name) for name, (_, image) in zip(names, found, strict=True)]
+
+
+def described_names(root: Path) -> tuple[str, ...]:
+    """Names of the images of a folder that bioformats2raw wrote, by its OME-XML; none where there is none."""
+    file = root / "OME" / "METADATA.ome.xml"
+    try:
+        text = file.read_text(encoding="utf-8", errors="replace") if file.stat().st_size < LARGEST_XML else ""
+        return tuple(image.name for image in parse_ome(text).images) if is_ome(text) else ()
+    except (OSError, OmeError):
+        return ()
+
+
+def axes_of(multiscale: Mapping[str, Any], dimensions: int) -> str:
+    """One letter a dimension, of t, c, z, y, x."""
+    said = multiscale.get("axes")
+    if not said:
+        return GUESSED_AXES[dimensions] if dimensions != 4 else "czyx"  # noqa: PLR2004 (as OME-Zarr 0.3 orders them)
+    return "".join(str(axis["name"] if isinstance(axis, dict) else axis)[0].lower() for axis in said)
+
+
+def _metadata(group: zarr.Group) -> Mapping[str, Any]:
+    attributes = group.attrs.asdict()
+    inner = attributes.get("ome")
+    return inner if isinstance(inner, dict) else attributes
+
+
+def _of_group(group: zarr.Group, path: str, metadata: Mapping[str, Any]) -> Iterator[ZarrNode]:
+    """The images of a group, named as the group says or by its path."""
+    for multiscale in metadata.get("multiscales", ()):
+        array = group[multiscale["datasets"][0]["path"]]
+        name = str(multiscale.get("name") or "").strip().strip("/") or path
+        size = None
+        if isinstance(array, zarr.Array):
+            axes = axes_of(multiscale, array.ndim)
+            if "x" in axes and "y" in axes and len(axes) == array.ndim:
+                size = Size(width=array.shape[axes.index("x")], height=array.shape[axes.index("y")])
+        yield ZarrNode(name=name, node=group, multiscale=multiscale, metadata=metadata, size=size)
+
+
+def _paths(root: zarr.Group, metadata: Mapping[str, Any]) -> list[str]:
+    """Where the images of a group of images lie."""
+    if "plate" in metadata:
+        return list(_fields(root, metadata["plate"]))
+    inside = root.get("OME", None)
+    listed = _metadata(inside).get("series") if isinstance(inside, zarr.Group) else None
+    if isinstance(listed, list):
+        return [str(path) for path in listed[:MAX_SERIES]]
+    found: list[str] = []
+    while str(len(found)) in root and len(found) < MAX_SERIES:
+        found.append(str(len(found)))
+    return found
+
+
+def _fields(root: zarr.Group, plate: Mapping[str, Any]) -> Iterator[str]:
+    """The images of a plate: those of each well."""
+    for well in plate.get("wells", ()):
+        group = root[str(well["path"])]
+        wanted = _metadata(group).get("well", {}) if isinstance(group, zarr.Group) else {}
+        for image in wanted.get("images", ()):
+            yield f"{well['path']}/{image['path']}"
