@@ -1,4 +1,4 @@
-"""What a run tells whoever started it: the library prints nothing."""
+"""Events that a run reports to its caller: the library prints nothing."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """How far one image has come."""
+    """The progress of one image."""
 
     image: str
-    """Its name."""
+    """The name of the image."""
     what: str
-    """What is being done: `pass 1 of 2`, `writing`."""
+    """The activity, such as `pass 1 of 2` or `writing`."""
     done: int
     total: int
 
 
 class Events:
-    """Hears what happens and does nothing; override what is of interest. Called from several threads, one at a time."""
+    """Receives what happens and does nothing; override what is of interest. Several threads call it, one at a time."""
 
     def message(self, text: str) -> None:
-        """Something worth telling once."""
+        """Receive a message for the user; each is sent once."""
 
     def step(self, step: Step) -> None:
-        """An image has come further."""
+        """Receive the progress of an image."""
 
     def failed(self, image: str, error: MagnetError) -> None:
-        """An image could not be segmented."""
+        """Receive the failure of an image."""
 
 
 class Notes(list[str]):
-    """What should be known of a run, told as it is noted.
+    """Notes of a run for its report, each of which is also sent as a message when it is added.
 
     Args:
-        name: Of the image.
-        events: Hears each note.
+        name: The name of the image.
+        events: The receiver of the messages.
     """
 
     def __init__(self, name: str, events: Events) -> None:
@@ -47,6 +47,6 @@ class Notes(list[str]):
         self._name, self._events = name, events
 
     def append(self, text: str) -> None:
-        """One note more."""
+        """Add a note and send it."""
         self._events.message(f"{self._name}: {text}")
         super().append(text)

@@ -29,16 +29,16 @@ class Canvas:
     values: Tensor
     """`(classes, box.height, box.width)` float16 in [0, 1]; float32 between the levels of a cascade."""
     box: Box
-    """On the grid."""
+    """The box on the canvas's own grid that the values cover."""
     pitch: Pitch
-    """Of the grid, in level-0 pixels."""
+    """The size of a value, in level-0 pixels."""
 
     def sample(self, box: Box, pitch: Pitch) -> Tensor:
         """The canvas under a box of another grid: bilinear, pixel centres aligned, replicated at its border.
 
         Args:
-            box: On the other grid.
-            pitch: Of the other grid.
+            box: A box on the other grid.
+            pitch: The pitch of the other grid.
 
         Returns:
             `(classes, box.height, box.width)` float32.
@@ -49,13 +49,13 @@ class Canvas:
         return rows.apply(columns.apply(needed, dim=2), dim=1).float()
 
     def spots(self, box: Box, pitch: Pitch, *, rows: slice, columns: slice) -> Tensor:
-        """As `sample`, some rows and columns of the box alone.
+        """Sample some rows and columns of a box of another grid, as `sample` does for all of them.
 
         Args:
-            box: On the other grid.
-            pitch: Of the other grid.
-            rows: Of the box, those that are wanted; few.
-            columns: Likewise.
+            box: A box on the other grid.
+            pitch: The pitch of the other grid.
+            rows: The few rows of the box that are wanted.
+            columns: The few columns of the box that are wanted.
 
         Returns:
             `(classes, rows, columns)` float32.
@@ -68,8 +68,8 @@ class Canvas:
         """How rows and columns of a box of another grid are interpolated.
 
         Args:
-            box: On the other grid.
-            pitch: Of the other grid.
+            box: A box on the other grid.
+            pitch: The pitch of the other grid.
         """
         rows = CanvasTaps.between(
             start=box.y, count=box.height, ratio=pitch.y / self.pitch.y, origin=self.box.y, length=self.box.height
@@ -101,7 +101,7 @@ class CanvasTaps:
 
         Args:
             start: First output pixel, on its own grid.
-            count: Output pixels.
+            count: The number of output pixels.
             ratio: Input pixels that one output pixel covers, exact.
             origin: The input grid's pixel that the input array begins with.
             length: Input pixels in the array; positions beyond it are clamped.
@@ -116,7 +116,7 @@ class CanvasTaps:
         return cls(first=first, second=second, weight=weight, ratio=ratio)
 
     def only(self, part: slice) -> CanvasTaps:
-        """Those of some output pixels, evenly spaced."""
+        """Return the taps of some output pixels that are evenly spaced."""
         ratio = self.ratio * (part.step or 1)
         return CanvasTaps(first=self.first[part], second=self.second[part], weight=self.weight[part], ratio=ratio)
 

@@ -26,9 +26,9 @@ def assembled(parts: Mapping[Cell, Tensor], boxes: Sequence[Box], *, like: Tenso
 
     Args:
         parts: `(channels, h, w)` of some cells.
-        boxes: Of all cells of an image, in row-major order.
+        boxes: The boxes of all cells of an image, in row-major order.
         like: `(k, channels, ...)`, of their kind.
-        count: Of images.
+        count: The number of images.
         side: Cells a side.
     """
     images = []
@@ -55,7 +55,7 @@ def windows_of(maps: Tensor, windows: Sequence[tuple[int, Box]]) -> Tensor:
     """Windows of one size out of maps `(n, channels, rows, columns)`, `(k, channels, h, w)`, in one gather.
 
     Args:
-        maps: Any.
+        maps: Maps of any kind, one an image.
         windows: The map's number and the window inside it.
     """
     first = windows[0][1]

@@ -31,15 +31,15 @@ class Tool(Protocol):
 
     @property
     def title(self) -> str:
-        """How messages call it."""
+        """The name of the tool in messages."""
 
     @property
     def bands(self) -> tuple[str, ...]:
-        """Of an image, those that it sees."""
+        """The names of the image's bands that the tool reads."""
 
     @property
     def value_range(self) -> tuple[float, float]:
-        """Black and white."""
+        """The values of black and of white."""
 
     @property
     def reach(self) -> int:
@@ -47,16 +47,16 @@ class Tool(Protocol):
 
     @property
     def needs_doubt(self) -> bool:
-        """Whether it changes nothing where all labels are equally sure."""
+        """Whether the tool changes nothing where all labels are equally sure."""
 
     def apply(self, probs: NDArray[np.float32], image: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Probabilities that follow an image; see `GuidedFilter.apply`."""
+        """Return probabilities that follow the edges of an image; `GuidedFilter.apply` describes the arrays."""
 
     def bytes_a_pixel(self, classes: int) -> int:
         """Host memory that a pixel takes while so many classes are refined."""
 
     def describe(self) -> dict[str, object]:
-        """Name and settings, as JSON values."""
+        """Return the tool's name and settings as JSON values."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +64,7 @@ class GuidedFilter:
     """Settings of the guided filter."""
 
     radius: int = 16
-    """Of the windows, in pixels."""
+    """The radius of the windows, in pixels."""
     epsilon: float = 0.01
     """Variance of the image, whose values are 0..1, below which a window counts as flat."""
     title: str = "the guided filter"
@@ -78,15 +78,15 @@ class GuidedFilter:
         return 2 * self.radius
 
     def bytes_a_pixel(self, classes: int) -> int:
-        """See `Tool`: the image in float32, its means and covariances, and three copies of the probabilities."""
+        """Count the image in float32, its means and covariances, and three copies of the probabilities."""
         return 130 + 12 * classes
 
     def describe(self) -> dict[str, object]:
-        """See `Tool`."""
+        """Return the tool's name and settings as JSON values."""
         return {"method": "guided", "radius": self.radius, "epsilon": self.epsilon}
 
     def apply(self, probs: NDArray[np.float32], image: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Probabilities that follow the image's edges.
+        """Return probabilities that follow the image's edges.
 
         Args:
             probs: `(classes, height, width)` in [0, 1].
@@ -109,7 +109,7 @@ class DenseCrf:
     """Settings of the dense CRF, with a bilateral term alone (MagNet, supplement, section 1)."""
 
     steps: int = 50
-    """Of mean-field inference."""
+    """The number of steps of mean-field inference."""
     position: float = 256
     """Standard deviation of the bilateral term over places, in pixels."""
     colour: float = 13
@@ -118,21 +118,22 @@ class DenseCrf:
     """Weight of the term (Potts)."""
     title: str = "the dense CRF"
     needs_doubt: bool = True
-    """With a weight of 1 all neighbours together move the odds of a label less than its own probability does."""
+    """Equally sure labels stay: with a weight of 1 all neighbours together move a label's odds less than its own
+    probability does."""
     bands: tuple[str, ...] = COLOURS
     value_range: tuple[float, float] = VALUES
 
     @property
     def reach(self) -> int:
-        """Pixels beyond its own that are looked at, two deviations: a value depends a little on all that there are."""
+        """Pixels beyond its own that a value is computed from: two deviations, though it depends a little on all."""
         return int(2 * self.position)
 
     def bytes_a_pixel(self, classes: int) -> int:
-        """See `Tool`: the lattice has six corners a pixel; energies, messages and two copies of the probabilities."""
+        """Count the lattice, which has six corners a pixel, energies, messages and two copies of the probabilities."""
         return 160 + 24 * classes
 
     def describe(self) -> dict[str, object]:
-        """See `Tool`."""
+        """Return the tool's name and settings as JSON values."""
         return {
             "method": "crf",
             "steps": self.steps,
@@ -142,7 +143,7 @@ class DenseCrf:
         }
 
     def apply(self, probs: NDArray[np.float32], image: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Probabilities after mean-field inference.
+        """Return the probabilities after mean-field inference.
 
         Args:
             probs: `(classes, height, width)` in [0, 1].

@@ -1,4 +1,4 @@
-"""GRNet (Wu and others, AAAI 2020) on tensors: cells of an image, what is selected, seen closely, and fused."""
+"""GRNet (Wu and others, AAAI 2020) on tensors: cells of an image are selected, refined from near, and fused."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def mean_scores(scores: Tensor, boxes: Tensor, *, size: Size) -> Tensor:
     Args:
         scores: `(n, h', w')` float32, one value a place, which tile the patch.
         boxes: `(n, k, 4)` float32: left, top, right and bottom in pixels of the patch, with an area.
-        size: Of the patch.
+        size: The size of the patch.
 
     Returns:
         `(n, k)` float32.
@@ -44,7 +44,7 @@ def _shares(start: Tensor, end: Tensor, *, count: int, length: int) -> Tensor:
 
 
 Variant = Literal["selected", "all", "local-only", "global-only"]
-"""Of table 2: GRNet itself, EnhanceNet, LocalNet, GlobalNet."""
+"""The networks of the paper's table 2: GRNet itself, EnhanceNet, LocalNet, GlobalNet."""
 Fusion = Literal["literal", "detail"]
 Patches = Callable[[Sequence["Cell"]], "Tensor"]
 """Gives cells of the images, one or more, as the refinement branch takes them: `(k, bands, h, w)`, normalised."""
@@ -66,7 +66,7 @@ class LocalNetwork(Protocol):
 
 
 class Parts(Protocol):
-    """A GRNet."""
+    """The three networks of a GRNet."""
 
     @property
     def backbone(self) -> Callable[[Tensor], Tensor]:
@@ -74,11 +74,11 @@ class Parts(Protocol):
 
     @property
     def selector(self) -> Callable[[Tensor], Tensor]:
-        """The same to logits of cells, `(n, side * side)`."""
+        """The patch proposal network: `(n, bands, h, w)`, normalised, to logits of cells, `(n, side * side)`."""
 
     @property
     def local(self) -> LocalNetwork:
-        """Of the cells."""
+        """The refinement branch and the aggregation layer, which see the selected cells."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,20 +88,20 @@ class CellLayout:
     side: int
     """Cells a side."""
     patch: Size
-    """Of a cell as the refinement branch sees it."""
+    """The size of a cell as the refinement branch sees it."""
     fused: Size
-    """Of the map of scores: F^G's, or that of `side` x `side` patches."""
+    """The size of the map of scores: that of F^G, or that of `side` x `side` patches."""
 
     @classmethod
     def of(cls, fusion: Fusion, *, side: int, overview: Size, patch: Size) -> CellLayout:
-        """The letter of the paper fuses at the resolution of F^G, which is the overview's; `detail` at the cells'."""
+        """Return the layout: `literal` fuses at the resolution of F^G, as in the paper, `detail` at that of the cells."""
         detailed = Size(width=side * patch.width, height=side * patch.height)
         return cls(side=side, patch=patch, fused=overview if fusion == "literal" else detailed)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Closer:
-    """What a closer look at some cells came to."""
+    """The scores of an image after some of its cells were refined."""
 
     refined: Tensor
     """F^R, `(k, classes, patch.height, patch.width)` logits of the k cells."""
@@ -111,12 +111,12 @@ class Closer:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Outcome:
-    """A GRNet's result."""
+    """The result of a GRNet for one or more images."""
 
     scores: Tensor
     """`(n, classes, fused.height, fused.width)` logits."""
     chosen: tuple[Cell, ...]
-    """The cells that were looked at closely."""
+    """The cells that were refined."""
 
 
 def flags_of(logits: Tensor) -> Tensor:
@@ -177,7 +177,7 @@ def mean_iou(counts: Tensor, *, minimum: float = 0.0) -> Tensor:
     """Mean IoU of counts `(..., truth, prediction)` over the classes that either has; NaN where none is.
 
     Args:
-        counts: Labelled pixels.
+        counts: The number of labelled pixels.
         minimum: Share of them that a class must have, in either.
     """
     both = counts.diagonal(dim1=-2, dim2=-1)
@@ -193,7 +193,7 @@ def magnified(scores: Tensor, chosen: Sequence[Cell], *, side: int, size: Size) 
         scores: `(n, channels, h, w)`.
         chosen: Which cells, one or more.
         side: Cells a side.
-        size: Of each cell afterwards.
+        size: The size of each cell afterwards.
 
     Returns:
         `(k, channels, size.height, size.width)`.
@@ -211,10 +211,10 @@ def pasted(refined: Tensor, chosen: Sequence[Cell], *, side: int, count: int, si
 
     Args:
         refined: F^R, `(k, channels, h, w)`; each is resized to its cell, bilinear.
-        chosen: Whose they are.
+        chosen: The cells that the scores belong to.
         side: Cells a side.
-        count: Of images.
-        size: Of the map.
+        count: The number of images.
+        size: The size of the map.
 
     Returns:
         `(count, channels, size.height, size.width)`.
@@ -239,7 +239,7 @@ def fused(
     Args:
         refined: F^E, `(n, classes, h, w)`.
         scores: F^G, the same shape.
-        chosen: Which cells.
+        chosen: The cells that are taken.
         side: Cells a side.
         aggregate: The aggregation layer.
     """
@@ -274,7 +274,7 @@ def looked_closer(
         local: Refinement branch and aggregation layer.
         scores: F^G, logits `(n, classes, h, w)`.
         patches: Gives the chosen cells, of the layout's size; it is asked for no others.
-        chosen: Which cells.
+        chosen: The cells that are taken.
         layout: How images are cut.
     """
     under = resized(scores, layout.fused)
@@ -350,5 +350,5 @@ def resized(maps: Tensor, size: Size) -> Tensor:
 
 
 def size_of(maps: Tensor) -> Size:
-    """Of the last two axes, rows and columns."""
+    """Return the size of the last two axes, rows and columns."""
     return Size(width=maps.shape[-1], height=maps.shape[-2])

@@ -29,7 +29,7 @@ def merge(own: Tensor, field: Tensor, *, how: Merge, networks: Refiner, scale: S
         own: O, `(n, classes, h, w)` float32 probabilities of this stage alone.
         field: Y', same shape: the stages before it, resampled to the patch.
         how: `refiner` asks the network; `mean` is (O + Y') / 2; `certainty` is `by_certainty`.
-        networks: Where the refiner lives.
+        networks: The networks of a bundle, with the refiner.
         scale: The stage's window side, in working-grid pixels.
     """
     if how == "mean":

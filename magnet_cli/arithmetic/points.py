@@ -38,7 +38,7 @@ class Smoothed:
     score: Tensor
     """`(height, width)` float32 in [0, 1]."""
     side: int
-    """Of the square in pixels, odd."""
+    """The side of the square in pixels, an odd number."""
 
     @cached_property
     def _padded(self) -> Tensor:
@@ -46,7 +46,7 @@ class Smoothed:
         return F.pad(self.score[None, None], (reach, reach, reach, reach), mode="replicate")[0, 0]
 
     def above(self, threshold: float) -> Tensor:
-        """Where the median exceeds a number; `(height, width)` bool."""
+        """Return where the median exceeds a number; `(height, width)` bool."""
         over = self._padded > threshold
         if self.side == 1:
             return over
@@ -70,7 +70,7 @@ class Smoothed:
 
 
 def _medians(squares: Tensor) -> Tensor:
-    """Of each row of `(count, side * side)`; `(count,)`."""
+    """Return the median of each row of `(count, side * side)`; `(count,)`."""
     if squares.device.type != "cpu":
         return squares.median(dim=1).values
     # NumPy sorts short rows with vector instructions: a sixth of the time of `median`.
@@ -119,7 +119,7 @@ class _Side:
     """`(height, width)` bool."""
     pixels: int
     ranked: int
-    """Those of them that compete."""
+    """The pixels that compete."""
 
 
 @dataclass(frozen=True, kw_only=True)

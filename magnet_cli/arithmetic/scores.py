@@ -45,7 +45,7 @@ def median_blur(score: Tensor, side: int) -> Tensor:
     """Median over a square, the borders replicated.
 
     Args:
-        score: `(height, width)`.
+        score: The smoothed score, `(height, width)`.
         side: Odd side of the square, in pixels.
 
     Returns:
@@ -101,7 +101,7 @@ def choose_largest(score: Tensor, count: int) -> Choice:
 
 
 def choose_above(score: Tensor, threshold: Fraction) -> Tensor:
-    """Where a score exceeds a threshold; `(height, width)` bool."""
+    """Return where a score exceeds a threshold; `(height, width)` bool."""
     return score > float(threshold)
 
 

@@ -54,7 +54,7 @@ class Material(IntEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Appearance:
-    """How a material appears."""
+    """The colour and texture of a material."""
 
     color: tuple[int, int, int]
     """Red, green, blue of its mean."""

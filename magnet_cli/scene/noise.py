@@ -43,11 +43,11 @@ def uniform(xs: NDArray[np.int64], ys: NDArray[np.int64], *, salt: int) -> NDArr
 def value_noise(
     xs: NDArray[np.int64], ys: NDArray[np.int64], *, wavelength: int, salt: int, period: int | None = None
 ) -> NDArray[np.float32]:
-    """Smoothly interpolated lattice noise.
+    """Return lattice noise that is interpolated smoothly.
 
     Args:
         xs: `(columns,)`, where to evaluate.
-        ys: `(rows,)`, likewise.
+        ys: The rows of the points, `(rows,)`.
         wavelength: Distance of lattice points, in pixels.
         salt: Tells one noise from another.
         period: In lattice points, after which the noise repeats; None for never.

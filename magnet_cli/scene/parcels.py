@@ -77,7 +77,7 @@ def ground(u: NDArray[np.float32], v: NDArray[np.float32], *, column: int, row: 
         v: `(height, width)`, bent y from the chunk's top edge.
         column: Number of the chunk, from the left.
         row: Number of the chunk, from the top.
-        seed: Of the scene.
+        seed: The seed of the scene.
     """
     index_u, inside_u = _split(u)
     index_v, inside_v = _split(v)

@@ -63,8 +63,8 @@ def write_repeated(path: str | Path, *, size: Size, seed: int = 0, bands: int = 
     and to decode as in an image that never repeats.
 
     Args:
-        path: Of the image; replaced if it exists, complete or not at all.
-        size: Of level 0.
+        path: The file of the image. An existing file is replaced by a complete one or not at all.
+        size: The size of level 0.
         seed: Another number, another scene.
         bands: 1 or 3 are JPEG; other numbers repeat red, green and blue and are deflate, for JPEG has no such images.
 
@@ -82,10 +82,10 @@ def write_repeated_mask(path: str | Path, *, size: Size, classes: Collection[Lab
     """Write where the image that `write_repeated` writes shows some classes: 0 and 1, tiled, at full size alone.
 
     Args:
-        path: Of the mask; replaced if it exists, complete or not at all.
-        size: Of the image.
-        classes: That are 1.
-        seed: Of the image.
+        path: The file of the mask. An existing file is replaced by a complete one or not at all.
+        size: The size of the image.
+        classes: The classes whose pixels are 1.
+        seed: The seed of the image.
 
     Returns:
         The bytes that its tiles take.

@@ -39,7 +39,7 @@ class TileSpool:
             self._file = TemporaryFile(dir=target.parent)  # noqa: SIM115  # closed by __exit__
 
     def add(self, encoded: bytes, *, level: int, column: int, row: int) -> None:
-        """Keep one tile."""
+        """Append one encoded tile to the spool."""
         place = row * self._columns[level] + column
         self._starts[level][place] = self._end
         self._lengths[level][place] = len(encoded)

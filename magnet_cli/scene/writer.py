@@ -48,7 +48,7 @@ class Pyramid:
             raise UsageError("A pyramid has at least one level", value=self.levels)
 
     def sizes(self, size: Size) -> list[Size]:
-        """Of every level, finest first; each is half the one before, rounded up."""
+        """Return the size of every level, finest first; each is half the one before, rounded up."""
         sizes = [size]
         while len(sizes) != self.levels and (self.levels or max(sizes[-1].width, sizes[-1].height) > self.tile):
             sizes.append(Size(width=-(-sizes[-1].width // 2), height=-(-sizes[-1].height // 2)))

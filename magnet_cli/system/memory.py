@@ -140,7 +140,7 @@ def reuse_large_tensors() -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class HostPeak:
-    """The most memory that was seen in use."""
+    """The peak of the memory in use."""
 
     pss: int | None
     """Bytes, summed over processes, at the worst sample; None where it cannot be measured."""
@@ -186,7 +186,7 @@ class PeakSampler:
 
     @property
     def peak(self) -> HostPeak:
-        """The most that was seen until now."""
+        """The peak until now."""
         with self._lock:
             return HostPeak(pss=self._highest, resident=resident_peak(), samples=self._samples)
 
@@ -200,7 +200,7 @@ class PeakSampler:
             wait = max(self._interval, 9 * (time.monotonic() - begin))
 
     def _has_grown(self) -> bool:
-        """Whether this process is larger than it ever was, or nobody can say."""
+        """Return whether this process is larger than it ever was, or its size is unknown."""
         resident = _resident()
         if resident is None or resident >= self._resident + GROWTH:
             self._resident = resident or 0

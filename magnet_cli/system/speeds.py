@@ -34,17 +34,17 @@ class Case:
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """One measured speed."""
+    """A speed that was measured on this machine."""
 
     case: Case
     pixels: int
-    """Of level 0 of the image that it was measured on."""
+    """Level-0 pixels of the image that was segmented."""
     windows_per_second: float
-    """Of a whole run, reading and writing included."""
+    """Windows a second over a whole run, with reading and writing."""
 
 
 def state_folder() -> Path:
-    """Where this program keeps what it learns about the machine: `MAGNET_STATE`, or the user's state folder."""
+    """Return the folder of what this program learns about the machine: `MAGNET_STATE`, or the user's state folder."""
     named = os.environ.get("MAGNET_STATE")
     if named:
         return Path(named)

@@ -16,7 +16,7 @@ def usable_cores() -> int:
 
 POLICY: Final = "OMP_WAIT_POLICY"
 SPINS: Final = "3000"
-"""Of GNU's OpenMP, about a hundred thousand of them a millisecond."""
+"""Spins of a waiting thread of GNU's OpenMP; about a hundred thousand take a millisecond."""
 
 
 def wait_briefly(environment: MutableMapping[str, str]) -> None:

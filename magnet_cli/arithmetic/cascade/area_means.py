@@ -19,8 +19,8 @@ def area_mean(values: Tensor, *, dim: int, pitch: Fraction, count: int) -> Tenso
 
     Args:
         values: Any shape, float32.
-        dim: Where it shrinks.
-        pitch: Of the coarser grid, at least 1.
+        dim: The dimension that shrinks.
+        pitch: The pitch of the coarser grid, at least 1.
         count: Its pixels; the last one may reach beyond the values, and is the mean of those that are there.
 
     Returns:

@@ -1,4 +1,4 @@
-"""What a coarse level could not see, carried over from the mask itself, so that thin structures survive a cascade.
+"""Detail that a coarse level cannot hold, carried over from the mask itself so that thin structures survive a cascade.
 
 A line of one pixel is gone where the whole of a large object is looked at, and the levels after it would never hear of
 it. So each level starts from what the level before made of the mask, except where that says something else than the
@@ -36,7 +36,7 @@ def refine_object(image: Tensor, mask: Tensor, network: CascadeNetwork, settings
     Args:
         image: `(3, h, w)` float32, normalised as the network wants it.
         mask: `(h, w)` float32, 0 or 1.
-        network: The module.
+        network: The cascade's network.
         settings: How. The published package's arithmetic keeps nothing.
 
     Returns:
@@ -106,12 +106,12 @@ class _Echo:
     device: torch.device
 
     def three_levels(self, images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
-        """See `CascadeNetwork`."""
+        """Return the mask itself for both outputs of the global step."""
         del images
         inside = (masks + 1) / 2
         return inside, inside
 
     def two_levels(self, images: Tensor, masks: Tensor, coarse: Tensor) -> tuple[Tensor, Tensor]:
-        """See `CascadeNetwork`."""
+        """Return the mask itself for both outputs of the local step."""
         del coarse
         return self.three_levels(images, masks)

@@ -67,13 +67,13 @@ def pass_on(
     probs: NDArray[np.float32],
     known: NDArray[np.bool_],
 ) -> NDArray[np.uint8]:
-    """What was given up by its own class goes to the next one: the most probable of those that have not given it up.
+    """Give each pixel that its own class has released to the most probable class that has not released it.
 
-    The paper leaves such a pixel to the class that gave it up, because a mask of labels says no other.
+    The paper leaves such a pixel to the class that released it, because a mask of labels names no other class.
 
     Args:
         found: `(height, width)` uint8, of `fuse`; 255 stays.
-        claims: As `fuse` takes them.
+        claims: The claims of each class, in the form that `fuse` takes.
         labels: Classes that may be next.
         probs: How probable they were before, `(len(labels), height, width)`.
         known: `(height, width)`, where that is known.

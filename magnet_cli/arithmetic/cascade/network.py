@@ -14,10 +14,10 @@ class CascadeNetwork(Protocol):
 
     @property
     def device(self) -> torch.device:
-        """Where it takes its tensors."""
+        """The device on which the network takes its tensors."""
 
     def three_levels(self, images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
-        """The global step.
+        """Run the three passes of the global step.
 
         Args:
             images: `(n, 3, h, w)` float32, normalised; h and w are multiples of 8.
@@ -28,13 +28,13 @@ class CascadeNetwork(Protocol):
         """
 
     def two_levels(self, images: Tensor, masks: Tensor, coarse: Tensor) -> tuple[Tensor, Tensor]:
-        """The local step.
+        """Run the two passes of the local step.
 
         Args:
-            images: As above.
-            masks: The step before's output of stride 1, as -1 to 1.
-            coarse: Its output of stride 4, as -1 to 1.
+            images: `(n, 3, h, w)` float32, normalised; h and w are multiples of 8.
+            masks: The output of stride 1 of the step before, scaled to -1 to 1.
+            coarse: The output of stride 4 of the step before, scaled to -1 to 1.
 
         Returns:
-            As above.
+            The last pass's outputs of stride 4, enlarged, and of stride 1: `(n, 1, h, w)` float32 each.
         """

@@ -30,32 +30,32 @@ class CascadeLevel:
 
 @dataclass(frozen=True, kw_only=True)
 class CascadeWindow:
-    """What one pass of the local step looks at."""
+    """A window of one pass of the local step."""
 
     box: Box
-    """On the level's grid."""
+    """The box on the level's grid."""
     kept: Box
-    """The part of it whose output counts."""
+    """The part of the window whose output counts."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LevelPart:
-    """A box of a level, and what has to be looked at to sharpen it."""
+    """A box of a level, and the windows that are computed to sharpen it."""
 
     level: CascadeLevel
     box: Box
-    """On the level's grid."""
+    """The box on the level's grid."""
     side: int
-    """Of the windows."""
+    """The side of the windows, in pixels of the level."""
 
     @property
     def windows(self) -> tuple[CascadeWindow, ...]:
-        """Those whose output counts inside the box, in the order in which they are added up."""
+        """The windows whose output counts inside the box, in the order in which they are added up."""
         return tuple(local_windows(self.level.size, side=self.side, within=self.box))
 
     @property
     def area(self) -> Box:
-        """Around all windows: where image and coarser masks are needed."""
+        """The box around all windows, over which the image and the coarser masks are needed."""
         boxes = [self.box, *(window.box for window in self.windows)]
         return Box.between(
             left=min(box.x for box in boxes),
@@ -72,8 +72,8 @@ def cascade_levels(size: Size, *, side: int) -> tuple[CascadeLevel, ...]:
     coarsest halving of it that is finer than the global step, so that none more than doubles the resolution.
 
     Args:
-        size: Of the region.
-        side: L, of the windows; a region whose longer side is below it has the global step alone, at full size.
+        size: The size of the region.
+        side: The side L of the windows; a region whose longer side is below it has the global step alone, at full size.
 
     Raises:
         UsageError: The side is too small for windows.
@@ -104,9 +104,9 @@ def local_windows(size: Size, *, side: int, within: Box | None = None) -> Iterat
     """The windows of a level, column by column, from the top of each; every pixel is in the kept part of one.
 
     Args:
-        size: Of the level.
-        side: Of the windows; where the level is smaller, they are as large as it is.
-        within: Only windows whose kept part has pixels in this box.
+        size: The size of the level.
+        side: The side of the windows. Where the level is smaller, the windows are as large as the level.
+        within: A box; only windows whose kept part has pixels in it are returned. None returns all.
     """
     wanted = Box.whole(size) if within is None else within
     rows = [span for span in spans(size.height, side=side) if span.touches(wanted.y, wanted.bottom)]

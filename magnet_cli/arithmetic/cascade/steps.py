@@ -38,22 +38,22 @@ class CascadeSettings:
     side: int = 900
     """L: the longer side in the global step, and the side of the local step's windows."""
     fast: bool = False
-    """The global step alone."""
+    """Whether the global step alone is done."""
     least: int = 224
-    """A region whose longer side is below this is enlarged to it, because the network has seen nothing smaller."""
+    """A region whose longer side is below this is enlarged to it, because the network was trained on nothing smaller."""
     published: bool = False
-    """The published package's arithmetic; `least` does not count there."""
+    """Whether the arithmetic is that of the published package, which ignores `least`."""
 
 
 @torch.no_grad()
 def refine_region(image: Tensor, mask: Tensor, network: CascadeNetwork, settings: CascadeSettings) -> Tensor:
-    """A mask of a region that fits in memory, sharpened.
+    """Sharpen the mask of a region that fits in memory.
 
     Args:
         image: `(3, h, w)` float32, normalised as the network wants it.
         mask: `(h, w)` float32, 0 outside to 1 inside; 0 or 1 alone with `CascadeSettings.published`.
-        network: The module.
-        settings: How.
+        network: The cascade's network.
+        settings: The settings of the sharpening.
 
     Returns:
         `(h, w)` float32, 0 to 1, in the host's memory.
@@ -79,13 +79,13 @@ def refine_region(image: Tensor, mask: Tensor, network: CascadeNetwork, settings
 
 @torch.no_grad()
 def global_step(image: Tensor, mask: Tensor, network: CascadeNetwork, *, pitch: Pitch) -> Canvas:
-    """Three passes over a whole region.
+    """Run the three passes of the global step over a whole region.
 
     Args:
-        image: `(3, h, w)` float32, normalised, at the resolution at which it is looked at.
+        image: `(3, h, w)` float32, normalised, at the resolution of the step.
         mask: `(h, w)` float32, 0 outside to 1 inside.
-        network: The module.
-        pitch: Of what is looked at, in pixels of the region at full size.
+        network: The cascade's network.
+        pitch: The pitch of the image and the mask, in pixels of the region at full size.
 
     Returns:
         The outputs of strides 4 and 1, `(2, h, w)` float32, on the host.
@@ -103,8 +103,8 @@ def local_step(image: Tensor, before: Canvas, network: CascadeNetwork, part: Lev
     Args:
         image: `(3, h, w)` float32, normalised: `part.area` on the level's grid.
         before: What the level before gave, over at least the same area: the outputs of strides 4 and 1.
-        network: The module.
-        part: What is computed.
+        network: The cascade's network.
+        part: The box that is computed, and its windows.
 
     Returns:
         The outputs of strides 4 and 1 over `part.box`, `(2, h, w)` float32, on the host. Pixels that no window with a
@@ -161,7 +161,7 @@ def _placed(values: Tensor, network: CascadeNetwork) -> Tensor:
 
 
 def _joined(found: tuple[Tensor, Tensor], *, height: int, width: int) -> Tensor:
-    """Both outputs of one pass chain, `(2, height, width)` float32 on the host."""
+    """Join both outputs of a chain of passes, `(2, height, width)` float32 on the host."""
     outputs = torch.cat(found, dim=1)[0, :, :height, :width].float().cpu()
     if not bool(torch.isfinite(outputs).all()):
         raise WeightsError(

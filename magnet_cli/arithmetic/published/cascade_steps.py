@@ -43,8 +43,8 @@ def refine_published(image: Tensor, mask: Tensor, network: CascadeNetwork, *, si
     Args:
         image: `(3, h, w)` float32, normalised.
         mask: `(h, w)` float32, 0 or 1.
-        network: The module.
-        side: L.
+        network: The cascade's network.
+        side: The side L of the windows.
         fast: The global step alone.
 
     Returns:
@@ -68,7 +68,7 @@ def _global(image: Tensor, masks: Tensor, network: CascadeNetwork, *, side: int)
 
 
 def _resized(values: Tensor, ratio: float, mode: Mode) -> Tensor:
-    """By a factor: the size is rounded down, after a product that may fall short of the side that was meant."""
+    """Resize by a factor: the size is rounded down, after a product that may fall short of the intended side."""
     aligned = None if mode == "area" else False
     return functional.interpolate(values, scale_factor=ratio, mode=mode, align_corners=aligned)
 

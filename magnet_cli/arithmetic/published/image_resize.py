@@ -34,7 +34,7 @@ def resize_uint8_bilinear(pixels: NDArray[np.uint8], *, size: Size) -> NDArray[n
 
     Args:
         pixels: (H, W, bands), uint8.
-        size: Of the result; the aspect need not be kept.
+        size: The size of the result; the aspect need not be kept.
 
     Returns:
         (size.height, size.width, bands), uint8; a copy where the size stays.

@@ -79,7 +79,7 @@ def choose_points(scores: Tensor, *, count: int) -> Tensor:
 
     Args:
         scores: (H, W), float.
-        count: At most H * W.
+        count: The number of points, at most H * W.
 
     Returns:
         (H, W) bool.

@@ -1,4 +1,4 @@
-"""What the published arithmetic is told: sizes of its stages, windows and patches, and what it refines."""
+"""Settings of the published arithmetic: sizes of its stages, windows and patches, and what it refines."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ class PublishedSettings:
     median: int = 11
     """Width of the median filter over the scores, in pixels of `input`; odd."""
     mean: tuple[float, ...] = IMAGENET_MEAN
-    """Of each band, in 0..1."""
+    """One value a band, in 0..1."""
     std: tuple[float, ...] = IMAGENET_STD
-    """Of each band, in 0..1."""
+    """One value a band, in 0..1."""
     batch: int = 1
     """Windows in one forward pass."""
 
@@ -119,7 +119,7 @@ def settings_from_scales(
     patches: int | tuple[int, ...] = ALL_PATCHES,
     median: int = 11,
 ) -> PublishedSettings:
-    """The settings that window sides amount to, with the normalisation of ImageNet.
+    """Return the settings that follow from window sides, with the normalisation of ImageNet.
 
     The published programs are told a crop and the sizes that the image is resized to, not windows of the image. Here
     the crop is the finest scale, and the whole image is stretched to the coarsest one, as they stretch it to their
@@ -129,10 +129,10 @@ def settings_from_scales(
     Args:
         scales: Window sides in working-grid pixels, in any order.
         image: Size of the image on the working grid; equal to the coarsest scale unless it is to be stretched.
-        input: See `PublishedSettings.input`.
-        points: See `PublishedSettings.points`.
-        patches: See `PublishedSettings.patches`.
-        median: See `PublishedSettings.median`.
+        input: The network's input size; `PublishedSettings.input` describes it.
+        points: The number of refined pixels; `PublishedSettings.points` describes it.
+        patches: The number of refined windows; `PublishedSettings.patches` describes it.
+        median: The side of the median filter; `PublishedSettings.median` describes it.
 
     Raises:
         UsageError: If a scale comes twice, one axis grows where the other shrinks, or the image is so much larger than

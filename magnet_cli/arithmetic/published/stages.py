@@ -68,7 +68,7 @@ class PublishedNetworks(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedStage:
-    """What one stage did."""
+    """The result of one stage."""
 
     size: Size
     """The whole image was resized to this."""
@@ -93,11 +93,11 @@ def segment_published(
 
     Args:
         pixels: (H, W, bands), uint8.
-        networks: Where the probabilities come from; they get tensors on `device`.
+        networks: The networks that give the probabilities; they receive tensors on `device`.
         settings: Sizes, counts and normalisation.
-        shifted: With the half-pixel shift of the published programs' cut-outs (`published`), or exact
+        shifted: Whether cut-outs have the half-pixel shift of the published programs' cut-outs (`published`), or exact
             (`published-unshifted`).
-        device: Where everything after the resizing of the image is computed.
+        device: The device that computes everything after the resizing of the image.
 
     Returns:
         (classes, settings.finest.height, settings.finest.width), float32 on `device`.
@@ -237,7 +237,7 @@ def labels_published(probabilities: Tensor, *, size: Size) -> NDArray[np.uint8]:
 
     Args:
         probabilities: (classes, h, w), float32; at most 255 classes.
-        size: Of the result, as a rule that of level 0.
+        size: The size of the result, as a rule that of level 0.
 
     Returns:
         (size.height, size.width), uint8; ties go to the lowest class.

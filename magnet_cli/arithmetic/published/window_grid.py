@@ -70,17 +70,17 @@ class PublishedCutOut:
     """
 
     size: Size
-    """Of the result, in bins."""
+    """The size of the result, in bins."""
     shifted: bool
     """Whether pixel values are taken to lie at whole coordinates instead of at pixel centres: the content then moves by
     half a pixel to the top-left and is blurred. The published programs were trained and tested like this."""
 
     def many(self, maps: Tensor, regions: NDArray[np.float32]) -> Tensor:
-        """The cut-outs of several regions: (n, channels, size.height, size.width); `one` tells the rest."""
+        """The cut-outs of several regions: (n, channels, size.height, size.width); `one` describes the rest."""
         return torch.stack([self.one(maps, region) for region in regions])
 
     def one(self, maps: Tensor, region: NDArray[np.float32]) -> Tensor:
-        """One cut-out.
+        """Return the cut-out of one region.
 
         Args:
             maps: (channels, H, W), float.
@@ -97,7 +97,7 @@ class PublishedCutOut:
         return across.mean(rows.transpose(1, 2).contiguous()).transpose(1, 2)
 
     def _samples(self, first: np.float32, last: np.float32, *, bins: int, side: int) -> _Samples:
-        """Where the bins between two edges sample an axis of `side` pixels."""
+        """Return the positions at which the bins between two edges sample an axis of `side` pixels."""
         extent = max(last - first, np.float32(1)) if self.shifted else last - first
         per_bin = extent / np.float32(bins)
         count = int(np.ceil(per_bin))
