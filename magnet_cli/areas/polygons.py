@@ -27,7 +27,7 @@ class Polygons:
 
     Args:
         geometry: Polygons that do not overlap, as `shapely.union_all` gives them.
-        size: Of level 0.
+        size: The size of level 0.
     """
 
     def __init__(self, geometry: Any, size: Size) -> None:
@@ -39,7 +39,7 @@ class Polygons:
 
     @property
     def share(self) -> float:
-        """Of the image, 0 to 1."""
+        """The share of the image, 0 to 1."""
         return self._share
 
     def touches(self, box: Box) -> bool:

@@ -27,8 +27,8 @@ class Raster:
 
     Args:
         read: Gives a box of the raster, `(height, width)`, True where the area is; any number of threads at once.
-        size: Of the raster.
-        image: Of level 0.
+        size: The size of the raster.
+        image: The image of level 0.
     """
 
     def __init__(self, read: Callable[[Box], NDArray[np.bool_]], *, size: Size, image: Size) -> None:
@@ -40,7 +40,7 @@ class Raster:
 
     @property
     def share(self) -> float:
-        """Of the image, 0 to 1."""
+        """The share of the image, 0 to 1."""
         return self._share
 
     def touches(self, box: Box) -> bool:

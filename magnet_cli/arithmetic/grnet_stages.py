@@ -94,7 +94,7 @@ class CellLayout:
 
     @classmethod
     def of(cls, fusion: Fusion, *, side: int, overview: Size, patch: Size) -> CellLayout:
-        """Return the layout: `literal` fuses at the resolution of F^G, as in the paper, `detail` at that of the cells."""
+        """Return the layout: `literal` fuses at the resolution of F^G, as the paper does, `detail` at the cells'."""
         detailed = Size(width=side * patch.width, height=side * patch.height)
         return cls(side=side, patch=patch, fused=overview if fusion == "literal" else detailed)
 

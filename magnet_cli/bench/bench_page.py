@@ -37,7 +37,7 @@ def bench_page(setting: Setting, rows: Sequence[Row]) -> str:
     """The page.
 
     Args:
-        setting: Of the bench.
+        setting: The setting of the bench.
         rows: All that was tried.
     """
     done = [row for row in rows if row.runs]

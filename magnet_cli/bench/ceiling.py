@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 SAMPLE = 16
 """Windows that are sampled, rounded up to whole batches: their content does not change what a pass costs."""
 SHARE = 0.1
-"""Of the program's time that the passes are repeated for."""
+"""The passes are repeated for this share of the program's time."""
 LEAST, MOST = 0.5, 30.0
 """Bounds of that, in seconds."""
 
@@ -105,9 +105,9 @@ def scaled(found: Measurement, *, seconds: float, windows: int, tried: int) -> T
     """What the passes of a whole run would take, from a sample of them.
 
     Args:
-        found: Of the sample.
-        seconds: Of all windows of the run.
-        windows: Of the run.
+        found: The measurement of the sample.
+        seconds: The seconds of all windows of the run.
+        windows: The windows of the run.
         tried: Windows of the sample.
     """
     return Took(
@@ -130,7 +130,7 @@ def sampled_patches(task: Task[SegmentOptions], plan: Plan, model: Model, *, cou
 
     Args:
         task: Names the image.
-        plan: Of a run over it.
+        plan: The plan of a run over it.
         model: The bundle.
         count: At least so many, rounded up to whole batches; fewer windows are taken several times.
 

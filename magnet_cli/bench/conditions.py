@@ -23,10 +23,10 @@ class Setting:
     precision: str
     cores: int
     machine: dict[str, object]
-    """Of the machine, as JSON values."""
+    """Facts about the machine, as JSON values."""
 
     def describe(self) -> dict[str, object]:
-        """As JSON values."""
+        """Return the fields as JSON values."""
         return {
             "program": {"name": "magnet", "version": __version__},
             "machine": self.machine,

@@ -133,7 +133,7 @@ def run_naive(
         pixels: (H, W, bands).
         networks: Their time is counted.
         settings: With a batch of 1.
-        size: Of the labels.
+        size: The size of the labels.
     """
     networks.reset()
     with torch.inference_mode():

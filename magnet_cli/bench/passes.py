@@ -21,10 +21,10 @@ def run_passes(plan: Plan, networks: Networks, stage: Stage, *, patches: Tensor,
     """Every network that a run asks about windows of a stage, once, and nothing else of it.
 
     Args:
-        plan: Of the run.
-        networks: Of its bundle.
-        stage: Of the plan.
-        patches: Of some windows, `(n, bands, h, w)` normalised float32, on the device.
+        plan: The plan of the run.
+        networks: The networks of its bundle.
+        stage: The stage of the plan.
+        patches: The patches of some windows, `(n, bands, h, w)` normalised float32, on the device.
         field: What is known of them before, `(n, classes, h, w)` float32 probabilities.
     """
     if plan.settings.method == "grnet-local":

@@ -36,7 +36,7 @@ KINDS = (LOADED, SAME)
 NOT_A_BACKBONE = "plain patching runs a backbone, and a GRNet looks at its finest windows with its local branch"
 INSTALL = "pip install 'magnet-cli[bench]'"
 ROWS = 1024
-"""Of the image that are read at a time."""
+"""The rows of the image that are read at a time."""
 
 
 class Patching:

@@ -17,7 +17,7 @@ CPU_SIZES = (2048, 4096, 8192)
 """Sides where nobody names any: on a CPU each takes minutes, once the program and once or twice each yardstick."""
 GPU_SIZES = (4096, 16384, 65536)
 MOST_PIXELS = 1_000_000
-"""Of a side: more than any scanner's, and a slip of the finger beyond."""
+"""The most pixels of a side. No scanner makes more, so more is a typing error."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +27,7 @@ class BenchOptions:
     image: str | None = None
     """A file to bench on, instead of generated images unless `sizes` are given too."""
     mask: str | None = None
-    """Of that file, where a mask is refined."""
+    """The mask of the image, where a mask is refined."""
     sizes: tuple[int, ...] | None = None
     """Sides of generated images; None takes those that suit the device, or none where there is an image."""
     methods: tuple[Method | RefineMethod, ...] = ("magnet",)
@@ -35,7 +35,7 @@ class BenchOptions:
     repeats: int | None = None
     """Rounds; None takes three of short runs and one of long ones."""
     options: SegmentOptions | RefineOptions = field(default_factory=SegmentOptions)
-    """Of the command that is measured."""
+    """The options of the command that is measured."""
 
     def __post_init__(self) -> None:
         refines = isinstance(self.options, RefineOptions)

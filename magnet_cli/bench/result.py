@@ -38,7 +38,7 @@ class Spread:
         return median(self.values)
 
     def describe(self) -> dict[str, object]:
-        """As JSON values."""
+        """Return the fields as JSON values."""
         rounded = [round(value, 4) for value in self.values]
         return {"median": round(self.median, 4), "least": min(rounded), "most": max(rounded), "all": rounded}
 
@@ -71,7 +71,10 @@ class Mark:
         return None if self.ready is None else self.ready.reason
 
     def describe(self, row: Row) -> dict[str, object]:
-        """As JSON values; `time_ratio` is its time by the program's, `window_ratio` the same for each window."""
+        """Return the fields as JSON values.
+
+        `time_ratio` is the yardstick's time divided by the program's, `window_ratio` the same for each window.
+        """
         found: dict[str, object] = {
             "yardstick": self.kind,
             "model": self.model,
@@ -122,19 +125,19 @@ class Row:
 
     @property
     def size(self) -> Size:
-        """Of the image, where it was measured."""
+        """The size of the image, where it was measured."""
         if self.ready is None or self.ready.size is None:
             raise RuntimeError(self.label)
         return self.ready.size
 
     @property
     def pixels(self) -> int:
-        """Of level 0."""
+        """The pixels of level 0."""
         return self.size.pixels
 
     @property
     def seconds(self) -> Spread:
-        """Of a whole run, from opening the image to the finished mask; loading the bundle is not in it."""
+        """The seconds of a whole run, from opening the image to the finished mask; loading the bundle is not in it."""
         return Spread.of(took.seconds for took in self.runs)
 
     @property
@@ -154,7 +157,7 @@ class Row:
 
     @property
     def megapixels_per_second(self) -> float:
-        """Of level 0, in the middle run."""
+        """The megapixels per second of level 0, in the middle run."""
         return self.pixels / MEGA / self.seconds.median
 
     @property
@@ -182,7 +185,7 @@ class Row:
         )
 
     def describe(self) -> dict[str, object]:
-        """As JSON values: bytes and seconds."""
+        """Return the fields as JSON values: bytes and seconds."""
         found: dict[str, object] = {"image": self.image or "generated", "label": self.label, "method": self.method}
         if self.mask is not None:
             found["mask"] = self.mask

@@ -47,14 +47,14 @@ class Task(Generic[Told]):
 
     image: str
     mask: str | None = None
-    """Of the image, where one is refined."""
+    """The mask of the image, where one is refined."""
     options: Told
     folder: Path
     """For what a run leaves; it exists."""
     warm: str
     """A small image to run once before anything is measured."""
     warm_mask: str | None = None
-    """Of that image, where one is refined."""
+    """The mask of the image of the warm-up, where a mask is refined."""
     timed: bool = False
     """Whether the program's networks are timed, which on an accelerator would make it wait for them."""
 
@@ -74,7 +74,7 @@ class Ready:
     loaded: int | None = None
     """Host bytes of the process: Python, libraries, networks."""
     size: Size | None = None
-    """Of the image; the program's answer alone, as what follows."""
+    """The size of the image. This and the fields below are part of the program's answer alone."""
     windows: int = 0
     """Forward passes through the backbone, planned."""
     case: Case | None = None
@@ -110,7 +110,7 @@ class Took:
     by_shape: Mapping[Shape, int] = field(default_factory=dict)
     """Steps of a cascade; the program's alone."""
     report: Mapping[str, object] = field(default_factory=dict)
-    """Of the run; the program's alone."""
+    """The report of the run; part of the program's answer alone."""
 
 
 class Contender(Protocol):

@@ -78,7 +78,7 @@ class BoundaryCounts:
         self.right += other.right
 
     def describe(self) -> dict[str, object]:
-        """As JSON values."""
+        """Return the fields as JSON values."""
         return {
             "radii": list(self.radii),
             "pixels": self.near.tolist(),

@@ -99,7 +99,7 @@ class Evaluation:
         return mean_f1(self.classes)
 
     def describe(self) -> dict[str, object]:
-        """As JSON values."""
+        """Return the fields as JSON values."""
         boundary, beside = self.boundary, self.boundary_beside
         return {
             "size": {"width": self.size.width, "height": self.size.height},
@@ -254,7 +254,7 @@ class _Pair:
 
     @property
     def names(self) -> tuple[str, ...] | None:
-        """Of the classes, as given or as the mask has them."""
+        """The names of the classes, as given or as the mask has them."""
         return self.options.names or self.mask.names
 
     def compare(self) -> Evaluation:

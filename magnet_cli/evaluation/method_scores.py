@@ -39,9 +39,9 @@ class Cost:
     windows_run: int
     """Forward passes of the backbone over all stages."""
     megapixels: float
-    """Of the image, at level 0."""
+    """The megapixels of the image, at level 0."""
     seconds: float
-    """Of all runs that it took."""
+    """The seconds of all runs that made the mask."""
     host_peak: int | None
     """Bytes, of the whole program."""
     device_peak: int | None
@@ -90,7 +90,7 @@ class ImageScore:
     error: MagnetError | None = None
 
     def describe(self) -> dict[str, object]:
-        """As JSON values."""
+        """Return the fields as JSON values."""
         found: dict[str, object] = {
             "name": self.sample.name,
             "image": str(self.sample.image),
@@ -116,7 +116,7 @@ class MethodScore:
 
     @cached_property
     def found(self) -> tuple[Evaluation, ...]:
-        """Of the images that did not fail."""
+        """The evaluations of the images that did not fail."""
         return tuple(row.evaluation for row in self.rows if row.evaluation is not None)
 
     @cached_property
@@ -142,7 +142,7 @@ class MethodScore:
 
     @property
     def cost(self) -> Cost:
-        """Of the images that did not fail."""
+        """The cost of the images that did not fail."""
         return Cost.total([row.cost for row in self.rows if row.cost is not None])
 
     def ious(self, label: int) -> Distribution:
@@ -150,7 +150,7 @@ class MethodScore:
         return Distribution.of(entry.iou for found in self.found for entry in found.classes if entry.index == label)
 
     def describe(self) -> dict[str, object]:
-        """As JSON values."""
+        """Return the fields as JSON values."""
         pooled, rule = self.pooled, self.options.evaluation.boundary
         return {
             "method": self.method,
@@ -196,7 +196,7 @@ class Gain:
     difference: Difference
 
     def describe(self) -> dict[str, object]:
-        """As JSON values."""
+        """Return the fields as JSON values."""
         return {
             "method": self.method,
             "baseline": self.baseline,
@@ -226,7 +226,7 @@ class Scores:
 
     @property
     def gains(self) -> tuple[Gain, ...]:
-        """Of every method over each baseline, of baselines over those before them in `BASELINES`."""
+        """The gains of every method over each baseline, of baselines over those before them in `BASELINES`."""
         by_name = {score.method: score for score in self.methods}
         baselines = [by_name[name] for name in BASELINES if name in by_name]
         best = max(baselines, key=lambda score: score.mious.mean or 0.0, default=None)
@@ -254,7 +254,7 @@ class Scores:
         return tuple(sorted(found))
 
     def describe(self) -> dict[str, object]:
-        """As JSON values; single images are told apart."""
+        """Return the fields as JSON values; single images are listed apart."""
         return {
             "methods": [score.describe() for score in self.methods],
             "gains": [gain.describe() for gain in self.gains],

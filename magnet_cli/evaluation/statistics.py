@@ -44,7 +44,7 @@ class Distribution:
         return float(np.mean([value if value >= least else 0.0 for value in self.values])) if self.values else None
 
     def describe(self) -> dict[str, object]:
-        """As JSON values; quartiles are interpolated between values."""
+        """Return the fields as JSON values; quartiles are interpolated between values."""
         if not self.values:
             return {"images": 0}
         low, first, median, third, high = (float(value) for value in np.quantile(self.values, [0, 0.25, 0.5, 0.75, 1]))
@@ -68,7 +68,7 @@ def paired_difference(first: Sequence[float], second: Sequence[float]) -> Differ
 
     Args:
         first: One value an image, at least one.
-        second: Of the same images.
+        second: The scores of the second method on the same images.
     """
     gaps = np.subtract(first, second)
     mean, count = float(gaps.mean()), len(gaps)

@@ -24,7 +24,7 @@ ENDINGS: dict[ExportFormat, tuple[str, ...]] = {
 }
 """What `-o` may end in where it names a file of a format."""
 MAP_SUFFIX = ".crs.geojson"
-"""Of the second file that polygons of a georeferenced mask get."""
+"""The suffix of the second file that polygons of a georeferenced mask get."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +90,7 @@ def refuse_collisions(paths: Iterable[Path], *, inputs: Iterable[Path]) -> None:
     """Pass where exports differ from each other and from what they are made of.
 
     Args:
-        paths: Of the exports.
+        paths: The paths of the exports.
         inputs: Resolved.
 
     Raises:

@@ -36,7 +36,7 @@ class Export:
     """Whether it was there already, made of the same mask with the same options."""
 
     def describe(self) -> dict[str, object]:
-        """As JSON values."""
+        """Return the fields as JSON values."""
         return {"format": self.format, "path": str(self.path), "status": "already done" if self.was_done else "done"}
 
 

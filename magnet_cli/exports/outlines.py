@@ -35,7 +35,7 @@ class Path:
     points: NDArray[np.int32]
     """`(n, 2)` corners as x, y, in the order of the walk; none where it runs straight through the tile."""
     component: int
-    """Of the pixels on the right-hand side."""
+    """The component that the pixels on the right-hand side belong to."""
     entry: int
     """The port where it comes in; -1 for a closed ring."""
     exit: int

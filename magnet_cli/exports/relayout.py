@@ -46,7 +46,7 @@ class TiffLayout:
     """How a copy differs from the mask."""
 
     description: str
-    """Of the first directory."""
+    """The description of the first directory."""
     nested: bool = False
     """Whether reduced levels are sub-directories of the first one instead of following it."""
     preamble: bytes = b""

@@ -45,7 +45,7 @@ class MaskLevel:
 
     @property
     def columns(self) -> int:
-        """Of tiles."""
+        """The columns of tiles."""
         return -(-self.size.width // self.page.tilewidth)
 
 
@@ -107,7 +107,7 @@ class MaskFile:
 
     @property
     def size(self) -> Size:
-        """Of level 0."""
+        """The size of level 0."""
         return self.levels[0].size
 
     def stored(self, level: MaskLevel, index: int) -> bytes:

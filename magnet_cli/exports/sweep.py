@@ -85,8 +85,8 @@ class Sweep:
 
     Args:
         read: Labels of a box inside the mask, `(height, width)` uint8.
-        size: Of the mask.
-        side: Of a tile.
+        size: The size of the mask.
+        side: The side of a tile.
         folder: Where corners may wait on disk.
     """
 

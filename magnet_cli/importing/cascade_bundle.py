@@ -34,7 +34,7 @@ def import_cascade(file: Path, output: Path, *, licence: str | None = None, over
     Args:
         file: The state dict of the refinement module, its keys with or without the prefix of the published file.
         output: The bundle's folder.
-        licence: Of the weights.
+        licence: The licence of the weights.
         overwrite: Replace a bundle that is there.
 
     Raises:

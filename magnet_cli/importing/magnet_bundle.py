@@ -36,7 +36,7 @@ class ImportOptions:
 
     preset: Preset
     architecture: str | None = None
-    """Of the backbone; the preset's where left out."""
+    """The architecture of the backbone; the preset's where left out."""
     refiner_architecture: str = "magnet"
     refiner_scales: tuple[Size, ...] = ()
     """Windows that each refiner was trained for. Where left out, one refiner serves every scale, and as many as there

@@ -36,9 +36,9 @@ class Preset:
 
     name: str
     title: str
-    """Of the data set."""
+    """The title of the data set."""
     architecture: str
-    """Of the backbone."""
+    """The architecture of the backbone."""
     classes: Named
     """Name and `#RRGGBB` by index."""
     input: Size

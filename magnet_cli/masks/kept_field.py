@@ -35,11 +35,11 @@ class FieldFile:
     path: Path
     bands: int
     size: Size
-    """Of its grid."""
+    """The size of its grid."""
     pitch: Pitch
     """Level-0 pixels that a pixel of the grid covers."""
     level0: Size
-    """Of the image."""
+    """The size of level 0 of the image."""
     classes: tuple[str, ...]
     """Names of the bands."""
     array: zarr.Array[Any]

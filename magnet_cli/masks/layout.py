@@ -24,7 +24,7 @@ STEP = 1 << 20
 """Bytes read at a time."""
 COLORMAP = 320
 MOST_BYTES = 1 << 28
-"""Of one packed list: a page of 67 million tiles, more than a million pixels a side."""
+"""The most bytes of one packed list: a page of 67 million tiles, more than a million pixels a side."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,7 @@ class PageLayout:
     """One resolution of a mask in its file. The directory and the palette stand before the tiles."""
 
     columns: int
-    """Of tiles."""
+    """The columns of tiles."""
     first: int
     """Offset of the first tile; the others follow without a gap."""
     lengths: NDArray[np.uint32]

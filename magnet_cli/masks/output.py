@@ -63,7 +63,7 @@ def output_state(paths: OutputPaths, *, hashes: Mapping[str, str], overwrite: bo
     While its journal exists an output is unfinished, whatever else is there: the journal goes last.
 
     Args:
-        paths: Of the output.
+        paths: The paths of the output.
         hashes: As in `JournalHeader`; compared with the report's `hashes`.
         overwrite: Whether files of other inputs or options may be replaced.
 
@@ -95,7 +95,7 @@ def finish_output(
 
     Args:
         journal: Open, its groups all finished; it is deleted.
-        paths: Of the output.
+        paths: The paths of the output.
         report: JSON values; the keys `hashes`, `mask` and `digest` are filled in here.
         description: For the mask's ImageDescription; see `assemble_mask`.
         fields: Names of the fields to keep as Zarr.

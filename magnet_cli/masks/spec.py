@@ -125,7 +125,7 @@ class FieldSpec:
     bands: int
     """Values a pixel: the classes, or 1."""
     size: Size
-    """Of the canvas grid."""
+    """The size of the canvas grid."""
     pitch: Pitch
     """Level-0 pixels that one pixel of the grid covers."""
     dtype: str = "float16"

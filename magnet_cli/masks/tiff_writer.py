@@ -35,7 +35,7 @@ GDAL_NODATA = 42113
 CODES = {"deflate": 8, "zstd": 50000}
 """TIFF's number of a compression; tifffile's own word `deflate` means the outdated 32946."""
 LARGEST = (1 << 32) - 1
-"""Of a TIFF rational's two numbers."""
+"""The largest of a TIFF rational's two numbers."""
 
 
 def assemble_mask(journal: Journal, target: Path, *, description: Mapping[str, object]) -> None:
@@ -45,7 +45,7 @@ def assemble_mask(journal: Journal, target: Path, *, description: Mapping[str, o
     to the lowest label, 255 only where all four are 255.
 
     Args:
-        journal: Of a run whose groups are all finished; what is missing becomes 255.
+        journal: The journal of a run whose groups are all finished; what is missing becomes 255.
         target: The file to make or overwrite, normally `OutputPaths.part`.
         description: JSON values for the ImageDescription tag, beside the classes. Nothing that differs between two runs
             of the same work (dates, seconds, paths) belongs here: equal work gives equal bytes.

@@ -31,7 +31,7 @@ class Damage:
     """0 is full resolution, then the overviews."""
     row: int | None = None
     col: int | None = None
-    """Of a tile in its page."""
+    """The column of a tile in its page."""
 
     def __str__(self) -> str:
         place = "".join(
@@ -52,7 +52,7 @@ class Verification:
     tiles: int
     """Checked, over all pages."""
     bytes: int
-    """Of the file."""
+    """The bytes of the file."""
     damage: tuple[Damage, ...]
     """The first damaged places."""
     damaged: int

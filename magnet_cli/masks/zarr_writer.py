@@ -31,7 +31,7 @@ def write_field(journal: Journal, name: str, target: Path, *, attributes: Mappin
     name is replaced.
 
     Args:
-        journal: Of a run whose groups are all finished.
+        journal: The journal of a run whose groups are all finished.
         name: The field's.
         target: The folder, by custom `<mask name>.<field>.zarr`.
         attributes: JSON values to add to the array's own.

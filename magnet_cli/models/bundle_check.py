@@ -32,7 +32,7 @@ class FileCheck:
     error: WeightsError | None
 
     def describe(self) -> dict[str, object]:
-        """As JSON values."""
+        """Return the fields as JSON values."""
         found = {
             "file": str(self.file),
             "role": self.role,

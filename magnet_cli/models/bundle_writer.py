@@ -38,9 +38,9 @@ def describe(
     """A description with usual values, to be changed where something else is wanted.
 
     Args:
-        name: Of the bundle.
+        name: The name of the bundle.
         classes: How many, or their names and colours.
-        size: Of the network's input: a side, or width and height.
+        size: The size of the network's input: a side, or width and height.
         scales: Sides of square windows; the input's own size where none is given.
         bands: Names.
         backbone: Keys of `networks.backbone` that differ from one 1 x 1 convolution.
@@ -100,7 +100,7 @@ def describe_cascade(
     """The description of a bundle that sharpens masks, with usual values.
 
     Args:
-        name: Of the bundle.
+        name: The name of the bundle.
         bands: Names of the three bands that it looks at.
         network: Keys of `networks.cascade` that differ from one 1 x 1 convolution.
         other: Top-level keys that replace the usual ones; objects are replaced key by key.
@@ -144,7 +144,7 @@ def write_bundle(
         folder: Created where it is missing; other files in it are left alone.
         description: As bundle.json; each network's `sha256` is computed from the file that it names.
         networks: File name to network or state dict. A file that is named but not given must be there already.
-        dtype: Of floating-point weights on disk.
+        dtype: The dtype of floating-point weights on disk.
 
     Raises:
         OutputError: A file cannot be written or is missing.

@@ -110,7 +110,7 @@ def ready_cascade(network: CascadeModule, *, device: torch.device, dtype: torch.
     Args:
         network: Changed, and returned.
         device: Where it runs.
-        dtype: Of its convolutions.
+        dtype: The dtype of its convolutions.
         exact: Without what changes the last digits: norms folded into the convolutions before them, and weights stored
             in another order. The published arithmetic cuts a probability at one half on its way, so that a last digit
             can be seen in a whole window.

@@ -65,7 +65,7 @@ class _Shapes:
 
     @property
     def weight_bytes(self) -> int:
-        """Of all of them in float32."""
+        """The weight bytes of all of them in float32."""
         optional = (network for network in (self.selector, self.local) if network is not None)
         return sum(map(_weights, (self.backbone, *self.refiners, *optional)))
 

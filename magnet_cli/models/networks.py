@@ -42,7 +42,7 @@ class Networks:
     precision: str
     selector: PatchProposalNetwork | None = None
     local: LocalBranch | None = None
-    """Of a GRNet."""
+    """The refinement branch and aggregation layer of a GRNet; None for other bundles."""
 
     @property
     def has_refiner(self) -> bool:

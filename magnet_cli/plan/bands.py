@@ -46,8 +46,8 @@ def check_bands(info: ImageInfo, facts: Seer, named: Sequence[str] | None = None
     """Which of the image's bands the network sees, in its order: those that are named, else by name, else by count.
 
     Args:
-        info: Of the image.
-        facts: Of what looks at it.
+        info: The info of the image.
+        facts: The facts of the model that reads the image.
         named: Numbers, 1 being the first, or names; for each of the bundle's bands one.
 
     Raises:
@@ -102,8 +102,8 @@ def check_values(
     such values are stored in: the narrowest integers that hold them, or, for a range of real numbers, floats.
 
     Args:
-        info: Of the image.
-        facts: Of what looks at it.
+        info: The info of the image.
+        facts: The facts of the model that reads the image.
         given: What the user says.
         measured: For each band, the percentiles that the user asks for.
 

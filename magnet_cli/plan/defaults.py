@@ -36,7 +36,7 @@ def resolve_settings(options: SegmentOptions, facts: ModelFacts, scales: Sequenc
 
     Args:
         options: As given.
-        facts: Of the bundle.
+        facts: The facts of the bundle.
         scales: The scales of each pass.
 
     Raises:
@@ -163,7 +163,7 @@ def resolve_scales(
 
     Args:
         options: `--scales` and `--method`.
-        facts: Of the bundle.
+        facts: The facts of the bundle.
         working_size: The image on the working grid.
         fitted: Scales that were given with a unit, on the working grid.
 

@@ -50,7 +50,7 @@ def working_grid(info: ImageInfo, facts: ModelFacts, options: SegmentOptions) ->
 
     Args:
         info: The image, with the size of a pixel that the user gave (`with_pixel_size`).
-        facts: Of the bundle.
+        facts: The facts of the bundle.
         options: `--mpp`, `--gsd`, `--level`, `--mag`, `--slide-mpp` and `--scales`.
 
     Raises:
@@ -251,7 +251,7 @@ def fit_exactly(scales: PhysicalScales, wanted: Fraction, unit: str) -> tuple[Fr
     Args:
         scales: Window sides, coarsest first.
         wanted: Size of a pixel.
-        unit: Of `wanted`, `um` or `m`.
+        unit: The unit of `wanted`, `um` or `m`.
 
     Returns:
         That size, and the sides in pixels; None where the sides have too little in common for it to be near.

@@ -56,7 +56,7 @@ def grnet_settings(options: SegmentOptions, facts: ModelFacts, *, margin: int) -
 
     Args:
         options: As given.
-        facts: Of the bundle.
+        facts: The facts of the bundle.
         margin: Where nobody says.
 
     Raises:

@@ -51,8 +51,8 @@ def make_plan(
     """Decide everything about a run over one image.
 
     Args:
-        info: Of the image.
-        facts: Of the bundle.
+        info: The info of the image.
+        facts: The facts of the bundle.
         options: As given.
         machine: Where it runs.
         areas: Where it looks.

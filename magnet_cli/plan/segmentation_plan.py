@@ -59,7 +59,7 @@ class ModelFacts:
     """Patches a forward pass, by kind of device and precision, where the bundle says."""
     compat: Compat = "paper"
     weight_bytes: int = 0
-    """Of all networks that are loaded, in float32."""
+    """The weight bytes of all networks that are loaded, in float32."""
     refiner_bytes: int = 0
     """Peak of one patch's pass through the refiner, estimated."""
     local_bytes: int = 0
@@ -99,7 +99,7 @@ class Machine:
     base: int = ASSUMED_BASE
     """Host bytes in use before the first read."""
     cores: int = 1
-    """Of the host, that may be used."""
+    """The cores of the host that may be used."""
 
     @property
     def kind(self) -> str:
@@ -146,7 +146,7 @@ class AreaSpec:
     source: str
     """The box, the file, or how tissue is found."""
     digest: str
-    """Of what decides which pixels are inside, as far as the image does not say it itself."""
+    """The digest of what decides which pixels are inside, beside the image itself."""
     box: Box | None = None
     """At level 0, where the area is one."""
     resident_bytes: int = 0
@@ -356,7 +356,7 @@ def paid_share(budget: Fraction, stages: Sequence[Stage], stage: Stage) -> Fract
     computed (docs/accuracy.md compares this with the same share of every stage). The coarsest is computed in any case.
 
     Args:
-        budget: Of the windows of all stages, in (0, 1].
+        budget: The budget of the windows of all stages, in (0, 1].
         stages: All of the run, coarsest first.
         stage: One of them.
     """

@@ -213,7 +213,7 @@ def needed_margin(scales: Sequence[Size], median: int) -> int:
     neighbours and one more pixel for the bilinear step.
 
     Args:
-        scales: Of one pass, coarsest first.
+        scales: The scales of one pass, coarsest first.
         median: Side of the median that smooths the score; 1 where no score is used.
     """
     rim = 1 + median // 2

@@ -11,6 +11,6 @@ COLOURS = {
     "grnet-local": "#D55E00",
     "cascadepsp": "#000000",
 }
-"""Of methods; told apart by colour-blind readers too (Okabe and Ito)."""
+"""The colours of methods, which colour-blind readers can distinguish too (Okabe and Ito)."""
 INK = "#333333"
-"""Of letters and axes."""
+"""The colour of letters and axes."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 JPEG_QUALITY = 88
 COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#F0E442", "#D55E00", "#0072B2")
-"""Of the stages, told apart by colour-blind readers too (Okabe and Ito); they repeat."""
+"""The colours of the stages, which colour-blind readers can distinguish too (Okabe and Ito); they repeat."""
 TINT, VEIL = 0.16, 0.68
 """Opacity of a stage's colour where it looked, and of the dark where it did not."""
 DARK = (16, 16, 20)

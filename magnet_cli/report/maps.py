@@ -27,7 +27,7 @@ FINEST = 32
 STEPS = 254
 """A stored value v stands for v / STEPS."""
 NOTHING = 255
-"""Of a map's pixel under which there is no data."""
+"""The value of a map's pixel under which there is no data."""
 LARGEST = 4 * MOST
 """Side of a map that is read back: a report is a file like any other."""
 
@@ -54,7 +54,7 @@ class Map:
     """Width and height of a window's own part, in level-0 pixels."""
 
     def describe(self) -> dict[str, object]:
-        """As JSON values."""
+        """Return the fields as JSON values."""
         height, width = self.values.shape
         return {
             "size": {"width": width, "height": height},
@@ -95,7 +95,7 @@ def describe_maps(plan: Plan, finished: Callable[[int], Mapping[int, Mapping[str
     """The maps of a finished run, as JSON values; memory does not grow with the image.
 
     Args:
-        plan: Of the run.
+        plan: The plan of the run.
         finished: The counts of each group of a pass.
 
     Returns:
@@ -185,7 +185,7 @@ class _Means:
     """Means over squares of a grid that is filled piece by piece.
 
     Args:
-        size: Of the grid; a square has as many pixels as it takes to have at most `MOST` squares along an axis.
+        size: The size of the grid. A square has so many pixels that at most `MOST` squares lie along an axis.
     """
 
     def __init__(self, size: Size) -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from magnet_cli.report.picture import MaskPicture
 
 OPACITY = 0.5
-"""Of the mask's colours."""
+"""The opacity of the mask's colours."""
 SMALLEST = 640
 """Pixels of the longer side, about; smaller images are shown enlarged, so that the legend fits."""
 WHITE = 255

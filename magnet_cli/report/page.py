@@ -108,7 +108,7 @@ class Refined:
     changed: int
     """Pixels that got another class."""
     share: float
-    """Of all pixels."""
+    """The share of all pixels."""
     objects: str
     """Which were refined, in words; empty for a tool that knows none."""
 
@@ -119,7 +119,7 @@ def make_page(picture: MaskPicture, report: Mapping[str, Any], name: str) -> str
     Args:
         picture: The image and its mask.
         report: The mask's.
-        name: Of the mask's file.
+        name: The name of the mask's file.
 
     Raises:
         KeyError, TypeError, ValueError, zlib.error: The report says something else than this version does.

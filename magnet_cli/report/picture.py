@@ -38,7 +38,7 @@ class Class:
     color: str
     pixels: int
     share: float
-    """Of the pixels that have a label."""
+    """The share of the pixels that have a label."""
     area: float | None
     unit: str | None
 
@@ -54,7 +54,7 @@ class MaskPicture:
     pitch: int
     """Level-0 pixels along the side of one of its pixels."""
     size: Size
-    """Of level 0."""
+    """The size of level 0."""
     classes: tuple[Class, ...]
 
     @property
@@ -71,7 +71,7 @@ def read_picture(image: Image, mask: Path, report: Mapping[str, Any]) -> MaskPic
 
     Args:
         image: Opened.
-        mask: Of that image.
+        mask: The mask of that image.
         report: The mask's.
 
     Raises:

@@ -50,9 +50,9 @@ class Measured:
     resumed: int
     """Groups that earlier runs had finished."""
     threads: int
-    """Of the networks' operations on a CPU; the same in all runs that made the mask."""
+    """The threads of the networks' operations on a CPU. They are the same in all runs that made the mask."""
     shares: tuple[float, ...] = ()
-    """Of the image, for each area of the plan."""
+    """The shares of the image, for each area of the plan."""
     notes: tuple[str, ...] = ()
     """What happened in this run that a reader of the report should know."""
 
@@ -220,7 +220,7 @@ def class_table(
     Args:
         classes: Name and colour of each.
         labels: Level-0 pixels of each.
-        resolution: Of the image.
+        resolution: The resolution of the image.
     """
     computed = max(1, sum(labels))
     rows = []

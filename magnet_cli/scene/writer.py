@@ -74,9 +74,9 @@ def write_scene(
     needs twice the file's size until it is done. A target appears complete or not at all.
 
     Args:
-        path: Of the image; replaced if it exists.
+        path: The file of the image; an existing one is replaced.
         scene: What to write.
-        labels_path: Of the truth, uint8, one resolution; None for none.
+        labels_path: The file of the truth, uint8, one resolution. None writes no truth.
         pyramid: How to store it.
         progress: Called with tiles done and tiles in all, level 0 alone.
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from magnet_cli.train.stores import LabelStore
 
 STRIP_BYTES = 16 << 20
-"""Of a canvas that is read at a time, about, as float32."""
+"""About as many bytes of a canvas, as float32, are read at a time."""
 
 Shape = tuple[int, int, int]
 
@@ -49,7 +49,7 @@ class Truth(Protocol):
 
     @property
     def size(self) -> Size:
-        """Of the grid."""
+        """The size of the grid."""
 
     @property
     def counts(self) -> NDArray[np.int64]:
@@ -97,8 +97,8 @@ class StageTruth:
     """A scene's labels at the centres of a stage's canvas pixels.
 
     Args:
-        labels: Of the scene.
-        stage: Of a run over the scene.
+        labels: The labels of the scene.
+        stage: The stage of a run over the scene.
     """
 
     def __init__(self, labels: LabelStore, *, stage: Stage) -> None:
@@ -126,7 +126,7 @@ class StoredField:
     """A `Field` in a file of NumPy's format, opened for each read and write, so that many can be there.
 
     Args:
-        path: Of the file.
+        path: The path of the file.
     """
 
     def __init__(self, path: Path) -> None:

@@ -15,7 +15,7 @@ from magnet_cli.system.memory import parse_bytes
 BYTES = range(256)
 PAIR = 2
 STRIDE = 8
-"""Of a cascade's coarsest output."""
+"""The stride of a cascade's coarsest output."""
 MOST_ROUNDS = 3
 MOST_MINIMUM = 0.5
 KINDS = {
@@ -124,7 +124,7 @@ class LoopConfig:
     optimizer: str = "adamw"
     """`adamw`; or `adam`, or `sgd`, stochastic gradient descent: their decay is part of the gradient."""
     momentum: float = 0.9
-    """Of `sgd`."""
+    """The momentum of `sgd`."""
     decay: float = 0.02
     """Weight decay."""
     average: float = 0.998
@@ -203,7 +203,7 @@ class FoldsConfig:
     cross: bool = False
     """Score the refiner, and fit its temperatures, with refiners that were fitted without the fold they look at."""
     loop: LoopConfig = field(default_factory=LoopConfig)
-    """Of the folds' backbones."""
+    """The loop of the folds' backbones."""
 
     def __post_init__(self) -> None:
         names = [name for fold in self.held_out for name in fold]
@@ -297,7 +297,7 @@ class SelectorConfig:
     """`paper`: cells that a backbone does worse in than in the whole window. `gain`: how much better the mask gets by
     computing a window, from fields of scenes that the backbone behind them has not seen ([folds] held_out)."""
     minimum: float = 0.0
-    """Of `paper`: a class that covers less than this share of an area does not count in its mean IoU. The paper has
+    """A class that covers less than this share of an area does not count in its mean IoU, for `paper`. The paper has
     none."""
 
     def __post_init__(self) -> None:

@@ -43,7 +43,7 @@ class GRNet(nn.Module):
 
     Args:
         backbone: The global branch.
-        selector: Of the cells; with `all` it is never asked.
+        selector: The selector of the cells; with `all` it is never asked.
         local: Refinement branch and aggregation layer.
         layout: How a window is cut, into equal cells.
         variant: `selected` or `all`.
@@ -92,12 +92,12 @@ class TurnObjective:
     config: LoopConfig
     """Names the loss of pixels."""
     weights: Tensor
-    """Of the classes, `(classes,)` float32."""
+    """The weights of the classes, `(classes,)` float32."""
     ignore: int
     """The label that says nothing."""
     turn: Turn
     shares: list[float] = field(default_factory=list)
-    """Of the cells that were looked at, a number an iteration of `refining`; whoever reads them clears them."""
+    """The shares of the cells that were refined, one number an iteration of `refining`. Who reads them clears them."""
 
     def __call__(self, network: nn.Module, inputs: Tensor, labels: Tensor, arithmetic: Arithmetic) -> Tensor:
         """See `Objective`; inputs as a `GRNet` takes them, labels `(n, side * h, side * w)` int64."""

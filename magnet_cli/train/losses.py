@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from magnet_cli.train.precision import Arithmetic
 
 SMALLEST = 1e-12
-"""Of 1 - p in the focal loss: below, a power less than one has no finite slope."""
+"""The smallest of 1 - p in the focal loss: below, a power less than one has no finite slope."""
 
 
 class Objective(Protocol):
@@ -37,7 +37,7 @@ class PixelObjective:
     """The mean over labelled pixels of a loss that tells their classes apart, for networks that give logits."""
 
     weights: Tensor
-    """Of the classes, `(classes,)` float32."""
+    """The weights of the classes, `(classes,)` float32."""
     config: LoopConfig
     """Names the loss."""
     ignore: int
@@ -58,7 +58,7 @@ def summed_loss(logits: Tensor, labels: Tensor, weights: Tensor, *, config: Loop
     Args:
         logits: `(n, classes, h, w)` float32.
         labels: `(n, h, w)` int64.
-        weights: Of the classes, `(classes,)` float32.
+        weights: The weights of the classes, `(classes,)` float32.
         config: Names the loss.
         ignore: The label that says nothing.
     """

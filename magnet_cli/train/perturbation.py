@@ -26,7 +26,7 @@ SHARES = (0.02, 0.5)
 CORNERS = 3
 """Vertices of a polygon at least."""
 DOUBLINGS = 5
-"""Of the share, while the polygons overlap too little."""
+"""The most times that the share is doubled while the polygons overlap too little."""
 RIM = 8
 """Pixels that a mask is continued by beyond the window, so that the window's edge is no contour."""
 CHANGES = 60
@@ -34,7 +34,7 @@ CHANGES = 60
 RADII = (1, 5)
 """Pixels, of what is dilated or eroded with."""
 HALF_SIDES = (4, 40)
-"""Of the box that one dilation or erosion changes, pixels."""
+"""The half sides of the box that one dilation or erosion changes, in pixels."""
 MEAN = 0.5
 
 

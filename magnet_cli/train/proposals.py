@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from magnet_cli.train.precision import Arithmetic
 
 SMALLEST = 1e-6
-"""Of the weights of a batch, where no window changes anything."""
+"""The smallest of the weights of a batch, where no window changes anything."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -62,10 +62,10 @@ class Plane:
 
     Args:
         spool: Kept open as long as the plane is used.
-        descriptor: Of its file.
+        descriptor: The descriptor of its file.
         size: In pixels.
         bands: Number of bands.
-        offset: Of its first byte.
+        offset: The offset of its first byte.
     """
 
     def __init__(self, spool: RasterSpool, descriptor: int, *, size: Size, bands: int, offset: int) -> None:

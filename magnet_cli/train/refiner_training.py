@@ -86,9 +86,9 @@ class Course:
     bundle: Bundle
     config: TrainConfig
     temperatures: tuple[float, ...]
-    """Of O, coarsest scale first."""
+    """The temperatures of O, coarsest scale first."""
     folder: Path
-    """Of checkpoints; each course keeps its own below, under a hash of all that it depends on."""
+    """The folder of checkpoints; each course keeps its own below, under a hash of all that it depends on."""
     progress: Progress | None = None
 
     def fitted(self, looks: Sequence[SceneView]) -> Refiners:

@@ -41,7 +41,7 @@ class ScenePart:
     image: Path
     label: Path
     info: ImageInfo
-    """Of the picture."""
+    """The info of the picture."""
     box: Box
     """In the scene."""
 
@@ -178,7 +178,7 @@ class Pictures:
     """The opened pictures of a scene, as one; a context.
 
     Args:
-        layout: Of the scene.
+        layout: The layout of the scene.
         cache: Disk for pictures that cannot be read by region.
     """
 
@@ -224,7 +224,7 @@ def labels_of(
     """The labels of a scene from its top, `(box.height, box.width)` uint8 in boxes of its width.
 
     Args:
-        layout: Of the scene.
+        layout: The layout of the scene.
         pictures: Opened; where they have no data, nothing is learnt.
         values: Classes that stored values mean, where they differ.
         ignore: The label that says nothing, given outside the region of interest and where there are no data.

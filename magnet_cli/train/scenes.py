@@ -39,7 +39,7 @@ class LabelledScene:
 
     @property
     def size(self) -> Size:
-        """Of level 0, in pixels."""
+        """The size of level 0, in pixels."""
         return self.labels.size
 
     @classmethod

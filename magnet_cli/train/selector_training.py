@@ -42,7 +42,7 @@ CONFIG_FILE = "train-selector.toml"
 MEASURED = 16
 """Batches that the mean score of whole windows is measured on."""
 DIGITS = 6
-"""Of what bundle.json says."""
+"""The digits of what bundle.json says."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -262,7 +262,7 @@ def begin(network: PatchProposalNetwork, rows: Sequence[GainRow]) -> None:
 
     Args:
         network: With initial weights.
-        rows: Of the held-out scenes, not all alike.
+        rows: The rows of the held-out scenes, not all alike.
     """
     root = np.sqrt([row.labelled for row in rows])
     columns = np.array([(row.unsure, 1.0) for row in rows]) * root[:, None]

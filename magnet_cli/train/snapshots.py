@@ -54,7 +54,7 @@ def read_checkpoint(path: Path, *, configuration: State, load: Callable[[State],
     """Hand a checkpoint, its tensors in host memory, to `load`.
 
     Args:
-        path: Of a file that `write_checkpoint` wrote.
+        path: The path of a file that `write_checkpoint` wrote.
         configuration: What `identity` says of the present training. A checkpoint may not differ in what it says of
             its own; one that says nothing, as older ones do, is taken as it is.
         load: Takes the state up.

@@ -52,7 +52,7 @@ def thinned(mask: Mask, rng: np.random.Generator, *, share: float) -> Mask:
     Args:
         mask: `(rows, columns)`.
         rng: Which go.
-        share: Of the pieces, about.
+        share: About the share of the pieces that is dropped.
     """
     numbers, count = connected(mask, structure=DIAGONAL)
     stays = rng.random(count + 1) >= share

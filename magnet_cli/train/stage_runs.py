@@ -85,11 +85,11 @@ class StageRun:
 
     look: SceneView
     index: int
-    """Of the stage in `look`."""
+    """The index of the stage in `look`."""
     field: Previous
     """The stage before, as far as it has come."""
     temperature: float
-    """Of O."""
+    """The temperature of O."""
 
     @property
     def stage(self) -> Stage:
@@ -148,7 +148,7 @@ def accumulated(
 
     Args:
         looks: The scenes.
-        temperatures: Of O, coarsest scale first.
+        temperatures: The temperatures of O, coarsest scale first.
         how: How the stages below merged.
         refiners: One for each scene.
     """
@@ -195,7 +195,7 @@ def ended(
 
     Args:
         looks: The scenes.
-        temperatures: Of O, coarsest scale first.
+        temperatures: The temperatures of O, coarsest scale first.
         how: How every stage merges.
         refiners: One for each scene.
         ignore: The label that says nothing.

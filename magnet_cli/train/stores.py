@@ -33,7 +33,7 @@ class PixelStore(Protocol):
 
     @property
     def sizes(self) -> tuple[Size, ...]:
-        """Of level 0 and each halving, as `halvings` gives them."""
+        """The sizes of level 0 and each halving, as `halvings` gives them."""
 
     @property
     def bands(self) -> int:

@@ -94,7 +94,7 @@ class StreamedPixels:
     """A `PixelStore` on disk: levels from the image where it stores them, else from a spool.
 
     Args:
-        size: Of level 0.
+        size: The size of level 0.
         bands: Number of bands, the image's first.
         planes: Levels that were spooled.
         original: Has the others; None where there are none.
@@ -195,8 +195,8 @@ def spool_pixels(
 
     Args:
         spool: Takes it.
-        size: Of level 0.
-        bands: Of the scene.
+        size: The size of level 0.
+        bands: The bands of the scene.
         levels: As `spooled_levels` gives them.
         level0: The image where it can be read by region, else what reads a box of level 0.
 

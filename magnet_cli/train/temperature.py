@@ -25,7 +25,7 @@ LOWEST, HIGHEST = 0.25, 4.0
 MOST_PIXELS = 1 << 20
 """Pixels that one fit looks at; more say no more, as neighbours agree."""
 DIGITS = 4
-"""Of a temperature, as bundle.json writes it and as everything fitted after it sees it."""
+"""The digits of a temperature, as bundle.json writes it and as everything fitted after it sees it."""
 STEPS = 40
 """Golden sections: the last interval is shorter than 1e-7 in log T."""
 
@@ -43,7 +43,10 @@ class Fit:
     """Labelled pixels that were looked at."""
 
     def describe(self, *, applied: bool = True) -> dict[str, float]:
-        """As JSON values; without the temperature where it is not applied, with `at_bound` where the search ended."""
+        """Return the fields as JSON values.
+
+        The temperature is missing where it is not applied; `at_bound` says that the search ended at a bound.
+        """
         if not applied:
             return {"nll": round(self.before, 5), "pixels": self.pixels}
         said: dict[str, float] = {

@@ -103,7 +103,7 @@ class Validator:
 
     @property
     def names(self) -> str:
-        """Of the scenes."""
+        """The names of the scenes."""
         return ", ".join(scene.name for scene in self.scenes)
 
     def windows(self) -> Iterator[tuple[NDArray[np.float32], NDArray[np.uint8]]]:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 UNKNOWN = 255
-"""Of a claim: nobody said anything. Of a label: not computed."""
+"""A claim of this value says nothing; a label of this value was not computed."""
 STEPS = 254
 """A claim v stands for the probability v / STEPS."""
 HALF = STEPS // 2

@@ -40,7 +40,7 @@ class CascadeSettings:
     fast: bool = False
     """Whether the global step alone is done."""
     least: int = 224
-    """A region whose longer side is below this is enlarged to it, because the network was trained on nothing smaller."""
+    """A region whose longer side is shorter is enlarged to it, because the network was trained on nothing smaller."""
     published: bool = False
     """Whether the arithmetic is that of the published package, which ignores `least`."""
 

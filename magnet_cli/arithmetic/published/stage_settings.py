@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 ALL_PATCHES = -1
-"""As `patches`: every window of every stage."""
+"""The value of `patches` that selects every window of every stage."""
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

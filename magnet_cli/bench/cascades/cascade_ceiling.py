@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 SAMPLE = 4
 """Windows that are sampled: their content does not change what a step costs."""
 MOST_SHAPES = 16
-"""Of what is looked at that are timed, each for those that are about as large."""
+"""The most shapes of windows that are timed; each stands for those that are about as large."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +43,7 @@ class Alike:
     """Steps of about one size."""
 
     shape: Shape
-    """Of the middle one."""
+    """The shape of the middle window."""
     count: int
 
 

@@ -42,7 +42,7 @@ MAPS = 14
 the global step enlarged, what is inside of them, both as -1 to 1, the sum of the windows, their number, the mean and
 the result; counted in the source."""
 ROWS = 1024
-"""Of the image that are read at a time."""
+"""The rows of the image that are read at a time."""
 
 
 class CascadeNaive:

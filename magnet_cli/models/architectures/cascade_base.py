@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 STRIDE = 8
-"""Of the coarsest output; sides of what a cascade takes are multiples of it."""
+"""The stride of the coarsest output; sides of what a cascade takes are multiples of it."""
 BANDS = 3
 MASKS = 3
 """Channels beside the image: the mask, and what the coarser passes made of it."""
@@ -18,11 +18,11 @@ class CascadeOutputs:
     """Every output of a cascade, coarse to fine: logits `(n, 1, h, w)`, enlarged to the input's size."""
 
     s8: tuple[Tensor, ...]
-    """Of output stride 8: one a pass."""
+    """The outputs of stride 8: one a pass."""
     s4: tuple[Tensor, ...]
-    """Of output stride 4: one a pass, without the pass that stops at stride 8."""
+    """The outputs of stride 4: one a pass, without the pass that stops at stride 8."""
     s1: Tensor
-    """Of output stride 1: of the last pass."""
+    """The output of stride 1 of the last pass."""
 
 
 class CascadeModule(nn.Module):

@@ -20,7 +20,7 @@ class Encoder(nn.Module):
     """A residual encoder with the two maps that the module takes beside the last one; its parameters keep their names.
 
     Args:
-        network: Of output stride 8.
+        network: The network of output stride 8.
     """
 
     def __init__(self, network: ResNet) -> None:

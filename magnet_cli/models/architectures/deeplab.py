@@ -61,7 +61,7 @@ class DeepLabV3Plus(nn.Module):
     Args:
         encoder: Its last map is looked at widely, its first one for borders.
         classes: Number of logits.
-        output_stride: Of the encoder's last map.
+        output_stride: The output stride of the encoder's last map.
         width: Channels of the decoder.
         low: Channels that the finer level is reduced to.
     """

@@ -81,7 +81,7 @@ class HRNet(nn.Module):
         blocks: Residual blocks on each branch of an exchange.
         bottlenecks: Blocks of the first stage.
         bands: Channels of the input.
-        stem_stride: Of each of the two first convolutions; the finest branch has its square as its stride. The
+        stem_stride: The stride of each of the first two convolutions; the finest branch has its square as stride. The
             published MagNet program has 1, the HRNet paper 2.
     """
 

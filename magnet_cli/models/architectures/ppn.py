@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 LAYERS = (3, 4)
-"""Of the encoder that may be left: a ResNet has four."""
+"""The layers of the encoder that may be left out at the end: a ResNet has four."""
 SEES = ("image", "image+field")
 AGAINST = ("image", "constant")
 TWO = 2

@@ -27,7 +27,7 @@ class PyramidPooling(nn.Module):
     """Averages over grids of several sizes, each through its own 1 x 1 convolution, joined with what they were made of.
 
     Args:
-        channels: Of the input.
+        channels: The channels of the input.
         outputs: Channels of the result.
         sizes: Cells on a side of each grid.
     """

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from magnet_cli.geometry import Size
 
 ROWS = 128
-"""Of a strip. The paper's refiner at 508 pixels takes a third of the memory and as long as over the whole patch."""
+"""The rows of a strip. The paper's refiner at 508 pixels then takes a third of the memory, and no more time."""
 
 
 @runtime_checkable
