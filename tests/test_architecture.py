@@ -38,7 +38,7 @@ ROOMS: dict[str, set[str]] = {
     "masks": FLOOR | {"system", "options", "images"},
     "exports": FLOOR | {"system", "options", "images", "masks"},
     "run": FLOOR | {"system", "images", "plan", "models", "masks"},
-    "report": FLOOR | {"system", "images", "plan", "models", "masks"},
+    "report": FLOOR | {"system", "images", "plan", "models", "masks", "run"},
     "refinement": FLOOR | {"system", "options", "images", "plan", "arithmetic", "models", "masks", "run", "report"},
     "segmentation": FLOOR
     | {"system", "options", "images", "plan", "areas", "arithmetic", "models", "masks", "exports", "run", "report"}

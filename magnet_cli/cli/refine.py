@@ -16,7 +16,7 @@ from magnet_cli.system.memory import format_bytes
 from magnet_cli.system.speeds import format_seconds
 
 if TYPE_CHECKING:
-    from magnet_cli.refinement.method import Job
+    from magnet_cli.refinement.method import MaskJob
 
 
 @command
@@ -64,7 +64,7 @@ def refine(
     return 0
 
 
-def _show(job: Job, *, json: bool) -> None:
+def _show(job: MaskJob, *, json: bool) -> None:
     """The plan on standard output, with the time where a bench has told."""
     plan, seconds = job.plan, job.seconds()
     if json:

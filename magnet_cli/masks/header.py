@@ -71,6 +71,11 @@ class JournalHeader:
         )
 
 
+def digest_of(values: Mapping[str, object]) -> str:
+    """SHA-256 over JSON values, whatever the order of their keys: what hashes of options are made by."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
 def _field(entry: FieldSpec) -> list[object]:
     found = [entry.name, entry.bands, _size(entry.size), _exact(entry.pitch.x), _exact(entry.pitch.y), entry.dtype]
     return found if entry.join == "later" else [*found, entry.join]

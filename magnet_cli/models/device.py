@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, cast
 import torch
 
 from magnet_cli.errors import DeviceError, UsageError
+from magnet_cli.plan import Machine
+from magnet_cli.system.memory import default_budget, host_memory
 from magnet_cli.system.threads import usable_cores
 
 if TYPE_CHECKING:
@@ -108,6 +110,29 @@ def computes_bfloat16(device: str) -> bool:
 
 def _read_text(path: Path) -> str:
     return path.read_text(encoding="ascii", errors="replace") if path.exists() else ""
+
+
+def machine_of(
+    device: str, precision: str, *, memory: int | None, gpu_memory: int | None = None, base: int | None = None
+) -> Machine:
+    """The machine that a run has.
+
+    Args:
+        device: As `resolve_device` gives it.
+        precision: As `resolve_precision` gives it.
+        memory: Host bytes that the run may use; None for what is free.
+        gpu_memory: Device bytes that it may use; None for what is free.
+        base: Host bytes in use before the first read; None for what is in use now.
+    """
+    return Machine(
+        device=device,
+        precision=precision,
+        memory=memory or default_budget(),
+        gpu_memory=gpu_memory or free_device_memory(device),
+        context=context_memory(device),
+        base=(host_memory() or 0) if base is None else base,
+        cores=usable_cores(),
+    )
 
 
 def pin_arithmetic(threads: int) -> None:

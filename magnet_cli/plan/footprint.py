@@ -72,12 +72,23 @@ def with_memory(plan: Plan, facts: ModelFacts, options: SegmentOptions) -> Plan:
         compute=host_compute,
         group=group,
         output=output,
-        ahead=max(0, min(plan.machine.readers(options.num_workers), spare // group - 1)),
+        ahead=groups_ahead(plan.machine.readers(options.num_workers), spare=spare, group=group),
         device_budget=plan.machine.gpu_memory,
         device=0 if on_host else compute + facts.weight_bytes + plan.machine.context,
     )
     _check_device(plan, memory)
     return replace(plan, memory=memory)
+
+
+def groups_ahead(readers: int, *, spare: int, group: int) -> int:
+    """How many groups may be read while another one is computed: as many as there are readers, if memory allows.
+
+    Args:
+        readers: Threads that read ahead.
+        spare: Bytes that are left for groups that were read, that which is computed included.
+        group: Bytes of one group.
+    """
+    return max(0, min(readers, spare // group - 1))
 
 
 def _check_device(plan: Plan, memory: MemoryPlan) -> None:

@@ -12,18 +12,18 @@ from magnet_cli.masks.output import OutputState, output_state
 from magnet_cli.masks.report_file import read_report
 from magnet_cli.options.refine import RefineOptions
 from magnet_cli.options.spelling import as_path, option_words
-from magnet_cli.refinement.engine import naming_shortage
 from magnet_cli.refinement.method_loader import load_method
 from magnet_cli.refinement.origins import check_origins
 from magnet_cli.refinement.pairs import Pair, check_pair, open_input_mask
-from magnet_cli.refinement.run_output import ACTIVITIES, Output
-from magnet_cli.run.clock import Clock
+from magnet_cli.run.clock import REFINING, Clock
+from magnet_cli.run.guards import naming_shortage
+from magnet_cli.run.mask_run import MaskRun
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from magnet_cli.images import ImageInfo
-    from magnet_cli.refinement.method import Job, MaskPlan, Method
+    from magnet_cli.refinement.method import MaskJob, MaskPlan, Method
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +79,7 @@ def refine_mask(
 
 def refine_pair(pair: Pair, method: Method, options: RefineOptions, events: Events) -> RefineResult:
     """As `refine_mask`, by a method that is loaded."""
-    paths, clock = pair.paths, Clock(ACTIVITIES)
+    paths, clock = pair.paths, Clock(REFINING)
     hashes = {**images.image_hashes(pair.image, pair.info), "refined": images.fingerprint(pair.mask)}
     hashes |= method.hashes()
     if output_state(paths, hashes=hashes, overwrite=options.overwrite) is OutputState.DONE:
@@ -94,24 +94,25 @@ def refine_pair(pair: Pair, method: Method, options: RefineOptions, events: Even
             )
         for note in job.plan.notes:
             events.message(f"{pair.image}: {note}" if note in pair.info.notes else note)
-        run = Output(
+        run = MaskRun(
             job=job,
-            mask=opened,
             paths=paths,
+            hashes=hashes,
+            workers=options.num_workers,
             resume=options.resume,
             overwrite=options.overwrite,
             events=events,
             clock=clock,
         )
         command = refine_words(job.plan, paths.mask, options, method)
-        report = run.finish(hashes, complete=lambda found: {**found, "command": command})
+        report = run.finish(lambda found: {**found, "command": command})
     events.message(f"{paths.mask}: done")
     return RefineResult(image=pair.image, mask=pair.mask, output=paths.mask, report=report)
 
 
 def plan_refine(
     image: str | Path, mask: str | Path, options: RefineOptions | None = None, *, events: Events | None = None
-) -> Job:
+) -> MaskJob:
     """What `refine_mask` would do; the mask is looked through, nothing is computed or written.
 
     Raises:
@@ -123,7 +124,7 @@ def plan_refine(
     return plan_pair(info, mask, load_method(options, events), options, events)
 
 
-def plan_pair(info: ImageInfo, mask: str | Path, method: Method, options: RefineOptions, events: Events) -> Job:
+def plan_pair(info: ImageInfo, mask: str | Path, method: Method, options: RefineOptions, events: Events) -> MaskJob:
     """As `plan_refine`, by a method that is loaded; `info` is of the image."""
     with naming_shortage("the mask was looked through", info.path), open_input_mask(mask, options) as opened:
         return method.job(method.see(info), opened, workers=method.machine.readers(options.num_workers), events=events)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from typing_extensions import override
+
 from magnet_cli import images
 from magnet_cli.errors import UsageError
 from magnet_cli.models.device import device_case
@@ -13,7 +15,7 @@ from magnet_cli.refinement.image_view import see
 from magnet_cli.refinement.label_pass import Joining
 from magnet_cli.refinement.large_objects import Levels
 from magnet_cli.refinement.mask_kinds import class_indices
-from magnet_cli.refinement.method import Foreseen
+from magnet_cli.refinement.method import Foreseen, MaskJob
 from magnet_cli.refinement.pass_context import RefineWork
 from magnet_cli.refinement.planner import foreseen_memory, make_plan
 from magnet_cli.refinement.refinement_plan import FusionPass, LevelPass, SharesPass, options_hash
@@ -23,7 +25,7 @@ from magnet_cli.refinement.wholes import Objects
 from magnet_cli.system.speeds import Case, nearest_figure
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from magnet_cli.events import Events
@@ -33,9 +35,10 @@ if TYPE_CHECKING:
     from magnet_cli.refinement.cascade_model import RefineModel
     from magnet_cli.refinement.image_view import Seen
     from magnet_cli.refinement.input_mask import InputMask
-    from magnet_cli.refinement.method import Opened, PassTotals, Runner, Step
     from magnet_cli.refinement.refinement_plan import RefinePlan, RefineSettings
-    from magnet_cli.report.run_report import Measured
+    from magnet_cli.run.job import Resources, Runner, RunPass
+    from magnet_cli.run.measured import Measured
+    from magnet_cli.run.results import Results
 
 MOST_NAMED = 12
 """Classes that a message lists."""
@@ -133,34 +136,29 @@ class Cascade:
             workers=workers,
             events=events,
         )
-        return CascadeJob(plan=plan, model=self.model)
+        return CascadeJob(plan=plan, model=self.model, mask=mask)
 
 
 @dataclass(frozen=True, kw_only=True)
-class CascadeJob:
-    """A mask and its objects; see `Job`."""
+class CascadeJob(MaskJob):
+    """A mask whose objects a network sharpens."""
 
     plan: RefinePlan
     model: RefineModel
+    mask: InputMask
 
-    def runner(self, step: Step, opened: Opened) -> Runner:
-        """See `Job`."""
-        work = RefineWork(
-            plan=self.plan,
-            image=opened.image,
-            mask=opened.mask,
-            network=self.model.network,
-            journal=opened.journal,
-        )
+    @override
+    def runner(self, step: RunPass, resources: Resources) -> Runner:
+        work = RefineWork(plan=self.plan, mask=self.mask, network=self.model.network, resources=resources)
         if isinstance(step, LevelPass):
             return Levels(work, step)
         if isinstance(step, SharesPass):
             return Sharing(work, step)
         return Joining(work, step) if isinstance(step, FusionPass) else Objects(work)
 
-    def report(self, totals: Mapping[int, PassTotals], measured: Measured) -> dict[str, object]:
-        """See `Job`."""
-        return make_report(self.plan, self.model.bundle, totals, measured)
+    @override
+    def report(self, results: Results, measured: Measured) -> dict[str, object]:
+        return make_report(self.plan, self.model.bundle, self.totals(results), measured)
 
     @property
     def case(self) -> Case:
@@ -175,8 +173,8 @@ class CascadeJob:
             batch=1,
         )
 
+    @override
     def seconds(self) -> float | None:
-        """See `Job`."""
         figure = nearest_figure(self.case, pixels=self.plan.image.size.pixels)
         if figure is None:
             return None

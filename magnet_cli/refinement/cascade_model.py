@@ -10,16 +10,15 @@ from magnet_cli.geometry import Size
 from magnet_cli.models.bundle import CascadeBundle, load_cascade_bundle, load_description, shipped_bundles
 from magnet_cli.models.cascade_networks import ALIVE_AT_ONCE, cascade_bytes, load_cascade
 from magnet_cli.models.device import (
-    context_memory,
-    free_device_memory,
     limit_device_memory,
+    machine_of,
     precision_notes,
     resolve_device,
     resolve_precision,
 )
 from magnet_cli.options.segment import BundleDefaults
 from magnet_cli.plan import Machine, ModelFacts
-from magnet_cli.system.memory import LARGE_TENSOR, default_budget, host_memory, reuse_large_tensors
+from magnet_cli.system.memory import LARGE_TENSOR, reuse_large_tensors
 
 if TYPE_CHECKING:
     from magnet_cli.events import Events
@@ -79,14 +78,7 @@ def load_refine_model(options: RefineOptions, events: Events, named: str) -> Ref
     if device == "cpu" and needed >= ALIVE_AT_ONCE * LARGE_TENSOR:
         reuse_large_tensors()
     network = load_cascade(bundle, device=device, precision=precision)
-    machine = Machine(
-        device=device,
-        precision=precision,
-        memory=options.memory or default_budget(),
-        gpu_memory=options.gpu_memory or free_device_memory(device),
-        context=context_memory(device),
-        base=host_memory() or 0,
-    )
+    machine = machine_of(device, precision, memory=options.memory, gpu_memory=options.gpu_memory)
     return RefineModel(bundle=bundle, network=network, machine=machine, activation_bytes=needed)
 
 

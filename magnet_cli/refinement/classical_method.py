@@ -6,19 +6,21 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from typing_extensions import override
 
 from magnet_cli import images
 from magnet_cli.errors import SourceError, WeightsError
 from magnet_cli.images.protocol import NODATA
 from magnet_cli.refinement.evidence import Shares, kept_bytes, open_evidence
 from magnet_cli.refinement.image_view import see
-from magnet_cli.refinement.method import Foreseen
+from magnet_cli.refinement.method import Foreseen, MaskJob
 from magnet_cli.refinement.refinement_plan import check_memory
 from magnet_cli.refinement.refinement_report import make_square_report
 from magnet_cli.refinement.squares import SquarePlan, SquaresPass, square_memory
+from magnet_cli.run.job import Runner
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -31,9 +33,10 @@ if TYPE_CHECKING:
     from magnet_cli.refinement.evidence import Evidence
     from magnet_cli.refinement.image_view import Seen
     from magnet_cli.refinement.input_mask import InputMask
-    from magnet_cli.refinement.method import Opened, PassTotals, Step
     from magnet_cli.refinement.squares import SquareSettings
-    from magnet_cli.report.run_report import Measured
+    from magnet_cli.run.job import Resources, RunPass
+    from magnet_cli.run.measured import Measured
+    from magnet_cli.run.results import Results
 
 GREY = 1
 """Bands of an image that has no colours: they are seen three times."""
@@ -127,7 +130,7 @@ class Smoothing:
             ),
             notes=(*seen.info.notes, *mask.notes),
         )
-        return SmoothingJob(plan=plan, evidence=evidence)
+        return SmoothingJob(plan=plan, mask=mask, evidence=evidence)
 
     def based(self, base: int) -> Smoothing:
         """See `Method`."""
@@ -148,23 +151,26 @@ class Smoothing:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SmoothingJob:
-    """A mask in squares; see `Job`."""
+class SmoothingJob(MaskJob):
+    """A mask that a classical tool refines, square by square."""
 
     plan: SquarePlan
+    mask: InputMask
     evidence: Evidence
 
-    def runner(self, step: Step, opened: Opened) -> Squares:
-        """See `Job`."""
+    @override
+    def runner(self, step: RunPass, resources: Resources) -> Squares:
         del step
-        return Squares(self.plan, self.evidence, opened)
+        return Squares(self.plan, self.mask, self.evidence, resources)
 
-    def report(self, totals: Mapping[int, PassTotals], measured: Measured) -> dict[str, object]:
-        """See `Job`."""
-        return make_square_report(self.plan, totals[self.plan.step.number], measured)
+    @override
+    def report(self, results: Results, measured: Measured) -> dict[str, object]:
+        return make_square_report(self.plan, self.totals(results)[self.plan.step.number], measured)
 
+    @override
     def seconds(self) -> None:
-        """See `Job`: a bench measures networks."""
+        # A bench measures networks.
+        return None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,26 +201,27 @@ class Smoothed:
     looked: bool
 
 
-class Squares:
-    """The pass over the squares; see `Runner`."""
+class Squares(Runner):
+    """The pass over the squares."""
 
-    def __init__(self, plan: SquarePlan, evidence: Evidence, opened: Opened) -> None:
+    def __init__(self, plan: SquarePlan, mask: InputMask, evidence: Evidence, resources: Resources) -> None:
         self._plan = plan
         self._step = plan.step
         self._evidence = evidence
-        self._opened = opened
+        self._mask = mask
+        self._resources = resources
         self._cut = float(plan.settings.threshold) if plan.reading.kind == "probability" else None
 
+    @override
     def read(self, group: int) -> Square:
-        """See `Runner`."""
         box = self._step.box(group)
         area = self._step.area(box)
         inner = box.shifted(x=-area.x, y=-area.y).slices
-        labels = self._opened.mask.read(area)
+        labels = self._mask.read(area)
         own = labels[inner]
         if not self._is_open(labels, own):
             return Square(box=box, labels=own, known=own != NODATA, inner=inner, shares=None, pixels=None)
-        pixels, valid = self._plan.seen.read(self._opened.image, area, pitch=1)
+        pixels, valid = self._plan.seen.read(self._resources.image, area, pitch=1)
         # Where the image holds no data its colours mean nothing, and neither does what the mask says there.
         heard = labels if valid is None else np.where(valid, labels, np.uint8(NODATA))
         return Square(
@@ -226,8 +233,9 @@ class Squares:
             pixels=_as_bytes(pixels),
         )
 
-    def compute(self, given: Square) -> Smoothed:
-        """See `Runner`."""
+    @override
+    def compute(self, given: Square, known: None) -> Smoothed:
+        del known
         shares, labels = given.shares, given.labels
         looked = shares is not None and len(shares.labels) > 1
         if shares is not None and given.pixels is not None and looked:
@@ -236,9 +244,9 @@ class Squares:
         changed = int(np.count_nonzero(labels != given.labels))
         return Smoothed(box=given.box, labels=labels, changed=changed, looked=looked)
 
+    @override
     def store(self, group: GroupId, found: Smoothed) -> dict[str, object]:
-        """See `Runner`."""
-        self._opened.journal.put_labels(group, box=found.box, labels=found.labels)
+        self._resources.sink.put_labels(group, box=found.box, labels=found.labels)
         counts = np.bincount(found.labels.ravel(), minlength=NODATA + 1)
         return {
             "labels": counts[: len(self._plan.reading.classes)].tolist(),

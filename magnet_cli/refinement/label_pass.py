@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from skimage.measure import label as connected
+from typing_extensions import override
 
 from magnet_cli.arithmetic.cascade.fusion import fuse, is_given_up, pass_on
 from magnet_cli.geometry import Box
 from magnet_cli.images.protocol import NODATA
 from magnet_cli.refinement.refinement_plan import claims_name
+from magnet_cli.run.job import Runner
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -50,18 +52,18 @@ class Joined:
     """Pixels whose label differs from the input's."""
 
 
-class Joining:
+class Joining(Runner):
     """The pass that joins claims."""
 
     def __init__(self, work: RefineWork, step: FusionPass) -> None:
         self._work = work
         self._blocks = step.blocks
 
+    @override
     def read(self, group: int) -> Square:
-        """See `Runner`."""
-        box, journal = self._blocks[group], self._work.journal
+        box, results = self._blocks[group], self._work.resources.results
         claims = {
-            label: journal.read_stored_field(claims_name(label), box)[0].astype(np.uint8, copy=False)
+            label: results.read_stored_field(claims_name(label), box)[0].astype(np.uint8, copy=False)
             for label in self._work.plan.census.labels
         }
         labels, evidence = self._work.mask.read(box), self._work.plan.evidence
@@ -69,8 +71,9 @@ class Joining:
         shares = evidence.read(box, labels) if evidence is not None and wanted else None
         return Square(box=box, labels=labels, claims=claims, held=self._held(box), shares=shares)
 
-    def compute(self, given: Square) -> Joined:
-        """See `Runner`."""
+    @override
+    def compute(self, given: Square, known: None) -> Joined:
+        del known
         plan = self._work.plan
         labels = fuse(given.labels, given.claims, stuff=plan.stuff, binary=plan.is_binary)
         if given.shares is not None:
@@ -78,9 +81,9 @@ class Joining:
         labels[given.held] = given.labels[given.held]
         return Joined(box=given.box, labels=labels, changed=int(np.count_nonzero(labels != given.labels)))
 
+    @override
     def store(self, group: GroupId, found: Joined) -> dict[str, object]:
-        """See `Runner`."""
-        self._work.journal.put_labels(group, box=found.box, labels=found.labels)
+        self._work.resources.sink.put_labels(group, box=found.box, labels=found.labels)
         counts = np.bincount(found.labels.ravel(), minlength=NODATA + 1)
         classes = len(self._work.plan.reading.classes)
         return {

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from typing_extensions import override
 
 from magnet_cli.arithmetic.canvas import Canvas
 from magnet_cli.arithmetic.cascade.area_means import area_mean
@@ -19,6 +20,7 @@ from magnet_cli.geometry import Box, Pitch
 from magnet_cli.images.protocol import NODATA
 from magnet_cli.refinement.pass_context import Counted
 from magnet_cli.refinement.refinement_plan import claims_name, share_name
+from magnet_cli.run.job import Runner
 
 if TYPE_CHECKING:
     from fractions import Fraction
@@ -59,7 +61,7 @@ class Sharpened:
     counts: dict[str, int]
 
 
-class Levels:
+class Levels(Runner):
     """The pass over one level of a large object."""
 
     def __init__(self, work: RefineWork, step: LevelPass) -> None:
@@ -67,8 +69,8 @@ class Levels:
         self._step = step
         self._blocks = step.blocks
 
+    @override
     def read(self, group: int) -> Block:
-        """See `Runner`."""
         step = self._step
         if step.index == 0:
             return self._read_whole()
@@ -83,8 +85,9 @@ class Levels:
         silent = self._silent(part.box, area, valid) if step.is_last else None
         return Block(part=part, own=own, start=start, pixels=pixels if runs else None, silent=silent)
 
-    def compute(self, given: Block) -> Sharpened:
-        """See `Runner`."""
+    @override
+    def compute(self, given: Block, known: None) -> Sharpened:
+        del known
         network, step = Counted(self._work.network), self._step
         box, pitch = given.part.box, step.level.pitch
         area = box if step.fast else given.part.area
@@ -108,13 +111,13 @@ class Levels:
             values[0, given.silent] = UNKNOWN
         return Sharpened(box=box, values=values, counts={"wholes": network.wholes, "windows": network.windows})
 
+    @override
     def store(self, group: GroupId, found: Sharpened) -> dict[str, object]:
-        """See `Runner`."""
-        step, journal = self._step, self._work.journal
+        step, sink = self._step, self._work.resources.sink
         if step.is_last:
-            journal.put_field(group, name=claims_name(step.label), box=step.on_image(found.box), values=found.values)
+            sink.put_field(group, name=claims_name(step.label), box=step.on_image(found.box), values=found.values)
         else:
-            journal.put_field(group, name=step.field(step.index), box=found.box, values=found.values)
+            sink.put_field(group, name=step.field(step.index), box=found.box, values=found.values)
         return {**found.counts}
 
     def _read_whole(self) -> Block:
@@ -132,7 +135,7 @@ class Levels:
         if step.reading == 1:
             found = self._work.mask.read(step.on_image(box)) == step.label
         else:
-            found = self._work.journal.read_field(share_name(step.label, step.reading), box)[0]
+            found = self._work.resources.results.read_field(share_name(step.label, step.reading), box)[0]
         return torch.from_numpy(found.astype(np.float32))
 
     def _before(self, area: Box) -> Canvas:
@@ -145,7 +148,7 @@ class Levels:
             right=ceil(area.right * ratio) + RIM,
             bottom=ceil(area.bottom * ratio) + RIM,
         ).intersection(Box.whole(before.size))
-        values = self._work.journal.read_field(self._step.field(self._step.index - 1), box)
+        values = self._work.resources.results.read_field(self._step.field(self._step.index - 1), box)
         return Canvas(values=torch.from_numpy(values.astype(np.float32)), box=box, pitch=before.pitch)
 
     def _silent(self, box: Box, area: Box, valid: NDArray[np.bool_] | None) -> NDArray[np.bool_]:

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from magnet_cli.errors import SourceError, UsageError
+from magnet_cli.masks.header import digest_of
 from magnet_cli.masks.output import OutputPaths
 from magnet_cli.masks.report_file import read_report
 from magnet_cli.options.refine import RefineOptions
 from magnet_cli.options.segment import ExportOptions
-from magnet_cli.refinement.engine import naming_shortage
 from magnet_cli.refinement.image_view import seen_of_plan
 from magnet_cli.refinement.mask_kinds import class_indices
 from magnet_cli.refinement.method_loader import load_method
 from magnet_cli.refinement.pairs import open_input_mask
-from magnet_cli.refinement.run_output import ACTIVITIES, Output
-from magnet_cli.run.clock import Clock
+from magnet_cli.run.clock import REFINING, Clock
+from magnet_cli.run.guards import naming_shortage
+from magnet_cli.run.mask_run import MaskRun
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -86,7 +85,7 @@ class LastStage:
     def digest(self) -> str:
         """SHA-256 over everything of this stage that the mask depends on."""
         values = {"method": self.options.method, **self.method.hashes()}
-        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+        return digest_of(values)
 
     def before(self, options: SegmentOptions, compat: str) -> SegmentOptions:
         """The options of the mask that this stage starts from.
@@ -167,21 +166,22 @@ class LastStage:
             method = method.starting_from(_kept(unrefined))
         own = read_report(OutputPaths.of(unrefined).report)
         with ExitStack() as stack:
-            clock = Clock(ACTIVITIES)
+            clock = Clock(REFINING)
             with clock.measure("survey"), naming_shortage("the mask was looked through", plan.image.path):
                 mask = stack.enter_context(open_input_mask(unrefined, self.options))
                 readers = method.machine.readers(self.options.num_workers)
                 job = method.job(seen, mask, workers=readers, events=events)
-            run = Output(
+            run = MaskRun(
                 job=job,
-                mask=mask,
                 paths=paths,
+                hashes=hashes,
+                workers=self.options.num_workers,
                 resume=self.options.resume,
                 overwrite=self.options.overwrite,
                 events=events,
                 clock=clock,
             )
-            return run.finish(hashes, complete=lambda found: {**combined(own, found), "command": command})
+            return run.finish(lambda found: {**combined(own, found), "command": command})
 
 
 def _kept(unrefined: Path) -> Path:

@@ -2,42 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from typing_extensions import override
+
+from magnet_cli.masks.spec import MaskSpec
+from magnet_cli.run.job import Job
+from magnet_cli.run.measured import Totals
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from magnet_cli.events import Events
     from magnet_cli.geometry import Pitch
-    from magnet_cli.images import Image, ImageInfo
-    from magnet_cli.masks.journal import Journal
-    from magnet_cli.masks.spec import FieldSpec, GroupId
+    from magnet_cli.images import ImageInfo
+    from magnet_cli.masks.spec import FieldSpec
     from magnet_cli.plan import Machine, MemoryPlan, Seer
     from magnet_cli.refinement.image_view import Seen
     from magnet_cli.refinement.input_mask import InputMask
     from magnet_cli.refinement.mask_kinds import Reading
-    from magnet_cli.report.run_report import Measured
-
-
-COUNTED = ("wholes", "windows", "looked", "nodata", "changed")
-
-
-class Step(Protocol):
-    """A pass: groups of work that may be done in any order."""
-
-    @property
-    def number(self) -> int:
-        """0 for the first."""
-
-    @property
-    def groups(self) -> int:
-        """How many there are."""
-
-    @property
-    def what(self) -> str:
-        """For people."""
+    from magnet_cli.run.job import RunPass
+    from magnet_cli.run.results import Results
 
 
 class MaskPlan(Protocol):
@@ -56,7 +44,7 @@ class MaskPlan(Protocol):
         """How it is read."""
 
     @property
-    def passes(self) -> Sequence[Step]:
+    def passes(self) -> Sequence[RunPass]:
         """In order."""
 
     @property
@@ -85,64 +73,57 @@ class MaskPlan(Protocol):
         """Upper bounds in bytes."""
 
 
-class Runner(Protocol):
-    """A pass: what is read, computed and stored of a group."""
+class MaskJob(Job):
+    """What is to be done to one mask: a job over the mask's image."""
 
-    def read(self, group: int) -> Any:
-        """All that the group needs; in a thread of its own, ahead of the computation."""
-
-    def compute(self, given: Any) -> Any:
-        """What follows from it."""
-
-    def store(self, group: GroupId, found: Any) -> dict[str, object]:
-        """Put it into the journal; what the report counts of it."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Opened:
-    """The files of a run."""
-
-    image: Image
-    mask: InputMask
-    journal: Journal
-
-
-@dataclass(kw_only=True)
-class PassTotals:
-    """Counts of a pass, added up over its groups."""
-
-    labels: list[int] = field(default_factory=list)
-    counts: dict[str, int] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, groups: Iterable[Mapping[str, object]]) -> PassTotals:
-        """Add up the counts of groups."""
-        found = cls()
-        for group in groups:
-            for key in COUNTED:
-                if key in group:
-                    found.counts[key] = found.counts.get(key, 0) + int(str(group[key]))
-            labels = group.get("labels")
-            if isinstance(labels, list):
-                found.labels = [a + b for a, b in zip(found.labels or [0] * len(labels), labels, strict=True)]
-        return found
-
-
-class Job(Protocol):
-    """A plan, and what carries it out."""
+    plan: MaskPlan
+    """Everything that was decided about the run."""
 
     @property
-    def plan(self) -> MaskPlan:
-        """Of the run."""
+    @override
+    def image(self) -> ImageInfo:
+        return self.plan.seen.info
 
-    def runner(self, step: Step, opened: Opened) -> Runner:
-        """What does a pass of the plan."""
+    @property
+    @override
+    def passes(self) -> Sequence[RunPass]:
+        return self.plan.passes
 
-    def report(self, totals: Mapping[int, PassTotals], measured: Measured) -> dict[str, object]:
-        """What happened, by the totals of each pass."""
+    @property
+    @override
+    def machine(self) -> Machine:
+        return self.plan.machine
 
+    @property
+    @override
+    def memory(self) -> MemoryPlan:
+        return self.plan.memory
+
+    @property
+    @override
+    def spec(self) -> MaskSpec:
+        info = self.image
+        return MaskSpec(
+            size=info.size, classes=self.plan.reading.classes, resolution=info.resolution, geo_tags=info.geo_tags
+        )
+
+    @property
+    @override
+    def fields(self) -> tuple[FieldSpec, ...]:
+        return self.plan.fields
+
+    @property
+    @override
+    def activity(self) -> str:
+        return "refine"
+
+    def totals(self, results: Results) -> dict[int, Totals]:
+        """The counts of each pass, added up, by the number of the pass."""
+        return {step.number: Totals.of(results.finished(step.number).values()) for step in self.passes}
+
+    @abstractmethod
     def seconds(self) -> float | None:
-        """What the run takes at most, at the speed that `magnet bench` measured here; None where it has not."""
+        """Time that the run takes at most, at the speed that `magnet bench` measured here; None where it has not."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,7 +204,7 @@ class Method(Protocol):
             DeviceError: It would take more memory than it may.
         """
 
-    def job(self, seen: Seen, mask: InputMask, *, workers: int, events: Events) -> Job:
+    def job(self, seen: Seen, mask: InputMask, *, workers: int, events: Events) -> MaskJob:
         """What is to be done to a mask.
 
         Raises:

@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from magnet_cli.arithmetic.classical import classical
+from magnet_cli.models.device import machine_of
 from magnet_cli.options.refine import THRESHOLD
-from magnet_cli.plan import Machine
 from magnet_cli.refinement.cascade_method import Cascade
 from magnet_cli.refinement.cascade_model import load_refine_model
 from magnet_cli.refinement.classical_method import Smoothing
 from magnet_cli.refinement.planner import resolve
 from magnet_cli.refinement.squares import SquareSettings
-from magnet_cli.system.memory import default_budget, host_memory
 
 if TYPE_CHECKING:
     from magnet_cli.events import Events
@@ -40,9 +39,7 @@ def load_method(options: RefineOptions, events: Events, named: str = "--weights"
             bands=options.bands,
             value_range=options.value_range,
         )
-        machine = Machine(
-            device="cpu", precision="float32", memory=options.memory or default_budget(), base=host_memory() or 0
-        )
+        machine = machine_of("cpu", "float32", memory=options.memory)
         return Smoothing(settings=settings, machine=machine, evidence=options.evidence)
     model = load_refine_model(options, events, named)
     return Cascade(

@@ -18,10 +18,9 @@ if TYPE_CHECKING:
 
     from magnet_cli.arithmetic.cascade.network import CascadeNetwork
     from magnet_cli.geometry import Box
-    from magnet_cli.images import Image
-    from magnet_cli.masks.journal import Journal
     from magnet_cli.refinement.input_mask import InputMask
     from magnet_cli.refinement.refinement_plan import RefinePlan
+    from magnet_cli.run.job import Resources
 
 
 class Sharpener(Protocol):
@@ -43,17 +42,17 @@ class Sharpener(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class RefineWork:
-    """What a run needs beside its plan."""
+    """What all passes of a cascade share."""
 
     plan: RefinePlan
-    image: Image
     mask: InputMask
+    """May be read by several threads."""
     network: Sharpener
-    journal: Journal
+    resources: Resources
 
     def pixels(self, box: Box, *, pitch: int) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
         """The bands that the network sees, `(height, width, 3)`, and which pixels hold data; None where all do."""
-        return self.plan.seen.read(self.image, box, pitch=pitch)
+        return self.plan.seen.read(self.resources.image, box, pitch=pitch)
 
     def objects(self, box: Box) -> NDArray[np.uint8]:
         """Labels of a box of level 0, with 255 where there is no object either; those of classes not refined too."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from magnet_cli.errors import SourceError, UsageError
 from magnet_cli.events import Step
 from magnet_cli.options.refine import THRESHOLD
-from magnet_cli.plan import MemoryPlan
+from magnet_cli.plan import MemoryPlan, groups_ahead
 from magnet_cli.refinement.census import Census
 from magnet_cli.refinement.evidence import kept_bytes, kept_evidence
 from magnet_cli.refinement.label_pass import RIM
@@ -192,15 +192,16 @@ def _memory(
     base = machine.base + HEAP
     cache = info.resident_bytes + held + JOURNAL
     compute = pixels * BYTES_A_PIXEL + (model.activation_bytes if on_host else 0)
-    fixed = base + cache + compute + pixels + group
+    # A result that is made, and one that is stored beside it.
+    output = (1 + bool(workers)) * max(pixels, min(SQUARE**2, info.size.pixels))
     found = MemoryPlan(
         budget=machine.memory,
         base=base,
         cache=cache,
         compute=compute,
         group=group,
-        output=pixels,
-        ahead=1 if workers and fixed + group <= machine.memory else 0,
+        output=output,
+        ahead=groups_ahead(workers, spare=machine.memory - base - cache - compute - output, group=group),
         device_budget=machine.gpu_memory,
         device=0 if on_host else model.activation_bytes + machine.context,
     )

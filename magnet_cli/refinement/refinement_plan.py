@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass
 from math import ceil
 from typing import TYPE_CHECKING
@@ -13,6 +11,7 @@ from magnet_cli.arithmetic.cascade.pyramid import CascadeLevel, cascade_levels, 
 from magnet_cli.arithmetic.cascade.steps import CascadeSettings
 from magnet_cli.errors import DeviceError, UsageError
 from magnet_cli.geometry import LEVEL0, Box, Pitch, Size
+from magnet_cli.masks.header import digest_of
 from magnet_cli.masks.spec import FieldSpec
 
 if TYPE_CHECKING:
@@ -445,7 +444,7 @@ def options_hash(settings: RefineSettings, machine: Machine) -> str:
         "device": machine.kind,
         "precision": machine.precision,
     }
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+    return digest_of(values)
 
 
 def check_memory(memory: MemoryPlan, image: str, *, advice: str = "") -> None:

@@ -5,20 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from magnet_cli.refinement.refinement_plan import LevelPass
-from magnet_cli.report.run_report import class_table, input_facts, memory_facts, program_facts
+from magnet_cli.report.run_report import run_facts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from magnet_cli.models.bundle import CascadeBundle
-    from magnet_cli.refinement.method import MaskPlan, PassTotals
+    from magnet_cli.refinement.method import MaskPlan
     from magnet_cli.refinement.refinement_plan import RefinePass, RefinePlan
     from magnet_cli.refinement.squares import SquarePlan
-    from magnet_cli.report.run_report import Measured
+    from magnet_cli.run.measured import Measured, Totals
 
 
 def make_report(
-    plan: RefinePlan, bundle: CascadeBundle, totals: Mapping[int, PassTotals], measured: Measured
+    plan: RefinePlan, bundle: CascadeBundle, totals: Mapping[int, Totals], measured: Measured
 ) -> dict[str, object]:
     """The report of a finished run: pixels and boxes at level 0, bytes, seconds.
 
@@ -49,7 +49,7 @@ def make_report(
     }
 
 
-def make_square_report(plan: SquarePlan, totals: PassTotals, measured: Measured) -> dict[str, object]:
+def make_square_report(plan: SquarePlan, totals: Totals, measured: Measured) -> dict[str, object]:
     """The report of a finished run of a classical tool: pixels at level 0, bytes, seconds.
 
     Args:
@@ -80,23 +80,20 @@ def make_square_report(plan: SquarePlan, totals: PassTotals, measured: Measured)
     }
 
 
-def _shared(plan: MaskPlan, totals: PassTotals, measured: Measured) -> dict[str, object]:
+def _shared(plan: MaskPlan, totals: Totals, measured: Measured) -> dict[str, object]:
     """What reports of all methods say; `totals` are those of the pass that writes labels."""
-    classes, info = plan.reading.classes, plan.seen.info
-    return {
-        **program_facts(measured),
-        "input": input_facts(info),
-        "groups": {"computed": measured.computed, "resumed": measured.resumed},
-        "seconds": dict(measured.seconds),
-        "memory": memory_facts(plan.memory, measured),
-        "classes": class_table(classes, totals.labels or [0] * len(classes), info.resolution),
-        "maps": {"stages": [], "uncertainty": None},
-        "not_computed": {"pixels": totals.counts.get("nodata", 0)},
-        "notes": [*plan.notes, *measured.notes],
-    }
+    facts = run_facts(
+        plan.seen.info,
+        classes=plan.reading.classes,
+        memory=plan.memory,
+        totals=totals,
+        measured=measured,
+        notes=plan.notes,
+    )
+    return {**facts, "maps": {"stages": [], "uncertainty": None}}
 
 
-def _refined(plan: MaskPlan, totals: PassTotals) -> dict[str, object]:
+def _refined(plan: MaskPlan, totals: Totals) -> dict[str, object]:
     return {
         "path": plan.mask,
         "read_as": plan.reading.kind,
@@ -105,7 +102,7 @@ def _refined(plan: MaskPlan, totals: PassTotals) -> dict[str, object]:
     }
 
 
-def _pass(step: RefinePass, totals: PassTotals) -> dict[str, object]:
+def _pass(step: RefinePass, totals: Totals) -> dict[str, object]:
     found: dict[str, object] = {"pass": step.number + 1, "what": step.what, "groups": step.groups, "stages": []}
     if isinstance(step, LevelPass):
         size = step.level.size

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from typing_extensions import override
 
 from magnet_cli.arithmetic.cascade.fusion import as_claim
 from magnet_cli.geometry import Box
+from magnet_cli.run.job import Runner
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,7 +32,7 @@ class Shares:
     """By pitch, `(height, width)`, 0 to 1."""
 
 
-class Sharing:
+class Sharing(Runner):
     """The pass that reads the mask of a large object for its levels but the last."""
 
     def __init__(self, work: RefineWork, step: SharesPass) -> None:
@@ -38,22 +40,24 @@ class Sharing:
         self._step = step
         self._blocks = step.blocks
 
+    @override
     def read(self, group: int) -> tuple[Box, NDArray[np.bool_]]:
-        """See `Runner`."""
         box, region = self._blocks[group], self._step.region
         return box, self._work.mask.read(box.shifted(x=region.x, y=region.y)) == self._step.label
 
-    def compute(self, given: tuple[Box, NDArray[np.bool_]]) -> Shares:
-        """See `Runner`."""
+    @override
+    def compute(self, given: tuple[Box, NDArray[np.bool_]], known: None) -> Shares:
+        del known
         box, inside = given
         return Shares(box=box, values=shares_of(inside, self._step.pitches))
 
+    @override
     def store(self, group: GroupId, found: Shares) -> dict[str, object]:
-        """See `Runner`."""
         for pitch, values in found.values.items():
             height, width = values.shape
             box = Box(x=found.box.x // pitch, y=found.box.y // pitch, width=width, height=height)
-            self._work.journal.put_field(group, name=self._step.field(pitch), box=box, values=as_claim(values)[None])
+            claims = as_claim(values)[None]
+            self._work.resources.sink.put_field(group, name=self._step.field(pitch), box=box, values=claims)
         return {}
 
 

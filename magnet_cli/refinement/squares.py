@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass
 from math import ceil
 from typing import TYPE_CHECKING
@@ -11,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from magnet_cli.geometry import Box, Size
-from magnet_cli.plan import MemoryPlan
+from magnet_cli.masks.header import digest_of
+from magnet_cli.plan import MemoryPlan, groups_ahead
 
 if TYPE_CHECKING:
     from fractions import Fraction
@@ -69,7 +68,7 @@ class SquareSettings:
             "exact": str(self.threshold),
             "seen": [self.bands, str(self.value_range)],
         }
-        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+        return digest_of(values)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,16 +196,17 @@ def square_memory(
     stored = np.dtype(info.dtype).itemsize * len(info.bands)
     group = pixels * (2 * stored + 12 + 3 + 4 * channels + evidence_bytes)
     base, cache = machine.base + HEAP, info.resident_bytes + resident
-    compute, own = pixels * settings.tool.bytes_a_pixel(channels), SIDE * SIDE * 4
-    fixed = base + cache + compute + own + group
+    compute = pixels * settings.tool.bytes_a_pixel(channels)
+    # A result that is made, and one that is stored beside it.
+    output = (1 + bool(workers)) * SIDE * SIDE * 4
     return MemoryPlan(
         budget=machine.memory,
         base=base,
         cache=cache,
         compute=compute,
         group=group,
-        output=own,
-        ahead=1 if workers and fixed + group <= machine.memory else 0,
+        output=output,
+        ahead=groups_ahead(workers, spare=machine.memory - base - cache - compute - output, group=group),
         device_budget=None,
         device=0,
     )

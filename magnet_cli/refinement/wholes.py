@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from skimage.measure import label as connected
+from typing_extensions import override
 
 from magnet_cli.arithmetic.cascade.carry import refine_object
 from magnet_cli.arithmetic.cascade.fusion import UNKNOWN, as_claim
 from magnet_cli.images.protocol import NODATA
 from magnet_cli.refinement.pass_context import Counted
 from magnet_cli.refinement.refinement_plan import claims_name
+from magnet_cli.run.job import Runner
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -49,14 +51,14 @@ class Claim:
     counts: dict[str, int]
 
 
-class Objects:
+class Objects(Runner):
     """The pass over objects that are held as a whole."""
 
     def __init__(self, work: RefineWork) -> None:
         self._work = work
 
+    @override
     def read(self, group: int) -> CutOut:
-        """See `Runner`."""
         each = self._work.plan.census.at(group)
         box = self._work.plan.census.region(each.box)
         pixels, valid = self._work.pixels(box, pitch=1)
@@ -75,8 +77,9 @@ class Objects:
             silent=silent if valid is None else silent | ~valid,
         )
 
-    def compute(self, given: CutOut) -> Claim:
-        """See `Runner`."""
+    @override
+    def compute(self, given: CutOut, known: None) -> Claim:
+        del known
         network = Counted(self._work.network)
         mask = torch.from_numpy(given.inside.astype(np.float32))
         image = self._work.network.normalised(given.pixels)
@@ -90,10 +93,10 @@ class Objects:
             counts={"wholes": network.wholes, "windows": network.windows},
         )
 
+    @override
     def store(self, group: GroupId, found: Claim) -> dict[str, object]:
-        """See `Runner`."""
         name = claims_name(found.label)
-        self._work.journal.put_field(group, name=name, box=found.box, values=found.values[None])
+        self._work.resources.sink.put_field(group, name=name, box=found.box, values=found.values[None])
         return {**found.counts}
 
 

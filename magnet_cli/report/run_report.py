@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Protocol
@@ -12,11 +11,12 @@ from typing import TYPE_CHECKING, Protocol
 from magnet_cli import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from magnet_cli.images import ImageInfo, Resolution
     from magnet_cli.models.bundle import Bundle
     from magnet_cli.plan import MemoryPlan, Plan
+    from magnet_cli.run.measured import Measured, Totals
 
 REPORT_SCHEMA = 1
 NOT_RUN = ("nodata", "outside", "unselected", "unpaid", "settled")
@@ -37,61 +37,22 @@ class NamedColor(Protocol):
         """`#rrggbb`."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Measured:
-    """What was measured while a run went on; it differs from run to run, the mask does not."""
+def make_report(
+    plan: Plan, bundle: Bundle, totals: Totals, measured: Measured, *, shares: Sequence[float]
+) -> dict[str, object]:
+    """The report of a finished run: pixels at level 0, bytes, seconds, areas in the square of the image's unit.
 
-    seconds: Mapping[str, float]
-    host_peak: int | None
-    """Bytes, PSS summed over processes."""
-    device_peak: Mapping[str, int]
-    computed: int
-    """Groups computed in this run."""
-    resumed: int
-    """Groups that earlier runs had finished."""
-    threads: int
-    """The threads of the networks' operations on a CPU. They are the same in all runs that made the mask."""
-    shares: tuple[float, ...] = ()
-    """The shares of the image, for each area of the plan."""
-    notes: tuple[str, ...] = ()
-    """What happened in this run that a reader of the report should know."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Totals:
-    """Counts added up over the groups of a run."""
-
-    labels: tuple[int, ...]
-    """Level-0 pixels by class."""
-    nodata: int
-    stages: Mapping[int, Mapping[str, int]]
-    """By stage number: windows, run, those of `NOT_RUN`, points; of the pixels that were compared with the stage before
-    the sum, those that changed class, and how far they moved, in thousandths."""
-
-    @classmethod
-    def of(cls, counts: Iterable[Mapping[str, object]], classes: int) -> Totals:
-        """Add up the counts of groups."""
-        labels = [0] * classes
-        nodata = 0
-        stages: dict[int, dict[str, int]] = {}
-        for group in counts:
-            found = group["labels"]
-            if isinstance(found, list):
-                labels = [a + b for a, b in zip(labels, found, strict=True)]
-            nodata += int(str(group["nodata"]))
-            by_stage = group["stages"]
-            for number, values in by_stage.items() if isinstance(by_stage, dict) else ():
-                total = stages.setdefault(int(number), {})
-                for key, value in values.items():
-                    total[key] = total.get(key, 0) + value
-        return cls(labels=tuple(labels), nodata=nodata, stages=stages)
-
-
-def make_report(plan: Plan, bundle: Bundle, totals: Totals, measured: Measured) -> dict[str, object]:
-    """The report of a finished run: pixels at level 0, bytes, seconds, areas in the square of the image's unit."""
+    Args:
+        plan: The run.
+        bundle: Whose networks it used.
+        totals: The counts of all its groups.
+        measured: What was measured meanwhile.
+        shares: Which share of the image lies in each area of the plan.
+    """
     return {
-        **program_facts(measured),
-        "input": input_facts(plan.image),
+        **run_facts(
+            plan.image, classes=bundle.classes, memory=plan.memory, totals=totals, measured=measured, notes=plan.notes
+        ),
         "bundle": {"name": bundle.name, "digest": bundle.digest, "licence": bundle.licence},
         "options": {
             **plan.settings.describe(),
@@ -107,15 +68,40 @@ def make_report(plan: Plan, bundle: Bundle, totals: Totals, measured: Measured) 
         },
         "areas": [
             {"kind": area.kind, "source": area.source, "share": round(share, 6)}
-            for area, share in zip(plan.areas, measured.shares, strict=True)
+            for area, share in zip(plan.areas, shares, strict=True)
         ],
         "passes": _passes(plan, totals),
+    }
+
+
+def run_facts(
+    image: ImageInfo,
+    *,
+    classes: Sequence[NamedColor],
+    memory: MemoryPlan,
+    totals: Totals,
+    measured: Measured,
+    notes: Sequence[str],
+) -> dict[str, object]:
+    """What the reports of all runs say: the program, the image, what was measured, and the classes of the mask.
+
+    Args:
+        image: The image that was read.
+        classes: Name and colour of each class.
+        memory: What the run was to use.
+        totals: The counts of the groups that wrote labels, at least.
+        measured: What was measured while it ran.
+        notes: What was known before it ran.
+    """
+    return {
+        **program_facts(measured),
+        "input": input_facts(image),
         "groups": {"computed": measured.computed, "resumed": measured.resumed},
         "seconds": dict(measured.seconds),
-        "memory": memory_facts(plan.memory, measured),
-        "classes": class_table(bundle.classes, totals.labels, plan.image.resolution),
-        "not_computed": {"pixels": totals.nodata},
-        "notes": [*plan.notes, *measured.notes],
+        "memory": memory_facts(memory, measured),
+        "classes": class_table(classes, totals.labels or (0,) * len(classes), image.resolution),
+        "not_computed": {"pixels": totals.counts.get("nodata", 0)},
+        "notes": [*notes, *measured.notes],
     }
 
 

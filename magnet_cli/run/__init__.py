@@ -1,1 +1,1 @@
-"""What every run has: its clock, and what guards its results and its memory."""
+"""The one engine: it reads ahead, computes, stores, resumes and measures, whatever the job."""

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
 ACTIVITIES = ("read", "forward", "refine", "select", "write", "idle")
+"""What a segmentation's time goes to. `idle` is the computing thread waiting for pixels or for the disk."""
+REFINING = ("survey", "read", "refine", "write", "idle")
+"""What a refinement's time goes to. `survey` looks through the mask before anything is planned."""
 NOTED = "seconds"
 """Among the counts of a group: the time of all runs until then."""
 NOTED_EVERY = 10.0
@@ -19,7 +22,7 @@ its groups that noted the time is not counted."""
 
 
 class Clock:
-    """Seconds by activity, added up over threads; `idle` is the computing thread waiting for pixels or for the disk.
+    """Seconds by activity, added up over threads.
 
     Args:
         activities: That may be measured.

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from magnet_cli import images
-from magnet_cli.errors import DeviceError, OutputError
+from magnet_cli.errors import DeviceError, MemoryShortageError, OutputError
+from magnet_cli.models.device import is_out_of_memory
 from magnet_cli.system.memory import format_bytes
 
 if TYPE_CHECKING:
@@ -44,6 +45,25 @@ def keeping_what_is_finished(
         elif isinstance(error, OutputError) and resume:
             events.message(f"{mask}: what was finished is kept, and the same command goes on from there")
         raise
+
+
+@contextmanager
+def naming_shortage(what: str, image: str) -> Iterator[None]:
+    """Name a shortage of memory by what was done when it came.
+
+    Raises:
+        MemoryShortageError: Memory ran out.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise MemoryShortageError(
+            f"out of memory while {what}",
+            file=image,
+            advice="Nothing that was finished is lost: run the same command with more memory",
+        ) from error
 
 
 def decode_cache(folder: Path) -> images.CacheBudget:

@@ -6,8 +6,6 @@ libraries take as long to load as the networks' own, which a loop over small ima
 
 from __future__ import annotations
 
-import hashlib
-import json
 import tempfile
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -19,7 +17,7 @@ from magnet_cli.areas import open_area, specify
 from magnet_cli.errors import MagnetError, MemoryShortageError, redacted_report
 from magnet_cli.events import Events, Notes, Step
 from magnet_cli.exports.destinations import default_path, paths_of, refuse_collisions
-from magnet_cli.masks.header import JournalHeader
+from magnet_cli.masks.header import JournalHeader, digest_of
 from magnet_cli.masks.journal import Journal, drop_journal
 from magnet_cli.masks.output import OutputPaths, OutputState, finish_output, output_state
 from magnet_cli.masks.report_file import read_report
@@ -27,11 +25,10 @@ from magnet_cli.masks.spec import FieldSpec, MaskClass, MaskSpec
 from magnet_cli.masks.targets import Target, plan_targets, refuse_collisions_of_unrefined
 from magnet_cli.models.bundle import load_bundle
 from magnet_cli.models.device import (
-    context_memory,
     device_case,
     device_peak,
-    free_device_memory,
     limit_device_memory,
+    machine_of,
     pin_arithmetic,
     precision_notes,
     reset_device_peak,
@@ -44,13 +41,14 @@ from magnet_cli.options.segment import DEFAULT_BUNDLE, SegmentOptions
 from magnet_cli.options.spelling import segment_words
 from magnet_cli.plan import Machine, ModelFacts, Plan, check_bands, make_plan
 from magnet_cli.report.maps import describe_maps
-from magnet_cli.report.run_report import Measured, Totals, make_report
+from magnet_cli.report.run_report import make_report
 from magnet_cli.run.clock import Clock
 from magnet_cli.run.guards import check_peak, decode_cache, keeping_what_is_finished
+from magnet_cli.run.measured import Measured, Totals
 from magnet_cli.segmentation.computer import Normalisation
 from magnet_cli.segmentation.published_run import run_published
 from magnet_cli.segmentation.scheduler import PROBABILITIES, UNCERTAINTY, Progress, Work, field_name, run_plan
-from magnet_cli.system.memory import PeakSampler, default_budget, host_memory, reuse_large_tensors
+from magnet_cli.system.memory import PeakSampler, host_memory, reuse_large_tensors
 from magnet_cli.system.speeds import Case, nearest_figure
 from magnet_cli.system.threads import usable_cores
 
@@ -209,15 +207,7 @@ def load_model(options: SegmentOptions, events: Events) -> Model:
     if facts.large_tensors and device == "cpu":
         reuse_large_tensors()
     networks = load_networks(bundle, device=device, precision=precision)
-    machine = Machine(
-        device=device,
-        precision=precision,
-        memory=options.memory or default_budget(),
-        gpu_memory=options.gpu_memory or free_device_memory(device),
-        context=context_memory(device),
-        base=host_memory() or 0,
-        cores=usable_cores(),
-    )
+    machine = machine_of(device, precision, memory=options.memory, gpu_memory=options.gpu_memory)
     if last is not None:
         last = last.after([entry.name for entry in bundle.classes], base=machine.base)
         for note in last.notes:
@@ -267,14 +257,12 @@ class Planner:
         last = _last_stage(options, Events())
         bundle = load_bundle(options.weights or DEFAULT_BUNDLE)
         facts = model_facts(bundle)
-        machine = Machine(
-            device=device,
-            precision=resolve_precision(options.precision, device, bundle),
-            memory=options.memory or default_budget(),
-            gpu_memory=options.gpu_memory or free_device_memory(device),
-            context=context_memory(device),
+        machine = machine_of(
+            device,
+            resolve_precision(options.precision, device, bundle),
+            memory=options.memory,
+            gpu_memory=options.gpu_memory,
             base=(host_memory() or 0) + 2 * _weights_bytes(bundle),  # float16 on disk is float32 in memory
-            cores=usable_cores(),
         )
         last = None if last is None else last.after([entry.name for entry in bundle.classes], base=machine.base)
         return cls(facts=facts, options=options, machine=machine, digest=bundle.digest, last=last)
@@ -479,7 +467,7 @@ def options_hash(image_plan: Plan) -> str:
         "value_range": [list(span) for span in image_plan.value_range],
         "fields": [image_plan.probabilities, image_plan.uncertainty],
     }
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+    return digest_of(values)
 
 
 def mask_spec(image_plan: Plan, bundle: Bundle) -> MaskSpec:
@@ -565,7 +553,7 @@ def _run(
         for spec, share in zip(image_plan.areas, shares, strict=True):
             events.message(f"{paths.mask.name}: {spec.kind} {spec.source}: {share:.1%} of the image is looked at")
         image_plan = _run_with_what_fits(image_plan, work, told)
-        totals = Totals.of(_all_counts(image_plan, journal), image_plan.classes)
+        totals = Totals.of(_all_counts(image_plan, journal))
         measured = Measured(
             seconds=clock.seconds(),
             host_peak=peaks.peak.pss,
@@ -573,12 +561,11 @@ def _run(
             computed=tally.computed,
             resumed=tally.resumed,
             threads=threads,
-            shares=tuple(shares),
             notes=tuple(told),
         )
         report = redacted_report(
             {
-                **make_report(image_plan, model.bundle, totals, measured),
+                **make_report(image_plan, model.bundle, totals, measured, shares=shares),
                 "command": segment_words(image_plan.image.path, paths.mask, options),
                 "maps": describe_maps(image_plan, journal.finished),
             }

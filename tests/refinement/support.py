@@ -22,8 +22,8 @@ from magnet_cli.plan import Machine
 from magnet_cli.refinement import api as refine
 from magnet_cli.refinement import method_loader as loading
 from magnet_cli.refinement import refinement_plan as plan
-from magnet_cli.refinement import run_output as output
 from magnet_cli.refinement.cascade_model import RefineModel
+from magnet_cli.run import mask_run
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -124,7 +124,7 @@ def use(monkeypatch: pytest.MonkeyPatch, network: Echo, *, side: int = SIDE, kin
         return model_of(network, side=side, kind=kind)
 
     monkeypatch.setattr(loading, "load_refine_model", load)
-    monkeypatch.setattr(output, "usable_cores", lambda: 1)
+    monkeypatch.setattr(mask_run, "usable_cores", lambda: 1)
     monkeypatch.setattr(plan, "UNIT_SIDES", 2)
     return network
 

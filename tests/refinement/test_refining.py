@@ -191,7 +191,8 @@ def test_killed_and_resumed_equals_never_killed(tmp_path: Path, monkeypatch: pyt
     assert not output.exists()
     use(monkeypatch, Bright())
     cut, whole = refine_mask(image, mask, output), refine_mask(image, mask, tmp_path / "whole" / "m.tif")
-    assert cast("dict[str, int]", cut.report["groups"])["resumed"] == 2
+    # The third was computed, and the second may have been on its way to the disk.
+    assert cast("dict[str, int]", cut.report["groups"])["resumed"] in (1, 2)
     assert whole.output.read_bytes() == cut.output.read_bytes()
 
 

@@ -1,0 +1,171 @@
+"""One engine for every job: pass after pass, group after group, each read ahead, computed, and stored beside the next.
+
+Where memory runs out a group is tried once more with nothing beside it. If that is not enough and nothing is finished
+yet, the job is begun again with smaller batches.
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+from magnet_cli.errors import MemoryShortageError
+from magnet_cli.masks.spec import GroupId
+from magnet_cli.models.device import release_device_memory
+from magnet_cli.run.guards import naming_shortage
+from magnet_cli.run.readers import Readers
+from magnet_cli.run.writer import Writer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Iterator
+    from contextlib import AbstractContextManager
+
+    from magnet_cli.run.job import Job, Resources, Runner, RunPass
+
+
+def missing(step: RunPass, finished: Collection[int]) -> list[int]:
+    """Every group of a pass that is not finished, in rising order."""
+    return [group for group in range(step.groups) if group not in finished]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """A pass has come further."""
+
+    step: RunPass
+    done: int
+    """Groups of the pass that are finished now."""
+    resumed: bool
+    """Whether all of them were finished before this run; else the last of them was finished just now."""
+
+
+def _unheard(_: object) -> None:
+    """Take a message that nobody wants."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Engine:
+    """Runs jobs over opened files."""
+
+    resources: Resources
+    readers: int
+    """Threads that read ahead. With 0 everything is done in turn by the calling thread."""
+    threads: int = 1
+    """Threads of each operation. The number is noted with each group, because a resumed run has to use as many."""
+    pieces: Callable[[RunPass, Collection[int]], Iterable[int]] = missing
+    """Which groups of a pass are computed, and in which order, by the pass and its finished groups: every one that is
+    missing, unless a caller shares them out."""
+    on_progress: Callable[[Progress], None] = _unheard
+    """Hears about each finished group, from the thread that stored it."""
+    on_note: Callable[[str], None] = _unheard
+    """Hears what a user should know of the run, such as that memory was short."""
+
+    def run(self, job: Job) -> Job:
+        """Compute every group that is wanted and not finished.
+
+        Returns:
+            The job as it was run, which may have taken smaller batches.
+
+        Raises:
+            SourceError, WeightsError, OutputError: What finished before stays finished.
+            MemoryShortageError: Likewise. A group did not fit into memory, not even with nothing beside it.
+        """
+        while True:
+            try:
+                self._try(job)
+            except MemoryShortageError:
+                smaller = None if self._has_finished_any(job) else job.smaller()
+                if smaller is None:
+                    raise
+                job, note = smaller
+                self.on_note(note)
+            else:
+                return job
+            # Not in the handler: the error holds on to the frames in which memory ran out.
+            release_device_memory(job.machine.device)
+
+    def _try(self, job: Job) -> None:
+        clock = self.resources.clock
+        with (
+            Readers(threads=self.readers, ahead=job.memory.ahead, clock=clock) as readers,
+            Writer(beside=bool(self.readers), device=job.machine.device, clock=clock) as writer,
+        ):
+            for step in job.passes:
+                _PassRun(engine=self, job=job, step=step, readers=readers, writer=writer).run()
+
+    def _has_finished_any(self, job: Job) -> bool:
+        return any(self.resources.results.finished(step.number) for step in job.passes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _PassRun:
+    """A pass of a job under way."""
+
+    engine: Engine
+    job: Job
+    step: RunPass
+    readers: Readers
+    writer: Writer
+
+    def run(self) -> None:
+        """Compute the groups of the pass; they are stored when this returns."""
+        finished = self.engine.resources.results.finished(self.step.number)
+        done = count(len(finished) + 1)
+        if finished:
+            self.engine.on_progress(Progress(step=self.step, done=len(finished), resumed=True))
+        runner = self.job.runner(self.step, self.engine.resources)
+        self.readers.begin(partial(self._read, runner), self.engine.pieces(self.step, finished))
+        while (turn := self.readers.turn()) is not None:
+            group, is_last = turn
+            # No name for what was found: it would hold on to it while the next group is computed.
+            self.writer.put(partial(self._store, runner, group, self._found(runner, group), done), is_last=is_last)
+        self.writer.wait()
+
+    def _read(self, runner: Runner, group: int) -> Any:
+        with self._measured("read"), self._naming("read", group):
+            return runner.read(group)
+
+    def _found(self, runner: Runner, group: int) -> Any:
+        """What follows from a group; where memory is short it is tried once more, with nothing beside it."""
+        try:
+            return self._computed(runner, group)
+        except MemoryShortageError as error:
+            if not (self.readers.are_stopped and self.writer.is_stopped):
+                self.engine.on_note(f"{error.rule}: from here on nothing is read or written while a group is computed")
+        # Not in the handler: the error holds on to the frames in which memory ran out, and so to what filled it.
+        self.readers.stop()
+        self.writer.stop()
+        release_device_memory(self.job.machine.device)
+        return self._computed(runner, group)
+
+    def _computed(self, runner: Runner, group: int) -> Any:
+        given = self.readers.take(group)
+        with self._naming("computed", group):
+            with self._measured("read"):
+                known = runner.recall(given)
+            with nullcontext() if self.job.activity is None else self._measured(self.job.activity):
+                return runner.compute(given, known)
+
+    def _store(self, runner: Runner, group: int, found: Any, done: Iterator[int]) -> None:
+        """Make the results of a group durable, and say so."""
+        resources, key = self.engine.resources, GroupId(pass_index=self.step.number, index=group)
+        with self._measured("write"):
+            try:
+                with self._naming("stored", group):
+                    counts = runner.store(key, found)
+            except MemoryShortageError:
+                resources.sink.drop_group(key)
+                raise
+            alike = {"threads": self.engine.threads, **self.job.noted}
+            resources.sink.finish_group(key, counts={**counts, **alike, **resources.clock.note()})
+        self.engine.on_progress(Progress(step=self.step, done=next(done), resumed=False))
+
+    def _measured(self, activity: str) -> AbstractContextManager[None]:
+        return self.engine.resources.clock.measure(activity)
+
+    def _naming(self, done: str, group: int) -> AbstractContextManager[None]:
+        what = f"group {group + 1} of {self.step.groups} of pass {self.step.number + 1} was {done}"
+        return naming_shortage(what, self.job.image.path)

@@ -1,0 +1,188 @@
+"""A run that makes one mask: its journal, the engine that fills it, its report, and its files."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from magnet_cli import images
+from magnet_cli.errors import redacted_report
+from magnet_cli.events import Notes, Step
+from magnet_cli.masks.header import JournalHeader
+from magnet_cli.masks.journal import Journal
+from magnet_cli.masks.output import finish_output
+from magnet_cli.masks.report_file import read_report
+from magnet_cli.models.device import device_peak, pin_arithmetic, reset_device_peak
+from magnet_cli.run.engine import Engine
+from magnet_cli.run.guards import check_peak, decode_cache, keeping_what_is_finished
+from magnet_cli.run.job import Resources
+from magnet_cli.run.measured import NOTED, Measured
+from magnet_cli.system.memory import PeakSampler
+from magnet_cli.system.threads import usable_cores
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from magnet_cli.events import Events
+    from magnet_cli.masks.output import OutputPaths
+    from magnet_cli.run.clock import Clock
+    from magnet_cli.run.engine import Progress
+    from magnet_cli.run.job import Job
+
+Report = dict[str, object]
+
+
+def _unchanged(report: Report) -> Report:
+    return report
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskRun:
+    """What one job writes, and how."""
+
+    job: Job
+    paths: OutputPaths
+    hashes: Mapping[str, str]
+    """SHA-256 of everything that the mask depends on, by name."""
+    workers: int | None
+    """Threads that read ahead; None leaves the number to the machine."""
+    resume: bool
+    """Whether an interrupted run's journal is gone on with."""
+    overwrite: bool
+    """Whether files of other inputs or options are replaced."""
+    events: Events
+    clock: Clock
+    """May have begun before the run, with what had to be done to plan it."""
+
+    def finish(self, complete: Callable[[Report], Report] = _unchanged) -> Report:
+        """Compute what is missing and write the mask and its report.
+
+        Args:
+            complete: Makes the mask's report of the job's.
+
+        Returns:
+            The report, as it was written.
+
+        Raises:
+            MagnetError: What was finished is kept, and the same run goes on from there.
+        """
+        with ExitStack() as stack:
+            journal = self._journal(stack)
+            job, measured = self._computed(journal, stack)
+            report = redacted_report(complete(job.report(journal, measured)))
+            self.events.step(Step(image=self.paths.mask.name, what="writing", done=0, total=1))
+            finish_output(
+                journal, self.paths, report=report, description=_description(job, report), fields=list(job.kept)
+            )
+        return read_report(self.paths.report)
+
+    def _journal(self, stack: ExitStack) -> Journal:
+        """The journal of this run, or of the interrupted one before."""
+        journal = stack.enter_context(
+            Journal.open(
+                self.paths.journal,
+                header=JournalHeader(hashes=self.hashes, spec=self.job.spec, fields=self.job.fields),
+                resume=self.resume,
+                overwrite=self.overwrite,
+                threaded=self.job.machine.kind != "cpu",
+            )
+        )
+        stack.enter_context(
+            keeping_what_is_finished(
+                journal,
+                [step.number for step in self.job.passes],
+                mask=self.paths.mask,
+                resume=self.resume,
+                events=self.events,
+            )
+        )
+        for repair in journal.repairs:
+            self.events.message(f"magnet: {repair}")
+        return journal
+
+    def _computed(self, journal: Journal, stack: ExitStack) -> tuple[Job, Measured]:
+        """Compute every missing group; the job as it was done, and what was measured."""
+        device, name = self.job.machine.device, self.paths.mask.name
+        noted = _noted(self._counts(journal))
+        threads = noted.get("threads") or usable_cores()
+        self.clock.go_on(self._counts(journal))
+        pin_arithmetic(threads)
+        reset_device_peak(device)
+        info, cache = self.job.image, decode_cache(self.paths.mask.parent)
+        image = stack.enter_context(images.open_image(info.path, cache=cache, series=info.series))
+        peaks = stack.enter_context(PeakSampler())
+        job, messages = self.job.resumed(noted).prepared(image, stack)
+        for message in messages:
+            self.events.message(f"{name}: {message}")
+        tally, notes = Tally(job, name, self.events, peaks), Notes(name, self.events)
+        engine = Engine(
+            resources=Resources(image=image, results=journal, sink=journal, clock=self.clock),
+            readers=job.machine.readers(self.workers),
+            threads=threads,
+            on_progress=tally,
+            on_note=notes.append,
+        )
+        job = engine.run(job)
+        return job, Measured(
+            seconds=self.clock.seconds(),
+            host_peak=peaks.peak.pss,
+            device_peak=device_peak(device),
+            computed=tally.computed,
+            resumed=tally.resumed,
+            threads=threads,
+            notes=tuple(notes),
+        )
+
+    def _counts(self, journal: Journal) -> Iterator[dict[str, object]]:
+        """The counts of all finished groups."""
+        for step in self.job.passes:
+            yield from journal.finished(step.number).values()
+
+
+class Tally:
+    """Counts groups, passes progress on, and stops a run that uses more memory than it may.
+
+    Args:
+        job: What is run.
+        name: What messages call the mask.
+        events: Hears about progress.
+        peaks: Knows how much memory was used.
+    """
+
+    def __init__(self, job: Job, name: str, events: Events, peaks: PeakSampler) -> None:
+        self._job = job
+        self._name = name
+        self._events = events
+        self._peaks = peaks
+        self.computed = 0
+        """Groups that this run has computed."""
+        self.resumed = 0
+        """Groups that earlier runs had finished."""
+
+    def __call__(self, progress: Progress) -> None:
+        """Take a step.
+
+        Raises:
+            DeviceError: The run has used more memory than it may.
+        """
+        step = progress.step
+        if progress.resumed:
+            self.resumed += progress.done
+        else:
+            self.computed += 1
+        what = f"pass {step.number + 1} of {self._job.passes[-1].number + 1}{step.what and ', '}{step.what}"
+        self._events.step(Step(image=self._name, what=what, done=progress.done, total=step.groups))
+        check_peak(self._peaks.peak.pss, self._job.memory.budget, file=self._job.image.path)
+
+
+def _noted(counts: Iterator[Mapping[str, object]]) -> dict[str, int]:
+    """What the interrupted run noted with each group, and the mask may depend on; empty where there was none."""
+    return next(({key: int(str(group[key])) for key in NOTED if key in group} for group in counts), {})
+
+
+def _description(job: Job, report: Report) -> Report:
+    """What the mask's file says of itself: the bundle, and where a viewer that crops a slide begins to count."""
+    bounds, bundle = job.image.bounds, report["bundle"]
+    found: Report = {"bundle": bundle["name"]} if isinstance(bundle, dict) else {}
+    return found if bounds is None else {**found, "bounds": [bounds.x, bounds.y, bounds.width, bounds.height]}

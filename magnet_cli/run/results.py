@@ -1,0 +1,98 @@
+"""Where a run's results are kept: what is finished can be read, and what is computed can be put."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from magnet_cli.images.protocol import NODATA
+from magnet_cli.masks import codec
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from magnet_cli.geometry import Box
+    from magnet_cli.masks.spec import FieldSpec, GroupId
+
+
+class Results(Protocol):
+    """What is finished of a run, wherever it lies. A journal is one; `SeveralResults` joins several.
+
+    Every method may be called from several threads.
+    """
+
+    def finished(self, pass_index: int) -> Mapping[int, Mapping[str, object]]:
+        """Counts of each finished group of a pass, by the number of the group."""
+
+    def read_field(self, name: str, box: Box) -> NDArray[np.float16]:
+        """Values of a field in a box of its grid.
+
+        Returns:
+            `(bands, height, width)` float16 from 0 to 1, NaN where no finished group has stored any.
+        """
+
+    def read_stored_field(self, name: str, box: Box) -> NDArray[np.generic]:
+        """As `read_field`, in the dtype that is stored: uint8 fields hold 0 to 254, and 255 where nothing is known."""
+
+
+class Sink(Protocol):
+    """Where results are put. A group is finished, and its results are durable, once `finish_group` has returned."""
+
+    def put_labels(self, group: GroupId, *, box: Box, labels: NDArray[np.uint8]) -> None:
+        """Keep the labels of a box of level 0, `(height, width)` uint8."""
+
+    def put_field(self, group: GroupId, *, name: str, box: Box, values: NDArray[np.generic]) -> None:
+        """Keep the values of a field in a box of its grid, `(bands, height, width)` in 0..1, NaN where not computed."""
+
+    def finish_group(self, group: GroupId, *, counts: Mapping[str, object]) -> None:
+        """Make everything durable that was put for a group, together with its counts."""
+
+    def drop_group(self, group: GroupId) -> None:
+        """Forget what was put for a group that is not finished."""
+
+
+class FieldResults(Results, Protocol):
+    """Results that know the fields they hold."""
+
+    def field(self, name: str) -> FieldSpec:
+        """The field of this name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeveralResults:
+    """The results of one run that lie in several places, as machines that share the groups of a run leave them.
+
+    All places hold the same run: their headers are equal. A group may be finished in more than one of them, with the
+    same values. Groups of a field that joins by the later value store boxes that do not overlap, so the order of the
+    places does not matter.
+    """
+
+    places: Sequence[FieldResults]
+    """At least one."""
+
+    def finished(self, pass_index: int) -> Mapping[int, Mapping[str, object]]:
+        """See `Results`; a group that is finished in several places counts once."""
+        found: dict[int, Mapping[str, object]] = {}
+        for place in self.places:
+            found = {**place.finished(pass_index), **found}
+        return dict(sorted(found.items()))
+
+    def read_field(self, name: str, box: Box) -> NDArray[np.float16]:
+        """See `Results`."""
+        stored = self.read_stored_field(name, box)
+        return codec.dequantise(stored.astype(np.uint8)) if stored.dtype == np.uint8 else stored.astype(np.float16)
+
+    def read_stored_field(self, name: str, box: Box) -> NDArray[np.generic]:
+        """See `Results`; the values of all places joined as the field's groups are."""
+        joined, *others = (place.read_stored_field(name, box) for place in self.places)
+        largest = self.places[0].field(name).join == "largest"
+        for values in others:
+            known = values != NODATA if values.dtype == np.uint8 else ~np.isnan(values.astype(np.float16))
+            if largest:
+                known = known & ((joined == NODATA) | (values > joined))  # type: ignore[operator]
+            joined[known] = values[known]
+        return joined

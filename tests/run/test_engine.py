@@ -1,0 +1,201 @@
+"""The one engine: what is done beside what, in which order, and what follows when memory runs out: all in counts."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+
+from magnet_cli.errors import MemoryShortageError, SourceError
+from magnet_cli.masks.spec import GroupId
+from magnet_cli.run.engine import missing
+from tests.run.support import PATIENCE, Counting, Groups, Memory, engine
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
+    from magnet_cli.run.engine import Progress
+    from magnet_cli.run.job import RunPass
+
+TWO = (Groups(number=0, groups=3), Groups(number=1, groups=5))
+
+
+def out_of_memory(*_: object) -> None:
+    raise torch.OutOfMemoryError
+
+
+@pytest.mark.parametrize("readers", [0, 1, 3])
+def test_every_group_is_read_recalled_computed_and_stored_once(readers: int) -> None:
+    job, memory, seen = Counting(steps=TWO), Memory(), list[tuple[int, int, bool]]()
+    progress = lambda one: seen.append((one.step.number, one.done, one.resumed))  # noqa: E731 - the shortest hook
+    assert engine(memory, readers=readers, threads=3, on_progress=progress).run(job) is job
+    assert sorted(job.log) == sorted(
+        (what, step.number, group)
+        for what in ("read", "recall", "compute", "store")
+        for step in TWO
+        for group in range(step.groups)
+    )
+    assert job.done("store") == [0, 1, 2, 0, 1, 2, 3, 4]
+    assert memory.groups[1][4] == {"value": 5, "before": 3, "threads": 3, "batch": 4}
+    assert seen == [(0, 1, False), (0, 2, False), (0, 3, False), *((1, done, False) for done in range(1, 6))]
+
+
+def test_a_pass_begins_once_all_of_the_one_before_is_stored() -> None:
+    job, memory = Counting(steps=TWO, ahead=4), Memory()
+    engine(memory, readers=4).run(job)
+    assert [counts["before"] for counts in memory.groups[1].values()] == [3] * 5
+
+
+@pytest.mark.parametrize("readers", [1, 2, 4])
+def test_as_many_groups_are_read_at_once_as_there_are_readers(readers: int) -> None:
+    together = threading.Barrier(readers)
+    job = Counting(ahead=8, steps=(Groups(number=0, groups=2 * readers),), reading=lambda _: together.wait(PATIENCE))
+    engine(Memory(), readers=readers).run(job)
+    assert len(job.done("store")) == 2 * readers
+
+
+def test_no_more_groups_are_read_ahead_than_the_plan_says() -> None:
+    held, most = set[int](), list[int]()
+    job = Counting(
+        ahead=2,
+        steps=(Groups(number=0, groups=9),),
+        reading=held.add,
+        computing=lambda group: most.append(len(held - set(range(group + 1)))),
+    )
+    engine(Memory(), readers=8).run(job)
+    assert max(most) <= 2
+    assert len(job.done("read")) == 9
+
+
+def test_a_group_is_stored_while_the_next_is_computed() -> None:
+    begun = [threading.Event() for _ in range(6)]
+    beside = list[bool]()
+    job = Counting(
+        computing=lambda group: begun[group].set(),
+        # The last group has nothing beside it.
+        storing=lambda group: beside.append(group == 5 or begun[group + 1].wait(PATIENCE)),
+    )
+    engine(Memory(), readers=1).run(job)
+    assert beside == [True] * 6
+
+
+def test_without_readers_everything_is_done_in_turn_by_one_thread() -> None:
+    threads = set[int]()
+    note = lambda _: threads.add(threading.get_ident())  # noqa: E731 - the shortest hook
+    job = Counting(reading=note, computing=note, storing=note)
+    engine(Memory(), readers=0).run(job)
+    assert threads == {threading.get_ident()}
+    assert [what for what, _, _ in job.log] == ["read", "recall", "compute", "store"] * 6
+
+
+@pytest.mark.parametrize("readers", [0, 2])
+def test_what_is_finished_is_not_done_again(readers: int) -> None:
+    memory = Memory({0: {1: {}, 4: {}}})
+    seen: list[Progress] = []
+    job = Counting()
+    engine(memory, readers=readers, on_progress=seen.append).run(job)
+    assert job.done("compute") == [0, 2, 3, 5]
+    assert [(one.done, one.resumed) for one in seen] == [(2, True), (3, False), (4, False), (5, False), (6, False)]
+
+
+def test_which_groups_are_done_is_an_argument() -> None:
+    def mine(step: RunPass, finished: Collection[int]) -> Iterator[int]:
+        yield from reversed([group for group in missing(step, finished) if group % 2])
+
+    job, memory = Counting(), Memory({0: {3: {}}})
+    engine(memory, readers=2, pieces=mine).run(job)
+    assert job.done("compute") == [5, 1]
+    assert sorted(memory.groups[0]) == [1, 3, 5]
+
+
+def test_groups_are_asked_for_no_earlier_than_they_can_be_read() -> None:
+    """So that machines which share a run may take the next group when they come to it."""
+    asked, ahead = list[int](), list[int]()
+
+    def some(step: RunPass, _: Collection[int]) -> Iterator[int]:
+        for group in range(step.groups):
+            asked.append(group)
+            yield group
+
+    job = Counting(
+        ahead=1, steps=(Groups(number=0, groups=9),), computing=lambda group: ahead.append(max(asked) - group)
+    )
+    engine(Memory(), readers=1, pieces=some).run(job)
+    assert max(ahead) == 2
+
+
+@pytest.mark.parametrize("readers", [0, 2])
+def test_a_group_that_did_not_fit_is_tried_again_alone(readers: int) -> None:
+    failed, notes = list[int](), list[str]()
+
+    def once(group: int) -> None:
+        if group in (2, 4) and group not in failed:
+            failed.append(group)
+            raise torch.OutOfMemoryError
+
+    job, memory = Counting(computing=once, least=4), Memory()
+    engine(memory, readers=readers, on_note=notes.append).run(job)
+    assert sorted(memory.groups[0]) == list(range(6))
+    assert job.done("read").count(2) == job.done("read").count(4) == 2
+    # From then on nothing is read ahead: each group is read when its turn has come.
+    last = [entry[::2] for entry in job.log if entry[2] == 5]
+    assert last == [("read", 5), ("recall", 5), ("compute", 5), ("store", 5)]
+    assert job.log.index(("read", 0, 5)) > job.log.index(("store", 0, 4))
+    if readers:
+        assert [note.partition(":")[0] for note in notes] == ["out of memory while group 3 of 6 of pass 1 was computed"]
+
+
+def test_what_could_not_be_read_is_read_again() -> None:
+    failed = list[int]()
+
+    def once(group: int) -> None:
+        if group == 3 and not failed:
+            failed.append(group)
+            raise MemoryError
+
+    job, memory = Counting(reading=once), Memory()
+    engine(memory, readers=2).run(job)
+    assert sorted(memory.groups[0]) == list(range(6))
+
+
+def test_before_anything_is_finished_batches_are_halved() -> None:
+    job = Counting(batch=5)
+    tight = Counting(**{**vars(job), "computing": lambda _: out_of_memory() if len(job.done("compute")) < 6 else None})
+    memory, notes = Memory(), list[str]()
+    ran = engine(memory, readers=2, on_note=notes.append).run(tight)
+    assert isinstance(ran, Counting)
+    assert ran.batch == 1
+    assert {counts["batch"] for counts in memory.groups[0].values()} == {1}
+    assert [note for note in notes if "instead" in note] == ["2 instead of 5", "1 instead of 2"]
+
+
+def test_afterwards_the_run_ends_and_keeps_what_is_finished() -> None:
+    memory = Memory()
+    job = Counting(computing=lambda group: out_of_memory() if group == 2 else None)
+    with pytest.raises(MemoryShortageError, match="group 3 of 6 of pass 1 was computed"):
+        engine(memory, readers=2).run(job)
+    assert sorted(memory.groups[0]) == [0, 1]
+
+
+@pytest.mark.parametrize("readers", [0, 2])
+def test_what_was_put_of_a_group_that_could_not_be_stored_is_dropped(readers: int) -> None:
+    memory = Memory()
+    job = Counting(storing=lambda group: out_of_memory() if group == 1 else None)
+    with pytest.raises(MemoryShortageError, match="group 2 of 6 of pass 1 was stored"):
+        engine(memory, readers=readers).run(job)
+    assert memory.dropped == [GroupId(pass_index=0, index=1)]
+    assert sorted(memory.groups[0]) == [0]
+
+
+@pytest.mark.parametrize("readers", [0, 2])
+def test_a_group_that_cannot_be_read_ends_the_run(readers: int) -> None:
+    def broken(group: int) -> None:
+        if group == 3:
+            raise SourceError("broken", file="x")
+
+    memory = Memory()
+    with pytest.raises(SourceError, match="broken"):
+        engine(memory, readers=readers).run(Counting(reading=broken))
+    assert sorted(memory.groups[0]) == [0, 1, 2]
