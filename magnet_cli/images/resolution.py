@@ -12,8 +12,9 @@ from magnet_cli.images.protocol import Resolution
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-COARSEST_MICROSCOPE_UM = 50
-"""A pixel this large or larger is no microscope's: the tag describes paper or a screen."""
+COARSEST_MICROSCOPE_UM = 20
+"""A density of pixels this large or larger is no microscope's, whose lowest objectives give about 10: it describes
+paper or a screen, and photographs from the air carry any such number."""
 
 COARSEST_STATED_UM, FINEST_STATED_UM = 1000, Fraction(1, 10**5)
 """Beyond these no microscope's pixel is, whatever a file states: a millimetre, and a tenth of an atom."""

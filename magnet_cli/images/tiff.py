@@ -46,6 +46,8 @@ if TYPE_CHECKING:
     from magnet_cli.images.tiff_pages import Candidate, TiffContents, TiffImage
 
 ORIENTATION, RESOLUTION_UNIT, X_RESOLUTION, Y_RESOLUTION = 274, 296, 282, 283
+GPS = 34853
+"""The tag of EXIF's directory of coordinates."""
 COMPLEX = (5, 6)
 """Values of the tag SampleFormat: complex whole and real numbers."""
 LARGEST_STRIP = 1 << 30
@@ -283,7 +285,7 @@ def _with_resolution(info: ImageInfo, facts: TiffFacts) -> ImageInfo:
 
 def _tag_resolution(page: TiffPage) -> Found:
     described = described_resolution(page)
-    if described != (None, ()):
+    if described != (None, ()) or _is_of_the_ground(page):
         return described
     unit = UNIT_UM.get(int(page.tags.valueof(RESOLUTION_UNIT, 2)))
     said = [page.tags.valueof(code, None) for code in (X_RESOLUTION, Y_RESOLUTION)]
@@ -293,6 +295,12 @@ def _tag_resolution(page: TiffPage) -> Found:
         return None, (not_positive(*("/".join(map(str, value)) for value in said)),)
     x, y = (Fraction(*value) for value in said)
     return microscope(unit / x, unit / y)
+
+
+def _is_of_the_ground(page: TiffPage) -> bool:
+    """Whether tags say that a page is a map or a photograph from the air: its density is then that of a print."""
+    placed = any(code != tiff_geo.NODATA for code, *_ in tiff_geo.geo_tags(page))
+    return placed or any(code in page.tags for code in (tiff_geo.RPC, GPS))
 
 
 def _decode_once(facts: TiffFacts, blob: Blob, cache: CacheBudget | None) -> PyramidImage:

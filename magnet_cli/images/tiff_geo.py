@@ -11,6 +11,8 @@ GEO_TAGS = (33550, 33922, 34264, 34735, 34736, 34737, 42113)
 """ModelPixelScale, ModelTiepoint, ModelTransformation, GeoKeyDirectory and its numbers and texts, GDAL_NODATA."""
 
 PIXEL_SCALE, TRANSFORMATION, KEY_DIRECTORY, KEY_NUMBERS, NODATA = 33550, 34264, 34735, 34736, 42113
+RPC = 50844
+"""The tag of a camera's rational polynomials."""
 GEOGRAPHIC_CODE, PROJECTED_CODE, USER_DEFINED = 2048, 3072, 32767
 
 

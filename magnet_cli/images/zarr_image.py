@@ -22,7 +22,7 @@ from magnet_cli.images.levels import level_table, placements
 from magnet_cli.images.limits import check_pixels
 from magnet_cli.images.protocol import ImageInfo, Level, Resolution
 from magnet_cli.images.reader import PyramidImage
-from magnet_cli.images.resolution import Found, decimal, microscope, not_positive
+from magnet_cli.images.resolution import Found, decimal, not_positive, stated
 from magnet_cli.images.store import Pixels
 from magnet_cli.images.units import unit_in_um
 from magnet_cli.images.urls import is_url
@@ -217,7 +217,7 @@ def _resolution(multiscale: Mapping[str, Any], axes: str) -> Found:
                 if factor_x is None or factor_y is None:
                     return None, (not_positive(across, down),)
                 x, y = x * factor_x, y * factor_y
-    return microscope(x, y)
+    return stated(x, y, unit="um")
 
 
 def _labels(metadata: Mapping[str, Any]) -> tuple[str, ...]:

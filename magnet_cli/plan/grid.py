@@ -27,6 +27,8 @@ UM_AT_ONE = 10
 """Micrometres a pixel that scanners give an image of magnification 1: 0.5 at 20, 0.25 at 40."""
 MOST_DISAGREEMENT = 2
 """Factor beyond which a file's magnification and its pixel size contradict each other."""
+LONGEST_SIDE, MOST_LARGER = 262_144, 8
+"""A window that is larger than both, in pixels and in images, has a wrong unit."""
 MOST_ENLARGED = 32
 """Beyond this an image is not enlarged: one of the two sizes is wrong, and the run would take for ever."""
 
@@ -77,16 +79,24 @@ def with_pixel_size(info: ImageInfo, facts: ModelFacts, options: SegmentOptions)
     """The image with the size of a pixel that the user gave: areas and the mask's tags follow it."""
     if options.slide_mpp is None:
         return info
-    unit = info.resolution.unit if info.resolution is not None else _unit(info, facts, options)
+    unit = _unit(info, facts, options)
     return replace(info, resolution=Resolution(x=options.slide_mpp, y=options.slide_mpp, unit=unit))
 
 
 def _unit(info: ImageInfo, facts: ModelFacts, options: SegmentOptions) -> str:
-    """In which unit `--slide-mpp` is, where the image does not say: that of what is asked, else the bundle's."""
-    scales = options.scales
-    if info.crs is not None or options.gsd is not None or (isinstance(scales, PhysicalScales) and scales.in_metres):
+    """In which unit `--slide-mpp` is: that of what is asked, else the image's own, else the bundle's.
+
+    What is asked comes first, because the option is for images whose own size is wrong: a photograph from the air with
+    the density of a print seems to be measured in micrometres.
+    """
+    if info.crs is not None or options.gsd is not None:
         return "m"
-    return "um" if options.mpp is not None or options.mag is not None else facts.unit or "um"
+    if options.mpp is not None or options.mag is not None:
+        return "um" if info.resolution is None else info.resolution.unit
+    from_a_microscope = info.is_slide or info.objective is not None
+    if isinstance(options.scales, PhysicalScales) and options.scales.in_metres and not from_a_microscope:
+        return "m"
+    return info.resolution.unit if info.resolution is not None else facts.unit or "um"
 
 
 def _given(info: ImageInfo, options: SegmentOptions) -> tuple[str, ...]:
@@ -224,11 +234,29 @@ def _fitted(
     exact = fit_exactly(scales, min(pixel.x, pixel.y), pixel.unit) if free else None
     if exact is None:
         sizes, notes = fit_rounded(scales, pixel)
+        _check_sides(sizes, scales, pixel, info)
         return pitch, _distinct(sizes, scales), notes
     side, sizes = exact
+    _check_sides(sizes, scales, Resolution(x=side, y=side, unit=pixel.unit), info)
     chosen = _over(side, found)
     same = chosen == pitch
     return chosen, sizes, () if same else (f"{_read_at(side, pixel.unit, chosen)}, of which scales are whole numbers",)
+
+
+def _check_sides(sizes: Sequence[Size], scales: PhysicalScales, pixel: Resolution, info: ImageInfo) -> None:
+    """Refuse windows that only a wrong unit or a wrong size of a pixel can give."""
+    most = MOST_LARGER * max(info.size.width, info.size.height)
+    metres_of_a_slide = scales.in_metres and pixel.unit == "um"
+    for size, scale in zip(sizes, scales.sizes, strict=True):
+        side = max(size.width, size.height)
+        if side > most and (metres_of_a_slide or side > LONGEST_SIDE):
+            hint = "; it is in m for scales in m" if metres_of_a_slide else ""
+            raise UsageError(
+                f"a scale is a window of a size that goes with the image, which has {info.size} pixels",
+                value=f"{scale} is {size} at {float(pixel.x):.4g} {pixel.unit} a pixel",
+                file=info.path,
+                advice=f"Take smaller scales, or say with --slide-mpp how large a pixel is{hint}",
+            )
 
 
 def _distinct(sizes: tuple[Size, ...], scales: PhysicalScales) -> tuple[Size, ...]:

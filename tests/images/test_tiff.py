@@ -421,6 +421,9 @@ def test_a_pyramid_of_channel_pages(tmp_path: Path) -> None:
         ((72, 1), "inch", None),
         ((300, 1), "inch", None),
         ((10, 1), "centimeter", None),
+        ((635, 1), "inch", None),
+        ((250, 1), "centimeter", None),
+        ((1000, 1), "inch", None),
         ((40000, 1), "none", None),
     ],
 )
@@ -432,6 +435,21 @@ def test_only_a_microscopes_density_counts(
     info = inspect(path)
     assert (None if info.resolution is None else info.resolution.x) == expected
     assert bool(info.notes) == (expected is None and unit != "none")
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_the_density_of_a_map_is_none_of_a_microscope(tmp_path: Path) -> None:
+    """With a place, even in coordinates without a name, or with a camera's model."""
+    profile: dict[str, Any] = {"driver": "GTiff", "width": 20, "height": 20, "count": 3, "dtype": "uint8"}
+    places = {"placed": {"transform": rasterio.Affine(0.2, 0, 5e5, 0, -0.2, 5e6)}, "plain": {}}
+    for name, place in places.items():
+        with rasterio.open(tmp_path / f"{name}.tif", "w", **profile, **place) as file:
+            file.write(np.moveaxis(noise(20, 20), 2, 0))
+            file.update_tags(TIFFTAG_XRESOLUTION=5080, TIFFTAG_YRESOLUTION=5080, TIFFTAG_RESOLUTIONUNIT=2)
+    assert inspect(tmp_path / "placed.tif").resolution is None
+    found = inspect(tmp_path / "plain.tif").resolution
+    assert found is not None
+    assert found.x == 5
 
 
 def test_an_aperio_description_gives_the_size(tmp_path: Path) -> None:

@@ -188,6 +188,11 @@ def test_the_given_size_of_a_pixel_reaches_mask_and_report() -> None:
         (image(), facts("0.5", "m"), {"mpp": Fraction(1, 2)}, "um"),
         (image(), facts(), {"scales": scales("500m")}, "m"),
         (image(), facts(), {"scales": scales("500mm")}, "um"),
+        (image("40"), facts(), {"gsd": Fraction(2, 5)}, "m"),
+        (image("40"), facts("0.5", "um"), {"scales": scales("500m")}, "m"),
+        (image("0.25", is_slide=True), facts(), {"scales": scales("0.001m")}, "um"),
+        (image("0.25", objective=Fraction(40)), facts(), {"scales": scales("0.001m")}, "um"),
+        (image("1", "m"), facts(), {"scales": scales("500mm")}, "m"),
     ],
 )
 def test_the_given_size_is_in_the_unit_of_what_is_asked(
@@ -273,6 +278,28 @@ def test_scales_with_a_unit_that_cannot_be_had(info: ImageInfo, options: dict[st
         grid(info, facts(), scales=scales("1um,1.2um"), **options)
 
 
+@pytest.mark.parametrize(
+    ("info", "given", "options", "match"),
+    [
+        (image("40"), "51.2m", {}, r"goes with the image.*1000x700.*got 51\.2m is 1280000x1280000 at 40 um.*in m for"),
+        (image("1"), "51.2m,102.4m", {"mpp": Fraction(1)}, r"goes with the image.*--slide-mpp"),
+        (image("0.25"), "51.2m", {"slide_mpp": Fraction("0.25"), "mag": Fraction(20)}, "goes with the image"),
+        (image("0.2", "m"), "80km", {}, r"goes with the image.*got 80km is 400000x400000 at 0\.2 m"),
+        (image("0.25"), "320um,1000mm", {"mpp": Fraction(1)}, r"got 1000mm is 1000000x1000000"),
+    ],
+)
+def test_scales_that_only_a_wrong_unit_can_give_are_refused(
+    info: ImageInfo, given: str, options: dict[str, Any], match: str
+) -> None:
+    with pytest.raises(UsageError, match=match):
+        grid(info, facts(), scales=scales(given), **options)
+
+
+def test_a_size_in_metres_mends_a_file_that_seems_to_be_measured_in_micrometres() -> None:
+    chosen = {"slide_mpp": Fraction(1, 5), "gsd": Fraction(2, 5)}
+    assert grid(image("40"), facts(), **chosen).pitch == Pitch.square(2)
+
+
 def test_scales_with_a_unit_need_an_image() -> None:
     with pytest.raises(UsageError, match="need an image"):
         resolve_scales(SegmentOptions(scales=scales("1um")), facts(), SIZE)
@@ -298,7 +325,8 @@ def test_scales_with_a_unit_are_whole_and_nest(
     try:
         found = grid(info, model, scales=scales(text), **options)
     except (SourceError, UsageError) as error:
-        assert "enlarged" in str(error) or "at least one pixel" in str(error)  # noqa: PT017 - both are right
+        said = ("enlarged", "goes with the image", "at least one pixel")
+        assert any(words in str(error) for words in said)  # noqa: PT017 - all are right
         return
     got = [width for width, _ in windows(found)][::-1]
     assert [coarse % fine for fine, coarse in pairwise(got)] == [0] * len(ratios)
