@@ -11,10 +11,12 @@ import numpy as np
 
 from magnet_cli.errors import DeviceError
 from magnet_cli.geometry import Size
+from magnet_cli.images.reading_processes import PROCESS_BYTES, can_be_read_by_processes
 from magnet_cli.options.segment import OF_GRNETS
-from magnet_cli.plan.segmentation_plan import MemoryPlan
+from magnet_cli.plan.segmentation_plan import BESIDE_NETWORKS, MemoryPlan
 
 if TYPE_CHECKING:
+    from magnet_cli.images import ImageInfo
     from magnet_cli.options.segment import SegmentOptions
     from magnet_cli.plan.segmentation_plan import Machine, ModelFacts, Plan
     from magnet_cli.plan.windows import Pass, Stage
@@ -65,6 +67,10 @@ def with_memory(plan: Plan, facts: ModelFacts, options: SegmentOptions) -> Plan:
             file=plan.image.path,
             advice="Raise --memory, or take fewer scales in one pass, a finer coarsest scale or a smaller -b",
         )
+    readers = plan.machine.readers(options.num_workers)
+    process = PROCESS_BYTES + plan.image.resident_bytes + max(_block_bytes(plan, step) for step in plan.passes)
+    processes = _processes(plan.image, readers, most=(spare - group) // process)
+    spare -= processes * process
     memory = MemoryPlan(
         budget=plan.machine.memory,
         base=base,
@@ -72,9 +78,11 @@ def with_memory(plan: Plan, facts: ModelFacts, options: SegmentOptions) -> Plan:
         compute=host_compute,
         group=group,
         output=output,
-        ahead=groups_ahead(plan.machine.readers(options.num_workers), spare=spare, group=group),
+        ahead=groups_ahead(readers, spare=spare, group=group),
         device_budget=plan.machine.gpu_memory,
         device=0 if on_host else compute + facts.weight_bytes + plan.machine.context,
+        processes=processes,
+        process=process if processes else 0,
     )
     _check_device(plan, memory)
     return replace(plan, memory=memory)
@@ -89,6 +97,15 @@ def groups_ahead(readers: int, *, spare: int, group: int) -> int:
         group: Bytes of one group.
     """
     return max(0, min(readers, spare // group - 1))
+
+
+def _processes(image: ImageInfo, readers: int, *, most: int) -> int:
+    """Processes that read the image: one for each thread that reads ahead, unless memory allows fewer; 0 for none.
+
+    Few threads hardly wait for each other, and processes take memory and a second to begin.
+    """
+    found = min(readers, most)
+    return found if found > BESIDE_NETWORKS and can_be_read_by_processes(image) else 0
 
 
 def _check_device(plan: Plan, memory: MemoryPlan) -> None:
@@ -149,6 +166,11 @@ def _read_bytes(plan: Plan, step: Pass) -> int:
     finest = _canvas_size(step, step.stages[-1]).pixels
     decoding = finest * _band_bytes(plan) * len(plan.image.bands) * 4
     return _kept_bytes(plan, step) + decoding
+
+
+def _block_bytes(plan: Plan, step: Pass) -> int:
+    """What a process holds that reads a block: its pixels as they are shared, and again as they are being decoded."""
+    return 2 * _read_bytes(plan, step) // plan.group[step.number]
 
 
 def _kept_bytes(plan: Plan, step: Pass) -> int:

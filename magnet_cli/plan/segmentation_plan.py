@@ -131,11 +131,16 @@ class MemoryPlan:
     device_budget: int | None
     device: int
     """Planned on the accelerator; 0 where the device is the host."""
+    processes: int = 0
+    """That read the image for the threads which read ahead; 0 where those read it themselves."""
+    process: int = 0
+    """Of each of them."""
 
     @property
     def total(self) -> int:
         """Planned peak of host memory."""
-        return self.base + self.cache + self.compute + self.output + self.group * (1 + self.ahead)
+        held = self.base + self.cache + self.compute + self.output + self.processes * self.process
+        return held + self.group * (1 + self.ahead)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -321,6 +326,7 @@ class Plan:
             "group": memory.group,
             "output": memory.output,
             "groups_ahead": memory.ahead,
+            "reading_processes": memory.processes,
             "device_budget": memory.device_budget,
             "device_planned": memory.device,
         }

@@ -17,6 +17,7 @@ from magnet_cli.areas import open_area, specify
 from magnet_cli.errors import MagnetError, MemoryShortageError, redacted_report
 from magnet_cli.events import Events, Notes, Step
 from magnet_cli.exports.destinations import default_path, paths_of, refuse_collisions
+from magnet_cli.images.reading_processes import ImageProcesses
 from magnet_cli.masks.header import JournalHeader, digest_of
 from magnet_cli.masks.journal import Journal, drop_journal
 from magnet_cli.masks.output import OutputPaths, OutputState, finish_output, output_state
@@ -533,8 +534,7 @@ def _run(
         clock.go_on(_all_counts(image_plan, journal))
         pin_arithmetic(threads)
         reset_device_peak(image_plan.machine.device)
-        cache, source = decode_cache(paths.mask.parent), image_plan.image
-        image = stack.enter_context(images.open_image(source.path, cache=cache, series=source.series))
+        image = stack.enter_context(_opened(image_plan, decode_cache(paths.mask.parent)))
         peaks = stack.enter_context(PeakSampler())
         area, shares = open_area(image_plan.areas, image, stack)
         tally, told = _Tally(image_plan, paths, events, peaks), Notes(paths.mask.name, events)
@@ -579,6 +579,13 @@ def _run(
             fields=[kept.name for kept in header.fields if kept.name in (PROBABILITIES, UNCERTAINTY)],
         )
     return read_report(paths.report)
+
+
+def _opened(image_plan: Plan, cache: images.CacheBudget) -> images.Image:
+    """The image of a plan, read by as many processes as it says."""
+    info = image_plan.image
+    image = images.open_image(info.path, cache=cache, series=info.series)
+    return ImageProcesses(image, image_plan.memory.processes) if image_plan.memory.processes else image
 
 
 def _run_with_what_fits(image_plan: Plan, work: Work, told: Notes) -> Plan:

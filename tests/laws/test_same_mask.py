@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from magnet_cli.geometry import Size
+from magnet_cli.images import reading_processes
 from magnet_cli.options.segment import SegmentOptions, parse_patches, parse_points
 from magnet_cli.plan import GROUP, make_plan
 from magnet_cli.plan.footprint import HEAP
@@ -27,10 +28,12 @@ from tests.laws.support import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
+    from magnet_cli.images.protocol import Region, Request
     from magnet_cli.plan import Plan
 
 SIZE = Size(width=331, height=283)
@@ -107,6 +110,29 @@ def test_workers_do_not_change_what_a_selector_says(
     assert found[0] == found[1]
     other = replace(options, method="magnet-fast", num_workers=0, weights=str(bundle))
     assert segment(images[True], tmp_path / "other.tif", other)["passes"] != found[0][1]
+
+
+@pytest.mark.parametrize("nodata", [False, True])
+@pytest.mark.parametrize("name", ["all", "two passes"])
+def test_processes_that_read_do_not_change_a_byte(
+    bundle: Path, images: dict[bool, Path], name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, nodata: bool
+) -> None:
+    """Several readers of a large image are processes; here they are of a small one too."""
+    options = replace(METHODS[name], weights=str(bundle), num_workers=4)
+    threads = segment(images[nodata], tmp_path / "threads.tif", options)
+    asked = []
+    original = reading_processes.ImageProcesses.read
+
+    def read(self: reading_processes.ImageProcesses, requests: Sequence[Request]) -> list[Region]:
+        asked.append(requests)
+        return original(self, requests)
+
+    monkeypatch.setattr(reading_processes.ImageProcesses, "read", read)
+    monkeypatch.setattr(reading_processes, "LEAST_PIXELS", 1)
+    processes = segment(images[nodata], tmp_path / "processes.tif", options)
+    assert digest(tmp_path / "processes.tif") == digest(tmp_path / "threads.tif")
+    assert processes["hashes"] == threads["hashes"]
+    assert asked
 
 
 def test_methods_differ(bundle: Path, images: dict[bool, Path], tmp_path: Path) -> None:

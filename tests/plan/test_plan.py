@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from magnet_cli.errors import DeviceError, SourceError, UsageError, WeightsError
 from magnet_cli.geometry import LEVEL0, Size
 from magnet_cli.images.protocol import ImageInfo, Level, Resolution
+from magnet_cli.images.reading_processes import PROCESS_BYTES
 from magnet_cli.options.segment import ALL, BundleDefaults, SegmentOptions, parse_patches, parse_points, parse_scales
 from magnet_cli.options.values import parse_value_range
 from magnet_cli.plan import (
@@ -451,6 +452,32 @@ def test_as_many_blocks_share_as_fill_their_batches(sides: tuple[int, ...], batc
     scales = tuple(Size(width=side, height=side) for side in sides)
     plan = make_plan(image(), facts(), SegmentOptions(scales=scales, batch_size=batch, margin=12), MACHINE)
     assert plan.group == (blocks,)
+
+
+@pytest.mark.parametrize(
+    ("device", "wanted", "memory", "processes"),
+    [("cuda:0", None, 1 << 40, 16), ("cuda:0", 2, 1 << 40, 0), ("cpu", None, 1 << 40, 0), ("cpu", 5, 1 << 40, 5)],
+)
+def test_many_readers_of_a_large_image_are_processes(
+    device: str, wanted: int | None, memory: int, processes: int
+) -> None:
+    machine = replace(MACHINE, device=device, cores=32, memory=memory, gpu_memory=1 << 40)
+    options = SegmentOptions(num_workers=wanted)
+    plan = make_plan(image(20_000, 20_000), facts(), options, machine)
+    assert plan.memory.processes == processes
+    assert make_plan(image(), facts(), options, machine).memory.processes == 0
+
+
+def test_processes_are_as_few_as_memory_allows() -> None:
+    gpu = replace(MACHINE, device="cuda:0", cores=16, memory=1 << 40, gpu_memory=1 << 40)
+    all_of_them = make_plan(image(20_000, 20_000), facts(), SegmentOptions(), gpu).memory
+    assert all_of_them.process > PROCESS_BYTES
+    for fewer, expected in ((7, 7), (2, 0)):
+        lacking = (16 - fewer) * all_of_them.process + all_of_them.group * all_of_them.ahead
+        tight = replace(gpu, memory=all_of_them.total - lacking)
+        found = make_plan(image(20_000, 20_000), facts(), SegmentOptions(), tight).memory
+        assert found.processes == expected
+        assert found.total <= tight.memory
 
 
 def test_a_gpu_holds_no_more_blocks_than_patches_share_a_pass() -> None:

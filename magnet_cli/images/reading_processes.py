@@ -1,0 +1,222 @@
+"""An image that processes of its own read, for a program that is too busy to do it in threads.
+
+Python runs one thread of a process at a time, and a read is hundreds of short operations that each let go of that right
+and wait for it again. Beside a GPU, sixteen threads on sixteen cores kept three of them busy and the thread that feeds
+the GPU waiting. Processes wait for nobody. What they read arrives in memory that they share with this one.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+import pickle
+import socket
+import subprocess
+import sys
+import weakref
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from queue import SimpleQueue
+from threading import Lock
+from typing import TYPE_CHECKING, Self
+
+from magnet_cli.errors import MemoryShortageError, SourceError
+from magnet_cli.images.protocol import Region
+from magnet_cli.images.shared_regions import Failure, ReadMessage, receive, send, shared_bytes
+from magnet_cli.images.urls import is_url
+from magnet_cli.system.threads import wait_briefly
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import TracebackType
+
+    from magnet_cli.images.protocol import Image, ImageInfo, Request
+    from magnet_cli.images.shared_regions import SharedRegion
+
+LEAST_PIXELS = 64_000_000
+"""Of an image below which the processes would hardly have begun when it is done: they take about a second."""
+PROCESS_BYTES = 96 << 20
+"""Memory that such a process takes, beside what it reads: Python, NumPy and the libraries of formats."""
+
+
+def can_be_read_by_processes(info: ImageInfo) -> bool:
+    """Whether several processes may open the image without doing the same work several times.
+
+    Args:
+        info: Of the image. One that has to be decoded as a whole would be decoded by each of them.
+    """
+    has_shared_memory = hasattr(os, "memfd_create") and hasattr(socket, "send_fds")
+    return has_shared_memory and not is_url(info.path) and not info.cache_bytes and info.size.pixels >= LEAST_PIXELS
+
+
+@dataclass(kw_only=True)
+class _Slab:
+    """Memory that one process and this one share."""
+
+    number: int
+    descriptor: int
+    memory: mmap.mmap
+    is_new: bool = True
+
+
+@dataclass(kw_only=True)
+class _Reader:
+    """One process, as this one sees it: what it is asked, and its slabs that nothing refers to."""
+
+    channel: socket.socket
+    free: list[_Slab] = field(default_factory=list)
+    dropped: list[int] = field(default_factory=list)
+    """Numbers of slabs that it may forget, and has not been told of."""
+    slabs: int = 0
+    """That there have been; negative once the image is closed."""
+
+
+class ImageProcesses:
+    """An `Image` that processes read, as many at a time as there are; asked by threads, one a process at least.
+
+    Args:
+        image: The image, opened by this process. It says what it is, and is closed with this one.
+        processes: How many.
+    """
+
+    def __init__(self, image: Image, processes: int) -> None:
+        self._image = image
+        self._lock = Lock()
+        self._idle: SimpleQueue[_Reader] = SimpleQueue()
+        pairs = [socket.socketpair() for _ in range(processes)]
+        self._readers = [_Reader(channel=own) for own, _ in pairs]
+        theirs = [other.fileno() for _, other in pairs]
+        words = [sys.executable, "-P", "-m", "magnet_cli.images.reading_server", image.info.path]
+        words.append("" if image.info.series is None else str(image.info.series))
+        root = str(Path(__file__).parents[2])
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))}
+        wait_briefly(environment)
+        self._server = subprocess.Popen(  # noqa: S603 - this interpreter and a module of this package
+            [*words, *map(str, theirs)],
+            pass_fds=theirs,
+            stdin=subprocess.DEVNULL,
+            env={**environment, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+        )
+        for _, other in pairs:
+            other.close()
+        for reader in self._readers:
+            self._idle.put(reader)
+
+    @property
+    def info(self) -> ImageInfo:
+        """Facts about the image."""
+        return self._image.info
+
+    def read(self, requests: Sequence[Request]) -> list[Region]:
+        """See `Image.read`.
+
+        Raises:
+            SourceError: As the image raises it.
+            MemoryShortageError: The process was killed.
+        """
+        reader = self._idle.get()
+        try:
+            return self._read(reader, requests)
+        finally:
+            self._idle.put(reader)
+
+    def close(self) -> None:
+        """End the processes, and close the image; what was read stays valid."""
+        for reader in self._readers:
+            reader.channel.close()
+            with self._lock:
+                for slab in reader.free:
+                    _drop(slab)
+                reader.free.clear()
+                reader.slabs = -1
+        self._server.wait()
+        self._image.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _read(self, reader: _Reader, requests: Sequence[Request]) -> list[Region]:
+        info = self._image.info
+        size = sum(shared_bytes(request, bands=len(info.bands), dtype=info.dtype) for request in requests)
+        slab = self._slab(reader, size)
+        # Arrays refer to what exports their memory, and not to a memoryview of it: this says when the last is gone.
+        lease = (ctypes.c_ubyte * len(slab.memory)).from_buffer(slab.memory)
+        weakref.finalize(lease, self._release, reader, slab)
+        try:
+            new = [slab.descriptor] if slab.is_new else []
+            message = ReadMessage(
+                slab=slab.number, size=len(slab.memory), requests=tuple(requests), dropped=self._dropped(reader)
+            )
+            send(reader.channel, pickle.dumps(message), new)
+            slab.is_new = False
+            data, _ = receive(reader.channel)
+        except OSError as error:
+            raise self._ended() from error
+        if not data:
+            raise self._ended()
+        # From a process of ours, over a channel that nobody else has.
+        answer: list[SharedRegion] | Failure = pickle.loads(data)  # noqa: S301
+        if isinstance(answer, Failure):
+            raise _error(answer)
+        return [
+            Region(pixels=found.pixels.within(lease), valid=None if found.valid is None else found.valid.within(lease))
+            for found in answer
+        ]
+
+    def _slab(self, reader: _Reader, size: int) -> _Slab:
+        """Shared memory of at least so many bytes that nothing refers to."""
+        with self._lock:
+            fitting = [slab for slab in reader.free if len(slab.memory) >= size]
+            if fitting:
+                slab = min(fitting, key=lambda one: len(one.memory))
+                reader.free.remove(slab)
+                return slab
+            # One that is too small will hardly be wanted again: the largest blocks are those inside the image.
+            for slab in reader.free:
+                reader.dropped.append(slab.number)
+                _drop(slab)
+            reader.free.clear()
+            reader.slabs += 1
+            number = reader.slabs
+        descriptor = os.memfd_create("magnet-pixels", os.MFD_CLOEXEC)
+        os.truncate(descriptor, max(size, 1))
+        return _Slab(number=number, descriptor=descriptor, memory=mmap.mmap(descriptor, max(size, 1)))
+
+    def _dropped(self, reader: _Reader) -> tuple[int, ...]:
+        with self._lock:
+            dropped, reader.dropped = tuple(reader.dropped), []
+        return dropped
+
+    def _release(self, reader: _Reader, slab: _Slab) -> None:
+        """Keep a slab for another read, once nothing refers to what was read into it."""
+        with self._lock:
+            if reader.slabs < 0:
+                _drop(slab)
+            else:
+                reader.free.append(slab)
+
+    def _ended(self) -> MemoryShortageError:
+        return MemoryShortageError(
+            "a process that reads the image has ended, as one does that the system kills for want of memory",
+            file=self._image.info.path,
+            advice="Nothing that was finished is lost: run the same command with fewer --num-workers",
+        )
+
+
+def _drop(slab: _Slab) -> None:
+    with suppress(BufferError):  # the memory goes with the last array that refers to it
+        slab.memory.close()
+    os.close(slab.descriptor)
+
+
+def _error(failure: Failure) -> Exception:
+    if failure.is_memory:
+        return MemoryError(failure.rule)
+    return SourceError(failure.rule, value=failure.value, file=failure.file, advice=failure.advice)

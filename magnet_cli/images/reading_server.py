@@ -1,0 +1,89 @@
+"""The processes that read an image for another one.
+
+`python -m magnet_cli.images.reading_server IMAGE SERIES CHANNEL...`, the series a number, or empty for the image that a
+file is opened with where nobody chooses. The libraries are loaded once; then there is a process for each channel.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import pickle
+import signal
+import socket
+import sys
+import traceback
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from magnet_cli.errors import MagnetError
+from magnet_cli.images import open_image
+from magnet_cli.images.shared_regions import Failure, ReadMessage, receive, send, share
+from magnet_cli.system.memory import keep_heap_steady
+
+if TYPE_CHECKING:
+    from magnet_cli.images import Image
+
+
+def main() -> None:
+    """Start the processes, and wait until all of them have ended."""
+    # Ctrl-C reaches every process of the terminal; who asks closes the channels when it ends, however it ends.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    keep_heap_steady()
+    path, series, *texts = sys.argv[1:]
+    channels = [int(text) for text in texts]
+    for number, channel in enumerate(channels):
+        if os.fork() == 0:
+            for other in (*channels[:number], *channels[number + 1 :]):
+                os.close(other)
+            _serve(path, int(series) if series else None, socket.socket(fileno=channel))
+            os._exit(0)
+    for channel in channels:
+        os.close(channel)
+    for _ in channels:
+        os.wait()
+
+
+def _serve(path: str, series: int | None, channel: socket.socket) -> None:
+    """Read what is asked for until the channel is closed."""
+    image: Image | None = None
+    slabs: dict[int, np.ndarray[Any, np.dtype[np.uint8]]] = {}
+    while True:
+        try:
+            data, descriptors = receive(channel)
+        except OSError:
+            return
+        if not data:
+            return
+        # From the process that started this one, over a channel that nobody else has.
+        message: ReadMessage = pickle.loads(data)  # noqa: S301
+        for number in message.dropped:
+            slabs.pop(number, None)
+        for descriptor in descriptors:
+            slabs[message.slab] = np.frombuffer(mmap.mmap(descriptor, message.size), np.uint8)
+            os.close(descriptor)
+        answer: object
+        try:
+            image = open_image(path, series=series) if image is None else image
+            answer = share(image.read(message.requests), slabs[message.slab])
+        except (MagnetError, MemoryError) as error:
+            answer = _failure(error)
+        except Exception as error:  # noqa: BLE001 - told by the process that asks, which knows what it was doing
+            traceback.print_exc()
+            answer = Failure(rule=f"{type(error).__name__}: {error}", value=None, file=None, advice=None)
+        try:
+            send(channel, pickle.dumps(answer))
+        except OSError:
+            return
+
+
+def _failure(error: MagnetError | MemoryError) -> Failure:
+    if isinstance(error, MemoryError):
+        return Failure(rule=str(error), value=None, file=None, advice=None, is_memory=True)
+    value, file = (None if part is None else str(part) for part in (error.value, error.file))
+    return Failure(rule=error.rule, value=value, file=file, advice=error.advice)
+
+
+if __name__ == "__main__":
+    main()
