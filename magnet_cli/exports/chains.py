@@ -33,12 +33,12 @@ class Chains:
     def __init__(self, spool: PointSpool) -> None:
         self._spool = spool
         self._awaiting_exit: dict[int, Chain] = {}
-        """By the port where the part before them will go out."""
+        """Chains by the port where the part before them will leave."""
         self._awaiting_entry: dict[int, Chain] = {}
-        """By the port where the part behind them will come in."""
+        """Chains by the port where the part behind them will enter."""
 
     def __len__(self) -> int:
-        """Open ends."""
+        """The number of open ends."""
         return len(self._awaiting_exit) + len(self._awaiting_entry)
 
     def add(self, path: Path) -> NDArray[np.int32] | None:

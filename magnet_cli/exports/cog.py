@@ -23,7 +23,7 @@ STRUCTURE = (
     "LAYOUT=IFDS_BEFORE_DATA\nBLOCK_ORDER=ROW_MAJOR\nBLOCK_LEADER=SIZE_AS_UINT4\n"
     "BLOCK_TRAILER=LAST_4_BYTES_REPEATED\nKNOWN_INCOMPATIBLE_EDITION=NO\n "
 )
-"""What GDAL's COG driver says of its files (gdal.org, drivers/raster/cog): readers then ask for fewer ranges. The
+"""The structural metadata of GDAL's COG driver (gdal.org, drivers/raster/cog): readers then ask for fewer ranges. The
 closing space leaves room for YES, which GDAL writes where it changes such a file."""
 
 
@@ -33,7 +33,7 @@ def write_cog(mask: MaskFile, target: Path, *, identity: str) -> None:
     The names are there twice: a TIFF has no place for what GDAL calls categories, and programs on top of it show those.
 
     Args:
-        mask: Open.
+        mask: The mask, opened.
         target: The file to make or replace.
         identity: What `found_identity` gives back.
 

@@ -36,12 +36,12 @@ class ExportTarget:
 
 
 def plan_exports(masks: Sequence[str], output: Path | None, formats: Sequence[ExportFormat]) -> list[ExportTarget]:
-    """The files of every mask.
+    """Plan the files of the exports of every mask.
 
     Args:
         masks: Masks, or folders in which those with a report beside them are looked for.
         output: A file (one mask and one format only), a folder, or None for the mask's own folder.
-        formats: At least one.
+        formats: The formats, at least one.
 
     Raises:
         UsageError: Nothing to do, an unknown suffix, two masks with one output, or an output that is a mask.
@@ -62,7 +62,7 @@ def plan_exports(masks: Sequence[str], output: Path | None, formats: Sequence[Ex
 
 
 def default_path(mask: Path, format_: ExportFormat, folder: Path | None = None) -> Path:
-    """Where an export goes: `x.tif` has `x.cog.tif`, `x.ome.tif`, `x.ome.zarr`, `x.geojson`, there or in a folder."""
+    """Return the path of an export of `x.tif`: `x.cog.tif`, `x.ome.tif`, `x.ome.zarr` or `x.geojson`."""
     return (folder or mask.parent) / f"{mask.stem}{EXPORT_SUFFIXES[format_]}"
 
 
@@ -91,7 +91,7 @@ def refuse_collisions(paths: Iterable[Path], *, inputs: Iterable[Path]) -> None:
 
     Args:
         paths: The paths of the exports.
-        inputs: Resolved.
+        inputs: The masks, as resolved paths.
 
     Raises:
         UsageError: They do not.

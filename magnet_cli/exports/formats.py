@@ -33,7 +33,7 @@ class Export:
     format: ExportFormat
     path: Path
     was_done: bool = False
-    """Whether it was there already, made of the same mask with the same options."""
+    """Whether the file already existed, made from the same mask with the same options."""
 
     def describe(self) -> dict[str, object]:
         """Return the fields as JSON values."""
@@ -62,7 +62,7 @@ def export_mask(
     """Write a finished mask in other formats, one after the other; what is there already is left alone.
 
     Args:
-        mask: As `segment` has written it.
+        mask: A mask that `segment` has written.
         targets: Formats, and where each goes.
         options: How polygons are written; its formats are not looked at.
         overwrite: Whether files of another mask or other options may be replaced.

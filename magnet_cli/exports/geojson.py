@@ -35,16 +35,16 @@ WGS84 = ("EPSG:4326", "OGC:CRS84")
 
 
 class Places(Protocol):
-    """What one file says of each polygon: where its corners are, and what stands beside them."""
+    """The coordinates of polygons in a file, and the properties beside them."""
 
     def points(self, ring: NDArray[Any]) -> NDArray[Any]:
         """A ring's corners in the file's coordinates, exteriors counterclockwise."""
 
     def properties(self, polygon: Polygon) -> dict[str, object]:
-        """Of the polygon's feature."""
+        """Return the properties of a polygon's feature."""
 
     def members(self) -> dict[str, object]:
-        """Of the collection, besides its features."""
+        """Return the members of the collection besides its features."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,11 +55,11 @@ class PixelPlaces:
     bounds: Box | None
 
     def points(self, ring: NDArray[Any]) -> NDArray[Any]:
-        """As in `Places`."""
+        """Return corners in pixels."""
         return ring if self.bounds is None else ring - np.array((self.bounds.x, self.bounds.y), dtype=ring.dtype)
 
     def properties(self, polygon: Polygon) -> dict[str, object]:
-        """As QuPath's importer names them."""
+        """Return the properties that QuPath's importer knows."""
         entry = self.classes[polygon.label]
         return {
             "objectType": "annotation",
@@ -68,7 +68,7 @@ class PixelPlaces:
         }
 
     def members(self) -> dict[str, object]:
-        """None."""
+        """Return no further members."""
         return {}
 
 
@@ -82,7 +82,7 @@ class MapPlaces:
     resolution: Resolution | None
 
     def points(self, ring: NDArray[Any]) -> NDArray[Any]:
-        """As in `Places`."""
+        """Return corners in the reference system."""
         placed = self.geotransform.coordinates(ring)
         return placed[::-1] if self.geotransform.mirrors else placed
 
@@ -104,7 +104,7 @@ class MapPlaces:
 
 
 def pixel_places(facts: MaskFacts) -> PixelPlaces:
-    """Places in pixels."""
+    """Coordinates in pixels."""
     return PixelPlaces(classes=facts.classes, bounds=facts.bounds)
 
 
@@ -130,7 +130,7 @@ def write_polygons(mask: MaskFile, outputs: Sequence[FeatureFile], *, simplify: 
     """Write the polygons of a mask to one or two files in one sweep over it; their number comes back.
 
     Args:
-        mask: Open.
+        mask: The mask, opened.
         outputs: The files to make or replace.
         simplify: Corners may go that lie no further than this many pixels from the line without them; 0 keeps all.
         min_area: Polygons of fewer pixels are left out.

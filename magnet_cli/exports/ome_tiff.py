@@ -26,7 +26,7 @@ def write_ome_tiff(mask: MaskFile, target: Path, *, identity: str) -> None:
     """Write the mask's copy; OME has no place for class names, so a map annotation has them, index by index.
 
     Args:
-        mask: Open.
+        mask: The mask, opened.
         target: The file to make or replace.
         identity: What `found_identity` gives back.
 
@@ -52,7 +52,7 @@ def found_identity(path: Path) -> str | None:
 
 
 def _metadata(mask: MaskFile, identity: str) -> str:
-    """OME-XML of one plane."""
+    """Return the OME-XML of one plane."""
     root = ET.Element("OME", {"xmlns": SCHEMA, "Creator": "magnet"})
     image = ET.SubElement(root, "Image", {"ID": "Image:0", "Name": mask.path.name})
     pixels = ET.SubElement(image, "Pixels", {"ID": "Pixels:0", "DimensionOrder": "XYZCT", **_sizes(mask)})

@@ -34,7 +34,7 @@ def write_ome_zarr(mask: MaskFile, target: Path, *, identity: str) -> None:
     """Write the mask, one chunk at a time; its overviews are the pyramid.
 
     Args:
-        mask: Open.
+        mask: The mask, opened.
         target: The folder to make or replace.
         identity: What `found_identity` gives back.
 

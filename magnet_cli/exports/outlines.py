@@ -50,7 +50,7 @@ class _Runs:
     starts: tuple[NDArray[np.intp], NDArray[np.intp]]
     """Rows and columns of lattice points; -1 as the coordinate along the run where it comes in through the border."""
     ends: tuple[NDArray[np.intp], NDArray[np.intp]]
-    """Likewise, -1 where it goes out."""
+    """Rows and columns of lattice points; -1 as the coordinate along the run where it leaves through the border."""
 
     @property
     def along(self) -> int:
@@ -93,7 +93,7 @@ class _Around:
         ]
 
     def turns(self, direction: int) -> tuple[NDArray[np.bool_], int, int]:
-        """At the end of a run: where it turns one way, that way, and the other way."""
+        """Return, for the ends of runs, where they turn to one side, that direction, and the opposite direction."""
         return (
             (self.cd, DOWN, UP),
             (self.ac, LEFT, RIGHT),
@@ -107,8 +107,8 @@ def trace(values: NDArray[np.uint8], *, components: NDArray[np.int64], tile: Box
 
     Args:
         values: `(height + 1, width + 1)` labels: the tile, with the row above it and the column to its left.
-        components: Likewise, the number of each pixel's connected component.
-        tile: Where it lies in the image, on whose lattice the paths are given.
+        components: The number of each pixel's connected component, of the same shape.
+        tile: The tile's box in the image, on whose lattice the paths are given.
     """
     around = _Around(values)
     runs = around.runs()
@@ -136,10 +136,10 @@ def _paired(
     The runs of one direction on one line follow each other without overlap, so that order alone pairs them.
 
     Args:
-        starts: `(lines, positions)`.
-        ends: Likewise.
-        come: By line, whether a run comes in through the border.
-        go: By line, whether one goes out.
+        starts: The starts of runs, `(lines, positions)`.
+        ends: The ends of runs, `(lines, positions)`.
+        come: For each line, whether a run enters through the border.
+        go: For each line, whether a run leaves through the border.
         back: Whether the runs go against the order of positions.
     """
     lines, length = starts.shape
@@ -154,7 +154,7 @@ def _paired(
 
 
 def _following(around: _Around, runs: list[_Runs], tile: Box) -> NDArray[np.int64]:
-    """For each start of a run the start that follows it, or -1 minus the port where the run goes out."""
+    """Return for each start of a run the start that follows it, or -1 minus the port where the run leaves the tile."""
     slots = np.empty((4, *around.ab.shape), dtype=np.int32)
     first = 0
     for each in runs:
@@ -177,7 +177,7 @@ def _following(around: _Around, runs: list[_Runs], tile: Box) -> NDArray[np.int6
 
 
 def _owners(runs: _Runs, components: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The component of each run's own pixels, looked up at its first edge inside the tile's reach."""
+    """Return the component of each run's own pixels, found at its first edge inside the tile's reach."""
     rows, columns = runs.starts
     height, width = components.shape
     own = {RIGHT: (1, 1), DOWN: (1, 0), LEFT: (0, 0), UP: (0, 1)}[runs.direction]

@@ -28,7 +28,7 @@ class Polygon:
     exterior: NDArray[np.generic]
     """`(n, 2)` x, y, the first corner not repeated; its signed area, y counted upward as numbers, is positive."""
     holes: tuple[NDArray[np.generic], ...] = ()
-    """Likewise, with negative area; each may touch another or the exterior at single points."""
+    """Rings of holes, with negative area; each may touch another or the exterior at single points."""
 
 
 def make_polygon(label: int, rings: Iterable[NDArray[np.int32]]) -> Polygon:

@@ -125,7 +125,7 @@ def _directory(tags: Sequence[Tag], values: Mapping[int, NDArray[np.uint64]], *,
 
 
 def _offsets(levels: Sequence[MaskLevel], first: int, *, frame: int) -> list[NDArray[np.uint64]]:
-    """By level, where the frame of each tile begins; the last level's tiles come first."""
+    """Return by level the offset of each tile's frame; the last level's tiles come first."""
     found: list[NDArray[np.uint64]] = []
     for level in reversed(levels):
         ends = np.cumsum(np.array(level.page.databytecounts, dtype=np.uint64) + np.uint64(frame)) + np.uint64(first)

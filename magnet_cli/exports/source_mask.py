@@ -45,13 +45,13 @@ class MaskLevel:
 
     @property
     def columns(self) -> int:
-        """The columns of tiles."""
+        """The number of tile columns."""
         return -(-self.size.width // self.page.tilewidth)
 
 
 @dataclass(frozen=True, kw_only=True)
 class MaskFacts:
-    """What a mask says of itself."""
+    """Facts that a mask holds about itself."""
 
     classes: tuple[MaskClass, ...]
     description: Mapping[str, object]
@@ -68,9 +68,9 @@ class MaskFile:
     """An opened mask; close it, or use it as a context.
 
     Args:
-        path: The file.
-        tiff: Open.
-        facts: Its own.
+        path: The file of the mask.
+        tiff: The file, opened by tifffile.
+        facts: The facts that the mask holds about itself.
     """
 
     def __init__(self, path: Path, tiff: tifffile.TiffFile, facts: MaskFacts) -> None:
@@ -79,7 +79,7 @@ class MaskFile:
         self.levels = tuple(
             MaskLevel(page=page, size=Size(width=page.imagewidth, height=page.imagelength)) for page in _pages(tiff)
         )
-        """Finest first."""
+        """The levels, finest first."""
         first = self.levels[0].page
         self.tile: int = first.tilewidth
         self._compression = next(word for word, code in CODES.items() if code == first.compression)
@@ -119,7 +119,7 @@ class MaskFile:
         return self.bytes_at(level.page.dataoffsets[index], level.page.databytecounts[index])
 
     def bytes_at(self, offset: int, length: int) -> bytes:
-        """Bytes of the file.
+        """Read bytes of the file.
 
         Raises:
             SourceError: It ends before them.
@@ -150,7 +150,7 @@ class MaskFile:
         return _reported_digest(self.path) or _sha256(self.path)
 
     def close(self) -> None:
-        """Release the file."""
+        """Close the file."""
         self._tiff.close()
         os.close(self._descriptor)
 
@@ -210,7 +210,7 @@ def _is_ours(page: tifffile.TiffPage) -> bool:
 
 
 def _microscope(page: tifffile.TiffPage) -> Resolution | None:
-    """From pixels a centimetre, as this program writes them."""
+    """Return the size of a pixel from pixels a centimetre, the unit that this program writes."""
     found = [page.tags.valueof(code) for code in (282, 283)]
     if page.tags.valueof(296) != tifffile.RESUNIT.CENTIMETER or not all(isinstance(each, tuple) for each in found):
         return None

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True, slots=True)
 class _Outlined:
-    """What is known of a component so far."""
+    """Facts about a component that may still grow."""
 
     label: int
     rings: array[int] = field(default_factory=lambda: array("Q"))
@@ -40,11 +40,11 @@ class _Outlined:
 
     @property
     def weight(self) -> int:
-        """See `Growing`."""
+        """The cost of moving the facts into another component."""
         return len(self.rings)
 
     def absorb(self, other: _Outlined) -> None:
-        """See `Growing`."""
+        """Add the facts about another component."""
         self.rings.extend(other.rings)
 
 
@@ -69,7 +69,7 @@ class _Block:
     labels: NDArray[np.uint8]
     """`(height + 1, width + 1)`."""
     components: NDArray[np.int64]
-    """Likewise; 0 where the label has no outline."""
+    """`(height + 1, width + 1)`, the component of each pixel; 0 where the label has no outline."""
     inside: Mapping[int, int]
     """Label by number of the components that touch no border of the tile."""
 
@@ -87,7 +87,7 @@ class Sweep:
         read: Labels of a box inside the mask, `(height, width)` uint8.
         size: The size of the mask.
         side: The side of a tile.
-        folder: Where corners may wait on disk.
+        folder: The folder where corners may wait on disk.
     """
 
     def __init__(self, read: Callable[[Box], NDArray[np.uint8]], *, size: Size, side: int, folder: Path) -> None:

@@ -15,11 +15,11 @@ def card(bundle: Bundle, preset: Preset, *, finding: str, files: Mapping[str, st
     """What a user of the bundle should know, as Markdown.
 
     Args:
-        bundle: As it is written.
-        preset: That it was made with.
+        bundle: The bundle's description.
+        preset: The preset that the bundle was made with.
         finding: How the order of the refiners' inputs was decided.
         files: Checkpoint's name by the name of the file made of it.
-        dropped: What was left out of the checkpoints, a sentence each.
+        dropped: The parts that were left out of the checkpoints, a sentence each.
     """
     lines = [
         f"# {bundle.name}",

@@ -25,7 +25,7 @@ ORIGINS = (
     "side: the paper, section 3.2.3, and the published package",
     "mean and deviation: ImageNet's, as the published program has them",
 )
-"""Where the description's values are from."""
+"""The source of the description's values."""
 
 
 def import_cascade(file: Path, output: Path, *, licence: str | None = None, overwrite: bool = False) -> CascadeBundle:

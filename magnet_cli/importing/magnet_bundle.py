@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class ImportOptions:
-    """What the files are."""
+    """The checkpoint files and the choices of the user."""
 
     preset: Preset
     architecture: str | None = None
@@ -53,7 +53,7 @@ class ImportOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class Imported:
-    """What was made."""
+    """The bundle that was made."""
 
     bundle: Bundle
     order: Order
@@ -64,7 +64,7 @@ class Imported:
 
     @property
     def left_out(self) -> list[str]:
-        """What was left out of the checkpoints, a sentence each."""
+        """The parts that were left out of the checkpoints, a sentence each."""
         return [
             f"{name}: left out {', '.join(keys)}, which training used and the network has not"
             for name, keys in self.dropped
@@ -115,7 +115,7 @@ def import_bundle(backbone: Path, refiners: Sequence[Path], output: Path, option
 
 
 def refiner_scales(options: ImportOptions, count: int) -> tuple[Size | None, ...]:
-    """The scale that each refiner was trained for; None serves every scale.
+    """Return the scale that each refiner was trained for; None serves every scale.
 
     Raises:
         UsageError: It cannot be told.
@@ -181,7 +181,7 @@ def _description(options: ImportOptions, refiners: Sequence[Mapping[str, Any]], 
 
 
 def _chosen(options: ImportOptions) -> list[str]:
-    """Where the user's choice stands in place of the experiment's."""
+    """Return a sentence for each choice of the user that replaces one of the experiment's."""
     usual = options.preset.architecture
     if options.architecture in (None, usual):
         return []

@@ -50,7 +50,7 @@ def order_scores(
     """Mean IoU on a sample by input order of all refiners, through the published arithmetic.
 
     Args:
-        bundle: Whose own order does not count.
+        bundle: The bundle; the order that it names does not count.
         sample: The image is stretched to the bundle's coarsest scale, as the published programs do.
         exclude: Classes left out of the mean.
         device: `cpu`, `cuda`, ...

@@ -32,7 +32,7 @@ class FastVariant:
 
 @dataclass(frozen=True, kw_only=True)
 class Preset:
-    """One published experiment."""
+    """A published experiment."""
 
     name: str
     title: str
@@ -49,13 +49,13 @@ class Preset:
     fast: tuple[FastVariant, ...]
     """One for each source that has it, the paper's first."""
     sources: tuple[str, ...]
-    """Where the values are from, a sentence each."""
+    """The sources of the values, a sentence each."""
     exclude: tuple[int, ...] = ()
     """Classes that the published mean IoU leaves out."""
 
     @property
     def origins(self) -> tuple[str, ...]:
-        """Where every value is from, MagNet-Fast's and the normalisation's too."""
+        """The source of every value, including those of MagNet-Fast and of the normalisation."""
         fast = (f"MagNet-Fast, {variant.source}: {variant.words} ({variant.note})" for variant in self.fast)
         return (*self.sources, *fast, "mean and deviation: ImageNet's, as the published program has them")
 
@@ -213,4 +213,4 @@ INRIA = Preset(
 )
 
 PRESETS = {preset.name: preset for preset in (CITYSCAPES, DEEPGLOBE, GLEASON, INRIA)}
-"""By name."""
+"""The published experiments by name."""

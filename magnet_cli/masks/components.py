@@ -9,11 +9,11 @@ if TYPE_CHECKING:
 
 
 class Growing(Protocol):
-    """What is known of a component so far."""
+    """Facts about a component that may still grow."""
 
     @property
     def weight(self) -> int:
-        """What it costs to move it into another one."""
+        """The cost of moving the facts into another component."""
 
     def absorb(self, other: Any) -> None:
         """Take in what is known of a component that turned out to be the same one."""
@@ -30,7 +30,7 @@ class Components(Generic[T]):
         self._known: dict[int, T] = {}
 
     def __len__(self) -> int:
-        """Numbers that are remembered."""
+        """The number of component numbers that are remembered."""
         return len(self._parent)
 
     def add(self, number: int, component: T) -> None:
@@ -39,7 +39,7 @@ class Components(Generic[T]):
         self._known[number] = component
 
     def at(self, number: int) -> T:
-        """What is known of the component that a number belongs to."""
+        """Return the facts about the component that a number belongs to."""
         return self._known[self.root(number)]
 
     def root(self, number: int) -> int:

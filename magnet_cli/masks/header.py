@@ -27,7 +27,7 @@ class JournalHeader:
     """Everything that must be equal for a run to go on where another stopped."""
 
     hashes: Mapping[str, str]
-    """For instance `input`, `bundle` and `options`."""
+    """The hashes by name, for instance `input`, `bundle` and `options`."""
     spec: MaskSpec
     fields: tuple[FieldSpec, ...] = ()
 

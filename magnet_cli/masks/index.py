@@ -1,4 +1,4 @@
-"""Where a journal keeps the pieces of each tile: a few bytes a piece, no payloads."""
+"""The index of a journal, which knows where the pieces of each tile lie: a few bytes a piece, no payloads."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class PieceIndex:
         self._box = array("Q")
 
     def __len__(self) -> int:
-        """Number of pieces."""
+        """The number of pieces."""
         return len(self._start)
 
     @property

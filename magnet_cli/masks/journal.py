@@ -37,7 +37,7 @@ class FinishedGroups(Mapping[int, dict[str, object]]):
 
     Args:
         store: The journal's file.
-        starts: Where each group's record lies, by group.
+        starts: The offset of each group's record, by group.
     """
 
     def __init__(self, store: StoreFile, *, starts: dict[int, int]) -> None:
@@ -100,7 +100,7 @@ class Journal:
         """Become the owner of the journal at `path` and replay it, or start a new one.
 
         Args:
-            path: Beside the target; see `OutputPaths.journal`.
+            path: The journal's file beside the target, as `OutputPaths.journal` names it.
             header: What the run depends on.
             resume: False drops what an earlier run left.
             overwrite: Drop what a run with other inputs or options left, instead of refusing it.
@@ -128,7 +128,7 @@ class Journal:
 
     @property
     def path(self) -> Path:
-        """The journal's file."""
+        """The path of the journal's file."""
         return self._store.path
 
     @property
@@ -164,8 +164,8 @@ class Journal:
         """Store labels of level 0.
 
         Args:
-            group: Whose work it is.
-            box: Where, inside level 0.
+            group: The group that the labels belong to.
+            box: The box of the labels, inside level 0.
             labels: `(height, width)` uint8, each a class or 255.
 
         Raises:
@@ -189,9 +189,9 @@ class Journal:
         """Store values of a field.
 
         Args:
-            group: Whose work it is.
-            name: The field's.
-            box: Where, on the field's canvas grid and inside it.
+            group: The group that the values belong to.
+            name: The name of the field.
+            box: The box of the values, on the field's canvas grid and inside it.
             values: `(bands, height, width)`, floating 0..1 with NaN for not computed; or, for a uint8 field, uint8 as
                 it is stored.
 
@@ -262,7 +262,7 @@ class Journal:
         """The values of a field in a box of its canvas grid, joined from finished groups.
 
         Args:
-            name: The field's.
+            name: The name of the field.
             box: Inside the canvas grid.
 
         Returns:
@@ -275,7 +275,7 @@ class Journal:
         return codec.dequantise(stored.astype(np.uint8)) if stored.dtype == np.uint8 else stored.astype(np.float16)
 
     def read_stored_field(self, name: str, box: Box) -> NDArray[np.generic]:
-        """As `read_field`, in the dtype that is stored; for uint8 255 stands for not computed."""
+        """Read a box like `read_field`, in the stored dtype; for uint8 the value 255 stands for not computed."""
         self._check(box, within=Box.whole(self.field(name).size), shape=(box.height, box.width))
         return self._fields.read(self._numbers[name], box=box)
 

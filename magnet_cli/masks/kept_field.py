@@ -30,7 +30,7 @@ LONGEST = 64
 
 @dataclass(frozen=True, kw_only=True)
 class FieldFile:
-    """What `write_field` has written."""
+    """A field that `write_field` has written."""
 
     path: Path
     bands: int
@@ -44,7 +44,7 @@ class FieldFile:
     """Names of the bands."""
     array: zarr.Array[Any]
     image: tuple[str, str] | None = None
-    """Path and fingerprint of the image that they were made of; None where nobody noted it."""
+    """Path and fingerprint of the image that the values were computed from; None where they were not noted."""
 
     @classmethod
     def open(cls, path: Path) -> Self:

@@ -1,4 +1,4 @@
-"""Where everything lies in a mask's file, with a checksum for each thing that can break."""
+"""The layout of a mask's file, with a checksum for each part that can break."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class PageLayout:
         return self.first + int(self.lengths.sum(dtype=np.uint64))
 
     def starts(self) -> NDArray[np.uint64]:
-        """Offset of each tile."""
+        """Return the offset of each tile."""
         ends = np.cumsum(self.lengths, dtype=np.uint64)
         return ends - self.lengths + np.uint64(self.first)
 

@@ -64,7 +64,7 @@ def output_state(paths: OutputPaths, *, hashes: Mapping[str, str], overwrite: bo
 
     Args:
         paths: The paths of the output.
-        hashes: As in `JournalHeader`; compared with the report's `hashes`.
+        hashes: The hashes that `JournalHeader` has; they are compared with the report's `hashes`.
         overwrite: Whether files of other inputs or options may be replaced.
 
     Raises:
@@ -97,7 +97,7 @@ def finish_output(
         journal: Open, its groups all finished; it is deleted.
         paths: The paths of the output.
         report: JSON values; the keys `hashes`, `mask` and `digest` are filled in here.
-        description: For the mask's ImageDescription; see `assemble_mask`.
+        description: Facts for the mask's ImageDescription; `assemble_mask` describes them.
         fields: Names of the fields to keep as Zarr.
 
     Raises:
@@ -122,7 +122,7 @@ def finish_output(
 
 
 def _made_of(journal: Journal, report: Mapping[str, object]) -> Mapping[str, JSON]:
-    """Of which image a field is: its report may be replaced by that of a later mask, which kept none."""
+    """Return the attributes that say of which image a field is: its report may be replaced by that of a later mask."""
     source, fingerprint = report.get("input"), journal.header.hashes.get("input")
     if not isinstance(source, dict) or fingerprint is None:
         return {}

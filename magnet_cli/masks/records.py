@@ -34,7 +34,7 @@ GROUP_META = struct.Struct("<HII")
 
 
 class Kind(IntEnum):
-    """What a record says."""
+    """The kind of a record."""
 
     HEADER = 1
     """JSON: what the journal belongs to."""

@@ -37,7 +37,7 @@ class Catalogue:
         self._pending: dict[GroupId, list[tuple[int, int, Piece]]] = {}
 
     def take(self, record: Record) -> None:
-        """Note an intact record."""
+        """Take an intact record into the index."""
         match record.kind:
             case Kind.TILE:
                 pass_index, group, row, col, x, y, width, height, whole = TILE_META.unpack(record.meta)

@@ -1,4 +1,4 @@
-"""Where each input's mask goes: decided, and refused, before any work."""
+"""The place of each input's mask: it is decided, and collisions are refused, before any work."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ OVERLAY = ".overlay"
 """What the name of a picture of the mask ends with, before its suffix."""
 OUR_REPORT = re.compile(rb'"program":\s*\{\s*"name":\s*"magnet"')
 SEARCHED = 1 << 20
-"""Bytes that are looked through at a time: the JSON beside an image may be another program's, and of any size."""
+"""Bytes that are searched at a time: the JSON beside an image may be another program's, and of any size."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +37,7 @@ class Target:
 
     @property
     def unrefined(self) -> Path:
-        """Where the mask is kept that a last stage refines: `x.tif` has `x.unrefined.tif`."""
+        """The path of the mask that a last stage refines: `x.tif` has `x.unrefined.tif`."""
         return self.mask.with_name(f"{self.mask.stem}.unrefined{self.mask.suffix}")
 
 

@@ -44,7 +44,7 @@ class Damage:
 
 @dataclass(frozen=True, kw_only=True)
 class Verification:
-    """What `verify_mask` has found."""
+    """The result of `verify_mask`."""
 
     mask: Path
     report: Path
@@ -68,7 +68,7 @@ def verify_mask(mask: Path, report: Path | None = None) -> Verification:
     """Read a mask from the first byte to the last and compare it with its report, one tile at a time.
 
     Args:
-        mask: The file.
+        mask: The file of the mask.
         report: Its report; the one beside it where None.
 
     Raises:

@@ -32,7 +32,7 @@ def write_field(journal: Journal, name: str, target: Path, *, attributes: Mappin
 
     Args:
         journal: The journal of a run whose groups are all finished.
-        name: The field's.
+        name: The name of the field.
         target: The folder, by custom `<mask name>.<field>.zarr`.
         attributes: JSON values to add to the array's own.
 

@@ -22,20 +22,20 @@ MOST_LISTED = 12
 WHOLE_SPAN = 127
 """A range of whole numbers as wide as this is one of integers; a narrower one, like 0 to 1, is one of real numbers."""
 INTEGERS = (("uint8", "int8"), ("uint16", "int16"), ("uint32", "int32"), ("uint64", "int64"))
-"""By width."""
+"""The integer types by the width of a value: one, two, four and eight bytes."""
 BY_HAND = "Say with --value-range which stored values are the ends of that range: LOW,HIGH, 2%,98%"
 
 
 class Seer(Protocol):
-    """What looks at an image: a bundle's networks, or a classical tool."""
+    """A model that reads an image: a bundle's networks, or a classical tool."""
 
     @property
     def title(self) -> str:
-        """How messages call it."""
+        """The name of the model in messages."""
 
     @property
     def bands(self) -> tuple[str, ...]:
-        """What it calls the bands that it wants."""
+        """The names of the bands that the model wants."""
 
     @property
     def value_range(self) -> Span:
@@ -53,7 +53,7 @@ def check_bands(info: ImageInfo, facts: Seer, named: Sequence[str] | None = None
     Raises:
         UsageError: Another number of bands is named than the bundle has.
         SourceError: The image lacks a band that is named, or has several of that name.
-        WeightsError: None is named, and neither names nor count agree.
+        WeightsError: No band is named, and neither names nor count agree.
     """
     if named is not None:
         if len(named) != len(facts.bands):
@@ -77,7 +77,7 @@ def check_bands(info: ImageInfo, facts: Seer, named: Sequence[str] | None = None
 
 
 def _position(info: ImageInfo, word: str) -> int:
-    """Where a band is; a number that the image does not have may still be a name, as of a wavelength."""
+    """Return the position of a band; a number beyond the image's bands may still be a name, such as a wavelength."""
     if word.isdecimal() and 1 <= int(word) <= len(info.bands):
         return int(word) - 1
     found = [index for index, name in enumerate(info.bands) if name == word]
@@ -96,7 +96,7 @@ def _position(info: ImageInfo, word: str) -> int:
 def check_values(
     info: ImageInfo, facts: Seer, given: ValueRange | None, *, measured: Sequence[Span] | None = None
 ) -> tuple[Span, ...]:
-    """For each band that the network sees, the stored values that stand for the ends of the bundle's range.
+    """Return the stored values that stand for the ends of the bundle's range, for each band that the network reads.
 
     Without a word from the user the stored values are the bundle's own, and the image's type has to be the one that
     such values are stored in: the narrowest integers that hold them, or, for a range of real numbers, floats.
@@ -105,7 +105,7 @@ def check_values(
         info: The info of the image.
         facts: The facts of the model that reads the image.
         given: What the user says.
-        measured: For each band, the percentiles that the user asks for.
+        measured: The percentiles of each band that the user asks for.
 
     Raises:
         WeightsError: Nothing is given, and the image's type is not one for the bundle's range.

@@ -35,7 +35,7 @@ def resolve_settings(options: SegmentOptions, facts: ModelFacts, scales: Sequenc
     """Fill what the user left open from the bundle, and refuse what contradicts itself.
 
     Args:
-        options: As given.
+        options: The options that the user gave.
         facts: The facts of the bundle.
         scales: The scales of each pass.
 
@@ -89,7 +89,7 @@ def _check_selection(options: SegmentOptions, facts: ModelFacts, compat: Compat)
     """Refuse what says how windows are selected where none are, or says it twice.
 
     Raises:
-        UsageError: It does.
+        UsageError: The options contradict each other.
         WeightsError: It asks for a selector, and the bundle has none.
     """
     given = [name for name in ("select", "budget") if getattr(options, name) is not None]

@@ -188,7 +188,7 @@ def _level0_pixels(step: Pass) -> int:
 
 
 def _pixel_bytes(plan: Plan) -> int:
-    """Of the bands that the network sees."""
+    """Return the bytes of the bands that the network reads."""
     return _band_bytes(plan) * len(plan.bands)
 
 

@@ -35,16 +35,16 @@ MOST_ENLARGED = 32
 
 @dataclass(frozen=True, kw_only=True)
 class WorkingGrid:
-    """At which size of a pixel an image is read."""
+    """The size of a pixel at which an image is read."""
 
     pitch: Pitch
     """Level-0 pixels of a working-grid pixel."""
     pixel: Resolution | None
     """Physical size of a working-grid pixel; None where the image does not say how large its pixels are."""
     scales: tuple[Size, ...] | None
-    """Those that were given with a unit, in working-grid pixels, coarsest first; None where none were."""
+    """The scales that were given with a unit, in working-grid pixels, coarsest first; None where none were."""
     notes: tuple[str, ...]
-    """What the user should be told about it."""
+    """Messages for the user about the choice."""
 
 
 def working_grid(info: ImageInfo, facts: ModelFacts, options: SegmentOptions) -> WorkingGrid:

@@ -1,4 +1,4 @@
-"""What a run of a GRNet is told, and what it follows from its bundle alone."""
+"""The defaults of a run of a GRNet, which follow from its bundle alone."""
 
 from __future__ import annotations
 
@@ -55,9 +55,9 @@ def grnet_settings(options: SegmentOptions, facts: ModelFacts, *, margin: int) -
     """Every pixel of the cells that are looked at, chosen by the selector unless `--patches all` says otherwise.
 
     Args:
-        options: As given.
+        options: The options that the user gave.
         facts: The facts of the bundle.
-        margin: Where nobody says.
+        margin: The margin where the user names none.
 
     Raises:
         UsageError: An option has no meaning here.

@@ -28,7 +28,7 @@ BATCH = {"cpu": 4, "mps": 8, "cuda": 16}
 """Patches a forward pass, by kind of device, where the bundle does not say; part of the plan, so that memory never
 changes the mask."""
 BATCH_BYTES = 8 << 20
-"""On a CPU such a batch's probabilities stay below this: larger ones take memory and win no time."""
+"""Batches on a CPU whose probabilities take more bytes use memory and win no time."""
 GROUP = {"cpu": 1, "mps": 2, "cuda": 4}
 """Fewest blocks that share their forward passes, unless a pass takes fewer patches. Each block in work holds canvases:
 with the paper's network and one patch a pass, those of four blocks were most of a GPU's memory."""
@@ -53,10 +53,10 @@ def make_plan(
     Args:
         info: The info of the image.
         facts: The facts of the bundle.
-        options: As given.
-        machine: Where it runs.
-        areas: Where it looks.
-        measured: For each band that the network sees, the percentiles that `--value-range` asks for.
+        options: The options that the user gave.
+        machine: The machine of the run.
+        areas: The areas that the run keeps to.
+        measured: The percentiles that `--value-range` asks for, for each band that the network reads.
 
     Raises:
         UsageError: Options that contradict each other or the image.
@@ -144,9 +144,9 @@ def sharing(step: Pass, *, batch: int, least: int) -> int:
     """Blocks of a pass that share forward passes: as few as leave hardly a place in them empty.
 
     Args:
-        step: The pass.
+        step: The pass whose blocks are grouped.
         batch: Patches a forward pass.
-        least: Fewest blocks.
+        least: The fewest blocks of a group.
     """
     windows = [step.ratio(stage).pixels for stage in step.stages]
     for blocks in range(least, batch):

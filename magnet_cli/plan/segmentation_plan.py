@@ -31,7 +31,7 @@ class SelectorFacts:
     """What a window's score is compared with: that of the whole image, or `constant`."""
     constant: float
     sees_field: bool
-    """Whether it also sees the class probabilities that are known of a patch."""
+    """Whether the selector also sees the class probabilities that are known of a patch."""
     activation_bytes: int
     """Peak of one patch's pass, estimated."""
 
@@ -50,7 +50,7 @@ class ModelFacts:
     """Size of a working-grid pixel."""
     unit: Literal["um", "m"] | None
     trained: tuple[Size, ...]
-    """Scales seen in training, coarsest first."""
+    """The scales of training, coarsest first."""
     defaults: BundleDefaults
     has_refiner: bool
     activation_bytes: int
@@ -67,13 +67,13 @@ class ModelFacts:
     cells: int = 0
     """Cells a side that a GRNet cuts an image into; 0 where the bundle is none."""
     selector: SelectorFacts | None = None
-    """Knows which windows or cells are worth a closer look."""
+    """A network that scores windows or cells by how much refining them may gain."""
     large_tensors: bool = False
     """Whether a patch's pass makes tensors that the C library would rather give back to the system than reuse."""
 
     @property
     def title(self) -> str:
-        """How messages call it."""
+        """The name of the model in messages."""
         return f"bundle {self.name}"
 
 
@@ -85,7 +85,7 @@ MOST_READERS = 16
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """Where a plan runs."""
+    """The machine of a plan: device, precision, memory."""
 
     device: str
     """`cpu`, `mps`, `cuda:0`, ..."""
@@ -103,7 +103,7 @@ class Machine:
 
     @property
     def kind(self) -> str:
-        """`cpu`, `mps` or `cuda`."""
+        """The kind of the device: `cpu`, `mps` or `cuda`."""
         return self.device.partition(":")[0]
 
     def readers(self, wanted: int | None) -> int:
@@ -153,7 +153,7 @@ class AreaSpec:
     digest: str
     """The digest of what decides which pixels are inside, beside the image itself."""
     box: Box | None = None
-    """At level 0, where the area is one."""
+    """The box at level 0, where the area is a box."""
     resident_bytes: int = 0
     """Memory that it keeps while the run goes on, at most."""
     notes: tuple[str, ...] = ()
@@ -174,13 +174,13 @@ class Plan:
     band_names: tuple[str, ...]
     """What the bundle calls them."""
     value_range: tuple[tuple[float, float], ...]
-    """For each of them, the stored values that stand for the ends of the bundle's range; those beyond are clamped."""
+    """The stored values that stand for the ends of the bundle's range, for each band; values beyond are clamped."""
     value_source: str
     """Who says so: `bundle`, or `--value-range` as it is spelled."""
     resample: str
     batch: int
     group: tuple[int, ...]
-    """For each pass, blocks that share forward passes and are retried together."""
+    """For each pass, the number of blocks that share forward passes and are retried together."""
     machine: Machine
     memory: MemoryPlan
     probabilities: bool
@@ -190,14 +190,14 @@ class Plan:
     pixel: Resolution | None = None
     """Physical size of a working-grid pixel; None where the image does not say how large its pixels are."""
     selector: SelectorFacts | None = None
-    """Says what windows are worth; None where something else does."""
+    """The selector that scores windows; None where windows are compared by other means."""
     areas: tuple[AreaSpec, ...] = ()
-    """Only what lies in all of them is looked at."""
+    """The areas of the run; only what lies in all of them is computed."""
     notes: tuple[str, ...] = ()
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """All stages, coarsest first."""
+        """The stages of all passes, coarsest first."""
         return tuple(stage for step in self.passes for stage in step.stages)
 
     @property
@@ -219,7 +219,7 @@ class Plan:
         return self.classes + (self.selector is not None or self.keeps_change(step))
 
     def groups(self, step: Pass) -> int:
-        """Groups of a pass."""
+        """Return the number of groups of a pass."""
         return ceil(step.blocks.pixels / self.group[step.number])
 
     def blocks(self, step: Pass, group: int) -> list[Index]:
@@ -236,7 +236,7 @@ class Plan:
         return stage.number - 2
 
     def paid(self, stage: Stage) -> Fraction:
-        """The share of a stage's windows that the budget pays for."""
+        """Return the share of a stage's windows that the budget selects."""
         return paid_share(self.settings.patches.values[0], self.stages, stage)
 
     def windows(self, step: Pass, stage: Stage) -> int:
@@ -290,7 +290,7 @@ class Plan:
         }
 
     def describe_grid(self) -> dict[str, object]:
-        """At which size of a pixel the image is read, as JSON values: in level-0 pixels, and in the image's unit."""
+        """Return the size of a working-grid pixel as JSON values: in level-0 pixels, and in the image's unit."""
         pixel = self.pixel
         return {
             "working_pixel": {"width": float(self.working.x), "height": float(self.working.y)},
@@ -356,7 +356,7 @@ def _size(size: Size) -> dict[str, int]:
 
 
 def paid_share(budget: Fraction, stages: Sequence[Stage], stage: Stage) -> Fraction:
-    """The share of a stage's windows that a budget pays for, where coarse stages are filled before finer ones.
+    """The share of a stage's windows that a budget selects, where coarse stages are filled before finer ones.
 
     Coarse windows are few, each changes much, and what a fine one is worth is known only where its coarse one was
     computed (docs/accuracy.md compares this with the same share of every stage). The coarsest is computed in any case.
@@ -383,7 +383,7 @@ def windows_selected(rule: Rule, *, total: int, full: int, step: int) -> int:
     """How many windows of a block's stage are computed at most.
 
     Args:
-        rule: `--patches`.
+        rule: The rule of `--patches`.
         total: Windows of this stage in this block.
         full: Windows of this stage in a block that the image's edge does not cut.
         step: Which refining stage, 0 the first.

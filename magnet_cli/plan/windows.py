@@ -1,4 +1,4 @@
-"""Where each stage looks: cells, windows, blocks and passes, on exact grids (design terms of `docs/method.md`).
+"""Cells, windows, blocks and passes of a run, on exact grids (terms of `docs/method.md`).
 
 All boxes of a stage are whole pixels of its canvas grid, whose pixel is one pixel of the network's input. Cells tile
 that grid from (0, 0); a window is its cell plus a margin, moved inside where it would cross the image's edge.
@@ -70,7 +70,7 @@ class Stage:
 
     @cached_property
     def cells(self) -> Size:
-        """Cells along each axis."""
+        """The number of cells along each axis."""
         return Size(width=ceil(self.extent.width / self.cell.width), height=ceil(self.extent.height / self.cell.height))
 
     def window(self, cell: Index) -> Box:
@@ -117,7 +117,7 @@ class Pass:
 
     @property
     def blocks(self) -> Size:
-        """Blocks along each axis."""
+        """The number of blocks along each axis."""
         return self.stages[0].cells
 
     def block(self, index: int) -> Index:

@@ -1,4 +1,4 @@
-"""How an image's bands and values become colours to look at: as the network saw them, as far as that can be seen."""
+"""Colours of an image for display: the bands and values that the network read become red, green and blue."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 CUT = (2, 98)
-"""Percentiles that become black and white where nobody says which values do and they are not 8 bit, as QGIS shows
+"""Percentiles that become black and white where no values are known for them and they are not 8 bit, as QGIS shows
 them."""
 TINY = float(np.finfo(np.float32).tiny)
 RGB = ("red", "green", "blue")
@@ -26,13 +26,13 @@ class ColourMapping:
     """Which bands are shown, and from which value to which."""
 
     bands: tuple[int, ...]
-    """Positions: three, seen as red, green and blue, or one."""
+    """The positions of the bands: three are shown as red, green and blue, one as grey."""
     spans: tuple[tuple[float, float], ...] | None = None
-    """For each of them what is black and what is white; None for what suits the values."""
+    """The values that become black and white, for each band; None chooses them from the image."""
 
     @classmethod
     def of(cls, report: Mapping[str, Any]) -> Self:
-        """For the image of a mask: the network's red, green and blue, or its first three bands, or its first.
+        """Return the colours for a mask's image: the network's red, green and blue, or its first three bands.
 
         Raises:
             KeyError, TypeError, ValueError: The report says something else than this version does.

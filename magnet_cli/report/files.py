@@ -28,7 +28,7 @@ ELSEWHERE = "Say with --image where the image is that the mask was made of"
 
 @dataclass(frozen=True, kw_only=True)
 class ViewPaths:
-    """What is to be written; None for what is not."""
+    """The paths of the picture and the page; None for a file that is not wanted."""
 
     overlay: Path | None = None
     html: Path | None = None
@@ -42,7 +42,7 @@ class ViewPaths:
         )
 
     def outdated(self, mask: Path) -> Self:
-        """Those of them that are missing or older than the mask."""
+        """Return those files that are missing or older than the mask."""
         made = mask.stat().st_mtime_ns
         return type(self)(
             **{
@@ -59,7 +59,7 @@ def write_views(paths: ViewPaths, *, mask: Path, report: Mapping[str, object], i
     Args:
         paths: What to write.
         mask: The file, read only.
-        report: The mask's.
+        report: The mask's report.
         image: What the mask was made of; None for the path in the report.
 
     Returns:
@@ -94,8 +94,8 @@ def show_mask(mask: Path, *, image: str | None = None, overlay: bool = False, ht
     """Write the picture and the page of a mask that exists.
 
     Args:
-        mask: As `magnet segment` has written it, its report beside it.
-        image: What it was made of; None for the path in the report.
+        mask: A mask that `magnet segment` has written, with its report beside it.
+        image: The image that the mask was made from; None takes the path in the report.
         overlay: Whether to draw the picture.
         html: Whether to write the page.
 

@@ -1,4 +1,4 @@
-"""What is drawn over the image on the page: small PNG pictures as data URIs, placed in level-0 pixels."""
+"""Layers over the image on the page: small PNG pictures as data URIs, placed in level-0 pixels."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ JPEG_QUALITY = 88
 COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#F0E442", "#D55E00", "#0072B2")
 """The colours of the stages, which colour-blind readers can distinguish too (Okabe and Ito); they repeat."""
 TINT, VEIL = 0.16, 0.68
-"""Opacity of a stage's colour where it looked, and of the dark where it did not."""
+"""Opacity of a stage's colour over its computed windows, and of the dark over the others."""
 DARK = (16, 16, 20)
 NO_DATA = (255, 255, 255, 190)
 HEAT = "inferno"
@@ -59,7 +59,7 @@ def mask_layer(picture: MaskPicture) -> PageLayer:
 
 
 def stage_layer(found: Map, size: Size, *, color: str) -> PageLayer:
-    """Where a stage looked: its colour; dark where windows were passed over, white where there is no data."""
+    """Return the map of a stage's windows: its colour where computed, dark where left out, white without data."""
     share = found.values[..., None] / STEPS
     tint = np.frombuffer(bytes.fromhex(color[1:]), np.uint8)
     rgb = share * tint + (1 - share) * np.array(DARK)
@@ -95,7 +95,7 @@ def heat_stops(count: int = 9) -> list[tuple[str, str]]:
 
 
 def cell_lines(cell: tuple[float, float], size: Size) -> str:
-    """The borders between cells; nothing where they are too many to be told apart."""
+    """Return the borders between cells; none where the cells are too small to be distinguished."""
     columns, rows = size.width / cell[0], size.height / cell[1]
     if max(columns, rows) > MOST_LINES:
         return ""

@@ -34,7 +34,7 @@ def draw_legend(picture: MaskPicture, *, width: int) -> NDArray[np.uint8]:
     """Classes with their colours and shares, in as many columns as fit.
 
     Args:
-        picture: Whose classes.
+        picture: The picture whose classes are listed.
         width: Pixels that it may take; it is wider where one column is.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Where each stage looked and how sure the result is: small maps of an image, whatever its size."""
+"""Small maps of the windows that each stage computed and of the uncertainty, for an image of any size."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def subdivision(stage: Stage) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Map:
-    """Values over an image."""
+    """A map of values over an image."""
 
     values: NDArray[np.uint8]
     """`(height, width)`; v stands for v / 254, 255 for no data. The last row and column may reach beyond the image."""
@@ -65,7 +65,7 @@ class Map:
 
     @classmethod
     def parse(cls, section: Mapping[str, Any]) -> Self:
-        """From what `describe` has said.
+        """Return the map that `describe` has written.
 
         Raises:
             KeyError, TypeError, ValueError, zlib.error: It says something else.
@@ -120,7 +120,7 @@ def describe_maps(plan: Plan, finished: Callable[[int], Mapping[int, Mapping[str
 
 
 def stage_map(plan: Plan, step: Pass, stage: Stage, groups: Mapping[int, Mapping[str, Any]]) -> Map | None:
-    """The share of windows that a stage looked at, of those that hold data; None where the groups do not say."""
+    """Return the share of windows with data that a stage computed; None where the groups do not note it."""
     if not groups:
         return None
     grid = _Means(stage.cells)
@@ -143,7 +143,7 @@ def uncertainty_map(plan: Plan, groups: Mapping[int, Mapping[str, Any]]) -> Map 
 
 
 def change_map(plan: Plan, step: Pass, stage: Stage, groups: Mapping[int, Mapping[str, Any]]) -> Map | None:
-    """The share of pixels to which a stage gave another class, of those that it looked at.
+    """Return the share of pixels to which a stage gave another class, of those in its computed windows.
 
     None where it had nothing to change, or the groups do not say.
     """

@@ -42,7 +42,7 @@ LESS = {
     "both": "less uncertain and less changed by the stage before",
     "ppn": "worth less to the selector",
 }
-"""What makes a window worth less, by what `--select` names."""
+"""The reason why a window ranks lower than others, by the word of `--select`."""
 READ_AS = {"binary": ", read as one object", "probability": ", read as a probability"}
 WIDE = 3
 """Longer side of a picture through its shorter, beyond which it is shown over the controls and not beside them."""
@@ -60,7 +60,7 @@ class Bar:
 
 @dataclass(frozen=True, kw_only=True)
 class StageRow:
-    """What a stage did."""
+    """A row of the table of stages."""
 
     number: int
     color: str
@@ -76,18 +76,18 @@ class StageRow:
     """Share of the pixels in windows looked at that got another class, and how far probabilities moved on the mean;
     None where there was nothing to change."""
     layer: PageLayer | None
-    """Where it looked."""
+    """The map of the stage's windows."""
     changes: PageLayer | None
-    """What it changed."""
+    """The map of the stage's changes."""
 
     @property
     def passed_over(self) -> int:
-        """Windows that could have been looked at, and were not."""
+        """The number of windows with data that were not computed."""
         return sum(count for count, _ in self.passed)
 
     @property
     def looked(self) -> str:
-        """In words."""
+        """The number of computed windows, in words."""
         return f"looked at {self.run:,} of {self.windows:,} windows of {self.scale} pixels"
 
     @property
@@ -114,11 +114,11 @@ class Refined:
 
 
 def make_page(picture: MaskPicture, report: Mapping[str, Any], name: str) -> str:
-    """The page, as text.
+    """Return the page as text.
 
     Args:
         picture: The image and its mask.
-        report: The mask's.
+        report: The mask's report.
         name: The name of the mask's file.
 
     Raises:

@@ -1,4 +1,4 @@
-"""An image and its mask, small enough to look at, pixel on pixel."""
+"""An image and its mask at a size for display, pixel on pixel."""
 
 from __future__ import annotations
 
@@ -70,9 +70,9 @@ def read_picture(image: Image, mask: Path, report: Mapping[str, Any]) -> MaskPic
     """An overview of an image and its mask: the mask's own overview of at most `LONGEST` pixels, and the image's means.
 
     Args:
-        image: Opened.
+        image: The image, opened.
         mask: The mask of that image.
-        report: The mask's.
+        report: The mask's report.
 
     Raises:
         SourceError: The image cannot be decoded, or is not the mask's.

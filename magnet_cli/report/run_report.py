@@ -30,11 +30,11 @@ class NamedColor(Protocol):
 
     @property
     def name(self) -> str:
-        """For people."""
+        """The name for people."""
 
     @property
     def color(self) -> str:
-        """`#rrggbb`."""
+        """The colour as `#rrggbb`."""
 
 
 def make_report(
@@ -107,7 +107,7 @@ def run_facts(
 
 @cache
 def library_versions() -> dict[str, str]:
-    """Of the libraries that a mask may depend on and that are installed.
+    """Return the versions of the installed libraries that a mask may depend on.
 
     Reading their metadata takes longer than writing a report.
     """
@@ -145,7 +145,7 @@ def memory_facts(memory: MemoryPlan, measured: Measured) -> dict[str, object]:
 
 
 def input_facts(info: ImageInfo) -> dict[str, object]:
-    """What a run read."""
+    """Return the facts about the image of a run."""
     resolution = info.resolution
     return {
         "path": info.path,
