@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from magnet_cli.areas.area import Both
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 ASPECT_TOLERANCE = 0.01
 """Relative difference of the axes' scales beyond which a mask was made for another image."""
 COLOURS = ("red", "green", "blue")
+TISSUE_METHOD = "glass-1"
+"""Name of the arithmetic that finds tissue, raised when it changes: a mask made by another one is another mask."""
 
 
 def specify(options: SegmentOptions, info: ImageInfo) -> tuple[AreaSpec, ...]:
@@ -39,12 +42,24 @@ def specify(options: SegmentOptions, info: ImageInfo) -> tuple[AreaSpec, ...]:
     if options.mask is not None:
         found.append(_mask_spec(options.mask, info))
     if _wants_tissue(options, info):
-        found.append(AreaSpec(kind="tissue", source="otsu", digest=""))
+        found.append(AreaSpec(kind="tissue", source="by colour", digest=TISSUE_METHOD))
     return tuple(found)
 
 
-def open_area(plan_areas: tuple[AreaSpec, ...], image: Image, resources: ExitStack) -> tuple[Area | None, list[float]]:
-    """What lies in all of a plan's areas, None where it has none; and the share of each.
+@dataclass(frozen=True, kw_only=True)
+class Opened:
+    """The areas of a plan, ready to be asked."""
+
+    area: Area | None
+    """What lies in all of them; None where the plan has none."""
+    shares: tuple[float, ...] = ()
+    """Of the image, one for each area."""
+    notes: tuple[str, ...] = ()
+    """What an area leaves out, and why."""
+
+
+def open_area(plan_areas: tuple[AreaSpec, ...], image: Image, resources: ExitStack) -> Opened:
+    """Open the areas of a plan.
 
     Args:
         plan_areas: From `specify`.
@@ -56,8 +71,16 @@ def open_area(plan_areas: tuple[AreaSpec, ...], image: Image, resources: ExitSta
     """
     areas = [_opened(spec, image, resources) for spec in plan_areas]
     if not areas:
-        return None, []
-    return (areas[0] if len(areas) == 1 else Both(areas=areas)), [area.share for area in areas]
+        return Opened(area=None)
+    return Opened(
+        area=areas[0] if len(areas) == 1 else Both(areas=areas),
+        shares=tuple(area.share for area in areas),
+        notes=tuple(
+            f"{spec.kind}: {area.explained}"
+            for spec, area in zip(plan_areas, areas, strict=True)
+            if spec.kind == "tissue"
+        ),
+    )
 
 
 def _opened(spec: AreaSpec, image: Image, resources: ExitStack) -> Any:

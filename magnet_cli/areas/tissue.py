@@ -1,11 +1,18 @@
-"""Finding tissue on a slide: most of a slide is glass."""
+"""Finding tissue on a slide: most of a slide is glass.
+
+Tissue is whatever differs from the glass that `find_glass` has found, in colour or in brightness, except for what
+`magnet_cli.areas.ink` knows. To miss tissue is worse than to compute some glass: every doubt ends in "tissue".
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from magnet_cli.areas.glass import SPREADS, find_glass, smoothed
+from magnet_cli.areas.ink import HALO, frame, strokes, unscanned
 from magnet_cli.areas.raster import Raster
 from magnet_cli.geometry import Box, Pitch, Size
 from magnet_cli.images import Request
@@ -13,25 +20,73 @@ from magnet_cli.images import Request
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from magnet_cli.areas.glass import Glass
     from magnet_cli.images import Image
+
+    Mask = NDArray[np.bool_]
 
 COLOURS = ("red", "green", "blue")
 OVERVIEW_SIDE = 2048
 """The longer side of the overview on which tissue is looked for, at most."""
-MOST_SATURATION = 0.1
-"""Pixels more colourful than this are tissue wherever the histogram is cut: Otsu's threshold parts dark tissue from
-pale where there is little glass."""
-LEAST_SATURATION = 0.03
-"""Pixels less colourful than this are glass: a slide without tissue has nothing but noise to be parted."""
+LEAST_TINT, MOST_TINT = 0.014, 0.018
+"""A pixel whose channels lose different shares of the glass's light is tissue: the limit follows the glass's own
+variation between these two. The palest sections lose 2 % more in one channel than in another."""
+WEAK_TINT = 0.01
+"""The same where there is structure around."""
+LEAST_SHADE, MOST_SHADE = 0.022, 0.05
+"""Share of light that all channels lose beyond which a pixel is tissue where there is structure around."""
+SURE_SHADE = 0.1
+"""All channels lose this share in grey tissue; shadows, the glass beyond a coverslip and mountant lose less."""
+STRUCTURE_REACH = 24
+"""Pixels between pieces that surely are tissue, in a grey region that has structure: a grey veil without any is glass,
+like shadows and what lies beyond the edge of a coverslip."""
+STRUCTURE_LEAST = 8
+"""Pixels that such a region is wide and high: a line is none."""
 SPECK_SHARE = 2e-5
-"""Pieces smaller than this share of the overview are dust."""
-HOLE_SHARE = 1e-3
+"""Grey pieces smaller than this share of the overview are dust."""
+LEAST_PIECE = 5
+"""Pixels that a coloured piece covers at least: fewer are noise."""
+VIVID_TINT = 0.03
+PALE_PIECE = 200
+"""Pixels that a coloured piece covers at least in which no pixel has more than this tint: JPEG gives blocks of 8 x 8 or
+16 x 16 pixels of glass a slightly wrong colour."""
+SEALED = 4
+"""Pixels by which the walls of fat cells and vessels are joined before their content is filled in."""
+HOLE_SHARE = 3e-3
 """Holes smaller than this share of the overview are tissue, like fat and vessels."""
-RIM = 4
+RIM = 3
 """Pixels of the overview around tissue that are looked at as well."""
+LEAST_BESIDE = 0.25
+"""Area of the tissue through that of the ink, below which the ink may be the tissue itself, and is looked at."""
+ROWS = 256
+"""Rows of the overview whose colours are held as floats at a time."""
 
 
-def find_tissue(image: Image) -> Raster:
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """Where tissue is on an overview, and what the rest is."""
+
+    inside: Mask
+    """`(height, width)`."""
+    explained: str
+    """What was left out and why, or why nothing was."""
+
+
+class Tissue(Raster):
+    """The tissue of a slide.
+
+    Args:
+        found: On an overview.
+        size: Of the overview.
+        image: Of the overview in level-0 pixels.
+    """
+
+    def __init__(self, found: Found, *, size: Size, image: Size) -> None:
+        super().__init__(lambda box: found.inside[box.slices], size=size, image=image)
+        self.explained = found.explained
+
+
+def find_tissue(image: Image) -> Tissue:
     """Tissue, found on an overview of the image.
 
     Raises:
@@ -42,9 +97,9 @@ def find_tissue(image: Image) -> Raster:
     request = Request(pitch=pitch, box=Box.whole(pitch.cover(size)))
     region = image.read([request])[0]
     colours = [image.info.bands.index(name) for name in COLOURS]
-    inside = tissue_of(region.pixels[:, :, colours], region.valid)
+    found = tissue_of(region.pixels[:, :, colours], region.valid)
     # The last pixel of the overview may reach beyond the image: its columns and rows are those that the image has.
-    return Raster(lambda box: inside[box.slices], size=pitch.cover(size), image=_covered(size, pitch))
+    return Tissue(found, size=pitch.cover(size), image=_covered(size, pitch))
 
 
 def overview_pitch(size: Size) -> Pitch:
@@ -60,37 +115,137 @@ def _covered(size: Size, pitch: Pitch) -> Size:
     return Size(width=int(cover.width * pitch.x), height=int(cover.height * pitch.y))
 
 
-def tissue_of(pixels: NDArray[Any], valid: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
-    """Where tissue is: what is more colourful than glass, without dust, with its holes and a rim.
+def tissue_of(pixels: NDArray[np.uint8], valid: Mask | None) -> Found:
+    """Where tissue is on an overview, with its holes and a rim.
 
     Args:
-        pixels: `(height, width, 3)` uint8, red, green and blue.
+        pixels: `(height, width, 3)`, red, green and blue.
         valid: `(height, width)`, or None where every pixel holds data.
-
-    Returns:
-        `(height, width)`.
     """
-    # It takes half a second to import, and only slides need it.
-    from scipy.ndimage import binary_dilation, median_filter  # noqa: PLC0415
-    from skimage.filters import threshold_otsu  # noqa: PLC0415
-    from skimage.morphology import remove_small_holes, remove_small_objects  # noqa: PLC0415
+    shape = pixels.shape[:2]
+    scanned = np.ones(shape, bool) if valid is None else valid.copy()
+    white, black = unscanned(pixels) & scanned, frame(pixels) & scanned
+    scanned &= ~white & ~black
+    left_out = [(white, "white where nothing was scanned"), (black, "a black frame")]
+    if not (scanned | black).any():
+        return Found(inside=np.zeros(shape, bool), explained=_explained(left_out, scanned.size))
+    glass = find_glass(pixels, scanned)
+    if glass is None:
+        # Without glass, black is no frame: it is the dark field of fluorescence, whose faintest signal is almost black.
+        why = "no glass was recognised (the background is dark, strongly coloured, or covered), so tissue is not sought"
+        left_out = [(white, "white where nothing was scanned")]
+        return Found(inside=scanned | black, explained=f"{why}; {_explained(left_out, scanned.size)}")
+    ink, half_width = strokes(pixels, scanned)
+    compared = _Compared.of(pixels, glass, scanned)
+    tissue, dust = _beside_ink(compared, scanned, ink, half_width) if ink.any() else compared.parted()
+    inside = _with_rim(_whole(tissue)) & scanned
+    left_out += [(ink & ~inside, "a pen"), (dust & ~inside, "dust")]
+    shown = [(scanned & ~inside & ~ink & ~dust, "glass"), *left_out]
+    return Found(inside=inside, explained=_explained(shown, scanned.size))
 
-    saturation = median_filter(saturation_of(pixels), size=5)
-    seen = saturation if valid is None else saturation[valid]
-    if not seen.size or seen.min() == seen.max():
-        return np.zeros(saturation.shape, bool)
-    cut = float(threshold_otsu(seen))  # type: ignore[no-untyped-call]
-    inside = saturation > np.clip(cut, LEAST_SATURATION, MOST_SATURATION)
-    if valid is not None:
-        inside &= valid
-    inside = remove_small_objects(inside, max_size=int(SPECK_SHARE * inside.size) + RIM)
-    inside = remove_small_holes(inside, max_size=int(HOLE_SHARE * inside.size))
-    found: NDArray[np.bool_] = binary_dilation(inside, iterations=RIM)
+
+@dataclass(frozen=True, kw_only=True)
+class _Compared:
+    """What each pixel of the overview lacks of the glass's light; all `(height, width)`."""
+
+    coloured: Mask
+    """The channels lack different shares."""
+    vivid: Mask
+    """The same, beyond any noise."""
+    dark: Mask
+    """All channels lack more than in a shadow."""
+    weak: Mask
+    """One or the other, but so little that only structure around tells it from glass."""
+
+    @classmethod
+    def of(cls, pixels: NDArray[np.uint8], glass: Glass, scanned: Mask) -> _Compared:
+        """Compare an overview with its glass."""
+        shape = scanned.shape
+        coloured, vivid, dark, weak = (np.empty(shape, bool) for _ in range(4))
+        tint = float(np.clip(glass.tint, LEAST_TINT, MOST_TINT))
+        weak_tint = tint * WEAK_TINT / LEAST_TINT
+        shade = float(np.clip(SPREADS * glass.shade, LEAST_SHADE, MOST_SHADE))
+        for top in range(0, shape[0], ROWS):
+            rows = slice(top, min(top + ROWS, shape[0]))
+            of_glass = glass.at(rows)
+            # Small cells are nothing but two pixels, which an average hides.
+            sharp = pixels[rows] / of_glass
+            bright = sharp.max(axis=2)
+            sharp_span = bright - sharp.min(axis=2)
+            ratio = smoothed(pixels, rows) / of_glass
+            high = ratio.max(axis=2)
+            span = high - ratio.min(axis=2)
+            coloured[rows] = (span > tint) | (sharp_span > SURE_SHADE)
+            vivid[rows] = (span > VIVID_TINT) | (sharp_span > SURE_SHADE)
+            dark[rows] = (1 - high > SURE_SHADE) | (1 - bright > 2 * SURE_SHADE)
+            weak[rows] = (1 - high > shade) | (span > weak_tint)
+        return cls(coloured=coloured & scanned, vivid=vivid & scanned, dark=dark & scanned, weak=weak & scanned)
+
+    def parted(self, *, without: Mask | None = None) -> tuple[Mask, Mask]:
+        """Tissue, and dust: small pieces that are grey, or hardly coloured."""
+        from scipy.ndimage import label  # noqa: PLC0415 - takes long to import, and only slides need it
+
+        sure = self.coloured | self.dark
+        found = sure | _supported(self.weak, sure)
+        if without is not None:
+            found &= ~without
+        labels, count = label(found, structure=np.ones((3, 3)))
+        sizes = np.bincount(labels.ravel(), minlength=count + 1)
+        coloured = np.bincount(labels[self.coloured & found], minlength=count + 1)
+        vivid = np.bincount(labels[self.vivid & found], minlength=count + 1) > 0
+        grey = coloured < sizes / 2
+        least = np.where(grey, int(SPECK_SHARE * found.size) + LEAST_PIECE, np.where(vivid, LEAST_PIECE, PALE_PIECE))
+        kept = sizes >= least
+        kept[0] = False
+        tissue: Mask = kept[labels]
+        return tissue, found & ~tissue
+
+
+def _beside_ink(compared: _Compared, scanned: Mask, ink: Mask, half_width: float) -> tuple[Mask, Mask]:
+    """Tissue and dust on a slide with pen strokes."""
+    halo = _grown(ink, 2 * HALO + 1)
+    tissue, dust = compared.parted(without=halo)
+    if np.count_nonzero(tissue) < LEAST_BESIDE * np.count_nonzero(ink):
+        return compared.parted()
+    # Ink on tissue hides it, and a stroke over a section must not cut it: what is as near to tissue as the stroke is
+    # wide belongs to it.
+    return tissue | (halo & scanned & _grown(tissue, 2 * (round(half_width) + HALO + RIM) + 1)), dust
+
+
+def _supported(shaded: Mask, sure: Mask) -> Mask:
+    """The shaded pixels among and around pieces that surely are tissue."""
+    reach = 2 * STRUCTURE_REACH + 1
+    among = ~_grown(~_grown(sure, reach), reach)
+    wide = _grown(~_grown(~among, 2 * STRUCTURE_LEAST + 1), 2 * STRUCTURE_LEAST + 1)
+    return shaded & _grown(wide, reach)
+
+
+def _grown(mask: Mask, side: int) -> Mask:
+    from scipy.ndimage import maximum_filter  # noqa: PLC0415 - as above
+
+    found: Mask = maximum_filter(mask, side, mode="nearest")
     return found
 
 
-def saturation_of(pixels: NDArray[Any]) -> NDArray[np.float32]:
-    """`(height, width)`, 0 to 1: what the smallest of red, green and blue lacks of the largest."""
-    largest = pixels.max(axis=2).astype(np.float32)
-    share: NDArray[np.float32] = (largest - pixels.min(axis=2)) / np.maximum(largest, 1)
-    return share
+def _whole(tissue: Mask) -> Mask:
+    """With what its walls enclose."""
+    from scipy.ndimage import binary_closing  # noqa: PLC0415 - as above
+    from skimage.morphology import remove_small_holes  # noqa: PLC0415 - as above
+
+    padded = np.pad(tissue, SEALED)
+    sealed = binary_closing(padded, iterations=SEALED)[SEALED:-SEALED, SEALED:-SEALED]
+    found: Mask = remove_small_holes(sealed | tissue, max_size=int(HOLE_SHARE * tissue.size))
+    return found
+
+
+def _with_rim(tissue: Mask) -> Mask:
+    from scipy.ndimage import binary_dilation  # noqa: PLC0415 - as above
+
+    found: Mask = binary_dilation(tissue, iterations=RIM)
+    return found
+
+
+def _explained(parts: list[tuple[Mask, str]], pixels: int) -> str:
+    shares = [(np.count_nonzero(mask) / pixels, what) for mask, what in parts]
+    said = [f"{what} ({share:.1%})" for share, what in shares if share >= 0.0005]  # noqa: PLR2004 - printed as 0.1 %
+    return f"left out: {', '.join(said)}" if said else "nothing is left out"

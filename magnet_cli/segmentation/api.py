@@ -536,7 +536,7 @@ def _run(
         reset_device_peak(image_plan.machine.device)
         image = stack.enter_context(_opened(image_plan, decode_cache(paths.mask.parent)))
         peaks = stack.enter_context(PeakSampler())
-        area, shares = open_area(image_plan.areas, image, stack)
+        opened = open_area(image_plan.areas, image, stack)
         tally, told = _Tally(image_plan, paths, events, peaks), Notes(paths.mask.name, events)
         work = Work(
             image=image,
@@ -547,11 +547,13 @@ def _run(
             clock=clock,
             on_progress=tally,
             threads=threads,
-            area=area,
+            area=opened.area,
             on_note=told.append,
         )
-        for spec, share in zip(image_plan.areas, shares, strict=True):
+        for spec, share in zip(image_plan.areas, opened.shares, strict=True):
             events.message(f"{paths.mask.name}: {spec.kind} {spec.source}: {share:.1%} of the image is looked at")
+        for note in opened.notes:
+            told.append(note)
         image_plan = _run_with_what_fits(image_plan, work, told)
         totals = Totals.of(_all_counts(image_plan, journal))
         measured = Measured(
@@ -565,7 +567,7 @@ def _run(
         )
         report = redacted_report(
             {
-                **make_report(image_plan, model.bundle, totals, measured, shares=shares),
+                **make_report(image_plan, model.bundle, totals, measured, shares=opened.shares),
                 "command": segment_words(image_plan.image.path, paths.mask, options),
                 "maps": describe_maps(image_plan, journal.finished),
             }
