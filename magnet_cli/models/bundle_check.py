@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class FileCheck:
-    """What was found of one file of weights."""
+    """The result of checking one file of weights."""
 
     file: Path
     role: str

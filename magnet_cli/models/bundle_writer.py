@@ -42,7 +42,7 @@ def describe(
         classes: How many, or their names and colours.
         size: The size of the network's input: a side, or width and height.
         scales: Sides of square windows; the input's own size where none is given.
-        bands: Names.
+        bands: The names of the bands.
         backbone: Keys of `networks.backbone` that differ from one 1 x 1 convolution.
         refiners: Keys of each entry of `networks.refiners` that differ from one 1 x 1 convolution, own first.
         other: Top-level keys that replace the usual ones; objects are replaced key by key.
@@ -97,7 +97,7 @@ def describe_cascade(
     network: Mapping[str, Any] | None = None,
     **other: Any,
 ) -> dict[str, Any]:
-    """The description of a bundle that sharpens masks, with usual values.
+    """Return the description of a bundle that sharpens masks, with usual values.
 
     Args:
         name: The name of the bundle.
@@ -142,7 +142,7 @@ def write_bundle(
 
     Args:
         folder: Created where it is missing; other files in it are left alone.
-        description: As bundle.json; each network's `sha256` is computed from the file that it names.
+        description: The content of bundle.json; each network's `sha256` is computed from the file that it names.
         networks: File name to network or state dict. A file that is named but not given must be there already.
         dtype: The dtype of floating-point weights on disk.
 

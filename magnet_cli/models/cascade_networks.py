@@ -40,7 +40,7 @@ class LoadedCascade:
 
     @torch.inference_mode()
     def three_levels(self, images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
-        """The global step.
+        """Run the three passes of the global step.
 
         Args:
             images: `(n, 3, h, w)` float32, normalised, on the device; h and w are multiples of 8.
@@ -54,10 +54,10 @@ class LoadedCascade:
 
     @torch.inference_mode()
     def two_levels(self, images: Tensor, masks: Tensor, coarse: Tensor) -> tuple[Tensor, Tensor]:
-        """The local step.
+        """Run the two passes of the local step.
 
         Args:
-            images: As above.
+            images: `(n, 3, h, w)` float32, normalised; h and w are multiples of 8.
             masks: The step before's output of stride 1, as -1 to 1.
             coarse: Its output of stride 4, as -1 to 1.
 
@@ -87,7 +87,7 @@ def load_cascade(bundle: CascadeBundle, *, device: str, precision: str) -> Loade
     """Read, check and place a bundle's cascade.
 
     Args:
-        bundle: As `load_cascade_bundle` gives it.
+        bundle: A bundle that `load_cascade_bundle` has read.
         device: `cpu`, `cuda`, `cuda:1`, `mps`.
         precision: `float32`, `bfloat16` or `float16`, of what happens inside the network.
 
@@ -105,11 +105,11 @@ def load_cascade(bundle: CascadeBundle, *, device: str, precision: str) -> Loade
 
 
 def ready_cascade(network: CascadeModule, *, device: torch.device, dtype: torch.dtype, exact: bool) -> CascadeModule:
-    """A cascade for inference on a device, its convolutions' weights in their precision.
+    """Return a cascade for inference on a device, its convolutions' weights in their precision.
 
     Args:
         network: Changed, and returned.
-        device: Where it runs.
+        device: The device of the network.
         dtype: The dtype of its convolutions.
         exact: Without what changes the last digits: norms folded into the convolutions before them, and weights stored
             in another order. The published arithmetic cuts a probability at one half on its way, so that a last digit

@@ -118,8 +118,8 @@ def machine_of(
     """The machine that a run has.
 
     Args:
-        device: As `resolve_device` gives it.
-        precision: As `resolve_precision` gives it.
+        device: A device that `resolve_device` has returned.
+        precision: A precision that `resolve_precision` has returned.
         memory: Host bytes that the run may use; None for what is free.
         gpu_memory: Device bytes that it may use; None for what is free.
         base: Host bytes in use before the first read; None for what is in use now.
@@ -222,7 +222,7 @@ def device_peak(device: str) -> dict[str, int]:
 
 
 def processor_name() -> str:
-    """As its maker calls it, where the system says; else its architecture."""
+    """Return the processor's name as its maker calls it, where the system knows it; else its architecture."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -250,7 +250,7 @@ class SideStream:
     everything that others have queued before it, which is the next group and takes as long as that.
 
     Args:
-        device: As `resolve_device` gives it.
+        device: A device that `resolve_device` has returned.
     """
 
     def __init__(self, device: str) -> None:

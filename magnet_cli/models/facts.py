@@ -45,7 +45,7 @@ class _Shapes:
 
     @classmethod
     def of(cls, bundle: Bundle) -> Self:
-        """Built, not filled."""
+        """Return the networks of a bundle without their weights."""
         classes, bands, selector, local = len(bundle.classes), len(bundle.input.bands), bundle.selector, bundle.local
         with torch.device("meta"):
             return cls(

@@ -26,7 +26,7 @@ def fused(network: nn.Module, *, simplify: bool) -> nn.Module:
 
     Args:
         network: In evaluation mode; left as it is, but its parameters may be shared.
-        simplify: Also take the equal network that it knows of itself, where it knows one.
+        simplify: Whether to take the equal, simpler network that a network may know of itself.
     """
     if simplify and isinstance(network, Simplifies):
         network = network.simplified().eval()

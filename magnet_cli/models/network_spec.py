@@ -1,4 +1,4 @@
-"""What a model bundle says of itself, as values."""
+"""The description of a model bundle, as values."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class PixelSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class InputSpec(PixelSpec):
-    """What the backbone sees."""
+    """The input of the backbone."""
 
     size: Size
     resample: str
@@ -92,7 +92,7 @@ class NetworkSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class RefinerSpec(NetworkSpec):
-    """A refiner."""
+    """A refiner of a bundle."""
 
     scale: Size | None
     """Trained for; None serves every scale."""
@@ -110,29 +110,29 @@ class Execution:
     batch: int
     """Patches a forward pass."""
     agreement: float | None = None
-    """Share of pixels that get the same class as in float32, measured; None where nobody measured."""
+    """Share of pixels that get the same class as in float32; None where it was not measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Described:
-    """What every bundle says of itself."""
+    """The facts that every bundle gives."""
 
     name: str
     licence: str
     source: str
     metrics: Mapping[str, Any]
     execution: tuple[Execution, ...]
-    """At most one for a kind of device and a precision; the program's own numbers serve others."""
+    """At most one entry for a kind of device and a precision; the program's own numbers serve others."""
     origins: tuple[str, ...]
-    """Where its values are from; empty where nobody said."""
+    """The source of the bundle's values; empty where it is not known."""
     folder: Path
     digest: str
     """SHA-256 over bundle.json and the hashes of the weights."""
     notes: tuple[str, ...] = field(default=())
-    """Things a user should be told once."""
+    """Messages for the user about the bundle."""
 
     def runs(self, device: str, precision: str) -> Execution | None:
-        """What it says of a kind of device and a precision."""
+        """Return the bundle's entry for a kind of device and a precision."""
         found = (item for item in self.execution if (item.device, item.precision) == (device, precision))
         return next(found, None)
 
@@ -153,7 +153,7 @@ class Bundle(Described):
     backbone: NetworkSpec
     refiners: tuple[RefinerSpec, ...]
     selector: NetworkSpec | None
-    """Which cells of an image are worth a closer look."""
+    """A selector of cells or windows of an image."""
     local: NetworkSpec | None
     """A GRNet's local branch."""
 

@@ -51,7 +51,7 @@ class Networks:
 
     @torch.inference_mode()
     def predict(self, patches: Tensor, scale: Size) -> Tensor:
-        """Probabilities of patches.
+        """Return the probabilities of patches.
 
         Args:
             patches: `(n, bands, h, w)`, normalised, float32, on the device.
@@ -107,11 +107,11 @@ class Networks:
 
     @torch.inference_mode()
     def score_map(self, patches: Tensor, field: Tensor | None = None) -> Tensor:
-        """What the selector says of each place, the lower the more it is worth a look: see `PatchProposalNetwork`.
+        """Return the selector's scores of places; the cells with the lowest are refined (`PatchProposalNetwork`).
 
         Args:
-            patches: As `predict` takes them.
-            field: What is known of them so far, `(n, classes, h, w)`; needed where `selector.sees_field`.
+            patches: The patches, as `predict` takes them.
+            field: The probabilities of the stage before, `(n, classes, h, w)`; needed where `selector.sees_field`.
 
         Returns:
             `(n, h', w')` float32, with fewer pixels than the patches.
@@ -125,7 +125,7 @@ class Networks:
         """F^R of a GRNet: logits `(n, classes, h, w)` float32 of cells.
 
         Args:
-            patches: As `predict` takes them.
+            patches: The patches, as `predict` takes them.
             probs: What the global branch says of them, `(n, classes, h, w)` float32; None where nobody asked it.
         """
         with self._precisely():
@@ -141,7 +141,7 @@ class Networks:
 
     @property
     def fusion(self) -> str:
-        """`literal` or `detail`."""
+        """The fusion of a GRNet: `literal` or `detail`."""
         return self._local.fusion
 
     @property
@@ -179,7 +179,7 @@ def load_networks(bundle: Bundle, *, device: str, precision: str) -> Networks:
     """Read, check and place a bundle's networks.
 
     Args:
-        bundle: As `load_bundle` gives it.
+        bundle: A bundle that `load_bundle` has read.
         device: `cpu`, `cuda`, `cuda:1`, `mps`.
         precision: `float32`, `bfloat16` or `float16`, of what happens inside the networks.
 

@@ -135,10 +135,10 @@ def fit_backbone(
         recipe: Bundle, drawing and loop.
         scenes: To learn from.
         files: Checkpoint, log and curves; None keeps none of them.
-        progress: Told each log line.
+        progress: Receives each log line.
         until: Stop at that iteration.
         validation: Scenes to validate on, if the loop does.
-        each: Told each iteration.
+        each: Is called after each iteration.
 
     Returns:
         The network in host memory with averaged weights, in eval mode.
@@ -212,9 +212,9 @@ def train_backbone(
         data: Folder of scenes, or a CSV file; see `DataConfig`.
         output: The bundle's folder.
         config: The whole configuration.
-        progress: Told each log line; see `Line`.
+        progress: Receives each log line, a `Line`.
         until: Stop at that iteration with a checkpoint.
-        each: Told each iteration.
+        each: Is called after each iteration.
 
     Returns:
         The bundle; None where `until` came first.

@@ -26,13 +26,13 @@ class Drawn:
     inside: Mask
     """`(rows, columns)`, neither empty nor full."""
     whole: bool
-    """Whether it is all of its class."""
+    """Whether the object is all of its class."""
 
     def in_mask(self, mask: Labels) -> Mask:
         """What a mask of class indices has of it: the class, or the connected pieces of that which overlap the object.
 
         Args:
-            mask: `(rows, columns)`.
+            mask: The mask of the object, `(rows, columns)`.
         """
         alike: Mask = mask == self.label
         if self.whole:
@@ -63,7 +63,7 @@ class BinaryObjects:
 
         Args:
             labels: `(rows, columns)`, class indices.
-            rng: Says which.
+            rng: The generator that chooses the object.
         """
         classes = self.classes(labels)
         if not classes:
@@ -74,7 +74,7 @@ class BinaryObjects:
         return Drawn(label=label, inside=piece, whole=piece is mask)
 
     def classes(self, labels: Labels) -> list[int]:
-        """Those that are large enough, and so is what lies around them."""
+        """Return the objects that are large enough and whose background is, too."""
         counts = np.bincount(labels.reshape(-1), minlength=self.ignore + 1)
         counts[self.ignore] = 0
         most = int(counts.sum()) - self.smallest

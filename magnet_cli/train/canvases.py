@@ -34,18 +34,18 @@ Shape = tuple[int, int, int]
 
 
 class Field(Protocol):
-    """Log-probabilities over a grid."""
+    """Log-probabilities over a grid, read by box."""
 
     @property
     def shape(self) -> Shape:
-        """Classes, rows, columns."""
+        """The number of classes, rows and columns."""
 
     def read(self, box: Box) -> Tensor:
         """A box inside the grid, `(classes, box.height, box.width)` float16."""
 
 
 class Truth(Protocol):
-    """Labels over a grid."""
+    """Labels over a grid, read by box."""
 
     @property
     def size(self) -> Size:
@@ -60,7 +60,7 @@ class Truth(Protocol):
 
 
 class HeldField:
-    """A `Field` in memory.
+    """A `Field` that is held in memory.
 
     Args:
         values: `(classes, rows, columns)`, float16 or float32.
@@ -72,12 +72,12 @@ class HeldField:
         self.shape: Shape = (classes, rows, columns)
 
     def read(self, box: Box) -> Tensor:
-        """See `Field`; a view, of the dtype that was given."""
+        """Return a box of the field as a view of the stored dtype."""
         return self.values[:, *box.slices]
 
 
 class HeldTruth:
-    """A `Truth` in memory.
+    """A `Truth` that is held in memory.
 
     Args:
         labels: `(rows, columns)` uint8.
@@ -89,7 +89,7 @@ class HeldTruth:
         self.counts = histogram(labels)
 
     def read(self, box: Box) -> NDArray[np.uint8]:
-        """See `Truth`."""
+        """Return the labels of a box."""
         return self.labels[box.slices]
 
 
@@ -110,14 +110,14 @@ class StageTruth:
 
     @cached_property
     def counts(self) -> NDArray[np.int64]:
-        """See `Truth`."""
+        """The number of labelled pixels by value, `(256,)` int64."""
         counts = np.zeros(BYTE_VALUES, np.int64)
         for box in strips(self.size):
             counts += histogram(self.read(box))
         return counts
 
     def read(self, box: Box) -> NDArray[np.uint8]:
-        """See `Truth`."""
+        """Return the labels of a box."""
         rows, columns = box.slices
         return self._labels.at(self._rows[rows], self._columns[columns])
 
@@ -150,7 +150,7 @@ class StoredField:
         return cls(path)
 
     def read(self, box: Box) -> Tensor:
-        """See `Field`."""
+        """Return a box of the field."""
         # The mapping goes with the array, and only the copy stays in memory.
         mapped = np.memmap(self.path, np.float16, mode="r", offset=self._offset, shape=self.shape)
         return torch.from_numpy(np.array(mapped[:, *box.slices]))
@@ -186,14 +186,14 @@ class Scratch:
     """Room on disk for fields that a training makes and drops.
 
     Args:
-        folder: Where they lie; made where missing. Each file goes with the last reference to its field.
+        folder: The folder of the fields, made where missing. Each file is removed with the last reference to its field.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def field(self, shape: Shape) -> StoredField:
-        """A new field.
+        """Create a new field.
 
         Raises:
             OutputError: The folder cannot be written to.

@@ -40,7 +40,7 @@ class LevelObjective:
     """Weight of the cross-entropy of stride 1, which the paper does not have."""
 
     def __call__(self, network: nn.Module, inputs: Tensor, labels: Tensor, arithmetic: Arithmetic) -> Tensor:
-        """See `Objective`; inputs `(n, 4, h, w)`, labels `(n, h, w)` int64."""
+        """Return the loss of inputs `(n, 4, h, w)` with labels `(n, h, w)` int64."""
         with arithmetic.autocast():
             levels: CascadeOutputs = network(inputs[:, :BANDS], inputs[:, BANDS:])
         return self.total(levels, labels)
@@ -58,7 +58,7 @@ class LevelObjective:
 
 
 def mean(losses: Sequence[Tensor]) -> Tensor:
-    """Of several passes."""
+    """Return the loss of the outputs of several passes."""
     return torch.stack(list(losses)).mean()
 
 

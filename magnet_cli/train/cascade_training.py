@@ -159,9 +159,9 @@ def train_cascade(
         data: Folder of scenes, or a CSV file; see `DataConfig`.
         output: The bundle's folder.
         config: The whole configuration; see `CascadeConfig`.
-        progress: Told each log line; see `Line`.
+        progress: Receives each log line, a `Line`.
         until: Stop at that iteration with a checkpoint.
-        each: Told each iteration.
+        each: Is called after each iteration.
 
     Returns:
         The bundle; None where `until` came first.

@@ -1,4 +1,4 @@
-"""Who looks at which scenes, so that nobody judges what it learnt from."""
+"""Folds of scenes, so that no network is judged on scenes that it learnt from."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ def looks_of(
     folder: Path,
     progress: Progress | None = None,
 ) -> list[list[SceneView]]:
-    """Every held-out scene as a backbone sees it that was fitted without it, by fold; kept on disk.
+    """Return the fields of every held-out scene by a backbone fitted without it, by fold; they are kept on disk.
 
     Without folds the bundle's own backbone looks at all scenes but those to validate on, as one fold.
 
     Args:
         scenes: All of them.
-        bundle: Whose backbone the folds' backbones stand for.
+        bundle: The bundle whose backbone the folds' backbones replace.
         config: `[folds]`, and `[data]` for the drawing of windows.
-        folder: Where checkpoints and fields lie.
-        progress: Told the log lines of backbones that are fitted here.
+        folder: The folder of checkpoints and fields.
+        progress: Receives the log lines of backbones that are fitted here.
 
     Raises:
         UsageError: A fold names a scene that is not there, or leaves none to train on.

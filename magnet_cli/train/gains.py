@@ -1,4 +1,4 @@
-"""What computing a window changes for the better, over scenes that the backbone behind the fields has not seen."""
+"""The gain of computing a window, over scenes that the backbone behind the fields was not trained on."""
 
 from __future__ import annotations
 
@@ -50,12 +50,12 @@ class WindowPair:
 
     @property
     def first(self) -> Stage:
-        """Whose windows a selector looks at."""
+        """The stage before, whose windows a selector sees."""
         return self.step.field.stage
 
     @property
     def second(self) -> Stage:
-        """Whose windows it speaks of."""
+        """The stage whose windows the selector scores."""
         return self.step.stage
 
     @property
@@ -94,7 +94,7 @@ class WindowPair:
         return int(better) / count, count / box.area
 
     def within(self, box: Box, around: Box) -> tuple[float, float, float, float]:
-        """Where a box of the second stage's grid lies in one of the first's: left, top, right, bottom in its pixels."""
+        """Return a box of the second stage's grid in pixels of a box of the first's: left, top, right, bottom."""
         x, y = self.ratio
         edges = (box.x / x - around.x, box.y / y - around.y, box.right / x - around.x, box.bottom / y - around.y)
         left, top, right, bottom = map(float, edges)
@@ -112,7 +112,7 @@ class WindowPair:
         ]
 
     def targets(self, around: Box, parts: Sequence[Box]) -> Tensor:
-        """Where parts lie in a box of the first stage's grid, and what they gain: `(k, 6)`, see `GainObjective`."""
+        """Return the places and the gains of parts of a box of the first stage's grid, `(k, 6)` for `GainObjective`."""
         return torch.tensor([(*self.within(part, around), *self.gain(part)) for part in parts])
 
     def truth(self, box: Box) -> Tensor:
@@ -125,7 +125,7 @@ class WindowPair:
 def pairs_of(
     looks: Sequence[SceneView], scenes: Sequence[LabelledScene], *, bundle: Bundle, ignore: int
 ) -> list[WindowPair]:
-    """All pairs of successive stages of runs over scenes with every window computed.
+    """Return all pairs of successive stages of runs over scenes with every window computed.
 
     Args:
         looks: What backbones say of scenes that they have not seen.
@@ -166,7 +166,7 @@ class Turn:
         return cls(across=across and size.width == size.height, left=left, up=up)
 
     def laid(self, values: Tensor) -> Tensor:
-        """`(..., h, w)`, turned."""
+        """Return `(..., h, w)`, turned."""
         values = values.transpose(-1, -2) if self.across else values
         dims = [-1] * self.left + [-2] * self.up
         return values.flip(dims).contiguous()
@@ -234,7 +234,7 @@ class GainRow:
     unsure: float
     """Mean uncertainty under it."""
     gain: float
-    """See `Pair.gain`, as the next."""
+    """The gain and the labelled share of the window, as `WindowPair.gain` gives them."""
     labelled: float
 
 

@@ -78,7 +78,7 @@ class GRNet(nn.Module):
         return labels[:, side // 2 :: side, side // 2 :: side]
 
     def chosen(self, overview: Tensor) -> tuple[Cell, ...]:
-        """The cells that are looked at closely, as the selector is now."""
+        """The cells that are refined, by the selector in its present state."""
         if self.variant == "all":
             return all_cells(len(overview), side=self.layout.side)
         with asked(self.selector):
@@ -100,7 +100,7 @@ class TurnObjective:
     """The shares of the cells that were refined, one number an iteration of `refining`. Who reads them clears them."""
 
     def __call__(self, network: nn.Module, inputs: Tensor, labels: Tensor, arithmetic: Arithmetic) -> Tensor:
-        """See `Objective`; inputs as a `GRNet` takes them, labels `(n, side * h, side * w)` int64."""
+        """Return the loss of inputs that a `GRNet` takes with labels `(n, side * h, side * w)` int64."""
         grnet = cast("GRNet", network)
         overview, small = grnet.overview(inputs), grnet.overview_labels(labels)
         if self.turn == "selecting":
@@ -144,7 +144,7 @@ def only_in(labels: Tensor, chosen: Sequence[Cell], *, side: int, ignore: int) -
 
 
 def turn_at(iteration: int, config: GRNetConfig) -> Turn:
-    """Whose turn an iteration is, counted from 0 ("Training": one after the other until the end)."""
+    """Return the part whose turn an iteration is, counted from 0 ("Training": one after the other until the end)."""
     if iteration < config.alone:
         return "alone"
     if config.variant == "all":

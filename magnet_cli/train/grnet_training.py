@@ -44,10 +44,10 @@ class AlternatingTrainer(Trainer):
     Weights that are not in turn get no gradient, so that the optimizer leaves them and what it knows of them alone.
 
     Args:
-        network: The GRNet.
+        network: The GRNet that is fitted.
         turns: How they take turns.
         objectives: What each turn lowers.
-        others: See `Trainer`.
+        others: The arguments of `Trainer`.
     """
 
     def __init__(
@@ -66,12 +66,12 @@ class AlternatingTrainer(Trainer):
         return loss
 
     def compare(self, progress: Progress | None) -> None:
-        """See `Trainer`; while the global branch learns alone, there is nothing to compare."""
+        """Validate the network; while the global branch learns alone, there is nothing to compare."""
         if turn_at(self.iteration - 1, self.turns) != "alone":
             super().compare(progress)
 
     def tell(self, line: Line, progress: Progress | None) -> None:
-        """See `Trainer`."""
+        """Add the facts of an iteration to its log line."""
         if "loss" in line:
             shares = self.objectives["refining"].shares
             found: dict[str, list[float]] = {f"loss_{turn}": losses for turn, losses in self.losses.items()}
@@ -201,9 +201,9 @@ def train_grnet(
         data: Folder of scenes, or a CSV file; see `DataConfig`.
         output: The bundle's folder.
         config: The whole configuration; `[network]` is the global branch, `[grnet]` the rest.
-        progress: Told each log line.
+        progress: Receives each log line.
         until: Stop at that iteration with a checkpoint.
-        each: Told each iteration.
+        each: Is called after each iteration.
 
     Returns:
         The bundle, whose metrics compare the variants where there are held-out scenes; None where `until` came first.

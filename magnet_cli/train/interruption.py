@@ -13,7 +13,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interruption:
-    """As a context, holds back signals whose handlers are Python's, until `deliver`; a second one passes at once.
+    """Holds back signals whose handlers are Python's until `deliver`, as a context; a second signal passes at once.
 
     In the middle of an iteration the weights are not such that a training could go on from them. In another thread
     than the main one, which signals never reach, it does nothing.

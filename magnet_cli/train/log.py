@@ -40,7 +40,7 @@ def read_log(path: Path) -> list[Line]:
 
 
 def cut_log(path: Path, *, iteration: int) -> None:
-    """Leave out what lies after an iteration from which a training goes on: it will be told again.
+    """Remove the lines after an iteration from which a training is continued, since they will be written again.
 
     Raises:
         OutputError: The disk refuses it.

@@ -73,7 +73,7 @@ Each = Callable[[Tick], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Files:
-    """Where a training keeps what it needs to go on."""
+    """The files that a training needs to be continued."""
 
     folder: Path
 
@@ -134,8 +134,8 @@ class Trainer:
     Args:
         network: To be fitted.
         batches: Iteration to (inputs, labels).
-        config: How.
-        objective: What is lowered.
+        config: The configuration of the loop.
+        objective: The objective that is lowered.
         files: Checkpoint, log and curves; None keeps none of them.
         validate: Scores the averaged network on held-out scenes; needed where the loop validates.
         about: What else the training is of, by table and key, as JSON values; a checkpoint of another is refused.
@@ -182,9 +182,9 @@ class Trainer:
         SIGINT, and SIGTERM where Python handles it, wait until the iteration at hand is over and in a checkpoint.
 
         Args:
-            progress: Told each log line.
+            progress: Receives each log line.
             until: Stop there with a checkpoint, as an interruption would.
-            each: Told each iteration.
+            each: Is called after each iteration.
 
         Returns:
             The network in host memory with averaged weights: the best validated, else the last.

@@ -19,7 +19,7 @@ SMALLEST = 1e-12
 
 
 class Objective(Protocol):
-    """What a loop lowers."""
+    """The objective of a loop."""
 
     def __call__(self, network: nn.Module, inputs: Tensor, labels: Tensor, arithmetic: Arithmetic) -> Tensor:
         """The loss of a batch, a scalar.
@@ -27,7 +27,7 @@ class Objective(Protocol):
         Args:
             network: Being fitted, on the device.
             inputs: What batches give first, on the device, channels last.
-            labels: What they give second, on the device.
+            labels: The second tensor of a batch, on the device.
             arithmetic: In which the network computes.
         """
 
@@ -44,7 +44,7 @@ class PixelObjective:
     """The label that says nothing."""
 
     def __call__(self, network: nn.Module, inputs: Tensor, labels: Tensor, arithmetic: Arithmetic) -> Tensor:
-        """See `Objective`; labels `(n, h, w)` int64."""
+        """Return the loss with labels `(n, h, w)` int64."""
         with arithmetic.autocast():
             logits = network(inputs)
         weights = self.weights.to(logits.device)

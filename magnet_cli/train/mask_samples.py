@@ -101,7 +101,7 @@ class MaskValidator:
 
 
 class Tally:
-    """What masks of objects are worth before and after.
+    """The scores of masks of objects before and after refining.
 
     IoU and cross-entropy are means over objects, boundary accuracy, within fixed radii, one over pixels.
     """

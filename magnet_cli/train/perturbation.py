@@ -40,7 +40,7 @@ MEAN = 0.5
 
 @dataclass(frozen=True, kw_only=True)
 class Perturbation:
-    """Draws wrong masks."""
+    """Draws wrong masks from true ones."""
 
     iou: tuple[float, float]
     """Least IoU with the truth, never undercut, and the largest that is aimed at."""
@@ -55,7 +55,7 @@ class Perturbation:
 
         Args:
             mask: The truth, `(rows, columns)`, neither empty nor full.
-            rng: Says how.
+            rng: The generator that draws the errors.
         """
         least, most = self.iou
         target = rng.uniform(least, most)
@@ -100,7 +100,7 @@ def subsampled(mask: Mask, rng: np.random.Generator, *, least: float) -> Mask:
     """The polygons that are left when each contour keeps a few of its vertices at random.
 
     Args:
-        mask: `(rows, columns)`.
+        mask: The true mask, `(rows, columns)`.
         rng: Which are kept.
         least: IoU with the mask that is not undercut; more vertices are kept until it is reached.
     """
@@ -155,9 +155,9 @@ def moved(mask: Mask, truth: Mask, rng: np.random.Generator, *, least: float, ta
     """The mask after dilations and erosions in boxes around its border, until it overlaps as little as wanted.
 
     Args:
-        mask: `(rows, columns)`.
+        mask: The mask, `(rows, columns)`.
         truth: The same shape.
-        rng: Where and how.
+        rng: The generator that draws places and sizes.
         least: IoU with the truth that no change may undercut.
         target: IoU with the truth at which changes end.
     """

@@ -18,7 +18,7 @@ HALVES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 class Arithmetic:
-    """Where a network is fitted, and how exactly it computes.
+    """The device on which a network is fitted, and its precision.
 
     Args:
         config: Names device and precision.

@@ -35,10 +35,10 @@ class SelectorObjective:
     ignore: int
     """The label that says nothing; cells that have no other do not count."""
     minimum: float = 0.0
-    """See `selector_labels`."""
+    """The smallest share of a class that counts, as `selector_labels` takes it."""
 
     def __call__(self, network: nn.Module, inputs: Tensor, labels: Tensor, arithmetic: Arithmetic) -> Tensor:
-        """See `Objective`; inputs `(n, bands, h, w)`, labels `(n, h, w)` int64."""
+        """Return the loss of inputs `(n, bands, h, w)` with labels `(n, h, w)` int64."""
         with asked(self.backbone), arithmetic.autocast():
             scores = self.backbone(inputs)
         wanted, counted = selector_labels(scores, labels, side=self.cells, ignore=self.ignore, minimum=self.minimum)
@@ -54,12 +54,12 @@ class FieldObjective:
     bands: int
     """First channels of the inputs; the others are the field."""
     cells: int
-    """See `SelectorObjective`, as the next two."""
+    """The number of cells a side; this field, `ignore` and `minimum` are those of `SelectorObjective`."""
     ignore: int
     minimum: float
 
     def __call__(self, network: nn.Module, inputs: Tensor, labels: Tensor, arithmetic: Arithmetic) -> Tensor:
-        """See `Objective`; inputs `(n, bands + classes, h, w)`, labels `(n, h, w)` int64."""
+        """Return the loss of inputs `(n, bands + classes, h, w)` with labels `(n, h, w)` int64."""
         image, field = inputs[:, : self.bands], inputs[:, self.bands :]
         wanted, counted = selector_labels(field, labels, side=self.cells, ignore=self.ignore, minimum=self.minimum)
         with arithmetic.autocast():
@@ -85,14 +85,14 @@ class GainObjective:
     """First channels of the inputs; the others are the field."""
 
     def __call__(self, network: nn.Module, inputs: Tensor, labels: Tensor, arithmetic: Arithmetic) -> Tensor:
-        """See `Objective`.
+        """Return the loss of a selector's scores.
 
         Args:
-            network: A selector.
+            network: The selector.
             inputs: `(n, bands + classes, h, w)`.
             labels: `(n, k, 6)` float32 of windows: left, top, right and bottom in pixels of the patch, gain, and the
                 share of labelled pixels, by which they count.
-            arithmetic: See `Objective`.
+            arithmetic: The device and the precision, as `Objective` takes them.
         """
         selector = cast("PatchProposalNetwork", network)
         with arithmetic.autocast():

@@ -28,7 +28,7 @@ class RasterSpool:
     """A nameless file that planes are cut from; it goes with the last reference to it, also after `kill -9`.
 
     Args:
-        folder: Where it lies; made where missing, at the first plane.
+        folder: The folder of the file, made where missing when the first plane is added.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -63,7 +63,7 @@ class Plane:
     Args:
         spool: Kept open as long as the plane is used.
         descriptor: The descriptor of its file.
-        size: In pixels.
+        size: The size in pixels.
         bands: Number of bands.
         offset: The offset of its first byte.
     """

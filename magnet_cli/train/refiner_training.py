@@ -1,4 +1,4 @@
-"""Training of a refiner, and of temperatures, on fields of scenes that the backbone behind them has not seen."""
+"""Training of a refiner and of temperatures, on fields of scenes that the backbone behind them was not trained on."""
 
 from __future__ import annotations
 
@@ -144,9 +144,9 @@ class Course:
         Args:
             steps: To learn from.
             start: To go on from; None begins with initial weights.
-            loop: How.
+            loop: The configuration of the loop.
             files: Checkpoint and log.
-            progress: Told each log line.
+            progress: Receives each log line.
         """
         seeded(loop.seed, threads=loop.threads)
         classes, ignore, wanted = len(self.bundle.classes), self.config.data.ignore, self.config.network
@@ -178,7 +178,7 @@ def train_refiner(data: Path, output: Path, config: TrainConfig, *, progress: Pr
         data: Folder of scenes, or a CSV file; see `DataConfig`.
         output: The bundle's folder.
         config: The whole configuration; `[network]` is the refiner, or "none"; `[folds]` says how its fields are made.
-        progress: Told each log line, of the folds' backbones first.
+        progress: Receives each log line, those of the folds' backbones first.
 
     Raises:
         WeightsError: There is no such bundle, or a fold's backbone is of another kind.
@@ -277,7 +277,7 @@ def entries_of(
     """Refiners as bundle.json describes them.
 
     Args:
-        refiners: Fitted.
+        refiners: The fitted refiners.
         scales: Refining scales, coarsest first.
         fits: Temperatures at these scales; empty for 1.
         config: Names the network.

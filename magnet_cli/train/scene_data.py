@@ -147,7 +147,7 @@ def refuse_full_disk(layouts: Sequence[SceneLayout], *, work: Path, needed: int)
 
 
 def held(layout: SceneLayout, config: DataConfig, *, cache: CacheBudget) -> LabelledScene:
-    """A scene in memory."""
+    """Read a scene into memory."""
     pixels = np.empty((layout.size.height, layout.size.width, layout.bands), np.uint8)
     labels = np.empty(pixels.shape[:2], np.uint8)
     with Pictures(layout, cache=cache) as pictures:

@@ -40,7 +40,7 @@ FORMAT = 1
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SceneView:
-    """What a backbone says of a scene at every scale, coarsest first."""
+    """The probabilities that a backbone gives for a scene at every scale, coarsest first."""
 
     name: str
     key: str
@@ -50,7 +50,7 @@ class SceneView:
     """Log O at temperature 1: near 0 and near 1 it tells more than O itself."""
     labels: tuple[Truth, ...]
     scratch: Scratch
-    """For fields that are made of `logs`."""
+    """The room on disk for fields that are computed from `logs`."""
 
 
 def stages_of(bundle: Bundle, image: Size) -> tuple[Stage, ...]:
@@ -75,9 +75,9 @@ def looked(network: nn.Module, scene: LabelledScene, *, bundle: Bundle, folder: 
 
     Args:
         network: A backbone of the bundle's architecture, in eval mode.
-        scene: With labels.
+        scene: A scene with labels.
         bundle: Its scales, input and margin.
-        folder: Where fields are kept, each under a hash of the weights, the scene and the settings.
+        folder: The folder where fields are kept, each under a hash of the weights, the scene and the settings.
 
     Raises:
         OutputError: A field cannot be kept.

@@ -60,7 +60,7 @@ class SceneLayout:
 
     @property
     def bands(self) -> int:
-        """Those that are learnt from."""
+        """The scenes that are trained on."""
         return min(RGB, len(self.parts[0].info.bands))
 
     @property

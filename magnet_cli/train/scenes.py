@@ -44,10 +44,10 @@ class LabelledScene:
 
     @classmethod
     def of(cls, name: str, *, pixels: Pixels, labels: Pixels, mask: Pixels | None = None) -> LabelledScene:
-        """A scene in memory.
+        """Make a scene that is held in memory.
 
         Args:
-            name: By which folds and validation tell it.
+            name: The name of the scene, which folds and validation use.
             pixels: `(rows, columns, bands)` uint8.
             labels: `(rows, columns)` uint8.
             mask: The same, where there is one.

@@ -52,7 +52,7 @@ class Lesson:
     batches: Callable[[int], tuple[Tensor, Tensor]]
     objective: Objective
     about: Mapping[str, Mapping[str, object]]
-    """See `Trainer`."""
+    """The facts that a checkpoint is compared by, as `Trainer` takes them."""
     metrics: Mapping[str, object] = field(default_factory=dict)
     """What bundle.json says of it."""
 
@@ -81,9 +81,9 @@ def train_selector(
         output: The bundle's folder.
         config: The whole configuration; `[network]` is the selector, `[selector]` its labels, and `[folds]` says how
             fields are made.
-        progress: Told each log line, of the folds' backbones first.
+        progress: Receives each log line, those of the folds' backbones first.
         until: Stop at that iteration with a checkpoint.
-        each: Told each iteration.
+        each: Is called after each iteration.
 
     Returns:
         The bundle; None where `until` came first.
@@ -200,7 +200,7 @@ def field_lesson(bundle: Bundle, config: TrainConfig, pairs: Sequence[WindowPair
 
 
 def gain_lesson(bundle: Bundle, config: TrainConfig, pairs: Sequence[WindowPair], rows: Sequence[GainRow]) -> Lesson:
-    """What windows gain.
+    """Return the lesson whose targets are the gains of windows.
 
     Raises:
         UsageError: No window gains or loses anything.
@@ -242,7 +242,7 @@ def about_pairs(pairs: Sequence[WindowPair]) -> dict[str, object]:
 
 
 def named(pairs: Sequence[WindowPair]) -> list[str]:
-    """The scenes."""
+    """Return the names of the scenes, sorted."""
     return sorted({pair.scene.name for pair in pairs})
 
 
@@ -261,7 +261,7 @@ def begin(network: PatchProposalNetwork, rows: Sequence[GainRow]) -> None:
     One that does not see the field begins with the mean gain.
 
     Args:
-        network: With initial weights.
+        network: The selector with initial weights.
         rows: The rows of the held-out scenes, not all alike.
     """
     root = np.sqrt([row.labelled for row in rows])
@@ -349,7 +349,7 @@ def refuse_unequal(size: Size, *, cells: int) -> None:
     """Check that an input can be cut into equal cells, so that cells of the map and of the image are the same places.
 
     Raises:
-        UsageError: It cannot.
+        UsageError: The input cannot be cut so.
     """
     if size.width % cells or size.height % cells:
         raise UsageError(f"an input must be a multiple of its {cells} cells a side", value=size)

@@ -22,7 +22,7 @@ HARMLESS = frozenset({"device", "threads", "log_every", "save_every"})
 """Keys of a loop that may change from one start to the next."""
 ADVICE = "Remove it, or give the configuration and the data that it was made with."
 LONGEST = 60
-"""Characters of a value that is worth showing."""
+"""Most characters of a value that a message shows."""
 
 State = dict[str, Any]
 

@@ -50,8 +50,8 @@ def thinned(mask: Mask, rng: np.random.Generator, *, share: float) -> Mask:
     """A mask without some of its connected pieces, each as likely to go as the others; one stays.
 
     Args:
-        mask: `(rows, columns)`.
-        rng: Which go.
+        mask: The mask, `(rows, columns)`.
+        rng: The generator that draws the pieces.
         share: About the share of the pieces that is dropped.
     """
     numbers, count = connected(mask, structure=DIAGONAL)

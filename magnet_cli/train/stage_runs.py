@@ -1,4 +1,4 @@
-"""Runs of the program over scenes that have been looked at: what each stage meets, and how well it ends."""
+"""Runs of the program over scenes whose fields are known: the input of each stage, and the score at the end."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Refiners:
     """Refiners in the making: own first, temperature 1."""
 
     networks: tuple[tuple[Size | None, nn.Module], ...] = ()
-    """With the scale that each is for; None serves every scale."""
+    """The refiners with the scale that each serves; None serves every scale."""
 
     @torch.inference_mode()
     def refine(self, own: Tensor, field: Tensor, scale: Size) -> Tensor:
@@ -147,7 +147,7 @@ def accumulated(
     """The refining stages of runs over scenes, each over what the stages below it made.
 
     Args:
-        looks: The scenes.
+        looks: The fields of the scenes.
         temperatures: The temperatures of O, coarsest scale first.
         how: How the stages below merged.
         refiners: One for each scene.
@@ -177,7 +177,7 @@ class Ending:
     """What runs over labelled scenes come to."""
 
     miou: float
-    """At the finest scale's canvas, pooled over the scenes, 0..1."""
+    """The mean IoU at the finest scale's canvas, pooled over the scenes, 0 to 1."""
     fits: tuple[Fit, ...] = ()
     """R's temperatures by refining stage; empty where none were fitted."""
 
@@ -194,7 +194,7 @@ def ended(
     """Run over scenes and compare with their labels.
 
     Args:
-        looks: The scenes.
+        looks: The fields of the scenes.
         temperatures: The temperatures of O, coarsest scale first.
         how: How every stage merges.
         refiners: One for each scene.

@@ -37,7 +37,7 @@ class PixelStore(Protocol):
 
     @property
     def bands(self) -> int:
-        """Number of bands."""
+        """The number of bands."""
 
     def read(self, level: int, box: Box) -> Pixels:
         """A box inside a level, `(box.height, box.width, bands)` uint8.
@@ -59,7 +59,7 @@ class LabelStore(Protocol):
 
     @property
     def size(self) -> Size:
-        """That of the picture."""
+        """The size of the picture."""
 
     @property
     def counts(self) -> NDArray[np.int64]:
@@ -107,7 +107,7 @@ def level0_image(store: Store, *, size: Size, bands: int) -> PyramidImage:
 
 
 class HeldPixels:
-    """A `PixelStore` in memory.
+    """A `PixelStore` that is held in memory.
 
     Args:
         pixels: `(rows, columns, bands)` uint8.
@@ -127,17 +127,17 @@ class HeldPixels:
         return tuple(levels)
 
     def read(self, level: int, box: Box) -> Pixels:
-        """See `PixelStore`; a view."""
+        """Return the pixels of a box of a level, as a view."""
         return self.levels[level][box.slices]
 
     def sample(self, request: Request) -> Pixels:
-        """See `PixelStore`."""
+        """Return the pixels of a request, resampled."""
         image = level0_image(MemoryStore(self.pixels), size=self.sizes[0], bands=self.bands)
         return image.read([request])[0].pixels
 
 
 class HeldLabels:
-    """A `LabelStore` in memory.
+    """A `LabelStore` that is held in memory.
 
     Args:
         labels: `(rows, columns)` uint8.
@@ -150,9 +150,9 @@ class HeldLabels:
 
     @cached_property
     def counts(self) -> NDArray[np.int64]:
-        """See `LabelStore`."""
+        """The number of pixels by label, `(256,)` int64."""
         return histogram(self.labels)
 
     def at(self, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> Pixels:
-        """See `LabelStore`."""
+        """Return the labels at rows and columns."""
         return self.labels[rows[:, None], columns]

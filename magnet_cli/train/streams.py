@@ -144,7 +144,7 @@ class PlaneStore:
 
 
 class StreamedLabels:
-    """A `LabelStore` on disk.
+    """A `LabelStore` that lies on disk.
 
     Args:
         plane: Labels, exclusive-or `ignore`, so that what is not labelled takes no disk.
@@ -194,10 +194,10 @@ def spool_pixels(
     """Decode what windows cannot be read from, once.
 
     Args:
-        spool: Takes it.
+        spool: The spool that receives the levels.
         size: The size of level 0.
         bands: The bands of the scene.
-        levels: As `spooled_levels` gives them.
+        levels: The levels that `spooled_levels` has returned.
         level0: The image where it can be read by region, else what reads a box of level 0.
 
     Raises:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 LOWEST, HIGHEST = 0.25, 4.0
 """Between which a temperature is sought."""
 MOST_PIXELS = 1 << 20
-"""Pixels that one fit looks at; more say no more, as neighbours agree."""
+"""Most pixels of one fit; more would not change it, as neighbours agree."""
 DIGITS = 4
 """The digits of a temperature, as bundle.json writes it and as everything fitted after it sees it."""
 STEPS = 40
@@ -32,7 +32,7 @@ STEPS = 40
 
 @dataclass(frozen=True, kw_only=True)
 class Fit:
-    """A temperature and what it is worth."""
+    """A temperature, and how well its probabilities fit."""
 
     temperature: float
     before: float
@@ -40,7 +40,7 @@ class Fit:
     after: float
     """The same at `temperature`."""
     pixels: int
-    """Labelled pixels that were looked at."""
+    """The number of labelled pixels of the fit."""
 
     def describe(self, *, applied: bool = True) -> dict[str, float]:
         """Return the fields as JSON values.
@@ -59,7 +59,7 @@ class Fit:
 
 
 def tempered(logs: Tensor, temperature: float) -> Tensor:
-    """Probabilities of another temperature.
+    """Return the probabilities at another temperature.
 
     Args:
         logs: Logits, or the logarithms of their softmax: a softmax ignores what is added to all classes alike.
@@ -79,7 +79,7 @@ def fit_temperature(logs: Tensor, labels: Tensor) -> Fit:
 
     Args:
         logs: `(n, classes)` logits or log-probabilities.
-        labels: `(n,)` int64.
+        labels: The true classes, `(n,)` int64.
 
     Raises:
         SourceError: There is no pixel.

@@ -31,7 +31,7 @@ CHUNK = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """Of a network on held-out scenes, pooled over their pixels at all scales."""
+    """Counts of a network on held-out scenes, pooled over their pixels at all scales."""
 
     miou: float
     """Mean IoU, 0..1, over the classes that the labels or the network have."""
@@ -53,12 +53,12 @@ class BestScore:
     """The averaged network's state, in host memory."""
 
     def state(self) -> dict[str, Any]:
-        """As a checkpoint holds it."""
+        """Return the best score in the form of a checkpoint."""
         return {**vars(self), "score": vars(self.score)}
 
     @classmethod
     def restored(cls, state: dict[str, Any] | None) -> BestScore | None:
-        """From a checkpoint, which has none before the first validation."""
+        """Return the best score of a checkpoint, which has none before the first validation."""
         return None if state is None else cls(**{**state, "score": Score(**state["score"])})
 
 

@@ -51,8 +51,8 @@ class CascadeModule(nn.Module):
         """The last two passes, the local step: two outputs of stride 8, two of stride 4, one of stride 1.
 
         Args:
-            images: As `forward` takes them.
-            masks: The same.
+            images: The image, as `forward` takes it.
+            masks: The mask, as `forward` takes it.
             coarse: `(n, 1, h, w)`, -1 to 1: what stands where the first pass's output would.
         """
         s8, s4 = self.middle(images, masks, coarse, coarse)

@@ -75,7 +75,7 @@ def pair(*, inputs: int, outputs: int) -> nn.Sequential:
 
 
 def head(*, inputs: int, width: int) -> nn.Sequential:
-    """From features to one logit."""
+    """Return the head, which maps features to one logit."""
     return nn.Sequential(nn.Conv2d(inputs, width, 1), nn.ReLU(inplace=True), nn.Conv2d(width, 1, 1))
 
 
@@ -120,18 +120,18 @@ class CascadePSP(CascadeModule):
         self.final_21 = nn.Conv2d(hidden, 1, 1)
 
     def first(self, images: Tensor, masks: Tensor, s8: Tensor, s4: Tensor) -> Tensor:
-        """See `Cascade.first`."""
+        """Run the first pass, which stops at output stride 8."""
         pooled, _, _ = self.features(images, masks, s8, s4)
         return grown(self.final_28(pooled), STRIDE)
 
     def middle(self, images: Tensor, masks: Tensor, s8: Tensor, s4: Tensor) -> tuple[Tensor, Tensor]:
-        """See `Cascade.middle`."""
+        """Run the middle pass, which stops at output stride 4."""
         pooled, layer, _ = self.features(images, masks, s8, s4)
         fourth = self.final_56(self.up_1(pooled, layer))
         return grown(self.final_28(pooled), STRIDE), grown(fourth, STRIDE // 2)
 
     def last(self, images: Tensor, masks: Tensor, s8: Tensor, s4: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """See `Cascade.last`."""
+        """Run the last pass, up to output stride 1."""
         pooled, layer, stem = self.features(images, masks, s8, s4)
         fourth = self.up_1(pooled, layer)
         finest = torch.cat((images, masks, s8, s4), dim=1) if self.sees else images
@@ -141,7 +141,7 @@ class CascadePSP(CascadeModule):
 
     @torch.no_grad()
     def raise_finest(self, by: float) -> None:
-        """See `Cascade.raise_finest`."""
+        """Raise the logits of output stride 1 by a number."""
         cast("Tensor", self.final_21.bias).add_(by)
 
     def features(self, images: Tensor, *masks: Tensor) -> tuple[Tensor, Tensor, Tensor]:

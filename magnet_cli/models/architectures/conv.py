@@ -50,22 +50,22 @@ class ConvCascade(CascadeModule):
         self.network = ConvNetwork(inputs=BANDS + MASKS, outputs=1, kernel=kernel)
 
     def first(self, images: Tensor, masks: Tensor, s8: Tensor, s4: Tensor) -> Tensor:
-        """See `Cascade.first`."""
+        """Run the first pass, which stops at output stride 8."""
         return cast("Tensor", self.network(torch.cat((images, masks, s8, s4), dim=1)))
 
     def middle(self, images: Tensor, masks: Tensor, s8: Tensor, s4: Tensor) -> tuple[Tensor, Tensor]:
-        """See `Cascade.middle`."""
+        """Run the middle pass, which stops at output stride 4."""
         logits = self.first(images, masks, s8, s4)
         return logits, logits
 
     def last(self, images: Tensor, masks: Tensor, s8: Tensor, s4: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """See `Cascade.last`."""
+        """Run the last pass, up to output stride 1."""
         logits = self.first(images, masks, s8, s4)
         return logits, logits, logits
 
     @torch.no_grad()
     def raise_finest(self, by: float) -> None:
-        """See `Cascade.raise_finest`; every output is the same one."""
+        """Raise the logits by a number; every output is the same one."""
         cast("Tensor", self.network.conv.bias).add_(by)
 
 

@@ -88,7 +88,7 @@ class SimplifiedFPN(nn.Module):
     finest level, a third of the network's work, no other layer stands between the convolutions.
 
     Args:
-        network: The pyramid.
+        network: The feature pyramid network.
         finest: Its convolutions at the finest level, and the classifier's part that reads them.
     """
 

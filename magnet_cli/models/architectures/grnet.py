@@ -1,4 +1,4 @@
-"""What of a GRNet (Wu and others, AAAI 2020) looks at selected cells, and fuses what it sees with the global branch."""
+"""The refinement branch of a GRNet (Wu and others, AAAI 2020), and the layer that fuses it with the global branch."""
 
 from __future__ import annotations
 

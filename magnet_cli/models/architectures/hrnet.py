@@ -129,7 +129,7 @@ class HRNet(nn.Module):
         return torch.cat((finest, *(enlarge_corners(x, finest) for x in coarser)), dim=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """As `features`."""
+        """Return the features of the last stage, as `features` describes them."""
         return self.features(x)
 
 

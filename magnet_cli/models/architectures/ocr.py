@@ -81,12 +81,12 @@ class HRNetOCR(HRNet):
 
     Args:
         classes: Number of logits.
-        widths: As in `HRNet`.
-        modules: As in `HRNet`.
-        blocks: As in `HRNet`.
-        bottlenecks: As in `HRNet`.
-        bands: As in `HRNet`.
-        stem_stride: As in `HRNet`.
+        widths: The widths of the branches, as `HRNet` takes them.
+        modules: The numbers of modules, as `HRNet` takes them.
+        blocks: The numbers of blocks, as `HRNet` takes them.
+        bottlenecks: The number of bottlenecks, as `HRNet` takes it.
+        bands: The number of bands, as `HRNet` takes it.
+        stem_stride: The stride of the stem's convolutions, as `HRNet` takes it.
     """
 
     def __init__(
@@ -141,7 +141,7 @@ def hrnet18_ocr(*, classes: int, bands: int = 3, stem_stride: int = 1) -> HRNetO
 
 
 def hrnet48_ocr(*, classes: int, bands: int = 3, stem_stride: int = 1) -> HRNetOCR:
-    """OCR over HRNetV2-W48."""
+    """Build OCR over HRNetV2-W48."""
     return HRNetOCR(
         classes=classes,
         widths=(48, 96, 192, 384),

@@ -1,4 +1,4 @@
-"""The patch proposal network (Wu and others, AAAI 2020): which cells of an image are worth a closer look."""
+"""The patch proposal network (Wu and others, AAAI 2020), which selects the cells of an image that are refined."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TWO = 2
 
 
 class PatchProposalNetwork(nn.Module):
-    """Scores the places of an image; the lower a cell's score, the more it is worth a look ("Patch Proposal Network").
+    """Scores the places of an image; the cells with the lowest scores are refined ("Patch Proposal Network").
 
     One fully connected layer scores the mean of the deep features, G, and their mean in each cell, P. A cell's
     probability is sigmoid(G - P): it is selected where its score is not above the image's (figure 3). The layer is

@@ -60,7 +60,7 @@ class SharedRefiner(nn.Module):
         classes: Number of classes.
         width: Channels of the hidden layers.
         stride: Pixels, on a side, that are averaged before the network looks.
-        full: Also look at logarithms, entropies, and the agreement of the two inputs.
+        full: Whether the network also sees logarithms, entropies, and the agreement of the two inputs.
         gate: Let the network weigh the two inputs against each other at each pixel, instead of equally, before it
             adds its change.
         bound: Most that the change of a class's logarithm may come to; 0 is no bound.
@@ -114,7 +114,7 @@ class SharedRefiner(nn.Module):
 
 
 def against(probs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """For each class: its probability, the largest of the others, and the pixel's certainty; `(n, classes, h, w)`."""
+    """Return for each class its probability, the largest of the others, and the pixel's certainty."""
     top = probs.topk(2, dim=1).values
     best, second = top[:, :1], top[:, 1:]
     return probs, torch.where(probs >= best, second, best), (best - second).expand_as(probs)

@@ -18,7 +18,7 @@ PACES = {
     16: ((1, 1), (2, 1), (2, 1), (1, 2)),
     32: ((1, 1), (2, 1), (2, 1), (2, 1)),
 }
-"""For each output stride and layer: its first block's stride, and what the dilation is multiplied by after that block.
+"""By output stride and layer: the stride of the layer's first block, and the factor of the dilation after that block.
 
 A first block keeps the dilation before it: at the strided positions, bottlenecks then give the values of strided ones.
 """
