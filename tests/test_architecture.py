@@ -64,6 +64,7 @@ ONLY: dict[str, set[str]] = {
     "rich": {"cli"},
     "torch": {"models", "arithmetic", "run", "refinement", "segmentation", "importing", "train", "bench"},
     "safetensors": {"models", "train"},
+    "pydantic": {"models", "train"},
     "openslide": {"images"},
     "pyvips": {"images"},
     "rasterio": {"images"},
@@ -97,6 +98,7 @@ LIGHT = {
     "wsidicom",
     "jinja2",
     "shapely",
+    "pydantic",
 }
 """What a command that only answers about itself must not load."""
 

@@ -15,7 +15,6 @@ from magnet_cli.importing.staging import CARD, UNKNOWN_LICENCE, check_output, st
 from magnet_cli.models.bundle import Bundle, load_bundle
 from magnet_cli.models.bundle_writer import describe, write_bundle
 from magnet_cli.models.checkpoint import fitted, read_checkpoint
-from magnet_cli.models.description import WITH_ORIGINS
 from magnet_cli.models.registry import build_backbone, build_refiner
 from magnet_cli.system import durable
 
@@ -175,7 +174,7 @@ def _description(options: ImportOptions, refiners: Sequence[Mapping[str, Any]], 
         licence=options.licence,
         source=f"published MagNet checkpoints for {preset.title}",
     )
-    description |= {"schema": WITH_ORIGINS, "origins": [*preset.origins, *_chosen(options)]}
+    description["origins"] = [*preset.origins, *_chosen(options)]
     description["scales"] = [{"width": scale.width, "height": scale.height} for scale in preset.scales]
     return description
 

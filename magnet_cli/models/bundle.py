@@ -18,7 +18,7 @@ from magnet_cli.models.network_spec import (
     RefinerSpec,
     Temperature,
 )
-from magnet_cli.models.strict import parse_object
+from magnet_cli.models.schema import parse_object
 
 __all__ = [
     "Bundle",
@@ -114,4 +114,4 @@ def load_description(name_or_path: str) -> Bundle | CascadeBundle:
     except OSError as exc:
         raise WeightsError(f"cannot be read: {exc}", file=file) from exc
     is_shipped = folder.resolve() in {path.resolve() for path in shipped.values()}
-    return parsed(parse_object(data, file=file), data=data, is_shipped=is_shipped)
+    return parsed(parse_object(data, file=file), file=file, data=data, is_shipped=is_shipped)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from magnet_cli.errors import OutputError
 from magnet_cli.models.bundle import Bundle, CascadeBundle, load_bundle, load_cascade_bundle
-from magnet_cli.models.description import DESCRIPTION, SCHEMA, WITH_KIND
+from magnet_cli.models.description import DESCRIPTION, SCHEMA
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -108,7 +108,7 @@ def describe_cascade(
     usual = {"architecture": "conv", "options": {}, "file": CASCADE_FILE}
     return replaced(
         {
-            "schema": WITH_KIND,
+            "schema": SCHEMA,
             "kind": "cascade",
             "name": name,
             "input": {"bands": list(bands), "range": [0, 255], "mean": [0.0] * len(bands), "std": [1.0] * len(bands)},

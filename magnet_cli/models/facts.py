@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from magnet_cli.models.architectures.grnet import LocalBranch
     from magnet_cli.models.architectures.ppn import PatchProposalNetwork
     from magnet_cli.models.bundle import Bundle
-    from magnet_cli.options.segment import Compat
 
 ALIVE_AT_ONCE = 6
 """How many of a network's largest tensors are counted as alive together: skip connections and a convolution's workspace
@@ -83,12 +82,16 @@ def model_facts(bundle: Bundle) -> ModelFacts:
         input=bundle.input.size,
         resample=bundle.input.resample,
         resolution=bundle.resolution.value if bundle.resolution else None,
-        unit=cast("Literal['um', 'm']", bundle.resolution.unit) if bundle.resolution else None,
+        unit=bundle.resolution.unit if bundle.resolution else None,
         trained=scales,
         defaults=BundleDefaults.parse(scales=scales, magnet=dict(vars(magnet))),
         has_refiner=bool(bundle.refiners),
-        batches={(item.device, item.precision): item.batch for item in bundle.execution},
-        compat=cast("Compat", bundle.compat),
+        batches={
+            (device, precision): run.batch
+            for device, runs in bundle.execution.items()
+            for precision, run in runs.items()
+        },
+        compat=bundle.compat,
         cells=0 if shapes.local is None else shapes.local.cells,
         selector=None if shapes.selector is None else _selector_facts(bundle, shapes.selector),
         weight_bytes=shapes.weight_bytes,

@@ -1,67 +1,147 @@
-"""The description of a model bundle, as values."""
+"""The description of a model bundle, as values whose annotations are the rules of `bundle.json`."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from math import log
-from typing import TYPE_CHECKING, Any
+from fractions import Fraction
+from math import inf, log
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from fractions import Fraction
-    from pathlib import Path
+from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator
 
-    from magnet_cli.geometry import Size
+from magnet_cli.geometry import Size
+from magnet_cli.models.schema import Natural, Number, Positive, Rule, Text
+from magnet_cli.options.segment import Compat, DeviceKind, Merge
+from magnet_cli.options.shared import Precision
+
+MOST_CLASSES = 255
+"""Masks have 8 bits, and 255 means not computed."""
+Value = TypeVar("Value")
+Numbers = Annotated[tuple[Number, ...], Rule("must be an array of numbers")]
+Sides = Annotated[Size, Rule("must be a width and a height, both whole numbers of at least 1")]
+
+
+def _must(value: Value, rule: str, *, holds: object) -> Value:
+    if not holds:
+        raise ValueError(rule)
+    return value
+
+
+def _different(names: tuple[str, ...]) -> tuple[str, ...]:
+    return _must(names, "must be an array of different names", holds=names and len(set(names)) == len(names))
+
+
+def _rising(span: tuple[float, float]) -> tuple[float, float]:
+    return _must(span, "must rise", holds=span[0] < span[1])
+
+
+def _all_positive(values: tuple[float, ...]) -> tuple[float, ...]:
+    return _must(values, "must be positive", holds=min(values, default=0) > 0)
+
+
+def _odd(value: int) -> int:
+    return _must(value, "must be odd", holds=value % 2)
+
+
+def _file_name(name: str) -> str:
+    holds = Path(name).name == name and name.endswith(".safetensors")
+    return _must(name, "must be the name of a .safetensors file in the bundle's folder", holds=holds)
+
+
+def _scale(key: str) -> Size:
+    match = re.fullmatch(r"([1-9]\d{0,8})(?:x([1-9]\d{0,8}))?", key)
+    if match is None:
+        message = f"has a key that is no scale: {key}"
+        raise ValueError(message)
+    return Size(width=int(match[1]), height=int(match[2] or match[1]))
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_positive(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < inf
+
+
+def _exact(value: object) -> Fraction:
+    """A number as it is written: 0.1 is one tenth."""
+    return Fraction(str(_must(value, "must be a positive number", holds=_is_positive(value))))
+
+
+def _selection(value: object) -> str:
+    """A selection as the command line would spell it: a string, a number, or numbers with commas."""
+    values = value if isinstance(value, list) else [value]
+    holds = values and (isinstance(value, str) or all(map(_is_number, values)))
+    _must(value, "must be a string, a number or an array of numbers", holds=holds)
+    return ",".join(map(str, values))
+
+
+def _square(value: object) -> object:
+    """A scale that may be written as the side of a square."""
+    return {"width": value, "height": value} if _is_number(value) else value
+
+
+def _class_list(classes: tuple[ClassSpec, ...]) -> tuple[ClassSpec, ...]:
+    rule = f"must be 2 to {MOST_CLASSES}, not {len(classes)}"
+    _must(classes, rule, holds=2 <= len(classes) <= MOST_CLASSES)  # noqa: PLR2004 - a mask of one class says nothing
+    return _must(classes, "must have different names", holds=len({item.name for item in classes}) == len(classes))
+
+
+def _some(scales: tuple[Size, ...]) -> tuple[Size, ...]:
+    return _must(scales, "must name at least one scale", holds=scales)
+
+
+Selection = Annotated[str, BeforeValidator(_selection)]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassSpec:
     """One class; its index is its position."""
 
-    name: str
-    color: str
-    """`#RRGGBB`."""
+    name: Text
+    color: Annotated[str, Field(pattern="^#[0-9A-Fa-f]{6}$"), Rule("must be written #RRGGBB")]
 
 
 @dataclass(frozen=True, kw_only=True)
 class PixelSpec:
     """What the values of an image mean to a network."""
 
-    bands: tuple[str, ...]
-    range: tuple[float, float]
+    bands: Annotated[tuple[str, ...], AfterValidator(_different), Rule("must be an array of different names")]
+    range: Annotated[tuple[Number, Number], Rule("must be an array of 2 numbers"), AfterValidator(_rising)]
     """Stored values that map to 0 and 1, before mean and standard deviation."""
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    mean: Numbers
+    std: Annotated[Numbers, AfterValidator(_all_positive)]
 
 
 @dataclass(frozen=True, kw_only=True)
 class InputSpec(PixelSpec):
     """The input of the backbone."""
 
-    size: Size
-    resample: str
-    """`area` or `bilinear`."""
+    size: Sides
+    resample: Literal["area", "bilinear"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class PixelSize:
     """Physical size of a working-grid pixel."""
 
-    value: Fraction
-    unit: str
-    """`um` or `m`."""
+    value: Annotated[Fraction, PlainValidator(_exact)]
+    unit: Literal["um", "m"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class MagnetDefaults:
     """Defaults of the method, as they would be written on the command line."""
 
-    merge: str
-    """`refiner`, `mean` or `certainty`."""
-    points: str
-    patches: str
-    median: int
-    margin: int
+    merge: Merge
+    points: Selection
+    patches: Selection
+    median: Annotated[Positive, AfterValidator(_odd)]
+    margin: Natural
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,54 +157,70 @@ class Temperature:
             return self.default
         return min(self.scales, key=lambda item: distance(item[0], scale))[1]
 
+    @classmethod
+    def parse(cls, value: object) -> Temperature:
+        """One number, or a number a scale, whose key is a side (`612`) or a width and height (`2048x1024`).
+
+        Raises:
+            ValueError: It is neither.
+        """
+        values: dict[str, Any] = value if isinstance(value, dict) else {"": value}
+        holds = values and all(map(_is_positive, values.values()))
+        _must(value, "must be a positive number, or one a scale", holds=holds)
+        if not isinstance(value, dict):
+            return cls(default=float(values[""]))
+        return cls(scales=tuple((_scale(key), float(item)) for key, item in values.items()))
+
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkSpec:
     """One network and the file of its weights."""
 
-    architecture: str
-    options: Mapping[str, Any]
-    temperature: Temperature
-    file: str
+    architecture: Text
+    options: Annotated[Mapping[str, Any], Rule("must be an object")] = field(default_factory=dict)
+    temperature: Annotated[Temperature, PlainValidator(Temperature.parse)] = Temperature()
+    file: Annotated[str, AfterValidator(_file_name)]
     """Name, in the bundle's folder."""
-    sha256: str | None
+    sha256: Annotated[str | None, Field(pattern="^[0-9a-f]{64}$"), Rule("must be 64 small hexadecimal digits")] = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class RefinerSpec(NetworkSpec):
     """A refiner of a bundle."""
 
-    scale: Size | None
+    scale: Annotated[Sides | None, BeforeValidator(_square)] = None
     """Trained for; None serves every scale."""
-    input: str
-    """`own-first` or `field-first`."""
+    input: Literal["own-first", "field-first"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Execution:
     """How a bundle is best run on one kind of device in one precision."""
 
-    device: str
-    """`cpu`, `cuda` or `mps`."""
-    precision: str
-    batch: int
+    batch: Positive
     """Patches a forward pass."""
-    agreement: float | None = None
+    agreement: Annotated[Number | None, Field(ge=0, le=1), Rule("must be a share of pixels, 0 to 1")] = None
     """Share of pixels that get the same class as in float32; None where it was not measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Described:
-    """The facts that every bundle gives."""
+class Description:
+    """What `bundle.json` says of every bundle."""
 
-    name: str
-    licence: str
-    source: str
-    metrics: Mapping[str, Any]
-    execution: tuple[Execution, ...]
-    """At most one entry for a kind of device and a precision; the program's own numbers serve others."""
-    origins: tuple[str, ...]
-    """The source of the bundle's values; empty where it is not known."""
+    name: Text
+    licence: Text = ""
+    source: Text = ""
+    metrics: Annotated[Mapping[str, Any], Rule("must be an object")] = field(default_factory=dict)
+    execution: Mapping[DeviceKind, Mapping[Precision, Execution]] = field(default_factory=dict)
+    """How the bundle runs best, by kind of device and precision; the program's own numbers serve others."""
+    origins: Annotated[tuple[str, ...], Rule("must be an array of strings")] = ()
+    """The source of the bundle's values, a sentence each; empty where it is not known."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Described(Description):
+    """A description that was read from a bundle's folder."""
+
     folder: Path
     digest: str
     """SHA-256 over bundle.json and the hashes of the weights."""
@@ -132,24 +228,40 @@ class Described:
     """Messages for the user about the bundle."""
 
     def runs(self, device: str, precision: str) -> Execution | None:
-        """Return the bundle's entry for a kind of device and a precision."""
-        found = (item for item in self.execution if (item.device, item.precision) == (device, precision))
-        return next(found, None)
+        """How the bundle runs best on a kind of device in a precision; None where the description does not say."""
+        kinds = (runs for kind, runs in self.execution.items() if kind == device)
+        return next((run for runs in kinds for name, run in runs.items() if name == precision), None)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bundle(Described):
+class SegmentationDescription(Description):
+    """What `bundle.json` says of a bundle that predicts classes, beside its networks."""
+
+    classes: Annotated[tuple[ClassSpec, ...], AfterValidator(_class_list)]
+    input: InputSpec
+    activation: Literal["softmax", "sigmoid"]
+    scales: Annotated[tuple[Sides, ...], AfterValidator(_some)]
+    """Trained at; the default of `--scales`."""
+    resolution: PixelSize | None = None
+    magnet: MagnetDefaults
+    compat: Compat = "paper"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CascadeDescription(Description):
+    """What `bundle.json` says of a bundle that sharpens masks, beside its network."""
+
+    input: PixelSpec
+    side: Positive
+    """L: the longer side in the global step, and the side of the local step's windows, unless a run says otherwise."""
+    compat: Literal["paper", "published"] = "paper"
+    """The arithmetic that the bundle is meant for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bundle(SegmentationDescription, Described):
     """A bundle that predicts classes, read and checked; weights are checked when they are loaded."""
 
-    classes: tuple[ClassSpec, ...]
-    input: InputSpec
-    activation: str
-    """`softmax` or `sigmoid`."""
-    scales: tuple[Size, ...]
-    """Trained at; the default of `--scales`."""
-    resolution: PixelSize | None
-    magnet: MagnetDefaults
-    compat: str
     backbone: NetworkSpec
     refiners: tuple[RefinerSpec, ...]
     selector: NetworkSpec | None
@@ -183,14 +295,9 @@ class Bundle(Described):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CascadeBundle(Described):
+class CascadeBundle(CascadeDescription, Described):
     """A bundle that sharpens masks, read and checked; weights are checked when they are loaded."""
 
-    input: PixelSpec
-    side: int
-    """L: the longer side in the global step, and the side of the local step's windows, unless a run says otherwise."""
-    compat: str
-    """`paper` or `published`: the arithmetic that it is meant for."""
     network: NetworkSpec
     kind_of_object: str = ""
     """The one kind of object that it was trained on, such as `building`; empty where it takes any."""

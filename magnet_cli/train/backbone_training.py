@@ -13,7 +13,7 @@ from magnet_cli.errors import OutputError, SourceError, UsageError
 from magnet_cli.models.bundle_writer import write_bundle
 from magnet_cli.models.description import DESCRIPTION, SCHEMA, segmentation_bundle
 from magnet_cli.models.registry import build_backbone
-from magnet_cli.models.strict import parse_object
+from magnet_cli.models.schema import parse_object
 from magnet_cli.train.batches import BatchSampler
 from magnet_cli.train.loop import Files, Trainer, class_weights, counted, seeded
 from magnet_cli.train.losses import PixelObjective
@@ -116,7 +116,8 @@ def described(config: TrainConfig, *, folder: Path) -> dict[str, Any]:
 def understood(description: dict[str, Any], *, folder: Path) -> Bundle:
     """The bundle that a description describes, though its files may be still to come."""
     data = json.dumps(description).encode()
-    return segmentation_bundle(parse_object(data, file=folder / DESCRIPTION), data=data, is_shipped=False)
+    file = folder / DESCRIPTION
+    return segmentation_bundle(parse_object(data, file=file), file=file, data=data, is_shipped=False)
 
 
 def fit_backbone(

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
-from magnet_cli.errors import SourceError
+from magnet_cli.errors import SourceError, WeightsError
 from magnet_cli.geometry import Size
 from magnet_cli.models.bundle import CascadeBundle
 from magnet_cli.models.bundle_writer import CASCADE_FILE, write_cascade_bundle
-from magnet_cli.models.description import DESCRIPTION, WITH_KIND, WITH_OBJECT, parsed
+from magnet_cli.models.description import DESCRIPTION, SCHEMA, parsed
 from magnet_cli.models.registry import build_cascade
-from magnet_cli.models.strict import parse_object
+from magnet_cli.models.schema import parse_object
 from magnet_cli.train.backbone_training import CONFIG_FILE, about_scenes, keep
 from magnet_cli.train.batches import BatchSampler
 from magnet_cli.train.binary_objects import BinaryObjects
@@ -114,8 +114,7 @@ def described(config: TrainConfig) -> dict[str, Any]:
         "file": CASCADE_FILE,
         "sha256": "0" * 64,
     }
-    schema = WITH_OBJECT if "object" in config.bundle else WITH_KIND
-    head = {"schema": schema, "kind": "cascade", "metrics": {}}
+    head = {"schema": SCHEMA, "kind": "cascade", "metrics": {}}
     return {**head, **config.bundle, "networks": {"cascade": entry}}
 
 
@@ -126,10 +125,10 @@ def understood(description: dict[str, Any], *, folder: Path) -> CascadeBundle:
         WeightsError: A key is missing, unknown or wrong, or it is of another kind.
     """
     data = json.dumps(description).encode()
-    table = parse_object(data, file=folder / DESCRIPTION)
-    bundle = parsed(table, data=data, is_shipped=False)
+    file = folder / DESCRIPTION
+    bundle = parsed(parse_object(data, file=file), file=file, data=data, is_shipped=False)
     if not isinstance(bundle, CascadeBundle):
-        raise table.fail("kind", "must be cascade", description["kind"])
+        raise WeightsError("kind must be cascade", value=description["kind"], file=file)
     return bundle
 
 

@@ -12,7 +12,6 @@ from magnet_cli.arithmetic.grnet_stages import CellLayout, Variant
 from magnet_cli.errors import UsageError
 from magnet_cli.geometry import Size
 from magnet_cli.models.bundle_writer import write_bundle
-from magnet_cli.models.description import WITH_LOCAL
 from magnet_cli.models.registry import build_local, build_selector
 from magnet_cli.train.backbone_training import BACKBONE_FILE, CONFIG_FILE, Recipe, check, described, keep, understood
 from magnet_cli.train.grnet_parts import GRNet, TurnObjective, turn_at
@@ -96,7 +95,6 @@ def grnet_description(config: TrainConfig, *, folder: Path) -> dict[str, Any]:
     if grnet.variant == "selected":
         networks["selector"] = entry(grnet.selector, SELECTOR_FILE, **shared)
     networks["local"] = entry(grnet.local, LOCAL_FILE, **shared, fusion=grnet.fusion)
-    description["schema"] = max(WITH_LOCAL, description["schema"])
     bundle = understood(description, folder=folder)
     if len(bundle.scales) != 1:
         raise UsageError("a GRNet has one scale, that of a whole image", value=", ".join(map(str, bundle.scales)))

@@ -12,7 +12,6 @@ import torch
 from magnet_cli.errors import UsageError
 from magnet_cli.models.bundle import Bundle, load_bundle
 from magnet_cli.models.bundle_writer import write_bundle
-from magnet_cli.models.description import SEEING, WITH_SEEING
 from magnet_cli.models.networks import fill
 from magnet_cli.models.registry import build_selector
 from magnet_cli.train.backbone_training import Recipe, check, keep
@@ -107,8 +106,6 @@ def train_selector(
         selector = cast("PatchProposalNetwork", network)
         options["constant"] = mean_score(selector, lesson, bands=len(bundle.input.bands))
     description = described_again(output)
-    if set(SEEING) & set(options):
-        description["schema"] = max(WITH_SEEING, description["schema"])
     description["networks"]["selector"] = {
         "architecture": config.network.architecture,
         "options": options,

@@ -21,7 +21,6 @@ from magnet_cli.bench.cascades.cascade_studio import CascadeStudio
 from magnet_cli.bench.task import Shape
 from magnet_cli.errors import UsageError
 from magnet_cli.geometry import Size
-from magnet_cli.models.description import WITH_OBJECT
 from magnet_cli.options.values import parse_value_range
 from magnet_cli.refinement.effort import GLOBAL, LOCAL
 from magnet_cli.system.speeds import stored_figures
@@ -226,7 +225,7 @@ def test_a_whole_bench(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_class_of_several_is_measured_where_a_cascade_knows_one_kind_of_object(tmp_path: Path) -> None:
     given = cascade_task(tmp_path)
-    cascade_bundle(tmp_path / "bundle", object="blob", schema=WITH_OBJECT)
+    cascade_bundle(tmp_path / "bundle", object="blob")
     labels = tifffile.imread(str(given.mask)) * np.uint8(2)
     labels[:20] = 1
     several = replace(given, mask=str(write_grey(tmp_path / "several.tif", labels)))

@@ -18,7 +18,6 @@ from magnet_cli.geometry import Box, Size
 from magnet_cli.masks.output import OutputPaths
 from magnet_cli.masks.report_file import read_report
 from magnet_cli.models.bundle_writer import describe, write_bundle
-from magnet_cli.models.description import SCHEMA, WITH_SEEING
 from magnet_cli.models.registry import build_backbone, build_refiner, build_selector
 from magnet_cli.scene import Scene
 from magnet_cli.segmentation import api as segmentation
@@ -134,7 +133,6 @@ def blurry_bundle(
         input={"mean": [0.21, 0.32, 0.38], "std": [0.1, 0.08, 0.06]},
         magnet={"merge": "refiner", "points": "all", "patches": "all", "median": 3, "margin": margin},
         networks={"selector": chooser if selector else None},
-        schema=WITH_SEEING if selector else SCHEMA,
     )
     networks = {
         "backbone.safetensors": blurry_backbone(kernel=kernel, strength=strength),

@@ -18,7 +18,8 @@ from magnet_cli.models import bundle as bundle_module
 from magnet_cli.models.bundle import Temperature, load_bundle
 from magnet_cli.models.bundle_check import verify_bundle
 from magnet_cli.models.bundle_writer import describe, write_bundle
-from magnet_cli.models.description import DESCRIPTION, NEWEST
+from magnet_cli.models.description import DESCRIPTION, SCHEMA
+from magnet_cli.models.network_spec import Execution
 from magnet_cli.models.networks import load_networks
 from magnet_cli.models.registry import build_backbone, build_local, build_selector
 
@@ -72,8 +73,8 @@ def test_reads_what_the_writer_wrote(tmp_path: Path) -> None:
         (("networks", "backbone", "url"), "x", r"unknown keys.*networks\.backbone\.url"),
         (("networks", "extra"), {}, r"unknown keys.*networks\.extra"),
         (("classes", 0, "id"), 3, r"unknown keys.*classes\[0\]\.id"),
-        (("schema",), NEWEST + 1, "schema is newer"),
-        (("origins",), [], "unknown keys.*origins"),
+        (("schema",), SCHEMA + 1, "schema is newer"),
+        (("origins",), [1], "origins must be an array of strings"),
         (("schema",), True, "schema must be a whole number"),
         (("classes",), [{"name": f"c{i}", "color": "#000000"} for i in range(256)], "classes must be 2 to 255"),
         (("classes",), [{"name": "a", "color": "#000000"}], "classes must be 2 to 255"),
@@ -105,7 +106,7 @@ def test_refuses_and_names_what_is_wrong(tmp_path: Path, path: tuple[str | int, 
         load_bundle(str(changed(tmp_path, *path, value=value)))
 
 
-def grnet(folder: Path, *, schema: int = 5, cells: int = 2, activation: str = "softmax") -> Path:
+def grnet(folder: Path, *, cells: int = 2, activation: str = "softmax") -> Path:
     """A bundle with a selector of two cells a side and a local branch."""
     small = {"width": 2, "lateral": 2, "head": 2, "aggregation": 2, "cells": cells}
     entries = {
@@ -117,11 +118,11 @@ def grnet(folder: Path, *, schema: int = 5, cells: int = 2, activation: str = "s
         "selector.safetensors": build_selector("ppn-small", bands=3, classes=2, options={"cells": 2, "width": 2}),
         "local.safetensors": build_local("grnet-small", classes=2, bands=3, options=small),
     }
-    write_bundle(folder, describe(schema=schema, networks=entries, activation=activation), files)
+    write_bundle(folder, describe(networks=entries, activation=activation), files)
     return folder
 
 
-def test_the_fifth_schema_has_a_local_branch(tmp_path: Path) -> None:
+def test_a_grnet_has_a_local_branch(tmp_path: Path) -> None:
     bundle = load_bundle(str(grnet(tmp_path / "a")))
     assert bundle.local is not None
     assert bundle.local.architecture == "grnet-small"
@@ -129,15 +130,13 @@ def test_the_fifth_schema_has_a_local_branch(tmp_path: Path) -> None:
     assert found == [("backbone", True, None), ("selector", True, None), ("local", True, None)]
     (tmp_path / "a" / "local.safetensors").write_bytes(b"")
     assert [check.error is None for check in verify_bundle(bundle)] == [True, True, False]
-    with pytest.raises(WeightsError, match=r"unknown keys.*networks\.local"):
-        grnet(tmp_path / "b", schema=3)
     with pytest.raises(WeightsError, match=r"cells must be the selector's \(got 4\)"):
         grnet(tmp_path / "c", cells=4)
     with pytest.raises(WeightsError, match="activation must be softmax where there is a local branch"):
         grnet(tmp_path / "d", activation="sigmoid")
 
 
-def test_the_sixth_schema_says_what_a_selector_sees_and_compares_with(tmp_path: Path) -> None:
+def test_a_selector_has_what_it_sees_and_compares_with(tmp_path: Path) -> None:
     options = {"cells": 2, "width": 2, "sees": "image+field", "against": "constant", "constant": -0.01}
     entry = {"architecture": "ppn-small", "options": options, "file": "selector.safetensors"}
     files = {
@@ -145,16 +144,13 @@ def test_the_sixth_schema_says_what_a_selector_sees_and_compares_with(tmp_path: 
         "selector.safetensors": build_selector("ppn-small", bands=3, classes=2, options=options),
     }
     networks = {"selector": entry}
-    bundle = write_bundle(tmp_path / "a", describe(schema=6, networks=networks), files)
+    bundle = write_bundle(tmp_path / "a", describe(networks=networks), files)
     assert [check.error for check in verify_bundle(bundle)] == [None, None]
     selector = load_networks(bundle, device="cpu", precision="float32").selector
     assert selector is not None
     assert (selector.sees_field, selector.against, selector.constant) == (True, "constant", -0.01)
-    with pytest.raises(WeightsError, match="schema must be 6 or more with a selector's options"):
-        write_bundle(tmp_path / "b", describe(schema=5, networks=networks), files)
     folder = grnet(tmp_path / "c")
     table = json.loads((folder / DESCRIPTION).read_text())
-    table["schema"] = NEWEST
     table["networks"]["selector"]["options"]["sees"] = "image+field"
     (folder / DESCRIPTION).write_text(json.dumps(table))
     with pytest.raises(WeightsError, match="comes before any field"):
@@ -171,12 +167,12 @@ def test_a_selector_of_other_weights_is_found(tmp_path: Path) -> None:
     assert "must have shape" in errors["selector"]
 
 
-def test_the_second_schema_says_where_values_are_from(tmp_path: Path) -> None:
-    folder = written(tmp_path / "a", schema=2, origins=["scales: the paper"])
+def test_a_description_says_where_its_values_are_from(tmp_path: Path) -> None:
+    folder = written(tmp_path / "a", origins=["scales: the paper"])
     assert load_bundle(str(folder)).origins == ("scales: the paper",)
-    assert load_bundle(str(written(tmp_path / "b", schema=2))).origins == ()
+    assert load_bundle(str(written(tmp_path / "b"))).origins == ()
     with pytest.raises(WeightsError, match="origins must be an array of strings"):
-        load_bundle(str(written(tmp_path / "c", schema=2, origins=[1])))
+        load_bundle(str(written(tmp_path / "c", origins=[1])))
 
 
 @pytest.mark.parametrize(
@@ -275,13 +271,12 @@ RUNS = {
 
 
 def test_how_it_runs_best_is_told_by_device_and_precision(tmp_path: Path) -> None:
-    bundle = load_bundle(str(written(tmp_path / "a", schema=3, execution=RUNS)))
-    runs = {(item.device, item.precision): (item.batch, item.agreement) for item in bundle.execution}
-    assert runs[("cpu", "float32")] == (2, None)
-    assert runs[("cpu", "bfloat16")] == (4, 0.9991)
-    assert runs[("cuda", "float16")] == (9, None)
+    bundle = load_bundle(str(written(tmp_path / "a", execution=RUNS)))
+    assert bundle.runs("cpu", "float32") == Execution(batch=2)
+    assert bundle.runs("cpu", "bfloat16") == Execution(batch=4, agreement=0.9991)
+    assert bundle.runs("cuda", "float16") == Execution(batch=9)
     assert bundle.runs("cuda", "float32") is None
-    assert load_bundle(str(written(tmp_path / "b"))).execution == ()
+    assert load_bundle(str(written(tmp_path / "b"))).execution == {}
 
 
 @pytest.mark.parametrize(
@@ -296,4 +291,4 @@ def test_how_it_runs_best_is_told_by_device_and_precision(tmp_path: Path) -> Non
 )
 def test_execution_that_makes_no_sense_is_refused(tmp_path: Path, execution: Any, message: str) -> None:
     with pytest.raises(WeightsError, match=message):
-        load_bundle(str(written(tmp_path / "a", schema=3, execution=execution)))
+        load_bundle(str(written(tmp_path / "a", execution=execution)))

@@ -18,7 +18,7 @@ from magnet_cli.models.bundle import load_bundle, load_cascade_bundle, load_desc
 from magnet_cli.models.bundle_check import verify_bundle
 from magnet_cli.models.bundle_writer import describe, describe_cascade, write_bundle, write_cascade_bundle
 from magnet_cli.models.cascade_networks import LoadedCascade, cascade_bytes, load_cascade, ready_cascade
-from magnet_cli.models.description import DESCRIPTION, WITH_OBJECT
+from magnet_cli.models.description import DESCRIPTION
 from magnet_cli.models.registry import build_backbone, build_cascade
 from tests.models.test_cascade import SLIM
 
@@ -58,7 +58,7 @@ def test_reads_what_the_writer_wrote(tmp_path: Path) -> None:
     ("path", "value", "message"),
     [
         (("kind",), "sharpener", "segmentation, cascade"),
-        (("schema",), 3, "unknown keys.*kind|networks.backbone is missing"),
+        (("schema",), 2, "schema is newer than this program, which reads up to 1"),
         (("side",), 0, "at least 1"),
         (("classes",), [], "unknown keys.*classes"),
         (("compat",), "published-unshifted", "paper, published"),
@@ -82,13 +82,13 @@ def test_refuses_and_names_what_is_wrong(tmp_path: Path, path: tuple[str, ...], 
 
 def test_it_may_know_one_kind_of_object(tmp_path: Path) -> None:
     assert written(tmp_path / "any").kind_of_object == ""
-    made = written(tmp_path / "one", schema=WITH_OBJECT, object="building")
+    made = written(tmp_path / "one", object="building")
     assert made.kind_of_object == "building"
     assert "object: building" in bundle_text(made)
     assert summary(made)["object"] == "building"
     assert "masks of building" in bundle_lines(made)[0]
-    with pytest.raises(WeightsError, match=r"unknown keys.*object"):
-        written(tmp_path / "old", object="building")
+    with pytest.raises(WeightsError, match="object must be a string"):
+        written(tmp_path / "two", object=["building", "road"])
 
 
 def test_a_cascade_looks_at_three_bands(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def bundle_that_agrees(folder: Path, agreement: float | None) -> Bundle:
     run = {"batch": 4} if agreement is None else {"batch": 4, "agreement": agreement}
-    description = describe(schema=3, execution={"cpu": {"bfloat16": run}})
+    description = describe(execution={"cpu": {"bfloat16": run}})
     return write_bundle(folder, description, {"backbone.safetensors": conv_backbone(classes=2, bands=3)})
 
 

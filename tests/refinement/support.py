@@ -101,7 +101,7 @@ def model_of(network: Echo, *, side: int = SIDE, kind: str = "") -> RefineModel:
         licence="",
         source="",
         metrics={},
-        execution=(),
+        execution={},
         origins=(),
         folder=Path(),
         digest="d" * 64,

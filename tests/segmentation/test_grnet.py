@@ -57,9 +57,7 @@ def grnet(folder: Path, *, fusion: str = "detail", selector: bool = True) -> Pat
             "options": options["selector"],
             "file": "selector.safetensors",
         }
-    described = describe(
-        schema=5, classes=CLASSES, size=SIDE, scales=(CELLS * SIDE,), backbone={"options": {"kernel": 3}}
-    )
+    described = describe(classes=CLASSES, size=SIDE, scales=(CELLS * SIDE,), backbone={"options": {"kernel": 3}})
     described["networks"] |= entries
     write_bundle(folder, described, networks, dtype=torch.float32)
     return folder

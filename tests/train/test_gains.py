@@ -222,7 +222,6 @@ def test_a_selector_of_windows_is_added_and_goes_on_where_it_stopped(tmp_path: P
     assert bundle.selector is not None
     assert [check.error for check in verify_bundle(bundle)] == [None, None]
     table = json.loads((one / "bundle.json").read_text())
-    assert table["schema"] == 6
     assert table["metrics"]["selector"]["scenes"] == ["a", "b"]
     assert [line["iteration"] for line in lines] == [2, 4]
     once = load_file(one / "selector.safetensors")

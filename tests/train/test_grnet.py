@@ -61,7 +61,7 @@ def test_it_trains_and_writes_a_bundle_and_goes_on_where_it_stopped(data: Path, 
     assert bundle.local is not None
     assert bundle.local.options["cells"] == bundle.selector.options["cells"] == 2
     assert [check.error for check in verify_bundle(bundle)] == [None, None, None]
-    assert json.loads((tmp_path / "one" / "bundle.json").read_text())["schema"] == 5
+    assert json.loads((tmp_path / "one" / "bundle.json").read_text())["schema"] == 1
     assert {"loss_alone", "loss_selecting", "loss_refining", "looked_at"} < set(lines[-1])
     assert 0 < lines[-1]["looked_at"] <= 1
     assert train_grnet(data, tmp_path / "two", config, until=5) is None

@@ -1,0 +1,180 @@
+"""JSON and TOML checked against dataclasses: each refusal names the place, the rule and the value."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic_core import core_schema
+
+from magnet_cli.errors import WeightsError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from pydantic import GetCoreSchemaHandler
+    from pydantic_core import ErrorDetails
+
+LARGEST = 2**20
+"""Most bytes that a description may have; an honest one has a few thousand."""
+STRICT = ConfigDict(extra="forbid", strict=True)
+"""Set it as `__pydantic_config__` of the outermost dataclass: text is no number, and every key must be known."""
+UNKNOWN = ("unexpected_keyword_argument", "literal_error")
+"""pydantic's names for a key that no field has; the second, of a key in a table whose keys are listed."""
+RULES = {
+    "missing": "is missing",
+    "string_type": "must be a string",
+    "int_type": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "finite_number": "must be a finite number",
+    "bool_type": "must be true or false",
+    "tuple_type": "must be an array",
+    "dict_type": "must be an object",
+    "dataclass_type": "must be an object",
+}
+"""What pydantic's kinds of errors mean in a file, in words."""
+
+Place = tuple[str | int, ...]
+"""Keys and indices that lead to a value."""
+Checked = TypeVar("Checked")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """The rule of a field, as the message says it after the field's place; for annotations of fields."""
+
+    text: str
+
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        """A schema whose every error is this rule."""
+        return core_schema.custom_error_schema(
+            handler(source), custom_error_type="rule", custom_error_message=self.text
+        )
+
+
+Text = Annotated[str, Rule("must be a string")]
+Positive = Annotated[int, Field(ge=1), Rule("must be a whole number of at least 1")]
+Natural = Annotated[int, Field(ge=0), Rule("must be a whole number of at least 0")]
+Number = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class RefusedTableError(ValueError):
+    """A table is not what a dataclass asks for.
+
+    Args:
+        place: Keys and indices that lead to the wrong value.
+        rule: What must hold of it.
+        value: What was found; None where it is missing.
+        unknown: Places of the keys that no field has; where there are any, they alone are reported.
+    """
+
+    def __init__(self, place: Place, rule: str, value: object = None, *, unknown: tuple[Place, ...] = ()) -> None:
+        super().__init__(f"{spelled(place)} {rule}")
+        self.place, self.rule, self.value, self.unknown = place, rule, value, unknown
+
+
+def checked(kind: type[Checked], table: Mapping[str, Any]) -> Checked:
+    """The values of a table that was read from JSON or TOML, as a dataclass.
+
+    Args:
+        kind: The dataclass. Lists become its tuples and tables its dataclasses.
+        table: Keys and values.
+
+    Raises:
+        RefusedTableError: A key is missing or unknown, or a value breaks its field's rule.
+    """
+    try:
+        # pydantic takes arrays for tuples and objects for dataclasses only from JSON while it is strict.
+        return TypeAdapter(kind).validate_json(json.dumps(table))
+    except ValidationError as exc:
+        raise _refusal(exc.errors(include_url=False)) from exc
+
+
+def _refusal(errors: list[ErrorDetails]) -> RefusedTableError:
+    # A misspelt key is unknown and leaves another one missing: the unknown one says more.
+    if unknown := tuple(_keys(error) for error in errors if _is_unknown_key(error)):
+        return RefusedTableError(unknown[0], "is unknown", unknown=unknown)
+    error = errors[0]
+    value = None if error["type"] == "missing" else error["input"]
+    return RefusedTableError(_keys(error), _rule(error), value)
+
+
+def _is_unknown_key(error: ErrorDetails) -> bool:
+    kind, place = error["type"], error["loc"]
+    return kind in UNKNOWN and (kind == UNKNOWN[0] or place[-1] == "[key]")
+
+
+def _keys(error: ErrorDetails) -> Place:
+    return tuple(key for key in error["loc"] if key != "[key]")
+
+
+def _rule(error: ErrorDetails) -> str:
+    if error["type"] == "value_error":
+        return str(error["ctx"]["error"])
+    if error["type"] == "literal_error":
+        names = re.findall("'([^']*)'", error["ctx"]["expected"])
+        return f"must be one of {', '.join(names)}"
+    return RULES.get(error["type"], error["msg"])
+
+
+def spelled(place: Place) -> str:
+    """A place as a message names it: `classes[0].color`."""
+    keys = (f"[{key}]" if isinstance(key, int) else f".{key}" for key in place)
+    return "".join(keys).removeprefix(".")
+
+
+def checked_description(kind: type[Checked], table: Mapping[str, Any], *, file: Path) -> Checked:
+    """The values of a description, as a dataclass.
+
+    Raises:
+        WeightsError: As `checked`; it names the file, and all unknown keys.
+    """
+    try:
+        return checked(kind, table)
+    except RefusedTableError as exc:
+        if not exc.unknown:
+            raise WeightsError(str(exc), value=exc.value, file=file) from exc
+        raise WeightsError(
+            "unknown keys in the description",
+            value=", ".join(map(spelled, exc.unknown)),
+            file=file,
+            advice="Correct their spelling, or use a version of this program that knows them.",
+        ) from exc
+
+
+def parse_object(data: bytes, *, file: Path) -> dict[str, Any]:
+    """The JSON object that a file holds.
+
+    Raises:
+        WeightsError: It is too large, no JSON, or no object.
+    """
+    if len(data) > LARGEST:
+        raise WeightsError("a description is at most 1 MiB", value=len(data), file=file)
+    try:
+        table = json.loads(data.decode("utf-8"), object_pairs_hook=unique, parse_constant=refused)
+    except (ValueError, RecursionError) as exc:
+        raise WeightsError(f"not a JSON description: {exc}", file=file) from exc
+    if not isinstance(table, dict):
+        raise WeightsError("the description must be a JSON object", value=type(table).__name__, file=file)
+    return table
+
+
+def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object whose keys are all different."""
+    table = dict(pairs)
+    if len(table) != len(pairs):
+        keys = [key for key, _ in pairs]
+        message = f"key given twice: {next(key for key in keys if keys.count(key) > 1)}"
+        raise ValueError(message)
+    return table
+
+
+def refused(word: str) -> NoReturn:
+    """Refuse NaN and infinity, which JSON has not, though Python would read them."""
+    message = f"not a number of JSON: {word}"
+    raise ValueError(message)
