@@ -184,27 +184,24 @@ def _stages(report: Mapping[str, Any], size: Size) -> Iterator[StageRow]:
                 windows=int(entry["windows"]),
                 run=int(entry["windows_run"]),
                 nodata=int(entry["not_run"]["nodata"]),
-                outside=int(entry["not_run"].get("outside", 0)),
+                outside=int(entry["not_run"]["outside"]),
                 passed=_passed(entry["not_run"], report["options"]),
                 points=int(entry["points"]),
-                changed=_changed(entry),
+                changed=_changed(entry["changed"]),
                 layer=stage_layer(maps[number], size, color=color) if number in maps else None,
                 changes=heat_layer(changes[number]) if number in changes else None,
             )
 
 
-def _changed(entry: Mapping[str, Any]) -> tuple[float, float] | None:
-    """As `StageRow.changed`; a report of an earlier version does not say."""
-    found = entry.get("changed")
+def _changed(found: Mapping[str, Any] | None) -> tuple[float, float] | None:
     return None if found is None else (float(found["labels"]), float(found["probabilities"]))
 
 
 def _passed(not_run: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[tuple[int, str], ...]:
-    """How many windows were passed over for which reason; a report of an earlier version knows one."""
-    by = "ppn" if options["patches"] == "selector" else str(options.get("select", "uncertainty"))
-    worth = LESS.get(by, "worth less")
+    """How many windows were passed over for which reason."""
+    worth = LESS["ppn" if options["patches"] == "selector" else options["select"]]
     words = {"unselected": worth, "unpaid": f"{worth}, beyond the budget", "settled": "settled"}
-    return tuple((int(not_run[why]), f"passed over as {said}") for why, said in words.items() if why in not_run)
+    return tuple((int(not_run[why]), f"passed over as {said}") for why, said in words.items())
 
 
 def _refined(report: Mapping[str, Any]) -> Refined | None:
