@@ -13,14 +13,14 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator
 
 from magnet_cli.geometry import Size
-from magnet_cli.models.schema import Natural, Number, Positive, Rule, Text
+from magnet_cli.models.schema import Natural, Positive, Rule, Text
 from magnet_cli.options.segment import Compat, DeviceKind, Merge
 from magnet_cli.options.shared import Precision
 
 MOST_CLASSES = 255
 """Masks have 8 bits, and 255 means not computed."""
 Value = TypeVar("Value")
-Numbers = Annotated[tuple[Number, ...], Rule("must be an array of numbers")]
+Numbers = Annotated[tuple[float, ...], Rule("must be an array of numbers")]
 Sides = Annotated[Size, Rule("must be a width and a height, both whole numbers of at least 1")]
 
 
@@ -111,7 +111,7 @@ class PixelSpec:
     """What the values of an image mean to a network."""
 
     bands: Annotated[tuple[str, ...], AfterValidator(_different), Rule("must be an array of different names")]
-    range: Annotated[tuple[Number, Number], Rule("must be an array of 2 numbers"), AfterValidator(_rising)]
+    range: Annotated[tuple[float, float], Rule("must be an array of 2 numbers"), AfterValidator(_rising)]
     """Stored values that map to 0 and 1, before mean and standard deviation."""
     mean: Numbers
     std: Annotated[Numbers, AfterValidator(_all_positive)]
@@ -199,7 +199,7 @@ class Execution:
 
     batch: Positive
     """Patches a forward pass."""
-    agreement: Annotated[Number | None, Field(ge=0, le=1), Rule("must be a share of pixels, 0 to 1")] = None
+    agreement: Annotated[float | None, Field(ge=0, le=1), Rule("must be a share of pixels, 0 to 1")] = None
     """Share of pixels that get the same class as in float32; None where it was not measured."""
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 LARGEST = 2**20
 """Most bytes that a description may have; an honest one has a few thousand."""
-STRICT = ConfigDict(extra="forbid", strict=True)
+STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 """Set it as `__pydantic_config__` of the outermost dataclass: text is no number, and every key must be known."""
 UNKNOWN = ("unexpected_keyword_argument", "literal_error")
 """pydantic's names for a key that no field has; the second, of a key in a table whose keys are listed."""
@@ -60,7 +60,6 @@ class Rule:
 Text = Annotated[str, Rule("must be a string")]
 Positive = Annotated[int, Field(ge=1), Rule("must be a whole number of at least 1")]
 Natural = Annotated[int, Field(ge=0), Rule("must be a whole number of at least 0")]
-Number = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class RefusedTableError(ValueError):
@@ -74,7 +73,7 @@ class RefusedTableError(ValueError):
     """
 
     def __init__(self, place: Place, rule: str, value: object = None, *, unknown: tuple[Place, ...] = ()) -> None:
-        super().__init__(f"{spelled(place)} {rule}")
+        super().__init__(f"{spelled(place) or 'the description'} {rule}")
         self.place, self.rule, self.value, self.unknown = place, rule, value, unknown
 
 
@@ -90,9 +89,13 @@ def checked(kind: type[Checked], table: Mapping[str, Any]) -> Checked:
     """
     try:
         # pydantic takes arrays for tuples and objects for dataclasses only from JSON while it is strict.
-        return TypeAdapter(kind).validate_json(json.dumps(table))
+        return TypeAdapter(kind).validate_json(json.dumps(table, default=_no_json))
     except ValidationError as exc:
         raise _refusal(exc.errors(include_url=False)) from exc
+
+
+def _no_json(value: object) -> NoReturn:
+    raise RefusedTableError((), "holds a date or a time, and no key takes one", value)
 
 
 def _refusal(errors: list[ErrorDetails]) -> RefusedTableError:

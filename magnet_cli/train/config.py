@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 import tomllib
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, is_dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self, get_args, get_origin, get_type_hints
 
 from magnet_cli.errors import UsageError
+from magnet_cli.models.schema import RULES, STRICT, RefusedTableError, Rule, checked
 from magnet_cli.system.memory import parse_bytes
 
 BYTES = range(256)
@@ -18,33 +19,12 @@ STRIDE = 8
 """The stride of a cascade's coarsest output."""
 MOST_ROUNDS = 3
 MOST_MINIMUM = 0.5
-KINDS = {
-    "bool": "bool",
-    "int": "int",
-    "float": "float",
-    "str": "str",
-    "tuple[str, ...]": "list of str",
-    "tuple[float, ...]": "list of float",
-    "tuple[float, float]": "list of float",
-    "tuple[int, ...]": "list of int",
-    "tuple[int, int] | None": "list of int",
-    "dict[str, int]": "table of int",
-}
-"""Types of TOML values by a field's annotation."""
 DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d{1,4})?")
 
 
 def rises(shares: tuple[float, ...]) -> bool:
     """Whether numbers rise, and lie between 0 and 1."""
     return all(low < high for low, high in pairwise((0, *shares, 1)))
-
-
-def known(table: dict[str, Any], kind: type, *, where: str) -> dict[str, Any]:
-    """The table itself, after a check that each key is a field of the dataclass `kind`."""
-    names = {item.name for item in fields(kind)}
-    if unknown := sorted(set(table) - names):
-        raise UsageError(f"unknown keys in [{where}]", value=", ".join(unknown), advice=f"Known: {sorted(names)}")
-    return table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +49,7 @@ class DataConfig:
     """Names, in the order in which they count; empty: everything there is."""
     validation: tuple[str, ...] = ()
     """Scenes of those that are taken out of training and validated on, by name."""
-    grid: tuple[int, int] | None = None
+    grid: Annotated[tuple[int, int] | None, Rule("is two numbers, rows and columns")] = None
     """Rows and columns; of folders only."""
     ignore: int = 255
     """The label that says nothing: neither loss, class weights nor scores count its pixels."""
@@ -91,7 +71,7 @@ class DataConfig:
                     "[data] label_values maps stored values to classes, both from 0 to 255", value=f"{stored} = {label}"
                 )
         parse_bytes(self.memory, option="[data] memory")
-        if self.grid is not None and (len(self.grid) != PAIR or min(self.grid) < 1):
+        if self.grid is not None and min(self.grid) < 1:
             raise UsageError("[data] grid is two numbers, rows and columns", value=self.grid)
 
     @property
@@ -187,7 +167,7 @@ class NetworkConfig:
 class FoldsConfig:
     """How fields are made of scenes that the backbone behind them has not seen."""
 
-    held_out: tuple[tuple[str, ...], ...] = ()
+    held_out: Annotated[tuple[tuple[str, ...], ...], Rule('is a list of lists of scenes, as [["a"], ["b"]]')] = ()
     """Scenes of each fold; a backbone is fitted on all others. Empty: the bundle's own backbone looks at all."""
     backbones: tuple[str, ...] = ()
     """A bundle's folder for each fold, which has not seen the fold's scenes; its backbone looks at them, and none is
@@ -240,7 +220,7 @@ class CascadeConfig:
     """Probability that an object is one connected piece of a class in the window, instead of all of it."""
     smallest: int = 64
     """Pixels of an object in the window at least, and of what lies around it."""
-    iou: tuple[float, float] = (0.8, 1.0)
+    iou: Annotated[tuple[float, float], Rule("must be two numbers")] = (0.8, 1.0)
     """Least IoU of a wrong mask with the truth, and the largest that is aimed at."""
     coarse: float = 0.0
     """Probability that a wrong mask is enlarged from a smaller one, instead of made of a contour's vertices."""
@@ -269,7 +249,7 @@ class CascadeConfig:
             ("scales", "at least 1, and one or more of them", min(self.scales, default=0) >= 1),
             ("pieces", "from 0 to 1", 0 <= self.pieces <= 1),
             ("smallest", "at least 1", self.smallest >= 1),
-            ("iou", "two numbers that rise, above 0 and at most 1", rising_pair(self.iou)),
+            ("iou", "two numbers that rise, above 0 and at most 1", 0 < self.iou[0] <= self.iou[1] <= 1),
             ("coarse", "from 0 to 1", 0 <= self.coarse <= 1),
             ("shrink", "at least 1", self.shrink >= 1),
             ("masks", "from 0 to 1", 0 <= self.masks <= 1),
@@ -282,11 +262,6 @@ class CascadeConfig:
         ):
             if not holds:
                 raise UsageError(f"[cascade] {key} must be {what}", value=getattr(self, key))
-
-
-def rising_pair(values: tuple[float, ...]) -> bool:
-    """Whether there are two, the second not the smaller, both above 0 and at most 1."""
-    return len(values) == PAIR and 0 < values[0] <= values[1] <= 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -352,8 +327,10 @@ class GRNetConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig:
-    """A whole training: `[bundle]`, `[data]`, `[network]`, `[loop]`, `[folds]` and those of one kind."""
+class Tables:
+    """The tables of a configuration: `[bundle]`, `[data]`, `[network]`, `[loop]`, `[folds]` and those of one kind."""
+
+    __pydantic_config__ = STRICT
 
     network: NetworkConfig
     bundle: dict[str, Any] = field(default_factory=dict)
@@ -364,16 +341,22 @@ class TrainConfig:
     cascade: CascadeConfig = field(default_factory=CascadeConfig)
     grnet: GRNetConfig = field(default_factory=GRNetConfig)
     selector: SelectorConfig = field(default_factory=SelectorConfig)
-    text: str = ""
-    """The file as it was read; kept in the bundle as train.toml."""
-    folder: Path = Path()
-    """Where the file lies."""
 
     def __post_init__(self) -> None:
         if self.loop.validate_every and not self.data.validation:
             raise UsageError(
                 "[loop] validate_every needs scenes to validate on", advice="Name some in [data] validation."
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(Tables):
+    """A whole training."""
+
+    text: str = ""
+    """The file as it was read; kept in the bundle as train.toml."""
+    folder: Path = Path()
+    """Where the file lies."""
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -391,90 +374,49 @@ class TrainConfig:
     @classmethod
     def parse(cls, text: str, *, folder: Path = Path()) -> Self:
         """The configuration that a TOML text describes; relative paths in it begin in `folder`."""
-        table = known(tomllib.loads(text), cls, where="top level")
-        if "network" not in table or "architecture" not in table["network"]:
+        table = tomllib.loads(text)
+        if not isinstance(table.get("network"), dict) or "architecture" not in table["network"]:
             raise UsageError("the configuration names no network", advice='Add [network] architecture = "fpn-small"')
-        return cls(
-            network=network_config(table["network"], where="network"),
-            bundle=dict(table.get("bundle", {})),
-            data=DataConfig(**typed(table.get("data", {}), DataConfig, where="data")),
-            loop=loop_config(table.get("loop", {}), where="loop"),
-            folds=folds_config(table.get("folds", {})),
-            cascade=CascadeConfig(**typed(table.get("cascade", {}), CascadeConfig, where="cascade")),
-            grnet=grnet_config(table.get("grnet", {})),
-            selector=SelectorConfig(**typed(table.get("selector", {}), SelectorConfig, where="selector")),
-            text=text,
-            folder=folder,
-        )
+        try:
+            found = checked(Tables, table)
+        except RefusedTableError as exc:
+            raise _refusal(exc, table) from exc
+        return cls(**{item.name: getattr(found, item.name) for item in fields(Tables)}, text=text, folder=folder)
 
 
-def folds_config(table: dict[str, Any]) -> FoldsConfig:
-    """What `[folds]` says.
-
-    Raises:
-        UsageError: A key is unknown, or a value has another type or cannot be.
-    """
-    said = dict(known(table, FoldsConfig, where="folds"))
-    held_out, loop = said.pop("held_out", []), said.pop("loop", {})
-    if not isinstance(held_out, list) or not all(fits(fold, "list of str") for fold in held_out):
-        raise UsageError("[folds] held_out is a list of lists of scenes", value=held_out, advice='Write [["a"], ["b"]]')
-    return FoldsConfig(
-        **typed(said, FoldsConfig, where="folds"),
-        held_out=tuple(tuple(fold) for fold in held_out),
-        loop=loop_config(loop, where="folds.loop"),
+def _refusal(error: RefusedTableError, table: Any) -> UsageError:
+    """The error as a message that names the table, the key, and the type that a value must have."""
+    if not error.place:
+        return UsageError(f"the configuration {error.rule}", value=error.value)
+    kind: Any = Tables
+    above: list[str] = []
+    for key in map(str, error.place):
+        names = get_type_hints(kind)
+        if key not in names:
+            break
+        table, hint = table.get(key), names[key]
+        if not is_dataclass(hint) or len(above) + 1 == len(error.place):
+            return _wrong_value(error, f"[{'.'.join(above) or 'top level'}] {key}", hint, table)
+        kind = hint
+        above.append(key)
+    unknown = [str(place[-1]) for place in error.unknown if place[:-1] == error.place[:-1]]
+    return UsageError(
+        f"unknown keys in [{'.'.join(above) or 'top level'}]",
+        value=", ".join(sorted(unknown)),
+        advice=f"Known: {sorted(item.name for item in fields(kind))}",
     )
 
 
-def grnet_config(table: dict[str, Any]) -> GRNetConfig:
-    """What `[grnet]` says.
-
-    Raises:
-        UsageError: A key is unknown, or a value has another type or cannot be.
-    """
-    said = dict(known(table, GRNetConfig, where="grnet"))
-    named = [key for key in ("selector", "local") if key in said]
-    parts: dict[str, Any] = {key: network_config(said.pop(key), where=f"grnet.{key}") for key in named}
-    return GRNetConfig(**typed(said, GRNetConfig, where="grnet"), **parts)
+def _wrong_value(error: RefusedTableError, place: str, hint: Any, value: object) -> UsageError:
+    typed = error.rule in RULES.values() and value is not None
+    return UsageError(f"{place} {f'must be of type {_toml_type(hint)}' if typed else error.rule}", value=value)
 
 
-def network_config(table: dict[str, Any], *, where: str) -> NetworkConfig:
-    """Which network a table names.
-
-    Raises:
-        UsageError: A key is unknown or missing, or a value has another type.
-    """
-    said = dict(known(table, NetworkConfig, where=where))
-    if not isinstance(said.get("architecture"), str) or not isinstance(said.get("options", {}), dict):
-        raise UsageError(f"[{where}] is an architecture's name and a table of options", value=table)
-    return NetworkConfig(**said)
-
-
-def loop_config(table: dict[str, Any], *, where: str) -> LoopConfig:
-    """A loop's settings, each of its default's type.
-
-    Raises:
-        UsageError: A key is unknown, or a value has another type or cannot be.
-    """
-    return LoopConfig(**typed(table, LoopConfig, where=where))
-
-
-def typed(table: dict[str, Any], kind: type, *, where: str) -> dict[str, Any]:
-    """The values of a table as fields of the dataclass `kind`; lists become tuples.
-
-    Raises:
-        UsageError: A key is unknown, or a value has another type.
-    """
-    known(table, kind, where=where)
-    for item in fields(kind):
-        if item.name in table and not fits(table[item.name], KINDS[str(item.type)]):
-            raise UsageError(f"[{where}] {item.name} must be of type {KINDS[str(item.type)]}", value=table[item.name])
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
-
-
-def fits(value: object, kind: str) -> bool:
-    """Whether a value of TOML is of a type, as `KINDS` names it; a whole number serves as a float."""
-    if kind.startswith("list of "):
-        return isinstance(value, list) and all(fits(one, kind.removeprefix("list of ")) for one in value)
-    if kind.startswith("table of "):
-        return isinstance(value, dict) and all(fits(one, kind.removeprefix("table of ")) for one in value.values())
-    return type(value).__name__ in ({"int", "float"} if kind == "float" else {kind})
+def _toml_type(hint: Any) -> str:
+    """A type as TOML's users know it: `list of float`."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if is_dataclass(hint) or Any in inner:
+        return "table"
+    if origin in (tuple, dict):
+        return f"{'list' if origin is tuple else 'table'} of {_toml_type(inner[0 if origin is tuple else 1])}"
+    return str(hint.__name__)

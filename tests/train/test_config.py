@@ -41,6 +41,9 @@ if TYPE_CHECKING:
         ("[loop]", "[cascade]\nscales = []\n[loop]", "scales must be at least 1, and one or more"),
         ("[loop]", "[cascade]\niou = [0.9, 0.8]\n[loop]", "iou must be two numbers that rise"),
         ("[loop]", "[cascade]\ncoarse = 1.5\n[loop]", "coarse must be from 0 to 1"),
+        ("batch = 4", "batch = 4\nmomentum = inf", r"\[loop\] momentum must be of type float \(got inf\)"),
+        ('name = "tiny"', "name = 1979-01-01", r"date or a time.*1979-01-01"),
+        ("[loop]", "[grnet.selector]\noptions = {}\n[loop]", r"\[grnet.selector\] architecture is missing"),
         ("[loop]", "[cascade]\nalpha = 5\n[loop]", r"unknown keys in \[cascade\]"),
     ],
 )
