@@ -2,16 +2,21 @@
 
     import magnet_cli
 
-    results = magnet_cli.segment(["slide.tif"], "masks/")
-    plans = magnet_cli.plan_images(["slide.tif"])
+    results = magnet_cli.segment("slide.tif", "masks/")
+    labels = magnet_cli.segment_array(pixels, magnet_cli.SegmentOptions(scales="256,512"))
+    sharper = magnet_cli.refine("slide.tif", "coarse.tif", "sharp.tif")
+    plans = magnet_cli.plan_segment("slide.tif")
     facts = magnet_cli.info("slide.tif")
     checked = magnet_cli.verify("masks/slide.tif")
-    made = magnet_cli.export(["masks/slide.tif"], magnet_cli.ExportOptions(formats=("cog", "geojson")))
+    made = magnet_cli.export("masks/slide.tif", options=magnet_cli.ExportOptions(formats="cog,geojson"))
     found = magnet_cli.evaluate("masks/slide.tif", "truth.tif")
-    scores = magnet_cli.score("test.csv")
-    sharper = magnet_cli.refine_mask("slide.tif", "coarse.tif", "sharp.tif")
+    scores = magnet_cli.evaluate_methods("test.csv")
+    with magnet_cli.open_image("slide.tif") as image:
+        region = image.read("1000,2000,512,512", pixel_size="0.5um")
 
-Names are loaded when they are asked for, so that importing the package is quick.
+Functions are named as the commands; arguments come in the order inputs, output, options; options take values or the
+text of the command line. docs/python.md shows all of it. Names are loaded when they are asked for, so that importing
+the package is quick.
 """
 
 from __future__ import annotations
@@ -20,71 +25,133 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from magnet_cli.errors import MagnetError
-    from magnet_cli.evaluation.mask_scores import evaluate
-    from magnet_cli.evaluation.method_scores import score
+    from magnet_cli.errors import (
+        DeviceError,
+        MagnetError,
+        MemoryShortageError,
+        OutputError,
+        SourceError,
+        UsageError,
+        WeightsError,
+    )
+    from magnet_cli.evaluation.mask_scores import Evaluation, evaluate
+    from magnet_cli.evaluation.method_scores import Scores, evaluate_methods
     from magnet_cli.events import Events
     from magnet_cli.exports.formats import Export, export
+    from magnet_cli.geometry import Box, Pitch, Size
     from magnet_cli.images import ImageInfo
     from magnet_cli.images import inspect as info
+    from magnet_cli.images.array_reader import ImageArray, OpenImage
+    from magnet_cli.images.array_reader import open_arrays as open_image
     from magnet_cli.masks.verification import Verification
     from magnet_cli.masks.verification import verify_mask as verify
+    from magnet_cli.models.bundle import Bundle, load_bundle
+    from magnet_cli.models.python_network import NetworkDescription
     from magnet_cli.options.evaluate import EvaluationOptions, ScoreOptions
+    from magnet_cli.options.lengths import PhysicalScales, PhysicalSize
     from magnet_cli.options.refine import RefineOptions
-    from magnet_cli.options.segment import ExportOptions, SegmentOptions
+    from magnet_cli.options.segment import ExportOptions, Rule, SegmentOptions
+    from magnet_cli.options.values import ValueRange
     from magnet_cli.plan import Plan
-    from magnet_cli.refinement.api import RefineResult, refine_mask
-    from magnet_cli.segmentation.api import ImageResult, plan_images, segment
+    from magnet_cli.refinement.api import RefineResult, plan_refine, refine
+    from magnet_cli.segmentation.api import ImageResult, plan_segment, segment
+    from magnet_cli.segmentation.array import segment_array
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "EvaluationOptions",
-    "Events",
-    "Export",
-    "ExportOptions",
-    "ImageInfo",
-    "ImageResult",
-    "MagnetError",
-    "Plan",
-    "RefineOptions",
-    "RefineResult",
-    "ScoreOptions",
-    "SegmentOptions",
-    "Verification",
-    "evaluate",
-    "export",
-    "info",
-    "plan_images",
-    "refine_mask",
-    "score",
-    "segment",
-    "verify",
-]
-
 _PLACES = {
+    "Box": ("geometry", "Box"),
+    "Bundle": ("models.bundle", "Bundle"),
+    "DeviceError": ("errors", "DeviceError"),
+    "Evaluation": ("evaluation.mask_scores", "Evaluation"),
     "EvaluationOptions": ("options.evaluate", "EvaluationOptions"),
     "Events": ("events", "Events"),
     "Export": ("exports.formats", "Export"),
     "ExportOptions": ("options.segment", "ExportOptions"),
+    "ImageArray": ("images.array_reader", "ImageArray"),
     "ImageInfo": ("images.protocol", "ImageInfo"),
     "ImageResult": ("segmentation.api", "ImageResult"),
     "MagnetError": ("errors", "MagnetError"),
+    "MemoryShortageError": ("errors", "MemoryShortageError"),
+    "NetworkDescription": ("models.python_network", "NetworkDescription"),
+    "OpenImage": ("images.array_reader", "OpenImage"),
+    "OutputError": ("errors", "OutputError"),
+    "PhysicalScales": ("options.lengths", "PhysicalScales"),
+    "PhysicalSize": ("options.lengths", "PhysicalSize"),
+    "Pitch": ("geometry", "Pitch"),
     "Plan": ("plan", "Plan"),
     "RefineOptions": ("options.refine", "RefineOptions"),
     "RefineResult": ("refinement.api", "RefineResult"),
+    "Rule": ("options.segment", "Rule"),
     "ScoreOptions": ("options.evaluate", "ScoreOptions"),
+    "Scores": ("evaluation.method_scores", "Scores"),
     "SegmentOptions": ("options.segment", "SegmentOptions"),
+    "Size": ("geometry", "Size"),
+    "SourceError": ("errors", "SourceError"),
+    "UsageError": ("errors", "UsageError"),
+    "ValueRange": ("options.values", "ValueRange"),
     "Verification": ("masks.verification", "Verification"),
+    "WeightsError": ("errors", "WeightsError"),
     "evaluate": ("evaluation.mask_scores", "evaluate"),
+    "evaluate_methods": ("evaluation.method_scores", "evaluate_methods"),
     "export": ("exports.formats", "export"),
     "info": ("images.backends", "inspect"),
-    "plan_images": ("segmentation.api", "plan_images"),
-    "refine_mask": ("refinement.api", "refine_mask"),
-    "score": ("evaluation.method_scores", "score"),
+    "load_bundle": ("models.bundle", "load_bundle"),
+    "open_image": ("images.array_reader", "open_arrays"),
+    "plan_refine": ("refinement.api", "plan_refine"),
+    "plan_segment": ("segmentation.api", "plan_segment"),
+    "refine": ("refinement.api", "refine"),
     "segment": ("segmentation.api", "segment"),
+    "segment_array": ("segmentation.array", "segment_array"),
     "verify": ("masks.verification", "verify_mask"),
 }
+
+__all__ = [
+    "Box",
+    "Bundle",
+    "DeviceError",
+    "Evaluation",
+    "EvaluationOptions",
+    "Events",
+    "Export",
+    "ExportOptions",
+    "ImageArray",
+    "ImageInfo",
+    "ImageResult",
+    "MagnetError",
+    "MemoryShortageError",
+    "NetworkDescription",
+    "OpenImage",
+    "OutputError",
+    "PhysicalScales",
+    "PhysicalSize",
+    "Pitch",
+    "Plan",
+    "RefineOptions",
+    "RefineResult",
+    "Rule",
+    "ScoreOptions",
+    "Scores",
+    "SegmentOptions",
+    "Size",
+    "SourceError",
+    "UsageError",
+    "ValueRange",
+    "Verification",
+    "WeightsError",
+    "evaluate",
+    "evaluate_methods",
+    "export",
+    "info",
+    "load_bundle",
+    "open_image",
+    "plan_refine",
+    "plan_segment",
+    "refine",
+    "segment",
+    "segment_array",
+    "verify",
+]
 
 
 def __getattr__(name: str) -> Any:
@@ -93,3 +160,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(message)
     module, attribute = _PLACES[name]
     return getattr(import_module(f"{__name__}.{module}"), attribute)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -14,6 +14,7 @@ import pytest
 import tifffile
 import torch
 
+import magnet_cli
 from magnet_cli.geometry import Box, Size
 from magnet_cli.models.registry import build_backbone, build_cascade, build_refiner
 from magnet_cli.scene import Scene, write_scene
@@ -128,6 +129,27 @@ def test_every_command_of_the_page_on_selection_runs(folder: Path) -> None:
     shutil.copy(folder / "city.tif", folder / "selection")
     for line in fenced(page):
         run_magnet(shlex.split(line), folder / "selection")
+
+
+def test_the_code_of_the_page_on_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_magnet(["magnet", "scene", "city.tif", "--size", SMALL, "--labels", "city-truth.tif"], tmp_path)
+    monkeypatch.chdir(tmp_path)
+    page = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    assert len(blocks) >= 9
+    names: dict[str, object] = {}
+    for block in blocks:
+        exec(compile(block, "python.md", "exec"), names)  # noqa: S102 - the page's own code
+    for path in ("masks/city.tif", "masks/city.geojson", "own/city.tif", "sharper.tif"):
+        assert Path(path).is_file(), path
+
+
+def test_the_page_on_python_names_every_function() -> None:
+    page = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
+    functions = [name for name in magnet_cli.__all__ if name.islower()]
+    assert [name for name in functions if f"`{name}(" not in page] == []
+    errors = [name for name in magnet_cli.__all__ if name.endswith("Error")]
+    assert [name for name in errors if f"`{name}`" not in page] == []
 
 
 def test_the_commands_that_sharpen_masks_run(tmp_path: Path) -> None:

@@ -24,10 +24,11 @@ import imagecodecs
 import numpy as np
 import tifffile
 
+import magnet_cli
 from benchmarks.accuracy.cells import Cell, load_cells, save_cell
 from benchmarks.accuracy.rows import digest, scored
 from benchmarks.accuracy.scenes import IGNORE, write_labels
-from magnet_cli import RefineOptions, SegmentOptions, refine_mask, segment
+from magnet_cli import RefineOptions, SegmentOptions, segment
 from magnet_cli.geometry import Box, Size
 from magnet_cli.models.bundle_writer import CASCADE_FILE
 
@@ -175,7 +176,7 @@ def refine(part: Part, mask: Path, options: RefineOptions) -> tuple[Path, dict[s
     """Refine a mask. Gives the file, and seconds of CPU time and forward passes as arguments of `Cell`."""
     output = mask.with_name(f"{mask.stem}-{options.method}.tif")
     started = time.process_time()
-    report: dict[str, Any] = refine_mask(part.image, mask, output, options).report
+    report: dict[str, Any] = magnet_cli.refine(part.image, mask, output, options).report
     windows = sum(step.get("wholes_run", 0) + step.get("windows_run", 0) for step in report["passes"])
     more = {"host_peak": report["memory"]["host_peak"]}
     return output, {"seconds": round(time.process_time() - started, 1), "windows": windows, "more": more}

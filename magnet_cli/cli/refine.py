@@ -53,7 +53,7 @@ def refine(
             if dry_run:
                 _show(refining.plan_refine(image, mask, chosen, events=display), json=json)
                 return 0
-            result = refining.refine_mask(image, mask, output, chosen, events=display)
+            result = refining.refine(image, mask, output, chosen, events=display)
             if shown.overlay or shown.html:
                 from magnet_cli.report.files import ViewPaths, write_views
 

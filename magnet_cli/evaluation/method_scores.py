@@ -277,7 +277,7 @@ def _pairs(first: MethodScore, second: MethodScore) -> list[tuple[float, float]]
     return [(one, other) for one, other in both if one is not None and other is not None]
 
 
-def score(
+def evaluate_methods(
     data: str | Path,
     output: str | Path | None = None,
     options: ScoreOptions | None = None,
@@ -309,7 +309,7 @@ def score_each(
     *,
     events: Events | None = None,
 ) -> Iterator[ImageScore]:
-    """As `score`, one image and method after the other, each as soon as it is scored.
+    """As `evaluate_methods`, one image and method after the other, each as soon as it is scored.
 
     An image that cannot be read or does not fit its labels has one row, without a method; all are looked at first.
     """

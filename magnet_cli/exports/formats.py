@@ -14,11 +14,12 @@ from magnet_cli.exports import ome_tiff as ometiff
 from magnet_cli.exports import ome_zarr as omezarr
 from magnet_cli.exports.destinations import map_path, plan_exports
 from magnet_cli.exports.source_mask import MaskFile
+from magnet_cli.options.segment import ExportOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from magnet_cli.options.segment import ExportFormat, ExportOptions
+    from magnet_cli.options.segment import ExportFormat
 
 
 MADE = 1
@@ -136,18 +137,18 @@ def _identity(name: ExportFormat, digest: str, options: ExportOptions) -> str:
 
 
 def export(
-    masks: Sequence[str | Path],
-    options: ExportOptions,
+    masks: str | Path | Sequence[str | Path],
     output: str | Path | None = None,
+    options: ExportOptions | None = None,
     *,
     overwrite: bool = False,
 ) -> list[Export]:
     """Write finished masks in other formats, without computing them again.
 
     Args:
-        masks: Masks that `segment` has written, or folders of them.
-        options: The formats, at least one, and how polygons are written.
+        masks: Masks that `segment` has written, or folders of them; one, or several.
         output: A file (one mask and one format), a folder, or None for the masks' own folders.
+        options: The formats, at least one, and how polygons are written.
         overwrite: Whether files of another mask or other options may be replaced.
 
     Returns:
@@ -158,5 +159,7 @@ def export(
         SourceError: A mask is missing, damaged, or none.
         OutputError: A file is in the way, or cannot be written.
     """
-    targets = plan_exports([str(mask) for mask in masks], None if output is None else Path(output), options.formats)
+    options = options or ExportOptions()
+    named = [masks] if isinstance(masks, str | Path) else masks
+    targets = plan_exports([str(mask) for mask in named], None if output is None else Path(output), options.formats)
     return [made for target in targets for made in export_mask(target.mask, target.files, options, overwrite=overwrite)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass
-from pathlib import Path  # noqa: TC003
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -64,7 +64,7 @@ class Verification:
         return not self.damaged
 
 
-def verify_mask(mask: Path, report: Path | None = None) -> Verification:
+def verify_mask(mask: str | Path, report: str | Path | None = None) -> Verification:
     """Read a mask from the first byte to the last and compare it with its report, one tile at a time.
 
     Args:
@@ -74,7 +74,8 @@ def verify_mask(mask: Path, report: Path | None = None) -> Verification:
     Raises:
         OutputError: The mask cannot be read, or the report is missing, damaged or says nothing of a mask.
     """
-    report = report or OutputPaths.of(mask).report
+    mask = Path(mask)
+    report = OutputPaths.of(mask).report if report is None else Path(report)
     section = read_report(report).get("mask")
     try:
         layout, written = parse_description(section)  # type: ignore[arg-type]

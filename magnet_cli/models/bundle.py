@@ -53,7 +53,7 @@ def shipped_bundles() -> dict[str, Path]:
     return dict(sorted(found.items()))
 
 
-def load_bundle(name_or_path: str) -> Bundle:
+def load_bundle(name_or_path: str | Path) -> Bundle:
     """Read and check the description of a bundle that predicts classes.
 
     Args:
@@ -72,7 +72,7 @@ def load_bundle(name_or_path: str) -> Bundle:
     )
 
 
-def load_cascade_bundle(name_or_path: str) -> CascadeBundle:
+def load_cascade_bundle(name_or_path: str | Path) -> CascadeBundle:
     """Read and check the description of a bundle that sharpens masks.
 
     Args:
@@ -91,7 +91,7 @@ def load_cascade_bundle(name_or_path: str) -> CascadeBundle:
     )
 
 
-def load_description(name_or_path: str) -> Bundle | CascadeBundle:
+def load_description(name_or_path: str | Path) -> Bundle | CascadeBundle:
     """Read and check the description of a bundle of either kind.
 
     Args:
@@ -101,7 +101,7 @@ def load_description(name_or_path: str) -> Bundle | CascadeBundle:
         WeightsError: There is no such bundle, or its description is wrong; the message says where.
     """
     shipped = shipped_bundles()
-    folder = shipped.get(name_or_path, Path(name_or_path))
+    folder = shipped.get(str(name_or_path), Path(name_or_path))
     file = folder / DESCRIPTION
     if not file.is_file():
         raise WeightsError(

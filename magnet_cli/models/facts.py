@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Self, cast
 
@@ -15,7 +16,7 @@ from magnet_cli.plan import ModelFacts, SelectorFacts
 from magnet_cli.system.memory import LARGE_TENSOR
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from magnet_cli.geometry import Size
     from magnet_cli.models.architectures.grnet import LocalBranch
@@ -71,8 +72,37 @@ class _Shapes:
 
 def model_facts(bundle: Bundle) -> ModelFacts:
     """The facts of a bundle."""
-    magnet, shapes = bundle.magnet, _Shapes.of(bundle)
-    estimates = _estimates(bundle, shapes)
+    shapes = _Shapes.of(bundle)
+    return facts_of(
+        bundle,
+        weight_bytes=shapes.weight_bytes,
+        cells=0 if shapes.local is None else shapes.local.cells,
+        selector=None if shapes.selector is None else _selector_facts(bundle, shapes.selector),
+        **_estimates(bundle, shapes),
+    )
+
+
+def facts_of(
+    bundle: Bundle,
+    *,
+    weight_bytes: int,
+    activation_bytes: int,
+    refiner_bytes: int = 0,
+    local_bytes: int = 0,
+    cells: int = 0,
+    selector: SelectorFacts | None = None,
+) -> ModelFacts:
+    """What a bundle says of itself, joined with what its networks take.
+
+    Args:
+        bundle: The bundle.
+        weight_bytes: Bytes of all its weights in float32.
+        activation_bytes: Bytes of one patch's pass through the backbone.
+        refiner_bytes: Bytes of one patch's pass through the refiner.
+        local_bytes: Bytes of one patch's pass through a GRNet's local branch.
+        cells: Cells a side that a GRNet cuts an image into; 0 where the bundle is none.
+        selector: What is known of its selector.
+    """
     scales = tuple(sorted(bundle.scales, key=lambda size: -size.pixels))
     return ModelFacts(
         name=bundle.name,
@@ -84,7 +114,7 @@ def model_facts(bundle: Bundle) -> ModelFacts:
         resolution=bundle.resolution.value if bundle.resolution else None,
         unit=bundle.resolution.unit if bundle.resolution else None,
         trained=scales,
-        defaults=BundleDefaults.parse(scales=scales, magnet=dict(vars(magnet))),
+        defaults=BundleDefaults.parse(scales=scales, magnet=dict(vars(bundle.magnet))),
         has_refiner=bool(bundle.refiners),
         batches={
             (device, precision): run.batch
@@ -92,11 +122,13 @@ def model_facts(bundle: Bundle) -> ModelFacts:
             for precision, run in runs.items()
         },
         compat=bundle.compat,
-        cells=0 if shapes.local is None else shapes.local.cells,
-        selector=None if shapes.selector is None else _selector_facts(bundle, shapes.selector),
-        weight_bytes=shapes.weight_bytes,
-        large_tensors=max(estimates["activation_bytes"], estimates["refiner_bytes"]) >= ALIVE_AT_ONCE * LARGE_TENSOR,
-        **estimates,
+        cells=cells,
+        selector=selector,
+        weight_bytes=weight_bytes,
+        large_tensors=max(activation_bytes, refiner_bytes) >= ALIVE_AT_ONCE * LARGE_TENSOR,
+        activation_bytes=activation_bytes,
+        refiner_bytes=refiner_bytes,
+        local_bytes=local_bytes,
     )
 
 
@@ -136,18 +168,39 @@ def _weights(network: nn.Module) -> int:
 
 
 def _largest(network: nn.Module, channels: Sequence[int], size: Size) -> int:
-    seen: list[int] = []
+    with torch.inference_mode(), largest_tensors(network) as found:
+        rows, columns = strip_of(network, size)
+        network.eval()(*(torch.empty((1, count, rows, columns), device="meta") for count in channels))
+    return found.bytes
+
+
+@dataclass(kw_only=True)
+class LargestTensors:
+    """What the layers of a network gave while they were watched."""
+
+    outputs: list[int]
+    """Bytes in float32 of each output."""
+
+    @property
+    def bytes(self) -> int:
+        """An estimate of what is alive together."""
+        return sum(sorted(self.outputs)[-ALIVE_AT_ONCE:])
+
+
+@contextmanager
+def largest_tensors(network: nn.Module) -> Iterator[LargestTensors]:
+    """Watch the layers of a network during passes."""
+    found = LargestTensors(outputs=[])
 
     def record(module: nn.Module, inputs: object, output: object) -> None:
         del module, inputs
         if isinstance(output, Tensor):
-            seen.append(output.numel() * 4)
+            found.outputs.append(output.numel() * 4)
 
     leaves = [module for module in network.modules() if not list(module.children())]
     handles = [leaf.register_forward_hook(record) for leaf in leaves]
-    with torch.inference_mode():
-        rows, columns = strip_of(network, size)
-        network.eval()(*(torch.empty((1, count, rows, columns), device="meta") for count in channels))
-    for handle in handles:
-        handle.remove()
-    return sum(sorted(seen)[-ALIVE_AT_ONCE:])
+    try:
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()

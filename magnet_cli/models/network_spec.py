@@ -239,7 +239,8 @@ class SegmentationDescription(Description):
 
     classes: Annotated[tuple[ClassSpec, ...], AfterValidator(_class_list)]
     input: InputSpec
-    activation: Literal["softmax", "sigmoid"]
+    activation: Literal["softmax", "sigmoid", "none"]
+    """What makes probabilities of the scores; `none` where the network gives probabilities."""
     scales: Annotated[tuple[Sides, ...], AfterValidator(_some)]
     """Trained at; the default of `--scales`."""
     resolution: PixelSize | None = None

@@ -168,7 +168,14 @@ class Networks:
 
 
 def activated(logits: Tensor, *, activation: str) -> Tensor:
-    """Probabilities `(n, classes, h, w)`; one logit under a sigmoid is the second of two classes."""
+    """Probabilities `(n, classes, h, w)`; one logit under a sigmoid is the second of two classes.
+
+    Args:
+        logits: `(n, logits, h, w)`.
+        activation: `softmax`, `sigmoid`, or `none` where a caller's network gives probabilities.
+    """
+    if activation == "none":
+        return logits
     if activation == "softmax":
         return logits.softmax(dim=1)
     probs = logits.sigmoid()

@@ -222,12 +222,18 @@ def as_scales(given: PhysicalScales | tuple[Size | int, ...] | list[Size | int])
     """
     if isinstance(given, PhysicalScales):
         return given
-    for side in given:
-        if not isinstance(side, Size | Integral) or isinstance(side, bool):
-            raise TypeError(side)
-    return tuple(
-        _descending([side if isinstance(side, Size) else Size(width=int(side), height=int(side)) for side in given])
-    )
+    return tuple(_descending([_square(side) for side in given]))
+
+
+def _square(side: object) -> Size:
+    """The size of a square window, or a size as it is."""
+    if isinstance(side, Size):
+        return side
+    if not isinstance(side, Integral) or isinstance(side, bool):
+        raise TypeError(side)
+    if int(side) < 1:
+        raise UsageError("a scale is at least one pixel", value=side)
+    return Size(width=int(side), height=int(side))
 
 
 def spell_scales(scales: tuple[Size, ...] | PhysicalScales | str) -> str:

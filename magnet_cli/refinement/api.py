@@ -49,7 +49,7 @@ class RefineResult:
         }
 
 
-def refine_mask(
+def refine(
     image: str | Path,
     mask: str | Path,
     output: str | Path | None = None,
@@ -78,7 +78,7 @@ def refine_mask(
 
 
 def refine_pair(pair: Pair, method: Method, options: RefineOptions, events: Events) -> RefineResult:
-    """As `refine_mask`, by a method that is loaded."""
+    """As `refine`, by a method that is loaded."""
     paths, clock = pair.paths, Clock(REFINING)
     hashes = {**images.image_hashes(pair.image, pair.info), "refined": images.fingerprint(pair.mask)}
     hashes |= method.hashes()
@@ -113,7 +113,7 @@ def refine_pair(pair: Pair, method: Method, options: RefineOptions, events: Even
 def plan_refine(
     image: str | Path, mask: str | Path, options: RefineOptions | None = None, *, events: Events | None = None
 ) -> MaskJob:
-    """What `refine_mask` would do; the mask is looked through, nothing is computed or written.
+    """What `refine` would do; the mask is looked through, nothing is computed or written.
 
     Raises:
         MagnetError: It would fail.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -17,9 +16,6 @@ if TYPE_CHECKING:
 
     from magnet_cli.events import Events
     from magnet_cli.masks.journal import Journal
-
-DECODE_SHARE = 0.5
-"""Of the free disk space, for images that have to be decoded once."""
 
 
 @contextmanager
@@ -68,8 +64,7 @@ def naming_shortage(what: str, image: str) -> Iterator[None]:
 
 def decode_cache(folder: Path) -> images.CacheBudget:
     """Where images that have to be decoded once are kept, and how much of the disk they may take."""
-    there = next(place for place in (folder.resolve(), *folder.resolve().parents) if place.is_dir())
-    return images.CacheBudget(folder=there, max_bytes=int(shutil.disk_usage(there).free * DECODE_SHARE))
+    return images.CacheBudget.within(folder)
 
 
 def check_peak(peak: int | None, budget: int, *, file: str) -> None:

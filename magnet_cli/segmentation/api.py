@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Self
 
 from magnet_cli import images
 from magnet_cli.areas import open_area, specify
-from magnet_cli.errors import MagnetError, MemoryShortageError, redacted_report
+from magnet_cli.errors import MagnetError, MemoryShortageError, UsageError, redacted_report
 from magnet_cli.events import Events, Notes, Step
 from magnet_cli.exports.destinations import default_path, paths_of, refuse_collisions
+from magnet_cli.geometry import Box
+from magnet_cli.images.labels import open_labels
 from magnet_cli.images.reading_processes import ImageProcesses
 from magnet_cli.masks.header import JournalHeader, digest_of
 from magnet_cli.masks.journal import Journal, drop_journal
@@ -38,6 +40,7 @@ from magnet_cli.models.device import (
 )
 from magnet_cli.models.facts import model_facts
 from magnet_cli.models.networks import load_networks
+from magnet_cli.models.python_network import PYTHON, PythonNetwork
 from magnet_cli.options.segment import DEFAULT_BUNDLE, SegmentOptions
 from magnet_cli.options.spelling import segment_words
 from magnet_cli.plan import Machine, ModelFacts, Plan, check_bands, make_plan
@@ -56,9 +59,13 @@ from magnet_cli.system.threads import usable_cores
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    import numpy as np
+    from numpy.typing import NDArray
+
     from magnet_cli.exports.formats import Export
     from magnet_cli.models.bundle import Bundle
     from magnet_cli.models.networks import Networks
+    from magnet_cli.models.python_network import NetworkDescription, PatchFunction
     from magnet_cli.options.segment import ExportFormat
     from magnet_cli.refinement.last_stage import LastStage
     from magnet_cli.refinement.method import Foreseen
@@ -80,6 +87,17 @@ class ImageResult:
     """Whether an earlier run had finished it."""
     exports: tuple[Export, ...] = ()
     """The mask in other formats."""
+
+    def array(self) -> NDArray[np.uint8]:
+        """The whole mask, `(height, width)`: class indices of the image's full resolution, 255 where not computed.
+
+        Raises:
+            MagnetError: The image failed; the error is that of the result.
+        """
+        if self.error is not None:
+            raise self.error
+        with open_labels(self.mask) as labels:
+            return labels.read(Box.whole(labels.size))
 
     def describe(self) -> dict[str, object]:
         """As JSON values."""
@@ -105,19 +123,24 @@ class Model:
 
 
 def segment(
-    inputs: Sequence[str | Path],
+    inputs: str | Path | Sequence[str | Path],
     output: str | Path | None = None,
     options: SegmentOptions | None = None,
     *,
+    network: PatchFunction | None = None,
+    description: NetworkDescription | None = None,
     stop_on_error: bool = False,
     events: Events | None = None,
 ) -> list[ImageResult]:
     """Segment images; each gets a mask and a report beside it, and the picture and the page that the options ask for.
 
     Args:
-        inputs: Files, folders, glob patterns or URLs.
+        inputs: Files, folders, glob patterns or URLs; one, or several.
         output: The mask's file (one image only), a folder, or None for `<name>.mask.tif` in the current folder.
         options: How; the bundle's defaults where left out.
+        network: A module or another callable that takes the place of a bundle: from normalised patches
+            `(n, bands, h, w)`, float32, to scores `(n, classes, h', w')`.
+        description: What has to be known of `network`.
         stop_on_error: Leave out what follows the first image that fails, instead of going on with the next.
         events: Hears about messages, progress and failures.
 
@@ -127,27 +150,29 @@ def segment(
     Raises:
         UsageError, SourceError, WeightsError, DeviceError: Before any work, where nothing could be done for any image.
     """
-    return list(segment_each(inputs, output, options, stop_on_error=stop_on_error, events=events))
+    own = PythonNetwork.of(network, description)
+    return list(segment_each(inputs, output, options, own=own, stop_on_error=stop_on_error, events=events))
 
 
 def segment_each(
-    inputs: Sequence[str | Path],
+    inputs: str | Path | Sequence[str | Path],
     output: str | Path | None = None,
     options: SegmentOptions | None = None,
     *,
+    own: PythonNetwork | None = None,
     stop_on_error: bool = False,
     events: Events | None = None,
 ) -> Iterator[ImageResult]:
     """As `segment`, one result after the other, each as soon as its files are complete."""
     options, events = options or SegmentOptions(), events or Events()
-    targets = plan_targets([str(item) for item in inputs], None if output is None else Path(output))
+    targets = plan_targets(as_words(inputs), None if output is None else Path(output))
     refuse_collisions(
         (path for target in targets for path in paths_of(_exports(target, options))),
         inputs=[Path(target.image).resolve() for target in targets],
     )
     if options.refine is not None:
         refuse_collisions_of_unrefined(targets)
-    model = load_model(options, events)
+    model = load_model(options, events, own)
     for target in targets:
         result = segment_target(target, model, options, events)
         yield result
@@ -187,33 +212,53 @@ def _export(target: Target, options: SegmentOptions, events: Events) -> Iterator
             yield export
 
 
-def load_model(options: SegmentOptions, events: Events) -> Model:
-    """The bundle that the options name, on the device that they name.
+def as_words(inputs: str | Path | Sequence[str | Path]) -> list[str]:
+    """One input or several, as the command line names them."""
+    return [str(inputs)] if isinstance(inputs, str | Path) else [str(item) for item in inputs]
+
+
+def load_model(options: SegmentOptions, events: Events, own: PythonNetwork | None = None) -> Model:
+    """The bundle that the options name, or the network of a Python program, on the device that the options name.
 
     Raises:
         WeightsError, DeviceError, UsageError: It cannot be had.
     """
     last = _last_stage(options, events)
-    if options.weights is None:
+    if options.weights is None and own is None:
         events.message(f"magnet: taking the bundle '{DEFAULT_BUNDLE}', because --weights was not given")
     device = resolve_device(options.device)
-    bundle = load_bundle(options.weights or DEFAULT_BUNDLE)
+    bundle = _bundle(options, own)
     for note in bundle.notes:
         events.message(f"magnet: {note}")
     precision = resolve_precision(options.precision, device, bundle)
     for told in precision_notes(precision, device, bundle):
         events.message(f"magnet: {told}")
     limit_device_memory(device, options.gpu_memory)
-    facts = model_facts(bundle)
+    if own is None:
+        facts, networks = model_facts(bundle), None
+    else:
+        facts, networks = own.load(device=device, precision=precision)
     if facts.large_tensors and device == "cpu":
         reuse_large_tensors()
-    networks = load_networks(bundle, device=device, precision=precision)
+    networks = networks or load_networks(bundle, device=device, precision=precision)
     machine = machine_of(device, precision, memory=options.memory, gpu_memory=options.gpu_memory)
     if last is not None:
         last = last.after([entry.name for entry in bundle.classes], base=machine.base)
         for note in last.notes:
             events.message(f"magnet: {note}")
     return Model(bundle=bundle, facts=facts, networks=networks, machine=machine, last=last)
+
+
+def _bundle(options: SegmentOptions, own: PythonNetwork | None) -> Bundle:
+    if own is None:
+        return load_bundle(options.weights or DEFAULT_BUNDLE)
+    if options.weights is not None:
+        raise UsageError(
+            "a network of your own takes the place of a bundle",
+            value=f"network={own.description.name} and weights={options.weights!r}",
+            advice="Give one of them",
+        )
+    return own.bundle
 
 
 def _last_stage(options: SegmentOptions, events: Events) -> LastStage | None:
@@ -224,14 +269,26 @@ def _last_stage(options: SegmentOptions, events: Events) -> LastStage | None:
     return LastStage.load(options.refine, options, events)
 
 
-def plan_images(inputs: Sequence[str | Path], options: SegmentOptions | None = None) -> list[Plan]:
-    """What `segment` would do for each image; nothing is decoded or computed.
+def plan_segment(
+    inputs: str | Path | Sequence[str | Path],
+    options: SegmentOptions | None = None,
+    *,
+    network: PatchFunction | None = None,
+    description: NetworkDescription | None = None,
+) -> list[Plan]:
+    """Plan what `segment` would do with each image; no image is decoded and nothing is written.
+
+    Args:
+        inputs: As `segment` takes them.
+        options: As `segment` takes them.
+        network: As `segment` takes it; it is run on one patch of noise.
+        description: What has to be known of `network`.
 
     Raises:
-        MagnetError: Of the first image that cannot be planned.
+        MagnetError: The first image that cannot be planned.
     """
-    found = images.find_images([str(item) for item in inputs])
-    planner = Planner.of(options or SegmentOptions())
+    found = images.find_images(as_words(inputs))
+    planner = Planner.of(options or SegmentOptions(), PythonNetwork.of(network, description))
     return [planner.plan(image.source) for image in found]
 
 
@@ -248,19 +305,20 @@ class Planner:
     """What refines finished masks."""
 
     @classmethod
-    def of(cls, options: SegmentOptions) -> Self:
-        """For the bundle and the device that the options name; networks are not loaded, their memory is estimated.
+    def of(cls, options: SegmentOptions, own: PythonNetwork | None = None) -> Self:
+        """For the bundle and the device that the options name; its networks are not loaded, their memory is estimated.
 
         Raises:
             WeightsError, DeviceError, UsageError: They cannot be had.
         """
         device = resolve_device(options.device)
         last = _last_stage(options, Events())
-        bundle = load_bundle(options.weights or DEFAULT_BUNDLE)
-        facts = model_facts(bundle)
+        bundle = _bundle(options, own)
+        precision = resolve_precision(options.precision, device, bundle)
+        facts = model_facts(bundle) if own is None else own.load(device=device, precision=precision)[0]
         machine = machine_of(
             device,
-            resolve_precision(options.precision, device, bundle),
+            precision,
             memory=options.memory,
             gpu_memory=options.gpu_memory,
             base=(host_memory() or 0) + 2 * _weights_bytes(bundle),  # float16 on disk is float32 in memory
@@ -369,7 +427,7 @@ def _refined_image(
         # What was refined of another mask than the one that will be here is worth nothing.
         drop_journal(paths.journal)
     _segment_planned(before, image_plan, model, own, events)
-    command = segment_words(image_plan.image.path, target.mask, options)
+    command = _command(image_plan, target.mask, model, options)
     try:
         report = last.run(image_plan, before.mask, paths, hashes=hashes, command=command, events=events)
     except MagnetError:
@@ -434,6 +492,13 @@ def _mask_complete(target: Target, events: Events) -> Iterator[None]:
     except MagnetError:
         events.message(f"{target.mask}: the mask is complete; the same command tries what is missing beside it again")
         raise
+
+
+def _command(image_plan: Plan, mask: Path, model: Model, options: SegmentOptions) -> list[str]:
+    """The command line that makes a mask again, word by word; empty where a Python program's network made it."""
+    if model.bundle.backbone.architecture == PYTHON:
+        return []
+    return segment_words(image_plan.image.path, mask, options)
 
 
 def _header(image_plan: Plan, model: Model, target: Target) -> JournalHeader:
@@ -568,7 +633,7 @@ def _run(
         report = redacted_report(
             {
                 **make_report(image_plan, model.bundle, totals, measured, shares=opened.shares),
-                "command": segment_words(image_plan.image.path, paths.mask, options),
+                "command": _command(image_plan, paths.mask, model, options),
                 "maps": describe_maps(image_plan, journal.finished),
             }
         )

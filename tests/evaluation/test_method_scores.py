@@ -16,7 +16,7 @@ from scipy import stats
 from magnet_cli.errors import MagnetError, SourceError, UsageError
 from magnet_cli.evaluation.boundary import BoundaryCounts
 from magnet_cli.evaluation.mask_scores import Confusion, Evaluation, evaluate
-from magnet_cli.evaluation.method_scores import Cost, ImageScore, Scores, score, score_each
+from magnet_cli.evaluation.method_scores import Cost, ImageScore, Scores, evaluate_methods, score_each
 from magnet_cli.evaluation.plot import draw_distributions
 from magnet_cli.evaluation.statistics import Distribution, Pooled, paired_difference
 from magnet_cli.events import Events, Step
@@ -86,7 +86,7 @@ def ious(mask: NDArray[np.uint8], truth: NDArray[np.uint8]) -> list[float]:
 
 
 def test_scores_are_those_of_the_masks_arrays(data: Path, colours: Path, tmp_path: Path) -> None:
-    found = score(data, tmp_path / "out", options(colours, iou_threshold=0.8))
+    found = evaluate_methods(data, tmp_path / "out", options(colours, iou_threshold=0.8))
     for one in found.methods:
         pairs = counted(tmp_path / "out", data, one.method)
         mask, truth = (np.concatenate(arrays) for arrays in zip(*pairs, strict=True))
@@ -114,7 +114,7 @@ def test_boundary_pixels_are_pooled_and_the_papers_mean_is_over_images(
 ) -> None:
     out = tmp_path / "out"
     counting = EvaluationOptions(boundary="paper")
-    (one,) = score(data, out, options(colours, ("patch",), evaluation=counting)).methods
+    (one,) = evaluate_methods(data, out, options(colours, ("patch",), evaluation=counting)).methods
     near, right = np.zeros(5), np.zeros(5)
     paper = []
     for number in range(len(SIZES)):
@@ -133,7 +133,7 @@ def test_boundary_pixels_are_pooled_and_the_papers_mean_is_over_images(
 def test_a_finished_mask_is_not_computed_again(
     data: Path, colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = score(data, tmp_path / "out", options(colours))
+    first = evaluate_methods(data, tmp_path / "out", options(colours))
     (tmp_path / "out" / "patch" / "i1.tif").unlink()
     (tmp_path / "out" / "patch" / "i1.json").unlink()
     looks = []
@@ -144,12 +144,12 @@ def test_a_finished_mask_is_not_computed_again(
         return predict(self, *args, **more)
 
     monkeypatch.setattr(Networks, "predict", looking)
-    second = score(data, tmp_path / "out", options(colours))
+    second = evaluate_methods(data, tmp_path / "out", options(colours))
     done = {(row.sample.name, row.method): row.was_done for one in second.methods for row in one.rows}
     assert [key for key, was_done in done.items() if not was_done] == [("i1", "patch")]
     assert looks
     looks.clear()
-    third = score(data, tmp_path / "out", options(colours))
+    third = evaluate_methods(data, tmp_path / "out", options(colours))
     assert looks == []
     timeless = ("seconds", "host_peak")
     for before, after in zip(first.methods, third.methods, strict=True):
@@ -229,12 +229,12 @@ def test_wrong_use(data: Path, colours: Path, tmp_path: Path) -> None:
         ScoreOptions(iou_threshold=65)
     (tmp_path / "i1.tif").unlink()
     with pytest.raises(SourceError, match=r"data.csv: the image of line 3 is missing .*i1.tif"):
-        score(data, None, options(colours))
+        evaluate_methods(data, None, options(colours))
     (tmp_path / "patch").mkdir()
     write_image(tmp_path / "patch" / "a.tif")
     data.write_text("image,label\npatch/a.tif,t0.tif\n", encoding="utf-8")
     with pytest.raises(UsageError, match="may not replace an input"):
-        score(data, tmp_path, replace(options(colours)))
+        evaluate_methods(data, tmp_path, replace(options(colours)))
 
 
 def test_an_interval_is_students() -> None:

@@ -86,7 +86,7 @@ def test_the_cascade_sharpens_vessels_that_were_seen_from_afar(tmp_path: Path) -
     options = magnet_cli.SegmentOptions(weights="fundus", method="downsample")
     magnet_cli.segment([tmp_path / "crop.tif"], tmp_path / "mask.tif", options)
     refining = magnet_cli.RefineOptions(weights="fundus-cascade", precision="bfloat16")
-    magnet_cli.refine_mask(tmp_path / "crop.tif", tmp_path / "mask.tif", tmp_path / "sharp.tif", refining)
+    magnet_cli.refine(tmp_path / "crop.tif", tmp_path / "mask.tif", tmp_path / "sharp.tif", refining)
     truth = labels > 0
     before, after = (tifffile.imread(tmp_path / f"{name}.tif") == 1 for name in ("mask", "sharp"))
     assert iou(after, truth) > iou(before, truth) + GAIN

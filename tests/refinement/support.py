@@ -134,7 +134,7 @@ def killed_run() -> None:
     image, mask, output, at = sys.argv[1:]
     with pytest.MonkeyPatch.context() as patch:
         use(patch, Bright(kill_at=int(at)))
-        refine.refine_mask(image, mask, output, RefineOptions())
+        refine.refine(image, mask, output, RefineOptions())
 
 
 def write_image(path: Path, bright: NDArray[np.bool_]) -> Path:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from magnet_cli.options.refine import RefineOptions
-from magnet_cli.refinement.api import plan_refine, refine_mask
+from magnet_cli.refinement.api import plan_refine, refine
 from magnet_cli.refinement.effort import GLOBAL, LOCAL, effort_of
 from tests.refinement.support import SIDE, Echo, use, write_grey, write_image
 
@@ -65,7 +65,7 @@ def test_every_step_is_counted(
     job = cast("CascadeJob", plan_refine(image, mask, options))
     effort = effort_of(job.plan)
 
-    report = refine_mask(image, mask, tmp_path / "out.tif", options).report
+    report = refine(image, mask, tmp_path / "out.tif", options).report
 
     passes = cast("list[dict[str, Any]]", report["passes"])
     assert effort.steps == sum(step.get("wholes_run", 0) + step.get("windows_run", 0) for step in passes)
@@ -82,6 +82,6 @@ def test_windows_without_a_border_are_counted_too(tmp_path: Path, monkeypatch: p
     image, mask = write_image(tmp_path / "i.tif", inside), write_grey(tmp_path / "m.tif", inside.astype(np.uint8))
     job = cast("CascadeJob", plan_refine(image, mask))
 
-    refine_mask(image, mask, tmp_path / "out.tif")
+    refine(image, mask, tmp_path / "out.tif")
 
     assert 0 < network.calls < effort_of(job.plan).steps

@@ -9,7 +9,7 @@ import numpy as np
 from magnet_cli.geometry import Box
 from magnet_cli.images.reader import PyramidImage
 from magnet_cli.masks.journal import Journal
-from magnet_cli.refinement.api import refine_mask
+from magnet_cli.refinement.api import refine
 from magnet_cli.refinement.input_mask import InputMask
 from tests.refinement.support import Echo, labels_in, use, write_grey, write_image
 
@@ -60,7 +60,7 @@ def test_what_is_held_does_not_grow_with_the_image(tmp_path: Path, monkeypatch: 
         inside = np.zeros(shape, bool)
         inside[40:-40, 40:-40] = True
         image, mask = write_image(tmp_path / "i.tif", inside), write_grey(tmp_path / "m.tif", inside.astype(np.uint8))
-        result = refine_mask(image, mask, tmp_path / f"{shape[1]}.tif")
+        result = refine(image, mask, tmp_path / f"{shape[1]}.tif")
         assert np.array_equal(labels_in(result.output), inside)
     assert most.keys() == {"read", *STORED}
     assert max(most.values()) <= (3 * L) ** 2 < min(height * width for height, width in SHAPES)

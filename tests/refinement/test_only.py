@@ -21,7 +21,7 @@ from magnet_cli.models.registry import build_backbone
 from magnet_cli.options.forms import parse_classes
 from magnet_cli.options.refine import RefineOptions
 from magnet_cli.options.segment import SegmentOptions
-from magnet_cli.refinement.api import plan_refine, refine_mask
+from magnet_cli.refinement.api import plan_refine, refine
 from magnet_cli.refinement.evidence import FieldEvidence, kept_bytes
 from magnet_cli.segmentation import api as segmentation
 from tests.cli.support import write_image as write_colours
@@ -84,14 +84,14 @@ def test_what_the_objects_of_one_class_give_up_goes_to_the_next_most_probable(
     image, mask, kept = segmented
     use(monkeypatch, Forgo())
     options = RefineOptions(only=("g",), evidence=kept)
-    result = refine_mask(image, mask, tmp_path / "out.tif", options)
+    result = refine(image, mask, tmp_path / "out.tif", options)
     labels = labels_in(mask)
     assert np.array_equal(labels_in(result.output), passed_on(labels, kept))
     report: Any = result.report
     assert report["options"]["only"] == ["g"]
     assert report["options"]["evidence"] == str(kept)
     assert {"--evidence", str(kept), "--only", "g"} <= set(report["command"])
-    same = refine_mask(image, mask, tmp_path / "same.tif", RefineOptions(only=("g",)))
+    same = refine(image, mask, tmp_path / "same.tif", RefineOptions(only=("g",)))
     assert np.array_equal(labels_in(same.output), labels), "without evidence there is no other class"
 
 
@@ -118,7 +118,7 @@ def test_the_last_stage_of_segment_passes_on_as_well(
     with pytest.raises(UsageError, match="--refine-only names classes of the mask: r, g, b"):
         segmentation.segment([image], tmp_path / "none.tif", other)
     with pytest.raises(UsageError, match="--refine-only names classes of the mask: r, g, b"):
-        segmentation.plan_images([image], other)
+        segmentation.plan_segment([image], other)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
 
@@ -137,7 +137,7 @@ def test_objects_of_other_classes_are_not_looked_at(tmp_path: Path, monkeypatch:
         "left": 0,
         "large": [],
     }
-    found = labels_in(refine_mask(image, mask, tmp_path / "out.tif", options).output)
+    found = labels_in(refine(image, mask, tmp_path / "out.tif", options).output)
     assert network.calls == 1
     expected = labels.copy()
     around = expected[40 - 20 - 6 : 40 + 21 + 6, 40 - 20 - 6 : 40 + 21 + 6]
@@ -157,13 +157,13 @@ def test_squares_and_an_interruption_leave_no_trace(
     mask, kept = tmp_path / "m.tif", tmp_path / "m.probabilities.zarr"
     use(monkeypatch, Forgo())
     options = RefineOptions(only=("g",), evidence=kept)
-    whole = refine_mask(image, mask, tmp_path / "whole.tif", options)
+    whole = refine(image, mask, tmp_path / "whole.tif", options)
     objects: Any = whole.report["objects"]
     assert objects["large"]
     found = labels_in(whole.output)
     assert set(np.unique(found[labels_in(mask) == GREEN])) == {0, 2}
     monkeypatch.setattr("magnet_cli.refinement.refinement_plan.SQUARE", 128)
-    squares = refine_mask(image, mask, tmp_path / "squares.tif", options)
+    squares = refine(image, mask, tmp_path / "squares.tif", options)
     assert np.array_equal(labels_in(squares.output), found)
     read, calls = FieldEvidence.read, iter(range(100))
 
@@ -175,8 +175,8 @@ def test_squares_and_an_interruption_leave_no_trace(
     with monkeypatch.context() as once:
         once.setattr(FieldEvidence, "read", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            refine_mask(image, mask, tmp_path / "cut.tif", options)
-    cut = refine_mask(image, mask, tmp_path / "cut.tif", options)
+            refine(image, mask, tmp_path / "cut.tif", options)
+    cut = refine(image, mask, tmp_path / "cut.tif", options)
     groups: Any = cut.report["groups"]
     assert groups["resumed"] > 2
     assert cut.output.read_bytes() == squares.output.read_bytes()
@@ -189,7 +189,7 @@ def test_probabilities_with_a_part_that_is_gone_are_refused(
     use(monkeypatch, Forgo())
     next(file for file in kept.rglob("*") if file.is_file() and file.name != "zarr.json").unlink()
     with pytest.raises(SourceError, match="damaged"):
-        refine_mask(image, mask, tmp_path / "out.tif", RefineOptions(only=("g",), evidence=kept))
+        refine(image, mask, tmp_path / "out.tif", RefineOptions(only=("g",), evidence=kept))
     assert not (tmp_path / "out.tif").exists()
 
 
@@ -205,9 +205,9 @@ def test_what_is_no_class_is_refused(
     use(monkeypatch, Echo())
     for word in ("\N{SUPERSCRIPT TWO}", "9" * 5000, "-1", "3"):
         with pytest.raises(UsageError, match="--only names classes of the mask: r, g, b"):
-            refine_mask(image, mask, tmp_path / "out.tif", RefineOptions(only=(word,)))
+            refine(image, mask, tmp_path / "out.tif", RefineOptions(only=(word,)))
     with pytest.raises(UsageError, match="--stuff names classes that are refined"):
-        refine_mask(image, mask, tmp_path / "out.tif", RefineOptions(only=("g",), stuff=("b",)))
+        refine(image, mask, tmp_path / "out.tif", RefineOptions(only=("g",), stuff=("b",)))
     with pytest.raises(UsageError, match="--only names classes"):
         parse_classes(" ,", "--only")
 
@@ -219,7 +219,7 @@ def test_a_mask_that_another_tool_saved_takes_the_names_of_the_evidence(
     use(monkeypatch, Forgo())
     imagecodecs.imwrite(tmp_path / "saved.png", labels_in(mask))
     options = RefineOptions(only=("g",), evidence=kept)
-    saved = refine_mask(image, tmp_path / "saved.png", tmp_path / "saved.tif", options)
+    saved = refine(image, tmp_path / "saved.png", tmp_path / "saved.tif", options)
     assert np.array_equal(labels_in(saved.output), passed_on(labels_in(mask), kept))
     refined: Any = saved.report["refined"]
     assert refined["because"] == "--only g"
@@ -236,8 +236,8 @@ def test_one_object_is_never_taken_for_classes(
     for name, values in (("grey", disc.astype(np.uint8) * 255), ("float", disc.astype(np.float32))):
         mask = write_grey(tmp_path / f"{name}.tif", values)
         with pytest.raises(UsageError, match="takes classes out of a mask of"):
-            refine_mask(image, mask, tmp_path / "out.tif", options)
-    result = refine_mask(image, tmp_path / "grey.tif", tmp_path / "out.tif", replace(options, mask_kind="labels"))
+            refine(image, mask, tmp_path / "out.tif", options)
+    result = refine(image, tmp_path / "grey.tif", tmp_path / "out.tif", replace(options, mask_kind="labels"))
     assert np.array_equal(labels_in(result.output) == 255, disc)
 
 
@@ -247,7 +247,7 @@ def test_classes_are_chosen_from_a_mask_in_which_only_two_occur(
     disc = discs(SHAPE, (40, 40, 20)).astype(np.uint8)
     network = use(monkeypatch, Echo())
     image, mask = write_image(tmp_path / "i.tif", disc > 0), write_grey(tmp_path / "m.tif", disc)
-    result = refine_mask(image, mask, tmp_path / "out.tif", RefineOptions(only=("1",)))
+    result = refine(image, mask, tmp_path / "out.tif", RefineOptions(only=("1",)))
     assert network.calls == 1
     assert np.array_equal(labels_in(result.output), disc)
     refined: Any = result.report["refined"]
@@ -261,10 +261,10 @@ def test_a_mask_of_one_object_has_no_classes_to_choose_from(
     use(monkeypatch, Echo())
     one = write_grey(tmp_path / "one.tif", (labels_in(mask) == GREEN).astype(np.uint8))
     with pytest.raises(UsageError, match="--evidence says which class"):
-        refine_mask(image, one, tmp_path / "out.tif", RefineOptions(evidence=kept))
+        refine(image, one, tmp_path / "out.tif", RefineOptions(evidence=kept))
     other = write_named(tmp_path / "other.tif", labels_in(mask), "sky", "g", "b")
     with pytest.raises(SourceError, match="size and the classes"):
-        refine_mask(image, other, tmp_path / "out.tif", RefineOptions(evidence=kept))
+        refine(image, other, tmp_path / "out.tif", RefineOptions(evidence=kept))
     with pytest.raises(UsageError, match="--object"):
         RefineOptions(objects=("g",), only=("g",))
     with pytest.raises(UsageError, match="--only"):
@@ -275,7 +275,7 @@ def test_a_mask_of_one_object_has_no_classes_to_choose_from(
         weights=str(tmp_path / "bundle"), compat="published", refine="cascadepsp", refine_only=("g",)
     )
     with pytest.raises(UsageError, match="--compat published and --refine-only g"):
-        segmentation.plan_images([image], published)
+        segmentation.plan_segment([image], published)
     assert not (tmp_path / "out.tif").exists()
 
 
@@ -286,14 +286,14 @@ def test_a_cascade_of_one_kind_of_object_does_not_refine_classes_that_it_does_no
     network = use(monkeypatch, Forgo(), kind="g")
     before = set(tmp_path.iterdir())
     refused = r"sharpens one kind of object, g.*got r, g, b.*"
-    for call in (lambda: refine_mask(image, mask, tmp_path / "out.tif"), lambda: plan_refine(image, mask)):
+    for call in (lambda: refine(image, mask, tmp_path / "out.tif"), lambda: plan_refine(image, mask)):
         with pytest.raises(UsageError, match=refused + "Give --only g, so.*--object g for"):
             call()
     last = SegmentOptions(weights=str(tmp_path / "bundle"), method="patch", refine="cascadepsp", refine_weights="any")
     with pytest.raises(UsageError, match=refused + "Give --refine-only g, so that other classes stay$"):
         segmentation.segment([image], tmp_path / "last.tif", last)
     with pytest.raises(UsageError, match=refused):
-        segmentation.plan_images([image], last)
+        segmentation.plan_segment([image], last)
     assert (network.calls, set(tmp_path.iterdir())) == (0, before)
     use(monkeypatch, Forgo(), kind="roof")
     with pytest.raises(UsageError, match=r"Give --only NAME, so.*--object NAME for"):

@@ -15,7 +15,7 @@ from magnet_cli.errors import SourceError
 from magnet_cli.masks.report_file import write_report
 from magnet_cli.options.refine import RefineOptions
 from magnet_cli.options.segment import SegmentOptions
-from magnet_cli.refinement.api import plan_refine, refine_mask
+from magnet_cli.refinement.api import plan_refine, refine
 from magnet_cli.segmentation import api as segmentation
 from tests.refinement.support import Echo, use
 from tests.refinement.test_only import SHAPE, make_segmented
@@ -38,7 +38,7 @@ def other(tmp_path: Path) -> Path:
 
 def test_a_mask_of_another_image_is_refused(segmented: tuple[Path, Path, Path], other: Path, tmp_path: Path) -> None:
     image, mask, _ = segmented
-    for call in (lambda: refine_mask(other, mask, tmp_path / "out.tif"), lambda: plan_refine(other, mask)):
+    for call in (lambda: refine(other, mask, tmp_path / "out.tif"), lambda: plan_refine(other, mask)):
         with pytest.raises(SourceError, match=f"m.tif: this mask was made of another image, {image}.*got {other}"):
             call()
     assert not list(tmp_path.glob("out*"))
@@ -54,7 +54,7 @@ def test_probabilities_of_another_image_are_refused(
         with pytest.raises(
             SourceError, match=rf"{evidence.name}: these probabilities were made of another image, {image}"
         ):
-            refine_mask(other, own, tmp_path / "out.tif", RefineOptions(only=("g",), evidence=evidence))
+            refine(other, own, tmp_path / "out.tif", RefineOptions(only=("g",), evidence=evidence))
     assert not list(tmp_path.glob("out*"))
 
 
@@ -118,7 +118,7 @@ def test_evidence_that_is_not_there_is_named_and_a_folder_of_it_is_looked_into(
 ) -> None:
     image, mask, kept = segmented
     with pytest.raises(SourceError, match=r"none\.zarr: there are no such probabilities"):
-        refine_mask(image, mask, tmp_path / "out.tif", RefineOptions(only=("g",), evidence=tmp_path / "none.zarr"))
+        refine(image, mask, tmp_path / "out.tif", RefineOptions(only=("g",), evidence=tmp_path / "none.zarr"))
     with pytest.raises(SourceError, match=f"a folder of outputs.*Give one of those in it: {kept}"):
-        refine_mask(image, mask, tmp_path / "out.tif", RefineOptions(only=("g",), evidence=tmp_path))
+        refine(image, mask, tmp_path / "out.tif", RefineOptions(only=("g",), evidence=tmp_path))
     assert not list(tmp_path.glob("out*"))

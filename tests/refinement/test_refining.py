@@ -20,7 +20,7 @@ from magnet_cli.errors import DeviceError, OutputError, SourceError, UsageError,
 from magnet_cli.masks.verification import verify_mask
 from magnet_cli.options.refine import RefineOptions
 from magnet_cli.options.values import parse_value_range
-from magnet_cli.refinement.api import refine_mask
+from magnet_cli.refinement.api import refine
 from tests.refinement.support import SIDE, Bright, Echo, Swallow, discs, labels_in, use, write_grey, write_image
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def test_a_network_that_changes_nothing_gives_the_mask_back(
     network = use(monkeypatch, Echo())
     image, mask = write_image(tmp_path / "i.tif", thin(shape)), write_grey(tmp_path / "m.tif", stored)
     options = RefineOptions(fast=fast, min_area=1 if shape == SMALL else 64)
-    result = refine_mask(image, mask, tmp_path / "out.tif", options)
+    result = refine(image, mask, tmp_path / "out.tif", options)
     assert np.array_equal(labels_in(result.output), expected)
     assert network.calls > 0
     assert network.largest <= SIDE**2
@@ -108,7 +108,7 @@ def test_a_wrong_border_is_moved_to_where_the_image_has_it(
     wrong = shift(truth.astype(np.float32), (3, -2), order=0) > 0.5
     use(monkeypatch, Bright())
     image, mask = write_image(tmp_path / "i.tif", truth), write_grey(tmp_path / "m.tif", wrong.astype(np.uint8))
-    result = refine_mask(image, mask, tmp_path / "out.tif", RefineOptions(mask_kind=cast("Any", kind)))
+    result = refine(image, mask, tmp_path / "out.tif", RefineOptions(mask_kind=cast("Any", kind)))
     found = labels_in(result.output)
     before, after = np.count_nonzero(wrong != truth), np.count_nonzero(found != truth)
     assert after < 0.03 * before
@@ -135,7 +135,7 @@ def test_nothing_is_claimed_where_the_image_holds_no_data(
     tifffile.imwrite(tmp_path / "i.tif", pixels, tile=(64, 64), photometric="rgb", extratags=nodata)
     mask = write_grey(tmp_path / "m.tif", labels)
     use(monkeypatch, Alike(value=value), side=side)
-    result = refine_mask(tmp_path / "i.tif", mask, tmp_path / "out.tif", RefineOptions(mask_kind=kind))
+    result = refine(tmp_path / "i.tif", mask, tmp_path / "out.tif", RefineOptions(mask_kind=kind))
     objects = cast("dict[str, Any]", result.report["objects"])
     assert bool(objects["large"]) == (side == SIDE)
     found = labels_in(result.output)
@@ -153,7 +153,7 @@ def test_small_objects_and_what_was_not_computed_are_left_alone(
     labels[30:36, 60:80] = 255
     use(monkeypatch, Bright())
     image, mask = write_image(tmp_path / "i.tif", truth), write_grey(tmp_path / "m.tif", labels)
-    found = labels_in(refine_mask(image, mask, tmp_path / "out.tif").output)
+    found = labels_in(refine(image, mask, tmp_path / "out.tif").output)
     assert (found[3:6, 3:6] == 1).all()
     assert np.array_equal(found == 255, labels == 255)
     rest = (labels != 255) & ~discs(SMALL, (5, 5, 6))
@@ -170,7 +170,7 @@ def test_specks_are_held_across_the_squares_in_which_claims_are_joined(
     image, mask = write_image(tmp_path / "i.tif", dark), write_grey(tmp_path / "m.tif", labels)
     use(monkeypatch, Swallow())
     monkeypatch.setattr("magnet_cli.refinement.refinement_plan.SQUARE", 32)
-    found = labels_in(refine_mask(image, mask, tmp_path / "out.tif").output)
+    found = labels_in(refine(image, mask, tmp_path / "out.tif").output)
     assert (found[40:42, 20:50] == 2).all()
     assert (found[100] == 1).all()
 
@@ -190,7 +190,7 @@ def test_killed_and_resumed_equals_never_killed(tmp_path: Path, monkeypatch: pyt
     assert ended.returncode == -signal.SIGKILL
     assert not output.exists()
     use(monkeypatch, Bright())
-    cut, whole = refine_mask(image, mask, output), refine_mask(image, mask, tmp_path / "whole" / "m.tif")
+    cut, whole = refine(image, mask, output), refine(image, mask, tmp_path / "whole" / "m.tif")
     # The third was computed, and the second may have been on its way to the disk.
     assert cast("dict[str, int]", cut.report["groups"])["resumed"] in (1, 2)
     assert whole.output.read_bytes() == cut.output.read_bytes()
@@ -205,18 +205,18 @@ def test_interrupted_and_resumed_equals_never_interrupted(
     image, mask = write_image(tmp_path / "i.tif", truth), write_grey(tmp_path / "m.tif", labels)
     options = RefineOptions(num_workers=0, fast=fail_at == 2)
     use(monkeypatch, Bright())
-    whole = refine_mask(image, mask, tmp_path / "whole" / "m.tif", options)
+    whole = refine(image, mask, tmp_path / "whole" / "m.tif", options)
     use(monkeypatch, Bright(fail_at=fail_at))
     with pytest.raises(KeyboardInterrupt):
-        refine_mask(image, mask, tmp_path / "cut" / "m.tif", options)
+        refine(image, mask, tmp_path / "cut" / "m.tif", options)
     assert not (tmp_path / "cut" / "m.tif").exists()
     use(monkeypatch, Bright())
-    cut = refine_mask(image, mask, tmp_path / "cut" / "m.tif", options)
+    cut = refine(image, mask, tmp_path / "cut" / "m.tif", options)
     groups = cast("dict[str, int]", cut.report["groups"])
     assert groups["resumed"] > 0
     assert groups["resumed"] + groups["computed"] == cast("dict[str, int]", whole.report["groups"])["computed"]
     assert whole.output.read_bytes() == cut.output.read_bytes()
-    again = refine_mask(image, mask, tmp_path / "cut" / "m.tif", options)
+    again = refine(image, mask, tmp_path / "cut" / "m.tif", options)
     assert again.was_done
 
 
@@ -226,7 +226,7 @@ def test_readers_threads_and_budgets_do_not_show_in_the_mask(tmp_path: Path, mon
     image, mask = write_image(tmp_path / "i.tif", truth), write_grey(tmp_path / "m.tif", labels)
     use(monkeypatch, Bright())
     found = [
-        refine_mask(image, mask, tmp_path / f"{workers}.tif", RefineOptions(num_workers=workers, min_area=1)).output
+        refine(image, mask, tmp_path / f"{workers}.tif", RefineOptions(num_workers=workers, min_area=1)).output
         for workers in (0, 3)
     ]
     assert found[0].read_bytes() == found[1].read_bytes()
@@ -237,8 +237,8 @@ def test_stuff_hardly_wins_a_pixel(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     labels = np.where(shift(truth.astype(np.float32), (3, 0), order=0) > 0.5, 1, 2).astype(np.uint8)
     image, mask = write_image(tmp_path / "i.tif", ~truth), write_grey(tmp_path / "m.tif", labels)
     use(monkeypatch, Bright())
-    free = labels_in(refine_mask(image, mask, tmp_path / "a.tif").output)
-    held = labels_in(refine_mask(image, mask, tmp_path / "b.tif", RefineOptions(stuff=("class 2",))).output)
+    free = labels_in(refine(image, mask, tmp_path / "a.tif").output)
+    held = labels_in(refine(image, mask, tmp_path / "b.tif", RefineOptions(stuff=("class 2",))).output)
     assert np.count_nonzero(held == 2) < np.count_nonzero(free == 2)
 
 
@@ -247,9 +247,9 @@ def test_a_mask_of_another_size_is_refused(tmp_path: Path, monkeypatch: pytest.M
     image = write_image(tmp_path / "i.tif", discs(SMALL, (20, 20, 9)))
     mask = write_grey(tmp_path / "m.tif", np.zeros((75, 65), np.uint8))
     with pytest.raises(SourceError, match="131x150"):
-        refine_mask(image, mask, tmp_path / "out.tif")
+        refine(image, mask, tmp_path / "out.tif")
     with pytest.raises(UsageError, match="may not replace"):
-        refine_mask(image, mask, mask)
+        refine(image, mask, mask)
 
 
 def test_wrong_words_and_small_budgets_are_refused_before_any_work(
@@ -259,18 +259,18 @@ def test_wrong_words_and_small_budgets_are_refused_before_any_work(
     image = write_image(tmp_path / "i.tif", discs(SMALL, (20, 20, 9)))
     mask = write_grey(tmp_path / "m.tif", discs(SMALL, (20, 20, 9)).astype(np.uint8))
     with pytest.raises(UsageError, match="--stuff"):
-        refine_mask(image, mask, tmp_path / "out.tif", RefineOptions(stuff=("sky",)))
+        refine(image, mask, tmp_path / "out.tif", RefineOptions(stuff=("sky",)))
     with pytest.raises(UsageError, match="--threshold"):
-        refine_mask(image, mask, tmp_path / "out.tif", RefineOptions(threshold=cast("Any", 0.25)))
+        refine(image, mask, tmp_path / "out.tif", RefineOptions(threshold=cast("Any", 0.25)))
     with pytest.raises(UsageError, match="--L"):
         RefineOptions(side=8)
     assert network.calls == 0
-    refine_mask(image, mask, tmp_path / "out.tif")
+    refine(image, mask, tmp_path / "out.tif")
     with pytest.raises(OutputError, match="other"):
-        refine_mask(image, mask, tmp_path / "out.tif", RefineOptions(min_area=5))
+        refine(image, mask, tmp_path / "out.tif", RefineOptions(min_area=5))
     monkeypatch.setattr("magnet_cli.refinement.planner.HEAP", 5 << 30)
     with pytest.raises(DeviceError, match="host memory"):
-        refine_mask(image, mask, tmp_path / "out2.tif")
+        refine(image, mask, tmp_path / "out2.tif")
 
 
 def test_a_faint_probability_is_never_an_empty_mask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -278,9 +278,9 @@ def test_a_faint_probability_is_never_an_empty_mask(tmp_path: Path, monkeypatch:
     faint = discs(SMALL, (20, 20, 9)) * np.float32(0.3)
     image, mask = write_image(tmp_path / "i.tif", faint > 0), write_grey(tmp_path / "m.tif", faint)
     with pytest.raises(SourceError, match=r"0\.3"):
-        refine_mask(image, mask, tmp_path / "out.tif")
+        refine(image, mask, tmp_path / "out.tif")
     options = RefineOptions(threshold=cast("Any", 0.25))
-    assert np.array_equal(labels_in(refine_mask(image, mask, tmp_path / "out.tif", options).output), faint > 0)
+    assert np.array_equal(labels_in(refine(image, mask, tmp_path / "out.tif", options).output), faint > 0)
 
 
 def test_bands_and_values_are_taken_as_the_user_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -295,12 +295,12 @@ def test_bands_and_values_are_taken_as_the_user_says(tmp_path: Path, monkeypatch
         [pixels[..., ::-1].astype(np.uint16) * 40 + 100, np.full((*SMALL, 1), 9, np.uint16)], axis=2
     )
     tifffile.imwrite(other, stored, planarconfig="contig", photometric="minisblack", tile=(64, 64))
-    refine_mask(plain, mask, tmp_path / "a.tif")
+    refine(plain, mask, tmp_path / "a.tif")
     with pytest.raises(WeightsError, match="--bands"):
-        refine_mask(other, mask, tmp_path / "b.tif")
+        refine(other, mask, tmp_path / "b.tif")
     with pytest.raises(WeightsError, match="--value-range"):
-        refine_mask(other, mask, tmp_path / "b.tif", RefineOptions(bands=("3", "2", "1")))
+        refine(other, mask, tmp_path / "b.tif", RefineOptions(bands=("3", "2", "1")))
     options = RefineOptions(bands=("3", "2", "1"), value_range=parse_value_range("100,10300"))
-    report = refine_mask(other, mask, tmp_path / "b.tif", options).report
+    report = refine(other, mask, tmp_path / "b.tif", options).report
     np.testing.assert_array_equal(labels_in(tmp_path / "b.tif"), labels_in(tmp_path / "a.tif"))
     assert "--bands 3,2,1 --value-range 100,10300" in " ".join(cast("list[str]", report["command"]))

@@ -15,7 +15,7 @@ from scipy.ndimage import shift
 from magnet_cli.errors import MemoryShortageError
 from magnet_cli.masks.journal import Journal
 from magnet_cli.options.refine import RefineOptions
-from magnet_cli.refinement.api import refine_mask
+from magnet_cli.refinement.api import refine
 from magnet_cli.refinement.image_view import Seen
 from tests.cli.support import invoke
 from tests.refinement.support import Bright, discs, use, write_grey, write_image
@@ -59,10 +59,10 @@ def test_a_group_that_did_not_fit_is_computed_with_nothing_beside_it(
     pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: tuple[int, ...], workers: int
 ) -> None:
     use(monkeypatch, Bright())
-    calm = refine_mask(*pair, tmp_path / "calm.tif")
+    calm = refine(*pair, tmp_path / "calm.tif")
     assert "out of memory" not in notes(calm.report)
     network = use(monkeypatch, Scarce(fails=lambda call: call in fails))
-    scarce = refine_mask(*pair, tmp_path / "scarce.tif", RefineOptions(num_workers=workers))
+    scarce = refine(*pair, tmp_path / "scarce.tif", RefineOptions(num_workers=workers))
     assert network.calls > max(fails)
     assert scarce.output.read_bytes() == calm.output.read_bytes()
     noted = r"out of memory while group \d+ of \d+ of pass \d was computed: from here on nothing is read or written"
@@ -73,7 +73,7 @@ def test_what_could_not_be_read_is_read_once_more(
     pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     use(monkeypatch, Bright())
-    calm = refine_mask(*pair, tmp_path / "calm.tif")
+    calm = refine(*pair, tmp_path / "calm.tif")
     original, calls = Seen.read, iter(range(100))
 
     def read(*given: Any, **named: Any) -> Any:
@@ -82,7 +82,7 @@ def test_what_could_not_be_read_is_read_once_more(
         return original(*given, **named)
 
     monkeypatch.setattr(Seen, "read", read)
-    scarce = refine_mask(*pair, tmp_path / "scarce.tif")
+    scarce = refine(*pair, tmp_path / "scarce.tif")
     assert scarce.output.read_bytes() == calm.output.read_bytes()
     assert "out of memory while group 2 of 2 of pass 1 was read" in notes(scarce.report)
 
@@ -92,7 +92,7 @@ def test_the_run_ends_with_6_and_the_same_command_goes_on(
     pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last: int
 ) -> None:
     use(monkeypatch, Bright())
-    calm = refine_mask(*pair, tmp_path / "calm.tif")
+    calm = refine(*pair, tmp_path / "calm.tif")
     use(monkeypatch, Scarce(fails=lambda call: call > last))
     words = ("refine", *pair, "-o", tmp_path / "cut.tif")
     ended = invoke(*words)
@@ -101,7 +101,7 @@ def test_the_run_ends_with_6_and_the_same_command_goes_on(
     assert not (tmp_path / "cut.tif").exists()
     use(monkeypatch, Bright())
     assert invoke(*words).exit_code == 0
-    cut = refine_mask(*pair, tmp_path / "cut.tif")
+    cut = refine(*pair, tmp_path / "cut.tif")
     assert cast("dict[str, int]", cut.report["groups"])["resumed"] > 0
     assert cut.output.read_bytes() == calm.output.read_bytes()
 
@@ -110,12 +110,12 @@ def test_memory_that_runs_out_while_a_group_is_stored_is_named(
     pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     use(monkeypatch, Bright())
-    calm = refine_mask(*pair, tmp_path / "calm.tif")
+    calm = refine(*pair, tmp_path / "calm.tif")
     with monkeypatch.context() as scarce:
         scarce.setattr(Journal, "put_labels", _full)
         with pytest.raises(MemoryShortageError, match="stored"):
-            refine_mask(*pair, tmp_path / "cut.tif")
-    cut = refine_mask(*pair, tmp_path / "cut.tif")
+            refine(*pair, tmp_path / "cut.tif")
+    cut = refine(*pair, tmp_path / "cut.tif")
     assert cut.output.read_bytes() == calm.output.read_bytes()
 
 
@@ -162,6 +162,6 @@ def test_what_filled_the_memory_is_gone_when_a_group_is_tried_again(
             return super().sharpened(images, inside)
 
     use(monkeypatch, Watched())
-    refine_mask(*pair, tmp_path / "out.tif")
+    refine(*pair, tmp_path / "out.tif")
     assert left
     assert set(left) == {None}

@@ -21,7 +21,7 @@ from magnet_cli.options.refine import RefineOptions
 from magnet_cli.options.segment import SegmentOptions, parse_scales
 from magnet_cli.options.values import parse_value_range
 from magnet_cli.refinement import method_loader as loading
-from magnet_cli.refinement.api import plan_refine, refine_mask
+from magnet_cli.refinement.api import plan_refine, refine
 from magnet_cli.segmentation import api as segmentation
 from tests.cli.support import write_colours_bundle
 from tests.cli.support import write_image as write_colours
@@ -88,7 +88,7 @@ def test_a_tool_that_changes_nothing_gives_the_mask_back(
     stored, expected = inputs(SMALL)[kind]
     tool = use(monkeypatch, Same())
     image, mask = write_image(tmp_path / "i.tif", thin(SMALL)), write_grey(tmp_path / "m.tif", stored)
-    result = refine_mask(image, mask, tmp_path / "out.tif", GUIDED)
+    result = refine(image, mask, tmp_path / "out.tif", GUIDED)
     np.testing.assert_array_equal(labels_in(result.output), expected)
     assert max(height * width for _, height, width in tool.seen) <= (SIDE + 2 * REACH) ** 2
     assert cast("dict[str, Any]", result.report["refined"])["changed_pixels"] == 0
@@ -103,7 +103,7 @@ def test_what_a_tool_finds_is_written_and_what_is_not_known_stays(
     wrong = np.roll(truth, 9, axis=0).astype(np.uint8)
     wrong[30:50, 60:80] = 255
     image, mask = write_image(tmp_path / "i.tif", truth), write_grey(tmp_path / "m.tif", wrong)
-    found = labels_in(refine_mask(image, mask, tmp_path / "out.tif", GUIDED).output)
+    found = labels_in(refine(image, mask, tmp_path / "out.tif", GUIDED).output)
     np.testing.assert_array_equal(found, np.where(wrong == 255, 255, truth))
 
 
@@ -119,7 +119,7 @@ def test_where_the_image_holds_no_data_the_mask_stays(tmp_path: Path, monkeypatc
     )
     wrong = np.roll(truth, 9, axis=0)
     mask = write_grey(tmp_path / "m.tif", wrong.astype(np.uint8))
-    found = labels_in(refine_mask(image, mask, tmp_path / "out.tif", GUIDED).output)
+    found = labels_in(refine(image, mask, tmp_path / "out.tif", GUIDED).output)
     np.testing.assert_array_equal(found[:, 60:70], wrong[:, 60:70])
     np.testing.assert_array_equal(np.delete(found, np.s_[60:70], axis=1), np.delete(truth, np.s_[60:70], axis=1))
 
@@ -142,7 +142,7 @@ def test_the_guided_filter_in_squares_is_the_guided_filter(tmp_path: Path, monke
     for side in (64, 256):
         use(monkeypatch, GuidedFilter(radius=8), side=side)
         options = RefineOptions(method="guided", num_workers=side % 3)
-        found.append(labels_in(refine_mask(image, mask, tmp_path / f"{side}.tif", options).output))
+        found.append(labels_in(refine(image, mask, tmp_path / f"{side}.tif", options).output))
     np.testing.assert_array_equal(found[0], found[1])
     assert np.count_nonzero(found[0] != labels) > 100
 
@@ -159,7 +159,7 @@ def test_the_crf_in_squares_is_nearly_the_crf(tmp_path: Path, monkeypatch: pytes
     found = []
     for side in (64, 256):
         use(monkeypatch, DenseCrf(position=16), side=side)
-        result = refine_mask(tmp_path / "i.tif", mask, tmp_path / f"{side}.tif", RefineOptions(method="crf"))
+        result = refine(tmp_path / "i.tif", mask, tmp_path / f"{side}.tif", RefineOptions(method="crf"))
         found.append(labels_in(result.output))
     before, after = (np.count_nonzero(labels != truth) for labels in (soft > 0.5, found[1]))
     assert after < before / 2
@@ -178,7 +178,7 @@ def test_a_crf_needs_probabilities(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     image, mask = write_image(tmp_path / "i.tif", truth), write_grey(tmp_path / "m.tif", labels)
     use(monkeypatch, DenseCrf())
     with pytest.raises(UsageError, match="--evidence"):
-        refine_mask(image, mask, tmp_path / "out.tif", RefineOptions(method="crf"))
+        refine(image, mask, tmp_path / "out.tif", RefineOptions(method="crf"))
 
 
 def test_interrupted_and_resumed_equals_never_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,20 +186,20 @@ def test_interrupted_and_resumed_equals_never_interrupted(tmp_path: Path, monkey
     image = write_image(tmp_path / "i.tif", truth)
     mask = write_grey(tmp_path / "m.tif", np.roll(truth, 2, axis=0).astype(np.uint8))
     use(monkeypatch, Bright())
-    whole = refine_mask(image, mask, tmp_path / "whole" / "m.tif", GUIDED)
+    whole = refine(image, mask, tmp_path / "whole" / "m.tif", GUIDED)
     use(monkeypatch, Bright(fail_at=4))
     with pytest.raises(KeyboardInterrupt):
-        refine_mask(image, mask, tmp_path / "cut" / "m.tif", GUIDED)
+        refine(image, mask, tmp_path / "cut" / "m.tif", GUIDED)
     assert not (tmp_path / "cut" / "m.tif").exists()
     use(monkeypatch, Bright())
     with pytest.raises(OutputError, match="other"):
-        refine_mask(image, mask, tmp_path / "cut" / "m.tif", RefineOptions(method="guided", bands=("3", "2", "1")))
-    cut = refine_mask(image, mask, tmp_path / "cut" / "m.tif", GUIDED)
+        refine(image, mask, tmp_path / "cut" / "m.tif", RefineOptions(method="guided", bands=("3", "2", "1")))
+    cut = refine(image, mask, tmp_path / "cut" / "m.tif", GUIDED)
     groups, all_groups = (cast("dict[str, int]", found.report["groups"]) for found in (cut, whole))
     assert groups["resumed"] >= 3
     assert groups["resumed"] + groups["computed"] == all_groups["computed"] == 9
     assert whole.output.read_bytes() == cut.output.read_bytes()
-    assert refine_mask(image, mask, tmp_path / "cut" / "m.tif", GUIDED).was_done
+    assert refine(image, mask, tmp_path / "cut" / "m.tif", GUIDED).was_done
 
 
 def test_what_is_held_does_not_grow_with_the_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,7 +210,7 @@ def test_what_is_held_does_not_grow_with_the_image(tmp_path: Path, monkeypatch: 
         tool = use(monkeypatch, Same())
         truth = thin((200, width))
         image, mask = write_image(tmp_path / "i.tif", truth), write_grey(tmp_path / "m.tif", truth.astype(np.uint8))
-        refine_mask(image, mask, tmp_path / f"{width}.tif", GUIDED)
+        refine(image, mask, tmp_path / f"{width}.tif", GUIDED)
         held.append((dict(most), max(tool.seen)))
     assert held[0] == held[1]
     assert held[0][0].keys() == {"read", "put_labels"}
@@ -222,7 +222,7 @@ def test_squares_of_one_class_are_not_looked_at(tmp_path: Path, monkeypatch: pyt
     labels = np.zeros((200, 300), np.uint8)
     labels[90:100, 90:100] = 1
     image, mask = write_image(tmp_path / "i.tif", labels > 0), write_grey(tmp_path / "m.tif", labels)
-    report = refine_mask(image, mask, tmp_path / "out.tif", GUIDED).report
+    report = refine(image, mask, tmp_path / "out.tif", GUIDED).report
     (step,) = cast("list[dict[str, int]]", report["passes"])
     assert (step["groups"], step["looked_at"], len(tool.seen)) == (20, 1, 1)
 
@@ -244,7 +244,7 @@ def test_what_segment_has_kept_says_what_its_mask_says(
     image, mask, kept = segmented
     use(monkeypatch, Same(), side=32)
     options = RefineOptions(method="guided", evidence=kept)
-    result = refine_mask(image, mask, tmp_path / "out.tif", options)
+    result = refine(image, mask, tmp_path / "out.tif", options)
     np.testing.assert_array_equal(labels_in(result.output), labels_in(mask))
     assert len(set(np.unique(labels_in(mask)))) == 3
     plan = plan_refine(image, mask, options).plan.describe()
@@ -258,7 +258,7 @@ def test_coarser_probabilities_are_resampled_as_for_the_mask(tmp_path: Path, mon
     kept = tmp_path / "m.probabilities.zarr"
     assert zarr.open_array(kept).shape[1:] == (74, 101)
     use(monkeypatch, Same(), side=40)
-    refined = refine_mask(image, result.mask, tmp_path / "out.tif", RefineOptions(method="guided", evidence=kept))
+    refined = refine(image, result.mask, tmp_path / "out.tif", RefineOptions(method="guided", evidence=kept))
     # Only what interpolation brings within a step of 1/254 of a tie may differ.
     assert np.count_nonzero(labels_in(refined.output) != labels_in(result.mask)) <= 4
 
@@ -277,7 +277,7 @@ def test_rounded_probabilities_that_tie_leave_the_label(tmp_path: Path, monkeypa
     (result,) = segmentation.segment([image], tmp_path / "m.tif", options)
     use(monkeypatch, Same())
     kept = tmp_path / "m.probabilities.zarr"
-    refined = refine_mask(image, result.mask, tmp_path / "out.tif", RefineOptions(method="guided", evidence=kept))
+    refined = refine(image, result.mask, tmp_path / "out.tif", RefineOptions(method="guided", evidence=kept))
     stored = np.asarray(zarr.open_array(kept)[:]).astype(int)
     assert np.count_nonzero(np.diff(np.sort(stored, axis=0)[-2:], axis=0) == 0) > 100
     np.testing.assert_array_equal(labels_in(refined.output), labels_in(result.mask))
@@ -290,9 +290,9 @@ def test_what_was_kept_of_another_mask_is_refused(
     use(monkeypatch, Same())
     other = write_named(tmp_path / "other.tif", labels_in(mask), "sky", "g", "b")
     with pytest.raises(SourceError, match="sky"):
-        refine_mask(image, other, tmp_path / "out.tif", RefineOptions(method="guided", evidence=kept))
+        refine(image, other, tmp_path / "out.tif", RefineOptions(method="guided", evidence=kept))
     with pytest.raises(SourceError, match="none"):
-        refine_mask(image, mask, tmp_path / "out.tif", RefineOptions(method="guided", evidence=tmp_path / "none"))
+        refine(image, mask, tmp_path / "out.tif", RefineOptions(method="guided", evidence=tmp_path / "none"))
     field = zarr.open_array(kept, mode="r+")
     attributes = dict(field.attrs)
     whole = zarr.create_array(tmp_path / "whole", shape=field.shape, chunks=(3, 10**6, 10**6), dtype="u1")
@@ -302,10 +302,10 @@ def test_what_was_kept_of_another_mask_is_refused(
     chunk.write_bytes(chunk.read_bytes()[:20])
     for wrong in (tmp_path / "whole", tmp_path / "empty", kept):
         with pytest.raises(SourceError, match="no field"):
-            refine_mask(image, mask, tmp_path / "out.tif", RefineOptions(method="guided", evidence=wrong))
+            refine(image, mask, tmp_path / "out.tif", RefineOptions(method="guided", evidence=wrong))
     field.attrs["pitch"] = {"x": "9" * 99, "y": "1"}
     with pytest.raises(SourceError, match="no field"):
-        refine_mask(image, mask, tmp_path / "out.tif", RefineOptions(method="guided", evidence=kept))
+        refine(image, mask, tmp_path / "out.tif", RefineOptions(method="guided", evidence=kept))
 
 
 def test_options_of_the_cascade_and_of_the_tools_do_not_mix() -> None:
@@ -320,12 +320,12 @@ def test_images_of_other_kinds_are_seen_as_the_user_says(tmp_path: Path, monkeyp
     truth = discs(SMALL, (70, 60, 40))
     mask = write_grey(tmp_path / "mask.tif", np.roll(truth, 3, axis=0).astype(np.uint8))
     grey = write_grey(tmp_path / "grey.tif", tifffile.imread(write_image(tmp_path / "i.tif", truth))[..., 0])
-    assert np.array_equal(labels_in(refine_mask(grey, mask, tmp_path / "a.tif", GUIDED).output), truth)
+    assert np.array_equal(labels_in(refine(grey, mask, tmp_path / "a.tif", GUIDED).output), truth)
     deep = write_grey(tmp_path / "deep.tif", np.where(truth, 9000, 100).astype(np.uint16))
     with pytest.raises(SourceError, match="--value-range"):
-        refine_mask(deep, mask, tmp_path / "b.tif", GUIDED)
+        refine(deep, mask, tmp_path / "b.tif", GUIDED)
     options = RefineOptions(method="guided", value_range=parse_value_range("0,10000"))
-    assert np.array_equal(labels_in(refine_mask(deep, mask, tmp_path / "b.tif", options).output), truth)
+    assert np.array_equal(labels_in(refine(deep, mask, tmp_path / "b.tif", options).output), truth)
 
 
 def test_a_small_budget_is_refused_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -333,5 +333,5 @@ def test_a_small_budget_is_refused_before_any_work(tmp_path: Path, monkeypatch: 
     image = write_image(tmp_path / "i.tif", thin(SMALL))
     mask = write_grey(tmp_path / "m.tif", thin(SMALL).astype(np.uint8))
     with pytest.raises(DeviceError, match="host memory"):
-        refine_mask(image, mask, tmp_path / "out.tif", RefineOptions(method="guided", memory=64 << 20))
+        refine(image, mask, tmp_path / "out.tif", RefineOptions(method="guided", memory=64 << 20))
     assert not tool.seen

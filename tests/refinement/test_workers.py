@@ -14,7 +14,7 @@ from magnet_cli.masks.journal import Journal
 from magnet_cli.models import device
 from magnet_cli.options.refine import RefineOptions
 from magnet_cli.refinement import classical_method, large_objects, method_loader, wholes
-from magnet_cli.refinement.api import plan_refine, refine_mask
+from magnet_cli.refinement.api import plan_refine, refine
 from tests.refinement.support import Bright, discs, model_of, use, write_grey, write_image
 from tests.refinement.test_squares import Same
 from tests.refinement.test_squares import use as use_tool
@@ -45,7 +45,7 @@ def test_as_many_threads_read_as_there_are_workers(what: str, tmp_path: Path, mo
     use_tool(monkeypatch, Same())
     truth = discs(SHAPE, *circles)
     image, mask = write_image(tmp_path / "i.tif", truth), write_grey(tmp_path / "m.tif", truth.astype(np.uint8))
-    alone = refine_mask(image, mask, tmp_path / "alone.tif", RefineOptions(method=method, num_workers=0))
+    alone = refine(image, mask, tmp_path / "alone.tif", RefineOptions(method=method, num_workers=0))
     together, original, threads = threading.Barrier(4), runner.read, set[int]()
 
     def read(self: Any, group: int) -> Any:
@@ -59,7 +59,7 @@ def test_as_many_threads_read_as_there_are_workers(what: str, tmp_path: Path, mo
         level, inner = original, read
         read = lambda self, group: (inner if self._step.is_last else level)(self, group)  # noqa: E731 - by level
     monkeypatch.setattr(runner, "read", read)
-    found = refine_mask(image, mask, tmp_path / "many.tif", RefineOptions(method=method, num_workers=4))
+    found = refine(image, mask, tmp_path / "many.tif", RefineOptions(method=method, num_workers=4))
     assert len(threads) == 4
     assert found.output.read_bytes() == alone.output.read_bytes()
 
@@ -85,7 +85,7 @@ def test_an_object_is_stored_while_the_next_is_refined(tmp_path: Path, monkeypat
         original(*arguments, **named)
 
     monkeypatch.setattr(Journal, "put_field", put_field)
-    refine_mask(image, mask, tmp_path / "out.tif", RefineOptions(num_workers=2))
+    refine(image, mask, tmp_path / "out.tif", RefineOptions(num_workers=2))
     assert beside == [True] * 4
 
 

@@ -12,7 +12,7 @@ from magnet_cli.models.bundle_writer import describe, write_bundle
 from magnet_cli.models.registry import build_backbone
 from magnet_cli.options.refine import RefineOptions
 from magnet_cli.options.segment import SegmentOptions
-from magnet_cli.refinement.api import refine_mask
+from magnet_cli.refinement.api import refine
 from magnet_cli.run import clock
 from magnet_cli.run.clock import NOTED_EVERY, Clock
 from magnet_cli.segmentation import api as segmentation
@@ -119,10 +119,10 @@ def test_a_mask_that_is_refined_likewise(
     passing(1000.0)
     options = RefineOptions(num_workers=0)
     with pytest.raises(KeyboardInterrupt):
-        refine_mask(image, mask, tmp_path / "out.tif", options)
+        refine(image, mask, tmp_path / "out.tif", options)
     noted = noted_in(tmp_path / "out.tif.journal")
     use(monkeypatch, Bright())
     passing(0.001)
-    report: Any = refine_mask(image, mask, tmp_path / "out.tif", options).report
+    report: Any = refine(image, mask, tmp_path / "out.tif", options).report
     assert report["groups"]["resumed"] == 1
     assert noted < report["seconds"]["wall"] < noted + 100

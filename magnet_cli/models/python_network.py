@@ -1,0 +1,418 @@
+"""A network that a Python program hands over instead of the name of a bundle, and what it tells of it."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from math import isfinite
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self, cast, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from magnet_cli.errors import UsageError, WeightsError
+from magnet_cli.geometry import Size
+from magnet_cli.models.facts import facts_of, largest_tensors
+from magnet_cli.models.network_spec import (
+    Bundle,
+    ClassSpec,
+    InputSpec,
+    MagnetDefaults,
+    NetworkSpec,
+    PixelSize,
+    Temperature,
+)
+from magnet_cli.models.networks import Networks, placed
+from magnet_cli.options.forms import BYTES
+from magnet_cli.options.lengths import PhysicalScales, in_unit
+from magnet_cli.options.segment import SCALES, parse_scales
+from magnet_cli.system.memory import PeakSampler, host_memory
+
+if TYPE_CHECKING:
+    from magnet_cli.plan import ModelFacts
+
+Activation = Literal["softmax", "sigmoid", "none"]
+PatchFunction = Callable[[Tensor], Tensor | NDArray[Any]]
+"""Maps normalised patches `(n, bands, h, w)`, float32 on the device, to scores `(n, classes, h', w')`."""
+
+PYTHON = "python"
+"""Architecture of a network that no bundle describes."""
+COLORS = ("#3C1098", "#8429F6", "#6EC1E4", "#FEDD3A", "#E2A929", "#E24A33", "#348ABD", "#777777")
+"""Colours of classes where nobody names them, again and again."""
+MOST_CLASSES = 255
+"""Masks are 8 bit and 255 means not computed."""
+COARSEST = 32
+"""Pixels of a patch for one score: networks of the field end at strides of up to 32. One score for a whole patch comes
+from a network that names patches, whose mask would look plausible and mean nothing."""
+SAME = 1e-3
+"""How far probabilities of the same patch may lie apart from one call to the next: GPUs add in any order."""
+SUM = 1e-2
+"""How far the probabilities of a pixel may miss one, in half precision."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkDescription:
+    """What has to be known of a network that is handed to `segment`, in the words of a bundle's `bundle.json`.
+
+    Raises:
+        UsageError: A value cannot be.
+    """
+
+    classes: int | Sequence[str]
+    """How many classes the network tells apart, or their names in order. At most 255."""
+    size: int | str | Size
+    """Size of a patch in pixels: a side, `512x384` (width first), or a `Size`."""
+    bands: Sequence[str] = ("red", "green", "blue")
+    """Names of the network's bands. An image's bands are matched by name, else by count."""
+    range: tuple[float, float] = (0.0, 255.0)
+    """Stored values that become 0 and 1, before mean and standard deviation."""
+    mean: Sequence[float] | None = None
+    """Mean of each band, of values from 0 to 1. None is 0."""
+    std: Sequence[float] | None = None
+    """Standard deviation of each band. None is 1."""
+    activation: Activation = "softmax"
+    """What makes probabilities of the scores. `sigmoid` takes one score for two classes as that of the second;
+    `none` is for scores that are probabilities."""
+    scales: str | Sequence[int | Size] | None = None
+    """Sides of the windows that the network was trained at, in pixels: the default of `SegmentOptions.scales`. None is
+    `size`: one stage, in which each patch shows as many pixels as it has."""
+    pixel_size: str | None = None
+    """Physical size of a pixel at which the network was trained: `0.5um`, `0.3m`. Images are read at that size. None
+    takes every image as it is."""
+    colors: Sequence[str] | None = None
+    """`#RRGGBB` for each class. None takes colours of the program's own."""
+    name: str = "network"
+    """How messages and reports call the network."""
+    version: str | None = None
+    """A text that changes when the network does. A run that was interrupted goes on only with the same version. Modules
+    are told apart by their weights and need none; other callables do."""
+    memory: int | str | None = None
+    """Bytes that one patch takes while the network runs, or `512MiB`. None measures one patch."""
+
+    def __post_init__(self) -> None:
+        if self.activation not in get_args(Activation):
+            raise UsageError(f"activation is one of {', '.join(get_args(Activation))}", value=repr(self.activation))
+        low, high = self.range
+        if not low < high or not (isfinite(low) and isfinite(high)):
+            raise UsageError("the range of stored values rises", value=f"{low}, {high}")
+        if not self.bands or len(set(self.bands)) < len(self.bands) or isinstance(self.bands, str):
+            raise UsageError(
+                "bands are different names", value=repr(self.bands), advice="Write ('red', 'green', 'blue')"
+            )
+        for key, values in (("mean", self.mean), ("std", self.std)):
+            if values is not None and len(values) != len(self.bands):
+                raise UsageError(f"{key} has a value for each of {len(self.bands)} bands", value=len(values))
+        if self.std is not None and min(self.std) <= 0:
+            raise UsageError("standard deviations are positive", value=list(self.std))
+        # These raise where a value cannot be understood.
+        _ = self.input_size, self.trained, self.class_specs, self.resolution, self.patch_bytes
+
+    @cached_property
+    def input_size(self) -> Size:
+        """Size of a patch, in pixels."""
+        found = SCALES.take(self.size if isinstance(self.size, str) else [self.size], "size")
+        if not isinstance(found, tuple) or len(found) != 1 or not isinstance(found[0], Size):
+            raise UsageError(
+                "size is that of one patch in pixels", value=repr(self.size), advice="Write 512 or 512x384"
+            )
+        return found[0]
+
+    @cached_property
+    def trained(self) -> tuple[Size, ...]:
+        """Sizes of the windows that the network was trained at, coarsest first."""
+        if self.scales is None:
+            return (self.input_size,)
+        found = SCALES.take(self.scales if isinstance(self.scales, str) else list(self.scales), "scales")
+        if not isinstance(found, tuple) or not found:
+            raise UsageError("scales are sides in pixels", value=repr(self.scales), advice="Write (256, 512, 1024)")
+        return found
+
+    @cached_property
+    def class_specs(self) -> tuple[ClassSpec, ...]:
+        """Names and colours of the classes."""
+        names = [f"class{index}" for index in range(self.classes)] if isinstance(self.classes, int) else self.classes
+        if isinstance(names, str) or not 2 <= len(names) <= MOST_CLASSES or len(set(names)) < len(names):  # noqa: PLR2004
+            raise UsageError(f"there are 2 to {MOST_CLASSES} classes of different names", value=repr(self.classes))
+        colors = self.colors or [COLORS[index % len(COLORS)] for index in range(len(names))]
+        if len(colors) != len(names):
+            raise UsageError(f"there is a colour for each of {len(names)} classes", value=len(colors))
+        for color in colors:
+            if (
+                len(color) != len("#RRGGBB")
+                or color[0] != "#"
+                or not all(c in "0123456789abcdefABCDEF" for c in color[1:])
+            ):
+                raise UsageError("a colour is written #RRGGBB", value=repr(color))
+        return tuple(ClassSpec(name=name, color=color) for name, color in zip(names, colors, strict=True))
+
+    @cached_property
+    def resolution(self) -> PixelSize | None:
+        """Physical size of a pixel, in micrometres or metres."""
+        if self.pixel_size is None:
+            return None
+        found = parse_scales(self.pixel_size)
+        if not isinstance(found, PhysicalScales) or len(found.sizes) != 1 or len({*_sides(found)}) != 1:
+            raise UsageError(
+                "pixel_size is a length with a unit", value=repr(self.pixel_size), advice="Write 0.5um or 0.3m"
+            )
+        unit: Literal["um", "m"] = "um" if found.sizes[0].unit in ("nm", "um", "mm") else "m"
+        return PixelSize(value=in_unit(found.sizes[0].width, unit), unit=unit)
+
+    @cached_property
+    def patch_bytes(self) -> int | None:
+        """Bytes that one patch takes while the network runs; None where they are to be measured."""
+        return None if self.memory is None else cast("int", BYTES.take(self.memory, "memory"))
+
+    def describe(self) -> dict[str, object]:
+        """All that a mask depends on, as JSON values."""
+        return {
+            "classes": [entry.name for entry in self.class_specs],
+            "colors": [entry.color for entry in self.class_specs],
+            "size": str(self.input_size),
+            "bands": list(self.bands),
+            "range": list(map(float, self.range)),
+            "mean": [float(value) for value in self.mean or ()],
+            "std": [float(value) for value in self.std or ()],
+            "activation": self.activation,
+            "scales": [str(size) for size in self.trained],
+            "pixel": None if self.resolution is None else [str(self.resolution.value), self.resolution.unit],
+            "name": self.name,
+            "version": self.version,
+        }
+
+
+def _sides(scales: PhysicalScales) -> tuple[Any, Any]:
+    return scales.sizes[0].width, scales.sizes[0].height
+
+
+class _Scores(nn.Module):
+    """A caller's network as backbones are called: scores of each pixel of the patches, as a float32 tensor.
+
+    Scores at fewer pixels than the patch has are interpolated: bilinear, pixel centres aligned.
+    """
+
+    def __init__(self, network: PatchFunction, *, channels: int) -> None:
+        super().__init__()
+        self._call = network
+        self._channels = channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(n, bands, h, w)` to `(n, channels, h, w)`."""
+        found: object = self._call(x)
+        if isinstance(found, np.ndarray):
+            found = torch.from_numpy(np.ascontiguousarray(found))
+        if not isinstance(found, Tensor):
+            raise WeightsError(
+                "a network gives a tensor or an array of scores",
+                value=f"a value of type {type(found).__name__}",
+                advice="Hand in a function that takes the scores out of it, like lambda x: network(x)['out']",
+            )
+        count, _, height, width = x.shape
+        right = found.ndim == x.ndim and found.shape[:2] == (count, self._channels)
+        rows, columns = found.shape[2:] if right else (0, 0)
+        if not right or not (height / COARSEST <= rows <= height and width / COARSEST <= columns <= width):
+            raise WeightsError(
+                f"for patches {tuple(x.shape)} a network gives scores ({count}, {self._channels}, h, w), h and w being "
+                f"those of the patch, or smaller down to a {COARSEST}th",
+                value=tuple(found.shape),
+                advice="Check classes, size and activation of the description",
+            )
+        scores = found.to(x.device).float()
+        if (rows, columns) != (height, width):
+            scores = nn.functional.interpolate(scores, size=(height, width), mode="bilinear", align_corners=False)
+        return scores
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PythonNetwork:
+    """A network of a Python program with its description, which stands in for a bundle.
+
+    Args:
+        network: A module, which is copied and stays as it is, or any other callable.
+        description: What has to be known of it.
+    """
+
+    network: PatchFunction
+    description: NetworkDescription
+
+    @classmethod
+    def of(cls, network: PatchFunction | None, description: NetworkDescription | None) -> Self | None:
+        """The network that a caller hands over; None where there is none.
+
+        Raises:
+            UsageError: The description is missing, or there is nothing to describe.
+        """
+        if network is None and description is None:
+            return None
+        if network is None or description is None:
+            raise UsageError(
+                "a network of your own is given with its description",
+                value="network alone" if description is None else "description alone",
+                advice="Give network=... and description=NetworkDescription(classes=..., size=...)",
+            )
+        if not callable(network):
+            raise UsageError("a network is a module or another callable", value=type(network).__name__)
+        found = cls(network=network, description=description)
+        _ = found.bundle  # raises where the network cannot be told from another one
+        return found
+
+    @cached_property
+    def bundle(self) -> Bundle:
+        """The bundle that the description amounts to, without files.
+
+        Raises:
+            UsageError: Nothing tells the network from another one.
+        """
+        given, digest = self.description, self._digest()
+        bands = len(given.bands)
+        return Bundle(
+            name=given.name,
+            licence="",
+            source="",
+            metrics={},
+            execution={},
+            origins=(),
+            folder=Path(),
+            digest=digest,
+            classes=given.class_specs,
+            input=InputSpec(
+                bands=tuple(given.bands),
+                range=given.range,
+                mean=tuple(given.mean or (0.0,) * bands),
+                std=tuple(given.std or (1.0,) * bands),
+                size=given.input_size,
+                resample="area",
+            ),
+            activation=given.activation,
+            scales=given.trained,
+            resolution=given.resolution,
+            magnet=MagnetDefaults(merge="mean", points="all", patches="all", median=11, margin=0),
+            compat="paper",
+            backbone=NetworkSpec(architecture=PYTHON, options={}, temperature=Temperature(), file="", sha256=digest),
+            refiners=(),
+            selector=None,
+            local=None,
+        )
+
+    def load(self, *, device: str, precision: str) -> tuple[ModelFacts, Networks]:
+        """Place the network on a device, and try it on one patch.
+
+        Args:
+            device: `cpu`, `cuda:0`, `mps`.
+            precision: `float32`, or what modules compute in under autocast.
+
+        Raises:
+            WeightsError: It gives something else than it should, or another result when it is called again.
+            DeviceError: The device cannot be used.
+        """
+        place, network, weights = placed(device), self.network, 0
+        if isinstance(network, nn.Module):
+            network = _copied(network).eval().requires_grad_(requires_grad=False).to(place)
+            weights = sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
+        networks = Networks(
+            bundle=self.bundle,
+            backbone=_Scores(network, channels=self.bundle.logits),
+            refiners=(),
+            device=place,
+            precision=precision,
+        )
+        measured, needed = self._tried(networks, network), self.description.patch_bytes
+        facts = facts_of(self.bundle, weight_bytes=weights, activation_bytes=measured if needed is None else needed)
+        return facts, networks
+
+    def _tried(self, networks: Networks, network: PatchFunction) -> int:
+        """Run one patch of noise twice, drawn over the whole range of stored values; gives the bytes that it takes."""
+        given, size = self.description, self.description.input_size
+        shape = (1, size.height, size.width, len(given.bands))
+        noise = np.random.default_rng(0).random(shape, dtype=np.float32)
+        mean, std = (np.array(values, np.float32) for values in (self.bundle.input.mean, self.bundle.input.std))
+        patch = torch.from_numpy((noise - mean) / std).permute(0, 3, 1, 2).to(networks.device)
+        with torch.inference_mode():
+            if isinstance(network, nn.Module):
+                with largest_tensors(network) as found:
+                    first = networks.predict(patch, size)
+                taken = found.bytes
+            else:
+                first, taken = _measured(networks, patch, size)
+            again = networks.predict(patch, size)
+        whole = first.sum(dim=1)
+        if not bool(torch.isfinite(first).all()):
+            raise WeightsError("the network gives values that are not numbers for a patch of noise", value=given.name)
+        least, most = float(first.min()), float(first.max())
+        sums = given.activation == "softmax" or (given.activation == "none" and bool(((whole - 1).abs() < SUM).all()))
+        if given.activation == "none" and not (sums and least >= -SUM and most <= 1 + SUM):
+            raise WeightsError(
+                "with activation 'none' the scores of a pixel are probabilities, from 0 to 1, whose sum is 1",
+                value=f"values from {least:.3g} to {most:.3g}",
+                advice="Name the activation that makes probabilities of them: softmax or sigmoid",
+            )
+        if float((first - again).abs().max()) > SAME:
+            raise WeightsError(
+                "the network gives another result for the same patch when it is called again",
+                value=f"{given.name}, probabilities up to {float((first - again).abs().max()):.3g} apart",
+                advice="Switch dropout and other randomness off: a mask has to be the same when it is computed again",
+            )
+        return max(taken, 4 * (patch.numel() + first.numel()))
+
+    def _digest(self) -> str:
+        """SHA-256 over the description and what tells the network from others."""
+        total = hashlib.sha256(json.dumps(self.description.describe(), sort_keys=True).encode())
+        network = self.network
+        if not isinstance(network, nn.Module):
+            if self.description.version is None:
+                raise UsageError(
+                    "a callable that is no module needs a version: nothing else tells a run of it from that of another",
+                    value=self.description.name,
+                    advice="Give NetworkDescription(version='1'), and another text when the network changes",
+                )
+            return total.hexdigest()
+        total.update(f"{type(network).__module__}.{type(network).__qualname__}\n{network!r}".encode())
+        for key, value in sorted(network.state_dict().items()):
+            if not isinstance(value, Tensor):
+                if self.description.version is None:
+                    raise UsageError(
+                        "a module whose state is not tensors alone needs a version",
+                        value=key,
+                        advice="Give NetworkDescription(version='1'), and another text when the network changes",
+                    )
+                continue
+            total.update(f"\n{key} {value.dtype} {tuple(value.shape)}\n".encode())
+            total.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        return total.hexdigest()
+
+
+def _copied(network: nn.Module) -> nn.Module:
+    """A copy that can be placed and set up without a change to the caller's module.
+
+    Raises:
+        UsageError: The module cannot be copied.
+    """
+    try:
+        return copy.deepcopy(network)
+    except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:
+        raise UsageError(
+            "the module cannot be copied, and a run may not change a module that is in use elsewhere",
+            value=f"{type(network).__name__}: {error}",
+            advice="Hand in a function that calls it, with a version",
+        ) from error
+
+
+def _measured(networks: Networks, patch: Tensor, size: Size) -> tuple[Tensor, int]:
+    """Probabilities of a patch, and by how many bytes the memory of the device, or else of the host, grew for them."""
+    if networks.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(networks.device)
+        before = torch.cuda.memory_allocated(networks.device)
+        found = networks.predict(patch, size)
+        return found, torch.cuda.max_memory_allocated(networks.device) - before
+    base = host_memory() or 0
+    with PeakSampler(interval=0.005) as peaks:
+        found = networks.predict(patch, size)
+        peaks.sample()
+    return found, max(0, (peaks.peak.pss or 0) - base)

@@ -1,0 +1,96 @@
+"""Segmenting a small image into an array, for programs that want no files."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import tifffile
+
+from magnet_cli.errors import UsageError
+from magnet_cli.options.segment import ExportOptions, SegmentOptions
+from magnet_cli.segmentation.api import segment
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from magnet_cli.events import Events
+    from magnet_cli.models.python_network import NetworkDescription, PatchFunction
+
+TILE = 256
+"""Side in pixels of the tiles of an array's file."""
+RGB = 3
+FEW = 16
+"""Rows up to which an array whose last axis is longer is taken for one with its bands first."""
+KINDS = "uif"
+"""Kinds of NumPy types that images store: whole numbers and floating-point numbers."""
+
+
+def segment_array(
+    image: str | Path | NDArray[Any],
+    options: SegmentOptions | None = None,
+    *,
+    network: PatchFunction | None = None,
+    description: NetworkDescription | None = None,
+    events: Events | None = None,
+) -> NDArray[np.uint8]:
+    """Segment one image and return the whole mask; no file stays.
+
+    An array goes through a temporary file, so that its mask is the one that `segment` would write of such a file.
+
+    Args:
+        image: A file, a URL, or an array `(height, width, bands)` or `(height, width)` of stored values. Three bands of
+            an array are red, green and blue.
+        options: As `segment` takes them; `slide_mpp` is the pixel size of an array. Nothing is written beside the mask.
+        network: As `segment` takes it.
+        description: What has to be known of `network`.
+        events: Hears about messages and progress.
+
+    Returns:
+        `(height, width)` uint8: class indices, 255 where nothing was computed.
+
+    Raises:
+        MagnetError: The image cannot be segmented.
+    """
+    plain = replace(
+        options or SegmentOptions(),
+        overlay=False,
+        html=False,
+        probabilities=False,
+        uncertainty=False,
+        exports=ExportOptions(),
+    )
+    with tempfile.TemporaryDirectory(prefix="magnet-") as place:
+        folder = Path(place)
+        source = _written(image, folder / "image.tif") if isinstance(image, np.ndarray) else image
+        results = segment(source, folder / "mask.tif", plain, network=network, description=description, events=events)
+        labels: NDArray[np.uint8] = results[0].array()
+    return labels
+
+
+def _written(pixels: NDArray[Any], path: Path) -> Path:
+    """The array as a tiled file."""
+    if pixels.ndim not in (2, 3) or not pixels.size or pixels.dtype.kind not in KINDS:
+        raise UsageError(
+            "an image is an array (height, width) or (height, width, bands) of numbers",
+            value=f"{pixels.shape} of {pixels.dtype}",
+            advice="Move the bands to the end, as numpy.moveaxis(array, 0, -1) does",
+        )
+    if pixels.ndim == 3 and pixels.shape[0] <= FEW < pixels.shape[2]:  # noqa: PLR2004 - with bands
+        raise UsageError(
+            "an array has its bands last",
+            value=pixels.shape,
+            advice="Move the bands to the end, as numpy.moveaxis(array, 0, -1) does",
+        )
+    bands = pixels.shape[2] if pixels.ndim == 3 else 1  # noqa: PLR2004 - with bands
+    tifffile.imwrite(
+        path,
+        pixels if bands > 1 else pixels.reshape(pixels.shape[:2]),
+        photometric="rgb" if bands == RGB else "minisblack",
+        planarconfig="contig" if bands > 1 else None,
+        tile=(TILE, TILE),
+    )
+    return path
