@@ -21,6 +21,7 @@ def summary(bundle: AnyBundle) -> dict[str, object]:
     card = bundle.folder / CARD
     known: dict[str, object] = {
         "name": bundle.name,
+        "domain": bundle.domain or None,
         "folder": str(bundle.folder),
         "card": str(card) if card.is_file() else None,
         "bytes": _bytes(bundle),
@@ -41,12 +42,16 @@ def bundle_lines(bundle: AnyBundle) -> list[str]:
 
     size = format_bytes(_bytes(bundle))
     if isinstance(bundle, CascadeBundle):
-        what = f"  {bundle.network.architecture}, windows of {bundle.side}, {size}"
+        what = f"  {_domain(bundle)}, {bundle.network.architecture}, windows of {bundle.side}, {size}"
         return [f"{bundle.name}: sharpens masks of {bundle.kind_of_object or 'any object'}", what]
     return [
         f"{bundle.name}: {', '.join(entry.name for entry in bundle.classes)}",
-        f"  {bundle.backbone.architecture}, scales {_scales(bundle)}, {size}",
+        f"  {_domain(bundle)}, {bundle.backbone.architecture}, scales {_scales(bundle)}, {size}",
     ]
+
+
+def _domain(bundle: AnyBundle) -> str:
+    return f"for {bundle.domain} images" if bundle.domain else "domain not said"
 
 
 def bundle_text(bundle: AnyBundle) -> str:
@@ -58,6 +63,7 @@ def bundle_text(bundle: AnyBundle) -> str:
     lines = [
         f"{bundle.name}: {bundle.folder}",
         f"  model card: {card if card.is_file() else 'none'}",
+        f"  domain: {bundle.domain or 'not said'}",
         f"  licence: {bundle.licence or 'not said'}",
         f"  source: {bundle.source or 'not said'}",
         *middle,

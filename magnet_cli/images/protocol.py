@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,6 +38,10 @@ class Resolution:
     y: Fraction
     unit: str
     """`um` or `m`."""
+
+
+COARSEST_SLIDE_UM = 10
+"""Micrometres of a pixel at the full resolution of a slide, at most: an objective of 1.25 gives about 8."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +86,21 @@ class ImageInfo:
     """Memory that the opened image keeps between reads, at most: decoded tiles, or the whole of a small picture."""
     notes: tuple[str, ...] = field(default=())
     """Things a user should be told once: a default resolution ignored, an orientation applied."""
+
+    @property
+    def kind(self) -> Literal["slide", "map"] | None:
+        """What the file says that it shows: a microscope's slide, or the ground. None where it does not say.
+
+        A pyramid whose pixels measure a few micrometres is a slide whatever wrote it; a single level may be any
+        picture from a microscope or a camera.
+        """
+        if self.crs is not None or self.geo_tags:
+            return "map"
+        if self.is_slide or self.objective is not None:
+            return "slide"
+        size = self.resolution
+        is_fine = size is not None and size.unit == "um" and max(size.x, size.y) <= COARSEST_SLIDE_UM
+        return "slide" if is_fine and len(self.levels) > 1 else None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,6 +28,7 @@ def card(bundle: Bundle, preset: Preset, *, finding: str, files: Mapping[str, st
         "",
         *(f"- {made}: from {source}" for made, source in files.items()),
         *(f"- {sentence}" for sentence in dropped),
+        f"- domain: {bundle.domain}",
         f"- licence: {bundle.licence}",
         f"- {finding}",
         "- scores: none measured here; 'magnet evaluate MASK TRUTH' measures them" + _excluded(bundle, preset),

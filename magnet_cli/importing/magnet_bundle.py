@@ -172,6 +172,7 @@ def _description(options: ImportOptions, refiners: Sequence[Mapping[str, Any]], 
         },
         compat="published",
         licence=options.licence,
+        domain=preset.domain,
         source=f"published MagNet checkpoints for {preset.title}",
     )
     description["origins"] = [*preset.origins, *_chosen(options)]

@@ -35,6 +35,8 @@ class Preset:
     """A published experiment."""
 
     name: str
+    domain: str
+    """What kind of image it is about, as a bundle says it."""
     title: str
     """The title of the data set."""
     architecture: str
@@ -70,6 +72,7 @@ def _halves(*widths: int) -> tuple[Size, ...]:
 
 CITYSCAPES = Preset(
     name="cityscapes",
+    domain="street",
     title="Cityscapes",
     architecture="hrnet18-ocr",
     classes=(
@@ -125,6 +128,7 @@ CITYSCAPES = Preset(
 
 DEEPGLOBE = Preset(
     name="deepglobe",
+    domain="satellite",
     title="DeepGlobe land cover",
     architecture="fpn-resnet50",
     classes=(
@@ -163,6 +167,7 @@ DEEPGLOBE = Preset(
 
 GLEASON = Preset(
     name="gleason",
+    domain="histology",
     title="Gleason 2019",
     architecture="psp-resnet101",
     classes=(("benign", "#4DAF4A"), ("grade 3", "#377EB8"), ("grade 4", "#FF7F00"), ("grade 5", "#E41A1C")),
@@ -187,6 +192,7 @@ GLEASON = Preset(
 
 INRIA = Preset(
     name="inria",
+    domain="aerial",
     title="Inria aerial images",
     architecture="fpn-resnet50",
     classes=(("not building", "#000000"), ("building", "#FFFFFF")),

@@ -54,6 +54,7 @@ def describe(
     description: dict[str, Any] = {
         "schema": SCHEMA,
         "name": name,
+        "domain": "",
         "classes": [dict(item) for item in classes],
         "input": {
             "size": {"width": width, "height": height},
@@ -111,6 +112,7 @@ def describe_cascade(
             "schema": SCHEMA,
             "kind": "cascade",
             "name": name,
+            "domain": "",
             "input": {"bands": list(bands), "range": [0, 255], "mean": [0.0] * len(bands), "std": [1.0] * len(bands)},
             "side": 900,
             "compat": "paper",

@@ -106,6 +106,7 @@ def facts_of(
     scales = tuple(sorted(bundle.scales, key=lambda size: -size.pixels))
     return ModelFacts(
         name=bundle.name,
+        domain=bundle.domain,
         classes=len(bundle.classes),
         bands=bundle.input.bands,
         value_range=bundle.input.range,

@@ -51,6 +51,11 @@ def _file_name(name: str) -> str:
     return _must(name, "must be the name of a .safetensors file in the bundle's folder", holds=holds)
 
 
+def _domain(name: str) -> str:
+    holds = not name or re.fullmatch(r"[a-z][a-z0-9-]{0,39}", name)
+    return _must(name, "must be one word in small letters, such as aerial or histology", holds=holds)
+
+
 def _scale(key: str) -> Size:
     match = re.fullmatch(r"([1-9]\d{0,8})(?:x([1-9]\d{0,8}))?", key)
     if match is None:
@@ -208,6 +213,8 @@ class Description:
     """What `bundle.json` says of every bundle."""
 
     name: Text
+    domain: Annotated[Text, AfterValidator(_domain)] = ""
+    """The kind of image that the bundle was trained on: `aerial`, `histology`, `fundus`, ...; empty where unknown."""
     licence: Text = ""
     source: Text = ""
     metrics: Annotated[Mapping[str, Any], Rule("must be an object")] = field(default_factory=dict)

@@ -34,6 +34,13 @@ class BandOptions(OptionGroup):
         panel="What to read",
     )
     """Number (the first is 0) or name of the image that is read, of a file that holds several. None for the largest."""
+    domain: Option[str | None] = Option(
+        None,
+        TEXT,
+        about="What the image shows, like aerial or histology: insists on a bundle that the file's kind does not fit.",
+        panel="What to read",
+    )
+    """What the image shows, in the words of a bundle's `domain`. None believes what the file says of itself."""
     bands: ListOption[tuple[str, ...] | None] = ListOption(
         None,
         BANDS,

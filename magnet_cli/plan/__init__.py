@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from magnet_cli.plan.bands import Seer, check_bands, check_values, describe_seen, needs_clamp
 from magnet_cli.plan.defaults import resolve_scales
+from magnet_cli.plan.domains import check_domain
 from magnet_cli.plan.footprint import OUTPUT_SIDE, groups_ahead
 from magnet_cli.plan.grid import WorkingGrid, with_pixel_size, working_grid
 from magnet_cli.plan.planner import GROUP, make_plan
@@ -29,6 +30,7 @@ __all__ = [
     "SelectorFacts",
     "WorkingGrid",
     "check_bands",
+    "check_domain",
     "check_values",
     "describe_seen",
     "groups_ahead",

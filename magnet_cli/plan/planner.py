@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from magnet_cli.errors import UsageError
 from magnet_cli.plan.bands import check_bands, check_values, told
 from magnet_cli.plan.defaults import resolve_scales, resolve_settings
+from magnet_cli.plan.domains import check_domain
 from magnet_cli.plan.footprint import no_memory, with_memory
 from magnet_cli.plan.grid import with_pixel_size, working_grid
 from magnet_cli.plan.grnet_defaults import as_one_block
@@ -63,6 +64,9 @@ def make_plan(
         SourceError, WeightsError: Image and bundle do not fit.
         DeviceError: The memory budget is too small; the message says what is needed.
     """
+    of_domain = check_domain(
+        info, facts.name, facts.domain, insisted=options.domain, is_default=options.weights is None
+    )
     bands = check_bands(info, facts, options.bands)
     spans = check_values(info, facts, options.value_range, measured=measured)
     info = with_pixel_size(info, facts, options)
@@ -99,7 +103,7 @@ def make_plan(
         selector=facts.selector if settings.select == "ppn" else None,
         areas=areas,
         notes=(
-            *(*info.notes, *grid.notes, *told(info, bands, spans, options.value_range)),
+            *(*info.notes, *of_domain, *grid.notes, *told(info, bands, spans, options.value_range)),
             *(note for area in areas for note in area.notes),
         ),
     )

@@ -68,6 +68,8 @@ class ModelFacts:
     """Cells a side that a GRNet cuts an image into; 0 where the bundle is none."""
     selector: SelectorFacts | None = None
     """A network that scores windows or cells by how much refining them may gain."""
+    domain: str = ""
+    """What kind of image the bundle was trained on; empty where it does not say."""
     large_tensors: bool = False
     """Whether a patch's pass makes tensors that the C library would rather give back to the system than reuse."""
 

@@ -10,6 +10,7 @@ from typing_extensions import override
 from magnet_cli import images
 from magnet_cli.errors import UsageError
 from magnet_cli.models.device import device_case
+from magnet_cli.plan import check_domain
 from magnet_cli.refinement.effort import effort_of
 from magnet_cli.refinement.image_view import see
 from magnet_cli.refinement.label_pass import Joining
@@ -54,6 +55,8 @@ class Cascade:
     """What the bundle was loaded by."""
     evidence: Path | None = None
     """What was kept of `segment`: what a pixel is that its object gives up."""
+    domain: str | None = None
+    """What the user says that images show."""
 
     @property
     def machine(self) -> Machine:
@@ -112,7 +115,12 @@ class Cascade:
 
     def see(self, info: ImageInfo) -> Seen:
         """See `Method`."""
+        self._domain_notes(info)
         return see(info, self.seer, bands=self.settings.bands, value_range=self.settings.value_range)
+
+    def _domain_notes(self, info: ImageInfo) -> tuple[str, ...]:
+        bundle = self.model.bundle
+        return check_domain(info, bundle.name, bundle.domain, insisted=self.domain)
 
     def foresee(self, seen: Seen, *, classes: int, kept: Pitch | None, workers: int) -> Foreseen:
         """See `Method`."""
@@ -132,7 +140,10 @@ class Cascade:
             self.settings,
             self.model,
             kept=self.evidence,
-            notes=self.check_classes(names, option="--only", file=mask.path) if is_labels else (),
+            notes=(
+                *self._domain_notes(seen.info),
+                *(self.check_classes(names, option="--only", file=mask.path) if is_labels else ()),
+            ),
             workers=workers,
             events=events,
         )

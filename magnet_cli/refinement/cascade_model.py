@@ -41,6 +41,7 @@ class RefineModel:
         side = self.bundle.side
         return ModelFacts(
             name=self.bundle.name,
+            domain=self.bundle.domain,
             classes=2,
             bands=self.bundle.input.bands,
             value_range=self.bundle.input.range,

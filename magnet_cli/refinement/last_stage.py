@@ -57,6 +57,7 @@ class LastStage:
             method=method,
             weights=options.refine_weights,
             only=options.refine_only,
+            domain=options.domain,
             device=options.device,
             precision=options.precision,
             num_workers=options.num_workers,

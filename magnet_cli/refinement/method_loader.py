@@ -47,4 +47,5 @@ def load_method(options: RefineOptions, events: Events, named: str = "--weights"
         settings=resolve(options, model),
         weights=options.weights or model.bundle.name,
         evidence=options.evidence,
+        domain=options.domain,
     )

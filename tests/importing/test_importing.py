@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 SMALL = Preset(
     name="stripes",
+    domain="stripes",
     title="stripes",
     architecture="conv",
     classes=(("dark", "#000000"), ("bright", "#FFFFFF")),

@@ -98,6 +98,7 @@ def model_of(network: Echo, *, side: int = SIDE, kind: str = "") -> RefineModel:
     """A bundle that holds a stand-in, for one kind of object or for any."""
     bundle = CascadeBundle(
         name="stand-in",
+        domain="",
         licence="",
         source="",
         metrics={},

@@ -1,0 +1,73 @@
+"""Whether a bundle was trained on the kind of image that it is to look at.
+
+An image's kind is what its reader knows of the file, never a guess from its pixels: a network for aerial photographs
+finds buildings on a microscope's slide, and the mask looks like any other.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from magnet_cli.errors import WeightsError
+
+if TYPE_CHECKING:
+    from magnet_cli.images.protocol import ImageInfo
+
+DOMAINS = {
+    "slide": ("histology", "pathology", "cytology", "microscopy", "fluorescence"),
+    "map": ("aerial", "satellite"),
+}
+"""Domains of bundles that fit a kind of image."""
+NAMES = {"slide": "a microscope's slide", "map": "an image of the ground (it is georeferenced)"}
+
+
+def check_domain(
+    info: ImageInfo, bundle: str, trained: str, *, insisted: str | None, is_default: bool = False
+) -> tuple[str, ...]:
+    """Compare the domain of a bundle with the kind of an image.
+
+    Args:
+        info: Of the image.
+        bundle: The bundle's name.
+        trained: Domain that the bundle was trained for, empty where it does not say.
+        insisted: What `--domain` says that the image is; None believes the file.
+        is_default: Whether nobody has chosen the bundle.
+
+    Returns:
+        What the user should know where one of the two is not known.
+
+    Raises:
+        WeightsError: They differ.
+    """
+    if insisted is not None:
+        if trained and trained not in _alike(insisted):
+            raise WeightsError(
+                f"bundle {bundle} was trained on images of the domain {trained}",
+                value=f"--domain {insisted}",
+                file=info.path,
+                advice=f"Name another bundle with --weights, or insist with --domain {trained}",
+            )
+        return ()
+    kind = info.kind
+    if kind == "slide" and is_default:
+        raise WeightsError(
+            f"there is no default bundle for a microscope's slide, and {bundle} was trained on {trained} images",
+            file=info.path,
+            advice=f"Name one with --weights, or insist on {bundle} with --domain {trained}",
+        )
+    if kind is not None and trained and trained not in DOMAINS[kind]:
+        raise WeightsError(
+            f"bundle {bundle} was trained on images of the domain {trained}, and this is {NAMES[kind]}",
+            file=info.path,
+            advice=f"Name another bundle with --weights (domain {' or '.join(DOMAINS[kind])}), or insist with "
+            f"--domain {trained}",
+        )
+    if kind is not None and not trained:
+        return (f"bundle {bundle} does not say for which domain it was trained, and this is {NAMES[kind]}",)
+    if kind is None and trained:
+        return (f"bundle {bundle} was trained on images of the domain {trained}; the file does not say what it shows",)
+    return ()
+
+
+def _alike(domain: str) -> tuple[str, ...]:
+    return next((names for names in DOMAINS.values() if domain in names), (domain,))
