@@ -27,6 +27,8 @@ def certainty(probs: Tensor) -> Tensor:
     Returns:
         `(..., height, width)` in [0, 1].
     """
+    if probs.device.type != "cpu":
+        return certainty_reduced(probs)
     # A pass over the classes: on a CPU that is several times quicker than `topk` over the first of three dimensions.
     classes = probs.unbind(-3)
     best, second = torch.maximum(*classes[:2]), torch.minimum(*classes[:2])
@@ -34,6 +36,18 @@ def certainty(probs: Tensor) -> Tensor:
         second = torch.maximum(second, torch.minimum(best, values))
         best = torch.maximum(best, values)
     return best - second
+
+
+def certainty_reduced(probs: Tensor) -> Tensor:
+    """`certainty` in few operations, whatever the number of classes: each that a GPU is given costs the host its time.
+
+    Args:
+        probs: As for `certainty`.
+    """
+    best, first = probs.max(dim=-3, keepdim=True)
+    # Where two classes are the largest, only one of them is taken out, and the other is the second.
+    second = probs.scatter(-3, first, -torch.inf).amax(dim=-3)
+    return best.squeeze(-3) - second
 
 
 def uncertainty(probs: Tensor) -> Tensor:

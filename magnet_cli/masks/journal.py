@@ -79,9 +79,7 @@ class Journal:
         self._changing = threading.Lock()
         self._numbers = {entry.name: number for number, entry in enumerate(header.fields)}
         self._fields = FieldReader(store, catalogue=self._catalogue, fields=header.fields, cache_bytes=cache_bytes)
-        self._allowed = np.zeros(256, dtype=bool)
-        self._allowed[: len(header.spec.classes)] = True
-        self._allowed[NODATA] = True
+        self._classes = len(header.spec.classes)
         self.repairs: tuple[str, ...] = ()
         """What replay had to give up, for people to read; empty for a whole journal or a torn tail."""
 
@@ -173,7 +171,7 @@ class Journal:
             ValueError: The box does not fit, or a label is neither a class nor 255.
         """
         self._check(box, within=Box.whole(self.spec.size), shape=labels.shape)
-        if labels.dtype != np.uint8 or not self._allowed[labels].all():
+        if labels.dtype != np.uint8 or not ((labels < self._classes) | (labels == NODATA)).all():
             message = f"labels are uint8, a class or {NODATA}, got {labels.dtype} in box {box} of {group}"
             raise ValueError(message)
 

@@ -37,7 +37,7 @@ def labels_of(canvas: Canvas, box: Box, valid: NDArray[np.bool_] | None) -> NDAr
     if valid is not None and not valid.any():
         return np.full((box.height, box.width), NODATA, np.uint8)
     labels = np.empty((box.height, box.width), np.uint8)
-    for square in _squares(box):
+    for square in _squares(box, OUTPUT_SIDE[canvas.values.device.type]):
         rows, columns = square.shifted(x=-box.x, y=-box.y).slices
         labels[rows, columns] = largest(canvas.sample(square, LEVEL0)).cpu().numpy()
     if valid is not None:
@@ -49,7 +49,7 @@ def largest(probs: Tensor) -> Tensor:
     """The class of the largest probability, ties to the lowest index; 255 where no class has any.
 
     One pass a class: on a CPU that is many times quicker than `argmax` over the first of three dimensions. Bytes are
-    compared as numbers, because `masked_fill_` looks at each by itself.
+    compared as numbers, because `masked_fill_` looks at each by itself. On a GPU it is one operation that counts.
 
     Args:
         probs: `(classes, height, width)`.
@@ -57,6 +57,8 @@ def largest(probs: Tensor) -> Tensor:
     Returns:
         `(height, width)` uint8.
     """
+    if probs.device.type != "cpu":
+        return largest_reduced(probs)
     labels = torch.zeros(probs.shape[1:], dtype=torch.uint8, device=probs.device)
     best = probs[0].clone()
     for index in range(1, len(probs)):
@@ -66,10 +68,20 @@ def largest(probs: Tensor) -> Tensor:
     return torch.maximum(labels, (best <= 0).view(torch.uint8).mul_(NODATA))
 
 
-def _squares(box: Box) -> Iterator[Box]:
-    for top in range(box.y, box.bottom, OUTPUT_SIDE):
-        for left in range(box.x, box.right, OUTPUT_SIDE):
-            yield Box(x=left, y=top, width=OUTPUT_SIDE, height=OUTPUT_SIDE).intersection(box)
+def largest_reduced(probs: Tensor) -> Tensor:
+    """`largest` in few operations, whatever the number of classes.
+
+    Args:
+        probs: As for `largest`.
+    """
+    best, labels = probs.max(dim=0)
+    return labels.to(torch.uint8).masked_fill_(best <= 0, NODATA)
+
+
+def _squares(box: Box, side: int) -> Iterator[Box]:
+    for top in range(box.y, box.bottom, side):
+        for left in range(box.x, box.right, side):
+            yield Box(x=left, y=top, width=side, height=side).intersection(box)
 
 
 def count_labels(labels: NDArray[np.uint8], classes: int) -> tuple[list[int], int]:

@@ -12,7 +12,16 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from magnet_cli.arithmetic import scores
-from magnet_cli.arithmetic.scores import certainty, choose_above, choose_largest, median_blur, rank_windows, uncertainty
+from magnet_cli.arithmetic.scores import (
+    certainty,
+    certainty_reduced,
+    choose_above,
+    choose_largest,
+    median_blur,
+    rank_windows,
+    uncertainty,
+)
+from magnet_cli.segmentation.results import largest, largest_reduced
 
 
 def test_certainty_is_the_gap_between_the_two_best() -> None:
@@ -47,3 +56,14 @@ def test_a_threshold_is_exclusive() -> None:
 def test_windows_are_ranked_by_mean_and_ties_go_to_the_lowest_index() -> None:
     assert rank_windows([0.1, 0.9, 0.9, 0.3, 0.9], 2) == [1, 2]
     assert rank_windows([0.5], 3) == [0]
+
+
+@pytest.mark.parametrize("classes", [2, 3, 7, 19])
+def test_the_ways_of_other_devices_give_the_same_bits(classes: int) -> None:
+    """Few values, so that many pixels have several largest ones, or none at all."""
+    values = torch.randint(0, 4, (classes, 61, 47), generator=torch.Generator().manual_seed(classes)).float() / 8
+    values[:, :5] = 0
+    for probs in (values, values.half(), torch.rand(classes, 40, 30)):
+        assert torch.equal(certainty_reduced(probs), certainty(probs))
+        assert torch.equal(certainty_reduced(probs[None].expand(3, -1, -1, -1)), certainty(probs).expand(3, -1, -1))
+        assert torch.equal(largest_reduced(probs), largest(probs))

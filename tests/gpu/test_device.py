@@ -13,6 +13,7 @@ import torch
 
 from benchmarks.memory import write_bundle_of
 from magnet_cli import SegmentOptions, segment
+from magnet_cli.arithmetic.scores import certainty
 from magnet_cli.errors import MemoryShortageError
 from magnet_cli.geometry import Size
 from magnet_cli.models.bundle import load_bundle
@@ -29,6 +30,7 @@ from magnet_cli.models.networks import load_networks
 from magnet_cli.plan.windows import Index
 from magnet_cli.scene import write_repeated
 from magnet_cli.segmentation.group_reader import BlockPixels
+from magnet_cli.segmentation.results import largest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,6 +64,16 @@ def convolution(tmp_path_factory: pytest.TempPathFactory) -> str:
     path = tmp_path_factory.mktemp("bundle") / "convolution"
     write_bundle_of(path, 5)
     return str(path)
+
+
+@pytest.mark.parametrize("classes", [2, 7, 19])
+def test_ties_go_to_the_lowest_class_as_on_a_cpu(classes: int) -> None:
+    # Few values, so that many pixels have several largest ones or none at all.
+    probs = torch.randint(0, 3, (classes, 300, 517), generator=torch.Generator().manual_seed(classes)).float() / 4
+    probs[:, :20] = 0
+    assert torch.equal(largest(probs.to(DEVICE)).cpu(), largest(probs))
+    assert torch.equal(certainty(probs.to(DEVICE)).cpu(), certainty(probs))
+    assert torch.equal(certainty(probs.half().to(DEVICE)).cpu(), certainty(probs.half()))
 
 
 @pytest.mark.parametrize(("precision", "most"), [("float32", 1e-3), ("bfloat16", 0.1)])
