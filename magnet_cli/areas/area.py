@@ -31,11 +31,11 @@ class Both:
     areas: Sequence[Area]
 
     def touches(self, box: Box) -> bool:
-        """See `Area`."""
+        """Return whether something of a level-0 box may lie in every area."""
         return all(area.touches(box) for area in self.areas)
 
     def mask(self, box: Box, pitch: Pitch) -> NDArray[np.bool_]:
-        """See `Area`."""
+        """Return where the centres of pixels lie in every area, `(box.height, box.width)` bool."""
         first, *others = self.areas
         inside = first.mask(box, pitch)
         for area in others:

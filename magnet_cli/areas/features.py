@@ -26,7 +26,7 @@ FORM = "Give a FeatureCollection, Features, or geometries with Polygons or Multi
 
 @dataclass(kw_only=True)
 class Found:
-    """What a file says."""
+    """The polygons of a file, and the reference system of their coordinates."""
 
     polygons: list[Any] = field(default_factory=list)
     ignored: int = 0

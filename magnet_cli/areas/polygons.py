@@ -43,12 +43,12 @@ class Polygons:
         return self._share
 
     def touches(self, box: Box) -> bool:
-        """See `Area`."""
+        """Return whether something of a level-0 box may lie in a polygon."""
         rectangle = shapely.box(box.x, box.y, box.right, box.bottom)
         return bool(box.area) and self._tree.query(rectangle, predicate="intersects").size > 0
 
     def mask(self, box: Box, pitch: Pitch) -> NDArray[np.bool_]:
-        """See `Area`."""
+        """Return where the centres of pixels lie in a polygon, `(box.height, box.width)` bool."""
         inside = np.zeros((box.height, box.width), bool)
         around = pitch.level0(box)
         rectangle = shapely.box(around.x, around.y, around.right, around.bottom)

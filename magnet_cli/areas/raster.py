@@ -44,7 +44,7 @@ class Raster:
         return self._share
 
     def touches(self, box: Box) -> bool:
-        """See `Area`."""
+        """Return whether something of a level-0 box may lie in the area."""
         box = box.intersection(Box.whole(self._image))
         if not box.area:
             return False
@@ -53,7 +53,7 @@ class Raster:
         return bool(self._cells[rows, columns].any())
 
     def mask(self, box: Box, pitch: Pitch) -> NDArray[np.bool_]:
-        """See `Area`."""
+        """Return where the centres of pixels lie in the area, `(box.height, box.width)` bool."""
         columns = nearest(box.x, box.right, pitch.x * self._size.width / self._image.width, self._size.width)
         rows = nearest(box.y, box.bottom, pitch.y * self._size.height / self._image.height, self._size.height)
         inside = np.empty((box.height, box.width), bool)

@@ -34,7 +34,7 @@ which had the machine to itself."""
 
 
 def bench_page(setting: Setting, rows: Sequence[Row]) -> str:
-    """The page.
+    """Return the page as text.
 
     Args:
         setting: The setting of the bench.

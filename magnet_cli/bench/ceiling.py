@@ -70,7 +70,7 @@ class Ceiling:
         """Time each stage's passes in turn, and say what those of a whole run would take.
 
         Args:
-            what: Nothing.
+            what: Is not used.
             program: Which stage ran how many windows, and in what time.
         """
         del what
@@ -131,8 +131,8 @@ def sampled_patches(task: Task[SegmentOptions], plan: Plan, model: Model, *, cou
     Args:
         task: Names the image.
         plan: The plan of a run over it.
-        model: The bundle.
-        count: At least so many, rounded up to whole batches; fewer windows are taken several times.
+        model: The bundle on its device.
+        count: The least number of windows, rounded up to whole batches. Fewer windows are taken several times.
 
     Returns:
         `(n, bands, h, w)` float32, normalised, on the host.
@@ -153,7 +153,7 @@ def opened(task: Task[Any]) -> Image:
 
 
 def normalisation(plan: Plan, model: Model) -> Normalisation:
-    """Of the image, as the bundle wants it."""
+    """Return the normalisation of the image for the bundle."""
     return Normalisation.of(plan, mean=model.bundle.input.mean, std=model.bundle.input.std)
 
 

@@ -1,4 +1,4 @@
-"""Where and with what a bench measures; without torch, so that who asks for it does not load it.
+"""The machine, the bundle and the device of a bench; without torch, so that who asks for them does not load it.
 
 A page of a library counts in parts to the processes that share it, so the process that starts the others has to do
 without the libraries whose memory it wants to know.
@@ -13,7 +13,7 @@ from magnet_cli import __version__
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """Where and with what everything is measured."""
+    """The machine, the bundle and the device of all measurements."""
 
     bundle: str
     digest: str

@@ -132,7 +132,7 @@ def run_naive(
     Args:
         pixels: (H, W, bands).
         networks: Their time is counted.
-        settings: With a batch of 1.
+        settings: The settings, with a batch of 1.
         size: The size of the labels.
     """
     networks.reset()
@@ -160,7 +160,7 @@ def naive_settings(plan: Plan) -> PublishedSettings:
 
 
 def needed_bytes(plan: Plan, settings: PublishedSettings) -> int:
-    """Of float32 maps as large as the last stage, its scores and points, and the image's pixels twice."""
+    """Return the bytes of float32 maps of the last stage, its scores and points, and twice the image's pixels."""
     maps = settings.finest.pixels * (COPIES * 4 * plan.classes + 32)
     return maps + plan.image.size.pixels * 2 * len(plan.image.bands)
 

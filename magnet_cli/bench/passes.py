@@ -25,7 +25,7 @@ def run_passes(plan: Plan, networks: Networks, stage: Stage, *, patches: Tensor,
         networks: The networks of its bundle.
         stage: The stage of the plan.
         patches: The patches of some windows, `(n, bands, h, w)` normalised float32, on the device.
-        field: What is known of them before, `(n, classes, h, w)` float32 probabilities.
+        field: The probabilities of the stage before, `(n, classes, h, w)` float32.
     """
     if plan.settings.method == "grnet-local":
         networks.looked_closer(patches, None)

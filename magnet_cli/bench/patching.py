@@ -71,11 +71,11 @@ class Patching:
         return Ready(loaded=loaded, needs=needed_bytes(self._plan), available=_available(machine.device))
 
     def run(self, what: str, program: Took | None) -> Took:
-        """Segment the image.
+        """Segment the image, and return what it took.
 
         Args:
             what: `LOADED` or `SAME`.
-            program: Nothing.
+            program: Is not used.
         """
         del program
         windows: list[int] = []
@@ -128,7 +128,7 @@ class Patching:
 
 
 def needed_bytes(plan: Plan) -> int:
-    """Of whole-image tensors at the finest stage: pixels, classes and counts in float32, labels as int64."""
+    """Return the bytes of whole-image tensors: pixels, classes and counts in float32, labels as int64."""
     size: Size = plan.stages[-1].extent
     bands = len(plan.image.bands)
     return size.pixels * (4 * (bands + plan.classes + 1) + 8)

@@ -32,7 +32,7 @@ class PlainNetworks:
 
     @classmethod
     def load(cls, bundle: Bundle, *, device: str, precision: str, how: Merge) -> PlainNetworks:
-        """Read the weights.
+        """Read the weights of a bundle.
 
         Raises:
             WeightsError, DeviceError: They cannot be had.
@@ -64,7 +64,7 @@ class PlainNetworks:
 
     @torch.inference_mode()
     def predict(self, patches: Tensor, scale: Size) -> Tensor:
-        """As `Networks.predict`."""
+        """Return the probabilities of patches, as `Networks.predict` does."""
         logits = self.logits(patches) / self.bundle.backbone.temperature.at(scale)
         return activated(logits, activation=self.bundle.activation)
 

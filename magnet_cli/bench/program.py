@@ -46,7 +46,7 @@ class Program:
         )
 
     def run(self, what: str, program: Took | None) -> Took:
-        """Segment the image."""
+        """Segment the image, and return what the run took."""
         del what, program
         base = host_memory()
         self._timer.reset()

@@ -1,4 +1,4 @@
-"""What a bench is told."""
+"""The request of a bench: images, methods, yardsticks and repeats."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Yardstick = Literal["ceiling", "patching", "naive"]
 YARDSTICKS: tuple[Yardstick, ...] = ("ceiling", "patching", "naive")
 
 CPU_SIZES = (2048, 4096, 8192)
-"""Sides where nobody names any: on a CPU each takes minutes, once the program and once or twice each yardstick."""
+"""Default sides of the images: on a CPU each takes minutes, once the program and once or twice each yardstick."""
 GPU_SIZES = (4096, 16384, 65536)
 MOST_PIXELS = 1_000_000
 """The most pixels of a side. No scanner makes more, so more is a typing error."""
@@ -22,7 +22,7 @@ MOST_PIXELS = 1_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class BenchOptions:
-    """What is measured; the method in `options` is replaced by each of `methods`."""
+    """The request; the method in `options` is replaced by each of `methods`."""
 
     image: str | None = None
     """A file to bench on, instead of generated images unless `sizes` are given too."""

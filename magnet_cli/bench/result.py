@@ -29,12 +29,12 @@ class Spread:
 
     @classmethod
     def of(cls, values: Iterable[float]) -> Self:
-        """Of one value at least."""
+        """Return the spread of one value or more."""
         return cls(values=tuple(values))
 
     @property
     def median(self) -> float:
-        """The middle one."""
+        """The median of the values."""
         return median(self.values)
 
     def describe(self) -> dict[str, object]:
@@ -51,7 +51,7 @@ class Mark:
     model: str | None
     """Which networks, where the yardstick has several."""
     ready: Ready | None
-    """None where it failed before."""
+    """Facts about the loaded contender; None where it failed before."""
     runs: tuple[Took, ...] = ()
     """One a round; fewer where it failed."""
     error: MagnetError | None = None
@@ -101,7 +101,7 @@ class Mark:
         }
 
     def _shares(self, took: Took) -> dict[str, float] | None:
-        """Of the time of a run that is all in its parts."""
+        """Return the shares of the parts of a run whose time is all in its parts."""
         if self.kind != "naive":
             return None
         return {name: round(seconds / took.seconds, 4) for name, seconds in took.parts.items()}
@@ -112,11 +112,11 @@ class Row:
     """One image by one method."""
 
     label: str
-    """For people: the side of a generated image, or the file."""
+    """The name for people: the side of a generated image, or the file."""
     image: str | None
     """The file; None where the image was generated."""
     mask: str | None = None
-    """Likewise of the mask that was refined."""
+    """The file of the mask that was refined."""
     method: str
     ready: Ready | None = None
     runs: tuple[Took, ...] = ()
@@ -147,7 +147,7 @@ class Row:
 
     @property
     def windows_per_second(self) -> float:
-        """In the middle run."""
+        """Windows a second in the middle run."""
         return self.windows / self.seconds.median
 
     @property
@@ -176,7 +176,7 @@ class Row:
         return Spread.of(theirs.seconds / ours.seconds for ours, theirs in pairs)
 
     def window_ratio(self, mark: Mark) -> Spread:
-        """The same for each window that was looked at."""
+        """Return the ratio of the times for each window that was computed."""
         pairs = zip(self.runs, mark.runs, strict=False)
         return Spread.of(
             (theirs.seconds / theirs.windows) / (ours.seconds / ours.windows)
@@ -211,7 +211,7 @@ class Row:
 
 
 def _memory(took: Took, ready: Ready | None) -> dict[str, object]:
-    """Of the first run: the program had the machine to itself in it."""
+    """Return the memory of the first run, in which the program had the machine to itself."""
     return {
         "host_loaded": ready and ready.loaded,
         "host_peak": took.host_peak,

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from magnet_cli.events import Events
 
 SHORT = 30.0
-"""Seconds of a run up to which there are three rounds where nobody says how many."""
+"""Up to so many seconds of a run there are three rounds where the user names no number."""
 ROUNDS = 3
 LARGEST_WARM = 4096
 """Side in pixels of the largest image that contenders run once before anything is measured."""
@@ -52,7 +52,7 @@ class _Contender:
 
     @property
     def can_run(self) -> bool:
-        """Whether it takes part in the next round."""
+        """Whether the contender takes part in the next round."""
         return self.error is None and self.ready is not None and self.ready.refusal is None
 
     def run(self, program: Took) -> None:
@@ -63,7 +63,7 @@ class _Contender:
             self.error = error
 
     def mark(self) -> Mark:
-        """What came of it."""
+        """Return the contender's mark of a row."""
         return Mark(kind=self.kind, model=self.model, ready=self.ready, runs=tuple(self.runs), error=self.error)
 
 
@@ -72,10 +72,10 @@ class Bench:
 
     Args:
         options: What to measure.
-        events: Hears what is done, and about how long it will take.
+        events: Receives what is done, and about how long it will take.
 
     Raises:
-        MagnetError: On entering, where nothing could be measured.
+        MagnetError: Nothing could be measured, which is raised on entering.
     """
 
     def __init__(self, options: BenchOptions, events: Events) -> None:
@@ -215,7 +215,7 @@ class Bench:
         return found
 
     def _announce(self, draft: Row, ready: Ready) -> None:
-        """Say what comes, and how long it takes where a smaller image has told."""
+        """Report what comes next, and how long it takes where a smaller image was measured before."""
         speed = self._speeds.get(draft.method)
         about = "" if speed is None else f", about {format_seconds(ready.windows / speed)} a run"
         self._events.message(f"magnet: {_name(draft)}: at most {ready.windows:,} windows{about}")

@@ -38,10 +38,10 @@ class Studio:
         self._options = options
 
     def setting(self) -> Setting:
-        """Where the bench runs.
+        """Return the bundle, the machine and the device of the bench.
 
         Raises:
-            WeightsError, DeviceError, UsageError: It cannot.
+            WeightsError, DeviceError, UsageError: The bench cannot be run.
         """
         return setting_of(load_bundle(self._options.weights or DEFAULT_BUNDLE), self._options)
 
@@ -65,10 +65,10 @@ class Studio:
 
 
 def setting_of(bundle: Described, options: SegmentOptions | RefineOptions) -> Setting:
-    """Where a bench of a bundle runs.
+    """Return the machine and the device of a bench of a bundle.
 
     Raises:
-        DeviceError, UsageError: It cannot.
+        DeviceError, UsageError: The bench cannot be run.
     """
     device = resolve_device(options.device)
     return Setting(

@@ -30,7 +30,7 @@ def without_empty(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[Se
 
 
 def cells(row: Row) -> list[str]:
-    """Of a row that was measured, one for each name of `HEAD`; an empty one where nothing was asked for."""
+    """Return the cells of a measured row, one for each name of `HEAD`; a cell without a measurement is empty."""
     took = row.runs[0]
     device = [took.device_peak.get(key) for key in ("allocated", "reserved", "process")]
     return [
@@ -73,7 +73,7 @@ def _spread(found: Spread) -> str:
 
 
 def split_cells(row: Row) -> list[str]:
-    """Where the time of the middle run went, one cell for each name of `SPLIT_HEAD`."""
+    """Return the shares of the middle run's time, one cell for each name of `SPLIT_HEAD`."""
     took = row.middle
     shares = (f"{100 * took.parts[name] / took.seconds:.1f}" if name in took.parts else "" for name in PARTS)
     return [row.label, row.method, f"{took.seconds:.1f}", *shares]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from magnet_cli.system.speeds import Case
 
 Told = TypeVar("Told", SegmentOptions, RefineOptions)
-"""What the command that is measured is told."""
+"""The options of the command that is measured."""
 Command = Literal["segment", "refine"]
 Refusal = Literal["refused", "unavailable", "does not apply"]
 
@@ -37,7 +37,7 @@ def for_drawn(options: Told) -> Told:
 
 
 def mask_beside(image: Path) -> Path:
-    """Where the mask of a drawn image lies."""
+    """Return the path of the mask of a drawn image."""
     return image.with_suffix(".mask.tif")
 
 
@@ -50,7 +50,7 @@ class Task(Generic[Told]):
     """The mask of the image, where one is refined."""
     options: Told
     folder: Path
-    """For what a run leaves; it exists."""
+    """The folder for what a run leaves; it exists."""
     warm: str
     """A small image to run once before anything is measured."""
     warm_mask: str | None = None
@@ -82,7 +82,7 @@ class Ready:
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
-    """What a step of a cascade looks at."""
+    """The shape of the input of a step of a cascade."""
 
     step: Literal["global", "local"]
     height: int
@@ -91,7 +91,7 @@ class Shape:
 
 @dataclass(frozen=True, kw_only=True)
 class Took:
-    """What one run took."""
+    """The time, memory and counts of one run."""
 
     seconds: float
     windows: int
@@ -104,7 +104,7 @@ class Took:
     parts: Mapping[str, float] = field(default_factory=dict)
     """Seconds by what they went into."""
     full_windows: float | None = None
-    """Windows of full size that look at as many pixels, where those that were run differ in size."""
+    """The number of full windows with as many pixels, where the computed windows differ in size."""
     by_stage: Mapping[str, int] = field(default_factory=dict)
     """Forward passes by stage, or by step of a cascade; the program's alone."""
     by_shape: Mapping[Shape, int] = field(default_factory=dict)
@@ -120,7 +120,7 @@ class Contender(Protocol):
         """Load everything, and run once on little."""
 
     def run(self, what: str, program: Took | None) -> Took:
-        """Run and measure.
+        """Do the work, and return what it took.
 
         Args:
             what: Which of its kinds, where it has several.

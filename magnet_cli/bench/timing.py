@@ -25,53 +25,53 @@ class TimedNetworks:
     """The networks of a bundle, with a watch: everything else is theirs.
 
     Args:
-        networks: With `predict` and `refine`, and what a run asks of a selector or of a GRNet.
+        networks: The networks of a bundle.
     """
 
     def __init__(self, networks: Any) -> None:
         self._networks = networks
         self.windows = 0
-        """That have been looked at, by the backbone or a local branch."""
+        """The number of windows that the backbone or a local branch has computed."""
         self.seconds = {"backbone": 0.0, "refiner": 0.0}
-        """By network; a selector and a local branch are there once they are asked."""
+        """Seconds by network; a selector and a local branch appear once they are used."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._networks, name)
 
     def reset(self) -> None:
-        """Begin anew."""
+        """Set the counts and the seconds to zero."""
         self.windows = 0
         self.seconds = dict.fromkeys(self.seconds, 0.0)
 
     def predict(self, patches: Tensor, scale: Size) -> Tensor:
-        """Of the networks, timed."""
+        """Call `predict` of the networks, timed."""
         self.windows += len(patches)
         return self._timed("backbone", lambda: self._networks.predict(patches, scale))
 
     def refine(self, own: Tensor, field: Tensor, scale: Size) -> Tensor:
-        """Of the networks, timed."""
+        """Call `refine` of the networks, timed."""
         return self._timed("refiner", lambda: self._networks.refine(own, field, scale))
 
     def scores(self, patches: Tensor) -> Tensor:
-        """Of the networks, timed."""
+        """Call `scores` of the networks, timed."""
         self.windows += len(patches)
         return self._timed("backbone", lambda: self._networks.scores(patches))
 
     def selected(self, patches: Tensor) -> Tensor:
-        """Of the networks, timed."""
+        """Call `selected` of the networks, timed."""
         return self._timed("selector", lambda: self._networks.selected(patches))
 
     def score_map(self, patches: Tensor, field: Tensor | None) -> Tensor:
-        """Of the networks, timed."""
+        """Call `score_map` of the networks, timed."""
         return self._timed("selector", lambda: self._networks.score_map(patches, field))
 
     def looked_closer(self, patches: Tensor, probs: Tensor | None) -> Tensor:
-        """Of the networks, timed."""
+        """Call `looked_closer` of the networks, timed."""
         self.windows += len(patches)
         return self._timed("local", lambda: self._networks.looked_closer(patches, probs))
 
     def aggregate(self, refined: Tensor, scores: Tensor) -> Tensor:
-        """Of the networks, timed."""
+        """Call `aggregate` of the networks, timed."""
         return self._timed("local", lambda: self._networks.aggregate(refined, scores))
 
     def _timed(self, name: str, call: Callable[[], Tensor]) -> Tensor:
@@ -89,8 +89,8 @@ def repeated(run: Callable[[int], int], *, batches: int, least: float, device: t
     Args:
         run: One batch, by its number; gives its windows.
         batches: How many there are to take in turn.
-        least: Seconds.
-        device: Where they run.
+        least: The least time, in seconds.
+        device: The device of the passes.
     """
     synchronise(device)
     start, windows = time.perf_counter(), 0
@@ -105,7 +105,7 @@ def repeated(run: Callable[[int], int], *, batches: int, least: float, device: t
 
 
 def synchronise(device: torch.device) -> None:
-    """Wait until a GPU has done what it was told; nothing to do elsewhere."""
+    """Wait until a GPU has finished its queue; other devices have none."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 

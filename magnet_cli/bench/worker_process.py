@@ -27,7 +27,7 @@ class Process:
     Args:
         kind: A contender of `worker.CONTENDERS`.
         task: What the contender is made of.
-        command: That is measured.
+        command: The command that is measured.
     """
 
     def __init__(self, kind: str, task: object, command: Command = "segment") -> None:
@@ -51,7 +51,7 @@ class Process:
             raise
 
     def prepare(self) -> Ready:
-        """Of the contender; see `Contender.prepare`.
+        """Prepare the contender in its process.
 
         Raises:
             MagnetError: It failed, or its process was killed.
@@ -60,7 +60,7 @@ class Process:
         return ready
 
     def run(self, what: str = "", program: Took | None = None) -> Took:
-        """Of the contender; see `Contender.run`.
+        """Run the contender in its process.
 
         Raises:
             MagnetError: It failed, or its process was killed.
@@ -72,7 +72,7 @@ class Process:
         """Call a method of the contender and wait for its answer.
 
         Raises:
-            MagnetError: As raised there, or the process was killed.
+            MagnetError: The contender failed, or its process was killed.
         """
         self._send((name, arguments))
         answer = self._receive()

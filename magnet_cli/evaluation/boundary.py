@@ -61,7 +61,7 @@ class BoundaryCounts:
 
     @property
     def accuracies(self) -> tuple[float, ...] | None:
-        """By radius; None where a band is empty, as where the truth has no border."""
+        """The accuracy by radius; None where a band is empty, as where the truth has no border."""
         if not self.near.all():
             return None
         return tuple(float(value) for value in self.right / self.near)
@@ -121,7 +121,7 @@ def squared_distance_to_other(
     """The square of the distance, in pixels, between the centres of each pixel and the nearest one of another label.
 
     Args:
-        labels: `(height, width)`.
+        labels: The label map, `(height, width)`.
         labelled: The same shape; other pixels are no label and have no border.
         inner: The part that is asked for.
         reach: Larger distances need not be right.
@@ -155,7 +155,7 @@ def _bounds(where: NDArray[np.bool_]) -> Box:
 
 
 def _squared_distance(other: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """From every pixel to the nearest True one; scipy's own distances take twice the memory of its indices."""
+    """Return the distance of every pixel to the nearest True one; scipy's distances take twice its indices' memory."""
     nearest: NDArray[np.int32] = distance_transform_edt(~other, return_distances=False, return_indices=True)
     height, width = other.shape
     down = (nearest[0] - np.arange(height, dtype=np.int32)[:, None]).astype(np.float32)

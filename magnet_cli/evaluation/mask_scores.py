@@ -65,7 +65,7 @@ class ClassScore:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Evaluation:
-    """What was found."""
+    """The agreement of a mask with the truth."""
 
     size: Size
     classes: tuple[ClassScore, ...]
@@ -191,9 +191,9 @@ def evaluate(
     """Compare two rasters of class indices; memory does not grow with them.
 
     Args:
-        mask: What was predicted; 255 and the ignored values are no class, and wrong where the truth is labelled.
-        truth: What is right.
-        options: What counts.
+        mask: The predicted mask; 255 and the ignored values are no class, and wrong where the truth is labelled.
+        truth: The true classes.
+        options: The options that name what counts.
         roi: A raster of that size; only pixels where its first band is not zero count.
 
     Raises:
@@ -214,12 +214,12 @@ def evaluate(
 
 
 def check_inputs(image: str | Path, truth: str | Path, *, roi: str | Path | None, series: str | None = None) -> None:
-    """Refuse files whose mask could not be compared, before there is a mask; their pixels are not looked at.
+    """Refuse files whose mask could not be compared, before there is a mask; no pixel is read.
 
     Args:
-        image: What is to be segmented; its mask has its size.
-        truth: What is right.
-        roi: Where it counts.
+        image: The image that is to be segmented; its mask has its size.
+        truth: The true classes.
+        roi: The region that counts.
         series: Which image of the file is segmented, where it holds several.
 
     Raises:
@@ -269,7 +269,7 @@ class _Pair:
         return self._result(confusion, boundary)
 
     def _boundary(self, size: Size) -> tuple[BoundaryCounts, ...]:
-        """For the fixed radii first, if any; radii that are too large are left out."""
+        """Return the accuracies of the fixed radii first, if any; radii that are too large are left out."""
         wanted = self.options.boundary
         rules: tuple[RadiusRule, ...] = () if wanted is None else ("fixed",) if wanted == "fixed" else ("fixed", wanted)
         counts = (BoundaryCounts(radii=boundary_radii(size, rule), rule=rule) for rule in rules)

@@ -49,7 +49,7 @@ class Cost:
 
     @classmethod
     def of(cls, report: Mapping[str, Any]) -> Self:
-        """From the report beside a mask."""
+        """Return the cost that the report beside a mask states."""
         size, memory = report["input"]["size"], report["memory"]
         return cls(
             windows_run=sum(stage["windows_run"] for step in report["passes"] for stage in step["stages"]),
@@ -79,13 +79,13 @@ class ImageScore:
 
     sample: Sample
     method: Method | None
-    """None where no method was tried, since the image and its labels cannot be compared: failed for all of them."""
+    """The method; None where no method was tried, since the image and its labels cannot be compared."""
     mask: Path | None
-    """None where masks are not kept."""
+    """The path of the mask; None where masks are not kept."""
     was_done: bool = False
     """Whether an earlier run had finished the mask."""
     evaluation: Evaluation | None = None
-    """None where the image failed."""
+    """The scores; None where the image failed."""
     cost: Cost | None = None
     error: MagnetError | None = None
 
@@ -121,7 +121,7 @@ class MethodScore:
 
     @cached_property
     def pooled(self) -> Pooled:
-        """Their pixels together."""
+        """The scores of the pixels of all images together."""
         return Pooled.of(self.found, self.options.evaluation)
 
     @cached_property
@@ -207,13 +207,13 @@ class Gain:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Scores:
-    """What was found for every method."""
+    """The scores of every method."""
 
     methods: tuple[MethodScore, ...]
 
     @classmethod
     def of(cls, rows: Iterable[ImageScore], options: ScoreOptions) -> Self:
-        """Sort rows by method."""
+        """Sort the rows by method."""
         rows = tuple(rows)
         return cls(
             methods=tuple(
@@ -291,8 +291,8 @@ def evaluate_methods(
             to its own folder.
         output: A folder for the masks, `<output>/<method>/<name>.tif`; what is finished there is not computed again.
             Without it they are deleted.
-        options: How.
-        events: Hears about messages, progress and failures.
+        options: The options of the comparison.
+        events: Receives messages, progress and failures.
 
     Raises:
         MagnetError: Before any work, where nothing could be done for any image. An image that fails later is left out
@@ -309,7 +309,7 @@ def score_each(
     *,
     events: Events | None = None,
 ) -> Iterator[ImageScore]:
-    """As `evaluate_methods`, one image and method after the other, each as soon as it is scored.
+    """Yield the scores of `evaluate_methods`, one image and method after the other, each as soon as it is known.
 
     An image that cannot be read or does not fit its labels has one row, without a method; all are looked at first.
     """
@@ -369,7 +369,7 @@ def _named(options: ScoreOptions, model: Model) -> ScoreOptions:
 
 
 def _score_unkept(sample: Sample, model: Model, options: ScoreOptions, *, method: Method, events: Events) -> ImageScore:
-    """As `_score`; the mask is gone before the next is made."""
+    """Score a mask in a temporary folder, which is gone before the next mask is made."""
     with tempfile.TemporaryDirectory(prefix="magnet-evaluate-") as folder:
         target = Target(image=str(sample.image), mask=_mask(Path(folder), method, sample))
         renamed = _Renamed(events, mask=target.mask, name=f"{method}, {sample.name}")
@@ -385,15 +385,15 @@ class _Renamed(Events):
         self._name = name
 
     def message(self, text: str) -> None:
-        """With the name in the mask's place."""
+        """Pass a message on, with the name in the mask's place."""
         self._events.message(text.replace(self._mask, self._name))
 
     def step(self, step: Step) -> None:
-        """As it is."""
+        """Pass the progress on."""
         self._events.step(step)
 
     def failed(self, image: str, error: MagnetError) -> None:
-        """As it is."""
+        """Pass the failure on."""
         self._events.failed(image, error)
 
 

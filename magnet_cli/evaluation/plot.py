@@ -32,7 +32,7 @@ BOX = 0.5
 UPRIGHT_LETTERS = 11
 """Names longer than this on average are turned."""
 SPREAD = (0.0, 0.38, -0.38, 0.19, -0.19, 0.57, -0.57)
-"""Where the points of one box stand beside each other, as shares of half its width."""
+"""The positions of points of one box beside each other, as shares of half its width."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,7 @@ def draw_distributions(scores: Scores) -> bytes:
     """Mean IoU of every image by method, and beside it IoU by class and method.
 
     Args:
-        scores: With one image at least that did not fail.
+        scores: The scores, with one image at least that did not fail.
 
     Returns:
         A PNG. Boxes go from the first to the third quartile with the median in them, whiskers to the ends.

@@ -31,12 +31,12 @@ class Distribution:
 
     @classmethod
     def of(cls, values: Iterable[float | None]) -> Self:
-        """Those that are not None."""
+        """Return the distribution of the values that are not None."""
         return cls(values=tuple(value for value in values if value is not None))
 
     @property
     def mean(self) -> float | None:
-        """None where there is no value."""
+        """The mean; None where there is no value."""
         return float(np.mean(self.values)) if self.values else None
 
     def thresholded(self, least: float) -> float | None:
@@ -87,17 +87,17 @@ class Pooled:
     right: int
     not_computed: int
     confusion: NDArray[np.int64]
-    """As `Evaluation.confusion`."""
+    """The confusion matrix, as `Evaluation.confusion` describes it."""
     boundary: BoundaryCounts | None
     """Within the fixed radii; None where they were not asked for."""
 
     @classmethod
     def of(cls, found: Sequence[Evaluation], options: EvaluationOptions) -> Self:
-        """Add up counts.
+        """Add up the counts of images.
 
         Args:
             found: Made with these options.
-            options: What counts.
+            options: The options that name what counts.
         """
         names = {entry.index: entry.name for one in found for entry in one.classes}
         confusion = Confusion()
@@ -126,12 +126,12 @@ class Pooled:
 
     @property
     def miou(self) -> float | None:
-        """As `Evaluation.miou`."""
+        """The mean IoU, as `Evaluation.miou` defines it."""
         return mean_iou(self.classes)
 
     @property
     def f1(self) -> float | None:
-        """As `Evaluation.f1`."""
+        """The mean F1, as `Evaluation.f1` defines it."""
         return mean_f1(self.classes)
 
     @property

@@ -77,7 +77,7 @@ class CascadeCeiling:
         """Time steps of the sizes that a run had, and say what all of its steps would take.
 
         Args:
-            what: Nothing.
+            what: Is not used.
             program: How many steps of which size ran, and in what time.
         """
         del what

@@ -103,7 +103,7 @@ class TimedCascade(Watched):
     """A network with a watch.
 
     Args:
-        network: What runs.
+        network: The network whose time is measured.
     """
 
     def __init__(self, network: Sharpener) -> None:
@@ -111,16 +111,16 @@ class TimedCascade(Watched):
         self.reset()
 
     def reset(self) -> None:
-        """Begin anew."""
+        """Set the counts and the seconds to zero."""
         self.shapes.clear()
         self.seconds = {"global": 0.0, "local": 0.0}
 
     def three_levels(self, images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
-        """See `Sharpener`."""
+        """Run the three passes of the global step, timed."""
         return self._timed("global", lambda: super(TimedCascade, self).three_levels(images, masks))
 
     def two_levels(self, images: Tensor, masks: Tensor, coarse: Tensor) -> tuple[Tensor, Tensor]:
-        """See `Sharpener`."""
+        """Run the two passes of the local step, timed."""
         return self._timed("local", lambda: super(TimedCascade, self).two_levels(images, masks, coarse))
 
     def _timed(self, step: str, call: Callable[[], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:

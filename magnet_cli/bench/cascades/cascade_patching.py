@@ -18,10 +18,10 @@ class CascadePatching:
         self._task = task
 
     def prepare(self) -> Ready:
-        """See `Contender`."""
+        """Return the refusal: plain patching of masks does not exist."""
         reason = "plain patching predicts classes, one window by itself; a cascade sharpens a mask as a whole first"
         return Ready(refusal="does not apply", reason=reason)
 
     def run(self, what: str, program: Took | None) -> Took:
-        """Never asked for."""
+        """Raise an error, since a refused contender is never run."""
         raise NotImplementedError(what, program)

@@ -50,7 +50,7 @@ class CascadeProgram:
         return Ready(loaded=host_memory(), size=pair.info.size, windows=effort_of(job.plan).steps, case=job.case)
 
     def run(self, what: str, program: Took | None) -> Took:
-        """Refine the mask."""
+        """Refine the mask, and return what the run took."""
         del what, program
         base = host_memory()
         self._watched.shapes.clear()
@@ -95,7 +95,7 @@ class Watched:
     """A network that remembers how large what it saw was.
 
     Args:
-        network: What runs.
+        network: The network whose passes are counted.
     """
 
     def __init__(self, network: Sharpener) -> None:
@@ -104,21 +104,21 @@ class Watched:
 
     @property
     def device(self) -> torch.device:
-        """See `Sharpener`."""
+        """The device of the network."""
         return self._network.device
 
     def three_levels(self, images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
-        """See `Sharpener`."""
+        """Run the global step, and count its shape."""
         self.shapes[Shape(step="global", height=images.shape[2], width=images.shape[3])] += len(images)
         return self._network.three_levels(images, masks)
 
     def two_levels(self, images: Tensor, masks: Tensor, coarse: Tensor) -> tuple[Tensor, Tensor]:
-        """See `Sharpener`."""
+        """Run the local step, and count its shape."""
         self.shapes[Shape(step="local", height=images.shape[2], width=images.shape[3])] += len(images)
         return self._network.two_levels(images, masks, coarse)
 
     def normalised(self, pixels: NDArray[Any]) -> Tensor:
-        """See `Sharpener`."""
+        """Return pixels as the network takes them."""
         return self._network.normalised(pixels)
 
 

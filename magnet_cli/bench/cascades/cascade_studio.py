@@ -28,10 +28,10 @@ class CascadeStudio:
         self._options = options
 
     def setting(self) -> Setting:
-        """Where the bench runs.
+        """Return the bundle, the machine and the device of the bench.
 
         Raises:
-            WeightsError, DeviceError, UsageError: It cannot.
+            WeightsError, DeviceError, UsageError: The bench cannot be run.
         """
         return setting_of(named_bundle(self._options.weights), self._options)
 
