@@ -99,6 +99,7 @@ def info_dict(info: ImageInfo) -> dict[str, object]:
         ],
         "series": [_series(info, number) for number in range(len(info.contents))],
         "bands": list(info.bands),
+        "alpha": info.alpha,
         "dtype": info.dtype,
         "pixel": _pixel(info, info.levels[0]),
         "objective": None if info.objective is None else float(info.objective),

@@ -5,15 +5,16 @@ The libraries that read the formats are imported when a file needs them.
 
 from __future__ import annotations
 
-from magnet_cli.images.backends import inspect, open_image
+from magnet_cli.images.backends import inspect, open_image, reopen
 from magnet_cli.images.budget import CacheBudget
 from magnet_cli.images.fingerprint import fingerprint, image_hashes
 from magnet_cli.images.inputs import FoundImage, find_images, stem
 from magnet_cli.images.percentiles import sample_percentiles
 from magnet_cli.images.place import check_place
-from magnet_cli.images.protocol import Image, ImageInfo, Level, Region, Request, Resolution
+from magnet_cli.images.protocol import Alpha, Image, ImageInfo, Level, Region, Request, Resolution
 
 __all__ = [
+    "Alpha",
     "CacheBudget",
     "FoundImage",
     "Image",
@@ -28,6 +29,7 @@ __all__ = [
     "image_hashes",
     "inspect",
     "open_image",
+    "reopen",
     "sample_percentiles",
     "stem",
 ]

@@ -15,7 +15,7 @@ from magnet_cli.images.urls import file_name, is_url, url_name
 if TYPE_CHECKING:
     from magnet_cli.images.blob import Blob
     from magnet_cli.images.budget import CacheBudget
-    from magnet_cli.images.protocol import Image, ImageInfo
+    from magnet_cli.images.protocol import Alpha, Image, ImageInfo
 
 HEAD_BYTES = 132
 """DICOM has its mark after 128 bytes."""
@@ -42,7 +42,13 @@ KINDS = (
 )
 
 
-def open_image(source: str | Path, *, cache: CacheBudget | None = None, series: str | int | None = None) -> Image:
+def open_image(
+    source: str | Path,
+    *,
+    cache: CacheBudget | None = None,
+    series: str | int | None = None,
+    alpha: Alpha | None = None,
+) -> Image:
     """An image, its pixels not yet decoded.
 
     Args:
@@ -50,6 +56,7 @@ def open_image(source: str | Path, *, cache: CacheBudget | None = None, series: 
         cache: Disk for a file that cannot be read by region (`ImageInfo.cache_bytes` says how much it needs).
         series: Number (the first is 0) or name of the image that is read, where the file holds several; None for the
             largest.
+        alpha: What a band that is flagged as alpha is; None for a mask.
 
     Raises:
         SourceError: It is missing, no image, damaged, or needs more disk than allowed; or it holds no such series.
@@ -59,25 +66,36 @@ def open_image(source: str | Path, *, cache: CacheBudget | None = None, series: 
         return _open_zarr(text, series)
     blob = open_blob(text)
     try:
-        return _open_file(blob, cache, series)
+        return _open_file(blob, cache, series, alpha or "mask")
     except SourceError:
         blob.close()
         raise
 
 
-def inspect(source: str | Path, *, series: str | int | None = None) -> ImageInfo:
+def reopen(info: ImageInfo, *, cache: CacheBudget | None = None) -> Image:
+    """An image that was looked at before, read in the same way.
+
+    Raises:
+        SourceError: As for `open_image`.
+    """
+    return open_image(info.path, cache=cache, series=info.series, alpha=info.alpha)
+
+
+def inspect(source: str | Path, *, series: str | int | None = None, alpha: Alpha | None = None) -> ImageInfo:
     """Facts about an image, without decoding it; never refused for the disk that a decode would need.
 
     Args:
         source: A file, the folder of a zarr image, or the URL of either.
         series: Which image of the file, as for `open_image`.
+        alpha: What a band that is flagged as alpha is, likewise.
 
     Raises:
         SourceError: It is missing, no image, or damaged; or it holds no such series.
     """
     from magnet_cli.images.budget import CacheBudget  # noqa: PLC0415
 
-    with open_image(source, cache=CacheBudget(folder=Path(), max_bytes=1 << 62), series=series) as image:
+    cache = CacheBudget(folder=Path(), max_bytes=1 << 62)
+    with open_image(source, cache=cache, series=series, alpha=alpha) as image:
         return image.info
 
 
@@ -111,7 +129,7 @@ def _is_zarr_url(url: str) -> bool:
     return holds_any(url, ZARR_MARKS)
 
 
-def _open_file(blob: Blob, cache: CacheBudget | None, series: str | int | None) -> Image:
+def _open_file(blob: Blob, cache: CacheBudget | None, series: str | int | None, alpha: Alpha) -> Image:
     if blob.size == 0:
         raise SourceError("the file is empty", file=blob.name, advice="Copy it again")
     head = blob.read(0, min(HEAD_BYTES, blob.size), place="the beginning")
@@ -122,20 +140,20 @@ def _open_file(blob: Blob, cache: CacheBudget | None, series: str | int | None) 
     if is_tiff:
         from magnet_cli.images.tiff import open_tiff  # noqa: PLC0415
 
-        return open_tiff(blob, cache=cache, series=series)
+        return open_tiff(blob, cache=cache, series=series, alpha=alpha)
     if head.startswith(PICTURE_MAGIC) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP"):
         from magnet_cli.images.vips import open_picture  # noqa: PLC0415
 
-        return _only(open_picture(blob, cache=cache), series)
+        return _only(open_picture(blob, cache=cache, alpha=alpha), series)
     if head.startswith(JPEG_2000_MAGIC):
         with needing("gdal", blob.name):
             from magnet_cli.images.jp2 import open_jp2  # noqa: PLC0415
-        return _only(open_jp2(blob), series)
+        return _only(open_jp2(blob, alpha=alpha), series)
     if head.startswith(ZIP_MAGIC):
         blob.close()
         return _open_zarr(blob.name, series)
     blob.close()
-    return _only(open_other(blob.name, head), series)
+    return _only(open_other(blob.name, head, alpha=alpha), series)
 
 
 def is_other(head: bytes) -> bool:

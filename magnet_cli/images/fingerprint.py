@@ -77,7 +77,11 @@ def image_hashes(source: str | Path, info: ImageInfo) -> dict[str, str]:
         SourceError: The input cannot be read.
     """
     found = {"input": fingerprint(source)}
-    return found if info.series is None else {**found, "series": str(info.series)}
+    if info.series is not None:
+        found["series"] = str(info.series)
+    if info.alpha == "band":
+        found["alpha"] = info.alpha
+    return found
 
 
 def _remote(url: str) -> str:

@@ -28,13 +28,15 @@ from magnet_cli.images.limits import check_pixels
 from magnet_cli.images.protocol import ImageInfo
 from magnet_cli.images.reader import PyramidImage
 from magnet_cli.images.store import Pixels
-from magnet_cli.images.tiff_colour import COLOURS, rgb_of_ycbcr
+from magnet_cli.images.tiff_colour import COLOURS, alpha_note, rgb_of_ycbcr
 from magnet_cli.images.validity import both, of_bands, storable
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
     from numpy.typing import NDArray
+
+    from magnet_cli.images.protocol import Alpha
 
 CACHE_MIB = 64
 """What GDAL may keep of decoded blocks."""
@@ -95,6 +97,9 @@ class Codes:
     """`(entries, 3)`."""
     luma: bool = False
     """Whether decoded samples are YCbCr."""
+    read_alpha: Alpha | None = None
+    """How the band that is flagged as alpha is read; None where none is."""
+    notes: tuple[str, ...] = ()
 
     def pixels(self, samples: NDArray[Any], valid: NDArray[np.bool_] | None) -> Pixels:
         """Bands and validity of samples.
@@ -116,13 +121,14 @@ class Codes:
         return Pixels(rgb_of_ycbcr(samples) if self.luma else samples, valid)
 
 
-def open_gdal(path: str, *, indices: bool = False, labels: Collection[int] = ()) -> PyramidImage:
+def open_gdal(path: str, *, indices: bool = False, labels: Collection[int] = (), alpha: Alpha = "mask") -> PyramidImage:
     """An image over a raster that GDAL reads.
 
     Args:
         path: The file.
         indices: Whether stored values are wanted where a palette gives them colours.
         labels: Stored values that are data, also where the file calls one of them its nodata value.
+        alpha: What a band that is flagged as alpha is.
 
     Raises:
         SourceError: It is no such file, damaged, or holds several rasters of different kinds.
@@ -132,7 +138,7 @@ def open_gdal(path: str, *, indices: bool = False, labels: Collection[int] = ())
         with environment(), naming(path, "the file cannot be opened", advice=DAMAGED, also=FAILURES):
             _check_sources(path)
             names = _open_parts(path, datasets[0])
-            codes = codes_of(path, datasets[0], indices=indices)
+            codes = codes_of(path, datasets[0], indices=indices, alpha=alpha)
             for index in range(_reductions(datasets[0], codes)):
                 datasets.append([_dataset(name, overview_level=index) for name in names])  # noqa: PERF401 (see `datasets`)
             info = image_info(path, datasets, codes)
@@ -246,7 +252,9 @@ def _reductions(datasets: Sequence[Any], codes: Codes) -> int:
     return min(len(dataset.overviews(1)) for dataset in datasets)
 
 
-def codes_of(path: str, datasets: Sequence[Any], *, indices: bool = False, luma: bool = False) -> Codes:
+def codes_of(
+    path: str, datasets: Sequence[Any], *, indices: bool = False, luma: bool = False, alpha: Alpha = "mask"
+) -> Codes:
     """The meaning of the bands of datasets that make one raster.
 
     Raises:
@@ -257,22 +265,26 @@ def codes_of(path: str, datasets: Sequence[Any], *, indices: bool = False, luma:
     if dtype.kind == "c":
         raise SourceError("complex numbers are not read as an image", file=path, advice="Write their amplitude")
     meanings = [meaning for each in datasets for meaning in each.colorinterp]
-    alpha = meanings.index(ColorInterp.alpha) if ColorInterp.alpha in meanings else None
+    flagged = meanings.index(ColorInterp.alpha) if ColorInterp.alpha in meanings else None
+    transparent = None if alpha == "band" else flagged
+    said: dict[str, Any] = {"alpha": transparent}
+    if flagged is not None:
+        said |= {"read_alpha": alpha, "notes": (alpha_note(flagged + 1, alpha),)}
     if meanings[0] is ColorInterp.palette and not indices:
-        return Codes(bands=COLOURS, dtype=np.dtype(np.uint8), alpha=alpha, palette=_palette(datasets[0]))
-    samples = [sample for sample in range(len(meanings)) if sample != alpha]
+        return Codes(bands=COLOURS, dtype=np.dtype(np.uint8), palette=_palette(datasets[0]), **said)
+    samples = [sample for sample in range(len(meanings)) if sample != transparent]
     described = [name for each in datasets for name in _descriptions(each)]
     names = [_band_name(position, meanings[sample], described[sample]) for position, sample in enumerate(samples)]
     if len(set(names)) < len(names):
         names = [f"band{position + 1}" for position in range(len(names))]
-    if len(samples) >= len(COLOURS) and (luma or (alpha is not None and len(samples) == len(COLOURS))):
+    if len(samples) >= len(COLOURS) and (luma or flagged == len(COLOURS)):
         names[: len(COLOURS)] = COLOURS
     if len(names) == 1 and names[0] == "band1":
         names = ["grey"]
     return Codes(
         bands=tuple(names),
         dtype=dtype,
-        alpha=alpha,
+        **said,
         luma=luma and len(samples) == len(COLOURS) and dtype == np.uint8,
     )
 
@@ -319,7 +331,9 @@ def image_info(path: str, datasets: Sequence[Sequence[Any]], codes: Codes) -> Im
         bands=codes.bands,
         dtype=codes.dtype.name,
         nodata=storable(only, codes.dtype),
+        alpha=codes.read_alpha,
         has_mask=masked,
+        notes=codes.notes,
         resident_bytes=(CACHE_MIB << 20) + xml * BYTES_OF_XML * len(datasets),
     )
     return placed(info, full)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from magnet_cli.images.blob import Blob
-    from magnet_cli.images.protocol import ImageInfo
+    from magnet_cli.images.protocol import Alpha, ImageInfo
 
 DAMAGED = "The file is damaged: copy or export it again"
 
@@ -39,11 +39,12 @@ FINEST_UM = 1e-3
 """A pixel smaller than a nanometre is a writer's mistake."""
 
 
-def open_jp2(blob: Blob) -> PyramidImage:
+def open_jp2(blob: Blob, *, alpha: Alpha = "mask") -> PyramidImage:
     """An image over a JPEG 2000 file or codestream.
 
     Args:
         blob: The file; its end is checked, then GDAL opens it anew.
+        alpha: What a band that is flagged as alpha is.
 
     Raises:
         SourceError: It is damaged, or lies behind a URL.
@@ -58,7 +59,7 @@ def open_jp2(blob: Blob) -> PyramidImage:
     try:
         with naming(path, "the JPEG 2000 file cannot be opened", advice=DAMAGED, also=FAILURES), environment():
             datasets.append([_dataset(path)])
-            codes = codes_of(path, datasets[0], luma=luma)
+            codes = codes_of(path, datasets[0], luma=luma, alpha=alpha)
             for index in range(_reductions(datasets[0][0], codes)):
                 datasets.append([_dataset(path, overview_level=index)])  # noqa: PERF401 (closed where one fails)
             info = _info(path, datasets, codes)

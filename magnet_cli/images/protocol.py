@@ -20,6 +20,10 @@ NODATA = 255
 """The label of a pixel that has none: it was not computed, or a label raster does not say what it is."""
 
 
+Alpha = Literal["mask", "band"]
+"""What a band that is flagged as alpha is: where it is 0 there is no data, or a band like the others."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Level:
     """One stored resolution of an image."""
@@ -66,6 +70,8 @@ class ImageInfo:
     """Magnification of the objective that the image was taken with, where the file says."""
     nodata: float | None = None
     """The value that marks a missing pixel."""
+    alpha: Alpha | None = None
+    """How the band that is flagged as alpha is read; None where none is."""
     bounds: Box | None = None
     """The scanned part of level 0, where a slide says so."""
     has_mask: bool = False

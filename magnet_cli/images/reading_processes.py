@@ -89,7 +89,7 @@ class ImageProcesses:
         self._readers = [_Reader(channel=own) for own, _ in pairs]
         theirs = [other.fileno() for _, other in pairs]
         words = [sys.executable, "-P", "-m", "magnet_cli.images.reading_server", image.info.path]
-        words.append("" if image.info.series is None else str(image.info.series))
+        words += ["" if image.info.series is None else str(image.info.series), image.info.alpha or ""]
         root = str(Path(__file__).parents[2])
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))}
         wait_briefly(environment)

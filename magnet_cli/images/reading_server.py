@@ -23,6 +23,8 @@ from magnet_cli.images.shared_regions import Failure, ReadMessage, receive, send
 from magnet_cli.system.memory import keep_heap_steady
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from magnet_cli.images import Image
 
 
@@ -31,13 +33,14 @@ def main() -> None:
     # Ctrl-C reaches every process of the terminal; who asks closes the channels when it ends, however it ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     keep_heap_steady()
-    path, series, *texts = sys.argv[1:]
+    path, series, alpha, *texts = sys.argv[1:]
     channels = [int(text) for text in texts]
     for number, channel in enumerate(channels):
         if os.fork() == 0:
             for other in (*channels[:number], *channels[number + 1 :]):
                 os.close(other)
-            _serve(path, int(series) if series else None, socket.socket(fileno=channel))
+            how: dict[str, Any] = {"series": int(series) if series else None, "alpha": alpha or None}
+            _serve(path, how, socket.socket(fileno=channel))
             os._exit(0)
     for channel in channels:
         os.close(channel)
@@ -45,8 +48,8 @@ def main() -> None:
         os.wait()
 
 
-def _serve(path: str, series: int | None, channel: socket.socket) -> None:
-    """Read what is asked for until the channel is closed."""
+def _serve(path: str, how: Mapping[str, Any], channel: socket.socket) -> None:
+    """Read what is asked for until the channel is closed; `how` goes to `open_image`."""
     image: Image | None = None
     slabs: dict[int, np.ndarray[Any, np.dtype[np.uint8]]] = {}
     while True:
@@ -65,7 +68,7 @@ def _serve(path: str, series: int | None, channel: socket.socket) -> None:
             os.close(descriptor)
         answer: object
         try:
-            image = open_image(path, series=series) if image is None else image
+            image = open_image(path, **how) if image is None else image
             answer = share(image.read(message.requests), slabs[message.slab])
         except (MagnetError, MemoryError) as error:
             answer = _failure(error)

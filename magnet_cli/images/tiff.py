@@ -21,7 +21,7 @@ from magnet_cli.images.protocol import ImageInfo, Level, Resolution
 from magnet_cli.images.reader import PyramidImage
 from magnet_cli.images.resolution import Found, microscope, not_positive
 from magnet_cli.images.store import TRANSPOSED, OrientedStore, Store, oriented
-from magnet_cli.images.tiff_colour import COLOURS, OLD_JPEG, Colour, colour, understood
+from magnet_cli.images.tiff_colour import COLOURS, OLD_JPEG, Colour, alpha_sample, colour, understood
 from magnet_cli.images.tiff_description import (
     band_names,
     channel_names,
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
     from magnet_cli.images.blob import Blob
     from magnet_cli.images.budget import CacheBudget
+    from magnet_cli.images.protocol import Alpha
     from magnet_cli.images.tiff_pages import Candidate, TiffContents, TiffImage
 
 ORIENTATION, RESOLUTION_UNIT, X_RESOLUTION, Y_RESOLUTION = 274, 296, 282, 283
@@ -73,6 +74,8 @@ class TiffFacts:
     orientation: int
     regional: bool
     """Whether the image can be decoded in pieces."""
+    alpha: Alpha | None
+    """How the band that is flagged as alpha is read; None where none is."""
     notes: tuple[str, ...]
 
     def tiles(self, blob: Blob, layers: Sequence[Layer], *, nodata: float | None) -> TiffStore:
@@ -90,13 +93,16 @@ class TiffFacts:
         return FilledStore(tiles, [layer.level for layer in layers], dtype=found.dtype, bands=len(found.bands))
 
 
-def open_tiff(blob: Blob, *, cache: CacheBudget | None, series: str | int | None = None) -> PyramidImage:
+def open_tiff(
+    blob: Blob, *, cache: CacheBudget | None, series: str | int | None = None, alpha: Alpha = "mask"
+) -> PyramidImage:
     """An image over a TIFF file.
 
     Args:
         blob: The file; closed with the image, or where this fails.
         cache: Disk for a one-time decode, where the file cannot be read by region.
         series: Number or name of the image that is read, where the file holds several; None for the largest.
+        alpha: What a band that is flagged as alpha is.
 
     Raises:
         SourceError: It is damaged, unsupported, or needs more disk than allowed.
@@ -107,18 +113,20 @@ def open_tiff(blob: Blob, *, cache: CacheBudget | None, series: str | int | None
             naming(blob.name, "the TIFF file cannot be understood", advice=advice),
             tifffile.TiffFile(blob.stream(), name=file_name(blob.name), _multifile=False) as file,
         ):
-            return _open(file, blob, cache, series)
+            return _open(file, blob, cache, series, alpha)
     except SourceError:
         blob.close()
         raise
 
 
-def _open(file: tifffile.TiffFile, blob: Blob, cache: CacheBudget | None, series: str | int | None) -> PyramidImage:
+def _open(
+    file: tifffile.TiffFile, blob: Blob, cache: CacheBudget | None, series: str | int | None, alpha: Alpha
+) -> PyramidImage:
     refuse_remote_slide(file, blob)
     contents = find_contents(file, blob.name)
     index, image = contents.image(series, blob.name)
     try:
-        return _open_image(contents, index, image, blob, cache)
+        return _open_image(contents, index, _facts(image, blob, alpha), blob, cache)
     except SourceError:
         for sibling in image.siblings.values():
             sibling.close()
@@ -129,9 +137,8 @@ def _open(file: tifffile.TiffFile, blob: Blob, cache: CacheBudget | None, series
 
 
 def _open_image(
-    contents: TiffContents, index: int, image: TiffImage, blob: Blob, cache: CacheBudget | None
+    contents: TiffContents, index: int, facts: TiffFacts, blob: Blob, cache: CacheBudget | None
 ) -> PyramidImage:
-    facts = _facts(image, blob)
     used = [page for layer in facts.layers for page in layer.pages]
     facts = replace(facts, notes=(*contents.notes(index, used), *facts.notes))
     if facts.colour is None or not facts.regional:
@@ -165,7 +172,7 @@ def refuse_remote_slide(file: tifffile.TiffFile, blob: Blob) -> None:
         )
 
 
-def _facts(image: TiffImage, blob: Blob) -> TiffFacts:
+def _facts(image: TiffImage, blob: Blob, alpha: Alpha) -> TiffFacts:
     page, full = image.pages[0], full_layer(image)
     if page.sampleformat in COMPLEX:
         raise SourceError(
@@ -185,7 +192,8 @@ def _facts(image: TiffImage, blob: Blob) -> TiffFacts:
     facts = TiffFacts(
         image=image,
         layers=(full,),
-        colour=_colour(image) if clear else None,
+        colour=_colour(image, alpha) if clear else None,
+        alpha=alpha if alpha_sample(page) is not None else None,
         orientation=orientation,
         regional=regional,
         notes=notes,
@@ -193,24 +201,27 @@ def _facts(image: TiffImage, blob: Blob) -> TiffFacts:
     if facts.colour is None or not regional:
         return facts
     layers, said = find_layers(
-        image, facts.colour, partial(_usable, facts.colour), lambda layers: facts.tiles(blob, layers, nodata=None)
+        image,
+        facts.colour,
+        partial(_usable, facts.colour, alpha),
+        lambda layers: facts.tiles(blob, layers, nodata=None),
     )
     return replace(facts, layers=layers, notes=(*notes, *said))
 
 
-def _usable(full: Colour, candidate: Candidate) -> bool:
+def _usable(full: Colour, alpha: Alpha, candidate: Candidate) -> bool:
     """Whether pages can be read by region and hold samples of the same meaning as level 0."""
     if not all(map(understood, candidate.pages)) or not _regional(candidate.pages):
         return False
-    found = colour(candidate.pages[0], len(candidate.pages))
+    found = colour(candidate.pages[0], len(candidate.pages), alpha=alpha)
     palettes = [None if one.palette is None else one.palette.tobytes() for one in (full, found)]
     same = ("dtype", "alpha", "inverted", "luma", "stored_samples")
     return palettes[0] == palettes[1] and all(getattr(full, name) == getattr(found, name) for name in same)
 
 
-def _colour(image: TiffImage) -> Colour:
+def _colour(image: TiffImage, alpha: Alpha) -> Colour:
     pages = image.pages
-    found = colour(pages[0], len(pages))
+    found = colour(pages[0], len(pages), alpha=alpha)
     if len(pages) > 1:
         described = () if image.ome is None else image.ome.channel_names
         return replace(found, bands=channel_names(pages, described) or found.bands)
@@ -246,6 +257,7 @@ def _info(facts: TiffFacts, colour: Colour, blob: Blob) -> ImageInfo:
         bands=colour.bands,
         dtype=colour.dtype.name,
         nodata=nodata,
+        alpha=facts.alpha,
         has_mask=masks or _sparse(facts.layers),
         is_slide=is_slide(page),
         crs=tiff_geo.crs(page),

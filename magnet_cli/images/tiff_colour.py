@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from tifffile import TiffPage
 
+    from magnet_cli.images.protocol import Alpha
+
 MINISWHITE, MINISBLACK, RGB, PALETTE, YCBCR = 0, 1, 2, 3, 6
 JPEG_LIKE = (7, 34892, 33007, 50001, 50002, 52546)
 """Compressions whose decoder hands back RGB for YCbCr: JPEG in its variants, WebP, JPEG XL."""
@@ -96,33 +98,32 @@ def understood(page: TiffPage) -> bool:
     return page.photometric in (MINISWHITE, MINISBLACK, RGB)
 
 
-def colour(page: TiffPage, channels: int = 1) -> Colour:
+def colour(page: TiffPage, channels: int = 1, *, alpha: Alpha = "mask") -> Colour:
     """The meaning of a page's samples.
 
     Args:
         page: One that is `understood`.
         channels: Pages that hold one band each.
+        alpha: What a band that is flagged as alpha is.
     """
     stored = np.dtype(page.dtype or np.uint8)
     dtype = np.dtype(np.uint8) if stored.kind == "b" else stored.newbyteorder("=")
     if page.photometric == PALETTE and channels == 1:
         return Colour(bands=COLOURS, dtype=np.dtype(np.uint8), palette=_palette(page))
-    alpha = next(
-        (_samples(page) - len(page.extrasamples) + i for i, kind in enumerate(page.extrasamples) if kind in (1, 2)),
-        None,
-    )
-    count = channels if channels > 1 else page.samplesperpixel - (alpha is not None)
+    flagged = alpha_sample(page)
+    transparent = None if alpha == "band" else flagged
+    count = channels if channels > 1 else page.samplesperpixel - (transparent is not None)
     chroma = page.compression == APERIO_YCBCR or (page.photometric == YCBCR and page.compression in JPEG_2000)
     luma = chroma and dtype == np.uint8 and page.samplesperpixel == len(COLOURS)
     white = page.photometric == MINISWHITE and dtype.kind == "u"
     return Colour(
         bands=_names(page, count),
         dtype=dtype,
-        alpha=alpha,
+        alpha=transparent,
         inverted=_largest(page, stored) if white else None,
         luma=luma,
         stored_samples=page.samplesperpixel,
-        notes=_notes(page, stored),
+        notes=(*_notes(page, stored), *_alpha_notes(flagged, alpha)),
     )
 
 
@@ -134,8 +135,22 @@ def rgb_of_ycbcr(samples: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.clip(np.floor(mixed + 0.5), 0, 255).astype(np.uint8)
 
 
-def _samples(page: TiffPage) -> int:
-    return int(page.samplesperpixel)
+def alpha_sample(page: TiffPage) -> int | None:
+    """Index of the first sample that is flagged as alpha."""
+    first = int(page.samplesperpixel) - len(page.extrasamples)
+    kinds = (ASSOCIATED_ALPHA, UNASSOCIATED_ALPHA)
+    return next((first + index for index, kind in enumerate(page.extrasamples) if kind in kinds), None)
+
+
+def _alpha_notes(flagged: int | None, alpha: Alpha) -> tuple[str, ...]:
+    return () if flagged is None else (alpha_note(flagged + 1, alpha),)
+
+
+def alpha_note(number: int, alpha: Alpha) -> str:
+    """What to tell of a band, by its number in the file, that is flagged as alpha: GDAL flags the last of four so."""
+    if alpha == "band":
+        return f"band {number} is flagged as alpha and read as a band"
+    return f"band {number} is flagged as alpha: where it is 0 there is no data (--alpha band makes it a band)"
 
 
 def _palette(page: TiffPage) -> NDArray[np.uint8]:

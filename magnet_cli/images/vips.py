@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from magnet_cli.images.blob import Blob
     from magnet_cli.images.budget import CacheBudget
+    from magnet_cli.images.protocol import Alpha
 
 DTYPES = {
     "uchar": "uint8",
@@ -70,6 +71,7 @@ class Picture:
     bands: int
     """Without alpha."""
     alpha: bool
+    """Whether an alpha channel says which pixels hold data."""
     dtype: np.dtype[Any]
     rgb: bool
     orientation: int
@@ -77,6 +79,8 @@ class Picture:
     notes: tuple[str, ...]
     page: int = 0
     """Number of the page of a TIFF."""
+    alpha_is_band: bool = False
+    """Whether the last band is an alpha channel by its format."""
     strip_bytes: int = 0
     """Memory that one strip of a TIFF takes while it is decoded, where that is known and checked; else 0."""
 
@@ -112,17 +116,18 @@ class Picture:
         return held + self.strip_bytes + self.blob.resident_bytes
 
 
-def open_picture(blob: Blob, *, cache: CacheBudget | None) -> PyramidImage:
+def open_picture(blob: Blob, *, cache: CacheBudget | None, alpha: Alpha = "mask") -> PyramidImage:
     """An image over a PNG, JPEG, WebP or other picture.
 
     Args:
         blob: The file; closed with the image.
         cache: Disk for its one-time decode.
+        alpha: What an alpha channel is.
 
     Raises:
         SourceError: It is damaged, or needs more disk than allowed.
     """
-    picture = read_header(blob)
+    picture = read_header(blob, alpha)
     return PyramidImage(picture_info(picture), decoded_store(picture, cache=cache, nodata=None))
 
 
@@ -137,6 +142,7 @@ def picture_info(picture: Picture) -> ImageInfo:
         bands=picture.band_names,
         dtype=picture.dtype.name,
         resolution=picture.resolution,
+        alpha="mask" if picture.alpha else "band" if picture.alpha_is_band else None,
         has_mask=picture.alpha or picture.dtype.kind == "f",
         cache_bytes=picture.cache_bytes,
         resident_bytes=picture.resident_bytes,
@@ -144,11 +150,12 @@ def picture_info(picture: Picture) -> ImageInfo:
     )
 
 
-def read_header(blob: Blob, *, page: int = 0) -> Picture:
+def read_header(blob: Blob, alpha: Alpha = "mask", *, page: int = 0) -> Picture:
     """The header of a picture; no pixel is decoded.
 
     Args:
         blob: The file.
+        alpha: What an alpha channel is.
         page: Number of the page of a TIFF.
 
     Raises:
@@ -162,7 +169,8 @@ def read_header(blob: Blob, *, page: int = 0) -> Picture:
         notes: tuple[str, ...] = ()
         interpretation = str(image.interpretation)
         dtype = np.dtype(DTYPES[str(image.format)])
-        alpha = bool(image.hasalpha())
+        flagged = bool(image.hasalpha())
+        transparent = flagged and alpha == "mask"
         orientation = int(image.get("orientation")) if image.get_typeof("orientation") else 1
     check_pixels(image.width, image.height, path)
     if orientation not in range(2, 9):
@@ -177,10 +185,11 @@ def read_header(blob: Blob, *, page: int = 0) -> Picture:
         blob=blob,
         page=page,
         size=Size(width=image.width, height=image.height),
-        bands=image.bands - alpha,
-        alpha=alpha,
+        bands=image.bands - transparent,
+        alpha=transparent,
+        alpha_is_band=flagged and not transparent,
         dtype=dtype,
-        rgb=interpretation in RGB and image.bands - alpha >= 3,  # noqa: PLR2004 (colours)
+        rgb=interpretation in RGB and image.bands - transparent >= 3,  # noqa: PLR2004 (colours)
         orientation=orientation,
         resolution=resolution,
         notes=notes + said,

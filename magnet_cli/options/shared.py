@@ -10,6 +10,7 @@ from magnet_cli.options.option import Form, ListOption, Option, OptionGroup, Sho
 from magnet_cli.options.values import ValueRange, as_bands, parse_bands, parse_value_range, spell_value_range
 
 Precision = Literal["float32", "bfloat16", "float16"]
+AlphaRole = Literal["mask", "band"]
 PrecisionOption = Literal["auto", "float32", "bfloat16", "float16"]
 
 WEIGHTS_HELP = "The model: the name of a bundle that comes with the program, or a bundle's folder."
@@ -41,6 +42,14 @@ class BandOptions(OptionGroup):
         panel="What to read",
     )
     """What the image shows, in the words of a bundle's `domain`. None believes what the file says of itself."""
+    alpha: Option[AlphaRole | None] = Option(
+        None,
+        choice(AlphaRole),
+        about="What a band that is flagged as alpha is: mask (no data where it is 0) or band (near-infrared, say). "
+        "Default: band where --bands names it, else mask.",
+        panel="What to read",
+    )
+    """How a band that is flagged as alpha is read. None for a band where `bands` names it, else for a mask."""
     bands: ListOption[tuple[str, ...] | None] = ListOption(
         None,
         BANDS,

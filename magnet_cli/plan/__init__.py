@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from magnet_cli.plan.bands import Seer, check_bands, check_values, describe_seen, needs_clamp
+from magnet_cli.plan.bands import Seer, check_bands, check_values, describe_seen, inspect_bands, needs_clamp
 from magnet_cli.plan.defaults import resolve_scales
 from magnet_cli.plan.domains import check_domain
 from magnet_cli.plan.footprint import OUTPUT_SIDE, groups_ahead
@@ -34,6 +34,7 @@ __all__ = [
     "check_values",
     "describe_seen",
     "groups_ahead",
+    "inspect_bands",
     "make_plan",
     "needs_clamp",
     "resolve_scales",

@@ -6,12 +6,15 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from magnet_cli import images
 from magnet_cli.errors import SourceError, UsageError, WeightsError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from magnet_cli.images.protocol import ImageInfo
+    from magnet_cli.options.shared import BandOptions
     from magnet_cli.options.values import ValueRange
 
 Span = tuple[float, float]
@@ -74,6 +77,29 @@ def check_bands(info: ImageInfo, facts: Seer, named: Sequence[str] | None = None
         file=info.path,
         advice="Name the image's bands in the bundle's order with --bands, by number or name, or take another bundle",
     )
+
+
+def inspect_bands(image: str | Path, options: BandOptions) -> ImageInfo:
+    """Facts about an image, as the options say that it is read: alpha is a band where it is named among them.
+
+    Raises:
+        SourceError: It is missing, no image, or damaged; or it holds no such series.
+    """
+    info = images.inspect(image, series=options.series, alpha=options.alpha)
+    if info.alpha != "mask" or options.alpha is not None or options.bands is None:
+        return info
+    as_band = images.inspect(image, series=options.series, alpha="band")
+    return as_band if _has(as_band, options.bands) and not _has(info, options.bands) else info
+
+
+def _has(info: ImageInfo, words: Sequence[str]) -> bool:
+    """Whether an image has all bands that are named."""
+    try:
+        for word in words:
+            _position(info, word)
+    except SourceError:
+        return False
+    return True
 
 
 def _position(info: ImageInfo, word: str) -> int:

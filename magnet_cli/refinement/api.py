@@ -72,7 +72,7 @@ def refine(
             on from there.
     """
     options, events = options or RefineOptions(), events or Events()
-    pair = Pair.open(image, mask, output, series=options.series)
+    pair = Pair.open(image, mask, output, options=options)
     check_origins(pair.info, mask, options.evidence)
     return refine_pair(pair, load_method(options, events), options, events)
 
@@ -119,7 +119,7 @@ def plan_refine(
         MagnetError: It would fail.
     """
     options, events = options or RefineOptions(), events or Events()
-    info = check_pair(image, mask, series=options.series)
+    info = check_pair(image, mask, options=options)
     check_origins(info, mask, options.evidence)
     return plan_pair(info, mask, load_method(options, events), options, events)
 

@@ -108,7 +108,7 @@ def see(info: ImageInfo, seer: Seer, *, bands: tuple[str, ...] | None, value_ran
     """
     positions, measured = check_bands(info, seer, bands), None
     if value_range is not None and value_range.kind == "percentiles":
-        with images.open_image(info.path, series=info.series) as opened:
+        with images.reopen(info) as opened:
             measured = images.sample_percentiles(opened, positions, (float(value_range.low), float(value_range.high)))
     return Seen(
         info=info,

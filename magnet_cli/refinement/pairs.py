@@ -12,6 +12,8 @@ from magnet_cli.masks.kept_field import FieldFile
 from magnet_cli.masks.output import OutputPaths
 from magnet_cli.masks.targets import is_file_name
 from magnet_cli.options.refine import THRESHOLD
+from magnet_cli.options.shared import BandOptions
+from magnet_cli.plan import inspect_bands
 from magnet_cli.refinement.input_mask import InputMask, open_mask
 
 if TYPE_CHECKING:
@@ -30,30 +32,32 @@ class Pair:
     """Of the image."""
 
     @classmethod
-    def open(cls, image: str | Path, mask: str | Path, output: str | Path | None, *, series: str | None = None) -> Self:
+    def open(
+        cls, image: str | Path, mask: str | Path, output: str | Path | None, *, options: BandOptions | None = None
+    ) -> Self:
         """Look at both files.
 
         Args:
             image: A file or URL.
             mask: Likewise.
             output: The file to write, a folder, or None for `<mask's name>.refined.tif` in the current folder.
-            series: Which image of the file, where it holds several.
+            options: Which image of the file is read, and how.
 
         Raises:
             UsageError: The output has a suffix in which masks are not written, or is one of the inputs.
             SourceError: One of them cannot be opened, or they differ in size or place.
         """
         paths = OutputPaths.of(output_path(image, mask, None if output is None else Path(output)))
-        return cls(image=str(image), mask=str(mask), paths=paths, info=check_pair(image, mask, series=series))
+        return cls(image=str(image), mask=str(mask), paths=paths, info=check_pair(image, mask, options=options))
 
 
-def check_pair(image: str | Path, mask: str | Path, *, series: str | None = None) -> ImageInfo:
+def check_pair(image: str | Path, mask: str | Path, *, options: BandOptions | None = None) -> ImageInfo:
     """The image, whose mask has its size and lies where it lies.
 
     Raises:
         SourceError: One of them cannot be opened, or they differ in size or place.
     """
-    info, found = images.inspect(image, series=series), images.inspect(mask)
+    info, found = inspect_bands(image, options or BandOptions()), images.inspect(mask)
     if info.size != found.size:
         raise SourceError(
             f"a mask has the size of its image, {info.path}, which has {info.size} pixels",

@@ -76,7 +76,8 @@ def write_views(paths: ViewPaths, *, mask: Path, report: Mapping[str, object], i
     cache = images.CacheBudget(folder=folder, max_bytes=int(shutil.disk_usage(folder).free * DISK_SHARE))
     try:
         source, series = found["input"]["path"] if image is None else image, found["input"].get("series")
-        with images.open_image(source, cache=cache, series=series and series["number"]) as opened:
+        alpha = found["input"].get("alpha")
+        with images.open_image(source, cache=cache, series=series and series["number"], alpha=alpha) as opened:
             picture = read_picture(opened, mask, found)
         drawn = {
             paths.overlay: draw_overlay(picture) if paths.overlay else b"",

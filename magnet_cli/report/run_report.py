@@ -154,6 +154,7 @@ def input_facts(info: ImageInfo) -> dict[str, object]:
         "size": {"width": info.size.width, "height": info.size.height},
         "levels": len(info.levels),
         "bands": list(info.bands),
+        "alpha": info.alpha,
         "dtype": info.dtype,
         "crs": info.crs,
         "pixel": resolution and {"x": float(resolution.x), "y": float(resolution.y), "unit": resolution.unit},

@@ -110,7 +110,7 @@ class MaskRun:
         pin_arithmetic(threads)
         reset_device_peak(device)
         info, cache = self.job.image, decode_cache(self.paths.mask.parent)
-        image = stack.enter_context(images.open_image(info.path, cache=cache, series=info.series))
+        image = stack.enter_context(images.reopen(info, cache=cache))
         peaks = stack.enter_context(PeakSampler())
         job, messages = self.job.resumed(noted).prepared(image, stack)
         for message in messages:

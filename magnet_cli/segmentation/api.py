@@ -43,7 +43,7 @@ from magnet_cli.models.networks import load_networks
 from magnet_cli.models.python_network import PYTHON, PythonNetwork
 from magnet_cli.options.segment import DEFAULT_BUNDLE, SegmentOptions
 from magnet_cli.options.spelling import segment_words
-from magnet_cli.plan import Machine, ModelFacts, Plan, check_bands, make_plan
+from magnet_cli.plan import Machine, ModelFacts, Plan, check_bands, inspect_bands, make_plan
 from magnet_cli.report.maps import describe_maps
 from magnet_cli.report.run_report import make_report
 from magnet_cli.run.clock import Clock
@@ -366,12 +366,12 @@ def plan_image(
     Raises:
         MagnetError: It cannot be done.
     """
-    info = images.inspect(image, series=options.series)
+    info = inspect_bands(image, options)
     measured, given = None, options.value_range
     if given is not None and given.kind == "percentiles":
         bands = check_bands(info, facts, options.bands)
         cache = decode_cache(folder or Path(tempfile.gettempdir()))
-        with images.open_image(image, cache=cache, series=info.series) as opened:
+        with images.reopen(info, cache=cache) as opened:
             measured = images.sample_percentiles(opened, bands, (float(given.low), float(given.high)))
     return make_plan(info, facts, options, machine, specify(options, info), measured=measured)
 
@@ -651,7 +651,7 @@ def _run(
 def _opened(image_plan: Plan, cache: images.CacheBudget) -> images.Image:
     """The image of a plan, read by as many processes as it says."""
     info = image_plan.image
-    image = images.open_image(info.path, cache=cache, series=info.series)
+    image = images.reopen(info, cache=cache)
     return ImageProcesses(image, image_plan.memory.processes) if image_plan.memory.processes else image
 
 

@@ -106,7 +106,7 @@ def test_options_of_segment_stand_in_panels_the_most_used_first() -> None:
     found = panels("segment")
     assert list(found) == PANELS
     assert found["Most used"] == [*MOST_USED, "--format"]
-    read = ["--series", "--domain", "--bands", "--value-range", "--mpp", "--gsd", "--level", "--mag"]
+    read = ["--series", "--domain", "--alpha", "--bands", "--value-range", "--mpp", "--gsd", "--level", "--mag"]
     assert found["What to read"] == read
     assert found["Machine"] == ["--device", "--precision", "--num-workers", "--memory", "--batch-size"]
     shown = [option for options in found.values() for option in options]

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import rasterio
 import tifffile
+from PIL import Image as PillowImage
 
 from magnet_cli.errors import SourceError
 from magnet_cli.geometry import LEVEL0, Box
@@ -121,6 +122,56 @@ def test_a_tile_that_is_missing_in_some_bands_leaves_the_others(tmp_path: Path, 
         np.testing.assert_array_equal(region.pixels, some * (some != missing).any(axis=2, keepdims=True))
         np.testing.assert_array_equal(region.valid, same.valid)
         np.testing.assert_array_equal(region.pixels, same.pixels)
+
+
+def rgb_and_infrared(kind: str, path: Path) -> Array:
+    """Four byte bands, `(height, width, bands)`, of which GDAL and PNG flag the last as alpha. It is 0 in a corner."""
+    planes = np.random.default_rng(7).integers(1, 256, (4, 90, 110)).astype(np.uint8)
+    planes[3, 20:60, 30:70] = 0
+    array: Array = np.moveaxis(planes, 0, 2)
+    if kind == "png":
+        PillowImage.fromarray(array).save(path)
+    elif kind == "tif":
+        write_gdal(path, planes)
+    elif kind == "planes.tif":
+        write_gdal(path, planes, interleave="band")
+    else:
+        write_gdal(
+            path, planes, driver="JP2OpenJPEG", tiled=None, REVERSIBLE="YES", QUALITY="100", YCC="NO", ALPHA="YES"
+        )
+    return array
+
+
+@pytest.mark.parametrize("kind", ["tif", "planes.tif", "png", "jp2"])
+def test_a_band_that_is_flagged_as_alpha_is_a_mask_or_a_band(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / f"a.{kind}"
+    array = rgb_and_infrared(kind, path)
+    with open_image(path) as image:
+        assert (image.info.alpha, image.info.bands) == ("mask", ("red", "green", "blue"))
+        assert kind == "png" or "band 4 is flagged as alpha" in " ".join(image.info.notes)
+        (region,) = image.read([whole(image)])
+    np.testing.assert_array_equal(region.valid, array[:, :, 3] > 0)
+    with open_image(path, alpha="band") as image:
+        assert (image.info.alpha, image.info.bands) == ("band", ("red", "green", "blue", "band4"))
+        (region,) = image.read([whole(image)])
+        (some,) = image.read([Request(pitch=LEVEL0, box=Box(x=25, y=10, width=60, height=70), bands=(3, 0))])
+    assert region.valid is None
+    np.testing.assert_array_equal(region.pixels, array)
+    np.testing.assert_array_equal(some.pixels, array[10:80, 25:85, [3, 0]])
+
+
+def test_other_bands_than_the_last_are_no_alpha(tmp_path: Path) -> None:
+    planes = np.random.default_rng(8).integers(0, 2, (4, 64, 64)).astype(np.uint8)
+    for name, options in (
+        ("undefined", {"photometric": "RGB", "alpha": "NO"}),
+        ("grey", {"photometric": "MINISBLACK"}),
+    ):
+        path = write_gdal(tmp_path / f"{name}.tif", planes, **options)
+        with rasterio.open(path) as file:
+            assert rasterio.enums.ColorInterp.alpha not in file.colorinterp
+        with open_image(path, alpha="band") as image:
+            assert image.info.alpha is None
+            assert image.read([whole(image)])[0].valid is None
 
 
 @pytest.mark.parametrize("dtype", ["complex64", "complex_int16"])

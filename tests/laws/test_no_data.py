@@ -204,6 +204,35 @@ def test_the_bands_that_the_network_sees_decide(value: float, dtype: str, bundle
     np.testing.assert_array_equal(labels_in(tmp_path / "mw.tif"), labels)
 
 
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+@pytest.mark.parametrize(
+    ("more", "is_hole"),
+    [({}, True), ({"alpha": "mask"}, True), ({"alpha": "band"}, False), ({"bands": ("4", "2", "1")}, False)],
+)
+def test_a_band_that_is_flagged_as_alpha_can_be_named(
+    bundle: Path, tmp_path: Path, more: dict[str, Any], *, is_hole: bool
+) -> None:
+    """GDAL flags the last of four byte bands so, which may be near-infrared, and 0 over water."""
+    labels = random_labels(SIZE)
+    infrared = np.full((*labels.shape, 1), 9, np.uint8)
+    infrared[HOLE] = 0
+    image = tmp_path / "s.tif"
+    profile: dict[str, Any] = {"driver": "GTiff", "width": SIZE.width, "height": SIZE.height, "count": 4}
+    with rasterio.open(image, "w", dtype="uint8", **profile) as file:
+        file.write(np.moveaxis(np.concatenate([coded(labels), infrared], axis=2), 2, 0))
+    report = segment(image, tmp_path / "m.tif", SegmentOptions(weights=str(bundle), num_workers=0, **more))
+    expected = labels.copy()
+    if is_hole:
+        expected[HOLE] = 255
+    np.testing.assert_array_equal(labels_in(tmp_path / "m.tif"), expected)
+    assert part(report, "input", "alpha") == ("mask" if is_hole else "band")
+    notes = report["notes"]
+    assert isinstance(notes, list)
+    assert any("band 4 is flagged as alpha" in note for note in notes)
+    again = segment(image, tmp_path / "m.tif", SegmentOptions(weights=str(bundle), num_workers=0, **more))
+    assert part(again, "input", "alpha") == ("mask" if is_hole else "band")
+
+
 def test_percentiles_leave_pixels_without_data_out(bundle: Path, tmp_path: Path) -> None:
     labels = random_labels(SIZE)
     image = floats(-9999, "-9999")(tmp_path / "s", coded(labels))
