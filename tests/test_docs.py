@@ -111,6 +111,7 @@ def write_training_data(place: Path) -> None:
         (place / f"{target}.toml").write_text(text, encoding="utf-8")
 
 
+@pytest.mark.full
 def test_every_command_of_the_readme_runs(folder: Path) -> None:
     lines = [line for line in fenced(README) if line.startswith("magnet ")]
     assert len(lines) >= 15
@@ -123,6 +124,7 @@ def test_every_command_of_the_readme_runs(folder: Path) -> None:
     assert (folder / "my-cascade" / "cascade.safetensors").is_file()
 
 
+@pytest.mark.full
 def test_every_command_of_the_page_on_selection_runs(folder: Path) -> None:
     page = (ROOT / "docs" / "selection.md").read_text(encoding="utf-8")
     blurry_bundle(folder / "selection" / "my-bundle", scales=(128, 64), selector=True)
@@ -152,6 +154,7 @@ def test_the_page_on_python_names_every_function() -> None:
     assert [name for name in errors if f"`{name}`" not in page] == []
 
 
+@pytest.mark.full
 def test_the_commands_that_sharpen_masks_run(tmp_path: Path) -> None:
     y, x = np.mgrid[:160, :192]
     retina = np.where((np.abs(y - x) < 4) | (np.abs(y + x - 200) < 3), 90, 190)[..., None] * np.array([1, 0.4, 0.25])

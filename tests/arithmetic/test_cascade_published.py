@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from magnet_cli.arithmetic.cascade.pyramid import CascadeWindow
     from magnet_cli.geometry import Size
 
+pytestmark = pytest.mark.full
+
 GOLDEN = Path(__file__).parents[3] / "shared" / "reference" / "cascadepsp"
 PART = Box(x=0, y=0, width=90, height=60)
 MANIFEST = "cascadepsp_refinement_module.txt"

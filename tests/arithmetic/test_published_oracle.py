@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+pytestmark = pytest.mark.full
+
 NETWORKS: dict[str, tuple[int, Callable[[], nn.Module]]] = {
     "fpn": (7, lambda: FPN(slim_encoder(), classes=7, lateral=8, head=4)),
     "psp": (4, lambda: PSPNet(slim_encoder(), classes=4)),

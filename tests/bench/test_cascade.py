@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+pytestmark = pytest.mark.full
+
 
 def test_the_program_reports_a_real_run_and_leaves_nothing(tmp_path: Path) -> None:
     given = cascade_task(tmp_path)

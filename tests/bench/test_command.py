@@ -26,6 +26,8 @@ from tests.segmentation.test_grnet import grnet
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.full
+
 SIDE = 150
 YARDSTICKS = ["ceiling", "patching", "patching", "naive"]
 

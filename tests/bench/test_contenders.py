@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
     from magnet_cli.arithmetic.grnet_stages import Fusion
 
+pytestmark = pytest.mark.full
+
 
 def test_the_program_reports_a_real_run_and_leaves_nothing(tmp_path: Path) -> None:
     given = task(tmp_path, timed=True)

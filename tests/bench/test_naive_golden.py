@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 REFERENCE = Path(__file__).parents[3] / "shared" / "reference"
 GOLDEN = REFERENCE / "magnet-fpn7"
 
-pytestmark = pytest.mark.skipif(not GOLDEN.exists(), reason="the golden values are not beside the repository")
+pytestmark = [
+    pytest.mark.full,
+    pytest.mark.skipif(not GOLDEN.exists(), reason="the golden values are not beside the repository"),
+]
 
 
 @dataclass(frozen=True)

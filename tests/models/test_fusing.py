@@ -20,6 +20,8 @@ from magnet_cli.models.folding import fused
 from magnet_cli.models.networks import ready
 from magnet_cli.models.registry import BACKBONES, REFINERS, build_backbone, build_refiner
 
+pytestmark = pytest.mark.full
+
 SLIM: dict[str, dict[str, Any]] = {"fpn-small": {"width": 4, "depths": [1, 1, 1, 1], "lateral": 4, "head": 4}}
 CPU = torch.device("cpu")
 

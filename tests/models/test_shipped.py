@@ -34,7 +34,7 @@ CASCADES = {"fundus-cascade": 1024, "roofs-cascade": 1024}
 """Names, and the L of each."""
 SCALES = {"aerial": [256, 512, 1024, 2048], "fundus": [256, 512, 1024]}
 
-pytestmark = pytest.mark.skipif(not WEIGHTS.is_dir(), reason="no weights beside the tests")
+pytestmark = [pytest.mark.full, pytest.mark.skipif(not WEIGHTS.is_dir(), reason="no weights beside the tests")]
 
 
 def test_no_bundle_is_forgotten_here() -> None:

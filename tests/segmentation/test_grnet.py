@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from magnet_cli.arithmetic.grnet_stages import Fusion, Outcome, Variant
     from magnet_cli.models.networks import Networks
 
+pytestmark = pytest.mark.full
+
 SIDE, CELLS, CLASSES = 32, 2, 3
 SMALL = {"width": 4, "lateral": 4, "head": 4, "depths": [1, 1, 1, 1], "aggregation": 8}
 NODATA_TAG = 42113

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from magnet_cli.geometry import Size
     from magnet_cli.plan.windows import Stage
 
+pytestmark = pytest.mark.full
+
 SIDE = 256
 INPUT = 32
 CELLS = (9, 36, 121)

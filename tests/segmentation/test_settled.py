@@ -20,6 +20,8 @@ from tests.segmentation.support import STEP, ArrayImage, CodedNetworks, facts, r
 if TYPE_CHECKING:
     from torch import Tensor
 
+pytestmark = pytest.mark.full
+
 
 class Doubtful(CodedNetworks):
     """A refiner that is sure of another class wherever it is asked, so that every point taken is seen."""

@@ -36,6 +36,8 @@ from tests.train.support import labels_of, pixels_of
 if TYPE_CHECKING:
     from torch import Tensor
 
+pytestmark = pytest.mark.full
+
 CONFIG = """
 [network]
 architecture = "ppn-small"

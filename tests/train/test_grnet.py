@@ -29,6 +29,8 @@ from tests.train.support import CONFIG, make_data, validating
 if TYPE_CHECKING:
     from magnet_cli.train.grnet_parts import GRNet, Turn
 
+pytestmark = pytest.mark.full
+
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -15,6 +15,8 @@ from magnet_cli.train.loop import optimizer_of, rate_at
 from magnet_cli.train.refiner_training import train_refiner
 from tests.train.fields import make_bundle, make_data
 
+pytestmark = pytest.mark.full
+
 RECIPE = Path(__file__).parents[2] / "weights" / "paper-refiner.toml"
 
 

@@ -34,6 +34,8 @@ from tests.train.support import labels_of, pixels_of
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+pytestmark = pytest.mark.full
+
 CONFIG = """
 [network]
 architecture = "shared"

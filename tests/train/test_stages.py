@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from magnet_cli.train.scene_fields import SceneView
     from magnet_cli.train.stage_runs import StageRun
 
+pytestmark = pytest.mark.full
+
 
 def echo(*, own: bool) -> torch.nn.Module:
     """A refiner that says what one of its inputs says, hardened."""

@@ -48,6 +48,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+pytestmark = pytest.mark.full
+
 ROWS, COLUMNS = 517, 389
 SMALL = Size(width=16, height=16)
 

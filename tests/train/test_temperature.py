@@ -28,6 +28,8 @@ from magnet_cli.train.temperature import (
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.full
+
 
 def spoken(true: float, *, count: int = 100_000, classes: int = 4) -> tuple[torch.Tensor, torch.Tensor]:
     """Logits that are right after division by `true`, and labels drawn from what is right."""
