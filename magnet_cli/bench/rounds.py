@@ -210,7 +210,7 @@ class Bench:
         for one in found:
             one.ready, one.error = ready, failure
         if not found[0].can_run:
-            process.end()
+            process.close()
             self._events.message(f"magnet: {task.options.method}: no {kind}: {found[0].mark().reason}")
         return found
 

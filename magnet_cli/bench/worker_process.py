@@ -8,20 +8,19 @@ import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from magnet_cli.errors import DeviceError, MagnetError
+from magnet_cli.system.closing import Closing
 from magnet_cli.system.threads import wait_briefly
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from magnet_cli.bench.task import Command, Ready, Took
 
 KILLED = -9
 
 
-class Process:
+class Process(Closing):
     """One contender in a fresh process, as a context; leaving it kills the process.
 
     Args:
@@ -47,7 +46,7 @@ class Process:
         try:
             self._send((command, kind, task))
         except BaseException:
-            self.end()
+            self.close()
             raise
 
     def prepare(self) -> Ready:
@@ -80,7 +79,7 @@ class Process:
             raise answer
         return answer
 
-    def end(self) -> None:
+    def close(self) -> None:
         """Kill the process, if it still runs, and wait for its end."""
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
@@ -110,11 +109,3 @@ class Process:
                 ) from error
             message = f"the process of '{self._kind}' ended with code {code}; what it said stands above"
             raise RuntimeError(message) from error
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.end()

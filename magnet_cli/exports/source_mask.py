@@ -24,11 +24,11 @@ from magnet_cli.masks.report_file import read_report
 from magnet_cli.masks.spec import MaskClass, parts
 from magnet_cli.masks.tiff_writer import CODES, GDAL_NODATA
 from magnet_cli.system import durable
+from magnet_cli.system.closing import Closing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
-    from types import TracebackType
 
     from numpy.typing import NDArray
 
@@ -64,7 +64,7 @@ class MaskFacts:
     """Values of the tags that carry the georeference."""
 
 
-class MaskFile:
+class MaskFile(Closing):
     """An opened mask; close it, or use it as a context.
 
     Args:
@@ -153,14 +153,6 @@ class MaskFile:
         """Close the file."""
         self._tiff.close()
         os.close(self._descriptor)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _decoded(self, level: MaskLevel, row: int, col: int) -> NDArray[np.uint8]:
         data = self.stored(level, row * level.columns + col)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil, floor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,10 +19,10 @@ from magnet_cli.images.protocol import Image, ImageInfo, Request
 from magnet_cli.options.lengths import UM_OF, PhysicalScales
 from magnet_cli.options.segment import parse_roi, parse_scales
 from magnet_cli.options.values import as_bands, parse_bands
+from magnet_cli.system.closing import Closing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from types import TracebackType
 
     from numpy.typing import NDArray
 
@@ -42,7 +42,7 @@ class ImageArray:
     """Size of a pixel in pixels of the full resolution."""
 
 
-class OpenImage:
+class OpenImage(Closing):
     """An image that is open for reading. Close it, or use it as a context; reading is safe from several threads.
 
     Args:
@@ -102,14 +102,6 @@ class OpenImage:
     def close(self) -> None:
         """Release files and caches."""
         self._image.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _pitch(self, level: int | None, pixel_size: str | float | Fraction | None) -> Pitch:
         info = self.info

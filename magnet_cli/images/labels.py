@@ -10,7 +10,7 @@ import tempfile
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,10 +20,10 @@ from magnet_cli.geometry import LEVEL0, Box
 from magnet_cli.images.backends import HEAD_BYTES, TIFF_MAGIC, is_other, open_other
 from magnet_cli.images.labels_png import PALETTE, PNG_MAGIC, read_png_header, write_grey_copy
 from magnet_cli.images.protocol import NODATA
+from magnet_cli.system.closing import Closing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from types import TracebackType
 
     from numpy.typing import NDArray
 
@@ -47,7 +47,7 @@ class Opened:
     """Whether the file has a palette, so that its samples can only be indices."""
 
 
-class LabelImage:
+class LabelImage(Closing):
     """An opened label raster; close it, or use it as a context.
 
     Args:
@@ -148,14 +148,6 @@ class LabelImage:
     def close(self) -> None:
         """Release files and the disk used."""
         self._resources.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _first_band(self, box: Box) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
         try:

@@ -12,10 +12,10 @@ from magnet_cli.geometry import Box
 from magnet_cli.images.levels import choose_level
 from magnet_cli.images.sampler import Sampler
 from magnet_cli.images.store import Pixels
+from magnet_cli.system.closing import Closing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from types import TracebackType
 
     from numpy.typing import NDArray
 
@@ -31,7 +31,7 @@ UNION_SLACK = 1.25
 """Requests share a decode while the box around them is at most so many times the area they ask for."""
 
 
-class PyramidImage:
+class PyramidImage(Closing):
     """An `Image` over a store.
 
     Args:
@@ -71,14 +71,6 @@ class PyramidImage:
         if not self._closed:
             self._closed = True
             self._store.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _sampler(self, request: Request) -> Sampler:
         cover = Box.whole(request.pitch.cover(self._info.size))

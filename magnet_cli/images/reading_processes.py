@@ -20,17 +20,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Lock
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from magnet_cli.errors import MemoryShortageError, SourceError
 from magnet_cli.images.protocol import Region
 from magnet_cli.images.shared_regions import Failure, ReadMessage, receive, send, shared_bytes
 from magnet_cli.images.urls import is_url
+from magnet_cli.system.closing import Closing
 from magnet_cli.system.threads import wait_briefly
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from types import TracebackType
 
     from magnet_cli.images.protocol import Image, ImageInfo, Request
     from magnet_cli.images.shared_regions import SharedRegion
@@ -73,7 +73,7 @@ class _Reader:
     """That there have been; negative once the image is closed."""
 
 
-class ImageProcesses:
+class ImageProcesses(Closing):
     """An `Image` that processes read, as many at a time as there are; asked by threads, one a process at least.
 
     Args:
@@ -133,14 +133,6 @@ class ImageProcesses:
                 reader.slabs = -1
         self._server.wait()
         self._image.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _read(self, reader: _Reader, requests: Sequence[Request]) -> list[Region]:
         info = self._image.info

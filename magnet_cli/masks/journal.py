@@ -19,11 +19,11 @@ from magnet_cli.masks.records import FIELD_META, GROUP_META, TILE_META, Kind, Re
 from magnet_cli.masks.replay import LABELS, Catalogue, find_header, replay
 from magnet_cli.masks.spec import FieldSpec, GroupId, MaskSpec, Part, parts
 from magnet_cli.masks.store_file import StoreFile, SyncPolicy
+from magnet_cli.system.closing import Closing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-    from types import TracebackType
 
     from numpy.typing import NDArray
 
@@ -65,7 +65,7 @@ def drop_journal(path: Path) -> None:
         StoreFile.own(path, sync=SyncPolicy()).remove()
 
 
-class Journal:
+class Journal(Closing):
     """The journal of one mask. Every method is safe from several threads; `open` makes it.
 
     Work of a group becomes visible to readers, and survives, once `finish_group` has returned.
@@ -284,14 +284,6 @@ class Journal:
     def close(self) -> None:
         """Flush and release the lock; a later run may resume."""
         self._store.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _packed(self, part: Part, labels: NDArray[np.uint8]) -> bytes:
         """A tile as the mask's file holds it where the part covers one, else what the journal alone reads back."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -13,11 +13,11 @@ from magnet_cli.images.labels import open_region
 from magnet_cli.images.protocol import NODATA
 from magnet_cli.masks.spec import parts
 from magnet_cli.refinement.mask_kinds import Reading, Stored, decide
+from magnet_cli.system.closing import Closing
 
 if TYPE_CHECKING:
     from fractions import Fraction
     from pathlib import Path
-    from types import TracebackType
 
     from numpy.typing import NDArray
 
@@ -30,7 +30,7 @@ MOST_VALUES = 1 << 10
 """Different values of a raster that are told apart; one with more holds no classes."""
 
 
-class InputMask:
+class InputMask(Closing):
     """An opened mask; close it, or use it as a context.
 
     Args:
@@ -110,14 +110,6 @@ class InputMask:
     def close(self) -> None:
         """Release files and the disk used."""
         self._resources.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _labels(self, values: NDArray[Any], known: NDArray[np.bool_]) -> NDArray[np.uint8]:
         if self.reading.kind == "labels":

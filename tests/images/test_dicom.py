@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +11,7 @@ import pytest
 from magnet_cli.errors import SourceError
 from magnet_cli.geometry import LEVEL0, Box
 from magnet_cli.images import Region, Request, inspect, open_image
+from tests.images.support import info_without
 
 if TYPE_CHECKING:
     from magnet_cli.images import Image
@@ -73,13 +72,6 @@ def test_a_truncated_slide_is_an_error(tmp_path: Path, share: float) -> None:
 
 
 def test_without_the_extra_it_says_what_to_install() -> None:
-    code = (
-        "import sys; sys.modules['wsidicom'] = None\n"
-        "from magnet_cli.cli.app import main\n"
-        f"sys.argv = ['magnet', 'info', {str(FOLDER / 'sm_image_jpegls.dcm')!r}]\n"
-        "main()"
-    )
-    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
-    assert done.returncode == 3
-    assert "pip install 'magnet-cli[dicom]'" in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+    error = info_without("wsidicom", FOLDER / "sm_image_jpegls.dcm")
+    assert "pip install 'magnet-cli[dicom]'" in error
+    assert len(error.splitlines()) == 1

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ from magnet_cli.errors import SourceError
 from magnet_cli.geometry import LEVEL0, Box, Pitch, Size
 from magnet_cli.images import Region, Request, find_images, fingerprint, inspect, open_image
 from magnet_cli.images.labels import open_labels
+from tests.images.support import info_without
 from tests.images.test_contract import ImageContract, picture, whole
 
 rasterio = pytest.importorskip("rasterio")
@@ -336,13 +335,6 @@ def test_folders_are_searched_for_them(tmp_path: Path) -> None:
 def test_without_the_extra_it_says_what_to_install(tmp_path: Path, name: str) -> None:
     first = write_raster(tmp_path / "a.tif", picture(9, 9))
     rasterio_shutil.copy(first, tmp_path / name, driver={"a.img": "HFA", "a.vrt": "VRT", "a.dat": "ENVI"}[name])
-    code = (
-        "import sys; sys.modules['rasterio'] = None\n"
-        "from magnet_cli.cli.app import main\n"
-        f"sys.argv = ['magnet', 'info', {str(tmp_path / name)!r}]\n"
-        "main()"
-    )
-    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
-    assert done.returncode == 3
-    assert ("magnet-cli[gdal]" in done.stderr) or name == "a.dat"
-    assert len(done.stderr.splitlines()) == 1
+    error = info_without("rasterio", tmp_path / name)
+    assert ("magnet-cli[gdal]" in error) or name == "a.dat"
+    assert len(error.splitlines()) == 1

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import struct
-import subprocess
-import sys
 import warnings
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
@@ -16,6 +14,7 @@ import pytest
 from magnet_cli.errors import SourceError
 from magnet_cli.geometry import LEVEL0, Box, Pitch, Size
 from magnet_cli.images import Region, Request, Resolution, inspect, open_image
+from tests.images.support import info_without
 from tests.images.test_contract import ImageContract, picture
 
 if TYPE_CHECKING:
@@ -155,13 +154,6 @@ def test_a_damaged_middle_is_an_error(tmp_path: Path) -> None:
 
 def test_without_the_extra_it_says_what_to_install(tmp_path: Path) -> None:
     path = write_jp2(tmp_path / "a.jp2", picture(9, 9))
-    code = (
-        "import sys; sys.modules['rasterio'] = None\n"
-        "from magnet_cli.cli.app import main\n"
-        f"sys.argv = ['magnet', 'info', {str(path)!r}]\n"
-        "main()"
-    )
-    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
-    assert done.returncode == 3
-    assert "pip install 'magnet-cli[gdal]'" in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+    error = info_without("rasterio", path)
+    assert "pip install 'magnet-cli[gdal]'" in error
+    assert len(error.splitlines()) == 1

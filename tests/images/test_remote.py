@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import socket
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +18,7 @@ from magnet_cli.images import Request, find_images, fingerprint, inspect, open_i
 from magnet_cli.images.backends import open_blob
 from magnet_cli.images.urls import is_url, url_name
 from tests.images.server import Server, serving
+from tests.images.support import info_without
 from tests.images.test_contract import ImageContract, TestOmeZarr3, TestPng, TestTiledTiff, picture
 
 if TYPE_CHECKING:
@@ -247,15 +246,8 @@ def test_other_schemes_are_refused() -> None:
 
 
 def test_without_the_extra_it_says_what_to_install(server: Server) -> None:
-    code = (
-        "import sys; sys.modules['fsspec'] = None\n"
-        "from magnet_cli.cli.app import main\n"
-        f"sys.argv = ['magnet', 'info', '{server.url('a.tif')}', '{server.url('a.zarr')}']\n"
-        "main()"
-    )
-    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
-    assert done.returncode == 3
-    assert done.stderr.count("pip install 'magnet-cli[remote]'") == 2
+    error = info_without("fsspec", server.url("a.tif"), server.url("a.zarr"))
+    assert error.count("pip install 'magnet-cli[remote]'") == 2
 
 
 def test_s3_gives_what_the_disk_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
