@@ -13,7 +13,7 @@ from magnet_cli.exports.outlines import LEFT, RIGHT
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from magnet_cli.exports.corner_spool import PointSpool
+    from magnet_cli.exports.corner_spool import CornerSpool
     from magnet_cli.exports.outlines import Path
 
 
@@ -30,7 +30,7 @@ class Chain:
 class Chains:
     """Joins the paths of tiles that come row by row, each from left to right."""
 
-    def __init__(self, spool: PointSpool) -> None:
+    def __init__(self, spool: CornerSpool) -> None:
         self._spool = spool
         self._awaiting_exit: dict[int, Chain] = {}
         """Chains by the port where the part before them will leave."""

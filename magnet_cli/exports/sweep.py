@@ -16,7 +16,7 @@ import numpy as np
 from skimage.measure import label as connected
 
 from magnet_cli.exports.chains import Chains
-from magnet_cli.exports.corner_spool import PointSpool
+from magnet_cli.exports.corner_spool import CornerSpool
 from magnet_cli.exports.outlines import OUTSIDE, trace
 from magnet_cli.exports.polygon import Polygon, make_polygon
 from magnet_cli.geometry import Box, Size
@@ -106,7 +106,7 @@ class Sweep:
         """Every 4-connected area of equal labels but 255, once, in an order that depends on the mask and side alone."""
         # One row and one column more than the mask has: the outlines of its last pixels lie on their upper left.
         padded = Size(width=self._size.width + 1, height=self._size.height + 1)
-        with PointSpool(self._folder) as spool:
+        with CornerSpool(self._folder) as spool:
             chains = Chains(spool)
             above = _Edge.outside(padded.width + 1)
             left = below = above
@@ -136,7 +136,7 @@ class Sweep:
         self._join(labels[1:, 0] == labels[1:, 1], one=numbers[1:, 0], other=numbers[1:, 1])
         return _Block(box=box, labels=labels, components=numbers, inside=inside)
 
-    def _traced(self, block: _Block, chains: Chains, spool: PointSpool) -> Iterator[Polygon]:
+    def _traced(self, block: _Block, chains: Chains, spool: CornerSpool) -> Iterator[Polygon]:
         """Trace a tile; polygons that lie inside it are given out at once, all other outlines are kept."""
         found: dict[int, list[NDArray[np.int32]]] = defaultdict(list)
         for path in trace(block.labels, components=block.components, tile=block.box):

@@ -6,7 +6,7 @@ The libraries that read the formats are imported when a file needs them.
 from __future__ import annotations
 
 from magnet_cli.images.backends import inspect, open_image, reopen
-from magnet_cli.images.budget import CacheBudget
+from magnet_cli.images.cache import CacheBudget
 from magnet_cli.images.fingerprint import fingerprint, image_hashes
 from magnet_cli.images.inputs import FoundImage, find_images, stem
 from magnet_cli.images.percentiles import sample_percentiles

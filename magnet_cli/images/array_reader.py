@@ -14,7 +14,7 @@ import numpy as np
 from magnet_cli.errors import SourceError, UsageError
 from magnet_cli.geometry import LEVEL0, Box, Pitch
 from magnet_cli.images.backends import open_image
-from magnet_cli.images.budget import CacheBudget
+from magnet_cli.images.cache import CacheBudget
 from magnet_cli.images.protocol import Image, ImageInfo, Request
 from magnet_cli.options.lengths import UM_OF, PhysicalScales
 from magnet_cli.options.segment import parse_roi, parse_scales

@@ -14,7 +14,7 @@ from magnet_cli.images.urls import file_name, is_url, url_name
 
 if TYPE_CHECKING:
     from magnet_cli.images.blob import Blob
-    from magnet_cli.images.budget import CacheBudget
+    from magnet_cli.images.cache import CacheBudget
     from magnet_cli.images.protocol import Alpha, Image, ImageInfo
 
 HEAD_BYTES = 132
@@ -92,7 +92,7 @@ def inspect(source: str | Path, *, series: str | int | None = None, alpha: Alpha
     Raises:
         SourceError: It is missing, no image, or damaged; or it holds no such series.
     """
-    from magnet_cli.images.budget import CacheBudget  # noqa: PLC0415
+    from magnet_cli.images.cache import CacheBudget  # noqa: PLC0415
 
     cache = CacheBudget(folder=Path(), max_bytes=1 << 62)
     with open_image(source, cache=cache, series=series, alpha=alpha) as image:

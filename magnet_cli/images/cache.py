@@ -1,38 +1,47 @@
-"""The disk that a one-time decode may use, and the tile file that it writes."""
+"""The disk that a one-time decode may use."""
 
 from __future__ import annotations
 
-import os
-import tempfile
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+import shutil
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Self
 
 from magnet_cli.errors import SourceError
-from magnet_cli.geometry import Box, Size
 from magnet_cli.images.failures import naming
+from magnet_cli.system.spool import Spool, SpooledRaster, raster_bytes
 
 if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
     from pathlib import Path
 
-    from numpy.typing import NDArray
+    import numpy as np
 
-    from magnet_cli.images.budget import CacheBudget
+    from magnet_cli.geometry import Size
 
-CACHE_TILE = Size(width=256, height=256)
-"""Storage tiles of a decoded image."""
-
+DECODE_SHARE = 0.5
+"""Share of the free disk space that images may take which have to be decoded once."""
 MEMORY_BYTES = 64 << 20
 """A decoded image up to this size is held in memory instead."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class CacheBudget:
+    """Disk that images which cannot be read by region may use while they are open."""
+
+    folder: Path
+    """Made where missing; nothing stays in it."""
+    max_bytes: int
+
+    @classmethod
+    def within(cls, folder: Path) -> Self:
+        """Allow half of the free space of the disk that a folder is on, or will be on."""
+        there = next(place for place in (folder.resolve(), *folder.resolve().parents) if place.is_dir())
+        return cls(folder=there, max_bytes=int(shutil.disk_usage(there).free * DECODE_SHARE))
+
+
 def cache_bytes(size: Size, *, bands: int, dtype: np.dtype[Any]) -> int:
     """Disk that a decoded image of this size takes; 0 where it is held in memory instead."""
-    if size.pixels * bands * dtype.itemsize <= MEMORY_BYTES:
-        return 0
-    columns, rows = -(-size.width // CACHE_TILE.width), -(-size.height // CACHE_TILE.height)
-    return columns * rows * CACHE_TILE.pixels * bands * dtype.itemsize
+    return raster_bytes(size, bands=bands, dtype=dtype) if size.pixels * bands * dtype.itemsize > MEMORY_BYTES else 0
 
 
 def check_budget(file: str, needed: int, cache: CacheBudget | None) -> None:
@@ -52,75 +61,14 @@ def check_budget(file: str, needed: int, cache: CacheBudget | None) -> None:
     )
 
 
-class TileFile:
-    """An uncompressed tiled image in a nameless temporary file, written row by row and read by box.
-
-    Args:
-        folder: Where the file lies; made where missing.
-        size: Of the image.
-        bands: Number of bands.
-        dtype: Of the pixels.
+def decoded_raster(folder: Path, size: Size, *, bands: int, dtype: np.dtype[Any]) -> SpooledRaster:
+    """Room on disk for a decoded image, in a folder that is made where it is missing.
 
     Raises:
-        SourceError: The folder cannot be written.
+        SourceError: The folder cannot be written; so do the methods of the raster.
     """
-
-    def __init__(self, folder: Path, size: Size, *, bands: int, dtype: np.dtype[Any]) -> None:
-        self.size = size
-        self._bands = bands
-        self._dtype = dtype
-        self._folder = folder
-        self._columns = -(-size.width // CACHE_TILE.width)
-        self._row_bytes = CACHE_TILE.width * bands * dtype.itemsize
-        with self._naming():
-            folder.mkdir(parents=True, exist_ok=True)
-            self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 (closed by close)
-
-    def write_rows(self, y: int, rows: NDArray[Any]) -> None:
-        """Store rows of the whole width.
-
-        Args:
-            y: Of the first row.
-            rows: `(n, width, bands)`, not crossing a multiple of the tile height.
-        """
-        for column in range(self._columns):
-            x = column * CACHE_TILE.width
-            strip = np.zeros((len(rows), CACHE_TILE.width, self._bands), self._dtype)
-            part = rows[:, x : x + CACHE_TILE.width]
-            strip[:, : part.shape[1]] = part
-            with self._naming():
-                self._write(self._offset(column, y), strip.tobytes())
-
-    def read(self, box: Box) -> NDArray[Any]:
-        """The pixels of a box inside the image, `(height, width, bands)`."""
-        pixels = np.empty((box.height, box.width, self._bands), self._dtype)
-        for row in range(box.y // CACHE_TILE.height, -(-box.bottom // CACHE_TILE.height)):
-            for column in range(box.x // CACHE_TILE.width, -(-box.right // CACHE_TILE.width)):
-                x, y = column * CACHE_TILE.width, row * CACHE_TILE.height
-                part = Box(x=x, y=y, width=CACHE_TILE.width, height=CACHE_TILE.height).intersection(box)
-                values = self._rows(column, part.y, part.height)
-                pixels[part.shifted(x=-box.x, y=-box.y).slices] = values[:, part.x - x : part.right - x]
-        return pixels
-
-    def close(self) -> None:
-        """Delete the file."""
-        self._file.close()
-
-    def _rows(self, column: int, y: int, count: int) -> NDArray[Any]:
-        with self._naming():
-            data = os.pread(self._file.fileno(), count * self._row_bytes, self._offset(column, y))
-            return np.frombuffer(data, self._dtype).reshape(count, CACHE_TILE.width, self._bands)
-
-    def _offset(self, column: int, y: int) -> int:
-        row, inside = divmod(y, CACHE_TILE.height)
-        return ((row * self._columns + column) * CACHE_TILE.height + inside) * self._row_bytes
-
-    def _write(self, offset: int, data: bytes) -> None:
-        view = memoryview(data)
-        while view:
-            written = os.pwrite(self._file.fileno(), view, offset)
-            offset += written
-            view = view[written:]
-
-    def _naming(self) -> AbstractContextManager[None]:
-        return naming(self._folder, "the decoded image cannot be kept here", advice="Free disk, or name another folder")
+    rule, advice = "the decoded image cannot be kept here", "Free disk, or name another folder"
+    refusal = partial(naming, folder, rule, advice=advice)
+    with refusal():
+        folder.mkdir(parents=True, exist_ok=True)
+    return SpooledRaster(Spool(folder, refusal=refusal), size, bands=bands, dtype=dtype)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from magnet_cli.geometry import LEVEL0, Box
 from magnet_cli.images.backends import HEAD_BYTES as MAGIC_BYTES
 from magnet_cli.images.backends import is_other, open_blob, open_image
-from magnet_cli.images.budget import CacheBudget
+from magnet_cli.images.cache import CacheBudget
 from magnet_cli.images.failures import naming
 from magnet_cli.images.protocol import Request
 from magnet_cli.images.urls import is_url

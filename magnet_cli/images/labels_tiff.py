@@ -20,8 +20,7 @@ from magnet_cli.images.reader import PyramidImage
 from magnet_cli.images.store import OrientedStore, Store, oriented
 from magnet_cli.images.tiff_colour import Colour, understood
 from magnet_cli.images.tiff_pages import Layer, find_contents, full_layer
-from magnet_cli.images.tiff_store import CHUNK_BYTES, TiffStore, chunk_bytes
-from magnet_cli.images.tiles import TILE_CACHE_BYTES
+from magnet_cli.images.tiff_store import CHUNK_BYTES, TILE_CACHE_BYTES, TiffStore, chunk_bytes
 from magnet_cli.images.validity import storable
 
 if TYPE_CHECKING:

@@ -23,6 +23,11 @@ class Pixels(NamedTuple):
     """Which pixels hold data; None where all do. `(height, width)`, or `(height, width, bands)` where bands differ: a
     pixel then holds data where one of them does. Floats that are no numbers are left to the reader."""
 
+    @property
+    def nbytes(self) -> int:
+        """Memory that the pixels take."""
+        return self.values.nbytes + (0 if self.valid is None else self.valid.nbytes)
+
     def only(self, bands: tuple[int, ...] | None) -> Pixels:
         """Some of the bands, by their positions; None for all."""
         if bands is None:

@@ -31,8 +31,7 @@ from magnet_cli.images.tiff_description import (
 )
 from magnet_cli.images.tiff_levels import find_layers
 from magnet_cli.images.tiff_pages import Layer, find_contents, full_layer
-from magnet_cli.images.tiff_store import CHUNK_BYTES, TiffStore, chunk_bytes
-from magnet_cli.images.tiles import TILE_CACHE_BYTES
+from magnet_cli.images.tiff_store import CHUNK_BYTES, TILE_CACHE_BYTES, TiffStore, chunk_bytes
 from magnet_cli.images.urls import file_name, is_url
 from magnet_cli.images.validity import storable
 
@@ -42,7 +41,7 @@ if TYPE_CHECKING:
     from tifffile import TiffPage
 
     from magnet_cli.images.blob import Blob
-    from magnet_cli.images.budget import CacheBudget
+    from magnet_cli.images.cache import CacheBudget
     from magnet_cli.images.protocol import Alpha
     from magnet_cli.images.tiff_pages import Candidate, TiffContents, TiffImage
 

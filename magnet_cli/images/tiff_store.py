@@ -15,8 +15,8 @@ from magnet_cli.images.jpeg import check_jpeg, check_jpeg2000, check_webp
 from magnet_cli.images.lerc import LERC, lerc_tile
 from magnet_cli.images.store import Pixels
 from magnet_cli.images.tiff_colour import JPEG_2000
-from magnet_cli.images.tiles import TileCache
 from magnet_cli.images.validity import both, spread
+from magnet_cli.system.byte_cache import ByteCache
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from magnet_cli.images.tiff_colour import Colour
     from magnet_cli.images.tiff_pages import Layer
 
+TILE_CACHE_BYTES = 32 << 20
+"""Decoded tiles that an opened image keeps, so that neighbouring windows do not decode their common tiles twice."""
 CHUNK_BYTES = 64 << 20
 """A tile or strip that decodes to more is not worth reading for a part of it."""
 
@@ -184,7 +186,7 @@ class TiffStore:
         self._colour = colour
         self._nodata = nodata
         self._unwritten_value = unwritten
-        self._tiles = TileCache()
+        self._tiles: ByteCache[Pixels] = ByteCache(TILE_CACHE_BYTES, size=lambda tile: tile.nbytes)
         self._pages = [
             [segments(page, path=path, level=level, blob=blobs.get(page.parent, blob)) for page in layer.pages]
             for level, layer in enumerate(layers)

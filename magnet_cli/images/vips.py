@@ -13,7 +13,7 @@ import pyvips
 
 from magnet_cli.errors import SourceError
 from magnet_cli.geometry import Box, Size
-from magnet_cli.images.cache import CACHE_TILE, TileFile, cache_bytes, check_budget
+from magnet_cli.images.cache import cache_bytes, check_budget, decoded_raster
 from magnet_cli.images.failures import naming
 from magnet_cli.images.levels import level_table
 from magnet_cli.images.limits import check_pixels
@@ -23,6 +23,7 @@ from magnet_cli.images.resolution import microscope
 from magnet_cli.images.store import TRANSPOSED, MemoryStore, OrientedStore, Pixels, Store, oriented
 from magnet_cli.images.urls import is_url
 from magnet_cli.images.validity import both, storable, without_nodata
+from magnet_cli.system.spool import TILE, SpooledRaster
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from magnet_cli.images.blob import Blob
-    from magnet_cli.images.budget import CacheBudget
+    from magnet_cli.images.cache import CacheBudget
     from magnet_cli.images.protocol import Alpha
 
 DTYPES = {
@@ -221,11 +222,11 @@ class DecodedStore:
         self._cache = cache
         self._nodata = nodata
         self._lock = Lock()
-        self._decoded: MemoryStore | TileFile | None = None
+        self._decoded: MemoryStore | SpooledRaster | None = None
 
     def block(self, level: int) -> Size:  # noqa: ARG002 (there is one level)
         """See `Store`."""
-        return CACHE_TILE
+        return Size(width=TILE, height=TILE)
 
     def fetch(self, level: int, box: Box, bands: tuple[int, ...] | None = None) -> Pixels:
         """See `Store`."""
@@ -248,7 +249,7 @@ class DecodedStore:
                 self._decoded.close()
         self._picture.blob.close()
 
-    def _decode(self) -> MemoryStore | TileFile:
+    def _decode(self) -> MemoryStore | SpooledRaster:
         picture = self._picture
         bands = picture.bands + picture.alpha
         if picture.cache_bytes == 0 or self._cache is None:
@@ -256,10 +257,10 @@ class DecodedStore:
             for y, rows in self._rows():
                 values[y : y + len(rows)] = rows
             return MemoryStore(values)
-        file = TileFile(self._cache.folder, picture.size, bands=bands, dtype=picture.dtype)
+        file = decoded_raster(self._cache.folder, picture.size, bands=bands, dtype=picture.dtype)
         try:
             for y, rows in self._rows():
-                file.write_rows(y, rows)
+                file.write(y, rows)
         except SourceError:
             file.close()
             raise
@@ -269,7 +270,7 @@ class DecodedStore:
         picture = self._picture
         width, height, dtype = picture.size.width, picture.size.height, picture.dtype
         bands = picture.bands + picture.alpha
-        step = CACHE_TILE.height
+        step = TILE
         while step > MIN_ROWS and step * width * bands * dtype.itemsize > STRIP_BYTES:
             step //= 2
         with naming(picture.path, "the picture cannot be opened", advice=DAMAGED, also=FAILURES):

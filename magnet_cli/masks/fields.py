@@ -8,8 +8,8 @@ import numpy as np
 
 from magnet_cli.images.protocol import NODATA
 from magnet_cli.masks import codec
-from magnet_cli.masks.decoded import ByteCache
 from magnet_cli.masks.spec import FieldSpec, Part, parts
+from magnet_cli.system.byte_cache import ByteCache
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -29,7 +29,7 @@ class FieldReader:
         self._store = store
         self._catalogue = catalogue
         self._fields = fields
-        self.cache = ByteCache(cache_bytes)
+        self.cache: ByteCache[NDArray[np.generic]] = ByteCache(cache_bytes, size=lambda values: values.nbytes)
 
     def read(self, number: int, *, box: Box) -> NDArray[np.generic]:
         """The stored values in a box inside a field's grid, `(bands, height, width)`; NaN or 255 where none are."""
@@ -55,10 +55,9 @@ class FieldReader:
             out[:, *target] = values
 
     def _decoded(self, piece: Piece, *, entry: FieldSpec) -> NDArray[np.generic]:
-        values = self.cache.get(piece.start)
-        if values is None:
+        def decode() -> NDArray[np.generic]:
             payload = self._store.read(piece.start).payload
             shape = (entry.bands, piece.box.height, piece.box.width)
-            values = codec.decode_chunk(payload, shape=shape, dtype=entry.dtype)
-            self.cache.put(piece.start, values)
-        return values
+            return codec.decode_chunk(payload, shape=shape, dtype=entry.dtype)
+
+        return self.cache.get(piece.start, decode)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 from array import array
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,11 +11,10 @@ from magnet_cli.geometry import Size
 from magnet_cli.images.protocol import NODATA
 from magnet_cli.masks import codec
 from magnet_cli.masks.spec import tiles_of
-from magnet_cli.system import durable
+from magnet_cli.system.spool import Spool
 
 if TYPE_CHECKING:
     from pathlib import Path
-    from types import TracebackType
 
     from numpy.typing import NDArray
 
@@ -52,28 +50,25 @@ def halve(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def halved(labels: NDArray[np.uint8]) -> bytes:
-    """A tile, `(tile, tile)` uint8, as a `TileSpool` keeps it."""
+    """A tile, `(tile, tile)` uint8, as `HalvedTiles` keeps it."""
     return codec.encode_fragment(halve(labels))
 
 
-class TileSpool:
-    """Halved tiles of one level, waiting on disk to be joined to the tiles of the next; the file has no name."""
+class HalvedTiles(Spool):
+    """Halved tiles of one level, which wait on disk to be joined to the tiles of the next."""
 
     def __init__(self, folder: Path, *, size: Size, tile: int) -> None:
         """Make an empty spool for the halved tiles of a level of this size."""
+        super().__init__(folder)
         self._half = tile // 2
         self._tiles = tiles_of(size, tile)
-        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - closed by __exit__
         self._starts = array("Q", [0]) * self._tiles.pixels
         self._lengths = array("I", [0]) * self._tiles.pixels
-        self._end = 0
 
     def put(self, row: int, col: int, data: bytes) -> None:
         """Keep a tile, `halved`; one thread at a time."""
         cell = row * self._tiles.width + col
-        self._starts[cell], self._lengths[cell] = self._end, len(data)
-        durable.write_at(self._file.fileno(), data, self._end)
-        self._end += len(data)
+        self._starts[cell], self._lengths[cell] = self.append(data), len(data)
 
     def joined(self, row: int, col: int) -> NDArray[np.uint8]:
         """A tile of the next level, `(tile, tile)` uint8, from the up to four tiles below it; by any thread."""
@@ -81,18 +76,10 @@ class TileSpool:
         labels = np.full((2 * half, 2 * half), NODATA, dtype=np.uint8)
         for down, right in ((0, 0), (0, 1), (1, 0), (1, 1)):
             if 2 * row + down < self._tiles.height and 2 * col + right < self._tiles.width:
-                quarter = self._read((2 * row + down) * self._tiles.width + 2 * col + right)
+                quarter = self._quarter((2 * row + down) * self._tiles.width + 2 * col + right)
                 labels[down * half : (down + 1) * half, right * half : (right + 1) * half] = quarter
         return labels
 
-    def _read(self, cell: int) -> NDArray[np.uint8]:
-        data = durable.read_at(self._file.fileno(), self._lengths[cell], self._starts[cell])
+    def _quarter(self, cell: int) -> NDArray[np.uint8]:
+        data = self.read(self._lengths[cell], self._starts[cell])
         return codec.decode_fragment(data, height=self._half, width=self._half)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._file.close()

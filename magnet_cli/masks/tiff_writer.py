@@ -15,7 +15,7 @@ import tifffile
 from magnet_cli.images.protocol import NODATA
 from magnet_cli.masks import codec
 from magnet_cli.masks.compression import by_threads
-from magnet_cli.masks.overview import TileSpool, halved, level_sizes
+from magnet_cli.masks.overview import HalvedTiles, halved, level_sizes
 from magnet_cli.masks.spec import MaskSpec, tiles_of
 from magnet_cli.system import durable
 
@@ -57,11 +57,11 @@ def assemble_mask(journal: Journal, target: Path, *, description: Mapping[str, o
     sizes = level_sizes(spec.size, tile=spec.tile)
     with durable.writing(target), ExitStack() as spools, target.open("wb") as file:
         with tifffile.TiffWriter(file, bigtiff=True, byteorder="<", ome=False, shaped=False) as writer:
-            below: TileSpool | None = None
+            below: HalvedTiles | None = None
             for level, size in enumerate(sizes):
                 above = None
                 if level + 1 < len(sizes):
-                    above = spools.enter_context(TileSpool(target.parent, size=size, tile=spec.tile))
+                    above = spools.enter_context(HalvedTiles(target.parent, size=size, tile=spec.tile))
                 tiles = _page_tiles(journal, size=size, below=below, above=above)
                 _write_page(writer, spec=spec, level=level, size=size, tiles=tiles, description=description)
                 below = above
@@ -69,7 +69,9 @@ def assemble_mask(journal: Journal, target: Path, *, description: Mapping[str, o
         durable.sync_data(file.fileno())
 
 
-def _page_tiles(journal: Journal, *, size: Size, below: TileSpool | None, above: TileSpool | None) -> Iterator[bytes]:
+def _page_tiles(
+    journal: Journal, *, size: Size, below: HalvedTiles | None, above: HalvedTiles | None
+) -> Iterator[bytes]:
     """The stored tiles of a page, row by row; each is halved into `above` on its way."""
     spec = journal.spec
     grid = tiles_of(size, spec.tile)

@@ -13,7 +13,7 @@ import tifffile
 
 from magnet_cli.errors import UsageError
 from magnet_cli.geometry import Box, Size
-from magnet_cli.scene.tile_spool import TileSpool
+from magnet_cli.scene.tile_spool import EncodedTiles
 from magnet_cli.system.durable import replace, sync_file, writing
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def write_scene(
     image = Path(path)
     truth = None if labels_path is None else Path(labels_path)
     job = _Job(scene=scene, pyramid=pyramid or Pyramid(), truth=truth is not None, progress=progress)
-    with TileSpool(image, job.grids) as tiles, TileSpool(truth or image, job.grids[:1]) as labels:
+    with EncodedTiles(image, job.grids) as tiles, EncodedTiles(truth or image, job.grids[:1]) as labels:
         job.run(tiles, labels)
         _assemble(image, tiles, job)
         if truth is not None:
@@ -109,14 +109,16 @@ class _Job:
         self.sizes = self.pyramid.sizes(self.scene.size)
         self.grids = [self.pyramid.grid(size) for size in self.sizes]
 
-    def run(self, tiles: TileSpool, labels: TileSpool) -> None:
+    def run(self, tiles: EncodedTiles, labels: EncodedTiles) -> None:
         """Compute every tile and keep it encoded."""
         top = len(self.sizes) - 1
         for row in range(self.grids[top].height):
             for column in range(self.grids[top].width):
                 self._tile(tiles, labels, level=top, column=column, row=row)
 
-    def _tile(self, tiles: TileSpool, labels: TileSpool, *, level: int, column: int, row: int) -> NDArray[np.uint8]:
+    def _tile(
+        self, tiles: EncodedTiles, labels: EncodedTiles, *, level: int, column: int, row: int
+    ) -> NDArray[np.uint8]:
         """Compute and keep one tile with all those under it; `(height, width, 3)`, cut at the level's edge."""
         if level == 0:
             pixels = self._finest(labels, column=column, row=row)
@@ -137,7 +139,7 @@ class _Job:
         tiles.add(encoded, level=level, column=column, row=row)
         return pixels
 
-    def _finest(self, labels: TileSpool, *, column: int, row: int) -> NDArray[np.uint8]:
+    def _finest(self, labels: EncodedTiles, *, column: int, row: int) -> NDArray[np.uint8]:
         side = self.pyramid.tile
         box = Box(x=column * side, y=row * side, width=side, height=side)
         rendering = self.scene.render(box.intersection(Box.whole(self.scene.size)))
@@ -191,7 +193,7 @@ def renamed(path: Path) -> Iterator[tifffile.TiffWriter]:
             part.unlink(missing_ok=True)
 
 
-def _assemble(path: Path, tiles: TileSpool, job: _Job) -> None:
+def _assemble(path: Path, tiles: EncodedTiles, job: _Job) -> None:
     """Store the pyramid's tiles as they are, level after level."""
     pyramid = job.pyramid
     coding: dict[str, Any] = {"compression": "deflate", "photometric": "rgb"}
@@ -212,7 +214,7 @@ def _assemble(path: Path, tiles: TileSpool, job: _Job) -> None:
             )
 
 
-def _assemble_labels(path: Path, labels: TileSpool, job: _Job) -> None:
+def _assemble_labels(path: Path, labels: EncodedTiles, job: _Job) -> None:
     size, side = job.scene.size, job.pyramid.tile
     with renamed(path) as writer:
         writer.write(

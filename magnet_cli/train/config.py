@@ -394,6 +394,8 @@ def _refusal(error: RefusedTableError, table: Any) -> UsageError:
         names = get_type_hints(kind)
         if key not in names:
             break
+        if kind is NetworkConfig:
+            return UsageError(f"[{'.'.join(above)}] is an architecture's name and a table of options", value=table)
         table, hint = table.get(key), names[key]
         if not is_dataclass(hint) or len(above) + 1 == len(error.place):
             return _wrong_value(error, f"[{'.'.join(above) or 'top level'}] {key}", hint, table)

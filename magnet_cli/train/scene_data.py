@@ -18,8 +18,9 @@ from magnet_cli.images import CacheBudget, stem
 from magnet_cli.images.dataset import read_dataset
 from magnet_cli.images.inputs import is_image
 from magnet_cli.images.labels import open_labels
+from magnet_cli.system.durable import writing
 from magnet_cli.system.memory import format_bytes, parse_bytes
-from magnet_cli.train.raster_spool import RasterSpool, plane_bytes
+from magnet_cli.system.spool import Spool, SpooledRaster, raster_bytes
 from magnet_cli.train.scene_files import Pictures, labels_of, laid_out
 from magnet_cli.train.scenes import LabelledScene
 from magnet_cli.train.stores import BYTE_VALUES, halvings, histogram
@@ -65,7 +66,9 @@ def load_scenes(data: Path, config: DataConfig, *, work: Path | None = None) -> 
     if needed <= memory:
         return [held(layout, config, cache=cache_in(work)) for layout in layouts]
     refuse_full_disk(layouts, work=work, needed=needed)
-    spool, shelf = RasterSpool(work), Shelf(memory)
+    with writing(work):
+        work.mkdir(parents=True, exist_ok=True)
+    spool, shelf = Spool(work), Shelf(memory)
     return [streamed(layout, config, spool=spool, shelf=shelf) for layout in layouts]
 
 
@@ -125,8 +128,8 @@ def held_bytes(layout: SceneLayout) -> int:
 def spooled_bytes(layout: SceneLayout) -> int:
     """Disk that a streamed scene takes at most: halvings that its image lacks, labels and mask."""
     sizes = halvings(layout.size)
-    pixels = sum(plane_bytes(sizes[level], bands=layout.bands) for level in layout.spooled)
-    return pixels + layout.maps * plane_bytes(layout.size, bands=1)
+    pixels = sum(raster_bytes(sizes[level], bands=layout.bands) for level in layout.spooled)
+    return pixels + layout.maps * raster_bytes(layout.size, bands=1)
 
 
 def refuse_full_disk(layouts: Sequence[SceneLayout], *, work: Path, needed: int) -> None:
@@ -170,10 +173,10 @@ def held_mask(layout: SceneLayout) -> Pixels | None:
         return mask.read(Box.whole(layout.size)).astype(np.uint8, copy=False)
 
 
-def streamed(layout: SceneLayout, config: DataConfig, *, spool: RasterSpool, shelf: Shelf) -> LabelledScene:
+def streamed(layout: SceneLayout, config: DataConfig, *, spool: Spool, shelf: Shelf) -> LabelledScene:
     """A scene on disk; what cannot be read from its image is in the spool afterwards."""
     counts, content = np.zeros(BYTE_VALUES, np.int64), hashlib.sha256()
-    plane = spool.plane(layout.size, bands=1)
+    plane = SpooledRaster(spool, layout.size, bands=1)
     with Pictures(layout, cache=cache_in(spool.folder)) as pictures:
         for box, labels in labels_of(layout, pictures, values=config.values, ignore=config.ignore):
             counts += histogram(labels)
@@ -196,7 +199,7 @@ def streamed(layout: SceneLayout, config: DataConfig, *, spool: RasterSpool, she
     )
 
 
-def streamed_mask(layout: SceneLayout, spool: RasterSpool) -> StreamedLabels | None:
+def streamed_mask(layout: SceneLayout, spool: Spool) -> StreamedLabels | None:
     """The mask of a scene in the spool, where it has one.
 
     Raises:
@@ -204,7 +207,7 @@ def streamed_mask(layout: SceneLayout, spool: RasterSpool) -> StreamedLabels | N
     """
     if layout.mask is None:
         return None
-    counts, plane = np.zeros(BYTE_VALUES, np.int64), spool.plane(layout.size, bands=1)
+    counts, plane = np.zeros(BYTE_VALUES, np.int64), SpooledRaster(spool, layout.size, bands=1)
     with open_labels(layout.mask) as mask:
         for box in chunks(layout.size, pixel=1):
             part = mask.read(box).astype(np.uint8, copy=False)

@@ -16,7 +16,7 @@ from magnet_cli.geometry import Box, Pitch, Size
 from magnet_cli.images.levels import choose_level
 from magnet_cli.images.protocol import Request
 from magnet_cli.images.store import Pixels as Fetched
-from magnet_cli.train.raster_spool import TILE
+from magnet_cli.system.spool import TILE, Spool, SpooledRaster
 from magnet_cli.train.stores import halved, halvings, level0_image
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
     from magnet_cli.images import Image, ImageInfo
     from magnet_cli.images.reader import PyramidImage
-    from magnet_cli.train.raster_spool import Plane, RasterSpool
 
     Pixels = NDArray[np.uint8]
 
@@ -100,7 +99,9 @@ class StreamedPixels:
         original: Has the others; None where there are none.
     """
 
-    def __init__(self, size: Size, *, bands: int, planes: Mapping[int, Plane], original: Original | None) -> None:
+    def __init__(
+        self, size: Size, *, bands: int, planes: Mapping[int, SpooledRaster], original: Original | None
+    ) -> None:
         self.sizes, self.bands = halvings(size), bands
         self._planes, self._original = dict(planes), original
 
@@ -129,7 +130,7 @@ class StreamedPixels:
 class PlaneStore:
     """A plane as the readers of images want their stores."""
 
-    plane: Plane
+    plane: SpooledRaster
 
     def block(self, level: int) -> Size:  # noqa: ARG002 (there is one level)
         """See `magnet_cli.images.store.Store`."""
@@ -152,7 +153,7 @@ class StreamedLabels:
         counts: Pixels of each label, `(256,)`.
     """
 
-    def __init__(self, plane: Plane, *, ignore: int, counts: NDArray[np.int64]) -> None:
+    def __init__(self, plane: SpooledRaster, *, ignore: int, counts: NDArray[np.int64]) -> None:
         self.size, self.counts = plane.size, counts
         self._plane, self._ignore = plane, np.uint8(ignore)
 
@@ -189,7 +190,7 @@ def _far(info: ImageInfo, shrink: int) -> bool:
 
 
 def spool_pixels(
-    spool: RasterSpool, size: Size, *, bands: int, levels: tuple[int, ...], level0: Callable[[Box], Pixels] | Original
+    spool: Spool, size: Size, *, bands: int, levels: tuple[int, ...], level0: Callable[[Box], Pixels] | Original
 ) -> StreamedPixels:
     """Decode what windows cannot be read from, once.
 
@@ -205,11 +206,11 @@ def spool_pixels(
         OutputError: The disk is full.
     """
     original = level0 if isinstance(level0, Original) else None
-    planes: dict[int, Plane] = {}
+    planes: dict[int, SpooledRaster] = {}
     sizes = halvings(size)
     for level in levels:
         done = StreamedPixels(size, bands=bands, planes=planes, original=original)
-        plane = spool.plane(sizes[level], bands=bands)
+        plane = SpooledRaster(spool, sizes[level], bands=bands)
         if level == 0 and not isinstance(level0, Original):
             for box in chunks(size, pixel=bands):
                 plane.write(box.y, level0(box))

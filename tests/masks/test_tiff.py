@@ -18,7 +18,7 @@ from magnet_cli.errors import OutputError
 from magnet_cli.geometry import Box, Size
 from magnet_cli.masks.header import JournalHeader
 from magnet_cli.masks.journal import Journal
-from magnet_cli.masks.overview import TileSpool, halve, halved, level_sizes
+from magnet_cli.masks.overview import HalvedTiles, halve, halved, level_sizes
 from magnet_cli.masks.spec import GroupId, MaskClass, MaskSpec, parts
 from magnet_cli.masks.tiff_writer import assemble_mask
 
@@ -159,7 +159,7 @@ def test_halving_takes_the_commonest_and_invents_no_class(labels: NDArray[np.uin
 
 def test_the_spool_joins_what_lies_below(tmp_path: Path) -> None:
     labels = np.random.default_rng(1).integers(0, 3, (96, 64)).astype(np.uint8)
-    with TileSpool(tmp_path, size=Size(width=64, height=96), tile=32) as spool:
+    with HalvedTiles(tmp_path, size=Size(width=64, height=96), tile=32) as spool:
         for row in range(3):
             for col in range(2):
                 spool.put(row, col, halved(labels[row * 32 : row * 32 + 32, col * 32 : col * 32 + 32]))

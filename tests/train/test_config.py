@@ -43,7 +43,7 @@ if TYPE_CHECKING:
         ("[loop]", "[cascade]\ncoarse = 1.5\n[loop]", "coarse must be from 0 to 1"),
         ("batch = 4", "batch = 4\nmomentum = inf", r"\[loop\] momentum must be of type float \(got inf\)"),
         ('name = "tiny"', "name = 1979-01-01", r"date or a time.*1979-01-01"),
-        ("[loop]", "[grnet.selector]\noptions = {}\n[loop]", r"\[grnet.selector\] architecture is missing"),
+        ("[loop]", "[grnet.selector]\noptions = {}\n[loop]", r"\[grnet.selector\] is an architecture's name"),
         ("[loop]", "[cascade]\nalpha = 5\n[loop]", r"unknown keys in \[cascade\]"),
     ],
 )

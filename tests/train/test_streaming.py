@@ -26,6 +26,7 @@ from magnet_cli.models.bundle_writer import describe, write_bundle
 from magnet_cli.models.registry import build_backbone
 from magnet_cli.scene import Pyramid, write_scene
 from magnet_cli.scene import Scene as Painted
+from magnet_cli.system.spool import Spool, SpooledRaster
 from magnet_cli.train import canvases, temperature
 from magnet_cli.train import streams as streaming
 from magnet_cli.train.backbone_training import train_backbone
@@ -33,7 +34,6 @@ from magnet_cli.train.batches import BatchSampler
 from magnet_cli.train.canvases import StoredField
 from magnet_cli.train.config import DataConfig, TrainConfig
 from magnet_cli.train.crops import CropWindow, cut
-from magnet_cli.train.raster_spool import RasterSpool
 from magnet_cli.train.refiner_training import train_refiner
 from magnet_cli.train.scene_data import found, load_scenes
 from magnet_cli.train.scenes import LabelledScene
@@ -243,8 +243,8 @@ def test_a_disk_that_is_too_small_is_named(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_what_stays_zero_takes_no_disk_and_reads_as_zero(tmp_path: Path) -> None:
-    spool = RasterSpool(tmp_path / "work")
-    first, second = (spool.plane(Size(width=700, height=600), bands=1) for _ in range(2))
+    spool = Spool(tmp_path / "work")
+    first, second = (SpooledRaster(spool, Size(width=700, height=600), bands=1) for _ in range(2))
     line = np.full((1, 700, 1), 7, np.uint8)
     second.write(300, line)
     expected = np.zeros((3, 300, 1))
