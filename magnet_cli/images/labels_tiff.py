@@ -21,7 +21,7 @@ from magnet_cli.images.store import OrientedStore, Store, oriented
 from magnet_cli.images.tiff_colour import Colour, understood
 from magnet_cli.images.tiff_pages import Layer, find_contents, full_layer
 from magnet_cli.images.tiff_store import CHUNK_BYTES, TILE_CACHE_BYTES, TiffStore, chunk_bytes
-from magnet_cli.images.validity import storable
+from magnet_cli.images.validity import BITS, storable
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -89,7 +89,7 @@ def _opened(file: tifffile.TiffFile, path: str, blob: Blob, labels: Collection[i
         layers=[layer],
         colour=Colour(bands=info.bands, dtype=dtype),
         nodata=info.nodata,
-        unwritten=nodata_of(page, dtype) or 0,
+        unwritten=_unwritten(page, dtype),
     )
     turned = _orientation(page)
     if turned != 1:
@@ -114,6 +114,12 @@ def _orientation(page: TiffPage) -> int:
 def nodata_of(page: TiffPage, dtype: np.dtype[np.generic]) -> float | None:
     """The nodata value of a page where samples of this dtype can have it."""
     return storable(tiff_geo.nodata(page), dtype)
+
+
+def _unwritten(page: TiffPage, dtype: np.dtype[np.generic]) -> float | None:
+    """The stored value of a tile that was never written; None where no bit can be the file's nodata value."""
+    found = nodata_of(page, dtype) or 0
+    return None if page.dtype == np.bool_ and found not in BITS else found
 
 
 def _info(layer: Layer, path: str, dtype: np.dtype[np.generic], labels: Collection[int]) -> ImageInfo:

@@ -21,7 +21,7 @@ ROWS_COLUMNS_SAMPLES = 3
 """Axes of an array of pixels."""
 
 
-def lerc_tile(data: bytes, *, chunk: Size, samples: int) -> Pixels:
+def lerc_tile(data: bytes, *, chunk: Size, samples: int, is_swapped: bool = False) -> Pixels:
     """Samples and validity of a tile.
 
     GDAL writes NaN into the mask and not into the samples, and an 8-bit alpha channel of 0 and 255 likewise: a tile of
@@ -32,6 +32,8 @@ def lerc_tile(data: bytes, *, chunk: Size, samples: int) -> Pixels:
         data: The stream, also where it was compressed once more by Deflate or Zstandard.
         chunk: Size of a tile or of a whole strip; the last strip may be shorter.
         samples: Of a pixel of the tile.
+        is_swapped: Whether the bytes of each sample are in the other order: libtiff exchanges those of a big-endian
+            file before it compresses them.
 
     Returns:
         `(height, width, samples)`. Floats without data are NaN; for integers `valid` is `(height, width)`, or
@@ -49,6 +51,7 @@ def lerc_tile(data: bytes, *, chunk: Size, samples: int) -> Pixels:
     if apart:
         mask = np.moveaxis(mask, 0, 2)
     valid = None if mask is None or mask.all() else mask
+    values = values.byteswap() if is_swapped else values
     height, width, stored = values.shape
     if width != chunk.width or height > chunk.height or stored not in (samples, samples - 1):
         message = f"the LERC stream holds {width} x {height} pixels of {stored} samples in a tile of {chunk}"

@@ -15,7 +15,7 @@ from magnet_cli.images.jpeg import check_jpeg, check_jpeg2000, check_webp
 from magnet_cli.images.lerc import LERC, lerc_tile
 from magnet_cli.images.store import Pixels
 from magnet_cli.images.tiff_colour import JPEG_2000
-from magnet_cli.images.validity import both, spread
+from magnet_cli.images.validity import BITS, both, spread
 from magnet_cli.system.byte_cache import ByteCache
 
 if TYPE_CHECKING:
@@ -136,7 +136,8 @@ def _decoder(page: TiffPage, *, separate: bool) -> Callable[[bytes, int], Pixels
     if page.compression == LERC:
         width, height = _chunk(page)
         chunk, samples = Size(width=width, height=height), 1 if separate else page.samplesperpixel
-        return lambda data, _: lerc_tile(data, chunk=chunk, samples=samples)
+        big_endian = page.parent.byteorder == ">"
+        return lambda data, _: lerc_tile(data, chunk=chunk, samples=samples, is_swapped=big_endian)
     tables, header = page.jpegtables, page.jpegheader
     if separate and page.compression in JPEG_CODES:
         # tifffile asks for the colours of the whole page, and each of these streams holds one sample.
@@ -147,11 +148,12 @@ def _decoder(page: TiffPage, *, separate: bool) -> Callable[[bytes, int], Pixels
             return Pixels(samples[:, :, None], None)
 
         return plane
-    decode = page.decode
+    decode, is_bilevel = page.decode, page.dtype == np.bool_
 
     def tile(data: bytes, index: int) -> Pixels:
         samples: Any = decode(data, index, jpegtables=tables, jpegheader=header)[0]
-        return Pixels(samples[0], None)
+        # The decoders of fax compressions give bytes for bits.
+        return Pixels(samples[0].astype(np.bool_) if is_bilevel else samples[0], None)
 
     return tile
 
@@ -191,6 +193,8 @@ class TiffStore:
             [segments(page, path=path, level=level, blob=blobs.get(page.parent, blob)) for page in layer.pages]
             for level, layer in enumerate(layers)
         ]
+        if self._pages[0][0].dtype == np.bool_ and nodata not in BITS:
+            self._nodata = None
         self._masks = [
             None if layer.mask is None else segments(layer.mask, path=path, level=level, blob=blob)
             for level, layer in enumerate(layers)

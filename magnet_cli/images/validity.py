@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+BITS = (0, 1)
+"""What a bilevel sample can be."""
+
+
 def storable(nodata: float | None, dtype: np.dtype[Any]) -> float | None:
     """The nodata value where pixels of this dtype can have it, else None."""
     if nodata is None or dtype.kind == "f":
@@ -33,7 +37,7 @@ def without_nodata(values: NDArray[Any], nodata: float | None) -> NDArray[np.boo
     Returns:
         `(height, width)`, or None where every pixel is valid.
     """
-    if nodata is None or isnan(nodata):
+    if nodata is None or isnan(nodata) or (values.dtype.kind == "b" and nodata not in BITS):
         return None
     valid: NDArray[np.bool_] = (values != values.dtype.type(nodata)).any(axis=2)
     return None if valid.all() else valid

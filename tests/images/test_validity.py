@@ -14,6 +14,7 @@ from PIL import Image as PillowImage
 from magnet_cli.errors import SourceError
 from magnet_cli.geometry import LEVEL0, Box
 from magnet_cli.images import Request, open_image
+from magnet_cli.images.labels import open_labels
 from tests.images.test_contract import Array, whole
 
 if TYPE_CHECKING:
@@ -72,6 +73,42 @@ def test_lerc_keeps_its_mask_of_whole_numbers(tmp_path: Path, bands: int, nodata
         (region,) = image.read([whole(image)])
     np.testing.assert_array_equal(region.valid, mask)
     np.testing.assert_array_equal(region.pixels[mask], values[mask])
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "float32", "float64"])
+def test_lerc_in_a_big_endian_file_agrees_with_gdal(tmp_path: Path, dtype: str) -> None:
+    """libtiff compresses samples whose bytes it has exchanged."""
+    planes = np.random.default_rng(9).integers(0, 120, (3, 70, 90)).astype(dtype)
+    path = write_gdal(tmp_path / "a.tif", planes, compress="LERC", ENDIANNESS="BIG")
+    with open_image(path) as image:
+        np.testing.assert_array_equal(image.read([whole(image)])[0].pixels, np.moveaxis(planes, 0, 2))
+
+
+@pytest.mark.parametrize("compress", [None, "CCITTFAX3", "CCITTFAX4", "CCITTRLE", "LZW"])
+def test_bits_are_black_and_white_whatever_compresses_them(tmp_path: Path, compress: str | None) -> None:
+    planes = (np.random.default_rng(10).random((1, 70, 90)) < 0.1).astype(np.uint8)
+    path = write_gdal(tmp_path / "a.tif", planes, NBITS=1, compress=compress)
+    with rasterio.open(path) as file:
+        stored = file.read(1)
+    with open_image(path) as image:
+        np.testing.assert_array_equal(image.read([whole(image)])[0].pixels[:, :, 0], planes[0] * 255)
+    with open_labels(path) as labels:
+        np.testing.assert_array_equal(labels.read(Box.whole(labels.size)), stored)
+
+
+def test_a_bit_is_no_nodata_value_of_3(tmp_path: Path) -> None:
+    planes = np.ones((1, 64, 128), np.uint8)
+    path = tmp_path / "a.tif"
+    profile = GDAL | {"count": 1, "height": 64, "width": 128, "dtype": "uint8", "NBITS": 1, "SPARSE_OK": True}
+    with rasterio.open(path, "w", nodata=3, **profile) as file:
+        file.write(planes[:, :, :64], window=rasterio.windows.Window(0, 0, 64, 64))
+    expected = np.broadcast_to(np.arange(128) < 64, (64, 128))
+    with open_image(path) as image:
+        (region,) = image.read([whole(image)])
+    np.testing.assert_array_equal(region.valid, expected)
+    assert (region.pixels[expected] == 255).all()
+    with open_labels(path) as labels:
+        np.testing.assert_array_equal(labels.read(Box.whole(labels.size)), np.where(expected, 1, 255))
 
 
 @pytest.mark.parametrize("bands", [2, 4])
