@@ -118,7 +118,7 @@ def evaluate(
                 tell(scores_text(found))
             _keep(found, listing, output=output, plot=plotted)
             return listing.exit_code
-        beside = [entry.name for entry in options.entries() if entry.name != "weights"]
+        beside = [name for name in options.names() if name != "weights"]
         _refuse(context, (*OF_DATA, *beside), rule="goes with --data")
         if mask is None or truth is None:
             raise UsageError("needs MASK and TRUTH, or --data", advice="See magnet evaluate --help")

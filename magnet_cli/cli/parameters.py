@@ -93,6 +93,13 @@ class Given(Generic[OptionsT]):
         """The options that the command has of the group."""
         return self._group.entries()
 
+    def names(self) -> Iterator[str]:
+        """The names of those options, and of their shorthands."""
+        for entry in self.entries():
+            yield entry.name
+            if entry.shorthand is not None and self._group.allows(entry.shorthand.name):
+                yield entry.shorthand.name
+
     def has(self, name: str) -> bool:
         """Whether the command has an option of the group."""
         return any(entry.name == name for entry in self.entries())

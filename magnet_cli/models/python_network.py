@@ -19,8 +19,10 @@ from torch import Tensor, nn
 
 from magnet_cli.errors import UsageError, WeightsError
 from magnet_cli.geometry import Size
+from magnet_cli.models.bundle_writer import PALETTE
 from magnet_cli.models.facts import facts_of, largest_tensors
 from magnet_cli.models.network_spec import (
+    MOST_CLASSES,
     Bundle,
     ClassSpec,
     InputSpec,
@@ -44,10 +46,6 @@ PatchFunction = Callable[[Tensor], Tensor | NDArray[Any]]
 
 PYTHON = "python"
 """Architecture of a network that no bundle describes."""
-COLORS = ("#3C1098", "#8429F6", "#6EC1E4", "#FEDD3A", "#E2A929", "#E24A33", "#348ABD", "#777777")
-"""Colours of classes where nobody names them, again and again."""
-MOST_CLASSES = 255
-"""Masks are 8 bit and 255 means not computed."""
 COARSEST = 32
 """Pixels of a patch for one score: networks of the field end at strides of up to 32. One score for a whole patch comes
 from a network that names patches, whose mask would look plausible and mean nothing."""
@@ -140,7 +138,7 @@ class NetworkDescription:
         names = [f"class{index}" for index in range(self.classes)] if isinstance(self.classes, int) else self.classes
         if isinstance(names, str) or not 2 <= len(names) <= MOST_CLASSES or len(set(names)) < len(names):  # noqa: PLR2004
             raise UsageError(f"there are 2 to {MOST_CLASSES} classes of different names", value=repr(self.classes))
-        colors = self.colors or [COLORS[index % len(COLORS)] for index in range(len(names))]
+        colors = self.colors or [PALETTE[index % len(PALETTE)] for index in range(len(names))]
         if len(colors) != len(names):
             raise UsageError(f"there is a colour for each of {len(names)} classes", value=len(colors))
         for color in colors:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+PLAIN_NAMES = {"Integral": "int", "Rational": "Fraction"}
+"""Types that people use, for the abstract types of numbers."""
 Panel = Literal[
     "Most used",
     "What to compare",
@@ -65,7 +67,7 @@ class Form:
                 return value if self.convert is None else self.convert(value)
             except (TypeError, ValueError, OverflowError):
                 pass
-        names = ", ".join(dict.fromkeys(kind.__name__ for kind in (*self.types, str)))
+        names = ", ".join(PLAIN_NAMES.get(kind.__name__, kind.__name__) for kind in (*self.types, str))
         raise UsageError(
             f"{word} does not take this value",
             value=f"{value!r}, of type {type(value).__name__}",

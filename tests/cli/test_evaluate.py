@@ -85,6 +85,7 @@ def test_an_excluded_class_that_nobody_names_and_no_pixel_has_is_told(files: tup
         (["--weights", "nowhere"], 4, ["nowhere"]),
         (["--data", "d.csv"], 2, ["MASK goes with MASK TRUTH, not with --data"]),
         (["--scales", "32"], 2, ["--scales goes with --data"]),
+        (["--gpu", "0"], 2, ["--gpu goes with --data"]),
     ],
 )
 def test_wrong_use(files: tuple[Path, Path], words: list[str], code: int, parts: list[str]) -> None:
