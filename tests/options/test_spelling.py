@@ -34,6 +34,7 @@ EVERYTHING = SegmentOptions(
     slide_mpp=Fraction("0.499"),
     series="scan 2",
     domain="histology",
+    alpha="band",
     bands=("4", "red", "B2"),
     value_range=ValueRange(kind="values", low=Fraction("-0.1000000001"), high=Fraction(10000)),
     device="cuda:1",
