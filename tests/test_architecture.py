@@ -68,6 +68,7 @@ ONLY: dict[str, set[str]] = {
     "openslide": {"images"},
     "pyvips": {"images"},
     "rasterio": {"images"},
+    "pyproj": {"images"},
     "fsspec": {"images"},
     "aiohttp": {"images"},
     "wsidicom": {"images"},
@@ -99,6 +100,7 @@ LIGHT = {
     "jinja2",
     "shapely",
     "pydantic",
+    "pyproj",
 }
 """What a command that only answers about itself must not load."""
 

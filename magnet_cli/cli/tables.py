@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from magnet_cli.images.place import system_label
 from magnet_cli.system.memory import format_bytes
 from magnet_cli.system.speeds import format_seconds
 
@@ -156,7 +157,7 @@ def info_text(info: ImageInfo) -> str:
     if info.objective is not None:
         lines.append(f"  objective: {float(info.objective):g}x")
     if info.crs:
-        lines.append(f"  CRS: {info.crs}")
+        lines.append(f"  CRS: {system_label(info.crs)}")
     if info.nodata is not None:
         lines.append(f"  nodata: {info.nodata:g}")
     if info.bounds is not None:

@@ -14,7 +14,7 @@ import numpy as np
 from magnet_cli.exports.polygon import simplified
 from magnet_cli.exports.sweep import Sweep
 from magnet_cli.exports.working_files import working_file
-from magnet_cli.images.geotransform import Geotransform
+from magnet_cli.images.crs import has_code, label
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from magnet_cli.exports.polygon import Polygon
     from magnet_cli.exports.source_mask import MaskFacts, MaskFile
     from magnet_cli.geometry import Box
+    from magnet_cli.images.geotransform import Geotransform
     from magnet_cli.images.protocol import Resolution
     from magnet_cli.masks.spec import MaskClass
 
@@ -110,11 +111,19 @@ def pixel_places(facts: MaskFacts) -> PixelPlaces:
 
 def map_places(facts: MaskFacts) -> MapPlaces | None:
     """Places in the mask's CRS; None where it has none that a name stands for."""
-    geotransform = Geotransform.of(facts.geo_tags)
-    if geotransform is None or facts.crs is None:
+    if facts.geotransform is None or facts.crs is None or not has_code(facts.crs):
         return None
     ground = facts.resolution if facts.resolution and facts.resolution.unit == "m" else None
-    return MapPlaces(classes=facts.classes, geotransform=geotransform, crs=facts.crs, resolution=ground)
+    return MapPlaces(classes=facts.classes, geotransform=facts.geotransform, crs=facts.crs, resolution=ground)
+
+
+def why_no_map(facts: MaskFacts) -> str | None:
+    """Why a mask that lies on a map gets no polygons in its CRS; None where it gets them, or lies on none."""
+    if facts.crs is None or map_places(facts) is not None:
+        return None
+    if facts.geotransform is None:
+        return "the mask is placed by points and not by a geotransform"
+    return f"GeoJSON names a CRS by its code, and that of the mask has none: {label(facts.crs)}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,7 +22,7 @@ from magnet_cli.masks import codec
 from magnet_cli.masks.output import OutputPaths
 from magnet_cli.masks.report_file import read_report
 from magnet_cli.masks.spec import MaskClass, parts
-from magnet_cli.masks.tiff_writer import CODES, GDAL_NODATA
+from magnet_cli.masks.tiff_writer import CODES
 from magnet_cli.system import durable
 from magnet_cli.system.closing import Closing
 
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+    from magnet_cli.images.geotransform import Geotransform
 
 BOX_SIDES = 4
 ADVICE = "Name a mask that magnet segment has written"
@@ -60,8 +62,8 @@ class MaskFacts:
     bounds: Box | None
     """The scanned part of the slide, where the image had one."""
     crs: str | None
-    geo_tags: Mapping[int, tuple[float, ...]]
-    """Values of the tags that carry the georeference."""
+    """As `ImageInfo.crs` has it."""
+    geotransform: Geotransform | None
 
 
 class MaskFile(Closing):
@@ -181,14 +183,15 @@ def _facts(path: Path, tiff: tifffile.TiffFile) -> MaskFacts:
         classes = tuple(MaskClass(name=str(each["name"]), color=str(each["color"])) for each in description["classes"])
     except (ValueError, KeyError, TypeError, RecursionError) as exc:
         raise SourceError("this TIFF names no classes, so it is no mask", file=path, advice=ADVICE) from exc
-    tags = {code: page.tags.get(code) for code in tiff_geo.GEO_TAGS if code != GDAL_NODATA}
+    reference = tiff_geo.page_georeference(page)
+    size = Size(width=page.imagewidth, height=page.imagelength)
     return MaskFacts(
         classes=classes,
         description=description,
-        resolution=ground_size(page, Size(width=page.imagewidth, height=page.imagelength))[0] or _microscope(page),
+        resolution=ground_size(reference, size)[0] or (None if reference.is_placed else _microscope(page)),
         bounds=_bounds(description.get("bounds")),
-        crs=tiff_geo.crs(page),
-        geo_tags={code: tag.value for code, tag in tags.items() if tag is not None and isinstance(tag.value, tuple)},
+        crs=reference.name,
+        geotransform=reference.geotransform,
     )
 
 

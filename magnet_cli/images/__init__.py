@@ -10,7 +10,7 @@ from magnet_cli.images.cache import CacheBudget
 from magnet_cli.images.fingerprint import fingerprint, image_hashes
 from magnet_cli.images.inputs import FoundImage, find_images, stem
 from magnet_cli.images.percentiles import sample_percentiles
-from magnet_cli.images.place import check_place
+from magnet_cli.images.place import check_place, system_label
 from magnet_cli.images.protocol import Alpha, Image, ImageInfo, Level, Region, Request, Resolution
 
 __all__ = [
@@ -32,4 +32,5 @@ __all__ = [
     "reopen",
     "sample_percentiles",
     "stem",
+    "system_label",
 ]

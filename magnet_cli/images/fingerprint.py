@@ -13,6 +13,7 @@ from magnet_cli.images.backends import is_other, open_blob, open_image
 from magnet_cli.images.cache import CacheBudget
 from magnet_cli.images.failures import naming
 from magnet_cli.images.protocol import Request
+from magnet_cli.images.sidecars import find_sidecars, world_endings
 from magnet_cli.images.urls import is_url
 
 if TYPE_CHECKING:
@@ -35,6 +36,9 @@ TIFF_SUFFIXES = (".tif", ".tiff", ".btf", ".tf8")
 """Suffixes of files that may be one piece of a multi-file OME-TIFF."""
 COMPANION_FOLDERS = (".mrxs",)
 """Suffixes of slides whose pixels lie in a folder of the same name."""
+
+WITH_PIXELS = (".msk", ".MSK", ".msk.ovr", ".ovr", ".OVR")
+"""Endings of the files beside an image from which pixels or their validity are read."""
 
 
 def fingerprint(path: str | Path) -> str:
@@ -63,6 +67,8 @@ def fingerprint(path: str | Path) -> str:
             digest.update(f"{file.name}\0{size}\0".encode())
             with file.open("rb") as stream:
                 _hash_briefly(digest, stream, size)
+    if path.is_file():
+        digest.update(_placement(path).encode())
     return digest.hexdigest()
 
 
@@ -82,6 +88,13 @@ def image_hashes(source: str | Path, info: ImageInfo) -> dict[str, str]:
     if info.alpha == "band":
         found["alpha"] = info.alpha
     return found
+
+
+def _placement(path: Path) -> str:
+    """What sidecars say of the place and of missing pixels; empty where they say nothing, whatever else they hold."""
+    beside = find_sidecars(path, world=world_endings(path.suffix))
+    text = beside.digest_text()
+    return f"beside\0{text}" if text else ""
 
 
 def _remote(url: str) -> str:
@@ -157,7 +170,8 @@ def _files(path: Path) -> list[tuple[Path, str]]:
     companion = path.with_suffix("")
     if path.suffix.lower() in COMPANION_FOLDERS and companion.is_dir():
         return [(path, ""), *_inside(companion)]
-    return [(path, "")]
+    beside = (path.with_name(f"{path.name}{ending}") for ending in WITH_PIXELS)
+    return [(path, ""), *((file, file.name.removeprefix(path.name)) for file in beside if file.is_file())]
 
 
 def _inside(folder: Path) -> list[tuple[Path, str]]:

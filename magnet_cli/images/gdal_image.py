@@ -5,28 +5,29 @@ from __future__ import annotations
 import re
 import warnings
 from dataclasses import dataclass, replace
-from io import BytesIO
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import rasterio
-import tifffile
+from pyproj import CRS
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
-from rasterio.io import DatasetReader, MemoryFile
+from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
 from magnet_cli.errors import SourceError
 from magnet_cli.geometry import Box, Size
-from magnet_cli.images import tiff_geo
 from magnet_cli.images.failures import naming
+from magnet_cli.images.georeference import georeference
+from magnet_cli.images.geotransform import Geotransform
 from magnet_cli.images.ground import ground_size
 from magnet_cli.images.levels import level_table
 from magnet_cli.images.limits import check_pixels
 from magnet_cli.images.protocol import ImageInfo
 from magnet_cli.images.reader import PyramidImage
+from magnet_cli.images.sidecars import Sidecars, rpc_values
 from magnet_cli.images.store import Pixels
 from magnet_cli.images.tiff_colour import COLOURS, alpha_note, rgb_of_ycbcr
 from magnet_cli.images.validity import both, of_bands, storable
@@ -344,27 +345,34 @@ def _all_valid(dataset: Any) -> bool:
 
 
 def placed(info: ImageInfo, dataset: Any) -> ImageInfo:
-    """With the georeference as the tags that a TIFF would have: GDAL writes them for an image of one pixel."""
-    points, crs = dataset.gcps
-    if dataset.crs is None and dataset.transform.is_identity and not points:
+    """With the georeference that GDAL gives a dataset, as the tags that a TIFF would have."""
+    reference = georeference((), _place(dataset))
+    if not reference.is_placed:
         return info
-    place: dict[str, Any] = {"crs": dataset.crs, "transform": dataset.transform}
-    if points:
-        place = {"crs": crs, "gcps": points}
-    with MemoryFile() as memory:
-        options = {"width": 1, "height": 1, "count": 1, "dtype": "uint8"}
-        with memory.open(driver="GTiff", **place, **options) as one:
-            one.write(np.zeros((1, 1, 1), np.uint8))
-        with tifffile.TiffFile(BytesIO(memory.read())) as file:
-            page = file.pages.first
-            resolution, notes = ground_size(page, info.size)
-            return replace(
-                info,
-                crs=tiff_geo.crs(page),
-                geo_tags=tiff_geo.geo_tags(page),
-                resolution=resolution,
-                notes=(*info.notes, *notes),
-            )
+    resolution, notes = ground_size(reference, info.size)
+    return replace(
+        info,
+        crs=reference.name,
+        geo_tags=reference.tags,
+        resolution=resolution,
+        notes=(*info.notes, *reference.notes, *notes),
+    )
+
+
+def _place(dataset: Any) -> Sidecars:
+    points, crs = dataset.gcps
+    transform = None if dataset.transform.is_identity else Geotransform.of_gdal(dataset.transform.to_gdal())
+    return Sidecars(
+        crs=_system(dataset.crs),
+        geotransform=transform,
+        tie_points=tuple(float(value) for p in points for value in (p.col, p.row, 0, p.x, p.y, p.z or 0)),
+        points_crs=_system(crs),
+        rpc=rpc_values(dataset.tags(ns="RPC").get),
+    )
+
+
+def _system(crs: Any) -> CRS | None:
+    return None if crs is None else CRS.from_wkt(crs.to_wkt(version="WKT2_2019"))
 
 
 class GdalStore:

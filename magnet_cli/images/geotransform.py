@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
 PIXEL_SCALE, TIEPOINT, TRANSFORMATION, KEY_DIRECTORY = 33550, 33922, 34264, 34735
 RASTER_TYPE, POINT = 1025, 2
 TIEPOINT_VALUES, MATRIX_VALUES, KEY_VALUES = 6, 16, 4
+DOUBLE = 12
+"""TIFF's number for a float64."""
+
+Tag = tuple[int, int, int, object]
+"""A TIFF tag: code, TIFF data type, count, value."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,17 +31,49 @@ class Geotransform:
 
     @classmethod
     def of(cls, tags: Mapping[int, object]) -> Self | None:
-        """From the tags of a GeoTIFF by their codes; None where they say nothing, or place it by several points."""
+        """From the tags of a GeoTIFF by their codes; None where they say nothing, or place it by points alone.
+
+        As GDAL reads them: a scale wins over a matrix, the first of several tie points places the image, and a negative
+        scale of y means north-up like a positive one, although the standard says otherwise.
+        """
         matrix, scale, tie, keys = (
             value if isinstance(value := tags.get(code), tuple) else ()
             for code in (TRANSFORMATION, PIXEL_SCALE, TIEPOINT, KEY_DIRECTORY)
         )
-        placed = cls._from_matrix(matrix) or cls._from_scale(scale, tie)
-        if placed is None or not _places_centres(keys):
+        has_scale = len(scale) > 1 and scale[0] != 0 and scale[1] != 0
+        placed = cls._from_scale(scale, tie) if has_scale else cls._from_matrix(matrix)
+        # GDAL moves the corner of a scale only where a tie point names the pixel that it belongs to.
+        if placed is None or not _places_centres(keys) or (has_scale and not tie):
             return placed
-        (a, b), (d, e) = placed.matrix
-        c, f = placed.origin
-        return cls(matrix=placed.matrix, origin=(c - (a + b) / 2, f - (d + e) / 2))
+        return placed.shifted(-0.5, -0.5)
+
+    @classmethod
+    def of_gdal(cls, values: Sequence[float]) -> Self:
+        """From the six numbers of GDAL: x of the corner, its steps along and down, then those of y."""
+        c, a, b, f, d, e = values
+        return cls(matrix=((a, b), (d, e)), origin=(c, f))
+
+    def tags(self) -> tuple[Tag, ...]:
+        """As tags of a GeoTIFF whose raster type is area."""
+        (a, b), (d, e) = self.matrix
+        c, f = self.origin
+        if b == d == 0 and a > 0 > e:
+            scale, tie = (a, -e, 0.0), (0.0, 0.0, 0.0, c, f, 0.0)
+            return (PIXEL_SCALE, DOUBLE, 3, scale), (TIEPOINT, DOUBLE, TIEPOINT_VALUES, tie)
+        values = (a, b, 0.0, c, d, e, 0.0, f, *[0.0] * 7, 1.0)
+        return ((TRANSFORMATION, DOUBLE, MATRIX_VALUES, values),)
+
+    def shifted(self, x: float, y: float) -> Self:
+        """With its origin moved by pixels."""
+        (a, b), (d, e) = self.matrix
+        c, f = self.origin
+        return replace(self, origin=(c + a * x + b * y, f + d * x + e * y))
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether every pixel has a place of its own: the numbers are finite, and the matrix can be inverted."""
+        (a, b), (d, e) = self.matrix
+        return bool(np.isfinite([a, b, d, e, *self.origin]).all()) and a * e != b * d
 
     @property
     def mirrors(self) -> bool:
@@ -65,9 +102,8 @@ class Geotransform:
 
     @classmethod
     def _from_scale(cls, scale: tuple[float, ...], tie: tuple[float, ...]) -> Self | None:
-        if len(scale) < 2 or len(tie) != TIEPOINT_VALUES:  # noqa: PLR2004 - x and y
-            return None
-        across, down = scale[0], -scale[1]
+        tie = tie if len(tie) >= TIEPOINT_VALUES else (0.0,) * TIEPOINT_VALUES
+        across, down = scale[0], -abs(scale[1])
         return cls(matrix=((across, 0.0), (0.0, down)), origin=(tie[3] - tie[0] * across, tie[4] - tie[1] * down))
 
 

@@ -3,50 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from fractions import Fraction
 from math import atan, cos, degrees, hypot, radians, sin, sinh
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from magnet_cli.images import tiff_geo
-from magnet_cli.images.geotransform import Geotransform
 from magnet_cli.images.protocol import Resolution
 from magnet_cli.images.resolution import stated
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
-    from tifffile import TiffPage
+    from pyproj import CRS
 
     from magnet_cli.geometry import Size
+    from magnet_cli.images.georeference import Georeference
+    from magnet_cli.images.geotransform import Geotransform
     from magnet_cli.images.resolution import Found
 
-MODEL_TYPE, GEOGRAPHIC_CODE, PROJECTED_CODE = 1024, 2048, 3072
-ANGULAR_UNITS, AXIS, MINOR_AXIS, INVERSE_FLATTENING, LINEAR_UNITS = 2054, 2057, 2058, 2059, 3076
-PROJECTED, GEOGRAPHIC, DEGREE, USER_DEFINED = 1, 2, 9102, 32767
-
-METRES = {
-    9001: Fraction(1),
-    9002: Fraction("0.3048"),
-    9003: Fraction(1200, 3937),
-    9036: Fraction(1000),
-}
-"""Of the metre, the international foot, the foot of the US surveys, and the kilometre, by their EPSG codes."""
-
-METRIC_CODES = (
-    (32601, 32660),
-    (32701, 32760),
-    (25828, 25838),
-    (26901, 26923),
-    (3857, 3857),
-    (2154, 2154),
-    (3035, 3035),
-)
-"""EPSG ranges known to be in metres, for files that leave the unit to the code."""
-
-WEB_MERCATOR = (3857, 3785, 900913)
-"""Its metres are those of the equator: elsewhere they are fewer on the ground, half as many at 60 degrees."""
+WEB_MERCATOR = "Popular Visualisation Pseudo Mercator"
+"""PROJ's name of the method whose metres are those of the equator: elsewhere they are fewer on the ground, half as many
+at 60 degrees."""
 
 MOST_VARIATION = 0.05
 """By how much a pixel's width may differ between the image's middle and its edges and still count as one size."""
@@ -76,74 +53,56 @@ class Ellipsoid:
 EARTH = Ellipsoid()
 
 
-def ground_size(page: TiffPage, size: Size) -> Found:
+def ground_size(reference: Georeference, size: Size) -> Found:
     """Metres a pixel, exact where the reference system is in a unit of length, and what to tell the user about it.
 
     Degrees and Web Mercator are turned into metres at the middle of the image, where that serves all of it.
 
     Args:
-        page: Of a GeoTIFF, with the tags that place it.
+        reference: Of the image.
         size: Of level 0.
     """
-    keys = tiff_geo.geo_keys(page)
-    if keys.get(MODEL_TYPE) == GEOGRAPHIC and keys.get(ANGULAR_UNITS, DEGREE) == DEGREE:
-        planet = _planet(keys, tiff_geo.geo_numbers(page))
-        return (None, ()) if planet is None else _degrees(page, size, planet)
-    unit = _unit(keys)
-    if keys.get(MODEL_TYPE) != PROJECTED or unit is None:
-        return None, ()
-    if keys.get(PROJECTED_CODE) in WEB_MERCATOR:
-        return _mercator(page, size)
-    found, notes = stated(*_steps(page), unit="m")
-    return found and Resolution(x=found.x * unit, y=found.y * unit, unit="m"), notes
-
-
-def _unit(keys: Mapping[int, int]) -> Fraction | None:
-    """Metres of the unit of a projected system."""
-    if LINEAR_UNITS in keys:
-        return METRES.get(keys[LINEAR_UNITS])
-    code = keys.get(PROJECTED_CODE, 0)
-    return METRES[9001] if any(low <= code <= high for low, high in METRIC_CODES) else None
-
-
-def _planet(keys: Mapping[int, int], numbers: Mapping[int, float]) -> Ellipsoid | None:
-    """That of the geographic system; the Earth's figures differ by less than matters here."""
-    if 0 < keys.get(GEOGRAPHIC_CODE, 0) < USER_DEFINED:
-        return EARTH
-    axis, minor, inverse = (numbers.get(key, 0.0) for key in (AXIS, MINOR_AXIS, INVERSE_FLATTENING))
-    if axis <= 0:
-        return None
-    flattening = 1 / inverse if inverse > 1 else 1 - minor / axis if 0 < minor <= axis else 0.0
-    return Ellipsoid(axis=axis, flattening=flattening)
-
-
-def _steps(page: TiffPage) -> tuple[float | None, float | None]:
-    """Units that a pixel is wide and high; None where the tags do not say."""
-    scale, matrix = (tiff_geo.numbers(page, code) for code in (tiff_geo.PIXEL_SCALE, tiff_geo.TRANSFORMATION))
-    if len(scale) > 1:
-        return abs(scale[0]), abs(scale[1])
-    if len(matrix) > 5:  # noqa: PLR2004 (two rows of a 4 x 4 matrix)
-        return hypot(matrix[0], matrix[4]), hypot(matrix[1], matrix[5])
-    return None, None
-
-
-def _degrees(page: TiffPage, size: Size, planet: Ellipsoid) -> Found:
-    placed = _placed(page)
+    placed, crs = reference.geotransform, reference.crs
     if placed is None:
         return None, ()
-    latitude, varies = _latitude(placed, size, planet, radians)
+    if crs is not None and crs.is_geographic:
+        return _degrees(placed, size, crs)
+    if reference.unit is None:
+        return None, ()
+    if (
+        crs is not None
+        and crs.coordinate_operation is not None
+        and crs.coordinate_operation.method_name == WEB_MERCATOR
+    ):
+        return _mercator(placed, size)
+    (a, b), (d, e) = placed.matrix
+    found, notes = stated(hypot(a, d), hypot(b, e), unit="m")
+    return found and Resolution(x=found.x * reference.unit, y=found.y * reference.unit, unit="m"), notes
+
+
+def _planet(crs: CRS) -> Ellipsoid | None:
+    figure = crs.ellipsoid
+    if figure is None or not figure.semi_major_metre > 0:
+        return None
+    flattening = 1 / figure.inverse_flattening if figure.inverse_flattening else 0.0
+    return Ellipsoid(axis=figure.semi_major_metre, flattening=flattening)
+
+
+def _degrees(placed: Geotransform, size: Size, crs: CRS) -> Found:
+    planet = _planet(crs)
+    if planet is None:
+        return None, ()
+    turn = crs.axis_info[0].unit_conversion_factor
+    latitude, varies = _latitude(placed, size, planet, lambda angle: angle * turn)
     if varies > MOST_VARIATION:
         return None, (_no_one_size("coordinates are degrees", varies),)
-    found, notes = _measured(placed, east=planet.east(latitude) * radians(1), north=planet.north(latitude) * radians(1))
+    found, notes = _measured(placed, east=planet.east(latitude) * turn, north=planet.north(latitude) * turn)
     if found is not None:
         notes = (f"coordinates are degrees: {_in_the_middle(latitude, found)}",)
     return found, notes
 
 
-def _mercator(page: TiffPage, size: Size) -> Found:
-    placed = _placed(page)
-    if placed is None:
-        return stated(*_steps(page), unit="m")
+def _mercator(placed: Geotransform, size: Size) -> Found:
     latitude, varies = _latitude(placed, size, EARTH, _of_mercator)
     if varies > MOST_VARIATION:
         return None, (_no_one_size("Web Mercator stretches what it shows", varies),)
@@ -167,10 +126,6 @@ def mercator_metre(latitude: float) -> tuple[float, float]:
 def _of_mercator(y: float) -> float:
     """Latitude, in radians, of a northing of Web Mercator, whose maps end at half a turn: 3.14 times the axis."""
     return atan(sinh(max(-10.0, min(y / EARTH.axis, 10.0))))
-
-
-def _placed(page: TiffPage) -> Geotransform | None:
-    return Geotransform.of({code: value for code, _, _, value in tiff_geo.geo_tags(page)})
 
 
 def _latitude(

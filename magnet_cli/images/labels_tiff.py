@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import tifffile
 
 from magnet_cli.errors import SourceError
+from magnet_cli.geometry import LEVEL0
 from magnet_cli.images import tiff_geo
 from magnet_cli.images.blob import Blob, FileBlob
+from magnet_cli.images.external import CompletedStore, StoredLevel, open_external_mask
 from magnet_cli.images.failures import naming
 from magnet_cli.images.lerc import LERC
 from magnet_cli.images.levels import level_table
 from magnet_cli.images.protocol import ImageInfo
 from magnet_cli.images.reader import PyramidImage
+from magnet_cli.images.sidecars import find_sidecars, world_endings
 from magnet_cli.images.store import OrientedStore, Store, oriented
+from magnet_cli.images.tiff import stored_orientation
 from magnet_cli.images.tiff_colour import Colour, understood
 from magnet_cli.images.tiff_pages import Layer, find_contents, full_layer
 from magnet_cli.images.tiff_store import CHUNK_BYTES, TILE_CACHE_BYTES, TiffStore, chunk_bytes
@@ -28,7 +33,9 @@ if TYPE_CHECKING:
 
     from tifffile import TiffPage
 
-ORIENTATION = 274
+    from magnet_cli.images.georeference import Georeference
+    from magnet_cli.images.sidecars import Sidecars
+
 BILEVEL_STEP = 255
 """The readers give a bilevel sample as 0 or this."""
 
@@ -77,12 +84,15 @@ def open_tiff_labels(path: str, *, labels: Collection[int] = ()) -> TiffLabels |
 def _opened(file: tifffile.TiffFile, path: str, blob: Blob, labels: Collection[int]) -> TiffLabels | None:
     layer = full_layer(find_contents(file, path).image(None, path)[1])
     page = layer.pages[0]
+    beside = find_sidecars(path, world=world_endings(Path(path).suffix))
+    reference = tiff_geo.page_georeference(page, beside)
+    turned, _ = stored_orientation(page, reference)
     if len(layer.pages) != 1 or page.samplesperpixel != 1 or not understood(page) or not _regional(page):
         return None
     stored = np.dtype(page.dtype or np.uint8)
     bilevel = stored.kind == "b"
     dtype = np.dtype(np.uint8) if bilevel else stored.newbyteorder("=")
-    info = _info(layer, path, dtype, labels)
+    info = _info(layer, path, dtype, labels, beside=beside, reference=reference, turned=turned)
     store: Store = TiffStore(
         blob,
         path,
@@ -91,7 +101,12 @@ def _opened(file: tifffile.TiffFile, path: str, blob: Blob, labels: Collection[i
         nodata=info.nodata,
         unwritten=_unwritten(page, dtype),
     )
-    turned = _orientation(page)
+    if beside.mask is not None:
+        mask, _ = open_external_mask(beside.mask, layer.size, samples=1, bands=1)
+        if mask is not None:
+            store = CompletedStore(
+                [StoredLevel(size=layer.size, downsample=LEVEL0, store=store, index=0)], mask, bands=1
+            )
     if turned != 1:
         store = OrientedStore(store, [layer.size], turned)
     return TiffLabels(
@@ -106,11 +121,6 @@ def _regional(page: TiffPage) -> bool:
     return bool(page.is_contiguous) or chunk_bytes(page) <= CHUNK_BYTES
 
 
-def _orientation(page: TiffPage) -> int:
-    value = int(page.tags.valueof(ORIENTATION, 1))
-    return value if value in range(1, 9) else 1
-
-
 def nodata_of(page: TiffPage, dtype: np.dtype[np.generic]) -> float | None:
     """The nodata value of a page where samples of this dtype can have it."""
     return storable(tiff_geo.nodata(page), dtype)
@@ -122,11 +132,21 @@ def _unwritten(page: TiffPage, dtype: np.dtype[np.generic]) -> float | None:
     return None if page.dtype == np.bool_ and found not in BITS else found
 
 
-def _info(layer: Layer, path: str, dtype: np.dtype[np.generic], labels: Collection[int]) -> ImageInfo:
+def _info(
+    layer: Layer,
+    path: str,
+    dtype: np.dtype[np.generic],
+    labels: Collection[int],
+    *,
+    beside: Sidecars,
+    reference: Georeference,
+    turned: int,
+) -> ImageInfo:
     page = layer.pages[0]
-    size = oriented(layer.size, _orientation(page))
-    nodata = nodata_of(page, dtype)
-    nodata = None if nodata in labels else nodata
+    size = oriented(layer.size, turned)
+    masked = beside.mask is not None or layer.mask is not None
+    stated = nodata_of(page, dtype) if reference.nodata is None else storable(reference.nodata, dtype)
+    nodata = None if masked or stated in labels else stated
     return ImageInfo(
         path=path,
         backend="tiff",
@@ -135,9 +155,9 @@ def _info(layer: Layer, path: str, dtype: np.dtype[np.generic], labels: Collecti
         bands=("grey",),
         dtype=dtype.name,
         nodata=nodata,
-        crs=tiff_geo.crs(page),
-        geo_tags=tiff_geo.geo_tags(page),
-        has_mask=nodata is not None or layer.mask is not None or dtype.kind == "f" or page.compression == LERC,
+        crs=reference.name,
+        geo_tags=reference.tags,
+        has_mask=nodata is not None or masked or dtype.kind == "f" or page.compression == LERC,
         resident_bytes=TILE_CACHE_BYTES,
     )
 

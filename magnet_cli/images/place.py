@@ -27,10 +27,10 @@ def check_place(found: ImageInfo, image: ImageInfo) -> None:
     Raises:
         SourceError: Both name a reference system and these differ, or their corners lie apart.
     """
-    if None not in (found.crs, image.crs) and found.crs != image.crs:
+    if found.crs is not None and image.crs is not None and not same_system(found.crs, image.crs):
         raise SourceError(
-            f"the reference system must be that of {image.path}, {image.crs}",
-            value=found.crs,
+            f"the reference system must be that of {image.path}, {system_label(image.crs)}",
+            value=system_label(found.crs) if system_label(found.crs) != system_label(image.crs) else found.crs,
             file=found.path,
             advice=ADVICE,
         )
@@ -47,10 +47,24 @@ def check_place(found: ImageInfo, image: ImageInfo) -> None:
         )
 
 
+def same_system(one: str, other: str) -> bool:
+    """Whether two reference systems, as `ImageInfo.crs` has them, are one; the whole definitions are compared."""
+    from magnet_cli.images.crs import same_crs  # noqa: PLC0415 (PROJ takes long to load)
+
+    return one == other or same_crs(one, other)
+
+
+def system_label(crs: str) -> str:
+    """A reference system for a message: its code, or its name."""
+    from magnet_cli.images.crs import label  # noqa: PLC0415 (as above)
+
+    return label(crs)
+
+
 def _apart(found: ImageInfo, image: ImageInfo) -> float | None:
     """How far corners lie from the image's, in pixels of the image; None where either does not say where it lies."""
     here, there = (Geotransform.of({code: value for code, _, _, value in info.geo_tags}) for info in (found, image))
-    if here is None or there is None or found.crs != image.crs:
+    if here is None or there is None or (found.crs is None) != (image.crs is None):
         return None
     mine, its = (
         np.array([(0, 0), (info.size.width, 0), (0, info.size.height), (info.size.width, info.size.height)], float)

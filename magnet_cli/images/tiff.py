@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
+from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,13 +14,23 @@ import tifffile
 from magnet_cli.errors import SourceError
 from magnet_cli.geometry import Pitch
 from magnet_cli.images import tiff_geo
+from magnet_cli.images.external import (
+    CompletedStore,
+    ExternalMask,
+    StoredLevel,
+    joined,
+    open_external_mask,
+    open_overviews,
+)
 from magnet_cli.images.failures import naming
 from magnet_cli.images.ground import ground_size
 from magnet_cli.images.holes import FilledStore
 from magnet_cli.images.lerc import LERC
+from magnet_cli.images.levels import level_table
 from magnet_cli.images.protocol import ImageInfo, Level, Resolution
 from magnet_cli.images.reader import PyramidImage
 from magnet_cli.images.resolution import Found, microscope, not_positive
+from magnet_cli.images.sidecars import Sidecars, find_sidecars, unread_projection, world_endings
 from magnet_cli.images.store import TRANSPOSED, OrientedStore, Store, oriented
 from magnet_cli.images.tiff_colour import COLOURS, OLD_JPEG, Colour, alpha_sample, colour, understood
 from magnet_cli.images.tiff_description import (
@@ -42,6 +53,7 @@ if TYPE_CHECKING:
 
     from magnet_cli.images.blob import Blob
     from magnet_cli.images.cache import CacheBudget
+    from magnet_cli.images.georeference import Georeference
     from magnet_cli.images.protocol import Alpha
     from magnet_cli.images.tiff_pages import Candidate, TiffContents, TiffImage
 
@@ -76,6 +88,17 @@ class TiffFacts:
     alpha: Alpha | None
     """How the band that is flagged as alpha is read; None where none is."""
     notes: tuple[str, ...]
+    beside: Sidecars
+    """What stands beside the file."""
+    reference: Georeference
+    """Where the image lies."""
+
+    @property
+    def nodata(self) -> float | None:
+        """The stored value of missing pixels, unless a mask says which pixels are missing: that one goes first."""
+        if self.beside.mask is not None or self.layers[0].mask is not None:
+            return None
+        return tiff_geo.nodata(self.layers[0].pages[0]) if self.reference.nodata is None else self.reference.nodata
 
     def tiles(self, blob: Blob, layers: Sequence[Layer], *, nodata: float | None) -> TiffStore:
         """The stored tiles of some layers."""
@@ -143,12 +166,61 @@ def _open_image(
     if facts.colour is None or not facts.regional:
         found = _decode_once(facts, blob, cache)
     else:
-        info = _info(facts, facts.colour, blob)
-        store: Store = facts.store(blob, facts.layers, nodata=info.nodata)
-        if facts.orientation != 1:
-            store = OrientedStore(store, [layer.size for layer in facts.layers], facts.orientation)
-        found = PyramidImage(info, store, by_band=facts.colour.palette is None)
+        found = _by_region(facts, facts.colour, blob)
     return found.holding(contents.contents, index)
+
+
+def _by_region(facts: TiffFacts, colour: Colour, blob: Blob) -> PyramidImage:
+    """An image whose pieces are read when they are asked for."""
+    info = _info(facts, colour, blob)
+    own = facts.store(blob, facts.layers, nodata=info.nodata)
+    levels, mask, notes = _beside(facts, colour, own, info.nodata)
+    store: Store = own
+    if mask is not None or len(levels) > len(facts.layers):
+        store = CompletedStore(levels, mask, bands=len(info.bands))
+    if facts.orientation != 1:
+        store = OrientedStore(store, [level.size for level in levels], facts.orientation)
+    info = replace(
+        info,
+        levels=tuple(_level(level, facts.orientation) for level in levels),
+        has_mask=info.has_mask or mask is not None,
+        resident_bytes=info.resident_bytes + _more_memory(levels, own, mask),
+        notes=info.notes + notes,
+    )
+    return PyramidImage(info, store, by_band=colour.palette is None)
+
+
+def _beside(
+    facts: TiffFacts, colour: Colour, own: Store, nodata: float | None
+) -> tuple[list[StoredLevel], ExternalMask | None, tuple[str, ...]]:
+    """The levels of the file and of its overviews, its external mask, and what to tell the user of them."""
+    levels = [
+        StoredLevel(size=layer.size, downsample=layer.downsample, store=own, index=index)
+        for index, layer in enumerate(facts.layers)
+    ]
+    full, notes, mask = facts.layers[0], [], None
+    more: list[StoredLevel] = []
+    if facts.beside.mask is not None:
+        mask, note = open_external_mask(
+            facts.beside.mask, full.size, samples=colour.stored_samples, bands=len(colour.bands)
+        )
+        notes.append(note)
+    if facts.beside.overviews is not None and len(full.pages) == 1:
+        try:
+            more, note = open_overviews(facts.beside.overviews, full.pages[0], colour, nodata)
+        except SourceError:
+            if mask is not None:
+                mask.close()
+            raise
+        notes.append(note)
+    masked = full.mask is not None and mask is None
+    return joined(levels, more, mask, masked=masked), mask, tuple(note for note in notes if note)
+
+
+def _more_memory(levels: Sequence[StoredLevel], own: Store, mask: ExternalMask | None) -> int:
+    """Memory that files beside the image keep between reads, at most."""
+    others = {id(level.store) for level in levels if level.store is not own}
+    return TILE_CACHE_BYTES * len(others) + (mask.resident_bytes if mask else 0)
 
 
 SLIDE_KINDS = ("philips", "scn", "bif", "ndpi")
@@ -182,12 +254,11 @@ def _facts(image: TiffImage, blob: Blob, alpha: Alpha) -> TiffFacts:
         )
     clear = understood(page)
     regional = clear and _regional(image.pages)
-    orientation, notes = int(page.tags.valueof(ORIENTATION, 1)), image.notes
-    if orientation not in range(1, 9):
-        notes += (f"an orientation of {orientation} has no meaning: ignored",)
-        orientation = 1
-    elif orientation != 1:
-        notes += (f"the orientation tag ({orientation}) was applied",)
+    beside = find_sidecars(blob.name, world=world_endings(PurePath(file_name(blob.name)).suffix))
+    reference = tiff_geo.page_georeference(page, beside)
+    orientation, said = stored_orientation(page, reference)
+    if reference.crs is None and (note := unread_projection(blob.name)):
+        said += (note,)
     facts = TiffFacts(
         image=image,
         layers=(full,),
@@ -195,17 +266,34 @@ def _facts(image: TiffImage, blob: Blob, alpha: Alpha) -> TiffFacts:
         alpha=alpha if alpha_sample(page) is not None else None,
         orientation=orientation,
         regional=regional,
-        notes=notes,
+        notes=(*image.notes, *said, *reference.notes),
+        beside=beside,
+        reference=reference,
     )
     if facts.colour is None or not regional:
         return facts
-    layers, said = find_layers(
+    layers, others = find_layers(
         image,
         facts.colour,
         partial(_usable, facts.colour, alpha),
         lambda layers: facts.tiles(blob, layers, nodata=None),
     )
-    return replace(facts, layers=layers, notes=(*notes, *said))
+    return replace(facts, layers=layers, notes=(*facts.notes, *others))
+
+
+def stored_orientation(page: TiffPage, reference: Georeference) -> tuple[int, tuple[str, ...]]:
+    """How pixels have to be turned, 1 to 8 as in tag 274, and what to tell the user about it.
+
+    A georeference belongs to the pixels as they are stored, so an image with one is not turned; nor does GDAL turn it.
+    """
+    found = int(page.tags.valueof(ORIENTATION, 1))
+    if found not in range(1, 9):
+        return 1, (f"an orientation of {found} has no meaning: ignored",)
+    if found != 1 and reference.is_placed:
+        return 1, (
+            f"the orientation tag ({found}) is ignored, as GDAL does: the georeference belongs to the stored pixels",
+        )
+    return found, () if found == 1 else (f"the orientation tag ({found}) was applied",)
 
 
 def _usable(full: Colour, alpha: Alpha, candidate: Candidate) -> bool:
@@ -246,32 +334,32 @@ def _regional(pages: Sequence[TiffPage]) -> bool:
 def _info(facts: TiffFacts, colour: Colour, blob: Blob) -> ImageInfo:
     page = facts.layers[0].pages[0]
     size = oriented(facts.layers[0].size, facts.orientation)
-    nodata = storable(tiff_geo.nodata(page), colour.dtype)
+    nodata = storable(facts.nodata, colour.dtype)
     masks = nodata is not None or colour.dtype.kind == "f" or colour.alpha is not None
     info = ImageInfo(
         path=blob.name,
         backend="tiff",
         size=size,
-        levels=tuple(_level(layer, facts.orientation) for layer in facts.layers),
+        levels=level_table(size, []),
         bands=colour.bands,
         dtype=colour.dtype.name,
         nodata=nodata,
         alpha=facts.alpha,
         has_mask=masks or _sparse(facts.layers),
         is_slide=is_slide(page),
-        crs=tiff_geo.crs(page),
-        geo_tags=tiff_geo.geo_tags(page),
+        crs=facts.reference.name,
+        geo_tags=facts.reference.tags,
         resident_bytes=TILE_CACHE_BYTES + blob.resident_bytes,
         notes=(*facts.notes, *colour.notes),
     )
     return _with_resolution(info, facts)
 
 
-def _level(layer: Layer, orientation: int) -> Level:
+def _level(stored: StoredLevel, orientation: int) -> Level:
     """A level, turned as the image is."""
-    step = layer.downsample
+    step = stored.downsample
     turned = Pitch(x=step.y, y=step.x) if orientation in TRANSPOSED else step
-    return Level(size=oriented(layer.size, orientation), downsample=turned)
+    return Level(size=oriented(stored.size, orientation), downsample=turned)
 
 
 def _sparse(layers: Sequence[Layer]) -> bool:
@@ -283,8 +371,8 @@ def _sparse(layers: Sequence[Layer]) -> bool:
 
 def _with_resolution(info: ImageInfo, facts: TiffFacts) -> ImageInfo:
     page, ome = facts.image.pages[0], facts.image.ome
-    found, notes = ground_size(page, info.size)
-    if info.crs is None and found is None and not notes:
+    found, notes = ground_size(facts.reference, info.size)
+    if found is None and not notes and not facts.reference.is_placed:
         found, notes = (
             (ome.resolution, ()) if ome is not None and (ome.resolution or ome.notes) else _tag_resolution(page)
         )
@@ -310,12 +398,11 @@ def _tag_resolution(page: TiffPage) -> Found:
 
 def _is_of_the_ground(page: TiffPage) -> bool:
     """Whether tags say that a page is a map or a photograph from the air: its density is then that of a print."""
-    placed = any(code != tiff_geo.NODATA for code, *_ in tiff_geo.geo_tags(page))
-    return placed or any(code in page.tags for code in (tiff_geo.RPC, GPS))
+    return GPS in page.tags or any(code != tiff_geo.NODATA for code, *_ in tiff_geo.geo_tags(page))
 
 
 def _decode_once(facts: TiffFacts, blob: Blob, cache: CacheBudget | None) -> PyramidImage:
-    from magnet_cli.images.vips import decoded_store, picture_info, read_header  # noqa: PLC0415 (pyvips is seldom needed)
+    from magnet_cli.images.vips import decoded_store, finished, picture_info, read_header  # noqa: PLC0415 (pyvips is seldom needed)
 
     layer, path = facts.layers[0], blob.name
     if layer.pages[0].compression == OLD_JPEG:
@@ -337,11 +424,9 @@ def _decode_once(facts: TiffFacts, blob: Blob, cache: CacheBudget | None) -> Pyr
             advice="Convert it to a tiled TIFF",
         )
     picture = replace(
-        read_header(blob, page=facts.image.number),
-        orientation=facts.orientation,
-        strip_bytes=strip if strip > USUAL_STRIP else 0,
+        read_header(blob, page=facts.image.number), orientation=1, strip_bytes=strip if strip > USUAL_STRIP else 0
     )
-    nodata = storable(tiff_geo.nodata(layer.pages[0]), picture.dtype)
+    nodata = storable(facts.nodata, picture.dtype)
     if nodata is not None and layer.pages[0].photometric not in PLAIN:
         raise SourceError(
             "nodata in converted colours needs an image that can be read by region",
@@ -349,12 +434,25 @@ def _decode_once(facts: TiffFacts, blob: Blob, cache: CacheBudget | None) -> Pyr
             file=path,
             advice="Convert it to a tiled TIFF",
         )
+    notes = (*facts.notes, *picture.whole_notes)
+    if facts.beside.overviews is not None:
+        notes += (f"{facts.beside.overviews.name} beside the image is not read: the image is decoded once instead",)
+    plain = picture_info(picture)
+    size = oriented(picture.size, facts.orientation)
     info = replace(
-        picture_info(picture),
-        crs=tiff_geo.crs(layer.pages[0]),
-        geo_tags=tiff_geo.geo_tags(layer.pages[0]),
+        plain,
+        size=size,
+        levels=level_table(size, []),
+        crs=facts.reference.name,
+        geo_tags=facts.reference.tags,
         nodata=nodata,
-        notes=(*facts.notes, *picture.whole_notes),
+        has_mask=plain.has_mask or nodata is not None,
+        notes=notes,
     )
-    info = replace(info, has_mask=info.has_mask or nodata is not None)
-    return PyramidImage(_with_resolution(info, facts), decoded_store(picture, cache=cache, nodata=nodata))
+    return finished(
+        _with_resolution(info, facts),
+        decoded_store(picture, cache=cache, nodata=nodata),
+        mask=facts.beside.mask,
+        stored=picture.size,
+        orientation=facts.orientation,
+    )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
+from pathlib import PurePath
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
@@ -12,21 +13,23 @@ import numpy as np
 import pyvips
 
 from magnet_cli.errors import SourceError
-from magnet_cli.geometry import Box, Size
+from magnet_cli.geometry import LEVEL0, Box, Size
 from magnet_cli.images.cache import cache_bytes, check_budget, decoded_raster
 from magnet_cli.images.failures import naming
+from magnet_cli.images.ground import ground_size
 from magnet_cli.images.levels import level_table
 from magnet_cli.images.limits import check_pixels
 from magnet_cli.images.protocol import ImageInfo, Resolution
 from magnet_cli.images.reader import PyramidImage
 from magnet_cli.images.resolution import microscope
 from magnet_cli.images.store import TRANSPOSED, MemoryStore, OrientedStore, Pixels, Store, oriented
-from magnet_cli.images.urls import is_url
+from magnet_cli.images.urls import file_name, is_url
 from magnet_cli.images.validity import both, storable, without_nodata
 from magnet_cli.system.spool import TILE, SpooledRaster
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -51,6 +54,8 @@ CONVERTED = ("cmyk", "lab", "labs", "labq", "lch", "xyz", "yxy", "scrgb", "hsv")
 
 RGB = ("srgb", "rgb", "rgb16")
 COLOURS = ("red", "green", "blue")
+WITH_WORLD_FILE = (".png", ".jpg", ".jpeg")
+"""Suffixes of pictures that GDAL places by a world file."""
 LOADERS = ("png", "jpeg", "webp", "tiff")
 DAMAGED = "The file is damaged: copy or export it again"
 
@@ -128,8 +133,67 @@ def open_picture(blob: Blob, *, cache: CacheBudget | None, alpha: Alpha = "mask"
     Raises:
         SourceError: It is damaged, or needs more disk than allowed.
     """
+    from magnet_cli.images.georeference import georeference  # noqa: PLC0415 (PROJ, where there is a place to be read)
+    from magnet_cli.images.sidecars import find_sidecars, unread_projection, world_endings  # noqa: PLC0415
+
     picture = read_header(blob, alpha)
-    return PyramidImage(picture_info(picture), decoded_store(picture, cache=cache, nodata=None))
+    suffix = PurePath(file_name(blob.name)).suffix.lower()
+    beside = find_sidecars(blob.name, world=world_endings(suffix) if suffix in WITH_WORLD_FILE else ())
+    if not beside.is_placed and beside.nodata is None and beside.mask is None and not beside.notes:
+        return PyramidImage(picture_info(picture), decoded_store(picture, cache=cache, nodata=None))
+    reference = georeference((), beside)
+    nodata = None if beside.mask is not None else storable(reference.nodata, picture.dtype)
+    if reference.is_placed and picture.orientation != 1:
+        said = f"the orientation tag ({picture.orientation}) is ignored, as GDAL does: the georeference belongs to the"
+        others = (note for note in picture.notes if "orientation tag" not in note)
+        picture = replace(picture, orientation=1, notes=(f"{said} stored pixels", *others))
+    info = picture_info(picture)
+    found, notes = ground_size(reference, info.size)
+    if reference.crs is None and (note := unread_projection(blob.name)):
+        notes += (note,)
+    info = replace(
+        info,
+        crs=reference.name,
+        geo_tags=reference.tags,
+        resolution=found if reference.is_placed else info.resolution,
+        nodata=nodata,
+        has_mask=info.has_mask or nodata is not None,
+        notes=info.notes + reference.notes + notes,
+    )
+    store = decoded_store(replace(picture, orientation=1), cache=cache, nodata=nodata)
+    return finished(info, store, mask=beside.mask, stored=picture.size, orientation=picture.orientation)
+
+
+def finished(info: ImageInfo, store: Store, *, mask: Path | None, stored: Size, orientation: int) -> PyramidImage:
+    """An image over a decoded store, with the mask beside it and its orientation corrected.
+
+    Args:
+        info: Facts about the image, orientation corrected.
+        store: The picture as it is stored; closed where this fails.
+        mask: A file `.msk`.
+        stored: The size of the picture as it is stored.
+        orientation: As tag 274 has it.
+
+    Raises:
+        SourceError: The mask is damaged, or has another size than the image.
+    """
+    if mask is not None:
+        from magnet_cli.images.external import CompletedStore, StoredLevel, open_external_mask  # noqa: PLC0415
+
+        bands = len(info.bands)
+        try:
+            found, note = open_external_mask(mask, stored, samples=bands, bands=bands)
+        except SourceError:
+            store.close()
+            raise
+        if found is not None:
+            level = StoredLevel(size=stored, downsample=LEVEL0, store=store, index=0)
+            store = CompletedStore([level], found, bands=bands)
+            info = replace(info, has_mask=True, resident_bytes=info.resident_bytes + found.resident_bytes)
+        info = replace(info, notes=info.notes + ((note,) if note else ()))
+    if orientation != 1:
+        store = OrientedStore(store, [stored], orientation)
+    return PyramidImage(info, store)
 
 
 def picture_info(picture: Picture) -> ImageInfo:

@@ -13,6 +13,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from magnet_cli.images.place import system_label
 from magnet_cli.report.layers import COLOURS, PageLayer, heat_layer, heat_stops, mask_layer, photo_layer, stage_layer
 from magnet_cli.report.legend import share_text
 from magnet_cli.report.maps import NOTHING, STEPS, Map
@@ -248,7 +249,7 @@ def _facts(report: Mapping[str, Any]) -> list[tuple[str, str]]:
         sides = {f"{float(pixel[axis]):.4g}" for axis in ("x", "y")}
         found.append(("Pixel", f"{' × '.join(sorted(sides))} {unit}"))  # noqa: RUF001
     if image["crs"] is not None:
-        found.append(("CRS", str(image["crs"])))
+        found.append(("CRS", system_label(str(image["crs"]))))
     found += [
         ("Bands", f"{_bands(image['bands'])}, {image['dtype']}"),
     ]

@@ -1,0 +1,263 @@
+"""Masks and overviews in files of their own beside an image, as GDAL writes and finds them."""
+
+from __future__ import annotations
+
+import re
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import tifffile
+
+from magnet_cli.errors import SourceError
+from magnet_cli.images.blob import FileBlob
+from magnet_cli.images.failures import naming
+from magnet_cli.images.levels import downsample, is_reduction
+from magnet_cli.images.store import Pixels
+from magnet_cli.images.tiff_colour import Colour, colour, understood
+from magnet_cli.images.tiff_pages import MASK, REDUCED, Layer, check_size, first_pages, page_size
+from magnet_cli.images.tiff_store import CHUNK_BYTES, TILE_CACHE_BYTES, TiffStore, chunk_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+    from tifffile import TiffPage
+
+    from magnet_cli.geometry import Box, Pitch, Size
+    from magnet_cli.images.store import Store
+
+GDAL_METADATA = 42112
+FLAGS = re.compile(r'name="INTERNAL_MASK_FLAGS_(\d+)"[^>]*>\s*(\d+)\s*<')
+"""Which bands a mask is for: GDAL's flags by the number of the band, from 1."""
+OF_ALL_BANDS = 2
+"""The flag of a mask whose first band serves all bands of the image."""
+ADVICE = "Copy the file again, or remove it where it does not belong to the image"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredLevel:
+    """A level, and where it is stored."""
+
+    size: Size
+    downsample: Pitch
+    """Level-0 pixels that one stored pixel covers."""
+    store: Store
+    index: int
+    """Of the level in the store."""
+    masked: bool = False
+    """Whether its file has a mask of it."""
+
+
+class ExternalMask:
+    """A raster `.msk`, whose pixels are 0 where the image holds no data.
+
+    Args:
+        levels: Finest first.
+        flags: GDAL's, by the number of the band; bands without any hold data everywhere.
+    """
+
+    def __init__(self, levels: Sequence[StoredLevel], flags: Mapping[int, int]) -> None:
+        self.levels = tuple(levels)
+        self._flags = flags
+
+    @property
+    def resident_bytes(self) -> int:
+        """Memory that it keeps between reads, at most."""
+        return TILE_CACHE_BYTES * len({id(level.store) for level in self.levels})
+
+    def valid(self, size: Size, box: Box, bands: Sequence[int]) -> NDArray[np.bool_] | None:
+        """Where one of some bands holds data, `(height, width)`; None where all pixels do.
+
+        Args:
+            size: Of a level that the mask has.
+            box: On its grid.
+            bands: Positions in the image, from 0.
+        """
+        if any(band + 1 not in self._flags for band in bands):
+            return None
+        positions = tuple(sorted({0 if self._flags[band + 1] & OF_ALL_BANDS else band for band in bands}))
+        level = next(level for level in self.levels if level.size == size)
+        found: NDArray[np.bool_] = (level.store.fetch(level.index, box, positions).values != 0).any(axis=2)
+        return None if found.all() else found
+
+    def close(self) -> None:
+        """Release its files."""
+        for level in self.levels:
+            level.store.close()
+
+
+class CompletedStore:
+    """A store with the levels and the mask of files beside the image.
+
+    Args:
+        levels: Finest first, of the image and of its external overviews.
+        mask: Says which pixels hold data, and nothing else does; it has every level.
+        bands: Number of bands of the image.
+    """
+
+    def __init__(self, levels: Sequence[StoredLevel], mask: ExternalMask | None, *, bands: int) -> None:
+        self._levels = tuple(levels)
+        self._mask = mask
+        self._bands = bands
+
+    def block(self, level: int) -> Size:
+        """See `Store`."""
+        return self._levels[level].store.block(self._levels[level].index)
+
+    def fetch(self, level: int, box: Box, bands: tuple[int, ...] | None = None) -> Pixels:
+        """See `Store`."""
+        stored = self._levels[level]
+        pixels = stored.store.fetch(stored.index, box, bands)
+        if self._mask is None:
+            return pixels
+        return Pixels(pixels.values, self._mask.valid(stored.size, box, bands or range(self._bands)))
+
+    def close(self) -> None:
+        """See `Store`."""
+        for level in self._levels:
+            level.store.close()
+        if self._mask is not None:
+            self._mask.close()
+
+
+def open_external_mask(path: Path, size: Size, *, samples: int, bands: int) -> tuple[ExternalMask | None, str]:
+    """The mask of a file, or None where it is for none of the image's bands; and what to tell the user of it.
+
+    Args:
+        path: Of the file `.msk`.
+        size: Of the image as it is stored.
+        samples: Stored in the image a pixel; a palette makes three bands of one sample.
+        bands: Of the image.
+
+    Raises:
+        SourceError: It is damaged, or has another size than the image.
+    """
+    rule = "the mask beside the image cannot be understood"
+    with _pages(path, rule) as pages:
+        full = pages[0]
+        check_size(full, str(path))
+        if page_size(full) != size:
+            raise SourceError(
+                f"a mask beside an image has its size, {size}", value=page_size(full), file=path, advice=ADVICE
+            )
+        if not _readable(full):
+            raise SourceError(rule, value=f"compression {full.compression!r}", file=path, advice=ADVICE)
+        text = str(full.tags.valueof(GDAL_METADATA, ""))
+        flags = {int(band): int(value) for band, value in FLAGS.findall(text)}
+        if not flags:
+            return None, f"{path.name} beside the image is ignored, as GDAL does: it does not say for which bands it is"
+        own = [full, *(page for page in pages[1:] if _reduces(full, page))]
+        levels = _levels(path, [_layer(full, page) for page in own], _plain(full))
+        reduced = path.with_name(f"{path.name}.ovr")
+        if reduced.is_file():
+            with _pages(reduced, "the overviews of the mask beside the image cannot be understood") as more:
+                layers = [_layer(full, page) for page in more if _reduces(full, page)]
+                levels += _levels(reduced, layers, _plain(full))
+    if samples < bands or any(flag & OF_ALL_BANDS for flag in flags.values()):
+        flags = dict.fromkeys(range(1, bands + 1), OF_ALL_BANDS)
+    return ExternalMask(levels, flags), ""
+
+
+def open_overviews(path: Path, full: TiffPage, meaning: Colour, nodata: float | None) -> tuple[list[StoredLevel], str]:
+    """Levels of a file `.ovr`, finest first, and what to tell the user of it.
+
+    Args:
+        path: Of the file.
+        full: The image's page of level 0.
+        meaning: Of the image's samples.
+        nodata: The image's.
+
+    Raises:
+        SourceError: The file is damaged.
+    """
+    with _pages(path, "the overviews beside the image cannot be understood") as pages:
+        masks = {page_size(page): page for page in pages if page.subfiletype & MASK}
+        levels = [page for page in pages if not page.subfiletype & MASK and _reduces(full, page)]
+        refused = len(pages) - len(levels) - len(masks)
+        note = f"{refused} pictures in {path.name} beside the image are none of its overviews: they are not read"
+        layers = [_layer(full, page, mask=masks.get(page_size(page))) for page in levels]
+        if not layers:
+            return [], note
+        found = colour(levels[0])
+        own = replace(meaning, luma=found.luma, inverted=found.inverted)
+        return _levels(path, layers, own, nodata=nodata), note if refused else ""
+
+
+def joined(
+    own: Sequence[StoredLevel], more: Sequence[StoredLevel], mask: ExternalMask | None, *, masked: bool
+) -> list[StoredLevel]:
+    """Levels of an image and of its overviews, finest first, each size once; a store that is not needed is closed.
+
+    Args:
+        own: Of the image.
+        more: Of its external overviews.
+        mask: Beside the image; only levels that it has are kept.
+        masked: Whether the image's file has a mask, so that its overviews need one.
+    """
+    found = {level.size: level for level in (*(level for level in more if level.masked or not masked), *own)}
+    sizes = found.keys() if mask is None else {level.size for level in mask.levels}
+    levels = sorted((level for level in found.values() if level.size in sizes), key=lambda level: -level.size.width)
+    kept = {id(level.store) for level in levels}
+    for store in {id(level.store): level.store for level in more}.values():
+        if id(store) not in kept:
+            store.close()
+    return levels
+
+
+def _plain(page: TiffPage) -> Colour:
+    """Samples as they are stored, whatever they mean; bilevel ones as 0 and 255."""
+    stored = np.dtype(page.dtype or np.uint8)
+    dtype = np.dtype(np.uint8) if stored.kind == "b" else stored.newbyteorder("=")
+    names = tuple(f"band{index + 1}" for index in range(page.samplesperpixel))
+    return Colour(bands=names, dtype=dtype, stored_samples=page.samplesperpixel)
+
+
+@contextmanager
+def _pages(path: Path, rule: str) -> Iterator[list[TiffPage]]:
+    """The pages of a TIFF, at least one, while what is needed of them is read.
+
+    Raises:
+        SourceError: The file is damaged, or no TIFF.
+    """
+    with naming(path, rule, advice=ADVICE), tifffile.TiffFile(path, _multifile=False) as file:
+        pages = list(first_pages(file.pages))
+        if not pages:
+            raise SourceError(rule, value="no page", file=path, advice=ADVICE)
+        yield pages
+
+
+def _levels(path: Path, layers: Sequence[Layer], colour: Colour, *, nodata: float | None = None) -> list[StoredLevel]:
+    """A store over layers, finest first."""
+    ordered = sorted(layers, key=lambda layer: -layer.size.width)
+    if not ordered:
+        return []
+    store = TiffStore(FileBlob(path), str(path), layers=ordered, colour=colour, nodata=nodata)
+    return [
+        StoredLevel(
+            size=layer.size, downsample=layer.downsample, store=store, index=index, masked=layer.mask is not None
+        )
+        for index, layer in enumerate(ordered)
+    ]
+
+
+def _layer(full: TiffPage, page: TiffPage, *, mask: TiffPage | None = None) -> Layer:
+    size = page_size(page)
+    return Layer(size=size, downsample=downsample(page_size(full), size), pages=(page,), mask=mask)
+
+
+def _reduces(full: TiffPage, page: TiffPage) -> bool:
+    return (
+        bool(page.subfiletype & REDUCED)
+        and page.imagewidth > 0
+        and page.imagelength > 0
+        and is_reduction(page_size(full), page_size(page))
+        and (page.samplesperpixel, page.dtype) == (full.samplesperpixel, full.dtype)
+        and _readable(page)
+    )
+
+
+def _readable(page: TiffPage) -> bool:
+    return understood(page) and (bool(page.is_contiguous) or chunk_bytes(page) <= CHUNK_BYTES)
