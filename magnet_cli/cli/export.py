@@ -65,7 +65,8 @@ def _exported(
         display.step(Step(image=str(target.mask), what="exporting", done=0, total=len(target.files)))
         try:
             for each in export_mask(target.mask, target.files, options, overwrite=overwrite):
-                display.message(f"{each.path}: {'already done' if each.was_done else 'done'}")
+                for line in each.lines():
+                    display.message(line)
                 made.append(each)
         except MagnetError as error:
             display.message(f"magnet: {error}")

@@ -35,10 +35,17 @@ class Export:
     path: Path
     was_done: bool = False
     """Whether the file already existed, made from the same mask with the same options."""
+    notes: tuple[str, ...] = ()
+    """What a user should know of the file."""
 
     def describe(self) -> dict[str, object]:
         """Return the fields as JSON values."""
-        return {"format": self.format, "path": str(self.path), "status": "already done" if self.was_done else "done"}
+        status = "already done" if self.was_done else "done"
+        return {"format": self.format, "path": str(self.path), "status": status, "notes": list(self.notes)}
+
+    def lines(self) -> list[str]:
+        """Return the message that the file is done, followed by its notes."""
+        return [f"{self.path}: {'already done' if self.was_done else 'done'}", *self.notes]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +88,8 @@ def export_mask(
             else:
                 made = {path: _raster(opened, path, RASTERS[name], identity=identity, overwrite=overwrite)}
             for file, was_done in made.items():
-                yield Export(mask=mask, format=name, path=file, was_done=was_done)
+                notes = _without_map(opened, path) if name == "geojson" and file == path else ()
+                yield Export(mask=mask, format=name, path=file, was_done=was_done, notes=notes)
 
 
 def _raster(mask: MaskFile, path: Path, raster: _Raster, *, identity: str, overwrite: bool) -> bool:
@@ -107,6 +115,12 @@ def _polygons(
     if wanted:
         geojson.write_polygons(mask, wanted, simplify=float(options.simplify), min_area=options.min_area)
     return done
+
+
+def _without_map(mask: MaskFile, path: Path) -> tuple[str, ...]:
+    """What to say where polygons lie on a map and no file in its coordinates can be written."""
+    why = geojson.why_no_map(mask.facts)
+    return () if why is None else (f"{map_path(path).name} is not written: {why}",)
 
 
 def _is_done(path: Path, identity: str, found: Callable[[Path], str | None], *, overwrite: bool) -> bool:

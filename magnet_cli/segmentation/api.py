@@ -208,7 +208,8 @@ def _export(target: Target, options: SegmentOptions, events: Events) -> Iterator
     events.step(Step(image=target.mask.name, what="exporting", done=0, total=1))
     with _mask_complete(target, events):
         for export in export_mask(target.mask, files, options.exports, overwrite=options.overwrite):
-            events.message(f"{export.path}: {'already done' if export.was_done else 'done'}")
+            for line in export.lines():
+                events.message(line)
             yield export
 
 
