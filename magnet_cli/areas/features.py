@@ -19,8 +19,11 @@ if TYPE_CHECKING:
 
 LARGEST_FILE = 256 << 20
 """Bytes; JSON takes many times its size in memory."""
-EPSG = re.compile(r"EPSG:(?:[\d.]*:)?(\d{1,9})$", re.IGNORECASE)
-LONGITUDE_LATITUDE = re.compile(r"OGC:(?:[\d.]*:)?CRS84$", re.IGNORECASE)
+URN = re.compile(r"urn:ogc:def:crs:(\w+):[\d.]*:(\w+)$", re.IGNORECASE)
+LONGITUDE_LATITUDE = "OGC:CRS84"
+"""What coordinates are where a file names no reference system (RFC 7946, section 4)."""
+TURN = 360
+"""Degrees between two names of one meridian."""
 FORM = "Give a FeatureCollection, Features, or geometries with Polygons or MultiPolygons"
 
 
@@ -31,16 +34,20 @@ class Found:
     polygons: list[Any] = field(default_factory=list)
     ignored: int = 0
     """Points and lines."""
+    of_pixels: bool = False
+    """Whether an object says that QuPath, or this program for QuPath, wrote it: its coordinates are pixels."""
 
 
 def read_geojson(path: str, info: ImageInfo) -> tuple[Any, tuple[str, ...]]:
     """The union of a file's polygons in level-0 pixels, and what to tell the user of it.
 
     Without a `crs` the coordinates are pixels of the full resolution, as QuPath counts them: from the corner of the
-    scanned part where the slide names one. With one they are coordinates of the image's own reference system.
+    scanned part where the slide names one. On a georeferenced image they may also be longitude and latitude, as RFC
+    7946 says; where they lie as such decides. With a `crs` they are coordinates of that system, turned into the
+    image's.
 
     Raises:
-        SourceError: It cannot be read, has no polygon, or another reference system than the image.
+        SourceError: It cannot be read, has no polygon, or a reference system that does not lead to the image's.
     """
     document = _load(path)
     found = Found()
@@ -52,10 +59,12 @@ def read_geojson(path: str, info: ImageInfo) -> tuple[Any, tuple[str, ...]]:
         notes = (f"{path}: {found.ignored} points and lines are ignored: they hold no pixel",)
     crs = _crs(document, path)
     if crs is not None:
-        geometry = _from_crs(found.polygons, crs, info, path)
+        geometry, said = _from_crs(found.polygons, crs, info, path)
+    elif info.crs is not None and not found.of_pixels:
+        geometry, said = _from_either(found.polygons, info, path)
     else:
-        geometry, moved = _from_bounds(found.polygons, info)
-        notes += moved
+        geometry, said = _from_bounds(found.polygons, info)
+    notes += said
     broken = int(np.count_nonzero(~shapely.is_valid(geometry)))
     if broken:
         notes += (f"{path}: {broken} polygons cross themselves and were mended",)
@@ -92,6 +101,8 @@ def _collect(item: Any, found: Found, path: str) -> None:
         if kind in ("FeatureCollection", "GeometryCollection"):
             waiting.append(here.get("features" if kind == "FeatureCollection" else "geometries") or [])
         elif kind == "Feature":
+            properties = here.get("properties")
+            found.of_pixels |= isinstance(properties, dict) and "objectType" in properties
             waiting += [] if here.get("geometry") is None else [here["geometry"]]
         elif kind == "Polygon":
             found.polygons.append(_polygon(here.get("coordinates"), path))
@@ -115,40 +126,98 @@ def _polygon(rings: Any, path: str) -> Any:
 
 
 def _crs(document: Any, path: str) -> str | None:
+    """The reference system that a file names, as a text that PROJ knows."""
+    from magnet_cli.images.crs import is_crs  # noqa: PLC0415 (PROJ takes long to load)
+
     said = document.get("crs") if isinstance(document, dict) else None
     if said is None:
         return None
     properties = said.get("properties") if isinstance(said, dict) else None
     name = str(properties.get("name") if isinstance(properties, dict) else None)
-    if LONGITUDE_LATITUDE.search(name):
-        return "EPSG:4326"
-    match = EPSG.search(name)
-    if match is None:
+    match = URN.match(name)
+    text = f"{match[1].upper()}:{match[2]}" if match else name
+    if not is_crs(text):
         raise SourceError(
             "the reference system of the polygons is not known",
             value=f"crs {name}"[:120],
             file=path,
             advice="Name an EPSG code, or leave crs out where the coordinates are pixels",
         )
-    return f"EPSG:{match[1]}"
+    return text
 
 
-def _from_crs(polygons: list[Any], crs: str, info: ImageInfo, path: str) -> Any:
-    if crs != info.crs:
-        has = "has none" if info.crs is None else f"has {info.crs}"
-        raise SourceError(
-            f"the polygons are in {crs} and the image {info.path} {has}",
-            file=path,
-            advice="Reproject the polygons to the image's reference system, or give them in pixels without crs",
-        )
+def _from_crs(polygons: list[Any], crs: str, info: ImageInfo, path: str) -> tuple[Any, tuple[str, ...]]:
+    from magnet_cli.images.crs import label, same_crs  # noqa: PLC0415 (as above)
+
     placed = Geotransform.of({code: value for code, _, _, value in info.geo_tags})
+    if info.crs is None:
+        raise SourceError(
+            f"the polygons are in {label(crs)} and the image {info.path} has no reference system",
+            file=path,
+            advice="Store the CRS in the image, or give the polygons in pixels without crs",
+        )
     if placed is None:
         raise SourceError(
             "the image is not placed by a scale or a matrix, so its pixels have no coordinates",
             file=info.path,
             advice="Warp it first, with gdalwarp, or give the polygons in pixels",
         )
-    return shapely.transform(np.array(polygons), placed.pixels)
+    found = _on_map(polygons, crs, info.crs, placed, info)
+    if found is None:
+        raise SourceError(
+            f"no way leads from {label(crs)} to the CRS of the image, {label(info.crs)}",
+            file=path,
+            advice="Reproject the polygons to the CRS of the image, or give them in pixels without crs",
+        )
+    notes = () if same_crs(crs, info.crs) else (f"{path}: polygons were turned from {label(crs)} to {label(info.crs)}",)
+    return found, notes
+
+
+def _on_map(polygons: list[Any], crs: str, own: str, placed: Geotransform, info: ImageInfo) -> Any | None:
+    """Polygons in pixels; None where their system has no way to the image's.
+
+    Args:
+        polygons: In coordinates, east or longitude first.
+        crs: Their system.
+        own: The image's.
+        placed: The image's.
+        info: Of the image.
+    """
+    from magnet_cli.images.crs import converter, same_crs, turn  # noqa: PLC0415 (PROJ takes long to load)
+
+    geometry = np.array(polygons)
+    if not same_crs(crs, own):
+        convert = converter(crs, own)
+        if convert is None:
+            return None
+        geometry = shapely.transform(geometry, convert)
+        if not np.isfinite(shapely.get_coordinates(geometry)).all():
+            return None
+    full = turn(own)
+    if full is None:
+        return shapely.transform(geometry, placed.pixels)
+    # An image that crosses the meridian of 180 degrees goes on counting; polygons begin again at -180.
+    whole = shapely.box(0, 0, info.size.width, info.size.height)
+    shifted = [
+        shapely.transform(geometry, lambda xy, by=by: placed.pixels(xy + np.array((by, 0.0))))
+        for by in (0, full, -full)
+    ]
+    hits = [shapely.intersects(each, whole) for each in shifted]
+    return np.where(~hits[0] & hits[1], shifted[1], np.where(~hits[0] & hits[2], shifted[2], shifted[0]))
+
+
+def _from_either(polygons: list[Any], info: ImageInfo, path: str) -> tuple[Any, tuple[str, ...]]:
+    """Polygons without a system on an image with one: longitude and latitude where they lie on it so, else pixels."""
+    placed = Geotransform.of({code: value for code, _, _, value in info.geo_tags})
+    coordinates = shapely.get_coordinates(np.array(polygons))
+    in_range = bool((np.abs(coordinates) <= (TURN / 2, TURN / 4)).all())
+    whole = shapely.box(0, 0, info.size.width, info.size.height)
+    if in_range and placed is not None and info.crs is not None:
+        found = _on_map(polygons, LONGITUDE_LATITUDE, info.crs, placed, info)
+        if found is not None and shapely.intersects(found, whole).any():
+            told = f"{path}: coordinates are longitude and latitude, because the file names no crs (RFC 7946)"
+            return found, (told,)
+    return _from_bounds(polygons, info)
 
 
 def _from_bounds(polygons: list[Any], info: ImageInfo) -> tuple[Any, tuple[str, ...]]:

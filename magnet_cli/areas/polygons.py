@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import ceil
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,11 +37,16 @@ class Polygons:
         self._edges = [_edges(part) for part in self._parts]
         inside = shapely.intersection(geometry, shapely.box(0, 0, size.width, size.height))
         self._share = float(shapely.area(inside)) / size.pixels
+        self._size = size
 
     @property
     def share(self) -> float:
         """The share of the image, 0 to 1."""
         return self._share
+
+    def covers_pixels(self) -> bool:
+        """Whether the centre of any pixel lies inside."""
+        return any(_covers(edges, self._size) for edges in self._edges)
 
     def touches(self, box: Box) -> bool:
         """Return whether something of a level-0 box may lie in a polygon."""
@@ -70,15 +76,39 @@ def _edges(part: Any) -> NDArray[np.float64]:
     return edges[edges[:, 1] < edges[:, 3]]
 
 
-def _filled(edges: NDArray[np.float64], box: Box, pitch: Pitch) -> NDArray[np.bool_]:
-    columns = (np.arange(box.x, box.right) + 0.5) * float(pitch.x)
-    rows = (np.arange(box.y, box.bottom) + 0.5) * float(pitch.y)
+def _covers(edges: NDArray[np.float64], size: Size) -> bool:
+    """Whether the centre of any pixel of an image lies inside the edges of a polygon, row by row without its pixels."""
+    first, last = max(0.0, edges[:, 1].min(initial=np.inf)), min(float(size.height), edges[:, 3].max(initial=-np.inf))
+    if not first < last:
+        return False
+    step = max(1, STRIP_PIXELS // max(1, len(edges)))
+    columns = np.arange(size.width) + 0.5
+    for top in range(int(first), ceil(last), step):
+        rows = np.arange(top, min(top + step, size.height)) + 0.5
+        row, crossing = _crossings(edges, columns, rows)
+        order = np.lexsort((crossing, row))
+        # The edges that a row crosses come in pairs: what lies between the two of a pair is inside.
+        if (crossing[order][0::2] < crossing[order][1::2]).any():
+            return True
+    return False
+
+
+def _crossings(
+    edges: NDArray[np.float64], columns: NDArray[Any], rows: NDArray[Any]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """For every edge and every row that it crosses: the row, and the first column to the right of the edge there."""
     first, last = np.searchsorted(rows, edges[:, 1]), np.searchsorted(rows, edges[:, 3])
     counts = last - first
     edge = np.repeat(np.arange(len(edges)), counts)
     row = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts) + first[edge]
     x0, y0, x1, y1 = edges[edge].T
-    crossing = np.searchsorted(columns, x0 + (x1 - x0) * ((rows[row] - y0) / (y1 - y0)))
+    return row, np.searchsorted(columns, x0 + (x1 - x0) * ((rows[row] - y0) / (y1 - y0)))
+
+
+def _filled(edges: NDArray[np.float64], box: Box, pitch: Pitch) -> NDArray[np.bool_]:
+    columns = (np.arange(box.x, box.right) + 0.5) * float(pitch.x)
+    rows = (np.arange(box.y, box.bottom) + 0.5) * float(pitch.y)
+    row, crossing = _crossings(edges, columns, rows)
     toggles = np.zeros((box.height, box.width + 1), np.uint8)
     np.bitwise_xor.at(toggles, (row, crossing), 1)
     filled: NDArray[np.bool_] = np.bitwise_xor.accumulate(toggles[:, :-1], axis=1).view(bool)

@@ -119,16 +119,19 @@ def _geometry(path: str, info: ImageInfo) -> tuple[Any, tuple[str, ...]]:
     import shapely  # noqa: PLC0415 - as above
 
     from magnet_cli.areas.features import read_geojson  # noqa: PLC0415 - as above
+    from magnet_cli.areas.polygons import Polygons  # noqa: PLC0415 - as above
 
     geometry, notes = read_geojson(path, info)
-    whole = shapely.box(0, 0, info.size.width, info.size.height)
-    if not shapely.intersects(geometry, whole) or shapely.intersection(geometry, whole).area == 0:
+    if not Polygons(geometry, info.size).covers_pixels():
+        near = shapely.intersects(geometry, shapely.box(0, 0, info.size.width, info.size.height))
+        where = "cover no pixel of" if near else "lie outside"
         extent = ", ".join(f"{value:g}" for value in shapely.bounds(geometry))
         raise SourceError(
-            f"the polygons lie outside the image {info.path}, which has {info.size} pixels",
+            f"the polygons {where} the image {info.path}, which has {info.size} pixels",
             value=f"an extent of {extent} pixels",
             file=path,
-            advice="Coordinates are pixels of the full resolution, unless the file names its reference system in crs",
+            advice="Coordinates are pixels of the full resolution, or of the system that the file names in crs; on a "
+            "georeferenced image they may be longitude and latitude",
         )
     return geometry, notes
 
@@ -166,7 +169,14 @@ def _open_mask(path: str, image: Size, resources: ExitStack) -> Any:
     from magnet_cli.images.labels import open_region  # noqa: PLC0415 - as above
 
     opened = resources.enter_context(open_region(path))
-    return Raster(opened.read_nonzero, size=opened.size, image=image)
+    found = Raster(opened.read_nonzero, size=opened.size, image=image)
+    if not found.share:
+        raise SourceError(
+            "the mask covers no pixel: all of it is 0 or has no data",
+            file=path,
+            advice="Pixels other than 0 say where to look",
+        )
+    return found
 
 
 def _wants_tissue(options: SegmentOptions, info: ImageInfo) -> bool:

@@ -1,0 +1,198 @@
+"""Polygons of GeoJSON on georeferenced images: which coordinates they are, and which pixels they cover."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import geopandas
+import numpy as np
+import pytest
+import rasterio
+import shapely
+
+from magnet_cli.areas import specify
+from magnet_cli.areas.features import read_geojson
+from magnet_cli.areas.polygons import Polygons
+from magnet_cli.errors import SourceError
+from magnet_cli.geometry import LEVEL0, Box, Size
+from magnet_cli.images import inspect
+from magnet_cli.options.segment import SegmentOptions
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+HEIGHT, WIDTH = 120, 160
+STEP = 1e-5
+PLACES = {
+    "degrees": ("EPSG:4326", rasterio.Affine(STEP, 0, 12.3, 0, -STEP, 41.9)),
+    "utm": ("EPSG:32633", rasterio.Affine(0.5, 0, 300_000, 0, -0.5, 4_640_000)),
+    "south up": ("EPSG:32633", rasterio.Affine(0.5, 0, 300_000, 0, 0.5, 4_640_000)),
+    "rotated": ("EPSG:32633", rasterio.Affine(0.4, 0.2, 300_000, 0.2, -0.4, 4_640_000)),
+    "africa": ("ESRI:102022", rasterio.Affine(0.5, 0, 2_510_000, 0, -0.5, -1_820_000)),
+    "own": ("+proj=aea +lat_1=20 +lat_2=30 +lat_0=25 +lon_0=55 +datum=WGS84", rasterio.Affine(2, 0, 9, 0, -2, 8)),
+}
+CORNERS = np.array([(20.31, 30.17), (90.42, 25.73), (100.19, 80.61), (30.87, 70.23)])
+"""Of the polygon, in pixels."""
+
+
+@pytest.fixture(params=PLACES)
+def image(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    crs, transform = PLACES[request.param]
+    facts = {"height": HEIGHT, "width": WIDTH, "count": 3, "dtype": "uint8", "crs": crs, "transform": transform}
+    with rasterio.open(tmp_path / "s.tif", "w", driver="GTiff", photometric="rgb", **facts) as file:
+        file.write(np.ones((3, HEIGHT, WIDTH), np.uint8))
+    return tmp_path / "s.tif"
+
+
+def on_map(path: Path) -> geopandas.GeoSeries:
+    with rasterio.open(path) as file:
+        points = [file.transform @ tuple(corner) for corner in CORNERS]
+        return geopandas.GeoSeries([shapely.Polygon(points)], crs=file.crs.to_wkt())
+
+
+def plain(path: Path, geometry: Any, **members: Any) -> Path:
+    feature = {
+        "type": "Feature",
+        "properties": members.pop("properties", {}),
+        "geometry": shapely.geometry.mapping(geometry),
+    }
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": [feature], **members}))
+    return path
+
+
+def covered(roi: Path, image_path: Path) -> NDArray[np.bool_]:
+    info = inspect(image_path)
+    geometry, _ = read_geojson(str(roi), info)
+    specify(SegmentOptions(roi=roi), info)
+    return Polygons(geometry, info.size).mask(Box.whole(info.size), LEVEL0)
+
+
+def inside_of(polygon: shapely.Geometry) -> NDArray[np.bool_]:
+    """The pixels of the image whose centres lie in a polygon in pixels."""
+    x, y = np.meshgrid(np.arange(WIDTH) + 0.5, np.arange(HEIGHT) + 0.5)
+    return np.asarray(shapely.contains_xy(polygon, x, y), bool)
+
+
+def wanted(path: Path, geometry: geopandas.GeoSeries) -> NDArray[np.bool_]:
+    """The pixels in a polygon that GeoPandas has turned into the image's system."""
+    with rasterio.open(path) as file:
+        turned = geometry.to_crs(file.crs.to_wkt())[0]
+        inverse = ~file.transform
+    return inside_of(shapely.transform(turned, lambda xy: np.array([inverse @ tuple(point) for point in xy])))
+
+
+def close(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> bool:
+    """Whether two masks are one, but for centres on an edge that rounding puts on either side."""
+    return bool((one != other).sum() <= 3 and one.sum() > 2500)
+
+
+@pytest.mark.parametrize("system", ["own", "EPSG:4326", "EPSG:3857", "EPSG:3035", "ESRI:54009"])
+def test_polygons_of_any_system(image: Path, system: str, tmp_path: Path) -> None:
+    geometry = on_map(image)
+    if system != "own":
+        geometry = geometry.to_crs(system)
+    if system == "own" and geometry.crs.to_epsg() is None:
+        roi = plain(tmp_path / "a.geojson", geometry[0], crs={"properties": {"name": geometry.crs.to_wkt()}})
+    else:
+        geometry.to_file(tmp_path / "a.geojson", driver="GeoJSON")
+        roi = tmp_path / "a.geojson"
+    assert close(covered(roi, image), wanted(image, on_map(image)))
+
+
+def test_longitude_and_latitude_without_a_name(image: Path, tmp_path: Path) -> None:
+    """RFC 7946, as geojson.io writes it."""
+    roi = plain(tmp_path / "a.geojson", on_map(image).to_crs("EPSG:4326")[0])
+    assert close(covered(roi, image), wanted(image, on_map(image)))
+    _, notes = read_geojson(str(roi), inspect(image))
+    assert "longitude and latitude" in notes[0]
+
+
+@pytest.mark.parametrize("properties", [{}, {"objectType": "annotation"}])
+def test_pixels_without_a_name(image: Path, properties: dict[str, str], tmp_path: Path) -> None:
+    roi = plain(tmp_path / "a.geojson", shapely.Polygon(CORNERS), properties=properties)
+    assert close(covered(roi, image), inside_of(shapely.Polygon(CORNERS)))
+
+
+def test_what_qupath_wrote_is_pixels_wherever_it_lies(tmp_path: Path) -> None:
+    facts = {"height": 180, "width": 360, "count": 1, "dtype": "uint8", "crs": "EPSG:4326"}
+    with rasterio.open(
+        tmp_path / "s.tif", "w", driver="GTiff", transform=rasterio.Affine(1, 0, -180, 0, -1, 90), **facts
+    ) as file:
+        file.write(np.ones((1, 180, 360), np.uint8))
+    square = shapely.box(10, 20, 30, 40)
+    for properties, rows, columns in (({"objectType": "annotation"}, (20, 40), (10, 30)), ({}, (50, 70), (190, 210))):
+        inside = covered(plain(tmp_path / "a.geojson", square, properties=properties), tmp_path / "s.tif")
+        expected = np.zeros((180, 360), bool)
+        expected[slice(*rows), slice(*columns)] = True
+        assert np.array_equal(inside, expected)
+
+
+def test_images_across_the_meridian_of_180_degrees(tmp_path: Path) -> None:
+    facts = {"height": 100, "width": 200, "count": 1, "dtype": "uint8", "crs": "EPSG:4326"}
+    with rasterio.open(
+        tmp_path / "s.tif", "w", driver="GTiff", transform=rasterio.Affine(0.01, 0, 179, 0, -0.01, -16), **facts
+    ) as file:
+        file.write(np.ones((1, 100, 200), np.uint8))
+    halves = shapely.MultiPolygon([shapely.box(179.5, -16.5, 180, -16.2), shapely.box(-180, -16.5, -179.6, -16.2)])
+    inside = covered(plain(tmp_path / "a.geojson", halves), tmp_path / "s.tif")
+    expected = np.zeros((100, 200), bool)
+    expected[20:50, 50:140] = True
+    assert np.array_equal(inside, expected)
+
+
+@pytest.mark.parametrize(
+    ("shape", "said"),
+    [
+        (shapely.box(10.6, 20.6, 11.4, 21.4), "cover no pixel"),
+        (shapely.box(10.6, 0, 11.4, HEIGHT), "cover no pixel"),
+        (shapely.Polygon([(0, 0), (WIDTH, HEIGHT), (WIDTH, HEIGHT - 0.1)]), "cover no pixel"),
+        (shapely.box(1000, 1000, 1010, 1010), "lie outside"),
+    ],
+)
+def test_an_area_without_a_pixel_is_refused(shape: shapely.Geometry, said: str, tmp_path: Path) -> None:
+    with rasterio.open(
+        tmp_path / "s.tif",
+        "w",
+        driver="GTiff",
+        height=HEIGHT,
+        width=WIDTH,
+        count=1,
+        dtype="uint8",
+        crs="EPSG:32633",
+        transform=rasterio.Affine(1, 0, 5e5, 0, -1, 5e6),
+    ) as file:
+        file.write(np.ones((1, HEIGHT, WIDTH), np.uint8))
+    roi = plain(tmp_path / "a.geojson", shape, properties={"objectType": "annotation"})
+    with pytest.raises(SourceError, match=said):
+        specify(SegmentOptions(roi=roi), inspect(tmp_path / "s.tif"))
+
+
+@pytest.mark.parametrize("name", ["urn:ogc:def:crs:EPSG::999999", "here", None])
+def test_systems_that_nobody_knows(image: Path, name: str | None, tmp_path: Path) -> None:
+    roi = plain(tmp_path / "a.geojson", shapely.Polygon(CORNERS), crs={"type": "name", "properties": {"name": name}})
+    with pytest.raises(SourceError, match="is not known"):
+        read_geojson(str(roi), inspect(image))
+
+
+def test_no_way_leads_from_another_planet(image: Path, tmp_path: Path) -> None:
+    roi = plain(tmp_path / "a.geojson", shapely.box(1, 2, 3, 4), crs={"properties": {"name": "ESRI:104905"}})
+    with pytest.raises(SourceError, match=r"no way leads from ESRI:104905|outside"):
+        specify(SegmentOptions(roi=roi), inspect(image))
+
+
+def test_whether_polygons_cover_a_pixel() -> None:
+    """Against the pixels themselves, for slivers, specks and shapes with holes."""
+    size = Size(width=23, height=17)
+    random = np.random.default_rng(3)
+    seen = set()
+    for _ in range(400):
+        centre, reach = random.random(2) * (26, 20) - 1, random.choice([0.3, 0.8, 3])
+        shape = shapely.convex_hull(shapely.MultiPoint(centre + reach * random.normal(size=(5, 2))))
+        area = Polygons(shapely.MultiPolygon([shape]), size)
+        found = area.covers_pixels()
+        assert found == area.mask(Box.whole(size), LEVEL0).any()
+        seen.add(found)
+    assert seen == {True, False}
