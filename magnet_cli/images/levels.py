@@ -110,7 +110,12 @@ def _powers(full: Size, step: Fraction) -> Iterator[int]:
 
 
 def _shrunk(full: Size, stored: Size, power: int) -> Size:
-    return Size(width=min(stored.width, -(-full.width // power)), height=min(stored.height, -(-full.height // power)))
+    """The pixels that surely belong to a padded level: its padding hides whether a side was rounded up."""
+    sides = []
+    for whole, length in ((full.width, stored.width), (full.height, stored.height)):
+        low, high = max(1, whole // power), -(-whole // power)
+        sides.append(length if length in (low, high) else low)
+    return Size(width=sides[0], height=sides[1])
 
 
 def _is_padded(full: Size, stored: Size, tile: Size, power: int) -> bool:

@@ -39,8 +39,11 @@ where their pixels do not.
 
 HALF = Fraction(1, 2)
 
-LEAST_CORRELATION, MOST_ERROR = 0.6, 3.0
+LEAST_CORRELATION, MOST_ERROR = 0.75, 2.0
 """Of the means of cells, both against the values that a reduction by single pixels has."""
+
+LEAST_CELLS = 64
+"""Fewer decide nothing: any two pictures of some pixels may agree."""
 
 SHARE_OF_SPREAD, SHARE_OF_RANGE = 0.15, 0.02
 """Error that compression may add: of the spread of the means, and of the range of the values."""
@@ -84,7 +87,7 @@ def compare(
 
 
 def _judged(found: NDArray[Any], mean: NDArray[Any], nearest: NDArray[Any], *, dtype: np.dtype[Any]) -> Likeness:
-    if not found.size:
+    if found.size < LEAST_CELLS:
         return Likeness(alike=False, error=float("inf"))
     error, spread = _rms(found - mean), float(mean.std())
     span = float(np.iinfo(dtype).max) if dtype.kind in "iu" else float(np.ptp(mean))

@@ -9,13 +9,13 @@ import tifffile
 
 from magnet_cli.errors import SourceError
 from magnet_cli.images.blob import FileBlob
-from magnet_cli.images.failures import naming
-from magnet_cli.images.ome import HEAD, Ome, OmeError, is_ome, parse_ome
+from magnet_cli.images.failures import FOREIGN, naming
+from magnet_cli.images.ome import Ome, OmeError, is_ome, parse_ome
 from magnet_cli.images.tiff_description import description
 from magnet_cli.images.urls import file_name, is_url
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable
 
     from tifffile import TiffFile, TiffPage
 
@@ -40,7 +40,8 @@ class OmeFiles:
         """Of the file that is read."""
         self.blobs: dict[TiffFile, Blob] = {}
         """The other files that were opened; whoever reads pixels closes them."""
-        self._path = path
+        self.path = path
+        """The file that is read."""
         self._opened: dict[str, TiffFile] = {}
 
     def whole(self, ome: Ome) -> Ome:
@@ -70,12 +71,12 @@ class OmeFiles:
             raise OmeError(message)
         return found
 
-    def pages(self, image: OmeImage, chain: Sequence[TiffPage]) -> list[TiffPage]:
+    def pages(self, image: OmeImage, own: Callable[[int], TiffPage | None]) -> list[TiffPage]:
         """The pages of the channels at the first z and t.
 
         Args:
             image: As the description has it.
-            chain: The pages of the file that is read.
+            own: Gives a page of the file that is read, by its number; None where it has no such page.
 
         Raises:
             SourceError: One is missing.
@@ -86,22 +87,22 @@ class OmeFiles:
                 raise SourceError(
                     "the OME-XML does not say where a channel is stored",
                     value=f"channel {channel} of {len(image.planes)}",
-                    file=self._path,
+                    file=self.path,
                     advice=ADVICE,
                 )
             if plane.file is None:
-                pages: Sequence[TiffPage] = chain
+                page = own(plane.directory)
             else:
                 rule = f"this is one piece of a multi-file OME-TIFF, and channel {channel} lies in another file"
-                pages = self._sibling(self._beside(plane.file, rule), plane.directory + 1)
-            if plane.directory >= len(pages):
+                page = self._page(self._beside(plane.file, rule), plane.directory)
+            if page is None:
                 raise SourceError(
                     "the OME-XML names a page that the file does not hold",
-                    value=f"directory {plane.directory} of {len(pages)}",
-                    file=self._path if plane.file is None else plane.file,
+                    value=f"directory {plane.directory}",
+                    file=self.path if plane.file is None else plane.file,
                     advice=ADVICE,
                 )
-            found.append(pages[plane.directory])
+            found.append(page)
         return found
 
     def notes(self, image: OmeImage) -> tuple[str, ...]:
@@ -117,17 +118,22 @@ class OmeFiles:
         Raises:
             SourceError: It is not there, or the folder is behind a URL.
         """
-        if is_url(self._path):
+        if is_url(self.path):
             raise SourceError(
-                rule, value=name, file=self._path, advice="Download the files of the image into one folder"
+                rule, value=name, file=self.path, advice="Download the files of the image into one folder"
             )
-        found = Path(self._path).with_name(name) if name and Path(name).name == name else None
+        found = Path(self.path).with_name(name) if name and Path(name).name == name else None
         if found is None or not found.is_file():
-            raise SourceError(rule, value=f"{name[:200]!r}, which is not beside it", file=self._path, advice=ADVICE)
+            raise SourceError(rule, value=f"{name[:200]!r}, which is not beside it", file=self.path, advice=ADVICE)
         return found
 
-    def _sibling(self, path: Path, count: int) -> list[TiffPage]:
-        """The first pages of another file."""
+    def _page(self, path: Path, number: int) -> TiffPage | None:
+        """A page of another file."""
+        advice = "Copy or export the file again"
+        with naming(path, "the TIFF file cannot be understood", advice=advice):
+            return page_of(self._sibling(path), number)
+
+    def _sibling(self, path: Path) -> TiffFile:
         if path.name not in self._opened:
             blob = FileBlob(str(path))
             try:
@@ -137,22 +143,31 @@ class OmeFiles:
                 blob.close()
                 raise
             self._opened[path.name], self.blobs[file] = file, blob
-        pages = self._opened[path.name].pages
-        with naming(path, "the TIFF file cannot be understood", advice="Copy or export the file again"):
-            return [pages[index].aspage() for index in range(min(count, len(pages)))]
+        return self._opened[path.name]
+
+
+def page_of(file: TiffFile, number: int) -> TiffPage | None:
+    """A page of a file by its number; None where it has no such page."""
+    try:
+        return file.pages[number].aspage()
+    except IndexError:
+        return None
 
 
 def ome_set(path: Path) -> tuple[str, ...]:
     """Names of the files that belong to one OME-TIFF with this one, sorted; empty where it is whole, or no OME-TIFF.
 
-    Only files that are there, in the same folder, count.
+    Only files that are there, in the same folder, count; the one that holds the description is among them.
     """
+    names = {path.name}
     try:
         with path.open("rb") as stream, tifffile.TiffFile(stream, name=path.name, _multifile=False) as file:
             text = description(file.pages.first)
-            ome = OmeFiles(str(path)).whole(parse_ome(text, own=path.name)) if is_ome(text[:HEAD]) else Ome()
-    except (OSError, ValueError, LookupError, TypeError, ArithmeticError, AttributeError, RuntimeError, SourceError):
+            if is_ome(text):
+                own = parse_ome(text, own=path.name)
+                names |= {own.elsewhere or path.name}
+                names |= {name for image in OmeFiles(str(path)).whole(own).images for name in image.files}
+    except (*FOREIGN, SourceError):
         return ()  # whoever opens the file says what is wrong with it
-    names: Iterable[str] = {name for image in ome.images for name in image.files}
-    beside = sorted(name for name in {*names, path.name} if path.with_name(name).is_file())
+    beside = sorted(name for name in names if name == Path(name).name and path.with_name(name).is_file())
     return tuple(beside) if len(beside) > 1 else ()

@@ -13,7 +13,7 @@ from magnet_cli.images.contents import Content, choose, largest, others
 from magnet_cli.images.levels import placements
 from magnet_cli.images.limits import check_pixels
 from magnet_cli.images.ome import OmeError, is_ome, parse_ome
-from magnet_cli.images.ome_files import OmeFiles
+from magnet_cli.images.ome_files import OmeFiles, page_of
 from magnet_cli.images.protocol import Level
 from magnet_cli.images.tiff_description import aperio_kind, description, is_slide, qpi_kind
 
@@ -133,19 +133,20 @@ def find_contents(file: TiffFile, path: str) -> TiffContents:
         SourceError: The file holds no picture, or one of an absurd size; or it is a piece of a multi-file OME-TIFF
             whose description is not there.
     """
-    chain = list(first_pages(file.pages))
-    if not chain:
+    first = next(first_pages(file.pages), None)
+    if first is None:
         raise SourceError("the TIFF file holds no readable page", file=path, advice="Copy or export the file again")
-    check_size(chain[0], path)
-    if file.is_qpi and chain[0].samplesperpixel == 1 and len(file.series[0].pages) > 1:
-        return _one(TiffImage(pages=_runs(file)[0], candidates=tuple(_stated(run) for run in _runs(file)[1:])))
-    if is_ome(description(chain[0])):
-        return _ome_contents(chain, path)
+    check_size(first, path)
+    if file.is_qpi and first.samplesperpixel == 1 and len(file.series[0].pages) > 1:
+        runs = _runs(file)
+        return _one(TiffImage(pages=runs[0], candidates=tuple(map(_stated, runs[1:]))))
+    if is_ome(description(first)):
+        return _ome_contents(file, path)
     if file.is_imagej and file.series:
-        found = _imagej(file, chain, path)
+        found = _imagej(file, path)
         if found is not None:
             return _one(found)
-    return _chain_contents(chain)
+    return _chain_contents(list(first_pages(file.pages)))
 
 
 def _one(image: TiffImage) -> TiffContents:
@@ -259,8 +260,15 @@ def _is_stated(full: TiffPage, page: TiffPage, fulls: list[TiffPage]) -> bool:
         return aperio_kind(page) == "level"
     if qpi_kind(full):
         return qpi_kind(page) == "ReducedResolution"
-    # Of which image it is a level is clear where only one has the shape.
-    return bool(page.subfiletype & REDUCED) and sum(fits(other, page) for other in fulls) == 1
+    return bool(page.subfiletype & REDUCED) and (_follows(full, page) or sum(fits(other, page) for other in fulls) == 1)
+
+
+def _follows(full: TiffPage, page: TiffPage) -> bool:
+    """Whether only reduced pages and masks lie between two pages of a chain: programs write a pyramid in one run."""
+    chain = full.parent.pages
+    if page.index <= full.index:
+        return False
+    return all(chain[index].aspage().subfiletype & (REDUCED | MASK) for index in range(full.index + 1, page.index))
 
 
 def _has_shape(full: TiffPage, page: TiffPage) -> bool:
@@ -290,7 +298,7 @@ def _page_name(page: TiffPage, *, slide: bool) -> str:
 # ImageJ's hyperstacks.
 
 
-def _imagej(file: TiffFile, chain: list[TiffPage], path: str) -> TiffImage | None:
+def _imagej(file: TiffFile, path: str) -> TiffImage | None:
     """The channels at the first z and t; None where one page has all bands."""
     series = file.series[0]
     lengths = dict(zip(series.axes, series.shape, strict=True))
@@ -307,7 +315,6 @@ def _imagej(file: TiffFile, chain: list[TiffPage], path: str) -> TiffImage | Non
     return TiffImage(
         pages=tuple(found),
         candidates=_sorted(_sub_pages(found, stated=False)),
-        masks=_masks(found[0], chain),
         notes=(f"only the first plane is read ({left})",) if left else (),
     )
 
@@ -315,22 +322,21 @@ def _imagej(file: TiffFile, chain: list[TiffPage], path: str) -> TiffImage | Non
 # OME-TIFF.
 
 
-def _ome_contents(chain: list[TiffPage], path: str) -> TiffContents:
-    files = OmeFiles(path)
+def _ome_contents(file: TiffFile, path: str) -> TiffContents:
+    files, first = OmeFiles(path), file.pages.first
     try:
-        ome = files.whole(parse_ome(description(chain[0]), own=files.name))
+        ome = files.whole(parse_ome(description(first), own=files.name))
     except OmeError as error:
-        return _noted(_chain_contents(chain), f"{error}: only the pages are read")
+        return _noted(_chain_contents(list(first_pages(file.pages))), f"{error}: only the pages are read")
     if not ome.images:
-        return _noted(_chain_contents(chain), "the OME-XML describes no image: only the pages are read")
-    if len(ome.images) == 1 and not ome.images[0].files and ome.images[0].size != page_size(chain[0]):
+        stale = "the OME-XML describes no image: only the pages are read"
+        return _noted(_chain_contents(list(first_pages(file.pages))), stale)
+    if len(ome.images) == 1 and not ome.images[0].files and ome.images[0].size != page_size(first):
         # A program has cropped or scaled the image and copied its description, which is of other pixels now.
-        stale = f"the OME-XML describes {ome.images[0].size} pixels, and the page has {page_size(chain[0])}"
-        return _noted(_chain_contents(chain), f"{stale}: the description is ignored")
+        stale = f"the OME-XML describes {ome.images[0].size} pixels, and the page has {page_size(first)}"
+        return _noted(_chain_contents(list(first_pages(file.pages))), f"{stale}: the description is ignored")
     contents = tuple(Content(name=image.name, size=image.size) for image in ome.images)
-    return TiffContents(
-        contents=contents, default=largest(contents), build=partial(_ome_image, ome, chain, files, path)
-    )
+    return TiffContents(contents=contents, default=largest(contents), build=partial(_ome_image, ome, file, files))
 
 
 def _noted(found: TiffContents, note: str) -> TiffContents:
@@ -341,30 +347,43 @@ def _noted(found: TiffContents, note: str) -> TiffContents:
     return replace(found, build=build)
 
 
-def _ome_image(ome: Ome, chain: list[TiffPage], files: OmeFiles, path: str, index: int) -> TiffImage:
+def _ome_image(ome: Ome, file: TiffFile, files: OmeFiles, index: int) -> TiffImage:
     """An image of an OME-TIFF: the pages of its channels, in whichever file they lie, and their SubIFDs.
 
     Raises:
         SourceError: A page is missing, or has not the size that the description states.
     """
     image = ome.images[index]
-    pages = files.pages(image, chain)
+    try:
+        pages = files.pages(image, partial(page_of, file))
+        return _described_image(image, pages, file, files, alone=len(ome.images) == 1)
+    except SourceError:
+        for blob in files.blobs.values():
+            blob.close()
+        raise
+
+
+def _described_image(
+    image: OmeImage, pages: list[TiffPage], file: TiffFile, files: OmeFiles, *, alone: bool
+) -> TiffImage:
     count = len(pages)
     if pages[0].samplesperpixel > 1 and count * pages[0].samplesperpixel > image.samples:
         # Programs that store colours interleaved, and describe them as one channel a sample.
         pages = pages[:1]
     for page in pages:
-        check_size(page, path)
+        check_size(page, files.path)
         alike = (page.dtype, page.samplesperpixel) == (pages[0].dtype, pages[0].samplesperpixel)
         if page_size(page) != image.size or not alike:
             raise SourceError(
                 f"the OME-XML describes {image.size} pixels of {pages[0].dtype} and the file holds something else",
                 value=f"{page_size(page)} pixels of {page.dtype}",
-                file=path,
+                file=files.path,
                 advice="Export the file again, or remove its description",
             )
     found = _sub_pages(pages, stated=True)
-    if len(pages) == 1 and not found and len(ome.images) == 1:
+    # Masks and reduced pages that follow in the chain are those of the only image, whose planes are few.
+    chain = list(first_pages(file.pages)) if len(pages) == 1 and alone else []
+    if not found:
         # Pyramids whose reduced pages follow in the chain, which the description does not mention.
         found = [
             Candidate(pages=(page,), stated=False)
@@ -376,7 +395,7 @@ def _ome_image(ome: Ome, chain: list[TiffPage], files: OmeFiles, path: str, inde
         pages=tuple(pages),
         candidates=_sorted(found),
         masks=_masks(pages[0], chain),
-        number=chain.index(pages[0]) if pages[0] in chain else 0,
+        number=pages[0].index,
         ome=image,
         siblings=files.blobs,
         notes=(

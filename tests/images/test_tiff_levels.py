@@ -332,3 +332,36 @@ def test_a_mosaic_without_most_of_its_tiles_is_not_searched(tmp_path: Path, monk
     assert region.valid[:64, :64].all()
     assert not region.valid[64:].any()
     assert filled == []
+
+
+def test_the_padding_of_a_level_that_was_rounded_down_is_not_read(tmp_path: Path) -> None:
+    """Level 0 of 323 pixels and a level of 161, padded with white: its column 161 would be half of column 322."""
+    full = scan(323, 261)
+    full[:] = np.where(full > 230, 120, full)
+    level = padded(shrunk(full, 2), 64)
+    info = inspect(pages(tmp_path / "a.tif", (full, TILED), (level, {**TILED, "subfiletype": 1})))
+    assert (info.levels[1].size, info.levels[1].downsample) == (Size(width=161, height=130), Pitch.square(2))
+    assert read(tmp_path / "a.tif", 2).pixels.max() < 240
+
+
+def test_a_level_of_few_pixels_belongs_to_the_image_that_it_follows(tmp_path: Path) -> None:
+    """Also where another image further on has its shape; by their content alone so few pixels decide nothing."""
+    full, other = scan(218, 288), scan(218, 288, seed=5)[::-1]
+    written = [(full, TILED), (shrunk(full, 16), {**TILED, "subfiletype": 1}), (shrunk(other, 8), TILED)]
+    info = inspect(pages(tmp_path / "a.tif", *written))
+    assert [level.downsample for level in info.levels] == [LEVEL0, Pitch.square(16)]
+    assert len(inspect(pages(tmp_path / "b.tif", (full, TILED), (shrunk(full, 16), TILED))).levels) == 1
+
+
+def test_pages_of_an_ome_tiff_beyond_the_first_thousands_are_found(tmp_path: Path) -> None:
+    """Channels lie far apart where the order of dimensions has them last."""
+    count = 5000
+    planes = np.zeros((2, count, 8, 8), np.uint8)
+    planes[1] = 9
+    metadata = {"axes": "CZYX"}
+    tifffile.imwrite(
+        tmp_path / "a.ome.tif", planes, ome=True, metadata=metadata, photometric="minisblack", tile=(16, 16)
+    )
+    region = read(tmp_path / "a.ome.tif")
+    assert region.pixels.shape[2] == 2
+    assert (region.pixels[:, :, 1] == 9).all()
