@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from magnet_cli.images.protocol import Alpha
+
 
 @dataclass(frozen=True, kw_only=True)
 class ImageArray:
@@ -149,17 +151,20 @@ class OpenImage(Closing):
         return tuple(found)
 
 
-def open_arrays(source: str | Path) -> OpenImage:
+def open_arrays(source: str | Path, *, series: str | int | None = None, alpha: Alpha | None = None) -> OpenImage:
     """Open an image to read boxes of it as NumPy arrays.
 
     Args:
         source: A file, the folder of a Zarr image, or the URL of either. A file that cannot be read by region is
             decoded once, into the folder for temporary files.
+        series: Number (the first is 0) or name of the image, where the file holds several. None is the largest.
+        alpha: Role of a band that is flagged as alpha: `mask` (no data where it is 0) or `band`. None is a mask.
 
     Raises:
         SourceError: It is missing, no image, damaged, or needs more than half of the free disk to be decoded.
     """
-    return OpenImage(open_image(source, cache=CacheBudget.within(Path(tempfile.gettempdir()))))
+    cache = CacheBudget.within(Path(tempfile.gettempdir()))
+    return OpenImage(open_image(source, cache=cache, series=series, alpha=alpha))
 
 
 def _box(box: Box | str) -> Box:

@@ -121,3 +121,24 @@ def test_a_pixel_size_needs_an_image_that_has_one(tmp_path: Path) -> None:
         image.read(pixel_size="1um")
     with pytest.raises(SourceError, match="there is no such file"):
         magnet_cli.open_image(tmp_path / "gone.tif")
+
+
+def test_one_of_several_images_of_a_file_is_read(tmp_path: Path) -> None:
+    with tifffile.TiffWriter(tmp_path / "two.ome.tif", ome=True) as file:
+        for name, value, side in (("large", 1, 64), ("small", 2, 48)):
+            file.write(np.full((side, side), value, np.uint8), metadata={"axes": "YX", "Name": name})
+    for series, value in ((None, 1), (0, 1), (1, 2), ("small", 2)):
+        with magnet_cli.open_image(tmp_path / "two.ome.tif", series=series) as image:
+            assert image.read("0,0,5,5").pixels.max() == value
+
+
+def test_a_band_that_is_flagged_as_alpha_is_read_as_a_mask_or_as_a_band(tmp_path: Path) -> None:
+    values = np.full((20, 20, 4), 9, np.uint8)
+    values[:10, :, 3] = 0
+    tifffile.imwrite(tmp_path / "a.tif", values, photometric="rgb", extrasamples=["unassalpha"])
+    with magnet_cli.open_image(tmp_path / "a.tif") as image:
+        found = image.read()
+        assert (found.pixels.shape[2], int(found.valid.sum())) == (3, 200)
+    with magnet_cli.open_image(tmp_path / "a.tif", alpha="band") as image:
+        found = image.read()
+        assert (found.pixels.shape[2], int(found.valid.sum())) == (4, 400)
