@@ -5,7 +5,7 @@ from __future__ import annotations
 from magnet_cli.plan.bands import Seer, check_bands, check_values, describe_seen, inspect_bands, needs_clamp
 from magnet_cli.plan.defaults import resolve_scales
 from magnet_cli.plan.domains import check_domain
-from magnet_cli.plan.footprint import OUTPUT_SIDE, groups_ahead
+from magnet_cli.plan.footprint import groups_ahead, output_side
 from magnet_cli.plan.grid import WorkingGrid, with_pixel_size, working_grid
 from magnet_cli.plan.planner import GROUP, make_plan
 from magnet_cli.plan.segmentation_plan import (
@@ -20,7 +20,6 @@ from magnet_cli.plan.segmentation_plan import (
 
 __all__ = [
     "GROUP",
-    "OUTPUT_SIDE",
     "AreaSpec",
     "Machine",
     "MemoryPlan",
@@ -37,6 +36,7 @@ __all__ = [
     "inspect_bands",
     "make_plan",
     "needs_clamp",
+    "output_side",
     "resolve_scales",
     "windows_selected",
     "with_pixel_size",

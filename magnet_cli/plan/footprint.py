@@ -23,9 +23,15 @@ if TYPE_CHECKING:
 
 HEAP = 64 << 20
 """Host memory that lies free between blocks in use: the C library keeps it for the next tensor. Seen: up to 36 MiB."""
-OUTPUT_SIDE: dict[str, int] = {"cpu": 512, "mps": 1024, "cuda": 1024}
-"""Side of the level-0 squares in which probabilities become labels, by kind of device. A CPU's caches like them small;
-a GPU is quicker with few large ones, because the host waits for each."""
+OUTPUT_SIDE = 512
+"""Side of the level-0 squares in which probabilities become labels, on a CPU, whose caches like them small."""
+ACCELERATED_OUTPUT_SIDE = 1024
+"""The same on other devices, which are quicker with few large ones, because the host waits for each."""
+
+
+def output_side(kind: str) -> int:
+    """Give the side of the level-0 squares in which a kind of device makes labels of probabilities."""
+    return OUTPUT_SIDE if kind == "cpu" else ACCELERATED_OUTPUT_SIDE
 
 
 def no_memory(machine: Machine) -> MemoryPlan:
@@ -146,7 +152,7 @@ def _compute_bytes(plan: Plan, step: Pass, facts: ModelFacts) -> int:
     selector = facts.selector.activation_bytes if facts.selector is not None and plan.asks_selector else 0
     activations = max(facts.activation_bytes, refiner, local, selector)
     patch = facts.input.pixels * 4 * (len(facts.bands) + 8 * plan.classes) + activations
-    side = OUTPUT_SIDE[plan.machine.kind]
+    side = output_side(plan.machine.kind)
     strip = side * (side + 2) * plan.classes * 4 * 4
     bands = plan.field_bands(plan.passes[step.number - 1]) if step.number else 0
     field = _canvas_size(step, step.stages[0]).pixels * bands * 2 * 2

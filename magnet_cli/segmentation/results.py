@@ -10,7 +10,7 @@ import torch
 from magnet_cli.arithmetic.scores import uncertainty
 from magnet_cli.geometry import LEVEL0, Box
 from magnet_cli.images.protocol import NODATA
-from magnet_cli.plan import OUTPUT_SIDE
+from magnet_cli.plan import output_side
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,7 +37,7 @@ def labels_of(canvas: Canvas, box: Box, valid: NDArray[np.bool_] | None) -> NDAr
     if valid is not None and not valid.any():
         return np.full((box.height, box.width), NODATA, np.uint8)
     labels = np.empty((box.height, box.width), np.uint8)
-    for square in _squares(box, OUTPUT_SIDE[canvas.values.device.type]):
+    for square in _squares(box, output_side(canvas.values.device.type)):
         rows, columns = square.shifted(x=-box.x, y=-box.y).slices
         labels[rows, columns] = largest(canvas.sample(square, LEVEL0)).cpu().numpy()
     if valid is not None:

@@ -1,0 +1,355 @@
+"""A device that is none: tensors on it are computed by the CPU, and it refuses what a GPU refuses.
+
+Tensors of two devices do not mix, memory runs out, and each stream has its own order: what one reads or frees while
+another still works on it is noted. What a GPU computes, and how fast, it does not show.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Self, cast
+
+import torch
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter, tree_map
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import pytest
+    from torch import Tensor
+
+    from magnet_cli.segmentation.api import Model
+
+DEVICE = torch.device("meta")
+"""What tensors say they are on: the only device besides the CPU that every build of torch knows."""
+NAME = "cuda:0"
+"""What the program is told that it is."""
+MOVES = {"aten.copy_.default", "aten._to_copy.default", "aten.index.Tensor", "aten.index_put_.default"}
+"""Operations that take tensors of two devices, as on a GPU."""
+OUT_OF_MEMORY = "CUDA out of memory. Tried to allocate more than the simulated device has left"
+
+
+@dataclass(eq=False)
+class Stream:
+    """A queue: what is put into it is done in order, after what it was told to wait for."""
+
+    device: torch.device = DEVICE
+    done: int = 0
+    """Operations that were put into it."""
+    finished: int = 0
+    """Of those, how many the host has waited for."""
+    known: dict[Stream, int] = field(default_factory=dict)
+    """Of other streams, up to where it has waited for them."""
+    device_of: SimulatedDevice | None = None
+
+    def knows(self, other: Stream, moment: int) -> bool:
+        """Whether what another stream did until a moment is over before this one goes on."""
+        return other is self or moment <= other.finished or moment <= self.known.get(other, 0)
+
+    def wait_event(self, event: Event) -> None:
+        """Go on after a moment of another stream."""
+        for stream, moment in {**event.known, event.stream: event.moment}.items():
+            self.known[stream] = max(moment, self.known.get(stream, 0))
+
+    def synchronize(self) -> None:
+        """Let the host wait for it."""
+        self.finished = self.done
+        for stream, moment in self.known.items():
+            stream.finished = max(stream.finished, moment)
+
+
+class Event:
+    """A moment of a stream."""
+
+    stream: Stream
+    moment: int
+    known: dict[Stream, int]
+
+    def record(self, stream: Stream) -> None:
+        """Take the stream's last operation until now."""
+        self.stream, self.moment, self.known = stream, stream.done, dict(stream.known)
+
+
+@dataclass(eq=False)
+class Block:
+    """Memory of the device, shared by the tensors that are views of it."""
+
+    owner: SimulatedDevice
+    size: int
+    stream: Stream
+    written: tuple[Stream, int]
+    read: dict[Stream, int] = field(default_factory=dict)
+
+    def __del__(self) -> None:
+        self.owner.free(self)
+
+
+class Simulated(torch.Tensor):
+    """A tensor of the device."""
+
+    held: Tensor
+    block: Block
+
+    @staticmethod
+    def __new__(cls, inner: Tensor, block: Block) -> Self:
+        made = torch.Tensor._make_wrapper_subclass(
+            cls,
+            inner.size(),
+            strides=inner.stride(),
+            storage_offset=inner.storage_offset(),
+            dtype=inner.dtype,
+            device=DEVICE,
+        )
+        found = made
+        found.held, found.block = inner, block
+        return found
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]  # torch declares its own without `func`
+        del types, args, kwargs
+        message = f"{func} on a simulated device, in a thread that does not know it"
+        raise RuntimeError(message)
+
+
+class SimulatedDevice:
+    """The device: its memory, its streams, and what went wrong.
+
+    Args:
+        budget: Bytes of memory.
+    """
+
+    def __init__(self, budget: int = 1 << 40) -> None:
+        self.budget = budget
+        self.used = self.peak = 0
+        self.violations: list[str] = []
+        self.operations: Counter[str] = Counter()
+        self.main = Stream()
+        self.failed = 0
+        """Allocations that found no memory."""
+        self._lock = threading.RLock()
+        self._local = threading.local()
+
+    @property
+    def stream(self) -> Stream:
+        """The calling thread's."""
+        return cast("Stream", getattr(self._local, "stream", self.main))
+
+    @contextmanager
+    def on(self, stream: Stream) -> Iterator[None]:
+        """Put what the calling thread does into a stream."""
+        before, self._local.stream = self.stream, stream
+        try:
+            yield
+        finally:
+            self._local.stream = before
+
+    def take(self, size: int) -> Block:
+        """Memory of so many bytes.
+
+        Raises:
+            torch.OutOfMemoryError: There is less.
+        """
+        with self._lock:
+            if self.used + size > self.budget:
+                self.failed += 1
+                raise torch.OutOfMemoryError(OUT_OF_MEMORY)
+            self.used += size
+            self.peak = max(self.peak, self.used)
+        return Block(owner=self, size=size, stream=self.stream, written=(self.stream, self.stream.done))
+
+    def free(self, block: Block) -> None:
+        """Give memory to whoever asks next on the stream that it was taken on."""
+        with self._lock:
+            self.used -= block.size
+            for stream, moment in block.read.items():
+                if not block.stream.knows(stream, moment):
+                    self.violations.append("memory was freed that another stream was still reading")
+
+    def put(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Do one operation on tensors of the device, or make some."""
+        name = str(func)
+        theirs = [part for part in tree_iter((args, kwargs)) if isinstance(part, Simulated)]
+        tensors = [part for part in tree_iter((args, kwargs)) if isinstance(part, torch.Tensor)]
+        plain = [part for part in tensors if not isinstance(part, Simulated)]
+        if theirs and name not in MOVES and any(part.dim() for part in plain):
+            message = f"Expected all tensors to be on the same device, found two devices in {name}"
+            raise RuntimeError(message)
+        to = kwargs.get("device")
+        leaves = bool(theirs) and to is not None and torch.device(to).type == "cpu"
+        if to is not None and torch.device(to) == DEVICE:
+            kwargs = {**kwargs, "device": torch.device("cpu")}
+        with self._lock:
+            self._order(func, args, theirs)
+            found = func(*tree_map(_inner, args), **tree_map(_inner, kwargs))
+        self.operations[name] += 1
+        if leaves or name == "aten._local_scalar_dense.default":
+            self.stream.synchronize()
+            return found.clone() if isinstance(found, torch.Tensor) else found
+        if name == "aten.copy_.default" and not isinstance(args[0], Simulated):
+            self.stream.synchronize()
+            return args[0]
+        blocks = {part.held.untyped_storage().data_ptr(): part for part in theirs}
+        return tree_map(lambda part: self._wrapped(part, blocks) if isinstance(part, torch.Tensor) else part, found)
+
+    def wrap(self, tensor: Tensor) -> Simulated:
+        """A tensor of the CPU as one of the device."""
+        # Outside of torch's inference mode what was made in it can hardly be used.
+        return cast("Simulated", self._wrapped(tensor.clone(), {}))
+
+    def _wrapped(self, tensor: Tensor, theirs: dict[int, Simulated]) -> Tensor:
+        storage = tensor.untyped_storage()
+        shared = theirs.get(storage.data_ptr()) if storage.nbytes() else None
+        if shared is not None and shared.held is tensor:
+            return shared
+        return Simulated(tensor, shared.block if shared is not None else self.take(storage.nbytes()))
+
+    def _order(self, func: Any, args: Any, theirs: list[Simulated]) -> None:
+        """Note who reads and writes what, and whether all of it that has to be over before is."""
+        stream = self.stream
+        stream.done += 1
+        written = {
+            id(part.block)
+            for argument, given in zip(func._schema.arguments, args, strict=False)
+            if argument.alias_info is not None and argument.alias_info.is_write
+            for part in tree_iter(given)
+            if isinstance(part, Simulated)
+        }
+        for part in theirs:
+            block = part.block
+            if not stream.knows(*block.written):
+                self.violations.append(f"{func} reads what another stream is still writing")
+            if id(block) in written:
+                if not all(stream.knows(*entry) for entry in block.read.items()):
+                    self.violations.append(f"{func} writes what another stream is still reading")
+                block.written = (stream, stream.done)
+            block.read[stream] = stream.done
+
+
+def _inner(part: Any) -> Any:
+    return part.held if isinstance(part, Simulated) else part
+
+
+class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch declares no types
+    """Gives the device what concerns it, of one thread."""
+
+    def __init__(self, device: SimulatedDevice) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # torch declares no types
+        self._device = device
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        del types
+        kwargs = kwargs or {}
+        to = kwargs.get("device")
+        concerned = (to is not None and torch.device(to) == DEVICE) or any(
+            isinstance(part, Simulated) for part in tree_iter((args, kwargs))
+        )
+        return self._device.put(func, args, kwargs) if concerned else func(*args, **kwargs)
+
+
+class _Functions(TorchFunctionMode):
+    """Makes tensors of numbers on the CPU first: torch would make them on the device where nobody sees it."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        del types
+        kwargs = kwargs or {}
+        if func is torch.tensor and kwargs.get("device") is not None:
+            device = kwargs.pop("device")
+            return torch.tensor(*args, **kwargs).to(device)
+        if func is torch.Tensor.tolist and isinstance(args[0], Simulated):
+            return args[0].cpu().tolist()
+        if (
+            func is torch.Tensor.__setitem__
+            and isinstance(args[0], Simulated)
+            and not isinstance(args[2], torch.Tensor)
+        ):
+            value = torch.full((), args[2], dtype=args[0].dtype, device=DEVICE)
+            return func(args[0], args[1], value)
+        return func(*args, **kwargs)
+
+
+@dataclass(frozen=True)
+class SimulatedNetworks:
+    """Networks on the device, computed by the CPU's."""
+
+    networks: Any
+    owner: SimulatedDevice
+    work: int = 0
+    """Bytes that a patch takes while a network looks at it."""
+
+    @property
+    def device(self) -> torch.device:
+        """The device."""
+        return DEVICE
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self.networks, name)
+        return self._called(found) if callable(found) else found
+
+    def _called(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        def called(*args: Any, **kwargs: Any) -> Any:
+            theirs = [part for part in tree_iter((args, kwargs)) if isinstance(part, torch.Tensor)]
+            assert all(isinstance(part, Simulated) for part in theirs), "a network was given a tensor of the host"
+            work = self.owner.take(self.work * max((len(part) for part in theirs), default=0))
+            found = method(*tree_map(_inner, args), **tree_map(_inner, kwargs))
+            del work
+            return tree_map(lambda part: self.owner.wrap(part) if isinstance(part, torch.Tensor) else part, found)
+
+        return called
+
+
+@contextmanager
+def simulated(monkeypatch: pytest.MonkeyPatch, budget: int = 1 << 40) -> Iterator[SimulatedDevice]:
+    """A device in place of CUDA's, for this thread and for threads that pools start meanwhile."""
+    device = SimulatedDevice(budget)
+    original = ThreadPoolExecutor.__init__
+
+    def knowing(pool: ThreadPoolExecutor, *args: Any, **kwargs: Any) -> None:
+        original(pool, *args, **kwargs)
+        before = pool._initializer
+
+        def begin(*given: Any) -> None:
+            _Functions().__enter__()  # type: ignore[no-untyped-call]  # torch declares no types
+            _Operations(device).__enter__()  # type: ignore[no-untyped-call]  # torch declares no types
+            if before is not None:
+                before(*given)
+
+        pool._initializer = begin
+
+    with monkeypatch.context() as patched, ExitStack() as modes:
+        patched.setattr(ThreadPoolExecutor, "__init__", knowing)
+        # Tensors of another kind have no place in it.
+        patched.setattr(torch, "inference_mode", torch.no_grad)
+        patched.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor.clone())
+        cuda = {
+            "Stream": lambda *_, **__: Stream(),
+            "Event": Event,
+            "stream": device.on,
+            "current_stream": lambda *_: device.stream,
+            "empty_cache": lambda: None,
+            "reset_peak_memory_stats": lambda *_: None,
+            "max_memory_reserved": lambda *_: device.peak,
+            "max_memory_allocated": lambda *_: device.peak,
+            "memory_reserved": lambda *_: device.used,
+            "memory_allocated": lambda *_: device.used,
+            "memory_stats": lambda *_: {"num_ooms": device.failed},
+            "get_device_name": lambda *_: "Simulated",
+            "synchronize": lambda *_: device.stream.synchronize(),
+        }
+        for name, value in cuda.items():
+            patched.setattr(torch.cuda, name, value)
+        modes.enter_context(_Functions())
+        modes.enter_context(_Operations(device))
+        yield device
+
+
+def on_device(model: Model, device: SimulatedDevice, *, work: int = 0) -> Model:
+    """A model that was loaded for the CPU, on the device."""
+    networks = SimulatedNetworks(model.networks, device, work)
+    machine = replace(model.machine, device=NAME, gpu_memory=device.budget, context=0)
+    return replace(model, networks=cast("Any", networks), machine=machine)

@@ -1,0 +1,120 @@
+"""What the program does on a GPU alone, on a simulated one: nothing mixes, memory runs out, streams have an order."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+
+from magnet_cli.events import Events
+from magnet_cli.geometry import Size
+from magnet_cli.masks.targets import Target
+from magnet_cli.models.device import SideStream
+from magnet_cli.options.segment import SegmentOptions, parse_patches, parse_points
+from magnet_cli.segmentation.api import Model, load_model, segment_target
+from tests.gpu.simulated import DEVICE, Stream, on_device, simulated
+from tests.laws.support import blurry_bundle, labels_in, scene_pixels, write_tiled
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from tests.gpu.simulated import SimulatedDevice
+
+SIZE = Size(width=171, height=133)
+
+
+def sides(*values: int) -> tuple[Size, ...]:
+    return tuple(Size(width=value, height=value) for value in values)
+
+
+METHODS = {
+    "all": SegmentOptions(points=parse_points("all")),
+    "threshold": SegmentOptions(points=parse_points("q>0.02")),
+    "count": SegmentOptions(points=parse_points("700"), batch_size=3),
+    "share": SegmentOptions(points=parse_points("30%"), merge="mean"),
+    "fast": SegmentOptions(method="magnet-fast", points=parse_points("50%"), patches=parse_patches("2,4")),
+    "budget": SegmentOptions(method="magnet-fast", budget=Fraction(2, 5), select="both", batch_size=2),
+    "selector": SegmentOptions(method="magnet-fast", budget=Fraction(2, 5), select="ppn", scales=sides(128, 64, 32)),
+    "patch": SegmentOptions(method="patch"),
+    "downsample": SegmentOptions(method="downsample"),
+    "two passes": SegmentOptions(scales=sides(512, 256, 128, 64, 32), probabilities=True, uncertainty=True),
+    "not nested": SegmentOptions(scales=sides(150, 100, 50), points=parse_points("q>0.02")),
+}
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("bundle") / "blurry"
+    return str(blurry_bundle(folder, scales=(32, 64, 128), selector=True))
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiled(tmp_path_factory.mktemp("image") / "holes.tif", scene_pixels(SIZE, nodata=True), nodata=0)
+
+
+@pytest.fixture
+def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimulatedDevice]:
+    with simulated(monkeypatch) as found:
+        yield found
+
+
+def loaded(options: SegmentOptions, bundle: str) -> tuple[Model, SegmentOptions]:
+    options = replace(options, weights=bundle, device="cpu", precision="float32", batch_size=options.batch_size or 1)
+    return load_model(options, Events()), options
+
+
+def run(image: Path, mask: Path, model: Model, options: SegmentOptions) -> NDArray[np.uint8]:
+    result = segment_target(Target(image=str(image), mask=mask), model, options, Events())
+    if result.error is not None:
+        raise result.error
+    return labels_in(mask)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_masks_are_those_of_the_cpu_and_no_stream_is_ahead_of_another(
+    bundle: str, image: Path, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, options = loaded(METHODS[name], bundle)
+    wanted = run(image, tmp_path / "cpu.tif", model, options)
+    with simulated(monkeypatch) as device:
+        found = run(image, tmp_path / "gpu.tif", on_device(model, device), options)
+    assert len(np.unique(found)) > 2
+    assert float(np.mean(found == wanted)) >= 0.9995
+    assert device.violations == []
+    assert sum(device.operations.values()) > 100
+    assert device.used == 0, "tensors are left on the device"
+
+
+def test_a_writer_that_does_not_wait_is_found(
+    bundle: str, image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that no violation means something."""
+    model, options = loaded(METHODS["all"], bundle)
+    monkeypatch.setattr(Stream, "wait_event", lambda *_: None)
+    with simulated(monkeypatch) as device:
+        run(image, tmp_path / "gpu.tif", on_device(model, device), options)
+    assert any("still writing" in text for text in device.violations)
+
+
+def test_memory_that_is_freed_too_early_is_found(device: SimulatedDevice) -> None:
+    side = SideStream("cuda:0")
+    values = torch.ones(100, device=DEVICE)
+    with side.after(side.mark()):
+        total = values.sum()
+        del values
+        assert any("freed" in text for text in device.violations)
+        assert float(total) == 100
+
+
+def test_tensors_of_two_devices_do_not_mix(device: SimulatedDevice) -> None:
+    with pytest.raises(RuntimeError, match="same device"):
+        torch.ones(3, device=DEVICE) + torch.ones(3)
+    assert device.used == 0
