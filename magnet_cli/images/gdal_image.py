@@ -19,6 +19,7 @@ from rasterio.windows import Window
 
 from magnet_cli.errors import SourceError
 from magnet_cli.geometry import Box, Size
+from magnet_cli.images.channels import channel_bands
 from magnet_cli.images.failures import naming
 from magnet_cli.images.georeference import georeference
 from magnet_cli.images.geotransform import Geotransform
@@ -276,8 +277,7 @@ def codes_of(
     samples = [sample for sample in range(len(meanings)) if sample != transparent]
     described = [name for each in datasets for name in _descriptions(each)]
     names = [_band_name(position, meanings[sample], described[sample]) for position, sample in enumerate(samples)]
-    if len(set(names)) < len(names):
-        names = [f"band{position + 1}" for position in range(len(names))]
+    names = list(channel_bands(names))
     if len(samples) >= len(COLOURS) and (luma or flagged == len(COLOURS)):
         names[: len(COLOURS)] = COLOURS
     if len(names) == 1 and names[0] == "band1":

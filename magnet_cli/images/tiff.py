@@ -14,6 +14,7 @@ import tifffile
 from magnet_cli.errors import SourceError
 from magnet_cli.geometry import Pitch
 from magnet_cli.images import tiff_geo
+from magnet_cli.images.channels import channel_bands
 from magnet_cli.images.external import (
     CompletedStore,
     ExternalMask,
@@ -316,7 +317,7 @@ def _colour(image: TiffImage, alpha: Alpha) -> Colour:
 
 
 def _described(colour: Colour, names: dict[int, str]) -> tuple[str, ...]:
-    """Bands by what the file calls them, where that is a colour or they only have a number; unless two are the same."""
+    """Bands by what the file calls them, where that is a colour or they only have a number."""
     samples = [sample for sample in range(colour.stored_samples) if sample != colour.alpha]
     if colour.palette is not None or len(samples) != len(colour.bands):
         return colour.bands
@@ -324,7 +325,7 @@ def _described(colour: Colour, names: dict[int, str]) -> tuple[str, ...]:
         names.get(sample, name) if name.startswith("band") or names.get(sample) in COLOURS else name
         for sample, name in zip(samples, colour.bands, strict=True)
     )
-    return found if len(set(found)) == len(found) else colour.bands
+    return channel_bands(found)
 
 
 def _regional(pages: Sequence[TiffPage]) -> bool:

@@ -7,6 +7,7 @@ from fractions import Fraction
 from html import unescape
 from typing import TYPE_CHECKING
 
+from magnet_cli.images.channels import channel_bands
 from magnet_cli.images.resolution import UM_PER_INCH, decimal, microscope, not_positive, objective, stated
 from magnet_cli.images.units import unit_in_um
 
@@ -66,15 +67,15 @@ def qpi_kind(page: TiffPage) -> str:
 
 
 def channel_names(pages: Sequence[TiffPage], described: Sequence[str] = ()) -> tuple[str, ...]:
-    """Names of channels that lie in pages of their own, in small letters; empty where a file does not name all.
+    """Names of channels that lie in pages of their own, one a band; empty where a file names none.
 
     Args:
         pages: One a channel.
         described: Names by the OME-XML of the file; none where it has none, and each page describes itself.
     """
     said = described or [_qpi_name(description(page)) for page in pages]
-    names = tuple(unescape(name).strip().lower() for name in said)
-    return names if len(set(names)) == len(pages) and all(names) else ()
+    names = channel_bands([unescape(name) for name in said])
+    return names if len(names) == len(pages) else ()
 
 
 def band_names(page: TiffPage) -> dict[int, str]:

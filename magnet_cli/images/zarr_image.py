@@ -15,6 +15,7 @@ from zarr.storage import FsspecStore, LocalStore, ZipStore
 
 from magnet_cli.errors import SourceError
 from magnet_cli.geometry import Box, Size
+from magnet_cli.images.channels import channel_bands
 from magnet_cli.images.contents import Content, choose, largest, others
 from magnet_cli.images.failures import naming, needing
 from magnet_cli.images.inputs import ZARR_MARKS
@@ -222,7 +223,7 @@ def _resolution(multiscale: Mapping[str, Any], axes: str) -> Found:
 
 def _labels(metadata: Mapping[str, Any]) -> tuple[str, ...]:
     channels = metadata.get("omero", {}).get("channels", ())
-    return tuple(str(channel.get("label", "")).lower() for channel in channels)
+    return channel_bands([str(channel.get("label") or "") for channel in channels])
 
 
 def _notes(array: zarr.Array[Any], axes: str) -> tuple[str, ...]:

@@ -1,0 +1,42 @@
+"""Names of channels as band names: small letters, one name a band, and colours by their whole names."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+LETTERS = {"r": "red", "g": "green", "b": "blue"}
+
+
+def channel_bands(names: Sequence[str]) -> tuple[str, ...]:
+    """Make the names of bands of what a file calls its channels.
+
+    Args:
+        names: In stored order. An empty text is a channel without a name.
+
+    Returns:
+        A different name for each band: a channel without a name is called `band3` by its number, several channels of
+        one name are numbered in their order, such as `dapi 1` and `dapi 2`, and `r`, `g` and `b` together are colours.
+        Empty where no channel has a name.
+    """
+    found = [name.strip().lower() for name in names]
+    if not any(found):
+        return ()
+    if set(LETTERS) <= set(found) and not set(LETTERS.values()) & set(found):
+        found = [LETTERS.get(name, name) for name in found]
+    found = [name or f"band{number}" for number, name in enumerate(found, start=1)]
+    often, taken = Counter(found), {name for name, count in Counter(found).items() if count == 1}
+    following: Counter[str] = Counter()
+    for index, name in enumerate(found):
+        if often[name] == 1:
+            continue
+        numbered = ""
+        while not numbered or numbered in taken:
+            following[name] += 1
+            numbered = f"{name} {following[name]}"
+        taken.add(numbered)
+        found[index] = numbered
+    return tuple(found)
