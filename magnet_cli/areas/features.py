@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
 LARGEST_FILE = 256 << 20
 """Bytes; JSON takes many times its size in memory."""
+GZIP_MAGIC = b"\x1f\x8b"
 URN = re.compile(r"urn:ogc:def:crs:(\w+):[\d.]*:(\w+)$", re.IGNORECASE)
 LONGITUDE_LATITUDE = "OGC:CRS84"
 """What coordinates are where a file names no reference system (RFC 7946, section 4)."""
@@ -32,6 +35,10 @@ class Found:
     """The polygons of a file, and the reference system of their coordinates."""
 
     polygons: list[Any] = field(default_factory=list)
+    excluded: list[Any] = field(default_factory=list)
+    """Polygons of classes that QuPath ignores."""
+    ignored_classes: set[str] = field(default_factory=set)
+    """Names of those classes."""
     ignored: int = 0
     """Points and lines."""
     of_pixels: bool = False
@@ -53,23 +60,75 @@ def read_geojson(path: str, info: ImageInfo) -> tuple[Any, tuple[str, ...]]:
     found = Found()
     _collect(document, found, path)
     if not found.polygons:
-        raise SourceError("there is no polygon in the file", file=path, advice=FORM)
+        only = f" but those of {_listed(found)}, which are left out of a region" if found.excluded else ""
+        raise SourceError(f"there is no polygon in the file{only}", file=path, advice=FORM)
+    polygons = found.polygons + found.excluded
     notes: tuple[str, ...] = ()
     if found.ignored:
         notes = (f"{path}: {found.ignored} points and lines are ignored: they hold no pixel",)
     crs = _crs(document, path)
     if crs is not None:
-        geometry, said = _from_crs(found.polygons, crs, info, path)
+        geometry, said = _from_crs(polygons, crs, info, path)
     elif info.crs is not None and not found.of_pixels:
-        geometry, said = _from_either(found.polygons, info, path)
+        geometry, said = _from_either(polygons, info, path)
     else:
-        geometry, said = _from_bounds(found.polygons, info)
+        geometry, said = _from_bounds(polygons, info)
     notes += said
     broken = int(np.count_nonzero(~shapely.is_valid(geometry)))
     if broken:
         notes += (f"{path}: {broken} polygons cross themselves and were mended",)
         geometry = shapely.make_valid(geometry)
-    return _polygons_of(shapely.union_all(geometry)), notes
+    wanted, unwanted = geometry[: len(found.polygons)], geometry[len(found.polygons) :]
+    inside = shapely.union_all(wanted)
+    if found.excluded:
+        inside = shapely.difference(inside, shapely.union_all(unwanted))
+        count = len(found.excluded)
+        notes += (f"{path}: left out {count} polygon{'s'[: count > 1]} of {_listed(found)}, as QuPath does",)
+        if not shapely.area(inside):
+            raise SourceError(
+                f"nothing is left of the region without the polygons of {_listed(found)}",
+                file=path,
+                advice="QuPath ignores classes whose names end in *. Rename the class where it is to be computed",
+            )
+    return _polygons_of(inside), notes
+
+
+def _listed(found: Found) -> str:
+    return ", ".join(sorted(found.ignored_classes))
+
+
+def _ignored_class(feature: Any) -> str:
+    """The class of an annotation that QuPath leaves out of every analysis, its name ends in `*`; else empty."""
+    properties = feature.get("properties")
+    said = properties.get("classification") if isinstance(properties, dict) else None
+    names = [said]
+    if isinstance(said, dict):
+        several = said.get("names")
+        names = [said.get("name"), *(several if isinstance(several, list) else [])]
+    # A derived class is written "Tumor: Ignore*".
+    parts = [part.strip() for name in names if isinstance(name, str) for part in name.split(":")]
+    return next((part for part in parts if part.endswith("*")), "")
+
+
+def _content(file: Path) -> bytes:
+    """The bytes of a file, decompressed where gzip has packed it.
+
+    Raises:
+        ValueError: They are too many, or damaged.
+    """
+    data = file.read_bytes()
+    if not data.startswith(GZIP_MAGIC):
+        return data
+    try:
+        with gzip.open(file) as packed:
+            data = packed.read(LARGEST_FILE + 1)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as exc:
+        message = f"its compression is damaged: {exc}"
+        raise ValueError(message) from exc
+    if len(data) > LARGEST_FILE:
+        message = f"it has more than {LARGEST_FILE:,} bytes when it is decompressed"
+        raise ValueError(message)
+    return data
 
 
 def _load(path: str) -> Any:
@@ -82,7 +141,7 @@ def _load(path: str) -> Any:
                 file=path,
                 advice="Simplify the polygons, or give them as a raster with --mask",
             )
-        return json.loads(file.read_bytes())
+        return json.loads(_content(file))
     except OSError as exc:
         raise SourceError(f"the file cannot be read: {exc.strerror}", file=path, advice="Check the path") from exc
     except (ValueError, RecursionError) as exc:
@@ -91,23 +150,25 @@ def _load(path: str) -> Any:
 
 def _collect(item: Any, found: Found, path: str) -> None:
     """Look through a document, however deep, without recursion: it may be anyone's."""
-    waiting = [item]
+    waiting = [(item, "")]
     while waiting:
-        here = waiting.pop()
+        here, ignored = waiting.pop()
         if isinstance(here, list):
-            waiting += here
+            waiting += [(part, ignored) for part in here]
             continue
+        polygons = found.excluded if ignored else found.polygons
         kind = here.get("type") if isinstance(here, dict) else None
         if kind in ("FeatureCollection", "GeometryCollection"):
-            waiting.append(here.get("features" if kind == "FeatureCollection" else "geometries") or [])
+            waiting.append((here.get("features" if kind == "FeatureCollection" else "geometries") or [], ignored))
         elif kind == "Feature":
             properties = here.get("properties")
             found.of_pixels |= isinstance(properties, dict) and "objectType" in properties
-            waiting += [] if here.get("geometry") is None else [here["geometry"]]
-        elif kind == "Polygon":
-            found.polygons.append(_polygon(here.get("coordinates"), path))
-        elif kind == "MultiPolygon":
-            found.polygons += [_polygon(rings, path) for rings in here.get("coordinates") or []]
+            ignored = _ignored_class(here)
+            waiting += [] if here.get("geometry") is None else [(here["geometry"], ignored)]
+        elif kind in ("Polygon", "MultiPolygon"):
+            several = here.get("coordinates") or []
+            polygons += [_polygon(rings, path) for rings in (several if kind == "MultiPolygon" else [several])]
+            found.ignored_classes |= {ignored} - {""}
         elif kind in ("Point", "MultiPoint", "LineString", "MultiLineString"):
             found.ignored += 1
         else:

@@ -371,7 +371,7 @@ def parse_roi(text: str) -> Box | Path:
         UsageError: Neither.
     """
     parts = [part.strip() for part in text.split(",")]
-    if text.lower().endswith((".geojson", ".json")):
+    if text.lower().removesuffix(".gz").endswith((".geojson", ".json")):
         return Path(text)
     if len(parts) != 4 or not all(_COUNT.fullmatch(part) for part in parts):  # noqa: PLR2004 - sides of a box
         raise UsageError(
