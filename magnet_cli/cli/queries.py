@@ -38,10 +38,10 @@ def plan(
     """What segment would do: passes, windows, memory, disk. Runs nothing."""
     with Listing(json=json) as listing:
         chosen = options.value()
-        from magnet_cli import images
+        from magnet_cli.masks.targets import input_images
         from magnet_cli.segmentation import api as segmentation
 
-        found = images.find_images(inputs)
+        found = input_images(inputs, _passed_over)
         planner = segmentation.Planner.of(chosen)
         for image in found:
             made, error = _attempt(
@@ -55,6 +55,10 @@ def plan(
             if not json:
                 tell(text)
     return listing.exit_code
+
+
+def _passed_over(note: str) -> None:
+    say(f"magnet: {note}")
 
 
 def _planned(planner: Planner, image: str | Path) -> tuple[dict[str, object], str]:
@@ -76,8 +80,9 @@ def info(inputs: Inputs, *, options: Given[BandOptions], json: Json = False, no_
         series = options.value().series
         from magnet_cli import images
         from magnet_cli.cli.tables import info_dict, info_text
+        from magnet_cli.masks.targets import input_images
 
-        for image in images.find_images(inputs):
+        for image in input_images(inputs, _passed_over):
             found, error = _attempt(
                 partial(images.inspect, image.source, series=series), image.source, "reading", progress=not no_progress
             )

@@ -8,7 +8,7 @@ from __future__ import annotations
 from magnet_cli.images.backends import inspect, open_image, reopen
 from magnet_cli.images.cache import CacheBudget
 from magnet_cli.images.fingerprint import fingerprint, image_hashes
-from magnet_cli.images.inputs import FoundImage, find_images, stem
+from magnet_cli.images.inputs import FoundImage, PassedOver, find_images, passed_over_notes, stem
 from magnet_cli.images.percentiles import sample_percentiles
 from magnet_cli.images.place import check_place, system_label
 from magnet_cli.images.protocol import Alpha, Image, ImageInfo, Level, Region, Request, Resolution
@@ -20,6 +20,7 @@ __all__ = [
     "Image",
     "ImageInfo",
     "Level",
+    "PassedOver",
     "Region",
     "Request",
     "Resolution",
@@ -29,6 +30,7 @@ __all__ = [
     "image_hashes",
     "inspect",
     "open_image",
+    "passed_over_notes",
     "reopen",
     "sample_percentiles",
     "stem",

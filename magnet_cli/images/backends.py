@@ -9,7 +9,7 @@ from magnet_cli.errors import SourceError
 from magnet_cli.images.blob import FileBlob
 from magnet_cli.images.contents import Content, choose
 from magnet_cli.images.failures import naming, needing
-from magnet_cli.images.inputs import GDAL_SUFFIXES, ZARR_MARKS
+from magnet_cli.images.inputs import GDAL_SUFFIXES, REASONS, UNREAD_SUFFIXES, ZARR_MARKS
 from magnet_cli.images.urls import file_name, is_url, url_name
 
 if TYPE_CHECKING:
@@ -173,7 +173,8 @@ def open_other(path: str, head: bytes = b"", **how: Any) -> Image:
     Raises:
         SourceError: GDAL does not know it either, or is not installed.
     """
-    unknown = SourceError("this is no image that can be read", file=path, advice=f"Give a {KINDS}")
+    advice = REASONS["format"][1] if path.lower().endswith(UNREAD_SUFFIXES) else f"Give a {KINDS}"
+    unknown = SourceError("this is no image that can be read", file=path, advice=advice)
     if is_url(path):
         raise unknown
     known = head.startswith(GDAL_MAGIC) or path.lower().endswith(GDAL_SUFFIXES)

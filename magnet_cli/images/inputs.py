@@ -6,7 +6,7 @@ import glob
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from magnet_cli.errors import SourceError, UsageError
 from magnet_cli.images.series import one_a_series
@@ -29,6 +29,43 @@ SUFFIXES = (
 OURS = (".mask.tif", ".mask.tiff", ".field.tif", ".journal", ".part")
 """Endings of files that this program writes beside images."""
 
+UNREAD_SUFFIXES = (
+    *(
+        ".czi",
+        ".vsi",
+        ".isyntax",
+        ".i2syntax",
+        ".lif",
+        ".lof",
+        ".nd2",
+        ".oib",
+        ".oif",
+        ".oir",
+        ".zvi",
+        ".ims",
+        ".mds",
+        ".mdsx",
+    ),
+    *(
+        ".kfb",
+        ".sdpc",
+        ".tmap",
+        ".dyqx",
+        ".afi",
+        ".cws",
+        ".heic",
+        ".heif",
+        ".avif",
+        ".jxl",
+        ".jxr",
+        ".gif",
+        ".bmp",
+        ".psd",
+    ),
+    *(".exr", ".dng", ".nii", ".nii.gz", ".nrrd", ".mha", ".mhd", ".h5", ".hdf5", ".eslide", ".ets", ".scan", ".mcd"),
+)
+"""Endings of images that this program does not read: who has a folder of them should hear of it."""
+
 ZARR_MARKS = ("zarr.json", ".zarray", ".zgroup")
 
 
@@ -42,20 +79,53 @@ class FoundImage:
     """Its name, with the subfolders below the folder that stood for it: they are kept in the output."""
 
 
-def find_images(inputs: Sequence[str]) -> list[FoundImage]:
+@dataclass(frozen=True, kw_only=True)
+class PassedOver:
+    """A file of a folder or a pattern that looks like an image, and is not taken."""
+
+    path: Path
+    reason: Literal["format", "name", "output"]
+    """Its format is not read; its name ends as those of this program's files do; or this program wrote it."""
+
+
+REASONS = {
+    "format": ("in a format that is not read", "Export as OME-TIFF, with QuPath or bfconvert for example"),
+    "name": ("with a name like that of a mask of this program", "Name a file to read it all the same"),
+    "output": ("that this program wrote", "Name a file to read it all the same"),
+}
+"""What a message says of files that are passed over for one reason, and what to do."""
+MOST_NAMED = 5
+"""Files that such a message names."""
+
+
+def passed_over_notes(passed: Sequence[PassedOver]) -> list[str]:
+    """One sentence for each reason why files were not taken, with the names of the first ones."""
+    notes = []
+    for reason, (what, advice) in REASONS.items():
+        paths = sorted(str(each.path) for each in passed if each.reason == reason)
+        if paths:
+            more = f" and {len(paths) - MOST_NAMED} more" if len(paths) > MOST_NAMED else ""
+            count = f"{len(paths)} file{'s'[: len(paths) > 1]}"
+            notes.append(f"passed over {count} {what}: {', '.join(paths[:MOST_NAMED])}{more}. {advice}")
+    return notes
+
+
+def find_images(inputs: Sequence[str], *, passed: list[PassedOver] | None = None) -> list[FoundImage]:
     """The images that files, folders and glob patterns stand for: sorted within each input, none twice.
 
     Args:
         inputs: As the user gave them. A folder is searched with its subfolders; a zarr folder is one image, and so
             is an address. Of the files of a DICOM slide one is taken, except where they are named.
+        passed: Takes the files of folders and patterns that look like images, and are not taken.
 
     Raises:
         UsageError: A folder or a pattern holds no image.
         SourceError: A named file does not exist.
     """
     found: dict[str, FoundImage] = {}
+    skipped: list[PassedOver] = [] if passed is None else passed
     for text in inputs:
-        for image in _expand(text):
+        for image in _expand(text, skipped):
             found.setdefault(image.source if is_url(image.source) else os.path.realpath(image.source), image)
     return list(found.values())
 
@@ -74,23 +144,32 @@ def _found(path: Path, root: Path) -> FoundImage:
     return FoundImage(source=str(path), place=path.relative_to(root))
 
 
-def _expand(text: str) -> list[FoundImage]:
+def _expand(text: str, passed: list[PassedOver]) -> list[FoundImage]:
     if is_url(text):
         return [FoundImage(source=text, place=Path(url_name(text)))]
     path = Path(text)
     if path.is_dir() and not is_zarr(path):
-        images = one_a_series(sorted(_walk(path)))
+        images = one_a_series(sorted(_walk(path, passed)))
         if not images:
-            raise UsageError("the folder holds no image", file=text, advice="Name a folder with images, or a file")
+            raise _no_image("the folder holds no image", passed, file=text)
         return [_found(image, path) for image in images]
     if path.exists():
         return [_found(path, path.parent)]
     if not glob.has_magic(text):
         raise SourceError("there is no such file or folder", file=text, advice="Check the path")
-    return _pattern(text)
+    return _pattern(text, passed)
 
 
-def _pattern(text: str) -> list[FoundImage]:
+def _no_image(rule: str, passed: Sequence[PassedOver], *, file: str) -> UsageError:
+    notes = passed_over_notes(passed)
+    return UsageError(
+        f"{rule} that can be read" if notes else rule,
+        file=file,
+        advice="; ".join(notes) if notes else "Name a folder with images, or a file",
+    )
+
+
+def _pattern(text: str, passed: list[PassedOver]) -> list[FoundImage]:
     fixed = list(Path(text).parts)
     while fixed and glob.has_magic("/".join(fixed)):
         fixed.pop()
@@ -101,22 +180,37 @@ def _pattern(text: str) -> list[FoundImage]:
         if is_image(path):
             images.append(_found(path, root))
         elif path.is_dir() and not any(is_zarr(parent) for parent in path.parents):
-            images.extend(_found(image, root) for image in one_a_series(sorted(_walk(path))))
+            images.extend(_found(image, root) for image in one_a_series(sorted(_walk(path, passed))))
+        else:
+            _note_passed(path, passed)
     kept = {str(path) for path in one_a_series(Path(image.source) for image in images)}
     images = [image for image in images if image.source in kept]
+    if not images and passed:
+        raise _no_image("the pattern matches no image", passed, file=text)
     if not images:
         raise UsageError("the pattern matches no image", value=text, advice="Check it, and quote it from the shell")
     return images
 
 
-def _walk(folder: Path) -> Iterator[Path]:
+def _note_passed(path: Path, passed: list[PassedOver]) -> None:
+    """Keep a file that is not taken, if it looks like an image."""
+    lower = path.name.lower()
+    if lower.endswith(UNREAD_SUFFIXES):
+        passed.append(PassedOver(path=path, reason="format"))
+    elif lower.endswith(OURS) and lower.endswith((*DOUBLE_SUFFIXES, *SUFFIXES)):
+        passed.append(PassedOver(path=path, reason="name"))
+
+
+def _walk(folder: Path, passed: list[PassedOver]) -> Iterator[Path]:
     for entry in sorted(folder.iterdir()):
         if entry.name.startswith("."):
             continue
         if is_image(entry):
             yield entry
         elif entry.is_dir() and not entry.is_symlink():
-            yield from _walk(entry)
+            yield from _walk(entry, passed)
+        else:
+            _note_passed(entry, passed)
 
 
 def is_image(path: Path) -> bool:

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from magnet_cli.errors import UsageError
-from magnet_cli.images.inputs import find_images, stem
+from magnet_cli.images.inputs import PassedOver, find_images, passed_over_notes, stem
 from magnet_cli.images.urls import is_url
 from magnet_cli.options.segment import EXPORT_SUFFIXES
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from magnet_cli.images.inputs import FoundImage
 
@@ -41,25 +41,51 @@ class Target:
         return self.mask.with_name(f"{self.mask.stem}.unrefined{self.mask.suffix}")
 
 
-def plan_targets(inputs: Sequence[str], output: Path | None) -> list[Target]:
-    """The mask of every input. What earlier runs wrote is left out, unless an input names it.
+def _silent(note: str) -> None:
+    del note
+
+
+def input_images(inputs: Sequence[str], on_note: Callable[[str], None] = _silent) -> list[FoundImage]:
+    """The images that inputs stand for, without what earlier runs wrote, unless an input names it.
 
     Args:
         inputs: Files, folders, glob patterns or addresses.
-        output: A mask's file name (one image only), a folder, or None for `<name>.mask.tif` in the current folder.
+        on_note: Hears a sentence about files that look like images and are not taken.
 
     Raises:
-        UsageError: Nothing to do, an unknown suffix, two images with one mask, or a mask that is an input.
+        UsageError: There is no image.
         SourceError: A named file is missing.
     """
-    named = {Path(text) for text in inputs}
-    images = [image for image in find_images(inputs) if Path(image.source) in named or not _is_earlier(image)]
+    named, passed = {Path(text) for text in inputs}, list[PassedOver]()
+    found = find_images(inputs, passed=passed)
+    images = [image for image in found if Path(image.source) in named or not _is_earlier(image)]
+    passed += [PassedOver(path=Path(image.source), reason="output") for image in found if image not in images]
     if not images:
         raise UsageError(
             "there are only masks that this program has written",
             value=" ".join(inputs),
             advice="Name the images, or a folder that holds some",
         )
+    for note in passed_over_notes(passed):
+        on_note(note)
+    return images
+
+
+def plan_targets(
+    inputs: Sequence[str], output: Path | None, *, on_note: Callable[[str], None] = _silent
+) -> list[Target]:
+    """The mask of every input. What earlier runs wrote is left out, unless an input names it.
+
+    Args:
+        inputs: Files, folders, glob patterns or addresses.
+        output: A mask's file name (one image only), a folder, or None for `<name>.mask.tif` in the current folder.
+        on_note: Hears a sentence about files that look like images and are not taken.
+
+    Raises:
+        UsageError: Nothing to do, an unknown suffix, two images with one mask, or a mask that is an input.
+        SourceError: A named file is missing.
+    """
+    images = input_images(inputs, on_note)
     if output is None or not is_file_name(output):
         targets = [Target(image=image.source, mask=mask_path(image, output)) for image in images]
     elif len(images) == 1:

@@ -25,7 +25,7 @@ from magnet_cli.masks.journal import Journal, drop_journal
 from magnet_cli.masks.output import OutputPaths, OutputState, finish_output, output_state
 from magnet_cli.masks.report_file import read_report
 from magnet_cli.masks.spec import FieldSpec, MaskClass, MaskSpec
-from magnet_cli.masks.targets import Target, plan_targets, refuse_collisions_of_unrefined
+from magnet_cli.masks.targets import Target, input_images, plan_targets, refuse_collisions_of_unrefined
 from magnet_cli.models.bundle import load_bundle
 from magnet_cli.models.device import (
     device_case,
@@ -165,7 +165,11 @@ def segment_each(
 ) -> Iterator[ImageResult]:
     """As `segment`, one result after the other, each as soon as its files are complete."""
     options, events = options or SegmentOptions(), events or Events()
-    targets = plan_targets(as_words(inputs), None if output is None else Path(output))
+    targets = plan_targets(
+        as_words(inputs),
+        None if output is None else Path(output),
+        on_note=lambda note: events.message(f"magnet: {note}"),
+    )
     refuse_collisions(
         (path for target in targets for path in paths_of(_exports(target, options))),
         inputs=[Path(target.image).resolve() for target in targets],
@@ -288,7 +292,7 @@ def plan_segment(
     Raises:
         MagnetError: The first image that cannot be planned.
     """
-    found = images.find_images(as_words(inputs))
+    found = input_images(as_words(inputs))
     planner = Planner.of(options or SegmentOptions(), PythonNetwork.of(network, description))
     return [planner.plan(image.source) for image in found]
 

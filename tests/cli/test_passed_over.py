@@ -1,0 +1,69 @@
+"""Files of a folder that look like images and are not taken: every one of them is named."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.cli.support import invoke, invoke_json, write_image
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """An image, slides in formats that are not read, and a file with a mask's name."""
+    slides = tmp_path / "slides"
+    write_image(slides / "a.tif")
+    write_image(slides / "case.mask.tif")
+    for name in ("b.czi", "deep/c.VSI", "d.isyntax", "notes.txt"):
+        (slides / name).parent.mkdir(exist_ok=True)
+        (slides / name).write_bytes(b"x")
+    return slides
+
+
+def test_a_run_names_what_it_passes_over(folder: Path, bundle: Path) -> None:
+    words = ("segment", folder, "-o", folder / "masks", "--weights", bundle, "--format", "ome-tiff,cog")
+    found = invoke(*words)
+    assert found.exit_code == 0, found.stderr
+    lines = [line for line in found.stderr.splitlines() if "passed over" in line]
+    assert len(lines) == 2
+    assert "3 files in a format that is not read" in lines[0]
+    assert all(name in lines[0] for name in ("b.czi", "c.VSI", "d.isyntax", "OME-TIFF"))
+    assert "1 file with a name like that of a mask" in lines[1]
+    assert "case.mask.tif" in lines[1]
+    again = invoke(*words)
+    assert again.exit_code == 0
+    assert "3 files that this program wrote" in again.stderr
+    assert "notes.txt" not in again.stderr
+
+
+def test_info_and_plan_list_images_alone(folder: Path, bundle: Path) -> None:
+    assert invoke("segment", folder, "-o", folder / "masks", "--weights", bundle, "--format", "cog").exit_code == 0
+    for words in (("info", folder), ("plan", folder, "--weights", bundle)):
+        found = invoke_json(*words)["images"]
+        assert len(found) == 1
+        text = invoke(*words)
+        assert "3 files in a format that is not read" in text.stderr
+        assert "2 files that this program wrote" in text.stderr
+    own = invoke_json("info", folder / "masks" / "a.tif")["images"]
+    assert len(own) == 1
+
+
+def test_a_named_file_is_read_whatever_its_name(folder: Path, bundle: Path, tmp_path: Path) -> None:
+    words = ("-o", tmp_path / "m.tif", "--weights", bundle)
+    assert invoke("segment", folder / "case.mask.tif", *words).exit_code == 0
+    refused = invoke("segment", folder / "b.czi", *words)
+    assert refused.exit_code == 3
+    assert "OME-TIFF" in refused.stderr
+
+
+def test_a_folder_of_unreadable_slides_says_so(folder: Path, tmp_path: Path, bundle: Path) -> None:
+    (folder / "a.tif").unlink()
+    for what in (folder, f"{folder}/*"):
+        found = invoke("segment", what, "-o", tmp_path / "masks", "--weights", bundle)
+        assert found.exit_code == 2
+        assert "b.czi" in found.stderr
+        assert "case.mask.tif" in found.stderr
