@@ -42,7 +42,10 @@ def specify(options: SegmentOptions, info: ImageInfo) -> tuple[AreaSpec, ...]:
     if options.mask is not None:
         found.append(_mask_spec(options.mask, info))
     if _wants_tissue(options, info):
-        found.append(AreaSpec(kind="tissue", source="by colour", digest=TISSUE_METHOD))
+        from magnet_cli.areas.tissue import tissue_bytes  # noqa: PLC0415 - as below
+
+        spec = AreaSpec(kind="tissue", source="by colour", digest=TISSUE_METHOD, resident_bytes=tissue_bytes(info.size))
+        found.append(spec)
     return tuple(found)
 
 

@@ -49,7 +49,8 @@ def check_domain(
             )
         return ()
     kind = info.kind
-    if kind == "slide" and is_default:
+    # A network that a Python program hands in has no bundle's name either, and no domain.
+    if kind == "slide" and is_default and trained:
         raise WeightsError(
             f"there is no default bundle for a microscope's slide, and {bundle} was trained on {trained} images",
             file=info.path,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
-from magnet_cli.areas.tissue import overview_pitch, tissue_of
+from magnet_cli.areas.tissue import overview_pitch, tissue_bytes, tissue_of
 from magnet_cli.geometry import Size
 from tests.areas.painted import BLUE_INK, GLASS, HE, SLIDES, Canvas, Slide
 
@@ -96,6 +98,19 @@ def test_pixels_without_data_are_no_tissue_and_do_not_count() -> None:
     assert found[slide.tissue & valid].mean() > 1 - MOST_LOST
     assert not found[~valid].any()
     assert not tissue_of(pixels, np.zeros_like(valid)).inside.any()
+
+
+@pytest.mark.parametrize("name", ["four broad pens", "pale fat"])
+def test_memory_stays_below_what_is_planned(name: str) -> None:
+    slide = SLIDES[name]()
+    tissue_of(slide.pixels[:64], None)  # The libraries are loaded once.
+    tracemalloc.start()
+    try:
+        tissue_of(slide.pixels, None)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < tissue_bytes(Size(width=slide.tissue.shape[1], height=slide.tissue.shape[0]))
 
 
 def test_an_overview_is_small_whatever_the_slide() -> None:

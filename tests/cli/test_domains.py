@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import tifffile
+import torch
 
+from magnet_cli import NetworkDescription, segment
 from magnet_cli.errors import WeightsError
 from magnet_cli.images import inspect
 from magnet_cli.models.bundle import load_bundle
@@ -103,6 +105,13 @@ def test_a_slide_has_no_default_bundle(tmp_path: Path) -> None:
     assert "there is no default bundle for a microscope's slide" in found.stderr
     assert "--weights" in found.stderr
     assert not (tmp_path / "mask.tif").exists()
+
+
+def test_a_network_from_python_may_look_at_a_slide(tmp_path: Path) -> None:
+    network = torch.nn.Conv2d(3, 3, 1)
+    description = NetworkDescription(classes=3, size=32)
+    result = segment(write_slide(tmp_path / "s.svs"), tmp_path / "m.tif", network=network, description=description)
+    assert result[0].error is None
 
 
 def test_what_is_not_known_is_said_in_one_line(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -49,8 +49,9 @@ def test_readers_number_repeated_names_and_know_colours(tmp_path: Path) -> None:
         group.create_array("0", data=planes, chunks=(1, 32, 32))
         axes = [{"name": "c", "type": "channel"}, {"name": "y", "type": "space"}, {"name": "x", "type": "space"}]
         scale = [{"type": "scale", "scale": [1.0, 1.0, 1.0]}]
-        group.attrs["multiscales"] = [
+        multiscales: Any = [
             {"version": "0.4", "axes": axes, "datasets": [{"path": "0", "coordinateTransformations": scale}]}
         ]
+        group.attrs["multiscales"] = multiscales
         group.attrs["omero"] = {"channels": [{"label": name} for name in names]}
         assert inspect(folder).bands == bands
