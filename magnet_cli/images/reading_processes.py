@@ -11,6 +11,7 @@ import ctypes
 import mmap
 import os
 import pickle
+import select
 import socket
 import subprocess
 import sys
@@ -18,7 +19,7 @@ import weakref
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from threading import Lock
 from typing import TYPE_CHECKING
 
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from magnet_cli.images.protocol import Image, ImageInfo, Request
     from magnet_cli.images.shared_regions import SharedRegion
 
-LEAST_PIXELS = 64_000_000
+LEAST_PIXELS = 256_000_000
 """Of an image below which the processes would hardly have begun when it is done: they take about a second."""
 PROCESS_BYTES = 96 << 20
 """Memory that such a process takes, beside what it reads: Python, NumPy and the libraries of formats."""
@@ -76,6 +77,8 @@ class _Reader:
 class ImageProcesses(Closing):
     """An `Image` that processes read, as many at a time as there are; asked by threads, one a process at least.
 
+    They take a second to start. A thread that finds none ready until then reads by itself.
+
     Args:
         image: The image, opened by this process. It says what it is, and is closed with this one.
         processes: How many.
@@ -101,8 +104,7 @@ class ImageProcesses(Closing):
         )
         for _, other in pairs:
             other.close()
-        for reader in self._readers:
-            self._idle.put(reader)
+        self._starting = list(self._readers)
 
     @property
     def info(self) -> ImageInfo:
@@ -116,7 +118,9 @@ class ImageProcesses(Closing):
             SourceError: As the image raises it.
             MemoryShortageError: The process was killed.
         """
-        reader = self._idle.get()
+        reader = self._free_reader()
+        if reader is None:
+            return self._image.read(requests)
         try:
             return self._read(reader, requests)
         finally:
@@ -124,6 +128,9 @@ class ImageProcesses(Closing):
 
     def close(self) -> None:
         """End the processes, and close the image; what was read stays valid."""
+        if self._starting:
+            # What it has started by now ends with its channel.
+            self._server.terminate()
         for reader in self._readers:
             reader.channel.close()
             with self._lock:
@@ -133,6 +140,25 @@ class ImageProcesses(Closing):
                 reader.slabs = -1
         self._server.wait()
         self._image.close()
+
+    def _free_reader(self) -> _Reader | None:
+        """A process that has nothing to do; None where some are still starting and the others are busy."""
+        with self._lock:
+            if self._starting:
+                ready, _, _ = select.select([reader.channel for reader in self._starting], [], [], 0)
+                for reader in [reader for reader in self._starting if reader.channel in ready]:
+                    # One that has ended instead is found out by the thread that asks it.
+                    with suppress(OSError):
+                        receive(reader.channel)
+                    self._starting.remove(reader)
+                    self._idle.put(reader)
+            has_started = not self._starting
+        if has_started:
+            return self._idle.get()
+        try:
+            return self._idle.get_nowait()
+        except Empty:
+            return None
 
     def _read(self, reader: _Reader, requests: Sequence[Request]) -> list[Region]:
         info = self._image.info

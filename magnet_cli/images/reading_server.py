@@ -13,6 +13,7 @@ import signal
 import socket
 import sys
 import traceback
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -50,6 +51,8 @@ def main() -> None:
 
 def _serve(path: str, how: Mapping[str, Any], channel: socket.socket) -> None:
     """Read what is asked for until the channel is closed; `how` goes to `open_image`."""
+    with suppress(OSError):
+        send(channel, pickle.dumps("ready"))
     image: Image | None = None
     slabs: dict[int, np.ndarray[Any, np.dtype[np.uint8]]] = {}
     while True:

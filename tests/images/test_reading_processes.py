@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -40,9 +40,22 @@ def requests(x: int, y: int, side: int) -> list[Request]:
     ]
 
 
+@contextmanager
+def started(path: Path, count: int) -> Iterator[ImageProcesses]:
+    """Processes that have all begun: until then threads read by themselves."""
+    with ImageProcesses(open_image(path), count) as found:
+        deadline = time.monotonic() + 60
+        while found._starting and time.monotonic() < deadline:
+            if (reader := found._free_reader()) is not None:
+                found._idle.put(reader)
+            time.sleep(0.02)
+        assert not found._starting
+        yield found
+
+
 @pytest.fixture
 def processes(odd_pyramid: Path) -> Iterator[ImageProcesses]:
-    with ImageProcesses(open_image(odd_pyramid), 2) as found:
+    with started(odd_pyramid, 2) as found:
         yield found
 
 
@@ -87,7 +100,7 @@ def test_validity_arrives(tmp_path: Path) -> None:
     path = tmp_path / "holes.tif"
     tifffile.imwrite(path, values, tile=(64, 64), extratags=[(42113, 2, 2, "3", True)])
     request = Request(pitch=LEVEL0, box=Box(x=5, y=9, width=111, height=77))
-    with open_image(path) as image, ImageProcesses(open_image(path), 1) as processes:
+    with open_image(path) as image, started(path, 1) as processes:
         assert image.info.has_mask
         region, wanted = processes.read([request])[0], image.read([request])[0]
         assert region.valid is not None
@@ -97,7 +110,7 @@ def test_validity_arrives(tmp_path: Path) -> None:
 
 
 def test_what_was_read_outlives_the_processes(odd_pyramid: Path) -> None:
-    with ImageProcesses(open_image(odd_pyramid), 1) as processes:
+    with started(odd_pyramid, 1) as processes:
         pixels = processes.read(requests(0, 0, 100))[0].pixels
     with open_image(odd_pyramid) as image:
         wanted = image.read(requests(0, 0, 100))[0].pixels
@@ -118,13 +131,26 @@ def test_memory_is_used_again_once_nothing_refers_to_it(processes: ImageProcesse
 
 def test_nothing_is_left_behind(odd_pyramid: Path) -> None:
     before, open_before = set(children()), descriptors()
-    with ImageProcesses(open_image(odd_pyramid), 3) as processes:
+    with started(odd_pyramid, 3) as processes:
         held = processes.read(requests(0, 0, 60))
         assert len(set(children()) - before) == 4
         assert (host_memory() or 0) > 0
     assert set(children()) <= before
     del held
     assert descriptors() == open_before
+
+
+def test_until_they_have_started_a_thread_reads_by_itself(odd_pyramid: Path) -> None:
+    before = set(children())
+    with open_image(odd_pyramid) as image, ImageProcesses(open_image(odd_pyramid), 2) as processes:
+        found = processes.read(requests(0, 0, 100))
+        assert processes._starting
+        for region, wanted in zip(found, image.read(requests(0, 0, 100)), strict=True):
+            assert np.array_equal(region.pixels, wanted.pixels)
+    deadline = time.monotonic() + 20
+    while (left := [pid for pid in set(children()) - before if is_running(pid)]) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert left == []
 
 
 def test_a_damaged_tile_is_named_as_ever(odd_pyramid: Path, tmp_path: Path) -> None:
@@ -138,7 +164,7 @@ def test_a_damaged_tile_is_named_as_ever(odd_pyramid: Path, tmp_path: Path) -> N
     request = [Request(pitch=LEVEL0, box=Box(x=0, y=0, width=50, height=50))]
     with ExitStack() as stack:
         image = stack.enter_context(open_image(damaged))
-        processes = stack.enter_context(ImageProcesses(open_image(damaged), 1))
+        processes = stack.enter_context(started(damaged, 1))
         with pytest.raises(SourceError) as wanted:
             image.read(request)
         with pytest.raises(SourceError) as found:
@@ -151,7 +177,7 @@ def test_a_damaged_tile_is_named_as_ever(odd_pyramid: Path, tmp_path: Path) -> N
 
 def test_a_process_that_is_killed_ends_the_run_with_exit_code_6(odd_pyramid: Path) -> None:
     before = set(children())
-    with ImageProcesses(open_image(odd_pyramid), 1) as processes:
+    with started(odd_pyramid, 1) as processes:
         processes.read(requests(0, 0, 60))
         # The server, and the one process that it started.
         *_, reading = sorted(set(children()) - before)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
@@ -28,12 +29,11 @@ from tests.laws.support import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-    from magnet_cli.images.protocol import Region, Request
+    from magnet_cli.images.protocol import Region
     from magnet_cli.plan import Plan
 
 SIZE = Size(width=331, height=283)
@@ -121,13 +121,22 @@ def test_processes_that_read_do_not_change_a_byte(
     options = replace(METHODS[name], weights=str(bundle), num_workers=4)
     threads = segment(images[nodata], tmp_path / "threads.tif", options)
     asked = []
-    original = reading_processes.ImageProcesses.read
+    original = reading_processes.ImageProcesses._read
 
-    def read(self: reading_processes.ImageProcesses, requests: Sequence[Request]) -> list[Region]:
-        asked.append(requests)
-        return original(self, requests)
+    def read(self: reading_processes.ImageProcesses, *given: Any) -> list[Region]:
+        asked.append(given)
+        return original(self, *given)
 
-    monkeypatch.setattr(reading_processes.ImageProcesses, "read", read)
+    def waiting(self: reading_processes.ImageProcesses) -> Any:
+        """The image is so small that threads would have read it before the processes begin."""
+        while (reader := free(self)) is None:
+            time.sleep(0.02)
+        return reader
+
+    free = reading_processes.ImageProcesses._free_reader
+    monkeypatch.setattr(reading_processes.ImageProcesses, "_free_reader", waiting)
+
+    monkeypatch.setattr(reading_processes.ImageProcesses, "_read", read)
     monkeypatch.setattr(reading_processes, "LEAST_PIXELS", 1)
     processes = segment(images[nodata], tmp_path / "processes.tif", options)
     assert digest(tmp_path / "processes.tif") == digest(tmp_path / "threads.tif")
