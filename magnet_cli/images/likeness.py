@@ -54,6 +54,8 @@ class Likeness:
     """How far a picture agrees with a finer level."""
 
     alike: bool
+    decided: bool
+    """Whether there was enough to compare."""
     error: float
     """Root mean square of the differences between means of cells, in stored values."""
 
@@ -88,7 +90,7 @@ def compare(
 
 def _judged(found: NDArray[Any], mean: NDArray[Any], nearest: NDArray[Any], *, dtype: np.dtype[Any]) -> Likeness:
     if found.size < LEAST_CELLS:
-        return Likeness(alike=False, error=float("inf"))
+        return Likeness(alike=False, decided=False, error=float("inf"))
     error, spread = _rms(found - mean), float(mean.std())
     span = float(np.iinfo(dtype).max) if dtype.kind in "iu" else float(np.ptp(mean))
     if dtype.kind in "iu" and dtype.itemsize > 1:
@@ -96,7 +98,7 @@ def _judged(found: NDArray[Any], mean: NDArray[Any], nearest: NDArray[Any], *, d
     slight = SHARE_OF_RANGE * span
     allowed = MOST_ERROR * _rms(nearest - mean) + SHARE_OF_SPREAD * spread + slight
     follows = spread <= slight or _correlation(found, mean) >= LEAST_CORRELATION * _correlation(nearest, mean)
-    return Likeness(alike=error <= allowed and follows, error=error)
+    return Likeness(alike=error <= allowed and follows, decided=True, error=error)
 
 
 def _blocks(size: Size, ratio: Pitch) -> list[Box]:

@@ -22,7 +22,8 @@ def find_layers(
 ) -> tuple[tuple[Layer, ...], tuple[str, ...]]:
     """The levels of an image, finest first, and what to tell the user about pages that were left out.
 
-    A page that the file does not call a level counts as one only where it shows what the next finer level shows.
+    A page that the file does not call a level counts as one only where it shows what the next finer level shows. The
+    same holds for one whose downsample is no whole number: programs mark overviews of the glass as reduced, too.
 
     Args:
         image: With its candidates.
@@ -51,7 +52,8 @@ def find_layers(
             )
             for place in places
         ]
-        if not candidate.stated or len(found) > 1:
+        step = found[0].downsample
+        if not candidate.stated or len(found) > 1 or step.x.denominator != 1 or step.y.denominator != 1:
             found = _looking_right(layers[-1], found, colour, store, stated=candidate.stated)
         if found:
             layers.append(found[0])
@@ -68,7 +70,8 @@ def _looking_right(
 ) -> list[Layer]:
     """The layers of which some block shows what the finer level shows, the most similar first.
 
-    Where the file says that it is a level, the likeliest place stays where no comparison decides.
+    Where the file says that it is a level, the likeliest place stays where no comparison decides, or where its
+    content decides between several places and fits none.
     """
     opened = store([finer, replace(found[0], mask=None)])
     judged = [
@@ -78,5 +81,6 @@ def _looking_right(
     opened.forget()
     alike = [(likeness.error, index) for index, (likeness, _) in enumerate(judged) if likeness.alike]
     if not alike:
-        return found[:1] if stated else []
+        other = len(found) == 1 and judged[0][0].decided
+        return found[:1] if stated and not other else []
     return [found[index] for _, index in sorted(alike)]

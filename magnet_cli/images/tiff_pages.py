@@ -226,6 +226,7 @@ def _runs(file: TiffFile) -> list[tuple[TiffPage, ...]]:
 def _chain_contents(chain: list[TiffPage]) -> TiffContents:
     """Each page that is neither a mask nor a stated level of another is an image."""
     slide = is_slide(chain[0])
+    chain = [page for page in chain if min(page.imagewidth, page.imagelength) > 0]
     pictures = [page for page in chain if not page.subfiletype & MASK]
     fulls = [chain[0]] if slide else [page for page in pictures if not page.subfiletype & REDUCED] or [chain[0]]
     levels = [page for page in pictures if page not in fulls and any(_is_stated(full, page, fulls) for full in fulls)]

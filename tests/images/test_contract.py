@@ -205,6 +205,46 @@ class TestUncompressedRun(TestTiledTiff):
         monkeypatch.setattr("magnet_cli.images.tiff_store.RAW_BYTES", 1)
 
 
+class TestSecondImageOfOmeTiff(TestTiledTiff):
+    """An image that is not the largest of its file, chosen by its name."""
+
+    options = {"tile": (48, 32), "compression": "zlib", "photometric": "rgb"}  # noqa: RUF012
+
+    def write(self, folder: Path, array: Array) -> Path:
+        path = folder / "image.ome.tif"
+        with tifffile.TiffWriter(path, ome=True) as writer:
+            for name, values in (("large", picture(600, 400)), ("small", array)):
+                writer.write(values, metadata={"axes": "YXS", "Name": name}, **self.options)
+        return path
+
+    def open(self, path: Path) -> Image:
+        return open_image(path, series="small")
+
+
+class TestOmeTiffInSeveralFiles(TestTiledTiff):
+    """A file a channel, of which the second is opened."""
+
+    dtype = "uint16"
+    bands = 3
+
+    def write(self, folder: Path, array: Array) -> Path:
+        height, width = array.shape[:2]
+        planes = "".join(
+            f'<TiffData IFD="0" FirstC="{band}" PlaneCount="1">'
+            f'<UUID FileName="{band}.ome.tif">u{band}</UUID></TiffData>'
+            for band in range(self.bands)
+        )
+        for band in range(self.bands):
+            text = (
+                f'<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" UUID="u{band}"><Image><Pixels '
+                f'DimensionOrder="XYCZT" Type="uint16" SizeX="{width}" SizeY="{height}" SizeC="{self.bands}" SizeZ="1" '
+                f'SizeT="1">{planes}</Pixels></Image></OME>'
+            )
+            options: dict[str, Any] = {"tile": (32, 48), "photometric": "minisblack", "metadata": None}
+            tifffile.imwrite(folder / f"{band}.ome.tif", array[:, :, band], description=text, **options)
+        return folder / "1.ome.tif"
+
+
 class TestPng(ImageContract):
     backend = "vips"
 
@@ -272,6 +312,22 @@ class TestOmeZarr2(ImageContract):
 class TestOmeZarr3(TestOmeZarr2):
     dtype = "uint16"
     version = 3
+
+
+class TestBioformats2raw(TestOmeZarr2):
+    """A label before the image, which is larger where it has more than a few pixels."""
+
+    def write(self, folder: Path, array: Array) -> Path:
+        root = zarr.create_group(folder / "root.zarr", zarr_format=2)
+        root.attrs["bioformats2raw.layout"] = 3
+        root.create_group("OME").attrs["series"] = ["0", "1"]
+        for number, values in enumerate((picture(1, 1), array)):
+            (folder / str(number)).mkdir()
+            super().write(folder / str(number), values).rename(folder / "root.zarr" / str(number))
+        return folder / "root.zarr"
+
+    def open(self, path: Path) -> Image:
+        return open_image(path, series=1)
 
 
 class TestPlainZarrZip(ImageContract):

@@ -175,6 +175,17 @@ def test_a_reduced_page_in_strips_has_to_look_right(tmp_path: Path) -> None:
     assert len(inspect(pages(tmp_path / "b.tif", (full, TILED), (macro_like(full, Fraction(2)), flagged))).levels) == 1
 
 
+def test_an_overview_of_the_glass_that_is_marked_as_reduced_is_no_level(tmp_path: Path) -> None:
+    """In a file of no vendor, in tiles, and a whole multiple smaller by no factor."""
+    full, marked = scan(1200, 404), {**TILED, "subfiletype": 1}
+    path = pages(tmp_path / "a.tif", (full, TILED), (macro_like(full, Fraction(15, 4)), marked))
+    info = inspect(path)
+    assert len(info.levels) == 1
+    assert any("shows something else" in note for note in info.notes)
+    rows, columns = np.arange(107) * 404 // 107, np.arange(320) * 1200 // 320
+    assert len(inspect(pages(tmp_path / "b.tif", (full, TILED), (full[rows][:, columns], marked))).levels) == 2
+
+
 @pytest.mark.parametrize("fill", [0, 255])
 @pytest.mark.parametrize("stated", [True, False])
 @pytest.mark.parametrize("size", [(1000, 752), (1000, 300), (520, 1416)])
@@ -365,3 +376,12 @@ def test_pages_of_an_ome_tiff_beyond_the_first_thousands_are_found(tmp_path: Pat
     region = read(tmp_path / "a.ome.tif")
     assert region.pixels.shape[2] == 2
     assert (region.pixels[:, :, 1] == 9).all()
+
+
+@pytest.mark.parametrize("tag", ["ImageWidth", "ImageLength"])
+def test_a_page_without_pixels_is_passed_over(tmp_path: Path, tag: str) -> None:
+    path = pages(tmp_path / "a.tif", (scan(218, 288), TILED), (scan(64, 64), STRIPED))
+    with tifffile.TiffFile(path, mode="r+") as file:
+        file.pages[1].aspage().tags[tag].overwrite(0)
+    info = inspect(path)
+    assert (info.size, info.contents) == (Size(width=218, height=288), ())
