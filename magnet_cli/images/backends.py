@@ -153,7 +153,8 @@ def _open_file(blob: Blob, cache: CacheBudget | None, series: str | int | None, 
         blob.close()
         return _open_zarr(blob.name, series)
     blob.close()
-    return _only(open_other(blob.name, head, alpha=alpha), series)
+    image = open_other(blob.name, head, alpha=alpha, series=series)
+    return image if image.info.contents else _only(image, series)
 
 
 def is_other(head: bytes) -> bool:

@@ -20,6 +20,7 @@ from rasterio.windows import Window
 from magnet_cli.errors import SourceError
 from magnet_cli.geometry import Box, Size
 from magnet_cli.images.channels import channel_bands
+from magnet_cli.images.contents import Content, choose, largest, others
 from magnet_cli.images.failures import naming
 from magnet_cli.images.georeference import georeference
 from magnet_cli.images.geotransform import Geotransform
@@ -123,31 +124,41 @@ class Codes:
         return Pixels(rgb_of_ycbcr(samples) if self.luma else samples, valid)
 
 
-def open_gdal(path: str, *, indices: bool = False, labels: Collection[int] = (), alpha: Alpha = "mask") -> PyramidImage:
+def open_gdal(
+    path: str,
+    *,
+    series: str | int | None = None,
+    indices: bool = False,
+    labels: Collection[int] = (),
+    alpha: Alpha = "mask",
+) -> PyramidImage:
     """An image over a raster that GDAL reads.
 
     Args:
         path: The file.
+        series: Number or name of the raster that is read, where the file holds several; None for the largest.
         indices: Whether stored values are wanted where a palette gives them colours.
         labels: Stored values that are data, also where the file calls one of them its nodata value.
         alpha: What a band that is flagged as alpha is.
 
     Raises:
-        SourceError: It is no such file, damaged, or holds several rasters of different kinds.
+        SourceError: It is no such file, or damaged; or it holds no such raster.
     """
     datasets: list[list[Any]] = [[]]  # filled one by one, so that all are closed where one cannot be opened
     try:
         with environment(), naming(path, "the file cannot be opened", advice=DAMAGED, also=FAILURES):
             _check_sources(path)
-            names = _open_parts(path, datasets[0])
+            found = _open_parts(path, datasets[0], series)
             codes = codes_of(path, datasets[0], indices=indices, alpha=alpha)
             for index in range(_reductions(datasets[0], codes)):
-                datasets.append([_dataset(name, overview_level=index) for name in names])  # noqa: PERF401 (see `datasets`)
+                datasets.append([_dataset(name, overview_level=index) for name in found.names])  # noqa: PERF401 (see `datasets`)
             info = image_info(path, datasets, codes)
+            info = replace(info, notes=(*others(found.contents, found.index), *info.notes))
     except SourceError:
         close(datasets)
         raise
-    return PyramidImage(info, GdalStore(info, datasets, codes, labels=labels), by_band=False)
+    image = PyramidImage(info, GdalStore(info, datasets, codes, labels=labels), by_band=False)
+    return image.holding(found.contents, found.index)
 
 
 def recognized(path: str) -> bool:
@@ -212,20 +223,30 @@ def _dataset(path: str, **options: int) -> Any:
         return DatasetReader(path, driver=list(DRIVERS), sharing=False, **options)
 
 
-def _open_parts(path: str, parts: list[Any]) -> list[str]:
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What the raster of a file is read from."""
+
+    names: list[str]
+    """Of the datasets, as GDAL opens them."""
+    contents: tuple[Content, ...] = ()
+    """The rasters of the file; empty where it holds one."""
+    index: int = 0
+    """Position of the one that is read."""
+
+
+def _open_parts(path: str, parts: list[Any], series: str | int | None = None) -> Parts:
     """Open what a raster is read from: its file, or the variables of it that are the bands of one raster.
 
     Args:
         path: The file.
         parts: Gets the datasets.
-
-    Returns:
-        Their names, as GDAL opens them.
+        series: Number or name of the raster, where the file holds several.
     """
     whole = _dataset(path)
     parts.append(whole)
     if whole.count:
-        return [path]
+        return Parts(names=[path])
     names = list(whole.subdatasets)
     if not names:
         raise SourceError("the file holds no raster", file=path, advice="Name a file with pixels")
@@ -233,13 +254,16 @@ def _open_parts(path: str, parts: list[Any]) -> list[str]:
     parts[:] = map(_dataset, names)
     kinds = [(part.shape, part.count, part.dtypes[:1], part.transform, part.crs) for part in parts]
     if all(kind == kinds[0] and part.count == 1 for kind, part in zip(kinds, parts, strict=True)):
-        return names
-    raise SourceError(
-        f"the file holds {len(names)} rasters",
-        value=", ".join(names[:8]),
-        file=path,
-        advice="Write the one that is meant as a file of its own: gdal_translate NAME one.vrt",
+        return Parts(names=names)
+    contents = tuple(
+        Content(name=name.rsplit(":", 1)[-1].strip('/"'), size=Size(width=part.width, height=part.height))
+        for name, part in zip(names, parts, strict=True)
     )
+    index = choose(contents, series, default=largest(contents), path=path)
+    for part in [part for position, part in enumerate(parts) if position != index]:
+        part.close()
+    parts[:] = [parts[index]]
+    return Parts(names=[names[index]], contents=contents, index=index)
 
 
 def _reductions(datasets: Sequence[Any], codes: Codes) -> int:

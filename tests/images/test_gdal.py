@@ -282,15 +282,28 @@ def test_a_changed_file_of_a_mosaic_changes_its_fingerprint(tmp_path: Path) -> N
     assert fingerprint(path) != before
 
 
-def test_several_rasters_that_are_no_bands_of_one_are_named(tmp_path: Path) -> None:
+def test_several_rasters_that_are_no_bands_of_one_are_series(tmp_path: Path) -> None:
     first = write_raster(tmp_path / "a.tif", picture(64, 64, 1), **PLACE)
     second = write_raster(tmp_path / "b.tif", picture(32, 64, 1), **PLACE)
     rasterio_shutil.copy(first, tmp_path / "a.gpkg", driver="GPKG", RASTER_TABLE="north", TILE_FORMAT="PNG")
     rasterio_shutil.copy(
         second, tmp_path / "a.gpkg", driver="GPKG", RASTER_TABLE="south", APPEND_SUBDATASET="YES", TILE_FORMAT="PNG"
     )
-    with pytest.raises(SourceError, match=r"(?i)2 rasters.*north.*south"):
-        open_image(tmp_path / "a.gpkg")
+    path = tmp_path / "a.gpkg"
+    with rasterio.open(path) as file:
+        names = [name.rsplit(":", 1)[1] for name in file.subdatasets]
+    info = inspect(path)
+    assert [content.name for content in info.contents] == names
+    assert (info.size, info.series) == (Size(width=64, height=64), 0)
+    assert "1 " + names[1] + " (32x64)" in " ".join(info.notes)
+    for series in (1, names[1].lower()):
+        with open_image(path, series=series) as image:
+            assert image.info.series == 1
+            np.testing.assert_array_equal(image.read([whole(image)])[0].pixels, picture(32, 64, 1))
+    with pytest.raises(SourceError, match=r"holds no such image.*--series 7"):
+        open_image(path, series=7)
+    with pytest.raises(SourceError, match=r"holds no such image.*--series 1"):
+        open_image(first, series=1)
 
 
 def test_a_mosaic_runs_no_code_and_fetches_nothing(tmp_path: Path) -> None:
