@@ -182,7 +182,8 @@ def open_overviews(path: Path, full: TiffPage, meaning: Colour, nodata: float | 
         if not layers:
             return [], note
         found = colour(levels[0])
-        own = replace(meaning, luma=found.luma, inverted=found.inverted)
+        # GDAL copies samples as they are stored, also where 0 means white, and does not say so there.
+        own = replace(meaning, luma=found.luma)
         return _levels(path, layers, own, nodata=nodata), note if refused else ""
 
 

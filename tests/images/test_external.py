@@ -195,6 +195,19 @@ def overviews(path: Path, factors: list[int], **options: str) -> None:
         file.build_overviews(factors, Resampling.nearest)
 
 
+def test_overviews_of_an_image_whose_0_is_white_are_turned_over_too(tmp_path: Path) -> None:
+    """GDAL copies the samples as they are stored, and calls 0 black."""
+    values = np.repeat(np.repeat(np.random.default_rng(5).integers(0, 256, (1, 40, 50)), 4, axis=1), 4, axis=2)
+    path = tmp_path / "s.tif"
+    facts: dict[str, Any] = {"height": 160, "width": 200, "count": 1, "dtype": "uint8", "photometric": "MINISWHITE"}
+    with rasterio.open(path, "w", driver="GTiff", **facts) as file:
+        file.write(values.astype(np.uint8))
+    overviews(path, [2, 4])
+    for factor in (1, 2, 4):
+        found = read(path, factor=factor).pixels[:, :, 0]
+        np.testing.assert_array_equal(found, 255 - values[0, ::factor, ::factor])
+
+
 @pytest.mark.parametrize("factors", [[2, 4], [3, 5, 7], [2, 3, 4, 8, 16]])
 @pytest.mark.parametrize("compress", ["DEFLATE", "JPEG"])
 def test_overviews_beside_an_image_are_its_levels(factors: list[int], compress: str, tmp_path: Path) -> None:
