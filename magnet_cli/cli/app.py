@@ -1,4 +1,4 @@
-"""The command line: words in, exit codes out. A command parses, calls the library, and returns."""
+"""The program `magnet`. Each command parses its words, calls the library, and returns an exit code."""
 
 from __future__ import annotations
 
@@ -72,15 +72,15 @@ def _root(
 
 
 def main() -> None:
-    """Run the program.
+    """Run the program on the words of the command line, and exit with its code.
 
-    Click prints help and version itself, so a standard output that cannot be written surfaces here.
+    Click prints help and version itself, so the error of a standard output that cannot be written is handled here.
     """
     keep_heap_steady()
     try:
         app(prog_name="magnet")
     except OSError as error:
-        # A text longer than the buffer leaves nothing behind that could fail again: one more line tells.
+        # A text longer than the buffer leaves nothing in it. Writing one more line shows whether the output fails.
         with suppress(OSError):
             sys.stdout.write("\n")
         if flushed(sys.stdout):

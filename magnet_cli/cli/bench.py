@@ -1,4 +1,4 @@
-"""`magnet bench`: memory and speed against image size, beside yardsticks."""
+"""`magnet bench` measures memory and speed against image size, and compares them with yardsticks."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ REFINE = Group(
     options=RefineOptions, without=("series", "method", "evidence", "only", "stuff", "compat", "overwrite", "resume")
 )
 MEASURED: Panel = "What to measure"
-NOTHING_KEPT = "nothing is left behind; sizes that were done are stored for 'magnet plan'"
+NOTHING_KEPT = "nothing is left behind; the speeds of finished sizes are stored for 'magnet plan'"
 
 
 @command
@@ -47,14 +47,14 @@ def bench(
     ] = None,
     mask_file: Annotated[
         str | None,
-        typer.Argument(metavar="[MASK]", help="A mask of it to sharpen, where --weights names a cascade."),
+        typer.Argument(metavar="[MASK]", help="A mask of INPUT to refine, where --weights names a cascade."),
     ] = None,
     *,
     sizes: Annotated[
         str | None,
         typer.Option(
-            help="Sides of generated images. Default: 2048,4096,8192 on a CPU, 4096,16384,65536 elsewhere, none with "
-            "INPUT. They lie in the folder for temporary files (TMPDIR) meanwhile.",
+            help="Sides of the generated images. Default: 2048,4096,8192 on a CPU, 4096,16384,65536 elsewhere, none "
+            "with INPUT. The images are kept in the folder for temporary files (TMPDIR) during the bench.",
             show_default=False,
             rich_help_panel=MEASURED,
         ),
@@ -62,18 +62,23 @@ def bench(
     methods: Annotated[
         str | None,
         typer.Option(
-            help="To measure: magnet, magnet-fast, patch, downsample; of a GRNet grnet, grnet-local; cascadepsp for "
-            "refine. Default: magnet, or cascadepsp where --weights names a cascade.",
+            help="Methods to measure: magnet, magnet-fast, patch, downsample; with a GRNet's bundle grnet, "
+            "grnet-local; with a cascade cascadepsp. Default: magnet, or cascadepsp where --weights names a cascade.",
             show_default=False,
             rich_help_panel=MEASURED,
         ),
     ] = None,
     yardsticks: Annotated[
-        str, typer.Option(help="To compare with, or none; patching needs the extra 'bench'.", rich_help_panel=MEASURED)
+        str,
+        typer.Option(
+            help="Yardsticks to compare with, or none; patching needs the extra 'bench'.", rich_help_panel=MEASURED
+        ),
     ] = "ceiling,patching,naive",
     repeats: Annotated[
         int | None,
-        typer.Option(help="Rounds. Default: 3, and 1 where a run takes over half a minute.", rich_help_panel=MEASURED),
+        typer.Option(
+            help="Number of rounds. Default: 3, or 1 where a run takes over half a minute.", rich_help_panel=MEASURED
+        ),
     ] = None,
     html: Annotated[
         Path | None, typer.Option(help="Also write a page with tables and plots.", rich_help_panel="Outputs")
@@ -85,7 +90,7 @@ def bench(
 ) -> int:
     """Measure memory and speed against image size, beside the ceiling, plain patching and the published arithmetic.
 
-    Of segment; of refine where --weights names a cascade.
+    The bench measures segment, or refine where --weights names a cascade.
     """
     with Listing(json=json) as listing:
         if html is not None and not html.parent.is_dir():
@@ -97,7 +102,7 @@ def bench(
         if refines:
             _refuse(segment, beside=refine, rule="a cascade")
         else:
-            _refuse(refine, beside=segment, rule="predicting classes")
+            _refuse(refine, beside=segment, rule="a bundle that predicts classes")
         options = BenchOptions(
             image=image,
             mask=mask_file,
@@ -124,11 +129,11 @@ def bench(
 
 
 def _methods(text: str | None, weights: str | None) -> tuple[Method | RefineMethod, ...]:
-    """What is measured; where nobody says, what the bundle is for.
+    """Return the methods to measure. Without `--methods` they follow from the kind of the bundle.
 
     Raises:
-        UsageError: There is no such method, or a cascade's beside others.
-        WeightsError: There is no such bundle.
+        UsageError: A method does not exist, or `cascadepsp` is named together with others.
+        WeightsError: The bundle does not exist.
     """
     if text is None:
         return (CASCADE,) if weights is not None and _is_cascade(weights) else ("magnet",)
@@ -150,11 +155,15 @@ def _is_cascade(weights: str) -> bool:
 
 
 def _refuse(given: Given[Any], *, beside: Given[Any], rule: str) -> None:
-    """Refuse options that are typed and that only the other kind of bundle has."""
+    """Refuse options that are typed on the command line and that only the other kind of bundle has.
+
+    Raises:
+        UsageError: There is such an option.
+    """
     for entry in given.entries():
         if given.typed(entry.name) and not beside.has(entry.name):
             raise UsageError(
-                f"{entry.word} says nothing about {rule}", advice="Leave it out, or name another --weights"
+                f"{entry.word} has no effect with {rule}", advice="Leave it out, or name another --weights"
             )
 
 
@@ -176,7 +185,7 @@ def _tell(running: Bench, rows: Sequence[Row], listing: Listing, *, html: Path |
         tell(bench_text(rows))
         if line is not None:
             tell(line)
-    if html is not None:  # last: a disk that refuses it must not cost what was measured
+    if html is not None:  # The page comes last, so that a full disk does not lose the printed figures.
         from magnet_cli.bench.bench_page import bench_page
         from magnet_cli.system import durable
 

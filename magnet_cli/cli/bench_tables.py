@@ -1,4 +1,4 @@
-"""A bench as tables for a terminal."""
+"""The results of a bench as tables for a terminal."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
     from magnet_cli.bench.result import Row
 
 WIDEST = 200
-"""Columns of a table where the output is no terminal."""
+"""Width of a table in characters where the output is no terminal."""
 NAMES = 2
-"""Columns that hold words."""
+"""Number of leading columns that hold words and are aligned to the left."""
 
-LEGEND = "ratios are of seconds, [lowest..highest] of the repeats; in (round brackets) of windows per second"
+LEGEND = "Ratios compare seconds, with [lowest..highest] of the repeats; those in (round brackets) windows per second."
 
 
 def bench_text(rows: Sequence[Row]) -> str:
-    """What was measured, where the time went, and what could not be measured."""
+    """Return tables of what was measured and of where the time went, and the reasons for what was not measured."""
     done = [row for row in rows if row.runs]
     file = StringIO()
     console = Console(file=file, width=_width(), highlight=False, emoji=False, markup=False)

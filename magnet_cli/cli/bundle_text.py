@@ -1,4 +1,4 @@
-"""What a bundle says of itself, as JSON values and in lines."""
+"""The description of a bundle as JSON values and as lines of text."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CARD = "README.md"
 
 
 def summary(bundle: AnyBundle) -> dict[str, object]:
-    """A bundle as JSON values."""
+    """Return the short description of a bundle as JSON values."""
     from magnet_cli.models.bundle import CascadeBundle
 
     card = bundle.folder / CARD
@@ -37,7 +37,7 @@ def summary(bundle: AnyBundle) -> dict[str, object]:
 
 
 def bundle_lines(bundle: AnyBundle) -> list[str]:
-    """A bundle in two lines."""
+    """Return the short description of a bundle as two lines of text."""
     from magnet_cli.models.bundle import CascadeBundle
 
     size = format_bytes(_bytes(bundle))
@@ -51,11 +51,11 @@ def bundle_lines(bundle: AnyBundle) -> list[str]:
 
 
 def _domain(bundle: AnyBundle) -> str:
-    return f"for {bundle.domain} images" if bundle.domain else "domain not said"
+    return f"for {bundle.domain} images" if bundle.domain else "domain not stated"
 
 
 def bundle_text(bundle: AnyBundle) -> str:
-    """A bundle in lines."""
+    """Return the full description of a bundle as text."""
     from magnet_cli.models.bundle import CascadeBundle
 
     card = bundle.folder / CARD
@@ -63,9 +63,9 @@ def bundle_text(bundle: AnyBundle) -> str:
     lines = [
         f"{bundle.name}: {bundle.folder}",
         f"  model card: {card if card.is_file() else 'none'}",
-        f"  domain: {bundle.domain or 'not said'}",
-        f"  licence: {bundle.licence or 'not said'}",
-        f"  source: {bundle.source or 'not said'}",
+        f"  domain: {bundle.domain or 'not stated'}",
+        f"  licence: {bundle.licence or 'not stated'}",
+        f"  source: {bundle.source or 'not stated'}",
         *middle,
         *(f"  origin: {origin}" for origin in bundle.origins),
         *(f"  note: {note}" for note in bundle.notes),

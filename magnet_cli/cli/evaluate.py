@@ -1,4 +1,4 @@
-"""`magnet evaluate`: a mask against the truth, or the masks of a bundle's methods."""
+"""`magnet evaluate` compares a mask with the truth, or the methods of a bundle on labelled images."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ PLOT = "distribution.png"
 SCORES = "scores.json"
 NOTHING_KEPT = "without -o no mask is kept: give -o a folder, and the same command goes on from there"
 OF_A_MASK = ("mask", "truth", "names", "roi")
-"""What goes with MASK TRUTH alone."""
+"""Names of the parameters that need MASK TRUTH."""
 OF_DATA = ("methods", "output", "plot", "iou_threshold", "no_progress")
-"""What goes with --data alone, beside the options of segmenting."""
+"""Names of the parameters that need --data, besides the options of segmentation."""
 COMPARED: Panel = "What to compare"
 
 
@@ -52,8 +52,8 @@ def evaluate(
     data: Annotated[
         Path | None,
         typer.Option(
-            help="Instead of MASK TRUTH: a CSV file, columns image, label, and name, roi where wanted, paths relative "
-            "to it. Its images are segmented.",
+            help="Instead of MASK TRUTH: a CSV file of images to segment, with the columns image and label, and "
+            "optionally name and roi. Paths are relative to the file.",
             rich_help_panel=COMPARED,
         ),
     ] = None,
@@ -62,17 +62,20 @@ def evaluate(
         typer.Option(
             "-o",
             "--output",
-            help=f"Folder that keeps the masks of --data, so that the same command goes on, {SCORES}, and {PLOT} "
+            help=f"Folder for the masks of --data, so that the same command can resume, for {SCORES}, and for {PLOT} "
             "unless --plot names another file.",
             rich_help_panel="Outputs",
         ),
     ] = None,
     plot: Annotated[
-        Path | None, typer.Option(help="PNG of how the scores of --data spread.", rich_help_panel="Outputs")
+        Path | None, typer.Option(help="PNG file for a plot of the scores of --data.", rich_help_panel="Outputs")
     ] = None,
     roi: Annotated[
         Path | None,
-        typer.Option(help="Raster of that size: count where its first band is not 0.", rich_help_panel=COMPARED),
+        typer.Option(
+            help="Raster of the mask's size: count only pixels where its first band is not 0.",
+            rich_help_panel=COMPARED,
+        ),
     ] = None,
     counting: Given[EvaluationOptions],
     scores: Given[ScoreOptions],
@@ -80,7 +83,7 @@ def evaluate(
         bool | None,
         typer.Option(
             "--mba/--no-mba",
-            help="Mean boundary accuracy, on with --data.",
+            help="Compute the mean boundary accuracy; the default with --data.",
             show_default=False,
             rich_help_panel=COMPARED,
         ),
@@ -88,8 +91,9 @@ def evaluate(
     mba_radii: Annotated[
         RadiusRule | None,
         typer.Option(
-            help="Beside that within 3 to 13.65 pixels also within the paper's radii, which grow with the image as "
-            "does the time for a pixel, or the published program's; fixed: neither. Default: paper, with --data fixed.",
+            help="Radii of boundary accuracy. fixed: 3 to 13.65 pixels; paper, published: also those of the paper, "
+            "which grow with the image (as does the time), or of the published program. Default: paper; with --data "
+            "fixed.",
             show_default=False,
             rich_help_panel=COMPARED,
         ),
@@ -100,8 +104,8 @@ def evaluate(
 ) -> int:
     """Compare a mask with the truth, or a bundle's methods with each other: IoU, F1, pixel and boundary accuracy.
 
-    A class that neither has is left out of the mean; one that only the mask has counts as 0. Pixels of MASK that were
-    not computed (255) are wrong where TRUTH is labelled.
+    A class that neither MASK nor TRUTH has is left out of the mean; a class that only MASK has counts as 0. Pixels of
+    MASK that were not computed (255) are wrong where TRUTH is labelled.
     """
     with Listing(json=json) as listing:
         if data is not None:
@@ -150,7 +154,7 @@ def _compare_methods(
 
     rows = []
     if output is not None:
-        # Those of an earlier run say nothing of masks that this one replaces.
+        # Scores of an earlier run do not describe the masks that this run replaces.
         for name in (SCORES, PLOT):
             with suppress(OSError):
                 (output / name).unlink()
@@ -169,7 +173,11 @@ def _compare_methods(
 
 
 def _plot(named: Path | None, output: Path | None) -> Path | None:
-    """Where the picture goes; its folder has to be there before any work, unless it is made for the masks."""
+    """Return the path of the plot, or None where there is none.
+
+    Raises:
+        OutputError: Its folder does not exist and is not the one that the masks' run creates.
+    """
     if named is None:
         return output and output / PLOT
     if named.parent != output and not named.parent.is_dir():
@@ -180,7 +188,7 @@ def _plot(named: Path | None, output: Path | None) -> Path | None:
 
 
 def _keep(scores: Scores, listing: Listing, *, output: Path | None, plot: Path | None) -> None:
-    """Write the scores beside the masks, and their plot, where any image has been scored."""
+    """Write the scores beside the masks, and their plot, if at least one image has scores."""
     if not any(score.found for score in scores.methods):
         return
     from magnet_cli.system import durable
@@ -195,11 +203,13 @@ def _keep(scores: Scores, listing: Listing, *, output: Path | None, plot: Path |
 
 
 def _names(counting: Given[EvaluationOptions], options: Given[SegmentOptions]) -> dict[str, tuple[str, ...]]:
-    """The names of a bundle's classes where the command line names one; a bundle of the environment is for segmenting.
+    """Return the class names of the bundle that is typed on the command line, if one is.
+
+    A bundle that the environment names is ignored: it is meant for segmentation.
 
     Raises:
-        UsageError: It names the classes too.
-        WeightsError: There is no such bundle.
+        UsageError: The class names are given by `--classes` as well.
+        WeightsError: The bundle does not exist.
     """
     if not options.typed("weights"):
         return {}

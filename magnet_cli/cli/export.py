@@ -1,4 +1,4 @@
-"""`magnet export`: finished masks in other formats."""
+"""`magnet export` writes finished masks in other formats."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def export(
         typer.Option(
             "-o",
             "--output",
-            help="A file (one mask, one format) or a folder. Default: beside each mask.",
+            help="A file (for one mask and one format) or a folder. Default: beside each mask.",
             envvar="MAGNET_OUTPUT",
             rich_help_panel=FIRST,
         ),
@@ -56,7 +56,7 @@ def export(
 def _exported(
     target: ExportTarget, options: ExportOptions, *, overwrite: bool, progress: bool
 ) -> tuple[list[Export], MagnetError | None]:
-    """What became of one mask; its failure does not stop the others."""
+    """Export one mask; return its exports, and its error instead of raising it, so that other masks follow."""
     from magnet_cli.cli.progress import Display
     from magnet_cli.exports.formats import export_mask
 

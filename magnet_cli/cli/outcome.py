@@ -1,4 +1,4 @@
-"""How a command ends: messages on standard error, one JSON object on standard output, and the exit code."""
+"""The outcome of a command: messages on standard error, one JSON object on standard output, and the exit code."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 
 GOES_ON = "what was finished is kept, and the same command goes on from there"
-"""Of an interruption that says nothing else."""
+"""Message after an interruption that has no message of its own."""
 INTERRUPTED = 130
 SOME_FAILED = 7
 ALL_FAILED = 3
 SCHEMA = 1
 LONGEST_SHOWN = 80
-"""Characters of a name that is too long."""
+"""Number of characters that an error shows of a file name that is too long."""
 
 
 def command(function: Callable[P, int | None]) -> Callable[P, None]:
-    """Turn the failures that the program foresees into one line and an exit code; anything else is a bug."""
+    """Turn expected failures of a command into one line and an exit code. Other exceptions are bugs and pass."""
 
     @functools.wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
-        # tifffile logs each odd tag of a damaged file, thousands of lines at times; what matters raises an error.
+        # tifffile logs every unusual tag of a damaged file, sometimes thousands of lines; real faults raise an error.
         logging.getLogger("tifffile").setLevel(logging.CRITICAL)
         before = signal.signal(signal.SIGTERM, _interrupt)
         try:
@@ -65,7 +65,10 @@ def _interrupt(signum: int, frame: FrameType | None) -> None:
 
 
 def foreseen(error: BaseException | None) -> MagnetError | None:
-    """The failure that the program foresees, or a name that the system refuses; None for anything else."""
+    """Return the expected failure that an exception stands for, or None where it is a bug.
+
+    Besides `MagnetError`, these are file names that the system finds too long and files that it denies access to.
+    """
     if isinstance(error, MagnetError):
         return error
     if not isinstance(error, OSError) or error.filename is None:
@@ -80,7 +83,7 @@ def foreseen(error: BaseException | None) -> MagnetError | None:
 
 
 def say(message: str) -> None:
-    """Print a line on standard error. The work goes on where the line cannot be written."""
+    """Print a line on standard error. An error in writing it is ignored, so that the work can go on."""
     try:
         typer.echo(redacted(message), err=True)
     except OSError:
@@ -88,7 +91,7 @@ def say(message: str) -> None:
 
 
 def _discard(stream: TextIO | None) -> None:
-    """Send a standard stream, and what its buffer still holds, to nowhere.
+    """Redirect a standard stream, and what its buffer still holds, to the null device.
 
     Python writes the buffers of both streams once more when it ends, and exits with 120 where that fails.
     """
@@ -109,10 +112,11 @@ def flushed(stream: TextIO | None) -> bool:
 
 
 def tell(text: str) -> None:
-    """What was asked for, on standard output; names of files that are no Unicode keep their bytes.
+    """Print a result on standard output. File names that are not valid Unicode keep their bytes.
 
     Raises:
-        OutputError: It cannot be written; where its reader has left, the command ends without a word.
+        OutputError: The text cannot be written.
+        typer.Exit: The reader of a pipe has closed it; the command then ends without a message.
     """
     try:
         typer.echo(redacted(text).encode("utf-8", "surrogateescape"))
@@ -129,27 +133,28 @@ def unwritten(error: OSError) -> OutputError:
 
 
 class Listing:
-    """What became of each image of a command; as a context it prints the one JSON object, however the command ends.
+    """The results of all images of a command. As a context manager it prints the JSON object when the command ends.
 
     Args:
-        json: Whether to print it. An object of a command that was cut short also has `error` and `exit_code`.
+        json: Whether the object is printed. After an expected failure or an interruption it also has `error` and
+            `exit_code`.
     """
 
     def __init__(self, *, json: bool) -> None:
         self.more: dict[str, object] = {}
-        """What the object says of all images together."""
+        """Entries of the object that concern all images together."""
         self._json = json
         self._rows: list[object] = []
         self._errors: list[MagnetError | None] = []
 
     def add(self, row: object, error: MagnetError | None = None) -> None:
-        """One image more, as JSON values, and why it failed."""
+        """Add the result of one image as JSON values, and its error if it failed."""
         self._rows.append(row)
         self._errors.append(error)
 
     @property
     def exit_code(self) -> int:
-        """0 where none failed, 7 where some did; where all did their common code, or 3 where they have several."""
+        """Exit code: 0 if no image failed, 7 if some failed. If all failed, their common code, or 3 if codes differ."""
         failed = [error for error in self._errors if error is not None]
         if not failed:
             return 0
@@ -159,7 +164,7 @@ class Listing:
         return codes.pop() if len(codes) == 1 else ALL_FAILED
 
     def describe(self) -> dict[str, object]:
-        """What is known until now, as JSON values."""
+        """Return the results so far as JSON values."""
         return {"schema": SCHEMA, "images": self._rows, **self.more}
 
     def __enter__(self) -> Self:

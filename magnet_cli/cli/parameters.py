@@ -1,4 +1,4 @@
-"""Parameters of commands: typer reads groups of options, and what the command line gives becomes their values."""
+"""Parameters of commands: groups of options become options of typer, and their words become the groups' values."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ OptionsT = TypeVar("OptionsT")
 
 FIRST, *OTHERS, MORE = get_args(Panel)
 CONTEXT = "context"
-"""Name of the parameter by which typer hands over the command at work."""
+"""Name of the parameter in which typer passes the context of the running command."""
 OWN = "Options"
-"""Panel of options that say none."""
+"""Panel of options that name no panel."""
 
 Inputs = Annotated[list[str], typer.Argument(metavar="INPUT...", help="Images, folders, glob patterns or URLs.")]
 Json = Annotated[
@@ -39,7 +39,7 @@ NoProgress = Annotated[
     bool,
     typer.Option(
         "--no-progress",
-        help="No progress bar, on a terminal either.",
+        help="Show no progress bar, even on a terminal.",
         envvar="MAGNET_NO_PROGRESS",
         rich_help_panel=MORE,
     ),
@@ -52,12 +52,12 @@ class Group(Generic[OptionsT]):
 
     options: type[OptionsT]
     without: tuple[str, ...] = ()
-    """Names of options and shorthands that the command lacks."""
+    """Names of options and shorthands that the command does not have."""
     only: tuple[str, ...] | None = None
-    """Names of the options and shorthands that it has. None for all that `without` does not name."""
+    """Names of the only options and shorthands that the command has. None means all that `without` does not name."""
 
     def entries(self) -> Iterator[Option[Any]]:
-        """The options of the command line, those of groups inside the group too."""
+        """Yield the options that the command has, including those of groups inside the group."""
         yield from self._entries(self.options)
 
     def _entries(self, options: Any) -> Iterator[Option[Any]]:
@@ -75,14 +75,14 @@ class Group(Generic[OptionsT]):
 
 
 class Given(Generic[OptionsT]):
-    """What the command line and the environment give for a group of options.
+    """The texts that the command line and the environment give for a group of options.
 
-    What is typed on the command line beats what the environment says otherwise: of options that exclude each other,
-    and of options that mean nothing beside what is typed.
+    The command line takes precedence: environment variables are ignored for options that exclude an option which is
+    typed, and for options that have no meaning beside it.
 
     Args:
-        group: The options.
-        context: The command at work.
+        group: The group of options.
+        context: The context of the running command.
     """
 
     def __init__(self, group: Group[OptionsT], context: typer.Context) -> None:
@@ -90,32 +90,32 @@ class Given(Generic[OptionsT]):
         self._context = context
 
     def entries(self) -> Iterator[Option[Any]]:
-        """The options that the command has of the group."""
+        """Yield the options of the group that the command has."""
         return self._group.entries()
 
     def names(self) -> Iterator[str]:
-        """The names of those options, and of their shorthands."""
+        """Yield the names of the command's options and of their shorthands."""
         for entry in self.entries():
             yield entry.name
             if entry.shorthand is not None and self._group.allows(entry.shorthand.name):
                 yield entry.shorthand.name
 
     def has(self, name: str) -> bool:
-        """Whether the command has an option of the group."""
+        """Whether the group gives the command an option of this name."""
         return any(entry.name == name for entry in self.entries())
 
     def typed(self, name: str) -> bool:
-        """Whether an option stands on the command line, rather than in the environment or nowhere."""
+        """Whether an option is typed on the command line. Environment variables and defaults do not count."""
         return is_typed(self._context, name)
 
     def value(self, **more: object) -> OptionsT:
-        """Make the options.
+        """Create the dataclass of options from what is given.
 
         Args:
-            more: Options of the group that the command line lacks.
+            more: Values of options that the command line does not have.
 
         Raises:
-            UsageError: A word cannot be understood, or options contradict each other.
+            UsageError: A text cannot be parsed, or options contradict each other.
         """
         options: Any = self._group.options
         return cast("OptionsT", options(**self._values(options), **more))
@@ -136,7 +136,7 @@ class Given(Generic[OptionsT]):
         return found
 
     def _text(self, entry: Option[Any]) -> object:
-        """The word that is given for an option, by itself or by its shorthand; None where there is none."""
+        """Return the text that is given for an option, directly or by its shorthand; None if there is none."""
         value = self.given(entry.name)
         short = entry.shorthand
         number = None if short is None or not self._group.allows(short.name) else self.given(short.name)
@@ -156,7 +156,7 @@ class Given(Generic[OptionsT]):
         return value if self.typed(entry.name) else said
 
     def _counts(self, entry: Option[Any], options: type[DataclassInstance]) -> bool:
-        """Whether what the environment says of an option matters beside what else is given."""
+        """Whether the environment variable of an option applies, given the other options."""
         if entry.needs is not None and not self._holds(*entry.needs, options):
             return False
         if entry.unless is not None:
@@ -172,16 +172,16 @@ class Given(Generic[OptionsT]):
         return word in str(entry.default if text is None else text).lower().replace(" ", "").split(",")
 
     def given(self, name: str) -> Any:
-        """The word that the command line or the environment gives for an option; None where neither does."""
+        """Return the value that the command line or the environment gives for an option; None if neither does."""
         source = self._context.get_parameter_source(name)
         return None if source is None or source.name == "DEFAULT" else self._context.params[name]
 
 
 def takes(**groups: Group[Any]) -> Callable[[Callable[..., R]], Callable[..., R]]:
-    """Give a command the options of groups, each group as one parameter of the function.
+    """Give a command the options of groups. Each group is one parameter of the command's function.
 
-    The function's parameter of a group's name is a `Given`; typer sees the group's options in its place. An option that
-    several groups have is one option of the command.
+    The function gets a `Given` in the parameter that has the group's name. In its place typer gets all options of the
+    group. An option that several groups share becomes one option of the command.
     """
 
     def decorate(function: Callable[..., R]) -> Callable[..., R]:
@@ -217,7 +217,7 @@ def takes(**groups: Group[Any]) -> Callable[[Callable[..., R]], Callable[..., R]
 
 
 def _parameter(entry: Option[Any] | Shorthand) -> inspect.Parameter:
-    """A parameter that typer makes an option of."""
+    """Return the parameter of a function's signature from which typer creates an option."""
     form = entry.form
     default: Any
     if isinstance(entry, Shorthand):
@@ -246,22 +246,22 @@ def _parameter(entry: Option[Any] | Shorthand) -> inspect.Parameter:
 
 
 def is_typed(context: typer.Context, name: str) -> bool:
-    """Whether an option stands on the command line, rather than in the environment or nowhere."""
+    """Whether a parameter is typed on the command line. Environment variables and defaults do not count."""
     source = context.get_parameter_source(name)
     return source is not None and source.name == "COMMANDLINE"
 
 
 class PanelCommand(TyperCommand):
-    """A command whose help shows its options in panels, the most used first, and names their variables once."""
+    """A command whose help groups its options in panels, and names their environment variables in one sentence."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Write arguments, panels and the rule for environment variables."""
+        """Write the arguments, the panels and the sentence about environment variables."""
         panels: dict[str, list[tuple[str, str]]] = {}
         arguments: list[tuple[str, str]] = []
         entry: Any
         for entry in self.get_params(ctx):
             if entry.param_type_name == "option":
-                entry.show_envvar = False  # the rule below stands for all of them
+                entry.show_envvar = False  # One sentence below names the variables of all options.
             record = entry.get_help_record(ctx)
             if record is None:
                 continue
@@ -283,7 +283,7 @@ class PanelCommand(TyperCommand):
 
 
 def _variables(parameters: list[Any]) -> str | None:
-    """How options are given in the environment: the rule, and what departs from it."""
+    """Return the sentence that says how environment variables are named, with all exceptions; None without any."""
     named: Mapping[str, Any] = {
         max(entry.opts, key=len): entry.envvar for entry in parameters if entry.param_type_name == "option"
     }

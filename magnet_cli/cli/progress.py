@@ -1,4 +1,4 @@
-"""What a person sees while images are segmented; silent where standard error is no terminal."""
+"""Messages and a progress bar on standard error. The bar is shown only on a terminal."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 
 
 class _Console(Console):
-    """A run does not end because nobody reads its messages any more."""
+    """A console that becomes silent when the reader of a pipe closes it, so that the run can go on."""
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
 
 
 class Display(Events):
-    """Plain lines for messages; a bar for the blocks of the image at hand.
+    """A display that prints messages as lines and shows the progress of the current image as a bar.
 
     Args:
-        enabled: False, or a standard error that is no terminal, leaves the bar out.
+        enabled: Whether the bar is shown. Without a terminal on standard error it never is.
     """
 
     def __init__(self, *, enabled: bool) -> None:
@@ -63,7 +63,7 @@ class Display(Events):
             self._console.print(redacted(text))
 
     def failed(self, image: str, error: MagnetError) -> None:
-        """Name a failure and its image."""
+        """Print the failure of an image, with the image's name."""
         self._clear()
         name = redacted(image)
         about = "" if name in str(error) else f"{name}: "
@@ -71,7 +71,7 @@ class Display(Events):
             self._console.print(f"magnet: {about}{error}")
 
     def step(self, step: Step) -> None:
-        """Move the bar; another image or another thing to do begins it anew."""
+        """Move the bar. Another image or another kind of work starts a new bar."""
         if self._task is None or (step.image, step.what) != self._shown:
             self._clear()
             self._shown = (step.image, step.what)
@@ -86,12 +86,12 @@ class Display(Events):
 
 @contextmanager
 def showing(path: str | Path, what: str, *, enabled: bool) -> Iterator[None]:
-    """A bar for work that does not say how far it has come; gone when the block ends.
+    """Show a bar during work that does not report its progress, until the block of the context ends.
 
     Args:
-        path: What is worked on.
-        what: What is done: `drawing`, `checking`.
-        enabled: As of `Display`.
+        path: The file that the work is about.
+        what: The kind of work, like `drawing` or `checking`.
+        enabled: Whether the bar is shown. Without a terminal on standard error it never is.
     """
     with Display(enabled=enabled) as display:
         display.step(Step(image=redacted(str(path)), what=what, done=0, total=1))

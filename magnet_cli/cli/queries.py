@@ -1,4 +1,4 @@
-"""`magnet plan`, `magnet info` and `magnet verify`: they look, and change nothing."""
+"""`magnet plan`, `magnet info` and `magnet verify`, which read files and write none."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 SHOWN = 10
-"""Damaged places that a message names; JSON lists what was found."""
+"""Largest number of damaged places that a message names. The JSON object lists more of them."""
 
 
 @command
@@ -35,7 +35,7 @@ def plan(
     json: Json = False,
     no_progress: NoProgress = False,
 ) -> int:
-    """What segment would do: passes, windows, memory, disk. Runs nothing."""
+    """Show what segment would do (passes, windows, memory and disk) without running it."""
     with Listing(json=json) as listing:
         chosen = options.value()
         from magnet_cli.masks.targets import input_images
@@ -62,7 +62,7 @@ def _passed_over(note: str) -> None:
 
 
 def _planned(planner: Planner, image: str | Path) -> tuple[dict[str, object], str]:
-    """The plan of one image, as JSON values and as text."""
+    """Return the plan of one image as JSON values and as text."""
     from magnet_cli.cli.tables import plan_text
 
     made = planner.plan(image)
@@ -75,7 +75,7 @@ def _planned(planner: Planner, image: str | Path) -> tuple[dict[str, object], st
 @command
 @takes(options=Group(options=BandOptions, only=("series",)))
 def info(inputs: Inputs, *, options: Given[BandOptions], json: Json = False, no_progress: NoProgress = False) -> int:
-    """Levels, size, pixel size or CRS, bands, and which reader opens an image."""
+    """Show the levels, size, pixel size, CRS and bands of images, and the reader that opens them."""
     with Listing(json=json) as listing:
         series = options.value().series
         from magnet_cli import images
@@ -121,7 +121,7 @@ def verify(
 
 
 def damaged(found: Verification) -> OutputError:
-    """The error that names damaged places."""
+    """Return the error that names the damaged places of a mask."""
     shown = "; ".join(str(damage) for damage in found.damage[:SHOWN])
     rest = found.damaged - min(SHOWN, len(found.damage))
     return OutputError(
@@ -154,7 +154,7 @@ def _verification(found: Verification) -> dict[str, object]:
 def _attempt(
     work: Callable[[], T], path: str | Path, what: str, *, progress: bool
 ) -> tuple[T | None, MagnetError | None]:
-    """What was found of one file, or why nothing was, which is said."""
+    """Run work on one file, and return its result or its error, which is also printed."""
     from magnet_cli.cli.progress import showing
 
     try:

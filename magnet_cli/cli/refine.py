@@ -1,4 +1,4 @@
-"""`magnet refine`."""
+"""`magnet refine` sharpens a mask that another program made."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @takes(options=Group(options=RefineOptions), views=Group(options=ViewOptions))
 def refine(
     image: Annotated[str, typer.Argument(metavar="IMAGE", help="A file or URL.")],
-    mask: Annotated[str, typer.Argument(metavar="MASK", help="A raster of the image's size, made by something else.")],
+    mask: Annotated[str, typer.Argument(metavar="MASK", help="A mask of the image's size, from any program.")],
     output: Annotated[
         Path | None,
         typer.Option(
@@ -38,12 +38,12 @@ def refine(
     options: Given[RefineOptions],
     views: Given[ViewOptions],
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print what would be done, and do nothing.", rich_help_panel=MORE)
+        bool, typer.Option("--dry-run", help="Print what would be done, and write nothing.", rich_help_panel=MORE)
     ] = False,
     json: Json = False,
     no_progress: NoProgress = False,
 ) -> int:
-    """Sharpen a mask that something else made, object by object or square by square, at any size."""
+    """Sharpen a mask of any size that another program made, object by object or square by square."""
     chosen, shown = options.value(), views.value()
     with Listing(json=json and not dry_run) as listing:
         from magnet_cli.cli.progress import Display
@@ -65,7 +65,7 @@ def refine(
 
 
 def _show(job: MaskJob, *, json: bool) -> None:
-    """The plan on standard output, with the time where a bench has told."""
+    """Print the plan on standard output, with a time if `magnet bench` has measured the bundle on this machine."""
     plan, seconds = job.plan, job.seconds()
     if json:
         found = {**plan.describe(), "seconds": None if seconds is None else round(seconds, 1)}

@@ -1,4 +1,4 @@
-"""`magnet report`: the picture and the page of a mask that exists."""
+"""`magnet report` makes the picture and the page of a mask that exists."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def report(
     masks: Annotated[list[Path], typer.Argument(metavar="MASK...", help="Masks of magnet, or folders of them.")],
     *,
     image: Annotated[
-        str | None, typer.Option(help="The image, where it is no longer where the report says (one mask only).")
+        str | None, typer.Option(help="The mask's image, if it is not where the report says (for one mask only).")
     ] = None,
     views: Given[ViewOptions],
     json: Json = False,
     no_progress: NoProgress = False,
 ) -> int:
-    """Show a finished mask: a page, and a picture over the image. Computes nothing again."""
+    """Make a page and a picture of a finished mask, without computing the mask again."""
     with Listing(json=json) as listing:
         from magnet_cli.cli.progress import showing
         from magnet_cli.exports.destinations import named_masks

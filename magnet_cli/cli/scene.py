@@ -1,4 +1,4 @@
-"""`magnet scene`: an image of any size to try the program on."""
+"""`magnet scene` draws an image of any size to try the program on."""
 
 from __future__ import annotations
 
@@ -18,12 +18,14 @@ SUFFIXES = (".tif", ".tiff")
 
 @command
 def scene(
-    output: Annotated[Path, typer.Argument(help="The image: a pyramidal TIFF.")],
+    output: Annotated[Path, typer.Argument(help="Path of the image, a pyramidal TIFF.")],
     *,
-    size: Annotated[str, typer.Option(help="Width and height: 20000x20000.", envvar="MAGNET_SIZE")] = "8192x8192",
-    seed: Annotated[int, typer.Option(help="Another number, another scene.", envvar="MAGNET_SEED")] = 0,
-    labels: Annotated[Path | None, typer.Option(help="Also write the true classes here.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
+    size: Annotated[
+        str, typer.Option(help="Width and height in pixels, like 20000x20000.", envvar="MAGNET_SIZE")
+    ] = "8192x8192",
+    seed: Annotated[int, typer.Option(help="Each number gives another scene.", envvar="MAGNET_SEED")] = 0,
+    labels: Annotated[Path | None, typer.Option(help="Also write the true classes to this file.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")] = False,
     json: Json = False,
     no_progress: NoProgress = False,
 ) -> None:
@@ -46,10 +48,10 @@ def scene(
 
 
 def parse_size(text: str) -> Size:
-    """`20000x10000`, width first.
+    """Parse a size in pixels like `20000x10000`, width first.
 
     Raises:
-        UsageError: It is no such pair.
+        UsageError: The text is no such pair of whole numbers.
     """
     found = re.fullmatch(r"([1-9]\d{0,8})x([1-9]\d{0,8})", text.strip().lower())
     if found is None:

@@ -1,4 +1,4 @@
-"""Scores as text for people: percentages, a table a question."""
+"""Scores as text, in percent, with one table for each kind of score."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from magnet_cli.evaluation.method_scores import Gain, MethodScore, Scores
 
 MOST_LISTED = 50
-"""Images that are listed one by one."""
+"""Largest number of images that are listed one by one."""
 
 
 def evaluation_text(found: Evaluation) -> str:
-    """One mask's scores."""
+    """Return the scores of one mask as text."""
     rows = [["", "class", "IoU", "F1", "true pixels", "mask pixels", ""]]
     for entry in found.classes:
         out = "" if entry.in_mean or entry.iou is None else "not in the mean"
@@ -47,7 +47,7 @@ def _boundary_line(counts: BoundaryCounts) -> str:
 
 
 def scores_text(scores: Scores) -> str:
-    """Several methods over several images."""
+    """Return the scores of several methods over several images as text."""
     parts = [
         [*table(_methods(scores), left=(0,))],
         ["IoU by class, pixels of all images pooled", *table(_classes(scores), left=(0, len(scores.methods) + 1))],
@@ -146,7 +146,10 @@ def _gain(gain: Gain, *, is_best: bool) -> str:
 
 
 def table(rows: Sequence[Sequence[str]], *, left: Sequence[int]) -> list[str]:
-    """Lines with columns of one width each, to the right but for those named; the first row is the head."""
+    """Return the lines of a table whose columns are aligned to the right, except those that `left` names.
+
+    The first row is the head of the table.
+    """
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return [
         "  ".join(
@@ -158,7 +161,7 @@ def table(rows: Sequence[Sequence[str]], *, left: Sequence[int]) -> list[str]:
 
 
 def percent(share: float | None) -> str:
-    """With two decimals."""
+    """Write a share as a percentage with two decimals, or `none` for None."""
     return "none" if share is None else f"{100 * share:.2f}"
 
 

@@ -1,4 +1,4 @@
-"""`magnet segment`."""
+"""`magnet segment` writes a mask and a report for each image."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def segment(
         typer.Option(
             "-o",
             "--output",
-            help="A .tif file (one input) or a folder. Default: NAME.mask.tif in the current folder.",
+            help="A .tif file (for one input) or a folder. Default: NAME.mask.tif in the current folder.",
             envvar="MAGNET_OUTPUT",
             rich_help_panel=FIRST,
         ),
@@ -31,13 +31,15 @@ def segment(
     on_error: Annotated[
         Literal["skip", "fail"],
         typer.Option(
-            help="After a failed image go on with the next, or stop.", envvar="MAGNET_ON_ERROR", rich_help_panel="More"
+            help="After an image failed, skip it and continue with the next, or fail and stop.",
+            envvar="MAGNET_ON_ERROR",
+            rich_help_panel="More",
         ),
     ] = "skip",
     json: Json = False,
     no_progress: NoProgress = False,
 ) -> int:
-    """Segment images of any size: a mask and a report for each."""
+    """Segment images of any size, and write a mask and a report for each."""
     with Listing(json=json) as listing:
         chosen = options.value()
         from magnet_cli.cli.progress import Display

@@ -1,4 +1,4 @@
-"""Plans and facts about images as text for people."""
+"""Plans as text, and facts about images as text and as JSON values."""
 
 from __future__ import annotations
 
@@ -17,11 +17,17 @@ if TYPE_CHECKING:
     from magnet_cli.refinement.method import Foreseen
 
 MOST_LISTED = 12
-"""Bands that are named one by one."""
+"""Largest number of bands that are named one by one."""
 
 
 def plan_text(plan: Plan, *, seconds: float | None = None, then: Foreseen | None = None) -> str:
-    """What would be done, in lines; `seconds` is what it would take, where that is known, `then` the last stage."""
+    """Return the plan of a segmentation as text.
+
+    Args:
+        plan: The plan of one image.
+        seconds: The expected time of the segmentation. None where `magnet bench` has not measured it.
+        then: The plan of the refinement that follows. None without `--refine`.
+    """
     memory, disk = plan.memory, plan.disk()
     lines = [
         f"{plan.image.path}: {plan.image.size} pixels, read by {plan.image.backend}",
@@ -30,7 +36,7 @@ def plan_text(plan: Plan, *, seconds: float | None = None, then: Foreseen | None
         f"  {plan.machine.device} {plan.machine.precision}, {plan.batch} patches a forward pass",
     ]
     if plan.areas:
-        lines.append(f"  looks only at {' and '.join(f'{area.kind} {area.source}' for area in plan.areas)}")
+        lines.append(f"  area: {' and '.join(f'{area.kind} {area.source}' for area in plan.areas)}")
     for step in plan.passes:
         lines.append(f"  pass {step.number + 1}: {step.blocks.pixels} blocks in {plan.groups(step)} groups")
         lines += [
@@ -60,18 +66,18 @@ def plan_text(plan: Plan, *, seconds: float | None = None, then: Foreseen | None
 
 
 def _seen(plan: Plan) -> str:
-    """Which bands the network sees, and from which value to which."""
+    """Return the bands that the network gets, and the range of their values."""
     named = [plan.image.bands[band] for band in plan.bands]
     spans = [f"{low:g} to {high:g}" for low, high in plan.value_range]
     if len(named) > MOST_LISTED:
-        return f"sees {len(named)} bands"
+        return f"input: {len(named)} bands"
     if len(set(spans)) == 1:
-        return f"sees {', '.join(named)} from {spans[0]}"
-    return f"sees {', '.join(f'{name} from {span}' for name, span in zip(named, spans, strict=True))}"
+        return f"input: {', '.join(named)}, values from {spans[0]}"
+    return f"input: {', '.join(f'{name} from {span}' for name, span in zip(named, spans, strict=True))}"
 
 
 def _scale(plan: Plan, stage: Stage) -> str:
-    """The side of a stage's windows, in working-grid pixels and where that is known in the image's unit."""
+    """Return the size of a stage's windows in working-grid pixels, and in the image's unit if that is known."""
     if plan.pixel is None:
         return f"{stage.scale} pixels"
     width, height = stage.scale.width * plan.pixel.x, stage.scale.height * plan.pixel.y
@@ -84,7 +90,7 @@ def _windows(plan: Plan, step: Pass, stage: Stage) -> str:
 
 
 def info_dict(info: ImageInfo) -> dict[str, object]:
-    """Facts about an image as JSON values."""
+    """Return facts about an image as JSON values."""
     return {
         "image": info.path,
         "backend": info.backend,
@@ -113,14 +119,14 @@ def info_dict(info: ImageInfo) -> dict[str, object]:
 
 
 def _series(info: ImageInfo, number: int) -> dict[str, object]:
-    """One of the images of a file that holds several."""
+    """Return facts about one image of a file that holds several, as JSON values."""
     content = info.contents[number]
     size = None if content.size is None else {"width": content.size.width, "height": content.size.height}
     return {"number": number, "name": content.name, "size": size, "read": number == info.series}
 
 
 def _pixel(info: ImageInfo, level: Level) -> dict[str, object] | None:
-    """Physical size of a pixel of a level."""
+    """Return the physical size of a pixel of a level as JSON values, or None if it is not known."""
     found, step = info.resolution, level.downsample
     if found is None:
         return None
@@ -128,7 +134,7 @@ def _pixel(info: ImageInfo, level: Level) -> dict[str, object] | None:
 
 
 def _level(info: ImageInfo, number: int) -> str:
-    """A level in one line: what `--level`, `--mpp`, `--gsd` and `--mag` refer to."""
+    """Return a line with the facts about a level to which `--level`, `--mpp`, `--gsd` and `--mag` refer."""
     level = info.levels[number]
     parts = [f"level {number}: {level.size}", f"downsample {float(level.downsample.x):g}"]
     if info.resolution is not None:
@@ -139,14 +145,14 @@ def _level(info: ImageInfo, number: int) -> str:
 
 
 def _bands(names: Sequence[str]) -> str:
-    """How many there are, and what `--bands` calls them: a number, and a name where that says more."""
+    """Return the number of bands, and how `--bands` can name each: by number, and by name if it has one."""
     shown = [name if name == f"band{index + 1}" else f"{index + 1} {name}" for index, name in enumerate(names)]
     few = len(names) <= MOST_LISTED
     return f"{len(names)} band{'s'[: len(names) > 1]} ({', '.join(shown) if few else f'{shown[0]} to {shown[-1]}'})"
 
 
 def info_text(info: ImageInfo) -> str:
-    """Facts about an image, in lines."""
+    """Return facts about an image as text."""
     resolution = info.resolution
     pixel = "unknown" if resolution is None else f"{float(resolution.x):g} x {float(resolution.y):g} {resolution.unit}"
     lines = [

@@ -1,4 +1,4 @@
-"""`magnet train`: how every file in weights/ was made."""
+"""`magnet train` trains the networks of bundles. It made every network in `weights/`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 train_app = typer.Typer(help="Train a bundle's networks.", no_args_is_help=True, rich_markup_mode=None)
 
-Data = Annotated[Path, typer.Argument(help="Folder of scenes, or a CSV with columns name, image, label, roi.")]
+Data = Annotated[Path, typer.Argument(help="Folder of scenes, or a CSV file with columns name, image, label, roi.")]
 Output = Annotated[Path, typer.Option("-o", "--output", help="The bundle's folder.")]
 Config = Annotated[Path, typer.Option("--config", help="TOML file with the whole configuration.")]
 
@@ -27,7 +27,8 @@ goes on from the last checkpoint, and refuses one that was made with another con
 \b
 The configuration, beside [bundle] and [network]:
   [data]  scenes, validation (by name), grid, ignore, label_values = { 255 = 1 }, jitter, colour
-          memory = "2GiB": scenes that decoded take no more are held in memory, else windows are read from disk
+          memory = "2GiB": scenes that together take no more when decoded are held in memory; otherwise windows are
+          read from disk
   [loop]  iterations, batch, optimizer, rate, warmup, schedule = "cosine" or "step" (steps, step_factor)
           loss = "cross-entropy" or "focal" (focal_gamma), balance, decay, average
           precision = "float32", "bfloat16" or "float16"; device = "auto", "cpu", "cuda", "cuda:N", "mps"
@@ -53,22 +54,25 @@ def backbone(data: Data, *, output: Output, config: Config, no_progress: NoProgr
 
 CASCADE = """Train a cascade for `magnet refine`, on any labels; an interrupted training goes on where it stopped.
 
-It learns to sharpen wrong masks of single objects, whatever their class: CascadePSP's recipe.
+The cascade learns to sharpen wrong masks of single objects, whatever their class, by CascadePSP's recipe.
 
 \b
-The configuration, beside [bundle], [network], [data] and [loop] as of a backbone:
-  [bundle]   object = "building": the one kind of object it knows; a mask of several classes then has to name its own
-  [cascade]  crop, scales: windows of these sides at level 0 are shown at `crop` rows and columns
+The configuration, in addition to [bundle], [network], [data] and [loop] of a backbone:
+  [bundle]   object = "building": the only kind of object that it knows; users of a mask of several classes then have
+             to name theirs
+  [cascade]  crop, scales: windows of these sides at level 0 are resampled to `crop` rows and columns
              pieces, smallest, classes: an object is a class in a window, or one connected piece of it
-             iou = [0.8, 1.0]: how wrong masks are; coarse, shrink: masks enlarged from smaller ones among them
-             masks: how often the wrong mask is the one in the CSV file's column mask, made by something else
-             dropped, soft: how often pieces of it are missing, or it is unsure as a coarser level leaves it
-             gradient, finest: weights of losses at stride 1; windows: drawn for a validation
+             iou = [0.8, 1.0]: how wrong masks are; coarse, shrink: how often one is enlarged from a smaller one,
+             and how much smaller that is at most
+             masks: how often the wrong mask is the one in the CSV file's column mask, from another program
+             dropped: largest share of the mask's pieces that are missing
+             soft: how often the mask is as unsure as a coarser level leaves it
+             gradient, finest: weights of losses at stride 1; windows: number drawn for a validation
              cut: the probability that the bundle takes for one half
-The losses are the paper's: `loss` and `balance` of [loop] do not count.
+The losses are the paper's: `loss` and `balance` of [loop] have no effect.
 
-Where [loop] validate_every asks for it, IoU and boundary accuracy of wrong masks on held-out scenes are told, before
-and after.
+Where [loop] validate_every is set, IoU and boundary accuracy of wrong masks on held-out scenes are printed, before and
+after refinement.
 """
 
 
@@ -89,7 +93,7 @@ def cascade(data: Data, *, output: Output, config: Config, no_progress: NoProgre
 @train_app.command()
 @command
 def refiner(data: Data, *, output: Output, config: Config, no_progress: NoProgress = False) -> None:
-    """Train a refiner for a bundle that has a backbone, and add it."""
+    """Train a refiner for a bundle that has a backbone, and add it to the bundle."""
     from magnet_cli.cli.training_progress import TrainingDisplay
     from magnet_cli.train.config import TrainConfig
     from magnet_cli.train.refiner_training import train_refiner
@@ -101,27 +105,27 @@ def refiner(data: Data, *, output: Output, config: Config, no_progress: NoProgre
 
 GRNET = """Train a GRNet - global branch, selector and local branch - and write its bundle.
 
-An interrupted training goes on where it stopped. First the global branch learns alone; then the selector and everything
-else take turns.
+An interrupted training goes on where it stopped. First the global branch is trained alone; then the selector and all
+other parts are trained in turns.
 
 \b
-The configuration is a backbone's, [network] being the global branch, and:
+The configuration is that of a backbone, where [network] is the global branch, and:
   [grnet]  cells = 4: an image, a window of the bundle's one scale, is cut into 4 x 4
            fusion = "literal" (at the global branch's resolution) or "detail" (at the cells')
-           variant = "selected", or "all": every cell is looked at, and there is no selector
+           variant = "selected", or "all": the local branch computes every cell, and there is no selector
            alone, selecting, refining: iterations of each turn; [loop] iterations counts all
            selector, local = { architecture = "...", options = { } }
 """
 
-SELECTOR = """Train a selector for a bundle that has a backbone, and add it.
+SELECTOR = """Train a selector for a bundle that has a backbone, and add it to the bundle.
 
-An interrupted training goes on where it stopped. A selector learns which cells of a window the backbone does worse in
-than in the whole, or how much better the mask gets by computing a window of the next stage.
+An interrupted training goes on where it stopped. A selector learns in which cells of a window the backbone is worse
+than in the whole window, or how much a mask improves when a window of the next stage is computed.
 
 \b
 In the configuration:
   [network]   architecture = "ppn-small", options = { cells = 4 }, and in options:
-              sees = "image", or "image+field": also what is known so far
+              sees = "image", or "image+field": the selector also gets the class probabilities so far
               against = "image": a cell is compared with its window; or "constant"
   [selector]  labels = "paper", or "gain"; minimum = 0.0: least share of a class that counts
   [folds]     held_out = [["a"], ["b"]]: scenes whose fields are made by backbones that have not seen them; needed for
@@ -145,7 +149,7 @@ def grnet(data: Data, *, output: Output, config: Config, no_progress: NoProgress
 @train_app.command(help=SELECTOR)
 @command
 def selector(data: Data, *, output: Output, config: Config, no_progress: NoProgress = False) -> None:
-    """Train a selector for a bundle that has a backbone, and add it."""
+    """Train a selector for a bundle that has a backbone, and add it to the bundle."""
     from magnet_cli.cli.training_progress import TrainingDisplay
     from magnet_cli.train.config import TrainConfig
     from magnet_cli.train.selector_training import train_selector

@@ -1,4 +1,4 @@
-"""What a person sees while a network is trained: a bar on a terminal, the log's lines elsewhere."""
+"""The progress of a training on standard error: a bar on a terminal, otherwise the lines of the log."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from magnet_cli.train.loop import Tick
 
 SMOOTH = 0.9
-"""Momentum of the loss that is shown."""
+"""Momentum of the moving average of the loss that the bar shows."""
 
 
 class TrainingDisplay:
-    """A bar with loss, learning rate and the last validation; a line for each validation above it.
+    """A bar with the loss, the learning rate and the last validation. Each validation is printed above it as a line.
 
     Args:
-        enabled: False, or a standard error that is no terminal, gives the log's lines instead.
+        enabled: Whether the bar is shown. False, or a standard error that is no terminal, prints the log's lines.
     """
 
     def __init__(self, *, enabled: bool = True) -> None:
@@ -50,14 +50,14 @@ class TrainingDisplay:
         self._bar.stop()
 
     def line(self, line: Line) -> None:
-        """A line of the log."""
+        """Print a line of the log. Where the bar is shown, only validations are printed."""
         if "validation_miou" in line:
             self._score = f"  mIoU {line['validation_miou']:.3f}, best {line['best_miou']:.3f}"
         if self._task is None or "validation_miou" in line:
             self._console.print("  ".join(f"{key} {value:g}" for key, value in line.items()))
 
     def tick(self, tick: Tick) -> None:
-        """An iteration is over."""
+        """Move the bar after an iteration."""
         if self._bar.disable:
             return
         if self._task is None:

@@ -1,4 +1,4 @@
-"""`magnet weights`: the bundles that come with the program, and making one of published checkpoints."""
+"""`magnet weights` shows, checks and imports bundles."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="A shipped bundle's na
 
 @contextmanager
 def answering(key: str, *, json: bool) -> Iterator[list[object]]:
-    """Rows that are printed as one JSON object at the end, with the error that ended it."""
+    """Collect rows that are printed as one JSON object when the context ends, with its error if there was one."""
     found: dict[str, object] = {"schema": SCHEMA}
     rows: list[object] = []
     found[key] = rows
@@ -47,7 +47,7 @@ def answering(key: str, *, json: bool) -> Iterator[list[object]]:
 @weights_app.command("list")
 @command
 def list_bundles(*, json: Json = False) -> int:
-    """The bundles that come with the program."""
+    """List the bundles that come with the program."""
     from magnet_cli.models.bundle import load_description, shipped_bundles
 
     code = 0
@@ -71,7 +71,7 @@ def list_bundles(*, json: Json = False) -> int:
 @weights_app.command()
 @command
 def show(name: Name, *, json: Json = False) -> None:
-    """What a bundle says of itself, and where its model card lies."""
+    """Show the description of a bundle, and the path of its model card."""
     from magnet_cli.models.bundle import load_description
 
     with answering("bundles", json=json) as rows:
@@ -85,7 +85,7 @@ def show(name: Name, *, json: Json = False) -> None:
 @weights_app.command()
 @command
 def verify(name: Name, *, json: Json = False) -> int:
-    """Load every file of a bundle: hashes, keys, shapes, finite weights."""
+    """Load every file of a bundle, and check hashes, keys, shapes and that all weights are finite."""
     with answering("files", json=json) as rows:
         from magnet_cli.models.bundle import load_description
         from magnet_cli.models.bundle_check import verify_bundle
@@ -115,7 +115,7 @@ def import_checkpoints(
     ] = "magnet",
     preset: Annotated[
         Literal["cityscapes", "deepglobe", "gleason", "inria"] | None,
-        typer.Option(help="The published experiment of MagNet that the weights are of."),
+        typer.Option(help="MagNet's published experiment from which the weights come."),
     ] = None,
     backbone: Annotated[Path | None, typer.Option(help="Checkpoint (.pth) of the segmentation network.")] = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="The bundle's folder.")],
@@ -127,21 +127,23 @@ def import_checkpoints(
         list[str] | None,
         typer.Option(help="Window, 1224 or 1024x512, that the refiner in the same place was trained for. Repeatable."),
     ] = None,
-    architecture: Annotated[str | None, typer.Option(help="Of the backbone. Default: the experiment's.")] = None,
+    architecture: Annotated[
+        str | None, typer.Option(help="Backbone's architecture. Default: the experiment's.")
+    ] = None,
     refiner_input: Annotated[
         Literal["own-first", "field-first"],
-        typer.Option(help="What refiners get first, where no sample decides."),
+        typer.Option(help="Field that refiners get as their first input, where no sample decides."),
     ] = "own-first",
     image: Annotated[Path | None, typer.Option(help="Sample that decides the refiners' input order.")] = None,
     label: Annotated[Path | None, typer.Option(help="The sample's true classes.")] = None,
-    licence: Annotated[str | None, typer.Option(help="Of the weights, for the model card.")] = None,
+    licence: Annotated[str | None, typer.Option(help="Licence of the weights, for the model card.")] = None,
     machine: Given[MachineOptions],
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the bundle that is there.")] = False,
     json: Json = False,
 ) -> None:
-    """Make a bundle of checkpoints that the published MagNet or CascadePSP program wrote.
+    """Make a bundle from checkpoints that the published MagNet or CascadePSP program wrote.
 
-    MagNet's are named by --preset, --backbone and --refiner; CascadePSP's is the one FILE.
+    MagNet's checkpoints are named by --preset, --backbone and --refiner; CascadePSP's checkpoint is FILE.
     """
     with answering("bundles", json=json) as rows:
         given = {"licence": licence} if licence is not None else {}
@@ -150,7 +152,7 @@ def import_checkpoints(
             return
         if file is not None or preset is None or backbone is None:
             raise UsageError(
-                "MagNet's checkpoints are given by name",
+                "MagNet's checkpoints are named by options",
                 value=None if file is None else file,
                 advice="Give --preset and --backbone, or --from cascadepsp FILE",
             )
@@ -183,19 +185,19 @@ def import_checkpoints(
 
 
 MAGNET_ALONE = ("preset", "backbone", "refiner", "refiner_scale", "architecture", "refiner_input", "image", "label")
-"""Parameters that say nothing of a CascadePSP checkpoint."""
+"""Parameters that apply only to checkpoints of MagNet."""
 
 
 def _import_cascade(
     context: typer.Context, file: Path | None, output: Path, *, overwrite: bool, licence: str | None = None
 ) -> dict[str, object]:
-    """The row of a bundle made of a CascadePSP checkpoint."""
+    """Import a CascadePSP checkpoint, and return the new bundle's short description as JSON values."""
     given = [name for name in MAGNET_ALONE if is_typed(context, name)]
     if given:
         words_given = ", ".join(f"--{name.replace('_', '-')}" for name in given)
         raise UsageError("--from cascadepsp takes one FILE, not MagNet's options", value=words_given)
     if file is None:
-        raise UsageError("--from cascadepsp wants the checkpoint", advice="Give the FILE behind the options")
+        raise UsageError("--from cascadepsp needs a checkpoint", advice="Give FILE after the options")
     from magnet_cli.importing import import_cascade
 
     bundle = import_cascade(file, output, licence=licence, overwrite=overwrite)
@@ -204,10 +206,10 @@ def _import_cascade(
 
 
 def parse_scale(text: str) -> Size:
-    """`1224` or `1024x512`.
+    """Parse a window's size in pixels, written as `1224` or `1024x512`.
 
     Raises:
-        UsageError: It is neither.
+        UsageError: The text has neither form.
     """
     match = re.fullmatch(r"([1-9]\d{0,8})(?:x([1-9]\d{0,8}))?", text.strip().lower())
     if match is None:

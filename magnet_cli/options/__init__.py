@@ -1,1 +1,1 @@
-"""What a user may choose: options are parsed, checked and spelled back here."""
+"""The options of every command: this package parses them, checks them and writes them as text again."""

@@ -1,4 +1,4 @@
-"""What a user may choose of `magnet evaluate`: what counts, and which methods are compared."""
+"""Options of `magnet evaluate`: which pixels and classes count, and which methods are compared."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from magnet_cli.options.segment import Method, SegmentOptions
 
 RadiusRule = Literal["fixed", "paper", "published"]
 LABELS = 256
-"""Values of an 8-bit label."""
+"""Number of values that an 8-bit label can have."""
 METHODS: tuple[Method, ...] = ("downsample", "patch", "magnet-fast", "magnet")
 
 
 def parse_methods(text: str) -> tuple[Method, ...]:
-    """`downsample,patch`: names of methods, in their order.
+    """Parse the names of methods, like `downsample,patch`, and keep their order.
 
     Raises:
-        UsageError: There is no such method, or it is named twice.
+        UsageError: A name is not that of a method, or occurs twice.
     """
     known = get_args(Method)
     names = [part.strip().lower().replace("_", "-") for part in text.split(",")]
@@ -34,10 +34,10 @@ def parse_methods(text: str) -> tuple[Method, ...]:
 
 
 def parse_values(text: str) -> dict[int, int]:
-    """`255=1,0=0`: label by stored value.
+    """Parse pairs like `255=1,0=0` into a dictionary from stored values to labels.
 
     Raises:
-        UsageError: It is written otherwise, or names a value twice.
+        UsageError: A part is not such a pair, or a stored value occurs twice.
     """
     found: dict[int, int] = {}
     for part in filter(None, text.split(",")):
@@ -49,10 +49,10 @@ def parse_values(text: str) -> dict[int, int]:
 
 
 def parse_names(text: str) -> tuple[str, ...]:
-    """`land,water,road`: the names of all classes, in their order.
+    """Parse the names of all classes in the order of their indices, like `land,water,road`.
 
     Raises:
-        UsageError: One is missing, or stands twice.
+        UsageError: A name is empty, or occurs twice.
     """
     names = tuple(name.strip() for name in text.split(","))
     if not all(names) or len(set(names)) < len(names):
@@ -88,16 +88,16 @@ class EvaluationOptions(OptionGroup):
     ignore: ListOption[tuple[int, ...]] = ListOption(
         (),
         _LABELS,
-        about="Value of TRUTH that is not labelled, beside 255, which never is. Repeatable.",
+        about="Ignore pixels of TRUTH that have this value; 255 is always ignored. Repeatable.",
         panel="What to compare",
         variable="",
         shown="",
     )
-    """Values of the truth that are not labelled, beside 255, which never is."""
+    """Values of the truth that mark unlabelled pixels, in addition to 255, which always does."""
     exclude: ListOption[tuple[int, ...]] = ListOption(
         (),
         _LABELS,
-        about="Class left out of the mean, its pixels still count. Repeatable.",
+        about="Leave this class out of the mean; its pixels still count for the other classes. Repeatable.",
         panel="What to compare",
         words=("--exclude-class",),
         variable="",
@@ -107,24 +107,25 @@ class EvaluationOptions(OptionGroup):
     names: ListOption[tuple[str, ...] | None] = ListOption(
         None,
         _NAMES,
-        about="Class names in order: land,water,road.",
+        about="Names of the classes in the order of their indices, like land,water,road.",
         panel="What to compare",
         words=("--classes",),
         variable="",
     )
-    """Names of the classes; a label beyond them is an error. Without them the mask's own names are shown."""
+    """Names of the classes. A label without a name is then an error. None shows the names that the mask holds."""
     truth_values: Option[Mapping[int, int] | None] = Option(
         None,
         _VALUES,
-        about="Classes of TRUTH stored otherwise, STORED=CLASS: 255=1.",
+        about="Classes of the values that TRUTH stores, as pairs STORED=CLASS, like 255=1.",
         panel="What to compare",
         variable="",
     )
-    """Label meant by a stored value of the truth, where it differs. None takes all values as labels."""
+    """Labels of those stored values of the truth that differ from their label. None takes all values as labels."""
     boundary: Option[RadiusRule | None] = Option(
-        None, choice(RadiusRule), about="Radii of mean boundary accuracy.", panel="What to compare"
+        None, choice(RadiusRule), about="Radii of the mean boundary accuracy.", panel="What to compare"
     )
-    """Compute mean boundary accuracy: within the fixed radii, and these beside them where they are others."""
+    """Radii of the mean boundary accuracy. The fixed radii are always used; another rule adds its own. None leaves the
+    accuracy out."""
 
     def __post_init__(self) -> None:
         values = self.truth_values or {}
@@ -134,13 +135,13 @@ class EvaluationOptions(OptionGroup):
         self.check_excluded(self.names)
 
     def check_excluded(self, names: tuple[str, ...] | None) -> None:
-        """Pass where every class that is left out of the mean is one.
+        """Check that every class that is left out of the mean exists.
 
         Args:
-            names: Names of the classes; None where nobody gives any.
+            names: Names of the classes. None, where they are not known, accepts any class.
 
         Raises:
-            UsageError: One is not.
+            UsageError: A class that is left out of the mean does not exist.
         """
         strays = [label for label in self.exclude if names is not None and label >= len(names)]
         if strays:
@@ -150,20 +151,20 @@ class EvaluationOptions(OptionGroup):
 
 @dataclass(kw_only=True, unsafe_hash=True)
 class ScoreOptions(OptionGroup):
-    """How the images of a data set are segmented, and what counts."""
+    """Methods that are compared on a data set, how they segment its images, and which pixels and classes count."""
 
     methods: ListOption[tuple[Method, ...]] = ListOption(
         METHODS,
         _METHODS,
-        about="Methods to compare, with --data.",
+        about="Methods that --data compares.",
         panel="What to compare",
         variable="",
         shown=",".join(METHODS),
     )
     segment: SegmentOptions = field(default_factory=partial(SegmentOptions, tissue="none"))
-    """How images are segmented; its method is left aside."""
+    """Options by which images are segmented. Its `method` is ignored, because `methods` names them."""
     evaluation: EvaluationOptions = field(default_factory=lambda: EvaluationOptions(boundary="fixed"))
-    """What counts. Without names those of the bundle's classes are taken."""
+    """Pixels and classes that count. Where it names no classes, the names of the bundle's classes are used."""
     iou_threshold: NumericOption[float] = NumericOption(
         0.65,
         _SHARE,

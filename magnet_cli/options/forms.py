@@ -1,4 +1,4 @@
-"""Forms that the values of many options share: whole numbers, decimal numbers, sizes of memory, choices and names."""
+"""Forms that many options share: whole numbers, decimal numbers, sizes of memory, choices and names of classes."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ from magnet_cli.options.option import Form
 from magnet_cli.system.memory import parse_bytes
 
 DECIMAL_PATTERN = r"\d{1,9}(?:\.\d{0,30})?|\.\d{1,30}"
-"""Numbers are short: Python refuses to parse a few thousand digits, and an exponent could ask for any amount of
-memory."""
+"""Pattern of a decimal number. Its digits are limited and it has no exponent, because Python refuses to parse
+thousands of digits, and an exact number with a large exponent would take any amount of memory."""
 BYTES_IN = {1: "B", 1 << 20: "MiB", 1 << 30: "GiB"}
+"""Names of the units of memory by their number of bytes."""
 _DIGITS = Context(prec=30)
 
 
 def parse_decimal(text: str, option: str) -> Fraction:
-    """Read an exact, positive decimal number.
+    """Parse a decimal number without a sign into an exact fraction.
 
     Raises:
-        UsageError: It is none.
+        UsageError: The text is no such number.
     """
     if not re.fullmatch(DECIMAL_PATTERN, text.strip()):
         raise UsageError(f"{option} is a positive decimal number", value=repr(text), advice=f"Write {option} 0.5")
@@ -39,19 +40,19 @@ def spell_decimal(value: object) -> str:
 
 
 def exact(value: Rational | float | Decimal) -> Fraction:
-    """Make a fraction of a Python number; a float means the decimal number that Python prints for it.
+    """Convert a Python number to a fraction; a float means the decimal number that Python prints for it.
 
     Raises:
-        ValueError: It is not finite.
+        ValueError: The number is not finite.
     """
     return Fraction(str(value)) if isinstance(value, float) else Fraction(value)
 
 
 def parse_classes(text: str | None, option: str) -> tuple[str, ...]:
-    """Names or indices with commas between them.
+    """Parse names or indices of classes with commas between them.
 
     Raises:
-        UsageError: There is none, which would mean all of them.
+        UsageError: The text names no class, which would mean all of them.
     """
     if text is None:
         return ()
@@ -77,7 +78,7 @@ def _spell_bytes(value: int) -> str:
 
 
 def words_of(values: tuple[object, ...] | list[object]) -> tuple[str, ...]:
-    """Names and numbers as words."""
+    """Convert names and numbers to texts."""
     return tuple(str(value) for value in values)
 
 

@@ -1,4 +1,4 @@
-"""Lengths with a unit, exact: window sides that are given in micrometres or metres instead of pixels."""
+"""Exact lengths with a unit, for window sides that are given in micrometres or metres instead of pixels."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ UM_OF = {
     "m": Fraction(10**6),
     "km": Fraction(10**9),
 }
-"""Micrometres of the units in which a length may be given."""
+"""Size in micrometres of each unit in which a length may be given."""
 OTHER_SPELLINGS = {"\u00b5m": "um", "\u03bcm": "um"}
-"""The micro sign, and the Greek letter that looks like it."""
+"""Other spellings of units: with the micro sign, and with the Greek letter mu, which has the same shape."""
 UNIT_PATTERN = "|".join([*OTHER_SPELLINGS, *UM_OF])
 
 
 @dataclass(frozen=True, kw_only=True)
 class PhysicalSize:
-    """A width and a height, in micrometres; both positive."""
+    """A width and a height in micrometres, both positive."""
 
     width: Fraction
     height: Fraction
     unit: str
-    """In which it was given, one of `UM_OF`."""
+    """Unit in which the size was given, a key of `UM_OF`."""
 
     def __str__(self) -> str:
         width, height = (f"{float(side / UM_OF[self.unit]):g}" for side in (self.width, self.height))
@@ -41,15 +41,15 @@ class PhysicalScales:
 
     @property
     def in_metres(self) -> bool:
-        """Whether they are of the ground rather than of what lies under a microscope."""
+        """Whether all sizes are in metres or kilometres: they then measure the ground and not a microscope's slide."""
         return all(size.unit in ("m", "km") for size in self.sizes)
 
 
 def in_unit(um: Fraction, unit: str) -> Fraction:
-    """Micrometres in another unit.
+    """Convert a length to another unit.
 
     Args:
-        um: A length.
-        unit: One of `UM_OF`.
+        um: The length in micrometres.
+        unit: The unit of the result, a key of `UM_OF`.
     """
     return um / UM_OF[unit]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 PLAIN_NAMES = {"Integral": "int", "Rational": "Fraction"}
-"""Types that people use, for the abstract types of numbers."""
+"""Names of concrete types that error messages show instead of Python's abstract types of numbers."""
 Panel = Literal[
     "Most used",
     "What to compare",
@@ -29,35 +29,35 @@ Panel = Literal[
     "Machine",
     "More",
 ]
-"""Sections of a command's help, in their order."""
+"""Sections of a command's help, in the order in which they are shown."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Form:
-    """How the values of an option are written as text, and which Python values are taken for them."""
+    """How the values of an option are written as text, and which Python values it accepts."""
 
     parse: Callable[[str, str], Any]
-    """Makes a value of a text; the second argument is the option as error messages name it. Raises UsageError."""
+    """Parses a text into a value; the second argument is the option's name in error messages. Raises UsageError."""
     spell: Callable[[Any], str] = str
     """Writes a value as a text that `parse` reads back exactly."""
     types: tuple[type, ...]
-    """Types of the Python values that are taken."""
+    """Types of the Python values that the option accepts."""
     convert: Callable[[Any], Any] | None = None
-    """Makes the option's value of a Python value of one of `types`. None takes the value as it is."""
+    """Converts a Python value of one of `types` to the option's value. None keeps the value as it is."""
     annotation: Any = str
-    """What the command line makes of a word before `parse` sees it: `str`, `int`, `bool`, `Path` or a `Literal`."""
+    """Type to which typer converts a word before `parse` gets it: `str`, `int`, `bool`, `Path` or a `Literal`."""
     metavar: str | None = None
-    """Placeholder of the value in the help. None shows the choices of a `Literal`."""
+    """Placeholder of the value in the help. None leaves it to typer, which shows the choices of a `Literal`."""
 
     def take(self, value: object, word: str) -> Any:
-        """Make the option's value of a text or of a Python value.
+        """Convert a text or a Python value to the option's value.
 
         Args:
             value: A text as the command line takes it, or a value of one of `types`.
-            word: The option as error messages name it.
+            word: The option's name in error messages.
 
         Raises:
-            UsageError: It is neither, or cannot be understood.
+            UsageError: The value has another type, or cannot be converted.
         """
         if isinstance(value, str):
             return self.parse(value, word)
@@ -77,15 +77,15 @@ class Form:
 
 @dataclass(frozen=True, kw_only=True)
 class Shorthand:
-    """An option that only the command line has, and that sets another one: `--gpu 1` is `--device cuda:1`."""
+    """An option of the command line alone that sets another option: `--gpu 1` means `--device cuda:1`."""
 
     name: str
     form: Form
     about: str
     text: Callable[[Any], str]
-    """The text of the other option that a value stands for."""
+    """Returns the text of the other option that a value of this one stands for."""
     adds: bool = False
-    """Whether the text joins a list that the other option gives, instead of contradicting it."""
+    """Whether the text is appended to the other option's list. Otherwise it is an error to give both options."""
     panel: Panel
     rank: int | None = None
     least: int | None = None
@@ -97,32 +97,33 @@ class Shorthand:
 
 
 class Option(Generic[T]):
-    """A field of a dataclass of options, which takes values as well as the text of the command line.
+    """A field of a dataclass of options. It accepts values of its type and the texts of the command line.
 
     It is a descriptor, so that type checkers know both: `options.memory` is `int | None`, and `memory="4GiB"` is
-    accepted where options are made.
+    accepted when options are created.
 
     Args:
-        default: The value where nobody gives one.
-        form: How values are written.
-        about: What the option means, for the help.
-        panel: The section of the help that shows it.
-        rank: Place among the most used options, which the help shows first. None for all others.
-        words: How the command line spells it. None for `--` and the field's name.
-        off: The word that switches it off.
-        variable: The environment variable that stands for it. None derives it from the word, an empty text means none.
+        default: The value of an option that is not given.
+        form: How values are written as text, and which Python values are accepted.
+        about: The description of the option in the help.
+        panel: The section of the help that lists the option.
+        rank: The option's position among the most used options, which the help lists first. None for all others.
+        words: Names of the option on the command line. None means `--` and the field's name.
+        off: The word of the command line that switches the option off.
+        variable: The environment variable of the option. None derives it from the option's word, and an empty text
+            means that there is none.
         shown: The default as the help shows it. None shows the default itself, an empty text shows nothing.
         least: The smallest number that is allowed.
-        needs: The name of another option and a text that it has to hold, without which this one means nothing. What
-            the environment says is then left aside.
-        rival: A name that options share of which at most one may be given. What is typed on the command line beats
-            what the environment says of another one.
-        unless: The name of another option and texts of it, typed on the command line, that leave aside what the
-            environment says of this one.
+        needs: The name of another option and a text that its value has to contain, because this option has no meaning
+            otherwise. The environment variable of this option is then ignored.
+        rival: A name shared by options that exclude each other. Where one of them is typed on the command line, the
+            environment variables of the others are ignored.
+        unless: The name of another option and some of its texts. Where one of these is typed on the command line, the
+            environment variable of this option is ignored.
         shorthand: An option of the command line that sets this one.
-        group: The dataclass of options that the value is made of, each of which the command line has by itself.
-        spelled: Writes the value where that depends on the options beside it. None takes the form's way.
-        of_one_run: Whether it is about one run alone, so that a command to repeat it leaves it out.
+        group: The dataclass of options that is this option's value. The command line has each of its options.
+        spelled: Writes the value as text where the text depends on the other options. None uses the form's `spell`.
+        of_one_run: Whether the option concerns a single run, so that the command that repeats the run leaves it out.
     """
 
     def __init__(
@@ -173,7 +174,7 @@ class Option(Generic[T]):
 
     @property
     def word(self) -> str:
-        """The option as error messages and commands spell it: its longest word."""
+        """The option's name in error messages and commands: the longest of its words."""
         return max(self.words, key=len)
 
     def __get__(self, instance: object | None, owner: type | None = None) -> T:
@@ -184,10 +185,10 @@ class Option(Generic[T]):
         instance.__dict__[self.name] = self.take(value)
 
     def take(self, value: object) -> T:
-        """Make the option's value of a text or a Python value.
+        """Convert a text or a Python value to the option's value.
 
         Raises:
-            UsageError: It cannot be understood, or is smaller than the least.
+            UsageError: The value cannot be converted, or is smaller than `least`.
         """
         if value is self.default:
             return self.default
@@ -197,7 +198,7 @@ class Option(Generic[T]):
         return found
 
     def command_words(self, options: DataclassInstance) -> list[str]:
-        """The words that give the command line the value that some options have; none for the default."""
+        """Return the words of the command line that set this option to its value in `options`; none for the default."""
         value = getattr(options, self.name)
         if self.group is not None:
             return command_words(value)
@@ -209,30 +210,30 @@ class Option(Generic[T]):
 
 
 class NumericOption(Option[T]):
-    """An option whose value is exact, or a rule, and which takes Python's plain numbers too."""
+    """An option whose value is an exact number or a rule, and which also accepts Python's plain numbers."""
 
     def __set__(self, instance: object, value: T | str | float) -> None:
         instance.__dict__[self.name] = self.take(value)
 
 
 class ListOption(Option[T]):
-    """An option of several values, which takes lists too."""
+    """An option that has several values, and which also accepts lists."""
 
     def __set__(self, instance: object, value: T | str | Sequence[object]) -> None:
         instance.__dict__[self.name] = self.take(value)
 
 
 class PathOption(Option[T]):
-    """An option that names a file, a folder or a bundle, and which takes paths too."""
+    """An option that names a file, a folder or a bundle, and which also accepts paths."""
 
     def __set__(self, instance: object, value: T | str | Path) -> None:
         instance.__dict__[self.name] = self.take(value)
 
 
 class OptionGroup:
-    """Base of dataclasses of options, whose values stay as they were made.
+    """Base of the dataclasses of options. Their values cannot be changed after they were created.
 
-    The dataclasses are not declared as frozen, because mypy then takes the values of inherited options for texts.
+    The dataclasses are not declared as frozen, because mypy then infers `str` for the values of inherited options.
     """
 
     def __setattr__(self, name: str, value: object) -> None:
@@ -245,7 +246,7 @@ class OptionGroup:
 
 
 def options_in(group: type[DataclassInstance]) -> Iterator[Option[Any]]:
-    """The options that a dataclass is made of, in the order of its fields."""
+    """Yield the options of a dataclass in the order of its fields."""
     for entry in fields(group):
         found = getattr_static(group, entry.name, None)
         if isinstance(found, Option):
@@ -253,6 +254,9 @@ def options_in(group: type[DataclassInstance]) -> Iterator[Option[Any]]:
 
 
 def command_words(options: DataclassInstance, *, without: tuple[str, ...] = ()) -> list[str]:
-    """The options of a command that differ from their defaults, word by word, without those of one run alone."""
+    """Return the words of the command line for all options that differ from their defaults.
+
+    Options that concern a single run, and those named in `without`, are left out.
+    """
     given = (entry for entry in options_in(type(options)) if not entry.of_one_run and entry.name not in without)
     return [word for entry in given for word in entry.command_words(options)]

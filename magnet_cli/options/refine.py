@@ -1,4 +1,4 @@
-"""What a user may choose of `magnet refine`: one frozen value, no files and no devices."""
+"""Options of `magnet refine`, parsed and checked without opening a file or a device."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ PADDING = Fraction(1, 8)
 """Padding around an object as a share of its width and height, added on each side. The paper uses 12.5 %."""
 THRESHOLD = Fraction(1, 2)
 LEAST_SIDE, MOST_SIDE = 66, 4096
-"""Limits of L: windows are at least so wide that they can overlap."""
+"""Limits of L in pixels. Windows are L / 2 - 32 pixels apart, which has to be at least one pixel."""
 CASCADE = ("method", "cascadepsp")
-"""The option, and its word, without which the options of a cascade mean nothing."""
+"""The option and the value that all options of a cascade need."""
 ONE_OBJECT = ("mask_kind", ("binary", "probability"))
-"""Masks whose classes nobody can choose among."""
+"""The option and the values for masks of a single object, which have no classes to choose from."""
 
 
 def parse_padding(text: str) -> Fraction:
-    """`12.5%` or `0.125`: a share of an object's width and height.
+    """Parse a share of an object's width and height, written as `12.5%` or `0.125`.
 
     Raises:
-        UsageError: It is neither.
+        UsageError: The text is neither a percentage nor a decimal number.
     """
     found = re.fullmatch(r"(\d{1,9}(?:\.\d{0,30})?|\.\d{1,30})(%?)", text.strip())
     if found is None:
@@ -56,55 +56,55 @@ PADDING_SHARE = Form(
 
 @dataclass(kw_only=True, unsafe_hash=True)
 class RefineOptions(BandOptions, MachineOptions, RunOptions):
-    """Everything that `refine` can be told; None leaves the choice to the bundle or the machine.
+    """All options of `refine`. None leaves the choice to the bundle or the machine.
 
-    Each option takes a value, or the text that the command line takes: `RefineOptions(memory="4GiB")`.
+    Each option accepts a value, or the text that the command line takes: `RefineOptions(memory="4GiB")`.
     """
 
     method: Option[RefineMethod] = Option(
         "cascadepsp",
         choice(RefineMethod),
-        about="A cascade's bundle, or a classical tool.",
+        about="Refine by a cascade (--weights), a guided filter or a dense CRF.",
         panel="Method",
         rank=2,
         variable="MAGNET_REFINE_METHOD",
     )
-    """The network of a bundle, or a classical tool: the guided filter or the dense CRF."""
+    """Refinement by the network of a bundle, or by a classical tool: the guided filter or the dense CRF."""
     evidence: PathOption[Path | None] = PathOption(
         None,
         FILE,
-        about="NAME.probabilities.zarr, which segment --probabilities has kept: guided and crf start from it, and "
-        "pixels that an object gives up become its next most probable class. Default: the mask alone.",
+        about="NAME.probabilities.zarr from segment --probabilities. guided and crf start from it; pixels that an "
+        "object loses get their next most probable class. Default: use the mask alone.",
         panel="What to read",
         variable="",
     )
-    """The class probabilities that `segment` has kept. A classical tool starts from them, and they say which class a
-    pixel becomes that its object gives up. None takes the mask alone."""
+    """Class probabilities written by `segment --probabilities`. A classical tool starts from them, and they decide
+    which class a pixel gets that refinement removes from its object. None uses the mask alone."""
     weights: PathOption[str | None] = PathOption(
         None, BUNDLE, about=WEIGHTS_HELP, panel="Method", rank=1, needs=CASCADE
     )
-    """The bundle of `cascadepsp`, which has to name one."""
+    """Bundle of `cascadepsp`, which needs one."""
     side: Option[int | None] = Option(
         None,
         WHOLE,
-        about="Side in pixels at which objects and windows are looked at. Default: the bundle's.",
+        about="Side in pixels at which the network gets objects and windows. Default: the bundle's.",
         panel="Method",
         words=("--L",),
         needs=CASCADE,
     )
-    """L: the longer side at which an object is looked at as a whole, and the side of the local step's windows."""
+    """L in pixels: the longer side of an object in the global step, and the side of the windows in the local step."""
     fast: Option[bool] = Option(
         default=False,
         form=SWITCH,
-        about="Look at objects as a whole alone, at --L pixels.",
+        about="Refine each object only as a whole, at --L pixels, and skip the windows at finer levels.",
         panel="Method",
         needs=CASCADE,
     )
-    """The global step alone."""
+    """Run only the global step."""
     mask_kind: Option[MaskKindOption] = Option(
         "auto",
         choice(MaskKindOption),
-        about="How the mask's values are read; auto says what it took them for.",
+        about="Meaning of the mask's values; auto decides from the file and reports its choice.",
         panel="What to read",
         rank=3,
     )
@@ -114,54 +114,54 @@ class RefineOptions(BandOptions, MachineOptions, RunOptions):
         about="Probability above which a pixel belongs to the object. Default: 0.5.",
         panel="What to read",
     )
-    """Probability above which a pixel belongs to the object. None is one half."""
+    """Probability above which a pixel belongs to the object. None means one half."""
     objects: ListOption[tuple[str, ...]] = ListOption(
         (),
         CLASSES,
-        about="Classes of a mask of several that are the object together, as names or indices: building. All "
-        "else is what is around it, and the result is a mask of the two.",
+        about="Classes that form the object in a mask of several classes, as names or indices, like building. All "
+        "other classes are its surroundings, and the result is a mask of the two.",
         panel="Where to look",
         words=("--object",),
         shown="",
         rival="classes",
         unless=ONE_OBJECT,
     )
-    """Names or indices of classes of a mask that are the object together; all else is what is around it."""
+    """Names or indices of the classes that form the object. All other classes of the mask are its surroundings."""
     only: ListOption[tuple[str, ...]] = ListOption(
         (),
         CLASSES,
-        about="Classes whose objects are refined in a mask of several, as names or indices: building. Pixels that "
-        "no object gains or gives up keep their class. Default: all.",
+        about="Refine only objects of these classes in a mask of several classes, as names or indices, like building. "
+        "Pixels that no object gains or loses keep their class. Default: all.",
         panel="Where to look",
         shown="",
         rival="classes",
         unless=ONE_OBJECT,
         needs=CASCADE,
     )
-    """Names or indices of the classes whose objects are refined in a mask of several; none: of all."""
+    """Names or indices of the classes whose objects are refined in a mask of several classes. Empty means all."""
     stuff: ListOption[tuple[str, ...]] = ListOption(
         (),
         CLASSES,
-        about="Classes that must be nearly certain to win a pixel, as names or indices: sky,water.",
+        about="Classes that gain a pixel only where they are nearly certain, as names or indices, like sky,water.",
         panel="Where to look",
         shown="",
         needs=CASCADE,
     )
-    """Names or indices of classes that must be nearly certain to win a pixel from another one."""
+    """Names or indices of classes that gain a pixel from another class only where they are nearly certain."""
     min_area: Option[int] = Option(
         64,
         WHOLE,
-        about="Objects of fewer pixels are left as they are.",
+        about="Leave objects of fewer pixels than this unchanged.",
         panel="Where to look",
         variable="",
         least=0,
         needs=CASCADE,
     )
-    """Objects of fewer pixels are left as they are."""
+    """Objects of fewer pixels than this stay unchanged."""
     padding: NumericOption[Fraction] = NumericOption(
         PADDING,
         PADDING_SHARE,
-        about="What is looked at around an object, a share of its size.",
+        about="Padding around an object as a share of its width and height.",
         panel="Method",
         shown="12.5%",
         needs=CASCADE,
@@ -170,7 +170,7 @@ class RefineOptions(BandOptions, MachineOptions, RunOptions):
     compat: Option[CompatOption | None] = Option(
         None,
         choice(CompatOption),
-        about="The paper's method, or the published program's.",
+        about="Compute as the paper says, or as the published program does.",
         panel="Method",
         needs=CASCADE,
     )

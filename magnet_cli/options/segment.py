@@ -1,4 +1,4 @@
-"""What a user may choose, parsed and checked: one frozen value an option, no files and no devices."""
+"""Options of `magnet segment` and of exports, parsed and checked without opening a file or a device."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ RefineMethod = Literal["cascadepsp", "guided", "crf"]
 Select = Literal["uncertainty", "change", "both", "ppn"]
 
 OF_GRNETS = ("grnet", "grnet-local")
-"""Methods for the bundles of GRNets alone."""
+"""Methods that need the bundle of a GRNet."""
 DEFAULT_BUNDLE = "aerial"
-"""What `--weights` is where nobody says."""
+"""Bundle that is used where `--weights` is not given."""
 
 _SCALE = re.compile(rf"({DECIMAL_PATTERN})(?:x({DECIMAL_PATTERN}))?(?:\s*({UNIT_PATTERN}))?")
 _THRESHOLD = re.compile(rf"([quw])>({DECIMAL_PATTERN})")
@@ -57,17 +57,18 @@ _COUNT = re.compile(r"\d{1,18}")
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
-    """How many points or windows of a stage are chosen."""
+    """How many points or windows of a stage are selected."""
 
     kind: RuleKind
     values: tuple[Fraction, ...] = ()
-    """One for every refining stage (the last serves the stages after it); empty for `all` and `selector`."""
+    """One value for each refining stage; the last one also holds for the stages after it. Empty for `all` and
+    `selector`."""
 
     def __str__(self) -> str:
         return self.spelled("")
 
     def spelled(self, letter: str) -> str:
-        """As the command line spells it; `letter` is what a threshold compares, `q`, `u` or `w`."""
+        """Return the rule as short text; `letter` is the quantity that a threshold compares, `q`, `u` or `w`."""
         if self.kind in ("all", "selector"):
             return self.kind
         if self.kind == "count":
@@ -78,17 +79,17 @@ class Rule:
         return f"{float(value * 100):g}%" + (" of the image" if self.kind == "budget" else "")
 
     def value(self, step: int) -> Fraction:
-        """The value for a refining stage, 0 being the first of the run."""
+        """Return the value for a refining stage; step 0 is the first refining stage of the run."""
         return self.values[min(step, len(self.values) - 1)]
 
 
 ALL = Rule(kind="all")
 SELECTOR = Rule(kind="selector")
-"""Windows alone: a network chooses."""
+"""A network selects the windows. The rule does not apply to points."""
 
 
 def parse_points(text: str) -> Rule:
-    """`all`, `32768`, `75%`, `0.75` or `q>0.2`.
+    """Parse the rule for points: `all`, `32768`, `75%`, `0.75` or `q>0.2`.
 
     Raises:
         UsageError: The text is none of these.
@@ -97,7 +98,9 @@ def parse_points(text: str) -> Rule:
 
 
 def parse_patches(text: str) -> Rule:
-    """`all`, `3`, `4,4,8`, `25%`, `u>0.1`, `w>0.1` or `selector`; both limits are of what `--select` names.
+    """Parse the rule for windows: `all`, `3`, `4,4,8`, `25%`, `u>0.1`, `w>0.1` or `selector`.
+
+    The limits `u>` and `w>` mean the same: both compare the score that `--select` names.
 
     Raises:
         UsageError: The text is none of these.
@@ -106,16 +109,16 @@ def parse_patches(text: str) -> Rule:
 
 
 def limited(select: Select | None) -> str:
-    """The letter of what a limit on windows compares: `u`, their uncertainty, or `w`, another worth."""
+    """Return the letter of the score that a limit on windows compares: `u` for uncertainty, `w` for any other."""
     return "u" if select in (None, "uncertainty") else "w"
 
 
 def spell_rule(rule: Rule, letter: str) -> str:
-    """Write a rule as the command line takes it, to the last digit.
+    """Write a rule as the command line takes it, with all digits of its numbers.
 
     Args:
-        rule: The rule.
-        letter: What a threshold compares, `q`, `u` or `w`.
+        rule: The rule that is written.
+        letter: The quantity that a threshold compares, `q`, `u` or `w`.
     """
     if rule.kind in ("all", "count", "selector"):
         return rule.spelled(letter)
@@ -125,10 +128,10 @@ def spell_rule(rule: Rule, letter: str) -> str:
 
 
 def parse_budget(text: str) -> Fraction:
-    """`20%`, `0.2` or `1`: a share of an image's windows.
+    """Parse a share of an image's windows, written as `20%`, `0.2` or `1`.
 
     Raises:
-        UsageError: The text is neither.
+        UsageError: The text is no share above 0 and at most 1.
     """
     word = text.strip().replace(" ", "")
     share = Fraction(1) if word == "1" else _share(word)
@@ -167,14 +170,14 @@ def _share(word: str) -> Fraction | None:
 
 
 def parse_scales(text: str) -> tuple[Size, ...] | PhysicalScales | Literal["auto", "full"]:
-    """`625,1250`, `256x128,512x256`, `320um,0.64mm`, `auto` or `full`; in any order.
+    """Parse window sides in any order: `625,1250`, `256x128,512x256`, `320um,0.64mm`, `auto` or `full`.
 
     Returns:
-        The sides, coarsest first, in working-grid pixels or with their units; or the word.
+        The sides, coarsest first, in working-grid pixels or with their units; or the word `auto` or `full`.
 
     Raises:
-        UsageError: Not a number, smaller than a pixel, repeated, neither larger nor smaller than another, or some with
-            a unit and some without.
+        UsageError: A side is no number, is smaller than a pixel, or occurs twice; of two windows neither holds the
+            other; or some sides have a unit and others have none.
     """
     word = text.strip().lower()
     if word in ("auto", "full"):
@@ -196,10 +199,10 @@ SizeT = TypeVar("SizeT", Size, PhysicalSize)
 
 
 def _descending(sizes: list[SizeT]) -> list[SizeT]:
-    """Coarsest first.
+    """Sort window sizes, coarsest first.
 
     Raises:
-        UsageError: Two are the same, or neither holds the other.
+        UsageError: Two sizes are the same, or neither holds the other.
     """
     ordered = sorted(sizes, key=lambda size: -size.width * size.height)
     for coarse, fine in pairwise(ordered):
@@ -214,11 +217,11 @@ def _descending(sizes: list[SizeT]) -> list[SizeT]:
 
 
 def as_scales(given: PhysicalScales | tuple[Size | int, ...] | list[Size | int]) -> tuple[Size, ...] | PhysicalScales:
-    """Window sides that Python names in pixels, by sizes or by whole numbers for squares, coarsest first.
+    """Convert window sides from Python to sizes in pixels, coarsest first; a whole number means a square.
 
     Raises:
-        TypeError: One is neither.
-        UsageError: Two are the same, or neither holds the other.
+        TypeError: A side is neither a size nor a whole number.
+        UsageError: Two sizes are the same, or neither holds the other.
     """
     if isinstance(given, PhysicalScales):
         return given
@@ -226,7 +229,7 @@ def as_scales(given: PhysicalScales | tuple[Size | int, ...] | list[Size | int])
 
 
 def _square(side: object) -> Size:
-    """The size of a square window, or a size as it is."""
+    """Return the size of a square window for a whole number; a size is returned unchanged."""
     if isinstance(side, Size):
         return side
     if not isinstance(side, Integral) or isinstance(side, bool):
@@ -237,7 +240,7 @@ def _square(side: object) -> Size:
 
 
 def spell_scales(scales: tuple[Size, ...] | PhysicalScales | str) -> str:
-    """Write window sides as `parse_scales` reads them, to the last digit."""
+    """Write window sides as `parse_scales` reads them, with all their digits."""
     if isinstance(scales, str):
         return scales
     if isinstance(scales, PhysicalScales):
@@ -279,15 +282,15 @@ EXPORT_SUFFIXES: dict[ExportFormat, str] = {
     "ome-zarr": ".ome.zarr",
     "geojson": ".geojson",
 }
-"""What an export's name ends in, after the mask's name without its suffix."""
+"""Suffix of each export's file name, which replaces the suffix of the mask's name."""
 
 
 def parse_formats(text: str, *, also: tuple[str, ...] = ()) -> tuple[ExportFormat, ...]:
-    """`cog,geojson`: each format once, in the order of `EXPORT_FORMATS`.
+    """Parse names of formats like `cog,geojson`; return each once, in the order of `EXPORT_FORMATS`.
 
     Args:
-        text: Words with commas between them.
-        also: Further words that are understood, and left out of what is returned.
+        text: Names with commas between them.
+        also: Further names that are accepted but not returned.
 
     Raises:
         UsageError: A word names no format.
@@ -305,7 +308,7 @@ def parse_formats(text: str, *, also: tuple[str, ...] = ()) -> tuple[ExportForma
 
 
 OWN_FORMATS = ("tiff",)
-"""Names of the format that masks have anyway."""
+"""Names of the format that every mask has, so that no export is needed for it."""
 FORMATS = Form(
     parse=lambda text, _: parse_formats(text, also=OWN_FORMATS),
     spell=",".join,
@@ -317,7 +320,7 @@ FORMATS = Form(
 
 @dataclass(kw_only=True, unsafe_hash=True)
 class ExportOptions(OptionGroup):
-    """Which other formats a mask is written in, and how."""
+    """Other formats in which a mask is written, and the shape of its polygons."""
 
     formats: ListOption[tuple[ExportFormat, ...]] = ListOption(
         (),
@@ -330,7 +333,7 @@ class ExportOptions(OptionGroup):
         shorthand=Shorthand(
             name="geojson",
             form=SWITCH,
-            about="Also write polygons, as --format geojson.",
+            about="Also write polygons; short for --format geojson.",
             text=lambda _: "geojson",
             adds=True,
             panel="Outputs",
@@ -339,12 +342,12 @@ class ExportOptions(OptionGroup):
     simplify: NumericOption[Fraction] = NumericOption(
         Fraction(0),
         NUMBER,
-        about="Pixels by which polygons may move to have fewer corners.",
+        about="Distance in pixels by which outlines of polygons may move so that they have fewer corners.",
         panel="Outputs",
         shown="",
         needs=("formats", "geojson"),
     )
-    """How far, in pixels, the outline of a polygon may move so that it has fewer corners."""
+    """Distance in pixels by which the outline of a polygon may move so that it has fewer corners."""
     min_area: Option[int] = Option(
         0,
         WHOLE,
@@ -353,7 +356,7 @@ class ExportOptions(OptionGroup):
         least=0,
         needs=("formats", "geojson"),
     )
-    """Polygons of fewer pixels are left out."""
+    """Polygons of fewer pixels than this are left out."""
 
     def __post_init__(self) -> None:
         if (self.simplify or self.min_area) and "geojson" not in self.formats:
@@ -365,10 +368,10 @@ class ExportOptions(OptionGroup):
 
 
 def parse_roi(text: str) -> Box | Path:
-    """`x,y,width,height` in pixels of level 0, or the path of a GeoJSON file.
+    """Parse a region: `x,y,width,height` in pixels of level 0, or the path of a GeoJSON file.
 
     Raises:
-        UsageError: Neither.
+        UsageError: The text is neither a box nor the name of a GeoJSON file, or the box has no pixel.
     """
     parts = [part.strip() for part in text.split(",")]
     if text.lower().removesuffix(".gz").endswith((".geojson", ".json")):
@@ -386,18 +389,18 @@ def parse_roi(text: str) -> Box | Path:
 
 
 READING = ("mpp", "gsd", "level", "mag")
-"""Options of which one at most says at which size of a pixel images are read."""
+"""Options for the pixel size at which images are read; at most one of them may be given."""
 LARGEST_MAGNIFICATION = 1000
-"""Beyond what light can show; a slip of the finger."""
+"""Largest magnification that is accepted. Light cannot resolve more, so a larger number is a typing error."""
 CASCADE = ("refine", "cascadepsp")
-"""The option, and its word, that options of a cascade as the last stage need."""
+"""The option and the value that the options of a cascade as the last stage need."""
 
 
 def parse_batch_size(text: str, option: str = "--batch-size") -> int | None:
-    """`auto` or a whole number.
+    """Parse a number of patches; `auto` gives None.
 
     Raises:
-        UsageError: It is neither.
+        UsageError: The text is neither `auto` nor a whole number.
     """
     if text == "auto":
         return None
@@ -407,7 +410,10 @@ def parse_batch_size(text: str, option: str = "--batch-size") -> int | None:
 
 
 def _number_text(given: Rational | float) -> str:
-    """A whole number, or a share below one, as text; what is both, such as 1.0, keeps its point and is refused."""
+    """Write a number as text: a whole number as a count, a number below one as a share.
+
+    A float of one or more keeps its decimal point, so that the parser refuses 1.0, which could mean either.
+    """
     return repr(given) if isinstance(given, float) and given >= 1 else spell_decimal(exact(given))
 
 
@@ -456,67 +462,72 @@ EXPORTS = Form(
 
 @dataclass(kw_only=True, unsafe_hash=True)
 class SegmentOptions(BandOptions, MachineOptions, RunOptions, ViewOptions):
-    """Everything that `segment` can be told; None leaves the choice to the bundle or the machine.
+    """All options of `segment`. None leaves the choice to the bundle or the machine.
 
-    Each option takes a value, or the text that the command line takes: `SegmentOptions(scales="625,1250")`.
+    Each option accepts a value, or the text that the command line takes: `SegmentOptions(scales="625,1250")`.
     """
 
     weights: PathOption[str | None] = PathOption(None, BUNDLE, about=WEIGHTS_HELP, panel="Method", rank=1)
-    """The name of a shipped bundle or a folder. None takes `DEFAULT_BUNDLE`, with a message."""
+    """Name of a shipped bundle, or path of a bundle's folder. None uses `DEFAULT_BUNDLE`, with a message."""
     scales: ListOption[tuple[Size, ...] | PhysicalScales | Literal["auto", "full"] | None] = ListOption(
         None,
         SCALES,
-        about="Window sides in pixels or with a unit, any order: 625,1250, 256x128,512x256, 320um,640um; auto; full. "
-        "Default: the bundle's.",
+        about="Window sides in any order, in pixels or with a unit: 625,1250, 256x128,512x256 or 320um,640um; or "
+        "auto, or full. Default: the bundle's.",
         panel="Method",
         rank=2,
     )
     method: Option[Method] = Option("magnet", choice(Method), about="How images are segmented.", panel="Method", rank=3)
     points: NumericOption[Rule | None] = NumericOption(
-        None, POINTS, about="Pixels a stage may change: all, 32768, 75%, q>0.2.", panel="Method"
+        None, POINTS, about="Pixels that a stage may change: all, 32768, 75% or q>0.2.", panel="Method"
     )
     patches: NumericOption[Rule | None] = NumericOption(
         None,
         PATCHES,
-        about="Windows a stage of magnet-fast computes: all, 3, 4,4,8, 25%, u>0.1, w>0.1; of grnet: selector, all.",
+        about="Windows that a stage of magnet-fast computes: all, 3, 4,4,8, 25%, u>0.1 or w>0.1; for grnet: selector "
+        "or all.",
         panel="Method",
         spelled=_spell_patches,
     )
     select: Option[Select | None] = Option(
         None,
         choice(Select),
-        about="How magnet-fast compares windows; change: by what the last stage did; ppn: by the bundle's selector.",
+        about="Score by which magnet-fast ranks windows: uncertainty, change in the last stage, both, or ppn (the "
+        "bundle's selector).",
         panel="Method",
     )
-    """What windows are compared by: the mean uncertainty of what is known of them, how far the last step changed that,
-    the product of both, or what the bundle's selector says (a patch proposal network)."""
+    """Score by which windows are ranked: the mean uncertainty of the probabilities so far, the change of the
+    probabilities in the last stage, the product of both, or the score of the bundle's selector (a patch proposal
+    network)."""
     budget: NumericOption[Fraction | None] = NumericOption(
-        None, BUDGET, about="Share of an image's windows for magnet-fast, coarse ones first.", panel="Method"
+        None, BUDGET, about="Share of all windows that magnet-fast computes, coarse stages first.", panel="Method"
     )
-    """Of every stage after the first, compute this share of the windows of the whole image, the best by `select`."""
+    """Share of the windows of all stages of the whole image that is computed. Coarse stages are filled first; in a
+    stage that cannot be filled, the windows with the highest score by `select` are computed."""
     merge: Option[Merge | None] = Option(
         None,
         choice(Merge),
-        about="How a stage joins what was known: the refiner network, the mean of both, or their mean by certainty.",
+        about="How a stage joins its result with the one before: by the refiner network, the mean, or the mean "
+        "weighted by certainty.",
         panel="Method",
     )
     median: Option[int | None] = Option(
-        None, WHOLE, about="Side of the score's median in network pixels, odd.", panel="Method", least=1
+        None, WHOLE, about="Odd side of the points' median filter, in network pixels.", panel="Method", least=1
     )
     margin: Option[int | None] = Option(
-        None, WHOLE, about="Rim of a patch that is thrown away, in network pixels.", panel="Method", least=0
+        None, WHOLE, about="Width of a patch's rim that is discarded, in network pixels.", panel="Method", least=0
     )
     compat: Option[Compat | None] = Option(
-        None, choice(Compat), about="The paper's method, or the published program's.", panel="Method"
+        None, choice(Compat), about="Compute as the paper says, or as the published program does.", panel="Method"
     )
     mpp: NumericOption[Fraction | None] = NumericOption(
         None, NUMBER, about="Read at this pixel size in um.", panel="What to read", rival="reading"
     )
-    """Read every image at this size of a pixel, in um. One of `READING` alone may be given."""
+    """Pixel size in um at which every image is read. At most one option of `READING` may be given."""
     gsd: NumericOption[Fraction | None] = NumericOption(
         None, NUMBER, about="Read at this pixel size on the ground, in m.", panel="What to read", rival="reading"
     )
-    """Read every image at this size of a pixel on the ground, in m."""
+    """Pixel size on the ground in m at which every image is read."""
     level: Option[int | None] = Option(
         None,
         WHOLE,
@@ -525,44 +536,49 @@ class SegmentOptions(BandOptions, MachineOptions, RunOptions, ViewOptions):
         least=0,
         rival="reading",
     )
-    """Read every image at the pixel size of this stored level, 0 being the full resolution."""
+    """Stored level at whose pixel size every image is read. Level 0 is the full resolution."""
     mag: NumericOption[Fraction | None] = NumericOption(
         None, NUMBER, about="Read at this magnification, like 20.", panel="What to read", rival="reading"
     )
-    """Read every image as through an objective of this magnification."""
+    """Magnification of the objective at which every image is read."""
     slide_mpp: NumericOption[Fraction | None] = NumericOption(
         None,
         NUMBER,
-        about="Pixel size of the file in um (m on maps), where it lacks it or is wrong.",
+        about="Pixel size of the image in um (m on maps), where the file lacks it or has a wrong one.",
         panel="What to read",
         rank=4,
     )
-    """The size of a level-0 pixel where the file lacks it or is wrong, in um, or in m for images of the ground."""
+    """Size of a level-0 pixel in um, or in m for images of the ground. It replaces the size that the file states."""
     roi: PathOption[Box | Path | None] = PathOption(
-        None, REGION, about="Look only here: x,y,width,height or a .geojson file.", panel="Where to look", rank=5
+        None,
+        REGION,
+        about="Segment only this region: x,y,width,height or a .geojson file.",
+        panel="Where to look",
+        rank=5,
     )
-    """Look only here: a box of level 0, or a GeoJSON file of polygons."""
+    """Region that is segmented: a box in pixels of level 0, or a GeoJSON file of polygons. None means everywhere."""
     mask: PathOption[Path | None] = PathOption(
-        None, FILE, about="Look only where this raster of any size is not zero.", panel="Where to look"
+        None, FILE, about="Segment only where this raster, of any size, is not zero.", panel="Where to look"
     )
-    """Look only where this raster of the image's shape is not zero."""
+    """Raster of the image's shape and any size. Only places where it is not zero are segmented."""
     tissue: Option[Tissue] = Option(
         "auto",
         choice(Tissue),
-        about="Look only at tissue: auto does so on slides, otsu on any image, none nowhere.",
+        about="Segment only tissue: auto does so on slides, otsu on every image, none on no image.",
         panel="Where to look",
     )
-    """Look only at tissue: `auto` on slides, `otsu` on any image, `none` nowhere."""
+    """Images on which only tissue is segmented: `auto` means slides, `otsu` every image, `none` no image."""
     batch_size: Option[int | None] = Option(
         None,
         BATCH_SIZE,
-        about="Patches a forward pass, or auto; fewer where memory is short.",
+        about="Patches in a forward pass, or auto; the number is lowered where memory is short.",
         panel="Machine",
         words=("-b", "--batch-size"),
         shown="auto",
         least=1,
     )
-    """Patches a forward pass, None for the bundle's; halved where memory runs out before anything is finished."""
+    """Patches in a forward pass. None leaves the number to the program. It is halved where memory runs out before
+    anything is finished."""
     probabilities: Option[bool] = Option(
         default=False,
         form=SWITCH,
@@ -578,29 +594,29 @@ class SegmentOptions(BandOptions, MachineOptions, RunOptions, ViewOptions):
     refine: Option[RefineMethod | None] = Option(
         None,
         choice(RefineMethod),
-        about="Refine the finished mask by a cascade's bundle or a classical tool; the mask before is kept as "
-        "NAME.unrefined.tif.",
+        about="Refine the finished mask by a cascade's bundle or a classical tool; the mask before refinement is kept "
+        "as NAME.unrefined.tif.",
         panel="More",
     )
-    """What the finished mask is refined by; the mask before is kept beside it."""
+    """Method that refines the finished mask. The mask before refinement is kept beside it. None does not refine."""
     refine_weights: PathOption[str | None] = PathOption(
-        None, BUNDLE, about="The bundle of --refine cascadepsp: a name or a folder.", panel="More", needs=CASCADE
+        None, BUNDLE, about="Bundle for --refine cascadepsp: a name or a folder.", panel="More", needs=CASCADE
     )
-    """The bundle of `cascadepsp`."""
+    """Bundle that `cascadepsp` uses."""
     refine_only: ListOption[tuple[str, ...]] = ListOption(
         (),
         CLASSES,
-        about="Classes whose objects --refine cascadepsp refines, as names or indices: building. What they give up "
-        "goes to the next most probable class. Default: all.",
+        about="Classes whose objects --refine cascadepsp refines, as names or indices, like building. Pixels that "
+        "they lose get the next most probable class. Default: all.",
         panel="More",
         shown="",
         needs=CASCADE,
     )
-    """Names or indices of the classes whose objects `cascadepsp` refines; none: of all."""
+    """Names or indices of the classes whose objects `cascadepsp` refines. Empty means all."""
     exports: Option[ExportOptions] = Option(
         ExportOptions(), EXPORTS, about="Formats besides the mask's own.", panel="Outputs", group=ExportOptions
     )
-    """Formats besides the mask's own; made of the finished mask, which does not depend on them."""
+    """Formats besides the mask's own. They are made from the finished mask, which does not depend on them."""
 
     def __post_init__(self) -> None:
         if self.median is not None and self.median % 2 == 0:
@@ -634,14 +650,14 @@ class SegmentOptions(BandOptions, MachineOptions, RunOptions, ViewOptions):
 
     @property
     def reading(self) -> str | None:
-        """The option that says at which size of a pixel to read, as the command line spells it."""
+        """The option that sets the pixel size at which images are read, as text of the command line; None if unset."""
         name = next((name for name in READING if getattr(self, name) is not None), None)
         return None if name is None else f"--{name} {float(getattr(self, name)):g}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class MethodSettings:
-    """The options that a stage needs, all of them resolved."""
+    """The options that a stage needs, with every default filled in."""
 
     method: Method
     merge: Merge
@@ -654,7 +670,7 @@ class MethodSettings:
 
     @property
     def refines(self) -> bool:
-        """Whether later stages change what earlier ones said."""
+        """Whether later stages change the result of earlier ones."""
         return self.method in ("magnet", "magnet-fast", "grnet")
 
     @property
@@ -664,7 +680,7 @@ class MethodSettings:
 
     @property
     def score_side(self) -> int:
-        """Side of the median that a choice of points needs; 1 where every point is taken."""
+        """Side of the median filter that the selection of points needs; 1 where every point is selected."""
         return 1 if self.points.kind == "all" else self.median
 
     def describe(self) -> dict[str, object]:
@@ -683,7 +699,7 @@ class MethodSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class BundleDefaults:
-    """What a bundle recommends where an option is left out."""
+    """Values that a bundle recommends for options that are not given."""
 
     scales: tuple[Size, ...] = field(default=())
     merge: Merge = "mean"
@@ -694,7 +710,7 @@ class BundleDefaults:
 
     @classmethod
     def parse(cls, *, scales: tuple[Size, ...], magnet: dict[str, object]) -> Self:
-        """From the `magnet` object of a bundle."""
+        """Create the defaults from a bundle's scales and from the `magnet` object of its `bundle.json`."""
         return cls(
             scales=scales,
             merge=cast("Merge", magnet.get("merge", "mean")),

@@ -25,38 +25,41 @@ SERIES = Form(parse=lambda text, _: text, types=(int,), convert=str, metavar="N|
 
 @dataclass(kw_only=True, unsafe_hash=True)
 class BandOptions(OptionGroup):
-    """Which image of a file is read, which of its bands a network gets, and how their values are scaled."""
+    """Options for the image of a file that is read, the bands that a network gets, and the scaling of their values."""
 
     series: Option[str | None] = Option(
         None,
         SERIES,
-        about="Which image of a file that holds several, by number (from 0) or name, as info lists them. Default: the "
-        "largest.",
+        about="Image to read from a file that holds several, by number (from 0) or name, as info lists them. Default: "
+        "the largest.",
         panel="What to read",
     )
-    """Number (the first is 0) or name of the image that is read, of a file that holds several. None for the largest."""
+    """Number (the first is 0) or name of the image that is read from a file of several. None reads the largest."""
     domain: Option[str | None] = Option(
         None,
         TEXT,
-        about="What the image shows, like aerial or histology: insists on a bundle that the file's kind does not fit.",
+        about="Kind of image, like aerial or histology. It overrides what the file says, so that a bundle for this "
+        "kind is accepted.",
         panel="What to read",
     )
-    """What the image shows, in the words of a bundle's `domain`. None believes what the file says of itself."""
+    """Kind of image, in the words of a bundle's `domain`. None takes the kind that the file's reader knows."""
     alpha: Option[AlphaRole | None] = Option(
         None,
         choice(AlphaRole),
-        about="What a band that is flagged as alpha is: mask (no data where it is 0) or band (near-infrared, say). "
-        "Default: band where --bands names it, else mask.",
+        about="Meaning of a band that is flagged as alpha: mask (no data where it is 0) or band (for example "
+        "near-infrared). Default: band where --bands names it, else mask.",
         panel="What to read",
     )
-    """How a band that is flagged as alpha is read. None for a band where `bands` names it, else for a mask."""
+    """Meaning of a band that is flagged as alpha. None reads it as a band where `bands` names it, else as a mask."""
     bands: ListOption[tuple[str, ...] | None] = ListOption(
         None,
         BANDS,
-        about="The image's bands in the bundle's order, by number (from 1) or name: 4,3,2. Default: by name or count.",
+        about="The image's bands in the bundle's order, by number (from 1) or name, like 4,3,2. Default: match names, "
+        "else the order.",
         panel="What to read",
     )
-    """For each of the bundle's bands one of the image's, by number (the first is 1) or name. None matches them."""
+    """Number (the first is 1) or name of the image's band for each of the bundle's bands. None matches their names,
+    or, where these differ, their order."""
     value_range: Option[ValueRange | None] = Option(
         None,
         VALUE_RANGE,
@@ -64,12 +67,12 @@ class BandOptions(OptionGroup):
         "Default: the bundle's.",
         panel="What to read",
     )
-    """The stored values that stand for the ends of the bundle's range. None takes them as the bundle has them."""
+    """Stored values that are mapped to the ends of the bundle's range. None uses the ends of the range themselves."""
 
 
 @dataclass(kw_only=True, unsafe_hash=True)
 class MachineOptions(OptionGroup):
-    """Where the program computes, and with how much memory."""
+    """Options for the device, its arithmetic, reading ahead, and the memory that may be used."""
 
     device: Option[str] = Option(
         "auto",
@@ -93,30 +96,30 @@ class MachineOptions(OptionGroup):
     num_workers: Option[int | None] = Option(
         None,
         WHOLE,
-        about="Threads that read ahead; 0 reads in turn. Default: 2, or for a GPU as many as there are cores, up to "
-        "16.",
+        about="Threads that read ahead; 0 reads between computations. Default: 2, or for a GPU the number of cores, at "
+        "most 16.",
         panel="Machine",
         least=0,
     )
-    """Threads that read ahead. None for 2, and for as many as there are cores, up to 16, beside an accelerator."""
+    """Threads that read ahead. None means 2, or with an accelerator the number of cores, at most 16."""
     gpu_memory: Option[int | None] = Option(
         None, BYTES, about="Most memory of the device to use, like 4GiB.", panel="Machine", rank=7
     )
-    """Bytes."""
+    """Most memory of the device that may be used, in bytes. None leaves the limit to the program."""
     memory: Option[int | None] = Option(
         None, BYTES, about="Most memory of the host to use, like 8GiB.", panel="Machine"
     )
-    """Bytes."""
+    """Most memory of the host that may be used, in bytes. None leaves the limit to the program."""
 
 
 @dataclass(kw_only=True, unsafe_hash=True)
 class RunOptions(OptionGroup):
-    """What happens to files that an earlier run left behind."""
+    """Options for files that an earlier run left behind."""
 
     overwrite: Option[bool] = Option(
         default=False,
         form=SWITCH,
-        about="Replace an output of other inputs or made with other options.",
+        about="Replace an output that was made from other inputs or with other options.",
         panel="Outputs",
         variable="",
         of_one_run=True,
@@ -124,7 +127,7 @@ class RunOptions(OptionGroup):
     resume: Option[bool] = Option(
         default=True,
         form=SWITCH,
-        about="Go on where an interrupted run stopped, or begin again.",
+        about="Continue an interrupted run where it stopped, or start again.",
         panel="Outputs",
         off="--no-resume",
         variable="",
@@ -134,7 +137,7 @@ class RunOptions(OptionGroup):
 
 @dataclass(kw_only=True, unsafe_hash=True)
 class ViewOptions(OptionGroup):
-    """What shows a finished mask to people; the mask does not depend on it."""
+    """Options for pictures of a finished mask. The mask does not depend on them."""
 
     overlay: Option[bool] = Option(
         default=False,
@@ -145,7 +148,7 @@ class ViewOptions(OptionGroup):
     html: Option[bool] = Option(
         default=False,
         form=SWITCH,
-        about="Also write a page to look at, as NAME.html.",
+        about="Also write a page for a browser, as NAME.html.",
         panel="Outputs",
         rank=8,
     )

@@ -1,4 +1,4 @@
-"""The words that make a mask again: options as the command line spells them."""
+"""The command that makes a mask again: its options are written as words of the command line."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
 
 
 def segment_words(image: str, mask: Path, options: SegmentOptions) -> list[str]:
-    """The command line of `magnet segment` that gives these options, word by word; a shell needs them quoted."""
+    """Return the command `magnet segment` with these options, one word an item; a shell needs the words quoted."""
     found = ["magnet", "segment", as_path(image), "-o", as_path(str(mask))]
     return [*found, "--weights", options.weights or DEFAULT_BUNDLE, *option_words(options)]
 
 
 def option_words(options: DataclassInstance) -> list[str]:
-    """The options of a command that differ from their defaults, word by word, without the bundle."""
+    """Return the words of all options that differ from their defaults, without the bundle."""
     return command_words(options, without=("weights",))
 
 
 def as_path(text: str) -> str:
-    """A file as a word that is not taken for an option."""
+    """Return the path as a word that the command line does not read as an option."""
     return f"./{text}" if text.startswith("-") else text

@@ -1,4 +1,4 @@
-"""Which bands of an image a user names, and which of its stored values: words, before there is an image."""
+"""Values of `--bands` and `--value-range`, parsed and checked before any image is opened."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from magnet_cli.errors import UsageError
 from magnet_cli.options.forms import spell_decimal
 
 MOST_BANDS = 4096
-"""That a user may name; more is a slip."""
+"""Largest number of bands that `--bands` accepts."""
 LARGEST = Fraction(10**12)
 
 _NUMBER = r"[+-]?(?:\d{1,13}(?:\.\d{0,30})?|\.\d{1,30})"
@@ -20,13 +20,15 @@ _PAIR = re.compile(rf"({_NUMBER})(%?),({_NUMBER})(%?)")
 
 @dataclass(frozen=True, kw_only=True)
 class ValueRange:
-    """Which stored values stand for the ends of the range that a bundle was trained on."""
+    """The stored values that are mapped to the ends of the range that a bundle was trained on."""
 
     kind: Literal["values", "percentiles", "dtype"]
-    """`values`: these two. `percentiles`: of each band, sampled from the image. `dtype`: all that its type stores."""
+    """`values`: `low` and `high` are stored values. `percentiles`: they are percentiles of each band, sampled from the
+    image. `dtype`: the range is that of the image's integer type, and both are unused."""
     low: Fraction = Fraction(0)
+    """Lower end, as a stored value or a percentage."""
     high: Fraction = Fraction(0)
-    """A stored value, or a percentage."""
+    """Upper end, as a stored value or a percentage."""
 
     def __str__(self) -> str:
         if self.kind == "dtype":
@@ -36,10 +38,12 @@ class ValueRange:
 
 
 def parse_bands(text: str) -> tuple[str, ...]:
-    """`4,3,2` or `red,green,blue`: numbers, the first band being 1, or names; what they mean an image says.
+    """Parse bands by number (the first is 1) or by name, like `4,3,2` or `red,green,blue`.
+
+    Whether an image has these bands is checked when it is opened.
 
     Raises:
-        UsageError: A word is missing.
+        UsageError: A word is empty, or there are more than `MOST_BANDS`.
     """
     words = tuple(word.strip() for word in text.split(","))
     if not all(words) or len(words) > MOST_BANDS:
@@ -52,19 +56,19 @@ def parse_bands(text: str) -> tuple[str, ...]:
 
 
 def as_bands(values: tuple[object, ...] | list[object]) -> tuple[str, ...]:
-    """Bands that Python names by numbers or texts.
+    """Convert bands that Python names by numbers or texts.
 
     Raises:
-        UsageError: There is none, or one is empty.
+        UsageError: The list or one of its texts is empty.
     """
     return parse_bands(",".join(map(str, values)))
 
 
 def parse_value_range(text: str) -> ValueRange:
-    """`0,10000`, `2%,98%` or `dtype`.
+    """Parse a range of stored values: `0,10000`, `2%,98%` or `dtype`.
 
     Raises:
-        UsageError: None of these, or the range does not rise.
+        UsageError: The text has none of these forms, or the second number is not larger than the first.
     """
     word = text.strip().lower().replace(" ", "")
     if word == "dtype":
@@ -83,6 +87,6 @@ def parse_value_range(text: str) -> ValueRange:
 
 
 def spell_value_range(given: ValueRange) -> str:
-    """Write a range as `parse_value_range` reads it, to the last digit."""
+    """Write a range as `parse_value_range` reads it, with all digits of its numbers."""
     sign = "%" if given.kind == "percentiles" else ""
     return "dtype" if given.kind == "dtype" else f"{spell_decimal(given.low)}{sign},{spell_decimal(given.high)}{sign}"

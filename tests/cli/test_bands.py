@@ -103,7 +103,7 @@ def test_what_does_not_fit_is_refused_with_both_sides_and_the_option(reflectance
 
 def test_a_plan_says_what_the_network_sees(reflectance: Path, bundle: Path) -> None:
     text = invoke("plan", reflectance, "--weights", bundle, *WORDS).stdout
-    assert "sees band3, band2, band1 from 0 to 10000" in text
+    assert "input: band3, band2, band1, values from 0 to 10000" in text
     percent = ("--bands", "3,2,1", "--value-range", "2%,98%")
     first, second = (
         invoke_json("plan", reflectance, "--weights", bundle, *percent, *more)["images"][0]

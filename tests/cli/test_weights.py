@@ -329,7 +329,7 @@ def test_import_of_cascadepsp_refuses_what_does_not_fit(here: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--from", "cascadepsp"], "wants the checkpoint"),
+        (["--from", "cascadepsp"], "needs a checkpoint"),
         (["--from", "cascadepsp", "model", "--preset", "inria"], "takes one FILE, not MagNet's options (got --preset)"),
         (["model"], "Give --preset and --backbone, or --from cascadepsp FILE"),
         (["--preset", "inria"], "Give --preset and --backbone, or --from cascadepsp FILE"),

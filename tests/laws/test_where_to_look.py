@@ -346,7 +346,7 @@ def test_polygons_of_a_map_need_a_placed_image(template: Path, tmp_path: Path) -
 def test_the_plan_names_the_areas(template: Path, scene: Path) -> None:
     words = ("plan", scene, "--weights", template, "--scales", "32", "--roi", "390,0,50,50")
     text = invoke(*words).stdout
-    assert "looks only at roi [390, 0, 10, 50]" in text
+    assert "area: roi [390, 0, 10, 50]" in text
     assert "reaches beyond the image" in text
     (found,) = invoke_json(*words)["images"]
     assert found["areas"] == [{"kind": "roi", "source": "[390, 0, 10, 50]"}]
