@@ -50,13 +50,13 @@ class Part:
 
 PARTS = (
     Part(name="tests", module="suite", function="run", seconds=100, alone=False, title="Tests marked `gpu`"),
-    Part(name="masks", module="masks", function="run", seconds=110, alone=False, title="Masks beside the CPU's"),
+    Part(name="masks", module="masks", function="run", seconds=90, alone=False, title="Masks beside the CPU's"),
     Part(name="flat", module="memory", function="run_flat", seconds=90, alone=False, title="Memory and image size"),
-    Part(name="shortage", module="shortage", function="run", seconds=110, alone=False, title="Out of memory"),
+    Part(name="shortage", module="shortage", function="run", seconds=90, alone=False, title="Out of memory"),
     Part(name="small", module="memory", function="run_small", seconds=70, alone=True, title="The smallest batch"),
-    Part(name="huge", module="huge", function="run", seconds=150, alone=True, title="100,000 x 100,000 pixels"),
-    Part(name="ceiling", module="ceilings", function="run", seconds=110, alone=True, title="Beside the ceiling"),
-    Part(name="switches", module="switches", function="run", seconds=120, alone=True, title="The forward pass"),
+    Part(name="huge", module="huge", function="run", seconds=100, alone=True, title="100,000 x 100,000 pixels"),
+    Part(name="switches", module="switches", function="run", seconds=75, alone=True, title="The forward pass"),
+    Part(name="ceiling", module="ceilings", function="run", seconds=85, alone=True, title="Beside the ceiling"),
 )
 """Those that may run beside others first, together; then the rest, one after the other."""
 

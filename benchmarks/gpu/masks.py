@@ -6,10 +6,12 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, cast
 
-from benchmarks.gpu.bundles import paper, shipped
+from benchmarks.gpu.bundles import ROOT, paper, shipped
 from benchmarks.gpu.running import agreement, draw, run_once
 from magnet_cli.events import Events
 from magnet_cli.models.device import computes_bfloat16
+from magnet_cli.options.refine import RefineOptions
+from magnet_cli.refinement.api import refine
 from magnet_cli.segmentation.api import load_model
 
 if TYPE_CHECKING:
@@ -36,6 +38,48 @@ def run(setting: Setting, findings: Findings) -> None:
         image = draw(setting.folder / f"{name}.tif", width, height)
         with findings.guarded(f"{name}: masks compared"):
             _compare(setting, findings, name, replace(options, precision="float32", batch_size=BATCH), image)
+    if not setting.short:
+        with findings.guarded("roofs-cascade: masks refined"):
+            _refine(setting, findings, setting.folder / "aerial.tif", setting.folder / "aerial-cpu" / "patch.tif")
+        with findings.guarded("fpn508, published arithmetic"):
+            _published(setting, findings)
+
+
+def _refine(setting: Setting, findings: Findings, image: Path, mask: Path) -> None:
+    """Sharpen the buildings of the CPU's mask on both devices."""
+    found = []
+    for number, device in enumerate(("cpu", setting.device)):
+        options = RefineOptions(
+            weights=str(ROOT / "weights" / "roofs-cascade"), only=("building",), device=device, precision="float32"
+        )
+        found.append(setting.folder / f"refined{number}.tif")
+        started = time.monotonic()
+        refine(image, mask, found[-1], options)
+        findings.add(f"roofs-cascade on {device}", f"{time.monotonic() - started:.1f} s")
+    share = agreement(*found)
+    findings.add(
+        "roofs-cascade, float32: labels equal to the CPU's",
+        f"{share:.4%}, {1 - agreement(mask, found[-1]):.2%} refined",
+        aim=f">= {AIMS['float32']:.2%}",
+        met=share >= AIMS["float32"],
+    )
+
+
+def _published(setting: Setting, findings: Findings) -> None:
+    """The published arithmetic keeps the whole image's canvases: on both devices, of an image of one block."""
+    small = draw(setting.folder / "small.tif", 1200, 1100)
+    found = []
+    for number, device in enumerate(("cpu", setting.device)):
+        options = replace(paper(setting), device=device, precision="float32", compat="published", batch_size=BATCH)
+        found.append(setting.folder / f"published{number}.tif")
+        run_once(small, found[-1], load_model(options, Events()), options)
+    share = agreement(*found)
+    findings.add(
+        "fpn508, published arithmetic, float32: labels equal to the CPU's",
+        f"{share:.4%}",
+        aim=f">= {AIMS['float32']:.2%}",
+        met=share >= AIMS["float32"],
+    )
 
 
 def _compare(setting: Setting, findings: Findings, name: str, options: SegmentOptions, image: Path) -> None:

@@ -61,7 +61,7 @@ class _Bench:
         height, width = networks.bundle.input.size.height, networks.bundle.input.size.width
         self._side = (height, width)
         self._bands, self._classes = len(networks.bundle.input.bands), len(networks.bundle.classes)
-        self._least = 0.2 if setting.short else 0.7
+        self._least = 0.2 if setting.short else 0.35
 
     def eager(self) -> None:
         """As the program runs them, then each setting turned."""
