@@ -151,7 +151,10 @@ def open_gdal(
             found = _open_parts(path, datasets[0], series)
             codes = codes_of(path, datasets[0], indices=indices, alpha=alpha)
             for index in range(_reductions(datasets[0], codes)):
-                datasets.append([_dataset(name, overview_level=index) for name in found.names])  # noqa: PERF401 (see `datasets`)
+                datasets.append([_dataset(name, overview_level=index) for name in found.names])
+                if not keeps_masks(datasets[0], datasets[-1]):
+                    close([datasets.pop()])
+                    break
             info = image_info(path, datasets, codes)
             info = replace(info, notes=(*others(found.contents, found.index), *info.notes))
     except SourceError:
@@ -159,6 +162,17 @@ def open_gdal(
         raise
     image = PyramidImage(info, GdalStore(info, datasets, codes, labels=labels), by_band=False)
     return image.holding(found.contents, found.index)
+
+
+def keeps_masks(full: Sequence[Any], reduced: Sequence[Any]) -> bool:
+    """Whether overviews say in the same way as the full datasets which pixels hold data.
+
+    An overview that was built before the mask, or beside one without overviews of its own, says that all of them do.
+    """
+    return all(
+        one.mask_flag_enums == other.mask_flag_enums and one.nodatavals == other.nodatavals
+        for one, other in zip(full, reduced, strict=True)
+    )
 
 
 def recognized(path: str) -> bool:

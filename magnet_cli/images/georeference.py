@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from magnet_cli.images.geotransform import Tag
 
+NODATA = 42113
 PLACE_TAGS = (PIXEL_SCALE, TIEPOINT, TRANSFORMATION)
 NOTHING = Sidecars()
 
@@ -41,7 +42,7 @@ class Georeference:
     unit: Fraction | None = None
     """Metres of the unit of projected coordinates."""
     tags: tuple[Tag, ...] = ()
-    """As tags of a TIFF; its mask carries them."""
+    """As tags of a TIFF, empty where nothing is known; a mask of the image carries them."""
     nodata: float | None = None
     """A sidecar's, which goes before the image's own."""
     notes: tuple[str, ...] = ()
@@ -67,7 +68,7 @@ def georeference(tags: Iterable[Tag], sidecars: Sidecars = NOTHING) -> Georefere
         tags: Those of a TIFF that carry its georeference; none for other formats.
         sidecars: What stands beside the image.
     """
-    own = {tag[0]: tag for tag in tags}
+    own = {tag[0]: tag for tag in tags if tag[0] != NODATA}
     values = {code: tag[3] for code, tag in own.items()}
     keys = GeoKeys.of(values)
     inside = Geotransform.of(values)

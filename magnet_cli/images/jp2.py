@@ -14,7 +14,16 @@ from rasterio.windows import Window
 
 from magnet_cli.errors import SourceError
 from magnet_cli.images.failures import naming
-from magnet_cli.images.gdal_image import FAILURES, Codes, GdalStore, close, codes_of, environment, image_info
+from magnet_cli.images.gdal_image import (
+    FAILURES,
+    Codes,
+    GdalStore,
+    close,
+    codes_of,
+    environment,
+    image_info,
+    keeps_masks,
+)
 from magnet_cli.images.reader import PyramidImage
 from magnet_cli.images.resolution import Found, decimal, microscope
 from magnet_cli.images.urls import is_url
@@ -61,7 +70,10 @@ def open_jp2(blob: Blob, *, alpha: Alpha = "mask") -> PyramidImage:
             datasets.append([_dataset(path)])
             codes = codes_of(path, datasets[0], luma=luma, alpha=alpha)
             for index in range(_reductions(datasets[0][0], codes)):
-                datasets.append([_dataset(path, overview_level=index)])  # noqa: PERF401 (closed where one fails)
+                datasets.append([_dataset(path, overview_level=index)])
+                if not keeps_masks(datasets[0], datasets[-1]):
+                    close([datasets.pop()])
+                    break
             info = _info(path, datasets, codes)
     except SourceError:
         close(datasets)

@@ -89,7 +89,7 @@ def _unit(info: ImageInfo, facts: ModelFacts, options: SegmentOptions) -> str:
     What is asked comes first, because the option is for images whose own size is wrong: a photograph from the air with
     the density of a print seems to be measured in micrometres.
     """
-    if info.crs is not None or options.gsd is not None:
+    if info.crs is not None or info.geo_tags or options.gsd is not None:
         return "m"
     if options.mpp is not None or options.mag is not None:
         return "um" if info.resolution is None else info.resolution.unit

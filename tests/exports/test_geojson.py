@@ -130,8 +130,9 @@ def test_small_polygons_are_left_out(tmp_path: Path) -> None:
         (Affine(0.5, 0, 500_000.25, 0, -0.5, 4_600_000.5), "EPSG:32633", True),
         (Affine(1.6, 1.2, 4e6, 1.2, -1.6, 3e6), "EPSG:3035", False),
         (Affine(1e-5, 0, 13.25, 0, -1e-5, 52.5), "EPSG:4326", False),
+        (Affine(0.5, 0, 2_510_000, 0, -0.5, -1_820_000), "ESRI:102022", False),
     ],
-    ids=["north-up", "point", "rotated", "degrees"],
+    ids=["north-up", "point", "rotated", "degrees", "no EPSG code"],
 )
 def test_the_second_file_lies_where_rasterio_puts_the_image(
     tmp_path: Path, transform: Affine, crs: str, *, point: bool
@@ -146,7 +147,7 @@ def test_the_second_file_lies_where_rasterio_puts_the_image(
     with rasterio.open(tmp_path / "g.tif") as file:
         placed, named = file.transform, file.crs
     assert named == rasterio.CRS.from_string(crs)
-    urn = f"urn:ogc:def:crs:EPSG::{named.to_epsg()}"
+    urn = f"urn:ogc:def:crs:{crs.replace(':', '::')}"
     assert found.get("crs", {}).get("properties", {}).get("name") == (None if crs == "EPSG:4326" else urn)
     back = ~placed
     for feature, flat in zip(found["features"], read(pixels.path)["features"], strict=True):
@@ -160,6 +161,19 @@ def test_the_second_file_lies_where_rasterio_puts_the_image(
         assert feature["properties"]["pixels"] == flat["properties"]["measurements"]["Area px^2"]
         if crs != "EPSG:4326":
             assert feature["properties"]["area_m2"] == pytest.approx(shape.area)
+
+
+def test_a_system_without_a_code_gets_no_second_file_and_a_note(tmp_path: Path) -> None:
+    crs = "+proj=aea +lat_1=20 +lat_2=30 +lat_0=25 +lon_0=55 +datum=WGS84"
+    tags = write_geotiff(tmp_path / "g.tif", Affine(0.5, 0, 9, 0, -0.5, 8), crs, point=False)
+    mask = write_mask(tmp_path / "m.tif", make_labels(90, 70), resolution=None, geo_tags=tags)
+    (pixels,) = export(mask, "geojson")
+    assert not (tmp_path / "m.crs.geojson").exists()
+    assert pixels.notes[0].startswith("m.crs.geojson is not written: GeoJSON names a CRS by its code")
+    assert pixels.lines()[1:] == list(pixels.notes)
+    assert pixels.describe()["notes"] == list(pixels.notes)
+    with rasterio.open(mask) as copy, rasterio.open(tmp_path / "g.tif") as image:
+        assert copy.crs == image.crs
 
 
 def test_geopandas_reads_classes_and_crs(tmp_path: Path) -> None:

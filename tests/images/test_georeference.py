@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import TYPE_CHECKING, Any
 from xml.sax.saxutils import escape
 
@@ -9,7 +10,10 @@ import numpy as np
 import pyproj
 import pytest
 import rasterio
+import rasterio.errors
 import tifffile
+from pyproj.database import query_crs_info
+from pyproj.enums import PJType
 
 from magnet_cli.geometry import LEVEL0, Box
 from magnet_cli.images import Request, inspect, open_image
@@ -462,3 +466,37 @@ def pixels(path: Path) -> np.ndarray:
 def labels(path: Path) -> np.ndarray:
     with open_labels(path) as image:
         return image.read(Box.whole(image.size))
+
+
+@pytest.mark.full
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_systems_of_the_registers_are_read_as_gdal_reads_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every sixteenth system of EPSG and ESRI, as it is and as its owner's: GDAL writes the keys.
+
+    A few differ because a register of GDAL's is another version, or because GDAL misreads what it wrote (meridians in
+    grads, heights in the base).
+    """
+    monkeypatch.setenv("GDAL_PAM_ENABLED", "NO")
+    counts = {"same": 0, "other": 0, "unknown": 0, "unknown to both": 0}
+    for authority, kind in product(("EPSG", "ESRI"), (PJType.PROJECTED_CRS, PJType.GEOGRAPHIC_2D_CRS)):
+        for entry in sorted(query_crs_info(authority, kind), key=lambda entry: entry.code)[::16]:
+            for crs in (pyproj.CRS.from_authority(authority, entry.code), renamed(f"{authority}:{entry.code}")):
+                counts[verdict(crs, tmp_path / "s.tif")] += 1
+    assert sum(counts.values()) > 850
+    assert counts["unknown"] == 0
+    assert counts["other"] < 0.02 * counts["same"]
+
+
+def verdict(crs: pyproj.CRS, path: Path) -> str:
+    """Whether keys that GDAL wrote mean the same to GDAL and here."""
+    try:
+        in_file(path, crs.to_wkt())
+    except (rasterio.errors.CRSError, rasterio.errors.RasterioError):
+        return "unknown to both"
+    found = inspect(path).crs
+    with rasterio.open(path) as file:
+        if file.crs is None or file.crs.to_wkt().startswith("LOCAL_CS"):
+            return "unknown to both" if found is None else "other"
+        if found is None:
+            return "unknown"
+        return "same" if same_crs(found, file.crs.to_wkt()) else "other"

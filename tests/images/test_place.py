@@ -89,6 +89,22 @@ def test_another_reference_system(tmp_path: Path) -> None:
         check_place(inspect(mask), inspect(image))
 
 
+def test_systems_without_a_code_are_compared_by_their_definition(tmp_path: Path) -> None:
+    """Both have WGS 84 for a base, which is no reason to take one for the other."""
+    image = geotiff(tmp_path / "image.tif", crs="ESRI:102022")
+    with pytest.raises(SourceError, match=r"that of .*image.tif, ESRI:102022 \(got ESRI:54009"):
+        check_place(inspect(geotiff(tmp_path / "mask.tif", crs="ESRI:54009")), inspect(image))
+    own = "+proj=aea +lat_1=20 +lat_2=-23 +lat_0=0 +lon_0={} +datum=WGS84"
+    check_place(inspect(geotiff(tmp_path / "mask.tif", crs=own.format(25))), inspect(image))
+    with pytest.raises(SourceError, match="reference system must be that of"):
+        check_place(inspect(geotiff(tmp_path / "mask.tif", crs=own.format(26))), inspect(image))
+
+
+def test_heights_say_nothing_of_the_place(tmp_path: Path) -> None:
+    image = geotiff(tmp_path / "image.tif", crs="EPSG:32633+5773")
+    check_place(inspect(geotiff(tmp_path / "mask.tif")), inspect(image))
+
+
 def of_scores(image: Path, mask: Path) -> None:
     check_inputs(image, mask, roi=None)
 
