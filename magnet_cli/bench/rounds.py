@@ -14,12 +14,12 @@ from magnet_cli.bench.task import Task, command_of, for_drawn, mask_beside
 from magnet_cli.bench.worker_process import Process
 from magnet_cli.errors import MagnetError, SourceError
 from magnet_cli.events import Step
+from magnet_cli.system.closing import Closing
 from magnet_cli.system.durable import writing
 from magnet_cli.system.speeds import Figure, format_seconds, store_figure
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from types import TracebackType
 
     from magnet_cli.bench.conditions import Setting
     from magnet_cli.bench.request import BenchOptions, Yardstick
@@ -67,7 +67,7 @@ class _Contender:
         return Mark(kind=self.kind, model=self.model, ready=self.ready, runs=tuple(self.runs), error=self.error)
 
 
-class Bench:
+class Bench(Closing):
     """Measures images one after the other, as a context; nothing stays of what it wrote to measure.
 
     Args:
@@ -98,9 +98,8 @@ class Bench:
             self._stack = stack.pop_all()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Remove the images and the masks."""
         self._stack.close()
 
     @property

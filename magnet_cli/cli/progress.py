@@ -10,11 +10,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from magnet_cli.errors import redacted
 from magnet_cli.events import Events, Step
+from magnet_cli.system.closing import Closing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-    from types import TracebackType
 
     from magnet_cli.errors import MagnetError
 
@@ -26,7 +26,7 @@ class _Console(Console):
         self.quiet = True
 
 
-class Display(Events):
+class Display(Events, Closing):
     """A display that prints messages as lines and shows the progress of the current image as a bar.
 
     Args:
@@ -52,9 +52,8 @@ class Display(Events):
         self._bar.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Take the bar away."""
         self._bar.stop()
 
     def message(self, text: str) -> None:

@@ -11,7 +11,9 @@ from magnet_cli.cli.outcome import command, say
 from magnet_cli.cli.parameters import NoProgress
 
 if TYPE_CHECKING:
-    from magnet_cli.models.bundle import Bundle
+    from collections.abc import Callable
+
+    from magnet_cli.models.bundle import Bundle, CascadeBundle
 
 train_app = typer.Typer(help="Train a bundle's networks.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -43,13 +45,9 @@ The folder OUTPUT.training has the checkpoint, the log (log.jsonl) and its curve
 @command
 def backbone(data: Data, *, output: Output, config: Config, no_progress: NoProgress = False) -> None:
     """Train a backbone and write its bundle."""
-    from magnet_cli.cli.training_progress import TrainingDisplay
     from magnet_cli.train.backbone_training import train_backbone
-    from magnet_cli.train.config import TrainConfig
 
-    with TrainingDisplay(enabled=not no_progress) as display:
-        bundle = train_backbone(data, output, TrainConfig.read(config), progress=display.line, each=display.tick)
-    _told(bundle, output)
+    _train(train_backbone, data, output, config=config, no_progress=no_progress)
 
 
 CASCADE = """Train a cascade for `magnet refine`, on any labels; an interrupted training goes on where it stopped.
@@ -80,27 +78,24 @@ after refinement.
 @command
 def cascade(data: Data, *, output: Output, config: Config, no_progress: NoProgress = False) -> None:
     """Train a cascade and write its bundle."""
-    from magnet_cli.cli.training_progress import TrainingDisplay
     from magnet_cli.train.cascade_training import train_cascade
-    from magnet_cli.train.config import TrainConfig
 
-    with TrainingDisplay(enabled=not no_progress) as display:
-        bundle = train_cascade(data, output, TrainConfig.read(config), progress=display.line, each=display.tick)
-    if bundle is not None:
-        say(f"{output}: bundle '{bundle.name}'")
+    _train(train_cascade, data, output, config=config, no_progress=no_progress)
 
 
 @train_app.command()
 @command
 def refiner(data: Data, *, output: Output, config: Config, no_progress: NoProgress = False) -> None:
     """Train a refiner for a bundle that has a backbone, and add it to the bundle."""
-    from magnet_cli.cli.training_progress import TrainingDisplay
-    from magnet_cli.train.config import TrainConfig
     from magnet_cli.train.refiner_training import train_refiner
 
-    with TrainingDisplay(enabled=not no_progress) as display:
-        bundle = train_refiner(data, output, TrainConfig.read(config), progress=display.line)
-    _told(bundle, output)
+    _train(
+        lambda *words, progress, **_: train_refiner(*words, progress=progress),
+        data,
+        output,
+        config=config,
+        no_progress=no_progress,
+    )
 
 
 GRNET = """Train a GRNet - global branch, selector and local branch - and write its bundle.
@@ -137,28 +132,29 @@ In the configuration:
 @command
 def grnet(data: Data, *, output: Output, config: Config, no_progress: NoProgress = False) -> None:
     """Train a GRNet and write its bundle."""
-    from magnet_cli.cli.training_progress import TrainingDisplay
-    from magnet_cli.train.config import TrainConfig
     from magnet_cli.train.grnet_training import train_grnet
 
-    with TrainingDisplay(enabled=not no_progress) as display:
-        bundle = train_grnet(data, output, TrainConfig.read(config), progress=display.line, each=display.tick)
-    _told(bundle, output)
+    _train(train_grnet, data, output, config=config, no_progress=no_progress)
 
 
 @train_app.command(help=SELECTOR)
 @command
 def selector(data: Data, *, output: Output, config: Config, no_progress: NoProgress = False) -> None:
     """Train a selector for a bundle that has a backbone, and add it to the bundle."""
-    from magnet_cli.cli.training_progress import TrainingDisplay
-    from magnet_cli.train.config import TrainConfig
     from magnet_cli.train.selector_training import train_selector
 
+    _train(train_selector, data, output, config=config, no_progress=no_progress)
+
+
+def _train(
+    train: Callable[..., Bundle | CascadeBundle | None], data: Path, output: Path, *, config: Path, no_progress: bool
+) -> None:
+    from magnet_cli.cli.training_progress import TrainingDisplay
+    from magnet_cli.models.bundle import Bundle
+    from magnet_cli.train.config import TrainConfig
+
     with TrainingDisplay(enabled=not no_progress) as display:
-        bundle = train_selector(data, output, TrainConfig.read(config), progress=display.line, each=display.tick)
-    _told(bundle, output)
-
-
-def _told(bundle: Bundle | None, output: Path) -> None:
+        bundle = train(data, output, TrainConfig.read(config), progress=display.line, each=display.tick)
     if bundle is not None:
-        say(f"{output}: bundle '{bundle.name}', {len(bundle.classes)} classes")
+        classes = f", {len(bundle.classes)} classes" if isinstance(bundle, Bundle) else ""
+        say(f"{output}: bundle '{bundle.name}'{classes}")

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-if TYPE_CHECKING:
-    from types import TracebackType
+from magnet_cli.system.closing import Closing
 
+if TYPE_CHECKING:
     from magnet_cli.train.log import Line
     from magnet_cli.train.loop import Tick
 
@@ -17,7 +17,7 @@ SMOOTH = 0.9
 """Momentum of the moving average of the loss that the bar shows."""
 
 
-class TrainingDisplay:
+class TrainingDisplay(Closing):
     """A bar with the loss, the learning rate and the last validation. Each validation is printed above it as a line.
 
     Args:
@@ -44,9 +44,8 @@ class TrainingDisplay:
         self._bar.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Take the bar away."""
         self._bar.stop()
 
     def line(self, line: Line) -> None:

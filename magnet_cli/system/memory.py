@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
 from magnet_cli.errors import UsageError
+from magnet_cli.system.closing import Closing
 
 if sys.platform != "win32":
     import resource
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from types import TracebackType
 
 _UNITS: Final = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 _SIZE: Final = re.compile(r"(\d+(?:\.\d+)?) ?(KiB|MiB|GiB|TiB|B)")
@@ -154,7 +154,7 @@ GROWTH: Final = 4 << 20
 """Bytes by which a process has to have grown beyond all it had before for its PSS to be read again."""
 
 
-class PeakSampler:
+class PeakSampler(Closing):
     """Reads `host_memory` where this process has grown, and now and then, in a thread of its own, as a context.
 
     Reading PSS walks the page tables, 8 ms for a gigabyte, in which the process cannot map memory: at every look it
@@ -211,9 +211,8 @@ class PeakSampler:
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Stop measuring."""
         self._over.set()
         self._thread.join()
         if self._has_grown():

@@ -5,18 +5,18 @@ from __future__ import annotations
 import tempfile
 import weakref
 from functools import partial
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from magnet_cli.geometry import Box, Size
 from magnet_cli.system import durable
+from magnet_cli.system.closing import Closing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
     from pathlib import Path
-    from types import TracebackType
 
     from numpy.typing import DTypeLike, NDArray
 
@@ -24,7 +24,7 @@ TILE = 256
 """Rows and columns of a tile of a spooled raster."""
 
 
-class Spool:
+class Spool(Closing):
     """A file without a name: it goes with the last reference to it, also after `kill -9`.
 
     Reading and writing at a place is safe from several threads; appending is for one thread at a time.
@@ -71,14 +71,6 @@ class Spool:
     def close(self) -> None:
         """Delete the file."""
         self._close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class SpooledRaster:

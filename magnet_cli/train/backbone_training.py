@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from magnet_cli.models.bundle import Bundle
     from magnet_cli.train.config import DataConfig, LoopConfig, TrainConfig
-    from magnet_cli.train.loop import Each, Progress
+    from magnet_cli.train.loop import Each, Progress, Watch
     from magnet_cli.train.scenes import LabelledScene
 
 BACKBONE_FILE = "backbone.safetensors"
@@ -195,15 +195,7 @@ def check(scenes: Sequence[LabelledScene], recipe: Recipe) -> None:
             )
 
 
-def train_backbone(
-    data: Path,
-    output: Path,
-    config: TrainConfig,
-    *,
-    progress: Progress | None = None,
-    until: int | None = None,
-    each: Each | None = None,
-) -> Bundle | None:
+def train_backbone(data: Path, output: Path, config: TrainConfig, **watch: Unpack[Watch]) -> Bundle | None:
     """Train a backbone and write its bundle.
 
     An interrupted training goes on from the last checkpoint, which lies in the folder OUTPUT.training beside the log
@@ -213,9 +205,7 @@ def train_backbone(
         data: Folder of scenes, or a CSV file; see `DataConfig`.
         output: The bundle's folder.
         config: The whole configuration.
-        progress: Receives each log line, a `Line`.
-        until: Stop at that iteration with a checkpoint.
-        each: Is called after each iteration.
+        watch: Functions that follow the training, and the iteration to stop at.
 
     Returns:
         The bundle; None where `until` came first.
@@ -226,7 +216,7 @@ def train_backbone(
     files = Files(folder=output.with_name(output.name + ".training"))
     scenes, validation = divided(load_scenes(data, config.data, work=files.folder), config.data)
     trainer = backbone_trainer(recipe, scenes, validation=validation, files=files)
-    network = trainer.fit(progress=progress, until=until, each=each)
+    network = trainer.fit(**watch)
     if not trainer.done:
         return None
     bundle = write_bundle(output, description, {BACKBONE_FILE: network}, dtype=torch.float16)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from math import log
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Unpack, cast
 
 import torch
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from magnet_cli.models.architectures.cascade_base import CascadeModule
     from magnet_cli.train.config import TrainConfig
-    from magnet_cli.train.loop import Each, Progress
+    from magnet_cli.train.loop import Watch
     from magnet_cli.train.scenes import LabelledScene
 
 
@@ -143,24 +143,14 @@ def check(scenes: Sequence[LabelledScene]) -> None:
             raise SourceError(f"a cascade takes {BANDS} bands", value=scene.pixels.bands, file=scene.name)
 
 
-def train_cascade(
-    data: Path,
-    output: Path,
-    config: TrainConfig,
-    *,
-    progress: Progress | None = None,
-    until: int | None = None,
-    each: Each | None = None,
-) -> CascadeBundle | None:
+def train_cascade(data: Path, output: Path, config: TrainConfig, **watch: Unpack[Watch]) -> CascadeBundle | None:
     """Train a cascade, and write its bundle; an interrupted training goes on as that of a backbone does.
 
     Args:
         data: Folder of scenes, or a CSV file; see `DataConfig`.
         output: The bundle's folder.
         config: The whole configuration; see `CascadeConfig`.
-        progress: Receives each log line, a `Line`.
-        until: Stop at that iteration with a checkpoint.
-        each: Is called after each iteration.
+        watch: Functions that follow the training, and the iteration to stop at.
 
     Returns:
         The bundle; None where `until` came first.
@@ -174,7 +164,7 @@ def train_cascade(
     files = Files(folder=output.with_name(output.name + ".training"))
     scenes, validation = divided(load_scenes(data, config.data, work=files.folder), config.data)
     trainer = recipe.trainer(scenes, validation=validation, files=files)
-    network = trainer.fit(progress=progress, until=until, each=each)
+    network = trainer.fit(**watch)
     if not trainer.done:
         return None
     cut = config.cascade.cut

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any, cast, get_args
+from typing import TYPE_CHECKING, Any, Unpack, cast, get_args
 
 import torch
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from magnet_cli.train.config import GRNetConfig, NetworkConfig, TrainConfig
     from magnet_cli.train.grnet_parts import Turn
     from magnet_cli.train.log import Line
-    from magnet_cli.train.loop import Each, Progress
+    from magnet_cli.train.loop import Progress, Watch
     from magnet_cli.train.scenes import LabelledScene
 
 LOCAL_FILE = "local.safetensors"
@@ -184,24 +184,14 @@ def compared(network: nn.Module, trainer: AlternatingTrainer) -> dict[str, float
     return found
 
 
-def train_grnet(
-    data: Path,
-    output: Path,
-    config: TrainConfig,
-    *,
-    progress: Progress | None = None,
-    until: int | None = None,
-    each: Each | None = None,
-) -> Bundle | None:
+def train_grnet(data: Path, output: Path, config: TrainConfig, **watch: Unpack[Watch]) -> Bundle | None:
     """Train a GRNet and write its bundle; an interrupted training goes on from the last checkpoint.
 
     Args:
         data: Folder of scenes, or a CSV file; see `DataConfig`.
         output: The bundle's folder.
         config: The whole configuration; `[network]` is the global branch, `[grnet]` the rest.
-        progress: Receives each log line.
-        until: Stop at that iteration with a checkpoint.
-        each: Is called after each iteration.
+        watch: Functions that follow the training, and the iteration to stop at.
 
     Returns:
         The bundle, whose metrics compare the variants where there are held-out scenes; None where `until` came first.
@@ -212,7 +202,7 @@ def train_grnet(
     files = Files(folder=output.with_name(output.name + ".training"))
     scenes, validation = divided(load_scenes(data, config.data, work=files.folder), config.data)
     trainer = alternating_trainer(bundle, config, scenes, validation, files=files)
-    network = trainer.fit(progress=progress, until=until, each=each)
+    network = trainer.fit(**watch)
     if not trainer.done:
         return None
     if trainer.validate is not None:

@@ -6,13 +6,15 @@ import signal
 import threading
 from typing import TYPE_CHECKING, Any, Self
 
+from magnet_cli.system.closing import Closing
+
 if TYPE_CHECKING:
-    from types import FrameType, TracebackType
+    from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class Interruption:
+class Interruption(Closing):
     """Holds back signals whose handlers are Python's until `deliver`, as a context; a second signal passes at once.
 
     In the middle of an iteration the weights are not such that a training could go on from them. In another thread
@@ -32,9 +34,8 @@ class Interruption:
                     signal.signal(number, self._hold)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Give the signals back to their handlers."""
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
 

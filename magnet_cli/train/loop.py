@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import cos, pi
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 import torch
@@ -69,6 +69,17 @@ class Tick:
 
 Each = Callable[[Tick], None]
 """Called after each iteration."""
+
+
+class Watch(TypedDict, total=False):
+    """The functions that follow a training, and where it stops."""
+
+    progress: Progress | None
+    """Receives each log line; those of the folds' backbones first."""
+    until: int | None
+    """Stop at that iteration with a checkpoint, as an interruption would."""
+    each: Each | None
+    """Is called after each iteration."""
 
 
 @dataclass(frozen=True, kw_only=True)

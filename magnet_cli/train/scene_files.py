@@ -6,7 +6,7 @@ import hashlib
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from magnet_cli.errors import SourceError
 from magnet_cli.geometry import LEVEL0, Box, Size
 from magnet_cli.images.labels import open_labels, open_region
 from magnet_cli.images.protocol import Request
+from magnet_cli.system.closing import Closing
 from magnet_cli.train.streams import chunks, spooled_levels
 
 if TYPE_CHECKING:
@@ -174,7 +175,7 @@ def pasted(box: Box, parts: Sequence[tuple[Box, Reader]]) -> NDArray[np.generic]
     return found
 
 
-class Pictures:
+class Pictures(Closing):
     """The opened pictures of a scene, as one; a context.
 
     Args:
@@ -203,10 +204,8 @@ class Pictures:
         parts = [(where, _reader(image, _validity)) for where, image in self._images]
         return pasted(box, parts).astype(np.bool_, copy=False)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """Close the pictures."""
         self._stack.close()
 
 

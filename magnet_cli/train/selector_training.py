@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Unpack, cast
 
 import numpy as np
 import torch
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from magnet_cli.models.architectures.ppn import PatchProposalNetwork
     from magnet_cli.train.config import TrainConfig
     from magnet_cli.train.gains import GainRow, WindowPair
-    from magnet_cli.train.loop import Each, Progress
+    from magnet_cli.train.loop import Progress, Watch
     from magnet_cli.train.losses import Objective
     from magnet_cli.train.scenes import LabelledScene
 
@@ -56,15 +56,7 @@ class Lesson:
     """What bundle.json says of it."""
 
 
-def train_selector(
-    data: Path,
-    output: Path,
-    config: TrainConfig,
-    *,
-    progress: Progress | None = None,
-    until: int | None = None,
-    each: Each | None = None,
-) -> Bundle | None:
+def train_selector(data: Path, output: Path, config: TrainConfig, **watch: Unpack[Watch]) -> Bundle | None:
     """Add a selector to a bundle that has a backbone, which stays as it is.
 
     An interrupted training goes on from the last checkpoint.
@@ -80,9 +72,7 @@ def train_selector(
         output: The bundle's folder.
         config: The whole configuration; `[network]` is the selector, `[selector]` its labels, and `[folds]` says how
             fields are made.
-        progress: Receives each log line, those of the folds' backbones first.
-        until: Stop at that iteration with a checkpoint.
-        each: Is called after each iteration.
+        watch: Functions that follow the training, and the iteration to stop at.
 
     Returns:
         The bundle; None where `until` came first.
@@ -97,8 +87,8 @@ def train_selector(
     checked(bundle, config)
     files = Files(folder=output.with_name(output.name + ".selector-training"))
     scenes = load_scenes(data, config.data, work=files.folder)
-    trainer, lesson = selector_trainer(bundle, config, scenes, files=files, progress=progress)
-    network = trainer.fit(progress=progress, until=until, each=each)
+    trainer, lesson = selector_trainer(bundle, config, scenes, files=files, progress=watch.get("progress"))
+    network = trainer.fit(**watch)
     if not trainer.done:
         return None
     options = dict(config.network.options)
