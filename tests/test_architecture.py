@@ -104,51 +104,14 @@ LIGHT = {
 }
 """What a command that only answers about itself must not load."""
 
-PUBLIC = (
-    "Box",
-    "Bundle",
-    "DeviceError",
-    "Evaluation",
-    "EvaluationOptions",
-    "Events",
-    "Export",
-    "ExportOptions",
-    "ImageArray",
-    "ImageInfo",
-    "ImageResult",
-    "MagnetError",
-    "MemoryShortageError",
-    "NetworkDescription",
-    "OpenImage",
-    "OutputError",
-    "PhysicalScales",
-    "PhysicalSize",
-    "Pitch",
-    "Plan",
-    "RefineOptions",
-    "RefineResult",
-    "Rule",
-    "ScoreOptions",
-    "Scores",
-    "SegmentOptions",
-    "Size",
-    "SourceError",
-    "UsageError",
-    "ValueRange",
-    "Verification",
-    "WeightsError",
-    "evaluate",
-    "evaluate_methods",
-    "export",
-    "info",
-    "load_bundle",
-    "open_image",
-    "plan_refine",
-    "plan_segment",
-    "refine",
-    "segment",
-    "segment_array",
-    "verify",
+PUBLIC = tuple(
+    """
+    Box Bundle DeviceError Evaluation EvaluationOptions Events Export ExportOptions ImageArray ImageInfo ImageResult
+    MagnetError MemoryShortageError NetworkDescription OpenImage OutputError PhysicalScales PhysicalSize Pitch Plan
+    RefineOptions RefineResult Rule ScoreOptions Scores SegmentOptions Size SourceError UsageError ValueRange
+    Verification WeightsError evaluate evaluate_methods export info load_bundle open_image plan_refine plan_segment
+    refine segment segment_array verify
+    """.split()  # noqa: SIM905 - a line a name would be as long as the list that it pins
 )
 """The Python API, in the order of `magnet_cli.__all__`."""
 

@@ -50,7 +50,18 @@ class Tool(Protocol):
         """Whether the tool changes nothing where all labels are equally sure."""
 
     def apply(self, probs: NDArray[np.float32], image: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return probabilities that follow the edges of an image; `GuidedFilter.apply` describes the arrays."""
+        """Return probabilities that follow the edges of an image.
+
+        Args:
+            probs: `(classes, height, width)` in [0, 1].
+            image: `(height, width, 3)`.
+
+        Returns:
+            The same shape, in [0, 1], summing to 1 over the classes.
+
+        Raises:
+            UsageError: The extra of the tool is not installed.
+        """
 
     def bytes_a_pixel(self, classes: int) -> int:
         """Host memory that a pixel takes while so many classes are refined."""
@@ -86,18 +97,7 @@ class GuidedFilter:
         return {"method": "guided", "radius": self.radius, "epsilon": self.epsilon}
 
     def apply(self, probs: NDArray[np.float32], image: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return probabilities that follow the image's edges.
-
-        Args:
-            probs: `(classes, height, width)` in [0, 1].
-            image: `(height, width, 3)`.
-
-        Returns:
-            The same shape, in [0, 1], summing to 1 over the classes.
-
-        Raises:
-            UsageError: The extra `guided` is not installed.
-        """
+        """Return probabilities that follow the image's edges."""
         guide = _opencv().createGuidedFilter(image.astype(np.float32) / 255, self.radius, self.epsilon)
         smooth = np.stack([guide.filter(values) for values in probs]).clip(0, 1)
         total = smooth.sum(axis=0)
@@ -143,18 +143,7 @@ class DenseCrf:
         }
 
     def apply(self, probs: NDArray[np.float32], image: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return the probabilities after mean-field inference.
-
-        Args:
-            probs: `(classes, height, width)` in [0, 1].
-            image: `(height, width, 3)`.
-
-        Returns:
-            The same shape, in [0, 1], summing to 1 over the classes.
-
-        Raises:
-            UsageError: The extra `crf` is not installed.
-        """
+        """Return the probabilities after mean-field inference."""
         classes, height, width = probs.shape
         field = _crf().DenseCRF2D(width, height, classes)
         energy = -np.log(probs.clip(FAINTEST, 1)).astype(np.float32)

@@ -63,8 +63,34 @@ class ClassScore:
         return 2 * self.both / (self.truth + self.mask) if self.truth + self.mask else None
 
 
+class ClassMeans:
+    """Means over classes."""
+
+    classes: tuple[ClassScore, ...]
+
+    @property
+    def miou(self) -> float | None:
+        """Mean IoU over the classes that the truth or the mask has; None where all of them are excluded."""
+        return mean_iou(self.classes)
+
+    @property
+    def f1(self) -> float | None:
+        """Mean F1 over the same classes (macro)."""
+        return _mean(entry.f1 for entry in self.classes if entry.in_mean)
+
+
+def mean_iou(classes: Iterable[ClassScore]) -> float | None:
+    """Mean IoU over the classes that count; None where there are none."""
+    return _mean(entry.iou for entry in classes if entry.in_mean)
+
+
+def _mean(scores: Iterable[float | None]) -> float | None:
+    known = [score for score in scores if score is not None]
+    return float(np.mean(known)) if known else None
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Evaluation:
+class Evaluation(ClassMeans):
     """The agreement of a mask with the truth."""
 
     size: Size
@@ -88,16 +114,6 @@ class Evaluation:
         """Share of the labelled pixels that are right."""
         return self.right / self.labelled
 
-    @property
-    def miou(self) -> float | None:
-        """Mean IoU over the classes that the truth or the mask has; None where all of them are excluded."""
-        return mean_iou(self.classes)
-
-    @property
-    def f1(self) -> float | None:
-        """Mean F1 over the same classes (macro)."""
-        return mean_f1(self.classes)
-
     def describe(self) -> dict[str, object]:
         """Return the fields as JSON values."""
         boundary, beside = self.boundary, self.boundary_beside
@@ -115,18 +131,6 @@ class Evaluation:
             "boundary": {counts.rule: counts.describe() for counts in (boundary, beside) if counts} or None,
             "notes": list(self.notes),
         }
-
-
-def mean_iou(classes: Iterable[ClassScore]) -> float | None:
-    """Over the classes that count; None where there are none."""
-    scores = [entry.iou for entry in classes if entry.in_mean and entry.iou is not None]
-    return float(np.mean(scores)) if scores else None
-
-
-def mean_f1(classes: Iterable[ClassScore]) -> float | None:
-    """Over the classes that count; None where there are none."""
-    scores = [entry.f1 for entry in classes if entry.in_mean and entry.f1 is not None]
-    return float(np.mean(scores)) if scores else None
 
 
 class Confusion:

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.special import stdtrit
 
 from magnet_cli.evaluation.boundary import BoundaryCounts
-from magnet_cli.evaluation.mask_scores import Confusion, mean_f1, mean_iou
+from magnet_cli.evaluation.mask_scores import ClassMeans, Confusion
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -79,7 +79,7 @@ def paired_difference(first: Sequence[float], second: Sequence[float]) -> Differ
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Pooled:
+class Pooled(ClassMeans):
     """The pixels of several images as if they were one."""
 
     classes: tuple[ClassScore, ...]
@@ -123,16 +123,6 @@ class Pooled:
     def accuracy(self) -> float | None:
         """Share of the labelled pixels that are right; None where there are none."""
         return self.right / self.labelled if self.labelled else None
-
-    @property
-    def miou(self) -> float | None:
-        """The mean IoU, as `Evaluation.miou` defines it."""
-        return mean_iou(self.classes)
-
-    @property
-    def f1(self) -> float | None:
-        """The mean F1, as `Evaluation.f1` defines it."""
-        return mean_f1(self.classes)
 
     @property
     def mba(self) -> float | None:

@@ -31,15 +31,6 @@ def write_cog(mask: MaskFile, target: Path, *, identity: str) -> None:
     """Write the mask's copy; palette, nodata, class names, CRS and overviews are the mask's own.
 
     The names are there twice: a TIFF has no place for what GDAL calls categories, and programs on top of it show those.
-
-    Args:
-        mask: The mask, opened.
-        target: The file to make or replace.
-        identity: What `found_identity` gives back.
-
-    Raises:
-        OutputError: The file cannot be written.
-        SourceError: The mask is damaged.
     """
     head = f"GDAL_STRUCTURAL_METADATA_SIZE={len(STRUCTURE):06d} bytes\n{STRUCTURE}".encode()
     description = json.dumps({**mask.facts.description, "export": identity}, sort_keys=True)

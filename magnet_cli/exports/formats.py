@@ -6,7 +6,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from magnet_cli.errors import OutputError
 from magnet_cli.exports import cog, geojson
@@ -48,11 +48,26 @@ class Export:
         return [f"{self.path}: {'already done' if self.was_done else 'done'}", *self.notes]
 
 
+class _Writer(Protocol):
+    def __call__(self, mask: MaskFile, target: Path, *, identity: str) -> None:
+        """Write a mask in the format.
+
+        Args:
+            mask: The mask, opened.
+            target: The file or folder to make or replace.
+            identity: What the format's `found` gives back.
+
+        Raises:
+            OutputError: The file cannot be written.
+            SourceError: The mask is damaged.
+        """
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Raster:
     """A format that copies every pixel."""
 
-    write: Callable[..., None]
+    write: _Writer
     found: Callable[[Path], str | None]
     """The identity of what is there."""
 

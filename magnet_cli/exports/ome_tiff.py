@@ -23,17 +23,7 @@ CLASSES, EXPORT = "magnet/classes", "magnet/export"
 
 
 def write_ome_tiff(mask: MaskFile, target: Path, *, identity: str) -> None:
-    """Write the mask's copy; OME has no place for class names, so a map annotation has them, index by index.
-
-    Args:
-        mask: The mask, opened.
-        target: The file to make or replace.
-        identity: What `found_identity` gives back.
-
-    Raises:
-        OutputError: The file cannot be written.
-        SourceError: The mask is damaged.
-    """
+    """Write the mask's copy; OME has no place for class names, so a map annotation has them, index by index."""
     with working_file(target) as file:
         write_relaid(mask, file, TiffLayout(description=_metadata(mask, identity), nested=True))
 

@@ -31,17 +31,7 @@ UNITS = {"um": "micrometer", "m": "meter"}
 
 
 def write_ome_zarr(mask: MaskFile, target: Path, *, identity: str) -> None:
-    """Write the mask, one chunk at a time; its overviews are the pyramid.
-
-    Args:
-        mask: The mask, opened.
-        target: The folder to make or replace.
-        identity: What `found_identity` gives back.
-
-    Raises:
-        OutputError: The folder cannot be written.
-        SourceError: The mask is damaged.
-    """
+    """Write the mask, one chunk at a time; its overviews are the pyramid."""
     with working_folder(target) as part:
         root = zarr.create_group(part, zarr_format=3, overwrite=False)
         labels = root.create_group("labels")

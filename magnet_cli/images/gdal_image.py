@@ -31,8 +31,8 @@ from magnet_cli.images.protocol import ImageInfo
 from magnet_cli.images.reader import PyramidImage
 from magnet_cli.images.sidecars import Sidecars, rpc_values
 from magnet_cli.images.store import Pixels
-from magnet_cli.images.tiff_colour import COLOURS, alpha_note, rgb_of_ycbcr
-from magnet_cli.images.validity import both, of_bands, storable
+from magnet_cli.images.tiff_colour import COLOURS, Colour, alpha_note
+from magnet_cli.images.validity import storable
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -89,39 +89,11 @@ def environment() -> Any:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Codes:
-    """How decoded samples become bands."""
+class Codes(Colour):
+    """How samples that GDAL decodes become bands."""
 
-    bands: tuple[str, ...]
-    dtype: np.dtype[Any]
-    alpha: int | None = None
-    """Position of the sample that is an alpha channel."""
-    palette: NDArray[np.uint8] | None = None
-    """`(entries, 3)`."""
-    luma: bool = False
-    """Whether decoded samples are YCbCr."""
     read_alpha: Alpha | None = None
     """How the band that is flagged as alpha is read; None where none is."""
-    notes: tuple[str, ...] = ()
-
-    def pixels(self, samples: NDArray[Any], valid: NDArray[np.bool_] | None) -> Pixels:
-        """Bands and validity of samples.
-
-        Args:
-            samples: `(height, width, samples)`.
-            valid: Of them, without alpha: `(height, width)`, or `(height, width, samples)`; None where all are.
-        """
-        if self.alpha is not None:
-            opaque = samples[:, :, self.alpha] > 0
-            samples = np.delete(samples, self.alpha, axis=2)
-            if valid is not None and valid.ndim > 2:  # noqa: PLR2004 (height and width)
-                valid = np.delete(valid, self.alpha, axis=2)
-            valid = both(valid, None if opaque.all() else opaque)
-        if valid is not None and (self.palette is not None or self.luma):
-            valid = of_bands(valid, range(samples.shape[2]))
-        if self.palette is not None:
-            samples = self.palette[np.clip(samples[:, :, 0], 0, len(self.palette) - 1).astype(np.intp)]
-        return Pixels(rgb_of_ycbcr(samples) if self.luma else samples, valid)
 
 
 def open_gdal(
@@ -448,7 +420,7 @@ class GdalStore:
         samples = np.concatenate([values for values, _ in found]) if len(found) > 1 else found[0][0]
         masks = np.concatenate([mask for _, mask in found])
         valid = None if masks.all() else np.moveaxis(masks, 0, 2)
-        pixels = codes.pixels(np.ascontiguousarray(np.moveaxis(samples, 0, 2)), valid)
+        pixels = codes.bands_of(Pixels(np.ascontiguousarray(np.moveaxis(samples, 0, 2)), valid), None)
         return pixels if codes is not self._codes else pixels.only(bands)
 
     def close(self) -> None:

@@ -77,7 +77,8 @@ class Colour:
         if valid is not None and (self.palette is not None or self.luma):
             valid = of_bands(valid, range(samples.shape[2]))
         if self.palette is not None:
-            samples = self.palette[samples[:, :, 0].astype(np.intp)]
+            # GDAL has palettes of fewer entries than a sample has values.
+            samples = self.palette.take(samples[:, :, 0].astype(np.intp), axis=0, mode="clip")
         elif samples.dtype == np.bool_:
             samples = samples.astype(np.uint8) * np.uint8(255)
         if self.inverted is not None:

@@ -73,14 +73,7 @@ def load_bundle(name_or_path: str | Path) -> Bundle:
 
 
 def load_cascade_bundle(name_or_path: str | Path) -> CascadeBundle:
-    """Read and check the description of a bundle that sharpens masks.
-
-    Args:
-        name_or_path: A shipped bundle's name, or a folder.
-
-    Raises:
-        WeightsError: There is no such bundle, its description is wrong, or it predicts classes; the message says where.
-    """
+    """Read and check the description of a bundle that sharpens masks, as `load_bundle` does with one that does not."""
     found = load_description(name_or_path)
     if isinstance(found, CascadeBundle):
         return found

@@ -9,10 +9,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from magnet_cli.errors import DeviceError
 from magnet_cli.models.architectures.cascade_base import BANDS, STRIDE
 from magnet_cli.models.folding import fused
-from magnet_cli.models.networks import PRECISIONS, channels_last, fill, placed
+from magnet_cli.models.networks import PRECISIONS, channels_last, fill, placed, precision_of
 from magnet_cli.models.registry import build_cascade
 
 if TYPE_CHECKING:
@@ -84,23 +83,12 @@ class LoadedCascade:
 
 
 def load_cascade(bundle: CascadeBundle, *, device: str, precision: str) -> LoadedCascade:
-    """Read, check and place a bundle's cascade.
-
-    Args:
-        bundle: A bundle that `load_cascade_bundle` has read.
-        device: `cpu`, `cuda`, `cuda:1`, `mps`.
-        precision: `float32`, `bfloat16` or `float16`, of what happens inside the network.
-
-    Raises:
-        WeightsError: The file is missing, damaged, has another hash, or does not fit its architecture.
-        DeviceError: The device or the precision is not to be had.
-    """
-    if precision not in PRECISIONS:
-        raise DeviceError("unknown precision", value=precision, advice=f"Choose from {', '.join(PRECISIONS)}.")
+    """Read, check and place a bundle's cascade; arguments and errors are those of `load_networks`."""
+    dtype = precision_of(precision)
     network = build_cascade(bundle.network.architecture, options=bundle.network.options)
     fill(network, spec=bundle.network, folder=bundle.folder)
     place = placed(device)
-    ready = ready_cascade(network, device=place, dtype=PRECISIONS[precision], exact=bundle.exact)
+    ready = ready_cascade(network, device=place, dtype=dtype, exact=bundle.exact)
     return LoadedCascade(bundle=bundle, network=ready, device=place, precision=precision)
 
 

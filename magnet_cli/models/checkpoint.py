@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from magnet_cli.errors import WeightsError
-from magnet_cli.models.networks import COUNTER
+from magnet_cli.models.networks import COUNTER, check_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -95,12 +95,7 @@ def fitted(checkpoint: Checkpoint, network: nn.Module, *, architecture: str) -> 
         rule = f"does not fit {architecture}: {len(missing)} keys missing, {len(unexpected)} unexpected"
         named = [f"{what} {_listed(keys)}" for what, keys in (("missing", missing), ("unexpected", unexpected)) if keys]
         raise WeightsError(rule, value="; ".join(named), file=file)
-    for key, tensor in state.items():
-        if tensor.shape != wanted[key].shape:
-            rule = f"does not fit {architecture}: {key} must have shape {tuple(wanted[key].shape)}"
-            raise WeightsError(rule, value=tuple(tensor.shape), file=file)
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise WeightsError("holds weights that are not finite", value=key, file=file)
+    check_tensors(state, wanted, file=file, rule=f"does not fit {architecture}: ")
     # Clones, because safetensors refuses tensors that share memory.
     return {key: state.get(key, own).to(own.dtype).clone() for key, own in wanted.items()}
 

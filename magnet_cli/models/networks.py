@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
 from safetensors import SafetensorError
@@ -17,6 +17,7 @@ from magnet_cli.models.folding import fused
 from magnet_cli.models.registry import build_backbone, build_local, build_refiner, build_selector
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from magnet_cli.geometry import Size
@@ -29,6 +30,9 @@ PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": t
 
 COUNTER = "num_batches_tracked"
 """Batch norms count batches under this name; nothing here reads it, so a file may leave it out."""
+
+
+Built = TypeVar("Built", bound=nn.Module)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -194,8 +198,7 @@ def load_networks(bundle: Bundle, *, device: str, precision: str) -> Networks:
         WeightsError: A file is missing, damaged, has another hash, or does not fit its architecture.
         DeviceError: The device or the precision is not to be had.
     """
-    if precision not in PRECISIONS:
-        raise DeviceError("unknown precision", value=precision, advice=f"Choose from {', '.join(PRECISIONS)}.")
+    dtype = precision_of(precision)
     classes = len(bundle.classes)
     backbone = build_backbone(
         bundle.backbone.architecture,
@@ -208,7 +211,6 @@ def load_networks(bundle: Bundle, *, device: str, precision: str) -> Networks:
     for network, spec in zip(refiners, bundle.refiners, strict=True):
         fill(network, spec=spec, folder=bundle.folder)
     place = placed(device)
-    dtype = PRECISIONS[precision]
     return Networks(
         bundle=bundle,
         backbone=ready(backbone, device=place, dtype=dtype),
@@ -221,26 +223,41 @@ def load_networks(bundle: Bundle, *, device: str, precision: str) -> Networks:
 
 
 def _selector(bundle: Bundle, *, place: torch.device, dtype: torch.dtype) -> PatchProposalNetwork | None:
-    if bundle.selector is None:
-        return None
-    bands, classes, options = len(bundle.input.bands), len(bundle.classes), bundle.selector.options
-    network = build_selector(bundle.selector.architecture, bands=bands, classes=classes, options=options)
-    fill(network, spec=bundle.selector, folder=bundle.folder)
-    # Not the whole: a traced network has no `score_map`.
-    network.encoder = cast("ResNet", ready(network.encoder, device=place, dtype=dtype))
-    return network.eval().requires_grad_(requires_grad=False).to(place)
+    network = None if bundle.selector is None else _built(build_selector, bundle, bundle.selector)
+    if network is not None:
+        # Not the whole: a traced network has no `score_map`.
+        network.encoder = cast("ResNet", ready(network.encoder, device=place, dtype=dtype))
+        network.eval().requires_grad_(requires_grad=False).to(place)
+    return network
 
 
 def _local(bundle: Bundle, *, place: torch.device, dtype: torch.dtype) -> LocalBranch | None:
-    if bundle.local is None:
-        return None
-    bands, classes, options = len(bundle.input.bands), len(bundle.classes), bundle.local.options
-    local = build_local(bundle.local.architecture, classes=classes, bands=bands, options=options)
-    fill(local, spec=bundle.local, folder=bundle.folder)
-    for name, part in list(local.named_children()):
-        if name != "saliency":
-            setattr(local, name, ready(part, device=place, dtype=dtype))
-    return local.eval().requires_grad_(requires_grad=False).to(place)
+    network = None if bundle.local is None else _built(build_local, bundle, bundle.local)
+    if network is not None:
+        for name, part in list(network.named_children()):
+            if name != "saliency":
+                setattr(network, name, ready(part, device=place, dtype=dtype))
+        network.eval().requires_grad_(requires_grad=False).to(place)
+    return network
+
+
+def _built(build: Callable[..., Built], bundle: Bundle, spec: NetworkSpec) -> Built:
+    """A network of a GRNet with the weights of its file."""
+    bands, classes = len(bundle.input.bands), len(bundle.classes)
+    network = build(spec.architecture, bands=bands, classes=classes, options=spec.options)
+    fill(network, spec=spec, folder=bundle.folder)
+    return network
+
+
+def precision_of(word: str) -> torch.dtype:
+    """The type that networks compute in.
+
+    Raises:
+        DeviceError: There is no such precision.
+    """
+    if word not in PRECISIONS:
+        raise DeviceError("unknown precision", value=word, advice=f"Choose from {', '.join(PRECISIONS)}.")
+    return PRECISIONS[word]
 
 
 def placed(device: str) -> torch.device:
@@ -285,13 +302,28 @@ def fill(network: nn.Module, *, spec: NetworkSpec, folder: Path) -> None:
     if missing or extra:
         rule = f"the weights do not fit {spec.architecture}: {len(missing)} keys missing, {len(extra)} unknown"
         raise WeightsError(rule, value=", ".join([*missing, *extra][:6]), file=path)
+    check_tensors(state, wanted, file=path)
+    network.load_state_dict({**wanted, **{key: value.to(wanted[key].dtype) for key, value in state.items()}})
+
+
+def check_tensors(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], *, file: Path, rule: str = "") -> None:
+    """Check the shapes and values of weights.
+
+    Args:
+        state: The weights that were read.
+        wanted: The network's own, by the same keys.
+        file: The file that the weights are from.
+        rule: What a message about a shape begins with.
+
+    Raises:
+        WeightsError: A tensor has another shape, or values that are not finite.
+    """
     for key, tensor in state.items():
         if tensor.shape != wanted[key].shape:
-            rule = f"{key} must have shape {tuple(wanted[key].shape)}"
-            raise WeightsError(rule, value=tuple(tensor.shape), file=path)
+            shape = tuple(wanted[key].shape)
+            raise WeightsError(f"{rule}{key} must have shape {shape}", value=tuple(tensor.shape), file=file)
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise WeightsError("holds weights that are not finite", value=key, file=path)
-    network.load_state_dict({**wanted, **{key: value.to(wanted[key].dtype) for key, value in state.items()}})
+            raise WeightsError("holds weights that are not finite", value=key, file=file)
 
 
 def read_state(path: Path, *, sha256: str | None) -> dict[str, Tensor]:

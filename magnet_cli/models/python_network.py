@@ -272,11 +272,6 @@ class PythonNetwork:
         bands = len(given.bands)
         return Bundle(
             name=given.name,
-            licence="",
-            source="",
-            metrics={},
-            execution={},
-            origins=(),
             folder=Path(),
             digest=digest,
             classes=given.class_specs,

@@ -99,11 +99,6 @@ def model_of(network: Echo, *, side: int = SIDE, kind: str = "") -> RefineModel:
     bundle = CascadeBundle(
         name="stand-in",
         domain="",
-        licence="",
-        source="",
-        metrics={},
-        execution={},
-        origins=(),
         folder=Path(),
         digest="d" * 64,
         input=PixelSpec(bands=("red", "green", "blue"), range=(0, 255), mean=(0, 0, 0), std=(1, 1, 1)),

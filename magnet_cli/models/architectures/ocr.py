@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import TypedDict, Unpack, cast
 
 import torch
 from torch import Tensor, nn
@@ -76,39 +76,28 @@ class OCRHead(nn.Module):
         return cast("Tensor", self.conv_bn_dropout(both))
 
 
+class HRNetSize(TypedDict):
+    """The size of an HRNet, as `HRNet` takes it."""
+
+    widths: tuple[int, int, int, int]
+    modules: tuple[int, int, int]
+    blocks: int
+    bottlenecks: int
+
+
 class HRNetOCR(HRNet):
     """The published MagNet program's HRNet with OCR, with its parameter names.
 
     Args:
         classes: Number of logits.
-        widths: The widths of the branches, as `HRNet` takes them.
-        modules: The numbers of modules, as `HRNet` takes them.
-        blocks: The numbers of blocks, as `HRNet` takes them.
-        bottlenecks: The number of bottlenecks, as `HRNet` takes it.
         bands: The number of bands, as `HRNet` takes it.
         stem_stride: The stride of the stem's convolutions, as `HRNet` takes it.
+        size: The widths and numbers of `HRNet`'s parts.
     """
 
-    def __init__(
-        self,
-        *,
-        classes: int,
-        widths: tuple[int, int, int, int],
-        modules: tuple[int, int, int],
-        blocks: int,
-        bottlenecks: int,
-        bands: int = 3,
-        stem_stride: int = 1,
-    ) -> None:
-        super().__init__(
-            widths=widths,
-            modules=modules,
-            blocks=blocks,
-            bottlenecks=bottlenecks,
-            bands=bands,
-            stem_stride=stem_stride,
-        )
-        joined = sum(widths)
+    def __init__(self, *, classes: int, bands: int = 3, stem_stride: int = 1, **size: Unpack[HRNetSize]) -> None:
+        super().__init__(**size, bands=bands, stem_stride=stem_stride)
+        joined = sum(size["widths"])
         self.conv3x3_ocr = nn.Sequential(
             nn.Conv2d(joined, WIDTH, 3, padding=1), nn.BatchNorm2d(WIDTH), nn.ReLU(inplace=True)
         )
@@ -129,25 +118,11 @@ class HRNetOCR(HRNet):
 
 def hrnet18_ocr(*, classes: int, bands: int = 3, stem_stride: int = 1) -> HRNetOCR:
     """OCR over HRNetV2-W18-Small-v2; the published program calls it `hrnet18`."""
-    return HRNetOCR(
-        classes=classes,
-        widths=(18, 36, 72, 144),
-        modules=(1, 3, 2),
-        blocks=2,
-        bottlenecks=2,
-        bands=bands,
-        stem_stride=stem_stride,
-    )
+    size: HRNetSize = {"widths": (18, 36, 72, 144), "modules": (1, 3, 2), "blocks": 2, "bottlenecks": 2}
+    return HRNetOCR(classes=classes, **size, bands=bands, stem_stride=stem_stride)
 
 
 def hrnet48_ocr(*, classes: int, bands: int = 3, stem_stride: int = 1) -> HRNetOCR:
     """Build OCR over HRNetV2-W48."""
-    return HRNetOCR(
-        classes=classes,
-        widths=(48, 96, 192, 384),
-        modules=(1, 4, 3),
-        blocks=4,
-        bottlenecks=4,
-        bands=bands,
-        stem_stride=stem_stride,
-    )
+    size: HRNetSize = {"widths": (48, 96, 192, 384), "modules": (1, 4, 3), "blocks": 4, "bottlenecks": 4}
+    return HRNetOCR(classes=classes, **size, bands=bands, stem_stride=stem_stride)
