@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 from torch.nn import functional
 
 from magnet_cli.arithmetic.published.point_choice import certainty
@@ -24,17 +21,13 @@ from magnet_cli.arithmetic.published.stages import (
 )
 from magnet_cli.errors import UsageError, WeightsError
 from magnet_cli.geometry import Size
-from magnet_cli.models.architectures.fpn import fpn_resnet50
-from magnet_cli.models.architectures.refiner import RefinementMagNet
+from tests.golden import GOLDEN, golden_networks
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
     from magnet_cli.geometry import Box
-
-REFERENCE = Path(__file__).parents[3] / "shared" / "reference"
-GOLDEN = REFERENCE / "magnet-fpn7"
 
 
 def square(side: int) -> Size:
@@ -221,16 +214,7 @@ class Seeded:
 
 @pytest.fixture(scope="module")
 def seeded() -> Seeded:
-    spec = importlib.util.spec_from_file_location("seeded_weights", REFERENCE / "seeded_weights.py")
-    assert spec is not None
-    assert spec.loader is not None
-    generator = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(generator)
-    shapes = generator.read_manifest(REFERENCE / "manifests" / "magnet_fpn_c7.txt")
-    state = {key: torch.from_numpy(value) for key, value in generator.seeded_state(shapes, 11).items()}
-    backbone, refiner = fpn_resnet50(classes=7).eval(), RefinementMagNet(classes=7).eval()
-    backbone.load_state_dict(state | load_file(GOLDEN / "backbone-overrides.safetensors"))
-    refiner.load_state_dict(load_file(GOLDEN / "refinement.safetensors"))
+    backbone, refiner = golden_networks()
     return Seeded(backbone=backbone, refiner=refiner)
 
 

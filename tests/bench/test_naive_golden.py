@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from magnet_cli.arithmetic.published.stages import PublishedSettings
 from magnet_cli.bench.naive import run_naive
 from magnet_cli.bench.timing import TimedNetworks
 from magnet_cli.geometry import Size
-from magnet_cli.models.architectures.fpn import fpn_resnet50
-from magnet_cli.models.architectures.refiner import RefinementMagNet
+from tests.golden import GOLDEN, golden_networks
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-REFERENCE = Path(__file__).parents[3] / "shared" / "reference"
-GOLDEN = REFERENCE / "magnet-fpn7"
 
 pytestmark = [
     pytest.mark.full,
@@ -52,16 +45,7 @@ class Seeded:
 
 
 def seeded() -> Seeded:
-    spec = importlib.util.spec_from_file_location("seeded_weights", REFERENCE / "seeded_weights.py")
-    assert spec is not None
-    assert spec.loader is not None
-    generator = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(generator)
-    shapes = generator.read_manifest(REFERENCE / "manifests" / "magnet_fpn_c7.txt")
-    state = {key: torch.from_numpy(value) for key, value in generator.seeded_state(shapes, 11).items()}
-    backbone, refiner = fpn_resnet50(classes=7).eval(), RefinementMagNet(classes=7).eval()
-    backbone.load_state_dict(state | load_file(GOLDEN / "backbone-overrides.safetensors"))
-    refiner.load_state_dict(load_file(GOLDEN / "refinement.safetensors"))
+    backbone, refiner = golden_networks()
     return Seeded(backbone=backbone, refiner=refiner, device=torch.device("cpu"))
 
 

@@ -134,14 +134,8 @@ def test_needed_margin_is_the_formula(ratio: int, median: int, margin: int) -> N
 
 
 def test_boxes_of_the_last_window_end_at_the_edge() -> None:
-    stage = Stage(
-        number=1,
-        scale=Size(width=100, height=100),
-        input=Size(width=64, height=64),
-        margin=4,
-        image=Size(width=1001, height=333),
-        working=Pitch.square(1),
-    )
+    scale, patch, image = Size(width=100, height=100), Size(width=64, height=64), Size(width=1001, height=333)
+    stage = Stage(number=1, scale=scale, input=patch, margin=4, image=image, working=Pitch.square(1))
     assert stage.extent == Size(width=641, height=214)
     last = Index(column=stage.cells.width - 1, row=stage.cells.height - 1)
     assert stage.window(last) == Box(x=577, y=150, width=64, height=64)

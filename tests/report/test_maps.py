@@ -99,15 +99,13 @@ def test_uncertainty_agrees_with_the_array_beside_the_mask(tmp_path: Path) -> No
     assert compared > 100
 
 
+def stage_of(image: Size) -> Stage:
+    square = Size(width=256, height=256)
+    return Stage(number=1, scale=square, input=square, margin=12, image=image, working=LEVEL0)
+
+
 def test_a_map_stays_small() -> None:
-    stage = Stage(
-        number=1,
-        scale=Size(width=256, height=256),
-        input=Size(width=256, height=256),
-        margin=12,
-        image=Size(width=1_000_000, height=300_000),
-        working=LEVEL0,
-    )
+    stage = stage_of(Size(width=1_000_000, height=300_000))
     assert subdivision(stage) == 1
     grid = _Means(stage.cells)
     half = np.zeros((8, 8))
@@ -123,14 +121,7 @@ def test_a_map_stays_small() -> None:
 
 
 def test_a_small_image_has_a_fine_map() -> None:
-    stage = Stage(
-        number=1,
-        scale=Size(width=256, height=256),
-        input=Size(width=256, height=256),
-        margin=12,
-        image=Size(width=500, height=2000),
-        working=LEVEL0,
-    )
+    stage = stage_of(Size(width=500, height=2000))
     parts = subdivision(stage)
     assert parts == 32
     assert stage.cells.height * parts <= MOST

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -19,10 +19,10 @@ from magnet_cli.plan import Machine, ModelFacts, Plan, make_plan
 from magnet_cli.run.clock import Clock
 from magnet_cli.segmentation.computer import Normalisation
 from magnet_cli.segmentation.scheduler import Progress, Work, run_plan
+from magnet_cli.system.closing import Closing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from types import TracebackType
 
     from numpy.typing import NDArray
     from torch import Tensor
@@ -38,7 +38,7 @@ def coded(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.repeat((labels * STEP)[..., None], 3, axis=2)
 
 
-class ArrayImage:
+class ArrayImage(Closing):
     """An image in memory with level 0 only."""
 
     def __init__(
@@ -80,14 +80,6 @@ class ArrayImage:
         return Region(pixels=np.floor(values + 0.5).clip(0, 255).astype(np.uint8), valid=valid)
 
     def close(self) -> None:
-        """Nothing to release."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
         """Nothing to release."""
 
 

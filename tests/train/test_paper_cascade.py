@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -10,15 +10,12 @@ import torch
 from magnet_cli.train.cascade_training import described, understood
 from magnet_cli.train.config import CascadeConfig, TrainConfig
 from magnet_cli.train.loop import optimizer_of, rate_at
+from tests.train.test_recipes import recipe
 
-RECIPE = Path(__file__).parents[2] / "weights" / "paper-cascade.toml"
+if TYPE_CHECKING:
+    from pathlib import Path
 
-
-def test_every_setting_says_whose_it_is() -> None:
-    settings = [line for line in RECIPE.read_text(encoding="utf-8").splitlines() if "=" in line and line[0] != "#"]
-    assert len(settings) > 25
-    for line in settings:
-        assert line.partition("#")[2].strip().startswith(("paper", "published program", "ours")), line
+RECIPE = recipe("paper-cascade")
 
 
 def test_it_is_the_papers(tmp_path: Path) -> None:

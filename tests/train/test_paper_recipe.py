@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -14,17 +14,14 @@ from magnet_cli.train.config import LoopConfig, TrainConfig
 from magnet_cli.train.loop import optimizer_of, rate_at
 from magnet_cli.train.refiner_training import train_refiner
 from tests.train.fields import make_bundle, make_data
+from tests.train.test_recipes import recipe
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 pytestmark = pytest.mark.full
 
-RECIPE = Path(__file__).parents[2] / "weights" / "paper-refiner.toml"
-
-
-def test_every_setting_says_whose_it_is() -> None:
-    settings = [line for line in RECIPE.read_text(encoding="utf-8").splitlines() if "=" in line and line[0] != "#"]
-    assert len(settings) > 20
-    for line in settings:
-        assert line.partition("#")[2].strip().startswith(("paper", "published program", "ours")), line
+RECIPE = recipe("paper-refiner")
 
 
 def test_the_rate_falls_tenfold_where_the_paper_says() -> None:
