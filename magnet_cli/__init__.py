@@ -54,8 +54,10 @@ if TYPE_CHECKING:
     from magnet_cli.options.values import ValueRange
     from magnet_cli.plan import Plan
     from magnet_cli.refinement.api import RefineResult, plan_refine, refine
-    from magnet_cli.segmentation.api import ImageResult, plan_segment, segment
+    from magnet_cli.segmentation.api import segment
     from magnet_cli.segmentation.array import segment_array
+    from magnet_cli.segmentation.image_planner import plan_segment
+    from magnet_cli.segmentation.image_run import ImageResult
 
 __version__ = "0.1.0"
 
@@ -70,7 +72,7 @@ _PLACES = {
     "ExportOptions": ("options.segment", "ExportOptions"),
     "ImageArray": ("images.array_reader", "ImageArray"),
     "ImageInfo": ("images.protocol", "ImageInfo"),
-    "ImageResult": ("segmentation.api", "ImageResult"),
+    "ImageResult": ("segmentation.image_run", "ImageResult"),
     "MagnetError": ("errors", "MagnetError"),
     "MemoryShortageError": ("errors", "MemoryShortageError"),
     "NetworkDescription": ("models.python_network", "NetworkDescription"),
@@ -99,7 +101,7 @@ _PLACES = {
     "load_bundle": ("models.bundle", "load_bundle"),
     "open_image": ("images.array_reader", "open_arrays"),
     "plan_refine": ("refinement.api", "plan_refine"),
-    "plan_segment": ("segmentation.api", "plan_segment"),
+    "plan_segment": ("segmentation.image_planner", "plan_segment"),
     "refine": ("refinement.api", "refine"),
     "segment": ("segmentation.api", "segment"),
     "segment_array": ("segmentation.array", "segment_array"),

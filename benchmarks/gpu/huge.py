@@ -16,7 +16,7 @@ from benchmarks.gpu.threads import sampled_threads
 from magnet_cli.events import Events
 from magnet_cli.images import reading_processes
 from magnet_cli.models.device import computes_bfloat16, device_peak, reset_device_peak
-from magnet_cli.segmentation.api import load_model
+from magnet_cli.segmentation.segment_model import load_model
 from magnet_cli.system.threads import usable_cores
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from benchmarks.gpu.part import Findings, Setting
     from benchmarks.gpu.sampler import Busy
     from magnet_cli.options.segment import SegmentOptions
-    from magnet_cli.segmentation.api import Model
+    from magnet_cli.segmentation.segment_model import Model
 
 AIMS = {"magnet": 75.0, "magnet-fast": 30.0}
 """Seconds that the whole image may take on one H200."""

@@ -12,7 +12,7 @@ from magnet_cli.events import Events
 from magnet_cli.models.device import computes_bfloat16
 from magnet_cli.options.refine import RefineOptions
 from magnet_cli.refinement.api import refine
-from magnet_cli.segmentation.api import load_model
+from magnet_cli.segmentation.segment_model import load_model
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,14 +11,14 @@ from benchmarks.gpu.running import Watch, draw, run_once
 from magnet_cli.events import Events
 from magnet_cli.models.device import device_peak, release_device_memory, reset_device_peak
 from magnet_cli.options.segment import SegmentOptions
-from magnet_cli.segmentation.api import load_model
+from magnet_cli.segmentation.segment_model import load_model
 from magnet_cli.system.memory import host_memory
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from benchmarks.gpu.part import Findings, Setting
-    from magnet_cli.segmentation.api import Model
+    from magnet_cli.segmentation.segment_model import Model
 
 MIB = 1 << 20
 PROCESS, RESERVED = 1_500_000_000, 700_000_000

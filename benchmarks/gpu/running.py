@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from magnet_cli.events import Step
     from magnet_cli.options.segment import SegmentOptions
-    from magnet_cli.segmentation.api import Model
+    from magnet_cli.segmentation.segment_model import Model
 
 
 class EnoughError(Exception):

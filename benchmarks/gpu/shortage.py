@@ -15,7 +15,8 @@ from magnet_cli.errors import DeviceError, MemoryShortageError
 from magnet_cli.events import Events
 from magnet_cli.geometry import Size
 from magnet_cli.models.device import device_peak, release_device_memory, reset_device_peak
-from magnet_cli.segmentation.api import load_model, plan_image
+from magnet_cli.segmentation.image_planner import plan_image
+from magnet_cli.segmentation.segment_model import load_model
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from benchmarks.gpu.part import Findings, Setting
     from magnet_cli.models.networks import Networks
     from magnet_cli.options.segment import SegmentOptions
-    from magnet_cli.segmentation.api import Model
+    from magnet_cli.segmentation.segment_model import Model
 
 MIB = 1 << 20
 

@@ -19,8 +19,8 @@ from magnet_cli.geometry import Box
 from magnet_cli.images.protocol import Request
 from magnet_cli.models.device import pin_arithmetic
 from magnet_cli.plan.windows import Index
-from magnet_cli.segmentation.api import Model, load_model
 from magnet_cli.segmentation.computer import Normalisation
+from magnet_cli.segmentation.segment_model import Model, load_model
 from magnet_cli.system.memory import host_memory
 from magnet_cli.system.threads import usable_cores
 

@@ -31,7 +31,7 @@ from magnet_cli.geometry import Box, Size
 from magnet_cli.images.protocol import Request
 from magnet_cli.models.device import pin_arithmetic
 from magnet_cli.options.segment import OF_GRNETS
-from magnet_cli.segmentation.api import load_model
+from magnet_cli.segmentation.segment_model import load_model
 from magnet_cli.system.memory import host_memory
 from magnet_cli.system.threads import usable_cores
 

@@ -18,7 +18,7 @@ from magnet_cli.geometry import Box, Size
 from magnet_cli.images.protocol import Request
 from magnet_cli.models.device import free_device_memory, pin_arithmetic
 from magnet_cli.options.segment import OF_GRNETS
-from magnet_cli.segmentation.api import load_model
+from magnet_cli.segmentation.segment_model import load_model
 from magnet_cli.system.memory import available_memory, format_bytes, host_memory
 from magnet_cli.system.threads import usable_cores
 

@@ -13,7 +13,9 @@ from magnet_cli.bench.task import Ready, Took, for_drawn
 from magnet_cli.bench.timing import TimedNetworks
 from magnet_cli.events import Events
 from magnet_cli.masks.targets import Target
-from magnet_cli.segmentation.api import Model, case_of, load_model, plan_image, segment_target, windows_planned
+from magnet_cli.segmentation.api import segment_target
+from magnet_cli.segmentation.image_planner import case_of, plan_image, windows_planned
+from magnet_cli.segmentation.segment_model import Model, load_model
 from magnet_cli.system.memory import host_memory
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from magnet_cli.masks.verification import Verification
-    from magnet_cli.segmentation.api import Planner
+    from magnet_cli.segmentation.image_planner import Planner
 
 T = TypeVar("T")
 
@@ -39,10 +39,10 @@ def plan(
     with Listing(json=json) as listing:
         chosen = options.value()
         from magnet_cli.masks.targets import input_images
-        from magnet_cli.segmentation import api as segmentation
+        from magnet_cli.segmentation.image_planner import Planner
 
         found = input_images(inputs, _passed_over)
-        planner = segmentation.Planner.of(chosen)
+        planner = Planner.of(chosen)
         for image in found:
             made, error = _attempt(
                 partial(_planned, planner, image.source), image.source, "planning", progress=not no_progress

@@ -15,7 +15,8 @@ from magnet_cli.events import Events
 from magnet_cli.images.dataset import Sample, read_dataset
 from magnet_cli.masks.targets import Target
 from magnet_cli.options.evaluate import ScoreOptions
-from magnet_cli.segmentation.api import load_model, segment_target
+from magnet_cli.segmentation.api import segment_target
+from magnet_cli.segmentation.segment_model import load_model
 from magnet_cli.system.memory import trim
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from magnet_cli.evaluation.statistics import Difference
     from magnet_cli.events import Step
     from magnet_cli.options.segment import Method
-    from magnet_cli.segmentation.api import Model
+    from magnet_cli.segmentation.segment_model import Model
 
 BASELINES: tuple[Method, ...] = ("downsample", "patch")
 """What a coarse-to-fine method has to beat: the coarsest stage alone, and the finest."""

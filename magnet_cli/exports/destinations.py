@@ -14,7 +14,7 @@ from magnet_cli.options.segment import EXPORT_SUFFIXES
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from magnet_cli.options.segment import ExportFormat
+    from magnet_cli.options.segment import ExportFormat, ExportOptions
 
 ENDINGS: dict[ExportFormat, tuple[str, ...]] = {
     "cog": (".tif", ".tiff"),
@@ -74,6 +74,11 @@ def map_path(path: Path) -> Path:
 def names_path(path: Path) -> Path:
     """The file with the names of the classes: `x.cog.tif` has `x.cog.tif.aux.xml`, which is where GDAL looks for it."""
     return path.with_name(f"{path.name}.aux.xml")
+
+
+def default_files(mask: Path, options: ExportOptions) -> list[tuple[ExportFormat, Path]]:
+    """Return the formats of some options, and the file beside the mask that each goes to."""
+    return [(name, default_path(mask, name)) for name in options.formats]
 
 
 def paths_of(files: Iterable[tuple[ExportFormat, Path]]) -> Iterator[Path]:

@@ -12,7 +12,7 @@ from magnet_cli.errors import OutputError
 from magnet_cli.exports import cog, geojson
 from magnet_cli.exports import ome_tiff as ometiff
 from magnet_cli.exports import ome_zarr as omezarr
-from magnet_cli.exports.destinations import map_path, plan_exports
+from magnet_cli.exports.destinations import default_files, map_path, plan_exports
 from magnet_cli.exports.source_mask import MaskFile
 from magnet_cli.options.segment import ExportOptions
 
@@ -105,6 +105,20 @@ def export_mask(
             for file, was_done in made.items():
                 notes = _without_map(opened, path) if name == "geojson" and file == path else ()
                 yield Export(mask=mask, format=name, path=file, was_done=was_done, notes=notes)
+
+
+def export_beside(mask: Path, options: ExportOptions, *, overwrite: bool = False) -> Iterator[Export]:
+    """Write a finished mask in the formats of some options, each under its usual name beside the mask.
+
+    Args:
+        mask: A mask that `segment` has written.
+        options: The formats, and how polygons are written.
+        overwrite: Whether files of another mask or other options may be replaced.
+
+    Raises:
+        SourceError, OutputError: As `export_mask` raises them.
+    """
+    return export_mask(mask, default_files(mask, options), options, overwrite=overwrite)
 
 
 def _raster(mask: MaskFile, path: Path, raster: _Raster, *, identity: str, overwrite: bool) -> bool:

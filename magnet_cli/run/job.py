@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -81,6 +81,20 @@ class Resources:
     clock: Clock
 
 
+J = TypeVar("J", bound="Job")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared(Generic[J]):
+    """A job whose image is open, before its first pass."""
+
+    job: J
+    messages: tuple[str, ...] = ()
+    """What a user should be told at once."""
+    notes: tuple[str, ...] = ()
+    """The same for what a reader of the report should know too."""
+
+
 class Job(ABC):
     """A plan and what carries it out. A run does all of it; a machine of several may do some groups of it."""
 
@@ -141,15 +155,15 @@ class Job(ABC):
         """
         return None
 
-    def prepared(self, image: Image, stack: ExitStack) -> tuple[Self, tuple[str, ...]]:
-        """The job with what it needs to know of the image's pixels before its first pass, and messages about that.
+    def prepared(self, image: Image, stack: ExitStack) -> Prepared[Self]:
+        """The job with what it needs to know of the image's pixels before its first pass.
 
         Args:
             image: Open for the whole run.
             stack: Closes what is opened when the run ends.
         """
         del image, stack
-        return self, ()
+        return Prepared(job=self)
 
     @abstractmethod
     def runner(self, step: RunPass, resources: Resources) -> Runner:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 from magnet_cli import images
 from magnet_cli.errors import redacted_report
 from magnet_cli.events import Notes, Step
+from magnet_cli.images.reading_processes import ImageProcesses
 from magnet_cli.masks.header import JournalHeader
 from magnet_cli.masks.journal import Journal
-from magnet_cli.masks.output import finish_output
+from magnet_cli.masks.output import OutputState, finish_output, output_state
 from magnet_cli.masks.report_file import read_report
 from magnet_cli.models.device import device_peak, pin_arithmetic, reset_device_peak
 from magnet_cli.run.engine import Engine
@@ -55,6 +56,18 @@ class MaskRun:
     clock: Clock
     """May have begun before the run, with what had to be done to plan it."""
 
+    def is_done(self) -> bool:
+        """Whether an earlier run has made this mask.
+
+        Raises:
+            OutputError: Files are in the way that another work has made, and overwriting was not asked for.
+        """
+        return output_state(self.paths, hashes=self.hashes, overwrite=self.overwrite) is OutputState.DONE
+
+    def report(self) -> Report:
+        """The report of the finished mask, as it was written."""
+        return read_report(self.paths.report)
+
     def finish(self, complete: Callable[[Report], Report] = _unchanged) -> Report:
         """Compute what is missing and write the mask and its report.
 
@@ -75,7 +88,7 @@ class MaskRun:
             finish_output(
                 journal, self.paths, report=report, description=_description(job, report), fields=list(job.kept)
             )
-        return read_report(self.paths.report)
+        return self.report()
 
     def _journal(self, stack: ExitStack) -> Journal:
         """The journal of this run, or of the interrupted one before."""
@@ -109,13 +122,15 @@ class MaskRun:
         self.clock.go_on(self._counts(journal))
         pin_arithmetic(threads)
         reset_device_peak(device)
-        info, cache = self.job.image, decode_cache(self.paths.mask.parent)
-        image = stack.enter_context(images.reopen(info, cache=cache))
+        image = stack.enter_context(self._image())
         peaks = stack.enter_context(PeakSampler())
-        job, messages = self.job.resumed(noted).prepared(image, stack)
-        for message in messages:
+        prepared, notes = self.job.resumed(noted).prepared(image, stack), Notes(name, self.events)
+        for message in prepared.messages:
             self.events.message(f"{name}: {message}")
-        tally, notes = Tally(job, name, self.events, peaks), Notes(name, self.events)
+        for note in prepared.notes:
+            notes.append(note)
+        job = prepared.job
+        tally = Tally(job, name, self.events, peaks)
         engine = Engine(
             resources=Resources(image=image, results=journal, sink=journal, clock=self.clock),
             readers=job.machine.readers(self.workers),
@@ -133,6 +148,11 @@ class MaskRun:
             threads=threads,
             notes=tuple(notes),
         )
+
+    def _image(self) -> images.Image:
+        """The image, read by as many processes as the plan says."""
+        image = images.reopen(self.job.image, cache=decode_cache(self.paths.mask.parent))
+        return ImageProcesses(image, self.job.memory.processes) if self.job.memory.processes else image
 
     def _counts(self, journal: Journal) -> Iterator[dict[str, object]]:
         """The counts of all finished groups."""

@@ -43,6 +43,9 @@ class Readers:
     ) -> None:
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
+        # What reads a pass holds these readers: without this both, and tensors on a device, wait for a collection.
+        self._read = _no_pass
+        self._waiting.clear()
 
     @property
     def are_stopped(self) -> bool:

@@ -9,10 +9,11 @@ import numpy as np
 import torch
 
 from magnet_cli.arithmetic.merge import Refiner, merge
-from magnet_cli.errors import MemoryShortageError, WeightsError
-from magnet_cli.models.device import is_out_of_memory
+from magnet_cli.errors import WeightsError
 from magnet_cli.plan import needs_clamp
+from magnet_cli.run.guards import naming_shortage
 from magnet_cli.segmentation.block import BlockState
+from magnet_cli.segmentation.block_stage import BlockStage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,10 +22,10 @@ if TYPE_CHECKING:
 
     from magnet_cli.geometry import Size
     from magnet_cli.plan import Plan
-    from magnet_cli.plan.windows import Index, Pass, Stage, Window
+    from magnet_cli.plan.windows import Index, Stage, Window
     from magnet_cli.run.clock import Clock
+    from magnet_cli.segmentation.bound_pass import BoundPass
     from magnet_cli.segmentation.group_reader import GroupPixels
-    from magnet_cli.segmentation.selection import Paid
     from magnet_cli.segmentation.window_scores import Known
 
 
@@ -97,33 +98,41 @@ class Normalisation:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
-    """One forward pass: a window of a block."""
+class Forward:
+    """A window of a block that a network is to look at."""
 
-    state: BlockState
+    at: BlockStage
     window: Window
+
+    @property
+    def block(self) -> Index:
+        """The block that the window belongs to."""
+        return self.at.state.pixels.block
 
 
 class Computer:
-    """Runs the stages of groups of blocks, one group at a time."""
+    """Runs the stages of a pass for groups of blocks, one group at a time.
 
-    def __init__(self, plan: Plan, networks: Predictor, normalisation: Normalisation, clock: Clock) -> None:
-        self._plan = plan
+    Args:
+        bound: The pass.
+        networks: The networks of a bundle, on the pass's device.
+        normalisation: Makes what networks take of stored values.
+        clock: Measures where the time goes.
+    """
+
+    def __init__(self, bound: BoundPass, networks: Predictor, normalisation: Normalisation, clock: Clock) -> None:
+        self._bound = bound
         self._networks = networks
         self._scale, self._shift = normalisation.factors(networks.device)
         self._bounds = normalisation.bounds(networks.device)
         self._clock = clock
 
-    def run(
-        self, step: Pass, group: GroupPixels, fields: Sequence[Known | None], paid: Paid | None = None
-    ) -> list[BlockState]:
-        """All stages of a pass for the blocks of a group.
+    def run(self, group: GroupPixels, known: Sequence[Known | None]) -> list[BlockState]:
+        """Run all stages of the pass for the blocks of a group.
 
         Args:
-            step: The pass.
             group: Pixels of its blocks.
-            fields: For each block, what the pass before says about it; None in the first pass.
-            paid: The windows that a budget pays for; None without one, and in the first pass.
+            known: For each block, what the pass before says about it; None in the first pass.
 
         Returns:
             The blocks with their last canvas.
@@ -133,93 +142,83 @@ class Computer:
             MemoryShortageError: The device ran out of memory.
         """
         states = [
-            BlockState(
-                plan=self._plan,
-                step=step,
-                pixels=pixels,
-                device=self._networks.device,
-                canvas=None if known is None else known.canvas,
-                moved=None if known is None else known.moved,
-                scored=None if known is None else known.scored,
-                against=0.0 if known is None else known.against,
-                paid=paid,
-            )
-            for pixels, known in zip(group.blocks, fields, strict=True)
+            BlockState(bound=self._bound, pixels=pixels, known=before)
+            for pixels, before in zip(group.blocks, known, strict=True)
         ]
-        for stage in step.stages:
-            try:
-                with torch.inference_mode():
-                    self._run_stage(states, stage)
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                raise MemoryShortageError(
-                    f"out of memory in stage {stage.number}, block {states[0].pixels.block}",
-                    advice="Nothing that was finished is lost: run the same command with more memory",
-                ) from error
+        for stage in self._bound.step.stages:
+            what = f"stage {stage.number}, block {states[0].pixels.block}, was computed"
+            with naming_shortage(what, self._bound.plan.image.path), torch.inference_mode():
+                self._run_stage(states, stage)
         return states
 
     def _run_stage(self, states: Sequence[BlockState], stage: Stage) -> None:
-        with self._clock.measure("select"):
-            jobs = [Job(state=state, window=window) for state in states for window in state.begin(stage)]
-        batches = [jobs[start : start + self._plan.batch] for start in range(0, len(jobs), self._plan.batch)]
+        blocks, batches = self._begun(states, stage)
         # Looking at a number makes the host wait for the device: the sums of all batches are looked at together.
         sums = [self._run_batch(batch, stage) for batch in batches]
         if sums:
             self._check(torch.stack(sums), batches, stage)
+        selector = self._bound.plan.selector
         with self._clock.measure("select"):
-            for state in states:
-                state.finish(stage)
-            if self._plan.selector is not None and stage is not self._plan.stages[-1]:
-                self._score(states, batches, stage, sees_field=self._plan.selector.sees_field)
+            for block in blocks:
+                block.finish()
+            if selector is not None and stage is not self._bound.plan.stages[-1]:
+                self._score(blocks, batches, stage, sees_field=selector.sees_field)
+
+    def _begun(self, states: Sequence[BlockState], stage: Stage) -> tuple[list[BlockStage], list[list[Forward]]]:
+        """The stage of each block, and all windows that are computed, in batches."""
+        with self._clock.measure("select"):
+            blocks = [BlockStage(state, stage) for state in states]
+        windows = [Forward(at=block, window=window) for block in blocks for window in block.windows]
+        batch = self._bound.plan.batch
+        return blocks, [windows[start : start + batch] for start in range(0, len(windows), batch)]
 
     def _score(
-        self, states: Sequence[BlockState], batches: Sequence[Sequence[Job]], stage: Stage, *, sees_field: bool
+        self, blocks: Sequence[BlockStage], batches: Sequence[Sequence[Forward]], stage: Stage, *, sees_field: bool
     ) -> None:
-        """Ask the selector what the windows of the next stage are worth."""
+        """Ask the selector for the scores of the next stage's windows."""
         networks, sums = cast("Scorer", self._networks), []
-        found: dict[Index, list[tuple[Window, Tensor]]] = {state.pixels.block: [] for state in states}
+        found: dict[Index, list[tuple[Window, Tensor]]] = {block.state.pixels.block: [] for block in blocks}
         for batch in batches:
-            under = torch.stack([job.state.field_under(job.window, stage) for job in batch]) if sees_field else None
+            under = torch.stack([one.at.field_under(one.window) for one in batch]) if sees_field else None
             scores = networks.score_map(self._patches(batch, stage), under)
             sums.append(scores.sum())
-            for job, told in zip(batch, scores, strict=True):
-                found[job.state.pixels.block].append((job.window, told))
+            for one, places in zip(batch, scores, strict=True):
+                found[one.block].append((one.window, places))
         if sums:
             self._check(torch.stack(sums), batches, stage)
-        for state in states:
-            state.score(found[state.pixels.block], stage)
+        for block in blocks:
+            block.score(found[block.state.pixels.block])
 
-    def _run_batch(self, jobs: Sequence[Job], stage: Stage) -> Tensor:
+    def _run_batch(self, batch: Sequence[Forward], stage: Stage) -> Tensor:
         """Run one batch; gives the sum of its probabilities, not a number if any is none."""
         with self._clock.measure("select"):
-            patches = self._patches(jobs, stage)
+            patches = self._patches(batch, stage)
         with self._clock.measure("forward"):
             result = self._predict(patches, stage)
         under: Tensor | None = None
-        if jobs[0].state.canvas is not None:
+        if not batch[0].at.is_start:
             with self._clock.measure("select"):
-                under = torch.stack([job.state.field_under(job.window, stage) for job in jobs])
+                under = torch.stack([one.at.field_under(one.window) for one in batch])
             with self._clock.measure("refine"):
-                how = self._plan.settings.merge
+                how = self._bound.settings.merge
                 result = merge(result, under, how=how, networks=self._networks, scale=stage.scale)
         with self._clock.measure("select"):
-            for index, job in enumerate(jobs):
-                job.state.put(job.window, result[index], None if under is None else under[index])
+            for index, one in enumerate(batch):
+                one.at.put(one.window, result[index], None if under is None else under[index])
             return result.sum()
 
     def _predict(self, patches: Tensor, stage: Stage) -> Tensor:
         """O: `(n, classes, h, w)` float32 probabilities."""
         return self._networks.predict(patches, stage.scale)
 
-    def _patches(self, jobs: Sequence[Job], stage: Stage) -> Tensor:
+    def _patches(self, batch: Sequence[Forward], stage: Stage) -> Tensor:
         """`(n, bands, h, w)` normalised float32, stored band by band; pixels without data become the mean."""
         size = stage.input
-        shape = (len(jobs), size.height, size.width, len(self._scale))
+        shape = (len(batch), size.height, size.width, len(self._scale))
         values = torch.empty(shape, dtype=torch.float32, device=self._networks.device)
-        valid = [job.state.patch(job.window, target) for job, target in zip(jobs, values, strict=True)]
+        valid = [one.at.patch(one.window, target) for one, target in zip(batch, values, strict=True)]
         # Whole rows: an operation whose innermost dimension has the three values of a pixel takes ten times as long.
-        rows = values.reshape(len(jobs), size.height, -1)
+        rows = values.reshape(len(batch), size.height, -1)
         scale, shift, *bounds = (ends.repeat(size.width) for ends in (self._scale, self._shift, *(self._bounds or ())))
         if bounds:
             torch.clamp(rows, *bounds, out=rows)
@@ -229,12 +228,12 @@ class Computer:
                 target.masked_fill_(~holding[..., None], 0)
         return values.permute(0, 3, 1, 2)
 
-    def _check(self, sums: Tensor, batches: Sequence[Sequence[Job]], stage: Stage) -> None:
+    def _check(self, sums: Tensor, batches: Sequence[Sequence[Forward]], stage: Stage) -> None:
         wrong = (~torch.isfinite(sums)).nonzero().reshape(-1).tolist()
         if wrong:
             raise WeightsError(
                 f"the network gave values that are not numbers in stage {stage.number}, "
-                f"block {batches[wrong[0]][0].state.pixels.block}",
-                file=self._plan.image.path,
+                f"block {batches[wrong[0]][0].block}",
+                file=self._bound.plan.image.path,
                 advice="Check the bundle with 'magnet weights verify', and try --precision float32",
             )

@@ -13,7 +13,7 @@ import torch
 from magnet_cli.arithmetic.canvas import Canvas
 from magnet_cli.arithmetic.grnet_stages import REACH, flags_of
 from magnet_cli.geometry import Box
-from magnet_cli.segmentation.computer import Computer, Job, Predictor
+from magnet_cli.segmentation.computer import Computer, Forward, Predictor
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from magnet_cli.geometry import Pitch
     from magnet_cli.plan.windows import Index, Stage, Window
     from magnet_cli.segmentation.block import BlockState
+    from magnet_cli.segmentation.block_stage import BlockStage
 
 
 class GRNetworks(Predictor, Protocol):
@@ -52,7 +53,7 @@ class GRNetComputer(Computer):
     """F^G of each block of the group."""
 
     def _run_stage(self, states: Sequence[BlockState], stage: Stage) -> None:
-        if states[0].canvas is None:
+        if states[0].known is None:
             self._scores = {}
             self._look_far(states, stage)
         else:
@@ -63,7 +64,7 @@ class GRNetComputer(Computer):
         return cast("GRNetworks", self._networks)
 
     def _look_far(self, states: Sequence[BlockState], stage: Stage) -> None:
-        batches = self._batches(states, stage)
+        blocks, batches = self._begun(states, stage)
         for batch in batches:
             with self._clock.measure("select"):
                 patches = self._patches(batch, stage)
@@ -72,90 +73,80 @@ class GRNetComputer(Computer):
                 flags = flags_of(self._parts.selected(patches)) if self._selects else None
             self._check(scores.sum()[None], [batch], stage)
             with self._clock.measure("select"):
-                for index, job in enumerate(batch):
+                for index, one in enumerate(batch):
                     # A block has one window of its coarsest stage.
-                    job.state.put(job.window, scores[index].softmax(dim=0), None)
-                    self._scores[job.state.pixels.block] = self._cut(job, scores[index], stage)
+                    one.at.put(one.window, scores[index].softmax(dim=0), None)
+                    self._scores[one.block] = self._cut(one, scores[index])
                     if flags is not None:
-                        job.state.flagged = flagged(job, flags[index], stage)
-        for state in states:
-            self._scores.setdefault(state.pixels.block, self._nothing(state, stage))
-            state.finish(stage)
+                        one.at.state.flagged = flagged(one, flags[index])
+        for block in blocks:
+            self._scores.setdefault(block.state.pixels.block, self._nothing(block))
+            block.finish()
 
-    def _nothing(self, state: BlockState, stage: Stage) -> Canvas:
+    def _nothing(self, block: BlockStage) -> Canvas:
         """F^G of a block that had no pixel with data at this resolution, though its cells may have: all alike."""
-        box = state.step.canvas(state.pixels.block, stage)
-        values = torch.zeros((self._plan.classes, 1, 1), device=self._networks.device)
-        return Canvas(values=values.expand(-1, box.height, box.width), box=box, pitch=stage.pitch)
+        values = torch.zeros((self._bound.plan.classes, 1, 1), device=self._networks.device)
+        height, width = block.box.height, block.box.width
+        return Canvas(values=values.expand(-1, height, width), box=block.box, pitch=block.stage.pitch)
 
     @property
     def _selects(self) -> bool:
-        return self._plan.settings.patches.kind == "selector"
+        return self._bound.settings.patches.kind == "selector"
 
-    def _batches(self, states: Sequence[BlockState], stage: Stage) -> list[list[Job]]:
-        with self._clock.measure("select"):
-            jobs = [Job(state=state, window=window) for state in states for window in state.begin(stage)]
-        return [jobs[start : start + self._plan.batch] for start in range(0, len(jobs), self._plan.batch)]
-
-    def _cut(self, job: Job, scores: Tensor, stage: Stage) -> Canvas:
-        """What of a window's scores lies in the image."""
-        box = job.window.kept
-        part = scores[:, *box.shifted(x=-job.window.box.x, y=-job.window.box.y).slices]
-        return Canvas(values=part.contiguous(), box=box, pitch=stage.pitch)
+    def _cut(self, one: Forward, scores: Tensor) -> Canvas:
+        """The part of a window's scores that lies in the image."""
+        box = one.window.kept
+        part = scores[:, *box.shifted(x=-one.window.box.x, y=-one.window.box.y).slices]
+        return Canvas(values=part.contiguous(), box=box, pitch=one.at.stage.pitch)
 
     def _look_closer(self, states: Sequence[BlockState], stage: Stage) -> None:
         refined: dict[Index, Tensor] = {}
-        looked: list[Job] = []
-        for batch in self._batches(states, stage):
+        blocks, batches = self._begun(states, stage)
+        for batch in batches:
             with self._clock.measure("select"):
                 patches = self._patches(batch, stage)
-                known = torch.stack([self._known(job, stage) for job in batch]).softmax(dim=1)
+                known = torch.stack([self._known(one) for one in batch]).softmax(dim=1)
             with self._clock.measure("refine"):
                 scores = self._parts.looked_closer(patches, known)
             self._check(scores.sum()[None], [batch], stage)
-            for index, job in enumerate(batch):
-                self._paste(job, scores[index], refined, stage)
-            looked += batch
+            for index, one in enumerate(batch):
+                self._paste(one, scores[index], refined)
         with self._clock.measure("refine"):
-            for state in states:
-                block = state.pixels.block
-                if block in refined:
-                    windows = [job.window for job in looked if job.state is state]
-                    self._fuse(state, windows, refined[block], stage)
+            for block in blocks:
+                if block.windows:
+                    self._fuse(block, refined[block.state.pixels.block])
         with self._clock.measure("select"):
-            for state in states:
-                state.finish(stage)
+            for block in blocks:
+                block.finish()
 
-    def _known(self, job: Job, stage: Stage) -> Tensor:
+    def _known(self, one: Forward) -> Tensor:
         """F^G of a window, enlarged from its own pixels alone (paper: the cell is magnified); `(classes, h, w)`."""
-        scores = self._scores[job.state.pixels.block]
-        return job.state.under(narrowed(scores, job.window.box, stage.pitch), job.window, stage)
+        scores = self._scores[one.block]
+        return one.at.under(narrowed(scores, one.window.box, one.at.stage.pitch), one.window)
 
-    def _paste(self, job: Job, scores: Tensor, refined: dict[Index, Tensor], stage: Stage) -> None:
-        """F^E: a window's F^R where it is kept, zero where nobody looked."""
-        state, window = job.state, job.window
-        whole = state.step.canvas(state.pixels.block, stage)
-        if state.pixels.block not in refined:
-            shape = (len(scores), whole.height, whole.width)
-            refined[state.pixels.block] = torch.zeros(shape, device=scores.device)
+    def _paste(self, one: Forward, scores: Tensor, refined: dict[Index, Tensor]) -> None:
+        """F^E: a window's F^R where it is kept, zero where no window was computed."""
+        window, whole = one.window, one.at.box
+        if one.block not in refined:
+            refined[one.block] = torch.zeros((len(scores), whole.height, whole.width), device=scores.device)
         source = window.kept.shifted(x=-window.box.x, y=-window.box.y).slices
         target = window.kept.shifted(x=-whole.x, y=-whole.y).slices
-        refined[state.pixels.block][:, *target] = scores[:, *source]
+        refined[one.block][:, *target] = scores[:, *source]
 
-    def _fuse(self, state: BlockState, windows: Sequence[Window], refined: Tensor, stage: Stage) -> None:
-        whole, scores = state.step.canvas(state.pixels.block, stage), self._scores[state.pixels.block]
-        near = Canvas(values=refined, box=whole, pitch=stage.pitch)
+    def _fuse(self, block: BlockStage, refined: Tensor) -> None:
+        whole, scores, pitch = block.box, self._scores[block.state.pixels.block], block.stage.pitch
+        near = Canvas(values=refined, box=whole, pitch=pitch)
         if self._parts.fusion == "literal":
-            fused = self._fused_small(windows, near, scores)
-            for window in windows:
-                state.keep(window, fused.sample(window.kept, stage.pitch).softmax(dim=0))
+            fused = self._fused_small(block.windows, near, scores)
+            for window in block.windows:
+                block.keep(window, fused.sample(window.kept, pitch).softmax(dim=0))
             return
-        for window in windows:
+        for window in block.windows:
             around = window.kept.grown(REACH).intersection(whole)
-            pair = (near.view(around), scores.sample(around, stage.pitch))
+            pair = (near.view(around), scores.sample(around, pitch))
             found = self._parts.aggregate(*(part[None] for part in pair))[0]
             cut = window.kept.shifted(x=-around.x, y=-around.y).slices
-            state.keep(window, found[:, *cut].softmax(dim=0))
+            block.keep(window, found[:, *cut].softmax(dim=0))
 
     def _fused_small(self, windows: Sequence[Window], near: Canvas, scores: Canvas) -> Canvas:
         """The fused scores at the resolution of F^G; F^G itself where nobody looked."""
@@ -175,22 +166,22 @@ class LocalComputer(Computer):
         return cast("GRNetworks", self._networks).looked_closer(patches, None).softmax(dim=1)
 
 
-def flagged(job: Job, flags: Tensor, stage: Stage) -> frozenset[Index]:
+def flagged(one: Forward, flags: Tensor) -> frozenset[Index]:
     """The cells of a block's next stage whose centres lie in what a selector flagged.
 
     With a margin, cells of the network's patch and of the block are not quite the same.
 
     Args:
-        job: The block's global look.
+        one: The window of the block's coarsest stage.
         flags: `(side * side,)` bool, of the patch.
-        stage: Of that look.
     """
-    state, patch = job.state, job.window.box
+    state, stage, patch = one.at.state, one.at.stage, one.window.box
+    step = state.bound.step
     side = round(len(flags) ** 0.5)
     table = flags.reshape(side, side).tolist()
-    finer = state.step.stages[state.step.stages.index(stage) + 1]
+    finer = step.stages[step.stages.index(stage) + 1]
     found = set()
-    for window in state.step.windows(state.pixels.block, finer):
+    for window in step.windows(state.pixels.block, finer):
         own, ratio_x, ratio_y = window.own, finer.pitch.x / stage.pitch.x, finer.pitch.y / stage.pitch.y
         x = floor(((own.x + own.right) * ratio_x / 2 - patch.x) * side / patch.width)
         y = floor(((own.y + own.bottom) * ratio_y / 2 - patch.y) * side / patch.height)

@@ -5,42 +5,37 @@ reason; what no selector leaves out is computed, so what is computed is their in
 
 - `InArea`: a label that is wanted depends on it; `WithData`: a pixel of it holds data. Always, first;
 - by `--patches`: nothing for `all`; `Best` for a count or a share, of each block; `Above` for a threshold;
-  `Flagged` for `selector`, the cells that a GRNet chose; by `--budget`: `Paid`, of the whole image;
+  `Flagged` for `selector`, the cells that a GRNet chose; by `--budget`: `WithinBudget`, of the whole
+  image;
 - `Unsettled`: a pixel of it can pass the threshold of `--points`.
 
-`Best`, `Above` and `Paid` compare windows by what `--select` names (`worth.py`).
+`Best`, `Above` and `WithinBudget` compare windows by what `--select` names.
 """
 
 from __future__ import annotations
 
-import base64
-import zlib
 from dataclasses import dataclass
-from math import floor
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
 import torch
 
 from magnet_cli.arithmetic.scores import rank_windows, uncertainty
 from magnet_cli.plan import windows_selected
 from magnet_cli.report.maps import NO_DATA, OUTSIDE, RUN, SETTLED, UNPAID, UNSELECTED
 from magnet_cli.segmentation.results import largest
-from magnet_cli.segmentation.window_budget import NOTHING, next_cells
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from fractions import Fraction
+    from collections.abc import Callable, Sequence
 
-    from numpy.typing import NDArray
     from torch import Tensor
 
     from magnet_cli.arithmetic.canvas import Canvas
     from magnet_cli.geometry import Box, Pitch
     from magnet_cli.options.segment import MethodSettings, Rule
-    from magnet_cli.plan import Plan
-    from magnet_cli.plan.windows import Index, Pass, Stage, Window
+    from magnet_cli.plan.windows import Index, Stage, Window
+    from magnet_cli.segmentation.bound_pass import BoundPass
     from magnet_cli.segmentation.group_reader import BlockPixels
+    from magnet_cli.segmentation.window_budget import BudgetCells
 
 
 SLACK = 1e-5
@@ -93,8 +88,7 @@ class Settled:
 class Candidates:
     """The windows of a block's stage, and what is known before any of them is computed."""
 
-    plan: Plan
-    step: Pass
+    bound: BoundPass
     stage: Stage
     pixels: BlockPixels
     box: Box
@@ -135,16 +129,15 @@ class Selection:
     """A letter for each window, also those that are left out."""
 
 
-def select(among: Candidates, paid: Paid | None) -> Selection:
+def select(among: Candidates) -> Selection:
     """Choose the windows of a block's stage that are computed.
 
     Args:
-        among: All of them.
-        paid: Those that a budget pays for; None without one, and in the first pass.
+        among: All of its windows, and what is known of them.
     """
     fates = dict.fromkeys((window.cell for window in among.windows), RUN)
     left: Sequence[Window] = among.windows
-    for selector in selectors(among.plan.settings, first=among.canvas is None, paid=paid):
+    for selector in selectors(among.bound.settings, first=among.canvas is None, budget=among.bound.budget):
         kept = selector.keep(left, among)
         found = {window.cell for window in kept}
         fates |= {window.cell: selector.fate for window in left if window.cell not in found}
@@ -152,27 +145,27 @@ def select(among: Candidates, paid: Paid | None) -> Selection:
     return Selection(windows=tuple(left), fates="".join(fates.values()))
 
 
-def selectors(settings: MethodSettings, *, first: bool, paid: Paid | None = None) -> tuple[Selector, ...]:
+def selectors(settings: MethodSettings, *, first: bool, budget: BudgetCells | None = None) -> tuple[Selector, ...]:
     """The selectors of a stage, in order.
 
     Args:
         settings: Of the run.
         first: Whether the stage starts the run, with nothing known.
-        paid: The windows that a budget pays for.
+        budget: The cells that a budget allows to be computed; None without one, and in the first pass.
     """
     if first:
         return InArea(), WithData()
-    return InArea(), WithData(), *_by_patches(settings.patches, paid), *_by_points(settings)
+    return InArea(), WithData(), *_by_patches(settings.patches, budget), *_by_points(settings)
 
 
-def _by_patches(rule: Rule, paid: Paid | None) -> tuple[Selector, ...]:
+def _by_patches(rule: Rule, budget: BudgetCells | None) -> tuple[Selector, ...]:
     if rule.kind in ("count", "share"):
         return (Best(rule=rule),)
     if rule.kind == "threshold":
         return (Above(limit=float(rule.values[0])),)
     if rule.kind == "selector":
         return (Flagged(),)
-    return () if paid is None else (paid,)
+    return () if budget is None else (WithinBudget(cells=budget),)
 
 
 def _by_points(settings: MethodSettings) -> tuple[Selector, ...]:
@@ -192,7 +185,7 @@ class InArea:
         looked = among.pixels.looked
         if looked is None:
             return list(windows)
-        wanted = looked[among.step.stages.index(among.stage)]
+        wanted = looked[among.bound.step.stages.index(among.stage)]
         return [window for window in windows if window.cell in wanted]
 
 
@@ -206,7 +199,7 @@ class WithData:
         """As `Selector`."""
         if among.pixels.is_empty:
             return []
-        valid = among.pixels.valid[among.step.stages.index(among.stage)]
+        valid = among.pixels.valid[among.bound.step.stages.index(among.stage)]
         if valid is None:
             return list(windows)
         return [window for window in windows if valid[_local(window.box, among.box).slices].any()]
@@ -224,8 +217,8 @@ class Best:
         count = windows_selected(
             self.rule,
             total=len(among.windows),
-            full=among.step.ratio(among.stage).pixels,
-            step=among.plan.rule_step(among.stage),
+            full=among.bound.step.ratio(among.stage).pixels,
+            step=among.bound.plan.rule_step(among.stage),
         )
         return [windows[index] for index in rank_windows([among.worth(window.own) for window in windows], count)]
 
@@ -254,6 +247,19 @@ class Flagged:
 
 
 @dataclass(frozen=True, kw_only=True)
+class WithinBudget:
+    """Windows that a budget allows to be computed, of the whole image."""
+
+    cells: BudgetCells
+    fate: str = UNPAID
+
+    def keep(self, windows: Sequence[Window], among: Candidates) -> list[Window]:
+        """As `Selector`."""
+        del among
+        return [window for window in windows if self.cells.has(window.cell)]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Unsettled:
     """Windows in which a pixel can pass the threshold of `--points`, whatever the networks say."""
 
@@ -274,48 +280,3 @@ class Unsettled:
 
 def _local(box: Box, canvas: Box) -> Box:
     return box.intersection(canvas).shifted(x=-canvas.x, y=-canvas.y)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Paid:
-    """The windows of a pass of one stage that a budget pays for; a `Selector`."""
-
-    cells: NDArray[np.bool_]
-    """`(rows, columns)` of the stage's cells."""
-    fate: str = UNPAID
-
-    @classmethod
-    def of(cls, plan: Plan, step: Pass, finished: Mapping[int, Mapping[str, Any]]) -> Paid:
-        """Choose the best windows of the image: those above one number, at most the stage's share of all with data.
-
-        Args:
-            plan: With a budget.
-            step: The pass to be computed, of one stage.
-            finished: The counts of each group of the pass before, with the worths that it has found.
-        """
-        stage, before = step.stages[0], plan.passes[step.number - 1]
-        worths = np.full((stage.cells.height, stage.cells.width), NOTHING, np.uint16)
-        for group, counts in finished.items():
-            packed = np.frombuffer(zlib.decompress(base64.b64decode(counts["worths"])), "<u2")
-            cells = (cell for block in plan.blocks(before, group) for cell in next_cells(before, stage, block))
-            for cell, worth in zip(cells, packed, strict=True):
-                worths[cell.row, cell.column] = worth
-        known = worths != NOTHING
-        return cls(cells=known & (worths > _cut(worths[known], plan.paid(stage))))
-
-    def has(self, cell: Index) -> bool:
-        """Whether a window is computed."""
-        return bool(self.cells[cell.row, cell.column])
-
-    def keep(self, windows: Sequence[Window], among: Candidates) -> list[Window]:
-        """As `Selector`."""
-        del among
-        return [window for window in windows if self.has(window.cell)]
-
-
-def _cut(worths: NDArray[np.uint16], share: Fraction) -> int:
-    """The number that the worths of at most a share of them exceed."""
-    count = floor(share * len(worths))
-    if count >= len(worths):
-        return -1
-    return int(np.sort(worths)[len(worths) - count - 1])

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import base64
 import zlib
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from math import floor
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
+    from fractions import Fraction
 
+    from numpy.typing import NDArray
+
+    from magnet_cli.plan import Plan
     from magnet_cli.plan.windows import Index, Pass, Stage
 
 STEPS = 65534
@@ -38,3 +44,42 @@ def next_cells(step: Pass, after: Stage, block: Index) -> Iterator[Index]:
     for row in range(block.row * down, min((block.row + 1) * down, after.cells.height)):
         for column in range(block.column * across, min((block.column + 1) * across, after.cells.width)):
             yield type(block)(column=column, row=row)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BudgetCells:
+    """The cells of a pass of one stage that a budget allows to be computed: those of the image's highest scores."""
+
+    cells: NDArray[np.bool_]
+    """`(rows, columns)` of the stage's cells."""
+
+    @classmethod
+    def of(cls, plan: Plan, step: Pass, finished: Mapping[int, Mapping[str, Any]]) -> BudgetCells:
+        """Choose the windows above one score, at most the stage's share of all windows with data.
+
+        Args:
+            plan: With a budget.
+            step: The pass to be computed, of one stage.
+            finished: The counts of each group of the pass before, with the scores that it found.
+        """
+        stage, before = step.stages[0], plan.passes[step.number - 1]
+        worths = np.full((stage.cells.height, stage.cells.width), NOTHING, np.uint16)
+        for group, counts in finished.items():
+            packed = np.frombuffer(zlib.decompress(base64.b64decode(counts["worths"])), "<u2")
+            cells = (cell for block in plan.blocks(before, group) for cell in next_cells(before, stage, block))
+            for cell, worth in zip(cells, packed, strict=True):
+                worths[cell.row, cell.column] = worth
+        known = worths != NOTHING
+        return cls(cells=known & (worths > _cut(worths[known], plan.paid(stage))))
+
+    def has(self, cell: Index) -> bool:
+        """Whether a cell's window is computed."""
+        return bool(self.cells[cell.row, cell.column])
+
+
+def _cut(worths: NDArray[np.uint16], share: Fraction) -> int:
+    """The number that the scores of at most a share of them exceed."""
+    count = floor(share * len(worths))
+    if count >= len(worths):
+        return -1
+    return int(np.sort(worths)[len(worths) - count - 1])

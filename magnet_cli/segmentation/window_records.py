@@ -1,4 +1,4 @@
-"""What a group's blocks leave for the maps of the report: which windows were looked at, and how sure the result is."""
+"""What a group leaves for the maps of the report: which windows were computed, and how sure the result is."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from magnet_cli.plan import Plan
     from magnet_cli.plan.windows import Pass, Stage
     from magnet_cli.segmentation.block import BlockState
+    from magnet_cli.segmentation.bound_pass import BoundPass
     from magnet_cli.segmentation.changes import Changes
 
 
-def group_looks(
-    plan: Plan, step: Pass, states: Sequence[BlockState], changes: Sequence[Mapping[int, Changes]]
+def window_records(
+    bound: BoundPass, states: Sequence[BlockState], changes: Sequence[Mapping[int, Changes]]
 ) -> dict[str, object]:
-    """What `maps` reads of a group's counts, as JSON values: a few bytes a window.
+    """The counts of a group from which the report's maps are made, as JSON values: a few bytes a window.
 
     Args:
-        plan: Of the run.
-        step: The pass.
-        states: Blocks of the group, after it.
-        changes: For each of them, what each stage changed that had something to change.
+        bound: The pass.
+        states: The blocks of the group, after the pass.
+        changes: For each block, what each stage changed that had something to change.
     """
+    step = bound.step
     found: dict[str, object] = {
         "fates": {str(stage.number): "".join(state.fates[stage.number] for state in states) for stage in step.stages},
         "changes": {
@@ -43,16 +43,16 @@ def group_looks(
                 for state, block in zip(states, changes, strict=True)
             )
             for stage in step.stages
-            if not plan.is_first(step, stage)
+            if not bound.is_first(stage)
         },
     }
-    if step is plan.passes[-1]:
+    if bound.is_last:
         found["unsure"] = packed(block_uncertainty(step, state) for state in states)
     return found
 
 
 def _unchanged(step: Pass, stage: Stage, state: BlockState) -> NDArray[np.uint8]:
-    """Of a block where the stage compared nothing."""
+    """The record of a block in which a stage compared nothing."""
     count = len(step.cells(state.pixels.block, stage)) * subdivision(stage) ** 2
     return np.full(count, NOTHING, np.uint8)
 
@@ -69,9 +69,6 @@ def block_uncertainty(step: Pass, state: BlockState) -> NDArray[np.uint8]:
         `(rows, columns)` uint8, quantised as fields are; 255 where no sampled pixel was computed.
     """
     stage, canvas = step.stages[-1], state.canvas
-    if canvas is None:
-        message = "a block that ran has a canvas"
-        raise RuntimeError(message)
     own = step.own(state.pixels.block, stage)
     parts = subdivision(stage)
     rows, row_of = sampled(own.height, stage.cell.height, parts)

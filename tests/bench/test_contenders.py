@@ -23,7 +23,7 @@ from magnet_cli.errors import SourceError
 from magnet_cli.events import Events
 from magnet_cli.options.segment import ALL
 from magnet_cli.options.values import parse_value_range
-from magnet_cli.segmentation.api import load_model
+from magnet_cli.segmentation.segment_model import load_model
 from tests.bench.support import SCALES, SIDE, task
 from tests.laws.support import blurry_bundle
 from tests.segmentation.test_grnet import grnet

@@ -18,7 +18,7 @@ from magnet_cli.models.bundle_writer import describe, describe_cascade, write_bu
 from magnet_cli.models.registry import build_backbone, build_cascade
 from magnet_cli.refinement import method_loader as loading
 from magnet_cli.report.legend import share_text
-from magnet_cli.segmentation.api import Planner
+from magnet_cli.segmentation.image_planner import Planner
 from tests.cli.support import SIZE, expected_labels, invoke, invoke_json, one_line, write_colours_bundle, write_image
 from tests.refinement.support import Bright, use
 from tests.refinement.test_squares import Same

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import pytest
     from torch import Tensor
 
-    from magnet_cli.segmentation.api import Model
+    from magnet_cli.segmentation.segment_model import Model
 
 DEVICE = torch.device("meta")
 """What tensors say they are on: the only device besides the CPU that every build of torch knows."""

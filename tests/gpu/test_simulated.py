@@ -15,7 +15,8 @@ from magnet_cli.geometry import Size
 from magnet_cli.masks.targets import Target
 from magnet_cli.models.device import SideStream
 from magnet_cli.options.segment import SegmentOptions, parse_patches, parse_points
-from magnet_cli.segmentation.api import Model, load_model, segment_target
+from magnet_cli.segmentation.api import segment_target
+from magnet_cli.segmentation.segment_model import Model, load_model
 from tests.gpu.simulated import DEVICE, Stream, on_device, simulated
 from tests.laws.support import blurry_bundle, labels_in, scene_pixels, write_tiled
 

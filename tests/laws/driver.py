@@ -13,17 +13,16 @@ from typing import TYPE_CHECKING, Any
 from magnet_cli.cli.app import app
 from magnet_cli.masks.journal import Journal
 from magnet_cli.plan import GROUP
-from magnet_cli.segmentation.computer import Computer
-from magnet_cli.segmentation.group_reader import ReadAhead
+from magnet_cli.run.readers import Readers
+from magnet_cli.segmentation.pass_runner import PassRunner
 from magnet_cli.system import durable
 from tests.forked import context
 from tests.laws.conftest import one_core
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable
     from multiprocessing.process import BaseProcess
 
-    from magnet_cli.plan.windows import Pass
     from magnet_cli.segmentation.group_reader import GroupPixels
 
 
@@ -107,25 +106,25 @@ FAULTS: dict[str, Callable[[int], None]] = {
 
 
 def _write_down(script: Script) -> None:
-    compute = Computer.run
+    compute = PassRunner.compute
 
-    def called(self: Computer, step: Pass, group: GroupPixels, *more: Any) -> Any:
+    def called(self: PassRunner, given: GroupPixels, known: Any) -> Any:
         time.sleep(script.pause)
-        states = compute(self, step, group, *more)
+        states = compute(self, given, known)
         with Path(script.log).open("a", encoding="ascii") as file:
-            file.write(f"{step.number} {group.number}\n")
+            file.write(f"{self.bound.number} {given.number}\n")
         return states
 
-    Computer.run = called  # type: ignore[assignment, method-assign]
+    PassRunner.compute = called  # type: ignore[method-assign]
 
 
 def _turn_around() -> None:
-    groups = ReadAhead.groups
+    begin = Readers.begin
 
-    def called(self: ReadAhead, step: Pass, numbers: Iterable[int]) -> Iterator[GroupPixels]:
-        return groups(self, step, reversed(list(numbers)))
+    def called(self: Readers, read: Callable[[int], Any], groups: Iterable[int]) -> None:
+        begin(self, read, reversed(list(groups)))
 
-    ReadAhead.groups = called  # type: ignore[method-assign]
+    Readers.begin = called  # type: ignore[method-assign]
 
 
 def play(script: Script) -> None:

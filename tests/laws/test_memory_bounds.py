@@ -16,10 +16,11 @@ from magnet_cli.errors import DeviceError
 from magnet_cli.geometry import Size
 from magnet_cli.images.reader import PyramidImage
 from magnet_cli.masks.journal import Journal
+from magnet_cli.models import device
 from magnet_cli.options.segment import SegmentOptions, parse_points
 from magnet_cli.plan import make_plan
-from magnet_cli.segmentation import api as segmentation
 from magnet_cli.segmentation import group_reader as reading
+from magnet_cli.segmentation import image_planner
 from tests.laws.support import blurry_bundle, segment, write_tiled
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Watch:
         watch.plan = make_plan(*arguments, **named)
         return watch.plan
 
-    monkeypatch.setattr(segmentation, "make_plan", planned)
+    monkeypatch.setattr(image_planner, "make_plan", planned)
     return watch
 
 
@@ -185,7 +186,7 @@ def test_a_run_that_takes_more_than_its_budget_ends_with_exit_code_6(
     weights = blurry_bundle(tmp_path / "bundle", scales=(32, 64, 128))
     image = write_tiled(tmp_path / "s.tif", np.full((300, 300, 3), 80, np.uint8))
     options = SegmentOptions(weights=str(weights), memory=8 << 30, num_workers=0)
-    monkeypatch.setattr(segmentation, "host_memory", lambda: 0)
+    monkeypatch.setattr(device, "host_memory", lambda: 0)
     monkeypatch.setattr("magnet_cli.system.memory.host_memory", lambda: 9 << 30)
     with pytest.raises(DeviceError, match=r"may use 8\.00 GiB") as raised:
         segment(image, tmp_path / "m.tif", options)

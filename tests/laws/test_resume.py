@@ -239,8 +239,8 @@ def test_a_resumed_run_uses_as_many_threads_as_the_one_before(
     mask = tmp_path / "m.tif"
     script = Script(words=work.words(mask), log=str(tmp_path / "log"), fault="group not finished", at=20)
     assert forked(script) == KILLED
-    monkeypatch.setattr("magnet_cli.segmentation.api.usable_cores", lambda: 7)
-    monkeypatch.setattr("magnet_cli.segmentation.api.pin_arithmetic", used.append)
+    monkeypatch.setattr("magnet_cli.run.mask_run.usable_cores", lambda: 7)
+    monkeypatch.setattr("magnet_cli.run.mask_run.pin_arithmetic", used.append)
     assert magnet(*work.words(mask)).code == 0
     assert used == [1]
     assert number(report_of(mask), "machine", "threads") == 1

@@ -15,7 +15,7 @@ from magnet_cli.images import reading_processes
 from magnet_cli.options.segment import SegmentOptions, parse_patches, parse_points
 from magnet_cli.plan import GROUP, make_plan
 from magnet_cli.plan.footprint import HEAP
-from magnet_cli.segmentation import api as segmentation
+from magnet_cli.segmentation import image_planner
 from magnet_cli.system import memory
 from tests.laws.support import (
     blurry_bundle,
@@ -200,7 +200,7 @@ def test_memory_does_not_change_a_byte_and_is_kept(
         plans.append(make_plan(*arguments, **named))
         return plans[-1]
 
-    monkeypatch.setattr(segmentation, "make_plan", remembered)
+    monkeypatch.setattr(image_planner, "make_plan", remembered)
     options = SegmentOptions(weights=str(weights), points=parse_points(points), margin=12, memory=16 << 30)
     masks, peaks = [], []
     for groups in (6.0, 1.5):

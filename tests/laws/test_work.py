@@ -16,7 +16,7 @@ from magnet_cli.images.tiff_store import TiffStore
 from magnet_cli.masks.journal import Journal
 from magnet_cli.models.networks import Networks
 from magnet_cli.options.segment import SegmentOptions, parse_points
-from magnet_cli.segmentation.block import BlockState
+from magnet_cli.segmentation.block_stage import BlockStage
 from tests.laws.support import blurry_bundle, part, scene_pixels, segment, write_tiled
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     counted(Networks, "predict", "forward", lambda _, patches, __: len(patches))
     counted(Networks, "refine", "refine", lambda _, own, *__: len(own))
     counted(TiffStore, "_bands", "decoded", lambda _, __, tile, ___: tile.area)
-    counted(BlockState, "_on_device", "upload", lambda _, array: array.nbytes)
+    counted(BlockStage, "_on_device", "upload", lambda _, array: array.nbytes)
     counted(Journal, "put_labels", "labels", lambda *_, labels, **__: labels.nbytes)
     return counts
 

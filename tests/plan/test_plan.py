@@ -32,7 +32,7 @@ from magnet_cli.plan import (
     resolve_scales,
 )
 from magnet_cli.plan.windows import group_scales, needed_margin
-from magnet_cli.segmentation.api import options_hash
+from magnet_cli.segmentation.segment_job import options_hash
 
 if TYPE_CHECKING:
     from magnet_cli.options.segment import Compat, Rule

@@ -24,6 +24,7 @@ from magnet_cli.options.segment import SegmentOptions
 from magnet_cli.refinement.api import plan_refine, refine
 from magnet_cli.refinement.evidence import FieldEvidence, kept_bytes
 from magnet_cli.segmentation import api as segmentation
+from magnet_cli.segmentation import image_planner
 from tests.cli.support import write_image as write_colours
 from tests.refinement.support import Echo, Swallow, discs, labels_in, use, write_grey, write_image, write_named
 
@@ -118,7 +119,7 @@ def test_the_last_stage_of_segment_passes_on_as_well(
     with pytest.raises(UsageError, match="--refine-only names classes of the mask: r, g, b"):
         segmentation.segment([image], tmp_path / "none.tif", other)
     with pytest.raises(UsageError, match="--refine-only names classes of the mask: r, g, b"):
-        segmentation.plan_segment([image], other)
+        image_planner.plan_segment([image], other)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
 
@@ -275,7 +276,7 @@ def test_a_mask_of_one_object_has_no_classes_to_choose_from(
         weights=str(tmp_path / "bundle"), compat="published", refine="cascadepsp", refine_only=("g",)
     )
     with pytest.raises(UsageError, match="--compat published and --refine-only g"):
-        segmentation.plan_segment([image], published)
+        image_planner.plan_segment([image], published)
     assert not (tmp_path / "out.tif").exists()
 
 
@@ -293,7 +294,7 @@ def test_a_cascade_of_one_kind_of_object_does_not_refine_classes_that_it_does_no
     with pytest.raises(UsageError, match=refused + "Give --refine-only g, so that other classes stay$"):
         segmentation.segment([image], tmp_path / "last.tif", last)
     with pytest.raises(UsageError, match=refused):
-        segmentation.plan_segment([image], last)
+        image_planner.plan_segment([image], last)
     assert (network.calls, set(tmp_path.iterdir())) == (0, before)
     use(monkeypatch, Forgo(), kind="roof")
     with pytest.raises(UsageError, match=r"Give --only NAME, so.*--object NAME for"):
@@ -305,7 +306,7 @@ def test_a_cascade_of_one_kind_of_object_does_not_refine_classes_that_it_does_no
     note = "stand-in was trained on g, and the classes to refine are g, b"
     assert note in other.plan.notes
     told: list[str] = []
-    planner = segmentation.Planner.of(replace(last, refine_only=("1", "b")))
+    planner = image_planner.Planner.of(replace(last, refine_only=("1", "b")))
     foreseen = planner.foresee(planner.plan(image))
     assert foreseen is not None
     assert note in foreseen.lines

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from typing import TYPE_CHECKING
 
 import pytest
 import torch
+from typing_extensions import override
 
 from magnet_cli.errors import MemoryShortageError, SourceError
 from magnet_cli.masks.spec import GroupId
 from magnet_cli.run.engine import missing
-from tests.run.support import PATIENCE, Counting, Groups, Memory, engine
+from tests.run.support import PATIENCE, Counting, CountingRunner, Groups, Memory, engine
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
     from magnet_cli.run.engine import Progress
-    from magnet_cli.run.job import RunPass
+    from magnet_cli.run.job import Resources, RunPass
 
 TWO = (Groups(number=0, groups=3), Groups(number=1, groups=5))
 
@@ -199,3 +202,23 @@ def test_a_group_that_cannot_be_read_ends_the_run(readers: int) -> None:
     with pytest.raises(SourceError, match="broken"):
         engine(memory, readers=readers).run(Counting(reading=broken))
     assert sorted(memory.groups[0]) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("readers", [0, 2])
+def test_what_computed_a_pass_is_gone_when_the_run_ends(readers: int) -> None:
+    """Without waiting for a collection: it holds tensors on a device."""
+    held: list[weakref.ref[object]] = []
+
+    class Watched(Counting):
+        @override
+        def runner(self, step: RunPass, resources: Resources) -> CountingRunner:
+            runner = super().runner(step, resources)
+            held.append(weakref.ref(runner))
+            return runner
+
+    gc.disable()
+    try:
+        engine(Memory(), readers=readers).run(Watched(steps=TWO))
+        assert [reference() for reference in held] == [None, None]
+    finally:
+        gc.enable()

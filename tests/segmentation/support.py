@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pytest
@@ -17,8 +17,10 @@ from magnet_cli.images.protocol import ImageInfo, Level, Region, Request, Resolu
 from magnet_cli.options.segment import ALL, BundleDefaults, Rule, SegmentOptions
 from magnet_cli.plan import Machine, ModelFacts, Plan, make_plan
 from magnet_cli.run.clock import Clock
+from magnet_cli.run.engine import Engine, Progress
+from magnet_cli.run.job import Resources
 from magnet_cli.segmentation.computer import Normalisation
-from magnet_cli.segmentation.scheduler import Progress, Work, run_plan
+from magnet_cli.segmentation.segment_job import SegmentJob
 from magnet_cli.system.closing import Closing
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from magnet_cli.masks.spec import GroupId
+    from magnet_cli.models.bundle import Bundle
 
 STEP = 40
 """Grey values between two labels of a coded image."""
@@ -145,7 +148,7 @@ class MemorySink:
         self.labels = np.full((self.size.height, self.size.width), 254, np.uint8)
         self.touched = np.zeros((self.size.height, self.size.width), np.int64)
 
-    def finished(self, pass_index: int) -> dict[int, dict[str, object]]:
+    def finished(self, pass_index: int) -> Mapping[int, Mapping[str, object]]:
         return self.groups.get(pass_index, {})
 
     def put_labels(self, group: GroupId, *, box: Box, labels: NDArray[np.uint8]) -> None:
@@ -168,6 +171,12 @@ class MemorySink:
                 out[:, *target] = values[:, *source]
         assert np.isfinite(out).all()
         return out
+
+    def read_stored_field(self, name: str, box: Box) -> NDArray[np.generic]:
+        return self.read_field(name, box)
+
+    def drop_group(self, group: GroupId) -> None:
+        raise NotImplementedError
 
     def finish_group(self, group: GroupId, *, counts: Mapping[str, object]) -> None:
         self.groups.setdefault(group.pass_index, {})[group.index] = dict(counts)
@@ -224,18 +233,27 @@ def run_in_turns(
     sink = MemorySink(image.info.size, model.classes)
     progress: list[Progress] = []
     for number, given in enumerate(networks, 1):
-        work = Work(
-            image=image,
-            networks=given,
-            normalisation=PLAIN,
-            sink=sink,
-            workers=plan.machine.readers(options.num_workers),
-            clock=Clock(),
-            on_progress=progress.append,
-        )
+        readers = plan.machine.readers(options.num_workers)
+        engine = engine_over(image, sink, readers=readers, on_progress=progress.append)
         with pytest.raises(KeyboardInterrupt) if number < len(networks) else nullcontext():
-            run_plan(plan, work)
+            engine.run(job_of(plan, given))
     return Outcome(plan=plan, sink=sink, networks=networks[-1], progress=progress)
+
+
+def engine_over(image: ArrayImage, sink: MemorySink, *, readers: int = 0, **more: Any) -> Engine:
+    """An engine over an image in memory, whose results stay there."""
+    return Engine(resources=Resources(image=image, results=sink, sink=sink, clock=Clock()), readers=readers, **more)
+
+
+def job_of(
+    plan: Plan,
+    networks: CodedNetworks,
+    *,
+    kind: type[SegmentJob] = SegmentJob,
+    normalisation: Normalisation = PLAIN,
+) -> SegmentJob:
+    """A plan and the networks that carry it out; nothing asks for a bundle."""
+    return kind(plan=plan, bundle=cast("Bundle", None), networks=networks, normalisation=normalisation)
 
 
 def computed(outcome: Outcome, number: int) -> NDArray[np.bool_]:

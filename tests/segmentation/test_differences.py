@@ -19,7 +19,7 @@ from magnet_cli.arithmetic.scores import median_blur
 from magnet_cli.geometry import Size
 from magnet_cli.options.segment import ALL, BundleDefaults, Rule, SegmentOptions, parse_points
 from magnet_cli.plan import make_plan
-from magnet_cli.segmentation import block
+from magnet_cli.segmentation import block_stage
 from tests.segmentation.support import MACHINE, STEP, ArrayImage, CodedNetworks, coded, count, facts, run, sides
 
 if TYPE_CHECKING:
@@ -260,7 +260,7 @@ def test_all_points_need_no_score(monkeypatch: pytest.MonkeyPatch) -> None:
     def unwanted(*, score: Tensor, side: int) -> Tensor:
         raise AssertionError(score.shape, side)
 
-    monkeypatch.setattr(block, "Smoothed", unwanted)
+    monkeypatch.setattr(block_stage, "Smoothed", unwanted)
     options = SegmentOptions(scales=sides(64, 32), points=ALL, median=11, num_workers=0)
     outcome = run(flat(150, 100), facts(2, input_side=32), options, Doubting(2))
     assert outcome.plan.settings.margin == 4

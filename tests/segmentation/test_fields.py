@@ -3,29 +3,32 @@
 from __future__ import annotations
 
 from math import floor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import pytest
+import torch
 
 from magnet_cli.geometry import Box
 from magnet_cli.options.segment import SegmentOptions
 from magnet_cli.plan import make_plan
-from magnet_cli.segmentation import scheduler
-from tests.segmentation.support import MACHINE, ArrayImage, CodedNetworks, facts, sides
+from magnet_cli.segmentation.bound_pass import BoundPass
+from magnet_cli.segmentation.pass_runner import PassRunner, field_name
+from tests.segmentation.support import MACHINE, ArrayImage, facts, sides
 
 if TYPE_CHECKING:
     from fractions import Fraction
 
     from magnet_cli.plan.windows import Index
+    from magnet_cli.run.job import Resources
+    from magnet_cli.segmentation.computer import Computer
 
 
 class Asked:
-    """Stands for a run whose sink notes what it is asked for."""
+    """Stands for the resources of a run, whose results note what they are asked for."""
 
     def __init__(self) -> None:
-        self.networks = CodedNetworks(5)
-        self.sink = self
+        self.results = self
         self.boxes: list[tuple[str, Box]] = []
 
     def read_field(self, name: str, box: Box) -> np.ndarray[tuple[int, ...], np.dtype[np.float16]]:
@@ -49,9 +52,11 @@ def test_every_pixel_that_is_interpolated_is_read(scales: tuple[int, ...]) -> No
         for number in range(step.blocks.pixels):
             block: Index = step.block(number)
             asked, need = Asked(), step.canvas(block, fine)
-            scheduler._field(plan, step, block, asked)  # type: ignore[arg-type]
+            bound = BoundPass(plan=plan, step=step, device=torch.device("cpu"))
+            runner = PassRunner(bound, cast("Computer", None), cast("Resources", asked))
+            runner.recall_block(block)
             ((name, box),) = asked.boxes
             left, right = taps(need.x, need.right, fine.pitch.x / coarse.pitch.x)
             top, bottom = taps(need.y, need.bottom, fine.pitch.y / coarse.pitch.y)
-            assert name == scheduler.field_name(before.number)
+            assert name == field_name(before.number)
             assert box.contains(Box.between(left=left, top=top, right=right, bottom=bottom).intersection(whole))

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import shapely
+import torch
 
 from magnet_cli.areas.polygons import Polygons
 from magnet_cli.geometry import Box
 from magnet_cli.options.segment import SegmentOptions, parse_points, parse_scales
 from magnet_cli.plan import make_plan
+from magnet_cli.segmentation.bound_pass import BoundPass
 from magnet_cli.segmentation.group_reader import cells_to_look_at
 from tests.segmentation.support import MACHINE, ArrayImage, facts
 
@@ -27,7 +29,8 @@ def chosen(plan: Plan, step: Pass, area: Polygons) -> dict[tuple[Index, int], li
     found = {}
     for number in range(step.blocks.pixels):
         block = step.block(number)
-        cells = cells_to_look_at(plan, step, block, area)
+        bound = BoundPass(plan=plan, step=step, device=torch.device("cpu"), area=area)
+        cells = cells_to_look_at(bound, block, area)
         for stage, wanted in zip(step.stages, cells, strict=True):
             found[block, stage.number] = [w for w in step.windows(block, stage) if w.cell in wanted]
     return found

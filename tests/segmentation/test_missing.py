@@ -9,10 +9,8 @@ import torch
 
 from magnet_cli.options.segment import SegmentOptions
 from magnet_cli.plan import make_plan
-from magnet_cli.run.clock import Clock
 from magnet_cli.segmentation.computer import Normalisation
-from magnet_cli.segmentation.scheduler import Work, run_plan
-from tests.segmentation.support import MACHINE, ArrayImage, CodedNetworks, MemorySink, facts, sides
+from tests.segmentation.support import MACHINE, ArrayImage, CodedNetworks, MemorySink, engine_over, facts, job_of, sides
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,15 +39,8 @@ def test_missing_pixels_are_the_mean() -> None:
     plan = make_plan(
         image.info, facts(5, input_side=32), SegmentOptions(method="patch", scales=sides(32), margin=0), MACHINE
     )
-    work = Work(
-        image=image,
-        networks=networks,
-        normalisation=Normalisation(spans=((0, 255),) * 3, mean=MEAN, std=STD),
-        sink=MemorySink(image.info.size, 5),
-        workers=0,
-        clock=Clock(),
-        on_progress=lambda _: None,
-    )
-    run_plan(plan, work)
+    normalisation = Normalisation(spans=((0, 255),) * 3, mean=MEAN, std=STD)
+    sink = MemorySink(image.info.size, 5)
+    engine_over(image, sink).run(job_of(plan, networks, normalisation=normalisation))
     expected = np.where(valid[..., None], (pixels / 255 - MEAN) / STD, 0).astype(np.float32).transpose(2, 0, 1)
     torch.testing.assert_close(torch.cat(networks.seen, dim=2), torch.from_numpy(expected), rtol=0, atol=1e-5)

@@ -15,7 +15,7 @@ from magnet_cli.geometry import Box, Pitch
 from magnet_cli.options.segment import ALL, SegmentOptions, parse_budget, parse_patches
 from magnet_cli.plan import make_plan
 from magnet_cli.plan.segmentation_plan import paid_share
-from magnet_cli.segmentation.block import BlockState
+from magnet_cli.segmentation.block_stage import BlockStage
 from magnet_cli.segmentation.window_scores import Known, difference, window_worth
 from tests.segmentation.support import (
     MACHINE,
@@ -33,7 +33,6 @@ from tests.segmentation.support import (
 
 if TYPE_CHECKING:
     from magnet_cli.geometry import Size
-    from magnet_cli.plan.windows import Stage
 
 pytestmark = pytest.mark.full
 
@@ -293,17 +292,17 @@ def test_a_budget_is_spent_coarse_first(share: Fraction) -> None:
 
 def test_nothing_moves_where_nothing_was_computed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not by rounding either: what a window passed over keeps is not quite what was there before."""
-    movement, found = BlockState._movement, []
+    movement, found = BlockStage._movement, []
 
-    def recorded(state: BlockState, stage: Stage) -> Canvas | None:
-        moved = movement(state, stage)
+    def recorded(stage: BlockStage, before: Known | None) -> Canvas | None:
+        moved = movement(stage, before)
         if moved is not None:
-            covered = state._covered(stage)
+            covered = stage._covered()
             assert covered is not None
             found.append((float(moved.values[0][~covered].max()), float(moved.values[0][covered].max())))
         return moved
 
-    monkeypatch.setattr(BlockState, "_movement", recorded)
+    monkeypatch.setattr(BlockStage, "_movement", recorded)
     run(textured(), facts(4, input_side=INPUT), options(select="change", patches=parse_patches("1,2")), Growing(4))
     assert found
     assert all(beside == 0 < inside for beside, inside in found)

@@ -16,8 +16,10 @@ from magnet_cli.arithmetic.canvas import Canvas
 from magnet_cli.geometry import Box
 from magnet_cli.options.segment import ALL, MethodSettings, Rule, SegmentOptions, parse_patches, parse_points
 from magnet_cli.plan import make_plan
+from magnet_cli.segmentation.bound_pass import BoundPass
 from magnet_cli.segmentation.group_reader import BlockPixels
-from magnet_cli.segmentation.selection import Candidates, Paid, select, selectors
+from magnet_cli.segmentation.selection import Candidates, select, selectors
+from magnet_cli.segmentation.window_budget import BudgetCells
 from tests.segmentation.support import MACHINE, ArrayImage, facts, sides
 
 if TYPE_CHECKING:
@@ -25,7 +27,15 @@ if TYPE_CHECKING:
     from magnet_cli.plan.windows import Stage
 
 INPUT = 16
-LETTERS = {"InArea": "o", "WithData": "n", "Best": "u", "Above": "u", "Flagged": "u", "Paid": "b", "Unsettled": "s"}
+LETTERS = {
+    "InArea": "o",
+    "WithData": "n",
+    "Best": "u",
+    "Above": "u",
+    "Flagged": "u",
+    "WithinBudget": "b",
+    "Unsettled": "s",
+}
 
 
 def plan_of(patches: Rule, points: Rule = ALL) -> Plan:
@@ -41,11 +51,11 @@ def settings_of(patches: Rule, points: Rule = ALL) -> MethodSettings:
     return plan_of(patches, points).settings
 
 
-BUDGET = Paid(cells=np.zeros((4, 4), bool))
+BUDGET = BudgetCells(cells=np.zeros((4, 4), bool))
 
 
 @pytest.mark.parametrize(
-    ("patches", "points", "paid", "names"),
+    ("patches", "points", "budget", "names"),
     [
         (ALL, ALL, None, []),
         (parse_patches("3"), ALL, None, ["Best"]),
@@ -53,18 +63,21 @@ BUDGET = Paid(cells=np.zeros((4, 4), bool))
         (parse_patches("u>0.1"), ALL, None, ["Above"]),
         (ALL, parse_points("q>0.2"), None, ["Unsettled"]),
         (parse_patches("u>0.1"), parse_points("q>0.2"), None, ["Above", "Unsettled"]),
-        (Rule(kind="budget", values=(Fraction(1, 5),)), ALL, BUDGET, ["Paid"]),
+        (Rule(kind="budget", values=(Fraction(1, 5),)), ALL, BUDGET, ["WithinBudget"]),
         (Rule(kind="selector"), ALL, None, ["Flagged"]),
     ],
 )
 def test_a_run_has_the_selectors_that_its_options_name(
-    patches: Rule, points: Rule, paid: Paid | None, names: list[str]
+    patches: Rule, points: Rule, budget: BudgetCells | None, names: list[str]
 ) -> None:
     asked = replace(settings_of(ALL, points), patches=patches)
-    found = selectors(asked, first=False, paid=paid)
+    found = selectors(asked, first=False, budget=budget)
     assert [type(selector).__name__ for selector in found] == ["InArea", "WithData", *names]
     assert [selector.fate for selector in found] == [LETTERS[type(selector).__name__] for selector in found]
-    assert [type(selector).__name__ for selector in selectors(asked, first=True, paid=paid)] == ["InArea", "WithData"]
+    assert [type(selector).__name__ for selector in selectors(asked, first=True, budget=budget)] == [
+        "InArea",
+        "WithData",
+    ]
 
 
 def candidates(seed: int, plan: Plan) -> tuple[Candidates, dict[str, np.ndarray]]:
@@ -89,8 +102,7 @@ def candidates(seed: int, plan: Plan) -> tuple[Candidates, dict[str, np.ndarray]
     first = torch.from_numpy(np.where(np.kron(unsure, middle), 0.5, 1.0))
     canvas = Canvas(values=torch.stack((first, 1 - first)).half(), box=Box.whole(stage.extent), pitch=stage.pitch)
     among = Candidates(
-        plan=plan,
-        step=step,
+        bound=BoundPass(plan=plan, step=step, device=torch.device("cpu")),
         stage=stage,
         pixels=pixels,
         box=step.canvas(block, stage),
@@ -109,7 +121,7 @@ def _at(worth: np.ndarray, own: Box, stage: Stage) -> float:
 @given(seed=st.integers(0, 10_000))
 def test_what_is_computed_is_the_intersection_and_each_other_window_has_one_reason(seed: int) -> None:
     among, is_ = candidates(seed, ABOVE)
-    found = select(among, None)
+    found = select(among)
     reasons = np.array(list(found.fates)).reshape(4, 4)
     worthy = is_["worth"] > 0.4
     expected = np.full((4, 4), "r")
@@ -129,7 +141,7 @@ def test_what_is_computed_is_the_intersection_and_each_other_window_has_one_reas
 def test_a_count_is_filled_with_windows_that_can_be_computed(seed: int) -> None:
     """Windows without data or outside the area take no place among the best."""
     among, is_ = candidates(seed, BEST)
-    found = select(among, None)
+    found = select(among)
     possible = is_["inside"] & is_["holding"]
     assert len(found.windows) == min(5, int(possible.sum()))
     least = min((is_["worth"][w.cell.row, w.cell.column] for w in found.windows), default=2)

@@ -14,10 +14,18 @@ from magnet_cli.geometry import Size
 from magnet_cli.options.segment import SegmentOptions
 from magnet_cli.options.values import ValueRange
 from magnet_cli.plan import make_plan
-from magnet_cli.run.clock import Clock
-from magnet_cli.segmentation.published_run import run_published, windows_run
-from magnet_cli.segmentation.scheduler import Work
-from tests.segmentation.support import MACHINE, PLAIN, ArrayImage, CodedNetworks, MemorySink, coded, facts, sides
+from magnet_cli.segmentation.published_job import PublishedJob, windows_run
+from tests.segmentation.support import (
+    MACHINE,
+    ArrayImage,
+    CodedNetworks,
+    MemorySink,
+    coded,
+    engine_over,
+    facts,
+    job_of,
+    sides,
+)
 
 
 def published(valid: np.ndarray, *, mpp: str | None, batch: int = 3, high: int = 255) -> tuple[MemorySink, list[int]]:
@@ -36,16 +44,8 @@ def published(valid: np.ndarray, *, mpp: str | None, batch: int = 3, high: int =
         value_range=ValueRange(kind="values", high=Fraction(high)),
     )
     sink = MemorySink(image.info.size, 3)
-    work = Work(
-        image=image,
-        networks=networks,
-        normalisation=PLAIN,
-        sink=sink,
-        workers=0,
-        clock=Clock(),
-        on_progress=lambda _: None,
-    )
-    run_published(make_plan(image.info, model, options, MACHINE), work)
+    plan = make_plan(image.info, model, options, MACHINE)
+    engine_over(image, sink).run(job_of(plan, networks, kind=PublishedJob))
     return sink, networks.batches
 
 

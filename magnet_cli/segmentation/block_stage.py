@@ -1,0 +1,299 @@
+"""One stage of a block while it is computed: windows are put into it, then it is finished, then it may be scored."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+from functools import partial
+from typing import TYPE_CHECKING
+
+import torch
+
+from magnet_cli.arithmetic.canvas import Canvas, reflected
+from magnet_cli.arithmetic.points import Smoothed, choose_points
+from magnet_cli.arithmetic.scores import certainty, share_of, uncertainty
+from magnet_cli.geometry import Box
+from magnet_cli.segmentation.block import StageCount
+from magnet_cli.segmentation.changes import Sample
+from magnet_cli.segmentation.selection import Candidates, select
+from magnet_cli.segmentation.window_scores import Known, difference, spread
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from magnet_cli.plan.windows import Stage, Window
+    from magnet_cli.segmentation.block import BlockState
+
+STRIP = 256
+"""Rows of a canvas that are resampled at a time where Y' fills what was not chosen."""
+
+
+class BlockStage:
+    """A stage of a block. Making it chooses the windows that are computed; `finish` replaces what the block knows.
+
+    Args:
+        state: The block, before the stage.
+        stage: The stage, of the block's pass.
+    """
+
+    def __init__(self, state: BlockState, stage: Stage) -> None:
+        bound = state.bound
+        self.state = state
+        self.stage = stage
+        self.box = bound.step.canvas(state.pixels.block, stage)
+        """The block's canvas at this stage, on the stage's grid."""
+        self._before = state.known
+        """What was known before the stage."""
+        shape = (bound.plan.classes, self.box.height, self.box.width)
+        self._next = torch.empty(shape, dtype=torch.float16, device=bound.device)
+        self._score: Tensor | None = None
+        if self._before is not None and bound.settings.points.kind != "all":
+            self._score = torch.zeros(shape[1:], dtype=torch.float32, device=bound.device)
+        self._stored: Tensor | None = None
+        self._valid: Tensor | None = None
+        if state.pixels.stages and not state.pixels.is_empty:
+            self._load(bound.step.stages.index(stage))
+        selection = select(self._candidates())
+        self.windows = selection.windows
+        """The windows that are computed, row-major."""
+        self.is_finished = False
+        state.counts[stage.number] = StageCount.of(selection)
+        state.fates[stage.number] = selection.fates
+
+    @property
+    def is_start(self) -> bool:
+        """Whether the stage starts the run, with nothing to refine."""
+        return self._before is None
+
+    def patch(self, window: Window, into: Tensor) -> Tensor | None:
+        """A window's stored pixels and validity, continued by reflection where the image is smaller than it.
+
+        Args:
+            window: Of the stage.
+            into: Filled with the stored pixels; `(h, w, bands)` float32, h and w the network's input size.
+
+        Returns:
+            Which pixels hold data, `(h, w)` bool; None where all do.
+
+        Raises:
+            RuntimeError: No pixels of the block were read.
+        """
+        if self._stored is None:
+            message = "a block whose windows are computed was read"
+            raise RuntimeError(message)
+        local = self._local(window.box)
+        stored, valid = self._stored[local.slices], None if self._valid is None else self._valid[local.slices]
+        if local.height != window.box.height or local.width != window.box.width:
+            rows = torch.from_numpy(reflected(local.height, window.box.height)).to(self._next.device)
+            columns = torch.from_numpy(reflected(local.width, window.box.width)).to(self._next.device)
+            index = (rows[:, None], columns[None])
+            # Indexing by tensors is not there for unsigned integers of 16 bits and more.
+            stored, valid = stored.float()[index], None if valid is None else valid[index]
+        into.copy_(stored)
+        return valid
+
+    def field_under(self, window: Window) -> Tensor:
+        """What is known under a patch: `(classes, h, w)` float32. That is Y' until the stage is finished."""
+        return self.under(self.state.canvas, window)
+
+    def under(self, canvas: Canvas, window: Window) -> Tensor:
+        """What a canvas of the block holds under a patch: `(classes, h, w)` float32."""
+        inside = window.box.intersection(self.box)
+        under = canvas.sample(inside, self.stage.pitch)
+        for dim, have, want in ((1, inside.height, window.box.height), (2, inside.width, window.box.width)):
+            if have < want:
+                under = under.index_select(dim, torch.from_numpy(reflected(have, want)).to(under.device))
+        return under
+
+    def put(self, window: Window, probs: Tensor, under: Tensor | None) -> None:
+        """Take a window's result.
+
+        Args:
+            window: One of `windows`.
+            probs: R (or O in the run's first stage), `(classes, h, w)` float32.
+            under: Y', the same shape, where there is one.
+
+        Raises:
+            RuntimeError: The stage is finished.
+        """
+        source = window.kept.shifted(x=-window.box.x, y=-window.box.y).slices
+        target = self._local(window.kept).slices
+        self.keep(window, probs[:, *source])
+        if self._score is not None and under is not None:
+            self._score[target] = uncertainty(under[:, *source]) * certainty(probs[:, *source])
+
+    def keep(self, window: Window, probs: Tensor) -> None:
+        """Take what is kept of a window's result, `(classes, kept.height, kept.width)`.
+
+        Raises:
+            RuntimeError: The stage is finished.
+        """
+        self._check(is_finished=False)
+        self._next[:, *self._local(window.kept).slices] = probs.half()
+
+    def finish(self) -> None:
+        """Choose the points, keep Y' elsewhere, and make the result what is known of the block.
+
+        Raises:
+            RuntimeError: The stage is finished already.
+        """
+        self._check(is_finished=False)
+        state, before = self.state, self._before
+        result = Canvas(values=self._next, box=self.box, pitch=self.stage.pitch)
+        moved = None
+        if state.pixels.is_empty:
+            # Nothing of it reaches the mask, so it is not worth resampling: no class has any share.
+            self._next.zero_()
+        else:
+            self._choose(before)
+            if before is not None and self.windows:
+                own = state.bound.step.own(state.pixels.block, self.stage)
+                state.samples[self.stage.number] = Sample.of(
+                    before.canvas, result, self._valid, own=own, stage=self.stage
+                )
+            moved = self._movement(before)
+        self._score = None
+        self.is_finished = True
+        state.known = Known(canvas=result) if before is None else replace(before, canvas=result, moved=moved)
+
+    def score(self, windows: Sequence[tuple[Window, Tensor]]) -> None:
+        """Take what a selector says of the windows that were computed.
+
+        A window that was not computed keeps the score that the place had before. Where it had none its score is what
+        scores are compared with, so that its rank is a half.
+
+        Args:
+            windows: Each with `(h', w')`, the scores of its places.
+
+        Raises:
+            RuntimeError: The stage is not finished.
+        """
+        self._check(is_finished=True)
+        state, facts = self.state, self.state.bound.plan.selector
+        scored = torch.zeros((1, *self._next.shape[1:]), dtype=torch.float16, device=self._next.device)
+        for window, scores in windows:
+            source = window.kept.shifted(x=-window.box.x, y=-window.box.y).slices
+            scored[:, *self._local(window.kept).slices] = spread(scores, self.stage.input)[:, *source]
+        covered = self._covered()
+        own = self._local(state.bound.step.own(state.pixels.block, self.stage)).slices
+        if facts is not None and facts.against == "constant":
+            against = facts.constant
+        else:
+            computed = scored[0][own] if covered is None else scored[0][own][covered[own]]
+            against = float(computed.float().mean()) if computed.numel() else 0.0
+        scored_before = None if self._before is None else self._before.scored
+        if covered is not None:
+            for rows, box in self._strips():
+                beside = against if scored_before is None else scored_before.sample(box, self.stage.pitch).half()
+                scored[:, rows] = torch.where(covered[rows], scored[:, rows], beside)
+        canvas = Canvas(values=scored, box=self.box, pitch=self.stage.pitch)
+        known = Known(canvas=state.canvas) if state.known is None else state.known
+        state.known = replace(known, scored=canvas, against=against)
+
+    def _check(self, *, is_finished: bool) -> None:
+        if self.is_finished != is_finished:
+            message = f"stage {self.stage.number} of the block is {'not ' if is_finished else ''}finished"
+            raise RuntimeError(message)
+
+    def _candidates(self) -> Candidates:
+        state = self.state
+        return Candidates(
+            bound=state.bound,
+            stage=self.stage,
+            pixels=state.pixels,
+            box=self.box,
+            windows=tuple(state.bound.step.windows(state.pixels.block, self.stage)),
+            canvas=None if self._before is None else self._before.canvas,
+            worth=partial(state.worth, stage=self.stage),
+            flagged=state.flagged,
+        )
+
+    def _load(self, number: int) -> None:
+        self._stored = self._on_device(self.state.pixels.stages[number])
+        valid = self.state.pixels.valid[number]
+        self._valid = None if valid is None else self._on_device(valid)
+
+    def _on_device(self, array: NDArray[np.generic]) -> Tensor:
+        return torch.from_numpy(array).to(self._next.device, non_blocking=True)
+
+    def _local(self, box: Box) -> Box:
+        return box.intersection(self.box).shifted(x=-self.box.x, y=-self.box.y)
+
+    def _choose(self, before: Known | None) -> None:
+        """Keep what was known wherever the result is not chosen, and count the points that are."""
+        counts = self.state.counts[self.stage.number]
+        if before is not None and self._score is not None:
+            chosen = self._chosen(self._score)
+            own = self.state.bound.step.own(self.state.pixels.block, self.stage)
+            counts.points = int(chosen[self._local(own).slices].sum())
+            self._keep_field(before.canvas, chosen)
+            return
+        counts.points = sum(window.own.area for window in self.windows)
+        covered = self._covered()
+        if covered is None:
+            return
+        if before is None:
+            # No class has any share where nothing was computed, and no label follows unless a later stage computes it.
+            self._next.masked_fill_(~covered, 0)
+        else:
+            self._keep_field(before.canvas, covered)
+
+    def _keep_field(self, canvas: Canvas, chosen: Tensor) -> None:
+        for rows, box in self._strips():
+            under = canvas.sample(box, self.stage.pitch).half()
+            self._next[:, rows] = torch.where(chosen[rows], self._next[:, rows], under)
+
+    def _movement(self, before: Known | None) -> Canvas | None:
+        """How far the stage has changed each pixel's probabilities, where windows are compared by that."""
+        if before is None or self.state.bound.settings.select == "uncertainty":
+            return None
+        moved = torch.empty((1, *self._next.shape[1:]), dtype=torch.float16, device=self._next.device)
+        for rows, box in self._strips():
+            moved[0, rows] = difference(self._next[:, rows], before.canvas.sample(box, self.stage.pitch)).half()
+        covered = self._covered()
+        if covered is not None:
+            # A window that was left out differs by the rounding of what it keeps, which is more than nothing and would
+            # be compared with windows that changed little.
+            moved[0].masked_fill_(~covered, 0)
+        return Canvas(values=moved, box=self.box, pitch=self.stage.pitch)
+
+    def _strips(self) -> Iterator[tuple[slice, Box]]:
+        """Rows of the stage's canvas that are resampled at a time, and their box."""
+        for top in range(0, self.box.height, STRIP):
+            rows = slice(top, min(top + STRIP, self.box.height))
+            yield rows, Box(x=self.box.x, y=self.box.y + top, width=self.box.width, height=rows.stop - top)
+
+    def _covered(self) -> Tensor | None:
+        """Where computed windows lie; None where they cover the canvas."""
+        if len(self.windows) == self.state.counts[self.stage.number].windows:
+            return None
+        covered = torch.zeros(self._next.shape[1:], dtype=torch.bool, device=self._next.device)
+        for window in self.windows:
+            covered[self._local(window.kept).slices] = True
+        return covered
+
+    def _chosen(self, score: Tensor) -> Tensor:
+        """Which pixels of the canvas take the stage's result, `(height, width)` bool."""
+        bound = self.state.bound
+        if self._valid is not None:
+            score.masked_fill_(~self._valid, 0)
+        smoothed = Smoothed(score=score, side=bound.settings.median)
+        covered, rule = self._covered(), bound.settings.points
+        if rule.kind == "threshold":
+            chosen = smoothed.above(float(rule.values[0]))
+            return chosen if covered is None else chosen & covered
+        own = bound.step.own(self.state.pixels.block, self.stage)
+        return choose_points(smoothed, self._points(own), ranked=self._local(own).slices, allowed=covered)
+
+    def _points(self, own: Box) -> int:
+        """How many points the block may choose: its share by area, and by windows selected (MagNet, section 4.3)."""
+        bound, counts = self.state.bound, self.state.counts[self.stage.number]
+        rule, selected = bound.settings.points, Fraction(counts.run, counts.windows)
+        if rule.kind == "share":
+            return share_of(rule.values[0] * own.area, selected)
+        full = bound.step.ratio(self.stage).pixels * self.stage.cell.pixels
+        return share_of(rule.value(bound.plan.rule_step(self.stage)) * Fraction(own.area, full), selected)

@@ -1,0 +1,171 @@
+"""What segmenting images would do: their plans, and how long they take."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from magnet_cli import images
+from magnet_cli.areas import specify
+from magnet_cli.events import Events
+from magnet_cli.masks.targets import input_images
+from magnet_cli.models.device import device_case, machine_of, resolve_device, resolve_precision
+from magnet_cli.models.facts import model_facts
+from magnet_cli.models.python_network import PythonNetwork
+from magnet_cli.options.segment import SegmentOptions
+from magnet_cli.plan import Machine, ModelFacts, Plan, check_bands, inspect_bands, make_plan
+from magnet_cli.run.guards import decode_cache
+from magnet_cli.segmentation.segment_model import chosen_bundle, load_last_stage
+from magnet_cli.system.memory import host_memory
+from magnet_cli.system.speeds import Case, nearest_figure
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from magnet_cli.models.bundle import Bundle
+    from magnet_cli.models.python_network import NetworkDescription, PatchFunction
+    from magnet_cli.refinement.last_stage import LastStage
+    from magnet_cli.refinement.method import Foreseen
+
+
+def as_words(inputs: str | Path | Sequence[str | Path]) -> list[str]:
+    """One input or several, as the command line names them."""
+    return [str(inputs)] if isinstance(inputs, str | Path) else [str(item) for item in inputs]
+
+
+def plan_segment(
+    inputs: str | Path | Sequence[str | Path],
+    options: SegmentOptions | None = None,
+    *,
+    network: PatchFunction | None = None,
+    description: NetworkDescription | None = None,
+) -> list[Plan]:
+    """Plan what `segment` would do with each image; no image is decoded and nothing is written.
+
+    Args:
+        inputs: As `segment` takes them.
+        options: As `segment` takes them.
+        network: As `segment` takes it; it is run on one patch of noise.
+        description: What has to be known of `network`.
+
+    Raises:
+        MagnetError: The first image that cannot be planned.
+    """
+    found = input_images(as_words(inputs))
+    planner = Planner.of(options or SegmentOptions(), PythonNetwork.of(network, description))
+    return [planner.plan(image.source) for image in found]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planner:
+    """Plans any number of images with one bundle and one machine."""
+
+    facts: ModelFacts
+    options: SegmentOptions
+    machine: Machine
+    digest: str
+    """Of the bundle."""
+    last: LastStage | None = None
+    """What refines finished masks."""
+
+    @classmethod
+    def of(cls, options: SegmentOptions, own: PythonNetwork | None = None) -> Self:
+        """For the bundle and the device that the options name; its networks are not loaded, their memory is estimated.
+
+        Raises:
+            WeightsError, DeviceError, UsageError: They cannot be had.
+        """
+        device = resolve_device(options.device)
+        last = load_last_stage(options, Events())
+        bundle = chosen_bundle(options, own)
+        precision = resolve_precision(options.precision, device, bundle)
+        facts = model_facts(bundle) if own is None else own.load(device=device, precision=precision)[0]
+        machine = machine_of(
+            device,
+            precision,
+            memory=options.memory,
+            gpu_memory=options.gpu_memory,
+            base=(host_memory() or 0) + 2 * _weights_bytes(bundle),  # float16 on disk is float32 in memory
+        )
+        last = None if last is None else last.after([entry.name for entry in bundle.classes], base=machine.base)
+        return cls(facts=facts, options=options, machine=machine, digest=bundle.digest, last=last)
+
+    def plan(self, image: str | Path) -> Plan:
+        """What `segment` would do with an image.
+
+        Raises:
+            MagnetError: It would fail.
+        """
+        options = self.options
+        if self.last is not None:
+            options = self.last.before(options, options.compat or self.facts.compat)
+        return plan_image(image, self.facts, options, self.machine)
+
+    def foresee(self, image_plan: Plan) -> Foreseen | None:
+        """What the last stage will do to the mask of a plan; None where there is none.
+
+        Raises:
+            MagnetError: It would fail.
+        """
+        return None if self.last is None else self.last.foresee(image_plan)
+
+    def seconds(self, image_plan: Plan) -> float | None:
+        """What a run will take, at the speed that `magnet bench` measured here; None where it has not."""
+        figure = nearest_figure(case_of(image_plan, digest=self.digest), pixels=image_plan.image.size.pixels)
+        return None if figure is None else windows_planned(image_plan) / figure.windows_per_second
+
+
+def plan_image(
+    image: str | Path, facts: ModelFacts, options: SegmentOptions, machine: Machine, *, folder: Path | None = None
+) -> Plan:
+    """Everything about a run over one image; only for percentiles of its values a part of it is decoded.
+
+    Args:
+        image: A file or a URL.
+        facts: Of the bundle.
+        options: As given.
+        machine: Where it runs.
+        folder: Takes an image that has to be decoded once; None for the one for temporary files.
+
+    Raises:
+        MagnetError: It cannot be done.
+    """
+    info = inspect_bands(image, options)
+    measured, given = None, options.value_range
+    if given is not None and given.kind == "percentiles":
+        bands = check_bands(info, facts, options.bands)
+        cache = decode_cache(folder or Path(tempfile.gettempdir()))
+        with images.reopen(info, cache=cache) as opened:
+            measured = images.sample_percentiles(opened, bands, (float(given.low), float(given.high)))
+    return make_plan(info, facts, options, machine, specify(options, info), measured=measured)
+
+
+def case_of(image_plan: Plan, *, digest: str) -> Case:
+    """What the speed of a plan depends on.
+
+    Args:
+        image_plan: Of a run.
+        digest: Of its bundle.
+    """
+    settings = image_plan.settings
+    return Case(
+        bundle=digest,
+        device=device_case(image_plan.machine.device),
+        precision=image_plan.machine.precision,
+        method=settings.method,
+        merge=settings.merge if settings.refines else "none",
+        batch=image_plan.batch,
+    )
+
+
+def windows_planned(image_plan: Plan) -> int:
+    """Forward passes through the backbone, at most."""
+    return sum(image_plan.windows(step, stage) for step in image_plan.passes for stage in step.stages)
+
+
+def _weights_bytes(bundle: Bundle) -> int:
+    optional = filter(None, (bundle.selector, bundle.local))
+    files = {spec.file for spec in (bundle.backbone, *bundle.refiners, *optional)}
+    return sum((bundle.folder / file).stat().st_size for file in files if (bundle.folder / file).is_file())

@@ -1,0 +1,225 @@
+"""One image on its way to a mask, and to what goes beside the mask.
+
+What follows the mask (its refinement, picture, page, and other formats) is imported where it was asked for: its
+libraries take as long to load as the networks' own, which a loop over small images pays once for each.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path  # noqa: TC003
+from typing import TYPE_CHECKING
+
+from magnet_cli import images
+from magnet_cli.errors import MagnetError
+from magnet_cli.events import Step
+from magnet_cli.geometry import Box
+from magnet_cli.images.labels import open_labels
+from magnet_cli.masks.journal import drop_journal
+from magnet_cli.masks.output import OutputPaths, OutputState, output_state
+from magnet_cli.masks.report_file import read_report
+from magnet_cli.masks.targets import Target
+from magnet_cli.models.python_network import PYTHON
+from magnet_cli.options.spelling import segment_words
+from magnet_cli.run.clock import Clock
+from magnet_cli.run.mask_run import MaskRun
+from magnet_cli.segmentation.computer import Normalisation
+from magnet_cli.segmentation.image_planner import plan_image
+from magnet_cli.segmentation.published_job import PublishedJob
+from magnet_cli.segmentation.segment_job import SegmentJob, options_hash
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from magnet_cli.events import Events
+    from magnet_cli.exports.formats import Export
+    from magnet_cli.options.segment import SegmentOptions
+    from magnet_cli.plan import Plan
+    from magnet_cli.refinement.last_stage import LastStage
+    from magnet_cli.segmentation.segment_model import Model
+
+Report = dict[str, object]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageResult:
+    """What became of one image."""
+
+    image: str
+    mask: Path
+    report: dict[str, object] | None = None
+    """As written beside the mask; None where the image failed."""
+    error: MagnetError | None = None
+    was_done: bool = False
+    """Whether an earlier run had finished it."""
+    exports: tuple[Export, ...] = ()
+    """The mask in other formats."""
+
+    def array(self) -> NDArray[np.uint8]:
+        """The whole mask, `(height, width)`: class indices of the image's full resolution, 255 where not computed.
+
+        Raises:
+            MagnetError: The image failed; the error is that of the result.
+        """
+        if self.error is not None:
+            raise self.error
+        with open_labels(self.mask) as labels:
+            return labels.read(Box.whole(labels.size))
+
+    def describe(self) -> dict[str, object]:
+        """As JSON values."""
+        status = "failed" if self.error else "already done" if self.was_done else "done"
+        found: dict[str, object] = {"image": self.image, "mask": str(self.mask), "status": status}
+        if self.error is not None:
+            return {**found, "error": str(self.error), "exit_code": self.error.exit_code}
+        return {**found, "report": self.report, "exports": [each.describe() for each in self.exports]}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageRun:
+    """An image that is to be segmented by a model that is loaded."""
+
+    target: Target
+    model: Model
+    options: SegmentOptions
+    events: Events
+
+    def result(self) -> ImageResult:
+        """Make the mask and whatever else was asked for.
+
+        Raises:
+            MagnetError: Something could not be made; what is finished stays.
+        """
+        last = self.model.last
+        result = self._refined(last) if last is not None else self.segmented(self.plan())
+        self._draw(result)
+        return replace(result, exports=tuple(self._exports()))
+
+    def plan(self) -> Plan:
+        """Decide everything about the run.
+
+        Raises:
+            MagnetError: It cannot be done.
+        """
+        folder = self.target.mask.parent
+        return plan_image(self.target.image, self.model.facts, self.options, self.model.machine, folder=folder)
+
+    def run(self, plan: Plan) -> MaskRun:
+        """The run that makes the mask of a plan."""
+        bundle, job = self.model.bundle, PublishedJob if plan.settings.compat != "paper" else SegmentJob
+        return MaskRun(
+            job=job(
+                plan=plan,
+                bundle=bundle,
+                networks=self.model.networks,
+                normalisation=Normalisation.of(plan, mean=bundle.input.mean, std=bundle.input.std),
+            ),
+            paths=OutputPaths.of(self.target.mask),
+            hashes={
+                **images.image_hashes(self.target.image, plan.image),
+                "bundle": bundle.digest,
+                "options": options_hash(plan),
+            },
+            workers=self.options.num_workers,
+            resume=self.options.resume,
+            overwrite=self.options.overwrite,
+            events=self.events,
+            clock=Clock(),
+        )
+
+    def segmented(self, plan: Plan) -> ImageResult:
+        """Make the mask of a plan, unless an earlier run has.
+
+        Raises:
+            MagnetError: What was finished is kept, and the same command goes on from there.
+        """
+        run = self.run(plan)
+        if run.is_done():
+            return self._done(run.report(), was_done=True)
+        for note in plan.notes:
+            if note not in self.model.told:
+                self.model.told.add(note)
+                self.events.message(f"{self.target.image}: {note}")
+        command = self._command(plan)
+        return self._done(run.finish(lambda report: {**report, "command": command}))
+
+    def _refined(self, last: LastStage) -> ImageResult:
+        """The mask of a last stage. The mask that it refines is finished, and kept, before it begins."""
+        own = last.before(self.options, self.options.compat or self.model.facts.compat)
+        before = replace(self, target=Target(image=self.target.image, mask=self.target.unrefined), options=own)
+        plan = before.plan()
+        last.foresee(plan)
+        run, paths = before.run(plan), OutputPaths.of(self.target.mask)
+        hashes = {**run.hashes, "refine": last.digest()}
+        if output_state(paths, hashes=hashes, overwrite=self.options.overwrite) is OutputState.DONE:
+            return self._done(read_report(paths.report), was_done=True)
+        if not run.is_done():
+            # What was refined of another mask than the one that will be here is worth nothing.
+            drop_journal(paths.journal)
+        before.segmented(plan)
+        command = self._command(plan)
+        try:
+            report = last.run(plan, before.target.mask, paths, hashes=hashes, command=command, events=self.events)
+        except MagnetError:
+            self.events.message(
+                f"{before.target.mask}: the mask before the last stage is complete; the same command goes on from it"
+            )
+            raise
+        return self._done(report)
+
+    def _command(self, plan: Plan) -> list[str]:
+        """The command line that makes the mask again, word by word; empty where a Python program's network made it."""
+        if self.model.bundle.backbone.architecture == PYTHON:
+            return []
+        return segment_words(plan.image.path, self.target.mask, self.options)
+
+    def _done(self, report: Report, *, was_done: bool = False) -> ImageResult:
+        self.events.message(f"{self.target.mask}: {'already ' if was_done else ''}done")
+        return ImageResult(image=self.target.image, mask=self.target.mask, report=report, was_done=was_done)
+
+    def _draw(self, result: ImageResult) -> None:
+        """Make the picture and the page that were asked for; of a mask that was done, those that are missing or old.
+
+        Raises:
+            SourceError, OutputError: They cannot be made; mask and report are complete and stay.
+        """
+        if result.report is None or not (self.options.overlay or self.options.html):
+            return
+        from magnet_cli.report.files import ViewPaths, write_views  # noqa: PLC0415 - see above
+
+        wanted = ViewPaths.of(result.mask, overlay=self.options.overlay, html=self.options.html)
+        wanted = wanted.outdated(result.mask) if result.was_done else wanted
+        if wanted == ViewPaths():
+            return
+        self.events.step(Step(image=result.mask.name, what="drawing", done=0, total=1))
+        with self._mask_complete():
+            for path in write_views(wanted, mask=result.mask, report=result.report, image=result.image):
+                self.events.message(f"{path}: done")
+
+    def _exports(self) -> Iterator[Export]:
+        """Write the finished mask in the other formats that were asked for."""
+        if not self.options.exports.formats:
+            return
+        from magnet_cli.exports.formats import export_beside  # noqa: PLC0415 - see above
+
+        self.events.step(Step(image=self.target.mask.name, what="exporting", done=0, total=1))
+        with self._mask_complete():
+            for export in export_beside(self.target.mask, self.options.exports, overwrite=self.options.overwrite):
+                for line in export.lines():
+                    self.events.message(line)
+                yield export
+
+    @contextmanager
+    def _mask_complete(self) -> Iterator[None]:
+        """Where what goes beside a finished mask fails, say that the mask itself is there."""
+        try:
+            yield
+        except MagnetError:
+            self.events.message(
+                f"{self.target.mask}: the mask is complete; the same command tries what is missing beside it again"
+            )
+            raise

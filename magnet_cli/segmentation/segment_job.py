@@ -1,0 +1,194 @@
+"""A segmentation as a job for the engine: a plan, the networks that carry it out, and the report of the run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Self
+
+from typing_extensions import override
+
+from magnet_cli.areas import open_area
+from magnet_cli.masks.header import digest_of
+from magnet_cli.masks.spec import FieldSpec, MaskClass, MaskSpec
+from magnet_cli.report.maps import describe_maps
+from magnet_cli.report.run_report import make_report
+from magnet_cli.run.job import Job, Prepared
+from magnet_cli.run.measured import Totals
+from magnet_cli.segmentation.bound_pass import BoundPass
+from magnet_cli.segmentation.computer import Computer
+from magnet_cli.segmentation.grnet_computer import GRNetComputer, LocalComputer
+from magnet_cli.segmentation.pass_runner import PROBABILITIES, UNCERTAINTY, PassRunner, field_name
+from magnet_cli.segmentation.window_budget import BudgetCells
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from contextlib import ExitStack
+
+    from magnet_cli.areas import Area
+    from magnet_cli.images import Image, ImageInfo
+    from magnet_cli.models.bundle import Bundle
+    from magnet_cli.plan import Machine, MemoryPlan, Plan
+    from magnet_cli.run.job import Resources, Runner, RunPass
+    from magnet_cli.run.measured import Measured
+    from magnet_cli.run.results import Results
+    from magnet_cli.segmentation.computer import Normalisation, Predictor
+
+ARITHMETIC = 6
+"""Raised by hand when the same options begin to give another mask; part of the options hash."""
+COMPUTERS: dict[str, type[Computer]] = {"grnet": GRNetComputer, "grnet-local": LocalComputer}
+"""What computes a pass, by method. Other methods run the bundle's backbone, and merge."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentJob(Job):
+    """One image that is segmented."""
+
+    plan: Plan
+    bundle: Bundle
+    networks: Predictor
+    normalisation: Normalisation
+    area: Area | None = None
+    """Where labels are wanted; None everywhere. It is known once the image is open."""
+    shares: tuple[float, ...] = ()
+    """The share of the image that lies in each area of the plan, once the image is open."""
+
+    @property
+    @override
+    def image(self) -> ImageInfo:
+        return self.plan.image
+
+    @property
+    @override
+    def passes(self) -> Sequence[RunPass]:
+        return [
+            BoundPass(plan=self.plan, step=step, device=self.networks.device, area=self.area)
+            for step in self.plan.passes
+        ]
+
+    @property
+    @override
+    def machine(self) -> Machine:
+        return self.plan.machine
+
+    @property
+    @override
+    def memory(self) -> MemoryPlan:
+        return self.plan.memory
+
+    @property
+    @override
+    def spec(self) -> MaskSpec:
+        return mask_spec(self.plan, self.bundle)
+
+    @property
+    @override
+    def fields(self) -> tuple[FieldSpec, ...]:
+        return field_specs(self.plan)
+
+    @property
+    @override
+    def kept(self) -> tuple[str, ...]:
+        return tuple(entry.name for entry in self.fields if entry.name in (PROBABILITIES, UNCERTAINTY))
+
+    @property
+    @override
+    def noted(self) -> Mapping[str, int]:
+        return {"batch": self.plan.batch}
+
+    @override
+    def resumed(self, noted: Mapping[str, int]) -> Self:
+        return replace(self, plan=replace(self.plan, batch=noted.get("batch") or self.plan.batch))
+
+    @override
+    def smaller(self) -> tuple[Self, str] | None:
+        batch = self.plan.batch
+        if batch == 1:
+            return None
+        note = f"memory was short: {batch // 2} patches a forward pass, not {batch}"
+        return replace(self, plan=replace(self.plan, batch=batch // 2)), note
+
+    @override
+    def prepared(self, image: Image, stack: ExitStack) -> Prepared[Self]:
+        opened = open_area(self.plan.areas, image, stack)
+        messages = (
+            f"{spec.kind} {spec.source}: {share:.1%} of the image is looked at"
+            for spec, share in zip(self.plan.areas, opened.shares, strict=True)
+        )
+        job = replace(self, area=opened.area, shares=opened.shares)
+        return Prepared(job=job, messages=tuple(messages), notes=opened.notes)
+
+    @override
+    def runner(self, step: RunPass, resources: Resources) -> Runner:
+        bound = self.bound(step.number, resources.results)
+        computer = COMPUTERS.get(self.plan.settings.method, Computer)
+        return PassRunner(bound, computer(bound, self.networks, self.normalisation, resources.clock), resources)
+
+    def bound(self, number: int, results: Results) -> BoundPass:
+        """A pass of the plan with everything that is fixed for it, once the passes before are finished."""
+        step, budget = self.plan.passes[number], None
+        if self.plan.settings.patches.kind == "budget" and number:
+            budget = BudgetCells.of(self.plan, step, results.finished(number - 1))
+        return BoundPass(plan=self.plan, step=step, device=self.networks.device, area=self.area, budget=budget)
+
+    @override
+    def report(self, results: Results, measured: Measured) -> dict[str, object]:
+        totals = Totals.of(counts for step in self.plan.passes for counts in results.finished(step.number).values())
+        return {
+            **make_report(self.plan, self.bundle, totals, measured, shares=self.shares),
+            "maps": describe_maps(self.plan, results.finished),
+        }
+
+
+def options_hash(plan: Plan) -> str:
+    """SHA-256 over every resolved value that the mask depends on, and `ARITHMETIC`."""
+    pixel = plan.image.resolution
+    values = {
+        "arithmetic": ARITHMETIC,
+        **plan.settings.describe(),
+        "points_exact": [str(value) for value in plan.settings.points.values],
+        "patches_exact": [str(value) for value in plan.settings.patches.values],
+        "scales": [str(stage.scale) for stage in plan.stages],
+        "working": [str(plan.working.x), str(plan.working.y)],
+        "batch": plan.batch,
+        "group": list(plan.group),
+        "device": plan.machine.kind,
+        "precision": plan.machine.precision,
+        "pixel": pixel and [str(pixel.x), str(pixel.y), pixel.unit],
+        "areas": [[area.kind, area.digest] for area in plan.areas],
+        "bands": list(plan.bands),
+        "value_range": [list(span) for span in plan.value_range],
+        "fields": [plan.probabilities, plan.uncertainty],
+    }
+    return digest_of(values)
+
+
+def mask_spec(plan: Plan, bundle: Bundle) -> MaskSpec:
+    """The mask of a plan."""
+    info = plan.image
+    return MaskSpec(
+        size=info.size,
+        classes=tuple(MaskClass(name=entry.name, color=entry.color) for entry in bundle.classes),
+        resolution=info.resolution,
+        geo_tags=info.geo_tags,
+    )
+
+
+def field_specs(plan: Plan) -> tuple[FieldSpec, ...]:
+    """The fields of a plan: one for each coarse pass, and what the user asked to keep."""
+    fields = [
+        FieldSpec(
+            name=field_name(step.number),
+            bands=plan.field_bands(step),
+            size=step.stages[-1].extent,
+            pitch=step.stages[-1].pitch,
+        )
+        for step in plan.passes[:-1]
+    ]
+    last = plan.stages[-1]
+    for name, bands, wanted in (
+        (PROBABILITIES, plan.classes, plan.probabilities),
+        (UNCERTAINTY, 1, plan.uncertainty),
+    ):
+        if wanted:
+            fields.append(FieldSpec(name=name, bands=bands, size=last.extent, pitch=last.pitch, dtype="uint8"))
+    return tuple(fields)
