@@ -74,6 +74,8 @@ REMOTE = (
 """What the name holds where the file lies on a network, or where it is a description of its own."""
 LONGEST_NAME = 8192
 XML_PIECE = 1 << 20
+HEAD_BYTES = 256
+"""In which a description of a mosaic begins."""
 
 
 def environment() -> Any:
@@ -129,6 +131,7 @@ def open_gdal(
                     break
             info = image_info(path, datasets, codes)
             info = replace(info, notes=(*others(found.contents, found.index), *info.notes))
+            _forget_failures(datasets[0], found.names)
     except SourceError:
         close(datasets)
         raise
@@ -145,6 +148,17 @@ def keeps_masks(full: Sequence[Any], reduced: Sequence[Any]) -> bool:
         one.mask_flag_enums == other.mask_flag_enums and one.nodatavals == other.nodatavals
         for one, other in zip(full, reduced, strict=True)
     )
+
+
+def _forget_failures(parts: list[Any], names: Sequence[str]) -> None:
+    """Open mosaics anew after they were asked for overviews.
+
+    That opens a file. Where it is missing in a mosaic inside a mosaic, GDAL fails once and reads zeros afterwards.
+    """
+    for index, name in enumerate(names):
+        if parts[index].driver == "VRT":
+            parts[index].close()
+            parts[index] = _dataset(name)
 
 
 def recognized(path: str) -> bool:
@@ -186,9 +200,10 @@ def companions(path: Path) -> list[Path]:
 
 def _check_sources(path: str) -> None:
     """Refuse a mosaic of files on a network, which GDAL would fetch."""
-    if not path.lower().endswith(".vrt"):
-        return
     with Path(path).open("rb") as file:
+        if not file.read(HEAD_BYTES).lstrip().startswith(b"<VRTDataset"):
+            return
+        file.seek(0)
         before = b""
         while piece := file.read(XML_PIECE):
             for source in SOURCE.findall(before + piece):
@@ -333,7 +348,7 @@ def image_info(path: str, datasets: Sequence[Sequence[Any]], codes: Codes) -> Im
     nodata = {value for each in datasets[0] for value in each.nodatavals}
     only = nodata.pop() if len(nodata) == 1 else None
     masked = codes.alpha is not None or codes.dtype.kind == "f" or not all(map(_all_valid, datasets[0]))
-    xml = Path(path).stat().st_size if path.lower().endswith(".vrt") else 0
+    xml = Path(path).stat().st_size if full.driver == "VRT" else 0
     info = ImageInfo(
         path=path,
         backend="rasterio",
@@ -404,6 +419,8 @@ class GdalStore:
         self._labels = labels
         # A GDAL dataset belongs to one thread at a time.
         self._lock = Lock()
+        self._failure: SourceError | None = None
+        """What a read failed with. Nothing is read any more: where GDAL fails once, it may give zeros the next time."""
 
     def block(self, level: int) -> Size:
         """See `Store`."""
@@ -415,8 +432,15 @@ class GdalStore:
         rule = f"box {box} of level {level} cannot be decoded"
         window = Window(box.x, box.y, box.width, box.height)
         codes, wanted = self._wanted(bands)
-        with naming(self._info.path, rule, advice=DAMAGED, also=FAILURES), self._lock, environment():
-            found = [self._read(level, dataset, window, some) for dataset, some in self._chosen(level, wanted)]
+        with self._lock, environment():
+            if self._failure is not None:
+                raise self._failure
+            try:
+                with naming(self._info.path, rule, advice=DAMAGED, also=FAILURES):
+                    found = [self._read(level, dataset, window, some) for dataset, some in self._chosen(level, wanted)]
+            except SourceError as error:
+                self._failure = error
+                raise
         samples = np.concatenate([values for values, _ in found]) if len(found) > 1 else found[0][0]
         masks = np.concatenate([mask for _, mask in found])
         valid = None if masks.all() else np.moveaxis(masks, 0, 2)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -310,10 +312,11 @@ def test_a_mosaic_runs_no_code_and_fetches_nothing(tmp_path: Path) -> None:
     tile = write_raster(tmp_path / "t.tif", picture(64, 64))
     path = mosaic(tmp_path / "a.vrt", [(tile, 0, 0, 64, 64)], Size(width=64, height=64))
     for address in ("/vsicurl/http://127.0.0.1:9/t.tif", "http://127.0.0.1:9/t.tif", "/vsis3/bucket/t.tif"):
-        away = tmp_path / "away.vrt"
-        away.write_text(path.read_text().replace("t.tif", address))
-        with pytest.raises(SourceError, match="from a disk only"):
-            open_image(away)
+        for name in ("away.vrt", "away.img"):
+            away = tmp_path / name
+            away.write_text("\n " + path.read_text().replace("t.tif", address))
+            with pytest.raises(SourceError, match="from a disk only"):
+                open_image(away)
     code = (
         '<VRTDataset rasterXSize="8" rasterYSize="8"><VRTRasterBand dataType="Byte" band="1" '
         'subClass="VRTDerivedRasterBand"><PixelFunctionType>f</PixelFunctionType>'
@@ -325,6 +328,39 @@ def test_a_mosaic_runs_no_code_and_fetches_nothing(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"code\.vrt"):
         read(tmp_path / "code.vrt")
     assert not (tmp_path / "ran").exists()
+
+
+def test_a_mosaic_of_mosaics_fetches_nothing_either(tmp_path: Path) -> None:
+    requests: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            requests.append(self.path)
+            self.send_error(404)
+
+        do_HEAD = do_GET  # noqa: N815 (its name)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    Thread(target=server.serve_forever, daemon=True).start()
+    tile = write_raster(tmp_path / "t.tif", picture(64, 64))
+    inner = mosaic(tmp_path / "inner.vrt", [(tile, 0, 0, 64, 64)], Size(width=64, height=64))
+    inner.write_text(inner.read_text().replace("t.tif", f"/vsicurl/http://127.0.0.1:{server.server_port}/t.tif"))
+    outer = mosaic(tmp_path / "outer.vrt", [(inner, 0, 0, 64, 64)], Size(width=64, height=64))
+    try:
+        with pytest.raises(SourceError, match=r"outer\.vrt"):
+            read(outer)
+        inner.write_text(inner.read_text().replace("/vsicurl/http:", "gone"))
+        with open_image(outer) as image:
+            for _ in range(3):  # the second time GDAL would give zeros
+                with pytest.raises(SourceError, match=r"outer\.vrt.*gone"):
+                    image.read([whole(image)])
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert requests == []
 
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
