@@ -10,8 +10,6 @@ from benchmarks.gpu.bundles import ROOT, paper, shipped
 from benchmarks.gpu.running import agreement, draw, run_once
 from magnet_cli.events import Events
 from magnet_cli.models.device import computes_bfloat16
-from magnet_cli.options.refine import RefineOptions
-from magnet_cli.refinement.api import refine
 from magnet_cli.segmentation.segment_model import load_model
 
 if TYPE_CHECKING:
@@ -47,6 +45,10 @@ def run(setting: Setting, findings: Findings) -> None:
 
 def _refine(setting: Setting, findings: Findings, image: Path, mask: Path) -> None:
     """Sharpen the buildings of the CPU's mask on both devices."""
+    # They need zarr, which a machine without a network may lack: the other masks do not.
+    from magnet_cli.options.refine import RefineOptions  # noqa: PLC0415
+    from magnet_cli.refinement.api import refine  # noqa: PLC0415
+
     found = []
     for number, device in enumerate(("cpu", setting.device)):
         options = RefineOptions(
