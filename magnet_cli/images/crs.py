@@ -18,15 +18,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 REGISTERS = ("EPSG", "OGC", "ESRI", "IAU_2015", "IGNF")
-"""Whose codes name a system, in the order in which they are preferred."""
+"""Registers whose codes are used, in the order in which they are preferred."""
 CODE = re.compile(r"([A-Za-z]+(?:_\d+)?):(\w+)")
 WGS84 = "EPSG:4326"
 WORDS = 1e-13
-"""Relative difference up to which a unit of length is the exact fraction that it was rounded from."""
+"""Relative difference up to which a unit of length is taken for the fraction that it was rounded from."""
 
 
 def spelled(crs: CRS) -> str:
-    """The text that stands for the horizontal part of a system: `EPSG:32633`, `ESRI:102022`, or WKT.
+    """Return the text that stands for the horizontal part of a system: `EPSG:32633`, `ESRI:102022`, or WKT.
 
     A code is given only where the register's definition is the same in all that places a point.
     """
@@ -48,12 +48,12 @@ def _spelled(wkt: str) -> str:
 
 
 def has_code(text: str) -> bool:
-    """Whether a text is the code of a register."""
+    """Return whether a text is the code of a register."""
     return CODE.fullmatch(text) is not None
 
 
 def label(text: str) -> str:
-    """A text for a line of output: the code, or the name of a definition without one."""
+    """Return a short text for messages: the code, or the name of a definition without one."""
     if has_code(text):
         return text
     return f"{parsed(text).name or 'unnamed'} (without a code: a definition of the file's own)"
@@ -61,7 +61,7 @@ def label(text: str) -> str:
 
 @lru_cache(maxsize=256)
 def parsed(text: str) -> CRS:
-    """The system that a text stands for.
+    """Return the system that a text stands for.
 
     Raises:
         pyproj.exceptions.CRSError: The text means none.
@@ -70,7 +70,7 @@ def parsed(text: str) -> CRS:
 
 
 def is_crs(text: str) -> bool:
-    """Whether a text stands for a system."""
+    """Return whether a text stands for a system."""
     try:
         parsed(text)
     except CRSError:
@@ -79,7 +79,7 @@ def is_crs(text: str) -> bool:
 
 
 def same_crs(one: str, other: str) -> bool:
-    """Whether two texts stand for systems that give every point on the map the same coordinates.
+    """Return whether two texts stand for systems that give every point on the map the same coordinates.
 
     Datum, ellipsoid, meridian, projection, its parameters and units are compared. Heights do not matter, nor names,
     nor the order of axes: rasters have east or longitude first.
@@ -105,7 +105,7 @@ def _comparable(text: str) -> CRS:
 
 
 def horizontal(crs: CRS) -> CRS:
-    """A system without its heights."""
+    """Return a system without its heights."""
     if crs.is_compound:
         return horizontal(crs.sub_crs_list[0])
     if crs.is_bound and crs.source_crs is not None and crs.source_crs.is_compound:
@@ -114,14 +114,14 @@ def horizontal(crs: CRS) -> CRS:
 
 
 def metres(crs: CRS) -> Fraction | None:
-    """Metres of the unit of projected coordinates, exact; None for other systems."""
+    """Return the exact unit of projected coordinates in metres, or None for other systems."""
     if not crs.is_projected or not crs.axis_info:
         return None
     return exact_unit(crs.axis_info[0].unit_conversion_factor)
 
 
 def exact_unit(factor: float) -> Fraction | None:
-    """A unit of length in metres: the fraction that a register rounds, such as 1200/3937 for the US survey foot."""
+    """Return the fraction that a register rounds to a unit of length, such as 1200/3937 for the US survey foot."""
     if not factor > 0:
         return None
     near = Fraction(factor).limit_denominator(100_000)
@@ -129,15 +129,15 @@ def exact_unit(factor: float) -> Fraction | None:
 
 
 def turn(text: str) -> float | None:
-    """A full turn in the unit of longitude; None where coordinates are no longitude and latitude."""
+    """Return a full turn in the unit of longitude, or None where coordinates are no longitude and latitude."""
     crs = horizontal(parsed(text))
     return round(2 * pi / crs.axis_info[0].unit_conversion_factor, 9) if crs.is_geographic else None
 
 
 def converter(source: str, target: str) -> Callable[[NDArray[Any]], NDArray[np.float64]] | None:
-    """What turns coordinates of one system into those of another; None where no way is known.
+    """Return a function from coordinates of one system to those of another, or None where PROJ knows no way.
 
-    They are `(n, 2)`, east or longitude first.
+    Coordinates are `(n, 2)`, east or longitude first.
     """
     try:
         transformer = Transformer.from_crs(horizontal(parsed(source)), horizontal(parsed(target)), always_xy=True)

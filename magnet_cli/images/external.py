@@ -31,24 +31,24 @@ if TYPE_CHECKING:
 
 GDAL_METADATA = 42112
 FLAGS = re.compile(r'name="INTERNAL_MASK_FLAGS_(\d+)"[^>]*>\s*(\d+)\s*<')
-"""Which bands a mask is for: GDAL's flags by the number of the band, from 1."""
+"""This matches GDAL's flags of a mask, which are stored by the number of the band, counted from 1."""
 OF_ALL_BANDS = 2
-"""The flag of a mask whose first band serves all bands of the image."""
+"""Flag of a mask whose first band holds for all bands of the image."""
 ADVICE = "Copy the file again, or remove it where it does not belong to the image"
 
 
 @dataclass(frozen=True, kw_only=True)
 class StoredLevel:
-    """A level, and where it is stored."""
+    """A level of an image, and the store that holds it."""
 
     size: Size
     downsample: Pitch
     """Level-0 pixels that one stored pixel covers."""
     store: Store
     index: int
-    """Of the level in the store."""
+    """Number of the level in the store."""
     masked: bool = False
-    """Whether its file has a mask of it."""
+    """Whether its file holds a mask of the level."""
 
 
 class ExternalMask:
@@ -69,12 +69,12 @@ class ExternalMask:
         return TILE_CACHE_BYTES * len({id(level.store) for level in self.levels})
 
     def valid(self, size: Size, box: Box, bands: Sequence[int]) -> NDArray[np.bool_] | None:
-        """Where one of some bands holds data, `(height, width)`; None where all pixels do.
+        """Return where at least one of some bands holds data, `(height, width)`; None where all pixels do.
 
         Args:
-            size: Of a level that the mask has.
-            box: On its grid.
-            bands: Positions in the image, from 0.
+            size: Size of a level that the mask has.
+            box: Box on the grid of the level.
+            bands: Positions of the bands in the image, counted from 0.
         """
         if any(band + 1 not in self._flags for band in bands):
             return None
@@ -84,7 +84,7 @@ class ExternalMask:
         return None if found.all() else found
 
     def close(self) -> None:
-        """Release its files."""
+        """Close the files of the mask."""
         for level in self.levels:
             level.store.close()
 
@@ -93,8 +93,8 @@ class CompletedStore:
     """A store with the levels and the mask of files beside the image.
 
     Args:
-        levels: Finest first, of the image and of its external overviews.
-        mask: Says which pixels hold data, and nothing else does; it has every level.
+        levels: Levels of the image and of its external overviews, finest first.
+        mask: The mask that alone says which pixels hold data. It has every level. None where the stores say it.
         bands: Number of bands of the image.
     """
 
@@ -124,13 +124,13 @@ class CompletedStore:
 
 
 def open_external_mask(path: Path, size: Size, *, samples: int, bands: int) -> tuple[ExternalMask | None, str]:
-    """The mask of a file, or None where it is for none of the image's bands; and what to tell the user of it.
+    """Open a mask beside an image; it is None where the file states no band, and a note for the user says so.
 
     Args:
-        path: Of the file `.msk`.
-        size: Of the image as it is stored.
-        samples: Stored in the image a pixel; a palette makes three bands of one sample.
-        bands: Of the image.
+        path: The file `.msk`.
+        size: Size of the image as it is stored.
+        samples: Stored samples of a pixel of the image; a palette makes three bands of one sample.
+        bands: Number of bands of the image.
 
     Raises:
         SourceError: It is damaged, or has another size than the image.
@@ -162,13 +162,13 @@ def open_external_mask(path: Path, size: Size, *, samples: int, bands: int) -> t
 
 
 def open_overviews(path: Path, full: TiffPage, meaning: Colour, nodata: float | None) -> tuple[list[StoredLevel], str]:
-    """Levels of a file `.ovr`, finest first, and what to tell the user of it.
+    """Open the levels of a file `.ovr`, finest first; a note for the user names what is not read.
 
     Args:
-        path: Of the file.
+        path: The file.
         full: The image's page of level 0.
-        meaning: Of the image's samples.
-        nodata: The image's.
+        meaning: Meaning of the samples of the image.
+        nodata: Nodata value of the image.
 
     Raises:
         SourceError: The file is damaged.
@@ -190,12 +190,12 @@ def open_overviews(path: Path, full: TiffPage, meaning: Colour, nodata: float | 
 def joined(
     own: Sequence[StoredLevel], more: Sequence[StoredLevel], mask: ExternalMask | None, *, masked: bool
 ) -> list[StoredLevel]:
-    """Levels of an image and of its overviews, finest first, each size once; a store that is not needed is closed.
+    """Return levels of an image and of its overviews, finest first, each size once, and close stores that are not used.
 
     Args:
-        own: Of the image.
-        more: Of its external overviews.
-        mask: Beside the image; only levels that it has are kept.
+        own: Levels of the image.
+        more: Levels of its external overviews.
+        mask: Mask beside the image. Only levels that it has are kept.
         masked: Whether the image's file has a mask, so that its overviews need one.
     """
     found = {level.size: level for level in (*(level for level in more if level.masked or not masked), *own)}
@@ -209,7 +209,7 @@ def joined(
 
 
 def _plain(page: TiffPage) -> Colour:
-    """Samples as they are stored, whatever they mean; bilevel ones as 0 and 255."""
+    """Return a meaning that leaves samples as they are stored, bilevel ones as 0 and 255."""
     stored = np.dtype(page.dtype or np.uint8)
     dtype = np.dtype(np.uint8) if stored.kind == "b" else stored.newbyteorder("=")
     names = tuple(f"band{index + 1}" for index in range(page.samplesperpixel))
@@ -218,7 +218,7 @@ def _plain(page: TiffPage) -> Colour:
 
 @contextmanager
 def _pages(path: Path, rule: str) -> Iterator[list[TiffPage]]:
-    """The pages of a TIFF, at least one, while what is needed of them is read.
+    """Open a TIFF and give its pages, of which there is at least one.
 
     Raises:
         SourceError: The file is damaged, or no TIFF.
@@ -231,7 +231,7 @@ def _pages(path: Path, rule: str) -> Iterator[list[TiffPage]]:
 
 
 def _levels(path: Path, layers: Sequence[Layer], colour: Colour, *, nodata: float | None = None) -> list[StoredLevel]:
-    """A store over layers, finest first."""
+    """Open a store over layers and return its levels, finest first."""
     ordered = sorted(layers, key=lambda layer: -layer.size.width)
     if not ordered:
         return []

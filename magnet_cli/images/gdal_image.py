@@ -29,7 +29,8 @@ from magnet_cli.images.levels import level_table
 from magnet_cli.images.limits import check_pixels
 from magnet_cli.images.protocol import ImageInfo
 from magnet_cli.images.reader import PyramidImage
-from magnet_cli.images.sidecars import Sidecars, rpc_values
+from magnet_cli.images.rpc import rpc_values
+from magnet_cli.images.sidecars import Sidecars
 from magnet_cli.images.store import Pixels
 from magnet_cli.images.tiff_colour import COLOURS, Colour, alpha_note
 from magnet_cli.images.validity import storable

@@ -6,18 +6,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from magnet_cli.images.crs import exact_unit, metres, spelled
+from magnet_cli.images.geokey_crs import crs_of_keys, linear_unit
 from magnet_cli.images.geokeys import (
     KEY_TAGS,
     MODEL_PROJECTED,
     MODEL_TYPE,
     GeoKeys,
     UnknownCrsError,
-    crs_of_keys,
-    linear_unit,
     tags_of_crs,
 )
 from magnet_cli.images.geotransform import PIXEL_SCALE, TIEPOINT, TRANSFORMATION, Geotransform
-from magnet_cli.images.sidecars import RPC, Sidecars, rpc_tag, tie_points_tag
+from magnet_cli.images.rpc import RPC, rpc_tag
+from magnet_cli.images.sidecars import Sidecars, tie_points_tag
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -37,19 +37,19 @@ class Georeference:
     """The place of an image on the Earth, or on another body."""
 
     crs: CRS | None = None
-    """The horizontal system of its coordinates, of its ground control points where it has no others."""
+    """Horizontal reference system of its coordinates, or of its ground control points where it has no others."""
     geotransform: Geotransform | None = None
     unit: Fraction | None = None
     """Metres of the unit of projected coordinates."""
     tags: tuple[Tag, ...] = ()
-    """As tags of a TIFF, empty where nothing is known; a mask of the image carries them."""
+    """Tags of a TIFF that state the same. They are empty where nothing is known; a mask of the image carries them."""
     nodata: float | None = None
-    """A sidecar's, which goes before the image's own."""
+    """Nodata value of a sidecar. It goes before that of the image."""
     notes: tuple[str, ...] = ()
 
     @property
     def name(self) -> str | None:
-        """The system as `ImageInfo.crs` has it."""
+        """The text of the reference system for `ImageInfo.crs`."""
         return None if self.crs is None else spelled(self.crs)
 
     @property
@@ -60,13 +60,13 @@ class Georeference:
 
 
 def georeference(tags: Iterable[Tag], sidecars: Sidecars = NOTHING) -> Georeference:
-    """The place that tags and sidecars give an image.
+    """Return the place that tags and sidecars give an image.
 
     GDAL's order holds: a file .aux.xml, the tags, a world file.
 
     Args:
-        tags: Those of a TIFF that carry its georeference; none for other formats.
-        sidecars: What stands beside the image.
+        tags: The tags of a TIFF that carry its georeference; none for other formats.
+        sidecars: What the files beside the image say.
     """
     own = {tag[0]: tag for tag in tags if tag[0] != NODATA}
     values = {code: tag[3] for code, tag in own.items()}
@@ -90,11 +90,14 @@ def georeference(tags: Iterable[Tag], sidecars: Sidecars = NOTHING) -> Georefere
     if placed is None and (points or TIEPOINT in own) and not odd:
         count = len(points or _numbers(values[TIEPOINT])) // 6
         notes.append(
-            f"{count} ground control points place the image, so its pixels have no one size and no exact coordinates: "
-            "the points are copied to the mask (warp the image for polygons on the map)"
+            f"ground control points ({count}) place the image, so its pixels have no one size and no exact place: the "
+            "points are copied to the mask (warp the image to get polygons on the map)"
         )
     if placed is not None and crs is None and not said:
-        notes.append("the image has a place but no CRS, so their unit is not known (--slide-mpp says it)")
+        notes.append(
+            "the image has a place and no CRS, so the unit of its coordinates is unknown: give the size of a pixel by "
+            "--slide-mpp"
+        )
     unit = metres(crs) if crs is not None else _unit(keys)
     return Georeference(
         crs=crs,
@@ -126,14 +129,14 @@ def _tags(
     placed: Geotransform | None,
     points: tuple[float, ...],
 ) -> tuple[Tag, ...]:
-    """The file's own tags, changed where a sidecar says something else.
+    """Return the tags of the file, changed where a sidecar says something else.
 
     Args:
-        own: By their codes.
-        keys: Theirs.
-        sidecars: What stands beside the image.
-        placed: The geotransform of a sidecar, where it holds.
-        points: The ground control points of a sidecar, where they hold.
+        own: The tags of the file by their codes.
+        keys: The GeoKeys of the file.
+        sidecars: What the files beside the image say.
+        placed: The geotransform of a sidecar, where it places the image.
+        points: The ground control points of a sidecar, where they place the image.
     """
     found = dict(own)
     shift = 0.5 if keys.places_centres else 0.0

@@ -1,77 +1,48 @@
-"""Files beside an image that belong to it, as GDAL finds them: where it lies, which pixels hold data, overviews."""
+"""Files beside an image that belong to it, as GDAL finds them: its place, a mask of its pixels, its overviews."""
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
-from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
 from magnet_cli.images.geotransform import DOUBLE, TIEPOINT, TIEPOINT_VALUES, Geotransform
+from magnet_cli.images.rpc import finite_number, rpc_values, values_of_assignments, values_of_lines
 from magnet_cli.images.urls import is_url
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator
 
     from pyproj import CRS
 
     from magnet_cli.images.geotransform import Tag
 
 LARGEST_TEXT = 32 << 20
-"""Bytes of a sidecar that is read whole; GDAL keeps histograms there, which may be long."""
+"""The largest sidecar that is read whole, in bytes. GDAL keeps histograms there, which may be long."""
 WORLD_LINES = 6
-RPC = 50844
-"""The tag RPCCoefficientTag: 92 numbers, the error's two first."""
-RPC_SCALARS = (
-    *("LINE_OFF", "SAMP_OFF", "LAT_OFF", "LONG_OFF", "HEIGHT_OFF"),
-    *("LINE_SCALE", "SAMP_SCALE", "LAT_SCALE", "LONG_SCALE", "HEIGHT_SCALE"),
-)
-RPC_POLYNOMIALS = ("LINE_NUM_COEFF", "LINE_DEN_COEFF", "SAMP_NUM_COEFF", "SAMP_DEN_COEFF")
-RPC_TERMS = 20
-RPB_NAMES = {
-    "ERR_BIAS": "errBias",
-    "ERR_RAND": "errRand",
-    "LINE_OFF": "lineOffset",
-    "SAMP_OFF": "sampOffset",
-    "LAT_OFF": "latOffset",
-    "LONG_OFF": "longOffset",
-    "HEIGHT_OFF": "heightOffset",
-    "LINE_SCALE": "lineScale",
-    "SAMP_SCALE": "sampScale",
-    "LAT_SCALE": "latScale",
-    "LONG_SCALE": "longScale",
-    "HEIGHT_SCALE": "heightScale",
-    "LINE_NUM_COEFF": "lineNumCoef",
-    "LINE_DEN_COEFF": "lineDenCoef",
-    "SAMP_NUM_COEFF": "sampNumCoef",
-    "SAMP_DEN_COEFF": "sampDenCoef",
-}
-"""What the files .RPB of DigitalGlobe call the numbers."""
-NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sidecars:
-    """What stands beside an image."""
+    """What the files beside an image say of it."""
 
     crs: CRS | None = None
-    """Of the file .aux.xml, which GDAL believes rather than the image."""
+    """Reference system of the file .aux.xml. GDAL prefers it to that of the image."""
     geotransform: Geotransform | None = None
-    """Likewise."""
+    """Geotransform of the file .aux.xml. GDAL prefers it to that of the image."""
     world: Geotransform | None = None
-    """Of a world file, which places an image that says nothing itself."""
+    """Geotransform of a world file. It places an image that has no other place."""
     tie_points: tuple[float, ...] = ()
-    """Ground control points of .aux.xml, six numbers each, as in the tag ModelTiepoint."""
+    """Ground control points of the file .aux.xml, six numbers each, as in the tag ModelTiepoint."""
     points_crs: CRS | None = None
     rpc: tuple[float, ...] = ()
     """Rational polynomial coefficients, as in the tag RPCCoefficientTag."""
     nodata: float | None = None
     mask: Path | None = None
-    """`.msk`: a raster whose pixels say which of the image's hold data."""
+    """A raster `.msk`, whose pixels say which pixels of the image hold data."""
     overviews: Path | None = None
-    """`.ovr`: reduced levels."""
+    """A file `.ovr`, which holds reduced levels."""
     notes: tuple[str, ...] = ()
 
     @property
@@ -80,18 +51,18 @@ class Sidecars:
         return bool(self.crs or self.geotransform or self.world or self.tie_points or self.rpc)
 
     def digest_text(self) -> str:
-        """What the reading of pixels depends on, as a text to be hashed; statistics that GDAL stores are not in it."""
+        """Return what a run depends on as a text to be hashed; it leaves out statistics that GDAL stores."""
         systems = [crs and crs.to_wkt() for crs in (self.crs, self.points_crs)]
         values = (systems, self.geotransform, self.world, self.tie_points, self.rpc, self.nodata)
         return repr(values) if any((*systems, *values[1:])) else ""
 
 
 def find_sidecars(path: str | Path, *, world: Iterable[str]) -> Sidecars:
-    """The sidecars of an image on a disk; none of a URL, where each would cost requests.
+    """Find the sidecars of an image on a disk. Beside a URL none is looked for, because each would cost requests.
 
     Args:
-        path: Of the image.
-        world: Endings of its world file, without the dot: `tfw` and the like.
+        path: The image.
+        world: Endings that its world file may have, without the dot, such as `tfw`.
     """
     if is_url(str(path)):
         return Sidecars()
@@ -117,7 +88,7 @@ def find_sidecars(path: str | Path, *, world: Iterable[str]) -> Sidecars:
 
 
 def unread_projection(path: str | Path) -> str | None:
-    """A note on a `.prj` file, which GDAL does not read for images; None where there is none."""
+    """Return a note on a `.prj` file, which GDAL does not read for images; None where there is none."""
     found = None if is_url(str(path)) else _beside(Path(path), "prj")
     if found is None:
         return None
@@ -125,13 +96,13 @@ def unread_projection(path: str | Path) -> str | None:
 
 
 def world_endings(suffix: str) -> tuple[str, ...]:
-    """Endings of the world file of an image with a suffix, as GDAL tries them: `.tif` has tfw, tifw and wld."""
+    """Return the endings that GDAL tries for the world file of an image: tfw, tifw and wld for the suffix `.tif`."""
     word = suffix.lower().lstrip(".")
     return (f"{word[:1]}{word[-1:]}w", f"{word}w", "wld") if word else ("wld",)
 
 
 def _beside(path: Path, ending: str) -> Path | None:
-    """A file of the image's name with another ending, in lower or upper case."""
+    """Return the file that has the image's name with another ending, in lower or upper case."""
     return _first(path.with_suffix(f".{word}") for word in (ending, ending.upper()))
 
 
@@ -155,13 +126,13 @@ def _text(path: Path, notes: list[str]) -> str | None:
 
 
 def _world(path: Path, endings: Iterable[str], notes: list[str]) -> Geotransform | None:
-    """Of six lines: steps of x and y along a row, those down a column, then the centre of the first pixel."""
+    """Read a world file: steps of x and y along a row, steps down a column, and the centre of the first pixel."""
     for ending in endings:
         file = _beside(path, ending)
         text = None if file is None else _text(file, notes)
         if file is None or text is None:
             continue
-        values = [_number(line) for line in text.split()[:WORLD_LINES]]
+        values = [finite_number(line) for line in text.split()[:WORLD_LINES]]
         a, d, b, e, x, y = (values + [None] * WORLD_LINES)[:WORLD_LINES]
         if None in (a, d, b, e, x, y) or not (a or b) or not (d or e):
             notes.append(f"{file.name} beside the image is no world file: it is ignored")
@@ -170,17 +141,9 @@ def _world(path: Path, endings: Iterable[str], notes: list[str]) -> Geotransform
     return None
 
 
-def _number(text: str) -> float | None:
-    try:
-        found = float(text.strip().replace(",", "."))
-    except ValueError:
-        return None
-    return found if isfinite(found) else None
-
-
 @dataclass(frozen=True, kw_only=True)
 class _Pam:
-    """What a file .aux.xml of GDAL's Persistent Auxiliary Metadata says of an image."""
+    """What a file .aux.xml, GDAL's Persistent Auxiliary Metadata, says of an image."""
 
     crs: CRS | None
     geotransform: Geotransform | None
@@ -239,7 +202,7 @@ def _system(text: str | None, file: Path, notes: list[str]) -> CRS | None:
 def _six(text: str | None, file: Path, notes: list[str]) -> Geotransform | None:
     if text is None:
         return None
-    values = [_number(part) for part in text.split(",")]
+    values = [finite_number(part) for part in text.split(",")]
     if len(values) != 6 or None in values or values[1] == values[2] == 0 or values[4] == values[5] == 0:  # noqa: PLR2004
         notes.append(f"the geotransform in {file.name} is not understood: it is ignored")
         return None
@@ -248,14 +211,14 @@ def _six(text: str | None, file: Path, notes: list[str]) -> Geotransform | None:
 
 def _points(points: ET.Element) -> Iterator[float]:
     for point in points.findall("GCP"):
-        values = [_number(point.get(key, "0")) for key in ("Pixel", "Line", "X", "Y", "Z")]
+        values = [finite_number(point.get(key, "0")) for key in ("Pixel", "Line", "X", "Y", "Z")]
         if None not in values:
             x, y, *place = values
             yield from (float(value or 0) for value in (x, y, 0, *place))
 
 
 def _pam_nodata(root: ET.Element, file: Path, notes: list[str]) -> float | None:
-    """The nodata value of all bands; where bands differ, none can be the image's."""
+    """Return the nodata value of all bands, or None where bands differ."""
     found = [text.strip() for text in (each.findtext("NoDataValue") for each in root.findall("PAMRasterBand")) if text]
     values = set()
     for text in found:
@@ -276,64 +239,21 @@ def _pam_rpc(root: ET.Element) -> tuple[float, ...]:
     return ()
 
 
-def rpc_values(text_of: Callable[[str], str | None]) -> tuple[float, ...]:
-    """The numbers of the tag RPCCoefficientTag; none where one is missing.
-
-    Args:
-        text_of: Gives the text of an item by GDAL's name for it.
-    """
-    errors = [_number(text_of(key) or "-1") for key in ("ERR_BIAS", "ERR_RAND")]
-    scalars = [_number((text_of(key) or "").split(" ")[0]) for key in RPC_SCALARS]
-    terms = [[_number(part) for part in (text_of(key) or "").split()] for key in RPC_POLYNOMIALS]
-    values = [
-        *(-1.0 if value is None else value for value in errors),
-        *scalars,
-        *(part for row in terms for part in row),
-    ]
-    if None in values or any(len(row) != RPC_TERMS for row in terms):
-        return ()
-    return tuple(value for value in values if value is not None)
-
-
 def _rpc_files(path: Path, notes: list[str]) -> tuple[float, ...]:
-    """Of `NAME_RPC.TXT` or `NAME.RPB`, as sellers of satellite images deliver them."""
+    """Read `NAME_RPC.TXT` or `NAME.RPB`, which sellers of satellite images deliver."""
     text_file = _first(path.with_name(f"{path.stem}{end}") for end in ("_RPC.TXT", "_rpc.txt", "_RPC.txt"))
     table = text_file or _beside(path, "RPB") or _beside(path, "rpb")
     text = None if table is None else _text(table, notes)
     if table is None or text is None:
         return ()
-    found = rpc_values((_lines(text) if text_file else _assignments(text)).get)
+    found = values_of_lines(text) if text_file else values_of_assignments(text)
     if not found:
         notes.append(f"the coefficients in {table.name} are not understood: they are ignored")
     return found
 
 
-def _lines(text: str) -> Mapping[str, str]:
-    """Of `LINE_OFF: +002199.00 pixels`; polynomials have a line a term, `LINE_NUM_COEFF_1: ...`."""
-    found: dict[str, str] = {}
-    for key, value in re.findall(rf"^\s*(\w+)\s*:\s*({NUMBER})", text, re.MULTILINE):
-        name = re.sub(r"_\d+$", "", key)
-        found[name] = f"{found[name]} {value}" if name in found and name != key else value
-    return found
-
-
-def _assignments(text: str) -> Mapping[str, str]:
-    """Of `lineOffset = 2199;` and `lineNumCoef = (1, 2, ...);`."""
-    found = {}
-    for name, word in RPB_NAMES.items():
-        match = re.search(rf"\b{word}\s*=\s*\(?([^;)]*)\)?\s*;", text)
-        if match:
-            found[name] = " ".join(re.findall(NUMBER, match[1]))
-    return found
-
-
-def rpc_tag(values: tuple[float, ...]) -> Tag:
-    """Coefficients as a TIFF tag."""
-    return RPC, DOUBLE, len(values), values
-
-
 def tie_points_tag(values: tuple[float, ...], *, shift: float) -> Tag:
-    """Ground control points as a TIFF tag, their pixels moved by a shift."""
+    """Return ground control points as a TIFF tag, with their pixels moved by a shift."""
     moved = tuple(
         value + shift if index % TIEPOINT_VALUES < 2 else value  # noqa: PLR2004 (column and row)
         for index, value in enumerate(values)

@@ -178,7 +178,7 @@ def test_ground_control_points_reach_the_mask(
 ) -> None:
     info = check(tif(tmp_path / "s.tif", directory, tie=tie))
     assert info.resolution is None
-    assert f"{len(tie) // 6} ground control points place the image" in info.notes[0]
+    assert f"ground control points ({len(tie) // 6}) place the image" in info.notes[0]
 
 
 @pytest.mark.parametrize("ending", [".tfw", ".tifw", ".wld", ".TFW", None])
@@ -295,7 +295,7 @@ def test_a_place_without_a_system_has_no_size_in_metres(tmp_path: Path) -> None:
     world(path)
     info = check(path)
     assert info.resolution is None
-    assert any("no CRS" in note for note in info.notes)
+    assert any("a place and no CRS" in note for note in info.notes)
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])
