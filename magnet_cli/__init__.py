@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     from magnet_cli.segmentation.image_planner import plan_segment
     from magnet_cli.segmentation.image_run import ImageResult
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _PLACES = {
     "Box": ("geometry", "Box"),

@@ -150,8 +150,8 @@ def test_results_are_few_files_and_the_page_needs_each_of_them(tmp_path: Path, m
     monkeypatch.setattr(module, "RESULTS", tmp_path)
     text = PAGE.read_text(encoding="utf-8")
     for missing in files:
-        if missing.stem == "memory":
-            continue  # the README's table, below
+        if missing.stem in ("memory", "gpu-h200"):
+            continue  # the README's table and the page on performance, below
         for path in files:
             if path != missing:
                 shutil.copy(path, tmp_path)
@@ -186,3 +186,19 @@ def test_the_memory_that_was_measured_is_flat_and_inside_its_budget() -> None:
         assert large["pixels"] == 400 * small["pixels"]
         assert large["peak"] - small["peak"] <= 64 << 20
     assert all(row["peak"] <= row["budget"] for row in measured)
+
+
+def test_figures_of_the_gpu_are_those_of_its_run() -> None:
+    lines = (module.RESULTS / "gpu-h200.jsonl").read_text(encoding="utf-8").splitlines()
+    machine, *parts = map(json.loads, lines)
+    page = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8").split("## On a GPU")[1]
+    values = {row["what"]: row["value"] for part in parts for row in part["rows"]}
+    assert f"{machine['machine']['cores']} cores" in page
+    for what in ("aerial, magnet, bfloat16", "aerial, magnet-fast, bfloat16", "aerial, patch, bfloat16"):
+        share = values[what + ": labels equal to the CPU's"].rstrip("%")
+        assert f"{float(share):.2f} %" in page
+    for precision in ("float32", "bfloat16"):
+        for kind in ("reserved", "process"):
+            assert values[f"fpn508, -b 1, {precision}: {kind}"] in page
+    assert values["100,000 px, magnet"] == "26 megapixels/s, 380 s the whole"
+    assert "26 megapixels a second, 380 s the whole" in page
