@@ -17,7 +17,7 @@ import pytest
 import magnet_cli
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 PACKAGE = Path(magnet_cli.__file__).parent
 
@@ -193,6 +193,17 @@ def inner() -> Iterator[tuple[Import, str]]:
             yield one, below or "__init__"
 
 
+SAME_NAME = {
+    "__init__": "a room's own module",
+    "__main__": "a module that is run",
+    "api": "the Python function of a command",
+    "evaluate": "options are named by the command that takes them",
+    "refine": "options are named by the command that takes them",
+    "segment": "options are named by the command that takes them",
+}
+"""Names that several modules may have, and why."""
+
+
 def room(module: str) -> str:
     return module.partition(".")[0]
 
@@ -240,6 +251,33 @@ def test_modules_import_each_other_without_a_cycle_even_for_types() -> None:
         TopologicalSorter(graph).prepare()
     except CycleError as error:
         pytest.fail(" -> ".join(reversed(error.args[1])))
+
+
+def several(named: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    """Names that occur in more than one place, with those places."""
+    found: dict[str, list[str]] = {}
+    for name, place in named:
+        found.setdefault(name, []).append(place)
+    return {name: places for name, places in found.items() if len(places) > 1}
+
+
+def test_a_modules_name_means_one_thing() -> None:
+    named = ((path.stem, module) for module, path in modules().items() if room(module) != "cli")
+    twice = several(named)
+    assert {name: places for name, places in twice.items() if name not in SAME_NAME} == {}
+    # A module of the command line has the name of its command, or of what it shows.
+    shared = several((path.stem, module) for module, path in modules().items())
+    assert set(SAME_NAME) <= set(shared), "an exemption that nothing needs"
+
+
+def test_a_classs_name_means_one_thing() -> None:
+    named = (
+        (node.name, module)
+        for module, path in modules().items()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ClassDef)
+    )
+    assert several(named) == {}
 
 
 @pytest.mark.parametrize("library", sorted(ONLY))

@@ -31,7 +31,7 @@ FORM = "Give a FeatureCollection, Features, or geometries with Polygons or Multi
 
 
 @dataclass(kw_only=True)
-class Found:
+class ReadFeatures:
     """The polygons of a file, and the reference system of their coordinates."""
 
     polygons: list[Any] = field(default_factory=list)
@@ -57,7 +57,7 @@ def read_geojson(path: str, info: ImageInfo) -> tuple[Any, tuple[str, ...]]:
         SourceError: It cannot be read, has no polygon, or a reference system that does not lead to the image's.
     """
     document = _load(path)
-    found = Found()
+    found = ReadFeatures()
     _collect(document, found, path)
     if not found.polygons:
         only = f" but those of {_listed(found)}, which are left out of a region" if found.excluded else ""
@@ -93,7 +93,7 @@ def read_geojson(path: str, info: ImageInfo) -> tuple[Any, tuple[str, ...]]:
     return _polygons_of(inside), notes
 
 
-def _listed(found: Found) -> str:
+def _listed(found: ReadFeatures) -> str:
     return ", ".join(sorted(found.ignored_classes))
 
 
@@ -148,7 +148,7 @@ def _load(path: str) -> Any:
         raise SourceError("the file is no JSON", value=str(exc), file=path, advice=FORM) from exc
 
 
-def _collect(item: Any, found: Found, path: str) -> None:
+def _collect(item: Any, found: ReadFeatures, path: str) -> None:
     """Look through a document, however deep, without recursion: it may be anyone's."""
     waiting = [(item, "")]
     while waiting:

@@ -50,7 +50,7 @@ def specify(options: SegmentOptions, info: ImageInfo) -> tuple[AreaSpec, ...]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Opened:
+class OpenedAreas:
     """The areas of a plan, ready to be asked."""
 
     area: Area | None
@@ -61,7 +61,7 @@ class Opened:
     """What an area leaves out, and why."""
 
 
-def open_area(plan_areas: tuple[AreaSpec, ...], image: Image, resources: ExitStack) -> Opened:
+def open_area(plan_areas: tuple[AreaSpec, ...], image: Image, resources: ExitStack) -> OpenedAreas:
     """Open the areas of a plan.
 
     Args:
@@ -74,8 +74,8 @@ def open_area(plan_areas: tuple[AreaSpec, ...], image: Image, resources: ExitSta
     """
     areas = [_opened(spec, image, resources) for spec in plan_areas]
     if not areas:
-        return Opened(area=None)
-    return Opened(
+        return OpenedAreas(area=None)
+    return OpenedAreas(
         area=areas[0] if len(areas) == 1 else Both(areas=areas),
         shares=tuple(area.share for area in areas),
         notes=tuple(

@@ -68,7 +68,7 @@ ROWS = 256
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
+class FoundTissue:
     """Where tissue is on an overview, and what the rest is."""
 
     inside: Mask
@@ -86,7 +86,7 @@ class Tissue(Raster):
         image: Of the overview in level-0 pixels.
     """
 
-    def __init__(self, found: Found, *, size: Size, image: Size) -> None:
+    def __init__(self, found: FoundTissue, *, size: Size, image: Size) -> None:
         super().__init__(lambda box: found.inside[box.slices], size=size, image=image)
         self.explained = found.explained
 
@@ -129,7 +129,7 @@ def _covered(size: Size, pitch: Pitch) -> Size:
     return Size(width=int(cover.width * pitch.x), height=int(cover.height * pitch.y))
 
 
-def tissue_of(pixels: NDArray[np.uint8], valid: Mask | None) -> Found:
+def tissue_of(pixels: NDArray[np.uint8], valid: Mask | None) -> FoundTissue:
     """Where tissue is on an overview, with its holes and a rim.
 
     Args:
@@ -142,20 +142,20 @@ def tissue_of(pixels: NDArray[np.uint8], valid: Mask | None) -> Found:
     scanned &= ~white & ~black
     left_out = [(white, "white where nothing was scanned"), (black, "a black frame")]
     if not (scanned | black).any():
-        return Found(inside=np.zeros(shape, bool), explained=_explained(left_out, scanned.size))
+        return FoundTissue(inside=np.zeros(shape, bool), explained=_explained(left_out, scanned.size))
     glass = find_glass(pixels, scanned)
     if glass is None:
         # Without glass, black is no frame: it is the dark field of fluorescence, whose faintest signal is almost black.
         why = "no glass was recognised (the background is dark, strongly coloured, or covered), so tissue is not sought"
         left_out = [(white, "white where nothing was scanned")]
-        return Found(inside=scanned | black, explained=f"{why}; {_explained(left_out, scanned.size)}")
+        return FoundTissue(inside=scanned | black, explained=f"{why}; {_explained(left_out, scanned.size)}")
     ink, half_width = strokes(pixels, scanned)
     compared = _Compared.of(pixels, glass, scanned)
     tissue, dust = _beside_ink(compared, scanned, ink, half_width) if ink.any() else compared.parted()
     inside = _with_rim(_whole(tissue)) & scanned
     left_out += [(ink & ~inside, "a pen"), (dust & ~inside, "dust")]
     shown = [(scanned & ~inside & ~ink & ~dust, "glass"), *left_out]
-    return Found(inside=inside, explained=_explained(shown, scanned.size))
+    return FoundTissue(inside=inside, explained=_explained(shown, scanned.size))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -32,7 +32,7 @@ SAMPLE = 1 << 12
 
 
 @dataclass(frozen=True, kw_only=True)
-class Smoothed:
+class SmoothedScore:
     """The median of a score over squares, its borders replicated."""
 
     score: Tensor
@@ -93,7 +93,9 @@ def _moving_sum(values: Tensor, side: int, *, dim: int) -> Tensor:
     return values if total is None else total
 
 
-def choose_points(smoothed: Smoothed, count: int, *, ranked: tuple[slice, slice], allowed: Tensor | None) -> Tensor:
+def choose_points(
+    smoothed: SmoothedScore, count: int, *, ranked: tuple[slice, slice], allowed: Tensor | None
+) -> Tensor:
     """The `count` pixels of largest median; ties go to the lowest row-major index and zeros are never chosen.
 
     Args:
@@ -126,7 +128,7 @@ class _Side:
 class _Bracket:
     """Looks for two numbers between which the cut lies."""
 
-    smoothed: Smoothed
+    smoothed: SmoothedScore
     count: int
     ranked: tuple[slice, slice]
     allowed: Tensor | None

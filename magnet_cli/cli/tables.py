@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from magnet_cli.images.place import system_label
+from magnet_cli.images.geotransform import system_label
 from magnet_cli.system.memory import format_bytes
 from magnet_cli.system.speeds import format_seconds
 

@@ -12,7 +12,7 @@ from magnet_cli.errors import MagnetError, UsageError
 from magnet_cli.evaluation.mask_scores import Evaluation, check_inputs, evaluate
 from magnet_cli.evaluation.statistics import Distribution, Pooled, paired_difference
 from magnet_cli.events import Events
-from magnet_cli.images.dataset import Sample, read_dataset
+from magnet_cli.images.dataset import DatasetSample, read_dataset
 from magnet_cli.masks.targets import Target
 from magnet_cli.options.evaluate import ScoreOptions
 from magnet_cli.segmentation.api import segment_target
@@ -78,7 +78,7 @@ class Cost:
 class ImageScore:
     """One image by one method."""
 
-    sample: Sample
+    sample: DatasetSample
     method: Method | None
     """The method; None where no method was tried, since the image and its labels cannot be compared."""
     mask: Path | None
@@ -337,7 +337,7 @@ def score_each(
                 yield _score(sample, target, model, options, method=method, events=events)
 
 
-def _unfit(sample: Sample, series: str | None, events: Events) -> MagnetError | None:
+def _unfit(sample: DatasetSample, series: str | None, events: Events) -> MagnetError | None:
     """Why no mask of this sample could be scored, as far as its files' headers say."""
     try:
         check_inputs(sample.image, sample.label, roi=sample.roi, series=series)
@@ -347,11 +347,11 @@ def _unfit(sample: Sample, series: str | None, events: Events) -> MagnetError | 
     return None
 
 
-def _mask(folder: Path, method: Method, sample: Sample) -> Path:
+def _mask(folder: Path, method: Method, sample: DatasetSample) -> Path:
     return folder / method / f"{sample.name}.tif"
 
 
-def _refuse_inputs(samples: Sequence[Sample], folder: Path, methods: Sequence[Method]) -> None:
+def _refuse_inputs(samples: Sequence[DatasetSample], folder: Path, methods: Sequence[Method]) -> None:
     inputs = {
         path.resolve() for sample in samples for path in (sample.image, sample.label, sample.roi) if path is not None
     }
@@ -369,7 +369,9 @@ def _named(options: ScoreOptions, model: Model) -> ScoreOptions:
     return replace(options, evaluation=replace(options.evaluation, names=names))
 
 
-def _score_unkept(sample: Sample, model: Model, options: ScoreOptions, *, method: Method, events: Events) -> ImageScore:
+def _score_unkept(
+    sample: DatasetSample, model: Model, options: ScoreOptions, *, method: Method, events: Events
+) -> ImageScore:
     """Score a mask in a temporary folder, which is gone before the next mask is made."""
     with tempfile.TemporaryDirectory(prefix="magnet-evaluate-") as folder:
         target = Target(image=str(sample.image), mask=_mask(Path(folder), method, sample))
@@ -399,7 +401,7 @@ class _Renamed(Events):
 
 
 def _score(
-    sample: Sample, target: Target, model: Model, options: ScoreOptions, *, method: Method, events: Events
+    sample: DatasetSample, target: Target, model: Model, options: ScoreOptions, *, method: Method, events: Events
 ) -> ImageScore:
     row = ImageScore(sample=sample, method=method, mask=target.mask)
     made = segment_target(target, model, replace(options.segment, method=method), events)

@@ -11,13 +11,14 @@ import tifffile
 from magnet_cli.exports.destinations import names_path
 from magnet_cli.exports.relayout import TiffLayout, write_relaid
 from magnet_cli.exports.working_files import working_file
+from magnet_cli.images.labels_tiff import mask_description
 from magnet_cli.system import durable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from magnet_cli.exports.source_mask import MaskFile
+    from magnet_cli.masks.mask_file import MaskFile
 
 STRUCTURE = (
     "LAYOUT=IFDS_BEFORE_DATA\nBLOCK_ORDER=ROW_MAJOR\nBLOCK_LEADER=SIZE_AS_UINT4\n"
@@ -54,8 +55,8 @@ def found_identity(path: Path) -> str | None:
     """The identity of a COG that this program wrote; None for any other file."""
     try:
         with tifffile.TiffFile(path) as tiff:
-            found = json.loads(tiff.pages.first.description)
-    except (OSError, ValueError, RecursionError, tifffile.TiffFileError):
+            found = mask_description(tiff.pages.first) or {}
+    except (OSError, ValueError, tifffile.TiffFileError):
         return None
-    identity = found.get("export") if isinstance(found, dict) else None
+    identity = found.get("export")
     return identity if isinstance(identity, str) else None

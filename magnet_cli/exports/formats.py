@@ -13,7 +13,7 @@ from magnet_cli.exports import cog, geojson
 from magnet_cli.exports import ome_tiff as ometiff
 from magnet_cli.exports import ome_zarr as omezarr
 from magnet_cli.exports.destinations import default_files, map_path, plan_exports
-from magnet_cli.exports.source_mask import MaskFile
+from magnet_cli.masks.mask_file import MaskFile
 from magnet_cli.options.segment import ExportOptions
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Export:
         return [f"{self.path}: {'already done' if self.was_done else 'done'}", *self.notes]
 
 
-class _Writer(Protocol):
+class _RasterWriter(Protocol):
     def __call__(self, mask: MaskFile, target: Path, *, identity: str) -> None:
         """Write a mask in the format.
 
@@ -67,7 +67,7 @@ class _Writer(Protocol):
 class _Raster:
     """A format that copies every pixel."""
 
-    write: _Writer
+    write: _RasterWriter
     found: Callable[[Path], str | None]
     """The identity of what is there."""
 

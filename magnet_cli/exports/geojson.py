@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from magnet_cli.exports.polygon import Polygon
-    from magnet_cli.exports.source_mask import MaskFacts, MaskFile
     from magnet_cli.geometry import Box
     from magnet_cli.images.geotransform import Geotransform
     from magnet_cli.images.protocol import Resolution
+    from magnet_cli.masks.mask_file import MaskFacts, MaskFile
     from magnet_cli.masks.spec import MaskClass
 
 HEAD = 4096
@@ -149,7 +149,7 @@ def write_polygons(mask: MaskFile, outputs: Sequence[FeatureFile], *, simplify: 
         SourceError: The mask is damaged.
     """
     with ExitStack() as stack:
-        writers = [_Writer(stack.enter_context(working_file(each.target)), each) for each in outputs]
+        writers = [_FeatureWriter(stack.enter_context(working_file(each.target)), each) for each in outputs]
         folder = outputs[0].target.parent
         number = 0
         for polygon in Sweep(mask.read, size=mask.size, side=mask.tile, folder=folder).polygons():
@@ -174,7 +174,7 @@ def found_identity(path: Path) -> str | None:
     return None if found is None else found[1].decode()
 
 
-class _Writer:
+class _FeatureWriter:
     """Writes a collection feature by feature and each feature ring by ring."""
 
     def __init__(self, file: IO[bytes], output: FeatureFile) -> None:

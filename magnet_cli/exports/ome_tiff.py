@@ -14,7 +14,7 @@ from magnet_cli.images.protocol import NODATA
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from magnet_cli.exports.source_mask import MaskFile
+    from magnet_cli.masks.mask_file import MaskFile
 
 SCHEMA = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
 UNITS = {"um": "µm", "m": "m"}

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
-    from magnet_cli.exports.source_mask import MaskFile
+    from magnet_cli.masks.mask_file import MaskFile
 
 VERSION = "0.5"
 CHUNK = 1024

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from magnet_cli.exports.source_mask import MaskFile, MaskLevel
+    from magnet_cli.masks.mask_file import MaskFile, MaskLevel
 
 HEADER = struct.Struct("<2sHHHQ")
 ENTRY = struct.Struct("<HHQ")

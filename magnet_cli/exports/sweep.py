@@ -49,14 +49,14 @@ class _Outlined:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Edge:
+class _SweptEdge:
     """The pixels next to which the sweep goes on: labels, and numbers of components."""
 
     labels: NDArray[np.uint8]
     components: NDArray[np.int64]
 
     @classmethod
-    def outside(cls, length: int) -> _Edge:
+    def outside(cls, length: int) -> _SweptEdge:
         return cls(labels=np.full(length, OUTSIDE, dtype=np.uint8), components=np.zeros(length, dtype=np.int64))
 
 
@@ -73,11 +73,11 @@ class _Block:
     inside: Mapping[int, int]
     """Label by number of the components that touch no border of the tile."""
 
-    def leave(self, below: _Edge) -> _Edge:
+    def leave(self, below: _SweptEdge) -> _SweptEdge:
         """The tile's last column; its last row goes into `below`."""
         reach = slice(self.box.x + 1, self.box.right + 1)
         below.labels[reach], below.components[reach] = self.labels[-1, 1:], self.components[-1, 1:]
-        return _Edge(labels=self.labels[1:, -1].copy(), components=self.components[1:, -1].copy())
+        return _SweptEdge(labels=self.labels[1:, -1].copy(), components=self.components[1:, -1].copy())
 
 
 class Sweep:
@@ -108,11 +108,11 @@ class Sweep:
         padded = Size(width=self._size.width + 1, height=self._size.height + 1)
         with CornerSpool(self._folder) as spool:
             chains = Chains(spool)
-            above = _Edge.outside(padded.width + 1)
+            above = _SweptEdge.outside(padded.width + 1)
             left = below = above
             for part in parts(Box.whole(padded), self._side):
                 if part.col == 0:
-                    left, below = _Edge.outside(part.box.height), _Edge.outside(padded.width + 1)
+                    left, below = _SweptEdge.outside(part.box.height), _SweptEdge.outside(padded.width + 1)
                 block = self._block(part.box, above=above, left=left)
                 yield from self._traced(block, chains, spool)
                 left = block.leave(below)
@@ -121,7 +121,7 @@ class Sweep:
                     for component in self._components.finish(np.unique(above.components).tolist()):
                         yield make_polygon(component.label, (spool.get(ring) for ring in component.rings))
 
-    def _block(self, box: Box, *, above: _Edge, left: _Edge) -> _Block:
+    def _block(self, box: Box, *, above: _SweptEdge, left: _SweptEdge) -> _Block:
         """Read a tile, number its components, and join those that go on from above or from the left."""
         labels = np.full((box.height + 1, box.width + 1), OUTSIDE, dtype=np.uint8)
         numbers = np.zeros(labels.shape, dtype=np.int64)
@@ -166,9 +166,9 @@ class Sweep:
         for first, second in np.unique(np.column_stack((one, other))[equal & (other > 0)], axis=0).tolist():
             self._components.join(first, second)
 
-    def _passed(self, below: _Edge) -> _Edge:
+    def _passed(self, below: _SweptEdge) -> _SweptEdge:
         """The last row with the numbers that stand for whole components."""
         numbers, places = np.unique(below.components, return_inverse=True)
         roots = np.array([self._components.root(n) if n else 0 for n in numbers.tolist()], dtype=np.int64)
         self.most_components = max(self.most_components, len(set(roots.tolist()) - {0}))
-        return _Edge(labels=below.labels, components=roots[places])
+        return _SweptEdge(labels=below.labels, components=roots[places])

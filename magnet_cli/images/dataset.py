@@ -21,7 +21,7 @@ UNFIT = frozenset('/\\:*?"<>|\0')
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sample:
+class DatasetSample:
     """An image, its true classes, and where they count."""
 
     name: str
@@ -34,7 +34,7 @@ class Sample:
     """Class indices that something else found in the image."""
 
 
-def read_dataset(path: Path, names: Sequence[str] = ()) -> tuple[Sample, ...]:
+def read_dataset(path: Path, names: Sequence[str] = ()) -> tuple[DatasetSample, ...]:
     """The samples of a CSV file with the columns `image`, `label` and, where wanted, `name`, `roi` and `mask`.
 
     Paths are relative to the file's own folder; other columns are left alone. The name is the image's without suffix
@@ -92,7 +92,7 @@ def _rows(path: Path) -> list[tuple[int, Mapping[str, str]]]:
         raise SourceError(f"cannot be read as a CSV file: {exc}", file=path) from exc
 
 
-def _sample(row: Mapping[str, str], line: int, path: Path) -> Sample:
+def _sample(row: Mapping[str, str], line: int, path: Path) -> DatasetSample:
     empty = [name for name in NEEDED if not row[name]]
     if empty:
         raise SourceError(f"line {line} gives no {empty[0]}", file=path)
@@ -100,12 +100,12 @@ def _sample(row: Mapping[str, str], line: int, path: Path) -> Sample:
     name = row["name"] or places["image"].stem
     if UNFIT & set(name) or name.strip(".") != name:
         raise SourceError(f"the name in line {line} does not fit a file", value=repr(name), file=path)
-    return Sample(
+    return DatasetSample(
         name=name, image=places["image"], label=places["label"], roi=places.get("roi"), mask=places.get("mask")
     )
 
 
-def _check(sample: Sample, line: int, path: Path) -> None:
+def _check(sample: DatasetSample, line: int, path: Path) -> None:
     places = {"image": sample.image, "label": sample.label, "roi": sample.roi, "mask": sample.mask}
     for name, place in places.items():
         if place is not None and not place.exists():

@@ -1,4 +1,4 @@
-"""Errors of the libraries that decode, turned into `SourceError` with the file and the place."""
+"""What is refused of a file: errors of the libraries that decode, as `SourceError`, and sizes that no image has."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from magnet_cli.errors import SourceError
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
 
 # What tifffile, imagecodecs and zarr raise on damaged or hostile files, seen over a collection of fuzzed ones: their
 # decoders index, divide and unpack whatever the file says.
@@ -85,3 +86,21 @@ def needing(extra: str, file: str | Path) -> Iterator[None]:
             file=file,
             advice=f"Install them: pip install 'magnet-cli[{extra}]'",
         ) from error
+
+
+MAX_PIXELS = 1 << 42
+"""Two million pixels a side."""
+
+
+def check_pixels(width: int, height: int, file: str | Path) -> None:
+    """Refuse an image without pixels, or with more than any has.
+
+    Raises:
+        SourceError: Its size is zero or absurd.
+    """
+    if width < 1 or height < 1:
+        raise SourceError("the image has no pixels", value=f"{width} x {height}", file=file)
+    if width * height > MAX_PIXELS:
+        raise SourceError(
+            "the header declares an absurd size", value=f"{width} x {height}", file=file, advice="The file is damaged"
+        )

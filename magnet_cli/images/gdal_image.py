@@ -21,12 +21,11 @@ from magnet_cli.errors import SourceError
 from magnet_cli.geometry import Box, Size
 from magnet_cli.images.channels import channel_bands
 from magnet_cli.images.contents import Content, choose, largest, others
-from magnet_cli.images.failures import naming
+from magnet_cli.images.failures import check_pixels, naming
 from magnet_cli.images.georeference import georeference
 from magnet_cli.images.geotransform import Geotransform
 from magnet_cli.images.ground import ground_size
 from magnet_cli.images.levels import level_table
-from magnet_cli.images.limits import check_pixels
 from magnet_cli.images.protocol import ImageInfo
 from magnet_cli.images.reader import PyramidImage
 from magnet_cli.images.rpc import rpc_values
@@ -226,7 +225,7 @@ def _dataset(path: str, **options: int) -> Any:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Parts:
+class RasterParts:
     """What the raster of a file is read from."""
 
     names: list[str]
@@ -237,7 +236,7 @@ class Parts:
     """Position of the one that is read."""
 
 
-def _open_parts(path: str, parts: list[Any], series: str | int | None = None) -> Parts:
+def _open_parts(path: str, parts: list[Any], series: str | int | None = None) -> RasterParts:
     """Open what a raster is read from: its file, or the variables of it that are the bands of one raster.
 
     Args:
@@ -248,7 +247,7 @@ def _open_parts(path: str, parts: list[Any], series: str | int | None = None) ->
     whole = _dataset(path)
     parts.append(whole)
     if whole.count:
-        return Parts(names=[path])
+        return RasterParts(names=[path])
     names = list(whole.subdatasets)
     if not names:
         raise SourceError("the file holds no raster", file=path, advice="Name a file with pixels")
@@ -256,7 +255,7 @@ def _open_parts(path: str, parts: list[Any], series: str | int | None = None) ->
     parts[:] = map(_dataset, names)
     kinds = [(part.shape, part.count, part.dtypes[:1], part.transform, part.crs) for part in parts]
     if all(kind == kinds[0] and part.count == 1 for kind, part in zip(kinds, parts, strict=True)):
-        return Parts(names=names)
+        return RasterParts(names=names)
     contents = tuple(
         Content(name=name.rsplit(":", 1)[-1].strip('/"'), size=Size(width=part.width, height=part.height))
         for name, part in zip(names, parts, strict=True)
@@ -265,7 +264,7 @@ def _open_parts(path: str, parts: list[Any], series: str | int | None = None) ->
     for part in [part for position, part in enumerate(parts) if position != index]:
         part.close()
     parts[:] = [parts[index]]
-    return Parts(names=[names[index]], contents=contents, index=index)
+    return RasterParts(names=[names[index]], contents=contents, index=index)
 
 
 def _reductions(datasets: Sequence[Any], codes: Codes) -> int:

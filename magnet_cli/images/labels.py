@@ -35,7 +35,7 @@ DISK_SHARE = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
-class Opened:
+class OpenedLabels:
     """An image whose first band holds indices."""
 
     image: images.Image
@@ -57,7 +57,7 @@ class LabelImage(Closing):
         resources: Closed with it.
     """
 
-    def __init__(self, path: str, opened: Opened, *, values: Mapping[int, int], resources: ExitStack) -> None:
+    def __init__(self, path: str, opened: OpenedLabels, *, values: Mapping[int, int], resources: ExitStack) -> None:
         self.path = path
         self.classes = opened.classes
         self.indexed = opened.indexed
@@ -200,7 +200,7 @@ def _open(source: str | Path, values: Mapping[int, int]) -> LabelImage:
         return LabelImage(text, opened, values=values, resources=stack.pop_all())
 
 
-def _opened(text: str, stack: ExitStack, values: Mapping[int, int]) -> Opened:
+def _opened(text: str, stack: ExitStack, values: Mapping[int, int]) -> OpenedLabels:
     work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="magnet-labels-")))
     cache = images.CacheBudget(folder=work, max_bytes=int(shutil.disk_usage(work).free * DISK_SHARE))
     head = _head(text)
@@ -209,7 +209,7 @@ def _opened(text: str, stack: ExitStack, values: Mapping[int, int]) -> Opened:
 
         found = open_tiff_labels(text, labels=values)
         if found is not None:
-            return Opened(image=found.image, step=found.step, classes=found.classes, indexed=found.indexed)
+            return OpenedLabels(image=found.image, step=found.step, classes=found.classes, indexed=found.indexed)
     if head.startswith(PNG_MAGIC):
         header = read_png_header(text)
         if header.has_indices:
@@ -219,13 +219,13 @@ def _opened(text: str, stack: ExitStack, values: Mapping[int, int]) -> Opened:
                 image = images.open_image(grey, cache=cache)
             except SourceError as error:
                 raise _renamed(error, text) from error
-            return Opened(image=image, step=header.step, indexed=header.colour == PALETTE)
+            return OpenedLabels(image=image, step=header.step, indexed=header.colour == PALETTE)
     if is_other(head):
         image = open_other(text, head, indices=True, labels=values)
         from magnet_cli.images.gdal_image import is_indexed  # noqa: PLC0415 - an extra
 
-        return Opened(image=image, indexed=is_indexed(text))
-    return Opened(image=images.open_image(text, cache=cache))
+        return OpenedLabels(image=image, indexed=is_indexed(text))
+    return OpenedLabels(image=images.open_image(text, cache=cache))
 
 
 def _head(text: str) -> bytes:

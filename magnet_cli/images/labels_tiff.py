@@ -164,11 +164,16 @@ def _info(
 
 def classes_of(page: TiffPage) -> tuple[tuple[str, str], ...] | None:
     """Name and colour of the classes of a mask that this program wrote."""
+    classes = (mask_description(page) or {}).get("classes")
+    if not isinstance(classes, list) or not all(isinstance(item, dict) for item in classes):
+        return None
+    return tuple((str(item.get("name")), str(item.get("color"))) for item in classes) or None
+
+
+def mask_description(page: TiffPage) -> dict[str, object] | None:
+    """The JSON object that a mask of this program has as its description; None where a page has none."""
     try:
         found = json.loads(page.description)
     except (ValueError, RecursionError):
         return None
-    classes = found.get("classes") if isinstance(found, dict) else None
-    if not isinstance(classes, list) or not all(isinstance(item, dict) for item in classes):
-        return None
-    return tuple((str(item.get("name")), str(item.get("color"))) for item in classes) or None
+    return found if isinstance(found, dict) else None

@@ -8,9 +8,8 @@ import numpy as np
 import openslide
 
 from magnet_cli.geometry import Box, Size
-from magnet_cli.images.failures import naming
+from magnet_cli.images.failures import check_pixels, naming
 from magnet_cli.images.levels import level_table
-from magnet_cli.images.limits import check_pixels
 from magnet_cli.images.protocol import ImageInfo
 from magnet_cli.images.reader import PyramidImage
 from magnet_cli.images.resolution import Found, microscope, objective, stated

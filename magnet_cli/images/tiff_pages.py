@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from magnet_cli.errors import SourceError
 from magnet_cli.geometry import LEVEL0, Pitch, Size
 from magnet_cli.images.contents import Content, choose, largest, others
+from magnet_cli.images.failures import check_pixels
 from magnet_cli.images.levels import placements
-from magnet_cli.images.limits import check_pixels
 from magnet_cli.images.ome import OmeError, is_ome, parse_ome
 from magnet_cli.images.ome_files import OmeFiles, page_of
 from magnet_cli.images.protocol import Level

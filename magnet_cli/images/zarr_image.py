@@ -17,10 +17,9 @@ from magnet_cli.errors import SourceError
 from magnet_cli.geometry import Box, Size
 from magnet_cli.images.channels import channel_bands
 from magnet_cli.images.contents import Content, choose, largest, others
-from magnet_cli.images.failures import naming, needing
+from magnet_cli.images.failures import check_pixels, naming, needing
 from magnet_cli.images.inputs import ZARR_MARKS
 from magnet_cli.images.levels import level_table, placements
-from magnet_cli.images.limits import check_pixels
 from magnet_cli.images.protocol import ImageInfo, Level, Resolution
 from magnet_cli.images.reader import PyramidImage
 from magnet_cli.images.resolution import Found, decimal, not_positive, stated

@@ -49,7 +49,7 @@ class Head:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Networks:
+class SegmentationNetworks:
     """The networks of a bundle that predicts classes."""
 
     backbone: NetworkSpec
@@ -64,11 +64,11 @@ class SegmentationFile(Head, SegmentationDescription):
 
     __pydantic_config__ = STRICT
 
-    networks: Networks
+    networks: SegmentationNetworks
 
 
 @dataclass(frozen=True, kw_only=True)
-class CascadeNetwork:
+class CascadeNetworks:
     """The one network of a bundle that sharpens masks."""
 
     cascade: NetworkSpec
@@ -81,7 +81,7 @@ class CascadeFile(Head, CascadeDescription):
     __pydantic_config__ = STRICT
 
     object: Text = ""
-    networks: CascadeNetwork
+    networks: CascadeNetworks
 
 
 def parsed(table: Mapping[str, Any], *, file: Path, data: bytes, is_shipped: bool) -> Bundle | CascadeBundle:

@@ -13,15 +13,16 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator
 
 from magnet_cli.geometry import Size
-from magnet_cli.models.schema import Natural, Positive, Rule, Text
+from magnet_cli.models.schema import FieldRule, Natural, Positive, Text
 from magnet_cli.options.segment import Compat, DeviceKind, Merge
 from magnet_cli.options.shared import Precision
 
+HASH_RULE = "must be 64 small hexadecimal digits"
 MOST_CLASSES = 255
 """Masks have 8 bits, and 255 means not computed."""
 Value = TypeVar("Value")
-Numbers = Annotated[tuple[float, ...], Rule("must be an array of numbers")]
-Sides = Annotated[Size, Rule("must be a width and a height, both whole numbers of at least 1")]
+Numbers = Annotated[tuple[float, ...], FieldRule("must be an array of numbers")]
+Sides = Annotated[Size, FieldRule("must be a width and a height, both whole numbers of at least 1")]
 
 
 def _must(value: Value, rule: str, *, holds: object) -> Value:
@@ -108,15 +109,15 @@ class ClassSpec:
     """One class; its index is its position."""
 
     name: Text
-    color: Annotated[str, Field(pattern="^#[0-9A-Fa-f]{6}$"), Rule("must be written #RRGGBB")]
+    color: Annotated[str, Field(pattern="^#[0-9A-Fa-f]{6}$"), FieldRule("must be written #RRGGBB")]
 
 
 @dataclass(frozen=True, kw_only=True)
 class PixelSpec:
     """What the values of an image mean to a network."""
 
-    bands: Annotated[tuple[str, ...], AfterValidator(_different), Rule("must be an array of different names")]
-    range: Annotated[tuple[float, float], Rule("must be an array of 2 numbers"), AfterValidator(_rising)]
+    bands: Annotated[tuple[str, ...], AfterValidator(_different), FieldRule("must be an array of different names")]
+    range: Annotated[tuple[float, float], FieldRule("must be an array of 2 numbers"), AfterValidator(_rising)]
     """Stored values that map to 0 and 1, before mean and standard deviation."""
     mean: Numbers
     std: Annotated[Numbers, AfterValidator(_all_positive)]
@@ -182,11 +183,11 @@ class NetworkSpec:
     """One network and the file of its weights."""
 
     architecture: Text
-    options: Annotated[Mapping[str, Any], Rule("must be an object")] = field(default_factory=dict)
+    options: Annotated[Mapping[str, Any], FieldRule("must be an object")] = field(default_factory=dict)
     temperature: Annotated[Temperature, PlainValidator(Temperature.parse)] = Temperature()
     file: Annotated[str, AfterValidator(_file_name)]
     """Name, in the bundle's folder."""
-    sha256: Annotated[str | None, Field(pattern="^[0-9a-f]{64}$"), Rule("must be 64 small hexadecimal digits")] = None
+    sha256: Annotated[str | None, Field(pattern="^[0-9a-f]{64}$"), FieldRule(HASH_RULE)] = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,7 +205,7 @@ class Execution:
 
     batch: Positive
     """Patches a forward pass."""
-    agreement: Annotated[float | None, Field(ge=0, le=1), Rule("must be a share of pixels, 0 to 1")] = None
+    agreement: Annotated[float | None, Field(ge=0, le=1), FieldRule("must be a share of pixels, 0 to 1")] = None
     """Share of pixels that get the same class as in float32; None where it was not measured."""
 
 
@@ -217,10 +218,10 @@ class Description:
     """The kind of image that the bundle was trained on: `aerial`, `histology`, `fundus`, ...; empty where unknown."""
     licence: Text = ""
     source: Text = ""
-    metrics: Annotated[Mapping[str, Any], Rule("must be an object")] = field(default_factory=dict)
+    metrics: Annotated[Mapping[str, Any], FieldRule("must be an object")] = field(default_factory=dict)
     execution: Mapping[DeviceKind, Mapping[Precision, Execution]] = field(default_factory=dict)
     """How the bundle runs best, by kind of device and precision; the program's own numbers serve others."""
-    origins: Annotated[tuple[str, ...], Rule("must be an array of strings")] = ()
+    origins: Annotated[tuple[str, ...], FieldRule("must be an array of strings")] = ()
     """The source of the bundle's values, a sentence each; empty where it is not known."""
 
 

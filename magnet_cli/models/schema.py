@@ -45,7 +45,7 @@ Checked = TypeVar("Checked")
 
 
 @dataclass(frozen=True)
-class Rule:
+class FieldRule:
     """The rule of a field, as the message says it after the field's place; for annotations of fields."""
 
     text: str
@@ -57,9 +57,9 @@ class Rule:
         )
 
 
-Text = Annotated[str, Rule("must be a string")]
-Positive = Annotated[int, Field(ge=1), Rule("must be a whole number of at least 1")]
-Natural = Annotated[int, Field(ge=0), Rule("must be a whole number of at least 0")]
+Text = Annotated[str, FieldRule("must be a string")]
+Positive = Annotated[int, Field(ge=1), FieldRule("must be a whole number of at least 1")]
+Natural = Annotated[int, Field(ge=0), FieldRule("must be a whole number of at least 0")]
 
 
 class RefusedTableError(ValueError):

@@ -7,7 +7,6 @@ from magnet_cli.plan.defaults import resolve_scales
 from magnet_cli.plan.domains import check_domain
 from magnet_cli.plan.footprint import groups_ahead, output_side
 from magnet_cli.plan.grid import WorkingGrid, with_pixel_size, working_grid
-from magnet_cli.plan.planner import GROUP, make_plan
 from magnet_cli.plan.segmentation_plan import (
     AreaSpec,
     Machine,
@@ -17,6 +16,7 @@ from magnet_cli.plan.segmentation_plan import (
     SelectorFacts,
     windows_selected,
 )
+from magnet_cli.plan.segmentation_planner import GROUP, make_plan
 
 __all__ = [
     "GROUP",

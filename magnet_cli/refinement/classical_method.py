@@ -11,7 +11,7 @@ from typing_extensions import override
 from magnet_cli import images
 from magnet_cli.errors import SourceError, WeightsError
 from magnet_cli.images.protocol import NODATA
-from magnet_cli.refinement.evidence import Shares, kept_bytes, open_evidence
+from magnet_cli.refinement.evidence import ClassProbabilities, kept_bytes, open_evidence
 from magnet_cli.refinement.image_view import see
 from magnet_cli.refinement.method import Foreseen, MaskJob
 from magnet_cli.refinement.refinement_plan import check_memory
@@ -174,7 +174,7 @@ class SmoothingJob(MaskJob):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Square:
+class SmoothingSquare:
     """A square, and what a tool needs to look at it."""
 
     box: Box
@@ -184,7 +184,7 @@ class Square:
     """Where the mask and the image say something, the same shape."""
     inner: tuple[slice, slice]
     """The square in what lies with its rim."""
-    shares: Shares | None
+    shares: ClassProbabilities | None
     """With the rim; None where there is nothing to decide."""
     pixels: NDArray[np.uint8] | None
     """`(height, width, 3)` with the rim."""
@@ -213,18 +213,18 @@ class Squares(Runner):
         self._cut = float(plan.settings.threshold) if plan.reading.kind == "probability" else None
 
     @override
-    def read(self, group: int) -> Square:
+    def read(self, group: int) -> SmoothingSquare:
         box = self._step.box(group)
         area = self._step.area(box)
         inner = box.shifted(x=-area.x, y=-area.y).slices
         labels = self._mask.read(area)
         own = labels[inner]
         if not self._is_open(labels, own):
-            return Square(box=box, labels=own, known=own != NODATA, inner=inner, shares=None, pixels=None)
+            return SmoothingSquare(box=box, labels=own, known=own != NODATA, inner=inner, shares=None, pixels=None)
         pixels, valid = self._plan.seen.read(self._resources.image, area, pitch=1)
         # Where the image holds no data its colours mean nothing, and neither does what the mask says there.
         heard = labels if valid is None else np.where(valid, labels, np.uint8(NODATA))
-        return Square(
+        return SmoothingSquare(
             box=box,
             labels=own,
             known=heard[inner] != NODATA,
@@ -234,7 +234,7 @@ class Squares(Runner):
         )
 
     @override
-    def compute(self, given: Square, known: None) -> Smoothed:
+    def compute(self, given: SmoothingSquare, known: None) -> Smoothed:
         del known
         shares, labels = given.shares, given.labels
         looked = shares is not None and len(shares.labels) > 1

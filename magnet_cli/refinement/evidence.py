@@ -33,7 +33,7 @@ RIM = 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shares:
+class ClassProbabilities:
     """Probabilities of the classes that may win somewhere in a box."""
 
     labels: tuple[int, ...]
@@ -59,7 +59,7 @@ class Evidence(Protocol):
     def is_mask(self) -> bool:
         """Whether the mask's labels say everything."""
 
-    def read(self, box: Box, labels: NDArray[np.uint8]) -> Shares:
+    def read(self, box: Box, labels: NDArray[np.uint8]) -> ClassProbabilities:
         """The probabilities in a box of level 0.
 
         Args:
@@ -79,7 +79,7 @@ class LabelEvidence:
     bytes_a_pixel: int = 2
     is_mask: bool = True
 
-    def read(self, box: Box, labels: NDArray[np.uint8]) -> Shares:
+    def read(self, box: Box, labels: NDArray[np.uint8]) -> ClassProbabilities:
         """See `Evidence`."""
         del box
         present = tuple(int(label) for label in np.unique(labels) if label != NODATA)
@@ -98,7 +98,7 @@ class ProbabilityEvidence:
     bytes_a_pixel: int = 12
     is_mask: bool = False
 
-    def read(self, box: Box, labels: NDArray[np.uint8]) -> Shares:
+    def read(self, box: Box, labels: NDArray[np.uint8]) -> ClassProbabilities:
         """See `Evidence`."""
         inside = self.mask.read_probability(box)
         return _where_known((0, 1), np.stack([1 - inside, inside]), labels)
@@ -121,7 +121,7 @@ class FieldEvidence:
         """See `Evidence`."""
         return kept_bytes(self.field.bands, self.field.pitch)
 
-    def read(self, box: Box, labels: NDArray[np.uint8]) -> Shares:
+    def read(self, box: Box, labels: NDArray[np.uint8]) -> ClassProbabilities:
         """See `Evidence`."""
         pitch = self.field.pitch
         area = Box.between(
@@ -188,13 +188,13 @@ def kept_evidence(mask: InputMask, kept: Path) -> Evidence:
     return FieldEvidence(field=field)
 
 
-def _nothing(labels: NDArray[np.uint8]) -> Shares:
+def _nothing(labels: NDArray[np.uint8]) -> ClassProbabilities:
     known = np.zeros(labels.shape, np.bool_)
-    return Shares(labels=(), probs=np.empty((0, *labels.shape), np.float32), known=known)
+    return ClassProbabilities(labels=(), probs=np.empty((0, *labels.shape), np.float32), known=known)
 
 
-def _where_known(present: tuple[int, ...], probs: NDArray[np.float32], labels: NDArray[np.uint8]) -> Shares:
+def _where_known(present: tuple[int, ...], probs: NDArray[np.float32], labels: NDArray[np.uint8]) -> ClassProbabilities:
     """The probabilities, all alike where the mask says nothing or they are all nothing."""
     known = (labels != NODATA) & probs.any(axis=0)
     probs[:, ~known] = np.float32(1 / len(probs))
-    return Shares(labels=present, probs=probs, known=known)
+    return ClassProbabilities(labels=present, probs=probs, known=known)

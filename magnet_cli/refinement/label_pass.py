@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from magnet_cli.masks.spec import GroupId
-    from magnet_cli.refinement.evidence import Shares
+    from magnet_cli.refinement.evidence import ClassProbabilities
     from magnet_cli.refinement.pass_context import RefineWork
     from magnet_cli.refinement.refinement_plan import FusionPass
 
@@ -38,7 +38,7 @@ class Square:
     """The largest of each class, `(height, width)`."""
     held: NDArray[np.bool_]
     """True on objects that are left as they are."""
-    shares: Shares | None
+    shares: ClassProbabilities | None
     """How probable each class was before; None where that is not known."""
 
 

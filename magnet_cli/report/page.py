@@ -13,7 +13,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from magnet_cli.images.place import system_label
+from magnet_cli.images.geotransform import system_label
 from magnet_cli.report.layers import COLOURS, PageLayer, heat_layer, heat_stops, mask_layer, photo_layer, stage_layer
 from magnet_cli.report.legend import share_text
 from magnet_cli.report.maps import NOTHING, STEPS, Map

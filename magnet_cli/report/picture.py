@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import tifffile
 
 from magnet_cli.errors import OutputError, SourceError
 from magnet_cli.geometry import Box, Pitch, Size
 from magnet_cli.images.protocol import Request
+from magnet_cli.masks.mask_file import MaskFile
 from magnet_cli.masks.spec import MaskClass
 from magnet_cli.report.colours import ColourMapping
 
@@ -103,14 +103,14 @@ def read_picture(image: Image, mask: Path, report: Mapping[str, Any]) -> MaskPic
 
 def _read_labels(mask: Path, level: int) -> NDArray[np.uint8]:
     try:
-        with tifffile.TiffFile(mask) as tiff:
-            labels: NDArray[np.uint8] = tiff.pages[level].asarray()
-    # What decoders raise on a damaged tile has no common base.
-    except (OSError, ValueError, IndexError, TypeError, RuntimeError, tifffile.TiffFileError) as exc:
+        with MaskFile.open(mask) as file:
+            if level < len(file.levels):
+                return file.read(Box.whole(file.levels[level].size), level=level)
+            raise OutputError("the mask is not the one that its report describes", value=file.size, file=mask)
+    except SourceError as exc:
         raise OutputError(
-            "the mask cannot be read", value=exc, file=mask, advice="See what is damaged with magnet verify"
+            exc.rule, value=exc.value, file=mask, advice="See what is damaged with magnet verify"
         ) from exc
-    return labels
 
 
 def _classes(rows: list[Mapping[str, Any]]) -> tuple[Class, ...]:

@@ -5,6 +5,6 @@ from __future__ import annotations
 from magnet_cli.scene.materials import NODATA, Label
 from magnet_cli.scene.painter import Rendering, Scene
 from magnet_cli.scene.repetition import write_repeated, write_repeated_mask
-from magnet_cli.scene.writer import Pyramid, write_scene
+from magnet_cli.scene.scene_writer import Pyramid, write_scene
 
 __all__ = ["NODATA", "Label", "Pyramid", "Rendering", "Scene", "write_repeated", "write_repeated_mask", "write_scene"]

@@ -13,7 +13,7 @@ import numpy as np
 from magnet_cli.errors import OutputError
 from magnet_cli.geometry import Box, Size
 from magnet_cli.scene.painter import Rendering, Scene
-from magnet_cli.scene.writer import Pyramid, encode, halved, renamed
+from magnet_cli.scene.scene_writer import Pyramid, encode, halved, renamed
 from magnet_cli.system.memory import format_bytes
 
 if TYPE_CHECKING:

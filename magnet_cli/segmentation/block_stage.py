@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from magnet_cli.arithmetic.canvas import Canvas, reflected
-from magnet_cli.arithmetic.points import Smoothed, choose_points
+from magnet_cli.arithmetic.points import SmoothedScore, choose_points
 from magnet_cli.arithmetic.scores import certainty, share_of, uncertainty
 from magnet_cli.geometry import Box
 from magnet_cli.segmentation.block import StageCount
@@ -281,7 +281,7 @@ class BlockStage:
         bound = self.state.bound
         if self._valid is not None:
             score.masked_fill_(~self._valid, 0)
-        smoothed = Smoothed(score=score, side=bound.settings.median)
+        smoothed = SmoothedScore(score=score, side=bound.settings.median)
         covered, rule = self._covered(), bound.settings.points
         if rule.kind == "threshold":
             chosen = smoothed.above(float(rule.values[0]))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Self, get_args, get_origin, get_type_hints
 
 from magnet_cli.errors import UsageError
-from magnet_cli.models.schema import RULES, STRICT, RefusedTableError, Rule, checked
+from magnet_cli.models.schema import RULES, STRICT, FieldRule, RefusedTableError, checked
 from magnet_cli.system.memory import parse_bytes
 
 BYTES = range(256)
@@ -49,7 +49,7 @@ class DataConfig:
     """Names, in the order in which they count; empty: everything there is."""
     validation: tuple[str, ...] = ()
     """Scenes of those that are taken out of training and validated on, by name."""
-    grid: Annotated[tuple[int, int] | None, Rule("is two numbers, rows and columns")] = None
+    grid: Annotated[tuple[int, int] | None, FieldRule("is two numbers, rows and columns")] = None
     """Rows and columns; of folders only."""
     ignore: int = 255
     """The label that says nothing: neither loss, class weights nor scores count its pixels."""
@@ -167,7 +167,7 @@ class NetworkConfig:
 class FoldsConfig:
     """How fields are made of scenes that the backbone behind them has not seen."""
 
-    held_out: Annotated[tuple[tuple[str, ...], ...], Rule('is a list of lists of scenes, as [["a"], ["b"]]')] = ()
+    held_out: Annotated[tuple[tuple[str, ...], ...], FieldRule('is a list of lists of scenes, as [["a"], ["b"]]')] = ()
     """Scenes of each fold; a backbone is fitted on all others. Empty: the bundle's own backbone looks at all."""
     backbones: tuple[str, ...] = ()
     """A bundle's folder for each fold, which has not seen the fold's scenes; its backbone looks at them, and none is
@@ -220,7 +220,7 @@ class CascadeConfig:
     """Probability that an object is one connected piece of a class in the window, instead of all of it."""
     smallest: int = 64
     """Pixels of an object in the window at least, and of what lies around it."""
-    iou: Annotated[tuple[float, float], Rule("must be two numbers")] = (0.8, 1.0)
+    iou: Annotated[tuple[float, float], FieldRule("must be two numbers")] = (0.8, 1.0)
     """Least IoU of a wrong mask with the truth, and the largest that is aimed at."""
     coarse: float = 0.0
     """Probability that a wrong mask is enlarged from a smaller one, instead of made of a contour's vertices."""

@@ -88,8 +88,8 @@ class MaskValidator:
 
     @torch.inference_mode()
     def __call__(self, network: nn.Module, arithmetic: Arithmetic) -> Score:
-        """IoU and boundary accuracy before and after, of a network in eval mode; see `Tally`."""
-        tally = Tally()
+        """IoU and boundary accuracy before and after, of a network in eval mode; see `MaskTally`."""
+        tally = MaskTally()
         for index in range(-(-self.windows // self.sampler.windows.batch)):
             inputs, labels = self.sampler(index)
             inputs, labels = inputs[: self.windows - len(tally.after)], labels[: self.windows - len(tally.after)]
@@ -100,7 +100,7 @@ class MaskValidator:
         return tally.score
 
 
-class Tally:
+class MaskTally:
     """The scores of masks of objects before and after refining.
 
     IoU and cross-entropy are means over objects, boundary accuracy, within fixed radii, one over pixels.

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from magnet_cli.arithmetic import points
-from magnet_cli.arithmetic.points import Smoothed, choose_points
+from magnet_cli.arithmetic.points import SmoothedScore, choose_points
 from magnet_cli.arithmetic.scores import choose_largest, median_blur
 
 
@@ -31,7 +31,7 @@ SIDES = st.sampled_from([1, 3, 5, 11, 17])
 )
 def test_a_majority_is_a_median_above(height: int, width: int, side: int, threshold: float, levels: int) -> None:
     score = score_of(height, width, levels=levels, seed=height)
-    smoothed = Smoothed(score=score, side=side)
+    smoothed = SmoothedScore(score=score, side=side)
     expected = median_blur(score, side)
     assert torch.equal(smoothed.above(threshold), expected > threshold)
     assert torch.equal(smoothed.at(torch.arange(score.numel())), expected.reshape(-1))
@@ -62,27 +62,30 @@ def test_it_is_what_sorting_the_medians_would_give(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(points, "UNDECIDED", undecided)
         patch.setattr(points, "SAMPLE", sample)
-        found = choose_points(Smoothed(score=score, side=side), count, ranked=own, allowed=allowed)
+        found = choose_points(SmoothedScore(score=score, side=side), count, ranked=own, allowed=allowed)
     assert torch.equal(found, expected)
 
 
 def test_a_flat_score_takes_the_first_pixels() -> None:
     found = choose_points(
-        Smoothed(score=torch.full((90, 100), 0.5), side=11), 150, ranked=(slice(0, 90), slice(0, 100)), allowed=None
+        SmoothedScore(score=torch.full((90, 100), 0.5), side=11),
+        150,
+        ranked=(slice(0, 90), slice(0, 100)),
+        allowed=None,
     )
     assert found.reshape(-1).nonzero().reshape(-1).tolist() == list(range(150))
 
 
 def test_a_sample_saves_most_votes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each vote reads the whole canvas some ten times."""
-    votes, vote = [], Smoothed.above
+    votes, vote = [], SmoothedScore.above
 
-    def counted(smoothed: Smoothed, threshold: float) -> torch.Tensor:
+    def counted(smoothed: SmoothedScore, threshold: float) -> torch.Tensor:
         votes.append(threshold)
         return vote(smoothed, threshold)
 
-    monkeypatch.setattr(Smoothed, "above", counted)
-    smoothed = Smoothed(score=score_of(700, 900, levels=0, seed=2), side=11)
+    monkeypatch.setattr(SmoothedScore, "above", counted)
+    smoothed = SmoothedScore(score=score_of(700, 900, levels=0, seed=2), side=11)
     found = choose_points(smoothed, 450_000, ranked=(slice(20, 680), slice(20, 880)), allowed=None)
     assert int(found[20:680, 20:880].count_nonzero()) == 450_000
     assert len(votes) <= 8

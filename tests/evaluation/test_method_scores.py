@@ -21,7 +21,7 @@ from magnet_cli.evaluation.plot import draw_distributions
 from magnet_cli.evaluation.statistics import Distribution, Pooled, paired_difference
 from magnet_cli.events import Events, Step
 from magnet_cli.geometry import Size
-from magnet_cli.images.dataset import Sample
+from magnet_cli.images.dataset import DatasetSample
 from magnet_cli.models.networks import Networks
 from magnet_cli.options.evaluate import EvaluationOptions, ScoreOptions
 from magnet_cli.options.segment import Method, SegmentOptions
@@ -299,7 +299,7 @@ def scores(values: dict[Method, Sequence[float | None]]) -> Scores:
             mask = np.zeros(1000, np.uint8)
             mask[: 0 if share is None else 1000 - round(1000 * share)] = 255
             found = None if share is None else evaluated(mask, np.zeros(1000, np.uint8), EvaluationOptions())
-            sample = Sample(name=str(number), image=Path(f"{number}.tif"), label=Path(f"{number}.tif"))
+            sample = DatasetSample(name=str(number), image=Path(f"{number}.tif"), label=Path(f"{number}.tif"))
             rows.append(ImageScore(sample=sample, method=method, mask=None, evaluation=found))
     return Scores.of(rows, ScoreOptions(methods=tuple(values)))
 

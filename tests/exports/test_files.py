@@ -25,7 +25,7 @@ from pathlib import Path
 from magnet_cli.system import durable
 from magnet_cli.exports.formats import export_mask
 from magnet_cli.exports.destinations import default_path
-from magnet_cli.exports.source_mask import MaskFile
+from magnet_cli.masks.mask_file import MaskFile
 from magnet_cli.options.segment import EXPORT_FORMATS
 from tests.exports.support import export
 

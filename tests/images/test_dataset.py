@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from magnet_cli.errors import SourceError
-from magnet_cli.images.dataset import Sample, read_dataset
+from magnet_cli.images.dataset import DatasetSample, read_dataset
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,8 +37,8 @@ def test_paths_are_relative_to_the_file_and_other_columns_are_left_alone(folder:
     text = f"\ufeffnote, image ,label,roi,name\nx,in/a.tif,in/a.png,,first\n\n,in/b.tif, {absolute},in/field.png,\n"
     inner = folder / "in"
     assert read_dataset(write(folder, text)) == (
-        Sample(name="first", image=inner / "a.tif", label=inner / "a.png"),
-        Sample(name="b", image=inner / "b.tif", label=absolute, roi=inner / "field.png"),
+        DatasetSample(name="first", image=inner / "a.tif", label=inner / "a.png"),
+        DatasetSample(name="b", image=inner / "b.tif", label=absolute, roi=inner / "field.png"),
     )
 
 

@@ -13,7 +13,7 @@ from magnet_cli.models.registry import build_cascade
 from magnet_cli.train.batches import BatchSampler
 from magnet_cli.train.binary_objects import BinaryObjects
 from magnet_cli.train.config import LoopConfig
-from magnet_cli.train.mask_samples import MaskSampler, MaskValidator, Tally
+from magnet_cli.train.mask_samples import MaskSampler, MaskTally, MaskValidator
 from magnet_cli.train.perturbation import Perturbation
 from magnet_cli.train.precision import Arithmetic
 from magnet_cli.train.scenes import LabelledScene
@@ -127,7 +127,7 @@ def test_a_tally_counts_what_is_known() -> None:
     wrong[0, 10:30, 10:20] = 1
     wrong[0, :, 36:] = 1
     right = torch.where(labels == 1, 9.0, -9.0)
-    tally = Tally()
+    tally = MaskTally()
     tally.add(wrong, right, labels)
     score = tally.score
     assert score.miou == 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import zlib
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from magnet_cli.errors import OutputError, SourceError
 from magnet_cli.geometry import Box, Size
 from magnet_cli.images import tiff_geo
 from magnet_cli.images.ground import ground_size
+from magnet_cli.images.labels_tiff import classes_of, mask_description
 from magnet_cli.images.protocol import Resolution
 from magnet_cli.masks import codec
 from magnet_cli.masks.output import OutputPaths
@@ -178,11 +178,13 @@ def _facts(path: Path, tiff: tifffile.TiffFile) -> MaskFacts:
     if not pages or not all(_is_ours(page) for page in pages):
         raise SourceError("this TIFF is no mask", file=path, advice=ADVICE)
     page = pages[0]
+    description = mask_description(page) or {}
     try:
-        description = json.loads(page.description)
-        classes = tuple(MaskClass(name=str(each["name"]), color=str(each["color"])) for each in description["classes"])
-    except (ValueError, KeyError, TypeError, RecursionError) as exc:
-        raise SourceError("this TIFF names no classes, so it is no mask", file=path, advice=ADVICE) from exc
+        classes = tuple(MaskClass(name=name, color=color) for name, color in classes_of(page) or ())
+    except ValueError:
+        classes = ()
+    if not classes:
+        raise SourceError("this TIFF names no classes, so it is no mask", file=path, advice=ADVICE)
     reference = tiff_geo.page_georeference(page)
     size = Size(width=page.imagewidth, height=page.imagelength)
     return MaskFacts(
