@@ -195,7 +195,6 @@ def inner() -> Iterator[tuple[Import, str]]:
 
 SAME_NAME = {
     "__init__": "a room's own module",
-    "__main__": "a module that is run",
     "api": "the Python function of a command",
     "evaluate": "options are named by the command that takes them",
     "refine": "options are named by the command that takes them",

@@ -9,7 +9,7 @@ import numpy as np
 
 from magnet_cli.masks import codec
 from magnet_cli.report.maps import subdivision
-from magnet_cli.segmentation.results import largest
+from magnet_cli.segmentation.canvas_output import largest
 from magnet_cli.segmentation.window_scores import difference
 
 if TYPE_CHECKING:

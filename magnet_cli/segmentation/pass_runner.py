@@ -12,8 +12,8 @@ from typing_extensions import override
 from magnet_cli.arithmetic.canvas import Canvas
 from magnet_cli.geometry import Box
 from magnet_cli.run.job import Runner
+from magnet_cli.segmentation.canvas_output import count_labels, labels_of, own_uncertainty, own_values
 from magnet_cli.segmentation.group_reader import read_group
-from magnet_cli.segmentation.results import count_labels, labels_of, own_uncertainty, own_values
 from magnet_cli.segmentation.window_budget import next_cells, pack_worths
 from magnet_cli.segmentation.window_records import window_records
 from magnet_cli.segmentation.window_scores import Known

@@ -20,7 +20,7 @@ from magnet_cli.errors import UsageError, WeightsError
 from magnet_cli.geometry import LEVEL0, Box
 from magnet_cli.images.protocol import NODATA, Request
 from magnet_cli.run.job import Runner
-from magnet_cli.segmentation.results import count_labels
+from magnet_cli.segmentation.canvas_output import count_labels
 from magnet_cli.segmentation.segment_job import SegmentJob
 
 if TYPE_CHECKING:

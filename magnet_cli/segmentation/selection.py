@@ -22,7 +22,7 @@ import torch
 from magnet_cli.arithmetic.scores import rank_windows, uncertainty
 from magnet_cli.plan import windows_selected
 from magnet_cli.report.maps import NO_DATA, OUTSIDE, RUN, SETTLED, UNPAID, UNSELECTED
-from magnet_cli.segmentation.results import largest
+from magnet_cli.segmentation.canvas_output import largest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

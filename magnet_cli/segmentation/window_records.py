@@ -10,8 +10,8 @@ import numpy as np
 
 from magnet_cli.masks import codec
 from magnet_cli.report.maps import NOTHING, subdivision
+from magnet_cli.segmentation.canvas_output import own_uncertainty
 from magnet_cli.segmentation.changes import means, sampled
-from magnet_cli.segmentation.results import own_uncertainty
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -21,7 +21,7 @@ from magnet_cli.arithmetic.scores import (
     rank_windows,
     uncertainty,
 )
-from magnet_cli.segmentation.results import largest, largest_reduced
+from magnet_cli.segmentation.canvas_output import largest, largest_reduced
 
 
 def test_certainty_is_the_gap_between_the_two_best() -> None:

@@ -29,8 +29,8 @@ from magnet_cli.models.device import (
 from magnet_cli.models.networks import load_networks
 from magnet_cli.plan.windows import Index
 from magnet_cli.scene import write_repeated
+from magnet_cli.segmentation.canvas_output import largest
 from magnet_cli.segmentation.group_reader import BlockPixels
-from magnet_cli.segmentation.results import largest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
