@@ -21,14 +21,18 @@ if TYPE_CHECKING:
     from magnet_cli.images.protocol import Level
     from magnet_cli.images.store import Store
 
-LATTICE = 6
-"""Blocks along each axis."""
+WHOLE_PIXELS = 8 << 20
+"""A finer level of at most so many pixels is compared as a whole: a needle biopsy is a thin line on a large glass."""
+
+LATTICE = 12
+"""Blocks along each axis where the finer level is larger."""
 
 BLOCK, SMALL_BLOCK = 32, 8
 """Pixels of the coarser picture along a block's side; the smaller one where these cover much of the finer level."""
 
-MOST_PIXELS = 16 << 20
-"""Pixels of the finer level that are read, about."""
+PART = 256
+"""Pixels of the coarser picture along the side of what is compared at a time where all of it is compared; fewer where
+each covers more than eight pixels of the finer level."""
 
 CELL = 4
 """Pixels of the coarser picture along the side of a cell whose means are compared.
@@ -42,11 +46,14 @@ HALF = Fraction(1, 2)
 LEAST_CORRELATION, MOST_ERROR = 0.75, 2.0
 """Of the means of cells, both against the values that a reduction by single pixels has."""
 
-LEAST_CELLS = 64
+LEAST_CELLS = 24
 """Fewer decide nothing: any two pictures of some pixels may agree."""
 
 SHARE_OF_SPREAD, SHARE_OF_RANGE = 0.15, 0.02
 """Error that compression may add: of the spread of the means, and of the range of the values."""
+
+MOST_MISSED = 0.5
+"""Of what stands out from the background in either picture, the share that may differ (root mean square)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,38 +84,56 @@ def compare(
     """
     ratio = Pitch(x=coarse[1].downsample.x / fine[1].downsample.x, y=coarse[1].downsample.y / fine[1].downsample.y)
     cells = []
-    for box in _blocks(coarse[1].size, ratio):
+    for box in _blocks(coarse[1].size, ratio, fine[1].size):
         found = store.fetch(coarse[0], box)
         mean, valid, nearest = _reduced(store, fine, Request(pitch=ratio, box=box), dtype=dtype, bands=bands)
         if found.valid is not None:
             valid = valid & np.atleast_3d(found.valid).all(axis=2)
         stacked = np.stack([_cells(values) for values in (found.values, mean, nearest)])
         cells.append(stacked[:, _cells(valid[:, :, None])[:, 0] == 1])
-    together = np.concatenate([part.reshape(3, -1) for part in cells], axis=1) if cells else np.empty((3, 0))
-    return _judged(*together[:, np.isfinite(together).all(axis=0)], dtype=dtype)
+    together = np.concatenate(cells, axis=1) if cells else np.empty((3, 0, bands))
+    return _judged(*together[:, np.isfinite(together).all(axis=(0, 2))], dtype=dtype)
 
 
 def _judged(found: NDArray[Any], mean: NDArray[Any], nearest: NDArray[Any], *, dtype: np.dtype[Any]) -> Likeness:
-    if found.size < LEAST_CELLS:
+    """Judge the means of cells, `(cells, bands)` each: of the picture, and of the finer level reduced in two ways."""
+    if len(found) < LEAST_CELLS:
         return Likeness(alike=False, decided=False, error=float("inf"))
     error, spread = _rms(found - mean), float(mean.std())
-    span = float(np.iinfo(dtype).max) if dtype.kind in "iu" else float(np.ptp(mean))
-    if dtype.kind in "iu" and dtype.itemsize > 1:
-        span = float(max(mean.max(), 1))
-    slight = SHARE_OF_RANGE * span
+    slight = SHARE_OF_RANGE * (255.0 if dtype == np.uint8 else float(max(np.abs(mean).max(), 1e-9)))
     allowed = MOST_ERROR * _rms(nearest - mean) + SHARE_OF_SPREAD * spread + slight
     follows = spread <= slight or _correlation(found, mean) >= LEAST_CORRELATION * _correlation(nearest, mean)
-    return Likeness(alike=error <= allowed and follows, decided=True, error=error)
+    alike = error <= allowed and follows and _missed(found, mean, nearest, slight=slight) <= 1
+    return Likeness(alike=alike, decided=True, error=error)
 
 
-def _blocks(size: Size, ratio: Pitch) -> list[Box]:
-    """Blocks spread evenly over a picture, at its edges too; fewer where each covers much of the finer level."""
-    side = BLOCK if max(ratio.x, ratio.y) <= BLOCK // 2 else SMALL_BLOCK
-    width, height = min(side, size.width), min(side, size.height)
-    if width < CELL or height < CELL:
+def _missed(found: NDArray[Any], mean: NDArray[Any], nearest: NDArray[Any], *, slight: float) -> float:
+    """What the picture lacks, or has in addition, of what stands out from the background: 1 is as much as may be."""
+    ground = np.median(mean, axis=0)
+    standing = np.maximum(np.abs(found - ground), np.abs(mean - ground))
+    some = standing > slight
+    if not some.any():
+        return 0.0
+    whole = _rms(standing[some])
+    allowed = max(MOST_MISSED, MOST_ERROR * _rms((nearest - mean)[some]) / whole)
+    return _rms((found - mean)[some]) / whole / allowed
+
+
+def _blocks(size: Size, ratio: Pitch, fine: Size) -> list[Box]:
+    """All of a picture in parts, or blocks spread evenly over it, at its edges too."""
+    largest = float(max(ratio.x, ratio.y))
+    if min(size.width, size.height) < CELL:
         return []
-    each = ceil(width * ratio.x) * ceil(height * ratio.y)
-    along = min(LATTICE, int((MOST_PIXELS / each) ** 0.5))
+    if fine.pixels <= WHOLE_PIXELS:
+        side = max(CELL, int(PART * 8 / max(8, largest)) // CELL * CELL)
+        return [
+            Box(x=x, y=y, width=side, height=side).intersection(Box.whole(size))
+            for y in range(0, size.height, side)
+            for x in range(0, size.width, side)
+        ]
+    side = BLOCK if largest <= BLOCK // 2 else SMALL_BLOCK
+    width, height = min(side, size.width), min(side, size.height)
+    along = min(LATTICE, int((WHOLE_PIXELS / (ceil(width * ratio.x) * ceil(height * ratio.y))) ** 0.5))
     if along < 2:  # noqa: PLR2004 (opposite corners)
         return []
     columns = {round(index * (size.width - width) / (along - 1)) for index in range(along)}

@@ -52,23 +52,22 @@ def find_layers(
             )
             for place in places
         ]
-        step = found[0].downsample
+        step, why = found[0].downsample, ""
         if not candidate.stated or len(found) > 1 or step.x.denominator != 1 or step.y.denominator != 1:
-            found = _looking_right(layers[-1], found, colour, store, stated=candidate.stated)
+            found, why = _looking_right(layers[-1], found, colour, store, stated=candidate.stated)
         if found:
             layers.append(found[0])
         else:
             notes.append(
-                f"a picture of {candidate.size} pixels has the shape of a reduced level and shows something else:"
-                " it is left out"
+                f"a picture of {candidate.size} pixels has the shape of a reduced level and {why}: it is left out"
             )
     return tuple(layers), tuple(notes)
 
 
 def _looking_right(
     finer: Layer, found: list[Layer], colour: Colour, store: Callable[[Sequence[Layer]], TiffStore], *, stated: bool
-) -> list[Layer]:
-    """The layers of which some block shows what the finer level shows, the most similar first.
+) -> tuple[list[Layer], str]:
+    """The layers of which some block shows what the finer level shows, the most similar first, or why there is none.
 
     Where the file says that it is a level, the likeliest place stays where no comparison decides, or where its
     content decides between several places and fits none.
@@ -81,6 +80,7 @@ def _looking_right(
     opened.forget()
     alike = [(likeness.error, index) for index, (likeness, _) in enumerate(judged) if likeness.alike]
     if not alike:
-        other = len(found) == 1 and judged[0][0].decided
-        return found[:1] if stated and not other else []
-    return [found[index] for _, index in sorted(alike)]
+        decided = judged[0][0].decided
+        why = "shows something else" if decided else "is too small to be compared"
+        return (found[:1] if stated and not (decided and len(found) == 1) else []), why
+    return [found[index] for _, index in sorted(alike)], ""

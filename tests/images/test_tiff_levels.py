@@ -186,6 +186,19 @@ def test_an_overview_of_the_glass_that_is_marked_as_reduced_is_no_level(tmp_path
     assert len(inspect(pages(tmp_path / "b.tif", (full, TILED), (full[rows][:, columns], marked))).levels) == 2
 
 
+@pytest.mark.parametrize("rows", [3, 8, 40])
+@pytest.mark.parametrize("swapped", [False, True])
+def test_a_page_that_lacks_a_thin_piece_of_tissue_is_no_level(tmp_path: Path, rows: int, swapped: bool) -> None:  # noqa: FBT001
+    """As an empty second page would make a needle biopsy vanish; and the other way round."""
+    glass = np.full((808, 2400, 3), 240, np.uint8)
+    needle = glass.copy()
+    needle[401 : 401 + rows, 200:2200] = (225, 150, 190)
+    full, other = (glass, needle) if swapped else (needle, glass)
+    assert len(inspect(pages(tmp_path / "a.tif", (full, TILED), (shrunk(other, 2), TILED))).levels) == 1
+    assert len(inspect(pages(tmp_path / "b.tif", (full, TILED), (shrunk(full, 2), TILED))).levels) == 2
+    assert len(inspect(pages(tmp_path / "c.tif", (full, TILED), (nearest(full, 2), TILED))).levels) == 2
+
+
 @pytest.mark.parametrize("fill", [0, 255])
 @pytest.mark.parametrize("stated", [True, False])
 @pytest.mark.parametrize("size", [(1000, 752), (1000, 300), (520, 1416)])
