@@ -1,4 +1,4 @@
-"""Where to look: regions of interest, masks and tissue, as one question about boxes of level 0.
+"""Areas of an image that are segmented: regions of interest, masks and tissue, asked by boxes of level 0.
 
 What lies outside is not computed and has label 255; it stays the context of what lies inside.
 """

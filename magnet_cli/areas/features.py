@@ -235,14 +235,14 @@ def _from_crs(polygons: list[Any], crs: str, info: ImageInfo, path: str) -> tupl
 
 
 def _on_map(polygons: list[Any], crs: str, own: str, placed: Geotransform, info: ImageInfo) -> Any | None:
-    """Polygons in pixels; None where their system has no way to the image's.
+    """Return polygons in pixels of level 0, or None where their reference system cannot be converted to the image's.
 
     Args:
-        polygons: In coordinates, east or longitude first.
-        crs: Their system.
-        own: The image's.
-        placed: The image's.
-        info: Of the image.
+        polygons: Polygons in coordinates of `crs`, easting or longitude first.
+        crs: Reference system of the polygons.
+        own: Reference system of the image.
+        placed: Geotransform of the image, from level-0 pixels to coordinates of `own`.
+        info: Facts about the image.
     """
     from magnet_cli.images.crs import converter, same_crs, turn  # noqa: PLC0415 (PROJ takes long to load)
 

@@ -32,9 +32,9 @@ SAMPLES = 150_000
 CELLS = 20
 """Cells along each side of the overview whose brightest flat pixels say how the lamp lights it."""
 FEWEST = 8
-"""Samples of a cell that has a say."""
+"""Fewest samples from which glass or a part of it is estimated."""
 BIN = 0.0025
-"""Of the histogram of brightness relative to the lamp's field."""
+"""Bin width of the histogram of brightness relative to the lamp's field."""
 PEAK_SHARE = 0.15
 """A peak of that histogram is glass if it is the brightest that has this share of the highest peak's height. Tissue may
 cover more of the slide than glass, but nothing large is brighter than glass."""

@@ -18,7 +18,7 @@ WHITE_NOISE = 2
 STRAIGHT_SIGMA = 4
 """Pixels over which the direction of that border is measured."""
 STRAIGHT_SLOPE = 0.1
-"""Of a border that runs along the rows or columns, at most."""
+"""Largest slope of a border that counts as running along the rows or columns."""
 STRAIGHT_SHARE = 0.6
 """Share of the border that does: what was scanned is made of rectangles, and glass between tissue is not."""
 FRAME_DARKEST = 36

@@ -96,7 +96,7 @@ def _covers(edges: NDArray[np.float64], size: Size) -> bool:
 def _crossings(
     edges: NDArray[np.float64], columns: NDArray[Any], rows: NDArray[Any]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """For every edge and every row that it crosses: the row, and the first column to the right of the edge there."""
+    """Return the row and the first column right of the edge, for each edge and each row that the edge crosses."""
     first, last = np.searchsorted(rows, edges[:, 1]), np.searchsorted(rows, edges[:, 3])
     counts = last - first
     edge = np.repeat(np.arange(len(edges)), counts)

@@ -1,4 +1,4 @@
-"""From the options to what a run asks: first what can be said without a pixel, then the area itself."""
+"""Descriptions of areas, made from the options before a pixel is read, and the areas opened from them."""
 
 from __future__ import annotations
 
@@ -54,9 +54,9 @@ class OpenedAreas:
     """The areas of a plan, ready to be asked."""
 
     area: Area | None
-    """What lies in all of them; None where the plan has none."""
+    """Intersection of the plan's areas; None where the plan has none."""
     shares: tuple[float, ...] = ()
-    """Of the image, one for each area."""
+    """Share of the image that each area covers, 0 to 1, in the order of the plan's areas."""
     notes: tuple[str, ...] = ()
     """What an area leaves out, and why."""
 
@@ -65,9 +65,9 @@ def open_area(plan_areas: tuple[AreaSpec, ...], image: Image, resources: ExitSta
     """Open the areas of a plan.
 
     Args:
-        plan_areas: From `specify`.
-        image: Read for tissue.
-        resources: Closes what the area needs.
+        plan_areas: Descriptions of the areas, as `specify` returns them.
+        image: Image in which tissue is detected.
+        resources: Stack that closes the files of the areas.
 
     Raises:
         SourceError: A file cannot be read.

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 COLOURS = ("red", "green", "blue")
 OVERVIEW_SIDE = 2048
-"""The longer side of the overview on which tissue is looked for, at most."""
+"""Largest longer side of the overview on which tissue is detected, in pixels."""
 LEAST_TINT, MOST_TINT = 0.014, 0.018
 """A pixel whose channels lose different shares of the glass's light is tissue: the limit follows the glass's own
 variation between these two. The palest sections lose 2 % more in one channel than in another."""
@@ -55,9 +55,9 @@ SEALED = 4
 HOLE_SHARE = 3e-3
 """Holes smaller than this share of the overview are tissue, like fat and vessels."""
 RIM = 3
-"""Pixels of the overview around tissue that are looked at as well."""
+"""Width of the rim around tissue that counts as tissue too, in pixels of the overview."""
 LEAST_BESIDE = 0.25
-"""Area of the tissue through that of the ink, below which the ink may be the tissue itself, and is looked at."""
+"""Ratio of tissue area to ink area below which the ink may be the tissue itself, and is not left out."""
 PIXEL_BYTES = 32
 """Memory that finding tissue takes, a pixel of the overview: 104 MiB were measured at 2048 x 2048 pixels, and 120 with
 pen strokes."""
@@ -72,18 +72,18 @@ class FoundTissue:
     """Where tissue is on an overview, and what the rest is."""
 
     inside: Mask
-    """`(height, width)`."""
+    """Mask `(height, width)` of the overview, True where tissue is."""
     explained: str
-    """What was left out and why, or why nothing was."""
+    """A text for the user: which parts of the overview were left out and why, or why no part was."""
 
 
 class Tissue(Raster):
     """The tissue of a slide.
 
     Args:
-        found: On an overview.
-        size: Of the overview.
-        image: Of the overview in level-0 pixels.
+        found: Tissue found on the overview.
+        size: Size of the overview in pixels.
+        image: Size of the whole image in level-0 pixels.
     """
 
     def __init__(self, found: FoundTissue, *, size: Size, image: Size) -> None:
@@ -169,7 +169,7 @@ class _Compared:
     dark: Mask
     """All channels lack more than in a shadow."""
     weak: Mask
-    """One or the other, but so little that only structure around tells it from glass."""
+    """Coloured or dark pixels that differ so little from glass that only structure around them can confirm tissue."""
 
     @classmethod
     def of(cls, pixels: NDArray[np.uint8], glass: Glass, scanned: Mask) -> _Compared:
@@ -242,7 +242,7 @@ def _grown(mask: Mask, side: int) -> Mask:
 
 
 def _whole(tissue: Mask) -> Mask:
-    """With what its walls enclose."""
+    """Return the tissue together with the holes that it encloses."""
     from scipy.ndimage import binary_closing  # noqa: PLC0415 - as above
     from skimage.morphology import remove_small_holes  # noqa: PLC0415 - as above
 

@@ -48,7 +48,7 @@ class OpenImage(Closing):
     """An image that is open for reading. Close it, or use it as a context; reading is safe from several threads.
 
     Args:
-        image: The image.
+        image: Image that is read; closed together with this object.
     """
 
     def __init__(self, image: Image) -> None:
@@ -102,7 +102,7 @@ class OpenImage(Closing):
         return ImageArray(pixels=region.pixels, valid=valid, box=pitch.level0(on_grid), pitch=pitch)
 
     def close(self) -> None:
-        """Release files and caches."""
+        """Close the image's files and drop its caches."""
         self._image.close()
 
     def _pitch(self, level: int | None, pixel_size: str | float | Fraction | None) -> Pitch:

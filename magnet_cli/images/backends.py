@@ -32,10 +32,10 @@ DIRECT_VENDORS = ("generic-tiff", "aperio")
 interpolation between level pixels."""
 
 DICOM = "dicom"
-"""What OpenSlide calls that vendor."""
+"""Name that OpenSlide gives that vendor."""
 
 GDAL_MAGIC = (b"<VRTDataset", b"EHFA_HEADER_TAG", b"NITF", b"NSIF", b"PCIDSK")
-"""Beginnings of files that GDAL reads, of which it is said what to install."""
+"""First bytes of files that GDAL can read; a message names the package to install for them."""
 
 KINDS = (
     "TIFF, PNG, JPEG, WebP, JPEG 2000, zarr, a slide that openslide reads, or with the extra gdal a raster of GDAL's"
@@ -73,10 +73,10 @@ def open_image(
 
 
 def reopen(info: ImageInfo, *, cache: CacheBudget | None = None) -> Image:
-    """An image that was looked at before, read in the same way.
+    """Open an image again in the way in which it was opened before.
 
     Raises:
-        SourceError: As for `open_image`.
+        SourceError: The file cannot be opened, for the reasons that `open_image` names.
     """
     return open_image(info.path, cache=cache, series=info.series, alpha=info.alpha)
 
@@ -164,12 +164,12 @@ def is_other(head: bytes) -> bool:
 
 
 def open_other(path: str, head: bytes = b"", **how: Any) -> Image:
-    """An image over a file that GDAL alone may read.
+    """Open a file that no reader but GDAL may know.
 
     Args:
-        path: The file.
-        head: Its first bytes.
-        how: As `open_gdal` takes it.
+        path: Path or URL of the file.
+        head: First bytes of the file.
+        how: Keyword arguments of `open_gdal`.
 
     Raises:
         SourceError: GDAL does not know it either, or is not installed.
@@ -226,7 +226,7 @@ def _slide(blob: Blob, head: bytes, *, is_tiff: bool) -> Image | None:
 
 
 def _open_dicom(path: str) -> Image:
-    """By OpenSlide, which is faster; by wsidicom where it refuses."""
+    """Open a DICOM slide with OpenSlide, which is faster, or with wsidicom where OpenSlide refuses the file."""
     from magnet_cli.images.openslide import open_slide  # noqa: PLC0415
 
     try:

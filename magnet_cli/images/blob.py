@@ -23,29 +23,29 @@ class Blob(ABC):
     """Bytes that are read at offsets.
 
     Args:
-        name: As the user gave it.
+        name: Path or URL as the user gave it.
         size: Number of bytes.
     """
 
     resident_bytes = 0
-    """Memory that it keeps between reads, at most."""
+    """Largest memory that the blob keeps between reads, in bytes."""
     version = ""
-    """What a server says of the state of the file: its ETag, or when it changed."""
+    """The version of the file that a server states, by its ETag or the time of its last change; else empty."""
 
     def __init__(self, name: str, size: int) -> None:
         self.name = name
         self.size = size
 
     def read(self, offset: int, count: int, *, place: str) -> bytes:
-        """Exactly `count` bytes.
+        """Return exactly `count` bytes from `offset` on.
 
         Args:
-            offset: Of the first byte.
+            offset: Position of the first byte.
             count: Number of bytes.
-            place: What they are, for the message.
+            place: Description of these bytes for the error message.
 
         Raises:
-            SourceError: The file ends before, or cannot be read.
+            SourceError: The file ends before the last of these bytes, or cannot be read.
         """
         if offset < 0 or offset + count > self.size:
             raise SourceError(
@@ -72,17 +72,17 @@ class Blob(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Release what it holds."""
+        """Release the files and memory that the blob holds."""
 
 
 class FileBlob(Blob):
     """A file opened for reading at offsets.
 
     Args:
-        path: The file.
+        path: Path of the file.
 
     Raises:
-        SourceError: It cannot be opened.
+        SourceError: The file cannot be opened.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -95,7 +95,7 @@ class FileBlob(Blob):
         self._lock = Lock()
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file; reads fail from then on."""
         self._file.close()
 
     def _bytes(self, offset: int, count: int) -> bytes:
@@ -110,7 +110,7 @@ class BlobStream(io.RawIOBase):
     """A seekable stream over a blob; closing it leaves the blob open.
 
     Args:
-        blob: The bytes.
+        blob: Blob that the stream reads.
     """
 
     def __init__(self, blob: Blob) -> None:
@@ -119,15 +119,15 @@ class BlobStream(io.RawIOBase):
         self._position = 0
 
     def readable(self) -> bool:
-        """Always."""
+        """Return True, as a stream over a blob can be read."""
         return True
 
     def seekable(self) -> bool:
-        """Always."""
+        """Return True, as a blob is read at any offset."""
         return True
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """See `io.IOBase.seek`."""
+        """Move to a position, counted from the start, from here or from the end, and return it."""
         start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._blob.size}[whence]
         if start + offset < 0:
             message = f"a position before the first byte: {start + offset}"
@@ -136,11 +136,11 @@ class BlobStream(io.RawIOBase):
         return self._position
 
     def tell(self) -> int:
-        """See `io.IOBase.tell`."""
+        """Return the position of the next byte that is read."""
         return self._position
 
     def readinto(self, buffer: Any) -> int:
-        """See `io.RawIOBase.readinto`."""
+        """Fill a buffer from the current position on, and return the number of bytes, 0 at the end."""
         count = max(0, min(len(buffer), self._blob.size - self._position))
         if count:
             buffer[:count] = self._blob.read(self._position, count, place=f"byte {self._position} and what follows")

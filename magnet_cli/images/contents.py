@@ -21,9 +21,9 @@ class Content:
     """One of the images of a file."""
 
     name: str
-    """As the file calls it; empty where it has no name."""
+    """Name that the file gives the image; empty where it gives none."""
     size: Size | None
-    """Of its level 0, as stored; None where that is only known once it is opened."""
+    """Stored size of the image's level 0; None where it is only known once the image is opened."""
 
 
 def choose(contents: Sequence[Content], series: str | int | None, *, default: int, path: str) -> int:

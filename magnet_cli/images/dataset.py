@@ -42,8 +42,8 @@ def read_dataset(path: Path, names: Sequence[str] = ()) -> tuple[DatasetSample, 
 
     Args:
         path: The CSV file.
-        names: Of the samples that are wanted, in the order wanted, so that one file serves many splits; all where none
-            is given. The files of others may be missing.
+        names: Names of the wanted samples in the wanted order, so that one file serves many splits; all samples where
+            no name is given. The files of other samples may be missing.
 
     Raises:
         SourceError: The file cannot be read or lists nothing, a column or a value is missing, a name is used twice or

@@ -42,10 +42,10 @@ DAMAGED = "The slide is damaged: copy or export it again"
 
 
 def open_dicom(path: str) -> PyramidImage:
-    """An image over a DICOM slide.
+    """Open a DICOM slide.
 
     Args:
-        path: Any of its levels; the others are looked for beside it.
+        path: File of any of the slide's levels; the files of the other levels are searched in its folder.
 
     Raises:
         SourceError: wsidicom cannot read it.
@@ -84,8 +84,8 @@ class DicomStore:
     """Levels of a DICOM slide.
 
     Args:
-        info: Facts about it.
-        slide: Opened.
+        info: Facts about the slide.
+        slide: The opened `wsidicom.WsiDicom`.
     """
 
     def __init__(self, info: ImageInfo, slide: Any) -> None:
@@ -95,12 +95,12 @@ class DicomStore:
         self._lock = Lock()
 
     def block(self, level: int) -> Size:
-        """See `Store`."""
+        """Return the tile size of a level."""
         tile = self._levels[level][1]
         return Size(width=tile.width, height=tile.height)
 
     def fetch(self, level: int, box: Box, bands: tuple[int, ...] | None = None) -> Pixels:
-        """See `Store`."""
+        """Decode a box of a level; every pixel of the result is valid."""
         rule, where = f"box {box} of level {level} cannot be decoded", self._levels[level][0]
         with naming(self._info.path, rule, advice=DAMAGED, also=FAILURES), self._lock:
             read = self._slide.read_region((box.x, box.y), where, (box.width, box.height), as_array=True)
@@ -108,5 +108,5 @@ class DicomStore:
         return Pixels(pixels.astype(self._info.dtype, copy=False), None).only(bands)
 
     def close(self) -> None:
-        """See `Store`."""
+        """Close the slide's files."""
         self._slide.close()

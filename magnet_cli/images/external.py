@@ -43,7 +43,7 @@ class StoredLevel:
 
     size: Size
     downsample: Pitch
-    """Level-0 pixels that one stored pixel covers."""
+    """Downsample of the level: level-0 pixels that one stored pixel covers, along x and y."""
     store: Store
     index: int
     """Number of the level in the store."""
@@ -55,8 +55,8 @@ class ExternalMask:
     """A raster `.msk`, whose pixels are 0 where the image holds no data.
 
     Args:
-        levels: Finest first.
-        flags: GDAL's, by the number of the band; bands without any hold data everywhere.
+        levels: Levels of the mask, finest first.
+        flags: GDAL's mask flags by the number of the band, from 1; a band without flags holds data everywhere.
     """
 
     def __init__(self, levels: Sequence[StoredLevel], flags: Mapping[int, int]) -> None:
@@ -65,7 +65,7 @@ class ExternalMask:
 
     @property
     def resident_bytes(self) -> int:
-        """Memory that it keeps between reads, at most."""
+        """Largest memory that the mask keeps between reads, in bytes."""
         return TILE_CACHE_BYTES * len({id(level.store) for level in self.levels})
 
     def valid(self, size: Size, box: Box, bands: Sequence[int]) -> NDArray[np.bool_] | None:
@@ -104,11 +104,11 @@ class CompletedStore:
         self._bands = bands
 
     def block(self, level: int) -> Size:
-        """See `Store`."""
+        """Return the block size of the store that holds the level."""
         return self._levels[level].store.block(self._levels[level].index)
 
     def fetch(self, level: int, box: Box, bands: tuple[int, ...] | None = None) -> Pixels:
-        """See `Store`."""
+        """Return the pixels of a box of a level, with the validity that the external mask gives them."""
         stored = self._levels[level]
         pixels = stored.store.fetch(stored.index, box, bands)
         if self._mask is None:
@@ -116,7 +116,7 @@ class CompletedStore:
         return Pixels(pixels.values, self._mask.valid(stored.size, box, bands or range(self._bands)))
 
     def close(self) -> None:
-        """See `Store`."""
+        """Close the stores of all levels, and the mask."""
         for level in self._levels:
             level.store.close()
         if self._mask is not None:
@@ -133,7 +133,7 @@ def open_external_mask(path: Path, size: Size, *, samples: int, bands: int) -> t
         bands: Number of bands of the image.
 
     Raises:
-        SourceError: It is damaged, or has another size than the image.
+        SourceError: The mask is damaged, or has another size than the image.
     """
     rule = "the mask beside the image cannot be understood"
     with _pages(path, rule) as pages:

@@ -46,10 +46,10 @@ def naming(
     """Name the file and what was being done where a decoder fails in the block.
 
     Args:
-        file: The image.
+        file: Path of the image.
         rule: What failed, for example `the tile at column 3, row 4 of level 0 cannot be decoded`.
-        advice: What to do next.
-        also: Further errors of the library in use.
+        advice: Next step for the user.
+        also: More exception types of the library that is used in the block.
 
     Raises:
         SourceError: The block raised an error of a decoder.
@@ -68,14 +68,14 @@ def naming(
 
 @contextmanager
 def needing(extra: str, file: str | Path) -> Iterator[None]:
-    """Say how to install what the block imports.
+    """Turn an `ImportError` of the block into an error that names the extra to install.
 
     Args:
-        extra: Of this package, that brings it.
-        file: The image that wants it.
+        extra: Extra of this package that installs what is missing.
+        file: The image that cannot be read without it.
 
     Raises:
-        SourceError: It is not installed.
+        SourceError: An import failed.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""A hash of an input that tells whether it changed, without reading all of it."""
+"""A hash of an input that changes when the input changes, computed without reading all of the file."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ SMALL_BYTES = 16 << 20
 HEAD_BYTES = 1 << 20
 SAMPLES = 64
 BRIEF_BYTES = 4 << 10
-"""Of a file of a mosaic, hashed at its beginning, middle and end."""
+"""Bytes hashed at the beginning, the middle and the end of each file of a mosaic."""
 SAMPLE_BYTES = 16 << 10
 REMOTE_SAMPLES = 8
-"""Of a file behind a URL: each is a request."""
+"""Places at which a file behind a URL is sampled; each sample costs one request."""
 ZARR_METADATA = ("zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata")
 TIFF_SUFFIXES = (".tif", ".tiff", ".btf", ".tf8")
 """Suffixes of files that may be one piece of a multi-file OME-TIFF."""
@@ -73,11 +73,11 @@ def fingerprint(path: str | Path) -> str:
 
 
 def image_hashes(source: str | Path, info: ImageInfo) -> dict[str, str]:
-    """Hashes that name an image among all others: of its input, and which image of it where that holds several.
+    """Return hashes that identify an image: of its input, and of the series and alpha choice where they matter.
 
     Args:
-        source: As for `fingerprint`.
-        info: Of the image.
+        source: Path or URL of the input.
+        info: Facts about the image.
 
     Raises:
         SourceError: The input cannot be read.
@@ -98,7 +98,7 @@ def _placement(path: Path) -> str:
 
 
 def _remote(url: str) -> str:
-    """Of the facts and some boxes of pixels where it is a zarr image: its chunks cannot be listed over HTTP."""
+    """Hash a file behind a URL; a zarr image by facts and sampled pixels, as HTTP cannot list its chunks."""
     with open_image(url, cache=CacheBudget(folder=Path(), max_bytes=1 << 62)) as image:
         if image.info.backend == "zarr":
             return _of_pixels(image)
@@ -136,7 +136,7 @@ def _hash(digest: hashlib._Hash, stream: BinaryIO, size: int) -> None:
 
 
 def _hash_briefly(digest: hashlib._Hash, stream: BinaryIO, size: int) -> None:
-    """For one of many files: its beginning, middle and end."""
+    """Hash the beginning, the middle and the end of one of many files."""
     for start in (0, max(0, size // 2), max(0, size - BRIEF_BYTES)):
         stream.seek(start)
         digest.update(stream.read(BRIEF_BYTES))

@@ -106,17 +106,17 @@ def open_gdal(
     labels: Collection[int] = (),
     alpha: Alpha = "mask",
 ) -> PyramidImage:
-    """An image over a raster that GDAL reads.
+    """Open a raster that GDAL reads.
 
     Args:
-        path: The file.
+        path: Path of the file.
         series: Number or name of the raster that is read, where the file holds several; None for the largest.
-        indices: Whether stored values are wanted where a palette gives them colours.
+        indices: Whether a palette image is read as its stored indices, not as colours.
         labels: Stored values that are data, also where the file calls one of them its nodata value.
-        alpha: What a band that is flagged as alpha is.
+        alpha: Meaning of a band that is flagged as alpha.
 
     Raises:
-        SourceError: It is no such file, or damaged; or it holds no such raster.
+        SourceError: The file is damaged or no raster, or holds no raster of that number or name.
     """
     datasets: list[list[Any]] = [[]]  # filled one by one, so that all are closed where one cannot be opened
     try:
@@ -229,7 +229,7 @@ class RasterParts:
     """What the raster of a file is read from."""
 
     names: list[str]
-    """Of the datasets, as GDAL opens them."""
+    """Names of the datasets, as GDAL opens them."""
     contents: tuple[Content, ...] = ()
     """The rasters of the file; empty where it holds one."""
     index: int = 0
@@ -240,8 +240,8 @@ def _open_parts(path: str, parts: list[Any], series: str | int | None = None) ->
     """Open what a raster is read from: its file, or the variables of it that are the bands of one raster.
 
     Args:
-        path: The file.
-        parts: Gets the datasets.
+        path: Path of the file.
+        parts: List to which the opened datasets are added.
         series: Number or name of the raster, where the file holds several.
     """
     whole = _dataset(path)
@@ -335,12 +335,12 @@ def _palette(dataset: Any) -> NDArray[np.uint8]:
 
 
 def image_info(path: str, datasets: Sequence[Sequence[Any]], codes: Codes) -> ImageInfo:
-    """Facts about a raster.
+    """Collect the facts about a raster.
 
     Args:
-        path: The file.
-        datasets: For each level those that make it together.
-        codes: Meaning of their bands.
+        path: Path of the file.
+        datasets: Datasets that together hold the bands, for each level, finest first.
+        codes: Meaning of the bands of these datasets.
     """
     full = datasets[0][0]
     check_pixels(full.width, full.height, path)
@@ -370,7 +370,7 @@ def _all_valid(dataset: Any) -> bool:
 
 
 def placed(info: ImageInfo, dataset: Any) -> ImageInfo:
-    """With the georeference that GDAL gives a dataset, as the tags that a TIFF would have."""
+    """Add the georeference that GDAL gives a dataset, as the tags that a TIFF would have."""
     reference = georeference((), _place(dataset))
     if not reference.is_placed:
         return info
@@ -405,8 +405,8 @@ class GdalStore:
 
     Args:
         info: Facts about the image.
-        datasets: For each level those that make it together.
-        codes: Meaning of their bands.
+        datasets: Datasets that together hold the bands, for each level, finest first.
+        codes: Meaning of the bands of these datasets.
         labels: Stored values that are data, also where a dataset calls one of them its nodata value.
     """
 
@@ -423,12 +423,12 @@ class GdalStore:
         """What a read failed with. Nothing is read any more: where GDAL fails once, it may give zeros the next time."""
 
     def block(self, level: int) -> Size:
-        """See `Store`."""
+        """Return the block size of the first dataset of a level."""
         height, width = self._datasets[level][0].block_shapes[0]
         return Size(width=width, height=height)
 
     def fetch(self, level: int, box: Box, bands: tuple[int, ...] | None = None) -> Pixels:
-        """See `Store`."""
+        """Decode a box of a level from the datasets that hold the bands."""
         rule = f"box {box} of level {level} cannot be decoded"
         window = Window(box.x, box.y, box.width, box.height)
         codes, wanted = self._wanted(bands)
@@ -448,7 +448,7 @@ class GdalStore:
         return pixels if codes is not self._codes else pixels.only(bands)
 
     def close(self) -> None:
-        """See `Store`."""
+        """Close all datasets."""
         with self._lock:
             close(self._datasets)
 

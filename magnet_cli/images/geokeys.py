@@ -88,7 +88,7 @@ def tags_of_crs(crs: CRS, *, centres: bool = False) -> tuple[Tag, ...]:
     """Return tags that state a system by EPSG codes, or else as WKT in a citation, which GDAL reads back.
 
     Args:
-        crs: Of any kind.
+        crs: Reference system of any kind.
         centres: Whether the tags that place the image name the centre of a pixel, not its corner.
     """
     heights = crs.sub_crs_list[1] if crs.is_compound else None

@@ -1,4 +1,4 @@
-"""Where an image lies: what its tags and its sidecars say together, in GDAL's order, and the tags that say the same."""
+"""The georeference of an image: its tags joined with its sidecars in GDAL's order, and the tags that say the same."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ class Geotransform:
 
     @classmethod
     def of(cls, tags: Mapping[int, object]) -> Self | None:
-        """From the tags of a GeoTIFF by their codes; None where they say nothing, or place it by points alone.
+        """Read the geotransform of GeoTIFF tags by code; None where the tags state none, or state points alone.
 
         As GDAL reads them: a scale wins over a matrix, the first of several tie points places the image, and a negative
         scale of y means north-up like a positive one, although the standard says otherwise.
@@ -54,12 +54,12 @@ class Geotransform:
 
     @classmethod
     def of_gdal(cls, values: Sequence[float]) -> Self:
-        """From the six numbers of GDAL: x of the corner, its steps along and down, then those of y."""
+        """Make a geotransform of GDAL's six numbers: corner x, x steps along a row and down, then the same of y."""
         c, a, b, f, d, e = values
         return cls(matrix=((a, b), (d, e)), origin=(c, f))
 
     def tags(self) -> tuple[Tag, ...]:
-        """As tags of a GeoTIFF whose raster type is area."""
+        """Return the geotransform as tags of a GeoTIFF whose raster type is area."""
         (a, b), (d, e) = self.matrix
         c, f = self.origin
         if b == d == 0 and a > 0 > e:
@@ -69,7 +69,7 @@ class Geotransform:
         return ((TRANSFORMATION, DOUBLE, MATRIX_VALUES, values),)
 
     def shifted(self, x: float, y: float) -> Self:
-        """With its origin moved by pixels."""
+        """Return the geotransform with its origin moved by `x` columns and `y` rows."""
         (a, b), (d, e) = self.matrix
         c, f = self.origin
         return replace(self, origin=(c + a * x + b * y, f + d * x + e * y))

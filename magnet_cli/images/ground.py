@@ -26,7 +26,7 @@ WEB_MERCATOR = "Popular Visualisation Pseudo Mercator"
 at 60 degrees."""
 
 MOST_VARIATION = 0.05
-"""By how much a pixel's width may differ between the image's middle and its edges and still count as one size."""
+"""Largest relative change of a pixel's width from the image's middle to its edges that counts as one size."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,8 +59,8 @@ def ground_size(reference: Georeference, size: Size) -> Found:
     Degrees and Web Mercator are turned into metres at the middle of the image, where that serves all of it.
 
     Args:
-        reference: Of the image.
-        size: Of level 0.
+        reference: Georeference of the image.
+        size: Size of level 0 in pixels.
     """
     placed, crs = reference.geotransform, reference.crs
     if placed is None:
@@ -115,10 +115,10 @@ def _mercator(placed: Geotransform, size: Size) -> Found:
 
 
 def mercator_metre(latitude: float) -> tuple[float, float]:
-    """Metres on the ground of a metre of Web Mercator, along the parallel and along the meridian.
+    """Return the metres on the ground for one metre of Web Mercator, along the parallel and the meridian.
 
     Args:
-        latitude: In radians.
+        latitude: Latitude in radians.
     """
     return EARTH.east(latitude) / EARTH.axis, EARTH.north(latitude) * cos(latitude) / EARTH.axis
 

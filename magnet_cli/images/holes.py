@@ -33,9 +33,9 @@ class FilledStore:
     In level 0 a missing tile is what the store makes of it: pixels without data.
 
     Args:
-        store: What is stored.
-        levels: Its levels, finest first.
-        dtype: Of the pixels.
+        store: Store whose reduced levels may lack tiles.
+        levels: Levels of the store, finest first.
+        dtype: NumPy dtype of the pixels.
         bands: Number of bands.
     """
 
@@ -46,11 +46,11 @@ class FilledStore:
         self._bands = bands
 
     def block(self, level: int) -> Size:
-        """See `Store`."""
+        """Return the block size of the wrapped store."""
         return self._store.block(level)
 
     def fetch(self, level: int, box: Box, bands: tuple[int, ...] | None = None) -> Pixels:
-        """See `Store`."""
+        """Return the pixels of a box, with missing tiles of a reduced level made from the next finer level."""
         pixels = self._store.fetch(level, box, bands)
         holes = self._store.holes(level, box, bands) if level else []
         holes = [hole for hole in holes if not self._is_blank(level, hole, bands)]
@@ -67,7 +67,7 @@ class FilledStore:
         return Pixels(values, None if valid.all() else valid)
 
     def close(self) -> None:
-        """See `Store`."""
+        """Close the wrapped store."""
         self._store.close()
 
     def _finer(self, level: int, box: Box, bands: tuple[int, ...] | None) -> Region:

@@ -93,7 +93,7 @@ REASONS = {
     "name": ("with a name like that of a mask of this program", "Name a file to read it all the same"),
     "output": ("that this program wrote", "Name a file to read it all the same"),
 }
-"""What a message says of files that are passed over for one reason, and what to do."""
+"""Clause that names the reason in a message, and the advice, for each reason to skip files."""
 MOST_NAMED = 5
 """Files that such a message names."""
 
@@ -114,8 +114,8 @@ def find_images(inputs: Sequence[str], *, passed: list[PassedOver] | None = None
     """The images that files, folders and glob patterns stand for: sorted within each input, none twice.
 
     Args:
-        inputs: As the user gave them. A folder is searched with its subfolders; a zarr folder is one image, and so
-            is an address. Of the files of a DICOM slide one is taken, except where they are named.
+        inputs: Paths, URLs and patterns as the user gave them. A folder is searched with its subfolders; a zarr folder
+            is one image, and so is a URL. One of the files of a DICOM slide is taken, except where they are named.
         passed: Takes the files of folders and patterns that look like images, and are not taken.
 
     Raises:

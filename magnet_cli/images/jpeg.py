@@ -1,4 +1,4 @@
-"""Compressed tiles looked at before a decoder that is silent about damage sees them."""
+"""Checks of compressed tiles whose decoder does not report damage."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def check_jpeg(data: bytes, chunk: Size) -> None:
         chunk: Size of the tile.
 
     Raises:
-        ValueError: It does.
+        ValueError: The data ends early, or its picture is much larger than the tile.
     """
     position = _first_scan(data, chunk)
     if position is None:

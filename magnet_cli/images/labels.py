@@ -48,13 +48,13 @@ class OpenedLabels:
 
 
 class LabelImage(Closing):
-    """An opened label raster; close it, or use it as a context.
+    """An opened label raster; it is closed with `close`, or by use as a context.
 
     Args:
-        path: As the user gave it.
-        opened: Its image.
-        values: Label to be given for a stored value, where it differs.
-        resources: Closed with it.
+        path: Path as the user gave it.
+        opened: Opened image of the raster, with its classes.
+        values: Labels by the stored values that they replace; other values are labels themselves.
+        resources: Stack of open files, closed with the raster.
     """
 
     def __init__(self, path: str, opened: OpenedLabels, *, values: Mapping[int, int], resources: ExitStack) -> None:
@@ -70,22 +70,22 @@ class LabelImage(Closing):
 
     @property
     def names(self) -> tuple[str, ...] | None:
-        """Of the classes, where the file says so."""
+        """Names of the classes where the file states them; else None."""
         return None if self.classes is None else tuple(name for name, _ in self.classes)
 
     @property
     def info(self) -> images.ImageInfo:
-        """What is known of the file without its pixels."""
+        """Facts about the file, known without decoding a pixel."""
         return replace(self._image.info, path=self.path)
 
     @property
     def size(self) -> Size:
-        """In pixels."""
+        """Size of the raster in pixels."""
         return self._image.info.size
 
     @property
     def bands(self) -> int:
-        """Of which the first is read."""
+        """Number of bands in the file; labels are read from the first."""
         return len(self._image.info.bands)
 
     @property

@@ -28,7 +28,7 @@ PIECE = 1 << 20
 
 @dataclass(frozen=True, kw_only=True)
 class PngHeader:
-    """What the header says of the samples."""
+    """Format of the samples, as the header of a PNG file states it."""
 
     depth: int
     """Bits of a sample."""
@@ -41,7 +41,7 @@ class PngHeader:
 
     @property
     def step(self) -> int:
-        """What decoders multiply a grey sample of fewer than eight bits with."""
+        """Factor by which decoders multiply a grey sample of fewer than eight bits."""
         return 255 // (2**self.depth - 1) if self.depth < BYTE else 1
 
 

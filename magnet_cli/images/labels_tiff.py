@@ -48,18 +48,18 @@ class TiffLabels:
     step: int
     """A stored sample times this is what the image gives."""
     classes: tuple[tuple[str, str], ...] | None
-    """Name and colour of each, as masks of this program carry them."""
+    """Name and colour of each class, as this program writes them into masks."""
     indexed: bool
-    """Whether it has a palette."""
+    """Whether the page has a palette."""
 
 
 def open_tiff_labels(path: str, *, labels: Collection[int] = ()) -> TiffLabels | None:
-    """The first level of a TIFF as stored samples; None where it has no single band that can be read by region.
+    """Open level 0 of a TIFF as stored samples; None where it has no single band that can be read by region.
 
     A tile that was never written holds the file's nodata value, or 0, as GDAL reads it.
 
     Args:
-        path: The file.
+        path: Path of the file.
         labels: Stored values that are labels, also where the file calls one of them its nodata value.
 
     Raises:

@@ -22,7 +22,7 @@ ROWS_COLUMNS_SAMPLES = 3
 
 
 def lerc_tile(data: bytes, *, chunk: Size, samples: int, is_swapped: bool = False) -> Pixels:
-    """Samples and validity of a tile.
+    """Decode a tile to its samples and their validity.
 
     GDAL writes NaN into the mask and not into the samples, and an 8-bit alpha channel of 0 and 255 likewise: a tile of
     four samples then has three in its stream. Bands whose masks differ follow one another in the stream; otherwise
@@ -31,7 +31,7 @@ def lerc_tile(data: bytes, *, chunk: Size, samples: int, is_swapped: bool = Fals
     Args:
         data: The stream, also where it was compressed once more by Deflate or Zstandard.
         chunk: Size of a tile or of a whole strip; the last strip may be shorter.
-        samples: Of a pixel of the tile.
+        samples: Samples of a pixel of the tile.
         is_swapped: Whether the bytes of each sample are in the other order: libtiff exchanges those of a big-endian
             file before it compresses them.
 

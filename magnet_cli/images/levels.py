@@ -67,15 +67,15 @@ def is_reduction(full: Size, stored: Size) -> bool:
 
 
 def placements(full: Size, stored: Size, *, tile: Size | None, before: Sequence[Pitch] = ()) -> tuple[Level, ...]:
-    """The levels that a stored picture may be, by its shape, the likeliest first; none where it has another shape.
+    """Return the levels that a stored picture may be by its shape, the likeliest first; none where no level fits.
 
     A picture that was padded to whole tiles has the power of two, or of the step between the levels before it, whose
     level fills as many tiles; the padding is no part of the level.
 
     Args:
-        full: Of level 0.
-        stored: Of the picture.
-        tile: Of its storage; None where it has no tiles.
+        full: Size of level 0 in pixels.
+        stored: Size of the picture in pixels.
+        tile: Tile size of the picture's storage; None where it has no tiles.
         before: Downsamples of the finer levels that are known, level 0 left out, rising.
     """
     fitting = is_reduction(full, stored)

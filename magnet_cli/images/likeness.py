@@ -44,7 +44,7 @@ where their pixels do not.
 HALF = Fraction(1, 2)
 
 LEAST_CORRELATION, MOST_ERROR = 0.75, 2.0
-"""Of the means of cells, both against the values that a reduction by single pixels has."""
+"""Limits for the correlation and error of cell means, relative to those of a reduction that picks single pixels."""
 
 LEAST_CELLS = 24
 """Fewer decide nothing: any two pictures of some pixels may agree."""
@@ -73,10 +73,10 @@ def compare(
     """Compare a picture with the finer level that it may be a reduction of.
 
     Args:
-        store: Holds both.
-        fine: Number and place of the finer one.
-        coarse: Number of the picture, and where it would lie.
-        dtype: Of the pixels.
+        store: Store that holds both levels.
+        fine: Index in the store and place of the finer level.
+        coarse: Index in the store of the picture, and the level that it would be.
+        dtype: NumPy dtype of the pixels.
         bands: Number of bands.
 
     Returns:

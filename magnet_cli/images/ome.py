@@ -21,7 +21,7 @@ HEAD = 4096
 """Characters of a description within which OME-XML begins."""
 ORDERS = ("XYZCT", "XYZTC", "XYCTZ", "XYCZT", "XYTCZ", "XYTZC")
 MOST_PLANES = 1 << 20
-"""Planes of an image that are looked up; a damaged count could ask for any amount of memory."""
+"""Largest number of channels whose planes are searched; a damaged count could ask for any amount of memory."""
 
 
 class OmeError(ValueError):
@@ -30,10 +30,10 @@ class OmeError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Plane:
-    """Where a plane of an image is stored."""
+    """The place at which a plane of an image is stored."""
 
     file: str | None
-    """Name of the file, which lies in the same folder; None for the file that holds the XML."""
+    """Name of the file that holds the plane, in the same folder; None for the file that holds the XML."""
     directory: int
     """Number of the TIFF directory in that file."""
 
@@ -53,7 +53,7 @@ class OmeImage:
     depth: int
     times: int
     planes: tuple[Plane | None, ...]
-    """Of the channels at the first z and t; None where the XML does not say where one lies."""
+    """Planes of the channels at the first z and t; None for a channel whose place the XML does not state."""
     files: tuple[str, ...]
     """Names of the other files that hold planes of it, in the order of the XML."""
     resolution: Resolution | None = None
@@ -63,7 +63,7 @@ class OmeImage:
 
 @dataclass(frozen=True, kw_only=True)
 class Ome:
-    """A whole description."""
+    """Images and files that an OME-XML text describes."""
 
     images: tuple[OmeImage, ...] = ()
     elsewhere: str | None = None
@@ -80,15 +80,15 @@ def is_ome(text: str) -> bool:
 
 
 def parse_ome(text: str, *, own: str | None = None, identity: str | None = None) -> Ome:
-    """Read OME-XML.
+    """Parse an OME-XML text into the images that it describes.
 
     Args:
-        text: The XML.
+        text: The OME-XML as it stands in the file.
         own: Name of the file whose planes have no file name in `Plane.file`.
-        identity: Its UUID, where the XML comes from another file; None for the UUID that the XML states.
+        identity: UUID of that file, where the XML comes from another file; None for the UUID that the XML states.
 
     Raises:
-        OmeError: The XML is damaged, or a number in it is none.
+        OmeError: The XML is damaged, or has a text where a number belongs.
     """
     try:
         root = ET.fromstring(text.strip().rstrip("\0"))  # noqa: S314 (expat limits the growth of entities)
@@ -163,7 +163,7 @@ def _count(pixels: ET.Element, key: str) -> int:
 
 
 def _objective(image: ET.Element, powers: Mapping[str, Fraction | None]) -> Fraction | None:
-    """That of the image; where the image names none, the only one that the file has."""
+    """Return the magnification of an image's objective, or of the file's only objective where the image names none."""
     settings = next(_children(image, "ObjectiveSettings"), None)
     if settings is not None:
         return powers.get(settings.get("ID", ""))
@@ -188,7 +188,7 @@ def _resolution(pixels: ET.Element) -> Found:
 def _planes(
     pixels: ET.Element, lengths: Mapping[str, int], *, mine: str | None, own: str | None
 ) -> tuple[tuple[Plane | None, ...], tuple[str, ...]]:
-    """Where the channels at the first z and t lie, and the names of the other files that have planes of the image."""
+    """Return the planes of the channels at the first z and t, and the names of other files with planes of the image."""
     order = (pixels.get("DimensionOrder") or "XYCZT").upper()
     if order not in ORDERS:
         message = f"the order of dimensions is {order[:10]!r}"

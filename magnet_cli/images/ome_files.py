@@ -29,27 +29,27 @@ ADVICE = "Put the files of the image into one folder, under their own names, or 
 
 
 class OmeFiles:
-    """Opens the files that planes of an image lie in.
+    """Opens the files that hold the planes of an image.
 
     Args:
-        path: The file that is read; the others are looked for beside it.
+        path: Path of the file that is read; the others are searched in its folder.
     """
 
     def __init__(self, path: str) -> None:
         self.name = Path(file_name(path)).name
-        """Of the file that is read."""
+        """File name of the file that is read, without its folder."""
         self.blobs: dict[TiffFile, Blob] = {}
         """The other files that were opened; whoever reads pixels closes them."""
         self.path = path
-        """The file that is read."""
+        """Path of the file that is read."""
         self._opened: dict[str, TiffFile] = {}
 
     def whole(self, ome: Ome) -> Ome:
-        """The description, also where another file holds it.
+        """Return the full description, read from the file that holds it.
 
         Raises:
-            SourceError: That file is not there.
-            OmeError: Its XML is damaged.
+            SourceError: The file that holds the description is missing.
+            OmeError: The XML of that file is damaged.
         """
         if ome.elsewhere is None:
             return ome
@@ -75,11 +75,11 @@ class OmeFiles:
         """The pages of the channels at the first z and t.
 
         Args:
-            image: As the description has it.
-            own: Gives a page of the file that is read, by its number; None where it has no such page.
+            image: Image from the OME-XML description.
+            own: Function that returns a page of the file that is read, by its number; None where there is no such page.
 
         Raises:
-            SourceError: One is missing.
+            SourceError: A page is missing.
         """
         found = []
         for channel, plane in enumerate(image.planes):

@@ -89,9 +89,9 @@ class SlideStore:
     """Levels of a slide; pixels that the scanner never saw are transparent, so not valid.
 
     Args:
-        path: The file, for messages.
-        slide: Opened.
-        info: Facts about it.
+        path: Path of the file for error messages.
+        slide: The opened OpenSlide handle.
+        info: Facts about the slide.
     """
 
     def __init__(self, path: str, slide: openslide.OpenSlide, info: ImageInfo) -> None:
@@ -100,11 +100,11 @@ class SlideStore:
         self._info = info
 
     def block(self, level: int) -> Size:  # noqa: ARG002 (OpenSlide does not always say)
-        """See `Store`."""
+        """Return a fixed block size, as OpenSlide does not always state the tile size."""
         return BLOCK
 
     def fetch(self, level: int, box: Box, bands: tuple[int, ...] | None = None) -> Pixels:
-        """See `Store`."""
+        """Decode a box of a level; transparent pixels and those outside the slide's bounds are not valid."""
         where = self._level0(level, box)
         rule, advice = f"box {box} of level {level} cannot be decoded", "The slide is damaged: copy it again"
         with naming(self._path, rule, advice=advice, also=FAILURES):
@@ -116,7 +116,7 @@ class SlideStore:
         return Pixels(pixels[:, :, :3], None if alpha.all() else alpha).only(bands)
 
     def close(self) -> None:
-        """See `Store`."""
+        """Close the slide."""
         self._slide.close()
 
     def _inside(self, level: int, box: Box) -> NDArray[np.bool_]:

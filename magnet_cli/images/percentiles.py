@@ -33,18 +33,18 @@ STRIP_VALUES = 8 << 20
 def sample_percentiles(
     image: Image, bands: Sequence[int], shares: tuple[float, float]
 ) -> tuple[tuple[float, float], ...]:
-    """Two percentiles of each band's values, of a stored overview or of places evenly over the image.
+    """Return two percentiles of each band, from a stored overview or from places spread evenly over the image.
 
     Args:
-        image: Pixels without data do not count.
-        bands: Positions.
-        shares: 0 to 100.
+        image: Image that is sampled; pixels without data do not count.
+        bands: Positions of the bands in the image, from 0.
+        shares: The two percentiles, 0 to 100, the lower first.
 
     Returns:
         For each of the bands the lower and the higher value.
 
     Raises:
-        SourceError: It cannot be decoded, or no pixel of the sample holds data.
+        SourceError: The image cannot be decoded, or no pixel of the sample holds data.
     """
     found = [values for values in _sampled(image, tuple(bands)) if len(values)]
     if not found:

@@ -50,16 +50,16 @@ COARSEST_SLIDE_UM = 10
 
 @dataclass(frozen=True, kw_only=True)
 class ImageInfo:
-    """What is known of an image before a pixel of it is decoded."""
+    """Facts about an image that are known before a pixel is decoded."""
 
     path: str
-    """As the user gave it."""
+    """Path or URL as the user gave it."""
     backend: str
     """The reader's name: `tiff`, `zarr`, `openslide`, `vips` (decoded once, from the beginning to the end)."""
     size: Size
-    """Of level 0, orientation corrected, in pixels."""
+    """Size of level 0 in pixels, orientation corrected."""
     levels: tuple[Level, ...]
-    """Finest first; `levels[0]` is level 0."""
+    """Stored levels, finest first; `levels[0]` is level 0."""
     bands: tuple[str, ...]
     """Names of the bands in stored order, without alpha: `red`, `green`, `blue`, `grey`, or `band1`, `band2`, ..."""
     dtype: str
@@ -77,9 +77,9 @@ class ImageInfo:
     has_mask: bool = False
     """Whether pixels may be invalid (nodata, alpha, mask, bounds); `Region.valid` is None where this is false."""
     is_slide: bool = False
-    """Whether it is a slide of a microscope, most of which may be glass."""
+    """Whether the image is a slide of a microscope, most of which may be glass."""
     crs: str | None = None
-    """`EPSG:32633` and the like, where the image is georeferenced."""
+    """Reference system, such as `EPSG:32633`; None where the image is not georeferenced."""
     geo_tags: tuple[tuple[int, int, int, object], ...] = ()
     """TIFF tags (code, dtype, count, value) that carry the georeference; written to the mask unchanged."""
     series: int | None = None
@@ -89,9 +89,9 @@ class ImageInfo:
     cache_bytes: int = 0
     """Disk that a one-time decode needs, because the file cannot be read by region; 0 where it can."""
     resident_bytes: int = 0
-    """Memory that the opened image keeps between reads, at most: decoded tiles, or the whole of a small picture."""
+    """Largest memory that the opened image keeps between reads, in bytes: decoded tiles, or a whole small picture."""
     notes: tuple[str, ...] = field(default=())
-    """Things a user should be told once: a default resolution ignored, an orientation applied."""
+    """Messages that a user should read once: a default resolution is ignored, an orientation is applied."""
 
     @property
     def kind(self) -> Literal["slide", "map"] | None:
@@ -114,9 +114,9 @@ class Request:
     """A box of a sampling grid to be read."""
 
     pitch: Pitch
-    """Of the grid, in level-0 pixels."""
+    """Pitch of the grid, in level-0 pixels."""
     box: Box
-    """On the grid; inside `[0, pitch.cover(size))`, so that only the last pixel may reach beyond the image."""
+    """Box on the grid; inside `[0, pitch.cover(size))`, so that only the last pixel may reach beyond the image."""
     resample: str = "area"
     """`area`: mean over what a pixel covers. `bilinear`: two taps an axis at the pixel's centre, no antialias."""
     bands: tuple[int, ...] | None = None
@@ -125,7 +125,7 @@ class Request:
 
 @dataclass(frozen=True, kw_only=True)
 class Region:
-    """What one request gave."""
+    """Pixels and validity that were read for one request."""
 
     pixels: NDArray[Any]
     """`(height, width, bands)` in the image's dtype, the bands that were asked for; 0 where not valid."""
@@ -138,7 +138,7 @@ class Image(Protocol):
 
     @property
     def info(self) -> ImageInfo:
-        """Facts about the image."""
+        """Facts about the image, known before a pixel is decoded."""
 
     def read(self, requests: Sequence[Request]) -> list[Region]:
         """Decode once what the requests have in common and return one region a request, in their order.

@@ -48,7 +48,7 @@ class PyramidImage(Closing):
 
     @property
     def info(self) -> ImageInfo:
-        """Facts about the image."""
+        """Facts about the image, known before a pixel is decoded."""
         return self._info
 
     def holding(self, contents: Sequence[Content], index: int) -> Self:
@@ -58,7 +58,7 @@ class PyramidImage(Closing):
         return self
 
     def read(self, requests: Sequence[Request]) -> list[Region]:
-        """See `Image.read`."""
+        """Return one region for each request, in their order; requests that overlap share one decode."""
         if self._closed:
             raise SourceError("the image was closed before this read", file=self._info.path)
         samplers = [self._sampler(request) for request in requests]
@@ -67,7 +67,7 @@ class PyramidImage(Closing):
         return [sampler.region() for sampler in samplers]
 
     def close(self) -> None:
-        """See `Image.close`."""
+        """Close the store; later reads fail with `SourceError`."""
         if not self._closed:
             self._closed = True
             self._store.close()
@@ -122,7 +122,7 @@ class Cluster:
         return around(self.box, sampler.box).area <= UNION_SLACK * self._area_with(sampler.box)
 
     def join(self, sampler: Sampler) -> None:
-        """Take it in."""
+        """Add a sampler to the cluster."""
         self.area = self._area_with(sampler.box)
         self.box = around(self.box, sampler.box)
         self.samplers.append(sampler)

@@ -1,4 +1,4 @@
-"""An image that processes of its own read, for a program that is too busy to do it in threads.
+"""An image that is read by separate processes, for a program whose own threads are too busy to read it.
 
 Python runs one thread of a process at a time, and a read is hundreds of short operations that each let go of that right
 and wait for it again. Beside a GPU, sixteen threads on sixteen cores kept three of them busy and the thread that feeds
@@ -37,16 +37,16 @@ if TYPE_CHECKING:
     from magnet_cli.images.shared_regions import SharedRegion
 
 LEAST_PIXELS = 256_000_000
-"""Of an image below which the processes would hardly have begun when it is done: they take about a second."""
+"""Pixels of an image below which processes are no gain: they take about a second to start."""
 PROCESS_BYTES = 96 << 20
 """Memory that such a process takes, beside what it reads: Python, NumPy and the libraries of formats."""
 
 
 def can_be_read_by_processes(info: ImageInfo) -> bool:
-    """Whether several processes may open the image without doing the same work several times.
+    """Return whether several processes can open the image without repeating the same work.
 
     Args:
-        info: Of the image. One that has to be decoded as a whole would be decoded by each of them.
+        info: Facts about the image. A file that has to be decoded as a whole would be decoded by each process.
     """
     has_shared_memory = hasattr(os, "memfd_create") and hasattr(socket, "send_fds")
     return has_shared_memory and not is_url(info.path) and not info.cache_bytes and info.size.pixels >= LEAST_PIXELS
@@ -64,24 +64,24 @@ class _Slab:
 
 @dataclass(kw_only=True)
 class _Reader:
-    """One process, as this one sees it: what it is asked, and its slabs that nothing refers to."""
+    """One reading process as the parent process knows it: its channel and its shared memory."""
 
     channel: socket.socket
     free: list[_Slab] = field(default_factory=list)
     dropped: list[int] = field(default_factory=list)
-    """Numbers of slabs that it may forget, and has not been told of."""
+    """Numbers of slabs that the process may release, and that no message has named yet."""
     slabs: int = 0
-    """That there have been; negative once the image is closed."""
+    """Number of slabs made so far; negative once the image is closed."""
 
 
 class ImageProcesses(Closing):
-    """An `Image` that processes read, as many at a time as there are; asked by threads, one a process at least.
+    """An `Image` that several processes read at the same time, on behalf of at least as many threads.
 
     They take a second to start. A thread that finds none ready until then reads by itself.
 
     Args:
-        image: The image, opened by this process. It says what it is, and is closed with this one.
-        processes: How many.
+        image: Image opened by this process, which states the facts; closed together with this one.
+        processes: Number of reading processes.
     """
 
     def __init__(self, image: Image, processes: int) -> None:
@@ -108,15 +108,15 @@ class ImageProcesses(Closing):
 
     @property
     def info(self) -> ImageInfo:
-        """Facts about the image."""
+        """Facts about the image, known before a pixel is decoded."""
         return self._image.info
 
     def read(self, requests: Sequence[Request]) -> list[Region]:
-        """See `Image.read`.
+        """Read the requests in a free process, or in this thread where no process is ready.
 
         Raises:
-            SourceError: As the image raises it.
-            MemoryShortageError: The process was killed.
+            SourceError: The image could not be read; the process reports the error.
+            MemoryShortageError: The reading process was killed.
         """
         reader = self._free_reader()
         if reader is None:

@@ -1,4 +1,4 @@
-"""The processes that read an image for another one.
+"""The processes that read an image on behalf of another process.
 
 `python -m magnet_cli.images.reading_server IMAGE SERIES CHANNEL...`, the series a number, or empty for the image that a
 file is opened with where nobody chooses. The libraries are loaded once; then there is a process for each channel.

@@ -43,21 +43,21 @@ CHECK = "Check the address"
 
 @dataclass(frozen=True, kw_only=True)
 class Remote:
-    """What a server says of a file."""
+    """Facts that a server states about a file."""
 
     size: int
     version: str
-    """ETag, else time of the last change, else nothing."""
+    """ETag, else the time of the last change, else an empty text."""
 
 
 class RemoteBlob(Blob):
     """A file behind a URL.
 
     Args:
-        url: Its address.
+        url: URL of the file.
 
     Raises:
-        SourceError: There is none, it cannot be reached, or its server does not send parts of it.
+        SourceError: The file does not exist, cannot be reached, or its server does not send parts of it.
     """
 
     resident_bytes = BLOCKS * BLOCK_BYTES
@@ -71,7 +71,7 @@ class RemoteBlob(Blob):
         self._blocks = BlockCache(BLOCK_BYTES, self._fetch, found.size, BLOCKS)
 
     def close(self) -> None:
-        """Forget the blocks."""
+        """Drop the cached blocks."""
         self._blocks = BlockCache(BLOCK_BYTES, self._fetch, self.size, 1)
 
     def _bytes(self, offset: int, count: int) -> bytes:

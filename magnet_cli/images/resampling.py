@@ -35,9 +35,9 @@ class Taps:
     first: NDArray[np.int64]
     """First source pixel of each output pixel; never falls."""
     counts: NDArray[np.int64]
-    """Source pixels of each output pixel, neighbours."""
+    """Number of source pixels of each output pixel; they are neighbours."""
     weights: NDArray[np.int64]
-    """Of all of them, one output pixel after the other."""
+    """Weights of all source pixels, one output pixel after the other."""
     total: int
     """Sum of the weights of every output pixel."""
 

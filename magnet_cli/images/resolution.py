@@ -60,7 +60,7 @@ def microscope(x: Fraction | None, y: Fraction | None) -> Found:
 
     Args:
         x: Micrometres a pixel, or None where the file says nothing.
-        y: Likewise.
+        y: The same along y.
 
     Returns:
         None with a note where the value is a default of screens or paper, or absurd.
@@ -78,7 +78,7 @@ def stated(x: object, y: object, *, unit: str) -> Found:
 
     Args:
         x: A number as it is stored, or None where the file says nothing.
-        y: Likewise.
+        y: The same along y.
         unit: `um` or `m`.
 
     Returns:

@@ -24,12 +24,12 @@ class Sampler:
     """Weighted sums of the stored pixels that a request covers.
 
     Args:
-        request: What was asked for.
-        level: Index of the stored level that serves it.
-        downsample: Of that level.
+        request: Request that is served.
+        level: Index of the stored level that serves the request.
+        downsample: Downsample of that level.
         shape: Number of bands and dtype of the stored pixels.
         masked: Whether stored pixels may be invalid.
-        nodata: A value that says so where all bands asked for have it; None where the store has looked for it.
+        nodata: Value of pixels without data, where the store does not mark them; None where the store does.
     """
 
     def __init__(
@@ -61,15 +61,15 @@ class Sampler:
         """`(height, width, bands)` where pixels are copied, otherwise `(bands, width, height)`."""
         self._masked = masked
         self._lacking: NDArray[Any] | None = None
-        """Likewise the weight of those without data, of one band; None where all that were added hold some."""
+        """Weights of pixels without data, laid out like the sums of one band; None while all added pixels hold data."""
 
     def add(self, piece: Box, pixels: Pixels, bands: tuple[int, ...]) -> None:
-        """Take what this request needs of a decoded piece of its level.
+        """Add the part of a decoded piece of the level that this request covers.
 
         Args:
-            piece: Where it lies on the level's grid.
-            pixels: Its values and validity.
-            bands: Positions of the bands that it has, those asked for among them.
+            piece: Box of the piece on the level's grid.
+            pixels: Values and validity of the piece.
+            bands: Positions of the bands in `pixels`, which include all requested bands.
         """
         part = piece.intersection(self.box)
         values, valid = self._taken(pixels, part.shifted(x=-piece.x, y=-piece.y).slices, bands)

@@ -56,7 +56,7 @@ class ReadMessage:
     slab: int
     """Number of the shared memory that takes the answer; its descriptor comes with the first message that names it."""
     size: int
-    """Of that memory, in bytes."""
+    """Size of that shared memory, in bytes."""
     requests: tuple[Request, ...]
     dropped: tuple[int, ...] = ()
     """Numbers of shared memory that will not be named again."""
@@ -75,12 +75,12 @@ class Failure:
 
 
 def shared_bytes(request: Request, *, bands: int, dtype: str) -> int:
-    """The most that a region takes in shared memory.
+    """Return the largest number of bytes that a region takes in shared memory.
 
     Args:
-        request: What is read.
-        bands: Of the image.
-        dtype: Of its values.
+        request: Request that the region answers.
+        bands: Number of bands of the image.
+        dtype: NumPy name of the image's dtype.
     """
     count = bands if request.bands is None else len(request.bands)
     return request.box.area * (count * np.dtype(dtype).itemsize + 1) + 2 * ALIGNED
@@ -90,8 +90,8 @@ def share(regions: Sequence[Region], memory: NDArray[np.uint8]) -> list[SharedRe
     """Copy regions into shared memory, one after another.
 
     Args:
-        regions: As they were read.
-        memory: All of it, as bytes.
+        regions: Regions as the image returned them.
+        memory: The whole shared memory as an array of bytes.
     """
     placed: list[SharedRegion] = []
     start = 0

@@ -41,23 +41,23 @@ class Store(Protocol):
     """Random access to the stored levels of an image; safe from several threads at once."""
 
     def block(self, level: int) -> Size:
-        """What is decoded at a time."""
+        """Return the size of the blocks in which a level is best read, such as its tiles."""
 
     def fetch(self, level: int, box: Box, bands: tuple[int, ...] | None = None) -> Pixels:
-        """The pixels of a box inside a stored level.
+        """Return the pixels of a box inside a stored level.
 
         Args:
-            level: Its number.
-            box: On the level's grid.
+            level: Index of the stored level, 0 for the finest.
+            box: Box on the grid of that level.
             bands: Positions of the bands that are wanted, rising; None for all. Where bands are stored apart, no others
                 are read, and no others say which pixels hold data.
 
         Raises:
-            SourceError: They cannot be decoded; it names the file and the place.
+            SourceError: The pixels cannot be decoded; the error names the file and the place.
         """
 
     def close(self) -> None:
-        """Release files and memory."""
+        """Release the store's files and memory."""
 
 
 class MemoryStore:
@@ -72,26 +72,26 @@ class MemoryStore:
         self._pixels = Pixels(values, valid)
 
     def block(self, level: int) -> Size:  # noqa: ARG002 (there is one level)
-        """See `Store`."""
+        """Return the size of the whole image, which lies in memory."""
         height, width = self._pixels.values.shape[:2]
         return Size(width=width, height=height)
 
     def fetch(self, level: int, box: Box, bands: tuple[int, ...] | None = None) -> Pixels:  # noqa: ARG002 (one level)
-        """See `Store`."""
+        """Return a view of the pixels in a box."""
         values, valid = self._pixels
         return Pixels(values[box.slices], None if valid is None else valid[box.slices]).only(bands)
 
     def close(self) -> None:
-        """See `Store`."""
+        """Drop the pixels."""
         self._pixels = Pixels(np.empty((0, 0, 1), np.uint8), None)
 
 
 class OrientedStore:
-    """A store turned and mirrored to be looked at the right way up.
+    """A store whose levels are rotated and mirrored to the upright orientation.
 
     Args:
-        store: As it lies in the file.
-        sizes: Its stored levels, as they lie in the file.
+        store: Store of the pixels in the orientation of the file.
+        sizes: Sizes of the stored levels in the orientation of the file.
         orientation: 2 to 8, as the TIFF and EXIF tag 274 has it.
     """
 
@@ -104,12 +104,12 @@ class OrientedStore:
         self._flip_y = orientation in (3, 4, 7, 8)
 
     def block(self, level: int) -> Size:
-        """See `Store`."""
+        """Return the block size of the wrapped store, with width and height swapped where the rotation swaps them."""
         size = self._store.block(level)
         return oriented(size, 5) if self._transpose else size
 
     def fetch(self, level: int, box: Box, bands: tuple[int, ...] | None = None) -> Pixels:
-        """See `Store`."""
+        """Return the upright pixels of a box on the upright grid of a level."""
         size = oriented(self._sizes[level], 5 if self._transpose else 1)
         x = size.width - box.right if self._flip_x else box.x
         y = size.height - box.bottom if self._flip_y else box.y
@@ -120,7 +120,7 @@ class OrientedStore:
         return Pixels(self._turn(values), None if valid is None else self._turn(valid))
 
     def close(self) -> None:
-        """See `Store`."""
+        """Close the wrapped store."""
         self._store.close()
 
     def _turn(self, array: NDArray[Any]) -> NDArray[Any]:

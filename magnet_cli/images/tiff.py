@@ -82,7 +82,7 @@ class TiffFacts:
     layers: tuple[Layer, ...]
     """Levels that are read by region; level 0 alone where it is not."""
     colour: Colour | None
-    """None where the samples need a colour conversion."""
+    """Meaning of the samples; None where they need a colour conversion."""
     orientation: int
     regional: bool
     """Whether the image can be decoded in pieces."""
@@ -90,9 +90,9 @@ class TiffFacts:
     """How the band that is flagged as alpha is read; None where none is."""
     notes: tuple[str, ...]
     beside: Sidecars
-    """What stands beside the file."""
+    """What the files beside the TIFF state about it."""
     reference: Georeference
-    """Where the image lies."""
+    """Georeference of the image, from its tags and sidecars."""
 
     @property
     def nodata(self) -> float | None:

@@ -34,7 +34,7 @@ class Colour:
 
     bands: tuple[str, ...]
     dtype: np.dtype[Any]
-    """Of the bands."""
+    """NumPy dtype of the bands."""
     alpha: int | None = None
     """Index of the sample that is an alpha channel."""
     palette: NDArray[np.uint8] | None = None
@@ -60,10 +60,10 @@ class Colour:
         return replace(found, alpha=len(samples)), [*samples, self.alpha]
 
     def bands_of(self, stored: Pixels, nodata: float | None) -> Pixels:
-        """Bands and validity of decoded samples.
+        """Convert decoded samples to bands and their validity.
 
         Args:
-            stored: `(height, width, stored samples)`, with what the codec says of their validity.
+            stored: Samples `(height, width, stored samples)`, with the validity that the codec reports.
             nodata: The stored value of missing pixels.
         """
         samples, valid = stored

@@ -120,7 +120,7 @@ def is_slide(page: TiffPage) -> bool:
 
 
 def _imagej(page: TiffPage, text: str) -> Found:
-    """By the text's unit, which ImageJ puts above that of the tag; `yunit` is there where it differs."""
+    """Read the pixel size in the unit of the text, which ImageJ prefers to the tag's; `yunit` states another for y."""
     units: dict[str, str] = dict(IMAGEJ_UNIT.findall(text))
     x, y = (_inverse(page.tags.valueof(code, None)) for code in (X_RESOLUTION, Y_RESOLUTION))
     if "" not in units:

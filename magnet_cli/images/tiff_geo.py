@@ -25,7 +25,7 @@ def geo_tags(page: TiffPage) -> tuple[tuple[int, int, int, object], ...]:
 
 
 def page_georeference(page: TiffPage, sidecars: Sidecars = NOTHING) -> Georeference:
-    """Where a page lies, by its own tags and by what stands beside its file."""
+    """Return the georeference of a page from its own tags and the sidecars of its file."""
     return georeference(geo_tags(page), sidecars)
 
 

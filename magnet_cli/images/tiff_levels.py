@@ -20,16 +20,16 @@ if TYPE_CHECKING:
 def find_layers(
     image: TiffImage, colour: Colour, usable: Callable[[Candidate], bool], store: Callable[[Sequence[Layer]], TiffStore]
 ) -> tuple[tuple[Layer, ...], tuple[str, ...]]:
-    """The levels of an image, finest first, and what to tell the user about pages that were left out.
+    """Return the levels of an image, finest first, and notes for the user about pages that were left out.
 
     A page that the file does not call a level counts as one only where it shows what the next finer level shows. The
     same holds for one whose downsample is no whole number: programs mark overviews of the glass as reduced, too.
 
     Args:
-        image: With its candidates.
-        colour: Of its samples.
+        image: Image with the pages that may be its levels.
+        colour: Meaning of the samples of level 0.
         usable: Whether the pages of a candidate can be read by region, and have samples of that colour.
-        store: Opens layers for reading.
+        store: Function that opens layers for reading.
     """
     layers, notes = [full_layer(image)], list[str]()
     for candidate in filter(usable, image.candidates):

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from magnet_cli.images.ome import Ome, OmeImage
 
 MAX_PAGES = 4096
-"""Pages looked at; a damaged chain may never end."""
+"""Largest number of pages that are read; a damaged chain may never end."""
 
 REDUCED, MASK, MACRO = 1, 4, 8
 """Bits of NewSubfileType; scanners mark the overview of a whole glass slide by the last."""
@@ -44,7 +44,7 @@ class Candidate:
 
     @property
     def size(self) -> Size:
-        """Stored pixels."""
+        """Size of the page in stored pixels."""
         return page_size(self.pages[0])
 
     @property
@@ -65,7 +65,7 @@ class TiffImage:
     masks: Mapping[Size, TiffPage] = field(default_factory=dict)
     """Pages that are non-zero where data is, by their size."""
     number: int = 0
-    """Of the first page in the chain of the file."""
+    """Number of the image's first page in the page chain of the file."""
     ome: OmeImage | None = None
     siblings: Mapping[TiffFile, Blob] = field(default_factory=dict)
     """Further files that hold pages of it."""
@@ -78,10 +78,10 @@ class TiffContents:
 
     contents: tuple[Content, ...]
     default: int
-    """Position of the image that is read where nobody says which."""
+    """Position of the image that is read where the user chooses none."""
     build: Callable[[int], TiffImage]
     shown: tuple[TiffPage, ...] = ()
-    """The page of each, where they are the pages of one chain: a level of one may be an image that can be chosen."""
+    """Page of each image where these form one chain; a level of one image may then be another image of the list."""
 
     def image(self, series: str | int | None, path: str) -> tuple[int, TiffImage]:
         """The image that is asked for, and its position.
@@ -112,12 +112,12 @@ class Layer:
 
     @property
     def level(self) -> Level:
-        """Size and place."""
+        """Size and downsample of the layer."""
         return Level(size=self.size, downsample=self.downsample)
 
 
 def full_layer(image: TiffImage) -> Layer:
-    """Level 0."""
+    """Return the layer of level 0."""
     size = page_size(image.pages[0])
     return Layer(size=size, downsample=LEVEL0, pages=image.pages, mask=image.masks.get(size))
 
@@ -216,7 +216,7 @@ def _masks(full: TiffPage, chain: Sequence[TiffPage]) -> dict[Size, TiffPage]:
 
 
 def _runs(file: TiffFile) -> list[tuple[TiffPage, ...]]:
-    """Of a QPTIFF: its levels follow one another, each a run of one page a channel."""
+    """Return the levels of a QPTIFF, whose pages follow one another level by level, one page a channel."""
     return [tuple(page.aspage() for page in level.pages if page is not None) for level in file.series[0].levels]
 
 

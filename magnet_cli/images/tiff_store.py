@@ -31,13 +31,13 @@ if TYPE_CHECKING:
 TILE_CACHE_BYTES = 32 << 20
 """Decoded tiles that an opened image keeps, so that neighbouring windows do not decode their common tiles twice."""
 CHUNK_BYTES = 64 << 20
-"""A tile or strip that decodes to more is not worth reading for a part of it."""
+"""Decoded size from which on a tile or strip is too large to be read by region, in bytes."""
 
 RAW_BYTES = 1 << 20
 """A page that lies uncompressed in one piece is read by rows where its strips decode to more."""
 
 RAW_BLOCK = Size(width=2048, height=64)
-"""What is read at a time of such a page."""
+"""Size of the pieces in which such a page is read."""
 
 JPEG_CODES = (7, 34892, 33007)
 WEBP = 50001
@@ -59,10 +59,10 @@ def _chunk(page: TiffPage) -> tuple[int, int]:
 
 @dataclass(frozen=True, kw_only=True)
 class Segments:
-    """Where the tiles or strips of a page lie, and how they are decoded."""
+    """The places of the tiles or strips of a page, and how to decode them."""
 
     blob: Blob
-    """The file that they lie in."""
+    """The file that holds the tiles or strips."""
     size: Size
     chunk: Size
     planes: int
@@ -75,7 +75,7 @@ class Segments:
     raw: np.dtype[Any] | None
     """Stored dtype where the page is one uncompressed run, read row by row; else None."""
     dtype: np.dtype[Any]
-    """Of decoded samples."""
+    """NumPy dtype of decoded samples."""
     samples: int
     level: int
 
@@ -86,21 +86,21 @@ class Segments:
 
     @property
     def rows(self) -> int:
-        """Rows of tiles."""
+        """Number of rows of tiles."""
         return -(-self.size.height // self.chunk.height)
 
 
 def segments(page: TiffPage, *, path: str, level: int, blob: Blob) -> Segments:
-    """The tiles or strips of a page, their tables read now so that no thread seeks the file later.
+    """Read the tables of a page's tiles or strips, so that no thread has to seek in the file later.
 
     Args:
-        page: Of the file, or of another one that belongs to it.
-        path: Of the file, for messages.
-        level: Its number.
-        blob: What the page lies in.
+        page: Page of the file, or of another file that belongs to it.
+        path: Path of the file for error messages.
+        level: Index of the level for error messages.
+        blob: File that holds the page.
 
     Raises:
-        SourceError: There are fewer than the size of the page needs.
+        SourceError: The tables hold fewer tiles or strips than the size of the page needs.
     """
     raw = page.is_contiguous and chunk_bytes(page) > RAW_BYTES
     size = Size(width=page.imagewidth, height=page.imagelength)
@@ -159,11 +159,11 @@ def _decoder(page: TiffPage, *, separate: bool) -> Callable[[bytes, int], Pixels
 
 
 class TiffStore:
-    """Levels of a TIFF.
+    """Stored levels of a TIFF, decoded tile by tile or strip by strip.
 
     Args:
-        blob: The file.
-        path: Its name, for messages.
+        blob: File that holds the pages.
+        path: Path of the file for error messages.
         layers: Levels, finest first.
         colour: Meaning of the samples.
         nodata: Value of missing pixels.
@@ -201,11 +201,11 @@ class TiffStore:
         ]
 
     def block(self, level: int) -> Size:
-        """See `Store`."""
+        """Return the size of a level's tiles or strips."""
         return self._pages[level][0].chunk
 
     def fetch(self, level: int, box: Box, bands: tuple[int, ...] | None = None) -> Pixels:
-        """See `Store`."""
+        """Decode the tiles or strips that a box touches, and return the pixels of the box."""
         page = self._pages[level][0]
         values = np.empty((box.height, box.width, self._count(bands)), self._colour.dtype)
         valid: NDArray[np.bool_] | None = None
@@ -223,13 +223,13 @@ class TiffStore:
         return Pixels(values, both(valid, self._mask(level, box)))
 
     def close(self) -> None:
-        """See `Store`."""
+        """Drop the decoded tiles and close all files."""
         self.forget()
         for blob in self._blobs:
             blob.close()
 
     def forget(self) -> None:
-        """Drop the decoded tiles."""
+        """Drop the decoded tiles, which are decoded again when they are needed."""
         self._tiles.clear()
 
     def holes(self, level: int, box: Box, bands: tuple[int, ...] | None = None) -> list[Box]:
@@ -362,10 +362,10 @@ def joined(planes: Sequence[Pixels], *, nodata: float | None) -> Pixels:
 
 
 def check_stream(data: bytes, page: Segments) -> None:
-    """Refuse a tile that its decoder would turn into something although it is damaged.
+    """Refuse a damaged tile that its decoder would turn into pixels without an error.
 
     Raises:
-        ValueError: It is.
+        ValueError: The tile is damaged.
     """
     if page.compression in JPEG_CODES:
         check_jpeg(data, page.chunk)

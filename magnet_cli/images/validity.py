@@ -28,11 +28,11 @@ def storable(nodata: float | None, dtype: np.dtype[Any]) -> float | None:
 
 
 def without_nodata(values: NDArray[Any], nodata: float | None) -> NDArray[np.bool_] | None:
-    """Where not every band has the nodata value.
+    """Return a mask that is False where every band has the nodata value.
 
     Args:
         values: `(height, width, bands)`.
-        nodata: From `storable`.
+        nodata: Nodata value, as `storable` returns it; None where the image has none.
 
     Returns:
         `(height, width)`, or None where every pixel is valid.
@@ -44,7 +44,7 @@ def without_nodata(values: NDArray[Any], nodata: float | None) -> NDArray[np.boo
 
 
 def finite(values: NDArray[Any]) -> NDArray[np.bool_] | None:
-    """Where every band is a number and no infinity.
+    """Return a mask that is True where every band is finite (neither NaN nor infinite).
 
     Args:
         values: `(height, width, bands)`.
@@ -77,11 +77,11 @@ def spread(valid: NDArray[np.bool_] | None, shape: tuple[int, ...]) -> NDArray[n
 
 
 def of_bands(valid: NDArray[np.bool_], bands: Sequence[int]) -> NDArray[np.bool_]:
-    """Where any of some bands holds data.
+    """Return a mask that is True where any of some bands holds data.
 
     Args:
         valid: `(height, width)` for every band, or `(height, width, bands)`.
-        bands: Positions among them.
+        bands: Positions of these bands in `valid`.
 
     Returns:
         `(height, width)`.

@@ -72,9 +72,9 @@ class Picture:
     blob: Blob
     """The file; closed with the store over the picture."""
     size: Size
-    """As stored, before its orientation is corrected."""
+    """Size as it is stored, before the orientation is corrected."""
     bands: int
-    """Without alpha."""
+    """Number of bands without alpha."""
     alpha: bool
     """Whether an alpha channel says which pixels hold data."""
     dtype: np.dtype[Any]
@@ -91,7 +91,7 @@ class Picture:
 
     @property
     def path(self) -> str:
-        """Of the file, for messages."""
+        """Path of the file for error messages."""
         return self.blob.name
 
     @property
@@ -103,7 +103,7 @@ class Picture:
 
     @property
     def band_names(self) -> tuple[str, ...]:
-        """Without alpha."""
+        """Names of the bands without alpha."""
         if self.bands == 1:
             return ("grey",)
         colours = COLOURS if self.rgb else ()
@@ -164,14 +164,14 @@ def open_picture(blob: Blob, *, cache: CacheBudget | None, alpha: Alpha = "mask"
 
 
 def finished(info: ImageInfo, store: Store, *, mask: Path | None, stored: Size, orientation: int) -> PyramidImage:
-    """An image over a decoded store, with the mask beside it and its orientation corrected.
+    """Return an image over a decoded store, with its external mask applied and its orientation corrected.
 
     Args:
         info: Facts about the image, orientation corrected.
-        store: The picture as it is stored; closed where this fails.
-        mask: A file `.msk`.
+        store: Store of the picture as it lies in the file; closed where this function fails.
+        mask: Path of a file `.msk` beside the image; None where there is none.
         stored: The size of the picture as it is stored.
-        orientation: As tag 274 has it.
+        orientation: Orientation by tag 274, 1 to 8.
 
     Raises:
         SourceError: The mask is damaged, or has another size than the image.
@@ -215,11 +215,11 @@ def picture_info(picture: Picture) -> ImageInfo:
 
 
 def read_header(blob: Blob, alpha: Alpha = "mask", *, page: int = 0) -> Picture:
-    """The header of a picture; no pixel is decoded.
+    """Read the header of a picture; no pixel is decoded.
 
     Args:
-        blob: The file.
-        alpha: What an alpha channel is.
+        blob: File that holds the picture.
+        alpha: Meaning of an alpha channel.
         page: Number of the page of a TIFF.
 
     Raises:
@@ -275,8 +275,8 @@ class DecodedStore:
     """A picture decoded once, at the first read, to memory where it is small and to a tile file where it is not.
 
     Args:
-        picture: Its header.
-        cache: Disk it may use, already checked.
+        picture: Header of the picture.
+        cache: Disk space that the store may use, already checked; None decodes to memory.
         nodata: Value of missing pixels.
     """
 
@@ -288,11 +288,11 @@ class DecodedStore:
         self._decoded: MemoryStore | SpooledRaster | None = None
 
     def block(self, level: int) -> Size:  # noqa: ARG002 (there is one level)
-        """See `Store`."""
+        """Return the tile size of the decoded picture."""
         return Size(width=TILE, height=TILE)
 
     def fetch(self, level: int, box: Box, bands: tuple[int, ...] | None = None) -> Pixels:
-        """See `Store`."""
+        """Return the pixels of a box; the first call decodes the whole picture."""
         with self._lock:
             if self._decoded is None:
                 self._decoded = self._decode()
@@ -306,7 +306,7 @@ class DecodedStore:
         return Pixels(values, both(valid, without_nodata(values, self._nodata))).only(bands)
 
     def close(self) -> None:
-        """See `Store`."""
+        """Drop the decoded picture and close its file."""
         with self._lock:
             if self._decoded is not None:
                 self._decoded.close()
@@ -362,10 +362,10 @@ def _load(feed: Feed, *, page: int = 0, unlimited: bool = False) -> Any:
 
 
 class Feed:
-    """What libvips reads from: the file, or the bytes behind a URL.
+    """The source from which libvips reads: the file, or the bytes behind a URL.
 
     Args:
-        blob: The file.
+        blob: File that libvips decodes.
     """
 
     def __init__(self, blob: Blob) -> None:
@@ -381,7 +381,7 @@ class Feed:
 
     @contextmanager
     def decoding(self, rule: str) -> Iterator[None]:
-        """As `naming`; where the network failed, that is the error, and not what libvips made of it.
+        """Name the file where the block fails, as `naming` does; a failure of the network comes before libvips' error.
 
         Raises:
             SourceError: The block failed.

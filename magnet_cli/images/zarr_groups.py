@@ -16,31 +16,31 @@ if TYPE_CHECKING:
 
 GUESSED_AXES = {2: "yx", 3: "cyx", 4: "zcyx", 5: "tczyx"}
 MAX_SERIES = 4096
-"""Images that are looked for; damaged metadata could name any number."""
+"""Largest number of images that are listed; damaged metadata could name any number."""
 LARGEST_XML = 64 << 20
 """Bytes of OME-XML that are read into memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ZarrNode:
-    """An image of a hierarchy, its arrays not yet looked at."""
+    """An image of a zarr hierarchy whose arrays are not opened yet."""
 
     name: str
     node: zarr.Array[Any] | zarr.Group
     multiscale: Mapping[str, Any] = field(default_factory=dict)
-    """Its entry of `multiscales`; empty for a plain array."""
+    """Entry of the image in `multiscales`; empty for a plain array."""
     metadata: Mapping[str, Any] = field(default_factory=dict)
-    """All metadata of its group."""
+    """All metadata of the image's group."""
     size: Size | None = None
-    """Of level 0; None for a plain array."""
+    """Size of level 0; None for a plain array."""
 
 
 def zarr_images(root: zarr.Array[Any] | zarr.Group, *, described: Sequence[str] = ()) -> list[ZarrNode]:
-    """The images of a hierarchy, in its order; none where it holds no image.
+    """Return the images of a hierarchy in its order; an empty list where it holds no image.
 
     Args:
-        root: Its root.
-        described: Names by the OME-XML beside it, in the same order.
+        root: Root group or array of the hierarchy.
+        described: Names of the images by the OME-XML in the hierarchy, in the same order.
     """
     if isinstance(root, zarr.Array):
         return [ZarrNode(name="", node=root)]
@@ -99,7 +99,7 @@ def _of_group(group: zarr.Group, path: str, metadata: Mapping[str, Any]) -> Iter
 
 
 def _paths(root: zarr.Group, metadata: Mapping[str, Any]) -> list[str]:
-    """Where the images of a group of images lie."""
+    """Return the paths of the images of a group that holds several."""
     if "plate" in metadata:
         return list(_fields(root, metadata["plate"]))
     inside = root.get("OME", None)

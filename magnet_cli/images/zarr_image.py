@@ -44,7 +44,7 @@ class ZarrLevels:
 
     arrays: tuple[zarr.Array[Any], ...]
     places: tuple[Level, ...]
-    """Of the arrays after the first."""
+    """Levels of the arrays after the first."""
     axes: str
     """One letter a dimension, of t, c, z, y, x."""
     resolution: Resolution | None = None
@@ -84,14 +84,14 @@ def open_zarr(path: str, *, series: str | int | None = None) -> PyramidImage:
 
 
 class _Holder:
-    """The store of a zarr image, its name, and how its failures are told.
+    """The store of a zarr image, its name, and the handling of its failures.
 
     Args:
         path: A folder, a zip file, or the URL of a folder.
     """
 
     also: tuple[type[Exception], ...] = ()
-    """What the network raises."""
+    """Exception types that the network library raises."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -118,7 +118,7 @@ class _Holder:
         return reaching(self.path)
 
     def close(self) -> None:
-        """Release files and connections."""
+        """Close the store's files and connections."""
         self.store.close()
         if isinstance(self.store, FsspecStore):
             from magnet_cli.images.remote import close_session  # noqa: PLC0415 (an extra)
@@ -274,12 +274,12 @@ def _info(path: str, levels: ZarrLevels) -> ImageInfo:
 
 
 class ZarrStore:
-    """Levels of a zarr image.
+    """Levels of a zarr image, read chunk by chunk.
 
     Args:
-        holder: Closed at the end.
-        levels: Its arrays.
-        dtype: Of the pixels handed out.
+        holder: Holder of the zarr store, closed with this one.
+        levels: Arrays of the levels.
+        dtype: NumPy dtype of the pixels that are returned.
     """
 
     def __init__(self, holder: _Holder, levels: ZarrLevels, dtype: np.dtype[Any]) -> None:
@@ -288,12 +288,12 @@ class ZarrStore:
         self._dtype = dtype
 
     def block(self, level: int) -> Size:
-        """See `Store`."""
+        """Return the chunk size of a level."""
         array, axes = self._levels.arrays[level], self._levels.axes
         return Size(width=array.chunks[axes.index("x")], height=array.chunks[axes.index("y")])
 
     def fetch(self, level: int, box: Box, bands: tuple[int, ...] | None = None) -> Pixels:
-        """See `Store`."""
+        """Decode a box of a level from its chunks, at index 0 of every axis but x, y and channel."""
         axes = self._levels.axes
         rows, columns = box.slices
         channels = slice(None) if bands is None else np.array(bands)
@@ -312,5 +312,5 @@ class ZarrStore:
         return Pixels(values, None)
 
     def close(self) -> None:
-        """See `Store`."""
+        """Close the store of the image."""
         self._holder.close()

@@ -1,4 +1,4 @@
-"""Whether a bundle was trained on the kind of image that it is to look at.
+"""Comparison of the kind of image that a bundle was trained on with the kind that it is given.
 
 An image's kind is what its reader knows of the file, never a guess from its pixels: a network for aerial photographs
 finds buildings on a microscope's slide, and the mask looks like any other.
@@ -27,17 +27,17 @@ def check_domain(
     """Compare the domain of a bundle with the kind of an image.
 
     Args:
-        info: Of the image.
+        info: Facts about the image.
         bundle: The bundle's name.
         trained: Domain that the bundle was trained for, empty where it does not say.
-        insisted: What `--domain` says that the image is; None believes the file.
-        is_default: Whether nobody has chosen the bundle.
+        insisted: Domain of the image by `--domain`; None where the option is missing, so that the file decides.
+        is_default: Whether the bundle is the default because the user named none.
 
     Returns:
         What the user should know where one of the two is not known.
 
     Raises:
-        WeightsError: They differ.
+        WeightsError: The bundle's domain and the image's domain differ.
     """
     if insisted is not None:
         if trained and trained not in _alike(insisted):

@@ -217,7 +217,7 @@ def _pixel(info: ImageInfo, pitch: Pitch) -> Resolution | None:
 def _fitted(
     scales: PhysicalScales, info: ImageInfo, pitch: Pitch, *, free: bool
 ) -> tuple[Pitch, tuple[Size, ...], tuple[str, ...]]:
-    """Scales with a unit in working-grid pixels; a working pixel nobody asked for is chosen so that they are whole.
+    """Convert scales with a unit to working-grid pixels; a free pitch is chosen so that the scales are whole pixels.
 
     Raises:
         SourceError: The image does not say how large its pixels are.

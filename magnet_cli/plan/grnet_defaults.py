@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def grnet_scales(options: SegmentOptions, facts: ModelFacts) -> tuple[Size, ...]:
-    """The scale of a whole image, at which the bundle was trained, and that of its cells.
+    """Return the scale of a whole image, at which the bundle was trained, and the scale of its cells.
 
     The latter alone where each cell is seen by itself.
 
@@ -43,7 +43,7 @@ def grnet_scales(options: SegmentOptions, facts: ModelFacts) -> tuple[Size, ...]
 
 
 def as_one_block(options: SegmentOptions, facts: ModelFacts, size: Size) -> SegmentOptions:
-    """Without a margin where nobody asks for one and the image, on the working grid, is no larger than the scale."""
+    """Set the margin to 0 where the user gave none and the image fits in one window on the working grid."""
     if options.method not in OF_GRNETS or options.margin is not None or not facts.trained:
         return options
     whole = facts.trained[0]
@@ -52,7 +52,7 @@ def as_one_block(options: SegmentOptions, facts: ModelFacts, size: Size) -> Segm
 
 
 def grnet_settings(options: SegmentOptions, facts: ModelFacts, *, margin: int) -> MethodSettings:
-    """Every pixel of the cells that are looked at, chosen by the selector unless `--patches all` says otherwise.
+    """Return the settings of a GRNet: the selector chooses the cells unless `--patches all` is given.
 
     Args:
         options: The options that the user gave.

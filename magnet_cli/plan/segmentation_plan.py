@@ -132,11 +132,11 @@ class MemoryPlan:
     """Groups that may be read while another is computed."""
     device_budget: int | None
     device: int
-    """Planned on the accelerator; 0 where the device is the host."""
+    """Memory planned on the accelerator in bytes; 0 where the device is the host."""
     processes: int = 0
-    """That read the image for the threads which read ahead; 0 where those read it themselves."""
+    """Number of processes that read the image for the reading threads; 0 where the threads read it themselves."""
     process: int = 0
-    """Of each of them."""
+    """Memory planned for each reading process, in bytes."""
 
     @property
     def total(self) -> int:
@@ -182,7 +182,7 @@ class Plan:
     resample: str
     batch: int
     group: tuple[int, ...]
-    """For each pass, the number of blocks that share forward passes and are retried together."""
+    """Number of blocks that share forward passes and are retried together, for each pass."""
     machine: Machine
     memory: MemoryPlan
     probabilities: bool
