@@ -1,4 +1,4 @@
-"""What every kind of area can say."""
+"""The protocol of every kind of area, and the intersection of several."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Area(Protocol):
-    """A part of level 0. Asking is safe from several threads at once."""
+    """A part of level 0. Its methods may be called from several threads at once."""
 
     def touches(self, box: Box) -> bool:
         """Whether something of a level-0 box may lie in the area; False only where nothing does."""
@@ -26,7 +26,7 @@ class Area(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Both:
-    """What lies in each of several areas."""
+    """The intersection of several areas."""
 
     areas: Sequence[Area]
 

@@ -24,7 +24,7 @@ LARGEST_FILE = 256 << 20
 GZIP_MAGIC = b"\x1f\x8b"
 URN = re.compile(r"urn:ogc:def:crs:(\w+):[\d.]*:(\w+)$", re.IGNORECASE)
 LONGITUDE_LATITUDE = "OGC:CRS84"
-"""What coordinates are where a file names no reference system (RFC 7946, section 4)."""
+"""Reference system of coordinates where a file names none (RFC 7946, section 4)."""
 TURN = 360
 """Degrees between two names of one meridian."""
 FORM = "Give a FeatureCollection, Features, or geometries with Polygons or MultiPolygons"
@@ -38,9 +38,9 @@ class ReadFeatures:
     excluded: list[Any] = field(default_factory=list)
     """Polygons of classes that QuPath ignores."""
     ignored_classes: set[str] = field(default_factory=set)
-    """Names of those classes."""
+    """Names of the classes that QuPath ignores."""
     ignored: int = 0
-    """Points and lines."""
+    """Number of points and lines that are left out."""
     of_pixels: bool = False
     """Whether an object says that QuPath, or this program for QuPath, wrote it: its coordinates are pixels."""
 
@@ -111,7 +111,7 @@ def _ignored_class(feature: Any) -> str:
 
 
 def _content(file: Path) -> bytes:
-    """The bytes of a file, decompressed where gzip has packed it.
+    """Return the bytes of a file, decompressed where it is a gzip file.
 
     Raises:
         ValueError: They are too many, or damaged.
@@ -291,6 +291,6 @@ def _from_bounds(polygons: list[Any], info: ImageInfo) -> tuple[Any, tuple[str, 
 
 
 def _polygons_of(geometry: Any) -> Any:
-    """The parts that have an area: mending may leave lines and points beside them."""
+    """Return the parts that have an area: a repaired geometry may have lines and points beside them."""
     parts = shapely.get_parts(shapely.get_parts(geometry))
     return shapely.MultiPolygon([part for part in parts if part.geom_type == "Polygon" and part.area > 0])

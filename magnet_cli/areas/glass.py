@@ -61,7 +61,7 @@ class Glass:
     """Difference between the channels' ratios to this function that glass hardly exceeds, after smoothing."""
 
     def at(self, rows: slice) -> NDArray[np.float32]:
-        """`(height, width, 3)`, the colour that glass has in some rows."""
+        """Return the colour of glass in some rows, `(height, width, 3)`."""
         y = _unit(np.arange(rows.start, rows.stop), self.shape[0])
         x = _unit(np.arange(self.shape[1]), self.shape[1])
         constant, along_x, along_y, square_x, both, square_y = self.weights
@@ -73,7 +73,7 @@ class Glass:
 
 
 def smoothed(pixels: NDArray[np.uint8], rows: slice) -> NDArray[np.float32]:
-    """`(height, width, 3)`, the mean colour around each pixel in some rows of an overview."""
+    """Return the mean colour around each pixel in some rows of an overview, `(height, width, 3)`."""
     from scipy.ndimage import uniform_filter  # noqa: PLC0415 - takes long to import, and only slides need it
 
     top, bottom = max(0, rows.start - SMOOTH_RADIUS), min(len(pixels), rows.stop + SMOOTH_RADIUS)
@@ -83,7 +83,7 @@ def smoothed(pixels: NDArray[np.uint8], rows: slice) -> NDArray[np.float32]:
 
 
 def find_glass(pixels: NDArray[np.uint8], usable: Mask) -> Glass | None:
-    """The glass of a slide; None where nothing on it can be glass.
+    """Find the glass of a slide; None where nothing on it can be glass.
 
     Args:
         pixels: `(height, width, 3)`, the overview.

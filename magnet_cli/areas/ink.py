@@ -1,4 +1,4 @@
-"""What lies on a slide and is no tissue: strokes of a pen, black frames, and white where nothing was scanned."""
+"""Strokes of a pen, black frames, and white where nothing was scanned: what lies on a slide and is no tissue."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 WHITE = 250
 """Nothing was scanned where all channels have one value of at least this."""
 WHITE_NOISE = 2
-"""Levels by which JPEG changes that value along the border."""
+"""Grey levels by which JPEG changes that value along the border."""
 STRAIGHT_SIGMA = 4
 """Pixels over which the direction of that border is measured."""
 STRAIGHT_SLOPE = 0.1
@@ -22,12 +22,12 @@ STRAIGHT_SLOPE = 0.1
 STRAIGHT_SHARE = 0.6
 """Share of the border that does: what was scanned is made of rectangles, and glass between tissue is not."""
 FRAME_DARKEST = 36
-"""Frames are darker than this in all channels."""
+"""Largest value of every channel in a frame."""
 FRAME_SHARE = 0.25
 """Share of one side of the slide along which a frame lies."""
 INK_SATURATION = 0.5
 INK_HUES = ((75, 175), (195, 248), (350, 372))
-"""Degrees: green, blue and red. Brown (DAB), violet (haematoxylin) and pink (eosin) lie between them."""
+"""Hues of pens in degrees: green, blue, red. Brown (DAB), violet (haematoxylin), pink (eosin) lie between them."""
 INK_BLACK = 50
 STROKE_RATIO = 20
 """Area of a stroke through the square of its half width, at least; a disk has 7, a square 9, and a line five times as
@@ -47,7 +47,7 @@ HALO = 9
 
 
 def unscanned(pixels: NDArray[np.uint8]) -> Mask:
-    """`(height, width)`, True in rectangles of white with which writers fill what was not scanned."""
+    """Return a mask `(height, width)`, True in white rectangles with which writers fill what was not scanned."""
     from scipy.ndimage import gaussian_filter  # noqa: PLC0415 - takes long to import, and only slides need it
 
     low, high = pixels.min(axis=2), pixels.max(axis=2)
@@ -67,7 +67,7 @@ def unscanned(pixels: NDArray[np.uint8]) -> Mask:
 
 
 def frame(pixels: NDArray[np.uint8]) -> Mask:
-    """`(height, width)`, True in black regions that lie along a good part of a side of the slide."""
+    """Return a mask `(height, width)`, True in black regions along a good part of a side of the slide."""
     from scipy.ndimage import label  # noqa: PLC0415 - as above
 
     black: Mask = pixels.max(axis=2) < FRAME_DARKEST
@@ -83,7 +83,7 @@ def frame(pixels: NDArray[np.uint8]) -> Mask:
 
 
 def strokes(pixels: NDArray[np.uint8], scanned: Mask) -> tuple[Mask, float]:
-    """Strokes of pens in blue, green, red and black, and the half width of the broadest.
+    """Find strokes of blue, green, red and black pens, and the half width of the broadest.
 
     Args:
         pixels: `(height, width, 3)`, the overview.

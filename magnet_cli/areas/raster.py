@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from magnet_cli.geometry import Pitch
 
 MOST_CELLS = 2048
-"""Squares along the longer side for which is kept whether anything in them lies in the area."""
+"""Number of squares along the longer side; for each square it is known whether it touches the area."""
 STRIP_PIXELS = 4 << 20
 """Pixels of the raster that are held at a time."""
 

@@ -30,7 +30,7 @@ TISSUE_METHOD = "glass-1"
 
 
 def specify(options: SegmentOptions, info: ImageInfo) -> tuple[AreaSpec, ...]:
-    """The areas that the options name, checked against an image; none of its pixels is decoded.
+    """Describe the areas that the options name, checked against an image; none of its pixels is decoded.
 
     Raises:
         SourceError: A file cannot be read, or lies elsewhere than the image.
@@ -51,14 +51,14 @@ def specify(options: SegmentOptions, info: ImageInfo) -> tuple[AreaSpec, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class OpenedAreas:
-    """The areas of a plan, ready to be asked."""
+    """The opened areas of a plan."""
 
     area: Area | None
     """Intersection of the plan's areas; None where the plan has none."""
     shares: tuple[float, ...] = ()
     """Share of the image that each area covers, 0 to 1, in the order of the plan's areas."""
     notes: tuple[str, ...] = ()
-    """What an area leaves out, and why."""
+    """Notes for the user on what an area leaves out, and why."""
 
 
 def open_area(plan_areas: tuple[AreaSpec, ...], image: Image, resources: ExitStack) -> OpenedAreas:

@@ -32,11 +32,11 @@ LEAST_TINT, MOST_TINT = 0.014, 0.018
 """A pixel whose channels lose different shares of the glass's light is tissue: the limit follows the glass's own
 variation between these two. The palest sections lose 2 % more in one channel than in another."""
 WEAK_TINT = 0.01
-"""The same where there is structure around."""
+"""Smallest such difference that counts as tissue where the region around it has structure."""
 LEAST_SHADE, MOST_SHADE = 0.022, 0.05
 """Share of light that all channels lose beyond which a pixel is tissue where there is structure around."""
 SURE_SHADE = 0.1
-"""All channels lose this share in grey tissue; shadows, the glass beyond a coverslip and mountant lose less."""
+"""Share of light that all channels lose in grey tissue; shadows, mountant, and glass beyond a coverslip lose less."""
 STRUCTURE_REACH = 24
 """Pixels between pieces that surely are tissue, in a grey region that has structure: a grey veil without any is glass,
 like shadows and what lies beyond the edge of a coverslip."""
@@ -69,7 +69,7 @@ ROWS = 256
 
 @dataclass(frozen=True, kw_only=True)
 class FoundTissue:
-    """Where tissue is on an overview, and what the rest is."""
+    """The tissue found on an overview, and an explanation of what was left out."""
 
     inside: Mask
     """Mask `(height, width)` of the overview, True where tissue is."""
@@ -92,7 +92,7 @@ class Tissue(Raster):
 
 
 def find_tissue(image: Image) -> Tissue:
-    """Tissue, found on an overview of the image.
+    """Find tissue on an overview of the image.
 
     Raises:
         SourceError: The overview cannot be decoded.
@@ -108,7 +108,7 @@ def find_tissue(image: Image) -> Tissue:
 
 
 def overview_pitch(size: Size) -> Pitch:
-    """The finest power of two at which an image is an overview."""
+    """Return the finest power of two at which an image is an overview."""
     step = 1
     while max(size.width, size.height) > OVERVIEW_SIDE * step:
         step *= 2
@@ -116,7 +116,7 @@ def overview_pitch(size: Size) -> Pitch:
 
 
 def tissue_bytes(size: Size) -> int:
-    """The memory that finding tissue on an image takes, at most.
+    """Return the largest memory that finding tissue on an image takes, in bytes.
 
     Args:
         size: The size of level 0.
@@ -130,7 +130,7 @@ def _covered(size: Size, pitch: Pitch) -> Size:
 
 
 def tissue_of(pixels: NDArray[np.uint8], valid: Mask | None) -> FoundTissue:
-    """Where tissue is on an overview, with its holes and a rim.
+    """Find tissue on an overview; the result includes holes in the tissue and a rim around it.
 
     Args:
         pixels: `(height, width, 3)`, red, green and blue.
@@ -160,14 +160,14 @@ def tissue_of(pixels: NDArray[np.uint8], valid: Mask | None) -> FoundTissue:
 
 @dataclass(frozen=True, kw_only=True)
 class _Compared:
-    """What each pixel of the overview lacks of the glass's light; all `(height, width)`."""
+    """Comparison of each pixel of the overview with the glass; all arrays are `(height, width)`."""
 
     coloured: Mask
-    """The channels lack different shares."""
+    """Pixels whose channels lose different shares of the glass's light."""
     vivid: Mask
-    """The same, beyond any noise."""
+    """Pixels whose channels differ more than noise can explain."""
     dark: Mask
-    """All channels lack more than in a shadow."""
+    """Pixels all of whose channels lose more light than in a shadow."""
     weak: Mask
     """Coloured or dark pixels that differ so little from glass that only structure around them can confirm tissue."""
 
@@ -196,7 +196,7 @@ class _Compared:
         return cls(coloured=coloured & scanned, vivid=vivid & scanned, dark=dark & scanned, weak=weak & scanned)
 
     def parted(self, *, without: Mask | None = None) -> tuple[Mask, Mask]:
-        """Tissue, and dust: small pieces that are grey, or hardly coloured."""
+        """Return tissue, and dust: small pieces that are grey, or hardly coloured."""
         from scipy.ndimage import label  # noqa: PLC0415 - takes long to import, and only slides need it
 
         sure = self.coloured | self.dark
@@ -216,7 +216,7 @@ class _Compared:
 
 
 def _beside_ink(compared: _Compared, scanned: Mask, ink: Mask, half_width: float) -> tuple[Mask, Mask]:
-    """Tissue and dust on a slide with pen strokes."""
+    """Return tissue and dust of a slide with pen strokes."""
     halo = _grown(ink, 2 * HALO + 1)
     tissue, dust = compared.parted(without=halo)
     if np.count_nonzero(tissue) < LEAST_BESIDE * np.count_nonzero(ink):

@@ -1,4 +1,4 @@
-"""Choosing the reader of a file by its content."""
+"""The choice of the reader of a file by its content."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from magnet_cli.images.protocol import Alpha, Image, ImageInfo
 
 HEAD_BYTES = 132
-"""DICOM has its mark after 128 bytes."""
+"""First bytes of a file that are read to recognise its format; DICOM has its mark after 128 bytes."""
 
 TIFF_MAGIC = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 PICTURE_MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
@@ -49,7 +49,7 @@ def open_image(
     series: str | int | None = None,
     alpha: Alpha | None = None,
 ) -> Image:
-    """An image, its pixels not yet decoded.
+    """Open an image; no pixel is decoded.
 
     Args:
         source: A file, the folder of a zarr image, or the URL of either.
@@ -100,7 +100,7 @@ def inspect(source: str | Path, *, series: str | int | None = None, alpha: Alpha
 
 
 def open_blob(source: str) -> Blob:
-    """The bytes of a file or of a URL.
+    """Open the bytes of a file or of a URL.
 
     Raises:
         SourceError: It cannot be opened, or, for a URL, not be read in parts.

@@ -29,7 +29,7 @@ class CacheBudget:
     """Disk that images which cannot be read by region may use while they are open."""
 
     folder: Path
-    """Made where missing; nothing stays in it."""
+    """Folder for decoded images, made where it is missing; nothing stays in it."""
     max_bytes: int
 
     @classmethod

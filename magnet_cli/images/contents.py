@@ -27,7 +27,7 @@ class Content:
 
 
 def choose(contents: Sequence[Content], series: str | int | None, *, default: int, path: str) -> int:
-    """The position of the image that is read.
+    """Return the position of the image that is read.
 
     Args:
         contents: The images of the file.
@@ -57,13 +57,13 @@ def choose(contents: Sequence[Content], series: str | int | None, *, default: in
 
 
 def largest(contents: Sequence[Content], among: Iterable[int] | None = None) -> int:
-    """The position of the image of most pixels, the first of several."""
+    """Return the position of the image with most pixels, the first of several."""
     positions = list(range(len(contents)) if among is None else among)
     return max(positions, key=lambda index: (_pixels(contents[index]), -index))
 
 
 def others(contents: Sequence[Content], chosen: int, *, hidden: Iterable[int] = ()) -> tuple[str, ...]:
-    """A note that names the images that are not read; empty where there are none.
+    """Return a note that names the images that are not read; empty where all are read.
 
     Args:
         contents: The images of the file.

@@ -25,7 +25,7 @@ class DatasetSample:
     """An image, its true classes, and where they count."""
 
     name: str
-    """Fit for a file name, and no other sample's."""
+    """Name of the sample, unique and fit for a file name."""
     image: Path
     label: Path
     roi: Path | None = None
@@ -35,7 +35,7 @@ class DatasetSample:
 
 
 def read_dataset(path: Path, names: Sequence[str] = ()) -> tuple[DatasetSample, ...]:
-    """The samples of a CSV file with the columns `image`, `label` and, where wanted, `name`, `roi` and `mask`.
+    """Read the samples of a CSV file with columns `image`, `label` and optionally `name`, `roi` and `mask`.
 
     Paths are relative to the file's own folder; other columns are left alone. The name is the image's without suffix
     where it is not given.
@@ -72,7 +72,7 @@ def read_dataset(path: Path, names: Sequence[str] = ()) -> tuple[DatasetSample, 
 
 
 def _rows(path: Path) -> list[tuple[int, Mapping[str, str]]]:
-    """Lines that are not empty, with their numbers, the header's being 1."""
+    """Return the lines that are not empty with their numbers, the header being line 1."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, skipinitialspace=True)

@@ -89,7 +89,7 @@ def needing(extra: str, file: str | Path) -> Iterator[None]:
 
 
 MAX_PIXELS = 1 << 42
-"""Two million pixels a side."""
+"""Largest number of pixels of an image: two million a side."""
 
 
 def check_pixels(width: int, height: int, file: str | Path) -> None:

@@ -143,7 +143,7 @@ def _hash_briefly(digest: hashlib._Hash, stream: BinaryIO, size: int) -> None:
 
 
 def _companions(path: Path) -> list[Path]:
-    """Headers that belong to a raster of GDAL's, and the files that a mosaic is made of."""
+    """Return the header files of a GDAL raster, and the files from which a mosaic is made."""
     if path.is_dir():
         return []
     with path.open("rb") as stream:
@@ -158,7 +158,7 @@ def _companions(path: Path) -> list[Path]:
 
 
 def _files(path: Path) -> list[tuple[Path, str]]:
-    """What to hash, each with its place in the folder: whatever that is called, its content is the same."""
+    """Return the paths to hash, each with its place in the folder, so that the folder's own name does not matter."""
     if path.is_dir():
         return _inside(path)
     if path.name.lower().endswith(TIFF_SUFFIXES):

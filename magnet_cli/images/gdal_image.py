@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from magnet_cli.images.protocol import Alpha
 
 CACHE_MIB = 64
-"""What GDAL may keep of decoded blocks."""
+"""Memory in MiB that GDAL may use for decoded blocks."""
 OPEN_FILES = 64
 """Files of a mosaic that GDAL keeps open."""
 BYTES_OF_XML = 13
@@ -56,7 +56,7 @@ DRIVERS = (
     *("ECW", "JP2ECW", "MrSID", "KEA", "PCIDSK", "ERS", "MRF", "AAIGrid", "AIG", "RST", "RRASTER", "SAGA", "RMF"),
     *("ILWIS", "DTED", "SRTMHGT", "USGSDEM", "GRIB", "BSB", "GSAG", "GSBG", "GS7BG", "NWT_GRD", "ISIS3", "VICAR"),
 )
-"""What files may be opened with: GDAL's drivers for rasters in files, none that fetches from a network."""
+"""GDAL drivers that may open a file: those for rasters in files, and none that reads from a network."""
 SOURCE = re.compile(rb"<Source(?:Filename|Dataset)\b[^>]*>([^<]*)<", re.IGNORECASE)
 """The name of a file in the description of a mosaic."""
 REMOTE = (
@@ -75,11 +75,11 @@ REMOTE = (
 LONGEST_NAME = 8192
 XML_PIECE = 1 << 20
 HEAD_BYTES = 256
-"""In which a description of a mosaic begins."""
+"""Number of bytes at a file's start in which the description of a mosaic begins."""
 
 
 def environment() -> Any:
-    """GDAL with a bounded memory, that runs no code of a file and fetches nothing."""
+    """Return a GDAL environment with bounded memory, which runs no code of a file and fetches nothing."""
     return rasterio.Env(
         GDAL_CACHEMAX=CACHE_MIB,
         GDAL_MAX_DATASET_POOL_SIZE=OPEN_FILES,
@@ -226,14 +226,14 @@ def _dataset(path: str, **options: int) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class RasterParts:
-    """What the raster of a file is read from."""
+    """The datasets from which a raster is read."""
 
     names: list[str]
     """Names of the datasets, as GDAL opens them."""
     contents: tuple[Content, ...] = ()
     """The rasters of the file; empty where it holds one."""
     index: int = 0
-    """Position of the one that is read."""
+    """Position of the raster that is read."""
 
 
 def _open_parts(path: str, parts: list[Any], series: str | int | None = None) -> RasterParts:

@@ -87,14 +87,14 @@ class Geotransform:
         return a * e - b * d < 0
 
     def coordinates(self, points: NDArray[Any]) -> NDArray[np.float64]:
-        """Coordinates of `(n, 2)` level-0 x, y."""
+        """Return coordinates of `(n, 2)` level-0 x, y."""
         x, y = points[:, 0], points[:, 1]
         (a, b), (d, e) = self.matrix
         c, f = self.origin
         return np.column_stack((a * x + b * y + c, d * x + e * y + f))
 
     def pixels(self, coordinates: NDArray[Any]) -> NDArray[np.float64]:
-        """Level-0 x, y of `(n, 2)` coordinates."""
+        """Return level-0 x, y of `(n, 2)` coordinates."""
         solved: NDArray[np.float64] = np.linalg.solve(np.array(self.matrix), (coordinates - self.origin).T).T
         return solved
 
@@ -124,14 +124,14 @@ ADVICE = "Warp one onto the grid of the other; where a georeference is wrong, wr
 
 
 def check_place(found: ImageInfo, image: ImageInfo) -> None:
-    """Pass where a raster that belongs to an image does not say that it shows another place.
+    """Check that a raster and the image that it belongs to do not state different places.
 
     Args:
-        found: Of the raster, which has the image's shape; its pixels may be larger.
-        image: Of the image.
+        found: Facts about the raster, which has the image's shape; its pixels may be larger.
+        image: Facts about the image.
 
     Raises:
-        SourceError: Both name a reference system and these differ, or their corners lie apart.
+        SourceError: The rasters name different reference systems, or their corners lie apart.
     """
     if found.crs is not None and image.crs is not None and not same_system(found.crs, image.crs):
         raise SourceError(

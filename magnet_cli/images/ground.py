@@ -54,7 +54,7 @@ EARTH = Ellipsoid()
 
 
 def ground_size(reference: Georeference, size: Size) -> Found:
-    """Metres a pixel, exact where the reference system is in a unit of length, and what to tell the user about it.
+    """Return the size of a pixel in metres, exact where the system has a unit of length, and notes for the user.
 
     Degrees and Web Mercator are turned into metres at the middle of the image, where that serves all of it.
 

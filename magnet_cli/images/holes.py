@@ -71,7 +71,7 @@ class FilledStore:
         self._store.close()
 
     def _finer(self, level: int, box: Box, bands: tuple[int, ...] | None) -> Region:
-        """A box of a level, made from the next finer one."""
+        """Make a box of a level from the next finer level."""
         upper = self._levels[level - 1]
         taken = tuple(range(self._bands)) if bands is None else bands
         sampler = Sampler(

@@ -1,4 +1,4 @@
-"""What the inputs of a command line stand for: the images they name, and the names of what is made of them."""
+"""The inputs of a command line: the images that they name, and the names of the outputs made from them."""
 
 from __future__ import annotations
 
@@ -74,9 +74,9 @@ class FoundImage:
     """An image that an input stands for."""
 
     source: str
-    """Its path or address, as `open_image` takes it."""
+    """Path or URL of the image, as `open_image` takes it."""
     place: Path
-    """Its name, with the subfolders below the folder that stood for it: they are kept in the output."""
+    """Name of the image below the folder that was given; its subfolders are kept in the output."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +85,7 @@ class PassedOver:
 
     path: Path
     reason: Literal["format", "name", "output"]
-    """Its format is not read; its name ends as those of this program's files do; or this program wrote it."""
+    """Key of `REASONS` that says why the file is not taken."""
 
 
 REASONS = {
@@ -95,7 +95,7 @@ REASONS = {
 }
 """Clause that names the reason in a message, and the advice, for each reason to skip files."""
 MOST_NAMED = 5
-"""Files that such a message names."""
+"""Most files that such a message names."""
 
 
 def passed_over_notes(passed: Sequence[PassedOver]) -> list[str]:

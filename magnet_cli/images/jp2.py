@@ -49,7 +49,7 @@ FINEST_UM = 1e-3
 
 
 def open_jp2(blob: Blob, *, alpha: Alpha = "mask") -> PyramidImage:
-    """An image over a JPEG 2000 file or codestream.
+    """Open a JPEG 2000 file or codestream.
 
     Args:
         blob: The file; its end is checked, then GDAL opens it anew.
@@ -83,14 +83,14 @@ def open_jp2(blob: Blob, *, alpha: Alpha = "mask") -> PyramidImage:
 
 @dataclass(frozen=True, kw_only=True)
 class Header:
-    """What the boxes of a file say."""
+    """Contents of the boxes of a file."""
 
     codestream: int
-    """First byte of the codestream."""
+    """Position of the codestream's first byte."""
     end: int
-    """The byte behind its last."""
+    """Position one past the codestream's last byte."""
     colour_space: int | None = None
-    """Enumerated, where the file names one."""
+    """Enumerated colour space of the file; None where it names none."""
 
 
 def read_header(blob: Blob) -> Header:
@@ -125,7 +125,7 @@ def _colour_space(blob: Blob, start: int, end: int) -> int | None:
 
 
 def _boxes(blob: Blob, at: int, until: int) -> Iterator[tuple[bytes, int, int]]:
-    """Kind, first byte and end of the content of each box."""
+    """Return the kind of each box, and the first byte and end of its content."""
     while at + 8 <= until:
         length, kind = struct.unpack(">I4s", blob.read(at, 8, place="a box"))
         start = at + 8

@@ -40,9 +40,9 @@ class OpenedLabels:
 
     image: images.Image
     step: int = 1
-    """Stored index times this is what the image gives."""
+    """Factor between a stored index and the value that the image returns."""
     classes: tuple[tuple[str, str], ...] | None = None
-    """Name and colour of each class, where the file says so."""
+    """Name and colour of each class where the file states them; else None."""
     indexed: bool = False
     """Whether the file has a palette, so that its samples can only be indices."""
 
@@ -90,7 +90,7 @@ class LabelImage(Closing):
 
     @property
     def dtype(self) -> str:
-        """NumPy name of what is stored."""
+        """NumPy name of the stored dtype."""
         return self._image.info.dtype
 
     @property
@@ -100,19 +100,19 @@ class LabelImage(Closing):
 
     @property
     def resident_bytes(self) -> int:
-        """Memory that it keeps between reads, at most."""
+        """Largest memory that the raster keeps between reads, in bytes."""
         return self._image.info.resident_bytes
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a user should know of the file."""
+        """Messages that a user should read about the file."""
         nodata = self._image.info.nodata
         if nodata is None or nodata == NODATA:
             return ()
         return (f"{self.path}: pixels of its nodata value {nodata:g} count as {NODATA}",)
 
     def read(self, box: Box) -> NDArray[np.uint8]:
-        """Labels of a box inside the raster.
+        """Read the labels of a box inside the raster.
 
         Returns:
             `(height, width)` uint8; 255 where the file has no data.
@@ -146,7 +146,7 @@ class LabelImage(Closing):
         return (values if self._step == 1 else values // values.dtype.type(self._step)), valid
 
     def close(self) -> None:
-        """Release files and the disk used."""
+        """Close the files and free the disk that was used."""
         self._resources.close()
 
     def _first_band(self, box: Box) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 GREY, PALETTE = 0, 3
-"""Colour types."""
+"""Colour types of the PNG header: grey, and palette."""
 BYTE = 8
 KEPT = (b"IDAT", b"IEND", b"eXIf")
 """Chunks whose content is the same for palette and grey; the others may be illegal in a grey file."""
@@ -46,7 +46,7 @@ class PngHeader:
 
 
 def read_png_header(path: str) -> PngHeader:
-    """Bit depth and colour type.
+    """Return the bit depth and colour type of a PNG file.
 
     Raises:
         SourceError: The header is damaged.
@@ -79,7 +79,7 @@ def write_grey_copy(path: str, target: Path) -> None:
 
 
 def _header(file: BinaryIO, path: str) -> bytes:
-    """The 13 bytes of the IHDR chunk; the file stands behind it."""
+    """Return the 13 bytes of the IHDR chunk; the file's position is then behind the chunk."""
     start = file.read(len(PNG_MAGIC) + 8 + 13 + 4)
     chunk, check = start[len(PNG_MAGIC) + 4 : -4], start[-4:]
     if chunk[:4] != b"IHDR" or len(chunk) != 4 + 13 or struct.pack(">I", zlib.crc32(chunk)) != check:

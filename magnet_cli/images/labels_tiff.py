@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from magnet_cli.images.sidecars import Sidecars
 
 BILEVEL_STEP = 255
-"""The readers give a bilevel sample as 0 or this."""
+"""Value that the readers give a bilevel sample that is not 0."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +46,7 @@ class TiffLabels:
 
     image: PyramidImage
     step: int
-    """A stored sample times this is what the image gives."""
+    """Factor between a stored sample and the value that the image returns."""
     classes: tuple[tuple[str, str], ...] | None
     """Name and colour of each class, as this program writes them into masks."""
     indexed: bool

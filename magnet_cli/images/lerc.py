@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from magnet_cli.geometry import Size
 
 LERC = 34887
-"""The TIFF compression."""
+"""TIFF compression code of LERC."""
 ROWS_COLUMNS_SAMPLES = 3
-"""Axes of an array of pixels."""
+"""Number of axes of an array of pixels: rows, columns, samples."""
 
 
 def lerc_tile(data: bytes, *, chunk: Size, samples: int, is_swapped: bool = False) -> Pixels:

@@ -128,14 +128,14 @@ def _is_padded(full: Size, stored: Size, tile: Size, power: int) -> bool:
 
 
 def level_table(full: Size, reduced: Iterable[Size]) -> tuple[Level, ...]:
-    """Level 0 and the reduced ones, in the order given."""
+    """Return level 0 and the reduced levels, in the order given."""
     levels = [Level(size=full, downsample=LEVEL0)]
     levels.extend(Level(size=size, downsample=downsample(full, size)) for size in reduced)
     return tuple(levels)
 
 
 def choose_level(levels: Sequence[Level], pitch: Pitch) -> int:
-    """Index of the coarsest level that is not coarser than the pitch; 0 where the pitch is below 1."""
+    """Return the index of the coarsest level that is not coarser than the pitch; 0 where the pitch is below 1."""
     chosen = 0
     for index, level in enumerate(levels):
         fits = level.downsample.x <= pitch.x * (1 + Fraction(TOLERANCE)) and level.downsample.y <= pitch.y * (

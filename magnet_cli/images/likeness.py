@@ -47,13 +47,13 @@ LEAST_CORRELATION, MOST_ERROR = 0.75, 2.0
 """Limits for the correlation and error of cell means, relative to those of a reduction that picks single pixels."""
 
 LEAST_CELLS = 24
-"""Fewer decide nothing: any two pictures of some pixels may agree."""
+"""Fewest cells that decide: two pictures of fewer pixels may agree by chance."""
 
 SHARE_OF_SPREAD, SHARE_OF_RANGE = 0.15, 0.02
 """Error that compression may add: of the spread of the means, and of the range of the values."""
 
 MOST_MISSED = 0.5
-"""Of what stands out from the background in either picture, the share that may differ (root mean square)."""
+"""Share of the contrast of either picture to its background that may differ (root mean square)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +62,7 @@ class Likeness:
 
     alike: bool
     decided: bool
-    """Whether there was enough to compare."""
+    """Whether the pictures had enough cells to be compared."""
     error: float
     """Root mean square of the differences between means of cells, in stored values."""
 

@@ -45,11 +45,11 @@ class OmeImage:
     name: str
     size: Size
     samples: int
-    """Channels times samples a channel (`SizeC`)."""
+    """Number of channels times samples a channel (`SizeC`)."""
     channels: int
-    """Planes at one z and t."""
+    """Number of planes at one z and t."""
     channel_names: tuple[str, ...]
-    """In small letters; empty where not every channel has a name of its own."""
+    """Names of the channels in small letters; empty where not every channel has a name of its own."""
     depth: int
     times: int
     planes: tuple[Plane | None, ...]
@@ -221,7 +221,7 @@ def _planes(
 
 
 def _file(uuid: ET.Element, *, mine: str | None, own: str | None) -> str | None:
-    """The file that a UUID names; None where it is the file's own."""
+    """Return the name of the file that a UUID names; None where it is the file's own."""
     name, identity = _base(uuid.get("FileName") or ""), (uuid.text or "").strip()
     # A renamed file keeps its UUID; a copied description keeps the name.
     if (mine is not None and identity == mine) or (own is not None and name == own):
@@ -232,5 +232,5 @@ def _file(uuid: ET.Element, *, mine: str | None, own: str | None) -> str | None:
 
 
 def _base(name: str) -> str:
-    """The last part of a path, whichever system wrote it: pieces lie beside each other, and nowhere else is read."""
+    """Return the last part of a path of any system, as all pieces are read from one folder."""
     return name.replace("\\", "/").rpartition("/")[2]

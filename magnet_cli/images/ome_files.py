@@ -72,7 +72,7 @@ class OmeFiles:
         return found
 
     def pages(self, image: OmeImage, own: Callable[[int], TiffPage | None]) -> list[TiffPage]:
-        """The pages of the channels at the first z and t.
+        """Return the pages of the channels at the first z and t.
 
         Args:
             image: Image from the OME-XML description.
@@ -106,14 +106,14 @@ class OmeFiles:
         return found
 
     def notes(self, image: OmeImage) -> tuple[str, ...]:
-        """What to tell a user of a file that is one piece."""
+        """Return notes for the user about a file that is one piece of a set."""
         if not image.files:
             return ()
         count, others = len({*image.files, self.name}), ", ".join(sorted(self._opened)) or "none"
         return (f"the file is one of {count} pieces of a multi-file OME-TIFF; of the others it is read with: {others}",)
 
     def _beside(self, name: str, rule: str) -> Path:
-        """A file in the folder of the one that is read.
+        """Return the path of a file in the folder of the one that is read.
 
         Raises:
             SourceError: It is not there, or the folder is behind a URL.
@@ -128,7 +128,7 @@ class OmeFiles:
         return found
 
     def _page(self, path: Path, number: int) -> TiffPage | None:
-        """A page of another file."""
+        """Return a page of another file of the set."""
         advice = "Copy or export the file again"
         with naming(path, "the TIFF file cannot be understood", advice=advice):
             return page_of(self._sibling(path), number)
@@ -147,7 +147,7 @@ class OmeFiles:
 
 
 def page_of(file: TiffFile, number: int) -> TiffPage | None:
-    """A page of a file by its number; None where it has no such page."""
+    """Return a page of a file by its number; None where the file has no such page."""
     try:
         return file.pages[number].aspage()
     except IndexError:

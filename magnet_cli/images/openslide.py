@@ -27,14 +27,14 @@ BOUNDS = ("openslide.bounds-x", "openslide.bounds-y", "openslide.bounds-width", 
 
 
 def slide_vendor(path: str) -> str | None:
-    """The vendor whose format OpenSlide sees in a file, or None."""
+    """Return the vendor whose format OpenSlide recognises in a file, or None."""
     with naming(path, "the file cannot be examined", also=FAILURES):
         vendor: str | None = openslide.OpenSlide.detect_format(path)
     return vendor
 
 
 def open_slide(path: str) -> PyramidImage:
-    """An image over a whole slide.
+    """Open a whole slide.
 
     Raises:
         SourceError: OpenSlide cannot read it.

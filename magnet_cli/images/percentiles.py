@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from magnet_cli.images.protocol import Image, Level
 
 LEAST_PIXELS = 1 << 18
-"""The coarsest level that has as many is sampled, level 0 where none has."""
+"""Fewest pixels of a level that is sampled: the coarsest that has as many, level 0 where none has."""
 MOST_PIXELS = 1 << 20
-"""A level of more is not read as a whole, but in places."""
+"""Most pixels of a level that is read as a whole; larger levels are read at some places."""
 PLACES = 8
-"""Along each side."""
+"""Places along each side of a level that are read."""
 PLACE_SIDE = 128
-"""Pixels of the level."""
+"""Side of such a place in pixels of the level."""
 STRIP_VALUES = 8 << 20
 """Decoded at a time: an image of hundreds of bands takes no more memory than one of three."""
 
@@ -68,7 +68,7 @@ def _sampled(image: Image, bands: tuple[int, ...]) -> Iterator[NDArray[Any]]:
 
 
 def sampled_level(levels: Sequence[Level]) -> Level:
-    """The coarsest level of enough pixels."""
+    """Return the index of the coarsest level that has enough pixels."""
     enough = [level for level in levels if level.size.pixels >= LEAST_PIXELS]
     return min(enough, key=lambda level: level.size.pixels, default=levels[0])
 

@@ -52,7 +52,7 @@ class PyramidImage(Closing):
         return self._info
 
     def holding(self, contents: Sequence[Content], index: int) -> Self:
-        """The same image, where its file holds several: its facts say which."""
+        """Record which image of its file this is, where the file holds several, and return it."""
         series = index if len(contents) > 1 else None
         self._info = replace(self._info, series=series, contents=tuple(contents) if len(contents) > 1 else ())
         return self
@@ -110,13 +110,13 @@ class Cluster:
 
     level: int
     box: Box
-    """Around all of them, on the level's grid."""
+    """Smallest box around all samplers, on the level's grid."""
     area: int
     """Stored pixels that they ask for, those they have in common once, about."""
     samplers: list[Sampler] = field(default_factory=list)
 
     def accepts(self, sampler: Sampler) -> bool:
-        """Whether decoding it together saves more than the box around both wastes."""
+        """Return whether decoding a sampler with the cluster saves more pixels than the common box wastes."""
         if sampler.level != self.level or not self.box.intersection(sampler.box).area:
             return False
         return around(self.box, sampler.box).area <= UNION_SLACK * self._area_with(sampler.box)
@@ -132,7 +132,7 @@ class Cluster:
 
 
 def clusters(samplers: Sequence[Sampler]) -> list[Cluster]:
-    """Samplers put together where one decode serves them, largest first."""
+    """Group samplers so that one decode serves each group, the largest sampler first."""
     found: list[Cluster] = []
     for sampler in sorted(samplers, key=lambda sampler: -sampler.box.area):
         home = next((cluster for cluster in found if cluster.accepts(sampler)), None)
@@ -146,7 +146,7 @@ def clusters(samplers: Sequence[Sampler]) -> list[Cluster]:
 
 
 def around(one: Box, other: Box) -> Box:
-    """The smallest box that contains both."""
+    """Return the smallest box that contains both boxes."""
     return Box.between(
         left=min(one.x, other.x),
         top=min(one.y, other.y),
@@ -156,7 +156,7 @@ def around(one: Box, other: Box) -> Box:
 
 
 def pieces(box: Box, block: Size) -> Iterator[Box]:
-    """A box cut along the storage blocks into pieces of about `PIECE_PIXELS`."""
+    """Cut a box along the storage blocks into pieces of about `PIECE_PIXELS`."""
     rows = max(1, PIECE_PIXELS // max(1, min(box.width, PIECE_PIXELS)))
     if rows < block.height < box.height:
         columns = max(block.width, PIECE_PIXELS // block.height // block.width * block.width)
@@ -170,7 +170,7 @@ def pieces(box: Box, block: Size) -> Iterator[Box]:
 
 
 def cuts(begin: int, end: int, step: int) -> Iterator[tuple[int, int]]:
-    """An interval cut at the multiples of a step."""
+    """Cut an interval at the multiples of a step."""
     while begin < end:
         stop = min(end, (begin // step + 1) * step)
         yield begin, stop

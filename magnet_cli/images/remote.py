@@ -30,11 +30,11 @@ DIRECT_BYTES = 4 * BLOCK_BYTES
 
 CONNECT_SECONDS = 10.0
 READ_SECONDS = 30.0
-"""A server that sends nothing for so long has failed."""
+"""Seconds without any data after which a server has failed."""
 
 ATTEMPTS = 3
 PAUSE_SECONDS = 0.5
-"""Before the second attempt; twice as long before the third."""
+"""Seconds before the second attempt; the third waits twice as long."""
 
 PARTIAL_CONTENT, NOT_FOUND, RANGE_NOT_SATISFIABLE, SERVER_ERROR = 206, 404, 416, 500
 FORBIDDEN = (401, 403)
@@ -205,7 +205,7 @@ def patiently(request: Callable[[], Any]) -> Any:
 
 
 def failures() -> tuple[type[Exception], ...]:
-    """What the network raises beside `OSError`."""
+    """Return the exception types that the network raises besides `OSError`."""
     try:
         from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415 (only of S3, and slow to import)
     except ImportError:

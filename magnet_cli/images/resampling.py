@@ -43,12 +43,12 @@ class Taps:
 
     @property
     def start(self) -> int:
-        """First source pixel of all."""
+        """First source pixel of all output pixels together."""
         return int(self.first[0])
 
     @property
     def stop(self) -> int:
-        """One past the last source pixel of all."""
+        """One past the last source pixel of all output pixels together."""
         return int(self.first[-1] + self.counts[-1])
 
     @property

@@ -17,10 +17,10 @@ COARSEST_MICROSCOPE_UM = 20
 paper or a screen, and photographs from the air carry any such number."""
 
 COARSEST_STATED_UM, FINEST_STATED_UM = 1000, Fraction(1, 10**5)
-"""Beyond these no microscope's pixel is, whatever a file states: a millimetre, and a tenth of an atom."""
+"""Largest and smallest pixel size that a microscope can have: a millimetre, and a tenth of an atom."""
 
 LARGEST_ASPECT = 4
-"""One side of a pixel through the other, beyond which the values are a writer's mistake."""
+"""Ratio of a pixel's sides beyond which the values are a writer's mistake."""
 
 LARGEST_OBJECTIVE = 1000
 
@@ -28,7 +28,7 @@ DEFAULT_DPI = (25.4, 72, 75, 96, 100, 120, 150, 200, 240, 300, 350, 400, 600, 12
 """Densities that programs and scanners of paper write (25.4 is libvips' 1 pixel/mm)."""
 
 DPI_TOLERANCE = 2e-3
-"""Relative; covers densities stored as whole pixels per centimetre."""
+"""Relative tolerance; it covers densities stored as whole pixels per centimetre."""
 
 UM_PER_INCH = Fraction(25400)
 
@@ -52,7 +52,7 @@ def decimal(value: object) -> Fraction | None:
 
 
 Found = tuple[Resolution | None, tuple[str, ...]]
-"""The size of a pixel, and what to tell the user about it."""
+"""The size of a pixel, or None, and notes for the user about it."""
 
 
 def microscope(x: Fraction | None, y: Fraction | None) -> Found:
@@ -97,7 +97,7 @@ def stated(x: object, y: object, *, unit: str) -> Found:
 
 
 def not_positive(x: object, y: object) -> str:
-    """What to tell of stored sizes that are zero, negative or no number."""
+    """Return the note about stored sizes that are zero, negative or no number."""
     return f"the stored pixel size ({_shown(x)} x {_shown(y)}) is no positive number: ignored"
 
 

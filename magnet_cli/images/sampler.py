@@ -45,13 +45,13 @@ class Sampler:
         bands, dtype = shape
         self._nodata = nodata
         self.bands = tuple(range(bands)) if request.bands is None else request.bands
-        """Positions of the bands asked for, in their order."""
+        """Positions of the requested bands, in their order."""
         box, pitch = request.box, request.pitch
         self.level = level
         self._columns = taps_for(pitch.x / downsample.x, box.x, box.right, resample=request.resample)
         self._rows = taps_for(pitch.y / downsample.y, box.y, box.bottom, resample=request.resample)
         self.box = _box(self._columns, self._rows)
-        """The stored pixels it takes; may reach beyond the level."""
+        """Box of the stored pixels that the request uses; it may reach beyond the level."""
         self._dtype = dtype
         self._width, self._height = box.width, box.height
         self._copies = self._rows.exact_copy and self._columns.exact_copy and self.box.area == box.area
@@ -87,7 +87,7 @@ class Sampler:
         return np.zeros((bands, width, height), accumulator(self._dtype, self._rows.total, self._columns.total))
 
     def _taken(self, pixels: Pixels, window: tuple[slice, slice], bands: tuple[int, ...]) -> Pixels:
-        """The bands asked for of a part of a piece, and where they hold data."""
+        """Return the requested bands of a part of a piece, and where they hold data."""
         values = pixels.values[window]
         positions = [bands.index(band) for band in self.bands]
         if bands != self.bands:
@@ -99,7 +99,7 @@ class Sampler:
         return Pixels(values, valid)
 
     def region(self) -> Region:
-        """The finished pixels, once every piece was added; asked for once."""
+        """Return the finished pixels, once after all pieces were added."""
         if self._lacking is None:
             return Region(pixels=self._divided(self._whole), valid=None)
         weights = self._whole - self._lacking

@@ -31,7 +31,7 @@ class SharedArray:
     """An array in shared memory."""
 
     start: int
-    """Byte that it begins with."""
+    """Position of the array's first byte."""
     shape: tuple[int, ...]
     dtype: str
 
@@ -51,7 +51,7 @@ class SharedRegion:
 
 @dataclass(frozen=True, kw_only=True)
 class ReadMessage:
-    """What a process is asked."""
+    """Requests that are sent to a reading process."""
 
     slab: int
     """Number of the shared memory that takes the answer; its descriptor comes with the first message that names it."""
@@ -71,7 +71,7 @@ class Failure:
     file: str | None
     advice: str | None
     is_memory: bool = False
-    """Whether memory ran out."""
+    """Whether the read failed because memory ran out."""
 
 
 def shared_bytes(request: Request, *, bands: int, dtype: str) -> int:
@@ -142,7 +142,7 @@ def receive(channel: socket.socket) -> tuple[bytes, list[int]]:
 
 
 def _exactly(channel: socket.socket, count: int) -> bytes:
-    """So many bytes; none where the channel is closed before."""
+    """Return exactly so many bytes; an empty result where the channel is closed before."""
     found = bytearray()
     while len(found) < count:
         more = channel.recv(count - len(found))

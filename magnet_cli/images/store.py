@@ -29,7 +29,7 @@ class Pixels(NamedTuple):
         return self.values.nbytes + (0 if self.valid is None else self.valid.nbytes)
 
     def only(self, bands: tuple[int, ...] | None) -> Pixels:
-        """Some of the bands, by their positions; None for all."""
+        """Return some of the bands by their positions; None returns all."""
         if bands is None:
             return self
         apart = self.valid is not None and self.valid.ndim > 2  # noqa: PLR2004 (height and width)
@@ -134,5 +134,5 @@ TRANSPOSED = (5, 6, 7, 8)
 
 
 def oriented(size: Size, orientation: int) -> Size:
-    """A size after its orientation was corrected."""
+    """Return a size after the orientation was corrected."""
     return Size(width=size.height, height=size.width) if orientation in TRANSPOSED else size

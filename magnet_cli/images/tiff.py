@@ -60,13 +60,13 @@ if TYPE_CHECKING:
 
 ORIENTATION, RESOLUTION_UNIT, X_RESOLUTION, Y_RESOLUTION = 274, 296, 282, 283
 GPS = 34853
-"""The tag of EXIF's directory of coordinates."""
+"""Code of the tag that points to EXIF's directory of coordinates."""
 COMPLEX = (5, 6)
 """Values of the tag SampleFormat: complex whole and real numbers."""
 LARGEST_STRIP = 1 << 30
-"""A larger compressed strip is refused: to decode it all of it has to be in memory."""
+"""Largest compressed strip that is decoded, in bytes: all of it has to be in memory."""
 USUAL_STRIP = 32 << 20
-"""Up to this, libvips decodes a strip within its own limits."""
+"""Largest strip that libvips decodes within its own limits, in bytes."""
 PLAIN = (1, 2)
 """Photometric interpretations whose samples libvips hands out as they are stored."""
 
@@ -76,7 +76,7 @@ UNIT_UM = {2: 25400, 3: 10000}
 
 @dataclass(frozen=True, kw_only=True)
 class TiffFacts:
-    """What the tags say of the image that is read."""
+    """Facts about the image that the tags of the file state."""
 
     image: TiffImage
     layers: tuple[Layer, ...]
@@ -108,7 +108,7 @@ class TiffFacts:
         return TiffStore(blob, blob.name, layers=layers, colour=found, nodata=nodata, siblings=siblings)
 
     def store(self, blob: Blob, layers: Sequence[Layer], *, nodata: float | None) -> Store:
-        """Their pixels, those of missing tiles of reduced levels taken from the finer ones."""
+        """Return a store of the layers' pixels; missing tiles of reduced levels are made from the finer ones."""
         tiles = self.tiles(blob, layers, nodata=nodata)
         found = self.colour
         if found is None or not any(0 in page.databytecounts for layer in layers[1:] for page in layer.pages):
@@ -119,7 +119,7 @@ class TiffFacts:
 def open_tiff(
     blob: Blob, *, cache: CacheBudget | None, series: str | int | None = None, alpha: Alpha = "mask"
 ) -> PyramidImage:
-    """An image over a TIFF file.
+    """Open an image of a TIFF file.
 
     Args:
         blob: The file; closed with the image, or where this fails.
@@ -172,7 +172,7 @@ def _open_image(
 
 
 def _by_region(facts: TiffFacts, colour: Colour, blob: Blob) -> PyramidImage:
-    """An image whose pieces are read when they are asked for."""
+    """Open an image whose tiles or strips are decoded one by one."""
     info = _info(facts, colour, blob)
     own = facts.store(blob, facts.layers, nodata=info.nodata)
     levels, mask, notes = _beside(facts, colour, own, info.nodata)
@@ -194,7 +194,7 @@ def _by_region(facts: TiffFacts, colour: Colour, blob: Blob) -> PyramidImage:
 def _beside(
     facts: TiffFacts, colour: Colour, own: Store, nodata: float | None
 ) -> tuple[list[StoredLevel], ExternalMask | None, tuple[str, ...]]:
-    """The levels of the file and of its overviews, its external mask, and what to tell the user of them."""
+    """Return the levels of the file and its overviews, its external mask, and notes for the user."""
     levels = [
         StoredLevel(size=layer.size, downsample=layer.downsample, store=own, index=index)
         for index, layer in enumerate(facts.layers)
@@ -219,7 +219,7 @@ def _beside(
 
 
 def _more_memory(levels: Sequence[StoredLevel], own: Store, mask: ExternalMask | None) -> int:
-    """Memory that files beside the image keep between reads, at most."""
+    """Return the largest memory that files beside the image keep between reads, in bytes."""
     others = {id(level.store) for level in levels if level.store is not own}
     return TILE_CACHE_BYTES * len(others) + (mask.resident_bytes if mask else 0)
 

@@ -20,23 +20,23 @@ MINISWHITE, MINISBLACK, RGB, PALETTE, YCBCR = 0, 1, 2, 3, 6
 JPEG_LIKE = (7, 34892, 33007, 50001, 50002, 52546)
 """Compressions whose decoder hands back RGB for YCbCr: JPEG in its variants, WebP, JPEG XL."""
 OLD_JPEG = 6
-"""Its streams lack headers that only libtiff puts together."""
+"""Compression code of old JPEG, whose streams lack headers that only libtiff puts together."""
 APERIO_YCBCR = 33003
 JPEG_2000 = (33003, 33004, 33005, 34712)
-"""Their decoder hands back what is stored, YCbCr too."""
+"""Compression codes of JPEG 2000; its decoder returns what is stored, YCbCr too."""
 ASSOCIATED_ALPHA, UNASSOCIATED_ALPHA = 1, 2
 COLOURS = ("red", "green", "blue")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Colour:
-    """How decoded samples become bands."""
+    """The rule that turns decoded samples into bands."""
 
     bands: tuple[str, ...]
     dtype: np.dtype[Any]
     """NumPy dtype of the bands."""
     alpha: int | None = None
-    """Index of the sample that is an alpha channel."""
+    """Index of the alpha sample; None where there is none."""
     palette: NDArray[np.uint8] | None = None
     """`(entries, 3)`."""
     inverted: int | None = None
@@ -100,7 +100,7 @@ def understood(page: TiffPage) -> bool:
 
 
 def colour(page: TiffPage, channels: int = 1, *, alpha: Alpha = "mask") -> Colour:
-    """The meaning of a page's samples.
+    """Return the meaning of a page's samples.
 
     Args:
         page: One that is `understood`.
@@ -137,7 +137,7 @@ def rgb_of_ycbcr(samples: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def alpha_sample(page: TiffPage) -> int | None:
-    """Index of the first sample that is flagged as alpha."""
+    """Return the index of the first sample that is flagged as alpha."""
     first = int(page.samplesperpixel) - len(page.extrasamples)
     kinds = (ASSOCIATED_ALPHA, UNASSOCIATED_ALPHA)
     return next((first + index for index, kind in enumerate(page.extrasamples) if kind in kinds), None)

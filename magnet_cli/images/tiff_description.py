@@ -33,7 +33,7 @@ QPI_NAMES = (re.compile(r"<Biomarker>([^<]+)</Biomarker>"), re.compile(r"<Name>(
 
 
 def described_resolution(page: TiffPage) -> Found:
-    """Micrometres a pixel from an Aperio or ImageJ description; None where it says nothing, or nonsense."""
+    """Return micrometres a pixel from an Aperio or ImageJ description; None where it states no valid size."""
     text = description(page)
     if text.startswith("Aperio"):
         found = APERIO_MPP.search(text)
@@ -42,7 +42,7 @@ def described_resolution(page: TiffPage) -> Found:
 
 
 def described_objective(page: TiffPage) -> Fraction | None:
-    """The magnification of the objective from an Aperio description; None where it says nothing."""
+    """Return the magnification from an Aperio description; None where it states none."""
     text = description(page)
     found = APERIO_OBJECTIVE.search(text) if text.startswith("Aperio") else None
     return None if found is None else objective(found[1])
@@ -105,7 +105,7 @@ def _qpi_name(text: str) -> str:
 
 
 def description(page: TiffPage) -> str:
-    """The text of a page's description; empty where it has none."""
+    """Return the text of a page's description; an empty text where it has none."""
     value = page.tags.valueof(DESCRIPTION, "")
     if isinstance(value, bytes):
         # The tag is ASCII by its definition, and programs write any code page into it. Latin-1 maps every byte to some

@@ -19,7 +19,7 @@ NODATA = 42113
 
 
 def geo_tags(page: TiffPage) -> tuple[tuple[int, int, int, object], ...]:
-    """The tags that carry the georeference: code, TIFF data type, count, value."""
+    """Return the tags that carry the georeference: code, TIFF data type, count, value."""
     found = (page.tags.get(code) for code in GEO_TAGS)
     return tuple((tag.code, int(tag.dtype), tag.count, tag.value) for tag in found if tag is not None)
 
@@ -30,7 +30,7 @@ def page_georeference(page: TiffPage, sidecars: Sidecars = NOTHING) -> Georefere
 
 
 def nodata(page: TiffPage) -> float | None:
-    """The value that marks a missing pixel; None where there is none."""
+    """Return the value that marks a missing pixel; None where there is none."""
     tag = page.tags.get(NODATA)
     if tag is None:
         return None

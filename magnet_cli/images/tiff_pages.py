@@ -40,7 +40,7 @@ class Candidate:
 
     pages: tuple[TiffPage, ...]
     stated: bool
-    """Whether the file says that they are one. Otherwise they have the shape of one, and their content decides."""
+    """Whether the file states that the pages are a level; otherwise their content decides."""
 
     @property
     def size(self) -> Size:
@@ -49,7 +49,7 @@ class Candidate:
 
     @property
     def tile(self) -> Size | None:
-        """Stored tiles; None where the page has strips."""
+        """Size of the stored tiles; None where the page has strips."""
         page = self.pages[0]
         return Size(width=page.tilewidth, height=page.tilelength) if page.is_tiled else None
 
@@ -59,16 +59,16 @@ class TiffImage:
     """One image of a TIFF."""
 
     pages: tuple[TiffPage, ...]
-    """Level 0: one page, or one a band."""
+    """Pages of level 0: one page, or one a band."""
     candidates: tuple[Candidate, ...] = ()
-    """What may be its reduced levels, largest first."""
+    """Pages that may be reduced levels of the image, largest first."""
     masks: Mapping[Size, TiffPage] = field(default_factory=dict)
     """Pages that are non-zero where data is, by their size."""
     number: int = 0
     """Number of the image's first page in the page chain of the file."""
     ome: OmeImage | None = None
     siblings: Mapping[TiffFile, Blob] = field(default_factory=dict)
-    """Further files that hold pages of it."""
+    """Other files that hold pages of the image, by their tables."""
     notes: tuple[str, ...] = ()
 
 
@@ -100,15 +100,15 @@ class TiffContents:
 
 @dataclass(frozen=True, kw_only=True)
 class Layer:
-    """The pages of one level."""
+    """A level of an image, with the pages that hold it."""
 
     size: Size
-    """Pixels of the level; the pages may be padded beyond."""
+    """Size of the level in pixels; the pages may be padded beyond it."""
     downsample: Pitch
     pages: tuple[TiffPage, ...]
-    """One page, or one a band."""
+    """Pages of the level: one page, or one a band."""
     mask: TiffPage | None = None
-    """Non-zero where data is."""
+    """Page that is non-zero where the level holds data; None where there is none."""
 
     @property
     def level(self) -> Level:
@@ -123,7 +123,7 @@ def full_layer(image: TiffImage) -> Layer:
 
 
 def find_contents(file: TiffFile, path: str) -> TiffContents:
-    """The images that a TIFF holds.
+    """Find the images that a TIFF holds.
 
     Args:
         file: The opened file.
@@ -155,7 +155,7 @@ def _one(image: TiffImage) -> TiffContents:
 
 
 def page_size(page: TiffPage) -> Size:
-    """Stored pixels of a page."""
+    """Return the size of a page in stored pixels."""
     return Size(width=page.imagewidth, height=page.imagelength)
 
 
@@ -172,7 +172,7 @@ def check_size(page: TiffPage, path: str) -> None:
 
 
 def first_pages(pages: TiffPages) -> Iterator[TiffPage]:
-    """The pages of a chain, up to `MAX_PAGES`."""
+    """Return the pages of a chain, up to `MAX_PAGES`."""
     for index in range(MAX_PAGES):
         try:
             page = pages[index]

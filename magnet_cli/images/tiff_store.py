@@ -45,7 +45,7 @@ UNREADABLE = "The file is damaged, or stored in a form that this reader does not
 
 
 def chunk_bytes(page: TiffPage) -> int:
-    """Memory that one decoded tile or strip takes."""
+    """Return the memory that one decoded tile or strip takes, in bytes."""
     samples = page.samplesperpixel if page.planarconfig == 1 else 1
     width, height = _chunk(page)
     return width * height * samples * (page.dtype.itemsize if page.dtype is not None else 1)
@@ -70,7 +70,7 @@ class Segments:
     offsets: NDArray[np.uint64]
     counts: NDArray[np.uint64]
     decode: Callable[[bytes, int], Pixels]
-    """Samples and validity of a tile or strip, from its bytes and its index."""
+    """Function from the bytes of a tile or strip and its index to its samples and validity."""
     compression: int
     raw: np.dtype[Any] | None
     """Stored dtype where the page is one uncompressed run, read row by row; else None."""
@@ -81,7 +81,7 @@ class Segments:
 
     @property
     def columns(self) -> int:
-        """Tiles in a row of tiles."""
+        """Number of tiles in a row of tiles."""
         return -(-self.size.width // self.chunk.width)
 
     @property
@@ -132,7 +132,7 @@ def segments(page: TiffPage, *, path: str, level: int, blob: Blob) -> Segments:
 
 
 def _decoder(page: TiffPage, *, separate: bool) -> Callable[[bytes, int], Pixels]:
-    """What turns the bytes of a tile of a page into samples."""
+    """Return a function from the bytes of a tile of a page to its samples."""
     if page.compression == LERC:
         width, height = _chunk(page)
         chunk, samples = Size(width=width, height=height), 1 if separate else page.samplesperpixel
@@ -384,7 +384,7 @@ def _unwritten(page: Segments) -> list[NDArray[np.bool_] | None]:
 
 
 def touched(box: Box, chunk: Size) -> list[Box]:
-    """The storage tiles that a box touches, row by row."""
+    """Return the storage tiles that a box touches, row by row."""
     return [
         Box(x=column * chunk.width, y=row * chunk.height, width=chunk.width, height=chunk.height)
         for row in range(box.y // chunk.height, -(-box.bottom // chunk.height))

@@ -1,4 +1,4 @@
-"""Inputs that are addresses and no paths."""
+"""Inputs that are URLs and not paths."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def is_url(text: str) -> bool:
 
 
 def url_name(url: str) -> str:
-    """The last part of an address, without query and escapes: `http://host/a/slide%201.svs?x=y` gives `slide 1.svs`."""
+    """Return the last part of a URL without query and escapes: `a slide.svs` for `http://host/a%20slide.svs?x=y`."""
     # A question mark is a common character of an S3 key.
     path = url.partition("://")[2] if url.lower().startswith("s3:") else urlsplit(url).path or urlsplit(url).netloc
     last = unquote(path).rstrip("/").rpartition("/")[2]
@@ -43,5 +43,5 @@ def url_name(url: str) -> str:
 
 
 def file_name(source: str) -> str:
-    """The last part of a path or an address."""
+    """Return the last part of a path or a URL."""
     return url_name(source) if is_url(source) else PurePath(source).name

@@ -1,4 +1,4 @@
-"""Which stored pixels hold data."""
+"""Masks of the stored pixels that hold data."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 
 BITS = (0, 1)
-"""What a bilevel sample can be."""
+"""Values that a bilevel sample can have."""
 
 
 def storable(nodata: float | None, dtype: np.dtype[Any]) -> float | None:
-    """The nodata value where pixels of this dtype can have it, else None."""
+    """Return the nodata value where pixels of this dtype can have it, else None."""
     if nodata is None or dtype.kind == "f":
         return nodata
     if not isfinite(nodata) or nodata != int(nodata):

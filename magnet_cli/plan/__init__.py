@@ -1,4 +1,4 @@
-"""What will be read, computed and written, and with how much memory: decided before the first pixel is read."""
+"""The plan of a run: what is read, computed and written, and with how much memory, before a pixel is read."""
 
 from __future__ import annotations
 

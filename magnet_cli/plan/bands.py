@@ -1,4 +1,4 @@
-"""Which bands of an image the network sees, and which stored values stand for the ends of its range."""
+"""The bands of an image that the network reads, and the stored values that stand for the ends of its range."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Seer(Protocol):
 
     @property
     def value_range(self) -> Span:
-        """The values that it was made for."""
+        """Range of values that the model was made for."""
 
 
 def check_bands(info: ImageInfo, facts: Seer, named: Sequence[str] | None = None) -> tuple[int, ...]:
@@ -176,7 +176,7 @@ def describe_seen(info: ImageInfo, names: Sequence[str], bands: Sequence[int], s
 
 
 def told(info: ImageInfo, bands: Sequence[int], spans: Sequence[Span], given: ValueRange | None) -> tuple[str, ...]:
-    """What a user should know of a range that was measured."""
+    """Return a note for the user about a range that was measured."""
     if given is None or given.kind != "percentiles":
         return ()
     found = [f"{info.bands[band]} {low:g} to {high:g}" for band, (low, high) in zip(bands, spans, strict=True)]
@@ -184,7 +184,7 @@ def told(info: ImageInfo, bands: Sequence[int], spans: Sequence[Span], given: Va
 
 
 def stored_values(dtype: str) -> Span | None:
-    """The least and the largest value that integers of this type can have; None for floats."""
+    """Return the least and the largest value that integers of this type can have; None for floats."""
     if np.dtype(dtype).kind not in "ui":
         return None
     limits = np.iinfo(dtype)

@@ -1,4 +1,4 @@
-"""Filling what the user left open from the bundle and the image, and refusing what contradicts itself."""
+"""Defaults of a run, which follow from the bundle and the image, and the refusal of contradicting options."""
 
 from __future__ import annotations
 

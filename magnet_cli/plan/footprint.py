@@ -1,4 +1,4 @@
-"""Memory, planned before the first read: what a group needs, and how many may be read ahead."""
+"""The memory of a run, planned before the first read: what a group needs, and how many may be read ahead."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def _mib(size: int) -> str:
 
 
 def _canvas_size(step: Pass, stage: Stage) -> Size:
-    """The largest canvas of a stage in any block."""
+    """Return the largest canvas of a stage in any block."""
     ratio = step.ratio(stage)
     return Size(
         width=min(ratio.width * stage.cell.width + 2 * stage.margin, stage.extent.width + stage.input.width),
@@ -189,7 +189,7 @@ def _kept_bytes(plan: Plan, step: Pass) -> int:
 
 
 def _level0_pixels(step: Pass) -> int:
-    """The most level-0 pixels that a block has."""
+    """Return the largest number of level-0 pixels that a block has."""
     stage = step.stages[0]
     width, height = ceil(stage.cell.width * stage.pitch.x), ceil(stage.cell.height * stage.pitch.y)
     return min(width, stage.image.width) * min(height, stage.image.height)

@@ -1,4 +1,4 @@
-"""The working grid: at which size of a pixel an image is read, and what scales with a unit are on it."""
+"""The working grid: the pixel size at which an image is read, and the scales with a unit on that grid."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ FIXED_POINT = 1_000_000
 UM_AT_ONE = 10
 """Micrometres a pixel that scanners give an image of magnification 1: 0.5 at 20, 0.25 at 40."""
 MOST_DISAGREEMENT = 2
-"""Factor beyond which a file's magnification and its pixel size contradict each other."""
+"""Ratio beyond which a file's magnification and its pixel size contradict each other."""
 LONGEST_SIDE, MOST_LARGER = 262_144, 8
-"""A window that is larger than both, in pixels and in images, has a wrong unit."""
+"""Limits in pixels and in images; a window that is larger than both has a wrong unit."""
 MOST_ENLARGED = 32
-"""Beyond this an image is not enlarged: one of the two sizes is wrong, and the run would take for ever."""
+"""Largest factor of enlargement: beyond it one of the two sizes is wrong, and the run would take for ever."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,7 +199,7 @@ def _of_bundle(info: ImageInfo, facts: ModelFacts) -> tuple[Pitch, tuple[str, ..
 
 
 def _over(wanted: Fraction, found: Resolution) -> Pitch:
-    """Level-0 pixels of a physical size."""
+    """Return the level-0 pixels of a physical size."""
     return Pitch(
         x=(wanted / found.x).limit_denominator(FIXED_POINT), y=(wanted / found.y).limit_denominator(FIXED_POINT)
     )
@@ -343,6 +343,6 @@ def _whole(exact: Sequence[Fraction]) -> list[int]:
 
 
 def _common(one: Fraction, other: Fraction) -> Fraction:
-    """The largest length of which both are whole multiples."""
+    """Return the largest length of which both are whole multiples."""
     shared = gcd(one.numerator * other.denominator, other.numerator * one.denominator)
     return Fraction(shared, one.denominator * other.denominator)

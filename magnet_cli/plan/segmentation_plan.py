@@ -1,4 +1,4 @@
-"""A run, complete: what is known of the model and the machine, and what follows for one image."""
+"""The complete description of a run: facts about the model and the machine, and the values for one image."""
 
 from __future__ import annotations
 
@@ -63,13 +63,13 @@ class ModelFacts:
     refiner_bytes: int = 0
     """Peak of one patch's pass through the refiner, estimated."""
     local_bytes: int = 0
-    """The same for a GRNet's local branch."""
+    """Peak of one patch's pass through a GRNet's local branch, estimated."""
     cells: int = 0
     """Cells a side that a GRNet cuts an image into; 0 where the bundle is none."""
     selector: SelectorFacts | None = None
     """A network that scores windows or cells by how much refining them may gain."""
     domain: str = ""
-    """What kind of image the bundle was trained on; empty where it does not say."""
+    """Kind of image that the bundle was trained on; empty where it does not say."""
     large_tensors: bool = False
     """Whether a patch's pass makes tensors that the C library would rather give back to the system than reuse."""
 
@@ -90,7 +90,7 @@ class Machine:
     """The machine of a plan: device, precision, memory."""
 
     device: str
-    """`cpu`, `mps`, `cuda:0`, ..."""
+    """Name of the device: `cpu`, `mps`, `cuda:0`, ..."""
     precision: str
     memory: int
     """Host bytes that may be used."""
@@ -117,7 +117,7 @@ class Machine:
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryPlan:
-    """Bytes, by what needs them."""
+    """Planned memory in bytes, by purpose."""
 
     budget: int
     base: int
@@ -129,7 +129,7 @@ class MemoryPlan:
     output: int
     """Labels of one group on their way to disk."""
     ahead: int
-    """Groups that may be read while another is computed."""
+    """Number of groups that may be read while another is computed."""
     device_budget: int | None
     device: int
     """Memory planned on the accelerator in bytes; 0 where the device is the host."""
@@ -157,7 +157,7 @@ class AreaSpec:
     box: Box | None = None
     """The box at level 0, where the area is a box."""
     resident_bytes: int = 0
-    """Memory that it keeps while the run goes on, at most."""
+    """Largest memory that the area keeps while the run goes on, in bytes."""
     notes: tuple[str, ...] = ()
 
 
@@ -174,11 +174,11 @@ class Plan:
     bands: tuple[int, ...]
     """Positions of the image's bands that the network sees, in its order."""
     band_names: tuple[str, ...]
-    """What the bundle calls them."""
+    """Names that the bundle gives these bands."""
     value_range: tuple[tuple[float, float], ...]
     """The stored values that stand for the ends of the bundle's range, for each band; values beyond are clamped."""
     value_source: str
-    """Who says so: `bundle`, or `--value-range` as it is spelled."""
+    """Source of the range: `bundle`, or `--value-range` as the user spelled it."""
     resample: str
     batch: int
     group: tuple[int, ...]

@@ -1,4 +1,4 @@
-"""Making a plan of an image, a bundle, a machine and the options."""
+"""The plan of an image, made from a bundle, a machine and the options."""
 
 from __future__ import annotations
 

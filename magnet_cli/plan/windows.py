@@ -38,21 +38,21 @@ class Stage:
     """One step of the schedule: its window side and the grids that follow from it."""
 
     number: int
-    """1 is the coarsest stage of the run."""
+    """Number of the stage, 1 being the coarsest of the run."""
     scale: Size
     """Window side, in working-grid pixels."""
     input: Size
-    """What the network sees, in canvas pixels."""
+    """Size of the network's input, in canvas pixels."""
     margin: int
     """Rim of a patch that never reaches the output, in canvas pixels."""
     image: Size
-    """Level 0."""
+    """Size of level 0 in pixels."""
     working: Pitch
-    """Level-0 pixels of one working-grid pixel."""
+    """Pitch of the working grid: level-0 pixels of one of its pixels."""
 
     @cached_property
     def pitch(self) -> Pitch:
-        """Level-0 pixels of one canvas pixel."""
+        """Pitch of the canvas: level-0 pixels of one canvas pixel."""
         return Pitch(
             x=self.working.x * Fraction(self.scale.width, self.input.width),
             y=self.working.y * Fraction(self.scale.height, self.input.height),
@@ -65,7 +65,7 @@ class Stage:
 
     @cached_property
     def cell(self) -> Size:
-        """A window's own part, in canvas pixels."""
+        """Size of a cell, the part of a window that it decides, in canvas pixels."""
         return Size(width=self.input.width - 2 * self.margin, height=self.input.height - 2 * self.margin)
 
     @cached_property
@@ -99,9 +99,9 @@ class Window:
 
     cell: Index
     box: Box
-    """The patch, on the stage's canvas grid."""
+    """Box of the patch on the stage's canvas grid."""
     own: Box
-    """The cell, cut to the image."""
+    """Box of the cell, cut to the image."""
     kept: Box
     """`own`, and at the block's rim all of the window beyond it: what later stages may read."""
 
@@ -111,9 +111,9 @@ class Pass:
     """Consecutive stages whose cells nest; its blocks are the cells of the coarsest."""
 
     number: int
-    """0 is the first (coarsest) pass of the run."""
+    """Number of the pass, 0 being the first (coarsest) of the run."""
     stages: tuple[Stage, ...]
-    """Coarsest first."""
+    """Stages of the pass, coarsest first."""
 
     @property
     def blocks(self) -> Size:
@@ -121,7 +121,7 @@ class Pass:
         return self.stages[0].cells
 
     def block(self, index: int) -> Index:
-        """The block with this row-major number."""
+        """Return the block with this row-major number."""
         row, column = divmod(index, self.blocks.width)
         return Index(column=column, row=row)
 
@@ -131,14 +131,14 @@ class Pass:
         return Size(width=coarsest.width // stage.scale.width, height=coarsest.height // stage.scale.height)
 
     def cells(self, block: Index, stage: Stage) -> list[Index]:
-        """The cells of a stage in a block, row-major, cut to the image."""
+        """Return the cells of a stage in a block, row-major, cut to the image."""
         ratio = self.ratio(stage)
         columns = range(block.column * ratio.width, min((block.column + 1) * ratio.width, stage.cells.width))
         rows = range(block.row * ratio.height, min((block.row + 1) * ratio.height, stage.cells.height))
         return [Index(column=column, row=row) for row in rows for column in columns]
 
     def own(self, block: Index, stage: Stage) -> Box:
-        """The canvas pixels of a stage that a block decides."""
+        """Return the canvas pixels of a stage that a block decides."""
         ratio = self.ratio(stage)
         width, height = ratio.width * stage.cell.width, ratio.height * stage.cell.height
         box = Box(x=block.column * width, y=block.row * height, width=width, height=height)
@@ -152,7 +152,7 @@ class Pass:
         return box.intersection(Box.whole(stage.extent))
 
     def windows(self, block: Index, stage: Stage) -> Iterator[Window]:
-        """The windows of a stage in a block; their kept boxes tile the block's canvas."""
+        """Return the windows of a stage in a block; their kept boxes tile the block's canvas."""
         canvas = self.canvas(block, stage)
         cells = self.cells(block, stage)
         first, last = cells[0], cells[-1]
@@ -167,7 +167,7 @@ class Pass:
             yield Window(cell=cell, box=stage.window(cell), own=own, kept=kept)
 
     def level0(self, block: Index) -> Box:
-        """The level-0 pixels whose centre lies in the block."""
+        """Return the level-0 pixels whose centre lies in the block."""
         stage = self.stages[0]
         left, right = _centres(block.column * stage.cell.width, stage.cell.width, stage.pitch.x)
         top, bottom = _centres(block.row * stage.cell.height, stage.cell.height, stage.pitch.y)
