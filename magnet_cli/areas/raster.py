@@ -26,9 +26,9 @@ class Raster:
     """The pixels of a raster that lie in the area; the nearest one decides about each pixel of the image.
 
     Args:
-        read: Gives a box of the raster, `(height, width)`, True where the area is; any number of threads at once.
-        size: The size of the raster.
-        image: The image of level 0.
+        read: Function that returns a box of the raster, `(height, width)`, True in the area; any thread calls it.
+        size: Size of the raster in pixels.
+        image: Size of the image's level 0 in pixels.
     """
 
     def __init__(self, read: Callable[[Box], NDArray[np.bool_]], *, size: Size, image: Size) -> None:

@@ -70,7 +70,7 @@ class OpenImage(Closing):
         """Read a box as arrays; only the stored tiles under it are decoded.
 
         Args:
-            box: In pixels of the full resolution, a `Box` or `x,y,width,height`; None for the whole image.
+            box: Box in pixels of the full resolution, a `Box` or `x,y,width,height`; None for the whole image.
             level: Read the pixels of this stored level. 0 is the full resolution, and the default.
             pixel_size: Read pixels of this size, means of finer ones: `0.5um`, `2m`, or a number in the image's unit,
                 which is um for slides and m for maps.

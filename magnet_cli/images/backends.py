@@ -56,7 +56,7 @@ def open_image(
         cache: Disk for a file that cannot be read by region (`ImageInfo.cache_bytes` says how much it needs).
         series: Number (the first is 0) or name of the image that is read, where the file holds several; None for the
             largest.
-        alpha: What a band that is flagged as alpha is; None for a mask.
+        alpha: Meaning of a band that is flagged as alpha; None for a mask.
 
     Raises:
         SourceError: It is missing, no image, damaged, or needs more disk than allowed; or it holds no such series.
@@ -82,12 +82,12 @@ def reopen(info: ImageInfo, *, cache: CacheBudget | None = None) -> Image:
 
 
 def inspect(source: str | Path, *, series: str | int | None = None, alpha: Alpha | None = None) -> ImageInfo:
-    """Facts about an image, without decoding it; never refused for the disk that a decode would need.
+    """Return the facts about an image without decoding it, whatever disk a decode would need.
 
     Args:
         source: A file, the folder of a zarr image, or the URL of either.
-        series: Which image of the file, as for `open_image`.
-        alpha: What a band that is flagged as alpha is, likewise.
+        series: Number or name of the image, as for `open_image`.
+        alpha: Meaning of a band that is flagged as alpha; None for a mask.
 
     Raises:
         SourceError: It is missing, no image, or damaged; or it holds no such series.

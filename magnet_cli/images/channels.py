@@ -15,7 +15,7 @@ def channel_bands(names: Sequence[str]) -> tuple[str, ...]:
     """Make the names of bands of what a file calls its channels.
 
     Args:
-        names: In stored order. An empty text is a channel without a name.
+        names: Names of the channels in stored order. An empty text is a channel without a name.
 
     Returns:
         A different name for each band: a channel without a name is called `band3` by its number, several channels of

@@ -31,9 +31,9 @@ def choose(contents: Sequence[Content], series: str | int | None, *, default: in
 
     Args:
         contents: The images of the file.
-        series: What the user asks for: a position, the first being 0, or a name; None for the default.
+        series: Image that the user asks for: a position, the first being 0, or a name; None for the default.
         default: Position of the image that is read where nothing is asked for.
-        path: The file, for messages.
+        path: Path of the file for error messages.
 
     Raises:
         SourceError: There is no such image, or several of the name.

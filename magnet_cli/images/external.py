@@ -165,7 +165,7 @@ def open_overviews(path: Path, full: TiffPage, meaning: Colour, nodata: float | 
     """Open the levels of a file `.ovr`, finest first; a note for the user names what is not read.
 
     Args:
-        path: The file.
+        path: Path of the file `.ovr`.
         full: The image's page of level 0.
         meaning: Meaning of the samples of the image.
         nodata: Nodata value of the image.

@@ -1,4 +1,4 @@
-"""What is refused of a file: errors of the libraries that decode, as `SourceError`, and sizes that no image has."""
+"""Refusal of damaged files: decoders' errors turned into `SourceError`, and sizes that no image has."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def naming(
 
     Args:
         file: Path of the image.
-        rule: What failed, for example `the tile at column 3, row 4 of level 0 cannot be decoded`.
+        rule: Description of what failed, for example `the tile at column 3, row 4 of level 0 cannot be decoded`.
         advice: Next step for the user.
         also: More exception types of the library that is used in the block.
 
@@ -96,7 +96,7 @@ def check_pixels(width: int, height: int, file: str | Path) -> None:
     """Refuse an image without pixels, or with more than any has.
 
     Raises:
-        SourceError: Its size is zero or absurd.
+        SourceError: The size of the image is zero or absurd.
     """
     if width < 1 or height < 1:
         raise SourceError("the image has no pixels", value=f"{width} x {height}", file=file)

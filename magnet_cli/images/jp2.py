@@ -53,7 +53,7 @@ def open_jp2(blob: Blob, *, alpha: Alpha = "mask") -> PyramidImage:
 
     Args:
         blob: The file; its end is checked, then GDAL opens it anew.
-        alpha: What a band that is flagged as alpha is.
+        alpha: Meaning of a band that is flagged as alpha.
 
     Raises:
         SourceError: It is damaged, or lies behind a URL.

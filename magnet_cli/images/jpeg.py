@@ -37,7 +37,7 @@ def check_jpeg(data: bytes, chunk: Size) -> None:
     header says.
 
     Args:
-        data: One tile, with or without its tables.
+        data: Bytes of one tile, with or without its tables.
         chunk: Size of the tile.
 
     Raises:

@@ -83,7 +83,7 @@ def projected_wkt(keys: GeoKeys, *, angle: float, metres: float) -> str:
     Angles of the conversion are in the unit of the base, as GDAL takes them.
 
     Args:
-        keys: The directory.
+        keys: GeoKeys of the directory.
         angle: Radians of the angular unit of the base.
         metres: Metres of the unit of length.
 

@@ -36,7 +36,7 @@ class PyramidImage(Closing):
 
     Args:
         info: Facts about the image.
-        store: Its pixels, orientation corrected.
+        store: Store of the image's pixels, orientation corrected.
         by_band: Whether nodata is a value that each band may have, rather than the index of a colour.
     """
 

@@ -2,7 +2,7 @@
 
 Python runs one thread of a process at a time, and a read is hundreds of short operations that each let go of that right
 and wait for it again. Beside a GPU, sixteen threads on sixteen cores kept three of them busy and the thread that feeds
-the GPU waiting. Processes wait for nobody. What they read arrives in memory that they share with this one.
+the GPU waiting. Processes do not wait for one another. Their pixels arrive in memory that they share with this one.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The processes that read an image on behalf of another process.
 
-`python -m magnet_cli.images.reading_server IMAGE SERIES CHANNEL...`, the series a number, or empty for the image that a
-file is opened with where nobody chooses. The libraries are loaded once; then there is a process for each channel.
+`python -m magnet_cli.images.reading_server IMAGE SERIES CHANNEL...`, where SERIES is a number, or empty for
+the default image of the file. The libraries are loaded once; then there is a process for each channel.
 """
 
 from __future__ import annotations

@@ -112,7 +112,7 @@ def taps_for(ratio: Fraction, begin: int, end: int, *, resample: str) -> Taps:
     Args:
         ratio: Source pixels between neighbouring output pixels.
         begin: First output pixel.
-        end: One past the last.
+        end: One past the last output pixel.
         resample: `area` or `bilinear`.
     """
     if resample == "bilinear" or ratio < 1 - TOLERANCE:

@@ -58,10 +58,10 @@ class Sidecars:
 
 
 def find_sidecars(path: str | Path, *, world: Iterable[str]) -> Sidecars:
-    """Find the sidecars of an image on a disk. Beside a URL none is looked for, because each would cost requests.
+    """Find the sidecars of an image on a disk. A URL has none, because each would cost requests.
 
     Args:
-        path: The image.
+        path: Path of the image.
         world: Endings that its world file may have, without the dot, such as `tfw`.
     """
     if is_url(str(path)):
@@ -143,7 +143,7 @@ def _world(path: Path, endings: Iterable[str], notes: list[str]) -> Geotransform
 
 @dataclass(frozen=True, kw_only=True)
 class _Pam:
-    """What a file .aux.xml, GDAL's Persistent Auxiliary Metadata, says of an image."""
+    """Contents of an image's file .aux.xml, GDAL's Persistent Auxiliary Metadata."""
 
     crs: CRS | None
     geotransform: Geotransform | None

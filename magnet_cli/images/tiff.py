@@ -125,7 +125,7 @@ def open_tiff(
         blob: The file; closed with the image, or where this fails.
         cache: Disk for a one-time decode, where the file cannot be read by region.
         series: Number or name of the image that is read, where the file holds several; None for the largest.
-        alpha: What a band that is flagged as alpha is.
+        alpha: Meaning of a band that is flagged as alpha.
 
     Raises:
         SourceError: It is damaged, unsupported, or needs more disk than allowed.

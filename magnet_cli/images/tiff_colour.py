@@ -103,9 +103,9 @@ def colour(page: TiffPage, channels: int = 1, *, alpha: Alpha = "mask") -> Colou
     """Return the meaning of a page's samples.
 
     Args:
-        page: One that is `understood`.
+        page: Page for which `understood` is true.
         channels: Pages that hold one band each.
-        alpha: What a band that is flagged as alpha is.
+        alpha: Meaning of a band that is flagged as alpha.
     """
     stored = np.dtype(page.dtype or np.uint8)
     dtype = np.dtype(np.uint8) if stored.kind == "b" else stored.newbyteorder("=")

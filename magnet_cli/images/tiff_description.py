@@ -70,7 +70,7 @@ def channel_names(pages: Sequence[TiffPage], described: Sequence[str] = ()) -> t
     """Names of channels that lie in pages of their own, one a band; empty where a file names none.
 
     Args:
-        pages: One a channel.
+        pages: Pages that hold one channel each.
         described: Names by the OME-XML of the file; none where it has none, and each page describes itself.
     """
     said = described or [_qpi_name(description(page)) for page in pages]

@@ -127,7 +127,7 @@ def find_contents(file: TiffFile, path: str) -> TiffContents:
 
     Args:
         file: The opened file.
-        path: Its name, for messages, and to find the other pieces of a multi-file OME-TIFF.
+        path: Path of the file for error messages, and to find the other pieces of a multi-file OME-TIFF.
 
     Raises:
         SourceError: The file holds no picture, or one of an absurd size; or it is a piece of a multi-file OME-TIFF
@@ -163,7 +163,7 @@ def check_size(page: TiffPage, path: str) -> None:
     """Refuse a page without pixels, or with more than any file holds.
 
     Raises:
-        SourceError: Its size is zero or absurd.
+        SourceError: The size of the page is zero or absurd.
     """
     width, height = page.imagewidth, page.imagelength
     if width < 1 or height < 1 or page.samplesperpixel < 1 or page.imagedepth != 1:

@@ -50,7 +50,7 @@ NAMED_UM = {
     "ly": Fraction(9460730472580800) * 10**6,
     **dict.fromkeys(("pc", "parsec"), Fraction(30856775814913673) * 10**6),
 }
-"""Micrometres of the units that have a name of their own, in small letters and the singular."""
+"""Micrometres of the units that have a name of their own; names are in small letters and the singular."""
 
 
 def unit_in_um(text: str) -> Fraction | None:
@@ -79,7 +79,7 @@ def _metres(power: int) -> Fraction:
 
 
 def _repaired(text: str) -> str:
-    """The text, where some program has taken its UTF-8 for Latin-1, as it was."""
+    """Return the text as it was before some program took its UTF-8 for Latin-1."""
     try:
         return text.encode("latin-1").decode("utf-8")
     except UnicodeError:

@@ -9,16 +9,16 @@ from urllib.parse import unquote, urlsplit
 from magnet_cli.errors import SourceError
 
 SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+)://")
-"""Two letters at least: a single one is a Windows drive."""
+"""Scheme of a URL; it has two letters at least, as a single letter is a Windows drive."""
 
 SCHEMES = ("http", "https", "s3")
 
 
 def is_url(text: str) -> bool:
-    """Whether an input is an address that is read over the network.
+    """Return whether an input is a URL that is read over the network.
 
     Raises:
-        SourceError: It is one of a kind that is not read.
+        SourceError: The URL is of a kind that is not read.
     """
     found = SCHEME.match(text)
     if found is None:

@@ -59,7 +59,7 @@ def finite(values: NDArray[Any]) -> NDArray[np.bool_] | None:
 
 
 def both(one: NDArray[np.bool_] | None, other: NDArray[np.bool_] | None) -> NDArray[np.bool_] | None:
-    """Valid in both; None counts as valid everywhere, and `(height, width)` holds for every band."""
+    """Return the pixels valid in both; None counts as valid everywhere, and `(height, width)` holds for every band."""
     if one is None or other is None:
         return other if one is None else one
     shape = max(one.shape, other.shape, key=len)
@@ -68,7 +68,7 @@ def both(one: NDArray[np.bool_] | None, other: NDArray[np.bool_] | None) -> NDAr
 
 
 def spread(valid: NDArray[np.bool_] | None, shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    """Validity as an array of a shape, `(height, width)` or `(height, width, bands)`; None is valid everywhere."""
+    """Return validity as an array `(height, width)` or `(height, width, bands)`; None is valid everywhere."""
     if valid is None:
         return np.ones(shape, np.bool_)
     if valid.ndim == len(shape):

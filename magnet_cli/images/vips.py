@@ -49,7 +49,7 @@ DTYPES = {
 """NumPy names of libvips' pixel formats."""
 
 CONVERTED = ("cmyk", "lab", "labs", "labq", "lch", "xyz", "yxy", "scrgb", "hsv")
-"""libvips' colour spaces that are turned into sRGB."""
+"""Colour spaces of libvips that are converted to sRGB."""
 
 RGB = ("srgb", "rgb", "rgb16")
 COLOURS = ("red", "green", "blue")
@@ -67,7 +67,7 @@ MIN_ROWS = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """What a picture's header says."""
+    """Facts that the header of a picture states."""
 
     blob: Blob
     """The file; closed with the store over the picture."""
@@ -85,7 +85,7 @@ class Picture:
     page: int = 0
     """Number of the page of a TIFF."""
     alpha_is_band: bool = False
-    """Whether the last band is an alpha channel by its format."""
+    """Whether the last band is an alpha channel by the picture's format."""
     strip_bytes: int = 0
     """Memory that one strip of a TIFF takes while it is decoded, where that is known and checked; else 0."""
 
@@ -96,7 +96,7 @@ class Picture:
 
     @property
     def whole_notes(self) -> tuple[str, ...]:
-        """What to tell of a picture behind a URL: formats without tiles are fetched from beginning to end."""
+        """Notes about a picture behind a URL: formats without tiles are fetched from beginning to end."""
         if not is_url(self.path):
             return ()
         return (f"this file has no tiles that could be fetched alone: all of its {self.blob.size:,} bytes are",)
@@ -111,26 +111,26 @@ class Picture:
 
     @property
     def cache_bytes(self) -> int:
-        """Disk that decoding it once needs."""
+        """Disk that decoding the picture once needs, in bytes."""
         return cache_bytes(self.size, bands=self.bands + self.alpha, dtype=self.dtype)
 
     @property
     def resident_bytes(self) -> int:
-        """Memory that it keeps while it is open."""
+        """Memory that the picture keeps while it is open, in bytes."""
         held = 0 if self.cache_bytes else self.size.pixels * (self.bands + self.alpha) * self.dtype.itemsize
         return held + self.strip_bytes + self.blob.resident_bytes
 
 
 def open_picture(blob: Blob, *, cache: CacheBudget | None, alpha: Alpha = "mask") -> PyramidImage:
-    """An image over a PNG, JPEG, WebP or other picture.
+    """Open a PNG, JPEG, WebP or other picture.
 
     Args:
         blob: The file; closed with the image.
-        cache: Disk for its one-time decode.
-        alpha: What an alpha channel is.
+        cache: Disk space for decoding the picture once.
+        alpha: Meaning of an alpha channel.
 
     Raises:
-        SourceError: It is damaged, or needs more disk than allowed.
+        SourceError: The picture is damaged, or needs more disk than allowed.
     """
     from magnet_cli.images.georeference import georeference  # noqa: PLC0415 (PROJ, where there is a place to be read)
     from magnet_cli.images.sidecars import find_sidecars, unread_projection, world_endings  # noqa: PLC0415
@@ -196,7 +196,7 @@ def finished(info: ImageInfo, store: Store, *, mask: Path | None, stored: Size, 
 
 
 def picture_info(picture: Picture) -> ImageInfo:
-    """Facts about a picture, orientation corrected."""
+    """Return the facts about a picture, orientation corrected."""
     size = oriented(picture.size, picture.orientation)
     return ImageInfo(
         path=picture.path,
@@ -261,10 +261,10 @@ def read_header(blob: Blob, alpha: Alpha = "mask", *, page: int = 0) -> Picture:
 
 
 def decoded_store(picture: Picture, *, cache: CacheBudget | None, nodata: float | None) -> Store:
-    """A store over a picture that is decoded at its first read.
+    """Return a store over a picture that is decoded at its first read.
 
     Raises:
-        SourceError: It needs more disk than allowed.
+        SourceError: The picture needs more disk than allowed.
     """
     check_budget(picture.path, picture.cache_bytes, cache)
     store = DecodedStore(picture, cache=cache, nodata=storable(nodata, picture.dtype))

@@ -18,7 +18,7 @@ GUESSED_AXES = {2: "yx", 3: "cyx", 4: "zcyx", 5: "tczyx"}
 MAX_SERIES = 4096
 """Largest number of images that are listed; damaged metadata could name any number."""
 LARGEST_XML = 64 << 20
-"""Bytes of OME-XML that are read into memory."""
+"""Most bytes of OME-XML that are read into memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +72,7 @@ def described_names(root: Path) -> tuple[str, ...]:
 
 
 def axes_of(multiscale: Mapping[str, Any], dimensions: int) -> str:
-    """One letter a dimension, of t, c, z, y, x."""
+    """Return one letter for each dimension, of t, c, z, y, x."""
     said = multiscale.get("axes")
     if not said:
         return GUESSED_AXES[dimensions] if dimensions != 4 else "czyx"  # noqa: PLR2004 (as OME-Zarr 0.3 orders them)
@@ -86,7 +86,7 @@ def _metadata(group: zarr.Group) -> Mapping[str, Any]:
 
 
 def _of_group(group: zarr.Group, path: str, metadata: Mapping[str, Any]) -> Iterator[ZarrNode]:
-    """The images of a group, named as the group says or by its path."""
+    """Return the images of a group, named as the group states or by its path."""
     for multiscale in metadata.get("multiscales", ()):
         array = group[multiscale["datasets"][0]["path"]]
         name = str(multiscale.get("name") or "").strip().strip("/") or path
@@ -113,7 +113,7 @@ def _paths(root: zarr.Group, metadata: Mapping[str, Any]) -> list[str]:
 
 
 def _fields(root: zarr.Group, plate: Mapping[str, Any]) -> Iterator[str]:
-    """The images of a plate: those of each well."""
+    """Yield the paths of a plate's images, well by well."""
     for well in plate.get("wells", ()):
         group = root[str(well["path"])]
         wanted = _metadata(group).get("well", {}) if isinstance(group, zarr.Group) else {}

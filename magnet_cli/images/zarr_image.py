@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 CHUNK_BYTES = 256 << 20
-"""A chunk that decodes to more cannot be read by region."""
+"""Largest decoded size of a chunk that is read by region, in bytes."""
 
 ADVICE = "Name the group of one image"
 COLOURS = ("red", "green", "blue")
@@ -46,14 +46,14 @@ class ZarrLevels:
     places: tuple[Level, ...]
     """Levels of the arrays after the first."""
     axes: str
-    """One letter a dimension, of t, c, z, y, x."""
+    """One letter for each dimension of the arrays, of t, c, z, y, x."""
     resolution: Resolution | None = None
     labels: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
 
 def open_zarr(path: str, *, series: str | int | None = None) -> PyramidImage:
-    """An image over a zarr array or an OME-Zarr group.
+    """Open a zarr array or an OME-Zarr group.
 
     Args:
         path: A folder, a zip file with the same content, or the URL of a folder.
@@ -110,7 +110,7 @@ class _Holder:
         self.store, self.also = remote.zarr_store(path), remote.failures()
 
     def reached(self) -> AbstractContextManager[None]:
-        """Say plainly how the network failed in the block."""
+        """Turn a network error of the block into one that says plainly what failed."""
         if not self._remote:
             return nullcontext()
         from magnet_cli.images.remote import reaching  # noqa: PLC0415 (an extra)
@@ -163,7 +163,7 @@ def _size(array: zarr.Array[Any], axes: str) -> Size:
 def _reduced(
     multiscale: Mapping[str, Any], arrays: list[zarr.Array[Any]], axes: str
 ) -> list[tuple[zarr.Array[Any], Level]]:
-    """The reduced levels and where they lie: a level padded to whole chunks has the scale that it states."""
+    """Return the reduced levels and their places; a level padded to whole chunks has the scale that it states."""
     full, datasets = arrays[0], multiscale["datasets"]
     found: list[tuple[zarr.Array[Any], Level]] = []
     for array, dataset in zip(arrays[1:], datasets[1:], strict=True):
@@ -181,19 +181,19 @@ def _reduced(
 
 
 def _apart(stated: float, place: Level) -> float:
-    """How far a level's downsample is from the stated one, as a ratio."""
+    """Return how far a level's downsample is from the stated one: the absolute logarithm of their ratio."""
     return abs(log(float(place.downsample.x) / stated))
 
 
 def _step(first: Mapping[str, Any], dataset: Mapping[str, Any], axes: str) -> float | None:
-    """Level-0 pixels that a pixel covers along x, by the stated scales; None where they say nothing."""
+    """Return the level-0 pixels that a pixel covers along x by the stated scales; None where none is stated."""
     across = [_transformation(one, "scale", axes, 0)[axes.index("x")] for one in (first, dataset)]
     step = across[1] / across[0] if across[0] > 0 else 0.0
     return step if 0 < step < float("inf") else None
 
 
 def _in_place(first: Mapping[str, Any], dataset: Mapping[str, Any], axes: str) -> bool:
-    """Whether a level begins where level 0 does: writers place its first pixel's centre, or say nothing."""
+    """Return whether a level begins within one pixel of level 0's origin; writers may state its pixel centre."""
     at, start = (_transformation(one, "translation", axes, 0) for one in (dataset, first))
     scale = _transformation(dataset, "scale", axes, 1)
     return all(abs(at[i] - start[i]) <= abs(scale[i]) for i, name in enumerate(axes) if name in "yx")

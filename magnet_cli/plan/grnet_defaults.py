@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def grnet_scales(options: SegmentOptions, facts: ModelFacts) -> tuple[Size, ...]:
     """Return the scale of a whole image, at which the bundle was trained, and the scale of its cells.
 
-    The latter alone where each cell is seen by itself.
+    Only the scale of the cells is returned where each cell is segmented on its own.
 
     Raises:
         WeightsError: The bundle is no GRNet, or its cells have no whole size.

@@ -360,13 +360,13 @@ def _size(size: Size) -> dict[str, int]:
 def paid_share(budget: Fraction, stages: Sequence[Stage], stage: Stage) -> Fraction:
     """The share of a stage's windows that a budget selects, where coarse stages are filled before finer ones.
 
-    Coarse windows are few, each changes much, and what a fine one is worth is known only where its coarse one was
+    Coarse windows are few, each changes much, and the gain of a fine one is known only where its coarse one was
     computed (docs/accuracy.md compares this with the same share of every stage). The coarsest is computed in any case.
 
     Args:
         budget: The budget of the windows of all stages, in (0, 1].
-        stages: All of the run, coarsest first.
-        stage: One of them.
+        stages: All stages of the run, coarsest first.
+        stage: The stage of `stages` whose share is returned.
     """
     before = sum(other.cells.pixels for other in stages if other.number < stage.number)
     left = budget * sum(other.cells.pixels for other in stages) - before
@@ -388,7 +388,7 @@ def windows_selected(rule: Rule, *, total: int, full: int, step: int) -> int:
         rule: The rule of `--patches`.
         total: Windows of this stage in this block.
         full: Windows of this stage in a block that the image's edge does not cut.
-        step: Which refining stage, 0 the first.
+        step: Number of the refining stage, 0 being the first.
     """
     if rule.kind in ("all", "threshold", "selector"):
         return total
