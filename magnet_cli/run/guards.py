@@ -44,14 +44,22 @@ def keeping_what_is_finished(
 
 
 @contextmanager
-def naming_shortage(what: str, image: str) -> Iterator[None]:
+def naming_shortage(what: str, image: str | None = None) -> Iterator[None]:
     """Name a shortage of memory by what was done when it came.
+
+    Args:
+        what: What was done, if nothing inside has named the shortage already.
+        image: The image that was worked on. It is added to what was named inside without a file.
 
     Raises:
         MemoryShortageError: Memory ran out.
     """
     try:
         yield
+    except MemoryShortageError as error:
+        if error.file is not None or image is None:
+            raise
+        raise MemoryShortageError(error.rule, file=image, advice=error.advice) from error
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise

@@ -147,7 +147,7 @@ class Computer:
         ]
         for stage in self._bound.step.stages:
             what = f"stage {stage.number}, block {states[0].pixels.block}, was computed"
-            with naming_shortage(what, self._bound.plan.image.path), torch.inference_mode():
+            with naming_shortage(what), torch.inference_mode():
                 self._run_stage(states, stage)
         return states
 

@@ -147,7 +147,7 @@ def read_group(image: Image, bound: BoundPass, number: int) -> GroupPixels:
 
 
 def _read(image: Image, bound: BoundPass, block: Index) -> BlockPixels:
-    with naming_shortage(f"block {block} of pass {bound.number + 1} was read", image.info.path):
+    with naming_shortage(f"block {block} of pass {bound.number + 1} was read"):
         pixels = read_block(image, bound, block)
         return pixels.pinned() if bound.device.type == "cuda" else pixels
 

@@ -14,6 +14,7 @@ from typing_extensions import override
 from magnet_cli.errors import MemoryShortageError, SourceError
 from magnet_cli.masks.spec import GroupId
 from magnet_cli.run.engine import missing
+from magnet_cli.run.guards import naming_shortage
 from tests.run.support import PATIENCE, Counting, CountingRunner, Groups, Memory, engine
 
 if TYPE_CHECKING:
@@ -148,6 +149,15 @@ def test_a_group_that_did_not_fit_is_tried_again_alone(readers: int) -> None:
     assert job.log.index(("read", 0, 5)) > job.log.index(("store", 0, 4))
     if readers:
         assert [note.partition(":")[0] for note in notes] == ["out of memory while group 3 of 6 of pass 1 was computed"]
+
+
+def test_a_shortage_that_a_runner_names_gets_the_image() -> None:
+    def named(_: int) -> None:
+        with naming_shortage("stage 3 was computed"):
+            raise torch.OutOfMemoryError
+
+    with pytest.raises(MemoryShortageError, match="none: out of memory while stage 3 was computed"):
+        engine(Memory(), readers=0).run(Counting(computing=named, least=4))
 
 
 def test_what_could_not_be_read_is_read_again() -> None:
