@@ -61,15 +61,22 @@ def test_as_many_groups_are_read_at_once_as_there_are_readers(readers: int) -> N
 
 
 def test_no_more_groups_are_read_ahead_than_the_plan_says() -> None:
-    held, most = set[int](), list[int]()
-    job = Counting(
-        ahead=2,
-        steps=(Groups(number=0, groups=9),),
-        reading=held.add,
-        computing=lambda group: most.append(len(held - set(range(group + 1)))),
-    )
+    allowed, held, most = threading.Semaphore(0), set[int](), list[int]()
+
+    def reading(group: int) -> None:
+        held.add(group)
+        allowed.release()
+
+    def computing(group: int) -> None:
+        if group == 0:
+            # Its own group and two more are read. A fourth would not be long.
+            assert all(allowed.acquire(timeout=PATIENCE) for _ in range(3))
+            allowed.acquire(timeout=0.3)
+        most.append(len(held - set(range(group + 1))))
+
+    job = Counting(ahead=2, steps=(Groups(number=0, groups=9),), reading=reading, computing=computing)
     engine(Memory(), readers=8).run(job)
-    assert max(most) <= 2
+    assert max(most) == 2
     assert len(job.done("read")) == 9
 
 
