@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,9 +14,8 @@ from magnet_cli.options.spelling import as_path, option_words
 from magnet_cli.refinement.method_loader import load_method
 from magnet_cli.refinement.origins import check_origins
 from magnet_cli.refinement.pairs import Pair, check_pair, open_input_mask
-from magnet_cli.run.clock import REFINING, Clock
+from magnet_cli.refinement.refinement_run import opened_run
 from magnet_cli.run.guards import naming_shortage
-from magnet_cli.run.mask_run import MaskRun
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -79,31 +77,17 @@ def refine(
 
 def refine_pair(pair: Pair, method: Method, options: RefineOptions, events: Events) -> RefineResult:
     """As `refine`, by a method that is loaded."""
-    paths, clock = pair.paths, Clock(REFINING)
+    paths = pair.paths
     hashes = {**images.image_hashes(pair.image, pair.info), "refined": images.fingerprint(pair.mask)}
     hashes |= method.hashes()
     if output_state(paths, hashes=hashes, overwrite=options.overwrite) is OutputState.DONE:
         events.message(f"{paths.mask}: already done")
         report = read_report(paths.report)
         return RefineResult(image=pair.image, mask=pair.mask, output=paths.mask, report=report, was_done=True)
-    with ExitStack() as stack:
-        with clock.measure("survey"), naming_shortage("the mask was looked through", pair.image):
-            opened = stack.enter_context(open_input_mask(pair.mask, options))
-            job = method.job(
-                method.see(pair.info), opened, workers=method.machine.readers(options.num_workers), events=events
-            )
+    seen = method.see(pair.info)
+    with opened_run(method, seen, pair.mask, options, paths=paths, hashes=hashes, events=events) as (job, run):
         for note in job.plan.notes:
             events.message(f"{pair.image}: {note}" if note in pair.info.notes else note)
-        run = MaskRun(
-            job=job,
-            paths=paths,
-            hashes=hashes,
-            workers=options.num_workers,
-            resume=options.resume,
-            overwrite=options.overwrite,
-            events=events,
-            clock=clock,
-        )
         command = refine_words(job.plan, paths.mask, options, method)
         report = run.finish(lambda found: {**found, "command": command})
     events.message(f"{paths.mask}: done")

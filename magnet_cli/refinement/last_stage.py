@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self, cast
 
@@ -15,10 +14,7 @@ from magnet_cli.options.segment import ExportOptions
 from magnet_cli.refinement.image_view import seen_of_plan
 from magnet_cli.refinement.mask_kinds import class_indices
 from magnet_cli.refinement.method_loader import load_method
-from magnet_cli.refinement.pairs import open_input_mask
-from magnet_cli.run.clock import REFINING, Clock
-from magnet_cli.run.guards import naming_shortage
-from magnet_cli.run.mask_run import MaskRun
+from magnet_cli.refinement.refinement_run import opened_run
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -166,22 +162,7 @@ class LastStage:
         if method.wants_probabilities and plan.probabilities:
             method = method.starting_from(_kept(unrefined))
         own = read_report(OutputPaths.of(unrefined).report)
-        with ExitStack() as stack:
-            clock = Clock(REFINING)
-            with clock.measure("survey"), naming_shortage("the mask was looked through", plan.image.path):
-                mask = stack.enter_context(open_input_mask(unrefined, self.options))
-                readers = method.machine.readers(self.options.num_workers)
-                job = method.job(seen, mask, workers=readers, events=events)
-            run = MaskRun(
-                job=job,
-                paths=paths,
-                hashes=hashes,
-                workers=self.options.num_workers,
-                resume=self.options.resume,
-                overwrite=self.options.overwrite,
-                events=events,
-                clock=clock,
-            )
+        with opened_run(method, seen, unrefined, self.options, paths=paths, hashes=hashes, events=events) as (_, run):
             return run.finish(lambda found: {**combined(own, found), "command": command})
 
 
