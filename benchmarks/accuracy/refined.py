@@ -27,7 +27,7 @@ import tifffile
 import magnet_cli
 from benchmarks.accuracy.cells import Cell, load_cells, save_cell
 from benchmarks.accuracy.rows import digest, scored
-from benchmarks.accuracy.scenes import IGNORE, write_labels
+from benchmarks.accuracy.scenes import IGNORE, SceneFiles, write_labels
 from magnet_cli import RefineOptions, SegmentOptions, segment
 from magnet_cli.geometry import Box, Size
 from magnet_cli.models.bundle_writer import CASCADE_FILE
@@ -54,12 +54,8 @@ MEMORY = 6 << 30
 """Memory budget of a run in bytes. A fixed one keeps the measured peak independent of the machine's load."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Part:
+class Part(SceneFiles):
     """The middle of a scene that the network behind its masks was not trained on, as an image of its own."""
-
-    work: Path
-    name: str
 
     @property
     def is_retina(self) -> bool:

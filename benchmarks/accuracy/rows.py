@@ -25,7 +25,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.accuracy.cells import Boundary, Cell, load_cells, save_cell
-from benchmarks.accuracy.scenes import write_labels
+from benchmarks.accuracy.scenes import SceneFiles, write_labels
 from benchmarks.accuracy.yardsticks import Patching
 from magnet_cli import SegmentOptions, segment
 from magnet_cli.evaluation.mask_scores import evaluate
@@ -48,17 +48,13 @@ MARGIN = 16
 BACKBONE = "backbone.safetensors"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Place:
+class Place(SceneFiles):
     """The files of a scene, and the bundle whose backbone was not trained on it."""
-
-    work: Path
-    scene: str
 
     @property
     def is_fundus(self) -> bool:
         """Whether it is a retina, not a city."""
-        return self.scene in FUNDUS
+        return self.name in FUNDUS
 
     def table(self, row: str) -> str:
         """The table that a row belongs to."""
@@ -67,22 +63,22 @@ class Place:
     @property
     def image(self) -> Path:
         """The image file."""
-        return self.work / (f"hrf/{self.scene}.jpg" if self.is_fundus else f"dubai/{self.scene}.tif")
+        return self.work / (f"hrf/{self.name}.jpg" if self.is_fundus else f"dubai/{self.name}.tif")
 
     @property
     def truth(self) -> Path:
         """The labels of the image, 255 where unknown."""
-        return self.image.with_name(f"{self.scene}-labels.tif")
+        return self.image.with_name(f"{self.name}-labels.tif")
 
     @property
     def bundle(self) -> Path:
         """The folder of the bundle that was trained on the other scenes."""
-        name = "fundus" if self.is_fundus else f"out{self.scene.removeprefix('tile')}"
+        name = "fundus" if self.is_fundus else f"out{self.name.removeprefix('tile')}"
         return self.work / "bundles" / name
 
     def mask(self, row: str) -> Path:
         """The mask that a row predicts."""
-        return self.work / "masks" / self.scene / f"{row}.tif"
+        return self.work / "masks" / self.name / f"{row}.tif"
 
     def pixels(self) -> NDArray[np.uint8]:
         """All pixels of the image, `(rows, columns, bands)`."""
@@ -198,7 +194,7 @@ def measured(place: Place, name: str, row: Row) -> Cell:
     size = report["input"]["size"]
     return Cell(
         row=name,
-        scene=place.scene,
+        scene=place.name,
         **scored(mask, place.truth),
         windows=sum(windows),
         gmac=round(sum(windows) * backbone + refined * refiner, 3),
@@ -221,7 +217,7 @@ def yardstick(place: Place, name: str, settings: Mapping[str, Any]) -> Cell:
     write_labels(mask, labels)
     return Cell(
         row=name,
-        scene=place.scene,
+        scene=place.name,
         **scored(mask, place.truth),
         windows=windows,
         gmac=round(windows * macs(bundle)[0], 3),
@@ -246,7 +242,7 @@ def main() -> None:
     parser.add_argument("--again", action="store_true", help="measure rows again that are there already")
     args = parser.parse_args()
     for scene in args.scene or (*SCENES, *FUNDUS):
-        place = Place(work=args.work, scene=scene)
+        place = Place(work=args.work, name=scene)
         for name in args.row or (FUNDUS_ROWS if place.is_fundus else ROWS):
             known = load_cells(place.table(name)).get((name, scene))
             if known is not None and known.backbone == digest(place.bundle / BACKBONE) and not args.again:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,6 +40,16 @@ PART_AT = (slice(600, 3400), slice(1200, 4000))
 IGNORE = 255
 METHODS = ("downsample", "patch", "magnet")
 """Of `magnet segment`, whose masks a cascade learns to sharpen."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SceneFiles:
+    """The files that belong to one scene."""
+
+    work: Path
+    """WORK."""
+    name: str
+    """The name of the scene."""
 
 
 def write_labels(path: Path, labels: NDArray[np.uint8], *, classes: Sequence[str] = ()) -> None:

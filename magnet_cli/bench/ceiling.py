@@ -12,12 +12,13 @@ import torch
 from magnet_cli import images
 from magnet_cli.bench.passes import run_passes
 from magnet_cli.bench.program import made_plan
-from magnet_cli.bench.task import Ready, Took
+from magnet_cli.bench.task import Contender, Ready, Took
 from magnet_cli.bench.timing import measured, repeated
 from magnet_cli.events import Events
 from magnet_cli.geometry import Box
 from magnet_cli.images.protocol import Request
 from magnet_cli.models.device import pin_arithmetic
+from magnet_cli.options.segment import SegmentOptions
 from magnet_cli.plan.windows import Index
 from magnet_cli.segmentation.computer import Normalisation
 from magnet_cli.segmentation.segment_model import Model, load_model
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from magnet_cli.bench.task import Task
     from magnet_cli.bench.timing import Measurement
     from magnet_cli.images.protocol import Image
-    from magnet_cli.options.segment import SegmentOptions
     from magnet_cli.plan import Plan
     from magnet_cli.plan.windows import Stage
 
@@ -45,11 +45,8 @@ LEAST, MOST = 0.5, 30.0
 """Bounds of that, in seconds."""
 
 
-class Ceiling:
+class Ceiling(Contender[SegmentOptions]):
     """The passes of every network that a run asks, with the program's own networks, precision and batch."""
-
-    def __init__(self, task: Task[SegmentOptions]) -> None:
-        self._task = task
 
     def prepare(self) -> Ready:
         """Load the bundle, sample windows and run each stage once."""

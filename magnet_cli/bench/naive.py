@@ -24,13 +24,13 @@ from magnet_cli.bench.ceiling import normalisation, opened
 from magnet_cli.bench.patching import refusal
 from magnet_cli.bench.plain_networks import PlainNetworks
 from magnet_cli.bench.program import made_plan
-from magnet_cli.bench.task import Ready, Took
+from magnet_cli.bench.task import Contender, Ready, Took
 from magnet_cli.bench.timing import TimedNetworks, measured
 from magnet_cli.events import Events
 from magnet_cli.geometry import Box, Size
 from magnet_cli.images.protocol import Request
 from magnet_cli.models.device import pin_arithmetic
-from magnet_cli.options.segment import OF_GRNETS
+from magnet_cli.options.segment import OF_GRNETS, SegmentOptions
 from magnet_cli.segmentation.segment_model import load_model
 from magnet_cli.system.memory import host_memory
 from magnet_cli.system.threads import usable_cores
@@ -38,8 +38,7 @@ from magnet_cli.system.threads import usable_cores
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from magnet_cli.bench.task import Task
-    from magnet_cli.options.segment import Rule, SegmentOptions
+    from magnet_cli.options.segment import Rule
     from magnet_cli.plan import Plan
 
 COPIES = 5
@@ -59,11 +58,8 @@ class NaiveRun:
     """Seconds in `backbone` and `refiner`."""
 
 
-class Naive:
+class Naive(Contender[SegmentOptions]):
     """The published arithmetic over one image."""
-
-    def __init__(self, task: Task[SegmentOptions]) -> None:
-        self._task = task
 
     def prepare(self) -> Ready:
         """Load the networks and read the image, if there is room for canvases of its size."""

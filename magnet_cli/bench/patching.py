@@ -11,13 +11,13 @@ import torch
 from magnet_cli.bench.ceiling import normalisation, opened
 from magnet_cli.bench.plain_networks import PlainNetworks
 from magnet_cli.bench.program import made_plan
-from magnet_cli.bench.task import Ready, Took
+from magnet_cli.bench.task import Contender, Ready, Took
 from magnet_cli.bench.timing import measured
 from magnet_cli.events import Events
 from magnet_cli.geometry import Box, Size
 from magnet_cli.images.protocol import Request
 from magnet_cli.models.device import free_device_memory, pin_arithmetic
-from magnet_cli.options.segment import OF_GRNETS
+from magnet_cli.options.segment import OF_GRNETS, SegmentOptions
 from magnet_cli.segmentation.segment_model import load_model
 from magnet_cli.system.memory import available_memory, format_bytes, host_memory
 from magnet_cli.system.threads import usable_cores
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from magnet_cli.bench.task import Task
-    from magnet_cli.options.segment import SegmentOptions
     from magnet_cli.plan import Plan
 
 LOADED, SAME = "model as loaded", "same model object"
@@ -39,11 +37,8 @@ ROWS = 1024
 """The rows of the image that are read at a time."""
 
 
-class Patching:
+class Patching(Contender[SegmentOptions]):
     """MONAI's `sliding_window_inference`, overlap 0, then the largest class: what a user would write."""
-
-    def __init__(self, task: Task[SegmentOptions]) -> None:
-        self._task = task
 
     def prepare(self) -> Ready:
         """Read the whole image into memory, if there is room for it and its result, and run one batch."""

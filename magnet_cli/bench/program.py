@@ -9,28 +9,23 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from magnet_cli.bench.task import Ready, Took, for_drawn
+from magnet_cli.bench.task import Contender, Ready, Took, for_drawn
 from magnet_cli.bench.timing import TimedNetworks
 from magnet_cli.events import Events
 from magnet_cli.masks.targets import Target
+from magnet_cli.options.segment import SegmentOptions
 from magnet_cli.segmentation.api import segment_target
 from magnet_cli.segmentation.image_planner import case_of, plan_image, windows_planned
 from magnet_cli.segmentation.segment_model import Model, load_model
 from magnet_cli.system.memory import host_memory
 
 if TYPE_CHECKING:
-    from magnet_cli.bench.task import Task
     from magnet_cli.models.networks import Networks
-    from magnet_cli.options.segment import SegmentOptions
     from magnet_cli.plan import Plan
 
 
-class Program:
+class Program(Contender[SegmentOptions]):
     """Segments the image of a task, again and again."""
-
-    def __init__(self, task: Task[SegmentOptions]) -> None:
-        self._task = task
-        self._options = replace(task.options, overwrite=True, resume=False)
 
     def prepare(self) -> Ready:
         """Load the bundle and segment a small image."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Generic, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 
 from magnet_cli.options.refine import RefineOptions
 from magnet_cli.options.segment import SegmentOptions
@@ -113,12 +114,22 @@ class Took:
     """The report of the run; part of the program's answer alone."""
 
 
-class Contender(Protocol):
-    """What a process runs; it is made of a task."""
+class Contender(ABC, Generic[Told]):
+    """What a process runs.
 
+    Args:
+        task: What is to be computed.
+    """
+
+    def __init__(self, task: Task[Told]) -> None:
+        self._task: Task[Told] = task
+        self._options: Told = replace(task.options, overwrite=True, resume=False)
+
+    @abstractmethod
     def prepare(self) -> Ready:
         """Load everything, and run once on little."""
 
+    @abstractmethod
     def run(self, what: str, program: Took | None) -> Took:
         """Do the work, and return what it took.
 

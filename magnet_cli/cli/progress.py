@@ -6,7 +6,15 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
 from magnet_cli.errors import redacted
 from magnet_cli.events import Events, Step
@@ -19,11 +27,21 @@ if TYPE_CHECKING:
     from magnet_cli.errors import MagnetError
 
 
+DESCRIPTION = TextColumn("{task.description}", markup=False)
+"""The column of a bar that says what is done."""
+
+
 class _Console(Console):
     """A console that becomes silent when the reader of a pipe closes it, so that the run can go on."""
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
+
+
+def transient_bar(console: Console, *columns: ProgressColumn, enabled: bool) -> Progress:
+    """A bar that disappears when it ends; it is not shown where standard error is no terminal."""
+    # Rich also takes a pipe for a terminal where FORCE_COLOR is set, as many CI services do.
+    return Progress(*columns, console=console, transient=True, disable=not (enabled and console.file.isatty()))
 
 
 class Display(Events, Closing):
@@ -35,16 +53,8 @@ class Display(Events, Closing):
 
     def __init__(self, *, enabled: bool) -> None:
         self._console = _Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
-        self._bar = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            console=self._console,
-            transient=True,
-            # Rich also takes a pipe for a terminal where FORCE_COLOR is set, as many CI services do.
-            disable=not (enabled and self._console.file.isatty()),
-        )
+        columns = (DESCRIPTION, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self._bar = transient_bar(self._console, *columns, enabled=enabled)
         self._task: TaskID | None = None
         self._shown: tuple[str, str] | None = None
 

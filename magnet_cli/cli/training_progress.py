@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TimeRemainingColumn
 
+from magnet_cli.cli.progress import DESCRIPTION, transient_bar
 from magnet_cli.system.closing import Closing
 
 if TYPE_CHECKING:
@@ -26,16 +27,8 @@ class TrainingDisplay(Closing):
 
     def __init__(self, *, enabled: bool = True) -> None:
         self._console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
-        self._bar = Progress(
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.description}", markup=False),
-            TimeRemainingColumn(),
-            console=self._console,
-            transient=True,
-            # Rich also takes a pipe for a terminal where FORCE_COLOR is set, as many CI services do.
-            disable=not (enabled and self._console.file.isatty()),
-        )
+        columns = (BarColumn(), MofNCompleteColumn(), DESCRIPTION, TimeRemainingColumn())
+        self._bar = transient_bar(self._console, *columns, enabled=enabled)
         self._task: TaskID | None = None
         self._loss = 0.0
         self._score = ""

@@ -239,14 +239,8 @@ def check_inputs(image: str | Path, truth: str | Path, *, roi: str | Path | None
 
 def _check_fits(found: images.ImageInfo, other: images.ImageInfo) -> None:
     """Pass where two rasters are of one picture, as far as sizes and georeferences say."""
-    if found.size != other.size:
-        raise SourceError(
-            f"the size must be that of {other.path}, {other.size}",
-            value=found.size,
-            file=found.path,
-            advice="Give rasters of one picture; labels are enlarged or shrunk by the nearest pixel",
-        )
-    images.check_place(found, other)
+    advice = "Give rasters of one picture; labels are enlarged or shrunk by the nearest pixel"
+    images.check_fits(found, other, rule=f"the size must be that of {other.path}, {other.size}", advice=advice)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from magnet_cli.images.backends import inspect, open_image, reopen
 from magnet_cli.images.cache import CacheBudget
 from magnet_cli.images.fingerprint import fingerprint, image_hashes
-from magnet_cli.images.geotransform import check_place, system_label
+from magnet_cli.images.geotransform import check_fits, check_place, system_label
 from magnet_cli.images.inputs import FoundImage, PassedOver, find_images, passed_over_notes, stem
 from magnet_cli.images.percentiles import sample_percentiles
 from magnet_cli.images.protocol import Alpha, Image, ImageInfo, Level, Region, Request, Resolution
@@ -24,6 +24,7 @@ __all__ = [
     "Region",
     "Request",
     "Resolution",
+    "check_fits",
     "check_place",
     "find_images",
     "fingerprint",

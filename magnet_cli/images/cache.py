@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from magnet_cli.errors import SourceError
 from magnet_cli.images.failures import naming
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from magnet_cli.geometry import Size
 
-DECODE_SHARE = 0.5
-"""Share of the free disk space that images may take which have to be decoded once."""
 MEMORY_BYTES = 64 << 20
 """A decoded image up to this size is held in memory instead."""
 
@@ -31,12 +29,14 @@ class CacheBudget:
     folder: Path
     """Folder for decoded images, made where it is missing; nothing stays in it."""
     max_bytes: int
+    SHARE: ClassVar[float] = 0.5
+    """Share of the free disk space that `within` allows."""
 
     @classmethod
     def within(cls, folder: Path) -> Self:
         """Allow half of the free space of the disk that a folder is on, or will be on."""
         there = next(place for place in (folder.resolve(), *folder.resolve().parents) if place.is_dir())
-        return cls(folder=there, max_bytes=int(shutil.disk_usage(there).free * DECODE_SHARE))
+        return cls(folder=there, max_bytes=int(shutil.disk_usage(there).free * cls.SHARE))
 
 
 def cache_bytes(size: Size, *, bands: int, dtype: np.dtype[Any]) -> int:

@@ -123,6 +123,23 @@ HALF = 0.51
 ADVICE = "Warp one onto the grid of the other; where a georeference is wrong, write it anew or leave it out"
 
 
+def check_fits(found: ImageInfo, image: ImageInfo, *, rule: str, advice: str) -> None:
+    """Pass where a raster that belongs to an image has its size and does not say that it shows another place.
+
+    Args:
+        found: The facts of the raster.
+        image: The facts of the image.
+        rule: What a message about the size says.
+        advice: The next step where the sizes differ.
+
+    Raises:
+        SourceError: They differ in size or place.
+    """
+    if found.size != image.size:
+        raise SourceError(rule, value=found.size, file=found.path, advice=advice)
+    check_place(found, image)
+
+
 def check_place(found: ImageInfo, image: ImageInfo) -> None:
     """Check that a raster and the image that it belongs to do not state different places.
 

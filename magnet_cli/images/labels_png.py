@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import struct
 import zlib
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from magnet_cli.errors import SourceError
 
@@ -26,13 +25,13 @@ KEPT = (b"IDAT", b"IEND", b"eXIf")
 PIECE = 1 << 20
 
 
-@dataclass(frozen=True, kw_only=True)
-class PngHeader:
+class PngHeader(NamedTuple):
     """Format of the samples, as the header of a PNG file states it."""
 
     depth: int
     """Bits of a sample."""
     colour: int
+    """PNG's colour type."""
 
     @property
     def has_indices(self) -> bool:

@@ -37,12 +37,12 @@ class Preset:
     name: str
     domain: str
     """What kind of image it is about, as a bundle says it."""
+    classes: Named
+    """Name and `#RRGGBB` by index."""
     title: str
     """The title of the data set."""
     architecture: str
     """The architecture of the backbone."""
-    classes: Named
-    """Name and `#RRGGBB` by index."""
     input: Size
     scales: tuple[Size, ...]
     """Sides of the windows, coarsest first."""

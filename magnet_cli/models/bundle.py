@@ -65,11 +65,7 @@ def load_bundle(name_or_path: str | Path) -> Bundle:
     found = load_description(name_or_path)
     if isinstance(found, Bundle):
         return found
-    raise WeightsError(
-        f"bundle {found.name} sharpens masks: it predicts no classes",
-        file=found.folder / DESCRIPTION,
-        advice="Give it to 'magnet refine', or take a bundle that 'magnet weights list' shows with classes",
-    )
+    raise _of_other_kind(found, "sharpens masks: it predicts no classes", command="refine", shown="with classes")
 
 
 def load_cascade_bundle(name_or_path: str | Path) -> CascadeBundle:
@@ -77,11 +73,12 @@ def load_cascade_bundle(name_or_path: str | Path) -> CascadeBundle:
     found = load_description(name_or_path)
     if isinstance(found, CascadeBundle):
         return found
-    raise WeightsError(
-        f"bundle {found.name} predicts classes: it cannot sharpen a mask",
-        file=found.folder / DESCRIPTION,
-        advice="Give it to 'magnet segment', or take a bundle that 'magnet weights list' shows as a cascade",
-    )
+    raise _of_other_kind(found, "predicts classes: it cannot sharpen a mask", command="segment", shown="as a cascade")
+
+
+def _of_other_kind(found: Bundle | CascadeBundle, rule: str, *, command: str, shown: str) -> WeightsError:
+    advice = f"Give it to 'magnet {command}', or take a bundle that 'magnet weights list' shows {shown}"
+    return WeightsError(f"bundle {found.name} {rule}", file=found.folder / DESCRIPTION, advice=advice)
 
 
 def load_description(name_or_path: str | Path) -> Bundle | CascadeBundle:

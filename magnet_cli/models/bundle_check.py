@@ -25,11 +25,11 @@ class FileCheck:
     file: Path
     role: str
     """`backbone`, `refiner`, `selector`, `local` or `cascade`."""
+    error: WeightsError | None
     architecture: str
     bytes: int
     hashed: bool
     """Whether the description gives a hash to compare with."""
-    error: WeightsError | None
 
     def describe(self) -> dict[str, object]:
         """Return the fields as JSON values."""

@@ -92,10 +92,10 @@ class Machine:
     device: str
     """Name of the device: `cpu`, `mps`, `cuda:0`, ..."""
     precision: str
-    memory: int
-    """Host bytes that may be used."""
     gpu_memory: int | None = None
     """Device bytes that may be used; None without an accelerator."""
+    memory: int
+    """Host bytes that may be used."""
     context: int = 0
     """Device bytes that go to neither tensors nor their allocator."""
     base: int = ASSUMED_BASE
@@ -166,10 +166,10 @@ class Plan:
     """A run over one image, complete: nothing that the mask depends on is decided later."""
 
     image: ImageInfo
+    passes: tuple[Pass, ...]
     settings: MethodSettings
     working: Pitch
     """Level-0 pixels of a working-grid pixel."""
-    passes: tuple[Pass, ...]
     classes: int
     bands: tuple[int, ...]
     """Positions of the image's bands that the network sees, in its order."""

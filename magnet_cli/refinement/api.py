@@ -30,9 +30,9 @@ class RefineResult:
 
     image: str
     mask: str
-    output: Path
     report: dict[str, object]
     """As written beside the output."""
+    output: Path
     was_done: bool = False
     """Whether an earlier run had finished it."""
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from magnet_cli import images
-from magnet_cli.errors import SourceError, UsageError
+from magnet_cli.errors import UsageError
 from magnet_cli.masks.kept_field import FieldFile
 from magnet_cli.masks.output import OutputPaths
 from magnet_cli.masks.targets import is_file_name
@@ -58,14 +58,9 @@ def check_pair(image: str | Path, mask: str | Path, *, options: BandOptions | No
         SourceError: One of them cannot be opened, or they differ in size or place.
     """
     info, found = inspect_bands(image, options or BandOptions()), images.inspect(mask)
-    if info.size != found.size:
-        raise SourceError(
-            f"a mask has the size of its image, {info.path}, which has {info.size} pixels",
-            value=found.size,
-            file=found.path,
-            advice="Enlarge it to that size first, as the nearest pixel for labels, bilinear for a probability",
-        )
-    images.check_place(found, info)
+    rule = f"a mask has the size of its image, {info.path}, which has {info.size} pixels"
+    advice = "Enlarge it to that size first, as the nearest pixel for labels, bilinear for a probability"
+    images.check_fits(found, info, rule=rule, advice=advice)
     return info
 
 

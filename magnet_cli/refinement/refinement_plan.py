@@ -45,6 +45,7 @@ class RefineSettings:
     """The options on which a mask depends, all of them resolved."""
 
     side: int
+    bands: tuple[str, ...] | None = None
     fast: bool
     compat: str
     kind: str
@@ -58,7 +59,6 @@ class RefineSettings:
     """Names or indices of the classes that are the object together; none: as the mask's kind says."""
     only: tuple[str, ...] = ()
     """Names or indices of the classes whose objects are refined; none: of all."""
-    bands: tuple[str, ...] | None = None
     value_range: ValueRange | None = None
 
     @property
@@ -88,10 +88,17 @@ class RefineSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ObjectsPass:
-    """Objects that are held as a whole, each a group."""
+class NumberedPass:
+    """A pass of a plan."""
 
     number: int
+    """0 is the first."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectsPass(NumberedPass):
+    """Objects that are held as a whole, each a group."""
+
     groups: int
 
     @property
@@ -101,10 +108,9 @@ class ObjectsPass:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SharesPass:
+class SharesPass(NumberedPass):
     """Squares of the mask of a large object, for the grids of its levels."""
 
-    number: int
     label: int
     region: Box
     """On level 0; its corner lies on all grids."""
@@ -151,10 +157,9 @@ class SharesPass:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LevelPass:
+class LevelPass(NumberedPass):
     """One level of a large object, in blocks; the first level is one block."""
 
-    number: int
     label: int
     region: Box
     """On level 0; its corner lies on the grids of all levels but the first."""
@@ -213,10 +218,9 @@ class LevelPass:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FusionPass:
+class FusionPass(NumberedPass):
     """Squares of level 0 in which the claims of all objects are joined."""
 
-    number: int
     size: Size
 
     @property

@@ -36,10 +36,10 @@ class Class:
 
     name: str
     color: str
+    area: float | None
     pixels: int
     share: float
     """The share of the pixels that have a label."""
-    area: float | None
     unit: str | None
 
 

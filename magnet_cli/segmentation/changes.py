@@ -68,11 +68,11 @@ class Sample:
 
     before: Tensor
     """Classes, uint8."""
+    valid: Tensor | None
+    """Bool; None where every pixel holds data."""
     after: Tensor
     moved: Tensor
     """How far the probabilities moved, float32 in [0, 1]."""
-    valid: Tensor | None
-    """Bool; None where every pixel holds data."""
 
     @classmethod
     def of(cls, before: Canvas, after: Canvas, valid: Tensor | None, *, own: Box, stage: Stage) -> Sample:

@@ -51,12 +51,12 @@ class BinaryObjects:
 
     ignore: int
     """The label that says nothing."""
+    only: tuple[int, ...] = ()
+    """The classes that objects are of; empty: all."""
     pieces: float
     """Probability that one connected piece of a class is taken instead of all of it."""
     smallest: int
     """Pixels of an object at least, and of what lies around it."""
-    only: tuple[int, ...] = ()
-    """The classes that objects are of; empty: all."""
 
     def drawn(self, labels: Labels, rng: np.random.Generator) -> Drawn | None:
         """An object; None where there is none that has a border.

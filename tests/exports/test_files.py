@@ -54,13 +54,6 @@ for form in EXPORT_FORMATS:
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder that is the current one."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-@pytest.fixture
 def mask(tmp_path: Path) -> Path:
     return write_mask(tmp_path / "m.tif", make_labels(300, 141))
 

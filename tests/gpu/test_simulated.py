@@ -14,11 +14,11 @@ from magnet_cli.events import Events
 from magnet_cli.geometry import Size
 from magnet_cli.masks.targets import Target
 from magnet_cli.models.device import SideStream
-from magnet_cli.options.segment import SegmentOptions, parse_patches, parse_points
+from magnet_cli.options.segment import SegmentOptions, parse_points
 from magnet_cli.segmentation.api import segment_target
 from magnet_cli.segmentation.segment_model import Model, load_model
 from tests.gpu.simulated import DEVICE, Stream, on_device, simulated
-from tests.laws.support import blurry_bundle, labels_in, scene_pixels, write_tiled
+from tests.laws.support import METHODS_OF_ONE_PASS, blurry_bundle, labels_in, scene_pixels, sides, write_tiled
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,17 +31,8 @@ if TYPE_CHECKING:
 SIZE = Size(width=171, height=133)
 
 
-def sides(*values: int) -> tuple[Size, ...]:
-    return tuple(Size(width=value, height=value) for value in values)
-
-
 METHODS = {
-    "all": SegmentOptions(points=parse_points("all")),
-    "threshold": SegmentOptions(points=parse_points("q>0.02")),
-    "count": SegmentOptions(points=parse_points("700"), batch_size=3),
-    "share": SegmentOptions(points=parse_points("30%"), merge="mean"),
-    "fast": SegmentOptions(method="magnet-fast", points=parse_points("50%"), patches=parse_patches("2,4")),
-    "budget": SegmentOptions(method="magnet-fast", budget=Fraction(2, 5), select="both", batch_size=2),
+    **METHODS_OF_ONE_PASS,
     "selector": SegmentOptions(method="magnet-fast", budget=Fraction(2, 5), select="ppn", scales=sides(128, 64, 32)),
     "patch": SegmentOptions(method="patch"),
     "downsample": SegmentOptions(method="downsample"),

@@ -6,6 +6,7 @@ import hashlib
 import signal
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,6 +20,7 @@ from magnet_cli.masks.output import OutputPaths
 from magnet_cli.masks.report_file import read_report
 from magnet_cli.models.bundle_writer import describe, write_bundle
 from magnet_cli.models.registry import build_backbone, build_refiner, build_selector
+from magnet_cli.options.segment import SegmentOptions, parse_patches, parse_points
 from magnet_cli.scene import Scene
 from magnet_cli.segmentation import api as segmentation
 
@@ -29,7 +31,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
-    from magnet_cli.options.segment import SegmentOptions
 
 CLASSES = 5
 STEP = 40
@@ -37,6 +38,20 @@ STEP = 40
 NODATA_TAG = 42113
 """GDAL's TIFF tag for the value of missing pixels."""
 KILLED = -signal.SIGKILL
+
+
+METHODS_OF_ONE_PASS = {
+    "all": SegmentOptions(points=parse_points("all")),
+    "threshold": SegmentOptions(points=parse_points("q>0.02")),
+    "count": SegmentOptions(points=parse_points("700"), batch_size=3),
+    "share": SegmentOptions(points=parse_points("30%"), merge="mean"),
+    "fast": SegmentOptions(method="magnet-fast", points=parse_points("50%"), patches=parse_patches("2,4")),
+    "budget": SegmentOptions(method="magnet-fast", budget=Fraction(2, 5), select="both", batch_size=2),
+}
+
+
+def sides(*values: int) -> tuple[Size, ...]:
+    return tuple(Size(width=value, height=value) for value in values)
 
 
 def template_backbone(*, sharpness: float) -> nn.Module:

@@ -18,6 +18,7 @@ from magnet_cli.plan.footprint import HEAP
 from magnet_cli.segmentation import image_planner
 from magnet_cli.system import memory
 from tests.laws.support import (
+    METHODS_OF_ONE_PASS,
     blurry_bundle,
     digest,
     labels_in,
@@ -25,6 +26,7 @@ from tests.laws.support import (
     part,
     scene_pixels,
     segment,
+    sides,
     write_tiled,
 )
 
@@ -54,17 +56,8 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Path]:
     }
 
 
-def sides(*values: int) -> tuple[Size, ...]:
-    return tuple(Size(width=value, height=value) for value in values)
-
-
 METHODS = {
-    "all": SegmentOptions(points=parse_points("all")),
-    "threshold": SegmentOptions(points=parse_points("q>0.02")),
-    "count": SegmentOptions(points=parse_points("700"), batch_size=3),
-    "share": SegmentOptions(points=parse_points("30%"), merge="mean"),
-    "fast": SegmentOptions(method="magnet-fast", points=parse_points("50%"), patches=parse_patches("2,4")),
-    "budget": SegmentOptions(method="magnet-fast", budget=Fraction(2, 5), select="both", batch_size=2),
+    **METHODS_OF_ONE_PASS,
     "patch": SegmentOptions(method="patch"),
     "two passes": SegmentOptions(scales=sides(512, 256, 128, 64, 32), probabilities=True, uncertainty=True),
     "not nested": SegmentOptions(scales=sides(150, 100, 50), points=parse_points("q>0.02")),

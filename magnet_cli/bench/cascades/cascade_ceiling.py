@@ -13,10 +13,11 @@ from magnet_cli import images
 from magnet_cli.arithmetic.cascade.steps import STRIDE
 from magnet_cli.bench.cascades.cascade_program import loaded_cascade, named_mask
 from magnet_cli.bench.ceiling import least_seconds, opened, scaled
-from magnet_cli.bench.task import Ready, Shape, Took
+from magnet_cli.bench.task import Contender, Ready, Shape, Took
 from magnet_cli.bench.timing import measured, repeated
 from magnet_cli.geometry import Box
 from magnet_cli.models.device import pin_arithmetic
+from magnet_cli.options.refine import RefineOptions
 from magnet_cli.refinement.effort import step_pixels
 from magnet_cli.refinement.pairs import open_input_mask
 from magnet_cli.system.memory import host_memory
@@ -28,9 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from magnet_cli.bench.task import Task
     from magnet_cli.geometry import Size
-    from magnet_cli.options.refine import RefineOptions
 
 SAMPLE = 4
 """Windows that are sampled: their content does not change what a step costs."""
@@ -47,11 +46,8 @@ class Alike:
     count: int
 
 
-class CascadeCeiling:
+class CascadeCeiling(Contender[RefineOptions]):
     """Global and local steps with the program's own network, precision and batch, which is one."""
-
-    def __init__(self, task: Task[RefineOptions]) -> None:
-        self._task = task
 
     def prepare(self) -> Ready:
         """Load the bundle, sample windows and run each step once."""

@@ -18,11 +18,12 @@ from magnet_cli.arithmetic.published.cascade_steps import refine_published
 from magnet_cli.bench.cascades.cascade_program import Watched, loaded_cascade, named_mask
 from magnet_cli.bench.ceiling import opened
 from magnet_cli.bench.patching import refusal
-from magnet_cli.bench.task import Ready, Took
+from magnet_cli.bench.task import Contender, Ready, Took
 from magnet_cli.bench.timing import measured, synchronise
 from magnet_cli.geometry import Box
 from magnet_cli.models.cascade_networks import load_cascade
 from magnet_cli.models.device import pin_arithmetic
+from magnet_cli.options.refine import RefineOptions
 from magnet_cli.refinement.pairs import open_input_mask
 from magnet_cli.system.memory import host_memory
 from magnet_cli.system.threads import usable_cores
@@ -32,9 +33,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from magnet_cli.bench.task import Task
     from magnet_cli.geometry import Size
-    from magnet_cli.options.refine import RefineOptions
     from magnet_cli.refinement.pass_context import Sharpener
 
 MAPS = 14
@@ -45,11 +44,8 @@ ROWS = 1024
 """The rows of the image that are read at a time."""
 
 
-class CascadeNaive:
+class CascadeNaive(Contender[RefineOptions]):
     """The published package's arithmetic over one mask."""
-
-    def __init__(self, task: Task[RefineOptions]) -> None:
-        self._task = task
 
     def prepare(self) -> Ready:
         """Load the network and read image and mask, if there is room for maps of their size."""

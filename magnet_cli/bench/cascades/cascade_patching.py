@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from magnet_cli.bench.task import Ready
+from magnet_cli.bench.task import Contender, Ready
+from magnet_cli.options.refine import RefineOptions
 
 if TYPE_CHECKING:
-    from magnet_cli.bench.task import Task, Took
-    from magnet_cli.options.refine import RefineOptions
+    from magnet_cli.bench.task import Took
 
 
-class CascadePatching:
+class CascadePatching(Contender[RefineOptions]):
     """Says that it has no meaning here."""
-
-    def __init__(self, task: Task[RefineOptions]) -> None:
-        self._task = task
 
     def prepare(self) -> Ready:
         """Return the refusal: plain patching of masks does not exist."""

@@ -10,8 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from magnet_cli.bench.task import Ready, Shape, Took, for_drawn
+from magnet_cli.bench.task import Contender, Ready, Shape, Took, for_drawn
 from magnet_cli.events import Events
+from magnet_cli.options.refine import RefineOptions
 from magnet_cli.refinement.api import plan_pair, refine_pair
 from magnet_cli.refinement.effort import effort_of, step_pixels
 from magnet_cli.refinement.method_loader import load_method
@@ -24,18 +25,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from magnet_cli.bench.task import Task
-    from magnet_cli.options.refine import RefineOptions
     from magnet_cli.refinement.cascade_method import Cascade, CascadeJob
     from magnet_cli.refinement.pass_context import Sharpener
 
 
-class CascadeProgram:
+class CascadeProgram(Contender[RefineOptions]):
     """Refines the mask of a task, again and again."""
-
-    def __init__(self, task: Task[RefineOptions]) -> None:
-        self._task = task
-        self._options = replace(task.options, overwrite=True, resume=False)
 
     def prepare(self) -> Ready:
         """Load the bundle and refine a small mask."""

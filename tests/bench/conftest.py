@@ -1,5 +1,0 @@
-"""The folder of the command line's tests."""
-
-from tests.cli.conftest import here
-
-__all__ = ["here"]
