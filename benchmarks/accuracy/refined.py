@@ -16,9 +16,8 @@ from __future__ import annotations
 
 import argparse
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import imagecodecs
 import numpy as np
@@ -134,8 +133,7 @@ def one_class(labels: NDArray[np.uint8], label: int) -> NDArray[np.uint8]:
     return np.where(labels == IGNORE, np.uint8(IGNORE), (labels == label).astype(np.uint8))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Cascade:
+class Cascade(NamedTuple):
     """A bundle for `magnet refine`, and the class that it was trained for."""
 
     table: str

@@ -7,7 +7,7 @@ Tissue is whatever differs from the glass that `find_glass` has found, in colour
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -67,8 +67,7 @@ ROWS = 256
 """Rows of the overview whose colours are held as floats at a time."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class FoundTissue:
+class FoundTissue(NamedTuple):
     """The tissue found on an overview, and an explanation of what was left out."""
 
     inside: Mask

@@ -44,7 +44,21 @@ def transient_bar(console: Console, *columns: ProgressColumn, enabled: bool) -> 
     return Progress(*columns, console=console, transient=True, disable=not (enabled and console.file.isatty()))
 
 
-class Display(Events, Closing):
+class BarDisplay(Closing):
+    """A display with a bar that is shown until it is closed."""
+
+    _bar: Progress
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def close(self) -> None:
+        """Take the bar away."""
+        self._bar.stop()
+
+
+class Display(Events, BarDisplay):
     """A display that prints messages as lines and shows the progress of the current image as a bar.
 
     Args:
@@ -57,14 +71,6 @@ class Display(Events, Closing):
         self._bar = transient_bar(self._console, *columns, enabled=enabled)
         self._task: TaskID | None = None
         self._shown: tuple[str, str] | None = None
-
-    def __enter__(self) -> Self:
-        self._bar.start()
-        return self
-
-    def close(self) -> None:
-        """Take the bar away."""
-        self._bar.stop()
 
     def message(self, text: str) -> None:
         """Print a line above the bar."""

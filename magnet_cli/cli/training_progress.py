@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TimeRemainingColumn
 
-from magnet_cli.cli.progress import DESCRIPTION, transient_bar
-from magnet_cli.system.closing import Closing
+from magnet_cli.cli.progress import DESCRIPTION, BarDisplay, transient_bar
 
 if TYPE_CHECKING:
     from magnet_cli.train.log import Line
@@ -18,7 +17,7 @@ SMOOTH = 0.9
 """Momentum of the moving average of the loss that the bar shows."""
 
 
-class TrainingDisplay(Closing):
+class TrainingDisplay(BarDisplay):
     """A bar with the loss, the learning rate and the last validation. Each validation is printed above it as a line.
 
     Args:
@@ -32,14 +31,6 @@ class TrainingDisplay(Closing):
         self._task: TaskID | None = None
         self._loss = 0.0
         self._score = ""
-
-    def __enter__(self) -> Self:
-        self._bar.start()
-        return self
-
-    def close(self) -> None:
-        """Take the bar away."""
-        self._bar.stop()
 
     def line(self, line: Line) -> None:
         """Print a line of the log. Where the bar is shown, only validations are printed."""

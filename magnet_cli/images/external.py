@@ -44,11 +44,11 @@ class StoredLevel:
     size: Size
     downsample: Pitch
     """Downsample of the level: level-0 pixels that one stored pixel covers, along x and y."""
+    masked: bool = False
+    """Whether its file holds a mask of the level."""
     store: Store
     index: int
     """Number of the level in the store."""
-    masked: bool = False
-    """Whether its file holds a mask of the level."""
 
 
 class ExternalMask:

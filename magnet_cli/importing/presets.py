@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 from magnet_cli.geometry import Size
 
-Named = tuple[tuple[str, str], ...]
-
 PAPER, SCRIPT, OURS = "the paper", "the published script", "our choice"
 
 
@@ -15,9 +13,9 @@ PAPER, SCRIPT, OURS = "the paper", "the published script", "our choice"
 class FastVariant:
     """MagNet-Fast's settings as one source has them."""
 
+    scales: tuple[Size, ...]
     source: str
     """`PAPER`, `SCRIPT` or `OURS`."""
-    scales: tuple[Size, ...]
     patches: int
     points: str
     note: str
@@ -37,7 +35,7 @@ class Preset:
     name: str
     domain: str
     """What kind of image it is about, as a bundle says it."""
-    classes: Named
+    classes: tuple[tuple[str, str], ...]
     """Name and `#RRGGBB` by index."""
     title: str
     """The title of the data set."""

@@ -48,13 +48,13 @@ class Verification:
 
     mask: Path
     report: Path
+    damage: tuple[Damage, ...]
+    """The first damaged places."""
     pages: int
     tiles: int
     """Checked, over all pages."""
     bytes: int
     """The bytes of the file."""
-    damage: tuple[Damage, ...]
-    """The first damaged places."""
     damaged: int
     """Number of all damaged places."""
 

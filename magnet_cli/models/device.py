@@ -19,8 +19,9 @@ from magnet_cli.system.threads import usable_cores
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from magnet_cli.events import Events
     from magnet_cli.models.network_spec import Described
-    from magnet_cli.options.shared import Precision
+    from magnet_cli.options.shared import MachineOptions, Precision
 
 
 OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "not enough memory")
@@ -76,6 +77,30 @@ def resolve_precision(name: str, device: str, bundle: Described) -> Precision:
     measured = bundle.runs(device.partition(":")[0], "bfloat16")
     agrees = measured is not None and (measured.agreement or 0) >= AGREES
     return "bfloat16" if agrees and computes_bfloat16(device) else "float32"
+
+
+def choose_device(options: MachineOptions, bundle: Described, events: Events) -> tuple[str, str]:
+    """Choose the device and the precision that a bundle runs on and in, and limit the memory of the device.
+
+    The user gets the bundle's notes and those on the precision.
+
+    Args:
+        options: The device, the precision and the budgets that a user asks for.
+        bundle: The bundle that is to run.
+        events: Receives the messages.
+
+    Returns:
+        The names of the device and of the precision.
+
+    Raises:
+        DeviceError, UsageError: The device or the precision is not to be had.
+    """
+    device = resolve_device(options.device)
+    precision = resolve_precision(options.precision, device, bundle)
+    for note in (*bundle.notes, *precision_notes(precision, device, bundle)):
+        events.message(f"magnet: {note}")
+    limit_device_memory(device, options.gpu_memory)
+    return device, precision
 
 
 def precision_notes(precision: str, device: str, bundle: Described) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from magnet_cli.plan.bands import Seer, check_bands, check_values, describe_seen, inspect_bands, needs_clamp
 from magnet_cli.plan.defaults import resolve_scales
 from magnet_cli.plan.domains import check_domain
-from magnet_cli.plan.footprint import groups_ahead, output_side
+from magnet_cli.plan.footprint import host_memory_plan, output_side
 from magnet_cli.plan.grid import WorkingGrid, with_pixel_size, working_grid
 from magnet_cli.plan.segmentation_plan import (
     AreaSpec,
@@ -32,7 +32,7 @@ __all__ = [
     "check_domain",
     "check_values",
     "describe_seen",
-    "groups_ahead",
+    "host_memory_plan",
     "inspect_bands",
     "make_plan",
     "needs_clamp",

@@ -95,6 +95,33 @@ def with_memory(plan: Plan, facts: ModelFacts, options: SegmentOptions) -> Plan:
     return replace(plan, memory=memory)
 
 
+def host_memory_plan(
+    budget: int, *, base: int, cache: int, compute: int, group: int, output: int, readers: int
+) -> MemoryPlan:
+    """Memory of a run on the host, with as many groups read ahead as memory and readers allow.
+
+    Args:
+        budget: Host bytes that the run may use.
+        base: Bytes in use before the first read.
+        cache: Bytes that the image and the journal keep between reads.
+        compute: Bytes that computing a group takes.
+        group: Bytes of a group that was read.
+        output: Bytes of results that wait to be stored.
+        readers: Threads that read ahead.
+    """
+    return MemoryPlan(
+        budget=budget,
+        base=base,
+        cache=cache,
+        compute=compute,
+        group=group,
+        output=output,
+        ahead=groups_ahead(readers, spare=budget - base - cache - compute - output, group=group),
+        device_budget=None,
+        device=0,
+    )
+
+
 def groups_ahead(readers: int, *, spare: int, group: int) -> int:
     """How many groups may be read while another one is computed: as many as there are readers, if memory allows.
 

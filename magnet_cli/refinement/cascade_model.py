@@ -9,13 +9,7 @@ from magnet_cli.errors import WeightsError
 from magnet_cli.geometry import Size
 from magnet_cli.models.bundle import CascadeBundle, load_cascade_bundle, load_description, shipped_bundles
 from magnet_cli.models.cascade_networks import ALIVE_AT_ONCE, cascade_bytes, load_cascade
-from magnet_cli.models.device import (
-    limit_device_memory,
-    machine_of,
-    precision_notes,
-    resolve_device,
-    resolve_precision,
-)
+from magnet_cli.models.device import choose_device, machine_of
 from magnet_cli.options.segment import BundleDefaults
 from magnet_cli.plan import Machine, ModelFacts
 from magnet_cli.system.memory import LARGE_TENSOR, reuse_large_tensors
@@ -57,24 +51,9 @@ class RefineModel:
 
 
 def load_refine_model(options: RefineOptions, events: Events, named: str) -> RefineModel:
-    """The bundle that the options name, on the device that they name.
-
-    Args:
-        options: As given.
-        events: Hears about messages.
-        named: The option of the command line that names a bundle.
-
-    Raises:
-        WeightsError, DeviceError, UsageError: It cannot be had.
-    """
+    """The bundle that the options name, on the device that they name; arguments and errors as of `load_method`."""
     bundle = named_bundle(options.weights, named)
-    for note in bundle.notes:
-        events.message(f"magnet: {note}")
-    device = resolve_device(options.device)
-    precision = resolve_precision(options.precision, device, bundle)
-    for told in precision_notes(precision, device, bundle):
-        events.message(f"magnet: {told}")
-    limit_device_memory(device, options.gpu_memory)
+    device, precision = choose_device(options, bundle, events)
     needed = cascade_bytes(bundle, side=options.side or bundle.side)
     if device == "cpu" and needed >= ALIVE_AT_ONCE * LARGE_TENSOR:
         reuse_large_tensors()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from typing_extensions import override
 
 from magnet_cli.masks.spec import MaskSpec
-from magnet_cli.run.job import Job
+from magnet_cli.run.job import PlannedJob
 from magnet_cli.run.measured import Totals
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class MaskPlan(Protocol):
         """Upper bounds in bytes."""
 
 
-class MaskJob(Job):
+class MaskJob(PlannedJob):
     """What is to be done to one mask: a job over the mask's image."""
 
     plan: MaskPlan
@@ -88,16 +88,6 @@ class MaskJob(Job):
     @override
     def passes(self) -> Sequence[RunPass]:
         return self.plan.passes
-
-    @property
-    @override
-    def machine(self) -> Machine:
-        return self.plan.machine
-
-    @property
-    @override
-    def memory(self) -> MemoryPlan:
-        return self.plan.memory
 
     @property
     @override

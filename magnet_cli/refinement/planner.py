@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from magnet_cli.errors import SourceError, UsageError
 from magnet_cli.events import Step
 from magnet_cli.options.refine import THRESHOLD
-from magnet_cli.plan import MemoryPlan, groups_ahead
+from magnet_cli.plan import MemoryPlan, host_memory_plan
 from magnet_cli.refinement.census import Census
 from magnet_cli.refinement.evidence import kept_bytes, kept_evidence
 from magnet_cli.refinement.label_pass import RIM
@@ -194,14 +195,11 @@ def _memory(
     compute = pixels * BYTES_A_PIXEL + (model.activation_bytes if on_host else 0)
     # A result that is made, and one that is stored beside it.
     output = (1 + bool(workers)) * max(pixels, min(SQUARE**2, info.size.pixels))
-    found = MemoryPlan(
-        budget=machine.memory,
-        base=base,
-        cache=cache,
-        compute=compute,
-        group=group,
-        output=output,
-        ahead=groups_ahead(workers, spare=machine.memory - base - cache - compute - output, group=group),
+    found = host_memory_plan(
+        machine.memory, base=base, cache=cache, compute=compute, group=group, output=output, readers=workers
+    )
+    found = replace(
+        found,
         device_budget=machine.gpu_memory,
         device=0 if on_host else model.activation_bytes + machine.context,
     )

@@ -44,8 +44,8 @@ BYTES_A_PIXEL = 60
 class RefineSettings:
     """The options on which a mask depends, all of them resolved."""
 
-    side: int
     bands: tuple[str, ...] | None = None
+    side: int
     fast: bool
     compat: str
     kind: str

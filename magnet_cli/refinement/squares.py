@@ -10,7 +10,7 @@ import numpy as np
 
 from magnet_cli.geometry import Box, Size
 from magnet_cli.masks.header import digest_of
-from magnet_cli.plan import MemoryPlan, groups_ahead
+from magnet_cli.plan import MemoryPlan, host_memory_plan
 
 if TYPE_CHECKING:
     from fractions import Fraction
@@ -199,14 +199,6 @@ def square_memory(
     compute = pixels * settings.tool.bytes_a_pixel(channels)
     # A result that is made, and one that is stored beside it.
     output = (1 + bool(workers)) * SIDE * SIDE * 4
-    return MemoryPlan(
-        budget=machine.memory,
-        base=base,
-        cache=cache,
-        compute=compute,
-        group=group,
-        output=output,
-        ahead=groups_ahead(workers, spare=machine.memory - base - cache - compute - output, group=group),
-        device_budget=None,
-        device=0,
+    return host_memory_plan(
+        machine.memory, base=base, cache=cache, compute=compute, group=group, output=output, readers=workers
     )

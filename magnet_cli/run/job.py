@@ -6,6 +6,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar
 
+from typing_extensions import override
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from contextlib import ExitStack
@@ -95,6 +97,18 @@ class Prepared(Generic[J]):
     """The same for what a reader of the report should know too."""
 
 
+class JobPlan(Protocol):
+    """Everything that was decided about a run before it."""
+
+    @property
+    def machine(self) -> Machine:
+        """The device, the precision and the memory that the run may use."""
+
+    @property
+    def memory(self) -> MemoryPlan:
+        """How much memory the run takes, and how many groups may be read ahead."""
+
+
 class Job(ABC):
     """A plan and what carries it out. A run does all of it; a machine of several may do some groups of it."""
 
@@ -172,3 +186,19 @@ class Job(ABC):
     @abstractmethod
     def report(self, results: Results, measured: Measured) -> dict[str, object]:
         """The report of the finished run, as JSON values."""
+
+
+class PlannedJob(Job):
+    """A job whose plan knows its machine and its memory."""
+
+    plan: JobPlan
+
+    @property
+    @override
+    def machine(self) -> Machine:
+        return self.plan.machine
+
+    @property
+    @override
+    def memory(self) -> MemoryPlan:
+        return self.plan.memory

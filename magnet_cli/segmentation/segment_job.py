@@ -12,7 +12,7 @@ from magnet_cli.masks.header import digest_of
 from magnet_cli.masks.spec import FieldSpec, MaskClass, MaskSpec
 from magnet_cli.report.maps import describe_maps
 from magnet_cli.report.run_report import make_report
-from magnet_cli.run.job import Job, Prepared
+from magnet_cli.run.job import PlannedJob, Prepared
 from magnet_cli.run.measured import Totals
 from magnet_cli.segmentation.bound_pass import BoundPass
 from magnet_cli.segmentation.computer import Computer
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from magnet_cli.areas import Area
     from magnet_cli.images import Image, ImageInfo
     from magnet_cli.models.bundle import Bundle
-    from magnet_cli.plan import Machine, MemoryPlan, Plan
+    from magnet_cli.plan import Plan
     from magnet_cli.run.job import Resources, Runner, RunPass
     from magnet_cli.run.measured import Measured
     from magnet_cli.run.results import Results
@@ -40,7 +40,7 @@ COMPUTERS: dict[str, type[Computer]] = {"grnet": GRNetComputer, "grnet-local": L
 
 
 @dataclass(frozen=True, kw_only=True)
-class SegmentJob(Job):
+class SegmentJob(PlannedJob):
     """One image that is segmented."""
 
     plan: Plan
@@ -64,16 +64,6 @@ class SegmentJob(Job):
             BoundPass(plan=self.plan, step=step, device=self.networks.device, area=self.area)
             for step in self.plan.passes
         ]
-
-    @property
-    @override
-    def machine(self) -> Machine:
-        return self.plan.machine
-
-    @property
-    @override
-    def memory(self) -> MemoryPlan:
-        return self.plan.memory
 
     @property
     @override

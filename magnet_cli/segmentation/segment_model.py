@@ -7,13 +7,7 @@ from typing import TYPE_CHECKING
 
 from magnet_cli.errors import UsageError
 from magnet_cli.models.bundle import load_bundle
-from magnet_cli.models.device import (
-    limit_device_memory,
-    machine_of,
-    precision_notes,
-    resolve_device,
-    resolve_precision,
-)
+from magnet_cli.models.device import choose_device, machine_of
 from magnet_cli.models.facts import model_facts
 from magnet_cli.models.networks import load_networks
 from magnet_cli.options.segment import DEFAULT_BUNDLE
@@ -52,14 +46,8 @@ def load_model(options: SegmentOptions, events: Events, own: PythonNetwork | Non
     last = load_last_stage(options, events)
     if options.weights is None and own is None:
         events.message(f"magnet: taking the bundle '{DEFAULT_BUNDLE}', because --weights was not given")
-    device = resolve_device(options.device)
     bundle = chosen_bundle(options, own)
-    for note in bundle.notes:
-        events.message(f"magnet: {note}")
-    precision = resolve_precision(options.precision, device, bundle)
-    for told in precision_notes(precision, device, bundle):
-        events.message(f"magnet: {told}")
-    limit_device_memory(device, options.gpu_memory)
+    device, precision = choose_device(options, bundle, events)
     if own is None:
         facts, networks = model_facts(bundle), None
     else:

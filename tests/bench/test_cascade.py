@@ -133,9 +133,9 @@ def test_steps_are_timed_in_groups_of_about_one_size(monkeypatch: pytest.MonkeyP
 
     found = alike_steps(by_shape)
 
-    assert sum(each.count for each in found) == sum(by_shape.values())
+    assert sum(each.steps for each in found) == sum(by_shape.values())
     assert [each.shape.step for each in found] == ["global", "global", "local", "local"]
-    assert [each.count for each in found] == [20, 30, 1, 1000]
+    assert [each.steps for each in found] == [20, 30, 1, 1000]
     assert found[-1].shape.width == 96
     assert alike_steps({}) == []
 

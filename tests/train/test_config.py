@@ -13,39 +13,51 @@ from tests.train.support import CONFIG, validating
 if TYPE_CHECKING:
     from pathlib import Path
 
+WRONG = {
+    "batch = 4": {
+        "bach = 4": "bach",
+        'batch = "4"': "batch must be of type int",
+        "batch = true": "batch must be of type int",
+        "batch = 0": "batch must be at least 1",
+        'batch = 4\nloss = "dice"': "loss must be cross-entropy or focal",
+        "batch = 4\nfocal_gamma = -1": "focal_gamma must be at least 0",
+        'batch = 4\nschedule = "linear"': "schedule must be cosine or step",
+        "batch = 4\nsteps = [0.8, 0.6]": "steps must be shares that rise",
+        'batch = 4\nsteps = ["0.8"]': "steps must be of type list of float",
+        'batch = 4\nprecision = "half"': "precision must be float32, bfloat16 or float16",
+        'batch = 4\ndevice = "gpu"': "device must be auto, cpu, cuda",
+        "batch = 4\npatience = 2": "patience must be 0 without validate_every",
+        "batch = 4\nvalidate_every = 2": r"Name some in \[data\] validation",
+        "batch = 4\nmomentum = inf": r"\[loop\] momentum must be of type float \(got inf\)",
+    },
+    "colour = 0.0": {
+        "color = 0.0": r"unknown keys in \[data\]",
+        'validation = "tile3"': "validation must be of type list of str",
+        "grid = [3]": "grid is two numbers",
+        "label_values = { 256 = 1 }": "256 = 1",
+        "label_values = { one = 1 }": "one = 1",
+        'label_values = { 1 = "a" }': "label_values must be of type table of int",
+    },
+    'architecture = "conv"': {
+        "": "names no network",
+    },
+    "[loop]": {
+        "[cascade]\ncrop = 20\n[loop]": "crop must be a multiple of 8",
+        "[cascade]\nscales = []\n[loop]": "scales must be at least 1, and one or more",
+        "[cascade]\niou = [0.9, 0.8]\n[loop]": "iou must be two numbers that rise",
+        "[cascade]\ncoarse = 1.5\n[loop]": "coarse must be from 0 to 1",
+        "[grnet.selector]\noptions = {}\n[loop]": r"\[grnet.selector\] is an architecture's name",
+        "[cascade]\nalpha = 5\n[loop]": r"unknown keys in \[cascade\]",
+    },
+    'name = "tiny"': {
+        "name = 1979-01-01": r"date or a time.*1979-01-01",
+    },
+}
+"""Messages by what a text gets in place of a line of `CONFIG`."""
+
 
 @pytest.mark.parametrize(
-    ("old", "new", "message"),
-    [
-        ("batch = 4", "bach = 4", "bach"),
-        ("batch = 4", 'batch = "4"', "batch must be of type int"),
-        ("batch = 4", "batch = true", "batch must be of type int"),
-        ("batch = 4", "batch = 0", "batch must be at least 1"),
-        ("batch = 4", 'batch = 4\nloss = "dice"', "loss must be cross-entropy or focal"),
-        ("batch = 4", "batch = 4\nfocal_gamma = -1", "focal_gamma must be at least 0"),
-        ("batch = 4", 'batch = 4\nschedule = "linear"', "schedule must be cosine or step"),
-        ("batch = 4", "batch = 4\nsteps = [0.8, 0.6]", "steps must be shares that rise"),
-        ("batch = 4", 'batch = 4\nsteps = ["0.8"]', "steps must be of type list of float"),
-        ("batch = 4", 'batch = 4\nprecision = "half"', "precision must be float32, bfloat16 or float16"),
-        ("batch = 4", 'batch = 4\ndevice = "gpu"', "device must be auto, cpu, cuda"),
-        ("batch = 4", "batch = 4\npatience = 2", "patience must be 0 without validate_every"),
-        ("batch = 4", "batch = 4\nvalidate_every = 2", r"Name some in \[data\] validation"),
-        ("colour = 0.0", "color = 0.0", r"unknown keys in \[data\]"),
-        ("colour = 0.0", 'validation = "tile3"', "validation must be of type list of str"),
-        ("colour = 0.0", "grid = [3]", "grid is two numbers"),
-        ("colour = 0.0", "label_values = { 256 = 1 }", "256 = 1"),
-        ("colour = 0.0", "label_values = { one = 1 }", "one = 1"),
-        ("colour = 0.0", 'label_values = { 1 = "a" }', "label_values must be of type table of int"),
-        ('architecture = "conv"', "", "names no network"),
-        ("[loop]", "[cascade]\ncrop = 20\n[loop]", "crop must be a multiple of 8"),
-        ("[loop]", "[cascade]\nscales = []\n[loop]", "scales must be at least 1, and one or more"),
-        ("[loop]", "[cascade]\niou = [0.9, 0.8]\n[loop]", "iou must be two numbers that rise"),
-        ("[loop]", "[cascade]\ncoarse = 1.5\n[loop]", "coarse must be from 0 to 1"),
-        ("batch = 4", "batch = 4\nmomentum = inf", r"\[loop\] momentum must be of type float \(got inf\)"),
-        ('name = "tiny"', "name = 1979-01-01", r"date or a time.*1979-01-01"),
-        ("[loop]", "[grnet.selector]\noptions = {}\n[loop]", r"\[grnet.selector\] is an architecture's name"),
-        ("[loop]", "[cascade]\nalpha = 5\n[loop]", r"unknown keys in \[cascade\]"),
-    ],
+    ("old", "new", "message"), [(old, new, said) for old, cases in WRONG.items() for new, said in cases.items()]
 )
 def test_a_configuration_that_is_wrong_is_refused(old: str, new: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -37,13 +36,12 @@ MOST_SHAPES = 16
 """The most shapes of windows that are timed; each stands for those that are about as large."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Alike:
+class Alike(NamedTuple):
     """Steps of about one size."""
 
     shape: Shape
     """The shape of the middle window."""
-    count: int
+    steps: int
 
 
 class CascadeCeiling(Contender[RefineOptions]):
@@ -83,11 +81,11 @@ class CascadeCeiling(Contender[RefineOptions]):
         together = sum(_pixels(shape) * count for shape, count in program.by_shape.items())
         with measured(self._network.device) as found:
             for alike in alike_steps(program.by_shape):
-                share = _pixels(alike.shape) * alike.count / together
+                share = _pixels(alike.shape) * alike.steps / together
                 spent, steps = repeated(
                     self._passes(alike.shape), batches=SAMPLE, least=least * share, device=self._network.device
                 )
-                seconds += alike.count * spent / steps
+                seconds += alike.steps * spent / steps
                 tried += steps
         return scaled(found, seconds=seconds, windows=program.windows, tried=tried)
 
@@ -124,7 +122,7 @@ def alike_steps(by_shape: Mapping[Shape, int]) -> list[Alike]:
             count = sum(by_shape[shape] for shape in group)
             mean = sum(_pixels(shape) * by_shape[shape] for shape in group) / count
             middle = min(group, key=lambda shape: abs(_pixels(shape) - mean))
-            found.append(Alike(shape=middle, count=count))
+            found.append(Alike(shape=middle, steps=count))
     return found
 
 
