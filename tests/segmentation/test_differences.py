@@ -260,7 +260,7 @@ def test_all_points_need_no_score(monkeypatch: pytest.MonkeyPatch) -> None:
     def unwanted(*, score: Tensor, side: int) -> Tensor:
         raise AssertionError(score.shape, side)
 
-    monkeypatch.setattr(block_stage, "Smoothed", unwanted)
+    monkeypatch.setattr(block_stage, "SmoothedScore", unwanted)
     options = SegmentOptions(scales=sides(64, 32), points=ALL, median=11, num_workers=0)
     outcome = run(flat(150, 100), facts(2, input_side=32), options, Doubting(2))
     assert outcome.plan.settings.margin == 4
