@@ -7,6 +7,7 @@
     ├── OutputError   5   a target that exists, is locked, or cannot be written
     └── DeviceError   6   a device that is missing, or memory that is not enough
         └── MemoryShortageError  memory that ran out in the middle of a run
+            └── HiddenShortageError  the same, where nothing failed for it and results may differ
 
 A message has up to four parts: the rule that was broken, the value that broke it, the file, and the next step to take.
 Only the command line catches `MagnetError`; anything else is a bug and shows its traceback.
@@ -123,3 +124,10 @@ class DeviceError(MagnetError):
 
 class MemoryShortageError(DeviceError):
     """Memory ran out while a group was computed or read; what was finished before is safe."""
+
+
+class HiddenShortageError(MemoryShortageError):
+    """Memory ran out and nothing failed: a library took another way, whose results may differ in their last bits.
+
+    It goes on taking that way in this process, so that computing the group again would not help.
+    """

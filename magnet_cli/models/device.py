@@ -65,7 +65,10 @@ def resolve_device(name: str) -> str:
 
 
 def resolve_precision(name: str, device: str, bundle: Described) -> Precision:
-    """The precision of a run: `auto` is bfloat16 where the device has it and the bundle's mask is the same in it.
+    """The precision of a run: `auto` takes one of 16 bits where the device has it and the mask is the same in it.
+
+    That is bfloat16 if it can be, which has the range of float32. On a GPU it may be float16, which is as quick and has
+    three bits more: a number beyond its range ends the run with an error.
 
     Raises:
         DeviceError: The device cannot do it.
@@ -74,9 +77,15 @@ def resolve_precision(name: str, device: str, bundle: Described) -> Precision:
         raise DeviceError("float16 is for GPUs", value=name, advice="Take --precision float32 or bfloat16 on a CPU")
     if name != "auto":
         return cast("Precision", name)
-    measured = bundle.runs(device.partition(":")[0], "bfloat16")
-    agrees = measured is not None and (measured.agreement or 0) >= AGREES
-    return "bfloat16" if agrees and computes_bfloat16(device) else "float32"
+    kind = device.partition(":")[0]
+    if _agrees(bundle, kind, "bfloat16") and computes_bfloat16(device):
+        return "bfloat16"
+    return "float16" if kind == "cuda" and _agrees(bundle, kind, "float16") else "float32"
+
+
+def _agrees(bundle: Described, kind: str, precision: str) -> bool:
+    measured = bundle.runs(kind, precision)
+    return measured is not None and (measured.agreement or 0) >= AGREES
 
 
 def choose_device(options: MachineOptions, bundle: Described, events: Events) -> tuple[str, str]:
@@ -226,6 +235,16 @@ def free_device_memory(device: str) -> int | None:
     if not device.startswith("cuda"):
         return None
     return int(torch.cuda.mem_get_info(device)[0])
+
+
+def failed_allocations(device: str) -> int:
+    """How often PyTorch's allocator had no memory left on a CUDA device so far; 0 elsewhere.
+
+    Not every time is an error: cuDNN then takes another algorithm, without a word.
+    """
+    if not device.startswith("cuda"):
+        return 0
+    return int(torch.cuda.memory_stats(device).get("num_ooms", 0))
 
 
 def reset_device_peak(device: str) -> None:

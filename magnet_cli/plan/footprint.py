@@ -25,7 +25,7 @@ HEAP = 64 << 20
 """Host memory that lies free between blocks in use: the C library keeps it for the next tensor. Seen: up to 36 MiB."""
 OUTPUT_SIDE = 512
 """Side of the level-0 squares in which probabilities become labels, on a CPU, whose caches like them small."""
-ACCELERATED_OUTPUT_SIDE = 1024
+ACCELERATED_OUTPUT_SIDE = 768
 """The same on other devices, which are quicker with few large ones, because the host waits for each."""
 
 

@@ -12,9 +12,9 @@ from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from magnet_cli.errors import MemoryShortageError
+from magnet_cli.errors import HiddenShortageError, MemoryShortageError
 from magnet_cli.masks.spec import GroupId
-from magnet_cli.models.device import release_device_memory
+from magnet_cli.models.device import failed_allocations, release_device_memory
 from magnet_cli.run.guards import naming_shortage
 from magnet_cli.run.readers import Readers
 from magnet_cli.run.writer import Writer
@@ -132,6 +132,8 @@ class _PassRun:
         """What follows from a group; where memory is short it is tried once more, with nothing beside it."""
         try:
             return self._computed(runner, group)
+        except HiddenShortageError:
+            raise
         except MemoryShortageError as error:
             if not (self.readers.are_stopped and self.writer.is_stopped):
                 self.engine.on_note(f"{error.rule}: from here on nothing is read or written while a group is computed")
@@ -146,8 +148,17 @@ class _PassRun:
         with self._naming("computed", group):
             with self._measured("read"):
                 known = runner.recall(given)
+            before = failed_allocations(self.job.machine.device)
             with nullcontext() if self.job.activity is None else self._measured(self.job.activity):
-                return runner.compute(given, known)
+                found = runner.compute(given, known)
+        if failed_allocations(self.job.machine.device) > before:
+            raise HiddenShortageError(
+                f"memory was so short while group {group + 1} of {self.step.groups} of pass {self.step.number + 1} was "
+                "computed that an operation may have taken another algorithm, and the mask other last bits",
+                file=self.job.image.path,
+                advice="Nothing that was finished is lost: run the same command with more memory",
+            )
+        return found
 
     def _store(self, runner: Runner, group: int, found: Any, done: Iterator[int]) -> None:
         """Make the results of a group durable, and say so."""

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from magnet_cli.errors import MemoryShortageError
 from magnet_cli.events import Events
 from magnet_cli.geometry import Size
 from magnet_cli.masks.targets import Target
@@ -110,3 +111,35 @@ def test_tensors_of_two_devices_do_not_mix(device: SimulatedDevice) -> None:
     with pytest.raises(RuntimeError, match="same device"):
         torch.ones(3, device=DEVICE) + torch.ones(3)
     assert device.used == 0
+
+
+@pytest.mark.parametrize("name", ["all", "fast"])
+def test_wherever_memory_runs_out_the_mask_is_the_same_or_the_run_can_go_on(
+    bundle: str, image: Path, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, options = loaded(replace(METHODS[name], batch_size=4), bundle)
+    with simulated(monkeypatch) as device:
+        run(image, tmp_path / "plenty.tif", on_device(model, device, work=400_000), options)
+        peak = device.peak
+    plenty = (tmp_path / "plenty.tif").read_bytes()
+    outcomes = set()
+    for share in (0.95, 0.6, 0.3, 0.03):
+        mask = tmp_path / f"{share}.tif"
+        with simulated(monkeypatch, budget=int(peak * share)) as device:
+            short = on_device(model, device, work=400_000)
+            short = replace(short, machine=replace(short.machine, gpu_memory=1 << 40))
+            error = segment_target(Target(image=str(image), mask=mask), short, options, Events()).error
+        assert device.violations == []
+        assert device.failed
+        if error is None:
+            outcomes.add("survived")
+        else:
+            assert isinstance(error, MemoryShortageError)
+            assert error.exit_code == 6
+            assert not mask.exists()
+            outcomes.add("ended")
+            with simulated(monkeypatch) as device:
+                run(image, mask, on_device(model, device), options)
+        # Smaller batches may change the last bits; of this network they change none.
+        assert mask.read_bytes() == plenty, share
+    assert outcomes == {"survived", "ended"}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from magnet_cli.errors import DeviceError
 from magnet_cli.models import device
 from magnet_cli.models.architectures.conv import conv_backbone
+from magnet_cli.models.bundle import load_bundle
 from magnet_cli.models.bundle_writer import describe, write_bundle
 from magnet_cli.models.device import computes_bfloat16, context_memory, precision_notes, resolve_precision
 
@@ -20,7 +21,11 @@ if TYPE_CHECKING:
 
 def bundle_that_agrees(folder: Path, agreement: float | None) -> Bundle:
     run = {"batch": 4} if agreement is None else {"batch": 4, "agreement": agreement}
-    description = describe(execution={"cpu": {"bfloat16": run}})
+    return bundle_that_runs(folder, {"cpu": {"bfloat16": run}})
+
+
+def bundle_that_runs(folder: Path, execution: dict[str, Any]) -> Bundle:
+    description = describe(execution=execution)
     return write_bundle(folder, description, {"backbone.safetensors": conv_backbone(classes=2, bands=3)})
 
 
@@ -42,6 +47,38 @@ def test_half_precision_is_taken_unasked_only_where_it_changes_nothing(
     assert resolve_precision("bfloat16", "cpu", bundle) == "bfloat16"
     with pytest.raises(DeviceError, match="float16 is for GPUs"):
         resolve_precision("float16", "cpu", bundle)
+
+
+@pytest.mark.parametrize(
+    ("bfloat16", "float16", "taken"),
+    [
+        (0.9995, 0.9999, "bfloat16"),
+        (0.997, 0.9996, "float16"),
+        (0.997, 0.998, "float32"),
+        (None, 0.9996, "float16"),
+        (0.9995, None, "bfloat16"),
+    ],
+)
+def test_a_gpu_takes_float16_where_bfloat16_changes_labels(
+    bfloat16: float | None, float16: float | None, taken: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = {
+        name: {"batch": 4, "agreement": agreement}
+        for name, agreement in (("bfloat16", bfloat16), ("float16", float16))
+        if agreement is not None
+    }
+    bundle = bundle_that_runs(tmp_path, {"cuda": runs, "cpu": {"float16": {"batch": 4, "agreement": 1.0}}})
+    monkeypatch.setattr(device, "computes_bfloat16", lambda _: True)
+    assert resolve_precision("auto", "cuda:0", bundle) == taken
+    assert resolve_precision("auto", "cpu", bundle) == "float32"
+    monkeypatch.setattr(device, "computes_bfloat16", lambda _: False)
+    without = resolve_precision("auto", "cuda:0", bundle)
+    assert without == ("float16" if (float16 or 0) >= 0.999 else "float32")
+
+
+def test_the_shipped_bundle_says_which_precision_a_gpu_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "computes_bfloat16", lambda _: True)
+    assert resolve_precision("auto", "cuda:0", load_bundle("aerial")) == "float16"
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 import torch
 from typing_extensions import override
 
-from magnet_cli.errors import MemoryShortageError, SourceError
+from magnet_cli.errors import HiddenShortageError, MemoryShortageError, SourceError
 from magnet_cli.masks.spec import GroupId
 from magnet_cli.run.engine import missing
 from magnet_cli.run.guards import naming_shortage
@@ -197,6 +197,37 @@ def test_afterwards_the_run_ends_and_keeps_what_is_finished() -> None:
     with pytest.raises(MemoryShortageError, match="group 3 of 6 of pass 1 was computed"):
         engine(memory, readers=2).run(job)
     assert sorted(memory.groups[0]) == [0, 1]
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_what_was_computed_in_another_way_for_want_of_memory_is_not_kept(
+    monkeypatch: pytest.MonkeyPatch, *, finished: bool
+) -> None:
+    """CuDNN takes another algorithm where its first finds no memory, and the only trace is the allocator's count."""
+    failed = [7]
+    monkeypatch.setattr(torch.cuda, "memory_stats", lambda *_: {"num_ooms": failed[0]})
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    monkeypatch.setattr(torch.cuda, "Stream", lambda *_, **__: None)
+    job = Counting(device="cuda:0", batch=4)
+
+    def silently(group: int) -> None:
+        # Once with the first batch, or for good after some groups.
+        failed[0] += group == 3 if finished else len(job.done("compute")) == 1
+
+    memory, notes = Memory(), list[str]()
+    tight = Counting(**{**vars(job), "computing": silently})
+    running = engine(memory, readers=0, on_note=notes.append)
+    if not finished:
+        ran = running.run(tight)
+        assert isinstance(ran, Counting)
+        assert ran.batch == 2
+        assert {counts["batch"] for counts in memory.groups[0].values()} == {2}
+        return
+    with pytest.raises(HiddenShortageError, match="group 4 of 6 of pass 1") as raised:
+        running.run(tight)
+    assert raised.value.exit_code == 6
+    assert sorted(memory.groups[0]) == [0, 1, 2]
+    assert job.done("compute").count(3) == 1, "it takes the other algorithm again"
 
 
 @pytest.mark.parametrize("readers", [0, 2])
