@@ -91,6 +91,14 @@ def read(image: Image) -> None:
     image.read([Request(pitch=pitch, box=Box.whole(pitch.cover(size))), Request(pitch=LEVEL0, box=corner)])
 
 
+def crs_name(crs: str | None) -> str:
+    """Return the code of a reference system, or the name of one that is known by its definition alone."""
+    if crs is None:
+        return ""
+    quoted = crs.partition('["')[2].partition('"')[0]
+    return f"{quoted} (WKT)" if quoted else crs
+
+
 def row(name: str, info: ImageInfo) -> Row:
     """The facts of an image that opened."""
     pixel = info.resolution
@@ -103,7 +111,7 @@ def row(name: str, info: ImageInfo) -> Row:
         bands=shown,
         dtype=info.dtype,
         pixel="" if pixel is None else f"{float(pixel.x):.4g} x {float(pixel.y):.4g} {pixel.unit}",
-        crs=info.crs or "",
+        crs=crs_name(info.crs),
     )
 
 
