@@ -6,11 +6,11 @@ import io
 import os
 import stat
 from abc import ABC, abstractmethod
-from threading import Lock
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from magnet_cli.errors import SourceError
 from magnet_cli.images.failures import naming
+from magnet_cli.system import durable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -92,18 +92,13 @@ class FileBlob(Blob):
                 raise SourceError(rule, file=path, advice="Write it to a file, and give that")
             self._file = open(path, "rb", buffering=0)  # noqa: PTH123, SIM115 (kept open; path may be a string)
             super().__init__(str(path), os.fstat(self._file.fileno()).st_size)
-        self._lock = Lock()
 
     def close(self) -> None:
         """Close the file; reads fail from then on."""
         self._file.close()
 
     def _bytes(self, offset: int, count: int) -> bytes:
-        if hasattr(os, "pread"):
-            return os.pread(self._file.fileno(), count, offset)
-        with self._lock:
-            self._file.seek(offset)
-            return self._file.read(count)
+        return durable.read_at(self._file.fileno(), count, offset)
 
 
 class BlobStream(io.RawIOBase):
