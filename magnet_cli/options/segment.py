@@ -136,8 +136,24 @@ def parse_budget(text: str) -> Fraction:
     word = text.strip().replace(" ", "")
     share = Fraction(1) if word == "1" else _share(word)
     if share is None:
-        raise UsageError("--budget is a share of the image's windows", value=repr(text), advice="Write --budget 20%")
+        raise _no_budget(repr(text))
     return share
+
+
+def budget_share(given: Rational | float) -> Fraction:
+    """Check a budget that is a number, and return it as it is: a rounded share may buy a window less.
+
+    Raises:
+        UsageError: The number is no share above 0 and at most 1.
+    """
+    share = exact(given)
+    if not 0 < share <= 1:
+        raise _no_budget(repr(spell_decimal(share)))
+    return share
+
+
+def _no_budget(value: str) -> UsageError:
+    return UsageError("--budget is a share of the image's windows", value=value, advice="Write --budget 20%")
 
 
 def _parse_rule(text: str, *, option: str, letters: str, several: bool) -> Rule:
@@ -449,7 +465,7 @@ BUDGET = Form(
     parse=lambda text, _: parse_budget(text),
     spell=lambda share: "100%" if share == 1 else spell_decimal(share),
     types=(Rational, float),
-    convert=lambda share: parse_budget(spell_decimal(exact(share))),
+    convert=budget_share,
     metavar="SHARE",
 )
 REGION = Form(parse=lambda text, _: parse_roi(text), spell=_spell_roi, types=(Box, Path), metavar="BOX|FILE")

@@ -243,7 +243,7 @@ def test_a_disk_that_is_too_small_is_named(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_what_stays_zero_takes_no_disk_and_reads_as_zero(tmp_path: Path) -> None:
-    spool = Spool(tmp_path / "work")
+    spool = Spool(tmp_path)
     first, second = (SpooledRaster(spool, Size(width=700, height=600), bands=1) for _ in range(2))
     line = np.full((1, 700, 1), 7, np.uint8)
     second.write(300, line)
