@@ -126,12 +126,14 @@ def bioformats(tool: str, *words: str, folder: Path) -> str:
     return done.stdout
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", RASTERS)
 def test_bioformats_reads_the_class_indices(made: Path, tmp_path: Path, name: str) -> None:
     bioformats("ImageConverter", "-series", "0", name, str(tmp_path / "out.tif"), folder=made)
     np.testing.assert_array_equal(tifffile.imread(tmp_path / "out.tif"), LABELS)
 
 
+@pytest.mark.full
 def test_bioformats_reads_sizes_and_levels_of_an_ome_tiff(made: Path) -> None:
     words = ("-nopix", "-no-upgrade", "-noflat", "m.ome.tif")
     told = bioformats("ImageInfo", *words, folder=made)
