@@ -14,6 +14,11 @@ if TYPE_CHECKING:
     from magnet_cli.geometry import Box, Pitch
 
 
+def percent(share: float) -> str:
+    """Write a share, 0 to 1, in percent: with one decimal place, or with its first digit where that is below 0.1 %."""
+    return f"{100 * share:.1f} %" if share >= 0.001 or not share else f"{100 * share:.1g} %"  # noqa: PLR2004 - 0.1 %
+
+
 class Area(Protocol):
     """A part of level 0. Its methods may be called from several threads at once."""
 

@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from magnet_cli.areas.area import Both
+from magnet_cli.areas.area import Both, percent
 from magnet_cli.errors import SourceError, UsageError
 from magnet_cli.geometry import Box
 from magnet_cli.images import check_place, fingerprint, inspect
@@ -58,7 +58,7 @@ class OpenedAreas:
     shares: tuple[float, ...] = ()
     """Share of the image that each area covers, 0 to 1, in the order of the plan's areas."""
     notes: tuple[str, ...] = ()
-    """Notes for the user on what an area leaves out, and why."""
+    """A note for the user on each area: how much of the image it covers, and what tissue detection left out."""
 
 
 def open_area(plan_areas: tuple[AreaSpec, ...], image: Image, resources: ExitStack) -> OpenedAreas:
@@ -78,12 +78,20 @@ def open_area(plan_areas: tuple[AreaSpec, ...], image: Image, resources: ExitSta
     return OpenedAreas(
         area=areas[0] if len(areas) == 1 else Both(areas=areas),
         shares=tuple(area.share for area in areas),
-        notes=tuple(
-            f"{spec.kind}: {area.explained}"
-            for spec, area in zip(plan_areas, areas, strict=True)
-            if spec.kind == "tissue"
-        ),
+        notes=tuple(_coverage(spec, area) for spec, area in zip(plan_areas, areas, strict=True)),
     )
+
+
+def _coverage(spec: AreaSpec, area: Any) -> str:
+    """Return the sentences that tell a user how much of the image an area covers."""
+    name = "Tissue" if spec.kind == "tissue" else f"--{spec.kind}"
+    sentences = [f"{name} covers {percent(area.share)} of the image; the rest is skipped."]
+    if area.share == 1:
+        sentences = [f"{name} covers the whole image."]
+    if spec.kind == "tissue":
+        advice = [] if area.share == 1 else ["Use --tissue none to segment all of it."]
+        sentences += [*advice, area.explained]
+    return " ".join(sentences)
 
 
 def _opened(spec: AreaSpec, image: Image, resources: ExitStack) -> Any:
@@ -108,7 +116,7 @@ def _box_spec(box: Box, info: ImageInfo) -> AreaSpec:
             file=info.path,
             advice="Give --roi X,Y,WIDTH,HEIGHT in pixels of the full resolution, counted from the upper left corner",
         )
-    notes = () if inside == box else (f"--roi {box} reaches beyond the image: {inside} of it is looked at",)
+    notes = () if inside == box else (f"--roi {box} reaches beyond the image: only {inside} is segmented",)
     return AreaSpec(kind="roi", source=str(inside), digest=str(inside), box=inside, notes=notes)
 
 

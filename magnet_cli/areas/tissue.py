@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from magnet_cli.areas.area import percent
 from magnet_cli.areas.glass import SPREADS, find_glass, smoothed
 from magnet_cli.areas.ink import HALO, frame, strokes, unscanned
 from magnet_cli.areas.raster import Raster
@@ -145,9 +146,9 @@ def tissue_of(pixels: NDArray[np.uint8], valid: Mask | None) -> FoundTissue:
     glass = find_glass(pixels, scanned)
     if glass is None:
         # Without glass, black is no frame: it is the dark field of fluorescence, whose faintest signal is almost black.
-        why = "no glass was recognised (the background is dark, strongly coloured, or covered), so tissue is not sought"
+        why = "No glass was recognised (the background is dark, strongly coloured, or covered): tissue is not detected."
         left_out = [(white, "white where nothing was scanned")]
-        return FoundTissue(inside=scanned | black, explained=f"{why}; {_explained(left_out, scanned.size)}")
+        return FoundTissue(inside=scanned | black, explained=f"{why} {_explained(left_out, scanned.size)}")
     ink, half_width = strokes(pixels, scanned)
     compared = _Compared.of(pixels, glass, scanned)
     tissue, dust = _beside_ink(compared, scanned, ink, half_width) if ink.any() else compared.parted()
@@ -260,5 +261,5 @@ def _with_rim(tissue: Mask) -> Mask:
 
 def _explained(parts: list[tuple[Mask, str]], pixels: int) -> str:
     shares = [(np.count_nonzero(mask) / pixels, what) for mask, what in parts]
-    said = [f"{what} ({share:.1%})" for share, what in shares if share >= 0.0005]  # noqa: PLR2004 - printed as 0.1 %
-    return f"left out: {', '.join(said)}" if said else "nothing is left out"
+    said = [f"{what} ({percent(share)})" for share, what in shares if share >= 0.0005]  # noqa: PLR2004 - printed as 0.1 %
+    return f"Left out: {', '.join(said)}." if said else "Nothing was left out."

@@ -48,6 +48,10 @@ OF_GRNETS = ("grnet", "grnet-local")
 """Methods that need the bundle of a GRNet."""
 DEFAULT_BUNDLE = "aerial"
 """Bundle that is used where `--weights` is not given."""
+DEFAULT_BUNDLE_NOTE = (
+    f"Using the default bundle {DEFAULT_BUNDLE} (land cover in aerial photographs). Choose another with --weights."
+)
+"""Note for a user who gave no `--weights`."""
 
 _SCALE = re.compile(rf"({DECIMAL_PATTERN})(?:x({DECIMAL_PATTERN}))?(?:\s*({UNIT_PATTERN}))?")
 _THRESHOLD = re.compile(rf"([quw])>({DECIMAL_PATTERN})")

@@ -140,10 +140,10 @@ class ImageRun:
         run = self.run(plan)
         if run.is_done():
             return self._done(run.report(), was_done=True)
-        for note in plan.notes:
+        for note in (*self.model.notes, *plan.notes):
             if note not in self.model.told:
                 self.model.told.add(note)
-                self.events.message(f"{self.target.image}: {note}")
+                self.events.message(note if note in self.model.notes else f"{self.target.image}: {note}")
         command = self._command(plan)
         return self._done(run.finish(lambda report: {**report, "command": command}))
 

@@ -100,12 +100,8 @@ class SegmentJob(PlannedJob):
     @override
     def prepared(self, image: Image, stack: ExitStack) -> Prepared[Self]:
         opened = open_area(self.plan.areas, image, stack)
-        messages = (
-            f"{spec.kind} {spec.source}: {share:.1%} of the image is looked at"
-            for spec, share in zip(self.plan.areas, opened.shares, strict=True)
-        )
         job = replace(self, area=opened.area, shares=opened.shares)
-        return Prepared(job=job, messages=tuple(messages), notes=opened.notes)
+        return Prepared(job=job, notes=opened.notes)
 
     @override
     def runner(self, step: RunPass, resources: Resources) -> Runner:

@@ -10,7 +10,7 @@ from magnet_cli.models.bundle import load_bundle
 from magnet_cli.models.device import choose_device, machine_of
 from magnet_cli.models.facts import model_facts
 from magnet_cli.models.networks import load_networks
-from magnet_cli.options.segment import DEFAULT_BUNDLE
+from magnet_cli.options.segment import DEFAULT_BUNDLE, DEFAULT_BUNDLE_NOTE
 from magnet_cli.system.memory import reuse_large_tensors
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ class Model:
     machine: Machine
     last: LastStage | None = None
     """What refines finished masks."""
+    notes: tuple[str, ...] = ()
+    """Notes on the choice of the bundle. The user reads them when the first image turns out to fit the bundle."""
     told: set[str] = field(default_factory=set)
     """Notes that the user has read; they are the same for many images."""
 
@@ -44,8 +46,6 @@ def load_model(options: SegmentOptions, events: Events, own: PythonNetwork | Non
         WeightsError, DeviceError, UsageError: It cannot be had.
     """
     last = load_last_stage(options, events)
-    if options.weights is None and own is None:
-        events.message(f"magnet: taking the bundle '{DEFAULT_BUNDLE}', because --weights was not given")
     bundle = chosen_bundle(options, own)
     device, precision = choose_device(options, bundle, events)
     if own is None:
@@ -60,7 +60,8 @@ def load_model(options: SegmentOptions, events: Events, own: PythonNetwork | Non
         last = last.after([entry.name for entry in bundle.classes], base=machine.base)
         for note in last.notes:
             events.message(f"magnet: {note}")
-    return Model(bundle=bundle, facts=facts, networks=networks, machine=machine, last=last)
+    notes = (DEFAULT_BUNDLE_NOTE,) if options.weights is None and own is None else ()
+    return Model(bundle=bundle, facts=facts, networks=networks, machine=machine, last=last, notes=notes)
 
 
 def chosen_bundle(options: SegmentOptions, own: PythonNetwork | None) -> Bundle:

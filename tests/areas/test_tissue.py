@@ -61,7 +61,7 @@ def test_tissue_without_any_glass_is_looked_at_everywhere() -> None:
     canvas.section(np.ones(canvas.size, bool), (240, 226, 234), (200, 180, 215))
     found = tissue_of(canvas.done().pixels, None)
     assert found.inside.all()
-    assert "no glass was recognised" in found.explained
+    assert "No glass was recognised" in found.explained
 
 
 def test_a_dark_background_is_looked_at_everywhere() -> None:
@@ -69,7 +69,7 @@ def test_a_dark_background_is_looked_at_everywhere() -> None:
     canvas.section(canvas.outline(0.5, 0.5, 0.3, 0.3), (20, 70, 40), (30, 40, 200))
     found = tissue_of(canvas.done().pixels, None)
     assert found.inside.all()
-    assert "no glass was recognised" in found.explained
+    assert "No glass was recognised" in found.explained
 
 
 def test_holes_are_tissue_and_a_speck_is_not() -> None:

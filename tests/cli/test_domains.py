@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,6 +21,10 @@ from tests.cli.support import invoke, invoke_json, write_colours_bundle, write_i
 if TYPE_CHECKING:
     from pathlib import Path
 
+UNDETECTED = (
+    "Tissue covers the whole image. No glass was recognised (the background is dark, strongly coloured, or covered): "
+    "tissue is not detected. Nothing was left out."
+)
 GEO_SCALE = (33550, 12, 3, (0.5, 0.5, 0.0))
 GEO_PLACE = (33922, 12, 6, (0.0, 0.0, 0.0, 500_000.0, 5_000_000.0, 0.0))
 GEO_KEYS = (34735, 3, 16, (1, 1, 0, 3, 1024, 0, 1, 1, 1025, 0, 1, 1, 3072, 0, 1, 32633))
@@ -104,7 +109,18 @@ def test_a_slide_has_no_default_bundle(tmp_path: Path) -> None:
     assert found.exit_code == WeightsError.exit_code
     assert "there is no default bundle for a microscope's slide" in found.stderr
     assert "--weights" in found.stderr
+    assert "Using the default bundle" not in found.stderr
     assert not (tmp_path / "mask.tif").exists()
+
+
+def test_the_default_bundle_is_named_once_where_it_is_used(tmp_path: Path) -> None:
+    photos = [write_image(tmp_path / name, size=(40, 50)) for name in ("a.tif", "b.tif")]
+    found = invoke("segment", *photos, "-o", tmp_path / "masks", "--method", "downsample")
+    assert found.exit_code == 0, found.stderr
+    said = [line for line in found.stderr.splitlines() if "default bundle" in line]
+    assert said == [
+        "Using the default bundle aerial (land cover in aerial photographs). Choose another with --weights."
+    ]
 
 
 def test_a_network_from_python_may_look_at_a_slide(tmp_path: Path) -> None:
@@ -140,3 +156,43 @@ def test_a_bundle_says_its_domain(tmp_path: Path) -> None:
             load_bundle(str(of_domain(tmp_path / "wrong", wrong)))
     shipped = {entry["name"]: entry["domain"] for entry in invoke_json("weights", "list")["bundles"]}
     assert shipped == {"aerial": "aerial", "fundus": "fundus", "fundus-cascade": "fundus", "roofs-cascade": "aerial"}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ("--tissue", "otsu", "--roi", "0,0,60,48"),
+            [
+                "--roi covers 25.0 % of the image; the rest is skipped.",
+                UNDETECTED,
+            ],
+        ),
+        (("--mask", "half.tif"), ["--mask covers 50.0 % of the image; the rest is skipped."]),
+    ],
+)
+def test_the_share_of_the_image_that_is_segmented_is_shown(
+    words: tuple[str, ...], said: list[str], here: Path, bundle: Path
+) -> None:
+    image = write_map(here / "map.tif")
+    tifffile.imwrite(here / "half.tif", np.repeat(np.array([[0, 1]], np.uint8), 2, axis=0))
+    found = invoke("segment", image, "-o", "m.tif", "--weights", bundle, *words)
+    assert found.exit_code == 0, found.stderr
+    assert [line for line in found.stderr.splitlines() if "covers" in line] == [f"m.tif: {line}" for line in said]
+
+
+def test_what_tissue_leaves_out_is_shown_with_the_way_to_segment_it(here: Path, bundle: Path) -> None:
+    slide = np.full((200, 300, 3), 240, np.uint8)
+    slide[60:140, 100:200] = np.random.default_rng(0).integers((150, 60, 130), (190, 100, 170), (80, 100, 3), np.uint8)
+    tifffile.imwrite(here / "slide.tif", slide, tile=(64, 64), photometric="rgb")
+    found = invoke("segment", "slide.tif", "-o", "m.tif", "--weights", bundle, "--tissue", "otsu")
+    assert found.exit_code == 0, found.stderr
+    (line,) = (line for line in found.stderr.splitlines() if "covers" in line)
+    match = re.fullmatch(
+        r"m.tif: Tissue covers (\d+\.\d) % of the image; the rest is skipped. Use --tissue none to segment all of it. "
+        r"Left out: glass \((\d+\.\d) %\).",
+        line,
+    )
+    assert match is not None, line
+    assert sum(map(float, match.groups())) == pytest.approx(100, abs=0.1)
+    assert 100 * 80 * 100 / slide[..., 0].size <= float(match[1]) < 25  # the tissue and a rim
