@@ -48,9 +48,11 @@ if TYPE_CHECKING:
     from magnet_cli.models.bundle import Bundle, load_bundle
     from magnet_cli.models.python_network import NetworkDescription
     from magnet_cli.options.evaluate import EvaluationOptions, ScoreOptions
+    from magnet_cli.options.export import ExportOptions
     from magnet_cli.options.lengths import PhysicalScales, PhysicalSize
     from magnet_cli.options.refine import RefineOptions
-    from magnet_cli.options.segment import ExportOptions, Rule, SegmentOptions
+    from magnet_cli.options.rules import Rule
+    from magnet_cli.options.segment import SegmentOptions
     from magnet_cli.options.values import ValueRange
     from magnet_cli.plan import Plan
     from magnet_cli.refinement.api import RefineResult, plan_refine, refine
@@ -69,7 +71,7 @@ _PLACES = {
     "EvaluationOptions": ("options.evaluate", "EvaluationOptions"),
     "Events": ("events", "Events"),
     "Export": ("exports.formats", "Export"),
-    "ExportOptions": ("options.segment", "ExportOptions"),
+    "ExportOptions": ("options.export", "ExportOptions"),
     "ImageArray": ("images.array_reader", "ImageArray"),
     "ImageInfo": ("images.protocol", "ImageInfo"),
     "ImageResult": ("segmentation.image_run", "ImageResult"),
@@ -84,7 +86,7 @@ _PLACES = {
     "Plan": ("plan", "Plan"),
     "RefineOptions": ("options.refine", "RefineOptions"),
     "RefineResult": ("refinement.api", "RefineResult"),
-    "Rule": ("options.segment", "Rule"),
+    "Rule": ("options.rules", "Rule"),
     "ScoreOptions": ("options.evaluate", "ScoreOptions"),
     "Scores": ("evaluation.method_scores", "Scores"),
     "SegmentOptions": ("options.segment", "SegmentOptions"),

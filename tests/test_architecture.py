@@ -197,6 +197,7 @@ SAME_NAME = {
     "__init__": "a room's own module",
     "api": "the Python function of a command",
     "evaluate": "options are named by the command that takes them",
+    "export": "options are named by the command that takes them",
     "refine": "options are named by the command that takes them",
     "segment": "options are named by the command that takes them",
 }

@@ -24,7 +24,8 @@ from magnet_cli import SegmentOptions, segment
 from magnet_cli.models.bundle import load_bundle
 from magnet_cli.models.description import DESCRIPTION
 from magnet_cli.models.networks import load_networks
-from magnet_cli.options.segment import ALL, OF_GRNETS
+from magnet_cli.options.rules import ALL
+from magnet_cli.options.segment import OF_GRNETS
 from magnet_cli.train.backbone_training import train_backbone
 from magnet_cli.train.config import TrainConfig
 from magnet_cli.train.grnet_training import train_grnet

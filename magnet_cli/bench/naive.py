@@ -38,7 +38,7 @@ from magnet_cli.system.threads import usable_cores
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from magnet_cli.options.segment import Rule
+    from magnet_cli.options.rules import Rule
     from magnet_cli.plan import Plan
 
 COPIES = 5

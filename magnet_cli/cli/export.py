@@ -11,7 +11,7 @@ from magnet_cli.cli.outcome import Listing, command
 from magnet_cli.cli.parameters import FIRST, Given, Group, Json, NoProgress, takes
 from magnet_cli.errors import MagnetError
 from magnet_cli.events import Step
-from magnet_cli.options.segment import ExportOptions
+from magnet_cli.options.export import ExportOptions
 from magnet_cli.options.shared import RunOptions
 
 if TYPE_CHECKING:

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 from magnet_cli.errors import SourceError, UsageError
 from magnet_cli.images.inputs import is_zarr
 from magnet_cli.masks.targets import MASK_SUFFIXES, is_earlier_output
-from magnet_cli.options.segment import EXPORT_SUFFIXES
+from magnet_cli.options.export import EXPORT_SUFFIXES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from magnet_cli.options.segment import ExportFormat, ExportOptions
+    from magnet_cli.options.export import ExportFormat, ExportOptions
 
 ENDINGS: dict[ExportFormat, tuple[str, ...]] = {
     "cog": (".tif", ".tiff"),

@@ -14,12 +14,12 @@ from magnet_cli.exports import ome_tiff as ometiff
 from magnet_cli.exports import ome_zarr as omezarr
 from magnet_cli.exports.destinations import default_files, map_path, plan_exports
 from magnet_cli.masks.mask_file import MaskFile
-from magnet_cli.options.segment import ExportOptions
+from magnet_cli.options.export import ExportOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from magnet_cli.options.segment import ExportFormat
+    from magnet_cli.options.export import ExportFormat
 
 
 MADE = 1

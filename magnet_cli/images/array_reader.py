@@ -17,7 +17,8 @@ from magnet_cli.images.backends import open_image
 from magnet_cli.images.cache import CacheBudget
 from magnet_cli.images.protocol import Image, ImageInfo, Request
 from magnet_cli.options.lengths import UM_OF, PhysicalScales
-from magnet_cli.options.segment import parse_roi, parse_scales
+from magnet_cli.options.regions import parse_box
+from magnet_cli.options.scales import parse_scales
 from magnet_cli.options.values import as_bands, parse_bands
 from magnet_cli.system.closing import Closing
 
@@ -170,8 +171,8 @@ def open_arrays(source: str | Path, *, series: str | int | None = None, alpha: A
 def _box(box: Box | str) -> Box:
     if isinstance(box, Box):
         return box
-    found = parse_roi(box) if isinstance(box, str) else None
-    if not isinstance(found, Box):
+    found = parse_box(box) if isinstance(box, str) else None
+    if found is None:
         raise UsageError("a box is a Box or x,y,width,height", value=repr(box), advice="Write '1000,2000,512,512'")
     return found
 

@@ -17,7 +17,7 @@ from magnet_cli.images.protocol import NODATA
 from magnet_cli.models.facts import model_facts
 from magnet_cli.models.networks import Networks, load_networks
 from magnet_cli.options.evaluate import EvaluationOptions
-from magnet_cli.options.segment import parse_points
+from magnet_cli.options.rules import parse_points
 from magnet_cli.plan import check_bands
 
 if TYPE_CHECKING:

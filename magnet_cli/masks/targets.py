@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from magnet_cli.errors import UsageError
 from magnet_cli.images.inputs import PassedOver, find_images, passed_over_notes, stem
 from magnet_cli.images.urls import is_url
-from magnet_cli.options.segment import EXPORT_SUFFIXES
+from magnet_cli.options.export import EXPORT_SUFFIXES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

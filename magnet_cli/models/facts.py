@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from magnet_cli.models.architectures.strips import strip_of
 from magnet_cli.models.registry import build_backbone, build_local, build_refiner, build_selector
-from magnet_cli.options.segment import BundleDefaults
+from magnet_cli.options.method_settings import BundleDefaults
 from magnet_cli.plan import ModelFacts, SelectorFacts
 from magnet_cli.system.memory import LARGE_TENSOR
 

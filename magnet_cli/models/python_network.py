@@ -34,7 +34,7 @@ from magnet_cli.models.network_spec import (
 from magnet_cli.models.networks import Networks, placed
 from magnet_cli.options.forms import BYTES
 from magnet_cli.options.lengths import PhysicalScales, in_unit
-from magnet_cli.options.segment import SCALES, parse_scales
+from magnet_cli.options.scales import SCALES, parse_scales
 from magnet_cli.system.memory import PeakSampler, host_memory
 
 if TYPE_CHECKING:

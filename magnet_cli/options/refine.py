@@ -10,7 +10,18 @@ from pathlib import Path  # noqa: TC003 - part of the values' types
 from typing import Literal
 
 from magnet_cli.errors import UsageError
-from magnet_cli.options.forms import BUNDLE, CLASSES, FILE, NUMBER, SWITCH, WHOLE, choice, exact, spell_decimal
+from magnet_cli.options.forms import (
+    BUNDLE,
+    CLASSES,
+    DECIMAL_PATTERN,
+    FILE,
+    NUMBER,
+    SWITCH,
+    WHOLE,
+    choice,
+    exact,
+    spell_decimal,
+)
 from magnet_cli.options.option import Form, ListOption, NumericOption, Option, PathOption, options_in
 from magnet_cli.options.segment import RefineMethod
 from magnet_cli.options.shared import WEIGHTS_HELP, BandOptions, MachineOptions, RunOptions
@@ -35,19 +46,15 @@ def parse_padding(text: str) -> Fraction:
     Raises:
         UsageError: The text is neither a percentage nor a decimal number.
     """
-    found = re.fullmatch(r"(\d{1,9}(?:\.\d{0,30})?|\.\d{1,30})(%?)", text.strip())
+    found = re.fullmatch(rf"({DECIMAL_PATTERN})(%?)", text.strip())
     if found is None:
         raise UsageError("--padding is a share of an object's size", value=repr(text), advice="Write --padding 12.5%")
     return Fraction(found[1]) / (100 if found[2] else 1)
 
 
-def _spell_padding(share: Fraction) -> str:
-    return spell_decimal(share)
-
-
 PADDING_SHARE = Form(
     parse=lambda text, _: parse_padding(text),
-    spell=_spell_padding,
+    spell=spell_decimal,
     types=(Rational, float),
     convert=exact,
     metavar="SHARE",
@@ -182,7 +189,7 @@ class RefineOptions(BandOptions, MachineOptions, RunOptions):
         if self.threshold is not None and not 0 <= self.threshold < 1:
             raise UsageError("--threshold is 0 to 1, and less than 1", value=float(self.threshold))
         for option, given in (("--object", self.objects), ("--only", self.only)):
-            if given and self.mask_kind in ("binary", "probability"):
+            if given and self.mask_kind in ONE_OBJECT[1]:
                 raise UsageError(
                     f"{option} takes classes out of a mask of labels",
                     value=f"--mask-kind {self.mask_kind}",

@@ -1,49 +1,42 @@
-"""Options of `magnet segment` and of exports, parsed and checked without opening a file or a device."""
+"""Options of `magnet segment`, parsed and checked without opening a file or a device."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
-from fractions import Fraction
-from itertools import pairwise
-from numbers import Integral, Rational
-from pathlib import Path
-from typing import Literal, Self, TypeVar, cast
+from dataclasses import dataclass
+from numbers import Integral
+from typing import TYPE_CHECKING, Literal
 
 from magnet_cli.errors import UsageError
-from magnet_cli.geometry import Box, Size
+from magnet_cli.options.export import EXPORTS, ExportOptions
 from magnet_cli.options.forms import (
     BUNDLE,
     CLASSES,
-    DECIMAL_PATTERN,
     FILE,
     NUMBER,
     SWITCH,
     WHOLE,
     choice,
-    exact,
-    spell_decimal,
 )
-from magnet_cli.options.lengths import OTHER_SPELLINGS, UM_OF, UNIT_PATTERN, PhysicalScales, PhysicalSize, in_unit
-from magnet_cli.options.option import Form, ListOption, NumericOption, Option, OptionGroup, PathOption, Shorthand
-from magnet_cli.options.shared import (
-    WEIGHTS_HELP,
-    BandOptions,
-    MachineOptions,
-    RunOptions,
-    ViewOptions,
-)
+from magnet_cli.options.option import Form, ListOption, NumericOption, Option, PathOption
+from magnet_cli.options.regions import REGION
+from magnet_cli.options.rules import BUDGET, PATCHES, POINTS, Rule, Select, spell_rule, threshold_letter
+from magnet_cli.options.scales import SCALES
+from magnet_cli.options.shared import WEIGHTS_HELP, BandOptions, MachineOptions, RunOptions, ViewOptions
+
+if TYPE_CHECKING:
+    from fractions import Fraction
+    from pathlib import Path
+
+    from magnet_cli.geometry import Box, Size
+    from magnet_cli.options.lengths import PhysicalScales
 
 Method = Literal["magnet", "magnet-fast", "patch", "downsample", "grnet", "grnet-local"]
 Merge = Literal["refiner", "mean", "certainty"]
 Compat = Literal["paper", "published", "published-unshifted"]
 DeviceKind = Literal["cpu", "cuda", "mps"]
-ExportFormat = Literal["cog", "ome-tiff", "ome-zarr", "geojson"]
 Tissue = Literal["auto", "otsu", "none"]
-RuleKind = Literal["all", "count", "share", "threshold", "budget", "selector"]
 RefineMethod = Literal["cascadepsp", "guided", "crf"]
-Select = Literal["uncertainty", "change", "both", "ppn"]
-
 OF_GRNETS = ("grnet", "grnet-local")
 """Methods that need the bundle of a GRNet."""
 DEFAULT_BUNDLE = "aerial"
@@ -52,362 +45,6 @@ DEFAULT_BUNDLE_NOTE = (
     f"Using the default bundle {DEFAULT_BUNDLE} (land cover in aerial photographs). Choose another with --weights."
 )
 """Note for a user who gave no `--weights`."""
-
-_SCALE = re.compile(rf"({DECIMAL_PATTERN})(?:x({DECIMAL_PATTERN}))?(?:\s*({UNIT_PATTERN}))?")
-_THRESHOLD = re.compile(rf"([quw])>({DECIMAL_PATTERN})")
-_SHARE = re.compile(rf"({DECIMAL_PATTERN})(%?)")
-_COUNT = re.compile(r"\d{1,18}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rule:
-    """How many points or windows of a stage are selected."""
-
-    kind: RuleKind
-    values: tuple[Fraction, ...] = ()
-    """One value for each refining stage; the last one also holds for the stages after it. Empty for `all` and
-    `selector`."""
-
-    def __str__(self) -> str:
-        return self.spelled("")
-
-    def spelled(self, letter: str) -> str:
-        """Return the rule as short text; `letter` is the quantity that a threshold compares, `q`, `u` or `w`."""
-        if self.kind in ("all", "selector"):
-            return self.kind
-        if self.kind == "count":
-            return ",".join(str(value) for value in self.values)
-        value = self.values[0]
-        if self.kind == "threshold":
-            return f"{letter}>{float(value):g}"
-        return f"{float(value * 100):g}%" + (" of the image" if self.kind == "budget" else "")
-
-    def value(self, step: int) -> Fraction:
-        """Return the value for a refining stage; step 0 is the first refining stage of the run."""
-        return self.values[min(step, len(self.values) - 1)]
-
-
-ALL = Rule(kind="all")
-SELECTOR = Rule(kind="selector")
-"""A network selects the windows. The rule does not apply to points."""
-
-
-def parse_points(text: str) -> Rule:
-    """Parse the rule for points: `all`, `32768`, `75%`, `0.75` or `q>0.2`.
-
-    Raises:
-        UsageError: The text is none of these.
-    """
-    return _parse_rule(text, option="--points", letters="q", several=False)
-
-
-def parse_patches(text: str) -> Rule:
-    """Parse the rule for windows: `all`, `3`, `4,4,8`, `25%`, `u>0.1`, `w>0.1` or `selector`.
-
-    The limits `u>` and `w>` mean the same: both compare the score that `--select` names.
-
-    Raises:
-        UsageError: The text is none of these.
-    """
-    return _parse_rule(text, option="--patches", letters="uw", several=True)
-
-
-def limited(select: Select | None) -> str:
-    """Return the letter of the score that a limit on windows compares: `u` for uncertainty, `w` for any other."""
-    return "u" if select in (None, "uncertainty") else "w"
-
-
-def spell_rule(rule: Rule, letter: str) -> str:
-    """Write a rule as the command line takes it, with all digits of its numbers.
-
-    Args:
-        rule: The rule that is written.
-        letter: The quantity that a threshold compares, `q`, `u` or `w`.
-    """
-    if rule.kind in ("all", "count", "selector"):
-        return rule.spelled(letter)
-    if rule.kind == "threshold":
-        return f"{letter}>{spell_decimal(rule.values[0])}"
-    return "100%" if rule.values[0] == 1 else spell_decimal(rule.values[0])
-
-
-def parse_budget(text: str) -> Fraction:
-    """Parse a share of an image's windows, written as `20%`, `0.2` or `1`.
-
-    Raises:
-        UsageError: The text is no share above 0 and at most 1.
-    """
-    word = text.strip().replace(" ", "")
-    share = Fraction(1) if word == "1" else _share(word)
-    if share is None:
-        raise _no_budget(repr(text))
-    return share
-
-
-def budget_share(given: Rational | float) -> Fraction:
-    """Check a budget that is a number, and return it as it is: a rounded share may buy a window less.
-
-    Raises:
-        UsageError: The number is no share above 0 and at most 1.
-    """
-    share = exact(given)
-    if not 0 < share <= 1:
-        raise _no_budget(repr(spell_decimal(share)))
-    return share
-
-
-def _no_budget(value: str) -> UsageError:
-    return UsageError("--budget is a share of the image's windows", value=value, advice="Write --budget 20%")
-
-
-def _parse_rule(text: str, *, option: str, letters: str, several: bool) -> Rule:
-    word = text.strip().lower().replace(" ", "")
-    if word == "all":
-        return ALL
-    if word == "selector" and several:
-        return SELECTOR
-    threshold = _THRESHOLD.fullmatch(word)
-    if threshold and threshold[1] in letters and Fraction(threshold[2]) < 1:
-        return Rule(kind="threshold", values=(Fraction(threshold[2]),))
-    share = _share(word)
-    if share is not None:
-        return Rule(kind="share", values=(share,))
-    parts = word.split(",") if several else [word]
-    if all(_COUNT.fullmatch(part) and int(part) >= 1 for part in parts):
-        return Rule(kind="count", values=tuple(Fraction(int(part)) for part in parts))
-    example = "all, 3, 4,4,8, 25%, u>0.1, w>0.1 or selector" if several else "all, 32768, 75%, 0.75 or q>0.2"
-    raise UsageError(f"{option} is one of {example}", value=repr(text), advice="Write one of these forms")
-
-
-def _share(word: str) -> Fraction | None:
-    match = _SHARE.fullmatch(word)
-    if match is None:
-        return None
-    value = Fraction(match[1])
-    if match[2]:
-        return value / 100 if 0 < value <= 100 else None  # noqa: PLR2004 - percent
-    return value if 0 < value < 1 else None
-
-
-def parse_scales(text: str) -> tuple[Size, ...] | PhysicalScales | Literal["auto", "full"]:
-    """Parse window sides in any order: `625,1250`, `256x128,512x256`, `320um,0.64mm`, `auto` or `full`.
-
-    Returns:
-        The sides, coarsest first, in working-grid pixels or with their units; or the word `auto` or `full`.
-
-    Raises:
-        UsageError: A side is no number, is smaller than a pixel, or occurs twice; of two windows neither holds the
-            other; or some sides have a unit and others have none.
-    """
-    word = text.strip().lower()
-    if word in ("auto", "full"):
-        return cast("Literal['auto', 'full']", word)
-    found = [_scale(part.strip(), text) for part in word.split(",")]
-    physical = [size for size in found if isinstance(size, PhysicalSize)]
-    if not physical:
-        return tuple(_descending([size for size in found if isinstance(size, Size)]))
-    if len(physical) < len(found):
-        raise UsageError(
-            "scales are all in pixels or all in units of length",
-            value=repr(text),
-            advice="Write --scales 625,1250 or --scales 320um,640um",
-        )
-    return PhysicalScales(sizes=tuple(_descending(physical)))
-
-
-SizeT = TypeVar("SizeT", Size, PhysicalSize)
-
-
-def _descending(sizes: list[SizeT]) -> list[SizeT]:
-    """Sort window sizes, coarsest first.
-
-    Raises:
-        UsageError: Two sizes are the same, or neither holds the other.
-    """
-    ordered = sorted(sizes, key=lambda size: -size.width * size.height)
-    for coarse, fine in pairwise(ordered):
-        same = (coarse.width, coarse.height) == (fine.width, fine.height)
-        if coarse.width < fine.width or coarse.height < fine.height or same:
-            raise UsageError(
-                "each scale must differ from the others and be at least as wide and as high as the next finer one",
-                value=f"{coarse} beside {fine}",
-                advice="List each window side once",
-            )
-    return ordered
-
-
-def as_scales(given: PhysicalScales | tuple[Size | int, ...] | list[Size | int]) -> tuple[Size, ...] | PhysicalScales:
-    """Convert window sides from Python to sizes in pixels, coarsest first; a whole number means a square.
-
-    Raises:
-        TypeError: A side is neither a size nor a whole number.
-        UsageError: Two sizes are the same, or neither holds the other.
-    """
-    if isinstance(given, PhysicalScales):
-        return given
-    return tuple(_descending([_square(side) for side in given]))
-
-
-def _square(side: object) -> Size:
-    """Return the size of a square window for a whole number; a size is returned unchanged."""
-    if isinstance(side, Size):
-        return side
-    if not isinstance(side, Integral) or isinstance(side, bool):
-        raise TypeError(side)
-    if int(side) < 1:
-        raise UsageError("a scale is at least one pixel", value=side)
-    return Size(width=int(side), height=int(side))
-
-
-def spell_scales(scales: tuple[Size, ...] | PhysicalScales | str) -> str:
-    """Write window sides as `parse_scales` reads them, with all their digits."""
-    if isinstance(scales, str):
-        return scales
-    if isinstance(scales, PhysicalScales):
-        return ",".join(map(_spell_physical, scales.sizes))
-    return ",".join(map(str, scales))
-
-
-def _spell_physical(size: PhysicalSize) -> str:
-    width, height = (spell_decimal(in_unit(side, size.unit)) for side in (size.width, size.height))
-    return f"{width}x{height}{size.unit}"
-
-
-def _scale(part: str, text: str) -> Size | PhysicalSize:
-    match = _SCALE.fullmatch(part)
-    advice = "Write window sides in pixels or with a unit, like --scales 625,1250,2500, 256x128,512x256 or 320um,640um"
-    if match is None:
-        value = repr(part) if part == text.strip().lower() else f"{part!r} in {text!r}"
-        raise UsageError("--scales takes numbers, WIDTHxHEIGHT pairs, auto or full", value=value, advice=advice)
-    width, height = Fraction(match[1]), Fraction(match[2] or match[1])
-    if match[3]:
-        return _physical(width, height, OTHER_SPELLINGS.get(match[3], match[3]), part)
-    if width < 1 or height < 1:
-        raise UsageError("a scale is at least one pixel", value=part, advice=advice)
-    if width.denominator != 1 or height.denominator != 1:
-        raise UsageError("a scale is a whole number of pixels", value=part, advice=advice)
-    return Size(width=int(width), height=int(height))
-
-
-def _physical(width: Fraction, height: Fraction, unit: str, part: str) -> PhysicalSize:
-    if not width or not height:
-        raise UsageError("a scale is a positive length", value=part, advice="Write --scales 320um,640um")
-    return PhysicalSize(width=width * UM_OF[unit], height=height * UM_OF[unit], unit=unit)
-
-
-EXPORT_FORMATS: tuple[ExportFormat, ...] = ("cog", "ome-tiff", "ome-zarr", "geojson")
-EXPORT_SUFFIXES: dict[ExportFormat, str] = {
-    "cog": ".cog.tif",
-    "ome-tiff": ".ome.tif",
-    "ome-zarr": ".ome.zarr",
-    "geojson": ".geojson",
-}
-"""Suffix of each export's file name, which replaces the suffix of the mask's name."""
-
-
-def parse_formats(text: str, *, also: tuple[str, ...] = ()) -> tuple[ExportFormat, ...]:
-    """Parse names of formats like `cog,geojson`; return each once, in the order of `EXPORT_FORMATS`.
-
-    Args:
-        text: Names with commas between them.
-        also: Further names that are accepted but not returned.
-
-    Raises:
-        UsageError: A word names no format.
-    """
-    words = [word.strip().lower() for word in text.split(",")]
-    known = (*also, *EXPORT_FORMATS)
-    wrong = [word for word in words if word not in known]
-    if wrong:
-        raise UsageError(
-            f"--format is one or more of {', '.join(EXPORT_FORMATS)}",
-            value=repr(wrong[0]),
-            advice="Write --format cog,geojson",
-        )
-    return tuple(name for name in EXPORT_FORMATS if name in words)
-
-
-OWN_FORMATS = ("tiff",)
-"""Names of the format that every mask has, so that no export is needed for it."""
-FORMATS = Form(
-    parse=lambda text, _: parse_formats(text, also=OWN_FORMATS),
-    spell=",".join,
-    types=(tuple, list),
-    convert=lambda names: parse_formats(",".join(names)) if names else (),
-    metavar="LIST",
-)
-
-
-@dataclass(kw_only=True, unsafe_hash=True)
-class ExportOptions(OptionGroup):
-    """Other formats in which a mask is written, and the shape of its polygons."""
-
-    formats: ListOption[tuple[ExportFormat, ...]] = ListOption(
-        (),
-        FORMATS,
-        about=f"Other formats to write, with commas between them: {','.join(EXPORT_FORMATS)}.",
-        panel="Outputs",
-        rank=9,
-        words=("--format",),
-        shown="",
-        shorthand=Shorthand(
-            name="geojson",
-            form=SWITCH,
-            about="Also write polygons; short for --format geojson.",
-            text=lambda _: "geojson",
-            adds=True,
-            panel="Outputs",
-        ),
-    )
-    simplify: NumericOption[Fraction] = NumericOption(
-        Fraction(0),
-        NUMBER,
-        about="Distance in pixels by which outlines of polygons may move so that they have fewer corners.",
-        panel="Outputs",
-        shown="",
-        needs=("formats", "geojson"),
-    )
-    """Distance in pixels by which the outline of a polygon may move so that it has fewer corners."""
-    min_area: Option[int] = Option(
-        0,
-        WHOLE,
-        about="Leave out polygons of fewer pixels than this.",
-        panel="Outputs",
-        least=0,
-        needs=("formats", "geojson"),
-    )
-    """Polygons of fewer pixels than this are left out."""
-
-    def __post_init__(self) -> None:
-        if (self.simplify or self.min_area) and "geojson" not in self.formats:
-            raise UsageError(
-                "--simplify and --min-area are for polygons",
-                value=f"formats {', '.join(self.formats) or 'none'}",
-                advice="Add geojson to the formats, or leave them out",
-            )
-
-
-def parse_roi(text: str) -> Box | Path:
-    """Parse a region: `x,y,width,height` in pixels of level 0, or the path of a GeoJSON file.
-
-    Raises:
-        UsageError: The text is neither a box nor the name of a GeoJSON file, or the box has no pixel.
-    """
-    parts = [part.strip() for part in text.split(",")]
-    if text.lower().removesuffix(".gz").endswith((".geojson", ".json")):
-        return Path(text)
-    if len(parts) != 4 or not all(_COUNT.fullmatch(part) for part in parts):  # noqa: PLR2004 - sides of a box
-        raise UsageError(
-            "--roi is x,y,width,height in pixels of the full resolution, or a .geojson file",
-            value=repr(text),
-            advice="Write one of these forms, like --roi 1000,2000,512,512",
-        )
-    x, y, width, height = map(int, parts)
-    if not width or not height:
-        raise UsageError("a region has at least one pixel", value=f"--roi {text}")
-    return Box(x=x, y=y, width=width, height=height)
-
-
 READING = ("mpp", "gsd", "level", "mag")
 """Options for the pixel size at which images are read; at most one of them may be given."""
 LARGEST_MAGNIFICATION = 1000
@@ -416,7 +53,7 @@ CASCADE = ("refine", "cascadepsp")
 """The option and the value that the options of a cascade as the last stage need."""
 
 
-def parse_batch_size(text: str, option: str = "--batch-size") -> int | None:
+def _parse_batch_size(text: str, option: str) -> int | None:
     """Parse a number of patches; `auto` gives None.
 
     Raises:
@@ -429,55 +66,11 @@ def parse_batch_size(text: str, option: str = "--batch-size") -> int | None:
     return int(text)
 
 
-def _number_text(given: Rational | float) -> str:
-    """Write a number as text: a whole number as a count, a number below one as a share.
-
-    A float of one or more keeps its decimal point, so that the parser refuses 1.0, which could mean either.
-    """
-    return repr(given) if isinstance(given, float) and given >= 1 else spell_decimal(exact(given))
-
-
-def _spell_roi(roi: Box | Path) -> str:
-    return str(roi) if isinstance(roi, Path) else f"{roi.x},{roi.y},{roi.width},{roi.height}"
-
-
 def _spell_patches(rule: Rule, options: SegmentOptions) -> str:
-    return spell_rule(rule, limited(options.select))
+    return spell_rule(rule, threshold_letter(options.select))
 
 
-SCALES = Form(
-    parse=lambda text, _: parse_scales(text),
-    spell=spell_scales,
-    types=(PhysicalScales, tuple, list),
-    convert=as_scales,
-    metavar="LIST",
-)
-POINTS = Form(
-    parse=lambda text, _: parse_points(text),
-    spell=lambda rule: spell_rule(rule, "q"),
-    types=(Rule, Rational, float),
-    convert=lambda given: given if isinstance(given, Rule) else parse_points(_number_text(given)),
-    metavar="RULE",
-)
-PATCHES = Form(
-    parse=lambda text, _: parse_patches(text),
-    types=(Rule, Rational, float),
-    convert=lambda given: given if isinstance(given, Rule) else parse_patches(_number_text(given)),
-    metavar="RULE",
-)
-BUDGET = Form(
-    parse=lambda text, _: parse_budget(text),
-    spell=lambda share: "100%" if share == 1 else spell_decimal(share),
-    types=(Rational, float),
-    convert=budget_share,
-    metavar="SHARE",
-)
-REGION = Form(parse=lambda text, _: parse_roi(text), spell=_spell_roi, types=(Box, Path), metavar="BOX|FILE")
-BATCH_SIZE = Form(parse=parse_batch_size, types=(Integral,), convert=int, metavar="N")
-EXPORTS = Form(
-    parse=lambda text, _: ExportOptions(formats=text),
-    types=(ExportOptions,),
-)
+BATCH_SIZE = Form(parse=_parse_batch_size, types=(Integral,), convert=int, metavar="N")
 
 
 @dataclass(kw_only=True, unsafe_hash=True)
@@ -673,69 +266,3 @@ class SegmentOptions(BandOptions, MachineOptions, RunOptions, ViewOptions):
         """The option that sets the pixel size at which images are read, as text of the command line; None if unset."""
         name = next((name for name in READING if getattr(self, name) is not None), None)
         return None if name is None else f"--{name} {float(getattr(self, name)):g}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class MethodSettings:
-    """The options that a stage needs, with every default filled in."""
-
-    method: Method
-    merge: Merge
-    points: Rule
-    patches: Rule
-    median: int
-    margin: int
-    compat: Compat = "paper"
-    select: Select = "uncertainty"
-
-    @property
-    def refines(self) -> bool:
-        """Whether later stages change the result of earlier ones."""
-        return self.method in ("magnet", "magnet-fast", "grnet")
-
-    @property
-    def ranks(self) -> bool:
-        """Whether points or windows are ranked against each other inside a block."""
-        return self.points.kind in ("count", "share") or self.patches.kind in ("count", "share")
-
-    @property
-    def score_side(self) -> int:
-        """Side of the median filter that the selection of points needs; 1 where every point is selected."""
-        return 1 if self.points.kind == "all" else self.median
-
-    def describe(self) -> dict[str, object]:
-        """The settings as JSON values."""
-        return {
-            "method": self.method,
-            "merge": self.merge,
-            "points": self.points.spelled("q"),
-            "patches": self.patches.spelled(limited(self.select)),
-            "select": self.select,
-            "median": self.median,
-            "margin": self.margin,
-            "compat": self.compat,
-        }
-
-
-@dataclass(frozen=True, kw_only=True)
-class BundleDefaults:
-    """Values that a bundle recommends for options that are not given."""
-
-    scales: tuple[Size, ...] = field(default=())
-    merge: Merge = "mean"
-    points: Rule = ALL
-    patches: Rule = ALL
-    median: int = 11
-    margin: int = 0
-
-    @classmethod
-    def parse(cls, *, scales: tuple[Size, ...], magnet: dict[str, object]) -> Self:
-        """Create the defaults from a bundle's scales and from the `magnet` object of its `bundle.json`."""
-        return cls(
-            scales=scales,
-            merge=cast("Merge", magnet.get("merge", "mean")),
-            points=parse_points(str(magnet.get("points", "all"))),
-            patches=parse_patches(str(magnet.get("patches", "all"))),
-            median=int(str(magnet.get("median", 11))),
-            margin=int(str(magnet.get("margin", 0))),
-        )

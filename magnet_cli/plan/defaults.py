@@ -8,16 +8,9 @@ from typing import TYPE_CHECKING
 from magnet_cli.errors import UsageError, WeightsError
 from magnet_cli.geometry import Size
 from magnet_cli.options.lengths import PhysicalScales
-from magnet_cli.options.segment import (
-    ALL,
-    OF_GRNETS,
-    SELECTOR,
-    BundleDefaults,
-    MethodSettings,
-    Rule,
-    SegmentOptions,
-    limited,
-)
+from magnet_cli.options.method_settings import BundleDefaults, MethodSettings
+from magnet_cli.options.rules import ALL, SELECTOR, Rule, threshold_letter
+from magnet_cli.options.segment import OF_GRNETS, SegmentOptions
 from magnet_cli.plan.grnet_defaults import grnet_scales, grnet_settings
 from magnet_cli.plan.windows import needed_margin
 
@@ -109,7 +102,7 @@ def _check_selection(options: SegmentOptions, facts: ModelFacts, compat: Compat)
             advice="Train one with 'magnet train selector', or take --select uncertainty",
         )  # fmt: skip
     if options.budget is not None and options.patches is not None:
-        patches = options.patches.spelled(limited(options.select))
+        patches = options.patches.spelled(threshold_letter(options.select))
         raise UsageError(
             "--budget and --patches both say how many windows are computed",
             value=f"--budget {float(options.budget):g} and --patches {patches}",

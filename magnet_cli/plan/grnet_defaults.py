@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 from magnet_cli.errors import UsageError, WeightsError
 from magnet_cli.geometry import Size
-from magnet_cli.options.segment import ALL, OF_GRNETS, SELECTOR, MethodSettings
+from magnet_cli.options.method_settings import MethodSettings
+from magnet_cli.options.rules import ALL, SELECTOR
+from magnet_cli.options.segment import OF_GRNETS
 from magnet_cli.plan.windows import PASS_SPAN
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from fractions import Fraction
 from math import ceil, floor
 from typing import TYPE_CHECKING, Literal
 
-from magnet_cli.options.segment import ALL, BundleDefaults, MethodSettings, Rule
+from magnet_cli.options.rules import ALL, Rule
 from magnet_cli.plan.bands import describe_seen
 
 if TYPE_CHECKING:
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from magnet_cli.geometry import Box, Pitch, Size
     from magnet_cli.images.protocol import ImageInfo, Resolution
+    from magnet_cli.options.method_settings import BundleDefaults, MethodSettings
     from magnet_cli.options.segment import Compat
     from magnet_cli.plan.windows import Index, Pass, Stage
 

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
     from magnet_cli.geometry import Pitch, Size
     from magnet_cli.images.protocol import ImageInfo
-    from magnet_cli.options.segment import MethodSettings, SegmentOptions
+    from magnet_cli.options.method_settings import MethodSettings
+    from magnet_cli.options.segment import SegmentOptions
     from magnet_cli.plan.bands import Span
 
 BATCH = {"cpu": 4, "mps": 8, "cuda": 16}

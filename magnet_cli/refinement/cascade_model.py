@@ -10,7 +10,7 @@ from magnet_cli.geometry import Size
 from magnet_cli.models.bundle import CascadeBundle, load_cascade_bundle, load_description, shipped_bundles
 from magnet_cli.models.cascade_networks import ALIVE_AT_ONCE, cascade_bytes, load_cascade
 from magnet_cli.models.device import choose_device, machine_of
-from magnet_cli.options.segment import BundleDefaults
+from magnet_cli.options.method_settings import BundleDefaults
 from magnet_cli.plan import Machine, ModelFacts
 from magnet_cli.system.memory import LARGE_TENSOR, reuse_large_tensors
 

@@ -9,8 +9,8 @@ from magnet_cli.errors import SourceError, UsageError
 from magnet_cli.masks.header import digest_of
 from magnet_cli.masks.output import OutputPaths
 from magnet_cli.masks.report_file import read_report
+from magnet_cli.options.export import ExportOptions
 from magnet_cli.options.refine import RefineOptions
-from magnet_cli.options.segment import ExportOptions
 from magnet_cli.refinement.image_view import seen_of_plan
 from magnet_cli.refinement.mask_kinds import class_indices
 from magnet_cli.refinement.method_loader import load_method

@@ -11,7 +11,8 @@ import numpy as np
 import tifffile
 
 from magnet_cli.errors import UsageError
-from magnet_cli.options.segment import ExportOptions, SegmentOptions
+from magnet_cli.options.export import ExportOptions
+from magnet_cli.options.segment import SegmentOptions
 from magnet_cli.segmentation.api import segment
 
 if TYPE_CHECKING:

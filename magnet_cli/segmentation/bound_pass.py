@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     import torch
 
     from magnet_cli.areas import Area
-    from magnet_cli.options.segment import MethodSettings
+    from magnet_cli.options.method_settings import MethodSettings
     from magnet_cli.plan import Plan
     from magnet_cli.plan.windows import Index, Pass, Stage
     from magnet_cli.segmentation.window_budget import BudgetCells

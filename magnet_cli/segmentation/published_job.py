@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from magnet_cli.arithmetic.published.stages import PublishedSettings
     from magnet_cli.images.protocol import Region
     from magnet_cli.masks.spec import GroupId
-    from magnet_cli.options.segment import Rule
+    from magnet_cli.options.rules import Rule
     from magnet_cli.plan import Plan
     from magnet_cli.run.job import Resources, RunPass
     from magnet_cli.segmentation.computer import Normalisation

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
     from magnet_cli.arithmetic.canvas import Canvas
     from magnet_cli.geometry import Box, Pitch
-    from magnet_cli.options.segment import MethodSettings, Rule
+    from magnet_cli.options.method_settings import MethodSettings
+    from magnet_cli.options.rules import Rule
     from magnet_cli.plan.windows import Index, Stage, Window
     from magnet_cli.segmentation.bound_pass import BoundPass
     from magnet_cli.segmentation.group_reader import BlockPixels

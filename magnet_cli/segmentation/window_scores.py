@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from magnet_cli.arithmetic.canvas import Canvas
     from magnet_cli.geometry import Box, Pitch, Size
-    from magnet_cli.options.segment import Select
+    from magnet_cli.options.rules import Select
 
 
 LARGEST = 6e4

@@ -13,7 +13,7 @@ from magnet_cli.areas.features import read_geojson
 from magnet_cli.errors import SourceError
 from magnet_cli.geometry import Pitch, Size
 from magnet_cli.images.protocol import ImageInfo, Level
-from magnet_cli.options.segment import parse_roi
+from magnet_cli.options.regions import parse_roi
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -21,7 +21,7 @@ from magnet_cli.bench.program import Program, made_plan
 from magnet_cli.bench.studio import Studio
 from magnet_cli.errors import SourceError
 from magnet_cli.events import Events
-from magnet_cli.options.segment import ALL
+from magnet_cli.options.rules import ALL
 from magnet_cli.options.values import parse_value_range
 from magnet_cli.segmentation.segment_model import load_model
 from tests.bench.support import SCALES, SIDE, task

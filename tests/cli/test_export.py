@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import tifffile
 
-from magnet_cli.options.segment import EXPORT_FORMATS
+from magnet_cli.options.export import EXPORT_FORMATS
 from tests.cli.support import invoke, invoke_json, one_line, tree, write_image
 
 PATCH = ("--method", "patch")

@@ -15,7 +15,7 @@ from magnet_cli.masks.header import JournalHeader
 from magnet_cli.masks.journal import Journal
 from magnet_cli.masks.output import OutputPaths, finish_output
 from magnet_cli.masks.spec import GroupId, MaskClass, MaskSpec
-from magnet_cli.options.segment import EXPORT_FORMATS, ExportFormat, ExportOptions
+from magnet_cli.options.export import EXPORT_FORMATS, ExportFormat, ExportOptions
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -15,7 +15,7 @@ from magnet_cli.errors import OutputError, SourceError, UsageError
 from magnet_cli.exports.destinations import default_path, plan_exports
 from magnet_cli.exports.formats import export_mask
 from magnet_cli.exports.working_files import working_file, working_folder
-from magnet_cli.options.segment import EXPORT_FORMATS, ExportFormat, ExportOptions, parse_formats
+from magnet_cli.options.export import EXPORT_FORMATS, ExportFormat, ExportOptions, parse_formats
 from tests.exports.support import content, export, make_labels, write_mask
 
 ROOT = Path(__file__).parents[2]
@@ -26,7 +26,7 @@ from magnet_cli.system import durable
 from magnet_cli.exports.formats import export_mask
 from magnet_cli.exports.destinations import default_path
 from magnet_cli.masks.mask_file import MaskFile
-from magnet_cli.options.segment import EXPORT_FORMATS
+from magnet_cli.options.export import EXPORT_FORMATS
 from tests.exports.support import export
 
 def dying(owner, name, after):

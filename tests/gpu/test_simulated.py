@@ -15,7 +15,8 @@ from magnet_cli.events import Events
 from magnet_cli.geometry import Size
 from magnet_cli.masks.targets import Target
 from magnet_cli.models.device import SideStream
-from magnet_cli.options.segment import SegmentOptions, parse_points
+from magnet_cli.options.rules import parse_points
+from magnet_cli.options.segment import SegmentOptions
 from magnet_cli.segmentation.api import segment_target
 from magnet_cli.segmentation.segment_model import Model, load_model
 from tests.gpu.simulated import DEVICE, Stream, on_device, simulated

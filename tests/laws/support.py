@@ -20,7 +20,8 @@ from magnet_cli.masks.output import OutputPaths
 from magnet_cli.masks.report_file import read_report
 from magnet_cli.models.bundle_writer import describe, write_bundle
 from magnet_cli.models.registry import build_backbone, build_refiner, build_selector
-from magnet_cli.options.segment import SegmentOptions, parse_patches, parse_points
+from magnet_cli.options.rules import parse_patches, parse_points
+from magnet_cli.options.segment import SegmentOptions
 from magnet_cli.scene import Scene
 from magnet_cli.segmentation import api as segmentation
 

@@ -16,7 +16,8 @@ from magnet_cli.geometry import Size
 from magnet_cli.masks.output import OutputPaths
 from magnet_cli.models.bundle_writer import describe, write_bundle
 from magnet_cli.models.registry import build_backbone
-from magnet_cli.options.segment import SegmentOptions, parse_points
+from magnet_cli.options.rules import parse_points
+from magnet_cli.options.segment import SegmentOptions
 from tests.laws.support import (
     CLASSES,
     STEP,

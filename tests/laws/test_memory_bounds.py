@@ -17,7 +17,8 @@ from magnet_cli.geometry import Size
 from magnet_cli.images.reader import PyramidImage
 from magnet_cli.masks.journal import Journal
 from magnet_cli.models import device
-from magnet_cli.options.segment import SegmentOptions, parse_points
+from magnet_cli.options.rules import parse_points
+from magnet_cli.options.segment import SegmentOptions
 from magnet_cli.plan import make_plan
 from magnet_cli.segmentation import group_reader as reading
 from magnet_cli.segmentation import image_planner

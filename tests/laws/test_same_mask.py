@@ -12,7 +12,8 @@ import pytest
 
 from magnet_cli.geometry import Size
 from magnet_cli.images import reading_processes
-from magnet_cli.options.segment import SegmentOptions, parse_patches, parse_points
+from magnet_cli.options.rules import parse_patches, parse_points
+from magnet_cli.options.segment import SegmentOptions
 from magnet_cli.plan import GROUP, make_plan
 from magnet_cli.plan.footprint import HEAP
 from magnet_cli.segmentation import image_planner

@@ -11,7 +11,8 @@ import torch
 
 from magnet_cli.errors import UsageError
 from magnet_cli.geometry import Size
-from magnet_cli.options.segment import SegmentOptions, parse_points
+from magnet_cli.options.rules import parse_points
+from magnet_cli.options.segment import SegmentOptions
 from magnet_cli.plan import segmentation_planner as making
 from tests.laws.support import CLASSES, blurry_bundle, labels_in, number, segment, write_tiled
 

@@ -15,7 +15,8 @@ from magnet_cli.geometry import Size
 from magnet_cli.images.tiff_store import TiffStore
 from magnet_cli.masks.journal import Journal
 from magnet_cli.models.networks import Networks
-from magnet_cli.options.segment import SegmentOptions, parse_points
+from magnet_cli.options.rules import parse_points
+from magnet_cli.options.segment import SegmentOptions
 from magnet_cli.segmentation.block_stage import BlockStage
 from tests.laws.support import blurry_bundle, part, scene_pixels, segment, write_tiled
 

@@ -16,10 +16,13 @@ import pytest
 from magnet_cli.errors import UsageError
 from magnet_cli.geometry import Box, Size
 from magnet_cli.options.evaluate import EvaluationOptions, ScoreOptions
+from magnet_cli.options.export import ExportOptions
 from magnet_cli.options.lengths import PhysicalScales
 from magnet_cli.options.option import options_in
 from magnet_cli.options.refine import RefineOptions
-from magnet_cli.options.segment import ExportOptions, Rule, SegmentOptions, parse_scales
+from magnet_cli.options.rules import Rule
+from magnet_cli.options.scales import parse_scales
+from magnet_cli.options.segment import SegmentOptions
 from magnet_cli.options.values import ValueRange
 
 GROUPS: list[Any] = [SegmentOptions, ExportOptions, RefineOptions, EvaluationOptions, ScoreOptions]

@@ -13,8 +13,11 @@ import typer
 from magnet_cli.cli.app import app
 from magnet_cli.cli.parameters import Given, Group
 from magnet_cli.geometry import Box, Size
+from magnet_cli.options.export import ExportOptions
 from magnet_cli.options.option import options_in
-from magnet_cli.options.segment import READING, ExportOptions, Rule, SegmentOptions, parse_patches, parse_scales
+from magnet_cli.options.rules import Rule, parse_patches
+from magnet_cli.options.scales import parse_scales
+from magnet_cli.options.segment import READING, SegmentOptions
 from magnet_cli.options.spelling import segment_words
 from magnet_cli.options.values import ValueRange
 

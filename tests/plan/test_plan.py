@@ -17,7 +17,10 @@ from magnet_cli.errors import DeviceError, SourceError, UsageError, WeightsError
 from magnet_cli.geometry import LEVEL0, Size
 from magnet_cli.images.protocol import ImageInfo, Level, Resolution
 from magnet_cli.images.reading_processes import PROCESS_BYTES
-from magnet_cli.options.segment import ALL, BundleDefaults, SegmentOptions, parse_patches, parse_points, parse_scales
+from magnet_cli.options.method_settings import BundleDefaults
+from magnet_cli.options.rules import ALL, parse_patches, parse_points
+from magnet_cli.options.scales import parse_scales
+from magnet_cli.options.segment import SegmentOptions
 from magnet_cli.options.values import parse_value_range
 from magnet_cli.plan import (
     AreaSpec,
@@ -35,7 +38,8 @@ from magnet_cli.plan.windows import group_scales, needed_margin
 from magnet_cli.segmentation.segment_job import options_hash
 
 if TYPE_CHECKING:
-    from magnet_cli.options.segment import Compat, Rule
+    from magnet_cli.options.rules import Rule
+    from magnet_cli.options.segment import Compat
     from magnet_cli.plan.windows import Index, Pass, Stage
 
 MACHINE = Machine(device="cpu", precision="float32", memory=8 << 30, base=300 << 20)

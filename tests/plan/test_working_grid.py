@@ -15,7 +15,9 @@ from magnet_cli.errors import MagnetError, SourceError, UsageError, WeightsError
 from magnet_cli.geometry import LEVEL0, Pitch, Size
 from magnet_cli.images.protocol import ImageInfo, Level, Resolution
 from magnet_cli.options.lengths import PhysicalScales
-from magnet_cli.options.segment import BundleDefaults, SegmentOptions, parse_scales
+from magnet_cli.options.method_settings import BundleDefaults
+from magnet_cli.options.scales import parse_scales
+from magnet_cli.options.segment import SegmentOptions
 from magnet_cli.plan import (
     Machine,
     ModelFacts,

@@ -18,7 +18,8 @@ from magnet_cli.masks.verification import verify_mask
 from magnet_cli.models.bundle_writer import describe, write_bundle
 from magnet_cli.models.registry import build_backbone
 from magnet_cli.options.refine import RefineOptions
-from magnet_cli.options.segment import SegmentOptions, parse_scales
+from magnet_cli.options.scales import parse_scales
+from magnet_cli.options.segment import SegmentOptions
 from magnet_cli.options.values import parse_value_range
 from magnet_cli.refinement import method_loader as loading
 from magnet_cli.refinement.api import plan_refine, refine

@@ -14,7 +14,8 @@ import torch
 from magnet_cli.arithmetic.canvas import reflected
 from magnet_cli.geometry import LEVEL0, Box, Size
 from magnet_cli.images.protocol import ImageInfo, Level, Region, Request, Resolution
-from magnet_cli.options.segment import ALL, BundleDefaults, Rule, SegmentOptions
+from magnet_cli.options.method_settings import BundleDefaults
+from magnet_cli.options.rules import ALL, Rule
 from magnet_cli.plan import Machine, ModelFacts, Plan, make_plan
 from magnet_cli.run.clock import Clock
 from magnet_cli.run.engine import Engine, Progress
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     from magnet_cli.masks.spec import GroupId
     from magnet_cli.models.bundle import Bundle
+    from magnet_cli.options.segment import SegmentOptions
 
 STEP = 40
 """Grey values between two labels of a coded image."""

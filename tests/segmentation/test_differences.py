@@ -17,7 +17,9 @@ from magnet_cli.arithmetic.published.stages import PublishedSettings, published_
 from magnet_cli.arithmetic.published.window_grid import place_windows
 from magnet_cli.arithmetic.scores import median_blur
 from magnet_cli.geometry import Size
-from magnet_cli.options.segment import ALL, BundleDefaults, Rule, SegmentOptions, parse_points
+from magnet_cli.options.method_settings import BundleDefaults
+from magnet_cli.options.rules import ALL, Rule, parse_points
+from magnet_cli.options.segment import SegmentOptions
 from magnet_cli.plan import make_plan
 from magnet_cli.segmentation import block_stage
 from tests.segmentation.support import MACHINE, STEP, ArrayImage, CodedNetworks, coded, count, facts, run, sides

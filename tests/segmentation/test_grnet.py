@@ -18,7 +18,8 @@ from magnet_cli.models.bundle import load_bundle
 from magnet_cli.models.bundle_writer import describe, write_bundle
 from magnet_cli.models.networks import load_networks
 from magnet_cli.models.registry import build_backbone, build_local, build_selector
-from magnet_cli.options.segment import ALL, Rule, SegmentOptions, parse_patches, parse_points
+from magnet_cli.options.rules import ALL, Rule, parse_patches, parse_points
+from magnet_cli.options.segment import SegmentOptions
 
 if TYPE_CHECKING:
     from pathlib import Path

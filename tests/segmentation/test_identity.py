@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 
 from magnet_cli.geometry import LEVEL0, Pitch, Size
 from magnet_cli.images.protocol import Level, Resolution
-from magnet_cli.options.segment import ALL, SegmentOptions, parse_scales
+from magnet_cli.options.rules import ALL
+from magnet_cli.options.scales import parse_scales
+from magnet_cli.options.segment import SegmentOptions
 from tests.segmentation.support import ArrayImage, CodedNetworks, coded, count, facts, run, sides
 
 ONE_AND_A_HALF = Pitch.square(Fraction(3, 2))

@@ -11,7 +11,9 @@ import torch
 
 from magnet_cli.areas.polygons import Polygons
 from magnet_cli.geometry import Box
-from magnet_cli.options.segment import SegmentOptions, parse_points, parse_scales
+from magnet_cli.options.rules import parse_points
+from magnet_cli.options.scales import parse_scales
+from magnet_cli.options.segment import SegmentOptions
 from magnet_cli.plan import make_plan
 from magnet_cli.segmentation.bound_pass import BoundPass
 from magnet_cli.segmentation.group_reader import cells_to_look_at

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from magnet_cli.geometry import Size
-from magnet_cli.options.segment import Rule, SegmentOptions, parse_points
+from magnet_cli.options.rules import Rule, parse_points
+from magnet_cli.options.segment import SegmentOptions
 from tests.segmentation.support import ArrayImage, CodedNetworks, count, facts, run, sides
 
 if TYPE_CHECKING:

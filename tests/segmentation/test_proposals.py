@@ -13,7 +13,8 @@ import torch
 from magnet_cli.arithmetic.scores import uncertainty
 from magnet_cli.errors import UsageError, WeightsError
 from magnet_cli.geometry import Size
-from magnet_cli.options.segment import ALL, SegmentOptions, parse_patches
+from magnet_cli.options.rules import ALL, parse_patches
+from magnet_cli.options.segment import SegmentOptions
 from magnet_cli.plan import SelectorFacts, make_plan
 from magnet_cli.segmentation.window_scores import spread
 from tests.segmentation.support import MACHINE, ArrayImage, CodedNetworks, computed, facts, run, run_in_turns, sides

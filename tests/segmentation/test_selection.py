@@ -12,7 +12,8 @@ import torch
 from magnet_cli.arithmetic.canvas import Canvas
 from magnet_cli.errors import UsageError
 from magnet_cli.geometry import Box, Pitch
-from magnet_cli.options.segment import ALL, SegmentOptions, parse_budget, parse_patches
+from magnet_cli.options.rules import ALL, parse_budget, parse_patches
+from magnet_cli.options.segment import SegmentOptions
 from magnet_cli.plan import make_plan
 from magnet_cli.plan.segmentation_plan import paid_share
 from magnet_cli.segmentation.block_stage import BlockStage

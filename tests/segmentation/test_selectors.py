@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from magnet_cli.arithmetic.canvas import Canvas
 from magnet_cli.geometry import Box
-from magnet_cli.options.segment import ALL, MethodSettings, Rule, SegmentOptions, parse_patches, parse_points
+from magnet_cli.options.rules import ALL, Rule, parse_patches, parse_points
+from magnet_cli.options.segment import SegmentOptions
 from magnet_cli.plan import make_plan
 from magnet_cli.segmentation.bound_pass import BoundPass
 from magnet_cli.segmentation.group_reader import BlockPixels
@@ -23,6 +24,7 @@ from magnet_cli.segmentation.window_budget import BudgetCells
 from tests.segmentation.support import MACHINE, ArrayImage, facts, sides
 
 if TYPE_CHECKING:
+    from magnet_cli.options.method_settings import MethodSettings
     from magnet_cli.plan import Plan
     from magnet_cli.plan.windows import Stage
 

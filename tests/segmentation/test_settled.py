@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from magnet_cli.arithmetic.canvas import Canvas
 from magnet_cli.arithmetic.scores import uncertainty
 from magnet_cli.geometry import Box, Pitch, Size
-from magnet_cli.options.segment import SegmentOptions, parse_points
+from magnet_cli.options.rules import parse_points
+from magnet_cli.options.segment import SegmentOptions
 from magnet_cli.segmentation.selection import Settled, Unsettled
 from tests.segmentation.support import STEP, ArrayImage, CodedNetworks, facts, run, sides
 

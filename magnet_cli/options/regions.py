@@ -1,0 +1,57 @@
+"""Regions of an image: `--roi`."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from magnet_cli.errors import UsageError
+from magnet_cli.geometry import Box
+from magnet_cli.options.option import Form
+
+_BOX = re.compile(",".join([r"\s*(\d{1,18})\s*"] * 4))
+
+
+def parse_roi(text: str) -> Box | Path:
+    """Parse a region: `x,y,width,height` in pixels of level 0, or the path of a GeoJSON file.
+
+    Raises:
+        UsageError: The text is neither a box nor the name of a GeoJSON file, or the box has no pixel.
+    """
+    if is_geojson(text):
+        return Path(text)
+    box = parse_box(text)
+    if box is None:
+        raise UsageError(
+            "--roi is x,y,width,height in pixels of the full resolution, or a .geojson file",
+            value=repr(text),
+            advice="Write one of these forms, like --roi 1000,2000,512,512",
+        )
+    return box
+
+
+def is_geojson(name: str) -> bool:
+    """Whether a file's name is that of a GeoJSON file."""
+    return name.lower().removesuffix(".gz").endswith((".geojson", ".json"))
+
+
+def parse_box(text: str) -> Box | None:
+    """Parse a box, `x,y,width,height` in pixels of level 0; return None where the text has another form.
+
+    Raises:
+        UsageError: The box has no pixel.
+    """
+    match = _BOX.fullmatch(text)
+    if match is None:
+        return None
+    x, y, width, height = map(int, match.groups())
+    if not width or not height:
+        raise UsageError("a region has at least one pixel", value=text)
+    return Box(x=x, y=y, width=width, height=height)
+
+
+def _spell_roi(roi: Box | Path) -> str:
+    return str(roi) if isinstance(roi, Path) else f"{roi.x},{roi.y},{roi.width},{roi.height}"
+
+
+REGION = Form(parse=lambda text, _: parse_roi(text), spell=_spell_roi, types=(Box, Path), metavar="BOX|FILE")
