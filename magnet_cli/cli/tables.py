@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from magnet_cli.images.contents import listed
 from magnet_cli.images.geotransform import system_label
 from magnet_cli.system.memory import format_bytes
 from magnet_cli.system.speeds import format_seconds
@@ -169,6 +170,8 @@ def info_text(info: ImageInfo) -> str:
     if info.bounds is not None:
         lines.append(f"  scanned part: {info.bounds}")
     lines += [f"  {_level(info, number)}" for number in range(len(info.levels))]
+    if info.contents:
+        lines.append(f"  images in the file: {listed(range(len(info.contents)), info.contents)}; read is {info.series}")
     if info.cache_bytes:
         lines.append(f"  cannot be read by region: decoding it once takes {format_bytes(info.cache_bytes)} of disk")
     lines += [f"  note: {note}" for note in info.notes]

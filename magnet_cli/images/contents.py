@@ -15,6 +15,13 @@ if TYPE_CHECKING:
 MOST_LISTED = 8
 """Images of a file that a message names."""
 
+BESIDE_A_SCAN = {
+    *("label", "macro", "thumbnail"),
+    *("Label", "Overview", "Thumbnail"),
+    *("label image", "macro image"),
+}
+"""Names that Aperio, PerkinElmer and Bio-Formats give to the pictures that scanners store beside a scan."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Content:
@@ -65,16 +72,19 @@ def largest(contents: Sequence[Content], among: Iterable[int] | None = None) -> 
 def others(contents: Sequence[Content], chosen: int, *, hidden: Iterable[int] = ()) -> tuple[str, ...]:
     """Return a note that names the images that are not read; empty where all are read.
 
+    The label, macro picture and thumbnail that scanners put beside a scan need none.
+
     Args:
         contents: The images of the file.
         chosen: Position of the one that is read.
         hidden: Positions of those that need no mention.
     """
     left = [index for index in range(len(contents)) if index != chosen and index not in set(hidden)]
-    if not left:
+    if all(contents[index].name in BESIDE_A_SCAN for index in left):
         return ()
-    names = f"{listed(left, contents)}; read is {listed([chosen], contents)}"
-    return (f"other pictures in the file are not read: {names} (--series chooses)",)
+    read = f"the file holds {len(left) + 1} images and image {listed([chosen], contents)} is read"
+    verb = "the other is" if len(left) == 1 else "the others are"
+    return (f"{read}; {verb} {listed(left, contents)} (choose with --series)",)
 
 
 def listed(positions: Iterable[int], contents: Sequence[Content]) -> str:

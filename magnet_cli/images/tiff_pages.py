@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from functools import partial
 from math import prod
+from struct import unpack
 from typing import TYPE_CHECKING
 
 from magnet_cli.errors import SourceError
@@ -70,6 +71,8 @@ class TiffImage:
     siblings: Mapping[TiffFile, Blob] = field(default_factory=dict)
     """Other files that hold pages of the image, by their tables."""
     notes: tuple[str, ...] = ()
+    chain_fault: str = ""
+    """Note for the user where the chain of directories breaks off; empty where it ends as it should."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,14 +142,15 @@ def find_contents(file: TiffFile, path: str) -> TiffContents:
     check_size(first, path)
     if file.is_qpi and first.samplesperpixel == 1 and len(file.series[0].pages) > 1:
         runs = _runs(file)
-        return _one(TiffImage(pages=runs[0], candidates=tuple(map(_stated, runs[1:]))))
+        fault = chain_fault(file, sum(map(len, runs)))
+        return _one(TiffImage(pages=runs[0], candidates=tuple(map(_stated, runs[1:])), chain_fault=fault))
     if is_ome(description(first)):
         return _ome_contents(file, path)
     if file.is_imagej and file.series:
         found = _imagej(file, path)
         if found is not None:
             return _one(found)
-    return _chain_contents(list(first_pages(file.pages)))
+    return _chain_contents(file)
 
 
 def _one(image: TiffImage) -> TiffContents:
@@ -179,6 +183,26 @@ def first_pages(pages: TiffPages) -> Iterator[TiffPage]:
         except IndexError:
             return
         yield page.aspage()
+
+
+def chain_fault(file: TiffFile, count: int) -> str:
+    """Return a note for the user where the chain of directories breaks off, as in a file that was copied in part.
+
+    Args:
+        file: File whose chain was followed to its end.
+        count: Number of pages found; a chain of `MAX_PAGES` was not followed to its end.
+    """
+    place, size = file.pages.next_page_offset, file.tiff.offsetsize
+    if place is None or count >= MAX_PAGES:
+        return ""
+    file.filehandle.seek(place)
+    stored = file.filehandle.read(size)
+    if len(stored) == size and not any(stored):
+        return ""
+    end = f"the file has {file.filehandle.size:,} bytes"
+    if len(stored) == size:
+        end = f"the next directory would be at byte {unpack(file.tiff.offsetformat, stored)[0]:,}, and {end}"
+    return f"the file is truncated or damaged, so levels and other pictures may be missing: {end} (copy it again)"
 
 
 def fits(full: TiffPage, page: TiffPage) -> bool:
@@ -223,8 +247,10 @@ def _runs(file: TiffFile) -> list[tuple[TiffPage, ...]]:
 # Pages of one chain.
 
 
-def _chain_contents(chain: list[TiffPage]) -> TiffContents:
+def _chain_contents(file: TiffFile) -> TiffContents:
     """Each page that is neither a mask nor a stated level of another is an image."""
+    chain = list(first_pages(file.pages))
+    fault = chain_fault(file, len(chain))
     slide = is_slide(chain[0])
     chain = [page for page in chain if min(page.imagewidth, page.imagelength) > 0]
     pictures = [page for page in chain if not page.subfiletype & MASK]
@@ -236,7 +262,7 @@ def _chain_contents(chain: list[TiffPage]) -> TiffContents:
     return TiffContents(
         contents=contents,
         default=default,
-        build=lambda index: _page_image(shown[index], chain, fulls),
+        build=lambda index: replace(_page_image(shown[index], chain, fulls), chain_fault=fault),
         shown=tuple(shown),
     )
 
@@ -328,14 +354,14 @@ def _ome_contents(file: TiffFile, path: str) -> TiffContents:
     try:
         ome = files.whole(parse_ome(description(first), own=files.name))
     except OmeError as error:
-        return _noted(_chain_contents(list(first_pages(file.pages))), f"{error}: only the pages are read")
+        return _noted(_chain_contents(file), f"{error}: only the pages are read")
     if not ome.images:
         stale = "the OME-XML describes no image: only the pages are read"
-        return _noted(_chain_contents(list(first_pages(file.pages))), stale)
+        return _noted(_chain_contents(file), stale)
     if len(ome.images) == 1 and not ome.images[0].files and ome.images[0].size != page_size(first):
         # A program has cropped or scaled the image and copied its description, which is of other pixels now.
         stale = f"the OME-XML describes {ome.images[0].size} pixels, and the page has {page_size(first)}"
-        return _noted(_chain_contents(list(first_pages(file.pages))), f"{stale}: the description is ignored")
+        return _noted(_chain_contents(file), f"{stale}: the description is ignored")
     contents = tuple(Content(name=image.name, size=image.size) for image in ome.images)
     return TiffContents(contents=contents, default=largest(contents), build=partial(_ome_image, ome, file, files))
 
@@ -399,6 +425,7 @@ def _described_image(
         number=pages[0].index,
         ome=image,
         siblings=files.blobs,
+        chain_fault=chain_fault(file, len(chain)) if chain else "",
         notes=(
             *((f"only the first plane is read ({', '.join(notes)})",) if notes else ()),
             *files.notes(image),

@@ -45,7 +45,7 @@ def test_info_lists_the_images_and_describes_the_one_that_is_asked_for(two: Path
         (0, "overview", False),
         (1, "scan", True),
     ]
-    assert "0 overview (90x60); read is 1 scan (150x110)" in invoke("info", two).stdout
+    assert "image 1 scan (150x110) is read; the other is 0 overview (90x60)" in invoke("info", two).stdout
     assert invoke_json("info", two, "--series", "overview")["images"][0]["size"] == {"width": 90, "height": 60}
     assert invoke_json("info", "overview.tif")["images"][0]["series"] == []
     wrong = invoke("info", two, "--series", "label")

@@ -194,6 +194,9 @@ def test_a_chunk_that_fails_is_no_missing_chunk(server: Server, tmp_path: Path) 
 def test_a_truncated_file(server: Server, tmp_path: Path) -> None:
     path = noise(tmp_path / "noise.tif", 512)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 3])
+    assert "truncated" in refusal(server.url("noise.tif"))
+    tifffile.imwrite(path, picture(512, 512), tile=(32, 32), photometric="rgb")
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with open_image(server.url("noise.tif")) as image, pytest.raises(SourceError, match="truncated"):
         image.read([Request(pitch=LEVEL0, box=Box(x=0, y=500, width=9, height=9))])
     (tmp_path / "empty.tif").touch()

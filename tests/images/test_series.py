@@ -77,7 +77,7 @@ def test_of_an_ome_file_the_largest_image_is_read_with_its_own_attributes(two: P
     assert [content.name for content in info.contents] == ["overview", "scan", "second scan"]
     assert [content.size for content in info.contents] == [OVERVIEW, SCAN, OTHER]
     (note,) = info.notes
-    assert "0 overview (60x40), 2 second scan (150x100); read is 1 scan (300x200)" in note
+    assert "image 1 scan (300x200) is read; the others are 0 overview (60x40), 2 second scan (150x100)" in note
     np.testing.assert_array_equal(pixels(two), picture(SCAN, 1))
     np.testing.assert_array_equal(pixels(two, pitch=2), picture(SCAN, 1)[::2, ::2])
 

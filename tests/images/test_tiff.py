@@ -179,7 +179,10 @@ def test_a_thumbnail_is_no_level(tmp_path: Path) -> None:
         writer.write(noise(90, 40), photometric="rgb", subfiletype=1, metadata=None)
     info = inspect(path)
     assert len(info.levels) == 1
-    assert any("not read: 1 (100x100), 2 (40x90); read is 0 (512x512)" in note for note in info.notes)
+    assert any(
+        "holds 3 images and image 0 (512x512) is read; the others are 1 (100x100), 2 (40x90)" in note
+        for note in info.notes
+    )
 
 
 GEO = {
@@ -746,3 +749,27 @@ def test_every_codec_that_can_be_written_is_read(tmp_path: Path) -> None:
             np.testing.assert_array_equal(read(path).pixels, expected, err_msg=path.name)
             read_codecs.add(name)
     assert len(read_codecs) >= 20, read_codecs
+
+
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+@pytest.mark.parametrize("bigtiff", [True, False])
+def test_a_file_that_is_cut_off_behind_its_image(tmp_path: Path, byteorder: Any, bigtiff: bool) -> None:  # noqa: FBT001 (pytest)
+    """The tiles that are there are read, with a note; without them the file is refused before any work."""
+    path, pages = tmp_path / "a.tif", [noise(100, 130), noise(50, 65), noise(25, 33)]
+    with tifffile.TiffWriter(path, byteorder=byteorder, bigtiff=bigtiff) as writer:
+        for page in pages:
+            writer.write(page, tile=(64, 64), photometric="rgb", metadata=None)
+    with tifffile.TiffFile(path) as file:
+        starts = [page.offset for page in file.pages]
+    whole = path.read_bytes()
+    assert not any("truncated" in note for note in inspect(path).notes)
+    for length in starts[1:]:
+        path.write_bytes(whole[:length])
+        (note,) = [note for note in inspect(path).notes if "truncated" in note]
+        assert f"at byte {length:,}" in note
+        assert f"{length:,} bytes" in note
+        np.testing.assert_array_equal(read(path).pixels, pages[0])
+    path.write_bytes(whole[: starts[1] - 1])
+    with pytest.raises(SourceError, match=r"truncated: 1 of 6 tiles") as caught:
+        inspect(path)
+    assert caught.value.file == str(path)

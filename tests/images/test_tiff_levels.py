@@ -102,7 +102,10 @@ def test_no_other_picture_of_a_slide_is_a_level(tmp_path: Path, options: dict[st
     path = pages(tmp_path / "a.svs", (full, described), (macro_like(full, factor), options))
     info = inspect(path)
     assert len(info.levels) == 1
-    assert any("other pictures in the file are not read: 1 " in note for note in info.notes)
+    other = info.contents[1]
+    assert other.size == Size(width=int(1200 / factor), height=int(404 / factor))
+    noted = [note for note in info.notes if note.startswith("the file holds 2 images and image 0 (1200x404) is read")]
+    assert (other.name in ("label", "macro", "thumbnail")) is not bool(noted)
 
 
 @pytest.mark.parametrize("said", [True, False])

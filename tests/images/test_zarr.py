@@ -169,7 +169,7 @@ def test_the_largest_image_of_a_bioformats2raw_folder_is_read(tmp_path: Path, ve
     info = inspect(tmp_path / "a.zarr")
     assert info.resolution is not None
     assert (info.series, info.resolution.x) == (1, Fraction(1))
-    assert "0 (40x30), 2 (80x20); read is 1 (70x50)" in info.notes[0]
+    assert "image 1 (70x50) is read; the others are 0 (40x30), 2 (80x20)" in info.notes[0]
     np.testing.assert_array_equal(read(tmp_path / "a.zarr").pixels, scan)
     for series, array in ((0, label), ("2", macro), (1, scan)):
         with open_image(tmp_path / "a.zarr", series=series) as image:
