@@ -146,14 +146,24 @@ class Pitch:
         """Pixels of this pitch needed to cover a level-0 size: the last one may reach beyond the edge."""
         return Size(width=ceil(size.width / self.x), height=ceil(size.height / self.y))
 
+    def around(self, box: Box, pitch: Pitch) -> Box:
+        """Return the smallest box of this grid around a box of another grid.
+
+        Args:
+            box: The box on the other grid.
+            pitch: The pitch of the other grid.
+        """
+        across, down = pitch.x / self.x, pitch.y / self.y
+        return Box.between(
+            left=floor(box.x * across),
+            top=floor(box.y * down),
+            right=ceil(box.right * across),
+            bottom=ceil(box.bottom * down),
+        )
+
     def level0(self, box: Box) -> Box:
         """The smallest level-0 box around a box of this grid."""
-        return Box.between(
-            left=floor(box.x * self.x),
-            top=floor(box.y * self.y),
-            right=ceil(box.right * self.x),
-            bottom=ceil(box.bottom * self.y),
-        )
+        return LEVEL0.around(box, self)
 
 
 LEVEL0 = Pitch.square(1)

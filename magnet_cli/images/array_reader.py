@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 from dataclasses import dataclass
 from fractions import Fraction
-from math import ceil, floor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -91,13 +90,7 @@ class OpenImage(Closing):
                 advice="Boxes are x, y, width, height in pixels of the full resolution",
             )
         pitch = self._pitch(level, pixel_size)
-        most = pitch.cover(info.size)
-        on_grid = Box.between(
-            left=floor(wanted.x / pitch.x),
-            top=floor(wanted.y / pitch.y),
-            right=min(most.width, ceil(wanted.right / pitch.x)),
-            bottom=min(most.height, ceil(wanted.bottom / pitch.y)),
-        )
+        on_grid = pitch.around(wanted, LEVEL0).intersection(Box.whole(pitch.cover(info.size)))
         region = self._image.read([Request(pitch=pitch, box=on_grid, bands=self._bands(bands))])[0]
         valid = np.ones(region.pixels.shape[:2], np.bool_) if region.valid is None else region.valid
         return ImageArray(pixels=region.pixels, valid=valid, box=pitch.level0(on_grid), pitch=pitch)

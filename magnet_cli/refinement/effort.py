@@ -7,11 +7,11 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from magnet_cli.arithmetic.cascade.pyramid import LevelPart, cascade_levels, spans
-from magnet_cli.geometry import Size
 from magnet_cli.refinement.refinement_plan import LevelPass
 
 if TYPE_CHECKING:
     from magnet_cli.arithmetic.cascade.steps import CascadeSettings
+    from magnet_cli.geometry import Size
     from magnet_cli.refinement.refinement_plan import RefinePlan
 
 GLOBAL, LOCAL = 3, 2
@@ -40,7 +40,7 @@ def effort_of(plan: RefinePlan) -> Effort:
     found = Effort()
     for number in range(census.small):
         region = census.region(census.at(number).box)
-        found += _of_region(Size(width=region.width, height=region.height), cascade)
+        found += _of_region(region.size, cascade)
     for step in plan.passes:
         if isinstance(step, LevelPass):
             found += _of_level(step)

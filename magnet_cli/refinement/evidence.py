@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
-from math import ceil, floor
+from math import ceil
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -124,12 +124,7 @@ class FieldEvidence:
     def read(self, box: Box, labels: NDArray[np.uint8]) -> ClassProbabilities:
         """See `Evidence`."""
         pitch = self.field.pitch
-        area = Box.between(
-            left=floor(box.x / pitch.x) - RIM,
-            top=floor(box.y / pitch.y) - RIM,
-            right=ceil(box.right / pitch.x) + RIM,
-            bottom=ceil(box.bottom / pitch.y) + RIM,
-        ).intersection(Box.whole(self.field.size))
+        area = pitch.around(box, LEVEL0).grown(RIM).intersection(Box.whole(self.field.size))
         stored = self.field.read(area)
         stored[stored == NODATA] = 0
         present = tuple(int(label) for label in np.flatnonzero(stored.any(axis=(1, 2))))

@@ -49,18 +49,12 @@ class InputMask(Closing):
         self._resources = resources
         whole = np.dtype(raster.dtype)
         self._scale = 1.0 if whole.kind in "fb" else float(np.iinfo(whole).max)
-        self._threshold = threshold
         self._cut = float(threshold) * self._scale
 
     @property
     def size(self) -> Size:
         """In pixels."""
         return self._raster.size
-
-    @property
-    def threshold(self) -> Fraction:
-        """Above which a probability belongs to the object."""
-        return self._threshold
 
     @property
     def resident_bytes(self) -> int:

@@ -98,11 +98,8 @@ class Joining(Runner):
         Such an object reaches less than as many pixels beyond the square, so that a rim of that width shows all of it.
         """
         least = self._work.plan.settings.min_area
-        rim = min(least, RIM)
         whole = Box.whole(self._work.plan.image.size)
-        around = Box(x=box.x - rim, y=box.y - rim, width=box.width + 2 * rim, height=box.height + 2 * rim).intersection(
-            whole
-        )
+        around = box.grown(min(least, RIM)).intersection(whole)
         numbers = connected(self._work.objects(around), background=NODATA, connectivity=2)  # type: ignore[no-untyped-call]
         small = np.bincount(numbers.ravel()) < least
         small[0] = False

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil, floor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,8 +22,6 @@ from magnet_cli.refinement.refinement_plan import claims_name, share_name
 from magnet_cli.run.job import Runner
 
 if TYPE_CHECKING:
-    from fractions import Fraction
-
     from numpy.typing import NDArray
     from torch import Tensor
 
@@ -141,13 +138,7 @@ class Levels(Runner):
     def _before(self, area: Box) -> Canvas:
         """What the level before says under an area and around it."""
         before = self._step.levels[self._step.index - 1]
-        ratio: Fraction = self._step.level.pitch.x / before.pitch.x
-        box = Box.between(
-            left=floor(area.x * ratio) - RIM,
-            top=floor(area.y * ratio) - RIM,
-            right=ceil(area.right * ratio) + RIM,
-            bottom=ceil(area.bottom * ratio) + RIM,
-        ).intersection(Box.whole(before.size))
+        box = before.pitch.around(area, self._step.level.pitch).grown(RIM).intersection(Box.whole(before.size))
         values = self._work.resources.results.read_field(self._step.field(self._step.index - 1), box)
         return Canvas(values=torch.from_numpy(values.astype(np.float32)), box=box, pitch=before.pitch)
 

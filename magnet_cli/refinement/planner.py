@@ -9,6 +9,7 @@ from magnet_cli.errors import SourceError, UsageError
 from magnet_cli.events import Step
 from magnet_cli.options.refine import THRESHOLD
 from magnet_cli.plan import MemoryPlan, host_memory_plan
+from magnet_cli.plan.footprint import HEAP
 from magnet_cli.refinement.census import Census
 from magnet_cli.refinement.evidence import kept_bytes, kept_evidence
 from magnet_cli.refinement.label_pass import RIM
@@ -39,8 +40,6 @@ if TYPE_CHECKING:
     from magnet_cli.refinement.image_view import Seen
     from magnet_cli.refinement.input_mask import InputMask
 
-HEAP = 64 << 20
-"""Host memory that lies free between blocks in use."""
 JOURNAL = 64 << 20
 """Host memory for decoded chunks of the journal."""
 JOIN_BYTES = 30
@@ -123,7 +122,6 @@ def make_plan(
         reading=mask.reading,
         settings=settings,
         stuff=stuff,
-        only=only,
         evidence=evidence,
         kept=kept,
         census=census,

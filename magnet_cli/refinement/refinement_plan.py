@@ -10,7 +10,7 @@ from magnet_cli.arithmetic.cascade.carry import CHANNELS
 from magnet_cli.arithmetic.cascade.pyramid import CascadeLevel, cascade_levels, local_windows
 from magnet_cli.arithmetic.cascade.steps import CascadeSettings
 from magnet_cli.errors import DeviceError, UsageError
-from magnet_cli.geometry import LEVEL0, Box, Pitch, Size
+from magnet_cli.geometry import LEVEL0, Box, Pitch
 from magnet_cli.masks.header import digest_of
 from magnet_cli.masks.spec import FieldSpec
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from fractions import Fraction
     from pathlib import Path
 
+    from magnet_cli.geometry import Size
     from magnet_cli.images import ImageInfo
     from magnet_cli.options.values import ValueRange
     from magnet_cli.plan import Machine, MemoryPlan
@@ -125,7 +126,7 @@ class SharesPass(NumberedPass):
     @property
     def size(self) -> Size:
         """Of the region."""
-        return Size(width=self.region.width, height=self.region.height)
+        return self.region.size
 
     @property
     def blocks(self) -> tuple[Box, ...]:
@@ -135,7 +136,7 @@ class SharesPass(NumberedPass):
     @property
     def groups(self) -> int:
         """Squares."""
-        return ceil(self.region.width / self.side) * ceil(self.region.height / self.side)
+        return count_squares(self.size, self.side)
 
     @property
     def what(self) -> str:
@@ -188,8 +189,7 @@ class LevelPass(NumberedPass):
     @property
     def groups(self) -> int:
         """Blocks."""
-        side = BLOCK_SIDES * self.side
-        return 1 if self.index == 0 else ceil(self.level.size.width / side) * ceil(self.level.size.height / side)
+        return 1 if self.index == 0 else count_squares(self.level.size, BLOCK_SIDES * self.side)
 
     @property
     def windows(self) -> int:
@@ -231,7 +231,7 @@ class FusionPass(NumberedPass):
     @property
     def groups(self) -> int:
         """Squares."""
-        return ceil(self.size.width / SQUARE) * ceil(self.size.height / SQUARE)
+        return count_squares(self.size, SQUARE)
 
     @property
     def what(self) -> str:
@@ -253,8 +253,6 @@ class RefinePlan:
     settings: RefineSettings
     stuff: tuple[int, ...]
     """Classes whose claims count 0.51 times."""
-    only: tuple[int, ...]
-    """Classes whose objects are refined; none: all of them."""
     evidence: Evidence | None
     """What a pixel is that its object gives up; None: what it was."""
     kept: Path | None
@@ -386,6 +384,11 @@ def squares(size: Size, side: int) -> Iterator[Box]:
             yield Box(x=x, y=y, width=side, height=side).intersection(Box.whole(size))
 
 
+def count_squares(size: Size, side: int) -> int:
+    """Return how many squares tile a size, without making them."""
+    return ceil(size.width / side) * ceil(size.height / side)
+
+
 def make_passes(census: Census, settings: RefineSettings) -> tuple[RefinePass, ...]:
     """The passes of a run, in the order in which they follow one another.
 
@@ -434,7 +437,7 @@ def _levels(census: Census, large: LargeObject, settings: RefineSettings) -> tup
     region = Box.between(
         left=region.x // step * step, top=region.y // step * step, right=region.right, bottom=region.bottom
     )
-    levels = cascade_levels(Size(width=region.width, height=region.height), side=settings.side)
+    levels = cascade_levels(region.size, side=settings.side)
     return region, (levels[0], levels[-1]) if settings.fast else levels
 
 

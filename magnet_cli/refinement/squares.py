@@ -11,6 +11,7 @@ import numpy as np
 from magnet_cli.geometry import Box, Size
 from magnet_cli.masks.header import digest_of
 from magnet_cli.plan import MemoryPlan, host_memory_plan
+from magnet_cli.plan.footprint import HEAP
 
 if TYPE_CHECKING:
     from fractions import Fraction
@@ -28,8 +29,6 @@ ARITHMETIC = 2
 """Raised by hand when the same options begin to give another mask; part of the options hash."""
 SIDE = 1024
 """Of the squares. Part of the method, never of the memory at hand: what a CRF says depends on where it is cut."""
-HEAP = 64 << 20
-"""Host memory that lies free between blocks in use."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,9 +97,7 @@ class SquaresPass:
 
     def area(self, box: Box) -> Box:
         """A square with the rim around it, inside level 0."""
-        side = 2 * self.rim
-        grown = Box(x=box.x - self.rim, y=box.y - self.rim, width=box.width + side, height=box.height + side)
-        return grown.intersection(Box.whole(self.size))
+        return box.grown(self.rim).intersection(Box.whole(self.size))
 
     @property
     def pixels(self) -> int:

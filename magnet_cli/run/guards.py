@@ -5,7 +5,6 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from magnet_cli import images
 from magnet_cli.errors import DeviceError, MemoryShortageError, OutputError
 from magnet_cli.models.device import is_out_of_memory
 from magnet_cli.system.memory import format_bytes
@@ -68,11 +67,6 @@ def naming_shortage(what: str, image: str | None = None) -> Iterator[None]:
             file=image,
             advice="Nothing that was finished is lost: run the same command with more memory",
         ) from error
-
-
-def decode_cache(folder: Path) -> images.CacheBudget:
-    """Where images that have to be decoded once are kept, and how much of the disk they may take."""
-    return images.CacheBudget.within(folder)
 
 
 def check_peak(peak: int | None, budget: int, *, file: str) -> None:

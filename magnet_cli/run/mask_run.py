@@ -16,7 +16,7 @@ from magnet_cli.masks.output import OutputState, finish_output, output_state
 from magnet_cli.masks.report_file import read_report
 from magnet_cli.models.device import device_peak, pin_arithmetic, reset_device_peak
 from magnet_cli.run.engine import Engine
-from magnet_cli.run.guards import check_peak, decode_cache, keeping_what_is_finished
+from magnet_cli.run.guards import check_peak, keeping_what_is_finished
 from magnet_cli.run.job import Resources
 from magnet_cli.run.measured import NOTED, Measured
 from magnet_cli.system.memory import PeakSampler
@@ -151,7 +151,7 @@ class MaskRun:
 
     def _image(self) -> images.Image:
         """The image, read by as many processes as the plan says."""
-        image = images.reopen(self.job.image, cache=decode_cache(self.paths.mask.parent))
+        image = images.reopen(self.job.image, cache=images.CacheBudget.within(self.paths.mask.parent))
         return ImageProcesses(image, self.job.memory.processes) if self.job.memory.processes else image
 
     def _counts(self, journal: Journal) -> Iterator[dict[str, object]]:

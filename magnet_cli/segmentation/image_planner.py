@@ -16,7 +16,6 @@ from magnet_cli.models.facts import model_facts
 from magnet_cli.models.python_network import PythonNetwork
 from magnet_cli.options.segment import SegmentOptions
 from magnet_cli.plan import Machine, ModelFacts, Plan, check_bands, inspect_bands, make_plan
-from magnet_cli.run.guards import decode_cache
 from magnet_cli.segmentation.segment_model import chosen_bundle, load_last_stage
 from magnet_cli.system.memory import host_memory
 from magnet_cli.system.speeds import Case, nearest_figure
@@ -136,7 +135,7 @@ def plan_image(
     measured, given = None, options.value_range
     if given is not None and given.kind == "percentiles":
         bands = check_bands(info, facts, options.bands)
-        cache = decode_cache(folder or Path(tempfile.gettempdir()))
+        cache = images.CacheBudget.within(folder or Path(tempfile.gettempdir()))
         with images.reopen(info, cache=cache) as opened:
             measured = images.sample_percentiles(opened, bands, (float(given.low), float(given.high)))
     return make_plan(info, facts, options, machine, specify(options, info), measured=measured)

@@ -187,4 +187,4 @@ def _points(rule: Rule) -> float:
 def _patches(rule: Rule, stages: int) -> int | tuple[int, ...]:
     if rule.kind not in ("all", "count"):
         raise UsageError("--compat published chooses windows by count", value=f"--patches {rule.spelled('u')}")
-    return -1 if rule.kind == "all" else tuple(int(rule.value(step)) for step in range(stages))
+    return ALL_PATCHES if rule.kind == "all" else tuple(int(rule.value(step)) for step in range(stages))
