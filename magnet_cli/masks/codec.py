@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import zlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import imagecodecs
 import numpy as np
@@ -11,6 +12,8 @@ import numpy as np
 from magnet_cli.images.protocol import NODATA
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from numpy.typing import NDArray
 
 DEFLATE_LEVEL = 6
@@ -48,6 +51,16 @@ def decode_fragment(data: bytes, *, height: int, width: int) -> NDArray[np.uint8
     """The labels of a part of a tile, `(height, width)` uint8, read-only."""
     raw = imagecodecs.zstd_decode(data, out=height * width)
     return np.frombuffer(raw, dtype=np.uint8).reshape(height, width)
+
+
+def encode_text(arrays: Iterable[NDArray[np.generic]]) -> str:
+    """Return the bytes of arrays, one array after another, as text for the counts of a group."""
+    return base64.b64encode(zlib.compress(b"".join(array.tobytes() for array in arrays))).decode()
+
+
+def decode_text(text: str, *, dtype: str) -> NDArray[Any]:
+    """Return the values of all arrays that `encode_text` has joined, `(values,)`, read-only."""
+    return np.frombuffer(zlib.decompress(base64.b64decode(text)), dtype)
 
 
 def encode_chunk(values: NDArray[np.generic]) -> bytes:

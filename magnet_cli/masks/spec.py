@@ -116,6 +116,10 @@ class MaskSpec:
         return part.box == whole.intersection(Box.whole(self.size))
 
 
+PROBABILITIES, UNCERTAINTY = "probabilities", "uncertainty"
+"""Names of the fields that may stay beside a finished mask."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class FieldSpec:
     """Probabilities (or another quantity in 0..1) on a canvas grid, kept beside the mask."""

@@ -9,6 +9,7 @@ from magnet_cli.errors import SourceError, UsageError
 from magnet_cli.masks.header import digest_of
 from magnet_cli.masks.output import OutputPaths
 from magnet_cli.masks.report_file import read_report
+from magnet_cli.masks.spec import PROBABILITIES
 from magnet_cli.options.export import ExportOptions
 from magnet_cli.options.refine import RefineOptions
 from magnet_cli.refinement.image_view import seen_of_plan
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     from magnet_cli.plan import Plan
     from magnet_cli.refinement.method import Foreseen, Method
 
-PROBABILITIES = "probabilities"
-"""The field that a classical tool starts from, and that says what objects give up."""
 OBJECT_AND_REST = 2
 """Classes of a mask that is read as one object."""
 REPLACED = ("classes", "not_computed")

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from magnet_cli.refinement.pairs import open_input_mask
-from magnet_cli.run.clock import REFINING, Clock
+from magnet_cli.run.clock import Clock
 from magnet_cli.run.guards import naming_shortage
 from magnet_cli.run.mask_run import MaskRun
 
@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from magnet_cli.options.refine import RefineOptions
     from magnet_cli.refinement.image_view import Seen
     from magnet_cli.refinement.method import MaskJob, Method
+
+
+ACTIVITIES = ("survey", "read", "refine", "write", "idle")
+"""The activities that are measured in a refinement. `survey` is the time in which the mask is read and its objects are
+counted, before anything is planned."""
 
 
 @contextmanager
@@ -49,7 +54,7 @@ def opened_run(
     Raises:
         MagnetError: The mask cannot be read or refined, or it takes more memory than it may.
     """
-    clock = Clock(REFINING)
+    clock = Clock(ACTIVITIES)
     with clock.measure("survey"), naming_shortage("the mask was looked through", seen.info.path):
         opened = open_input_mask(mask, options)
     with opened:

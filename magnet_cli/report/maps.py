@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from magnet_cli.geometry import Box, Size
+from magnet_cli.masks import codec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -125,12 +126,12 @@ def stage_map(plan: Plan, step: Pass, stage: Stage, groups: Mapping[int, Mapping
         return None
     grid = _Means(stage.cells)
     for number, counts in groups.items():
-        if "fates" not in counts:
+        if "statuses" not in counts:
             return None
-        fates = iter(counts["fates"][str(stage.number)])
+        statuses = iter(counts["statuses"][str(stage.number)])
         for block in plan.blocks(step, number):
             rows, columns, shape = _place(step.cells(block, stage))
-            codes = np.array([next(fates) for _ in range(shape[0] * shape[1])]).reshape(shape)
+            codes = np.array([next(statuses) for _ in range(shape[0] * shape[1])]).reshape(shape)
             grid.add(rows, columns, (codes == RUN).astype(np.float64), (codes != NO_DATA) & (codes != OUTSIDE))
     return grid.map(stage, parts=1)
 
@@ -160,7 +161,7 @@ def _parts_map(plan: Plan, step: Pass, stage: Stage, groups: Mapping[int, str | 
     for number, packed in groups.items():
         if packed is None:
             return None
-        values = np.frombuffer(zlib.decompress(base64.b64decode(packed)), np.uint8)
+        values = codec.decode_text(packed, dtype="u1")
         for place, size in _areas(plan.blocks(step, number), step, stage, parts):
             own, values = values[: size.pixels].reshape(size.height, size.width), values[size.pixels :]
             rows, columns = place.slices

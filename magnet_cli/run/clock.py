@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-ACTIVITIES = ("read", "forward", "refine", "select", "write", "idle")
-"""What a segmentation's time goes to. `idle` is the computing thread waiting for pixels or for the disk."""
-REFINING = ("survey", "read", "refine", "write", "idle")
-"""What a refinement's time goes to. `survey` looks through the mask before anything is planned."""
+ACTIVITIES = ("read", "write", "idle")
+"""The activities that the engine measures in every run. `idle` is the time in which the computing thread waits for
+pixels or for the disk."""
 NOTED = "seconds"
 """Among the counts of a group: the time of all runs until then."""
 NOTED_EVERY = 10.0
@@ -25,7 +24,8 @@ class Clock:
     """Seconds by activity, added up over threads.
 
     Args:
-        activities: That may be measured.
+        activities: The activities that may be measured, in the order in which the report has them. A job that measures
+            more than the engine does names all of them.
     """
 
     def __init__(self, activities: Iterable[str] = ACTIVITIES) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from magnet_cli.report.maps import NO_DATA, OUTSIDE, RUN, SETTLED, UNPAID, UNSELECTED
 from magnet_cli.segmentation.changes import Changes
-from magnet_cli.segmentation.window_scores import window_worth
+from magnet_cli.segmentation.window_scores import window_score
 
 if TYPE_CHECKING:
     from magnet_cli.arithmetic.canvas import Canvas
@@ -43,9 +43,9 @@ class StageCount:
     @classmethod
     def of(cls, selection: Selection) -> StageCount:
         """Count the windows of a stage by what is to become of them."""
-        found = Counter(selection.fates)
+        found = Counter(selection.statuses)
         return cls(
-            windows=len(selection.fates),
+            windows=len(selection.statuses),
             run=found[RUN],
             nodata=found[NO_DATA],
             outside=found[OUTSIDE],
@@ -69,8 +69,8 @@ class BlockState:
     """What the stage before, or the pass before, says of the block; None where the run starts here."""
     counts: dict[int, StageCount] = field(default_factory=dict)
     """What each stage did, by its number."""
-    fates: dict[int, str] = field(default_factory=dict)
-    """What became of each window, by the number of the stage: a letter of `plan/fates` each, row-major."""
+    statuses: dict[int, str] = field(default_factory=dict)
+    """What became of each window, by the number of the stage: a letter of `plan/statuses` each, row-major."""
     samples: dict[int, Sample] = field(default_factory=dict)
     """Sampled pixels before and after each stage, by its number. Stages that started the run or computed no window have
     none."""
@@ -89,7 +89,7 @@ class BlockState:
             raise RuntimeError(message)
         return self.known.canvas
 
-    def worth(self, own: Box, stage: Stage) -> float:
+    def score(self, own: Box, stage: Stage) -> float:
         """The score of a window of the next stage, by which windows are compared.
 
         Args:
@@ -102,7 +102,7 @@ class BlockState:
         if self.known is None:
             message = "the score of a window is known after a stage"
             raise RuntimeError(message)
-        return window_worth(self.known, own, stage.pitch, by=self.bound.settings.select)
+        return window_score(self.known, own, stage.pitch, by=self.bound.settings.select)
 
     def has_data(self, own: Box, stage: Stage) -> bool:
         """Whether any pixel under a box of the next stage's grid holds data."""
@@ -120,7 +120,7 @@ class BlockState:
             if sample is not None:
                 cells = step.cells(self.pixels.block, stage)
                 shape = cells[-1].row - cells[0].row + 1, cells[-1].column - cells[0].column + 1
-                run = np.array([fate == RUN for fate in self.fates[stage.number]]).reshape(shape)
+                run = np.array([status == RUN for status in self.statuses[stage.number]]).reshape(shape)
                 own = step.own(self.pixels.block, stage)
                 found[stage.number] = Changes.of(sample, run, own=own, stage=stage)
         return found

@@ -62,7 +62,7 @@ class BlockStage:
         """The windows that are computed, row-major."""
         self.is_finished = False
         state.counts[stage.number] = StageCount.of(selection)
-        state.fates[stage.number] = selection.fates
+        state.statuses[stage.number] = selection.statuses
 
     @property
     def is_start(self) -> bool:
@@ -160,7 +160,7 @@ class BlockStage:
         self.is_finished = True
         state.known = Known(canvas=result) if before is None else replace(before, canvas=result, moved=moved)
 
-    def score(self, windows: Sequence[tuple[Window, Tensor]]) -> None:
+    def take_scores(self, windows: Sequence[tuple[Window, Tensor]]) -> None:
         """Take what a selector says of the windows that were computed.
 
         A window that was not computed keeps the score that the place had before. Where it had none its score is what
@@ -208,7 +208,7 @@ class BlockStage:
             box=self.box,
             windows=tuple(state.bound.step.windows(state.pixels.block, self.stage)),
             canvas=None if self._before is None else self._before.canvas,
-            worth=partial(state.worth, stage=self.stage),
+            score=partial(state.score, stage=self.stage),
             flagged=state.flagged,
         )
 

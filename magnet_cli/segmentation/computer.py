@@ -187,7 +187,7 @@ class Computer:
         if sums:
             self._check(torch.stack(sums), batches, stage)
         for block in blocks:
-            block.score(found[block.state.pixels.block])
+            block.take_scores(found[block.state.pixels.block])
 
     def _run_batch(self, batch: Sequence[Forward], stage: Stage) -> Tensor:
         """Run one batch; gives the sum of its probabilities, not a number if any is none."""

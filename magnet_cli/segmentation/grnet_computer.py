@@ -1,18 +1,17 @@
 """GRNet's two looks at a group of blocks: each block is an image of the paper, each window of its second stage a cell.
 
-`refine/grnet.py` has the same on whole tensors.
+`arithmetic/grnet_stages.py` has the same on whole tensors.
 """
 
 from __future__ import annotations
 
-from math import ceil, floor
+from math import floor
 from typing import TYPE_CHECKING, Protocol, cast
 
 import torch
 
 from magnet_cli.arithmetic.canvas import Canvas
 from magnet_cli.arithmetic.grnet_stages import REACH, flags_of
-from magnet_cli.geometry import Box
 from magnet_cli.segmentation.computer import Computer, Forward, Predictor
 
 if TYPE_CHECKING:
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from magnet_cli.geometry import Pitch
+    from magnet_cli.geometry import Box, Pitch
     from magnet_cli.plan.windows import Index, Stage, Window
     from magnet_cli.segmentation.block import BlockState
     from magnet_cli.segmentation.block_stage import BlockStage
@@ -192,13 +191,7 @@ def flagged(one: Forward, flags: Tensor) -> frozenset[Index]:
 
 def covered(box: Box, pitch: Pitch, canvas: Canvas) -> Box:
     """The pixels of a canvas that a box of another grid reaches into."""
-    ratio_x, ratio_y = pitch.x / canvas.pitch.x, pitch.y / canvas.pitch.y
-    return Box.between(
-        left=floor(box.x * ratio_x),
-        top=floor(box.y * ratio_y),
-        right=ceil(box.right * ratio_x),
-        bottom=ceil(box.bottom * ratio_y),
-    ).intersection(canvas.box)
+    return canvas.pitch.around(box, pitch).intersection(canvas.box)
 
 
 def narrowed(canvas: Canvas, box: Box, pitch: Pitch) -> Canvas:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from math import ceil
 from typing import TYPE_CHECKING, TypeVar
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 Cells = frozenset["Index"]
 
 
-def cells_to_look_at(bound: BoundPass, block: Index, area: Area) -> tuple[Cells, ...]:
+def needed_cells(bound: BoundPass, block: Index, area: Area) -> tuple[Cells, ...]:
     """The cells of each stage on which a label inside the area depends.
 
     The finest stage is asked where its result reaches a label inside; each stage before it, where the windows after it
@@ -44,30 +45,25 @@ def cells_to_look_at(bound: BoundPass, block: Index, area: Area) -> tuple[Cells,
     Returns:
         One set a stage; all empty where nothing of the block is wanted.
     """
-    step = bound.step
-    finest = step.stages[-1]
+    step, rim = bound.step, _rim(bound.plan)
+    finest, reach = step.stages[-1], 0 if bound.is_last else _reach(bound)
     wanted: list[Box] = []
     chosen: list[Cells] = []
     for stage in reversed(step.stages):
         taken = []
         for window in step.windows(block, stage):
-            reached = stage.pitch.level0(window.kept.grown(_rim(bound.plan)))
-            if _is_wanted(bound, block, area, reached) if stage is finest else _meets(reached, wanted):
+            reached = stage.pitch.level0(window.kept.grown(rim))
+            if stage is not finest:
+                is_needed = any(reached.intersection(other).area for other in wanted)
+            elif bound.is_last:
+                is_needed = area.touches(reached.intersection(step.level0(block)))
+            else:
+                is_needed = area.touches(reached.grown(reach))
+            if is_needed:
                 taken.append(window)
         chosen.append(frozenset(window.cell for window in taken))
         wanted = [stage.pitch.level0(window.box) for window in taken]
     return tuple(reversed(chosen))
-
-
-def _is_wanted(bound: BoundPass, block: Index, area: Area, reached: Box) -> bool:
-    """Whether a result of the finest stage of a pass matters that reaches so far."""
-    if bound.is_last:
-        return area.touches(reached.intersection(bound.step.level0(block)))
-    return area.touches(reached.grown(_reach(bound)))
-
-
-def _meets(box: Box, others: list[Box]) -> bool:
-    return any(box.intersection(other).area for other in others)
 
 
 def _rim(plan: Plan) -> int:
@@ -107,7 +103,7 @@ class BlockPixels:
     lies in the area that is looked at."""
     kept_valid: NDArray[np.bool_] | None
     """The same over the last stage's canvas, for probabilities and the map of uncertainty."""
-    looked: tuple[Cells, ...] | None = None
+    needed: tuple[Cells, ...] | None = None
     """For each stage, the cells on which a label in the area depends; None where the run keeps to no area."""
 
     def pinned(self) -> BlockPixels:
@@ -115,10 +111,10 @@ class BlockPixels:
         stages = tuple(_pinned(pixels) for pixels in self.stages)
         return replace(self, stages=stages, valid=tuple(None if part is None else _pinned(part) for part in self.valid))
 
-    @property
+    @cached_property
     def is_empty(self) -> bool:
         """Whether no pixel of the block holds data, or none is looked at."""
-        if self.looked is not None and not self.looked[-1]:
+        if self.needed is not None and not self.needed[-1]:
             return True
         return self.level0_valid is not None and not self.level0_valid.any()
 
@@ -167,9 +163,9 @@ def read_block(image: Image, bound: BoundPass, block: Index) -> BlockPixels:
         SourceError: A part cannot be decoded. The message names the file and the block.
     """
     plan, step, area = bound.plan, bound.step, bound.area
-    looked = None if area is None else cells_to_look_at(bound, block, area)
-    if looked is not None and not looked[-1]:
-        return _unread(step, block, looked)
+    needed = None if area is None else needed_cells(bound, block, area)
+    if needed is not None and not needed[-1]:
+        return _unread(step, block, needed)
     passed_over = bound.budget is not None and not image.info.has_mask and not bound.budget.has(block)
     seen = () if passed_over else step.stages
     requests = [
@@ -201,11 +197,11 @@ def read_block(image: Image, bound: BoundPass, block: Index) -> BlockPixels:
         valid=tuple(region.valid for region in stages) or (None,) * len(step.stages),
         level0_valid=level0_valid,
         kept_valid=kept_valid,
-        looked=looked,
+        needed=needed,
     )
 
 
-def _unread(step: Pass, block: Index, looked: tuple[Cells, ...]) -> BlockPixels:
+def _unread(step: Pass, block: Index, needed: tuple[Cells, ...]) -> BlockPixels:
     """A block of which nothing is looked at."""
     level0, canvas = step.level0(block), step.canvas(block, step.stages[-1])
     return BlockPixels(
@@ -214,5 +210,5 @@ def _unread(step: Pass, block: Index, looked: tuple[Cells, ...]) -> BlockPixels:
         valid=(),
         level0_valid=np.zeros((level0.height, level0.width), bool),
         kept_valid=np.zeros((canvas.height, canvas.width), bool),
-        looked=looked,
+        needed=needed,
     )

@@ -43,6 +43,9 @@ if TYPE_CHECKING:
     from magnet_cli.segmentation.segment_model import Model
 
 Report = dict[str, object]
+ACTIVITIES = ("read", "forward", "refine", "select", "write", "idle")
+"""The activities that are measured in a segmentation. `forward` is the backbone, `refine` the refiner and merging, and
+`select` the choice of windows and points."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +131,7 @@ class ImageRun:
             resume=self.options.resume,
             overwrite=self.options.overwrite,
             events=self.events,
-            clock=Clock(),
+            clock=Clock(ACTIVITIES),
         )
 
     def segmented(self, plan: Plan) -> ImageResult:
@@ -141,8 +144,8 @@ class ImageRun:
         if run.is_done():
             return self._done(run.report(), was_done=True)
         for note in (*self.model.notes, *plan.notes):
-            if note not in self.model.told:
-                self.model.told.add(note)
+            if note not in self.model.reported:
+                self.model.reported.add(note)
                 self.events.message(note if note in self.model.notes else f"{self.target.image}: {note}")
         command = self._command(plan)
         return self._done(run.finish(lambda report: {**report, "command": command}))

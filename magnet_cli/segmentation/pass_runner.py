@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from math import ceil, floor
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,10 +10,11 @@ from typing_extensions import override
 
 from magnet_cli.arithmetic.canvas import Canvas
 from magnet_cli.geometry import Box
+from magnet_cli.masks.spec import PROBABILITIES, UNCERTAINTY
 from magnet_cli.run.job import Runner
 from magnet_cli.segmentation.canvas_output import count_labels, labels_of, own_uncertainty, own_values
 from magnet_cli.segmentation.group_reader import read_group
-from magnet_cli.segmentation.window_budget import next_cells, pack_worths
+from magnet_cli.segmentation.window_budget import next_cells, pack_scores
 from magnet_cli.segmentation.window_records import window_records
 from magnet_cli.segmentation.window_scores import Known
 
@@ -29,9 +29,6 @@ if TYPE_CHECKING:
     from magnet_cli.segmentation.changes import Changes
     from magnet_cli.segmentation.computer import Computer
     from magnet_cli.segmentation.group_reader import GroupPixels
-
-PROBABILITIES = "probabilities"
-UNCERTAINTY = "uncertainty"
 
 
 def field_name(number: int) -> str:
@@ -91,12 +88,7 @@ class PassRunner(Runner):
         bound = self.bound
         before, first = bound.before, bound.step.stages[0]
         coarse, need = before.stages[-1], bound.step.canvas(block, first)
-        box = Box.between(
-            left=floor(need.x * first.pitch.x / coarse.pitch.x) - 1,
-            top=floor(need.y * first.pitch.y / coarse.pitch.y) - 1,
-            right=ceil(need.right * first.pitch.x / coarse.pitch.x) + 1,
-            bottom=ceil(need.bottom * first.pitch.y / coarse.pitch.y) + 1,
-        ).intersection(Box.whole(coarse.extent))
+        box = coarse.pitch.around(need, first.pitch).grown(1).intersection(Box.whole(coarse.extent))
         stored = self._resources.results.read_field(field_name(before.number), box)
         values, classes = torch.from_numpy(stored).to(bound.device), bound.plan.classes
         canvas = Canvas(values=values[:classes], box=box, pitch=coarse.pitch)
@@ -156,8 +148,8 @@ class PassRunner(Runner):
             for cell in next_cells(bound.step, after, state.pixels.block):
                 own = after.own(cell)
                 wanted = bound.area is None or bound.area.touches(after.pitch.level0(own))
-                scores.append(state.worth(own, after) if wanted and state.has_data(own, after) else None)
-        return {"worths": pack_worths(scores)}
+                scores.append(state.score(own, after) if wanted and state.has_data(own, after) else None)
+        return {"scores": pack_scores(scores)}
 
 
 def _stage_counts(states: Sequence[BlockState], changes: Sequence[Mapping[int, Changes]]) -> dict[str, dict[str, int]]:

@@ -9,7 +9,7 @@ from typing_extensions import override
 
 from magnet_cli.areas import open_area
 from magnet_cli.masks.header import digest_of
-from magnet_cli.masks.spec import FieldSpec, MaskClass, MaskSpec
+from magnet_cli.masks.spec import PROBABILITIES, UNCERTAINTY, FieldSpec, MaskClass, MaskSpec
 from magnet_cli.report.maps import describe_maps
 from magnet_cli.report.run_report import make_report
 from magnet_cli.run.job import PlannedJob, Prepared
@@ -17,7 +17,7 @@ from magnet_cli.run.measured import Totals
 from magnet_cli.segmentation.bound_pass import BoundPass
 from magnet_cli.segmentation.computer import Computer
 from magnet_cli.segmentation.grnet_computer import GRNetComputer, LocalComputer
-from magnet_cli.segmentation.pass_runner import PROBABILITIES, UNCERTAINTY, PassRunner, field_name
+from magnet_cli.segmentation.pass_runner import PassRunner, field_name
 from magnet_cli.segmentation.window_budget import BudgetCells
 
 if TYPE_CHECKING:

@@ -35,7 +35,7 @@ class Model:
     """What refines finished masks."""
     notes: tuple[str, ...] = ()
     """Notes on the choice of the bundle. The user reads them when the first image turns out to fit the bundle."""
-    told: set[str] = field(default_factory=set)
+    reported: set[str] = field(default_factory=set)
     """Notes that the user has read; they are the same for many images."""
 
 

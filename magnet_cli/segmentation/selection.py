@@ -98,7 +98,7 @@ class Candidates:
     """All of them, row-major."""
     canvas: Canvas | None
     """Of the stage before; None in the first of a run."""
-    worth: Callable[[Box], float]
+    score: Callable[[Box], float]
     """Of a window's own part; not asked in the first stage of a run."""
     flagged: frozenset[Index] = frozenset()
     """Cells that a GRNet's selector found worth a look."""
@@ -108,7 +108,7 @@ class Selector(Protocol):
     """Leaves windows out, for one reason."""
 
     @property
-    def fate(self) -> str:
+    def status(self) -> str:
         """The reason, as a letter of `maps`."""
 
     def keep(self, windows: Sequence[Window], among: Candidates) -> list[Window]:
@@ -126,7 +126,7 @@ class Selection:
 
     windows: tuple[Window, ...]
     """To be computed, row-major."""
-    fates: str
+    statuses: str
     """A letter for each window, also those that are left out."""
 
 
@@ -136,14 +136,14 @@ def select(among: Candidates) -> Selection:
     Args:
         among: All of its windows, and what is known of them.
     """
-    fates = dict.fromkeys((window.cell for window in among.windows), RUN)
+    statuses = dict.fromkeys((window.cell for window in among.windows), RUN)
     left: Sequence[Window] = among.windows
     for selector in selectors(among.bound.settings, first=among.canvas is None, budget=among.bound.budget):
         kept = selector.keep(left, among)
         found = {window.cell for window in kept}
-        fates |= {window.cell: selector.fate for window in left if window.cell not in found}
+        statuses |= {window.cell: selector.status for window in left if window.cell not in found}
         left = kept
-    return Selection(windows=tuple(left), fates="".join(fates.values()))
+    return Selection(windows=tuple(left), statuses="".join(statuses.values()))
 
 
 def selectors(settings: MethodSettings, *, first: bool, budget: BudgetCells | None = None) -> tuple[Selector, ...]:
@@ -179,14 +179,14 @@ def _by_points(settings: MethodSettings) -> tuple[Selector, ...]:
 class InArea:
     """Windows on which a label in the area depends that is looked at."""
 
-    fate: str = OUTSIDE
+    status: str = OUTSIDE
 
     def keep(self, windows: Sequence[Window], among: Candidates) -> list[Window]:
         """As `Selector`."""
-        looked = among.pixels.looked
-        if looked is None:
+        needed = among.pixels.needed
+        if needed is None:
             return list(windows)
-        wanted = looked[among.bound.step.stages.index(among.stage)]
+        wanted = needed[among.bound.step.stages.index(among.stage)]
         return [window for window in windows if window.cell in wanted]
 
 
@@ -194,7 +194,7 @@ class InArea:
 class WithData:
     """Windows of which a pixel holds data."""
 
-    fate: str = NO_DATA
+    status: str = NO_DATA
 
     def keep(self, windows: Sequence[Window], among: Candidates) -> list[Window]:
         """As `Selector`."""
@@ -211,7 +211,7 @@ class Best:
     """The windows of a block that are worth most: a count or a share of them (MagNet-Fast, section 4.3)."""
 
     rule: Rule
-    fate: str = UNSELECTED
+    status: str = UNSELECTED
 
     def keep(self, windows: Sequence[Window], among: Candidates) -> list[Window]:
         """As `Selector`; ties go to the lowest row-major index."""
@@ -221,7 +221,7 @@ class Best:
             full=among.bound.step.ratio(among.stage).pixels,
             step=among.bound.plan.rule_step(among.stage),
         )
-        return [windows[index] for index in rank_windows([among.worth(window.own) for window in windows], count)]
+        return [windows[index] for index in rank_windows([among.score(window.own) for window in windows], count)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,18 +229,18 @@ class Above:
     """Windows that are worth more than a limit, wherever they lie."""
 
     limit: float
-    fate: str = UNSELECTED
+    status: str = UNSELECTED
 
     def keep(self, windows: Sequence[Window], among: Candidates) -> list[Window]:
         """As `Selector`."""
-        return [window for window in windows if among.worth(window.own) > self.limit]
+        return [window for window in windows if among.score(window.own) > self.limit]
 
 
 @dataclass(frozen=True)
 class Flagged:
     """The cells that a GRNet's selector chose."""
 
-    fate: str = UNSELECTED
+    status: str = UNSELECTED
 
     def keep(self, windows: Sequence[Window], among: Candidates) -> list[Window]:
         """As `Selector`."""
@@ -252,7 +252,7 @@ class WithinBudget:
     """Windows that a budget allows to be computed, of the whole image."""
 
     cells: BudgetCells
-    fate: str = UNPAID
+    status: str = UNPAID
 
     def keep(self, windows: Sequence[Window], among: Candidates) -> list[Window]:
         """As `Selector`."""
@@ -267,7 +267,7 @@ class Unsettled:
     threshold: float
     reach: int
     """Pixels beyond a window that the median sees."""
-    fate: str = SETTLED
+    status: str = SETTLED
 
     def keep(self, windows: Sequence[Window], among: Candidates) -> list[Window]:
         """As `Selector`."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import zlib
 from dataclasses import dataclass
 from math import floor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from magnet_cli.masks import codec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -19,16 +19,18 @@ if TYPE_CHECKING:
     from magnet_cli.plan import Plan
     from magnet_cli.plan.windows import Index, Pass, Stage
 
+STORED = "<u2"
+"""The type of a stored score: journals are read on machines of either byte order."""
 STEPS = 65534
-"""A stored worth v stands for v / STEPS."""
+"""A stored score v stands for v / STEPS."""
 NOTHING = 65535
 """Of a cell under which nothing is known: it has no data, or lies outside the area that is looked at."""
 
 
-def pack_worths(worths: list[float | None]) -> str:
+def pack_scores(scores: list[float | None]) -> str:
     """Worths of the next stage's cells in a group's blocks, row-major in each, as text; None where there is no data."""
-    values = [NOTHING if worth is None else round(worth * STEPS) for worth in worths]
-    return base64.b64encode(zlib.compress(np.array(values, "<u2").tobytes())).decode()
+    values = [NOTHING if score is None else round(score * STEPS) for score in scores]
+    return codec.encode_text([np.array(values, STORED)])
 
 
 def next_cells(step: Pass, after: Stage, block: Index) -> Iterator[Index]:
@@ -63,23 +65,23 @@ class BudgetCells:
             finished: The counts of each group of the pass before, with the scores that it found.
         """
         stage, before = step.stages[0], plan.passes[step.number - 1]
-        worths = np.full((stage.cells.height, stage.cells.width), NOTHING, np.uint16)
+        scores = np.full((stage.cells.height, stage.cells.width), NOTHING, np.uint16)
         for group, counts in finished.items():
-            packed = np.frombuffer(zlib.decompress(base64.b64decode(counts["worths"])), "<u2")
+            packed = codec.decode_text(counts["scores"], dtype=STORED)
             cells = (cell for block in plan.blocks(before, group) for cell in next_cells(before, stage, block))
-            for cell, worth in zip(cells, packed, strict=True):
-                worths[cell.row, cell.column] = worth
-        known = worths != NOTHING
-        return cls(cells=known & (worths > _cut(worths[known], plan.paid(stage))))
+            for cell, score in zip(cells, packed, strict=True):
+                scores[cell.row, cell.column] = score
+        known = scores != NOTHING
+        return cls(cells=known & (scores > _cut(scores[known], plan.paid(stage))))
 
     def has(self, cell: Index) -> bool:
         """Whether a cell's window is computed."""
         return bool(self.cells[cell.row, cell.column])
 
 
-def _cut(worths: NDArray[np.uint16], share: Fraction) -> int:
+def _cut(scores: NDArray[np.uint16], share: Fraction) -> int:
     """The number that the scores of at most a share of them exceed."""
-    count = floor(share * len(worths))
-    if count >= len(worths):
+    count = floor(share * len(scores))
+    if count >= len(scores):
         return -1
-    return int(np.sort(worths)[len(worths) - count - 1])
+    return int(np.sort(scores)[len(scores) - count - 1])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import zlib
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,7 +12,7 @@ from magnet_cli.segmentation.canvas_output import own_uncertainty
 from magnet_cli.segmentation.changes import means, sampled
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -36,9 +34,11 @@ def window_records(
     """
     step = bound.step
     found: dict[str, object] = {
-        "fates": {str(stage.number): "".join(state.fates[stage.number] for state in states) for stage in step.stages},
+        "statuses": {
+            str(stage.number): "".join(state.statuses[stage.number] for state in states) for stage in step.stages
+        },
         "changes": {
-            str(stage.number): packed(
+            str(stage.number): codec.encode_text(
                 block[stage.number].shares if stage.number in block else _unchanged(step, stage, state)
                 for state, block in zip(states, changes, strict=True)
             )
@@ -47,7 +47,7 @@ def window_records(
         },
     }
     if bound.is_last:
-        found["unsure"] = packed(block_uncertainty(step, state) for state in states)
+        found["unsure"] = codec.encode_text(block_uncertainty(step, state) for state in states)
     return found
 
 
@@ -55,11 +55,6 @@ def _unchanged(step: Pass, stage: Stage, state: BlockState) -> NDArray[np.uint8]
     """The record of a block in which a stage compared nothing."""
     count = len(step.cells(state.pixels.block, stage)) * subdivision(stage) ** 2
     return np.full(count, NOTHING, np.uint8)
-
-
-def packed(arrays: Iterable[NDArray[np.uint8]]) -> str:
-    """Arrays one after another, as text."""
-    return base64.b64encode(zlib.compress(b"".join(array.tobytes() for array in arrays))).decode()
 
 
 def block_uncertainty(step: Pass, state: BlockState) -> NDArray[np.uint8]:

@@ -67,7 +67,7 @@ def difference(one: Tensor, other: Tensor) -> Tensor:
     return (one.float() - other.float()).abs().sum(dim=0) / 2
 
 
-def window_worth(known: Known, box: Box, pitch: Pitch, *, by: Select) -> float:
+def window_score(known: Known, box: Box, pitch: Pitch, *, by: Select) -> float:
     """What a window of the next stage may be worth.
 
     Args:

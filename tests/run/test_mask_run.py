@@ -70,7 +70,7 @@ def test_progress_names_the_pass_and_counts_groups() -> None:
 
 def test_totals_are_sums_of_what_groups_count() -> None:
     groups: list[dict[str, object]] = [
-        {"labels": [1, 2], "nodata": 3, "threads": 2, "batch": 4, "stages": {"1": {"run": 5}}, "fates": "rn"},
+        {"labels": [1, 2], "nodata": 3, "threads": 2, "batch": 4, "stages": {"1": {"run": 5}}, "statuses": "rn"},
         {"labels": [10, 0], "nodata": 0, "threads": 2, "batch": 4, "stages": {"1": {"run": 1}, "2": {"points": 7}}},
         {"windows": 8, "threads": 2},
     ]

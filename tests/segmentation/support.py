@@ -21,6 +21,7 @@ from magnet_cli.run.clock import Clock
 from magnet_cli.run.engine import Engine, Progress
 from magnet_cli.run.job import Resources
 from magnet_cli.segmentation.computer import Normalisation
+from magnet_cli.segmentation.image_run import ACTIVITIES
 from magnet_cli.segmentation.segment_job import SegmentJob
 from magnet_cli.system.closing import Closing
 
@@ -244,7 +245,9 @@ def run_in_turns(
 
 def engine_over(image: ArrayImage, sink: MemorySink, *, readers: int = 0, **more: Any) -> Engine:
     """An engine over an image in memory, whose results stay there."""
-    return Engine(resources=Resources(image=image, results=sink, sink=sink, clock=Clock()), readers=readers, **more)
+    return Engine(
+        resources=Resources(image=image, results=sink, sink=sink, clock=Clock(ACTIVITIES)), readers=readers, **more
+    )
 
 
 def job_of(
@@ -265,10 +268,10 @@ def computed(outcome: Outcome, number: int) -> NDArray[np.bool_]:
             if stage.number == number:
                 found = np.zeros((stage.cells.height, stage.cells.width), bool)
                 for group, counts in outcome.sink.groups[step.number].items():
-                    fates = iter(dict(counts["fates"])[str(number)])  # type: ignore[call-overload]
+                    statuses = iter(dict(counts["statuses"])[str(number)])  # type: ignore[call-overload]
                     for block in outcome.plan.blocks(step, group):
                         for cell in step.cells(block, stage):
-                            found[cell.row, cell.column] = next(fates) == "r"
+                            found[cell.row, cell.column] = next(statuses) == "r"
                 return found
     raise AssertionError(number)
 

@@ -69,9 +69,9 @@ def test_a_stage_that_is_finished_takes_no_window_and_is_finished_once(state: Bl
 def test_a_stage_is_scored_once_it_is_finished(state: BlockState) -> None:
     stage = filled(state, 0, 1)
     with pytest.raises(RuntimeError, match="stage 1 of the block is not finished"):
-        stage.score([])
+        stage.take_scores([])
     stage.finish()
-    stage.score([(window, torch.ones(4, 4)) for window in stage.windows])
+    stage.take_scores([(window, torch.ones(4, 4)) for window in stage.windows])
     assert state.known is not None
     assert state.known.scored is not None
     assert (state.known.scored.values == 1).all()

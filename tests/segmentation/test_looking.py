@@ -16,7 +16,7 @@ from magnet_cli.options.scales import parse_scales
 from magnet_cli.options.segment import SegmentOptions
 from magnet_cli.plan import make_plan
 from magnet_cli.segmentation.bound_pass import BoundPass
-from magnet_cli.segmentation.group_reader import cells_to_look_at
+from magnet_cli.segmentation.group_reader import needed_cells
 from tests.segmentation.support import MACHINE, ArrayImage, facts
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def chosen(plan: Plan, step: Pass, area: Polygons) -> dict[tuple[Index, int], li
     for number in range(step.blocks.pixels):
         block = step.block(number)
         bound = BoundPass(plan=plan, step=step, device=torch.device("cpu"), area=area)
-        cells = cells_to_look_at(bound, block, area)
+        cells = needed_cells(bound, block, area)
         for stage, wanted in zip(step.stages, cells, strict=True):
             found[block, stage.number] = [w for w in step.windows(block, stage) if w.cell in wanted]
     return found

@@ -17,7 +17,7 @@ from magnet_cli.options.segment import SegmentOptions
 from magnet_cli.plan import make_plan
 from magnet_cli.plan.segmentation_plan import paid_share
 from magnet_cli.segmentation.block_stage import BlockStage
-from magnet_cli.segmentation.window_scores import Known, difference, window_worth
+from magnet_cli.segmentation.window_scores import Known, difference, window_score
 from tests.segmentation.support import (
     MACHINE,
     STEP,
@@ -105,8 +105,8 @@ def test_what_a_window_is_worth(by: Any, expected: float) -> None:
     canvas = Canvas(values=torch.tensor([0.75, 0.25]).half()[:, None, None].expand(2, 4, 4), box=box, pitch=pitch)
     moved = Canvas(values=torch.full((1, 4, 4), 0.25).half(), box=box, pitch=pitch)
     own = Box(x=2, y=2, width=4, height=4)
-    assert window_worth(Known(canvas=canvas, moved=moved), own, Pitch.square(1), by=by) == pytest.approx(expected)
-    assert window_worth(Known(canvas=canvas), own, Pitch.square(1), by=by) == pytest.approx(0.5)
+    assert window_score(Known(canvas=canvas, moved=moved), own, Pitch.square(1), by=by) == pytest.approx(expected)
+    assert window_score(Known(canvas=canvas), own, Pitch.square(1), by=by) == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize("by", SELECTIONS)
@@ -144,8 +144,8 @@ def test_a_budget_buys_the_most_uncertain_windows_of_the_whole_image() -> None:
     means = torch.stack([unsure[stage.own(cell).slices].mean() for cell in cells])
     best = means.argsort(descending=True)[: len(cells) // 4].tolist()
     groups = outcome.sink.groups[1].values()
-    fates = "".join(dict(counts["fates"])["2"] for counts in groups)  # type: ignore[call-overload]
-    assert sorted(best) == [number for number, fate in enumerate(fates) if fate == "r"]
+    statuses = "".join(dict(counts["statuses"])["2"] for counts in groups)  # type: ignore[call-overload]
+    assert sorted(best) == [number for number, status in enumerate(statuses) if status == "r"]
 
 
 def test_a_whole_budget_is_every_window() -> None:
@@ -192,7 +192,7 @@ def test_inside_a_block_windows_that_changed_are_chosen() -> None:
     for by in SELECTIONS:
         given = options(patches=None, select=by, scales=SCALES)
         outcome = run(textured(), facts(4, input_side=INPUT), given, Growing(4))
-        found[by] = [str(dict(counts["fates"])) for counts in outcome.sink.groups[0].values()]  # type: ignore[call-overload]
+        found[by] = [str(dict(counts["statuses"])) for counts in outcome.sink.groups[0].values()]  # type: ignore[call-overload]
     assert found["uncertainty"] != found["change"]
 
 

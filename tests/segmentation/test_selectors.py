@@ -75,7 +75,7 @@ def test_a_run_has_the_selectors_that_its_options_name(
     asked = replace(settings_of(ALL, points), patches=patches)
     found = selectors(asked, first=False, budget=budget)
     assert [type(selector).__name__ for selector in found] == ["InArea", "WithData", *names]
-    assert [selector.fate for selector in found] == [LETTERS[type(selector).__name__] for selector in found]
+    assert [selector.status for selector in found] == [LETTERS[type(selector).__name__] for selector in found]
     assert [type(selector).__name__ for selector in selectors(asked, first=True, budget=budget)] == [
         "InArea",
         "WithData",
@@ -91,14 +91,14 @@ def candidates(seed: int, plan: Plan) -> tuple[Candidates, dict[str, np.ndarray]
     worth = rng.permutation(16).reshape(4, 4) / 16
     windows = tuple(step.windows(block, stage))
     valid = np.kron(holding, np.ones((INPUT, INPUT), bool))
-    looked = frozenset(window.cell for window in windows if inside[window.cell.row, window.cell.column])
+    needed = frozenset(window.cell for window in windows if inside[window.cell.row, window.cell.column])
     pixels = BlockPixels(
         block=block,
         stages=(),
         valid=(None, valid),
         level0_valid=None,
         kept_valid=None,
-        looked=(frozenset({block}), looked),
+        needed=(frozenset({block}), needed),
     )
     middle = np.pad(np.ones((INPUT - 8, INPUT - 8)), 4)
     first = torch.from_numpy(np.where(np.kron(unsure, middle), 0.5, 1.0))
@@ -110,7 +110,7 @@ def candidates(seed: int, plan: Plan) -> tuple[Candidates, dict[str, np.ndarray]
         box=step.canvas(block, stage),
         windows=windows,
         canvas=canvas,
-        worth=lambda own: _at(worth, own, stage),
+        score=lambda own: _at(worth, own, stage),
     )
     return among, {"inside": inside, "holding": holding, "unsure": unsure, "worth": worth}
 
@@ -124,7 +124,7 @@ def _at(worth: np.ndarray, own: Box, stage: Stage) -> float:
 def test_what_is_computed_is_the_intersection_and_each_other_window_has_one_reason(seed: int) -> None:
     among, is_ = candidates(seed, ABOVE)
     found = select(among)
-    reasons = np.array(list(found.fates)).reshape(4, 4)
+    reasons = np.array(list(found.statuses)).reshape(4, 4)
     worthy = is_["worth"] > 0.4
     expected = np.full((4, 4), "r")
     expected[~is_["unsure"]] = "s"
