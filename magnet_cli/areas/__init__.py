@@ -6,6 +6,6 @@ What lies outside is not computed and has label 255; it stays the context of wha
 from __future__ import annotations
 
 from magnet_cli.areas.area import Area
-from magnet_cli.areas.specification import open_area, specify
+from magnet_cli.areas.specification import open_area, open_roi, specify, specify_roi
 
-__all__ = ["Area", "open_area", "specify"]
+__all__ = ["Area", "open_area", "open_roi", "specify", "specify_roi"]

@@ -10,6 +10,7 @@ from magnet_cli.areas.area import Both, percent
 from magnet_cli.errors import SourceError, UsageError
 from magnet_cli.geometry import Box
 from magnet_cli.images import check_place, fingerprint, inspect
+from magnet_cli.options.regions import spell_roi
 from magnet_cli.plan import AreaSpec
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from magnet_cli.areas.area import Area
+    from magnet_cli.areas.polygons import Polygons
     from magnet_cli.geometry import Size
     from magnet_cli.images import Image, ImageInfo
     from magnet_cli.options.segment import SegmentOptions
@@ -38,7 +40,7 @@ def specify(options: SegmentOptions, info: ImageInfo) -> tuple[AreaSpec, ...]:
     """
     found = []
     if options.roi is not None:
-        found.append(_box_spec(options.roi, info) if isinstance(options.roi, Box) else _file_spec(options.roi, info))
+        found.append(specify_roi(options.roi, info))
     if options.mask is not None:
         found.append(_mask_spec(options.mask, info))
     if _wants_tissue(options, info):
@@ -47,6 +49,31 @@ def specify(options: SegmentOptions, info: ImageInfo) -> tuple[AreaSpec, ...]:
         spec = AreaSpec(kind="tissue", source="by colour", digest=TISSUE_METHOD, resident_bytes=tissue_bytes(info.size))
         found.append(spec)
     return tuple(found)
+
+
+def specify_roi(roi: Box | Path, info: ImageInfo) -> AreaSpec:
+    """Describe a region of interest, checked against an image; none of its pixels is decoded.
+
+    Args:
+        roi: A box in level-0 pixels, or a GeoJSON file.
+        info: Facts about the image.
+
+    Raises:
+        SourceError: The file cannot be read, or the region lies outside the image.
+    """
+    return _box_spec(roi, info) if isinstance(roi, Box) else _file_spec(roi, info)
+
+
+def open_roi(spec: AreaSpec, info: ImageInfo) -> Polygons:
+    """Open the region of interest that `specify_roi` describes.
+
+    Raises:
+        SourceError: Its file cannot be read.
+    """
+    from magnet_cli.areas.polygons import Polygons  # noqa: PLC0415 - shapely is needed with --roi alone
+
+    geometry = _rectangle(spec.box) if spec.box is not None else _geometry(spec.source, info)[0]
+    return Polygons(geometry, info.size)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,11 +122,8 @@ def _coverage(spec: AreaSpec, area: Any) -> str:
 
 
 def _opened(spec: AreaSpec, image: Image, resources: ExitStack) -> Any:
-    from magnet_cli.areas.polygons import Polygons  # noqa: PLC0415 - shapely is needed with --roi alone
-
     if spec.kind == "roi":
-        geometry = _rectangle(spec.box) if spec.box is not None else _geometry(spec.source, image.info)[0]
-        return Polygons(geometry, image.info.size)
+        return open_roi(spec, image.info)
     if spec.kind == "mask":
         return _open_mask(spec.source, image.info.size, resources)
     from magnet_cli.areas.tissue import find_tissue  # noqa: PLC0415 - as above
@@ -112,11 +136,13 @@ def _box_spec(box: Box, info: ImageInfo) -> AreaSpec:
     if not inside.area:
         raise SourceError(
             f"the region lies outside the image, which has {info.size} pixels",
-            value=f"--roi {box}",
+            value=f"--roi {spell_roi(box)}",
             file=info.path,
             advice="Give --roi X,Y,WIDTH,HEIGHT in pixels of the full resolution, counted from the upper left corner",
         )
-    notes = () if inside == box else (f"--roi {box} reaches beyond the image: only {inside} is segmented",)
+    notes = (
+        () if inside == box else (f"--roi {spell_roi(box)} reaches beyond the image: only {spell_roi(inside)} is used",)
+    )
     return AreaSpec(kind="roi", source=str(inside), digest=str(inside), box=inside, notes=notes)
 
 

@@ -53,7 +53,7 @@ def evaluate(
         Path | None,
         typer.Option(
             help="Instead of MASK TRUTH: a CSV file of images to segment, with the columns image and label, and "
-            "optionally name and roi. Paths are relative to the file.",
+            "optionally name and roi (a raster). Paths are relative to the file.",
             rich_help_panel=COMPARED,
         ),
     ] = None,
@@ -71,9 +71,11 @@ def evaluate(
         Path | None, typer.Option(help="PNG file for a plot of the scores of --data.", rich_help_panel="Outputs")
     ] = None,
     roi: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
-            help="Raster of the mask's size: count only pixels where its first band is not 0.",
+            metavar="BOX|FILE",
+            help="Count only pixels of this region: x,y,width,height, a .geojson file, or a raster of the mask's size "
+            "whose first band is not 0 inside.",
             rich_help_panel=COMPARED,
         ),
     ] = None,

@@ -9,16 +9,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from magnet_cli import images
+from magnet_cli.areas import open_roi, specify_roi
 from magnet_cli.errors import SourceError
 from magnet_cli.evaluation.boundary import BoundaryCounts, add_block, boundary_radii
-from magnet_cli.geometry import Box
+from magnet_cli.geometry import LEVEL0, Box
 from magnet_cli.images.labels import open_labels, open_region
 from magnet_cli.images.protocol import NODATA
 from magnet_cli.masks.spec import parts
 from magnet_cli.options.evaluate import LABELS, EvaluationOptions
+from magnet_cli.options.regions import is_geojson, parse_counted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -190,7 +192,11 @@ class Confusion:
 
 
 def evaluate(
-    mask: str | Path, truth: str | Path, options: EvaluationOptions | None = None, *, roi: str | Path | None = None
+    mask: str | Path,
+    truth: str | Path,
+    options: EvaluationOptions | None = None,
+    *,
+    roi: Box | str | Path | None = None,
 ) -> Evaluation:
     """Compare two rasters of class indices; memory does not grow with them.
 
@@ -198,23 +204,43 @@ def evaluate(
         mask: The predicted mask; 255 and the ignored values are no class, and wrong where the truth is labelled.
         truth: The true classes.
         options: The options that name what counts.
-        roi: A raster of that size; only pixels where its first band is not zero count.
+        roi: The region whose pixels count: a `Box` or `x,y,width,height` in pixels of the mask, a GeoJSON file of
+            polygons, or a raster of the mask's size, whose first band is not zero inside. None counts all pixels.
 
     Raises:
-        SourceError: A file is missing or damaged, or has another size or place, or a label that is no class; nothing
-            is labelled.
-        UsageError: A class to be left out of the mean is none of the mask's.
+        SourceError: A file is missing or damaged, or has another size or place, or a label that is no class; the region
+            lies outside the mask; nothing is labelled.
+        UsageError: A class to be left out of the mean is none of the mask's, or the region's text has no known form.
     """
     options = options or EvaluationOptions()
     with ExitStack() as stack:
-        pair = _Pair(
-            mask=stack.enter_context(open_labels(mask)),
-            truth=stack.enter_context(open_labels(truth, values=options.truth_values or {})),
-            roi=None if roi is None else stack.enter_context(open_region(roi)),
-            options=options,
-        )
+        given = stack.enter_context(open_labels(mask))
+        true = stack.enter_context(open_labels(truth, values=options.truth_values or {}))
+        _check_fits(given.info, true.info)
+        inside, notes = _counted(roi, given.info, stack)
+        pair = _Pair(mask=given, truth=true, inside=inside, options=options, notes=notes)
         options.check_excluded(pair.names)
         return pair.compare()
+
+
+def _counted(
+    roi: Box | str | Path | None, info: images.ImageInfo, stack: ExitStack
+) -> tuple[Callable[[Box], NDArray[np.bool_]] | None, tuple[str, ...]]:
+    """Open the region whose pixels count.
+
+    Returns:
+        A function that returns which pixels of a box count, or None where all do; and notes on the region.
+    """
+    if roi is None:
+        return None, ()
+    where = parse_counted(roi) if isinstance(roi, str) else roi
+    if isinstance(where, Box) or is_geojson(where.name):
+        spec = specify_roi(where, info)
+        area = open_roi(spec, info)
+        return (lambda box: area.mask(box, LEVEL0)), spec.notes
+    raster = stack.enter_context(open_region(where))
+    _check_fits(raster.info, info)
+    return raster.read_nonzero, ()
 
 
 def check_inputs(image: str | Path, truth: str | Path, *, roi: str | Path | None, series: str | None = None) -> None:
@@ -247,8 +273,11 @@ def _check_fits(found: images.ImageInfo, other: images.ImageInfo) -> None:
 class _Pair:
     mask: LabelImage
     truth: LabelImage
-    roi: LabelImage | None
+    inside: Callable[[Box], NDArray[np.bool_]] | None
+    """Returns which pixels of a box count, `(height, width)`. None counts all."""
     options: EvaluationOptions
+    notes: tuple[str, ...] = ()
+    """Notes on the region whose pixels count."""
 
     @property
     def names(self) -> tuple[str, ...] | None:
@@ -257,8 +286,6 @@ class _Pair:
 
     def compare(self) -> Evaluation:
         size = self.truth.size
-        for other in filter(None, (self.mask, self.roi)):
-            _check_fits(other.info, self.truth.info)
         boundary = self._boundary(size)
         reach = max((counts.reach for counts in boundary), default=0)
         confusion = Confusion()
@@ -280,8 +307,8 @@ class _Pair:
         inner = box.shifted(x=-seen.x, y=-seen.y)
         labelled = ~np.isin(truth, unlabelled(self.options))
         counted = labelled[inner.slices]
-        if self.roi is not None:
-            counted = counted & self.roi.read_nonzero(box)
+        if self.inside is not None:
+            counted = counted & self.inside(box)
         own = truth[inner.slices]
         confusion.add(own[counted], mask[counted])
         if boundary:
@@ -307,8 +334,11 @@ class _Pair:
             confusion=confusion.table(classes, options),
             boundary=boundary[0] if boundary else None,
             boundary_beside=boundary[1] if len(boundary) > 1 else None,
-            notes=(*self.mask.notes, *self.truth.notes, *self._doubts(classes), *self._left_out(len(boundary))),
+            notes=(*self._notes(), *self._doubts(classes), *self._left_out(len(boundary))),
         )
+
+    def _notes(self) -> tuple[str, ...]:
+        return (*self.notes, *self.mask.notes, *self.truth.notes)
 
     def _doubts(self, classes: tuple[ClassScore, ...]) -> tuple[str, ...]:
         return (*self._doubts_excluded(classes), *self._doubts_nodata(), *self._doubts_labelled(classes))

@@ -30,6 +30,28 @@ def parse_roi(text: str) -> Box | Path:
     return box
 
 
+def parse_counted(text: str) -> Box | Path:
+    """Parse the region of a comparison: a box, a GeoJSON file, or a raster of the mask's size.
+
+    Returns:
+        The box, or the path of the file.
+
+    Raises:
+        UsageError: The text is neither, or the box has no pixel.
+    """
+    box = parse_box(text)
+    if box is not None:
+        return box
+    path = Path(text)
+    if "," in text and not path.exists():
+        raise UsageError(
+            "--roi of evaluate is x,y,width,height in pixels, a .geojson file, or a raster of the mask's size",
+            value=repr(text),
+            advice="Write one of these forms, like --roi 1000,2000,512,512",
+        )
+    return path
+
+
 def is_geojson(name: str) -> bool:
     """Whether a file's name is that of a GeoJSON file."""
     return name.lower().removesuffix(".gz").endswith((".geojson", ".json"))
@@ -50,8 +72,9 @@ def parse_box(text: str) -> Box | None:
     return Box(x=x, y=y, width=width, height=height)
 
 
-def _spell_roi(roi: Box | Path) -> str:
+def spell_roi(roi: Box | Path) -> str:
+    """Write a region as `parse_roi` reads it."""
     return str(roi) if isinstance(roi, Path) else f"{roi.x},{roi.y},{roi.width},{roi.height}"
 
 
-REGION = Form(parse=lambda text, _: parse_roi(text), spell=_spell_roi, types=(Box, Path), metavar="BOX|FILE")
+REGION = Form(parse=lambda text, _: parse_roi(text), spell=spell_roi, types=(Box, Path), metavar="BOX|FILE")

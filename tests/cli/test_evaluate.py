@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -55,6 +56,19 @@ def test_options(files: tuple[Path, Path]) -> None:
     assert invoke_json("evaluate", *files, "--roi", files[0])["images"][0]["labelled"] == 5
 
 
+def test_a_region_is_a_box_polygons_or_a_raster(files: tuple[Path, Path], here: Path) -> None:
+    corners = [[2, 0], [4, 0], [4, 2], [2, 2], [2, 0]]
+    (here / "right.geojson").write_text(json.dumps({"type": "Polygon", "coordinates": [corners]}))
+    tifffile.imwrite(here / "right.tif", np.array([[0, 0, 9, 9]] * 2, np.uint8), photometric="minisblack")
+    found = [
+        invoke_json("evaluate", *files, "--roi", roi)["images"][0]
+        for roi in ("2,0,2,2", "2, 0, 9, 9", here / "right.geojson", here / "right.tif")
+    ]
+    notes = [row.pop("notes") for row in found]
+    assert notes == [[], ["--roi 2,0,9,9 reaches beyond the image: only 2,0,2,2 is used"], [], []]
+    assert found == [{**found[0], "labelled": 3, "pixel_accuracy": 1.0}] * 4
+
+
 def test_a_mask_of_this_program_names_its_classes(image: Path, bundle: Path, here: Path) -> None:
     invoke("segment", image, "--weights", bundle, "-o", "m.tif", "--no-progress")
     tifffile.imwrite(here / "truth.tif", expected_labels(), photometric="minisblack")
@@ -82,6 +96,9 @@ def test_an_excluded_class_that_nobody_names_and_no_pixel_has_is_told(files: tup
         (["--classes", "a,b,c", "--exclude-class", "3"], 2, ["no such class", "(got 3)", "Give 0 (a), 1 (b), 2 (c)"]),
         (["--classes", "a"], 3, ["must be below 1", "truth.tif"]),
         (["--roi", "no.tif"], 3, ["no.tif", "no such file"]),
+        (["--roi", "0,0,4"], 2, ["x,y,width,height", "raster of the mask's size", "'0,0,4'"]),
+        (["--roi", "0,0,4,0"], 2, ["at least one pixel", "0,0,4,0"]),
+        (["--roi", "4,0,2,2"], 3, ["outside the image", "4x2", "mask.tif"]),
         (["--weights", "nowhere"], 4, ["nowhere"]),
         (["--data", "d.csv"], 2, ["MASK goes with MASK TRUTH, not with --data"]),
         (["--scales", "32"], 2, ["--scales goes with --data"]),
