@@ -68,7 +68,7 @@ def parse_box(text: str) -> Box | None:
         return None
     x, y, width, height = map(int, match.groups())
     if not width or not height:
-        raise UsageError("a region has at least one pixel", value=text)
+        raise UsageError("--roi x,y,width,height has a width and a height of at least one pixel", value=repr(text))
     return Box(x=x, y=y, width=width, height=height)
 
 
