@@ -63,7 +63,7 @@ def memory_chart(rows: Sequence[Row]) -> str:
 
 
 def _draw_refused(axes: Axes, rows: Sequence[Row]) -> None:
-    """What yardsticks would have needed; the same for every method and model, or nearly so."""
+    """Draw the memory that refused yardsticks would have needed; it is nearly the same for every method and model."""
     refused = {
         (row.pixels, mark.kind): mark.ready.needs
         for row in rows

@@ -49,7 +49,7 @@ mean, what was chosen, and what resizing takes meanwhile. On the paper's 2448 x 
 
 @dataclass(frozen=True, kw_only=True)
 class NaiveRun:
-    """What the arithmetic gave and where its time went."""
+    """The labels of the arithmetic, and its time by network."""
 
     labels: NDArray[np.uint8]
     """`(height, width)`, of the size asked for."""

@@ -1,4 +1,4 @@
-"""What windows of a stage ask of a bundle's networks: the passes that the ceiling stands for."""
+"""The passes through a bundle's networks that windows of a stage need, which the ceiling measures."""
 
 from __future__ import annotations
 

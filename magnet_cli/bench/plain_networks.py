@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PlainNetworks:
-    """What a program has that loads the weights and calls the modules."""
+    """The networks of a program that loads the weights and calls the modules."""
 
     bundle: Bundle
     backbone: nn.Module

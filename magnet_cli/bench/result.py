@@ -1,4 +1,4 @@
-"""What a bench found: a row for each image and method, with its yardsticks, as values and as JSON."""
+"""The result of a bench: a row for each image and method, with its yardsticks, as values and as JSON."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ class Mark:
         }
 
     def _shares(self, took: Took) -> dict[str, float] | None:
-        """Return the shares of the parts of a run whose time is all in its parts."""
+        """Return each part's share of the time of a run; None but for `naive`, whose parts make up the whole time."""
         if self.kind != "naive":
             return None
         return {name: round(seconds / took.seconds, 4) for name, seconds in took.parts.items()}
@@ -152,7 +152,7 @@ class Row:
 
     @property
     def speed(self) -> float:
-        """The same in full windows, where those that were run differ in size."""
+        """Windows a second in the middle run; in full windows, where the computed windows differ in size."""
         return (self.runs[0].full_windows or self.windows) / self.seconds.median
 
     @property

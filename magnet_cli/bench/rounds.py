@@ -1,4 +1,4 @@
-"""The rounds: each contender in a process of its own, asked in turn, compared within the round."""
+"""The rounds of a bench: contenders run one after the other, each in its own process, and are compared by round."""
 
 from __future__ import annotations
 

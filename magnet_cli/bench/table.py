@@ -73,7 +73,7 @@ def _spread(found: Spread) -> str:
 
 
 def split_cells(row: Row) -> list[str]:
-    """Return the shares of the middle run's time, one cell for each name of `SPLIT_HEAD`."""
+    """Return image, method, seconds and shares of the middle run in percent, one cell for each name of `SPLIT_HEAD`."""
     took = row.middle
     shares = (f"{100 * took.parts[name] / took.seconds:.1f}" if name in took.parts else "" for name in PARTS)
     return [row.label, row.method, f"{took.seconds:.1f}", *shares]

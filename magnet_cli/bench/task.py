@@ -1,4 +1,4 @@
-"""What goes to a contender's process and what comes back."""
+"""The task that a contender's process gets, and the measurements that it returns."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from magnet_cli.geometry import Size
     from magnet_cli.system.speeds import Case
 
-Told = TypeVar("Told", SegmentOptions, RefineOptions)
+Options = TypeVar("Options", SegmentOptions, RefineOptions)
 """The options of the command that is measured."""
 Command = Literal["segment", "refine"]
 Refusal = Literal["refused", "unavailable", "does not apply"]
@@ -28,7 +28,7 @@ def command_of(options: SegmentOptions | RefineOptions) -> Command:
     return "refine" if isinstance(options, RefineOptions) else "segment"
 
 
-def for_drawn(options: Told) -> Told:
+def for_drawn(options: Options) -> Options:
     """The same for an image that was drawn: it has the bundle's bands, and its 8 bits stand for the bundle's range.
 
     A mask that was drawn is binary.
@@ -43,13 +43,13 @@ def mask_beside(image: Path) -> Path:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Task(Generic[Told]):
+class Task(Generic[Options]):
     """One image by one method."""
 
     image: str
     mask: str | None = None
     """The mask of the image, where one is refined."""
-    options: Told
+    options: Options
     folder: Path
     """The folder for what a run leaves; it exists."""
     warm: str
@@ -62,7 +62,7 @@ class Task(Generic[Told]):
 
 @dataclass(frozen=True, kw_only=True)
 class Ready:
-    """What a contender knows once everything is loaded and before anything is measured."""
+    """Facts about a contender once everything is loaded and before anything is measured."""
 
     refusal: Refusal | None = None
     """Why it cannot run: too little memory, a library that is missing, or no meaning for this method."""
@@ -114,16 +114,16 @@ class Took:
     """The report of the run; part of the program's answer alone."""
 
 
-class Contender(ABC, Generic[Told]):
-    """What a process runs.
+class Contender(ABC, Generic[Options]):
+    """A program or yardstick that a process of its own runs.
 
     Args:
         task: What is to be computed.
     """
 
-    def __init__(self, task: Task[Told]) -> None:
-        self._task: Task[Told] = task
-        self._options: Told = replace(task.options, overwrite=True, resume=False)
+    def __init__(self, task: Task[Options]) -> None:
+        self._task: Task[Options] = task
+        self._options: Options = replace(task.options, overwrite=True, resume=False)
 
     @abstractmethod
     def prepare(self) -> Ready:

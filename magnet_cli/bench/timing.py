@@ -97,7 +97,7 @@ def repeated(run: Callable[[int], int], *, batches: int, least: float, device: t
     for number in cycle(range(batches)):
         windows += run(number)
         if number == batches - 1:
-            synchronise(device)  # a GPU is told of passes far faster than it does them
+            synchronise(device)  # passes are queued on a GPU far faster than it computes them
         if time.perf_counter() - start >= least:
             break
     synchronise(device)
@@ -112,7 +112,7 @@ def synchronise(device: torch.device) -> None:
 
 @dataclass(kw_only=True)
 class Measurement:
-    """What a piece of work took."""
+    """The time and memory of a piece of work."""
 
     seconds: float = 0.0
     host_base: int | None = None

@@ -123,7 +123,7 @@ def squared_distance_to_other(
     Args:
         labels: The label map, `(height, width)`.
         labelled: The same shape; other pixels are no label and have no border.
-        inner: The part that is asked for.
+        inner: The part whose distances are returned.
         reach: Larger distances need not be right.
 
     Returns:
@@ -155,7 +155,10 @@ def _bounds(where: NDArray[np.bool_]) -> Box:
 
 
 def _squared_distance(other: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Return the distance of every pixel to the nearest True one; scipy's distances take twice its indices' memory."""
+    """Return the squared distance of every pixel to the nearest True one, `(height, width)` float32.
+
+    It is computed from scipy's indices, which take half the memory of scipy's distances.
+    """
     nearest: NDArray[np.int32] = distance_transform_edt(~other, return_distances=False, return_indices=True)
     height, width = other.shape
     down = (nearest[0] - np.arange(height, dtype=np.int32)[:, None]).astype(np.float32)

@@ -106,9 +106,9 @@ class Evaluation(ClassMeans):
     """`(classes, classes + 1)`, labelled pixels by true and by given class in the order of `classes`; the last column
     counts those that the mask gives no class: 255 or an ignored value."""
     boundary: BoundaryCounts | None
-    """Within the fixed radii."""
+    """The boundary accuracy within the fixed radii; None where not requested."""
     boundary_beside: BoundaryCounts | None
-    """Within radii that grow with the image; None where they were not asked for, or are too large."""
+    """The boundary accuracy within radii growing with the image; None where not requested, or a radius is too large."""
     notes: tuple[str, ...]
 
     @property

@@ -35,7 +35,7 @@ MEGAPIXEL = 1e6
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """What a mask took, from the report of the run that finished it."""
+    """The cost of a mask, from the report of the run that finished it."""
 
     windows_run: int
     """Forward passes of the backbone over all stages."""
@@ -245,7 +245,7 @@ class Scores:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a reader of the scores should know, each once."""
+        """The notes for a reader of the scores, each once."""
         found = {note for score in self.methods for one in score.found for note in one.notes}
         scored = {
             frozenset(row.sample.name for row in score.rows if row.evaluation is not None) for score in self.methods
@@ -312,7 +312,7 @@ def score_each(
 ) -> Iterator[ImageScore]:
     """Yield the scores of `evaluate_methods`, one image and method after the other, each as soon as it is known.
 
-    An image that cannot be read or does not fit its labels has one row, without a method; all are looked at first.
+    An image that cannot be read or does not fit its labels has one row, without a method; all are opened first.
     """
     options, events = options or ScoreOptions(), events or Events()
     samples, folder = read_dataset(Path(data)), None if output is None else Path(output)
@@ -380,7 +380,7 @@ def _score_unkept(
 
 
 class _Renamed(Events):
-    """Passes on what it hears, a mask that is not kept under a name that means something to the user."""
+    """Passes events on, and names a mask that is not kept as the user knows it."""
 
     def __init__(self, events: Events, *, mask: Path, name: str) -> None:
         self._events = events

@@ -1,4 +1,4 @@
-"""What the scores of several images say together: pooled, averaged, as a distribution, and image by image compared."""
+"""Scores of several images together: pooled, averaged, as a distribution, and compared image by image."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class Pooled(ClassMeans):
     confusion: NDArray[np.int64]
     """The confusion matrix, as `Evaluation.confusion` describes it."""
     boundary: BoundaryCounts | None
-    """Within the fixed radii; None where they were not asked for."""
+    """The boundary accuracy within the fixed radii; None where it was not requested."""
 
     @classmethod
     def of(cls, found: Sequence[Evaluation], options: EvaluationOptions) -> Self:

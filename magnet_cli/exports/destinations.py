@@ -39,7 +39,7 @@ def plan_exports(masks: Sequence[str], output: Path | None, formats: Sequence[Ex
     """Plan the files of the exports of every mask.
 
     Args:
-        masks: Masks, or folders in which those with a report beside them are looked for.
+        masks: Masks, or folders that are searched for masks with a report beside them.
         output: A file (one mask and one format only), a folder, or None for the mask's own folder.
         formats: The formats, at least one.
 

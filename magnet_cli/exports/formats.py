@@ -36,7 +36,7 @@ class Export:
     was_done: bool = False
     """Whether the file already existed, made from the same mask with the same options."""
     notes: tuple[str, ...] = ()
-    """What a user should know of the file."""
+    """Messages for the user about the file."""
 
     def describe(self) -> dict[str, object]:
         """Return the fields as JSON values."""
@@ -87,7 +87,7 @@ def export_mask(
     Args:
         mask: A mask that `segment` has written.
         targets: Formats, and where each goes.
-        options: How polygons are written; its formats are not looked at.
+        options: How polygons are written; its formats are ignored.
         overwrite: Whether files of another mask or other options may be replaced.
 
     Raises:

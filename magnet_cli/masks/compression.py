@@ -22,7 +22,7 @@ WAITING = 2
 
 
 def by_threads(work: Callable[[Item], Result], items: Iterable[Item]) -> Generator[Result]:
-    """What `work` makes of each item, in their order; memory does not grow with how many there are.
+    """Yield the results of `work` for items, in their order; memory does not grow with the number of items.
 
     Args:
         work: Called by several threads at once.

@@ -137,7 +137,7 @@ def describe_mask(path: Path) -> dict[str, object]:
 
 
 def parse_description(section: Mapping[str, object]) -> tuple[tuple[PageLayout, ...], FileSums]:
-    """What `describe_mask` has said, as values.
+    """Return the values that `describe_mask` has written.
 
     Raises:
         KeyError, TypeError, ValueError: It says something else.

@@ -62,7 +62,7 @@ class MaskFacts:
     bounds: Box | None
     """The scanned part of the slide, where the image had one."""
     crs: str | None
-    """As `ImageInfo.crs` has it."""
+    """The coordinate reference system, in the form of `ImageInfo.crs`."""
     geotransform: Geotransform | None
 
 

@@ -22,7 +22,7 @@ EXPORT_HEAD = 1 << 16
 """Bytes at the beginning of an export in which it says so."""
 MASK_SUFFIXES = (".tif", ".tiff")
 OVERLAY = ".overlay"
-"""What the name of a picture of the mask ends with, before its suffix."""
+"""The end of the name of a mask's picture, before its suffix."""
 OUR_REPORT = re.compile(rb'"program":\s*\{\s*"name":\s*"magnet"')
 SEARCHED = 1 << 20
 """Bytes that are searched at a time: the JSON beside an image may be another program's, and of any size."""

@@ -193,7 +193,7 @@ def limit_device_memory(device: str, budget: int | None) -> None:
 def context_memory(device: str) -> int:
     """Bytes that this process takes on a CUDA device besides PyTorch's allocator; 0 elsewhere.
 
-    The driver tells it where the package `nvidia-ml-py` is installed; else it is `DEVICE_CONTEXT`.
+    The driver reports it where the package `nvidia-ml-py` is installed; else it is `DEVICE_CONTEXT`.
     """
     if not device.startswith("cuda"):
         return 0

@@ -280,7 +280,7 @@ class Bundle(SegmentationDescription, Described):
 
     @property
     def logits(self) -> int:
-        """Channels that the backbone gives: one where a sigmoid tells two classes apart."""
+        """The channels that the backbone returns: one where a sigmoid separates two classes."""
         two = 2
         return 1 if self.activation == "sigmoid" and len(self.classes) == two else len(self.classes)
 

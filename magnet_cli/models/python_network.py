@@ -1,4 +1,4 @@
-"""A network that a Python program hands over instead of the name of a bundle, and what it tells of it."""
+"""A network that a Python program hands over instead of the name of a bundle, and its description."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class NetworkDescription:
     """
 
     classes: int | Sequence[str]
-    """How many classes the network tells apart, or their names in order. At most 255."""
+    """The number of the network's classes, or their names in order. At most 255."""
     size: int | str | Size
     """Size of a patch in pixels: a side, `512x384` (width first), or a `Size`."""
     bands: Sequence[str] = ("red", "green", "blue")
@@ -355,7 +355,7 @@ class PythonNetwork:
         return max(taken, 4 * (patch.numel() + first.numel()))
 
     def _digest(self) -> str:
-        """SHA-256 over the description and what tells the network from others."""
+        """SHA-256 over the description and the identity of the network."""
         total = hashlib.sha256(json.dumps(self.description.describe(), sort_keys=True).encode())
         network = self.network
         if not isinstance(network, nn.Module):

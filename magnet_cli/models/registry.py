@@ -64,7 +64,7 @@ LOCAL_BRANCHES: dict[str, Callable[..., LocalBranch]] = {
     "grnet-resnet18": grnet_resnet18,
     "grnet-small": grnet_small,
 }
-"""Each takes `classes`, `bands` and its options; what of a GRNet looks at selected cells, and fuses what it sees."""
+"""The local branches of GRNets, which refine selected cells; each takes `classes`, `bands` and its options."""
 
 
 def build_backbone(architecture: str, *, classes: int, bands: int, options: Mapping[str, Any]) -> nn.Module:

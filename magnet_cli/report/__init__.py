@@ -1,1 +1,1 @@
-"""What a finished mask looks like: the picture and the page beside it, from mask, report and image alone."""
+"""The picture and the page beside a finished mask, made from mask, report and image alone."""

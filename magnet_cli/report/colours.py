@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 CUT = (2, 98)
-"""Percentiles that become black and white where no values are known for them and they are not 8 bit, as QGIS shows
-them."""
+"""Percentiles of a band that become black and white, as in QGIS, where the bands are not of 8 bits and no range of
+values is known."""
 TINY = float(np.finfo(np.float32).tiny)
 RGB = ("red", "green", "blue")
 WIDE = ("bundle", "dtype")
-"""What a network was trained on, or a type can store, may be far wider than what an image has: it would look black."""
+"""Value ranges that are not used for display: they may be far wider than an image's values, which would be black."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,7 @@ class ColourMapping:
 
     @classmethod
     def of(cls, report: Mapping[str, Any]) -> Self:
-        """Return the colours for a mask's image: the network's red, green and blue, or its first three bands.
+        """Return the colours for a mask's image: the network's red, green and blue, else its first three bands or one.
 
         Raises:
             KeyError, TypeError, ValueError: The report says something else than this version does.

@@ -1,4 +1,4 @@
-"""What the colours of a mask mean, as a strip of pixels."""
+"""The legend of a mask's colours, as a strip of pixels."""
 
 from __future__ import annotations
 

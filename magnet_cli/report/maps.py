@@ -33,7 +33,7 @@ LARGEST = 4 * MOST
 """Side of a map that is read back: a report is a file like any other."""
 
 RUN, NO_DATA, OUTSIDE, UNSELECTED, UNPAID, SETTLED = "rnoubs"
-"""What became of a window: looked at; without data, or outside the area that is looked at; passed over as worth less
+"""What became of a window: computed; without data, or outside the area of the run; passed over as scored lower
 than others or than a limit, as beyond the budget, or as no point of it could be taken."""
 
 

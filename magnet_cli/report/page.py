@@ -74,7 +74,7 @@ class StageRow:
     """How many of the others were passed over, and why, in words."""
     points: int
     changed: tuple[float, float] | None
-    """Share of the pixels in windows looked at that got another class, and how far probabilities moved on the mean;
+    """Share of the pixels in computed windows that got another class, and the mean change of their probabilities;
     None where there was nothing to change."""
     layer: PageLayer | None
     """The map of the stage's windows."""
@@ -206,7 +206,7 @@ def _passed(not_run: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[tup
 
 
 def _refined(report: Mapping[str, Any]) -> Refined | None:
-    """As `magnet refine` or the last stage of `segment` says; None of a mask that was not refined."""
+    """Return the facts about refining, by `magnet refine` or the last stage of `segment`; None without refining."""
     found = report.get("refined")
     if found is None:
         return None
@@ -240,7 +240,7 @@ def _mean(found: Map | None) -> str:
 
 
 def _facts(report: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What the image is, at a glance."""
+    """Return the facts about the image at the head of the page."""
     image, pixel = report["input"], report["input"]["pixel"]
     size = f"{image['size']['width']:,} × {image['size']['height']:,} pixels"  # noqa: RUF001 - the sign of a product
     found = [("Image", size)]

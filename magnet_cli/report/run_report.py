@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 REPORT_SCHEMA = 1
 NOT_RUN = ("nodata", "outside", "unselected", "unpaid", "settled")
-"""Why a window was not computed: without data, outside the area, worth less than others or than a limit, beyond the
+"""Why a window was not computed: without data, outside the area, scored lower than others or than a limit, beyond the
 budget, or without a point that could be taken."""
 LIBRARIES = ("torch", "numpy", "tifffile", "zarr", "imagecodecs", "pyvips", "openslide-python", "safetensors")
 
@@ -119,7 +119,7 @@ def library_versions() -> dict[str, str]:
 
 
 def program_facts(measured: Measured) -> dict[str, object]:
-    """What made a mask: the program, its libraries, the machine."""
+    """Return the facts about what made a mask: the program, its libraries, the machine."""
     return {
         "schema": REPORT_SCHEMA,
         "program": {"name": "magnet", "version": __version__},

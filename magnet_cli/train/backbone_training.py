@@ -71,7 +71,7 @@ class Recipe:
     def about(
         self, scenes: Sequence[LabelledScene], validation: Sequence[LabelledScene]
     ) -> dict[str, dict[str, object]]:
-        """What a training is of, beside its loop: a checkpoint of another is refused."""
+        """Return the facts that identify a training beside its loop: a checkpoint of another training is refused."""
         bundle = self.bundle
         return {
             "network": {"architecture": bundle.backbone.architecture, "options": dict(bundle.backbone.options)},
@@ -86,7 +86,7 @@ class Recipe:
 
 
 def about_scenes(scenes: Sequence[LabelledScene], validation: Sequence[LabelledScene]) -> dict[str, object]:
-    """What a training is of: its scenes."""
+    """Return the facts that identify the scenes of a training."""
     return {
         "held": all(scene.held for scene in scenes),
         "training": [(scene.name, scene.digest) for scene in scenes],

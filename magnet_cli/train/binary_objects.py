@@ -29,10 +29,10 @@ class Drawn:
     """Whether the object is all of its class."""
 
     def in_mask(self, mask: Labels) -> Mask:
-        """What a mask of class indices has of it: the class, or the connected pieces of that which overlap the object.
+        """Return the object in another mask: all of its class, or the class's connected pieces that overlap the object.
 
         Args:
-            mask: The mask of the object, `(rows, columns)`.
+            mask: The other mask of the window, `(rows, columns)` class indices.
         """
         alike: Mask = mask == self.label
         if self.whole:
@@ -74,7 +74,7 @@ class BinaryObjects:
         return Drawn(label=label, inside=piece, whole=piece is mask)
 
     def classes(self, labels: Labels) -> list[int]:
-        """Return the objects that are large enough and whose background is, too."""
+        """Return the classes that have enough pixels, and leave enough of other labelled ones around them."""
         counts = np.bincount(labels.reshape(-1), minlength=self.ignore + 1)
         counts[self.ignore] = 0
         most = int(counts.sum()) - self.smallest

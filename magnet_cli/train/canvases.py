@@ -1,4 +1,4 @@
-"""What covers a stage's grid, read by box: log-probabilities in memory or on disk, and labels."""
+"""Log-probabilities, in memory or on disk, and labels over the grid of a stage, read by box."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ class StageTruth:
 
     @cached_property
     def counts(self) -> NDArray[np.int64]:
-        """The number of labelled pixels by value, `(256,)` int64."""
+        """The number of pixels of each value, the ignored one among them, `(256,)` int64."""
         counts = np.zeros(BYTE_VALUES, np.int64)
         for box in strips(self.size):
             counts += histogram(self.read(box))

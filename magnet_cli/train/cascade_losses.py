@@ -1,4 +1,4 @@
-"""What a cascade lowers in training: CascadePSP, section 3.1."""
+"""The losses of a cascade in training: CascadePSP, section 3.1."""
 
 from __future__ import annotations
 

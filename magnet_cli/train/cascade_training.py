@@ -96,7 +96,7 @@ class CascadeRecipe:
     def about(
         self, scenes: Sequence[LabelledScene], validation: Sequence[LabelledScene]
     ) -> dict[str, dict[str, object]]:
-        """What a training is of, beside its loop: a checkpoint of another is refused."""
+        """Return the facts that identify a training beside its loop: a checkpoint of another training is refused."""
         return {
             "network": asdict(self.config.network),
             "bundle": {"input": repr(self.bundle.input)},

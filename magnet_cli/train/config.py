@@ -300,7 +300,7 @@ class GRNetConfig:
     fusion: str = "literal"
     """`literal`: at the global branch's resolution, as the paper has it; or `detail`: at the cells'."""
     variant: str = "selected"
-    """`selected`, or `all`: every cell is looked at and no selector is trained ("EnhanceNet")."""
+    """`selected`, or `all`: every cell is refined and no selector is trained ("EnhanceNet")."""
     alone: int = 500
     """Iterations of the global branch alone."""
     selecting: int = 50

@@ -24,7 +24,7 @@ def draw_curves(log: Path, target: Path) -> None:
     """Draw loss, validation and learning rate over iterations.
 
     Args:
-        log: The log's lines; the last of several lines of an iteration counts.
+        log: The log's file. Of several lines of an iteration the last counts.
         target: A PNG, replaced complete or not at all.
 
     Raises:

@@ -69,13 +69,13 @@ class WindowPair:
         return patch_at(self.scene, box, stage=self.first, spec=self.spec)
 
     def known(self, box: Box) -> Tensor:
-        """What the first stage came to in a box of its grid, `(classes, h, w)` float32."""
+        """Return the first stage's probabilities in a box of its grid, `(classes, h, w)` float32."""
         field = self.step.field
         inside = box.intersection(Box.whole(self.first.extent))
         return continued(tempered(field.logs.read(inside), field.temperature), box)
 
     def gain(self, box: Box) -> tuple[float, float]:
-        """What the second stage changes in a box of its grid.
+        """Return what the second stage gains in a box of its grid.
 
         Returns:
             Labelled pixels that turn right less those that turn wrong, as a share of the labelled ones (0 where there
@@ -128,8 +128,8 @@ def pairs_of(
     """Return all pairs of successive stages of runs over scenes with every window computed.
 
     Args:
-        looks: What backbones say of scenes that they have not seen.
-        scenes: The scenes, by whose names looks find theirs.
+        looks: The fields of scenes, by backbones that were not trained on them.
+        scenes: The scenes; fields find theirs by its name.
         bundle: Its temperatures, and how it merges; the mean stands in for a refiner, which knows the scenes.
         ignore: The label that says nothing.
     """

@@ -43,7 +43,7 @@ class GRNet(nn.Module):
 
     Args:
         backbone: The global branch.
-        selector: The selector of the cells; with `all` it is never asked.
+        selector: The selector of the cells, which the variant `all` does not use.
         local: Refinement branch and aggregation layer.
         layout: How a window is cut, into equal cells.
         variant: `selected` or `all`.
@@ -87,7 +87,7 @@ class GRNet(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class TurnObjective:
-    """What a GRNet lowers in its turns ("Overall Loss Function", "Training")."""
+    """The objective of a GRNet in one of its turns ("Overall Loss Function", "Training")."""
 
     config: LoopConfig
     """Names the loss of pixels."""

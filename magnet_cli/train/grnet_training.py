@@ -38,7 +38,7 @@ LOCAL_FILE = "local.safetensors"
 
 
 class AlternatingTrainer(Trainer):
-    """Fits a GRNet, whose parts take turns; the log tells each turn's loss, and the share of cells looked at.
+    """Fits a GRNet, whose parts take turns; the log has each turn's loss and the share of refined cells.
 
     Weights that are not in turn get no gradient, so that the optimizer leaves them and what it knows of them alone.
 
@@ -70,7 +70,7 @@ class AlternatingTrainer(Trainer):
             super().compare(progress)
 
     def tell(self, line: Line, progress: Progress | None) -> None:
-        """Add the facts of an iteration to its log line."""
+        """Log a line; one with a loss gets the mean loss of each turn and the mean share of refined cells, too."""
         if "loss" in line:
             shares = self.objectives["refining"].shares
             found: dict[str, list[float]] = {f"loss_{turn}": losses for turn, losses in self.losses.items()}

@@ -1,4 +1,4 @@
-"""What a training lowers: a sum over the labelled pixels, each weighted by its class."""
+"""Objectives of trainings: sums over the labelled pixels, each weighted by its class."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Objective(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class PixelObjective:
-    """The mean over labelled pixels of a loss that tells their classes apart, for networks that give logits."""
+    """The mean loss of the labelled pixels' classes, for networks that return logits."""
 
     weights: Tensor
     """The weights of the classes, `(classes,)` float32."""

@@ -1,4 +1,4 @@
-"""What a cascade learns from, and is scored on: windows of scenes, an object in each, and a wrong mask of it."""
+"""Samples for training and scoring a cascade: windows of scenes, each with an object and a wrong mask of it."""
 
 from __future__ import annotations
 

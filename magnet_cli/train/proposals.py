@@ -1,4 +1,4 @@
-"""What a patch proposal network learns: cells that the global branch does worse in than in the whole image."""
+"""Objectives of a patch proposal network, which learns the cells where the global branch is worse than in the image."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class SelectorObjective:
 
 @dataclass(frozen=True, kw_only=True)
 class FieldObjective:
-    """The same of fields that are there already, in place of what a backbone says of the image."""
+    """The objective of `SelectorObjective` over given fields in place of a backbone's scores."""
 
     bands: int
     """First channels of the inputs; the others are the field."""

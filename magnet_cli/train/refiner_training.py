@@ -320,7 +320,7 @@ def reported(
     ending: Ending | None,
     scores: dict[str, float],
 ) -> dict[str, Any]:
-    """What bundle.json says of the scenes that were looked at; mean IoU in percent."""
+    """Return the entries of bundle.json about the held-out scenes; mean IoU in percent."""
     stages, applied = looks[0].stages, config.folds.temperatures
     said: dict[str, Any] = {
         "scenes": [look.name for look in looks],

@@ -217,7 +217,7 @@ def streamed_mask(layout: SceneLayout, spool: Spool) -> StreamedLabels | None:
 
 
 def refuse_twice(names: Sequence[str], *, file: Path) -> None:
-    """Check that each scene has its own name, by which folds and validation tell it.
+    """Check that each scene has its own name, which folds and validation use.
 
     Raises:
         SourceError: Two have one.

@@ -47,7 +47,7 @@ class SceneView:
     """A hash over everything that `logs` depend on."""
     stages: tuple[Stage, ...]
     logs: tuple[Field, ...]
-    """Log O at temperature 1: near 0 and near 1 it tells more than O itself."""
+    """Log O at temperature 1, which is more precise than O itself near 0 and near 1."""
     labels: tuple[Truth, ...]
     scratch: Scratch
     """The room on disk for fields that are computed from `logs`."""
@@ -107,7 +107,7 @@ def looked(network: nn.Module, scene: LabelledScene, *, bundle: Bundle, folder: 
 
 
 def shape_of(stage: Stage, bundle: Bundle) -> Shape:
-    """Of a field of a stage."""
+    """Return the shape of a field of a stage: classes, rows and columns."""
     return (len(bundle.classes), stage.extent.height, stage.extent.width)
 
 
@@ -136,7 +136,7 @@ def weights_hash(network: nn.Module) -> str:
 
 @torch.inference_mode()
 def own_logs(network: nn.Module, scene: LabelledScene, *, stage: Stage, spec: InputSpec, into: StoredField) -> None:
-    """Write the log-probabilities of a scene at one scale, from the windows that a run of the program looks at.
+    """Write the log-probabilities of a scene at one scale, from the windows of a run of the program.
 
     Each pixel comes from the window whose cell it lies in.
     """

@@ -61,7 +61,7 @@ class SceneLayout:
 
     @property
     def bands(self) -> int:
-        """The scenes that are trained on."""
+        """The number of bands that are trained on: the first three of the image, or all where it has fewer."""
         return min(RGB, len(self.parts[0].info.bands))
 
     @property

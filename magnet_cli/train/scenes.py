@@ -31,7 +31,7 @@ class LabelledScene:
     pixels: PixelStore
     labels: LabelStore
     digest: str
-    """A hash that tells whether picture, labels or mask changed."""
+    """A hash of picture, labels and mask."""
     mask: LabelStore | None = None
     """Class indices that something else found in the picture, which a cascade learns to sharpen."""
     held: bool = True

@@ -46,14 +46,14 @@ DIGITS = 6
 
 @dataclass(frozen=True, kw_only=True)
 class Lesson:
-    """What a selector learns from."""
+    """The batches, the objective and the facts of a selector's training."""
 
     batches: Callable[[int], tuple[Tensor, Tensor]]
     objective: Objective
     about: Mapping[str, Mapping[str, object]]
     """The facts that a checkpoint is compared by, as `Trainer` takes them."""
     metrics: Mapping[str, object] = field(default_factory=dict)
-    """What bundle.json says of it."""
+    """The entries of the training in bundle.json."""
 
 
 def train_selector(data: Path, output: Path, config: TrainConfig, **watch: Unpack[Watch]) -> Bundle | None:
@@ -176,7 +176,7 @@ def own_lesson(bundle: Bundle, config: TrainConfig, scenes: Sequence[LabelledSce
 
 
 def field_lesson(bundle: Bundle, config: TrainConfig, pairs: Sequence[WindowPair], *, cells: int) -> Lesson:
-    """The paper's labels, as backbones give them that have not seen the scenes."""
+    """Return the lesson of the paper's labels, by backbones that were not trained on the scenes."""
     bands, ignore, minimum = len(bundle.input.bands), config.data.ignore, config.selector.minimum
     return Lesson(
         batches=sampler(config, pairs, gains=False),
@@ -210,19 +210,19 @@ def gain_lesson(bundle: Bundle, config: TrainConfig, pairs: Sequence[WindowPair]
 
 
 def sampler(config: TrainConfig, pairs: Sequence[WindowPair], *, gains: bool) -> PairSampler:
-    """What draws windows, as a configuration has it."""
+    """Return the sampler of windows of a configuration."""
     loop = config.loop
     return PairSampler(pairs=pairs, batch=loop.batch, seed=loop.seed, colour=config.data.colour, gains=gains)
 
 
 def about(config: TrainConfig) -> dict[str, dict[str, object]]:
-    """What a training of a selector is of: see `Trainer`."""
+    """Return the facts that identify a selector's training, for the `about` of a `Trainer`."""
     network = {"architecture": config.network.architecture, "options": dict(config.network.options)}
     return {"network": network, "selector": dataclasses.asdict(config.selector)}
 
 
 def about_pairs(pairs: Sequence[WindowPair]) -> dict[str, object]:
-    """The same, of fields."""
+    """Return the facts that identify the fields of a selector's training."""
     steps = [(pair.step.look.name, pair.step.look.key, str(pair.second.scale)) for pair in pairs]
     heats = [(pair.step.field.temperature, pair.step.temperature) for pair in pairs]
     return {"steps": steps, "temperatures": heats}

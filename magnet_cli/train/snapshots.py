@@ -28,7 +28,7 @@ State = dict[str, Any]
 
 
 def identity(loop: LoopConfig, others: Mapping[str, Mapping[str, object]]) -> State:
-    """What a training is of, as flat JSON values: the loop's keys that matter, and `others`, by table."""
+    """Return the facts that identify a training, as flat JSON values: the loop's keys that matter, and `others`."""
     settings = {key: value for key, value in asdict(loop).items() if key not in HARMLESS}
     tables = {"loop": settings, **others}
     flat = {f"[{table}] {key}": value for table, values in tables.items() for key, value in values.items()}

@@ -1,4 +1,4 @@
-"""What happens to a mask before a cascade sees it, besides being wrong: pieces are missing, or it is unsure."""
+"""Further errors of a mask that a cascade is trained on: pieces are missing, or the mask is unsure."""
 
 from __future__ import annotations
 

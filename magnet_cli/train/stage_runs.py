@@ -56,7 +56,7 @@ class Refiners:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Previous:
-    """What a stage came to, as the next one refines it."""
+    """The result of a stage, which the next stage refines."""
 
     logs: Field
     stage: Stage
@@ -98,7 +98,7 @@ class StageRun:
 
     @property
     def labels(self) -> Truth:
-        """On the stage's grid."""
+        """The labels on the stage's grid."""
         return self.look.labels[self.index]
 
     def own(self, box: Box) -> Tensor:
@@ -111,7 +111,7 @@ class StageRun:
 
 
 def starts(look: SceneView, temperatures: Sequence[float]) -> Previous:
-    """What the coarsest stage says."""
+    """Return the field of the coarsest stage."""
     return Previous(logs=look.logs[0], stage=look.stages[0], temperature=temperatures[0])
 
 
@@ -174,7 +174,7 @@ def direct(looks: Sequence[SceneView], *, temperatures: Sequence[float]) -> list
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Ending:
-    """What runs over labelled scenes come to."""
+    """The score of runs over labelled scenes."""
 
     miou: float
     """The mean IoU at the finest scale's canvas, pooled over the scenes, 0 to 1."""

@@ -1,4 +1,4 @@
-"""What windows are drawn from, in memory or on disk: a picture with its halvings, and its label map."""
+"""Pictures with their halvings, and label maps, in memory or on disk: windows are drawn from them."""
 
 from __future__ import annotations
 

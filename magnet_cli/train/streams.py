@@ -106,13 +106,13 @@ class StreamedPixels:
         self._planes, self._original = dict(planes), original
 
     def read(self, level: int, box: Box) -> Pixels:
-        """See `PixelStore`."""
+        """Return the pixels of a box of a level, from the spool where the level lies there."""
         if level in self._planes:
             return self._planes[level].read(box)
         return self._asked(Request(pitch=Pitch.square(2**level), box=box))
 
     def sample(self, request: Request) -> Pixels:
-        """See `PixelStore`."""
+        """Return the pixels of a request, resampled."""
         return self._spooled.read([request])[0].pixels if 0 in self._planes else self._asked(request)
 
     def _asked(self, request: Request) -> Pixels:
@@ -133,15 +133,15 @@ class PlaneStore:
     plane: SpooledRaster
 
     def block(self, level: int) -> Size:  # noqa: ARG002 (there is one level)
-        """See `magnet_cli.images.store.Store`."""
+        """Return the size of a tile."""
         return Size(width=TILE, height=TILE)
 
     def fetch(self, level: int, box: Box, bands: tuple[int, ...] | None = None) -> Fetched:  # noqa: ARG002 (one level)
-        """See `magnet_cli.images.store.Store`."""
+        """Return the pixels of a box, all of which hold data."""
         return Fetched(self.plane.read(box), None).only(bands)
 
     def close(self) -> None:
-        """See `magnet_cli.images.store.Store`; the spool is its owner's."""
+        """Do nothing, because the spool belongs to its owner."""
 
 
 class StreamedLabels:
@@ -158,7 +158,7 @@ class StreamedLabels:
         self._plane, self._ignore = plane, np.uint8(ignore)
 
     def at(self, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> Pixels:
-        """See `LabelStore`; one row of tiles is in memory at a time."""
+        """Return the labels at rows and columns; one row of tiles is in memory at a time."""
         found = np.empty((len(rows), len(columns)), np.uint8)
         left, right = int(columns.min()), int(columns.max()) + 1
         for line in np.unique(rows // TILE):

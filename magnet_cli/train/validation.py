@@ -31,14 +31,14 @@ CHUNK = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """Counts of a network on held-out scenes, pooled over their pixels at all scales."""
+    """The scores of a network on held-out scenes, pooled over their pixels at all scales."""
 
     miou: float
     """Mean IoU, 0..1, over the classes that the labels or the network have."""
     cross_entropy: float
     """Mean over labelled pixels, natural logarithm, classes not weighted."""
     others: dict[str, float] = field(default_factory=dict)
-    """What else there is to tell, by the name that the log gives it after `validation_`."""
+    """Further scores, by the name that the log gives them after `validation_`."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -59,7 +59,7 @@ class DeepLabV3Plus(nn.Module):
     """DeepLabV3+ with separable convolutions over any residual encoder.
 
     Args:
-        encoder: Its last map is looked at widely, its first one for borders.
+        encoder: The encoder. Its last map goes through the dilated convolutions, its first one gives borders.
         classes: Number of logits.
         output_stride: The output stride of the encoder's last map.
         width: Channels of the decoder.
