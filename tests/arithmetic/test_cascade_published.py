@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import imagecodecs
 import numpy as np
 import pytest
 import torch
@@ -189,7 +190,6 @@ def test_three_passes_and_two_give_the_published_numbers(
 @pytest.fixture(scope="module")
 def photograph(loaded: LoadedCascade) -> tuple[Tensor, Tensor]:
     """The image, normalised, and the mask."""
-    imagecodecs = pytest.importorskip("imagecodecs")
     image, mask = (imagecodecs.imread(GOLDEN / f"{part}.png") for part in ("image", "mask"))
     return loaded.normalised(image), torch.from_numpy(published_mask(mask).astype(np.float32))
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.ndimage import median_filter
 from torch.nn import functional
 
 from magnet_cli.arithmetic.published.image_resize import resize_uint8_bilinear
@@ -132,12 +133,11 @@ class TestPoints:
     @settings(deadline=None, max_examples=30)
     @given(size=sizes, k=st.sampled_from([1, 3, 5, 11]), seed=st.integers(0, 9))
     def test_the_median_is_padded_with_zeros(self, size: Size, k: int, seed: int) -> None:
-        ndimage = pytest.importorskip("scipy.ndimage")
         scores = np.random.default_rng(seed).random((size.height, size.width), np.float32)
 
         found = median_zero_padded(torch.from_numpy(scores), k=k)
 
-        np.testing.assert_array_equal(found.numpy(), ndimage.median_filter(scores, size=k, mode="constant"))
+        np.testing.assert_array_equal(found.numpy(), median_filter(scores, size=k, mode="constant"))
 
     @settings(max_examples=50)
     @given(values=st.lists(st.integers(0, 4), min_size=1, max_size=60), data=st.data())

@@ -109,8 +109,3 @@ def one_line(result: Result) -> str:
     assert len(lines) == 1, result.stderr
     assert lines[0].startswith("magnet: ")
     return lines[0]
-
-
-def tree(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder with its content."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}

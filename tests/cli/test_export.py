@@ -9,7 +9,8 @@ import pytest
 import tifffile
 
 from magnet_cli.options.export import EXPORT_FORMATS
-from tests.cli.support import invoke, invoke_json, one_line, tree, write_image
+from tests.cli.support import invoke, invoke_json, one_line, write_image
+from tests.files import tree
 
 PATCH = ("--method", "patch")
 EVERYTHING = ",".join(EXPORT_FORMATS)

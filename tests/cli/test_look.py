@@ -11,7 +11,8 @@ import pytest
 import tifffile
 
 from magnet_cli.masks.output import OutputPaths
-from tests.cli.support import invoke, invoke_json, one_line, tree, write_image
+from tests.cli.support import invoke, invoke_json, one_line, write_image
+from tests.files import tree
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

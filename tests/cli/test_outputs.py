@@ -10,7 +10,8 @@ import pytest
 import tifffile
 
 from magnet_cli.masks.output import OutputPaths
-from tests.cli.support import SIZE, expected_labels, invoke, invoke_json, one_line, tree, write_image
+from tests.cli.support import SIZE, expected_labels, invoke, invoke_json, one_line, write_image
+from tests.files import tree
 
 PATCH = ("--method", "patch")
 """One stage alone, so that the mask is exactly the brightest band."""

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.cli.support import command, environment, invoke, invoke_json, run, tree, write_image
+from tests.cli.support import command, environment, invoke, invoke_json, run, write_image
+from tests.files import tree
 
 if TYPE_CHECKING:
     from pathlib import Path

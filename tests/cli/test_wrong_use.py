@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.cli.support import invoke, invoke_json, one_line, tree, write_colours_bundle, write_image
+from tests.cli.support import invoke, invoke_json, one_line, write_colours_bundle, write_image
+from tests.files import tree
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -82,8 +82,3 @@ def export(
     wanted = formats or EXPORT_FORMATS
     options = ExportOptions(formats=(*wanted, "geojson"), simplify=Fraction(simplify), min_area=min_area)
     return list(export_mask(mask, [(name, default_path(mask, name)) for name in wanted], options, overwrite=overwrite))
-
-
-def content(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}

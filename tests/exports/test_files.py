@@ -16,7 +16,8 @@ from magnet_cli.exports.destinations import default_path, plan_exports
 from magnet_cli.exports.formats import export_mask
 from magnet_cli.exports.working_files import working_file, working_folder
 from magnet_cli.options.export import EXPORT_FORMATS, ExportFormat, ExportOptions, parse_formats
-from tests.exports.support import content, export, make_labels, write_mask
+from tests.exports.support import export, make_labels, write_mask
+from tests.files import tree
 
 ROOT = Path(__file__).parents[2]
 KILLED = """
@@ -70,7 +71,7 @@ def test_killed_in_the_middle_leaves_nothing_under_the_name_and_made_again_is_th
     )
     assert done.returncode == 0, done.stderr
     assert not any(made.was_done for made in export(mask))
-    assert {name: data for name, data in content(tmp_path).items() if "other/" not in name} == content(other.parent)
+    assert {name: data for name, data in tree(tmp_path).items() if "other/" not in name} == tree(other.parent)
 
 
 def test_what_is_there_is_not_made_again(mask: Path) -> None:
@@ -90,13 +91,13 @@ def test_what_was_made_of_another_mask_is_left_alone_until_overwritten(
     (made,) = export(mask, form)
     write_mask(tmp_path / "new" / "m.tif", 1 - make_labels(300, 141) % 2).replace(mask)
     (tmp_path / "new" / "m.json").replace(tmp_path / "m.json")
-    before = content(tmp_path)
+    before = tree(tmp_path)
     with pytest.raises(OutputError, match=r"exists already.*--overwrite"):
         export(mask, form)
-    assert content(tmp_path) == before
+    assert tree(tmp_path) == before
     (again,) = export(mask, form, overwrite=True)
     assert (again.path, again.was_done) == (made.path, False)
-    assert content(tmp_path) != before
+    assert tree(tmp_path) != before
     assert export(mask, form)[0].was_done
 
 
@@ -129,10 +130,10 @@ def test_a_damaged_tile_ends_the_export_and_leaves_nothing(mask: Path, form: Exp
     data = bytearray(mask.read_bytes())
     data[start : start + 8] = bytes(8)
     mask.write_bytes(data if form in ("ome-zarr", "geojson") else data[: start + 3])
-    before = content(mask.parent)
+    before = tree(mask.parent)
     with pytest.raises(SourceError, match=r"cannot be decoded|ends too early|cannot be opened|no mask"):
         export(mask, form)
-    assert content(mask.parent) == before
+    assert tree(mask.parent) == before
 
 
 def test_two_runs_cannot_write_one_output(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from tests.laws.support import (
     part,
     random_labels,
     segment,
+    sides,
     template_bundle,
     write_tiled,
 )
@@ -41,10 +42,6 @@ if TYPE_CHECKING:
 
 OWN, REFINED = 150.0, 4.0
 """Sharpness of the networks whose probabilities are compared."""
-
-
-def sides(*values: int) -> tuple[Size, ...]:
-    return tuple(Size(width=value, height=value) for value in values)
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from magnet_cli.geometry import Size
 from magnet_cli.options.rules import parse_points
 from magnet_cli.options.segment import SegmentOptions
 from magnet_cli.plan import segmentation_planner as making
-from tests.laws.support import CLASSES, blurry_bundle, labels_in, number, segment, write_tiled
+from tests.laws.support import CLASSES, blurry_bundle, labels_in, number, segment, sides, write_tiled
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -103,10 +103,6 @@ def measure(folder: Path, options: SegmentOptions) -> Borders:
         borders.add(own, other, cell=cell, block=block, start=start)
         borders.add(own.T, other.T, cell=cell, block=block, start=start)
     return borders
-
-
-def sides(*values: int) -> tuple[Size, ...]:
-    return tuple(Size(width=value, height=value) for value in values)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,8 @@ from __future__ import annotations
 import errno
 import os
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -13,13 +14,14 @@ from magnet_cli.masks.journal import Journal
 from magnet_cli.masks.output import OutputPaths, OutputState, finish_output, output_state
 from magnet_cli.masks.verification import verify_mask
 from magnet_cli.system import durable
+from tests.files import tree
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
-    from typing import Any
 
-zarr = pytest.importorskip("zarr")
+zarr: Any = import_module("zarr")
+"""The library without its types, which allow any JSON where the tests know what stands there."""
 
 
 class Killed(BaseException):
@@ -29,10 +31,6 @@ class Killed(BaseException):
 def finish(made: Any, paths: OutputPaths) -> None:
     with made.run(paths.journal) as journal:
         finish_output(journal, paths, report={"schema": 1}, fields=["probabilities"])
-
-
-def content(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 STEPS = ["sync_data", "sync_tree", "sync_folder", "replace", "replace_folder", "write_whole", "remove_owned"]
@@ -45,7 +43,7 @@ def test_killed_at_any_step_of_finishing_and_resumed_gives_the_same_files(
 ) -> None:
     made = work(150, 90)
     finish(made, OutputPaths.of(tmp_path / "a" / "m.tif"))
-    wanted = content(tmp_path / "a")
+    wanted = tree(tmp_path / "a")
     original = getattr(durable, step)
     for nth in range(100):
         paths = OutputPaths.of(tmp_path / f"b{nth}" / "m.tif")
@@ -70,7 +68,7 @@ def test_killed_at_any_step_of_finishing_and_resumed_gives_the_same_files(
         monkeypatch.setattr(durable, step, original)
         if output_state(paths, hashes=made.header.hashes) is OutputState.OPEN:
             finish(made, paths)
-        assert content(paths.mask.parent) == wanted
+        assert tree(paths.mask.parent) == wanted
         assert output_state(paths, hashes=made.header.hashes) is OutputState.DONE
         if not killed:
             break

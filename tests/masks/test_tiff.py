@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+import openslide
 import pytest
 import tifffile
 from hypothesis import given
@@ -21,6 +22,7 @@ from magnet_cli.masks.journal import Journal
 from magnet_cli.masks.overview import HalvedTiles, halve, halved, level_sizes
 from magnet_cli.masks.spec import GroupId, MaskClass, MaskSpec, parts
 from magnet_cli.masks.tiff_writer import assemble_mask
+from tests.files import pages_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,10 +32,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SIZES = [(1, 1), (511, 511), (512, 512), (513, 513), (1500, 700), (3, 1100)]
-
-
-def pages_of(tiff: tifffile.TiffFile) -> list[tifffile.TiffPage]:
-    return [page for page in tiff.pages if isinstance(page, tifffile.TiffPage)]
 
 
 def assemble(made: Any, folder: Path, name: str = "m.tif") -> Path:
@@ -91,7 +89,6 @@ def test_rasterio_reads_labels_palette_nodata_names_and_overviews(
 def test_openslide_sees_levels_colours_and_pixel_size(
     tmp_path: Path, work: Callable[..., Any], width: int, height: int
 ) -> None:
-    openslide = pytest.importorskip("openslide")
     made = work(width, height, tile=512, block=600)
     palette = np.zeros((256, 3), dtype=np.uint8)
     for label, entry in enumerate(made.header.spec.classes):

@@ -10,15 +10,12 @@ from magnet_cli.errors import OutputError
 from magnet_cli.masks.output import OutputPaths, finish_output
 from magnet_cli.masks.report_file import canonical, read_report, write_report
 from magnet_cli.masks.verification import Damage, verify_mask
+from tests.files import pages_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
     from typing import Any
-
-
-def pages_of(tiff: tifffile.TiffFile) -> list[tifffile.TiffPage]:
-    return [page for page in tiff.pages if isinstance(page, tifffile.TiffPage)]
 
 
 @pytest.fixture

@@ -2,37 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING
-
+import cv2
+import imagecodecs
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from magnet_cli.models.architectures.fpn import fpn_resnet50
 from magnet_cli.models.architectures.refiner import RefinementMagNet
-
-if TYPE_CHECKING:
-    from torch import nn
-
-REFERENCE = Path(__file__).parents[2].parent / "shared" / "reference"
-
-
-def manifest(name: str) -> dict[str, tuple[tuple[int, ...], str]]:
-    path = REFERENCE / "manifests" / name
-    if not path.exists():
-        pytest.skip("reference manifests are not here")
-    rows = (line.split("\t") for line in path.read_text().splitlines())
-    return {key: (() if shape == "scalar" else tuple(map(int, shape.split("x"))), kind) for key, shape, kind in rows}
-
-
-def shapes(network: nn.Module) -> dict[str, tuple[tuple[int, ...], str]]:
-    state = network.state_dict()
-    return {key: (tuple(value.shape), str(value.dtype).removeprefix("torch.")) for key, value in state.items()}
-
-
-def parameters(network: nn.Module) -> int:
-    return sum(value.numel() for value in network.parameters())
+from tests.models.support import REFERENCE, manifest, parameters, seeded, shapes
 
 
 def test_fpn_has_the_published_keys() -> None:
@@ -58,18 +37,12 @@ def test_parameter_counts() -> None:
     assert parameters(RefinementMagNet(classes=19)) == 103_500
 
 
-def test_fpn_gives_the_published_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
-    keys = manifest("magnet_fpn_c7.txt")
-    cv2 = pytest.importorskip("cv2")
-    imagecodecs = pytest.importorskip("imagecodecs")
-    monkeypatch.syspath_prepend(str(REFERENCE))
-    seeded = pytest.importorskip("seeded_weights")
-    safetensors = pytest.importorskip("safetensors.numpy")
+def test_fpn_gives_the_published_numbers() -> None:
+    state = seeded("magnet_fpn_c7.txt")
     case = REFERENCE / "magnet-fpn7"
-    state = seeded.seeded_state(keys, 11)
-    state.update(safetensors.load_file(case / "backbone-overrides.safetensors"))
+    state.update(load_file(case / "backbone-overrides.safetensors"))
     network = fpn_resnet50(classes=7).eval()
-    network.load_state_dict({key: torch.from_numpy(np.asarray(value)) for key, value in state.items()})
+    network.load_state_dict(state)
     image = imagecodecs.imread(case / "image.png")
     patch = cv2.resize(cv2.resize(image, (153, 153)), (128, 128)) / 255
     normal = (patch - (0.485, 0.456, 0.406)) / (0.229, 0.224, 0.225)

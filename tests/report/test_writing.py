@@ -14,7 +14,8 @@ from magnet_cli.errors import OutputError
 from magnet_cli.masks.report_file import write_report
 from magnet_cli.masks.verification import verify_mask
 from magnet_cli.system import durable
-from tests.cli.support import invoke, invoke_json, tree, write_image
+from tests.cli.support import invoke, invoke_json, write_image
+from tests.files import tree
 
 
 def names() -> set[str]:
