@@ -125,7 +125,7 @@ def macs(bundle: Bundle) -> tuple[float, float, float]:
         return first, 0.0, 0.0
     scores = torch.zeros((1, len(bundle.classes), size.height, size.width))
     selector = counted(lambda: networks.selected(patch)) if bundle.selector is not None else 0.0
-    local = counted(lambda: networks.looked_closer(patch, scores.softmax(dim=1)))
+    local = counted(lambda: networks.cell_scores(patch, scores.softmax(dim=1)))
     part = scores if networks.fusion == "detail" else scores[..., : size.height // CELLS, : size.width // CELLS]
     return first, selector, local + counted(lambda: networks.aggregate(part, part))
 

@@ -100,7 +100,7 @@ class CellLayout:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Closer:
+class CellScores:
     """The scores of an image after some of its cells were refined."""
 
     refined: Tensor
@@ -261,13 +261,13 @@ def fused(
     return torch.where(flagged(chosen, boxes, like=scores), closer, scores)
 
 
-def looked_closer(
+def refine_cells(
     local: LocalNetwork,
     scores: Tensor,
     patches: Patches,
     chosen: Sequence[Cell],
     layout: CellLayout,
-) -> Closer:
+) -> CellScores:
     """Refine and fuse the chosen cells of images ("Feature Extraction and Refinement", "Feature Fusion").
 
     Args:
@@ -280,25 +280,25 @@ def looked_closer(
     under = resized(scores, layout.fused)
     if not chosen:
         empty = scores.new_zeros((0, scores.shape[1], layout.patch.height, layout.patch.width))
-        return Closer(refined=empty, scores=under)
+        return CellScores(refined=empty, scores=under)
     known = magnified(scores, chosen, side=layout.side, size=layout.patch).softmax(dim=1)
     refined = local(patches(chosen), known)
     found = pasted(refined, chosen, side=layout.side, count=len(scores), size=layout.fused)
-    return Closer(refined=refined, scores=fused(found, under, chosen, side=layout.side, aggregate=local.aggregate))
+    return CellScores(refined=refined, scores=fused(found, under, chosen, side=layout.side, aggregate=local.aggregate))
 
 
-def looked_only_closely(
+def refine_cells_alone(
     local: LocalNetwork,
     patches: Patches,
     chosen: Sequence[Cell],
     layout: CellLayout,
     *,
     count: int,
-) -> Closer:
+) -> CellScores:
     """Every cell by itself, knowing nothing of the whole (LocalNet, "Effect of our method"): no saliency, no fusion."""
     refined = local(patches(chosen), None)
     found = pasted(refined, chosen, side=layout.side, count=count, size=layout.fused)
-    return Closer(refined=refined, scores=found)
+    return CellScores(refined=refined, scores=found)
 
 
 def segmented(parts: Parts, overview: Tensor, patches: Patches, *, layout: CellLayout, variant: Variant) -> Outcome:
@@ -309,19 +309,19 @@ def segmented(parts: Parts, overview: Tensor, patches: Patches, *, layout: CellL
         overview: I_g, the images made small, `(n, bands, h, w)`, normalised.
         patches: Gives cells of the images, of the layout's size; asked once at most.
         layout: How images are cut.
-        variant: `selected`: GRNet; `all`: every cell (EnhanceNet); `local-only`: see `looked_only_closely`;
+        variant: `selected`: GRNet; `all`: every cell (EnhanceNet); `local-only`: see `refine_cells_alone`;
             `global-only`: F^G alone (GlobalNet).
     """
     count, every = len(overview), all_cells(len(overview), side=layout.side)
     if variant == "local-only":
-        closer = looked_only_closely(parts.local, patches, every, layout, count=count)
+        closer = refine_cells_alone(parts.local, patches, every, layout, count=count)
         return Outcome(scores=closer.scores, chosen=every)
     chosen: tuple[Cell, ...] = ()
     if variant == "all":
         chosen = every
     elif variant == "selected":
         chosen = chosen_cells(flags_of(parts.selector(overview)))
-    closer = looked_closer(parts.local, parts.backbone(overview), patches, chosen, layout)
+    closer = refine_cells(parts.local, parts.backbone(overview), patches, chosen, layout)
     return Outcome(scores=closer.scores, chosen=chosen)
 
 

@@ -28,7 +28,7 @@ def run_passes(plan: Plan, networks: Networks, stage: Stage, *, patches: Tensor,
         field: The probabilities of the stage before, `(n, classes, h, w)` float32.
     """
     if plan.settings.method == "grnet-local":
-        networks.looked_closer(patches, None)
+        networks.cell_scores(patches, None)
     elif plan.settings.method == "grnet":
         _grnet(plan, networks, stage, patches=patches, field=field)
     else:
@@ -51,6 +51,6 @@ def _grnet(plan: Plan, networks: Networks, stage: Stage, *, patches: Tensor, fie
             networks.selected(patches)
         refined, fuses = scores, networks.fusion == "literal"
     else:
-        refined, scores, fuses = networks.looked_closer(patches, field), field, networks.fusion == "detail"
+        refined, scores, fuses = networks.cell_scores(patches, field), field, networks.fusion == "detail"
     if fuses:
         networks.aggregate(refined, scores)

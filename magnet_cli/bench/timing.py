@@ -65,10 +65,10 @@ class TimedNetworks:
         """Call `score_map` of the networks, timed."""
         return self._timed("selector", lambda: self._networks.score_map(patches, field))
 
-    def looked_closer(self, patches: Tensor, probs: Tensor | None) -> Tensor:
-        """Call `looked_closer` of the networks, timed."""
+    def cell_scores(self, patches: Tensor, probs: Tensor | None) -> Tensor:
+        """Call `cell_scores` of the networks, timed."""
         self.windows += len(patches)
-        return self._timed("local", lambda: self._networks.looked_closer(patches, probs))
+        return self._timed("local", lambda: self._networks.cell_scores(patches, probs))
 
     def aggregate(self, refined: Tensor, scores: Tensor) -> Tensor:
         """Call `aggregate` of the networks, timed."""

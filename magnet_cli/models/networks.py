@@ -125,7 +125,7 @@ class Networks:
         return scores.contiguous()
 
     @torch.inference_mode()
-    def looked_closer(self, patches: Tensor, probs: Tensor | None) -> Tensor:
+    def cell_scores(self, patches: Tensor, probs: Tensor | None) -> Tensor:
         """F^R of a GRNet: logits `(n, classes, h, w)` float32 of cells.
 
         Args:

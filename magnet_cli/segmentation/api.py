@@ -1,4 +1,4 @@
-"""Segmenting images, one after the other. What the command line calls."""
+"""Entry point of `magnet segment`: plan the outputs, load the networks once, and segment image after image."""
 
 from __future__ import annotations
 
@@ -38,18 +38,19 @@ def segment(
     Args:
         inputs: Files, folders, glob patterns or URLs; one, or several.
         output: The mask's file (one image only), a folder, or None for `<name>.mask.tif` in the current folder.
-        options: How; the bundle's defaults where left out.
+        options: Options of the run. Fields that are left out take the bundle's defaults.
         network: A module or another callable that takes the place of a bundle: from normalised patches
             `(n, bands, h, w)`, float32, to scores `(n, classes, h', w')`.
-        description: What has to be known of `network`.
-        stop_on_error: Leave out what follows the first image that fails, instead of going on with the next.
-        events: Hears about messages, progress and failures.
+        description: Classes, patch size and normalisation of `network`.
+        stop_on_error: Stop after the first image that fails, instead of going on with the next.
+        events: Receives messages, progress and failures.
 
     Returns:
         A result for each image, in order; failed ones carry their error.
 
     Raises:
-        UsageError, SourceError, WeightsError, DeviceError: Before any work, where nothing could be done for any image.
+        UsageError, SourceError, WeightsError, DeviceError: The run cannot begin for any image. The error is raised
+            before the first image is opened.
     """
     own = PythonNetwork.of(network, description)
     return list(segment_each(inputs, output, options, own=own, stop_on_error=stop_on_error, events=events))
@@ -64,13 +65,14 @@ def segment_each(
     stop_on_error: bool = False,
     events: Events | None = None,
 ) -> Iterator[ImageResult]:
-    """As `segment`, one result after the other, each as soon as its files are complete."""
+    """Segment images as `segment` does, and yield each result as soon as its files are complete."""
     options, events = options or SegmentOptions(), events or Events()
     targets = plan_targets(
         as_words(inputs),
         None if output is None else Path(output),
         on_note=lambda note: events.message(f"magnet: {note}"),
     )
+    # All outputs are checked before the networks load: a name that the last image would overwrite costs no work.
     refuse_collisions(
         (path for target in targets for path in paths_of(default_files(target.mask, options.exports))),
         inputs=[Path(target.image).resolve() for target in targets],
@@ -86,9 +88,10 @@ def segment_each(
 
 
 def segment_target(target: Target, model: Model, options: SegmentOptions, events: Events) -> ImageResult:
-    """Segment one image with a model that is loaded; its failure is in the result."""
+    """Segment one image with a loaded model. An error of the image is returned in the result."""
     try:
         return ImageRun(target=target, model=model, options=options, events=events).result()
     except MagnetError as error:
+        # Other exceptions are bugs: they end the program with a traceback instead of counting as a failed image.
         events.failed(target.image, error)
         return ImageResult(image=target.image, mask=target.mask, error=error)

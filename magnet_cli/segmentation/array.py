@@ -45,10 +45,11 @@ def segment_array(
     Args:
         image: A file, a URL, or an array `(height, width, bands)` or `(height, width)` of stored values. Three bands of
             an array are red, green and blue.
-        options: As `segment` takes them; `slide_mpp` is the pixel size of an array. Nothing is written beside the mask.
-        network: As `segment` takes it.
-        description: What has to be known of `network`.
-        events: Hears about messages and progress.
+        options: Options of `segment`. `slide_mpp` gives the pixel size of an array. Options that write files beside the
+            mask are ignored.
+        network: A callable that takes the place of a bundle, as in `segment`.
+        description: Classes, patch size and normalisation of `network`.
+        events: Receives messages and progress.
 
     Returns:
         `(height, width)` uint8: class indices, 255 where nothing was computed.
@@ -73,7 +74,7 @@ def segment_array(
 
 
 def _written(pixels: NDArray[Any], path: Path) -> Path:
-    """The array as a tiled file."""
+    """Write an array as a tiled TIFF and return its path."""
     if pixels.ndim not in (2, 3) or not pixels.size or pixels.dtype.kind not in KINDS:
         raise UsageError(
             "an image is an array (height, width) or (height, width, bands) of numbers",
@@ -87,6 +88,7 @@ def _written(pixels: NDArray[Any], path: Path) -> Path:
             advice="Move the bands to the end, as numpy.moveaxis(array, 0, -1) does",
         )
     bands = pixels.shape[2] if pixels.ndim == 3 else 1  # noqa: PLR2004 - with bands
+    # tifffile takes the last axis of an array for its width, and the first for pages, unless planarconfig is given.
     tifffile.imwrite(
         path,
         pixels if bands > 1 else pixels.reshape(pixels.shape[:2]),

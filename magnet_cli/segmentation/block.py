@@ -1,4 +1,4 @@
-"""One block on its way through the stages of a pass: what is known of it, and what each stage did."""
+"""State of one block between the stages of a pass: its probabilities, and the statuses and counts of its windows."""
 
 from __future__ import annotations
 
@@ -25,11 +25,14 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class StageCount:
-    """What a stage did."""
+    """How many windows of a stage were computed or left out, by reason, and how many points were taken."""
 
     windows: int = 0
+    """All windows of the stage."""
     run: int = 0
+    """Windows that were computed."""
     nodata: int = 0
+    """Windows of which no pixel holds data."""
     outside: int = 0
     """Windows on which no label in the area depends."""
     unselected: int = 0
@@ -39,10 +42,11 @@ class StageCount:
     settled: int = 0
     """Windows left out because no point of them could be taken."""
     points: int = 0
+    """Canvas pixels of the block's own part that took the stage's result. Rims are not counted."""
 
     @classmethod
     def of(cls, selection: Selection) -> StageCount:
-        """Count the windows of a stage by what is to become of them."""
+        """Count the windows of a stage by their statuses."""
         found = Counter(selection.statuses)
         return cls(
             windows=len(selection.statuses),
@@ -55,7 +59,7 @@ class StageCount:
         )
 
     def describe(self) -> dict[str, int]:
-        """As JSON values."""
+        """Return the counts as JSON values."""
         return dict(vars(self))
 
 
@@ -66,14 +70,14 @@ class BlockState:
     bound: BoundPass
     pixels: BlockPixels
     known: Known | None
-    """What the stage before, or the pass before, says of the block; None where the run starts here."""
+    """Result of the stage before or, for the first stage, of the pass before. None where the run starts here."""
     counts: dict[int, StageCount] = field(default_factory=dict)
-    """What each stage did, by its number."""
+    """Counts of windows and points, by the number of the stage."""
     statuses: dict[int, str] = field(default_factory=dict)
-    """What became of each window, by the number of the stage: a letter of `plan/statuses` each, row-major."""
+    """Statuses of all windows, by the number of the stage: one letter of `report/maps.py` a window, row-major."""
     samples: dict[int, Sample] = field(default_factory=dict)
-    """Sampled pixels before and after each stage, by its number. Stages that started the run or computed no window have
-    none."""
+    """Sampled pixels before and after each stage, by its number. A stage that starts the run or computes no window has
+    no sample."""
     flagged: frozenset[Index] = frozenset()
     """Cells of the next stage that a GRNet's selector chose."""
 
@@ -82,7 +86,7 @@ class BlockState:
         """The probabilities after the last finished stage.
 
         Raises:
-            RuntimeError: No stage was finished, and no pass came before.
+            RuntimeError: No stage is finished and the block has no earlier pass.
         """
         if self.known is None:
             message = "a block has a canvas once a stage is finished"
@@ -90,17 +94,17 @@ class BlockState:
         return self.known.canvas
 
     def score(self, own: Box, stage: Stage) -> float:
-        """The score of a window of the next stage, by which windows are compared.
+        """Return the score by which `--select` compares the windows of the next stage.
 
         Args:
             own: The window's own part, on the next stage's grid.
             stage: The next stage.
 
         Raises:
-            RuntimeError: Nothing is known of the block.
+            RuntimeError: No stage is finished and the block has no earlier pass.
         """
         if self.known is None:
-            message = "the score of a window is known after a stage"
+            message = "a window has a score once the stage before it is finished"
             raise RuntimeError(message)
         return window_score(self.known, own, stage.pitch, by=self.bound.settings.select)
 
@@ -113,7 +117,9 @@ class BlockState:
         return bool(valid[rows, columns].any())
 
     def changes(self) -> dict[int, Changes]:
-        """What each stage changed that had something to change, by number. The calling thread waits for the device."""
+        """Return the changes that each sampled stage made, by its number. The calling thread waits for the device."""
+        # Samples stay on the device until here, so that no stage waits for a copy to the host. The engine calls this in
+        # the writer's thread, while the next group is computed.
         step, found = self.bound.step, {}
         for stage in step.stages:
             sample = self.samples.get(stage.number)

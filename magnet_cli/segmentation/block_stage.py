@@ -1,4 +1,4 @@
-"""One stage of a block while it is computed: windows are put into it, then it is finished, then it may be scored."""
+"""One stage of a block while it is computed: it collects the results of windows, then chooses points and finishes."""
 
 from __future__ import annotations
 
@@ -29,15 +29,16 @@ if TYPE_CHECKING:
     from magnet_cli.segmentation.block import BlockState
 
 STRIP = 256
-"""Rows of a canvas that are resampled at a time where Y' fills what was not chosen."""
+"""Rows of Y' that are resampled at a time, because a whole canvas of float32 probabilities takes twice the memory of
+the canvas itself."""
 
 
 class BlockStage:
-    """A stage of a block. Making it chooses the windows that are computed; `finish` replaces what the block knows.
+    """A stage of a block. Its construction selects the windows to compute; `finish` replaces the block's known result.
 
     Args:
-        state: The block, before the stage.
-        stage: The stage, of the block's pass.
+        state: The block before the stage.
+        stage: A stage of the block's pass.
     """
 
     def __init__(self, state: BlockState, stage: Stage) -> None:
@@ -47,11 +48,13 @@ class BlockStage:
         self.box = bound.step.canvas(state.pixels.block, stage)
         """The block's canvas at this stage, on the stage's grid."""
         self._before = state.known
-        """What was known before the stage."""
+        """Result of the stage before, or of the pass before. None in the first stage of a run."""
+        # Canvases are most of the device's memory: float16 halves them, and its step is 0.0005 at most.
         shape = (bound.plan.classes, self.box.height, self.box.width)
         self._next = torch.empty(shape, dtype=torch.float16, device=bound.device)
         self._score: Tensor | None = None
         if self._before is not None and bound.settings.points.kind != "all":
+            # Windows that are not computed keep a score of 0, which is never chosen.
             self._score = torch.zeros(shape[1:], dtype=torch.float32, device=bound.device)
         self._stored: Tensor | None = None
         self._valid: Tensor | None = None
@@ -70,14 +73,14 @@ class BlockStage:
         return self._before is None
 
     def patch(self, window: Window, into: Tensor) -> Tensor | None:
-        """A window's stored pixels and validity, continued by reflection where the image is smaller than it.
+        """Copy a window's stored pixels, reflected where the image is smaller than the window.
 
         Args:
-            window: Of the stage.
-            into: Filled with the stored pixels; `(h, w, bands)` float32, h and w the network's input size.
+            window: A window of the stage.
+            into: Tensor that receives the stored pixels, `(h, w, bands)` float32, of the network's input size.
 
         Returns:
-            Which pixels hold data, `(h, w)` bool; None where all do.
+            Which pixels hold data, `(h, w)` bool. None where every pixel does.
 
         Raises:
             RuntimeError: No pixels of the block were read.
@@ -91,17 +94,20 @@ class BlockStage:
             rows = torch.from_numpy(reflected(local.height, window.box.height)).to(self._next.device)
             columns = torch.from_numpy(reflected(local.width, window.box.width)).to(self._next.device)
             index = (rows[:, None], columns[None])
-            # Indexing by tensors is not there for unsigned integers of 16 bits and more.
+            # PyTorch cannot index uint16 and uint32 tensors by tensors.
             stored, valid = stored.float()[index], None if valid is None else valid[index]
         into.copy_(stored)
         return valid
 
     def field_under(self, window: Window) -> Tensor:
-        """What is known under a patch: `(classes, h, w)` float32. That is Y' until the stage is finished."""
+        """Resample the block's known probabilities to a patch: `(classes, h, w)` float32.
+
+        They are Y' before the stage is finished, and the stage's result afterwards.
+        """
         return self.under(self.state.canvas, window)
 
     def under(self, canvas: Canvas, window: Window) -> Tensor:
-        """What a canvas of the block holds under a patch: `(classes, h, w)` float32."""
+        """Resample a canvas of the block to a patch, `(classes, h, w)` float32, reflected as the patch is."""
         inside = window.box.intersection(self.box)
         under = canvas.sample(inside, self.stage.pitch)
         for dim, have, want in ((1, inside.height, window.box.height), (2, inside.width, window.box.width)):
@@ -110,12 +116,12 @@ class BlockStage:
         return under
 
     def put(self, window: Window, probs: Tensor, under: Tensor | None) -> None:
-        """Take a window's result.
+        """Store the result of a window, and its scores Q before the median where points are chosen.
 
         Args:
             window: One of `windows`.
-            probs: R (or O in the run's first stage), `(classes, h, w)` float32.
-            under: Y', the same shape, where there is one.
+            probs: R, or O in the first stage of a run, `(classes, h, w)` float32.
+            under: Y' of the same shape. None in the first stage of a run.
 
         Raises:
             RuntimeError: The stage is finished.
@@ -127,7 +133,11 @@ class BlockStage:
             self._score[target] = uncertainty(under[:, *source]) * certainty(probs[:, *source])
 
     def keep(self, window: Window, probs: Tensor) -> None:
-        """Take what is kept of a window's result, `(classes, kept.height, kept.width)`.
+        """Store the kept part of a window's result.
+
+        Args:
+            window: One of `windows`.
+            probs: `(classes, kept.height, kept.width)` in [0, 1].
 
         Raises:
             RuntimeError: The stage is finished.
@@ -136,7 +146,7 @@ class BlockStage:
         self._next[:, *self._local(window.kept).slices] = probs.half()
 
     def finish(self) -> None:
-        """Choose the points, keep Y' elsewhere, and make the result what is known of the block.
+        """Choose the points, keep Y' elsewhere, and make the result the block's known probabilities.
 
         Raises:
             RuntimeError: The stage is finished already.
@@ -146,7 +156,7 @@ class BlockStage:
         result = Canvas(values=self._next, box=self.box, pitch=self.stage.pitch)
         moved = None
         if state.pixels.is_empty:
-            # Nothing of it reaches the mask, so it is not worth resampling: no class has any share.
+            # No label of an empty block reaches the mask, so its canvas is zeroed instead of resampled.
             self._next.zero_()
         else:
             self._choose(before)
@@ -161,13 +171,13 @@ class BlockStage:
         state.known = Known(canvas=result) if before is None else replace(before, canvas=result, moved=moved)
 
     def take_scores(self, windows: Sequence[tuple[Window, Tensor]]) -> None:
-        """Take what a selector says of the windows that were computed.
+        """Store the scores that a patch proposal network gave to the windows that were computed.
 
-        A window that was not computed keeps the score that the place had before. Where it had none its score is what
-        scores are compared with, so that its rank is a half.
+        A window that was not computed keeps the score that its place had after the stage before. Where there is none,
+        it gets the value G that scores are compared with, so that its score is sigmoid(0) = 0.5.
 
         Args:
-            windows: Each with `(h', w')`, the scores of its places.
+            windows: Computed windows, each with the scores of its places `(h', w')`.
 
         Raises:
             RuntimeError: The stage is not finished.
@@ -176,6 +186,7 @@ class BlockStage:
         state, facts = self.state, self.state.bound.plan.selector
         scored = torch.zeros((1, *self._next.shape[1:]), dtype=torch.float16, device=self._next.device)
         for window, scores in windows:
+            # Where patches overlap, a place has the score of the window whose kept part it lies in.
             source = window.kept.shifted(x=-window.box.x, y=-window.box.y).slices
             scored[:, *self._local(window.kept).slices] = spread(scores, self.stage.input)[:, *source]
         covered = self._covered()
@@ -224,7 +235,7 @@ class BlockStage:
         return box.intersection(self.box).shifted(x=-self.box.x, y=-self.box.y)
 
     def _choose(self, before: Known | None) -> None:
-        """Keep what was known wherever the result is not chosen, and count the points that are."""
+        """Restore Y' wherever the result is not chosen, and count the chosen points."""
         counts = self.state.counts[self.stage.number]
         if before is not None and self._score is not None:
             chosen = self._chosen(self._score)
@@ -237,7 +248,7 @@ class BlockStage:
         if covered is None:
             return
         if before is None:
-            # No class has any share where nothing was computed, and no label follows unless a later stage computes it.
+            # Probabilities of 0 say that no class was predicted: the label is 255, unless a later stage predicts one.
             self._next.masked_fill_(~covered, 0)
         else:
             self._keep_field(before.canvas, covered)
@@ -248,7 +259,7 @@ class BlockStage:
             self._next[:, rows] = torch.where(chosen[rows], self._next[:, rows], under)
 
     def _movement(self, before: Known | None) -> Canvas | None:
-        """How far the stage has changed each pixel's probabilities, where windows are compared by that."""
+        """Return the change of each pixel's probabilities, where `--select` compares windows by it."""
         if before is None or self.state.bound.settings.select == "uncertainty":
             return None
         moved = torch.empty((1, *self._next.shape[1:]), dtype=torch.float16, device=self._next.device)
@@ -256,19 +267,19 @@ class BlockStage:
             moved[0, rows] = difference(self._next[:, rows], before.canvas.sample(box, self.stage.pitch)).half()
         covered = self._covered()
         if covered is not None:
-            # A window that was left out differs by the rounding of what it keeps, which is more than nothing and would
-            # be compared with windows that changed little.
+            # A window that was left out differs from Y' by rounding to float16. That is more than 0, and would rank it
+            # among windows that changed little.
             moved[0].masked_fill_(~covered, 0)
         return Canvas(values=moved, box=self.box, pitch=self.stage.pitch)
 
     def _strips(self) -> Iterator[tuple[slice, Box]]:
-        """Rows of the stage's canvas that are resampled at a time, and their box."""
+        """Divide the stage's canvas into strips of rows, each with its box on the stage's grid."""
         for top in range(0, self.box.height, STRIP):
             rows = slice(top, min(top + STRIP, self.box.height))
             yield rows, Box(x=self.box.x, y=self.box.y + top, width=self.box.width, height=rows.stop - top)
 
     def _covered(self) -> Tensor | None:
-        """Where computed windows lie; None where they cover the canvas."""
+        """Return where computed windows lie, `(height, width)` bool. None where they cover the canvas."""
         if len(self.windows) == self.state.counts[self.stage.number].windows:
             return None
         covered = torch.zeros(self._next.shape[1:], dtype=torch.bool, device=self._next.device)
@@ -277,7 +288,7 @@ class BlockStage:
         return covered
 
     def _chosen(self, score: Tensor) -> Tensor:
-        """Which pixels of the canvas take the stage's result, `(height, width)` bool."""
+        """Return which pixels of the canvas take the stage's result, `(height, width)` bool."""
         bound = self.state.bound
         if self._valid is not None:
             score.masked_fill_(~self._valid, 0)
@@ -286,11 +297,17 @@ class BlockStage:
         if rule.kind == "threshold":
             chosen = smoothed.above(float(rule.values[0]))
             return chosen if covered is None else chosen & covered
+        # Only the block's own pixels are ranked. The cut found among them holds for the rim too, whose pixels are
+        # ranked in the neighbouring blocks.
         own = bound.step.own(self.state.pixels.block, self.stage)
         return choose_points(smoothed, self._points(own), ranked=self._local(own).slices, allowed=covered)
 
     def _points(self, own: Box) -> int:
-        """How many points the block may choose: its share by area, and by windows selected (MagNet, section 4.3)."""
+        """Return how many points the block may choose.
+
+        A count is given for a whole block, and a block that the image's edge cuts gets its share by area. MagNet-Fast
+        multiplies it by the share of windows that were selected (MagNet, section 4.3).
+        """
         bound, counts = self.state.bound, self.state.counts[self.stage.number]
         rule, selected = bound.settings.points, Fraction(counts.run, counts.windows)
         if rule.kind == "share":

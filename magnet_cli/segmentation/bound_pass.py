@@ -17,32 +17,32 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class BoundPass:
-    """A pass, with its plan, its device, and where it computes anything."""
+    """A pass with its plan, its device, and the area and the budget that limit which windows it computes."""
 
     plan: Plan
     step: Pass
     device: torch.device
     """The networks' device."""
     area: Area | None = None
-    """Where labels are wanted; None everywhere."""
+    """The area in which labels are wanted. None is the whole image."""
     budget: BudgetCells | None = None
-    """The cells that a budget allows to be computed; None without a budget, and in the first pass."""
+    """The cells that a budget selects. None without a budget and in the first pass, which is computed in any case."""
     what: str = ""
-    """Nothing: the number of a pass says enough."""
+    """Empty, because progress messages name a pass of a segmentation by its number."""
 
     @property
     def number(self) -> int:
-        """Which pass of the plan it is, from 0."""
+        """The number of the pass in its plan, from 0."""
         return self.step.number
 
     @property
     def groups(self) -> int:
-        """How many groups of blocks it has."""
+        """The number of groups of blocks in the pass."""
         return self.plan.groups(self.step)
 
     @property
     def settings(self) -> MethodSettings:
-        """The method's settings, which are those of the plan."""
+        """The settings of the method, from the plan."""
         return self.plan.settings
 
     @property
@@ -57,7 +57,7 @@ class BoundPass:
 
     @property
     def keeps_change(self) -> bool:
-        """Whether the pass leaves, beside probabilities, how far its last stage changed them."""
+        """Whether the pass keeps the change of its last stage as one more band of its field."""
         return self.plan.keeps_change(self.step)
 
     def blocks(self, group: int) -> list[Index]:

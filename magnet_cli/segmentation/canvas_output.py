@@ -1,4 +1,4 @@
-"""From the last canvas to what goes to disk: labels at level 0, and quantised probabilities."""
+"""Output of a block: labels at level 0 and probabilities of its own part, both made from its last canvas."""
 
 from __future__ import annotations
 
@@ -24,19 +24,23 @@ if TYPE_CHECKING:
 
 
 def labels_of(canvas: Canvas, box: Box, valid: NDArray[np.bool_] | None) -> NDArray[np.uint8]:
-    """The class of every level-0 pixel of a box: probabilities resampled, then the largest, ties to the lowest index.
+    """Resample the probabilities to level 0 and return the most probable class of each pixel of a box.
+
+    Classes are compared after resampling: interpolated class indices would name classes that nothing predicted.
 
     Args:
-        canvas: Covers the box.
-        box: At level 0.
+        canvas: Probabilities that cover the box.
+        box: A box of level 0.
         valid: `(box.height, box.width)`; where False the label is 255.
 
     Returns:
-        `(box.height, box.width)` uint8; 255 also where no stage looked, because nearly all of a window lacks data.
+        `(box.height, box.width)` uint8. Ties go to the lowest class. Pixels that no stage computed are 255 as well,
+        such as those of a window that has hardly any data.
     """
     if valid is not None and not valid.any():
         return np.full((box.height, box.width), NODATA, np.uint8)
     labels = np.empty((box.height, box.width), np.uint8)
+    # Float32 probabilities of all classes exist for one square at a time, whatever the size of the block.
     for square in _squares(box, output_side(canvas.values.device.type)):
         rows, columns = square.shifted(x=-box.x, y=-box.y).slices
         labels[rows, columns] = largest(canvas.sample(square, LEVEL0)).cpu().numpy()
@@ -46,13 +50,14 @@ def labels_of(canvas: Canvas, box: Box, valid: NDArray[np.bool_] | None) -> NDAr
 
 
 def largest(probs: Tensor) -> Tensor:
-    """The class of the largest probability, ties to the lowest index; 255 where no class has any.
+    """Return the class of the largest probability. Ties go to the lowest index; 255 where every class has 0.
 
-    One pass a class: on a CPU that is many times quicker than `argmax` over the first of three dimensions. Bytes are
-    compared as numbers, because `masked_fill_` looks at each by itself. On a GPU it is one operation that counts.
+    On a CPU one pass over the image for each class is many times quicker than `argmax` over the first of three
+    dimensions, and arithmetic on bytes is quicker than `masked_fill_`. On a GPU the number of operations counts, so
+    `largest_reduced` is used there.
 
     Args:
-        probs: `(classes, height, width)`.
+        probs: `(classes, height, width)` in [0, 1].
 
     Returns:
         `(height, width)` uint8.
@@ -61,6 +66,8 @@ def largest(probs: Tensor) -> Tensor:
         return largest_reduced(probs)
     labels = torch.zeros(probs.shape[1:], dtype=torch.uint8, device=probs.device)
     best = probs[0].clone()
+    # Only a strictly larger probability replaces a label, so that ties stay with the lowest class. A later class has a
+    # larger index, so the maximum of both labels is that of the later one.
     for index in range(1, len(probs)):
         larger = (probs[index] > best).view(torch.uint8).mul_(index)
         torch.maximum(labels, larger, out=labels)
@@ -69,10 +76,10 @@ def largest(probs: Tensor) -> Tensor:
 
 
 def largest_reduced(probs: Tensor) -> Tensor:
-    """`largest` in few operations, whatever the number of classes.
+    """Return what `largest` returns, in as many operations for any number of classes.
 
     Args:
-        probs: As for `largest`.
+        probs: `(classes, height, width)` in [0, 1].
     """
     best, labels = probs.max(dim=0)
     return labels.to(torch.uint8).masked_fill_(best <= 0, NODATA)
@@ -85,23 +92,23 @@ def _squares(box: Box, side: int) -> Iterator[Box]:
 
 
 def count_labels(labels: NDArray[np.uint8], classes: int) -> tuple[list[int], int]:
-    """Pixels by class, and pixels without a label."""
+    """Return the number of pixels of each class, and the number of pixels without a label."""
     # Comparing bytes is many times quicker than `bincount`, which makes them 64-bit numbers first.
     counts = [int(np.count_nonzero(labels == label)) for label in range(classes)]
     return counts, labels.size - sum(counts)
 
 
 def own_values(step: Pass, pixels: BlockPixels, canvas: Canvas, *, masked: bool) -> tuple[Box, NDArray[np.float16]]:
-    """Return the values of a block's own pixels on the canvas of the last stage of a pass.
+    """Return the probabilities of a block's own part after the last stage of a pass.
 
     Args:
-        step: The pass.
-        pixels: What was read of the block.
+        step: The pass that was computed.
+        pixels: The decoded pixels of the block, which say where it has data.
         canvas: The block's canvas after the last stage of the pass.
         masked: Whether pixels without data or outside the area become NaN.
 
     Returns:
-        Their box on the canvas grid, and `(classes, height, width)` float16.
+        The box of the own part on the grid of the last stage, and its values `(classes, height, width)` float16.
     """
     own = step.own(pixels.block, step.stages[-1])
     values = canvas.view(own).cpu().numpy()
@@ -113,6 +120,9 @@ def own_values(step: Pass, pixels: BlockPixels, canvas: Canvas, *, masked: bool)
 
 
 def own_uncertainty(values: NDArray[np.float16]) -> NDArray[np.float16]:
-    """One minus the certainty of `(classes, height, width)` probabilities; `(1, height, width)`, NaN stays NaN."""
+    """Return one minus the certainty of `(classes, height, width)` probabilities as `(1, height, width)` float16.
+
+    NaN marks pixels without data and stays NaN.
+    """
     unsure = uncertainty(torch.from_numpy(np.nan_to_num(values)).float()).half().numpy()
     return np.where(np.isnan(values[:1]), np.float16("nan"), unsure[None])

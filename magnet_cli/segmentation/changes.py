@@ -1,4 +1,4 @@
-"""What a stage changed in a block, from a sample of the pixels that it computed."""
+"""The change that a stage makes to the classes and probabilities of a block, measured on a sample of its pixels."""
 
 from __future__ import annotations
 
@@ -22,16 +22,19 @@ if TYPE_CHECKING:
 
 
 SAMPLES = 16
-"""Pixels along the side of a cell: means over all of them would cost as much as labels."""
+"""Sampled pixels along the side of a cell. Comparing all pixels would cost as much as making labels."""
 
 
 def sampled(length: int, cell: int, parts: int) -> tuple[slice, NDArray[np.int64]]:
-    """Which pixels of a block's side are sampled, and the part that each lies in.
+    """Choose evenly spaced pixels along one side of a block.
 
     Args:
-        length: Of the side, in pixels.
-        cell: The side of a cell.
-        parts: That a cell's side is divided into.
+        length: The side of the block, in canvas pixels.
+        cell: The side of a cell, in canvas pixels.
+        parts: The number of parts that the side of a cell is divided into.
+
+    Returns:
+        The sampled pixels, and for each of them the index of its part, counted from the block's edge.
     """
     step = max(1, cell // max(SAMPLES, 2 * parts))
     places = slice(min(step // 2, length - 1), length, step)
@@ -46,14 +49,17 @@ def means(
     *,
     shape: tuple[int, int],
 ) -> NDArray[np.float32]:
-    """Means over parts; NaN for those of which nothing is known.
+    """Average sampled values over the parts of a block's cells.
 
     Args:
-        values: `(rows, columns)`, sampled.
-        known: Which of them count.
+        values: Sampled values, `(rows, columns)`.
+        known: Which of the values count, `(rows, columns)`.
         row_of: The part that each row lies in.
-        column_of: Likewise.
-        shape: Rows and columns of parts.
+        column_of: The part that each column lies in.
+        shape: The numbers of rows and columns of parts.
+
+    Returns:
+        One mean for each part, float32; NaN where no value of the part counts.
     """
     sums, counts = np.zeros(shape, np.float32), np.zeros(shape, np.int32)
     np.add.at(sums, (row_of[:, None], column_of[None]), np.where(known, values, 0))
@@ -64,26 +70,27 @@ def means(
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """Some pixels of a block before and after a stage, still where they were computed; `(rows, columns)` each."""
+    """Sampled pixels of a block before and after a stage: `(rows, columns)` tensors on the device."""
 
     before: Tensor
-    """Classes, uint8."""
+    """Classes before the stage, uint8."""
     valid: Tensor | None
-    """Bool; None where every pixel holds data."""
+    """Which pixels hold data, bool. None where every pixel does."""
     after: Tensor
+    """Classes after the stage, uint8."""
     moved: Tensor
-    """How far the probabilities moved, float32 in [0, 1]."""
+    """Change of the probabilities (total variation), float32 in [0, 1]."""
 
     @classmethod
     def of(cls, before: Canvas, after: Canvas, valid: Tensor | None, *, own: Box, stage: Stage) -> Sample:
-        """Take it.
+        """Sample a block before and after a stage.
 
         Args:
-            before: Y'.
-            after: Of the stage.
-            valid: Over the same box as `after`.
-            own: What the block decides.
-            stage: That made `after`.
+            before: The canvas Y' that the stage refined.
+            after: The canvas of the stage.
+            valid: Which pixels of `after` hold data, `(height, width)` bool. None where every pixel does.
+            own: The block's own part, on the grid of the stage.
+            stage: The stage that made `after`.
         """
         parts = subdivision(stage)
         rows, _ = sampled(own.height, stage.cell.height, parts)
@@ -100,27 +107,28 @@ class Sample:
 
 @dataclass(frozen=True, kw_only=True)
 class Changes:
-    """What a stage changed in the windows of a block that it computed."""
+    """The change that a stage made to the windows of a block that it computed."""
 
     compared: int
     """Sampled pixels with data."""
     changed: int
-    """Those that got another class."""
+    """Compared pixels that got another class."""
     moved: int
-    """How far their probabilities moved, in thousandths: whole numbers have one sum, whatever their order."""
+    """Sum of the changes of the compared pixels' probabilities, in thousandths. A sum of integers over all groups does
+    not depend on the order in which they finish."""
     shares: NDArray[np.uint8]
-    """Share of pixels that got another class, in each part of the block's cells; quantised as fields are, 255 where
-    nothing was compared."""
+    """Share of compared pixels that got another class, for each part of the block's cells: `(rows, columns)` uint8,
+    quantised like fields (v / 254), 255 where no pixel was compared."""
 
     @classmethod
     def of(cls, sample: Sample, run: NDArray[np.bool_], *, own: Box, stage: Stage) -> Changes:
-        """Add a sample up.
+        """Count the changes in a sample.
 
         Args:
-            sample: Of the block.
-            run: Which of the block's windows were computed, `(rows, columns)`.
-            own: What the block decides.
-            stage: Of the sample.
+            sample: The sample of the block.
+            run: Which of the block's windows were computed, `(rows, columns)` bool.
+            own: The block's own part, on the grid of the stage.
+            stage: The stage before and after which the sample was taken.
         """
         parts = subdivision(stage)
         _, row_of = sampled(own.height, stage.cell.height, parts)
@@ -139,5 +147,5 @@ class Changes:
         )
 
     def describe(self) -> dict[str, int]:
-        """The numbers, as JSON values."""
+        """Return the numbers as JSON values."""
         return {"compared": self.compared, "changed": self.changed, "moved_thousandths": self.moved}

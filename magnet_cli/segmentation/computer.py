@@ -1,4 +1,4 @@
-"""The stages of a group of blocks: batches through the networks, merging, choosing."""
+"""Computation of a group of blocks: patches go through the networks in batches, and each stage is merged with Y'."""
 
 from __future__ import annotations
 
@@ -34,47 +34,57 @@ class Predictor(Refiner, Protocol):
 
     @property
     def device(self) -> torch.device:
-        """Where its weights are."""
+        """The device that holds the weights."""
 
     @property
     def has_refiner(self) -> bool:
         """Whether `refine` can be called."""
 
     def predict(self, patches: Tensor, scale: Size) -> Tensor:
-        """`(n, classes, h, w)` float32 probabilities from `(n, bands, h, w)` normalised float32 patches."""
+        """Predict probabilities `(n, classes, h, w)` float32 from normalised patches `(n, bands, h, w)` float32."""
 
 
 class Scorer(Predictor, Protocol):
-    """The same, with a selector."""
+    """The networks of a bundle that has a patch proposal network (PPN)."""
 
     def score_map(self, patches: Tensor, field: Tensor | None) -> Tensor:
-        """`(n, h', w')` float32 of normalised patches and, where it sees them, `(n, classes, h, w)` probabilities."""
+        """Score the places of patches; a low score proposes a place for the next stage.
+
+        Args:
+            patches: Normalised patches `(n, bands, h, w)` float32.
+            field: Probabilities `(n, classes, h, w)` float32; None for a network that takes the patches alone.
+
+        Returns:
+            `(n, h', w')` float32.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)
 class Normalisation:
-    """From stored values to what a network was trained on."""
+    """The linear map from stored values to the normalised values that a network was trained on."""
 
     spans: tuple[tuple[float, float], ...]
     """For each band, the stored values that become 0 and 1."""
     mean: tuple[float, ...]
+    """For each band, the mean that is subtracted from values in 0 to 1."""
     std: tuple[float, ...]
+    """For each band, the standard deviation by which the difference is divided."""
     clamps: bool = False
-    """Whether stored values may lie beyond: they are then taken for the nearer end."""
+    """Whether stored values may lie outside `spans`. Such values are clamped to the nearer end."""
 
     @classmethod
     def of(cls, plan: Plan, *, mean: tuple[float, ...], std: tuple[float, ...]) -> Self:
-        """For the image of a plan.
+        """Return the normalisation for the image of a plan.
 
         Args:
-            plan: Says which stored values are the ends of the bundle's range.
-            mean: Of the bundle, for each band, of values from 0 to 1.
-            std: Likewise.
+            plan: The plan, whose `value_range` gives the stored values that become 0 and 1.
+            mean: The bundle's mean of each band, of values from 0 to 1.
+            std: The bundle's standard deviation of each band.
         """
         return cls(spans=plan.value_range, mean=mean, std=std, clamps=needs_clamp(plan.image, plan.value_range))
 
     def factors(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """What stored values are multiplied by, and what is then added, for each band; float32."""
+        """Return for each band the factor of stored values and the summand that follows, float32."""
         mean, std = np.array(self.mean), np.array(self.std)
         low, high = np.array(self.spans, np.float64).T
         span = high - low
@@ -83,14 +93,14 @@ class Normalisation:
         return scale, shift
 
     def bounds(self, device: torch.device) -> tuple[Tensor, Tensor] | None:
-        """The least and the largest stored value of each band, float32; None where none lies beyond."""
+        """Return the ends to which stored values of each band are clamped, float32. None where none lies outside."""
         if not self.clamps:
             return None
         low, high = (torch.tensor(ends, dtype=torch.float32, device=device) for ends in zip(*self.spans, strict=True))
         return low, high
 
     def apply(self, pixels: Tensor) -> Tensor:
-        """Stored values `(n, h, w, bands)` as a network takes them: `(n, bands, h, w)` float32."""
+        """Normalise stored values `(n, h, w, bands)` to patches `(n, bands, h, w)` float32."""
         scale, shift = self.factors(pixels.device)
         values, bounds = pixels.float(), self.bounds(pixels.device)
         values = values if bounds is None else values.clamp(*bounds)
@@ -99,7 +109,7 @@ class Normalisation:
 
 @dataclass(frozen=True, kw_only=True)
 class Forward:
-    """A window of a block that a network is to look at."""
+    """A window of a block's stage that goes through a network."""
 
     at: BlockStage
     window: Window
@@ -114,10 +124,10 @@ class Computer:
     """Runs the stages of a pass for groups of blocks, one group at a time.
 
     Args:
-        bound: The pass.
+        bound: The pass whose stages are run.
         networks: The networks of a bundle, on the pass's device.
-        normalisation: Makes what networks take of stored values.
-        clock: Measures where the time goes.
+        normalisation: The map from stored values to the networks' input.
+        clock: Measures the time of each activity.
     """
 
     def __init__(self, bound: BoundPass, networks: Predictor, normalisation: Normalisation, clock: Clock) -> None:
@@ -131,11 +141,11 @@ class Computer:
         """Run all stages of the pass for the blocks of a group.
 
         Args:
-            group: Pixels of its blocks.
-            known: For each block, what the pass before says about it; None in the first pass.
+            group: The decoded pixels of its blocks.
+            known: For each block, the result of the pass before; None in the first pass.
 
         Returns:
-            The blocks with their last canvas.
+            The states of the blocks after the last stage of the pass.
 
         Raises:
             WeightsError: A network gave values that are not numbers.
@@ -153,7 +163,7 @@ class Computer:
 
     def _run_stage(self, states: Sequence[BlockState], stage: Stage) -> None:
         blocks, batches = self._begun(states, stage)
-        # Looking at a number makes the host wait for the device: the sums of all batches are looked at together.
+        # Reading a number makes the host wait for the device, so the sums of all batches are checked together.
         sums = [self._run_batch(batch, stage) for batch in batches]
         if sums:
             self._check(torch.stack(sums), batches, stage)
@@ -165,7 +175,11 @@ class Computer:
                 self._score(blocks, batches, stage, sees_field=selector.sees_field)
 
     def _begun(self, states: Sequence[BlockState], stage: Stage) -> tuple[list[BlockStage], list[list[Forward]]]:
-        """The stage of each block, and all windows that are computed, in batches."""
+        """Start the stage of each block, and divide the selected windows of all blocks into batches.
+
+        A batch may hold windows of several blocks. Which windows share a batch can change the last bits of a result, so
+        group and batch are part of the plan, and never depend on free memory or on what a resumed run finds.
+        """
         with self._clock.measure("select"):
             blocks = [BlockStage(state, stage) for state in states]
         windows = [Forward(at=block, window=window) for block in blocks for window in block.windows]
@@ -175,7 +189,7 @@ class Computer:
     def _score(
         self, blocks: Sequence[BlockStage], batches: Sequence[Sequence[Forward]], stage: Stage, *, sees_field: bool
     ) -> None:
-        """Ask the selector for the scores of the next stage's windows."""
+        """Let the patch proposal network score the places from which the next stage's windows are selected."""
         networks, sums = cast("Scorer", self._networks), []
         found: dict[Index, list[tuple[Window, Tensor]]] = {block.state.pixels.block: [] for block in blocks}
         for batch in batches:
@@ -190,7 +204,7 @@ class Computer:
             block.take_scores(found[block.state.pixels.block])
 
     def _run_batch(self, batch: Sequence[Forward], stage: Stage) -> Tensor:
-        """Run one batch; gives the sum of its probabilities, not a number if any is none."""
+        """Run one batch, and return the sum of its probabilities, which is NaN if any of them is NaN."""
         with self._clock.measure("select"):
             patches = self._patches(batch, stage)
         with self._clock.measure("forward"):
@@ -208,16 +222,20 @@ class Computer:
             return result.sum()
 
     def _predict(self, patches: Tensor, stage: Stage) -> Tensor:
-        """O: `(n, classes, h, w)` float32 probabilities."""
+        """Return O, the probabilities of this stage alone: `(n, classes, h, w)` float32."""
         return self._networks.predict(patches, stage.scale)
 
     def _patches(self, batch: Sequence[Forward], stage: Stage) -> Tensor:
-        """`(n, bands, h, w)` normalised float32, stored band by band; pixels without data become the mean."""
+        """Return the normalised patches of a batch, `(n, bands, h, w)` float32; pixels without data become the mean.
+
+        The memory order is that of the stored values (channels last).
+        """
         size = stage.input
         shape = (len(batch), size.height, size.width, len(self._scale))
         values = torch.empty(shape, dtype=torch.float32, device=self._networks.device)
         valid = [one.at.patch(one.window, target) for one, target in zip(batch, values, strict=True)]
-        # Whole rows: an operation whose innermost dimension has the three values of a pixel takes ten times as long.
+        # Factors are repeated to whole rows: an operation whose innermost dimension has the three values of a pixel
+        # takes ten times as long.
         rows = values.reshape(len(batch), size.height, -1)
         scale, shift, *bounds = (ends.repeat(size.width) for ends in (self._scale, self._shift, *(self._bounds or ())))
         if bounds:

@@ -1,6 +1,6 @@
-"""GRNet's two looks at a group of blocks: each block is an image of the paper, each window of its second stage a cell.
+"""GRNet on a group of blocks: each block is an image of the paper, and each window of its second stage is a cell.
 
-`arithmetic/grnet_stages.py` has the same on whole tensors.
+`arithmetic/grnet_stages.py` computes the same on whole tensors, for training and as the reference in tests.
 """
 
 from __future__ import annotations
@@ -26,43 +26,48 @@ if TYPE_CHECKING:
 
 
 class GRNetworks(Predictor, Protocol):
-    """The networks of a GRNet's bundle on a device."""
+    """The networks of a GRNet bundle on a device."""
 
     @property
     def fusion(self) -> str:
-        """`literal` or `detail`."""
+        """The resolution of the fusion: `literal` is that of F^G, `detail` that of the cells (docs/grnet.md)."""
 
     def scores(self, patches: Tensor) -> Tensor:
-        """F^G, logits `(n, classes, h, w)` float32, of normalised patches."""
+        """Return F^G, the global scores of normalised patches: logits `(n, classes, h, w)` float32."""
 
     def selected(self, patches: Tensor) -> Tensor:
-        """Logits of the cells of normalised patches, `(n, cells * cells)` float32."""
+        """Return the proposal logits of the cells of normalised patches, `(n, cells * cells)` float32, row-major."""
 
-    def looked_closer(self, patches: Tensor, probs: Tensor | None) -> Tensor:
-        """F^R, logits `(n, classes, h, w)` float32, of normalised patches and what F^G says of them, or nothing."""
+    def cell_scores(self, patches: Tensor, probs: Tensor | None) -> Tensor:
+        """Return F^R, the scores of cells magnified to patches: logits `(n, classes, h, w)` float32.
+
+        Args:
+            patches: Normalised patches of the cells.
+            probs: F^G under the patches as probabilities `(n, classes, h, w)`; None for a LocalNet, which has no F^G.
+        """
 
     def aggregate(self, refined: Tensor, scores: Tensor) -> Tensor:
-        """F^E and F^G, `(n, classes, h, w)` float32 each, to fused logits."""
+        """Fuse F^E and F^G, `(n, classes, h, w)` float32 each, to logits of the same shape."""
 
 
 class GRNetComputer(Computer):
-    """Runs the global look of a group of blocks, and the closer one at the cells that it selects."""
+    """Runs GRNet's global branch for a group of blocks, and its refinement branch for the cells that are selected."""
 
     _scores: dict[Index, Canvas]
-    """F^G of each block of the group."""
+    """F^G of each block of the group, kept from the first stage to the second."""
 
     def _run_stage(self, states: Sequence[BlockState], stage: Stage) -> None:
         if states[0].known is None:
             self._scores = {}
-            self._look_far(states, stage)
+            self._run_global(states, stage)
         else:
-            self._look_closer(states, stage)
+            self._run_cells(states, stage)
 
     @property
     def _parts(self) -> GRNetworks:
         return cast("GRNetworks", self._networks)
 
-    def _look_far(self, states: Sequence[BlockState], stage: Stage) -> None:
+    def _run_global(self, states: Sequence[BlockState], stage: Stage) -> None:
         blocks, batches = self._begun(states, stage)
         for batch in batches:
             with self._clock.measure("select"):
@@ -83,7 +88,10 @@ class GRNetComputer(Computer):
             block.finish()
 
     def _nothing(self, block: BlockStage) -> Canvas:
-        """F^G of a block that had no pixel with data at this resolution, though its cells may have: all alike."""
+        """Return F^G of a block without data at the coarse resolution: all scores are equal.
+
+        At the finer resolution a cell of such a block may have a few pixels with data, and is then computed.
+        """
         values = torch.zeros((self._bound.plan.classes, 1, 1), device=self._networks.device)
         height, width = block.box.height, block.box.width
         return Canvas(values=values.expand(-1, height, width), box=block.box, pitch=block.stage.pitch)
@@ -93,12 +101,12 @@ class GRNetComputer(Computer):
         return self._bound.settings.patches.kind == "selector"
 
     def _cut(self, one: Forward, scores: Tensor) -> Canvas:
-        """The part of a window's scores that lies in the image."""
+        """Return the part of a window's scores that lies in the image, as a canvas."""
         box = one.window.kept
         part = scores[:, *box.shifted(x=-one.window.box.x, y=-one.window.box.y).slices]
         return Canvas(values=part.contiguous(), box=box, pitch=one.at.stage.pitch)
 
-    def _look_closer(self, states: Sequence[BlockState], stage: Stage) -> None:
+    def _run_cells(self, states: Sequence[BlockState], stage: Stage) -> None:
         refined: dict[Index, Tensor] = {}
         blocks, batches = self._begun(states, stage)
         for batch in batches:
@@ -106,7 +114,7 @@ class GRNetComputer(Computer):
                 patches = self._patches(batch, stage)
                 known = torch.stack([self._known(one) for one in batch]).softmax(dim=1)
             with self._clock.measure("refine"):
-                scores = self._parts.looked_closer(patches, known)
+                scores = self._parts.cell_scores(patches, known)
             self._check(scores.sum()[None], [batch], stage)
             for index, one in enumerate(batch):
                 self._paste(one, scores[index], refined)
@@ -119,12 +127,15 @@ class GRNetComputer(Computer):
                 block.finish()
 
     def _known(self, one: Forward) -> Tensor:
-        """F^G of a window, enlarged from its own pixels alone (paper: the cell is magnified); `(classes, h, w)`."""
+        """Return F^G of a cell, magnified to a patch `(classes, h, w)`.
+
+        Only pixels under the cell are interpolated, because the paper cuts F^G into cells before it magnifies them.
+        """
         scores = self._scores[one.block]
         return one.at.under(narrowed(scores, one.window.box, one.at.stage.pitch), one.window)
 
     def _paste(self, one: Forward, scores: Tensor, refined: dict[Index, Tensor]) -> None:
-        """F^E: a window's F^R where it is kept, zero where no window was computed."""
+        """Add a window's F^R to F^E, which is zero wherever no window was computed."""
         window, whole = one.window, one.at.box
         if one.block not in refined:
             refined[one.block] = torch.zeros((len(scores), whole.height, whole.width), device=scores.device)
@@ -141,6 +152,8 @@ class GRNetComputer(Computer):
                 block.keep(window, fused.sample(window.kept, pitch).softmax(dim=0))
             return
         for window in block.windows:
+            # Two 3 x 3 convolutions need REACH pixels around a cell. With them each cell is fused by itself, and the
+            # 256 channels of the aggregation layer never exist for a whole block.
             around = window.kept.grown(REACH).intersection(whole)
             pair = (near.view(around), scores.sample(around, pitch))
             found = self._parts.aggregate(*(part[None] for part in pair))[0]
@@ -148,7 +161,7 @@ class GRNetComputer(Computer):
             block.keep(window, found[:, *cut].softmax(dim=0))
 
     def _fused_small(self, windows: Sequence[Window], near: Canvas, scores: Canvas) -> Canvas:
-        """The fused scores at the resolution of F^G; F^G itself where nobody looked."""
+        """Return the fused scores at the resolution of F^G, and F^G itself outside the selected cells."""
         small = near.sample(scores.box, scores.pitch)
         found, values = self._parts.aggregate(small[None], scores.values[None])[0], scores.values.clone()
         for window in windows:
@@ -158,21 +171,22 @@ class GRNetComputer(Computer):
 
 
 class LocalComputer(Computer):
-    """Looks at every cell by itself, knowing nothing of the whole (LocalNet, "Effect of our method")."""
+    """Runs the refinement branch alone on every cell, without F^G: the paper's LocalNet ("Effect of our method")."""
 
     def _predict(self, patches: Tensor, stage: Stage) -> Tensor:
         del stage
-        return cast("GRNetworks", self._networks).looked_closer(patches, None).softmax(dim=1)
+        return cast("GRNetworks", self._networks).cell_scores(patches, None).softmax(dim=1)
 
 
 def flagged(one: Forward, flags: Tensor) -> frozenset[Index]:
-    """The cells of a block's next stage whose centres lie in what a selector flagged.
+    """Return the cells of a block's next stage whose centres lie in cells of the patch that the selector chose.
 
-    With a margin, cells of the network's patch and of the block are not quite the same.
+    The selector divides the whole patch into cells, rim included. With a margin these do not coincide with the cells of
+    the block, so centres decide.
 
     Args:
         one: The window of the block's coarsest stage.
-        flags: `(side * side,)` bool, of the patch.
+        flags: The selector's choice of the patch's cells, `(side * side,)` bool, row-major.
     """
     state, stage, patch = one.at.state, one.at.stage, one.window.box
     step = state.bound.step
@@ -190,11 +204,11 @@ def flagged(one: Forward, flags: Tensor) -> frozenset[Index]:
 
 
 def covered(box: Box, pitch: Pitch, canvas: Canvas) -> Box:
-    """The pixels of a canvas that a box of another grid reaches into."""
+    """Return the box of a canvas's pixels that a box of another grid overlaps."""
     return canvas.pitch.around(box, pitch).intersection(canvas.box)
 
 
 def narrowed(canvas: Canvas, box: Box, pitch: Pitch) -> Canvas:
-    """A canvas's part under a box of another grid."""
+    """Return the part of a canvas under a box of another grid."""
     part = covered(box, pitch, canvas)
     return Canvas(values=canvas.view(part), box=part, pitch=canvas.pitch)

@@ -1,4 +1,4 @@
-"""What groups of blocks see of the image: which windows an area needs, and the decoded pixels of all stages."""
+"""Decoded pixels of a group of blocks for all stages of a pass, and the windows that an area needs."""
 
 from __future__ import annotations
 
@@ -32,18 +32,19 @@ Cells = frozenset["Index"]
 
 
 def needed_cells(bound: BoundPass, block: Index, area: Area) -> tuple[Cells, ...]:
-    """The cells of each stage on which a label inside the area depends.
+    """Return the cells of each stage on which a label inside the area depends.
 
-    The finest stage is asked where its result reaches a label inside; each stage before it, where the windows after it
-    read it. So with every point and window taken, labels inside are those of a run without an area.
+    A cell of the finest stage is needed if its result reaches a label inside the area. A cell of an earlier stage is
+    needed if a needed window of the next stage reads its result. If all points and windows are taken, the labels inside
+    the area are therefore those of a run without an area.
 
     Args:
-        bound: The pass.
-        block: Of the pass.
-        area: Where labels are wanted.
+        bound: The pass for which cells are wanted.
+        block: A block of the pass.
+        area: The area in which labels are wanted.
 
     Returns:
-        One set a stage; all empty where nothing of the block is wanted.
+        One set of cells for each stage. All sets are empty if no label of the block lies inside the area.
     """
     step, rim = bound.step, _rim(bound.plan)
     finest, reach = step.stages[-1], 0 if bound.is_last else _reach(bound)
@@ -67,15 +68,18 @@ def needed_cells(bound: BoundPass, block: Index, area: Area) -> tuple[Cells, ...
 
 
 def _rim(plan: Plan) -> int:
-    """Canvas pixels beyond its own that a value is made of: those of the median or fusion, and a bilinear step's."""
+    """Return how many canvas pixels around it a value depends on, for the median or fusion and bilinear sampling."""
     if plan.settings.method == "grnet":
-        # A fused pixel depends on those around it, at the coarser resolution at most.
+        # Fusion may run at the coarser resolution, where one pixel is as wide as `ratio` pixels of the last stage.
         return 1 + (1 + REACH) * plan.passes[-1].ratio(plan.stages[-1]).width
     return 1 + plan.settings.score_side // 2
 
 
 def _reach(bound: BoundPass) -> int:
-    """Level-0 pixels beyond a label that the passes after this one may read of it: a window a stage, and its rim."""
+    """Return how far from a label the later passes may read this pass's field, in level-0 pixels.
+
+    Each stage reads at most one window and its rim further than the stage after it.
+    """
     later = [stage for after in bound.plan.passes[bound.number + 1 :] for stage in after.stages]
     return sum(_side(stage, _rim(bound.plan)) for stage in later)
 
@@ -91,29 +95,29 @@ T = TypeVar("T", bound=np.generic)
 
 @dataclass(frozen=True, kw_only=True)
 class BlockPixels:
-    """Everything that a block sees, decoded."""
+    """The decoded pixels of a block."""
 
     block: Index
     stages: tuple[NDArray[np.generic], ...]
-    """For each stage of the pass, `(height, width, bands)` over the block's canvas of that stage; stored values."""
+    """Stored values over the block's canvas of each stage of the pass, `(height, width, bands)`. Empty if not read."""
     valid: tuple[NDArray[np.bool_] | None, ...]
-    """For each stage, `(height, width)`; None where every pixel holds data."""
+    """Which pixels of each stage hold data, `(height, width)`. None where every pixel does."""
     level0_valid: NDArray[np.bool_] | None
-    """`(height, width)` over the block's own level-0 pixels: which get a label. None where every pixel holds data and
-    lies in the area that is looked at."""
+    """Which of the block's own level-0 pixels hold data and, in the last pass, lie inside the area; `(height, width)`.
+    None if all do."""
     kept_valid: NDArray[np.bool_] | None
-    """The same over the last stage's canvas, for probabilities and the map of uncertainty."""
+    """The same over the last stage's canvas, `(height, width)`, for probabilities and the map of uncertainty."""
     needed: tuple[Cells, ...] | None = None
-    """For each stage, the cells on which a label in the area depends; None where the run keeps to no area."""
+    """For each stage, the cells on which a label inside the area depends. None for a run without an area."""
 
     def pinned(self) -> BlockPixels:
-        """The same in memory that a GPU copies from by itself while the host goes on."""
+        """Return the pixels in page-locked memory, from which CUDA copies asynchronously while the host goes on."""
         stages = tuple(_pinned(pixels) for pixels in self.stages)
         return replace(self, stages=stages, valid=tuple(None if part is None else _pinned(part) for part in self.valid))
 
     @cached_property
     def is_empty(self) -> bool:
-        """Whether no pixel of the block holds data, or none is looked at."""
+        """Whether no pixel of the block gets a label, for want of data or because it lies outside the area."""
         if self.needed is not None and not self.needed[-1]:
             return True
         return self.level0_valid is not None and not self.level0_valid.any()
@@ -126,7 +130,7 @@ def _pinned(array: NDArray[T]) -> NDArray[T]:
 
 @dataclass(frozen=True, kw_only=True)
 class GroupPixels:
-    """The blocks of one group."""
+    """The decoded pixels of all blocks of one group."""
 
     number: int
     blocks: tuple[BlockPixels, ...]
@@ -149,15 +153,16 @@ def _read(image: Image, bound: BoundPass, block: Index) -> BlockPixels:
 
 
 def read_block(image: Image, bound: BoundPass, block: Index) -> BlockPixels:
-    """Decode the pixels of one block of a pass for all its stages in one go.
+    """Decode the pixels of one block for all stages of a pass in one request, so that each stored tile is decoded once.
 
-    Nothing is read of a block that lies outside the pass's area; of a block in it, what lies outside is context that
-    patches show. Of a block that a budget leaves out pixels are read only where some may lack data.
+    A block outside the area is not read. Of a block that the area touches, all pixels are read: those outside the area
+    are context in the patches. A block that the budget leaves out is read only if the image may lack data somewhere,
+    because pixels without data get no label.
 
     Args:
-        image: May be read by several threads.
-        bound: The pass.
-        block: Of the pass.
+        image: The open image, which several threads may read.
+        bound: The pass that is computed.
+        block: A block of the pass.
 
     Raises:
         SourceError: A part cannot be decoded. The message names the file and the block.
@@ -166,11 +171,12 @@ def read_block(image: Image, bound: BoundPass, block: Index) -> BlockPixels:
     needed = None if area is None else needed_cells(bound, block, area)
     if needed is not None and not needed[-1]:
         return _unread(step, block, needed)
-    passed_over = bound.budget is not None and not image.info.has_mask and not bound.budget.has(block)
-    seen = () if passed_over else step.stages
+    # With a budget each pass has one stage of one window a block, so a block's index is that of its cell.
+    is_skipped = bound.budget is not None and not image.info.has_mask and not bound.budget.has(block)
+    read_stages = () if is_skipped else step.stages
     requests = [
         Request(pitch=stage.pitch, box=step.canvas(block, stage), resample=plan.resample, bands=plan.bands)
-        for stage in seen
+        for stage in read_stages
     ]
     level0 = step.level0(block)
     wants_validity = image.info.has_mask and level0.area > 0
@@ -185,8 +191,9 @@ def read_block(image: Image, bound: BoundPass, block: Index) -> BlockPixels:
             file=error.file or image.info.path,
             advice=error.advice,
         ) from error
-    stages = regions[: len(seen)]
+    stages = regions[: len(read_stages)]
     level0_valid, kept_valid = regions[-1].valid if wants_validity else None, stages[-1].valid if stages else None
+    # Only the last pass cuts labels at the area's border: earlier passes are context for windows that reach across it.
     if area is not None and bound.is_last:
         finest = step.stages[-1]
         level0_valid = both(level0_valid, area.mask(level0, LEVEL0))
@@ -202,7 +209,7 @@ def read_block(image: Image, bound: BoundPass, block: Index) -> BlockPixels:
 
 
 def _unread(step: Pass, block: Index, needed: tuple[Cells, ...]) -> BlockPixels:
-    """A block of which nothing is looked at."""
+    """Return the pixels of a block outside the area, of which nothing was read."""
     level0, canvas = step.level0(block), step.canvas(block, step.stages[-1])
     return BlockPixels(
         block=block,

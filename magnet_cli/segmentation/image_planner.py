@@ -1,4 +1,4 @@
-"""What segmenting images would do: their plans, and how long they take."""
+"""Plans of segmentations, and the time that they will take."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 def as_words(inputs: str | Path | Sequence[str | Path]) -> list[str]:
-    """One input or several, as the command line names them."""
+    """Return one input or several as the list of words that a command line would have."""
     return [str(inputs)] if isinstance(inputs, str | Path) else [str(item) for item in inputs]
 
 
@@ -41,16 +41,19 @@ def plan_segment(
     network: PatchFunction | None = None,
     description: NetworkDescription | None = None,
 ) -> list[Plan]:
-    """Plan what `segment` would do with each image; no image is decoded and nothing is written.
+    """Plan what `segment` would do with each image. Nothing is written, and pixels are decoded for percentiles alone.
 
     Args:
-        inputs: As `segment` takes them.
-        options: As `segment` takes them.
-        network: As `segment` takes it; it is run on one patch of noise.
-        description: What has to be known of `network`.
+        inputs: Files, folders, glob patterns or URLs; one, or several.
+        options: Options of the run that is planned.
+        network: A callable that takes the place of a bundle. It is run on one patch of noise to measure its memory.
+        description: Classes, patch size and normalisation of `network`.
+
+    Returns:
+        One plan for each image.
 
     Raises:
-        MagnetError: The first image that cannot be planned.
+        MagnetError: An image cannot be planned. The error is that of the first such image.
     """
     found = input_images(as_words(inputs))
     planner = Planner.of(options or SegmentOptions(), PythonNetwork.of(network, description))
@@ -65,16 +68,18 @@ class Planner:
     options: SegmentOptions
     machine: Machine
     digest: str
-    """Of the bundle."""
+    """SHA-256 of the bundle."""
     last: LastStage | None = None
-    """What refines finished masks."""
+    """The method of `--refine`, which refines finished masks. None without the option."""
 
     @classmethod
     def of(cls, options: SegmentOptions, own: PythonNetwork | None = None) -> Self:
-        """For the bundle and the device that the options name; its networks are not loaded, their memory is estimated.
+        """Return a planner for the bundle and the device that the options name.
+
+        The networks of a bundle are not loaded; their memory is estimated from the size of their files.
 
         Raises:
-            WeightsError, DeviceError, UsageError: They cannot be had.
+            WeightsError, DeviceError, UsageError: The bundle or the device cannot be used.
         """
         device = resolve_device(options.device)
         last = load_last_stage(options, Events())
@@ -92,10 +97,10 @@ class Planner:
         return cls(facts=facts, options=options, machine=machine, digest=bundle.digest, last=last)
 
     def plan(self, image: str | Path) -> Plan:
-        """What `segment` would do with an image.
+        """Plan what `segment` would do with an image.
 
         Raises:
-            MagnetError: It would fail.
+            MagnetError: The image cannot be segmented with these options.
         """
         options = self.options
         if self.last is not None:
@@ -103,15 +108,15 @@ class Planner:
         return plan_image(image, self.facts, options, self.machine)
 
     def foresee(self, image_plan: Plan) -> Foreseen | None:
-        """What the last stage will do to the mask of a plan; None where there is none.
+        """Plan what `--refine` will do to the mask of a plan. None without the option.
 
         Raises:
-            MagnetError: It would fail.
+            MagnetError: The mask cannot be refined with these options.
         """
         return None if self.last is None else self.last.foresee(image_plan)
 
     def seconds(self, image_plan: Plan) -> float | None:
-        """What a run will take, at the speed that `magnet bench` measured here; None where it has not."""
+        """Estimate the time of a run from the speed that `magnet bench` measured on this machine; None without one."""
         figure = nearest_figure(case_of(image_plan, digest=self.digest), pixels=image_plan.image.size.pixels)
         return None if figure is None else windows_planned(image_plan) / figure.windows_per_second
 
@@ -119,17 +124,20 @@ class Planner:
 def plan_image(
     image: str | Path, facts: ModelFacts, options: SegmentOptions, machine: Machine, *, folder: Path | None = None
 ) -> Plan:
-    """Everything about a run over one image; only for percentiles of its values a part of it is decoded.
+    """Plan a run over one image.
+
+    Pixels are decoded only if `--value-range` asks for percentiles of the image's values.
 
     Args:
         image: A file or a URL.
-        facts: Of the bundle.
-        options: As given.
-        machine: Where it runs.
-        folder: Takes an image that has to be decoded once; None for the one for temporary files.
+        facts: The facts of the bundle.
+        options: The options of the run.
+        machine: The device and the memory of the run.
+        folder: Folder for the decoded copy of an image that cannot be read by region. None is the system's folder for
+            temporary files.
 
     Raises:
-        MagnetError: It cannot be done.
+        MagnetError: The image cannot be segmented with these options.
     """
     info = inspect_bands(image, options)
     measured, given = None, options.value_range
@@ -142,11 +150,11 @@ def plan_image(
 
 
 def case_of(image_plan: Plan, *, digest: str) -> Case:
-    """What the speed of a plan depends on.
+    """Return what the speed of a run depends on: the key under which speeds are stored.
 
     Args:
-        image_plan: Of a run.
-        digest: Of its bundle.
+        image_plan: The plan of the run.
+        digest: SHA-256 of its bundle.
     """
     settings = image_plan.settings
     return Case(
@@ -160,7 +168,7 @@ def case_of(image_plan: Plan, *, digest: str) -> Case:
 
 
 def windows_planned(image_plan: Plan) -> int:
-    """Forward passes through the backbone, at most."""
+    """Return the largest number of windows that the run may forward through the backbone."""
     return sum(image_plan.windows(step, stage) for step in image_plan.passes for stage in step.stages)
 
 

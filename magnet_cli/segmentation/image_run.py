@@ -1,7 +1,7 @@
-"""One image on its way to a mask, and to what goes beside the mask.
+"""The segmentation of one image: its plan, its mask, and the files beside the mask.
 
-What follows the mask (its refinement, picture, page, and other formats) is imported where it was asked for: its
-libraries take as long to load as the networks' own, which a loop over small images pays once for each.
+The code for refinement, pictures, pages and other formats is imported only if an option asks for it. Its libraries take
+as long to load as those of the networks, and a shell loop over small images loads them for each image.
 """
 
 from __future__ import annotations
@@ -50,23 +50,24 @@ ACTIVITIES = ("read", "forward", "refine", "select", "write", "idle")
 
 @dataclass(frozen=True, kw_only=True)
 class ImageResult:
-    """What became of one image."""
+    """The result of segmenting one image: the mask and its report, or the error."""
 
     image: str
     mask: Path
     report: dict[str, object] | None = None
-    """As written beside the mask; None where the image failed."""
+    """The report that lies beside the mask. None if the image failed."""
     error: MagnetError | None = None
+    """The error of an image that failed."""
     was_done: bool = False
-    """Whether an earlier run had finished it."""
+    """Whether an earlier run had already finished the mask."""
     exports: tuple[Export, ...] = ()
     """The mask in other formats."""
 
     def array(self) -> NDArray[np.uint8]:
-        """The whole mask, `(height, width)`: class indices of the image's full resolution, 255 where not computed.
+        """Read the whole mask: `(height, width)` uint8 class indices at level 0, 255 where nothing was computed.
 
         Raises:
-            MagnetError: The image failed; the error is that of the result.
+            MagnetError: The image failed. The error is the one in `error`.
         """
         if self.error is not None:
             raise self.error
@@ -74,7 +75,7 @@ class ImageResult:
             return labels.read(Box.whole(labels.size))
 
     def describe(self) -> dict[str, object]:
-        """As JSON values."""
+        """Return the result as JSON values."""
         status = "failed" if self.error else "already done" if self.was_done else "done"
         found: dict[str, object] = {"image": self.image, "mask": str(self.mask), "status": status}
         if self.error is not None:
@@ -84,7 +85,7 @@ class ImageResult:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageRun:
-    """An image that is to be segmented by a model that is loaded."""
+    """The segmentation of one image by a loaded model."""
 
     target: Target
     model: Model
@@ -92,10 +93,10 @@ class ImageRun:
     events: Events
 
     def result(self) -> ImageResult:
-        """Make the mask and whatever else was asked for.
+        """Make the mask and the other outputs that the options ask for.
 
         Raises:
-            MagnetError: Something could not be made; what is finished stays.
+            MagnetError: An output could not be made. Outputs that are complete stay.
         """
         last = self.model.last
         result = self._refined(last) if last is not None else self.segmented(self.plan())
@@ -103,16 +104,16 @@ class ImageRun:
         return replace(result, exports=tuple(self._exports()))
 
     def plan(self) -> Plan:
-        """Decide everything about the run.
+        """Plan the run.
 
         Raises:
-            MagnetError: It cannot be done.
+            MagnetError: The image cannot be segmented with these options.
         """
         folder = self.target.mask.parent
         return plan_image(self.target.image, self.model.facts, self.options, self.model.machine, folder=folder)
 
     def run(self, plan: Plan) -> MaskRun:
-        """The run that makes the mask of a plan."""
+        """Return the run that makes the mask of a plan."""
         bundle, job = self.model.bundle, PublishedJob if plan.settings.compat != "paper" else SegmentJob
         return MaskRun(
             job=job(
@@ -135,10 +136,10 @@ class ImageRun:
         )
 
     def segmented(self, plan: Plan) -> ImageResult:
-        """Make the mask of a plan, unless an earlier run has.
+        """Make the mask of a plan, unless an earlier run has finished it.
 
         Raises:
-            MagnetError: What was finished is kept, and the same command goes on from there.
+            MagnetError: The run failed. Finished groups stay in the journal, and the same command resumes the run.
         """
         run = self.run(plan)
         if run.is_done():
@@ -151,7 +152,7 @@ class ImageRun:
         return self._done(run.finish(lambda report: {**report, "command": command}))
 
     def _refined(self, last: LastStage) -> ImageResult:
-        """The mask of a last stage. The mask that it refines is finished, and kept, before it begins."""
+        """Make the unrefined mask, which stays, and refine it into the mask of the run."""
         own = last.before(self.options, self.options.compat or self.model.facts.compat)
         before = replace(self, target=Target(image=self.target.image, mask=self.target.unrefined), options=own)
         plan = before.plan()
@@ -161,7 +162,8 @@ class ImageRun:
         if output_state(paths, hashes=hashes, overwrite=self.options.overwrite) is OutputState.DONE:
             return self._done(read_report(paths.report), was_done=True)
         if not run.is_done():
-            # What was refined of another mask than the one that will be here is worth nothing.
+            # The journal of a refinement holds for one unrefined mask. That mask is about to be made anew, so refined
+            # groups of the old one must not be resumed.
             drop_journal(paths.journal)
         before.segmented(plan)
         command = self._command(plan)
@@ -169,13 +171,13 @@ class ImageRun:
             report = last.run(plan, before.target.mask, paths, hashes=hashes, command=command, events=self.events)
         except MagnetError:
             self.events.message(
-                f"{before.target.mask}: the mask before the last stage is complete; the same command goes on from it"
+                f"{before.target.mask}: the unrefined mask is complete; the same command goes on from there"
             )
             raise
         return self._done(report)
 
     def _command(self, plan: Plan) -> list[str]:
-        """The command line that makes the mask again, word by word; empty where a Python program's network made it."""
+        """Return the words of the command line that makes the mask again. Empty for the network of a Python program."""
         if self.model.bundle.backbone.architecture == PYTHON:
             return []
         return segment_words(plan.image.path, self.target.mask, self.options)
@@ -185,10 +187,10 @@ class ImageRun:
         return ImageResult(image=self.target.image, mask=self.target.mask, report=report, was_done=was_done)
 
     def _draw(self, result: ImageResult) -> None:
-        """Make the picture and the page that were asked for; of a mask that was done, those that are missing or old.
+        """Make the picture and the page. Beside a mask that was already done, only missing or outdated ones are made.
 
         Raises:
-            SourceError, OutputError: They cannot be made; mask and report are complete and stay.
+            SourceError, OutputError: A file cannot be made. The mask and its report are complete and stay.
         """
         if result.report is None or not (self.options.overlay or self.options.html):
             return
@@ -204,7 +206,7 @@ class ImageRun:
                 self.events.message(f"{path}: done")
 
     def _exports(self) -> Iterator[Export]:
-        """Write the finished mask in the other formats that were asked for."""
+        """Write the finished mask in the formats that the options name."""
         if not self.options.exports.formats:
             return
         from magnet_cli.exports.formats import export_beside  # noqa: PLC0415 - see above
@@ -218,11 +220,11 @@ class ImageRun:
 
     @contextmanager
     def _mask_complete(self) -> Iterator[None]:
-        """Where what goes beside a finished mask fails, say that the mask itself is there."""
+        """Report that the mask is complete if a file beside it cannot be made."""
         try:
             yield
         except MagnetError:
             self.events.message(
-                f"{self.target.mask}: the mask is complete; the same command tries what is missing beside it again"
+                f"{self.target.mask}: the mask is complete; the same command makes the missing files beside it"
             )
             raise

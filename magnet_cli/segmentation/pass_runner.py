@@ -1,4 +1,4 @@
-"""A pass of a segmentation for the engine: what is read, recalled, computed and stored for a group of blocks."""
+"""A pass of a segmentation as the engine runs it: it reads, recalls, computes and stores groups of blocks."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 def field_name(number: int) -> str:
-    """What the journal calls the field that a pass leaves for the next."""
+    """Return the journal's name of the field that a pass leaves for the next one."""
     return f"pass{number}"
 
 
@@ -40,9 +40,9 @@ class PassRunner(Runner):
     """A pass over an image, block by block.
 
     Args:
-        bound: The pass.
-        computer: Runs the stages of the pass.
-        resources: The image, what is finished, and where results go.
+        bound: The pass that is run.
+        computer: Computes the stages of the pass.
+        resources: The open image, the results of earlier passes, and the sink for new ones.
     """
 
     def __init__(self, bound: BoundPass, computer: Computer, resources: Resources) -> None:
@@ -56,7 +56,7 @@ class PassRunner(Runner):
 
     @override
     def recall(self, given: GroupPixels) -> list[Known | None]:
-        """What the pass before says about each block and one pixel around it; None in the first pass."""
+        """Read the result of the pass before for each block; None in the first pass."""
         return [None if self.bound.number == 0 else self.recall_block(pixels.block) for pixels in given.blocks]
 
     @override
@@ -84,7 +84,7 @@ class PassRunner(Runner):
         }
 
     def recall_block(self, block: Index) -> Known:
-        """What the pass before says about a block and one pixel around it."""
+        """Read the result of the pass before under a block and one pixel around it, which bilinear sampling needs."""
         bound = self.bound
         before, first = bound.before, bound.step.stages[0]
         coarse, need = before.stages[-1], bound.step.canvas(block, first)
@@ -98,7 +98,10 @@ class PassRunner(Runner):
         return Known(canvas=canvas, moved=beside if bound.plan.keeps_change(before) else None)
 
     def _store_field(self, group: GroupId, state: BlockState) -> None:
-        """Keep what the next pass has to know of a block: probabilities, and one channel more where it needs one."""
+        """Store a block's part of the field: probabilities, and one more band if the next pass needs it.
+
+        Nothing is masked here: pixels without data or outside the area are context for the windows of the next pass.
+        """
         own, values = own_values(self.bound.step, state.pixels, state.canvas, masked=False)
         beside = self._beside(state)
         if beside is not None:
@@ -106,19 +109,22 @@ class PassRunner(Runner):
         self._resources.sink.put_field(group, name=field_name(self.bound.number), box=own, values=values)
 
     def _beside(self, state: BlockState) -> Canvas | None:
-        """What the next pass has to know besides probabilities, `(1, height, width)`; None where that is nothing."""
+        """Return the band that the next pass needs besides probabilities, `(1, height, width)`; None if it needs none.
+
+        The band holds the scores of a patch proposal network, or the change of the last stage.
+        """
         if self.bound.plan.selector is not None:
             return None if state.known is None else state.known.scored
         if not self.bound.keeps_change:
             return None
         if state.known is not None and state.known.moved is not None:
             return state.known.moved
-        # No pixel of the block holds data.
+        # Only a block without data has no change after a refining stage.
         canvas = state.canvas
         return Canvas(values=torch.zeros_like(canvas.values[:1]), box=canvas.box, pitch=canvas.pitch)
 
     def _store_labels(self, group: GroupId, state: BlockState) -> tuple[list[int], int]:
-        """Keep the labels of a block; pixels by class, and pixels without a label."""
+        """Store the labels of a block, and return the numbers of pixels of each class and of pixels without a label."""
         box = self.bound.step.level0(state.pixels.block)
         if not box.area:
             return [0] * self.bound.plan.classes, 0
@@ -127,7 +133,7 @@ class PassRunner(Runner):
         return count_labels(labels, self.bound.plan.classes)
 
     def _store_extras(self, group: GroupId, state: BlockState) -> None:
-        """Keep the fields that stay beside the mask."""
+        """Store the probabilities and the uncertainty that stay beside the mask, if the options ask for them."""
         plan, sink = self.bound.plan, self._resources.sink
         if not (plan.probabilities or plan.uncertainty):
             return
@@ -138,7 +144,7 @@ class PassRunner(Runner):
             sink.put_field(group, name=UNCERTAINTY, box=own, values=own_uncertainty(values))
 
     def _scores_of_next_windows(self, states: Sequence[BlockState]) -> dict[str, str]:
-        """The scores of the next pass's windows, where a budget is spent on the best of them."""
+        """Return the scores of the next pass's windows, from which a budget selects the highest of the whole image."""
         bound = self.bound
         if bound.settings.patches.kind != "budget" or bound.is_last:
             return {}
@@ -153,7 +159,7 @@ class PassRunner(Runner):
 
 
 def _stage_counts(states: Sequence[BlockState], changes: Sequence[Mapping[int, Changes]]) -> dict[str, dict[str, int]]:
-    """What each stage did in the blocks of a group, added up, by the stage's number."""
+    """Sum the counts of the blocks of a group, by the number of the stage."""
     stages: dict[int, dict[str, int]] = {}
     for state, changed in zip(states, changes, strict=True):
         for stage, count in state.counts.items():

@@ -1,4 +1,4 @@
-"""`--compat published`: one image, all at once, with the published arithmetic."""
+"""`--compat published`: an image of one block, segmented as a whole with the arithmetic of the published program."""
 
 from __future__ import annotations
 
@@ -37,7 +37,8 @@ if TYPE_CHECKING:
     from magnet_cli.segmentation.computer import Normalisation
 
 MOST_PIXELS = 64 << 20
-"""The published arithmetic holds every class of the whole image several times over, in float32."""
+"""Largest image in pixels, because the published arithmetic holds all classes of the whole image several times over, in
+float32."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,12 +52,12 @@ class WholeImage:
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedJob(SegmentJob):
-    """One image that is segmented all at once."""
+    """A job that segments an image as a whole with the published arithmetic."""
 
     @property
     @override
     def passes(self) -> Sequence[RunPass]:
-        # Labels belong to the last pass, as in other runs.
+        # The journal expects labels of the plan's last pass, so the only pass has that number.
         return [WholeImage(number=self.plan.passes[-1].number)]
 
     @property
@@ -66,29 +67,29 @@ class PublishedJob(SegmentJob):
 
     @override
     def runner(self, step: RunPass, resources: Resources) -> PublishedRunner:
-        """What computes the image.
+        """Return the runner of the only pass.
 
         Raises:
             UsageError: The image is too large, or an option has no published counterpart.
-            WeightsError: The bundle's values or refiner do not fit.
+            WeightsError: The bundle has no refiner, or the image's values do not span 0 to 255.
         """
         plan = self.plan
         if plan.probabilities or plan.uncertainty:
             raise UsageError(
-                "--compat published writes the mask alone", advice="Leave --probabilities and --uncertainty"
+                "--compat published writes the mask alone", advice="Leave out --probabilities and --uncertainty"
             )
         if not self.networks.has_refiner and len(plan.stages) > 1:
-            raise WeightsError("the published arithmetic needs a refiner", advice="Take --compat paper --merge mean")
+            raise WeightsError("the published arithmetic needs a refiner", advice="Use --compat paper --merge mean")
         return PublishedRunner(self, published_settings(plan, self.normalisation), resources)
 
 
 class PublishedRunner(Runner):
-    """The whole image as one group.
+    """The only pass of a published run, whose one group is the whole image.
 
     Args:
-        job: Its plan, networks and area.
-        settings: The published program's options.
-        resources: The image, and where labels go.
+        job: The job, with its plan, networks and area.
+        settings: The options of the published program.
+        resources: The open image, and the sink for labels.
     """
 
     def __init__(self, job: SegmentJob, settings: PublishedSettings, resources: Resources) -> None:
@@ -138,10 +139,11 @@ class PublishedRunner(Runner):
 
 
 def published_settings(plan: Plan, normalisation: Normalisation) -> PublishedSettings:
-    """The published program's options that correspond to a plan.
+    """Translate a plan into options of the published program.
 
     Raises:
-        UsageError: There are none.
+        UsageError: The image is too large, or an option of the plan has no counterpart.
+        WeightsError: The values of the image or of the bundle do not span 0 to 255.
     """
     size = plan.working.cover(plan.image.size)
     if size.pixels > MOST_PIXELS:
@@ -170,7 +172,7 @@ def published_settings(plan: Plan, normalisation: Normalisation) -> PublishedSet
 
 
 def windows_run(settings: PublishedSettings, index: int) -> dict[str, int]:
-    """How many windows a stage has, and how many of them are computed."""
+    """Return the number of windows of a stage, and how many of them are computed."""
     windows = len(place_windows(settings.stages[index], crop=settings.crop))
     limit = ALL_PATCHES if index == 0 else settings.patches_of(index)
     return {"windows": windows, "run": windows if limit == ALL_PATCHES else min(windows, limit)}

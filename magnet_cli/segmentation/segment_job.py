@@ -1,4 +1,4 @@
-"""A segmentation as a job for the engine: a plan, the networks that carry it out, and the report of the run."""
+"""A segmentation as a job of the engine: its passes, its mask and fields, its report, and the hash of its options."""
 
 from __future__ import annotations
 
@@ -34,21 +34,22 @@ if TYPE_CHECKING:
     from magnet_cli.segmentation.computer import Normalisation, Predictor
 
 ARITHMETIC = 6
-"""Raised by hand when the same options begin to give another mask; part of the options hash."""
+"""Version of the computation, part of the options hash. It is raised by hand whenever the same options begin to give
+another mask, so that no run resumes groups that an older program computed."""
 COMPUTERS: dict[str, type[Computer]] = {"grnet": GRNetComputer, "grnet-local": LocalComputer}
-"""What computes a pass, by method. Other methods run the bundle's backbone, and merge."""
+"""Classes that compute the passes of a method. Methods that are not listed use `Computer`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentJob(PlannedJob):
-    """One image that is segmented."""
+    """The segmentation of one image by its plan."""
 
     plan: Plan
     bundle: Bundle
     networks: Predictor
     normalisation: Normalisation
     area: Area | None = None
-    """Where labels are wanted; None everywhere. It is known once the image is open."""
+    """The area in which labels are wanted, known once the image is open. None is the whole image."""
     shares: tuple[float, ...] = ()
     """The share of the image that lies in each area of the plan, once the image is open."""
 
@@ -83,6 +84,8 @@ class SegmentJob(PlannedJob):
     @property
     @override
     def noted(self) -> Mapping[str, int]:
+        # Another batch may change the last bits of a result. A run that had to halve its batch is therefore resumed
+        # with the halved one, even where memory is not short any more.
         return {"batch": self.plan.batch}
 
     @override
@@ -110,7 +113,7 @@ class SegmentJob(PlannedJob):
         return PassRunner(bound, computer(bound, self.networks, self.normalisation, resources.clock), resources)
 
     def bound(self, number: int, results: Results) -> BoundPass:
-        """A pass of the plan with everything that is fixed for it, once the passes before are finished."""
+        """Bind a pass of the plan to what is fixed for it. The passes before have to be finished."""
         step, budget = self.plan.passes[number], None
         if self.plan.settings.patches.kind == "budget" and number:
             budget = BudgetCells.of(self.plan, step, results.finished(number - 1))
@@ -126,11 +129,16 @@ class SegmentJob(PlannedJob):
 
 
 def options_hash(plan: Plan) -> str:
-    """SHA-256 over every resolved value that the mask depends on, and `ARITHMETIC`."""
+    """Return a SHA-256 over every resolved value that the mask depends on, and `ARITHMETIC`.
+
+    A journal or a mask with another hash is never resumed. Workers, memory budgets and exports are left out on
+    purpose: the mask does not depend on them.
+    """
     pixel = plan.image.resolution
     values = {
         "arithmetic": ARITHMETIC,
         **plan.settings.describe(),
+        # `describe` rounds rules for people; shares that differ by less must not share a journal.
         "points_exact": [str(value) for value in plan.settings.points.values],
         "patches_exact": [str(value) for value in plan.settings.patches.values],
         "scales": [str(stage.scale) for stage in plan.stages],
@@ -149,7 +157,7 @@ def options_hash(plan: Plan) -> str:
 
 
 def mask_spec(plan: Plan, bundle: Bundle) -> MaskSpec:
-    """The mask of a plan."""
+    """Return what the file of a plan's mask needs to know: size, classes, pixel size and place."""
     info = plan.image
     return MaskSpec(
         size=info.size,
@@ -160,7 +168,7 @@ def mask_spec(plan: Plan, bundle: Bundle) -> MaskSpec:
 
 
 def field_specs(plan: Plan) -> tuple[FieldSpec, ...]:
-    """The fields of a plan: one for each coarse pass, and what the user asked to keep."""
+    """Return the fields of a plan: one for each pass but the last, and those that stay beside the mask."""
     fields = [
         FieldSpec(
             name=field_name(step.number),

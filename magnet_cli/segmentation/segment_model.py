@@ -1,4 +1,4 @@
-"""A bundle on a device, ready to segment images."""
+"""A bundle that is loaded onto a device, ready to segment images."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """A bundle on a device, ready for any number of images."""
+    """The networks of a bundle on a device, with which any number of images can be segmented."""
 
     bundle: Bundle
     facts: ModelFacts
     networks: Networks
     machine: Machine
     last: LastStage | None = None
-    """What refines finished masks."""
+    """The method of `--refine`, which refines finished masks. None without the option."""
     notes: tuple[str, ...] = ()
-    """Notes on the choice of the bundle. The user reads them when the first image turns out to fit the bundle."""
+    """Notes on the choice of the bundle. They are reported once the first image turns out to fit the bundle."""
     reported: set[str] = field(default_factory=set)
-    """Notes that the user has read; they are the same for many images."""
+    """Notes that were already reported, because the notes of many images are the same."""
 
 
 def load_model(options: SegmentOptions, events: Events, own: PythonNetwork | None = None) -> Model:
-    """The bundle that the options name, or the network of a Python program, on the device that the options name.
+    """Load the bundle of the options, or the network of a Python program, onto the device of the options.
 
     Raises:
-        WeightsError, DeviceError, UsageError: It cannot be had.
+        WeightsError, DeviceError, UsageError: The bundle or the device cannot be used.
     """
     last = load_last_stage(options, events)
     bundle = chosen_bundle(options, own)
@@ -65,25 +65,25 @@ def load_model(options: SegmentOptions, events: Events, own: PythonNetwork | Non
 
 
 def chosen_bundle(options: SegmentOptions, own: PythonNetwork | None) -> Bundle:
-    """The bundle that the options name, or that of a Python program's own network.
+    """Return the bundle of the options, or the one that describes the network of a Python program.
 
     Raises:
-        UsageError: Both were given.
+        UsageError: The options name a bundle although a network was given.
         WeightsError: There is no such bundle.
     """
     if own is None:
         return load_bundle(options.weights or DEFAULT_BUNDLE)
     if options.weights is not None:
         raise UsageError(
-            "a network of your own takes the place of a bundle",
+            "a network takes the place of a bundle, so only one of the two can be given",
             value=f"network={own.description.name} and weights={options.weights!r}",
-            advice="Give one of them",
+            advice="Leave out one of them",
         )
     return own.bundle
 
 
 def load_last_stage(options: SegmentOptions, events: Events) -> LastStage | None:
-    """What the options ask to refine finished masks by; None for nothing."""
+    """Load the method of `--refine`; None without the option."""
     if options.refine is None:
         return None
     from magnet_cli.refinement.last_stage import LastStage  # noqa: PLC0415 - loads only what is asked for

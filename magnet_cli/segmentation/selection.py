@@ -1,15 +1,15 @@
-"""Which windows of a stage are worth computing: one protocol, and all that answer it.
+"""Selection of the windows of a stage that are computed: the `Selector` protocol and all rules that implement it.
 
-The windows of a block's stage go through the selectors of the run, one after another. Each leaves some out, for one
-reason; what no selector leaves out is computed, so what is computed is their intersection:
+The windows of a block's stage go through the selectors of the run, one after another. Each selector leaves out windows
+for one reason. A window is computed if no selector leaves it out:
 
-- `InArea`: a label that is wanted depends on it; `WithData`: a pixel of it holds data. Always, first;
-- by `--patches`: nothing for `all`; `Best` for a count or a share, of each block; `Above` for a threshold;
-  `Flagged` for `selector`, the cells that a GRNet chose; by `--budget`: `WithinBudget`, of the whole
-  image;
-- `Unsettled`: a pixel of it can pass the threshold of `--points`.
+- `InArea` keeps windows on which a wanted label depends, and `WithData` those of which a pixel holds data. Both apply
+  to every stage. They come first, so that the others rank only windows that are of use.
+- `--patches` adds no selector for `all`, `Best` for a count or a share of each block, `Above` for a threshold, and
+  `Flagged` for the cells that a GRNet chose. `--budget` adds `WithinBudget`, which compares windows of the whole image.
+- `Unsettled` keeps windows of which a pixel can pass the threshold of `--points`.
 
-`Best`, `Above` and `WithinBudget` compare windows by what `--select` names.
+`Best`, `Above` and `WithinBudget` compare windows by the score that `--select` names.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import torch
+from typing_extensions import override
 
 from magnet_cli.arithmetic.scores import rank_windows, uncertainty
 from magnet_cli.plan import windows_selected
@@ -40,43 +41,49 @@ if TYPE_CHECKING:
 
 
 SLACK = 1e-5
-"""Interpolating in float32 may lower a certainty by a few units in the last place."""
+"""Tolerance of a threshold, because float32 interpolation may lower a certainty by a few units in the last place."""
 ROWS = 512
-"""Of the canvas, looked at in one go."""
+"""Rows of a canvas that are compared with a threshold at a time, in float32."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settled:
-    """Where the canvas of the stage before leaves nothing to choose."""
+    """The places where no pixel of the next stage can pass the threshold of `--points`, whatever the networks predict.
+
+    Q is at most the uncertainty of Y', which is interpolated from the canvas. Between pixels of one class that are all
+    certain enough, interpolation stays certain. Between two classes it does not, so a box is settled only if its pixels
+    have one class and none of them alone passes the threshold.
+    """
 
     canvas: Canvas
     labels: Tensor
     """The class of each canvas pixel; `(height, width)` uint8."""
     unsure: Tensor
-    """Where a canvas pixel alone may pass the threshold; `(height, width)` bool."""
+    """Which canvas pixels are uncertain enough to pass the threshold; `(height, width)` bool."""
 
     @classmethod
     def of(cls, canvas: Canvas, threshold: float) -> Settled:
-        """Look at a canvas.
+        """Compare a canvas with the threshold of the points.
 
         Args:
-            canvas: Y', before it is resampled.
-            threshold: That the median of a score has to exceed.
+            canvas: Y' before it is resampled.
+            threshold: The value that the median of the scores Q has to exceed.
         """
         labels = torch.empty(canvas.values.shape[1:], dtype=torch.uint8, device=canvas.values.device)
         unsure = torch.empty(labels.shape, dtype=torch.bool, device=labels.device)
         for top in range(0, len(labels), ROWS):
             values = canvas.values[:, top : top + ROWS].float()
             labels[top : top + ROWS] = largest(values)
+            # NaN compares as false, so the negated comparison counts it as uncertain: nothing is skipped for it.
             unsure[top : top + ROWS] = ~(uncertainty(values) <= threshold - SLACK)
         return cls(canvas=canvas, labels=labels, unsure=unsure)
 
     def at(self, box: Box, pitch: Pitch) -> bool:
-        """Whether nothing in a box of the next stage's grid can pass the threshold.
+        """Whether no pixel in a box of the next stage's grid can pass the threshold.
 
         Args:
-            box: With as many pixels around it as the median reaches.
-            pitch: Of the grid.
+            box: The pixels of a window, and those around it that the median of its pixels reaches.
+            pitch: The pitch of the next stage's grid.
         """
         rows, columns = (taps.reach for taps in self.canvas.taps(box, pitch))
         if bool(self.unsure[rows, columns].any()):
@@ -87,7 +94,7 @@ class Settled:
 
 @dataclass(frozen=True, kw_only=True)
 class Candidates:
-    """The windows of a block's stage, and what is known before any of them is computed."""
+    """The windows of a block's stage, with everything that selectors may compare before a window is computed."""
 
     bound: BoundPass
     stage: Stage
@@ -95,46 +102,46 @@ class Candidates:
     box: Box
     """The block's canvas at this stage."""
     windows: tuple[Window, ...]
-    """All of them, row-major."""
+    """All windows of the stage in the block, row-major."""
     canvas: Canvas | None
-    """Of the stage before; None in the first of a run."""
+    """The canvas of the stage before. None in the first stage of a run."""
     score: Callable[[Box], float]
-    """Of a window's own part; not asked in the first stage of a run."""
+    """Gives the score of a window's own part. It is not called in the first stage of a run, which has no scores."""
     flagged: frozenset[Index] = frozenset()
-    """Cells that a GRNet's selector found worth a look."""
+    """Cells that the selector of a GRNet chose."""
 
 
 class Selector(Protocol):
-    """Leaves windows out, for one reason."""
+    """A rule that leaves windows out for one reason."""
 
     @property
     def status(self) -> str:
-        """The reason, as a letter of `maps`."""
+        """The status of windows that the rule leaves out: a letter of `report/maps.py`."""
 
     def keep(self, windows: Sequence[Window], among: Candidates) -> list[Window]:
-        """Those of some windows that are worth computing, in their order.
+        """Return the windows that the rule does not leave out, in the order in which they were given.
 
         Args:
-            windows: What other selectors have left.
-            among: All windows of the stage in the block, and what is known of them.
+            windows: The windows that earlier selectors have kept.
+            among: All windows of the stage in the block, with what they are compared by.
         """
 
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
-    """What became of the windows of a block's stage."""
+    """The windows of a block's stage that are computed, and the statuses of all."""
 
     windows: tuple[Window, ...]
-    """To be computed, row-major."""
+    """The windows that are computed, row-major."""
     statuses: str
-    """A letter for each window, also those that are left out."""
+    """The status of each window of the stage, computed or not: one letter of `report/maps.py`, row-major."""
 
 
 def select(among: Candidates) -> Selection:
     """Choose the windows of a block's stage that are computed.
 
     Args:
-        among: All of its windows, and what is known of them.
+        among: All windows of the stage in the block, with what they are compared by.
     """
     statuses = dict.fromkeys((window.cell for window in among.windows), RUN)
     left: Sequence[Window] = among.windows
@@ -147,12 +154,12 @@ def select(among: Candidates) -> Selection:
 
 
 def selectors(settings: MethodSettings, *, first: bool, budget: BudgetCells | None = None) -> tuple[Selector, ...]:
-    """The selectors of a stage, in order.
+    """Return the selectors of a stage in the order in which they are applied.
 
     Args:
-        settings: Of the run.
-        first: Whether the stage starts the run, with nothing known.
-        budget: The cells that a budget allows to be computed; None without one, and in the first pass.
+        settings: The settings of the method.
+        first: Whether the stage starts the run, so that windows have no scores.
+        budget: The cells that a budget selects. None without a budget, and in the first pass.
     """
     if first:
         return InArea(), WithData()
@@ -176,13 +183,13 @@ def _by_points(settings: MethodSettings) -> tuple[Selector, ...]:
 
 
 @dataclass(frozen=True)
-class InArea:
-    """Windows on which a label in the area depends that is looked at."""
+class InArea(Selector):
+    """Keeps windows on which a label inside the area depends."""
 
     status: str = OUTSIDE
 
+    @override
     def keep(self, windows: Sequence[Window], among: Candidates) -> list[Window]:
-        """As `Selector`."""
         needed = among.pixels.needed
         if needed is None:
             return list(windows)
@@ -191,13 +198,13 @@ class InArea:
 
 
 @dataclass(frozen=True)
-class WithData:
-    """Windows of which a pixel holds data."""
+class WithData(Selector):
+    """Keeps windows of which a pixel holds data."""
 
     status: str = NO_DATA
 
+    @override
     def keep(self, windows: Sequence[Window], among: Candidates) -> list[Window]:
-        """As `Selector`."""
         if among.pixels.is_empty:
             return []
         valid = among.pixels.valid[among.bound.step.stages.index(among.stage)]
@@ -207,14 +214,15 @@ class WithData:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Best:
-    """The windows of a block that are worth most: a count or a share of them (MagNet-Fast, section 4.3)."""
+class Best(Selector):
+    """Keeps the windows of a block with the highest scores: a count or a share of them (MagNet-Fast, section 4.3)."""
 
     rule: Rule
     status: str = UNSELECTED
 
+    @override
     def keep(self, windows: Sequence[Window], among: Candidates) -> list[Window]:
-        """As `Selector`; ties go to the lowest row-major index."""
+        # Windows that earlier selectors left out do not lower the count: it is a share of all windows of the block.
         count = windows_selected(
             self.rule,
             total=len(among.windows),
@@ -225,52 +233,52 @@ class Best:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Above:
-    """Windows that are worth more than a limit, wherever they lie."""
+class Above(Selector):
+    """Keeps windows whose score is above a limit, which is the same for all blocks of the image."""
 
     limit: float
     status: str = UNSELECTED
 
+    @override
     def keep(self, windows: Sequence[Window], among: Candidates) -> list[Window]:
-        """As `Selector`."""
         return [window for window in windows if among.score(window.own) > self.limit]
 
 
 @dataclass(frozen=True)
-class Flagged:
-    """The cells that a GRNet's selector chose."""
+class Flagged(Selector):
+    """Keeps the cells that the selector of a GRNet chose."""
 
     status: str = UNSELECTED
 
+    @override
     def keep(self, windows: Sequence[Window], among: Candidates) -> list[Window]:
-        """As `Selector`."""
         return [window for window in windows if window.cell in among.flagged]
 
 
 @dataclass(frozen=True, kw_only=True)
-class WithinBudget:
-    """Windows that a budget allows to be computed, of the whole image."""
+class WithinBudget(Selector):
+    """Keeps the windows that a budget of the whole image selects."""
 
     cells: BudgetCells
     status: str = UNPAID
 
+    @override
     def keep(self, windows: Sequence[Window], among: Candidates) -> list[Window]:
-        """As `Selector`."""
         del among
         return [window for window in windows if self.cells.has(window.cell)]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Unsettled:
-    """Windows in which a pixel can pass the threshold of `--points`, whatever the networks say."""
+class Unsettled(Selector):
+    """Keeps windows in which a pixel can pass the threshold of `--points`."""
 
     threshold: float
     reach: int
-    """Pixels beyond a window that the median sees."""
+    """Pixels beyond a window that the median of its pixels reaches."""
     status: str = SETTLED
 
+    @override
     def keep(self, windows: Sequence[Window], among: Candidates) -> list[Window]:
-        """As `Selector`."""
         if among.canvas is None or not windows:
             return list(windows)
         settled = Settled.of(among.canvas, self.threshold)

@@ -1,4 +1,4 @@
-"""Scores of the windows of the next pass, kept with each group for a budget that is spent over the whole image."""
+"""Selection of windows by `--budget`: scores that each group stores for the next pass, and the highest of the image."""
 
 from __future__ import annotations
 
@@ -20,26 +20,31 @@ if TYPE_CHECKING:
     from magnet_cli.plan.windows import Index, Pass, Stage
 
 STORED = "<u2"
-"""The type of a stored score: journals are read on machines of either byte order."""
+"""The type of a stored score, little-endian, because journals are read on machines of either byte order."""
 STEPS = 65534
 """A stored score v stands for v / STEPS."""
 NOTHING = 65535
-"""Of a cell under which nothing is known: it has no data, or lies outside the area that is looked at."""
+"""The stored value of a cell without a score, because it has no data or lies outside the area."""
 
 
 def pack_scores(scores: list[float | None]) -> str:
-    """Worths of the next stage's cells in a group's blocks, row-major in each, as text; None where there is no data."""
+    """Encode the scores of the next stage's cells in a group as text.
+
+    Args:
+        scores: Scores in [0, 1] of the cells of each block in turn, row-major in the block; None for a cell without
+            data or outside the area.
+    """
     values = [NOTHING if score is None else round(score * STEPS) for score in scores]
     return codec.encode_text([np.array(values, STORED)])
 
 
 def next_cells(step: Pass, after: Stage, block: Index) -> Iterator[Index]:
-    """The cells of the next pass's only stage that lie in a block, row-major.
+    """Yield the cells of the next pass's only stage that lie in a block, row-major.
 
     Args:
-        step: A pass of one stage, whose cells hold whole ones of the next.
-        after: The next pass's stage.
-        block: Of the pass.
+        step: A pass of one stage, whose scale is a multiple of that of `after`.
+        after: The only stage of the next pass.
+        block: A block of `step`.
     """
     scale = step.stages[0].scale
     across, down = scale.width // after.scale.width, scale.height // after.scale.height
@@ -50,19 +55,22 @@ def next_cells(step: Pass, after: Stage, block: Index) -> Iterator[Index]:
 
 @dataclass(frozen=True, kw_only=True)
 class BudgetCells:
-    """The cells of a pass of one stage that a budget allows to be computed: those of the image's highest scores."""
+    """The cells of a pass of one stage that a budget selects: those with the highest scores of the image."""
 
     cells: NDArray[np.bool_]
-    """`(rows, columns)` of the stage's cells."""
+    """Which cells of the stage are selected, `(rows, columns)`."""
 
     @classmethod
     def of(cls, plan: Plan, step: Pass, finished: Mapping[int, Mapping[str, Any]]) -> BudgetCells:
-        """Choose the windows above one score, at most the stage's share of all windows with data.
+        """Select the windows above one score: at most the stage's share of all windows with data.
+
+        Windows of equal score are selected together or not at all, so that the choice does not depend on the order of
+        groups. A few windows less than the share may therefore be selected.
 
         Args:
-            plan: With a budget.
-            step: The pass to be computed, of one stage.
-            finished: The counts of each group of the pass before, with the scores that it found.
+            plan: A plan with a budget.
+            step: The pass that is computed next, of one stage.
+            finished: The counts of each group of the pass before, with the scores that it stored.
         """
         stage, before = step.stages[0], plan.passes[step.number - 1]
         scores = np.full((stage.cells.height, stage.cells.width), NOTHING, np.uint16)
@@ -75,12 +83,12 @@ class BudgetCells:
         return cls(cells=known & (scores > _cut(scores[known], plan.paid(stage))))
 
     def has(self, cell: Index) -> bool:
-        """Whether a cell's window is computed."""
+        """Whether the budget selects a cell's window."""
         return bool(self.cells[cell.row, cell.column])
 
 
 def _cut(scores: NDArray[np.uint16], share: Fraction) -> int:
-    """The number that the scores of at most a share of them exceed."""
+    """Return the lowest score that at most a share of all scores exceeds; -1 if all of them are selected."""
     count = floor(share * len(scores))
     if count >= len(scores):
         return -1

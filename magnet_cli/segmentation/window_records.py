@@ -1,4 +1,4 @@
-"""What a group leaves for the maps of the report: which windows were computed, and how sure the result is."""
+"""Records of windows that a group stores for the report's maps: statuses, changes and uncertainty."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 def window_records(
     bound: BoundPass, states: Sequence[BlockState], changes: Sequence[Mapping[int, Changes]]
 ) -> dict[str, object]:
-    """The counts of a group from which the report's maps are made, as JSON values: a few bytes a window.
+    """Return the counts of a group from which the report's maps are made, as JSON values of a few bytes a window.
 
     Args:
-        bound: The pass.
-        states: The blocks of the group, after the pass.
-        changes: For each block, what each stage changed that had something to change.
+        bound: The pass that was computed.
+        states: The blocks of the group after the pass.
+        changes: For each block, the changes of its stages by their number. Stages without a sample are left out.
     """
     step = bound.step
     found: dict[str, object] = {
@@ -52,16 +52,16 @@ def window_records(
 
 
 def _unchanged(step: Pass, stage: Stage, state: BlockState) -> NDArray[np.uint8]:
-    """The record of a block in which a stage compared nothing."""
+    """Return the record of a block in which a stage compared no pixel."""
     count = len(step.cells(state.pixels.block, stage)) * subdivision(stage) ** 2
     return np.full(count, NOTHING, np.uint8)
 
 
 def block_uncertainty(step: Pass, state: BlockState) -> NDArray[np.uint8]:
-    """Mean uncertainty of the parts of a block's cells, from a sample of their pixels.
+    """Average the uncertainty over the parts of a block's cells, from a sample of their pixels.
 
     Returns:
-        `(rows, columns)` uint8, quantised as fields are; 255 where no sampled pixel was computed.
+        `(rows, columns)` uint8, quantised like fields (v / 254); 255 where no sampled pixel was computed.
     """
     stage, canvas = step.stages[-1], state.canvas
     own = step.own(state.pixels.block, stage)

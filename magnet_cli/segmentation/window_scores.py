@@ -1,4 +1,4 @@
-"""What windows are compared by: how much computing one may be worth, from what is known before it is computed."""
+"""Scores of windows, by which `--select` compares them before they are computed."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 
 
 LARGEST = 6e4
-"""Scores beyond are cut: canvases are float16."""
+"""Bound to which scores are clamped, because the canvas that keeps them is float16 (at most 65504)."""
 
 
 def spread(scores: Tensor, size: Size) -> Tensor:
-    """Scores of places over the pixels that each place stands for.
+    """Expand the scores of a patch's places to its pixels.
 
-    Every pixel takes the value of one place, so that the mean over places is the mean over their pixels.
+    Every pixel takes the value of one place: interpolation would change the mean over a window.
 
     Args:
-        scores: `(h', w')`, of a patch.
-        size: Of the patch.
+        scores: The scores of the places of a patch, `(h', w')`.
+        size: The size of the patch in pixels.
 
     Returns:
         `(1, size.height, size.width)` float16.
@@ -41,25 +41,25 @@ def spread(scores: Tensor, size: Size) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class Known:
-    """What the stages so far say of a part of the image."""
+    """The result of the stages so far over a part of the image."""
 
     canvas: Canvas
-    """Y' before it is resampled."""
+    """Probabilities: Y' of the next stage, before it is resampled."""
     moved: Canvas | None = None
-    """`(1, height, width)`, how far the last step moved each pixel of it; None where there was no step before."""
+    """Change of the probabilities in the last stage, `(1, height, width)` in [0, 1]. None before the second stage, and
+    where `--select` does not need it."""
     scored: Canvas | None = None
-    """`(1, height, width)`, what a selector says of each pixel of it: the lower, the more a look is worth; None where
-    no selector is asked."""
+    """Scores P of a patch proposal network, `(1, height, width)`; a low score proposes a place. None without one."""
     against: float = 0.0
-    """What such scores are compared with."""
+    """G, the number with which P is compared."""
 
 
 def difference(one: Tensor, other: Tensor) -> Tensor:
-    """Half the sum of the differences between two sets of probabilities: 0 where equal, 1 between sure classes.
+    """Return the total variation between two sets of probabilities: 0 if equal, 1 between two certain classes.
 
     Args:
-        one: `(classes, height, width)`.
-        other: The same shape.
+        one: Probabilities `(classes, height, width)`.
+        other: Probabilities of the same shape.
 
     Returns:
         `(height, width)` float32 in [0, 1].
@@ -68,14 +68,15 @@ def difference(one: Tensor, other: Tensor) -> Tensor:
 
 
 def window_score(known: Known, box: Box, pitch: Pitch, *, by: Select) -> float:
-    """What a window of the next stage may be worth.
+    """Return the score of a window of the next stage.
 
     Args:
-        known: Before that stage.
+        known: The result before that stage.
         box: The window's own part, on the next stage's grid.
-        pitch: Of that grid.
-        by: Mean uncertainty, mean change, or their product; uncertainty also where nothing has changed yet. Or a
-            selector: sigmoid(G - P), P being its mean score (Wu and others, AAAI 2020) and G what it is compared with.
+        pitch: The pitch of the next stage's grid.
+        by: `uncertainty`, `change` or `both`: the mean uncertainty, the mean change, or the product of both means.
+            Before the second stage there is no change, and uncertainty takes its place. `ppn`: sigmoid(G - P), where P
+            is the mean score of the patch proposal network (Wu and others, AAAI 2020).
 
     Returns:
         A number in [0, 1].
@@ -91,8 +92,8 @@ def window_score(known: Known, box: Box, pitch: Pitch, *, by: Select) -> float:
 
 def _proposed(known: Known, box: Box, pitch: Pitch) -> float:
     if known.scored is None:
-        message = "a selector scores every stage but the last"
+        message = "the patch proposal network scores every stage but the last"
         raise RuntimeError(message)
     logit = known.against - float(known.scored.sample(box, pitch).mean())
-    # Of the two forms of a sigmoid the one that cannot overflow.
+    # math.exp raises OverflowError above 709, so the form of the sigmoid with a negative exponent is used.
     return 1 / (1 + exp(-logit)) if logit >= 0 else exp(logit) / (1 + exp(logit))

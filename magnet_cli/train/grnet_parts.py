@@ -16,7 +16,7 @@ from magnet_cli.arithmetic.grnet_stages import (
     chosen_cells,
     cut_out,
     flags_of,
-    looked_closer,
+    refine_cells,
     resized,
     segmented,
     size_of,
@@ -117,7 +117,7 @@ class TurnObjective:
         with arithmetic.autocast():
             chosen = grnet.chosen(grnet.overview(inputs))
             patches = partial(cut_out, inputs, side=layout.side)
-            closer = looked_closer(grnet.local, scores, patches, chosen, layout)
+            closer = refine_cells(grnet.local, scores, patches, chosen, layout)
         self.shares.append(len(chosen) / (len(inputs) * layout.side**2))
         if not chosen:
             return scores.new_zeros(())

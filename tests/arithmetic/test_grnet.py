@@ -15,9 +15,9 @@ from magnet_cli.arithmetic.grnet_stages import (
     cut_out,
     flags_of,
     fused,
-    looked_closer,
     magnified,
     pasted,
+    refine_cells,
     resized,
     segmented,
     selector_labels,
@@ -245,7 +245,7 @@ def test_each_variant_asks_what_it_needs(variant: Variant, asked: list[str], cho
 def test_the_saliency_gets_probabilities_of_the_magnified_scores() -> None:
     parts = Counting(torch.zeros(1, 4))
     overview, patches = images()
-    looked_closer(parts, overview[:, :2], patches, [(0, 3)], LAYOUTS["literal"])
+    refine_cells(parts, overview[:, :2], patches, [(0, 3)], LAYOUTS["literal"])
     corner = overview[:, :2, 4:, 4:]
     expected = torch.nn.functional.interpolate(corner, size=(8, 8), mode="bilinear").softmax(dim=1)
     assert parts.seen is not None

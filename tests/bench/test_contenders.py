@@ -94,7 +94,7 @@ def test_the_ceiling_stands_for_the_windows_that_the_program_ran(tmp_path: Path)
 class Asked:
     """Networks that note who was asked about how many patches."""
 
-    NAMES = ("predict", "refine", "scores", "selected", "score_map", "looked_closer", "aggregate")
+    NAMES = ("predict", "refine", "scores", "selected", "score_map", "cell_scores", "aggregate")
 
     def __init__(self, networks: Any) -> None:
         self._networks = networks
@@ -120,10 +120,10 @@ LAST = {"predict": 1, "refine": 1}
 @pytest.mark.parametrize(
     ("method", "fusion", "changes", "wanted"),
     [
-        ("grnet", "detail", {}, [{"scores": 1, "selected": 1}, {"looked_closer": 1, "aggregate": 1}]),
-        ("grnet", "literal", {}, [{"scores": 1, "selected": 1, "aggregate": 1}, {"looked_closer": 1}]),
-        ("grnet", "detail", {"patches": ALL}, [{"scores": 1}, {"looked_closer": 1, "aggregate": 1}]),
-        ("grnet-local", "detail", {}, [{"looked_closer": 1}]),
+        ("grnet", "detail", {}, [{"scores": 1, "selected": 1}, {"cell_scores": 1, "aggregate": 1}]),
+        ("grnet", "literal", {}, [{"scores": 1, "selected": 1, "aggregate": 1}, {"cell_scores": 1}]),
+        ("grnet", "detail", {"patches": ALL}, [{"scores": 1}, {"cell_scores": 1, "aggregate": 1}]),
+        ("grnet-local", "detail", {}, [{"cell_scores": 1}]),
         ("magnet-fast", None, {"select": "ppn"}, [FIRST, LATER, LAST]),
         ("magnet-fast", None, {}, [{"predict": 1}, LAST, LAST]),
     ],

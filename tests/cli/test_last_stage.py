@@ -149,7 +149,7 @@ def test_probabilities_that_are_gone_are_named(
     result = invoke(*words)
     assert result.exit_code == 3
     assert "Delete m.unrefined.tif" in result.stderr
-    assert "m.unrefined.tif: the mask before the last stage is complete" in result.stderr
+    assert "m.unrefined.tif: the unrefined mask is complete" in result.stderr
 
 
 def test_the_cascade_refines_objects_of_the_mask(

@@ -83,7 +83,7 @@ class Parts:
         self.local, self.networks = self, networks
 
     def __call__(self, patches: Tensor, probs: Tensor | None) -> Tensor:
-        return self.networks.looked_closer(patches, probs)
+        return self.networks.cell_scores(patches, probs)
 
     def aggregate(self, refined: Tensor, scores: Tensor) -> Tensor:
         return self.networks.aggregate(refined, scores)
