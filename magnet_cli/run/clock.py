@@ -1,4 +1,4 @@
-"""Where a run's time goes."""
+"""The time that a run spends on each activity."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ ACTIVITIES = ("read", "write", "idle")
 """The activities that the engine measures in every run. `idle` is the time in which the computing thread waits for
 pixels or for the disk."""
 NOTED = "seconds"
-"""Among the counts of a group: the time of all runs until then."""
+"""Key of a group's counts under which the journal has the time of all runs so far."""
 NOTED_EVERY = 10.0
-"""Seconds between such notes at least, so that a journal stays short. What an interrupted run did after the last of
-its groups that noted the time is not counted."""
+"""Least seconds between two such notes, so that a journal stays short. The time that an interrupted run spent after its
+last note is not counted."""
 
 
 class Clock:
-    """Seconds by activity, added up over threads.
+    """Counts seconds by activity, summed over threads.
 
     Args:
         activities: The activities that may be measured, in the order in which the report has them. A job that measures
@@ -45,13 +45,18 @@ class Clock:
             with self._lock:
                 self._seconds[activity] += spent
 
-    def go_on(self, finished: Iterable[Mapping[str, Any]]) -> None:
-        """Count the time of the runs before, by what they noted with groups that they finished."""
+    def resume(self, finished: Iterable[Mapping[str, Any]]) -> None:
+        """Add the time of interrupted runs.
+
+        Args:
+            finished: The counts of all finished groups, some of which have a note of the time.
+        """
+        # Each note holds the time of all runs before it, so the latest one is the sum. Groups finish in any order.
         noted = [counts[NOTED] for counts in finished if NOTED in counts]
         self._before = max(noted, key=lambda found: found["wall"], default={})
 
     def note(self) -> dict[str, dict[str, float]]:
-        """What a group that is finished now notes; nothing where another one did lately."""
+        """Return the note for a group that is finished now. It is empty if another group noted the time lately."""
         now = time.perf_counter()
         with self._lock:
             if now - self._noted < NOTED_EVERY:
@@ -60,7 +65,7 @@ class Clock:
         return {NOTED: self.seconds()}
 
     def seconds(self) -> dict[str, float]:
-        """Seconds by activity, and `wall` since the clock was made; of runs before this one as well."""
+        """Return seconds by activity, and `wall` since the clock was made. Both include interrupted runs."""
         with self._lock:
             found = {**self._seconds, "wall": time.perf_counter() - self._started}
         return {key: round(value + self._before.get(key, 0.0), 3) for key, value in found.items()}

@@ -1,7 +1,7 @@
-"""One engine for every job: pass after pass, group after group, each read ahead, computed, and stored beside the next.
+"""The engine of every job: it runs pass after pass, reads groups ahead, computes them, and stores each beside the next.
 
-Where memory runs out a group is tried once more with nothing beside it. If that is not enough and nothing is finished
-yet, the job is begun again with smaller batches.
+If memory runs out, a group is tried once more while nothing is read or written. If that is not enough and no group is
+finished yet, the job begins again with smaller batches.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ if TYPE_CHECKING:
 
 
 def missing(step: RunPass, finished: Collection[int]) -> list[int]:
-    """Every group of a pass that is not finished, in rising order."""
+    """Return the groups of a pass that are not finished, in rising order."""
     return [group for group in range(step.groups) if group not in finished]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """A pass has come further."""
+    """The progress of a pass, after a group of it was finished or found finished."""
 
     step: RunPass
     done: int
     """Groups of the pass that are finished now."""
     resumed: bool
-    """Whether all of them were finished before this run; else the last of them was finished just now."""
+    """Whether earlier runs had finished all of these groups. Otherwise this run has just finished the last of them."""
 
 
-def _unheard(_: object) -> None:
-    """Take a message that nobody wants."""
+def _ignore(_: object) -> None:
+    """Drop a message for which the caller gave no function."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,16 +52,17 @@ class Engine:
 
     resources: Resources
     readers: int
-    """Threads that read ahead. With 0 everything is done in turn by the calling thread."""
+    """Threads that read ahead. With 0 the calling thread reads, computes and stores each group in turn."""
     threads: int = 1
-    """Threads of each operation. The number is noted with each group, because a resumed run has to use as many."""
+    """Threads of each operation. The number is stored with each group, because another number may change the last bits
+    of a sum: a resumed run has to use as many."""
     pieces: Callable[[RunPass, Collection[int]], Iterable[int]] = missing
-    """Which groups of a pass are computed, and in which order, by the pass and its finished groups: every one that is
-    missing, unless a caller shares them out."""
-    on_progress: Callable[[Progress], None] = _unheard
-    """Hears about each finished group, from the thread that stored it."""
-    on_note: Callable[[str], None] = _unheard
-    """Hears what a user should know of the run, such as that memory was short."""
+    """Gives the groups of a pass that are computed, in order, from the pass and its finished groups. The default is
+    every missing group; a caller that shares a run between machines chooses some."""
+    on_progress: Callable[[Progress], None] = _ignore
+    """Receives each finished group, in the thread that stored it."""
+    on_note: Callable[[str], None] = _ignore
+    """Receives notes for the user, such as that memory was short."""
 
     def run(self, job: Job) -> Job:
         """Compute every group that is wanted and not finished.
@@ -70,8 +71,8 @@ class Engine:
             The job as it was run, which may have taken smaller batches.
 
         Raises:
-            SourceError, WeightsError, OutputError: What finished before stays finished.
-            MemoryShortageError: Likewise. A group did not fit into memory, not even with nothing beside it.
+            SourceError, WeightsError, OutputError: A group failed. Groups that were finished before stay finished.
+            MemoryShortageError: A group did not fit into memory, not even alone. Finished groups stay finished.
         """
         while True:
             try:
@@ -84,7 +85,8 @@ class Engine:
                 self.on_note(note)
             else:
                 return job
-            # Not in the handler: the error holds on to the frames in which memory ran out.
+            # This stands outside the handler, where the error still refers to the frames in which memory ran out: their
+            # tensors would not be freed.
             release_device_memory(job.machine.device)
 
     def _try(self, job: Job) -> None:
@@ -102,7 +104,7 @@ class Engine:
 
 @dataclass(frozen=True, kw_only=True)
 class _PassRun:
-    """A pass of a job under way."""
+    """A pass of a job that is being run."""
 
     engine: Engine
     job: Job
@@ -111,7 +113,7 @@ class _PassRun:
     writer: Writer
 
     def run(self) -> None:
-        """Compute the groups of the pass; they are stored when this returns."""
+        """Compute the groups of the pass. They are stored when this returns."""
         finished = self.engine.resources.results.finished(self.step.number)
         done = count(len(finished) + 1)
         if finished:
@@ -120,8 +122,9 @@ class _PassRun:
         self.readers.begin(partial(self._read, runner), self.engine.pieces(self.step, finished))
         while (turn := self.readers.turn()) is not None:
             group, is_last = turn
-            # No name for what was found: it would hold on to it while the next group is computed.
+            # The result has no name here: a variable would keep its memory while the next group is computed.
             self.writer.put(partial(self._store, runner, group, self._found(runner, group), done), is_last=is_last)
+        # The next pass reads this one's field, so the last group has to be stored first.
         self.writer.wait()
 
     def _read(self, runner: Runner, group: int) -> Any:
@@ -129,7 +132,7 @@ class _PassRun:
             return runner.read(group)
 
     def _found(self, runner: Runner, group: int) -> Any:
-        """What follows from a group; where memory is short it is tried once more, with nothing beside it."""
+        """Compute a group. If memory runs out, compute it once more while nothing is read or written."""
         try:
             return self._computed(runner, group)
         except HiddenShortageError:
@@ -137,7 +140,7 @@ class _PassRun:
         except MemoryShortageError as error:
             if not (self.readers.are_stopped and self.writer.is_stopped):
                 self.engine.on_note(f"{error.rule}: from here on nothing is read or written while a group is computed")
-        # Not in the handler: the error holds on to the frames in which memory ran out, and so to what filled it.
+        # This stands outside the handler, where the error still refers to the frames whose tensors filled the memory.
         self.readers.stop()
         self.writer.stop()
         release_device_memory(self.job.machine.device)
@@ -151,6 +154,8 @@ class _PassRun:
             before = failed_allocations(self.job.machine.device)
             with nullcontext() if self.job.activity is None else self._measured(self.job.activity):
                 found = runner.compute(given, known)
+        # cuDNN answers a failed allocation of its workspace with another algorithm, without an error. Its last bits may
+        # differ, so such a group is refused: the mask must not depend on the memory that happens to be free.
         if failed_allocations(self.job.machine.device) > before:
             raise HiddenShortageError(
                 f"memory was so short while group {group + 1} of {self.step.groups} of pass {self.step.number + 1} was "
@@ -161,7 +166,7 @@ class _PassRun:
         return found
 
     def _store(self, runner: Runner, group: int, found: Any, done: Iterator[int]) -> None:
-        """Make the results of a group durable, and say so."""
+        """Make the results of a group durable, and report progress."""
         resources, key = self.engine.resources, GroupId(pass_index=self.step.number, index=group)
         with self._measured("write"):
             try:
@@ -172,6 +177,7 @@ class _PassRun:
                 raise
             alike = {"threads": self.engine.threads, **self.job.noted}
             resources.sink.finish_group(key, counts={**counts, **alike, **resources.clock.note()})
+        # Progress counts durable groups only: `kill -9` takes none of them back.
         self.engine.on_progress(Progress(step=self.step, done=next(done), resumed=False))
 
     def _measured(self, activity: str) -> AbstractContextManager[None]:

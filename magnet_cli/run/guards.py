@@ -1,4 +1,4 @@
-"""What a run that ends too early leaves behind, and what it may take while it runs: the same for all methods."""
+"""Guards of every run: what it keeps when it ends early, how a shortage of memory is named, and its memory budget."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
 def keeping_what_is_finished(
     journal: Journal, passes: Collection[int], *, mask: Path, resume: bool, events: Events
 ) -> Iterator[None]:
-    """Say of an output that cannot be written what is kept of it.
+    """Report what is kept if an output cannot be written, and delete the journal of a run that finished no group.
 
-    The journal of a run that ends before it has finished a group is deleted: it would only refuse a mended image.
+    A journal without finished groups would be of no use, and would refuse the image once the user has repaired it.
 
     Args:
-        journal: Of the run.
-        passes: Their numbers.
-        mask: That is written.
-        resume: Whether the same command would go on.
-        events: Hears about messages.
+        journal: The journal of the run.
+        passes: The numbers of the run's passes.
+        mask: The path of the mask that the run writes.
+        resume: Whether the same command would resume the run.
+        events: Receives messages.
     """
     try:
         yield
@@ -44,11 +44,11 @@ def keeping_what_is_finished(
 
 @contextmanager
 def naming_shortage(what: str, image: str | None = None) -> Iterator[None]:
-    """Name a shortage of memory by what was done when it came.
+    """Turn a failed allocation into an error that names what was done at the time.
 
     Args:
-        what: What was done, if nothing inside has named the shortage already.
-        image: The image that was worked on. It is added to what was named inside without a file.
+        what: The work inside, used unless an inner block has named the shortage already.
+        image: The image that was worked on. It is added to an inner block's error that names no file.
 
     Raises:
         MemoryShortageError: Memory ran out.
@@ -70,10 +70,10 @@ def naming_shortage(what: str, image: str | None = None) -> Iterator[None]:
 
 
 def check_peak(peak: int | None, budget: int, *, file: str) -> None:
-    """Accept the most memory that a run has used so far.
+    """Compare the most memory that a run has used so far with its budget.
 
     Raises:
-        DeviceError: It is more than the run may use.
+        DeviceError: The run has used more memory than its budget.
     """
     if peak is not None and peak > budget:
         raise DeviceError(

@@ -1,4 +1,4 @@
-"""What the engine asks of a job: its passes, and what is read, computed and stored for a group of one."""
+"""The interface between the engine and a job: the job's passes, and how groups are read, computed and stored."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ class RunPass(Protocol):
 
     @property
     def number(self) -> int:
-        """Which pass of its plan it is, from 0."""
+        """The number of the pass in its plan, from 0."""
 
     @property
     def groups(self) -> int:
-        """How many groups it has; they are numbered from 0."""
+        """The number of groups in the pass. They are numbered from 0."""
 
     @property
     def what(self) -> str:
-        """What the pass works on, for progress messages; empty where its number says enough."""
+        """The kind of work, for progress messages. Empty where the number of the pass says enough."""
 
 
 class Runner(ABC):
@@ -41,14 +41,14 @@ class Runner(ABC):
 
     @abstractmethod
     def read(self, group: int) -> Any:
-        """Give what a group needs of image and mask. Several threads call this, ahead of the computation.
+        """Read what a group needs of the image and the mask. Several threads call this, ahead of the computation.
 
         Raises:
             SourceError: A file cannot be decoded.
         """
 
     def recall(self, given: Any) -> Any:
-        """Give what the passes before have left of the places that were read; None where nothing is needed of it.
+        """Read the results of earlier passes under a group; None where a pass needs none.
 
         The computing thread calls this right before `compute`, once the passes before are finished.
         """
@@ -59,12 +59,13 @@ class Runner(ABC):
         """Compute a group from what was read and recalled.
 
         Raises:
-            MemoryShortageError: It does not fit into memory. The engine tries again with nothing beside it.
+            MemoryShortageError: The group does not fit into memory. The engine tries again while nothing is read or
+                written.
         """
 
     @abstractmethod
     def store(self, group: GroupId, found: Any) -> dict[str, object]:
-        """Put the results of a group into the sink, and give its counts as JSON values.
+        """Put the results of a group into the sink, and return its counts as JSON values.
 
         Another thread may call this while the next group is computed.
         """
@@ -72,14 +73,14 @@ class Runner(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class Resources:
-    """What all passes of a run share."""
+    """The opened files and the clock that all passes of a run share."""
 
     image: Image
-    """May be read by several threads."""
+    """The open image, which several threads may read."""
     results: Results
-    """What is finished already."""
+    """The results of groups that are finished."""
     sink: Sink
-    """Takes what is computed."""
+    """Takes the results of groups that were computed."""
     clock: Clock
 
 
@@ -92,13 +93,13 @@ class Prepared(Generic[J]):
 
     job: J
     messages: tuple[str, ...] = ()
-    """What a user should be told at once."""
+    """Messages that are reported at once."""
     notes: tuple[str, ...] = ()
-    """The same for what a reader of the report should know too."""
+    """Messages that are reported at once and also belong in the report of the run."""
 
 
 class JobPlan(Protocol):
-    """Everything that was decided about a run before it."""
+    """The part of a plan that the engine needs to know."""
 
     @property
     def machine(self) -> Machine:
@@ -106,11 +107,11 @@ class JobPlan(Protocol):
 
     @property
     def memory(self) -> MemoryPlan:
-        """How much memory the run takes, and how many groups may be read ahead."""
+        """The planned memory of the run, and how many groups may be read ahead."""
 
 
 class Job(ABC):
-    """A plan and what carries it out. A run does all of it; a machine of several may do some groups of it."""
+    """A plan and the means to carry it out. One run computes all of its groups, or several machines share them."""
 
     @property
     @abstractmethod
@@ -125,26 +126,26 @@ class Job(ABC):
     @property
     @abstractmethod
     def machine(self) -> Machine:
-        """Where the job runs."""
+        """The device, the precision and the memory that the job may use."""
 
     @property
     @abstractmethod
     def memory(self) -> MemoryPlan:
-        """How much memory it takes, and how many groups may be read ahead."""
+        """The planned memory of the job, and how many groups may be read ahead."""
 
     @property
     @abstractmethod
     def spec(self) -> MaskSpec:
-        """The mask that it makes."""
+        """Size, classes and place of the mask that the job makes."""
 
     @property
     @abstractmethod
     def fields(self) -> tuple[FieldSpec, ...]:
-        """What is kept of passes besides labels, until the mask is finished or for good."""
+        """The fields that passes store besides labels, until the mask is finished or for good."""
 
     @property
     def activity(self) -> str | None:
-        """What computing a group counts as in the times of a run; None where runners measure its parts themselves."""
+        """The activity to which the time of computing a group is added. None if runners measure it themselves."""
         return None
 
     @property
@@ -154,42 +155,42 @@ class Job(ABC):
 
     @property
     def noted(self) -> Mapping[str, int]:
-        """Numbers, besides that of threads, that the result depends on; they are noted with each group."""
+        """Numbers besides that of threads on which the result depends. They are stored with each group's counts."""
         return {}
 
     def resumed(self, noted: Mapping[str, int]) -> Self:
-        """The job as the interrupted run did it that noted these numbers."""
+        """Return the job with the numbers that an interrupted run stored, so that its groups and new ones agree."""
         del noted
         return self
 
     def smaller(self) -> tuple[Self, str] | None:
-        """The job with less memory at a time and a note that says so; None where it cannot take less.
+        """Return the job with smaller batches, and a note that says so. None if its batches cannot be smaller.
 
-        The engine asks for it only while nothing is finished: another batch may change the last bits of a result.
+        The engine calls this only while no group is finished: another batch may change the last bits of a result.
         """
         return None
 
     def prepared(self, image: Image, stack: ExitStack) -> Prepared[Self]:
-        """The job with what it needs to know of the image's pixels before its first pass.
+        """Return the job with what it has to learn from the image's pixels before its first pass, such as its tissue.
 
         Args:
-            image: Open for the whole run.
-            stack: Closes what is opened when the run ends.
+            image: The image, open for the whole run.
+            stack: Closes what this method opens when the run ends.
         """
         del image, stack
         return Prepared(job=self)
 
     @abstractmethod
     def runner(self, step: RunPass, resources: Resources) -> Runner:
-        """What computes a pass."""
+        """Return the runner that reads, computes and stores the groups of a pass."""
 
     @abstractmethod
     def report(self, results: Results, measured: Measured) -> dict[str, object]:
-        """The report of the finished run, as JSON values."""
+        """Return the report of the finished run as JSON values."""
 
 
 class PlannedJob(Job):
-    """A job whose plan knows its machine and its memory."""
+    """A job that takes its machine and its memory from its plan."""
 
     plan: JobPlan
 

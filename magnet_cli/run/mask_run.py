@@ -40,45 +40,45 @@ def _unchanged(report: Report) -> Report:
 
 @dataclass(frozen=True, kw_only=True)
 class MaskRun:
-    """What one job writes, and how."""
+    """The run of one job: where its mask goes, and how it is resumed and reported."""
 
     job: Job
     paths: OutputPaths
     hashes: Mapping[str, str]
-    """SHA-256 of everything that the mask depends on, by name."""
+    """SHA-256 of everything that the mask depends on, by name: image, bundle, options."""
     workers: int | None
-    """Threads that read ahead; None leaves the number to the machine."""
+    """Threads that read ahead. None takes the default of the machine."""
     resume: bool
-    """Whether an interrupted run's journal is gone on with."""
+    """Whether the journal of an interrupted run is resumed."""
     overwrite: bool
-    """Whether files of other inputs or options are replaced."""
+    """Whether a journal or mask of other inputs or options is replaced."""
     events: Events
     clock: Clock
-    """May have begun before the run, with what had to be done to plan it."""
+    """Measures the time. It may have begun before the run, to include the survey of a mask."""
 
     def is_done(self) -> bool:
-        """Whether an earlier run has made this mask.
+        """Whether an earlier run has finished this mask.
 
         Raises:
-            OutputError: Files are in the way that another work has made, and overwriting was not asked for.
+            OutputError: A file of other inputs or options is in the way, and `overwrite` is false.
         """
         return output_state(self.paths, hashes=self.hashes, overwrite=self.overwrite) is OutputState.DONE
 
     def report(self) -> Report:
-        """The report of the finished mask, as it was written."""
+        """Read the report of the finished mask."""
         return read_report(self.paths.report)
 
     def finish(self, complete: Callable[[Report], Report] = _unchanged) -> Report:
-        """Compute what is missing and write the mask and its report.
+        """Compute the missing groups, and write the mask and its report.
 
         Args:
-            complete: Makes the mask's report of the job's.
+            complete: Completes the job's report, for example with the command line.
 
         Returns:
-            The report, as it was written.
+            The report as it was written.
 
         Raises:
-            MagnetError: What was finished is kept, and the same run goes on from there.
+            MagnetError: The run failed. Finished groups are kept, and the same run resumes from them.
         """
         with ExitStack() as stack:
             journal = self._journal(stack)
@@ -91,7 +91,7 @@ class MaskRun:
         return self.report()
 
     def _journal(self, stack: ExitStack) -> Journal:
-        """The journal of this run, or of the interrupted one before."""
+        """Open the journal of the interrupted run, or begin a new one."""
         journal = stack.enter_context(
             Journal.open(
                 self.paths.journal,
@@ -115,11 +115,12 @@ class MaskRun:
         return journal
 
     def _computed(self, journal: Journal, stack: ExitStack) -> tuple[Job, Measured]:
-        """Compute every missing group; the job as it was done, and what was measured."""
+        """Compute every missing group. Return the job with the batches that it used, and the measurements."""
         device, name = self.job.machine.device, self.paths.mask.name
         noted = _noted(self._counts(journal))
         threads = noted.get("threads") or usable_cores()
-        self.clock.go_on(self._counts(journal))
+        self.clock.resume(self._counts(journal))
+        # Sums of an operation are split over its threads, so their number has to be the same in all runs of a mask.
         pin_arithmetic(threads)
         reset_device_peak(device)
         image = stack.enter_context(self._image())
@@ -150,24 +151,24 @@ class MaskRun:
         )
 
     def _image(self) -> images.Image:
-        """The image, read by as many processes as the plan says."""
+        """Open the image, with the number of reading processes that the plan has."""
         image = images.reopen(self.job.image, cache=images.CacheBudget.within(self.paths.mask.parent))
         return ImageProcesses(image, self.job.memory.processes) if self.job.memory.processes else image
 
     def _counts(self, journal: Journal) -> Iterator[dict[str, object]]:
-        """The counts of all finished groups."""
+        """Yield the counts of all finished groups."""
         for step in self.job.passes:
             yield from journal.finished(step.number).values()
 
 
 class Tally:
-    """Counts groups, passes progress on, and stops a run that uses more memory than it may.
+    """Counts groups, forwards progress, and stops a run that uses more memory than its budget.
 
     Args:
-        job: What is run.
-        name: What messages call the mask.
-        events: Hears about progress.
-        peaks: Knows how much memory was used.
+        job: The job that is run.
+        name: The name of the mask in messages.
+        events: Receives progress.
+        peaks: Samples the memory in use.
     """
 
     def __init__(self, job: Job, name: str, events: Events, peaks: PeakSampler) -> None:
@@ -181,10 +182,10 @@ class Tally:
         """Groups that earlier runs had finished."""
 
     def __call__(self, progress: Progress) -> None:
-        """Take a step.
+        """Count a finished group and report it.
 
         Raises:
-            DeviceError: The run has used more memory than it may.
+            DeviceError: The run has used more memory than its budget.
         """
         step = progress.step
         if progress.resumed:
@@ -197,12 +198,18 @@ class Tally:
 
 
 def _noted(counts: Iterator[Mapping[str, object]]) -> dict[str, int]:
-    """What the interrupted run noted with each group, and the mask may depend on; empty where there was none."""
+    """Return the numbers that an interrupted run stored with each group, such as its batch; empty for a new run.
+
+    They are equal in all groups, so the first group says them.
+    """
     return next(({key: int(str(group[key])) for key in NOTED if key in group} for group in counts), {})
 
 
 def _description(job: Job, report: Report) -> Report:
-    """What the mask's file says of itself: the bundle, and where a viewer that crops a slide begins to count."""
+    """Return the description in the mask's file: the bundle, and the slide's bounds.
+
+    Viewers that crop a slide to its bounds count coordinates from there, so they need them to place the mask.
+    """
     bounds, bundle = job.image.bounds, report["bundle"]
     found: Report = {"bundle": bundle["name"]} if isinstance(bundle, dict) else {}
     return found if bounds is None else {**found, "bounds": [bounds.x, bounds.y, bounds.width, bounds.height]}

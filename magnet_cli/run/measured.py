@@ -1,4 +1,4 @@
-"""What was counted and measured while a run went on."""
+"""Counts and measurements of a run."""
 
 from __future__ import annotations
 
@@ -9,43 +9,43 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 NOTED = ("threads", "batch")
-"""Numbers among the counts of a group that say how it was computed: they are equal in all groups and have no sum."""
+"""Counts of a group that say how it was computed. They are equal in all groups, so they are not summed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """What was measured in a run. It differs from run to run; the mask does not."""
+    """Measurements of a run. They differ from run to run; the mask does not."""
 
     seconds: Mapping[str, float]
-    """Time by activity, and `wall` for the whole, with that of the interrupted runs before."""
+    """Seconds by activity, and `wall` for the whole. Interrupted runs before this one are included."""
     host_peak: int | None
-    """Most memory that the host used, in bytes: PSS summed over processes. None where the system does not tell."""
+    """Most host memory in use, in bytes: PSS summed over processes. None where the system cannot measure it."""
     device_peak: Mapping[str, int]
-    """Most memory of a CUDA device, in bytes, by what it was used for; empty elsewhere."""
+    """Most memory in use on a CUDA device, in bytes: allocated, reserved, and of the process. Empty elsewhere."""
     computed: int
     """Groups that this run computed."""
     resumed: int
     """Groups that earlier runs had finished."""
     threads: int
-    """Threads of each operation on a CPU. All runs that made the mask used as many."""
+    """Threads of each operation on a CPU. All runs that computed groups of the mask used as many."""
     notes: tuple[str, ...] = ()
-    """What happened in this run that a reader of the report should know."""
+    """Notes on this run for the report, such as that memory was short."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Totals:
-    """Counts added up over groups."""
+    """Counts summed over groups."""
 
     labels: tuple[int, ...] = ()
-    """Level-0 pixels by class; empty where no group wrote labels."""
+    """Level-0 pixels by class. Empty if no group stored labels."""
     counts: Mapping[str, int] = field(default_factory=dict)
-    """Every whole number that groups count by name, such as `nodata` or `changed`."""
+    """Sums of the integers among the counts, by name, such as `nodata` or `changed`."""
     stages: Mapping[int, Mapping[str, int]] = field(default_factory=dict)
-    """What groups count by stage number: windows by what became of them, points, and what a stage changed."""
+    """Sums by stage number: windows by status, points, and changed pixels."""
 
     @classmethod
     def of(cls, groups: Iterable[Mapping[str, object]]) -> Totals:
-        """Add up the counts of groups, as their runners gave them."""
+        """Sum the counts that runners returned for their groups."""
         labels: list[int] = []
         counts: dict[str, int] = {}
         stages: dict[int, dict[str, int]] = {}

@@ -1,4 +1,4 @@
-"""Reading what groups need ahead of the computation."""
+"""Threads that read groups ahead of the computation."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 
 class Readers:
-    """Threads that read groups ahead of the computation, as a context. They serve one pass after the other.
+    """Reads groups ahead of the computation in threads, which serve one pass after the other. It is a context manager.
 
-    At most `ahead` groups that were read, or are being read, wait while another one is computed.
+    While a group is computed, at most `ahead` others are being read or wait to be taken. That bounds the memory.
 
     Args:
-        threads: How many read at the same time. With 0 the caller reads each group when it takes it.
-        ahead: Groups that may wait.
+        threads: Number of reading threads. With 0 the caller reads each group when it takes it.
+        ahead: Number of groups that may be read ahead.
         clock: Measures how long the caller waits.
     """
 
@@ -30,7 +30,7 @@ class Readers:
         self._read: Callable[[int], Any] = _no_pass
         self._groups: Iterator[int] = iter(())
         self._following: deque[int] = deque()
-        """Groups that were named and not begun."""
+        """Groups whose turn comes next, in order. Reading has begun for the first of them."""
         self._waiting: dict[int, Future[Any]] = {}
         self._pool = ThreadPoolExecutor(threads, "read") if threads and ahead else None
         self._ahead = ahead if self._pool is not None else 0
@@ -43,30 +43,32 @@ class Readers:
     ) -> None:
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
-        # What reads a pass holds these readers: without this both, and tensors on a device, wait for a collection.
+        # The function that reads a pass refers to these readers. Without this, the cycle keeps both, and tensors on a
+        # device, until Python collects garbage.
         self._read = _no_pass
         self._waiting.clear()
 
     @property
     def are_stopped(self) -> bool:
-        """Whether nothing is read ahead any more, or ever was."""
+        """Whether nothing is read ahead, because `stop` was called or there are no threads."""
         return self._pool is None
 
     def begin(self, read: Callable[[int], Any], groups: Iterable[int]) -> None:
-        """Turn to another pass, once all groups of the one before were taken.
+        """Begin another pass, once all groups of the pass before were taken.
 
         Args:
-            read: Gives what a group needs; several threads call it.
-            groups: In the order in which they will be taken. They are asked for as late as reading ahead allows.
+            read: Reads a group. Several threads call it.
+            groups: Groups in the order in which they will be taken. The iterator is advanced as late as reading ahead
+                allows.
         """
         self._read, self._groups = read, iter(groups)
 
     def turn(self) -> tuple[int, bool] | None:
-        """The group whose turn it is and whether it is the last; None after the last. Reading ahead goes on meanwhile.
+        """Return the next group and whether it is the last; None after the last. Reading ahead continues.
 
-        Whoever is given a group takes it before asking for the next.
+        The caller takes the group before it calls this again.
         """
-        # One more than is read, to know whether it is the last.
+        # One group more than is read ahead is asked for, to know whether a group is the last.
         self._following.extend(islice(self._groups, max(0, self._ahead + 2 - len(self._following))))
         if self._pool is not None:
             for group in islice(self._following, self._ahead + 1):
@@ -77,10 +79,10 @@ class Readers:
         return self._following.popleft(), not self._following
 
     def take(self, group: int) -> Any:
-        """What a group needs; asked for again, it is read again.
+        """Return what was read for a group. A second call for the same group reads it again.
 
         Raises:
-            MagnetError: As `read` raised it.
+            MagnetError: The group could not be read.
         """
         future = self._waiting.pop(group, None)
         if future is None:

@@ -1,4 +1,4 @@
-"""Storing the results of one group while the next is computed."""
+"""A thread that stores the results of one group while the next is computed."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 
 class Writer:
-    """A thread that stores results beside the computation, as a context; at most one group waits for it.
+    """Stores results in a thread beside the computation. At most one group waits for it. It is a context manager.
 
     Args:
-        beside: Whether there is a thread. Without one results are stored by the caller.
-        device: Computes the results. The thread fetches them from a GPU through a queue of its own.
+        beside: Whether there is a thread. Without one, the caller stores results itself.
+        device: The device that computes the results. From a GPU the thread copies them in a stream of its own.
         clock: Measures how long the caller waits.
     """
 
@@ -44,27 +44,28 @@ class Writer:
 
     @property
     def is_stopped(self) -> bool:
-        """Whether the caller stores results itself."""
+        """Whether the caller stores results itself, because `stop` was called or there is no thread."""
         return self._pool is None
 
     def put(self, store: Callable[[], None], *, is_last: bool) -> None:
-        """Store results, once those before are stored; the last ones of a pass before this returns.
+        """Store results after those before. The last results of a pass are stored before this returns.
 
         Raises:
-            MagnetError: As storing these results, or those before, raised it.
+            MagnetError: These results, or those before, could not be stored.
         """
         self.wait()
-        # The last one has nothing beside it, and the operations of another thread start threads of their own.
+        # Nothing is computed beside the last group, so a thread would gain nothing, and PyTorch would start a pool of
+        # threads for the operations of that thread.
         if self._pool is None or is_last:
             store()
         else:
             self._pending = self._pool.submit(self._store_beside, store, self._side.mark())
 
     def wait(self) -> None:
-        """Return once everything that was put is stored.
+        """Return once all results are stored.
 
         Raises:
-            MagnetError: As storing it raised it.
+            MagnetError: Results could not be stored.
         """
         if self._pending is not None:
             pending, self._pending = self._pending, None
@@ -72,7 +73,7 @@ class Writer:
                 pending.result()
 
     def stop(self) -> None:
-        """From now on let the caller store each group before the next is computed."""
+        """Stop the thread. From now on the caller stores each group before it computes the next."""
         self.wait()
         self._end()
 

@@ -66,13 +66,13 @@ def test_notes_are_seldom_and_a_run_goes_on_from_the_last(passing: Callable[[flo
     assert noted[0] == {}
     time.now, time.step = 0.0, 0.25
     second = Clock(("read",))
-    second.go_on([{"labels": [1]}, *reversed(noted)])
+    second.resume([{"labels": [1]}, *reversed(noted)])
     last = some[-1]["seconds"]["wall"]
     assert second.seconds()["wall"] == last + 0.25
     with second.measure("read"):
         pass
     assert second.seconds()["read"] == some[-1]["seconds"]["read"] + 0.25
-    second.go_on([])
+    second.resume([])
     assert second.seconds()["wall"] < last
 
 
