@@ -11,6 +11,8 @@
     made = magnet_cli.export("masks/slide.tif", options=magnet_cli.ExportOptions(formats="cog,geojson"))
     found = magnet_cli.evaluate("masks/slide.tif", "truth.tif")
     scores = magnet_cli.evaluate_methods("test.csv")
+    written = magnet_cli.make_report("masks/slide.tif", magnet_cli.ViewOptions(overlay=True))
+    figures = magnet_cli.run_bench(options=magnet_cli.BenchOptions(sizes="2048,4096"))
     with magnet_cli.open_image("slide.tif") as image:
         region = image.read("1000,2000,512,512", pixel_size="0.5um")
 
@@ -25,6 +27,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from magnet_cli.bench.api import BenchResult, run_bench
     from magnet_cli.errors import (
         DeviceError,
         MagnetError,
@@ -47,15 +50,18 @@ if TYPE_CHECKING:
     from magnet_cli.masks.verification import verify_mask as verify
     from magnet_cli.models.bundle import Bundle, load_bundle
     from magnet_cli.models.python_network import NetworkDescription
+    from magnet_cli.options.bench import BenchOptions
     from magnet_cli.options.evaluate import EvaluationOptions, ScoreOptions
     from magnet_cli.options.export import ExportOptions
     from magnet_cli.options.lengths import PhysicalScales, PhysicalSize
     from magnet_cli.options.refine import RefineOptions
     from magnet_cli.options.rules import Rule
     from magnet_cli.options.segment import SegmentOptions
+    from magnet_cli.options.shared import ViewOptions
     from magnet_cli.options.values import ValueRange
     from magnet_cli.plan import Plan
     from magnet_cli.refinement.api import RefineResult, plan_refine, refine
+    from magnet_cli.report.files import make_report
     from magnet_cli.segmentation.api import segment
     from magnet_cli.segmentation.array import segment_array
     from magnet_cli.segmentation.image_planner import plan_segment
@@ -64,6 +70,8 @@ if TYPE_CHECKING:
 __version__ = "0.2.0"
 
 _PLACES = {
+    "BenchOptions": ("options.bench", "BenchOptions"),
+    "BenchResult": ("bench.api", "BenchResult"),
     "Box": ("geometry", "Box"),
     "Bundle": ("models.bundle", "Bundle"),
     "DeviceError": ("errors", "DeviceError"),
@@ -95,22 +103,27 @@ _PLACES = {
     "UsageError": ("errors", "UsageError"),
     "ValueRange": ("options.values", "ValueRange"),
     "Verification": ("masks.verification", "Verification"),
+    "ViewOptions": ("options.shared", "ViewOptions"),
     "WeightsError": ("errors", "WeightsError"),
     "evaluate": ("evaluation.mask_scores", "evaluate"),
     "evaluate_methods": ("evaluation.method_scores", "evaluate_methods"),
     "export": ("exports.formats", "export"),
     "info": ("images.backends", "inspect"),
     "load_bundle": ("models.bundle", "load_bundle"),
+    "make_report": ("report.files", "make_report"),
     "open_image": ("images.array_reader", "open_arrays"),
     "plan_refine": ("refinement.api", "plan_refine"),
     "plan_segment": ("segmentation.image_planner", "plan_segment"),
     "refine": ("refinement.api", "refine"),
+    "run_bench": ("bench.api", "run_bench"),
     "segment": ("segmentation.api", "segment"),
     "segment_array": ("segmentation.array", "segment_array"),
     "verify": ("masks.verification", "verify_mask"),
 }
 
 __all__ = [
+    "BenchOptions",
+    "BenchResult",
     "Box",
     "Bundle",
     "DeviceError",
@@ -142,16 +155,19 @@ __all__ = [
     "UsageError",
     "ValueRange",
     "Verification",
+    "ViewOptions",
     "WeightsError",
     "evaluate",
     "evaluate_methods",
     "export",
     "info",
     "load_bundle",
+    "make_report",
     "open_image",
     "plan_refine",
     "plan_segment",
     "refine",
+    "run_bench",
     "segment",
     "segment_array",
     "verify",

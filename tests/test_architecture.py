@@ -38,12 +38,12 @@ ROOMS: dict[str, set[str]] = {
     "masks": FLOOR | {"system", "options", "images"},
     "exports": FLOOR | {"system", "options", "images", "masks"},
     "run": FLOOR | {"system", "images", "plan", "models", "masks"},
-    "report": FLOOR | {"system", "images", "plan", "models", "masks", "run"},
+    "report": FLOOR | {"system", "options", "images", "plan", "models", "masks", "run"},
     "refinement": FLOOR | {"system", "options", "images", "plan", "arithmetic", "models", "masks", "run", "report"},
     "segmentation": FLOOR
     | {"system", "options", "images", "plan", "areas", "arithmetic", "models", "masks", "exports", "run", "report"}
     | {"refinement"},
-    "evaluation": FLOOR | {"system", "options", "images", "areas", "masks", "report", "segmentation"},
+    "evaluation": FLOOR | {"system", "options", "images", "areas", "models", "masks", "report", "segmentation"},
     "importing": FLOOR | {"system", "options", "images", "plan", "arithmetic", "models", "masks", "evaluation"},
     "train": FLOOR | {"system", "options", "images", "plan", "arithmetic", "models", "evaluation"},
     "scene": FLOOR | {"system"},
@@ -106,11 +106,11 @@ LIGHT = {
 
 PUBLIC = tuple(
     """
-    Box Bundle DeviceError Evaluation EvaluationOptions Events Export ExportOptions ImageArray ImageInfo ImageResult
-    MagnetError MemoryShortageError NetworkDescription OpenImage OutputError PhysicalScales PhysicalSize Pitch Plan
-    RefineOptions RefineResult Rule ScoreOptions Scores SegmentOptions Size SourceError UsageError ValueRange
-    Verification WeightsError evaluate evaluate_methods export info load_bundle open_image plan_refine plan_segment
-    refine segment segment_array verify
+    BenchOptions BenchResult Box Bundle DeviceError Evaluation EvaluationOptions Events Export ExportOptions
+    ImageArray ImageInfo ImageResult MagnetError MemoryShortageError NetworkDescription OpenImage OutputError
+    PhysicalScales PhysicalSize Pitch Plan RefineOptions RefineResult Rule ScoreOptions Scores SegmentOptions Size
+    SourceError UsageError ValueRange Verification ViewOptions WeightsError evaluate evaluate_methods export info
+    load_bundle make_report open_image plan_refine plan_segment refine run_bench segment segment_array verify
     """.split()  # noqa: SIM905 - a line a name would be as long as the list that it pins
 )
 """The Python API, in the order of `magnet_cli.__all__`."""

@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from magnet_cli.bench.conditions import Setting
-    from magnet_cli.bench.request import Yardstick
     from magnet_cli.bench.task import Ready, Took
     from magnet_cli.errors import MagnetError
     from magnet_cli.geometry import Size
+    from magnet_cli.options.bench import Yardstick
 
 MEGA = 1e6
 

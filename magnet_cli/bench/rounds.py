@@ -8,12 +8,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Self, cast
 
-from magnet_cli.bench.request import CPU_SIZES, GPU_SIZES
 from magnet_cli.bench.result import Mark, Row
 from magnet_cli.bench.task import Task, command_of, for_drawn, mask_beside
 from magnet_cli.bench.worker_process import Process
-from magnet_cli.errors import MagnetError, SourceError
+from magnet_cli.errors import MagnetError, SourceError, UsageError
 from magnet_cli.events import Step
+from magnet_cli.options.bench import CPU_SIZES, GPU_SIZES
 from magnet_cli.system.closing import Closing
 from magnet_cli.system.durable import writing
 from magnet_cli.system.speeds import Figure, format_seconds, store_figure
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from magnet_cli.bench.conditions import Setting
-    from magnet_cli.bench.request import BenchOptions, Yardstick
     from magnet_cli.bench.task import Ready, Took
     from magnet_cli.events import Events
+    from magnet_cli.options.bench import BenchOptions, Yardstick
 
 SHORT = 30.0
 """Up to so many seconds of a run there are three rounds where the user names no number."""
@@ -73,25 +73,41 @@ class Bench(Closing):
     Args:
         options: What to measure.
         events: Receives what is done, and about how long it will take.
+        image: A file to measure on, instead of generated images unless the options name sizes.
+        mask: The mask of the image, where a mask is refined.
 
     Raises:
+        UsageError: The mask is missing where a mask is refined, or is given where none is.
         MagnetError: Nothing could be measured, which is raised on entering.
     """
 
-    def __init__(self, options: BenchOptions, events: Events) -> None:
+    def __init__(
+        self, options: BenchOptions, events: Events, *, image: str | None = None, mask: str | None = None
+    ) -> None:
+        if options.refines and image is not None and mask is None:
+            raise UsageError(
+                "a cascade sharpens a mask of the image", value=image, advice="Name the mask after the image"
+            )
+        if not options.refines and mask is not None:
+            raise UsageError(
+                "a mask is what a cascade sharpens, and this bundle predicts classes",
+                value=mask,
+                advice="Leave it out, or name a cascade with --weights",
+            )
+        self._image = image
+        self._mask = mask
         self._options = options
         self._events = events
         self._stack = ExitStack()
         self._speeds: dict[str, float] = {}
-        self._command = command_of(options.options)
+        self._command = command_of(options.measured)
 
     def __enter__(self) -> Self:
-        given = self._options
-        for file in (given.image, given.mask):
+        for file in (self._image, self._mask):
             if file is not None and not Path(file).exists():
                 raise SourceError("there is no such file", file=file, advice="Check the path")
         with ExitStack() as stack:
-            with Process("studio", given.options, self._command) as studio:
+            with Process("studio", self._options.measured, self._command) as studio:
                 self.setting: Setting = studio.ask("setting")
             name = stack.enter_context(TemporaryDirectory(prefix="magnet-bench-", ignore_cleanup_errors=True))
             self._folder = Path(name)
@@ -107,7 +123,7 @@ class Bench(Closing):
         """Sides of the images that are generated."""
         if self._options.sizes is not None:
             return self._options.sizes
-        if self._options.image is not None:
+        if self._image is not None:
             return ()
         return CPU_SIZES if self.setting.device == "cpu" else GPU_SIZES
 
@@ -126,29 +142,29 @@ class Bench(Closing):
                 yield self._row(self._task(path, warm, method, drawn=True), label=label)
             for file in (path, mask_beside(path)):
                 file.unlink(missing_ok=True)
-        if self._options.image is not None:
-            name = self._options.image
+        if self._image is not None:
+            name = self._image
             warm = self._drawn(LARGEST_WARM, None)
             for method in self._methods:
                 yield self._row(self._task(name, warm, method), label=Path(name).name, image=name)
 
     @property
     def _methods(self) -> tuple[str, ...]:
-        return self._options.methods
+        return self._options.chosen_methods
 
     def _drawn(self, side: int, path: Path | None) -> Path:
         """Make the image of a side, and the small one beside it, which is returned."""
         warm = self._folder / "warm.tif"
-        with writing(self._folder), Process("studio", self._options.options, self._command) as studio:
+        with writing(self._folder), Process("studio", self._options.measured, self._command) as studio:
             studio.ask("draw_warm", warm, side)
             if path is not None:
                 studio.ask("draw", path, side)
         return warm
 
     def _task(self, image: str | Path, warm: Path, method: str, *, drawn: bool = False) -> Task[Any]:
-        options: Any = replace(cast("Any", self._options.options), method=method)
+        options: Any = replace(cast("Any", self._options.measured), method=method)
         refines = self._command == "refine"
-        mask = str(mask_beside(Path(image))) if drawn and refines else self._options.mask
+        mask = str(mask_beside(Path(image))) if drawn and refines else self._mask
         return Task(
             image=str(image),
             mask=mask,

@@ -11,8 +11,8 @@ from magnet_cli.system.speeds import format_seconds, three_digits
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from magnet_cli.bench.request import Yardstick
     from magnet_cli.bench.result import Row, Spread
+    from magnet_cli.options.bench import Yardstick
 
 HEAD = (
     *("image", "method", "a run", "Mpx/s", "windows/s", "of the ceiling"),

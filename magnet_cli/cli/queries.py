@@ -104,7 +104,7 @@ def verify(
 ) -> int:
     """Re-open masks and check every tile, overview and palette against the report."""
     with Listing(json=json) as listing:
-        from magnet_cli.exports.destinations import named_masks
+        from magnet_cli.masks.targets import named_masks
 
         for mask in named_masks(masks):
             found, error = _attempt(partial(_verified, mask), mask, "checking", progress=not no_progress)

@@ -28,7 +28,7 @@ def report(
     """Make a page and a picture of a finished mask, without computing the mask again."""
     with Listing(json=json) as listing:
         from magnet_cli.cli.progress import showing
-        from magnet_cli.exports.destinations import named_masks
+        from magnet_cli.masks.targets import named_masks
         from magnet_cli.report.files import show_mask
 
         chosen, found = views.value(), list(named_masks(masks))
@@ -37,8 +37,7 @@ def report(
         for mask in found:
             try:
                 with showing(mask, "drawing", enabled=not no_progress):
-                    html = chosen.html or not chosen.overlay
-                    written = show_mask(mask, image=image, overlay=chosen.overlay, html=html)
+                    written = show_mask(mask, chosen, image=image)
             except MagnetError as error:
                 say(f"magnet: {error}")
                 listing.add({"mask": str(mask), "error": str(error), "exit_code": error.exit_code}, error)

@@ -14,6 +14,7 @@ from magnet_cli.evaluation.statistics import Distribution, Pooled, paired_differ
 from magnet_cli.events import Events
 from magnet_cli.images.dataset import DatasetSample, read_dataset
 from magnet_cli.masks.targets import Target
+from magnet_cli.models.python_network import PythonNetwork
 from magnet_cli.options.evaluate import ScoreOptions
 from magnet_cli.segmentation.api import segment_target
 from magnet_cli.segmentation.segment_model import load_model
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from magnet_cli.evaluation.mask_scores import ClassScore
     from magnet_cli.evaluation.statistics import Difference
     from magnet_cli.events import Step
+    from magnet_cli.models.python_network import NetworkDescription, PatchFunction
     from magnet_cli.options.segment import Method
     from magnet_cli.segmentation.segment_model import Model
 
@@ -283,6 +285,8 @@ def evaluate_methods(
     output: str | Path | None = None,
     options: ScoreOptions | None = None,
     *,
+    network: PatchFunction | None = None,
+    description: NetworkDescription | None = None,
     events: Events | None = None,
 ) -> Scores:
     """Segment labelled images by several methods and compare the masks with the truth.
@@ -293,6 +297,8 @@ def evaluate_methods(
         output: A folder for the masks, `<output>/<method>/<name>.tif`; what is finished there is not computed again.
             Without it they are deleted.
         options: The options of the comparison.
+        network: A module or another callable that takes the place of a bundle, as `segment` takes it.
+        description: What has to be known of `network`.
         events: Receives messages, progress and failures.
 
     Raises:
@@ -300,7 +306,8 @@ def evaluate_methods(
             of its method's scores; its row carries the error.
     """
     options = options or ScoreOptions()
-    return Scores.of(score_each(data, output, options, events=events), options)
+    own = PythonNetwork.of(network, description)
+    return Scores.of(score_each(data, output, options, own=own, events=events), options)
 
 
 def score_each(
@@ -308,6 +315,7 @@ def score_each(
     output: str | Path | None = None,
     options: ScoreOptions | None = None,
     *,
+    own: PythonNetwork | None = None,
     events: Events | None = None,
 ) -> Iterator[ImageScore]:
     """Yield the scores of `evaluate_methods`, one image and method after the other, each as soon as it is known.
@@ -318,7 +326,7 @@ def score_each(
     samples, folder = read_dataset(Path(data)), None if output is None else Path(output)
     if folder is not None:
         _refuse_inputs(samples, folder, options.methods)
-    model = load_model(options.segment, events)
+    model = load_model(options.segment, events, own)
     options = _named(options, model)
     unfit = {
         sample.name: error

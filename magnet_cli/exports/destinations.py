@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from magnet_cli.errors import SourceError, UsageError
+from magnet_cli.errors import UsageError
 from magnet_cli.images.inputs import is_zarr
-from magnet_cli.masks.targets import MASK_SUFFIXES, is_earlier_output
+from magnet_cli.masks.targets import masks_under
 from magnet_cli.options.export import EXPORT_SUFFIXES
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def plan_exports(masks: Sequence[str], output: Path | None, formats: Sequence[Ex
     """
     if not formats:
         raise UsageError("an export needs a format", advice=f"Give --format one or more of {', '.join(ENDINGS)}")
-    found = {mask.resolve(): (mask, root) for text in masks for mask, root in _expand(Path(text))}
+    found = {mask.resolve(): (mask, root) for text in masks for mask, root in masks_under(Path(text))}
     if output is not None and _is_file_name(output):
         targets = [_single([mask for mask, _ in found.values()], output, formats)]
     else:
@@ -109,29 +109,6 @@ def refuse_collisions(paths: Iterable[Path], *, inputs: Iterable[Path]) -> None:
         if place in seen:
             raise UsageError("two masks would get the same export", value=path, advice="Export one at a time")
         seen.add(place)
-
-
-def named_masks(paths: Iterable[Path]) -> Iterator[Path]:
-    """The masks that are named, whatever they are, and those with a report beside them in the folders that are named.
-
-    Raises:
-        UsageError: A folder holds none.
-    """
-    for path in paths:
-        yield from (mask for mask, _ in _expand(path)) if path.is_dir() else (path,)
-
-
-def _expand(path: Path) -> list[tuple[Path, Path]]:
-    """The masks that an argument stands for, each with the folder below which its subfolders are kept."""
-    if not path.is_dir():
-        if not path.exists():
-            raise SourceError("there is no such mask", file=path, advice="Check the path")
-        return [(path, path.parent)]
-    named = (entry for entry in sorted(path.rglob("*")) if entry.suffix.lower() in MASK_SUFFIXES and entry.is_file())
-    masks = [entry for entry in named if entry.with_suffix(".json").is_file() and is_earlier_output(entry)]
-    if not masks:
-        raise UsageError("the folder holds no mask with a report", value=path, advice="Name the masks themselves")
-    return [(mask, path) for mask in masks]
 
 
 def _is_file_name(output: Path) -> bool:

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from magnet_cli.errors import UsageError
+from magnet_cli.errors import SourceError, UsageError
 from magnet_cli.images.inputs import PassedOver, find_images, passed_over_notes, stem
 from magnet_cli.images.urls import is_url
 from magnet_cli.options.export import EXPORT_SUFFIXES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from magnet_cli.images.inputs import FoundImage
 
@@ -131,6 +131,36 @@ def _is_ours(report: Path) -> bool:
                 return True
             before = part[-100:]
     return False
+
+
+def named_masks(paths: Iterable[Path]) -> Iterator[Path]:
+    """Yield the masks that are named, whatever they are, and the masks in the folders that are named.
+
+    Raises:
+        UsageError: A folder holds no mask that has a report beside it.
+    """
+    for path in paths:
+        yield from (mask for mask, _ in masks_under(path)) if path.is_dir() else (path,)
+
+
+def masks_under(path: Path) -> list[tuple[Path, Path]]:
+    """Return the masks that a path stands for, each with the folder below which its subfolders are kept.
+
+    A file stands for itself, and a folder for all masks in it and below it that have a report beside them.
+
+    Raises:
+        SourceError: The path does not exist.
+        UsageError: The folder holds no such mask.
+    """
+    if not path.is_dir():
+        if not path.exists():
+            raise SourceError("there is no such mask", file=path, advice="Check the path")
+        return [(path, path.parent)]
+    named = (entry for entry in sorted(path.rglob("*")) if entry.suffix.lower() in MASK_SUFFIXES and entry.is_file())
+    masks = [entry for entry in named if entry.with_suffix(".json").is_file() and is_earlier_output(entry)]
+    if not masks:
+        raise UsageError("the folder holds no mask with a report", value=path, advice="Name the masks themselves")
+    return [(mask, path) for mask in masks]
 
 
 def is_file_name(output: Path) -> bool:

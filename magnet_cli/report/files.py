@@ -5,20 +5,22 @@ from __future__ import annotations
 import shutil
 import zlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from magnet_cli import images
-from magnet_cli.errors import OutputError, SourceError
+from magnet_cli.errors import OutputError, SourceError, UsageError
 from magnet_cli.masks.output import OutputPaths
 from magnet_cli.masks.report_file import read_report
+from magnet_cli.masks.targets import named_masks
+from magnet_cli.options.shared import ViewOptions
 from magnet_cli.report.overlay import draw_overlay
 from magnet_cli.report.page import make_page
 from magnet_cli.report.picture import read_picture
 from magnet_cli.system import durable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
+    from collections.abc import Mapping, Sequence
 
 DISK_SHARE = 0.5
 """Share of the free disk that decoding a picture once may take."""
@@ -91,22 +93,33 @@ def write_views(paths: ViewPaths, *, mask: Path, report: Mapping[str, object], i
     return written
 
 
-def show_mask(mask: Path, *, image: str | None = None, overlay: bool = False, html: bool = True) -> list[Path]:
-    """Write the picture and the page of a mask that exists.
+def make_report(
+    masks: str | Path | Sequence[str | Path], options: ViewOptions | None = None, *, image: str | Path | None = None
+) -> list[Path]:
+    """Write the picture and the page of masks that exist, without computing the masks again.
 
     Args:
-        mask: A mask that `magnet segment` has written, with its report beside it.
-        image: The image that the mask was made from; None takes the path in the report.
-        overlay: Whether to draw the picture.
-        html: Whether to write the page.
+        masks: Masks that `magnet segment` or `magnet refine` has written, or folders of them; one, or several.
+        options: Which files are written. Where they ask for neither, the page is.
+        image: The image that the mask was made of, for one mask only. None takes the path in the mask's report.
 
     Returns:
-        What was written.
+        The paths of the files.
 
     Raises:
-        SourceError: The image is missing, is another one, or cannot be read.
-        OutputError: Mask or report are missing or damaged, or the folder refuses a file.
+        UsageError: An image is given for several masks, or a folder holds no mask.
+        SourceError: An image is missing, is another one, or cannot be read.
+        OutputError: A mask or its report is missing or damaged, or the folder refuses a file.
     """
+    found = list(named_masks(Path(mask) for mask in ([masks] if isinstance(masks, str | Path) else masks)))
+    if image is not None and len(found) > 1:
+        raise UsageError("--image belongs to one mask", value=f"{len(found)} masks", advice="Name one mask")
+    source = None if image is None else str(image)
+    return [path for mask in found for path in show_mask(mask, options or ViewOptions(), image=source)]
+
+
+def show_mask(mask: Path, options: ViewOptions, *, image: str | None = None) -> list[Path]:
+    """Write the picture and the page of one mask, as `make_report` does."""
     if not mask.is_file():
         raise OutputError("there is no such mask", file=mask, advice="Check the path")
     report = cast("dict[str, Any]", read_report(OutputPaths.of(mask).report))
@@ -120,7 +133,8 @@ def show_mask(mask: Path, *, image: str | None = None, overlay: bool = False, ht
         raise SourceError(error.rule, value=error.value, file=source, advice=ELSEWHERE) from error
     if found != expected:
         raise SourceError("the mask was made of another image", file=source, advice=ELSEWHERE)
-    return write_views(ViewPaths.of(mask, overlay=overlay, html=html), mask=mask, report=report, image=source)
+    paths = ViewPaths.of(mask, overlay=options.overlay, html=options.html or not options.overlay)
+    return write_views(paths, mask=mask, report=report, image=source)
 
 
 def _of_another_version(mask: Path) -> OutputError:

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from magnet_cli.bench import rounds as running
-from magnet_cli.bench.request import parse_sizes, parse_yardsticks
 from magnet_cli.bench.worker_process import Process
-from magnet_cli.errors import DeviceError, OutputError, UsageError, WeightsError
+from magnet_cli.errors import DeviceError, OutputError, WeightsError
 from magnet_cli.options.segment import SegmentOptions
 from magnet_cli.system.speeds import stored_figures
 from tests.bench.support import SCALES
@@ -132,14 +131,6 @@ def test_a_missing_image_and_a_missing_folder(tmp_path: Path) -> None:
     assert "the page's folder is missing" in folder.stderr
 
 
-def test_sizes_and_yardsticks_as_written() -> None:
-    assert parse_sizes("4096, 512") == (512, 4096)
-    assert parse_yardsticks("naive,ceiling") == ("ceiling", "naive")
-    assert parse_yardsticks("none") == ()
-    with pytest.raises(UsageError):
-        parse_yardsticks("none,ceiling")
-
-
 def test_a_size_that_the_disk_has_no_room_for_fails_alone(
     tmp_path: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -162,7 +153,7 @@ def _no_room(_: running.Bench, side: int, path: Path) -> Path:
 def test_who_asks_loads_no_library_whose_memory_it_wants_to_know() -> None:
     modules = [
         "magnet_cli.cli.bench",
-        *(f"magnet_cli.bench.{name}" for name in ("rounds", "conditions", "task", "table")),
+        *(f"magnet_cli.bench.{name}" for name in ("api", "rounds", "conditions", "task", "table")),
     ]
     done = subprocess.run(
         [sys.executable, "-c", f"import sys, {', '.join(modules)}; print(*sys.modules)"],

@@ -23,6 +23,7 @@ from magnet_cli.events import Events, Step
 from magnet_cli.geometry import Size
 from magnet_cli.images.dataset import DatasetSample
 from magnet_cli.models.networks import Networks
+from magnet_cli.models.python_network import NetworkDescription
 from magnet_cli.options.evaluate import EvaluationOptions, ScoreOptions
 from magnet_cli.options.segment import Method, SegmentOptions
 from magnet_cli.report.inks import COLOURS
@@ -107,6 +108,24 @@ def test_scores_are_those_of_the_masks_arrays(data: Path, colours: Path, tmp_pat
         assert described["f1"] == pytest.approx(np.mean(f1))
         assert one.ious(1).values == pytest.approx([ious(*pair)[1] for pair in pairs])
         assert described["megapixels"] == pytest.approx(sum(h * w for h, w in SIZES) / 1e6)
+
+
+def test_a_network_of_the_callers_own_is_scored_as_a_bundle_that_computes_the_same(
+    data: Path, colours: Path, tmp_path: Path
+) -> None:
+    own = ScoreOptions(methods="patch", segment=SegmentOptions(device="cpu", tissue="none"))
+    described = NetworkDescription(classes=["r", "g", "b"], size=32, scales="32,64,128", version="1")
+    found = evaluate_methods(data, tmp_path / "own", own, network=lambda x: 20 * x, description=described)
+    bundles = evaluate_methods(data, tmp_path / "theirs", options(colours, ("patch",)))
+    for one, other in zip(found.methods, bundles.methods, strict=True):
+        assert one.pooled.confusion.tolist() == other.pooled.confusion.tolist()
+        assert [entry.name for entry in one.pooled.classes] == ["r", "g", "b"]
+
+
+def test_a_network_and_a_bundle_are_not_scored_together(data: Path, colours: Path) -> None:
+    described = NetworkDescription(classes=3, size=32, version="1")
+    with pytest.raises(UsageError, match="takes the place of a bundle"):
+        evaluate_methods(data, None, options(colours), network=lambda x: x, description=described)
 
 
 def test_boundary_pixels_are_pooled_and_the_papers_mean_is_over_images(

@@ -15,6 +15,7 @@ import pytest
 
 from magnet_cli.errors import UsageError
 from magnet_cli.geometry import Box, Size
+from magnet_cli.options.bench import BenchOptions
 from magnet_cli.options.evaluate import EvaluationOptions, ScoreOptions
 from magnet_cli.options.export import ExportOptions
 from magnet_cli.options.lengths import PhysicalScales
@@ -25,7 +26,7 @@ from magnet_cli.options.scales import parse_scales
 from magnet_cli.options.segment import SegmentOptions
 from magnet_cli.options.values import ValueRange
 
-GROUPS: list[Any] = [SegmentOptions, ExportOptions, RefineOptions, EvaluationOptions, ScoreOptions]
+GROUPS: list[Any] = [SegmentOptions, ExportOptions, RefineOptions, EvaluationOptions, ScoreOptions, BenchOptions]
 
 
 def test_texts_and_values_make_the_same_options() -> None:
@@ -165,7 +166,7 @@ def test_options_stay_as_they_were_made() -> None:
 
 @pytest.mark.parametrize("group", GROUPS)
 def test_every_field_is_an_option_with_a_help_text(group: Any) -> None:
-    plain = {"segment", "evaluation"} if group is ScoreOptions else set()
+    plain = {ScoreOptions: {"segment", "evaluation"}, BenchOptions: {"measured"}}.get(group, set())
     assert {entry.name for entry in options_in(group)} == {entry.name for entry in fields(group)} - plain
     for entry in options_in(group):
         assert entry.about.endswith("."), entry.name

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 import tifffile
 
-from magnet_cli.errors import OutputError
+import magnet_cli
+from magnet_cli import ViewOptions
+from magnet_cli.errors import OutputError, UsageError
 from magnet_cli.masks.report_file import write_report
 from magnet_cli.masks.verification import verify_mask
 from magnet_cli.system import durable
@@ -137,3 +139,21 @@ def test_a_mask_that_is_no_mask_is_refused(image: Path, bundle: Path) -> None:
     assert invoke("report", "m.tif").exit_code == 5
     Path("m.tif").unlink()
     assert "no such mask" in invoke("report", "m.tif").stderr
+
+
+def test_python_makes_what_the_command_makes(image: Path, bundle: Path) -> None:
+    for name in ("masks/a.tif", "masks/b.tif"):
+        assert invoke("segment", image, "--weights", bundle, "-o", name).exit_code == 0
+    assert invoke("report", "masks", "--html", "--overlay").exit_code == 0
+    made = [Path("masks") / f"{name}{end}" for name in "ab" for end in (".overlay.png", ".html")]
+    before = [path.read_bytes() for path in made]
+    for path in made:
+        path.unlink()
+    assert magnet_cli.make_report("masks", ViewOptions(overlay=True, html=True)) == made
+    assert [path.read_bytes() for path in made] == before
+    assert magnet_cli.make_report(Path("masks/a.tif")) == [Path("masks/a.html")]
+    assert magnet_cli.make_report(["masks/a.tif"], ViewOptions(overlay=True), image=image) == made[:1]
+    with pytest.raises(UsageError, match="belongs to one mask"):
+        magnet_cli.make_report("masks", image=image)
+    with pytest.raises(OutputError, match="no such mask"):
+        magnet_cli.make_report("masks/c.tif")
