@@ -18,6 +18,7 @@ from magnet_cli.images.store import Pixels
 from magnet_cli.images.tiff_colour import Colour, colour, understood
 from magnet_cli.images.tiff_pages import MASK, REDUCED, Layer, check_size, first_pages, page_size
 from magnet_cli.images.tiff_store import CHUNK_BYTES, TILE_CACHE_BYTES, TiffStore, chunk_bytes
+from magnet_cli.images.truncation import refuse_truncated
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -227,6 +228,7 @@ def _pages(path: Path, rule: str) -> Iterator[list[TiffPage]]:
         pages = list(first_pages(file.pages))
         if not pages:
             raise SourceError(rule, value="no page", file=path, advice=ADVICE)
+        refuse_truncated(file, str(path))
         yield pages
 
 

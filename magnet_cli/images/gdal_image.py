@@ -22,6 +22,7 @@ from magnet_cli.geometry import Box, Size
 from magnet_cli.images.channels import channel_bands
 from magnet_cli.images.contents import Content, choose, largest, others
 from magnet_cli.images.failures import check_pixels, naming
+from magnet_cli.images.gdal_length import refuse_short_raster
 from magnet_cli.images.georeference import georeference
 from magnet_cli.images.geotransform import Geotransform
 from magnet_cli.images.ground import ground_size
@@ -123,6 +124,8 @@ def open_gdal(
         with environment(), naming(path, "the file cannot be opened", advice=DAMAGED, also=FAILURES):
             _check_sources(path)
             found = _open_parts(path, datasets[0], series)
+            for part in datasets[0]:
+                refuse_short_raster(path, part)
             codes = codes_of(path, datasets[0], indices=indices, alpha=alpha)
             for index in range(_reductions(datasets[0], codes)):
                 datasets.append([_dataset(name, overview_level=index) for name in found.names])

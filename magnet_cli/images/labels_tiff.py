@@ -26,6 +26,7 @@ from magnet_cli.images.tiff import stored_orientation
 from magnet_cli.images.tiff_colour import Colour, understood
 from magnet_cli.images.tiff_pages import Layer, find_contents, full_layer
 from magnet_cli.images.tiff_store import CHUNK_BYTES, TILE_CACHE_BYTES, TiffStore, chunk_bytes
+from magnet_cli.images.truncation import refuse_missing_tiles
 from magnet_cli.images.validity import BITS, storable
 
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ def open_tiff_labels(path: str, *, labels: Collection[int] = ()) -> TiffLabels |
 def _opened(file: tifffile.TiffFile, path: str, blob: Blob, labels: Collection[int]) -> TiffLabels | None:
     layer = full_layer(find_contents(file, path).image(None, path)[1])
     page = layer.pages[0]
+    refuse_missing_tiles(layer.pages, path)
     beside = find_sidecars(path, world=world_endings(Path(path).suffix))
     reference = tiff_geo.page_georeference(page, beside)
     turned, _ = stored_orientation(page, reference)

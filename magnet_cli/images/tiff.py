@@ -44,6 +44,7 @@ from magnet_cli.images.tiff_description import (
 from magnet_cli.images.tiff_levels import find_layers
 from magnet_cli.images.tiff_pages import Layer, find_contents, full_layer
 from magnet_cli.images.tiff_store import CHUNK_BYTES, TILE_CACHE_BYTES, TiffStore, chunk_bytes
+from magnet_cli.images.truncation import refuse_missing_tiles
 from magnet_cli.images.urls import file_name, is_url
 from magnet_cli.images.validity import storable
 
@@ -163,35 +164,14 @@ def _open_image(
     contents: TiffContents, index: int, facts: TiffFacts, blob: Blob, cache: CacheBudget | None
 ) -> PyramidImage:
     used = [page for layer in facts.layers for page in layer.pages]
-    notes = contents.notes(index, used)
-    if facts.image.chain_fault:
-        _refuse_missing_tiles([*used, *(layer.mask for layer in facts.layers if layer.mask is not None)], blob)
-        notes += (facts.image.chain_fault,)
-    facts = replace(facts, notes=(*notes, *facts.notes))
+    masks = [layer.mask for layer in facts.layers if layer.mask is not None]
+    refuse_missing_tiles([*used, *masks], blob.name)
+    facts = replace(facts, notes=(*contents.notes(index, used), *facts.notes))
     if facts.colour is None or not facts.regional:
         found = _decode_once(facts, blob, cache)
     else:
         found = _by_region(facts, facts.colour, blob)
     return found.holding(contents.contents, index)
-
-
-def _refuse_missing_tiles(pages: Sequence[TiffPage], blob: Blob) -> None:
-    """Refuse an image of which a tile or strip lies behind the end of its file.
-
-    Raises:
-        SourceError: One does.
-    """
-    for page in pages:
-        size = page.parent.filehandle.size
-        ends = [offset + count for offset, count in zip(page.dataoffsets, page.databytecounts, strict=False)]
-        missing = sum(end > size for end in ends)
-        if missing:
-            raise SourceError(
-                f"the file is truncated: {missing} of {len(ends)} tiles or strips of a level lie behind its end",
-                value=f"{size:,} bytes, of at least {max(ends):,}",
-                file=blob.name,
-                advice="Copy or export the file again",
-            )
 
 
 def _by_region(facts: TiffFacts, colour: Colour, blob: Blob) -> PyramidImage:

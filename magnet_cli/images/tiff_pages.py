@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from functools import partial
 from math import prod
-from struct import unpack
 from typing import TYPE_CHECKING
 
 from magnet_cli.errors import SourceError
@@ -17,6 +16,7 @@ from magnet_cli.images.ome import OmeError, is_ome, parse_ome
 from magnet_cli.images.ome_files import OmeFiles, page_of
 from magnet_cli.images.protocol import Level
 from magnet_cli.images.tiff_description import aperio_kind, description, is_slide, qpi_kind
+from magnet_cli.images.truncation import MAX_PAGES, refuse_truncated
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
 
     from magnet_cli.images.blob import Blob
     from magnet_cli.images.ome import Ome, OmeImage
-
-MAX_PAGES = 4096
-"""Largest number of pages that are read; a damaged chain may never end."""
 
 REDUCED, MASK, MACRO = 1, 4, 8
 """Bits of NewSubfileType; scanners mark the overview of a whole glass slide by the last."""
@@ -71,8 +68,6 @@ class TiffImage:
     siblings: Mapping[TiffFile, Blob] = field(default_factory=dict)
     """Other files that hold pages of the image, by their tables."""
     notes: tuple[str, ...] = ()
-    chain_fault: str = ""
-    """Note for the user where the chain of directories breaks off; empty where it ends as it should."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,16 +129,22 @@ def find_contents(file: TiffFile, path: str) -> TiffContents:
 
     Raises:
         SourceError: The file holds no picture, or one of an absurd size; or it is a piece of a multi-file OME-TIFF
-            whose description is not there.
+            whose description is not there; or it is truncated.
     """
     first = next(first_pages(file.pages), None)
     if first is None:
         raise SourceError("the TIFF file holds no readable page", file=path, advice="Copy or export the file again")
     check_size(first, path)
+    fault = refuse_truncated(file, path)
+    found = _contents(file, first, path)
+    return _noted(found, fault) if fault else found
+
+
+def _contents(file: TiffFile, first: TiffPage, path: str) -> TiffContents:
+    """Find the images of a file whose chain of directories is whole."""
     if file.is_qpi and first.samplesperpixel == 1 and len(file.series[0].pages) > 1:
         runs = _runs(file)
-        fault = chain_fault(file, sum(map(len, runs)))
-        return _one(TiffImage(pages=runs[0], candidates=tuple(map(_stated, runs[1:])), chain_fault=fault))
+        return _one(TiffImage(pages=runs[0], candidates=tuple(map(_stated, runs[1:]))))
     if is_ome(description(first)):
         return _ome_contents(file, path)
     if file.is_imagej and file.series:
@@ -183,26 +184,6 @@ def first_pages(pages: TiffPages) -> Iterator[TiffPage]:
         except IndexError:
             return
         yield page.aspage()
-
-
-def chain_fault(file: TiffFile, count: int) -> str:
-    """Return a note for the user where the chain of directories breaks off, as in a file that was copied in part.
-
-    Args:
-        file: File whose chain was followed to its end.
-        count: Number of pages found; a chain of `MAX_PAGES` was not followed to its end.
-    """
-    place, size = file.pages.next_page_offset, file.tiff.offsetsize
-    if place is None or count >= MAX_PAGES:
-        return ""
-    file.filehandle.seek(place)
-    stored = file.filehandle.read(size)
-    if len(stored) == size and not any(stored):
-        return ""
-    end = f"the file has {file.filehandle.size:,} bytes"
-    if len(stored) == size:
-        end = f"the next directory would be at byte {unpack(file.tiff.offsetformat, stored)[0]:,}, and {end}"
-    return f"the file is truncated or damaged, so levels and other pictures may be missing: {end} (copy it again)"
 
 
 def fits(full: TiffPage, page: TiffPage) -> bool:
@@ -250,7 +231,6 @@ def _runs(file: TiffFile) -> list[tuple[TiffPage, ...]]:
 def _chain_contents(file: TiffFile) -> TiffContents:
     """Each page that is neither a mask nor a stated level of another is an image."""
     chain = list(first_pages(file.pages))
-    fault = chain_fault(file, len(chain))
     slide = is_slide(chain[0])
     chain = [page for page in chain if min(page.imagewidth, page.imagelength) > 0]
     pictures = [page for page in chain if not page.subfiletype & MASK]
@@ -262,7 +242,7 @@ def _chain_contents(file: TiffFile) -> TiffContents:
     return TiffContents(
         contents=contents,
         default=default,
-        build=lambda index: replace(_page_image(shown[index], chain, fulls), chain_fault=fault),
+        build=lambda index: _page_image(shown[index], chain, fulls),
         shown=tuple(shown),
     )
 
@@ -425,7 +405,6 @@ def _described_image(
         number=pages[0].index,
         ome=image,
         siblings=files.blobs,
-        chain_fault=chain_fault(file, len(chain)) if chain else "",
         notes=(
             *((f"only the first plane is read ({', '.join(notes)})",) if notes else ()),
             *files.notes(image),

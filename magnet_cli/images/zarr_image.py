@@ -119,7 +119,9 @@ class _Holder:
 
     def close(self) -> None:
         """Close the store's files and connections."""
-        self.store.close()
+        # zarr opens a zip file when it is first read, and cannot close one that it could not open.
+        if not isinstance(self.store, ZipStore) or self.store._is_open:  # noqa: SLF001 (nothing public says it)
+            self.store.close()
         if isinstance(self.store, FsspecStore):
             from magnet_cli.images.remote import close_session  # noqa: PLC0415 (an extra)
 

@@ -197,8 +197,7 @@ def test_a_truncated_file(server: Server, tmp_path: Path) -> None:
     assert "truncated" in refusal(server.url("noise.tif"))
     tifffile.imwrite(path, picture(512, 512), tile=(32, 32), photometric="rgb")
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with open_image(server.url("noise.tif")) as image, pytest.raises(SourceError, match="truncated"):
-        image.read([Request(pitch=LEVEL0, box=Box(x=0, y=500, width=9, height=9))])
+    assert "truncated" in refusal(server.url("noise.tif"))
     (tmp_path / "empty.tif").touch()
     assert "empty" in refusal(server.url("empty.tif"))
 
