@@ -3,10 +3,11 @@
     python -m benchmarks.accuracy.scenes --data DATA --work WORK
 
 DATA has two folders. `dubai` is "Semantic segmentation of aerial imagery" (MBRSC and Humans in the Loop): nine adjacent
-parts a tile in `tileN/images` and `tileN/labels`, and tile 7 whole in `mosaics`. `hrf` is the High-Resolution Fundus
-images: `images`, `vessels`, `fov`. WORK/dubai and WORK/hrf get a `scenes.csv` with the columns name, image and label;
-WORK/scenes.csv lists both, for what learns from labels of any kind; WORK/masks.csv lists each retina once for each
-method of `fundus`, with the mask that `magnet segment --method METHOD -o WORK/masks/NAME-METHOD.tif` will have made.
+parts a tile in `tileN/images` and `tileN/labels`, and tiles 5 and 7 whole in `mosaics`. `hrf` is the High-Resolution
+Fundus images: `images`, `vessels`, `fov`. WORK/dubai and WORK/hrf get a `scenes.csv` with the columns name, image and
+label; WORK/scenes.csv lists both, for what learns from labels of any kind; WORK/masks.csv lists each retina once for
+each method of `fundus`, with the mask that `magnet segment --method METHOD -o WORK/masks/NAME-METHOD.tif` will have
+made.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 TILES = ("tile1", "tile2", "tile3", "tile4", "tile6")
+MOSAICS = ("tile5", "tile7")
+"""Tiles that are there whole."""
 WHOLE = "tile7"
 PART = "tile7-part"
 PART_AT = (slice(600, 3400), slice(1200, 4000))
@@ -68,20 +71,21 @@ def write_list(folder: Path, names: Iterable[str], *, suffix: str = ".tif") -> N
 
 
 def prepare_dubai(data: Path, folder: Path) -> None:
-    """Nine parts a tile put together; tile 7 as it is."""
+    """Nine parts a tile put together; tiles 5 and 7 as they are."""
     folder.mkdir(parents=True, exist_ok=True)
     for scene in load_scenes(data, DataConfig(scenes=TILES, grid=(3, 3))):
         pixels = scene.pixels.read(0, Box.whole(scene.size))
         labels = scene.labels.at(np.arange(scene.size.height), np.arange(scene.size.width))
         tifffile.imwrite(folder / f"{scene.name}.tif", pixels, tile=(256, 256), compression="zlib", photometric="rgb")
         write_labels(folder / f"{scene.name}-labels.tif", labels)
-    (folder / f"{WHOLE}.tif").write_bytes((data / "mosaics" / f"{WHOLE}.tif").read_bytes())
-    write_labels(folder / f"{WHOLE}-labels.tif", imagecodecs.imread(data / "mosaics" / f"{WHOLE}_label.png"))
+    for name in MOSAICS:
+        (folder / f"{name}.tif").write_bytes((data / "mosaics" / f"{name}.tif").read_bytes())
+        write_labels(folder / f"{name}-labels.tif", imagecodecs.imread(data / "mosaics" / f"{name}_label.png"))
     for name in (WHOLE, f"{WHOLE}-labels"):
         part = tifffile.imread(folder / f"{name}.tif")[PART_AT]
         target = folder / f"{name.replace(WHOLE, PART)}.tif"
         tifffile.imwrite(target, part, tile=(256, 256), compression="zlib")
-    write_list(folder, (*TILES, WHOLE, PART))
+    write_list(folder, (*TILES, *MOSAICS, PART))
 
 
 def prepare_hrf(data: Path, folder: Path) -> None:

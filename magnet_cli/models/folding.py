@@ -8,6 +8,7 @@ from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from magnet_cli.models.architectures.chain import ConvChain
+from magnet_cli.models.architectures.timm_encoder import TimmEncoder
 
 if TYPE_CHECKING:
     import torch
@@ -61,7 +62,7 @@ def _calls(traced: fx.GraphModule, target: str) -> int:
 
 
 class _Tracer(fx.Tracer):
-    """Follows every module but those of torch itself, and chains, which look at the shape of their input."""
+    """Follows every module but those of torch itself, and those whose Python code depends on the shape of the input."""
 
     def is_leaf_module(self, m: torch.nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, ConvChain) or super().is_leaf_module(m, module_qualified_name)
+        return isinstance(m, ConvChain | TimmEncoder) or super().is_leaf_module(m, module_qualified_name)

@@ -8,8 +8,15 @@ from magnet_cli.errors import WeightsError
 from magnet_cli.models.architectures.cascadepsp import cascadepsp_light, cascadepsp_resnet50
 from magnet_cli.models.architectures.conv import conv_backbone, conv_cascade, conv_refiner
 from magnet_cli.models.architectures.deeplab import deeplabv3plus_resnet50
-from magnet_cli.models.architectures.fpn import fpn_resnet18, fpn_resnet50, fpn_small
-from magnet_cli.models.architectures.grnet import grnet_resnet18, grnet_small
+from magnet_cli.models.architectures.fpn import (
+    fpn_lite0,
+    fpn_lite2,
+    fpn_resnet18,
+    fpn_resnet50,
+    fpn_small,
+    fpn_timm,
+)
+from magnet_cli.models.architectures.grnet import grnet_lite0, grnet_resnet18, grnet_small
 from magnet_cli.models.architectures.ocr import hrnet18_ocr, hrnet48_ocr
 from magnet_cli.models.architectures.ppn import ppn_resnet18, ppn_small
 from magnet_cli.models.architectures.psp import psp_resnet101
@@ -31,6 +38,9 @@ BACKBONES: dict[str, Callable[..., nn.Module]] = {
     "fpn-resnet18": fpn_resnet18,
     "fpn-resnet50": fpn_resnet50,
     "fpn-small": fpn_small,
+    "fpn-lite0": fpn_lite0,
+    "fpn-lite2": fpn_lite2,
+    "fpn-timm": fpn_timm,
     "psp-resnet101": psp_resnet101,
     "hrnet18-ocr": hrnet18_ocr,
     "hrnet48-ocr": hrnet48_ocr,
@@ -63,6 +73,7 @@ SELECTORS: dict[str, Callable[..., PatchProposalNetwork]] = {
 LOCAL_BRANCHES: dict[str, Callable[..., LocalBranch]] = {
     "grnet-resnet18": grnet_resnet18,
     "grnet-small": grnet_small,
+    "grnet-lite0": grnet_lite0,
 }
 """The local branches of GRNets, which refine selected cells; each takes `classes`, `bands` and its options."""
 

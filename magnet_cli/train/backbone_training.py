@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
@@ -15,24 +15,28 @@ from magnet_cli.models.description import DESCRIPTION, SCHEMA, segmentation_bund
 from magnet_cli.models.registry import build_backbone
 from magnet_cli.models.schema import parse_object
 from magnet_cli.train.batches import BatchSampler
+from magnet_cli.train.encoder_start import EncoderStart
 from magnet_cli.train.loop import Files, Trainer, class_weights, counted, seeded
 from magnet_cli.train.losses import PixelObjective
 from magnet_cli.train.scene_data import divided, load_scenes
+from magnet_cli.train.training_card import CARD_FILE, card
 from magnet_cli.train.validation import Validator
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from torch import nn
 
     from magnet_cli.models.bundle import Bundle
+    from magnet_cli.models.encoder_weights import EncoderOrigin
     from magnet_cli.train.config import DataConfig, LoopConfig, TrainConfig
     from magnet_cli.train.loop import Each, Progress, Watch
     from magnet_cli.train.scenes import LabelledScene
 
 BACKBONE_FILE = "backbone.safetensors"
 CONFIG_FILE = "train.toml"
+RGB = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,9 +46,28 @@ class Recipe:
     bundle: Bundle
     data: DataConfig
     loop: LoopConfig
+    start: EncoderStart = field(default_factory=EncoderStart)
+    """What the encoder begins with."""
 
     def network(self) -> nn.Module:
-        """The bundle's backbone with initial weights."""
+        """The bundle's backbone with initial weights, those of the encoder as `start` says.
+
+        Raises:
+            WeightsError: The encoder's weights are not there, or do not fit.
+        """
+        network = self._built()
+        self.start.fill(network)
+        return network
+
+    def origin(self) -> EncoderOrigin | None:
+        """Where the encoder's first weights come from; None where they are random.
+
+        Raises:
+            WeightsError: They are not there, or do not fit.
+        """
+        return self.start.fill(self._built()) if self.start.words else None
+
+    def _built(self) -> nn.Module:
         return build_backbone(
             self.bundle.backbone.architecture,
             classes=self.bundle.logits,
@@ -74,7 +97,11 @@ class Recipe:
         """Return the facts that identify a training beside its loop: a checkpoint of another training is refused."""
         bundle = self.bundle
         return {
-            "network": {"architecture": bundle.backbone.architecture, "options": dict(bundle.backbone.options)},
+            "network": {
+                "architecture": bundle.backbone.architecture,
+                "options": dict(bundle.backbone.options),
+                "encoder_weights": self.start.words,
+            },
             "bundle": {
                 "classes": len(bundle.classes),
                 "scales": [str(scale) for scale in bundle.scales],
@@ -109,8 +136,21 @@ def described(config: TrainConfig, *, folder: Path) -> dict[str, Any]:
     }
     networks: dict[str, object] = {"backbone": entry, "refiners": [], "selector": None}
     description = {"schema": SCHEMA, "resolution": None, "metrics": {}, **config.bundle, "networks": networks}
+    pixels = description.get("input")
+    if isinstance(pixels, dict) and config.network.encoder_weights:
+        description["input"] = {**_encoder_pixels(config, pixels), **pixels}
     understood(description, folder=folder)
     return description
+
+
+def _encoder_pixels(config: TrainConfig, pixels: Mapping[str, Any]) -> dict[str, Any]:
+    """Mean and standard deviation that the encoder's weights expect, of a bundle whose bands are three."""
+    bands = pixels.get("bands")
+    if not isinstance(bands, list) or len(bands) != RGB:
+        return {}
+    with torch.device("meta"):
+        network = build_backbone(config.network.architecture, classes=2, bands=RGB, options=config.network.options)
+    return dict(EncoderStart(words=config.network.encoder_weights).normalisation(network))
 
 
 def understood(description: dict[str, Any], *, folder: Path) -> Bundle:
@@ -212,15 +252,21 @@ def train_backbone(data: Path, output: Path, config: TrainConfig, **watch: Unpac
     """
     output = output.resolve()
     description = described(config, folder=output)
-    recipe = Recipe(bundle=understood(description, folder=output), data=config.data, loop=config.loop)
+    start = EncoderStart(words=config.network.encoder_weights, folder=config.folder)
+    recipe = Recipe(bundle=understood(description, folder=output), data=config.data, loop=config.loop, start=start)
+    origin = recipe.origin()
     files = Files(folder=output.with_name(output.name + ".training"))
     scenes, validation = divided(load_scenes(data, config.data, work=files.folder), config.data)
     trainer = backbone_trainer(recipe, scenes, validation=validation, files=files)
     network = trainer.fit(**watch)
     if not trainer.done:
         return None
+    if origin is not None:
+        description["source"] = "; ".join(filter(None, (description.get("source", ""), f"encoder: {origin}")))
     bundle = write_bundle(output, description, {BACKBONE_FILE: network}, dtype=torch.float16)
     keep(output / CONFIG_FILE, config.text)
+    if not (output / CARD_FILE).exists():
+        keep(output / CARD_FILE, card(bundle, config, network=network, scenes=scenes, origin=origin))
     return bundle
 
 

@@ -158,6 +158,7 @@ def train_cascade(data: Path, output: Path, config: TrainConfig, **watch: Unpack
     Raises:
         WeightsError: `[bundle]` or `[network]` does not describe a cascade.
     """
+    config.network.refuse_encoder_weights(trained="a cascade")
     output = output.resolve()
     description = described(config)
     recipe = CascadeRecipe(bundle=understood(description, folder=output), config=config)

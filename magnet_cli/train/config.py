@@ -94,6 +94,9 @@ class LoopConfig:
     """How much the focal loss leaves out what is right already; 0 is cross-entropy."""
     rate: float = 2e-3
     """Highest learning rate, reached along a line at the end of `warmup`."""
+    encoder_rate: float = 1.0
+    """The learning rate of the encoder as a share of `rate`. An encoder that begins with weights of other images needs
+    a lower one than the layers that begin at random."""
     warmup: float = 0.05
     """Share of the iterations."""
     schedule: str = "cosine"
@@ -134,6 +137,7 @@ class LoopConfig:
         for key, what, holds in (
             ("iterations", "at least 1", self.iterations >= 1),
             ("batch", "at least 1", self.batch >= 1),
+            ("encoder_rate", "from 0 to 1", 0 <= self.encoder_rate <= 1),
             ("log_every", "at least 1", self.log_every >= 1),
             ("save_every", "at least 1", self.save_every >= 1),
             ("seed", "at least 0", self.seed >= 0),
@@ -161,6 +165,23 @@ class NetworkConfig:
 
     architecture: str
     options: dict[str, Any] = field(default_factory=dict)
+    encoder_weights: str = ""
+    """What the encoder begins with: a file of weights (`.pth` or `.safetensors`, relative to the configuration),
+    `package:NAME` for an installed Python package that holds one, or `timm:TAG` for weights that timm downloads.
+    Empty: random weights."""
+
+    def refuse_encoder_weights(self, *, trained: str) -> None:
+        """Refuse `encoder_weights` where the network that is trained takes none.
+
+        Raises:
+            UsageError: They are given.
+        """
+        if self.encoder_weights:
+            raise UsageError(
+                f"encoder_weights are for backbones and GRNets, and {trained} begins at random",
+                value=self.encoder_weights,
+                advice="Remove the key.",
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -343,6 +364,7 @@ class Tables:
     selector: SelectorConfig = field(default_factory=SelectorConfig)
 
     def __post_init__(self) -> None:
+        self.grnet.selector.refuse_encoder_weights(trained="a selector")
         if self.loop.validate_every and not self.data.validation:
             raise UsageError(
                 "[loop] validate_every needs scenes to validate on", advice="Name some in [data] validation."

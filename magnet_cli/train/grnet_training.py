@@ -14,6 +14,7 @@ from magnet_cli.geometry import Size
 from magnet_cli.models.bundle_writer import write_bundle
 from magnet_cli.models.registry import build_local, build_selector
 from magnet_cli.train.backbone_training import BACKBONE_FILE, CONFIG_FILE, Recipe, check, described, keep, understood
+from magnet_cli.train.encoder_start import EncoderStart
 from magnet_cli.train.grnet_parts import GRNet, TurnObjective, turn_at
 from magnet_cli.train.loop import Files, Trainer, class_weights, counted, seeded
 from magnet_cli.train.scene_data import divided, load_scenes
@@ -123,7 +124,8 @@ def alternating_trainer(
         UsageError: The configuration cannot be trained.
         WeightsError: A network is unknown, or has other options.
     """
-    recipe = Recipe(bundle=bundle, data=config.data, loop=config.loop)
+    start = EncoderStart(words=config.network.encoder_weights, folder=config.folder)
+    recipe = Recipe(bundle=bundle, data=config.data, loop=config.loop, start=start)
     check([*scenes, *validation], recipe)
     loop, ignore = config.loop, config.data.ignore
     seeded(loop.seed, threads=loop.threads)
@@ -155,6 +157,7 @@ def whole(recipe: Recipe, config: GRNetConfig) -> GRNet:
     cut = {"cells": config.cells, "fusion": config.fusion}
     options = {**config.local.options, **cut}
     local = build_local(config.local.architecture, classes=classes, bands=bands, options=options)
+    replace(recipe.start, words=config.local.encoder_weights).fill(local)
     return GRNet(
         backbone=backbone, selector=selector, local=local, layout=layout, variant=cast("Variant", config.variant)
     )

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import cos, pi
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from magnet_cli.models.networks import channels_last
 from magnet_cli.system.durable import writing
 from magnet_cli.train.batches import ahead
 from magnet_cli.train.curves import draw_curves
+from magnet_cli.train.encoder_start import encoders_of
 from magnet_cli.train.interruption import Interruption
 from magnet_cli.train.log import Line, append_line, cut_log
 from magnet_cli.train.precision import Arithmetic
@@ -52,6 +53,8 @@ Progress = Callable[[Line], None]
 Validate = Callable[[nn.Module, Arithmetic], "Score"]
 """Scores a network in eval mode."""
 
+SHARE = "share"
+"""The key of an optimizer's group that holds its learning rate as a share of the loop's."""
 REDRAW = 60.0
 """Seconds between two drawings of the curves, at least."""
 
@@ -130,8 +133,13 @@ class Average:
 
 
 def optimizer_of(network: nn.Module, config: LoopConfig) -> torch.optim.Optimizer:
-    """The optimizer that a loop names, over all weights of a network."""
-    weights = network.parameters()
+    """The optimizer that a loop names, over all weights of a network; those of encoders have a rate of their own."""
+    own = {id(weight) for encoder in encoders_of(network) for weight in encoder.parameters()}
+    weights: list[dict[str, Any]] = [
+        {"params": [weight for weight in network.parameters() if id(weight) not in own], SHARE: 1.0},
+        {"params": [weight for weight in network.parameters() if id(weight) in own], SHARE: config.encoder_rate},
+    ]
+    weights = [group for group in weights if group["params"]]
     if config.optimizer == "sgd":
         return torch.optim.SGD(weights, lr=config.rate, momentum=config.momentum, weight_decay=config.decay)
     if config.optimizer == "adam":
@@ -228,7 +236,7 @@ class Trainer:
     def step(self, inputs: Tensor, labels: Tensor) -> float:
         """One iteration; gives its loss."""
         for group in self.optimizer.param_groups:
-            group["lr"] = rate_at(self.iteration, self.config)
+            group["lr"] = group[SHARE] * rate_at(self.iteration, self.config)
         inputs, labels = self.arithmetic.moved(inputs), self.arithmetic.moved(labels)
         inputs = inputs.contiguous(memory_format=torch.channels_last)
         loss = self.objective(self.network, inputs, labels, self.arithmetic)

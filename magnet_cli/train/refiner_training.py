@@ -185,6 +185,7 @@ def train_refiner(data: Path, output: Path, config: TrainConfig, *, progress: Pr
         UsageError: The bundle has one scale, so there is nothing to refine; or a fold names an unknown scene; or
             temperatures would change below a refiner that is not trained again.
     """
+    config.network.refuse_encoder_weights(trained="a refiner")
     output = output.resolve()
     bundle = load_bundle(str(output))
     checked(bundle, config)

@@ -82,6 +82,7 @@ def train_selector(data: Path, output: Path, config: TrainConfig, **watch: Unpac
         UsageError: The bundle has a local branch that was trained with its own selector; cells are not equal; there are
             no pairs of scales or held-out scenes to learn a gain from; or no window changes anything.
     """
+    config.network.refuse_encoder_weights(trained="a selector")
     output = output.resolve()
     bundle = load_bundle(str(output))
     checked(bundle, config)

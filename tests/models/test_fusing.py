@@ -22,7 +22,12 @@ from magnet_cli.models.registry import BACKBONES, REFINERS, build_backbone, buil
 
 pytestmark = pytest.mark.full
 
-SLIM: dict[str, dict[str, Any]] = {"fpn-small": {"width": 4, "depths": [1, 1, 1, 1], "lateral": 4, "head": 4}}
+SLIM: dict[str, dict[str, Any]] = {
+    "fpn-small": {"width": 4, "depths": [1, 1, 1, 1], "lateral": 4, "head": 4},
+    "fpn-timm": {"encoder": "mobilenetv3_small_050", "lateral": 4, "head": 4},
+}
+UNFOLDED = ("fpn-timm",)
+"""Networks whose encoder is another package's Python code, which keeps its batch norms."""
 CPU = torch.device("cpu")
 
 
@@ -56,7 +61,7 @@ def test_every_backbone_stays_what_it_was(name: str, simplify: bool) -> None:  #
         expected = network(x)
         found = fused(network, simplify=simplify)
         torch.testing.assert_close(found(x), expected, rtol=1e-4, atol=1e-5)
-        assert norms(found) == 0
+        assert (norms(found) == 0) == (name not in UNFOLDED)
         assert norms(network) == before
         torch.testing.assert_close(network(x), expected, rtol=0, atol=0)
 

@@ -11,9 +11,12 @@ import torch
 from safetensors.torch import load_file
 
 from magnet_cli.errors import SourceError, UsageError, WeightsError
+from magnet_cli.models.architectures.efficientnet import efficientnet_lite0
 from magnet_cli.models.networks import load_networks
+from magnet_cli.models.registry import build_backbone
 from magnet_cli.train.backbone_training import Recipe, train_backbone
-from magnet_cli.train.config import TrainConfig
+from magnet_cli.train.config import LoopConfig, TrainConfig
+from magnet_cli.train.loop import SHARE, optimizer_of
 from tests.train.support import CONFIG, make_data, validating
 
 if TYPE_CHECKING:
@@ -131,3 +134,50 @@ def test_other_pixels_are_another_training(tmp_path: Path) -> None:
     imagecodecs.imwrite(data / "labels" / "b.png", 1 - labels.clip(0, 1))
     with pytest.raises(UsageError, match=r"\[scenes\] training was another"):
         train_backbone(data, tmp_path / "tiny", config)
+
+
+def test_an_encoder_begins_with_weights_of_other_images(tmp_path: Path) -> None:
+    """They are where the training begins, they follow a rate of their own, and the bundle says where they come from."""
+    data = make_data(tmp_path / "data")
+    torch.manual_seed(5)
+    torch.save(efficientnet_lite0().state_dict(), tmp_path / "lite.pth")
+    text = CONFIG.replace('architecture = "conv"', 'architecture = "fpn-lite0"\nencoder_weights = "lite.pth"')
+    text = text.replace("width = 16, height = 16", "width = 32, height = 32").replace(
+        "iterations = 40", "iterations = 1"
+    )
+    text = text.replace("rate = 0.2", "rate = 1e-3\nencoder_rate = 0.0").replace("average = 0.5", "average = 0.0")
+    text = text.replace("mean = [0.5, 0.5, 0.5]\nstd = [0.25, 0.25, 0.25]\n", "")
+    bundle = train_backbone(data, tmp_path / "tiny", TrainConfig.parse(text, folder=tmp_path))
+    assert bundle is not None
+    assert bundle.input.mean == pytest.approx((127 / 255,) * 3, abs=1e-6)
+    assert bundle.input.std == pytest.approx((128 / 255,) * 3, abs=1e-6)
+    assert "lite.pth" in bundle.source
+    card = (tmp_path / "tiny" / "README.md").read_text()
+    assert "lite.pth" in card
+    assert "fpn-lite0" in card
+    given = torch.load(tmp_path / "lite.pth", weights_only=True)
+    written = load_file(tmp_path / "tiny" / "backbone.safetensors")
+    begun = build_backbone("fpn-lite0", classes=2, bands=3, options={}).state_dict()
+    for key, value in given.items():
+        if key.endswith(".weight"):
+            torch.testing.assert_close(written[f"resnet_backbone.{key}"].float(), value, rtol=1e-3, atol=1e-3)
+    assert begun.keys() == written.keys()
+
+
+def test_an_encoders_rate_is_a_share_of_the_loops() -> None:
+    network = build_backbone("fpn-lite0", classes=2, bands=3, options={})
+    groups = optimizer_of(network, LoopConfig(rate=0.5, encoder_rate=0.1)).param_groups
+    assert [group[SHARE] for group in groups] == [1.0, 0.1]
+    counts = [sum(weight.numel() for weight in group["params"]) for group in groups]
+    assert counts[1] == 2_958_848
+    assert sum(counts) == sum(weight.numel() for weight in network.parameters())
+
+
+@pytest.mark.parametrize("words", ["missing.pth", "package:no_such_package"])
+def test_missing_encoder_weights_are_refused_before_any_work(tmp_path: Path, words: str) -> None:
+    text = CONFIG.replace('architecture = "conv"', f'architecture = "fpn-lite0"\nencoder_weights = "{words}"')
+    with pytest.raises(WeightsError):
+        train_backbone(tmp_path / "no-data", tmp_path / "tiny", TrainConfig.parse(text, folder=tmp_path))
+    text = CONFIG.replace('architecture = "conv"', f'architecture = "conv"\nencoder_weights = "{words}"')
+    with pytest.raises(UsageError, match="needs an architecture with an encoder"):
+        train_backbone(tmp_path / "no-data", tmp_path / "tiny", TrainConfig.parse(text, folder=tmp_path))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,11 +14,13 @@ from safetensors.torch import load_file
 
 from magnet_cli.errors import UsageError
 from magnet_cli.models.architectures.conv import conv_backbone
+from magnet_cli.models.architectures.efficientnet import efficientnet_lite0
 from magnet_cli.models.architectures.ppn import ppn_small
 from magnet_cli.models.bundle import load_bundle
 from magnet_cli.models.bundle_check import verify_bundle
 from magnet_cli.train.backbone_training import Recipe, train_backbone, understood
 from magnet_cli.train.config import GRNetConfig, LoopConfig, TrainConfig
+from magnet_cli.train.encoder_start import EncoderStart
 from magnet_cli.train.grnet_parts import TurnObjective, only_in, turn_at
 from magnet_cli.train.grnet_training import grnet_description, train_grnet, whole
 from magnet_cli.train.precision import Arithmetic
@@ -229,3 +232,25 @@ def test_a_selector_that_cannot_be_trained_is_refused(data: Path, tmp_path: Path
     ):
         with pytest.raises(UsageError, match=message):
             train_selector(data, tmp_path / "one", TrainConfig.parse(SELECTOR.replace(old, new)))
+
+
+def test_both_branches_begin_with_weights_of_other_images(tmp_path: Path) -> None:
+    torch.manual_seed(6)
+    torch.save(efficientnet_lite0().state_dict(), tmp_path / "lite.pth")
+    entry = 'architecture = "{}-lite0", encoder_weights = "lite.pth"'
+    text = GRNET.replace('architecture = "conv"', entry.format("fpn").replace(", ", "\n"))
+    text = re.sub(r"local = .*", f"local = {{ {entry.format('grnet')} }}", text)
+    config = TrainConfig.parse(text, folder=tmp_path)
+    bundle = understood(grnet_description(config, folder=Path()), folder=Path())
+    start = EncoderStart(words=config.network.encoder_weights, folder=tmp_path)
+    network = whole(Recipe(bundle=bundle, data=config.data, loop=config.loop, start=start), config.grnet)
+    given = torch.load(tmp_path / "lite.pth", weights_only=True)
+    begun = network.state_dict()
+    for branch in ("backbone", "local.branch"):
+        assert torch.equal(begun[f"{branch}.resnet_backbone.stem.weight"], given["stem.weight"])
+
+
+def test_a_selector_takes_no_published_weights() -> None:
+    text = GRNET.replace('"ppn-small"', '"ppn-small", encoder_weights = "lite.pth"')
+    with pytest.raises(UsageError, match="a selector begins at random"):
+        TrainConfig.parse(text)

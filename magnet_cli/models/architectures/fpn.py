@@ -1,4 +1,4 @@
-"""Feature pyramid networks: a residual encoder, a top-down path, one classifier over all levels."""
+"""Feature pyramid networks: an encoder, a top-down path, one classifier over all levels."""
 
 from __future__ import annotations
 
@@ -9,12 +9,18 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from magnet_cli.models.architectures.chain import ConvChain, pays
+from magnet_cli.models.architectures.efficientnet import EfficientNetLite, efficientnet_lite0, efficientnet_lite2
 from magnet_cli.models.architectures.resnet import BasicBlock, Bottleneck, ResNet
+from magnet_cli.models.architectures.timm_encoder import TimmEncoder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from magnet_cli.models.architectures.resnet import Features
+
+
+Encoder = ResNet | EfficientNetLite | TimmEncoder
+"""What gives an FPN its four feature maps, of strides 4, 8, 16 and 32."""
 
 
 def enlarge(x: Tensor, like: Tensor) -> Tensor:
@@ -23,7 +29,7 @@ def enlarge(x: Tensor, like: Tensor) -> Tensor:
 
 
 class FPN(nn.Module):
-    """The published MagNet program's pyramid, with its parameter names, over any residual encoder.
+    """The published MagNet program's pyramid, with its parameter names, over any encoder.
 
     Each level is smoothed by two 3 x 3 convolutions without norm or activation; the levels are joined, coarsest
     first, at stride 4 and classified by one 3 x 3 convolution.
@@ -35,7 +41,7 @@ class FPN(nn.Module):
         head: Channels that each level gives to the classifier.
     """
 
-    def __init__(self, encoder: ResNet, *, classes: int, lateral: int = 256, head: int = 128) -> None:
+    def __init__(self, encoder: Encoder, *, classes: int, lateral: int = 256, head: int = 128) -> None:
         super().__init__()
         self.resnet_backbone = encoder
         c2, c3, c4, c5 = encoder.channels
@@ -74,6 +80,11 @@ class FPN(nn.Module):
             enlarge(self.smooth2_2(self.smooth2_1(p4)), like),
             enlarge(self.smooth3_2(self.smooth3_1(p3)), like),
         )
+
+    @property
+    def encoder(self) -> Encoder:
+        """The encoder, whose published parameter names begin with `resnet_backbone` whatever it is."""
+        return self.resnet_backbone
 
     def simplified(self) -> nn.Module:
         """An equal network with one convolution where the finest level has three with nothing between them."""
@@ -138,3 +149,18 @@ def fpn_small(
     """A slim FPN over basic blocks, for machines without an accelerator; 3 million parameters by default."""
     encoder = ResNet(block=BasicBlock, depths=depths, width=width, bands=bands)
     return FPN(encoder, classes=classes, lateral=lateral, head=head)
+
+
+def fpn_lite0(*, classes: int, bands: int = 3, lateral: int = 64, head: int = 48) -> FPN:
+    """A slim FPN over EfficientNet-Lite0, for encoders that were trained on ImageNet; 3.3 million parameters."""
+    return FPN(efficientnet_lite0(bands=bands), classes=classes, lateral=lateral, head=head)
+
+
+def fpn_lite2(*, classes: int, bands: int = 3, lateral: int = 64, head: int = 48) -> FPN:
+    """A slim FPN over EfficientNet-Lite2; 4.7 million parameters."""
+    return FPN(efficientnet_lite2(bands=bands), classes=classes, lateral=lateral, head=head)
+
+
+def fpn_timm(*, classes: int, encoder: str, bands: int = 3, lateral: int = 64, head: int = 48) -> FPN:
+    """A slim FPN over any encoder of the package timm that has feature maps of strides 4 to 32."""
+    return FPN(TimmEncoder(encoder, bands=bands), classes=classes, lateral=lateral, head=head)

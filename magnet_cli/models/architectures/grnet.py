@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import Tensor, nn
 
-from magnet_cli.models.architectures.fpn import fpn_resnet18, fpn_small
+from magnet_cli.models.architectures.fpn import fpn_lite0, fpn_resnet18, fpn_small
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -108,4 +108,19 @@ def grnet_small(
 ) -> LocalBranch:
     """A slim one, for machines without an accelerator; its branch is an `fpn-small` of these options."""
     branch = fpn_small(classes=classes, bands=bands, width=width, depths=depths, lateral=lateral, head=head)
+    return LocalBranch(branch=branch, classes=classes, bands=bands, cells=cells, fusion=fusion, width=aggregation)
+
+
+def grnet_lite0(
+    *,
+    classes: int,
+    bands: int = 3,
+    cells: int = 4,
+    fusion: str = "literal",
+    aggregation: int = 32,
+    lateral: int = 64,
+    head: int = 48,
+) -> LocalBranch:
+    """A branch over EfficientNet-Lite0, which can begin with weights of other images."""
+    branch = fpn_lite0(classes=classes, bands=bands, lateral=lateral, head=head)
     return LocalBranch(branch=branch, classes=classes, bands=bands, cells=cells, fusion=fusion, width=aggregation)

@@ -1,0 +1,68 @@
+"""The encoder of a network that is trained, and the weights that it begins with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from magnet_cli.errors import UsageError
+from magnet_cli.models.architectures.efficientnet import EfficientNetLite
+from magnet_cli.models.architectures.resnet import ResNet
+from magnet_cli.models.architectures.timm_encoder import TimmEncoder
+from magnet_cli.models.encoder_weights import fill_encoder, normalisation
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from magnet_cli.models.encoder_weights import EncoderOrigin
+
+
+def encoders_of(network: nn.Module) -> list[nn.Module]:
+    """The parts of a network that turn pixels into features and are known by published weights."""
+    return [module for module in network.modules() if isinstance(module, ResNet | EfficientNetLite | TimmEncoder)]
+
+
+def encoder_of(network: nn.Module) -> nn.Module | None:
+    """The one encoder of a network: None where the network has none, or several."""
+    encoders = encoders_of(network)
+    return encoders[0] if len(encoders) == 1 else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderStart:
+    """What an encoder begins with, as a configuration says it."""
+
+    words: str = ""
+    """See `NetworkConfig.encoder_weights`; empty: the encoder keeps its random weights."""
+    folder: Path = Path()
+    """Where a file's path begins."""
+
+    def normalisation(self, network: nn.Module) -> dict[str, list[float]]:
+        """`mean` and `std` of `[bundle.input]` that an encoder's weights expect; empty without weights."""
+        encoder = encoder_of(network)
+        if not self.words or encoder is None:
+            return {}
+        mean, std = normalisation(encoder)
+        return {"mean": [round(value, 6) for value in mean], "std": [round(value, 6) for value in std]}
+
+    def fill(self, network: nn.Module) -> EncoderOrigin | None:
+        """Give the encoder of a network these weights.
+
+        Returns:
+            Where they come from; None where the encoder keeps its random weights.
+
+        Raises:
+            UsageError: The network has no encoder.
+            WeightsError: The weights are not there, or do not fit.
+        """
+        if not self.words:
+            return None
+        encoder = encoder_of(network)
+        if encoder is None:
+            raise UsageError(
+                "[network] encoder_weights needs an architecture with an encoder",
+                value=type(network).__name__,
+                advice="Choose one of the fpn-* architectures, or remove the key.",
+            )
+        return fill_encoder(encoder, self.words, folder=self.folder)

@@ -1,0 +1,76 @@
+"""The card of a bundle: what a careful user asks before trusting a network."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import nn
+
+    from magnet_cli.models.bundle import Bundle
+    from magnet_cli.models.encoder_weights import EncoderOrigin
+    from magnet_cli.train.config import TrainConfig
+    from magnet_cli.train.scenes import LabelledScene
+
+CARD_FILE = "README.md"
+
+
+def card(
+    bundle: Bundle,
+    config: TrainConfig,
+    *,
+    network: nn.Module,
+    scenes: Sequence[LabelledScene],
+    origin: EncoderOrigin | None,
+) -> str:
+    """The text of a card, in Markdown, of everything that a training knows about its bundle.
+
+    Args:
+        bundle: The bundle that the training has written.
+        config: Its configuration.
+        network: The backbone.
+        scenes: The scenes that it was trained on.
+        origin: Where the encoder's first weights come from; None where they were random.
+    """
+    spec, loop = bundle.input, config.loop
+    parameters = sum(weight.numel() for weight in network.parameters())
+    low, high = spec.range
+    start = "random weights" if origin is None else str(origin)
+    facts = {
+        "domain": bundle.domain or "none is stated, so that every image is taken",
+        "classes": ", ".join(item.name for item in bundle.classes),
+        "input": f"{', '.join(spec.bands)}; {spec.size} pixels; stored values from {low:g} to {high:g}",
+        "scales": ", ".join(map(str, bundle.scales)),
+        "size of a pixel": "not stated: images are read 1:1" if bundle.resolution is None else _size(bundle),
+        "backbone": f"`{bundle.backbone.architecture}`, {parameters:,} parameters",
+        "encoder begins with": start,
+        "licence": bundle.licence or "none is stated",
+        "source": bundle.source or "none is stated",
+    }
+    lines = [f"# {bundle.name}", "", "| | |", "|---|---|"]
+    lines += [f"| {key} | {value} |" for key, value in facts.items()]
+    lines += ["", "## Data", "", f"The network was trained on {len(scenes)} scenes:", ""]
+    lines += [f"- {scene.name}, {scene.size} pixels" for scene in scenes]
+    held = ", ".join(config.data.validation)
+    lines += [
+        "",
+        f"It was validated on {held}." if held else "No scene was held out, so that the training gives no score.",
+        "`magnet evaluate` scores its masks on scenes that it has not seen.",
+        "",
+        "## Training",
+        "",
+        (
+            f"{loop.iterations} iterations of {loop.batch} windows, {loop.optimizer}, highest rate {loop.rate:g} "
+            f"(encoder {loop.rate * loop.encoder_rate:g}), {loop.loss}, seed {loop.seed}. `train.toml` is the whole "
+            "configuration; the same command with it gives the same weights on a CPU."
+        ),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _size(bundle: Bundle) -> str:
+    size = bundle.resolution
+    return "" if size is None else f"{float(size.value):g} {size.unit}"
