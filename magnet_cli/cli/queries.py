@@ -66,7 +66,7 @@ def _planned(planner: Planner, image: str | Path) -> tuple[dict[str, object], st
     from magnet_cli.cli.tables import plan_text
 
     made = planner.plan(image)
-    seconds, then = planner.seconds(made), planner.foresee(made)
+    seconds, then = planner.seconds(made), planner.preview(made)
     facts = {"refine": None if then is None else then.describe()}
     row = {**made.describe(), **facts, "seconds": None if seconds is None else round(seconds, 1)}
     return row, plan_text(made, seconds=seconds, then=then)

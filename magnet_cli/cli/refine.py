@@ -71,7 +71,7 @@ def _show(job: MaskJob, *, json: bool) -> None:
         found = {**plan.describe(), "seconds": None if seconds is None else round(seconds, 1)}
         tell(json_format.dumps(found, indent=1))
         return
-    image = plan.seen.info
+    image = plan.view.info
     lines = [f"{image.path}, {image.size} pixels; {plan.mask}, read as {plan.reading.kind}", *plan.lines()]
     lines += [f"pass {step.number + 1}: {step.what}, {step.groups} groups" for step in plan.passes]
     memory, disk = plan.memory, plan.disk()

@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from magnet_cli.images.protocol import ImageInfo, Level
     from magnet_cli.plan import Plan
     from magnet_cli.plan.windows import Pass, Stage
-    from magnet_cli.refinement.method import Foreseen
+    from magnet_cli.refinement.method import RefinePreview
 
 MOST_LISTED = 12
 """Largest number of bands that are named one by one."""
 
 
-def plan_text(plan: Plan, *, seconds: float | None = None, then: Foreseen | None = None) -> str:
+def plan_text(plan: Plan, *, seconds: float | None = None, then: RefinePreview | None = None) -> str:
     """Return the plan of a segmentation as text.
 
     Args:

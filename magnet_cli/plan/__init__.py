@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from magnet_cli.plan.bands import Seer, check_bands, check_values, describe_seen, inspect_bands, needs_clamp
+from magnet_cli.plan.bands import InputFacts, check_bands, check_values, describe_bands, inspect_bands, needs_clamp
 from magnet_cli.plan.defaults import resolve_scales
 from magnet_cli.plan.domains import check_domain
 from magnet_cli.plan.footprint import host_memory_plan, output_side
@@ -21,17 +21,17 @@ from magnet_cli.plan.segmentation_planner import GROUP, make_plan
 __all__ = [
     "GROUP",
     "AreaSpec",
+    "InputFacts",
     "Machine",
     "MemoryPlan",
     "ModelFacts",
     "Plan",
-    "Seer",
     "SelectorFacts",
     "WorkingGrid",
     "check_bands",
     "check_domain",
     "check_values",
-    "describe_seen",
+    "describe_bands",
     "host_memory_plan",
     "inspect_bands",
     "make_plan",

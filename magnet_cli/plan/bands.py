@@ -29,7 +29,7 @@ INTEGERS = (("uint8", "int8"), ("uint16", "int16"), ("uint32", "int32"), ("uint6
 BY_HAND = "Say with --value-range which stored values are the ends of that range: LOW,HIGH, 2%,98%"
 
 
-class Seer(Protocol):
+class InputFacts(Protocol):
     """A model that reads an image: a bundle's networks, or a classical tool."""
 
     @property
@@ -45,7 +45,7 @@ class Seer(Protocol):
         """Range of values that the model was made for."""
 
 
-def check_bands(info: ImageInfo, facts: Seer, named: Sequence[str] | None = None) -> tuple[int, ...]:
+def check_bands(info: ImageInfo, facts: InputFacts, named: Sequence[str] | None = None) -> tuple[int, ...]:
     """Which of the image's bands the network sees, in its order: those that are named, else by name, else by count.
 
     Args:
@@ -120,7 +120,7 @@ def _position(info: ImageInfo, word: str) -> int:
 
 
 def check_values(
-    info: ImageInfo, facts: Seer, given: ValueRange | None, *, measured: Sequence[Span] | None = None
+    info: ImageInfo, facts: InputFacts, given: ValueRange | None, *, measured: Sequence[Span] | None = None
 ) -> tuple[Span, ...]:
     """Return the stored values that stand for the ends of the bundle's range, for each band that the network reads.
 
@@ -167,7 +167,7 @@ def check_values(
     return (limits,) * len(facts.bands)
 
 
-def describe_seen(info: ImageInfo, names: Sequence[str], bands: Sequence[int], spans: Sequence[Span]) -> list[object]:
+def describe_bands(info: ImageInfo, names: Sequence[str], bands: Sequence[int], spans: Sequence[Span]) -> list[object]:
     """The bands that a network sees, as JSON values: its name for each, which of the image's it is, and its range."""
     return [
         {"name": name, "band": position + 1, "of_image": info.bands[position], "low": low, "high": high}
@@ -209,7 +209,7 @@ def stored_as(span: Span) -> tuple[str, ...]:
     return ()
 
 
-def _check_type(info: ImageInfo, facts: Seer) -> None:
+def _check_type(info: ImageInfo, facts: InputFacts) -> None:
     types, whole = stored_as(facts.value_range), stored_values(info.dtype) is not None
     if info.dtype in types or not (types or whole):
         return

@@ -8,7 +8,7 @@ from math import ceil, floor
 from typing import TYPE_CHECKING, Literal
 
 from magnet_cli.options.rules import ALL, Rule
-from magnet_cli.plan.bands import describe_seen
+from magnet_cli.plan.bands import describe_bands
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -288,7 +288,7 @@ class Plan:
     def describe_values(self) -> dict[str, object]:
         """Bands and values that the network sees, as JSON values; bands are numbered from 1."""
         return {
-            "bands": describe_seen(self.image, self.band_names, self.bands, self.value_range),
+            "bands": describe_bands(self.image, self.band_names, self.bands, self.value_range),
             "value_range": self.value_source,
         }
 

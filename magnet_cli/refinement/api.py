@@ -1,4 +1,4 @@
-"""Refining a mask: every room joined, for one image and its mask. What the command line calls."""
+"""Entry point of `magnet refine`: refine the mask of one image, or plan its refinement."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class RefineResult:
-    """What became of a mask."""
+    """The result of refining one mask."""
 
     image: str
     mask: str
     report: dict[str, object]
-    """As written beside the output."""
+    """The report that lies beside the output."""
     output: Path
     was_done: bool = False
-    """Whether an earlier run had finished it."""
+    """Whether an earlier run had already finished the output."""
 
     def describe(self) -> dict[str, object]:
-        """As JSON values."""
+        """Return the result as JSON values."""
         return {
             "image": self.image,
             "refined": self.mask,
@@ -55,19 +55,19 @@ def refine(
     *,
     events: Events | None = None,
 ) -> RefineResult:
-    """Sharpen a mask that something else made, object by object; a mask and a report are written.
+    """Refine a mask that another program made, and write the refined mask and a report.
 
     Args:
-        image: A file or URL that `segment` reads.
-        mask: Of the image's size: 0 and another value, class indices, or probabilities.
+        image: A file or URL in a format that `segment` reads.
+        mask: A mask of the image's size: 0 and another value, class indices, or probabilities.
         output: The file to write, a folder, or None for `<mask's name>.refined.tif` in the current folder.
-        options: How; the bundle's defaults where left out.
-        events: Hears about messages and progress.
+        options: Options of the run. Fields that are left out take the bundle's defaults.
+        events: Receives messages and progress.
 
     Raises:
-        SourceError: Mask or probabilities are of another image; see `check_origins`.
-        UsageError, SourceError, WeightsError, OutputError, DeviceError: What was finished is kept: the same call goes
-            on from there.
+        SourceError: The mask or the probabilities were made of another image (`check_origins`).
+        UsageError, SourceError, WeightsError, OutputError, DeviceError: The run failed. Finished groups are kept, and
+            the same call resumes the run.
     """
     options, events = options or RefineOptions(), events or Events()
     pair = Pair.open(image, mask, output, options=options)
@@ -76,7 +76,7 @@ def refine(
 
 
 def refine_pair(pair: Pair, method: Method, options: RefineOptions, events: Events) -> RefineResult:
-    """As `refine`, by a method that is loaded."""
+    """Refine a mask as `refine` does, with a loaded method."""
     paths = pair.paths
     hashes = {**images.image_hashes(pair.image, pair.info), "refined": images.fingerprint(pair.mask)}
     hashes |= method.hashes()
@@ -84,8 +84,8 @@ def refine_pair(pair: Pair, method: Method, options: RefineOptions, events: Even
         events.message(f"{paths.mask}: already done")
         report = read_report(paths.report)
         return RefineResult(image=pair.image, mask=pair.mask, output=paths.mask, report=report, was_done=True)
-    seen = method.see(pair.info)
-    with opened_run(method, seen, pair.mask, options, paths=paths, hashes=hashes, events=events) as (job, run):
+    view = method.view(pair.info)
+    with opened_run(method, view, pair.mask, options, paths=paths, hashes=hashes, events=events) as (job, run):
         for note in job.plan.notes:
             events.message(f"{pair.image}: {note}" if note in pair.info.notes else note)
         command = refine_words(job.plan, paths.mask, options, method)
@@ -97,10 +97,10 @@ def refine_pair(pair: Pair, method: Method, options: RefineOptions, events: Even
 def plan_refine(
     image: str | Path, mask: str | Path, options: RefineOptions | None = None, *, events: Events | None = None
 ) -> MaskJob:
-    """What `refine` would do; the mask is looked through, nothing is computed or written.
+    """Plan what `refine` would do. The mask is read to count its objects; nothing is computed or written.
 
     Raises:
-        MagnetError: It would fail.
+        MagnetError: The mask cannot be refined with these options.
     """
     options, events = options or RefineOptions(), events or Events()
     info = check_pair(image, mask, options=options)
@@ -109,12 +109,12 @@ def plan_refine(
 
 
 def plan_pair(info: ImageInfo, mask: str | Path, method: Method, options: RefineOptions, events: Events) -> MaskJob:
-    """As `plan_refine`, by a method that is loaded; `info` is of the image."""
-    with naming_shortage("the mask was looked through", info.path), open_input_mask(mask, options) as opened:
-        return method.job(method.see(info), opened, workers=method.machine.readers(options.num_workers), events=events)
+    """Plan as `plan_refine` does, with a loaded method; `info` describes the image."""
+    with naming_shortage("the mask was surveyed", info.path), open_input_mask(mask, options) as opened:
+        return method.job(method.view(info), opened, workers=method.machine.readers(options.num_workers), events=events)
 
 
 def refine_words(plan: MaskPlan, output: Path, options: RefineOptions, method: Method) -> list[str]:
-    """The command line that makes a mask again, word by word."""
-    files = [as_path(plan.seen.info.path), as_path(plan.mask), "-o", as_path(str(output))]
+    """Return the words of the command line that makes a mask again."""
+    files = [as_path(plan.view.info.path), as_path(plan.mask), "-o", as_path(str(output))]
     return ["magnet", "refine", *files, *method.words(), *option_words(options)]

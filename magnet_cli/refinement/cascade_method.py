@@ -1,4 +1,4 @@
-"""The cascade as a way of refining masks: object by object, by a network."""
+"""The cascade as a refinement method: a network refines the mask object by object (CascadePSP)."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from magnet_cli.errors import UsageError
 from magnet_cli.models.device import device_case
 from magnet_cli.plan import check_domain
 from magnet_cli.refinement.effort import effort_of
-from magnet_cli.refinement.image_view import see
+from magnet_cli.refinement.image_view import view_of_image
 from magnet_cli.refinement.label_pass import Joining
 from magnet_cli.refinement.large_objects import Levels
 from magnet_cli.refinement.mask_kinds import class_indices
-from magnet_cli.refinement.method import Foreseen, MaskJob
+from magnet_cli.refinement.method import MaskJob, RefinePreview
 from magnet_cli.refinement.pass_context import RefineWork
-from magnet_cli.refinement.planner import foreseen_memory, make_plan
+from magnet_cli.refinement.planner import make_plan, preview_memory
 from magnet_cli.refinement.refinement_plan import FusionPass, LevelPass, SharesPass, options_hash
 from magnet_cli.refinement.refinement_report import make_report
 from magnet_cli.refinement.shares import Sharing
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from magnet_cli.events import Events
     from magnet_cli.geometry import Pitch
     from magnet_cli.images import ImageInfo
-    from magnet_cli.plan import Machine, Seer
+    from magnet_cli.plan import InputFacts, Machine
     from magnet_cli.refinement.cascade_model import RefineModel
-    from magnet_cli.refinement.image_view import Seen
+    from magnet_cli.refinement.image_view import ImageView
     from magnet_cli.refinement.input_mask import InputMask
     from magnet_cli.refinement.refinement_plan import RefinePlan, RefineSettings
     from magnet_cli.run.job import Resources, Runner, RunPass
@@ -42,62 +42,70 @@ if TYPE_CHECKING:
     from magnet_cli.run.results import Results
 
 MOST_NAMED = 12
-"""Classes that a message lists."""
+"""Most classes that a message lists."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cascade:
-    """A bundle and how it is used; see `Method`."""
+    """The refinement method of a bundle with a cascade. It implements `Method`."""
 
     model: RefineModel
     settings: RefineSettings
     weights: str
-    """What the bundle was loaded by."""
+    """The name or folder by which the bundle was loaded."""
     evidence: Path | None = None
-    """What was kept of `segment`: what a pixel is that its object gives up."""
+    """Probabilities that `segment` has kept. Pixels that refinement removes from an object get the most probable other
+    class. None keeps their old class."""
     domain: str | None = None
-    """What the user says that images show."""
+    """The subject of the images, if the user names it with `--domain`."""
 
     @property
     def machine(self) -> Machine:
-        """See `Method`."""
+        """The device, the precision and the memory of the runs."""
         return self.model.machine
 
     @property
-    def seer(self) -> Seer:
-        """See `Method`."""
+    def input_facts(self) -> InputFacts:
+        """The bands and values that the network was trained on."""
         return self.model.facts()
 
     @property
     def wants_probabilities(self) -> bool:
-        """See `Method`: objects are made of labels, but what one class alone gives up is another one's."""
+        """Whether kept probabilities are used: only if some classes are refined and others stay.
+
+        Objects are made of labels. If all classes are refined, another object claims the pixels that one loses.
+        """
         return bool(self.settings.only)
 
     @property
     def needs_doubt(self) -> bool:
-        """See `Method`."""
+        """Whether the method needs probabilities: never, because a cascade refines plain labels too."""
         return False
 
     def starting_from(self, kept: Path) -> Cascade:
-        """See `Method`."""
+        """Return the method with kept probabilities as evidence."""
         return replace(self, evidence=kept)
 
     def hashes(self) -> dict[str, str]:
-        """See `Method`."""
+        """Return the hashes of the bundle, the options and the evidence, by name."""
         found = {"bundle": self.model.bundle.digest, "options": options_hash(self.settings, self.machine)}
         return found if self.evidence is None else {**found, "evidence": images.fingerprint(self.evidence)}
 
     def words(self) -> list[str]:
-        """See `Method`."""
+        """Return the words that name the bundle, which has no default."""
         return ["--weights", self.weights]
 
     def based(self, base: int) -> Cascade:
-        """See `Method`."""
+        """Return the method with another amount of host memory in use before a run."""
         machine = replace(self.machine, base=base)
         return replace(self, model=replace(self.model, machine=machine))
 
     def check_classes(self, names: Sequence[str], *, option: str, file: str | None = None) -> tuple[str, ...]:
-        """See `Method`."""
+        """Refuse a mask of several classes if the cascade knows one kind of object and none was chosen.
+
+        Returns:
+            A note if other classes were chosen than the bundle was trained on.
+        """
         bundle, known = self.model.bundle.name, self.model.bundle.kind_of_object
         chosen = [names[label] for label in class_indices(self.settings.only, names, option=option)]
         if chosen and known in names and chosen != [known]:
@@ -113,35 +121,35 @@ class Cascade:
             advice=f"Give {option} {one}, so that other classes stay{alone if option == '--only' else ''}",
         )
 
-    def see(self, info: ImageInfo) -> Seen:
-        """See `Method`."""
+    def view(self, info: ImageInfo) -> ImageView:
+        """Choose the bands and values of an image that the network reads."""
         self._domain_notes(info)
-        return see(info, self.seer, bands=self.settings.bands, value_range=self.settings.value_range)
+        return view_of_image(info, self.input_facts, bands=self.settings.bands, value_range=self.settings.value_range)
 
     def _domain_notes(self, info: ImageInfo) -> tuple[str, ...]:
         bundle = self.model.bundle
         return check_domain(info, bundle.name, bundle.domain, insisted=self.domain)
 
-    def foresee(self, seen: Seen, *, classes: int, kept: Pitch | None, workers: int) -> Foreseen:
-        """See `Method`."""
-        memory = foreseen_memory(seen.info, self.settings, self.model, classes=classes, kept=kept, workers=workers)
-        return Foreseen(
+    def preview(self, view: ImageView, *, classes: int, kept: Pitch | None, workers: int) -> RefinePreview:
+        """Preview a run whose mask does not exist yet."""
+        memory = preview_memory(view.info, self.settings, self.model, classes=classes, kept=kept, workers=workers)
+        return RefinePreview(
             lines=(f"{self.model.bundle.name}: object by object, which are counted once the mask is there",),
             settings={"method": "cascadepsp", "bundle": self.model.bundle.name, **self.settings.describe()},
             memory=memory,
         )
 
-    def job(self, seen: Seen, mask: InputMask, *, workers: int, events: Events) -> CascadeJob:
-        """See `Method`."""
+    def job(self, view: ImageView, mask: InputMask, *, workers: int, events: Events) -> CascadeJob:
+        """Survey a mask, and plan how its objects are refined."""
         is_labels, names = mask.reading.kind == "labels", mask.reading.names
         plan = make_plan(
-            seen,
+            view,
             mask,
             self.settings,
             self.model,
             kept=self.evidence,
             notes=(
-                *self._domain_notes(seen.info),
+                *self._domain_notes(view.info),
                 *(self.check_classes(names, option="--only", file=mask.path) if is_labels else ()),
             ),
             workers=workers,
@@ -152,7 +160,7 @@ class Cascade:
 
 @dataclass(frozen=True, kw_only=True)
 class CascadeJob(MaskJob):
-    """A mask whose objects a network sharpens."""
+    """The refinement of one mask by a cascade."""
 
     plan: RefinePlan
     model: RefineModel
@@ -173,7 +181,7 @@ class CascadeJob(MaskJob):
 
     @property
     def case(self) -> Case:
-        """What the speed of the run depends on; it counts full windows that look at as many pixels as its passes do."""
+        """The key under which speeds of such runs are stored, in full windows of side L a second."""
         machine, settings = self.plan.machine, self.plan.settings
         return Case(
             bundle=self.model.bundle.digest,

@@ -1,4 +1,4 @@
-"""A bundle that sharpens masks, on a device."""
+"""A bundle with a cascade, loaded onto a device."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class RefineModel:
-    """A bundle and its network, ready to run."""
+    """A bundle with a cascade and its network on a device."""
 
     bundle: CascadeBundle
     network: Sharpener
     machine: Machine
     activation_bytes: int
-    """Peak of one window's forward pass, estimated."""
+    """Estimated peak memory of one window's forward pass, in bytes."""
 
     def facts(self) -> ModelFacts:
-        """What is compared with an image."""
+        """Return the facts of the bundle that are compared with an image."""
         side = self.bundle.side
         return ModelFacts(
             name=self.bundle.name,
@@ -51,7 +51,16 @@ class RefineModel:
 
 
 def load_refine_model(options: RefineOptions, events: Events, named: str) -> RefineModel:
-    """The bundle that the options name, on the device that they name; arguments and errors as of `load_method`."""
+    """Load the bundle of the options onto the device of the options.
+
+    Args:
+        options: The options of the run.
+        events: Receives messages.
+        named: The option of the command line that names a bundle, for messages.
+
+    Raises:
+        WeightsError, DeviceError: The bundle or the device cannot be used.
+    """
     bundle = named_bundle(options.weights, named)
     device, precision = choose_device(options, bundle, events)
     needed = cascade_bytes(bundle, side=options.side or bundle.side)
@@ -63,14 +72,16 @@ def load_refine_model(options: RefineOptions, events: Events, named: str) -> Ref
 
 
 def named_bundle(weights: str | None, option: str = "--weights") -> CascadeBundle:
-    """The bundle to take: a cascade sharpens what it was trained on, so that none is right for every mask.
+    """Load the description of the bundle that was named.
+
+    There is no default: a cascade refines the kind of object that it was trained on, so no bundle suits every mask.
 
     Args:
-        weights: A shipped bundle's name or a folder.
-        option: Of the command line, that names it.
+        weights: The name of a shipped bundle, or a folder.
+        option: The option of the command line that names a bundle, for messages.
 
     Raises:
-        WeightsError: None was named, or there is no such bundle.
+        WeightsError: No bundle was named, or there is no such bundle.
     """
     if weights is not None:
         return load_cascade_bundle(weights)

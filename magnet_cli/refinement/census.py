@@ -1,4 +1,4 @@
-"""Which objects of a mask are refined one by one, which together, and which are left as they are."""
+"""The objects of a mask by how they are refined: one by one, together level by level, or not at all."""
 
 from __future__ import annotations
 
@@ -16,32 +16,33 @@ if TYPE_CHECKING:
     from fractions import Fraction
 
 COLUMNS = 8
-"""Numbers that are kept of an object."""
+"""Numbers that are kept of an object. They lie in one array of integers, 64 bytes an object, because a mask may have
+millions of objects."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LargeObject:
-    """All objects of a class that are too large to be held, refined together level by level."""
+    """All objects of a class that are too large to be held as a whole. They are refined together, level by level."""
 
     label: int
     objects: int
     area: int
-    """Pixels."""
+    """Pixels of the objects."""
     box: Box
-    """Around them."""
+    """The box around all of them."""
 
 
 @dataclass(kw_only=True)
 class Census:
-    """The objects of a mask."""
+    """The objects of a mask, counted and sorted by how they are refined."""
 
     size: Size
     padding: Fraction
     min_area: int
     unit: int
-    """Pixels of a region that can be held."""
+    """Most pixels of a region that is held as a whole."""
     large: dict[int, LargeObject] = field(default_factory=dict)
-    """By class."""
+    """The large objects of each class."""
     found: int = 0
     left: int = 0
     """Objects that are smaller than `min_area`."""
@@ -49,7 +50,7 @@ class Census:
     _labels: set[int] = field(default_factory=set)
 
     def take(self, objects: Iterable[MaskObject]) -> None:
-        """Count objects in."""
+        """Add objects to the census."""
         for each in objects:
             self.found += 1
             if each.area < self.min_area:
@@ -64,26 +65,26 @@ class Census:
 
     @property
     def small(self) -> int:
-        """Objects that are refined one by one."""
+        """The number of objects that are refined one by one."""
         return len(self._small) // COLUMNS
 
     @property
     def nbytes(self) -> int:
-        """Memory that the list of objects holds."""
+        """Bytes of memory that the list of objects takes."""
         return self._small.itemsize * len(self._small)
 
     @property
     def labels(self) -> tuple[int, ...]:
-        """Classes of which something is refined, rising."""
+        """The classes of which at least one object is refined, in rising order."""
         return tuple(sorted(self._labels))
 
     def at(self, number: int) -> MaskObject:
-        """One of the small objects."""
+        """Return a small object by its number."""
         label, area, x, y, width, height, row, col = self._small[number * COLUMNS : (number + 1) * COLUMNS]
         return MaskObject(label=label, area=area, box=Box(x=x, y=y, width=width, height=height), seed=(row, col))
 
     def region(self, box: Box) -> Box:
-        """What is looked at of an object: its box and the padding around it, inside the image."""
+        """Return the region in which an object is refined: its box and padding around it, inside the image."""
         across, down = ceil(box.width * self.padding), ceil(box.height * self.padding)
         return Box(
             x=box.x - across, y=box.y - down, width=box.width + 2 * across, height=box.height + 2 * down

@@ -1,4 +1,4 @@
-"""How much a cascade has to look at, at most: passes, and what they come to."""
+"""An upper bound on the work of a cascade: steps of the network, and the pixels that go through it."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ if TYPE_CHECKING:
     from magnet_cli.refinement.refinement_plan import RefinePlan
 
 GLOBAL, LOCAL = 3, 2
-"""Passes through the module in a global and in a local step."""
+"""Forward passes through the module in a global and in a local step (CascadePSP)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Effort:
-    """Steps of the network over wholes and windows, before anybody knows which windows hold a border."""
+    """The work of global and local steps if every window holds a border. Windows without one are skipped in the run."""
 
     steps: int = 0
     pixels: int = 0
-    """That all passes of these steps look at, together."""
+    """Pixels that go through the module in all passes of these steps."""
 
     def __add__(self, other: Effort) -> Effort:
         return Effort(steps=self.steps + other.steps, pixels=self.pixels + other.pixels)
 
     def windows(self, side: int) -> float:
-        """How many local steps over full windows of a side look at as many pixels."""
+        """Return the number of local steps over full windows of a side that have as many pixels."""
         return self.pixels / (LOCAL * side * side)
 
 
 def effort_of(plan: RefinePlan) -> Effort:
-    """The most that a plan comes to."""
+    """Return the most work that a plan may take."""
     cascade, census = plan.settings.cascade, plan.census
     found = Effort()
     for number in range(census.small):
@@ -48,19 +48,19 @@ def effort_of(plan: RefinePlan) -> Effort:
 
 
 def step_pixels(step: str, height: int, width: int) -> int:
-    """What all passes of one step look at.
+    """Return the pixels that go through the module in all passes of one step.
 
     Args:
         step: `global` or `local`.
-        height: Of what is looked at.
-        width: Likewise.
+        height: Height of the step's input in pixels.
+        width: Width of the step's input in pixels.
     """
     return (GLOBAL if step == "global" else LOCAL) * height * width
 
 
 @lru_cache(maxsize=4096)
 def _of_region(size: Size, cascade: CascadeSettings) -> Effort:
-    """Of an object that is held as a whole."""
+    """Return the work of an object that is held as a whole."""
     longest = max(size.width, size.height)
     least = cascade.side if cascade.published else min(cascade.least, cascade.side)
     if longest < least:
@@ -80,7 +80,7 @@ def _of_windows(size: Size, *, side: int) -> Effort:
 
 
 def _of_level(step: LevelPass) -> Effort:
-    """Of a level of a large object: blocks look again at the windows that they share."""
+    """Return the work of a level of a large object. Windows that blocks share are computed once for each block."""
     if step.index == 0:
         return Effort(steps=1, pixels=GLOBAL * step.level.size.pixels)
     found = Effort()

@@ -1,4 +1,4 @@
-"""How probable each class is before a classical tool looks: by the mask, or by what `segment` has kept."""
+"""Class probabilities before refinement: from the mask itself, or from the probabilities that `segment` has kept."""
 
 from __future__ import annotations
 
@@ -27,60 +27,60 @@ if TYPE_CHECKING:
     from magnet_cli.refinement.input_mask import InputMask
 
 FIELD_BYTES = 16
-"""Memory that a value of a field takes: of the grid, and three copies while it is resampled."""
+"""Host memory that a value of a field takes, in bytes: float32 on its grid, and three copies while it is resampled."""
 RIM = 1
-"""Pixels of a field's grid around a box that are interpolated from."""
+"""Pixels of a field's grid around a box that bilinear interpolation needs."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassProbabilities:
-    """Probabilities of the classes that may win somewhere in a box."""
+    """Probabilities of the classes that may be the largest somewhere in a box."""
 
     labels: tuple[int, ...]
-    """Which classes, rising."""
+    """The classes in rising order."""
     probs: NDArray[np.float32]
-    """`(len(labels), height, width)`; all alike where nothing is known."""
+    """Their probabilities, `(len(labels), height, width)` in [0, 1]; all equal where nothing is known."""
     known: NDArray[np.bool_]
-    """`(height, width)`."""
+    """Which pixels have a label and a probability, `(height, width)`."""
 
 
 class Evidence(Protocol):
-    """Where probabilities come from."""
+    """A source of class probabilities."""
 
     @property
     def channels(self) -> int:
-        """The most classes that `read` gives."""
+        """The largest number of classes that `read` returns."""
 
     @property
     def bytes_a_pixel(self) -> int:
-        """Memory that a pixel takes while it is read, beside what is given."""
+        """Host memory that a pixel takes while it is read, in bytes, besides the result."""
 
     @property
     def is_mask(self) -> bool:
-        """Whether the mask's labels say everything."""
+        """Whether the probabilities follow from the mask's labels alone."""
 
     def read(self, box: Box, labels: NDArray[np.uint8]) -> ClassProbabilities:
-        """The probabilities in a box of level 0.
+        """Read the probabilities in a box of level 0.
 
         Args:
-            box: Inside the image.
-            labels: Of the mask, `(height, width)`; 255 where nothing is known.
+            box: A box inside the image.
+            labels: Labels of the mask, `(height, width)` uint8; 255 where nothing is known.
 
         Raises:
-            SourceError: They cannot be read.
+            SourceError: The probabilities cannot be read.
         """
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabelEvidence:
-    """A mask whose labels are all equally sure."""
+    """A mask whose labels are all equally certain."""
 
     channels: int
     bytes_a_pixel: int = 2
     is_mask: bool = True
 
     def read(self, box: Box, labels: NDArray[np.uint8]) -> ClassProbabilities:
-        """See `Evidence`."""
+        """Return probability 1 for the label of each pixel."""
         del box
         present = tuple(int(label) for label in np.unique(labels) if label != NODATA)
         if not present:
@@ -91,7 +91,7 @@ class LabelEvidence:
 
 @dataclass(frozen=True, kw_only=True)
 class ProbabilityEvidence:
-    """A mask that holds the probability of one object."""
+    """A mask that stores the probability of one object."""
 
     mask: InputMask
     channels: int = 2
@@ -99,30 +99,30 @@ class ProbabilityEvidence:
     is_mask: bool = False
 
     def read(self, box: Box, labels: NDArray[np.uint8]) -> ClassProbabilities:
-        """See `Evidence`."""
+        """Return the probabilities of the background and of the object."""
         inside = self.mask.read_probability(box)
         return _where_known((0, 1), np.stack([1 - inside, inside]), labels)
 
 
 @dataclass(frozen=True, kw_only=True)
 class FieldEvidence:
-    """The class probabilities that `segment` has kept."""
+    """Class probabilities that `segment` has kept in a Zarr store."""
 
     field: FieldFile
     is_mask: bool = False
 
     @property
     def channels(self) -> int:
-        """See `Evidence`."""
+        """The number of classes in the field."""
         return self.field.bands
 
     @property
     def bytes_a_pixel(self) -> int:
-        """See `Evidence`."""
+        """Host memory that a pixel takes while it is read, in bytes, besides the result."""
         return kept_bytes(self.field.bands, self.field.pitch)
 
     def read(self, box: Box, labels: NDArray[np.uint8]) -> ClassProbabilities:
-        """See `Evidence`."""
+        """Resample the field to level 0, as `segment` does before it labels pixels."""
         pitch = self.field.pitch
         area = pitch.around(box, LEVEL0).grown(RIM).intersection(Box.whole(self.field.size))
         stored = self.field.read(area)
@@ -136,21 +136,21 @@ class FieldEvidence:
 
 
 def kept_bytes(classes: int, pitch: Pitch) -> int:
-    """Memory that a pixel of level 0 takes while kept probabilities are read.
+    """Return the bytes that a pixel of level 0 takes while kept probabilities are read.
 
     Args:
-        classes: How many there are.
-        pitch: Of their grid: a finer one than the image's holds several values a pixel.
+        classes: The number of classes.
+        pitch: The pitch of their grid. A finer grid than the image's has several values for each pixel.
     """
     return ceil(FIELD_BYTES * classes * max(Fraction(1), 1 / (pitch.x * pitch.y)))
 
 
 def open_evidence(mask: InputMask, kept: Path | None, tool: Tool) -> Evidence:
-    """The evidence for a mask: what was kept, else what the mask itself says.
+    """Open the probabilities for a mask: kept ones, or else those that follow from the mask itself.
 
     Raises:
-        SourceError: What was kept belongs to another mask.
-        UsageError: The tool could do nothing with what the mask says.
+        SourceError: The kept probabilities belong to another mask.
+        UsageError: The tool needs probabilities, and the mask holds labels.
     """
     if kept is not None:
         return kept_evidence(mask, kept)
@@ -158,19 +158,19 @@ def open_evidence(mask: InputMask, kept: Path | None, tool: Tool) -> Evidence:
         return ProbabilityEvidence(mask=mask)
     if tool.needs_doubt:
         raise UsageError(
-            f"{tool.title} turns only what is doubtful, and labels alone are all equally sure",
+            f"{tool.title} changes only uncertain pixels, and labels alone are all equally certain",
             value=mask.path,
-            advice="Give --evidence, which 'segment --probabilities' keeps, or a probability as the mask, or take "
+            advice="Give --evidence, which 'segment --probabilities' keeps, or a probability as the mask, or use "
             "--method guided",
         )
     return LabelEvidence(channels=len(mask.reading.classes))
 
 
 def kept_evidence(mask: InputMask, kept: Path) -> Evidence:
-    """The class probabilities that `segment` has kept with a mask.
+    """Open the class probabilities that `segment` has kept with a mask.
 
     Raises:
-        SourceError: They belong to another mask.
+        SourceError: The probabilities have another size or other classes than the mask.
     """
     field, names = FieldFile.open(kept), tuple(entry.name for entry in mask.reading.classes)
     if field.level0 != mask.size or field.classes != names:
@@ -178,7 +178,7 @@ def kept_evidence(mask: InputMask, kept: Path) -> Evidence:
             f"probabilities have the size and the classes of their mask, {mask.path}: {mask.size}, {', '.join(names)}",
             value=f"{field.level0}, {', '.join(field.classes)}",
             file=kept,
-            advice="Give those that were made with the mask, or leave --evidence out",
+            advice="Give the probabilities that were made with the mask, or leave out --evidence",
         )
     return FieldEvidence(field=field)
 
@@ -189,7 +189,7 @@ def _nothing(labels: NDArray[np.uint8]) -> ClassProbabilities:
 
 
 def _where_known(present: tuple[int, ...], probs: NDArray[np.float32], labels: NDArray[np.uint8]) -> ClassProbabilities:
-    """The probabilities, all alike where the mask says nothing or they are all nothing."""
+    """Return probabilities that are all equal where the mask has no label or no class has a probability."""
     known = (labels != NODATA) & probs.any(axis=0)
     probs[:, ~known] = np.float32(1 / len(probs))
     return ClassProbabilities(labels=present, probs=probs, known=known)

@@ -1,4 +1,4 @@
-"""A mask that something else made, read as labels whatever its file holds."""
+"""The mask that is refined: a raster of labels, of one object or of probabilities, read as labels by region."""
 
 from __future__ import annotations
 
@@ -25,26 +25,26 @@ if TYPE_CHECKING:
     from magnet_cli.refinement.mask_kinds import MaskKind
 
 SIDE = 2048
-"""Of the squares in which a mask is read."""
+"""Side in pixels of the squares in which the values of a mask are collected."""
 MOST_VALUES = 1 << 10
-"""Different values of a raster that are told apart; one with more holds no classes."""
+"""Most different values that are collected. A raster with more holds no classes."""
 
 
 class InputMask(Closing):
-    """An opened mask; close it, or use it as a context.
+    """An open mask. Close it, or use it as a context manager.
 
     Args:
-        raster: Its file.
-        reading: How its values are read.
-        threshold: Above which a probability belongs to the object.
-        resources: Closed with it.
+        raster: The open file.
+        reading: The interpretation of its values.
+        threshold: Probability above which a pixel belongs to the object, 0 to 1.
+        resources: Closed together with the mask.
     """
 
     def __init__(self, raster: LabelImage, reading: Reading, *, threshold: Fraction, resources: ExitStack) -> None:
         self.path = raster.path
         self.reading = reading
         self.largest = 0.0
-        """The largest value that was read until now, as it is stored."""
+        """The largest stored value that was read so far."""
         self._raster = raster
         self._resources = resources
         whole = np.dtype(raster.dtype)
@@ -53,17 +53,17 @@ class InputMask(Closing):
 
     @property
     def size(self) -> Size:
-        """In pixels."""
+        """The size of the mask in pixels."""
         return self._raster.size
 
     @property
     def resident_bytes(self) -> int:
-        """Memory that it keeps between reads, at most."""
+        """The most bytes of memory that the mask keeps between reads."""
         return self._raster.resident_bytes
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a user should know of how it is read."""
+        """A note for the user on how the values are interpreted, and why."""
         kinds = {
             "binary": "a binary mask",
             "labels": f"class indices (classes: {len(self.reading.classes)})",
@@ -72,13 +72,13 @@ class InputMask(Closing):
         return (f"{self.path}: read as {kinds[self.reading.kind]}, because {self.reading.why}",)
 
     def read(self, box: Box) -> NDArray[np.uint8]:
-        """Labels of a box inside the mask, `(height, width)` uint8; 255 where they are not known.
+        """Read the labels of a box inside the mask, `(height, width)` uint8; 255 where they are not known.
 
         Raises:
-            SourceError: It cannot be decoded, or holds values that are no probability.
+            SourceError: The box cannot be decoded, or has values that are no probability.
         """
         values, valid = self._raster.read_stored(box)
-        # A file that calls 0 missing means the background: else nothing could grow beyond its edge.
+        # A file of one object that declares 0 as nodata means the background: if 0 were unknown, no object could grow.
         if valid is not None and self._raster.nodata == 0 and self.reading.kind != "labels":
             valid = None
         known = np.ones(values.shape, bool) if valid is None else valid
@@ -93,16 +93,17 @@ class InputMask(Closing):
         return labels
 
     def read_probability(self, box: Box) -> NDArray[np.float32]:
-        """How probable the object is in a box of a mask that is read so, `(height, width)` float32 0 to 1.
+        """Read the probability of the object in a box of a mask of kind `probability`.
 
-        What it says where `read` says 255 means nothing.
+        Returns:
+            `(height, width)` float32 in [0, 1]. Values are meaningless where `read` returns 255.
         """
         values, _ = self._raster.read_stored(box)
         shares: NDArray[np.float32] = values.astype(np.float32) / np.float32(self._scale)
         return np.nan_to_num(shares).clip(0, 1)
 
     def close(self) -> None:
-        """Release files and the disk used."""
+        """Close the file, and delete temporary files that reading it needed."""
         self._resources.close()
 
     def _labels(self, values: NDArray[Any], known: NDArray[np.bool_]) -> NDArray[np.uint8]:
@@ -136,19 +137,19 @@ def open_mask(
     only: tuple[str, ...] = (),
     names: tuple[str, ...] = (),
 ) -> InputMask:
-    """A raster of one band, read as labels; its values are looked through once to see what they are.
+    """Open a raster of one band as a mask. Its values are read once to find out what they mean.
 
     Args:
-        source: Any file that `magnet_cli.images` reads.
-        kind: How its values are read.
-        threshold: Above which a probability belongs to the object, 0 to 1.
-        is_given: Whether the user named the threshold, which then must count.
-        objects: Names or indices of classes that are the object together; none: as `kind` says.
-        only: Names or indices of classes that are chosen from others, which stay.
-        names: Of the classes, where they are known from elsewhere and the file does not name them.
+        source: A file in a format that `magnet_cli.images` reads.
+        kind: The interpretation of its values that the user asks for.
+        threshold: Probability above which a pixel belongs to the object, 0 to 1.
+        is_given: Whether the user gave the threshold, which is an error for a mask without probabilities.
+        objects: Names or indices of classes that together are the object. If empty, `kind` says what the object is.
+        only: Names or indices of classes that are refined while the others stay.
+        names: Names of the classes that are known from elsewhere, for a file without names.
 
     Raises:
-        SourceError: It is missing, damaged, has several bands, or values that cannot be read so.
+        SourceError: The file is missing or damaged, has several bands, or its values do not fit the interpretation.
         UsageError: A threshold was given and the mask holds no probability, or a class is unknown.
     """
     with ExitStack() as stack:
@@ -185,7 +186,7 @@ def _stored(raster: LabelImage) -> Stored:
 
 
 def _values(raster: LabelImage) -> tuple[int, ...]:
-    """The values that occur, rising; of very many only some, the smallest and the largest among them."""
+    """Return the values that occur, in rising order; of very many some, with the smallest and the largest."""
     found: set[int] = set()
     for part in parts(Box.whole(raster.size), SIDE):
         values, valid = raster.read_stored(part.box)

@@ -1,4 +1,4 @@
-"""The last pass: what was claimed of all objects becomes one label a pixel."""
+"""The last pass of a cascade: it joins the claims of all objects to one label a pixel."""
 
 from __future__ import annotations
 
@@ -24,27 +24,27 @@ if TYPE_CHECKING:
     from magnet_cli.refinement.refinement_plan import FusionPass
 
 RIM = 1024
-"""The most pixels around a square in which an object's end is looked for."""
+"""Most pixels around a square that are read to measure the objects at its border."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Square:
-    """A square of level 0."""
+    """A square of level 0 with the claims of all classes."""
 
     box: Box
     labels: NDArray[np.uint8]
-    """Of the input, `(height, width)`."""
+    """Labels of the input mask, `(height, width)`."""
     claims: dict[int, NDArray[np.uint8]]
-    """The largest of each class, `(height, width)`."""
+    """For each class, the largest claim on each pixel, `(height, width)` uint8; 255 where there is none."""
     held: NDArray[np.bool_]
-    """True on objects that are left as they are."""
+    """True on objects that are too small to be refined and keep their labels, `(height, width)`."""
     shares: ClassProbabilities | None
-    """How probable each class was before; None where that is not known."""
+    """Class probabilities before refinement. None without evidence, and where no pixel needs it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Joined:
-    """The labels of a square."""
+    """The refined labels of a square."""
 
     box: Box
     labels: NDArray[np.uint8]
@@ -53,7 +53,7 @@ class Joined:
 
 
 class Joining(Runner):
-    """The pass that joins claims."""
+    """The pass that joins the claims of all objects."""
 
     def __init__(self, work: RefineWork, step: FusionPass) -> None:
         self._work = work
@@ -93,9 +93,9 @@ class Joining(Runner):
         }
 
     def _held(self, box: Box) -> NDArray[np.bool_]:
-        """Which pixels of a square lie on objects of too few pixels.
+        """Return which pixels of a square lie on objects that have too few pixels to be refined.
 
-        Such an object reaches less than as many pixels beyond the square, so that a rim of that width shows all of it.
+        An object of n pixels reaches less than n pixels beyond the square, so a rim of that width contains all of it.
         """
         least = self._work.plan.settings.min_area
         whole = Box.whole(self._work.plan.image.size)
@@ -109,6 +109,7 @@ class Joining(Runner):
             (numbers[:, 0], around.x > 0),
             (numbers[:, -1], around.right < whole.right),
         ):
+            # A component that leaves the rim may be larger than what is visible of it, so it is not small.
             if is_cut:
                 small[edge] = False
         held: NDArray[np.bool_] = small[numbers[box.shifted(x=-around.x, y=-around.y).slices]]

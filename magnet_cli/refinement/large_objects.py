@@ -1,4 +1,4 @@
-"""Large objects, level by level: each block of a level reads what the level before it left in the journal."""
+"""Passes over large objects, level by level: each block reads the result of the level before from the journal."""
 
 from __future__ import annotations
 
@@ -30,31 +30,31 @@ if TYPE_CHECKING:
     from magnet_cli.refinement.refinement_plan import LevelPass
 
 RIM = 1
-"""Pixels of the level before that a block needs around it."""
+"""Pixels of the level before around a block that bilinear interpolation needs."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Block:
-    """What a block of a level looks at."""
+    """A block of a level with everything that is needed to refine it."""
 
     part: LevelPart
     own: Tensor
-    """The mask over `part.area`, `(height, width)` float32."""
+    """The input mask over `part.area`, `(height, width)` float32 in [0, 1]."""
     start: Tensor | None
-    """What the level starts from, `(2, height, width)`; None for the first level."""
+    """The probabilities from which the level starts, `(2, height, width)`. None for the first level."""
     pixels: NDArray[Any] | None
-    """Stored values; None where no window holds a border."""
+    """Pixels of the image. None if no window holds a border, so that the network does not run."""
     silent: NDArray[np.bool_] | None
-    """On the last level, over `part.box`: where nothing may be claimed."""
+    """Pixels of `part.box` on which nothing may be claimed, on the last level. None on others."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sharpened:
-    """What was found in a block."""
+    """The result of a block."""
 
     box: Box
     values: NDArray[np.uint8]
-    """`(channels, height, width)` as the journal keeps them; claims on the last level."""
+    """Values as the journal stores them, `(channels, height, width)`; on the last level the claims."""
     counts: dict[str, int]
 
 
@@ -76,7 +76,8 @@ class Levels(Runner):
         own = self._share(area)
         start = carried(self._before(area).sample(area, step.level.pitch), own)
         runs = not step.fast and any(holds_border(start[S1, *_within(window.box, area)]) for window in part.windows)
-        # Also where the claims alone would change something they must be silent where the image holds no data.
+        # Even if the network does not run, claims may change labels on the last level. They must not where the image
+        # holds no data, so its validity is read for them too.
         claims = step.is_last and bool(((start[S1] > BORDER) != (own > BORDER)).any())
         pixels, valid = self._work.pixels(step.on_image(area), pitch=step.reading) if runs or claims else (None, None)
         silent = self._silent(part.box, area, valid) if step.is_last else None
@@ -100,7 +101,7 @@ class Levels(Runner):
         elif given.start is not None:
             found = Canvas(values=given.start[:, *_within(box, area)], box=box, pitch=pitch)
         else:
-            message = "a first level is always looked at"
+            message = "the first level of an object is always computed"
             raise RuntimeError(message)
         values = as_claim(noted(found, own).values.numpy())
         if given.silent is not None:
@@ -118,7 +119,7 @@ class Levels(Runner):
         return {**found.counts}
 
     def _read_whole(self) -> Block:
-        """The first level: the whole region, at a pitch that image and mask are read at."""
+        """Read the whole region for the first level, at the next finer pitch that is a power of two."""
         step = self._step
         fine = Pitch.square(step.reading).cover(step.region.size)
         whole = Box.whole(fine)
@@ -127,7 +128,7 @@ class Levels(Runner):
         return Block(part=part, own=self._share(whole), start=None, pixels=pixels, silent=None)
 
     def _share(self, box: Box) -> Tensor:
-        """The mask at the pitch at which the level is read."""
+        """Read the input mask at the pitch at which the level is read."""
         step = self._step
         if step.reading == 1:
             found = self._work.mask.read(step.on_image(box)) == step.label
@@ -136,7 +137,7 @@ class Levels(Runner):
         return torch.from_numpy(found.astype(np.float32))
 
     def _before(self, area: Box) -> Canvas:
-        """What the level before says under an area and around it."""
+        """Read the result of the level before under an area, with the rim that interpolation needs."""
         before = self._step.levels[self._step.index - 1]
         box = before.pitch.around(area, self._step.level.pitch).grown(RIM).intersection(Box.whole(before.size))
         values = self._work.resources.results.read_field(self._step.field(self._step.index - 1), box)
@@ -152,7 +153,7 @@ def _within(box: Box, area: Box) -> tuple[slice, slice]:
 
 
 def _shrunk(values: Tensor, step: LevelPass) -> Tensor:
-    """`(channels, h, w)` at the pitch at which they were read, at the level's own."""
+    """Shrink `(channels, h, w)` values from the pitch at which they were read to that of the level, by area means."""
     pitch, size = step.level.pitch, step.level.size
     rows = area_mean(values, dim=1, pitch=pitch.y / step.reading, count=size.height)
     return area_mean(rows, dim=2, pitch=pitch.x / step.reading, count=size.width)

@@ -1,4 +1,4 @@
-"""The last stage of `segment`: its own mask, finished and kept, refined into another one."""
+"""The last stage of `segment --refine`: it refines the finished mask, which is kept, into another one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from magnet_cli.masks.report_file import read_report
 from magnet_cli.masks.spec import PROBABILITIES
 from magnet_cli.options.export import ExportOptions
 from magnet_cli.options.refine import RefineOptions
-from magnet_cli.refinement.image_view import seen_of_plan
+from magnet_cli.refinement.image_view import view_of_plan
 from magnet_cli.refinement.mask_kinds import class_indices
 from magnet_cli.refinement.method_loader import load_method
 from magnet_cli.refinement.refinement_run import opened_run
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from magnet_cli.events import Events
     from magnet_cli.options.segment import RefineMethod, SegmentOptions
     from magnet_cli.plan import Plan
-    from magnet_cli.refinement.method import Foreseen, Method
+    from magnet_cli.refinement.method import Method, RefinePreview
 
 OBJECT_AND_REST = 2
 """Classes of a mask that is read as one object."""
@@ -34,19 +34,19 @@ REPLACED = ("classes", "not_computed")
 
 @dataclass(frozen=True, kw_only=True)
 class LastStage:
-    """A method and how it is used after `segment`."""
+    """A refinement method with its options, as it is used after `segment`."""
 
     method: Method
     options: RefineOptions
     notes: tuple[str, ...] = ()
-    """What a user should know before it runs."""
+    """Notes for the user, which are reported before the first image."""
 
     @classmethod
     def load(cls, method: RefineMethod, options: SegmentOptions, events: Events) -> Self:
-        """A method as the options of `segment` ask for it.
+        """Load a method with the options of `segment`.
 
         Raises:
-            WeightsError, DeviceError, UsageError: It cannot be had.
+            WeightsError, DeviceError, UsageError: The bundle, the device or the library cannot be used.
         """
         own = RefineOptions(
             method=method,
@@ -64,14 +64,14 @@ class LastStage:
         return cls(method=load_method(own, events, "--refine-weights"), options=own)
 
     def after(self, classes: Sequence[str], *, base: int) -> Self:
-        """The same behind a bundle.
+        """Return the stage adapted to the bundle that segments before it.
 
         Args:
-            classes: That the bundle predicts, by label.
-            base: Bytes of the host that are in use before a run.
+            classes: Names of the classes that the bundle predicts, by label.
+            base: Host memory in use before a run, in bytes.
 
         Raises:
-            UsageError: There is no class that is named, or one has to be.
+            UsageError: `--refine-only` names an unknown class, or is missing although the method needs it.
         """
         class_indices(self.options.only, classes, option="--refine-only")
         several = len(classes) > OBJECT_AND_REST
@@ -79,33 +79,33 @@ class LastStage:
         return replace(self, method=self.method.based(base), notes=notes)
 
     def digest(self) -> str:
-        """SHA-256 over everything of this stage that the mask depends on."""
+        """Return a SHA-256 over everything in this stage that the mask depends on."""
         values = {"method": self.options.method, **self.method.hashes()}
         return digest_of(values)
 
     def before(self, options: SegmentOptions, compat: str) -> SegmentOptions:
-        """The options of the mask that this stage starts from.
+        """Return the options for the unrefined mask.
 
         Args:
-            options: As given.
-            compat: Whose arithmetic they come to; the published one keeps no probabilities.
+            options: The options of the whole run.
+            compat: The arithmetic that results from them. The published one keeps no probabilities.
 
         Raises:
-            UsageError: The stage could do nothing with such a mask.
+            UsageError: The method needs probabilities that are not kept.
         """
         keeps = self.method.wants_probabilities and compat == "paper"
         if self.method.needs_doubt and not keeps:
             raise UsageError(
-                f"{self.method.seer.title} needs probabilities, and the published arithmetic writes the mask alone",
+                f"{self.method.input_facts.title} needs probabilities, which the published arithmetic does not keep",
                 value=f"--compat {compat} and --refine {self.options.method}",
-                advice="Take --compat paper, or --refine guided",
+                advice="Use --compat paper, or --refine guided",
             )
         if self.options.only and not keeps:
             raise UsageError(
-                "what objects of a class give up goes to the next most probable one, and the published arithmetic "
-                "writes the mask alone",
+                "pixels that objects lose get the next most probable class, and the published arithmetic writes the "
+                "mask alone",
                 value=f"--compat {compat} and --refine-only {','.join(self.options.only)}",
-                advice="Take --compat paper",
+                advice="Use --compat paper",
             )
         return replace(
             options,
@@ -118,16 +118,16 @@ class LastStage:
             exports=ExportOptions(),
         )
 
-    def foresee(self, plan: Plan) -> Foreseen:
-        """What this stage will do after a plan.
+    def preview(self, plan: Plan) -> RefinePreview:
+        """Preview what this stage will do to the mask of a plan.
 
         Raises:
-            UsageError, SourceError, WeightsError: The image does not fit.
-            DeviceError: It would take more memory than it may.
+            UsageError, SourceError, WeightsError: The image does not fit the method.
+            DeviceError: The memory budget is too small.
         """
         wanted = self.method.wants_probabilities and plan.probabilities
-        found = self.method.foresee(
-            seen_of_plan(plan, self.method.seer),
+        found = self.method.preview(
+            view_of_plan(plan, self.method.input_facts),
             classes=plan.classes,
             kept=plan.passes[-1].stages[-1].pitch if wanted else None,
             workers=self.method.machine.readers(self.options.num_workers),
@@ -144,24 +144,24 @@ class LastStage:
         command: list[str],
         events: Events,
     ) -> dict[str, object]:
-        """Refine a finished mask; the report of the refined one.
+        """Refine a finished mask, and return the report of the refined one.
 
         Args:
-            plan: Of `segment`.
-            unrefined: Its mask.
-            paths: Of the output.
-            hashes: Of everything that the output depends on.
-            command: That makes it again.
-            events: Hears about messages and progress.
+            plan: The plan of the segmentation.
+            unrefined: The path of the finished mask.
+            paths: The files that are written.
+            hashes: SHA-256 of everything that the output depends on, by name.
+            command: The words of the command line that makes the output again.
+            events: Receives messages and progress.
 
         Raises:
-            MagnetError: What was finished is kept.
+            MagnetError: The refinement failed. Finished groups are kept.
         """
-        seen, method = seen_of_plan(plan, self.method.seer), self.method
+        view, method = view_of_plan(plan, self.method.input_facts), self.method
         if method.wants_probabilities and plan.probabilities:
             method = method.starting_from(_kept(unrefined))
         own = read_report(OutputPaths.of(unrefined).report)
-        with opened_run(method, seen, unrefined, self.options, paths=paths, hashes=hashes, events=events) as (_, run):
+        with opened_run(method, view, unrefined, self.options, paths=paths, hashes=hashes, events=events) as (_, run):
             return run.finish(lambda found: {**combined(own, found), "command": command})
 
 
@@ -177,11 +177,11 @@ def _kept(unrefined: Path) -> Path:
 
 
 def combined(own: Mapping[str, object], found: Mapping[str, object]) -> dict[str, object]:
-    """The report of `segment` where a last stage has made another mask of its own.
+    """Combine the reports of the segmentation and of the refinement into that of the refined mask.
 
     Args:
-        own: The report of the mask before.
-        found: The report of the last stage.
+        own: The report of the unrefined mask.
+        found: The report of the refinement.
     """
     first, last = cast("Mapping[str, Any]", own), cast("Mapping[str, Any]", found)
     seconds = {
@@ -211,7 +211,7 @@ def _settings(last: Mapping[str, Any]) -> dict[str, object]:
 
 
 def _most(first: Mapping[str, Any], last: Mapping[str, Any]) -> dict[str, object]:
-    """The larger of each number of bytes; one after the other they were used."""
+    """Return the larger of each number of bytes, because the two stages run one after the other."""
     found: dict[str, object] = {}
     for key in first:
         one, other = first[key], last.get(key)

@@ -1,4 +1,7 @@
-"""How the values of a mask are to be read: as one object, as classes, as a probability. Nothing is guessed silently."""
+"""Interpretation of a mask's values: one object, classes, or a probability.
+
+The choice is reported with its reason, and values that allow several interpretations are refused.
+"""
 
 from __future__ import annotations
 
@@ -19,63 +22,65 @@ if TYPE_CHECKING:
 MaskKind = Literal["binary", "labels", "probability"]
 
 MOST_UNNAMED = 64
-"""Largest value of a grey raster that is taken for class indices unasked; beyond it may be a probability."""
+"""Largest value of a grey raster that is taken for class indices without `--mask-kind`. A larger one may be a
+probability."""
 GOLDEN = 0.618034
-"""Turns of the colour circle from one class to the next, so that neighbours differ."""
+"""Step of hue from one class to the next, in turns: the golden ratio, so that classes of close indices differ."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stored:
-    """What is known of a raster's values."""
+    """The facts of a raster from which its interpretation is decided."""
 
     path: str
     dtype: str
     values: tuple[int, ...]
-    """Those that occur, rising; empty for floating point."""
+    """The values that occur, in rising order. Empty for floating point."""
     classes: tuple[tuple[str, str], ...] | None
-    """Name and colour of each, where the file says so."""
+    """Name and colour of each class. None if the file does not have them."""
     indexed: bool
-    """Whether it has a palette."""
+    """Whether the file has a palette."""
 
     def named(self, names: Sequence[str]) -> Stored:
-        """The same with names of its classes, where it has none and may hold class indices."""
+        """Return the facts with names of classes, unless the file names them or cannot hold class indices."""
         if not names or self.classes is not None or self.is_floating or self.is_full_scale:
             return self
         return replace(self, classes=tuple((name, class_color(label)) for label, name in enumerate(names)))
 
     @property
     def is_zero_and_one(self) -> bool:
-        """Whether it names no classes and holds nothing but 0 and 1, like a mask of one object."""
+        """Whether the file names no classes and holds only 0 and 1, like a mask of one object."""
         return self.classes is None and set(self.values) <= {0, 1}
 
     @property
     def is_full_scale(self) -> bool:
-        """Whether it names no classes and holds nothing but 0 and 255, like a picture of an object."""
+        """Whether the file names no classes and holds only 0 and 255, like a picture of an object."""
         return self.classes is None and NODATA in self.values and set(self.values) <= {0, NODATA}
 
     @property
     def is_floating(self) -> bool:
-        """Whether values are no whole numbers."""
+        """Whether the values are floating-point numbers."""
         return np.dtype(self.dtype).kind == "f"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """How a raster is read."""
+    """The interpretation of a raster."""
 
     kind: MaskKind
     why: str
-    """For people: what was seen, or who said so."""
+    """The reason, as text for the user."""
     classes: tuple[MaskClass, ...]
-    """Label = position; background and object for a binary mask and a probability."""
+    """The classes by label: background and object for a binary mask and a probability."""
     nodata: bool
     """Whether the value 255 stands for a pixel that was not computed."""
     objects: tuple[int, ...] = ()
-    """Of a binary mask: the values that are the object, where the raster has several classes; empty: all but 0."""
+    """Values that together are the object of a binary mask, if the raster has several classes. If empty, all values but
+    0 are the object."""
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the classes, by label."""
+        """Names of the classes, by label."""
         return tuple(entry.name for entry in self.classes)
 
 
@@ -85,16 +90,16 @@ def decide(
     objects: tuple[str, ...] = (),
     only: tuple[str, ...] = (),
 ) -> Reading:
-    """How to read a raster: as it was said, or as its type, values and palette allow alone.
+    """Decide the interpretation of a raster: the one that the user asks for, or the only one that its values allow.
 
     Args:
-        stored: The raster.
-        wanted: As it was said.
-        objects: Names or indices of classes that are the object together; all else is what is around it.
-        only: Names or indices of classes that are chosen from others, which stay.
+        stored: The facts of the raster.
+        wanted: The interpretation that the user asks for.
+        objects: Names or indices of classes that together are the object. All others are the background.
+        only: Names or indices of classes that are refined while the others stay.
 
     Raises:
-        SourceError: The values allow several readings, or not the one that was asked for.
+        SourceError: The values allow several interpretations, or not the one that was asked for.
         UsageError: A class is unknown.
     """
     if objects or only:
@@ -135,12 +140,12 @@ def _recognised(stored: Stored) -> tuple[MaskKind, str]:
     raise SourceError(
         f"a grey mask of {stored.dtype} with values up to {max(present)} may hold classes or a probability",
         file=stored.path,
-        advice="Say which: --mask-kind labels, --mask-kind probability, or binary where all but 0 is the object",
+        advice="Give --mask-kind labels, --mask-kind probability, or --mask-kind binary if all but 0 is the object",
     )
 
 
 def _refuse_one_object(stored: Stored, option: str) -> None:
-    """Refuse to look for classes where the values can only be those of one object."""
+    """Refuse to choose classes if the values can only be those of one object."""
     if stored.is_floating:
         raise UsageError(
             f"{option} takes classes out of a mask of labels, and {stored.path} holds {stored.dtype}: a probability",
@@ -151,7 +156,7 @@ def _refuse_one_object(stored: Stored, option: str) -> None:
         raise UsageError(
             f"{option} takes classes out of a mask of several, and {stored.path} holds 0 and 255: one object",
             value=option,
-            advice="Leave it out, or say --mask-kind labels where 255 was not computed",
+            advice="Leave it out, or give --mask-kind labels if 255 means not computed",
         )
 
 
@@ -161,7 +166,7 @@ def _labels(stored: Stored, why: str) -> Reading:
             "class indices are whole numbers",
             value=stored.dtype,
             file=stored.path,
-            advice="Save them as such (uint8)",
+            advice="Save class indices as whole numbers (uint8)",
         )
     present = [value for value in stored.values if value != NODATA]
     largest = max(present, default=0)
@@ -189,10 +194,10 @@ def _some_classes(labels: Reading, objects: tuple[str, ...]) -> Reading:
 
 
 def class_indices(words: Sequence[str], names: Sequence[str], *, option: str) -> tuple[int, ...]:
-    """Names or indices of classes as indices, rising.
+    """Translate names or indices of classes into indices, in rising order.
 
     Raises:
-        UsageError: One is unknown.
+        UsageError: A class is unknown.
     """
     found = set()
     for word in words:
@@ -210,7 +215,7 @@ def class_indices(words: Sequence[str], names: Sequence[str], *, option: str) ->
 
 
 def class_color(label: int) -> str:
-    """A colour for a class that has none, `#rrggbb`; the first is black."""
+    """Return a colour for a class that has none, `#rrggbb`. The first class is black."""
     if label == 0:
         return "#000000"
     red, green, blue = colorsys.hsv_to_rgb(label * GOLDEN % 1, 0.65, 0.95)

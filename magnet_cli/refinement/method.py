@@ -1,4 +1,4 @@
-"""What a way of refining masks offers to the run that it shares with the others."""
+"""Interfaces of refinement methods: the method, the plan of a run, and its job for the engine."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from magnet_cli.geometry import Pitch
     from magnet_cli.images import ImageInfo
     from magnet_cli.masks.spec import FieldSpec
-    from magnet_cli.plan import Machine, MemoryPlan, Seer
-    from magnet_cli.refinement.image_view import Seen
+    from magnet_cli.plan import InputFacts, Machine, MemoryPlan
+    from magnet_cli.refinement.image_view import ImageView
     from magnet_cli.refinement.input_mask import InputMask
     from magnet_cli.refinement.mask_kinds import Reading
     from magnet_cli.run.job import RunPass
@@ -29,60 +29,60 @@ if TYPE_CHECKING:
 
 
 class MaskPlan(Protocol):
-    """A run over one image and its mask: nothing that the result depends on is decided later."""
+    """The plan of a run over one image and its mask. Nothing on which the result depends is decided later."""
 
     @property
-    def seen(self) -> Seen:
-        """The image, and what is seen of it."""
+    def view(self) -> ImageView:
+        """The image, with the bands and values that the method reads."""
 
     @property
     def mask(self) -> str:
-        """Its path."""
+        """The path of the mask."""
 
     @property
     def reading(self) -> Reading:
-        """How it is read."""
+        """The interpretation of the mask's values."""
 
     @property
     def passes(self) -> Sequence[RunPass]:
-        """In order."""
+        """The passes in the order in which they follow one another."""
 
     @property
     def fields(self) -> tuple[FieldSpec, ...]:
-        """What the journal keeps besides labels."""
+        """The fields that the journal stores besides labels."""
 
     @property
     def machine(self) -> Machine:
-        """Where it runs."""
+        """The device, the precision and the memory that the run may use."""
 
     @property
     def memory(self) -> MemoryPlan:
-        """What it takes."""
+        """The planned memory of the run."""
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a user should know."""
+        """Notes for the user and the report."""
 
     def describe(self) -> dict[str, object]:
-        """As JSON values."""
+        """Return the plan as JSON values."""
 
     def lines(self) -> list[str]:
-        """What it does, for people."""
+        """Return what the run does, as lines of text."""
 
     def disk(self) -> dict[str, int]:
-        """Upper bounds in bytes."""
+        """Return upper bounds of the files' sizes in bytes."""
 
 
 class MaskJob(PlannedJob):
-    """What is to be done to one mask: a job over the mask's image."""
+    """The refinement of one mask, as a job of the engine over the mask's image."""
 
     plan: MaskPlan
-    """Everything that was decided about the run."""
+    """The plan of the run."""
 
     @property
     @override
     def image(self) -> ImageInfo:
-        return self.plan.seen.info
+        return self.plan.view.info
 
     @property
     @override
@@ -108,95 +108,101 @@ class MaskJob(PlannedJob):
         return "refine"
 
     def totals(self, results: Results) -> dict[int, Totals]:
-        """The counts of each pass, added up, by the number of the pass."""
+        """Return the summed counts of each pass, by the number of the pass."""
         return {step.number: Totals.of(results.finished(step.number).values()) for step in self.passes}
 
     @abstractmethod
     def seconds(self) -> float | None:
-        """Time that the run takes at most, at the speed that `magnet bench` measured here; None where it has not."""
+        """Return the longest time that the run may take, in seconds, at the speed that `magnet bench` has measured.
+
+        None without a measurement on this machine.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)
-class Foreseen:
-    """What is known of a run whose mask is not there yet."""
+class RefinePreview:
+    """The part of a plan that is known before the mask exists, for `segment --refine`."""
 
     lines: tuple[str, ...]
-    """For people."""
+    """What the run will do, as text."""
     settings: dict[str, object]
-    """As JSON values."""
+    """The settings of the method as JSON values."""
     memory: MemoryPlan
 
     def describe(self) -> dict[str, object]:
-        """As JSON values: bytes."""
+        """Return the preview as JSON values, memory in bytes."""
         return {**self.settings, "memory": {"budget": self.memory.budget, "planned": self.memory.total}}
 
 
 class Method(Protocol):
-    """A way of refining masks, ready for any number of them."""
+    """A refinement method that is loaded, ready for any number of masks."""
 
     @property
     def machine(self) -> Machine:
-        """Where it runs."""
+        """The device, the precision and the memory of the runs."""
 
     @property
-    def seer(self) -> Seer:
-        """What it wants of an image."""
+    def input_facts(self) -> InputFacts:
+        """The bands and values that the method expects of an image."""
 
     @property
     def wants_probabilities(self) -> bool:
-        """Whether it starts from the probabilities of a mask's classes where they are kept."""
+        """Whether the method uses kept class probabilities of a mask."""
 
     @property
     def needs_doubt(self) -> bool:
-        """Whether labels alone, all of them equally sure, are nothing for it."""
+        """Whether the method changes nothing if all labels are equally certain, so that it needs probabilities."""
 
     def starting_from(self, kept: Path) -> Method:
-        """The same with probabilities that were kept; only where it wants them."""
+        """Return the method with kept probabilities. Only for a method that uses them."""
 
     def hashes(self) -> dict[str, str]:
-        """By name, of everything but image and mask that the result depends on."""
+        """Return the hashes of everything but image and mask on which the result depends, by name."""
 
     def words(self) -> list[str]:
-        """What the command line has to name besides options that differ from their defaults."""
+        """Return the words that a command line needs besides options that differ from their defaults."""
 
     def based(self, base: int) -> Method:
-        """The same where so many bytes of the host are in use before a run."""
+        """Return the method for a process that has `base` bytes of host memory in use before a run."""
 
     def check_classes(self, names: Sequence[str], *, option: str, file: str | None = None) -> tuple[str, ...]:
-        """Accept a mask of several classes; what a user should know of those that are to be refined.
+        """Check whether the method can refine a mask of several classes.
 
         Args:
-            names: Of all its classes.
-            option: Of the command line, that chooses among them.
-            file: The mask, where there is one.
+            names: Names of all classes of the mask.
+            option: The option of the command line that chooses classes, for messages.
+            file: The path of the mask, if it exists.
+
+        Returns:
+            Notes for the user on the classes that are refined.
 
         Raises:
-            UsageError: What is known is one kind of object, and no class was chosen.
+            UsageError: The method knows one kind of object, and no class was chosen.
         """
 
-    def see(self, info: ImageInfo) -> Seen:
-        """What is seen of an image.
+    def view(self, info: ImageInfo) -> ImageView:
+        """Choose the bands and values of an image that the method reads.
 
         Raises:
-            UsageError, SourceError, WeightsError: The image does not fit.
+            UsageError, SourceError, WeightsError: The image does not fit the method.
         """
 
-    def foresee(self, seen: Seen, *, classes: int, kept: Pitch | None, workers: int) -> Foreseen:
-        """What is to be done to a mask of so many classes that is not there yet.
+    def preview(self, view: ImageView, *, classes: int, kept: Pitch | None, workers: int) -> RefinePreview:
+        """Preview the refinement of a mask that does not exist yet.
 
         Args:
-            seen: The image.
-            classes: Of the mask.
-            kept: The grid of the probabilities that will be kept; None where there will be none.
-            workers: Threads that read.
+            view: The view of the image.
+            classes: The number of classes of the mask.
+            kept: The pitch of the probabilities that will be kept. None if there will be none.
+            workers: The number of reading threads.
 
         Raises:
-            DeviceError: It would take more memory than it may.
+            DeviceError: The memory budget is too small.
         """
 
-    def job(self, seen: Seen, mask: InputMask, *, workers: int, events: Events) -> MaskJob:
-        """What is to be done to a mask.
+    def job(self, view: ImageView, mask: InputMask, *, workers: int, events: Events) -> MaskJob:
+        """Plan the refinement of a mask, which may read it as a whole.
 
         Raises:
-            MagnetError: It cannot be done, or takes more memory than it may.
+            MagnetError: The mask cannot be refined, or the memory budget is too small.
         """

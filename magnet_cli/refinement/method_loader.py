@@ -1,4 +1,4 @@
-"""From the options to a method that is ready to run."""
+"""Loading of refinement methods by the options of a run."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 
 
 def load_method(options: RefineOptions, events: Events, named: str = "--weights") -> Method:
-    """The method that the options name, with its bundle or its library.
+    """Load the method that the options name, with its bundle.
 
     Args:
-        options: As given.
-        events: Hears about messages.
-        named: The option of the command line that names a bundle.
+        options: The options of the run.
+        events: Receives messages.
+        named: The option of the command line that names a bundle, for messages.
 
     Raises:
-        WeightsError, DeviceError, UsageError: It cannot be had.
+        WeightsError, DeviceError, UsageError: The bundle or the device cannot be used.
     """
     if options.method != "cascadepsp":
         settings = SquareSettings(

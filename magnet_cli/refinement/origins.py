@@ -1,4 +1,4 @@
-"""Which image a mask and its probabilities were made of, as this program noted beside and in them."""
+"""The image of which a mask and its probabilities were made, by the report beside them and their metadata."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 MOST_BYTES = 64 << 20
-"""Of a report: a larger file of its name is another program's."""
-MOVED = "where the image is the same all the same, copy the mask without the report beside it"
+"""Largest report in bytes. A larger file of that name belongs to another program and is not parsed."""
+MOVED = "if the image is the same nevertheless, copy the mask without the report beside it"
 
 
 def check_origins(image: images.ImageInfo, mask: str | Path, evidence: Path | None) -> None:
@@ -26,7 +26,7 @@ def check_origins(image: images.ImageInfo, mask: str | Path, evidence: Path | No
     Masks that this program has not written, or that were moved without their reports, are taken as they are.
 
     Raises:
-        SourceError: They are of another image, or there are no such probabilities.
+        SourceError: The mask or the probabilities were made of another image, or the probabilities do not exist.
     """
     if not is_url(str(mask)):
         paths = OutputPaths.of(Path(mask).absolute())
@@ -39,17 +39,20 @@ def check_origins(image: images.ImageInfo, mask: str | Path, evidence: Path | No
                     f"this mask was made of another image of {image.path}, number {series}",
                     value=f"number {image.series}",
                     file=mask,
-                    advice=f"Say --series {series}",
+                    advice=f"Give --series {series}",
                 )
     if evidence is not None:
         made_of_image = FieldFile.open(evidence).image
         if made_of_image is not None:
-            what, otherwise = "these probabilities were", ", or leave --evidence out"
+            what, otherwise = "these probabilities were", ", or leave out --evidence"
             _check(image.path, made_of_image, file=evidence, what=what, otherwise=otherwise)
 
 
 def _noted(paths: OutputPaths) -> tuple[tuple[str, str], int | None] | None:
-    """Path, fingerprint and series of the image, by a report that describes the mask that it lies beside."""
+    """Return path, fingerprint and series of the image from the report beside a mask; None without such a report.
+
+    A report of another size of mask belongs to an older file and says nothing about this one.
+    """
     try:
         if paths.report.stat().st_size > MOST_BYTES:
             return None

@@ -1,4 +1,4 @@
-"""An image and a mask of it: whether they belong together, and how the mask is read."""
+"""An image and its mask: a check that they belong together, and the opening of the mask."""
 
 from __future__ import annotations
 
@@ -23,52 +23,52 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """An image, a mask of it, and where the sharper one goes."""
+    """An image, its mask, and the files that are written."""
 
     image: str
     mask: str
     paths: OutputPaths
     info: ImageInfo
-    """Of the image."""
+    """The facts of the image."""
 
     @classmethod
     def open(
         cls, image: str | Path, mask: str | Path, output: str | Path | None, *, options: BandOptions | None = None
     ) -> Self:
-        """Look at both files.
+        """Read the facts of both files, and choose the output.
 
         Args:
             image: A file or URL.
-            mask: Likewise.
+            mask: A file or URL.
             output: The file to write, a folder, or None for `<mask's name>.refined.tif` in the current folder.
             options: Which image of the file is read, and how.
 
         Raises:
-            UsageError: The output has a suffix in which masks are not written, or is one of the inputs.
-            SourceError: One of them cannot be opened, or they differ in size or place.
+            UsageError: Masks are not written in files of the output's suffix, or the output is one of the inputs.
+            SourceError: A file cannot be opened, or the two differ in size or place.
         """
         paths = OutputPaths.of(output_path(image, mask, None if output is None else Path(output)))
         return cls(image=str(image), mask=str(mask), paths=paths, info=check_pair(image, mask, options=options))
 
 
 def check_pair(image: str | Path, mask: str | Path, *, options: BandOptions | None = None) -> ImageInfo:
-    """The image, whose mask has its size and lies where it lies.
+    """Check that a mask has the size and the place of its image, and return the facts of the image.
 
     Raises:
-        SourceError: One of them cannot be opened, or they differ in size or place.
+        SourceError: A file cannot be opened, or the two differ in size or place.
     """
     info, found = inspect_bands(image, options or BandOptions()), images.inspect(mask)
     rule = f"a mask has the size of its image, {info.path}, which has {info.size} pixels"
-    advice = "Enlarge it to that size first, as the nearest pixel for labels, bilinear for a probability"
+    advice = "Enlarge it to that size first: nearest neighbour for labels, bilinear for a probability"
     images.check_fits(found, info, rule=rule, advice=advice)
     return info
 
 
 def output_path(image: str | Path, mask: str | Path, output: Path | None) -> Path:
-    """The file that is written.
+    """Return the path of the output.
 
     Raises:
-        UsageError: It has a suffix in which masks are not written, or is one of the inputs.
+        UsageError: Masks are not written in files of its suffix, or it is one of the inputs.
     """
     name = images.stem(mask)
     if output is None:
@@ -81,10 +81,10 @@ def output_path(image: str | Path, mask: str | Path, output: Path | None) -> Pat
 
 
 def open_input_mask(path: str | Path, options: RefineOptions) -> InputMask:
-    """The mask, read as the options say.
+    """Open a mask with the interpretation that the options ask for.
 
     Raises:
-        SourceError, UsageError: It cannot be read so.
+        SourceError, UsageError: The values of the mask do not fit that interpretation.
     """
     threshold = THRESHOLD if options.threshold is None else options.threshold
     return open_mask(

@@ -1,4 +1,4 @@
-"""What the passes of a cascade share: opened files, the network, and where results go."""
+"""The context that the passes of a cascade share: opened files, the network, and the sink for results."""
 
 from __future__ import annotations
 
@@ -24,43 +24,46 @@ if TYPE_CHECKING:
 
 
 class Sharpener(Protocol):
-    """A bundle's network on a device."""
+    """The network of a cascade's bundle on a device."""
 
     @property
     def device(self) -> torch.device:
-        """Where its weights are."""
+        """The device that holds the weights."""
 
     def three_levels(self, images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
-        """The global step; see `CascadeNetwork`."""
+        """Run the module three times, for the global step (`CascadeNetwork`)."""
 
     def two_levels(self, images: Tensor, masks: Tensor, coarse: Tensor) -> tuple[Tensor, Tensor]:
-        """The local step; see `CascadeNetwork`."""
+        """Run the module twice, for the local step (`CascadeNetwork`)."""
 
     def normalised(self, pixels: NDArray[Any]) -> Tensor:
-        """`(h, w, 3)` stored values as the network wants them: `(3, h, w)` float32, on the host."""
+        """Normalise `(h, w, 3)` stored values to the network's input: `(3, h, w)` float32 on the host."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RefineWork:
-    """What all passes of a cascade share."""
+    """The plan, the opened files and the network that all passes of a cascade share."""
 
     plan: RefinePlan
     mask: InputMask
-    """May be read by several threads."""
+    """The open mask, which several threads may read."""
     network: Sharpener
     resources: Resources
 
     def pixels(self, box: Box, *, pitch: int) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
-        """The bands that the network sees, `(height, width, 3)`, and which pixels hold data; None where all do."""
-        return self.plan.seen.read(self.resources.image, box, pitch=pitch)
+        """Read the bands of the network, `(height, width, 3)`, and which pixels hold data; None where all do."""
+        return self.plan.view.read(self.resources.image, box, pitch=pitch)
 
     def objects(self, box: Box) -> NDArray[np.uint8]:
-        """Labels of a box of level 0, with 255 where there is no object either; those of classes not refined too."""
+        """Read the labels of objects in a box of level 0; 255 for the background of a binary mask.
+
+        Objects of classes that are not refined are included, since they claim nothing but may be too small to change.
+        """
         return objects_in(self.mask.read(box), is_binary=self.plan.is_binary)
 
 
 def objects_in(labels: NDArray[np.uint8], *, is_binary: bool, only: Sequence[int] = ()) -> NDArray[np.uint8]:
-    """The labels with 255 for what is no object: a background, and classes that are not refined."""
+    """Set the background and classes that are not refined to 255, in place, and return the labels."""
     if is_binary:
         labels[labels == 0] = NODATA
     if only:
@@ -69,10 +72,10 @@ def objects_in(labels: NDArray[np.uint8], *, is_binary: bool, only: Sequence[int
 
 
 class Counted:
-    """A network that counts its forward passes.
+    """Counts the steps of a network.
 
     Args:
-        network: What runs.
+        network: The network that is run.
     """
 
     def __init__(self, network: CascadeNetwork) -> None:
@@ -82,15 +85,15 @@ class Counted:
 
     @property
     def device(self) -> torch.device:
-        """See `CascadeNetwork`."""
+        """The device that holds the weights."""
         return self._network.device
 
     def three_levels(self, images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
-        """See `CascadeNetwork`."""
+        """Run and count global steps."""
         self.wholes += len(images)
         return self._network.three_levels(images, masks)
 
     def two_levels(self, images: Tensor, masks: Tensor, coarse: Tensor) -> tuple[Tensor, Tensor]:
-        """See `CascadeNetwork`."""
+        """Run and count local steps."""
         self.windows += len(images)
         return self._network.two_levels(images, masks, coarse)

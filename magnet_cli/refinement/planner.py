@@ -1,4 +1,4 @@
-"""Making the plan of a run: how the mask is read, which objects it has, what follows for passes and memory."""
+"""Planner of a cascade's run: it surveys the mask, and derives passes and memory from its objects."""
 
 from __future__ import annotations
 
@@ -37,19 +37,21 @@ if TYPE_CHECKING:
     from magnet_cli.images import ImageInfo
     from magnet_cli.options.refine import RefineOptions
     from magnet_cli.refinement.cascade_model import RefineModel
-    from magnet_cli.refinement.image_view import Seen
+    from magnet_cli.refinement.image_view import ImageView
     from magnet_cli.refinement.input_mask import InputMask
 
 JOURNAL = 64 << 20
-"""Host memory for decoded chunks of the journal."""
+"""Host memory in bytes for decoded chunks of the journal."""
 JOIN_BYTES = 30
-"""Host memory that a pixel of a square and its rim takes while claims are joined: mostly numbers of components."""
+"""Host memory in bytes that a pixel of a square and its rim takes while claims are joined: mostly the 64-bit numbers of
+its components."""
 READ_BYTES = 14
-"""Host memory that a pixel takes while a unit waits, beside its bands: labels, their components, and masks."""
+"""Host memory in bytes that a pixel takes while a unit waits to be computed, besides its bands: labels, components and
+masks."""
 
 
 def resolve(options: RefineOptions, model: RefineModel) -> RefineSettings:
-    """The options with what the bundle says where they are left out."""
+    """Resolve the options: those that are left out take the bundle's values."""
     return RefineSettings(
         side=options.side or model.bundle.side,
         fast=options.fast,
@@ -67,7 +69,7 @@ def resolve(options: RefineOptions, model: RefineModel) -> RefineSettings:
 
 
 def make_plan(
-    seen: Seen,
+    view: ImageView,
     mask: InputMask,
     settings: RefineSettings,
     model: RefineModel,
@@ -77,19 +79,30 @@ def make_plan(
     workers: int,
     events: Events,
 ) -> RefinePlan:
-    """Look at every pixel of the mask once, and decide everything about a run; `notes` are known before that.
+    """Read the mask once to find its objects, and plan the run.
+
+    Args:
+        view: The view of the image.
+        mask: The open mask.
+        settings: The resolved options.
+        model: The loaded bundle.
+        kept: Probabilities that `segment` has kept. None without them.
+        notes: Notes that are known before the survey.
+        workers: The number of reading threads.
+        events: Receives the progress of the survey.
 
     Raises:
-        SourceError: The mask cannot be read, or has no object where it should have some.
-        UsageError: A class of `--stuff` or `--only` is unknown, or the mask has no others than its object.
-        DeviceError: The memory budget is too small; the message says what is needed.
+        SourceError: The mask cannot be read, or no pixel of a probability exceeds the threshold.
+        UsageError: `--stuff` or `--only` names an unknown class or they exclude each other, or `--evidence` was given
+            with a mask of one object.
+        DeviceError: The memory budget is too small. The message names what is needed.
     """
-    info = seen.info
+    info = view.info
     stuff = class_indices(settings.stuff, mask.reading.names, option="--stuff")
     only = class_indices(settings.only, mask.reading.names, option="--only")
     if mask.reading.kind != "labels" and kept is not None:
         raise UsageError(
-            "--evidence says which class a pixel has that its object gives up, and this is a mask of one object",
+            "--evidence gives pixels that an object loses their next class, and this is a mask of one object",
             value=f"{mask.path}, read as {mask.reading.kind}",
             advice="Leave it out, or name with --only the classes whose objects are refined",
         )
@@ -117,7 +130,7 @@ def make_plan(
         for each in census.large.values()
     )
     return RefinePlan(
-        seen=seen,
+        view=view,
         mask=mask.path,
         reading=mask.reading,
         settings=settings,
@@ -138,7 +151,7 @@ def _survey(mask: InputMask, settings: RefineSettings, only: Sequence[int], even
 
     def read(box: Box) -> NDArray[np.uint8]:
         if box.x == 0:
-            events.step(Step(image=mask.path, what="looking for objects", done=box.y // TILE, total=total))
+            events.step(Step(image=mask.path, what="finding objects", done=box.y // TILE, total=total))
         return objects_in(mask.read(box), is_binary=mask.reading.kind != "labels", only=only)
 
     census.take(Survey(read, size=mask.size, side=TILE).objects())
@@ -147,12 +160,12 @@ def _survey(mask: InputMask, settings: RefineSettings, only: Sequence[int], even
             "no pixel of the mask is above the threshold",
             value=f"at most {mask.largest:g}",
             file=mask.path,
-            advice="Take a lower --threshold, or --mask-kind binary where all but 0 is the object",
+            advice="Give a lower --threshold, or --mask-kind binary if all but 0 is the object",
         )
     return census
 
 
-def foreseen_memory(
+def preview_memory(
     info: ImageInfo,
     settings: RefineSettings,
     model: RefineModel,
@@ -161,10 +174,10 @@ def foreseen_memory(
     kept: Pitch | None,
     workers: int,
 ) -> MemoryPlan:
-    """What a run will take whose mask is not there yet, but for its objects.
+    """Plan the memory of a run whose mask does not exist yet. The list of its objects is not included.
 
     Raises:
-        DeviceError: It is more than the budget.
+        DeviceError: The run needs more memory than its budget.
     """
     evidence_bytes = 0 if kept is None else kept_bytes(classes, kept) + 4 * classes
     return _memory(info, settings, model, labels=classes, evidence_bytes=evidence_bytes, held=0, workers=workers)
@@ -191,7 +204,7 @@ def _memory(
     base = machine.base + HEAP
     cache = info.resident_bytes + held + JOURNAL
     compute = pixels * BYTES_A_PIXEL + (model.activation_bytes if on_host else 0)
-    # A result that is made, and one that is stored beside it.
+    # With workers one result is computed while the writer stores another.
     output = (1 + bool(workers)) * max(pixels, min(SQUARE**2, info.size.pixels))
     found = host_memory_plan(
         machine.memory, base=base, cache=cache, compute=compute, group=group, output=output, readers=workers

@@ -1,4 +1,4 @@
-"""A run of `magnet refine`, complete: which objects, in which passes, at which resolutions, with how much memory."""
+"""The plan of a cascade's run: the objects of the mask, the passes that refine them, their grids, and memory."""
 
 from __future__ import annotations
 
@@ -25,55 +25,58 @@ if TYPE_CHECKING:
     from magnet_cli.plan import Machine, MemoryPlan
     from magnet_cli.refinement.census import Census, LargeObject
     from magnet_cli.refinement.evidence import Evidence
-    from magnet_cli.refinement.image_view import Seen
+    from magnet_cli.refinement.image_view import ImageView
     from magnet_cli.refinement.mask_kinds import Reading
 
 ARITHMETIC = 3
-"""Raised by hand when the same options begin to give another mask; part of the options hash."""
+"""Version of the computation, part of the options hash. It is raised by hand whenever the same options begin to give
+another mask."""
 UNIT_SIDES = 4
-"""An object is held as a whole where its region has at most the pixels of a square of so many times L. Part of the
-method, never of the memory at hand: beyond it an object is refined level by level."""
+"""Side, in L, of the largest region that is held as a whole. Larger objects are refined level by level, which gives
+another result, so no memory budget changes this number."""
 BLOCK_SIDES = 2
-"""Side of what is computed at a time of a level of a large object, in L: with the windows around it, a unit."""
+"""Side of the blocks of a large object's level, in L. With the windows around it a block has at most as many pixels as
+the largest region that is held as a whole."""
 SQUARE = 1024
-"""Side of the squares of level 0 in which masks are read and claims are joined."""
+"""Side in pixels of the squares of level 0 in which masks are read and claims are joined."""
 BYTES_A_PIXEL = 60
-"""Host memory that a unit takes while it is computed: image, masks and sums in float32, and copies of them."""
+"""Host memory in bytes that a pixel takes while its region is computed: image, masks and sums, and copies of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RefineSettings:
-    """The options on which a mask depends, all of them resolved."""
+    """The resolved options on which the mask depends."""
 
     bands: tuple[str, ...] | None = None
     side: int
     fast: bool
     compat: str
     kind: str
-    """As it was asked for; what `auto` finds is a function of the mask."""
+    """The interpretation of the mask's values that the user asks for. The result of `auto` depends on the mask alone,
+    which is hashed by itself."""
     threshold: Fraction
     stuff: tuple[str, ...]
     """Names or indices of classes whose claims count 0.51 times."""
     min_area: int
     padding: Fraction
     objects: tuple[str, ...] = ()
-    """Names or indices of the classes that are the object together; none: as the mask's kind says."""
+    """Names or indices of the classes that together are the object. If empty, `kind` says what the object is."""
     only: tuple[str, ...] = ()
-    """Names or indices of the classes whose objects are refined; none: of all."""
+    """Names or indices of the classes whose objects are refined. If empty, objects of all classes are."""
     value_range: ValueRange | None = None
 
     @property
     def unit(self) -> int:
-        """The most pixels of a region that is held as a whole."""
+        """Most pixels of a region that is held as a whole."""
         return (UNIT_SIDES * self.side) ** 2
 
     @property
     def cascade(self) -> CascadeSettings:
-        """What a region is sharpened with."""
+        """The settings of the cascade for one region."""
         return CascadeSettings(side=self.side, fast=self.fast, published=self.compat == "published")
 
     def describe(self) -> dict[str, object]:
-        """As JSON values."""
+        """Return the settings as JSON values."""
         return {
             "L": self.side,
             "fast": self.fast,
@@ -93,63 +96,64 @@ class NumberedPass:
     """A pass of a plan."""
 
     number: int
-    """0 is the first."""
+    """The number of the pass, 0 being the first."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectsPass(NumberedPass):
-    """Objects that are held as a whole, each a group."""
+    """The pass over objects that are held as a whole. Each object is a group."""
 
     groups: int
+    """The number of objects."""
 
     @property
     def what(self) -> str:
-        """For people."""
+        """The kind of work, for progress messages."""
         return "objects"
 
 
 @dataclass(frozen=True, kw_only=True)
 class SharesPass(NumberedPass):
-    """Squares of the mask of a large object, for the grids of its levels."""
+    """The pass that reads the mask of a large object in squares, for the grids of its levels."""
 
     label: int
     region: Box
-    """On level 0; its corner lies on all grids."""
+    """The region of the object on level 0. Its corner lies on all grids."""
     pitches: tuple[int, ...]
-    """Powers of two."""
+    """Pitches of the grids, powers of two, in level-0 pixels."""
 
     @property
     def side(self) -> int:
-        """Of the squares."""
+        """The side of the squares. It is a multiple of every pitch, so that no coarser pixel lies in two squares."""
         return max(SQUARE, *self.pitches)
 
     @property
     def size(self) -> Size:
-        """Of the region."""
+        """The size of the region."""
         return self.region.size
 
     @property
     def blocks(self) -> tuple[Box, ...]:
-        """On level 0, counted from the region's corner, row by row."""
+        """The squares on level 0, counted from the region's corner, row by row."""
         return tuple(squares(self.size, self.side))
 
     @property
     def groups(self) -> int:
-        """Squares."""
+        """The number of squares."""
         return count_squares(self.size, self.side)
 
     @property
     def what(self) -> str:
-        """For people."""
+        """The kind of work, for progress messages."""
         return f"large object of class {self.label}, its mask"
 
     def field(self, pitch: int) -> str:
-        """The name of a grid's field in the journal."""
+        """Return the name of a grid's field in the journal."""
         return share_name(self.label, pitch)
 
     @property
     def fields(self) -> tuple[FieldSpec, ...]:
-        """One for each grid."""
+        """The fields of the shares: one for each grid."""
         grids = ((pitch, Pitch.square(pitch)) for pitch in self.pitches)
         return tuple(
             FieldSpec(name=self.field(pitch), bands=1, size=grid.cover(self.size), pitch=grid, dtype="uint8")
@@ -159,83 +163,85 @@ class SharesPass(NumberedPass):
 
 @dataclass(frozen=True, kw_only=True)
 class LevelPass(NumberedPass):
-    """One level of a large object, in blocks; the first level is one block."""
+    """The pass over one level of a large object, in blocks. The first level is one block."""
 
     label: int
     region: Box
-    """On level 0; its corner lies on the grids of all levels but the first."""
+    """The region of the object on level 0. Its corner lies on the grids of all levels but the first."""
     levels: tuple[CascadeLevel, ...]
     index: int
+    """The number of the level in `levels`."""
     side: int
-    """L."""
+    """L, the side of a window in pixels."""
     fast: bool = False
+    """Whether only the global step runs, whose result is then enlarged."""
 
     @property
     def level(self) -> CascadeLevel:
-        """The pass's own."""
+        """The level of this pass."""
         return self.levels[self.index]
 
     @property
     def is_last(self) -> bool:
-        """Whether it claims pixels of level 0."""
+        """Whether the level is the finest, whose result claims pixels of level 0."""
         return self.index == len(self.levels) - 1
 
     @property
     def blocks(self) -> tuple[Box, ...]:
-        """On the level's grid, row by row."""
+        """The blocks on the level's grid, row by row."""
         whole = Box.whole(self.level.size)
         return (whole,) if self.index == 0 else tuple(squares(self.level.size, BLOCK_SIDES * self.side))
 
     @property
     def groups(self) -> int:
-        """Blocks."""
+        """The number of blocks."""
         return 1 if self.index == 0 else count_squares(self.level.size, BLOCK_SIDES * self.side)
 
     @property
     def windows(self) -> int:
-        """Forward passes that one grid of windows holds; blocks compute again those that they share."""
+        """The number of windows of the level. Windows that several blocks share are counted once here."""
         if self.index == 0 or self.fast:
             return int(self.index == 0)
         return sum(1 for _ in local_windows(self.level.size, side=self.side))
 
     @property
     def what(self) -> str:
-        """For people."""
+        """The kind of work, for progress messages."""
         return f"large object of class {self.label}, level {self.index + 1} of {len(self.levels)}"
 
     @property
     def reading(self) -> int:
-        """The pitch at which image and mask are read: the level's, or for the first the next smaller power of two."""
+        """The pitch at which image and mask are read: the level's, or for the first the next finer power of two."""
         return 1 << int(self.level.pitch.x).bit_length() - 1
 
     def field(self, index: int) -> str:
-        """The name of a level's field in the journal."""
+        """Return the name of a level's field in the journal."""
         return f"object{self.label}-level{index + 1}"
 
     def on_image(self, box: Box) -> Box:
-        """A box of the region's grid of the pitch `reading` on the image's grid of that pitch."""
+        """Move a box from the region's grid of pitch `reading` to the image's grid of that pitch."""
         return box.shifted(x=self.region.x // self.reading, y=self.region.y // self.reading)
 
 
 @dataclass(frozen=True, kw_only=True)
 class FusionPass(NumberedPass):
-    """Squares of level 0 in which the claims of all objects are joined."""
+    """The last pass, which joins the claims of all objects in squares of level 0."""
 
     size: Size
 
     @property
     def blocks(self) -> tuple[Box, ...]:
-        """On level 0, row by row."""
+        """The squares on level 0, row by row."""
         return tuple(squares(self.size, SQUARE))
 
     @property
     def groups(self) -> int:
-        """Squares."""
+        """The number of squares."""
         return count_squares(self.size, SQUARE)
 
     @property
     def what(self) -> str:
-        """For people."""
+        """The kind of work, for progress messages."""
         return "joining"
 
 
@@ -244,19 +250,19 @@ RefinePass = ObjectsPass | SharesPass | LevelPass | FusionPass
 
 @dataclass(frozen=True, kw_only=True)
 class RefinePlan:
-    """A run over one image and its mask: nothing that the result depends on is decided later."""
+    """The plan of a cascade's run over one image and its mask. It implements `MaskPlan`."""
 
-    seen: Seen
+    view: ImageView
     mask: str
-    """Its path."""
+    """The path of the mask."""
     reading: Reading
     settings: RefineSettings
     stuff: tuple[int, ...]
-    """Classes whose claims count 0.51 times."""
+    """Classes whose claims count 0.51 times (CascadePSP, section 4.4)."""
     evidence: Evidence | None
-    """What a pixel is that its object gives up; None: what it was."""
+    """Probabilities from which pixels that an object loses get their next class. None keeps their old class."""
     kept: Path | None
-    """Where that is stored."""
+    """The path of these probabilities."""
     census: Census
     passes: tuple[RefinePass, ...]
     machine: Machine
@@ -265,17 +271,17 @@ class RefinePlan:
 
     @property
     def image(self) -> ImageInfo:
-        """The image's facts."""
-        return self.seen.info
+        """The facts of the image."""
+        return self.view.info
 
     @property
     def is_binary(self) -> bool:
-        """Whether there is one class of objects, on a background."""
+        """Whether the mask has one class of objects and a background."""
         return self.reading.kind != "labels"
 
     @property
     def fields(self) -> tuple[FieldSpec, ...]:
-        """What the journal keeps besides labels: levels of large objects, and the claims of each class."""
+        """The fields that the journal stores besides labels: masks and levels of large objects, and claims by class."""
         found = [
             FieldSpec(
                 name=step.field(step.index),
@@ -297,7 +303,7 @@ class RefinePlan:
         return (*shares, *found, *claims)
 
     def describe(self) -> dict[str, object]:
-        """As JSON values: boxes at level 0, memory and disk in bytes."""
+        """Return the plan as JSON values: boxes at level 0, memory and disk in bytes."""
         memory = self.memory
         return {
             "schema": 1,
@@ -309,7 +315,7 @@ class RefinePlan:
             "precision": self.machine.precision,
             **self.settings.describe(),
             **self.describe_evidence(),
-            **self.seen.describe(),
+            **self.view.describe(),
             "objects": self.describe_objects(),
             "passes": [
                 {"pass": step.number + 1, "what": step.what, "groups": step.groups, **_windows(step)}
@@ -326,17 +332,17 @@ class RefinePlan:
         }
 
     def describe_evidence(self) -> dict[str, object]:
-        """What a pixel is that its object gives up, as JSON values."""
+        """Return the source of probabilities for pixels that objects lose, as JSON values."""
         return {"evidence": "mask" if self.kept is None else str(self.kept)}
 
     def lines(self) -> list[str]:
-        """For people."""
+        """Return what the run does, as lines of text."""
         small, left = self.census.small, self.census.left
         large = sum(each.objects for each in self.census.large.values())
         return [f"{self.census.found} objects: {small} one by one, {large} level by level, {left} left as they are"]
 
     def describe_objects(self) -> dict[str, object]:
-        """What was found in the mask."""
+        """Return the objects of the mask as JSON values."""
         classes = self.reading.classes
         return {
             "found": self.census.found,
@@ -354,7 +360,7 @@ class RefinePlan:
         }
 
     def disk(self) -> dict[str, int]:
-        """Upper bounds in bytes."""
+        """Return upper bounds of the files' sizes in bytes."""
         pixels = self.image.size.pixels
         regions = sum(self.census.region(self.census.at(number).box).area for number in range(self.census.small))
         levels = [step for step in self.passes if isinstance(step, LevelPass)]
@@ -364,12 +370,12 @@ class RefinePlan:
 
 
 def claims_name(label: int) -> str:
-    """The field that holds what is claimed of a class."""
+    """Return the name of the field that holds the claims of a class."""
     return f"claims{label}"
 
 
 def share_name(label: int, pitch: int) -> str:
-    """The field that holds the mask of a large object on a coarser grid."""
+    """Return the name of the field that holds the mask of a large object on a coarser grid."""
     return f"object{label}-share{pitch}"
 
 
@@ -378,7 +384,7 @@ def _windows(step: RefinePass) -> dict[str, int]:
 
 
 def squares(size: Size, side: int) -> Iterator[Box]:
-    """Squares that tile a size, row by row; the last ones are smaller."""
+    """Yield squares that tile a size, row by row. The last ones may be smaller."""
     for y in range(0, size.height, side):
         for x in range(0, size.width, side):
             yield Box(x=x, y=y, width=side, height=side).intersection(Box.whole(size))
@@ -390,10 +396,10 @@ def count_squares(size: Size, side: int) -> int:
 
 
 def make_passes(census: Census, settings: RefineSettings) -> tuple[RefinePass, ...]:
-    """The passes of a run, in the order in which they follow one another.
+    """Return the passes of a run in the order in which they follow one another.
 
     Raises:
-        UsageError: The published arithmetic is asked for and an object is too large to be held.
+        UsageError: The published arithmetic is asked for, and an object is too large to be held as a whole.
     """
     passes: list[RefinePass] = [ObjectsPass(number=0, groups=census.small)]
     for label in sorted(census.large):
@@ -402,14 +408,14 @@ def make_passes(census: Census, settings: RefineSettings) -> tuple[RefinePass, .
             raise UsageError(
                 "the published arithmetic holds an object as a whole",
                 value=f"an object of {large.box.width} x {large.box.height} pixels",
-                advice="Take --compat paper, or a larger --L",
+                advice="Use --compat paper, or a larger --L",
             )
         passes += _large_passes(census, large, settings, first=len(passes))
     return (*passes, FusionPass(number=len(passes), size=census.size))
 
 
 def _large_passes(census: Census, large: LargeObject, settings: RefineSettings, *, first: int) -> list[RefinePass]:
-    """The passes of a large object, from a number on: its mask on coarser grids, then level after level."""
+    """Return the passes of a large object, numbered from `first`: its mask on coarser grids, then level after level."""
     region, levels = _levels(census, large, settings)
     steps = [
         LevelPass(
@@ -428,7 +434,7 @@ def _large_passes(census: Census, large: LargeObject, settings: RefineSettings, 
 
 
 def _levels(census: Census, large: LargeObject, settings: RefineSettings) -> tuple[Box, tuple[CascadeLevel, ...]]:
-    """The region of a large object, its corner moved outward onto the grid of its second level; and its levels."""
+    """Return the levels of a large object and its region, whose corner lies on the grid of the second level."""
     region = census.region(large.box)
     # The step depends on the region, which moving the corner may make larger: the next power of two serves both.
     step = 1
@@ -442,7 +448,7 @@ def _levels(census: Census, large: LargeObject, settings: RefineSettings) -> tup
 
 
 def options_hash(settings: RefineSettings, machine: Machine) -> str:
-    """SHA-256 over every resolved value that the mask depends on, and `ARITHMETIC`."""
+    """Return a SHA-256 over every resolved value that the mask depends on, and `ARITHMETIC`."""
     values = {
         "arithmetic": [ARITHMETIC, UNIT_SIDES, BLOCK_SIDES],
         **settings.describe(),
@@ -455,10 +461,10 @@ def options_hash(settings: RefineSettings, machine: Machine) -> str:
 
 
 def check_memory(memory: MemoryPlan, image: str, *, advice: str = "") -> None:
-    """Accept a plan whose memory is within its budgets.
+    """Compare the planned memory with its budgets.
 
     Raises:
-        DeviceError: It is not; the message says what is needed.
+        DeviceError: A budget is too small. The message names what is needed.
     """
     for name, needed, budget in (
         ("host", memory.total, memory.budget),

@@ -1,4 +1,4 @@
-"""The report of a refined mask, as data."""
+"""The report of a refined mask as JSON values."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 def make_report(
     plan: RefinePlan, bundle: CascadeBundle, totals: Mapping[int, Totals], measured: Measured
 ) -> dict[str, object]:
-    """The report of a finished run: pixels and boxes at level 0, bytes, seconds.
+    """Return the report of a cascade's finished run: pixels and boxes at level 0, bytes, seconds.
 
     Args:
-        plan: Of the run.
-        bundle: Whose network it was.
-        totals: By pass.
-        measured: While it ran.
+        plan: The plan of the run.
+        bundle: The bundle of the network.
+        totals: The summed counts of each pass, by its number.
+        measured: The measurements of the run.
     """
     classes = plan.reading.classes
     return {
@@ -40,7 +40,7 @@ def make_report(
             "method": "cascadepsp",
             **plan.settings.describe(),
             **plan.describe_evidence(),
-            **plan.seen.describe(),
+            **plan.view.describe(),
             "device": plan.machine.device,
             "precision": plan.machine.precision,
         },
@@ -50,12 +50,12 @@ def make_report(
 
 
 def make_square_report(plan: SquarePlan, totals: Totals, measured: Measured) -> dict[str, object]:
-    """The report of a finished run of a classical tool: pixels at level 0, bytes, seconds.
+    """Return the report of a classical tool's finished run: pixels at level 0, bytes, seconds.
 
     Args:
-        plan: Of the run.
-        totals: Of its only pass.
-        measured: While it ran.
+        plan: The plan of the run.
+        totals: The summed counts of its only pass.
+        measured: The measurements of the run.
     """
     step = plan.step
     return {
@@ -65,7 +65,7 @@ def make_square_report(plan: SquarePlan, totals: Totals, measured: Measured) -> 
         "options": {
             **plan.settings.describe(),
             **plan.describe_evidence(),
-            **plan.seen.describe(),
+            **plan.view.describe(),
             "device": plan.machine.device,
         },
         "passes": [
@@ -81,9 +81,9 @@ def make_square_report(plan: SquarePlan, totals: Totals, measured: Measured) -> 
 
 
 def _shared(plan: MaskPlan, totals: Totals, measured: Measured) -> dict[str, object]:
-    """What reports of all methods say; `totals` are those of the pass that writes labels."""
+    """Return the sections that reports of all methods share; `totals` are those of the pass that stores labels."""
     facts = run_facts(
-        plan.seen.info,
+        plan.view.info,
         classes=plan.reading.classes,
         memory=plan.memory,
         totals=totals,

@@ -1,4 +1,4 @@
-"""From a method, an image and a mask to the run that makes the mask sharper."""
+"""The run of a refinement: it opens the mask, plans its refinement, and hands both to the engine."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from magnet_cli.events import Events
     from magnet_cli.masks.output import OutputPaths
     from magnet_cli.options.refine import RefineOptions
-    from magnet_cli.refinement.image_view import Seen
+    from magnet_cli.refinement.image_view import ImageView
     from magnet_cli.refinement.method import MaskJob, Method
 
 
@@ -29,7 +29,7 @@ counted, before anything is planned."""
 @contextmanager
 def opened_run(
     method: Method,
-    seen: Seen,
+    view: ImageView,
     mask: str | Path,
     options: RefineOptions,
     *,
@@ -37,29 +37,29 @@ def opened_run(
     hashes: Mapping[str, str],
     events: Events,
 ) -> Iterator[tuple[MaskJob, MaskRun]]:
-    """Open a mask, look through it, and plan what is to be done to it; the mask is closed at the end of the block.
+    """Open a mask and plan its refinement, as a context manager that closes the mask.
 
     Args:
-        method: How the mask is refined.
-        seen: The bands and values that the method reads of the image.
+        method: The refinement method.
+        view: The bands and values that the method reads of the image.
         mask: A file or URL.
-        options: As the user gave them.
+        options: The options of the run.
         paths: The files that are written.
         hashes: SHA-256 of everything that the result depends on, by name.
-        events: Hears about messages and progress.
+        events: Receives messages and progress.
 
     Yields:
         The job, and the run that does it.
 
     Raises:
-        MagnetError: The mask cannot be read or refined, or it takes more memory than it may.
+        MagnetError: The mask cannot be read or refined, or the memory budget is too small.
     """
     clock = Clock(ACTIVITIES)
-    with clock.measure("survey"), naming_shortage("the mask was looked through", seen.info.path):
+    with clock.measure("survey"), naming_shortage("the mask was surveyed", view.info.path):
         opened = open_input_mask(mask, options)
     with opened:
-        with clock.measure("survey"), naming_shortage("the mask was looked through", seen.info.path):
-            job = method.job(seen, opened, workers=method.machine.readers(options.num_workers), events=events)
+        with clock.measure("survey"), naming_shortage("the mask was surveyed", view.info.path):
+            job = method.job(view, opened, workers=method.machine.readers(options.num_workers), events=events)
         yield (
             job,
             MaskRun(

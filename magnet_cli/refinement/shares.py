@@ -1,4 +1,4 @@
-"""The mask of a large object on the grids of its levels: which share of each pixel it covers, read once for all."""
+"""The pass that reads the mask of a large object once, and stores which share of each coarser pixel it covers."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Shares:
-    """A square of a mask at several pitches."""
+    """The shares that an object covers of the pixels of a square, at several pitches."""
 
     box: Box
-    """On level 0, counted from the region's corner, which lies on every grid."""
+    """The square on level 0, counted from the region's corner, which lies on every grid."""
     values: dict[int, NDArray[np.float32]]
-    """By pitch, `(height, width)`, 0 to 1."""
+    """Shares by pitch, `(height, width)` in [0, 1]."""
 
 
 class Sharing(Runner):
@@ -62,16 +62,18 @@ class Sharing(Runner):
 
 
 def shares_of(inside: NDArray[np.bool_], pitches: Sequence[int]) -> dict[int, NDArray[np.float32]]:
-    """The share of each pixel of coarser grids that is True.
+    """Return the share of each pixel of coarser grids that an object covers.
 
     Args:
-        inside: `(height, width)`; its corner lies on the grids, its other edges may cut pixels, which count what is
-            there.
-        pitches: Of the grids, powers of two.
+        inside: Which pixels belong to the object, `(height, width)`. The upper left corner lies on all grids. Coarser
+            pixels that the other edges cut count only what is inside.
+        pitches: Pitches of the grids, powers of two.
 
     Returns:
-        By pitch, `(height, width)` of the grid, 0 to 1.
+        Shares by pitch, `(height, width)` float32 in [0, 1].
     """
+    # Whole numbers are summed from grid to grid, and divided at the end: sums of float32 shares would depend on the
+    # order of the additions.
     counts, done = inside.astype(np.int32), 1
     found = {}
     for pitch in sorted(pitches):

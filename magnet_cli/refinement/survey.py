@@ -1,7 +1,7 @@
-"""The connected components of a mask of any size, tile by tile: one is given out once the sweep has passed below it.
+"""The connected components of a mask of any size, found tile by tile.
 
-Held in memory: a tile, two rows of pixels with their component numbers, and what is known of the components that reach
-the current row of tiles.
+A component is yielded once the sweep has passed below it. Memory holds a tile, two rows of pixels with their component
+numbers, and the components that reach the current row of tiles, so it does not grow with the height of the mask.
 """
 
 from __future__ import annotations
@@ -24,25 +24,26 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 TILE = 1024
-"""Side of the squares in which a mask is surveyed; the order of the objects depends on it."""
+"""Side in pixels of the tiles in which a mask is surveyed. The order of the objects depends on it, and so do the
+numbers of groups in a journal."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MaskObject:
-    """A connected component of equal labels; pixels that touch at a corner belong together."""
+    """A connected component of equal labels. Pixels that touch at a corner are connected."""
 
     label: int
     area: int
-    """Pixels."""
+    """The number of pixels."""
     box: Box
-    """Around it."""
+    """The box around the component."""
     seed: tuple[int, int]
-    """Row and column of its first pixel, row by row."""
+    """Row and column of its first pixel in row-major order."""
 
 
 @dataclass(kw_only=True, slots=True)
 class _Grown:
-    """What is known of a component so far."""
+    """A component as far as the sweep has read it."""
 
     label: int
     area: int
@@ -54,7 +55,7 @@ class _Grown:
     weight: int = 1
 
     def absorb(self, other: _Grown) -> None:
-        """See `Growing`."""
+        """Merge another part of the same component into this one."""
         self.area += other.area
         self.left, self.top = min(self.left, other.left), min(self.top, other.top)
         self.right, self.bottom = max(self.right, other.right), max(self.bottom, other.bottom)
@@ -62,18 +63,18 @@ class _Grown:
         self.weight += other.weight
 
     def whole(self) -> MaskObject:
-        """The component, which has ended."""
+        """Return the finished component."""
         box = Box.between(left=self.left, top=self.top, right=self.right, bottom=self.bottom)
         return MaskObject(label=self.label, area=self.area, box=box, seed=self.seed)
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Edge:
-    """A row or column of pixels next to which the sweep goes on."""
+    """A row or column of pixels at the border of what was swept, to which later tiles are joined."""
 
     labels: NDArray[np.uint8]
     numbers: NDArray[np.int64]
-    """Of their components; 0 where there is none."""
+    """Numbers of the pixels' components; 0 where there is none."""
 
     @classmethod
     def empty(cls, length: int) -> _Edge:
@@ -81,12 +82,12 @@ class _Edge:
 
 
 class Survey:
-    """Reads every tile of a mask once, row by row.
+    """Finds the components of a mask by reading each tile once, row by row.
 
     Args:
-        read: Labels of a box inside the mask, `(height, width)` uint8; 255 belongs to no object.
-        size: Of the mask.
-        side: Of a tile.
+        read: Reads the labels of a box inside the mask, `(height, width)` uint8; 255 belongs to no object.
+        size: The size of the mask.
+        side: The side of a tile.
     """
 
     def __init__(self, read: Callable[[Box], NDArray[np.uint8]], *, size: Size, side: int = TILE) -> None:
@@ -96,10 +97,10 @@ class Survey:
         self._numbered = 0
         self._components = Components[_Grown]()
         self.most_components = 0
-        """The most components that reached beyond a row of tiles."""
+        """The most components that were open at the end of a row of tiles; memory grows with them."""
 
     def objects(self) -> Iterator[MaskObject]:
-        """Every object once, in an order that depends on the mask and the tiles alone."""
+        """Yield every object once, in an order that depends on the mask and the tiles alone."""
         above = _Edge.empty(self._size.width)
         below = above
         left = above
@@ -122,10 +123,10 @@ class Survey:
                     yield component.whole()
 
     def _number(self, labels: NDArray[np.uint8], box: Box) -> tuple[NDArray[np.int64], list[MaskObject]]:
-        """The number of each pixel's component, and the objects that touch no border of the tile."""
+        """Number the components of a tile, and return the objects that touch none of its borders."""
         found, count = connected(labels, background=NODATA, connectivity=2, return_num=True)  # type: ignore[no-untyped-call]
         first = np.zeros(count + 1, dtype=np.int64)
-        # Where an index is repeated the last value stays: that of the first pixel.
+        # NumPy assigns repeated indices in order, so the last value stays: in reversed order that of the first pixel.
         first[found.ravel()[::-1]] = np.arange(found.size)[::-1]
         area = np.bincount(found.ravel(), minlength=count + 1)
         rim = np.zeros(count + 1, dtype=bool)
@@ -171,7 +172,7 @@ class Survey:
             self._components.join(one, other)
 
     def _passed(self, below: _Edge) -> _Edge:
-        """The last row with the numbers that stand for whole components."""
+        """Return the last row with each component's root number, after all joins of the row of tiles."""
         numbers, places = np.unique(below.numbers, return_inverse=True)
         roots = np.array([self._components.root(n) if n else 0 for n in numbers.tolist()], dtype=np.int64)
         self.most_components = max(self.most_components, len(set(roots.tolist()) - {0}))

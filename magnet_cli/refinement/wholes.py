@@ -1,4 +1,4 @@
-"""Objects that are held as a whole: each is cut out, sharpened, and claimed."""
+"""The pass over objects that are held as a whole: each is cut out and refined, and claims the pixels of its region."""
 
 from __future__ import annotations
 
@@ -28,26 +28,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class CutOut:
-    """An object and what is around it."""
+    """The region of an object: its pixels, its mask, and where it may claim."""
 
     label: int
     box: Box
     pixels: NDArray[Any]
-    """`(height, width, 3)`, stored values."""
+    """Pixels of the image, `(height, width, 3)`."""
     inside: NDArray[np.bool_]
-    """`(height, width)`, True on the object."""
+    """True on the object, `(height, width)`."""
     silent: NDArray[np.bool_]
-    """`(height, width)`, True where nothing may be claimed."""
+    """True where nothing may be claimed, `(height, width)`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """What was found of an object."""
+    """The refined probability of an object, by which it claims pixels."""
 
     label: int
     box: Box
     values: NDArray[np.uint8]
-    """`(height, width)`, 0..254, 255 where nothing is claimed."""
+    """The probability v / 254 of each pixel of the box, `(height, width)`; 255 where nothing is claimed."""
     counts: dict[str, int]
 
 
@@ -67,7 +67,7 @@ class Objects(Runner):
         inside = _component(alike, each, box)
         silent = labels == NODATA
         if self._work.plan.is_binary:
-            # Of the background of one object others are no part: each speaks for itself.
+            # Other objects of a binary mask are no background of this one. Each claims its own pixels.
             silent |= alike & ~inside
         return CutOut(
             label=each.label,
@@ -101,7 +101,7 @@ class Objects(Runner):
 
 
 def _component(alike: NDArray[np.bool_], each: MaskObject, box: Box) -> NDArray[np.bool_]:
-    """The object among pixels of its class; its region holds all of it."""
+    """Return the pixels of one object among those of its class. The box contains the whole object."""
     numbers = connected(alike, connectivity=2)  # type: ignore[no-untyped-call]
     row, col = each.seed
     found: NDArray[np.bool_] = numbers == numbers[row - box.y, col - box.x]

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from magnet_cli.models.bundle import Bundle
     from magnet_cli.models.python_network import NetworkDescription, PatchFunction
     from magnet_cli.refinement.last_stage import LastStage
-    from magnet_cli.refinement.method import Foreseen
+    from magnet_cli.refinement.method import RefinePreview
 
 
 def as_words(inputs: str | Path | Sequence[str | Path]) -> list[str]:
@@ -107,13 +107,13 @@ class Planner:
             options = self.last.before(options, options.compat or self.facts.compat)
         return plan_image(image, self.facts, options, self.machine)
 
-    def foresee(self, image_plan: Plan) -> Foreseen | None:
+    def preview(self, image_plan: Plan) -> RefinePreview | None:
         """Plan what `--refine` will do to the mask of a plan. None without the option.
 
         Raises:
             MagnetError: The mask cannot be refined with these options.
         """
-        return None if self.last is None else self.last.foresee(image_plan)
+        return None if self.last is None else self.last.preview(image_plan)
 
     def seconds(self, image_plan: Plan) -> float | None:
         """Estimate the time of a run from the speed that `magnet bench` measured on this machine; None without one."""

@@ -156,7 +156,7 @@ class ImageRun:
         own = last.before(self.options, self.options.compat or self.model.facts.compat)
         before = replace(self, target=Target(image=self.target.image, mask=self.target.unrefined), options=own)
         plan = before.plan()
-        last.foresee(plan)
+        last.preview(plan)
         run, paths = before.run(plan), OutputPaths.of(self.target.mask)
         hashes = {**run.hashes, "refine": last.digest()}
         if output_state(paths, hashes=hashes, overwrite=self.options.overwrite) is OutputState.DONE:

@@ -204,15 +204,15 @@ def test_a_plan_does_not_pass_the_time_before_refining_off_as_all(
 
 @pytest.mark.usefixtures("images")
 def test_an_image_that_the_last_stage_refuses_does_not_stop_a_plan_of_several(monkeypatch: pytest.MonkeyPatch) -> None:
-    foresee = Planner.foresee
+    preview = Planner.preview
 
     def refuses(planner: Planner, plan: Plan) -> object:
         if plan.image.path == "a.tif":
             raise SourceError("does not fit", file="a.tif")
-        return foresee(planner, plan)
+        return preview(planner, plan)
 
     use_tool(monkeypatch, Same())
-    monkeypatch.setattr(Planner, "foresee", refuses)
+    monkeypatch.setattr(Planner, "preview", refuses)
     rows = invoke_json("plan", *FAST, "a.tif", "b.tif", "--refine", "guided", code=7)["images"]
     assert rows[0] == {"image": "a.tif", "error": "a.tif: does not fit", "exit_code": 3}
     assert rows[1]["refine"]["squares"] == 6
@@ -265,7 +265,7 @@ def test_other_bands_than_colours_are_refused(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(loading, "classical", lambda _: Same(bands=("a", "b", "c", "d")))
     result = invoke("segment", "a.tif", "-o", "m.tif", *FAST, "--refine", "guided")
     assert result.exit_code == 2
-    assert "Leave --refine out" in result.stderr
+    assert "Leave out --refine" in result.stderr
 
 
 @pytest.mark.usefixtures("images")

@@ -261,7 +261,7 @@ def test_a_mask_of_one_object_has_no_classes_to_choose_from(
     image, mask, kept = segmented
     use(monkeypatch, Echo())
     one = write_grey(tmp_path / "one.tif", (labels_in(mask) == GREEN).astype(np.uint8))
-    with pytest.raises(UsageError, match="--evidence says which class"):
+    with pytest.raises(UsageError, match="--evidence gives pixels"):
         refine(image, one, tmp_path / "out.tif", RefineOptions(evidence=kept))
     other = write_named(tmp_path / "other.tif", labels_in(mask), "sky", "g", "b")
     with pytest.raises(SourceError, match="size and the classes"):
@@ -307,7 +307,7 @@ def test_a_cascade_of_one_kind_of_object_does_not_refine_classes_that_it_does_no
     assert note in other.plan.notes
     told: list[str] = []
     planner = image_planner.Planner.of(replace(last, refine_only=("1", "b")))
-    foreseen = planner.foresee(planner.plan(image))
+    foreseen = planner.preview(planner.plan(image))
     assert foreseen is not None
     assert note in foreseen.lines
     events = Events()

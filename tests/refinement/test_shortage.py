@@ -16,7 +16,7 @@ from magnet_cli.errors import MemoryShortageError
 from magnet_cli.masks.journal import Journal
 from magnet_cli.options.refine import RefineOptions
 from magnet_cli.refinement.api import refine
-from magnet_cli.refinement.image_view import Seen
+from magnet_cli.refinement.image_view import ImageView
 from tests.cli.support import invoke
 from tests.refinement.support import Bright, discs, use, write_grey, write_image
 
@@ -74,14 +74,14 @@ def test_what_could_not_be_read_is_read_once_more(
 ) -> None:
     use(monkeypatch, Bright())
     calm = refine(*pair, tmp_path / "calm.tif")
-    original, calls = Seen.read, iter(range(100))
+    original, calls = ImageView.read, iter(range(100))
 
     def read(*given: Any, **named: Any) -> Any:
         if next(calls) in (1, 3):
             raise MemoryError
         return original(*given, **named)
 
-    monkeypatch.setattr(Seen, "read", read)
+    monkeypatch.setattr(ImageView, "read", read)
     scarce = refine(*pair, tmp_path / "scarce.tif")
     assert scarce.output.read_bytes() == calm.output.read_bytes()
     assert "out of memory while group 2 of 2 of pass 1 was read" in notes(scarce.report)
@@ -134,7 +134,7 @@ def test_memory_that_runs_out_while_objects_are_looked_for_is_named(
     monkeypatch.setattr(where, _full)
     ended = invoke("refine", *pair, "-o", tmp_path / "out.tif", *more)
     assert ended.exit_code == 6
-    assert "i.tif: out of memory while the mask was looked through" in ended.stderr
+    assert "i.tif: out of memory while the mask was surveyed" in ended.stderr
     assert not list(tmp_path.glob("out*"))
 
 

@@ -54,12 +54,12 @@ class CascadeCeiling(Contender[RefineOptions]):
         pin_arithmetic(usable_cores())
         side = cascade.settings.side
         with opened(self._task) as image, open_input_mask(named_mask(self._task.mask), self._task.options) as mask:
-            seen = cascade.see(images.inspect(self._task.image))
+            view = cascade.view(images.inspect(self._task.image))
             boxes = list(_spread(image.info.size, side))
             # The published arithmetic makes a side that is a multiple of the stride larger by another stride.
             to = side + 2 * STRIDE
             self._images = [
-                self._network.normalised(_reflected(seen.read(image, box, pitch=1)[0], to))[None] for box in boxes
+                self._network.normalised(_reflected(view.read(image, box, pitch=1)[0], to))[None] for box in boxes
             ]
             inside = [_reflected(mask.read(box) == 1, to).astype(np.float32) * 2 - 1 for box in boxes]
         self._masks = [torch.from_numpy(values)[None, None] for values in inside]

@@ -62,12 +62,12 @@ class CascadeNaive(Contender[RefineOptions]):
             self._settings = cascade.settings
             exact = replace(cascade.model.bundle, compat="published")
             self._network = TimedCascade(load_cascade(exact, device=cascade.machine.device, precision="float32"))
-            loaded, seen = host_memory(), cascade.see(images.inspect(self._task.image))
+            loaded, view = host_memory(), cascade.view(images.inspect(self._task.image))
             self._image, self._mask = _empty(mask.size, 3), _empty(mask.size, 1)[0]
             with opened(self._task) as image:
                 for top in range(0, mask.size.height, ROWS):
                     box = Box(x=0, y=top, width=mask.size.width, height=min(ROWS, mask.size.height - top))
-                    pixels = seen.read(image, box, pitch=1)[0]
+                    pixels = view.read(image, box, pitch=1)[0]
                     self._image[:, box.y : box.bottom] = self._network.normalised(pixels)
                     self._mask[box.y : box.bottom] = torch.from_numpy((mask.read(box) == 1).astype(np.float32))
         side = self._settings.side + -self._settings.side % STRIDE
