@@ -87,6 +87,9 @@ class Recipe:
             span=spec.range,
             jitter=self.data.jitter,
             colour=self.data.colour,
+            rare=self.data.rare,
+            border=self.data.border,
+            ignore=self.data.ignore,
             batch=self.loop.batch,
             seed=self.loop.seed,
         )

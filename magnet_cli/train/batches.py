@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from math import cos, pi, sin, sqrt
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
+from scipy.ndimage import maximum_filter, minimum_filter
 
+from magnet_cli.geometry import Size
 from magnet_cli.train.crops import cut, cut_labels, drawn
 
 if TYPE_CHECKING:
@@ -17,12 +20,16 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from magnet_cli.geometry import Size
+    from magnet_cli.train.crops import CropWindow
     from magnet_cli.train.scenes import LabelledScene
 
 T = TypeVar("T")
 
 RGB = 3
+CANDIDATES = 8
+"""Windows among which the one with the most of a class is taken."""
+COARSE = Size(width=16, height=16)
+"""Pixels that the share of a class in a window is estimated by."""
 
 LOOK_AHEAD = 4
 """Batches made in advance."""
@@ -82,6 +89,11 @@ class BatchSampler:
     """Stored values that map to 0 and 1."""
     jitter: float = 1.4
     colour: float = 1.0
+    rare: float = 0.0
+    """Share of the windows that are drawn for a class; see `DataConfig.rare`."""
+    border: int = 0
+    """Pixels on either side of a border between two classes whose labels become `ignore`."""
+    ignore: int = 255
     batch: int = 8
     seed: int = 0
 
@@ -94,10 +106,10 @@ class BatchSampler:
 
     def sample(self, rng: np.random.Generator) -> TrainingSample:
         """One window, turned by a multiple of 90 degrees where it is square, mirrored, recoloured and normalised."""
-        weight = np.sqrt([scene.size.pixels for scene in self.scenes])
-        scene = self.scenes[rng.choice(len(self.scenes), p=weight / weight.sum())]
-        window = drawn(scene, rng, scales=self.scales, jitter=self.jitter)
+        scene, window = self.place(rng)
         pixels, labels = cut(scene, window, size=self.size)
+        if self.border:
+            labels = without_borders(labels, width=self.border, ignore=self.ignore)
         turns = int(rng.integers(4)) if self.size.width == self.size.height else 2 * int(rng.integers(2))
         step = -1 if rng.integers(2) else 1
         pixels, labels = np.rot90(pixels, turns)[:, ::step], np.rot90(labels, turns)[:, ::step]
@@ -110,6 +122,45 @@ class BatchSampler:
             scaled = recoloured(scaled, rng, strength=self.colour)
         mean, std = np.asarray(self.mean, np.float32), np.asarray(self.std, np.float32)
         return TrainingSample(pixels=(scaled - mean) / std, labels=labels, mask=mask)
+
+    def place(self, rng: np.random.Generator) -> tuple[LabelledScene, CropWindow]:
+        """Where the next window lies: anywhere, or where there is much of a class."""
+        if not self.rare or rng.random() >= self.rare:
+            return self._anywhere(rng)
+        wanted = int(rng.choice(self._present))
+        places = [self._anywhere(rng) for _ in range(CANDIDATES)]
+        shares = [np.mean(cut_labels(scene.labels, window, size=COARSE) == wanted) for scene, window in places]
+        return places[int(np.argmax(shares))]
+
+    def _anywhere(self, rng: np.random.Generator) -> tuple[LabelledScene, CropWindow]:
+        weight = np.sqrt([scene.size.pixels for scene in self.scenes])
+        scene = self.scenes[rng.choice(len(self.scenes), p=weight / weight.sum())]
+        return scene, drawn(scene, rng, scales=self.scales, jitter=self.jitter)
+
+    @cached_property
+    def _present(self) -> NDArray[np.intp]:
+        """The labels that the scenes have, without the ignored one."""
+        counts = np.sum([scene.labels.counts for scene in self.scenes], axis=0)
+        return np.flatnonzero((counts > 0) & (np.arange(counts.size) != self.ignore))
+
+
+def without_borders(labels: NDArray[np.uint8], *, width: int, ignore: int) -> NDArray[np.uint8]:
+    """Labels whose pixels near another class are ignored.
+
+    Args:
+        labels: `(rows, columns)`.
+        width: Pixels on either side of a border.
+        ignore: The label that says nothing. A border with it is none.
+
+    Returns:
+        The labels, `(rows, columns)`.
+    """
+    known = labels != ignore
+    side = 2 * width + 1
+    # The ignored label must win neither the maximum nor the minimum.
+    highest = maximum_filter(np.where(known, labels, 0), size=side, mode="nearest")
+    lowest = minimum_filter(np.where(known, labels, 255), size=side, mode="nearest")
+    return np.where(highest > lowest, np.uint8(ignore), labels)
 
 
 def ahead(make: Callable[[int], T], indices: range) -> Iterator[T]:

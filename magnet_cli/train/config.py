@@ -18,6 +18,8 @@ PAIR = 2
 STRIDE = 8
 """The stride of a cascade's coarsest output."""
 MOST_ROUNDS = 3
+MOST_BORDER = 32
+"""Most pixels of a border that teaches nothing: a wider one leaves no labels."""
 MOST_MINIMUM = 0.5
 DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d{1,4})?")
 
@@ -59,6 +61,12 @@ class DataConfig:
     """A drawn window is up to this factor larger or smaller than one of the bundle's scales."""
     colour: float = 1.0
     """Strength of the random changes of colour; 0 is none."""
+    rare: float = 0.0
+    """Share of the windows that are drawn for a class: each of those takes a class at random, every class alike, and
+    the one of eight random windows that has the most of it. It gives rare classes their share of a training."""
+    border: int = 0
+    """Pixels of the network's input on either side of a border between two classes that teach nothing. Labels are drawn
+    by hand, and their borders are where hands differ."""
     memory: str = "2GiB"
     """Scenes that decoded take no more than this together are held in memory; else windows are read from disk, and
     decoded tiles of the images take this much at most. The windows drawn are the same, and their pixels too where the
@@ -71,6 +79,12 @@ class DataConfig:
                     "[data] label_values maps stored values to classes, both from 0 to 255", value=f"{stored} = {label}"
                 )
         parse_bytes(self.memory, option="[data] memory")
+        for key, what, holds in (
+            ("rare", "from 0 to 1", 0 <= self.rare <= 1),
+            ("border", f"from 0 to {MOST_BORDER}", 0 <= self.border <= MOST_BORDER),
+        ):
+            if not holds:
+                raise UsageError(f"[data] {key} must be {what}", value=getattr(self, key))
         if self.grid is not None and min(self.grid) < 1:
             raise UsageError("[data] grid is two numbers, rows and columns", value=self.grid)
 
@@ -92,6 +106,9 @@ class LoopConfig:
     bends the certainty that decides where a run looks closer and which map it believes."""
     focal_gamma: float = 2.0
     """How much the focal loss leaves out what is right already; 0 is cross-entropy."""
+    smoothing: float = 0.0
+    """Share of a label's weight that cross-entropy gives to all classes alike (Szegedy et al. 2016, section 7), for
+    labels some of which are wrong."""
     rate: float = 2e-3
     """Highest learning rate, reached along a line at the end of `warmup`."""
     encoder_rate: float = 1.0
@@ -147,6 +164,8 @@ class LoopConfig:
             ("patience", "0 without validate_every", not self.patience or self.validate_every),
             ("loss", "cross-entropy or focal", self.loss in {"cross-entropy", "focal"}),
             ("focal_gamma", "at least 0", self.focal_gamma >= 0),
+            ("smoothing", "at least 0 and below 1", 0 <= self.smoothing < 1),
+            ("smoothing", "0 where loss is focal", not self.smoothing or self.loss == "cross-entropy"),
             ("schedule", "cosine or step", self.schedule in {"cosine", "step"}),
             ("steps", "shares that rise, between 0 and 1", rises(self.steps)),
             ("optimizer", "adamw, adam or sgd", self.optimizer in {"adamw", "adam", "sgd"}),

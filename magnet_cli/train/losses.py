@@ -64,7 +64,9 @@ def summed_loss(logits: Tensor, labels: Tensor, weights: Tensor, *, config: Loop
     """
     if config.loss == "focal":
         return focal(logits, labels, weights, gamma=config.focal_gamma, ignore=ignore)
-    return functional.cross_entropy(logits, labels, weights, ignore_index=ignore, reduction="sum")
+    return functional.cross_entropy(
+        logits, labels, weights, ignore_index=ignore, reduction="sum", label_smoothing=config.smoothing
+    )
 
 
 def focal(logits: Tensor, labels: Tensor, weights: Tensor, *, gamma: float, ignore: int) -> Tensor:

@@ -20,6 +20,9 @@ WRONG = {
         "batch = true": "batch must be of type int",
         "batch = 0": "batch must be at least 1",
         'batch = 4\nloss = "dice"': "loss must be cross-entropy or focal",
+        "batch = 4\nsmoothing = 1.0": "smoothing must be at least 0 and below 1",
+        'batch = 4\nsmoothing = 0.1\nloss = "focal"': "smoothing must be 0 where loss is focal",
+        "batch = 4\nencoder_rate = 2": "encoder_rate must be from 0 to 1",
         "batch = 4\nfocal_gamma = -1": "focal_gamma must be at least 0",
         'batch = 4\nschedule = "linear"': "schedule must be cosine or step",
         "batch = 4\nsteps = [0.8, 0.6]": "steps must be shares that rise",
@@ -33,6 +36,8 @@ WRONG = {
     "colour = 0.0": {
         "color = 0.0": r"unknown keys in \[data\]",
         'validation = "tile3"': "validation must be of type list of str",
+        "rare = 1.5": r"\[data\] rare must be from 0 to 1",
+        "border = -1": r"\[data\] border must be from 0 to 32",
         "grid = [3]": "grid is two numbers",
         "label_values = { 256 = 1 }": "256 = 1",
         "label_values = { one = 1 }": "one = 1",

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 import imagecodecs
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from magnet_cli.errors import SourceError, UsageError
 from magnet_cli.geometry import Size
-from magnet_cli.train.batches import BatchSampler, recoloured
+from magnet_cli.train.batches import BatchSampler, recoloured, without_borders
 from magnet_cli.train.config import DataConfig
 from magnet_cli.train.crops import CropWindow, cut, drawn
 from magnet_cli.train.scene_data import divided, load_scenes
@@ -233,3 +235,32 @@ def test_no_strength_changes_no_colour() -> None:
     pixels = picture(5, 6).astype(np.float32) / np.float32(255)
     np.testing.assert_allclose(recoloured(pixels, np.random.default_rng(0), strength=0), pixels, atol=1e-5)
     assert np.abs(recoloured(pixels, np.random.default_rng(0), strength=1) - pixels).max() > 0.01
+
+
+def test_windows_that_are_drawn_for_a_class_give_rare_classes_their_share() -> None:
+    labels = np.zeros((256, 256), np.uint8)
+    labels[190:222, 40:72] = 1
+    labels[:8, :8] = 255
+    one = LabelledScene.of("one", pixels=np.zeros((256, 256, 3), np.uint8), labels=labels)
+    size = Size(width=32, height=32)
+
+    def share(rare: float) -> float:
+        sampler = BatchSampler(
+            scenes=[one], size=size, scales=[size], mean=[0.0] * 3, std=[1.0] * 3, colour=0, rare=rare, batch=64
+        )
+        return float((sampler(0)[1] == 1).float().mean())
+
+    assert share(0.0) < 0.03
+    assert share(1.0) > 2.5 * share(0.0)
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 1000), width=st.integers(1, 3))
+def test_labels_near_another_class_are_ignored(seed: int, width: int) -> None:
+    rng = np.random.default_rng(seed)
+    labels = np.kron(rng.choice([0, 1, 2, 255], (4, 5)), np.ones((5, 4))).astype(np.uint8)
+    found = without_borders(labels, width=width, ignore=255)
+    for y, x in np.ndindex(labels.shape):
+        around = labels[max(0, y - width) : y + width + 1, max(0, x - width) : x + width + 1]
+        classes = set(around.ravel().tolist()) - {255}
+        assert found[y, x] == (255 if len(classes) > 1 else labels[y, x])

@@ -57,3 +57,14 @@ def test_pixels_that_are_right_or_ignored_pull_nowhere(gamma: float) -> None:
     assert logits.grad is not None
     assert logits.grad[..., :2].abs().max() < 1e-6
     assert logits.grad[0, 1, 0, 2] < 0
+
+
+def test_smoothing_gives_a_share_of_each_label_to_all_classes() -> None:
+    logits, labels = example()
+    config = LoopConfig(smoothing=0.3)
+    total = 0.0
+    for n, y, x in torch.nonzero(labels != 255).tolist():
+        log_p = logits[n, :, y, x].log_softmax(dim=0).tolist()
+        share = [0.3 / 3 + (0.7 if index == int(labels[n, y, x]) else 0.0) for index in range(3)]
+        total -= sum(part * float(WEIGHTS[index]) * log_p[index] for index, part in enumerate(share))
+    assert float(summed_loss(logits, labels, WEIGHTS, config=config, ignore=255)) == pytest.approx(total, rel=1e-5)
