@@ -5,7 +5,6 @@ from __future__ import annotations
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from magnet_cli.bench.result import Mark, Row
@@ -16,6 +15,7 @@ from magnet_cli.events import Step
 from magnet_cli.options.bench import CPU_SIZES, GPU_SIZES
 from magnet_cli.system.closing import Closing
 from magnet_cli.system.durable import writing
+from magnet_cli.system.scratch import scratch_folder
 from magnet_cli.system.speeds import Figure, format_seconds, store_figure
 
 if TYPE_CHECKING:
@@ -109,8 +109,7 @@ class Bench(Closing):
         with ExitStack() as stack:
             with Process("studio", self._options.measured, self._command) as studio:
                 self.setting: Setting = studio.ask("setting")
-            name = stack.enter_context(TemporaryDirectory(prefix="magnet-bench-", ignore_cleanup_errors=True))
-            self._folder = Path(name)
+            self._folder = stack.enter_context(scratch_folder("bench"))
             self._stack = stack.pop_all()
         return self
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +18,7 @@ from magnet_cli.options.evaluate import ScoreOptions
 from magnet_cli.segmentation.api import segment_target
 from magnet_cli.segmentation.segment_model import load_model
 from magnet_cli.system.memory import trim
+from magnet_cli.system.scratch import scratch_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -381,8 +381,8 @@ def _score_unkept(
     sample: DatasetSample, model: Model, options: ScoreOptions, *, method: Method, events: Events
 ) -> ImageScore:
     """Score a mask in a temporary folder, which is gone before the next mask is made."""
-    with tempfile.TemporaryDirectory(prefix="magnet-evaluate-") as folder:
-        target = Target(image=str(sample.image), mask=_mask(Path(folder), method, sample))
+    with scratch_folder("evaluate") as folder:
+        target = Target(image=str(sample.image), mask=_mask(folder, method, sample))
         renamed = _Renamed(events, mask=target.mask, name=f"{method}, {sample.name}")
         return replace(_score(sample, target, model, options, method=method, events=renamed), mask=None)
 

@@ -10,9 +10,9 @@ import tifffile
 
 from magnet_cli.exports.destinations import names_path
 from magnet_cli.exports.relayout import TiffLayout, write_relaid
-from magnet_cli.exports.working_files import working_file
 from magnet_cli.images.labels_tiff import mask_description
 from magnet_cli.system import durable
+from magnet_cli.system.working_files import working_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -13,8 +13,8 @@ import numpy as np
 
 from magnet_cli.exports.polygon import simplified
 from magnet_cli.exports.sweep import Sweep
-from magnet_cli.exports.working_files import working_file
 from magnet_cli.images.crs import has_code, label
+from magnet_cli.system.working_files import working_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

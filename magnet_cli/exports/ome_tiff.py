@@ -8,8 +8,8 @@ from xml.etree import ElementTree as ET
 import tifffile
 
 from magnet_cli.exports.relayout import TiffLayout, write_relaid
-from magnet_cli.exports.working_files import working_file
 from magnet_cli.images.protocol import NODATA
+from magnet_cli.system.working_files import working_file
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,10 +12,10 @@ import numpy as np
 import zarr
 from zarr.codecs import ZstdCodec
 
-from magnet_cli.exports.working_files import working_folder
 from magnet_cli.geometry import Box
 from magnet_cli.images.protocol import NODATA
 from magnet_cli.masks.spec import parts
+from magnet_cli.system.working_files import working_folder
 
 if TYPE_CHECKING:
     from pathlib import Path

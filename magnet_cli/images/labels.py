@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -21,6 +20,7 @@ from magnet_cli.images.backends import HEAD_BYTES, TIFF_MAGIC, is_other, open_ot
 from magnet_cli.images.labels_png import PALETTE, PNG_MAGIC, read_png_header, write_grey_copy
 from magnet_cli.images.protocol import NODATA
 from magnet_cli.system.closing import Closing
+from magnet_cli.system.scratch import scratch_folder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from magnet_cli.geometry import Size
 
 LARGEST_LABEL = 255
-DISK_SHARE = 0.5
-"""Share of the free disk that decoding a picture once may take."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,8 +199,7 @@ def _open(source: str | Path, values: Mapping[int, int]) -> LabelImage:
 
 
 def _opened(text: str, stack: ExitStack, values: Mapping[int, int]) -> OpenedLabels:
-    work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="magnet-labels-")))
-    cache = images.CacheBudget(folder=work, max_bytes=int(shutil.disk_usage(work).free * DISK_SHARE))
+    cache = images.CacheBudget.within(Path(tempfile.gettempdir()))
     head = _head(text)
     if head.startswith(TIFF_MAGIC):
         from magnet_cli.images.labels_tiff import open_tiff_labels  # noqa: PLC0415 - tifffile loads slowly
@@ -213,7 +210,7 @@ def _opened(text: str, stack: ExitStack, values: Mapping[int, int]) -> OpenedLab
     if head.startswith(PNG_MAGIC):
         header = read_png_header(text)
         if header.has_indices:
-            grey = work / "indices.png"
+            grey = stack.enter_context(scratch_folder("labels")) / "indices.png"
             write_grey_copy(text, grey)
             try:
                 image = images.open_image(grey, cache=cache)

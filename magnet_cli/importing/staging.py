@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from magnet_cli.errors import OutputError
 from magnet_cli.models.description import DESCRIPTION
-from magnet_cli.system import durable
+from magnet_cli.system.working_files import working_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 CARD = "README.md"
 UNKNOWN_LICENCE = "unknown; ask whoever published the checkpoints"
@@ -40,15 +38,5 @@ def staged(output: Path) -> Iterator[Path]:
     Raises:
         OutputError: A folder cannot be written.
     """
-    parent = output.absolute().parent
-    with durable.writing(output):
-        parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=parent))
-    try:
+    with working_folder(output.absolute()) as staging:
         yield staging
-        with durable.writing(output):
-            staging.chmod(0o755)
-            durable.sync_tree(staging)
-            durable.replace_folder(staging, output.absolute())
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)

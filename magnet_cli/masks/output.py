@@ -12,6 +12,7 @@ from magnet_cli.masks.layout import describe_mask
 from magnet_cli.masks.report_file import read_report, write_report
 from magnet_cli.masks.tiff_writer import assemble_mask
 from magnet_cli.system import durable
+from magnet_cli.system.working_files import working_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -30,17 +31,14 @@ class OutputPaths:
     mask: Path
     report: Path
     journal: Path
-    part: Path
-    """The mask while it is assembled."""
 
     @classmethod
     def of(cls, mask: Path) -> Self:
-        """The paths that belong to a mask: `x.tif` has `x.json`, `x.tif.journal` and `x.tif.part`."""
+        """The paths that belong to a mask: `x.tif` has `x.json` and `x.tif.journal`."""
         return cls(
             mask=mask,
             report=mask.with_name(f"{mask.stem}.json"),
             journal=mask.with_name(f"{mask.name}.journal"),
-            part=mask.with_name(f"{mask.name}.part"),
         )
 
     def field(self, name: str) -> Path:
@@ -109,15 +107,10 @@ def finish_output(
 
         for name in fields:
             write_field(journal, name, paths.field(name), attributes=_made_of(journal, report))
-    try:
-        assemble_mask(journal, paths.part, description=description or {})
-    except OutputError:
-        paths.part.unlink(missing_ok=True)
-        raise
-    section = describe_mask(paths.part)
-    write_report(paths.report, {**report, "hashes": dict(journal.header.hashes), "mask": section})
-    with durable.writing(paths.mask):
-        durable.replace(paths.part, paths.mask)
+    with working_file(paths.mask) as file:
+        assemble_mask(journal, file, folder=paths.mask.parent, description=description or {})
+        section = describe_mask(durable.working_path(paths.mask))
+        write_report(paths.report, {**report, "hashes": dict(journal.header.hashes), "mask": section})
     journal.discard()
 
 

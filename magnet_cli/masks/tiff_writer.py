@@ -6,7 +6,7 @@ import json
 from contextlib import ExitStack
 from fractions import Fraction
 from itertools import product
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 from xml.sax.saxutils import escape
 
 import numpy as np
@@ -38,15 +38,16 @@ LARGEST = (1 << 32) - 1
 """The largest of a TIFF rational's two numbers."""
 
 
-def assemble_mask(journal: Journal, target: Path, *, description: Mapping[str, object]) -> None:
-    """Write the mask of a journal to `target`, flushed to the disk; memory does not grow with the image.
+def assemble_mask(journal: Journal, file: IO[bytes], *, folder: Path, description: Mapping[str, object]) -> None:
+    """Write the mask of a journal to a file and flush it to the disk; memory does not grow with the image.
 
     Tiles that one group stored whole are copied as they are. Overviews take the commonest label of 2 x 2 pixels, ties
     to the lowest label, 255 only where all four are 255.
 
     Args:
         journal: The journal of a run whose groups are all finished; what is missing becomes 255.
-        target: The file to make or overwrite, normally `OutputPaths.part`.
+        file: An empty file that can be read, written and searched.
+        folder: Folder of the nameless files that hold overviews until they are written.
         description: JSON values for the ImageDescription tag, beside the classes. Nothing that differs between two runs
             of the same work (dates, seconds, paths) belongs here: equal work gives equal bytes.
 
@@ -55,13 +56,13 @@ def assemble_mask(journal: Journal, target: Path, *, description: Mapping[str, o
     """
     spec = journal.spec
     sizes = level_sizes(spec.size, tile=spec.tile)
-    with durable.writing(target), ExitStack() as spools, target.open("wb") as file:
+    with ExitStack() as spools:
         with tifffile.TiffWriter(file, bigtiff=True, byteorder="<", ome=False, shaped=False) as writer:
             below: HalvedTiles | None = None
             for level, size in enumerate(sizes):
                 above = None
                 if level + 1 < len(sizes):
-                    above = spools.enter_context(HalvedTiles(target.parent, size=size, tile=spec.tile))
+                    above = spools.enter_context(HalvedTiles(folder, size=size, tile=spec.tile))
                 tiles = _page_tiles(journal, size=size, below=below, above=above)
                 _write_page(writer, spec=spec, level=level, size=size, tiles=tiles, description=description)
                 below = above

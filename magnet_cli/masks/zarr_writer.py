@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +12,7 @@ from magnet_cli.geometry import Box
 from magnet_cli.images.protocol import NODATA
 from magnet_cli.masks import codec
 from magnet_cli.masks.spec import FieldSpec, MaskSpec, parts
-from magnet_cli.system import durable
+from magnet_cli.system.working_files import working_folder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,10 +39,7 @@ def write_field(journal: Journal, name: str, target: Path, *, attributes: Mappin
         OutputError: The journal is damaged or the disk refuses the folder.
     """
     entry = journal.field(name)
-    part = target.with_name(f"{target.name}.part")
-    with durable.writing(target):
-        if part.exists():
-            shutil.rmtree(part)
+    with working_folder(target) as part:
         array = zarr.create_array(
             store=part,
             shape=(entry.bands, entry.size.height, entry.size.width),
@@ -60,8 +56,6 @@ def write_field(journal: Journal, name: str, target: Path, *, attributes: Mappin
             array[:, *share.box.slices] = stored
         # Chunks of the fill value alone are not written, so that one which is lost would look like one of them.
         array.attrs["chunks"] = array.nchunks_initialized
-        durable.sync_tree(part)
-        durable.replace_folder(part, target)
 
 
 def _attributes(entry: FieldSpec, spec: MaskSpec) -> dict[str, JSON]:

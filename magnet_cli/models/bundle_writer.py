@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import os
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from magnet_cli.errors import OutputError
 from magnet_cli.models.bundle import Bundle, CascadeBundle, load_bundle, load_cascade_bundle
 from magnet_cli.models.description import DESCRIPTION, SCHEMA
+from magnet_cli.system import durable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -188,11 +188,11 @@ def _write(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for file, network in networks.items():
-            replace(folder / file, save(stored(network, dtype=dtype)))
+            durable.write_whole(folder / file, save(stored(network, dtype=dtype)))
         for entry in named:
             entry["sha256"] = hashlib.sha256((folder / entry["file"]).read_bytes()).hexdigest()
         text = json.dumps(description, indent=2, ensure_ascii=False) + "\n"
-        replace(folder / DESCRIPTION, text.encode())
+        durable.write_whole(folder / DESCRIPTION, text.encode())
     except OSError as exc:
         raise OutputError(f"the bundle cannot be written: {exc}", file=folder) from exc
 
@@ -204,10 +204,3 @@ def stored(network: nn.Module | Mapping[str, Tensor], *, dtype: torch.dtype) -> 
         key: (value.to(dtype) if value.is_floating_point() else value).detach().cpu().contiguous()
         for key, value in state.items()
     }
-
-
-def replace(path: Path, data: bytes) -> None:
-    """Write a file, complete or not at all."""
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(data)
-    os.replace(part, path)  # noqa: PTH105  atomic on every platform

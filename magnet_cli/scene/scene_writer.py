@@ -14,7 +14,7 @@ import tifffile
 from magnet_cli.errors import UsageError
 from magnet_cli.geometry import Box, Size
 from magnet_cli.scene.tile_spool import EncodedTiles
-from magnet_cli.system.durable import replace, sync_file, writing
+from magnet_cli.system.working_files import working_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -182,15 +182,8 @@ def encode(tile: NDArray[np.uint8], *, compression: str) -> bytes:
 @contextmanager
 def renamed(path: Path) -> Iterator[tifffile.TiffWriter]:
     """A BigTIFF that takes its name once it is complete."""
-    part = path.with_name(f"{path.name}.part")
-    with writing(path):
-        try:
-            with tifffile.TiffWriter(part, bigtiff=True) as writer:
-                yield writer
-            sync_file(part)
-            replace(part, path)
-        finally:
-            part.unlink(missing_ok=True)
+    with working_file(path) as file, tifffile.TiffWriter(file, bigtiff=True) as writer:
+        yield writer
 
 
 def _assemble(path: Path, tiles: EncodedTiles, job: _Job) -> None:

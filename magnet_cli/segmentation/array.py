@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,8 +12,11 @@ from magnet_cli.errors import UsageError
 from magnet_cli.options.export import ExportOptions
 from magnet_cli.options.segment import SegmentOptions
 from magnet_cli.segmentation.api import segment
+from magnet_cli.system.scratch import scratch_folder
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numpy.typing import NDArray
 
     from magnet_cli.events import Events
@@ -65,8 +66,7 @@ def segment_array(
         uncertainty=False,
         exports=ExportOptions(),
     )
-    with tempfile.TemporaryDirectory(prefix="magnet-") as place:
-        folder = Path(place)
+    with scratch_folder("array") as folder:
         source = _written(image, folder / "image.tif") if isinstance(image, np.ndarray) else image
         results = segment(source, folder / "mask.tif", plain, network=network, description=description, events=events)
         labels: NDArray[np.uint8] = results[0].array()

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import shutil
+import stat
 import sys
 import threading
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+import time
+from contextlib import contextmanager, suppress
+from typing import IO, TYPE_CHECKING
 
 from magnet_cli.errors import OutputError
 
@@ -32,11 +35,26 @@ ADVICE = {
     errno.EEXIST: "Choose an output folder that is not the name of a file.",
     errno.ENOTDIR: "Choose an output folder whose path leads through folders only.",
     errno.ENAMETOOLONG: "Choose a shorter output name.",
+    errno.ELOOP: "Remove the symbolic link of that name: working files are not written through links.",
 }
 """Next steps by the operating system's error number."""
 
 LOCK_OFFSET = 1 << 62
 """Windows locks forbid reading what they cover, so the locked byte lies beyond any real file."""
+
+BINARY = getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+UNFOLLOWED = getattr(os, "O_NOFOLLOW", 0)
+"""Flag that refuses a symbolic link: in a folder that several people write to, another one may have put it there."""
+WORKING = ".magnet.part"
+"""The end of the name of a file or folder that is being written, which no other program gives to its files."""
+REPLACED = ".magnet.old"
+"""The end of the name of a folder that is being replaced."""
+LONGEST_NAME = 255
+"""Bytes of the longest name that common file systems take."""
+PATIENCE = 10.0
+"""Seconds for which a small file waits until another process has written the same one."""
+UNLOCKABLE = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.ENOSYS}
+"""Errors of file systems that have no locks."""
 
 POSITION = threading.Lock()
 """Held while a descriptor's position matters: Windows has no pread."""
@@ -57,13 +75,137 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def open_for_append(path: Path) -> int:
-    """A descriptor of `path` for reading and writing; the file is created where it is missing, never cut."""
-    return os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0), 0o666)
+    """A descriptor of `path` for reading and writing; the file is created where it is missing, never cut.
+
+    Raises:
+        OSError: It cannot be opened, is a symbolic link, or is no regular file.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | UNFOLLOWED | BINARY, 0o666)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise FileExistsError(errno.EEXIST, "it is no regular file", str(path))
+    return descriptor
 
 
 def open_for_reading(path: Path) -> int:
     """A descriptor of `path` for reading alone."""
-    return os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0))
+    return os.open(path, os.O_RDONLY | BINARY)
+
+
+def append_text(path: Path, text: str) -> None:
+    """Add a text to the end of a file that is created where it is missing; symbolic links are refused."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | UNFOLLOWED | BINARY, 0o666)
+    with os.fdopen(descriptor, "ab") as file:
+        file.write(text.encode())
+
+
+def working_path(target: Path, ending: str = WORKING) -> Path:
+    """The name under which `target` is written until it is complete; short also where the target's is not."""
+    name = f"{target.name}{ending}"
+    if len(os.fsencode(name)) > LONGEST_NAME:
+        name = f"{hashlib.sha256(os.fsencode(target.name)).hexdigest()[:40]}{ending}"
+    return target.with_name(name)
+
+
+def new_file(target: Path, *, patience: float = 0.0) -> IO[bytes]:
+    """A new, empty, locked file at `working_path(target)`, opened; what a killed run has left is removed.
+
+    The file is created exclusively, so that nobody can lead the writing elsewhere, with the permissions of the user's
+    umask.
+
+    Raises:
+        OutputError: Another run is writing the same output, also after `patience` seconds.
+        OSError: The file cannot be created, or something else than a file has its name.
+    """
+    part, until = working_path(target), time.monotonic() + patience
+    while True:
+        with suppress(FileExistsError):
+            descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | UNFOLLOWED | BINARY, 0o666)
+            # Another run may have taken the file for one that was left, between our creating and our locking it.
+            if owned(descriptor) and names(part, descriptor):
+                return _file_of(descriptor, part)
+            os.close(descriptor)
+            continue
+        try:
+            left = open_for_append(part)
+        except FileNotFoundError:
+            continue
+        try:
+            is_left = owned(left)
+            if is_left and names(part, left):
+                part.unlink()
+        finally:
+            os.close(left)
+        if not is_left:
+            if time.monotonic() >= until:
+                raise OutputError("another run is writing this output", file=target, advice="Wait until it ends")
+            time.sleep(0.05)
+
+
+def _file_of(descriptor: int, path: Path) -> IO[bytes]:
+    """A file object that knows its name, which `os.fdopen` does not give it and tifffile asks for."""
+    return open(path, "r+b", opener=lambda *_: descriptor)
+
+
+def new_folder(target: Path) -> int | None:
+    """Make a new, empty, locked folder at `working_path(target)`; what a killed run has left is removed.
+
+    Returns:
+        The descriptor that holds the lock until it is closed; None on Windows, which has no locks of folders.
+
+    Raises:
+        OutputError: Another run is writing the same output.
+        OSError: The folder cannot be made, or something else than a folder has its name.
+    """
+    part = working_path(target)
+    while True:
+        is_new = _make_folder(part)
+        try:
+            descriptor = open_folder(part)
+        except FileNotFoundError:
+            continue
+        is_owned = descriptor is None or owned(descriptor)
+        is_there = descriptor is None or (is_owned and names(part, descriptor))
+        if is_new and is_there:
+            return descriptor
+        if is_there:
+            shutil.rmtree(part)
+        if descriptor is not None:
+            os.close(descriptor)
+        if not is_owned:
+            raise OutputError("another run is writing this output", file=target, advice="Wait until it ends")
+
+
+def open_folder(path: Path) -> int | None:
+    """A descriptor of a folder, on which a lock can be taken; None on Windows, which has no locks of folders."""
+    if sys.platform == "win32":
+        return None
+    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | UNFOLLOWED | BINARY)
+
+
+def _make_folder(path: Path) -> bool:
+    """Make a folder; False where there is one already.
+
+    Raises:
+        OSError: It cannot be made, or something else than a folder has its name.
+    """
+    try:
+        path.mkdir()
+    except FileExistsError:
+        if path.is_symlink() or not path.is_dir():
+            raise
+        return False
+    return True
+
+
+def owned(descriptor: int) -> bool:
+    """Lock a working file; also true where the file system has no locks."""
+    try:
+        return lock(descriptor)
+    except OSError as exc:
+        if exc.errno in UNLOCKABLE:
+            return True
+        raise
 
 
 def lock(descriptor: int) -> bool:
@@ -84,7 +226,7 @@ def lock(descriptor: int) -> bool:
 def names(path: Path, descriptor: int) -> bool:
     """Whether `path` still leads to the open file: it may have been removed or replaced since."""
     try:
-        return os.path.samestat(path.stat(), os.fstat(descriptor))
+        return os.path.samestat(path.lstat(), os.fstat(descriptor))
     except FileNotFoundError:
         return False
 
@@ -164,8 +306,9 @@ def replace(source: Path, target: Path) -> None:
 def replace_folder(source: Path, target: Path) -> None:
     """Give the folder `source` the name `target`; a folder that bears it already is removed."""
     if target.is_dir():
-        old = target.with_name(f"{target.name}.old")
-        shutil.rmtree(old, ignore_errors=True)
+        old = working_path(target, REPLACED)
+        if old.is_dir() and not old.is_symlink():
+            shutil.rmtree(old)
         os.replace(target, old)  # noqa: PTH105
         replace(source, target)
         shutil.rmtree(old)
@@ -179,17 +322,17 @@ def write_whole(path: Path, data: bytes) -> None:
     Raises:
         OutputError: The folder refuses it.
     """
-    part = path.with_name(f"{path.name}.part")
     with writing(path):
-        try:
-            with part.open("wb") as file:
+        part = working_path(path)
+        with new_file(path, patience=PATIENCE) as file:
+            try:
                 file.write(data)
                 file.flush()
                 sync_data(file.fileno())
-        except OSError:
-            part.unlink(missing_ok=True)
-            raise
-        replace(part, path)
+                replace(part, path)
+            except BaseException:
+                part.unlink(missing_ok=True)
+                raise
 
 
 def remove_owned(path: Path, close: Callable[[], None]) -> None:

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any, Unpack
 import numpy as np
 import torch
 
-from magnet_cli.errors import OutputError, SourceError, UsageError
+from magnet_cli.errors import SourceError, UsageError
 from magnet_cli.models.bundle_writer import write_bundle
 from magnet_cli.models.description import DESCRIPTION, SCHEMA, segmentation_bundle
 from magnet_cli.models.registry import build_backbone
 from magnet_cli.models.schema import parse_object
+from magnet_cli.system import durable
 from magnet_cli.train.batches import BatchSampler
+from magnet_cli.train.destination import training_folder
 from magnet_cli.train.encoder_start import EncoderStart
 from magnet_cli.train.loop import Files, Trainer, class_weights, counted, seeded
 from magnet_cli.train.losses import PixelObjective
@@ -258,24 +260,28 @@ def train_backbone(data: Path, output: Path, config: TrainConfig, **watch: Unpac
     start = EncoderStart(words=config.network.encoder_weights, folder=config.folder)
     recipe = Recipe(bundle=understood(description, folder=output), data=config.data, loop=config.loop, start=start)
     origin = recipe.origin()
-    files = Files(folder=output.with_name(output.name + ".training"))
-    scenes, validation = divided(load_scenes(data, config.data, work=files.folder), config.data)
-    trainer = backbone_trainer(recipe, scenes, validation=validation, files=files)
-    network = trainer.fit(**watch)
-    if not trainer.done:
-        return None
-    if origin is not None:
-        description["source"] = "; ".join(filter(None, (description.get("source", ""), f"encoder: {origin}")))
-    bundle = write_bundle(output, description, {BACKBONE_FILE: network}, dtype=torch.float16)
-    keep(output / CONFIG_FILE, config.text)
-    if not (output / CARD_FILE).exists():
-        keep(output / CARD_FILE, card(bundle, config, network=network, scenes=scenes, origin=origin))
-    return bundle
+    with training_folder(output, ".training", (BACKBONE_FILE,)) as folder:
+        files = Files(folder=folder)
+        scenes, validation = divided(load_scenes(data, config.data, work=files.folder), config.data)
+        trainer = backbone_trainer(recipe, scenes, validation=validation, files=files)
+        network = trainer.fit(**watch)
+        if not trainer.done:
+            return None
+        if origin is not None:
+            description["source"] = "; ".join(filter(None, (description.get("source", ""), f"encoder: {origin}")))
+        bundle = write_bundle(output, description, {BACKBONE_FILE: network}, dtype=torch.float16)
+        keep(output / CONFIG_FILE, config.text)
+        if not (output / CARD_FILE).exists():
+            keep(output / CARD_FILE, card(bundle, config, network=network, scenes=scenes, origin=origin))
+        return bundle
 
 
 def keep(path: Path, text: str) -> None:
-    """Write a configuration beside what it made."""
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as exc:
-        raise OutputError(f"cannot be written: {exc}", file=path) from exc
+    """Write a configuration beside what it made, unless it is there already: it may be the file that was read.
+
+    Raises:
+        OutputError: The folder refuses it.
+    """
+    data = text.encode()
+    if not (path.is_file() and path.read_bytes() == data):
+        durable.write_whole(path, data)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from magnet_cli.geometry import Box, Size
-from magnet_cli.system.durable import replace, sync_file, write_at, writing
+from magnet_cli.system.durable import open_for_append, replace, sync_file, write_at, writing
 from magnet_cli.train.crops import centres
 from magnet_cli.train.stores import BYTE_VALUES, histogram
 
@@ -144,7 +144,8 @@ class StoredField:
             OutputError: It cannot be made.
         """
         header = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.float16)), "fortran_order": False, "shape": shape}
-        with writing(path), path.open("wb") as file:
+        with writing(path), os.fdopen(open_for_append(path), "r+b") as file:
+            file.truncate(0)
             np.lib.format.write_array_header_1_0(file, header)
             file.truncate(file.tell() + field_bytes(shape))
         return cls(path)

@@ -20,6 +20,7 @@ from magnet_cli.train.backbone_training import CONFIG_FILE, about_scenes, keep
 from magnet_cli.train.batches import BatchSampler
 from magnet_cli.train.binary_objects import BinaryObjects
 from magnet_cli.train.cascade_losses import BANDS, LevelObjective
+from magnet_cli.train.destination import training_folder
 from magnet_cli.train.loop import Files, Trainer, seeded
 from magnet_cli.train.mask_samples import MaskSampler, MaskValidator
 from magnet_cli.train.perturbation import Perturbation
@@ -162,14 +163,15 @@ def train_cascade(data: Path, output: Path, config: TrainConfig, **watch: Unpack
     output = output.resolve()
     description = described(config)
     recipe = CascadeRecipe(bundle=understood(description, folder=output), config=config)
-    files = Files(folder=output.with_name(output.name + ".training"))
-    scenes, validation = divided(load_scenes(data, config.data, work=files.folder), config.data)
-    trainer = recipe.trainer(scenes, validation=validation, files=files)
-    network = trainer.fit(**watch)
-    if not trainer.done:
-        return None
-    cut = config.cascade.cut
-    cast("CascadeModule", network).raise_finest(log((1 - cut) / cut))
-    bundle = write_cascade_bundle(output, description, network, dtype=torch.float16)
-    keep(output / CONFIG_FILE, config.text)
-    return bundle
+    with training_folder(output, ".training", (CASCADE_FILE,)) as folder:
+        files = Files(folder=folder)
+        scenes, validation = divided(load_scenes(data, config.data, work=files.folder), config.data)
+        trainer = recipe.trainer(scenes, validation=validation, files=files)
+        network = trainer.fit(**watch)
+        if not trainer.done:
+            return None
+        cut = config.cascade.cut
+        cast("CascadeModule", network).raise_finest(log((1 - cut) / cut))
+        bundle = write_cascade_bundle(output, description, network, dtype=torch.float16)
+        keep(output / CONFIG_FILE, config.text)
+        return bundle

@@ -14,6 +14,7 @@ from magnet_cli.geometry import Size
 from magnet_cli.models.bundle_writer import write_bundle
 from magnet_cli.models.registry import build_local, build_selector
 from magnet_cli.train.backbone_training import BACKBONE_FILE, CONFIG_FILE, Recipe, check, described, keep, understood
+from magnet_cli.train.destination import training_folder
 from magnet_cli.train.encoder_start import EncoderStart
 from magnet_cli.train.grnet_parts import GRNet, TurnObjective, turn_at
 from magnet_cli.train.loop import Files, Trainer, class_weights, counted, seeded
@@ -202,18 +203,19 @@ def train_grnet(data: Path, output: Path, config: TrainConfig, **watch: Unpack[W
     output = output.resolve()
     description = grnet_description(config, folder=output)
     bundle = understood(description, folder=output)
-    files = Files(folder=output.with_name(output.name + ".training"))
-    scenes, validation = divided(load_scenes(data, config.data, work=files.folder), config.data)
-    trainer = alternating_trainer(bundle, config, scenes, validation, files=files)
-    network = trainer.fit(**watch)
-    if not trainer.done:
-        return None
-    if trainer.validate is not None:
-        description["metrics"] = {**description["metrics"], "variants": compared(network, trainer)}
-    parts = dict(network.named_children())
-    written = {BACKBONE_FILE: parts["backbone"], LOCAL_FILE: parts["local"]}
-    if config.grnet.variant == "selected":
-        written[SELECTOR_FILE] = parts["selector"]
-    bundle = write_bundle(output, description, written, dtype=torch.float16)
-    keep(output / CONFIG_FILE, config.text)
-    return bundle
+    with training_folder(output, ".training", (BACKBONE_FILE, LOCAL_FILE, SELECTOR_FILE)) as folder:
+        files = Files(folder=folder)
+        scenes, validation = divided(load_scenes(data, config.data, work=files.folder), config.data)
+        trainer = alternating_trainer(bundle, config, scenes, validation, files=files)
+        network = trainer.fit(**watch)
+        if not trainer.done:
+            return None
+        if trainer.validate is not None:
+            description["metrics"] = {**description["metrics"], "variants": compared(network, trainer)}
+        parts = dict(network.named_children())
+        written = {BACKBONE_FILE: parts["backbone"], LOCAL_FILE: parts["local"]}
+        if config.grnet.variant == "selected":
+            written[SELECTOR_FILE] = parts["selector"]
+        bundle = write_bundle(output, description, written, dtype=torch.float16)
+        keep(output / CONFIG_FILE, config.text)
+        return bundle

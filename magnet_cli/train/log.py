@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from magnet_cli.system.durable import write_whole, writing
+from magnet_cli.system.durable import append_text, write_whole, writing
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,8 +23,7 @@ def append_line(path: Path, line: Line) -> None:
     """
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        append_text(path, json.dumps(line) + "\n")
 
 
 def read_log(path: Path) -> list[Line]:

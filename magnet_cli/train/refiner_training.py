@@ -17,6 +17,7 @@ from magnet_cli.models.bundle_writer import write_bundle
 from magnet_cli.models.description import DESCRIPTION
 from magnet_cli.models.registry import build_refiner
 from magnet_cli.train.backbone_training import keep
+from magnet_cli.train.destination import training_folder
 from magnet_cli.train.folds import looks_of, marked
 from magnet_cli.train.loop import Files, Trainer, class_weights, counted, seeded
 from magnet_cli.train.losses import PixelObjective
@@ -189,39 +190,41 @@ def train_refiner(data: Path, output: Path, config: TrainConfig, *, progress: Pr
     output = output.resolve()
     bundle = load_bundle(str(output))
     checked(bundle, config)
-    folder = output.with_name(output.name + ".refiner-training")
-    scenes = load_scenes(data, config.data, work=folder)
-    folds = looks_of(scenes, bundle=bundle, config=config, folder=folder, progress=progress)
-    looks = [look for fold in folds for look in fold]
-    stages, ignore = looks[0].stages, config.data.ignore
-    fits = [
-        fit_at([look.logs[index] for look in looks], [look.labels[index] for look in looks], ignore=ignore)
-        for index in range(len(stages))
-    ]
-    given = tuple(bundle.backbone.temperature.at(stage.scale) for stage in stages)
-    heat = tuple(fit.temperature for fit in fits) if config.folds.temperatures else given
-    course = Course(bundle=bundle, config=config, temperatures=heat, folder=folder, progress=progress)
-    refiners, ending = Refiners(), None
-    if config.network.architecture != NONE:
-        refiners = course.fitted(looks)
-        ending = course_ended(course, folds, refiners)
-    description = described_again(output)
-    if config.folds.temperatures:
-        description["networks"]["backbone"]["temperature"] = by_scale([stage.scale for stage in stages], fits)
-    files = {}
-    if ending is not None:
-        entries = entries_of(refiners, scales=[stage.scale for stage in stages[1:]], fits=ending.fits, config=config)
-        description["networks"]["refiners"] = entries
-        files = {entry["file"]: network for entry, (_, network) in zip(entries, refiners.networks, strict=True)}
-    where = "out_of_fold" if config.folds.held_out else "own_scenes"
-    scores = measured(looks, temperatures=heat, ignore=ignore)
-    metrics = description.setdefault("metrics", {})
-    for key in ("out_of_fold", "own_scenes"):
-        metrics.pop(key, None)
-    metrics[where] = reported(looks, config=config, fits=fits, ending=ending, scores=scores)
-    bundle = write_bundle(output, description, files, dtype=torch.float32)
-    keep(output / CONFIG_FILE, config.text)
-    return bundle
+    with training_folder(output, ".refiner-training", ()) as folder:
+        scenes = load_scenes(data, config.data, work=folder)
+        folds = looks_of(scenes, bundle=bundle, config=config, folder=folder, progress=progress)
+        looks = [look for fold in folds for look in fold]
+        stages, ignore = looks[0].stages, config.data.ignore
+        fits = [
+            fit_at([look.logs[index] for look in looks], [look.labels[index] for look in looks], ignore=ignore)
+            for index in range(len(stages))
+        ]
+        given = tuple(bundle.backbone.temperature.at(stage.scale) for stage in stages)
+        heat = tuple(fit.temperature for fit in fits) if config.folds.temperatures else given
+        course = Course(bundle=bundle, config=config, temperatures=heat, folder=folder, progress=progress)
+        refiners, ending = Refiners(), None
+        if config.network.architecture != NONE:
+            refiners = course.fitted(looks)
+            ending = course_ended(course, folds, refiners)
+        description = described_again(output)
+        if config.folds.temperatures:
+            description["networks"]["backbone"]["temperature"] = by_scale([stage.scale for stage in stages], fits)
+        files = {}
+        if ending is not None:
+            entries = entries_of(
+                refiners, scales=[stage.scale for stage in stages[1:]], fits=ending.fits, config=config
+            )
+            description["networks"]["refiners"] = entries
+            files = {entry["file"]: network for entry, (_, network) in zip(entries, refiners.networks, strict=True)}
+        where = "out_of_fold" if config.folds.held_out else "own_scenes"
+        scores = measured(looks, temperatures=heat, ignore=ignore)
+        metrics = description.setdefault("metrics", {})
+        for key in ("out_of_fold", "own_scenes"):
+            metrics.pop(key, None)
+        metrics[where] = reported(looks, config=config, fits=fits, ending=ending, scores=scores)
+        bundle = write_bundle(output, description, files, dtype=torch.float32)
+        keep(output / CONFIG_FILE, config.text)
+        return bundle
 
 
 def checked(bundle: Bundle, config: TrainConfig) -> None:

@@ -15,6 +15,7 @@ from magnet_cli.models.bundle_writer import write_bundle
 from magnet_cli.models.networks import fill
 from magnet_cli.models.registry import build_selector
 from magnet_cli.train.backbone_training import Recipe, check, keep
+from magnet_cli.train.destination import training_folder
 from magnet_cli.train.folds import looks_of
 from magnet_cli.train.gains import PairSampler, census, pairs_of
 from magnet_cli.train.loop import Files, Trainer, seeded
@@ -86,26 +87,27 @@ def train_selector(data: Path, output: Path, config: TrainConfig, **watch: Unpac
     output = output.resolve()
     bundle = load_bundle(str(output))
     checked(bundle, config)
-    files = Files(folder=output.with_name(output.name + ".selector-training"))
-    scenes = load_scenes(data, config.data, work=files.folder)
-    trainer, lesson = selector_trainer(bundle, config, scenes, files=files, progress=watch.get("progress"))
-    network = trainer.fit(**watch)
-    if not trainer.done:
-        return None
-    options = dict(config.network.options)
-    if config.selector.labels == "paper" and options.get("against") == "constant":
-        selector = cast("PatchProposalNetwork", network)
-        options["constant"] = mean_score(selector, lesson, bands=len(bundle.input.bands))
-    description = described_again(output)
-    description["networks"]["selector"] = {
-        "architecture": config.network.architecture,
-        "options": options,
-        "file": SELECTOR_FILE,
-    }
-    description.setdefault("metrics", {})["selector"] = dict(lesson.metrics)
-    bundle = write_bundle(output, description, {SELECTOR_FILE: network}, dtype=torch.float32)
-    keep(output / CONFIG_FILE, config.text)
-    return bundle
+    with training_folder(output, ".selector-training", (SELECTOR_FILE,)) as folder:
+        files = Files(folder=folder)
+        scenes = load_scenes(data, config.data, work=files.folder)
+        trainer, lesson = selector_trainer(bundle, config, scenes, files=files, progress=watch.get("progress"))
+        network = trainer.fit(**watch)
+        if not trainer.done:
+            return None
+        options = dict(config.network.options)
+        if config.selector.labels == "paper" and options.get("against") == "constant":
+            selector = cast("PatchProposalNetwork", network)
+            options["constant"] = mean_score(selector, lesson, bands=len(bundle.input.bands))
+        description = described_again(output)
+        description["networks"]["selector"] = {
+            "architecture": config.network.architecture,
+            "options": options,
+            "file": SELECTOR_FILE,
+        }
+        description.setdefault("metrics", {})["selector"] = dict(lesson.metrics)
+        bundle = write_bundle(output, description, {SELECTOR_FILE: network}, dtype=torch.float32)
+        keep(output / CONFIG_FILE, config.text)
+        return bundle
 
 
 def selector_trainer(

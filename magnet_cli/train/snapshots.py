@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 
 from magnet_cli.errors import UsageError
-from magnet_cli.system.durable import replace, sync_data, writing
+from magnet_cli.system.working_files import working_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -41,13 +41,8 @@ def write_checkpoint(path: Path, state: State) -> None:
     Raises:
         OutputError: It cannot be written.
     """
-    part = path.with_suffix(".part")
-    with writing(path):
-        with part.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            sync_data(file.fileno())
-        replace(part, path)
+    with working_file(path) as file:
+        torch.save(state, file)
 
 
 def read_checkpoint(path: Path, *, configuration: State, load: Callable[[State], None]) -> None:

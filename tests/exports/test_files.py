@@ -14,8 +14,8 @@ import tifffile
 from magnet_cli.errors import OutputError, SourceError, UsageError
 from magnet_cli.exports.destinations import default_path, plan_exports
 from magnet_cli.exports.formats import export_mask
-from magnet_cli.exports.working_files import working_file, working_folder
 from magnet_cli.options.export import EXPORT_FORMATS, ExportFormat, ExportOptions, parse_formats
+from magnet_cli.system.working_files import working_file, working_folder
 from tests.exports.support import export, make_labels, write_mask
 from tests.files import tree
 

@@ -1,0 +1,57 @@
+"""Outputs under a working name until they are complete: locked, flushed to the disk, then renamed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from contextlib import contextmanager
+from typing import IO, TYPE_CHECKING
+
+from magnet_cli.system import durable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@contextmanager
+def working_file(target: Path) -> Iterator[IO[bytes]]:
+    """A new file at `durable.working_path(target)`, which becomes `target` where the block ends well, else is removed.
+
+    Raises:
+        OutputError: It cannot be written, or another run is writing it.
+    """
+    with durable.writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part = durable.working_path(target)
+        with durable.new_file(target) as file:
+            try:
+                yield file
+                file.flush()
+                durable.sync_data(file.fileno())
+                durable.replace(part, target)
+            except BaseException:
+                part.unlink(missing_ok=True)
+                raise
+
+
+@contextmanager
+def working_folder(target: Path) -> Iterator[Path]:
+    """A new folder `durable.working_path(target)`, which becomes `target` where the block ends well, else is removed.
+
+    Raises:
+        OutputError: It cannot be written, or another run is writing it.
+    """
+    with durable.writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part, descriptor = durable.working_path(target), durable.new_folder(target)
+        try:
+            yield part
+            durable.sync_tree(part)
+            durable.replace_folder(part, target)
+        except BaseException:
+            shutil.rmtree(part, ignore_errors=True)
+            raise
+        finally:
+            if descriptor is not None:
+                os.close(descriptor)

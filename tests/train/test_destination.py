@@ -1,0 +1,50 @@
+"""A training owns its output, and replaces nothing that belongs to no bundle."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from magnet_cli.errors import OutputError, SourceError
+from magnet_cli.train.backbone_training import train_backbone
+from magnet_cli.train.config import TrainConfig
+from magnet_cli.train.destination import training_folder
+from tests.train.support import CONFIG, make_data
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_two_trainings_cannot_write_one_output(tmp_path: Path) -> None:
+    data = make_data(tmp_path / "data")
+    with training_folder(tmp_path / "tiny", ".training", ()), pytest.raises(OutputError, match="another training"):
+        train_backbone(data, tmp_path / "tiny", TrainConfig.parse(CONFIG))
+    assert not (tmp_path / "tiny.training").exists()
+    assert train_backbone(data, tmp_path / "tiny", TrainConfig.parse(CONFIG), until=1) is None
+
+
+def test_a_training_that_is_refused_leaves_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(SourceError):
+        train_backbone(tmp_path / "none", tmp_path / "tiny", TrainConfig.parse(CONFIG))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("there", ["tiny", "tiny/backbone.safetensors"])
+def test_files_of_somebody_else_are_not_replaced(tmp_path: Path, there: str) -> None:
+    data, precious = make_data(tmp_path / "data"), tmp_path / there
+    precious.parent.mkdir(exist_ok=True)
+    precious.write_text("mine")
+    with pytest.raises(OutputError, match=r"a bundle is a folder|would be replaced"):
+        train_backbone(data, tmp_path / "tiny", TrainConfig.parse(CONFIG))
+    assert precious.read_text() == "mine"
+
+
+def test_a_training_may_read_the_configuration_of_the_bundle_that_it_makes_again(tmp_path: Path) -> None:
+    data, config = make_data(tmp_path / "data"), tmp_path / "tiny" / "train.toml"
+    config.parent.mkdir()
+    config.write_text(CONFIG.replace("iterations = 40", "iterations = 1"))
+    before = config.stat()
+    assert train_backbone(data, config.parent, TrainConfig.read(config)) is not None
+    after = config.stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
