@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from magnet_cli.arithmetic.merge import merge
-from magnet_cli.models.networks import PRECISIONS, activated, fill, placed
+from magnet_cli.models.networks import PRECISIONS, activated, placed
 from magnet_cli.models.registry import build_backbone, build_refiner
+from magnet_cli.models.weights_file import fill
 
 if TYPE_CHECKING:
     from magnet_cli.geometry import Size

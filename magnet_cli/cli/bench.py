@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 SEGMENT = Group(
     options=SegmentOptions,
     without=(
-        "series",
+        *("series", "foreign"),
         *("method", "compat", "roi", "mask", "tissue", "probabilities", "uncertainty"),
         *("refine", "refine_weights", "refine_only", "overlay", "html", "exports", "overwrite", "resume"),
     ),

@@ -91,7 +91,7 @@ def _segmentation_lines(bundle: Bundle) -> list[str]:
         f"  pixel size: {'not known' if pixel is None else f'{float(pixel.value):g} {pixel.unit}'}",
         f"  scales: {_scales(bundle)}",
         f"  defaults: {magnet}",
-        f"  backbone: {bundle.backbone.architecture}, {_file(bundle, bundle.backbone)}",
+        *_network_lines(bundle),
     ]
     for spec in bundle.refiners:
         serves = "every scale" if spec.scale is None else f"windows of {spec.scale}"
@@ -100,6 +100,17 @@ def _segmentation_lines(bundle: Bundle) -> list[str]:
         if part is not None:
             lines.append(f"  {role}: {part.architecture}, {_file(bundle, part)}")
     return lines + [f"  class {index}: {entry.name} {entry.color}" for index, entry in enumerate(bundle.classes)]
+
+
+def _network_lines(bundle: Bundle) -> list[str]:
+    if bundle.foreign is None:
+        return [f"  backbone: {bundle.backbone.architecture}, {_file(bundle, bundle.backbone)}"]
+    spec = bundle.foreign
+    libraries = ", ".join(f"{name} {release}" for name, release in spec.runtime.items())
+    return [
+        f"  network from elsewhere: {spec.kind}, {', '.join(spec.files)}, {format_bytes(_bytes(bundle))}",
+        f"  tried with: {libraries}",
+    ]
 
 
 def _file(bundle: AnyBundle, spec: NetworkSpec) -> str:
@@ -112,5 +123,9 @@ def _scales(bundle: Bundle) -> str:
 
 
 def _bytes(bundle: AnyBundle) -> int:
+    from magnet_cli.models.bundle import Bundle
+
     paths = {bundle.folder / spec.file for _, spec in bundle.networks}
+    if isinstance(bundle, Bundle) and bundle.foreign is not None:
+        paths = {bundle.foreign_files / name for name in bundle.foreign.files}
     return sum(path.stat().st_size for path in paths if path.is_file())

@@ -37,7 +37,7 @@ COMPARED: Panel = "What to compare"
     options=Group(
         options=SegmentOptions,
         without=(
-            *("method", "roi", "mask", "tissue", "probabilities", "uncertainty"),
+            *("foreign", "method", "roi", "mask", "tissue", "probabilities", "uncertainty"),
             *("refine", "refine_weights", "refine_only", "overlay", "html", "exports", "resume"),
         ),
     ),

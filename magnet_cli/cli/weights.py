@@ -15,6 +15,7 @@ from magnet_cli.cli.outcome import SCHEMA, command, say, tell
 from magnet_cli.cli.parameters import Given, Group, Json, PanelCommand, is_typed, takes
 from magnet_cli.errors import MagnetError, UsageError, WeightsError
 from magnet_cli.geometry import Size
+from magnet_cli.options.foreign_network import NetworkOptions
 from magnet_cli.options.shared import MachineOptions
 from magnet_cli.system.memory import format_bytes
 
@@ -103,7 +104,10 @@ def verify(name: Name, *, json: Json = False) -> int:
 
 @weights_app.command("import", cls=PanelCommand)
 @command
-@takes(machine=Group(options=MachineOptions, only=("device", "gpu")))
+@takes(
+    machine=Group(options=MachineOptions, only=("device", "gpu")),
+    foreign=Group(options=NetworkOptions),
+)
 def import_checkpoints(
     context: typer.Context,
     *,
@@ -138,14 +142,34 @@ def import_checkpoints(
     label: Annotated[Path | None, typer.Option(help="The sample's true classes.")] = None,
     licence: Annotated[str | None, typer.Option(help="Licence of the weights, for the model card.")] = None,
     machine: Given[MachineOptions],
+    foreign: Given[NetworkOptions],
+    bands: Annotated[
+        str | None,
+        typer.Option("--bands", help="Short for --network-bands.", rich_help_panel="Network from elsewhere"),
+    ] = None,
+    sample: Annotated[
+        Path | None,
+        typer.Option(
+            help="Image whose centre is the picture of the trial pass. Default: a made-up picture.",
+            rich_help_panel="Network from elsewhere",
+        ),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the bundle that is there.")] = False,
     json: Json = False,
 ) -> None:
-    """Make a bundle from checkpoints that the published MagNet or CascadePSP program wrote.
+    """Make a bundle from checkpoints of the published programs, or from a network that another library saved.
 
-    MagNet's checkpoints are named by --preset, --backbone and --refiner; CascadePSP's checkpoint is FILE.
+    MagNet's checkpoints are named by --preset, --backbone and --refiner; CascadePSP's checkpoint is FILE. A network of
+    another library is named by --network.
     """
     with answering("bundles", json=json) as rows:
+        described = foreign.value(**({} if bands is None else {"network_bands": bands}))
+        if described.network is not None:
+            _refuse_checkpoints(context, file)
+            rows.append(_import_network(described, output, sample=sample, licence=licence, overwrite=overwrite))
+            return
+        if sample is not None:
+            raise UsageError("--sample is for --network", advice="Give --image and --label for checkpoints of MagNet")
         given = {"licence": licence} if licence is not None else {}
         if program == "cascadepsp":
             rows.append(_import_cascade(context, file, output, overwrite=overwrite, **given))
@@ -157,7 +181,7 @@ def import_checkpoints(
                 advice="Give --preset and --backbone, or --from cascadepsp FILE",
             )
         scales = tuple(parse_scale(text) for text in refiner_scale or ())
-        wanted, sample = machine.value().device, _sample(image, label)
+        wanted, labelled = machine.value().device, _sample(image, label)
         from magnet_cli import importing
         from magnet_cli.importing.presets import PRESETS
         from magnet_cli.models.device import pin_arithmetic, resolve_device
@@ -169,7 +193,7 @@ def import_checkpoints(
             architecture=architecture,
             refiner_scales=scales,
             order=refiner_input,
-            sample=sample,
+            sample=labelled,
             device=resolve_device(wanted),
             overwrite=overwrite,
             **given,
@@ -182,6 +206,33 @@ def import_checkpoints(
         for sentence in made.left_out:
             say(f"note: {sentence}")
         say(f"{output}: bundle '{made.bundle.name}', {len(made.bundle.classes)} classes; {made.finding}")
+
+
+def _refuse_checkpoints(context: typer.Context, file: Path | None) -> None:
+    given = [f"--{name.replace('_', '-')}" for name in (*MAGNET_ALONE, "program") if is_typed(context, name)]
+    if file is not None or given:
+        raise UsageError(
+            "--network names a network that another library saved; the published programs' checkpoints have options of "
+            "their own",
+            value=", ".join([*given, *([str(file)] if file is not None else [])]),
+            advice="Give one or the other",
+        )
+
+
+def _import_network(
+    described: NetworkOptions, output: Path, *, sample: Path | None, licence: str | None, overwrite: bool
+) -> dict[str, object]:
+    """Import a network that another library saved, and return the new bundle's short description as JSON values."""
+    from magnet_cli.importing import import_network
+    from magnet_cli.models.device import pin_arithmetic
+    from magnet_cli.system.threads import usable_cores
+
+    pin_arithmetic(usable_cores())
+    made = import_network(described, output, sample=sample, licence=licence, overwrite=overwrite)
+    for line in made.lines:
+        say(f"  {line}")
+    say(f"{output}: bundle '{made.bundle.name}', {len(made.bundle.classes)} classes; the trial pass went well")
+    return {**summary(made.bundle), "values": list(made.lines)}
 
 
 MAGNET_ALONE = ("preset", "backbone", "refiner", "refiner_scale", "architecture", "refiner_input", "image", "label")

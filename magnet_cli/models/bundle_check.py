@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from magnet_cli.errors import WeightsError
-from magnet_cli.models.network_spec import CascadeBundle
-from magnet_cli.models.networks import fill
+from magnet_cli.models.foreign.loading import load_foreign
+from magnet_cli.models.foreign.network_files import check_digests
+from magnet_cli.models.foreign.trial import KEPT, LABELS_KEPT, Trial, replay, windows_of_bundle
+from magnet_cli.models.network_spec import Bundle, CascadeBundle
 from magnet_cli.models.registry import build_backbone, build_cascade, build_local, build_refiner, build_selector
+from magnet_cli.models.weights_file import fill
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from torch import nn
 
-    from magnet_cli.models.network_spec import Bundle, NetworkSpec
+    from magnet_cli.models.foreign.foreign_spec import ForeignSpec
+    from magnet_cli.models.network_spec import NetworkSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +28,7 @@ class FileCheck:
 
     file: Path
     role: str
-    """`backbone`, `refiner`, `selector`, `local` or `cascade`."""
+    """`backbone`, `refiner`, `selector`, `local` or `cascade`; of a network from elsewhere `network` or `trial`."""
     error: WeightsError | None
     architecture: str
     bytes: int
@@ -46,7 +50,55 @@ class FileCheck:
 
 def verify_bundle(bundle: Bundle | CascadeBundle) -> list[FileCheck]:
     """Load each file of a bundle: its hash, its keys and shapes, and that all weights are finite."""
+    if isinstance(bundle, Bundle) and bundle.foreign is not None:
+        return verify_foreign(bundle, bundle.foreign)
     return [_checked(bundle, role, spec) for role, spec in bundle.networks]
+
+
+def verify_foreign(bundle: Bundle, spec: ForeignSpec) -> list[FileCheck]:
+    """Check the hash of each file of a network from elsewhere, and run the kept picture through it again."""
+    checks = [_foreign_check(bundle, spec, name) for name in spec.files]
+    if not any(check.error for check in checks):
+        checks.append(replace(_foreign_check(bundle, spec, spec.trial), role="trial", error=_replayed(bundle, spec)))
+    return checks
+
+
+def _foreign_check(bundle: Bundle, spec: ForeignSpec, name: str) -> FileCheck:
+    path, error = bundle.foreign_files / name if name in spec.files else bundle.folder / name, None
+    try:
+        check_digests(bundle.foreign_files, {key: value for key, value in spec.files.items() if key == name})
+    except WeightsError as found:
+        error = found
+    return FileCheck(
+        file=path,
+        role="network",
+        architecture=spec.kind,
+        bytes=path.stat().st_size if path.is_file() else 0,
+        hashed=name in spec.files,
+        error=error,
+    )
+
+
+def _replayed(bundle: Bundle, spec: ForeignSpec) -> WeightsError | None:
+    """Why the network does not give what it gave at the import; None where it does."""
+    file = bundle.folder / spec.trial
+    try:
+        kept = Trial.decode(file)
+        networks = load_foreign(bundle, device="cpu", precision="float32")
+        found = replay(
+            lambda patch: networks.predict(patch, bundle.input.size), windows_of_bundle(bundle, kept.picture)
+        )
+    except WeightsError as error:
+        return error
+    same, apart = kept.compare(found)
+    if same >= LABELS_KEPT and apart <= KEPT:
+        return None
+    return WeightsError(
+        "the network gives another result for the kept picture than at the import",
+        value=f"{same:.2%} of pixels have the same class, probabilities lie up to {apart:.3g} apart",
+        file=file,
+        advice="Import the network again, or install the versions of the libraries that 'magnet weights show' names",
+    )
 
 
 def _checked(bundle: Bundle | CascadeBundle, role: str, spec: NetworkSpec) -> FileCheck:

@@ -11,8 +11,9 @@ from torch import nn
 
 from magnet_cli.models.architectures.cascade_base import BANDS, STRIDE
 from magnet_cli.models.folding import fused
-from magnet_cli.models.networks import PRECISIONS, channels_last, fill, placed, precision_of
+from magnet_cli.models.networks import PRECISIONS, channels_last, placed, precision_of
 from magnet_cli.models.registry import build_cascade
+from magnet_cli.models.weights_file import fill
 
 if TYPE_CHECKING:
     from typing import Any

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from magnet_cli.errors import WeightsError
-from magnet_cli.models.networks import COUNTER, check_tensors
+from magnet_cli.models.weights_file import COUNTER, check_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import AfterValidator, ConfigDict
 
 from magnet_cli.errors import WeightsError
+from magnet_cli.models.foreign.foreign_spec import ForeignSpec
 from magnet_cli.models.network_spec import (
     Bundle,
     CascadeBundle,
@@ -52,7 +54,8 @@ class Head:
 class SegmentationNetworks:
     """The networks of a bundle that predicts classes."""
 
-    backbone: NetworkSpec
+    backbone: NetworkSpec | None = None
+    foreign: ForeignSpec | None = None
     refiners: tuple[RefinerSpec, ...] = ()
     selector: NetworkSpec | None = None
     local: NetworkSpec | None = None
@@ -123,6 +126,7 @@ def segmentation_bundle(table: Mapping[str, Any], *, file: Path, data: bytes, is
     """A bundle that predicts classes; arguments and errors as of `parsed`."""
     found = checked_description(SegmentationFile, table, file=file)
     networks = found.networks
+    backbone, foreign = _backbone(found, file=file), networks.foreign
     selector, local = networks.selector, networks.local
     _pixels_fit(found, file=file)
     if found.magnet.merge == "refiner" and not networks.refiners:
@@ -132,11 +136,14 @@ def segmentation_bundle(table: Mapping[str, Any], *, file: Path, data: bytes, is
         raise WeightsError(rule, value=found.activation, file=file)
     if selector is not None and local is not None:
         _grnet_fits(selector.options, local.options, file=file)
-    specs = [networks.backbone, *networks.refiners, *filter(None, (selector, local))]
+    own = [backbone] if foreign is None else []
+    specs = [*own, *networks.refiners, *filter(None, (selector, local))]
+    described = data if foreign is None else _lasting(table, foreign)
     return Bundle(
         **_fields(found, SegmentationDescription),
-        **_origin(specs, file=file, data=data, is_shipped=is_shipped),
-        backbone=networks.backbone,
+        **_origin(specs, file=file, data=described, is_shipped=is_shipped),
+        backbone=backbone,
+        foreign=foreign,
         refiners=networks.refiners,
         selector=selector,
         local=local,
@@ -148,6 +155,47 @@ def _pixels_fit(found: SegmentationFile | CascadeFile, *, file: Path) -> None:
     for key, values in (("mean", found.input.mean), ("std", found.input.std)):
         if len(values) != count:
             raise WeightsError(f"input.{key} must be an array of {count} numbers", value=list(values), file=file)
+
+
+def _backbone(found: SegmentationFile, *, file: Path) -> NetworkSpec:
+    """The backbone, or the entry that stands in for one where another library made the network.
+
+    Raises:
+        WeightsError: There is neither, or there are both, or the description of the network contradicts the bundle's.
+    """
+    backbone, foreign = found.networks.backbone, found.networks.foreign
+    if (backbone is None) == (foreign is None):
+        rule = "networks has either backbone or foreign"
+        raise WeightsError(rule, value="both" if backbone else "neither", file=file)
+    if foreign is None:
+        assert backbone is not None  # noqa: S101 - one of them is there
+        return backbone
+    if found.activation != "none":
+        rule = "activation must be none where networks.foreign has its own"
+        raise WeightsError(rule, value=found.activation, file=file)
+    if len(foreign.classes) != len(found.classes):
+        rule = f"networks.foreign.classes must have {len(found.classes)} entries"
+        raise WeightsError(rule, value=len(foreign.classes), file=file)
+    named = sorted(channel for channels in foreign.classes for channel in channels)
+    if named != list(range(max(2, foreign.channels))):
+        raise WeightsError("networks.foreign.classes must name each channel once", value=named[:20], file=file)
+    if found.networks.selector is not None or found.networks.local is not None:
+        raise WeightsError("networks.foreign has neither a selector nor a local branch", file=file)
+    total = hashlib.sha256(json.dumps(dict(sorted(foreign.files.items()))).encode()).hexdigest()
+    return NetworkSpec(architecture=foreign.kind, file="", sha256=total)
+
+
+MEASURED = ("memory", "runtime", "trial")
+"""Keys of `networks.foreign` that tell of a machine and not of the network."""
+
+
+def _lasting(table: Mapping[str, Any], foreign: ForeignSpec) -> bytes:
+    """What a mask depends on in the description of a network from elsewhere: all but what was measured on a machine."""
+    networks = dict(table["networks"])
+    networks["foreign"] = {key: value for key, value in networks["foreign"].items() if key not in MEASURED}
+    lasting = {**table, "networks": networks, "files": dict(foreign.files)}
+    lasting.pop("execution", None)
+    return json.dumps(lasting, sort_keys=True).encode()
 
 
 def _grnet_fits(selector: Mapping[str, Any], local: Mapping[str, Any], *, file: Path) -> None:

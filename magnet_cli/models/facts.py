@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Literal, Self, cast
 
 import torch
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from magnet_cli.models.architectures.grnet import LocalBranch
     from magnet_cli.models.architectures.ppn import PatchProposalNetwork
     from magnet_cli.models.bundle import Bundle
+    from magnet_cli.models.foreign.foreign_spec import ForeignSpec, PassMemory
 
 ALIVE_AT_ONCE = 6
 """How many of a network's largest tensors are counted as alive together: skip connections and a convolution's workspace
@@ -70,8 +72,15 @@ class _Shapes:
         return sum(map(_weights, (self.backbone, *self.refiners, *optional)))
 
 
-def model_facts(bundle: Bundle) -> ModelFacts:
-    """The facts of a bundle."""
+def model_facts(bundle: Bundle, device: str = "cpu") -> ModelFacts:
+    """The facts of a bundle.
+
+    Args:
+        bundle: The bundle.
+        device: Name of the device, for networks from elsewhere, whose memory was measured on one kind of device.
+    """
+    if bundle.foreign is not None:
+        return _foreign_facts(bundle, bundle.foreign, kind=device.partition(":")[0])
     shapes = _Shapes.of(bundle)
     return facts_of(
         bundle,
@@ -82,11 +91,41 @@ def model_facts(bundle: Bundle) -> ModelFacts:
     )
 
 
+def _foreign_facts(bundle: Bundle, spec: ForeignSpec, *, kind: str) -> ModelFacts:
+    """The facts of a network from elsewhere, whose memory was measured and not estimated."""
+    # Another kind of device is planned with what was measured, until 'magnet weights measure' has run there.
+    measured = next((found for name, found in spec.memory.items() if name == kind), None) or next(
+        iter(spec.memory.values()), ()
+    )
+    patch, fixed = memory_line(measured)
+    files = (bundle.foreign_files / name for name in spec.files)
+    return facts_of(
+        bundle,
+        weight_bytes=sum(file.stat().st_size for file in files if file.is_file()),
+        activation_bytes=patch,
+        pass_bytes=fixed,
+    )
+
+
+def memory_line(measured: Sequence[PassMemory]) -> tuple[int, int]:
+    """Bytes for each patch and for each pass that are at least what was measured of every batch.
+
+    Args:
+        measured: Peaks of passes with one patch and more.
+    """
+    ordered = sorted(measured, key=lambda each: each.batch)
+    slopes = [(b.bytes - a.bytes) // (b.batch - a.batch) for a, b in pairwise(ordered) if b.batch > a.batch]
+    patch = max(slopes, default=ordered[-1].bytes // ordered[-1].batch if ordered else 0)
+    patch = max(patch, 0)
+    return patch, max((each.bytes - patch * each.batch for each in ordered), default=0)
+
+
 def facts_of(
     bundle: Bundle,
     *,
     weight_bytes: int,
     activation_bytes: int,
+    pass_bytes: int = 0,
     refiner_bytes: int = 0,
     local_bytes: int = 0,
     cells: int = 0,
@@ -98,6 +137,7 @@ def facts_of(
         bundle: The bundle.
         weight_bytes: Bytes of all its weights in float32.
         activation_bytes: Bytes of one patch's pass through the backbone.
+        pass_bytes: Bytes of a pass that do not depend on the number of its patches.
         refiner_bytes: Bytes of one patch's pass through the refiner.
         local_bytes: Bytes of one patch's pass through a GRNet's local branch.
         cells: Cells a side that a GRNet cuts an image into; 0 where the bundle is none.
@@ -128,6 +168,7 @@ def facts_of(
         weight_bytes=weight_bytes,
         large_tensors=max(activation_bytes, refiner_bytes) >= ALIVE_AT_ONCE * LARGE_TENSOR,
         activation_bytes=activation_bytes,
+        pass_bytes=pass_bytes,
         refiner_bytes=refiner_bytes,
         local_bytes=local_bytes,
     )

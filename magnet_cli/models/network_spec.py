@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator
 
 from magnet_cli.geometry import Size
+from magnet_cli.models.foreign.foreign_spec import FOLDER, ForeignSpec
 from magnet_cli.models.schema import FieldRule, Natural, Positive, Text
 from magnet_cli.options.segment import Compat, DeviceKind, Merge
 from magnet_cli.options.shared import Precision
@@ -277,6 +278,16 @@ class Bundle(SegmentationDescription, Described):
     """A selector of cells or windows of an image."""
     local: NetworkSpec | None
     """A GRNet's local branch."""
+    foreign: ForeignSpec | None = None
+    """The description of a network that another library made, which stands in for `backbone`; None for one of the
+    program's own architectures."""
+    network_folder: Path | None = None
+    """Folder of that network's files, where it is not the bundle's own `network`."""
+
+    @property
+    def foreign_files(self) -> Path:
+        """The folder that holds the files of a network that another library made."""
+        return self.network_folder or self.folder / FOLDER
 
     @property
     def logits(self) -> int:

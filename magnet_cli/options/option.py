@@ -24,6 +24,8 @@ Panel = Literal[
     "What to measure",
     "What to read",
     "Method",
+    "Network from elsewhere",
+    "How that network is called",
     "Where to look",
     "Outputs",
     "Machine",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from magnet_cli.errors import UsageError
 from magnet_cli.options.export import EXPORTS, ExportOptions
+from magnet_cli.options.foreign_network import FOREIGN, NetworkOptions
 from magnet_cli.options.forms import (
     BUNDLE,
     CLASSES,
@@ -80,8 +81,18 @@ class SegmentOptions(BandOptions, MachineOptions, RunOptions, ViewOptions):
     Each option accepts a value, or the text that the command line takes: `SegmentOptions(scales="625,1250")`.
     """
 
-    weights: PathOption[str | None] = PathOption(None, BUNDLE, about=WEIGHTS_HELP, panel="Method", rank=1)
+    weights: PathOption[str | None] = PathOption(
+        None, BUNDLE, about=WEIGHTS_HELP, panel="Method", rank=1, rival="model"
+    )
     """Name of a shipped bundle, or path of a bundle's folder. None uses `DEFAULT_BUNDLE`, with a message."""
+    foreign: Option[NetworkOptions] = Option(
+        NetworkOptions(),
+        FOREIGN,
+        about="A network from elsewhere.",
+        panel="Network from elsewhere",
+        group=NetworkOptions,
+    )
+    """A network that another library saved, which takes the place of a bundle, and what has to be known of it."""
     scales: ListOption[tuple[Size, ...] | PhysicalScales | Literal["auto", "full"] | None] = ListOption(
         None,
         SCALES,

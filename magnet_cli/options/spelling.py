@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 def segment_words(image: str, mask: Path, options: SegmentOptions) -> list[str]:
     """Return the command `magnet segment` with these options, one word an item; a shell needs the words quoted."""
     found = ["magnet", "segment", as_path(image), "-o", as_path(str(mask))]
-    return [*found, "--weights", options.weights or DEFAULT_BUNDLE, *option_words(options)]
+    bundle = [] if options.foreign.network is not None else ["--weights", options.weights or DEFAULT_BUNDLE]
+    return [*found, *bundle, *option_words(options)]
 
 
 def option_words(options: DataclassInstance) -> list[str]:

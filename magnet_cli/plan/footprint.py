@@ -184,7 +184,8 @@ def _compute_bytes(plan: Plan, step: Pass, facts: ModelFacts) -> int:
     bands = plan.field_bands(plan.passes[step.number - 1]) if step.number else 0
     field = _canvas_size(step, step.stages[0]).pixels * bands * 2 * 2
     pixels = 0 if plan.machine.kind == "cpu" else finest * (_pixel_bytes(plan) + 1)
-    return plan.group[step.number] * (held + canvases[-1] + score + field + pixels) + plan.batch * patch + strip
+    passes = plan.batch * patch + facts.pass_bytes
+    return plan.group[step.number] * (held + canvases[-1] + score + field + pixels) + passes + strip
 
 
 def _published_bytes(plan: Plan, facts: ModelFacts) -> int:
@@ -193,7 +194,7 @@ def _published_bytes(plan: Plan, facts: ModelFacts) -> int:
     image = plan.working.cover(plan.image.size).pixels * 3 * _pixel_bytes(plan) + plan.image.size.pixels
     patch = facts.input.pixels * 4 * (len(facts.bands) + 8 * plan.classes)
     activations = max(facts.activation_bytes, facts.refiner_bytes)
-    return maps + image + plan.batch * (patch + activations)
+    return maps + image + plan.batch * (patch + activations) + facts.pass_bytes
 
 
 def _read_bytes(plan: Plan, step: Pass) -> int:

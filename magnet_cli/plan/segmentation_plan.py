@@ -56,6 +56,8 @@ class ModelFacts:
     has_refiner: bool
     activation_bytes: int
     """Peak of one patch's forward pass through the backbone, estimated."""
+    pass_bytes: int = 0
+    """Memory of a forward pass through the backbone that does not depend on the number of patches."""
     batches: Mapping[tuple[str, str], int] = field(default_factory=dict)
     """Patches a forward pass, by kind of device and precision, where the bundle says."""
     compat: Compat = "paper"

@@ -66,7 +66,11 @@ def make_plan(
         DeviceError: The memory budget is too small; the message says what is needed.
     """
     of_domain = check_domain(
-        info, facts.name, facts.domain, insisted=options.domain, is_default=options.weights is None
+        info,
+        facts.name,
+        facts.domain,
+        insisted=options.domain,
+        is_default=options.weights is None and options.foreign.network is None,
     )
     bands = check_bands(info, facts, options.bands)
     spans = check_values(info, facts, options.value_range, measured=measured)

@@ -85,7 +85,7 @@ class Planner:
         last = load_last_stage(options, Events())
         bundle = chosen_bundle(options, own)
         precision = resolve_precision(options.precision, device, bundle)
-        facts = model_facts(bundle) if own is None else own.load(device=device, precision=precision)[0]
+        facts = model_facts(bundle, device) if own is None else own.load(device=device, precision=precision)[0]
         machine = machine_of(
             device,
             precision,
@@ -173,6 +173,9 @@ def windows_planned(image_plan: Plan) -> int:
 
 
 def _weights_bytes(bundle: Bundle) -> int:
+    if bundle.foreign is not None:
+        names = (bundle.foreign_files / name for name in bundle.foreign.files)
+        return sum(file.stat().st_size for file in names if file.is_file())
     optional = filter(None, (bundle.selector, bundle.local))
     files = {spec.file for spec in (bundle.backbone, *bundle.refiners, *optional)}
     return sum((bundle.folder / file).stat().st_size for file in files if (bundle.folder / file).is_file())

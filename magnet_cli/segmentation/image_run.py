@@ -127,6 +127,7 @@ class ImageRun:
                 **images.image_hashes(self.target.image, plan.image),
                 "bundle": bundle.digest,
                 "options": options_hash(plan),
+                **({} if self.model.runtime is None else {"runtime": self.model.runtime}),
             },
             workers=self.options.num_workers,
             resume=self.options.resume,

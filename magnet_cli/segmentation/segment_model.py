@@ -9,6 +9,8 @@ from magnet_cli.errors import UsageError
 from magnet_cli.models.bundle import load_bundle
 from magnet_cli.models.device import choose_device, machine_of
 from magnet_cli.models.facts import model_facts
+from magnet_cli.models.foreign.foreign_bundle import bundle_in_place
+from magnet_cli.models.foreign.loading import load_foreign, runtime
 from magnet_cli.models.networks import load_networks
 from magnet_cli.options.segment import DEFAULT_BUNDLE, DEFAULT_BUNDLE_NOTE
 from magnet_cli.system.memory import reuse_large_tensors
@@ -35,6 +37,8 @@ class Model:
     """The method of `--refine`, which refines finished masks. None without the option."""
     notes: tuple[str, ...] = ()
     """Notes on the choice of the bundle. They are reported once the first image turns out to fit the bundle."""
+    runtime: str | None = None
+    """Versions of the libraries that run a network from elsewhere; None for the program's own architectures."""
     reported: set[str] = field(default_factory=set)
     """Notes that were already reported, because the notes of many images are the same."""
 
@@ -49,19 +53,35 @@ def load_model(options: SegmentOptions, events: Events, own: PythonNetwork | Non
     bundle = chosen_bundle(options, own)
     device, precision = choose_device(options, bundle, events)
     if own is None:
-        facts, networks = model_facts(bundle), None
+        facts, networks = model_facts(bundle, device), None
     else:
         facts, networks = own.load(device=device, precision=precision)
     if facts.large_tensors and device == "cpu":
         reuse_large_tensors()
-    networks = networks or load_networks(bundle, device=device, precision=precision)
+    networks = networks or _loaded(bundle, device=device, precision=precision)
     machine = machine_of(device, precision, memory=options.memory, gpu_memory=options.gpu_memory)
     if last is not None:
         last = last.after([entry.name for entry in bundle.classes], base=machine.base)
         for note in last.notes:
             events.message(f"magnet: {note}")
-    notes = (DEFAULT_BUNDLE_NOTE,) if options.weights is None and own is None else ()
-    return Model(bundle=bundle, facts=facts, networks=networks, machine=machine, last=last, notes=notes)
+    is_default = options.weights is None and options.foreign.network is None and own is None
+    libraries = None if bundle.foreign is None else runtime(bundle)
+    if libraries is not None and libraries.note is not None:
+        events.message(f"magnet: {libraries.note}")
+    return Model(
+        bundle=bundle,
+        facts=facts,
+        networks=networks,
+        machine=machine,
+        last=last,
+        notes=(DEFAULT_BUNDLE_NOTE,) if is_default else (),
+        runtime=None if libraries is None else libraries.text,
+    )
+
+
+def _loaded(bundle: Bundle, *, device: str, precision: str) -> Networks:
+    load = load_networks if bundle.foreign is None else load_foreign
+    return load(bundle, device=device, precision=precision)
 
 
 def chosen_bundle(options: SegmentOptions, own: PythonNetwork | None) -> Bundle:
@@ -71,6 +91,15 @@ def chosen_bundle(options: SegmentOptions, own: PythonNetwork | None) -> Bundle:
         UsageError: The options name a bundle although a network was given.
         WeightsError: There is no such bundle.
     """
+    if options.foreign.network is not None:
+        other = f"--weights {options.weights}" if own is None else f"network={own.description.name}"
+        if options.weights is not None or own is not None:
+            raise UsageError(
+                "a network from elsewhere takes the place of a bundle",
+                value=f"--network {options.foreign.network} and {other}",
+                advice="Give one of them",
+            )
+        return bundle_in_place(options.foreign)
     if own is None:
         return load_bundle(options.weights or DEFAULT_BUNDLE)
     if options.weights is not None:

@@ -12,8 +12,8 @@ import torch
 from magnet_cli.errors import UsageError
 from magnet_cli.models.bundle import Bundle, load_bundle
 from magnet_cli.models.bundle_writer import write_bundle
-from magnet_cli.models.networks import fill
 from magnet_cli.models.registry import build_selector
+from magnet_cli.models.weights_file import fill
 from magnet_cli.train.backbone_training import Recipe, check, keep
 from magnet_cli.train.destination import training_folder
 from magnet_cli.train.folds import looks_of

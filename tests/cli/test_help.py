@@ -86,7 +86,8 @@ def test_trainings_show_progress_unless_told_otherwise() -> None:
         assert variable(entry, "--no-progress") == "MAGNET_NO_PROGRESS"
 
 
-PANELS = ["Arguments", "Most used", "What to read", "Method", "Where to look", "Outputs", "Machine", "More"]
+PANELS = ["Arguments", "Most used", "What to read", "Method", "Network from elsewhere", "How that network is called"]
+PANELS += ["Where to look", "Outputs", "Machine", "More"]
 MOST_USED = ["--output", "--weights", "--scales", "--method", "--slide-mpp", "--roi", "--gpu", "--gpu-memory", "--html"]
 
 

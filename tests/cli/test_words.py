@@ -137,7 +137,7 @@ def test_an_option_is_spelled_alike_everywhere() -> None:
                 found = (tuple(parameter.opts), parameter.envvar, parameter.help, str(parameter.default))
                 spelled.setdefault(parameter.name, set()).add(found)
     assert {name: found for name, found in spelled.items() if len(found) != 1} == {}
-    once = {"overwrite", "resume", "image"}
+    once = {"overwrite", "resume", "image", "trust"}
     for name, once_found in spelled.items():
         words, variable, *_ = next(iter(once_found))
         longest: str = max(words, key=len)

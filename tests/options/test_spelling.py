@@ -14,6 +14,7 @@ from magnet_cli.cli.app import app
 from magnet_cli.cli.parameters import Given, Group
 from magnet_cli.geometry import Box, Size
 from magnet_cli.options.export import ExportOptions
+from magnet_cli.options.foreign_network import NetworkOptions, parse_class_choices
 from magnet_cli.options.option import options_in
 from magnet_cli.options.rules import Rule, parse_patches
 from magnet_cli.options.scales import parse_scales
@@ -21,6 +22,22 @@ from magnet_cli.options.segment import READING, SegmentOptions
 from magnet_cli.options.spelling import segment_words
 from magnet_cli.options.values import ValueRange
 
+FOREIGN = NetworkOptions(
+    network="my network",
+    classes=parse_class_choices("building=1+25,road=6,other=rest", "--classes"),
+    network_bands=("red", "nir"),
+    input=Size(width=512, height=384),
+    range=(-0.1, 10000),
+    mean=(0.1, -0.25),
+    std="imagenet",
+    pixel="0.5um",
+    activation="sigmoid",
+    output_name="out",
+    multiple=32,
+    trim=92,
+    layout="nhwc",
+    trust=True,
+)
 EVERYTHING = SegmentOptions(
     weights="my bundle",
     scales=(Size(width=512, height=256), Size(width=256, height=128)),
@@ -85,6 +102,9 @@ def parsed(words: list[str]) -> tuple[SegmentOptions, dict[str, object]]:
         replace(EVERYTHING, mpp=None, level=0),
         replace(EVERYTHING, mpp=None, mag=Fraction("2.5")),
         replace(EVERYTHING, scales=parse_scales("0.0000001m,320.5um,1x2mm")),
+        replace(EVERYTHING, weights=None, foreign=FOREIGN),
+        replace(EVERYTHING, weights=None, foreign=replace(FOREIGN, classes=4, values="stored", mean=None, std=None)),
+        replace(EVERYTHING, weights=None, foreign=replace(FOREIGN, classes=parse_class_choices("a,b", "--classes"))),
         replace(EVERYTHING, scales=parse_scales("7km,7nm,3cm")),
     ],
 )
@@ -109,7 +129,12 @@ def test_every_option_is_spelled() -> None:
     }
     of_one_run = {entry.name for entry in options_in(SegmentOptions) if entry.of_one_run}
     assert of_one_run == {"overwrite", "resume"}
-    assert same == of_one_run | set(READING) - {"mpp"}  # one at most says at which size to read
+    # A network from elsewhere takes the place of a bundle, and one option at most says at which size to read.
+    assert same == of_one_run | {"foreign"} | set(READING) - {"mpp"}
+    same = {
+        entry.name for entry in fields(FOREIGN) if getattr(FOREIGN, entry.name) == getattr(NetworkOptions(), entry.name)
+    }
+    assert same == {"values"}  # values that are stored have no mean
 
 
 def test_the_bundle_is_named_and_a_name_is_no_option() -> None:

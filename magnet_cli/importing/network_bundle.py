@@ -1,0 +1,118 @@
+"""Making a bundle of a network that another library saved, complete or not at all."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from magnet_cli import images
+from magnet_cli.geometry import LEVEL0, Box
+from magnet_cli.importing.staging import CARD, check_output, staged
+from magnet_cli.models.bundle import Bundle, load_bundle
+from magnet_cli.models.foreign.foreign_bundle import tried_network, write_description
+from magnet_cli.models.foreign.foreign_spec import FOLDER
+from magnet_cli.models.foreign.trial import SIDE
+from magnet_cli.plan import check_bands, check_values
+from magnet_cli.system import durable
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from magnet_cli.models.foreign.foreign_bundle import TriedNetwork
+    from magnet_cli.options.foreign_network import NetworkOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportedNetwork:
+    """The bundle that was made of a network from elsewhere."""
+
+    bundle: Bundle
+    lines: tuple[str, ...]
+    """Each value of the description with its origin."""
+
+
+def import_network(
+    options: NetworkOptions,
+    output: Path,
+    *,
+    sample: Path | None = None,
+    licence: str | None = None,
+    overwrite: bool = False,
+) -> ImportedNetwork:
+    """Make a bundle of a network that another library saved. The bundle needs neither that folder nor a network.
+
+    Args:
+        options: The network's path, and the values that its files do not state.
+        output: The bundle's folder.
+        sample: An image whose centre is the picture of the trial pass; None makes a picture up.
+        licence: Licence of the weights, where the files state none or another one.
+        overwrite: Replace a bundle that is there.
+
+    Raises:
+        WeightsError, UsageError: The network cannot be used, or values are missing; the message says what to do.
+        OutputError: The folder is there already, or cannot be written.
+        SourceError: The sample cannot be read, or has other bands.
+    """
+    check_output(output, overwrite=overwrite)
+    tried = tried_network(options, picture=None if sample is None else partial(_centre, sample))
+    if licence is not None:
+        tried = replace(tried, description=tried.description.with_value("licence", licence, "--licence"))
+    reading = tried.description.reading
+    with staged(output) as folder:
+        with durable.writing(output):
+            for name in reading.files:
+                (folder / FOLDER / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(reading.root / name, folder / FOLDER / name)
+        write_description(folder, tried, name=output.name)
+        durable.write_whole(folder / CARD, _card(tried, output.name).encode())
+    bundle = load_bundle(str(output.resolve()))
+    return ImportedNetwork(bundle=bundle, lines=tuple(tried.description.lines()))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleReader:
+    """What a network wants of the sample."""
+
+    bands: tuple[str, ...]
+    value_range: tuple[float, float]
+    title: str = "the network"
+
+
+def _centre(path: Path, bands: tuple[str, ...], span: tuple[float, float]) -> NDArray[Any]:
+    """Stored values `(bands, 512, 512)` or fewer from the centre of an image."""
+    with images.open_image(path) as image:
+        info = image.info
+        reader = SampleReader(bands=bands, value_range=span)
+        positions = check_bands(info, reader)
+        check_values(info, reader, None)
+        width, height = min(SIDE, info.size.width), min(SIDE, info.size.height)
+        box = Box(x=(info.size.width - width) // 2, y=(info.size.height - height) // 2, width=width, height=height)
+        region = image.read([images.Request(pitch=LEVEL0, box=box)])[0]
+    return np.ascontiguousarray(np.moveaxis(region.pixels[:, :, list(positions)], 2, 0))
+
+
+def _card(tried: TriedNetwork, name: str) -> str:
+    """What a user of the bundle should know, as Markdown."""
+    spec, known = tried.spec, tried.description
+    lines = [
+        f"# {name}",
+        "",
+        f"A network of the kind {spec.kind}, imported.",
+        "",
+        f"- files: {', '.join(spec.files)}",
+        f"- classes: {', '.join(each.name for each in tried.classes)}",
+        f"- licence: {known.get('licence') or 'unknown; ask whoever published the network'}",
+        "- scores: none measured here; 'magnet evaluate MASK TRUTH' measures them",
+        "",
+        "## Where the values are from",
+        "",
+        *(f"- {line}" for line in known.lines()),
+        "",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,96 @@
+"""Files of a network from elsewhere: found inside their folder, read as data, and hashed."""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from typing import TYPE_CHECKING, Any
+
+from magnet_cli.errors import WeightsError
+from magnet_cli.models.schema import parse_object
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+CHUNK = 1 << 24
+"""Bytes that are hashed at a time."""
+
+
+def checked_file(root: Path, name: str) -> Path:
+    """The path of a file that lies inside a folder.
+
+    Raises:
+        WeightsError: It is missing, or leads outside of the folder, as by a symbolic link.
+    """
+    path = root / name
+    try:
+        inside = path.resolve(strict=True).is_relative_to(root.resolve(strict=True))
+    except OSError as exc:
+        raise WeightsError("a file of the network is missing", value=name, file=root) from exc
+    if not inside:
+        raise WeightsError(
+            "a file of the network lies outside of its folder",
+            value=f"{name} leads to {path.resolve()}",
+            file=root,
+            advice="Copy the file itself into the folder",
+        )
+    if not path.is_file():
+        raise WeightsError("a file of the network is no plain file", value=name, file=root)
+    return path
+
+
+def read_json(root: Path, name: str) -> dict[str, Any]:
+    """The JSON object in a file of a network.
+
+    Raises:
+        WeightsError: It is missing, leads outside, or is no JSON object.
+    """
+    path = checked_file(root, name)
+    return parse_object(path.read_bytes(), file=path)
+
+
+def digest_of_file(path: Path) -> str:
+    """SHA-256 of a file, read in parts: a network may have many gigabytes."""
+    total = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while part := file.read(CHUNK):
+                total.update(part)
+    except OSError as exc:
+        raise WeightsError(f"cannot be read: {exc}", file=path) from exc
+    return total.hexdigest()
+
+
+def digests(root: Path, names: Iterable[str]) -> dict[str, str]:
+    """SHA-256 of each file by its name."""
+    return {name: digest_of_file(checked_file(root, name)) for name in sorted(names)}
+
+
+def check_digests(root: Path, files: Mapping[str, str]) -> None:
+    """Pass where every file is the one whose hash is given.
+
+    Raises:
+        WeightsError: A file is missing or has changed.
+    """
+    for name, wanted in files.items():
+        path = checked_file(root, name)
+        found = digest_of_file(path)
+        if found != wanted:
+            raise WeightsError(
+                f"the content is not what the description says: sha256 {wanted} expected",
+                value=found,
+                file=path,
+                advice="Import the network again: magnet weights import --network PATH -o BUNDLE",
+            )
+
+
+def archive_names(path: Path) -> tuple[str, ...]:
+    """Names of the entries of a zip archive without its outermost folder; empty where the file is no archive."""
+    try:
+        if not zipfile.is_zipfile(path):
+            return ()
+        with zipfile.ZipFile(path) as archive:
+            return tuple(name.partition("/")[2] for name in archive.namelist())
+    except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError):
+        return ()

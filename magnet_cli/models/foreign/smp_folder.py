@@ -1,0 +1,129 @@
+"""Folders that `save_pretrained` of segmentation-models-pytorch wrote: config.json and model.safetensors."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any, cast
+
+from magnet_cli.errors import WeightsError
+from magnet_cli.models.foreign.network_files import checked_file, read_json
+from magnet_cli.models.foreign.network_kind import NetworkReading, Stated
+from magnet_cli.models.foreign.strict_weights import fill_strictly
+from magnet_cli.models.weights_file import read_state
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from torch import nn
+
+    from magnet_cli.models.foreign.foreign_spec import ForeignSpec
+    from magnet_cli.options.foreign_network import NetworkOptions
+
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+CLASSES = [
+    "Unet",
+    "UnetPlusPlus",
+    "MAnet",
+    "Linknet",
+    "FPN",
+    "PSPNet",
+    "PAN",
+    "DeepLabV3",
+    "DeepLabV3Plus",
+    "UPerNet",
+    "Segformer",
+    "DPT",
+]
+"""Classes of the library that may be built. Any other name in a file is refused: it could be anything importable."""
+DIVISOR = 32
+"""The stride of the library's encoders at their usual depth of five. U-Net alone pads by itself."""
+ACTIVATIONS = {None: "logits", "identity": "logits", "sigmoid": "none", "softmax2d": "none", "softmax": "none"}
+"""Activations that the library may put at the end of a network; the scores are then probabilities already."""
+
+
+class SmpFolder:
+    """Networks of segmentation-models-pytorch."""
+
+    name = "smp"
+    extra = "smp"
+    packages: tuple[str, ...] = ("segmentation-models-pytorch", "timm", "torchvision")
+    modules: tuple[str, ...] = ("segmentation_models_pytorch",)
+
+    def claims(self, path: Path) -> bool:
+        """Whether a folder has the library's config.json."""
+        if not (path / CONFIG).is_file():
+            return False
+        return "_model_class" in read_json(path, CONFIG) or "encoder_name" in read_json(path, CONFIG)
+
+    def read(self, path: Path, options: NetworkOptions) -> NetworkReading:
+        """What config.json states; the class has to be one of `CLASSES`."""
+        del options
+        config = read_json(path, CONFIG)
+        known = config.get("_model_class")
+        if known not in CLASSES:
+            raise WeightsError(
+                "no class of segmentation-models-pytorch that is built here",
+                value=known,
+                file=path / CONFIG,
+                advice=f"Known: {', '.join(CLASSES)}",
+            )
+        checked_file(path, WEIGHTS)
+        return NetworkReading(
+            kind=self.name, path=path, root=path, files=(CONFIG, WEIGHTS), stated=_stated(config, file=path / CONFIG)
+        )
+
+    def load(self, folder: Path, spec: ForeignSpec) -> nn.Module:
+        """Build the class with `encoder_weights=None`, so that nothing is fetched, and fill it strictly."""
+        import segmentation_models_pytorch as smp  # noqa: PLC0415 - an extra
+
+        del spec
+        config = read_json(folder, CONFIG)
+        name = str(config.get("_model_class"))
+        arguments = {key: value for key, value in config.items() if not key.startswith("_")}
+        # A second head that classifies the patch is not called: its answer is none of a pixel.
+        has_second = arguments.get("aux_params") is not None
+        try:
+            with warnings.catch_warnings():
+                # Files of older releases spell an argument in a way that the library takes with a warning.
+                warnings.simplefilter("ignore", DeprecationWarning)
+                network: nn.Module = getattr(smp, name)(**{**arguments, "encoder_weights": None})
+        except (TypeError, ValueError, KeyError, RuntimeError) as exc:
+            raise WeightsError(
+                f"segmentation-models-pytorch does not build {name} with these arguments: {_first_line(exc)}",
+                file=folder / CONFIG,
+                advice="Save the network again with the release that is installed here",
+            ) from exc
+        fill_strictly(network, read_state(folder / WEIGHTS, sha256=None), file=folder / WEIGHTS)
+        if has_second:
+            cast("Any", network).classification_head = None
+        return network
+
+
+def _stated(config: Mapping[str, Any], *, file: Path) -> dict[str, Stated]:
+    bands, classes = config.get("in_channels", 3), config.get("classes", 1)
+    activation = config.get("activation")
+    if not all(isinstance(value, int) and value > 0 for value in (bands, classes)):
+        raise WeightsError("classes and in_channels are positive whole numbers", value=(classes, bands), file=file)
+    known = ACTIVATIONS.get(activation)
+    found = {
+        "channels": Stated(value=classes, origin=f"{CONFIG}: classes"),
+        "bands": Stated(value=bands, origin=f"{CONFIG}: in_channels"),
+        "multiple": Stated(value=_divisor(config), origin=f"{CONFIG}: stride of {config.get('encoder_name')}"),
+    }
+    if known == "logits":
+        usual = "softmax" if classes > 1 else "sigmoid"
+        found["activation"] = Stated(value=usual, origin=f"{CONFIG}: activation {activation}, so scores are logits")
+    elif known is not None:
+        found["activation"] = Stated(value=known, origin=f"{CONFIG}: the network ends with {activation}")
+    return found
+
+
+def _divisor(config: Mapping[str, Any]) -> int:
+    depth = config.get("encoder_depth", 5)
+    power = 2**depth if isinstance(depth, int) and 1 <= depth <= 5 else DIVISOR  # noqa: PLR2004 - encoders have up to 5
+    return max(power, int(config.get("encoder_output_stride", 0) or 0))
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

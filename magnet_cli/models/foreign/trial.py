@@ -1,0 +1,457 @@
+"""A trial pass over a picture of 512 pixels: what the network does decides, whatever its description says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from magnet_cli.errors import DeviceError, MagnetError, WeightsError
+from magnet_cli.models.device import is_out_of_memory
+from magnet_cli.models.foreign.adapter import COARSEST, Adapted, select_output
+from magnet_cli.models.foreign.completion import ForeignDescription, input_size
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from magnet_cli.geometry import Size
+    from magnet_cli.models.foreign.foreign_spec import ForeignSpec
+    from magnet_cli.models.network_spec import Bundle
+
+SIDE = 512
+"""Side of the picture in pixels."""
+SPARSE = 8
+"""Every so many rows and columns of probabilities are kept."""
+SAME = 1e-3
+"""How far probabilities may lie apart from one call to the next: GPUs add in any order."""
+KEPT = 1e-2
+"""How far probabilities may lie from the kept ones, on another device or with another version of a library."""
+LABELS_KEPT = 0.999
+"""Share of the picture's pixels whose class has to be the kept one."""
+SUM = 1e-2
+"""How far the probabilities of a pixel may miss one."""
+BATCHES = (1, 2, 4, 8, 16, 32)
+"""Fixed numbers of patches that are tried where a network refuses a single one."""
+REFUSALS = (RuntimeError, ValueError, TypeError, IndexError, AssertionError, KeyError, torch.jit.Error)
+"""What libraries raise for shapes and types that their networks do not take."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """A picture and what a network made of it."""
+
+    picture: NDArray[Any]
+    """Stored values `(bands, 512, 512)`."""
+    labels: NDArray[np.uint8]
+    """Classes `(512, 512)`."""
+    probs: NDArray[np.float32]
+    """Probabilities `(classes, 64, 64)` of every eighth row and column."""
+
+    def encode(self) -> bytes:
+        """The trial as a safetensors file."""
+        parts = {"picture": self.picture, "labels": self.labels, "probs": self.probs}
+        return save({name: torch.from_numpy(np.ascontiguousarray(part)) for name, part in parts.items()})
+
+    @classmethod
+    def decode(cls, path: Path) -> Trial:
+        """Read a trial that was kept.
+
+        Raises:
+            WeightsError: The file is missing or damaged.
+        """
+        try:
+            found = load(path.read_bytes())
+            return cls(**{name: found[name].numpy() for name in ("picture", "labels", "probs")})
+        except (OSError, KeyError, ValueError, RuntimeError) as exc:
+            raise WeightsError(f"the kept trial cannot be read: {exc}", file=path) from exc
+
+    def compare(self, other: Trial) -> tuple[float, float]:
+        """The share of pixels of the same class, and the largest difference of two probabilities."""
+        same = float((self.labels == other.labels).mean())
+        return same, float(np.abs(self.probs - other.probs).max())
+
+
+def generated_picture(bands: int, span: tuple[float, float]) -> NDArray[np.float32]:
+    """A made-up picture `(bands, 512, 512)` over the whole range of stored values: patches of several sizes and noise.
+
+    Args:
+        bands: The number of bands.
+        span: The smallest and the largest stored value.
+    """
+    random = np.random.default_rng(0)
+    total = np.zeros((bands, SIDE, SIDE))
+    for power, weight in ((2, 0.4), (4, 0.3), (6, 0.2), (9, 0.1)):
+        coarse = torch.from_numpy(random.random((1, bands, 2**power, 2**power)))
+        whole = nn.functional.interpolate(coarse, size=(SIDE, SIDE), mode="bilinear", align_corners=False)
+        total += weight * whole[0].numpy()
+    low, high = total.min(), total.max()
+    values: NDArray[np.float32] = (span[0] + (total - low) / (high - low) * (span[1] - span[0])).astype(np.float32)
+    return values.round() if span[1] - span[0] > 1 else values
+
+
+@dataclass(frozen=True, kw_only=True)
+class Windows:
+    """Windows of a picture, as a plan without overlap would cut it."""
+
+    picture: NDArray[Any]
+    """Stored values `(bands, rows, columns)`."""
+    size: Size
+    span: tuple[float, float]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def starts(self) -> Iterator[tuple[int, int]]:
+        """Row and column of each window. The last one of an axis is moved inside."""
+        rows, columns = self.picture.shape[1:]
+        for top in range(0, rows, self.size.height):
+            for left in range(0, columns, self.size.width):
+                yield max(0, min(top, rows - self.size.height)), max(0, min(left, columns - self.size.width))
+
+    def patch(self, top: int, left: int) -> Tensor:
+        """A window as a normalised patch `(1, bands, h, w)` float32; what lies beyond the picture is reflected."""
+        height, width = self.size.height, self.size.width
+        part = self.picture[:, top : top + height, left : left + width]
+        beyond = ((0, 0), (0, height - part.shape[1]), (0, width - part.shape[2]))
+        part = np.pad(part.astype(np.float32), beyond, mode="symmetric")
+        low, high = self.span
+        mean, std = (np.array(values, np.float32)[:, None, None] for values in (self.mean, self.std))
+        unit = (np.clip(part, low, high) - low) / (high - low)
+        return torch.from_numpy(((unit - mean) / std).astype(np.float32))[None]
+
+
+def replay(predict: Callable[[Tensor], Tensor], windows: Windows) -> Trial:
+    """Run a network over the whole picture, as many windows together as have the pixels of the picture.
+
+    Args:
+        predict: Patches `(n, bands, h, w)` float32 on the host to probabilities `(n, classes, h, w)`.
+        windows: The picture.
+    """
+    rows, columns = windows.picture.shape[1:]
+    starts = list(windows.starts())
+    together = max(1, rows * columns // windows.size.pixels)
+    parts = []
+    for first in range(0, len(starts), together):
+        patches = torch.cat([windows.patch(top, left) for top, left in starts[first : first + together]])
+        parts.append(predict(patches).float().cpu())
+    found = torch.cat(parts)
+    probs = torch.zeros((found.shape[1], rows, columns))
+    for (top, left), each in zip(starts, found, strict=True):
+        height, width = min(windows.size.height, rows - top), min(windows.size.width, columns - left)
+        probs[:, top : top + height, left : left + width] = each[:, :height, :width]
+    return Trial(
+        picture=windows.picture,
+        labels=probs.argmax(dim=0).to(torch.uint8).numpy(),
+        probs=probs[:, ::SPARSE, ::SPARSE].numpy(),
+    )
+
+
+def windows_of_description(description: ForeignDescription, picture: NDArray[Any]) -> Windows:
+    """The windows of a picture, with the description's normalisation."""
+    return Windows(
+        picture=picture,
+        size=input_size(description),
+        span=tuple(description["range"]),
+        mean=tuple(description["mean"]),
+        std=tuple(description["std"]),
+    )
+
+
+def windows_of_bundle(bundle: Bundle, picture: NDArray[Any]) -> Windows:
+    """The windows of a picture, with a bundle's normalisation."""
+    given = bundle.input
+    return Windows(picture=picture, size=given.size, span=given.range, mean=given.mean, std=given.std)
+
+
+class Explorer:
+    """Finds by trial how a network has to be called, and refuses what could not be used.
+
+    Args:
+        network: The network on the host, as its kind has loaded it.
+        description: What is known; what the network does otherwise is replaced.
+        spec: The draft that the network was loaded with.
+        windows: The picture.
+    """
+
+    def __init__(
+        self,
+        network: Callable[[Tensor], object],
+        description: ForeignDescription,
+        spec: ForeignSpec,
+        windows: Windows,
+    ) -> None:
+        self._network = network
+        self._windows = windows
+        self.description = description
+        self.spec = spec
+        self._patch = windows.patch(*next(iter(windows.starts())))
+
+    @torch.inference_mode()
+    def explore(self) -> tuple[ForeignDescription, ForeignSpec]:
+        """Return the description and the draft with what the trial has shown; `classes` is left to the caller.
+
+        Raises:
+            WeightsError: The network cannot be used, or contradicts what the user or the files say.
+        """
+        scores = self._first_scores()
+        self._find_axes(scores)
+        self._find_geometry()
+        self._find_activation()
+        self._check_batch()
+        return self.description, self.spec
+
+    def _note(self, name: str, value: object, origin: str) -> None:
+        self.description = self.description.with_value(name, value, origin)
+
+    def _call(self, patches: Tensor) -> Tensor:
+        """The chosen output for patches, as the network gives it, its input prepared as the adapter does."""
+        return call_prepared(self._network, self.spec, patches)
+
+    def _first_scores(self) -> Tensor:
+        """Scores of the first patch, by the first way to call the network that it does not refuse."""
+        errors: list[BaseException] = []
+        for count in BATCHES:
+            try:
+                found = self._call(self._patch.expand(count, -1, -1, -1))
+            except REFUSALS as error:
+                if is_out_of_memory(error):
+                    raise DeviceError(
+                        "a single patch does not fit into memory", value=str(input_size(self.description))
+                    ) from error
+                errors.append(error)
+                continue
+            if count > 1:
+                self.spec = replace(self.spec, batch=count)
+                self._note(
+                    "batch", count, f"trial pass: the network takes {count} patches at a time and no other number"
+                )
+            return found
+        first = errors[0]
+        if isinstance(first, MagnetError):
+            raise first
+        line = (str(first).strip().splitlines() or [type(first).__name__])[-1][:200]
+        raise WeightsError(
+            f"the network refuses a patch of {tuple(self._patch.shape)}: {line}",
+            file=self.description.reading.path,
+            advice="Check --input, --network-bands, --multiple and --layout",
+        ) from first
+
+    def _find_axes(self, scores: Tensor) -> None:
+        """Find the axis of the classes, and their number."""
+        shape, wanted = tuple(scores.shape), self.description.get("channels")
+        if scores.ndim == 2 or (scores.ndim == 4 and (shape[2:] == (1, 1) or shape[1:3] == (1, 1))):  # noqa: PLR2004 - axes
+            raise WeightsError(
+                "the network gives one answer for a whole patch: it classifies patches and does not segment",
+                value=shape,
+                file=self.description.reading.path,
+                advice="Take a network that gives scores for each pixel",
+            )
+        if scores.ndim != 4:  # noqa: PLR2004 - axes of a batch of maps
+            raise WeightsError(
+                "a network gives scores (patches, channels, rows, columns)",
+                value=shape,
+                file=self.description.reading.path,
+                advice="Check --output-name",
+            )
+        height, width = self._patch.shape[2:]
+        # Maps are about as large as the patch; the axis of the classes is the one that is not.
+        first, last = (_fits(shape[2:], (height, width)), _fits(shape[1:3], (height, width)))
+        is_last = last and (not first or (wanted is not None and shape[3] == wanted and shape[1] != wanted))
+        if is_last:
+            self.spec = replace(self.spec, output_layout="nhwc")
+            self._note("output_layout", "nhwc", f"trial pass: the scores have the shape {shape}")
+        channels = shape[3] if is_last else shape[1]
+        if wanted is not None and channels != wanted:
+            raise WeightsError(
+                f"the description says {wanted} channels ({self.description.values['channels'].origin}), and the "
+                "network gives another number",
+                value=shape,
+                file=self.description.reading.path,
+            )
+        self.spec = replace(self.spec, channels=channels)
+        self._note("channels", channels, "trial pass: the shape of the scores")
+
+    def _find_geometry(self) -> None:
+        """Find whether scores cover the whole patch or its centre, and refuse maps whose axes are exchanged."""
+        rows, columns = self._scores().shape[2:]
+        height, width = self._padded()
+        if (rows, columns) == (height, width) or self.spec.trim:
+            self._check_place()
+            return
+        missing = ((height - rows) // 2, (width - columns) // 2)
+        may_trim = missing[0] == missing[1] > 0 and (height - rows) % 2 == 0 and (width - columns) % 2 == 0
+        if may_trim and self._lies_at_centre(missing[0]):
+            self.spec = replace(self.spec, trim=missing[0])
+            self._note("trim", missing[0], f"trial pass: {columns}x{rows} scores belong to the centre of the patch")
+            return
+        if not _fits((rows, columns), (height, width)):
+            raise WeightsError(
+                f"scores have the patch's {width}x{height} pixels, or fewer down to a {COARSEST}th of each side",
+                value=f"{columns}x{rows}",
+                file=self.description.reading.path,
+                advice="Check --input and --output-name",
+            )
+        self._note("stride", round(height / rows, 3), "trial pass: scores are enlarged to the patch")
+        self._check_place()
+
+    def _padded(self) -> tuple[int, int]:
+        height, width = self._patch.shape[2:]
+        return height + -height % self.spec.multiple, width + -width % self.spec.multiple
+
+    def _lies_at_centre(self, trim: int) -> bool:
+        """Whether a change inside the patch is felt where scores of the centre would lie, not those of the whole."""
+        found = self._felt()
+        if found is None:
+            return False
+        (row, column), (at_row, at_column) = found
+        rows, columns = self._scores().shape[2:]
+        height, width = self._padded()
+        whole = abs(row - at_row * rows / height) + abs(column - at_column * columns / width)
+        centre = abs(row - (at_row - trim)) + abs(column - (at_column - trim))
+        return centre < whole
+
+    def _check_place(self) -> None:
+        """Refuse scores that lie mirrored about the diagonal: their rows would be columns."""
+        found = self._felt()
+        if found is None:
+            return
+        (row, column), (at_row, at_column) = found
+        rows, columns = self._scores().shape[2:]
+        height, width = self._padded()
+        right = abs(row / rows - at_row / height) + abs(column / columns - at_column / width)
+        exchanged = abs(row / rows - at_column / width) + abs(column / columns - at_row / height)
+        if right > 2 * exchanged and right > 1 / 8:
+            raise WeightsError(
+                "a change in the rows of a patch changes the columns of the scores: the axes are exchanged",
+                file=self.description.reading.path,
+                advice="Check --layout, or export the network again",
+            )
+
+    def _felt(self) -> tuple[tuple[float, float], tuple[float, float]] | None:
+        """Where in the scores, and where in the patch, a change lies; None where the scores do not change.
+
+        The change is a block off the diagonal, so that exchanged axes show.
+        """
+        height, width = self._patch.shape[2:]
+        top, left, high, wide = (5 * height // 8, 3 * width // 8, max(1, height // 16), max(1, width // 16))
+        changed = self._patch.clone()
+        block = changed[:, :, top : top + high, left : left + wide]
+        block.copy_(self._patch.amax(dim=(2, 3), keepdim=True) + self._patch.amin(dim=(2, 3), keepdim=True) - block)
+        difference = (self._scores(changed) - self._scores()).abs().sum(dim=(0, 1))
+        strongest = float(difference.max())
+        if not strongest > 0:
+            return None
+        weights = torch.where(difference > strongest / 2, difference, 0.0)
+        rows, columns = torch.meshgrid(*(torch.arange(side) + 0.5 for side in weights.shape), indexing="ij")
+        total = weights.sum()
+        felt = (float((weights * rows).sum() / total), float((weights * columns).sum() / total))
+        return felt, (top + high / 2, left + wide / 2)
+
+    def _scores(self, patch: Tensor | None = None) -> Tensor:
+        """Scores `(1, channels, h', w')` float32 of a patch; of the first one where none is given."""
+        given = self._patch if patch is None else patch
+        count = self.spec.batch or 1
+        found = self._call(given.expand(count, -1, -1, -1))[:1].float()
+        return found.permute(0, 3, 1, 2) if self.spec.output_layout == "nhwc" else found
+
+    def _find_activation(self) -> None:
+        scores = self._scores()
+        if not bool(torch.isfinite(scores).all()):
+            raise WeightsError(
+                "the network gives values that are not numbers for the trial's picture",
+                file=self.description.reading.path,
+                advice="Check --range, --mean and --std",
+            )
+        least, most = float(scores.min()), float(scores.max())
+        inside = least >= -SUM and most <= 1 + SUM
+        sums = bool(((scores.sum(dim=1) - 1).abs() < SUM).all())
+        stated, said = self.description.get("activation"), f"scores from {least:.3g} to {most:.3g}"
+        several = self.spec.channels > 1
+        if stated is None:
+            self._deduce_activation(inside=inside, sums=sums, several=several, said=said)
+        elif stated == "softmax" and not several:
+            raise WeightsError("one channel has no softmax: its score is that of the second of two classes",
+                value=self.description.values["activation"].origin, advice="Give --activation sigmoid")  # fmt: skip
+        elif (
+            stated in ("softmax", "sigmoid")
+            and inside
+            and (sums if several else most - least > SUM)
+            and stated != "sigmoid"
+        ):
+            raise WeightsError(
+                "the scores of each pixel lie from 0 to 1 and sum to one: they are probabilities already",
+                value=f"activation {stated} ({self.description.values['activation'].origin})",
+                file=self.description.reading.path,
+                advice="Give --activation none",
+            )
+        elif stated == "none" and not (inside and (sums or not several)):
+            raise WeightsError(
+                "with activation none the scores of a pixel are probabilities, from 0 to 1, whose sum is 1",
+                value=said,
+                file=self.description.reading.path,
+                advice="Give --activation softmax or sigmoid",
+            )
+        elif stated == "share" and least < -SUM:
+            raise WeightsError("scores that are divided by their sum are at least 0", value=said,
+                file=self.description.reading.path, advice="Give --activation softmax")  # fmt: skip
+        self.spec = replace(self.spec, activation=self.description["activation"])
+
+    def _deduce_activation(self, *, inside: bool, sums: bool, several: bool, said: str) -> None:
+        if not inside:
+            name = "softmax" if several else "sigmoid"
+            self._note("activation", name, f"trial pass: {said}, so they are logits")
+        elif several and sums:
+            self._note("activation", "none", "trial pass: the scores of each pixel sum to one")
+        else:
+            raise WeightsError(
+                "nothing states what makes probabilities of the scores, and the trial pass does not tell",
+                value=said,
+                file=self.description.reading.path,
+                advice="Give --activation softmax, sigmoid or none",
+            )
+
+    def _check_batch(self) -> None:
+        """Refuse results that change from call to call, or with what else is in a batch; find a batch of one."""
+        spec = self.spec
+        channels = range(max(2, spec.channels))
+        adapted = Adapted(self._network, spec=replace(spec, classes=tuple((index,) for index in channels)))
+        one = adapted(self._patch)
+        if float((adapted(self._patch) - one).abs().max()) > SAME:
+            raise WeightsError(
+                "the network gives another result for the same patch when it is called again",
+                file=self.description.reading.path,
+                advice="Switch dropout and other randomness off: a mask has to be the same when it is computed again",
+            )
+        if spec.batch:
+            return
+        try:
+            two = adapted(torch.cat((self._patch, self._patch.flip(3))))
+        except (*REFUSALS, WeightsError):
+            self.spec = replace(spec, batch=1)
+            self._note("batch", 1, "trial pass: the network takes one patch at a time")
+            return
+        if float((two[:1] - one).abs().max()) > SAME:
+            raise WeightsError(
+                "the result for a patch depends on the other patches of its batch",
+                value=f"probabilities up to {float((two[:1] - one).abs().max()):.3g} apart",
+                file=self.description.reading.path,
+                advice="Save the network in evaluation mode: network.eval()",
+            )
+
+
+def call_prepared(network: Callable[[Tensor], object], spec: ForeignSpec, patches: Tensor) -> Tensor:
+    """The chosen output of a network, with the axes that it has, for patches `(n, bands, h, w)`."""
+    return select_output(network(Adapted(network, spec=spec).prepared(patches)), spec.output)
+
+
+def _fits(found: tuple[int, ...], patch: tuple[int, int]) -> bool:
+    """Whether a map may be one of scores of a patch: a 32nd of its sides to the whole, the same share of both."""
+    (rows, columns), (height, width) = found, patch
+    inside = height / COARSEST <= rows <= height and width / COARSEST <= columns <= width
+    return inside and abs(rows / height - columns / width) < 1 / height + 1 / width
