@@ -12,7 +12,7 @@ from magnet_cli.errors import WeightsError
 from magnet_cli.models.architectures.efficientnet import EfficientNetLite
 from magnet_cli.models.architectures.timm_encoder import TimmEncoder, timm_package
 from magnet_cli.models.checkpoint import Checkpoint, fitted, read_checkpoint
-from magnet_cli.models.networks import read_state
+from magnet_cli.models.weights_file import read_state
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
