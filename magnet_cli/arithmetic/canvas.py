@@ -44,6 +44,7 @@ class Canvas:
             `(classes, box.height, box.width)` float32.
         """
         rows, columns = self.taps(box, pitch)
+        # Only pixels that taps read are converted to float32, because a canvas is much larger than a patch.
         needed = columns.narrowed(rows.narrowed(self.values, dim=1), dim=2)
         # Columns first, while there are few rows.
         return rows.apply(columns.apply(needed, dim=2), dim=1).float()
@@ -61,6 +62,7 @@ class Canvas:
             `(classes, rows, columns)` float32.
         """
         down, across = (taps.only(part) for taps, part in zip(self.taps(box, pitch), (rows, columns), strict=True))
+        # Rows first here: few of them are sampled, so the second step has less to do.
         some = down.apply(down.narrowed(self.values, dim=1), dim=1)
         return across.apply(across.narrowed(some, dim=2), dim=2).float()
 
@@ -110,7 +112,10 @@ class CanvasTaps:
         # The centre of output pixel j lies at (j + 1/2) * ratio - 1/2 in index terms: integers until the last division.
         doubled = (2 * (start + np.arange(count, dtype=np.int64)) + 1) * up - down - 2 * origin * down
         index, rest = np.divmod(doubled, 2 * down)
+        # The one division comes last. Positions in floating point would drift by a part of a pixel at 100,000 pixels a
+        # side.
         weight = (rest / (2 * down)).astype(np.float32)
+        # Clamped indices replicate the border pixel, whatever the weight is.
         first = np.clip(index, 0, length - 1)
         second = np.clip(index + 1, 0, length - 1)
         return cls(first=first, second=second, weight=weight, ratio=ratio)
@@ -128,6 +133,7 @@ class CanvasTaps:
     @property
     def is_slice(self) -> bool:
         """Whether the taps copy a run of neighbouring pixels."""
+        # Where both grids coincide values are copied: an identity has to give its input back to the bit.
         return not self.weight.any() and bool((np.diff(self.first) == 1).all())
 
     def narrowed(self, values: Tensor, dim: int) -> Tensor:
@@ -160,6 +166,7 @@ class CanvasTaps:
         shape[dim] = len(self.first)
         result = narrowed.new_empty(shape)
         last = narrowed.shape[dim] - 1
+        # Outside the outermost pixel centres both taps are the same pixel, which a strided slice cannot express.
         for edge, source in ((slice(0, begin), 0), (slice(end, None), last)):
             _strided(result, dim, edge).copy_(narrowed.narrow(dim, source, 1))
         step, phases = self.ratio.numerator, self.ratio.denominator
@@ -184,5 +191,7 @@ def _strided(values: Tensor, dim: int, part: slice) -> Tensor:
 
 def reflected(length: int, count: int) -> NDArray[np.int64]:
     """Indices that continue `length` pixels to `count` by symmetric reflection, as often as needed."""
+    # Symmetric reflection repeats the border pixel (cba|abc|cba), so it works for a single pixel too, where the other
+    # kind of reflection is undefined.
     index = np.arange(count, dtype=np.int64) % (2 * length)
     return np.where(index < length, index, 2 * length - 1 - index)

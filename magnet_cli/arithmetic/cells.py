@@ -62,6 +62,7 @@ def windows_of(maps: Tensor, windows: Sequence[tuple[int, Box]]) -> Tensor:
     image = torch.tensor([number for number, _ in windows])
     rows = torch.tensor([box.y for _, box in windows])[:, None] + torch.arange(first.height)
     columns = torch.tensor([box.x for _, box in windows])[:, None] + torch.arange(first.width)
+    # One gather has one gradient. Slices would have one of the size of the whole map each.
     channels = torch.arange(maps.shape[1])
     index = (image[:, None, None, None], channels[:, None, None], rows[:, None, :, None], columns[:, None, None, :])
     return maps[tuple(part.to(maps.device) for part in index)]

@@ -48,5 +48,6 @@ def by_certainty(own: Tensor, field: Tensor) -> Tensor:
     """
     mine, theirs = certainty(own), certainty(field)
     total = mine + theirs
+    # Where both are uniform, total is 0 and the quotient NaN, which torch.where then drops.
     share = torch.where(total > 0, mine / total, 0.5).unsqueeze(-3)
     return own * share + field * (1 - share)

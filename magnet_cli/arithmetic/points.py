@@ -52,6 +52,8 @@ class SmoothedScore:
             return over
         half = self.side * self.side // 2
         votes = over.view(torch.uint8) if 2 * half + 1 < 1 << 8 else over.int()
+        # Votes are counted along rows and then along columns. For squares of up to 255 pixels a byte holds the count,
+        # and bytes take a quarter of the memory traffic.
         sums = _moving_sum(_moving_sum(votes, self.side, dim=0), self.side, dim=1)
         # In place: on a CPU a comparison of bytes into a tensor of another type takes ten times as long.
         return sums.gt_(half).view(torch.bool) if sums.dtype == torch.uint8 else sums > half
@@ -65,6 +67,7 @@ class SmoothedScore:
         square = (steps[:, None] * stride + steps).reshape(-1)
         corners = torch.div(pixels, width, rounding_mode="floor") * stride + pixels % width
         flat = self._padded.reshape(-1)
+        # Unfolded squares take side * side values a pixel, so pixels are taken in strips.
         strips = torch.split(corners, max(1, MEDIAN_STRIP // len(square)))
         return torch.cat([_medians(flat.take(strip[:, None] + square)) for strip in strips])
 
@@ -134,6 +137,8 @@ class _Bracket:
     allowed: Tensor | None
 
     def narrowed(self) -> Tensor:
+        # Medians are at least 0 and at most 1, so these two numbers bracket every cut. A median of 0 is never above 0,
+        # so it is never chosen.
         none = torch.zeros_like(self.smoothed.score, dtype=torch.bool)
         if self.count == 0:
             return none
@@ -144,6 +149,8 @@ class _Bracket:
         while low.pixels - high.pixels > UNDECIDED:
             ends = low.threshold, high.threshold
             middle = next((guess for guess in guesses if ends[0] < guess < ends[1]), np.float32(sum(ends) / 2))
+            # No float32 number lies between the ends: all pixels between them have one median, a tie that `_decided`
+            # breaks.
             if middle in ends:
                 break
             side = self._side(middle)
@@ -180,10 +187,13 @@ class _Bracket:
         competes[self.ranked] = True
         pixels = undecided.reshape(-1).nonzero().reshape(-1)
         medians, competing = self.smoothed.at(pixels), competes.reshape(-1)[pixels]
+        # A stable sort leaves equal medians in row-major order, which is the rule for ties.
         order = medians[competing].sort(descending=True, stable=True)
         left = self.count - high.ranked
         cut = float(order.values[left - 1])
         flat = high.over.reshape(-1)
         flat[pixels[competing][order.indices[:left]]] = True
+        # The rim does not compete: neighbouring blocks rank its pixels. It follows the cut, so that later windows read
+        # a rim that was treated alike.
         flat[pixels[~competing & (medians >= cut)]] = True
         return high.over

@@ -105,11 +105,13 @@ def choose_largest(score: Tensor, count: int) -> Choice:
     chosen = torch.zeros(flat.shape, dtype=torch.bool, device=flat.device)
     if count == 0:
         return Choice(chosen=chosen.reshape(score.shape), cut=float("inf"))
+    # kthvalue counts from the smallest value, and finds the cut without sorting all scores.
     cut = flat.kthvalue(flat.numel() - count + 1).values
     above = flat > cut
     tied = (flat == cut).nonzero().reshape(-1)[: count - int(above.sum())]
     chosen |= above
     chosen[tied] = True
+    # A score of 0 says that the map so far is certain or the refinement unsure: nothing is gained by a change.
     chosen &= flat > 0
     return Choice(chosen=chosen.reshape(score.shape), cut=float(cut))
 
@@ -121,6 +123,7 @@ def choose_above(score: Tensor, threshold: Fraction) -> Tensor:
 
 def rank_windows(means: list[float], count: int) -> list[int]:
     """The indices of the `count` largest means, ascending; ties go to the lowest index."""
+    # The index in the key makes the order of equal means explicit, on every platform.
     order = sorted(range(len(means)), key=lambda index: (-means[index], index))
     return sorted(order[:count])
 

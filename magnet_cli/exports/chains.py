@@ -55,6 +55,7 @@ class Chains:
             self._awaiting_exit[chain.entry] = chain
             return chain
         before = self._awaiting_entry.pop(chain.entry)
+        # Only the numbers of pieces move. Corners stay in the spool, so memory grows with the open ends alone.
         before.pieces.extend(chain.pieces)
         before.exit = chain.exit
         return before
@@ -64,6 +65,7 @@ class Chains:
             self._awaiting_entry[chain.exit] = chain
             return None
         after = self._awaiting_exit.pop(chain.exit)
+        # The chain has met its own beginning: the outline is complete.
         if after is chain:
             return np.concatenate([self._spool.get(piece) for piece in chain.pieces])
         chain.pieces.extend(after.pieces)

@@ -36,6 +36,7 @@ def write_cog(mask: MaskFile, target: Path, *, identity: str) -> None:
     head = f"GDAL_STRUCTURAL_METADATA_SIZE={len(STRUCTURE):06d} bytes\n{STRUCTURE}".encode()
     description = json.dumps({**mask.facts.description, "export": identity}, sort_keys=True)
     with working_file(target) as file:
+        # Directories begin at multiples of eight bytes, so the head is padded to one.
         preamble = head + b"\0" * (-len(head) % 8)
         write_relaid(mask, file, TiffLayout(description=description, preamble=preamble, framed=True))
         # First, so that a file under its name has its names.

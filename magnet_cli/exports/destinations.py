@@ -103,6 +103,7 @@ def refuse_collisions(paths: Iterable[Path], *, inputs: Iterable[Path]) -> None:
     """
     seen, taken = set(), set(inputs)
     for path in paths:
+        # Two spellings of a path, or a link, may lead to one file.
         place = path.resolve()
         if place in taken:
             raise UsageError("an export may not replace an input", value=path, advice="Choose another -o")

@@ -85,6 +85,8 @@ class MapPlaces:
     def points(self, ring: NDArray[Any]) -> NDArray[Any]:
         """Return corners in the reference system."""
         placed = self.geotransform.coordinates(ring)
+        # A geotransform with y upward mirrors the image, and with it the direction of rings: RFC 7946 wants exteriors
+        # counterclockwise.
         return placed[::-1] if self.geotransform.mirrors else placed
 
     def properties(self, polygon: Polygon) -> dict[str, object]:
@@ -153,6 +155,7 @@ def write_polygons(mask: MaskFile, outputs: Sequence[FeatureFile], *, simplify: 
         folder = outputs[0].target.parent
         number = 0
         for polygon in Sweep(mask.read, size=mask.size, side=mask.tile, folder=folder).polygons():
+            # The area is that of the pixels, before simplification.
             if polygon.pixels < min_area or polygon.label >= len(mask.facts.classes):
                 continue
             shape = simplified(polygon, tolerance=simplify) if simplify else polygon
@@ -196,6 +199,7 @@ class _FeatureWriter:
         )
         for position, ring in enumerate((polygon.exterior, *polygon.holes)):
             points = self._output.places.points(ring).tolist()
+            # RFC 7946 closes each ring with its first point.
             self._write(("," if position else "") + _compact([*points, points[0]]))
         self._write("]}}")
 

@@ -32,6 +32,7 @@ def found_identity(path: Path) -> str | None:
     """The identity of an OME-TIFF that this program wrote; None for any other file."""
     try:
         with tifffile.TiffFile(path) as tiff:
+            # An OME-TIFF that another program wrote may have any XML here, or none.
             root = ET.fromstring(tiff.pages.first.description)  # noqa: S314 - expat expands no external entities
     except (OSError, ValueError, ET.ParseError, tifffile.TiffFileError):
         return None
@@ -76,6 +77,7 @@ def _sizes(mask: MaskFile) -> dict[str, str]:
     resolution = mask.facts.resolution
     if resolution is not None:
         for axis, value in (("X", resolution.x), ("Y", resolution.y)):
+            # repr gives the shortest text that reads back as the same number.
             found[f"PhysicalSize{axis}"] = repr(float(value))
             found[f"PhysicalSize{axis}Unit"] = UNITS[resolution.unit]
     return found

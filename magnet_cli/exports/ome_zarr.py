@@ -60,6 +60,7 @@ def _write_level(mask: MaskFile, level: int, group: zarr.Group) -> None:
         shape=(size.height, size.width),
         chunks=(CHUNK, CHUNK),
         dtype=np.uint8,
+        # Chunks of 255 alone are not written: most of a slide is glass.
         fill_value=NODATA,
         compressors=ZstdCodec(level=3),
         dimension_names=("y", "x"),
@@ -90,6 +91,7 @@ def _image_label(mask: MaskFile) -> dict[str, Any]:
     return {
         "colors": [
             *({"label-value": label, "rgba": [*entry.rgb, 255]} for label, entry in classes),
+            # Without an entry viewers give 255 a colour of their own, which would cover the image.
             {"label-value": NODATA, "rgba": [0, 0, 0, 0]},
         ],
         "properties": [

@@ -168,6 +168,8 @@ def _following(around: _Around, runs: list[_Runs], tile: Box) -> NDArray[np.int6
         rows, columns = each.ends
         turns, one, other = around.turns(each.direction)
         leaving = each.ends[each.along] < 0
+        # -1 marks an end at the border. It would index the last row, so it is replaced before the look-up and masked
+        # after it.
         safe = np.where(leaving, 0, rows), np.where(leaving, 0, columns)
         turned = np.where(turns[safe], one, other)
         inward = slots[turned, *safe].astype(np.int64)
@@ -203,6 +205,7 @@ def _walks(following: list[int], *, entries: list[int]) -> Iterator[tuple[list[i
             order.append(node)
             node = following[node]
         yield order, -1 - node
+    # What no walk from the border has visited lies on closed rings.
     for first in range(len(following)):
         order, node = [], first
         while not seen[node]:

@@ -35,6 +35,7 @@ def make_polygon(label: int, rings: Iterable[NDArray[np.int32]]) -> Polygon:
     """The polygon whose outlines are these; where one visits a point twice it is cut there into two."""
     simple = [loop for ring in rings for loop in _loops(ring)]
     areas = [_twice_area(loop) for loop in simple]
+    # Of the loops of one component exactly one encloses the others, and only its area is positive.
     (outer,) = [number for number, area in enumerate(areas) if area > 0]
     holes = tuple(loop for number, loop in enumerate(simple) if number != outer)
     return Polygon(label=label, pixels=sum(areas) // 2, exterior=simple[outer], holes=holes)
@@ -48,6 +49,7 @@ def _twice_area(ring: NDArray[np.int32]) -> int:
 
 def _loops(ring: NDArray[np.int32]) -> list[NDArray[np.int32]]:
     """The ring cut into loops that visit no point twice."""
+    # Rings that touch themselves at a corner are invalid in GeoJSON, so they are cut there.
     keys = ring[:, 0].astype(np.int64) << 32 | ring[:, 1]
     if len(keys) == SQUARE or len(np.unique(keys)) == len(keys):
         return [ring]
@@ -78,6 +80,7 @@ def simplified(polygon: Polygon, *, tolerance: float) -> Polygon:
     shape = shapely.Polygon(polygon.exterior, polygon.holes).simplify(tolerance, preserve_topology=True)
     if not isinstance(shape, shapely.Polygon) or shape.is_empty or not shape.is_valid:
         return polygon
+    # GEOS may return rings in the other direction.
     shape = shapely.orient_polygons(shape)
     return replace(polygon, exterior=_ring(shape.exterior), holes=tuple(_ring(hole) for hole in shape.interiors))
 

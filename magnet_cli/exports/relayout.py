@@ -65,6 +65,8 @@ def write_relaid(mask: MaskFile, file: IO[bytes], layout: TiffLayout) -> None:
     starts = [HEADER.size + len(layout.preamble)]
     for each in tags:
         starts.append(starts[-1] + _directory_size(each))
+    # All sizes are known, because tiles are copied as they are. So every offset can stand in the directories before a
+    # tile is written.
     offsets = _offsets(mask.levels, starts[-1], frame=LEADER.size + TRAILER if layout.framed else 0)
     file.write(HEADER.pack(b"II", 43, 8, 0, starts[0]) + layout.preamble)
     for number, each in enumerate(tags):
@@ -74,6 +76,7 @@ def write_relaid(mask: MaskFile, file: IO[bytes], layout: TiffLayout) -> None:
         following = 0 if layout.nested or number + 1 == len(tags) else starts[number + 1]
         file.write(_directory(each, values, start=starts[number], following=following))
     for level in reversed(mask.levels):
+        # A Cloud-Optimized GeoTIFF has the smallest overview first: a viewer that starts with it needs one request.
         _copy_tiles(mask, level, file, framed=layout.framed)
 
 
@@ -89,6 +92,7 @@ def _tags(mask: MaskFile, level: MaskLevel, layout: TiffLayout, number: int) -> 
         for tag in level.page.tags
     }
     count = len(level.page.dataoffsets)
+    # Eight-byte offsets take the same space whatever they are, so the size of a directory is known before them.
     found[TILE_OFFSETS] = Tag(code=TILE_OFFSETS, dtype=LONG8, count=count, data=bytes(8 * count))
     if number == 0:
         text = layout.description.encode() + b"\0"
@@ -141,4 +145,6 @@ def _copy_tiles(mask: MaskFile, level: MaskLevel, file: IO[bytes], *, framed: bo
             file.write(LEADER.pack(len(data)))
         file.write(data)
         if framed:
+            # GDAL compares the repeated bytes with the tile. They differ if a program that does not know the layout has
+            # rewritten the tile.
             file.write(data[-TRAILER:])

@@ -123,6 +123,7 @@ class Sweep:
 
     def _block(self, box: Box, *, above: _SweptEdge, left: _SweptEdge) -> _Block:
         """Read a tile, number its components, and join those that go on from above or from the left."""
+        # One row above and one column to the left are kept, because an edge lies between two pixels.
         labels = np.full((box.height + 1, box.width + 1), OUTSIDE, dtype=np.uint8)
         numbers = np.zeros(labels.shape, dtype=np.int64)
         reach = slice(box.x, box.right + 1)

@@ -65,6 +65,8 @@ def decode_text(text: str, *, dtype: str) -> NDArray[Any]:
 
 def encode_chunk(values: NDArray[np.generic]) -> bytes:
     """A chunk of a field, `(bands, height, width)` float16 or uint8; bytes of equal weight lie together."""
+    # The high bytes of neighbouring probabilities are alike and the low ones are noise, so zstd packs them better
+    # apart.
     planes = np.ascontiguousarray(values).view(np.uint8).reshape(-1, values.dtype.itemsize).T
     return bytes(imagecodecs.zstd_encode(np.ascontiguousarray(planes).tobytes(), level=1))
 
@@ -79,12 +81,14 @@ def decode_chunk(data: bytes, *, shape: tuple[int, int, int], dtype: str) -> NDA
 
 def quantise(values: NDArray[np.floating]) -> NDArray[np.uint8]:
     """Values in 0..1 as uint8 0..254, NaN as 255; what lies outside is clipped."""
+    # NaN survives the clip, and rint rounds ties to even on every platform.
     steps = np.rint(np.clip(values.astype(np.float32), 0, 1) * STEPS)
     return np.where(np.isnan(steps), NODATA, steps).astype(np.uint8)
 
 
 def dequantise(values: NDArray[np.uint8]) -> NDArray[np.float16]:
     """Quantised values as float16 0..1, 255 as NaN."""
+    # A table divides 255 values instead of every pixel.
     table = np.arange(256, dtype=np.float32) / STEPS
     table[NODATA] = np.nan
     return table.astype(np.float16)[values]

@@ -47,6 +47,7 @@ class Components(Generic[T]):
         top = number
         while self._parent[top] != top:
             top = self._parent[top]
+        # Path compression: each number on the way points to the root afterwards, which keeps later look-ups short.
         while self._parent[number] != top:
             self._parent[number], number = top, self._parent[number]
         return top
@@ -56,6 +57,7 @@ class Components(Generic[T]):
         kept, moved = self.root(one), self.root(other)
         if kept == moved:
             return
+        # Moving the lighter one bounds the work of all joins at n log n.
         if self._known[kept].weight < self._known[moved].weight:
             kept, moved = moved, kept
         self._parent[moved] = kept
@@ -66,4 +68,5 @@ class Components(Generic[T]):
         alive = set(reaching)
         for number in [number for number in self._known if number not in alive]:
             yield self._known.pop(number)
+        # Only roots can be named from now on, so the memory of all other numbers is released.
         self._parent = {number: number for number in self._known}

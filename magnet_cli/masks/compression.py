@@ -42,4 +42,5 @@ def by_threads(work: Callable[[Item], Result], items: Iterable[Item]) -> Generat
             while waiting:
                 yield waiting.popleft().result()
         finally:
+            # If the caller stops early, items that were not begun are not worked on.
             pool.shutdown(cancel_futures=True)

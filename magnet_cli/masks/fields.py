@@ -60,4 +60,5 @@ class FieldReader:
             shape = (entry.bands, piece.box.height, piece.box.width)
             return codec.decode_chunk(payload, shape=shape, dtype=entry.dtype)
 
+        # The offset identifies a record for the life of the journal: records are never moved or overwritten.
         return self.cache.get(piece.start, decode)

@@ -46,6 +46,8 @@ class PieceIndex:
         """Note a piece; the caller keeps two threads from doing so at once."""
         box = piece.box
         self._start.append(piece.start)
+        # Fields are packed into 64-bit numbers: an object a piece would take hundreds of bytes, and a gigapixel run has
+        # millions of pieces.
         self._group.append(piece.pass_index << 33 | piece.group << 1 | piece.whole)
         self._box.append(box.x << 48 | box.y << 32 | box.width << 16 | box.height)
         self._older.append(self._newest[cell])
@@ -58,6 +60,8 @@ class PieceIndex:
         while row >= 0:
             pieces.append(self._piece(row))
             row = self._older[row]
+        # The order in which groups were finished depends on threads and interruptions. Sorted pieces make the mask
+        # independent of it.
         return sorted(pieces, key=lambda piece: (piece.pass_index, piece.group, piece.start))
 
     def _piece(self, row: int) -> Piece:

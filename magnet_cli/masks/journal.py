@@ -113,6 +113,7 @@ class Journal(Closing):
         store = StoreFile.own(path, sync=sync or SyncPolicy())
         journal = cls(store, header=header, cache_bytes=cache_bytes, threaded=threaded)
         with ExitStack() as undo:
+            # If anything below fails, the lock must be released again: this process may go on with the next image.
             undo.callback(store.close)
             record = find_header(store, header=header, overwrite=overwrite) if resume else None
             if record is None:
@@ -120,6 +121,8 @@ class Journal(Closing):
                 store.start(header.encode())
             else:
                 journal.repairs = replay(store, journal._catalogue, start=record.end)
+            # Groups that the process before has begun and not finished count for nothing from here on. Their records
+            # stay in the file, but this run computes those groups again.
             journal._append(Kind.OPENED)
             undo.pop_all()
         return journal
@@ -178,6 +181,8 @@ class Journal(Closing):
         def packed(part: Part) -> bytes:
             return self._packed(part, labels[part.box.shifted(x=-box.x, y=-box.y).slices])
 
+        # Compression runs in threads, but records are appended in the order of the parts, so that the same work writes
+        # the same journal.
         places = list(parts(box, self.spec.tile))
         for part, payload in zip(places, self._each(packed, places), strict=True):
             meta = TILE_META.pack(group.pass_index, group.index, *_place(part), self.spec.covers(part))
@@ -218,8 +223,12 @@ class Journal(Closing):
         Raises:
             OutputError: The disk refuses it.
         """
+        # The count of records lets replay notice that one of them was damaged or lost: the group then does not count as
+        # finished.
         payload = json.dumps(dict(counts), sort_keys=True).encode()
         with self._changing:
+            # Reader threads and the writer use the catalogue at the same time. Offset and catalogue change together, or
+            # a reader could find a group whose pieces are not in the index yet.
             meta = GROUP_META.pack(group.pass_index, group.index, self._catalogue.count(group))
             start = self._store.append(pack(Kind.GROUP, meta=meta, payload=payload))
             self._catalogue.finish(group, start=start)

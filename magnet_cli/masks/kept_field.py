@@ -74,8 +74,11 @@ class FieldFile:
             image = None if made_of is None else (str(made_of["path"]), str(made_of["fingerprint"]))
         except (KeyError, TypeError, ValueError, ZeroDivisionError, OSError) as exc:
             raise _unreadable(path) from exc
+        # Zarr reads a missing chunk as the fill value. Without this check a lost file would look like an area that was
+        # not computed.
         if found.get("chunks", array.nchunks_initialized) != array.nchunks_initialized:
             raise _unreadable(path)
+        # A chunk is decoded as a whole, so a hostile folder could name one of many gigabytes.
         fits = array.dtype == np.uint8 and bands == len(classes) <= NODATA
         if not fits or pitch.cover(level0) != Size(width=width, height=height) or max(array.chunks) > LARGEST_CHUNK:
             raise _unreadable(path)

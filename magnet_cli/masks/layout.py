@@ -100,6 +100,8 @@ def measure(path: Path, layout: tuple[PageLayout, ...]) -> FileSums:
                 start = zlib.crc32(data, start)
             return start
 
+        # The file is read once from front to back: on a network file system seeks between pages would take longer than
+        # the checksums.
         for page in layout:
             directory = crc(page.palette[0] - position)
             palette = crc(page.palette[1])
@@ -172,6 +174,7 @@ def parse_description(section: Mapping[str, object]) -> tuple[tuple[PageLayout, 
 
 def _page(page: tifffile.TiffPage, *, path: Path) -> PageLayout:
     palette = page.tags.get(COLORMAP)
+    # Tiles without gaps let a report store one number a tile, from which all offsets follow.
     lengths = np.array(page.databytecounts, dtype=np.uint32)
     layout = PageLayout(
         columns=-(-page.imagewidth // page.tilewidth) if page.tilewidth else 0,
@@ -195,5 +198,6 @@ def _pack(values: NDArray[np.uint32]) -> str:
 
 
 def _unpack(text: str) -> NDArray[np.uint32]:
+    # The bound keeps a hostile report from unpacking a few kilobytes into all of the memory.
     data = zlib.decompressobj().decompress(base64.b64decode(text, validate=True), MOST_BYTES)
     return np.frombuffer(data, dtype="<u4").astype(np.uint32)

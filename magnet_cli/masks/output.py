@@ -101,6 +101,8 @@ def finish_output(
     Raises:
         OutputError: The journal is damaged or the disk refuses something; the journal stays.
     """
+    # From here on the journal says that nothing has to be computed. A run that is killed below begins at this function
+    # again.
     journal.end()
     if fields:
         from magnet_cli.masks.zarr_writer import write_field  # noqa: PLC0415 - zarr takes a while to load
@@ -109,8 +111,13 @@ def finish_output(
             write_field(journal, name, paths.field(name), attributes=_made_of(journal, report))
     with working_file(paths.mask) as file:
         assemble_mask(journal, file, folder=paths.mask.parent, description=description or {})
+        # The report gets its checksums from the finished file, not from the data in memory, so that a faulty write is
+        # found by `magnet verify`.
         section = describe_mask(durable.working_path(paths.mask))
+        # The report comes before the mask. A mask under its final name therefore always has its report; a report
+        # without a mask counts as unfinished.
         write_report(paths.report, {**report, "hashes": dict(journal.header.hashes), "mask": section})
+    # The journal goes last: as long as it exists the output counts as unfinished, whatever else is there.
     journal.discard()
 
 
@@ -137,6 +144,7 @@ def _difference(paths: OutputPaths, *, hashes: Mapping[str, str]) -> str | None:
         return f"it was made with other {', '.join(differing)}"
     section = content.get("mask")
     size = section.get("bytes") if isinstance(section, dict) else None
+    # Comparing sizes is cheap and finds copies that were cut. `magnet verify` compares checksums.
     if paths.mask.exists() and paths.mask.stat().st_size != size:
         return "it is not the file that its report describes"
     return None

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 MAGIC = b"MAGNETJ\x01"
 """The last byte is the version of this format."""
 
+# A mark at each record tells a damaged head from a tail that was never written.
 MARK = b"mj"
 HEAD = struct.Struct("<2sBBIII")
 TILE_META = struct.Struct("<HIIIHHHHB")
@@ -71,6 +72,7 @@ class Record:
 def pack(kind: Kind, *, meta: bytes = b"", payload: bytes = b"") -> bytes:
     """The bytes of a record."""
     body = meta + payload
+    # The checksum of the head covers everything in it but itself, so it is computed over a head with 0 in its place.
     head = HEAD.pack(MARK, kind, len(meta), len(payload), zlib.crc32(body), 0)[:-4]
     return head + struct.pack("<I", zlib.crc32(head)) + body
 
@@ -81,6 +83,7 @@ def read(descriptor: int, start: int) -> Record | None:
     if len(head) < HEAD.size:
         return None
     mark, kind, meta_size, payload_size, body_crc, head_crc = HEAD.unpack(head)
+    # A length from a damaged head could send the reader anywhere, so nothing behind such a head is trusted.
     if mark != MARK or zlib.crc32(head[:-4]) != head_crc or kind not in Kind.__members__.values():
         return None
     body = read_at(descriptor, meta_size + payload_size, start + HEAD.size)

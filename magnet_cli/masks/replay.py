@@ -50,6 +50,7 @@ class Catalogue:
             case Kind.GROUP:
                 pass_index, group, count = GROUP_META.unpack(record.meta)
                 key = GroupId(pass_index=pass_index, index=group)
+                # A record of the group was damaged if the numbers differ. The group is then computed again.
                 if self.count(key) == count:
                     self.finish(key, start=record.start)
                 self.drop(key)
@@ -113,8 +114,11 @@ def replay(store: StoreFile, catalogue: Catalogue, *, start: int) -> tuple[str, 
             else:
                 repairs.append(f"{store.path}: record at byte {record.start} is damaged, its group is computed again")
         if end < store.end:
+            # A tail without an end is what a kill or a power cut leaves, and needs no message. Anything else is damage
+            # to what had been written.
             if not torn(store.descriptor, end):
                 repairs.append(f"{store.path}: damaged from byte {end} on, groups stored there are computed again")
+            # New records must not stand behind bytes that cannot be read: no later replay would reach them.
             store.cut(end)
     return tuple(repairs)
 

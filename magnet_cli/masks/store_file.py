@@ -83,6 +83,7 @@ class StoreFile:
             self.end = len(records.MAGIC)
             self.append(records.pack(records.Kind.HEADER, payload=header))
             durable.sync_data(self.descriptor)
+            # Without the folder a power cut may take the name of the file, although its content is on the disk.
             durable.sync_folder(self.path.parent)
 
     def append(self, record: bytes) -> int:
@@ -100,6 +101,8 @@ class StoreFile:
                     durable.write_at(self.descriptor, record, start)
             except OutputError:
                 self._failed = True
+                # A record that was written in part would end what a replay can read. If the cut fails too, replay finds
+                # a torn tail.
                 with contextlib.suppress(OSError):
                     os.ftruncate(self.descriptor, start)
                 raise
@@ -124,7 +127,10 @@ class StoreFile:
         """Bring what was appended to the disk; unforced, count one finished group and do so when it is due."""
         with self._appending:
             self._unsynced += 1
+            # Flushing after every group would make each one wait for the disk. A kill loses nothing that was written;
+            # only a power cut can take the groups since the last flush.
             due = self._unsynced >= self._sync.groups or time.monotonic() - self._synced_at >= self._sync.seconds
+            # The flush itself happens outside the lock, so that other threads may append during it.
             if not (due or force):
                 return
             self._unsynced = 0

@@ -57,6 +57,8 @@ def assemble_mask(journal: Journal, file: IO[bytes], *, folder: Path, descriptio
     spec = journal.spec
     sizes = level_sizes(spec.size, tile=spec.tile)
     with ExitStack() as spools:
+        # BigTIFF always, because the size is not known before the tiles are compressed. OME and shaped metadata are
+        # off: they would take over the ImageDescription, and an OME header has a UUID that differs between equal runs.
         with tifffile.TiffWriter(file, bigtiff=True, byteorder="<", ome=False, shaped=False) as writer:
             below: HalvedTiles | None = None
             for level, size in enumerate(sizes):
@@ -67,6 +69,7 @@ def assemble_mask(journal: Journal, file: IO[bytes], *, folder: Path, descriptio
                 _write_page(writer, spec=spec, level=level, size=size, tiles=tiles, description=description)
                 below = above
         file.flush()
+        # The rename that follows must not reach the disk before the content.
         durable.sync_data(file.fileno())
 
 
@@ -114,7 +117,9 @@ def _write_page(
         tile=(spec.tile, spec.tile),
         photometric="palette",
         colormap=_palette(spec),
+        # tifffile writes what the iterator yields as it is, because the tiles are bytes: they were compressed before.
         compression=CODES[spec.compression],
+        # 1 marks a page of reduced resolution, which GDAL takes for an overview.
         subfiletype=1 if level else 0,
         resolution=resolution,
         resolutionunit="CENTIMETER" if resolution else None,
@@ -129,6 +134,7 @@ def _palette(spec: MaskSpec) -> NDArray[np.uint16]:
     """`(3, 256)` uint16; labels that are no class are black."""
     palette = np.zeros((3, 256), dtype=np.uint16)
     for label, entry in enumerate(spec.classes):
+        # TIFF palettes have 16 bits a channel: 257 maps 255 to 65535.
         palette[:, label] = np.frombuffer(entry.rgb, dtype=np.uint8).astype(np.uint16) * 257
     return palette
 
@@ -142,6 +148,7 @@ def _tags(spec: MaskSpec, *, level: int) -> list[tuple[int, int, int, object, bo
     nodata = (GDAL_NODATA, ASCII, 4, str(NODATA), False)
     if level:
         return [nodata]
+    # The image may have these tags of its own, about its pixels. Those of the mask replace them.
     own = {GDAL_METADATA, GDAL_NODATA}
     copied = [(*tag, False) for tag in spec.geo_tags if tag[0] not in own]
     # GDAL resolves entities twice: once as XML and once more in each value.
@@ -150,6 +157,7 @@ def _tags(spec: MaskSpec, *, level: int) -> list[tuple[int, int, int, object, bo
         for label, entry in enumerate(spec.classes)
     )
     names = f"<GDALMetadata>\n{items}</GDALMetadata>\n".encode() + b"\0"
+    # TIFF wants the tags of a directory in rising order.
     return sorted([nodata, (GDAL_METADATA, ASCII, len(names), names, False), *copied], key=lambda tag: tag[0])
 
 
@@ -157,6 +165,7 @@ def _resolution(spec: MaskSpec, *, level: int) -> tuple[tuple[int, int], tuple[i
     """Pixels a centimetre of a page, across and down, as TIFF rationals."""
     if spec.resolution is None:
         return None
+    # TIFF knows inches and centimetres alone, so pixels of the ground are given a centimetre too.
     per_cm = Fraction(10_000) if spec.resolution.unit == "um" else Fraction(1, 100)
     return _rational(per_cm / spec.resolution.x / 2**level), _rational(per_cm / spec.resolution.y / 2**level)
 

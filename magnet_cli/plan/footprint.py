@@ -66,6 +66,8 @@ def with_memory(plan: Plan, facts: ModelFacts, options: SegmentOptions) -> Plan:
     base = plan.machine.base + HEAP
     cache = plan.image.resident_bytes + sum(area.resident_bytes for area in plan.areas)
     fixed = base + cache + host_compute + output
+    # What is fixed comes first. Only the rest decides how much is read ahead, which changes the speed and never the
+    # mask.
     spare = plan.machine.memory - fixed
     if spare < group:
         raise DeviceError(
@@ -77,6 +79,7 @@ def with_memory(plan: Plan, facts: ModelFacts, options: SegmentOptions) -> Plan:
     readers = plan.machine.readers(options.num_workers)
     process = PROCESS_BYTES + plan.image.resident_bytes + max(_block_bytes(plan, step) for step in plan.passes)
     processes = _processes(plan.image, readers, most=(spare - group) // process)
+    # Processes that read hold a block each, besides the groups that wait.
     spare -= processes * process
     memory = MemoryPlan(
         budget=plan.machine.memory,
@@ -168,8 +171,10 @@ def _canvas_size(step: Pass, stage: Stage) -> Size:
 def _compute_bytes(plan: Plan, step: Pass, facts: ModelFacts) -> int:
     """Canvases of two stages and of the group being written in float16, the score, and a batch of patches."""
     canvases = [_canvas_size(step, stage).pixels * plan.classes * 2 for stage in step.stages]
+    # A stage reads the canvas before it while it fills its own. Older canvases are dropped.
     held = canvases[-1] if len(canvases) == 1 else max(a + b for a, b in pairwise(canvases))
     finest = _canvas_size(step, step.stages[-1]).pixels
+    # Bytes a pixel: the score and its padded copy in float32, and the votes of the median.
     score = finest * (10 if plan.settings.points.kind != "all" else 0)
     score += finest * (4 if plan.settings.select != "uncertainty" else 0)
     refiner = facts.refiner_bytes if plan.settings.merge == "refiner" else 0

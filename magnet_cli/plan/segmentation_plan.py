@@ -378,6 +378,7 @@ def paid_share(budget: Fraction, stages: Sequence[Stage], stage: Stage) -> Fract
 
 def _cells_by_block(blocks: int, cells: int, ratio: int) -> dict[int, int]:
     """How many blocks of an axis have how many cells."""
+    # Only the last block of an axis can be cut, so there are two kinds at most.
     last = cells - (blocks - 1) * ratio
     counts = {ratio: blocks - 1}
     counts[last] = counts.get(last, 0) + 1

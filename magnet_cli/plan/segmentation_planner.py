@@ -75,6 +75,7 @@ def make_plan(
     bands = check_bands(info, facts, options.bands)
     spans = check_values(info, facts, options.value_range, measured=measured)
     info = with_pixel_size(info, facts, options)
+    # The size of a pixel comes first: scales, areas and passes are counted in working-grid pixels.
     grid = working_grid(info, facts, options)
     options = as_one_block(options, facts, grid.pitch.cover(info.size))
     scales = resolve_scales(options, facts, grid.pitch.cover(info.size), fitted=grid.scales)
@@ -146,6 +147,8 @@ def default_batch(facts: ModelFacts, machine: Machine) -> int:
     batch = BATCH[machine.kind]
     if machine.kind != "cpu":
         return batch
+    # Bundle and kind of device alone decide. The free memory must not: another batch may change the last bits of a
+    # mask.
     return max(1, min(batch, BATCH_BYTES // (facts.classes * facts.input.pixels * 4)))
 
 
@@ -159,6 +162,7 @@ def sharing(step: Pass, *, batch: int, least: int) -> int:
     """
     windows = [step.ratio(stage).pixels for stage in step.stages]
     for blocks in range(least, batch):
+        # Exact fractions: a rounded share could group blocks differently on another machine, and with them the batches.
         full = Fraction(blocks * sum(windows), batch)
         if sum(ceil(blocks * count / batch) for count in windows) <= full * (1 + IDLE):
             return blocks

@@ -76,6 +76,8 @@ class Stage:
     def window(self, cell: Index) -> Box:
         """What the patch of a cell covers; it reaches beyond `extent` only where the image is smaller than a window."""
         return Box(
+            # min before max: an image smaller than a window has a negative limit, and its window begins at 0 and
+            # reaches beyond.
             x=max(0, min(cell.column * self.cell.width - self.margin, self.extent.width - self.input.width)),
             y=max(0, min(cell.row * self.cell.height - self.margin, self.extent.height - self.input.height)),
             width=self.input.width,
@@ -159,6 +161,8 @@ class Pass:
         for cell in cells:
             own = stage.own(cell)
             kept = Box.between(
+                # Windows at the block's rim keep all they cover: windows of the next stage read it, and the median
+                # needs real neighbours. So a block never asks another one.
                 left=canvas.x if cell.column == first.column else own.x,
                 top=canvas.y if cell.row == first.row else own.y,
                 right=canvas.right if cell.column == last.column else own.right,
@@ -176,6 +180,7 @@ class Pass:
 
 def _centres(start: int, length: int, pitch: Fraction) -> tuple[int, int]:
     """First and last-plus-one level-0 pixel whose centre lies in `[start, start + length)` pixels of a pitch."""
+    # A level-0 pixel belongs to the block that holds its centre, so each belongs to exactly one.
     half = Fraction(1, 2)
     return ceil(start * pitch - half), ceil((start + length) * pitch - half)
 
@@ -193,6 +198,8 @@ def nests(coarse: Size, fine: Size) -> bool:
 def group_scales(scales: Sequence[Size]) -> list[list[Size]]:
     """Scales, coarsest first, cut into passes from the finest upward: nested, and spanning at most `PASS_SPAN`."""
     groups: list[list[Size]] = []
+    # From the finest scale upward, because the finest pass writes the mask and should span as much as it can: each pass
+    # more costs a field on disk.
     for scale in reversed(scales):
         current = groups[-1] if groups else None
         if current and nests(scale, current[-1]) and _span(scale, current[0]) <= PASS_SPAN:
@@ -221,4 +228,5 @@ def needed_margin(scales: Sequence[Size], median: int) -> int:
         min(Fraction(coarse.width, fine.width), Fraction(coarse.height, fine.height))
         for coarse, fine in pairwise(scales)
     ]
+    # The margin m has to solve m >= m / ratio + rim.
     return max([rim, *(ceil(rim / (1 - 1 / ratio)) for ratio in ratios)])

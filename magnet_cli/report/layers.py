@@ -54,6 +54,7 @@ def photo_layer(picture: MaskPicture) -> PageLayer:
 
 def mask_layer(picture: MaskPicture) -> PageLayer:
     """The mask's colours; nothing where nothing was computed."""
+    # Where nothing was computed the image shows through.
     opaque = np.where(picture.labels == NODATA, np.uint8(0), np.uint8(255))
     return _of_picture(picture, _png(np.dstack([picture.palette[picture.labels], opaque])))
 

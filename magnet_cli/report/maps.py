@@ -76,6 +76,7 @@ class Map:
             message = f"a map has at most {LARGEST} x {LARGEST} values, got {width} x {height}"
             raise ValueError(message)
         packed = base64.b64decode(section["data"], validate=True)
+        # The bound keeps a hostile report from unpacking a few kilobytes into all of the memory.
         data = zlib.decompressobj().decompress(packed, width * height)
         return cls(
             values=np.frombuffer(data, np.uint8).reshape(height, width),
@@ -190,6 +191,7 @@ class _Means:
     """
 
     def __init__(self, size: Size) -> None:
+        # A map has at most MOST pixels along an axis whatever the image's size, so that a report stays small.
         self._side = ceil(max(size.width, size.height) / MOST)
         shape = (ceil(size.height / self._side), ceil(size.width / self._side))
         self._sums = np.zeros(shape)
@@ -199,6 +201,7 @@ class _Means:
         """Take a piece whose first pixel lies at `(row, column)`; only known values count."""
         rows = (row + np.arange(values.shape[0]))[:, None] // self._side
         columns = (column + np.arange(values.shape[1]))[None] // self._side
+        # np.add.at adds repeated indices up; plain indexing would keep the last of them.
         np.add.at(self._sums, (rows, columns), np.where(known, values, 0))
         np.add.at(self._counts, (rows, columns), known)
 

@@ -24,6 +24,7 @@ WHITE = 255
 
 def draw_overlay(picture: MaskPicture) -> bytes:
     """A PNG of the image with the mask's colours over it, and under it a legend with classes and their shares."""
+    # Whole factors repeat pixels, so that labels keep their edges.
     scale = max(1, SMALLEST // max(picture.labels.shape))
     seen = blended(picture).repeat(scale, axis=0).repeat(scale, axis=1)
     legend = draw_legend(picture, width=seen.shape[1])

@@ -85,6 +85,7 @@ def read_picture(image: Image, mask: Path, report: Mapping[str, Any]) -> MaskPic
             f"the mask was made of an image of {size} pixels", value=image.info.size, file=image.info.path
         )
     level = 0
+    # The mask has overviews by powers of two, so the picture takes one of them as it is.
     while max(size.width, size.height) > LONGEST << level:
         level += 1
     pitch = Pitch.square(2**level)
@@ -143,6 +144,7 @@ def read_pixels(image: Image, pitch: Pitch, look: ColourMapping) -> NDArray[np.u
     cover = pitch.cover(info.size)
     values = np.empty((cover.height, cover.width, len(look.bands)), info.dtype)
     valid = np.ones((cover.height, cover.width), np.bool_)
+    # All bands count, because many formats decode all of them to give three.
     step = max(1, STRIP_VALUES // (cover.width * len(info.bands)))
     for top in range(0, cover.height, step):
         box = Box(x=0, y=top, width=cover.width, height=min(step, cover.height - top))

@@ -27,6 +27,8 @@ def area_mean(values: Tensor, *, dim: int, pitch: Fraction, count: int) -> Tenso
         float32, `count` long in that dimension.
     """
     length, unit = values.shape[dim], pitch.denominator
+    # Edges are integers in units of 1 / denominator of an input pixel, so that neighbouring pixels share an edge
+    # exactly and no input counts twice.
     edges = np.minimum(np.arange(count + 1, dtype=np.int64) * pitch.numerator, length * unit)
     begin, end = edges[:-1], edges[1:]
     shape = [1] * values.dim()
@@ -41,6 +43,7 @@ def area_mean(values: Tensor, *, dim: int, pitch: Fraction, count: int) -> Tenso
         return values.index_select(dim, chosen).mul_(weight)
 
     total = share(0)
+    # A pixel of the coarser grid reaches into at most ceil(pitch) + 1 input pixels.
     for tap in range(1, ceil(pitch) + 1):
         total += share(tap)
     return total

@@ -75,6 +75,8 @@ def carried(start: Tensor, own: Tensor) -> Tensor:
     Returns:
         `(2, h, w)` float32: outputs of strides 4 and 1, as `local_step` takes them.
     """
+    # The level before put no pixel here on the other side of one half, and yet enlarging its result moves the border:
+    # that difference is detail it could not see.
     unseen = ((start[S1] > BORDER) != (own > BORDER)) & (start[CHANGED] == 0)
     return torch.stack((start[S4], torch.where(unseen, own, start[S1])))
 
@@ -95,6 +97,7 @@ def _small(image: Tensor, mask: Tensor, network: CascadeNetwork, settings: Casca
     result = refine_region(image, mask, network, settings)
     shown = refine_region(image, mask, _Echo(device=network.device), settings)
     changed = ((result > BORDER) != (shown > BORDER)).float()[None]
+    # A change reaches one pixel around it, as it does where the levels of larger regions are enlarged.
     changed = functional.max_pool2d(changed, kernel_size=3, stride=1, padding=1)
     return carried(torch.cat((result[None], result[None], changed)), mask)[S1]
 

@@ -48,7 +48,10 @@ def fuse(
     if binary:
         return _fuse_binary(labels, claims)
     found = labels.copy()
+    # A claim has to exceed one half, so that is where every pixel begins. Integers make the result independent of the
+    # order of classes and of rounding.
     surest = np.full(labels.shape, HALF * FULL, dtype=np.int32)
+    # With a strict comparison the lowest class keeps a tie.
     for label in sorted(claims):
         claim = claims[label].astype(np.int32) * (STUFF if label in stuff else FULL)
         claim[claims[label] == UNKNOWN] = 0
@@ -88,6 +91,7 @@ def pass_on(
         return passed
     left = probs[:, where]
     for row, label in enumerate(labels):
+        # A class that has released the pixel itself cannot be its next one.
         if label in given_up:
             left[row, given_up[label][where]] = 0
     others = np.array(labels, np.uint8)[left.argmax(axis=0)]

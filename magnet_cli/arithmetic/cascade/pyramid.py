@@ -83,6 +83,7 @@ def cascade_levels(size: Size, *, side: int) -> tuple[CascadeLevel, ...]:
     if longest < side:
         return (CascadeLevel(pitch=LEVEL0, size=size),)
     pitches = [Fraction(longest, side), Fraction(1)]
+    # Levels halve from full size upward, so that all but the first lie on grids of whole pixels.
     while longest > side * pitches[1] * 2:
         pitches.insert(1, pitches[1] * 2)
     squares = [Pitch.square(pitch) for pitch in pitches]
@@ -138,6 +139,7 @@ class Span:
 def spans(length: int, *, side: int) -> list[Span]:
     """Windows along one axis, `side // 2 - 32` apart, the last one moved back to the end."""
     last = max(0, length - side)
+    # Windows overlap by half: a pixel near one window's rim lies in the middle of another.
     starts = [*range(0, last, side // 2 - 2 * RIM), last]
     return [
         Span(

@@ -113,10 +113,13 @@ def local_step(image: Tensor, before: Canvas, network: CascadeNetwork, part: Lev
     area = part.area
     start = before.sample(area, part.level.pitch)
     total, count = torch.zeros_like(start), torch.zeros_like(start[0])
+    # Sums of floating-point numbers depend on their order, so windows are added in the order of `local_windows`,
+    # whatever the block.
     for window in part.windows:
         rows, columns = window.box.shifted(x=-area.x, y=-area.y).slices
         if not holds_border(start[S1, rows, columns]):
             continue
+        # The network takes masks from -1 to 1, as the published one does.
         s4, s1 = (_placed(start[None, channel, rows, columns] * 2 - 1, network) for channel in (S4, S1))
         found = network.two_levels(_placed(image[:, rows, columns], network), s1, s4)
         outputs = _joined(found, height=window.box.height, width=window.box.width)
@@ -124,6 +127,7 @@ def local_step(image: Tensor, before: Canvas, network: CascadeNetwork, part: Lev
         outer = window.kept.shifted(x=-area.x, y=-area.y).slices
         total[:, *outer] += outputs[:, *inner]
         count[outer] += 1
+    # Windows without a border do not run. Their pixels keep the level before, enlarged.
     mean = torch.where(count > 0, total / count.clamp_min(1), start)
     values = mean[:, *part.box.shifted(x=-area.x, y=-area.y).slices]
     return Canvas(values=values, box=part.box, pitch=part.level.pitch)
@@ -148,6 +152,8 @@ def _enlarged_step(image: Tensor, mask: Tensor, network: CascadeNetwork, *, long
     height, width = mask.shape
     factor = longest / max(height, width)
     size = (max(1, round(height * factor)), max(1, round(width * factor)))
+    # Modes follow the published programs, on which the networks were trained: bicubic for images, bilinear for masks,
+    # and area means on the way back.
     larger = functional.interpolate(image[None], size, mode="bicubic", align_corners=False)[0]
     mask = functional.interpolate(mask[None, None], size, mode="bilinear", align_corners=False)[0, 0]
     found = global_step(larger, mask, network, pitch=LEVEL0)

@@ -85,6 +85,8 @@ def _back(s1: Tensor, *, height: int, width: int, side: int) -> Tensor:
 def _local(image: Tensor, s4: Tensor, s1: Tensor, network: CascadeNetwork, *, side: int) -> Tensor:
     """Two passes over each window at full size, from the global result cut at one half."""
     size = Size(width=image.shape[3], height=image.shape[2])
+    # The package cuts the global result at one half before the local step. So one pixel near one half can change a
+    # whole window.
     inside = (_enlarged(s1, size) > 0.5).float()  # noqa: PLR2004  one half
     masks, coarse = inside * 2 - 1, _enlarged(s4, size) * 2 - 1
     total, count = torch.zeros_like(inside), torch.zeros_like(inside)
@@ -107,6 +109,7 @@ def _padded(network: CascadeNetwork, image: Tensor, *masks: Tensor) -> tuple[Ten
     """A step over what is padded to multiples of 8: if either side is none, both sides grow, by 8 at the most."""
     height, width = image.shape[2:]
     if height % STRIDE or width % STRIDE:
+        # The package pads both sides if one needs it, the aligned one by 8.
         grown = (0, STRIDE - width % STRIDE, 0, STRIDE - height % STRIDE)
     else:
         grown = (0, 0, 0, 0)

@@ -42,6 +42,7 @@ def resize_uint8_bilinear(pixels: NDArray[np.uint8], *, size: Size) -> NDArray[n
     height, width = pixels.shape[:2]
     if (height, width) == (size.height, size.width):
         return pixels.copy()
+    # OpenCV sends INTER_LINEAR with an exact half to its area code, which rounds differently.
     if (height, width) == (2 * size.height, 2 * size.width):
         return _halved(pixels)
     rows, columns = _taps(height, size.height), _taps(width, size.width, clamp_weights=True)
@@ -72,15 +73,18 @@ def _halved(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def _taps(source: int, target: int, *, clamp_weights: bool = False) -> _Taps:
     """Positions and weights along one axis; the fractions are float32, as OpenCV computes them."""
+    # The order of both divisions is that of OpenCV: source / target may differ in the last bit, and with it a weight.
     scale = 1.0 / (target / source)
     position = ((np.arange(target) + 0.5) * scale - 0.5).astype(np.float32)
     low = np.floor(position).astype(np.int64)
     fraction = position - low.astype(np.float32)
+    # OpenCV sets the weight to 0 at the border of columns but clamps the index alone for rows.
     if clamp_weights:
         fraction[(low < 0) | (low >= source - 1)] = 0
     return _Taps(
         low=np.clip(low, 0, source - 1),
         high=np.clip(low + 1, 0, source - 1),
+        # Weights are rounded to 11 bits one by one, as OpenCV does; their sum may be off by one.
         low_weight=np.rint((np.float32(1) - fraction) * np.float32(_ONE)).astype(np.int32),
         high_weight=np.rint(fraction * np.float32(_ONE)).astype(np.int32),
     )

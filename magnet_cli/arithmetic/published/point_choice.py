@@ -89,6 +89,8 @@ def choose_points(scores: Tensor, *, count: int) -> Tensor:
     flat = scores.flatten()
     cut = flat.topk(count, sorted=False).values.min()
     chosen = flat > cut
+    # topk breaks ties as it likes, and otherwise on each device. So it only gives the cut, and ties are taken in
+    # row-major order.
     ties = (flat == cut).nonzero()[:, 0]
     chosen[ties[: count - int(chosen.sum())]] = True
     return chosen.view_as(scores)

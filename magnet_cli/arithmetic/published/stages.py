@@ -178,6 +178,7 @@ class _Program:
         refined = joined.mean()
         scores = blocky_median(certainty(refined) * uncertainty, grid=self.settings.input, k=self.settings.median)
         points = point_count(self.settings.points, stage=size, selected=len(kept), windows=len(windows))
+        # This order is the published one: chosen pixels outside the windows are dropped and not replaced.
         chosen = choose_points(scores, count=points) & joined.covered
         probabilities = torch.where(chosen, refined, field)
         return PublishedStage(size=size, windows=kept, chosen=chosen, probabilities=_finite(probabilities))
@@ -249,6 +250,8 @@ def labels_published(probabilities: Tensor, *, size: Size) -> NDArray[np.uint8]:
     high = (low + 1).clamp(max=height - 1)
     weight = (position - low).to(probabilities.dtype)[:, None]
     labels = np.empty((size.height, size.width), np.uint8)
+    # A few rows at a time: the probabilities of all classes at level 0 would take several times the memory of the
+    # stage.
     for start in range(0, size.height, _LABEL_ROWS_AT_ONCE):
         part = slice(start, start + _LABEL_ROWS_AT_ONCE)
         rows = torch.lerp(probabilities[:, low[part]], probabilities[:, high[part]], weight[part])

@@ -42,6 +42,8 @@ def place_windows(stage: Size, *, crop: Size) -> tuple[Box, ...]:
         )
     return tuple(
         Box(x=x, y=y, width=crop.width, height=crop.height)
+        # Columns come first in the published program. The order matters for equal uncertainties, of which the first
+        # wins.
         for x in _starts(stage.width, crop.width)
         for y in _starts(stage.height, crop.height)
     )
@@ -98,6 +100,8 @@ class PublishedCutOut:
 
     def _samples(self, first: np.float32, last: np.float32, *, bins: int, side: int) -> _Samples:
         """Return the positions at which the bins between two edges sample an axis of `side` pixels."""
+        # The first version of RoIAlign, which the published program uses, makes a region at least one pixel wide and
+        # takes values to lie at whole coordinates.
         extent = max(last - first, np.float32(1)) if self.shifted else last - first
         per_bin = extent / np.float32(bins)
         count = int(np.ceil(per_bin))
@@ -111,6 +115,7 @@ class PublishedCutOut:
             low=low,
             high=np.minimum(low + 1, side - 1),
             weight=clipped - low.astype(np.float32),
+            # RoIAlign reads 0 more than a pixel outside, and the border pixel nearer to it.
             inside=(position >= -1) & (position <= side),
         )
 
