@@ -276,8 +276,8 @@ def _from_either(polygons: list[Any], info: ImageInfo, path: str) -> tuple[Any, 
     if in_range and placed is not None and info.crs is not None:
         found = _on_map(polygons, LONGITUDE_LATITUDE, info.crs, placed, info)
         if found is not None and shapely.intersects(found, whole).any():
-            told = f"{path}: coordinates are longitude and latitude, because the file names no crs (RFC 7946)"
-            return found, (told,)
+            note = f"{path}: coordinates are longitude and latitude, because the file names no crs (RFC 7946)"
+            return found, (note,)
     return _from_bounds(polygons, info)
 
 
@@ -286,8 +286,8 @@ def _from_bounds(polygons: list[Any], info: ImageInfo) -> tuple[Any, tuple[str, 
     if info.bounds is None:
         return geometry, ()
     corner = (info.bounds.x, info.bounds.y)
-    told = f"polygons are counted from the corner of the scanned part, pixel {corner}, as QuPath does"
-    return shapely.transform(geometry, lambda points: points + corner), (told,)
+    note = f"polygons are counted from the corner of the scanned part, pixel {corner}, as QuPath does"
+    return shapely.transform(geometry, lambda points: points + corner), (note,)
 
 
 def _polygons_of(geometry: Any) -> Any:

@@ -41,7 +41,7 @@ def plan(
         from magnet_cli.masks.targets import input_images
         from magnet_cli.segmentation.image_planner import Planner
 
-        found = input_images(inputs, _passed_over)
+        found = input_images(inputs, _say_skipped)
         planner = Planner.of(chosen)
         for image in found:
             made, error = _attempt(
@@ -57,7 +57,7 @@ def plan(
     return listing.exit_code
 
 
-def _passed_over(note: str) -> None:
+def _say_skipped(note: str) -> None:
     say(f"magnet: {note}")
 
 
@@ -82,7 +82,7 @@ def info(inputs: Inputs, *, options: Given[BandOptions], json: Json = False, no_
         from magnet_cli.cli.tables import info_dict, info_text
         from magnet_cli.masks.targets import input_images
 
-        for image in input_images(inputs, _passed_over):
+        for image in input_images(inputs, _say_skipped):
             found, error = _attempt(
                 partial(images.inspect, image.source, series=series), image.source, "reading", progress=not no_progress
             )

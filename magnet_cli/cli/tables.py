@@ -33,7 +33,7 @@ def plan_text(plan: Plan, *, seconds: float | None = None, then: RefinePreview |
     lines = [
         f"{plan.image.path}: {plan.image.size} pixels, read by {plan.image.backend}",
         f"  {', '.join(f'{key} {value}' for key, value in plan.settings.describe().items())}",
-        f"  {_seen(plan)}",
+        f"  {_input(plan)}",
         f"  {plan.machine.device} {plan.machine.precision}, {plan.batch} patches a forward pass",
     ]
     if plan.areas:
@@ -66,7 +66,7 @@ def plan_text(plan: Plan, *, seconds: float | None = None, then: RefinePreview |
     return "\n".join(lines)
 
 
-def _seen(plan: Plan) -> str:
+def _input(plan: Plan) -> str:
     """Return the bands that the network gets, and the range of their values."""
     named = [plan.image.bands[band] for band in plan.bands]
     spans = [f"{low:g} to {high:g}" for low, high in plan.value_range]

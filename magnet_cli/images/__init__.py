@@ -9,7 +9,7 @@ from magnet_cli.images.backends import inspect, open_image, reopen
 from magnet_cli.images.cache import CacheBudget
 from magnet_cli.images.fingerprint import fingerprint, image_hashes
 from magnet_cli.images.geotransform import check_fits, check_place, system_label
-from magnet_cli.images.inputs import FoundImage, PassedOver, find_images, passed_over_notes, stem
+from magnet_cli.images.inputs import FoundImage, SkippedFile, find_images, skipped_notes, stem
 from magnet_cli.images.percentiles import sample_percentiles
 from magnet_cli.images.protocol import Alpha, Image, ImageInfo, Level, Region, Request, Resolution
 
@@ -20,10 +20,10 @@ __all__ = [
     "Image",
     "ImageInfo",
     "Level",
-    "PassedOver",
     "Region",
     "Request",
     "Resolution",
+    "SkippedFile",
     "check_fits",
     "check_place",
     "find_images",
@@ -31,9 +31,9 @@ __all__ = [
     "image_hashes",
     "inspect",
     "open_image",
-    "passed_over_notes",
     "reopen",
     "sample_percentiles",
+    "skipped_notes",
     "stem",
     "system_label",
 ]

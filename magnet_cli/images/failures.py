@@ -59,8 +59,8 @@ def naming(
         yield
     except expected as error:
         # rasterio's errors say that GDAL's, from which they are raised, have the details.
-        told = (*([] if error.__cause__ is None else [error.__cause__]), error)
-        lines = dict.fromkeys(line.strip() for each in told for line in str(each).splitlines())
+        described = (*([] if error.__cause__ is None else [error.__cause__]), error)
+        lines = dict.fromkeys(line.strip() for each in described for line in str(each).splitlines())
         reason = "; ".join(line for line in lines if line)[:MESSAGE_LENGTH]
         detail = f"{type(error).__name__}: {reason}" if reason else type(error).__name__
         raise SourceError(rule, value=detail, file=file, advice=advice) from error

@@ -80,7 +80,7 @@ class FoundImage:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PassedOver:
+class SkippedFile:
     """A file of a folder or a pattern that looks like an image, and is not taken."""
 
     path: Path
@@ -98,34 +98,34 @@ MOST_NAMED = 5
 """Most files that such a message names."""
 
 
-def passed_over_notes(passed: Sequence[PassedOver]) -> list[str]:
+def skipped_notes(skipped: Sequence[SkippedFile]) -> list[str]:
     """One sentence for each reason why files were not taken, with the names of the first ones."""
     notes = []
     for reason, (what, advice) in REASONS.items():
-        paths = sorted(str(each.path) for each in passed if each.reason == reason)
+        paths = sorted(str(each.path) for each in skipped if each.reason == reason)
         if paths:
             more = f" and {len(paths) - MOST_NAMED} more" if len(paths) > MOST_NAMED else ""
             count = f"{len(paths)} file{'s'[: len(paths) > 1]}"
-            notes.append(f"passed over {count} {what}: {', '.join(paths[:MOST_NAMED])}{more}. {advice}")
+            notes.append(f"skipped {count} {what}: {', '.join(paths[:MOST_NAMED])}{more}. {advice}")
     return notes
 
 
-def find_images(inputs: Sequence[str], *, passed: list[PassedOver] | None = None) -> list[FoundImage]:
+def find_images(inputs: Sequence[str], *, skipped: list[SkippedFile] | None = None) -> list[FoundImage]:
     """The images that files, folders and glob patterns stand for: sorted within each input, none twice.
 
     Args:
         inputs: Paths, URLs and patterns as the user gave them. A folder is searched with its subfolders; a zarr folder
             is one image, and so is a URL. One of the files of a DICOM slide is taken, except where they are named.
-        passed: Takes the files of folders and patterns that look like images, and are not taken.
+        skipped: Takes the files of folders and patterns that look like images, and are not taken.
 
     Raises:
         UsageError: A folder or a pattern holds no image.
         SourceError: A named file does not exist.
     """
     found: dict[str, FoundImage] = {}
-    skipped: list[PassedOver] = [] if passed is None else passed
+    noted: list[SkippedFile] = [] if skipped is None else skipped
     for text in inputs:
-        for image in _expand(text, skipped):
+        for image in _expand(text, noted):
             found.setdefault(image.source if is_url(image.source) else os.path.realpath(image.source), image)
     return list(found.values())
 
@@ -144,24 +144,24 @@ def _found(path: Path, root: Path) -> FoundImage:
     return FoundImage(source=str(path), place=path.relative_to(root))
 
 
-def _expand(text: str, passed: list[PassedOver]) -> list[FoundImage]:
+def _expand(text: str, skipped: list[SkippedFile]) -> list[FoundImage]:
     if is_url(text):
         return [FoundImage(source=text, place=Path(url_name(text)))]
     path = Path(text)
     if path.is_dir() and not is_zarr(path):
-        images = one_a_series(sorted(_walk(path, passed)))
+        images = one_a_series(sorted(_walk(path, skipped)))
         if not images:
-            raise _no_image("the folder holds no image", passed, file=text)
+            raise _no_image("the folder holds no image", skipped, file=text)
         return [_found(image, path) for image in images]
     if path.exists():
         return [_found(path, path.parent)]
     if not glob.has_magic(text):
         raise SourceError("there is no such file or folder", file=text, advice="Check the path")
-    return _pattern(text, passed)
+    return _pattern(text, skipped)
 
 
-def _no_image(rule: str, passed: Sequence[PassedOver], *, file: str) -> UsageError:
-    notes = passed_over_notes(passed)
+def _no_image(rule: str, skipped: Sequence[SkippedFile], *, file: str) -> UsageError:
+    notes = skipped_notes(skipped)
     return UsageError(
         f"{rule} that can be read" if notes else rule,
         file=file,
@@ -169,7 +169,7 @@ def _no_image(rule: str, passed: Sequence[PassedOver], *, file: str) -> UsageErr
     )
 
 
-def _pattern(text: str, passed: list[PassedOver]) -> list[FoundImage]:
+def _pattern(text: str, skipped: list[SkippedFile]) -> list[FoundImage]:
     fixed = list(Path(text).parts)
     while fixed and glob.has_magic("/".join(fixed)):
         fixed.pop()
@@ -180,37 +180,37 @@ def _pattern(text: str, passed: list[PassedOver]) -> list[FoundImage]:
         if is_image(path):
             images.append(_found(path, root))
         elif path.is_dir() and not any(is_zarr(parent) for parent in path.parents):
-            images.extend(_found(image, root) for image in one_a_series(sorted(_walk(path, passed))))
+            images.extend(_found(image, root) for image in one_a_series(sorted(_walk(path, skipped))))
         else:
-            _note_passed(path, passed)
+            _note_skipped(path, skipped)
     kept = {str(path) for path in one_a_series(Path(image.source) for image in images)}
     images = [image for image in images if image.source in kept]
-    if not images and passed:
-        raise _no_image("the pattern matches no image", passed, file=text)
+    if not images and skipped:
+        raise _no_image("the pattern matches no image", skipped, file=text)
     if not images:
         raise UsageError("the pattern matches no image", value=text, advice="Check it, and quote it from the shell")
     return images
 
 
-def _note_passed(path: Path, passed: list[PassedOver]) -> None:
+def _note_skipped(path: Path, skipped: list[SkippedFile]) -> None:
     """Keep a file that is not taken, if it looks like an image."""
     lower = path.name.lower()
     if lower.endswith(UNREAD_SUFFIXES):
-        passed.append(PassedOver(path=path, reason="format"))
+        skipped.append(SkippedFile(path=path, reason="format"))
     elif lower.endswith(OURS) and lower.endswith((*DOUBLE_SUFFIXES, *SUFFIXES)):
-        passed.append(PassedOver(path=path, reason="name"))
+        skipped.append(SkippedFile(path=path, reason="name"))
 
 
-def _walk(folder: Path, passed: list[PassedOver]) -> Iterator[Path]:
+def _walk(folder: Path, skipped: list[SkippedFile]) -> Iterator[Path]:
     for entry in sorted(folder.iterdir()):
         if entry.name.startswith("."):
             continue
         if is_image(entry):
             yield entry
         elif entry.is_dir() and not entry.is_symlink():
-            yield from _walk(entry, passed)
+            yield from _walk(entry, skipped)
         else:
-            _note_passed(entry, passed)
+            _note_skipped(entry, skipped)
 
 
 def is_image(path: Path) -> bool:

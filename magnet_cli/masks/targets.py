@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from magnet_cli.errors import SourceError, UsageError
-from magnet_cli.images.inputs import PassedOver, find_images, passed_over_notes, stem
+from magnet_cli.images.inputs import SkippedFile, find_images, skipped_notes, stem
 from magnet_cli.images.urls import is_url
 from magnet_cli.options.export import EXPORT_SUFFIXES
 
@@ -56,17 +56,17 @@ def input_images(inputs: Sequence[str], on_note: Callable[[str], None] = _silent
         UsageError: There is no image.
         SourceError: A named file is missing.
     """
-    named, passed = {Path(text) for text in inputs}, list[PassedOver]()
-    found = find_images(inputs, passed=passed)
+    named, skipped = {Path(text) for text in inputs}, list[SkippedFile]()
+    found = find_images(inputs, skipped=skipped)
     images = [image for image in found if Path(image.source) in named or not _is_earlier(image)]
-    passed += [PassedOver(path=Path(image.source), reason="output") for image in found if image not in images]
+    skipped += [SkippedFile(path=Path(image.source), reason="output") for image in found if image not in images]
     if not images:
         raise UsageError(
             "there are only masks that this program has written",
             value=" ".join(inputs),
             advice="Name the images, or a folder that holds some",
         )
-    for note in passed_over_notes(passed):
+    for note in skipped_notes(skipped):
         on_note(note)
     return images
 

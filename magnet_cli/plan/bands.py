@@ -175,7 +175,9 @@ def describe_bands(info: ImageInfo, names: Sequence[str], bands: Sequence[int], 
     ]
 
 
-def told(info: ImageInfo, bands: Sequence[int], spans: Sequence[Span], given: ValueRange | None) -> tuple[str, ...]:
+def band_notes(
+    info: ImageInfo, bands: Sequence[int], spans: Sequence[Span], given: ValueRange | None
+) -> tuple[str, ...]:
     """Return a note for the user about a range that was measured."""
     if given is None or given.kind != "percentiles":
         return ()

@@ -240,15 +240,15 @@ class Plan:
         """Which refining stage this is, for rules that list one value a stage."""
         return stage.number - 2
 
-    def paid(self, stage: Stage) -> Fraction:
+    def budget_share(self, stage: Stage) -> Fraction:
         """Return the share of a stage's windows that the budget selects."""
-        return paid_share(self.settings.patches.values[0], self.stages, stage)
+        return budget_share(self.settings.patches.values[0], self.stages, stage)
 
     def windows(self, step: Pass, stage: Stage) -> int:
         """Windows of a stage that will be forwarded at most."""
         rule = ALL if self.is_first(step, stage) else self.settings.patches
         if rule.kind == "budget":
-            return floor(self.paid(stage) * stage.cells.pixels)
+            return floor(self.budget_share(stage) * stage.cells.pixels)
         ratio = step.ratio(stage)
         columns = _cells_by_block(step.blocks.width, stage.cells.width, ratio.width)
         rows = _cells_by_block(step.blocks.height, stage.cells.height, ratio.height)
@@ -360,7 +360,7 @@ def _size(size: Size) -> dict[str, int]:
     return {"width": size.width, "height": size.height}
 
 
-def paid_share(budget: Fraction, stages: Sequence[Stage], stage: Stage) -> Fraction:
+def budget_share(budget: Fraction, stages: Sequence[Stage], stage: Stage) -> Fraction:
     """The share of a stage's windows that a budget selects, where coarse stages are filled before finer ones.
 
     Coarse windows are few, each changes much, and the gain of a fine one is known only where its coarse one was

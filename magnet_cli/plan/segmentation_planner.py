@@ -8,13 +8,13 @@ from math import ceil
 from typing import TYPE_CHECKING
 
 from magnet_cli.errors import UsageError
-from magnet_cli.plan.bands import check_bands, check_values, told
+from magnet_cli.plan.bands import band_notes, check_bands, check_values
 from magnet_cli.plan.defaults import resolve_scales, resolve_settings
 from magnet_cli.plan.domains import check_domain
 from magnet_cli.plan.footprint import no_memory, with_memory
 from magnet_cli.plan.grid import with_pixel_size, working_grid
 from magnet_cli.plan.grnet_defaults import as_one_block
-from magnet_cli.plan.segmentation_plan import AreaSpec, Machine, ModelFacts, Plan, paid_share
+from magnet_cli.plan.segmentation_plan import AreaSpec, Machine, ModelFacts, Plan, budget_share
 from magnet_cli.plan.windows import Pass, Stage, group_scales, needed_margin, nests
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def make_plan(
         selector=facts.selector if settings.select == "ppn" else None,
         areas=areas,
         notes=(
-            *(*info.notes, *of_domain, *grid.notes, *told(info, bands, spans, options.value_range)),
+            *(*info.notes, *of_domain, *grid.notes, *band_notes(info, bands, spans, options.value_range)),
             *(note for area in areas for note in area.notes),
         ),
     )
@@ -136,7 +136,7 @@ def _sharing(step: Pass, passes: Sequence[Pass], settings: MethodSettings, *, ba
         return sharing(step, batch=batch, least=least)
     # Few of the blocks have their window computed: as many share forward passes as fill them on the average.
     stages = [other.stages[0] for other in passes]
-    share = paid_share(settings.patches.values[0], stages, step.stages[0])
+    share = budget_share(settings.patches.values[0], stages, step.stages[0])
     return max(least, min(ceil(batch / share), MOST_SHARING)) if share else MOST_SHARING
 
 

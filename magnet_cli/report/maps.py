@@ -33,8 +33,8 @@ LARGEST = 4 * MOST
 """Side of a map that is read back: a report is a file like any other."""
 
 RUN, NO_DATA, OUTSIDE, UNSELECTED, UNPAID, SETTLED = "rnoubs"
-"""What became of a window: computed; without data, or outside the area of the run; passed over as scored lower
-than others or than a limit, as beyond the budget, or as no point of it could be taken."""
+"""Statuses of a window: computed, without data, outside the area of the run, or left out because it scored lower than
+others or than a limit, because the budget was spent on others, or because no point of it could be taken."""
 
 
 def subdivision(stage: Stage) -> int:
@@ -101,9 +101,9 @@ def describe_maps(plan: Plan, finished: Callable[[int], Mapping[int, Mapping[str
         finished: The counts of each group of a pass.
 
     Returns:
-        `stages`, coarsest first: for each its number and the share of windows that it looked at, of those that hold
-        data. `changes`, for those that had something to change: the share of pixels that got another class, of those
-        that it looked at. `uncertainty`: its mean, None where the method does not say.
+        `stages`, coarsest first: for each its number and the share of computed windows among those that hold
+        data. `changes`, for those that had something to change: the share of pixels that got another class, of
+        those in computed windows. `uncertainty`: its mean, None without probabilities.
     """
     stages = [
         {"stage": stage.number, **found.describe()}

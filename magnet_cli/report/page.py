@@ -29,7 +29,7 @@ SQUARES = {"um2": "µm²", "m2": "m²"}
 UNITS = {"um": "µm"}
 ACTIVITIES = {
     "wall": "from start to end",
-    "survey": "looking for objects",
+    "survey": "finding objects",
     "read": "reading",
     "forward": "networks",
     "refine": "refining",
@@ -70,8 +70,8 @@ class StageRow:
     run: int
     nodata: int
     outside: int
-    passed: tuple[tuple[int, str], ...]
-    """How many of the others were passed over, and why, in words."""
+    skipped: tuple[tuple[int, str], ...]
+    """Numbers of windows with data that were left out, each with its reason in words."""
     points: int
     changed: tuple[float, float] | None
     """Share of the pixels in computed windows that got another class, and the mean change of their probabilities;
@@ -82,19 +82,19 @@ class StageRow:
     """The map of the stage's changes."""
 
     @property
-    def passed_over(self) -> int:
+    def left_out(self) -> int:
         """The number of windows with data that were not computed."""
-        return sum(count for count, _ in self.passed)
+        return sum(count for count, _ in self.skipped)
 
     @property
-    def looked(self) -> str:
+    def computed(self) -> str:
         """The number of computed windows, in words."""
-        return f"looked at {self.run:,} of {self.windows:,} windows of {self.scale} pixels"
+        return f"computed {self.run:,} of {self.windows:,} windows of {self.scale} pixels"
 
     @property
     def why(self) -> str:
-        """Why the others were left, in words."""
-        reasons = [(self.nodata, "without data"), (self.outside, "outside the area"), *self.passed]
+        """The reasons why the other windows were left out, in words."""
+        reasons = [(self.nodata, "without data"), (self.outside, "outside the area"), *self.skipped]
         return ", ".join(f"{count:,} {reason}" for count, reason in reasons if count)
 
 
@@ -157,7 +157,7 @@ def make_page(picture: MaskPicture, report: Mapping[str, Any], name: str) -> str
         seconds=_seconds(report["seconds"]),
         memory=_memory(report["memory"]),
         command=[shlex.quote(str(word)) for word in report["command"]],
-        options={str(key).replace("_", " "): _told(value) for key, value in _options(report).items()},
+        options={str(key).replace("_", " "): _as_text(value) for key, value in _options(report).items()},
         hashes=_hashes(report),
         versions={"magnet": report["program"]["version"], **report["versions"]},
         notes=[str(note) for note in report["notes"]],
@@ -186,7 +186,7 @@ def _stages(report: Mapping[str, Any], size: Size) -> Iterator[StageRow]:
                 run=int(entry["windows_run"]),
                 nodata=int(entry["not_run"]["nodata"]),
                 outside=int(entry["not_run"]["outside"]),
-                passed=_passed(entry["not_run"], report["options"]),
+                skipped=_skipped(entry["not_run"], report["options"]),
                 points=int(entry["points"]),
                 changed=_changed(entry["changed"]),
                 layer=stage_layer(maps[number], size, color=color) if number in maps else None,
@@ -198,11 +198,11 @@ def _changed(found: Mapping[str, Any] | None) -> tuple[float, float] | None:
     return None if found is None else (float(found["labels"]), float(found["probabilities"]))
 
 
-def _passed(not_run: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[tuple[int, str], ...]:
-    """How many windows were passed over for which reason."""
-    worth = LESS["ppn" if options["patches"] == "selector" else options["select"]]
-    words = {"unselected": worth, "unpaid": f"{worth}, beyond the budget", "settled": "settled"}
-    return tuple((int(not_run[why]), f"passed over as {said}") for why, said in words.items())
+def _skipped(not_run: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[tuple[int, str], ...]:
+    """Return how many windows were left out, by reason."""
+    lower = LESS["ppn" if options["patches"] == "selector" else options["select"]]
+    words = {"unselected": lower, "unpaid": f"{lower}, beyond the budget", "settled": "settled"}
+    return tuple((int(not_run[why]), f"left out as {reason}") for why, reason in words.items())
 
 
 def _refined(report: Mapping[str, Any]) -> Refined | None:
@@ -329,13 +329,15 @@ def _options(report: Mapping[str, Any]) -> dict[str, object]:
     return {key: value for key, value in {**report["options"], "bands": bands}.items() if value != []}
 
 
-def _told(value: object) -> str:
-    """A JSON value, for people."""
+def _as_text(value: object) -> str:
+    """Return a JSON value as text."""
     if isinstance(value, list):
-        return ", ".join(_told(item) for item in value)
+        return ", ".join(_as_text(item) for item in value)
     if isinstance(value, dict):
         sides = set(value) == {"width", "height"}
-        return _size(value) if sides else ", ".join(f"{key} {_told(item)}" for key, item in value.items() if item != [])
+        return (
+            _size(value) if sides else ", ".join(f"{key} {_as_text(item)}" for key, item in value.items() if item != [])
+        )
     if value is None or isinstance(value, bool):
         return {True: "yes", False: "no", None: "none"}[value]
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -80,7 +80,7 @@ class BudgetCells:
             for cell, score in zip(cells, packed, strict=True):
                 scores[cell.row, cell.column] = score
         known = scores != NOTHING
-        return cls(cells=known & (scores > _cut(scores[known], plan.paid(stage))))
+        return cls(cells=known & (scores > _cut(scores[known], plan.budget_share(stage))))
 
     def has(self, cell: Index) -> bool:
         """Whether the budget selects a cell's window."""

@@ -13,7 +13,7 @@ from magnet_cli.system.memory import format_bytes
 from magnet_cli.train.backbone_training import Recipe, check, fit_backbone
 from magnet_cli.train.loop import Files
 from magnet_cli.train.scene_data import free_bytes
-from magnet_cli.train.scene_fields import disk_of, looked
+from magnet_cli.train.scene_fields import disk_of, view_scene
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -80,7 +80,7 @@ def looks_of(
                 progress=marked(progress, fold=index),
             )
         network = network.to(resolve_device(recipe.loop.device))
-        looks.append([looked(network, scene, bundle=bundle, folder=folder / "fields") for scene in mine])
+        looks.append([view_scene(network, scene, bundle=bundle, folder=folder / "fields") for scene in mine])
     return looks
 
 

@@ -106,8 +106,8 @@ class Course:
                 mine = [step for step in steps if scale in (None, step.stage.scale)]
                 # The rounds draw different pieces, and go on from each other's weights.
                 fitting = replace(loop, seed=loop.seed + number)
-                told = marked(self.progress, round=number, **({} if scale is None else {"scale": scale.width}))
-                networks.append((scale, self.network(mine, start=start, loop=fitting, files=files, progress=told)))
+                progress = marked(self.progress, round=number, **({} if scale is None else {"scale": scale.width}))
+                networks.append((scale, self.network(mine, start=start, loop=fitting, files=files, progress=progress)))
             refiners = Refiners(networks=tuple(networks))
         return refiners
 

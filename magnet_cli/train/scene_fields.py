@@ -70,7 +70,7 @@ def cells_of(stage: Stage) -> Iterator[Index]:
             yield Index(column=column, row=row)
 
 
-def looked(network: nn.Module, scene: LabelledScene, *, bundle: Bundle, folder: Path) -> SceneView:
+def view_scene(network: nn.Module, scene: LabelledScene, *, bundle: Bundle, folder: Path) -> SceneView:
     """A scene at each of a bundle's scales; what was computed before is taken from disk.
 
     Args:

@@ -15,7 +15,7 @@ from magnet_cli.geometry import Box, Pitch
 from magnet_cli.options.rules import ALL, parse_budget, parse_patches
 from magnet_cli.options.segment import SegmentOptions
 from magnet_cli.plan import make_plan
-from magnet_cli.plan.segmentation_plan import paid_share
+from magnet_cli.plan.segmentation_plan import budget_share
 from magnet_cli.segmentation.block_stage import BlockStage
 from magnet_cli.segmentation.window_scores import Known, difference, window_score
 from tests.segmentation.support import (
@@ -284,7 +284,7 @@ def test_what_contradicts_itself_is_refused(more: dict[str, Any], message: str) 
 @pytest.mark.parametrize("share", [Fraction(1, 50), Fraction(1, 10), Fraction(1, 5), Fraction(1, 3), Fraction(1)])
 def test_a_budget_is_spent_coarse_first(share: Fraction) -> None:
     stages = run(textured(), facts(4, input_side=INPUT), options(), Growing(4)).plan.stages
-    shares = [paid_share(share, stages, stage) for stage in stages[1:]]
+    shares = [budget_share(share, stages, stage) for stage in stages[1:]]
     spent = CELLS[0] + sum(part * cells for part, cells in zip(shares, CELLS[1:], strict=True))
     assert spent == max(CELLS[0], share * sum(CELLS))
     assert all(0 <= part <= 1 for part in shares)

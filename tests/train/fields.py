@@ -12,7 +12,7 @@ from magnet_cli.geometry import Box, Size
 from magnet_cli.models.bundle_writer import describe, write_bundle
 from magnet_cli.models.networks import load_networks
 from magnet_cli.models.registry import build_backbone
-from magnet_cli.train.scene_fields import SceneView, looked
+from magnet_cli.train.scene_fields import SceneView, view_scene
 from magnet_cli.train.scenes import LabelledScene
 from tests.train.support import labels_of, pixels_of
 
@@ -65,4 +65,4 @@ def whole(field: Field) -> Tensor:
 
 def look_at(folder: Path, bundle: Bundle, scene: LabelledScene) -> SceneView:
     network = load_networks(bundle, device="cpu", precision="float32").backbone
-    return looked(network, scene, bundle=bundle, folder=folder)
+    return view_scene(network, scene, bundle=bundle, folder=folder)

@@ -62,10 +62,10 @@ class Exchange(nn.Module):
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
         """Maps of all branches, finest first, to as many of the same shapes."""
         maps = [branch(x) for branch, x in zip(self.branches, maps, strict=True)]
-        return [self.seen(maps, target=target) for target in range(len(maps))]
+        return [self.fused(maps, target=target) for target in range(len(maps))]
 
-    def seen(self, maps: Sequence[Tensor], *, target: int) -> Tensor:
-        """The new map of one branch."""
+    def fused(self, maps: Sequence[Tensor], *, target: int) -> Tensor:
+        """Sum the maps of all branches at the resolution of one of them."""
         layers = cast("nn.ModuleList", self.fuse_layers[target])
         paths = (layer(x) for layer, x in zip(layers, maps, strict=True))
         near = (enlarge_corners(x, maps[target]) if source > target else x for source, x in enumerate(paths))
