@@ -1,8 +1,10 @@
 """What can go wrong, as a tree with one exit code a branch.
 
     MagnetError
+    ├── BugError      1   a bug that ended the work on one of several images
     ├── UsageError    2   the words on the command line, or options that contradict each other
     ├── SourceError   3   an input that cannot be opened, decoded or understood
+    │   └── ReaderBugError       a bug in the reader of an input, which is reported as such
     ├── WeightsError  4   a bundle that is missing, damaged or does not fit
     ├── OutputError   5   a target that exists, is locked, or cannot be written
     └── DeviceError   6   a device that is missing, or memory that is not enough
@@ -10,13 +12,17 @@
             └── HiddenShortageError  the same, where nothing failed for it and results may differ
 
 A message has up to four parts: the rule that was broken, the value that broke it, the file, and the next step to take.
-Only the command line catches `MagnetError`; anything else is a bug and shows its traceback.
+Only the command line catches `MagnetError`; anything else is a bug and shows its traceback. A bug that concerns one of
+several images does not stop the others: it is then the failure of its image (`ReaderBugError`, `BugError`), whose
+`details` hold the traceback.
 """
 
 from __future__ import annotations
 
+import errno
 import re
-from typing import TYPE_CHECKING, ClassVar
+import traceback
+from typing import TYPE_CHECKING, ClassVar, Self
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,6 +33,13 @@ ADDRESS = re.compile(r"\b([A-Za-z][A-Za-z0-9+.-]+)://([^\s\"'<>]+)")
 TRAILING = re.compile(r"[).,:;\]}]*$")
 """Signs that end a sentence or a bracket rather than an address."""
 LEFT_OUT = "?***"
+LONGEST_SHOWN = 80
+"""Number of characters that an error shows of a file name that is too long."""
+LONGEST_VALUE = 1000
+"""Number of characters that an error shows of a value that broke a rule."""
+LONGEST_WORDS = 300
+"""Number of characters that an error shows of an unforeseen exception's message."""
+REPORT_IT = "Please report it with its traceback, which 'magnet --debug' prints and --json contains"
 
 
 def redacted(text: str) -> str:
@@ -81,15 +94,40 @@ class MagnetError(Exception):
         self.value = value
         self.file = file
         self.advice = advice
+        self.trace: str | None = None
         super().__init__(str(self))
+
+    @property
+    def details(self) -> str | None:
+        """Traceback of the bug behind this failure, or behind the one that it was raised from; None without a bug."""
+        if self.trace is not None or not isinstance(self.__cause__, MagnetError):
+            return self.trace
+        return self.__cause__.details
+
+    def describe(self) -> dict[str, object]:
+        """Return the failure as JSON values: its words, its exit code, and for a bug its traceback."""
+        found: dict[str, object] = {"error": str(self), "exit_code": self.exit_code}
+        return found if self.details is None else {**found, "traceback": self.details}
 
     def __str__(self) -> str:
         message = self.rule if self.file is None else f"{self.file}: {self.rule}"
         if self.value is not None:
-            message += f" (got {self.value})"
+            value = str(self.value)
+            message += f" (got {value if len(value) <= LONGEST_VALUE else f'{value[:LONGEST_VALUE]}...'})"
         if self.advice is not None:
             message += f". {self.advice}"
         return redacted(message)
+
+
+class BugError(MagnetError):
+    """An exception that nobody foresaw, while one of several images was worked on."""
+
+    @classmethod
+    def of(cls, error: BaseException, *, file: str | Path) -> Self:
+        """Return the failure of an image that an unforeseen exception stands for, with its traceback."""
+        found = cls("a bug in magnet ended the work on this image", value=in_words(error), file=file, advice=REPORT_IT)
+        found.trace = trace_of(error)
+        return found
 
 
 class UsageError(MagnetError):
@@ -102,6 +140,22 @@ class SourceError(MagnetError):
     """An input that cannot be opened, decoded or understood."""
 
     exit_code = 3
+
+
+class ReaderBugError(SourceError):
+    """An exception that nobody foresaw, raised by the reader of an input."""
+
+    @classmethod
+    def of(cls, error: BaseException, *, file: str | Path) -> Self:
+        """Return the failure of an input that an unforeseen exception of its reader stands for, with its traceback."""
+        return cls.told(in_words(error), trace_of(error), file=file)
+
+    @classmethod
+    def told(cls, words: str, details: str, *, file: str | Path) -> Self:
+        """Return the failure for an exception of which only the words and the traceback are known."""
+        found = cls("a bug in magnet's reader ended the reading of this file", value=words, file=file, advice=REPORT_IT)
+        found.trace = details
+        return found
 
 
 class WeightsError(MagnetError):
@@ -131,3 +185,32 @@ class HiddenShortageError(MemoryShortageError):
 
     It goes on taking that way in this process, so that computing the group again would not help.
     """
+
+
+def in_words(error: BaseException) -> str:
+    """Return the type of an exception and the beginning of its message, on one line."""
+    said = " ".join(str(error).split())[:LONGEST_WORDS]
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+
+
+def trace_of(error: BaseException) -> str:
+    """Return the traceback of an exception, without passwords in addresses."""
+    return redacted("".join(traceback.format_exception(error)))
+
+
+def foreseen(error: BaseException | None) -> MagnetError | None:
+    """Return the expected failure that an exception stands for, or None where it is a bug.
+
+    Besides `MagnetError`, these are file names that the system finds too long and files that it denies access to.
+    """
+    if isinstance(error, MagnetError):
+        return error
+    if not isinstance(error, OSError) or error.filename is None:
+        return None
+    if error.errno == errno.ENAMETOOLONG:
+        shown = f"{str(error.filename)[:LONGEST_SHOWN]}..."
+        return UsageError("the name is longer than this system allows", value=shown, advice="Give a shorter one")
+    if error.errno in (errno.EACCES, errno.EPERM, errno.ELOOP):
+        advice = "Check that you may read it, or name what you may read"
+        return SourceError("the system refuses access", value=error.strerror, file=error.filename, advice=advice)
+    return None

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from magnet_cli.bench.charts import memory_chart, speed_chart
 from magnet_cli.bench.result import MEGA, quote
 from magnet_cli.bench.table import HEAD, SPLIT_HEAD, cells, split_cells, without_empty
+from magnet_cli.system.characters import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,8 +46,8 @@ def bench_page(setting: Setting, rows: Sequence[Row]) -> str:
     line = quote(setting, rows)
     title = f"magnet bench: {setting.bundle} on {setting.device_name}"
     parts = [
-        f"<h1>{escape(title)}</h1>",
-        f"<blockquote>{escape(line)}</blockquote>" if line else "<p>Nothing could be measured.</p>",
+        f"<h1>{_escaped(title)}</h1>",
+        f"<blockquote>{_escaped(line)}</blockquote>" if line else "<p>Nothing could be measured.</p>",
     ]
     if done:
         parts += [
@@ -59,12 +60,16 @@ def bench_page(setting: Setting, rows: Sequence[Row]) -> str:
             "<p>Forward, refine, select and idle are the computing thread's; reading and writing go on beside it.</p>",
         ]
     notes = [*(_unmeasured(row) for row in done), *(f"{row.label}, {row.method}: {row.error}" for row in failed)]
-    parts += [f"<p>{escape(note)}</p>" for note in notes if note]
+    parts += [f"<p>{_escaped(note)}</p>" for note in notes if note]
     parts += ["<h2>The machine</h2>", _machine(setting)]
     return (
-        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
+        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{_escaped(title)}</title>'
         f"<style>{STYLE}</style></head><body>\n" + "\n".join(parts) + "\n</body></html>\n"
     )
+
+
+def _escaped(text: str) -> str:
+    return escape(printable(text))
 
 
 def _unmeasured(row: Row) -> str:
@@ -74,8 +79,8 @@ def _unmeasured(row: Row) -> str:
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     names, *lines = without_empty(head, rows)
-    top = "".join(f"<th>{escape(name)}</th>" for name in names)
-    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in line) + "</tr>" for line in lines)
+    top = "".join(f"<th>{_escaped(name)}</th>" for name in names)
+    body = "".join("<tr>" + "".join(f"<td>{_escaped(cell)}</td>" for cell in line) + "</tr>" for line in lines)
     return f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
 
 
@@ -85,6 +90,6 @@ def _machine(setting: Setting) -> str:
     if isinstance(memory, int):
         facts["memory"] = f"{memory / MEGA:,.0f} MB"
     lines = "".join(
-        f"<dt>{escape(name.replace('_', ' '))}</dt><dd>{escape(str(fact))}</dd>" for name, fact in facts.items()
+        f"<dt>{_escaped(name.replace('_', ' '))}</dt><dd>{_escaped(str(fact))}</dd>" for name, fact in facts.items()
     )
     return f"<dl>{lines}</dl>"

@@ -68,7 +68,7 @@ class Program(Contender[SegmentOptions]):
         try:
             target = Target(image=image, mask=folder / "mask.tif")
             start = time.perf_counter()
-            result = segment_target(target, self._model, options, Events())
+            result = segment_target(target, self._model, options, Events(), alone=True)
             seconds = time.perf_counter() - start
         finally:
             shutil.rmtree(folder, ignore_errors=True)

@@ -190,7 +190,7 @@ class Row:
         if self.mask is not None:
             found["mask"] = self.mask
         if self.error is not None:
-            return {**found, "status": "failed", "error": str(self.error), "exit_code": self.error.exit_code}
+            return {**found, "status": "failed", **self.error.describe()}
         options, memory = (self.runs[0].report[key] for key in ("options", "memory"))
         return {
             **found,

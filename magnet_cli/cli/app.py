@@ -13,7 +13,7 @@ from magnet_cli import __version__
 from magnet_cli.cli.bench import bench
 from magnet_cli.cli.evaluate import evaluate
 from magnet_cli.cli.export import export
-from magnet_cli.cli.outcome import flushed, say, unwritten
+from magnet_cli.cli.outcome import DEBUG, flushed, say, say_notices, unwritten
 from magnet_cli.cli.parameters import PanelCommand
 from magnet_cli.cli.queries import info, plan, verify
 from magnet_cli.cli.refine import refine
@@ -22,7 +22,7 @@ from magnet_cli.cli.scene import scene
 from magnet_cli.cli.segment import segment
 from magnet_cli.cli.train import train_app
 from magnet_cli.cli.weights import weights_app
-from magnet_cli.errors import OutputError
+from magnet_cli.errors import BugError, OutputError, trace_of
 from magnet_cli.system.memory import keep_heap_steady
 from magnet_cli.system.threads import wait_briefly
 
@@ -61,22 +61,44 @@ def _print_version(*, wanted: bool) -> None:
         raise typer.Exit
 
 
+def _debug(*, wanted: bool) -> None:
+    if wanted:
+        os.environ[DEBUG] = "1"
+    else:
+        os.environ.pop(DEBUG, None)
+
+
 @app.callback()
 def _root(
     *,
+    debug: Annotated[
+        bool,
+        typer.Option(
+            "--debug", callback=_debug, envvar=DEBUG, help="Print the traceback of a bug that ended one image's work."
+        ),
+    ] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    del version
+    del debug, version
+
+
+def _bug(error: Exception) -> int:
+    """Print the traceback of a bug, line by line, and return its exit code."""
+    for line in trace_of(error).rstrip().split("\n"):
+        say(line)
+    return BugError.exit_code
 
 
 def main() -> None:
     """Run the program on the words of the command line, and exit with its code.
 
-    Click prints help and version itself, so the error of a standard output that cannot be written is handled here.
+    Click prints help and version itself, so the error of a standard output that cannot be written is handled here. The
+    traceback of a bug is printed here, too, so that nothing in it is obeyed by the terminal.
     """
     keep_heap_steady()
+    say_notices()
     try:
         app(prog_name="magnet")
     except OSError as error:
@@ -84,9 +106,11 @@ def main() -> None:
         with suppress(OSError):
             sys.stdout.write("\n")
         if flushed(sys.stdout):
-            raise
+            sys.exit(_bug(error))
         say(f"magnet: {unwritten(error)}")
         sys.exit(OutputError.exit_code)
+    except Exception as error:  # noqa: BLE001 - a bug ends here, with its traceback and exit code 1
+        sys.exit(_bug(error))
     finally:
         flushed(sys.stdout)
         flushed(sys.stderr)

@@ -127,9 +127,9 @@ def _tell(result: BenchResult, listing: Listing, *, html: Path | None, json: boo
     line = result.quote
     listing.more |= {**result.setting.describe(), "quote": line}
     if not json:
-        from magnet_cli.cli.bench_tables import bench_text
+        from magnet_cli.cli.bench_tables import bench_lines
 
-        tell(bench_text(result.rows))
+        tell(*bench_lines(result.rows))
         if line is not None:
             tell(line)
     if html is not None:  # The page comes last, so that a full disk does not lose the printed figures.

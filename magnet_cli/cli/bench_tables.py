@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from magnet_cli.bench.table import HEAD, SPLIT_HEAD, cells, split_cells, without_empty
+from magnet_cli.system.characters import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,8 +25,8 @@ NAMES = 2
 LEGEND = "Ratios compare seconds, with [lowest..highest] of the repeats; those in (round brackets) windows per second."
 
 
-def bench_text(rows: Sequence[Row]) -> str:
-    """Return tables of what was measured and of where the time went, and the reasons for what was not measured."""
+def bench_lines(rows: Sequence[Row]) -> list[str]:
+    """Return lines: tables of what was measured and of where the time went, and why some things were not measured."""
     done = [row for row in rows if row.runs]
     file = StringIO()
     console = Console(file=file, width=_width(), highlight=False, emoji=False, markup=False)
@@ -36,8 +37,8 @@ def bench_text(rows: Sequence[Row]) -> str:
         console.print(LEGEND, soft_wrap=True)
     for row in done:
         for reason in dict.fromkeys(f"{mark.kind} {mark.status}: {mark.reason}" for mark in row.marks if mark.reason):
-            console.print(f"{row.label}, {row.method}: {reason}", soft_wrap=True)
-    return "\n".join(line.rstrip() for line in file.getvalue().splitlines())
+            console.print(printable(f"{row.label}, {row.method}: {reason}"), soft_wrap=True)
+    return [line.rstrip() for line in file.getvalue().split("\n")[:-1]]
 
 
 def _width() -> int:
@@ -51,5 +52,5 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     for index, name in enumerate(names):
         table.add_column(name, justify="left" if index < NAMES else "right", overflow="fold")
     for line in lines:
-        table.add_row(*line)
+        table.add_row(*map(printable, line))
     return table

@@ -54,13 +54,13 @@ def _domain(bundle: AnyBundle) -> str:
     return f"for {bundle.domain} images" if bundle.domain else "domain not stated"
 
 
-def bundle_text(bundle: AnyBundle) -> str:
-    """Return the full description of a bundle as text."""
+def described_lines(bundle: AnyBundle) -> list[str]:
+    """Return the full description of a bundle as lines of text."""
     from magnet_cli.models.bundle import CascadeBundle
 
     card = bundle.folder / CARD
     middle = _cascade_lines(bundle) if isinstance(bundle, CascadeBundle) else _segmentation_lines(bundle)
-    lines = [
+    return [
         f"{bundle.name}: {bundle.folder}",
         f"  model card: {card if card.is_file() else 'none'}",
         f"  domain: {bundle.domain or 'not stated'}",
@@ -70,7 +70,6 @@ def bundle_text(bundle: AnyBundle) -> str:
         *(f"  origin: {origin}" for origin in bundle.origins),
         *(f"  note: {note}" for note in bundle.notes),
     ]
-    return "\n".join(lines)
 
 
 def _cascade_lines(bundle: CascadeBundle) -> list[str]:

@@ -119,9 +119,9 @@ def evaluate(
             plotted = _plot(plot, output)
             found = _compare_methods(data, output, chosen, listing, progress=not no_progress)
             if not json:
-                from magnet_cli.cli.score_text import scores_text
+                from magnet_cli.cli.score_text import scores_lines
 
-                tell(scores_text(found))
+                tell(*scores_lines(found))
             _keep(found, listing, output=output, plot=plotted)
             return listing.exit_code
         beside = [name for name in options.names() if name != "weights"]
@@ -130,13 +130,13 @@ def evaluate(
             raise UsageError("needs MASK and TRUTH, or --data", advice="See magnet evaluate --help")
         names = _names(counting, options)
         counted = counting.value(boundary=(mba_radii or "paper") if mba else None, **names)
-        from magnet_cli.cli.score_text import evaluation_text
+        from magnet_cli.cli.score_text import evaluation_lines
         from magnet_cli.evaluation import mask_scores as evaluation
 
         scored = evaluation.evaluate(mask, truth, counted, roi=roi)
         listing.add({"mask": str(mask), "truth": str(truth), **scored.describe()})
         if not json:
-            tell(evaluation_text(scored))
+            tell(*evaluation_lines(scored))
     return 0
 
 

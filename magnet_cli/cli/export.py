@@ -48,7 +48,7 @@ def export(
             made, error = _exported(target, chosen, overwrite=overwrite, progress=not no_progress)
             row: dict[str, object] = {"mask": str(target.mask), "exports": [each.describe() for each in made]}
             if error is not None:
-                row |= {"error": str(error), "exit_code": error.exit_code}
+                row |= error.describe()
             listing.add(row, error)
     return listing.exit_code
 
@@ -69,6 +69,6 @@ def _exported(
                     display.message(line)
                 made.append(each)
         except MagnetError as error:
-            display.message(f"magnet: {error}")
+            display.failed(str(target.mask), error)
             return made, error
     return made, None

@@ -7,14 +7,17 @@ import functools
 import json
 import logging
 import os
+import re
 import signal
 import sys
+import warnings
 from contextlib import suppress
 from typing import TYPE_CHECKING, ParamSpec, Self
 
 import typer
 
-from magnet_cli.errors import MagnetError, OutputError, SourceError, UsageError, redacted
+from magnet_cli.errors import BugError, MagnetError, OutputError, foreseen, redacted
+from magnet_cli.system.characters import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,8 +32,10 @@ INTERRUPTED = 130
 SOME_FAILED = 7
 ALL_FAILED = 3
 SCHEMA = 1
-LONGEST_SHOWN = 80
-"""Number of characters that an error shows of a file name that is too long."""
+DEBUG = "MAGNET_DEBUG"
+"""Environment variable of `--debug`."""
+BYTES = re.compile("([\udc80-\udcff]+)")
+"""Bytes of a file name that is not valid UTF-8, as Python writes them."""
 
 
 def command(function: Callable[P, int | None]) -> Callable[P, None]:
@@ -47,7 +52,7 @@ def command(function: Callable[P, int | None]) -> Callable[P, None]:
             found = foreseen(error)
             if found is None:
                 raise
-            say(f"magnet: {found}")
+            say_failure(found)
             code = found.exit_code
         except KeyboardInterrupt as interrupt:
             say(f"magnet: interrupted; {str(interrupt) or GOES_ON}")
@@ -64,30 +69,42 @@ def _interrupt(signum: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def foreseen(error: BaseException | None) -> MagnetError | None:
-    """Return the expected failure that an exception stands for, or None where it is a bug.
-
-    Besides `MagnetError`, these are file names that the system finds too long and files that it denies access to.
-    """
-    if isinstance(error, MagnetError):
-        return error
-    if not isinstance(error, OSError) or error.filename is None:
-        return None
-    if error.errno == errno.ENAMETOOLONG:
-        shown = f"{str(error.filename)[:LONGEST_SHOWN]}..."
-        return UsageError("the name is longer than this system allows", value=shown, advice="Give a shorter one")
-    if error.errno in (errno.EACCES, errno.EPERM, errno.ELOOP):
-        advice = "Check that you may read it, or name what you may read"
-        return SourceError("the system refuses access", value=error.strerror, file=error.filename, advice=advice)
-    return None
-
-
 def say(message: str) -> None:
     """Print a line on standard error. An error in writing it is ignored, so that the work can go on."""
     try:
-        typer.echo(redacted(message), err=True)
+        typer.echo(printable(redacted(message)), err=True)
     except OSError:
         _discard(sys.stderr)
+
+
+def say_failure(error: MagnetError, about: str = "magnet") -> None:
+    """Print a failure as a line on standard error, and the traceback of a bug with `--debug`."""
+    say(f"{about}: {error}")
+    for line in shown_details(error):
+        say(line)
+
+
+def shown_details(error: MagnetError) -> list[str]:
+    """Return the lines of a bug's traceback that are shown: all with `--debug` or for a `BugError`, else none."""
+    shown = error.details is not None and (isinstance(error, BugError) or bool(os.environ.get(DEBUG)))
+    return error.details.rstrip().split("\n") if shown and error.details is not None else []
+
+
+class _Notices(logging.Handler):
+    """Prints what libraries log as lines: their messages quote the files that they read."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say(f"{record.name}: {record.getMessage()}")
+
+
+def say_notices() -> None:
+    """From now on print the warnings and the log of libraries as `say` does, one line each."""
+    logging.lastResort = _Notices(logging.WARNING)
+
+    def warn(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
+        say(f"{category.__name__}: {message}")
+
+    warnings.showwarning = warn
 
 
 def _discard(stream: TextIO | None) -> None:
@@ -111,20 +128,38 @@ def flushed(stream: TextIO | None) -> bool:
     return True
 
 
-def tell(text: str) -> None:
-    """Print a result on standard output. File names that are not valid Unicode keep their bytes.
+def tell(*lines: str) -> None:
+    """Print the lines of a result on standard output, each as one line whatever it contains.
+
+    Bytes of file names that are not valid Unicode are kept where the output is no terminal, for programs that read it.
 
     Raises:
         OutputError: The text cannot be written.
         typer.Exit: The reader of a pipe has closed it; the command then ends without a message.
     """
     try:
-        typer.echo(redacted(text).encode("utf-8", "surrogateescape"))
+        typer.echo("\n".join(map(_shown, lines)).encode("utf-8", "surrogateescape"))
     except OSError as error:
         _discard(sys.stdout)
         if error.errno == errno.EPIPE:
             raise typer.Exit(OutputError.exit_code) from None
         raise unwritten(error) from error
+
+
+def _shown(line: str) -> str:
+    if sys.stdout.isatty():
+        return printable(redacted(line))
+    return "".join(part if BYTES.match(part) else printable(part) for part in BYTES.split(redacted(line)))
+
+
+def tell_json(value: object) -> None:
+    """Print one JSON object on standard output, as `tell` does. All of it is ASCII.
+
+    Raises:
+        OutputError: The text cannot be written.
+        typer.Exit: The reader of a pipe has closed it.
+    """
+    tell(*json.dumps(value, indent=1).split("\n"))
 
 
 def unwritten(error: OSError) -> OutputError:
@@ -176,10 +211,10 @@ class Listing:
         found = self.describe()
         failure = foreseen(error)
         if failure is not None:
-            found |= {"error": str(failure), "exit_code": failure.exit_code}
+            found |= failure.describe()
         elif isinstance(error, KeyboardInterrupt):
             found |= {"error": "interrupted", "exit_code": INTERRUPTED}
         elif error is not None:
             return
         if self._json:
-            tell(json.dumps(found, indent=1))
+            tell_json(found)

@@ -16,8 +16,10 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from magnet_cli.cli.outcome import shown_details
 from magnet_cli.errors import redacted
 from magnet_cli.events import Events, Step
+from magnet_cli.system.characters import printable
 from magnet_cli.system.closing import Closing
 
 if TYPE_CHECKING:
@@ -75,7 +77,7 @@ class Display(Events, BarDisplay):
     def message(self, text: str) -> None:
         """Print a line above the bar."""
         with suppress(OSError):
-            self._console.print(redacted(text))
+            self._console.print(printable(redacted(text)))
 
     def failed(self, image: str, error: MagnetError) -> None:
         """Print the failure of an image, with the image's name."""
@@ -83,14 +85,16 @@ class Display(Events, BarDisplay):
         name = redacted(image)
         about = "" if name in str(error) else f"{name}: "
         with suppress(OSError):
-            self._console.print(f"magnet: {about}{error}")
+            self._console.print(printable(f"magnet: {about}{error}"))
+            for line in shown_details(error):
+                self._console.print(printable(line))
 
     def step(self, step: Step) -> None:
         """Move the bar. Another image or another kind of work starts a new bar."""
         if self._task is None or (step.image, step.what) != self._shown:
             self._clear()
             self._shown = (step.image, step.what)
-            self._task = self._bar.add_task(f"{step.image}, {step.what}", total=step.total)
+            self._task = self._bar.add_task(printable(f"{step.image}, {step.what}"), total=step.total)
         self._bar.update(self._task, completed=step.done, total=step.total)
 
     def _clear(self) -> None:

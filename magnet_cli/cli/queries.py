@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from magnet_cli.cli.outcome import Listing, command, say, tell
+from magnet_cli.cli.outcome import Listing, command, say, say_failure, tell
 from magnet_cli.cli.parameters import Given, Group, Inputs, Json, NoProgress, takes
 from magnet_cli.errors import MagnetError, OutputError, SourceError
 from magnet_cli.options.segment import SegmentOptions
@@ -50,10 +50,10 @@ def plan(
             if made is None:
                 listing.add(_failure("image", image.source, error), error)
                 continue
-            row, text = made
+            row, lines = made
             listing.add(row)
             if not json:
-                tell(text)
+                tell(*lines)
     return listing.exit_code
 
 
@@ -61,15 +61,15 @@ def _say_skipped(note: str) -> None:
     say(f"magnet: {note}")
 
 
-def _planned(planner: Planner, image: str | Path) -> tuple[dict[str, object], str]:
-    """Return the plan of one image as JSON values and as text."""
-    from magnet_cli.cli.tables import plan_text
+def _planned(planner: Planner, image: str | Path) -> tuple[dict[str, object], list[str]]:
+    """Return the plan of one image as JSON values and as lines of text."""
+    from magnet_cli.cli.tables import plan_lines
 
     made = planner.plan(image)
     seconds, then = planner.seconds(made), planner.preview(made)
     facts = {"refine": None if then is None else then.describe()}
     row = {**made.describe(), **facts, "seconds": None if seconds is None else round(seconds, 1)}
-    return row, plan_text(made, seconds=seconds, then=then)
+    return row, plan_lines(made, seconds=seconds, then=then)
 
 
 @command
@@ -79,7 +79,7 @@ def info(inputs: Inputs, *, options: Given[BandOptions], json: Json = False, no_
     with Listing(json=json) as listing:
         series = options.value().series
         from magnet_cli import images
-        from magnet_cli.cli.tables import info_dict, info_text
+        from magnet_cli.cli.tables import info_dict, info_lines
         from magnet_cli.masks.targets import input_images
 
         for image in input_images(inputs, _say_skipped):
@@ -91,7 +91,7 @@ def info(inputs: Inputs, *, options: Given[BandOptions], json: Json = False, no_
                 continue
             listing.add(info_dict(found))
             if not json:
-                tell(info_text(found))
+                tell(*info_lines(found))
     return listing.exit_code
 
 
@@ -113,7 +113,7 @@ def verify(
                 continue
             if not found.ok:
                 error = damaged(found)
-                say(f"magnet: {error}")
+                say_failure(error)
             listing.add(_verification(found), error)
             if found.ok and not json:
                 tell(f"{mask}: {found.tiles} tiles on {found.pages} pages, {found.bytes} bytes, all as written")
@@ -161,9 +161,9 @@ def _attempt(
         with showing(path, what, enabled=progress):
             return work(), None
     except MagnetError as error:
-        say(f"magnet: {error}")
+        say_failure(error)
         return None, error
 
 
 def _failure(key: str, path: str | Path, error: MagnetError | None) -> dict[str, object]:
-    return {key: str(path), "error": str(error), "exit_code": error and error.exit_code}
+    return {key: str(path), **({} if error is None else error.describe())}

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json as json_format
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from magnet_cli.cli.outcome import Listing, command, tell
+from magnet_cli.cli.outcome import Listing, command, tell, tell_json
 from magnet_cli.cli.parameters import FIRST, MORE, Given, Group, Json, NoProgress, takes
 from magnet_cli.options.refine import RefineOptions
 from magnet_cli.options.shared import ViewOptions
@@ -69,7 +68,7 @@ def _show(job: MaskJob, *, json: bool) -> None:
     plan, seconds = job.plan, job.seconds()
     if json:
         found = {**plan.describe(), "seconds": None if seconds is None else round(seconds, 1)}
-        tell(json_format.dumps(found, indent=1))
+        tell_json(found)
         return
     image = plan.view.info
     lines = [f"{image.path}, {image.size} pixels; {plan.mask}, read as {plan.reading.kind}", *plan.lines()]
@@ -79,4 +78,4 @@ def _show(job: MaskJob, *, json: bool) -> None:
     lines.append(f"disk: at most {format_bytes(sum(disk.values()))}")
     if seconds is not None:
         lines.append(f"time: at most about {format_seconds(seconds)}, as 'magnet bench' measured here")
-    tell("\n".join(lines))
+    tell(*lines)

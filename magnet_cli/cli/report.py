@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from magnet_cli.cli.outcome import Listing, command, say, tell
+from magnet_cli.cli.outcome import Listing, command, say_failure, tell
 from magnet_cli.cli.parameters import Given, Group, Json, NoProgress, takes
 from magnet_cli.errors import MagnetError, UsageError
 from magnet_cli.options.shared import ViewOptions
@@ -39,10 +39,10 @@ def report(
                 with showing(mask, "drawing", enabled=not no_progress):
                     written = show_mask(mask, chosen, image=image)
             except MagnetError as error:
-                say(f"magnet: {error}")
-                listing.add({"mask": str(mask), "error": str(error), "exit_code": error.exit_code}, error)
+                say_failure(error)
+                listing.add({"mask": str(mask), **error.describe()}, error)
                 continue
             listing.add({"mask": str(mask), "written": [str(path) for path in written]})
             if not json:
-                tell("\n".join(map(str, written)))
+                tell(*map(str, written))
     return listing.exit_code

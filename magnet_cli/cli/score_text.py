@@ -17,8 +17,8 @@ MOST_LISTED = 50
 """Largest number of images that are listed one by one."""
 
 
-def evaluation_text(found: Evaluation) -> str:
-    """Return the scores of one mask as text."""
+def evaluation_lines(found: Evaluation) -> list[str]:
+    """Return the scores of one mask as lines of text."""
     rows = [["", "class", "IoU", "F1", "true pixels", "mask pixels", ""]]
     for entry in found.classes:
         out = "" if entry.in_mean or entry.iou is None else "not in the mean"
@@ -36,8 +36,7 @@ def evaluation_text(found: Evaluation) -> str:
     ]
     if found.not_computed:
         lines.append(f"not computed        {found.not_computed:,} of them, counted as wrong")
-    lines += [f"note: {note}" for note in found.notes]
-    return "\n".join(lines)
+    return lines + [f"note: {note}" for note in found.notes]
 
 
 def _boundary_line(counts: BoundaryCounts) -> str:
@@ -46,8 +45,8 @@ def _boundary_line(counts: BoundaryCounts) -> str:
     return f"boundary accuracy   {percent(counts.mba):>6}  ({how} radii {radii})"
 
 
-def scores_text(scores: Scores) -> str:
-    """Return the scores of several methods over several images as text."""
+def scores_lines(scores: Scores) -> list[str]:
+    """Return the scores of several methods over several images as lines of text."""
     parts = [
         [*table(_methods(scores), left=(0,))],
         ["IoU by class, pixels of all images pooled", *table(_classes(scores), left=(0, len(scores.methods) + 1))],
@@ -60,7 +59,8 @@ def scores_text(scores: Scores) -> str:
         parts.append(["difference of mean IoU in points, mean over images", *gains])
     if scores.notes:
         parts.append([f"note: {note}" for note in scores.notes])
-    return "\n\n".join("\n".join(lines) for lines in parts)
+    first, *others = parts
+    return [*first, *(line for part in others for line in ("", *part))]
 
 
 def _methods(scores: Scores) -> list[list[str]]:

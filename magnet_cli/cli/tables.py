@@ -21,8 +21,8 @@ MOST_LISTED = 12
 """Largest number of bands that are named one by one."""
 
 
-def plan_text(plan: Plan, *, seconds: float | None = None, then: RefinePreview | None = None) -> str:
-    """Return the plan of a segmentation as text.
+def plan_lines(plan: Plan, *, seconds: float | None = None, then: RefinePreview | None = None) -> list[str]:
+    """Return the plan of a segmentation as lines of text.
 
     Args:
         plan: The plan of one image.
@@ -62,8 +62,7 @@ def plan_text(plan: Plan, *, seconds: float | None = None, then: RefinePreview |
         lines.append(f"  time: about {format_seconds(seconds)}, as 'magnet bench' measured here{more}")
     if disk["decode_cache"]:
         lines.append(f"  disk for decoding once: {format_bytes(disk['decode_cache'])}")
-    lines += [f"  note: {note}" for note in plan.notes]
-    return "\n".join(lines)
+    return lines + [f"  note: {note}" for note in plan.notes]
 
 
 def _input(plan: Plan) -> str:
@@ -152,8 +151,8 @@ def _bands(names: Sequence[str]) -> str:
     return f"{len(names)} band{'s'[: len(names) > 1]} ({', '.join(shown) if few else f'{shown[0]} to {shown[-1]}'})"
 
 
-def info_text(info: ImageInfo) -> str:
-    """Return facts about an image as text."""
+def info_lines(info: ImageInfo) -> list[str]:
+    """Return facts about an image as lines of text."""
     resolution = info.resolution
     pixel = "unknown" if resolution is None else f"{float(resolution.x):g} x {float(resolution.y):g} {resolution.unit}"
     lines = [
@@ -174,5 +173,4 @@ def info_text(info: ImageInfo) -> str:
         lines.append(f"  images in the file: {listed(range(len(info.contents)), info.contents)}; read is {info.series}")
     if info.cache_bytes:
         lines.append(f"  cannot be read by region: decoding it once takes {format_bytes(info.cache_bytes)} of disk")
-    lines += [f"  note: {note}" for note in info.notes]
-    return "\n".join(lines)
+    return lines + [f"  note: {note}" for note in info.notes]

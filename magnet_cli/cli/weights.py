@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from magnet_cli.cli.bundle_text import bundle_lines, bundle_text, summary
-from magnet_cli.cli.outcome import SCHEMA, command, say, tell
+from magnet_cli.cli.bundle_text import bundle_lines, described_lines, summary
+from magnet_cli.cli.outcome import SCHEMA, command, say, say_failure, tell, tell_json
 from magnet_cli.cli.parameters import Given, Group, Json, PanelCommand, is_typed, takes
 from magnet_cli.errors import MagnetError, UsageError, WeightsError
 from magnet_cli.geometry import Size
@@ -38,11 +38,11 @@ def answering(key: str, *, json: bool) -> Iterator[list[object]]:
     try:
         yield rows
     except MagnetError as error:
-        found |= {"error": str(error), "exit_code": error.exit_code}
+        found |= {**error.describe()}
         raise
     finally:
         if json:
-            tell(json_text.dumps(found, indent=1))
+            tell_json(found)
 
 
 @weights_app.command("list")
@@ -58,12 +58,12 @@ def list_bundles(*, json: Json = False) -> int:
                 bundle = load_description(name)
             except WeightsError as error:
                 code = error.exit_code
-                say(f"magnet: {error}")
+                say_failure(error)
                 rows.append({"name": name, "folder": str(folder), "error": str(error)})
                 continue
             rows.append(summary(bundle))
             if not json:
-                tell("\n".join(bundle_lines(bundle)))
+                tell(*bundle_lines(bundle))
         if not rows and not json:
             tell("no bundles")
     return code
@@ -80,7 +80,7 @@ def show(name: Name, *, json: Json = False) -> None:
         description = json_text.loads((bundle.folder / "bundle.json").read_text(encoding="utf-8"))
         rows.append({**summary(bundle), "description": description})
         if not json:
-            tell(bundle_text(bundle))
+            tell(*described_lines(bundle))
 
 
 @weights_app.command()
@@ -95,7 +95,7 @@ def verify(name: Name, *, json: Json = False) -> int:
         rows += [check.describe() for check in checks]
         for check in checks:
             if check.error is not None:
-                say(f"magnet: {check.error}")
+                say_failure(check.error)
             elif not json:
                 hashed = "as hashed" if check.hashed else "no hash to compare with"
                 tell(f"{check.file}: {check.architecture}, {format_bytes(check.bytes)}, {hashed}, fits")

@@ -103,7 +103,7 @@ class ImageScore:
             "mask": self.mask and str(self.mask),
         }
         if self.error is not None:
-            return {**found, "status": "failed", "error": str(self.error), "exit_code": self.error.exit_code}
+            return {**found, "status": "failed", **self.error.describe()}
         status = "already done" if self.was_done else "done"
         scores = self.evaluation.describe() if self.evaluation is not None else {}
         return {**found, "status": status, **scores, **(vars(self.cost) if self.cost is not None else {})}

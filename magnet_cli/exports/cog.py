@@ -12,6 +12,7 @@ from magnet_cli.exports.destinations import names_path
 from magnet_cli.exports.relayout import TiffLayout, write_relaid
 from magnet_cli.images.labels_tiff import mask_description
 from magnet_cli.system import durable
+from magnet_cli.system.characters import xml_text
 from magnet_cli.system.working_files import working_file
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def write_cog(mask: MaskFile, target: Path, *, identity: str) -> None:
 
 def _categories(names: Iterable[str]) -> str:
     """Names by class index, as GDAL's PAM has them (gdal.org, drivers/raster/gtiff and the schema pamdataset)."""
-    lines = "".join(f"      <Category>{escape(name)}</Category>\n" for name in names)
+    lines = "".join(f"      <Category>{escape(xml_text(name))}</Category>\n" for name in names)
     return (
         '<PAMDataset>\n  <PAMRasterBand band="1">\n    <CategoryNames>\n'
         f"{lines}    </CategoryNames>\n  </PAMRasterBand>\n</PAMDataset>\n"

@@ -9,6 +9,7 @@ import tifffile
 
 from magnet_cli.exports.relayout import TiffLayout, write_relaid
 from magnet_cli.images.protocol import NODATA
+from magnet_cli.system.characters import printable, xml_text
 from magnet_cli.system.working_files import working_file
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def found_identity(path: Path) -> str | None:
 def _metadata(mask: MaskFile, identity: str) -> str:
     """Return the OME-XML of one plane."""
     root = ET.Element("OME", {"xmlns": SCHEMA, "Creator": "magnet"})
-    image = ET.SubElement(root, "Image", {"ID": "Image:0", "Name": mask.path.name})
+    image = ET.SubElement(root, "Image", {"ID": "Image:0", "Name": printable(mask.path.name)})
     pixels = ET.SubElement(image, "Pixels", {"ID": "Pixels:0", "DimensionOrder": "XYZCT", **_sizes(mask)})
     ET.SubElement(pixels, "Channel", {"ID": "Channel:0:0", "Name": "class", "SamplesPerPixel": "1"})
     ET.SubElement(pixels, "TiffData", {"IFD": "0", "PlaneCount": "1"})
@@ -58,7 +59,7 @@ def _metadata(mask: MaskFile, identity: str) -> str:
         note = ET.SubElement(notes, "MapAnnotation", {"ID": f"Annotation:{number}", "Namespace": namespace})
         value = ET.SubElement(note, "Value")
         for key, text in values.items():
-            ET.SubElement(value, "M", {"K": key}).text = text
+            ET.SubElement(value, "M", {"K": key}).text = xml_text(text)
     # UTF-8 as it is: Bio-Formats does not take XML with character references for OME-XML.
     data: bytes = ET.tostring(root, encoding="UTF-8", xml_declaration=True)
     return data.decode()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from magnet_cli.errors import SourceError
 from magnet_cli.images.blob import FileBlob
 from magnet_cli.images.contents import Content, choose
-from magnet_cli.images.failures import naming, needing
+from magnet_cli.images.failures import naming, needing, reporting_bugs
 from magnet_cli.images.inputs import GDAL_SUFFIXES, REASONS, UNREAD_SUFFIXES, ZARR_MARKS
 from magnet_cli.images.urls import file_name, is_url, url_name
 
@@ -62,14 +62,15 @@ def open_image(
         SourceError: It is missing, no image, damaged, or needs more disk than allowed; or it holds no such series.
     """
     text = str(source)
-    if _is_zarr_url(text) if is_url(text) else _is_folder(text):
-        return _open_zarr(text, series)
-    blob = open_blob(text)
-    try:
-        return _open_file(blob, cache, series, alpha or "mask")
-    except SourceError:
-        blob.close()
-        raise
+    with reporting_bugs(text):
+        if _is_zarr_url(text) if is_url(text) else _is_folder(text):
+            return _open_zarr(text, series)
+        blob = open_blob(text)
+        try:
+            return _open_file(blob, cache, series, alpha or "mask")
+        except BaseException:
+            blob.close()
+            raise
 
 
 def reopen(info: ImageInfo, *, cache: CacheBudget | None = None) -> Image:

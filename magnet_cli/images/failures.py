@@ -8,7 +8,7 @@ import zlib
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from magnet_cli.errors import SourceError
+from magnet_cli.errors import MagnetError, ReaderBugError, SourceError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -64,6 +64,26 @@ def naming(
         reason = "; ".join(line for line in lines if line)[:MESSAGE_LENGTH]
         detail = f"{type(error).__name__}: {reason}" if reason else type(error).__name__
         raise SourceError(rule, value=detail, file=file, advice=advice) from error
+
+
+@contextmanager
+def reporting_bugs(file: str | Path) -> Iterator[None]:
+    """Turn an exception of the block that nobody foresaw into the failure of the one file that was read.
+
+    A shortage of memory is no bug, and passes.
+
+    Args:
+        file: Path or URL of the image.
+
+    Raises:
+        ReaderBugError: The block raised something that is no failure of this program's.
+    """
+    try:
+        yield
+    except (MagnetError, MemoryError):
+        raise
+    except Exception as error:
+        raise ReaderBugError.of(error, file=file) from error
 
 
 @contextmanager

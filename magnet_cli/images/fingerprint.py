@@ -15,6 +15,7 @@ from magnet_cli.images.failures import naming
 from magnet_cli.images.protocol import Request
 from magnet_cli.images.sidecars import find_sidecars, world_endings
 from magnet_cli.images.urls import is_url
+from magnet_cli.system.regular_files import is_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -171,7 +172,7 @@ def _files(path: Path) -> list[tuple[Path, str]]:
     if path.suffix.lower() in COMPANION_FOLDERS and companion.is_dir():
         return [(path, ""), *_inside(companion)]
     beside = (path.with_name(f"{path.name}{ending}") for ending in WITH_PIXELS)
-    return [(path, ""), *((file, file.name.removeprefix(path.name)) for file in beside if file.is_file())]
+    return [(path, ""), *((file, file.name.removeprefix(path.name)) for file in beside if is_file(file))]
 
 
 def _inside(folder: Path) -> list[tuple[Path, str]]:

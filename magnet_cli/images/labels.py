@@ -17,6 +17,7 @@ from magnet_cli import images
 from magnet_cli.errors import SourceError
 from magnet_cli.geometry import LEVEL0, Box
 from magnet_cli.images.backends import HEAD_BYTES, TIFF_MAGIC, is_other, open_other
+from magnet_cli.images.failures import reporting_bugs
 from magnet_cli.images.labels_png import PALETTE, PNG_MAGIC, read_png_header, write_grey_copy
 from magnet_cli.images.protocol import NODATA
 from magnet_cli.system.closing import Closing
@@ -192,7 +193,7 @@ def open_region(source: str | Path) -> LabelImage:
 
 def _open(source: str | Path, values: Mapping[int, int]) -> LabelImage:
     text = str(source)
-    with ExitStack() as stack:
+    with reporting_bugs(text), ExitStack() as stack:
         opened = _opened(text, stack, values)
         stack.enter_context(opened.image)
         return LabelImage(text, opened, values=values, resources=stack.pop_all())

@@ -9,6 +9,7 @@ import numpy as np
 
 from magnet_cli.errors import SourceError
 from magnet_cli.geometry import Box
+from magnet_cli.images.failures import reporting_bugs
 from magnet_cli.images.levels import choose_level
 from magnet_cli.images.sampler import Sampler
 from magnet_cli.images.store import Pixels
@@ -62,9 +63,10 @@ class PyramidImage(Closing):
         if self._closed:
             raise SourceError("the image was closed before this read", file=self._info.path)
         samplers = [self._sampler(request) for request in requests]
-        for cluster in clusters(samplers):
-            self._decode(cluster)
-        return [sampler.region() for sampler in samplers]
+        with reporting_bugs(self._info.path):
+            for cluster in clusters(samplers):
+                self._decode(cluster)
+            return [sampler.region() for sampler in samplers]
 
     def close(self) -> None:
         """Close the store; later reads fail with `SourceError`."""

@@ -23,7 +23,7 @@ from queue import Empty, SimpleQueue
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from magnet_cli.errors import MemoryShortageError, SourceError
+from magnet_cli.errors import MemoryShortageError, ReaderBugError, SourceError
 from magnet_cli.images.protocol import Region
 from magnet_cli.images.shared_regions import Failure, ReadMessage, receive, send, shared_bytes
 from magnet_cli.images.urls import is_url
@@ -237,4 +237,6 @@ def _drop(slab: _Slab) -> None:
 def _error(failure: Failure) -> Exception:
     if failure.is_memory:
         return MemoryError(failure.rule)
+    if failure.details is not None:
+        return ReaderBugError.told(failure.value or failure.rule, failure.details, file=failure.file or "the image")
     return SourceError(failure.rule, value=failure.value, file=failure.file, advice=failure.advice)

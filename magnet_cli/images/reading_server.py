@@ -12,21 +12,21 @@ import pickle
 import signal
 import socket
 import sys
-import traceback
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from magnet_cli.errors import MagnetError
+from magnet_cli.errors import MagnetError, ReaderBugError
 from magnet_cli.images import open_image
 from magnet_cli.images.shared_regions import Failure, ReadMessage, receive, send, share
 from magnet_cli.system.memory import keep_heap_steady
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from magnet_cli.images import Image
+    from magnet_cli.images.protocol import Region, Request
 
 
 def main() -> None:
@@ -53,13 +53,39 @@ def _serve(path: str, how: Mapping[str, Any], channel: socket.socket) -> None:
     """Read what is asked for until the channel is closed; `how` goes to `open_image`."""
     with suppress(OSError):
         send(channel, pickle.dumps("ready"))
-    image: Image | None = None
+    with suppress(OSError), closing(_Opened(path, how)) as opened:
+        _answer(opened, channel)
+
+
+class _Opened:
+    """The image of a process, opened at its first read."""
+
+    def __init__(self, path: str, how: Mapping[str, Any]) -> None:
+        self.path = path
+        self._how = how
+        self._image: Image | None = None
+
+    def read(self, requests: Sequence[Request]) -> list[Region]:
+        """Read regions as the image does."""
+        if self._image is None:
+            self._image = open_image(self.path, **self._how)
+        return self._image.read(requests)
+
+    def close(self) -> None:
+        """Close the image, if it was opened."""
+        if self._image is not None:
+            self._image.close()
+
+
+def _answer(image: _Opened, channel: socket.socket) -> None:
+    """Read what is asked for until the channel is closed.
+
+    Raises:
+        OSError: The other side is gone.
+    """
     slabs: dict[int, np.ndarray[Any, np.dtype[np.uint8]]] = {}
     while True:
-        try:
-            data, descriptors = receive(channel)
-        except OSError:
-            return
+        data, descriptors = receive(channel)
         if not data:
             return
         # From the process that started this one, over a channel that nobody else has.
@@ -71,24 +97,19 @@ def _serve(path: str, how: Mapping[str, Any], channel: socket.socket) -> None:
             os.close(descriptor)
         answer: object
         try:
-            image = open_image(path, **how) if image is None else image
             answer = share(image.read(message.requests), slabs[message.slab])
         except (MagnetError, MemoryError) as error:
             answer = _failure(error)
-        except Exception as error:  # noqa: BLE001 - told by the process that asks, which knows what it was doing
-            traceback.print_exc()
-            answer = Failure(rule=f"{type(error).__name__}: {error}", value=None, file=None, advice=None)
-        try:
-            send(channel, pickle.dumps(answer))
-        except OSError:
-            return
+        except Exception as error:  # noqa: BLE001 - the process that asks raises it as the failure of the image
+            answer = _failure(ReaderBugError.of(error, file=image.path))
+        send(channel, pickle.dumps(answer))
 
 
 def _failure(error: MagnetError | MemoryError) -> Failure:
     if isinstance(error, MemoryError):
         return Failure(rule=str(error), value=None, file=None, advice=None, is_memory=True)
     value, file = (None if part is None else str(part) for part in (error.value, error.file))
-    return Failure(rule=error.rule, value=value, file=file, advice=error.advice)
+    return Failure(rule=error.rule, value=value, file=file, advice=error.advice, details=error.details)
 
 
 if __name__ == "__main__":

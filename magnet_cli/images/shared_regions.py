@@ -72,6 +72,8 @@ class Failure:
     advice: str | None
     is_memory: bool = False
     """Whether the read failed because memory ran out."""
+    details: str | None = None
+    """Traceback where the failure is a bug; else None."""
 
 
 def shared_bytes(request: Request, *, bands: int, dtype: str) -> int:

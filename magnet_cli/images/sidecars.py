@@ -10,6 +10,7 @@ from xml.etree import ElementTree as ET
 from magnet_cli.images.geotransform import DOUBLE, TIEPOINT, TIEPOINT_VALUES, Geotransform
 from magnet_cli.images.rpc import finite_number, rpc_values, values_of_assignments, values_of_lines
 from magnet_cli.images.urls import is_url
+from magnet_cli.system.regular_files import is_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -111,7 +112,7 @@ def _appended(path: Path, ending: str) -> Path | None:
 
 
 def _first(paths: Iterable[Path]) -> Path | None:
-    return next((path for path in paths if path.is_file()), None)
+    return next((path for path in paths if is_file(path)), None)
 
 
 def _text(path: Path, notes: list[str]) -> str | None:

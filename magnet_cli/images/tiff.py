@@ -33,7 +33,7 @@ from magnet_cli.images.reader import PyramidImage
 from magnet_cli.images.resolution import Found, microscope, not_positive
 from magnet_cli.images.sidecars import Sidecars, find_sidecars, unread_projection, world_endings
 from magnet_cli.images.store import TRANSPOSED, OrientedStore, Store, oriented
-from magnet_cli.images.tiff_colour import COLOURS, OLD_JPEG, Colour, alpha_sample, colour, understood
+from magnet_cli.images.tiff_colour import COLOURS, OLD_JPEG, Colour, alpha_sample, colour, palette_fault, understood
 from magnet_cli.images.tiff_description import (
     band_names,
     channel_names,
@@ -256,6 +256,14 @@ def _facts(image: TiffImage, blob: Blob, alpha: Alpha) -> TiffFacts:
             file=blob.name,
             advice="Write their amplitude as a TIFF of floats",
         )
+    fault = palette_fault(page)
+    if fault is not None:
+        raise SourceError(
+            "a palette has as many numbers for red as for green and for blue",
+            value=fault,
+            file=blob.name,
+            advice="The file is damaged: export it again",
+        )
     clear = understood(page)
     regional = clear and _regional(image.pages)
     beside = find_sidecars(blob.name, world=world_endings(PurePath(file_name(blob.name)).suffix))
@@ -302,6 +310,8 @@ def stored_orientation(page: TiffPage, reference: Georeference) -> tuple[int, tu
 
 def _usable(full: Colour, alpha: Alpha, candidate: Candidate) -> bool:
     """Whether pages can be read by region and hold samples of the same meaning as level 0."""
+    if any(palette_fault(page) for page in candidate.pages):
+        return False
     if not all(map(understood, candidate.pages)) or not _regional(candidate.pages):
         return False
     found = colour(candidate.pages[0], len(candidate.pages), alpha=alpha)

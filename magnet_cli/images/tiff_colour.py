@@ -154,6 +154,16 @@ def alpha_note(number: int, alpha: Alpha) -> str:
     return f"band {number} is flagged as alpha: where it is 0 there is no data (--alpha band makes it a band)"
 
 
+def palette_fault(page: TiffPage) -> str | None:
+    """Return what is wrong with the palette of a page that has one by its tags; None where nothing is."""
+    if page.photometric != PALETTE:
+        return None
+    table = np.asarray(page.colormap)
+    if table.ndim == 2 and table.shape[0] == len(COLOURS) and table.size and table.dtype.kind in "bui":  # noqa: PLR2004
+        return None
+    return f"{table.size if table.dtype.kind in 'bui' else 0} numbers"
+
+
 def _palette(page: TiffPage) -> NDArray[np.uint8]:
     table = np.asarray(page.colormap)
     # Some writers store 8-bit colours in the 16-bit table.

@@ -247,6 +247,8 @@ def _info(path: str, levels: ZarrLevels) -> ImageInfo:
     if "x" not in levels.axes or "y" not in levels.axes or len(levels.axes) != array.ndim:
         raise SourceError("the zarr image has no x and y axes", value=levels.axes, file=path)
     check_pixels(array.shape[levels.axes.index("x")], array.shape[levels.axes.index("y")], path)
+    if 0 in array.shape:
+        raise SourceError("the image has no bands or planes", value=f"shape {array.shape}", file=path)
     if array.dtype.kind not in "buif":
         raise SourceError("pixels are whole or real numbers", value=array.dtype, file=path)
     for level in levels.arrays:

@@ -11,6 +11,7 @@ from magnet_cli.errors import SourceError, UsageError
 from magnet_cli.images.inputs import SkippedFile, find_images, skipped_notes, stem
 from magnet_cli.images.urls import is_url
 from magnet_cli.options.export import EXPORT_SUFFIXES
+from magnet_cli.system.regular_files import is_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -113,7 +114,7 @@ def is_earlier_output(image: Path) -> bool:
         return _is_export(image / "zarr.json" if image.is_dir() else image)
     name = Path(image.stem).stem if image.is_dir() else image.stem.removesuffix(OVERLAY)
     report = image.with_name(f"{name}.json")
-    return report.is_file() and _is_ours(report)
+    return is_file(report) and _is_ours(report)
 
 
 def _is_export(file: Path) -> bool:

@@ -18,6 +18,7 @@ from magnet_cli.masks.compression import by_threads
 from magnet_cli.masks.overview import HalvedTiles, halved, level_sizes
 from magnet_cli.masks.spec import MaskSpec, tiles_of
 from magnet_cli.system import durable
+from magnet_cli.system.characters import xml_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -153,7 +154,7 @@ def _tags(spec: MaskSpec, *, level: int) -> list[tuple[int, int, int, object, bo
     copied = [(*tag, False) for tag in spec.geo_tags if tag[0] not in own]
     # GDAL resolves entities twice: once as XML and once more in each value.
     items = "".join(
-        f'<Item name="CLASS_{label}" sample="0">{escape(escape(entry.name))}</Item>\n'
+        f'<Item name="CLASS_{label}" sample="0">{escape(escape(xml_text(entry.name)))}</Item>\n'
         for label, entry in enumerate(spec.classes)
     )
     names = f"<GDALMetadata>\n{items}</GDALMetadata>\n".encode() + b"\0"

@@ -192,7 +192,8 @@ def _write(
         for entry in named:
             entry["sha256"] = hashlib.sha256((folder / entry["file"]).read_bytes()).hexdigest()
         text = json.dumps(description, indent=2, ensure_ascii=False) + "\n"
-        durable.write_whole(folder / DESCRIPTION, text.encode())
+        # A lone surrogate becomes its escape in JSON.
+        durable.write_whole(folder / DESCRIPTION, text.encode("utf-8", "backslashreplace"))
     except OSError as exc:
         raise OutputError(f"the bundle cannot be written: {exc}", file=folder) from exc
 

@@ -10,6 +10,8 @@ import imagecodecs
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from magnet_cli.system.characters import printable
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -42,7 +44,7 @@ def draw_legend(picture: MaskPicture, *, width: int) -> NDArray[np.uint8]:
     """
     rows, more = listed(picture.classes)
     handles = [Patch(facecolor=entry.color, edgecolor="#666666", linewidth=0.6) for entry in rows]
-    names = [f"{_short(entry.name)}  {share_text(entry.share)}" for entry in rows]
+    names = [f"{_short(printable(entry.name))}  {share_text(entry.share)}" for entry in rows]
     if more:
         handles.append(Patch(facecolor="none", edgecolor="none"))
         names.append(f"and {more} classes more")

@@ -17,6 +17,7 @@ from magnet_cli.images.geotransform import system_label
 from magnet_cli.report.layers import COLOURS, PageLayer, heat_layer, heat_stops, mask_layer, photo_layer, stage_layer
 from magnet_cli.report.legend import share_text
 from magnet_cli.report.maps import NOTHING, STEPS, Map
+from magnet_cli.system.characters import printable
 from magnet_cli.system.memory import format_bytes
 
 if TYPE_CHECKING:
@@ -129,6 +130,7 @@ def make_page(picture: MaskPicture, report: Mapping[str, Any], name: str) -> str
         loader=PackageLoader("magnet_cli.report", "template"),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=_plain_text,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -163,6 +165,11 @@ def make_page(picture: MaskPicture, report: Mapping[str, Any], name: str) -> str
         notes=[str(note) for note in report["notes"]],
         report=report,
     )
+
+
+def _plain_text(value: object) -> object:
+    """Return a value of the template, a text without signs that change how the page around it is shown."""
+    return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _file_name(path: str) -> str:

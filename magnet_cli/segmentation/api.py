@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from magnet_cli.errors import MagnetError
+from magnet_cli.errors import BugError, foreseen
 from magnet_cli.events import Events
 from magnet_cli.exports.destinations import default_files, paths_of, refuse_collisions
 from magnet_cli.masks.targets import plan_targets, refuse_collisions_of_unrefined
@@ -81,17 +81,32 @@ def segment_each(
         refuse_collisions_of_unrefined(targets)
     model = load_model(options, events, own)
     for target in targets:
-        result = segment_target(target, model, options, events)
+        result = segment_target(target, model, options, events, alone=own is not None or len(targets) == 1)
         yield result
         if stop_on_error and result.error is not None:
             return
 
 
-def segment_target(target: Target, model: Model, options: SegmentOptions, events: Events) -> ImageResult:
-    """Segment one image with a loaded model. An error of the image is returned in the result."""
+def segment_target(
+    target: Target, model: Model, options: SegmentOptions, events: Events, *, alone: bool = False
+) -> ImageResult:
+    """Segment one image with a model that is loaded; its failure is in the result.
+
+    Args:
+        target: The image and its mask.
+        model: The networks.
+        options: How the image is segmented.
+        events: Hears about messages, progress and failures.
+        alone: Whether there is no other image. A bug then passes; else it is the failure of this image, and the others
+            follow.
+    """
     try:
         return ImageRun(target=target, model=model, options=options, events=events).result()
-    except MagnetError as error:
-        # Other exceptions are bugs: they end the program with a traceback instead of counting as a failed image.
-        events.failed(target.image, error)
-        return ImageResult(image=target.image, mask=target.mask, error=error)
+    except Exception as error:
+        failure = foreseen(error)
+        if failure is None:
+            if alone:
+                raise
+            failure = BugError.of(error, file=target.image)
+        events.failed(target.image, failure)
+        return ImageResult(image=target.image, mask=target.mask, error=failure)

@@ -79,7 +79,7 @@ class ImageResult:
         status = "failed" if self.error else "already done" if self.was_done else "done"
         found: dict[str, object] = {"image": self.image, "mask": str(self.mask), "status": status}
         if self.error is not None:
-            return {**found, "error": str(self.error), "exit_code": self.error.exit_code}
+            return {**found, **self.error.describe()}
         return {**found, "report": self.report, "exports": [each.describe() for each in self.exports]}
 
 

@@ -13,7 +13,7 @@ from magnet_cli.bench.conditions import Setting
 from magnet_cli.bench.result import Mark, Row, quote
 from magnet_cli.bench.table import HEAD, SPLIT_HEAD, cells, split_cells
 from magnet_cli.bench.task import Ready, Took
-from magnet_cli.cli.bench_tables import bench_text
+from magnet_cli.cli.bench_tables import bench_lines
 from magnet_cli.errors import DeviceError
 from magnet_cli.geometry import Size
 
@@ -95,13 +95,13 @@ def test_cells_fit_their_heads() -> None:
 
 
 def test_the_terminal_gets_tables_and_reasons() -> None:
-    text = bench_text([row(1024), row()])
+    text = "\n".join(bench_lines([row(1024), row()]))
 
     assert "65,536 px" in text
     assert "naive refused: needs 1 TiB" in text
     assert "device allocated" not in text  # nothing to say without a device
     assert "[lowest..highest] of the repeats" in text
-    assert "[lowest" not in bench_text([replace(row(), marks=())]), "nothing to explain"
+    assert "[lowest" not in "\n".join(bench_lines([replace(row(), marks=())])), "nothing to explain"
 
 
 def test_the_page_needs_nothing_beside_it_and_holds_the_figures() -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from magnet_cli.cli.bundle_text import bundle_lines, bundle_text, summary
+from magnet_cli.cli.bundle_text import bundle_lines, described_lines, summary
 from magnet_cli.errors import DeviceError, WeightsError
 from magnet_cli.models.architectures.cascade_base import BANDS
 from magnet_cli.models.bundle import load_bundle, load_cascade_bundle, load_description
@@ -84,7 +84,7 @@ def test_it_may_know_one_kind_of_object(tmp_path: Path) -> None:
     assert written(tmp_path / "any").kind_of_object == ""
     made = written(tmp_path / "one", object="building")
     assert made.kind_of_object == "building"
-    assert "object: building" in bundle_text(made)
+    assert "object: building" in " ".join(described_lines(made))
     assert summary(made)["object"] == "building"
     assert "masks of building" in bundle_lines(made)[0]
     with pytest.raises(WeightsError, match="object must be a string"):
