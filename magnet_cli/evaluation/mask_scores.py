@@ -209,10 +209,11 @@ def evaluate(
 
     Raises:
         SourceError: A file is missing or damaged, or has another size or place, or a label that is no class; the region
-            lies outside the mask; nothing is labelled.
+            lies outside the mask; nothing is labelled; or a file changed while it was read.
         UsageError: A class to be left out of the mean is none of the mask's, or the region's text has no known form.
     """
     options = options or EvaluationOptions()
+    inputs = images.InputStates.of((mask, truth))
     with ExitStack() as stack:
         given = stack.enter_context(open_labels(mask))
         true = stack.enter_context(open_labels(truth, values=options.truth_values or {}))
@@ -220,7 +221,9 @@ def evaluate(
         inside, notes = _counted(roi, given.info, stack)
         pair = _Pair(mask=given, truth=true, inside=inside, options=options, notes=notes)
         options.check_excluded(pair.names)
-        return pair.compare()
+        found = pair.compare()
+    inputs.refuse_change()
+    return found
 
 
 def _counted(

@@ -13,7 +13,7 @@ from magnet_cli.images.backends import is_other, open_blob, open_image
 from magnet_cli.images.cache import CacheBudget
 from magnet_cli.images.failures import naming
 from magnet_cli.images.protocol import Request
-from magnet_cli.images.sidecars import find_sidecars, world_endings
+from magnet_cli.images.sidecars import find_sidecars, sidecar_files, world_endings
 from magnet_cli.images.urls import is_url
 from magnet_cli.system.regular_files import is_file
 
@@ -73,17 +73,39 @@ def fingerprint(path: str | Path) -> str:
     return digest.hexdigest()
 
 
-def image_hashes(source: str | Path, info: ImageInfo) -> dict[str, str]:
+def input_files(path: Path) -> list[Path]:
+    """Return the files from which an input is read, of those of a folder the ones that are hashed.
+
+    Args:
+        path: A file, or the folder of a zarr image.
+
+    Raises:
+        SourceError: It cannot be read.
+    """
+    with naming(path, "the input cannot be read", advice="Check that it exists and that you may read it"):
+        found = [*(file for file, _ in _files(path)), *_companions(path)]
+        beside = [] if path.is_dir() else sidecar_files(path, world=world_endings(path.suffix))
+    return list(dict.fromkeys([*found, *beside]))
+
+
+def is_hashed_whole(source: str | Path) -> bool:
+    """Return whether the fingerprint of an input depends on each of its bytes."""
+    path = Path(source)
+    return not is_url(str(source)) and path.is_file() and path.stat().st_size <= SMALL_BYTES
+
+
+def image_hashes(source: str | Path, info: ImageInfo, *, digest: str | None = None) -> dict[str, str]:
     """Return hashes that identify an image: of its input, and of the series and alpha choice where they matter.
 
     Args:
         source: Path or URL of the input.
         info: Facts about the image.
+        digest: Fingerprint of the input where it is known.
 
     Raises:
         SourceError: The input cannot be read.
     """
-    found = {"input": fingerprint(source)}
+    found = {"input": digest or fingerprint(source)}
     if info.series is not None:
         found["series"] = str(info.series)
     if info.alpha == "band":

@@ -88,6 +88,12 @@ def find_sidecars(path: str | Path, *, world: Iterable[str]) -> Sidecars:
     )
 
 
+def sidecar_files(path: Path, *, world: Iterable[str]) -> list[Path]:
+    """Return the files beside an image from which its place is read."""
+    found = [*(_beside(path, ending) for ending in world), _appended(path, "aux.xml"), _rpc_file(path)]
+    return [file for file in found if file is not None]
+
+
 def unread_projection(path: str | Path) -> str | None:
     """Return a note on a `.prj` file, which GDAL does not read for images; None where there is none."""
     found = None if is_url(str(path)) else _beside(Path(path), "prj")
@@ -242,15 +248,19 @@ def _pam_rpc(root: ET.Element) -> tuple[float, ...]:
 
 def _rpc_files(path: Path, notes: list[str]) -> tuple[float, ...]:
     """Read `NAME_RPC.TXT` or `NAME.RPB`, which sellers of satellite images deliver."""
-    text_file = _first(path.with_name(f"{path.stem}{end}") for end in ("_RPC.TXT", "_rpc.txt", "_RPC.txt"))
-    table = text_file or _beside(path, "RPB") or _beside(path, "rpb")
+    table = _rpc_file(path)
     text = None if table is None else _text(table, notes)
     if table is None or text is None:
         return ()
-    found = values_of_lines(text) if text_file else values_of_assignments(text)
+    found = values_of_lines(text) if table.suffix.lower() == ".txt" else values_of_assignments(text)
     if not found:
         notes.append(f"the coefficients in {table.name} are not understood: they are ignored")
     return found
+
+
+def _rpc_file(path: Path) -> Path | None:
+    text_file = _first(path.with_name(f"{path.stem}{end}") for end in ("_RPC.TXT", "_rpc.txt", "_RPC.txt"))
+    return text_file or _beside(path, "RPB") or _beside(path, "rpb")
 
 
 def tie_points_tag(values: tuple[float, ...], *, shift: float) -> Tag:

@@ -290,6 +290,14 @@ class Journal(Closing):
         """Delete the journal: its mask is complete."""
         self._store.remove()
 
+    def set_aside(self) -> Path:
+        """Let go of the journal under another name, `x.tif.changed.journal`, under which no run finds it.
+
+        Returns:
+            The path of the file.
+        """
+        return self._store.set_aside()
+
     def close(self) -> None:
         """Flush and release the lock; a later run may resume."""
         self._store.close()

@@ -148,6 +148,15 @@ class StoreFile:
             finally:
                 os.close(self.descriptor)
 
+    def set_aside(self) -> Path:
+        """Give the file a name under which no run finds it, let go, and return its path."""
+        stem = self.path.name.removesuffix(".journal")
+        names = (f"{stem}.changed{number}.journal" for number in ("", *range(2, 1000)))
+        target = next(path for path in map(self.path.with_name, names) if not path.exists())
+        with durable.writing(self.path):
+            durable.rename_owned(self.path, target, self.close)
+        return target
+
     def remove(self) -> None:
         """Delete the file and let go."""
         if not self._closed:

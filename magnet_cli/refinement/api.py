@@ -78,14 +78,19 @@ def refine(
 def refine_pair(pair: Pair, method: Method, options: RefineOptions, events: Events) -> RefineResult:
     """Refine a mask as `refine` does, with a loaded method."""
     paths = pair.paths
-    hashes = {**images.image_hashes(pair.image, pair.info), "refined": images.fingerprint(pair.mask)}
+    inputs = images.InputStates.of((pair.image, pair.mask, options.evidence))
+    hashes = images.image_hashes(pair.image, pair.info, digest=inputs.digest(pair.image))
+    hashes |= {"refined": inputs.digest(pair.mask)}
     hashes |= method.hashes()
     if output_state(paths, hashes=hashes, overwrite=options.overwrite) is OutputState.DONE:
         events.message(f"{paths.mask}: already done")
         report = read_report(paths.report)
         return RefineResult(image=pair.image, mask=pair.mask, output=paths.mask, report=report, was_done=True)
     view = method.view(pair.info)
-    with opened_run(method, view, pair.mask, options, paths=paths, hashes=hashes, events=events) as (job, run):
+    with opened_run(method, view, pair.mask, options, paths=paths, hashes=hashes, inputs=inputs, events=events) as (
+        job,
+        run,
+    ):
         for note in job.plan.notes:
             events.message(f"{pair.image}: {note}" if note in pair.info.notes else note)
         command = refine_words(job.plan, paths.mask, options, method)

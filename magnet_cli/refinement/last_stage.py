@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from magnet_cli.errors import SourceError, UsageError
+from magnet_cli.images import InputStates
+from magnet_cli.images.input_states import changed
 from magnet_cli.masks.header import digest_of
 from magnet_cli.masks.output import OutputPaths
 from magnet_cli.masks.report_file import read_report
@@ -161,7 +163,13 @@ class LastStage:
         if method.wants_probabilities and plan.probabilities:
             method = method.starting_from(_kept(unrefined))
         own = read_report(OutputPaths.of(unrefined).report)
-        with opened_run(method, view, unrefined, self.options, paths=paths, hashes=hashes, events=events) as (_, run):
+        image = plan.image.path
+        inputs = InputStates.of((image, unrefined))
+        if inputs.digest(image) != hashes["input"]:
+            raise changed(image, "its content is another since the mask before the last stage was begun")
+        with opened_run(
+            method, view, unrefined, self.options, paths=paths, hashes=hashes, inputs=inputs, events=events
+        ) as (_, run):
             return run.finish(lambda found: {**combined(own, found), "command": command})
 
 

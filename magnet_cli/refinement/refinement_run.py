@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from magnet_cli.events import Events
+    from magnet_cli.images import InputStates
     from magnet_cli.masks.output import OutputPaths
     from magnet_cli.options.refine import RefineOptions
     from magnet_cli.refinement.image_view import ImageView
@@ -35,6 +36,7 @@ def opened_run(
     *,
     paths: OutputPaths,
     hashes: Mapping[str, str],
+    inputs: InputStates,
     events: Events,
 ) -> Iterator[tuple[MaskJob, MaskRun]]:
     """Open a mask and plan its refinement, as a context manager that closes the mask.
@@ -46,6 +48,7 @@ def opened_run(
         options: The options of the run.
         paths: The files that are written.
         hashes: SHA-256 of everything that the result depends on, by name.
+        inputs: The files that are read, as they were when the run began.
         events: Receives messages and progress.
 
     Yields:
@@ -66,6 +69,7 @@ def opened_run(
                 job=job,
                 paths=paths,
                 hashes=hashes,
+                inputs=inputs,
                 workers=options.num_workers,
                 resume=options.resume,
                 overwrite=options.overwrite,

@@ -5,7 +5,8 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from magnet_cli.errors import DeviceError, MemoryShortageError, OutputError
+from magnet_cli.errors import DeviceError, MemoryShortageError, OutputError, SourceError
+from magnet_cli.images.input_states import CHANGED
 from magnet_cli.models.device import is_out_of_memory
 from magnet_cli.system.memory import format_bytes
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from magnet_cli.events import Events
+    from magnet_cli.images import InputStates
     from magnet_cli.masks.journal import Journal
 
 
@@ -40,6 +42,39 @@ def keeping_what_is_finished(
         elif isinstance(error, OutputError) and resume:
             events.message(f"{mask}: what was finished is kept, and the same command goes on from there")
         raise
+
+
+@contextmanager
+def keeping_changed_inputs_apart(
+    journal: Journal, passes: Collection[int], *, inputs: InputStates, events: Events
+) -> Iterator[None]:
+    """Refuse to go on, now or later, with what was computed of an input that changed while it was read.
+
+    The journal is kept under a name under which no run finds it: a part of it is of the old content, a part of the new.
+
+    Args:
+        journal: Journal of the run.
+        passes: Numbers of the passes.
+        inputs: Inputs of the run as they were when it began.
+        events: Receives messages.
+
+    Raises:
+        SourceError: An input changed.
+    """
+    try:
+        yield
+        inputs.refuse_change()
+    except BaseException as error:
+        is_change = isinstance(error, SourceError) and error.rule == CHANGED
+        change = error if is_change else inputs.change(quick=not isinstance(error, Exception))
+        if change is None:
+            raise
+        if any(journal.finished(number) for number in passes):
+            path = journal.set_aside()
+            events.message(f"{path}: what was computed of the changed input is kept here; no run uses it (delete it)")
+        if is_change or not isinstance(error, Exception):
+            raise
+        raise change from error
 
 
 @contextmanager

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from magnet_cli import images
 from magnet_cli.errors import redacted_report
 from magnet_cli.events import Notes, Step
+from magnet_cli.images.input_states import changed
+from magnet_cli.images.read_samples import ReadSamples
 from magnet_cli.images.reading_processes import ImageProcesses
 from magnet_cli.masks.header import JournalHeader
 from magnet_cli.masks.journal import Journal
@@ -16,7 +18,7 @@ from magnet_cli.masks.output import OutputState, finish_output, output_state
 from magnet_cli.masks.report_file import read_report
 from magnet_cli.models.device import device_peak, pin_arithmetic, reset_device_peak
 from magnet_cli.run.engine import Engine
-from magnet_cli.run.guards import check_peak, keeping_what_is_finished
+from magnet_cli.run.guards import check_peak, keeping_changed_inputs_apart, keeping_what_is_finished
 from magnet_cli.run.job import Resources
 from magnet_cli.run.measured import NOTED, Measured
 from magnet_cli.system.memory import PeakSampler
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
     from magnet_cli.run.job import Job
 
 Report = dict[str, object]
+LARGEST_SECOND_IMAGE = 256 << 20
+"""Memory up to which an image is opened a second time beside the first, in bytes."""
 
 
 def _unchanged(report: Report) -> Report:
@@ -46,6 +50,8 @@ class MaskRun:
     paths: OutputPaths
     hashes: Mapping[str, str]
     """SHA-256 of everything that the mask depends on, by name: image, bundle, options."""
+    inputs: images.InputStates = field(default_factory=images.InputStates)
+    """The files that the run reads, as they were when it began. No mask is written of files that have changed."""
     workers: int | None
     """Threads that read ahead. None takes the default of the machine."""
     resume: bool
@@ -78,11 +84,15 @@ class MaskRun:
             The report as it was written.
 
         Raises:
+            SourceError: An input changed while it was read. What was computed of it is kept apart.
             MagnetError: The run failed. Finished groups are kept, and the same run resumes from them.
         """
         with ExitStack() as stack:
             journal = self._journal(stack)
-            job, measured = self._computed(journal, stack)
+            with keeping_changed_inputs_apart(
+                journal, [step.number for step in self.job.passes], inputs=self.inputs, events=self.events
+            ):
+                job, measured = self._computed(journal, stack)
             report = redacted_report(complete(job.report(journal, measured)))
             self.events.step(Step(image=self.paths.mask.name, what="writing", done=0, total=1))
             finish_output(
@@ -123,7 +133,7 @@ class MaskRun:
         # Sums of an operation are split over its threads, so their number has to be the same in all runs of a mask.
         pin_arithmetic(threads)
         reset_device_peak(device)
-        image = stack.enter_context(self._image())
+        image = stack.enter_context(ReadSamples(self._image()))
         peaks = stack.enter_context(PeakSampler())
         prepared, notes = self.job.resumed(noted).prepared(image, stack), Notes(name, self.events)
         for message in prepared.messages:
@@ -140,6 +150,7 @@ class MaskRun:
             on_note=notes.append,
         )
         job = engine.run(job)
+        self._refuse_changed_pixels(image)
         return job, Measured(
             seconds=self.clock.seconds(),
             host_peak=peaks.peak.pss,
@@ -150,9 +161,31 @@ class MaskRun:
             notes=tuple(notes),
         )
 
+    def _refuse_changed_pixels(self, samples: ReadSamples) -> None:
+        """Compare a few reads with what the image gives when it is opened anew.
+
+        An image that is decoded once, or that takes much memory to be opened twice, is known by its fingerprint alone.
+
+        Raises:
+            SourceError: The pixels have changed.
+        """
+        info = self.job.image
+        if info.cache_bytes or info.backend == "vips" or info.resident_bytes > LARGEST_SECOND_IMAGE:
+            return
+        with images.reopen(info) as again:
+            samples.refuse_difference(again)
+
     def _image(self) -> images.Image:
-        """Open the image, with the number of reading processes that the plan has."""
-        image = images.reopen(self.job.image, cache=images.CacheBudget.within(self.paths.mask.parent))
+        """Open the image, with the number of reading processes that the plan has.
+
+        Raises:
+            SourceError: It cannot be opened, or has changed since the run was planned.
+        """
+        planned = self.job.image
+        image = images.reopen(planned, cache=images.CacheBudget.within(self.paths.mask.parent))
+        if (image.info.size, image.info.levels, image.info.dtype) != (planned.size, planned.levels, planned.dtype):
+            image.close()
+            raise changed(planned.path, f"it had {planned.size} pixels and has {image.info.size}")
         return ImageProcesses(image, self.job.memory.processes) if self.job.memory.processes else image
 
     def _counts(self, journal: Journal) -> Iterator[dict[str, object]]:

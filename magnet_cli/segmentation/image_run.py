@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path  # noqa: TC003
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from magnet_cli import images
@@ -115,6 +115,8 @@ class ImageRun:
     def run(self, plan: Plan) -> MaskRun:
         """Return the run that makes the mask of a plan."""
         bundle, job = self.model.bundle, PublishedJob if plan.settings.compat != "paper" else SegmentJob
+        roi = self.options.roi if isinstance(self.options.roi, Path) else None
+        inputs = images.InputStates.of((self.target.image, roi, self.options.mask))
         return MaskRun(
             job=job(
                 plan=plan,
@@ -124,11 +126,12 @@ class ImageRun:
             ),
             paths=OutputPaths.of(self.target.mask),
             hashes={
-                **images.image_hashes(self.target.image, plan.image),
+                **images.image_hashes(self.target.image, plan.image, digest=inputs.digest(self.target.image)),
                 "bundle": bundle.digest,
                 "options": options_hash(plan),
                 **({} if self.model.runtime is None else {"runtime": self.model.runtime}),
             },
+            inputs=inputs,
             workers=self.options.num_workers,
             resume=self.options.resume,
             overwrite=self.options.overwrite,

@@ -335,6 +335,16 @@ def write_whole(path: Path, data: bytes) -> None:
                 raise
 
 
+def rename_owned(path: Path, target: Path, close: Callable[[], None]) -> None:
+    """Rename a locked file and let go of it: in this order, except on Windows, which keeps open files."""
+    if sys.platform == "win32":
+        close()
+        replace(path, target)
+    else:
+        replace(path, target)
+        close()
+
+
 def remove_owned(path: Path, close: Callable[[], None]) -> None:
     """Remove a locked file and let go of it: in this order, except on Windows, which keeps open files."""
     if sys.platform == "win32":

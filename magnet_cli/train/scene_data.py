@@ -150,7 +150,12 @@ def refuse_full_disk(layouts: Sequence[SceneLayout], *, work: Path, needed: int)
 
 
 def held(layout: SceneLayout, config: DataConfig, *, cache: CacheBudget) -> LabelledScene:
-    """Read a scene into memory."""
+    """Read a scene into memory.
+
+    Raises:
+        SourceError: A file of it changed while it was read.
+    """
+    states = layout.states()
     pixels = np.empty((layout.size.height, layout.size.width, layout.bands), np.uint8)
     labels = np.empty(pixels.shape[:2], np.uint8)
     with Pictures(layout, cache=cache) as pictures:
@@ -158,7 +163,9 @@ def held(layout: SceneLayout, config: DataConfig, *, cache: CacheBudget) -> Labe
             pixels[box.slices] = pictures.read(box)
         for box, part in labels_of(layout, pictures, values=config.values, ignore=config.ignore):
             labels[box.slices] = part
-    return LabelledScene.of(layout.name, pixels=pixels, labels=labels, mask=held_mask(layout))
+    mask = held_mask(layout)
+    states.refuse_change()
+    return LabelledScene.of(layout.name, pixels=pixels, labels=labels, mask=mask)
 
 
 def held_mask(layout: SceneLayout) -> Pixels | None:
@@ -174,7 +181,12 @@ def held_mask(layout: SceneLayout) -> Pixels | None:
 
 
 def streamed(layout: SceneLayout, config: DataConfig, *, spool: Spool, shelf: Shelf) -> LabelledScene:
-    """A scene on disk; what cannot be read from its image is in the spool afterwards."""
+    """A scene on disk; what cannot be read from its image is in the spool afterwards.
+
+    Raises:
+        SourceError: A file of it changed while it was read.
+    """
+    states = layout.states()
     counts, content = np.zeros(BYTE_VALUES, np.int64), hashlib.sha256()
     plane = SpooledRaster(spool, layout.size, bands=1)
     with Pictures(layout, cache=cache_in(spool.folder)) as pictures:
@@ -186,6 +198,7 @@ def streamed(layout: SceneLayout, config: DataConfig, *, spool: Spool, shelf: Sh
         source = pictures.read if whole is None else Original(shelf=shelf, path=whole.image)
         pixels = spool_pixels(spool, layout.size, bands=layout.bands, levels=layout.spooled, level0=source)
     mask = streamed_mask(layout, spool)
+    states.refuse_change()
     said = [str(layout.size), layout.bands, layout.fingerprint(), content.hexdigest()]
     if layout.mask is not None:
         said.append(images.fingerprint(layout.mask))

@@ -85,6 +85,11 @@ class SceneLayout:
         """Disk that decoding its pictures once needs while it is read."""
         return sum(part.info.cache_bytes for part in self.parts)
 
+    def states(self) -> images.InputStates:
+        """The sizes and times of all files of the scene."""
+        files = [path for part in self.parts for path in (part.image, part.label)]
+        return images.InputStates.of([*files, self.roi, self.mask], content=False)
+
     def fingerprint(self) -> str:
         """A hash of its pictures' files, samples of them where they are large."""
         total = hashlib.sha256()

@@ -326,3 +326,18 @@ def test_refuses_what_cannot_be_compared(tmp_path: Path) -> None:
         scored(tmp_path, zeros, zeros + np.uint8(3), names=("a", "b"))
     with pytest.raises(UsageError, match="0 to 255"):
         EvaluationOptions(ignore=(256,))
+
+
+def test_a_truth_that_changes_while_it_is_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = write(tmp_path, mask=np.ones((9, 9), np.uint8), truth=np.ones((9, 9), np.uint8))
+    compare = evaluation._Pair.compare
+
+    def meddling(pair: Any) -> Evaluation:
+        found = compare(pair)
+        paths["truth"].write_bytes(paths["truth"].read_bytes() + b"more")
+        return found
+
+    monkeypatch.setattr(evaluation._Pair, "compare", meddling)
+    with pytest.raises(SourceError, match="changed while it was read") as caught:
+        evaluate(paths["mask"], paths["truth"])
+    assert caught.value.file == str(paths["truth"])

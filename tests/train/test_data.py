@@ -264,3 +264,16 @@ def test_labels_near_another_class_are_ignored(seed: int, width: int) -> None:
         around = labels[max(0, y - width) : y + width + 1, max(0, x - width) : x + width + 1]
         classes = set(around.ravel().tolist()) - {255}
         assert found[y, x] == (255 if len(classes) > 1 else labels[y, x])
+
+
+def test_a_scene_that_changes_while_it_is_loaded_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_parts(tmp_path, picture(20, 20), rows=1, columns=1)
+    label = tmp_path / "labels" / "p_001.png"
+
+    def meddling(_: object) -> None:
+        label.write_bytes(label.read_bytes() + b"more")
+
+    monkeypatch.setattr("magnet_cli.train.scene_data.held_mask", meddling)
+    with pytest.raises(SourceError, match="changed while it was read") as caught:
+        load_scenes(tmp_path, DataConfig())
+    assert caught.value.file == str(label)

@@ -1,0 +1,139 @@
+"""Inputs of a run as they were when it began, so that one that changes while it is read is found out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from magnet_cli.errors import SourceError
+from magnet_cli.images.fingerprint import fingerprint, input_files, is_hashed_whole
+from magnet_cli.images.urls import is_url
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+CHANGED = "the input changed while it was read"
+ADVICE = "Wait until the file is copied whole and nothing writes to it, then run the same command again"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileState:
+    """What a file system says of a file."""
+
+    size: int
+    modified: int
+    """Time of the last change, in nanoseconds."""
+
+    @classmethod
+    def of(cls, file: Path) -> Self | None:
+        """Return the state of a file; None where there is no such file."""
+        try:
+            found = file.stat()
+        except OSError:
+            return None
+        return cls(size=found.st_size, modified=found.st_mtime_ns)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputState:
+    """An input with all files from which it is read: siblings, sidecars, the files of a mosaic, sampled chunks."""
+
+    source: str
+    files: Mapping[Path, FileState | None]
+    """Files of the input; empty for a URL."""
+    digest: str | None
+    """Fingerprint of the input; for a URL it includes size and version as the server states them. None where only what
+    the file system says is compared."""
+
+    @classmethod
+    def of(cls, source: str | Path, *, content: bool = True) -> Self:
+        """Note the state of an input.
+
+        Args:
+            source: Path or URL of the input.
+            content: Whether its fingerprint is noted, too.
+
+        Raises:
+            SourceError: It cannot be read.
+        """
+        text = str(source)
+        files = {} if is_url(text) else {file: FileState.of(file) for file in input_files(Path(text))}
+        return cls(source=text, files=files, digest=fingerprint(text) if content else None)
+
+    def difference(self, *, quick: bool = False) -> str:
+        """Return in words what has changed since; an empty text where nothing has.
+
+        Args:
+            quick: Whether only the file system is asked, and no content is read.
+        """
+        touched = ""
+        for file, before in self.files.items():
+            now = FileState.of(file)
+            if now == before:
+                continue
+            if now is None or before is None:
+                return f"{file.name} was {'removed' if now is None else 'added'}"
+            if now.size != before.size:
+                return f"{file.name} had {before.size:,} bytes and has {now.size:,}"
+            touched = touched or f"{file.name} was written to"
+        if quick or self.digest is None or (touched and not is_hashed_whole(self.source)):
+            return touched
+        try:
+            if fingerprint(self.source) != self.digest:
+                return touched or "its content is another"
+        except SourceError as error:
+            return f"it can no longer be read: {error.rule}"
+        return ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputStates:
+    """All inputs of a run, as they were when it began."""
+
+    states: tuple[InputState, ...] = ()
+
+    @classmethod
+    def of(cls, sources: Iterable[str | Path | None], *, content: bool = True) -> Self:
+        """Note the states of inputs.
+
+        Args:
+            sources: Paths and URLs. None stands for an input that the run does not have.
+            content: Whether their fingerprints are noted, too.
+
+        Raises:
+            SourceError: One cannot be read.
+        """
+        given = [source for source in sources if source is not None]
+        return cls(states=tuple(InputState.of(source, content=content) for source in given))
+
+    def digest(self, source: str | Path) -> str:
+        """Return the fingerprint of an input, which was noted."""
+        return next(state.digest or "" for state in self.states if state.source == str(source))
+
+    def change(self, *, quick: bool = False) -> SourceError | None:
+        """Return an error that names the first input that has changed since; None where none has.
+
+        Args:
+            quick: Whether only the file system is asked, and no content is read.
+        """
+        for state in self.states:
+            found = state.difference(quick=quick)
+            if found:
+                return changed(state.source, found)
+        return None
+
+    def refuse_change(self) -> None:
+        """Refuse inputs that have changed since.
+
+        Raises:
+            SourceError: One has.
+        """
+        error = self.change()
+        if error is not None:
+            raise error
+
+
+def changed(source: str, value: str) -> SourceError:
+    """Return the error of an input that has changed while it was read."""
+    return SourceError(CHANGED, value=value, file=source, advice=ADVICE)

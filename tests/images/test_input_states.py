@@ -1,0 +1,185 @@
+"""Whatever file an input is read from, a change of it is noticed."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import tifffile
+import zarr
+
+from magnet_cli.errors import SourceError
+from magnet_cli.geometry import LEVEL0, Box, Size
+from magnet_cli.images import InputStates, Request, open_image
+from magnet_cli.images.protocol import ImageInfo, Region
+from magnet_cli.images.read_samples import KEPT, ReadSamples
+from tests.images.server import serving
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+PIXELS = np.random.default_rng(0).integers(0, 255, (64, 70, 3), np.uint8)
+
+
+def plain(folder: Path) -> Path:
+    tifffile.imwrite(folder / "a.tif", PIXELS, photometric="rgb", tile=(32, 32))
+    return folder / "a.tif"
+
+
+def set_of_files(folder: Path) -> Path:
+    """A multi-file OME-TIFF of two channels."""
+    names = ["one.ome.tif", "two.ome.tif"]
+    entries = "".join(
+        f'<TiffData FirstC="{channel}" PlaneCount="1"><UUID FileName="{name}">urn:uuid:{channel}</UUID></TiffData>'
+        for channel, name in enumerate(names)
+    )
+    xml = (
+        '<?xml version="1.0"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"><Image ID="Image:0">'
+        '<Pixels ID="Pixels:0" DimensionOrder="XYCZT" Type="uint8" SizeX="70" SizeY="64" SizeC="2" SizeZ="1" SizeT="1">'
+        f'<Channel ID="Channel:0:0"/><Channel ID="Channel:0:1"/>{entries}</Pixels></Image></OME>'
+    )
+    for index, name in enumerate(names):
+        tifffile.imwrite(folder / name, PIXELS[:, :, index], description=xml, metadata=None)
+    return folder / names[0]
+
+
+def mosaic(folder: Path) -> Path:
+    pytest.importorskip("rasterio")
+    source = plain(folder)
+    bands = "".join(
+        f'<VRTRasterBand dataType="Byte" band="{band}"><SimpleSource><SourceFilename relativeToVRT="1">{source.name}'
+        f"</SourceFilename><SourceBand>{band}</SourceBand></SimpleSource></VRTRasterBand>"
+        for band in (1, 2, 3)
+    )
+    path = folder / "a.vrt"
+    path.write_text(f'<VRTDataset rasterXSize="70" rasterYSize="64">{bands}</VRTDataset>')
+    return path
+
+
+def chunks(folder: Path) -> Path:
+    zarr.create_array(folder / "a.zarr", data=PIXELS[:, :, 0], chunks=(32, 32))
+    return folder / "a.zarr"
+
+
+def beside(name: str, text: str) -> Callable[[Path], Path]:
+    def made(folder: Path) -> Path:
+        (folder / name).write_text(text)
+        return plain(folder)
+
+    return made
+
+
+def masked(folder: Path) -> Path:
+    tifffile.imwrite(folder / "a.tif.msk", PIXELS[:, :, 0], tile=(32, 32))
+    return plain(folder)
+
+
+CASES: dict[str, tuple[Callable[[Path], Path], str]] = {
+    "the image": (plain, "a.tif"),
+    "a sibling": (set_of_files, "two.ome.tif"),
+    "a file of a mosaic": (mosaic, "a.tif"),
+    "a chunk": (chunks, "a.zarr/c/1/1"),
+    "a world file": (beside("a.tfw", "1\n0\n0\n-1\n10\n20\n"), "a.tfw"),
+    "GDAL's metadata": (beside("a.tif.aux.xml", "<PAMDataset><SRS>EPSG:32633</SRS></PAMDataset>"), "a.tif.aux.xml"),
+    "a mask": (masked, "a.tif.msk"),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_each_file_of_an_input_is_watched(tmp_path: Path, name: str) -> None:
+    make, file = CASES[name]
+    source, changing = make(tmp_path), tmp_path / file
+    states = InputStates.of([source])
+    states.refuse_change()
+    data = changing.read_bytes()
+    changing.write_bytes(data + b"\n")
+    error = states.change(quick=True)
+    assert error is not None
+    assert f"{changing.name} had {len(data):,} bytes and has {len(data) + 1:,}" in str(error)
+    changing.unlink()
+    with pytest.raises(SourceError, match=f"{changing.name} was removed"):
+        states.refuse_change()
+
+
+def test_other_bytes_of_the_same_length_and_time_are_noticed(tmp_path: Path) -> None:
+    source = plain(tmp_path)
+    states, before = InputStates.of([source]), source.stat()
+    data = bytearray(source.read_bytes())
+    data[-1] ^= 1
+    source.write_bytes(bytes(data))
+    os.utime(source, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert states.change(quick=True) is None
+    with pytest.raises(SourceError, match="its content is another"):
+        states.refuse_change()
+
+
+def test_a_large_file_that_was_written_to_is_refused_though_its_samples_agree(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The package has a function of the module's name.
+    for name in ("SMALL_BYTES", "HEAD_BYTES", "SAMPLE_BYTES"):
+        monkeypatch.setattr(sys.modules["magnet_cli.images.fingerprint"], name, 16)
+    source = plain(tmp_path)
+    states = InputStates.of([source])
+    os.utime(source, (1, 1))
+    with pytest.raises(SourceError, match=r"a\.tif was written to"):
+        states.refuse_change()
+
+
+def test_a_file_behind_an_address_is_watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("fsspec")
+    pytest.importorskip("aiohttp")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    source = plain(tmp_path)
+    with serving(tmp_path) as server:
+        states = InputStates.of([server.url("a.tif")])
+        states.refuse_change()
+        tifffile.imwrite(source, PIXELS[::-1], photometric="rgb", tile=(32, 32))
+        with pytest.raises(SourceError, match="its content is another"):
+            states.refuse_change()
+
+
+class Counting:
+    """An image of one value a pixel, which is the number that it was made with."""
+
+    info = ImageInfo(
+        path="a.tif", backend="tiff", size=Size(width=9, height=9), levels=(), bands=("grey",), dtype="uint8"
+    )
+
+    def __init__(self, value: int = 0) -> None:
+        self.value = value
+        self.reads = 0
+
+    def read(self, requests: Sequence[Request]) -> list[Region]:
+        self.reads += 1
+        return [Region(pixels=np.full((1, 1, 1), self.value, np.uint8), valid=None) for _ in requests]
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def test_few_reads_are_remembered_however_many_there_are() -> None:
+    image: Any = Counting()
+    samples = ReadSamples(image)
+    for number in range(1000):
+        samples.read([Request(pitch=LEVEL0, box=Box(x=number % 9, y=0, width=1, height=1))])
+    again: Any = Counting()
+    samples.refuse_difference(again)
+    assert KEPT // 2 <= again.reads <= KEPT
+    other: Any = Counting(1)
+    with pytest.raises(SourceError, match="the pixels in box"):
+        samples.refuse_difference(other)
+
+
+def test_reads_of_a_real_image_agree_with_themselves(tmp_path: Path) -> None:
+    path = plain(tmp_path)
+    box = Box(x=0, y=0, width=70, height=64)
+    with open_image(path) as image, open_image(path) as again:
+        samples = ReadSamples(image)
+        (region,) = samples.read([Request(pitch=LEVEL0, box=box)])
+        np.testing.assert_array_equal(region.pixels, PIXELS)
+        samples.refuse_difference(again)
