@@ -45,7 +45,7 @@ ROOMS: dict[str, set[str]] = {
     | {"refinement"},
     "evaluation": FLOOR | {"system", "options", "images", "areas", "models", "masks", "report", "segmentation"},
     "importing": FLOOR | {"system", "options", "images", "plan", "arithmetic", "models", "masks", "evaluation"},
-    "train": FLOOR | {"system", "options", "images", "plan", "arithmetic", "models", "evaluation"},
+    "train": FLOOR | {"system", "options", "images", "plan", "arithmetic", "models", "report", "evaluation"},
     "scene": FLOOR | {"system"},
     "bench": FLOOR
     | {"system", "options", "images", "plan", "arithmetic", "models", "masks", "report", "refinement", "segmentation"}

@@ -28,16 +28,20 @@ goes on from the last checkpoint, and refuses one that was made with another con
 
 \b
 The configuration, beside [bundle] and [network]:
-  [data]  scenes, validation (by name), grid, ignore, label_values = { 255 = 1 }, jitter, colour
+  [data]  scenes, validation (by name), grid, ignore, label_values = { 255 = 1 }, jitter, colour,
+          rare (share of windows drawn for a class), border (pixels beside a border that teach nothing)
           memory = "2GiB": scenes that together take no more when decoded are held in memory; otherwise windows are
           read from disk
   [loop]  iterations, batch, optimizer, rate, warmup, schedule = "cosine" or "step" (steps, step_factor)
           loss = "cross-entropy" or "focal" (focal_gamma), balance, decay, average
           precision = "float32", "bfloat16" or "float16"; device = "auto", "cpu", "cuda", "cuda:N", "mps"
           validate_every, patience: score the scenes of [data] validation, keep the best, stop early
+          encoder_rate: the rate of an encoder as a share of `rate`; smoothing: for labels some of which are wrong
           seed, threads, log_every, save_every
+  [network] encoder_weights = FILE, "package:NAME" or "timm:TAG": what the encoder begins with
 
-The folder OUTPUT.training has the checkpoint, the log (log.jsonl) and its curves (curves.png).
+The folder OUTPUT.training has the checkpoint, the log (log.jsonl) and its curves (curves.png), and, where scenes are
+held out, a page (evaluation.html) with scores by class and scene, confusion and the worst places as pictures.
 """
 
 

@@ -6,18 +6,15 @@ import base64
 import hashlib
 import shlex
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from magnet_cli.images.geotransform import system_label
+from magnet_cli.report.html import own_text, render_page
 from magnet_cli.report.layers import COLOURS, PageLayer, heat_layer, heat_stops, mask_layer, photo_layer, stage_layer
 from magnet_cli.report.legend import share_text
 from magnet_cli.report.maps import NOTHING, STEPS, Map
-from magnet_cli.system.characters import printable
 from magnet_cli.system.memory import format_bytes
 
 if TYPE_CHECKING:
@@ -126,22 +123,16 @@ def make_page(picture: MaskPicture, report: Mapping[str, Any], name: str) -> str
     Raises:
         KeyError, TypeError, ValueError, zlib.error: The report says something else than this version does.
     """
-    environment = Environment(
-        loader=PackageLoader("magnet_cli.report", "template"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=_plain_text,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"count": "{:,}".format, "share": share_text, "area": area_text, "svg": "{:.8g}".format}
-    script = files("magnet_cli.report").joinpath("template", "page.js").read_text(encoding="utf-8")
+    script = own_text("page.js")
     unsure = report["maps"]["uncertainty"]
     uncertainty = None if unsure is None else Map.parse(unsure)
-    return environment.get_template("page.html").render(
+    filters = {"count": "{:,}".format, "share": share_text, "area": area_text, "svg": "{:.8g}".format}
+    return render_page(
+        "page.html",
+        filters,
         title=_file_name(str(report["input"]["path"])),
         mask_name=name,
-        script=Markup(script),  # noqa: S704 - this program's own file
+        script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         picture=picture,
         wide=picture.size.width > WIDE * picture.size.height,
@@ -165,11 +156,6 @@ def make_page(picture: MaskPicture, report: Mapping[str, Any], name: str) -> str
         notes=[str(note) for note in report["notes"]],
         report=report,
     )
-
-
-def _plain_text(value: object) -> object:
-    """Return a value of the template, a text without signs that change how the page around it is shown."""
-    return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _file_name(path: str) -> str:

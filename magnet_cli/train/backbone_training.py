@@ -18,6 +18,7 @@ from magnet_cli.system import durable
 from magnet_cli.train.batches import BatchSampler
 from magnet_cli.train.destination import training_folder
 from magnet_cli.train.encoder_start import EncoderStart
+from magnet_cli.train.evaluation_page import EVALUATION_FILE, evaluation_page, score_held_out
 from magnet_cli.train.loop import Files, Trainer, class_weights, counted, seeded
 from magnet_cli.train.losses import PixelObjective
 from magnet_cli.train.scene_data import divided, load_scenes
@@ -271,6 +272,10 @@ def train_backbone(data: Path, output: Path, config: TrainConfig, **watch: Unpac
             description["source"] = "; ".join(filter(None, (description.get("source", ""), f"encoder: {origin}")))
         bundle = write_bundle(output, description, {BACKBONE_FILE: network}, dtype=torch.float16)
         keep(output / CONFIG_FILE, config.text)
+        if validation:
+            validator = Validator(scenes=validation, bundle=recipe.bundle, ignore=config.data.ignore)
+            scores = score_held_out(network.to(trainer.arithmetic.device), validator, trainer.arithmetic)
+            keep(files.folder / EVALUATION_FILE, evaluation_page(scores, validator, curves=files.curves))
         if not (output / CARD_FILE).exists():
             keep(output / CARD_FILE, card(bundle, config, network=network, scenes=scenes, origin=origin))
         return bundle

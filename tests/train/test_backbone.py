@@ -97,6 +97,11 @@ def test_scenes_to_validate_on_are_not_trained_on(tmp_path: Path, monkeypatch: p
     looks = [line for line in lines if "validation_miou" in line]
     assert [line["iteration"] for line in looks] == [20, 40]
     assert looks[-1]["validation_miou"] > 0.9
+    page = (tmp_path / "tiny.training" / "evaluation.html").read_text()
+    assert "<th>b</th>" in page
+    assert "<th>a</th>" not in page
+    assert page.count("data:image/png;base64,") == 1
+    assert "No window of the finest scale has a wrong pixel" in page
 
 
 def test_with_validation_too_stopped_and_continued_equals_never_stopped(tmp_path: Path) -> None:
