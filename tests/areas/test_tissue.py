@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from functools import cache
 
 import numpy as np
 import pytest
@@ -17,6 +18,12 @@ MOST_GLASS = 0.15
 """Share of what is no tissue: glass, pens, frames and dust."""
 
 
+@cache
+def judged_by_name(name: str) -> tuple[float, float, str]:
+    """What `judged` says of a painted slide, which several tests look at."""
+    return judged(SLIDES[name]())
+
+
 def judged(slide: Slide) -> tuple[float, float, str]:
     """The shares of tissue that is lost and of glass that is taken, and what the log says."""
     found = tissue_of(slide.pixels, None)
@@ -27,7 +34,7 @@ def judged(slide: Slide) -> tuple[float, float, str]:
 
 @pytest.mark.parametrize("name", SLIDES)
 def test_tissue_is_kept_and_glass_is_left_out(name: str) -> None:
-    lost, taken, explained = judged(SLIDES[name]())
+    lost, taken, explained = judged_by_name(name)
     assert lost <= MOST_LOST
     assert taken <= MOST_GLASS
     assert "glass (" in explained
@@ -43,7 +50,7 @@ def test_tissue_is_kept_and_glass_is_left_out(name: str) -> None:
     ],
 )
 def test_the_log_says_what_was_left_out(name: str, said: str) -> None:
-    assert said in judged(SLIDES[name]())[2]
+    assert said in judged_by_name(name)[2]
 
 
 def test_a_pen_over_all_tissue_hides_none_of_it() -> None:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from tests.gpu.simulated import SimulatedDevice
 
-SIZE = Size(width=171, height=133)
+SIZE = Size(width=131, height=93)
 
 
 METHODS = {

@@ -100,7 +100,26 @@ def stripes(folder: Path) -> OrderSample:
     return OrderSample(image=folder / "image.tif", label=folder / "label.tif")
 
 
-@pytest.mark.parametrize("prefix", ["", "model.", "module.", "module.model."])
+PREFIXES = ["", "model.", "module.", "module.model."]
+"""What may stand before the names of all tensors of a published checkpoint."""
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+def test_a_prefix_of_all_names_changes_no_prediction(tmp_path: Path, options: ImportOptions, prefix: str) -> None:
+    backbone, refiner = saved(tmp_path / "b.pth", brightness(), prefix), saved(tmp_path / "r.pth", takes(1), prefix)
+    made = import_bundle(backbone, [refiner], tmp_path / "made", options)
+    found = load_networks(made.bundle, device="cpu", precision="float32")
+    patch, scale = torch.randn(1, 3, 8, 8), Size(width=8, height=8)
+    with torch.inference_mode():
+        own = brightness()(patch).softmax(dim=1)
+        refined = takes(1)(torch.cat((own, own.flip(-1)), dim=1)).softmax(dim=1)
+        torch.testing.assert_close(found.predict(patch, scale), own)
+        torch.testing.assert_close(found.refine(own, own.flip(-1), scale), refined)
+
+
+@pytest.mark.parametrize(
+    "prefix", [pytest.param(prefix, marks=() if prefix == "module.model." else pytest.mark.full) for prefix in PREFIXES]
+)
 def test_the_bundle_predicts_what_the_networks_did(tmp_path: Path, prefix: str) -> None:
     torch.manual_seed(1)
     network, refiner = fpn_resnet50(classes=7).eval(), RefinementMagNet(classes=7).eval()

@@ -61,7 +61,7 @@ class Work:
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Work:
     folder = tmp_path_factory.mktemp("work")
-    write_scene(folder / "scene.tif", Scene(size=Size(width=330, height=290), seed=2, plain=True))
+    write_scene(folder / "scene.tif", Scene(size=Size(width=270, height=262), seed=2, plain=True))
     bundle = blurry_bundle(folder / "bundle", scales=(64, 128))
     found = Work(image=folder / "scene.tif", bundle=bundle, folder=folder, first=0)
     log = folder / "log"

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
     from pathlib import Path
 
-PASSES = {0: 12, 1: 35}
+PASSES = {0: 6, 1: 20}
 """Groups of each pass of the scene below."""
 GROUPS = sum(PASSES.values())
 IN_FLIGHT = 2
@@ -55,7 +55,7 @@ class Work:
 def work(tmp_path_factory: pytest.TempPathFactory) -> Work:
     folder = tmp_path_factory.mktemp("work")
     image, mask = folder / "scene.tif", folder / "never-killed" / "m.tif"
-    write_scene(image, Scene(size=Size(width=1500, height=1100), seed=2, plain=True), pyramid=Pyramid(tile=128))
+    write_scene(image, Scene(size=Size(width=1000, height=760), seed=2, plain=True), pyramid=Pyramid(tile=128))
     found = Work(
         image=image,
         bundle=blurry_bundle(folder / "bundle", scales=(32, 64, 128)),
@@ -108,10 +108,10 @@ def check_done(work: Work, mask: Path) -> dict[str, object]:
 @pytest.mark.parametrize(
     ("fault", "at"),
     [
-        ("half a record", 30),
-        ("half a record", 101),
+        ("half a record", 17),
+        ("half a record", 50),
         ("group not finished", 1),
-        ("group not finished", 20),
+        ("group not finished", 10),
         ("group not finished", GROUPS),
         ("assembly", 1),
         ("assembly", 4),
@@ -151,7 +151,7 @@ def test_killed_again_and_again_at_random_moments(work: Work, tmp_path: Path) ->
     script = Script(words=work.words(mask), log=str(log), pause=0.02)
     chance = np.random.default_rng(7)
     for _ in range(2):
-        goal = computed(log) + int(chance.integers(3, 16))
+        goal = computed(log) + int(chance.integers(3, 9))
         process = started(script)
         wait_for(process, lambda goal=goal: computed(log) >= goal)  # type: ignore[misc]
         time.sleep(chance.random() * 0.03)
@@ -213,7 +213,7 @@ def test_groups_of_several_blocks_are_resumed(work: Work, tmp_path: Path, monkey
 
 def test_no_resume_starts_anew(work: Work, tmp_path: Path) -> None:
     mask, log = tmp_path / "out" / "m.tif", tmp_path / "log"
-    fault = Script(words=work.words(mask), log=str(log), fault="group not finished", at=20)
+    fault = Script(words=work.words(mask), log=str(log), fault="group not finished", at=10)
     assert forked(fault) == KILLED
     assert magnet(*work.words(mask), "--no-resume").code == 0
     assert number(check_done(work, mask), "groups", "resumed") == 0
@@ -222,7 +222,7 @@ def test_no_resume_starts_anew(work: Work, tmp_path: Path) -> None:
 def test_other_options_are_refused_while_a_journal_stands_there(work: Work, tmp_path: Path) -> None:
     mask, log = tmp_path / "out" / "m.tif", tmp_path / "log"
     words = work.words(mask)
-    assert forked(Script(words=words, log=str(log), fault="group not finished", at=20)) == KILLED
+    assert forked(Script(words=words, log=str(log), fault="group not finished", at=10)) == KILLED
     other = magnet(*words, "--merge=mean")
     assert other.code == 5
     check_open(work, mask)
@@ -237,7 +237,7 @@ def test_a_resumed_run_uses_as_many_threads_as_the_one_before(
     """One thread takes other kernels than two, so the count belongs to the journal and not to the machine."""
     used: list[int] = []
     mask = tmp_path / "m.tif"
-    script = Script(words=work.words(mask), log=str(tmp_path / "log"), fault="group not finished", at=20)
+    script = Script(words=work.words(mask), log=str(tmp_path / "log"), fault="group not finished", at=10)
     assert forked(script) == KILLED
     monkeypatch.setattr("magnet_cli.run.mask_run.usable_cores", lambda: 7)
     monkeypatch.setattr("magnet_cli.run.mask_run.pin_arithmetic", used.append)

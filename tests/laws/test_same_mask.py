@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from magnet_cli.images.protocol import Region
     from magnet_cli.plan import Plan
 
-SIZE = Size(width=331, height=283)
+SIZE = Size(width=239, height=203)
 
 
 @pytest.fixture(scope="module")

@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 if sys.platform == "win32":
     pytest.skip("Windows has no SIGKILL", allow_module_level=True)
 
-SIZE = Size(width=331, height=283)
+SIZE = Size(width=239, height=203)
 CHOSEN = {
-    "a selector and a budget": (3, ("--select=ppn", "--budget=30%", "--scales=128,64,32")),
-    "a selector and a limit": (2, ("--select=ppn", "--patches=w>0.3", "--scales=150,100,50")),
+    "a selector and a budget": (3, ("--select=ppn", "--budget=45%", "--scales=128,64,32")),
+    "a selector and a limit": (2, ("--select=ppn", "--patches=w>0.28", "--scales=150,100,50")),
     "change and a limit": (2, ("--select=change", "--patches=w>0.2", "--scales=192,96,64,32")),
 }
 """Passes, and words."""

@@ -42,11 +42,22 @@ class Scarce(Bright):
         return super().sharpened(images, inside)
 
 
-@pytest.fixture
-def pair(tmp_path: Path) -> tuple[Path, Path]:
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("pair")
     truth = discs(SHAPE, (160, 170, 145), (20, 20, 16), (305, 330, 14))
     labels = (shift(truth.astype(np.float32), (3, -2), order=0) > 0.5).astype(np.uint8)
-    return write_image(tmp_path / "i.tif", truth), write_grey(tmp_path / "m.tif", labels)
+    return write_image(folder / "i.tif", truth), write_grey(folder / "m.tif", labels)
+
+
+@pytest.fixture(scope="module")
+def calm(pair: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The mask of a run that has enough memory."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        use(monkeypatch, Bright())
+        made = refine(*pair, tmp_path_factory.mktemp("calm") / "calm.tif")
+    assert "out of memory" not in notes(made.report)
+    return made.output.read_bytes()
 
 
 def notes(report: dict[str, object]) -> str:
@@ -56,24 +67,26 @@ def notes(report: dict[str, object]) -> str:
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("fails", [(1,), (2, 4), (3,), (40, 150)])
 def test_a_group_that_did_not_fit_is_computed_with_nothing_beside_it(
-    pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: tuple[int, ...], workers: int
+    pair: tuple[Path, Path],
+    calm: bytes,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    fails: tuple[int, ...],
+    workers: int,
 ) -> None:
-    use(monkeypatch, Bright())
-    calm = refine(*pair, tmp_path / "calm.tif")
-    assert "out of memory" not in notes(calm.report)
     network = use(monkeypatch, Scarce(fails=lambda call: call in fails))
     scarce = refine(*pair, tmp_path / "scarce.tif", RefineOptions(num_workers=workers))
     assert network.calls > max(fails)
-    assert scarce.output.read_bytes() == calm.output.read_bytes()
+    assert scarce.output.read_bytes() == calm
     noted = r"out of memory while group \d+ of \d+ of pass \d was computed: from here on nothing is read or written"
     assert len(re.findall(noted, notes(scarce.report))) == bool(workers)
 
 
 def test_what_could_not_be_read_is_read_once_more(
-    pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pair: tuple[Path, Path], calm: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     use(monkeypatch, Bright())
-    calm = refine(*pair, tmp_path / "calm.tif")
     original, calls = ImageView.read, iter(range(100))
 
     def read(*given: Any, **named: Any) -> Any:
@@ -83,16 +96,14 @@ def test_what_could_not_be_read_is_read_once_more(
 
     monkeypatch.setattr(ImageView, "read", read)
     scarce = refine(*pair, tmp_path / "scarce.tif")
-    assert scarce.output.read_bytes() == calm.output.read_bytes()
+    assert scarce.output.read_bytes() == calm
     assert "out of memory while group 2 of 2 of pass 1 was read" in notes(scarce.report)
 
 
 @pytest.mark.parametrize("last", [1, 3, 30])
 def test_the_run_ends_with_6_and_the_same_command_goes_on(
-    pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last: int
+    pair: tuple[Path, Path], calm: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last: int
 ) -> None:
-    use(monkeypatch, Bright())
-    calm = refine(*pair, tmp_path / "calm.tif")
     use(monkeypatch, Scarce(fails=lambda call: call > last))
     words = ("refine", *pair, "-o", tmp_path / "cut.tif")
     ended = invoke(*words)
@@ -103,20 +114,19 @@ def test_the_run_ends_with_6_and_the_same_command_goes_on(
     assert invoke(*words).exit_code == 0
     cut = refine(*pair, tmp_path / "cut.tif")
     assert cast("dict[str, int]", cut.report["groups"])["resumed"] > 0
-    assert cut.output.read_bytes() == calm.output.read_bytes()
+    assert cut.output.read_bytes() == calm
 
 
 def test_memory_that_runs_out_while_a_group_is_stored_is_named(
-    pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pair: tuple[Path, Path], calm: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     use(monkeypatch, Bright())
-    calm = refine(*pair, tmp_path / "calm.tif")
     with monkeypatch.context() as scarce:
         scarce.setattr(Journal, "put_labels", _full)
         with pytest.raises(MemoryShortageError, match="stored"):
             refine(*pair, tmp_path / "cut.tif")
     cut = refine(*pair, tmp_path / "cut.tif")
-    assert cut.output.read_bytes() == calm.output.read_bytes()
+    assert cut.output.read_bytes() == calm
 
 
 def _full(*_: object, **__: object) -> None:

@@ -34,7 +34,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Browser:
 def scene(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """The page of a generated scene by the bundle `aerial`, and the report."""
     folder = tmp_path_factory.mktemp("scene")
-    write_scene(folder / "city.tif", Scene(size=Size(width=900, height=700), seed=4), pyramid=Pyramid(tile=256))
+    write_scene(folder / "city.tif", Scene(size=Size(width=600, height=450), seed=4), pyramid=Pyramid(tile=256))
     words = ("--weights", "aerial", "--slide-mpp", "0.5", "--method", "magnet-fast", "--patches", "u>0.6")
     found = invoke_json("segment", folder / "city.tif", *words, "-o", folder / "m.tif", "--html")
     return folder / "m.html", found["images"][0]["report"]

@@ -96,7 +96,7 @@ def test_the_report_of_a_mask_that_was_interrupted_has_the_time_of_both_runs(
 ) -> None:
     network = build_backbone("conv", classes=3, bands=3, options={})
     write_bundle(tmp_path / "bundle", describe(classes=3, scales=(128, 64, 32)), {"backbone.safetensors": network})
-    image, mask = write_image(tmp_path / "i.tif", size=(500, 600)), tmp_path / "m.tif"
+    image, mask = write_image(tmp_path / "i.tif", size=(200, 260)), tmp_path / "m.tif"
     options = SegmentOptions(weights=str(tmp_path / "bundle"), batch_size=1, num_workers=0)
     passing(1000.0)
     with pytest.raises(KeyboardInterrupt):
