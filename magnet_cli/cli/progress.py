@@ -56,7 +56,7 @@ class BarDisplay(Closing):
         return self
 
     def close(self) -> None:
-        """Take the bar away."""
+        """Remove the progress bar from the terminal."""
         self._bar.stop()
 
 

@@ -117,7 +117,7 @@ def refiner_scales(options: ImportOptions, count: int) -> tuple[Size | None, ...
     """Return the scale that each refiner was trained for; None serves every scale.
 
     Raises:
-        UsageError: It cannot be told.
+        UsageError: The scale of a refiner is neither given nor follows from the number of refiners.
     """
     given, stages = options.refiner_scales, options.preset.scales[1:]
     if given and len(given) != count:

@@ -63,14 +63,14 @@ class Plots:
     """Places of a bent grid where an object may stand; all arrays have one value a place."""
 
     draw: NDArray[np.uint32]
-    """A random number."""
+    """A random number for each place, which decides what stands there."""
     x: NDArray[np.int64]
-    """Level-0 pixels."""
+    """Column of the place, in pixels of level 0."""
     y: NDArray[np.int64]
     town: NDArray[np.float32]
-    """As in the terrain."""
+    """Positive in a town, as in `Terrain.town`."""
     dry: NDArray[np.bool_]
-    """Well away from water."""
+    """Whether the place lies well away from water."""
 
     def chosen(self, mask: NDArray[np.bool_]) -> list[tuple[int, int, int]]:
         """`(draw, x, y)` of the places that a mask selects, row by row."""

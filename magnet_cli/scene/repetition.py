@@ -138,7 +138,7 @@ def _levels(size: Size, *, bands: int, seed: int) -> list[_Level]:
 
 @lru_cache(maxsize=1)
 def _drawn(seed: int) -> Rendering:
-    """`PERIOD` pixels a side."""
+    """Draw the part of a scene that is repeated, `PERIOD` pixels a side."""
     whole = Size(width=PERIOD, height=PERIOD)
     return Scene(size=whole, seed=seed).render(Box.whole(whole))
 

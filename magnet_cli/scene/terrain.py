@@ -40,18 +40,18 @@ class Terrain:
     height: NDArray[np.float32]
     """Ground above the water level; negative under water, rivers included."""
     forest: NDArray[np.float32]
-    """Positive in a forest."""
+    """Values that are positive in a forest."""
     town: NDArray[np.float32]
-    """Positive in a town."""
+    """Values that are positive in a town."""
     light: NDArray[np.float32]
     """Brightness, about 0.88 to 1.12: a trend that only a view from afar shows."""
     warp_x: NDArray[np.float32]
-    """`-WARP` to `WARP` pixels to add to x."""
+    """Pixels that are added to x, from `-WARP` to `WARP`."""
     warp_y: NDArray[np.float32]
-    """Likewise for y."""
+    """Pixels that are added to y, from `-WARP` to `WARP`."""
 
     def fine(self, field: NDArray[np.float32]) -> NDArray[np.float32]:
-        """One of the fields at every pixel of the box: `(box.height, box.width)`."""
+        """Return one of the fields at every pixel of the box, `(box.height, box.width)`."""
         xs = np.arange(self.box.x, self.box.right)
         ys = np.arange(self.box.y, self.box.bottom)
         columns = xs // STEP - self.column

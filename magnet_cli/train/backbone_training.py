@@ -197,7 +197,7 @@ def fit_backbone(
 def backbone_trainer(
     recipe: Recipe, scenes: Sequence[LabelledScene], *, validation: Sequence[LabelledScene], files: Files | None
 ) -> Trainer:
-    """What fits a backbone to scenes; see `fit_backbone`.
+    """Return the trainer of a backbone; see `fit_backbone`.
 
     Raises:
         SourceError: A scene does not fit the bundle.

@@ -50,16 +50,16 @@ class BinaryObjects:
     """Draws objects, whatever their class."""
 
     ignore: int
-    """The label that says nothing."""
+    """The label of unlabelled pixels."""
     only: tuple[int, ...] = ()
-    """The classes that objects are of; empty: all."""
+    """The classes of the objects. Empty takes all classes."""
     pieces: float
     """Probability that one connected piece of a class is taken instead of all of it."""
     smallest: int
-    """Pixels of an object at least, and of what lies around it."""
+    """The smallest number of pixels of an object, and of labelled pixels around it."""
 
     def drawn(self, labels: Labels, rng: np.random.Generator) -> Drawn | None:
-        """An object; None where there is none that has a border.
+        """Draw an object; return None where no class is large enough, and leaves enough other pixels.
 
         Args:
             labels: `(rows, columns)`, class indices.
@@ -82,7 +82,7 @@ class BinaryObjects:
         return [int(value) for value in fit if not self.only or value in self.only]
 
     def piece(self, mask: Mask, rng: np.random.Generator) -> Mask:
-        """One connected piece; the mask itself where all are too small."""
+        """Draw one connected piece; return the mask itself where all pieces are too small."""
         numbers, _ = connected(mask, structure=DIAGONAL)
         sizes = np.bincount(numbers.reshape(-1))[1:]
         large = np.flatnonzero(sizes >= self.smallest)

@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 
 BANDS = 3
 UNKNOWN = 255
-"""The label of pixels that say nothing."""
+"""The label of unlabelled pixels."""
 REACH = 2
-"""Pixels from which the gradient at a pixel is made, on each side: a mean of 3 x 3 under a Sobel operator of 3 x 3."""
+"""Pixels on each side that the gradient at a pixel depends on: a Sobel operator of 3 x 3 follows a mean of 3 x 3."""
 SMALLEST = 1e-6
-"""Under the root of a gradient's magnitude, which has no finite slope at zero."""
+"""Added under the root of a gradient's magnitude, because the root has no finite slope at zero."""
 HALF = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
 class LevelObjective:
-    """Cross-entropy of stride 8, L1 + L2 and the gradient of stride 1, and the mean of both kinds for stride 4.
+    """Loss of a cascade: cross-entropy at stride 8, L1 + L2 and gradients at stride 1, the mean of both at stride 4.
 
     Inputs are the normalised image and, as the last channel, the mask as -1 and 1; labels are 1 in the object, 0
     around it, 255 where nothing is known.
@@ -46,7 +46,7 @@ class LevelObjective:
         return self.total(levels, labels)
 
     def total(self, levels: CascadeOutputs, labels: Tensor) -> Tensor:
-        """The paper's sum over the strides; a stride that several passes give counts as their mean."""
+        """Return the paper's sum over the strides. A stride that several passes give counts as their mean."""
         truth, known = (labels == 1).float().unsqueeze(1), (labels != UNKNOWN).unsqueeze(1)
         s8 = mean([cross_entropy(logits.float(), truth, known) for logits in levels.s8])
         s4 = mean([both(logits.float(), truth, known) for logits in levels.s4])
@@ -58,17 +58,17 @@ class LevelObjective:
 
 
 def mean(losses: Sequence[Tensor]) -> Tensor:
-    """Return the loss of the outputs of several passes."""
+    """Return the mean of the losses of several passes."""
     return torch.stack(list(losses)).mean()
 
 
 def over(values: Tensor, known: Tensor) -> Tensor:
-    """The mean over pixels that are known; 0 where none is."""
+    """Return the mean over labelled pixels; 0 where there is none."""
     return values.where(known, 0).sum() / known.sum().clamp_min(1)
 
 
 def cross_entropy(logits: Tensor, truth: Tensor, known: Tensor) -> Tensor:
-    """The mean binary cross-entropy, natural logarithm.
+    """Return the mean binary cross-entropy, with the natural logarithm.
 
     Args:
         logits: `(n, 1, h, w)` float32.
@@ -79,25 +79,25 @@ def cross_entropy(logits: Tensor, truth: Tensor, known: Tensor) -> Tensor:
 
 
 def distances(probs: Tensor, truth: Tensor, known: Tensor) -> Tensor:
-    """L1 + L2: the mean absolute plus the mean squared difference of probability and truth."""
+    """Return L1 + L2: the mean absolute plus the mean squared difference of probability and truth."""
     far = (probs - truth).abs()
     return over(far + far.square(), known)
 
 
 def both(logits: Tensor, truth: Tensor, known: Tensor) -> Tensor:
-    """The mean of `cross_entropy` and `distances`."""
+    """Return the mean of `cross_entropy` and `distances`."""
     return HALF * (cross_entropy(logits, truth, known) + distances(logits.sigmoid(), truth, known))
 
 
 def gradients(probs: Tensor, truth: Tensor, known: Tensor) -> Tensor:
-    """L1 on gradient magnitudes: the mean absolute difference, where all that a gradient is made of is known."""
+    """Return L1 on gradient magnitudes, over pixels whose gradient depends on labelled pixels alone."""
     width = 2 * REACH + 1
     unknown = functional.max_pool2d((~known).float(), width, stride=1, padding=REACH) > 0
     return over((magnitude(probs) - magnitude(truth)).abs(), ~unknown)
 
 
 def magnitude(values: Tensor) -> Tensor:
-    """Gradient magnitude of `(n, 1, h, w)`: a mean of 3 x 3, then a Sobel operator, to which a step of 1 is 1.
+    """Return the gradient magnitude of `(n, 1, h, w)`: a mean of 3 x 3, then a Sobel operator that gives 1 for a step.
 
     Edge pixels are repeated, so that a window's edge is no gradient.
     """
@@ -110,5 +110,5 @@ def magnitude(values: Tensor) -> Tensor:
 
 
 def bordered(values: Tensor) -> Tensor:
-    """One pixel more on each side, edge pixels repeated."""
+    """Repeat the pixels of the edge once on each side."""
     return functional.pad(values, (1, 1, 1, 1), mode="replicate")

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class CascadeRecipe:
-    """What a cascade is fitted to, beside the scenes."""
+    """The bundle and the configuration of the training of a cascade."""
 
     bundle: CascadeBundle
     config: TrainConfig
@@ -47,7 +47,7 @@ class CascadeRecipe:
     def trainer(
         self, scenes: Sequence[LabelledScene], *, validation: Sequence[LabelledScene], files: Files | None
     ) -> Trainer:
-        """What fits a cascade to scenes.
+        """Return the trainer of a cascade.
 
         Raises:
             SourceError: A scene has other than three bands.
@@ -66,7 +66,7 @@ class CascadeRecipe:
         )
 
     def sampler(self, scenes: Sequence[LabelledScene], *, plain: bool = False) -> MaskSampler:
-        """Batches of objects with wrong masks; `plain` ones keep the scene's colours, and the scales as they are."""
+        """Return a sampler of objects with wrong masks. With `plain` colours and scales are not varied."""
         spec, cascade, data = self.bundle.input, self.config.cascade, self.config.data
         least, most = cascade.iou
         return MaskSampler(
@@ -91,7 +91,7 @@ class CascadeRecipe:
         )
 
     def validator(self, scenes: Sequence[LabelledScene]) -> MaskValidator:
-        """Scores wrong masks of held-out objects, before and after."""
+        """Return what scores wrong masks of held-out objects before and after refinement."""
         return MaskValidator(sampler=self.sampler(scenes, plain=True), windows=self.config.cascade.windows)
 
     def about(
@@ -108,7 +108,7 @@ class CascadeRecipe:
 
 
 def described(config: TrainConfig) -> dict[str, Any]:
-    """The description of the bundle that a configuration leads to."""
+    """Return the description of the bundle that a configuration leads to."""
     entry = {
         "architecture": config.network.architecture,
         "options": config.network.options,
@@ -120,10 +120,10 @@ def described(config: TrainConfig) -> dict[str, Any]:
 
 
 def understood(description: dict[str, Any], *, folder: Path) -> CascadeBundle:
-    """The bundle that a description describes, though its file may be still to come.
+    """Return the bundle of a description. Its file need not exist yet.
 
     Raises:
-        WeightsError: A key is missing, unknown or wrong, or it is of another kind.
+        WeightsError: A key is missing, unknown or wrong, or the bundle is of another kind.
     """
     data = json.dumps(description).encode()
     file = folder / DESCRIPTION
@@ -137,7 +137,7 @@ def check(scenes: Sequence[LabelledScene]) -> None:
     """Check that scenes have three bands.
 
     Raises:
-        SourceError: One has not.
+        SourceError: A scene has another number of bands.
     """
     for scene in scenes:
         if scene.pixels.bands != BANDS:

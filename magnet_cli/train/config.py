@@ -1,4 +1,4 @@
-"""The configuration of a training, as a TOML file says it."""
+"""The configuration of a training, read from a TOML file."""
 
 from __future__ import annotations
 
@@ -25,42 +25,43 @@ DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d{1,4})?")
 
 
 def rises(shares: tuple[float, ...]) -> bool:
-    """Whether numbers rise, and lie between 0 and 1."""
+    """Whether each number is larger than the one before, and all lie between 0 and 1, both excluded."""
     return all(low < high for low, high in pairwise((0, *shares, 1)))
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """Where scenes lie below the data folder, and how they are drawn from.
+    """The scenes that a network learns from, and how windows of them are drawn.
 
-    A scene is one picture of any size with its label map, both of any kind that `magnet_cli.images` reads, the picture
-    of 8 bits a band; where it has no data, nothing is learnt. In a folder without `scenes`, each file of the subfolder
-    `images` is one, and its label is the file of the same stem in `labels`. With `scenes`, each name is a subfolder
-    that has `images` and `labels`, and each of its files a scene, `subfolder/stem`; with `grid` its files, sorted by
-    name, are adjacent crops of one picture, row by row.
+    A scene is one picture of any size with its label map. Both may be of any format that `magnet_cli.images` reads, and
+    the picture has 8 bits a band. Pixels without data teach nothing. In a folder without `scenes`, each file of the
+    subfolder `images` is a scene, and the file of the same stem in `labels` is its label map. With `scenes`, each name
+    is a subfolder that has `images` and `labels`, and each of its files is a scene, `subfolder/stem`. With `grid`, its
+    files, sorted by name, are adjacent crops of one picture, row by row.
 
-    In a CSV file each line is a scene: `image`, `label`, and if need be `name` (else the picture's stem), `roi`, a
-    raster of the picture's size, where whose first band is 0 nothing is learnt, and `mask`, class indices that
-    something else found in the picture, which a cascade learns to sharpen. Paths are relative to the file's folder.
-    `scenes` then picks lines by name, so that one file serves every split.
+    In a CSV file each line is a scene. It has the columns `image` and `label`, and optionally `name` (else the
+    picture's stem), `roi` and `mask`. `roi` is a raster of the picture's size; pixels where its first band is 0 teach
+    nothing. `mask` holds class indices that another program found in the picture, which a cascade learns to sharpen.
+    Paths are relative to the file's folder. `scenes` then chooses lines by name, so that one file serves every split.
     """
 
     images: str = "images"
     labels: str = "labels"
     scenes: tuple[str, ...] = ()
-    """Names, in the order in which they count; empty: everything there is."""
+    """Names of the scenes, in the order in which they are used. Empty takes all scenes of the folder or file."""
     validation: tuple[str, ...] = ()
-    """Scenes of those that are taken out of training and validated on, by name."""
+    """Names of the scenes that are left out of training and used for validation."""
     grid: Annotated[tuple[int, int] | None, FieldRule("is two numbers, rows and columns")] = None
-    """Rows and columns; of folders only."""
+    """Rows and columns of the crops that make up a picture. It is for folders alone."""
     ignore: int = 255
-    """The label that says nothing: neither loss, class weights nor scores count its pixels."""
+    """The label of unlabelled pixels. Loss, class weights and scores leave them out."""
     label_values: dict[str, int] = field(default_factory=dict)
-    """Class meant by a stored value of the label maps, where it differs: `{ 255 = 1 }`. Applied before `roi`."""
+    """Classes of stored values of the label maps that differ from their class: `{ 255 = 1 }`. They are applied before
+    `roi`."""
     jitter: float = 1.4
-    """A drawn window is up to this factor larger or smaller than one of the bundle's scales."""
+    """The factor by which a drawn window is at most larger or smaller than one of the bundle's scales."""
     colour: float = 1.0
-    """Strength of the random changes of colour; 0 is none."""
+    """Strength of the random changes of colour. 0 changes none."""
     rare: float = 0.0
     """Share of the windows that are drawn for a class: each of those takes a class at random, every class alike, and
     the one of eight random windows that has the most of it. It gives rare classes their share of a training."""
@@ -68,9 +69,10 @@ class DataConfig:
     """Pixels of the network's input on either side of a border between two classes that teach nothing. Labels are drawn
     by hand, and their borders are where hands differ."""
     memory: str = "2GiB"
-    """Scenes that decoded take no more than this together are held in memory; else windows are read from disk, and
-    decoded tiles of the images take this much at most. The windows drawn are the same, and their pixels too where the
-    levels that an image stores are means of 2 x 2 finer pixels, all with data."""
+    """Limit of the memory for scenes. Scenes that together take no more than this when they are decoded are held in
+    memory. Otherwise windows are read from disk, and decoded tiles of the images take this much at most. The same
+    windows are drawn either way; their pixels are the same, too, where an image stores levels that are means of 2 x 2
+    finer pixels, all with data."""
 
     def __post_init__(self) -> None:
         for stored, label in self.label_values.items():
@@ -90,65 +92,68 @@ class DataConfig:
 
     @property
     def values(self) -> dict[int, int]:
-        """`label_values` by numbers."""
+        """`label_values` with numbers as keys."""
         return {int(stored): label for stored, label in self.label_values.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoopConfig:
-    """How a network is fitted."""
+    """Options of the loop that fits a network."""
 
     iterations: int = 5000
     batch: int = 12
     loss: str = "cross-entropy"
     """`cross-entropy`, or `focal` (Lin et al. 2017, equation 5, over softmax). Cross-entropy is the default because it
-    is a proper score: its minimum is the true probability. A loss that bends probabilities, as the focal one does,
-    bends the certainty that decides where a run looks closer and which map it believes."""
+    is a proper score: its minimum is at the true probability. The focal loss distorts probabilities, and with them the
+    certainty by which a run selects windows and merges maps."""
     focal_gamma: float = 2.0
-    """How much the focal loss leaves out what is right already; 0 is cross-entropy."""
+    """How strongly the focal loss reduces the weight of pixels that are right already. 0 is cross-entropy."""
     smoothing: float = 0.0
     """Share of a label's weight that cross-entropy gives to all classes alike (Szegedy et al. 2016, section 7), for
     labels some of which are wrong."""
     rate: float = 2e-3
-    """Highest learning rate, reached along a line at the end of `warmup`."""
+    """The highest learning rate. The rate grows linearly to it during `warmup`."""
     encoder_rate: float = 1.0
     """The learning rate of the encoder as a share of `rate`. An encoder that begins with weights of other images needs
     a lower one than the layers that begin at random."""
     warmup: float = 0.05
-    """Share of the iterations."""
+    """The share of the iterations in which the learning rate grows."""
     schedule: str = "cosine"
-    """What follows: `cosine`, down to zero; or `step`, times `step_factor` at each of `steps`."""
+    """The learning rate after `warmup`: `cosine` lets it fall to zero, `step` multiplies it by `step_factor` at each of
+    `steps`."""
     steps: tuple[float, ...] = (0.6, 0.8)
-    """Shares of the iterations."""
+    """The shares of the iterations at which the schedule `step` changes the rate."""
     step_factor: float = 0.1
     optimizer: str = "adamw"
-    """`adamw`; or `adam`, or `sgd`, stochastic gradient descent: their decay is part of the gradient."""
+    """`adamw`, `adam` or `sgd` (stochastic gradient descent). In the last two, weight decay is part of the gradient."""
     momentum: float = 0.9
     """The momentum of `sgd`."""
     decay: float = 0.02
     """Weight decay."""
     average: float = 0.998
-    """Momentum of the running average of the weights, which is what the bundle gets."""
+    """Momentum of the running average of the weights. The bundle gets the average."""
     balance: float = 0.5
-    """Classes are weighted by their share to the power of minus this; 0 weighs every pixel alike."""
+    """The weight of a class in the loss is its share of the pixels to the power of minus this. With 0 all pixels weigh
+    the same."""
     precision: str = "float32"
-    """`float32`, or by autocast `bfloat16` or `float16` (CUDA only, with the loss scaled)."""
+    """`float32`, or with autocast `bfloat16` or `float16` (on CUDA alone, with the loss scaled)."""
     device: str = "auto"
-    """`cpu`, `cuda`, `cuda:N`, `mps`; `auto` is the first GPU, or the CPU where there is none. A CPU repeats a training
-    bit for bit; a GPU adds up in no fixed order."""
+    """`cpu`, `cuda`, `cuda:N`, `mps`, or `auto`: the first GPU, or the CPU where there is none. On a CPU a training can
+    be repeated bit for bit; a GPU adds numbers in no fixed order."""
     seed: int = 0
-    """Initial weights and windows are functions of it."""
+    """The seed of the initial weights and of the drawn windows."""
     threads: int = 0
-    """Threads within operations; 0 leaves them as they are."""
+    """The number of threads within operations. 0 leaves the number as it is."""
     validate_every: int = 0
-    """Iterations from one look at the scenes of [data] validation to the next, the last iteration included; 0 is never.
-    The bundle gets the averaged weights of the best look, by mean IoU."""
+    """The number of iterations between validations on the scenes of [data] validation. The last iteration is validated
+    as well. With 0 there is no validation. The bundle gets the averaged weights of the validation with the highest mean
+    IoU."""
     patience: int = 0
-    """Training stops after this many validations in a row without a better mean IoU; 0 is never."""
+    """Training stops after this many validations in a row without a higher mean IoU. With 0 it never stops early."""
     log_every: int = 50
-    """Iterations from one line of the log to the next; each gives the mean loss since the one before."""
+    """The number of iterations between lines of the log. Each line gives the mean loss since the line before."""
     save_every: int = 500
-    """Iterations from one checkpoint to the next."""
+    """The number of iterations between checkpoints."""
 
     def __post_init__(self) -> None:
         for key, what, holds in (
@@ -167,7 +172,7 @@ class LoopConfig:
             ("smoothing", "at least 0 and below 1", 0 <= self.smoothing < 1),
             ("smoothing", "0 where loss is focal", not self.smoothing or self.loss == "cross-entropy"),
             ("schedule", "cosine or step", self.schedule in {"cosine", "step"}),
-            ("steps", "shares that rise, between 0 and 1", rises(self.steps)),
+            ("steps", "shares between 0 and 1 in rising order", rises(self.steps)),
             ("optimizer", "adamw, adam or sgd", self.optimizer in {"adamw", "adam", "sgd"}),
             ("momentum", "at least 0 and below 1", 0 <= self.momentum < 1),
             ("step_factor", "above 0 and at most 1", 0 < self.step_factor <= 1),
@@ -175,19 +180,19 @@ class LoopConfig:
             ("device", "auto, cpu, cuda, cuda:N or mps", DEVICE.fullmatch(self.device)),
         ):
             if not holds:
-                raise UsageError(f"in a loop, {key} must be {what}", value=getattr(self, key))
+                raise UsageError(f"in [loop] or [folds.loop], {key} must be {what}", value=getattr(self, key))
 
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkConfig:
-    """Which network."""
+    """A network: the name of its architecture, and the options of that architecture."""
 
     architecture: str
     options: dict[str, Any] = field(default_factory=dict)
     encoder_weights: str = ""
-    """What the encoder begins with: a file of weights (`.pth` or `.safetensors`, relative to the configuration),
+    """The weights that the encoder begins with: a file (`.pth` or `.safetensors`, relative to the configuration),
     `package:NAME` for an installed Python package that holds one, or `timm:TAG` for weights that timm downloads.
-    Empty: random weights."""
+    Empty begins with random weights."""
 
     def refuse_encoder_weights(self, *, trained: str) -> None:
         """Refuse `encoder_weights` where the network that is trained takes none.
@@ -205,23 +210,26 @@ class NetworkConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class FoldsConfig:
-    """How fields are made of scenes that the backbone behind them has not seen."""
+    """Fields for the training of refiners and selectors, made by backbones that were not trained on their scenes."""
 
     held_out: Annotated[tuple[tuple[str, ...], ...], FieldRule('is a list of lists of scenes, as [["a"], ["b"]]')] = ()
-    """Scenes of each fold; a backbone is fitted on all others. Empty: the bundle's own backbone looks at all."""
+    """The names of the scenes of each fold. The fields of a fold come from a backbone that was fitted to all other
+    scenes. Empty takes the bundle's own backbone for all scenes."""
     backbones: tuple[str, ...] = ()
-    """A bundle's folder for each fold, which has not seen the fold's scenes; its backbone looks at them, and none is
-    fitted. Relative to the configuration's folder."""
+    """For each fold the folder of a bundle that was trained without the fold's scenes, relative to the configuration's
+    folder. Its backbone makes the fold's fields, and no backbone is fitted."""
     accumulate: bool = True
-    """A stage refines what the stages below it made; false, as the published program trains: the coarsest stage's O."""
+    """Whether a stage refines the result of the coarser stages. Otherwise it refines the output O of the coarsest stage
+    alone, as in the published training program."""
     rounds: int = 1
-    """After the fit to fields that were accumulated by the mean: fits to fields that the refiner itself accumulated."""
+    """The number of further fits. The first fit takes fields that were accumulated with the mean, and each further one
+    takes fields that the refiner itself has accumulated."""
     per_scale: bool = False
-    """One refiner for each refining scale, as in the paper; false: one for all."""
+    """Whether each refining scale has a refiner of its own, as in the paper. Otherwise one refiner serves all."""
     temperatures: bool = True
-    """Fit a temperature of the backbone and of the refiner for each scale."""
+    """Whether a temperature of the backbone and one of the refiner is fitted for each scale."""
     cross: bool = False
-    """Score the refiner, and fit its temperatures, with refiners that were fitted without the fold they look at."""
+    """Whether scores and temperatures of a fold come from a refiner that was fitted without that fold."""
     loop: LoopConfig = field(default_factory=LoopConfig)
     """The loop of the folds' backbones."""
 
@@ -245,51 +253,56 @@ class FoldsConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class CascadeConfig:
-    """What a cascade learns from; the defaults are CascadePSP's (sections 3.1, 3.3 and 4.2) where the paper has any.
+    """The objects that a cascade learns to sharpen, the errors of their masks, and the weights of its losses.
 
-    The losses are the paper's too: `loss` and `balance` of [loop] do not count.
+    The defaults are those of CascadePSP (sections 3.1, 3.3 and 4.2) where the paper states them. A cascade has the
+    paper's losses, so `loss` and `balance` of [loop] have no effect.
     """
 
     crop: int = 224
-    """Rows and columns of a window as the network sees it."""
+    """The number of rows and of columns of a window as the network gets it."""
     scales: tuple[int, ...] = (224,)
-    """Sides of windows at level 0, each as likely as the others; [data] jitter makes them larger and smaller."""
+    """The sides of windows in pixels of level 0. All are drawn equally often, and [data] jitter varies them."""
     classes: tuple[int, ...] = ()
-    """Those whose objects are learnt from; empty: all."""
+    """The classes whose objects the cascade learns to sharpen. Empty takes all classes."""
     pieces: float = 0.5
-    """Probability that an object is one connected piece of a class in the window, instead of all of it."""
+    """The probability that an object is one connected piece of a class in the window, and not the whole class."""
     smallest: int = 64
-    """Pixels of an object in the window at least, and of what lies around it."""
+    """The smallest number of pixels of an object in the window, and of labelled pixels around it."""
     iou: Annotated[tuple[float, float], FieldRule("must be two numbers")] = (0.8, 1.0)
-    """Least IoU of a wrong mask with the truth, and the largest that is aimed at."""
+    """The range in which the IoU of a wrong mask with the truth is aimed at. No wrong mask falls below its lower
+    end."""
     coarse: float = 0.0
-    """Probability that a wrong mask is enlarged from a smaller one, instead of made of a contour's vertices."""
+    """The probability that a wrong mask is made by shrinking and enlarging the true one, and not by dropping vertices
+    of its contour."""
     shrink: float = 8.0
-    """Most that such a mask is smaller by."""
+    """The largest factor by which such a mask is shrunk."""
     masks: float = 0.0
-    """Probability that the wrong mask is what something else found, in a scene that has such a mask."""
+    """The probability that the wrong mask is the one in the column `mask` of the CSV file, where a scene has one."""
     dropped: float = 0.0
-    """Largest share of a wrong mask's connected pieces that are left out, though they belong to the object: what is to
-    be sharpened is then a part of what is there."""
+    """The largest share of a wrong mask's connected pieces that are removed, though they belong to the object. The
+    cascade then learns to find the missing parts of an object."""
     soft: float = 0.0
-    """Probability that a wrong mask is unsure, as a coarser level of a refinement leaves it."""
+    """The probability that a wrong mask has values between 0 and 1, as the result of a coarser level has."""
     gradient: float = 5.0
     """Weight of the loss on gradient magnitudes."""
     finest: float = 0.0
-    """Weight of the cross-entropy of stride 1 beside its L1 + L2; the paper has none there."""
+    """Weight of the cross-entropy of stride 1, in addition to its L1 + L2 loss. The paper has no cross-entropy
+    there."""
     cut: float = 0.5
-    """Probability of the trained network that the bundle takes for one half. The losses on distances and gradients have
-    it leave out what it is unsure of; a lower cut takes some of it back."""
+    """The probability of the trained network that becomes one half in the bundle. The losses on distances and gradients
+    make the network leave out pixels of which it is unsure; a lower value gives some of these back to the object."""
     windows: int = 64
-    """Drawn from the scenes of [data] validation, the same ones each time."""
+    """The number of windows of each validation. The same windows of the scenes of [data] validation are drawn each
+    time."""
 
     def __post_init__(self) -> None:
         for key, what, holds in (
             ("crop", f"a multiple of {STRIDE}, at least {STRIDE}", self.crop >= STRIDE and self.crop % STRIDE == 0),
-            ("scales", "at least 1, and one or more of them", min(self.scales, default=0) >= 1),
+            ("scales", "one side or more, each at least 1", min(self.scales, default=0) >= 1),
             ("pieces", "from 0 to 1", 0 <= self.pieces <= 1),
             ("smallest", "at least 1", self.smallest >= 1),
-            ("iou", "two numbers that rise, above 0 and at most 1", 0 < self.iou[0] <= self.iou[1] <= 1),
+            ("iou", "two numbers in rising order, above 0 and at most 1", 0 < self.iou[0] <= self.iou[1] <= 1),
             ("coarse", "from 0 to 1", 0 <= self.coarse <= 1),
             ("shrink", "at least 1", self.shrink >= 1),
             ("masks", "from 0 to 1", 0 <= self.masks <= 1),
@@ -306,14 +319,15 @@ class CascadeConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class SelectorConfig:
-    """What a selector for the windows of a bundle learns."""
+    """What a selector of the windows of a bundle learns to predict."""
 
     labels: str = "paper"
-    """`paper`: cells that a backbone does worse in than in the whole window. `gain`: how much better the mask gets by
-    computing a window, from fields of scenes that the backbone behind them has not seen ([folds] held_out)."""
+    """`paper` are cells in which the mean IoU of a backbone is lower than in the whole window. `gain` is how much
+    better the mask becomes by computing a window; it needs fields of scenes that the backbone was not trained on
+    ([folds] held_out)."""
     minimum: float = 0.0
-    """A class that covers less than this share of an area does not count in its mean IoU, for `paper`. The paper has
-    none."""
+    """With `paper`, a class that covers less than this share of an area is left out of its mean IoU. The paper has no
+    such limit."""
 
     def __post_init__(self) -> None:
         for key, what, holds in (
@@ -327,26 +341,27 @@ class SelectorConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class GRNetConfig:
-    """What a GRNet is beside its global branch, and how its parts take turns.
+    """The parts of a GRNet beside its global branch, and the order in which all parts are trained.
 
-    `[loop] iterations` counts everything: first those of the global branch alone, then rounds of `selecting` and
-    `refining`, as many as there is room for.
+    `[loop] iterations` is the number of all iterations. The first ones train the global branch alone. The others are
+    rounds, in each of which the selector is trained and then the other parts.
     """
 
     selector: NetworkConfig = field(default_factory=lambda: NetworkConfig(architecture="ppn-resnet18"))
     local: NetworkConfig = field(default_factory=lambda: NetworkConfig(architecture="grnet-resnet18"))
     cells: int = 4
-    """Cells a side that an image is cut into."""
+    """The number of rows and of columns of cells into which an image is cut."""
     fusion: str = "literal"
-    """`literal`: at the global branch's resolution, as the paper has it; or `detail`: at the cells'."""
+    """The resolution of fusion: `literal` is that of the global branch, as in the paper, `detail` that of the cells."""
     variant: str = "selected"
-    """`selected`, or `all`: every cell is refined and no selector is trained ("EnhanceNet")."""
+    """`selected` refines the cells that the selector chooses. `all` refines every cell and trains no selector; the
+    paper calls it EnhanceNet."""
     alone: int = 500
-    """Iterations of the global branch alone."""
+    """The number of iterations that train the global branch alone."""
     selecting: int = 50
-    """Iterations of the selector in each round."""
+    """The number of iterations that train the selector in each round."""
     refining: int = 50
-    """Iterations of everything else in each round."""
+    """The number of iterations that train all other parts in each round."""
 
     def __post_init__(self) -> None:
         for key, what, holds in (
@@ -361,9 +376,17 @@ class GRNetConfig:
                 raise UsageError(f"[grnet] {key} must be {what}", value=getattr(self, key))
         for part in (self.selector, self.local):
             if given := sorted({"cells", "fusion"} & set(part.options)):
-                raise UsageError("[grnet] itself says how images are cut", value=f"{part.architecture}: {given}")
+                raise UsageError(
+                    "cells and fusion are keys of [grnet], not options of its networks",
+                    value=f"{part.architecture}: {', '.join(given)}",
+                    advice="Move them to [grnet]",
+                )
         if self.selector.options.get("sees", "image") != "image":
-            raise UsageError("[grnet] selector sees the image alone", value=self.selector.options["sees"])
+            raise UsageError(
+                "the selector of a GRNet gets the image alone",
+                value=f"sees = {self.selector.options['sees']!r}",
+                advice="Leave sees out of [grnet.selector] options",
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -374,7 +397,7 @@ class Tables:
 
     network: NetworkConfig
     bundle: dict[str, Any] = field(default_factory=dict)
-    """What bundle.json says beside the networks, in its own words; needed for a backbone."""
+    """The entries of `bundle.json` except its networks. The training of a backbone or a cascade needs them."""
     data: DataConfig = field(default_factory=DataConfig)
     loop: LoopConfig = field(default_factory=LoopConfig)
     folds: FoldsConfig = field(default_factory=FoldsConfig)
@@ -392,19 +415,19 @@ class Tables:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig(Tables):
-    """A whole training."""
+    """The whole configuration of a training."""
 
     text: str = ""
-    """The file as it was read; kept in the bundle as train.toml."""
+    """The text of the file, which the bundle keeps as `train.toml`."""
     folder: Path = Path()
-    """Where the file lies."""
+    """The folder of the file."""
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Read a TOML file.
+        """Read a configuration from a TOML file.
 
         Raises:
-            UsageError: The file is missing or no TOML, a key is unknown, or a value has the wrong type.
+            UsageError: The file is missing or is not TOML, a key is unknown, or a value has the wrong type.
         """
         try:
             text = path.read_text(encoding="utf-8")
@@ -414,7 +437,7 @@ class TrainConfig(Tables):
 
     @classmethod
     def parse(cls, text: str, *, folder: Path = Path()) -> Self:
-        """The configuration that a TOML text describes; relative paths in it begin in `folder`."""
+        """Parse the text of a configuration. Relative paths in it start at `folder`."""
         table = tomllib.loads(text)
         if not isinstance(table.get("network"), dict) or "architecture" not in table["network"]:
             raise UsageError("the configuration names no network", advice='Add [network] architecture = "fpn-small"')
@@ -426,7 +449,7 @@ class TrainConfig(Tables):
 
 
 def _refusal(error: RefusedTableError, table: Any) -> UsageError:
-    """The error as a message that names the table, the key, and the type that a value must have."""
+    """Return an error whose message names the table, the key, and the type that a value must have."""
     if not error.place:
         return UsageError(f"the configuration {error.rule}", value=error.value)
     kind: Any = Tables
@@ -436,7 +459,9 @@ def _refusal(error: RefusedTableError, table: Any) -> UsageError:
         if key not in names:
             break
         if kind is NetworkConfig:
-            return UsageError(f"[{'.'.join(above)}] is an architecture's name and a table of options", value=table)
+            return UsageError(
+                f"[{'.'.join(above)}] needs the name of an architecture, and may have a table of options", value=table
+            )
         table, hint = table.get(key), names[key]
         if not is_dataclass(hint) or len(above) + 1 == len(error.place):
             return _wrong_value(error, f"[{'.'.join(above) or 'top level'}] {key}", hint, table)
@@ -456,7 +481,7 @@ def _wrong_value(error: RefusedTableError, place: str, hint: Any, value: object)
 
 
 def _toml_type(hint: Any) -> str:
-    """A type as TOML's users know it: `list of float`."""
+    """Return a type in words that users of TOML know, like `list of float`."""
     origin, inner = get_origin(hint), get_args(hint)
     if is_dataclass(hint) or Any in inner:
         return "table"

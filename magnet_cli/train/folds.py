@@ -39,10 +39,10 @@ def looks_of(
 ) -> list[list[SceneView]]:
     """Return the fields of every held-out scene by a backbone fitted without it, by fold; they are kept on disk.
 
-    Without folds the bundle's own backbone looks at all scenes but those to validate on, as one fold.
+    Without folds the bundle's own backbone makes the fields of all scenes except those for validation, as one fold.
 
     Args:
-        scenes: All of them.
+        scenes: All scenes of the data set.
         bundle: The bundle whose backbone the folds' backbones replace.
         config: `[folds]`, and `[data]` for the drawing of windows.
         folder: The folder of checkpoints and fields.
@@ -102,12 +102,16 @@ def refuse_full_disk(sizes: Sequence[Size], *, bundle: Bundle, folder: Path) -> 
 
 
 def marked(progress: Progress | None, **marks: float) -> Progress | None:
-    """A listener whose lines begin with what is being fitted."""
+    """Return a receiver of log lines that puts `marks` first in each line, to say which network is fitted."""
     return None if progress is None else lambda line: progress({**marks, **line})
 
 
 def picked(scenes: Sequence[LabelledScene], names: Sequence[str]) -> list[LabelledScene]:
-    """The scenes of these names."""
+    """Return the scenes of these names.
+
+    Raises:
+        UsageError: There is no scene of a name.
+    """
     found = [scene for scene in scenes if scene.name in names]
     if len(found) != len(names):
         raise UsageError("[folds] held_out names a scene that the data do not have", value=", ".join(names))
@@ -115,10 +119,10 @@ def picked(scenes: Sequence[LabelledScene], names: Sequence[str]) -> list[Labell
 
 
 def fold_bundle(folder: Path, *, like: Bundle) -> Bundle:
-    """A fold's bundle, whose backbone must do what another bundle's does.
+    """Load a fold's bundle, whose backbone has to have the form of another bundle's backbone.
 
     Raises:
-        WeightsError: It is missing, or differs in architecture, options, classes or input.
+        WeightsError: The bundle is missing, or differs in architecture, options, classes or input.
     """
     found = load_bundle(str(folder.resolve()))
     pairs = {

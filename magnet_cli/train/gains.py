@@ -46,11 +46,11 @@ class WindowPair:
     """Log R of the second stage, every window computed."""
     spec: InputSpec
     ignore: int
-    """The label that says nothing."""
+    """The label of unlabelled pixels."""
 
     @property
     def first(self) -> Stage:
-        """The stage before, whose windows a selector sees."""
+        """The stage before, whose windows a selector gets."""
         return self.step.field.stage
 
     @property
@@ -150,18 +150,18 @@ def pairs_of(
 
 @dataclass(frozen=True, kw_only=True)
 class Turn:
-    """One of the eight ways to lay a square."""
+    """One of the eight combinations of rotating and mirroring a square."""
 
     across: bool
-    """Rows become columns, before the next two."""
+    """Whether rows become columns, which is done first."""
     left: bool
-    """Mirrored along x."""
+    """Whether the result is mirrored along x."""
     up: bool
-    """Mirrored along y."""
+    """Whether the result is mirrored along y."""
 
     @classmethod
     def drawn(cls, rng: np.random.Generator, *, size: Size) -> Turn:
-        """Any; of a rectangle, one that keeps its sides."""
+        """Draw a combination at random. For a rectangle it is one that keeps the sides."""
         across, left, up = (bool(rng.integers(2)) for _ in range(3))
         return cls(across=across and size.width == size.height, left=left, up=up)
 

@@ -148,7 +148,7 @@ def alternating_trainer(
 
 
 def whole(recipe: Recipe, config: GRNetConfig) -> GRNet:
-    """A GRNet with initial weights; its cells are seen at the size that the global branch sees the image at."""
+    """Build a GRNet with initial weights. Its cells have the size that the image has for the global branch."""
     bundle = recipe.bundle
     bands, classes, size = len(bundle.input.bands), len(bundle.classes), bundle.input.size
     layout = CellLayout.of(cast("Fusion", config.fusion), side=config.cells, overview=size, patch=size)

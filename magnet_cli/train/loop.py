@@ -98,17 +98,20 @@ class Files:
 
     @property
     def log(self) -> Path:
-        """One JSON object a line; see `Line`."""
+        """The path of the log, which has one JSON object a line; see `Line`."""
         return self.folder / "log.jsonl"
 
     @property
     def curves(self) -> Path:
-        """The log as a picture."""
+        """The path of the picture of the log's curves."""
         return self.folder / "curves.png"
 
 
 def class_weights(counts: NDArray[np.int64], *, balance: float) -> Tensor:
-    """Share to the power of minus `balance`, scaled so that the mean over pixels is one; 1 for a class not seen."""
+    """Return the weight of each class: its share to the power of minus `balance`, with a mean over pixels of one.
+
+    A class without pixels has the weight 1.
+    """
     share = torch.from_numpy(counts).double() / max(1, int(counts.sum()))
     weights = torch.where(share > 0, share.clamp_min(1e-4) ** -balance, torch.ones_like(share))
     return (weights / max(1e-12, float((weights * share).sum()))).float()

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     Mask = NDArray[np.bool_]
 
 TRIES = 200
-"""Windows that are drawn for one with an object."""
+"""The most windows that are drawn until one has an object."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,11 +84,11 @@ class MaskValidator:
 
     sampler: MaskSampler
     windows: int
-    """How many."""
+    """The number of windows."""
 
     @torch.inference_mode()
     def __call__(self, network: nn.Module, arithmetic: Arithmetic) -> Score:
-        """IoU and boundary accuracy before and after, of a network in eval mode; see `MaskTally`."""
+        """Return IoU and boundary accuracy before and after refinement by a network in eval mode; see `MaskTally`."""
         tally = MaskTally()
         for index in range(-(-self.windows // self.sampler.windows.batch)):
             inputs, labels = self.sampler(index)
@@ -124,14 +124,14 @@ class MaskTally:
             self.losses.append(float(loss))
 
     def count(self, mask: Mask, truth: Mask, known: Mask, near: BoundaryCounts) -> float:
-        """Count one mask's pixels near the border; gives its IoU."""
+        """Count the pixels of one mask near the border, and return its IoU."""
         inner = Box.whole(Size(width=mask.shape[1], height=mask.shape[0]))
         add_block([near], truth.astype(np.uint8), labelled=known, inner=inner, right=mask == truth, counted=known)
         return iou(mask, truth)
 
     @property
     def score(self) -> Score:
-        """Shares of 1; a boundary accuracy is 0 where no object has a border."""
+        """The scores, from 0 to 1. The boundary accuracy is 0 where no object has a border."""
         before, after = (counts.mba or 0.0 for counts in self.near)
         others = {"iou_before": float(np.mean(self.before)), "mba_before": before, "mba": after}
         return Score(miou=float(np.mean(self.after)), cross_entropy=float(np.mean(self.losses)), others=others)

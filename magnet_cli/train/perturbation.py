@@ -1,6 +1,7 @@
-"""Wrong masks made of true ones, as CascadePSP trains on: contours subsampled, then random dilations and erosions.
+"""Wrong masks, made of true ones by dropping vertices of contours and by random dilations and erosions.
 
-CascadePSP, sections 3.3 and 4.2; its figure 8 shows some. How far, where and in what order the paper leaves open.
+CascadePSP (sections 3.3 and 4.2, figure 8) trains on such masks. The paper does not say how far, where and in what
+order masks are changed.
 """
 
 from __future__ import annotations
@@ -22,17 +23,17 @@ if TYPE_CHECKING:
     Mask = NDArray[np.bool_]
 
 SHARES = (0.02, 0.5)
-"""Least and largest share of a contour's vertices that are kept, at first."""
+"""The range of the share of a contour's vertices that is kept in the first attempt."""
 CORNERS = 3
-"""Vertices of a polygon at least."""
+"""The smallest number of vertices of a polygon."""
 DOUBLINGS = 5
 """The most times that the share is doubled while the polygons overlap too little."""
 RIM = 8
 """Pixels that a mask is continued by beyond the window, so that the window's edge is no contour."""
 CHANGES = 60
-"""Dilations and erosions at most."""
+"""The most dilations and erosions of a mask."""
 RADII = (1, 5)
-"""Pixels, of what is dilated or eroded with."""
+"""The range of the radius of a dilation or erosion, in pixels."""
 HALF_SIDES = (4, 40)
 """The half sides of the box that one dilation or erosion changes, in pixels."""
 MEAN = 0.5
@@ -43,15 +44,15 @@ class Perturbation:
     """Draws wrong masks from true ones."""
 
     iou: tuple[float, float]
-    """Least IoU with the truth, never undercut, and the largest that is aimed at."""
+    """The range in which the IoU with the truth is aimed at. No mask falls below its lower end."""
     coarse: float
-    """Probability that the mask is one enlarged from a smaller one, as coarse networks give it, before it is dilated
-    and eroded; contours are subsampled otherwise."""
+    """Probability that the mask is made by shrinking and enlarging the true one, as from a coarse network, before it is
+    dilated and eroded. Otherwise vertices of its contours are dropped."""
     shrink: float
-    """Most that such a mask was smaller by."""
+    """The largest factor by which such a mask is shrunk."""
 
     def __call__(self, mask: Mask, rng: np.random.Generator) -> Mask:
-        """A mask that is wrong near its border, `(rows, columns)`.
+        """Return a mask that is wrong near its border, `(rows, columns)`.
 
         Args:
             mask: The truth, `(rows, columns)`, neither empty nor full.
@@ -63,7 +64,7 @@ class Perturbation:
         return moved(wrong, mask, rng, least=least, target=target)
 
     def enlarged(self, mask: Mask, rng: np.random.Generator) -> Mask:
-        """The mask made smaller by area, then enlarged bilinearly and cut at one half."""
+        """Shrink the mask by area, enlarge it bilinearly, and threshold it at one half."""
         factor = exp(rng.uniform(0, log(self.shrink)))
         while (found := shrunk_and_enlarged(mask, factor=factor)) is not None:
             if iou(found, mask) >= self.iou[0]:
@@ -78,7 +79,7 @@ def iou(first: Mask, second: Mask) -> float:
 
 
 def shrunk_and_enlarged(mask: Mask, *, factor: float) -> Mask | None:
-    """A mask of as few pixels as a `factor` leaves, enlarged again; None where the factor is no factor any more."""
+    """Shrink a mask by a factor and enlarge it again; return None where the factor is at most 1."""
     if factor <= 1:
         return None
     found: Mask = shares(mask, factor=factor) >= MEAN
@@ -86,7 +87,7 @@ def shrunk_and_enlarged(mask: Mask, *, factor: float) -> Mask | None:
 
 
 def shares(mask: Mask, *, factor: float) -> NDArray[np.float32]:
-    """Which share of a `factor` times larger pixel is inside, enlarged bilinearly: `(rows, columns)`, 0 to 1."""
+    """Shrink a mask, and enlarge the shares of its pixels that are inside: `(rows, columns)`, 0 to 1."""
     rows, columns = mask.shape
     size = (max(1, round(rows / factor)), max(1, round(columns / factor)))
     values = torch.from_numpy(mask).float()[None, None]
@@ -97,12 +98,12 @@ def shares(mask: Mask, *, factor: float) -> NDArray[np.float32]:
 
 
 def subsampled(mask: Mask, rng: np.random.Generator, *, least: float) -> Mask:
-    """The polygons that are left when each contour keeps a few of its vertices at random.
+    """Fill the polygons that are left when each contour keeps a few random vertices.
 
     Args:
         mask: The true mask, `(rows, columns)`.
-        rng: Which are kept.
-        least: IoU with the mask that is not undercut; more vertices are kept until it is reached.
+        rng: The generator that draws the vertices.
+        least: The smallest IoU with the mask. More vertices are kept until it is reached.
     """
     # Only a frame of zeros makes every contour a closed one.
     wide = np.pad(np.pad(mask, RIM, mode="edge"), 1)
@@ -119,31 +120,31 @@ def subsampled(mask: Mask, rng: np.random.Generator, *, least: float) -> Mask:
 
 
 def closed(mask: Mask) -> list[NDArray[np.float64]]:
-    """Contours of a mask whose edge is empty: vertices `(n, 2)` as row and column, halfway between pixels."""
+    """Return the contours of a mask whose edge is empty: vertices `(n, 2)`, row and column, halfway between pixels."""
     found: list[NDArray[np.float64]] = find_contours(mask.astype(np.float32), 0.5)  # type: ignore[no-untyped-call]
     return found
 
 
 def vertices(contour: NDArray[np.float64], rng: np.random.Generator, *, share: float) -> NDArray[np.float64]:
-    """Some of a contour's vertices `(n, 2)`, in order; three at least."""
+    """Draw some of a contour's vertices `(n, 2)`, at least three, and keep their order."""
     count = len(contour)
     wanted = min(count, max(CORNERS, round(share * count)))
     return contour[np.sort(rng.choice(count, wanted, replace=False))]
 
 
 def area(contour: NDArray[np.float64]) -> float:
-    """Signed area inside: contours of holes turn the other way."""
+    """Return the signed area inside a contour. It is negative for holes, whose contours turn the other way."""
     y, x = contour[:, 0], contour[:, 1]
     return float(np.dot(y, np.roll(x, 1)) - np.dot(x, np.roll(y, 1))) / 2
 
 
 def extent(contour: NDArray[np.float64]) -> float:
-    """The area inside without its sign."""
+    """Return the area inside a contour."""
     return abs(area(contour))
 
 
 def filled(contours: list[NDArray[np.float64]], *, shape: tuple[int, ...]) -> Mask:
-    """Polygons painted from the largest to the smallest: the true inside of borders, and the false of holes."""
+    """Fill polygons from the largest to the smallest, with True inside outer borders and with False inside holes."""
     found = np.zeros(shape, np.bool_)
     for contour in contours:
         inside = polygon(contour[:, 0], contour[:, 1], shape)  # type: ignore[no-untyped-call]
@@ -152,13 +153,13 @@ def filled(contours: list[NDArray[np.float64]], *, shape: tuple[int, ...]) -> Ma
 
 
 def moved(mask: Mask, truth: Mask, rng: np.random.Generator, *, least: float, target: float) -> Mask:
-    """The mask after dilations and erosions in boxes around its border, until it overlaps as little as wanted.
+    """Dilate and erode a mask in boxes around its border until it overlaps as little as wanted.
 
     Args:
         mask: The mask, `(rows, columns)`.
         truth: The same shape.
         rng: The generator that draws places and sizes.
-        least: IoU with the truth that no change may undercut.
+        least: The smallest IoU with the truth. A change that leads below it is taken back.
         target: IoU with the truth at which changes end.
     """
     places = np.argwhere(border(truth))
@@ -179,13 +180,13 @@ def moved(mask: Mask, truth: Mask, rng: np.random.Generator, *, least: float, ta
 
 
 def border(mask: Mask) -> Mask:
-    """Pixels of the mask, or around it, that have another one within a pixel."""
+    """Return the pixels that have a pixel of the other kind among their eight neighbours."""
     found: Mask = maximum_filter(mask, 3, mode="nearest") != minimum_filter(mask, 3, mode="nearest")
     return found
 
 
 def around(place: NDArray[np.intp], rng: np.random.Generator, *, shape: tuple[int, ...]) -> tuple[slice, slice]:
-    """A random box with a pixel in its middle, cut at the window's edge."""
+    """Draw a box with a pixel in its middle, clipped at the window's edge."""
     low, high = (log(side) for side in HALF_SIDES)
     halves = [round(exp(rng.uniform(low, high))) for _ in shape]
     first, second = (
@@ -196,7 +197,7 @@ def around(place: NDArray[np.intp], rng: np.random.Generator, *, shape: tuple[in
 
 
 def changed(mask: Mask, rng: np.random.Generator) -> Mask:
-    """A mask dilated or eroded by a random rectangle or ellipse."""
+    """Dilate or erode a mask with a random rectangle or ellipse."""
     rows, columns = rng.integers(RADII[0], RADII[1] + 1, 2)
     y, x = np.ogrid[-rows : rows + 1, -columns : columns + 1]
     round_one = rng.random() < MEAN

@@ -171,9 +171,9 @@ class Course:
 def train_refiner(data: Path, output: Path, config: TrainConfig, *, progress: Progress | None = None) -> Bundle:
     """Add a refiner and temperatures to a bundle that has a backbone; its defaults stay as they are.
 
-    First the temperatures of O are fitted, for they change what a refiner sees; then the refiner; then its
-    temperatures. `metrics.out_of_fold` of bundle.json says what they are worth on the held-out scenes
-    (`metrics.own_scenes` without folds, where the backbone has seen them).
+    First the temperatures of O are fitted, because they change the input of a refiner, then the refiner, then its
+    temperatures. `metrics.out_of_fold` of bundle.json has the scores on the held-out scenes; without folds they are in
+    `metrics.own_scenes`, because the backbone was trained on these scenes.
 
     Args:
         data: Folder of scenes, or a CSV file; see `DataConfig`.

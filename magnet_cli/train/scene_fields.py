@@ -1,4 +1,4 @@
-"""Whole scenes as a backbone sees them, scale by scale: what refiners and temperatures are fitted to."""
+"""The output of a backbone for whole scenes, scale by scale, to which refiners and temperatures are fitted."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     from magnet_cli.train.scenes import LabelledScene
 
 CHUNK = 8
-"""Windows in one forward pass."""
+"""The number of windows in one forward pass."""
 FORMAT = 1
-"""Raised where the same settings give other fields, so that kept ones are not taken."""
+"""Increase this number when the same settings give other fields, so that stored fields are not used."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -71,7 +71,9 @@ def cells_of(stage: Stage) -> Iterator[Index]:
 
 
 def view_scene(network: nn.Module, scene: LabelledScene, *, bundle: Bundle, folder: Path) -> SceneView:
-    """A scene at each of a bundle's scales; what was computed before is taken from disk.
+    """Return the output of a backbone for a scene at each of a bundle's scales.
+
+    What was computed before is read from disk.
 
     Args:
         network: A backbone of the bundle's architecture, in eval mode.
@@ -112,7 +114,7 @@ def shape_of(stage: Stage, bundle: Bundle) -> Shape:
 
 
 def disk_of(bundle: Bundle, sizes: Sequence[Size]) -> int:
-    """Bytes that fields of scenes of these sizes take at most: of every stage, and once more of those that refine."""
+    """Return the most bytes of the fields of scenes of these sizes: one a stage, and one more a refining stage."""
     total = 0
     for size in sizes:
         taken = [field_bytes(shape_of(stage, bundle)) for stage in stages_of(bundle, size)]
@@ -121,12 +123,12 @@ def disk_of(bundle: Bundle, sizes: Sequence[Size]) -> int:
 
 
 def short_hash(said: Sequence[object]) -> str:
-    """A name for what numbers and texts say together."""
+    """Return a name that is a hash of numbers and texts."""
     return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:32]
 
 
 def weights_hash(network: nn.Module) -> str:
-    """A hash over the names and values of a network's weights."""
+    """Return a hash of the names and values of a network's weights."""
     total = hashlib.sha256()
     for key, value in sorted(network.state_dict().items()):
         total.update(key.encode())

@@ -51,11 +51,11 @@ def read_checkpoint(path: Path, *, configuration: State, load: Callable[[State],
     Args:
         path: The path of a file that `write_checkpoint` wrote.
         configuration: What `identity` says of the present training. A checkpoint may not differ in what it says of
-            its own; one that says nothing, as older ones do, is taken as it is.
-        load: Takes the state up.
+            its own. A checkpoint without a configuration is accepted.
+        load: Receives the state.
 
     Raises:
-        UsageError: It is damaged, or of another training.
+        UsageError: The checkpoint is damaged, or belongs to another training.
     """
     try:
         state: State = torch.load(path, map_location="cpu", weights_only=True)

@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     Mask = NDArray[np.bool_]
 
 STEPS = (1.2, 4.0)
-"""How much coarser a level is from which an unsure mask comes: a refinement at most doubles the resolution, but its
-first levels look at masks that are coarser themselves."""
+"""The range of the factor by which the level of an unsure mask is coarser. A refinement at most doubles the resolution,
+but its first levels get masks that are coarser themselves."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Spoiling:
-    """Draws what a mask loses."""
+    """Draws further errors of a wrong mask."""
 
     dropped: float
     """Largest share of connected pieces that are left out; one always stays."""
@@ -32,11 +32,11 @@ class Spoiling:
     """Probability that the mask is unsure."""
 
     def __call__(self, mask: Mask, rng: np.random.Generator) -> NDArray[np.float32]:
-        """A mask as a cascade is given it, `(rows, columns)`, 0 to 1.
+        """Return the mask as a cascade gets it, `(rows, columns)`, 0 to 1.
 
         Args:
             mask: `(rows, columns)`, not empty.
-            rng: Says what it loses.
+            rng: The generator that draws the errors.
         """
         if self.dropped:
             mask = thinned(mask, rng, share=rng.uniform(0, self.dropped))

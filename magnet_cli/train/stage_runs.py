@@ -35,7 +35,7 @@ SMALLEST = 1e-12
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Refiners:
-    """Refiners in the making: own first, temperature 1."""
+    """Refiners during their training. Their input is O first, and their temperature is 1."""
 
     networks: tuple[tuple[Size | None, nn.Module], ...] = ()
     """The refiners with the scale that each serves; None serves every scale."""
@@ -93,7 +93,7 @@ class StageRun:
 
     @property
     def stage(self) -> Stage:
-        """Where the stage's pixels lie."""
+        """The stage, with the grid of its pixels."""
         return self.look.stages[self.index]
 
     @property
@@ -144,7 +144,7 @@ def continued(part: Tensor, window: Box) -> Tensor:
 def accumulated(
     looks: Sequence[SceneView], *, temperatures: Sequence[float], how: Merge, refiners: Sequence[Refiners]
 ) -> list[StageRun]:
-    """The refining stages of runs over scenes, each over what the stages below it made.
+    """Return the refining stages of runs over scenes, each with the result of the coarser stages as its field.
 
     Args:
         looks: The fields of the scenes.
@@ -164,7 +164,7 @@ def accumulated(
 
 
 def direct(looks: Sequence[SceneView], *, temperatures: Sequence[float]) -> list[StageRun]:
-    """Every scale over what the coarsest alone says, as the published program trains its refiners."""
+    """Return the refining stages over O of the coarsest stage, as the published program trains refiners."""
     return [
         StageRun(look=look, index=index, field=starts(look, temperatures), temperature=temperatures[index])
         for look in looks
@@ -174,7 +174,7 @@ def direct(looks: Sequence[SceneView], *, temperatures: Sequence[float]) -> list
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Ending:
-    """The score of runs over labelled scenes."""
+    """The scores of runs over labelled scenes."""
 
     miou: float
     """The mean IoU at the finest scale's canvas, pooled over the scenes, 0 to 1."""
@@ -191,7 +191,7 @@ def ended(
     ignore: int,
     fitting: bool = False,
 ) -> Ending:
-    """Run over scenes and compare with their labels.
+    """Run all stages over scenes and compare the result with their labels.
 
     Args:
         looks: The fields of the scenes.
@@ -220,7 +220,7 @@ def ended(
 
 
 def fit_at(logs: Sequence[Field], labels: Sequence[Truth], *, ignore: int) -> Fit:
-    """One temperature for fields of one scale."""
+    """Fit one temperature to fields of one scale."""
     return fit_temperature(*labelled_pixels(logs, labels, ignore=ignore))
 
 

@@ -85,7 +85,7 @@ class Original:
     path: Path
 
     def read(self, request: Request) -> Pixels:
-        """Its pixels, all bands."""
+        """Read all bands of a region of the image."""
         return self.shelf.read(self.path, request)
 
 

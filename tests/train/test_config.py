@@ -25,7 +25,7 @@ WRONG = {
         "batch = 4\nencoder_rate = 2": "encoder_rate must be from 0 to 1",
         "batch = 4\nfocal_gamma = -1": "focal_gamma must be at least 0",
         'batch = 4\nschedule = "linear"': "schedule must be cosine or step",
-        "batch = 4\nsteps = [0.8, 0.6]": "steps must be shares that rise",
+        "batch = 4\nsteps = [0.8, 0.6]": "steps must be shares between 0 and 1",
         'batch = 4\nsteps = ["0.8"]': "steps must be of type list of float",
         'batch = 4\nprecision = "half"': "precision must be float32, bfloat16 or float16",
         'batch = 4\ndevice = "gpu"': "device must be auto, cpu, cuda",
@@ -48,10 +48,10 @@ WRONG = {
     },
     "[loop]": {
         "[cascade]\ncrop = 20\n[loop]": "crop must be a multiple of 8",
-        "[cascade]\nscales = []\n[loop]": "scales must be at least 1, and one or more",
-        "[cascade]\niou = [0.9, 0.8]\n[loop]": "iou must be two numbers that rise",
+        "[cascade]\nscales = []\n[loop]": "scales must be one side or more",
+        "[cascade]\niou = [0.9, 0.8]\n[loop]": "iou must be two numbers in rising order",
         "[cascade]\ncoarse = 1.5\n[loop]": "coarse must be from 0 to 1",
-        "[grnet.selector]\noptions = {}\n[loop]": r"\[grnet.selector\] is an architecture's name",
+        "[grnet.selector]\noptions = {}\n[loop]": r"\[grnet.selector\] needs the name of an architecture",
         "[cascade]\nalpha = 5\n[loop]": r"unknown keys in \[cascade\]",
     },
     'name = "tiny"': {
