@@ -155,6 +155,7 @@ def selector_labels(
         Labels `(n, side * side)` float32, and which cells count: those without a labelled pixel do not.
     """
     classes, boxes = scores.shape[1], grid_cells(size_of(labels), side=side)
+    # One confusion matrix a cell; the whole image's is their sum, so that both follow from one pass.
     counts = torch.stack(
         [
             confusion(said[box.slices], truth[box.slices], classes=classes, ignore=ignore)
@@ -183,6 +184,8 @@ def mean_iou(counts: Tensor, *, minimum: float = 0.0) -> Tensor:
     both = counts.diagonal(dim1=-2, dim2=-1)
     union = counts.sum(dim=-1) + counts.sum(dim=-2) - both
     counted = union >= minimum * counts.sum(dim=(-2, -1)).unsqueeze(-1)
+    # A class that neither prediction nor label has is 0 / 0 and does not count. float64 holds pixel counts of any image
+    # exactly.
     return (both.double() / union).where(counted, torch.nan).nanmean(dim=-1)
 
 
@@ -201,6 +204,8 @@ def magnified(scores: Tensor, chosen: Sequence[Cell], *, side: int, size: Size) 
     boxes = grid_cells(size_of(scores), side=side)
     parts: dict[Cell, Tensor] = {}
     for cells in chosen_alike(chosen, lambda cell: boxes[cell].size):
+        # Cells are resized by themselves, not out of the enlarged map: the paper cuts first, so nothing leaks in from
+        # neighbours.
         near = resized(windows_of(scores, [(image, boxes[cell]) for image, cell in cells]), size)
         parts.update(zip(cells, near.unbind(), strict=True))
     return torch.stack([parts[cell] for cell in chosen])

@@ -35,6 +35,7 @@ class CacheBudget:
     @classmethod
     def within(cls, folder: Path) -> Self:
         """Allow half of the free space of the disk that a folder is on, or will be on."""
+        # The folder may not exist yet. Its nearest ancestor that does is on the same disk.
         there = next(place for place in (folder.resolve(), *folder.resolve().parents) if place.is_dir())
         return cls(folder=there, max_bytes=int(shutil.disk_usage(there).free * cls.SHARE))
 

@@ -102,6 +102,7 @@ class DicomStore:
     def fetch(self, level: int, box: Box, bands: tuple[int, ...] | None = None) -> Pixels:
         """Decode a box of a level; every pixel of the result is valid."""
         rule, where = f"box {box} of level {level} cannot be decoded", self._levels[level][0]
+        # The files of a slide have one position each, so threads read them in turn.
         with naming(self._info.path, rule, advice=DAMAGED, also=FAILURES), self._lock:
             read = self._slide.read_region((box.x, box.y), where, (box.width, box.height), as_array=True)
             pixels: NDArray[Any] = np.asarray(read).reshape(box.height, box.width, len(self._info.bands))

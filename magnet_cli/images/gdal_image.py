@@ -85,8 +85,10 @@ def environment() -> Any:
         GDAL_CACHEMAX=CACHE_MIB,
         GDAL_MAX_DATASET_POOL_SIZE=OPEN_FILES,
         GDAL_MAX_DATASET_POOL_RAM_USAGE=f"{CACHE_MIB}MB",
+        # A VRT may hold Python code, which GDAL runs if this is on.
         GDAL_VRT_ENABLE_PYTHON="NO",
         GDAL_PAM_ENABLED=True,
+        # No file name ends in this, so GDAL fetches nothing from a network, whatever a VRT names.
         CPL_VSIL_CURL_ALLOWED_EXTENSIONS="none",
     )
 
@@ -129,6 +131,7 @@ def open_gdal(
             codes = codes_of(path, datasets[0], indices=indices, alpha=alpha)
             for index in range(_reductions(datasets[0], codes)):
                 datasets.append([_dataset(name, overview_level=index) for name in found.names])
+                # With such an overview pixels without data would become black pixels of a class.
                 if not keeps_masks(datasets[0], datasets[-1]):
                     close([datasets.pop()])
                     break
@@ -217,6 +220,7 @@ def _check_sources(path: str) -> None:
                         file=path,
                         advice="Download them, or build the mosaic of files on this machine",
                     )
+            # A name may lie across two pieces, so the end of one is searched again with the next.
             before = piece[-LONGEST_NAME:]
 
 
@@ -272,6 +276,7 @@ def _open_parts(path: str, parts: list[Any], series: str | int | None = None) ->
 
 def _reductions(datasets: Sequence[Any], codes: Codes) -> int:
     """How many overviews all datasets have, from the first on, that are smaller versions of the raster."""
+    # Overviews of a palette image hold indices that were averaged or picked, neither of which is an average of colours.
     if codes.palette is not None:
         return 0
     full = Size(width=datasets[0].width, height=datasets[0].height)
@@ -349,6 +354,7 @@ def image_info(path: str, datasets: Sequence[Sequence[Any]], codes: Codes) -> Im
     check_pixels(full.width, full.height, path)
     size = Size(width=full.width, height=full.height)
     nodata = {value for each in datasets[0] for value in each.nodatavals}
+    # Bands with different nodata values have no common one. GDAL's masks by band say what is missing then.
     only = nodata.pop() if len(nodata) == 1 else None
     masked = codes.alpha is not None or codes.dtype.kind == "f" or not all(map(_all_valid, datasets[0]))
     xml = Path(path).stat().st_size if full.driver == "VRT" else 0
@@ -497,6 +503,7 @@ class GdalStore:
             flags = dataset.mask_flag_enums[number - 1]
             if MaskFlags.all_valid in flags or MaskFlags.alpha in flags:
                 continue
+            # In a raster of labels a class may have the value that the file calls nodata.
             if MaskFlags.nodata in flags and dataset.nodatavals[number - 1] in self._labels:
                 continue
             masks[index] = dataset.read_masks(number, window=window) > 0

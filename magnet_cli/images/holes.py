@@ -53,6 +53,7 @@ class FilledStore:
         """Return the pixels of a box, with missing tiles of a reduced level made from the next finer level."""
         pixels = self._store.fetch(level, box, bands)
         holes = self._store.holes(level, box, bands) if level else []
+        # Where the finer levels store nothing either, making a tile would decode nothing many times over.
         holes = [hole for hole in holes if not self._is_blank(level, hole, bands)]
         if not holes:
             return pixels

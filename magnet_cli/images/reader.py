@@ -79,6 +79,8 @@ class PyramidImage(Closing):
         if request.box.area == 0 or not cover.contains(request.box):
             message = f"a request lies inside the image's grid {cover}, got {request.box}"
             raise ValueError(message)
+        # The coarsest level that is still as fine as the request: finer ones would only be averaged away after
+        # decoding.
         index = choose_level(self._info.levels, request.pitch)
         bands = range(len(self._info.bands))
         some = request.bands is not None and set(request.bands) != set(bands)
@@ -96,6 +98,7 @@ class PyramidImage(Closing):
         for piece in pieces(cluster.box, self._store.block(cluster.level)):
             users = [sampler for sampler in cluster.samplers if sampler.box.intersection(piece).area]
             if users:
+                # Several requests may want different bands of one piece. It is decoded once, with all of them.
                 bands = tuple(sorted({band for sampler in users for band in sampler.bands}))
                 pixels = self._fetch(cluster.level, piece, bands)
                 for sampler in users:
@@ -136,6 +139,7 @@ class Cluster:
 def clusters(samplers: Sequence[Sampler]) -> list[Cluster]:
     """Group samplers so that one decode serves each group, the largest sampler first."""
     found: list[Cluster] = []
+    # Large boxes come first: a small one that lies in a large one then costs nothing more.
     for sampler in sorted(samplers, key=lambda sampler: -sampler.box.area):
         home = next((cluster for cluster in found if cluster.accepts(sampler)), None)
         if home is None:
@@ -160,6 +164,7 @@ def around(one: Box, other: Box) -> Box:
 def pieces(box: Box, block: Size) -> Iterator[Box]:
     """Cut a box along the storage blocks into pieces of about `PIECE_PIXELS`."""
     rows = max(1, PIECE_PIXELS // max(1, min(box.width, PIECE_PIXELS)))
+    # Pieces follow the storage blocks, because a block that two pieces touch would be decoded twice.
     if rows < block.height < box.height:
         columns = max(block.width, PIECE_PIXELS // block.height // block.width * block.width)
         rows = block.height
@@ -188,6 +193,7 @@ def fetch_reflected(store: Store, level: int, size: Size, box: Box, bands: tuple
         left=int(columns.min()), top=int(rows.min()), right=int(columns.max()) + 1, bottom=int(rows.max()) + 1
     )
     values, valid = store.fetch(level, inside, bands)
+    # Only pixels inside are fetched, and repeated afterwards: the rim costs no second decode.
     index = np.ix_(rows - inside.y, columns - inside.x)
     return Pixels(values[index], None if valid is None else valid[index])
 

@@ -91,6 +91,7 @@ class ImageProcesses(Closing):
         pairs = [socket.socketpair() for _ in range(processes)]
         self._readers = [_Reader(channel=own) for own, _ in pairs]
         theirs = [other.fileno() for _, other in pairs]
+        # -P keeps the current folder out of the path: a file there could take the place of a module.
         words = [sys.executable, "-P", "-m", "magnet_cli.images.reading_server", image.info.path]
         words += ["" if image.info.series is None else str(image.info.series), image.info.alpha or ""]
         root = str(Path(__file__).parents[2])
@@ -102,6 +103,7 @@ class ImageProcesses(Closing):
             stdin=subprocess.DEVNULL,
             env={**environment, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
         )
+        # The child has its own copies. A channel reports its end only when no process holds the other side any more.
         for _, other in pairs:
             other.close()
         self._starting = list(self._readers)
@@ -191,6 +193,7 @@ class ImageProcesses(Closing):
     def _slab(self, reader: _Reader, size: int) -> _Slab:
         """Shared memory of at least so many bytes that nothing refers to."""
         with self._lock:
+            # Shared memory is reused: its pages are mapped and zeroed once, and not for each block.
             fitting = [slab for slab in reader.free if len(slab.memory) >= size]
             if fitting:
                 slab = min(fitting, key=lambda one: len(one.memory))

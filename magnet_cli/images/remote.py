@@ -76,6 +76,7 @@ class RemoteBlob(Blob):
 
     def _bytes(self, offset: int, count: int) -> bytes:
         with reaching(self.name):
+            # A large part would push everything else out of the cache and is not read twice.
             if count > DIRECT_BYTES:
                 return self._fetch(offset, offset + count)
             # The method that fsspec's own files call: unlike them it has no position, so threads may share it.
@@ -85,6 +86,8 @@ class RemoteBlob(Blob):
     def _fetch(self, start: int, end: int) -> bytes:
         end = min(end, self.size)
         data: bytes = patiently(lambda: self._fs.cat_file(self.name, start=start, end=end))
+        # A server may answer a range with less, for example after the file was replaced. Short data would decode to
+        # garbage.
         if len(data) != end - start:
             raise SourceError(
                 "the server sent another part than was asked for",
@@ -196,6 +199,7 @@ def patiently(request: Callable[[], Any]) -> Any:
         try:
             return request()
         except aiohttp.ClientResponseError as error:
+            # Errors below 500 are answers: the same request would get them again.
             if error.status < SERVER_ERROR:
                 raise
         except (aiohttp.ClientPayloadError, aiohttp.ServerDisconnectedError, ConnectionResetError):

@@ -124,6 +124,8 @@ def accumulator(dtype: np.dtype[Any], *totals: int) -> np.dtype[Any]:
     """The quickest dtype that holds weighted sums, and half a weight for rounding, exactly; float64 as the last."""
     if dtype.kind in "iub":
         most = 1 if dtype.kind == "b" else int(np.iinfo(dtype).max) + 1
+        # float32 sums are several times as quick as integers of 64 bits, and exact as long as every partial sum fits
+        # its 24 bits.
         bits = (most * prod(totals)).bit_length()
         for wide, exact in EXACT_BITS:
             if bits < exact:
@@ -135,6 +137,7 @@ def divide(sums: NDArray[Any], weights: NDArray[Any] | int, dtype: np.dtype[Any]
     """Weighted sums divided by their weights: rounded half up for integers, as they are for floats; uses `sums` up."""
     if dtype.kind == "f":
         return (sums / weights).astype(dtype)
+    # Half the weight makes the floor below a rounding half up.
     sums += weights // 2
     if sums.dtype.kind == "f":
         # Exact: a quotient of integers that such a float holds is rounded to a whole number only where it is one.

@@ -74,6 +74,8 @@ class Sampler:
         part = piece.intersection(self.box)
         values, valid = self._taken(pixels, part.shifted(x=-piece.x, y=-piece.y).slices, bands)
         if valid is not None:
+            # Pixels without data add nothing to the sum. Their weights are summed separately, so that the mean is that
+            # of the others.
             values = np.where(valid[:, :, None], values, values.dtype.type(0))
             self._lacking = self._zeros(1) if self._lacking is None else self._lacking
             self._accumulate(self._lacking, ~valid[:, :, None], part)
@@ -102,6 +104,7 @@ class Sampler:
         """Return the finished pixels, once after all pieces were added."""
         if self._lacking is None:
             return Region(pixels=self._divided(self._whole), valid=None)
+        # Every pixel is divided by the weight of what holds data. It counts as valid from half of the full weight on.
         weights = self._whole - self._lacking
         pixels, valid = self._divided(np.maximum(weights, 1)), self._upright(2 * weights >= self._whole)
         if valid.all():
@@ -125,6 +128,7 @@ class Sampler:
             return
         rows, down = self._rows.within(part.y, part.bottom)
         columns, across = self._columns.within(part.x, part.right)
+        # The weights take the type of the sums: products with 64-bit integers would be computed in float64.
         down, across = down.astype(target.dtype), across.astype(target.dtype)
         for band, plane in enumerate(target):
             plane[columns, rows] += across @ (down @ values[:, :, band].astype(target.dtype)).T

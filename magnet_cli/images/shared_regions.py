@@ -120,6 +120,7 @@ def send(channel: socket.socket, message: bytes, descriptors: Sequence[int] = ()
     """
     length = len(message).to_bytes(LENGTH, "little")
     if descriptors:
+        # Descriptors travel with the first bytes of a message, so that they arrive before what names them.
         socket.send_fds(channel, [length], list(descriptors))
     else:
         channel.sendall(length)

@@ -146,6 +146,8 @@ def open_tiff(
 def _open(
     file: tifffile.TiffFile, blob: Blob, cache: CacheBudget | None, series: str | int | None, alpha: Alpha
 ) -> PyramidImage:
+    # This comes first: tifffile decodes the tiles of these slides too, but without their vendors' arithmetic of colours
+    # and places.
     refuse_remote_slide(file, blob)
     contents = find_contents(file, blob.name)
     index, image = contents.image(series, blob.name)
@@ -165,6 +167,7 @@ def _open_image(
 ) -> PyramidImage:
     used = [page for layer in facts.layers for page in layer.pages]
     masks = [layer.mask for layer in facts.layers if layer.mask is not None]
+    # A file that ends too early is refused when it is opened: hours later its last rows would fail.
     refuse_missing_tiles([*used, *masks], blob.name)
     facts = replace(facts, notes=(*contents.notes(index, used), *facts.notes))
     if facts.colour is None or not facts.regional:
@@ -182,6 +185,7 @@ def _by_region(facts: TiffFacts, colour: Colour, blob: Blob) -> PyramidImage:
     store: Store = own
     if mask is not None or len(levels) > len(facts.layers):
         store = CompletedStore(levels, mask, bands=len(info.bands))
+    # Levels are turned after they are completed, because masks and overviews beside the file lie on the stored pixels.
     if facts.orientation != 1:
         store = OrientedStore(store, [level.size for level in levels], facts.orientation)
     info = replace(
@@ -315,6 +319,7 @@ def _usable(full: Colour, alpha: Alpha, candidate: Candidate) -> bool:
     if not all(map(understood, candidate.pages)) or not _regional(candidate.pages):
         return False
     found = colour(candidate.pages[0], len(candidate.pages), alpha=alpha)
+    # A palette of its own gives a reduced level other colours, so its pixels cannot stand for those of level 0.
     palettes = [None if one.palette is None else one.palette.tobytes() for one in (full, found)]
     same = ("dtype", "alpha", "inverted", "luma", "stored_samples")
     return palettes[0] == palettes[1] and all(getattr(full, name) == getattr(found, name) for name in same)
@@ -391,6 +396,7 @@ def _with_resolution(info: ImageInfo, facts: TiffFacts) -> ImageInfo:
             (ome.resolution, ()) if ome is not None and (ome.resolution or ome.notes) else _tag_resolution(page)
         )
     if found is not None and facts.orientation in TRANSPOSED:
+        # Tags describe the stored pixels, and turning by 90 degrees exchanges their sides.
         found = Resolution(x=found.y, y=found.x, unit=found.unit)
     power = described_objective(page) if ome is None else ome.objective
     return replace(info, resolution=found, objective=power, notes=info.notes + notes)
@@ -405,6 +411,7 @@ def _tag_resolution(page: TiffPage) -> Found:
     if unit is None or not all(isinstance(value, tuple) and len(value) == 2 for value in said):  # noqa: PLR2004 (a rational)
         return None, ()
     if any(part < 1 for value in said for part in value):
+        # Programs write 0 or 1/0 where they do not know the density. It is no size of a pixel.
         return None, (not_positive(*("/".join(map(str, value)) for value in said)),)
     x, y = (Fraction(*value) for value in said)
     return microscope(unit / x, unit / y)

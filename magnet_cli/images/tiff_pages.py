@@ -178,6 +178,7 @@ def check_size(page: TiffPage, path: str) -> None:
 
 def first_pages(pages: TiffPages) -> Iterator[TiffPage]:
     """Return the pages of a chain, up to `MAX_PAGES`."""
+    # A damaged or hostile file may link its directories in a circle.
     for index in range(MAX_PAGES):
         try:
             page = pages[index]
@@ -231,6 +232,8 @@ def _runs(file: TiffFile) -> list[tuple[TiffPage, ...]]:
 def _chain_contents(file: TiffFile) -> TiffContents:
     """Each page that is neither a mask nor a stated level of another is an image."""
     chain = list(first_pages(file.pages))
+    # Aperio leaves NewSubfileType at 0 for levels and marks only label and macro picture with it, so the descriptions
+    # of the pages say what they are.
     slide = is_slide(chain[0])
     chain = [page for page in chain if min(page.imagewidth, page.imagelength) > 0]
     pictures = [page for page in chain if not page.subfiletype & MASK]

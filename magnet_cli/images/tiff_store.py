@@ -102,6 +102,7 @@ def segments(page: TiffPage, *, path: str, level: int, blob: Blob) -> Segments:
     Raises:
         SourceError: The tables hold fewer tiles or strips than the size of the page needs.
     """
+    # Uncompressed pixels can be read row by row. A single strip of gigabytes would otherwise be loaded for each box.
     raw = page.is_contiguous and chunk_bytes(page) > RAW_BYTES
     size = Size(width=page.imagewidth, height=page.imagelength)
     width, height = (RAW_BLOCK.width, RAW_BLOCK.height) if raw else _chunk(page)
@@ -121,6 +122,7 @@ def segments(page: TiffPage, *, path: str, level: int, blob: Blob) -> Segments:
         level=level,
     )
     needed = 1 if raw else found.columns * found.rows * found.planes
+    # tifffile accepts short tables. A tile beyond their end would end the run with an IndexError, which names no file.
     if min(len(found.offsets), len(found.counts)) < needed:
         raise SourceError(
             f"level {level} lacks tiles: the header is damaged",
@@ -294,6 +296,7 @@ class TiffStore:
 
     def _missing(self, tile: Box, bands: tuple[int, ...] | None) -> Pixels:
         shape = (tile.height, tile.width)
+        # Nothing is decoded for a tile that is not stored. Its pixels hold no data.
         values = np.zeros((*shape, self._count(bands)), self._colour.dtype)
         return Pixels(values, np.zeros(shape, np.bool_))
 
@@ -336,6 +339,7 @@ class TiffStore:
 
     def _segment(self, page: Segments, index: int, tile: Box) -> Pixels | None:
         offset, count = int(page.offsets[index]), int(page.counts[index])
+        # A tile of no bytes was never written: GDAL makes such sparse files.
         if count == 0:
             return None
         place = f"the tile at {tile} of level {page.level}"

@@ -21,6 +21,7 @@ def storable(nodata: float | None, dtype: np.dtype[Any]) -> float | None:
     """Return the nodata value where pixels of this dtype can have it, else None."""
     if nodata is None or dtype.kind == "f":
         return nodata
+    # GDAL writes nodata as text, so an image of integers may declare -3.4e38 or NaN, which none of its pixels can have.
     if not isfinite(nodata) or nodata != int(nodata):
         return None
     limits = np.iinfo(dtype)
@@ -39,6 +40,8 @@ def without_nodata(values: NDArray[Any], nodata: float | None) -> NDArray[np.boo
     """
     if nodata is None or isnan(nodata) or (values.dtype.kind == "b" and nodata not in BITS):
         return None
+    # A pixel counts as missing only if all of its bands are: black is a colour where one band alone has the nodata
+    # value.
     valid: NDArray[np.bool_] = (values != values.dtype.type(nodata)).any(axis=2)
     return None if valid.all() else valid
 

@@ -143,6 +143,7 @@ def open_picture(blob: Blob, *, cache: CacheBudget | None, alpha: Alpha = "mask"
     reference = georeference((), beside)
     nodata = None if beside.mask is not None else storable(reference.nodata, picture.dtype)
     if reference.is_placed and picture.orientation != 1:
+        # A georeference belongs to the pixels as they are stored: turned, the mask would lie elsewhere on the map.
         said = f"the orientation tag ({picture.orientation}) is ignored, as GDAL does: the georeference belongs to the"
         others = (note for note in picture.notes if "orientation tag" not in note)
         picture = replace(picture, orientation=1, notes=(f"{said} stored pixels", *others))
@@ -295,6 +296,7 @@ class DecodedStore:
         """Return the pixels of a box; the first call decodes the whole picture."""
         with self._lock:
             if self._decoded is None:
+                # Only the first thread decodes; the others wait for it instead of decoding the whole picture as well.
                 self._decoded = self._decode()
         decoded = self._decoded
         values = decoded.fetch(level, box).values if isinstance(decoded, MemoryStore) else decoded.read(box)
@@ -334,6 +336,7 @@ class DecodedStore:
         width, height, dtype = picture.size.width, picture.size.height, picture.dtype
         bands = picture.bands + picture.alpha
         step = TILE
+        # Halves of the tile height are divisors of it, so that no strip of rows crosses a tile of the spool.
         while step > MIN_ROWS and step * width * bands * dtype.itemsize > STRIP_BYTES:
             step //= 2
         with naming(picture.path, "the picture cannot be opened", advice=DAMAGED, also=FAILURES):

@@ -113,6 +113,8 @@ class MaskSpec:
     def covers(self, part: Part) -> bool:
         """Whether a share is all of its tile that lies inside the image."""
         whole = Box(x=part.col * self.tile, y=part.row * self.tile, width=self.tile, height=self.tile)
+        # Tiles at the right and lower edge reach beyond the image. They count as whole if all their pixels inside are
+        # there.
         return part.box == whole.intersection(Box.whole(self.size))
 
 
@@ -152,6 +154,7 @@ class FieldSpec:
     def side(self) -> int:
         """Side of a stored chunk: a power of two, 512 where the bands allow it."""
         side = LARGEST_CHUNK
+        # A chunk holds all bands of its pixels, because a reader wants the probabilities of every class.
         while side > SMALLEST_CHUNK and side * side * self.bands > CHUNK_VALUES:
             side //= 2
         return side

@@ -51,7 +51,7 @@ def input_images(inputs: Sequence[str], on_note: Callable[[str], None] = _silent
 
     Args:
         inputs: Files, folders, glob patterns or addresses.
-        on_note: Hears a sentence about files that look like images and are not taken.
+        on_note: Receives a sentence about files that look like images and are skipped.
 
     Raises:
         UsageError: There is no image.
@@ -80,7 +80,7 @@ def plan_targets(
     Args:
         inputs: Files, folders, glob patterns or addresses.
         output: A mask's file name (one image only), a folder, or None for `<name>.mask.tif` in the current folder.
-        on_note: Hears a sentence about files that look like images and are not taken.
+        on_note: Receives a sentence about files that look like images and are skipped.
 
     Raises:
         UsageError: Nothing to do, an unknown suffix, two images with one mask, or a mask that is an input.
@@ -130,6 +130,7 @@ def _is_ours(report: Path) -> bool:
         while part := file.read(SEARCHED):
             if OUR_REPORT.search(before + part):
                 return True
+            # The words may lie across two parts, so the end of one is searched again with the next.
             before = part[-100:]
     return False
 
@@ -202,6 +203,7 @@ def _refuse_collisions(targets: Sequence[Target]) -> None:
     inputs = {Path(target.image).resolve() for target in targets}
     seen: dict[Path, str] = {}
     for target in targets:
+        # Two spellings of a path, or a link, may lead to one file.
         place = target.mask.resolve()
         if place in inputs:
             raise UsageError(

@@ -105,5 +105,7 @@ def _compare(layout: tuple[PageLayout, ...], *, written: FileSums, found: FileSu
         for index in wrong:
             yield Damage(part="tile", page=number, row=int(index) // page.columns, col=int(index) % page.columns)
         good &= old.directory == new.directory and old.palette == new.palette and not len(wrong)
+    # The hash of the whole file only says something new if all parts agree: then the damage lies between or behind
+    # them.
     if written.size != found.size or (good and written.sha256 != found.sha256):
         yield Damage(part="file")

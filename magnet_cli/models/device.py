@@ -175,8 +175,10 @@ def pin_arithmetic(threads: int) -> None:
     The number matters: one thread takes other kernels than two, and the last bits of a probability differ.
     """
     torch.set_num_threads(threads)
+    # Autotuning picks kernels by measured speed, so that two runs may compute with different ones.
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
+    # TF32 has 10 bits of mantissa. cuDNN uses it by default on GPUs that have it.
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False
 
@@ -186,6 +188,7 @@ def limit_device_memory(device: str, budget: int | None) -> None:
     if budget is None or not device.startswith("cuda"):
         return
     total = torch.cuda.get_device_properties(device).total_memory
+    # PyTorch knows a share of the device's memory alone, and does not count the CUDA context.
     share = max(0, budget - context_memory(device)) / total
     torch.cuda.set_per_process_memory_fraction(min(1.0, share), device)
 

@@ -36,6 +36,7 @@ class ByteCache(Generic[Value]):
         with self._lock:
             if key in self._values:
                 return self._values[key]
+        # The lock is not held meanwhile: decoding takes long, and other threads would wait for other keys.
         value = make()
         with self._lock:
             if key not in self._values and self._size(value) <= self._values.maxsize:

@@ -223,6 +223,7 @@ def _glibc(function: str, *arguments: int) -> bool:
     """Call a function of the C library that returns 1 on success; False where there is none of that name."""
     if not sys.platform.startswith("linux"):
         return False
+    # musl and other C libraries lack these functions.
     called = getattr(ctypes.CDLL(None), function, None)
     return called is not None and bool(called(*(ctypes.c_int(argument) for argument in arguments)))
 
@@ -285,6 +286,7 @@ def _limits_above(root: Path, *, path: str, unified: bool) -> Iterator[tuple[int
             break
         limit = _read(folder / limit_file).strip()
         if limit.isdigit() and int(limit) < _UNLIMITED:
+            # The page cache counts as used in a control group, but the kernel gives it back before it refuses memory.
             cache = re.search(r"^(?:total_)?inactive_file (\d+)$", _read(folder / "memory.stat"), flags=re.MULTILINE)
             used = int(_read(folder / use_file).strip() or 0) - int(cache[1] if cache else 0)
             yield int(limit), max(0, used)

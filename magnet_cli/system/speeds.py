@@ -55,6 +55,7 @@ def state_folder() -> Path:
 def stored_figures(folder: Path | None = None) -> list[Figure]:
     """The figures that were stored; none where there is no file, or one that this version cannot read."""
     path = (folder or state_folder()) / NAME
+    # Speeds only feed an estimate: a file that cannot be read must not stop a plan.
     with suppress(OSError, ValueError, KeyError, TypeError):
         found = json.loads(path.read_bytes())
         if found["schema"] == SCHEMA:
