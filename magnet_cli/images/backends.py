@@ -6,7 +6,7 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 from magnet_cli.errors import SourceError
-from magnet_cli.images.blob import FileBlob
+from magnet_cli.images.blob_source import open_blob
 from magnet_cli.images.contents import Content, choose
 from magnet_cli.images.failures import naming, needing, reporting_bugs
 from magnet_cli.images.inputs import GDAL_SUFFIXES, REASONS, UNREAD_SUFFIXES, ZARR_MARKS
@@ -98,19 +98,6 @@ def inspect(source: str | Path, *, series: str | int | None = None, alpha: Alpha
     cache = CacheBudget(folder=Path(), max_bytes=1 << 62)
     with open_image(source, cache=cache, series=series, alpha=alpha) as image:
         return image.info
-
-
-def open_blob(source: str) -> Blob:
-    """Open the bytes of a file or of a URL.
-
-    Raises:
-        SourceError: It cannot be opened, or, for a URL, not be read in parts.
-    """
-    if is_url(source):
-        with needing("remote", source):
-            from magnet_cli.images.remote import RemoteBlob  # noqa: PLC0415 (an extra)
-        return RemoteBlob(source)
-    return FileBlob(source)
 
 
 def _is_folder(text: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -11,18 +11,19 @@ import numpy as np
 import tifffile
 
 from magnet_cli.errors import SourceError
-from magnet_cli.images.blob import FileBlob
+from magnet_cli.images.blob_source import open_blob
 from magnet_cli.images.failures import naming
 from magnet_cli.images.levels import downsample, is_reduction
+from magnet_cli.images.sidecars import file_beside
 from magnet_cli.images.store import Pixels
 from magnet_cli.images.tiff_colour import Colour, colour, understood
 from magnet_cli.images.tiff_pages import MASK, REDUCED, Layer, check_size, first_pages, page_size
 from magnet_cli.images.tiff_store import CHUNK_BYTES, TILE_CACHE_BYTES, TiffStore, chunk_bytes
 from magnet_cli.images.truncation import refuse_truncated
+from magnet_cli.images.urls import file_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
 
     from numpy.typing import NDArray
     from tifffile import TiffPage
@@ -50,6 +51,8 @@ class StoredLevel:
     store: Store
     index: int
     """Number of the level in the store."""
+    resident_bytes: int = 0
+    """Largest memory that the store keeps between reads, in bytes, where it is another than that of the image."""
 
 
 class ExternalMask:
@@ -67,7 +70,7 @@ class ExternalMask:
     @property
     def resident_bytes(self) -> int:
         """Largest memory that the mask keeps between reads, in bytes."""
-        return TILE_CACHE_BYTES * len({id(level.store) for level in self.levels})
+        return stores_bytes(self.levels)
 
     def valid(self, size: Size, box: Box, bands: Sequence[int]) -> NDArray[np.bool_] | None:
         """Return where at least one of some bands holds data, `(height, width)`; None where all pixels do.
@@ -124,11 +127,11 @@ class CompletedStore:
             self._mask.close()
 
 
-def open_external_mask(path: Path, size: Size, *, samples: int, bands: int) -> tuple[ExternalMask | None, str]:
+def open_external_mask(path: str, size: Size, *, samples: int, bands: int) -> tuple[ExternalMask | None, str]:
     """Open a mask beside an image; it is None where the file states no band, and a note for the user says so.
 
     Args:
-        path: The file `.msk`.
+        path: Path or URL of the file `.msk`.
         size: Size of the image as it is stored.
         samples: Stored samples of a pixel of the image; a palette makes three bands of one sample.
         bands: Number of bands of the image.
@@ -139,7 +142,7 @@ def open_external_mask(path: Path, size: Size, *, samples: int, bands: int) -> t
     rule = "the mask beside the image cannot be understood"
     with _pages(path, rule) as pages:
         full = pages[0]
-        check_size(full, str(path))
+        check_size(full, path)
         if page_size(full) != size:
             raise SourceError(
                 f"a mask beside an image has its size, {size}", value=page_size(full), file=path, advice=ADVICE
@@ -149,11 +152,12 @@ def open_external_mask(path: Path, size: Size, *, samples: int, bands: int) -> t
         text = str(full.tags.valueof(GDAL_METADATA, ""))
         flags = {int(band): int(value) for band, value in FLAGS.findall(text)}
         if not flags:
-            return None, f"{path.name} beside the image is ignored, as GDAL does: it does not say for which bands it is"
+            note = "beside the image is ignored, as GDAL does: it does not say for which bands it is"
+            return None, f"{file_name(path)} {note}"
         own = [full, *(page for page in pages[1:] if _reduces(full, page))]
         levels = _levels(path, [_layer(full, page) for page in own], _plain(full))
-        reduced = path.with_name(f"{path.name}.ovr")
-        if reduced.is_file():
+        reduced = file_beside(path, ".ovr")
+        if reduced is not None:
             with _pages(reduced, "the overviews of the mask beside the image cannot be understood") as more:
                 layers = [_layer(full, page) for page in more if _reduces(full, page)]
                 levels += _levels(reduced, layers, _plain(full))
@@ -162,11 +166,11 @@ def open_external_mask(path: Path, size: Size, *, samples: int, bands: int) -> t
     return ExternalMask(levels, flags), ""
 
 
-def open_overviews(path: Path, full: TiffPage, meaning: Colour, nodata: float | None) -> tuple[list[StoredLevel], str]:
+def open_overviews(path: str, full: TiffPage, meaning: Colour, nodata: float | None) -> tuple[list[StoredLevel], str]:
     """Open the levels of a file `.ovr`, finest first; a note for the user names what is not read.
 
     Args:
-        path: Path of the file `.ovr`.
+        path: Path or URL of the file `.ovr`.
         full: The image's page of level 0.
         meaning: Meaning of the samples of the image.
         nodata: Nodata value of the image.
@@ -178,7 +182,7 @@ def open_overviews(path: Path, full: TiffPage, meaning: Colour, nodata: float | 
         masks = {page_size(page): page for page in pages if page.subfiletype & MASK}
         levels = [page for page in pages if not page.subfiletype & MASK and _reduces(full, page)]
         refused = len(pages) - len(levels) - len(masks)
-        note = f"{refused} pictures in {path.name} beside the image are none of its overviews: they are not read"
+        note = f"{refused} pictures in {file_name(path)} beside the image are none of its overviews: they are not read"
         layers = [_layer(full, page, mask=masks.get(page_size(page))) for page in levels]
         if not layers:
             return [], note
@@ -209,6 +213,11 @@ def joined(
     return levels
 
 
+def stores_bytes(levels: Sequence[StoredLevel]) -> int:
+    """Return the largest memory that the stores of levels keep between reads, in bytes, each store once."""
+    return sum({id(level.store): level.resident_bytes for level in levels}.values())
+
+
 def _plain(page: TiffPage) -> Colour:
     """Return a meaning that leaves samples as they are stored, bilevel ones as 0 and 255."""
     stored = np.dtype(page.dtype or np.uint8)
@@ -218,29 +227,39 @@ def _plain(page: TiffPage) -> Colour:
 
 
 @contextmanager
-def _pages(path: Path, rule: str) -> Iterator[list[TiffPage]]:
+def _pages(path: str, rule: str) -> Iterator[list[TiffPage]]:
     """Open a TIFF and give its pages, of which there is at least one.
 
     Raises:
         SourceError: The file is damaged, or no TIFF.
     """
-    with naming(path, rule, advice=ADVICE), tifffile.TiffFile(path, _multifile=False) as file:
+    with (
+        closing(open_blob(path)) as blob,
+        naming(path, rule, advice=ADVICE),
+        tifffile.TiffFile(blob.stream(), name=file_name(path), _multifile=False) as file,
+    ):
         pages = list(first_pages(file.pages))
         if not pages:
             raise SourceError(rule, value="no page", file=path, advice=ADVICE)
-        refuse_truncated(file, str(path))
+        refuse_truncated(file, path)
         yield pages
 
 
-def _levels(path: Path, layers: Sequence[Layer], colour: Colour, *, nodata: float | None = None) -> list[StoredLevel]:
+def _levels(path: str, layers: Sequence[Layer], colour: Colour, *, nodata: float | None = None) -> list[StoredLevel]:
     """Open a store over layers and return its levels, finest first."""
     ordered = sorted(layers, key=lambda layer: -layer.size.width)
     if not ordered:
         return []
-    store = TiffStore(FileBlob(path), str(path), layers=ordered, colour=colour, nodata=nodata)
+    blob = open_blob(path)
+    store = TiffStore(blob, path, layers=ordered, colour=colour, nodata=nodata)
     return [
         StoredLevel(
-            size=layer.size, downsample=layer.downsample, store=store, index=index, masked=layer.mask is not None
+            size=layer.size,
+            downsample=layer.downsample,
+            store=store,
+            index=index,
+            masked=layer.mask is not None,
+            resident_bytes=TILE_CACHE_BYTES + blob.resident_bytes,
         )
         for index, layer in enumerate(ordered)
     ]

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from magnet_cli.geometry import LEVEL0, Box
 from magnet_cli.images.backends import HEAD_BYTES as MAGIC_BYTES
-from magnet_cli.images.backends import is_other, open_blob, open_image
+from magnet_cli.images.backends import is_other, open_image
+from magnet_cli.images.blob_source import open_blob
 from magnet_cli.images.cache import CacheBudget
 from magnet_cli.images.failures import naming
 from magnet_cli.images.protocol import Request
 from magnet_cli.images.sidecars import find_sidecars, sidecar_files, world_endings
-from magnet_cli.images.urls import is_url
+from magnet_cli.images.urls import is_url, last_part, sibling_url
 from magnet_cli.system.regular_files import is_file
 
 if TYPE_CHECKING:
@@ -125,13 +126,24 @@ def _remote(url: str) -> str:
     with open_image(url, cache=CacheBudget(folder=Path(), max_bytes=1 << 62)) as image:
         if image.info.backend == "zarr":
             return _of_pixels(image)
+        placement = (image.info.crs, image.info.geo_tags, image.info.nodata)
     with closing(open_blob(url)) as blob:
-        digest = hashlib.sha256(f"{blob.size}\0{blob.version}\0".encode())
+        digest = hashlib.sha256(f"{blob.size}\0{blob.version}\0{placement}\0".encode())
+        digest.update(repr(_beside_remote(url)).encode())
         count = min(blob.size, SAMPLE_BYTES)
         for index in range(REMOTE_SAMPLES):
             offset = index * (blob.size - count) // (REMOTE_SAMPLES - 1)
             digest.update(blob.read(offset, count, place=f"byte {offset} and what follows"))
     return digest.hexdigest()
+
+
+def _beside_remote(url: str) -> list[tuple[str, int, str]]:
+    """Name, size and version of the files beside a URL from which pixels or their validity are read."""
+    from magnet_cli.images.remote import siblings  # noqa: PLC0415 (an extra)
+
+    endings = [ending for ending in WITH_PIXELS if ending.islower()]
+    found = siblings({ending: sibling_url(url, f"{last_part(url)}{ending}") for ending in endings})
+    return [(ending, size, found.versions[ending]) for ending, size in found.sizes.items()]
 
 
 def _of_pixels(image: Image) -> str:

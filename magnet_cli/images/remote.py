@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from magnet_cli.images.blob import Blob
 from magnet_cli.images.failures import naming, needing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 BLOCK_BYTES = 128 << 10
 BLOCKS = 256
@@ -32,12 +33,16 @@ CONNECT_SECONDS = 10.0
 READ_SECONDS = 30.0
 """Seconds without any data after which a server has failed."""
 
+SIBLING_SECONDS = 5.0
+"""Seconds after which a server has not said whether a file lies beside an image."""
+
 ATTEMPTS = 3
 PAUSE_SECONDS = 0.5
 """Seconds before the second attempt; the third waits twice as long."""
 
 PARTIAL_CONTENT, NOT_FOUND, RANGE_NOT_SATISFIABLE, SERVER_ERROR = 206, 404, 416, 500
 FORBIDDEN = (401, 403)
+ABSENT = (*FORBIDDEN, NOT_FOUND, 410)
 CHECK = "Check the address"
 
 
@@ -127,6 +132,104 @@ def settings(url: str) -> dict[str, Any]:
     return {"client_kwargs": client, "encoded": "%" in url}
 
 
+@dataclass(frozen=True, kw_only=True)
+class Siblings:
+    """What a server says of files whose names it was asked for."""
+
+    sizes: dict[str, int]
+    """Sizes in bytes of the files that are there, by name."""
+    versions: dict[str, str]
+    """Versions of the files that are there, as `Remote.version`, by name."""
+    failures: dict[str, list[str]]
+    """Names of files of which it is unknown whether they are there, by reason."""
+
+
+def siblings(urls: Mapping[str, str]) -> Siblings:
+    """Ask whether files are there, by one request for the first byte of each, all at once and once.
+
+    Statuses 401, 403, 404 and 410 mean that a file is not there: stores without a right to list answer so.
+
+    Args:
+        urls: URLs of the files, all on one server, by name.
+    """
+    found = Siblings(sizes={}, versions={}, failures={})
+    if not urls:
+        return found
+    fs = filesystem(next(iter(urls.values())))
+    ask = _s3_states if "s3" in fs.protocol else _http_states
+    for name, answer in zip(urls, sync(fs.loop, ask, fs, list(urls.values())), strict=True):
+        if isinstance(answer, Remote):
+            found.sizes[name], found.versions[name] = answer.size, answer.version
+        elif answer is not None:
+            found.failures.setdefault(_reason(answer) or type(answer).__name__, []).append(name)
+    return found
+
+
+async def _http_states(fs: Any, urls: Sequence[str]) -> list[Remote | Exception | None]:
+    session = await fs.set_session()
+    expected: tuple[type[Exception], ...] = (OSError, *failures())
+
+    async def state(url: str) -> Remote | Exception | None:
+        limit = aiohttp.ClientTimeout(total=SIBLING_SECONDS)
+        try:
+            async with session.get(fs.encode_url(url), headers={"Range": "bytes=0-0"}, timeout=limit) as response:
+                return _http_state(response)
+        except TimeoutError:
+            return OSError(f"no answer within {SIBLING_SECONDS:g} s")
+        except expected as error:
+            return error
+
+    return await asyncio.gather(*map(state, urls))
+
+
+def _http_state(response: aiohttp.ClientResponse) -> Remote | None:
+    """What an answer says of a file; None where the file is not there."""
+    if response.status in ABSENT:
+        return None
+    if response.status != RANGE_NOT_SATISFIABLE:
+        response.raise_for_status()
+    total = response.headers.get("Content-Range", "").rpartition("/")[2]
+    # Servers of pages answer any address with a page.
+    if response.content_type == "text/html" or (response.status == RANGE_NOT_SATISFIABLE and total in ("0", "")):
+        return None
+    if response.status != PARTIAL_CONTENT or not total.isdigit():
+        message = "the server does not send parts of it"
+        raise OSError(message)
+    return Remote(size=int(total), version=_version(response.headers))
+
+
+async def _s3_states(fs: Any, urls: Sequence[str]) -> list[Remote | Exception | None]:
+    expected: tuple[type[Exception], ...] = (OSError, *failures())
+
+    async def state(url: str) -> Remote | Exception | None:
+        try:
+            facts = await asyncio.wait_for(fs._info(url), SIBLING_SECONDS)  # noqa: SLF001 (its asynchronous method)
+        except (FileNotFoundError, PermissionError):
+            return None
+        except TimeoutError:
+            return OSError(f"no answer within {SIBLING_SECONDS:g} s")
+        except expected as error:
+            return error
+        version = str(facts.get("ETag") or facts.get("LastModified") or "")
+        return Remote(size=int(facts["size"]), version=version) if facts["type"] == "file" else None
+
+    return await asyncio.gather(*map(state, urls))
+
+
+def beginning(url: str, count: int) -> bytes:
+    """Return the first bytes of a file.
+
+    Raises:
+        SourceError: It cannot be read.
+    """
+    if not count:
+        return b""
+    fs = filesystem(url)
+    with reaching(url):
+        data: bytes = patiently(lambda: fs.cat_file(url, start=0, end=count))
+    return data
+
+
 def holds_any(folder: str, names: Iterable[str]) -> bool:
     """Whether a folder behind a URL holds one of these files."""
     fs = filesystem(folder)
@@ -181,7 +284,11 @@ def probe(url: str, fs: Any) -> Remote:
             file=url,
             advice="Download the file, or move it to a server that does",
         )
-    return Remote(size=int(total), version=headers.get("ETag") or headers.get("Last-Modified") or "")
+    return Remote(size=int(total), version=_version(headers))
+
+
+def _version(headers: Mapping[str, str]) -> str:
+    return headers.get("ETag") or headers.get("Last-Modified") or ""
 
 
 async def _first_byte(fs: Any, url: str) -> tuple[int, Mapping[str, str]]:

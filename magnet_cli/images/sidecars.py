@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
 from magnet_cli.images.geotransform import DOUBLE, TIEPOINT, TIEPOINT_VALUES, Geotransform
 from magnet_cli.images.rpc import finite_number, rpc_values, values_of_assignments, values_of_lines
-from magnet_cli.images.urls import is_url
-from magnet_cli.system.regular_files import is_file
+from magnet_cli.images.sidecar_folder import folder_of
+from magnet_cli.images.urls import is_url, last_part
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -18,10 +18,11 @@ if TYPE_CHECKING:
     from pyproj import CRS
 
     from magnet_cli.images.geotransform import Tag
+    from magnet_cli.images.sidecar_folder import SidecarFolder
 
-LARGEST_TEXT = 32 << 20
-"""The largest sidecar that is read whole, in bytes. GDAL keeps histograms there, which may be long."""
 WORLD_LINES = 6
+RPC_TEXTS = ("_RPC.TXT", "_rpc.txt", "_RPC.txt")
+RPC_TABLES = ("RPB", "rpb")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,10 +41,10 @@ class Sidecars:
     rpc: tuple[float, ...] = ()
     """Rational polynomial coefficients, as in the tag RPCCoefficientTag."""
     nodata: float | None = None
-    mask: Path | None = None
-    """A raster `.msk`, whose pixels say which pixels of the image hold data."""
-    overviews: Path | None = None
-    """A file `.ovr`, which holds reduced levels."""
+    mask: str | None = None
+    """Path or URL of a raster `.msk`, whose pixels say which pixels of the image hold data."""
+    overviews: str | None = None
+    """Path or URL of a file `.ovr`, which holds reduced levels."""
     notes: tuple[str, ...] = ()
 
     @property
@@ -58,48 +59,64 @@ class Sidecars:
         return repr(values) if any((*systems, *values[1:])) else ""
 
 
-def find_sidecars(path: str | Path, *, world: Iterable[str]) -> Sidecars:
-    """Find the sidecars of an image on a disk. A URL has none, because each would cost requests.
+def find_sidecars(path: str | Path, *, world: Iterable[str], placed: bool = False) -> Sidecars:
+    """Find the sidecars of an image, on a disk or beside it behind a URL.
 
     Args:
-        path: Path of the image.
+        path: Path or URL of the image.
         world: Endings that its world file may have, without the dot, such as `tfw`.
+        placed: Whether the image itself says where it lies. Behind a URL, where each file costs a request, neither a
+            world file nor rational polynomials are then looked for.
     """
-    if is_url(str(path)):
-        return Sidecars()
-    path = Path(path)
-    notes: list[str] = []
-    placed = _world(path, world, notes)
-    found = _Pam.read(path, notes)
-    rpc = _rpc_files(path, notes) or (found.rpc if found else ())
-    if placed is None and (found is None or found.geotransform is None) and (table := _beside(path, "tab")):
-        notes.append(f"{table.name} (MapInfo) beside the image is not read: store the place in the file itself")
+    remote = is_url(str(path))
+    names, notes = _Names.of(str(path), () if placed and remote else tuple(world)), list[str]()
+    folder = folder_of(str(path), names.all(rpc=not placed), notes)
+    found_world = _world(folder, names, notes)
+    found = _Pam.read(folder, names, notes)
+    rpc = _rpc_files(folder, names, notes) or (found.rpc if found else ())
+    unplaced = found_world is None and (found is None or found.geotransform is None)
+    if unplaced and not remote and (table := folder.first(names.beside("tab"))):
+        notes.append(f"{table} (MapInfo) beside the image is not read: store the place in the file itself")
     return Sidecars(
         crs=found.crs if found else None,
         geotransform=found.geotransform if found else None,
-        world=placed,
+        world=found_world,
         tie_points=found.tie_points if found else (),
         points_crs=found.points_crs if found else None,
         rpc=rpc,
         nodata=found.nodata if found else None,
-        mask=_appended(path, "msk"),
-        overviews=_appended(path, "ovr"),
+        mask=_place(folder, names.appended("msk")),
+        overviews=_place(folder, names.appended("ovr")),
         notes=tuple(notes),
     )
 
 
 def sidecar_files(path: Path, *, world: Iterable[str]) -> list[Path]:
-    """Return the files beside an image from which its place is read."""
-    found = [*(_beside(path, ending) for ending in world), _appended(path, "aux.xml"), _rpc_file(path)]
-    return [file for file in found if file is not None]
+    """Return the files beside an image on a disk from which its place is read."""
+    names, folder = _Names.of(str(path), tuple(world)), folder_of(str(path), (), [])
+    groups = [*(names.beside(ending) for ending in names.world), names.appended("aux.xml"), names.rpc()]
+    return [Path(folder.place(name)) for group in groups if (name := folder.first(group)) is not None]
+
+
+def file_beside(path: str, ending: str) -> str | None:
+    """Return the path or URL of a file whose name is that of another and an ending; None without such a file.
+
+    Args:
+        path: Path or URL of the other file.
+        ending: Ending with its dot, such as `.ovr`.
+    """
+    name = f"{last_part(path)}{ending}"
+    return _place(folder_of(path, (name,), []), (name,))
 
 
 def unread_projection(path: str | Path) -> str | None:
     """Return a note on a `.prj` file, which GDAL does not read for images; None where there is none."""
-    found = None if is_url(str(path)) else _beside(Path(path), "prj")
+    if is_url(str(path)):
+        return None
+    found = folder_of(str(path), (), []).first(_Names.of(str(path), ()).beside("prj"))
     if found is None:
         return None
-    return f"{found.name} beside the image is not read, nor does GDAL read it: store the CRS in the file itself"
+    return f"{found} beside the image is not read, nor does GDAL read it: store the CRS in the file itself"
 
 
 def world_endings(suffix: str) -> tuple[str, ...]:
@@ -108,41 +125,63 @@ def world_endings(suffix: str) -> tuple[str, ...]:
     return (f"{word[:1]}{word[-1:]}w", f"{word}w", "wld") if word else ("wld",)
 
 
-def _beside(path: Path, ending: str) -> Path | None:
-    """Return the file that has the image's name with another ending, in lower or upper case."""
-    return _first(path.with_suffix(f".{word}") for word in (ending, ending.upper()))
+@dataclass(frozen=True, kw_only=True)
+class _Names:
+    """The names that the files beside an image may have."""
+
+    name: str
+    """File name of the image; of a URL its last part, with its escapes."""
+    world: tuple[str, ...]
+    """Endings of a world file, without the dot."""
+    remote: bool
+    """Whether each name costs a request; few spellings are then tried."""
+
+    @classmethod
+    def of(cls, path: str, world: tuple[str, ...]) -> _Names:
+        return cls(name=last_part(path), world=world, remote=is_url(path))
+
+    def beside(self, ending: str) -> tuple[str, ...]:
+        """Return the image's name with another ending, in lower and upper case."""
+        return tuple(PurePath(self.name).with_suffix(f".{word}").name for word in self._cases(ending))
+
+    def appended(self, ending: str) -> tuple[str, ...]:
+        """Return the image's name with a second ending, in lower and upper case."""
+        return tuple(f"{self.name}.{word}" for word in self._cases(ending))
+
+    def rpc(self) -> tuple[str, ...]:
+        """Return the names of files with rational polynomials."""
+        stem = PurePath(self.name).stem
+        texts = RPC_TEXTS[:1] if self.remote else RPC_TEXTS
+        tables = RPC_TABLES[:1] if self.remote else RPC_TABLES
+        return (*(f"{stem}{end}" for end in texts), *(f"{stem}.{word}" for word in tables))
+
+    def all(self, *, rpc: bool) -> tuple[str, ...]:
+        """Return all names that are looked for."""
+        worlds = [name for ending in self.world for name in self.beside(ending)]
+        others = [name for ending in ("aux.xml", "msk", "ovr") for name in self.appended(ending)]
+        return (*worlds, *others, *(self.rpc() if rpc else ()))
+
+    def _cases(self, ending: str) -> tuple[str, ...]:
+        return (ending,) if self.remote else (ending, ending.upper())
 
 
-def _appended(path: Path, ending: str) -> Path | None:
-    return _first(path.with_name(f"{path.name}.{word}") for word in (ending, ending.upper()))
+def _place(folder: SidecarFolder, names: Iterable[str]) -> str | None:
+    """Return the path or URL of the first file that is there."""
+    found = folder.first(names)
+    return None if found is None else folder.place(found)
 
 
-def _first(paths: Iterable[Path]) -> Path | None:
-    return next((path for path in paths if is_file(path)), None)
-
-
-def _text(path: Path, notes: list[str]) -> str | None:
-    try:
-        if path.stat().st_size > LARGEST_TEXT:
-            notes.append(f"{path.name} beside the image is too long to be read: it is ignored")
-            return None
-        return path.read_bytes().decode("utf-8", "replace")
-    except OSError as exc:
-        notes.append(f"{path.name} beside the image cannot be read ({exc.strerror}): it is ignored")
-        return None
-
-
-def _world(path: Path, endings: Iterable[str], notes: list[str]) -> Geotransform | None:
+def _world(folder: SidecarFolder, names: _Names, notes: list[str]) -> Geotransform | None:
     """Read a world file: steps of x and y along a row, steps down a column, and the centre of the first pixel."""
-    for ending in endings:
-        file = _beside(path, ending)
-        text = None if file is None else _text(file, notes)
+    for ending in names.world:
+        file = folder.first(names.beside(ending))
+        text = None if file is None else folder.text(file, notes)
         if file is None or text is None:
             continue
         values = [finite_number(line) for line in text.split()[:WORLD_LINES]]
         a, d, b, e, x, y = (values + [None] * WORLD_LINES)[:WORLD_LINES]
         if None in (a, d, b, e, x, y) or not (a or b) or not (d or e):
-            notes.append(f"{file.name} beside the image is no world file: it is ignored")
+            notes.append(f"{file} beside the image is no world file: it is ignored")
             continue
         return Geotransform(matrix=((a, b), (d, e)), origin=(x, y)).shifted(-0.5, -0.5)  # type: ignore[arg-type] # none is None
     return None
@@ -160,20 +199,20 @@ class _Pam:
     nodata: float | None
 
     @classmethod
-    def read(cls, path: Path, notes: list[str]) -> _Pam | None:
-        file = _appended(path, "aux.xml")
-        text = None if file is None else _text(file, notes)
+    def read(cls, folder: SidecarFolder, names: _Names, notes: list[str]) -> _Pam | None:
+        file = folder.first(names.appended("aux.xml"))
+        text = None if file is None else folder.text(file, notes)
         if file is None or text is None:
             return None
         root = _tree(text)
         if root is None or root.tag != "PAMDataset":
-            notes.append(f"{file.name} beside the image is damaged, or not GDAL's: it is ignored")
+            notes.append(f"{file} beside the image is damaged, or not GDAL's: it is ignored")
             return None
         points = root.find("GCPList")
         ties = tuple(_points(points)) if points is not None else ()
         crs = _system(root.findtext("SRS"), file, notes)
         if crs is None and root.find(".//GeodataXform") is not None:
-            notes.append(f"the place that ArcGIS stores in {file.name} is not read: store it in the file itself")
+            notes.append(f"the place that ArcGIS stores in {file} is not read: store it in the file itself")
         return cls(
             crs=crs,
             geotransform=_six(root.findtext("GeoTransform"), file, notes),
@@ -193,7 +232,7 @@ def _tree(text: str) -> ET.Element | None:
         return None
 
 
-def _system(text: str | None, file: Path, notes: list[str]) -> CRS | None:
+def _system(text: str | None, file: str, notes: list[str]) -> CRS | None:
     from pyproj import CRS  # noqa: PLC0415 (few images have such a file)
     from pyproj.exceptions import CRSError  # noqa: PLC0415
 
@@ -202,16 +241,16 @@ def _system(text: str | None, file: Path, notes: list[str]) -> CRS | None:
     try:
         return CRS.from_user_input(text.strip())
     except CRSError as exc:
-        notes.append(f"the CRS in {file.name} is not understood ({str(exc).splitlines()[0][:120]}): it is ignored")
+        notes.append(f"the CRS in {file} is not understood ({str(exc).splitlines()[0][:120]}): it is ignored")
         return None
 
 
-def _six(text: str | None, file: Path, notes: list[str]) -> Geotransform | None:
+def _six(text: str | None, file: str, notes: list[str]) -> Geotransform | None:
     if text is None:
         return None
     values = [finite_number(part) for part in text.split(",")]
     if len(values) != 6 or None in values or values[1] == values[2] == 0 or values[4] == values[5] == 0:  # noqa: PLR2004
-        notes.append(f"the geotransform in {file.name} is not understood: it is ignored")
+        notes.append(f"the geotransform in {file} is not understood: it is ignored")
         return None
     return Geotransform.of_gdal([value for value in values if value is not None])
 
@@ -224,7 +263,7 @@ def _points(points: ET.Element) -> Iterator[float]:
             yield from (float(value or 0) for value in (x, y, 0, *place))
 
 
-def _pam_nodata(root: ET.Element, file: Path, notes: list[str]) -> float | None:
+def _pam_nodata(root: ET.Element, file: str, notes: list[str]) -> float | None:
     """Return the nodata value of all bands, or None where bands differ."""
     found = [text.strip() for text in (each.findtext("NoDataValue") for each in root.findall("PAMRasterBand")) if text]
     values = set()
@@ -232,9 +271,9 @@ def _pam_nodata(root: ET.Element, file: Path, notes: list[str]) -> float | None:
         try:
             values.add(float(text))
         except ValueError:
-            notes.append(f"the nodata value in {file.name} is no number: it is ignored")
+            notes.append(f"the nodata value in {file} is no number: it is ignored")
     if len(values) > 1:
-        notes.append(f"bands have different nodata values in {file.name}: they are ignored")
+        notes.append(f"bands have different nodata values in {file}: they are ignored")
         return None
     return next(iter(values), None)
 
@@ -246,21 +285,16 @@ def _pam_rpc(root: ET.Element) -> tuple[float, ...]:
     return ()
 
 
-def _rpc_files(path: Path, notes: list[str]) -> tuple[float, ...]:
+def _rpc_files(folder: SidecarFolder, names: _Names, notes: list[str]) -> tuple[float, ...]:
     """Read `NAME_RPC.TXT` or `NAME.RPB`, which sellers of satellite images deliver."""
-    table = _rpc_file(path)
-    text = None if table is None else _text(table, notes)
+    table = folder.first(names.rpc())
+    text = None if table is None else folder.text(table, notes)
     if table is None or text is None:
         return ()
-    found = values_of_lines(text) if table.suffix.lower() == ".txt" else values_of_assignments(text)
+    found = values_of_lines(text) if table.lower().endswith(".txt") else values_of_assignments(text)
     if not found:
-        notes.append(f"the coefficients in {table.name} are not understood: they are ignored")
+        notes.append(f"the coefficients in {table} are not understood: they are ignored")
     return found
-
-
-def _rpc_file(path: Path) -> Path | None:
-    text_file = _first(path.with_name(f"{path.stem}{end}") for end in ("_RPC.TXT", "_rpc.txt", "_RPC.txt"))
-    return text_file or _beside(path, "RPB") or _beside(path, "rpb")
 
 
 def tie_points_tag(values: tuple[float, ...], *, shift: float) -> Tag:

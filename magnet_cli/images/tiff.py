@@ -22,6 +22,7 @@ from magnet_cli.images.external import (
     joined,
     open_external_mask,
     open_overviews,
+    stores_bytes,
 )
 from magnet_cli.images.failures import naming
 from magnet_cli.images.ground import ground_size
@@ -192,7 +193,7 @@ def _by_region(facts: TiffFacts, colour: Colour, blob: Blob) -> PyramidImage:
         info,
         levels=tuple(_level(level, facts.orientation) for level in levels),
         has_mask=info.has_mask or mask is not None,
-        resident_bytes=info.resident_bytes + _more_memory(levels, own, mask),
+        resident_bytes=info.resident_bytes + _more_memory(levels, mask),
         notes=info.notes + notes,
     )
     return PyramidImage(info, store, by_band=colour.palette is None)
@@ -225,10 +226,9 @@ def _beside(
     return joined(levels, more, mask, masked=masked), mask, tuple(note for note in notes if note)
 
 
-def _more_memory(levels: Sequence[StoredLevel], own: Store, mask: ExternalMask | None) -> int:
+def _more_memory(levels: Sequence[StoredLevel], mask: ExternalMask | None) -> int:
     """Return the largest memory that files beside the image keep between reads, in bytes."""
-    others = {id(level.store) for level in levels if level.store is not own}
-    return TILE_CACHE_BYTES * len(others) + (mask.resident_bytes if mask else 0)
+    return stores_bytes(levels) + (mask.resident_bytes if mask else 0)
 
 
 SLIDE_KINDS = ("philips", "scn", "bif", "ndpi")
@@ -270,7 +270,8 @@ def _facts(image: TiffImage, blob: Blob, alpha: Alpha) -> TiffFacts:
         )
     clear = understood(page)
     regional = clear and _regional(image.pages)
-    beside = find_sidecars(blob.name, world=world_endings(PurePath(file_name(blob.name)).suffix))
+    placed = is_url(blob.name) and tiff_geo.page_georeference(page).geotransform is not None
+    beside = find_sidecars(blob.name, world=world_endings(PurePath(file_name(blob.name)).suffix), placed=placed)
     reference = tiff_geo.page_georeference(page, beside)
     orientation, said = stored_orientation(page, reference)
     if reference.crs is None and (note := unread_projection(blob.name)):
@@ -457,7 +458,9 @@ def _decode_once(facts: TiffFacts, blob: Blob, cache: CacheBudget | None) -> Pyr
         )
     notes = (*facts.notes, *picture.whole_notes)
     if facts.beside.overviews is not None:
-        notes += (f"{facts.beside.overviews.name} beside the image is not read: the image is decoded once instead",)
+        notes += (
+            f"{file_name(facts.beside.overviews)} beside the image is not read: the image is decoded once instead",
+        )
     plain = picture_info(picture)
     size = oriented(picture.size, facts.orientation)
     info = replace(

@@ -42,6 +42,32 @@ def url_name(url: str) -> str:
     return last.replace("\\", "_").replace("\0", "_") or "image"
 
 
+def last_part(source: str) -> str:
+    """Return the file name of a path, or the last part of a URL with its escapes and without its query."""
+    return _divided(source)[1] if is_url(source) else PurePath(source).name
+
+
+def sibling_url(url: str, name: str) -> str:
+    """Return the URL of another file of the same folder, with the query of the first, which may hold a token.
+
+    Args:
+        url: URL of a file.
+        name: Name of the other file, with its escapes.
+    """
+    before, _, query = _divided(url)
+    return f"{before}{name}{query}"
+
+
+def _divided(url: str) -> tuple[str, str, str]:
+    """Divide a URL into what stands before its last part, the last part, and the query."""
+    path, query = url, ""
+    if not url.lower().startswith("s3:"):
+        path, mark, rest = url.partition("#")[0].partition("?")
+        query = f"{mark}{rest}"
+    before, slash, last = path.rpartition("/")
+    return f"{before}{slash}", last, query
+
+
 def file_name(source: str) -> str:
     """Return the last part of a path or a URL."""
     return url_name(source) if is_url(source) else PurePath(source).name

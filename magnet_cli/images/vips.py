@@ -28,7 +28,6 @@ from magnet_cli.system.spool import TILE, SpooledRaster
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -164,13 +163,13 @@ def open_picture(blob: Blob, *, cache: CacheBudget | None, alpha: Alpha = "mask"
     return finished(info, store, mask=beside.mask, stored=picture.size, orientation=picture.orientation)
 
 
-def finished(info: ImageInfo, store: Store, *, mask: Path | None, stored: Size, orientation: int) -> PyramidImage:
+def finished(info: ImageInfo, store: Store, *, mask: str | None, stored: Size, orientation: int) -> PyramidImage:
     """Return an image over a decoded store, with its external mask applied and its orientation corrected.
 
     Args:
         info: Facts about the image, orientation corrected.
         store: Store of the picture as it lies in the file; closed where this function fails.
-        mask: Path of a file `.msk` beside the image; None where there is none.
+        mask: Path or URL of a file `.msk` beside the image; None where there is none.
         stored: The size of the picture as it is stored.
         orientation: Orientation by tag 274, 1 to 8.
 

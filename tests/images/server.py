@@ -7,6 +7,7 @@ import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,6 +27,12 @@ class Server(ThreadingHTTPServer):
         self.requests = 0
         self.failures: list[int] = []
         """Statuses of the next answers, instead of the files."""
+        self.asked: list[str] = []
+        """Paths that were asked for, without their queries, in the order of the requests."""
+        self.answers: dict[str, int] = {}
+        """Status of the answer for a path, instead of its file; 0 leaves the request without an answer."""
+        self.page = b""
+        """What is sent with status 200 for a path without a file, as servers of pages do; empty for status 404."""
         self.hangs = threading.Event()
         """Set where requests are to be left without an answer."""
         self.release = threading.Event()
@@ -56,14 +63,26 @@ class Handler(BaseHTTPRequestHandler):
     def _answer(self, *, body: bool) -> None:
         server = self.server
         server.requests += 1
+        name = self.path.partition("?")[0].lstrip("/")
+        server.asked.append(name)
+        if name in server.answers:
+            if not server.answers[name]:
+                server.release.wait(30)
+            self._status(server.answers[name] or 503)
+            return
         if server.hangs.is_set():
             server.release.wait(30)
         if server.failures:
             self._status(server.failures.pop(0))
             return
-        path = server.folder / self.path.partition("?")[0].lstrip("/")
+        path = server.folder / unquote(name)
         if not path.is_file():
-            self._status(404)
+            if server.page:
+                self.send_response(200)
+                self.send_header("Content-Type", "text/html; charset=utf-8")
+                self._body(server.page if body else b"", len(server.page))
+            else:
+                self._status(404)
             return
         data = path.read_bytes()
         found = re.match(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")) if server.ranges else None

@@ -15,7 +15,7 @@ import zarr
 from magnet_cli.errors import SourceError
 from magnet_cli.geometry import LEVEL0, Box, Pitch
 from magnet_cli.images import Request, find_images, fingerprint, inspect, open_image, stem
-from magnet_cli.images.backends import open_blob
+from magnet_cli.images.blob_source import open_blob
 from magnet_cli.images.urls import is_url, url_name
 from tests.images.server import Server, serving
 from tests.images.support import info_without
@@ -83,7 +83,7 @@ def test_only_what_is_looked_at_is_fetched(server: Server, tmp_path: Path, pitch
     path = noise(tmp_path / "noise.tif")
     np.testing.assert_array_equal(corner(server.url("noise.tif"), pitch), corner(path, pitch))
     assert server.sent < 1 << 20
-    assert server.requests < 12
+    assert server.requests - len([name for name in server.asked if name != "noise.tif"]) < 12
 
 
 def test_blocks_are_kept_and_bounded(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -285,6 +285,11 @@ def _check_s3(folder: Path) -> None:
     for name, file in (("a/noise 1.tif", path), ("z.zarr", folder / "z.zarr")):
         np.testing.assert_array_equal(corner(f"s3://bucket/{name}"), corner(file))
         assert fingerprint(f"s3://bucket/{name}") == fingerprint(f"s3://bucket/{name}")
+    assert not inspect("s3://bucket/a/noise 1.tif").geo_tags
+    world = folder / "noise.tfw"
+    world.write_text("2\n0\n0\n-2\n500001\n4999999\n")
+    fs.put(str(world), "bucket/a/noise 1.tfw")
+    assert inspect("s3://bucket/a/noise 1.tif").geo_tags == inspect(path).geo_tags != ()
     for name in ("bucket/gone.tif", "none/gone.tif", "bucket/gone.zarr"):
         assert "there is no such" in refusal(f"s3://{name}")
     assert "folder" in refusal("s3://bucket/a/") or "folder" in refusal("s3://bucket/a")
