@@ -45,7 +45,7 @@ class Process(Closing):
         )
         try:
             self._send((command, kind, task))
-        except BaseException:
+        except BaseException:  # Without an object nobody else ends the process, whatever stopped the sending.
             self.close()
             raise
 

@@ -100,6 +100,7 @@ def _answer(image: _Opened, channel: socket.socket) -> None:
             answer = share(image.read(message.requests), slabs[message.slab])
         except (MagnetError, MemoryError) as error:
             answer = _failure(error)
+        # A bug must not end this process without an answer, because the asking process would wait for it.
         except Exception as error:  # noqa: BLE001 - the process that asks raises it as the failure of the image
             answer = _failure(ReaderBugError.of(error, file=image.path))
         send(channel, pickle.dumps(answer))

@@ -103,7 +103,7 @@ class MaskFile(Closing):
             raise SourceError("the mask cannot be opened as TIFF", value=exc, file=path, advice=ADVICE) from exc
         try:
             return cls(path, tiff, _facts(path, tiff))
-        except BaseException:
+        except BaseException:  # Nobody else closes the file yet, whatever stopped the reading of its facts.
             tiff.close()
             raise
 

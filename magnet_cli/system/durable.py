@@ -330,7 +330,7 @@ def write_whole(path: Path, data: bytes) -> None:
                 file.flush()
                 sync_data(file.fileno())
                 replace(part, path)
-            except BaseException:
+            except BaseException:  # Whatever ends the writing, also Ctrl-C, may not leave a partial file behind.
                 part.unlink(missing_ok=True)
                 raise
 

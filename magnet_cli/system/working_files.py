@@ -30,7 +30,7 @@ def working_file(target: Path) -> Iterator[IO[bytes]]:
                 file.flush()
                 durable.sync_data(file.fileno())
                 durable.replace(part, target)
-            except BaseException:
+            except BaseException:  # Whatever ends the block, also Ctrl-C, may not leave a partial file behind.
                 part.unlink(missing_ok=True)
                 raise
 
@@ -49,7 +49,7 @@ def working_folder(target: Path) -> Iterator[Path]:
             yield part
             durable.sync_tree(part)
             durable.replace_folder(part, target)
-        except BaseException:
+        except BaseException:  # Whatever ends the block, also Ctrl-C, may not leave a partial folder behind.
             shutil.rmtree(part, ignore_errors=True)
             raise
         finally:
