@@ -68,7 +68,7 @@ def open_image(
         blob = open_blob(text)
         try:
             return _open_file(blob, cache, series, alpha or "mask")
-        except BaseException:
+        except BaseException:  # Nobody else closes the file yet, whatever stopped its opening.
             blob.close()
             raise
 

@@ -65,6 +65,7 @@ def keeping_changed_inputs_apart(
     try:
         yield
         inputs.refuse_change()
+    # Whatever ended the run, also a bug or Ctrl-C, may have been caused by the change, or may leave a journal of both.
     except BaseException as error:
         is_change = isinstance(error, SourceError) and error.rule == CHANGED
         change = error if is_change else inputs.change(quick=not isinstance(error, Exception))

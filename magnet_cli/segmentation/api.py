@@ -102,6 +102,7 @@ def segment_target(
     """
     try:
         return ImageRun(target=target, model=model, options=options, events=events).result()
+    # A bug of this image must not end the others of a folder; `BugError` keeps its traceback.
     except Exception as error:
         failure = foreseen(error)
         if failure is None:
