@@ -29,7 +29,7 @@ class Ended:
 
 
 def context() -> ForkServerContext:
-    """Of processes that start with the libraries loaded."""
+    """Return a context of processes that start with the libraries loaded."""
     found = multiprocessing.get_context("forkserver")
     found.set_forkserver_preload(LOADED)
     return found

@@ -20,7 +20,7 @@ GOLDEN = REFERENCE / "magnet-fpn7"
 
 
 def golden_networks() -> tuple[nn.Module, nn.Module]:
-    """Backbone and refiner."""
+    """Return the backbone and the refiner."""
     spec = importlib.util.spec_from_file_location("seeded_weights", REFERENCE / "seeded_weights.py")
     assert spec is not None
     assert spec.loader is not None

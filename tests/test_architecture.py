@@ -121,7 +121,7 @@ class Import:
     """One imported name."""
 
     module: str
-    """Of this package, where the import stands."""
+    """The module of this package that has the import."""
     target: str
     """Full dotted name of the module, or of something in it."""
     line: int

@@ -66,7 +66,7 @@ def test_the_try_line_segments_a_scene_with_the_shipped_bundle(tmp_path: Path) -
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the README's commands are typed, with the files that they name."""
+    """Make the folder in which the README's commands run, with the files that they name."""
     place = tmp_path_factory.mktemp("readme")
     run_magnet(["magnet", "scene", "city.tif", "--size", SMALL, "--labels", "city-truth.tif"], place)
     (place / "slides").mkdir()

@@ -39,9 +39,9 @@ class Canvas:
     """A slide while it is painted.
 
     Args:
-        seed: Of shapes and noise.
-        width: Of the slide in pixels.
-        height: Of the slide in pixels.
+        seed: Seed of the shapes and of the noise.
+        width: Width of the slide in pixels.
+        height: Height of the slide in pixels.
         glass: Colour of the glass.
     """
 

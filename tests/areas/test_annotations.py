@@ -30,12 +30,12 @@ INFO = ImageInfo(
 
 
 def square(left: float, top: float, right: float, bottom: float) -> list[list[float]]:
-    """A closed ring."""
+    """Return a closed ring."""
     return [[left, top], [right, top], [right, bottom], [left, bottom], [left, top]]
 
 
 def annotation(ring: list[list[float]], classification: object) -> dict[str, Any]:
-    """A feature of QuPath."""
+    """Return a feature as QuPath writes it."""
     properties = {"objectType": "annotation", "classification": classification, "isLocked": True}
     return {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": [ring]}, "properties": properties}
 
@@ -45,7 +45,7 @@ IGNORED = square(350, 350, 450, 450)
 
 
 def read(path: Path, document: object) -> tuple[float, tuple[str, ...]]:
-    """The area of a file's polygons, and what is said of it."""
+    """Return the area of a file's polygons, and the notes on it."""
     path.write_text(json.dumps(document))
     geometry, notes = read_geojson(str(path), INFO)
     return float(shapely.area(geometry)), notes

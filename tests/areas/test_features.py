@@ -35,7 +35,7 @@ PLACES = {
     "own": ("+proj=aea +lat_1=20 +lat_2=30 +lat_0=25 +lon_0=55 +datum=WGS84", rasterio.Affine(2, 0, 9, 0, -2, 8)),
 }
 CORNERS = np.array([(20.31, 30.17), (90.42, 25.73), (100.19, 80.61), (30.87, 70.23)])
-"""Of the polygon, in pixels."""
+"""Corners of the polygon, in pixels."""
 
 
 @pytest.fixture(params=PLACES)

@@ -22,7 +22,7 @@ pitches = st.builds(
 
 
 def union(found: list[list[tuple[float, float]]]) -> shapely.Geometry:
-    """Of polygons as someone may draw them, with holes where they cross themselves."""
+    """Draw polygons that cross themselves, as a person may draw them, and have holes there."""
     geometry = shapely.union_all([shapely.make_valid(shapely.Polygon(ring)) for ring in found])
     parts = [part for part in shapely.get_parts(shapely.get_parts(geometry)) if part.geom_type == "Polygon"]
     assume(parts)

@@ -20,7 +20,7 @@ MOST_GLASS = 0.15
 
 @cache
 def judged_by_name(name: str) -> tuple[float, float, str]:
-    """What `judged` says of a painted slide, which several tests look at."""
+    """Return `judged` of a painted slide, which several tests use."""
     return judged(SLIDES[name]())
 
 

@@ -26,7 +26,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """What the published programs are told; pairs are width and height."""
+    """Settings of the published programs; pairs are width and height."""
 
     stages: Sequence[tuple[int, int]]
     crop: tuple[int, int]
@@ -39,7 +39,7 @@ class Case:
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """What a stage gave."""
+    """The result of a stage."""
 
     windows: list[tuple[int, int]]
     """Left and top, in the order computed."""
@@ -72,7 +72,7 @@ def roi(maps: Tensor, left: int, top: int, case: Case, *, shifted: bool) -> Tens
 
 
 def lead(probabilities: Tensor) -> Tensor:
-    """Largest minus second largest."""
+    """Return the largest probability minus the second largest."""
     ordered = probabilities.sort(dim=0, descending=True).values
     return ordered[0] - ordered[1]
 
@@ -107,14 +107,14 @@ def run(
     refiners: Sequence[Callable[[Tensor], Tensor]],
     shifted: bool,
 ) -> list[Found]:
-    """Each stage.
+    """Compute every stage.
 
     Args:
         image: (H, W, 3).
         case: What to do.
         backbone: (1, 3, h, w) to logits.
         refiners: Each (1, 2 * classes, h, w), own first, to logits; the published choice by stage.
-        shifted: With the half-pixel shift.
+        shifted: Whether the half-pixel shift is kept.
     """
     import cv2  # noqa: PLC0415 - only where the test extra is installed
 

@@ -31,7 +31,7 @@ WIDER = CascadeSettings(side=96, least=1)
 
 
 def half(height: int, width: int) -> Tensor:
-    """The left half inside."""
+    """Return a mask whose left half is the object."""
     mask = torch.zeros(height, width)
     mask[:, : width // 2] = 1
     return mask
@@ -53,7 +53,7 @@ def test_below_l_there_is_the_global_step_alone_at_full_size(height: int, width:
 
 
 def test_a_network_that_changes_nothing_leaves_the_border_where_it_is() -> None:
-    """Also over several levels, at odd sizes: within what a pixel of the global step covers."""
+    """An echo keeps the border of the mask to a pixel of the global step, also over several levels and at odd sizes."""
     mask = disc(301, 517)
     found = refine_region(torch.zeros(3, 301, 517), mask, Echo(), WIDER)
     assert found.shape == mask.shape

@@ -1,4 +1,4 @@
-"""Where CascadePSP looks: resolutions that at most double, windows that cover every pixel."""
+"""Levels and windows of CascadePSP: resolutions at most double, and windows cover every pixel."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ def run(
 
 
 def half(height: int, width: int) -> Tensor:
-    """The left half inside."""
+    """Return a mask whose left half is the object."""
     mask = torch.zeros(height, width)
     mask[:, : width // 2] = 1
     return mask
@@ -151,7 +151,7 @@ def golden() -> Mapping[str, NDArray[np.float32]]:
 
 @pytest.fixture(scope="module")
 def loaded(golden: Mapping[str, NDArray[np.float32]], tmp_path_factory: pytest.TempPathFactory) -> LoadedCascade:
-    """As a bundle of the published arithmetic that was written, read, and made ready for inference."""
+    """Return a module that was written into a bundle of the published arithmetic, read, and prepared for inference."""
     del golden
     seed = json.loads((GOLDEN / "config.json").read_text())["seed"]
     state = {**seeded(MANIFEST, seed=seed), **load_file(GOLDEN / "overrides.safetensors")}

@@ -13,7 +13,7 @@ SCALE = Size(width=8, height=8)
 
 
 class NoRefiner:
-    """Must not be asked."""
+    """A refiner that must not be called."""
 
     def refine(self, own: torch.Tensor, field: torch.Tensor, scale: Size) -> torch.Tensor:
         raise AssertionError(own.shape, field.shape, scale)

@@ -47,7 +47,7 @@ CASES = {
     "fast with overlaps": ("fpn", 1, Case(stages=[(64, 48), (150, 131), (255, 203)], crop=(64, 48), input=(48, 40),
                                           points=1.0, patches=4, median=3)),
 }  # fmt: skip
-"""Network, number of refiners, and what the published program would be told."""
+"""A network, the number of refiners, and the settings of the published program."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Tiny:
     backbone: nn.Module
     refiners: tuple[nn.Module, ...]
     scales: tuple[Size, ...]
-    """Of the refining stages."""
+    """Scales of the refining stages."""
 
     def logits(self, patches: Tensor) -> Tensor:
         logits: Tensor = self.backbone(patches)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from magnet_cli.options.segment import Method
 
 SIDE = 150
-"""Of the image: no multiple of anything."""
+"""Side of the image in pixels, which is no multiple of any tile or window."""
 SCALES = (32, 64, 128)
 L = 96
 SIDE_OF_MASK = 300

@@ -35,7 +35,7 @@ HEIGHT, WIDTH = 150, 170
 
 
 def colour_bundle(folder: Path, *, size: int, scales: tuple[int, ...]) -> Bundle:
-    """A bundle that tells five colours apart, pixel by pixel."""
+    """Make a bundle that distinguishes five colours, pixel by pixel."""
     network = build_backbone("conv", classes=CLASSES, bands=3, options={})
     signs = torch.from_numpy(COLOURS > 0).float() * 2 - 1
     with torch.no_grad():

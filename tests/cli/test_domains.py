@@ -47,14 +47,14 @@ def pixels() -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
 
 
 def write_slide(path: Path) -> Path:
-    """As a slide scanner's program writes it."""
+    """Write a slide as a scanner's program does."""
     text = "Aperio Image Library v11\r\n120x96 |AppMag = 20|MPP = 0.5"
     tifffile.imwrite(path, pixels(), tile=(32, 32), photometric="rgb", description=text, metadata=None)
     return path
 
 
 def write_map(path: Path) -> Path:
-    """A GeoTIFF in UTM."""
+    """Write a GeoTIFF in UTM."""
     tags = [(code, kind, count, value, True) for code, kind, count, value in (GEO_SCALE, GEO_PLACE, GEO_KEYS)]
     tifffile.imwrite(path, pixels(), tile=(32, 32), photometric="rgb", metadata=None, extratags=tags)
     return path

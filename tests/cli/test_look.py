@@ -102,7 +102,7 @@ def test_an_image_is_read_at_a_stored_level(here: Path, bundle: Path, words: tup
 
 
 def write_levels(path: Path, description: str) -> NDArray[np.uint8]:
-    """A slide of two levels whose squares of two pixels have one colour each; gives what the bundle says of it."""
+    """Write a slide of two levels in squares of two pixels of one colour; return the bundle's labels of it."""
     small = np.random.default_rng(0).integers(0, 3, (56, 76)).astype(np.uint8)
     coarse = (np.eye(3, dtype=np.uint8) * 200)[small]
     with tifffile.TiffWriter(path) as writer:
@@ -167,7 +167,7 @@ def test_a_name_that_is_no_unicode(here: Path, bundle: Path) -> None:
 
 @pytest.fixture
 def masks(here: Path, bundle: Path) -> list[Path]:
-    """Two finished masks."""
+    """Make two finished masks."""
     for name in ("a.tif", "b.tif"):
         write_image(here / "in" / name, size=(300, 600))
     assert invoke("segment", "in", "--weights", bundle, "--method", "downsample", "-o", "out").exit_code == 0

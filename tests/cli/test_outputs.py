@@ -1,4 +1,4 @@
-"""Where masks go, what stands beside them, and what a second run does with what it finds."""
+"""The places of masks and of files beside them, and what a second run does with them."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ MAPS = [case for case in CASES if "geotiff" in case.name]
 
 @pytest.fixture(scope="session")
 def large_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """As `bundle`, with a network that sees 256 pixels."""
+    """Make a bundle like `bundle` whose network has an input of 256 pixels."""
     return write_colours_bundle(tmp_path_factory.mktemp("large") / "colours", side=256)
 
 

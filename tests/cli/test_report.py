@@ -16,7 +16,7 @@ from tests.cli.support import expected_labels, invoke, invoke_json, write_image
 
 @pytest.fixture
 def report(here: Path, bundle: Path) -> dict[str, Any]:
-    """Of a scan of 0.5 um a pixel whose lower part holds no data."""
+    """Return the report on a scan of 0.5 um a pixel whose lower part holds no data."""
     values = tifffile.imread(write_image(here / "plain.tif", size=(300, 150)))
     values[100:] = 0
     tifffile.imwrite(

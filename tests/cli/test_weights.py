@@ -147,7 +147,7 @@ def test_import_tells_what_it_left_out_and_show_where_values_are_from(here: Path
     ids=PRESETS,
 )
 def test_an_imported_experiment_runs_by_what_its_card_says(here: Path, preset: Preset, part: int, compat: str) -> None:
-    """With its sides and counts divided, because the real ones take minutes."""
+    """The preset's sides and counts are divided, because the real ones take minutes."""
     classes = len(preset.classes)
     torch.save(build_backbone("conv", classes=classes, bands=3, options={}).state_dict(), here / "b.pth")
     torch.save(RefinementMagNet(classes=classes).state_dict(), here / "r.pth")
@@ -297,7 +297,7 @@ def test_segment_refuses_a_bundle_that_sharpens_masks(here: Path, sharp: Path) -
 
 @pytest.mark.parametrize("prefix", ["", "module."])
 def test_import_of_cascadepsp(here: Path, monkeypatch: pytest.MonkeyPatch, prefix: str) -> None:
-    """With a network of the same kind but smaller, because the real one has 271 MB."""
+    """The network is replaced by a smaller one of the same kind, because the real one has 271 MB."""
     slim: dict[str, Any] = {"width": 4, "depths": [1, 1, 1, 1], "pooled": 8, "widths": [8, 4, 4], "hidden": 4}
     monkeypatch.setitem(CASCADES, "cascadepsp-resnet50", lambda: cascadepsp_light(**slim))
     network = build_cascade("cascadepsp-resnet50", options={})

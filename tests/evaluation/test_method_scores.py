@@ -198,7 +198,7 @@ def test_without_a_folder_no_mask_stays(
 
 
 class Heard(Events):
-    """Keeps what it is told."""
+    """Keeps the events that it receives."""
 
     def __init__(self) -> None:
         self.messages: list[str] = []
@@ -311,7 +311,7 @@ def test_pooled_images_are_one_long_image() -> None:
 
 
 def scores(values: dict[Method, Sequence[float | None]]) -> Scores:
-    """Of images of one class, whose IoU is given; None where the image failed."""
+    """Return the rows of images of one class with these IoUs. None is an image that failed."""
     rows = []
     for method, shares in values.items():
         for number, share in enumerate(shares):

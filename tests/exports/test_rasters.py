@@ -43,7 +43,7 @@ each_mask = pytest.mark.parametrize(("width", "height", "kind", "compression"), 
 
 
 def pyramid(mask: Path) -> list[NDArray[np.uint8]]:
-    """The mask's own levels."""
+    """Return the levels of the mask itself."""
     with tifffile.TiffFile(mask) as tiff:
         return [page.asarray() for page in tiff.pages]
 

@@ -1,4 +1,4 @@
-"""Masks as the programs see them that people look at them with: QGIS and Bio-Formats, where they are installed.
+"""Masks as QGIS and Bio-Formats read them, where these programs are installed.
 
 QGIS is found as Debian's `python3-qgis`, Bio-Formats as the jar that `BIOFORMATS_JAR` names, with a `java`.
 """

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 DEVICE = torch.device("meta")
 """What tensors say they are on: the only device besides the CPU that every build of torch knows."""
 NAME = "cuda:0"
-"""What the program is told that it is."""
+"""The name of the device for the program."""
 MOVES = {"aten.copy_.default", "aten._to_copy.default", "aten.index.Tensor", "aten.index_put_.default"}
 """Operations that take tensors of two devices, as on a GPU."""
 OUT_OF_MEMORY = "CUDA out of memory. Tried to allocate more than the simulated device has left"
@@ -37,15 +37,15 @@ OUT_OF_MEMORY = "CUDA out of memory. Tried to allocate more than the simulated d
 
 @dataclass(eq=False)
 class Stream:
-    """A queue: what is put into it is done in order, after what it was told to wait for."""
+    """A queue whose operations are done in order, after the moments of other streams that it waits for."""
 
     device: torch.device = DEVICE
     done: int = 0
     """Operations that were put into it."""
     finished: int = 0
-    """Of those, how many the host has waited for."""
+    """The number of operations for which the host has waited."""
     known: dict[Stream, int] = field(default_factory=dict)
-    """Of other streams, up to where it has waited for them."""
+    """The moments of other streams up to which this one has waited for them."""
     device_of: SimulatedDevice | None = None
 
     def knows(self, other: Stream, moment: int) -> bool:
@@ -137,7 +137,7 @@ class SimulatedDevice:
 
     @property
     def stream(self) -> Stream:
-        """The calling thread's."""
+        """The stream of the calling thread."""
         return cast("Stream", getattr(self._local, "stream", self.main))
 
     @contextmanager
@@ -253,7 +253,7 @@ class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch 
 
 
 class _Functions(TorchFunctionMode):
-    """Makes tensors of numbers on the CPU first: torch would make them on the device where nobody sees it."""
+    """Makes tensors of numbers on the CPU first, because torch would make them on the device without a dispatch."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         del types
@@ -280,7 +280,7 @@ class SimulatedNetworks:
     networks: Any
     owner: SimulatedDevice
     work: int = 0
-    """Bytes that a patch takes while a network looks at it."""
+    """Bytes that a patch takes while a network runs."""
 
     @property
     def device(self) -> torch.device:

@@ -39,7 +39,7 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A client may go at any time; what else fails is seen by the test that asked."""
+        """A client may leave at any time. Other failures appear in the test that sent the request."""
 
     def url(self, name: str) -> str:
         return f"http://127.0.0.1:{self.server_address[1]}/{name}"
@@ -58,7 +58,7 @@ class Handler(BaseHTTPRequestHandler):
         self._answer(body=True)
 
     def log_message(self, *_: object) -> None:
-        """Tests print nothing."""
+        """Log nothing, because tests print nothing."""
 
     def _answer(self, *, body: bool) -> None:
         server = self.server
@@ -112,7 +112,7 @@ class Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def serving(folder: Path) -> Iterator[Server]:
-    """A running server."""
+    """Start a server, and stop it in the end."""
     with Server(folder) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
         thread.start()

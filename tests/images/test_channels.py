@@ -1,4 +1,4 @@
-"""Names of channels."""
+"""Names of channels become bands with different names."""
 
 from __future__ import annotations
 

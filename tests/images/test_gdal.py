@@ -57,7 +57,7 @@ def tile_tag(tile: tuple[Path, int, int, int, int], band: int, nodata: float | N
 def mosaic(
     path: Path, tiles: list[tuple[Path, int, int, int, int]], size: Size, *, bands: int = 3, nodata: float | None = None
 ) -> Path:
-    """As `gdalbuildvrt` writes it; `tiles` are files with their x, y, width and height."""
+    """Write a mosaic as `gdalbuildvrt` does; `tiles` are files with their x, y, width and height."""
     missing = "" if nodata is None else f"<NoDataValue>{nodata}</NoDataValue>"
     text = "".join(
         f'<VRTRasterBand dataType="Byte" band="{band}">{missing}'

@@ -48,7 +48,7 @@ class Drawn:
     array: Array
     """`(bands, height, width)`."""
     options: dict[str, Any]
-    """Of the writer."""
+    """Options of the writer."""
     hole: tuple[slice, slice]
     """Pixels that lack data in some way."""
     mask: str = ""
@@ -226,7 +226,7 @@ def place(rng: random.Random, drawn: Drawn) -> None:
 
 
 def write(path: Path, drawn: Drawn) -> None:
-    """By GDAL."""
+    """Write the file with GDAL."""
     bands, height, width = drawn.array.shape
     profile = {"driver": "GTiff", "count": bands, "height": height, "width": width, "dtype": drawn.array.dtype.name}
     with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=drawn.mask == "internal", COMPRESS_OVERVIEW="DEFLATE"):
@@ -291,7 +291,7 @@ class Expected:
     palette: bool = False
 
     def valid(self, bands: tuple[int, ...]) -> Array:
-        """Where a pixel of some bands holds data: one of them does, and none is NaN or infinite."""
+        """Return where pixels hold data: at least one band does, and none is NaN or infinite."""
         chosen = list(bands)
         found = self.holds[:, :, chosen].any(axis=2) & self.opaque
         if self.pixels.dtype.kind == "f":
@@ -300,7 +300,7 @@ class Expected:
 
 
 def expected(path: Path, *, overview: int | None = None, as_labels: bool = False) -> Expected:
-    """As GDAL reads a file, but for what this program does on purpose: see the comments."""
+    """Return what GDAL reads, with the differences that this program makes on purpose; the comments name them."""
     how = {} if overview is None else {"overview_level": overview}
     with rasterio.open(path, **how) as file:
         samples, interpretation, flags = file.read(), list(file.colorinterp), file.mask_flag_enums

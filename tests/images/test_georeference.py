@@ -1,4 +1,4 @@
-"""Where images lie, by tags and by files beside them: GDAL is the judge."""
+"""The place of images by their tags and by files beside them, compared with GDAL."""
 
 from __future__ import annotations
 
@@ -289,7 +289,7 @@ def test_what_is_not_read_is_said(ending: str, content: str, said: str, tmp_path
 
 
 def test_a_place_without_a_system_has_no_size_in_metres(tmp_path: Path) -> None:
-    """Not even from the dots per inch of a scanner or of paper, which are no size on the ground."""
+    """An image takes no size on the ground from the dots per inch of a scanner or of paper."""
     path = tif(tmp_path / "s.tif", None, resolution=(50_000, 50_000), resolutionunit=2)
     assert inspect(path).resolution is not None
     world(path)

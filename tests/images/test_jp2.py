@@ -59,7 +59,7 @@ class TestTiledJp2(TestJp2):
 
 
 class TestCodestream(TestJp2):
-    """Without the boxes of a file, and by another encoder."""
+    """Codestreams without the boxes of a file, made by another encoder."""
 
     def write(self, folder: Path, array: NDArray[Any]) -> Path:
         path = folder / "image.j2k"

@@ -122,7 +122,7 @@ def test_values_are_replaced_where_asked(tmp_path: Path) -> None:
 def test_a_tile_that_was_never_written_is_the_nodata_value_or_0(
     tmp_path: Path, nodata: int | None, layout: dict[str, Any]
 ) -> None:
-    """As GDAL reads the file: background, where it names no nodata value."""
+    """A missing tile is background where the file names no nodata value, as for GDAL."""
     dtype = "uint8" if nodata is None or nodata in range(256) else "int16"
     values = np.full(SHAPE, nodata or 0, dtype)
     values[20:30, 40:50] = 2

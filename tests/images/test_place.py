@@ -90,7 +90,7 @@ def test_another_reference_system(tmp_path: Path) -> None:
 
 
 def test_systems_without_a_code_are_compared_by_their_definition(tmp_path: Path) -> None:
-    """Both have WGS 84 for a base, which is no reason to take one for the other."""
+    """Two systems with WGS 84 as their base are not the same for that reason."""
     image = geotiff(tmp_path / "image.tif", crs="ESRI:102022")
     with pytest.raises(SourceError, match=r"that of .*image.tif, ESRI:102022 \(got ESRI:54009"):
         check_place(inspect(geotiff(tmp_path / "mask.tif", crs="ESRI:54009")), inspect(image))

@@ -1,4 +1,4 @@
-"""Files that hold several images: which one is read, what is said of the others, and images in several files."""
+"""Files that hold several images: the one that is read, the notes on the others, and images in several files."""
 
 from __future__ import annotations
 

@@ -135,7 +135,7 @@ def aperio_codec(rng: np.random.Generator, *, holes: bool) -> tuple[str | int, d
 
 
 def as_ycbcr(array: Array) -> Array:
-    """As Aperio's compression 33003 stores colours."""
+    """Convert colours as Aperio's compression 33003 stores them."""
     with PillowImage.fromarray(array) as image:
         return np.asarray(image.convert("YCbCr"))
 

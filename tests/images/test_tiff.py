@@ -319,7 +319,7 @@ def test_a_palette_gives_colours(tmp_path: Path) -> None:
 
 
 def test_nodata_means_the_stored_value(tmp_path: Path) -> None:
-    """Not the colour that a palette or an inversion makes of it."""
+    """The stored value says where data is missing, not the colour that a palette or an inversion makes of it."""
     stored = np.random.default_rng(0).integers(0, 5, (40, 60)).astype(np.uint8)
     table = np.zeros((3, 256), np.uint16)
     table[:, 1] = 3 << 8
@@ -380,7 +380,7 @@ def test_bands_have_the_names_that_gdal_gives_them(tmp_path: Path, interleave: s
 
 @pytest.mark.parametrize("photometric", ["minisblack", "rgb"])
 def test_colours_in_another_order_are_known(tmp_path: Path, photometric: str) -> None:
-    """As GDAL writes and reads them: taken by count, red and blue would be exchanged."""
+    """Bands have the names that GDAL writes and reads; matched by their number, red and blue would be exchanged."""
     path = tmp_path / "bgr.tif"
     with rasterio.open(path, "w", count=4, dtype="uint8", photometric=photometric, **GEO) as file:
         file.write(np.moveaxis(noise(50, 70, 4), 2, 0))
@@ -442,7 +442,7 @@ def test_only_a_microscopes_density_counts(
 
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 def test_the_density_of_a_map_is_none_of_a_microscope(tmp_path: Path) -> None:
-    """With a place, even in coordinates without a name, or with a camera's model."""
+    """An image with a place is not turned, also where its coordinates have no name or come from a camera's model."""
     profile: dict[str, Any] = {"driver": "GTiff", "width": 20, "height": 20, "count": 3, "dtype": "uint8"}
     places = {"placed": {"transform": rasterio.Affine(0.2, 0, 5e5, 0, -0.2, 5e6)}, "plain": {}}
     for name, place in places.items():

@@ -110,7 +110,7 @@ def test_no_other_picture_of_a_slide_is_a_level(tmp_path: Path, options: dict[st
 
 @pytest.mark.parametrize("said", [True, False])
 def test_the_reduced_tiled_pages_of_a_slide_are_its_levels(tmp_path: Path, said: bool) -> None:  # noqa: FBT001 (pytest)
-    """Also those that a program has written without the description, because they look right."""
+    """Levels that a program has written without the description are read because their content agrees."""
     full = scan(1200, 804)
     levels = [shrunk(full, 4), shrunk(full, 16)]
     texts = [{"description": reduced(1200, 804, level)} if said else {} for level in levels]
@@ -140,7 +140,7 @@ def test_a_second_scene_is_no_level(tmp_path: Path) -> None:
 
 
 def shrunk_up(array: Array, factor: int) -> Array:
-    """As the reader rounds: half up."""
+    """Round half up, as the reader does."""
     height, width = array.shape[0] // factor, array.shape[1] // factor
     sums = array.reshape(height, factor, width, factor, -1).astype(int).sum(axis=(1, 3))
     means: Array = (2 * sums + factor**2) // (2 * factor**2)
@@ -192,7 +192,7 @@ def test_an_overview_of_the_glass_that_is_marked_as_reduced_is_no_level(tmp_path
 @pytest.mark.parametrize("rows", [3, 8, 40])
 @pytest.mark.parametrize("swapped", [False, True])
 def test_a_page_that_lacks_a_thin_piece_of_tissue_is_no_level(tmp_path: Path, rows: int, swapped: bool) -> None:  # noqa: FBT001
-    """As an empty second page would make a needle biopsy vanish; and the other way round."""
+    """An empty second page would make a needle biopsy vanish, and the reverse."""
     glass = np.full((808, 2400, 3), 240, np.uint8)
     needle = glass.copy()
     needle[401 : 401 + rows, 200:2200] = (225, 150, 190)

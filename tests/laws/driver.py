@@ -31,17 +31,17 @@ class Script:
     """One run of the program."""
 
     words: tuple[str, ...]
-    """As on the command line."""
+    """The words of the command line."""
     log: str
     """A line for every group is added to this file once it is computed, before it is stored."""
     fault: str = ""
-    """Where the program kills itself, a key of `FAULTS`; empty for nowhere."""
+    """The place where the program kills itself, a key of `FAULTS`. Empty lets it live."""
     at: int = 1
-    """The how manieth time it comes there."""
+    """The number of the visit of that place, from 1, at which it does so."""
     pause: float = 0.0
     """Seconds before each group."""
     blocks: int = 1
-    """In a group."""
+    """Blocks of a group."""
     backwards: bool = False
     """Whether the last group of each pass is computed first."""
 

@@ -83,8 +83,8 @@ def template_bundle(
 
     Args:
         folder: To be made.
-        side: Of the network's input.
-        scales: Trained at.
+        side: Side of the network's input.
+        scales: Scales that the bundle was trained at.
         own: Sharpness of the backbone.
         refined: Sharpness of the refiner.
     """
@@ -250,5 +250,5 @@ def number(report: dict[str, object], *keys: str) -> int:
 
 
 def digest(path: Path) -> str:
-    """SHA-256 of a file."""
+    """Return the SHA-256 of a file."""
     return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -152,7 +152,7 @@ def test_probabilities_of_missing_pixels_are_missing(bundle: Path, tmp_path: Pat
 
 
 BORDER = 163.37
-"""Where the ramp's two classes meet, in pixels of level 0, along its own direction."""
+"""The place where the ramp's two classes meet, in pixels of level 0 along its direction."""
 
 
 def write_ramp(path: Path, size: Size, *, slope: float, mpp: float) -> NDArray[np.float64]:

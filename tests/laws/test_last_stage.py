@@ -26,7 +26,7 @@ if sys.platform == "win32":
     pytest.skip("Windows has no SIGKILL", allow_module_level=True)
 
 GROUPS = 9
-"""Of the last stage."""
+"""The number of groups of the last stage."""
 FILES = ["m.json", "m.tif", "m.unrefined.json", "m.unrefined.probabilities.zarr", "m.unrefined.tif"]
 
 
@@ -92,7 +92,7 @@ def test_the_mask_before_is_the_one_that_segment_makes_alone(work: Work) -> None
 def test_killed_in_either_stage_and_resumed_equals_never_killed(
     work: Work, tmp_path: Path, fault: str, stage: int, at: int
 ) -> None:
-    """What the faults count goes on from the first stage to the second."""
+    """Faults count through both stages."""
     counted = work.first if fault == "group not finished" else 1
     mask, log = tmp_path / "out" / "m.tif", tmp_path / "log"
     words = work.words(mask, "--refine=guided")

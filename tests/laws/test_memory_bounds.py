@@ -37,7 +37,7 @@ SIZES = (Size(width=570, height=560), Size(width=1340, height=1150))
 
 @dataclass
 class Watch:
-    """What was seen of a run, from several threads."""
+    """Counts of what a run holds, made from several threads."""
 
     lock: threading.Lock = field(default_factory=threading.Lock)
     alive: int = 0

@@ -1,4 +1,4 @@
-"""Pixels without data are not computed and have label 255, whatever says so; bands that nobody looks at say nothing."""
+"""Pixels without data are not computed and have label 255, however a file marks them; unread bands do not count."""
 
 from __future__ import annotations
 

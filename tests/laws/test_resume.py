@@ -46,7 +46,7 @@ class Work:
     image_digest: str
 
     def words(self, out: Path) -> tuple[str, ...]:
-        """With single patches a group is a single block, so that there are many to kill."""
+        """Return the words of a command. With single patches a group is one block, so that there are many groups."""
         method = ("--scales=512,256,128,64,32", "--margin=2", "--batch-size=1")
         return ("segment", str(self.image), f"--weights={self.bundle}", *method, f"-o{out}", "--json")
 

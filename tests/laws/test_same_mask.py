@@ -49,7 +49,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Path]:
-    """By whether pixels are missing."""
+    """Write two images, and return them by whether pixels are missing."""
     folder = tmp_path_factory.mktemp("images")
     return {
         nodata: write_tiled(folder / f"{nodata}.tif", scene_pixels(SIZE, nodata=nodata), nodata=0 if nodata else None)
@@ -154,7 +154,7 @@ def test_methods_differ(bundle: Path, images: dict[bool, Path], tmp_path: Path) 
 def test_groups_of_several_blocks_are_the_same_for_any_workers(
     bundle: Path, images: dict[bool, Path], name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As on an accelerator: blocks share their forward passes. Another group may change roundings, hardly a label."""
+    """Blocks share their forward passes, as on a GPU. Another group may change roundings, but hardly a label."""
     options = replace(METHODS[name], weights=str(bundle))
     alone = segment(images[True], tmp_path / "1.tif", replace(options, batch_size=1))
     assert blocks_sharing(alone) == {1}

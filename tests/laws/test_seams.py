@@ -1,4 +1,4 @@
-"""Law 5: borders of cells and blocks cannot be told from the middle of cells in the mask."""
+"""Law 5: in the mask, labels change across borders of cells and blocks hardly more often than elsewhere."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SIDE = 64
-"""Of the network's input."""
+"""Side of the network's input."""
 SIZE = Size(width=700, height=610)
 GRAIN = 2
 """Deviation of the bell that blurs the scene, in pixels."""
@@ -58,9 +58,9 @@ class Changes:
     """How often neighbouring pixels differ at some places of a scene, by what these places are in two runs."""
 
     border: int = 0
-    """Where they are borders."""
+    """Changes of labels across places that are borders."""
     middle: int = 0
-    """Where the same places lie inside cells."""
+    """Changes of labels across the same places where they lie inside cells."""
 
     @property
     def excess(self) -> float:
@@ -86,7 +86,7 @@ class Borders:
 
 
 def measure(folder: Path, options: SegmentOptions) -> Borders:
-    """Segment two parts of a scene, shifted against each other, and look at the borders of both."""
+    """Segment two parts of a scene, shifted against each other, and count label changes at the borders of both."""
     borders = Borders(cells=Changes(), blocks=Changes())
     runs = []
     cell = 0

@@ -42,7 +42,7 @@ class Work:
     bundle: Path
 
     def words(self, name: str, out: Path, *more: str) -> tuple[str, ...]:
-        """With single patches a group has few blocks, so that there are many to kill."""
+        """Return the words of a command. With single patches a group has few blocks, so that there are many groups."""
         _, chosen = CHOSEN[name]
         method = ("--method=magnet-fast", *chosen, "--batch-size=1")
         return ("segment", str(self.image), f"--weights={self.bundle}", *method, f"-o{out}", *more)
@@ -54,7 +54,7 @@ class Whole:
 
     mask: Path
     groups: tuple[int, ...]
-    """Of each pass."""
+    """The number of groups of each pass."""
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Work:
 
 @pytest.fixture(scope="module")
 def wholes(work: Work) -> dict[str, Whole]:
-    """By what chooses."""
+    """Make a mask with each choice of windows, without an interruption."""
     found = {}
     for number, (name, (passes, _)) in enumerate(CHOSEN.items()):
         mask, log = work.folder / str(number) / "m.tif", work.folder / f"{number}.log"
@@ -83,7 +83,7 @@ def passes_in(log: Path) -> list[int]:
 
 
 def stages_of(mask: Path) -> list[dict[str, Any]]:
-    """What the report says of each stage."""
+    """Return the report's entry of each stage."""
     passes = part(report_of(mask), "passes")
     assert isinstance(passes, list)
     return [stage for step in passes for stage in step["stages"]]
@@ -95,7 +95,7 @@ def stages_of(mask: Path) -> list[dict[str, Any]]:
 def test_killed_in_any_pass_and_resumed_otherwise_equals_never_killed(
     work: Work, wholes: dict[str, Whole], tmp_path: Path, name: str, step: int
 ) -> None:
-    """Also where the other run takes the blocks that are left in another order, with other workers and less memory."""
+    """The resumed run takes the other blocks in another order, with other workers and less memory."""
     whole, mask, log = wholes[name], tmp_path / "m.tif", tmp_path.parent / f"{tmp_path.name}.log"
     words = work.words(name, mask)
     at = sum(whole.groups[:step]) + (whole.groups[step] + 1) // 2

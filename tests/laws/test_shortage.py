@@ -29,7 +29,7 @@ class Scarce:
     """Stands in for `Networks.predict` on a device that has too little memory now and then."""
 
     fails: Callable[[int, int], bool]
-    """Told the number of the call, from 1, and the patches in it."""
+    """Receives the number of the call, from 1, and its patches."""
     batches: list[int] = field(default_factory=list)
 
     def installed(self, monkeypatch: pytest.MonkeyPatch) -> Scarce:

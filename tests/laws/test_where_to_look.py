@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 SIZE = Size(width=400, height=300)
 NODATA = 255
 CORNER = (500_000.0, 5_800_000.0)
-"""Of the georeferenced image, in metres."""
+"""The upper left corner of the georeferenced image, in metres."""
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def segmented(image: Path, mask: Path, *words: str | Path) -> NDArray[np.uint8]:
 
 
 def stages(mask: Path) -> list[dict[str, Any]]:
-    """What the report says of each stage."""
+    """Return the report's entry of each stage."""
     passes = part(report_of(mask), "passes")
     assert isinstance(passes, list)
     return [stage for step in passes for stage in step["stages"]]
@@ -230,7 +230,7 @@ def around(radius: int) -> NDArray[np.bool_]:
 
 
 def slide_pixels() -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """Tissue on glass."""
+    """Draw tissue on glass."""
     pixels = np.full((SIZE.height, SIZE.width, 3), 243, np.uint8)
     tissue = around(70)
     pixels[tissue] = (210, 120, 165)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 SIZE = Size(width=700, height=500)
 SIDE = 64
-"""Of the network's input."""
+"""Side of the network's input."""
 MEDIAN = 11
 LARGE = UNDECIDED * MEDIAN * MEDIAN * 8
 """Bytes of the largest array that a block needs, which gathers squares; probabilities of the image would be larger."""

@@ -1,4 +1,4 @@
-"""Which precision a run takes, and what it says of it."""
+"""The precision of a run, and the messages on it."""
 
 from __future__ import annotations
 

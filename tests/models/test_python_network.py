@@ -1,4 +1,4 @@
-"""Networks that a Python program hands over: told apart, tried before a run, refused where their mask would mislead."""
+"""Networks of a Python program are distinguished, tried before a run, and refused where their mask would be wrong."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sides of windows."""
+"""Scales are parsed, sorted and checked."""
 
 from __future__ import annotations
 

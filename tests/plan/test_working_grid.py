@@ -1,4 +1,4 @@
-"""At which size of a pixel an image is read: what options, bundle and image say, and scales with a unit."""
+"""The size of a pixel at which an image is read, from options, bundle and image, and scales with a unit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a plan says that a run looks at is what it looks at, where every window holds a border."""
+"""The windows of a plan are those of the run where every window holds a border."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Measured(Echo):
-    """Adds up what its passes look at."""
+    """Adds up the pixels of its passes."""
 
     pixels: int = 0
 

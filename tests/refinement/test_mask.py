@@ -1,4 +1,4 @@
-"""How masks of every kind are read: from what their files hold, as they are told, and never by a silent guess."""
+"""Masks of every kind are read by the content of their files or as an option states, and never by a silent guess."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is held at a time depends on L, never on the image's size: counted, not timed."""
+"""The memory of a refinement depends on L, and not on the image's size."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ def make_segmented(tmp_path: Path, *, shape: tuple[int, int], method: Method) ->
 
 
 def passed_on(labels: NDArray[np.uint8], kept: Path) -> NDArray[np.uint8]:
-    """The mask where green has given up all pixels, with the most probable of the others in its place."""
+    """Return the mask in which the most probable other class has replaced green."""
     stored = np.asarray(zarr.open_array(kept, mode="r")[:])[:, : labels.shape[0], : labels.shape[1]]
     stored[GREEN] = 0
     expected = np.where(labels == GREEN, stored.argmax(axis=0), labels).astype(np.uint8)
@@ -152,7 +152,7 @@ def test_objects_of_other_classes_are_not_looked_at(tmp_path: Path, monkeypatch:
 def test_squares_and_an_interruption_leave_no_trace(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: Any
 ) -> None:
-    """Also of probabilities on a coarser grid than the image's, and of objects too large to be held."""
+    """Evidence may have a coarser grid than the image, and objects may be too large to be held."""
     shape = (500, 420)
     image, _, _ = make_segmented(tmp_path, shape=shape, method=method)
     mask, kept = tmp_path / "m.tif", tmp_path / "m.probabilities.zarr"

@@ -66,7 +66,7 @@ def classes(shape: tuple[int, int]) -> NDArray[np.uint8]:
 
 
 def inputs(shape: tuple[int, int]) -> dict[str, tuple[NDArray[Any], NDArray[np.uint8]]]:
-    """What is stored and which labels that means, by kind."""
+    """Return stored values and the labels that they mean, by kind."""
     binary = thin(shape).astype(np.uint8)
     return {
         "0/1": (binary, binary),
@@ -284,7 +284,7 @@ def test_a_faint_probability_is_never_an_empty_mask(tmp_path: Path, monkeypatch:
 
 
 def test_bands_and_values_are_taken_as_the_user_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sixteen bits and an exchanged order give what the same pixels give in eight, and what nobody names is refused."""
+    """Sixteen bits in another order of bands give the result of eight bits; without options they are refused."""
     use(monkeypatch, Bright())
     truth = discs(SMALL, (70, 60, 40))
     mask = write_grey(tmp_path / "mask.tif", shift(truth.astype(np.uint8), (3, 2), order=0))

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SHAPE = (330, 351)
-"""A large object and two small ones: calls 1 and 2 are of these, call 3 looks at the whole, then come its windows."""
+"""Shape of a mask with two small objects, which are calls 1 and 2, and a large one, which all others are for."""
 
 
 @dataclass

@@ -168,7 +168,7 @@ def test_the_crf_in_squares_is_nearly_the_crf(tmp_path: Path, monkeypatch: pytes
 
 
 def test_a_crf_needs_probabilities(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of labels that are all equally sure it turns none: that is said, not done."""
+    """A CRF changes no label where all are equally certain, so it is refused."""
     pytest.importorskip("pydensecrf")
     truth, labels = blurred((100, 100))
     sure = np.stack([labels == 0, labels != 0])
@@ -241,7 +241,7 @@ def segmented(tmp_path: Path) -> tuple[Path, Path, Path]:
 def test_what_segment_has_kept_says_what_its_mask_says(
     segmented: tuple[Path, Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also of the pixels of a mask that says nothing of which classes they are."""
+    """The evidence also decides pixels of a mask without classes."""
     image, mask, kept = segmented
     use(monkeypatch, Same(), side=32)
     options = RefineOptions(method="guided", evidence=kept)

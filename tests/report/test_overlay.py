@@ -73,7 +73,7 @@ def test_what_was_not_computed_is_the_image(here: Path, bundle: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 def test_image_and_mask_lie_on_each_other(here: Path, bundle: Path) -> None:
-    """Of a width that no overview divides: the picture is the mask's overview, and the image's means under it."""
+    """The picture shows the mask's overview and the image's means, also for a width that no overview divides."""
     size = (150, 4501)
     write_image(here / "wide.tif", size=size)
     assert invoke("segment", "wide.tif", "--weights", bundle, "-o", "m.tif").exit_code == 0

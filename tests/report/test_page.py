@@ -211,7 +211,7 @@ def test_the_page_says_what_refining_did(
 
 
 def test_a_page_without_maps(here: Path, image: Path, bundle: Path) -> None:
-    """As `--compat published`, which places its windows by a rule of its own."""
+    """Windows are drawn where `--compat published` places them, by a rule of its own."""
     assert invoke("segment", image, "--weights", bundle, "-o", "m.tif").exit_code == 0
     report = json.loads((here / "m.json").read_text())
     report["maps"] = {"stages": [], "uncertainty": None}

@@ -90,7 +90,7 @@ class Counting(Job):
     computing: Callable[[int], object] = _same
     storing: Callable[[int], object] = _same
     log: list[tuple[str, int, int]] = field(default_factory=list)
-    """What was done, the pass, and the group."""
+    """The calls as their name, the pass, and the group."""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property

@@ -1,4 +1,4 @@
-"""Where time went: also that of runs before, which were interrupted."""
+"""The seconds of a run by activity, including those of runs before that were interrupted."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Time:
-    """Goes on by a step whenever it is looked at."""
+    """A clock that advances by a step whenever it is read."""
 
     def __init__(self, step: float) -> None:
         self.step = step

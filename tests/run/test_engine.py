@@ -254,7 +254,7 @@ def test_a_group_that_cannot_be_read_ends_the_run(readers: int) -> None:
 
 @pytest.mark.parametrize("readers", [0, 2])
 def test_what_computed_a_pass_is_gone_when_the_run_ends(readers: int) -> None:
-    """Without waiting for a collection: it holds tensors on a device."""
+    """A group is released without waiting for the garbage collector, because it holds tensors on a device."""
     held: list[weakref.ref[object]] = []
 
     class Watched(Counting):

@@ -209,7 +209,7 @@ MACHINE = Machine(device="cpu", precision="float32", memory=4 << 30)
 
 @dataclass(kw_only=True)
 class Outcome:
-    """What a run gave."""
+    """The result of a run."""
 
     plan: Plan
     sink: MemorySink
@@ -262,7 +262,7 @@ def job_of(
 
 
 def computed(outcome: Outcome, number: int) -> NDArray[np.bool_]:
-    """Which cells of a stage were looked at, `(rows, columns)`."""
+    """Return which cells of a stage were computed, `(rows, columns)`."""
     for step in outcome.plan.passes:
         for stage in step.stages:
             if stage.number == number:
@@ -277,7 +277,7 @@ def computed(outcome: Outcome, number: int) -> NDArray[np.bool_]:
 
 
 def sides(*values: int) -> tuple[Size, ...]:
-    """Square scales, coarsest first."""
+    """Return square scales, coarsest first."""
     return tuple(Size(width=value, height=value) for value in values)
 
 

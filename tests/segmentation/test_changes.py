@@ -1,4 +1,4 @@
-"""What a stage is said to have changed, against fields of the whole image."""
+"""The changes that a report states for a stage, compared with fields of the whole image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the default method departs from the published arithmetic: the table in docs/method.md, one test a row."""
+"""Differences of the default method from the published arithmetic: each test is a row of a table in docs/method.md."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def published(*stages: int, crop: int, points: float = 1.0) -> PublishedSettings
 
 
 def points_chosen(outcome: Outcome, stage: int) -> list[int]:
-    """Of every block, in row-major order."""
+    """Return the number of chosen points of every block, in row-major order."""
     found = []
     for _, counts in sorted(outcome.sink.groups[0].items()):
         stages = counts["stages"]
@@ -111,7 +111,7 @@ def points_chosen(outcome: Outcome, stage: int) -> list[int]:
 
 
 def test_reading_averages_areas() -> None:
-    """One bright column of four, seen at a quarter of the size: a quarter of its brightness, not nothing."""
+    """One bright column of four becomes a quarter as bright at a quarter of the size, and does not vanish."""
     pixels = np.zeros((128, 128, 3), np.uint8)
     pixels[:, 3::4] = 4 * STEP
     options = SegmentOptions(scales=sides(128), method="patch", num_workers=0)
@@ -284,7 +284,7 @@ def test_all_points_are_the_default() -> None:
 
 
 class Unrefined(Recording):
-    """Has no refiner."""
+    """Networks without a refiner."""
 
     def refine(self, own: Tensor, field: Tensor, scale: Size) -> Tensor:
         raise AssertionError(own.shape, field.shape, scale)

@@ -40,7 +40,7 @@ OPTIONS = SegmentOptions(method="grnet", device="cpu", precision="float32", num_
 
 
 def grnet(folder: Path, *, fusion: str = "detail", selector: bool = True) -> Path:
-    """A bundle of random networks whose image is two of its inputs wide, so that a cell is seen pixel by pixel."""
+    """Make a bundle of random networks whose image is two inputs wide, so that a cell has the size of an input."""
     torch.manual_seed(4)
     cut = {"cells": CELLS}
     options: dict[str, dict[str, Any]] = {"selector": {"width": 4, **cut}, "local": {**SMALL, **cut, "fusion": fusion}}
@@ -105,7 +105,7 @@ def on_tensors(weights: Path, pixels: NDArray[np.uint8], *, fusion: Fusion, vari
 
 
 def stages_of(report: dict[str, Any]) -> list[dict[str, Any]]:
-    """What each stage did."""
+    """Return the report's entry of each stage."""
     stages: list[dict[str, Any]] = report["passes"][0]["stages"]
     return stages
 

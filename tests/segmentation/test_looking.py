@@ -27,7 +27,7 @@ WIDTH, HEIGHT = 300, 200
 
 
 def chosen(plan: Plan, step: Pass, area: Polygons) -> dict[tuple[Index, int], list[Window]]:
-    """By block and stage."""
+    """Return the computed windows by block and stage."""
     found = {}
     for number in range(step.blocks.pixels):
         block = step.block(number)

@@ -96,7 +96,7 @@ def test_fast_gets_points_by_the_share_of_windows_selected() -> None:
 
 @pytest.mark.parametrize("missing", [0, 48])
 def test_one_block_equals_the_whole_stage_computed_at_once(missing: int) -> None:
-    """On an image that is one block, with margin 0, the stages are the paper's: an independent, naive computation.
+    """On an image of one block with margin 0 the stages are those of an independent, naive computation of the paper.
 
     Rows that are missing are seen as the mean, which is 0 here, and take no points from the others.
     """
@@ -126,7 +126,7 @@ def test_one_block_equals_the_whole_stage_computed_at_once(missing: int) -> None
 
 
 def test_a_threshold_does_not_depend_on_the_blocks() -> None:
-    """With a threshold and enough margin, blocks of 2 x 2 windows and of 4 x 4 windows choose the same points."""
+    """Blocks of 2 x 2 and of 4 x 4 windows choose the same points with a threshold and enough margin."""
     rule = Rule(kind="threshold", values=(Fraction(1, 5),))
     labels = []
     for size in (200, 328):

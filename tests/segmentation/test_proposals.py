@@ -1,4 +1,4 @@
-"""`--select ppn`: a network says which windows are worth computing."""
+"""`--select ppn`: a network scores the windows of the next stage."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
 INPUT, MARGIN = 32, 4
 CELL = INPUT - 2 * MARGIN
 COUNT = 4
-"""Squares a side of an image: cells of the stage that looks at windows of 64 pixels."""
+"""Squares a side of an image, which are the cells of the stage with windows of 64 pixels."""
 SQUARE = 2 * CELL
 
 
 class Proposing(CodedNetworks):
-    """Says of each pixel that it is the more worth a look the brighter it is; nothing of the next stage's size."""
+    """Scores each pixel by its brightness, whatever the size of the next stage."""
 
     def __init__(self, score: Callable[[Tensor, Tensor | None], Tensor] | None = None, *, after: int = 1000) -> None:
         super().__init__(4)
@@ -122,7 +122,7 @@ def test_the_papers_selector_compares_with_the_image() -> None:
 
 
 def test_a_window_that_was_not_computed_keeps_what_was_said_before() -> None:
-    """The closer look finds nothing worth another; where nobody took it, the first one still counts."""
+    """The finer stage has low scores; where it was not computed, the scores of the first stage still count."""
 
     class Quieter(Proposing):
         """Its scores depend on how close it looks."""
@@ -180,7 +180,7 @@ def test_a_selector_is_asked_of_every_computed_window_but_the_last_stage() -> No
     ],
 )
 def test_an_interrupted_run_goes_on_to_the_same_mask(given: dict[str, Any], after: int) -> None:
-    """Also where what the selector has said waits on disk, with the field of a pass."""
+    """Scores are the same where they wait on disk with the field of a pass."""
     image, _ = squares(valid=True)
     asked = options(**given)
     whole = run(image, model(), asked, Proposing())

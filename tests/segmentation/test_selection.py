@@ -1,4 +1,4 @@
-"""Which windows are looked at: what they are compared by, and a budget that is spent over the whole image."""
+"""Which windows are computed: the scores that they are compared by, and a budget for the whole image."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ pytestmark = pytest.mark.full
 SIDE = 256
 INPUT = 32
 CELLS = (9, 36, 121)
-"""Of each stage."""
+"""Windows of each stage."""
 SCALES = sides(128, 64, 32)
 SELECTIONS = ("uncertainty", "change", "both")
 
@@ -55,7 +55,7 @@ class Growing(CodedNetworks):
 
 
 class Failing(Growing):
-    """Breaks after some batches."""
+    """Raises an error after some batches."""
 
     def __init__(self, classes: int, *, after: int) -> None:
         super().__init__(classes)
@@ -229,7 +229,7 @@ def test_what_a_pass_changed_is_known_in_the_next(by: Any, limit: float) -> None
 
 
 def probabilities(outcome: Outcome) -> torch.Tensor:
-    """Of the last stage, `(classes, height, width)` float32."""
+    """Return the probabilities of the last stage, `(classes, height, width)` float32."""
     field = outcome.sink.read_field("probabilities", Box.whole(outcome.plan.stages[-1].extent))
     return torch.from_numpy(field).float()
 
@@ -250,7 +250,7 @@ def enlarged(maps: torch.Tensor, factor: float) -> torch.Tensor:
     ],
 )
 def test_a_pass_leaves_what_it_changed_where_the_next_has_a_limit_on_it(more: dict[str, Any], bands: list[int]) -> None:
-    """Not after a run's first stage, which has changed nothing; the plan counts the same bands."""
+    """A run's first stage has changed nothing, so its field has no band of changes; the plan counts the same bands."""
     outcome = run(textured(), facts(4, input_side=INPUT), options(**{"scales": sides(192, 96, 64), **more}), Growing(4))
     left = [outcome.sink.fields[f"pass{number}"][0][1].shape[0] for number in range(len(bands))]
     assert left == bands
@@ -292,7 +292,7 @@ def test_a_budget_is_spent_coarse_first(share: Fraction) -> None:
 
 
 def test_nothing_moves_where_nothing_was_computed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not by rounding either: what a window passed over keeps is not quite what was there before."""
+    """A window that is not computed has not changed, though rounding alters its probabilities."""
     movement, found = BlockStage._movement, []
 
     def recorded(stage: BlockStage, before: Known | None) -> Canvas | None:

@@ -41,7 +41,7 @@ LETTERS = {
 
 
 def plan_of(patches: Rule, points: Rule = ALL) -> Plan:
-    """Of an image that is one block of 4 x 4 windows in its last stage."""
+    """Return the plan of an image of one block with 4 x 4 windows in its last stage."""
     image = ArrayImage(np.zeros((64, 64, 3), np.uint8))
     asked = SegmentOptions(
         scales=sides(64, 16), method="magnet-fast", patches=patches, points=points, margin=0, median=1
@@ -83,7 +83,7 @@ def test_a_run_has_the_selectors_that_its_options_name(
 
 
 def candidates(seed: int, plan: Plan) -> tuple[Candidates, dict[str, np.ndarray]]:
-    """A block of which parts are outside, hold no data, are sure or are worth little; and which, `(4, 4)` each."""
+    """Return a block with parts that lie outside, lack data, are certain or score low, and the parts, `(4, 4)` each."""
     rng = np.random.default_rng(seed)
     step, stage = plan.passes[0], plan.stages[1]
     block = step.block(0)

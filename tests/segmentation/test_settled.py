@@ -25,7 +25,7 @@ pytestmark = pytest.mark.full
 
 
 class Doubtful(CodedNetworks):
-    """A refiner that is sure of another class wherever it is asked, so that every point taken is seen."""
+    """A refiner that is certain of another class everywhere, so that every chosen point shows."""
 
     def refine(self, own: Tensor, field: Tensor, scale: Size) -> Tensor:
         del field, scale

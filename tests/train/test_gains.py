@@ -68,7 +68,7 @@ PAPER = CONFIG.replace('labels = "gain"', 'labels = "paper"\nminimum = 0.05').re
 
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory: pytest.TempPathFactory) -> list[WindowPair]:
-    """Of one scene at three scales, some of whose labels are unknown."""
+    """Make fields of one scene at three scales, some of whose labels are unknown."""
     folder = tmp_path_factory.mktemp("pairs")
     bundle = load_bundle(str(make_bundle(folder / "bundle", scales=(16, 32, 64))))
     scene = make_scene("a", seed=0)
@@ -104,7 +104,7 @@ def test_a_windows_gain_is_what_turns_right_less_what_turns_wrong(pairs: list[Wi
 
 
 def test_the_second_pair_stands_on_what_the_first_came_to(pairs: list[WindowPair]) -> None:
-    """As a run with the merge `mean`: half of O, half of the field below, at each stage."""
+    """Compute each stage as a run with the merge `mean` does: half of O and half of the field below."""
     first, second = pairs
     assert (first.first.scale, first.second.scale, second.second.scale) == (square(64), square(32), square(16))
     box = Box.whole(first.second.extent)
@@ -135,7 +135,7 @@ def test_boxes_turn_with_their_patch(index: int) -> None:
 
 
 def test_a_drawn_window_has_the_gains_of_its_place(pairs: list[WindowPair]) -> None:
-    """Told by the field: the one place where the patch's probabilities lie says which window it is."""
+    """Find the window by the only place of the field that has the patch's probabilities."""
     drawn = PairSampler(pairs=pairs[1:], batch=1, seed=5)
     pair, found = pairs[1], 0
     for index in range(2):
@@ -243,7 +243,7 @@ def test_a_selector_of_windows_is_added_and_goes_on_where_it_stopped(tmp_path: P
 
 
 def test_a_training_begins_with_the_line_through_the_windows_of_the_held_out_scenes(tmp_path: Path) -> None:
-    """With a step too short to learn."""
+    """The rate is too small to learn anything, so the selector keeps its initial weights."""
     text = CONFIG.replace("rate = 0.01", "rate = 1e-9").replace("iterations = 4", "iterations = 1")
     bundle = train_selector(tmp_path / "data", made(tmp_path), parsed(tmp_path, text))
     assert bundle is not None

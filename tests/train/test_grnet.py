@@ -123,7 +123,7 @@ def test_a_turn_teaches_its_own_parts_alone(turn: Turn, taught: set[str], fusion
 
 
 def test_the_overall_loss_is_the_sum_over_the_three_outputs() -> None:
-    """Equations 2 and 3, from the parts, with every cell looked at and fused by the letter."""
+    """Equations 2 and 3 are computed from the parts, with every cell selected and literal fusion."""
     network, config = grnet_of(GRNET.replace("cells = 2", 'cells = 2\nvariant = "all"'))
     objective = TurnObjective(config=config.loop, weights=torch.ones(2), ignore=255, turn="refining")
     inputs, labels = batch()

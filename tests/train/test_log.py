@@ -1,4 +1,4 @@
-"""The log across interruptions."""
+"""The log of a training continues after an interruption."""
 
 from __future__ import annotations
 

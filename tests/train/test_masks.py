@@ -1,4 +1,4 @@
-"""Windows with wrong masks of objects, and what such masks are worth."""
+"""Windows with wrong masks of objects, and the scores of such masks."""
 
 from __future__ import annotations
 

@@ -225,7 +225,7 @@ def test_temperatures_alone(tmp_path: Path) -> None:
 
 
 def probabilities_in(mask: Path) -> NDArray[np.float32]:
-    """Of every canvas pixel, `(classes, rows, columns)`."""
+    """Return the probabilities of every canvas pixel, `(classes, rows, columns)`."""
     array = zarr.open_array(OutputPaths.of(mask).field("probabilities"), mode="r")
     scale, offset = cast("float", array.attrs["scale_factor"]), cast("float", array.attrs["add_offset"])
     return (np.asarray(array[:]) * scale + offset).astype(np.float32)

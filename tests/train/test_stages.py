@@ -50,7 +50,7 @@ def test_the_field_of_a_fold_is_its_own_backbones(tmp_path: Path) -> None:
 
 
 def test_a_field_is_the_network_on_every_pixel(tmp_path: Path) -> None:
-    """At the finest scale; a margin as wide as the kernel's reach leaves no trace of windows."""
+    """Compare at the finest scale, where a margin as wide as the kernel's reach leaves no trace of windows."""
     scene = make_scene("s", seed=3, rows=37, columns=41)
     torch.manual_seed(0)
     network = build_backbone("conv", classes=2, bands=3, options={"kernel": 3}).eval()

@@ -301,7 +301,7 @@ IN_PIECES = 'memory = "1MiB"\nscenes = ["levels"]'
 
 
 def config_of(name: str) -> TrainConfig:
-    """The tiny training, of five classes, on windows of 64 to 4096 pixels seen as 64."""
+    """Return the tiny training of five classes on windows of 64 to 4096 pixels, resampled to 64."""
     names = ", ".join(f'{{ name = "{label}", color = "#{label:06d}" }}' for label in range(LABELS))
     scales = ", ".join(f"{{ width = {side}, height = {side} }}" for side in (64, 512, 4096))
     text = re.sub("^classes = .*$", f"classes = [{names}]", CONFIG, flags=re.MULTILINE)
@@ -313,7 +313,7 @@ def config_of(name: str) -> TrainConfig:
 
 @pytest.fixture
 def requests(monkeypatch: pytest.MonkeyPatch) -> list[Request]:
-    """What is read from images while windows are drawn."""
+    """Return what is read from images while windows are drawn."""
     asked: list[Request] = []
     read = streaming.Shelf.read
 
@@ -382,7 +382,7 @@ def test_a_refiner_learns_the_same_from_disk(tmp_path: Path) -> None:
 def test_fields_of_a_large_scene_are_read_in_pieces(
     tmp_path: Path, large: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """From the first look to the scores; what the folder of scratch fields had before is gone."""
+    """All steps from the first field to the scores read pieces, and scratch fields of an earlier run are removed."""
     read, boxes = StoredField.read, list[Box]()
 
     def spied(field: StoredField, box: Box) -> Tensor:
