@@ -87,7 +87,7 @@ class Naive(Contender[SegmentOptions]):
         return Ready(loaded=loaded, needs=needs)
 
     def run(self, what: str, program: Took | None) -> Took:
-        """Segment the image that is in memory; what is measured is as the published program's own clock does it."""
+        """Segment the image that is in memory. The time is measured as by the published program's own clock."""
         del what, program
         with measured(self._networks.device) as found:
             run = run_naive(self._pixels, self._networks, settings=self._settings, size=self._plan.image.size)
@@ -123,7 +123,7 @@ class Naive(Contender[SegmentOptions]):
 def run_naive(
     pixels: NDArray[np.uint8], networks: TimedNetworks, *, settings: PublishedSettings, size: Size
 ) -> NaiveRun:
-    """Labels of an image by the published arithmetic.
+    """Return the labels of an image by the published arithmetic.
 
     Args:
         pixels: (H, W, bands).
@@ -162,7 +162,7 @@ def needed_bytes(plan: Plan, settings: PublishedSettings) -> int:
 
 
 def _points(rule: Rule) -> float:
-    """A threshold has no published counterpart: all points cost most, and no more than the networks' passes do."""
+    """Return the published counterpart of a rule for points; that of a threshold is all points."""
     if rule.kind in ("all", "threshold"):
         return 1.0
     return float(rule.values[0]) if rule.kind == "share" else int(rule.values[0])

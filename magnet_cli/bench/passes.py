@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @torch.inference_mode()
 def run_passes(plan: Plan, networks: Networks, stage: Stage, *, patches: Tensor, field: Tensor) -> None:
-    """Every network that a run asks about windows of a stage, once, and nothing else of it.
+    """Run every network that a run applies to windows of a stage, once, and nothing else.
 
     Args:
         plan: The plan of the run.
@@ -44,7 +44,7 @@ def _magnet(plan: Plan, networks: Networks, stage: Stage, *, patches: Tensor, fi
 
 
 def _grnet(plan: Plan, networks: Networks, stage: Stage, *, patches: Tensor, field: Tensor) -> None:
-    """Fusion at the resolution of F^G is one pass a block, and so one for each window of the first look."""
+    """Fusion at the resolution of F^G is one pass a block, and so one for each window of the first stage."""
     if stage is plan.stages[0]:
         scores = networks.scores(patches)
         if plan.settings.patches.kind == "selector":

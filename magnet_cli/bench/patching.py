@@ -38,7 +38,7 @@ ROWS = 1024
 
 
 class Patching(Contender[SegmentOptions]):
-    """MONAI's `sliding_window_inference`, overlap 0, then the largest class: what a user would write."""
+    """MONAI's `sliding_window_inference` with overlap 0, then the largest class, as a user of MONAI would write it."""
 
     def prepare(self) -> Ready:
         """Read the whole image into memory, if there is room for it and its result, and run one batch."""
@@ -108,7 +108,7 @@ class Patching(Contender[SegmentOptions]):
         return labels
 
     def _read(self) -> Tensor:
-        """`(1, bands, height, width)` float32, normalised: the image at the finest stage's pixels."""
+        """Return the image at the finest stage's pixels, `(1, bands, height, width)` float32, normalised."""
         stage, bands = self._plan.stages[-1], self._plan.bands
         size = stage.extent
         pixels = torch.empty((1, len(bands), size.height, size.width))
@@ -130,7 +130,7 @@ def needed_bytes(plan: Plan) -> int:
 
 
 def refusal(needs: int, *, device: str) -> Ready | None:
-    """Why so many bytes cannot be had; None where they can."""
+    """Return why so many bytes are not available; None where they are."""
     available = _available(device)
     if available is None or needs <= available:
         return None

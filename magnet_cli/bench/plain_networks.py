@@ -29,7 +29,7 @@ class PlainNetworks:
     device: torch.device
     precision: str
     how: Merge
-    """What `refine` does."""
+    """The merge that `refine` computes."""
 
     @classmethod
     def load(cls, bundle: Bundle, *, device: str, precision: str, how: Merge) -> PlainNetworks:
@@ -60,7 +60,7 @@ class PlainNetworks:
 
     @torch.inference_mode()
     def logits(self, patches: Tensor) -> Tensor:
-        """`(n, logits, h, w)` float32 of `(n, bands, h, w)` normalised patches."""
+        """Return logits `(n, logits, h, w)` float32 of normalised patches `(n, bands, h, w)`."""
         return self._called(self.backbone, patches)
 
     @torch.inference_mode()
@@ -71,7 +71,7 @@ class PlainNetworks:
 
     @torch.inference_mode()
     def refine(self, own: Tensor, field: Tensor, scale: Size) -> Tensor:
-        """R by the refiner, or by what stands in for it in a bundle without one."""
+        """Return R of the refiner, or of the merge in a bundle without one."""
         index = self.bundle.refiner_for(scale)
         if self.how != "refiner" or index is None:
             return merge(own, field, how=self.how, networks=self, scale=scale)

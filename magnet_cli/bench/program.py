@@ -63,7 +63,7 @@ class Program(Contender[SegmentOptions]):
         )
 
     def _segment(self, image: str, options: SegmentOptions) -> tuple[float, dict[str, Any]]:
-        """Seconds and report of a run, of which nothing stays."""
+        """Return the seconds and the report of a run, and remove its files."""
         folder = Path(tempfile.mkdtemp(prefix="run-", dir=self._task.folder))
         try:
             target = Target(image=image, mask=folder / "mask.tif")
@@ -78,7 +78,7 @@ class Program(Contender[SegmentOptions]):
 
 
 def made_plan(image: str, model: Model, options: SegmentOptions) -> Plan:
-    """What `segment` does with the image."""
+    """Return the plan of `segment` for the image."""
     return plan_image(image, model.facts, options, model.machine)
 
 

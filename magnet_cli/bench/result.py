@@ -49,11 +49,11 @@ class Mark:
 
     kind: Yardstick
     model: str | None
-    """Which networks, where the yardstick has several."""
+    """The networks that were run, where a yardstick is measured with several."""
     ready: Ready | None
     """Facts about the loaded contender; None where it failed before."""
     runs: tuple[Took, ...] = ()
-    """One a round; fewer where it failed."""
+    """One run a round, or fewer where the yardstick failed."""
     error: MagnetError | None = None
 
     @property
@@ -65,7 +65,7 @@ class Mark:
 
     @property
     def reason(self) -> str | None:
-        """Why there is no figure, for people."""
+        """A sentence on why there is no figure; None where there is one."""
         if self.error is not None:
             return str(self.error)
         return None if self.ready is None else self.ready.reason
@@ -171,7 +171,7 @@ class Row:
         return next(found, None)
 
     def time_ratio(self, mark: Mark) -> Spread:
-        """The yardstick's time by the program's, round by round: above 1 the program was faster."""
+        """Return the yardstick's time divided by the program's, round by round. Above 1 the program was faster."""
         pairs = zip(self.runs, mark.runs, strict=False)
         return Spread.of(theirs.seconds / ours.seconds for ours, theirs in pairs)
 
@@ -224,7 +224,7 @@ def _middle(runs: Sequence[Took]) -> Took:
 
 
 def quote(setting: Setting, rows: Sequence[Row]) -> str | None:
-    """One line about the largest image; None where nothing was measured."""
+    """Return a line about the largest image; None where nothing was measured."""
     done = [row for row in rows if row.runs]
     if not done:
         return None

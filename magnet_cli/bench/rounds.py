@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from magnet_cli.options.bench import BenchOptions, Yardstick
 
 SHORT = 30.0
-"""Up to so many seconds of a run there are three rounds where the user names no number."""
+"""The longest run in seconds for which there are three rounds if the user names no number."""
 ROUNDS = 3
 LARGEST_WARM = 4096
 """Side in pixels of the largest image that contenders run once before anything is measured."""
@@ -36,7 +36,7 @@ MODELS: dict[Yardstick, tuple[str | None, ...]] = {
     "patching": ("model as loaded", "same model object"),
     "naive": (None,),
 }
-"""Which networks each yardstick is measured with; None where it has but one way."""
+"""The networks that each yardstick is measured with. None stands for its only way."""
 
 
 @dataclass(kw_only=True)
@@ -127,7 +127,7 @@ class Bench(Closing):
         return CPU_SIZES if self.setting.device == "cpu" else GPU_SIZES
 
     def rows(self) -> Iterator[Row]:
-        """Each image by each method, smallest image first and the user's file last, as soon as it is measured."""
+        """Yield each image by each method once it is measured: the smallest image first, the user's file last."""
         for side in self.sizes:
             path = self._folder / f"generated-{side}.tif"
             label = f"{side:,} px"
@@ -152,7 +152,7 @@ class Bench(Closing):
         return self._options.chosen_methods
 
     def _drawn(self, side: int, path: Path | None) -> Path:
-        """Make the image of a side, and the small one beside it, which is returned."""
+        """Make the image of a side, and a small one beside it, whose path is returned."""
         warm = self._folder / "warm.tif"
         with writing(self._folder), Process("studio", self._options.measured, self._command) as studio:
             studio.ask("draw_warm", warm, side)
@@ -211,7 +211,7 @@ class Bench(Closing):
                 one.run(ours)
 
     def _started(self, kind: Yardstick, task: Task[Any], stack: ExitStack) -> list[_Contender]:
-        """A yardstick with each of the networks that it is measured with, in one process."""
+        """Start a yardstick in one process, and return it with each of the networks that it is measured with."""
         # The budget of the device is the program's; a yardstick is refused by what there is.
         task = replace(task, options=replace(task.options, gpu_memory=None))
         process = stack.enter_context(Process(kind, task, self._command))

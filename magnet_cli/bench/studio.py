@@ -1,4 +1,4 @@
-"""Facts about bundle and machine, and generated images: work that would leave memory behind in whoever did it."""
+"""Facts about bundle and machine, and generated images, in a process of their own because this work keeps memory."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Studio:
         return setting_of(load_bundle(self._options.weights or DEFAULT_BUNDLE), self._options)
 
     def draw(self, path: Path, side: int) -> int:
-        """Write a square image with as many bands as the bundle takes; gives its bytes.
+        """Write a square image with as many bands as the bundle takes, and return the file's bytes.
 
         Raises:
             OutputError: There is no room for it.

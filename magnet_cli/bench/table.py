@@ -24,7 +24,7 @@ SPLIT_HEAD = ("image", "method", "wall s", *(f"{name} %" for name in PARTS))
 
 
 def without_empty(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[Sequence[str]]:
-    """Head and rows without the columns in which no row has anything."""
+    """Return head and rows without the columns that are empty in all rows."""
     filled = [index for index in range(len(head)) if any(row[index] for row in rows)]
     return [[line[index] for index in filled] for line in (head, *rows)]
 

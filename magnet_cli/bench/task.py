@@ -24,12 +24,12 @@ Refusal = Literal["refused", "unavailable", "does not apply"]
 
 
 def command_of(options: SegmentOptions | RefineOptions) -> Command:
-    """The command that takes such options."""
+    """Return the command that takes such options."""
     return "refine" if isinstance(options, RefineOptions) else "segment"
 
 
 def for_drawn(options: Options) -> Options:
-    """The same for an image that was drawn: it has the bundle's bands, and its 8 bits stand for the bundle's range.
+    """Return options for a drawn image, which has the bundle's bands and 8 bits for the bundle's range.
 
     A mask that was drawn is binary.
     """
@@ -51,7 +51,7 @@ class Task(Generic[Options]):
     """The mask of the image, where one is refined."""
     options: Options
     folder: Path
-    """The folder for what a run leaves; it exists."""
+    """An existing folder for the files of runs."""
     warm: str
     """A small image to run once before anything is measured."""
     warm_mask: str | None = None
@@ -67,11 +67,11 @@ class Ready:
     refusal: Refusal | None = None
     """Why it cannot run: too little memory, a library that is missing, or no meaning for this method."""
     reason: str | None = None
-    """The same for people, with the next step."""
+    """A sentence on the refusal, with the next step."""
     needs: int | None = None
-    """Bytes that it would take, where that was computed before it was tried."""
+    """Bytes that the contender would take, where they were computed before it was tried."""
     available: int | None = None
-    """Bytes that there are."""
+    """Bytes that are available."""
     loaded: int | None = None
     """Host bytes of the process: Python, libraries, networks."""
     size: Size | None = None
@@ -103,7 +103,7 @@ class Took:
     """The most while it ran, PSS summed over processes."""
     device_peak: Mapping[str, int] = field(default_factory=dict)
     parts: Mapping[str, float] = field(default_factory=dict)
-    """Seconds by what they went into."""
+    """Seconds by activity."""
     full_windows: float | None = None
     """The number of full windows with as many pixels, where the computed windows differ in size."""
     by_stage: Mapping[str, int] = field(default_factory=dict)
@@ -127,7 +127,7 @@ class Contender(ABC, Generic[Options]):
 
     @abstractmethod
     def prepare(self) -> Ready:
-        """Load everything, and run once on little."""
+        """Load everything, and run once on a small image."""
 
     @abstractmethod
     def run(self, what: str, program: Took | None) -> Took:

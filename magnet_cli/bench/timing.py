@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class TimedNetworks:
-    """The networks of a bundle, with a watch: everything else is theirs.
+    """The networks of a bundle with measured times. All other attributes are those of the networks.
 
     Args:
         networks: The networks of a bundle.
@@ -84,7 +84,7 @@ class TimedNetworks:
 
 
 def repeated(run: Callable[[int], int], *, batches: int, least: float, device: torch.device) -> tuple[float, int]:
-    """Seconds and windows of passes, repeated for at least so many seconds; one batch at least.
+    """Repeat passes for at least so many seconds, and return their seconds and windows; one batch at least is run.
 
     Args:
         run: One batch, by its number; gives its windows.
@@ -122,7 +122,7 @@ class Measurement:
 
 @contextmanager
 def measured(device: torch.device) -> Iterator[Measurement]:
-    """Time and memory of what is done inside, as a context whose value is complete when it ends."""
+    """Measure time and memory of the block, as a context whose value is complete when the block ends."""
     found = Measurement(host_base=host_memory())
     name = str(device)
     reset_device_peak(name)

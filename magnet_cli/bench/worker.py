@@ -85,7 +85,7 @@ def _called(contender: object, call: str, arguments: tuple[object, ...]) -> obje
 
 
 def portable(error: MagnetError) -> MagnetError:
-    """The same error without what cannot be pickled: exceptions are made anew of their first argument alone."""
+    """Return an error that can be pickled: exceptions are restored from their first argument alone."""
     return type(error)(str(error))
 
 

@@ -1,4 +1,4 @@
-"""Contenders as processes: started, asked, and ended whatever happens."""
+"""Processes of contenders, which are ended whatever happens."""
 
 from __future__ import annotations
 

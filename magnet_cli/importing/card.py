@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def card(bundle: Bundle, preset: Preset, *, finding: str, files: Mapping[str, str], dropped: Sequence[str]) -> str:
-    """What a user of the bundle should know, as Markdown.
+    """Return the model card as Markdown.
 
     Args:
         bundle: The bundle's description.

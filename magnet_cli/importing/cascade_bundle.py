@@ -1,4 +1,4 @@
-"""Turning the published CascadePSP checkpoint into a bundle."""
+"""Conversion of the published CascadePSP checkpoint into a bundle."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ORIGINS = (
     "side: the paper, section 3.2.3, and the published package",
     "mean and deviation: ImageNet's, as the published program has them",
 )
-"""The source of the description's values."""
+"""A sentence for the model card on the source of the description's values."""
 
 
 def import_cascade(file: Path, output: Path, *, licence: str | None = None, overwrite: bool = False) -> CascadeBundle:
@@ -59,7 +59,7 @@ def import_cascade(file: Path, output: Path, *, licence: str | None = None, over
 
 
 def card(bundle: CascadeBundle, *, source: str) -> str:
-    """What a user of the bundle should know, as Markdown."""
+    """Return the model card as Markdown."""
     lines = [
         f"# {bundle.name}",
         "",

@@ -1,4 +1,4 @@
-"""Making a bundle of published checkpoints, complete or not at all."""
+"""Bundles of published checkpoints, which appear complete or not at all."""
 
 from __future__ import annotations
 
@@ -35,19 +35,19 @@ class ImportOptions:
 
     preset: Preset
     architecture: str | None = None
-    """The architecture of the backbone; the preset's where left out."""
+    """The architecture of the backbone. None takes the preset's."""
     refiner_architecture: str = "magnet"
     refiner_scales: tuple[Size, ...] = ()
     """Windows that each refiner was trained for. Where left out, one refiner serves every scale, and as many as there
     are refining stages serve them in order, coarsest first."""
     order: Order = "own-first"
     sample: OrderSample | None = None
-    """Replaces `order` by the better one."""
+    """A labelled sample. Both input orders are tried on it, and the better one replaces `order`."""
     name: str | None = None
     licence: str = UNKNOWN_LICENCE
     device: str = "cpu"
     overwrite: bool = False
-    """Replace a bundle that is there."""
+    """Whether a bundle that exists already is replaced."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +57,7 @@ class Imported:
     bundle: Bundle
     order: Order
     scores: Mapping[Order, float]
-    """Mean IoU on the sample by input order; empty where none was given."""
+    """Mean IoU on the sample by input order. It is empty where no sample was given."""
     dropped: tuple[tuple[str, tuple[str, ...]], ...] = ()
     """Names of checkpoints, and the keys in them that belong to training and were left out."""
 
@@ -138,7 +138,7 @@ def refiner_scales(options: ImportOptions, count: int) -> tuple[Size | None, ...
 def _states(
     checkpoints: Sequence[Checkpoint], options: ImportOptions
 ) -> tuple[dict[str, dict[str, Tensor]], list[dict[str, Any]]]:
-    """Complete states by file name, the backbone's first, and the refiners' entries of the description."""
+    """Return complete states by file name, the backbone's first, and the entries of the refiners in the description."""
     backbone, *refiners = checkpoints
     classes = len(options.preset.classes)
     architecture = options.architecture or options.preset.architecture

@@ -1,4 +1,4 @@
-"""Making a bundle of a network that another library saved, complete or not at all."""
+"""Bundles of networks that another library saved, which appear complete or not at all."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class ImportedNetwork:
 
     bundle: Bundle
     lines: tuple[str, ...]
-    """Each value of the description with its origin."""
+    """Each value of the description, with its origin."""
 
 
 def import_network(
@@ -98,7 +98,7 @@ def _centre(path: Path, bands: tuple[str, ...], span: tuple[float, float]) -> ND
 
 
 def _card(tried: TriedNetwork, name: str) -> str:
-    """What a user of the bundle should know, as Markdown."""
+    """Return the model card as Markdown."""
     spec, known = tried.spec, tried.description
     lines = [
         f"# {name}",

@@ -1,4 +1,4 @@
-"""Which of its two inputs a published refiner wants first, found out by trying both."""
+"""The order of the two inputs of a published refiner, found by trying both."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 
 Order = Literal["own-first", "field-first"]
 ORDERS: tuple[Order, ...] = ("own-first", "field-first")
-"""What a refiner may get first: the stage's own prediction, as the published test program feeds it, or the field, as
-the published training program does."""
+"""The first input of a refiner: the stage's own prediction, as in the published test program, or the field, as in the
+published training program."""
 
 MOST_PIXELS = 64 << 20
-"""The published arithmetic holds every class of the whole image several times over."""
+"""Largest number of pixels of a sample. The published arithmetic holds every class of the whole image several times."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,7 @@ class OrderSample:
 def order_scores(
     bundle: Bundle, sample: OrderSample, *, exclude: tuple[int, ...] = (), device: str = "cpu"
 ) -> dict[Order, float]:
-    """Mean IoU on a sample by input order of all refiners, through the published arithmetic.
+    """Return the mean IoU on a sample for each input order of the refiners, by the published arithmetic.
 
     Args:
         bundle: The bundle; the order that it names does not count.
@@ -67,7 +67,7 @@ def order_scores(
 
 
 def ordered(networks: Networks, order: Order) -> Networks:
-    """The same networks, the refiners' inputs in this order."""
+    """Return the networks with this order of the refiners' inputs."""
     refiners = tuple(replace(spec, input=order) for spec in networks.bundle.refiners)
     return replace(networks, bundle=replace(networks.bundle, refiners=refiners))
 

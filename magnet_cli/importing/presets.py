@@ -1,4 +1,4 @@
-"""What the published experiments of MagNet are about: classes, sizes and settings, and where each figure is from."""
+"""Classes, sizes and settings of the published experiments of MagNet, with the source of each value."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ PAPER, SCRIPT, OURS = "the paper", "the published script", "our choice"
 
 @dataclass(frozen=True, kw_only=True)
 class FastVariant:
-    """MagNet-Fast's settings as one source has them."""
+    """Settings of MagNet-Fast in one source."""
 
     scales: tuple[Size, ...]
     source: str
-    """`PAPER`, `SCRIPT` or `OURS`."""
+    """The source: `PAPER`, `SCRIPT` or `OURS`."""
     patches: int
     points: str
     note: str
-    """What of these the source does not give, or where in it they stand."""
+    """The place of the settings in the source, or which of them it does not state."""
 
     @property
     def words(self) -> str:
@@ -34,9 +34,9 @@ class Preset:
 
     name: str
     domain: str
-    """What kind of image it is about, as a bundle says it."""
+    """The kind of image, in the words of a bundle's `domain`."""
     classes: tuple[tuple[str, str], ...]
-    """Name and `#RRGGBB` by index."""
+    """Names and colours (`#RRGGBB`) of the classes, by index."""
     title: str
     """The title of the data set."""
     architecture: str
@@ -47,7 +47,7 @@ class Preset:
     points: str
     median: int
     fast: tuple[FastVariant, ...]
-    """One for each source that has it, the paper's first."""
+    """Settings of MagNet-Fast from each source that states them, the paper's first."""
     sources: tuple[str, ...]
     """The sources of the values, a sentence each."""
     exclude: tuple[int, ...] = ()

@@ -1,4 +1,4 @@
-"""What the scene is painted with: colour, texture and label of every material."""
+"""Colour, texture and label of every material of a scene."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from magnet_cli.scene.noise import CANOPY, GRAIN, GRASS, RIPPLE
 
 NODATA = 255
-"""Label of a pixel that shows nothing."""
+"""Label of a pixel without data."""
 
 
 class Label(IntEnum):
@@ -57,7 +57,7 @@ class Appearance:
     """The colour and texture of a material."""
 
     color: tuple[int, int, int]
-    """Red, green, blue of its mean."""
+    """Mean colour: red, green, blue."""
     texture: int
     """Index into the textures."""
     contrast: float
@@ -98,7 +98,7 @@ LOOKS: dict[Material, Appearance] = {
 }
 
 COLORS = np.array([LOOKS[material].color for material in Material], np.float32)
-"""`(materials, 3)`, 0 to 255."""
+"""Colours of the materials, `(materials, 3)`, 0 to 255."""
 TEXTURES = np.array([LOOKS[material].texture for material in Material], np.int32)
 """`(materials,)`."""
 CONTRASTS = np.array([LOOKS[material].contrast / 127 for material in Material], np.float32)

@@ -21,7 +21,7 @@ GRASS, CANOPY, RIPPLE, GRAIN = range(4)
 
 
 def hashed(xs: NDArray[np.int64], ys: NDArray[np.int64], *, salt: int) -> NDArray[np.uint32]:
-    """Well mixed 32-bit numbers for integer places; `xs` and `ys` broadcast.
+    """Return well mixed 32-bit numbers for integer places; `xs` and `ys` broadcast.
 
     The mixing is the finalizer of MurmurHash3 over a sum of coordinates times large odd constants.
     """
@@ -36,7 +36,7 @@ def hashed(xs: NDArray[np.int64], ys: NDArray[np.int64], *, salt: int) -> NDArra
 
 
 def uniform(xs: NDArray[np.int64], ys: NDArray[np.int64], *, salt: int) -> NDArray[np.float32]:
-    """Numbers in [0, 1) for integer places; `xs` and `ys` broadcast."""
+    """Return numbers in [0, 1) for integer places; `xs` and `ys` broadcast."""
     return (hashed(xs, ys, salt=salt) >> np.uint32(8)).astype(np.float32) * np.float32(2**-24)
 
 

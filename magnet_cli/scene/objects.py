@@ -1,4 +1,4 @@
-"""Small things that show only from near: houses with their shadows, trees and cars."""
+"""Houses with their shadows, trees and cars, which are visible at a high resolution alone."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ STREET_GAP = 128
 """Distance of a town's streets, in bent pixels."""
 _PLOT = STREET_GAP // 2
 _REACH = 40
-"""Pixels that an object extends from its centre at most, its shadow included."""
+"""The largest distance in pixels of an object's edge from its centre, its shadow included."""
 _SHADOW = 5
 _SHADE = np.float32(0.62)
 _ROOFS = np.array(
@@ -49,7 +49,7 @@ _DISCS = {radius: _disc(radius) for radius in _RADII}
 
 @dataclass(frozen=True, kw_only=True)
 class Drawing:
-    """What the objects are painted on; both arrays show `terrain.box`."""
+    """Labels and light on which objects are painted; both arrays show `terrain.box`."""
 
     material: NDArray[np.uint8]
     """`(height, width)`."""
@@ -73,14 +73,14 @@ class Plots:
     """Whether the place lies well away from water."""
 
     def chosen(self, mask: NDArray[np.bool_]) -> list[tuple[int, int, int]]:
-        """`(draw, x, y)` of the places that a mask selects, row by row."""
+        """Return `(draw, x, y)` of the places that a mask selects, row by row."""
         return list(
             zip(self.draw[mask].tolist(), self.x[mask].tolist(), self.y[mask].tolist(), strict=True),
         )
 
 
 def paint_objects(canvas: Drawing, *, seed: int) -> None:
-    """Paint trees, houses and cars: the same ones whatever part of the scene the canvas shows."""
+    """Paint trees, houses and cars. They are the same whatever part of the scene the canvas shows."""
     town = bool((canvas.terrain.town > 0).any())
     if town:
         _paint_cars(canvas, seed=seed)
@@ -90,7 +90,7 @@ def paint_objects(canvas: Drawing, *, seed: int) -> None:
 
 
 def _plots(terrain: Terrain, *, gap: int, offset: tuple[int, int], jitter: tuple[int, int], salt: int) -> Plots:
-    """Places `gap` bent pixels apart, moved by up to `jitter` at random, that may reach the terrain's box."""
+    """Return places `gap` bent pixels apart, moved by up to `jitter`, whose objects may reach the terrain's box."""
     box, reach = terrain.box, WARP + _REACH
     columns = np.arange((box.x - reach) // gap - 1, (box.right + reach) // gap + 2, dtype=np.int64)[None, :]
     rows = np.arange((box.y - reach) // gap - 1, (box.bottom + reach) // gap + 2, dtype=np.int64)[:, None]

@@ -35,7 +35,7 @@ class Rendering:
     pixels: NDArray[np.uint8]
     """`(height, width, 3)`: red, green, blue."""
     labels: NDArray[np.uint8]
-    """`(height, width)`: a `Label`, or 255 where the scene shows nothing."""
+    """`(height, width)`: a `Label`, or 255 where the scene has no data."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,18 +47,18 @@ class Scene:
     nodata: bool = False
     """Whether only a tilted part was scanned: outside it pixels are 0 and labels 255."""
     plain: bool = False
-    """Whether to repeat one 1024 x 1024 part for ever: much cheaper, and enough where only the cost matters."""
+    """Whether one part of 1024 x 1024 pixels is repeated, which is much faster, for measurements of cost."""
 
     def pixels(self, box: Box) -> NDArray[np.uint8]:
-        """`(height, width, 3)`, red, green, blue, of a box inside the scene."""
+        """Return the pixels of a box inside the scene, `(height, width, 3)`: red, green, blue."""
         return self.render(box).pixels
 
     def labels(self, box: Box) -> NDArray[np.uint8]:
-        """`(height, width)`, the truth under a box inside the scene: 0 to 4, or 255 for nodata."""
+        """Return the truth of a box inside the scene, `(height, width)`: 0 to 4, or 255 without data."""
         return self.render(box).labels
 
     def render(self, box: Box) -> Rendering:
-        """Pixels and labels of a box, the same whatever other boxes are asked for.
+        """Return pixels and labels of a box. They do not depend on the other boxes that are rendered.
 
         Raises:
             ValueError: The box is not inside the scene.
