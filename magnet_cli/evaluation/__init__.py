@@ -1,1 +1,1 @@
-"""How good masks are: one mask against the truth, the methods of a bundle over a data set, and statistics of both."""
+"""Scores of masks: of one mask against the truth, and of the methods of a bundle over a data set, with statistics."""

@@ -1,4 +1,4 @@
-"""Mean boundary accuracy (CascadePSP): how many pixels near the true class borders are right."""
+"""Mean boundary accuracy (CascadePSP): the share of the pixels near the true class borders that are right."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 
 RADII = 5
 SMALLEST = 3.0
-"""Pixels; the paper's lower end."""
+"""The smallest radius in pixels, as in the paper."""
 LARGEST = 13.65
-"""Pixels; the paper's upper end for a square image of 2,048 pixels. `fixed` takes it for every size, so that images of
-different sizes can be pooled and the cost of a pixel stays the same."""
+"""The largest radius in pixels that the paper has for a square image of 2,048 pixels. `fixed` takes it for every size,
+so that images of different sizes can be pooled and the cost of a pixel stays the same."""
 SHARE = 300
-"""The paper's upper end is the sum of width and height divided by this."""
+"""The paper's largest radius is the sum of width and height divided by this."""
 
 
 def boundary_radii(size: Size, rule: RadiusRule = "fixed") -> tuple[float, ...]:
-    """Five radii in level-0 pixels, smallest first.
+    """Return five radii in level-0 pixels, the smallest first.
 
     `fixed`: equally spaced from 3 to 13.65, both included, whatever the size.
     `paper`: equally spaced from 3 to (width + height) / 300, both included; where that is less than 3, all are 3
@@ -56,7 +56,7 @@ class BoundaryCounts:
 
     @property
     def reach(self) -> int:
-        """Rim, in pixels, that a block of the truth needs on each side."""
+        """The rim in pixels that a block of the truth needs on each side."""
         return int(max(self.radii))
 
     @property
@@ -118,7 +118,7 @@ def add_block(
 def squared_distance_to_other(
     labels: NDArray[np.uint8], *, labelled: NDArray[np.bool_], inner: Box, reach: int
 ) -> NDArray[np.float32]:
-    """The square of the distance, in pixels, between the centres of each pixel and the nearest one of another label.
+    """Return the squared distance in pixels of each pixel's centre from that of the nearest pixel of another label.
 
     Args:
         labels: The label map, `(height, width)`.
@@ -149,7 +149,7 @@ def squared_distance_to_other(
 
 
 def _bounds(where: NDArray[np.bool_]) -> Box:
-    """The smallest box around True pixels, of which there is one at least."""
+    """Return the smallest box around all True pixels, of which there is at least one."""
     rows, columns = np.flatnonzero(where.any(axis=1)), np.flatnonzero(where.any(axis=0))
     return Box.between(left=int(columns[0]), top=int(rows[0]), right=int(columns[-1]) + 1, bottom=int(rows[-1]) + 1)
 

@@ -1,4 +1,4 @@
-"""How well a mask agrees with the truth: IoU and F1 by class, pixel and boundary accuracy, block by block."""
+"""Agreement of a mask with the truth: IoU and F1 by class, pixel and boundary accuracy, counted block by block."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def unlabelled(options: EvaluationOptions) -> tuple[int, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class ClassScore:
-    """One class; counts are of pixels that the truth labels."""
+    """The counts of one class over the labelled pixels of the truth."""
 
     index: int
     name: str
@@ -98,7 +98,7 @@ class Evaluation(ClassMeans):
     size: Size
     classes: tuple[ClassScore, ...]
     labelled: int
-    """Pixels that the truth labels: those that count."""
+    """The number of labelled pixels of the truth, which are those that count."""
     right: int
     not_computed: int
     """Labelled pixels that are 255 in the mask; they count as wrong."""
@@ -136,11 +136,11 @@ class Evaluation(ClassMeans):
 
 
 class Confusion:
-    """Pixels by what the truth says and what the mask says."""
+    """Counts of pixels by the label of the truth and the label of the mask."""
 
     def __init__(self) -> None:
         self.counts = np.zeros((LABELS, LABELS), np.int64)
-        """`(truth, mask)`."""
+        """The counts, `(truth, mask)`."""
 
     def add(self, truth: NDArray[np.uint8], mask: NDArray[np.uint8]) -> None:
         """Count pixels of two arrays of one shape."""
@@ -153,7 +153,7 @@ class Confusion:
         self.counts[np.ix_(labels, [*labels, NODATA])] += found.confusion
 
     def table(self, classes: tuple[ClassScore, ...], options: EvaluationOptions) -> NDArray[np.int64]:
-        """`(classes, classes + 1)`, as in `Evaluation.confusion`."""
+        """Return the counts `(classes, classes + 1)`, as in `Evaluation.confusion`."""
         labels = [entry.index for entry in classes]
         known = self.counts[labels]
         return np.column_stack([known[:, labels], known[:, list(unlabelled(options))].sum(axis=1)])
@@ -177,12 +177,12 @@ class Confusion:
         )
 
     def totals(self, options: EvaluationOptions) -> tuple[int, int]:
-        """Labelled pixels, and those that are right."""
+        """Return the number of labelled pixels, and of those that are right."""
         counts = self._labelled(options)
         return int(counts.sum()), int(np.trace(counts))
 
     def not_computed(self, options: EvaluationOptions) -> int:
-        """Labelled pixels that are 255 in the mask."""
+        """The number of labelled pixels that are 255 in the mask."""
         return int(self._labelled(options)[:, NODATA].sum())
 
     def _labelled(self, options: EvaluationOptions) -> NDArray[np.int64]:
@@ -267,7 +267,7 @@ def check_inputs(image: str | Path, truth: str | Path, *, roi: str | Path | None
 
 
 def _check_fits(found: images.ImageInfo, other: images.ImageInfo) -> None:
-    """Pass where two rasters are of one picture, as far as sizes and georeferences say."""
+    """Check that two rasters are of the same picture, by their sizes and georeferences."""
     advice = "Give rasters of one picture; labels are enlarged or shrunk by the nearest pixel"
     images.check_fits(found, other, rule=f"the size must be that of {other.path}, {other.size}", advice=advice)
 

@@ -1,4 +1,4 @@
-"""A bundle over labelled images: each method's masks, how good they are, and what they cost."""
+"""The methods of a bundle on labelled images: their masks, scores and costs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from magnet_cli.segmentation.segment_model import Model
 
 BASELINES: tuple[Method, ...] = ("downsample", "patch")
-"""What a coarse-to-fine method has to beat: the coarsest stage alone, and the finest."""
+"""The methods that a coarse-to-fine method is compared with: the coarsest stage alone, and the finest alone."""
 MEGAPIXEL = 1e6
 
 
@@ -46,7 +46,7 @@ class Cost:
     seconds: float
     """The seconds of all runs that made the mask."""
     host_peak: int | None
-    """Bytes, of the whole program."""
+    """The most bytes of the whole program."""
     device_peak: int | None
     """Bytes that the device had set aside for the program; None on a CPU."""
 
@@ -64,7 +64,7 @@ class Cost:
 
     @classmethod
     def total(cls, costs: Sequence[Cost]) -> Self:
-        """Everything added up, but the highest of the peaks."""
+        """Return the sum of costs, with the highest of their peaks."""
         host = [cost.host_peak for cost in costs if cost.host_peak is not None]
         device = [cost.device_peak for cost in costs if cost.device_peak is not None]
         return cls(
@@ -190,7 +190,7 @@ class MethodScore:
 
 @dataclass(frozen=True, kw_only=True)
 class Gain:
-    """How much more mean IoU a method has than a baseline, over the images that both have."""
+    """The difference in mean IoU between a method and a baseline, over the images that both have."""
 
     method: Method
     baseline: Method
@@ -270,7 +270,7 @@ def _rank(score: MethodScore) -> int:
 
 
 def _pairs(first: MethodScore, second: MethodScore) -> list[tuple[float, float]]:
-    """Mean IoU of each image that both methods have."""
+    """Return the mean IoU of each image that both methods have."""
     others = {row.sample.name: row.evaluation for row in second.rows if row.evaluation is not None}
     both = (
         (row.evaluation.miou, others[row.sample.name].miou)
@@ -346,7 +346,7 @@ def score_each(
 
 
 def _unfit(sample: DatasetSample, series: str | None, events: Events) -> MagnetError | None:
-    """Why no mask of this sample could be scored, as far as its files' headers say."""
+    """Return why no mask of this sample could be scored, by the headers of its files; None where one could."""
     try:
         check_inputs(sample.image, sample.label, roi=sample.roi, series=series)
     except MagnetError as error:
@@ -388,7 +388,7 @@ def _score_unkept(
 
 
 class _Renamed(Events):
-    """Passes events on, and names a mask that is not kept as the user knows it."""
+    """Passes events on, and replaces the path of a temporary mask by a name that the user knows."""
 
     def __init__(self, events: Events, *, mask: Path, name: str) -> None:
         self._events = events

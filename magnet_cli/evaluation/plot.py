@@ -1,4 +1,4 @@
-"""A picture of how scores spread over images, by method."""
+"""A picture of the distribution of scores over images, by method."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
     from magnet_cli.evaluation.method_scores import MethodScore, Scores
 
 HEIGHT = 4.6
-"""Inches, of a line of classes."""
+"""Height in inches of a row of classes."""
 MOST_IN_LINE = 10
-"""Classes beside each other."""
+"""The number of classes beside each other."""
 DOTS = 150
-"""Pixels an inch."""
+"""Pixels of the picture an inch."""
 MOST_JOINED = 40
-"""Images whose scores are joined by lines; more of them would hide the points."""
+"""The most images whose scores are joined by lines, because more lines would hide the points."""
 BOX = 0.5
-"""Width of a method's box, 1 being the distance to the next."""
+"""Width of a method's box as a share of the distance between boxes."""
 UPRIGHT_LETTERS = 11
-"""Names longer than this on average are turned."""
+"""The mean length of names in characters above which they are rotated."""
 SPREAD = (0.0, 0.38, -0.38, 0.19, -0.19, 0.57, -0.57)
 """The positions of points of one box beside each other, as shares of half its width."""
 

@@ -25,7 +25,7 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True, kw_only=True)
 class Distribution:
-    """Scores of single images, those that have one; shares from 0 to 1."""
+    """Scores of single images, from 0 to 1, of those images that have one."""
 
     values: tuple[float, ...]
 
@@ -54,7 +54,7 @@ class Distribution:
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """The mean of a difference over images, and how sure it is."""
+    """The mean of a difference over images, and its confidence interval."""
 
     images: int
     mean: float
@@ -80,7 +80,7 @@ def paired_difference(first: Sequence[float], second: Sequence[float]) -> Differ
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Pooled(ClassMeans):
-    """The pixels of several images as if they were one."""
+    """The counts of the pixels of several images together."""
 
     classes: tuple[ClassScore, ...]
     labelled: int
@@ -126,5 +126,5 @@ class Pooled(ClassMeans):
 
     @property
     def mba(self) -> float | None:
-        """Within the fixed radii; None where the truth has no border."""
+        """The boundary accuracy within the fixed radii; None where the truth has no border."""
         return None if self.boundary is None else self.boundary.mba
