@@ -102,6 +102,35 @@ def verify(name: Name, *, json: Json = False) -> int:
     return WeightsError.exit_code if any(check.error for check in checks) else 0
 
 
+@weights_app.command(cls=PanelCommand)
+@command
+@takes(machine=Group(options=MachineOptions, only=("device", "gpu")))
+def measure(name: Name, *, machine: Given[MachineOptions], json: Json = False) -> None:
+    """Measure the network from elsewhere of a bundle on a device, and keep the figures in the bundle.
+
+    Memory and the agreement of bfloat16 are kept. The margin stays as the import has measured it, because masks depend
+    on it.
+    """
+    with answering("bundles", json=json) as rows:
+        wanted = machine.value().device
+        from magnet_cli.models.bundle import load_bundle
+        from magnet_cli.models.device import resolve_device
+        from magnet_cli.models.foreign import measurement
+
+        bundle = load_bundle(name)
+        if bundle.foreign is None:
+            raise WeightsError(
+                "the networks of this program are not measured: their memory is planned from their layers",
+                value=bundle.name,
+                advice="Give a bundle that 'magnet weights import --network' has made",
+            )
+        found = measurement.measured(bundle, resolve_device(wanted))
+        measurement.store(bundle.folder, found)
+        rows.append({"name": bundle.name, "device": found.device, "lines": found.lines()})
+        for line in found.lines():
+            say(f"{bundle.name}: {line}")
+
+
 @weights_app.command("import", cls=PanelCommand)
 @command
 @takes(

@@ -13,6 +13,7 @@ from magnet_cli import images
 from magnet_cli.geometry import LEVEL0, Box
 from magnet_cli.importing.staging import CARD, check_output, staged
 from magnet_cli.models.bundle import Bundle, load_bundle
+from magnet_cli.models.foreign import measurement
 from magnet_cli.models.foreign.foreign_bundle import tried_network, write_description
 from magnet_cli.models.foreign.foreign_spec import FOLDER
 from magnet_cli.models.foreign.trial import SIDE
@@ -70,9 +71,11 @@ def import_network(
                 (folder / FOLDER / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(reading.root / name, folder / FOLDER / name)
         write_description(folder, tried, name=output.name)
+        found = measurement.measured(load_bundle(str(folder.resolve())))
+        measurement.store(folder, found, margin=True)
         durable.write_whole(folder / CARD, _card(tried, output.name).encode())
     bundle = load_bundle(str(output.resolve()))
-    return ImportedNetwork(bundle=bundle, lines=tuple(tried.description.lines()))
+    return ImportedNetwork(bundle=bundle, lines=(*tried.description.lines(), *found.lines()))
 
 
 @dataclass(frozen=True, kw_only=True)

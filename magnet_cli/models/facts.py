@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Literal, Self, cast
 
 import torch
 from torch import Tensor, nn
 
+from magnet_cli.geometry import Size
 from magnet_cli.models.architectures.strips import strip_of
 from magnet_cli.models.registry import build_backbone, build_local, build_refiner, build_selector
 from magnet_cli.options.method_settings import BundleDefaults
@@ -19,7 +20,6 @@ from magnet_cli.system.memory import LARGE_TENSOR
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from magnet_cli.geometry import Size
     from magnet_cli.models.architectures.grnet import LocalBranch
     from magnet_cli.models.architectures.ppn import PatchProposalNetwork
     from magnet_cli.models.bundle import Bundle
@@ -99,12 +99,18 @@ def _foreign_facts(bundle: Bundle, spec: ForeignSpec, *, kind: str) -> ModelFact
     )
     patch, fixed = memory_line(measured)
     files = (bundle.foreign_files / name for name in spec.files)
-    return facts_of(
+    found = facts_of(
         bundle,
         weight_bytes=sum(file.stat().st_size for file in files if file.is_file()),
         activation_bytes=patch,
         pass_bytes=fixed,
     )
+    if len(found.trained) > 1:
+        return found
+    # Usual recipes enlarge and shrink their crops by a factor of two, so a window twice as large is not quite new.
+    (only,) = found.trained
+    double = Size(width=2 * only.width, height=2 * only.height)
+    return replace(found, trained=(double, only), is_single_scale=True)
 
 
 def memory_line(measured: Sequence[PassMemory]) -> tuple[int, int]:

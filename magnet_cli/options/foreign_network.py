@@ -11,7 +11,7 @@ from magnet_cli.errors import UsageError
 from magnet_cli.geometry import Size
 from magnet_cli.options.forms import SWITCH, TEXT, WHOLE, choice
 from magnet_cli.options.lengths import PhysicalScales, in_unit
-from magnet_cli.options.option import Form, ListOption, Option, OptionGroup, PathOption
+from magnet_cli.options.option import Form, ListOption, NumericOption, Option, OptionGroup, PathOption
 from magnet_cli.options.scales import parse_scales
 
 ScoreActivation = Literal["softmax", "sigmoid", "none", "share"]
@@ -193,7 +193,7 @@ class NetworkOptions(OptionGroup):
         about="Bands of the network in its order, like red,green,blue,nir or blue,green,red.",
         panel="Network from elsewhere",
     )
-    input: Option[Size | None] = Option(
+    input: NumericOption[Size | None] = NumericOption(
         None,
         SIDES,
         about="Size of the network's input in pixels: 512 or 512x384.",

@@ -56,6 +56,9 @@ class ModelFacts:
     has_refiner: bool
     activation_bytes: int
     """Peak of one patch's forward pass through the backbone, estimated."""
+    is_single_scale: bool = False
+    """Whether the network was trained at one scale by another program: it is then the only one, unless the user asks
+    for more."""
     pass_bytes: int = 0
     """Memory of a forward pass through the backbone that does not depend on the number of patches."""
     batches: Mapping[tuple[str, str], int] = field(default_factory=dict)

@@ -36,6 +36,11 @@ GROUP = {"cpu": 1, "mps": 2, "cuda": 4}
 with the paper's network and one patch a pass, those of four blocks were most of a GPU's memory."""
 MOST_SHARING = 32
 """Most blocks that share forward passes where a budget leaves most of them alone."""
+ONE_SCALE = (
+    "the network was trained at one scale, so each window is seen once, at that scale; --scales auto looks at windows "
+    "of twice the side as well"
+)
+"""Note on the default scales of a network from elsewhere."""
 IDLE = Fraction(1, 20)
 """Forward passes that a group may make beyond full ones, as a share of those: more blocks share their passes until it
 is met. A pass of one stage fills its batches, where one block has a single window; a pass of four needs one block."""
@@ -111,6 +116,7 @@ def make_plan(
         notes=(
             *(*info.notes, *of_domain, *grid.notes, *band_notes(info, bands, spans, options.value_range)),
             *(note for area in areas for note in area.notes),
+            *([ONE_SCALE] if facts.is_single_scale and options.scales is None else []),
         ),
     )
     return with_memory(draft, facts, options)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
+import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
@@ -14,6 +17,7 @@ from magnet_cli.errors import UsageError, WeightsError
 from magnet_cli.models.bundle import load_bundle
 from magnet_cli.models.bundle_writer import PALETTE, describe
 from magnet_cli.models.description import DESCRIPTION
+from magnet_cli.models.foreign import measurement
 from magnet_cli.models.foreign.adapter import Adapted
 from magnet_cli.models.foreign.completion import ForeignDescription, class_choices, described, input_size, pixel_size
 from magnet_cli.models.foreign.foreign_spec import ForeignSpec
@@ -26,8 +30,6 @@ from magnet_cli.system import durable
 from magnet_cli.system.speeds import state_folder
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from magnet_cli.models.network_spec import Bundle
     from magnet_cli.options.foreign_network import ClassChoice, NetworkOptions
 
@@ -171,5 +173,15 @@ def bundle_in_place(options: NetworkOptions) -> Bundle:
     key = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
     folder = state_folder() / "networks" / key
     if not (folder / DESCRIPTION).is_file():
-        write_description(folder, tried_network(options), name=path.stem)
+        with durable.writing(folder):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            staging = Path(tempfile.mkdtemp(prefix=f".{key}.", dir=folder.parent))
+        try:
+            write_description(staging, tried_network(options), name=path.stem)
+            bundle = replace(load_bundle(str(staging)), network_folder=reading.root.resolve())
+            measurement.store(staging, measurement.measured(bundle), margin=True)
+            with durable.writing(folder):
+                durable.replace_folder(staging, folder.absolute())
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
     return replace(load_bundle(str(folder.resolve())), network_folder=reading.root.resolve())

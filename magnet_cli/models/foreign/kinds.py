@@ -10,11 +10,13 @@ from magnet_cli.models.foreign.network_files import archive_names, read_json
 from magnet_cli.models.foreign.smp_folder import SmpFolder
 from magnet_cli.models.foreign.torchscript_file import TorchScriptFile
 from magnet_cli.models.foreign.torchvision_state import TorchvisionState
+from magnet_cli.models.foreign.transformers_folder import TransformersFolder
 
 if TYPE_CHECKING:
     from magnet_cli.models.foreign.network_kind import NetworkKind
 
-KINDS: dict[str, NetworkKind] = {kind.name: kind for kind in (SmpFolder(), TorchScriptFile(), TorchvisionState())}
+_EVERY: tuple[NetworkKind, ...] = (SmpFolder(), TransformersFolder(), TorchScriptFile(), TorchvisionState())
+KINDS: dict[str, NetworkKind] = {kind.name: kind for kind in _EVERY}
 """The kinds by name, in the order in which they are asked whether a path is theirs."""
 
 

@@ -214,7 +214,20 @@ class Explorer:
         return call_prepared(self._network, self.spec, patches)
 
     def _first_scores(self) -> Tensor:
-        """Scores of the first patch, by the first way to call the network that it does not refuse."""
+        """Scores of the first patch, by the first way to call the network that it does not refuse.
+
+        A frozen network with weights in half precision refuses patches in single precision.
+        """
+        try:
+            return self._scores_by_batch()
+        except WeightsError as error:
+            if "Half" not in str(error) or self.spec.input_type != "float32":
+                raise
+            self.spec = replace(self.spec, input_type="float16")
+            self._note("input_type", "float16", "trial pass: the network's weights are in half precision")
+            return self._scores_by_batch()
+
+    def _scores_by_batch(self) -> Tensor:
         errors: list[BaseException] = []
         for count in BATCHES:
             try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -114,9 +115,76 @@ def torchscript_saved(folder: Path) -> Saved:
     )
 
 
+def transformers_network(kind: str, **more: Any) -> nn.Module:
+    """A small network with random weights, by the name of its type."""
+    library: Any = pytest.importorskip("transformers", reason="the extra transformers is not installed")
+    torch.manual_seed(3)
+    labels: dict[str, Any] = {"num_labels": 3, **more}
+    vit: dict[str, Any] = {
+        "hidden_size": 16, "num_hidden_layers": 4, "num_attention_heads": 2, "intermediate_size": 32,
+        "image_size": SIDE, "patch_size": 16,
+    }  # fmt: skip
+    hidden: dict[str, Any] = {
+        "segformer": {"hidden_sizes": [8, 16, 16, 16], "depths": [1] * 4, "num_attention_heads": [1] * 4},
+        "upernet": {"hidden_size": 16, "use_auxiliary_head": False},
+        "dpt": {**vit, "backbone_out_indices": [0, 1, 2, 3], "neck_hidden_sizes": [8] * 4, "fusion_hidden_size": 8},
+        "beit": {**vit, "out_indices": [0, 1, 2, 3], "use_relative_position_bias": True},
+        "data2vec-vision": {**vit, "out_indices": [0, 1, 2, 3]},
+        "mobilevit": {"image_size": SIDE, "hidden_sizes": [16] * 3, "neck_hidden_sizes": [8, 8, 16, 16, 16, 16, 16]},
+        "mobilenet_v2": {"image_size": SIDE, "depth_multiplier": 0.25},
+        "eomt": {**vit, "num_blocks": 1, "num_queries": 8, "mlp_ratio": 2},
+        "mask2former": {
+            "feature_size": 32, "mask_feature_size": 32, "hidden_dim": 32, "encoder_feedforward_dim": 16,
+            "dim_feedforward": 16, "decoder_layers": 2, "encoder_layers": 1, "num_attention_heads": 2, "num_queries": 8,
+        },
+    }  # fmt: skip
+    if kind == "upernet":
+        labels["backbone_config"] = library.ConvNextConfig(
+            depths=[1] * 4, hidden_sizes=[8, 8, 8, 8], out_features=["stage1", "stage2", "stage3", "stage4"]
+        )
+    if kind == "mask2former":
+        labels["backbone_config"] = library.SwinConfig(
+            image_size=SIDE, embed_dim=8, depths=[1] * 4, num_heads=[1] * 4, window_size=4,
+            out_features=["stage1", "stage2", "stage3", "stage4"],
+        )  # fmt: skip
+    config = library.AutoConfig.for_model(kind, **hidden[kind], **labels)
+    universal = kind in ("eomt", "mask2former")
+    head = library.AutoModelForUniversalSegmentation if universal else library.AutoModelForSemanticSegmentation
+    return lively(head.from_config(config))
+
+
+PROCESSOR: dict[str, Any] = {
+    "do_normalize": True, "do_rescale": True, "do_resize": True, "image_mean": [0.4, 0.5, 0.6],
+    "image_std": [0.2, 0.25, 0.3], "rescale_factor": 0.00392156862745098, "size": {"height": SIDE, "width": SIDE},
+}  # fmt: skip
+
+
+def transformers_saved(folder: Path, kind: str = "segformer", **processor: Any) -> Saved:
+    network: Any = transformers_network(kind)
+    if kind == "segformer":
+        # Features of random weights vary little, and every pixel would have one class.
+        head = network.decode_head.classifier
+        with torch.no_grad():
+            head.weight.mul_(100)
+            head.bias.sub_(network(pixel_values=torch.randn(1, BANDS, SIDE, SIDE)).logits.mean(dim=(0, 2, 3)))
+    network.save_pretrained(folder / kind)
+    (folder / kind / "preprocessor_config.json").write_text(json.dumps({**PROCESSOR, **processor}))
+
+    def eager(x: Tensor) -> Tensor:
+        found = network(pixel_values=x)
+        if kind not in ("eomt", "mask2former"):
+            return enlarged(found.logits, x).softmax(dim=1)
+        masks = enlarged(found.masks_queries_logits, x).sigmoid()
+        scores = torch.einsum("bqc,bqhw->bchw", found.class_queries_logits.softmax(dim=-1)[..., :-1], masks)
+        return scores / scores.sum(dim=1, keepdim=True)
+
+    return Saved(path=folder / kind, eager=eager, classes=3, more={"input": None, "mean": None, "std": None})
+
+
 MAKERS: dict[str, Callable[[Path], Saved]] = {
     "smp": smp_saved,
     "torchvision": torchvision_saved,
     "torchscript": torchscript_saved,
+    "transformers": transformers_saved,
 }
 """A maker for each kind: the contract suite runs for all of them."""

@@ -31,7 +31,11 @@ if TYPE_CHECKING:
 INPUT = Size(width=SIDE, height=SIDE)
 
 
-@pytest.fixture(scope="module", params=sorted(MAKERS))
+# The first network of transformers takes ten seconds to import.
+PARAMS = [pytest.param(name, marks=pytest.mark.full if name == "transformers" else ()) for name in sorted(MAKERS)]
+
+
+@pytest.fixture(scope="module", params=PARAMS)
 def saved(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Saved:
     return MAKERS[request.param](tmp_path_factory.mktemp(request.param))
 
@@ -84,6 +88,7 @@ def test_a_bundle_lives_without_the_folder_that_it_came_from(saved: Saved, bundl
     assert networks.predict(patches(1), INPUT).shape == (1, saved.classes, SIDE, SIDE)
 
 
+@pytest.mark.full
 def test_masks_of_the_bundle_and_of_the_network_in_place_are_equal(
     saved: Saved, bundle: Bundle, tmp_path: Path
 ) -> None:

@@ -1,0 +1,293 @@
+"""What a plan has to know of a network from elsewhere, measured in a process of its own.
+
+Memory is measured and not counted from the network's tensors: counts were short by 1.3 to 1.8 times on networks of
+this field, because attention and the workspace of kernels show in no module's output. A process of its own begins with
+a heap that no other work has grown.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from magnet_cli.errors import DeviceError, MagnetError, WeightsError
+from magnet_cli.models.bundle import load_bundle
+from magnet_cli.models.description import DESCRIPTION
+from magnet_cli.models.device import is_out_of_memory, pin_arithmetic
+from magnet_cli.models.facts import model_facts
+from magnet_cli.models.foreign.foreign_spec import PassMemory
+from magnet_cli.models.foreign.loading import load_foreign
+from magnet_cli.models.foreign.trial import SIDE, Trial, generated_picture, windows_of_bundle
+from magnet_cli.plan import Machine
+from magnet_cli.plan.segmentation_planner import default_batch
+from magnet_cli.system import durable
+from magnet_cli.system.memory import PeakSampler, keep_heap_steady, resident_peak, reuse_large_tensors, trim
+from magnet_cli.system.threads import usable_cores, wait_briefly
+
+if TYPE_CHECKING:
+    from magnet_cli.geometry import Size
+    from magnet_cli.models.network_spec import Bundle
+    from magnet_cli.models.networks import Networks
+
+BATCHES = {"cpu": (1, 2, 4), "mps": (1, 2, 4, 8), "cuda": (1, 4, 16)}
+"""Patches of the passes that are measured, up to the program's own batch on each kind of device."""
+FELT = 0.01
+"""Mean change of a pixel's probabilities (total variation) from which on an edge counts as felt."""
+MOVE = 32
+"""Windows are moved against each other by a multiple of this: the whole stride of the field's networks. Another move
+would measure what the network does with a shift, instead of what an edge does."""
+STEP = 8
+"""Margins are rounded up to a multiple of this, so that machines whose last bits differ find the same one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """What was measured of a network on one device."""
+
+    device: str
+    """Kind of the device: `cpu`, `cuda`, `mps`."""
+    memory: tuple[PassMemory, ...]
+    edge: int
+    """Distance in patch pixels from which on an edge of the patch is hardly felt; at most a quarter of the patch."""
+    agreement: float | None
+    """Share of pixels that get the same class in bfloat16 as in float32; None where the network does not run in it."""
+    batch: int
+    """Patches of a forward pass that the program takes on this device."""
+
+    def lines(self) -> list[str]:
+        """The figures, a sentence each."""
+        passes = ", ".join(f"{each.bytes / 2**20:.0f} MiB with a batch of {each.batch}" for each in self.memory)
+        said = "it does not run in bfloat16" if self.agreement is None else f"{self.agreement:.2%} of pixels agree"
+        return [
+            f"memory of a forward pass on {self.device}: {passes}",
+            f"margin: an edge is felt up to {self.edge} pixels inside a patch",
+            f"bfloat16 against float32: {said}",
+        ]
+
+
+def measured(bundle: Bundle, device: str = "cpu") -> Measurement:
+    """Measure the network from elsewhere of a bundle in a process of its own.
+
+    Args:
+        bundle: The bundle, on disk.
+        device: A device that `resolve_device` has returned.
+
+    Raises:
+        DeviceError: Not even a single patch fits into memory.
+        WeightsError: The network cannot be loaded.
+    """
+    root = str(Path(__file__).parents[3])
+    path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+    environment = {**os.environ, "PYTHONPATH": path}
+    wait_briefly(environment)
+    # -P: a module of the user's folder must not stand in for one of ours.
+    words = [sys.executable, "-P", "-m", __name__, str(bundle.folder), str(bundle.foreign_files), device]
+    done = subprocess.run(words, capture_output=True, text=True, env=environment, check=False)  # noqa: S603 - this interpreter and this module
+    answer = done.stdout.strip().splitlines()
+    found: dict[str, Any] = json.loads(answer[-1]) if answer else {"error": f"exit status {done.returncode}"}
+    if "error" in found:
+        kind = DeviceError if found.get("short", not answer) else WeightsError
+        raise kind(
+            "the network could not be measured", value=found["error"], file=bundle.folder,
+            advice="Take a smaller --input, or a machine with more memory",
+        )  # fmt: skip
+    memory = tuple(PassMemory(**each) for each in found.pop("memory"))
+    return Measurement(memory=memory, **found)
+
+
+def measured_here(bundle: Bundle, device: str = "cpu") -> Measurement:
+    """Measure the network from elsewhere of a bundle in this process, whatever its heap holds already.
+
+    Raises:
+        DeviceError: Not even a single patch fits into memory.
+    """
+    networks = load_foreign(bundle, device=device, precision="float32")
+    kind = device.partition(":")[0]
+    machine = Machine(device=device, precision="bfloat16", memory=0)
+    return Measurement(
+        device=kind,
+        memory=tuple(_passes(networks, bundle, kind)),
+        edge=felt_edge(networks, bundle),
+        agreement=_agreement(networks, bundle),
+        batch=default_batch(replace(model_facts(bundle, device), batches={}), machine),
+    )
+
+
+def store(folder: Path, found: Measurement, *, margin: bool = False) -> None:
+    """Write what was measured into a bundle's description.
+
+    Args:
+        folder: The bundle's folder.
+        found: What was measured on one device; what was measured on others stays.
+        margin: Whether the margin becomes the bundle's, which changes its masks.
+
+    Raises:
+        OutputError: The description cannot be written.
+    """
+    file = folder / DESCRIPTION
+    table = json.loads(file.read_text(encoding="utf-8"))
+    foreign = table["networks"]["foreign"]
+    foreign["memory"] = {**foreign.get("memory", {}), found.device: [asdict(each) for each in found.memory]}
+    if found.agreement is not None:
+        known = table.get("execution", {})
+        runs = {**known.get(found.device, {}), "bfloat16": {"batch": found.batch, "agreement": found.agreement}}
+        table["execution"] = {**known, found.device: runs}
+    if margin:
+        table["magnet"]["margin"] = foreign["trim"] + found.edge
+    durable.write_whole(file, (json.dumps(table, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def _passes(networks: Networks, bundle: Bundle, kind: str) -> list[PassMemory]:
+    """Peak of a pass by batch, beyond what lay in memory before the first pass."""
+    found: list[PassMemory] = []
+    size = bundle.input.size
+    fixed = bundle.foreign.batch if bundle.foreign is not None else 0
+    base = _begin(networks.device)
+    for batch in BATCHES[kind]:
+        if fixed and batch > fixed:
+            break
+        patches = _noise(bundle, batch).to(networks.device)
+        try:
+            peak = _peak(networks, patches, size)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            if not found:
+                raise DeviceError(
+                    "a single patch does not fit into memory", value=str(size), file=bundle.folder
+                ) from error
+            break
+        found.append(PassMemory(batch=batch, bytes=max(0, peak - base)))
+    return found
+
+
+def _noise(bundle: Bundle, count: int) -> Tensor:
+    size = bundle.input.size
+    shape = (count, len(bundle.input.bands), size.height, size.width)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0))
+
+
+def _begin(device: torch.device) -> int:
+    """Bytes in memory before the first pass."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        return int(torch.cuda.memory_allocated(device))
+    trim()
+    return _reset_peak() or 0
+
+
+def _reset_peak() -> int | None:
+    """Let the kernel begin to count the highest resident size anew; gives that size, None where it cannot."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    except OSError:
+        return None
+    return resident_peak()
+
+
+def _peak(networks: Networks, patches: Tensor, size: Size) -> int:
+    """Highest number of bytes in memory while a network runs twice, its input and output included."""
+    if networks.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(networks.device)
+        _twice(networks, patches, size)
+        torch.cuda.synchronize(networks.device)
+        return int(torch.cuda.max_memory_allocated(networks.device))
+    if _reset_peak() is not None:
+        _twice(networks, patches, size)
+        return resident_peak() or 0
+    with PeakSampler(interval=0.005) as peaks:
+        before = peaks.sample() or 0
+        _twice(networks, patches, size)
+        peaks.sample()
+    return max(0, (peaks.peak.pss or 0) - before)
+
+
+def _twice(networks: Networks, patches: Tensor, size: Size) -> None:
+    for _ in range(2):
+        networks.predict(patches, size)
+
+
+def _picture(bundle: Bundle, *, least: int) -> np.ndarray[Any, Any]:
+    """The trial's picture, or a made-up one, reflected until it has at least so many rows and columns."""
+    name = bundle.foreign.trial if bundle.foreign is not None else ""
+    file = bundle.folder / name
+    bands, span = len(bundle.input.bands), bundle.input.range
+    found = Trial.decode(file).picture if name and file.is_file() else generated_picture(bands, span)
+    short = [max(0, least - side) for side in found.shape[1:]]
+    return np.pad(found, ((0, 0), (0, short[0]), (0, short[1])), mode="symmetric")
+
+
+def felt_edge(networks: Networks, bundle: Bundle) -> int:
+    """How far inside a patch its edge is felt: windows of one picture, moved against each other, are compared.
+
+    Returns:
+        A distance in patch pixels, rounded up to a multiple of `STEP`, at most a quarter of the patch.
+    """
+    size = bundle.input.size
+    trim_ = bundle.foreign.trim if bundle.foreign is not None else 0
+    side = min(size.height, size.width) - 2 * trim_
+    move = max(1, side // 4 // MOVE) * MOVE
+    most = side // 4 // STEP * STEP
+    if side - move < 2 * STEP:
+        return most  # Windows this small share nothing that is far from an edge.
+    windows = windows_of_bundle(bundle, _picture(bundle, least=max(size.width, size.height) + move))
+    inner = (slice(trim_, size.height - trim_), slice(trim_, size.width - trim_))
+    change, count = torch.zeros(side), torch.zeros(side)
+    for down, right in ((move, move), (0, move), (move, 0)):
+        one, other = (
+            networks.predict(windows.patch(*at).to(networks.device), size)[0].float().cpu()[:, inner[0], inner[1]]
+            for at in ((0, 0), (down, right))
+        )
+        rows, columns = one.shape[1] - down, one.shape[2] - right
+        apart = (one[:, down:, right:] - other[:, :rows, :columns]).abs().sum(dim=0) / 2
+        near = _distances(one.shape[1], one.shape[2])
+        distance = torch.minimum(near[down:, right:], near[:rows, :columns]).reshape(-1)
+        change.index_add_(0, distance, apart.reshape(-1))
+        count.index_add_(0, distance, torch.ones(distance.numel()))
+    felt = (change / count.clamp_min(1) > FELT).nonzero().reshape(-1)
+    reach = int(felt[-1]) + 1 if len(felt) else 0
+    return min(-(-reach // STEP) * STEP, most)
+
+
+def _distances(height: int, width: int) -> Tensor:
+    """For each pixel the number of pixels between it and the nearest edge."""
+    rows, columns = torch.arange(height), torch.arange(width)
+    rows, columns = torch.minimum(rows, height - 1 - rows), torch.minimum(columns, width - 1 - columns)
+    return torch.minimum(rows[:, None], columns[None, :])
+
+
+def _agreement(networks: Networks, bundle: Bundle) -> float | None:
+    """Share of pixels of the trial's picture that get the same class in bfloat16 as in float32."""
+    windows = windows_of_bundle(bundle, _picture(bundle, least=SIDE))
+    patch, size = windows.patch(*next(iter(windows.starts()))).to(networks.device), bundle.input.size
+    try:
+        other = replace(networks, precision="bfloat16").predict(patch, size)
+    except (RuntimeError, ValueError, TypeError, NotImplementedError):
+        return None
+    if not bool(torch.isfinite(other).all()):
+        return None
+    return float((other.argmax(dim=1) == networks.predict(patch, size).argmax(dim=1)).double().mean())
+
+
+def _main(folder: str, files: str, device: str) -> dict[str, Any]:
+    keep_heap_steady()
+    reuse_large_tensors()
+    pin_arithmetic(usable_cores())
+    try:
+        found = measured_here(replace(load_bundle(folder), network_folder=Path(files)), device)
+    except MagnetError as error:
+        return {"error": str(error), "short": isinstance(error, DeviceError)}
+    return asdict(found)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(_main(*sys.argv[1:])) + "\n")

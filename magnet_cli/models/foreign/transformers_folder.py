@@ -1,0 +1,280 @@
+"""Folders that `save_pretrained` of transformers wrote: networks with a semantic head, and universal ones."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from magnet_cli.errors import WeightsError
+from magnet_cli.geometry import Size
+from magnet_cli.models.foreign.network_files import checked_file, read_json
+from magnet_cli.models.foreign.network_kind import NetworkReading, Stated
+from magnet_cli.options.foreign_network import ClassChoice
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from magnet_cli.models.foreign.foreign_spec import ForeignSpec
+    from magnet_cli.options.foreign_network import NetworkOptions
+
+CONFIG, PROCESSOR = "config.json", "preprocessor_config.json"
+WEIGHTS, INDEX, PICKLED = "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"
+SEMANTIC = ("beit", "data2vec-vision", "dpt", "mobilenet_v2", "mobilevit", "mobilevitv2", "segformer", "upernet")
+"""Types whose heads give logits of each pixel's classes."""
+UNIVERSAL = ("mask2former", "maskformer", "eomt")
+"""Types that give masks, and classes for each mask."""
+NEEDS_TEXT = ("oneformer",)
+"""Types that want a sentence, in tokens, beside the image."""
+BYTE = 255.0
+WRONG = {"missing_keys": "missing", "unexpected_keys": "left over", "mismatched_keys": "of another shape"}
+"""Lists of the weights that do not fit, which the library reports and passes over."""
+
+
+class TransformersFolder:
+    """Networks of transformers."""
+
+    name = "transformers"
+    extra = "transformers"
+    packages: tuple[str, ...] = ("transformers",)
+    modules: tuple[str, ...] = ("transformers",)
+
+    def claims(self, path: Path) -> bool:
+        """Whether a folder's config.json names a type of the library."""
+        return (path / CONFIG).is_file() and "model_type" in read_json(path, CONFIG)
+
+    def read(self, path: Path, options: NetworkOptions) -> NetworkReading:
+        """What config.json and preprocessor_config.json state."""
+        del options
+        config = read_json(path, CONFIG)
+        _check_type(config, file=path / CONFIG)
+        files = [CONFIG, *_weights(path)]
+        processor = {}
+        if (path / PROCESSOR).exists():
+            processor = read_json(path, PROCESSOR)
+            files.append(PROCESSOR)
+        return NetworkReading(
+            kind=self.name,
+            path=path,
+            root=path,
+            files=tuple(files),
+            stated={**_stated(config, file=path / CONFIG), **_stated_by_processor(processor)},
+        )
+
+    def load(self, folder: Path, spec: ForeignSpec) -> nn.Module:
+        """Load the weights in float32, and refuse those that are missing or left over: the library would go on."""
+        import transformers  # noqa: PLC0415 - an extra
+
+        config = read_json(folder, CONFIG)
+        _check_type(config, file=folder / CONFIG)
+        for name in spec.files:
+            checked_file(folder, name)
+        universal = config["model_type"] in UNIVERSAL
+        library: Any = transformers
+        head = library.AutoModelForUniversalSegmentation if universal else library.AutoModelForSemanticSegmentation
+        if config["model_type"] == "maskformer":
+            head = library.MaskFormerForInstanceSegmentation
+        try:
+            with _quiet():
+                network, loaded = head.from_pretrained(
+                    folder,
+                    local_files_only=True,
+                    trust_remote_code=False,
+                    use_safetensors=True,
+                    dtype=torch.float32,
+                    output_loading_info=True,
+                )
+        except (OSError, ValueError, RuntimeError, KeyError, TypeError, ImportError) as exc:
+            line = (str(exc).strip().splitlines() or [type(exc).__name__])[0][:200]
+            raise WeightsError(f"transformers cannot load the network: {line}", file=folder) from exc
+        wrong = [
+            f"{len(loaded[key])} {word}: {', '.join(sorted(map(str, loaded[key]))[:4])}"
+            for key, word in WRONG.items()
+            if loaded.get(key)
+        ]
+        if wrong:
+            raise WeightsError(
+                "the weights do not fit the network",
+                value="; ".join(wrong),
+                file=folder,
+                advice="A network with random numbers in place of weights gives a mask that means nothing",
+            )
+        found = cast("nn.Module", network)
+        return MaskClasses(found) if universal else SemanticHead(found)
+
+
+class SemanticHead(nn.Module):
+    """Calls a network of transformers with patches, and takes the logits out of its answer."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(n, bands, h, w)` to logits `(n, classes, h', w')`."""
+        found: Tensor = self.network(pixel_values=x).logits
+        return found
+
+
+class MaskClasses(nn.Module):
+    """Makes scores of classes of the masks of a universal network and of the classes of each mask.
+
+    The score of a class is the sum over all masks of the mask's probability of that class times the pixel's probability
+    of lying in the mask (the null class is left out), as the library's own processors have it; they take its maximum.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(n, bands, h, w)` to scores `(n, classes, h, w)`, which sum to anything."""
+        found = self.network(pixel_values=x)
+        masks = found.masks_queries_logits.float()
+        masks = nn.functional.interpolate(masks, size=x.shape[2:], mode="bilinear", align_corners=False)
+        classes = found.class_queries_logits.float().softmax(dim=-1)[..., :-1]
+        return torch.einsum("bqc,bqhw->bchw", classes, masks.sigmoid())
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the library's bar and its table of missing weights off the terminal: the error says the same."""
+    from transformers.utils import logging  # noqa: PLC0415 - an extra
+
+    library: Any = logging
+    before, showed = library.get_verbosity(), library.is_progress_bar_enabled()
+    library.set_verbosity(library.CRITICAL)
+    library.disable_progress_bar()
+    try:
+        yield
+    finally:
+        library.set_verbosity(before)
+        if showed:
+            library.enable_progress_bar()
+
+
+def _check_type(config: Mapping[str, Any], *, file: Path) -> None:
+    kind = config.get("model_type")
+    if kind in NEEDS_TEXT:
+        raise WeightsError(
+            "the network wants a sentence beside the image, which is not supported",
+            value=kind,
+            file=file,
+            advice=f"Take one of these: {', '.join((*SEMANTIC, *UNIVERSAL))}",
+        )
+    if kind not in (*SEMANTIC, *UNIVERSAL):
+        raise WeightsError(
+            "no network of transformers that segments",
+            value=kind,
+            file=file,
+            advice=f"Known types: {', '.join((*SEMANTIC, *UNIVERSAL))}",
+        )
+
+
+def _weights(path: Path) -> list[str]:
+    """Names of the files of weights.
+
+    Raises:
+        WeightsError: There are none, or only pickled ones.
+    """
+    if (path / INDEX).exists():
+        parts = read_json(path, INDEX).get("weight_map")
+        if not isinstance(parts, dict) or not all(isinstance(name, str) for name in parts.values()):
+            raise WeightsError("weight_map must name a file for each weight", file=path / INDEX)
+        names = sorted(set(parts.values()))
+        for name in names:
+            checked_file(path, name)
+        return [INDEX, *names]
+    if not (path / WEIGHTS).exists() and (path / PICKLED).exists():
+        raise WeightsError(
+            "the weights are pickled",
+            value=PICKLED,
+            file=path,
+            advice="Save the network again with save_pretrained(folder, safe_serialization=True)",
+        )
+    checked_file(path, WEIGHTS)
+    return [WEIGHTS]
+
+
+def _stated(config: Mapping[str, Any], *, file: Path) -> dict[str, Stated]:
+    universal = config["model_type"] in UNIVERSAL
+    found = {
+        "activation": Stated(
+            value="share" if universal else "softmax",
+            origin=f"transformers: {config['model_type']} gives " + ("scores of masks" if universal else "logits"),
+        )
+    }
+    bands = config.get("num_channels", (config.get("backbone_config") or {}).get("num_channels", 3))
+    if not isinstance(bands, int) or bands < 1:
+        raise WeightsError("num_channels is a positive whole number", value=bands, file=file)
+    found["bands"] = Stated(value=bands, origin=f"{CONFIG}: num_channels")
+    labels = config.get("id2label")
+    if isinstance(labels, dict) and labels:
+        found |= _classes(labels)
+    size = config.get("image_size")
+    sides = [size, size] if isinstance(size, int) else size
+    if isinstance(sides, list) and len(sides) == 2 and all(isinstance(side, int) and side > 0 for side in sides):  # noqa: PLR2004 - height and width
+        found["input"] = Stated(value=Size(width=sides[1], height=sides[0]), origin=f"{CONFIG}: image_size")
+    return found
+
+
+def _classes(labels: Mapping[str, Any]) -> dict[str, Stated]:
+    """Names of the channels; a table whose keys are no channels is not believed."""
+    count = len(labels)
+    channels = Stated(value=count, origin=f"{CONFIG}: id2label")
+    if {str(index) for index in range(count)} != set(labels):
+        origin = f"{CONFIG}: id2label has keys that are no channels, so its names are left out"
+        return {"channels": channels, "classes": Stated(value=count, origin=origin)}
+    names: list[str] = []
+    for index in range(count):
+        name = str(labels[str(index)]).strip() or f"class{index}"
+        names.append(f"{name} ({index})" if name in names else name)
+    choices = tuple(ClassChoice(name=name, channels=None) for name in names)
+    return {"channels": channels, "classes": Stated(value=choices, origin=f"{CONFIG}: id2label")}
+
+
+def _stated_by_processor(processor: Mapping[str, Any]) -> dict[str, Stated]:
+    """Size and normalisation of the pixels that the library's own processor would hand over."""
+    found: dict[str, Stated] = {}
+    if not processor:
+        return found
+    size, key = processor.get("size"), "size"
+    if processor.get("do_center_crop") and processor.get("crop_size") is not None:
+        size, key = processor["crop_size"], "crop_size"
+    sides = _sides(size)
+    if sides is not None and processor.get("do_resize", True):
+        found["input"] = Stated(value=sides, origin=f"{PROCESSOR}: {key}")
+    if processor.get("do_flip_channel_order"):
+        origin = f"{PROCESSOR}: do_flip_channel_order"
+        found["bands"] = Stated(value=("blue", "green", "red"), origin=origin)
+    factor = processor.get("rescale_factor", 1 / BYTE)
+    rescaled = processor.get("do_rescale", True) and isinstance(factor, float | int) and factor > 0
+    if rescaled:
+        found["range"] = Stated(value=(0.0, round(1 / factor, 9)), origin=f"{PROCESSOR}: rescale_factor")
+    mean, std = processor.get("image_mean"), processor.get("image_std")
+    # Processors of MobileViT have no mean at all.
+    if processor.get("do_normalize", mean is not None) and isinstance(mean, list) and isinstance(std, list):
+        unit = 1.0 if rescaled else BYTE
+        found["mean"] = Stated(value=tuple(value / unit for value in mean), origin=f"{PROCESSOR}: image_mean")
+        found["std"] = Stated(value=tuple(value / unit for value in std), origin=f"{PROCESSOR}: image_std")
+    else:
+        origin = f"{PROCESSOR}: do_normalize is off"
+        found["mean"], found["std"] = Stated(value=(0.0,), origin=origin), Stated(value=(1.0,), origin=origin)
+        if not rescaled:
+            found["values"] = Stated(value="stored", origin=f"{PROCESSOR}: do_rescale is off")
+            del found["mean"], found["std"]
+    return found
+
+
+def _sides(size: object) -> Size | None:
+    if isinstance(size, int) and size > 0:
+        return Size(width=size, height=size)
+    if not isinstance(size, dict):
+        return None
+    height, width = (size.get(key, size.get("shortest_edge")) for key in ("height", "width"))
+    if isinstance(height, int) and isinstance(width, int) and min(height, width) > 0:
+        return Size(width=width, height=height)
+    return None

@@ -1,0 +1,103 @@
+"""Networks of transformers: every type of head, and what their processors state."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from magnet_cli.errors import WeightsError
+from magnet_cli.geometry import Size
+from magnet_cli.models.foreign.adapter import Adapted
+from magnet_cli.models.foreign.completion import described
+from magnet_cli.models.foreign.foreign_bundle import tried_network
+from magnet_cli.models.foreign.kinds import KINDS
+from magnet_cli.models.foreign.loading import frozen
+from tests.models.foreign.makers import BANDS, SIDE, transformers_saved
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+# Importing the first network of transformers takes ten seconds.
+pytestmark = pytest.mark.full
+
+TYPES = (
+    "segformer", "upernet", "dpt", "beit", "data2vec-vision", "mobilevit", "mobilenet_v2", "mask2former", "eomt"
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", TYPES)
+def test_every_head_gives_what_the_library_gives(kind: str, tmp_path: Path) -> None:
+    saved = transformers_saved(tmp_path, kind)
+    tried = tried_network(saved.options())
+    network = frozen(KINDS["transformers"].load(saved.path, tried.spec))
+    patches = torch.randn(2, BANDS, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        found, wanted = Adapted(network, spec=tried.spec)(patches), saved.eager(patches)
+    assert float((found - wanted).abs().max()) < 1e-5
+    assert float((found.sum(dim=1) - 1).abs().max()) < 1e-4
+
+
+def stated(folder: Path, **more: Any) -> dict[str, Any]:
+    """The description of a saved network before its trial."""
+    saved = transformers_saved(folder, **more)
+    options = saved.options()
+    description = described(KINDS["transformers"].read(saved.path, options), options)
+    return {name: description[name] for name in description.values}
+
+
+def test_the_processor_states_size_and_normalisation(tmp_path: Path) -> None:
+    found = stated(tmp_path)
+    assert found["input"] == Size(width=SIDE, height=SIDE)
+    assert found["range"] == (0.0, 255.0)
+    assert (found["mean"], found["std"]) == ((0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
+    assert found["bands"] == ("red", "green", "blue")
+    assert [each.name for each in found["classes"]] == ["LABEL_0", "LABEL_1", "LABEL_2"]
+
+
+def test_processors_that_do_otherwise_are_followed(tmp_path: Path) -> None:
+    sides = {"height": 32, "width": 48}
+    crop = stated(tmp_path / "a", do_center_crop=True, crop_size=sides, size={"shortest_edge": 80})
+    assert crop["input"] == Size(width=48, height=32)
+    swapped = stated(tmp_path / "b", do_flip_channel_order=True, do_normalize=False)
+    assert swapped["bands"] == ("blue", "green", "red")
+    assert (swapped["mean"], swapped["std"]) == ((0.0,) * 3, (1.0,) * 3)
+    unscaled = stated(tmp_path / "c", do_rescale=False)
+    assert unscaled["mean"] == pytest.approx([0.4 / 255, 0.5 / 255, 0.6 / 255])
+    stored = stated(tmp_path / "d", do_rescale=False, do_normalize=False)
+    # The network gets the stored values themselves: value / 255 less 0, divided by 1 / 255.
+    assert (stored["mean"], stored["std"]) == ((0.0,) * 3, (1 / 255,) * 3)
+
+
+def test_names_without_a_channel_are_not_believed(tmp_path: Path) -> None:
+    saved = transformers_saved(tmp_path)
+    config = json.loads((saved.path / "config.json").read_text())
+    config["id2label"] = {"0": "a", "1": "b", "3": "c"}
+    (saved.path / "config.json").write_text(json.dumps(config))
+    tried = tried_network(saved.options())
+    assert [each.name for each in tried.classes] == ["class0", "class1", "class2"]
+
+
+def test_weights_that_the_library_would_make_up_are_refused(tmp_path: Path) -> None:
+    saved = transformers_saved(tmp_path)
+    file = saved.path / "model.safetensors"
+    state = load_file(file)
+    key = "decode_head.classifier.weight"
+    save_file({name: value for name, value in state.items() if name != key}, file, metadata={"format": "pt"})
+    with pytest.raises(WeightsError, match=rf"1 missing: {key}"):
+        tried_network(saved.options())
+    save_file({**state, "more": torch.ones(1)}, file, metadata={"format": "pt"})
+    with pytest.raises(WeightsError, match="1 left over: more"):
+        tried_network(saved.options())
+    file.rename(saved.path / "pytorch_model.bin")
+    with pytest.raises(WeightsError, match="are pickled"):
+        tried_network(saved.options())
+
+
+def test_a_network_that_wants_a_sentence_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "oneformer"}))
+    with pytest.raises(WeightsError, match="wants a sentence"):
+        KINDS["transformers"].read(tmp_path, transformers_saved(tmp_path).options())
