@@ -50,7 +50,7 @@ STEP = 8
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measurement:
+class NetworkMeasurement:
     """What was measured of a network on one device."""
 
     device: str
@@ -74,7 +74,7 @@ class Measurement:
         ]
 
 
-def measured(bundle: Bundle, device: str = "cpu") -> Measurement:
+def measured(bundle: Bundle, device: str = "cpu") -> NetworkMeasurement:
     """Measure the network from elsewhere of a bundle in a process of its own.
 
     Args:
@@ -101,10 +101,10 @@ def measured(bundle: Bundle, device: str = "cpu") -> Measurement:
             advice="Take a smaller --input, or a machine with more memory",
         )  # fmt: skip
     memory = tuple(PassMemory(**each) for each in found.pop("memory"))
-    return Measurement(memory=memory, **found)
+    return NetworkMeasurement(memory=memory, **found)
 
 
-def measured_here(bundle: Bundle, device: str = "cpu") -> Measurement:
+def measured_here(bundle: Bundle, device: str = "cpu") -> NetworkMeasurement:
     """Measure the network from elsewhere of a bundle in this process, whatever its heap holds already.
 
     Raises:
@@ -113,7 +113,7 @@ def measured_here(bundle: Bundle, device: str = "cpu") -> Measurement:
     networks = load_foreign(bundle, device=device, precision="float32")
     kind = device.partition(":")[0]
     machine = Machine(device=device, precision="bfloat16", memory=0)
-    return Measurement(
+    return NetworkMeasurement(
         device=kind,
         memory=tuple(_passes(networks, bundle, kind)),
         edge=felt_edge(networks, bundle),
@@ -122,7 +122,7 @@ def measured_here(bundle: Bundle, device: str = "cpu") -> Measurement:
     )
 
 
-def store(folder: Path, found: Measurement, *, margin: bool = False) -> None:
+def store(folder: Path, found: NetworkMeasurement, *, margin: bool = False) -> None:
     """Write what was measured into a bundle's description.
 
     Args:
