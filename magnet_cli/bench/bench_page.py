@@ -63,7 +63,8 @@ def bench_page(setting: Setting, rows: Sequence[Row]) -> str:
     parts += [f"<p>{_escaped(note)}</p>" for note in notes if note]
     parts += ["<h2>The machine</h2>", _machine(setting)]
     return (
-        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{_escaped(title)}</title>'
+        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<meta name="generator" content="magnet"><title>{_escaped(title)}</title>'
         f"<style>{STYLE}</style></head><body>\n" + "\n".join(parts) + "\n</body></html>\n"
     )
 

@@ -13,8 +13,11 @@ from magnet_cli.errors import OutputError, UsageError, redacted
 from magnet_cli.options.bench import CASCADE, BenchOptions, parse_measured
 from magnet_cli.options.refine import RefineOptions
 from magnet_cli.options.segment import SegmentOptions
+from magnet_cli.system.written_files import WrittenFile, refuse_collisions, refuse_foreign, refuse_long_names
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from magnet_cli.bench.api import BenchResult
     from magnet_cli.bench.conditions import Setting
     from magnet_cli.cli.progress import Display
@@ -58,8 +61,8 @@ def bench(
     The bench measures segment, or refine where --weights names a cascade.
     """
     with Listing(json=json) as listing:
-        if html is not None and not html.parent.is_dir():
-            raise OutputError("the page's folder is missing", value=html.parent, advice="Make it, or choose another")
+        if html is not None:
+            _check_page(html, read=[image, mask_file])
         refines = _refines(measuring.given("methods"), segment.given("weights"))
         if refines:
             _refuse(segment, beside=refine, rule="a cascade")
@@ -121,6 +124,23 @@ def _greet(setting: Setting, display: Display) -> None:
     for note in setting.notes:
         display.message(f"magnet: {note}")
     display.message(f"magnet: {setting.bundle} on {setting.device_name}, {setting.precision}")
+
+
+def _check_page(html: Path, *, read: Sequence[str | None]) -> None:
+    """Check that the page can be written and replaces no other file.
+
+    Raises:
+        UsageError: It is a file that is read.
+        OutputError: Its folder is missing, or a file of another program is in the way.
+    """
+    if not html.parent.is_dir():
+        raise OutputError("the page's folder is missing", value=html.parent, advice="Make it, or choose another")
+    from magnet_cli.report.page import is_page
+
+    page = WrittenFile(path=html, kind="page", owner="this bench", is_ours=is_page)
+    refuse_collisions([page], [path for path in read if path is not None])
+    refuse_long_names([page])
+    refuse_foreign([page])
 
 
 def _tell(result: BenchResult, listing: Listing, *, html: Path | None, json: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_format
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -16,12 +17,14 @@ from magnet_cli.errors import OutputError, UsageError, redacted
 from magnet_cli.options.evaluate import EvaluationOptions, RadiusRule, ScoreOptions
 from magnet_cli.options.option import Panel
 from magnet_cli.options.segment import SegmentOptions
+from magnet_cli.system.written_files import WrittenFile, refuse_collisions, refuse_foreign, refuse_long_names
 
 if TYPE_CHECKING:
     from magnet_cli.evaluation.method_scores import Scores
 
 PLOT = "distribution.png"
 SCORES = "scores.json"
+SCORES_HEAD = re.compile(rb'\{\n "schema": \d+,\n "images": ')
 NOTHING_KEPT = "without -o no mask is kept: give -o a folder, and the same command goes on from there"
 OF_A_MASK = ("mask", "truth", "names", "roi")
 """Names of the parameters that need MASK TRUTH."""
@@ -117,7 +120,8 @@ def evaluate(
                 evaluation=counting.value(boundary=None if mba is False else mba_radii or "fixed"),
             )
             plotted = _plot(plot, output)
-            found = _compare_methods(data, output, chosen, listing, progress=not no_progress)
+            files = _score_files(data, output, plotted)
+            found = _compare_methods(data, output, chosen, listing, files=files, progress=not no_progress)
             if not json:
                 from magnet_cli.cli.score_text import scores_lines
 
@@ -149,17 +153,22 @@ def _refuse(context: typer.Context, names: Sequence[str], *, rule: str) -> None:
 
 
 def _compare_methods(
-    data: Path, output: Path | None, options: ScoreOptions, listing: Listing, *, progress: bool
+    data: Path,
+    output: Path | None,
+    options: ScoreOptions,
+    listing: Listing,
+    *,
+    files: Sequence[WrittenFile],
+    progress: bool,
 ) -> Scores:
     from magnet_cli.cli.progress import Display
     from magnet_cli.evaluation import method_scores as scoring
 
     rows = []
-    if output is not None:
-        # Scores of an earlier run do not describe the masks that this run replaces.
-        for name in (SCORES, PLOT):
-            with suppress(OSError):
-                (output / name).unlink()
+    # Scores of an earlier run do not describe the masks that this run replaces.
+    for file in files:
+        with suppress(OSError):
+            file.path.unlink()
     try:
         with Display(enabled=progress) as display:
             for row in scoring.score_each(data, output, options, events=display):
@@ -172,6 +181,37 @@ def _compare_methods(
     found = scoring.Scores.of(rows, options)
     listing.more |= found.describe()
     return found
+
+
+def _score_files(data: Path, output: Path | None, plot: Path | None) -> list[WrittenFile]:
+    """Return the files of scores and of their plot, none of which is read or another program's.
+
+    Raises:
+        UsageError: One of them is a file that is read.
+        OutputError: A file of another program is in the way.
+    """
+    from magnet_cli.images.dataset import read_dataset
+    from magnet_cli.report.overlay import is_overlay
+
+    files = []
+    if output is not None:
+        files.append(WrittenFile(path=output / SCORES, kind="score file", owner=str(data), is_ours=_is_scores))
+    if plot is not None:
+        files.append(WrittenFile(path=plot, kind="plot", owner=str(data), is_ours=is_overlay))
+    samples = read_dataset(data)
+    read = [path for one in samples for path in (one.image, one.label, one.roi) if path is not None]
+    refuse_collisions(files, [data, *read])
+    refuse_long_names(files)
+    refuse_foreign(files)
+    return files
+
+
+def _is_scores(path: Path) -> bool:
+    """Whether a file begins as the scores of this command do."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return SCORES_HEAD.match(file.read(len('{\n "schema": 1,\n "images": '))) is not None
 
 
 def _plot(named: Path | None, output: Path | None) -> Path | None:

@@ -43,8 +43,11 @@ def export(
     with Listing(json=json) as listing:
         chosen, overwrite = options.value(), run.value().overwrite
         from magnet_cli.exports.destinations import plan_exports
+        from magnet_cli.exports.formats import refuse_export_collisions
 
-        for target in plan_exports(masks, output, chosen.formats):
+        targets = plan_exports(masks, output, chosen.formats)
+        refuse_export_collisions(targets)
+        for target in targets:
             made, error = _exported(target, chosen, overwrite=overwrite, progress=not no_progress)
             row: dict[str, object] = {"mask": str(target.mask), "exports": [each.describe() for each in made]}
             if error is not None:

@@ -13,6 +13,7 @@ from magnet_cli.options.refine import RefineOptions
 from magnet_cli.options.shared import ViewOptions
 from magnet_cli.system.memory import format_bytes
 from magnet_cli.system.speeds import format_seconds
+from magnet_cli.system.written_files import refuse_collisions, refuse_foreign
 
 if TYPE_CHECKING:
     from magnet_cli.refinement.method import MaskJob
@@ -52,13 +53,15 @@ def refine(
             if dry_run:
                 _show(refining.plan_refine(image, mask, chosen, events=display), json=json)
                 return 0
-            result = refining.refine(image, mask, output, chosen, events=display)
-            if shown.overlay or shown.html:
-                from magnet_cli.report.files import ViewPaths, write_views
+            from magnet_cli.refinement.pairs import output_path, read_files
+            from magnet_cli.report.files import ViewPaths, write_views
 
-                paths = ViewPaths.of(result.output, overlay=shown.overlay, html=shown.html)
-                for path in write_views(paths, mask=result.output, report=result.report, image=image):
-                    display.message(f"{path}: done")
+            paths = ViewPaths.of(output_path(mask, output), overlay=shown.overlay, html=shown.html)
+            refuse_collisions(paths.files(image), read_files(image, mask, chosen))
+            refuse_foreign(paths.files(image))
+            result = refining.refine(image, mask, output, chosen, events=display)
+            for path in write_views(paths, mask=result.output, report=result.report, image=image):
+                display.message(f"{path}: done")
         listing.add(result.describe())
     return 0
 

@@ -12,6 +12,7 @@ from magnet_cli.cli.outcome import Listing, command, say
 from magnet_cli.cli.parameters import Json, NoProgress
 from magnet_cli.errors import OutputError, UsageError
 from magnet_cli.geometry import Size
+from magnet_cli.system.written_files import WrittenFile, refuse_collisions, refuse_foreign, refuse_long_names
 
 SUFFIXES = (".tif", ".tiff")
 
@@ -39,6 +40,12 @@ def scene(
                 raise OutputError("the file exists", file=path, advice="Choose another name, or add --overwrite")
         from magnet_cli.cli.progress import showing
         from magnet_cli.scene import Scene, write_scene
+        from magnet_cli.scene.scene_writer import is_scene
+
+        files = [WrittenFile(path=path, kind="scene", owner="this scene", is_ours=is_scene) for path in paths]
+        refuse_collisions(files, [])
+        refuse_long_names(files)
+        refuse_foreign(files)
 
         with showing(output, "drawing", enabled=not no_progress):
             write_scene(output, Scene(size=made_size, seed=seed), labels_path=labels)

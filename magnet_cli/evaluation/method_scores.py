@@ -7,18 +7,21 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from magnet_cli.errors import MagnetError, UsageError
+from magnet_cli.errors import MagnetError
 from magnet_cli.evaluation.mask_scores import Evaluation, check_inputs, evaluate
 from magnet_cli.evaluation.statistics import Distribution, Pooled, paired_difference
 from magnet_cli.events import Events
 from magnet_cli.images.dataset import DatasetSample, read_dataset
+from magnet_cli.masks.our_files import mask_files
 from magnet_cli.masks.targets import Target
+from magnet_cli.models.bundle import bundle_files
 from magnet_cli.models.python_network import PythonNetwork
 from magnet_cli.options.evaluate import ScoreOptions
 from magnet_cli.segmentation.api import segment_target
 from magnet_cli.segmentation.segment_model import load_model
 from magnet_cli.system.memory import trim
 from magnet_cli.system.scratch import scratch_folder
+from magnet_cli.system.written_files import refuse_collisions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -325,7 +328,15 @@ def score_each(
     options, events = options or ScoreOptions(), events or Events()
     samples, folder = read_dataset(Path(data)), None if output is None else Path(output)
     if folder is not None:
-        _refuse_inputs(samples, folder, options.methods)
+        refuse_collisions(
+            (
+                file
+                for sample in samples
+                for method in options.methods
+                for file in mask_files(_mask(folder, method, sample), owner=f"{sample.image} by {method}")
+            ),
+            read_files(Path(data), samples, options),
+        )
     model = load_model(options.segment, events, own)
     options = _named(options, model)
     unfit = {
@@ -359,15 +370,10 @@ def _mask(folder: Path, method: Method, sample: DatasetSample) -> Path:
     return folder / method / f"{sample.name}.tif"
 
 
-def _refuse_inputs(samples: Sequence[DatasetSample], folder: Path, methods: Sequence[Method]) -> None:
-    inputs = {
-        path.resolve() for sample in samples for path in (sample.image, sample.label, sample.roi) if path is not None
-    }
-    for sample in samples:
-        for method in methods:
-            mask = _mask(folder, method, sample)
-            if mask.resolve() in inputs:
-                raise UsageError("a mask may not replace an input", value=mask, advice="Choose another -o")
+def read_files(data: Path, samples: Sequence[DatasetSample], options: ScoreOptions) -> list[Path]:
+    """The files that a comparison of methods reads."""
+    found = [path for one in samples for path in (one.image, one.label, one.roi) if path is not None]
+    return [data, *found, *bundle_files(options.segment.weights)]
 
 
 def _named(options: ScoreOptions, model: Model) -> ScoreOptions:

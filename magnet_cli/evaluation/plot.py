@@ -75,7 +75,7 @@ def draw_distributions(scores: Scores) -> bytes:
     whole.axhline(least, color=INK, linewidth=0.8, linestyle=(0, (4, 4)), zorder=1)
     _legend(figure, methods, least)
     file = BytesIO()
-    figure.savefig(file, format="png", dpi=DOTS)
+    figure.savefig(file, format="png", dpi=DOTS, metadata={"Software": "magnet"})
     return file.getvalue()
 
 

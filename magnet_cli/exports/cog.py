@@ -27,6 +27,7 @@ STRUCTURE = (
 )
 """The structural metadata of GDAL's COG driver (gdal.org, drivers/raster/cog): readers then ask for fewer ranges. The
 closing space leaves room for YES, which GDAL writes where it changes such a file."""
+NAMES_HEAD = '<PAMDataset>\n  <PAMRasterBand band="1">\n    <CategoryNames>\n'
 
 
 def write_cog(mask: MaskFile, target: Path, *, identity: str) -> None:
@@ -47,10 +48,15 @@ def write_cog(mask: MaskFile, target: Path, *, identity: str) -> None:
 def _categories(names: Iterable[str]) -> str:
     """Names by class index, as GDAL's PAM has them (gdal.org, drivers/raster/gtiff and the schema pamdataset)."""
     lines = "".join(f"      <Category>{escape(xml_text(name))}</Category>\n" for name in names)
-    return (
-        '<PAMDataset>\n  <PAMRasterBand band="1">\n    <CategoryNames>\n'
-        f"{lines}    </CategoryNames>\n  </PAMRasterBand>\n</PAMDataset>\n"
-    )
+    return f"{NAMES_HEAD}{lines}    </CategoryNames>\n  </PAMRasterBand>\n</PAMDataset>\n"
+
+
+def has_names(path: Path) -> bool:
+    """Whether a file begins as the names of classes do that this program writes; more may follow them."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(len(NAMES_HEAD)) == NAMES_HEAD.encode()
 
 
 def found_identity(path: Path) -> str | None:

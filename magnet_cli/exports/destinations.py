@@ -12,7 +12,7 @@ from magnet_cli.masks.targets import masks_under
 from magnet_cli.options.export import EXPORT_SUFFIXES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Sequence
 
     from magnet_cli.options.export import ExportFormat, ExportOptions
 
@@ -44,7 +44,7 @@ def plan_exports(masks: Sequence[str], output: Path | None, formats: Sequence[Ex
         formats: The formats, at least one.
 
     Raises:
-        UsageError: Nothing to do, an unknown suffix, two masks with one output, or an output that is a mask.
+        UsageError: Nothing to do, or an unknown suffix.
         SourceError: A named mask is missing.
     """
     if not formats:
@@ -57,7 +57,6 @@ def plan_exports(masks: Sequence[str], output: Path | None, formats: Sequence[Ex
             ExportTarget(mask=mask, files=tuple((name, _place(mask, root, output, name)) for name in formats))
             for mask, root in found.values()
         ]
-    refuse_collisions((path for target in targets for path in paths_of(target.files)), inputs=found)
     return targets
 
 
@@ -79,37 +78,6 @@ def names_path(path: Path) -> Path:
 def default_files(mask: Path, options: ExportOptions) -> list[tuple[ExportFormat, Path]]:
     """Return the formats of some options, and the file beside the mask that each goes to."""
     return [(name, default_path(mask, name)) for name in options.formats]
-
-
-def paths_of(files: Iterable[tuple[ExportFormat, Path]]) -> Iterator[Path]:
-    """Every file that exports may write."""
-    for name, path in files:
-        yield path
-        if name == "geojson":
-            yield map_path(path)
-        if name == "cog":
-            yield names_path(path)
-
-
-def refuse_collisions(paths: Iterable[Path], *, inputs: Iterable[Path]) -> None:
-    """Pass where exports differ from each other and from what they are made of.
-
-    Args:
-        paths: The paths of the exports.
-        inputs: The masks, as resolved paths.
-
-    Raises:
-        UsageError: They do not.
-    """
-    seen, taken = set(), set(inputs)
-    for path in paths:
-        # Two spellings of a path, or a link, may lead to one file.
-        place = path.resolve()
-        if place in taken:
-            raise UsageError("an export may not replace an input", value=path, advice="Choose another -o")
-        if place in seen:
-            raise UsageError("two masks would get the same export", value=path, advice="Export one at a time")
-        seen.add(place)
 
 
 def _is_file_name(output: Path) -> bool:

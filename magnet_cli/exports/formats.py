@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -12,13 +13,16 @@ from magnet_cli.errors import OutputError
 from magnet_cli.exports import cog, geojson
 from magnet_cli.exports import ome_tiff as ometiff
 from magnet_cli.exports import ome_zarr as omezarr
-from magnet_cli.exports.destinations import default_files, map_path, plan_exports
+from magnet_cli.exports.destinations import default_files, map_path, names_path, plan_exports
 from magnet_cli.masks.mask_file import MaskFile
+from magnet_cli.masks.output import OutputPaths
 from magnet_cli.options.export import ExportOptions
+from magnet_cli.system.written_files import WrittenFile, refuse_collisions, refuse_foreign
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from magnet_cli.exports.destinations import ExportTarget
     from magnet_cli.options.export import ExportFormat
 
 
@@ -79,6 +83,29 @@ RASTERS: dict[ExportFormat, _Raster] = {
 }
 
 
+def export_files(files: Iterable[tuple[ExportFormat, Path]], *, owner: str) -> list[WrittenFile]:
+    """The files that exports of the mask `owner` may write."""
+    found = []
+    for name, path in files:
+        is_ours = partial(_is_ours, name)
+        paths = [path, *([map_path(path)] if name == "geojson" else [])]
+        found += [WrittenFile(path=each, kind="export", owner=owner, is_ours=is_ours) for each in paths]
+        if name == "cog":
+            # GDAL and QGIS add to this file what they find out about the raster that it belongs to.
+            belongs = partial(_belongs, path)
+            found.append(WrittenFile(path=names_path(path), kind="export", owner=owner, is_ours=belongs))
+    return found
+
+
+def _is_ours(name: ExportFormat, path: Path) -> bool:
+    found = geojson.found_identity if name == "geojson" else RASTERS[name].found
+    return found(path) is not None
+
+
+def _belongs(raster: Path, names: Path) -> bool:
+    return _is_ours("cog", raster) or cog.has_names(names)
+
+
 def export_mask(
     mask: Path, targets: Iterable[tuple[ExportFormat, Path]], options: ExportOptions, *, overwrite: bool = False
 ) -> Iterator[Export]:
@@ -94,6 +121,8 @@ def export_mask(
         SourceError: The mask is missing, damaged, or none.
         OutputError: A file is in the way, or cannot be written; it is as before, or missing, never in part.
     """
+    targets = list(targets)
+    refuse_foreign(export_files(targets, owner=str(mask)))
     with MaskFile.open(mask) as opened:
         digest = opened.digest()
         for name, path in targets:
@@ -179,6 +208,18 @@ def _identity(name: ExportFormat, digest: str, options: ExportOptions) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
+def refuse_export_collisions(targets: Sequence[ExportTarget]) -> None:
+    """Pass where exports differ from each other and from the masks that they are made of.
+
+    Raises:
+        UsageError: They do not.
+    """
+    refuse_collisions(
+        (file for target in targets for file in export_files(target.files, owner=str(target.mask))),
+        (path for target in targets for path in (target.mask, OutputPaths.of(target.mask).report)),
+    )
+
+
 def export(
     masks: str | Path | Sequence[str | Path],
     output: str | Path | None = None,
@@ -205,4 +246,5 @@ def export(
     options = options or ExportOptions()
     named = [masks] if isinstance(masks, str | Path) else masks
     targets = plan_exports([str(mask) for mask in named], None if output is None else Path(output), options.formats)
+    refuse_export_collisions(targets)
     return [made for target in targets for made in export_mask(target.mask, target.files, options, overwrite=overwrite)]

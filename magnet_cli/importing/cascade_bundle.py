@@ -41,7 +41,7 @@ def import_cascade(file: Path, output: Path, *, licence: str | None = None, over
         WeightsError: The file is no plain state dict, or does not fit the module exactly.
         OutputError: The folder is there already, or cannot be written.
     """
-    check_output(output, overwrite=overwrite)
+    check_output(output, overwrite=overwrite, read=[file])
     state = fitted(read_checkpoint(file), build_cascade(ARCHITECTURE, options={}), architecture=ARCHITECTURE)
     description = describe_cascade(
         name=output.name,

@@ -97,7 +97,8 @@ def import_bundle(backbone: Path, refiners: Sequence[Path], output: Path, option
         OutputError: The folder is there already, or cannot be written.
         SourceError: The sample cannot be read, or does not fit.
     """
-    check_output(output, overwrite=options.overwrite)
+    sample = [] if options.sample is None else [options.sample.image, options.sample.label]
+    check_output(output, overwrite=options.overwrite, read=[backbone, *refiners, *sample])
     scales = refiner_scales(options, len(refiners))
     checkpoints = [read_checkpoint(path) for path in (backbone, *refiners)]
     states, entries = _states(checkpoints, options)

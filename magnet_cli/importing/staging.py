@@ -2,33 +2,52 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from magnet_cli.errors import OutputError
 from magnet_cli.models.description import DESCRIPTION
 from magnet_cli.system.working_files import working_folder
+from magnet_cli.system.written_files import WrittenFile, refuse_collisions, refuse_long_names
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 CARD = "README.md"
+WEIGHTS = ".safetensors"
 UNKNOWN_LICENCE = "unknown; ask whoever published the checkpoints"
 
 
-def check_output(output: Path, *, overwrite: bool) -> None:
+def check_output(output: Path, *, overwrite: bool, read: Sequence[Path]) -> None:
     """Accept a folder that is not there, or a bundle that may be replaced.
 
+    Args:
+        output: The folder, which is replaced as a whole.
+        overwrite: Whether a bundle that is there may be replaced.
+        read: The files that the bundle is made of.
+
     Raises:
-        OutputError: It is there and may not be replaced.
+        UsageError: One of these files is in the folder.
+        OutputError: The folder may not be replaced.
     """
-    if not output.exists():
+    file = WrittenFile(path=output, kind="bundle", owner="this import", is_ours=lambda path: path.is_dir())
+    refuse_collisions([file], read)
+    refuse_long_names([file])
+    if not os.path.lexists(output):
         return
     if not overwrite:
         raise OutputError("the bundle's folder exists", file=output, advice="Choose another, or add --overwrite")
     if not (output / DESCRIPTION).is_file():
         raise OutputError(f"only a folder with a {DESCRIPTION} is replaced", file=output, advice="Choose another")
+    for entry in output.iterdir():
+        if entry.name not in (DESCRIPTION, CARD) and entry.suffix != WEIGHTS:
+            raise OutputError(
+                "the folder is replaced as a whole, and this file in it is no part of a bundle",
+                file=entry,
+                advice="Move it away, or choose another output",
+            )
 
 
 @contextmanager

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from typing import TYPE_CHECKING
 
 from magnet_cli.errors import OutputError
 from magnet_cli.system import durable
+from magnet_cli.system.regular_files import is_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -15,6 +17,23 @@ if TYPE_CHECKING:
 
 
 MISSING_ADVICE = "A mask that magnet has written has its report beside it: name such a mask, or bring the report back"
+OUR_REPORT = re.compile(rb'"program":\s*\{\s*"name":\s*"magnet"')
+SEARCHED = 1 << 20
+"""Bytes that are searched at a time: the JSON beside an image may be another program's, and of any size."""
+
+
+def is_report(path: Path) -> bool:
+    """Whether a file is a report of this program, by what it says; it may be damaged elsewhere."""
+    if not is_file(path):
+        return False
+    before = b""
+    with path.open("rb") as file:
+        while part := file.read(SEARCHED):
+            if OUR_REPORT.search(before + part):
+                return True
+            # The words may lie across two parts, so the end of one is searched again with the next.
+            before = part[-100:]
+    return False
 
 
 def canonical(value: Mapping[str, object]) -> bytes:

@@ -60,9 +60,17 @@ class StoreFile:
                         advice="Wait until it ends, or choose another output.",
                     )
                 # The owner before may have removed the file between our opening and our locking it.
-                if durable.names(path, descriptor):
-                    return cls(path, descriptor=descriptor, sync=sync)
-                os.close(descriptor)
+                if not durable.names(path, descriptor):
+                    os.close(descriptor)
+                    continue
+                if not _is_journal(durable.read_at(descriptor, len(records.MAGIC), 0)):
+                    os.close(descriptor)
+                    raise OutputError(
+                        "this file is in the way of a journal, and magnet has not written it: it is not replaced",
+                        file=path,
+                        advice="Move it away, or choose another output",
+                    )
+                return cls(path, descriptor=descriptor, sync=sync)
 
     def peek(self, length: int) -> bytes:
         """The first bytes of the file."""
@@ -162,6 +170,11 @@ class StoreFile:
         if not self._closed:
             with durable.writing(self.path):
                 durable.remove_owned(self.path, self.close)
+
+
+def _is_journal(head: bytes) -> bool:
+    """Whether a file begins as a journal of any version; a power cut may leave zeros of one that was just made."""
+    return not head.strip(b"\0") or records.MAGIC[:-1].startswith(head[: len(records.MAGIC) - 1])
 
 
 def _lock(descriptor: int, path: Path) -> bool:

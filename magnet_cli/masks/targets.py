@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from magnet_cli.errors import SourceError, UsageError
 from magnet_cli.images.inputs import SkippedFile, find_images, skipped_notes, stem
 from magnet_cli.images.urls import is_url
+from magnet_cli.masks.report_file import is_report
 from magnet_cli.options.export import EXPORT_SUFFIXES
-from magnet_cli.system.regular_files import is_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -24,9 +24,6 @@ EXPORT_HEAD = 1 << 16
 MASK_SUFFIXES = (".tif", ".tiff")
 OVERLAY = ".overlay"
 """The end of the name of a mask's picture, before its suffix."""
-OUR_REPORT = re.compile(rb'"program":\s*\{\s*"name":\s*"magnet"')
-SEARCHED = 1 << 20
-"""Bytes that are searched at a time: the JSON beside an image may be another program's, and of any size."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +80,7 @@ def plan_targets(
         on_note: Receives a sentence about files that look like images and are skipped.
 
     Raises:
-        UsageError: Nothing to do, an unknown suffix, two images with one mask, or a mask that is an input.
+        UsageError: Nothing to do, or an unknown suffix.
         SourceError: A named file is missing.
     """
     images = input_images(inputs, on_note)
@@ -97,7 +94,6 @@ def plan_targets(
             value=f"{len(images)} images and -o {output}",
             advice="Give -o a folder",
         )
-    _refuse_collisions(targets)
     return targets
 
 
@@ -114,7 +110,7 @@ def is_earlier_output(image: Path) -> bool:
         return _is_export(image / "zarr.json" if image.is_dir() else image)
     name = Path(image.stem).stem if image.is_dir() else image.stem.removesuffix(OVERLAY)
     report = image.with_name(f"{name}.json")
-    return is_file(report) and _is_ours(report)
+    return is_report(report)
 
 
 def _is_export(file: Path) -> bool:
@@ -122,17 +118,6 @@ def _is_export(file: Path) -> bool:
         return False
     with file.open("rb") as opened:
         return OUR_EXPORT.search(opened.read(EXPORT_HEAD)) is not None
-
-
-def _is_ours(report: Path) -> bool:
-    before = b""
-    with report.open("rb") as file:
-        while part := file.read(SEARCHED):
-            if OUR_REPORT.search(before + part):
-                return True
-            # The words may lie across two parts, so the end of one is searched again with the next.
-            before = part[-100:]
-    return False
 
 
 def named_masks(paths: Iterable[Path]) -> Iterator[Path]:
@@ -188,31 +173,3 @@ def mask_path(image: FoundImage, folder: Path | None) -> Path:
     if folder is None:
         return Path(f"{stem(image.place)}.mask.tif")
     return folder / image.place.parent / f"{stem(image.place)}.tif"
-
-
-def refuse_collisions_of_unrefined(targets: Sequence[Target]) -> None:
-    """Pass where masks that a last stage refines have names of their own.
-
-    Raises:
-        UsageError: They do not.
-    """
-    _refuse_collisions([*targets, *(Target(image=each.image, mask=each.unrefined) for each in targets)])
-
-
-def _refuse_collisions(targets: Sequence[Target]) -> None:
-    inputs = {Path(target.image).resolve() for target in targets}
-    seen: dict[Path, str] = {}
-    for target in targets:
-        # Two spellings of a path, or a link, may lead to one file.
-        place = target.mask.resolve()
-        if place in inputs:
-            raise UsageError(
-                "a mask may not replace an input", value=f"{target.mask} for {target.image}", advice="Choose another -o"
-            )
-        if place in seen:
-            raise UsageError(
-                "two images would get the same mask",
-                value=f"{seen[place]} and {target.image} both to {target.mask}",
-                advice="Rename one, or segment them into different folders",
-            )
-        seen[place] = target.image

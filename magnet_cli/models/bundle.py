@@ -53,6 +53,14 @@ def shipped_bundles() -> dict[str, Path]:
     return dict(sorted(found.items()))
 
 
+def bundle_files(name_or_path: str | Path | None) -> list[Path]:
+    """The files of a bundle that exist, without a look at its description; none where no bundle is named."""
+    if name_or_path is None:
+        return []
+    folder = shipped_bundles().get(str(name_or_path)) or Path(name_or_path)
+    return [path for path in folder.iterdir() if path.is_file()] if folder.is_dir() else [folder]
+
+
 def load_bundle(name_or_path: str | Path) -> Bundle:
     """Read and check the description of a bundle that predicts classes.
 

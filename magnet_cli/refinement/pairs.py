@@ -7,18 +7,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from magnet_cli import images
-from magnet_cli.errors import UsageError
+from magnet_cli.images.urls import is_url
 from magnet_cli.masks.kept_field import FieldFile
+from magnet_cli.masks.our_files import mask_files
 from magnet_cli.masks.output import OutputPaths
 from magnet_cli.masks.targets import is_file_name
-from magnet_cli.options.refine import THRESHOLD
+from magnet_cli.models.bundle import bundle_files
+from magnet_cli.options.refine import THRESHOLD, RefineOptions
 from magnet_cli.options.shared import BandOptions
 from magnet_cli.plan import inspect_bands
 from magnet_cli.refinement.input_mask import InputMask, open_mask
+from magnet_cli.system.written_files import refuse_collisions, refuse_foreign, refuse_long_names
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from magnet_cli.images import ImageInfo
-    from magnet_cli.options.refine import RefineOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +37,7 @@ class Pair:
 
     @classmethod
     def open(
-        cls, image: str | Path, mask: str | Path, output: str | Path | None, *, options: BandOptions | None = None
+        cls, image: str | Path, mask: str | Path, output: str | Path | None, *, options: RefineOptions | None = None
     ) -> Self:
         """Read the facts of both files, and choose the output.
 
@@ -44,11 +48,25 @@ class Pair:
             options: Which image of the file is read, and how.
 
         Raises:
-            UsageError: Masks are not written in files of the output's suffix, or the output is one of the inputs.
+            UsageError: Masks are not written in files of the output's suffix, or an output is one of the inputs.
+            OutputError: A file of another program is in the way of an output.
             SourceError: A file cannot be opened, or the two differ in size or place.
         """
-        paths = OutputPaths.of(output_path(image, mask, None if output is None else Path(output)))
+        paths = OutputPaths.of(output_path(mask, None if output is None else Path(output)))
+        options = options or RefineOptions()
+        files = mask_files(paths.mask, owner=str(image))
+        refuse_collisions(files, read_files(image, mask, options))
+        refuse_long_names(files)
+        refuse_foreign(files)
         return cls(image=str(image), mask=str(mask), paths=paths, info=check_pair(image, mask, options=options))
+
+
+def read_files(image: str | Path, mask: str | Path, options: RefineOptions) -> Iterator[Path]:
+    """The files that a refinement reads."""
+    yield from (Path(path) for path in (image, mask) if not is_url(str(path)))
+    if options.evidence is not None:
+        yield options.evidence
+    yield from bundle_files(options.weights)
 
 
 def check_pair(image: str | Path, mask: str | Path, *, options: BandOptions | None = None) -> ImageInfo:
@@ -64,7 +82,7 @@ def check_pair(image: str | Path, mask: str | Path, *, options: BandOptions | No
     return info
 
 
-def output_path(image: str | Path, mask: str | Path, output: Path | None) -> Path:
+def output_path(mask: str | Path, output: Path | None) -> Path:
     """Return the path of the output.
 
     Raises:
@@ -75,8 +93,6 @@ def output_path(image: str | Path, mask: str | Path, output: Path | None) -> Pat
         found = Path(f"{name}.refined.tif")
     else:
         found = output if is_file_name(output) else output / f"{name}.tif"
-    if found.resolve() in {Path(image).resolve(), Path(mask).resolve()}:
-        raise UsageError("a mask may not replace an input", value=str(found), advice="Choose another -o")
     return found
 
 

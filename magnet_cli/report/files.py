@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING, Any, Self, cast
 
 from magnet_cli import images
 from magnet_cli.errors import OutputError, SourceError, UsageError
+from magnet_cli.images.urls import is_url
 from magnet_cli.masks.output import OutputPaths
 from magnet_cli.masks.report_file import read_report
 from magnet_cli.masks.targets import named_masks
 from magnet_cli.options.shared import ViewOptions
-from magnet_cli.report.overlay import draw_overlay
-from magnet_cli.report.page import make_page
+from magnet_cli.report.overlay import draw_overlay, is_overlay
+from magnet_cli.report.page import is_page, make_page
 from magnet_cli.report.picture import read_picture
 from magnet_cli.system import durable
+from magnet_cli.system.written_files import WrittenFile, refuse_collisions, refuse_foreign
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -42,6 +44,15 @@ class ViewPaths:
             overlay=mask.with_name(f"{mask.stem}.overlay.png") if overlay else None,
             html=mask.with_name(f"{mask.stem}.html") if html else None,
         )
+
+    def files(self, owner: str) -> list[WrittenFile]:
+        """The files that are written, made for the image `owner`."""
+        found = []
+        if self.overlay is not None:
+            found.append(WrittenFile(path=self.overlay, kind="picture", owner=owner, is_ours=is_overlay))
+        if self.html is not None:
+            found.append(WrittenFile(path=self.html, kind="page", owner=owner, is_ours=is_page))
+        return found
 
     def outdated(self, mask: Path) -> Self:
         """Return those files that are missing or older than the mask."""
@@ -69,10 +80,12 @@ def write_views(paths: ViewPaths, *, mask: Path, report: Mapping[str, object], i
 
     Raises:
         SourceError: The image is missing or cannot be read.
-        OutputError: The mask cannot be read, is not the report's, or the folder refuses a file.
+        OutputError: The mask cannot be read, is not the report's, a file of another program is in the way, or the
+            folder refuses a file.
     """
     if paths.overlay is None and paths.html is None:
         return []
+    refuse_foreign(paths.files(str(mask)))
     found = cast("Mapping[str, Any]", report)
     folder = mask.parent.resolve()
     cache = images.CacheBudget(folder=folder, max_bytes=int(shutil.disk_usage(folder).free * DISK_SHARE))
@@ -134,6 +147,10 @@ def show_mask(mask: Path, options: ViewOptions, *, image: str | None = None) -> 
     if found != expected:
         raise SourceError("the mask was made of another image", file=source, advice=ELSEWHERE)
     paths = ViewPaths.of(mask, overlay=options.overlay, html=options.html or not options.overlay)
+    refuse_collisions(
+        paths.files(str(mask)),
+        (path for path in (str(mask), str(OutputPaths.of(mask).report), source) if not is_url(path)),
+    )
     return write_views(paths, mask=mask, report=report, image=source)
 
 

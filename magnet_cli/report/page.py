@@ -19,6 +19,7 @@ from magnet_cli.system.memory import format_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from magnet_cli.geometry import Size
     from magnet_cli.report.picture import Class, MaskPicture
@@ -110,6 +111,19 @@ class Refined:
     """The share of all pixels."""
     objects: str
     """Which were refined, in words; empty for a tool that knows none."""
+
+
+GENERATOR = b'<meta name="generator" content="magnet'
+HEAD_BYTES = 8192
+"""Bytes at the beginning of a page in which it names the program that wrote it."""
+
+
+def is_page(path: Path) -> bool:
+    """Whether a file is a page that this program has written, of a mask or of a bench."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return GENERATOR in file.read(HEAD_BYTES)
 
 
 def make_page(picture: MaskPicture, report: Mapping[str, Any], name: str) -> str:

@@ -59,6 +59,21 @@ class Pyramid:
         return Size(width=-(-size.width // self.tile), height=-(-size.height // self.tile))
 
 
+SOFTWARE = "magnet scene"
+"""The text of the files that says which program wrote them."""
+
+
+def is_scene(path: Path) -> bool:
+    """Whether a file is a scene, or the truth of one, that this program wrote."""
+    if not path.is_file():
+        return False
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            return bool(tiff.pages.first.software == SOFTWARE)
+    except (OSError, ValueError, tifffile.TiffFileError):
+        return False
+
+
 def write_scene(
     path: str | Path,
     scene: Scene,
@@ -202,6 +217,7 @@ def _assemble(path: Path, tiles: EncodedTiles, job: _Job) -> None:
                 tile=(pyramid.tile, pyramid.tile),
                 subfiletype=1 if level else 0,
                 subifds=nested,
+                software=SOFTWARE,
                 metadata=None,
                 **coding,
             )
@@ -217,5 +233,6 @@ def _assemble_labels(path: Path, labels: EncodedTiles, job: _Job) -> None:
             tile=(side, side),
             compression="deflate",
             photometric="minisblack",
+            software=SOFTWARE,
             metadata=None,
         )

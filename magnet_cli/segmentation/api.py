@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 
 from magnet_cli.errors import BugError, foreseen
 from magnet_cli.events import Events
-from magnet_cli.exports.destinations import default_files, paths_of, refuse_collisions
-from magnet_cli.masks.targets import plan_targets, refuse_collisions_of_unrefined
+from magnet_cli.masks.targets import plan_targets
 from magnet_cli.models.python_network import PythonNetwork
 from magnet_cli.options.segment import SegmentOptions
+from magnet_cli.segmentation.image_files import read_files, written_files
 from magnet_cli.segmentation.image_planner import as_words
 from magnet_cli.segmentation.image_run import ImageResult, ImageRun
 from magnet_cli.segmentation.segment_model import load_model
+from magnet_cli.system.written_files import refuse_collisions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -74,11 +75,8 @@ def segment_each(
     )
     # All outputs are checked before the networks load: a name that the last image would overwrite costs no work.
     refuse_collisions(
-        (path for target in targets for path in paths_of(default_files(target.mask, options.exports))),
-        inputs=[Path(target.image).resolve() for target in targets],
+        (file for target in targets for file in written_files(target, options)), read_files(targets, options)
     )
-    if options.refine is not None:
-        refuse_collisions_of_unrefined(targets)
     model = load_model(options, events, own)
     for target in targets:
         result = segment_target(target, model, options, events, alone=own is not None or len(targets) == 1)

@@ -25,9 +25,11 @@ from magnet_cli.options.spelling import segment_words
 from magnet_cli.run.clock import Clock
 from magnet_cli.run.mask_run import MaskRun
 from magnet_cli.segmentation.computer import Normalisation
+from magnet_cli.segmentation.image_files import written_files
 from magnet_cli.segmentation.image_planner import plan_image
 from magnet_cli.segmentation.published_job import PublishedJob
 from magnet_cli.segmentation.segment_job import SegmentJob, options_hash
+from magnet_cli.system.written_files import refuse_foreign, refuse_long_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -98,6 +100,9 @@ class ImageRun:
         Raises:
             MagnetError: An output could not be made. Outputs that are complete stay.
         """
+        written = written_files(self.target, self.options)
+        refuse_long_names(written)
+        refuse_foreign(written)
         last = self.model.last
         result = self._refined(last) if last is not None else self.segmented(self.plan())
         self._draw(result)

@@ -98,7 +98,7 @@ def test_one_file(here: Path, mask: Path) -> None:
         (["out/s.tif", "--format", "cog", "-o", "x.png"], 2, [".tif or .tiff", "x.png"]),
         (["gone.tif", "--format", "cog"], 3, ["gone.tif: there is no such mask"]),
         (["s.tif", "--format", "cog"], 3, ["s.tif: this TIFF is no mask", "magnet segment"]),
-        (["out/s.tif", "--format", "cog", "-o", "taken.tif"], 5, ["taken.tif: the output exists", "--overwrite"]),
+        (["out/s.tif", "--format", "cog", "-o", "taken.tif"], 5, ["taken.tif: this file is in the way", "--overwrite"]),
         (["out/s.tif", "--format", "cog", "-o", "s.tif/deep"], 5, ["cannot be written"]),
     ],
 )

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tifffile
 
+from magnet_cli.errors import OutputError
 from tests.cli.support import expected_labels, invoke, invoke_json, one_line, write_image
 
 SIZES = ((60, 90), (50, 70))
@@ -95,12 +96,17 @@ def test_radii_that_grow_with_the_image_are_asked_for(data: Path, bundle: Path) 
     assert "mba_paper" in invoke_json(*words)["methods"][0]
 
 
-def test_a_plot_that_cannot_be_written_costs_no_score(data: Path, bundle: Path) -> None:
+def test_a_plot_that_cannot_be_written_costs_no_score(
+    data: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: object) -> bytes:
+        raise OutputError("the output cannot be written", file="p.png")
+
     words = ("evaluate", "--weights", bundle, "--data", data, "--methods", "downsample", "--plot")
     assert "the plot's folder is missing (got gone)" in one_line(invoke(*words, "gone/p.png"))
     assert invoke(*words, "out/p.png", "-o", "out").exit_code == 0
     assert Path("out/p.png").is_file()
-    Path("p.png").mkdir()
+    monkeypatch.setattr("magnet_cli.evaluation.plot.draw_distributions", full)
     result = invoke(*words, "p.png")
     assert result.exit_code == 5
     assert "p.png: the output cannot be written" in result.stderr
@@ -115,8 +121,8 @@ def test_an_interruption_says_whether_masks_are_kept(
         raise KeyboardInterrupt
 
     Path("out").mkdir()
-    for name in ("scores.json", "distribution.png"):
-        Path("out", name).write_text("of an earlier run")
+    Path("out/scores.json").write_text('{\n "schema": 1,\n "images": []}')
+    Path("out/distribution.png").write_bytes(b"\x89PNG\r\n\x1a\ntEXtSoftware\0magnet")
     monkeypatch.setattr("magnet_cli.evaluation.method_scores.evaluate", interrupt)
     words = ("evaluate", "--weights", bundle, "--data", data, "--methods", "downsample")
     result = invoke(*words, *(["-o", "out"] if kept else []))

@@ -13,7 +13,7 @@ import tifffile
 
 from magnet_cli.errors import OutputError, SourceError, UsageError
 from magnet_cli.exports.destinations import default_path, plan_exports
-from magnet_cli.exports.formats import export_mask
+from magnet_cli.exports.formats import export_mask, refuse_export_collisions
 from magnet_cli.options.export import EXPORT_FORMATS, ExportFormat, ExportOptions, parse_formats
 from magnet_cli.system.working_files import working_file, working_folder
 from tests.exports.support import export, make_labels, write_mask
@@ -118,8 +118,9 @@ def test_other_options_for_polygons_are_another_export(mask: Path) -> None:
 def test_a_file_of_someone_else_is_not_replaced(mask: Path, form: ExportFormat) -> None:
     path = default_path(mask, form)
     path.write_text("precious")
-    with pytest.raises(OutputError, match="exists already"):
-        export(mask, form)
+    for overwrite in (False, True):
+        with pytest.raises(OutputError, match="magnet has not written it: it is not replaced"):
+            export(mask, form, overwrite=overwrite)
     assert path.read_text() == "precious"
 
 
@@ -198,7 +199,7 @@ def test_wrong_targets(
     for name in ("a.tif", "b.tif", "c/a.tif"):
         write_mask(Path(name), make_labels(20, 20))
     with pytest.raises(UsageError, match=rule.replace(".", r"\.")):
-        plan_exports(masks, None if output is None else Path(output), formats)
+        refuse_export_collisions(plan_exports(masks, None if output is None else Path(output), formats))
 
 
 def test_formats_are_words(tmp_path: Path) -> None:

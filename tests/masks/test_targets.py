@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from magnet_cli.masks import targets
+from magnet_cli.masks import report_file
 from magnet_cli.masks.targets import is_earlier_output
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ OURS = b'{"program": {"name": "magnet", "version": "0"}}'
 def test_a_report_is_recognised_wherever_it_says_who_wrote_it(
     before: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(targets, "SEARCHED", 64)
+    monkeypatch.setattr(report_file, "SEARCHED", 64)
     (tmp_path / "x.json").write_bytes(b" " * before + OURS + b" " * 200)
     assert is_earlier_output(tmp_path / "x.tif")
 

@@ -1,0 +1,48 @@
+"""The files that a segmentation may write, and those that it reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from magnet_cli.exports.destinations import default_files
+from magnet_cli.images.urls import is_url
+from magnet_cli.masks.our_files import mask_files
+from magnet_cli.masks.spec import PROBABILITIES, UNCERTAINTY
+from magnet_cli.models.bundle import bundle_files
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from magnet_cli.masks.targets import Target
+    from magnet_cli.options.segment import SegmentOptions
+    from magnet_cli.system.written_files import WrittenFile
+
+
+def written_files(target: Target, options: SegmentOptions) -> list[WrittenFile]:
+    """The files that a segmentation of one image may write, without their working names."""
+    kept = ((PROBABILITIES, options.probabilities), (UNCERTAINTY, options.uncertainty))
+    fields = [name for name, is_kept in kept if is_kept]
+    if options.refine is None:
+        found = mask_files(target.mask, owner=target.image, fields=fields)
+    else:
+        # A last stage may keep the probabilities that it starts from, whether or not they were asked for.
+        found = mask_files(target.mask, owner=target.image)
+        found += mask_files(target.unrefined, owner=target.image, fields=[*fields, PROBABILITIES])
+    if options.overlay or options.html:
+        from magnet_cli.report.files import ViewPaths  # noqa: PLC0415 - its libraries load slowly
+
+        found += ViewPaths.of(target.mask, overlay=options.overlay, html=options.html).files(target.image)
+    if options.exports.formats:
+        from magnet_cli.exports.formats import export_files  # noqa: PLC0415 - likewise
+
+        found += export_files(default_files(target.mask, options.exports), owner=str(target.mask))
+    return found
+
+
+def read_files(targets: Sequence[Target], options: SegmentOptions) -> Iterator[Path]:
+    """The files that segmentations of several images read."""
+    yield from (Path(target.image) for target in targets if not is_url(target.image))
+    yield from (path for path in (options.roi, options.mask) if isinstance(path, Path))
+    for weights in (options.weights, options.refine_weights):
+        yield from bundle_files(weights)
