@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,8 +22,6 @@ from magnet_cli.plan import check_bands, check_values
 from magnet_cli.system import durable
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from numpy.typing import NDArray
 
     from magnet_cli.models.foreign.foreign_bundle import TriedNetwork
@@ -60,7 +59,8 @@ def import_network(
         OutputError: The folder is there already, or cannot be written.
         SourceError: The sample cannot be read, or has other bands.
     """
-    check_output(output, overwrite=overwrite)
+    read = [Path(path) for path in (options.network, sample) if path]
+    check_output(output, overwrite=overwrite, read=read)
     tried = tried_network(options, picture=None if sample is None else partial(_centre, sample))
     if licence is not None:
         tried = replace(tried, description=tried.description.with_value("licence", licence, "--licence"))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from magnet_cli.errors import OutputError
 from magnet_cli.models.description import DESCRIPTION
+from magnet_cli.models.foreign.foreign_spec import FOLDER
 from magnet_cli.system.working_files import working_folder
 from magnet_cli.system.written_files import WrittenFile, refuse_collisions, refuse_long_names
 
@@ -42,7 +43,7 @@ def check_output(output: Path, *, overwrite: bool, read: Sequence[Path]) -> None
     if not (output / DESCRIPTION).is_file():
         raise OutputError(f"only a folder with a {DESCRIPTION} is replaced", file=output, advice="Choose another")
     for entry in output.iterdir():
-        if entry.name not in (DESCRIPTION, CARD) and entry.suffix != WEIGHTS:
+        if entry.name not in (DESCRIPTION, CARD, FOLDER) and entry.suffix != WEIGHTS:
             raise OutputError(
                 "the folder is replaced as a whole, and this file in it is no part of a bundle",
                 file=entry,
