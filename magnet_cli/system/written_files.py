@@ -41,7 +41,7 @@ class WrittenFile:
         return (self.path, *(durable.working_path(self.path, end) for end in (durable.WORKING, durable.REPLACED)))
 
 
-class Places:
+class PathIndex:
     """Where paths lead: the same answer for two paths that are one file, and for two names that would be one."""
 
     def __init__(self) -> None:
@@ -140,7 +140,7 @@ def refuse_collisions(written: Iterable[WrittenFile], read: Iterable[str | Path]
     Raises:
         UsageError: Two of them are the same file.
     """
-    places, inputs = Places(), ReadFiles(read).by_inode
+    places, inputs = PathIndex(), ReadFiles(read).by_inode
     exact: dict[tuple[str, str], WrittenFile] = {}
     folded: dict[tuple[str, str], WrittenFile] = {}
     for file in written:

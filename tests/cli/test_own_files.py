@@ -192,5 +192,5 @@ def test_names_that_only_a_later_file_would_be_too_long_for(here: Path, image: P
     Path(f"in/{'b' * 236}.tif").rename(f"in/{'b' * 246}.tif")
     result = invoke(*words, "in", "-o", "out")
     assert result.exit_code == 7
-    assert "names here have at most 255" in one_line(result)
+    assert "names here have at most 255" in result.stderr
     assert json.loads((here / "out" / "a.json").read_bytes())["mask"]
