@@ -312,5 +312,5 @@ def test_a_region_outside_the_image_is_refused_with_what_it_means(image: Path, b
     assert result.exit_code == 3
     line = one_line(result)
     assert "the region lies outside the image" in line
-    assert "9000, 0, 10, 10" in line
+    assert "--roi 9000,0,10,10" in line
     assert "--roi X,Y,WIDTH,HEIGHT in pixels of the full resolution" in line
