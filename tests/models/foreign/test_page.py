@@ -1,0 +1,66 @@
+"""The commands of docs/networks.md, and those of the README's table, run on small networks of the same names."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from typer.testing import CliRunner
+
+from magnet_cli.cli.app import app
+from magnet_cli.models.foreign.kinds import KINDS
+from tests.models.foreign.makers import BANDS, smp_saved, torchscript_saved, torchvision_saved, transformers_saved
+
+ROOT = Path(__file__).parents[3]
+PAGE = (ROOT / "docs" / "networks.md").read_text(encoding="utf-8")
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+TABLE = README.partition("| you have | you type |")[2].partition("\n\n")[0]
+
+
+@pytest.fixture
+def folder(here: Path) -> Path:
+    shutil.move(smp_saved(here).path, "unet")
+    shutil.move(torchscript_saved(here).path, "network.pt")
+    transformers_saved(here)
+    torchvision_saved(here)
+    pixels = np.random.default_rng(0).integers(0, 255, (20, 24, BANDS), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
+    tifffile.imwrite(here / "city.tif", pixels, tile=(64, 64), photometric="rgb")
+    return here
+
+
+def run(commands: list[str]) -> None:
+    for command in commands:
+        words = shlex.split(command)
+        assert words[0] == "magnet"
+        done = CliRunner().invoke(app, words[1:])
+        assert done.exit_code == 0, (command, done.output, done.exception)
+
+
+# Each command loads a library of networks.
+@pytest.mark.full
+@pytest.mark.usefixtures("folder")
+def test_every_command_of_the_page_runs() -> None:
+    commands = [line for block in re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL) for line in block.splitlines()]
+    assert len(commands) >= 8
+    run(commands)
+
+
+@pytest.mark.full
+@pytest.mark.usefixtures("folder")
+def test_every_command_of_the_table_in_the_readme_runs() -> None:
+    commands = re.findall(r"`(magnet [^`]*)`", TABLE)
+    assert len(commands) >= 6
+    run(commands)
+
+
+def test_the_page_names_every_kind_and_every_option() -> None:
+    for name in KINDS:
+        assert f"| `{name}` |" in PAGE
+    for option in ("--classes", "--network-bands", "--input", "--range", "--values", "--mean", "--std", "--pixel",
+                   "--activation", "--output-name", "--multiple", "--trim", "--layout"):  # fmt: skip
+        assert f"`{option}`" in PAGE
