@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from dataclasses import dataclass, replace
+from html import unescape
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -58,8 +59,11 @@ DRIVERS = (
     *("ILWIS", "DTED", "SRTMHGT", "USGSDEM", "GRIB", "BSB", "GSAG", "GSBG", "GS7BG", "NWT_GRD", "ISIS3", "VICAR"),
 )
 """GDAL drivers that may open a file: those for rasters in files, and none that reads from a network."""
-SOURCE = re.compile(rb"<Source(?:Filename|Dataset)\b[^>]*>([^<]*)<", re.IGNORECASE)
-"""The name of a file in the description of a mosaic."""
+SOURCE = re.compile(rb"<Source(?:Filename|Dataset)\b([^>]*)>([^<]*)<", re.IGNORECASE)
+"""The attributes and the name of a file in the description of a mosaic."""
+MARKS = (101, 90)
+"""Values of samples before they are read, which every type can hold."""
+RELATIVE = re.compile(rb"relativeToVRT\s*=\s*[\"']1")
 REMOTE = (
     b"/vsicurl",
     b"/vsis3",
@@ -124,7 +128,7 @@ def open_gdal(
     datasets: list[list[Any]] = [[]]  # filled one by one, so that all are closed where one cannot be opened
     try:
         with environment(), naming(path, "the file cannot be opened", advice=DAMAGED, also=FAILURES):
-            _check_sources(path)
+            missing = _missing_sources(path)
             found = _open_parts(path, datasets[0], series)
             for part in datasets[0]:
                 refuse_short_raster(path, part)
@@ -136,7 +140,7 @@ def open_gdal(
                     close([datasets.pop()])
                     break
             info = image_info(path, datasets, codes)
-            info = replace(info, notes=(*others(found.contents, found.index), *info.notes))
+            info = replace(info, notes=(*missing, *others(found.contents, found.index), *info.notes))
             _forget_failures(datasets[0], found.names)
     except SourceError:
         close(datasets)
@@ -204,23 +208,57 @@ def companions(path: Path) -> list[Path]:
     return sorted(file for file in found if file != path and file.is_file())
 
 
-def _check_sources(path: str) -> None:
-    """Refuse a mosaic of files on a network, which GDAL would fetch."""
+def _missing_sources(path: str) -> tuple[str, ...]:
+    """Return a note on the files of a mosaic that are not there; reading where one of them lies is an error.
+
+    Raises:
+        SourceError: A file lies on a network, from which GDAL would fetch it.
+    """
+    waiting, known, missing = [path], {path}, list[str]()
+    while waiting:
+        for name in _sources_of(waiting.pop(), path):
+            if name in known:
+                continue
+            known.add(name)
+            if not Path(name).exists():
+                missing.append(name)
+            elif name.lower().endswith(".vrt"):
+                waiting.append(name)
+    if not missing:
+        return ()
+    count = f"{len(missing)} of the {len(known) - 1} files of the mosaic are not there, the first is {missing[0]}"
+    return (f"{count}: where they lie the mosaic cannot be read",)
+
+
+def _sources_of(path: str, outer: str) -> Iterator[str]:
+    """Return the paths of the files from which a mosaic is made; none for other files, or for parts of files.
+
+    Args:
+        path: Path of the mosaic.
+        outer: Path of the mosaic that the user named, for the error message.
+
+    Raises:
+        SourceError: A file lies on a network.
+    """
+    folder = Path(path).resolve().parent
     with Path(path).open("rb") as file:
         if not file.read(HEAD_BYTES).lstrip().startswith(b"<VRTDataset"):
             return
         file.seek(0)
         before = b""
         while piece := file.read(XML_PIECE):
-            for source in SOURCE.findall(before + piece):
+            for attributes, source in SOURCE.findall(before + piece):
                 if any(mark in source.lower() for mark in REMOTE):
                     raise SourceError(
                         "the files of a mosaic are read from a disk only",
                         value=source[:100].decode(errors="replace"),
-                        file=path,
+                        file=outer,
                         advice="Download them, or build the mosaic of files on this machine",
                     )
-            # A name may lie across two pieces, so the end of one is searched again with the next.
+                name = unescape(source.decode("utf-8", "surrogateescape")).strip()
+                # A colon divides a driver from a file and a part of it, such as NETCDF:a.nc:band1.
+                if name and not name.startswith("/vsi") and ":" not in name:
+                    yield str(folder / name) if RELATIVE.search(attributes) else name
             before = piece[-LONGEST_NAME:]
 
 
@@ -497,7 +535,7 @@ class GdalStore:
     ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """Samples and validity of some bands, `(bands, height, width)`; alpha is left to `Codes`."""
         stored = self._codes.dtype if self._codes.palette is None else np.dtype(dataset.dtypes[0])
-        samples = dataset.read(numbers, window=window, out_dtype=stored)
+        samples = _samples(dataset, numbers, window, stored)
         masks = np.ones(samples.shape, np.bool_)
         for index, number in enumerate(numbers):
             flags = dataset.mask_flag_enums[number - 1]
@@ -508,6 +546,31 @@ class GdalStore:
                 continue
             masks[index] = dataset.read_masks(number, window=window) > 0
         return samples, masks
+
+
+def _samples(dataset: Any, numbers: list[int], window: Window, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Read samples, `(bands, height, width)`, and make sure that GDAL has written each.
+
+    After a mosaic inside a mosaic was read, GDAL 3.10 does not report a file of a mosaic that cannot be opened, and
+    leaves the samples as they lie in memory. So they are marked beforehand, and read again with another mark where a
+    sample has the value of the first.
+
+    Raises:
+        RasterioError: GDAL failed, with or without a report.
+    """
+    if dataset.driver != "VRT":
+        found: NDArray[Any] = dataset.read(numbers, window=window, out_dtype=dtype)
+        return found
+    shape = (len(numbers), window.height, window.width)
+    samples = dataset.read(numbers, window=window, out=np.full(shape, MARKS[0], dtype))
+    doubtful = samples == MARKS[0]
+    if doubtful.any():
+        again = dataset.read(numbers, window=window, out=np.full(shape, MARKS[1], dtype))
+        if (again[doubtful] == MARKS[1]).any():
+            message = "a file of the mosaic is missing or cannot be opened"
+            raise RasterioError(message)
+    marked: NDArray[Any] = samples
+    return marked
 
 
 def close(datasets: Sequence[Sequence[Any]]) -> None:

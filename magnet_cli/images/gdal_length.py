@@ -37,10 +37,10 @@ def refuse_short_raster(path: str, dataset: Any) -> None:
     Raises:
         SourceError: The file ends too early.
     """
-    needed, files = NEEDED.get(dataset.driver), dataset.files
-    if needed is None or not files:
+    needed = NEEDED.get(dataset.driver)
+    if needed is None or not dataset.files:
         return
-    file = Path(files[0])
+    file = Path(dataset.files[0])
     size, least = file.stat().st_size, needed(file, dataset)
     if size < least:
         raise SourceError(

@@ -109,8 +109,10 @@ class OmeFiles:
         """Return notes for the user about a file that is one piece of a set."""
         if not image.files:
             return ()
-        count, others = len({*image.files, self.name}), ", ".join(sorted(self._opened)) or "none"
-        return (f"the file is one of {count} pieces of a multi-file OME-TIFF; of the others it is read with: {others}",)
+        if not self._opened:
+            return ()
+        count, others = len({*image.files, self.name}), ", ".join(sorted(self._opened))
+        return (f"the file is one of {count} pieces of a multi-file OME-TIFF and is read together with {others}",)
 
     def _beside(self, name: str, rule: str) -> Path:
         """Return the path of a file in the folder of the one that is read.

@@ -126,18 +126,18 @@ def _of_level(info: ImageInfo, number: int) -> tuple[Pitch, tuple[str, ...]]:
             advice="Take one that 'magnet info' lists",
         )
     pitch = info.levels[number].downsample
-    return pitch, (f"read at the pixel size of level {number}, {float(pitch.x):.4g} pixels of the image",)
+    return pitch, (_read_at(f"the pixel size of level {number}", pitch),)
 
 
 def _of_magnification(info: ImageInfo, wanted: Fraction) -> tuple[Pitch, tuple[str, ...]]:
     found = info.resolution
     if found is not None and found.unit != "um":
         raise _wrong_unit(info, "--mag", f"microscopes, and this one is measured in {found.unit}", "Take --gsd")
-    shown = f"read at {float(wanted):g}x"
+    shown = f"{float(wanted):g}x"
     if info.objective is not None:
         pitch = Pitch.square((info.objective / wanted).limit_denominator(FIXED_POINT))
-        notes = (f"{shown}, {float(pitch.x):.4g} pixels of the image, which was taken at {float(info.objective):g}x",)
-        return pitch, notes + _contradiction(info.objective, found)
+        taken = f"{shown}, and was taken at {float(info.objective):g}x"
+        return pitch, (_read_at(taken, pitch), *_contradiction(info.objective, found))
     if found is None:
         raise SourceError(
             "--mag needs the magnification of the objective or the physical size of a pixel, and the image has neither",
@@ -145,8 +145,8 @@ def _of_magnification(info: ImageInfo, wanted: Fraction) -> tuple[Pitch, tuple[s
             advice="Add --slide-mpp with the size of a full-resolution pixel in um",
         )
     pitch, _ = _of_size(info, UM_AT_ONE / wanted, "um", option="--mag")
-    said = f"{shown}, taken as {float(UM_AT_ONE / wanted):g} um a pixel because the image names no objective"
-    return pitch, (f"{said}: {float(pitch.x):.4g} pixels of the image",)
+    said = f"{shown}, taken as {float(UM_AT_ONE / wanted):g} um a pixel because it names no objective"
+    return pitch, (_read_at(said, pitch),)
 
 
 def _contradiction(objective: Fraction, found: Resolution | None) -> tuple[str, ...]:
@@ -172,7 +172,7 @@ def _of_size(info: ImageInfo, wanted: Fraction, unit: str, *, option: str) -> tu
         other = "--gsd" if unit == "um" else "--mpp"
         raise _wrong_unit(info, option, f"{what}, and this one is measured in {found.unit}", f"Take {other}")
     pitch = _over(wanted, found)
-    return pitch, (_read_at(wanted, unit, pitch),)
+    return pitch, (_read_at(f"{float(wanted):g} {unit} a pixel", pitch),)
 
 
 def _wrong_unit(info: ImageInfo, option: str, what: str, advice: str) -> SourceError:
@@ -195,7 +195,9 @@ def _of_bundle(info: ImageInfo, facts: ModelFacts) -> tuple[Pitch, tuple[str, ..
             advice="Take a bundle for this kind of image, or say with --mpp, --gsd or --level how to read it",
         )
     pitch = _over(wanted, found)
-    return pitch, (_read_at(wanted, found.unit, pitch),)
+    if pitch == LEVEL0:
+        return pitch, ()
+    return pitch, (_read_at(f"{float(wanted):g} {found.unit} a pixel", pitch),)
 
 
 def _over(wanted: Fraction, found: Resolution) -> Pitch:
@@ -205,8 +207,9 @@ def _over(wanted: Fraction, found: Resolution) -> Pitch:
     )
 
 
-def _read_at(wanted: Fraction, unit: str, pitch: Pitch) -> str:
-    return f"read at {float(wanted):g} {unit} a pixel, {float(pitch.x):.4g} pixels of the image"
+def _read_at(scale: str, pitch: Pitch) -> str:
+    """Return the note on the scale at which an image is read."""
+    return f"the image is read at {scale}: a pixel that is read is {float(pitch.x):.4g} of its pixels wide"
 
 
 def _pixel(info: ImageInfo, pitch: Pitch) -> Resolution | None:
@@ -240,7 +243,8 @@ def _fitted(
     _check_sides(sizes, scales, Resolution(x=side, y=side, unit=pixel.unit), info)
     chosen = _over(side, found)
     same = chosen == pitch
-    return chosen, sizes, () if same else (f"{_read_at(side, pixel.unit, chosen)}, of which scales are whole numbers",)
+    said = f"{float(side):g} {pixel.unit} a pixel, of which scales are whole numbers"
+    return chosen, sizes, () if same else (_read_at(said, chosen),)
 
 
 def _check_sides(sizes: Sequence[Size], scales: PhysicalScales, pixel: Resolution, info: ImageInfo) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 from numpy.typing import NDArray
 
 from magnet_cli.errors import SourceError
@@ -387,3 +388,34 @@ def test_without_the_extra_it_says_what_to_install(tmp_path: Path, name: str) ->
     error = info_without("rasterio", tmp_path / name)
     assert ("magnet-cli[gdal]" in error) or name == "a.dat"
     assert len(error.splitlines()) == 1
+
+
+def described(path: Path, source: str, *, bands: int = 3) -> Path:
+    """Write a mosaic of one file."""
+    body = "".join(
+        f'<VRTRasterBand dataType="Byte" band="{band}"><ComplexSource><SourceFilename relativeToVRT="1">{source}'
+        f"</SourceFilename><SourceBand>{band}</SourceBand></ComplexSource></VRTRasterBand>"
+        for band in range(1, bands + 1)
+    )
+    path.write_text(f'<VRTDataset rasterXSize="64" rasterYSize="64">{body}</VRTDataset>')
+    return path
+
+
+@pytest.mark.parametrize("content", [None, b"no raster at all"])
+def test_a_mosaic_of_files_that_cannot_be_read_is_an_error(tmp_path: Path, content: bytes | None) -> None:
+    """After a mosaic inside a mosaic, GDAL reads what lies in memory where a file is missing, and reports nothing."""
+    pixels = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
+    tifffile.imwrite(tmp_path / "here & there.tif", pixels, photometric="rgb")
+    described(tmp_path / "inner.vrt", "here &amp; there.tif")
+    box = Box(x=0, y=0, width=64, height=64)
+    with open_image(described(tmp_path / "outer.vrt", "inner.vrt")) as image:
+        assert image.info.notes == ()
+        np.testing.assert_array_equal(image.read([Request(pitch=LEVEL0, box=box)])[0].pixels, pixels)
+    if content is not None:
+        (tmp_path / "gone.tif").write_bytes(content)
+    for path in (described(tmp_path / "a.vrt", "gone.tif"), described(tmp_path / "b.vrt", "a.vrt")):
+        with open_image(path) as image:
+            assert any("gone.tif" in note for note in image.info.notes) == (content is None)
+            for _ in range(2):
+                with pytest.raises(SourceError, match="cannot be decoded"):
+                    image.read([Request(pitch=LEVEL0, box=box)])

@@ -91,7 +91,8 @@ def scales(text: str) -> PhysicalScales:
 def test_a_bundle_reads_every_image_at_the_size_it_was_trained_at() -> None:
     found = grid(image("0.2522"), facts("0.5"))
     assert found.pitch == Pitch.square(Fraction(5000, 2522))
-    assert found.notes == ("read at 0.5 um a pixel, 1.983 pixels of the image",)
+    assert found.notes == ("the image is read at 0.5 um a pixel: a pixel that is read is 1.983 of its pixels wide",)
+    assert grid(image("0.5"), facts("0.5")).notes == ()
     assert found.pixel == size("0.5")
     ground = grid(image("0.1", "m"), facts("0.5", "m"))
     assert (ground.pitch, ground.pixel) == (Pitch.square(5), size("0.5", "m"))
@@ -100,13 +101,18 @@ def test_a_bundle_reads_every_image_at_the_size_it_was_trained_at() -> None:
 @pytest.mark.parametrize(
     ("info", "options", "pitch", "told"),
     [
-        (image("0.25"), {"mpp": Fraction(1)}, 4, "read at 1 um a pixel, 4 pixels of the image"),
-        (image("0.2", "m"), {"gsd": Fraction("0.3")}, Fraction(3, 2), "read at 0.3 m a pixel, 1.5 pixels"),
+        (image("0.25"), {"mpp": Fraction(1)}, 4, "read at 1 um a pixel: a pixel that is read is 4 of"),
+        (
+            image("0.2", "m"),
+            {"gsd": Fraction("0.3")},
+            Fraction(3, 2),
+            "read at 0.3 m a pixel: a pixel that is read is 1.5",
+        ),
         (image(), {"level": 0}, 1, "read at the pixel size of level 0"),
-        (image("9"), {"level": 2}, Fraction(16, 3), "level 2, 5.333 pixels of the image"),
-        (image(objective=Fraction(40)), {"mag": Fraction(20)}, 2, "read at 20x, 2 pixels of the image, which was tak"),
+        (image("9"), {"level": 2}, Fraction(16, 3), "level 2: a pixel that is read is 5.333 of its"),
+        (image(objective=Fraction(40)), {"mag": Fraction(20)}, 2, "read at 20x, and was taken at 40x: a pixel"),
         (image("0.25", objective=Fraction(40)), {"mag": Fraction("7.5")}, Fraction(16, 3), "taken at 40x"),
-        (image("0.25"), {"mag": Fraction(20)}, 2, "read at 20x, taken as 0.5 um a pixel because the image names no"),
+        (image("0.25"), {"mag": Fraction(20)}, 2, "read at 20x, taken as 0.5 um a pixel because it names no objective"),
         (image(), {"mag": Fraction(20), "slide_mpp": Fraction(1, 4)}, 2, "taken as 0.5 um a pixel"),
         (image("9"), {"slide_mpp": Fraction(1, 4)}, 1, "a pixel of the full resolution is taken as 0.25 um"),
     ],
@@ -259,7 +265,7 @@ def test_scales_are_rounded_where_the_size_is_asked_for() -> None:
     )
     exact = grid(image("0.25"), facts(), mpp=Fraction("0.5"), scales=scales("320x160um,640x320um"))
     assert windows(exact) == [(1280, 640), (640, 320)]
-    assert exact.notes == ("read at 0.5 um a pixel, 2 pixels of the image",)
+    assert exact.notes == ("the image is read at 0.5 um a pixel: a pixel that is read is 2 of its pixels wide",)
     levelled = grid(image(resolution=Resolution(x=Fraction(1, 4), y=Fraction(1, 2), unit="um")), facts(), level=1,
                     scales=scales("320um"))  # fmt: skip
     assert windows(levelled) == [(320, 160)]
