@@ -16,6 +16,7 @@ import torch
 
 import magnet_cli
 from magnet_cli.geometry import Box, Size
+from magnet_cli.models.architectures.efficientnet import efficientnet_lite0
 from magnet_cli.models.registry import build_backbone, build_cascade, build_refiner
 from magnet_cli.scene import Scene, write_scene
 from tests.forked import run_forked
@@ -89,6 +90,7 @@ def write_training_data(place: Path) -> None:
         box = Box.whole(scene.size)
         imagecodecs.imwrite(place / "data" / "images" / f"{name}.png", scene.pixels(box))
         imagecodecs.imwrite(place / "data" / "labels" / f"{name}.png", scene.labels(box))
+    torch.save(efficientnet_lite0().state_dict(), place / "lite.pth")
     for source, target in (
         ("weights/aerial/train", "train"),
         ("weights/refiner", "refiner"),
@@ -98,6 +100,7 @@ def write_training_data(place: Path) -> None:
         for pattern, value in (
             (r"^(scenes|grid) = .*$", ""),
             (r"^iterations = .*$", "iterations = 2"),
+            (r"^encoder_weights = .*$", 'encoder_weights = "lite.pth"'),
             (r"^batch = .*$", "batch = 2"),
             (r"^options = \{ width = 40.*$", "options = { width = 8, lateral = 8, head = 8 }"),
             (r"^held_out = .*$", 'held_out = [["a"], ["b"]]'),
@@ -209,3 +212,31 @@ def test_links_between_documents_lead_somewhere() -> None:
             if "benchmarks/" in target and not (ROOT / "benchmarks").is_dir():
                 continue
             assert (page.parent / target).exists(), (page.name, target)
+
+
+@pytest.mark.full
+def test_the_guide_on_training_leads_to_a_mask(folder: Path) -> None:
+    """Its own configuration and commands, with two iterations and small scenes."""
+    page = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+    place = folder / "training"
+    place.mkdir()
+    write_training_data(place)
+    for kind in ("images", "labels"):
+        for name, tile in (("a", "tile19"), ("b", "tile20")):
+            shutil.copy(place / "data" / kind / f"{name}.png", place / "data" / kind / f"{tile}.png")
+    for name in ("city.tif", "city-truth.tif", "test.csv"):
+        shutil.copy(folder / name, place)
+    (text,) = re.findall(r"```toml\n(.*?)```", page, flags=re.DOTALL)
+    for pattern, value in (
+        (r"^iterations = .*$", "iterations = 2"),
+        (r"^batch = .*$", "batch = 2"),
+        (r"^validate_every = .*$", "validate_every = 2"),
+        (r"^encoder_weights = .*$", 'encoder_weights = "lite.pth"'),
+    ):
+        text, count = re.subn(pattern, value, text, flags=re.MULTILINE)
+        assert count == 1, pattern
+    (place / "train.toml").write_text(text, encoding="utf-8")
+    for line in fenced(page):
+        run_magnet(shlex.split(line), place)
+    assert "tile19" in (place / "my-bundle.training" / "evaluation.html").read_text(encoding="utf-8")
+    assert (place / "masks" / "city.overlay.png").is_file()
