@@ -104,7 +104,7 @@ def measure(weights: str, *, side: int, repeats: int, precisions: Sequence[str])
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
         # An image of one block needs no margin; with one there would be more windows than the paper's.
-        options = SegmentOptions(weights=weights, device="cpu", margin=0)
+        options = SegmentOptions(weights=weights, device="cpu", overlap=0)
         image, warm = folder / "image.tif", folder / "warm.tif"
         with Process("studio", options) as studio:
             setting = studio.ask("setting").describe()

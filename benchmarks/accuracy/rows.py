@@ -109,9 +109,9 @@ ROWS: dict[str, Row | dict[str, Any]] = {
     "magnet-x2": Row(input_factor=2),
 }
 MARGINS = {
-    "patch-margin0": Row(options={"method": "patch", "margin": 0}),
+    "patch-margin0": Row(options={"method": "patch", "overlap": 0}),
     **{
-        f"{method}-margin{margin}": Row(options={"method": method, "margin": margin})
+        f"{method}-margin{margin}": Row(options={"method": method, "overlap": 2 * margin})
         for method in ("patch", "magnet")
         for margin in (16, 32, 64)
     },
@@ -181,7 +181,7 @@ def digest(weights: Path) -> str:
 def measured(place: Place, name: str, row: Row) -> Cell:
     """Measure one row through the program."""
     folder = magnified(place.bundle, row.input_factor) if row.input_factor > 1 else place.bundle
-    options = SegmentOptions(**{"weights": str(folder), "margin": MARGIN, "overwrite": True, **row.options})
+    options = SegmentOptions(**{"weights": str(folder), "overlap": 2 * MARGIN, "overwrite": True, **row.options})
     mask = place.mask(name)
     mask.parent.mkdir(parents=True, exist_ok=True)
     result = segment([place.image], mask, options)[0]

@@ -41,8 +41,8 @@ def run(setting: Setting, findings: Findings) -> None:
     bundles = {"aerial": shipped(setting), "fpn508": paper(setting)}
     for name, method, precision in cases:
         with findings.guarded(f"{name}, {method}, {precision}"):
-            margin = 0 if (name, method) == ("fpn508", "patch") else None
-            options = replace(bundles[name], method=method, precision=precision, margin=margin)
+            overlap = 0 if (name, method) == ("fpn508", "patch") else None
+            options = replace(bundles[name], method=method, precision=precision, overlap=overlap)
             task = Task(image=str(image), options=options, folder=setting.folder, warm=str(warm))
             _measure(setting, findings, task, name=f"{name}, {method}, {precision}", aim=AIMS[name, method])
     if not setting.short:

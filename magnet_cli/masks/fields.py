@@ -37,7 +37,7 @@ class FieldReader:
         dtype = np.dtype(entry.dtype)
         out = np.full((entry.bands, box.height, box.width), NODATA if dtype == np.uint8 else np.nan, dtype=dtype)
         for part in parts(box, entry.side):
-            for piece in self._catalogue.pieces(number, part.row, part.col):
+            for piece in self._catalogue.pieces(number, part.row, part.col, within=part.inner):
                 self._lay(piece, part=part, entry=entry, out=out[:, *part.box.shifted(x=-box.x, y=-box.y).slices])
         return out
 

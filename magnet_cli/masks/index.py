@@ -53,16 +53,33 @@ class PieceIndex:
         self._older.append(self._newest[cell])
         self._newest[cell] = len(self._start) - 1
 
-    def at(self, cell: int) -> list[Piece]:
-        """The pieces of a cell in the order in which they are to be laid down."""
+    def at(self, cell: int, *, within: Box | None = None) -> list[Piece]:
+        """The pieces of a cell in the order in which they are to be laid down.
+
+        Args:
+            cell: The cell.
+            within: Pieces that have no pixel in this box, counted from the cell's own first pixel, are left out.
+        """
         pieces = []
         row = self._newest[cell]
         while row >= 0:
-            pieces.append(self._piece(row))
+            if within is None or self._touches(row, within):
+                pieces.append(self._piece(row))
             row = self._older[row]
         # The order in which groups were finished depends on threads and interruptions. Sorted pieces make the mask
         # independent of it.
         return sorted(pieces, key=lambda piece: (piece.pass_index, piece.group, piece.start))
+
+    def _touches(self, row: int, box: Box) -> bool:
+        """Whether a piece has a pixel in a box; hundreds of pieces are asked where blocks are small."""
+        own = self._box[row]
+        x, y = own >> 48, own >> 32 & 0xFFFF
+        return (
+            x < box.x + box.width
+            and y < box.y + box.height
+            and box.x < x + (own >> 16 & 0xFFFF)
+            and box.y < y + (own & 0xFFFF)
+        )
 
     def _piece(self, row: int) -> Piece:
         group, box = self._group[row], self._box[row]

@@ -81,9 +81,9 @@ class Catalogue:
         """Forget the pieces of a group that is not finished."""
         self._pending.pop(group, None)
 
-    def pieces(self, layer: int, row: int, col: int) -> list[Piece]:
-        """The pieces of a cell in the order in which they are to be laid down."""
-        return self.layers[layer].at(row * self.columns[layer] + col)
+    def pieces(self, layer: int, row: int, col: int, *, within: Box | None = None) -> list[Piece]:
+        """The pieces of a cell, or those of them in a box, in the order in which they are to be laid down."""
+        return self.layers[layer].at(row * self.columns[layer] + col, within=within)
 
 
 def find_header(store: StoreFile, *, header: JournalHeader, overwrite: bool) -> Record | None:

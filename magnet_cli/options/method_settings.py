@@ -9,7 +9,7 @@ from magnet_cli.options.rules import ALL, Rule, Select, parse_patches, parse_poi
 
 if TYPE_CHECKING:
     from magnet_cli.geometry import Size
-    from magnet_cli.options.segment import Compat, Merge, Method
+    from magnet_cli.options.segment import Blend, Compat, Merge, Method
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +23,8 @@ class MethodSettings:
     median: int
     margin: int
     compat: Compat = "paper"
+    blend: Blend = "none"
+    """How overlapping windows are joined."""
     select: Select = "uncertainty"
 
     @property
@@ -44,7 +46,8 @@ class MethodSettings:
             "patches": self.patches.spelled(threshold_letter(self.select)),
             "select": self.select,
             "median": self.median,
-            "margin": self.margin,
+            "overlap": 2 * self.margin,
+            "blend": self.blend,
             "compat": self.compat,
         }
 

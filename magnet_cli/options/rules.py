@@ -52,6 +52,7 @@ class Rule:
 
 
 ALL = Rule(kind="all")
+NO_OVERLAP = Rule(kind="count", values=(Fraction(0),))
 SELECTOR = Rule(kind="selector")
 """A network selects the windows. The rule does not apply to points."""
 
@@ -106,6 +107,27 @@ def parse_budget(text: str) -> Fraction:
     if share is None:
         raise _no_budget(repr(text))
     return share
+
+
+def parse_overlap(text: str) -> Rule:
+    """Parse how far windows overlap: `32` network pixels, or a share of the window as `12.5%` or `0.125`.
+
+    Raises:
+        UsageError: The text is neither.
+    """
+    word = text.strip().replace(" ", "")
+    if word in ("0", "0%"):
+        return NO_OVERLAP
+    share = _share(word)
+    if share is not None and share < 1:
+        return Rule(kind="share", values=(share,))
+    if _COUNT.fullmatch(word):
+        return Rule(kind="count", values=(Fraction(int(word)),))
+    raise UsageError(
+        "--overlap is a share of the window or a number of network pixels",
+        value=repr(text),
+        advice="Write --overlap 12.5% or --overlap 32",
+    )
 
 
 def budget_share(given: Rational | float) -> Fraction:
@@ -173,6 +195,13 @@ PATCHES = Form(
     types=(Rule, Rational, float),
     convert=lambda given: given if isinstance(given, Rule) else parse_patches(_number_text(given)),
     metavar="RULE",
+)
+OVERLAP = Form(
+    parse=lambda text, _: parse_overlap(text),
+    spell=lambda rule: spell_rule(rule, ""),
+    types=(Rule, Rational, float),
+    convert=lambda given: given if isinstance(given, Rule) else parse_overlap(_number_text(given)),
+    metavar="OVERLAP",
 )
 BUDGET = Form(
     parse=lambda text, _: parse_budget(text),

@@ -21,7 +21,7 @@ from magnet_cli.options.forms import (
 )
 from magnet_cli.options.option import Form, ListOption, NumericOption, Option, PathOption
 from magnet_cli.options.regions import REGION
-from magnet_cli.options.rules import BUDGET, PATCHES, POINTS, Rule, Select, spell_rule, threshold_letter
+from magnet_cli.options.rules import BUDGET, OVERLAP, PATCHES, POINTS, Rule, Select, spell_rule, threshold_letter
 from magnet_cli.options.scales import SCALES
 from magnet_cli.options.shared import WEIGHTS_HELP, BandOptions, MachineOptions, RunOptions, ViewOptions
 
@@ -34,12 +34,15 @@ if TYPE_CHECKING:
 
 Method = Literal["magnet", "magnet-fast", "patch", "downsample", "grnet", "grnet-local"]
 Merge = Literal["refiner", "mean", "certainty"]
+Blend = Literal["spline", "linear", "none"]
 Compat = Literal["paper", "published", "published-unshifted"]
 DeviceKind = Literal["cpu", "cuda", "mps"]
 Tissue = Literal["auto", "otsu", "none"]
 RefineMethod = Literal["cascadepsp", "guided", "crf"]
 OF_GRNETS = ("grnet", "grnet-local")
 """Methods that need the bundle of a GRNet."""
+DEFAULT_BLEND: Blend = "spline"
+"""How windows are joined where `--blend` is not given."""
 DEFAULT_BUNDLE = "aerial"
 """Bundle that is used where `--weights` is not given."""
 DEFAULT_BUNDLE_NOTE = (
@@ -138,8 +141,17 @@ class SegmentOptions(BandOptions, MachineOptions, RunOptions, ViewOptions):
     median: Option[int | None] = Option(
         None, WHOLE, about="Odd side of the points' median filter, in network pixels.", panel="Method", least=1
     )
-    margin: Option[int | None] = Option(
-        None, WHOLE, about="Width of a patch's rim that is discarded, in network pixels.", panel="Method", least=0
+    overlap: NumericOption[Rule | None] = NumericOption(
+        None,
+        OVERLAP,
+        about="How far neighbouring windows overlap: a share of the window, as 12.5%, or network pixels, as 32.",
+        panel="Method",
+    )
+    blend: Option[Blend | None] = Option(
+        None,
+        choice(Blend),
+        about="Shape of the weights with which overlapping windows are joined; none gives each pixel to one window.",
+        panel="Method",
     )
     compat: Option[Compat | None] = Option(
         None, choice(Compat), about="Compute as the paper says, or as the published program does.", panel="Method"

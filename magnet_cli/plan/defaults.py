@@ -10,8 +10,8 @@ from magnet_cli.geometry import Size
 from magnet_cli.options.lengths import PhysicalScales
 from magnet_cli.options.method_settings import BundleDefaults, MethodSettings
 from magnet_cli.options.rules import ALL, SELECTOR, Rule, threshold_letter
-from magnet_cli.options.segment import OF_GRNETS, SegmentOptions
-from magnet_cli.plan.grnet_defaults import grnet_scales, grnet_settings
+from magnet_cli.options.segment import DEFAULT_BLEND, OF_GRNETS, SegmentOptions
+from magnet_cli.plan.grnet_defaults import given_margin, grnet_scales, grnet_settings
 from magnet_cli.plan.windows import needed_margin
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def resolve_settings(options: SegmentOptions, facts: ModelFacts, scales: Sequenc
             advice="Take --method magnet-fast",
         )
     median = options.median or defaults.median
-    margin = options.margin
+    margin = given_margin(options, facts)
     if margin is None:
         margin = _default_margin(facts, scales, points, median) if compat == "paper" else 0
     _check_margin(margin, facts.input)
@@ -70,6 +70,7 @@ def resolve_settings(options: SegmentOptions, facts: ModelFacts, scales: Sequenc
         median=median,
         margin=margin,
         compat=compat,
+        blend=(options.blend or DEFAULT_BLEND) if compat == "paper" else "none",
         select=options.select or "uncertainty",
     )
 
@@ -143,9 +144,9 @@ def _check_margin(margin: int, size: Size) -> None:
     largest = (min(size.width, size.height) - 1) // 2
     if margin > largest:
         raise UsageError(
-            f"a margin leaves something of the patch, so it is at most {largest} for a network input of {size}",
-            value=margin,
-            advice=f"Take --margin {largest} or less, or a smaller --median",
+            f"windows overlap by at most {2 * largest} pixels for a network input of {size}, so that each has a cell",
+            value=f"--overlap {2 * margin}",
+            advice=f"Take --overlap {2 * largest} or less, or a smaller --median",
         )
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import ceil
 from typing import TYPE_CHECKING
 
 from magnet_cli.errors import UsageError, WeightsError
 from magnet_cli.geometry import Size
 from magnet_cli.options.method_settings import MethodSettings
-from magnet_cli.options.rules import ALL, SELECTOR
-from magnet_cli.options.segment import OF_GRNETS
+from magnet_cli.options.rules import ALL, NO_OVERLAP, SELECTOR
+from magnet_cli.options.segment import DEFAULT_BLEND, OF_GRNETS
 from magnet_cli.plan.windows import PASS_SPAN
 
 if TYPE_CHECKING:
@@ -45,12 +46,21 @@ def grnet_scales(options: SegmentOptions, facts: ModelFacts) -> tuple[Size, ...]
 
 
 def as_one_block(options: SegmentOptions, facts: ModelFacts, size: Size) -> SegmentOptions:
-    """Set the margin to 0 where the user gave none and the image fits in one window on the working grid."""
-    if options.method not in OF_GRNETS or options.margin is not None or not facts.trained:
+    """Set the overlap to 0 where the user gave none and the image fits in one window on the working grid."""
+    if options.method not in OF_GRNETS or options.overlap is not None or not facts.trained:
         return options
     whole = facts.trained[0]
     fits = size.width <= whole.width and size.height <= whole.height
-    return replace(options, margin=0) if fits else options
+    return replace(options, overlap=NO_OVERLAP) if fits else options
+
+
+def given_margin(options: SegmentOptions, facts: ModelFacts) -> int | None:
+    """Return half of the overlap that the user gave, rounded up, in network pixels; None where none was given."""
+    if options.overlap is None:
+        return None
+    value = options.overlap.values[0]
+    side = min(facts.input.width, facts.input.height)
+    return ceil((value if options.overlap.kind == "count" else value * side) / 2)
 
 
 def grnet_settings(options: SegmentOptions, facts: ModelFacts, *, margin: int) -> MethodSettings:
@@ -59,7 +69,7 @@ def grnet_settings(options: SegmentOptions, facts: ModelFacts, *, margin: int) -
     Args:
         options: The options that the user gave.
         facts: The facts of the bundle.
-        margin: The margin where the user names none.
+        margin: Half of the overlap of windows where the user names none.
 
     Raises:
         UsageError: An option has no meaning here.
@@ -78,11 +88,13 @@ def grnet_settings(options: SegmentOptions, facts: ModelFacts, *, margin: int) -
     patches = options.patches or (ALL if local or facts.selector is None else SELECTOR)
     if patches == SELECTOR and facts.selector is None:
         raise WeightsError(f"bundle {facts.name} has no selector", advice="Take --patches all")
+    wanted = given_margin(options, facts)
     return MethodSettings(
         method=options.method,
         merge="mean",
         points=ALL,
         patches=patches,
         median=facts.defaults.median,
-        margin=margin if options.margin is None else options.margin,
+        margin=margin if wanted is None else wanted,
+        blend=options.blend or DEFAULT_BLEND,
     )

@@ -342,7 +342,8 @@ class Plan:
     def disk(self) -> dict[str, int]:
         """Upper bounds in bytes: labels before compression, fields, and a one-time decode."""
         labels = self.image.size.pixels
-        fields = sum(step.stages[-1].extent.pixels * self.field_bands(step) * 2 for step in self.passes[:-1])
+        fields = sum(_kept(step, all_of_it=True) * self.field_bands(step) * 2 for step in self.passes[:-1])
+        fields += _kept(self.passes[-1], all_of_it=False) * self.classes * 2
         last = self.passes[-1].stages[-1].extent.pixels
         kept = last * (self.classes * self.probabilities + self.uncertainty)
         return {
@@ -352,6 +353,20 @@ class Plan:
             "probabilities_at_most": kept,
             "decode_cache": self.image.cache_bytes,
         }
+
+
+def _kept(step: Pass, *, all_of_it: bool) -> int:
+    """Count the pixels of a pass's last canvas that its blocks keep: all, or those near the borders of blocks."""
+    extent, own, fade = step.stages[-1].extent, step.ratio(step.stages[-1]), step.fade
+    cell = step.stages[-1].cell
+    columns, rows = step.blocks.width - 1, step.blocks.height - 1
+    whole = (extent.width + 2 * fade * columns) * (extent.height + 2 * fade * rows)
+    if all_of_it:
+        return whole
+    if not fade:
+        return 0
+    inner = max(0, own.width * cell.width - 2 * fade - 2) * max(0, own.height * cell.height - 2 * fade - 2)
+    return max(0, whole - inner * max(1, columns) * max(1, rows))
 
 
 def _nine(value: Fraction) -> float:

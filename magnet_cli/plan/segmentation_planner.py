@@ -8,6 +8,7 @@ from math import ceil
 from typing import TYPE_CHECKING
 
 from magnet_cli.errors import UsageError
+from magnet_cli.geometry import Size
 from magnet_cli.plan.bands import band_notes, check_bands, check_values
 from magnet_cli.plan.defaults import resolve_scales, resolve_settings
 from magnet_cli.plan.domains import check_domain
@@ -20,7 +21,7 @@ from magnet_cli.plan.windows import Pass, Stage, group_scales, needed_margin, ne
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from magnet_cli.geometry import Pitch, Size
+    from magnet_cli.geometry import Pitch
     from magnet_cli.images.protocol import ImageInfo
     from magnet_cli.options.method_settings import MethodSettings
     from magnet_cli.options.segment import SegmentOptions
@@ -41,6 +42,10 @@ ONE_SCALE = (
     "of twice the side as well"
 )
 """Note on the default scales of a network from elsewhere."""
+LARGEST_SPAN = 4
+"""Most windows along the side of a block, where a run has one stage and compares no window with another."""
+SPAN_BYTES = 32 << 20
+"""Largest canvas of such a block, in bytes."""
 IDLE = Fraction(1, 20)
 """Forward passes that a group may make beyond full ones, as a share of those: more blocks share their passes until it
 is met. A pass of one stage fills its batches, where one block has a single window; a pass of four needs one block."""
@@ -86,7 +91,7 @@ def make_plan(
     scales = resolve_scales(options, facts, grid.pitch.cover(info.size), fitted=grid.scales)
     grouped = group_scales(scales) if options.budget is None else _stage_by_stage(scales)
     settings = resolve_settings(options, facts, grouped)
-    passes = _passes(grouped, facts, info, grid.pitch, settings.margin)
+    passes = _passes(grouped, facts, info, grid.pitch, settings)
     if settings.compat == "paper":
         _check_blocks(passes, settings)
         _check_selector(passes, settings, facts)
@@ -176,19 +181,43 @@ def sharing(step: Pass, *, batch: int, least: int) -> int:
 
 
 def _passes(
-    grouped: Sequence[Sequence[Size]], facts: ModelFacts, info: ImageInfo, working: Pitch, margin: int
+    grouped: Sequence[Sequence[Size]], facts: ModelFacts, info: ImageInfo, working: Pitch, settings: MethodSettings
 ) -> tuple[Pass, ...]:
     passes: list[Pass] = []
-    number = 0
+    number, is_only = 0, sum(len(scales) for scales in grouped) == 1
     for index, scales in enumerate(grouped):
         stages = []
         for scale in scales:
             number += 1
             stages.append(
-                Stage(number=number, scale=scale, input=facts.input, margin=margin, image=info.size, working=working)
+                Stage(
+                    number=number,
+                    scale=scale,
+                    input=facts.input,
+                    margin=settings.margin,
+                    image=info.size,
+                    working=working,
+                    blend=settings.blend,
+                )
             )
-        passes.append(Pass(number=index, stages=tuple(stages)))
+        passes.append(Pass(number=index, stages=tuple(stages), span=_span(stages, facts, is_only=is_only)))
     return tuple(passes)
+
+
+def _span(stages: Sequence[Stage], facts: ModelFacts, *, is_only: bool) -> int:
+    """Return the cells of the coarsest stage along a block's side.
+
+    A run of one stage takes several, because a block of one window would have little inside: what lies near the border
+    of blocks is kept as probabilities until neighbours can be blended, half of a window and a tenth of four by four.
+    Where later stages compare windows or points, a block is one cell, the paper's image.
+    """
+    if not is_only or not stages[0].fade:
+        return 1
+    for span in range(LARGEST_SPAN, 1, -1):
+        side = Size(width=span * facts.input.width, height=span * facts.input.height)
+        if side.pixels * facts.classes * 2 <= SPAN_BYTES:
+            return span
+    return 1
 
 
 def _check_selector(passes: Sequence[Pass], settings: MethodSettings, facts: ModelFacts) -> None:
@@ -216,8 +245,8 @@ def _check_blocks(passes: Sequence[Pass], settings: MethodSettings) -> None:
         needed = needed_margin([stage.scale for stage in step.stages], settings.score_side)
         if step.blocks.pixels > 1 and settings.margin < needed:
             raise UsageError(
-                f"the image has {step.blocks.pixels} blocks, which need a margin of at least {needed} pixels so that "
-                "none has to ask its neighbours",
-                value=f"--margin {settings.margin}",
-                advice=f"Take --margin {needed} or leave the option out",
+                f"the image has {step.blocks.pixels} blocks, which need an overlap of at least {2 * needed} pixels "
+                "so that none has to ask its neighbours",
+                value=f"--overlap {2 * settings.margin}",
+                advice=f"Take --overlap {2 * needed} or leave the option out",
             )

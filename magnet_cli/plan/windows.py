@@ -1,7 +1,9 @@
 """Cells, windows, blocks and passes of a run, on exact grids (terms of `docs/method.md`).
 
 All boxes of a stage are whole pixels of its canvas grid, whose pixel is one pixel of the network's input. Cells tile
-that grid from (0, 0); a window is its cell plus a margin, moved inside where it would cross the image's edge.
+that grid from (0, 0); a window is its cell plus a margin, moved inside where it would cross the image's edge. So
+neighbouring windows overlap by twice the margin, and around the border of their cells the weight of one falls while
+that of the other rises: weights sum to one everywhere. The results of neighbouring blocks are joined in the same way.
 """
 
 from __future__ import annotations
@@ -10,13 +12,20 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 from itertools import pairwise
-from math import ceil
+from math import ceil, floor
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from magnet_cli.geometry import Box, Pitch, Size
+from magnet_cli.plan.falloff import Interval, Parity, parities
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from magnet_cli.options.segment import Blend
 
 PASS_SPAN = 8
 """Widest ratio between the scales of one pass; it bounds a block's canvas at `(8 * cell)^2` pixels."""
@@ -44,11 +53,13 @@ class Stage:
     input: Size
     """Size of the network's input, in canvas pixels."""
     margin: int
-    """Rim of a patch that never reaches the output, in canvas pixels."""
+    """Width of a patch's rim beyond its cell, in canvas pixels: half of what neighbouring windows overlap by."""
     image: Size
     """Size of level 0 in pixels."""
     working: Pitch
     """Pitch of the working grid: level-0 pixels of one of its pixels."""
+    blend: Blend = "none"
+    """Shape of the weights that join overlapping windows; with `none` each cell is decided by its window alone."""
 
     @cached_property
     def pitch(self) -> Pitch:
@@ -72,6 +83,14 @@ class Stage:
     def cells(self) -> Size:
         """The number of cells along each axis."""
         return Size(width=ceil(self.extent.width / self.cell.width), height=ceil(self.extent.height / self.cell.height))
+
+    @cached_property
+    def fade(self) -> int:
+        """Canvas pixels on either side of a border over which weights fall and rise; 0 where nothing is blended.
+
+        It is the margin, unless cells are so small that the weights at both of their borders would meet.
+        """
+        return 0 if self.blend == "none" else min(self.margin, self.cell.width // 2, self.cell.height // 2)
 
     def window(self, cell: Index) -> Box:
         """What the patch of a cell covers; it reaches beyond `extent` only where the image is smaller than a window."""
@@ -106,6 +125,30 @@ class Window:
     """Box of the cell, cut to the image."""
     kept: Box
     """`own`, and at the block's rim all of the window beyond it: what later stages may read."""
+    reach: Box
+    """`kept`, and what the window has a share in beyond the borders to other cells of the block."""
+    fade: int
+    """Canvas pixels on either side of such a border over which weights fall."""
+    blend: Blend
+    """Shape of the weights."""
+
+    @property
+    def weights(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Weights of the rows and of the columns of `reach`; their product is the weight of a pixel, in (0, 1].
+
+        Over the windows of a block they sum to one at every pixel of its canvas.
+        """
+        down = self._interval(self.kept.y, self.kept.bottom, self.reach.y, self.reach.bottom)
+        across = self._interval(self.kept.x, self.kept.right, self.reach.x, self.reach.right)
+        return down.weights(self.reach.y, self.reach.height), across.weights(self.reach.x, self.reach.width)
+
+    @property
+    def is_sharp(self) -> bool:
+        """Whether every weight is one: the window shares no pixel with another."""
+        return self.reach == self.kept
+
+    def _interval(self, start: int, end: int, first: int, last: int) -> Interval:
+        return Interval(start=start, end=end, fade=self.fade, blend=self.blend, rises=first < start, falls=last > end)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,11 +159,14 @@ class Pass:
     """Number of the pass, 0 being the first (coarsest) of the run."""
     stages: tuple[Stage, ...]
     """Stages of the pass, coarsest first."""
+    span: int = 1
+    """Cells of the coarsest stage along a block's side."""
 
     @property
     def blocks(self) -> Size:
         """The number of blocks along each axis."""
-        return self.stages[0].cells
+        cells = self.stages[0].cells
+        return Size(width=ceil(cells.width / self.span), height=ceil(cells.height / self.span))
 
     def block(self, index: int) -> Index:
         """Return the block with this row-major number."""
@@ -130,7 +176,8 @@ class Pass:
     def ratio(self, stage: Stage) -> Size:
         """Cells of a stage in one block, along each axis."""
         coarsest = self.stages[0].scale
-        return Size(width=coarsest.width // stage.scale.width, height=coarsest.height // stage.scale.height)
+        across, down = coarsest.width // stage.scale.width, coarsest.height // stage.scale.height
+        return Size(width=self.span * across, height=self.span * down)
 
     def cells(self, block: Index, stage: Stage) -> list[Index]:
         """Return the cells of a stage in a block, row-major, cut to the image."""
@@ -154,7 +201,7 @@ class Pass:
         return box.intersection(Box.whole(stage.extent))
 
     def windows(self, block: Index, stage: Stage) -> Iterator[Window]:
-        """Return the windows of a stage in a block; their kept boxes tile the block's canvas."""
+        """Return the windows of a stage in a block; their kept boxes tile its canvas, their weights sum to one."""
         canvas = self.canvas(block, stage)
         cells = self.cells(block, stage)
         first, last = cells[0], cells[-1]
@@ -168,14 +215,147 @@ class Pass:
                 right=canvas.right if cell.column == last.column else own.right,
                 bottom=canvas.bottom if cell.row == last.row else own.bottom,
             )
-            yield Window(cell=cell, box=stage.window(cell), own=own, kept=kept)
+            reach = Box.between(
+                left=kept.x - stage.fade * (kept.x > canvas.x),
+                top=kept.y - stage.fade * (kept.y > canvas.y),
+                right=kept.right + stage.fade * (kept.right < canvas.right),
+                bottom=kept.bottom + stage.fade * (kept.bottom < canvas.bottom),
+            ).intersection(canvas)
+            yield Window(
+                cell=cell,
+                box=stage.window(cell),
+                own=own,
+                kept=kept,
+                reach=reach,
+                fade=stage.fade,
+                blend=stage.blend,
+            )
 
     def level0(self, block: Index) -> Box:
         """Return the level-0 pixels whose centre lies in the block."""
         stage = self.stages[0]
-        left, right = _centres(block.column * stage.cell.width, stage.cell.width, stage.pitch.x)
-        top, bottom = _centres(block.row * stage.cell.height, stage.cell.height, stage.pitch.y)
+        width, height = self.span * stage.cell.width, self.span * stage.cell.height
+        left, right = _centres(block.column * width, width, stage.pitch.x)
+        top, bottom = _centres(block.row * height, height, stage.pitch.y)
         return Box.between(left=left, top=top, right=right, bottom=bottom).intersection(Box.whole(stage.image))
+
+    @property
+    def fade(self) -> int:
+        """Pixels of the last canvas on either side of a border over which neighbouring blocks are blended."""
+        return self.stages[-1].fade if self.blocks.pixels > 1 else 0
+
+    def reach(self, block: Index) -> Box:
+        """Return the pixels of the last canvas in which a block has a share: its own, and those of blended borders."""
+        stage = self.stages[-1]
+        return self.own(block, stage).grown(self.fade).intersection(Box.whole(stage.extent))
+
+    def inner(self, block: Index, *, by: int = 0) -> Box:
+        """Return the pixels of the last canvas that a block alone decides; the box may be empty.
+
+        Args:
+            block: A block of the pass.
+            by: Pixels by which the box is made smaller beside each blended border.
+        """
+        own, cut = self.own(block, self.stages[-1]), self.fade + by if self.fade else 0
+        box = Box.between(
+            left=own.x + cut * (block.column > 0),
+            top=own.y + cut * (block.row > 0),
+            right=own.right - cut * (block.column < self.blocks.width - 1),
+            bottom=own.bottom - cut * (block.row < self.blocks.height - 1),
+        )
+        return box if box.area else Box(x=own.x, y=own.y, width=0, height=0)
+
+    def kept(self, block: Index) -> list[Box]:
+        """Return the pixels of the last canvas of which a block keeps its values until its neighbours are done.
+
+        These are all that it has a share in but those deep inside: labels are made by interpolation, which needs one
+        pixel more than lies near the border. Where little lies deep inside, one box holds all of them.
+        """
+        if not self.fade:
+            return []
+        inner, reach = self.inner(block, by=1), self.reach(block)
+        return [reach] if 2 * inner.area < reach.area else around(inner, reach)
+
+    def inner_level0(self, block: Index) -> Box:
+        """Return the level-0 pixels of a block whose values are made of pixels in `inner` alone; it may be empty."""
+        whole = self.level0(block)
+        if not self.fade:
+            return whole
+        inner, pitch = self.inner(block), self.stages[-1].pitch
+        if not inner.area:
+            return Box(x=whole.x, y=whole.y, width=0, height=0)
+        left, right = _between(inner.x, inner.right, pitch.x)
+        top, bottom = _between(inner.y, inner.bottom, pitch.y)
+        box = Box.between(
+            left=left if block.column else whole.x,
+            top=top if block.row else whole.y,
+            right=right if block.column < self.blocks.width - 1 else whole.right,
+            bottom=bottom if block.row < self.blocks.height - 1 else whole.bottom,
+        ).intersection(whole)
+        return box if box.area else Box(x=whole.x, y=whole.y, width=0, height=0)
+
+    @cached_property
+    def layers(self) -> tuple[BlockLayer, ...]:
+        """Layers in which the values of neighbouring blocks are kept apart; one where no border is blended.
+
+        Blocks of a layer have no pixel in common: it holds every other block of a row and of a column.
+        """
+        stage = self.stages[-1]
+        if not self.fade:
+            return (BlockLayer(name="", columns=None, rows=None),)
+        width, height = self.ratio(stage).width * stage.cell.width, self.ratio(stage).height * stage.cell.height
+        columns = parities(period=width, count=self.blocks.width, fade=self.fade, blend=stage.blend)
+        rows = parities(period=height, count=self.blocks.height, fade=self.fade, blend=stage.blend)
+        return tuple(
+            BlockLayer(name=f"-{row.parity}{column.parity}", columns=column, rows=row)
+            for row in rows
+            for column in columns
+        )
+
+    def layer(self, block: Index) -> BlockLayer:
+        """Return the layer that a block belongs to."""
+        if len(self.layers) == 1:
+            return self.layers[0]
+        name = f"-{block.row % 2}{block.column % 2}"
+        return next(layer for layer in self.layers if layer.name == name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockLayer:
+    """Some blocks of a pass that have no pixel in common, and how much each pixel of theirs counts."""
+
+    name: str
+    """What is added to the name of a field that holds the layer; empty where there is one layer."""
+    columns: Parity | None
+    """Weights along rows; None where every weight is one."""
+    rows: Parity | None
+
+    def weights(self, box: Box) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Weights of the rows and of the columns of a box of the last canvas; those of all layers sum to one."""
+        ones = np.ones(box.height, np.float32), np.ones(box.width, np.float32)
+        return (
+            ones[0] if self.rows is None else self.rows.weights(box.y, box.height),
+            ones[1] if self.columns is None else self.columns.weights(box.x, box.width),
+        )
+
+
+def around(inner: Box, outer: Box) -> list[Box]:
+    """Cut what a box has around another one inside it into up to four boxes; all of it where that one is empty."""
+    if not inner.area:
+        return [outer] if outer.area else []
+    strips = [
+        Box.between(left=outer.x, top=outer.y, right=outer.right, bottom=inner.y),
+        Box.between(left=outer.x, top=inner.y, right=inner.x, bottom=inner.bottom),
+        Box.between(left=inner.right, top=inner.y, right=outer.right, bottom=inner.bottom),
+        Box.between(left=outer.x, top=inner.bottom, right=outer.right, bottom=outer.bottom),
+    ]
+    return [strip for strip in strips if strip.area]
+
+
+def _between(start: int, end: int, pitch: Fraction) -> tuple[int, int]:
+    """First and last-plus-one level-0 pixel between the centres of pixels `start` and `end - 1` of a pitch."""
+    half = Fraction(1, 2)
+    return ceil((start + half) * pitch - half), floor((end - half) * pitch - half) + 1
 
 
 def _centres(start: int, length: int, pitch: Fraction) -> tuple[int, int]:

@@ -51,7 +51,8 @@ class BlockStage:
         """Result of the stage before, or of the pass before. None in the first stage of a run."""
         # Canvases are most of the device's memory: float16 halves them, and its step is 0.0005 at most.
         shape = (bound.plan.classes, self.box.height, self.box.width)
-        self._next = torch.empty(shape, dtype=torch.float16, device=bound.device)
+        self._next = torch.zeros(shape, dtype=torch.float16, device=bound.device)
+        self._weights: dict[tuple[object, ...], Tensor] = {}
         self._score: Tensor | None = None
         if self._before is not None and bound.settings.points.kind != "all":
             # Windows that are not computed keep a score of 0, which is never chosen.
@@ -126,24 +127,37 @@ class BlockStage:
         Raises:
             RuntimeError: The stage is finished.
         """
-        source = window.kept.shifted(x=-window.box.x, y=-window.box.y).slices
-        target = self._local(window.kept).slices
-        self.keep(window, probs[:, *source])
+        source = window.reach.shifted(x=-window.box.x, y=-window.box.y).slices
+        self.add(window, probs[:, *source])
         if self._score is not None and under is not None:
-            self._score[target] = uncertainty(under[:, *source]) * certainty(probs[:, *source])
+            score = uncertainty(under[:, *source]) * certainty(probs[:, *source])
+            self._score[self._local(window.reach).slices] += score * self.weights(window)
 
-    def keep(self, window: Window, probs: Tensor) -> None:
-        """Store the kept part of a window's result.
+    def add(self, window: Window, probs: Tensor) -> None:
+        """Add a window's result to those of the windows beside it, each by its weights.
 
         Args:
             window: One of `windows`.
-            probs: `(classes, kept.height, kept.width)` in [0, 1].
+            probs: Its result in `reach`, `(classes, reach.height, reach.width)` float32.
 
         Raises:
             RuntimeError: The stage is finished.
         """
         self._check(is_finished=False)
-        self._next[:, *self._local(window.kept).slices] = probs.half()
+        target = self._next[:, *self._local(window.reach).slices]
+        if window.is_sharp:
+            target.copy_(probs)
+        else:
+            target += (probs * self.weights(window)).half()
+
+    def weights(self, window: Window) -> Tensor:
+        """Give the weights of a window, `(reach.height, reach.width)` float32 in (0, 1]."""
+        box, inner = window.reach, window.kept
+        key = (box.size, inner.x - box.x, inner.y - box.y, inner.size)
+        if key not in self._weights:
+            rows, columns = (torch.from_numpy(part) for part in window.weights)
+            self._weights[key] = (rows[:, None] * columns).to(self._next.device)
+        return self._weights[key]
 
     def finish(self) -> None:
         """Choose the points, keep Y' elsewhere, and make the result the block's known probabilities.
@@ -241,22 +255,36 @@ class BlockStage:
             chosen = self._chosen(self._score)
             own = self.state.bound.step.own(self.state.pixels.block, self.stage)
             counts.points = int(chosen[self._local(own).slices].sum())
-            self._keep_field(before.canvas, chosen)
+            self._keep_field(before.canvas, self.share(), chosen)
             return
         counts.points = sum(window.own.area for window in self.windows)
-        covered = self._covered()
-        if covered is None:
+        share = self.share()
+        if share is None:
             return
-        if before is None:
-            # Probabilities of 0 say that no class was predicted: the label is 255, unless a later stage predicts one.
-            self._next.masked_fill_(~covered, 0)
-        else:
-            self._keep_field(before.canvas, covered)
+        if before is not None:
+            self._keep_field(before.canvas, share, None)
+            return
+        # Probabilities of 0 say that no class was predicted: the label is 255, unless a later stage predicts one.
+        for rows, _ in self._strips():
+            part = share[rows]
+            self._next[:, rows] = (self._next[:, rows] / torch.where(part > 0, part, 1)).half()
 
-    def _keep_field(self, canvas: Canvas, chosen: Tensor) -> None:
+    def _keep_field(self, canvas: Canvas, share: Tensor | None, chosen: Tensor | None) -> None:
+        """Add what was known before, by the share that the computed windows leave, and keep it where nothing is chosen.
+
+        Args:
+            canvas: Y' before it is resampled.
+            share: The summed weights of the computed windows, `(height, width)`; None where they are 1 everywhere.
+            chosen: Which pixels take the stage's result; None for all.
+        """
         for rows, box in self._strips():
-            under = canvas.sample(box, self.stage.pitch).half()
-            self._next[:, rows] = torch.where(chosen[rows], self._next[:, rows], under)
+            under = canvas.sample(box, self.stage.pitch)
+            found = self._next[:, rows]
+            if share is not None:
+                found = (found + (1 - share[rows]) * under).half()
+            if chosen is not None:
+                found = torch.where(chosen[rows], found, under.half())
+            self._next[:, rows] = found
 
     def _movement(self, before: Known | None) -> Canvas | None:
         """Return the change of each pixel's probabilities, where `--select` compares windows by it."""
@@ -278,14 +306,19 @@ class BlockStage:
             rows = slice(top, min(top + STRIP, self.box.height))
             yield rows, Box(x=self.box.x, y=self.box.y + top, width=self.box.width, height=rows.stop - top)
 
-    def _covered(self) -> Tensor | None:
-        """Return where computed windows lie, `(height, width)` bool. None where they cover the canvas."""
+    def share(self) -> Tensor | None:
+        """Return the summed weights of the computed windows, `(height, width)` float32. None if all are computed."""
         if len(self.windows) == self.state.counts[self.stage.number].windows:
             return None
-        covered = torch.zeros(self._next.shape[1:], dtype=torch.bool, device=self._next.device)
+        share = torch.zeros(self._next.shape[1:], dtype=torch.float32, device=self._next.device)
         for window in self.windows:
-            covered[self._local(window.kept).slices] = True
-        return covered
+            share[self._local(window.reach).slices] += self.weights(window)
+        return share
+
+    def _covered(self) -> Tensor | None:
+        """Return where computed windows have a weight, `(height, width)` bool. None where they cover the canvas."""
+        share = self.share()
+        return None if share is None else share > 0
 
     def _chosen(self, score: Tensor) -> Tensor:
         """Return which pixels of the canvas take the stage's result, `(height, width)` bool."""

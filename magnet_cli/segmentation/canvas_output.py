@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from magnet_cli.arithmetic.canvas import Canvas
-    from magnet_cli.plan.windows import Pass
     from magnet_cli.segmentation.group_reader import BlockPixels
 
 
@@ -98,25 +97,23 @@ def count_labels(labels: NDArray[np.uint8], classes: int) -> tuple[list[int], in
     return counts, labels.size - sum(counts)
 
 
-def own_values(step: Pass, pixels: BlockPixels, canvas: Canvas, *, masked: bool) -> tuple[Box, NDArray[np.float16]]:
-    """Return the probabilities of a block's own part after the last stage of a pass.
+def values_of(box: Box, pixels: BlockPixels, canvas: Canvas) -> NDArray[np.float16]:
+    """Return the probabilities of a box of the last canvas of a block, NaN where a pixel has no data or is outside.
 
     Args:
-        step: The pass that was computed.
-        pixels: The decoded pixels of the block, which say where it has data.
+        box: Inside the canvas.
+        pixels: What was read of the block.
         canvas: The block's canvas after the last stage of the pass.
-        masked: Whether pixels without data or outside the area become NaN.
 
     Returns:
-        The box of the own part on the grid of the last stage, and its values `(classes, height, width)` float16.
+        `(classes, box.height, box.width)` float16.
     """
-    own = step.own(pixels.block, step.stages[-1])
-    values = canvas.view(own).cpu().numpy()
+    values: NDArray[np.float16] = canvas.view(box).cpu().numpy()
     valid = pixels.kept_valid
-    if masked and valid is not None:
-        inside = own.shifted(x=-canvas.box.x, y=-canvas.box.y).slices
+    if valid is not None:
+        inside = box.shifted(x=-canvas.box.x, y=-canvas.box.y).slices
         values = np.where(valid[inside], values, np.float16("nan"))
-    return own, values
+    return values
 
 
 def own_uncertainty(values: NDArray[np.float16]) -> NDArray[np.float16]:

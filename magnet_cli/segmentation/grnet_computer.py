@@ -135,37 +135,41 @@ class GRNetComputer(Computer):
         return one.at.under(narrowed(scores, one.window.box, one.at.stage.pitch), one.window)
 
     def _paste(self, one: Forward, scores: Tensor, refined: dict[Index, Tensor]) -> None:
-        """Add a window's F^R to F^E, which is zero wherever no window was computed."""
+        """Add a window's F^R to F^E by its weights; F^E is zero where no window was computed."""
         window, whole = one.window, one.at.box
         if one.block not in refined:
             refined[one.block] = torch.zeros((len(scores), whole.height, whole.width), device=scores.device)
-        source = window.kept.shifted(x=-window.box.x, y=-window.box.y).slices
-        target = window.kept.shifted(x=-whole.x, y=-whole.y).slices
-        refined[one.block][:, *target] = scores[:, *source]
+        source = window.reach.shifted(x=-window.box.x, y=-window.box.y).slices
+        target = window.reach.shifted(x=-whole.x, y=-whole.y).slices
+        refined[one.block][:, *target] += scores[:, *source] * one.at.weights(window)
 
     def _fuse(self, block: BlockStage, refined: Tensor) -> None:
         whole, scores, pitch = block.box, self._scores[block.state.pixels.block], block.stage.pitch
+        share = block.share()
+        if share is not None:
+            # Beside windows that are not computed, F^E is the mean of those that are; their weights count afterwards.
+            refined /= torch.where(share > 0, share, 1)
         near = Canvas(values=refined, box=whole, pitch=pitch)
         if self._parts.fusion == "literal":
             fused = self._fused_small(block.windows, near, scores)
             for window in block.windows:
-                block.keep(window, fused.sample(window.kept, pitch).softmax(dim=0))
+                block.add(window, fused.sample(window.reach, pitch).softmax(dim=0))
             return
         for window in block.windows:
             # Two 3 x 3 convolutions need REACH pixels around a cell. With them each cell is fused by itself, and the
             # 256 channels of the aggregation layer never exist for a whole block.
-            around = window.kept.grown(REACH).intersection(whole)
+            around = window.reach.grown(REACH).intersection(whole)
             pair = (near.view(around), scores.sample(around, pitch))
             found = self._parts.aggregate(*(part[None] for part in pair))[0]
-            cut = window.kept.shifted(x=-around.x, y=-around.y).slices
-            block.keep(window, found[:, *cut].softmax(dim=0))
+            cut = window.reach.shifted(x=-around.x, y=-around.y).slices
+            block.add(window, found[:, *cut].softmax(dim=0))
 
     def _fused_small(self, windows: Sequence[Window], near: Canvas, scores: Canvas) -> Canvas:
         """Return the fused scores at the resolution of F^G, and F^G itself outside the selected cells."""
         small = near.sample(scores.box, scores.pitch)
         found, values = self._parts.aggregate(small[None], scores.values[None])[0], scores.values.clone()
         for window in windows:
-            box = covered(window.kept, near.pitch, scores).shifted(x=-scores.box.x, y=-scores.box.y)
+            box = covered(window.reach, near.pitch, scores).shifted(x=-scores.box.x, y=-scores.box.y)
             values[:, *box.slices] = found[:, *box.slices]
         return Canvas(values=values, box=scores.box, pitch=scores.pitch)
 

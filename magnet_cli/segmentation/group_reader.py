@@ -48,16 +48,18 @@ def needed_cells(bound: BoundPass, block: Index, area: Area) -> tuple[Cells, ...
     """
     step, rim = bound.step, _rim(bound.plan)
     finest, reach = step.stages[-1], 0 if bound.is_last else _reach(bound)
+    # Neighbours are blended with what the block says beyond its own pixels, and a label is made of two more.
+    whole = finest.pitch.level0(step.reach(block).grown(1)) if step.fade else step.level0(block)
     wanted: list[Box] = []
     chosen: list[Cells] = []
     for stage in reversed(step.stages):
         taken = []
         for window in step.windows(block, stage):
-            reached = stage.pitch.level0(window.kept.grown(rim))
+            reached = stage.pitch.level0(window.reach.grown(rim))
             if stage is not finest:
                 is_needed = any(reached.intersection(other).area for other in wanted)
             elif bound.is_last:
-                is_needed = area.touches(reached.intersection(step.level0(block)))
+                is_needed = area.touches(reached.intersection(whole))
             else:
                 is_needed = area.touches(reached.grown(reach))
             if is_needed:
@@ -107,6 +109,8 @@ class BlockPixels:
     None if all do."""
     kept_valid: NDArray[np.bool_] | None
     """The same over the last stage's canvas, `(height, width)`, for probabilities and the map of uncertainty."""
+    has_data: bool = True
+    """Whether any of the block's own level-0 pixels holds data."""
     needed: tuple[Cells, ...] | None = None
     """For each stage, the cells on which a label inside the area depends. None for a run without an area."""
 
@@ -117,10 +121,8 @@ class BlockPixels:
 
     @cached_property
     def is_empty(self) -> bool:
-        """Whether no pixel of the block gets a label, for want of data or because it lies outside the area."""
-        if self.needed is not None and not self.needed[-1]:
-            return True
-        return self.level0_valid is not None and not self.level0_valid.any()
+        """Whether none of the block's own pixels holds data, or no label inside the area depends on the block."""
+        return not self.has_data or (self.needed is not None and not self.needed[-1])
 
 
 def _pinned(array: NDArray[T]) -> NDArray[T]:
@@ -193,6 +195,7 @@ def read_block(image: Image, bound: BoundPass, block: Index) -> BlockPixels:
         ) from error
     stages = regions[: len(read_stages)]
     level0_valid, kept_valid = regions[-1].valid if wants_validity else None, stages[-1].valid if stages else None
+    has_data = level0_valid is None or bool(level0_valid.any())
     # Only the last pass cuts labels at the area's border: earlier passes are context for windows that reach across it.
     if area is not None and bound.is_last:
         finest = step.stages[-1]
@@ -204,6 +207,7 @@ def read_block(image: Image, bound: BoundPass, block: Index) -> BlockPixels:
         valid=tuple(region.valid for region in stages) or (None,) * len(step.stages),
         level0_valid=level0_valid,
         kept_valid=kept_valid,
+        has_data=has_data,
         needed=needed,
     )
 

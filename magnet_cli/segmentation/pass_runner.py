@@ -12,7 +12,16 @@ from magnet_cli.arithmetic.canvas import Canvas
 from magnet_cli.geometry import Box
 from magnet_cli.masks.spec import PROBABILITIES, UNCERTAINTY
 from magnet_cli.run.job import Runner
-from magnet_cli.segmentation.canvas_output import count_labels, labels_of, own_uncertainty, own_values
+from magnet_cli.segmentation.block_borders import (
+    VALID_LABELS,
+    VALID_VALUES,
+    cut,
+    joined,
+    keeps_validity,
+    put_validity,
+    put_values,
+)
+from magnet_cli.segmentation.canvas_output import count_labels, labels_of, own_uncertainty, values_of
 from magnet_cli.segmentation.group_reader import read_group
 from magnet_cli.segmentation.window_budget import next_cells, pack_scores
 from magnet_cli.segmentation.window_records import window_records
@@ -29,11 +38,6 @@ if TYPE_CHECKING:
     from magnet_cli.segmentation.changes import Changes
     from magnet_cli.segmentation.computer import Computer
     from magnet_cli.segmentation.group_reader import GroupPixels
-
-
-def field_name(number: int) -> str:
-    """Return the journal's name of the field that a pass leaves for the next one."""
-    return f"pass{number}"
 
 
 class PassRunner(Runner):
@@ -72,6 +76,7 @@ class PassRunner(Runner):
                 self._store_field(group, state)
                 continue
             self._store_extras(group, state)
+            self._store_borders(group, state)
             counted, missing = self._store_labels(group, state)
             labels = [a + b for a, b in zip(labels, counted, strict=True)]
             nodata += missing
@@ -89,8 +94,9 @@ class PassRunner(Runner):
         before, first = bound.before, bound.step.stages[0]
         coarse, need = before.stages[-1], bound.step.canvas(block, first)
         box = coarse.pitch.around(need, first.pitch).grown(1).intersection(Box.whole(coarse.extent))
-        stored = self._resources.results.read_field(field_name(before.number), box)
-        values, classes = torch.from_numpy(stored).to(bound.device), bound.plan.classes
+        classes = bound.plan.classes
+        stored = joined(self._resources.results, before, box, classes=classes).astype(np.float16)
+        values = torch.from_numpy(stored).to(bound.device)
         canvas = Canvas(values=values[:classes], box=box, pitch=coarse.pitch)
         beside = Canvas(values=values[classes:], box=box, pitch=coarse.pitch)
         if bound.plan.selector is not None:
@@ -102,11 +108,30 @@ class PassRunner(Runner):
 
         Nothing is masked here: pixels without data or outside the area are context for the windows of the next pass.
         """
-        own, values = own_values(self.bound.step, state.pixels, state.canvas, masked=False)
+        step, block = self.bound.step, state.pixels.block
+        reach = step.reach(block)
+        values = state.canvas.view(reach).cpu().numpy()
         beside = self._beside(state)
         if beside is not None:
-            values = np.concatenate((values, beside.view(own).cpu().numpy()))
-        self._resources.sink.put_field(group, name=field_name(self.bound.number), box=own, values=values)
+            values = np.concatenate((values, beside.view(reach).cpu().numpy()))
+        put_values(self._resources.sink, group, step, block, values=values, boxes=[reach])
+
+    def _store_borders(self, group: GroupId, state: BlockState) -> None:
+        """Store a block's probabilities near its borders, from which `BorderRunner` makes the labels there."""
+        step, sink, pixels = self.bound.step, self._resources.sink, state.pixels
+        if not step.fade:
+            return
+        if not pixels.is_empty:
+            values = state.canvas.view(step.reach(pixels.block)).cpu().numpy()
+            put_values(sink, group, step, pixels.block, values=values, boxes=step.kept(pixels.block))
+        if not keeps_validity(self.bound.plan):
+            return
+        level0, own = step.level0(pixels.block), step.own(pixels.block, step.stages[-1])
+        if level0.area:
+            put_validity(sink, group, name=VALID_LABELS, box=level0, valid=pixels.level0_valid)
+        if self.bound.plan.probabilities or self.bound.plan.uncertainty:
+            valid = cut(pixels.kept_valid, own, whole=state.canvas.box)
+            put_validity(sink, group, name=VALID_VALUES, box=own, valid=valid)
 
     def _beside(self, state: BlockState) -> Canvas | None:
         """Return the band that the next pass needs besides probabilities, `(1, height, width)`; None if it needs none.
@@ -124,11 +149,11 @@ class PassRunner(Runner):
         return Canvas(values=torch.zeros_like(canvas.values[:1]), box=canvas.box, pitch=canvas.pitch)
 
     def _store_labels(self, group: GroupId, state: BlockState) -> tuple[list[int], int]:
-        """Store the labels of a block, and return the numbers of pixels of each class and of pixels without a label."""
-        box = self.bound.step.level0(state.pixels.block)
+        """Store the labels that the block alone decides, and return its pixels of each class and without a label."""
+        whole, box = self.bound.step.level0(state.pixels.block), self.bound.step.inner_level0(state.pixels.block)
         if not box.area:
             return [0] * self.bound.plan.classes, 0
-        labels = labels_of(state.canvas, box, state.pixels.level0_valid)
+        labels = labels_of(state.canvas, box, cut(state.pixels.level0_valid, box, whole=whole))
         self._resources.sink.put_labels(group, box=box, labels=labels)
         return count_labels(labels, self.bound.plan.classes)
 
@@ -137,11 +162,14 @@ class PassRunner(Runner):
         plan, sink = self.bound.plan, self._resources.sink
         if not (plan.probabilities or plan.uncertainty):
             return
-        own, values = own_values(self.bound.step, state.pixels, state.canvas, masked=True)
+        inner = self.bound.step.inner(state.pixels.block)
+        if not inner.area:
+            return
+        values = values_of(inner, state.pixels, state.canvas)
         if plan.probabilities:
-            sink.put_field(group, name=PROBABILITIES, box=own, values=values)
+            sink.put_field(group, name=PROBABILITIES, box=inner, values=values)
         if plan.uncertainty:
-            sink.put_field(group, name=UNCERTAINTY, box=own, values=own_uncertainty(values))
+            sink.put_field(group, name=UNCERTAINTY, box=inner, values=own_uncertainty(values))
 
     def _scores_of_next_windows(self, states: Sequence[BlockState]) -> dict[str, str]:
         """Return the scores of the next pass's windows, from which a budget selects the highest of the whole image."""

@@ -14,10 +14,11 @@ from magnet_cli.report.maps import describe_maps
 from magnet_cli.report.run_report import make_report
 from magnet_cli.run.job import PlannedJob, Prepared
 from magnet_cli.run.measured import Totals
+from magnet_cli.segmentation.block_borders import BorderPass, BorderRunner, border_fields
 from magnet_cli.segmentation.bound_pass import BoundPass
 from magnet_cli.segmentation.computer import Computer
 from magnet_cli.segmentation.grnet_computer import GRNetComputer, LocalComputer
-from magnet_cli.segmentation.pass_runner import PassRunner, field_name
+from magnet_cli.segmentation.pass_runner import PassRunner
 from magnet_cli.segmentation.window_budget import BudgetCells
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from magnet_cli.run.results import Results
     from magnet_cli.segmentation.computer import Normalisation, Predictor
 
-ARITHMETIC = 6
+ARITHMETIC = 7
 """Version of the computation, part of the options hash. It is raised by hand whenever the same options begin to give
 another mask, so that no run resumes groups that an older program computed."""
 COMPUTERS: dict[str, type[Computer]] = {"grnet": GRNetComputer, "grnet-local": LocalComputer}
@@ -62,8 +63,11 @@ class SegmentJob(PlannedJob):
     @override
     def passes(self) -> Sequence[RunPass]:
         return [
-            BoundPass(plan=self.plan, step=step, device=self.networks.device, area=self.area)
-            for step in self.plan.passes
+            *(
+                BoundPass(plan=self.plan, step=step, device=self.networks.device, area=self.area)
+                for step in self.plan.passes
+            ),
+            *BorderPass.of(self.plan),
         ]
 
     @property
@@ -108,6 +112,8 @@ class SegmentJob(PlannedJob):
 
     @override
     def runner(self, step: RunPass, resources: Resources) -> Runner:
+        if isinstance(step, BorderPass):
+            return BorderRunner(step, resources)
         bound = self.bound(step.number, resources.results)
         computer = COMPUTERS.get(self.plan.settings.method, Computer)
         return PassRunner(bound, computer(bound, self.networks, self.normalisation, resources.clock), resources)
@@ -121,7 +127,7 @@ class SegmentJob(PlannedJob):
 
     @override
     def report(self, results: Results, measured: Measured) -> dict[str, object]:
-        totals = Totals.of(counts for step in self.plan.passes for counts in results.finished(step.number).values())
+        totals = Totals.of(counts for step in self.passes for counts in results.finished(step.number).values())
         return {
             **make_report(self.plan, self.bundle, totals, measured, shares=self.shares),
             "maps": describe_maps(self.plan, results.finished),
@@ -168,16 +174,8 @@ def mask_spec(plan: Plan, bundle: Bundle) -> MaskSpec:
 
 
 def field_specs(plan: Plan) -> tuple[FieldSpec, ...]:
-    """Return the fields of a plan: one for each pass but the last, and those that stay beside the mask."""
-    fields = [
-        FieldSpec(
-            name=field_name(step.number),
-            bands=plan.field_bands(step),
-            size=step.stages[-1].extent,
-            pitch=step.stages[-1].pitch,
-        )
-        for step in plan.passes[:-1]
-    ]
+    """Return the fields of a plan: what each pass leaves for later ones, and those that stay beside the mask."""
+    fields = list(border_fields(plan))
     last = plan.stages[-1]
     for name, bands, wanted in (
         (PROBABILITIES, plan.classes, plan.probabilities),

@@ -282,7 +282,7 @@ class Unsettled(Selector):
         if among.canvas is None or not windows:
             return list(windows)
         settled = Settled.of(among.canvas, self.threshold)
-        around = [window.kept.grown(self.reach).intersection(among.box) for window in windows]
+        around = [window.reach.grown(self.reach).intersection(among.box) for window in windows]
         pitch = among.stage.pitch
         return [window for window, box in zip(windows, around, strict=True) if not settled.at(box, pitch)]
 

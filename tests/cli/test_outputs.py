@@ -119,7 +119,7 @@ def test_other_options_weights_or_pixels_are_refused_and_overwrite_replaces(
     words = ("segment", image, "--weights", bundle, "-o", "out")
     assert invoke(*words).exit_code == 0
     before = tree(here)
-    result = invoke(*words, "--margin", "5")
+    result = invoke(*words, "--overlap", "10")
     assert result.exit_code == 5
     assert "out/s.tif: the output exists already" in one_line(result)
     assert "--overwrite" in result.stderr

@@ -47,7 +47,7 @@ def test_options_are_resolved(report: dict[str, Any]) -> None:
     assert options["scales"] == [{"width": 64, "height": 64}, {"width": 32, "height": 32}]
     expected = {"method": "magnet", "merge": "mean", "points": "50%", "patches": "all", "median": 11}
     assert {key: options[key] for key in expected} == expected
-    assert options["margin"] == 12
+    assert options["overlap"] == 24
     assert (options["device"], options["precision"], options["batch"]) == ("cpu", "float32", 4)
     assert {"python", "torch", "numpy", "tifffile"} <= set(report["versions"])
     assert report["program"]["name"] == "magnet"

@@ -171,7 +171,7 @@ def test_an_imported_experiment_runs_by_what_its_card_says(here: Path, preset: P
         (plan,) = invoke_json("plan", *common)["images"]
         (step,) = plan["passes"]
         stages = list(enumerate(step["stages"]))
-        assert plan["margin"] == 0
+        assert plan["overlap"] == 0
         assert [stage["windows"] for _, stage in stages] == [min(4**k, variant.patches) if k else 1 for k, _ in stages]
         result = invoke("segment", *common, "-o", "mask.tif", "--overwrite")
         assert result.exit_code == 0, result.stderr

@@ -15,13 +15,13 @@ from tests.cli.support import invoke, invoke_json, one_line
 def test_the_environment_gives_options(image: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MAGNET_WEIGHTS", str(bundle))
     monkeypatch.setenv("MAGNET_SCALES", "32,96")
-    monkeypatch.setenv("MAGNET_MARGIN", "4")
+    monkeypatch.setenv("MAGNET_OVERLAP", "4")
     monkeypatch.setenv("MAGNET_BATCH_SIZE", "3")
     monkeypatch.setenv("MAGNET_OUTPUT", "out")
     monkeypatch.setenv("MAGNET_MEMORY", "20GiB")
     options = invoke_json("segment", image)["images"][0]["report"]["options"]
     assert options["scales"] == [{"width": 96, "height": 96}, {"width": 32, "height": 32}]
-    assert options["margin"] == 4
+    assert options["overlap"] == 4
     assert options["batch"] == 3
     assert Path("out/s.tif").is_file()
     found = invoke_json("plan", image, "--scales", "64")["images"][0]

@@ -14,6 +14,7 @@ from magnet_cli.cli.app import app
 from magnet_cli.masks.journal import Journal
 from magnet_cli.plan import GROUP
 from magnet_cli.run.readers import Readers
+from magnet_cli.segmentation.block_borders import BorderRunner
 from magnet_cli.segmentation.pass_runner import PassRunner
 from magnet_cli.system import durable
 from tests.forked import context
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from multiprocessing.process import BaseProcess
 
+    from magnet_cli.segmentation.block_borders import Border
     from magnet_cli.segmentation.group_reader import GroupPixels
 
 
@@ -115,7 +117,17 @@ def _write_down(script: Script) -> None:
             file.write(f"{self.bound.number} {given.number}\n")
         return states
 
+    join = BorderRunner.compute
+
+    def joined(self: BorderRunner, given: list[Border], known: None) -> list[Border]:
+        time.sleep(script.pause)
+        borders = join(self, given, known)
+        with Path(script.log).open("a", encoding="ascii") as file:
+            file.write(f"{len(self._plan.passes)} borders\n")
+        return borders
+
     PassRunner.compute = called  # type: ignore[method-assign]
+    BorderRunner.compute = joined  # type: ignore[method-assign]
 
 
 def _turn_around() -> None:

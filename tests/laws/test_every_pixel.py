@@ -80,7 +80,7 @@ def test_labels_come_back_from_file_to_file(size: Size, scales: tuple[int, ...],
 def test_margins_and_named_scales_change_nothing(margin: int, scale: str, bundle: Path, tmp_path: Path) -> None:
     labels = random_labels(Size(width=301, height=173), seed=margin)
     image = write_tiled(tmp_path / "s.tif", coded(labels))
-    options = SegmentOptions(weights=str(bundle), scales=cast("Any", scale), margin=margin)
+    options = SegmentOptions(weights=str(bundle), scales=cast("Any", scale), overlap=2 * margin)
     report = segment(image, tmp_path / "m.tif", options)
     np.testing.assert_array_equal(labels_in(tmp_path / "m.tif"), labels)
     assert number(report, "groups", "computed") > 1

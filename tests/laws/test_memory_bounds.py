@@ -142,7 +142,7 @@ def test_what_is_held_does_not_grow_with_the_image(
     weights = blurry_bundle(tmp_path / "bundle", scales=(32, 64, 128))
     scales = tuple(Size(width=side, height=side) for side in (256, 128, 64, 32))
     options = SegmentOptions(
-        weights=str(weights), scales=scales, points=parse_points(points), margin=4, num_workers=workers
+        weights=str(weights), scales=scales, points=parse_points(points), overlap=8, num_workers=workers
     )
     seen = []
     for size in SIZES:

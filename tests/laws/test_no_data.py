@@ -146,7 +146,7 @@ def test_pixels_without_data_are_not_computed(kind: str, bundle: Path, tmp_path:
         bundle,
         labels,
         value_range=BYTES,
-        margin=0,
+        overlap=0,
         method="patch",
         scales=(Size(width=32, height=32),),
     )
@@ -188,7 +188,7 @@ SEES: dict[str, Any] = {
     "value_range": BYTES,
     "method": "patch",
     "scales": (Size(width=32, height=32),),
-    "margin": 0,
+    "overlap": 0,
 }
 
 

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
     from pathlib import Path
 
-PASSES = {0: 6, 1: 20}
-"""Groups of each pass of the scene below."""
+PASSES = {0: 6, 1: 20, 2: 20}
+"""Groups of each pass of the scene below; the last joins the borders of blocks."""
 GROUPS = sum(PASSES.values())
 IN_FLIGHT = 2
 """Groups that are computed and not yet durable at any moment: one being computed, one being stored."""
@@ -47,7 +47,7 @@ class Work:
 
     def words(self, out: Path) -> tuple[str, ...]:
         """Return the words of a command. With single patches a group is one block, so that there are many groups."""
-        method = ("--scales=512,256,128,64,32", "--margin=2", "--batch-size=1")
+        method = ("--scales=512,256,128,64,32", "--overlap=4", "--batch-size=1")
         return ("segment", str(self.image), f"--weights={self.bundle}", *method, f"-o{out}", "--json")
 
 

@@ -195,7 +195,7 @@ def test_memory_does_not_change_a_byte_and_is_kept(
         return plans[-1]
 
     monkeypatch.setattr(image_planner, "make_plan", remembered)
-    options = SegmentOptions(weights=str(weights), points=parse_points(points), margin=12, memory=16 << 30)
+    options = SegmentOptions(weights=str(weights), points=parse_points(points), overlap=24, memory=16 << 30)
     masks, peaks = [], []
     for groups in (6.0, 1.5):
         mask = tmp_path / f"{groups}.tif"

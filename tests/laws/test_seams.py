@@ -92,7 +92,7 @@ def measure(folder: Path, options: SegmentOptions) -> Borders:
     cell = 0
     for shift in (0, SHIFT):
         image, mask = write_tiled(folder / f"{shift}.tif", smooth_scene(shift)), folder / f"{shift}.mask.tif"
-        cell = SIDE - 2 * number(segment(image, mask, options), "options", "margin")
+        cell = SIDE - number(segment(image, mask, options), "options", "overlap")
         runs.append(labels_in(mask))
         assert len(np.unique(runs[-1])) == CLASSES
     assert isinstance(options.scales, tuple)
@@ -118,8 +118,8 @@ def test_borders_do_not_show(points: str, scales: tuple[int, ...], bundle: Path,
 
 def test_borders_show_without_a_margin(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The check above can fail. The program refuses this; here it is made to do it."""
-    options = SegmentOptions(weights=str(bundle), scales=sides(128, 64), points=parse_points("all"), margin=0)
-    with pytest.raises(UsageError, match="margin"):
+    options = SegmentOptions(weights=str(bundle), scales=sides(128, 64), points=parse_points("all"), overlap=0)
+    with pytest.raises(UsageError, match="overlap"):
         measure(tmp_path, options)
     monkeypatch.setattr(making, "_check_blocks", lambda *_: None)
     borders = measure(tmp_path, options)

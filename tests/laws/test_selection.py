@@ -54,7 +54,7 @@ class Whole:
 
     mask: Path
     groups: tuple[int, ...]
-    """The number of groups of each pass."""
+    """The number of groups of each pass, and of the one after them that joins the borders of blocks."""
 
 
 @pytest.fixture(scope="module")
@@ -72,8 +72,8 @@ def wholes(work: Work) -> dict[str, Whole]:
         mask, log = work.folder / str(number) / "m.tif", work.folder / f"{number}.log"
         assert forked(Script(words=work.words(name, mask), log=str(log))) == 0
         groups = Counter(passes_in(log))
-        assert len(groups) == passes
-        found[name] = Whole(mask=mask, groups=tuple(groups[step] for step in range(passes)))
+        assert len(groups) == passes + 1
+        found[name] = Whole(mask=mask, groups=tuple(groups[step] for step in range(passes + 1)))
     return found
 
 

@@ -53,7 +53,7 @@ def image(tmp_path: Path) -> Path:
 @pytest.fixture
 def options(tmp_path: Path) -> SegmentOptions:
     bundle = blurry_bundle(tmp_path / "bundle", scales=(32, 64))
-    return SegmentOptions(weights=str(bundle), margin=4, memory=8 << 30)
+    return SegmentOptions(weights=str(bundle), overlap=8, memory=8 << 30)
 
 
 def notes(report: dict[str, object]) -> str:
@@ -117,7 +117,7 @@ def test_before_anything_is_finished_the_batch_is_halved(
 
 def test_a_batch_that_was_asked_for_is_halved_too(image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle = blurry_bundle(tmp_path / "bundle", scales=(32, 64))
-    words = ("segment", image, "--weights", bundle, "--margin", "4", "-b", "3", "-o", tmp_path / "m.tif")
+    words = ("segment", image, "--weights", bundle, "--overlap", "8", "-b", "3", "-o", tmp_path / "m.tif")
     scarce = Scarce(fails=lambda _, patches: patches > 1).installed(monkeypatch)
     ended = magnet(*words)
     assert ended.code == 0
@@ -145,7 +145,7 @@ def test_later_the_run_ends_with_6_and_the_same_command_goes_on(
     image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bundle = blurry_bundle(tmp_path / "bundle", scales=(32, 64))
-    words = ("segment", image, "--weights", bundle, "--margin", "4")
+    words = ("segment", image, "--weights", bundle, "--overlap", "8")
     assert magnet(*words, "-o", tmp_path / "calm.tif").code == 0
     with monkeypatch.context() as scarce:
         Scarce(fails=lambda call, _: call > 20).installed(scarce)

@@ -355,7 +355,7 @@ def test_the_plan_names_the_areas(template: Path, scene: Path) -> None:
 def test_how_sure_it_is_outside_is_not_told(template: Path, scene: Path, tmp_path: Path) -> None:
     """Windows at the border are computed whole: what they say outside stays out of the map and of its mean."""
     mask, left, wide = tmp_path / "m.tif", SIZE.width // 2, 48
-    words = ("--weights", template, "--scales", "32", "--margin", "0")
+    words = ("--weights", template, "--scales", "32", "--overlap", "0")
     segmented(scene, mask, *words, "--roi", f"{left},0,{wide},{SIZE.height}")
     report = json.loads(OutputPaths.of(mask).report.read_text())
     found = Map.parse(report["maps"]["uncertainty"])

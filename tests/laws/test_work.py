@@ -82,7 +82,7 @@ def test_every_window_once_every_tile_once_every_pixel_once(points: str, tmp_pat
     image = write_tiled(tmp_path / "s.tif", scene_pixels(SIZE))
     bundle = blurry_bundle(tmp_path / "bundle", side=SIDE, scales=(SIDE, 2 * SIDE))
     options = SegmentOptions(
-        weights=str(bundle), margin=12, median=MEDIAN, merge="refiner", points=parse_points(points), num_workers=0
+        weights=str(bundle), overlap=24, median=MEDIAN, merge="refiner", points=parse_points(points), num_workers=0
     )
     with Allocations(LARGE + 1) as huge:
         report = segment(image, tmp_path / "m.tif", options)

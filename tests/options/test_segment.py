@@ -17,7 +17,7 @@ from magnet_cli.options.segment import SegmentOptions
     [
         ("batch_size", 0, "--batch-size is at least 1"),
         ("num_workers", -1, "--num-workers is at least 0"),
-        ("margin", -1, "--margin is at least 0"),
+        ("overlap", -1, "--overlap is a share of the window or a number"),
         ("median", 0, "--median is at least 1"),
         ("median", 4, "--median is odd"),
         ("mpp", Fraction(0), "--mpp is a positive size in um"),

@@ -112,15 +112,17 @@ def test_methods_of_one_stage_take_one_scale() -> None:
 
 @pytest.mark.parametrize(("points", "needed", "default"), [("all", 2, 8), ("50%", 12, 12), ("q>0.2", 12, 12)])
 def test_a_margin_that_is_too_small_is_refused_with_the_number(points: str, needed: int, default: int) -> None:
-    options = SegmentOptions(points=parse_points(points), margin=needed - 1)
-    with pytest.raises(UsageError, match=f"a margin of at least {needed} pixels.*Take --margin {needed} or leave"):
+    options = SegmentOptions(points=parse_points(points), overlap=2 * needed - 2)
+    with pytest.raises(
+        UsageError, match=f"an overlap of at least {2 * needed} pixels.*Take --overlap {2 * needed} or leave"
+    ):
         make_plan(image(), facts(), options, MACHINE)
-    assert make_plan(image(), facts(), replace(options, margin=needed), MACHINE).settings.margin == needed
-    assert make_plan(image(), facts(), replace(options, margin=None), MACHINE).settings.margin == default
+    assert make_plan(image(), facts(), replace(options, overlap=2 * needed), MACHINE).settings.margin == needed
+    assert make_plan(image(), facts(), replace(options, overlap=None), MACHINE).settings.margin == default
 
 
 def test_the_papers_margin_serves_one_block_and_one_stage() -> None:
-    none = SegmentOptions(margin=0, points=parse_points("32"))
+    none = SegmentOptions(overlap=0, points=parse_points("32"))
     assert make_plan(image(256, 256), facts(), none, MACHINE).settings.margin == 0
     assert make_plan(image(), facts(), replace(none, method="patch"), MACHINE).settings.margin == 0
     with pytest.raises(UsageError, match="has 2 blocks"):
@@ -128,8 +130,8 @@ def test_the_papers_margin_serves_one_block_and_one_stage() -> None:
 
 
 def test_a_margin_leaves_something() -> None:
-    with pytest.raises(UsageError, match=r"at most 31 for a network input of 64x64 \(got 32\)"):
-        make_plan(image(), facts(), SegmentOptions(margin=32), MACHINE)
+    with pytest.raises(UsageError, match=r"at most 62 pixels for a network input of 64x64, .*--overlap 64"):
+        make_plan(image(), facts(), SegmentOptions(overlap=64), MACHINE)
     with pytest.raises(UsageError, match="smaller --median"):
         make_plan(image(), facts(), SegmentOptions(median=99, points=parse_points("9")), MACHINE)
 
@@ -287,7 +289,7 @@ def test_every_option_that_the_mask_depends_on_is_in_its_hash() -> None:
         "budget": {"method": "magnet-fast", "budget": Fraction(1, 5)},
         "select": {"method": "magnet-fast", "budget": Fraction(1, 5), "select": "both"},
         "median": {"points": parse_points("q>0.2"), "median": 3},
-        "margin": {"margin": 20},
+        "overlap": {"overlap": 40},
         "scales": {"scales": (square(128), square(64))},
         "coarser scales": {"scales": (square(512), square(128), square(64))},
         "size of a pixel": {"mpp": Fraction(1, 3)},
@@ -449,12 +451,15 @@ def test_a_refused_rule_is_spelled_as_it_was_given() -> None:
 
 @pytest.mark.parametrize(
     ("sides", "batch", "blocks"),
-    [((512, 256), 4, 4), ((1024, 512, 256), 4, 2), ((2048, 1024, 512, 256), 4, 1), ((256,), 4, 4), ((256,), 1, 1)],
+    [((512, 256), 4, 4), ((1024, 512, 256), 4, 2), ((2048, 1024, 512, 256), 4, 1), ((256,), 4, 1), ((256,), 1, 1)],
 )
 def test_as_many_blocks_share_as_fill_their_batches(sides: tuple[int, ...], batch: int, blocks: int) -> None:
-    """One block has 1, 4, 16 and 64 windows: of four stages a single one leaves 2 of 88 places empty."""
+    """One block has 1, 4, 16 and 64 windows: of four stages a single one leaves 2 of 88 places empty.
+
+    A block of a run of one stage has 16 windows.
+    """
     scales = tuple(Size(width=side, height=side) for side in sides)
-    plan = make_plan(image(), facts(), SegmentOptions(scales=scales, batch_size=batch, margin=12), MACHINE)
+    plan = make_plan(image(), facts(), SegmentOptions(scales=scales, batch_size=batch, overlap=24), MACHINE)
     assert plan.group == (blocks,)
 
 
@@ -488,7 +493,7 @@ def test_a_gpu_holds_no_more_blocks_than_patches_share_a_pass() -> None:
     gpu = replace(MACHINE, device="cuda:0", gpu_memory=64 << 30)
     scales = tuple(Size(width=side, height=side) for side in (1024, 512, 256))
     plans = {
-        batch: make_plan(image(), facts(), SegmentOptions(scales=scales, batch_size=batch, margin=12), gpu)
+        batch: make_plan(image(), facts(), SegmentOptions(scales=scales, batch_size=batch, overlap=24), gpu)
         for batch in (1, 2, 4, 16)
     }
     assert [plan.group for plan in plans.values()] == [(1,), (2,), (4,), (8,)]

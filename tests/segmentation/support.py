@@ -164,19 +164,22 @@ class MemorySink:
         self.fields.setdefault(name, []).append((box, values))
 
     def read_field(self, name: str, box: Box) -> NDArray[np.float16]:
-        bands = len(self.fields[name][0][1])
-        out = np.full((bands, box.height, box.width), np.nan, np.float16)
-        for have, values in self.fields[name]:
+        return self._read(name, box, np.dtype(np.float16), np.nan).astype(np.float16)
+
+    def _read(self, name: str, box: Box, dtype: np.dtype[Any], nothing: float) -> NDArray[np.generic]:
+        stored = self.fields.get(name, [])
+        bands = len(stored[0][1]) if stored else 1
+        out = np.full((bands, box.height, box.width), nothing, dtype)
+        for have, values in stored:
             both = have.intersection(box)
             if both.area:
                 target = both.shifted(x=-box.x, y=-box.y).slices
                 source = both.shifted(x=-have.x, y=-have.y).slices
                 out[:, *target] = values[:, *source]
-        assert np.isfinite(out).all()
         return out
 
     def read_stored_field(self, name: str, box: Box) -> NDArray[np.generic]:
-        return self.read_field(name, box)
+        return self._read(name, box, np.dtype(np.uint8), 255)
 
     def drop_group(self, group: GroupId) -> None:
         raise NotImplementedError

@@ -26,7 +26,9 @@ CLASSES = 3
 def state() -> BlockState:
     """A block before its first stage."""
     image = ArrayImage(np.full((64, 64, 3), 80, np.uint8))
-    plan = make_plan(image.info, facts(CLASSES, input_side=32), SegmentOptions(scales=sides(64, 32), margin=0), MACHINE)
+    plan = make_plan(
+        image.info, facts(CLASSES, input_side=32), SegmentOptions(scales=sides(64, 32), overlap=0), MACHINE
+    )
     bound = BoundPass(plan=plan, step=plan.passes[0], device=torch.device("cpu"))
     pixels = read_block(image, bound, bound.blocks(0)[0])
     return BlockState(bound=bound, pixels=pixels, known=None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
@@ -34,8 +35,9 @@ def field_of(outcome: Outcome) -> NDArray[np.float32]:
 @pytest.mark.parametrize("given", [{"patches": None}, {"budget": Fraction(1, 2)}])
 def test_changes_are_those_between_two_stages(given: dict[str, Any]) -> None:
     image, model = textured(), facts(CLASSES, input_side=INPUT)
-    first = run(image, model, options(scales=sides(128), probabilities=True), Growing(CLASSES))
-    both = run(image, model, options(scales=sides(128, 64), probabilities=True, **given), Growing(CLASSES))
+    one, two = (options(scales=sides(*scales), probabilities=True, blend="none") for scales in ((128,), (128, 64)))
+    first = run(image, model, one, Growing(CLASSES))
+    both = run(image, model, replace(two, **given), Growing(CLASSES))
     before = torch.nn.functional.interpolate(torch.from_numpy(field_of(first))[None], scale_factor=2, mode="bilinear")
     after = field_of(both)
     step, stage = both.plan.passes[-1], both.plan.stages[-1]

@@ -165,7 +165,7 @@ def test_no_half_pixel_shift() -> None:
     image = ArrayImage(np.zeros((side, side, 3), np.uint8))
     image._pixels = ramp(side)
     image.exact = True
-    options = SegmentOptions(scales=sides(128, 64, 32), margin=0, median=1, num_workers=0, probabilities=True)
+    options = SegmentOptions(scales=sides(128, 64, 32), overlap=0, median=1, num_workers=0, probabilities=True)
     outcome = run(image, facts(2, input_side=32), options, Linear(2))
     ((_, values),) = outcome.sink.fields["probabilities"]
     assert abs(crossing(torch.from_numpy(values.astype(np.float32))) - side / 2) < 0.02
@@ -182,7 +182,7 @@ def test_no_half_pixel_shift() -> None:
 def test_field_is_resampled_from_the_canvas() -> None:
     labels = np.random.default_rng(1).integers(0, 5, (128, 128), dtype=np.uint8)
     networks = Recording(5, sharpness=5)
-    options = SegmentOptions(scales=sides(128, 64, 32), margin=0, median=1, num_workers=0)
+    options = SegmentOptions(scales=sides(128, 64, 32), overlap=0, median=1, num_workers=0)
     run(ArrayImage(coded(labels)), facts(5, input_side=32), options, networks)
     canvas = networks.said[0].half().float()
     for stage, first, across in ((2, 0, 2), (3, 4, 4)):
@@ -195,11 +195,11 @@ def test_field_is_resampled_from_the_canvas() -> None:
 
 
 @pytest.mark.parametrize("margin", [0, 5])
-def test_each_pixel_belongs_to_one_window(margin: int) -> None:
+def test_windows_tile_the_image_without_blending(margin: int) -> None:
     cell = 32 - 2 * margin
     columns, rows = -(-100 // cell), -(-75 // cell)
     networks = Numbering(columns * rows)
-    options = SegmentOptions(scales=sides(32), method="patch", margin=margin, num_workers=0)
+    options = SegmentOptions(scales=sides(32), method="patch", overlap=2 * margin, blend="none", num_workers=0)
     outcome = run(flat(100, 75), facts(columns * rows, input_side=32), options, networks)
     across, down = np.arange(100) // cell, np.arange(75) // cell
     np.testing.assert_array_equal(outcome.labels, down[:, None] * columns + across)
@@ -217,7 +217,7 @@ def test_median_does_not_disfavour_the_border() -> None:
     score = torch.full((40, 40), 0.5)
     assert bool((median_blur(score, 11) == 0.5).all())
     assert not median_zero_padded(score, k=11)[0, 0]
-    options = SegmentOptions(scales=sides(64, 32), points=parse_points("q>0.2"), median=11, margin=0, num_workers=0)
+    options = SegmentOptions(scales=sides(64, 32), points=parse_points("q>0.2"), median=11, overlap=0, num_workers=0)
     outcome = run(flat(64, 64), facts(2, input_side=32), options, Doubting(2))
     assert points_chosen(outcome, 2) == [64 * 64]
     assert (outcome.labels == 1).all()
@@ -241,7 +241,9 @@ def test_counts_are_made_in_each_block() -> None:
     """The left block scores higher than the right one everywhere; each gets its own count."""
     pixels = np.full((120, 240, 3), 120, np.uint8)
     pixels[:, :120] = 240
-    options = SegmentOptions(scales=sides(128, 64), points=count(1000), median=1, margin=2, num_workers=0, batch_size=1)
+    options = SegmentOptions(
+        scales=sides(128, 64), points=count(1000), median=1, overlap=4, num_workers=0, batch_size=1
+    )
     outcome = run(ArrayImage(pixels), facts(2, input_side=64), options, Grading(2))
     assert points_chosen(outcome, 2) == [1000, 1000]
 
@@ -252,7 +254,7 @@ def test_counts_are_made_in_each_block() -> None:
 
 
 def test_zero_scores_are_never_chosen() -> None:
-    options = SegmentOptions(scales=sides(64, 32), points=count(500), median=1, margin=0, num_workers=0)
+    options = SegmentOptions(scales=sides(64, 32), points=count(500), median=1, overlap=0, num_workers=0)
     outcome = run(flat(64, 64), facts(2, input_side=32), options, CodedNetworks(2, sharpness=10000))
     assert points_chosen(outcome, 2) == [0]
     assert int(choose_points(torch.zeros(64, 64), count=500).sum()) == 500
@@ -295,7 +297,7 @@ def test_training_free_merges(how: Merge) -> None:
     labels = np.random.default_rng(2).integers(0, 5, (64, 64), dtype=np.uint8)
     networks = Unrefined(5, sharpness=5)
     model = replace(facts(5, input_side=32), has_refiner=False)
-    options = SegmentOptions(scales=sides(64, 32), merge=how, margin=0, median=1, num_workers=0, probabilities=True)
+    options = SegmentOptions(scales=sides(64, 32), merge=how, overlap=0, median=1, num_workers=0, probabilities=True)
     outcome = run(ArrayImage(coded(labels)), model, options, networks)
     field = interpolate(networks.said[0].half().float()[None], scale_factor=2, mode="bilinear")[0]
     halves = [torch.cat(networks.said[number : number + 2], dim=2) for number in (1, 3)]
@@ -312,7 +314,7 @@ def test_training_free_merges(how: Merge) -> None:
 def test_canvases_are_half_precision() -> None:
     labels = np.random.default_rng(3).integers(0, 5, (32, 32), dtype=np.uint8)
     networks = Recording(5, sharpness=5)
-    options = SegmentOptions(scales=sides(32), method="patch", margin=0, num_workers=0, probabilities=True)
+    options = SegmentOptions(scales=sides(32), method="patch", overlap=0, num_workers=0, probabilities=True)
     outcome = run(ArrayImage(coded(labels)), facts(5, input_side=32), options, networks)
     ((_, values),) = outcome.sink.fields["probabilities"]
     assert values.dtype == np.float16
@@ -325,7 +327,7 @@ def test_result_is_at_level_0() -> None:
     labels = np.zeros((96, 96), np.uint8)
     labels[:, 48:] = 2
     networks = Recording(3)
-    options = SegmentOptions(scales=sides(96), method="patch", margin=0, num_workers=0)
+    options = SegmentOptions(scales=sides(96), method="patch", overlap=0, num_workers=0)
     outcome = run(ArrayImage(coded(labels)), facts(3, input_side=32), options, networks)
     np.testing.assert_array_equal(outcome.labels, labels)
     coarse = networks.said[0].argmax(dim=0).float()
@@ -333,12 +335,12 @@ def test_result_is_at_level_0() -> None:
 
 
 def test_ties_go_to_the_lowest_index() -> None:
-    five = SegmentOptions(scales=sides(64, 32), points=count(5), median=1, margin=0, num_workers=0)
+    five = SegmentOptions(scales=sides(64, 32), points=count(5), median=1, overlap=0, num_workers=0)
     labels = run(flat(64, 64), facts(2, input_side=32), five, Doubting(2)).labels
     assert np.flatnonzero(labels).tolist() == [0, 1, 2, 3, 4]
 
     one_window = SegmentOptions(
-        scales=sides(64, 32), method="magnet-fast", patches=count(1), median=1, margin=0, num_workers=0
+        scales=sides(64, 32), method="magnet-fast", patches=count(1), median=1, overlap=0, num_workers=0
     )
     labels = run(flat(64, 64), facts(2, input_side=32), one_window, Doubting(2)).labels
     assert (labels[:31, :31] == 1).all()

@@ -12,8 +12,9 @@ import torch
 from magnet_cli.geometry import Box
 from magnet_cli.options.segment import SegmentOptions
 from magnet_cli.plan import make_plan
+from magnet_cli.segmentation.block_borders import field_name
 from magnet_cli.segmentation.bound_pass import BoundPass
-from magnet_cli.segmentation.pass_runner import PassRunner, field_name
+from magnet_cli.segmentation.pass_runner import PassRunner
 from tests.segmentation.support import MACHINE, ArrayImage, facts, sides
 
 if TYPE_CHECKING:
@@ -55,8 +56,9 @@ def test_every_pixel_that_is_interpolated_is_read(scales: tuple[int, ...]) -> No
             bound = BoundPass(plan=plan, step=step, device=torch.device("cpu"))
             runner = PassRunner(bound, cast("Computer", None), cast("Resources", asked))
             runner.recall_block(block)
-            ((name, box),) = asked.boxes
+            ((_, box), *_) = asked.boxes
+            assert {box for _, box in asked.boxes} == {box}
             left, right = taps(need.x, need.right, fine.pitch.x / coarse.pitch.x)
             top, bottom = taps(need.y, need.bottom, fine.pitch.y / coarse.pitch.y)
-            assert name == field_name(before.number)
+            assert {name for name, _ in asked.boxes} <= {field_name(before.number, layer) for layer in before.layers}
             assert box.contains(Box.between(left=left, top=top, right=right, bottom=bottom).intersection(whole))

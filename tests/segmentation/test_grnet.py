@@ -151,7 +151,7 @@ def test_cells_by_themselves_are_the_papers(tmp_path: Path, width: int, height: 
     """LocalNet: neither saliency nor fusion, and no first look."""
     weights = grnet(tmp_path / "grnet")
     image, pixels = picture(tmp_path, width=width, height=height)
-    mask, report = mask_of(image, weights, tmp_path / "mask.tif", method="grnet-local", margin=0)
+    mask, report = mask_of(image, weights, tmp_path / "mask.tif", method="grnet-local", overlap=0)
     found, scores = on_tensors(weights, pixels[:64, :64], fusion="detail", variant="local-only")
     expected = found.scores.argmax(dim=1)[0].numpy()
     other = resized(scores, Size(width=64, height=64)).argmax(dim=1)[0].numpy()
@@ -167,7 +167,7 @@ def test_several_blocks_need_no_neighbour_and_a_region_keeps_its_labels(tmp_path
     weights = grnet(tmp_path / "grnet")
     image, _ = picture(tmp_path, width=150, height=70)
     mask, report = mask_of(image, weights, tmp_path / "mask.tif")
-    assert report["options"]["margin"] > 0
+    assert report["options"]["overlap"] > 0
     assert stages_of(report)[0]["windows_run"] > 2
     assert (mask < CLASSES).all()
     other, _ = mask_of(image, weights, tmp_path / "other.tif", num_workers=2)
@@ -181,9 +181,9 @@ def test_several_blocks_need_no_neighbour_and_a_region_keeps_its_labels(tmp_path
 def test_literal_fusion_keeps_labels_inside_a_region_too(tmp_path: Path) -> None:
     weights = grnet(tmp_path / "grnet", fusion="literal")
     image, _ = picture(tmp_path, width=90, height=70)
-    mask, _ = mask_of(image, weights, tmp_path / "mask.tif", margin=4)
+    mask, _ = mask_of(image, weights, tmp_path / "mask.tif", overlap=8)
     box = Box(x=25, y=28, width=9, height=10)
-    inside, _ = mask_of(image, weights, tmp_path / "inside.tif", roi=box, margin=4)
+    inside, _ = mask_of(image, weights, tmp_path / "inside.tif", roi=box, overlap=8)
     assert np.array_equal(inside[box.slices], mask[box.slices])
 
 

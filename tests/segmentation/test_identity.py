@@ -99,7 +99,7 @@ def test_slivers_of_data_that_no_window_looked_at_have_no_label(scales: tuple[in
     valid = np.zeros(labels.shape, np.bool_)
     valid[:, :50] = True
     valid[:, 240] = True
-    options = SegmentOptions(scales=sides(*scales), points=ALL, margin=0 if len(scales) == 1 else None, num_workers=0)
+    options = SegmentOptions(scales=sides(*scales), points=ALL, overlap=0 if len(scales) == 1 else None, num_workers=0)
     outcome = run(ArrayImage(coded(labels), valid=valid), facts(5, input_side=32), options)
     assert (outcome.labels[:, :50] < 5).all()
     assert (outcome.labels[~valid] == 255).all()
@@ -154,7 +154,7 @@ def test_fast_looks_at_the_most_uncertain_windows_only() -> None:
     labels[70:90, 70:90] = np.random.default_rng(0).integers(0, 5, (20, 20))
     networks = CodedNetworks(5)
     options = SegmentOptions(
-        scales=sides(128, 32), method="magnet-fast", patches=count(1), margin=0, median=3, num_workers=0
+        scales=sides(128, 32), method="magnet-fast", patches=count(1), overlap=0, median=3, num_workers=0
     )
     outcome = run(ArrayImage(coded(labels)), facts(5, input_side=32), options, networks)
     assert sum(networks.batches) == 2

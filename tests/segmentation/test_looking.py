@@ -53,7 +53,7 @@ def test_whatever_a_chosen_window_reads_is_computed(
     scales: str, points: str, median: int, roi: tuple[int, int, int, int]
 ) -> None:
     image = ArrayImage(np.zeros((HEIGHT, WIDTH, 3), np.uint8))
-    options = SegmentOptions(scales=parse_scales(scales), points=parse_points(points), median=median, margin=13)
+    options = SegmentOptions(scales=parse_scales(scales), points=parse_points(points), median=median, overlap=26)
     plan = make_plan(image.info, facts(3, input_side=32), options, MACHINE)
     area = Polygons(shapely.box(*roi), image.info.size)
     rim = 1 if points == "all" else 1 + median // 2

@@ -37,7 +37,7 @@ def test_missing_pixels_are_the_mean() -> None:
     pixels, valid = random.integers(0, 256, (32, 64, 3), np.uint8), random.random((32, 64)) < 0.7
     image, networks = ArrayImage(pixels, valid=valid), Watched(5)
     plan = make_plan(
-        image.info, facts(5, input_side=32), SegmentOptions(method="patch", scales=sides(32), margin=0), MACHINE
+        image.info, facts(5, input_side=32), SegmentOptions(method="patch", scales=sides(32), overlap=0), MACHINE
     )
     normalisation = Normalisation(spans=((0, 255),) * 3, mean=MEAN, std=STD)
     sink = MemorySink(image.info.size, 5)

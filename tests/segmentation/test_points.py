@@ -60,19 +60,19 @@ def stage_counts(outcome: object, stage: int) -> dict[str, int]:
 
 
 def test_a_count_is_taken_per_stage_of_a_full_block() -> None:
-    options = SegmentOptions(scales=sides(128, 64), points=count(100), median=3, margin=0, num_workers=0)
+    options = SegmentOptions(scales=sides(128, 64), points=count(100), median=3, overlap=0, num_workers=0)
     outcome = run(noisy(128), facts(3, input_side=64), options, NoisyNetworks(3))
     assert stage_counts(outcome, 2)["points"] == 100
 
 
 def test_a_cut_block_gets_its_share_by_area() -> None:
-    options = SegmentOptions(scales=sides(128, 64), points=count(1000), median=3, margin=0, num_workers=0)
+    options = SegmentOptions(scales=sides(128, 64), points=count(1000), median=3, overlap=0, num_workers=0)
     outcome = run(noisy(64), facts(3, input_side=64), options, NoisyNetworks(3))
     assert stage_counts(outcome, 2)["points"] == 250
 
 
 def test_a_share_is_of_the_blocks_own_pixels() -> None:
-    options = SegmentOptions(scales=sides(128, 64), points=parse_points("30%"), median=1, margin=0, num_workers=0)
+    options = SegmentOptions(scales=sides(128, 64), points=parse_points("30%"), median=1, overlap=0, num_workers=0)
     outcome = run(noisy(128), facts(3, input_side=64), options, NoisyNetworks(3))
     assert stage_counts(outcome, 2)["points"] == int(Fraction(3, 10) * 128 * 128)
 
@@ -84,7 +84,7 @@ def test_fast_gets_points_by_the_share_of_windows_selected() -> None:
         points=parse_points("50%"),
         patches=count(1),
         median=1,
-        margin=0,
+        overlap=0,
         num_workers=0,
     )
     outcome = run(noisy(128), facts(3, input_side=64), options, NoisyNetworks(3))
@@ -103,7 +103,7 @@ def test_one_block_equals_the_whole_stage_computed_at_once(missing: int) -> None
     values = np.random.default_rng(5).integers(0, 255, (128, 128, 3), dtype=np.uint8)
     valid = np.broadcast_to(np.arange(128)[:, None] >= missing, (128, 128))
     image, model, networks = ArrayImage(values, valid=valid), facts(3, input_side=64), OpinionatedNetworks(3)
-    options = SegmentOptions(scales=sides(128, 64), points=parse_points("40%"), median=5, margin=0, num_workers=0)
+    options = SegmentOptions(scales=sides(128, 64), points=parse_points("40%"), median=5, overlap=0, num_workers=0)
     outcome = run(image, model, options, networks)
     seen = np.where(valid[..., None], values, np.uint8(0))
     pixels = torch.from_numpy(seen).permute(2, 0, 1)[None].float() / 255
@@ -132,14 +132,14 @@ def test_a_threshold_does_not_depend_on_the_blocks() -> None:
     for size in (200, 328):
         pixels = np.zeros((size, size, 3), np.uint8)
         pixels[:200, :200] = np.random.default_rng(2).integers(0, 255, (200, 200, 3))
-        options = SegmentOptions(scales=sides(128, 64), points=rule, median=3, margin=8, num_workers=0)
+        options = SegmentOptions(scales=sides(128, 64), points=rule, median=3, overlap=16, num_workers=0)
         labels.append(run(ArrayImage(pixels), facts(3, input_side=64), options, NoisyNetworks(3)).labels)
     np.testing.assert_array_equal(labels[0][:100, :100], labels[1][:100, :100])
 
 
 def test_zero_scores_are_never_chosen() -> None:
     flat = ArrayImage(np.zeros((64, 64, 3), np.uint8))
-    options = SegmentOptions(scales=sides(64, 32), points=count(500), median=1, margin=0, num_workers=0)
+    options = SegmentOptions(scales=sides(64, 32), points=count(500), median=1, overlap=0, num_workers=0)
     outcome = run(flat, facts(2, input_side=32), options, CodedNetworks(2, sharpness=10000))
     assert stage_counts(outcome, 2)["points"] == 0
 
@@ -147,6 +147,6 @@ def test_zero_scores_are_never_chosen() -> None:
 @pytest.mark.parametrize("batch", [1, 3, 7])
 def test_batches_are_filled_within_the_group(batch: int) -> None:
     networks = RecordingNetworks(3)
-    options = SegmentOptions(scales=sides(128, 32), margin=0, median=1, batch_size=batch, num_workers=0)
+    options = SegmentOptions(scales=sides(128, 32), overlap=0, median=1, batch_size=batch, num_workers=0)
     run(noisy(128), facts(3, input_side=32), options, networks)
     assert networks.batches == [1] + [batch] * (16 // batch) + ([16 % batch] if 16 % batch else [])

@@ -72,7 +72,7 @@ def model(
 
 def options(**more: Any) -> SegmentOptions:
     usual = {"scales": sides(128, 64), "method": "magnet-fast", "select": "ppn", "points": ALL, "num_workers": 0}
-    return SegmentOptions(**{**usual, "margin": MARGIN, "batch_size": 3, **more})
+    return SegmentOptions(**{**usual, "overlap": 2 * MARGIN, "batch_size": 3, **more})
 
 
 @pytest.mark.parametrize("places", [INPUT, CELL // 3])
@@ -115,7 +115,7 @@ def test_the_papers_selector_compares_with_the_image() -> None:
     """sigmoid(G - P) >= 1/2 where a cell's score is not above that of the whole image."""
     side = COUNT * 2 * INPUT
     image, greys = squares(square=2 * INPUT)
-    given = options(scales=sides(side, 64), margin=0, patches=parse_patches("u>0.5"))
+    given = options(scales=sides(side, 64), overlap=0, patches=parse_patches("u>0.5"))
     outcome = run(image, model("image"), given, Proposing())
     assert len(outcome.plan.passes) == 1
     np.testing.assert_array_equal(computed(outcome, 2), greys > greys.mean())

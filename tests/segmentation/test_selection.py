@@ -80,7 +80,7 @@ def textured(*, valid: bool = False) -> ArrayImage:
 
 
 def options(**more: Any) -> SegmentOptions:
-    given = {"scales": SCALES, "method": "magnet-fast", "points": ALL, "num_workers": 0, "margin": 4, "batch_size": 3}
+    given = {"scales": SCALES, "method": "magnet-fast", "points": ALL, "num_workers": 0, "overlap": 8, "batch_size": 3}
     return SegmentOptions(**{**given, **more})
 
 

@@ -44,7 +44,7 @@ def plan_of(patches: Rule, points: Rule = ALL) -> Plan:
     """Return the plan of an image of one block with 4 x 4 windows in its last stage."""
     image = ArrayImage(np.zeros((64, 64, 3), np.uint8))
     asked = SegmentOptions(
-        scales=sides(64, 16), method="magnet-fast", patches=patches, points=points, margin=0, median=1
+        scales=sides(64, 16), method="magnet-fast", patches=patches, points=points, overlap=0, median=1
     )
     return make_plan(image.info, facts(2, input_side=INPUT), asked, MACHINE)
 

@@ -47,7 +47,7 @@ def patchy(size: int) -> ArrayImage:
 def test_the_mask_is_that_of_looking_everywhere(points: str, median: int, monkeypatch: pytest.MonkeyPatch) -> None:
     margin = 2 * (1 + median // 2)
     options = SegmentOptions(
-        scales=sides(256, 128, 64), points=parse_points(points), median=median, margin=margin, num_workers=0
+        scales=sides(256, 128, 64), points=parse_points(points), median=median, overlap=2 * margin, num_workers=0
     )
     pruned = run(patchy(400), facts(3, input_side=64), options, Doubtful(3))
     everywhere = Doubtful(3)
@@ -62,7 +62,7 @@ def test_a_median_that_reaches_around_a_corner(monkeypatch: pytest.MonkeyPatch) 
     grey = np.full((128, 128), STEP / 2 + 3)
     grey[60:, 60:] = STEP
     image = ArrayImage(np.repeat(grey[..., None], 3, axis=2).astype(np.uint8))
-    options = SegmentOptions(scales=sides(128, 64), points=parse_points("q>0.05"), median=21, margin=0, num_workers=0)
+    options = SegmentOptions(scales=sides(128, 64), points=parse_points("q>0.05"), median=21, overlap=0, num_workers=0)
     pruned = run(image, facts(3, input_side=64), options, Doubtful(3))
     monkeypatch.setattr(Unsettled, "keep", lambda _self, windows, _among: list(windows))
     whole = run(image, facts(3, input_side=64), options, Doubtful(3))
@@ -74,7 +74,7 @@ def test_a_plain_image_costs_its_coarsest_stage_alone() -> None:
     networks = Doubtful(3)
     image = ArrayImage(np.full((256, 256, 3), STEP, np.uint8))
     options = SegmentOptions(
-        scales=sides(256, 128, 64), points=parse_points("q>0.2"), median=3, margin=0, num_workers=0
+        scales=sides(256, 128, 64), points=parse_points("q>0.2"), median=3, overlap=0, num_workers=0
     )
     outcome = run(image, facts(3, input_side=64), options, networks)
     assert sum(networks.batches) == 1

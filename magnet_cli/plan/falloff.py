@@ -1,0 +1,90 @@
+"""How the weight of a window or a block falls at a border where it is blended with its neighbour, along one axis."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from magnet_cli.options.segment import Blend
+
+
+def rising(start: int, count: int, *, border: int, fade: int, blend: Blend) -> NDArray[np.float64]:
+    """Weights of what lies after a border: 0 before the blended pixels, 1 after them, 1/2 at the border itself.
+
+    What lies before the border has one minus these weights, so that both sum to one.
+
+    Args:
+        start: First pixel.
+        count: The number of pixels.
+        border: The pixel before which the border lies.
+        fade: Pixels on either side of the border that are blended, one or more.
+        blend: `linear`, or `spline`: the cubic whose slope is 0 at both ends.
+    """
+    centres = start + np.arange(count) + 0.5
+    share = np.clip((centres - (border - fade)) / (2 * fade), 0, 1)
+    return share * share * (3 - 2 * share) if blend == "spline" else share
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interval:
+    """The pixels of a window along an axis."""
+
+    start: int
+    end: int
+    fade: int
+    blend: Blend
+    rises: bool
+    """Whether another window lies before it; without one its weight is 1 up to the first pixel."""
+    falls: bool
+    """Whether another window lies after it."""
+
+    def weights(self, first: int, count: int) -> NDArray[np.float32]:
+        """Weights of some pixels, `(count,)`."""
+        found = np.ones(count)
+        if self.rises:
+            found *= rising(first, count, border=self.start, fade=self.fade, blend=self.blend)
+        if self.falls:
+            found *= 1 - rising(first, count, border=self.end, fade=self.fade, blend=self.blend)
+        return found.astype(np.float32)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parity:
+    """Every other block along an axis, from the first or from the second on."""
+
+    parity: int
+    """0 for the blocks 0, 2, 4, ...; 1 for the others."""
+    period: int
+    """Pixels from one border to the next."""
+    count: int
+    """The number of blocks along the axis."""
+    fade: int
+    blend: Blend
+
+    def weights(self, first: int, count: int) -> NDArray[np.float32]:
+        """Weights of some pixels, `(count,)`; 0 where no block of this parity has a share."""
+        pixels = first + np.arange(count)
+        nearest = np.clip((pixels + self.period // 2) // self.period, 1, max(1, self.count - 1))
+        after = np.zeros(count)
+        for border in np.unique(nearest):
+            mine = nearest == border
+            there = np.flatnonzero(mine)
+            part = rising(
+                first + int(there[0]), len(there), border=int(border) * self.period, fade=self.fade, blend=self.blend
+            )
+            after[mine] = part if border % 2 == self.parity else 1 - part
+        if self.count == 1:
+            after[:] = 1 if self.parity == 0 else 0
+        return after.astype(np.float32)
+
+
+def parities(*, period: int, count: int, fade: int, blend: Blend) -> tuple[Parity, ...]:
+    """Return the blocks of an axis by parity; one where there is a single block."""
+    return tuple(
+        Parity(parity=parity, period=period, count=count, fade=fade, blend=blend) for parity in range(min(2, count))
+    )
