@@ -438,7 +438,13 @@ class TrainConfig(Tables):
     @classmethod
     def parse(cls, text: str, *, folder: Path = Path()) -> Self:
         """Parse the text of a configuration. Relative paths in it start at `folder`."""
-        table = tomllib.loads(text)
+        try:
+            table = tomllib.loads(text)
+        except tomllib.TOMLDecodeError:
+            raise
+        except (ValueError, RecursionError) as exc:
+            # tomllib limits neither the depth of brackets nor the digits of a number; Python does.
+            raise UsageError(f"the configuration cannot be read: {exc}") from exc
         if not isinstance(table.get("network"), dict) or "architecture" not in table["network"]:
             raise UsageError("the configuration names no network", advice='Add [network] architecture = "fpn-small"')
         try:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+CHECKPOINT = "checkpoint.pt"
+"""File in the folder of a training from which the training goes on."""
 LOCK = "lock"
 """File in the folder of a training that is locked while it runs."""
 
@@ -31,8 +33,11 @@ def training_folder(output: Path, ending: str, files: Sequence[str]) -> Iterator
         OutputError: The bundle cannot be written there, another training writes it, or files are in the way that belong
             to no bundle.
     """
-    check_bundle_folder(output, files)
     folder = output.with_name(f"{output.name}{ending}")
+    # Where a training has left a checkpoint, it has passed this check: files without a description are those of a
+    # bundle that it was killed while writing.
+    if not (folder / CHECKPOINT).is_file():
+        check_bundle_folder(output, files)
     with durable.writing(folder):
         descriptor = _locked(folder)
     try:

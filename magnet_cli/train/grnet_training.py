@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, Unpack, cast, get_args
 
@@ -37,6 +36,8 @@ if TYPE_CHECKING:
     from magnet_cli.train.scenes import LabelledScene
 
 LOCAL_FILE = "local.safetensors"
+SHARES = "looked_at"
+"""Key of the log for the mean share of refined cells."""
 
 
 class AlternatingTrainer(Trainer):
@@ -56,14 +57,16 @@ class AlternatingTrainer(Trainer):
     ) -> None:
         super().__init__(network, objective=objectives["alone"], **others)
         self.turns, self.objectives = turns, objectives
-        self.losses: defaultdict[Turn, list[float]] = defaultdict(list)
 
     def step(self, inputs: Tensor, labels: Tensor) -> float:
         """One iteration of whose turn it is; gives its loss."""
         turn = turn_at(self.iteration, self.turns)
         self.objective = self.objectives[turn]
         loss = super().step(inputs, labels)
-        self.losses[turn].append(loss)
+        self.unlogged[f"loss_{turn}"].append(loss)
+        shares = self.objectives["refining"].shares
+        self.unlogged[SHARES] += shares
+        shares.clear()
         return loss
 
     def compare(self, progress: Progress | None) -> None:
@@ -74,12 +77,10 @@ class AlternatingTrainer(Trainer):
     def tell(self, line: Line, progress: Progress | None) -> None:
         """Log a line; one with a loss gets the mean loss of each turn and the mean share of refined cells, too."""
         if "loss" in line:
-            shares = self.objectives["refining"].shares
-            found: dict[str, list[float]] = {f"loss_{turn}": losses for turn, losses in self.losses.items()}
-            found["looked_at"] = shares
-            line = {**line, **{key: round(sum(values) / len(values), 5) for key, values in found.items() if values}}
-            self.losses.clear()
-            shares.clear()
+            found = {key: values for key, values in self.unlogged.items() if key != "loss" and values}
+            line = {**line, **{key: round(sum(values) / len(values), 5) for key, values in found.items()}}
+            for values in found.values():
+                values.clear()
         super().tell(line, progress)
 
 

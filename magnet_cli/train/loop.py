@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import cos, pi
@@ -18,6 +19,7 @@ from magnet_cli.models.networks import channels_last
 from magnet_cli.system.durable import writing
 from magnet_cli.train.batches import ahead
 from magnet_cli.train.curves import draw_curves
+from magnet_cli.train.destination import CHECKPOINT
 from magnet_cli.train.encoder_start import encoders_of
 from magnet_cli.train.interruption import Interruption
 from magnet_cli.train.log import Line, append_line, cut_log
@@ -94,7 +96,7 @@ class Files:
     @property
     def checkpoint(self) -> Path:
         """Everything that an exact continuation needs."""
-        return self.folder / "checkpoint.pt"
+        return self.folder / CHECKPOINT
 
     @property
     def log(self) -> Path:
@@ -188,6 +190,8 @@ class Trainer:
         self.average = Average(self.network, momentum=config.average)
         self.optimizer = optimizer_of(self.network, config)
         self.iteration = 0
+        self.unlogged: defaultdict[str, list[float]] = defaultdict(list)
+        """Values since the last log line of which the next one tells the mean, by key. Checkpoints hold them."""
         self.best: BestScore | None = None
         self.begun = self.drawn = time.monotonic()
 
@@ -215,7 +219,7 @@ class Trainer:
         end = self.config.iterations if until is None else min(until, self.config.iterations)
         self.network.train()
         self.begun = time.monotonic()
-        losses: list[float] = []
+        losses = self.unlogged["loss"]
         with Interruption() as interruption:
             for batch in ahead(self.batches, range(self.iteration, self.iteration if self.done else end)):
                 losses.append(self.step(*batch))
@@ -229,8 +233,9 @@ class Trainer:
                 self.compare(progress)
                 ends = self.done or self.iteration == end
                 if ends or interruption.asked or self.iteration % self.config.save_every == 0:
-                    self.save()
+                    # The checkpoint comes last: what a killed training has not drawn is drawn when it goes on.
                     self.draw(now=ends or interruption.asked is not None)
+                    self.save()
                 interruption.deliver()
                 if ends:
                     break
@@ -284,6 +289,7 @@ class Trainer:
     def draw(self, *, now: bool) -> None:
         """Draw the curves, if that was not done a moment ago or it has to be `now`."""
         if self.files is not None and (now or time.monotonic() - self.drawn > REDRAW):
+            self.make_folder()
             draw_curves(self.files.log, self.files.curves)
             self.drawn = time.monotonic()
 
@@ -294,15 +300,25 @@ class Trainer:
         state: State = {
             "configuration": self.configuration,
             "iteration": self.iteration,
+            "unlogged": dict(self.unlogged),
             "network": self.network.state_dict(),
             "average": self.average.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.arithmetic.scaler.state_dict(),
             "best": None if self.best is None else self.best.state(),
         }
-        with writing(self.files.folder):
-            self.files.folder.mkdir(parents=True, exist_ok=True)
+        self.make_folder()
         write_checkpoint(self.files.checkpoint, state)
+
+    def make_folder(self) -> None:
+        """Make the folder of the training's files, if there are any.
+
+        Raises:
+            OutputError: It cannot be made.
+        """
+        if self.files is not None:
+            with writing(self.files.folder):
+                self.files.folder.mkdir(parents=True, exist_ok=True)
 
     def restore(self) -> None:
         """Take up the checkpoint, if there is one, whichever device it was made on.
@@ -325,6 +341,8 @@ class Trainer:
             self.arithmetic.scaler.load_state_dict(state["scaler"])
         self.best = BestScore.restored(state.get("best"))
         self.iteration = int(state["iteration"])
+        self.unlogged.clear()
+        self.unlogged.update(state.get("unlogged", {}))
 
     def result(self) -> nn.Module:
         """The averaged network in host memory, of the best validation if there was one."""

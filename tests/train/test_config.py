@@ -69,6 +69,12 @@ def test_a_configuration_that_is_wrong_is_refused(old: str, new: str, message: s
         TrainConfig.parse(CONFIG.replace(old, new))
 
 
+@pytest.mark.parametrize("value", ["9" * 5000, "[" * 20000 + "]" * 20000])
+def test_what_the_toml_reader_has_no_room_for_is_refused(value: str) -> None:
+    with pytest.raises(UsageError, match="cannot be read"):
+        TrainConfig.parse(f"[network]\narchitecture = {value}\n")
+
+
 def test_a_file_that_is_no_toml_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.toml").write_text("= 3")
     with pytest.raises(UsageError, match=r"a\.toml"):

@@ -40,6 +40,16 @@ def test_files_of_somebody_else_are_not_replaced(tmp_path: Path, there: str) -> 
     assert precious.read_text() == "mine"
 
 
+def test_a_training_that_was_killed_while_it_wrote_its_bundle_writes_it_again(tmp_path: Path) -> None:
+    data, config = make_data(tmp_path / "data"), TrainConfig.parse(CONFIG.replace("iterations = 40", "iterations = 2"))
+    assert train_backbone(data, tmp_path / "tiny", config) is not None
+    whole = (tmp_path / "tiny" / "backbone.safetensors").read_bytes()
+    (tmp_path / "tiny" / "bundle.json").unlink()
+    (tmp_path / "tiny" / "backbone.safetensors").write_bytes(whole[:100])
+    assert train_backbone(data, tmp_path / "tiny", config) is not None
+    assert (tmp_path / "tiny" / "backbone.safetensors").read_bytes() == whole
+
+
 def test_a_training_may_read_the_configuration_of_the_bundle_that_it_makes_again(tmp_path: Path) -> None:
     data, config = make_data(tmp_path / "data"), tmp_path / "tiny" / "train.toml"
     config.parent.mkdir()

@@ -168,6 +168,48 @@ def test_an_interruption_leaves_a_checkpoint_to_go_on_from(tmp_path: Path, numbe
     assert ticks[0].iteration == 4
 
 
+class Killed(BaseException):
+    """Stands for the end of a process that cannot clean up."""
+
+
+def log_of(files: Files) -> list[dict[str, float]]:
+    """The lines of a log without their times."""
+    lines = [json.loads(line) for line in files.log.read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
+
+
+def test_a_training_that_was_killed_writes_the_log_of_one_that_was_not(tmp_path: Path) -> None:
+    """A checkpoint between two lines holds what the next line is the mean of."""
+
+    def kill(tick: Tick) -> None:
+        if tick.iteration == 6:
+            raise Killed
+
+    loop = replace(LOOP, log_every=4, save_every=3)
+    whole, cut = Files(folder=tmp_path / "whole"), Files(folder=tmp_path / "cut")
+    trainer(loop, files=whole).fit()
+    with pytest.raises(Killed):
+        trainer(loop, files=cut).fit(each=kill)
+    assert torch.load(cut.checkpoint)["iteration"] == 3
+    trainer(loop, files=cut).fit()
+    assert log_of(cut) == log_of(whole)
+
+
+def test_curves_that_a_killed_training_has_not_drawn_are_drawn_by_the_next(tmp_path: Path) -> None:
+    def kill(*_: object, **__: object) -> None:
+        raise Killed
+
+    whole, cut = Files(folder=tmp_path / "whole"), Files(folder=tmp_path / "cut")
+    trainer(files=whole).fit()
+    killed = trainer(files=cut)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("magnet_cli.train.loop.draw_curves", kill)
+        with pytest.raises(Killed):
+            killed.fit()
+    trainer(files=cut).fit()
+    assert cut.curves.read_bytes() == whole.curves.read_bytes()
+
+
 def test_a_second_interruption_does_not_wait(tmp_path: Path) -> None:
     def twice(_tick: Tick) -> None:
         signal.raise_signal(signal.SIGINT)
