@@ -12,6 +12,8 @@ import numpy as np
 import tifffile
 
 from magnet_cli.errors import OutputError
+from magnet_cli.images.tiff_pages import first_pages
+from magnet_cli.images.truncation import MAX_PAGES
 from magnet_cli.system import durable
 
 if TYPE_CHECKING:
@@ -78,9 +80,12 @@ def read_layout(path: Path) -> tuple[PageLayout, ...]:
     """
     try:
         with tifffile.TiffFile(path) as tiff:
-            return tuple(_page(page, path=path) for page in tiff.pages if isinstance(page, tifffile.TiffPage))
+            pages = tuple(_page(page, path=path) for page in first_pages(tiff.pages))
     except (OSError, tifffile.TiffFileError) as exc:
         raise OutputError("the mask cannot be opened as TIFF", value=exc, file=path) from exc
+    if len(pages) == MAX_PAGES:
+        raise OutputError("the directories of the mask have no end", file=path)
+    return pages
 
 
 def measure(path: Path, layout: tuple[PageLayout, ...]) -> FileSums:

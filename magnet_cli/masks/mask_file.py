@@ -15,9 +15,12 @@ import tifffile
 from magnet_cli.errors import OutputError, SourceError
 from magnet_cli.geometry import Box, Size
 from magnet_cli.images import tiff_geo
+from magnet_cli.images.failures import naming
 from magnet_cli.images.ground import ground_size
 from magnet_cli.images.labels_tiff import classes_of, mask_description
 from magnet_cli.images.protocol import Resolution
+from magnet_cli.images.tiff_pages import first_pages
+from magnet_cli.images.truncation import MAX_PAGES
 from magnet_cli.masks import codec
 from magnet_cli.masks.output import OutputPaths
 from magnet_cli.masks.report_file import read_report
@@ -102,7 +105,8 @@ class MaskFile(Closing):
         except (OSError, tifffile.TiffFileError, ValueError) as exc:
             raise SourceError("the mask cannot be opened as TIFF", value=exc, file=path, advice=ADVICE) from exc
         try:
-            return cls(path, tiff, _facts(path, tiff))
+            with naming(path, "the directories of the mask are damaged", advice=ADVICE):
+                return cls(path, tiff, _facts(path, tiff))
         except BaseException:  # Nobody else closes the file yet, whatever stopped the reading of its facts.
             tiff.close()
             raise
@@ -116,8 +120,10 @@ class MaskFile(Closing):
         """A tile as the file holds it, tiles counted row by row.
 
         Raises:
-            SourceError: The file ends before it.
+            SourceError: The file ends before it, or says nothing of it.
         """
+        if index >= min(len(level.page.dataoffsets), len(level.page.databytecounts)):
+            raise SourceError("the mask has fewer tiles than its size needs", value=f"{index} tiles", file=self.path)
         return self.bytes_at(level.page.dataoffsets[index], level.page.databytecounts[index])
 
     def bytes_at(self, offset: int, length: int) -> bytes:
@@ -126,10 +132,11 @@ class MaskFile(Closing):
         Raises:
             SourceError: It ends before them.
         """
-        data = durable.read_at(self._descriptor, length, offset)
-        if len(data) < length:
-            raise SourceError("the mask ends too early", value=f"{offset + len(data)} bytes", file=self.path)
-        return data
+        # Room for all of the bytes is made before the first is read, so a length is not taken at its word.
+        size = os.fstat(self._descriptor).st_size
+        if offset + length > size:
+            raise SourceError("the mask ends too early", value=f"{size} bytes", file=self.path)
+        return durable.read_at(self._descriptor, length, offset)
 
     def read(self, box: Box, *, level: int = 0) -> NDArray[np.uint8]:
         """Labels of a box inside a level, `(height, width)` uint8.
@@ -170,12 +177,13 @@ class MaskFile(Closing):
 
 
 def _pages(tiff: tifffile.TiffFile) -> list[tifffile.TiffPage]:
-    return [page for page in tiff.pages if isinstance(page, tifffile.TiffPage)]
+    # In a damaged file directories may follow each other in a circle, which tifffile walks for ever.
+    return list(first_pages(tiff.pages))
 
 
 def _facts(path: Path, tiff: tifffile.TiffFile) -> MaskFacts:
     pages = _pages(tiff)
-    if not pages or not all(_is_ours(page) for page in pages):
+    if not pages or len(pages) == MAX_PAGES or not all(_is_ours(page) for page in pages):
         raise SourceError("this TIFF is no mask", file=path, advice=ADVICE)
     page = pages[0]
     description = mask_description(page) or {}

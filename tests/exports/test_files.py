@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import struct
 import subprocess
 import sys
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +16,8 @@ import tifffile
 from magnet_cli.errors import OutputError, SourceError, UsageError
 from magnet_cli.exports.destinations import default_path, plan_exports
 from magnet_cli.exports.formats import export_mask, refuse_export_collisions
+from magnet_cli.masks.layout import read_layout
+from magnet_cli.masks.mask_file import MaskFile
 from magnet_cli.options.export import EXPORT_FORMATS, ExportFormat, ExportOptions, parse_formats
 from magnet_cli.system.working_files import working_file, working_folder
 from tests.exports.support import export, make_labels, write_mask
@@ -233,3 +237,31 @@ def test_what_is_no_mask(tmp_path: Path) -> None:
     ):
         with pytest.raises(SourceError, match=rule):
             export(tmp_path / f"{name}.tif", "cog")
+
+
+@pytest.mark.parametrize(("tag", "value"), [("ImageLength", 0), ("ImageWidth", 5000), ("ImageWidth", (40, 40, 40))])
+def test_directories_that_contradict_themselves_are_damage(mask: Path, tag: str, value: Any) -> None:
+    with tifffile.TiffFile(mask, mode="r+") as file:
+        file.pages.first.tags[tag].overwrite(value)
+    with pytest.raises(SourceError, match=r"directories of the mask are damaged|fewer tiles"):
+        export(mask, "geojson")
+
+
+def test_a_tile_that_claims_to_be_huge_takes_no_memory(mask: Path) -> None:
+    with MaskFile.open(mask) as opened, pytest.raises(SourceError, match="ends too early"):
+        opened.bytes_at(0, 1 << 62)
+
+
+def test_directories_that_follow_each_other_in_a_circle_end(mask: Path) -> None:
+    """The last directory names the first one as the next; every page is that of the mask, again and again."""
+    with tifffile.TiffFile(mask) as file:
+        first, last = file.pages.first.offset, file.pages[len(file.pages) - 1].aspage().offset
+    data = bytearray(mask.read_bytes())
+    (count,) = struct.unpack_from("<Q", data, last)
+    assert data[last + 8 + 20 * count :][:8] == bytes(8)
+    struct.pack_into("<Q", data, last + 8 + 20 * count, first)
+    mask.write_bytes(data)
+    with pytest.raises(OutputError, match="have no end"):
+        read_layout(mask)
+    with pytest.raises(SourceError, match="is no mask"):
+        MaskFile.open(mask)
