@@ -1,0 +1,208 @@
+"""Attack the program at random for some minutes: kills, failing disks, mutated files, false answers, bombs.
+
+    python -m tests.campaign --minutes 10 --seed 1
+    python -m tests.campaign --minutes 10 --only kills --only mutations
+    python -m tests.campaign --case "kills/segment/17" --seed 1
+
+Every case follows from its name and the seed, so that a case that falls can be repeated by the command that is printed;
+its files are kept. Only moments at which a signal strikes depend on the machine. The exit code is 1 where a case fell.
+`--results FILE` adds the counts to a file, and `--page` makes the tables of docs/reliability.md of such a file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    from tests.campaign.verdict import Verdict
+
+ONE_THREAD: Final = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+"""The environment in which loading the libraries starts no thread."""
+SHARES: Final = {"kills": 4, "faults": 2, "mutations": 4, "answers": 1, "bombs": 1}
+"""The parts of a campaign, and how much of its time each gets."""
+BATCH: Final = 25
+"""Mutated files that one child examines."""
+KEPT: Final = 3
+"""Cases that fell of which files are kept, for each part and subject."""
+
+
+def options() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=10, help="how long the campaign takes (default 10)")
+    parser.add_argument("--seed", type=int, default=1, help="the number from which every case follows (default 1)")
+    parser.add_argument("--only", action="append", choices=SHARES, default=[], help="a part; repeatable")
+    parser.add_argument("--case", action="append", default=[], help="repeat a case by its name; repeatable")
+    parser.add_argument("--keep", type=Path, help="folder for the files of cases that fell (default: a temporary one)")
+    parser.add_argument("--results", type=Path, help="file to which the counts are added")
+    parser.add_argument("--page", action="store_true", help="make the tables of docs/reliability.md, and end")
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Run a campaign; the exit code."""
+    given = options()
+    if any(os.environ.get(name) != value for name, value in ONE_THREAD.items()):
+        os.environ |= ONE_THREAD
+        os.execv(sys.executable, [sys.executable, "-m", "tests.campaign", *sys.argv[1:]])  # noqa: S606 - this program
+    from tests.campaign import page  # noqa: PLC0415 - the libraries are loaded after the environment is known
+    from tests.campaign.tally import Tally, read_results  # noqa: PLC0415
+
+    if given.page:
+        text = page.PAGE.read_text(encoding="utf-8")
+        page.PAGE.write_text(page.filled(text, read_results(given.results or page.RESULTS)), encoding="utf-8")
+        return 0
+    keep = given.keep or Path(tempfile.gettempdir()) / f"magnet-campaign-{os.getpid()}-fell"
+    about = {"date": f"{dt.datetime.now(dt.UTC):%Y-%m-%d}", "commit": commit(), "seed": given.seed}
+    tally = Tally()
+    folder = Path(tempfile.mkdtemp(prefix="magnet-campaign-"))
+    begun = time.monotonic()
+    try:
+        for verdict in verdicts(given, folder):
+            tally.add(verdict)
+            if verdict.faults:
+                tell(verdict, given.seed, folder, keep, kept=tally.groups[verdict.group].fell <= KEPT)
+    except KeyboardInterrupt:
+        print("interrupted: the counts so far follow")  # noqa: T201
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    tally.about = {**about, "minutes": round((time.monotonic() - begun) / 60, 1)}
+    if given.results is not None:
+        with given.results.open("a", encoding="utf-8") as file:
+            file.write(tally.line())
+    print(page.generated([tally]))  # noqa: T201
+    return 1 if tally.fell else 0
+
+
+def verdicts(given: argparse.Namespace, folder: Path) -> Iterator[Verdict]:
+    """Run the chosen cases, or parts in turns by their shares until the time is over."""
+    from tests.campaign import loaded  # noqa: PLC0415
+    from tests.campaign.bombs import detonate, names  # noqa: PLC0415
+    from tests.campaign.commands import COMMANDS  # noqa: PLC0415
+    from tests.campaign.interruptions import Bench  # noqa: PLC0415
+    from tests.campaign.mutants import Laboratory  # noqa: PLC0415
+    from tests.campaign.specimens import SERVED, SPECIMENS  # noqa: PLC0415
+
+    loaded.load()
+    bench = Bench(folder=made(folder / "bench"), seed=given.seed)
+    laboratory = Laboratory(folder=made(folder / "laboratory"), seed=given.seed)
+    cellar = made(folder / "cellar")
+
+    def commanded(part: str) -> Iterator[Verdict]:
+        for name in endless(part, [command.name for command in COMMANDS], given.seed):
+            yield bench.kill(name) if part == "kills" else bench.fault(name)
+
+    def mutated(part: str, subjects: list[str]) -> Iterator[Verdict]:
+        found = dict.fromkeys(subjects, 0)
+        for name in endless(part, subjects, given.seed):
+            subject = name.split("/")[1]
+            first = found[subject]
+            found[subject] += BATCH
+            yield from laboratory.examine([f"{part}/{subject}/{n}" for n in range(first, first + BATCH)])
+
+    parts: Mapping[str, Iterator[Verdict]] = {
+        "kills": commanded("kills"),
+        "faults": commanded("faults"),
+        "mutations": mutated("mutations", [each.name for each in SPECIMENS]),
+        "answers": mutated("answers", [each.name for each in SERVED]),
+        "bombs": (detonate(name, cellar) for name in names()),
+    }
+    for case in given.case:
+        part = case.partition("/")[0]
+        single: Mapping[str, Callable[[str], Verdict]] = {
+            "kills": bench.kill,
+            "faults": bench.fault,
+            "bombs": lambda name: detonate(name, cellar),
+        }
+        yield single[part](case) if part in single else next(laboratory.examine([case]))
+    if not given.case:
+        yield from in_turns(parts, given.only or SHARES, given.minutes)
+
+
+def in_turns(parts: Mapping[str, Iterator[Verdict]], chosen: Iterable[str], minutes: float) -> Iterator[Verdict]:
+    """Take verdicts of the part that is furthest behind its share of the time, until that is over."""
+    spent = dict.fromkeys(chosen, 0.0)
+    end = time.monotonic() + 60 * minutes
+    while spent and time.monotonic() < end:
+        part = min(spent, key=lambda name: spent[name] / SHARES[name])
+        start = time.monotonic()
+        verdict = next(parts[part], None)
+        if verdict is None:
+            del spent[part]
+            continue
+        spent[part] += time.monotonic() - start
+        yield verdict
+
+
+def endless(part: str, subjects: list[str], seed: int) -> Iterator[str]:
+    """Names of cases: the subjects in an order of the seed's, again and again, with rising numbers."""
+    from tests.campaign.verdict import chance  # noqa: PLC0415
+
+    order = chance(seed, part).permutation(len(subjects))
+    number = 0
+    while True:
+        for index in order:
+            yield f"{part}/{subjects[index]}/{number}"
+        number += 1
+
+
+def tell(verdict: Verdict, seed: int, folder: Path, keep: Path, *, kept: bool) -> None:
+    """Print a case that fell, with the command that repeats it, and keep its files."""
+    again = shlex.join(["python", "-m", "tests.campaign", "--case", verdict.case, "--seed", str(seed)])
+    lines = [f"FELL: {verdict.case}: {'; '.join(verdict.faults)}", f"  again: {again}"]
+    if kept:
+        place = keep / re.sub(r"[^\w.-]+", "-", verdict.case)
+        for part in ("bench/case", "laboratory/mutant", "cellar/bomb"):
+            if (folder / part).exists() and part.partition("/")[0] == HOMES[verdict.case.partition("/")[0]]:
+                shutil.rmtree(place, ignore_errors=True)
+                shutil.copytree(folder / part, place, symlinks=True, ignore_dangling_symlinks=True)
+        place.mkdir(parents=True, exist_ok=True)
+        (place / "evidence.txt").write_text("\n".join([*lines, verdict.evidence]) + "\n", encoding="utf-8")
+        lines.append(f"  files: {place}")
+    print("\n".join(lines), flush=True)  # noqa: T201
+
+
+HOMES: Final = {
+    "kills": "bench",
+    "faults": "bench",
+    "mutations": "laboratory",
+    "answers": "laboratory",
+    "bombs": "cellar",
+}
+"""The folder in which each part works."""
+
+
+def made(folder: Path) -> Path:
+    """Make a folder."""
+    folder.mkdir()
+    return folder
+
+
+def commit() -> str:
+    """The commit of the working tree, shortened; with a plus sign where the package differs from it."""
+    root = Path(__file__).parents[2]
+    named = subprocess.run(
+        ["git", "rev-parse", "--short=8", "HEAD"], cwd=root, check=False, capture_output=True, text=True
+    )
+    if named.returncode:
+        return "unknown"
+    words = ["git", "status", "--porcelain", "magnet_cli"]
+    changed = subprocess.run(words, cwd=root, check=False, capture_output=True, text=True)
+    return named.stdout.strip() + ("+" if changed.stdout else "")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
