@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from magnet_cli.arithmetic.merge import merge
+from magnet_cli.models.foreign.loading import load_foreign
 from magnet_cli.models.networks import PRECISIONS, activated, placed
 from magnet_cli.models.registry import build_backbone, build_refiner
 from magnet_cli.models.weights_file import fill
@@ -39,6 +40,10 @@ class PlainNetworks:
             WeightsError, DeviceError: They cannot be had.
         """
         place, classes = placed(device), len(bundle.classes)
+        if bundle.foreign is not None:
+            # A network of another library runs as that library has built it anyway.
+            network = load_foreign(bundle, device=device, precision=precision).backbone
+            return cls(bundle=bundle, backbone=network, refiners=(), device=place, precision=precision, how=how)
         backbone = build_backbone(
             bundle.backbone.architecture,
             classes=bundle.logits,

@@ -194,7 +194,12 @@ def load_networks(bundle: Bundle, *, device: str, precision: str) -> Networks:
     """
     dtype = precision_of(precision)
     if bundle.foreign is not None:
-        raise WeightsError("a network from elsewhere is loaded by load_foreign", value=bundle.name)
+        raise WeightsError(
+            "this needs a network of the program's own architectures, and the bundle holds one of another library",
+            value=f"{bundle.name}, of the kind {bundle.foreign.kind}",
+            file=bundle.folder,
+            advice="Take a bundle that 'magnet train backbone' has made",
+        )
     classes = len(bundle.classes)
     backbone = build_backbone(
         bundle.backbone.architecture,

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import warnings
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
+
+import torch
 
 from magnet_cli.errors import WeightsError
 from magnet_cli.models.foreign.network_files import checked_file, read_json
@@ -12,10 +16,10 @@ from magnet_cli.models.foreign.strict_weights import fill_strictly
 from magnet_cli.models.weights_file import read_state
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from torch import nn
+    from torch import Tensor, nn
 
     from magnet_cli.models.foreign.foreign_spec import ForeignSpec
     from magnet_cli.options.foreign_network import NetworkOptions
@@ -36,6 +40,8 @@ CLASSES = [
     "DPT",
 ]
 """Classes of the library that may be built. Any other name in a file is refused: it could be anything importable."""
+MOST_BEYOND = 4
+"""A network with so many times the numbers of its file of weights is refused without being built."""
 DIVISOR = 32
 """The stride of the library's encoders at their usual depth of five. U-Net alone pads by itself."""
 ACTIVATIONS = {None: "logits", "identity": "logits", "sigmoid": "none", "softmax2d": "none", "softmax": "none"}
@@ -68,6 +74,12 @@ class SmpFolder:
                 file=path / CONFIG,
                 advice=f"Known: {', '.join(CLASSES)}",
             )
+        encoder = config.get("encoder_name")
+        if not isinstance(encoder, str) or not re.fullmatch(r"[A-Za-z0-9_.-]+", encoder):
+            # The library behind it takes names that lead to a hub, or to a folder.
+            raise WeightsError(
+                "encoder_name is the name of an encoder of the library", value=encoder, file=path / CONFIG
+            )
         checked_file(path, WEIGHTS)
         return NetworkReading(
             kind=self.name, path=path, root=path, files=(CONFIG, WEIGHTS), stated=_stated(config, file=path / CONFIG)
@@ -87,17 +99,40 @@ class SmpFolder:
             with warnings.catch_warnings():
                 # Files of older releases spell an argument in a way that the library takes with a warning.
                 warnings.simplefilter("ignore", DeprecationWarning)
-                network: nn.Module = getattr(smp, name)(**{**arguments, "encoder_weights": None})
-        except (TypeError, ValueError, KeyError, RuntimeError) as exc:
+                build = partial(getattr(smp, name), **{**arguments, "encoder_weights": None})
+                state = read_state(folder / WEIGHTS, sha256=None)
+                _check_size(build, state, file=folder / CONFIG)
+                network: nn.Module = build()
+        except (TypeError, ValueError, KeyError, RuntimeError, AttributeError) as exc:
             raise WeightsError(
                 f"segmentation-models-pytorch does not build {name} with these arguments: {_first_line(exc)}",
                 file=folder / CONFIG,
                 advice="Save the network again with the release that is installed here",
             ) from exc
-        fill_strictly(network, read_state(folder / WEIGHTS, sha256=None), file=folder / WEIGHTS)
+        fill_strictly(network, state, file=folder / WEIGHTS)
         if has_second:
             cast("Any", network).classification_head = None
         return network
+
+
+def _check_size(build: Callable[[], nn.Module], state: Mapping[str, Tensor], *, file: Path) -> None:
+    """Refuse a configuration whose network is much larger than its weights, before memory is taken for it.
+
+    Raises:
+        WeightsError: It is.
+    """
+    try:
+        with torch.device("meta"):
+            wanted = sum(value.numel() for value in build().state_dict().values())
+    except NotImplementedError:
+        return  # Some encoders look at numbers while they are built; those have sizes of their own.
+    held = sum(value.numel() for value in state.values())
+    if wanted > MOST_BEYOND * held:
+        raise WeightsError(
+            "the network that config.json describes is larger than its weights",
+            value=f"{wanted} numbers, {held} in {WEIGHTS}",
+            file=file,
+        )
 
 
 def _stated(config: Mapping[str, Any], *, file: Path) -> dict[str, Stated]:

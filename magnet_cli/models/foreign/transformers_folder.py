@@ -78,7 +78,7 @@ class TransformersFolder:
         if config["model_type"] == "maskformer":
             head = library.MaskFormerForInstanceSegmentation
         try:
-            with _quiet():
+            with _apart():
                 network, loaded = head.from_pretrained(
                     folder,
                     local_files_only=True,
@@ -140,17 +140,24 @@ class MaskClasses(nn.Module):
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the library's bar and its table of missing weights off the terminal: the error says the same."""
+def _apart() -> Iterator[None]:
+    """Keep the library from asking its hub, and its bar and its table of missing weights off the terminal.
+
+    A configuration may name pretrained weights of an inner network, which would be fetched and then replaced.
+    """
+    from huggingface_hub import constants  # noqa: PLC0415 - an extra
     from transformers.utils import logging  # noqa: PLC0415 - an extra
 
+    hub: Any = constants
     library: Any = logging
-    before, showed = library.get_verbosity(), library.is_progress_bar_enabled()
+    offline, before, showed = hub.HF_HUB_OFFLINE, library.get_verbosity(), library.is_progress_bar_enabled()
+    hub.HF_HUB_OFFLINE = True
     library.set_verbosity(library.CRITICAL)
     library.disable_progress_bar()
     try:
         yield
     finally:
+        hub.HF_HUB_OFFLINE = offline
         library.set_verbosity(before)
         if showed:
             library.enable_progress_bar()

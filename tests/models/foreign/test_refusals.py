@@ -148,6 +148,17 @@ def test_classes_that_the_library_does_not_have_are_refused(folder: Path) -> Non
         tried(changed(folder, _model_class="Unet", decoder_colour="red"))
 
 
+@pytest.mark.parametrize("name", ["tu-hf-hub:someone/network", "tu-local-dir:/etc", "../resnet", 7])
+def test_encoders_that_lead_elsewhere_are_refused(folder: Path, name: object) -> None:
+    with pytest.raises(WeightsError, match="encoder_name is the name of an encoder"):
+        tried(changed(folder, encoder_name=name))
+
+
+def test_a_network_that_is_larger_than_its_weights_is_not_built(folder: Path) -> None:
+    with pytest.raises(WeightsError, match="larger than its weights"):
+        tried(changed(folder, decoder_channels=[200_000] * 5))
+
+
 def test_weights_of_another_library_are_no_torchvision(tmp_path: Path) -> None:
     torch.save(Strided().state_dict(), tmp_path / "strided.pth")
     with pytest.raises(WeightsError, match="none of torchvision's"):
