@@ -147,7 +147,7 @@ def transformers_network(kind: str, **more: Any) -> nn.Module:
             image_size=SIDE, embed_dim=8, depths=[1] * 4, num_heads=[1] * 4, window_size=4,
             out_features=["stage1", "stage2", "stage3", "stage4"],
         )  # fmt: skip
-    config = library.AutoConfig.for_model(kind, **hidden[kind], **labels)
+    config = library.AutoConfig.for_model(kind, **{**hidden[kind], **labels})
     universal = kind in ("eomt", "mask2former")
     head = library.AutoModelForUniversalSegmentation if universal else library.AutoModelForSemanticSegmentation
     return lively(head.from_config(config))
