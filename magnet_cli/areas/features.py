@@ -15,6 +15,7 @@ import shapely
 
 from magnet_cli.errors import SourceError
 from magnet_cli.images.geotransform import Geotransform
+from magnet_cli.system import regular_files
 
 if TYPE_CHECKING:
     from magnet_cli.images import ImageInfo
@@ -116,7 +117,7 @@ def _content(file: Path) -> bytes:
     Raises:
         ValueError: They are too many, or damaged.
     """
-    data = file.read_bytes()
+    data = regular_files.content(file)
     if not data.startswith(GZIP_MAGIC):
         return data
     try:
@@ -134,6 +135,7 @@ def _content(file: Path) -> bytes:
 def _load(path: str) -> Any:
     file = Path(path)
     try:
+        regular_files.check_regular(file)
         if file.stat().st_size > LARGEST_FILE:
             raise SourceError(
                 "a file of polygons is read whole, so it has a limit",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,6 +11,7 @@ from magnet_cli.geometry import Box
 from magnet_cli.images import check_place, fingerprint, inspect
 from magnet_cli.options.regions import spell_roi
 from magnet_cli.plan import AreaSpec
+from magnet_cli.system import regular_files
 
 if TYPE_CHECKING:
     from contextlib import ExitStack
@@ -148,7 +148,7 @@ def _box_spec(box: Box, info: ImageInfo) -> AreaSpec:
 
 def _file_spec(path: Path, info: ImageInfo) -> AreaSpec:
     _, notes = _geometry(str(path), info)
-    return AreaSpec(kind="roi", source=str(path), digest=hashlib.sha256(path.read_bytes()).hexdigest(), notes=notes)
+    return AreaSpec(kind="roi", source=str(path), digest=regular_files.sha256_of(path), notes=notes)
 
 
 def _geometry(path: str, info: ImageInfo) -> tuple[Any, tuple[str, ...]]:

@@ -87,8 +87,8 @@ class FileBlob(Blob):
 
     def __init__(self, path: str | Path) -> None:
         with naming(path, "the file cannot be opened", advice="Check that it exists and that you may read it"):
-            if stat.S_ISFIFO(os.stat(path).st_mode):  # noqa: PTH116 (path may be a string)
-                rule = "an image is read in any order, which a pipe does not allow"
+            if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116 (path may be a string)
+                rule = "an image is read in any order and has an end, which a pipe, a socket or a device has not"
                 raise SourceError(rule, file=path, advice="Write it to a file, and give that")
             self._file = open(path, "rb", buffering=0)  # noqa: PTH123, SIM115 (kept open; path may be a string)
             super().__init__(str(path), os.fstat(self._file.fileno()).st_size)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from magnet_cli.errors import SourceError, UsageError
+from magnet_cli.system import regular_files
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -74,8 +76,9 @@ def read_dataset(path: Path, names: Sequence[str] = ()) -> tuple[DatasetSample, 
 def _rows(path: Path) -> list[tuple[int, Mapping[str, str]]]:
     """Return the lines that are not empty with their numbers, the header being line 1."""
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, skipinitialspace=True)
+        with regular_files.opened(path) as file:
+            text = io.TextIOWrapper(file, newline="", encoding="utf-8-sig")
+            reader = csv.DictReader(text, skipinitialspace=True)
             found = [name.strip() for name in reader.fieldnames or ()]
             reader.fieldnames = found
             missing = [name for name in NEEDED if name not in found]

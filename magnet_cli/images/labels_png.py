@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import struct
 import zlib
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from magnet_cli.errors import SourceError
+from magnet_cli.system import regular_files
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from typing import BinaryIO
 
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
@@ -51,7 +52,7 @@ def read_png_header(path: str) -> PngHeader:
         SourceError: The header is damaged.
     """
     try:
-        with Path(path).open("rb") as file:
+        with regular_files.opened(path) as file:
             return _parsed(_header(file, path))
     except OSError as exc:
         raise SourceError(f"the file cannot be read: {exc}", file=path) from exc
@@ -64,7 +65,7 @@ def write_grey_copy(path: str, target: Path) -> None:
         SourceError: The file is damaged, or the copy cannot be written.
     """
     try:
-        with Path(path).open("rb") as file, target.open("wb") as copy:
+        with regular_files.opened(path) as file, target.open("wb") as copy:
             header = _header(file, path)
             grey = b"IHDR" + header[:9] + bytes([GREY]) + header[10:]
             copy.write(PNG_MAGIC + struct.pack(">I", len(header)) + grey + struct.pack(">I", zlib.crc32(grey)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import zlib
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ from magnet_cli.masks.output import OutputPaths
 from magnet_cli.masks.report_file import read_report
 from magnet_cli.masks.spec import MaskClass, parts
 from magnet_cli.masks.tiff_writer import CODES
-from magnet_cli.system import durable
+from magnet_cli.system import durable, regular_files
 from magnet_cli.system.closing import Closing
 
 if TYPE_CHECKING:
@@ -101,6 +100,7 @@ class MaskFile(Closing):
         if not path.exists():
             raise SourceError("there is no such mask", file=path, advice="Check the path")
         try:
+            regular_files.check_regular(path)
             tiff = tifffile.TiffFile(path)
         except (OSError, tifffile.TiffFileError, ValueError) as exc:
             raise SourceError("the mask cannot be opened as TIFF", value=exc, file=path, advice=ADVICE) from exc
@@ -242,7 +242,6 @@ def _reported_digest(path: Path) -> str | None:
 
 def _sha256(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return regular_files.sha256_of(path)
     except OSError as exc:
         raise SourceError("the mask cannot be read", value=exc.strerror, file=path) from exc

@@ -8,7 +8,7 @@ import re
 from typing import TYPE_CHECKING
 
 from magnet_cli.errors import OutputError
-from magnet_cli.system import durable
+from magnet_cli.system import durable, regular_files
 from magnet_cli.system.regular_files import is_file
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def read_report(path: Path) -> dict[str, object]:
         OutputError: It is missing, unreadable, or not byte for byte what was written.
     """
     try:
-        data = path.read_bytes()
+        data = regular_files.content(path)
     except OSError as exc:
         raise OutputError("the report cannot be read", value=exc.strerror, file=path, advice=MISSING_ADVICE) from exc
     try:

@@ -18,7 +18,8 @@ from magnet_cli.models.network_spec import (
     RefinerSpec,
     Temperature,
 )
-from magnet_cli.models.schema import parse_object
+from magnet_cli.models.schema import LARGEST, parse_object
+from magnet_cli.system import regular_files
 
 __all__ = [
     "Bundle",
@@ -108,7 +109,7 @@ def load_description(name_or_path: str | Path) -> Bundle | CascadeBundle:
             advice=f"Shipped: {', '.join(shipped) or 'none'}",
         )
     try:
-        data = file.read_bytes()
+        data = regular_files.content(file, most=LARGEST + 1)
     except OSError as exc:
         raise WeightsError(f"cannot be read: {exc}", file=file) from exc
     is_shipped = folder.resolve() in {path.resolve() for path in shipped.values()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from magnet_cli.errors import WeightsError
@@ -11,7 +12,7 @@ from magnet_cli.models.foreign.network_files import check_digests
 from magnet_cli.models.foreign.trial import KEPT, LABELS_KEPT, Trial, replay, windows_of_bundle
 from magnet_cli.models.network_spec import Bundle, CascadeBundle
 from magnet_cli.models.registry import build_backbone, build_cascade, build_local, build_refiner, build_selector
-from magnet_cli.models.weights_file import fill
+from magnet_cli.models.weights_file import filled
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -119,7 +120,7 @@ def _checked(bundle: Bundle | CascadeBundle, role: str, spec: NetworkSpec) -> Fi
 
 
 def _load(bundle: Bundle | CascadeBundle, role: str, spec: NetworkSpec) -> None:
-    fill(_built(bundle, role, spec), spec=spec, folder=bundle.folder)
+    filled(partial(_built, bundle, role, spec), spec=spec, folder=bundle.folder)
 
 
 def _built(bundle: Bundle | CascadeBundle, role: str, spec: NetworkSpec) -> nn.Module:

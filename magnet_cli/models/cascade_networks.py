@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +14,7 @@ from magnet_cli.models.architectures.cascade_base import BANDS, STRIDE
 from magnet_cli.models.folding import fused
 from magnet_cli.models.networks import PRECISIONS, channels_last, placed, precision_of
 from magnet_cli.models.registry import build_cascade
-from magnet_cli.models.weights_file import fill
+from magnet_cli.models.weights_file import filled
 
 if TYPE_CHECKING:
     from typing import Any
@@ -86,8 +87,8 @@ class LoadedCascade:
 def load_cascade(bundle: CascadeBundle, *, device: str, precision: str) -> LoadedCascade:
     """Read, check and place a bundle's cascade; arguments and errors are those of `load_networks`."""
     dtype = precision_of(precision)
-    network = build_cascade(bundle.network.architecture, options=bundle.network.options)
-    fill(network, spec=bundle.network, folder=bundle.folder)
+    made = partial(build_cascade, bundle.network.architecture, options=bundle.network.options)
+    network = filled(made, spec=bundle.network, folder=bundle.folder)
     place = placed(device)
     ready = ready_cascade(network, device=place, dtype=dtype, exact=bundle.exact)
     return LoadedCascade(bundle=bundle, network=ready, device=place, precision=precision)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from magnet_cli.errors import WeightsError
 from magnet_cli.models.weights_file import COUNTER, check_tensors
+from magnet_cli.system import regular_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -102,7 +103,7 @@ def fitted(checkpoint: Checkpoint, network: nn.Module, *, architecture: str) -> 
 
 def _check_content(path: Path) -> None:
     try:
-        with path.open("rb") as file:
+        with regular_files.opened(path) as file:
             head = file.read(64)
         packed = zipfile.is_zipfile(path) and _has_packed(path)
     except OSError as exc:

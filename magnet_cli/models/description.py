@@ -23,6 +23,7 @@ from magnet_cli.models.network_spec import (
     Temperature,
 )
 from magnet_cli.models.schema import STRICT, Positive, Text, checked_description
+from magnet_cli.system import regular_files
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -236,7 +237,7 @@ def digest(data: bytes, specs: list[NetworkSpec], *, folder: Path) -> str:
     for spec in specs:
         path = folder / spec.file
         try:
-            found = spec.sha256 or hashlib.sha256(path.read_bytes()).hexdigest()
+            found = spec.sha256 or regular_files.sha256_of(path)
         except OSError as exc:
             raise WeightsError(f"cannot be read: {exc}", file=path) from exc
         total.update(found.encode())

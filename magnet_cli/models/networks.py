@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
@@ -12,7 +13,7 @@ from magnet_cli.errors import DeviceError, WeightsError
 from magnet_cli.models.architectures.strips import InStrips, Reaches
 from magnet_cli.models.folding import fused
 from magnet_cli.models.registry import build_backbone, build_local, build_refiner, build_selector
-from magnet_cli.models.weights_file import fill
+from magnet_cli.models.weights_file import filled
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -201,16 +202,25 @@ def load_networks(bundle: Bundle, *, device: str, precision: str) -> Networks:
             advice="Take a bundle that 'magnet train backbone' has made",
         )
     classes = len(bundle.classes)
-    backbone = build_backbone(
-        bundle.backbone.architecture,
-        classes=bundle.logits,
-        bands=len(bundle.input.bands),
-        options=bundle.backbone.options,
+    backbone = filled(
+        partial(
+            build_backbone,
+            bundle.backbone.architecture,
+            classes=bundle.logits,
+            bands=len(bundle.input.bands),
+            options=bundle.backbone.options,
+        ),
+        spec=bundle.backbone,
+        folder=bundle.folder,
     )
-    refiners = [build_refiner(spec.architecture, classes=classes, options=spec.options) for spec in bundle.refiners]
-    fill(backbone, spec=bundle.backbone, folder=bundle.folder)
-    for network, spec in zip(refiners, bundle.refiners, strict=True):
-        fill(network, spec=spec, folder=bundle.folder)
+    refiners = [
+        filled(
+            partial(build_refiner, spec.architecture, classes=classes, options=spec.options),
+            spec=spec,
+            folder=bundle.folder,
+        )
+        for spec in bundle.refiners
+    ]
     place = placed(device)
     return Networks(
         bundle=bundle,
@@ -245,9 +255,8 @@ def _local(bundle: Bundle, *, place: torch.device, dtype: torch.dtype) -> LocalB
 def _built(build: Callable[..., Built], bundle: Bundle, spec: NetworkSpec) -> Built:
     """A network of a GRNet with the weights of its file."""
     bands, classes = len(bundle.input.bands), len(bundle.classes)
-    network = build(spec.architecture, bands=bands, classes=classes, options=spec.options)
-    fill(network, spec=spec, folder=bundle.folder)
-    return network
+    made = partial(build, spec.architecture, bands=bands, classes=classes, options=spec.options)
+    return filled(made, spec=spec, folder=bundle.folder)
 
 
 def precision_of(word: str) -> torch.dtype:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Self, get_args, get_origin, get_type_hints
 
 from magnet_cli.errors import UsageError
 from magnet_cli.models.schema import RULES, STRICT, FieldRule, RefusedTableError, checked
+from magnet_cli.system import regular_files
 from magnet_cli.system.memory import parse_bytes
 
 BYTES = range(256)
@@ -27,6 +28,10 @@ DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d{1,4})?")
 def rises(shares: tuple[float, ...]) -> bool:
     """Whether each number is larger than the one before, and all lie between 0 and 1, both excluded."""
     return all(low < high for low, high in pairwise((0, *shares, 1)))
+
+
+LARGEST_CONFIG = 1 << 20
+"""Largest number of bytes of a configuration."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -430,7 +435,7 @@ class TrainConfig(Tables):
             UsageError: The file is missing or is not TOML, a key is unknown, or a value has the wrong type.
         """
         try:
-            text = path.read_text(encoding="utf-8")
+            text = regular_files.text_of(path, most=LARGEST_CONFIG)
             return cls.parse(text, folder=path.parent)
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as exc:
             raise UsageError(f"the configuration cannot be read: {exc}", file=path) from exc

@@ -33,6 +33,8 @@ class Server(ThreadingHTTPServer):
         """Status of the answer for a path, instead of its file; 0 leaves the request without an answer."""
         self.page = b""
         """What is sent with status 200 for a path without a file, as servers of pages do; empty for status 404."""
+        self.misbehaves = ""
+        """How bodies of more than a few bytes are sent: `endless`, `longer` than asked for, or in a `drip`."""
         self.hangs = threading.Event()
         """Set where requests are to be left without an answer."""
         self.release = threading.Event()
@@ -100,7 +102,28 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         self._body(b"", 0)
 
+    def _misbehave(self, data: bytes, how: str) -> None:
+        """Send an answer that has no end, is longer than its request, or comes byte by byte."""
+        self.close_connection = True
+        if how == "longer":
+            self.send_header("Content-Length", str(len(data) + (1 << 20)))
+        elif how == "drip":
+            self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        try:
+            while not self.server.release.is_set():
+                part = data[:1] if how == "drip" else bytes(1 << 16)
+                self.wfile.write(part)
+                self.server.sent += len(part)
+                if how == "drip":
+                    self.server.release.wait(0.02)
+        except (BrokenPipeError, ConnectionResetError):
+            return
+
     def _body(self, data: bytes, length: int) -> None:
+        if self.server.misbehaves and len(data) > 1:
+            self._misbehave(data, self.server.misbehaves)
+            return
         self.send_header("Content-Length", str(length))
         self.end_headers()
         try:

@@ -293,3 +293,26 @@ def _check_s3(folder: Path) -> None:
     for name in ("bucket/gone.tif", "none/gone.tif", "bucket/gone.zarr"):
         assert "there is no such" in refusal(f"s3://{name}")
     assert "folder" in refusal("s3://bucket/a/") or "folder" in refusal("s3://bucket/a")
+
+
+@pytest.mark.parametrize("how", ["endless", "longer", "drip"])
+@pytest.mark.parametrize("kind", ["tiff", "zarr"])
+def test_a_server_that_sends_without_end_costs_a_message(
+    how: str, kind: str, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither its memory nor its time: what is read is bounded by what was asked for, and so is how slowly."""
+    monkeypatch.setattr("magnet_cli.images.remote.PATIENCE_SECONDS", 0.3)
+    monkeypatch.setattr("magnet_cli.images.remote.LEAST_SPEED", 1 << 20)
+    monkeypatch.setattr("magnet_cli.images.remote.MOST_BYTES", 1 << 20)
+    values = np.random.default_rng(0).integers(0, 255, (300, 300), dtype=np.uint8)
+    if kind == "tiff":
+        tifffile.imwrite(server.folder / "s.tif", values, tile=(64, 64))
+        name = "s.tif"
+    else:
+        zarr.create_array(str(server.folder / "s.zarr"), data=values, chunks=(300, 300))
+        name = "s.zarr"
+    server.misbehaves = how
+    rule = "sends too slowly" if how == "drip" else "sends more than was asked for"
+    with pytest.raises(SourceError, match=rule):
+        inspect(server.url(name))
+    assert server.sent < 20 << 20

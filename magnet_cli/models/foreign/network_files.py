@@ -7,7 +7,8 @@ import zipfile
 from typing import TYPE_CHECKING, Any
 
 from magnet_cli.errors import WeightsError
-from magnet_cli.models.schema import parse_object
+from magnet_cli.models.schema import LARGEST, parse_object
+from magnet_cli.system import regular_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -47,7 +48,7 @@ def read_json(root: Path, name: str) -> dict[str, Any]:
         WeightsError: It is missing, leads outside, or is no JSON object.
     """
     path = checked_file(root, name)
-    return parse_object(path.read_bytes(), file=path)
+    return parse_object(regular_files.content(path, most=LARGEST + 1), file=path)
 
 
 def digest_of_file(path: Path) -> str:
