@@ -98,6 +98,11 @@ class MagnetError(Exception):
         super().__init__(str(self))
 
     @property
+    def parts(self) -> tuple[object, object, object]:
+        """The value, the file and the advice of the message."""
+        return self.value, self.file, self.advice
+
+    @property
     def details(self) -> str | None:
         """Traceback of the bug behind this failure, or behind the one that it was raised from; None without a bug."""
         if self.trace is not None or not isinstance(self.__cause__, MagnetError):

@@ -32,7 +32,7 @@ ROOMS: dict[str, set[str]] = {
     "options": FLOOR | {"system"},
     "images": FLOOR | {"system", "options"},
     "plan": FLOOR | {"options", "images"},
-    "areas": FLOOR | {"options", "images", "plan"},
+    "areas": FLOOR | {"system", "options", "images", "plan"},
     "arithmetic": FLOOR | {"options"},
     "models": FLOOR | {"system", "options", "plan"},
     "masks": FLOOR | {"system", "options", "images"},

@@ -27,11 +27,12 @@ SEGMENT = Group(
     without=(
         *("series", "foreign"),
         *("method", "compat", "roi", "mask", "tissue", "probabilities", "uncertainty"),
-        *("refine", "refine_weights", "refine_only", "overlay", "html", "exports", "overwrite", "resume"),
+        *("refine", "refine_weights", "refine_only", "overlay", "html", "exports", "overwrite", "resume", "private"),
     ),
 )
 REFINE = Group(
-    options=RefineOptions, without=("series", "method", "evidence", "only", "stuff", "compat", "overwrite", "resume")
+    options=RefineOptions,
+    without=("series", "method", "evidence", "only", "stuff", "compat", "overwrite", "resume", "private"),
 )
 NOTHING_KEPT = "nothing is left behind; the speeds of finished sizes are stored for 'magnet plan'"
 

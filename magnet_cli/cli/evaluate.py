@@ -17,10 +17,11 @@ from magnet_cli.errors import OutputError, UsageError, redacted
 from magnet_cli.options.evaluate import EvaluationOptions, RadiusRule, ScoreOptions
 from magnet_cli.options.option import Panel
 from magnet_cli.options.segment import SegmentOptions
+from magnet_cli.system.private_names import PrivateNames
 from magnet_cli.system.written_files import WrittenFile, refuse_collisions, refuse_foreign, refuse_long_names
 
 if TYPE_CHECKING:
-    from magnet_cli.evaluation.method_scores import Scores
+    from magnet_cli.evaluation.method_scores import ImageScore, Scores
 
 PLOT = "distribution.png"
 SCORES = "scores.json"
@@ -164,7 +165,7 @@ def _compare_methods(
     from magnet_cli.cli.progress import Display
     from magnet_cli.evaluation import method_scores as scoring
 
-    rows = []
+    rows: list[ImageScore] = []
     # Scores of an earlier run do not describe the masks that this run replaces.
     for file in files:
         with suppress(OSError):
@@ -173,13 +174,13 @@ def _compare_methods(
         with Display(enabled=progress) as display:
             for row in scoring.score_each(data, output, options, events=display):
                 rows.append(row)
-                listing.add(row.describe(), row.error)
+                listing.add(_private_names(data, [row], options).table(row.describe()), row.error)
     except KeyboardInterrupt:
         if output is None:
             raise KeyboardInterrupt(NOTHING_KEPT) from None
         raise
     found = scoring.Scores.of(rows, options)
-    listing.more |= found.describe()
+    listing.more |= _private_names(data, rows, options).table(found.describe())
     return found
 
 
@@ -212,6 +213,15 @@ def _is_scores(path: Path) -> bool:
         return False
     with path.open("rb") as file:
         return SCORES_HEAD.match(file.read(len('{\n "schema": 1,\n "images": '))) is not None
+
+
+def _private_names(data: Path, rows: Sequence[ImageScore], options: ScoreOptions) -> PrivateNames:
+    """Return the names that scores leave out with `--private`: folders, and all files but images and masks."""
+    if not options.segment.private:
+        return PrivateNames([])
+    own = [path for row in rows for path in (row.sample.image, row.mask) if path is not None]
+    files = ((row.sample.label, row.sample.roi, row.sample.mask) for row in rows)
+    return PrivateNames(own, [data, *(path for paths in files for path in paths if path is not None)])
 
 
 def _plot(named: Path | None, output: Path | None) -> Path | None:

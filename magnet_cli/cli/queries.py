@@ -27,7 +27,7 @@ SHOWN = 10
 
 
 @command
-@takes(options=Group(options=SegmentOptions, without=("overwrite", "resume", "overlay", "html", "exports")))
+@takes(options=Group(options=SegmentOptions, without=("overwrite", "resume", "overlay", "html", "exports", "private")))
 def plan(
     inputs: Inputs,
     *,

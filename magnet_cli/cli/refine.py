@@ -61,7 +61,7 @@ def refine(
             refuse_foreign(paths.files(image))
             result = refining.refine(image, mask, output, chosen, events=display)
             for path in write_views(paths, mask=result.output, report=result.report, image=image):
-                display.message(f"{path}: done")
+                display.message(f"{path.name if shown.private else path}: done")
         listing.add(result.describe())
     return 0
 

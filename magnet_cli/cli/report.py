@@ -11,6 +11,7 @@ from magnet_cli.cli.outcome import Listing, command, say_failure, tell
 from magnet_cli.cli.parameters import Given, Group, Json, NoProgress, takes
 from magnet_cli.errors import MagnetError, UsageError
 from magnet_cli.options.shared import ViewOptions
+from magnet_cli.system.private_names import PrivateNames
 
 
 @command
@@ -35,14 +36,16 @@ def report(
         if image is not None and len(found) > 1:
             raise UsageError("--image belongs to one mask", value=f"{len(found)} masks", advice="Name one mask")
         for mask in found:
+            names = PrivateNames([mask, *([] if image is None else [image])] if chosen.private else [])
             try:
-                with showing(mask, "drawing", enabled=not no_progress):
+                with showing(names.text(str(mask)), "drawing", enabled=not no_progress):
                     written = show_mask(mask, chosen, image=image)
             except MagnetError as error:
-                say_failure(error)
-                listing.add({"mask": str(mask), **error.describe()}, error)
+                failure = names.error(error) if chosen.private else error
+                say_failure(failure)
+                listing.add(names.table({"mask": str(mask), **failure.describe()}), failure)
                 continue
-            listing.add({"mask": str(mask), "written": [str(path) for path in written]})
+            listing.add(names.table({"mask": str(mask), "written": [str(path) for path in written]}))
             if not json:
-                tell(*map(str, written))
+                tell(*(names.text(str(path)) for path in written))
     return listing.exit_code

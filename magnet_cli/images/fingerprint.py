@@ -16,6 +16,7 @@ from magnet_cli.images.failures import naming
 from magnet_cli.images.protocol import Request
 from magnet_cli.images.sidecars import find_sidecars, sidecar_files, world_endings
 from magnet_cli.images.urls import is_url, last_part, sibling_url
+from magnet_cli.system import regular_files
 from magnet_cli.system.regular_files import is_file
 
 if TYPE_CHECKING:
@@ -62,12 +63,12 @@ def fingerprint(path: str | Path) -> str:
         for file, name in _files(path):
             size = file.stat().st_size
             digest.update(f"{name}\0{size}\0".encode() if name else f"{size}\0".encode())
-            with file.open("rb") as stream:
+            with regular_files.opened(file) as stream:
                 _hash(digest, stream, size)
         for file in _companions(path):
             size = file.stat().st_size
             digest.update(f"{file.name}\0{size}\0".encode())
-            with file.open("rb") as stream:
+            with regular_files.opened(file) as stream:
                 _hash_briefly(digest, stream, size)
     if path.is_file():
         digest.update(_placement(path).encode())
@@ -181,7 +182,7 @@ def _companions(path: Path) -> list[Path]:
     """Return the header files of a GDAL raster, and the files from which a mosaic is made."""
     if path.is_dir():
         return []
-    with path.open("rb") as stream:
+    with regular_files.opened(path) as stream:
         head = stream.read(MAGIC_BYTES)
     if not is_other(head):
         return []

@@ -35,6 +35,7 @@ from magnet_cli.images.sidecars import Sidecars
 from magnet_cli.images.store import Pixels
 from magnet_cli.images.tiff_colour import COLOURS, Colour, alpha_note
 from magnet_cli.images.validity import storable
+from magnet_cli.system import regular_files
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -241,7 +242,7 @@ def _sources_of(path: str, outer: str) -> Iterator[str]:
         SourceError: A file lies on a network.
     """
     folder = Path(path).resolve().parent
-    with Path(path).open("rb") as file:
+    with regular_files.opened(Path(path)) as file:
         if not file.read(HEAD_BYTES).lstrip().startswith(b"<VRTDataset"):
             return
         file.seek(0)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from magnet_cli.errors import SourceError
+from magnet_cli.system import regular_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -57,13 +58,13 @@ def _envi(_: Path, dataset: Any) -> int:
 
 
 def _pcidsk(file: Path, _: Any) -> int:
-    with file.open("rb") as stream:
+    with regular_files.opened(file) as stream:
         stated = stream.read(32)[16:]
     return int(stated) * PCIDSK_BLOCK
 
 
 def _hfa(file: Path, _: Any) -> int:
-    with file.open("rb") as stream:
+    with regular_files.opened(file) as stream:
         return max(_ends(stream), default=0)
 
 

@@ -16,6 +16,11 @@ STANDALONE = frozenset({0x00, 0x01, *range(0xD0, 0xD9), 0xFF})
 FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 SCAN, END = 0xDA, 0xD9
 
+SIZE_MARKER = b"\xff\x4f\xff\x51"
+"""Beginning of a JPEG 2000 codestream."""
+LONGEST_BOXES = 4096
+"""Bytes in which the codestream begins, behind the boxes of a JP2 file where there are some."""
+
 RIFF_HEADER = 8
 """Bytes before the content whose length a RIFF header states."""
 
@@ -58,25 +63,34 @@ def check_jpeg(data: bytes, chunk: Size) -> None:
         raise ValueError(message)
 
 
-def check_jpeg2000(data: bytes) -> None:
-    """Refuse a JPEG 2000 codestream without its end marker: OpenJPEG decodes what there is.
+def check_jpeg2000(data: bytes, chunk: Size) -> None:
+    """Refuse a JPEG 2000 codestream without its end marker, or of a picture much larger than its tile.
+
+    OpenJPEG decodes what there is, and allocates whatever the header says.
 
     Raises:
-        ValueError: It lacks one.
+        ValueError: It lacks the marker, or declares such a picture.
     """
+    start = data.find(SIZE_MARKER, 0, LONGEST_BOXES)
+    if start >= 0:
+        # Width and height of the reference grid, and the offset of the picture on it (ISO/IEC 15444-1, A.5.1).
+        across, down, x, y = (int.from_bytes(data[start + at : start + at + 4], "big") for at in (8, 12, 16, 20))
+        _check_declared(across - x, down - y, chunk)
     if not data.rstrip(b"\x00").endswith(b"\xff\xd9"):
         message = "the JPEG 2000 data ends before its end marker"
         raise ValueError(message)
 
 
-def check_webp(data: bytes) -> None:
-    """Refuse WebP data that is shorter than its header states, or whose end is blank as in half-copied files.
+def check_webp(data: bytes, chunk: Size) -> None:
+    """Refuse WebP data that is shorter than its header states, of a larger picture, or blank at its end.
 
-    libwebp decodes what there is and reports no error.
+    libwebp decodes what there is and reports no error. Half-copied files have a blank end.
 
     Raises:
-        ValueError: It is too short, or ends in more zeros than an encoder writes.
+        ValueError: It is too short, declares a picture larger than its tile, or ends in more zeros than an encoder
+            writes.
     """
+    _check_declared(*_webp_size(data), chunk)
     length = int.from_bytes(data[4:RIFF_HEADER], "little") + RIFF_HEADER
     if data[:4] != b"RIFF" or length > len(data):
         message = f"the WebP data has {len(data)} bytes and its header states {length}"
@@ -109,7 +123,24 @@ def _first_scan(data: bytes, chunk: Size) -> int | None:
 
 def _check_frame(field: bytes, chunk: Size) -> None:
     height, width = int.from_bytes(field[:2], "big"), int.from_bytes(field[2:], "big")
+    _check_declared(width, height, chunk)
+
+
+def _webp_size(data: bytes) -> tuple[int, int]:
+    """Return the width and height that WebP data declares (RFC 9649); 0 where it does not say."""
+    kind = data[12:16]
+    if kind == b"VP8X":
+        return 1 + int.from_bytes(data[24:27], "little"), 1 + int.from_bytes(data[27:30], "little")
+    if kind == b"VP8L":
+        bits = int.from_bytes(data[21:25], "little")
+        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    if kind == b"VP8 ":
+        return int.from_bytes(data[26:28], "little") & 0x3FFF, int.from_bytes(data[28:30], "little") & 0x3FFF
+    return 0, 0
+
+
+def _check_declared(width: int, height: int, chunk: Size) -> None:
     # Edge tiles may be padded to whole MCUs, or a strip to the height that others have.
     if width > chunk.width + 64 or height > chunk.height + 64:
-        message = f"the JPEG header declares {width} x {height} pixels in a tile of {chunk}"
+        message = f"the header declares {width} x {height} pixels in a tile of {chunk}"
         raise ValueError(message)

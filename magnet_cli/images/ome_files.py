@@ -13,6 +13,7 @@ from magnet_cli.images.failures import FOREIGN, naming
 from magnet_cli.images.ome import Ome, OmeError, is_ome, parse_ome
 from magnet_cli.images.tiff_description import description
 from magnet_cli.images.urls import file_name, is_url
+from magnet_cli.system import regular_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,7 +61,7 @@ class OmeFiles:
                 with tifffile.TiffFile(file, _multifile=False) as opened:
                     text = description(opened.pages.first)
             else:
-                with file.open("rb") as stream:
+                with regular_files.opened(file) as stream:
                     text = stream.read(LARGEST_COMPANION).decode("utf-8", "replace")
         if not is_ome(text):
             message = f"{file.name} holds no OME-XML"
@@ -163,7 +164,7 @@ def ome_set(path: Path) -> tuple[str, ...]:
     """
     names = {path.name}
     try:
-        with path.open("rb") as stream, tifffile.TiffFile(stream, name=path.name, _multifile=False) as file:
+        with regular_files.opened(path) as stream, tifffile.TiffFile(stream, name=path.name, _multifile=False) as file:
             text = description(file.pages.first)
             if is_ome(text):
                 own = parse_ome(text, own=path.name)

@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from magnet_cli.images.failures import naming
+from magnet_cli.system import regular_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -53,7 +54,7 @@ def series_uid(file: Path) -> bytes:
     """The identifier of the series that a DICOM file belongs to; empty where it is none, or says none."""
     if file.suffix.lower() != ".dcm" or not file.is_file():
         return b""
-    with naming(file, "the file cannot be read"), file.open("rb") as stream:
+    with naming(file, "the file cannot be read"), regular_files.opened(file) as stream:
         head = stream.read(HEAD_BYTES)
     at = head.find(SERIES_UID)
     if head[128:132] != b"DICM" or at < 0:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from magnet_cli.errors import SourceError
 from magnet_cli.images.failures import needing
 from magnet_cli.images.urls import is_url, sibling_url
+from magnet_cli.system import regular_files
 from magnet_cli.system.regular_files import is_file
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ class LocalFolder(SidecarFolder):
         return is_file(self._image.with_name(name))
 
     def _bytes(self, name: str, most: int) -> bytes:
-        with self._image.with_name(name).open("rb") as file:
+        with regular_files.opened(self._image.with_name(name)) as file:
             return file.read(most)
 
 

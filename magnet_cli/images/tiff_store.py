@@ -374,9 +374,9 @@ def check_stream(data: bytes, page: Segments) -> None:
     if page.compression in JPEG_CODES:
         check_jpeg(data, page.chunk)
     elif page.compression in JPEG_2000:
-        check_jpeg2000(data)
+        check_jpeg2000(data, page.chunk)
     elif page.compression == WEBP:
-        check_webp(data)
+        check_webp(data, page.chunk)
 
 
 def _unwritten(page: Segments) -> list[NDArray[np.bool_] | None]:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import zarr
-from typing_extensions import override
 from zarr.storage import FsspecStore, LocalStore, ZipStore
 
 from magnet_cli.errors import SourceError
@@ -28,13 +27,10 @@ from magnet_cli.images.store import Pixels
 from magnet_cli.images.units import unit_in_um
 from magnet_cli.images.urls import is_url
 from magnet_cli.images.zarr_groups import GUESSED_AXES, ZarrNode, axes_of, described_names, zarr_images
-from magnet_cli.system.regular_files import check_regular
+from magnet_cli.images.zarr_stores import BoundedZipStore, RegularStore
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from zarr.abc.store import ByteRequest
-    from zarr.core.buffer import Buffer, BufferPrototype
 
 CHUNK_BYTES = 256 << 20
 """Largest decoded size of a chunk that is read by region, in bytes."""
@@ -88,19 +84,6 @@ def open_zarr(path: str, *, series: str | int | None = None) -> PyramidImage:
     return PyramidImage(info, ZarrStore(holder, levels, np.dtype(info.dtype))).holding(contents, index)
 
 
-class RegularStore(LocalStore):
-    """A folder of a zarr image whose entries are regular files: to open a pipe would wait for ever."""
-
-    @override
-    async def get(
-        self, key: str, prototype: BufferPrototype | None = None, byte_range: ByteRequest | None = None
-    ) -> Buffer | None:
-        path = self.root / key
-        if path.exists() and not path.is_dir():
-            check_regular(path)
-        return await super().get(key, prototype, byte_range)
-
-
 class _Holder:
     """The store of a zarr image, its name, and the handling of its failures.
 
@@ -116,7 +99,7 @@ class _Holder:
         self._remote = is_url(path)
         self.store: ZipStore | LocalStore | FsspecStore
         if not self._remote:
-            self.store = ZipStore(path, mode="r") if Path(path).is_file() else RegularStore(path, read_only=True)
+            self.store = BoundedZipStore(path, mode="r") if Path(path).is_file() else RegularStore(path, read_only=True)
             return
         if path.endswith(".zip"):
             raise SourceError("a zip file is read from a disk only", file=path, advice="Download it, or unpack it")

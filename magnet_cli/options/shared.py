@@ -113,6 +113,21 @@ class MachineOptions(OptionGroup):
 
 
 @dataclass(kw_only=True, unsafe_hash=True)
+class PrivacyOptions(OptionGroup):
+    """Options for what the outputs say about where the inputs lie. The mask does not depend on them."""
+
+    private: Option[bool] = Option(
+        default=False,
+        form=SWITCH,
+        about="Leave folders, and names of files other than the image and its mask, out of reports, pages, metadata "
+        "and messages.",
+        panel="Outputs",
+        of_one_run=True,
+    )
+    """Whether outputs and messages name the image and its mask alone, without folders and other files."""
+
+
+@dataclass(kw_only=True, unsafe_hash=True)
 class RunOptions(OptionGroup):
     """Options for files that an earlier run left behind."""
 
@@ -136,7 +151,7 @@ class RunOptions(OptionGroup):
 
 
 @dataclass(kw_only=True, unsafe_hash=True)
-class ViewOptions(OptionGroup):
+class ViewOptions(PrivacyOptions):
     """Options for pictures of a finished mask. The mask does not depend on them."""
 
     overlay: Option[bool] = Option(

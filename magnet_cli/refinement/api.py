@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from magnet_cli import images
+from magnet_cli.errors import MagnetError
 from magnet_cli.events import Events
 from magnet_cli.masks.output import OutputState, output_state
 from magnet_cli.masks.report_file import read_report
@@ -16,10 +18,11 @@ from magnet_cli.refinement.origins import check_origins
 from magnet_cli.refinement.pairs import Pair, check_pair, open_input_mask
 from magnet_cli.refinement.refinement_run import opened_run
 from magnet_cli.run.guards import naming_shortage
+from magnet_cli.run.mask_run import check_private
+from magnet_cli.run.private_events import PrivateEvents
+from magnet_cli.system.private_names import PrivateNames
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from magnet_cli.images import ImageInfo
     from magnet_cli.refinement.method import MaskJob, MaskPlan, Method
 
@@ -35,16 +38,19 @@ class RefineResult:
     output: Path
     was_done: bool = False
     """Whether an earlier run had already finished the output."""
+    private: PrivateNames | None = None
+    """Names that `describe` leaves out."""
 
     def describe(self) -> dict[str, object]:
         """Return the result as JSON values."""
-        return {
+        found: dict[str, object] = {
             "image": self.image,
             "refined": self.mask,
             "mask": str(self.output),
             "status": "already done" if self.was_done else "done",
             "report": self.report,
         }
+        return found if self.private is None else self.private.table(found)
 
 
 def refine(
@@ -72,31 +78,48 @@ def refine(
     options, events = options or RefineOptions(), events or Events()
     pair = Pair.open(image, mask, output, options=options)
     check_origins(pair.info, mask, options.evidence)
-    return refine_pair(pair, load_method(options, events), options, events)
+    names = private_names(pair, options)
+    if names is None:
+        return refine_pair(pair, load_method(options, events), options, events)
+    try:
+        return refine_pair(pair, load_method(options, events), options, PrivateEvents(events, names))
+    except MagnetError as error:
+        raise names.error(error) from error.__cause__
+
+
+def private_names(pair: Pair, options: RefineOptions) -> PrivateNames | None:
+    """Return the names that the outputs of a refinement leave out; None without `--private`."""
+    if not options.private:
+        return None
+    folder = options.weights if options.weights is not None and Path(options.weights).exists() else None
+    return PrivateNames([pair.image, pair.mask, pair.paths.mask], filter(None, (options.evidence, folder)))
 
 
 def refine_pair(pair: Pair, method: Method, options: RefineOptions, events: Events) -> RefineResult:
     """Refine a mask as `refine` does, with a loaded method."""
-    paths = pair.paths
+    paths, names = pair.paths, private_names(pair, options)
     inputs = images.InputStates.of((pair.image, pair.mask, options.evidence))
     hashes = images.image_hashes(pair.image, pair.info, digest=inputs.digest(pair.image))
     hashes |= {"refined": inputs.digest(pair.mask)}
     hashes |= method.hashes()
     if output_state(paths, hashes=hashes, overwrite=options.overwrite) is OutputState.DONE:
         events.message(f"{paths.mask}: already done")
+        if names is not None:
+            check_private(paths)
         report = read_report(paths.report)
-        return RefineResult(image=pair.image, mask=pair.mask, output=paths.mask, report=report, was_done=True)
+        return RefineResult(
+            image=pair.image, mask=pair.mask, output=paths.mask, report=report, was_done=True, private=names
+        )
     view = method.view(pair.info)
-    with opened_run(method, view, pair.mask, options, paths=paths, hashes=hashes, inputs=inputs, events=events) as (
-        job,
-        run,
-    ):
+    with opened_run(
+        method, view, pair.mask, options, paths=paths, hashes=hashes, inputs=inputs, private=names, events=events
+    ) as (job, run):
         for note in job.plan.notes:
             events.message(f"{pair.image}: {note}" if note in pair.info.notes else note)
         command = refine_words(job.plan, paths.mask, options, method)
         report = run.finish(lambda found: {**found, "command": command})
     events.message(f"{paths.mask}: done")
-    return RefineResult(image=pair.image, mask=pair.mask, output=paths.mask, report=report)
+    return RefineResult(image=pair.image, mask=pair.mask, output=paths.mask, report=report, private=names)
 
 
 def plan_refine(

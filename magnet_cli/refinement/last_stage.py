@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from magnet_cli.options.segment import RefineMethod, SegmentOptions
     from magnet_cli.plan import Plan
     from magnet_cli.refinement.method import Method, RefinePreview
+    from magnet_cli.system.private_names import PrivateNames
 
 OBJECT_AND_REST = 2
 """Classes of a mask that is read as one object."""
@@ -144,6 +145,7 @@ class LastStage:
         *,
         hashes: dict[str, str],
         command: list[str],
+        private: PrivateNames | None,
         events: Events,
     ) -> dict[str, object]:
         """Refine a finished mask, and return the report of the refined one.
@@ -154,6 +156,7 @@ class LastStage:
             paths: The files that are written.
             hashes: SHA-256 of everything that the output depends on, by name.
             command: The words of the command line that makes the output again.
+            private: Names that the report leaves out; None without `--private`.
             events: Receives messages and progress.
 
         Raises:
@@ -168,7 +171,15 @@ class LastStage:
         if inputs.digest(image) != hashes["input"]:
             raise changed(image, "its content is another since the mask before the last stage was begun")
         with opened_run(
-            method, view, unrefined, self.options, paths=paths, hashes=hashes, inputs=inputs, events=events
+            method,
+            view,
+            unrefined,
+            self.options,
+            paths=paths,
+            hashes=hashes,
+            inputs=inputs,
+            private=private,
+            events=events,
         ) as (_, run):
             return run.finish(lambda found: {**combined(own, found), "command": command})
 

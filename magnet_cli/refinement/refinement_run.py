@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from magnet_cli.options.refine import RefineOptions
     from magnet_cli.refinement.image_view import ImageView
     from magnet_cli.refinement.method import MaskJob, Method
+    from magnet_cli.system.private_names import PrivateNames
 
 
 ACTIVITIES = ("survey", "read", "refine", "write", "idle")
@@ -37,6 +38,7 @@ def opened_run(
     paths: OutputPaths,
     hashes: Mapping[str, str],
     inputs: InputStates,
+    private: PrivateNames | None,
     events: Events,
 ) -> Iterator[tuple[MaskJob, MaskRun]]:
     """Open a mask and plan its refinement, as a context manager that closes the mask.
@@ -49,6 +51,7 @@ def opened_run(
         paths: The files that are written.
         hashes: SHA-256 of everything that the result depends on, by name.
         inputs: The files that are read, as they were when the run began.
+        private: Names that the report leaves out; None without `--private`.
         events: Receives messages and progress.
 
     Yields:
@@ -70,6 +73,7 @@ def opened_run(
                 paths=paths,
                 hashes=hashes,
                 inputs=inputs,
+                private=private,
                 workers=options.num_workers,
                 resume=options.resume,
                 overwrite=options.overwrite,

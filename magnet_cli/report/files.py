@@ -19,6 +19,7 @@ from magnet_cli.report.overlay import draw_overlay, is_overlay
 from magnet_cli.report.page import is_page, make_page
 from magnet_cli.report.picture import read_picture
 from magnet_cli.system import durable
+from magnet_cli.system.private_names import PrivateNames
 from magnet_cli.system.written_files import WrittenFile, refuse_collisions, refuse_foreign
 
 if TYPE_CHECKING:
@@ -151,7 +152,8 @@ def show_mask(mask: Path, options: ViewOptions, *, image: str | None = None) -> 
         paths.files(str(mask)),
         (path for path in (str(mask), str(OutputPaths.of(mask).report), source) if not is_url(path)),
     )
-    return write_views(paths, mask=mask, report=report, image=source)
+    told = PrivateNames.of_report(report).table(report) if options.private else report
+    return write_views(paths, mask=mask, report=told, image=source)
 
 
 def _of_another_version(mask: Path) -> OutputError:

@@ -26,9 +26,12 @@ if TYPE_CHECKING:
     from magnet_cli.run.job import Job, Resources, Runner, RunPass
 
 
-def missing(step: RunPass, finished: Collection[int]) -> list[int]:
-    """Return the groups of a pass that are not finished, in rising order."""
-    return [group for group in range(step.groups) if group not in finished]
+def missing(step: RunPass, finished: Collection[int]) -> Iterator[int]:
+    """Yield the groups of a pass that are not finished, in rising order.
+
+    A list of them would take memory that grows with the image.
+    """
+    return (group for group in range(step.groups) if group not in finished)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from magnet_cli import images
-from magnet_cli.errors import redacted_report
+from magnet_cli.errors import OutputError, redacted_report
 from magnet_cli.events import Notes, Step
 from magnet_cli.images.input_states import changed
 from magnet_cli.images.read_samples import ReadSamples
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from magnet_cli.run.clock import Clock
     from magnet_cli.run.engine import Progress
     from magnet_cli.run.job import Job
+    from magnet_cli.system.private_names import PrivateNames
 
 Report = dict[str, object]
 LARGEST_SECOND_IMAGE = 256 << 20
@@ -59,6 +60,8 @@ class MaskRun:
     overwrite: bool
     """Whether a journal or mask of other inputs or options is replaced."""
     events: Events
+    private: PrivateNames | None = None
+    """Names that the report and the mask's metadata leave out."""
     clock: Clock
     """Measures the time. It may have begun before the run, to include the survey of a mask."""
 
@@ -68,7 +71,10 @@ class MaskRun:
         Raises:
             OutputError: A file of other inputs or options is in the way, and `overwrite` is false.
         """
-        return output_state(self.paths, hashes=self.hashes, overwrite=self.overwrite) is OutputState.DONE
+        done = output_state(self.paths, hashes=self.hashes, overwrite=self.overwrite) is OutputState.DONE
+        if done and self.private is not None:
+            check_private(self.paths)
+        return done
 
     def report(self) -> Report:
         """Read the report of the finished mask."""
@@ -94,6 +100,8 @@ class MaskRun:
             ):
                 job, measured = self._computed(journal, stack)
             report = redacted_report(complete(job.report(journal, measured)))
+            if self.private is not None:
+                report = {**self.private.table(report), "private": True}
             self.events.step(Step(image=self.paths.mask.name, what="writing", done=0, total=1))
             finish_output(
                 journal, self.paths, report=report, description=_description(job, report), fields=list(job.kept)
@@ -192,6 +200,20 @@ class MaskRun:
         """Yield the counts of all finished groups."""
         for step in self.job.passes:
             yield from journal.finished(step.number).values()
+
+
+def check_private(paths: OutputPaths) -> None:
+    """Accept a finished mask whose report leaves private names out.
+
+    Raises:
+        OutputError: The mask was made without `--private`.
+    """
+    if read_report(paths.report).get("private") is not True:
+        raise OutputError(
+            "this mask was made without --private, so its report may name folders and files",
+            file=paths.mask.name,
+            advice="Make it again with --private and --overwrite, or leave --private out",
+        )
 
 
 class Tally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,9 +11,10 @@ from magnet_cli.events import Events
 from magnet_cli.masks.targets import plan_targets
 from magnet_cli.models.python_network import PythonNetwork
 from magnet_cli.options.segment import SegmentOptions
+from magnet_cli.run.private_events import PrivateEvents
 from magnet_cli.segmentation.image_files import read_files, written_files
 from magnet_cli.segmentation.image_planner import as_words
-from magnet_cli.segmentation.image_run import ImageResult, ImageRun
+from magnet_cli.segmentation.image_run import ImageResult, ImageRun, private_names
 from magnet_cli.segmentation.segment_model import load_model
 from magnet_cli.system.written_files import refuse_collisions
 
@@ -22,6 +24,10 @@ if TYPE_CHECKING:
     from magnet_cli.masks.targets import Target
     from magnet_cli.models.python_network import NetworkDescription, PatchFunction
     from magnet_cli.segmentation.segment_model import Model
+
+
+PASSED_OVER = "some files of the inputs look like images and are not taken; leave --private out to see their names"
+"""Note with `--private` in place of those that name the files."""
 
 
 def segment(
@@ -71,7 +77,7 @@ def segment_each(
     targets = plan_targets(
         as_words(inputs),
         None if output is None else Path(output),
-        on_note=lambda note: events.message(f"magnet: {note}"),
+        on_note=lambda note: events.message(f"magnet: {PASSED_OVER if options.private else note}"),
     )
     # All outputs are checked before the networks load: a name that the last image would overwrite costs no work.
     refuse_collisions(
@@ -98,8 +104,12 @@ def segment_target(
         alone: Whether there is no other image. A bug then passes; else it is the failure of this image, and the others
             follow.
     """
+    names = private_names(target, options)
+    if names is not None:
+        events = PrivateEvents(events, names)
     try:
-        return ImageRun(target=target, model=model, options=options, events=events).result()
+        result = ImageRun(target=target, model=model, options=options, events=events).result()
+        return replace(result, private=names)
     # A bug of this image must not end the others of a folder; `BugError` keeps its traceback.
     except Exception as error:
         failure = foreseen(error)
@@ -108,4 +118,5 @@ def segment_target(
                 raise
             failure = BugError.of(error, file=target.image)
         events.failed(target.image, failure)
-        return ImageResult(image=target.image, mask=target.mask, error=failure)
+        failure = failure if names is None else names.error(failure)
+        return ImageResult(image=target.image, mask=target.mask, error=failure, private=names)

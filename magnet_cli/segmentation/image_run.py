@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,12 +24,13 @@ from magnet_cli.masks.targets import Target
 from magnet_cli.models.python_network import PYTHON
 from magnet_cli.options.spelling import segment_words
 from magnet_cli.run.clock import Clock
-from magnet_cli.run.mask_run import MaskRun
+from magnet_cli.run.mask_run import MaskRun, check_private
 from magnet_cli.segmentation.computer import Normalisation
 from magnet_cli.segmentation.image_files import written_files
 from magnet_cli.segmentation.image_planner import plan_image
 from magnet_cli.segmentation.published_job import PublishedJob
 from magnet_cli.segmentation.segment_job import SegmentJob, options_hash
+from magnet_cli.system.private_names import PrivateNames
 from magnet_cli.system.written_files import refuse_foreign, refuse_long_names
 
 if TYPE_CHECKING:
@@ -64,6 +66,8 @@ class ImageResult:
     """Whether an earlier run had already finished the mask."""
     exports: tuple[Export, ...] = ()
     """The mask in other formats."""
+    private: PrivateNames | None = None
+    """Names that `describe` leaves out."""
 
     def array(self) -> NDArray[np.uint8]:
         """Read the whole mask: `(height, width)` uint8 class indices at level 0, 255 where nothing was computed.
@@ -78,11 +82,24 @@ class ImageResult:
 
     def describe(self) -> dict[str, object]:
         """Return the result as JSON values."""
+        return self._described() if self.private is None else self.private.table(self._described())
+
+    def _described(self) -> dict[str, object]:
         status = "failed" if self.error else "already done" if self.was_done else "done"
         found: dict[str, object] = {"image": self.image, "mask": str(self.mask), "status": status}
         if self.error is not None:
             return {**found, **self.error.describe()}
         return {**found, "report": self.report, "exports": [each.describe() for each in self.exports]}
+
+
+def private_names(target: Target, options: SegmentOptions) -> PrivateNames | None:
+    """Return the names that the outputs for one image leave out; None without `--private`."""
+    if not options.private:
+        return None
+    weights = (options.weights, options.refine_weights, options.foreign.network)
+    folders = (word for word in weights if word is not None and Path(word).exists())
+    areas = (path for path in (options.roi, options.mask) if isinstance(path, Path))
+    return PrivateNames([target.image, target.mask, target.unrefined], [*areas, *folders])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +110,11 @@ class ImageRun:
     model: Model
     options: SegmentOptions
     events: Events
+
+    @cached_property
+    def private(self) -> PrivateNames | None:
+        """The names that are left out of outputs and messages; None without `--private`."""
+        return private_names(self.target, self.options)
 
     def result(self) -> ImageResult:
         """Make the mask and the other outputs that the options ask for.
@@ -137,6 +159,7 @@ class ImageRun:
                 **({} if self.model.runtime is None else {"runtime": self.model.runtime}),
             },
             inputs=inputs,
+            private=self.private,
             workers=self.options.num_workers,
             resume=self.options.resume,
             overwrite=self.options.overwrite,
@@ -169,6 +192,8 @@ class ImageRun:
         run, paths = before.run(plan), OutputPaths.of(self.target.mask)
         hashes = {**run.hashes, "refine": last.digest()}
         if output_state(paths, hashes=hashes, overwrite=self.options.overwrite) is OutputState.DONE:
+            if self.private is not None:
+                check_private(paths)
             return self._done(read_report(paths.report), was_done=True)
         if not run.is_done():
             # The journal of a refinement holds for one unrefined mask. That mask is about to be made anew, so refined
@@ -177,7 +202,15 @@ class ImageRun:
         before.segmented(plan)
         command = self._command(plan)
         try:
-            report = last.run(plan, before.target.mask, paths, hashes=hashes, command=command, events=self.events)
+            report = last.run(
+                plan,
+                before.target.mask,
+                paths,
+                hashes=hashes,
+                command=command,
+                private=self.private,
+                events=self.events,
+            )
         except MagnetError:
             self.events.message(
                 f"{before.target.mask}: the unrefined mask is complete; the same command goes on from there"

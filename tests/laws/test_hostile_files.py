@@ -7,27 +7,38 @@ import os
 import socket
 import sys
 import time
+import zipfile
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 
+import imagecodecs
 import numpy as np
 import pytest
+import tifffile
 import torch
 import zarr
+from zarr.codecs import BloscCodec, GzipCodec, ZstdCodec
 
 from magnet_cli import images
 from magnet_cli.errors import SourceError, WeightsError
-from magnet_cli.geometry import LEVEL0, Box
+from magnet_cli.geometry import LEVEL0, Box, Size
+from magnet_cli.images.jpeg import check_jpeg, check_jpeg2000, check_webp
+from magnet_cli.images.ome import OmeError, parse_ome
+from magnet_cli.images.zarr_stores import unpacked_size
 from magnet_cli.models import weights_file
 from magnet_cli.models.bundle import load_bundle
 from magnet_cli.models.bundle_check import verify_bundle
 from magnet_cli.models.networks import load_networks
+from magnet_cli.run.engine import missing
 from magnet_cli.system import regular_files
 from tests.cli.support import invoke, write_colours_bundle, write_image
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from magnet_cli.run.job import RunPass
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="wants pipes and devices in the file system")
 SECONDS = 20
@@ -166,3 +177,95 @@ def test_a_header_of_weights_that_lies_about_its_sizes_is_refused(tmp_path: Path
     (tmp_path / "w.safetensors").write_bytes((1 << 60).to_bytes(8, "little") + header)
     with pytest.raises(WeightsError, match="not a safetensors file"):
         weights_file.stated_shapes(tmp_path / "w.safetensors")
+
+
+@pytest.mark.parametrize("packed", ["zstd", "blosc", "gzip"])
+def test_a_chunk_that_unpacks_to_more_than_any_chunk_is_refused_from_its_header(packed: str, tmp_path: Path) -> None:
+    codec: Any = {"zstd": ZstdCodec(), "blosc": BloscCodec(), "gzip": GzipCodec()}[packed]
+    array = zarr.create_array(str(tmp_path / "s.zarr"), shape=(64, 64), chunks=(64, 64), dtype="u1", compressors=codec)
+    array[:] = np.ones((64, 64), np.uint8)
+    (chunk,) = (path for path in (tmp_path / "s.zarr" / "c").rglob("*") if path.is_file())
+    data = chunk.read_bytes()
+    assert unpacked_size(data[:32], data[-4:], len(data)) == 64 * 64
+    huge = (1 << 30).to_bytes(4, "little")
+    if packed == "zstd":
+        chunk.write_bytes(data[:4] + bytes([data[4] & 0x3F | 0x80 | 0x20]) + huge + data[7:])
+    else:
+        chunk.write_bytes(data[:4] + huge + data[8:] if packed == "blosc" else data[:-4] + huge)
+    with images.open_image(tmp_path / "s.zarr") as image:
+        request = images.Request(pitch=LEVEL0, box=Box.whole(image.info.size))
+        with pytest.raises(SourceError, match="unpacks to 1,073,741,824 bytes"):
+            image.read([request])
+
+
+def test_members_of_zip_files_and_metadata_have_a_largest_size(tmp_path: Path) -> None:
+    with (
+        zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive,
+        archive.open("zarr.json", "w", force_zip64=True) as member,
+    ):
+        for _ in range(9):
+            member.write(bytes(64 << 20))
+    with quick(), pytest.raises(SourceError, match="unpacks to 603,979,776 bytes"):
+        images.inspect(tmp_path / "bomb.zip")
+    (tmp_path / "s.zarr").mkdir()
+    with (tmp_path / "s.zarr" / "zarr.json").open("wb") as file:
+        file.truncate(1 << 40)
+    with quick(), pytest.raises(SourceError, match="at most 536,870,912"):
+        images.inspect(tmp_path / "s.zarr")
+
+
+def test_entities_of_ome_xml_are_refused(tmp_path: Path) -> None:
+    lol = "".join(f'<!ENTITY l{index + 1} "{f"&l{index};" * 9}">' for index in range(9))
+    text = (
+        f'<?xml version="1.0"?><!DOCTYPE x [<!ENTITY l0 "lol">{lol}]><OME xmlns="http://www.openmicroscopy.org/Schemas/'
+    )
+    tifffile.imwrite(
+        tmp_path / "s.ome.tif",
+        np.zeros((32, 32), np.uint8),
+        description=text + 'OME/2016-06"><Image Name="&l9;"/></OME>',
+        metadata=None,
+    )
+    with quick():
+        assert invoke("info", tmp_path / "s.ome.tif").exit_code in (0, 3)
+    with pytest.raises(OmeError, match="document type"):
+        parse_ome(text)
+
+
+def test_json_that_is_nested_without_end_is_refused(tmp_path: Path) -> None:
+    deep = "[" * 100_000
+    image = write_image(tmp_path / "s.tif")
+    (tmp_path / "s.geojson").write_text(deep)
+    (tmp_path / "s.zarr").mkdir()
+    (tmp_path / "s.zarr" / "zarr.json").write_text('{"zarr_format":3,"node_type":"group","attributes":' + deep)
+    with quick():
+        assert invoke("info", tmp_path / "s.zarr").exit_code == 3
+        ended = invoke("segment", image, "--roi", tmp_path / "s.geojson", "-o", tmp_path / "out")
+    assert ended.exit_code == 3
+
+
+def test_groups_that_are_missing_are_not_listed_before_they_are_read() -> None:
+    """An image of a few kilobytes may declare any number of pixels, and so of groups."""
+    step = cast("RunPass", SimpleNamespace(groups=1 << 60))
+    assert next(iter(missing(step, {0, 1}))) == 2
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "jpeg2000", "webp lossy", "webp lossless"])
+def test_a_tile_that_declares_a_huge_picture_is_refused_from_its_header(kind: str) -> None:
+    """The decoders allocate whatever the header says: 4 GiB for a tile of 64 x 64."""
+    pixels, chunk = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8), Size(width=64, height=64)
+    if kind == "jpeg":
+        data = bytes(imagecodecs.jpeg_encode(pixels))
+        at = data.index(b"\xff\xc0") + 5
+        check, huge = check_jpeg, data[:at] + b"\xff\xf0\xff\xf0" + data[at + 4 :]
+    elif kind == "jpeg2000":
+        data = bytes(imagecodecs.jpeg2k_encode(pixels, codecformat="j2k"))
+        check, huge = check_jpeg2000, data[:8] + b"\x00\x01\x00\x00\x00\x01\x00\x00" + data[16:]
+    elif kind == "webp lossy":
+        data = bytes(imagecodecs.webp_encode(pixels, level=50, lossless=False))
+        check, huge = check_webp, data[:26] + b"\xff\x3f\xff\x3f" + data[30:]
+    else:
+        data = bytes(imagecodecs.webp_encode(pixels, lossless=True))
+        check, huge = check_webp, data[:21] + b"\xff\xff\xff\x0f" + data[25:]
+    check(data, chunk)
+    with pytest.raises(ValueError, match=r"declares \d+ x \d+ pixels in a tile of 64x64"):
+        check(huge, chunk)

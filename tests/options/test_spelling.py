@@ -129,7 +129,7 @@ def test_every_option_is_spelled() -> None:
         entry.name for entry in fields(EVERYTHING) if getattr(EVERYTHING, entry.name) == getattr(defaults, entry.name)
     }
     of_one_run = {entry.name for entry in options_in(SegmentOptions) if entry.of_one_run}
-    assert of_one_run == {"overwrite", "resume"}
+    assert of_one_run == {"overwrite", "resume", "private"}
     # A network from elsewhere takes the place of a bundle, and one option at most says at which size to read.
     assert same == of_one_run | {"foreign"} | set(READING) - {"mpp"}
     same = {
