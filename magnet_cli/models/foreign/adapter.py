@@ -29,8 +29,8 @@ class RawScores:
     values: Tensor
     """`(n, channels, h', w')` float32: fewer pixels than the patch where the network works at a stride or does not
     pad."""
-    padded: tuple[int, int]
-    """Rows and columns of the patch with the padding that the network got."""
+    covered: tuple[int, int]
+    """Rows and columns, in pixels of the patch and from its first one, that the scores belong to."""
 
 
 def select_output(found: object, name: str) -> Tensor:
@@ -118,21 +118,22 @@ class Adapted(nn.Module):
         if scores.ndim == 4 and spec.output_layout == "nhwc":  # noqa: PLR2004 - axes of a batch of maps
             scores = scores.permute(0, 3, 1, 2)
         self._check(scores, count=len(x), padded=padded)
-        return RawScores(values=scores.float(), padded=padded)
+        trim = 2 * self.spec.trim
+        return RawScores(values=scores.float(), covered=(padded[0] - trim, padded[1] - trim))
 
     def padded(self, x: Tensor) -> tuple[int, int]:
-        """Rows and columns of patches once their sides are multiples of what the network takes."""
-        rows, columns = x.shape[2:]
+        """Rows and columns of patches with a rim that gets no score, as multiples of what the network takes."""
+        rows, columns = (side + 2 * self.spec.trim for side in x.shape[2:])
         return rows + -rows % self.spec.multiple, columns + -columns % self.spec.multiple
 
     def prepared(self, x: Tensor) -> Tensor:
         """Patches `(n, bands, h, w)` float32 as the network takes them: padded, typed, and with its axes."""
         spec = self.spec
-        rows, columns = x.shape[2:]
-        height, width = self.padded(x)
+        (rows, columns), (height, width), trim = x.shape[2:], self.padded(x), spec.trim
         if (height, width) != (rows, columns):
-            mode = "reflect" if height < 2 * rows and width < 2 * columns else "replicate"
-            x = nn.functional.pad(x, (0, width - columns, 0, height - rows), mode=mode)
+            beyond = (trim, width - columns - trim, trim, height - rows - trim)
+            mode = "reflect" if max(beyond[:2]) < columns and max(beyond[2:]) < rows else "replicate"
+            x = nn.functional.pad(x, beyond, mode=mode)
         if spec.input_type == "uint8":
             x = x.round().clamp(0, 255)
         x = x.to(INPUT_TYPES[spec.input_type])
@@ -173,12 +174,9 @@ class Adapted(nn.Module):
     def _probabilities(self, x: Tensor) -> Tensor:
         height, width = x.shape[2:]
         raw = self.raw(x)
-        scores, trim = raw.values, self.spec.trim
-        if trim:
-            # Pixels without a score take the nearest one. The margin is at least as wide, so none reaches the mask.
-            scores = nn.functional.pad(scores, (trim, trim, trim, trim), mode="replicate")
-        if tuple(scores.shape[2:]) != raw.padded:
-            scores = nn.functional.interpolate(scores, size=raw.padded, mode="bilinear", align_corners=False)
+        scores = raw.values
+        if tuple(scores.shape[2:]) != raw.covered:
+            scores = nn.functional.interpolate(scores, size=raw.covered, mode="bilinear", align_corners=False)
         scores = scores[:, :, :height, :width]
         return added_up(activated_scores(scores, self.spec.activation), self.spec.classes)
 

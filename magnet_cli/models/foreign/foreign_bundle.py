@@ -113,7 +113,7 @@ def tried_network(options: NetworkOptions, *, picture: Picture | None = None) ->
         runtime=runtime_of(kind),
         trial=TRIAL,
     )
-    trial = replay(Adapted(network, spec=spec), windows)
+    trial = replay(Adapted(network, spec=spec), windows_of_description(description, found))
     return TriedNetwork(description=description, spec=spec, classes=choices, trial=trial)
 
 

@@ -69,7 +69,8 @@ class ForeignSpec:
     multiple: Positive = 1
     """Number that divides the sides of what the network takes. Patches are padded to it by reflection."""
     trim: Natural = 0
-    """Pixels by which the scores are smaller than the patch on each side, because the network does not pad."""
+    """Pixels on each side of what the network takes that get no score, because it does not pad. Patches are so much
+    smaller, and get a rim by reflection. The margin is at least as wide, so that cells depend on real pixels alone."""
     memory: Mapping[DeviceKind, tuple[PassMemory, ...]] = field(default_factory=dict)
     """Memory of forward passes that was measured, by kind of device."""
     runtime: Annotated[Mapping[str, str], FieldRule("must be an object of strings")] = field(default_factory=dict)

@@ -45,6 +45,9 @@ FELT = 0.01
 MOVE = 32
 """Windows are moved against each other by a multiple of this: the whole stride of the field's networks. Another move
 would measure what the network does with a shift, instead of what an edge does."""
+SHARE = 8
+"""A margin takes at most this part of a patch: windows then overlap by a quarter, and their weights vanish at the rim.
+Attention has no distance from which on it feels nothing, and twice the margin would double the work."""
 STEP = 8
 """Margins are rounded up to a multiple of this, so that machines whose last bits differ find the same one."""
 
@@ -57,7 +60,7 @@ class NetworkMeasurement:
     """Kind of the device: `cpu`, `cuda`, `mps`."""
     memory: tuple[PassMemory, ...]
     edge: int
-    """Distance in patch pixels from which on an edge of the patch is hardly felt; at most a quarter of the patch."""
+    """Distance in patch pixels from which on an edge of the patch is hardly felt; at most an eighth of the patch."""
     agreement: float | None
     """Share of pixels that get the same class in bfloat16 as in float32; None where the network does not run in it."""
     batch: int
@@ -142,7 +145,7 @@ def store(folder: Path, found: NetworkMeasurement, *, margin: bool = False) -> N
         runs = {**known.get(found.device, {}), "bfloat16": {"batch": found.batch, "agreement": found.agreement}}
         table["execution"] = {**known, found.device: runs}
     if margin:
-        table["magnet"]["margin"] = foreign["trim"] + found.edge
+        table["magnet"]["margin"] = max(foreign["trim"], found.edge)
     durable.write_whole(file, (json.dumps(table, indent=2, ensure_ascii=False) + "\n").encode())
 
 
@@ -230,21 +233,19 @@ def felt_edge(networks: Networks, bundle: Bundle) -> int:
     """How far inside a patch its edge is felt: windows of one picture, moved against each other, are compared.
 
     Returns:
-        A distance in patch pixels, rounded up to a multiple of `STEP`, at most a quarter of the patch.
+        A distance in patch pixels, rounded up to a multiple of `STEP`, at most an eighth of the patch.
     """
     size = bundle.input.size
-    trim_ = bundle.foreign.trim if bundle.foreign is not None else 0
-    side = min(size.height, size.width) - 2 * trim_
+    side = min(size.height, size.width)
     move = max(1, side // 4 // MOVE) * MOVE
-    most = side // 4 // STEP * STEP
+    most = side // SHARE // STEP * STEP
     if side - move < 2 * STEP:
         return most  # Windows this small share nothing that is far from an edge.
     windows = windows_of_bundle(bundle, _picture(bundle, least=max(size.width, size.height) + move))
-    inner = (slice(trim_, size.height - trim_), slice(trim_, size.width - trim_))
     change, count = torch.zeros(side), torch.zeros(side)
     for down, right in ((move, move), (0, move), (move, 0)):
         one, other = (
-            networks.predict(windows.patch(*at).to(networks.device), size)[0].float().cpu()[:, inner[0], inner[1]]
+            networks.predict(windows.patch(*at).to(networks.device), size)[0].float().cpu()
             for at in ((0, 0), (down, right))
         )
         rows, columns = one.shape[1] - down, one.shape[2] - right

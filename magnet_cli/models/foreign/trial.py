@@ -11,6 +11,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from magnet_cli.errors import DeviceError, MagnetError, WeightsError
+from magnet_cli.geometry import Size
 from magnet_cli.models.device import is_out_of_memory
 from magnet_cli.models.foreign.adapter import COARSEST, Adapted, select_output
 from magnet_cli.models.foreign.completion import ForeignDescription, input_size
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from magnet_cli.geometry import Size
     from magnet_cli.models.foreign.foreign_spec import ForeignSpec
     from magnet_cli.models.network_spec import Bundle
 
@@ -199,10 +199,13 @@ class Explorer:
         Raises:
             WeightsError: The network cannot be used, or contradicts what the user or the files say.
         """
+        stated = self.spec.trim
+        self.spec = replace(self.spec, trim=0)
         scores = self._first_scores()
         self._find_axes(scores)
-        self._find_geometry()
+        trim = self._find_geometry(stated)
         self._find_activation()
+        self._leave_rim(trim)
         self._check_batch()
         return self.description, self.spec
 
@@ -290,19 +293,42 @@ class Explorer:
         self.spec = replace(self.spec, channels=channels)
         self._note("channels", channels, "trial pass: the shape of the scores")
 
-    def _find_geometry(self) -> None:
-        """Find whether scores cover the whole patch or its centre, and refuse maps whose axes are exchanged."""
+    def _leave_rim(self, trim: int) -> None:
+        """Let patches be what the network gives scores for: what it takes less the rim."""
+        if not trim:
+            return
+        self.spec = replace(self.spec, trim=trim)
+        self._patch = self._patch[:, :, trim:-trim, trim:-trim]
+        height, width = self._patch.shape[2:]
+        origin = f"{self.description.values['input'].origin}, less a rim of {trim} pixels that gets no score"
+        self._note("input", Size(width=width, height=height), origin)
+
+    def _find_geometry(self, stated: int) -> int:
+        """Find whether scores cover the whole patch or its centre, and refuse maps whose axes are exchanged.
+
+        Returns:
+            The pixels on each side of the patch that get no score.
+        """
         rows, columns = self._scores().shape[2:]
         height, width = self._padded()
-        if (rows, columns) == (height, width) or self.spec.trim:
+        if stated:
+            if (rows, columns) != (height - 2 * stated, width - 2 * stated):
+                raise WeightsError(
+                    f"scores that lack {stated} pixels on each side of {width}x{height} have "
+                    f"{width - 2 * stated}x{height - 2 * stated} pixels",
+                    value=f"{columns}x{rows}",
+                    file=self.description.reading.path,
+                    advice="Check --trim and --input",
+                )
+            return stated
+        if (rows, columns) == (height, width):
             self._check_place()
-            return
+            return 0
         missing = ((height - rows) // 2, (width - columns) // 2)
         may_trim = missing[0] == missing[1] > 0 and (height - rows) % 2 == 0 and (width - columns) % 2 == 0
         if may_trim and self._lies_at_centre(missing[0]):
-            self.spec = replace(self.spec, trim=missing[0])
             self._note("trim", missing[0], f"trial pass: {columns}x{rows} scores belong to the centre of the patch")
-            return
+            return missing[0]
         if not _fits((rows, columns), (height, width)):
             raise WeightsError(
                 f"scores have the patch's {width}x{height} pixels, or fewer down to a {COARSEST}th of each side",
@@ -312,6 +338,7 @@ class Explorer:
             )
         self._note("stride", round(height / rows, 3), "trial pass: scores are enlarged to the patch")
         self._check_place()
+        return 0
 
     def _padded(self) -> tuple[int, int]:
         height, width = self._patch.shape[2:]

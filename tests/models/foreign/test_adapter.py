@@ -169,9 +169,15 @@ def test_the_trial_tells_missing_rims_from_strides(tmp_path: Path, trim: int) ->
     # With 16 of 64 pixels missing on each side the scores have half of the patch's sides, as at a stride of two.
     valid = script_tried(tmp_path, Valid(trim))
     assert valid.spec.trim == trim
-    found = adapted(Valid(trim), trim=trim)(patches())
-    inner = (slice(None), slice(None), slice(trim, -trim), slice(trim, -trim))
-    assert torch.equal(found[inner], logits(patches()).softmax(dim=1)[inner])
+    side = SIDE - 2 * trim
+    assert valid.table(name="x")["input"]["size"] == {"width": side, "height": side}
+    assert valid.table(name="x")["magnet"]["margin"] >= trim
+    found = adapted(Valid(trim), trim=trim)(patches(side, side))
+    assert torch.equal(found, logits(patches(side, side)).softmax(dim=1))
+    stated = script_tried(tmp_path, Valid(trim), trim=trim)
+    assert stated.spec == valid.spec
+    with pytest.raises(WeightsError, match="Check --trim"):
+        script_tried(tmp_path, Valid(trim), trim=trim + 1)
 
 
 def test_the_trial_tells_strides_from_missing_rims(tmp_path: Path) -> None:

@@ -31,8 +31,9 @@ if TYPE_CHECKING:
 INPUT = Size(width=SIDE, height=SIDE)
 
 
-# The first network of transformers takes ten seconds to import.
-PARAMS = [pytest.param(name, marks=pytest.mark.full if name == "transformers" else ()) for name in sorted(MAKERS)]
+# The first network of transformers takes ten seconds to import, and the smallest one of torchvision four to build.
+SLOW = ("transformers", "torchvision")
+PARAMS = [pytest.param(name, marks=pytest.mark.full if name in SLOW else ()) for name in sorted(MAKERS)]
 
 
 @pytest.fixture(scope="module", params=PARAMS)
