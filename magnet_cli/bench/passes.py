@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 
 from magnet_cli.arithmetic.merge import merge
+from magnet_cli.arithmetic.mirroring import mean_over_mirrors
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,7 +38,7 @@ def run_passes(plan: Plan, networks: Networks, stage: Stage, *, patches: Tensor,
 
 
 def _magnet(plan: Plan, networks: Networks, stage: Stage, *, patches: Tensor, field: Tensor) -> None:
-    own = networks.predict(patches, stage.scale)
+    own = mean_over_mirrors(partial(networks.predict, scale=stage.scale), patches, images=plan.settings.images)
     if not plan.is_first(plan.passes[0], stage):
         merge(own, field, how=plan.settings.merge, networks=networks, scale=stage.scale)
     if plan.selector is not None and stage is not plan.stages[-1]:

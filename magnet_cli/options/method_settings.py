@@ -9,7 +9,7 @@ from magnet_cli.options.rules import ALL, Rule, Select, parse_patches, parse_poi
 
 if TYPE_CHECKING:
     from magnet_cli.geometry import Size
-    from magnet_cli.options.segment import Blend, Compat, Merge, Method
+    from magnet_cli.options.segment import Blend, Compat, Merge, Method, Tta
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,12 +25,19 @@ class MethodSettings:
     compat: Compat = "paper"
     blend: Blend = "none"
     """How overlapping windows are joined."""
+    tta: Tta = "none"
+    """Mirror images that the backbone's result is averaged over."""
     select: Select = "uncertainty"
 
     @property
     def refines(self) -> bool:
         """Whether later stages change the result of earlier ones."""
         return self.method in ("magnet", "magnet-fast", "grnet")
+
+    @property
+    def images(self) -> int:
+        """The number of mirror images of a window, itself included, that the backbone computes."""
+        return 1 if self.tta == "none" else int(self.tta)
 
     @property
     def score_side(self) -> int:
@@ -48,6 +55,7 @@ class MethodSettings:
             "median": self.median,
             "overlap": 2 * self.margin,
             "blend": self.blend,
+            "tta": self.tta,
             "compat": self.compat,
         }
 

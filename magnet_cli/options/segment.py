@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 Method = Literal["magnet", "magnet-fast", "patch", "downsample", "grnet", "grnet-local"]
 Merge = Literal["refiner", "mean", "certainty"]
 Blend = Literal["spline", "linear", "none"]
+Tta = Literal["none", "2", "4", "8"]
 Compat = Literal["paper", "published", "published-unshifted"]
 DeviceKind = Literal["cpu", "cuda", "mps"]
 Tissue = Literal["auto", "otsu", "none"]
@@ -153,6 +154,14 @@ class SegmentOptions(BandOptions, MachineOptions, RunOptions, ViewOptions):
         about="Shape of the weights with which overlapping windows are joined; none gives each pixel to one window.",
         panel="Method",
     )
+    tta: Option[Tta] = Option(
+        "none",
+        choice(Tta),
+        about="Average the backbone's result over mirror images: 2 (left to right), 4 (also top to bottom) or 8 (also "
+        "transposed).",
+        panel="Method",
+    )
+    """Test-time augmentation. Each window takes as many forward passes."""
     compat: Option[Compat | None] = Option(
         None, choice(Compat), about="Compute as the paper says, or as the published program does.", panel="Method"
     )

@@ -41,6 +41,7 @@ def resolve_settings(options: SegmentOptions, facts: ModelFacts, scales: Sequenc
     merge = _merge(options, facts, compat)
     _check_selection(options, facts, compat)
     if options.method in OF_GRNETS:
+        _check_tta(options, facts, compat)
         found = grnet_settings(options, facts, margin=_default_margin(facts, scales, ALL, defaults.median))
         _check_margin(found.margin, facts.input)
         return found
@@ -58,6 +59,13 @@ def resolve_settings(options: SegmentOptions, facts: ModelFacts, scales: Sequenc
             advice="Take --method magnet-fast",
         )
     median = options.median or defaults.median
+    _check_tta(options, facts, compat)
+    if options.blend is not None and compat != "paper":
+        raise UsageError(
+            f"--compat {compat} averages overlapping windows as the published program does",
+            value=f"--blend {options.blend}",
+            advice="Leave --blend out, or take --compat paper",
+        )
     margin = given_margin(options, facts)
     if margin is None:
         margin = _default_margin(facts, scales, points, median) if compat == "paper" else 0
@@ -71,8 +79,26 @@ def resolve_settings(options: SegmentOptions, facts: ModelFacts, scales: Sequenc
         margin=margin,
         compat=compat,
         blend=(options.blend or DEFAULT_BLEND) if compat == "paper" else "none",
+        tta=options.tta,
         select=options.select or "uncertainty",
     )
+
+
+def _check_tta(options: SegmentOptions, facts: ModelFacts, compat: Compat) -> None:
+    """Refuse mirror images that a method does not compute, or that a network cannot take.
+
+    Raises:
+        UsageError: They are refused.
+    """
+    if options.tta != "none" and (options.method == "grnet" or compat != "paper"):
+        what = "--method grnet" if options.method == "grnet" else f"--compat {compat}"
+        raise UsageError(f"{what} computes no mirror images", value=f"--tta {options.tta}", advice="Leave --tta out")
+    if options.tta == "8" and facts.input.width != facts.input.height:
+        raise UsageError(
+            "--tta 8 turns windows by a quarter, so the network's input has to be a square",
+            value=facts.input,
+            advice="Take --tta 4",
+        )
 
 
 def _budget(options: SegmentOptions) -> Rule | None:

@@ -187,6 +187,8 @@ def _compute_bytes(plan: Plan, step: Pass, facts: ModelFacts) -> int:
     selector = facts.selector.activation_bytes if facts.selector is not None and plan.asks_selector else 0
     activations = max(facts.activation_bytes, refiner, local, selector)
     patch = facts.input.pixels * 4 * (len(facts.bands) + 8 * plan.classes) + activations
+    # A mirrored patch, and the sum over those before it.
+    patch += facts.input.pixels * 4 * (len(facts.bands) + 2 * plan.classes) * (plan.settings.images > 1)
     side = output_side(plan.machine.kind)
     strip = side * (side + 2) * plan.classes * 4 * 4
     bands = plan.field_bands(plan.passes[step.number - 1]) if step.number else 0

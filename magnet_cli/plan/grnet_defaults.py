@@ -97,4 +97,5 @@ def grnet_settings(options: SegmentOptions, facts: ModelFacts, *, margin: int) -
         median=facts.defaults.median,
         margin=margin if wanted is None else wanted,
         blend=options.blend or DEFAULT_BLEND,
+        tta=options.tta,
     )

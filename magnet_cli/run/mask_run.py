@@ -130,6 +130,13 @@ class MaskRun:
         )
         for repair in journal.repairs:
             self.events.message(f"magnet: {repair}")
+        finished = sum(len(journal.finished(step.number)) for step in self.job.passes)
+        if finished:
+            groups = sum(step.groups for step in self.job.passes)
+            self.events.message(
+                f"{self.paths.mask}: an interrupted run is resumed; {finished} of its {groups} groups of windows are "
+                f"finished ({100 * finished // groups} %)"
+            )
         return journal
 
     def _computed(self, journal: Journal, stack: ExitStack) -> tuple[Job, Measured]:

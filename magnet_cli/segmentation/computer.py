@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Protocol, Self, cast
 
 import numpy as np
 import torch
 
 from magnet_cli.arithmetic.merge import Refiner, merge
+from magnet_cli.arithmetic.mirroring import mean_over_mirrors
 from magnet_cli.errors import WeightsError
 from magnet_cli.plan import needs_clamp
 from magnet_cli.run.guards import naming_shortage
@@ -208,7 +210,8 @@ class Computer:
         with self._clock.measure("select"):
             patches = self._patches(batch, stage)
         with self._clock.measure("forward"):
-            result = self._predict(patches, stage)
+            images = self._bound.settings.images
+            result = mean_over_mirrors(partial(self._predict, stage=stage), patches, images=images)
         under: Tensor | None = None
         if not batch[0].at.is_start:
             with self._clock.measure("select"):

@@ -168,8 +168,9 @@ def case_of(image_plan: Plan, *, digest: str) -> Case:
 
 
 def windows_planned(image_plan: Plan) -> int:
-    """Return the largest number of windows that the run may forward through the backbone."""
-    return sum(image_plan.windows(step, stage) for step in image_plan.passes for stage in step.stages)
+    """Return the largest number of windows that the run may forward through the backbone, mirror images included."""
+    windows = sum(image_plan.windows(step, stage) for step in image_plan.passes for stage in step.stages)
+    return image_plan.settings.images * windows
 
 
 def _weights_bytes(bundle: Bundle) -> int:

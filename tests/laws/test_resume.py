@@ -132,10 +132,13 @@ def test_killed_at_a_chosen_point_and_resumed_equals_never_killed(
     else:
         check_open(work, mask)
     before = computed(log)
-    assert magnet(*words).code == 0
+    resumed = magnet(*words)
+    assert resumed.code == 0
 
     groups = check_done(work, mask)["groups"]
     assert isinstance(groups, dict)
+    said = f"an interrupted run is resumed; {groups['resumed']} of its {GROUPS} groups of windows are finished"
+    assert (said in resumed.said) == (groups["resumed"] > 0)
     assert before + groups["computed"] <= GROUPS + IN_FLIGHT
     assert groups["resumed"] >= before - IN_FLIGHT
     if fault not in ("half a record", "group not finished"):

@@ -50,6 +50,7 @@ EVERYTHING = SegmentOptions(
     median=5,
     overlap=Rule(kind="share", values=(Fraction("0.125"),)),
     blend="linear",
+    tta="2",
     compat="published-unshifted",
     mpp=Fraction("0.2500000001"),
     slide_mpp=Fraction("0.499"),
