@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -111,7 +112,8 @@ def verdicts(given: argparse.Namespace, folder: Path) -> Iterator[Verdict]:
             subject = name.split("/")[1]
             first = found[subject]
             found[subject] += BATCH
-            yield from laboratory.examine([f"{part}/{subject}/{n}" for n in range(first, first + BATCH)])
+            # The whole batch before anything else: its child goes on while nobody listens.
+            yield from list(laboratory.examine([f"{part}/{subject}/{n}" for n in range(first, first + BATCH)]))
 
     parts: Mapping[str, Iterator[Verdict]] = {
         "kills": commanded("kills"),
@@ -161,28 +163,25 @@ def endless(part: str, subjects: list[str], seed: int) -> Iterator[str]:
 
 def tell(verdict: Verdict, seed: int, folder: Path, keep: Path, *, kept: bool) -> None:
     """Print a case that fell, with the command that repeats it, and keep its files."""
+    from tests.campaign.mutants import Laboratory  # noqa: PLC0415
+
     again = shlex.join(["python", "-m", "tests.campaign", "--case", verdict.case, "--seed", str(seed)])
     lines = [f"FELL: {verdict.case}: {'; '.join(verdict.faults)}", f"  again: {again}"]
     if kept:
         place = keep / re.sub(r"[^\w.-]+", "-", verdict.case)
-        for part in ("bench/case", "laboratory/mutant", "cellar/bomb"):
-            if (folder / part).exists() and part.partition("/")[0] == HOMES[verdict.case.partition("/")[0]]:
-                shutil.rmtree(place, ignore_errors=True)
-                shutil.copytree(folder / part, place, symlinks=True, ignore_dangling_symlinks=True)
+        shutil.rmtree(place, ignore_errors=True)
+        part = verdict.case.partition("/")[0]
+        if part in ("mutations", "answers"):
+            Laboratory(folder=folder / "laboratory", seed=seed).reproduce(verdict.case, place)
+        else:
+            home = folder / ("cellar/bomb" if part == "bombs" else "bench/case")
+            # Nobody works there while this runs; sockets and the like are no files to keep.
+            with suppress(shutil.Error):
+                shutil.copytree(home, place, symlinks=True)
         place.mkdir(parents=True, exist_ok=True)
         (place / "evidence.txt").write_text("\n".join([*lines, verdict.evidence]) + "\n", encoding="utf-8")
         lines.append(f"  files: {place}")
     print("\n".join(lines), flush=True)  # noqa: T201
-
-
-HOMES: Final = {
-    "kills": "bench",
-    "faults": "bench",
-    "mutations": "laboratory",
-    "answers": "laboratory",
-    "bombs": "cellar",
-}
-"""The folder in which each part works."""
 
 
 def made(folder: Path) -> Path:

@@ -76,8 +76,8 @@ def _train(what: str, *, config: str) -> Command:
     )
 
 
-ONE_PASS: Final = ("--scales=32,64,128", "--margin=8", "--batch-size=1")
-TWO_PASSES: Final = ("--scales=32,64,128,256,512", "--margin=8", "--batch-size=1")
+ONE_PASS: Final = ("--scales=32,64,128", "--overlap=16", "--batch-size=1")
+TWO_PASSES: Final = ("--scales=32,64,128,256,512", "--overlap=16", "--batch-size=1")
 FAST: Final = ("--method=magnet-fast", *TWO_PASSES)
 EXPORTS: Final = ("--format=cog,ome-tiff,ome-zarr,geojson",)
 REFINING: Final = ("refine", "@/scene.tif", "@/discs.tif", "--device=cpu")

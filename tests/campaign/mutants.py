@@ -60,7 +60,7 @@ class Laboratory:
             A verdict for each, in this order.
         """
         specimen = self.specimen(cases[0])
-        whole = self.folder / f"{'served-' if specimen.served else ''}{specimen.name.replace(' ', '-')}"
+        whole = self.whole(specimen)
         if not whole.exists():
             whole.mkdir()
             made = fork(lambda: made_in(specimen, whole), folder=self.folder, limit=120)
@@ -71,6 +71,16 @@ class Laboratory:
             for verdict in self._in_one_child(specimen, whole, tuple(left)):
                 yield verdict
                 left.pop(0)
+
+    def whole(self, specimen: Specimen) -> Path:
+        """The folder of a specimen's sound files."""
+        return self.folder / f"{'served-' if specimen.served else ''}{specimen.name.replace(' ', '-')}"
+
+    def reproduce(self, case: str, place: Path) -> None:
+        """Write the mutated files of a case into a folder; the specimen has been examined before."""
+        specimen = self.specimen(case)
+        shutil.copytree(self.whole(specimen), place)
+        specimen.mutate(place, chance(self.seed, case))
 
     def _in_one_child(self, specimen: Specimen, whole: Path, cases: Sequence[str]) -> Iterator[Verdict]:
         """Verdicts of the first cases, up to the one at which the child ends."""

@@ -289,7 +289,7 @@ USUAL: Final = ("--tissue=none", "--device=cpu", "--num-workers=0", "--no-progre
 
 def segment_words(folder: Path) -> tuple[str | Path, ...]:
     """The words that segment the image of `with_bundle`."""
-    words = (*USUAL, f"--weights={folder / 'colours'}", "--batch-size=1", "--margin=8")
+    words = (*USUAL, f"--weights={folder / 'colours'}", "--batch-size=1", "--overlap=16")
     return ("segment", folder / "s.tif", *words, "-o", folder / "m.tif")
 
 

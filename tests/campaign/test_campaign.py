@@ -15,10 +15,12 @@ import pytest
 import tifffile
 
 from tests.campaign import mutations
-from tests.campaign.commands import differences, outputs_of
+from tests.campaign.commands import COMMANDS, differences, outputs_of
 from tests.campaign.page import PAGE, RESULTS, filled
+from tests.campaign.specimens import segment_words
 from tests.campaign.tally import Tally, read_results
 from tests.campaign.verdict import Verdict, chance
+from tests.cli.support import invoke
 
 ROOT = Path(__file__).parents[2]
 MINUTES = float(os.environ.get("CAMPAIGN_MINUTES", "1.5"))
@@ -119,6 +121,13 @@ def test_values_of_json_change_and_stay_json() -> None:
     found = {mutations.revalued(data, chance(seed, "json")) for seed in range(50)}
     assert len(found) > 25
     assert sum(isinstance(json.loads(text), dict) for text in found) == len(found)
+
+
+def test_the_program_knows_every_word_of_the_commands(tmp_path: Path) -> None:
+    """Words are read before `--help` is answered."""
+    for words in (*(command.line(tmp_path) for command in COMMANDS), segment_words(tmp_path)):
+        assert invoke(*words, "--help").exit_code == 0, words
+    assert invoke(*COMMANDS[0].line(tmp_path), "--unknown", "--help").exit_code == 2
 
 
 def test_outputs_are_compared_by_their_bytes_but_for_times(tmp_path: Path) -> None:
