@@ -272,7 +272,7 @@ def _agreement(networks: Networks, bundle: Bundle) -> float | None:
     patch, size = windows.patch(*next(iter(windows.starts()))).to(networks.device), bundle.input.size
     try:
         other = replace(networks, precision="bfloat16").predict(patch, size)
-    except (RuntimeError, ValueError, TypeError, NotImplementedError):
+    except (RuntimeError, ValueError, TypeError, NotImplementedError, DeviceError):
         return None
     if not bool(torch.isfinite(other).all()):
         return None

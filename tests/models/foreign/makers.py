@@ -181,7 +181,53 @@ def transformers_saved(folder: Path, kind: str = "segformer", **processor: Any) 
     return Saved(path=folder / kind, eager=eager, classes=3, more={"input": None, "mean": None, "std": None})
 
 
+def onnx_graph(network: Strided | None = None, *, side: int | str = "side", **metadata: Any) -> Any:
+    """A graph of ONNX with the layers and weights of a small network.
+
+    Args:
+        network: The network.
+        side: Rows and columns of the input; a word leaves them free.
+        metadata: What the graph's metadata say; each value becomes JSON.
+    """
+    onnx: Any = pytest.importorskip("onnx", reason="the extra onnx is not installed")
+    given, helper = network or Strided(), onnx.helper
+    weights = {
+        f"{layer}_{name}": getattr(getattr(given, layer), name).detach().numpy()
+        for layer in ("first", "second")
+        for name in ("weight", "bias")
+    }
+    same: dict[str, Any] = {"strides": [2, 2], "pads": [1, 1, 1, 1]}
+    nodes = [
+        helper.make_node("Conv", ["image", "first_weight", "first_bias"], ["a"], **same),
+        helper.make_node("Relu", ["a"], ["b"]),
+        helper.make_node("Conv", ["b", "second_weight", "second_bias"], ["c"], **same),
+        helper.make_node("Mul", ["c", "four"], ["scores"]),
+    ]
+    free = [None if isinstance(side, str) else side // 4] * 2
+    tensor = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        nodes,
+        "strided",
+        [tensor("image", 1, ["n", BANDS, side, side])],
+        [tensor("scores", 1, ["n", given.second.out_channels, *free])],
+        [onnx.numpy_helper.from_array(array, name) for name, array in weights.items()]
+        + [helper.make_tensor("four", 1, [], [4.0])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    helper.set_model_props(model, {key: json.dumps(value) for key, value in metadata.items()})
+    return model
+
+
+def onnx_saved(folder: Path) -> Saved:
+    onnx: Any = pytest.importorskip("onnx", reason="the extra onnx is not installed")
+    pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
+    network = Strided().eval()
+    onnx.save(onnx_graph(network), folder / "strided.onnx")
+    return Saved(path=folder / "strided.onnx", eager=lambda x: enlarged(network(x), x).softmax(dim=1), classes=3)
+
+
 MAKERS: dict[str, Callable[[Path], Saved]] = {
+    "onnx": onnx_saved,
     "smp": smp_saved,
     "torchvision": torchvision_saved,
     "torchscript": torchscript_saved,
