@@ -12,6 +12,7 @@ import signal
 import sys
 import warnings
 from contextlib import suppress
+from math import isfinite
 from typing import TYPE_CHECKING, ParamSpec, Self
 
 import typer
@@ -153,13 +154,24 @@ def _shown(line: str) -> str:
 
 
 def tell_json(value: object) -> None:
-    """Print one JSON object on standard output, as `tell` does. All of it is ASCII.
+    """Print one JSON object on standard output, as `tell` does.
+
+    All of it is ASCII, and a number that is not finite is null: JSON has no name for one.
 
     Raises:
         OutputError: The text cannot be written.
         typer.Exit: The reader of a pipe has closed it.
     """
-    tell(*json.dumps(value, indent=1).split("\n"))
+    tell(*json.dumps(finite(value), indent=1, allow_nan=False).split("\n"))
+
+
+def finite(value: object) -> object:
+    """Return JSON values with None in place of every number that is not finite, at any depth."""
+    if isinstance(value, float):
+        return value if isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    return [finite(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def unwritten(error: OSError) -> OutputError:
