@@ -109,7 +109,7 @@ def load_description(name_or_path: str | Path) -> Bundle | CascadeBundle:
             advice=f"Shipped: {', '.join(shipped) or 'none'}",
         )
     try:
-        data = regular_files.content(file, most=LARGEST + 1)
+        data = regular_files.beginning(file, LARGEST + 1)
     except OSError as exc:
         raise WeightsError(f"cannot be read: {exc}", file=file) from exc
     is_shipped = folder.resolve() in {path.resolve() for path in shipped.values()}

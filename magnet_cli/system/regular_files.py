@@ -70,6 +70,16 @@ def content(path: str | Path, *, most: int | None = None) -> bytes:
     return data
 
 
+def beginning(path: str | Path, count: int) -> bytes:
+    """Return the first bytes of a regular file, or all where it has fewer.
+
+    Raises:
+        OSError: As `opened` raises it.
+    """
+    with opened(path) as file:
+        return file.read(count)
+
+
 def text_of(path: str | Path, *, most: int) -> str:
     """Return the text of a regular file in UTF-8.
 

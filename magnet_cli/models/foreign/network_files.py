@@ -48,7 +48,7 @@ def read_json(root: Path, name: str) -> dict[str, Any]:
         WeightsError: It is missing, leads outside, or is no JSON object.
     """
     path = checked_file(root, name)
-    return parse_object(regular_files.content(path, most=LARGEST + 1), file=path)
+    return parse_object(regular_files.beginning(path, LARGEST + 1), file=path)
 
 
 def digest_of_file(path: Path) -> str:
