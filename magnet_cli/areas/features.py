@@ -181,7 +181,7 @@ def _polygon(rings: Any, path: str) -> Any:
     try:
         outer, *holes = [np.asarray([point[:2] for point in ring], np.float64) for ring in rings]
         polygon = shapely.Polygon(outer, holes)
-    except (TypeError, ValueError, IndexError, shapely.errors.ShapelyError) as exc:
+    except (TypeError, ValueError, OverflowError, IndexError, shapely.errors.ShapelyError) as exc:
         raise SourceError("a polygon is a list of closed rings of points", value=str(exc), file=path) from exc
     if not np.isfinite(shapely.get_coordinates(polygon)).all():
         raise SourceError("the coordinates of a polygon are finite numbers", file=path)

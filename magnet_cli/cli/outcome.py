@@ -8,7 +8,6 @@ import json
 import logging
 import os
 import re
-import signal
 import sys
 import warnings
 from contextlib import suppress
@@ -17,19 +16,18 @@ from typing import TYPE_CHECKING, ParamSpec, Self
 
 import typer
 
-from magnet_cli.errors import BugError, MagnetError, OutputError, foreseen, redacted
+from magnet_cli.cli.signals import GOES_ON, INTERRUPTED, interruptible
+from magnet_cli.errors import BugError, DeviceError, MagnetError, OutputError, foreseen, redacted
+from magnet_cli.system.address_space import address_space_limit, is_shortage, shortage
 from magnet_cli.system.characters import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import FrameType, TracebackType
+    from types import TracebackType
     from typing import TextIO
 
 P = ParamSpec("P")
 
-GOES_ON = "what was finished is kept, and the same command goes on from there"
-"""Message after an interruption that has no message of its own."""
-INTERRUPTED = 130
 SOME_FAILED = 7
 ALL_FAILED = 3
 SCHEMA = 1
@@ -46,28 +44,31 @@ def command(function: Callable[P, int | None]) -> Callable[P, None]:
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
         # tifffile logs every unusual tag of a damaged file, sometimes thousands of lines; real faults raise an error.
         logging.getLogger("tifffile").setLevel(logging.CRITICAL)
-        before = signal.signal(signal.SIGTERM, _interrupt)
-        try:
-            code = function(*args, **kwargs) or 0
-        except (MagnetError, OSError) as error:
-            found = foreseen(error)
-            if found is None:
-                raise
-            say_failure(found)
-            code = found.exit_code
-        except KeyboardInterrupt as interrupt:
-            say(f"magnet: interrupted; {str(interrupt) or GOES_ON}")
-            code = INTERRUPTED
-        finally:
-            signal.signal(signal.SIGTERM, before)
+        with interruptible():
+            try:
+                code = function(*args, **kwargs) or 0
+            except (MagnetError, OSError, ImportError, MemoryError) as error:
+                found = expected(error)
+                if found is None:
+                    raise
+                say_failure(found)
+                code = found.exit_code
+            except KeyboardInterrupt as interrupt:
+                say(f"magnet: interrupted; {str(interrupt) or GOES_ON}")
+                code = INTERRUPTED
         raise typer.Exit(code)
 
     return run
 
 
-def _interrupt(signum: int, frame: FrameType | None) -> None:
-    del signum, frame
-    raise KeyboardInterrupt
+def expected(error: BaseException | None) -> MagnetError | None:
+    """Return the failure that an exception stands for, memory that ran out included, or None for a bug."""
+    if isinstance(error, MemoryError):
+        return DeviceError("out of memory", advice="Run the same command with more memory, or with fewer --num-workers")
+    limit = address_space_limit()
+    if limit is not None and error is not None and is_shortage(error):
+        return shortage(limit)
+    return foreseen(error)
 
 
 def say(message: str) -> None:
@@ -221,7 +222,7 @@ class Listing:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         found = self.describe()
-        failure = foreseen(error)
+        failure = expected(error)
         if failure is not None:
             found |= failure.describe()
         elif isinstance(error, KeyboardInterrupt):

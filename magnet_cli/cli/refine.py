@@ -11,6 +11,7 @@ from magnet_cli.cli.outcome import Listing, command, tell, tell_json
 from magnet_cli.cli.parameters import FIRST, MORE, Given, Group, Json, NoProgress, takes
 from magnet_cli.options.refine import RefineOptions
 from magnet_cli.options.shared import ViewOptions
+from magnet_cli.system.address_space import check_address_space
 from magnet_cli.system.memory import format_bytes
 from magnet_cli.system.speeds import format_seconds
 from magnet_cli.system.written_files import refuse_collisions, refuse_foreign
@@ -47,6 +48,8 @@ def refine(
     chosen, shown = options.value(), views.value()
     with Listing(json=json and not dry_run) as listing:
         from magnet_cli.cli.progress import Display
+
+        check_address_space()
         from magnet_cli.refinement import api as refining
 
         with Display(enabled=not no_progress) as display:

@@ -14,6 +14,7 @@ from magnet_cli.errors import OutputError, UsageError
 from magnet_cli.geometry import Size
 from magnet_cli.system.written_files import WrittenFile, refuse_collisions, refuse_foreign, refuse_long_names
 
+LARGEST_SEED = (1 << 31) - 1
 SUFFIXES = (".tif", ".tiff")
 
 
@@ -33,6 +34,8 @@ def scene(
     """Write a made-up aerial scene of any size, and its true classes."""
     with Listing(json=json) as listing:
         made_size = parse_size(size)
+        if abs(seed) > LARGEST_SEED:
+            raise UsageError(f"--seed is a number of at most {LARGEST_SEED}", advice="Write --seed 1")
         paths = [output] if labels is None else [output, labels]
         _check_names(paths)
         for path in paths:

@@ -10,6 +10,7 @@ import typer
 from magnet_cli.cli.outcome import Listing, command
 from magnet_cli.cli.parameters import FIRST, Given, Group, Inputs, Json, NoProgress, takes
 from magnet_cli.options.segment import SegmentOptions
+from magnet_cli.system.address_space import check_address_space
 
 
 @command
@@ -43,6 +44,8 @@ def segment(
     with Listing(json=json) as listing:
         chosen = options.value()
         from magnet_cli.cli.progress import Display
+
+        check_address_space()
         from magnet_cli.segmentation import api as segmentation
 
         stops = on_error == "fail"

@@ -9,6 +9,7 @@ import typer
 
 from magnet_cli.cli.outcome import command, say
 from magnet_cli.cli.parameters import NoProgress
+from magnet_cli.system.address_space import check_address_space
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -153,6 +154,7 @@ def selector(data: Data, *, output: Output, config: Config, no_progress: NoProgr
 def _train(
     train: Callable[..., Bundle | CascadeBundle | None], data: Path, output: Path, *, config: Path, no_progress: bool
 ) -> None:
+    check_address_space()
     from magnet_cli.cli.training_progress import TrainingDisplay
     from magnet_cli.models.bundle import Bundle
     from magnet_cli.train.config import TrainConfig

@@ -133,6 +133,11 @@ class Journal(Closing):
         return self._store.path
 
     @property
+    def is_there(self) -> bool:
+        """Whether a later run would find the journal under its name."""
+        return self._store.is_there
+
+    @property
     def header(self) -> JournalHeader:
         """What the journal belongs to."""
         return self._header

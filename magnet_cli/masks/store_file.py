@@ -133,6 +133,12 @@ class StoreFile:
 
     def flush(self, *, force: bool = True) -> None:
         """Bring what was appended to the disk; unforced, count one finished group and do so when it is due."""
+        if not self.is_there:
+            raise OutputError(
+                "the journal was removed or replaced while the run wrote it, and what was computed is lost with it",
+                file=self.path,
+                advice="Check that the output folder is still there, then run the same command again",
+            )
         with self._appending:
             self._unsynced += 1
             # Flushing after every group would make each one wait for the disk. A kill loses nothing that was written;
@@ -145,6 +151,14 @@ class StoreFile:
             self._synced_at = time.monotonic()
         with durable.writing(self.path):
             durable.sync_data(self.descriptor)
+
+    @property
+    def is_there(self) -> bool:
+        """Whether a later run would find the file under its name."""
+        try:
+            return not self._closed and durable.names(self.path, self.descriptor)
+        except OSError:
+            return False
 
     def close(self) -> None:
         """Flush and let go; the file stays for a later run."""
@@ -166,8 +180,10 @@ class StoreFile:
         return target
 
     def remove(self) -> None:
-        """Delete the file and let go."""
-        if not self._closed:
+        """Delete the file and let go. A file that has got its name since stays."""
+        if not self.is_there:
+            self.close()
+        else:
             with durable.writing(self.path):
                 durable.remove_owned(self.path, self.close)
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 LARGEST = 2**20
 """Most bytes that a description may have; an honest one has a few thousand."""
+MOST_DIGITS = 9
+"""Most digits of a whole number in a description."""
 STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 """Set it as `__pydantic_config__` of the outermost dataclass: text is no number, and every key must be known."""
 UNKNOWN = ("unexpected_keyword_argument", "literal_error")
@@ -159,7 +161,7 @@ def parse_object(data: bytes, *, file: Path) -> dict[str, Any]:
     if len(data) > LARGEST:
         raise WeightsError("a description is at most 1 MiB", value=len(data), file=file)
     try:
-        table = json.loads(data.decode("utf-8"), object_pairs_hook=unique, parse_constant=refused)
+        table = json.loads(data.decode("utf-8"), object_pairs_hook=unique, parse_constant=refused, parse_int=whole)
     except (ValueError, RecursionError) as exc:
         raise WeightsError(f"not a JSON description: {exc}", file=file) from exc
     if not isinstance(table, dict):
@@ -175,6 +177,14 @@ def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         message = f"key given twice: {next(key for key in keys if keys.count(key) > 1)}"
         raise ValueError(message)
     return table
+
+
+def whole(text: str) -> int:
+    """A whole number, of no more digits than sizes and counts have: arithmetic with more of them overflows."""
+    if len(text) > MOST_DIGITS:
+        message = f"a whole number has at most {MOST_DIGITS} digits, got {len(text)}"
+        raise ValueError(message)
+    return int(text)
 
 
 def refused(word: str) -> NoReturn:

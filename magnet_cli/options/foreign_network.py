@@ -44,7 +44,7 @@ def parse_class_choices(text: str, option: str) -> tuple[ClassChoice, ...] | int
         UsageError: The text has none of these forms.
     """
     words = [word.strip() for word in text.split(",")]
-    if len(words) == 1 and words[0].isdigit():
+    if len(words) == 1 and re.fullmatch(r"\d{1,9}", words[0]):
         return int(words[0])
     names = [word.partition("=")[0].strip() for word in words]
     sums = [word.partition("=")[2].strip() for word in words if "=" in word]

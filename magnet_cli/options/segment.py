@@ -53,6 +53,7 @@ DEFAULT_BUNDLE_NOTE = (
 READING = ("mpp", "gsd", "level", "mag")
 """Options for the pixel size at which images are read; at most one of them may be given."""
 LARGEST_MAGNIFICATION = 1000
+LAST_LEVEL = 1000
 """Largest magnification that is accepted. Light cannot resolve more, so a larger number is a typing error."""
 CASCADE = ("refine", "cascadepsp")
 """The option and the value that the options of a cascade as the last stage need."""
@@ -275,6 +276,8 @@ class SegmentOptions(BandOptions, MachineOptions, RunOptions, ViewOptions):
                 raise UsageError(f"{option} is a positive size in {unit}", value=float(value))
         if self.mag is not None and not 0 < self.mag <= LARGEST_MAGNIFICATION:
             raise UsageError("--mag is a positive magnification", value=float(self.mag), advice="Write --mag 20")
+        if self.level is not None and self.level > LAST_LEVEL:
+            raise UsageError(f"--level is at most {LAST_LEVEL}", advice="Write --level 2")
         for option, is_given, what in (
             ("--refine-weights", self.refine_weights is not None, "the bundle"),
             ("--refine-only", bool(self.refine_only), "the classes"),

@@ -40,7 +40,7 @@ def keeping_what_is_finished(
     except BaseException as error:
         if not any(journal.finished(number) for number in passes):
             journal.discard()
-        elif isinstance(error, OutputError) and resume:
+        elif isinstance(error, OutputError) and resume and journal.is_there:
             events.message(f"{mask}: what was finished is kept, and the same command goes on from there")
         raise
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _UNITS: Final = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
-_SIZE: Final = re.compile(r"(\d+(?:\.\d+)?) ?(KiB|MiB|GiB|TiB|B)")
+_SIZE: Final = re.compile(r"(\d{1,18}(?:\.\d{1,18})?) ?(KiB|MiB|GiB|TiB|B)")
 _PROC: Final = Path("/proc")
 _CGROUPS: Final = Path("/sys/fs/cgroup")
 _VERSION_1: Final = ("memory.limit_in_bytes", "memory.usage_in_bytes")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 import unicodedata
@@ -185,6 +186,7 @@ def refuse_foreign(written: Iterable[WrittenFile]) -> None:
         OutputError: Another program's file is in the way, or a name is longer than the file system allows.
     """
     for file in written:
+        _refuse_loop(file.path)
         if not _is_free(file.path) and not file.is_ours(file.path):
             article = "an" if file.kind[0] in "aeiou" else "a"
             raise OutputError(
@@ -193,6 +195,16 @@ def refuse_foreign(written: Iterable[WrittenFile]) -> None:
                 file=file.path,
                 advice="Move it away, or choose another output",
             )
+
+
+def _refuse_loop(path: Path) -> None:
+    try:
+        path.parent.stat()
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise OutputError(
+                "the folder is a symbolic link that leads to itself", file=path.parent, advice="Choose another output"
+            ) from error
 
 
 def refuse_long_names(written: Iterable[WrittenFile]) -> None:

@@ -92,7 +92,7 @@ def environment(**more: str) -> dict[str, str]:
 
 def command(*arguments: str | Path) -> list[str]:
     """The program as a command line."""
-    return [sys.executable, "-m", "magnet_cli.cli.app", *map(str, arguments)]
+    return [sys.executable, "-m", "magnet_cli.cli.program", *map(str, arguments)]
 
 
 def run(*arguments: str | Path, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:

@@ -161,6 +161,18 @@ def test_a_refused_mask_keeps_the_journal_and_leaves_no_part(
         assert len(journal.finished(1)) == len(made.groups())
 
 
+def test_a_field_that_fails_leaves_no_part(
+    tmp_path: Path, work: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: Path) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(durable, "sync_tree", full)
+    with pytest.raises(OutputError, match="No space left"):
+        finish(work(150, 90), OutputPaths.of(tmp_path / "m.tif"))
+    assert [file.name for file in tmp_path.iterdir()] == ["m.tif.journal"]
+
+
 def test_a_file_that_does_not_fit_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(_: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
