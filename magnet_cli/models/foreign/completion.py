@@ -180,7 +180,7 @@ def class_choices(description: ForeignDescription, channels: int) -> tuple[tuple
     """The classes of a network with their channels, and where they come from.
 
     Args:
-        description: What is known.
+        description: The values that are known.
         channels: Channels after activation: two for one score under a sigmoid.
 
     Raises:

@@ -48,7 +48,7 @@ class TriedNetwork:
     trial: Trial
 
     def table(self, *, name: str) -> dict[str, Any]:
-        """The content of `bundle.json`.
+        """Return the content of `bundle.json`.
 
         Args:
             name: Name of the bundle.

@@ -54,7 +54,7 @@ STEP = 8
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkMeasurement:
-    """What was measured of a network on one device."""
+    """The figures that were measured of a network on one device."""
 
     device: str
     """Kind of the device: `cpu`, `cuda`, `mps`."""
@@ -85,7 +85,7 @@ def measured(bundle: Bundle, device: str = "cpu") -> NetworkMeasurement:
         device: A device that `resolve_device` has returned.
 
     Raises:
-        DeviceError: Not even a single patch fits into memory.
+        DeviceError: A single patch does not fit into memory.
         WeightsError: The network cannot be loaded.
     """
     root = str(Path(__file__).parents[3])
@@ -111,7 +111,7 @@ def measured_here(bundle: Bundle, device: str = "cpu") -> NetworkMeasurement:
     """Measure the network from elsewhere of a bundle in this process, whatever its heap holds already.
 
     Raises:
-        DeviceError: Not even a single patch fits into memory.
+        DeviceError: A single patch does not fit into memory.
     """
     networks = load_foreign(bundle, device=device, precision="float32")
     kind = device.partition(":")[0]
@@ -130,7 +130,7 @@ def store(folder: Path, found: NetworkMeasurement, *, margin: bool = False) -> N
 
     Args:
         folder: The bundle's folder.
-        found: What was measured on one device; what was measured on others stays.
+        found: The figures of one device. Those of other devices are kept.
         margin: Whether the margin becomes the bundle's, which changes its masks.
 
     Raises:
@@ -260,7 +260,7 @@ def felt_edge(networks: Networks, bundle: Bundle) -> int:
 
 
 def _distances(height: int, width: int) -> Tensor:
-    """For each pixel the number of pixels between it and the nearest edge."""
+    """Return for each pixel the number of pixels between it and the nearest edge."""
     rows, columns = torch.arange(height), torch.arange(width)
     rows, columns = torch.minimum(rows, height - 1 - rows), torch.minimum(columns, width - 1 - columns)
     return torch.minimum(rows[:, None], columns[None, :])

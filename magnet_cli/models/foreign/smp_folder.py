@@ -49,7 +49,7 @@ ACTIVATIONS = {None: "logits", "identity": "logits", "sigmoid": "none", "softmax
 
 
 class SmpFolder:
-    """Networks of segmentation-models-pytorch."""
+    """Reads and loads networks of segmentation-models-pytorch."""
 
     name = "smp"
     extra = "smp"
@@ -119,7 +119,7 @@ def _check_size(build: Callable[[], nn.Module], state: Mapping[str, Tensor], *, 
     """Refuse a configuration whose network is much larger than its weights, before memory is taken for it.
 
     Raises:
-        WeightsError: It is.
+        WeightsError: The network has more than `MOST_BEYOND` times the numbers of its weights.
     """
     try:
         with torch.device("meta"):

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class TorchScriptFile:
-    """Networks that `torch.jit.save` wrote."""
+    """Reads and loads networks that `torch.jit.save` wrote."""
 
     name = "torchscript"
     extra = ""

@@ -41,7 +41,7 @@ class Variant:
 
 
 class TorchvisionState:
-    """Networks of `torchvision.models.segmentation`."""
+    """Reads and loads networks of `torchvision.models.segmentation`."""
 
     name = "torchvision"
     extra = "torchvision"

@@ -35,7 +35,7 @@ WRONG = {"missing_keys": "missing", "unexpected_keys": "left over", "mismatched_
 
 
 class TransformersFolder:
-    """Networks of transformers."""
+    """Reads and loads networks of transformers."""
 
     name = "transformers"
     extra = "transformers"

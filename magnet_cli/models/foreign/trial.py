@@ -131,7 +131,7 @@ def replay(predict: Callable[[Tensor], Tensor], windows: Windows) -> Trial:
 
     Args:
         predict: Patches `(n, bands, h, w)` float32 on the host to probabilities `(n, classes, h, w)`.
-        windows: The picture.
+        windows: The windows of the picture.
     """
     rows, columns = windows.picture.shape[1:]
     starts = list(windows.starts())
@@ -174,9 +174,9 @@ class Explorer:
 
     Args:
         network: The network on the host, as its kind has loaded it.
-        description: What is known; what the network does otherwise is replaced.
+        description: The values that are known. Those that the network contradicts are replaced.
         spec: The draft that the network was loaded with.
-        windows: The picture.
+        windows: The windows of the picture.
     """
 
     def __init__(
@@ -374,7 +374,7 @@ class Explorer:
             )
 
     def _felt(self) -> tuple[tuple[float, float], tuple[float, float]] | None:
-        """Where in the scores, and where in the patch, a change lies; None where the scores do not change.
+        """Return where in the scores, and where in the patch, a change lies; None where the scores do not change.
 
         The change is a block off the diagonal, so that exchanged axes show.
         """
