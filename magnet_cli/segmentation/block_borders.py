@@ -231,7 +231,7 @@ class BorderRunner(Runner):
 
     def _values(self, box: Box, canvas: Canvas | None, valid: NDArray[np.bool_] | None) -> NDArray[np.float16]:
         """Give the probabilities of a box of the last canvas."""
-        values = (canvas or self._joined(box)).view(box).numpy().astype(np.float16)
+        values: NDArray[np.float16] = (canvas or self._joined(box)).view(box).numpy()
         return values if valid is None else np.where(valid, values, np.float16("nan"))
 
     def _joined(self, box: Box) -> Canvas:
@@ -239,7 +239,7 @@ class BorderRunner(Runner):
         stage = self._step.stages[-1]
         inside = box.intersection(Box.whole(stage.extent))
         values = joined(self._resources.results, self._step, inside, classes=self._plan.classes)
-        return Canvas(values=torch.from_numpy(values), box=inside, pitch=stage.pitch)
+        return Canvas(values=torch.from_numpy(values).half(), box=inside, pitch=stage.pitch)
 
     def _valid(self, name: str, box: Box) -> NDArray[np.bool_] | None:
         """Say which pixels of a box get a label or a probability; None for all."""

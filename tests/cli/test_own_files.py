@@ -82,7 +82,7 @@ def test_own_files_are_replaced_and_an_empty_one_is_nobodys(here: Path, image: P
         (here / "out" / name).touch()
     assert invoke(*words, "--overwrite").exit_code == 0
     names = sorted(path.name for path in (here / "out").iterdir())
-    result = invoke(*words, "--margin", "5", "--overwrite")
+    result = invoke(*words, "--overlap", "10", "--overwrite")
     assert result.exit_code == 0, result.stderr
     assert sorted(path.name for path in (here / "out").iterdir()) == names
 

@@ -88,7 +88,7 @@ def test_a_terminal_shows_a_bar_and_is_left_clean(here: Path, bundle: Path) -> N
     (here / "in" / "b.tif").write_text("no image")
     code, data = on_terminal("segment", "in", "-o", "out", "--weights", bundle, cwd=here)
     assert code == 7
-    assert "a.tif, pass 1 of 1" in data
+    assert "a.tif, pass 1 of 2" in data
     assert re.search(r"\d+/10\b", data), "the bar counts pairs of the 4 x 5 blocks"
     assert data.rindex("\x1b[?25h") > data.rindex("\x1b[?25l"), "the cursor is shown again"
     shown = screen(data)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from magnet_cli.images.protocol import Region, Request
+    from magnet_cli.masks.spec import GroupId
     from magnet_cli.plan import Plan
 
 SIZES = (Size(width=570, height=560), Size(width=1340, height=1150))
@@ -116,9 +117,11 @@ def puts_watched(watch: Watch, put: Callable[..., None]) -> Callable[..., None]:
 
 
 def finishing_watched(watch: Watch, finish: Callable[..., None]) -> Callable[..., None]:
-    def called(self: Journal, *arguments: Any, **named: Any) -> None:
-        finish(self, *arguments, **named)
-        watch.add("alive", -1)
+    def called(self: Journal, group: GroupId, **named: Any) -> None:
+        finish(self, group, **named)
+        # The pass that joins the borders of blocks reads none of their pixels.
+        if watch.plan is None or group.pass_index < len(watch.plan.passes):
+            watch.add("alive", -1)
         with watch.lock:
             watch.groups += 1
 
