@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import struct
 import zipfile
 import zlib
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from magnet_cli.errors import MagnetError, ReaderBugError, SourceError
+from magnet_cli.errors import MagnetError, ReaderBugError, SourceError, foreseen
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,11 +54,15 @@ def naming(
 
     Raises:
         SourceError: The block raised an error of a decoder.
+        UsageError: A name in the block is longer than the system allows.
     """
     expected: tuple[type[Exception], ...] = (*FOREIGN, *also)
     try:
         yield
     except expected as error:
+        known = foreseen(error) if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG else None
+        if known is not None:
+            raise known from error
         # rasterio's errors say that GDAL's, from which they are raised, have the details.
         described = (*([] if error.__cause__ is None else [error.__cause__]), error)
         lines = dict.fromkeys(line.strip() for each in described for line in str(each).splitlines())

@@ -303,7 +303,8 @@ def test_a_pipe_is_no_image(here: Path, image: Path, bundle: Path, words: str) -
     image.rename(here / "truth.tif")
     weights = ["--weights", str(bundle)] if "segment" in words else []
     result = invoke(*words.split(), *weights)
-    assert "pipe.tif: an image is read in any order, which a pipe does not allow" in result.stderr
+    assert "pipe.tif: " in result.stderr
+    assert "a pipe" in result.stderr
     assert result.exit_code == 3
 
 
