@@ -14,7 +14,7 @@ import tifffile
 from magnet_cli.errors import OutputError, SourceError
 from magnet_cli.geometry import Box, Size
 from magnet_cli.images import tiff_geo
-from magnet_cli.images.failures import naming
+from magnet_cli.images.failures import FOREIGN, naming
 from magnet_cli.images.ground import ground_size
 from magnet_cli.images.labels_tiff import classes_of, mask_description
 from magnet_cli.images.protocol import Resolution
@@ -102,7 +102,7 @@ class MaskFile(Closing):
         try:
             regular_files.check_regular(path)
             tiff = tifffile.TiffFile(path)
-        except (OSError, tifffile.TiffFileError, ValueError) as exc:
+        except (*FOREIGN, tifffile.TiffFileError) as exc:
             raise SourceError("the mask cannot be opened as TIFF", value=exc, file=path, advice=ADVICE) from exc
         try:
             with naming(path, "the directories of the mask are damaged", advice=ADVICE):

@@ -41,6 +41,8 @@ WHOLE: Final = (".tif", ".png", ".geojson", ".html", ".safetensors", ".zarr")
 """Ends of names under which nothing may stand, or the whole result."""
 SUMMARY: Final = "distribution.png"
 """A plot of the images that succeeded, which some that failed make another one."""
+MESSAGES: Final = 2048
+"""Bytes of a command's messages, at most."""
 KEPT: Final = ("is kept", "goes on from there", "already finished is safe")
 """Promises that are false where the output folder is gone."""
 
@@ -318,7 +320,8 @@ def _lost(bench: Bench, command: Command, baseline: Baseline, place: Path, rando
 
 def _limited(bench: Bench, command: Command, baseline: Baseline, place: Path, random: np.random.Generator) -> End:
     largest = max(len(data) for data in baseline.outputs.values())
-    return bench.run(command, place, largest=int(random.integers(0, largest)))
+    # Standard error is a file here, and has to hold the line that says what happened.
+    return bench.run(command, place, largest=int(random.integers(MESSAGES, max(MESSAGES + 1, largest))))
 
 
 def _small(bench: Bench, command: Command, baseline: Baseline, place: Path, random: np.random.Generator) -> End | None:
