@@ -153,6 +153,7 @@ def facts_of(
     return ModelFacts(
         name=bundle.name,
         domain=bundle.domain,
+        preparation=bundle.preparation,
         classes=len(bundle.classes),
         bands=bundle.input.bands,
         value_range=bundle.input.range,

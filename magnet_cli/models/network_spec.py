@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator
 from magnet_cli.geometry import Size
 from magnet_cli.models.foreign.foreign_spec import FOLDER, ForeignSpec
 from magnet_cli.models.schema import FieldRule, Natural, Positive, Text
+from magnet_cli.options.foreign_network import PreparationKind
 from magnet_cli.options.segment import Compat, DeviceKind, Merge
 from magnet_cli.options.shared import Precision
 
@@ -255,6 +256,8 @@ class SegmentationDescription(Description):
     resolution: PixelSize | None = None
     magnet: MagnetDefaults
     compat: Compat = "paper"
+    preparation: PreparationKind = "none"
+    """What is done to a stained section before normalisation, with values of the whole image."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,6 +17,7 @@ from magnet_cli.options.scales import parse_scales
 ScoreActivation = Literal["softmax", "sigmoid", "none", "share"]
 ValueKind = Literal["normalised", "stored"]
 AxisOrder = Literal["nchw", "nhwc"]
+PreparationKind = Literal["none", "stains", "macenko"]
 
 IMAGENET = "imagenet"
 IMAGENET_VALUES = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
@@ -260,6 +261,13 @@ class NetworkOptions(OptionGroup):
         None,
         choice(AxisOrder),
         about="Order of the axes of the network's input: nchw (bands first) or nhwc.",
+        panel="How that network is called",
+    )
+    preparation: Option[PreparationKind | None] = Option(
+        None,
+        choice(PreparationKind),
+        about="What is done to a stained section before normalisation: stains (eosin, hematoxylin and density instead "
+        "of colours) or macenko (colours with the stains of a reference).",
         panel="How that network is called",
     )
     trust: Option[bool] = Option(

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from magnet_cli.images.protocol import ImageInfo, Resolution
     from magnet_cli.options.method_settings import BundleDefaults, MethodSettings
     from magnet_cli.options.segment import Compat
+    from magnet_cli.plan.preparation import StainMap
     from magnet_cli.plan.windows import Index, Pass, Stage
 
 ASSUMED_BASE = 700 << 20
@@ -76,6 +77,8 @@ class ModelFacts:
     """A network that scores windows or cells by how much refining them may gain."""
     domain: str = ""
     """Kind of image that the bundle was trained on; empty where it does not say."""
+    preparation: str = "none"
+    """What is done to a stained section before normalisation: `none`, or a kind of `StainMap`."""
     large_tensors: bool = False
     """Whether a patch's pass makes tensors that the C library would rather give back to the system than reuse."""
 
@@ -202,6 +205,8 @@ class Plan:
     areas: tuple[AreaSpec, ...] = ()
     """The areas of the run; only what lies in all of them is computed."""
     notes: tuple[str, ...] = ()
+    preparation: StainMap | None = None
+    """The map of a stained section's colours, found once on its overview. None for networks that take colours."""
 
     @property
     def stages(self) -> tuple[Stage, ...]:

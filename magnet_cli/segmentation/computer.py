@@ -16,6 +16,7 @@ from magnet_cli.plan import needs_clamp
 from magnet_cli.run.guards import naming_shortage
 from magnet_cli.segmentation.block import BlockState
 from magnet_cli.segmentation.block_stage import BlockStage
+from magnet_cli.segmentation.stains import apply_stains
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from magnet_cli.geometry import Size
     from magnet_cli.plan import Plan
+    from magnet_cli.plan.preparation import StainMap
     from magnet_cli.plan.windows import Index, Stage, Window
     from magnet_cli.run.clock import Clock
     from magnet_cli.segmentation.bound_pass import BoundPass
@@ -71,6 +73,8 @@ class Normalisation:
     """For each band, the mean that is subtracted from values in 0 to 1."""
     std: tuple[float, ...]
     """For each band, the standard deviation by which the difference is divided."""
+    preparation: StainMap | None = None
+    """The map of colours that comes first. None for networks that take colours."""
     clamps: bool = False
     """Whether stored values may lie outside `spans`. Such values are clamped to the nearer end."""
 
@@ -83,7 +87,13 @@ class Normalisation:
             mean: The bundle's mean of each band, of values from 0 to 1.
             std: The bundle's standard deviation of each band.
         """
-        return cls(spans=plan.value_range, mean=mean, std=std, clamps=needs_clamp(plan.image, plan.value_range))
+        return cls(
+            spans=plan.value_range,
+            mean=mean,
+            std=std,
+            clamps=needs_clamp(plan.image, plan.value_range),
+            preparation=plan.preparation,
+        )
 
     def factors(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """Return for each band the factor of stored values and the summand that follows, float32."""
@@ -105,6 +115,9 @@ class Normalisation:
         """Normalise stored values `(n, h, w, bands)` to patches `(n, bands, h, w)` float32."""
         scale, shift = self.factors(pixels.device)
         values, bounds = pixels.float(), self.bounds(pixels.device)
+        if self.preparation is not None:
+            values = values.clone()
+            apply_stains(values, self.preparation)
         values = values if bounds is None else values.clamp(*bounds)
         return (values * scale + shift).permute(0, 3, 1, 2)
 
@@ -137,6 +150,7 @@ class Computer:
         self._networks = networks
         self._scale, self._shift = normalisation.factors(networks.device)
         self._bounds = normalisation.bounds(networks.device)
+        self._preparation = normalisation.preparation
         self._clock = clock
 
     def run(self, group: GroupPixels, known: Sequence[Known | None]) -> list[BlockState]:
@@ -237,6 +251,8 @@ class Computer:
         shape = (len(batch), size.height, size.width, len(self._scale))
         values = torch.empty(shape, dtype=torch.float32, device=self._networks.device)
         valid = [one.at.patch(one.window, target) for one, target in zip(batch, values, strict=True)]
+        if self._preparation is not None:
+            apply_stains(values, self._preparation)
         # Factors are repeated to whole rows: an operation whose innermost dimension has the three values of a pixel
         # takes ten times as long.
         rows = values.reshape(len(batch), size.height, -1)

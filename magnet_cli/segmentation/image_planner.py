@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -17,6 +17,7 @@ from magnet_cli.models.python_network import PythonNetwork
 from magnet_cli.options.segment import SegmentOptions
 from magnet_cli.plan import Machine, ModelFacts, Plan, check_bands, inspect_bands, make_plan
 from magnet_cli.segmentation.segment_model import chosen_bundle, load_last_stage
+from magnet_cli.segmentation.stains import check_preparation, find_stains
 from magnet_cli.system.memory import host_memory
 from magnet_cli.system.speeds import Case, nearest_figure
 
@@ -41,7 +42,7 @@ def plan_segment(
     network: PatchFunction | None = None,
     description: NetworkDescription | None = None,
 ) -> list[Plan]:
-    """Plan what `segment` would do with each image. Nothing is written, and pixels are decoded for percentiles alone.
+    """Plan what `segment` would do with each image. Nothing is written; few pixels are decoded, or none.
 
     Args:
         inputs: Files, folders, glob patterns or URLs; one, or several.
@@ -126,7 +127,7 @@ def plan_image(
 ) -> Plan:
     """Plan a run over one image.
 
-    Pixels are decoded only if `--value-range` asks for percentiles of the image's values.
+    Pixels are decoded only for percentiles that `--value-range` asks for, and for the stains of a section.
 
     Args:
         image: A file or a URL.
@@ -146,7 +147,13 @@ def plan_image(
         cache = images.CacheBudget.within(folder or Path(tempfile.gettempdir()))
         with images.reopen(info, cache=cache) as opened:
             measured = images.sample_percentiles(opened, bands, (float(given.low), float(given.high)))
-    return make_plan(info, facts, options, machine, specify(options, info), measured=measured)
+    plan = make_plan(info, facts, options, machine, specify(options, info), measured=measured)
+    if facts.preparation == "none":
+        return plan
+    check_preparation(plan, facts)
+    cache = images.CacheBudget.within(folder or Path(tempfile.gettempdir()))
+    with images.reopen(info, cache=cache) as opened:
+        return replace(plan, preparation=find_stains(opened, plan.bands, facts.preparation))
 
 
 def case_of(image_plan: Plan, *, digest: str) -> Case:

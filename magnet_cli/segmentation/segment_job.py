@@ -158,6 +158,7 @@ def options_hash(plan: Plan) -> str:
         "bands": list(plan.bands),
         "value_range": [list(span) for span in plan.value_range],
         "fields": [plan.probabilities, plan.uncertainty],
+        **({} if plan.preparation is None else {"preparation": plan.preparation.describe()}),
     }
     return digest_of(values)
 

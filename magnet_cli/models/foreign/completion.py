@@ -30,6 +30,7 @@ OPTION_OF = {
     "multiple": "--multiple",
     "trim": "--trim",
     "layout": "--layout",
+    "preparation": "--preparation",
 }
 """The option that supplies a value or replaces it."""
 EXAMPLES = {"input": "512", "mean": "imagenet", "std": "imagenet", "activation": "softmax", "bands": "red,green,blue"}
@@ -43,6 +44,7 @@ ASSUMED = {
     "layout": Stated(value="nchw", origin="assumed"),
     "output_layout": Stated(value="nchw", origin="assumed"),
     "input_type": Stated(value="float32", origin="assumed"),
+    "preparation": Stated(value="none", origin="assumed"),
     "batch": Stated(value=0, origin="assumed: any number of patches"),
 }
 """Values that are taken where nothing states them: a trial pass or the image's own check shows where they are wrong."""

@@ -65,6 +65,7 @@ class TriedNetwork:
             activation="none",
             resolution=pixel_size(known),
             magnet={"margin": self.spec.trim},
+            preparation=known["preparation"],
             licence=known.get("licence") or UNKNOWN_LICENCE,
             source=f"network of the kind {self.spec.kind}",
         )

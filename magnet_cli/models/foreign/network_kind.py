@@ -36,6 +36,7 @@ VALUES = [
     "output_layout",
     "input_type",
     "batch",
+    "preparation",
     "licence",
     "name",
 ]

@@ -1,0 +1,34 @@
+"""A step before normalisation whose values belong to the whole image, so that every block is treated alike."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+Row = tuple[float, float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StainMap:
+    """The map from the colours of a stained section to what a network was trained on, found once for an image.
+
+    It acts on optical densities: minus the decimal logarithm of a colour's share of the light.
+    """
+
+    kind: str
+    """`stains`: the concentrations of eosin and hematoxylin and the mean density take the place of red, green and blue.
+    `macenko`: colours as they would be with the stains of Macenko's reference."""
+    light: float
+    """Stored value of the glass, through which all the light comes."""
+    matrix: tuple[Row, Row, Row]
+    """Rows of the linear map of densities."""
+    spans: tuple[tuple[float, float], ...] = ()
+    """For each result of `stains`, the values that become 0 and 255; others are clamped."""
+
+    def describe(self) -> dict[str, object]:
+        """The map as JSON values."""
+        return {
+            "kind": self.kind,
+            "light": self.light,
+            "matrix": [list(row) for row in self.matrix],
+            "spans": [list(span) for span in self.spans],
+        }

@@ -1,0 +1,179 @@
+"""Stains of a section: found once on the overview of an image, and separated or normalised in every patch.
+
+The estimate is Macenko's (A method for normalizing histology slides for quantitative analysis, 2009): the two stains
+are the ends of the directions that optical densities have in the plane that most of them lie in.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+import torch
+
+from magnet_cli.areas.tissue import overview_pitch
+from magnet_cli.errors import SourceError, UsageError
+from magnet_cli.geometry import Box
+from magnet_cli.images import Request
+from magnet_cli.plan.preparation import Row, StainMap
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from magnet_cli.images import Image
+    from magnet_cli.plan import ModelFacts, Plan
+
+COLOURS = ("red", "green", "blue")
+MOST_PIXELS = 1 << 20
+"""Pixels of the overview that are looked at: more rows and columns are skipped evenly."""
+LEAST_PIXELS = 256
+"""Stained pixels without which no stains are found."""
+STAINED = 0.15
+"""Density from which on a pixel counts as stained (Macenko's beta)."""
+SHARE = 1.0
+"""Percentile of directions and of concentrations that is taken for their end."""
+GLASS, FAINT = 0.83, 0.12
+"""Least brightness and largest saturation of glass."""
+USUAL_LIGHT, LIGHTS = 240.0, (200.0, 255.0)
+"""Stored value of the glass where too little of it is seen, and the ends between which it lies."""
+APART = 0.05
+"""Sine of the angle between two stains below which there is only one."""
+REFERENCE = np.array([[0.5626, 0.2159], [0.7201, 0.8012], [0.4062, 0.5581]])
+"""Hematoxylin and eosin of Macenko's reference, a column each."""
+STRENGTH = np.array([1.9705, 1.0308]) / np.log(10)
+"""Concentrations of its 99th percentile, for decimal logarithms."""
+WHITE = 240.0
+"""Stored value of the glass after normalisation."""
+DIGITS = 6
+"""Decimals that are kept, so that machines whose last bits differ find the same map."""
+
+
+def check_preparation(plan: Plan, facts: ModelFacts) -> None:
+    """Pass where an image and the options of a plan allow what a network wants to have prepared.
+
+    Raises:
+        UsageError: The values or the bands are not those of a coloured section, or the arithmetic is another one.
+    """
+    if facts.bands != COLOURS or set(plan.value_range) != {(0, 255)}:
+        raise UsageError(
+            f"{facts.title} wants its stains prepared, which takes red, green and blue from 0 to 255",
+            value=f"{', '.join(facts.bands)}; {plan.value_range[0][0]:g} to {plan.value_range[0][1]:g}",
+            file=plan.image.path,
+            advice="Take an image of a stained section in 8 bits, without --value-range",
+        )
+    if plan.settings.compat != "paper":
+        raise UsageError(f"{facts.title} wants its stains prepared, which --compat published does not do",
+            file=plan.image.path, advice="Leave --compat out")  # fmt: skip
+
+
+def find_stains(image: Image, bands: Sequence[int], kind: str) -> StainMap:
+    """Find the map for an image on its overview.
+
+    Args:
+        image: The image.
+        bands: Positions of red, green and blue.
+        kind: `stains` or `macenko`.
+
+    Raises:
+        SourceError: The overview cannot be decoded, or shows no two stains.
+    """
+    size = image.info.size
+    pitch = overview_pitch(size)
+    region = image.read([Request(pitch=pitch, box=Box.whole(pitch.cover(size)), bands=tuple(bands))])[0]
+    step = max(1, int(np.ceil(np.sqrt(region.pixels.shape[0] * region.pixels.shape[1] / MOST_PIXELS))))
+    pixels = region.pixels[::step, ::step].reshape(-1, 3)
+    if region.valid is not None:
+        pixels = pixels[region.valid[::step, ::step].reshape(-1)]
+    try:
+        return stain_map(pixels, kind)
+    except ValueError as exc:
+        raise SourceError(
+            f"the stains of the section cannot be told: {exc}",
+            file=image.info.path,
+            advice="Take --preparation none where the image is no section with two stains",
+        ) from exc
+
+
+def stain_map(pixels: NDArray[np.uint8], kind: str) -> StainMap:
+    """Find the map for the colours of a section.
+
+    Args:
+        pixels: `(n, 3)`, red, green and blue of the whole section, glass included.
+        kind: `stains` or `macenko`.
+
+    Raises:
+        ValueError: There are no two stains; the message says what is missing.
+    """
+    light = _light(pixels)
+    density = -np.log10(np.clip(pixels.astype(np.float64), 1, light) / light)
+    stained = density[np.linalg.norm(density, axis=1) > STAINED]
+    if len(stained) < LEAST_PIXELS:
+        message = f"{len(stained)} pixels of the overview are stained, and {LEAST_PIXELS} are needed"
+        raise ValueError(message)
+    hematoxylin, eosin = _stains(stained)
+    normal = np.cross(hematoxylin, eosin)
+    if np.linalg.norm(normal) < APART:
+        message = "all of it has one stain"
+        raise ValueError(message)
+    inverse = np.linalg.inv(np.stack((hematoxylin, eosin, normal / np.linalg.norm(normal)), axis=1))
+    if kind == "macenko":
+        strength = np.percentile(stained @ inverse[:2].T, 100 - SHARE, axis=0)
+        if strength.min() <= 0:
+            message = "one of its stains is nowhere"
+            raise ValueError(message)
+        return StainMap(kind=kind, light=light, matrix=_rows(REFERENCE @ np.diag(STRENGTH / strength) @ inverse[:2]))
+    matrix = np.stack((inverse[1], inverse[0], np.full(3, 1 / 3)))
+    ends = np.percentile(density @ matrix.T, (SHARE, 100 - SHARE), axis=0)
+    low, high = np.round(ends, DIGITS)
+    if not bool((high > low).all()):
+        message = "the concentration of a stain is the same everywhere"
+        raise ValueError(message)
+    spans = tuple((float(a), float(b)) for a, b in zip(low, high, strict=True))
+    return StainMap(kind=kind, light=light, matrix=_rows(matrix), spans=spans)
+
+
+def apply_stains(values: Tensor, found: StainMap) -> None:
+    """Replace stored colours `(..., 3)` float32 in place by what a map makes of them, 0 to 255."""
+    light = found.light
+    values.clamp_(1, light).div_(light).log10_().neg_()
+    matrix = torch.tensor(found.matrix, dtype=torch.float32, device=values.device)
+    # Products are summed for each pixel alone: a matrix product may add in another order for another number of pixels.
+    mapped = [sum(values[..., column] * row[column] for column in range(3)) for row in matrix]
+    for band, result in enumerate(mapped):
+        result = cast("Tensor", result)
+        if found.spans:
+            low, high = found.spans[band]
+            values[..., band] = ((result - low) / (high - low)).clamp_(0, 1).mul_(255)
+        else:
+            values[..., band] = torch.pow(10.0, -result).mul_(WHITE).clamp_(0, 255)
+
+
+def _light(pixels: NDArray[np.uint8]) -> float:
+    """The mean value of the glass: bright and hardly coloured. Pure white was often never scanned."""
+    most, least = pixels.max(axis=1).astype(np.float32), pixels.min(axis=1).astype(np.float32)
+    glass = (most > GLASS * 255) & (most - least < FAINT * most)
+    seen = pixels[glass & (least < 255)]  # noqa: PLR2004 - pure white
+    seen = seen if len(seen) >= LEAST_PIXELS else pixels[glass]
+    if len(seen) < LEAST_PIXELS:
+        return USUAL_LIGHT
+    return round(float(np.clip(seen.mean(dtype=np.float64), *LIGHTS)), DIGITS)
+
+
+def _stains(density: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Unit vectors of hematoxylin and eosin: the ends of the directions in the plane with most of the densities."""
+    _, vectors = np.linalg.eigh(density.T @ density)
+    first, second = vectors[:, 2], vectors[:, 1]
+    first = first if first.sum() > 0 else -first
+    along, across = density @ first, density @ second
+    ends = np.percentile(np.arctan2(across, along), (SHARE, 100 - SHARE))
+    one, other = (np.cos(angle) * first + np.sin(angle) * second for angle in ends)
+    # Hematoxylin is blue: it takes more of the red light than eosin does.
+    return (one, other) if one[0] > other[0] else (other, one)
+
+
+def _rows(matrix: NDArray[np.float64]) -> tuple[Row, Row, Row]:
+    one, two, three = (tuple(round(float(each), DIGITS) for each in row) for row in matrix)
+    return cast("tuple[Row, Row, Row]", (one, two, three))
