@@ -36,6 +36,7 @@ FOREIGN = NetworkOptions(
     multiple=32,
     trim=92,
     layout="nhwc",
+    preparation="stains",
     trust=True,
 )
 EVERYTHING = SegmentOptions(
