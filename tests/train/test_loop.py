@@ -267,8 +267,9 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_takes_no_checkpoint_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
     with pytest.raises(OutputError, match=r"checkpoint\.pt"):
-        write_checkpoint(tmp_path / "missing" / "checkpoint.pt", {})
+        write_checkpoint(tmp_path / "file" / "checkpoint.pt", {})
 
 
 def test_rare_classes_weigh_more_and_the_mean_is_one() -> None:
