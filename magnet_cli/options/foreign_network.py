@@ -279,7 +279,8 @@ class NetworkOptions(OptionGroup):
     )
 
     def __post_init__(self) -> None:
-        given = [name for name in ("classes", "input", "range", "mean", "std", "pixel", "trust") if getattr(self, name)]
+        names = ("classes", "input", "range", "mean", "std", "pixel", "preparation", "trust")
+        given = [name for name in names if getattr(self, name)]
         if self.network is None and given:
             raise UsageError(
                 f"--{given[0]} describes a network from elsewhere",

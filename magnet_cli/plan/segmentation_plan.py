@@ -299,6 +299,7 @@ class Plan:
         """Bands and values that the network sees, as JSON values; bands are numbered from 1."""
         return {
             "bands": describe_bands(self.image, self.band_names, self.bands, self.value_range),
+            **({} if self.preparation is None else {"preparation": self.preparation.describe()}),
             "value_range": self.value_source,
         }
 
