@@ -213,10 +213,11 @@ def evaluate(
         UsageError: A class to be left out of the mean is none of the mask's, or the region's text has no known form.
     """
     options = options or EvaluationOptions()
-    inputs = images.InputStates.of((mask, truth))
     with ExitStack() as stack:
         given = stack.enter_context(open_labels(mask))
         true = stack.enter_context(open_labels(truth, values=options.truth_values or {}))
+        # Only an input that can be opened has a state; what is no raster gets the message of its reader.
+        inputs = images.InputStates.of((mask, truth))
         _check_fits(given.info, true.info)
         inside, notes = _counted(roi, given.info, stack)
         pair = _Pair(mask=given, truth=true, inside=inside, options=options, notes=notes)

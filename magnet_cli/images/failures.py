@@ -75,12 +75,14 @@ def naming(
 def reporting_bugs(file: str | Path) -> Iterator[None]:
     """Turn an exception of the block that nobody foresaw into the failure of the one file that was read.
 
-    A shortage of memory is no bug, and passes.
+    A shortage of memory is no bug, and passes. A name that is too long and a file that the system denies access to
+    become the failures that they stand for.
 
     Args:
         file: Path or URL of the image.
 
     Raises:
+        MagnetError: The block raised an error of the system that stands for a failure.
         ReaderBugError: The block raised something that is no failure of this program's.
     """
     try:
@@ -88,6 +90,9 @@ def reporting_bugs(file: str | Path) -> Iterator[None]:
     except (MagnetError, MemoryError):
         raise
     except Exception as error:
+        known = foreseen(error)
+        if known is not None:
+            raise known from error
         raise ReaderBugError.of(error, file=file) from error
 
 

@@ -101,7 +101,7 @@ def test_a_mask_of_another_image_of_the_same_size_is_refused(here: Path, bundle:
     other = invoke("refine", "same.ome.tif", "m.tif", "--method", "guided")
     assert other.exit_code == 3
     assert "number 1" in other.stderr
-    assert "Say --series 1" in other.stderr
+    assert "Give --series 1" in other.stderr
 
 
 def test_evaluate_segments_the_image(two: Path, bundle: Path, here: Path) -> None:

@@ -294,7 +294,7 @@ def test_overwrite_still_resumes_equal_work(tmp_path: Path, work: Callable[..., 
 def test_a_foreign_file_is_left_alone(tmp_path: Path, work: Callable[..., Any]) -> None:
     path = tmp_path / "j"
     path.write_bytes(b"somebody's notes")
-    with pytest.raises(OutputError, match="no journal"):
+    with pytest.raises(OutputError, match="in the way of a journal"):
         Journal.open(path, header=work(9, 9).header)
     assert path.read_bytes() == b"somebody's notes"
 
