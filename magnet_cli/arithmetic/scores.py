@@ -39,10 +39,10 @@ def certainty(probs: Tensor) -> Tensor:
 
 
 def certainty_reduced(probs: Tensor) -> Tensor:
-    """`certainty` in few operations, whatever the number of classes: each that a GPU is given costs the host its time.
+    """Return `certainty` in few operations, because launching each one on a GPU takes time of the host.
 
     Args:
-        probs: As for `certainty`.
+        probs: Probabilities `(..., classes, height, width)` of two classes or more.
     """
     best, first = probs.max(dim=-3, keepdim=True)
     # Where two classes are the largest, only one of them is taken out, and the other is the second.

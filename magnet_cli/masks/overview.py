@@ -39,6 +39,7 @@ def halve(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         `(height / 2, width / 2)` uint8.
     """
     a, b, c, d = (labels[row::2, col::2] for row in (0, 1) for col in (0, 1))
+    # A sorting network of five comparisons puts the four labels of each pixel in order, for all pixels at once.
     a, b, c, d = np.minimum(a, b), np.maximum(a, b), np.minimum(c, d), np.maximum(c, d)
     lowest, third = np.minimum(a, c), np.minimum(b, d)
     second, highest = np.maximum(a, c), np.maximum(b, d)

@@ -57,6 +57,7 @@ class Catalogue:
             case Kind.DROP:
                 pass_index, group, _ = GROUP_META.unpack(record.meta)
                 self.drop(GroupId(pass_index=pass_index, index=group))
+            # The process before may have been killed in the middle of groups.
             case Kind.OPENED:
                 self._pending.clear()
             case Kind.END:

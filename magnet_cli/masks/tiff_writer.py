@@ -82,6 +82,7 @@ def _page_tiles(
     grid = tiles_of(size, spec.tile)
 
     def made(cell: tuple[int, int]) -> tuple[bytes, bytes | None]:
+        # Tiles that one group stored whole are copied as they are: most of a mask is never compressed twice.
         data = journal.stored_tile(*cell) if below is None else None
         labels: NDArray[np.uint8] | None = None
         if data is None:

@@ -67,6 +67,7 @@ def check_bands(info: ImageInfo, facts: InputFacts, named: Sequence[str] | None 
                 advice="Name the image's band for each of them, in that order",
             )
         return tuple(_position(info, word) for word in named)
+    # Names go before positions: a file with the bands in another order would give a plausible mask from wrong colours.
     positions = {name.casefold(): index for index, name in enumerate(info.bands)}
     if all(name.casefold() in positions for name in facts.bands):
         return tuple(positions[name.casefold()] for name in facts.bands)

@@ -54,7 +54,7 @@ def resolve_settings(options: SegmentOptions, facts: ModelFacts, scales: Sequenc
     patches = _budget(options) or options.patches or fallback
     if options.method == "magnet" and patches.kind != "all" and options.patches is not None:
         raise UsageError(
-            "--method magnet looks at every window",
+            "--method magnet computes every window",
             value=f"--patches {patches.spelled('u')}",
             advice="Take --method magnet-fast",
         )

@@ -65,6 +65,7 @@ def working_grid(info: ImageInfo, facts: ModelFacts, options: SegmentOptions) ->
     if isinstance(options.scales, PhysicalScales):
         fitted, scales, said = _fitted(options.scales, info, pitch, free=options.reading is None)
         pitch, notes = fitted, notes + said if fitted == pitch else said
+    # Such a factor comes from a unit that was mistaken, metres for micrometres for example.
     if max(1 / pitch.x, 1 / pitch.y) > MOST_ENLARGED:
         raise SourceError(
             f"an image is enlarged {MOST_ENLARGED} times at most, or one of the sizes is wrong",
@@ -203,7 +204,9 @@ def _of_bundle(info: ImageInfo, facts: ModelFacts) -> tuple[Pitch, tuple[str, ..
 def _over(wanted: Fraction, found: Resolution) -> Pitch:
     """Return the level-0 pixels of a physical size."""
     return Pitch(
-        x=(wanted / found.x).limit_denominator(FIXED_POINT), y=(wanted / found.y).limit_denominator(FIXED_POINT)
+        # Sizes in files are decimals of many digits. A bounded denominator keeps the integers of the grids small.
+        x=(wanted / found.x).limit_denominator(FIXED_POINT),
+        y=(wanted / found.y).limit_denominator(FIXED_POINT),
     )
 
 
@@ -234,6 +237,7 @@ def _fitted(
             file=info.path,
             advice="Add --slide-mpp with the size of a full-resolution pixel, or give scales in pixels",
         )
+    # If the size of a pixel was not asked for, a slightly different one may make all windows whole pixels.
     exact = fit_exactly(scales, min(pixel.x, pixel.y), pixel.unit) if free else None
     if exact is None:
         sizes, notes = fit_rounded(scales, pixel)

@@ -35,7 +35,7 @@ def grnet_scales(options: SegmentOptions, facts: ModelFacts) -> tuple[Size, ...]
         )
     if options.scales is not None:
         raise UsageError(
-            f"--method {options.method} looks at the scale that its bundle was trained at, and at its cells"
+            f"--method {options.method} has the scales of its bundle: the one that it was trained at, and its cells"
         )
     whole = facts.trained[0]
     if whole.width % facts.cells or whole.height % facts.cells or facts.cells > PASS_SPAN:

@@ -77,6 +77,8 @@ def refine(
     """
     options, events = options or RefineOptions(), events or Events()
     pair = Pair.open(image, mask, output, options=options)
+    # A mask of another image of the same size would be refined without an error, so the origin is checked before the
+    # networks load.
     check_origins(pair.info, mask, options.evidence)
     names = private_names(pair, options)
     if names is None:
@@ -102,6 +104,7 @@ def refine_pair(pair: Pair, method: Method, options: RefineOptions, events: Even
     hashes = images.image_hashes(pair.image, pair.info, digest=inputs.digest(pair.image))
     hashes |= {"refined": inputs.digest(pair.mask)}
     hashes |= method.hashes()
+    # A finished output is recognised by its hashes alone, before the mask is surveyed.
     if output_state(paths, hashes=hashes, overwrite=options.overwrite) is OutputState.DONE:
         events.message(f"{paths.mask}: already done")
         if names is not None:

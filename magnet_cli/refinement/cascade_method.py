@@ -88,6 +88,7 @@ class Cascade:
 
     def hashes(self) -> dict[str, str]:
         """Return the hashes of the bundle, the options and the evidence, by name."""
+        # Evidence changes labels, so a run with other evidence must not resume this one.
         found = {"bundle": self.model.bundle.digest, "options": options_hash(self.settings, self.machine)}
         return found if self.evidence is None else {**found, "evidence": images.fingerprint(self.evidence)}
 

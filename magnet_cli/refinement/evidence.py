@@ -126,7 +126,9 @@ class FieldEvidence:
         pitch = self.field.pitch
         area = pitch.around(box, LEVEL0).grown(RIM).intersection(Box.whole(self.field.size))
         stored = self.field.read(area)
+        # 255 marks pixels that were not computed. As a number it would be the largest probability.
         stored[stored == NODATA] = 0
+        # Only classes that occur here are resampled and refined: a tool takes as long for a class without pixels.
         present = tuple(int(label) for label in np.flatnonzero(stored.any(axis=(1, 2))))
         if not present:
             return _nothing(labels)

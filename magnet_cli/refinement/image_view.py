@@ -51,6 +51,7 @@ class ImageView:
             # Most images are 8-bit and so is the range: unchanged bytes save a copy in float32, four times as large.
             return pixels
         first, last = (np.array(ends, np.float32) for ends in zip(*self.spans, strict=True))
+        # Pixels without data may be NaN. They become the low end, which `valid` marks as unknown.
         share = np.nan_to_num((pixels.astype(np.float32) - first) / (last - first)).clip(0, 1)
         return share * np.float32(high - low) + np.float32(low)
 
@@ -77,6 +78,7 @@ def view_of_plan(plan: Plan, input_facts: InputFacts) -> ImageView:
     names = [name.casefold() for name in plan.band_names]
     if all(name.casefold() in names for name in input_facts.bands):
         order = [names.index(name.casefold()) for name in input_facts.bands]
+    # Without names in common the order of the bands decides; one grey band takes the place of all three.
     elif len(names) in (1, len(input_facts.bands)):
         order = list(range(len(input_facts.bands))) if len(names) > 1 else [0] * len(input_facts.bands)
     else:

@@ -83,6 +83,7 @@ class InputMask(Closing):
             valid = None
         known = np.ones(values.shape, bool) if valid is None else valid
         if values.dtype.kind == "f":
+            # Floating-point masks mark unknown pixels by NaN.
             known = known & np.isfinite(values)
         if known.any():
             self.largest = max(self.largest, float(values[known].max()))
@@ -191,6 +192,7 @@ def _values(raster: LabelImage) -> tuple[int, ...]:
     for part in parts(Box.whole(raster.size), SIDE):
         values, valid = raster.read_stored(part.box)
         found.update(np.unique(values if valid is None else values[valid]).tolist())
+        # The smallest and the largest value tell what a message needs; the set must not grow with a 16-bit raster.
         if len(found) > MOST_VALUES:
             found = {min(found), max(found), *sorted(found)[:MOST_VALUES]}
     return tuple(sorted(found))

@@ -67,6 +67,7 @@ class Joining(Runner):
             for label in self._work.plan.census.labels
         }
         labels, evidence = self._work.mask.read(box), self._work.plan.evidence
+        # Probabilities are decoded only where an object loses a pixel: most squares need none.
         wanted = evidence is not None and is_given_up(labels, claims).any()
         shares = evidence.read(box, labels) if evidence is not None and wanted else None
         return Square(box=box, labels=labels, claims=claims, held=self._held(box), shares=shares)
@@ -78,6 +79,7 @@ class Joining(Runner):
         labels = fuse(given.labels, given.claims, stuff=plan.stuff, binary=plan.is_binary)
         if given.shares is not None:
             labels = pass_on(labels, given.claims, **vars(given.shares))
+        # Small objects keep their labels, whatever their neighbours claim.
         labels[given.held] = given.labels[given.held]
         return Joined(box=given.box, labels=labels, changed=int(np.count_nonzero(labels != given.labels)))
 

@@ -72,6 +72,7 @@ class Levels(Runner):
         if step.index == 0:
             return self._read_whole()
         part = LevelPart(level=step.level, box=self._blocks[group], side=step.side)
+        # Without local steps there are no windows around the block, so nothing around it is needed.
         area = part.box if step.fast else part.area
         own = self._share(area)
         start = carried(self._before(area).sample(area, step.level.pitch), own)

@@ -207,6 +207,7 @@ def combined(own: Mapping[str, object], found: Mapping[str, object]) -> dict[str
         name: round(first["seconds"].get(name, 0) + last["seconds"].get(name, 0), 3)
         for name in (*first["seconds"], *(name for name in last["seconds"] if name not in first["seconds"]))
     }
+    # The refined mask has hashes and a file section of its own.
     kept = {key: value for key, value in first.items() if key not in ("hashes", "mask", "digest")}
     return {
         **kept,

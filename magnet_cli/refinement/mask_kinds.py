@@ -134,6 +134,7 @@ def _recognised(stored: Stored) -> tuple[MaskKind, str]:
         return "binary", f"its values are {_listed(stored.values)}"
     if stored.indexed:
         return "labels", f"it has a palette and the values {_listed(stored.values)}"
+    # 255 counts as not computed in a mask of classes, so it does not make the values too large for one.
     largest = max(present - {NODATA})
     if largest <= MOST_UNNAMED:
         return "labels", f"its values are {_listed(stored.values)}"

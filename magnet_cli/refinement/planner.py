@@ -198,8 +198,10 @@ def _memory(
     pixels = min(settings.unit, info.size.pixels)
     stored = {"uint8": 1, "uint16": 2, "int16": 2}.get(info.dtype, 4) * len(info.bands)
     square = SQUARE + 2 * min(settings.min_area, RIM)
+    # Claims of all classes of a square are held at once, one byte each.
     joined = min(square**2, info.size.pixels) * (labels + JOIN_BYTES)
     joined += min(SQUARE**2, info.size.pixels) * evidence_bytes
+    # Passes follow one another, so the larger of both counts.
     group = max(pixels * (2 * stored + READ_BYTES), joined)
     base = machine.base + HEAP
     cache = info.resident_bytes + held + JOURNAL

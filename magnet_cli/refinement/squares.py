@@ -66,6 +66,7 @@ class SquareSettings:
         values = {
             "arithmetic": ARITHMETIC,
             **self.describe(),
+            # `describe` rounds the threshold to a float; two that differ by less must not share a journal.
             "exact": str(self.threshold),
             "seen": [self.bands, str(self.value_range)],
         }

@@ -152,6 +152,7 @@ class Survey:
         return numbers, inside
 
     def _join_above(self, above: _Edge, labels: NDArray[np.uint8], numbers: NDArray[np.int64], box: Box) -> None:
+        # Pixels that touch at a corner are connected, so each pixel has three neighbours in the row above.
         for shift in (-1, 0, 1):
             begin, end = max(0, box.x + shift), min(self._size.width, box.right + shift)
             edge = _Edge(labels=above.labels[begin:end], numbers=above.numbers[begin:end])

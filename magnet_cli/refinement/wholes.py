@@ -64,6 +64,7 @@ class Objects(Runner):
         pixels, valid = self._work.pixels(box, pitch=1)
         labels = self._work.mask.read(box)
         alike = labels == each.label
+        # Another object of the class may reach into the region. It is refined by itself.
         inside = _component(alike, each, box)
         silent = labels == NODATA
         if self._work.plan.is_binary:

@@ -40,7 +40,7 @@ LESS = {
     "uncertainty": "less uncertain",
     "change": "less changed by the stage before",
     "both": "less uncertain and less changed by the stage before",
-    "ppn": "worth less to the selector",
+    "ppn": "scored lower by the selector",
 }
 """The reason why a window ranks lower than others, by the word of `--select`."""
 READ_AS = {"binary": ", read as one object", "probability": ", read as a probability"}

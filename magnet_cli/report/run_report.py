@@ -30,7 +30,7 @@ class NamedColor(Protocol):
 
     @property
     def name(self) -> str:
-        """The name for people."""
+        """The name of the class."""
 
     @property
     def color(self) -> str:
@@ -43,11 +43,11 @@ def make_report(
     """The report of a finished run: pixels at level 0, bytes, seconds, areas in the square of the image's unit.
 
     Args:
-        plan: The run.
-        bundle: Whose networks it used.
-        totals: The counts of all its groups.
-        measured: What was measured meanwhile.
-        shares: Which share of the image lies in each area of the plan.
+        plan: The plan of the run.
+        bundle: The bundle of its networks.
+        totals: The summed counts of all groups.
+        measured: The measurements of the run.
+        shares: The share of the image that lies in each area of the plan.
     """
     return {
         **run_facts(
@@ -88,10 +88,10 @@ def run_facts(
     Args:
         image: The image that was read.
         classes: Name and colour of each class.
-        memory: What the run was to use.
-        totals: The counts of the groups that wrote labels, at least.
-        measured: What was measured while it ran.
-        notes: What was known before it ran.
+        memory: The planned memory.
+        totals: The summed counts of at least the groups that stored labels.
+        measured: The measurements of the run.
+        notes: Notes from before the run.
     """
     return {
         **program_facts(measured),

@@ -99,6 +99,7 @@ class MaskRun:
                 journal, [step.number for step in self.job.passes], inputs=self.inputs, events=self.events
             ):
                 job, measured = self._computed(journal, stack)
+            # Paths of remote images may hold credentials, which must not reach a file that is passed on.
             report = redacted_report(complete(job.report(journal, measured)))
             if self.private is not None:
                 report = {**self.private.table(report), "private": True}

@@ -94,6 +94,8 @@ class Readers:
         """Stop reading ahead. Groups that were read already are dropped, and will be read again when they are taken."""
         if self._pool is None:
             return
+        # Reads that have begun cannot be stopped. They are waited for, so that their memory is free before the next
+        # try.
         for future in self._waiting.values():
             future.cancel()
         wait(self._waiting.values())

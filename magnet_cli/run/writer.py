@@ -59,6 +59,8 @@ class Writer:
         if self._pool is None or is_last:
             store()
         else:
+            # The mark says which work on a GPU the results come from, so that the copy waits for that and not for the
+            # next group.
             self._pending = self._pool.submit(self._store_beside, store, self._side.mark())
 
     def wait(self) -> None:

@@ -98,9 +98,9 @@ def segment_target(
 
     Args:
         target: The image and its mask.
-        model: The networks.
-        options: How the image is segmented.
-        events: Hears about messages, progress and failures.
+        model: The loaded bundle or network.
+        options: Options of the run.
+        events: Receives messages, progress and failures.
         alone: Whether there is no other image. A bug then passes; else it is the failure of this image, and the others
             follow.
     """

@@ -34,7 +34,7 @@ WORDS = [
     (["--points", "1e-999999999"], ["--points is one of"]),
     (["--points", "\N{SUPERSCRIPT TWO}"], ["--points is one of"]),
     (["--patches", "q>0.1"], ["--patches is one of", "u>0.1"]),
-    (["--patches", "3"], ["--method magnet looks at every window", "--patches 3", "--method magnet-fast"]),
+    (["--patches", "3"], ["--method magnet computes every window", "--patches 3", "--method magnet-fast"]),
     (["--median", "4"], ["--median is odd", "4"]),
     (["--overlap", "32"], ["at most 30 pixels for a network input of 32x32", "--overlap 32", "--overlap 30 or less"]),
     (["--overlap", "2"], ["need an overlap of at least 4 pixels", "--overlap 2", "Take --overlap 4"]),

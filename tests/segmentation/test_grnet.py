@@ -198,7 +198,7 @@ def test_an_image_smaller_than_a_cell_is_reflected(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"scales": (Size(width=64, height=64),)}, UsageError, "scale that its bundle was trained at"),
+        ({"scales": (Size(width=64, height=64),)}, UsageError, "scales of its bundle"),
         ({"points": parse_points("3")}, UsageError, "no such --points"),
         ({"merge": "mean"}, UsageError, "no such --merge"),
         ({"compat": "published"}, UsageError, "no such --compat"),

@@ -1,8 +1,8 @@
 """Detail that a coarse level cannot hold, carried over from the mask itself so that thin structures survive a cascade.
 
-A line of one pixel is gone where the whole of a large object is looked at, and the levels after it would never hear of
-it. So each level starts from what the level before made of the mask, except where that says something else than the
-mask at this level does although the level before had left the mask as it saw it: there the mask is taken.
+A line of one pixel vanishes when a large object is shrunk for its first level, and later levels could not recover it.
+Each level therefore starts from the result of the level before, except where that result differs from the mask at this
+level although the level before had changed nothing there. In such places the level starts from the mask.
 """
 
 from __future__ import annotations

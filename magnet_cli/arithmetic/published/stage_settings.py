@@ -121,7 +121,7 @@ def settings_from_scales(
 ) -> PublishedSettings:
     """Return the settings that follow from window sides, with the normalisation of ImageNet.
 
-    The published programs are told a crop and the sizes that the image is resized to, not windows of the image. Here
+    The published programs take a crop and the sizes that the image is resized to, not windows of the image. Here
     the crop is the finest scale, and the whole image is stretched to the coarsest one, as they stretch it to their
     largest size: a stage is `crop * coarsest / scale` on either axis. Windows of 2448, 1224 and 612 pixels make a crop
     of 612 and stages of 612, 1224 and 2448.

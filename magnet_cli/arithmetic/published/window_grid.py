@@ -173,7 +173,7 @@ class OverlapMean:
         return self._count > 0
 
     def mean(self) -> Tensor:
-        """(classes, H, W) float32."""
+        """Return the mean of the patches on each pixel, (classes, H, W) float32; 0 where there is none."""
         return self._sum / self._count.clamp(min=1)
 
 
