@@ -44,7 +44,7 @@ class Recipe:
 
 
 RECIPES = {
-    "aerial": Recipe(config=WEIGHTS / "aerial" / "train.toml", iterations={"tile4": 2200, "tile6": 2200}),
+    "aerial": Recipe(config=Path(__file__).with_name("scratch.toml"), iterations={"tile4": 2200, "tile6": 2200}),
     "curves": Recipe(config=Path(__file__).with_name("curves.toml")),
 }
 

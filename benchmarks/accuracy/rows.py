@@ -5,7 +5,7 @@
     python -m benchmarks.accuracy.rows --work WORK --scene tile4 --row magnet-margin32
 
 The masks are made by `magnet_cli.segment`, or, for two rows, by yardsticks.py, and stay in WORK/masks. Each row becomes
-a line of main.jsonl (tiles), fundus.jsonl (retinas) or margin.jsonl in benchmarks/results.
+a line of main.jsonl (tiles) or fundus.jsonl (retinas) in benchmarks/results.
 """
 
 from __future__ import annotations
@@ -56,9 +56,10 @@ class Place(SceneFiles):
         """Whether it is a retina, not a city."""
         return self.name in FUNDUS
 
-    def table(self, row: str) -> str:
-        """The table that a row belongs to."""
-        return "fundus" if self.is_fundus else "margin" if row in MARGINS else "main"
+    @property
+    def table(self) -> str:
+        """The file of results that the scene's rows belong to."""
+        return "fundus" if self.is_fundus else "main"
 
     @property
     def image(self) -> Path:
@@ -244,11 +245,11 @@ def main() -> None:
     for scene in args.scene or (*SCENES, *FUNDUS):
         place = Place(work=args.work, name=scene)
         for name in args.row or (FUNDUS_ROWS if place.is_fundus else ROWS):
-            known = load_cells(place.table(name)).get((name, scene))
+            known = load_cells(place.table).get((name, scene))
             if known is not None and known.backbone == digest(place.bundle / BACKBONE) and not args.again:
                 continue
             cell = run(place, name)
-            save_cell(place.table(name), cell)
+            save_cell(place.table, cell)
             print(scene, name, f"{cell.windows} windows, {cell.seconds} s", flush=True)
 
 

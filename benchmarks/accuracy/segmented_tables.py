@@ -29,6 +29,14 @@ LABELS = {
     "magnet-refiner": "MagNet, `--merge refiner`",
     "magnet-x2": "MagNet, input 512 px, windows of 512 to 4096 px",
 }
+HELD_OUT = ("tile5", "tile7")
+SEEDS = (1, 2, 3)
+PRETRAINED = {
+    "downsample": "`--method downsample`: windows of 2048 alone",
+    "patch": "`--method patch`: windows of 256 alone",
+    "magnet-fast": "`--method magnet-fast`",
+    "magnet": "the default: stage by stage, `--merge mean`",
+}
 BETTER = "the better of downsample and patch"
 PAIRS = (
     ("magnet", BETTER),
@@ -80,6 +88,27 @@ def main_table() -> str:
         mean = float(np.mean(each))
         lines.append([label, *map(number, (miou(cells), mean, *each, mba(cells))), *cost, seconds])
     return markdown(["", "mIoU pooled", "mean", *TILES, "mBA", "GMAC / Mpx", "windows", "s / Mpx"], lines)
+
+
+def pretrained_table() -> str:
+    """The recipe of `aerial` on two scenes that its networks have not seen: means, and the spread over three seeds."""
+    lines = []
+    for method, label in PRETRAINED.items():
+        rows = [row_cells("main", f"lite0-seed{seed}-{method}", HELD_OUT) for seed in SEEDS]
+        found = [row for row in rows if row is not None]
+        if len(found) < len(SEEDS):
+            continue
+        scores = [[miou(pair), *(miou([one]) for one in pair), mba(pair) or 0.0] for pair in found]
+        columns = [spread([score[index] for score in scores]) for index in range(len(scores[0]))]
+        pixels = sum(cell.megapixels or 0 for cell in found[0])
+        gmac, windows = (sum(getattr(cell, key) or 0 for cell in found[0]) for key in ("gmac", "windows"))
+        lines.append([label, *columns, number(gmac / pixels, 1), str(windows)])
+    return markdown(["", "mIoU pooled", *HELD_OUT, "mBA", "GMAC / Mpx", "windows"], lines)
+
+
+def spread(values: Sequence[float]) -> str:
+    """The mean of a score over seeds, with its lowest and highest value."""
+    return f"{np.mean(values):.1f} ({min(values):.1f} to {max(values):.1f})"
 
 
 def class_table() -> str:
@@ -136,11 +165,11 @@ def scores_of(row: str, score: Callable[[list[Cell]], float | None]) -> list[flo
     return found if cells and len(found) == len(cells) else None
 
 
-def option_table(table: str, scenes: Sequence[str] = TILES) -> Callable[[], str]:
-    """Mean IoU by scene of the rows of a table, in the order of its file."""
+def option_table(table: str, scenes: Sequence[str] = TILES, *, only: str = "") -> Callable[[], str]:
+    """Mean IoU by scene of the rows of a table whose name contains `only`, in the order of its file."""
 
     def make() -> str:
-        rows = dict.fromkeys(row for row, _ in load_cells(table))
+        rows = dict.fromkeys(row for row, _ in load_cells(table) if only in row)
         lines = []
         for label, cells in measured(table, {row: f"`{row}`" for row in rows}, scenes):
             each = [miou([cell]) for cell in cells]
@@ -168,10 +197,11 @@ def grnet_table(labels: Mapping[str, str]) -> Callable[[], str]:
 SEGMENTED_TABLES: dict[str, Callable[[], str]] = {
     "main": main_table,
     "classes": class_table,
+    "pretrained": pretrained_table,
     "fundus": fundus_table,
     "differences": difference_table,
     **{table: option_table(table) for table in ("scales", "points", "merge")},
-    "margin": option_table("margin", TILES[:2]),
+    "margin": option_table("main", TILES[:2], only="-margin"),
     "grnet-cells": grnet_table(GRNET_CELLS),
     "grnet-parts": grnet_table(GRNET_PARTS),
     "grnet-runs": grnet_table(GRNET_RUNS),

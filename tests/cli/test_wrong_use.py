@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import tifffile
 
 from tests.cli.support import invoke, invoke_json, one_line, write_colours_bundle, write_image
 from tests.files import tree
@@ -103,9 +104,13 @@ def test_an_image_that_is_missing_or_none(here: Path, image: Path, bundle: Path)
 
 
 def test_pixels_that_cannot_be_decoded(here: Path, image: Path, bundle: Path) -> None:
-    data = bytearray(image.read_bytes())
     damaged = here / "damaged.tif"
-    damaged.write_bytes(data[: len(data) // 2])
+    tifffile.imwrite(damaged, tifffile.imread(image), photometric="rgb", tile=(64, 64), compression="zlib")
+    data = damaged.read_bytes()
+    with tifffile.TiffFile(damaged) as tiff:
+        page = tiff.pages.first
+        tile, length = page.dataoffsets[0], page.databytecounts[0]
+    damaged.write_bytes(data[:tile] + bytes(length) + data[tile + length :])
     result = invoke("segment", damaged.name, "--weights", bundle)
     assert result.exit_code == 3
     assert "magnet: damaged.tif: block " in result.stderr

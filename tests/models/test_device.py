@@ -76,9 +76,9 @@ def test_a_gpu_takes_float16_where_bfloat16_changes_labels(
     assert without == ("float16" if (float16 or 0) >= 0.999 else "float32")
 
 
-def test_the_shipped_bundle_says_which_precision_a_gpu_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bundle_that_no_gpu_has_measured_runs_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device, "computes_bfloat16", lambda _: True)
-    assert resolve_precision("auto", "cuda:0", load_bundle("aerial")) == "float16"
+    assert resolve_precision("auto", "cuda:0", load_bundle("aerial")) == "float32"
 
 
 @pytest.mark.parametrize(

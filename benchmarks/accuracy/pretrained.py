@@ -1,0 +1,77 @@
+"""Train the recipe of `aerial` without two scenes, with three seeds, and score its methods on those scenes.
+
+    python -m benchmarks.accuracy.scenes --data DATA --work WORK
+    python -m benchmarks.accuracy.pretrained --work WORK
+
+WORK/bundles/lite0-seed1, -seed2 and -seed3 are trained on five scenes; tiles 5 and 7 are held out. Each row, a method
+of one of the networks on one scene, becomes a line of benchmarks/results/main.jsonl. Every training goes on where it
+was interrupted; a finished one, and a row that was measured with the same weights, are not repeated.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.accuracy.cells import load_cells, save_cell
+from benchmarks.accuracy.folds import WEIGHTS, replaced
+from benchmarks.accuracy.rows import BACKBONE, Place, Row, digest, measured
+from magnet_cli.models.description import DESCRIPTION
+from magnet_cli.train.backbone_training import train_backbone
+from magnet_cli.train.config import TrainConfig
+
+TRAINING = ("tile1", "tile2", "tile3", "tile4", "tile6")
+HELD_OUT = ("tile5", "tile7")
+SEEDS = (1, 2, 3)
+METHODS = ("downsample", "patch", "magnet-fast", "magnet")
+CONFIG = WEIGHTS / "aerial" / "train.toml"
+
+
+def row_name(seed: int, method: str) -> str:
+    """The name of a row, such as `lite0-seed1-patch`."""
+    return f"lite0-seed{seed}-{method}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldOutPlace(Place):
+    """The files of a held-out scene, and a bundle that was trained without it."""
+
+    seed: int
+
+    @property
+    def bundle(self) -> Path:
+        """The folder of the bundle of this seed."""
+        return self.work / "bundles" / f"lite0-seed{self.seed}"
+
+
+def config_of(seed: int) -> TrainConfig:
+    """The configuration of `aerial` without the held-out scenes."""
+    text = replaced(CONFIG.read_text(encoding="utf-8"), "scenes", str(list(TRAINING)).replace("'", '"'))
+    return TrainConfig.parse(replaced(text, "seed", str(seed)), folder=CONFIG.parent)
+
+
+def main() -> None:
+    """Train what is missing, and measure what has not been measured with these weights."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, default=Path("accuracy-work"))
+    parser.add_argument("--seed", action="append", type=int, choices=SEEDS)
+    args = parser.parse_args()
+    for seed in args.seed or SEEDS:
+        folder = args.work / "bundles" / f"lite0-seed{seed}"
+        if not (folder / DESCRIPTION).exists():
+            train_backbone(args.work / "dubai" / "scenes.csv", folder, config_of(seed), progress=print)
+        for scene in HELD_OUT:
+            place = HeldOutPlace(work=args.work, name=scene, seed=seed)
+            for method in METHODS:
+                name = row_name(seed, method)
+                known = load_cells("main").get((name, scene))
+                if known is not None and known.backbone == digest(folder / BACKBONE):
+                    continue
+                cell = measured(place, name, Row(options={"method": method}))
+                save_cell("main", cell)
+                print(scene, name, f"{cell.windows} windows, {cell.seconds} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()
