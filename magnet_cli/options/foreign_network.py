@@ -17,7 +17,7 @@ from magnet_cli.options.scales import parse_scales
 ScoreActivation = Literal["softmax", "sigmoid", "none", "share"]
 ValueKind = Literal["normalised", "stored"]
 AxisOrder = Literal["nchw", "nhwc"]
-PreparationKind = Literal["none", "stains", "macenko"]
+PreparationKind = Literal["none", "stains", "macenko", "reinhard"]
 
 IMAGENET = "imagenet"
 IMAGENET_VALUES = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
@@ -267,7 +267,7 @@ class NetworkOptions(OptionGroup):
         None,
         choice(PreparationKind),
         about="What is done to a stained section before normalisation: stains (eosin, hematoxylin and density instead "
-        "of colours) or macenko (colours with the stains of a reference).",
+        "of colours), macenko or reinhard (colours like those of a reference).",
         panel="How that network is called",
     )
     trust: Option[bool] = Option(

@@ -11,16 +11,20 @@ Row = tuple[float, float, float]
 class StainMap:
     """The map from the colours of a stained section to what a network was trained on, found once for an image.
 
-    It acts on optical densities: minus the decimal logarithm of a colour's share of the light.
+    It is linear in logarithms: in optical densities, which are minus the decimal logarithms of a colour's shares of the
+    light, or, for `reinhard`, in the natural logarithms of the responses of the eye's cones.
     """
 
     kind: str
     """`stains`: the concentrations of eosin and hematoxylin and the mean density take the place of red, green and blue.
-    `macenko`: colours as they would be with the stains of Macenko's reference."""
+    `macenko`: colours as they would be with the stains of Macenko's reference. `reinhard`: colours whose mean and
+    deviation are those of a reference."""
     light: float
     """Stored value of the glass, through which all the light comes."""
     matrix: tuple[Row, Row, Row]
-    """Rows of the linear map of densities."""
+    """Rows of the linear map."""
+    shift: Row = (0.0, 0.0, 0.0)
+    """Summands that follow it."""
     spans: tuple[tuple[float, float], ...] = ()
     """For each result of `stains`, the values that become 0 and 255; others are clamped."""
 
@@ -30,5 +34,6 @@ class StainMap:
             "kind": self.kind,
             "light": self.light,
             "matrix": [list(row) for row in self.matrix],
+            "shift": list(self.shift),
             "spans": [list(span) for span in self.spans],
         }

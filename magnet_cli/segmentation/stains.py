@@ -1,7 +1,7 @@
 """Stains of a section: found once on the overview of an image, and separated or normalised in every patch.
 
-The estimate is Macenko's (A method for normalizing histology slides for quantitative analysis, 2009): the two stains
-are the ends of the directions that optical densities have in the plane that most of them lie in.
+The estimate of stains is Macenko's (A method for normalizing histology slides for quantitative analysis, 2009): the two
+stains are the ends of the directions that optical densities have in the plane that most of them lie in.
 """
 
 from __future__ import annotations
@@ -45,6 +45,15 @@ REFERENCE = np.array([[0.5626, 0.2159], [0.7201, 0.8012], [0.4062, 0.5581]])
 """Hematoxylin and eosin of Macenko's reference, a column each."""
 STRENGTH = np.array([1.9705, 1.0308]) / np.log(10)
 """Concentrations of its 99th percentile, for decimal logarithms."""
+CONES = np.array([[0.3811, 0.5783, 0.0402], [0.1967, 0.7244, 0.0782], [0.0241, 0.1288, 0.8444]])
+"""Responses of the eye's cones to red, green and blue (Reinhard and others, Color transfer between images, 2001)."""
+OPPONENT = np.diag(1 / np.sqrt([3, 6, 2])) @ np.array([[1, 1, 1], [1, 1, -2], [1, -1, 0]])
+"""Lightness and two differences of the logarithms of these responses (Ruderman's space)."""
+TISSUE_MEAN, TISSUE_DEVIATION = (
+    np.array([8.63234435, -0.11501964, 0.03868433]),
+    np.array([0.57506023, 0.10403329, 0.01364062]),
+)
+"""Mean and deviation of the reference that HistomicsTK's programs take by default, in this space."""
 WHITE = 240.0
 """Stored value of the glass after normalisation."""
 DIGITS = 6
@@ -113,6 +122,8 @@ def stain_map(pixels: NDArray[np.uint8], kind: str) -> StainMap:
     if len(stained) < LEAST_PIXELS:
         message = f"{len(stained)} pixels of the overview are stained, and {LEAST_PIXELS} are needed"
         raise ValueError(message)
+    if kind == "reinhard":
+        return _reinhard(light * 10**-stained, light)
     hematoxylin, eosin = _stains(stained)
     normal = np.cross(hematoxylin, eosin)
     if np.linalg.norm(normal) < APART:
@@ -135,20 +146,49 @@ def stain_map(pixels: NDArray[np.uint8], kind: str) -> StainMap:
     return StainMap(kind=kind, light=light, matrix=_rows(matrix), spans=spans)
 
 
+def _reinhard(colours: NDArray[np.float64], light: float) -> StainMap:
+    """The map that gives colours `(n, 3)` of tissue the reference's mean and deviation in Ruderman's space."""
+    found = np.log(colours @ CONES.T) @ OPPONENT.T
+    deviation = found.std(axis=0)
+    if deviation.min() <= 0:
+        message = "all of it has one colour"
+        raise ValueError(message)
+    factors, back = TISSUE_DEVIATION / deviation, np.linalg.inv(OPPONENT)
+    shift = back @ (TISSUE_MEAN - factors * found.mean(axis=0))
+    one, two, three = (round(float(each), DIGITS) for each in shift)
+    return StainMap(
+        kind="reinhard", light=light, matrix=_rows(back @ np.diag(factors) @ OPPONENT), shift=(one, two, three)
+    )
+
+
 def apply_stains(values: Tensor, found: StainMap) -> None:
     """Replace stored colours `(..., 3)` float32 in place by what a map makes of them, 0 to 255."""
     light = found.light
+    if found.kind == "reinhard":
+        responses = _mapped(values.clamp_(1, 255), CONES.tolist())
+        logs = torch.stack([each.log_() for each in responses], dim=-1)
+        cones = torch.stack(
+            [each.add_(shift).exp_() for each, shift in zip(_mapped(logs, found.matrix), found.shift, strict=True)],
+            dim=-1,
+        )
+        for band, colour in enumerate(_mapped(cones, np.linalg.inv(CONES).tolist())):
+            values[..., band] = colour.clamp_(0, 255)
+        return
     values.clamp_(1, light).div_(light).log10_().neg_()
-    matrix = torch.tensor(found.matrix, dtype=torch.float32, device=values.device)
-    # Products are summed for each pixel alone: a matrix product may add in another order for another number of pixels.
-    mapped = [sum(values[..., column] * row[column] for column in range(3)) for row in matrix]
-    for band, result in enumerate(mapped):
-        result = cast("Tensor", result)
+    for band, result in enumerate(_mapped(values, found.matrix)):
         if found.spans:
             low, high = found.spans[band]
             values[..., band] = ((result - low) / (high - low)).clamp_(0, 1).mul_(255)
         else:
             values[..., band] = torch.pow(10.0, -result).mul_(WHITE).clamp_(0, 255)
+
+
+def _mapped(values: Tensor, matrix: Sequence[Sequence[float]]) -> list[Tensor]:
+    """Each row of a matrix times the three values of every pixel.
+
+    Products are summed for each pixel alone: a matrix product may add in another order for another number of pixels.
+    """
+    return [values[..., 0] * row[0] + values[..., 1] * row[1] + values[..., 2] * row[2] for row in matrix]
 
 
 def _light(pixels: NDArray[np.uint8]) -> float:

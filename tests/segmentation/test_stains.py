@@ -19,7 +19,15 @@ from magnet_cli.options.segment import SegmentOptions
 from magnet_cli.segmentation.api import segment
 from magnet_cli.segmentation.image_planner import plan_segment
 from magnet_cli.segmentation.segment_job import options_hash
-from magnet_cli.segmentation.stains import apply_stains, check_preparation, stain_map
+from magnet_cli.segmentation.stains import (
+    CONES,
+    OPPONENT,
+    TISSUE_DEVIATION,
+    TISSUE_MEAN,
+    apply_stains,
+    check_preparation,
+    stain_map,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -66,6 +74,17 @@ def test_normalised_sections_have_the_colours_of_the_reference_whatever_their_sc
     one, two = applied(pixels, "macenko"), applied(other, "macenko")
     assert np.abs(one - two).mean() < 4 < np.abs(pixels.astype(float) - other).mean()
     assert float(one[:, :20].min()) > 230
+
+
+def test_reinhard_gives_tissue_the_mean_and_deviation_of_the_reference() -> None:
+    pixels, _ = section()
+    tissue = np.linalg.norm(-np.log10(pixels / LIGHT), axis=2) > 0.16
+    found = applied(pixels, "reinhard")
+    logs = np.log(pixels.astype(float) @ CONES.T) @ OPPONENT.T
+    wanted = (logs - logs[tissue].mean(axis=0)) / logs[tissue].std(axis=0) * TISSUE_DEVIATION + TISSUE_MEAN
+    colours = np.exp(wanted @ np.linalg.inv(OPPONENT).T) @ np.linalg.inv(CONES).T
+    assert np.abs(found - np.clip(colours, 0, 255))[tissue].mean() < 2
+    assert np.abs(found[tissue].mean(axis=0) - pixels[tissue].mean(axis=0)).max() > 5
 
 
 def test_what_is_no_section_with_two_stains_is_refused() -> None:
