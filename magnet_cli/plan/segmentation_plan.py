@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from magnet_cli.options.rules import ALL, Rule
 from magnet_cli.plan.bands import describe_bands
+from magnet_cli.plan.windows import Index
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from magnet_cli.options.method_settings import BundleDefaults, MethodSettings
     from magnet_cli.options.segment import Compat
     from magnet_cli.plan.preparation import StainMap
-    from magnet_cli.plan.windows import Index, Pass, Stage
+    from magnet_cli.plan.windows import Pass, Stage
 
 ASSUMED_BASE = 700 << 20
 """Host memory of Python, torch and the networks where it has not been measured yet."""
@@ -362,17 +363,25 @@ class Plan:
 
 
 def _kept(step: Pass, *, all_of_it: bool) -> int:
-    """Count the pixels of a pass's last canvas that its blocks keep: all, or those near the borders of blocks."""
-    extent, own, fade = step.stages[-1].extent, step.ratio(step.stages[-1]), step.fade
-    cell = step.stages[-1].cell
-    columns, rows = step.blocks.width - 1, step.blocks.height - 1
-    whole = (extent.width + 2 * fade * columns) * (extent.height + 2 * fade * rows)
-    if all_of_it:
-        return whole
-    if not fade:
+    """Count the pixels of a pass's last canvas that its blocks keep: all, or those near the borders of blocks.
+
+    Blocks inside the image are alike, and so are those along one of its sides, so that at most nine are looked at.
+    """
+    if not all_of_it and not step.fade:
         return 0
-    inner = max(0, own.width * cell.width - 2 * fade - 2) * max(0, own.height * cell.height - 2 * fade - 2)
-    return max(0, whole - inner * max(1, columns) * max(1, rows))
+    total = 0
+    for row, rows in _alike(step.blocks.height):
+        for column, columns in _alike(step.blocks.width):
+            block = Index(row=row, column=column)
+            boxes = [step.reach(block)] if all_of_it else step.kept(block)
+            total += rows * columns * sum(box.area for box in boxes)
+    return total
+
+
+def _alike(count: int) -> list[tuple[int, int]]:
+    """Return the first, a middle and the last of some places in a row, each with how many there are of its kind."""
+    kinds = {0: 1, count - 1: 1, **({1: count - 2} if count > 2 else {})}  # noqa: PLR2004 - the first and the last
+    return list(kinds.items())
 
 
 def _nine(value: Fraction) -> float:

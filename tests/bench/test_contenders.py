@@ -105,9 +105,9 @@ class Asked:
         if name not in self.NAMES:
             return value
 
-        def noted(patches: Tensor, *more: Any) -> Any:
+        def noted(patches: Tensor, *more: Any, **named: Any) -> Any:
             self.found[name] = self.found.get(name, 0) + len(patches)
-            return value(patches, *more)
+            return value(patches, *more, **named)
 
         return noted
 

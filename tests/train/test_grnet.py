@@ -212,7 +212,7 @@ def test_a_selector_is_added_to_a_bundle_and_goes_on_where_it_stopped(data: Path
         ("cells = 2", 'cells = 2\nvariant = "some"', "variant must be selected or all"),
         ("cells = 2", "sells = 2", "unknown keys in"),
         ("{ width = 2 }", "{ cells = 4 }", "not options of its networks"),
-        ('architecture = "ppn-small", ', "", "architecture's name"),
+        ('architecture = "ppn-small", ', "", "needs the name of an architecture"),
     ],
 )
 def test_a_grnet_that_cannot_be_trained_is_refused(

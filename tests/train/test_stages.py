@@ -81,6 +81,7 @@ def test_labels_lie_at_the_centres_of_canvas_pixels() -> None:
 
 @pytest.mark.parametrize("scales", [(16, 32, 64), (16, 40)])
 def test_accumulated_fields_are_what_a_run_of_the_program_makes(tmp_path: Path, scales: tuple[int, ...]) -> None:
+    """The fields of a training give each pixel to one window, so the run does too."""
     scene = make_scene("s", seed=11, rows=150, columns=118)
     folder = make_bundle(tmp_path / "tiny", scales=scales, magnet={"margin": 3})
     bundle = load_bundle(str(folder))
@@ -88,7 +89,7 @@ def test_accumulated_fields_are_what_a_run_of_the_program_makes(tmp_path: Path, 
     *_, last = accumulated([look], temperatures=[1.0] * len(scales), how="mean", refiners=[Refiners()])
     ours = whole(merged(last, how="mean", refiners=Refiners())).argmax(dim=0).numpy()
     tifffile.imwrite(tmp_path / "s.tif", pixels_of(scene), photometric="rgb", tile=(64, 64))
-    options = SegmentOptions(weights=str(folder), merge="mean", device="cpu", num_workers=0)
+    options = SegmentOptions(weights=str(folder), merge="mean", blend="none", device="cpu", num_workers=0)
     (result,) = magnet_cli.segment([tmp_path / "s.tif"], tmp_path / "mask.tif", options)
     assert result.error is None
     theirs = tifffile.imread(tmp_path / "mask.tif")
