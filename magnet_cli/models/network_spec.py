@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator
 
 from magnet_cli.geometry import Size
 from magnet_cli.models.foreign.foreign_spec import FOLDER, ForeignSpec
-from magnet_cli.models.schema import FieldRule, Natural, Positive, Text
+from magnet_cli.models.schema import FieldRule, Natural, Positive, Text, no_larger
 from magnet_cli.options.foreign_network import PreparationKind
 from magnet_cli.options.segment import Compat, DeviceKind, Merge
 from magnet_cli.options.shared import Precision
@@ -24,7 +24,18 @@ MOST_CLASSES = 255
 """Masks have 8 bits, and 255 means not computed."""
 Value = TypeVar("Value")
 Numbers = Annotated[tuple[float, ...], FieldRule("must be an array of numbers")]
-Sides = Annotated[Size, FieldRule("must be a width and a height, both whole numbers of at least 1")]
+
+
+def _not_too_large(size: Size) -> Size:
+    no_larger(max(size.width, size.height))
+    return size
+
+
+Sides = Annotated[
+    Size,
+    FieldRule("must be a width and a height, both whole numbers of at least 1"),
+    AfterValidator(_not_too_large),
+]
 
 
 def _must(value: Value, rule: str, *, holds: object) -> Value:

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic_core import core_schema
 
 from magnet_cli.errors import WeightsError
@@ -21,8 +21,10 @@ if TYPE_CHECKING:
 
 LARGEST = 2**20
 """Most bytes that a description may have; an honest one has a few thousand."""
-MOST_DIGITS = 9
-"""Most digits of a whole number in a description."""
+MOST_DIGITS = 13
+"""Most digits of a whole number in a description: bytes have up to these many."""
+LARGEST_SIDE = 10**9 - 1
+"""Largest side or count: arithmetic with larger ones overflows."""
 STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 """Set it as `__pydantic_config__` of the outermost dataclass: text is no number, and every key must be known."""
 UNKNOWN = ("unexpected_keyword_argument", "literal_error")
@@ -60,8 +62,19 @@ class FieldRule:
 
 
 Text = Annotated[str, FieldRule("must be a string")]
-Positive = Annotated[int, Field(ge=1), FieldRule("must be a whole number of at least 1")]
-Natural = Annotated[int, Field(ge=0), FieldRule("must be a whole number of at least 0")]
+
+
+def no_larger(value: int) -> int:
+    """Return a side or a count, if it is not too large to be computed with."""
+    if value > LARGEST_SIDE:
+        message = f"must be at most {LARGEST_SIDE}"
+        raise ValueError(message)
+    return value
+
+
+ByteCount = Annotated[int, Field(ge=0), FieldRule("must be a whole number of at least 0")]
+Positive = Annotated[int, Field(ge=1), FieldRule("must be a whole number of at least 1"), AfterValidator(no_larger)]
+Natural = Annotated[ByteCount, AfterValidator(no_larger)]
 
 
 class RefusedTableError(ValueError):
@@ -180,7 +193,7 @@ def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def whole(text: str) -> int:
-    """A whole number, of no more digits than sizes and counts have: arithmetic with more of them overflows."""
+    """A whole number, of no more digits than sizes, counts and bytes have."""
     if len(text) > MOST_DIGITS:
         message = f"a whole number has at most {MOST_DIGITS} digits, got {len(text)}"
         raise ValueError(message)

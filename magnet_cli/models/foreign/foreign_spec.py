@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
-from magnet_cli.models.schema import FieldRule, Natural, Positive, Text
+from magnet_cli.models.schema import ByteCount, FieldRule, Natural, Positive, Text
 from magnet_cli.options.foreign_network import AxisOrder, ScoreActivation
 from magnet_cli.options.segment import DeviceKind
 
@@ -35,7 +35,7 @@ class PassMemory:
     """Memory that one forward pass was measured to take."""
 
     batch: Positive
-    bytes: Natural
+    bytes: ByteCount
     """Peak of the pass beyond what lay in memory before it."""
 
 
