@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 SLOW: Final = 3.0
 """Times `HANG` that a bomb may take to end: the time of a new process on a busy machine is in it."""
 GIB: Final = 1 << 30
+GZIP_WBITS: Final = 16 + zlib.MAX_WBITS
+"""The window bits for which zlib writes the header of gzip."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,9 +101,9 @@ def png(width: int, height: int, *chunks: bytes, rows: bytes = b"\0") -> bytes:
     return b"\x89PNG\r\n\x1a\n" + head + b"".join(chunks) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
-def inflating(total: int) -> bytes:
-    """A zlib stream of zeros that inflates to `total` bytes."""
-    packer = zlib.compressobj(9)
+def inflating(total: int, wbits: int = zlib.MAX_WBITS) -> bytes:
+    """Return a deflate stream that inflates to `total` zero bytes: of zlib, or of another container by `wbits`."""
+    packer = zlib.compressobj(9, zlib.DEFLATED, wbits)
     block = bytes(1 << 20)
     return b"".join(packer.compress(block) for _ in range(total >> 20)) + packer.flush()
 
@@ -203,13 +205,6 @@ def deep(folder: Path) -> None:
     """Write a Zarr image with nested metadata."""
     (folder / "b.zarr").mkdir()
     (folder / "b.zarr" / "zarr.json").write_text(nested(200_000))
-
-
-def gzipped(total: int) -> bytes:
-    """A gzip stream that inflates to `total` zeros."""
-    packer = zlib.compressobj(9, zlib.DEFLATED, 31)
-    block = bytes(1 << 20)
-    return b"".join(packer.compress(block) for _ in range(total >> 20)) + packer.flush()
 
 
 RAW: Final = {"name": "bytes"}
@@ -416,7 +411,9 @@ BOMBS: Final = (
     ),
     bomb(
         "Zarr whose chunk inflates to 1 GiB",
-        lambda f: zarr3(f / "b.zarr", shape=[3, 64, 64], chunks=[3, 64, 64], codecs=[RAW, GZIP], data=gzipped(GIB)),
+        lambda f: zarr3(
+            f / "b.zarr", shape=[3, 64, 64], chunks=[3, 64, 64], codecs=[RAW, GZIP], data=inflating(GIB, GZIP_WBITS)
+        ),
         segment("b.zarr"),
         3,
     ),

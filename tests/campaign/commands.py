@@ -216,7 +216,3 @@ def differences(expected: Mapping[str, bytes], found: Mapping[str, bytes]) -> li
         *left,
         *(f"differs: {name}" for name in expected if found.get(name, expected[name]) != expected[name]),
     ]
-
-
-UNFINISHED: Final = re.compile(r"(\.part|\.journal|\.lock|\.old|\.tmp)(/|$)|(^|/)\.")
-"""Names of working files."""

@@ -93,15 +93,36 @@ def write_tiff(path: Path, **options: Any) -> None:
         file.write(array[::2, ::2], subfiletype=1, **{**usual, **options})
 
 
-def tiff(name: str, **options: Any) -> Specimen:
-    """A TIFF with options of tifffile."""
+def image(
+    name: str,
+    make: Callable[[Path], object],
+    file: str,
+    how: tuple[Mutate, ...],
+    *,
+    judge: Callable[[Path], NDArray[Any] | None] | None = None,
+) -> Specimen:
+    """An image that is opened and read, and compared with another reader's pixels where there is one.
+
+    Args:
+        name: Name of the kind of file.
+        make: Writes the image into an empty folder.
+        file: Name of the image. Of a folder of this name, any file is mutated.
+        how: The mutations.
+        judge: Returns the other reader's pixels, `(height, width, bands)`; None where that reader refuses the file.
+    """
     return Specimen(
         name=name,
-        make=lambda folder: write_tiff(folder / "image.tif", **options),
-        target="image.tif",
-        how=mutations.TIFF,
-        examine=lambda folder: opened(folder / "image.tif", by_gdal),
+        make=make,
+        target=f"{file}/**/*" if file.endswith(".zarr") else file,
+        how=how,
+        examine=lambda folder: opened(folder / file, judge),
     )
+
+
+def tiff(name: str, **options: Any) -> Specimen:
+    """A TIFF with options of tifffile."""
+    file = "image.tif"
+    return image(name, lambda folder: write_tiff(folder / file, **options), file, mutations.TIFF, judge=by_gdal)
 
 
 def make_svs(folder: Path) -> None:
@@ -157,13 +178,8 @@ def make_zip(folder: Path) -> None:
 
 def picture(name: str, save: Callable[[Path], None]) -> Specimen:
     """A picture that Pillow reads as well."""
-    return Specimen(
-        name=name,
-        make=lambda folder: save(folder / f"image.{name}"),
-        target=f"image.{name}",
-        how=mutations.BYTES,
-        examine=lambda folder: opened(folder / f"image.{name}", by_pillow),
-    )
+    file = f"image.{name}"
+    return image(name, lambda folder: save(folder / file), file, mutations.BYTES, judge=by_pillow)
 
 
 def make_jp2(folder: Path) -> None:
@@ -434,58 +450,16 @@ SPECIMENS: Final = (
     tiff("tiff in big-endian strips", byteorder=">", tile=None, rowsperstrip=16, compression="lzw"),
     tiff("tiff uncompressed", compression=None),
     tiff("tiff of jpeg tiles", compression="jpeg"),
-    Specimen(
-        name="svs",
-        make=make_svs,
-        target="image.svs",
-        how=mutations.TIFF,
-        examine=lambda folder: opened(folder / "image.svs", by_gdal),
-    ),
-    Specimen(
-        name="ome-tiff",
-        make=make_ome_tiff,
-        target="image.ome.tif",
-        how=mutations.TIFF,
-        examine=lambda folder: opened(folder / "image.ome.tif", None),
-    ),
-    Specimen(
-        name="zarr 2",
-        make=make_zarr(2),
-        target="image.zarr/**/*",
-        how=mutations.BYTES,
-        examine=lambda folder: opened(folder / "image.zarr", None),
-    ),
-    Specimen(
-        name="zarr 3",
-        make=make_zarr(3),
-        target="image.zarr/**/*",
-        how=mutations.BYTES,
-        examine=lambda folder: opened(folder / "image.zarr", None),
-    ),
-    Specimen(
-        name="zarr in a zip",
-        make=make_zip,
-        target="image.zarr.zip",
-        how=mutations.BYTES,
-        examine=lambda folder: opened(folder / "image.zarr.zip", None),
-    ),
+    image("svs", make_svs, "image.svs", mutations.TIFF, judge=by_gdal),
+    image("ome-tiff", make_ome_tiff, "image.ome.tif", mutations.TIFF),
+    image("zarr 2", make_zarr(2), "image.zarr", mutations.BYTES),
+    image("zarr 3", make_zarr(3), "image.zarr", mutations.BYTES),
+    image("zarr in a zip", make_zip, "image.zarr.zip", mutations.BYTES),
     picture("png", save_vips()),
     picture("jpg", save_vips(Q=85)),
     picture("webp", save_vips(lossless=True)),
-    Specimen(
-        name="jpeg 2000",
-        make=make_jp2,
-        target="image.jp2",
-        how=mutations.BYTES,
-        examine=lambda folder: opened(folder / "image.jp2", by_gdal),
-    ),
-    Specimen(
-        name="vrt",
-        make=make_vrt,
-        target="image.vrt",
-        how=mutations.TEXT,
-        examine=lambda folder: opened(folder / "image.vrt", by_gdal),
-    ),
+    image("jpeg 2000", make_jp2, "image.jp2", mutations.BYTES, judge=by_gdal),
+    image("vrt", make_vrt, "image.vrt", mutations.TEXT, judge=by_gdal),
     Specimen(name="bundle.json", make=with_bundle, target="colours/bundle.json", how=mutations.JSON, examine=loaded),
     Specimen(name="safetensors", make=with_bundle, target="colours/*.safetensors", how=mutations.BYTES, examine=loaded),
     Specimen(name="journal", make=with_journal, target="m.tif.journal", how=mutations.BYTES, examine=resumed),
