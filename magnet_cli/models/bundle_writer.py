@@ -24,6 +24,11 @@ CASCADE_FILE = "cascade.safetensors"
 PALETTE = ("#3C1098", "#8429F6", "#6EC1E4", "#FEDD3A", "#E2A929", "#E24A33", "#348ABD", "#777777")
 
 
+def palette_colors(count: int) -> list[str]:
+    """Return a colour `#RRGGBB` for each of `count` classes. Colours repeat from the ninth class on."""
+    return [PALETTE[index % len(PALETTE)] for index in range(count)]
+
+
 def describe(
     *,
     name: str = "bundle",
@@ -49,7 +54,7 @@ def describe(
     """
     width, height = (size, size) if isinstance(size, int) else size
     if isinstance(classes, int):
-        classes = [{"name": f"class{i}", "color": PALETTE[i % len(PALETTE)]} for i in range(classes)]
+        classes = [{"name": f"class{i}", "color": color} for i, color in enumerate(palette_colors(classes))]
     usual = {"options": {}, "temperature": 1.0}
     description: dict[str, Any] = {
         "schema": SCHEMA,

@@ -19,8 +19,10 @@ from torch import Tensor, nn
 
 from magnet_cli.errors import UsageError, WeightsError
 from magnet_cli.geometry import Size
-from magnet_cli.models.bundle_writer import PALETTE
+from magnet_cli.models.bundle_writer import palette_colors
 from magnet_cli.models.facts import facts_of, largest_tensors
+from magnet_cli.models.foreign.adapter import COARSEST
+from magnet_cli.models.foreign.trial import SAME, SUM
 from magnet_cli.models.network_spec import (
     MOST_CLASSES,
     Bundle,
@@ -46,13 +48,6 @@ PatchFunction = Callable[[Tensor], Tensor | NDArray[Any]]
 
 PYTHON = "python"
 """Architecture of a network that no bundle describes."""
-COARSEST = 32
-"""Pixels of a patch for one score: networks of the field end at strides of up to 32. One score for a whole patch comes
-from a network that names patches, whose mask would look plausible and mean nothing."""
-SAME = 1e-3
-"""How far probabilities of the same patch may lie apart from one call to the next: GPUs add in any order."""
-SUM = 1e-2
-"""How far the probabilities of a pixel may miss one, in half precision."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +133,7 @@ class NetworkDescription:
         names = [f"class{index}" for index in range(self.classes)] if isinstance(self.classes, int) else self.classes
         if isinstance(names, str) or not 2 <= len(names) <= MOST_CLASSES or len(set(names)) < len(names):  # noqa: PLR2004
             raise UsageError(f"there are 2 to {MOST_CLASSES} classes of different names", value=repr(self.classes))
-        colors = self.colors or [PALETTE[index % len(PALETTE)] for index in range(len(names))]
+        colors = self.colors or palette_colors(len(names))
         if len(colors) != len(names):
             raise UsageError(f"there is a colour for each of {len(names)} classes", value=len(colors))
         for color in colors:
@@ -346,10 +341,11 @@ class PythonNetwork:
                 value=f"values from {least:.3g} to {most:.3g}",
                 advice="Name the activation that makes probabilities of them: softmax or sigmoid",
             )
-        if float((first - again).abs().max()) > SAME:
+        apart = float((first - again).abs().max())
+        if apart > SAME:
             raise WeightsError(
                 "the network gives another result for the same patch when it is called again",
-                value=f"{given.name}, probabilities up to {float((first - again).abs().max()):.3g} apart",
+                value=f"{given.name}, probabilities up to {apart:.3g} apart",
                 advice="Switch dropout and other randomness off: a mask has to be the same when it is computed again",
             )
         return max(taken, 4 * (patch.numel() + first.numel()))

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from magnet_cli.errors import UsageError, WeightsError
-from magnet_cli.models.bundle_writer import PALETTE
 from magnet_cli.models.foreign.network_kind import NetworkReading, Stated
 from magnet_cli.options.foreign_network import IMAGENET_VALUES, pixel_in_unit
 
@@ -227,11 +226,6 @@ def _refuse_classes(count: int, channels: int, origin: str) -> None:
         value=f"{count} classes ({origin})",
         advice="Name as many classes in --classes, or write NAME=CHANNEL for those that are kept and NAME=rest",
     )
-
-
-def colours(count: int) -> list[str]:
-    """A colour for each class."""
-    return [PALETTE[index % len(PALETTE)] for index in range(count)]
 
 
 def pixel_size(description: ForeignDescription) -> dict[str, object] | None:

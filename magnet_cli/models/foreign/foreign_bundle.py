@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from magnet_cli.errors import UsageError, WeightsError
 from magnet_cli.models.bundle import load_bundle
-from magnet_cli.models.bundle_writer import PALETTE, describe
+from magnet_cli.models.bundle_writer import describe, palette_colors
 from magnet_cli.models.description import DESCRIPTION
 from magnet_cli.models.foreign import measurement
 from magnet_cli.models.foreign.adapter import Adapted
@@ -57,7 +57,8 @@ class TriedNetwork:
         table = describe(
             name=name,
             classes=[
-                {"name": each.name, "color": PALETTE[index % len(PALETTE)]} for index, each in enumerate(self.classes)
+                {"name": each.name, "color": color}
+                for each, color in zip(self.classes, palette_colors(len(self.classes)), strict=True)
             ],
             size=(size.width, size.height),
             bands=known["bands"],

@@ -30,13 +30,13 @@ SIDE = 512
 SPARSE = 8
 """Every so many rows and columns of probabilities are kept."""
 SAME = 1e-3
-"""How far probabilities may lie apart from one call to the next: GPUs add in any order."""
+"""Largest difference of the probabilities of one patch in two calls: GPUs add in any order."""
 KEPT = 1e-2
 """How far probabilities may lie from the kept ones, on another device or with another version of a library."""
 LABELS_KEPT = 0.999
 """Share of the picture's pixels whose class has to be the kept one."""
 SUM = 1e-2
-"""How far the probabilities of a pixel may miss one."""
+"""Largest difference between one and the sum of a pixel's probabilities, in half precision."""
 BATCHES = (1, 2, 4, 8, 16, 32)
 """Fixed numbers of patches that are tried where a network refuses a single one."""
 REFUSALS = (RuntimeError, ValueError, TypeError, IndexError, AssertionError, KeyError, torch.jit.Error)
@@ -418,12 +418,7 @@ class Explorer:
         elif stated == "softmax" and not several:
             raise WeightsError("one channel has no softmax: its score is that of the second of two classes",
                 value=self.description.values["activation"].origin, advice="Give --activation sigmoid")  # fmt: skip
-        elif (
-            stated in ("softmax", "sigmoid")
-            and inside
-            and (sums if several else most - least > SUM)
-            and stated != "sigmoid"
-        ):
+        elif stated == "softmax" and inside and sums:
             raise WeightsError(
                 "the scores of each pixel lie from 0 to 1 and sum to one: they are probabilities already",
                 value=f"activation {stated} ({self.description.values['activation'].origin})",
@@ -476,10 +471,11 @@ class Explorer:
             self.spec = replace(spec, batch=1)
             self._note("batch", 1, "trial pass: the network takes one patch at a time")
             return
-        if float((two[:1] - one).abs().max()) > SAME:
+        apart = float((two[:1] - one).abs().max())
+        if apart > SAME:
             raise WeightsError(
                 "the result for a patch depends on the other patches of its batch",
-                value=f"probabilities up to {float((two[:1] - one).abs().max()):.3g} apart",
+                value=f"probabilities up to {apart:.3g} apart",
                 file=self.description.reading.path,
                 advice="Save the network in evaluation mode: network.eval()",
             )
