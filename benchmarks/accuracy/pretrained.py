@@ -17,20 +17,13 @@ from pathlib import Path
 from benchmarks.accuracy.cells import load_cells, save_cell
 from benchmarks.accuracy.folds import WEIGHTS, replaced
 from benchmarks.accuracy.rows import BACKBONE, Place, Row, digest, measured
+from benchmarks.accuracy.segmented_tables import PRETRAINED, PRETRAINED_HELD_OUT, SEEDS, pretrained_row
 from magnet_cli.models.description import DESCRIPTION
 from magnet_cli.train.backbone_training import train_backbone
 from magnet_cli.train.config import TrainConfig
 
 TRAINING = ("tile1", "tile2", "tile3", "tile4", "tile6")
-HELD_OUT = ("tile5", "tile7")
-SEEDS = (1, 2, 3)
-METHODS = ("downsample", "patch", "magnet-fast", "magnet")
 CONFIG = WEIGHTS / "aerial" / "train.toml"
-
-
-def row_name(seed: int, method: str) -> str:
-    """The name of a row, such as `lite0-seed1-patch`."""
-    return f"lite0-seed{seed}-{method}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,10 +54,10 @@ def main() -> None:
         folder = args.work / "bundles" / f"lite0-seed{seed}"
         if not (folder / DESCRIPTION).exists():
             train_backbone(args.work / "dubai" / "scenes.csv", folder, config_of(seed), progress=print)
-        for scene in HELD_OUT:
+        for scene in PRETRAINED_HELD_OUT:
             place = HeldOutPlace(work=args.work, name=scene, seed=seed)
-            for method in METHODS:
-                name = row_name(seed, method)
+            for method in PRETRAINED:
+                name = pretrained_row(seed, method)
                 known = load_cells("main").get((name, scene))
                 if known is not None and known.backbone == digest(folder / BACKBONE):
                     continue

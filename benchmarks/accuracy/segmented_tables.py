@@ -29,7 +29,7 @@ LABELS = {
     "magnet-refiner": "MagNet, `--merge refiner`",
     "magnet-x2": "MagNet, input 512 px, windows of 512 to 4096 px",
 }
-HELD_OUT = ("tile5", "tile7")
+PRETRAINED_HELD_OUT = ("tile5", "tile7")
 SEEDS = (1, 2, 3)
 PRETRAINED = {
     "downsample": "`--method downsample`: windows of 2048 alone",
@@ -90,11 +90,16 @@ def main_table() -> str:
     return markdown(["", "mIoU pooled", "mean", *TILES, "mBA", "GMAC / Mpx", "windows", "s / Mpx"], lines)
 
 
+def pretrained_row(seed: int, method: str) -> str:
+    """Return the name of a row, such as `lite0-seed1-patch`."""
+    return f"lite0-seed{seed}-{method}"
+
+
 def pretrained_table() -> str:
     """The recipe of `aerial` on two scenes that its networks have not seen: means, and the spread over three seeds."""
     lines = []
     for method, label in PRETRAINED.items():
-        rows = [row_cells("main", f"lite0-seed{seed}-{method}", HELD_OUT) for seed in SEEDS]
+        rows = [row_cells("main", pretrained_row(seed, method), PRETRAINED_HELD_OUT) for seed in SEEDS]
         found = [row for row in rows if row is not None]
         if len(found) < len(SEEDS):
             continue
@@ -103,7 +108,7 @@ def pretrained_table() -> str:
         pixels = sum(cell.megapixels or 0 for cell in found[0])
         gmac, windows = (sum(getattr(cell, key) or 0 for cell in found[0]) for key in ("gmac", "windows"))
         lines.append([label, *columns, number(gmac / pixels, 1), str(windows)])
-    return markdown(["", "mIoU pooled", *HELD_OUT, "mBA", "GMAC / Mpx", "windows"], lines)
+    return markdown(["", "mIoU pooled", *PRETRAINED_HELD_OUT, "mBA", "GMAC / Mpx", "windows"], lines)
 
 
 def spread(values: Sequence[float]) -> str:

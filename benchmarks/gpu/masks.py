@@ -58,13 +58,7 @@ def _refine(setting: Setting, findings: Findings, image: Path, mask: Path) -> No
         started = time.monotonic()
         refine(image, mask, found[-1], options)
         findings.add(f"roofs-cascade on {device}", f"{time.monotonic() - started:.1f} s")
-    share = agreement(*found)
-    findings.add(
-        "roofs-cascade, float32: labels equal to the CPU's",
-        f"{share:.4%}, {1 - agreement(mask, found[-1]):.2%} refined",
-        aim=f">= {AIMS['float32']:.2%}",
-        met=share >= AIMS["float32"],
-    )
+    _add_share(findings, "roofs-cascade", *found, remark=f", {1 - agreement(mask, found[-1]):.2%} refined")
 
 
 def _published(setting: Setting, findings: Findings) -> None:
@@ -75,12 +69,28 @@ def _published(setting: Setting, findings: Findings) -> None:
         options = replace(paper(setting), device=device, precision="float32", compat="published", batch_size=BATCH)
         found.append(setting.folder / f"published{number}.tif")
         run_once(small, found[-1], load_model(options, Events()), options)
-    share = agreement(*found)
+    _add_share(findings, "fpn508, published arithmetic", *found)
+
+
+def _add_share(
+    findings: Findings,
+    what: str,
+    expected: Path,
+    found: Path,
+    *,
+    precision: str = "float32",
+    remark: str = "",
+    **more: float,
+) -> None:
+    """Add the share of equal labels of the CPU's mask and the device's, beside what the precision aims at."""
+    share, aim = agreement(expected, found), AIMS[precision]
     findings.add(
-        "fpn508, published arithmetic, float32: labels equal to the CPU's",
-        f"{share:.4%}",
-        aim=f">= {AIMS['float32']:.2%}",
-        met=share >= AIMS["float32"],
+        f"{what}, {precision}: labels equal to the CPU's",
+        f"{share:.4%}{remark}",
+        aim=f">= {aim:.2%}",
+        met=share >= aim,
+        share=share,
+        **more,
     )
 
 
@@ -88,7 +98,7 @@ def _compare(setting: Setting, findings: Findings, name: str, options: SegmentOp
     options = replace(options, device="cpu")
     methods = METHODS[:1] if setting.short else METHODS
     wanted = _masks(options, image, setting.folder / f"{name}-cpu", methods)
-    for precision, aim in AIMS.items():
+    for precision in AIMS:
         if precision != "float32" and (setting.short or not computes_bfloat16(setting.device)):
             findings.add(f"{name}, {precision}", "skipped in a short run, and on devices without it")
             continue
@@ -96,16 +106,11 @@ def _compare(setting: Setting, findings: Findings, name: str, options: SegmentOp
         with findings.guarded(f"{name}, {precision}"):
             found = _masks(chosen, image, setting.folder / f"{name}-{precision}", methods)
             for method in methods:
-                share = agreement(wanted[method][0], found[method][0])
-                findings.add(
-                    f"{name}, {method}, {precision}: labels equal to the CPU's",
-                    f"{share:.4%}",
-                    aim=f">= {aim:.2%}",
-                    met=share >= aim,
-                    share=share,
-                    seconds_cpu=wanted[method][1],
-                    seconds=found[method][1],
-                )
+                (expected, seconds_cpu), (mask, seconds) = wanted[method], found[method]
+                _add_share(
+                    findings, f"{name}, {method}", expected, mask,
+                    precision=precision, seconds_cpu=seconds_cpu, seconds=seconds,
+                )  # fmt: skip
 
 
 def _masks(
