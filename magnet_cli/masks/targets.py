@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from magnet_cli.errors import SourceError, UsageError
 from magnet_cli.images.inputs import SkippedFile, find_images, skipped_notes, stem
 from magnet_cli.images.urls import is_url
+from magnet_cli.masks.our_files import is_field, is_mask
 from magnet_cli.masks.report_file import is_report
 from magnet_cli.options.export import EXPORT_SUFFIXES
 
@@ -102,15 +103,25 @@ def _is_earlier(image: FoundImage) -> bool:
 
 
 def is_earlier_output(image: Path) -> bool:
-    """Whether a file is a mask or its overlay, or a folder a field, that has our report beside it, or is an export.
+    """Whether an earlier run wrote a file or a folder: a mask, its overlay, a field or an export.
 
-    Exports say themselves what they are: an image may have such a name as well.
+    Masks, fields and exports are known by what they say of themselves, also after they were renamed or moved. A TIFF
+    that does not say it, such as a damaged mask, and an overlay are known by the report beside them. Images in the
+    folder of their masks have such a report beside them as well.
     """
     if image.name.lower().endswith(tuple(EXPORT_SUFFIXES.values())):
         return _is_export(image / "zarr.json" if image.is_dir() else image)
-    name = Path(image.stem).stem if image.is_dir() else image.stem.removesuffix(OVERLAY)
-    report = image.with_name(f"{name}.json")
-    return is_report(report)
+    if image.is_dir():
+        return is_field(image)
+    if image.suffix.lower() in MASK_SUFFIXES:
+        return is_mask(image) or (is_report(image.with_suffix(".json")) and not _has_mask_beside(image))
+    return image.stem.endswith(OVERLAY) and is_report(image.with_name(f"{image.stem.removesuffix(OVERLAY)}.json"))
+
+
+def _has_mask_beside(image: Path) -> bool:
+    """Whether `x.tiff` lies beside the mask `x.tif`, or the other way round: the report is then of that mask."""
+    others = {image.with_suffix(suffix) for suffix in MASK_SUFFIXES} - {image}
+    return any(is_mask(other) for other in others)
 
 
 def _is_export(file: Path) -> bool:

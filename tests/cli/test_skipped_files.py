@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import zarr
 
 from tests.cli.support import invoke, invoke_json, write_image
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @pytest.fixture
@@ -67,3 +67,34 @@ def test_a_folder_of_unreadable_slides_says_so(folder: Path, tmp_path: Path, bun
         assert found.exit_code == 2
         assert "b.czi" in found.stderr
         assert "case.mask.tif" in found.stderr
+
+
+def test_images_in_the_folder_of_their_masks_stay_images(tmp_path: Path, bundle: Path) -> None:
+    write_image(tmp_path / "a.tif").rename(tmp_path / "a.svs")
+    write_image(tmp_path / "c.tiff")
+    group = zarr.open_group(tmp_path / "b.zarr", mode="w", zarr_format=2)
+    group.create_array("0", data=np.zeros((3, 40, 48), np.uint8), chunks=(3, 32, 32))
+    scale = [{"type": "scale", "scale": [1.0, 1.0, 1.0]}]
+    axes = [{"name": name} for name in "cyx"]
+    multiscales: Any = [
+        {"version": "0.4", "axes": axes, "datasets": [{"path": "0", "coordinateTransformations": scale}]}
+    ]
+    group.attrs["multiscales"] = multiscales
+    words = ("segment", tmp_path, "-o", tmp_path, "--weights", bundle, "--tissue", "none", "--probabilities")
+    first = invoke(*words)
+    assert first.exit_code == 0, first.stderr
+    listed = invoke_json("info", tmp_path)["images"]
+    assert sorted(Path(image["image"]).name for image in listed) == ["a.svs", "b.zarr", "c.tiff"]
+    again = invoke(*words)
+    assert again.exit_code == 0, again.stderr
+    assert "skipped 6 files that this program wrote" in again.stderr
+
+
+def test_a_mask_that_was_renamed_or_lacks_its_report_is_no_image(folder: Path, bundle: Path) -> None:
+    assert invoke("segment", folder / "a.tif", "-o", folder / "masks", "--weights", bundle).exit_code == 0
+    (folder / "masks" / "a.json").unlink()
+    (folder / "masks" / "a.tif").rename(folder / "final.tif")
+    found = invoke("info", folder)
+    assert "skipped 1 file that this program wrote" in found.stderr
+    assert "final.tif" not in found.stdout
+    assert len(invoke_json("info", folder / "final.tif")["images"]) == 1
