@@ -163,12 +163,14 @@ class Given(Generic[OptionsT]):
             name, words = entry.unless
             if self.typed(name) and self.given(name) in words:
                 return False
-        rivals = (other.name for other in options_in(options) if entry.rival is not None and other.rival == entry.rival)
+        rivals = (other.name for other in self.entries() if entry.rival is not None and other.rival == entry.rival)
         return not any(self.typed(name) for name in rivals)
 
     def _holds(self, name: str, word: str, options: type[DataclassInstance]) -> bool:
         entry = next(entry for entry in options_in(options) if entry.name == name)
         text = self._text(entry)
+        if not word:
+            return text is not None and (self.typed(name) or self._counts(entry, options))
         return word in str(entry.default if text is None else text).lower().replace(" ", "").split(",")
 
     def given(self, name: str) -> Any:

@@ -117,7 +117,7 @@ class Option(Generic[T]):
         shown: The default as the help shows it. None shows the default itself, an empty text shows nothing.
         least: The smallest number that is allowed.
         needs: The name of another option and a text that its value has to contain, because this option has no meaning
-            otherwise. The environment variable of this option is then ignored.
+            otherwise; an empty text stands for any value. The environment variable of this option is then ignored.
         rival: A name shared by options that exclude each other. Where one of them is typed on the command line, the
             environment variables of the others are ignored.
         unless: The name of another option and some of its texts. Where one of these is typed on the command line, the

@@ -14,7 +14,6 @@ from magnet_cli.errors import UsageError
 from magnet_cli.models.bundle import load_bundle
 from magnet_cli.models.bundle_writer import describe, write_bundle
 from magnet_cli.models.facts import model_facts
-from magnet_cli.options.foreign_network import NetworkOptions
 from magnet_cli.options.segment import SegmentOptions
 from magnet_cli.segmentation.api import segment
 from magnet_cli.segmentation.image_planner import plan_segment
@@ -144,12 +143,6 @@ def test_the_values_belong_to_the_plan_and_to_its_hash(tmp_path: Path) -> None:
             check_preparation(replace(plans[0], **changed), facts)
     (failed,) = segment(blank(tmp_path), tmp_path / "blank-mask.tif", SegmentOptions(weights=weights))
     assert "stains of the section cannot be told" in str(failed.error)
-
-
-def test_preparation_belongs_to_a_network_from_elsewhere() -> None:
-    # A bundle says itself what it wants: the option would have no effect on it.
-    with pytest.raises(UsageError, match="--preparation describes a network from elsewhere"):
-        NetworkOptions(preparation="stains")
 
 
 def blank(folder: Path) -> Path:
