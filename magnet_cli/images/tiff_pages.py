@@ -133,6 +133,7 @@ def find_contents(file: TiffFile, path: str) -> TiffContents:
     """
     first = next(first_pages(file.pages), None)
     if first is None:
+        refuse_truncated(file, path)
         raise SourceError("the TIFF file holds no readable page", file=path, advice="Copy or export the file again")
     check_size(first, path)
     fault = refuse_truncated(file, path)

@@ -85,7 +85,10 @@ def refuse_missing_tiles(pages: Iterable[TiffPage], path: str) -> None:
 
 
 def _broken_chain(file: TiffFile, path: str) -> str:
-    """Return a note where the last pointer of a chain leads to no directory; refuse one that leads beyond the end."""
+    """Return a note where the last pointer of a chain leads to no directory; refuse one that leads beyond the end.
+
+    The last pointer of a file without any directory is that of its header.
+    """
     place, length = file.pages.next_page_offset, file.tiff.offsetsize
     if place is None:
         return ""
@@ -98,6 +101,12 @@ def _broken_chain(file: TiffFile, path: str) -> str:
         raise _truncated(rule, f"{size:,} bytes, which end inside a directory", path)
     target = unpack(file.tiff.offsetformat, stored)[0]
     if target + file.tiff.tagnosize > size:
+        if not len(file.pages):
+            raise _truncated(
+                "its first directory, which describes the picture, lies beyond its end",
+                f"{size:,} bytes, and the directory would be at byte {target:,}",
+                path,
+            )
         raise _truncated(rule, f"{size:,} bytes, and the next directory would be at byte {target:,}", path)
     return (
         f"the chain of directories leads to byte {target:,}, where there is no directory: levels and other pictures "

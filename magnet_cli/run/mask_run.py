@@ -135,8 +135,8 @@ class MaskRun:
         if finished:
             groups = sum(step.groups for step in self.job.passes)
             self.events.message(
-                f"{self.paths.mask}: an interrupted run is resumed; {finished} of its {groups} groups of windows are "
-                f"finished ({100 * finished // groups} %)"
+                f"{self.paths.mask}: an interrupted run is resumed, which had finished {finished} of {groups} groups "
+                f"of windows ({100 * finished // groups} %)"
             )
         return journal
 

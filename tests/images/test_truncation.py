@@ -130,6 +130,25 @@ def test_a_chain_of_directories_that_leads_beyond_the_end_is_named_by_its_number
         inspect(path)
 
 
+@pytest.mark.parametrize("bigtiff", [True, False])
+def test_a_first_directory_beyond_the_end_is_named_by_its_numbers(
+    tmp_path: Path,
+    bigtiff: bool,  # noqa: FBT001 (pytest)
+) -> None:
+    path = tmp_path / "a.tif"
+    # libvips writes the directory of a picture after its pixels.
+    pyvips.Image.new_from_array(noise(90, 101, 3)).tiffsave(str(path), bigtiff=bigtiff)
+    with tifffile.TiffFile(path) as file:
+        start = file.pages.first.offset
+    whole = path.read_bytes()
+    for length in (start, start // 2, 16):
+        path.write_bytes(whole[:length])
+        with pytest.raises(SourceError, match=f"truncated .* {length:,} bytes, and the directory .* byte {start:,}"):
+            inspect(path)
+        with pytest.raises(SourceError, match="truncated"):
+            open_labels(path)
+
+
 def test_a_chain_that_leads_nowhere_inside_the_file_is_read_with_a_note(tmp_path: Path) -> None:
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, noise(100, 100, 3), photometric="rgb", metadata=None)

@@ -137,7 +137,7 @@ def test_killed_at_a_chosen_point_and_resumed_equals_never_killed(
 
     groups = check_done(work, mask)["groups"]
     assert isinstance(groups, dict)
-    said = f"an interrupted run is resumed; {groups['resumed']} of its {GROUPS} groups of windows are finished"
+    said = f"an interrupted run is resumed, which had finished {groups['resumed']} of {GROUPS} groups of windows"
     assert (said in resumed.said) == (groups["resumed"] > 0)
     assert before + groups["computed"] <= GROUPS + IN_FLIGHT
     assert groups["resumed"] >= before - IN_FLIGHT
