@@ -15,7 +15,7 @@ from magnet_cli.geometry import LEVEL0, Box
 from magnet_cli.importing.staging import CARD, check_output, staged
 from magnet_cli.models.bundle import Bundle, load_bundle
 from magnet_cli.models.foreign import measurement
-from magnet_cli.models.foreign.foreign_bundle import tried_network, write_description
+from magnet_cli.models.foreign.foreign_bundle import UNKNOWN_LICENCE, tried_network, write_description
 from magnet_cli.models.foreign.foreign_spec import FOLDER
 from magnet_cli.models.foreign.trial import SIDE
 from magnet_cli.plan import check_bands, check_values
@@ -110,7 +110,7 @@ def _card(tried: TriedNetwork, name: str) -> str:
         "",
         f"- files: {', '.join(spec.files)}",
         f"- classes: {', '.join(each.name for each in tried.classes)}",
-        f"- licence: {known.get('licence') or 'unknown; ask whoever published the network'}",
+        f"- licence: {known.get('licence') or UNKNOWN_LICENCE}",
         "- scores: none measured here; 'magnet evaluate MASK TRUTH' measures them",
         "",
         "## Where the values are from",

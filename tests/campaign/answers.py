@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import re
 import threading
 import time
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -17,6 +16,7 @@ from magnet_cli.errors import MagnetError
 from magnet_cli.geometry import LEVEL0, Box
 from magnet_cli.images import remote
 from tests.campaign.finding import Finding
+from tests.images.server import QuietHandler, requested_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -76,20 +76,10 @@ class Liar(ThreadingHTTPServer):
         return chosen
 
 
-class Handler(BaseHTTPRequestHandler):
-    """Answers GET and HEAD."""
+class Handler(QuietHandler):
+    """Sends a file or a part of one, and errs where the server's plan says so."""
 
-    protocol_version = "HTTP/1.1"
     server: Liar
-
-    def do_HEAD(self) -> None:
-        self._answer(body=False)
-
-    def do_GET(self) -> None:
-        self._answer(body=True)
-
-    def log_message(self, *_: object) -> None:
-        """A campaign prints what fell, and nothing else."""
 
     def _answer(self, *, body: bool) -> None:
         wrong = self.server.wrong()
@@ -101,11 +91,8 @@ class Handler(BaseHTTPRequestHandler):
             self._plain(404)
             return
         data = path.read_bytes()
-        asked = re.match(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
-        if wrong == "whole":
-            asked = None
-        start = int(asked[1]) if asked else 0
-        end = min(int(asked[2] or len(data)) + 1, len(data)) if asked else len(data)
+        asked = None if wrong == "whole" else requested_bytes(self.headers.get("Range", ""), len(data))
+        start, end = asked or (0, len(data))
         if start >= len(data) and asked:
             self._plain(416)
             return

@@ -14,6 +14,35 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+def requested_bytes(words: str, length: int) -> tuple[int, int] | None:
+    """Return the first byte and the byte after the last one that a `Range` header asks for; None for a whole file.
+
+    Args:
+        words: The header's value; empty where there is no such header.
+        length: Bytes of the file. The first byte may lie beyond them, the end does not.
+    """
+    found = re.match(r"bytes=(\d+)-(\d*)", words)
+    return None if found is None else (int(found[1]), min(int(found[2] or length) + 1, length))
+
+
+class QuietHandler(BaseHTTPRequestHandler):
+    """Answers GET and HEAD alike, and logs nothing, because tests print nothing."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_HEAD(self) -> None:
+        self._answer(body=False)
+
+    def do_GET(self) -> None:
+        self._answer(body=True)
+
+    def log_message(self, *_: object) -> None:
+        """Do nothing."""
+
+    def _answer(self, *, body: bool) -> None:
+        raise NotImplementedError
+
+
 class Server(ThreadingHTTPServer):
     """Serves a folder on 127.0.0.1."""
 
@@ -47,20 +76,10 @@ class Server(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_address[1]}/{name}"
 
 
-class Handler(BaseHTTPRequestHandler):
-    """Answers GET and HEAD."""
+class Handler(QuietHandler):
+    """Sends a file, a part of one, or what the server is to send in its place."""
 
-    protocol_version = "HTTP/1.1"
     server: Server
-
-    def do_HEAD(self) -> None:
-        self._answer(body=False)
-
-    def do_GET(self) -> None:
-        self._answer(body=True)
-
-    def log_message(self, *_: object) -> None:
-        """Log nothing, because tests print nothing."""
 
     def _answer(self, *, body: bool) -> None:
         server = self.server
@@ -87,8 +106,8 @@ class Handler(BaseHTTPRequestHandler):
                 self._status(404)
             return
         data = path.read_bytes()
-        found = re.match(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")) if server.ranges else None
-        start, end = (int(found[1]), min(int(found[2] or len(data)) + 1, len(data))) if found else (0, len(data))
+        found = requested_bytes(self.headers.get("Range", ""), len(data)) if server.ranges else None
+        start, end = found or (0, len(data))
         if start >= len(data) and found:
             self._status(416)
             return
