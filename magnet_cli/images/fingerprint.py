@@ -91,9 +91,18 @@ def input_files(path: Path) -> list[Path]:
 
 
 def is_hashed_whole(source: str | Path) -> bool:
-    """Return whether the fingerprint of an input depends on each of its bytes."""
+    """Return whether the fingerprint of an input depends on each byte of all its files.
+
+    It does not for a mosaic and for a raster with a header file, of whose other files a few bytes alone are hashed.
+
+    Raises:
+        SourceError: The input cannot be read.
+    """
     path = Path(source)
-    return not is_url(str(source)) and path.is_file() and path.stat().st_size <= SMALL_BYTES
+    if is_url(str(source)) or not path.is_file():
+        return False
+    with naming(path, "the input cannot be read", advice="Check that it exists and that you may read it"):
+        return not _companions(path) and all(file.stat().st_size <= SMALL_BYTES for file, _ in _files(path))
 
 
 def image_hashes(source: str | Path, info: ImageInfo, *, digest: str | None = None) -> dict[str, str]:

@@ -77,10 +77,10 @@ class InputState:
             if now.size != before.size:
                 return f"{file.name} had {before.size:,} bytes and has {now.size:,}"
             touched = touched or f"{file.name} was written to"
-        if quick or self.digest is None or (touched and not is_hashed_whole(self.source)):
+        if quick or self.digest is None:
             return touched
         try:
-            if fingerprint(self.source) != self.digest:
+            if (touched and not is_hashed_whole(self.source)) or fingerprint(self.source) != self.digest:
                 return touched or "its content is another"
         except SourceError as error:
             return f"it can no longer be read: {error.rule}"

@@ -130,6 +130,29 @@ def test_a_large_file_that_was_written_to_is_refused_though_its_samples_agree(
         states.refuse_change()
 
 
+@pytest.mark.parametrize(("make", "file"), [(mosaic, "a.tif"), (masked, "a.tif.msk")])
+def test_other_files_of_an_input_that_are_hashed_in_part_may_not_be_written_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[Path], Path], file: str
+) -> None:
+    source, changing = make(tmp_path), tmp_path / file
+    module = sys.modules["magnet_cli.images.fingerprint"]
+    size = source.stat().st_size
+    if make is masked:
+        # The image is hashed whole, and the mask beside it in samples.
+        with changing.open("ab") as stream:
+            stream.write(bytes(3 * size))
+        for name in ("HEAD_BYTES", "SAMPLE_BYTES"):
+            monkeypatch.setattr(module, name, 16)
+    monkeypatch.setattr(module, "SMALL_BYTES", size)
+    states = InputStates.of([source])
+    data = bytearray(changing.read_bytes())
+    data[3 * len(data) // 4] ^= 1
+    changing.write_bytes(data)
+    os.utime(changing, (1, 1))
+    with pytest.raises(SourceError, match=f"{file} was written to"):
+        states.refuse_change()
+
+
 def test_a_file_behind_an_address_is_watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("fsspec")
     pytest.importorskip("aiohttp")
