@@ -47,7 +47,7 @@ class StoredLevel:
     downsample: Pitch
     """Downsample of the level: level-0 pixels that one stored pixel covers, along x and y."""
     masked: bool = False
-    """Whether its file holds a mask of the level."""
+    """Whether the file of the level holds a mask of it."""
     store: Store
     index: int
     """Number of the level in the store."""

@@ -88,7 +88,7 @@ def _answer(image: _Opened, channel: socket.socket) -> None:
         data, descriptors = receive(channel)
         if not data:
             return
-        # From the process that started this one, over a channel that nobody else has.
+        # The message comes from the process that started this one, over a channel that no other process has.
         message: ReadMessage = pickle.loads(data)  # noqa: S301
         for number in message.dropped:
             slabs.pop(number, None)

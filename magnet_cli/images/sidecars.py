@@ -49,7 +49,7 @@ class Sidecars:
 
     @property
     def is_placed(self) -> bool:
-        """Whether one of them says where the image lies."""
+        """Whether one of the sidecars states where the image lies."""
         return bool(self.crs or self.geotransform or self.world or self.tie_points or self.rpc)
 
     def digest_text(self) -> str:

@@ -55,7 +55,7 @@ def shipped_bundles() -> dict[str, Path]:
 
 
 def bundle_files(name_or_path: str | Path | None) -> list[Path]:
-    """The files of a bundle that exist, without a look at its description; none where no bundle is named."""
+    """The files of a bundle that exist. Its description is not read. The list is empty where no bundle is named."""
     if name_or_path is None:
         return []
     folder = shipped_bundles().get(str(name_or_path)) or Path(name_or_path)

@@ -38,7 +38,7 @@ SHARE = 1.0
 GLASS, FAINT = 0.83, 0.12
 """Least brightness and largest saturation of glass."""
 USUAL_LIGHT, LIGHTS = 240.0, (200.0, 255.0)
-"""Stored value of the glass where too little of it is seen, and the ends between which it lies."""
+"""Stored value of glass where an image has too little glass to measure it, and the least and the largest value."""
 APART = 0.05
 """Sine of the angle between two stains below which there is only one."""
 REFERENCE = np.array([[0.5626, 0.2159], [0.7201, 0.8012], [0.4062, 0.5581]])

@@ -36,7 +36,8 @@ _UNLIMITED: Final = 1 << 60
 """Version 1 groups without a limit report a number close to 2**63."""
 
 DEFAULT_SHARE: Final = Fraction(1, 2)
-"""Of the memory that is available, when the user names no budget: the rest is for the page cache and other programs."""
+"""Share of the available memory that is the budget where the user names none. The page cache and other programs get
+the rest."""
 UNKNOWN_BUDGET: Final = 2 << 30
 """The budget in bytes where the system does not say what is available."""
 

@@ -74,7 +74,7 @@ class HeldOutScores:
 
     scenes: tuple[SceneConfusion, ...]
     worst: tuple[WrongWindow, ...]
-    """Of the finest scale, the worst first."""
+    """Windows of the finest scale with the most wrong labels, the worst first."""
 
 
 @torch.inference_mode()

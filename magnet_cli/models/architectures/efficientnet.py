@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 STEM = 32
 """Channels of the stem, in every Lite variant."""
 DIVISOR = 8
-"""Channels are a multiple of it."""
+"""The number of channels of every stage is a multiple of this."""
 LEAST_KEPT = 0.9
 """A width that was rounded down keeps this share of its channels at least."""
 EPSILON = 1e-3
-"""Of every batch normalisation, as in the published weights."""
+"""Epsilon of every batch normalisation, as in the published weights."""
 MOMENTUM = 0.01
 
 

@@ -45,7 +45,7 @@ def deepness(
     known = {key: _json(text, key, file) for key, text in metadata.items() if key in DEEPNESS}
     if known["model_type"] != "Segmentor":
         raise WeightsError(
-            "the network does not give classes of pixels: Deepness's metadata call it something else than Segmentor",
+            "the network does not give classes of pixels: Deepness's metadata do not call it a Segmentor",
             value=known["model_type"],
             file=file,
         )

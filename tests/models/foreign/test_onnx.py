@@ -76,7 +76,7 @@ def test_the_metadata_of_deepness_describe_a_network(file: Path) -> None:
 
 def test_a_detector_of_deepness_is_refused(file: Path) -> None:
     onnx.save(onnx_graph(model_type="Detector"), file)
-    with pytest.raises(WeightsError, match=r"something else than Segmentor .*Detector"):
+    with pytest.raises(WeightsError, match=r"do not call it a Segmentor .*Detector"):
         description(file)
 
 
