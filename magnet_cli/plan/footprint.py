@@ -178,7 +178,7 @@ def _compute_bytes(plan: Plan, step: Pass, facts: ModelFacts) -> int:
     score = finest * (10 if plan.settings.points.kind != "all" else 0)
     score += finest * (4 if plan.settings.select != "uncertainty" else 0)
     # Where windows are left out: the summed weights of the others, and what is compared with them.
-    left_out = plan.settings.patches.kind != "all" or plan.image.has_mask or bool(plan.areas)
+    left_out = plan.settings.patches.kind != "all" or plan.lacks_labels
     score += finest * (9 if left_out else 0)
     refiner = facts.refiner_bytes if plan.settings.merge == "refiner" else 0
     local = facts.local_bytes if plan.settings.method in OF_GRNETS else 0
@@ -226,12 +226,6 @@ def _kept_bytes(plan: Plan, step: Pass) -> int:
     return plan.group[step.number] * (pixels * (_pixel_bytes(plan) + 1) + inside)
 
 
-def border_pixels(step: Pass) -> int:
-    """Return the most canvas pixels of a block that are kept until it is blended with its neighbours."""
-    size, fade = _canvas_size(step, step.stages[-1]), step.fade
-    return min(size.pixels, 2 * (2 * fade + 1) * (size.width + size.height)) if fade else 0
-
-
 def _level0_pixels(step: Pass) -> int:
     """Return the largest number of level-0 pixels that a block has."""
     stage = step.stages[0]
@@ -255,5 +249,5 @@ def _output_bytes(plan: Plan, step: Pass) -> int:
     finest = _canvas_size(step, step.stages[-1]).pixels
     is_last = step is plan.passes[-1]
     fields = finest * (plan.classes * plan.probabilities if is_last else plan.field_bands(step)) * 2
-    fields += border_pixels(step) * plan.classes * 2 * is_last
+    fields += max(step.kept_area(block) for block, _ in step.alike()) * plan.classes * 2 * is_last
     return plan.group[step.number] * (2 * labels * is_last + 2 * fields) + _kept_bytes(plan, step)

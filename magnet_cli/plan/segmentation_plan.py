@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Literal
 
 from magnet_cli.options.rules import ALL, Rule
 from magnet_cli.plan.bands import describe_bands
-from magnet_cli.plan.windows import Index
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from magnet_cli.options.method_settings import BundleDefaults, MethodSettings
     from magnet_cli.options.segment import Compat
     from magnet_cli.plan.preparation import StainMap
-    from magnet_cli.plan.windows import Pass, Stage
+    from magnet_cli.plan.windows import Index, Pass, Stage
 
 ASSUMED_BASE = 700 << 20
 """Host memory of Python, torch and the networks where it has not been measured yet."""
@@ -215,6 +214,11 @@ class Plan:
         return tuple(stage for step in self.passes for stage in step.stages)
 
     @property
+    def lacks_labels(self) -> bool:
+        """Whether some pixels of the image may get no label, because of missing data or an area."""
+        return self.image.has_mask or bool(self.areas)
+
+    @property
     def asks_selector(self) -> bool:
         """Whether the bundle's selector runs: it compares windows, or chooses a GRNet's cells."""
         return self.selector is not None or self.settings.patches.kind == "selector"
@@ -349,9 +353,17 @@ class Plan:
     def disk(self) -> dict[str, int]:
         """Upper bounds in bytes: labels before compression, fields, and a one-time decode."""
         labels = self.image.size.pixels
-        fields = sum(_kept(step, all_of_it=True) * self.field_bands(step) * 2 for step in self.passes[:-1])
-        fields += _kept(self.passes[-1], all_of_it=False) * self.classes * 2
-        last = self.passes[-1].stages[-1].extent.pixels
+        *before, step = self.passes
+        fields = sum(
+            count * coarse.reach(block).area * self.field_bands(coarse) * 2
+            for coarse in before
+            for block, count in coarse.alike()
+        )
+        fields += sum(count * step.kept_area(block) * self.classes * 2 for block, count in step.alike())
+        last = step.stages[-1].extent.pixels
+        if step.fade and self.lacks_labels:
+            # Which pixels near borders get a label, and which a probability.
+            fields += labels + last * (self.probabilities or self.uncertainty)
         kept = last * (self.classes * self.probabilities + self.uncertainty)
         return {
             "mask_at_most": ceil(labels * 4 / 3),
@@ -360,28 +372,6 @@ class Plan:
             "probabilities_at_most": kept,
             "decode_cache": self.image.cache_bytes,
         }
-
-
-def _kept(step: Pass, *, all_of_it: bool) -> int:
-    """Count the pixels of a pass's last canvas that its blocks keep: all, or those near the borders of blocks.
-
-    Blocks inside the image are alike, and so are those along one of its sides, so that at most nine are looked at.
-    """
-    if not all_of_it and not step.fade:
-        return 0
-    total = 0
-    for row, rows in _alike(step.blocks.height):
-        for column, columns in _alike(step.blocks.width):
-            block = Index(row=row, column=column)
-            boxes = [step.reach(block)] if all_of_it else step.kept(block)
-            total += rows * columns * sum(box.area for box in boxes)
-    return total
-
-
-def _alike(count: int) -> list[tuple[int, int]]:
-    """Return the first, a middle and the last of some places in a row, each with how many there are of its kind."""
-    kinds = {0: 1, count - 1: 1, **({1: count - 2} if count > 2 else {})}  # noqa: PLR2004 - the first and the last
-    return list(kinds.items())
 
 
 def _nine(value: Fraction) -> float:

@@ -173,6 +173,15 @@ class Pass:
         row, column = divmod(index, self.blocks.width)
         return Index(column=column, row=row)
 
+    def alike(self) -> Iterator[tuple[Index, int]]:
+        """Yield blocks that stand for all of the pass, nine at most, each with how many are like it.
+
+        Blocks inside the image are alike, and so are those along one of its sides.
+        """
+        for row, rows in _alike(self.blocks.height):
+            for column, columns in _alike(self.blocks.width):
+                yield Index(column=column, row=row), rows * columns
+
     def ratio(self, stage: Stage) -> Size:
         """Cells of a stage in one block, along each axis."""
         coarsest = self.stages[0].scale
@@ -276,6 +285,10 @@ class Pass:
         inner, reach = self.inner(block, by=1), self.reach(block)
         return [reach] if 2 * inner.area < reach.area else around(inner, reach)
 
+    def kept_area(self, block: Index) -> int:
+        """Return the number of pixels in `kept`."""
+        return sum(box.area for box in self.kept(block))
+
     def inner_level0(self, block: Index) -> Box:
         """Return the level-0 pixels of a block whose values are made of pixels in `inner` alone; it may be empty."""
         whole = self.level0(block)
@@ -350,6 +363,12 @@ def around(inner: Box, outer: Box) -> list[Box]:
         Box.between(left=outer.x, top=inner.bottom, right=outer.right, bottom=outer.bottom),
     ]
     return [strip for strip in strips if strip.area]
+
+
+def _alike(count: int) -> list[tuple[int, int]]:
+    """Return the first, a middle and the last of some places in a row, each with how many there are of its kind."""
+    kinds = {0: 1, count - 1: 1, **({1: count - 2} if count > 2 else {})}  # noqa: PLR2004 - the first and the last
+    return list(kinds.items())
 
 
 def _between(start: int, end: int, pitch: Fraction) -> tuple[int, int]:

@@ -24,8 +24,6 @@ from magnet_cli.run.job import Runner
 from magnet_cli.segmentation.canvas_output import count_labels, labels_of, own_uncertainty
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import NDArray
 
     from magnet_cli.masks.spec import GroupId
@@ -58,7 +56,7 @@ def border_fields(plan: Plan) -> tuple[FieldSpec, ...]:
             FieldSpec(name=field_name(step.number, layer), bands=bands, size=stage.extent, pitch=stage.pitch)
             for layer in step.layers
         ]
-        if is_last and keeps_validity(plan):
+        if is_last and plan.lacks_labels:
             fields += [
                 FieldSpec(name=VALID_LABELS, bands=1, size=plan.image.size, pitch=LEVEL0, dtype="uint8"),
                 FieldSpec(name=VALID_VALUES, bands=1, size=stage.extent, pitch=stage.pitch, dtype="uint8"),
@@ -66,28 +64,18 @@ def border_fields(plan: Plan) -> tuple[FieldSpec, ...]:
     return tuple(fields)
 
 
-def keeps_validity(plan: Plan) -> bool:
-    """Whether some pixels of the image may get no label."""
-    return plan.image.has_mask or bool(plan.areas)
-
-
-def put_values(
-    sink: Sink, group: GroupId, step: Pass, block: Index, *, values: NDArray[np.float16], boxes: Sequence[Box]
-) -> None:
-    """Keep the values of a block in its layer.
+def put_values(sink: Sink, group: GroupId, step: Pass, block: Index, *, box: Box, values: NDArray[np.float16]) -> None:
+    """Keep values of a block in its layer.
 
     Args:
         sink: Takes them.
         group: The group of the block.
         step: The pass.
         block: A block of the pass.
-        values: `(bands, height, width)` over `step.reach(block)`.
-        boxes: The boxes to keep, inside of it.
+        box: Inside `step.reach(block)`.
+        values: `(bands, box.height, box.width)`.
     """
-    reach, name = step.reach(block), field_name(step.number, step.layer(block))
-    for box in boxes:
-        part = values[:, *box.shifted(x=-reach.x, y=-reach.y).slices]
-        sink.put_field(group, name=name, box=box, values=part)
+    sink.put_field(group, name=field_name(step.number, step.layer(block)), box=box, values=values)
 
 
 def joined(results: Results, step: Pass, box: Box, *, classes: int) -> NDArray[np.float32]:
@@ -116,8 +104,11 @@ def joined(results: Results, step: Pass, box: Box, *, classes: int) -> NDArray[n
         # No class has any probability where nothing was computed.
         known = values[:classes].max(axis=0) > 0
         weight = np.where(known, rows[:, None] * columns, np.float32(0))
-        part = np.where(known, values, np.float32(0)) * weight
-        total = part if total is None else total + part
+        # In place: arrays of all classes are most of the memory of this pass.
+        if not known.all():
+            values[:, ~known] = 0
+        values *= weight
+        total = values if total is None else np.add(total, values, out=total)
         weights += weight
     if total is None:
         message = f"a box has a share in some layer, got {box}"
@@ -243,7 +234,7 @@ class BorderRunner(Runner):
 
     def _valid(self, name: str, box: Box) -> NDArray[np.bool_] | None:
         """Say which pixels of a box get a label or a probability; None for all."""
-        if not keeps_validity(self._plan) or not box.area:
+        if not self._plan.lacks_labels or not box.area:
             return None
         return np.asarray(self._resources.results.read_stored_field(name, box)[0] == VALID)
 

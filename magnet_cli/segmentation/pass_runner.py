@@ -17,7 +17,6 @@ from magnet_cli.segmentation.block_borders import (
     VALID_VALUES,
     cut,
     joined,
-    keeps_validity,
     put_validity,
     put_values,
 )
@@ -114,7 +113,7 @@ class PassRunner(Runner):
         beside = self._beside(state)
         if beside is not None:
             values = np.concatenate((values, beside.view(reach).cpu().numpy()))
-        put_values(self._resources.sink, group, step, block, values=values, boxes=[reach])
+        put_values(self._resources.sink, group, step, block, box=reach, values=values)
 
     def _store_borders(self, group: GroupId, state: BlockState) -> None:
         """Store a block's probabilities near its borders, from which `BorderRunner` makes the labels there."""
@@ -122,9 +121,10 @@ class PassRunner(Runner):
         if not step.fade:
             return
         if not pixels.is_empty:
-            values = state.canvas.view(step.reach(pixels.block)).cpu().numpy()
-            put_values(sink, group, step, pixels.block, values=values, boxes=step.kept(pixels.block))
-        if not keeps_validity(self.bound.plan):
+            # Box by box, so that what lies deep inside never leaves an accelerator.
+            for box in step.kept(pixels.block):
+                put_values(sink, group, step, pixels.block, box=box, values=state.canvas.view(box).cpu().numpy())
+        if not self.bound.plan.lacks_labels:
             return
         level0, own = step.level0(pixels.block), step.own(pixels.block, step.stages[-1])
         if level0.area:

@@ -81,6 +81,8 @@ def test_what_is_kept_near_borders_is_all_that_labels_there_are_made_of(step: Pa
     for block in all_blocks(step):
         for box in step.kept(block):
             kept[box.slices] = True
+    assert sum(count for _, count in step.alike()) == step.blocks.pixels
+    assert max(step.kept_area(block) for block, _ in step.alike()) == max(map(step.kept_area, all_blocks(step)))
     seen = np.zeros((stage.image.height, stage.image.width), np.int64)
     for block in all_blocks(step):
         level0, inner = step.level0(block), step.inner_level0(block)

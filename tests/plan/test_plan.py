@@ -590,3 +590,17 @@ def test_a_plan_is_json() -> None:
     assert found["disk"]["probabilities_at_most"] == 3001 * 1999 * 5
     stages = [stage for step in found["passes"] for stage in step["stages"]]
     assert [stage["scale"]["width"] for stage in stages] == [4096, 2048, 1024, 512, 256, 128, 64]
+
+
+def test_memory_and_disk_hold_what_small_blocks_keep_for_their_neighbours() -> None:
+    # A block of which little lies deep inside keeps all of its values, which is more than a ring along its borders.
+    options = SegmentOptions(method="patch", overlap="50%")
+    plan = make_plan(image(), facts(classes=50), options, MACHINE)
+    (step,) = plan.passes
+    block = step.block(step.blocks.width + 1)
+    assert step.kept(block) == [step.reach(block)]
+    assert plan.memory.output >= 2 * plan.group[0] * step.reach(block).area * plan.classes * 2
+    fields = plan.disk()["fields_at_most"]
+    with_area = replace(plan, areas=(AreaSpec(kind="roi", source="a.geojson", digest="a"),), uncertainty=True)
+    validity = plan.image.size.pixels + step.stages[-1].extent.pixels
+    assert with_area.disk()["fields_at_most"] == fields + validity
