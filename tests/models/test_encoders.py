@@ -138,7 +138,11 @@ def test_another_number_of_bands_sees_a_grey_image_alike(tmp_path: Path) -> None
     torch.save(ported(other), tmp_path / "lite.pth")
     fill_encoder(encoder, "lite.pth", folder=tmp_path)
     grey = torch.randn(1, 1, 64, 64)
-    torch.testing.assert_close(encoder(grey.expand(1, 5, 64, 64))[3], other(grey.expand(1, 3, 64, 64))[3])
+    # Random weights give almost nothing after a few blocks, so that the first convolution shows a wrong scale alone.
+    with torch.inference_mode():
+        found, expected = encoder.stem(grey.expand(1, 5, 64, 64)), other.stem(grey.expand(1, 3, 64, 64))
+    assert float(expected.abs().mean()) > 0.01
+    torch.testing.assert_close(found, expected)
 
 
 def test_depthwise_convolutions_train_in_float32_on_a_cpu() -> None:
