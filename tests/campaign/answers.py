@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 READ_SECONDS: Final = 2.0
-"""Takes the place of the program's own patience with a silent server, so that a campaign need not wait as long."""
+"""Replaces the program's own patience with a silent or a slow server, which is longer than a case may take."""
 PLAN: Final = "answers.json"
 """File beside the image that says how often, and how, the server is wrong."""
 WRONG: Final = (
@@ -179,7 +179,7 @@ def lying(folder: Path) -> Iterator[str]:
 
 def fetched(folder: Path, name: str) -> Finding:
     """Read an image from a server that errs: its true pixels, or exit code 3."""
-    remote.READ_SECONDS, remote.PAUSE_SECONDS = READ_SECONDS, 0.01
+    remote.READ_SECONDS, remote.PATIENCE_SECONDS, remote.PAUSE_SECONDS = READ_SECONDS, READ_SECONDS, 0.01
 
     def pixels(source: str | Path) -> np.ndarray[Any, np.dtype[Any]]:
         cache = images.CacheBudget(folder=folder / "cache", max_bytes=1 << 28)
