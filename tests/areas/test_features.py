@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import rasterio
 import shapely
+import tifffile
 
 from magnet_cli.areas import specify
 from magnet_cli.areas.features import read_geojson
@@ -34,16 +35,21 @@ PLACES = {
     "africa": ("ESRI:102022", rasterio.Affine(0.5, 0, 2_510_000, 0, -0.5, -1_820_000)),
     "own": ("+proj=aea +lat_1=20 +lat_2=30 +lat_0=25 +lon_0=55 +datum=WGS84", rasterio.Affine(2, 0, 9, 0, -2, 8)),
 }
+NEGATIVE = "negative scale"
+"""As "utm", with a negative ScaleY in the file. GDAL takes such a file as north-up."""
 CORNERS = np.array([(20.31, 30.17), (90.42, 25.73), (100.19, 80.61), (30.87, 70.23)])
 """Corners of the polygon, in pixels."""
 
 
-@pytest.fixture(params=PLACES)
+@pytest.fixture(params=[*PLACES, NEGATIVE])
 def image(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    crs, transform = PLACES[request.param]
+    crs, transform = PLACES["utm" if request.param == NEGATIVE else request.param]
     facts = {"height": HEIGHT, "width": WIDTH, "count": 3, "dtype": "uint8", "crs": crs, "transform": transform}
     with rasterio.open(tmp_path / "s.tif", "w", driver="GTiff", photometric="rgb", **facts) as file:
         file.write(np.ones((3, HEIGHT, WIDTH), np.uint8))
+    if request.param == NEGATIVE:
+        with tifffile.TiffFile(tmp_path / "s.tif", mode="r+") as tiff:
+            tiff.pages.first.aspage().tags["ModelPixelScaleTag"].overwrite((0.5, -0.5, 0.0))
     return tmp_path / "s.tif"
 
 

@@ -163,6 +163,23 @@ def test_the_second_file_lies_where_rasterio_puts_the_image(
             assert feature["properties"]["area_m2"] == pytest.approx(shape.area)
 
 
+def test_polygons_of_a_negative_scale_lie_where_gdal_puts_the_image(tmp_path: Path) -> None:
+    write_geotiff(tmp_path / "g.tif", Affine(0.5, 0, 500_000, 0, -0.5, 4_600_000), "EPSG:32633")
+    with tifffile.TiffFile(tmp_path / "g.tif", mode="r+") as tiff:
+        tiff.pages.first.aspage().tags["ModelPixelScaleTag"].overwrite((0.5, -0.5, 0.0))
+    with tifffile.TiffFile(tmp_path / "g.tif") as tiff:
+        tags = geo_tags(tiff.pages.first.aspage())
+    mask = write_mask(tmp_path / "m.tif", make_labels(90, 70), resolution=None, geo_tags=tags)
+    pixels, on_map = export(mask, "geojson")
+    with rasterio.open(tmp_path / "g.tif") as file:
+        assert file.transform.e == -0.5, "GDAL takes such a file as north-up"
+        place = file.transform
+    for feature, flat in zip(read(on_map.path)["features"], read(pixels.path)["features"], strict=True):
+        shape, wanted = (shapely.geometry.shape(each["geometry"]) for each in (feature, flat))
+        placed = shapely.affinity.affine_transform(wanted, [place.a, place.b, place.d, place.e, place.c, place.f])
+        assert shape.hausdorff_distance(placed) < 0.005
+
+
 def test_a_system_without_a_code_gets_no_second_file_and_a_note(tmp_path: Path) -> None:
     crs = "+proj=aea +lat_1=20 +lat_2=30 +lat_0=25 +lon_0=55 +datum=WGS84"
     tags = write_geotiff(tmp_path / "g.tif", Affine(0.5, 0, 9, 0, -0.5, 8), crs, point=False)
