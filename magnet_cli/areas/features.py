@@ -87,7 +87,7 @@ def read_geojson(path: str, info: ImageInfo) -> tuple[Any, tuple[str, ...]]:
         notes += (f"{path}: left out {count} polygon{'s'[: count > 1]} of {_listed(found)}, as QuPath does",)
         if not shapely.area(inside):
             raise SourceError(
-                f"nothing is left of the region without the polygons of {_listed(found)}",
+                f"nothing of the region remains once the polygons of {_listed(found)} are left out",
                 file=path,
                 advice="QuPath ignores classes whose names end in *. Rename the class where it is to be computed",
             )
@@ -228,11 +228,12 @@ def _from_crs(polygons: list[Any], crs: str, info: ImageInfo, path: str) -> tupl
     found = _on_map(polygons, crs, info.crs, placed, info)
     if found is None:
         raise SourceError(
-            f"no way leads from {label(crs)} to the CRS of the image, {label(info.crs)}",
+            f"PROJ knows no transformation from {label(crs)} to the CRS of the image, {label(info.crs)}",
             file=path,
             advice="Reproject the polygons to the CRS of the image, or give them in pixels without crs",
         )
-    notes = () if same_crs(crs, info.crs) else (f"{path}: polygons were turned from {label(crs)} to {label(info.crs)}",)
+    said = f"{path}: the coordinates of the polygons were transformed from {label(crs)} to {label(info.crs)}"
+    notes = () if same_crs(crs, info.crs) else (said,)
     return found, notes
 
 

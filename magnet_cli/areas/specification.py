@@ -220,8 +220,8 @@ def _wants_tissue(options: SegmentOptions, info: ImageInfo) -> bool:
     colours = info.dtype == "uint8" and all(name in info.bands for name in COLOURS)
     if options.tissue == "otsu" and not colours:
         raise UsageError(
-            "tissue is found by its colour",
-            value=f"--tissue otsu on {', '.join(info.bands[:4])} in {info.dtype}",
+            "--tissue otsu finds tissue by its colour, so it needs bands red, green and blue in uint8",
+            value=f"{', '.join(info.bands[:4])} in {info.dtype}",
             advice="Leave --tissue out, or say where to look with --roi or --mask",
         )
     return colours and (options.tissue == "otsu" or (options.tissue == "auto" and info.is_slide))

@@ -49,7 +49,7 @@ def read_dataset(path: Path, names: Sequence[str] = ()) -> tuple[DatasetSample, 
 
     Raises:
         SourceError: The file cannot be read or lists nothing, a column or a value is missing, a name is used twice or
-            does not fit a file, or a file is missing; the message says which line.
+            cannot be that of a file, or a file is missing; the message says which line.
         UsageError: There is no sample of a name.
     """
     samples = {line: _sample(row, line, path) for line, row in _rows(path)}
@@ -98,11 +98,11 @@ def _rows(path: Path) -> list[tuple[int, Mapping[str, str]]]:
 def _sample(row: Mapping[str, str], line: int, path: Path) -> DatasetSample:
     empty = [name for name in NEEDED if not row[name]]
     if empty:
-        raise SourceError(f"line {line} gives no {empty[0]}", file=path)
+        raise SourceError(f"line {line} has nothing in the column {empty[0]}", file=path)
     places = {name: path.parent / row[name] for name in FILES if row[name]}
     name = row["name"] or places["image"].stem
     if UNFIT & set(name) or name.strip(".") != name:
-        raise SourceError(f"the name in line {line} does not fit a file", value=repr(name), file=path)
+        raise SourceError(f"the name in line {line} cannot be the name of a file", value=repr(name), file=path)
     return DatasetSample(
         name=name, image=places["image"], label=places["label"], roi=places.get("roi"), mask=places.get("mask")
     )

@@ -84,7 +84,8 @@ def read_layout(path: Path) -> tuple[PageLayout, ...]:
     except (OSError, tifffile.TiffFileError) as exc:
         raise OutputError("the mask cannot be opened as TIFF", value=exc, file=path) from exc
     if len(pages) == MAX_PAGES:
-        raise OutputError("the directories of the mask have no end", file=path)
+        rule = "the mask has more directories than any mask, or their chain has no end"
+        raise OutputError(rule, value=f"at least {MAX_PAGES:,}", file=path)
     return pages
 
 

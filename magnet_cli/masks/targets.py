@@ -61,7 +61,7 @@ def input_images(inputs: Sequence[str], on_note: Callable[[str], None] = _silent
     skipped += [SkippedFile(path=Path(image.source), reason="output") for image in found if image not in images]
     if not images:
         raise UsageError(
-            "there are only masks that this program has written",
+            "the inputs hold only masks that this program has written",
             value=" ".join(inputs),
             advice="Name the images, or a folder that holds some",
         )

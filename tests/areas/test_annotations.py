@@ -80,7 +80,7 @@ def test_other_classes_are_looked_at(classification: object, tmp_path: Path) -> 
 def test_a_region_of_ignored_classes_alone_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"but those of Ignore\*"):
         read(tmp_path / "a.geojson", [annotation(IGNORED, {"name": "Ignore*"})])
-    with pytest.raises(SourceError, match="nothing is left"):
+    with pytest.raises(SourceError, match="nothing of the region remains"):
         read(tmp_path / "a.geojson", [annotation(IGNORED, {"name": "Ignore*"}), annotation(IGNORED, None)])
 
 

@@ -185,7 +185,7 @@ def test_systems_that_nobody_knows(image: Path, name: str | None, tmp_path: Path
 
 def test_no_way_leads_from_another_planet(image: Path, tmp_path: Path) -> None:
     roi = plain(tmp_path / "a.geojson", shapely.box(1, 2, 3, 4), crs={"properties": {"name": "ESRI:104905"}})
-    with pytest.raises(SourceError, match=r"no way leads from ESRI:104905|outside"):
+    with pytest.raises(SourceError, match=r"no transformation from ESRI:104905|outside"):
         specify(SegmentOptions(roi=roi), inspect(image))
 
 

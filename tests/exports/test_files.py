@@ -261,7 +261,7 @@ def test_directories_that_follow_each_other_in_a_circle_end(mask: Path) -> None:
     assert data[last + 8 + 20 * count :][:8] == bytes(8)
     struct.pack_into("<Q", data, last + 8 + 20 * count, first)
     mask.write_bytes(data)
-    with pytest.raises(OutputError, match="have no end"):
+    with pytest.raises(OutputError, match="their chain has no end"):
         read_layout(mask)
     with pytest.raises(SourceError, match="is no mask"):
         MaskFile.open(mask)

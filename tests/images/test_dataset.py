@@ -49,13 +49,13 @@ def test_paths_are_relative_to_the_file_and_other_columns_are_left_alone(folder:
         ("image,truth\n", r"data.csv: needs the columns image and label.*got image, truth"),
         ("image;label\n", r"got image;label\). Name them in the first line, with commas between them"),
         ("image,label\n", "lists no image. Give it a line for each image"),
-        ("image,label\nin/a.tif,\n", "line 2 gives no label"),
+        ("image,label\nin/a.tif,\n", "line 2 has nothing in the column label"),
         ("image,label\nin/a.tif,in/a.png\nin/c.tif,in/a.png\n", r"data.csv: the image of line 3 .*in/c.tif.* relative"),
         ("image,label,roi\nin/a.tif,in/a.png,no.png\n", "the roi of line 2 is missing.*no.png"),
         ("image,label,mask\nin/a.tif,in/a.png,no.png\n", "the mask of line 2 is missing.*no.png"),
         ("image,label\nin/a.tif,in/a.png\nin/a.tif,in/b.png\n", "its own name.*a, 2 times"),
-        ("name,image,label\n../x,in/a.tif,in/a.png\n", "name in line 2 does not fit a file"),
-        ("name,image,label\n..,in/a.tif,in/a.png\n", "name in line 2 does not fit a file"),
+        ("name,image,label\n../x,in/a.tif,in/a.png\n", "name in line 2 cannot be the name of a file"),
+        ("name,image,label\n..,in/a.tif,in/a.png\n", "name in line 2 cannot be the name of a file"),
     ],
 )
 def test_what_is_wrong_is_said_with_its_line(folder: Path, text: str, message: str) -> None:

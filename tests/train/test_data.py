@@ -108,8 +108,8 @@ def test_scenes_to_validate_on_are_known_and_leave_something() -> None:
             "own name.*got a, 2 times",
         ),
         ("image,label\nimages/p_001.png,labels/p_001.png\nsub/p_001.png,labels/p_002.png", "own name.*got p_001, 2"),
-        ("image,label\nimages/p_001.png", "line 2 gives no label"),
-        ("image,label\n,labels/p_001.png", "line 2 gives no image"),
+        ("image,label\nimages/p_001.png", "line 2 has nothing in the column label"),
+        ("image,label\n,labels/p_001.png", "line 2 has nothing in the column image"),
     ],
 )
 def test_a_list_that_is_not_clear_is_refused(tmp_path: Path, text: str, message: str) -> None:
