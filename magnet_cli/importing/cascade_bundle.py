@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 import torch
 
 from magnet_cli.arithmetic.published.stages import IMAGENET_MEAN, IMAGENET_STD
-from magnet_cli.importing.staging import CARD, UNKNOWN_LICENCE, check_output, staged
+from magnet_cli.importing.staging import UNKNOWN_LICENCE, check_output, staged
 from magnet_cli.models.bundle import load_cascade_bundle
 from magnet_cli.models.bundle_writer import describe_cascade, write_cascade_bundle
 from magnet_cli.models.checkpoint import fitted, read_checkpoint
+from magnet_cli.models.description import CARD
 from magnet_cli.models.registry import build_cascade
 from magnet_cli.system import durable
 

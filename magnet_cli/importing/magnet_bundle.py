@@ -11,10 +11,11 @@ from magnet_cli.arithmetic.published.stages import IMAGENET_MEAN, IMAGENET_STD
 from magnet_cli.errors import UsageError
 from magnet_cli.importing.card import card
 from magnet_cli.importing.orders import ORDERS, Order, OrderSample, order_scores
-from magnet_cli.importing.staging import CARD, UNKNOWN_LICENCE, check_output, staged
+from magnet_cli.importing.staging import UNKNOWN_LICENCE, check_output, staged
 from magnet_cli.models.bundle import Bundle, load_bundle
 from magnet_cli.models.bundle_writer import describe, write_bundle
 from magnet_cli.models.checkpoint import fitted, read_checkpoint
+from magnet_cli.models.description import CARD
 from magnet_cli.models.registry import build_backbone, build_refiner
 from magnet_cli.system import durable
 

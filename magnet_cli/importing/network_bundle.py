@@ -12,8 +12,9 @@ import numpy as np
 
 from magnet_cli import images
 from magnet_cli.geometry import LEVEL0, Box
-from magnet_cli.importing.staging import CARD, check_output, staged
+from magnet_cli.importing.staging import check_output, staged
 from magnet_cli.models.bundle import Bundle, load_bundle
+from magnet_cli.models.description import CARD
 from magnet_cli.models.foreign import measurement
 from magnet_cli.models.foreign.foreign_bundle import UNKNOWN_LICENCE, tried_network, write_description
 from magnet_cli.models.foreign.foreign_spec import FOLDER

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from magnet_cli.errors import OutputError
-from magnet_cli.models.description import DESCRIPTION
+from magnet_cli.models.description import CARD, DESCRIPTION
 from magnet_cli.models.foreign.foreign_spec import FOLDER
 from magnet_cli.system.working_files import working_folder
 from magnet_cli.system.written_files import WrittenFile, refuse_collisions, refuse_long_names
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-CARD = "README.md"
 WEIGHTS = ".safetensors"
 UNKNOWN_LICENCE = "unknown; ask whoever published the checkpoints"
 

@@ -32,6 +32,8 @@ SCHEMA = 1
 """The version of the description's keys; a new key raises it, and older versions are read on."""
 CASCADE_BANDS = 3
 DESCRIPTION = "bundle.json"
+CARD = "README.md"
+"""The model card, for people, in a bundle's folder."""
 
 
 def _known(schema: int) -> int:

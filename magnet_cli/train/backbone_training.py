@@ -11,7 +11,7 @@ import torch
 
 from magnet_cli.errors import SourceError, UsageError
 from magnet_cli.models.bundle_writer import write_bundle
-from magnet_cli.models.description import DESCRIPTION, SCHEMA, segmentation_bundle
+from magnet_cli.models.description import CARD, DESCRIPTION, SCHEMA, segmentation_bundle
 from magnet_cli.models.registry import build_backbone
 from magnet_cli.models.schema import parse_object
 from magnet_cli.system import durable
@@ -22,7 +22,7 @@ from magnet_cli.train.evaluation_page import EVALUATION_FILE, evaluation_page, s
 from magnet_cli.train.loop import Files, Trainer, class_weights, counted, seeded
 from magnet_cli.train.losses import PixelObjective
 from magnet_cli.train.scene_data import divided, load_scenes
-from magnet_cli.train.training_card import CARD_FILE, card
+from magnet_cli.train.training_card import card
 from magnet_cli.train.validation import Validator
 
 if TYPE_CHECKING:
@@ -276,8 +276,8 @@ def train_backbone(data: Path, output: Path, config: TrainConfig, **watch: Unpac
             validator = Validator(scenes=validation, bundle=recipe.bundle, ignore=config.data.ignore)
             scores = score_held_out(network.to(trainer.arithmetic.device), validator, trainer.arithmetic)
             keep(files.folder / EVALUATION_FILE, evaluation_page(scores, validator, curves=files.curves))
-        if not (output / CARD_FILE).exists():
-            keep(output / CARD_FILE, card(bundle, config, network=network, scenes=scenes, origin=origin))
+        if not (output / CARD).exists():
+            keep(output / CARD, card(bundle, config, network=network, scenes=scenes, origin=origin))
         return bundle
 
 

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from magnet_cli.train.config import TrainConfig
     from magnet_cli.train.scenes import LabelledScene
 
-CARD_FILE = "README.md"
-
 
 def card(
     bundle: Bundle,

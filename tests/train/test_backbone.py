@@ -160,6 +160,9 @@ def test_an_encoder_begins_with_weights_of_other_images(tmp_path: Path) -> None:
     card = (tmp_path / "tiny" / "README.md").read_text()
     assert "lite.pth" in card
     assert "fpn-lite0" in card
+    for name in ("a", "b"):
+        size = imagecodecs.imread(data / "images" / f"{name}.png").shape
+        assert f"- {name}, {size[1]}x{size[0]} pixels" in card
     given = torch.load(tmp_path / "lite.pth", weights_only=True)
     written = load_file(tmp_path / "tiny" / "backbone.safetensors")
     begun = build_backbone("fpn-lite0", classes=2, bands=3, options={}).state_dict()
