@@ -76,7 +76,7 @@ class Stage:
 
     @cached_property
     def cell(self) -> Size:
-        """Size of a cell, the part of a window that it decides, in canvas pixels."""
+        """Size of a cell, the part of a window in which it has the largest weight, in canvas pixels."""
         return Size(width=self.input.width - 2 * self.margin, height=self.input.height - 2 * self.margin)
 
     @cached_property
@@ -104,7 +104,7 @@ class Stage:
         )
 
     def own(self, cell: Index) -> Box:
-        """The pixels that a cell decides."""
+        """The pixels of a cell. Near its borders, the windows of other cells may have a share in them."""
         box = Box(
             x=cell.column * self.cell.width,
             y=cell.row * self.cell.height,
@@ -116,7 +116,7 @@ class Stage:
 
 @dataclass(frozen=True, kw_only=True)
 class Window:
-    """One forward pass: a cell, the box its patch covers, and the canvas pixels its result is kept for."""
+    """One forward pass: a cell, the box its patch covers, and the canvas pixels in which its result has a share."""
 
     cell: Index
     box: Box
@@ -124,7 +124,8 @@ class Window:
     own: Box
     """Box of the cell, cut to the image."""
     kept: Box
-    """`own`, and at the block's rim all of the window beyond it: what later stages may read."""
+    """`own`, and at the block's rim all of the window beyond it: later stages read that, too. Those of a block tile its
+    canvas."""
     reach: Box
     """`kept`, and what the window has a share in beyond the borders to other cells of the block."""
     fade: int
@@ -196,7 +197,7 @@ class Pass:
         return [Index(column=column, row=row) for row in rows for column in columns]
 
     def own(self, block: Index, stage: Stage) -> Box:
-        """Return the canvas pixels of a stage that a block decides."""
+        """Return the canvas pixels of a block's cells of a stage. Near borders, neighbours may have a share in them."""
         ratio = self.ratio(stage)
         width, height = ratio.width * stage.cell.width, ratio.height * stage.cell.height
         box = Box(x=block.column * width, y=block.row * height, width=width, height=height)

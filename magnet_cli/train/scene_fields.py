@@ -54,7 +54,10 @@ class SceneView:
 
 
 def stages_of(bundle: Bundle, image: Size) -> tuple[Stage, ...]:
-    """The stages of a run of the program with a bundle's defaults over an image that is read 1:1, coarsest first."""
+    """The stages of a run of the program with a bundle's defaults over an image that is read 1:1, coarsest first.
+
+    Windows lie as they do in a run, but nothing is blended: a training keeps what each cell's window says by itself.
+    """
     scales = sorted(bundle.scales, key=lambda scale: -scale.pixels)
     margin = resolve_settings(SegmentOptions(), model_facts(bundle), group_scales(scales)).margin
     return tuple(

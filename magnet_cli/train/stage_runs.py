@@ -118,7 +118,9 @@ def starts(look: SceneView, temperatures: Sequence[float]) -> Previous:
 def merged(step: StageRun, *, how: Merge, refiners: Refiners) -> Field:
     """Log R over a whole scene, window by window, all points taken.
 
-    O and Y' in a window's rim are those of the neighbouring cells, where a run of the program has the window's own.
+    Two things differ from a run of the program. O and Y' in a window's rim are those of the neighbouring cells, where a
+    run has the window's own. And each pixel has the result of its cell's window alone, as with `--blend none`, where a
+    run takes the weighted mean of overlapping windows.
     """
     stage = step.stage
     whole = Box.whole(stage.extent)
