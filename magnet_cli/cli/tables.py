@@ -44,6 +44,8 @@ def plan_lines(plan: Plan, *, seconds: float | None = None, then: RefinePreview 
             f"    stage {stage.number}: windows of {_scale(plan, stage)}, {_windows(plan, step, stage)}"
             for stage in step.stages
         ]
+    if plan.border_groups:
+        lines.append(f"  then borders of blocks: {plan.border_groups} groups, without a network")
     lines.append(
         f"  host memory: {format_bytes(memory.total)} of {format_bytes(memory.budget)}, "
         f"{memory.ahead} groups read ahead"

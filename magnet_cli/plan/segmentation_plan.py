@@ -240,6 +240,12 @@ class Plan:
         """Return the number of groups of a pass."""
         return ceil(step.blocks.pixels / self.group[step.number])
 
+    @property
+    def border_groups(self) -> int:
+        """Groups of the pass that makes labels near the borders of the last pass's blocks; 0 if nothing is blended."""
+        last = self.passes[-1]
+        return self.groups(last) if last.fade else 0
+
     def blocks(self, step: Pass, group: int) -> list[Index]:
         """The blocks of a group, row-major."""
         start, count = group * self.group[step.number], self.group[step.number]
@@ -295,6 +301,7 @@ class Plan:
             **self.describe_values(),
             "areas": [{"kind": area.kind, "source": area.source} for area in self.areas],
             "passes": [self._describe_pass(step) for step in self.passes],
+            "border_groups": self.border_groups,
             "memory": self._describe_memory(),
             "disk": self.disk(),
             "notes": list(self.notes),

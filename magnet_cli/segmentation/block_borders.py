@@ -127,7 +127,7 @@ class BorderPass:
     @classmethod
     def of(cls, plan: Plan) -> tuple[BorderPass, ...]:
         """Return the pass of a plan; none where no border is blended."""
-        return (cls(plan=plan),) if plan.passes[-1].fade else ()
+        return (cls(plan=plan),) if plan.border_groups else ()
 
     @property
     def step(self) -> Pass:
@@ -142,7 +142,7 @@ class BorderPass:
     @property
     def groups(self) -> int:
         """As many groups as the last pass has; each holds the borders of the same blocks."""
-        return self.plan.groups(self.step)
+        return self.plan.border_groups
 
 
 @dataclass(frozen=True, kw_only=True)

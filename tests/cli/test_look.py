@@ -25,6 +25,7 @@ def test_plan_as_text(here: Path, image: Path, bundle: Path) -> None:
     for part in ("s.tif: 150x110 pixels", "method magnet, merge mean, points all", "pass 1: 4 blocks in 2 groups"):
         assert part in result.stdout
     assert "stage 3: windows of 32x32 pixels, all 35" in result.stdout
+    assert "then borders of blocks: 2 groups" in result.stdout
     assert "host memory: " in result.stdout
     assert "disk at most: " in result.stdout
     assert [path.name for path in here.iterdir()] == ["s.tif"]
@@ -37,6 +38,8 @@ def test_plan_says_what_segment_does(here: Path, bundle: Path) -> None:
     plans = invoke_json("plan", "a.tif", "b.tif", *words)["images"]
     reports = [entry["report"] for entry in invoke_json("segment", "a.tif", "b.tif", *words)["images"]]
     for planned, done in zip(plans, reports, strict=True):
+        groups = sum(step["groups"] for step in planned["passes"]) + planned["border_groups"]
+        assert done["groups"] == {"computed": groups, "resumed": 0}
         stages = [stage for step in planned["passes"] for stage in step["stages"]]
         ran = [stage for step in done["passes"] for stage in step["stages"]]
         assert [stage["windows"] for stage in stages] == [stage["windows_planned"] for stage in ran]
