@@ -126,7 +126,7 @@ class BoundedResponse(aiohttp.ClientResponse):
         if self._body is None:
             try:
                 self._body = await self._bounded()
-            except BaseException:
+            except BaseException:  # The rest of the answer is still on the connection, which is not reused.
                 self.close()
                 raise
         return self._body

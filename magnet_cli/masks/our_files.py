@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import tifffile
 
 from magnet_cli.errors import OutputError
+from magnet_cli.images.failures import FOREIGN
 from magnet_cli.images.labels_tiff import mask_description
 from magnet_cli.masks.output import OutputPaths
 from magnet_cli.masks.records import MAGIC
@@ -51,7 +52,7 @@ def is_mask(path: Path) -> bool:
     try:
         with tifffile.TiffFile(path) as tiff:
             found = mask_description(tiff.pages.first) or {}
-    except Exception:  # noqa: BLE001 - tifffile raises whatever a damaged file leads to; it is then no mask
+    except (*FOREIGN, tifffile.TiffFileError):  # A damaged file is no mask.
         found = {}
     if found.keys() >= DESCRIBED and "export" not in found:
         return True
