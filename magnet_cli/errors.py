@@ -43,7 +43,7 @@ REPORT_IT = "Please report it with its traceback, which 'magnet --debug' prints 
 
 
 def redacted(text: str) -> str:
-    """A text whose addresses have lost their user, password and query; host and path stay.
+    """Return a text whose addresses have lost their user, password and query; host and path stay.
 
     A question mark in an `s3://` address is a character of its key, and stays.
     """
@@ -51,7 +51,7 @@ def redacted(text: str) -> str:
 
 
 def redacted_report(report: Mapping[str, object]) -> dict[str, object]:
-    """A report whose texts are `redacted`, at any depth."""
+    """Return a report whose texts are `redacted`, at any depth."""
     return {key: _redacted_value(value) for key, value in report.items()}
 
 

@@ -53,12 +53,12 @@ class Box:
 
     @classmethod
     def between(cls, *, left: int, top: int, right: int, bottom: int) -> Self:
-        """The box with these edges; empty where right or bottom does not exceed left or top."""
+        """Return the box with these edges; empty where right or bottom does not exceed left or top."""
         return cls(x=left, y=top, width=max(0, right - left), height=max(0, bottom - top))
 
     @classmethod
     def whole(cls, size: Size) -> Self:
-        """The box that covers an image of this size."""
+        """Return the box that covers an image of this size."""
         return cls(x=0, y=0, width=size.width, height=size.height)
 
     @property
@@ -87,7 +87,7 @@ class Box:
         return slice(self.y, self.bottom), slice(self.x, self.right)
 
     def intersection(self, other: Box) -> Box:
-        """The pixels that both boxes have; an empty box where there are none."""
+        """Return the pixels that both boxes have; an empty box where there are none."""
         return Box.between(
             left=max(self.x, other.x),
             top=max(self.y, other.y),
@@ -96,20 +96,22 @@ class Box:
         )
 
     def contains(self, other: Box) -> bool:
-        """Whether every pixel of `other` is in this box."""
+        """Return whether every pixel of `other` is in this box."""
         return self.x <= other.x and self.y <= other.y and self.right >= other.right and self.bottom >= other.bottom
 
     def shifted(self, *, x: int, y: int) -> Box:
-        """The same box moved by `(x, y)` pixels."""
+        """Return the same box moved by `(x, y)` pixels."""
         return Box(x=self.x + x, y=self.y + y, width=self.width, height=self.height)
 
     def grown(self, by: int) -> Box:
-        """The box and as many pixels around it on every side."""
+        """Return the box and as many pixels around it on every side."""
         return Box(x=self.x - by, y=self.y - by, width=self.width + 2 * by, height=self.height + 2 * by)
 
 
 def grid_cells(size: Size, *, side: int) -> tuple[Box, ...]:
-    """A size cut into `side` x `side` cells without overlap, row by row; the last row and column take the remainders.
+    """Return a size cut into `side` x `side` cells without overlap, row by row.
+
+    The last row and column take the remainders.
 
     Raises:
         ValueError: It has fewer pixels than cells on an axis.
@@ -139,11 +141,11 @@ class Pitch:
 
     @classmethod
     def square(cls, value: Fraction | int) -> Self:
-        """The same pitch on both axes."""
+        """Return the same pitch on both axes."""
         return cls(x=Fraction(value), y=Fraction(value))
 
     def cover(self, size: Size) -> Size:
-        """Pixels of this pitch needed to cover a level-0 size: the last one may reach beyond the edge."""
+        """Return the pixels of this pitch needed to cover a level-0 size: the last one may reach beyond the edge."""
         return Size(width=ceil(size.width / self.x), height=ceil(size.height / self.y))
 
     def around(self, box: Box, pitch: Pitch) -> Box:
@@ -162,7 +164,7 @@ class Pitch:
         )
 
     def level0(self, box: Box) -> Box:
-        """The smallest level-0 box around a box of this grid."""
+        """Return the smallest level-0 box around a box of this grid."""
         return LEVEL0.around(box, self)
 
 

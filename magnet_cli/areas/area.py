@@ -23,10 +23,10 @@ class Area(Protocol):
     """A part of level 0. Its methods may be called from several threads at once."""
 
     def touches(self, box: Box) -> bool:
-        """Whether something of a level-0 box may lie in the area; False only where nothing does."""
+        """Return whether something of a level-0 box may lie in the area; False only where nothing does."""
 
     def mask(self, box: Box, pitch: Pitch) -> NDArray[np.bool_]:
-        """`(box.height, box.width)`, True where the centre of a pixel of this pitch lies in the area."""
+        """Return `(box.height, box.width)`, True where the centre of a pixel of this pitch lies in the area."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -47,7 +47,7 @@ class ReadFeatures:
 
 
 def read_geojson(path: str, info: ImageInfo) -> tuple[Any, tuple[str, ...]]:
-    """The union of a file's polygons in level-0 pixels, and what to tell the user of it.
+    """Return the union of a file's polygons in level-0 pixels, and what to tell the user of it.
 
     Without a `crs` the coordinates are pixels of the full resolution, as QuPath counts them: from the corner of the
     scanned part where the slide names one. On a georeferenced image they may also be longitude and latitude, as RFC
@@ -99,7 +99,7 @@ def _listed(found: ReadFeatures) -> str:
 
 
 def _ignored_class(feature: Any) -> str:
-    """The class of an annotation that QuPath leaves out of every analysis, its name ends in `*`; else empty."""
+    """Return the class of an annotation that QuPath leaves out of every analysis, its name ends in `*`; else empty."""
     properties = feature.get("properties")
     said = properties.get("classification") if isinstance(properties, dict) else None
     names = [said]
@@ -189,7 +189,7 @@ def _polygon(rings: Any, path: str) -> Any:
 
 
 def _crs(document: Any, path: str) -> str | None:
-    """The reference system that a file names, as a text that PROJ knows."""
+    """Return the reference system that a file names, as a text that PROJ knows."""
     from magnet_cli.images.crs import is_crs  # noqa: PLC0415 (PROJ takes long to load)
 
     said = document.get("crs") if isinstance(document, dict) else None
@@ -271,7 +271,7 @@ def _on_map(polygons: list[Any], crs: str, own: str, placed: Geotransform, info:
 
 
 def _from_either(polygons: list[Any], info: ImageInfo, path: str) -> tuple[Any, tuple[str, ...]]:
-    """Polygons without a system on an image with one: longitude and latitude where they lie on it so, else pixels."""
+    """Place polygons without a CRS: as longitude and latitude if they lie on the image so, else as pixels."""
     placed = Geotransform.of({code: value for code, _, _, value in info.geo_tags})
     coordinates = shapely.get_coordinates(np.array(polygons))
     in_range = bool((np.abs(coordinates) <= (TURN / 2, TURN / 4)).all())

@@ -127,12 +127,12 @@ def find_glass(pixels: NDArray[np.uint8], usable: Mask) -> Glass | None:
 
 
 def _deviation(values: Floats) -> float:
-    """The standard deviation of a normal distribution with these values' median absolute deviation."""
+    """Return the standard deviation of a normal distribution with these values' median absolute deviation."""
     return float(1.4826 * np.median(np.abs(values - np.median(values))))
 
 
 def _samples(pixels: NDArray[np.uint8], usable: Mask) -> tuple[Floats, Floats, Floats]:
-    """Places `(n, 2)`, mean colours `(n, 3)` and standard deviations `(n,)` around pixels of a regular grid."""
+    """Measure regular places: places `(n, 2)`, mean colours `(n, 3)` and standard deviations `(n,)` of their pixels."""
     from scipy.ndimage import uniform_filter  # noqa: PLC0415 - as above
 
     height, width = usable.shape
@@ -167,7 +167,10 @@ def _terms(place: Floats) -> NDArray[np.float64]:
 
 
 def _lamp(place: Floats, brightness: Floats) -> NDArray[np.float64] | None:
-    """Weights of a field that runs along the brightest pixels of all cells; None where no cell has enough pixels."""
+    """Return the weights of a field that runs along the brightest pixels of all cells.
+
+    The result is None where no cell has enough pixels.
+    """
     index = np.minimum(((place + 1) / 2 * CELLS).astype(int), CELLS - 1) @ [1, CELLS]
     order = np.argsort(index, kind="stable")
     borders = np.flatnonzero(np.diff(index[order])) + 1
@@ -187,7 +190,7 @@ def _lamp(place: Floats, brightness: Floats) -> NDArray[np.float64] | None:
 def _fitted(
     terms: NDArray[np.float64], values: Floats, *, towards: NDArray[np.float64], pull: Floats | None = None
 ) -> NDArray[np.float64]:
-    """`(6, channels)`, least squares, with slopes and curvatures kept small where few pixels speak for them."""
+    """Return `(6, channels)`, least squares, with slopes and curvatures kept small where few pixels speak for them."""
     weighted = terms if pull is None else terms * pull[:, None]
     total = len(terms) if pull is None else float(pull.sum())
     damping = total * np.array([0, 1e-3, 1e-3, 1e-2, 1e-2, 1e-2])
@@ -209,7 +212,7 @@ def _brightest_peak(brightness: Floats) -> float:
 
 
 def _least_stained(colours: Floats) -> Floats:
-    """`(3,)`, the frequent colour nearest to grey: pale tissue may be as bright as glass, but has a colour."""
+    """Return `(3,)`, the frequent colour nearest to grey: pale tissue may be as bright as glass, but has a colour."""
     share = colours / colours.mean(axis=1, keepdims=True)
     counts, reds, blues = np.histogram2d(share[:, 0], share[:, 2], bins=np.arange(0.7, 1.3, SAME_TINT / 2))
     high = np.argwhere(counts >= PEAK_SHARE * counts.max())

@@ -117,7 +117,7 @@ def strokes(pixels: NDArray[np.uint8], scanned: Mask) -> tuple[Mask, float]:
 
 
 def _half_width(part: Mask) -> float:
-    """Half the width of a stroke in pixels: the mean distance to the rim is half of it."""
+    """Return half the width of a stroke in pixels: the mean distance to the rim is half of it."""
     from scipy.ndimage import distance_transform_edt  # noqa: PLC0415 - as above
 
     # Distances take 24 bytes a pixel, so those of a stroke around the whole slide are found on every other pixel.

@@ -45,7 +45,7 @@ class Polygons:
         return self._share
 
     def covers_pixels(self) -> bool:
-        """Whether the centre of any pixel lies inside."""
+        """Return whether the centre of any pixel lies inside."""
         return any(_covers(edges, self._size) for edges in self._edges)
 
     def touches(self, box: Box) -> bool:
@@ -69,7 +69,7 @@ class Polygons:
 
 
 def _edges(part: Any) -> NDArray[np.float64]:
-    """`(n, 4)` upper end x, y and lower end x, y of every edge of a polygon that is not level."""
+    """Return `(n, 4)` upper end x, y and lower end x, y of every edge of a polygon that is not level."""
     rings = [shapely.get_coordinates(ring) for ring in shapely.get_rings(part)]
     edges = np.concatenate([np.hstack((ring[:-1], ring[1:])) for ring in rings])
     edges = np.where(edges[:, [1]] > edges[:, [3]], edges[:, [2, 3, 0, 1]], edges)
@@ -77,7 +77,7 @@ def _edges(part: Any) -> NDArray[np.float64]:
 
 
 def _covers(edges: NDArray[np.float64], size: Size) -> bool:
-    """Whether the centre of any pixel of an image lies inside the edges of a polygon, row by row without its pixels."""
+    """Return whether the centre of any pixel of an image lies inside a polygon, without making the pixels."""
     first, last = max(0.0, edges[:, 1].min(initial=np.inf)), min(float(size.height), edges[:, 3].max(initial=-np.inf))
     if not first < last:
         return False

@@ -72,7 +72,10 @@ class Raster:
         return slice(begin * stored // length // self._side, -(-end * stored // length) // self._side + 1)
 
     def _survey(self) -> tuple[NDArray[np.bool_], float]:
-        """What the squares of the raster hold, and the share of its pixels in the area; all of it is read once."""
+        """Return what the squares of the raster hold, and the share of its pixels in the area.
+
+        All of it is read once.
+        """
         found: list[NDArray[np.bool_]] = []
         inside = 0
         columns = np.arange(0, self._size.width, self._side)
@@ -85,6 +88,6 @@ class Raster:
 
 
 def nearest(begin: int, end: int, ratio: Fraction, length: int) -> NDArray[np.int64]:
-    """Pixels of a raster under the centres of pixels `[begin, end)` that are `ratio` of its pixels wide."""
+    """Return the pixels of a raster under the centres of pixels `[begin, end)` that are `ratio` of its pixels wide."""
     step, whole = ratio.numerator, 2 * ratio.denominator
     return np.array([min((2 * index + 1) * step // whole, length - 1) for index in range(begin, end)], np.int64)

@@ -152,7 +152,7 @@ def _file_spec(path: Path, info: ImageInfo) -> AreaSpec:
 
 
 def _geometry(path: str, info: ImageInfo) -> tuple[Any, tuple[str, ...]]:
-    """The polygons of a file, which lie on the image at least in part."""
+    """Return the polygons of a file, which lie on the image at least in part."""
     import shapely  # noqa: PLC0415 - as above
 
     from magnet_cli.areas.features import read_geojson  # noqa: PLC0415 - as above

@@ -227,7 +227,7 @@ def _beside_ink(compared: _Compared, scanned: Mask, ink: Mask, half_width: float
 
 
 def _supported(shaded: Mask, sure: Mask) -> Mask:
-    """The shaded pixels among and around pieces that surely are tissue."""
+    """Return the shaded pixels among and around pieces that surely are tissue."""
     reach = 2 * STRUCTURE_REACH + 1
     among = ~_grown(~_grown(sure, reach), reach)
     wide = _grown(~_grown(~among, 2 * STRUCTURE_LEAST + 1), 2 * STRUCTURE_LEAST + 1)

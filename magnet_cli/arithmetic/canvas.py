@@ -34,7 +34,7 @@ class Canvas:
     """The size of a value, in level-0 pixels."""
 
     def sample(self, box: Box, pitch: Pitch) -> Tensor:
-        """The canvas under a box of another grid: bilinear, pixel centres aligned, replicated at its border.
+        """Return the canvas under a box of another grid: bilinear, pixel centres aligned, replicated at its border.
 
         Args:
             box: A box on the other grid.
@@ -67,7 +67,7 @@ class Canvas:
         return across.apply(across.narrowed(some, dim=2), dim=2).float()
 
     def taps(self, box: Box, pitch: Pitch) -> tuple[CanvasTaps, CanvasTaps]:
-        """How rows and columns of a box of another grid are interpolated.
+        """Return how rows and columns of a box of another grid are interpolated.
 
         Args:
             box: A box on the other grid.
@@ -82,7 +82,7 @@ class Canvas:
         return rows, columns
 
     def view(self, box: Box) -> Tensor:
-        """The values in a box of the canvas's own grid, not copied; `(classes, box.height, box.width)`."""
+        """Return the values in a box of the canvas's own grid, not copied; `(classes, box.height, box.width)`."""
         rows, columns = box.shifted(x=-self.box.x, y=-self.box.y).slices
         return self.values[:, rows, columns]
 
@@ -99,7 +99,7 @@ class CanvasTaps:
 
     @classmethod
     def between(cls, *, start: int, count: int, ratio: Fraction, origin: int, length: int) -> CanvasTaps:
-        """Taps for output pixels `start ... start + count` of a grid whose pitch is `ratio` times the input's.
+        """Return the taps of output pixels `start ... start + count`, whose pitch is `ratio` times the input's.
 
         Args:
             start: First output pixel, on its own grid.
@@ -137,7 +137,7 @@ class CanvasTaps:
         return not self.weight.any() and bool((np.diff(self.first) == 1).all())
 
     def narrowed(self, values: Tensor, dim: int) -> Tensor:
-        """A view of what the taps read along a dimension; `apply` takes it."""
+        """Return a view of what the taps read along a dimension; `apply` takes it."""
         return values.narrow(dim, self.reach.start, self.reach.stop - self.reach.start)
 
     def apply(self, narrowed: Tensor, dim: int) -> Tensor:
@@ -190,7 +190,7 @@ def _strided(values: Tensor, dim: int, part: slice) -> Tensor:
 
 
 def reflected(length: int, count: int) -> NDArray[np.int64]:
-    """Indices that continue `length` pixels to `count` by symmetric reflection, as often as needed."""
+    """Return the indices that continue `length` pixels to `count` by symmetric reflection, as often as needed."""
     # Symmetric reflection repeats the border pixel (cba|abc|cba), so it works for a single pixel too, where the other
     # kind of reflection is undefined.
     index = np.arange(count, dtype=np.int64) % (2 * length)

@@ -19,7 +19,7 @@ Cell = tuple[int, int]
 
 
 def assembled(parts: Mapping[Cell, Tensor], boxes: Sequence[Box], *, like: Tensor, count: int, side: int) -> Tensor:
-    """Maps with the parts in their cells and zero elsewhere, `(count, channels, rows, columns)`.
+    """Return maps `(count, channels, rows, columns)` with the parts in their cells and zero elsewhere.
 
     They are joined, not written into a map: the gradient of a write is a copy of the whole map, and there is one for
     each cell.
@@ -44,7 +44,7 @@ def assembled(parts: Mapping[Cell, Tensor], boxes: Sequence[Box], *, like: Tenso
 
 
 def chosen_alike(chosen: Sequence[Cell], kind: Callable[[int], Hashable]) -> list[list[Cell]]:
-    """The chosen cells, those of one kind together."""
+    """Return the chosen cells, those of one kind together."""
     found: defaultdict[Hashable, list[Cell]] = defaultdict(list)
     for image, cell in chosen:
         found[kind(cell)].append((image, cell))
@@ -52,7 +52,7 @@ def chosen_alike(chosen: Sequence[Cell], kind: Callable[[int], Hashable]) -> lis
 
 
 def windows_of(maps: Tensor, windows: Sequence[tuple[int, Box]]) -> Tensor:
-    """Windows of one size out of maps `(n, channels, rows, columns)`, `(k, channels, h, w)`, in one gather.
+    """Cut windows of one size, `(k, channels, h, w)`, out of maps `(n, channels, rows, columns)` in one gather.
 
     Args:
         maps: Maps of any kind, one an image.
@@ -69,7 +69,7 @@ def windows_of(maps: Tensor, windows: Sequence[tuple[int, Box]]) -> Tensor:
 
 
 def flagged(chosen: Sequence[Cell], boxes: Sequence[Box], *, like: Tensor) -> Tensor:
-    """True in the chosen cells, `(n, 1, rows, columns)`, of maps like those given."""
+    """Return a map `(n, 1, rows, columns)` that is true in the chosen cells of maps like those given."""
     found = torch.zeros((len(like), 1, *like.shape[-2:]), dtype=torch.bool)
     for image, cell in chosen:
         found[image, :, *boxes[cell].slices] = True

@@ -64,7 +64,7 @@ class Tool(Protocol):
         """
 
     def bytes_a_pixel(self, classes: int) -> int:
-        """Host memory that a pixel takes while so many classes are refined."""
+        """Return the host memory that a pixel takes while so many classes are refined."""
 
     def describe(self) -> dict[str, object]:
         """Return the tool's name and settings as JSON values."""
@@ -156,7 +156,7 @@ class DenseCrf:
 
 
 def classical(name: Classical) -> Tool:
-    """A refinement with its default settings.
+    """Return a refinement with its default settings.
 
     Raises:
         UsageError: Its library is not installed.

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 
 def mean_scores(scores: Tensor, boxes: Tensor, *, size: Size) -> Tensor:
-    """The mean of a coarse map over boxes of the patch that it was made of; a place counts by its share in the box.
+    """Return the mean of a coarse map over boxes of the patch that it was made of.
+
+    A place counts by its share in the box.
 
     Args:
         scores: `(n, h', w')` float32, one value a place, which tile the patch.
@@ -37,7 +39,7 @@ def mean_scores(scores: Tensor, boxes: Tensor, *, size: Size) -> Tensor:
 
 
 def _shares(start: Tensor, end: Tensor, *, count: int, length: int) -> Tensor:
-    """How much of `[start, end)`, `(n, k)`, lies in each of `count` equal parts of a length: `(n, k, count)`."""
+    """Return how much of `[start, end)`, `(n, k)`, lies in each of `count` equal parts of a length: `(n, k, count)`."""
     edges = torch.arange(count + 1, dtype=torch.float32, device=start.device) * (length / count)
     overlap = torch.minimum(end[..., None], edges[1:]) - torch.maximum(start[..., None], edges[:-1])
     return overlap.clamp_min(0) / (end - start)[..., None]
@@ -59,10 +61,13 @@ class LocalNetwork(Protocol):
     """A GRNet's refinement branch and aggregation layer."""
 
     def __call__(self, patches: Tensor, probs: Tensor | None) -> Tensor:
-        """F^R, `(n, classes, h, w)`, of `(n, bands, h, w)` and `(n, classes, h, w)`; without the latter no saliency."""
+        """Return F^R, `(n, classes, h, w)`, of `(n, bands, h, w)` and `(n, classes, h, w)`.
+
+        Without the latter no saliency is added.
+        """
 
     def aggregate(self, refined: Tensor, scores: Tensor) -> Tensor:
-        """F^E and F^G, `(n, classes, h, w)` each, to fused scores of the same shape."""
+        """Map F^E and F^G, `(n, classes, h, w)` each, to fused scores of the same shape."""
 
 
 class Parts(Protocol):
@@ -120,7 +125,7 @@ class Outcome:
 
 
 def flags_of(logits: Tensor) -> Tensor:
-    """Which cells are selected: p = sigmoid(logit) >= 0.5 ("Patch Proposal Network"); none is ranked.
+    """Return which cells are selected: p = sigmoid(logit) >= 0.5 ("Patch Proposal Network"); none is ranked.
 
     Args:
         logits: G - P of each cell, `(n, cells)`; a cell is taken exactly where its score P is not above the image's G.
@@ -132,14 +137,14 @@ def flags_of(logits: Tensor) -> Tensor:
 
 
 def chosen_cells(flags: Tensor) -> tuple[Cell, ...]:
-    """The cells that flags `(n, cells)` select, image by image in row-major order."""
+    """Return the cells that flags `(n, cells)` select, image by image in row-major order."""
     return tuple((image, cell) for image, cell in flags.nonzero().tolist())
 
 
 def selector_labels(
     scores: Tensor, labels: Tensor, *, side: int, ignore: int, minimum: float = 0.0
 ) -> tuple[Tensor, Tensor]:
-    """What a selector learns: 1 for a cell whose mean IoU is below the whole image's (equation 1, "Training PPN").
+    """Return a selector's labels: 1 for cells whose mean IoU is below the image's (equation 1, "Training PPN").
 
     The mean goes over the classes that prediction or label have in the area, pixels without a label left out.
 
@@ -168,7 +173,7 @@ def selector_labels(
 
 
 def confusion(said: Tensor, truth: Tensor, *, classes: int, ignore: int) -> Tensor:
-    """Labelled pixels by (truth, prediction), `(classes, classes)` int64."""
+    """Return the labelled pixels by (truth, prediction), `(classes, classes)` int64."""
     known = truth != ignore
     pairs = truth[known] * classes + said[known]
     return torch.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
@@ -190,7 +195,7 @@ def mean_iou(counts: Tensor, *, minimum: float = 0.0) -> Tensor:
 
 
 def magnified(scores: Tensor, chosen: Sequence[Cell], *, side: int, size: Size) -> Tensor:
-    """The cells of a map at another size, bilinear ("Feature Extraction and Refinement": F_i^G at the size of P_i).
+    """Return the cells of a resized map, bilinear ("Feature Extraction and Refinement": F_i^G at the size of P_i).
 
     Args:
         scores: `(n, channels, h, w)`.
@@ -212,7 +217,7 @@ def magnified(scores: Tensor, chosen: Sequence[Cell], *, side: int, size: Size) 
 
 
 def pasted(refined: Tensor, chosen: Sequence[Cell], *, side: int, count: int, size: Size) -> Tensor:
-    """F^E: F^R in the chosen cells, zero elsewhere ("Feature Fusion").
+    """Return F^E: F^R in the chosen cells, zero elsewhere ("Feature Fusion").
 
     Args:
         refined: F^R, `(k, channels, h, w)`; each is resized to its cell, bilinear.
@@ -236,7 +241,7 @@ def pasted(refined: Tensor, chosen: Sequence[Cell], *, side: int, count: int, si
 def fused(
     refined: Tensor, scores: Tensor, chosen: Sequence[Cell], *, side: int, aggregate: Callable[[Tensor, Tensor], Tensor]
 ) -> Tensor:
-    """Aggregated scores in the chosen cells; F^G, unchanged, in the others ("Feature Fusion").
+    """Return the aggregated scores in the chosen cells; F^G, unchanged, in the others ("Feature Fusion").
 
     Each cell is aggregated with the pixels around it that it depends on, so that what it gets is what aggregating the
     whole map would give, at a cell's price.
@@ -300,14 +305,14 @@ def refine_cells_alone(
     *,
     count: int,
 ) -> CellScores:
-    """Every cell by itself, knowing nothing of the whole (LocalNet, "Effect of our method"): no saliency, no fusion."""
+    """Return the paper's LocalNet ("Effect of our method"): every cell by itself, no saliency, no fusion."""
     refined = local(patches(chosen), None)
     found = pasted(refined, chosen, side=layout.side, count=count, size=layout.fused)
     return CellScores(refined=refined, scores=found)
 
 
 def segmented(parts: Parts, overview: Tensor, patches: Patches, *, layout: CellLayout, variant: Variant) -> Outcome:
-    """Scores of whole images, in one of the paper's variants.
+    """Return the scores of whole images, in one of the paper's variants.
 
     Args:
         parts: The networks; those that a variant does not need are not asked.
@@ -331,12 +336,12 @@ def segmented(parts: Parts, overview: Tensor, patches: Patches, *, layout: CellL
 
 
 def all_cells(count: int, *, side: int) -> tuple[Cell, ...]:
-    """Every cell of as many images."""
+    """Return every cell of as many images."""
     return tuple(product(range(count), range(side * side)))
 
 
 def cut_out(images: Tensor, chosen: Sequence[Cell], *, side: int) -> Tensor:
-    """The patches P_i of images whose cells are all of one size, `(k, bands, h, w)`.
+    """Return the patches P_i of images whose cells are all of one size, `(k, bands, h, w)`.
 
     Args:
         images: `(n, bands, side * h, side * w)`.
@@ -348,7 +353,10 @@ def cut_out(images: Tensor, chosen: Sequence[Cell], *, side: int) -> Tensor:
 
 
 def resized(maps: Tensor, size: Size) -> Tensor:
-    """`(n, channels, h, w)` at a size, bilinear with pixel centres aligned; the maps themselves where they have it."""
+    """Return `(n, channels, h, w)` at a size, bilinear with pixel centres aligned.
+
+    Maps that have the size already are returned as they are.
+    """
     if size_of(maps) == size:
         return maps
     return functional.interpolate(maps, size=(size.height, size.width), mode="bilinear", align_corners=False)

@@ -19,11 +19,11 @@ class Refiner(Protocol):
     """A network that refines a field by a stage's own prediction."""
 
     def refine(self, own: Tensor, field: Tensor, scale: Size) -> Tensor:
-        """`(n, classes, h, w)` probabilities from two of the same shape (MagNet, section 3.2)."""
+        """Return `(n, classes, h, w)` probabilities from two of the same shape (MagNet, section 3.2)."""
 
 
 def merge(own: Tensor, field: Tensor, *, how: Merge, networks: Refiner, scale: Size) -> Tensor:
-    """R for a batch of patches.
+    """Return R for a batch of patches.
 
     Args:
         own: O, `(n, classes, h, w)` float32 probabilities of this stage alone.
@@ -40,7 +40,9 @@ def merge(own: Tensor, field: Tensor, *, how: Merge, networks: Refiner, scale: S
 
 
 def by_certainty(own: Tensor, field: Tensor) -> Tensor:
-    """The mean of two sets of probabilities, each weighted by its certainty at the pixel; equally where both are 0.
+    """Return the mean of two sets of probabilities, each weighted by its certainty at the pixel.
+
+    Both weights are equal where both certainties are 0.
 
     Args:
         own: O, `(..., classes, height, width)` float32.

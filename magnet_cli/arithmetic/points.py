@@ -59,7 +59,7 @@ class SmoothedScore:
         return sums.gt_(half).view(torch.bool) if sums.dtype == torch.uint8 else sums > half
 
     def at(self, pixels: Tensor) -> Tensor:
-        """The median at pixels given as row-major indices; `(count,)` int64 to `(count,)` float32."""
+        """Return the median at pixels given as row-major indices; `(count,)` int64 to `(count,)` float32."""
         if self.side == 1:
             return self.score.reshape(-1)[pixels]
         width, stride = self.score.shape[1], self._padded.shape[1]
@@ -81,7 +81,7 @@ def _medians(squares: Tensor) -> Tensor:
 
 
 def _moving_sum(values: Tensor, side: int, *, dim: int) -> Tensor:
-    """Sums of `side` neighbours along a dimension, `side - 1` fewer of them: of powers of two, joined."""
+    """Return the sums of `side` neighbours along a dimension, joined from sums of powers of two."""
     count = values.shape[dim] - side + 1
     total, offset, size, sums = None, 0, 1, values
     while size <= side:
@@ -99,7 +99,7 @@ def _moving_sum(values: Tensor, side: int, *, dim: int) -> Tensor:
 def choose_points(
     smoothed: SmoothedScore, count: int, *, ranked: tuple[slice, slice], allowed: Tensor | None
 ) -> Tensor:
-    """The `count` pixels of largest median; ties go to the lowest row-major index and zeros are never chosen.
+    """Return the `count` pixels of largest median; ties go to the lowest row-major index and zeros are never chosen.
 
     Args:
         smoothed: The score and its median.
@@ -165,7 +165,7 @@ class _Bracket:
         return _Side(threshold=threshold, over=over, pixels=pixels, ranked=ranked)
 
     def _guesses(self) -> Iterator[np.float32]:
-        """Numbers below and above which the cut should lie, by the medians of a sample and three standard errors."""
+        """Yield a number below and one above the cut: medians of a sample, and three standard errors."""
         score = self.smoothed.score
         height, width = score[self.ranked].shape
         competing = height * width

@@ -19,7 +19,7 @@ MEDIAN_STRIP = 1 << 22
 
 
 def certainty(probs: Tensor) -> Tensor:
-    """Largest minus second largest probability.
+    """Return the largest minus the second largest probability.
 
     Args:
         probs: `(..., classes, height, width)`, two classes or more.
@@ -51,12 +51,12 @@ def certainty_reduced(probs: Tensor) -> Tensor:
 
 
 def uncertainty(probs: Tensor) -> Tensor:
-    """One minus `certainty`; same shapes."""
+    """Return one minus `certainty`; same shapes."""
     return 1 - certainty(probs)
 
 
 def median_blur(score: Tensor, side: int) -> Tensor:
-    """Median over a square, the borders replicated.
+    """Return the median over a square, with replicated borders.
 
     Args:
         score: The smoothed score, `(height, width)`.
@@ -94,7 +94,7 @@ class Choice:
 
 
 def choose_largest(score: Tensor, count: int) -> Choice:
-    """The `count` largest scores; ties go to the lowest row-major index and zeros are never chosen.
+    """Return the `count` largest scores; ties go to the lowest row-major index and zeros are never chosen.
 
     Args:
         score: `(height, width)`, zero or more: the pixels that are ranked.
@@ -122,12 +122,12 @@ def choose_above(score: Tensor, threshold: Fraction) -> Tensor:
 
 
 def rank_windows(means: list[float], count: int) -> list[int]:
-    """The indices of the `count` largest means, ascending; ties go to the lowest index."""
+    """Return the indices of the `count` largest means, ascending; ties go to the lowest index."""
     # The index in the key makes the order of equal means explicit, on every platform.
     order = sorted(range(len(means)), key=lambda index: (-means[index], index))
     return sorted(order[:count])
 
 
 def share_of(amount: Fraction, share: Fraction) -> int:
-    """A count scaled by an exact share, rounded down."""
+    """Return a count scaled by an exact share, rounded down."""
     return floor(amount * share)

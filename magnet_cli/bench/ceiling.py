@@ -92,14 +92,14 @@ class Ceiling(Contender[SegmentOptions]):
 
     @torch.inference_mode()
     def _pass(self, stage: Stage, number: int) -> int:
-        """One batch of a stage; gives its windows."""
+        """Return one batch of a stage; gives its windows."""
         patches, field = self._batches[number], self._fields[number]
         run_passes(self._plan, self._model.networks, stage, patches=patches, field=field)
         return len(patches)
 
 
 def scaled(found: Measurement, *, seconds: float, windows: int, tried: int) -> Took:
-    """What the passes of a whole run would take, from a sample of them.
+    """Return what the passes of a whole run would take, from a sample of them.
 
     Args:
         found: The measurement of the sample.
@@ -118,12 +118,12 @@ def scaled(found: Measurement, *, seconds: float, windows: int, tried: int) -> T
 
 
 def least_seconds(program: Took) -> float:
-    """How long to repeat the passes of a run."""
+    """Return how long to repeat the passes of a run."""
     return min(MOST, max(LEAST, SHARE * program.seconds))
 
 
 def sampled_patches(task: Task[SegmentOptions], plan: Plan, model: Model, *, count: int) -> Tensor:
-    """Patches of the finest stage from all over the image.
+    """Return the patches of the finest stage from all over the image.
 
     Args:
         task: Names the image.
@@ -144,7 +144,7 @@ def sampled_patches(task: Task[SegmentOptions], plan: Plan, model: Model, *, cou
 
 
 def opened(task: Task[Any]) -> Image:
-    """The image of a task; what has to be decoded as a whole goes to the task's folder."""
+    """Return the image of a task; what has to be decoded as a whole goes to the task's folder."""
     free = shutil.disk_usage(task.folder).free
     return images.open_image(task.image, cache=images.CacheBudget(folder=task.folder, max_bytes=free // 2))
 
@@ -155,14 +155,14 @@ def normalisation(plan: Plan, model: Model) -> Normalisation:
 
 
 def _spread(stage: Stage, count: int) -> Iterator[Index]:
-    """Cells evenly over the image, row by row."""
+    """Yield the cells evenly over the image, row by row."""
     for number in range(count):
         row, column = divmod(number * stage.cells.pixels // count, stage.cells.width)
         yield Index(column=column, row=row)
 
 
 def _patch(image: Image, plan: Plan, stage: Stage, cell: Index) -> NDArray[np.generic]:
-    """`(h, w, bands)`, the network's input size: reflected where the image is smaller."""
+    """Return `(h, w, bands)`, the network's input size: reflected where the image is smaller."""
     box = stage.window(cell).intersection(Box.whole(stage.extent))
     pixels = image.read([Request(pitch=stage.pitch, box=box, resample=plan.resample, bands=plan.bands)])[0].pixels
     missing = (stage.input.height - box.height, stage.input.width - box.width)

@@ -27,7 +27,7 @@ SIZE = (7.2, 4.4)
 
 
 def speed_chart(rows: Sequence[Row]) -> str:
-    """Megapixels per second against megapixels, the program and its yardsticks; an SVG element."""
+    """Draw megapixels per second against megapixels, for the program and its yardsticks, as an SVG element."""
     figure, axes = _figure("megapixels per second")
     for method in _methods(rows):
         mine = [row for row in rows if row.method == method]
@@ -39,7 +39,7 @@ def speed_chart(rows: Sequence[Row]) -> str:
 
 
 def memory_chart(rows: Sequence[Row]) -> str:
-    """Peak MiB of the host and of the device against megapixels; an SVG element.
+    """Draw the peak MiB of the host and of the device against megapixels, as an SVG element.
 
     Of yardsticks there is what they took, or what those that were refused would have needed, hollow.
     """
@@ -97,7 +97,7 @@ def _draw_marks(
     *,
     kinds: Sequence[str] = ("ceiling", "patching", "naive"),
 ) -> None:
-    """A line for each yardstick of a method that was measured."""
+    """Draw a line for each yardstick of a method that was measured."""
     names = list(dict.fromkeys((mark.kind, mark.model) for row in rows for mark in row.marks if mark.kind in kinds))
     for index, (kind, model) in enumerate(names):
         found = [(row, mark) for row in rows if (mark := row.mark(kind, model)) is not None]

@@ -139,7 +139,7 @@ def run_naive(
 
 
 def naive_settings(plan: Plan) -> PublishedSettings:
-    """The published program's options: the plan's finest windows, and scales that double until one holds the image."""
+    """Return the published program's options: the plan's finest windows, and scales doubled up to the whole image."""
     image, finest = plan.working.cover(plan.image.size), plan.stages[-1].scale
     scales = [finest]
     while scales[-1].width < image.width or scales[-1].height < image.height:

@@ -46,7 +46,7 @@ def _magnet(plan: Plan, networks: Networks, stage: Stage, *, patches: Tensor, fi
 
 
 def _grnet(plan: Plan, networks: Networks, stage: Stage, *, patches: Tensor, field: Tensor) -> None:
-    """Fusion at the resolution of F^G is one pass a block, and so one for each window of the first stage."""
+    """Run a stage of a GRNet. The fusion at the resolution of F^G counts once for each window of the first stage."""
     if stage is plan.stages[0]:
         scores = networks.scores(patches)
         if plan.settings.patches.kind == "selector":

@@ -166,7 +166,7 @@ class Row:
         return _middle(self.runs)
 
     def mark(self, kind: Yardstick, model: str | None = None) -> Mark | None:
-        """The yardstick of that kind that was measured; None where there is none."""
+        """Return the yardstick of that kind that was measured; None where there is none."""
         found = (mark for mark in self.marks if mark.kind == kind and mark.model == model and mark.runs)
         return next(found, None)
 

@@ -91,7 +91,7 @@ def bench(
 
 
 def _refines(methods: str | None, weights: str | None) -> bool:
-    """Whether `refine` is measured. Without `--methods` this follows from the kind of the bundle.
+    """Return whether `refine` is measured. Without `--methods` this follows from the kind of the bundle.
 
     Raises:
         UsageError: A method does not exist, or `cascadepsp` is named together with others.

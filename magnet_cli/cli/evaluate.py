@@ -208,7 +208,7 @@ def _score_files(data: Path, output: Path | None, plot: Path | None) -> list[Wri
 
 
 def _is_scores(path: Path) -> bool:
-    """Whether a file begins as the scores of this command do."""
+    """Return whether a file begins as the scores of this command do."""
     if not path.is_file():
         return False
     with path.open("rb") as file:

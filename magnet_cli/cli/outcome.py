@@ -100,7 +100,7 @@ class _Notices(logging.Handler):
 
 
 def say_notices() -> None:
-    """From now on print the warnings and the log of libraries as `say` does, one line each."""
+    """Print the warnings and the log of libraries as `say` does from now on, one line each."""
     logging.lastResort = _Notices(logging.WARNING)
 
     def warn(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:

@@ -70,7 +70,7 @@ class Group(Generic[OptionsT]):
                 yield entry
 
     def allows(self, name: str) -> bool:
-        """Whether the command has an option or a shorthand of this name."""
+        """Return whether the command has an option or a shorthand of this name."""
         return name not in self.without and (self.only is None or name in self.only)
 
 
@@ -101,11 +101,11 @@ class Given(Generic[OptionsT]):
                 yield entry.shorthand.name
 
     def has(self, name: str) -> bool:
-        """Whether the group gives the command an option of this name."""
+        """Return whether the group gives the command an option of this name."""
         return any(entry.name == name for entry in self.entries())
 
     def typed(self, name: str) -> bool:
-        """Whether an option is typed on the command line. Environment variables and defaults do not count."""
+        """Return whether an option is typed on the command line. Environment variables and defaults do not count."""
         return is_typed(self._context, name)
 
     def value(self, **more: object) -> OptionsT:
@@ -156,7 +156,7 @@ class Given(Generic[OptionsT]):
         return value if self.typed(entry.name) else said
 
     def _counts(self, entry: Option[Any], options: type[DataclassInstance]) -> bool:
-        """Whether the environment variable of an option applies, given the other options."""
+        """Return whether the environment variable of an option applies, given the other options."""
         if entry.needs is not None and not self._holds(*entry.needs, options):
             return False
         if entry.unless is not None:
@@ -248,7 +248,7 @@ def _parameter(entry: Option[Any] | Shorthand) -> inspect.Parameter:
 
 
 def is_typed(context: typer.Context, name: str) -> bool:
-    """Whether a parameter is typed on the command line. Environment variables and defaults do not count."""
+    """Return whether a parameter is typed on the command line. Environment variables and defaults do not count."""
     source = context.get_parameter_source(name)
     return source is not None and source.name == "COMMANDLINE"
 

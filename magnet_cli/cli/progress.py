@@ -41,7 +41,7 @@ class _Console(Console):
 
 
 def transient_bar(console: Console, *columns: ProgressColumn, enabled: bool) -> Progress:
-    """A bar that disappears when it ends; it is not shown where standard error is no terminal."""
+    """Return a bar that disappears when it ends; it is not shown where standard error is no terminal."""
     # Rich also takes a pipe for a terminal where FORCE_COLOR is set, as many CI services do.
     return Progress(*columns, console=console, transient=True, disable=not (enabled and console.file.isatty()))
 

@@ -38,7 +38,7 @@ and height added, and are left out above."""
 
 
 def unlabelled(options: EvaluationOptions) -> tuple[int, ...]:
-    """Every value of the truth that does not count, sorted."""
+    """Return every value of the truth that does not count, sorted."""
     return tuple(sorted({*options.ignore, NODATA}))
 
 
@@ -159,7 +159,7 @@ class Confusion:
         return np.column_stack([known[:, labels], known[:, list(unlabelled(options))].sum(axis=1)])
 
     def scores(self, options: EvaluationOptions, *, names: Mapping[int, str] | None) -> tuple[ClassScore, ...]:
-        """The classes that are named, or that the labelled pixels of the truth or the mask have."""
+        """Return the classes that are named, or that the labelled pixels of the truth or the mask have."""
         counts = self._labelled(options)
         truth, mask, both = counts.sum(axis=1), counts.sum(axis=0), counts.diagonal()
         names = names or {}
@@ -182,7 +182,7 @@ class Confusion:
         return int(counts.sum()), int(np.trace(counts))
 
     def not_computed(self, options: EvaluationOptions) -> int:
-        """The number of labelled pixels that are 255 in the mask."""
+        """Return the number of labelled pixels that are 255 in the mask."""
         return int(self._labelled(options)[:, NODATA].sum())
 
     def _labelled(self, options: EvaluationOptions) -> NDArray[np.int64]:
@@ -373,5 +373,5 @@ class _Pair:
 
 
 def block_side(reach: int) -> int:
-    """Side of the blocks that are read one after the other, without their rim of at most `LARGEST_REACH`."""
+    """Return the side of the blocks that are read one after the other, without their rim of at most `LARGEST_REACH`."""
     return max(SMALLEST_BLOCK, BLOCK - 2 * reach)

@@ -152,7 +152,7 @@ class MethodScore:
         return Cost.total([row.cost for row in self.rows if row.cost is not None])
 
     def ious(self, label: int) -> Distribution:
-        """IoU of a class image by image, where the truth or the mask has it."""
+        """Return the IoU of a class image by image, where the truth or the mask has it."""
         return Distribution.of(entry.iou for found in self.found for entry in found.classes if entry.index == label)
 
     def describe(self) -> dict[str, object]:
@@ -371,7 +371,7 @@ def _mask(folder: Path, method: Method, sample: DatasetSample) -> Path:
 
 
 def read_files(data: Path, samples: Sequence[DatasetSample], options: ScoreOptions) -> list[Path]:
-    """The files that a comparison of methods reads."""
+    """Return the files that a comparison of methods reads."""
     found = [path for one in samples for path in (one.image, one.label, one.roi) if path is not None]
     return [data, *found, *bundle_files(options.segment.weights)]
 

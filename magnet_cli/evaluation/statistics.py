@@ -40,7 +40,7 @@ class Distribution:
         return float(np.mean(self.values)) if self.values else None
 
     def thresholded(self, least: float) -> float | None:
-        """The mean with values below `least` counted as 0 (ISIC 2018 challenge, task 1)."""
+        """Return the mean with values below `least` counted as 0 (ISIC 2018 challenge, task 1)."""
         return float(np.mean([value if value >= least else 0.0 for value in self.values])) if self.values else None
 
     def describe(self) -> dict[str, object]:
@@ -64,7 +64,7 @@ class Difference:
 
 
 def paired_difference(first: Sequence[float], second: Sequence[float]) -> Difference:
-    """`first` minus `second`, image by image, with Student's 95 % interval of the mean.
+    """Return `first` minus `second`, image by image, with Student's 95 % interval of the mean.
 
     Args:
         first: One value an image, at least one.

@@ -38,7 +38,7 @@ class Chains:
         """Chains by the port where the part behind them will enter."""
 
     def __len__(self) -> int:
-        """The number of open ends."""
+        """Return the number of open ends."""
         return len(self._awaiting_exit) + len(self._awaiting_entry)
 
     def add(self, path: Path) -> NDArray[np.int32] | None:
@@ -50,7 +50,7 @@ class Chains:
         return self._closed(chain)
 
     def _behind(self, chain: Chain) -> Chain:
-        """The chain with the part before it, which is known where it comes from the left or from above."""
+        """Return the chain with the part before it, which is known where it comes from the left or from above."""
         if chain.entry % 4 > RIGHT + 1:
             self._awaiting_exit[chain.entry] = chain
             return chain

@@ -46,13 +46,13 @@ def write_cog(mask: MaskFile, target: Path, *, identity: str) -> None:
 
 
 def _categories(names: Iterable[str]) -> str:
-    """Names by class index, as GDAL's PAM has them (gdal.org, drivers/raster/gtiff and the schema pamdataset)."""
+    """Return the names as GDAL's PAM has them (gdal.org, drivers/raster/gtiff and the schema pamdataset)."""
     lines = "".join(f"      <Category>{escape(xml_text(name))}</Category>\n" for name in names)
     return f"{NAMES_HEAD}{lines}    </CategoryNames>\n  </PAMRasterBand>\n</PAMDataset>\n"
 
 
 def has_names(path: Path) -> bool:
-    """Whether a file begins as the names of classes do that this program writes; more may follow them."""
+    """Return whether a file begins as the names of classes do that this program writes; more may follow them."""
     if not path.is_file():
         return False
     with path.open("rb") as file:
@@ -60,7 +60,7 @@ def has_names(path: Path) -> bool:
 
 
 def found_identity(path: Path) -> str | None:
-    """The identity of a COG that this program wrote; None for any other file."""
+    """Return the identity of a COG that this program wrote; None for any other file."""
     try:
         with tifffile.TiffFile(path) as tiff:
             found = mask_description(tiff.pages.first) or {}

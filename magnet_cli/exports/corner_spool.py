@@ -23,6 +23,6 @@ class CornerSpool(Spool):
         return self.append(COUNT.pack(len(points)) + points.astype("<i4", copy=False).tobytes())
 
     def get(self, number: int) -> NDArray[np.int32]:
-        """The corners that `put` gave this number, `(n, 2)` int32."""
+        """Return the corners that `put` gave this number, `(n, 2)` int32."""
         (count,) = COUNT.unpack(self.read(COUNT.size, number))
         return np.frombuffer(self.read(8 * count, number + COUNT.size), dtype="<i4").reshape(count, 2)

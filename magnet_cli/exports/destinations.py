@@ -66,12 +66,12 @@ def default_path(mask: Path, format_: ExportFormat, folder: Path | None = None) 
 
 
 def map_path(path: Path) -> Path:
-    """The second file of polygons: `x.geojson` has `x.crs.geojson`."""
+    """Return the second file of polygons: `x.geojson` has `x.crs.geojson`."""
     return path.with_name(f"{path.stem}{MAP_SUFFIX}")
 
 
 def names_path(path: Path) -> Path:
-    """The file with the names of the classes: `x.cog.tif` has `x.cog.tif.aux.xml`, which is where GDAL looks for it."""
+    """Return the file with the names of the classes, where GDAL looks for it: `x.cog.tif.aux.xml`."""
     return path.with_name(f"{path.name}.aux.xml")
 
 

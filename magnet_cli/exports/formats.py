@@ -84,7 +84,7 @@ RASTERS: dict[ExportFormat, _Raster] = {
 
 
 def export_files(files: Iterable[tuple[ExportFormat, Path]], *, owner: str) -> list[WrittenFile]:
-    """The files that exports of the mask `owner` may write."""
+    """Return the files that exports of the mask `owner` may write."""
     found = []
     for name, path in files:
         is_ours = partial(_is_ours, name)
@@ -176,13 +176,13 @@ def _polygons(
 
 
 def _without_map(mask: MaskFile, path: Path) -> tuple[str, ...]:
-    """What to say where polygons lie on a map and no file in its coordinates can be written."""
+    """Return what to say where polygons lie on a map and no file in its coordinates can be written."""
     why = geojson.why_no_map(mask.facts)
     return () if why is None else (f"{map_path(path).name} is not written: {why}",)
 
 
 def _is_done(path: Path, identity: str, found: Callable[[Path], str | None], *, overwrite: bool) -> bool:
-    """Whether a file is there as it would be made.
+    """Return whether a file is there as it would be made.
 
     Raises:
         OutputError: Something else is there, and overwriting was not asked for.
@@ -201,7 +201,7 @@ def _is_done(path: Path, identity: str, found: Callable[[Path], str | None], *, 
 
 
 def _identity(name: ExportFormat, digest: str, options: ExportOptions) -> str:
-    """SHA-256 over everything that the content of an export depends on."""
+    """Return the SHA-256 over everything that the content of an export depends on."""
     values: dict[str, object] = {"made": MADE, "format": name, "mask": digest}
     if name == "geojson":
         values |= {"simplify": str(options.simplify), "min_area": options.min_area}

@@ -39,7 +39,7 @@ class Places(Protocol):
     """The coordinates of polygons in a file, and the properties beside them."""
 
     def points(self, ring: NDArray[Any]) -> NDArray[Any]:
-        """A ring's corners in the file's coordinates, exteriors counterclockwise."""
+        """Return a ring's corners in the file's coordinates, exteriors counterclockwise."""
 
     def properties(self, polygon: Polygon) -> dict[str, object]:
         """Return the properties of a polygon's feature."""
@@ -90,7 +90,7 @@ class MapPlaces:
         return placed[::-1] if self.geotransform.mirrors else placed
 
     def properties(self, polygon: Polygon) -> dict[str, object]:
-        """Flat, as attribute tables want them; the area in square metres where the system is in metres."""
+        """Return a flat table for attribute tables, with the area in m2 where the CRS is in metres."""
         entry = self.classes[polygon.label]
         found: dict[str, object] = {"class": entry.name, "label": polygon.label, "color": entry.color}
         found["pixels"] = polygon.pixels
@@ -99,7 +99,7 @@ class MapPlaces:
         return found
 
     def members(self) -> dict[str, object]:
-        """The `crs` of GeoJSON 2008, which GDAL, QGIS and GeoPandas read; RFC 7946 knows WGS 84 alone."""
+        """Return the `crs` of GeoJSON 2008, which GDAL, QGIS and GeoPandas read; RFC 7946 knows WGS 84 alone."""
         if self.crs in WGS84:
             return {}
         authority, _, code = self.crs.partition(":")
@@ -107,12 +107,12 @@ class MapPlaces:
 
 
 def pixel_places(facts: MaskFacts) -> PixelPlaces:
-    """Coordinates in pixels."""
+    """Return coordinates in pixels."""
     return PixelPlaces(classes=facts.classes, bounds=facts.bounds)
 
 
 def map_places(facts: MaskFacts) -> MapPlaces | None:
-    """Places in the mask's CRS; None where it has none that a name stands for."""
+    """Return the places in the mask's CRS; None where it has none that a name stands for."""
     if facts.geotransform is None or facts.crs is None or not has_code(facts.crs):
         return None
     ground = facts.resolution if facts.resolution and facts.resolution.unit == "m" else None
@@ -120,7 +120,7 @@ def map_places(facts: MaskFacts) -> MapPlaces | None:
 
 
 def why_no_map(facts: MaskFacts) -> str | None:
-    """Why a mask that lies on a map gets no polygons in its CRS; None where it gets them, or lies on none."""
+    """Return why a mask that lies on a map gets no polygons in its CRS; None where it gets them, or lies on none."""
     if facts.crs is None or map_places(facts) is not None:
         return None
     if facts.geotransform is None:
@@ -168,7 +168,7 @@ def write_polygons(mask: MaskFile, outputs: Sequence[FeatureFile], *, simplify: 
 
 
 def found_identity(path: Path) -> str | None:
-    """The identity of a GeoJSON file that this program wrote; None for any other."""
+    """Return the identity of a GeoJSON file that this program wrote; None for any other."""
     try:
         with path.open("rb") as file:
             found = re.match(rb'\{"type":"FeatureCollection","magnet":\{"export":"([0-9a-f]{64})"\}', file.read(HEAD))

@@ -30,7 +30,7 @@ def write_ome_tiff(mask: MaskFile, target: Path, *, identity: str) -> None:
 
 
 def found_identity(path: Path) -> str | None:
-    """The identity of an OME-TIFF that this program wrote; None for any other file."""
+    """Return the identity of an OME-TIFF that this program wrote; None for any other file."""
     try:
         with tifffile.TiffFile(path) as tiff:
             # An OME-TIFF that another program wrote may have any XML here, or none.

@@ -44,7 +44,7 @@ def write_ome_zarr(mask: MaskFile, target: Path, *, identity: str) -> None:
 
 
 def found_identity(path: Path) -> str | None:
-    """The identity of an OME-Zarr that this program wrote; None for anything else."""
+    """Return the identity of an OME-Zarr that this program wrote; None for anything else."""
     try:
         found = json.loads((path / "zarr.json").read_bytes())
         identity = found["attributes"]["magnet"]["export"]

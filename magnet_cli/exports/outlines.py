@@ -58,7 +58,7 @@ class _Runs:
         return 1 if self.direction in (RIGHT, LEFT) else 0
 
     def ports(self, line: NDArray[np.intp], tile: Box, *, leaving: bool) -> NDArray[np.int64]:
-        """Numbers of the places where runs on these lines of a tile come in or go out: border, line, direction."""
+        """Number the places where runs on these lines cross the tile's border: border, line, direction."""
         near, far = (tile.x, tile.right) if self.along else (tile.y, tile.bottom)
         border = far if leaving == (self.direction in (RIGHT, DOWN)) else near
         first = tile.y if self.along else tile.x
@@ -75,7 +75,7 @@ class _Around:
         self.ac, self.bd = self.a != self.c, self.b != self.d
 
     def runs(self) -> list[_Runs]:
-        """The runs of all directions, in the order of the directions' numbers.
+        """Return the runs of all directions, in the order of the directions' numbers.
 
         A run begins where an edge of its own pixels has no edge in line before it: there the path turns.
         """
@@ -103,7 +103,7 @@ class _Around:
 
 
 def trace(values: NDArray[np.uint8], *, components: NDArray[np.int64], tile: Box) -> Iterator[Path]:
-    """The paths of a tile: those that come in through its border, then the rings that stay inside.
+    """Yield the paths of a tile: those that come in through its border, then the rings that stay inside.
 
     Args:
         values: `(height + 1, width + 1)` labels: the tile, with the row above it and the column to its left.
@@ -131,7 +131,7 @@ def _paired(
     go: NDArray[np.bool_],
     back: bool = False,
 ) -> tuple[tuple[NDArray[np.intp], NDArray[np.intp]], tuple[NDArray[np.intp], NDArray[np.intp]]]:
-    """Starts and ends of runs as (line, position), the i-th start belonging to the i-th end.
+    """Return the starts and ends of runs as (line, position), the i-th start belonging to the i-th end.
 
     The runs of one direction on one line follow each other without overlap, so that order alone pairs them.
 
@@ -191,12 +191,12 @@ def _owners(runs: _Runs, components: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _entry_ports(runs: _Runs, tile: Box) -> NDArray[np.int64]:
-    """The port of each run that comes in, -1 for the others."""
+    """Return the port of each run that comes in, -1 for the others."""
     return np.where(runs.starts[runs.along] < 0, runs.ports(runs.starts[1 - runs.along], tile, leaving=False), -1)
 
 
 def _walks(following: list[int], *, entries: list[int]) -> Iterator[tuple[list[int], int]]:
-    """The nodes of each walk in order, and the port where it leaves, -1 for a ring."""
+    """Yield the nodes of each walk in order, and the port where it leaves, -1 for a ring."""
     seen = bytearray(len(following))
     for first in entries:
         order, node = [], first

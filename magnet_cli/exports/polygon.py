@@ -32,7 +32,7 @@ class Polygon:
 
 
 def make_polygon(label: int, rings: Iterable[NDArray[np.int32]]) -> Polygon:
-    """The polygon whose outlines are these; where one visits a point twice it is cut there into two."""
+    """Return the polygon whose outlines are these; where one visits a point twice it is cut there into two."""
     simple = [loop for ring in rings for loop in _loops(ring)]
     areas = [_twice_area(loop) for loop in simple]
     # Of the loops of one component exactly one encloses the others, and only its area is positive.
@@ -48,7 +48,7 @@ def _twice_area(ring: NDArray[np.int32]) -> int:
 
 
 def _loops(ring: NDArray[np.int32]) -> list[NDArray[np.int32]]:
-    """The ring cut into loops that visit no point twice."""
+    """Return the ring cut into loops that visit no point twice."""
     # Rings that touch themselves at a corner are invalid in GeoJSON, so they are cut there.
     keys = ring[:, 0].astype(np.int64) << 32 | ring[:, 1]
     if len(keys) == SQUARE or len(np.unique(keys)) == len(keys):
@@ -72,7 +72,7 @@ def _loops(ring: NDArray[np.int32]) -> list[NDArray[np.int32]]:
 
 
 def simplified(polygon: Polygon, *, tolerance: float) -> Polygon:
-    """The polygon without the corners that lie within `tolerance` pixels of the line between their neighbours.
+    """Return the polygon without the corners that lie within `tolerance` pixels of the line between their neighbours.
 
     It stays valid, and keeps its holes. Each polygon is simplified by itself: neighbours may part or overlap by about
     the tolerance. One that GEOS cannot simplify validly stays as it is.
@@ -86,5 +86,5 @@ def simplified(polygon: Polygon, *, tolerance: float) -> Polygon:
 
 
 def _ring(ring: Any) -> NDArray[np.int32]:
-    """The corners of a closed ring, the first one once; they are corners that were there before."""
+    """Return the corners of a closed ring, the first one once; they are corners that were there before."""
     return np.asarray(ring.coords)[:-1].astype(np.int32)

@@ -81,7 +81,7 @@ def write_relaid(mask: MaskFile, file: IO[bytes], layout: TiffLayout) -> None:
 
 
 def _tags(mask: MaskFile, level: MaskLevel, layout: TiffLayout, number: int) -> list[Tag]:
-    """The tags of a level's directory, those of the mask except where the layout says otherwise."""
+    """Return the tags of a level's directory, those of the mask except where the layout says otherwise."""
     found = {
         tag.code: Tag(
             code=tag.code,
@@ -108,12 +108,12 @@ def _directory_size(tags: Sequence[Tag]) -> int:
 
 
 def _outside(tag: Tag) -> int:
-    """Bytes of a value that stand behind the directory, padded to whole words."""
+    """Return the bytes of a value that stand behind the directory, padded to whole words."""
     return 0 if len(tag.data) <= INLINE else -(-len(tag.data) // INLINE) * INLINE
 
 
 def _directory(tags: Sequence[Tag], values: Mapping[int, NDArray[np.uint64]], *, start: int, following: int) -> bytes:
-    """The bytes of a directory at `start`, with the values that are known only now."""
+    """Return the bytes of a directory at `start`, with the values that are known only now."""
     head, behind = [struct.pack("<Q", len(tags))], []
     place = start + 16 + len(tags) * (ENTRY.size + INLINE)
     for tag in tags:

@@ -74,7 +74,7 @@ class _Block:
     """Label by number of the components that touch no border of the tile."""
 
     def leave(self, below: _SweptEdge) -> _SweptEdge:
-        """The tile's last column; its last row goes into `below`."""
+        """Return the tile's last column; its last row goes into `below`."""
         reach = slice(self.box.x + 1, self.box.right + 1)
         below.labels[reach], below.components[reach] = self.labels[-1, 1:], self.components[-1, 1:]
         return _SweptEdge(labels=self.labels[1:, -1].copy(), components=self.components[1:, -1].copy())
@@ -103,7 +103,7 @@ class Sweep:
         """The most components that reached beyond a row of tiles."""
 
     def polygons(self) -> Iterator[Polygon]:
-        """Every 4-connected area of equal labels but 255, once, in an order that depends on the mask and side alone."""
+        """Yield every 4-connected area of equal labels but 255 once, in an order that mask and side decide."""
         # One row and one column more than the mask has: the outlines of its last pixels lie on their upper left.
         padded = Size(width=self._size.width + 1, height=self._size.height + 1)
         with CornerSpool(self._folder) as spool:
@@ -168,7 +168,7 @@ class Sweep:
             self._components.join(first, second)
 
     def _passed(self, below: _SweptEdge) -> _SweptEdge:
-        """The last row with the numbers that stand for whole components."""
+        """Return the last row with the numbers that stand for whole components."""
         numbers, places = np.unique(below.components, return_inverse=True)
         roots = np.array([self._components.root(n) if n else 0 for n in numbers.tolist()], dtype=np.int64)
         self.most_components = max(self.most_components, len(set(roots.tolist()) - {0}))

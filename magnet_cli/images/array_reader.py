@@ -171,7 +171,7 @@ def _box(box: Box | str) -> Box:
 
 
 def _um(pixel_size: str | float | Fraction, unit: str) -> Fraction:
-    """A pixel size in micrometres; numbers are in the image's unit."""
+    """Return a pixel size in micrometres; numbers are in the image's unit."""
     if isinstance(pixel_size, str):
         found = parse_scales(pixel_size)
         if (

@@ -146,7 +146,7 @@ def _open_file(blob: Blob, cache: CacheBudget | None, series: str | int | None, 
 
 
 def is_other(head: bytes) -> bool:
-    """Whether a file, by its first bytes, has no reader but GDAL, if any."""
+    """Return whether a file, by its first bytes, has no reader but GDAL, if any."""
     own = (*TIFF_MAGIC, *PICTURE_MAGIC, *JPEG_2000_MAGIC, ZIP_MAGIC, b"RIFF")
     return bool(head) and not head.startswith(own) and head[128:132] != b"DICM"
 
@@ -180,7 +180,7 @@ def open_other(path: str, head: bytes = b"", **how: Any) -> Image:
 
 
 def _only(image: Image, series: str | int | None) -> Image:
-    """An image of a format whose files hold one.
+    """Return an image of a format whose files hold one.
 
     Raises:
         SourceError: Another one is asked for.
@@ -194,7 +194,7 @@ def _only(image: Image, series: str | int | None) -> Image:
 
 
 def _slide(blob: Blob, head: bytes, *, is_tiff: bool) -> Image | None:
-    """The image, where OpenSlide is the one to read it."""
+    """Return the image, where OpenSlide is the one to read it."""
     named = PurePath(file_name(blob.name)).suffix.lower() in SLIDE_SUFFIXES
     if not (named or is_tiff or head[128:132] == b"DICM"):
         return None

@@ -63,12 +63,12 @@ class Blob(ABC):
         return data
 
     def stream(self) -> BinaryIO:
-        """A file object over the bytes, for libraries that want one; not to be shared between threads."""
+        """Return a file object over the bytes, for libraries that want one; not to be shared between threads."""
         return cast("BinaryIO", io.BufferedReader(BlobStream(self), STREAM_BUFFER))
 
     @abstractmethod
     def _bytes(self, offset: int, count: int) -> bytes:
-        """The bytes, or fewer where there are no more."""
+        """Return the bytes, or fewer where there are no more."""
 
     @abstractmethod
     def close(self) -> None:

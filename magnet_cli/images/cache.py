@@ -34,14 +34,14 @@ class CacheBudget:
 
     @classmethod
     def within(cls, folder: Path) -> Self:
-        """Allow half of the free space of the disk that a folder is on, or will be on."""
+        """Return half of the free space of the disk that a folder is on, or will be on."""
         # The folder may not exist yet. Its nearest ancestor that does is on the same disk.
         there = next(place for place in (folder.resolve(), *folder.resolve().parents) if place.is_dir())
         return cls(folder=there, max_bytes=int(shutil.disk_usage(there).free * cls.SHARE))
 
 
 def cache_bytes(size: Size, *, bands: int, dtype: np.dtype[Any]) -> int:
-    """Disk that a decoded image of this size takes; 0 where it is held in memory instead."""
+    """Return the disk that a decoded image of this size takes; 0 where it is held in memory instead."""
     return raster_bytes(size, bands=bands, dtype=dtype) if size.pixels * bands * dtype.itemsize > MEMORY_BYTES else 0
 
 
@@ -63,7 +63,7 @@ def check_budget(file: str, needed: int, cache: CacheBudget | None) -> None:
 
 
 def decoded_raster(folder: Path, size: Size, *, bands: int, dtype: np.dtype[Any]) -> SpooledRaster:
-    """Room on disk for a decoded image, in a folder that is made where it is missing.
+    """Return the room on disk for a decoded image, in a folder that is made where it is missing.
 
     Raises:
         SourceError: The folder cannot be written; so do the methods of the raster.

@@ -88,7 +88,7 @@ def others(contents: Sequence[Content], chosen: int, *, hidden: Iterable[int] = 
 
 
 def listed(positions: Iterable[int], contents: Sequence[Content]) -> str:
-    """Images by number, name and size: `0 overview (375x250), 1 scan (3000x2000)`."""
+    """Return the images by number, name and size: `0 overview (375x250), 1 scan (3000x2000)`."""
     positions = list(positions)
     shown = [_shown(index, contents[index]) for index in positions[:MOST_LISTED]]
     more = len(positions) - len(shown)

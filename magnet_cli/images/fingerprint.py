@@ -45,7 +45,7 @@ WITH_PIXELS = (".msk", ".MSK", ".msk.ovr", ".ovr", ".OVR")
 
 
 def fingerprint(path: str | Path) -> str:
-    """A SHA-256 (hexadecimal) over the size of an input and its bytes, or samples of them where it is large.
+    """Return a SHA-256 (hexadecimal) over the size of an input and its bytes, or samples of them where it is large.
 
     For a URL, over the size, what the server calls its version (ETag, else time of the last change), and few samples.
 
@@ -125,7 +125,10 @@ def image_hashes(source: str | Path, info: ImageInfo, *, digest: str | None = No
 
 
 def _placement(path: Path) -> str:
-    """What sidecars say of the place and of missing pixels; empty where they say nothing, whatever else they hold."""
+    """Return what sidecars say of the place and of missing pixels.
+
+    The result is empty where they say nothing, whatever else they hold.
+    """
     beside = find_sidecars(path, world=world_endings(path.suffix))
     text = beside.digest_text()
     return f"beside\0{text}" if text else ""

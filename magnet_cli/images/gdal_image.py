@@ -151,7 +151,7 @@ def open_gdal(
 
 
 def keeps_masks(full: Sequence[Any], reduced: Sequence[Any]) -> bool:
-    """Whether overviews say in the same way as the full datasets which pixels hold data.
+    """Return whether overviews say in the same way as the full datasets which pixels hold data.
 
     An overview that was built before the mask, or beside one without overviews of its own, says that all of them do.
     """
@@ -173,7 +173,7 @@ def _forget_failures(parts: list[Any], names: Sequence[str]) -> None:
 
 
 def recognized(path: str) -> bool:
-    """Whether a driver takes a file for one of its own."""
+    """Return whether a driver takes a file for one of its own."""
     try:
         with environment(), _dataset(path):
             return True
@@ -182,7 +182,7 @@ def recognized(path: str) -> bool:
 
 
 def is_indexed(path: str) -> bool:
-    """Whether the first band of a raster has a palette.
+    """Return whether the first band of a raster has a palette.
 
     Raises:
         SourceError: It cannot be opened.
@@ -197,9 +197,9 @@ def is_indexed(path: str) -> bool:
 
 
 def companions(path: Path) -> list[Path]:
-    """The files that belong to a raster beside the one that is named: headers, and those of a mosaic.
+    """Return the files that belong to a raster beside the one that is named: headers, and those of a mosaic.
 
-    None where GDAL does not know the file.
+    The result is None where GDAL does not know the file.
     """
     try:
         with environment(), _dataset(str(path)) as dataset:
@@ -314,7 +314,7 @@ def _open_parts(path: str, parts: list[Any], series: str | int | None = None) ->
 
 
 def _reductions(datasets: Sequence[Any], codes: Codes) -> int:
-    """How many overviews all datasets have, from the first on, that are smaller versions of the raster."""
+    """Return how many overviews all datasets have, from the first on, that are smaller versions of the raster."""
     # Overviews of a palette image hold indices that were averaged or picked, neither of which is an average of colours.
     if codes.palette is not None:
         return 0
@@ -329,7 +329,7 @@ def _reductions(datasets: Sequence[Any], codes: Codes) -> int:
 def codes_of(
     path: str, datasets: Sequence[Any], *, indices: bool = False, luma: bool = False, alpha: Alpha = "mask"
 ) -> Codes:
-    """The meaning of the bands of datasets that make one raster.
+    """Return the meaning of the bands of datasets that make one raster.
 
     Raises:
         SourceError: They hold complex numbers.
@@ -363,7 +363,10 @@ def codes_of(
 
 
 def _descriptions(dataset: Any) -> list[str]:
-    """What a dataset calls its bands, in small letters; its variable's name where it is one of several of a file."""
+    """Return what a dataset calls its bands, in small letters.
+
+    Where a file has several datasets, the name is that of the variable.
+    """
     return [
         (name or dataset.tags(index + 1).get("NETCDF_VARNAME", "")) for index, name in enumerate(dataset.descriptions)
     ]
@@ -501,7 +504,7 @@ class GdalStore:
             close(self._datasets)
 
     def _wanted(self, bands: tuple[int, ...] | None) -> tuple[Codes, list[int]]:
-        """What to read for some bands: positions of samples, and what these mean."""
+        """Return what to read for some bands: positions of samples, and what these mean."""
         codes = self._codes
         every = list(range(len(codes.bands) + (codes.alpha is not None)))
         if codes.palette is not None:
@@ -515,7 +518,7 @@ class GdalStore:
         return replace(found, alpha=len(samples)), [*samples, codes.alpha]
 
     def _chosen(self, level: int, samples: list[int]) -> Iterator[tuple[Any, list[int]]]:
-        """The datasets that hold some samples, each with its own numbers of them, in the samples' order."""
+        """Yield the datasets that hold some samples, each with its own numbers of them, in the samples' order."""
         parts = self._datasets[level]
         if len(parts) == 1:
             yield parts[0], [sample + 1 for sample in samples]
@@ -534,7 +537,7 @@ class GdalStore:
         window: Window,
         numbers: list[int],
     ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        """Samples and validity of some bands, `(bands, height, width)`; alpha is left to `Codes`."""
+        """Return the samples and validity of some bands, `(bands, height, width)`; alpha is left to `Codes`."""
         stored = self._codes.dtype if self._codes.palette is None else np.dtype(dataset.dtypes[0])
         samples = _samples(dataset, numbers, window, stored)
         masks = np.ones(samples.shape, np.bool_)

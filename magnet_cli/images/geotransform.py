@@ -113,7 +113,7 @@ class Geotransform:
 
 
 def _places_centres(keys: tuple[int, ...]) -> bool:
-    """Whether the tags place the centre of a pixel, not its corner."""
+    """Return whether the tags place the centre of a pixel, not its corner."""
     entries = [keys[start : start + KEY_VALUES] for start in range(KEY_VALUES, len(keys) - KEY_VALUES + 1, KEY_VALUES)]
     return any(entry[0] == RASTER_TYPE and entry[3] == POINT for entry in entries)
 
@@ -171,21 +171,27 @@ def check_place(found: ImageInfo, image: ImageInfo) -> None:
 
 
 def same_system(one: str, other: str) -> bool:
-    """Whether two reference systems, as `ImageInfo.crs` has them, are one; the whole definitions are compared."""
+    """Return whether two reference systems, as `ImageInfo.crs` has them, are one.
+
+    The whole definitions are compared.
+    """
     from magnet_cli.images.crs import same_crs  # noqa: PLC0415 (PROJ takes long to load)
 
     return one == other or same_crs(one, other)
 
 
 def system_label(crs: str) -> str:
-    """A reference system for a message: its code, or its name."""
+    """Return a reference system for a message: its code, or its name."""
     from magnet_cli.images.crs import label  # noqa: PLC0415 (as above)
 
     return label(crs)
 
 
 def _apart(found: ImageInfo, image: ImageInfo) -> float | None:
-    """How far corners lie from the image's, in pixels of the image; None where either does not say where it lies."""
+    """Return how far corners lie from the image's, in pixels of the image.
+
+    The result is None where either does not say where it lies.
+    """
     here, there = (Geotransform.of({code: value for code, _, _, value in info.geo_tags}) for info in (found, image))
     if here is None or there is None or (found.crs is None) != (image.crs is None):
         return None

@@ -38,11 +38,11 @@ class Ellipsoid:
     flattening: float = 1 / 298.257223563
 
     def north(self, latitude: float) -> float:
-        """Metres of a radian along the meridian."""
+        """Return the metres of a radian along the meridian."""
         return float(self.axis * (1 - self._squared) / (1 - self._squared * sin(latitude) ** 2) ** 1.5)
 
     def east(self, latitude: float) -> float:
-        """Metres of a radian along the parallel."""
+        """Return the metres of a radian along the parallel."""
         return float(self.axis * cos(latitude) / (1 - self._squared * sin(latitude) ** 2) ** 0.5)
 
     @property
@@ -124,14 +124,14 @@ def mercator_metre(latitude: float) -> tuple[float, float]:
 
 
 def _of_mercator(y: float) -> float:
-    """Latitude, in radians, of a northing of Web Mercator, whose maps end at half a turn: 3.14 times the axis."""
+    """Return the latitude in radians of a northing of Web Mercator, whose axis ends at 3.14 radii."""
     return atan(sinh(max(-10.0, min(y / EARTH.axis, 10.0))))
 
 
 def _latitude(
     placed: Geotransform, size: Size, planet: Ellipsoid, radians_of: Callable[[float], float]
 ) -> tuple[float, float]:
-    """Latitude of the image's middle, in radians, and by how much of its length the parallel differs at the corners."""
+    """Return the middle's latitude in radians, and the share by which the parallel's length differs at the corners."""
     right, bottom = size.width, size.height
     points = np.array([(right / 2, bottom / 2), (0, 0), (right, 0), (0, bottom), (right, bottom)])
     with np.errstate(all="ignore"):  # a hostile file may place it at infinity
@@ -145,7 +145,10 @@ def _latitude(
 
 
 def _measured(placed: Geotransform, *, east: float, north: float) -> Found:
-    """Metres a pixel, from those of a unit of the coordinates; nine digits, which is more than is true of them."""
+    """Return the metres a pixel, from those of a unit of the coordinates.
+
+    Nine digits are kept, which is more than the georeference of an image is exact to.
+    """
     (a, b), (d, e) = placed.matrix
     sides = (hypot(a * east, d * north), hypot(b * east, e * north))
     return stated(*(float(f"{side:.9g}") for side in sides), unit="m")

@@ -24,7 +24,7 @@ class HoledStore(Store, Protocol):
     """A store whose levels may lack tiles."""
 
     def holes(self, level: int, box: Box, bands: tuple[int, ...] | None = None) -> list[Box]:
-        """The tiles of a level that a box touches and that are not stored, for at least one of the bands."""
+        """Return the tiles of a level that a box touches and that are not stored, for at least one of the bands."""
 
 
 class FilledStore:
@@ -91,7 +91,7 @@ class FilledStore:
         return Pitch(x=coarse.x / fine.x, y=coarse.y / fine.y)
 
     def _is_blank(self, level: int, box: Box, bands: tuple[int, ...] | None) -> bool:
-        """Whether no finer level stores anything of a box: sparse mosaics lack most of their tiles in all levels."""
+        """Return whether no finer level stores anything of a box: sparse mosaics lack most tiles in all levels."""
         for finer in range(level - 1, -1, -1):
             box = self._ratio(finer + 1).level0(box).intersection(Box.whole(self._levels[finer].size))
             block = self._store.block(finer)

@@ -99,7 +99,7 @@ MOST_NAMED = 5
 
 
 def skipped_notes(skipped: Sequence[SkippedFile]) -> list[str]:
-    """One sentence for each reason why files were not taken, with the names of the first ones."""
+    """Return one sentence for each reason why files were not taken, with the names of the first ones."""
     notes = []
     for reason, (what, advice) in REASONS.items():
         paths = sorted(str(each.path) for each in skipped if each.reason == reason)
@@ -111,7 +111,7 @@ def skipped_notes(skipped: Sequence[SkippedFile]) -> list[str]:
 
 
 def find_images(inputs: Sequence[str], *, skipped: list[SkippedFile] | None = None) -> list[FoundImage]:
-    """The images that files, folders and glob patterns stand for: sorted within each input, none twice.
+    """Return the images that files, folders and glob patterns stand for: sorted within each input, none twice.
 
     Args:
         inputs: Paths, URLs and patterns as the user gave them. A folder is searched with its subfolders; a zarr folder
@@ -131,7 +131,7 @@ def find_images(inputs: Sequence[str], *, skipped: list[SkippedFile] | None = No
 
 
 def stem(path: str | Path) -> str:
-    """The name of a file without its one known suffix, which may be double: `slide.ome.tif` gives `slide`."""
+    """Return the name of a file without its one known suffix, which may be double: `slide.ome.tif` gives `slide`."""
     name = Path(path).name
     lower = name.lower()
     for suffix in (*sorted(DOUBLE_SUFFIXES, key=len, reverse=True), *SUFFIXES):
@@ -214,7 +214,7 @@ def _walk(folder: Path, skipped: list[SkippedFile]) -> Iterator[Path]:
 
 
 def is_image(path: Path) -> bool:
-    """Whether a path looks like an image to read, judged by its name, and not like something this program wrote."""
+    """Return whether a path, by its name, is an image to read and nothing that this program wrote."""
     lower = path.name.lower()
     if lower.endswith(OURS):
         return False
@@ -224,5 +224,5 @@ def is_image(path: Path) -> bool:
 
 
 def is_zarr(path: Path) -> bool:
-    """Whether a folder is a zarr array or group."""
+    """Return whether a folder is a zarr array or group."""
     return path.is_dir() and any((path / mark).is_file() for mark in ZARR_MARKS)

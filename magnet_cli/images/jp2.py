@@ -94,7 +94,7 @@ class Header:
 
 
 def read_header(blob: Blob) -> Header:
-    """The boxes of a file, checked: GDAL reads over damage there, and OpenJPEG decodes what there is of a codestream.
+    """Read and check the boxes of a file, because GDAL and OpenJPEG read over damage there.
 
     Raises:
         ValueError: A box is longer than what holds it, or the codestream is missing or lacks its end marker.
@@ -168,7 +168,7 @@ def _resolution(tags: Mapping[str, str]) -> Found:
 
 
 def centred(samples: NDArray[Any], factor: int) -> NDArray[Any]:
-    """Samples moved to the middle of the squares of level-0 pixels that they stand for.
+    """Move samples to the middle of the squares of level-0 pixels that they stand for.
 
     The wavelets of JPEG 2000 are symmetric about every `factor`-th pixel: there, and not in the middle, lie the samples
     of a reduced resolution (ITU-T T.800, annex F). Between neighbours they are taken as linear.

@@ -130,13 +130,15 @@ class LabelImage(Closing):
         return labels
 
     def read_nonzero(self, box: Box) -> NDArray[np.bool_]:
-        """`(height, width)`, True where the first band has data other than zero."""
+        """Return `(height, width)`, True where the first band has data other than zero."""
         values, valid = self._first_band(box)
         inside: NDArray[np.bool_] = values != 0
         return inside if valid is None else inside & valid
 
     def read_stored(self, box: Box) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
-        """The stored values of the first band, `(height, width)`, and which of them are data; None where all are.
+        """Return the stored values of the first band, `(height, width)`, and which of them are data.
+
+        The result is None where all are.
 
         Raises:
             SourceError: It cannot be decoded.
@@ -157,7 +159,7 @@ class LabelImage(Closing):
 
 
 def open_labels(source: str | Path, *, values: Mapping[int, int] | None = None) -> LabelImage:
-    """A raster of class indices; those of a palette TIFF or PNG are read as they are stored.
+    """Return a raster of class indices; those of a palette TIFF or PNG are read as they are stored.
 
     Samples of fewer than eight bits count from 0: a bilevel file holds the labels 0 and 1.
 
@@ -183,7 +185,7 @@ def open_labels(source: str | Path, *, values: Mapping[int, int] | None = None) 
 
 
 def open_region(source: str | Path) -> LabelImage:
-    """A raster for `read_nonzero` and `read_stored`: of any kind, its first band says what is inside.
+    """Return a raster for `read_nonzero` and `read_stored`: of any kind, its first band says what is inside.
 
     Raises:
         SourceError: It is missing or damaged.

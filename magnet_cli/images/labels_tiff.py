@@ -124,12 +124,12 @@ def _regional(page: TiffPage) -> bool:
 
 
 def nodata_of(page: TiffPage, dtype: np.dtype[np.generic]) -> float | None:
-    """The nodata value of a page where samples of this dtype can have it."""
+    """Return the nodata value of a page where samples of this dtype can have it."""
     return storable(tiff_geo.nodata(page), dtype)
 
 
 def _unwritten(page: TiffPage, dtype: np.dtype[np.generic]) -> float | None:
-    """The stored value of a tile that was never written; None where no bit can be the file's nodata value."""
+    """Return the stored value of a tile that was never written; None where no bit can be the file's nodata value."""
     found = nodata_of(page, dtype) or 0
     return None if page.dtype == np.bool_ and found not in BITS else found
 
@@ -173,7 +173,7 @@ def classes_of(page: TiffPage) -> tuple[tuple[str, str], ...] | None:
 
 
 def mask_description(page: TiffPage) -> dict[str, object] | None:
-    """The JSON object that a mask of this program has as its description; None where a page has none."""
+    """Return the JSON object that a mask of this program has as its description; None where a page has none."""
     try:
         found = json.loads(page.description)
     except (ValueError, RecursionError):

@@ -64,7 +64,7 @@ def lerc_tile(data: bytes, *, chunk: Size, samples: int, is_swapped: bool = Fals
 
 
 def _with_alpha(values: NDArray[Any], valid: NDArray[np.bool_] | None) -> NDArray[Any]:
-    """Samples with the alpha channel that is stored as the mask."""
+    """Return the samples with the alpha channel that is stored as the mask."""
     if values.dtype != np.uint8:
         message = f"the LERC stream lacks a sample of {values.dtype}"
         raise ValueError(message)

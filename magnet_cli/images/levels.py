@@ -17,7 +17,7 @@ ASPECT_TOLERANCE = 0.02
 
 
 def axis_downsample(full: int, stored: int) -> Fraction:
-    """Level-0 pixels that a stored pixel covers along an axis.
+    """Return the level-0 pixels that a stored pixel covers along an axis.
 
     Snapped to a power of two where shrinking by it gives the stored length, rounded either way; else the exact ratio.
     """
@@ -32,7 +32,7 @@ def axis_downsample(full: int, stored: int) -> Fraction:
 
 
 def downsample(full: Size, stored: Size) -> Pitch:
-    """Level-0 pixels that a stored pixel covers: the longer axis decides for both where the shorter agrees with it."""
+    """Return the level-0 pixels of a stored pixel, by the longer axis where the shorter agrees with it."""
     x = axis_downsample(full.width, stored.width)
     y = axis_downsample(full.height, stored.height)
     longer, other, length = (
@@ -49,7 +49,7 @@ def downsample(full: Size, stored: Size) -> Pitch:
 
 
 def shrinks(full: Size, stored: Size, factor: int) -> bool:
-    """Whether shrinking by a whole factor gives the stored size, each side rounded either way."""
+    """Return whether shrinking by a whole factor gives the stored size, each side rounded either way."""
     return factor > 0 and all(
         length in (max(1, whole // factor), -(-whole // factor))
         for whole, length in ((full.width, stored.width), (full.height, stored.height))
@@ -57,7 +57,7 @@ def shrinks(full: Size, stored: Size, factor: int) -> bool:
 
 
 def is_reduction(full: Size, stored: Size) -> bool:
-    """Whether a stored picture can be a smaller version of the full one, judged by its shape."""
+    """Return whether a stored picture can be a smaller version of the full one, judged by its shape."""
     if stored.width > full.width or stored.height > full.height or stored == full:
         return False
     fits_x = stored.width * full.height
@@ -102,7 +102,7 @@ def placements(full: Size, stored: Size, *, tile: Size | None, before: Sequence[
 
 
 def _powers(full: Size, step: Fraction) -> Iterator[int]:
-    """Powers of two, and of the step between the levels of the image, up to its longer side."""
+    """Return the powers of two, and of the step between the levels of the image, up to its longer side."""
     longest = max(full.width, full.height)
     steps = {2} | ({int(step)} if step.denominator == 1 and step > 1 else set())
     found = {base**power for base in steps for power in range(1, longest.bit_length() + 1)}
@@ -110,7 +110,7 @@ def _powers(full: Size, step: Fraction) -> Iterator[int]:
 
 
 def _shrunk(full: Size, stored: Size, power: int) -> Size:
-    """The pixels that surely belong to a padded level: its padding hides whether a side was rounded up."""
+    """Return the pixels that surely belong to a padded level: its padding hides whether a side was rounded up."""
     sides = []
     for whole, length in ((full.width, stored.width), (full.height, stored.height)):
         low, high = max(1, whole // power), -(-whole // power)
@@ -119,7 +119,7 @@ def _shrunk(full: Size, stored: Size, power: int) -> Size:
 
 
 def _is_padded(full: Size, stored: Size, tile: Size, power: int) -> bool:
-    """Whether a level of this downsample has the stored size, or fills tiles that have it."""
+    """Return whether a level of this downsample has the stored size, or fills tiles that have it."""
     sides = ((full.width, stored.width, tile.width), (full.height, stored.height, tile.height))
     return all(
         any(length in (shrunk, -(-shrunk // side) * side) for shrunk in {max(1, whole // power), -(-whole // power)})

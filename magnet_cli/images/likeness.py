@@ -108,7 +108,7 @@ def _judged(found: NDArray[Any], mean: NDArray[Any], nearest: NDArray[Any], *, d
 
 
 def _missed(found: NDArray[Any], mean: NDArray[Any], nearest: NDArray[Any], *, slight: float) -> float:
-    """What the picture lacks, or has in addition, of what stands out from the background: 1 is as much as may be."""
+    """Return how much of what stands out from the background the picture lacks or adds; at most 1."""
     ground = np.median(mean, axis=0)
     standing = np.maximum(np.abs(found - ground), np.abs(mean - ground))
     some = standing > slight
@@ -120,7 +120,7 @@ def _missed(found: NDArray[Any], mean: NDArray[Any], nearest: NDArray[Any], *, s
 
 
 def _blocks(size: Size, ratio: Pitch, fine: Size) -> list[Box]:
-    """All of a picture in parts, or blocks spread evenly over it, at its edges too."""
+    """Return all of a picture in parts, or blocks spread evenly over it, at its edges too."""
     largest = float(max(ratio.x, ratio.y))
     if min(size.width, size.height) < CELL:
         return []
@@ -144,7 +144,7 @@ def _blocks(size: Size, ratio: Pitch, fine: Size) -> list[Box]:
 def _reduced(
     store: Store, fine: tuple[int, Level], request: Request, *, dtype: np.dtype[Any], bands: int
 ) -> tuple[NDArray[Any], NDArray[np.bool_], NDArray[Any]]:
-    """A box of the finer level at the coarser pitch: by area means, which of them hold data, and by single pixels."""
+    """Return a box of the finer level at the coarser pitch: area means, their validity, and single pixels."""
     sampler = Sampler(request, level=fine[0], downsample=LEVEL0, shape=(bands, dtype), masked=True)
     pixels = fetch_reflected(store, fine[0], fine[1].size, sampler.box, None)
     sampler.add(sampler.box, pixels, tuple(range(bands)))
@@ -156,7 +156,7 @@ def _reduced(
 
 
 def _cells(values: NDArray[Any]) -> NDArray[np.float64]:
-    """Means of the whole cells of `(height, width, bands)`: `(cells, bands)`."""
+    """Return the means of the whole cells of `(height, width, bands)`: `(cells, bands)`."""
     height, width, bands = values.shape
     rows, columns = height // CELL, width // CELL
     whole = values[: rows * CELL, : columns * CELL].astype(np.float64)

@@ -75,7 +75,7 @@ class Ome:
 
 
 def is_ome(text: str) -> bool:
-    """Whether a description is OME-XML."""
+    """Return whether a description is OME-XML."""
     return "<OME" in text[:HEAD] or ":OME " in text[:HEAD]
 
 

@@ -158,7 +158,9 @@ def page_of(file: TiffFile, number: int) -> TiffPage | None:
 
 
 def ome_set(path: Path) -> tuple[str, ...]:
-    """Names of the files that belong to one OME-TIFF with this one, sorted; empty where it is whole, or no OME-TIFF.
+    """Return the names of the files that belong to one OME-TIFF with this one, sorted.
+
+    The result is empty where the file is whole, or no OME-TIFF.
 
     Only files that are there, in the same folder, count; the one that holds the description is among them.
     """

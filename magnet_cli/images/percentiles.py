@@ -56,7 +56,7 @@ def sample_percentiles(
 
 
 def _sampled(image: Image, bands: tuple[int, ...]) -> Iterator[NDArray[Any]]:
-    """`(pixels, bands)` of one box after the other."""
+    """Yield `(pixels, bands)` of one box after the other."""
     level = sampled_level(image.info.levels)
     cover = level.downsample.cover(image.info.size)
     inside = Box.whole(cover).intersection(Box.whole(level.size))
@@ -74,7 +74,7 @@ def sampled_level(levels: Sequence[Level]) -> Level:
 
 
 def places(size: Size, *, bands: int) -> Iterator[Box]:
-    """Boxes over a level: strips of the whole of it, or small squares in the middle of the cells of a grid."""
+    """Yield boxes over a level: strips of the whole of it, or small squares in the cells of a grid."""
     if size.pixels <= MOST_PIXELS:
         rows = max(1, STRIP_VALUES // (size.width * bands))
         for top in range(0, size.height, rows):

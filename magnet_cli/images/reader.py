@@ -185,7 +185,7 @@ def cuts(begin: int, end: int, step: int) -> Iterator[tuple[int, int]]:
 
 
 def fetch_reflected(store: Store, level: int, size: Size, box: Box, bands: tuple[int, ...] | None) -> Pixels:
-    """Stored pixels of a box that may reach beyond the level, which is continued by symmetric reflection."""
+    """Return the stored pixels of a box that may reach beyond the level, which is continued by symmetric reflection."""
     if Box.whole(size).contains(box):
         return store.fetch(level, box, bands)
     rows, columns = reflected(box.y, box.bottom, size.height), reflected(box.x, box.right, size.width)
@@ -199,6 +199,6 @@ def fetch_reflected(store: Store, level: int, size: Size, box: Box, bands: tuple
 
 
 def reflected(begin: int, end: int, length: int) -> NDArray[Any]:
-    """Indices `[begin, end)` folded into `[0, length)` by symmetric reflection: 1, 0 | 0, 1, ..., n-1 | n-1, n-2."""
+    """Fold indices `[begin, end)` into `[0, length)` by symmetric reflection: 1, 0 | 0, 1, ..., n-1 | n-1, n-2."""
     folded = np.arange(begin, end) % (2 * length)
     return np.where(folded < length, folded, 2 * length - 1 - folded)

@@ -144,7 +144,7 @@ class ImageProcesses(Closing):
         self._image.close()
 
     def _free_reader(self) -> _Reader | None:
-        """A process that has nothing to do; None where some are still starting and the others are busy."""
+        """Return a process that has nothing to do; None where some are still starting and the others are busy."""
         with self._lock:
             if self._starting:
                 ready, _, _ = select.select([reader.channel for reader in self._starting], [], [], 0)
@@ -191,7 +191,7 @@ class ImageProcesses(Closing):
         ]
 
     def _slab(self, reader: _Reader, size: int) -> _Slab:
-        """Shared memory of at least so many bytes that nothing refers to."""
+        """Return the shared memory of at least so many bytes that nothing refers to."""
         with self._lock:
             # Shared memory is reused: its pages are mapped and zeroed once, and not for each block.
             fitting = [slab for slab in reader.free if len(slab.memory) >= size]

@@ -160,7 +160,7 @@ def _asked(range_header: str) -> int | None:
 
 
 def filesystem(url: str, **options: Any) -> Any:
-    """The fsspec file system of a URL.
+    """Return the fsspec file system of a URL.
 
     Args:
         url: Any address on it.
@@ -174,7 +174,7 @@ def filesystem(url: str, **options: Any) -> Any:
 
 
 def settings(url: str) -> dict[str, Any]:
-    """What fsspec's file system of a URL is made with: timeouts, and how addresses are escaped."""
+    """Return what fsspec's file system of a URL is made with: timeouts, and how addresses are escaped."""
     if url.lower().startswith("s3:"):
         timeouts = {"connect_timeout": CONNECT_SECONDS, "read_timeout": READ_SECONDS}
         return {"config_kwargs": {**timeouts, "retries": {"max_attempts": ATTEMPTS}}}
@@ -242,7 +242,7 @@ async def _http_states(fs: Any, urls: Sequence[str]) -> list[Remote | Exception 
 
 
 def _http_state(response: aiohttp.ClientResponse) -> Remote | None:
-    """What an answer says of a file; None where the file is not there."""
+    """Return what an answer says of a file; None where the file is not there."""
     if response.status in ABSENT:
         return None
     if response.status != RANGE_NOT_SATISFIABLE:
@@ -290,7 +290,7 @@ def beginning(url: str, count: int) -> bytes:
 
 
 def holds_any(folder: str, names: Iterable[str]) -> bool:
-    """Whether a folder behind a URL holds one of these files."""
+    """Return whether a folder behind a URL holds one of these files."""
     fs = filesystem(folder)
     with reaching(folder):
         return any(_is_there(fs, f"{folder.rstrip('/')}/{name}") for name in names)
@@ -306,7 +306,7 @@ def _is_there(fs: Any, url: str) -> bool:
 
 
 def zarr_store(url: str) -> FsspecStore:
-    """The zarr store of a folder behind a URL; `close_session` ends its connections."""
+    """Return the zarr store of a folder behind a URL; `close_session` ends its connections."""
     fs = filesystem(url, asynchronous=True, skip_instance_cache=True)
     return FsspecStore(fs, read_only=True, path=fs._strip_protocol(url.rstrip("/")))  # noqa: SLF001 (as zarr does)
 
@@ -321,7 +321,7 @@ def close_session(store: FsspecStore) -> None:
 
 
 def probe(url: str, fs: Any) -> Remote:
-    """Size and version of a file, by a request for its first byte.
+    """Return the size and version of a file, by a request for its first byte.
 
     Raises:
         SourceError: It is empty, or the server does not send parts of files.
@@ -361,7 +361,7 @@ async def _first_byte(fs: Any, url: str) -> tuple[int, Mapping[str, str]]:
 
 
 def patiently(request: Callable[[], Any]) -> Any:
-    """What a request gives, tried again where the connection broke or the server was at fault for the moment."""
+    """Return what a request gives, tried again where the connection broke or the server was at fault for the moment."""
     for attempt in range(ATTEMPTS - 1):
         try:
             return request()

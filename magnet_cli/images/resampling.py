@@ -57,7 +57,7 @@ class Taps:
         return bool(np.all(self.counts == 1))
 
     def within(self, begin: int, end: int) -> tuple[slice, csr_array]:
-        """The output pixels that source pixels `[begin, end)` contribute to, and with what weights.
+        """Return the output pixels that source pixels `[begin, end)` contribute to, and with what weights.
 
         Returns:
             Output pixels, and a matrix of whole numbers by which the source pixels are multiplied to give their share.
@@ -76,7 +76,7 @@ class Taps:
 
 @lru_cache(maxsize=64)
 def area_taps(ratio: Fraction, begin: int, end: int) -> Taps:
-    """Weights for output pixels `[begin, end)`, each covering `ratio` source pixels."""
+    """Return the weights for output pixels `[begin, end)`, each covering `ratio` source pixels."""
     numerator, denominator = ratio.as_integer_ratio()
     first: list[int] = []
     counts: list[int] = []
@@ -92,7 +92,7 @@ def area_taps(ratio: Fraction, begin: int, end: int) -> Taps:
 
 @lru_cache(maxsize=64)
 def bilinear_taps(ratio: Fraction, begin: int, end: int) -> Taps:
-    """Weights for output pixels `[begin, end)` whose centres lie `ratio` source pixels apart."""
+    """Return the weights for output pixels `[begin, end)` whose centres lie `ratio` source pixels apart."""
     numerator, denominator = ratio.as_integer_ratio()
     total = 2 * denominator
     first: list[int] = []
@@ -107,7 +107,7 @@ def bilinear_taps(ratio: Fraction, begin: int, end: int) -> Taps:
 
 
 def taps_for(ratio: Fraction, begin: int, end: int, *, resample: str) -> Taps:
-    """The weights for a resampling method; enlarging is always bilinear.
+    """Return the weights for a resampling method; enlarging is always bilinear.
 
     Args:
         ratio: Source pixels between neighbouring output pixels.
@@ -121,7 +121,10 @@ def taps_for(ratio: Fraction, begin: int, end: int, *, resample: str) -> Taps:
 
 
 def accumulator(dtype: np.dtype[Any], *totals: int) -> np.dtype[Any]:
-    """The quickest dtype that holds weighted sums, and half a weight for rounding, exactly; float64 as the last."""
+    """Return the quickest dtype that holds weighted sums, and half a weight for rounding, exactly.
+
+    The last choice is float64.
+    """
     if dtype.kind in "iub":
         most = 1 if dtype.kind == "b" else int(np.iinfo(dtype).max) + 1
         # float32 sums are several times as quick as integers of 64 bits, and exact as long as every partial sum fits
@@ -134,7 +137,7 @@ def accumulator(dtype: np.dtype[Any], *totals: int) -> np.dtype[Any]:
 
 
 def divide(sums: NDArray[Any], weights: NDArray[Any] | int, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Weighted sums divided by their weights: rounded half up for integers, as they are for floats; uses `sums` up."""
+    """Divide weighted sums by their weights, in place: rounded half up for integers, unrounded for floats."""
     if dtype.kind == "f":
         return (sums / weights).astype(dtype)
     # Half the weight makes the floor below a rounding half up.

@@ -37,7 +37,10 @@ DECIMAL_COMMA = re.compile(r"\s*\d+,\d+\s*")
 
 
 def decimal(value: object) -> Fraction | None:
-    """A positive, finite number as its shortest decimal says; None where it is none. A decimal comma is understood."""
+    """Return a positive, finite number as its shortest decimal says.
+
+    The result is None for other texts. A decimal comma is understood.
+    """
     if not isinstance(value, int | float | str | Fraction):
         return None
     if isinstance(value, Fraction):
@@ -56,7 +59,7 @@ Found = tuple[Resolution | None, tuple[str, ...]]
 
 
 def microscope(x: Fraction | None, y: Fraction | None) -> Found:
-    """A pixel size in micrometres from a density tag, and what to tell the user about it.
+    """Return a pixel size in micrometres from a density tag, and what to tell the user about it.
 
     Args:
         x: Micrometres a pixel, or None where the file says nothing.
@@ -74,7 +77,7 @@ def microscope(x: Fraction | None, y: Fraction | None) -> Found:
 
 
 def stated(x: object, y: object, *, unit: str) -> Found:
-    """A pixel size that a slide, a description or a georeference states, and what to tell the user about it.
+    """Return a pixel size that a slide, a description or a georeference states, and what to tell the user about it.
 
     Args:
         x: A number as it is stored, or None where the file says nothing.
@@ -102,7 +105,7 @@ def not_positive(x: object, y: object) -> str:
 
 
 def objective(value: object) -> Fraction | None:
-    """The magnification of an objective; None where it is no number, or none that an objective has."""
+    """Return the magnification of an objective; None where it is no number, or none that an objective has."""
     found = decimal(value)
     return found if found is not None and found <= LARGEST_OBJECTIVE else None
 

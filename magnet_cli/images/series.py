@@ -19,7 +19,7 @@ SERIES_UID = b"\x20\x00\x0e\x00UI"
 
 
 def one_a_series(files: Iterable[Path]) -> list[Path]:
-    """Files without those that belong to the image of another one among them, in their order.
+    """Return the files without those that belong to the image of another one among them, in their order.
 
     OpenSlide opens a whole DICOM series by any of its levels, and the largest file is one. A multi-file OME-TIFF is
     read by any of its pieces, so its first stays.
@@ -51,7 +51,7 @@ def _one_an_ome_set(files: Iterable[Path]) -> list[Path]:
 
 
 def series_uid(file: Path) -> bytes:
-    """The identifier of the series that a DICOM file belongs to; empty where it is none, or says none."""
+    """Return the identifier of the series that a DICOM file belongs to; empty where it is none, or says none."""
     if file.suffix.lower() != ".dcm" or not file.is_file():
         return b""
     with naming(file, "the file cannot be read"), regular_files.opened(file) as stream:

@@ -36,7 +36,7 @@ class SharedArray:
     dtype: str
 
     def within(self, memory: Any) -> NDArray[Any]:
-        """The array, for as long as it lives part of what `memory` exports."""
+        """Return the array, for as long as it lives part of what `memory` exports."""
         count = int(np.prod(self.shape, dtype=np.int64))
         return np.frombuffer(memory, self.dtype, count=count, offset=self.start).reshape(self.shape)
 
@@ -128,7 +128,7 @@ def send(channel: socket.socket, message: bytes, descriptors: Sequence[int] = ()
 
 
 def receive(channel: socket.socket) -> tuple[bytes, list[int]]:
-    """A message and the descriptors that came with it; an empty one where the other side has closed the channel.
+    """Return a message and the descriptors that came with it; an empty one where the other side has closed the channel.
 
     Raises:
         OSError: The other side is gone.

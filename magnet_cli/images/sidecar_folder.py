@@ -45,11 +45,11 @@ class SidecarFolder(ABC):
 
     @abstractmethod
     def _holds(self, name: str) -> bool:
-        """Whether there is a file of this name."""
+        """Return whether there is a file of this name."""
 
     @abstractmethod
     def _bytes(self, name: str, most: int) -> bytes:
-        """The bytes of a file, at most the first `most` of them."""
+        """Return the bytes of a file, at most the first `most` of them."""
 
 
 class LocalFolder(SidecarFolder):

@@ -104,7 +104,7 @@ class TiffFacts:
         return tiff_geo.nodata(self.layers[0].pages[0]) if self.reference.nodata is None else self.reference.nodata
 
     def tiles(self, blob: Blob, layers: Sequence[Layer], *, nodata: float | None) -> TiffStore:
-        """The stored tiles of some layers."""
+        """Return the stored tiles of some layers."""
         found = self.colour or Colour(bands=(), dtype=np.dtype(np.uint8))
         siblings = self.image.siblings
         return TiffStore(blob, blob.name, layers=layers, colour=found, nodata=nodata, siblings=siblings)
@@ -299,7 +299,7 @@ def _facts(image: TiffImage, blob: Blob, alpha: Alpha) -> TiffFacts:
 
 
 def stored_orientation(page: TiffPage, reference: Georeference) -> tuple[int, tuple[str, ...]]:
-    """How pixels have to be turned, 1 to 8 as in tag 274, and what to tell the user about it.
+    """Return how pixels have to be turned, 1 to 8 as in tag 274, and what to tell the user about it.
 
     A georeference belongs to the pixels as they are stored, so an image with one is not turned; nor does GDAL turn it.
     """
@@ -314,7 +314,7 @@ def stored_orientation(page: TiffPage, reference: Georeference) -> tuple[int, tu
 
 
 def _usable(full: Colour, alpha: Alpha, candidate: Candidate) -> bool:
-    """Whether pages can be read by region and hold samples of the same meaning as level 0."""
+    """Return whether pages can be read by region and hold samples of the same meaning as level 0."""
     if any(palette_fault(page) for page in candidate.pages):
         return False
     if not all(map(understood, candidate.pages)) or not _regional(candidate.pages):
@@ -336,7 +336,7 @@ def _colour(image: TiffImage, alpha: Alpha) -> Colour:
 
 
 def _described(colour: Colour, names: dict[int, str]) -> tuple[str, ...]:
-    """Bands by what the file calls them, where that is a colour or they only have a number."""
+    """Return the bands by what the file calls them, where that is a colour or they only have a number."""
     samples = [sample for sample in range(colour.stored_samples) if sample != colour.alpha]
     if colour.palette is not None or len(samples) != len(colour.bands):
         return colour.bands
@@ -376,14 +376,14 @@ def _info(facts: TiffFacts, colour: Colour, blob: Blob) -> ImageInfo:
 
 
 def _level(stored: StoredLevel, orientation: int) -> Level:
-    """A level, turned as the image is."""
+    """Return a level, turned as the image is."""
     step = stored.downsample
     turned = Pitch(x=step.y, y=step.x) if orientation in TRANSPOSED else step
     return Level(size=oriented(stored.size, orientation), downsample=turned)
 
 
 def _sparse(layers: Sequence[Layer]) -> bool:
-    """Whether pixels may be without data by a mask page, by their codec, or because a tile of level 0 is missing."""
+    """Return whether pixels may lack data: by a mask page, by their codec, or by a missing tile of level 0."""
     if any(layer.mask is not None or layer.pages[0].compression == LERC for layer in layers):
         return True
     return any(0 in page.databytecounts for page in layers[0].pages)
@@ -419,7 +419,7 @@ def _tag_resolution(page: TiffPage) -> Found:
 
 
 def _is_of_the_ground(page: TiffPage) -> bool:
-    """Whether tags say that a page is a map or a photograph from the air: its density is then that of a print."""
+    """Return whether tags describe a map or an aerial photograph, whose density is that of a print."""
     return GPS in page.tags or any(code != tiff_geo.NODATA for code, *_ in tiff_geo.geo_tags(page))
 
 

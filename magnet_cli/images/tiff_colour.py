@@ -47,9 +47,9 @@ class Colour:
     notes: tuple[str, ...] = ()
 
     def only(self, bands: tuple[int, ...]) -> tuple[Colour, list[int]] | None:
-        """Some of the bands, by their positions, and the positions of the samples that these take.
+        """Return some of the bands, by their positions, and the positions of the samples that these take.
 
-        None where every band is made of all samples. The colour that is returned is one of those samples alone.
+        It is None where every band is made of all samples. The colour that is returned is one of those samples alone.
         """
         if self.palette is not None or self.luma:
             return None
@@ -89,7 +89,7 @@ class Colour:
 
 
 def understood(page: TiffPage) -> bool:
-    """Whether `colour` covers the page; the others (CMYK, Lab, plain YCbCr, LogLuv) need a colour conversion."""
+    """Return whether `colour` covers the page; the others (CMYK, Lab, plain YCbCr, LogLuv) need a colour conversion."""
     if page.dtype is None or page.dtype.kind not in "buif" or page.compression == OLD_JPEG:
         return False
     if page.photometric == YCBCR:
@@ -129,7 +129,7 @@ def colour(page: TiffPage, channels: int = 1, *, alpha: Alpha = "mask") -> Colou
 
 
 def rgb_of_ycbcr(samples: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """JFIF's YCbCr to RGB (ITU-T T.871): `(height, width, 3)` uint8 to the same."""
+    """Convert JFIF's YCbCr to RGB (ITU-T T.871): `(height, width, 3)` uint8 to the same."""
     luma = samples[:, :, 0].astype(np.float32)
     blue, red = samples[:, :, 1].astype(np.float32) - 128, samples[:, :, 2].astype(np.float32) - 128
     mixed = np.stack([luma + 1.402 * red, luma - 0.344136 * blue - 0.714136 * red, luma + 1.772 * blue], axis=2)
@@ -148,7 +148,7 @@ def _alpha_notes(flagged: int | None, alpha: Alpha) -> tuple[str, ...]:
 
 
 def alpha_note(number: int, alpha: Alpha) -> str:
-    """What to tell of a band, by its number in the file, that is flagged as alpha: GDAL flags the last of four so."""
+    """Return a note on a band that is flagged as alpha, since GDAL flags the last of four bands so."""
     if alpha == "band":
         return f"band {number} is flagged as alpha and read as a band"
     return f"band {number} is flagged as alpha: where it is 0 there is no data (--alpha band makes it a band)"

@@ -49,7 +49,7 @@ def described_objective(page: TiffPage) -> Fraction | None:
 
 
 def aperio_kind(page: TiffPage) -> str:
-    """What the description of an Aperio slide's page says it is: `level`, `thumbnail`, `label`, `macro`, or nothing."""
+    """Return the kind of an Aperio page by its description: `level`, `thumbnail`, `label`, `macro`, or empty."""
     text = description(page)
     if not text.startswith("Aperio"):
         return ""
@@ -60,14 +60,14 @@ def aperio_kind(page: TiffPage) -> str:
 
 
 def qpi_kind(page: TiffPage) -> str:
-    """What a page of a QPTIFF is by its description, such as `ReducedResolution`; empty for other files."""
+    """Return what a page of a QPTIFF is by its description, such as `ReducedResolution`; empty for other files."""
     text = description(page)
     found = QPI_TYPE.search(text) if "PerkinElmer-QPI" in text else None
     return "" if found is None else found[1]
 
 
 def channel_names(pages: Sequence[TiffPage], described: Sequence[str] = ()) -> tuple[str, ...]:
-    """Names of channels that lie in pages of their own, one a band; empty where a file names none.
+    """Return the names of channels that lie in pages of their own, one a band; empty where a file names none.
 
     Args:
         pages: Pages that hold one channel each.
@@ -79,7 +79,7 @@ def channel_names(pages: Sequence[TiffPage], described: Sequence[str] = ()) -> t
 
 
 def band_names(page: TiffPage) -> dict[int, str]:
-    """Names that GDAL's metadata give to samples, in small letters, by the sample's position.
+    """Return the names that GDAL's metadata give to samples, in small letters, by the sample's position.
 
     That a sample is red, green or blue says more than a description, B4 for one: bundles call their bands so.
     """
@@ -115,7 +115,7 @@ def description(page: TiffPage) -> str:
 
 
 def is_slide(page: TiffPage) -> bool:
-    """Whether a slide scanner's program wrote the description."""
+    """Return whether a slide scanner's program wrote the description."""
     return description(page).startswith("Aperio")
 
 

@@ -67,7 +67,7 @@ def find_layers(
 def _looking_right(
     finer: Layer, found: list[Layer], colour: Colour, store: Callable[[Sequence[Layer]], TiffStore], *, stated: bool
 ) -> tuple[list[Layer], str]:
-    """The layers of which some block shows what the finer level shows, the most similar first, or why there is none.
+    """Return the layers that show what the finer level shows, the most similar first, or why there is none.
 
     Where the file says that it is a level, the likeliest place stays where no comparison decides, or where its
     content decides between several places and fits none.

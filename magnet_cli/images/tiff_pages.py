@@ -82,7 +82,7 @@ class TiffContents:
     """Page of each image where these form one chain; a level of one image may then be another image of the list."""
 
     def image(self, series: str | int | None, path: str) -> tuple[int, TiffImage]:
-        """The image that is asked for, and its position.
+        """Return the image that is asked for, and its position.
 
         Raises:
             SourceError: There is no such image, or a part of it is missing.
@@ -91,7 +91,7 @@ class TiffContents:
         return index, self.build(index)
 
     def notes(self, index: int, used: Sequence[TiffPage]) -> tuple[str, ...]:
-        """The note on the images that are not read, without those that are levels of the one that is."""
+        """Return the note on the images that are not read, without those that are levels of the one that is."""
         hidden = [position for position, page in enumerate(self.shown) if any(page is one for one in used)]
         return others(self.contents, index, hidden=hidden)
 
@@ -189,7 +189,7 @@ def first_pages(pages: TiffPages) -> Iterator[TiffPage]:
 
 
 def fits(full: TiffPage, page: TiffPage) -> bool:
-    """Whether a page has the samples of another and the shape of a smaller version of it."""
+    """Return whether a page has the samples of another and the shape of a smaller version of it."""
     if page.imagewidth < 1 or page.imagelength < 1:
         return False
     if (page.samplesperpixel, page.dtype) != (full.samplesperpixel, full.dtype):
@@ -203,7 +203,7 @@ def _stated(pages: Sequence[TiffPage]) -> Candidate:
 
 
 def _sub_pages(pages: Sequence[TiffPage], *, stated: bool) -> list[Candidate]:
-    """The SubIFDs of the pages of level 0, those of the same position together."""
+    """Return the SubIFDs of the pages of level 0, those of the same position together."""
     subs = [list(first_pages(page.pages)) if page.pages is not None else [] for page in pages]
     found = []
     for group in zip(*subs, strict=False):
@@ -231,7 +231,7 @@ def _runs(file: TiffFile) -> list[tuple[TiffPage, ...]]:
 
 
 def _chain_contents(file: TiffFile) -> TiffContents:
-    """Each page that is neither a mask nor a stated level of another is an image."""
+    """Return the pages that are neither a mask nor a stated level of another: each is an image."""
     chain = list(first_pages(file.pages))
     # Aperio leaves NewSubfileType at 0 for levels and marks only label and macro picture with it, so the descriptions
     # of the pages say what they are.
@@ -264,7 +264,7 @@ def _page_image(full: TiffPage, chain: list[TiffPage], fulls: list[TiffPage]) ->
 
 
 def _is_stated(full: TiffPage, page: TiffPage, fulls: list[TiffPage]) -> bool:
-    """Whether the file says that a page is a level of another."""
+    """Return whether the file says that a page is a level of another."""
     if not page.is_tiled or page.subfiletype & MACRO or not fits(full, page):
         return False
     if is_slide(full):
@@ -275,7 +275,7 @@ def _is_stated(full: TiffPage, page: TiffPage, fulls: list[TiffPage]) -> bool:
 
 
 def _follows(full: TiffPage, page: TiffPage) -> bool:
-    """Whether only reduced pages and masks lie between two pages of a chain: programs write a pyramid in one run."""
+    """Return whether only reduced pages and masks lie between two pages: programs write a pyramid in one run."""
     chain = full.parent.pages
     if page.index <= full.index:
         return False
@@ -283,7 +283,7 @@ def _follows(full: TiffPage, page: TiffPage) -> bool:
 
 
 def _has_shape(full: TiffPage, page: TiffPage) -> bool:
-    """Whether a page that the file does not call a level may be one: reduced by its tag, or tiled as level 0 is.
+    """Return whether a page that the file does not call a level may be one: reduced by its tag, or tiled as level 0 is.
 
     Slides have label, macro picture and thumbnail beside their levels, in strips or named.
     """
@@ -310,7 +310,7 @@ def _page_name(page: TiffPage, *, slide: bool) -> str:
 
 
 def _imagej(file: TiffFile, path: str) -> TiffImage | None:
-    """The channels at the first z and t; None where one page has all bands."""
+    """Return the channels at the first z and t; None where one page has all bands."""
     series = file.series[0]
     lengths = dict(zip(series.axes, series.shape, strict=True))
     extra = series.axes[: len(series.axes) - len(series.keyframe.axes)]
@@ -359,7 +359,7 @@ def _noted(found: TiffContents, note: str) -> TiffContents:
 
 
 def _ome_image(ome: Ome, file: TiffFile, files: OmeFiles, index: int) -> TiffImage:
-    """An image of an OME-TIFF: the pages of its channels, in whichever file they lie, and their SubIFDs.
+    """Return an image of an OME-TIFF: the pages of its channels, in whichever file they lie, and their SubIFDs.
 
     Raises:
         SourceError: A page is missing, or has not the size that the description states.

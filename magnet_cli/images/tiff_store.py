@@ -235,7 +235,7 @@ class TiffStore:
         self._tiles.clear()
 
     def holes(self, level: int, box: Box, bands: tuple[int, ...] | None = None) -> list[Box]:
-        """The tiles of a level that a box touches and that are not stored, for at least one of the bands."""
+        """Return the tiles of a level that a box touches and that are not stored, for at least one of the bands."""
         chunk = self._pages[level][0].chunk
         lacking = self._lacking(level, bands)
         return (
@@ -245,7 +245,10 @@ class TiffStore:
         )
 
     def _lacking(self, level: int, bands: tuple[int, ...] | None) -> NDArray[np.bool_] | None:
-        """`(rows, columns)` of the tiles of a level, True where one of the bands is not stored; None where all are."""
+        """Return `(rows, columns)` of the tiles of a level, True where one of the bands is not stored.
+
+        The result is None where all are.
+        """
         some = None if bands is None else self._colour.only(bands)
         planes = [plane for page in self._pages[level] for plane in _unwritten(page)]
         if some is not None and len(planes) > 1:
@@ -272,7 +275,10 @@ class TiffStore:
         return pixels if some else pixels.only(bands)
 
     def _samples(self, level: int, tile: Box, wanted: list[int] | None) -> Pixels | None:
-        """The samples of a tile, those at the positions that are wanted or all; None where none of them is stored."""
+        """Return the samples of a tile, those at the positions that are wanted or all.
+
+        The result is None where none of them is stored.
+        """
         planes = [(page, plane) for page in self._pages[level] for plane in range(page.planes)]
         apart = wanted is not None and len(planes) > 1
         if wanted is not None and apart:
@@ -287,7 +293,7 @@ class TiffStore:
         return samples if wanted is None or apart else samples.only(tuple(wanted))
 
     def _unwritten(self, page: Segments, shape: tuple[int, ...]) -> Pixels:
-        """A tile of a plane that was never written; where that is no data, its values are nodata or 0."""
+        """Return a tile of a plane that was never written; where that is no data, its values are nodata or 0."""
         samples = page.samples if page.planes == 1 else 1
         shape = (*shape, samples)
         if self._unwritten_value is not None:
@@ -319,7 +325,10 @@ class TiffStore:
         return Pixels(np.zeros((tile.height, tile.width, 1), np.uint8), None) if plane is None else plane
 
     def _plane(self, page: Segments, plane: int, tile: Box) -> Pixels | None:
-        """`(height, width, samples)` of a tile, one sample where they have tiles of their own; None if not stored."""
+        """Return `(height, width, samples)` of a tile, one sample where they have tiles of their own.
+
+        The result is None if not stored.
+        """
         if page.raw is not None:
             return Pixels(self._rows(page, plane, tile), None)
         column, row = tile.x // page.chunk.width, tile.y // page.chunk.height
@@ -350,7 +359,7 @@ class TiffStore:
 
 
 def joined(planes: Sequence[Pixels], *, nodata: float | None) -> Pixels:
-    """Planes of samples as one, each with its own validity.
+    """Join planes of samples into one, each with its own validity.
 
     Args:
         planes: `(height, width, samples)` each.
@@ -380,7 +389,10 @@ def check_stream(data: bytes, page: Segments) -> None:
 
 
 def _unwritten(page: Segments) -> list[NDArray[np.bool_] | None]:
-    """`(rows, columns)` of each plane of a page, True where a tile has no bytes; None where every tile has some."""
+    """Return `(rows, columns)` of each plane of a page, True where a tile has no bytes.
+
+    The result is None where every tile has some.
+    """
     tiles = page.planes * page.rows * page.columns
     if page.raw is not None or page.counts[:tiles].all():
         return [None] * page.planes

@@ -62,7 +62,10 @@ def zarr_images(root: zarr.Array[Any] | zarr.Group, *, described: Sequence[str] 
 
 
 def described_names(root: Path) -> tuple[str, ...]:
-    """Names of the images of a folder that bioformats2raw wrote, by its OME-XML; none where there is none."""
+    """Return the names of the images of a folder that bioformats2raw wrote, by its OME-XML.
+
+    The result is None where there is none.
+    """
     file = root / "OME" / "METADATA.ome.xml"
     try:
         text = file.read_text(encoding="utf-8", errors="replace") if file.stat().st_size < LARGEST_XML else ""

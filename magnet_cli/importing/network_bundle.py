@@ -89,7 +89,7 @@ class SampleReader:
 
 
 def _centre(path: Path, bands: tuple[str, ...], span: tuple[float, float]) -> NDArray[Any]:
-    """Stored values `(bands, 512, 512)` or fewer from the centre of an image."""
+    """Return the stored values `(bands, 512, 512)` or fewer from the centre of an image."""
     with images.open_image(path) as image:
         info = image.info
         reader = SampleReader(bands=bands, value_range=span)

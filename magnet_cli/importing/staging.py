@@ -52,7 +52,7 @@ def check_output(output: Path, *, overwrite: bool, read: Sequence[Path]) -> None
 
 @contextmanager
 def staged(output: Path) -> Iterator[Path]:
-    """A folder beside the output that takes its place when the block ends, and vanishes where it fails.
+    """Make a folder beside the output. It takes the output's place when the block ends well, and is removed otherwise.
 
     Raises:
         OutputError: A folder cannot be written.

@@ -26,14 +26,14 @@ STEPS = 254
 
 
 def encode_tile(labels: NDArray[np.uint8], *, compression: str) -> bytes:
-    """A whole tile, `(side, side)` uint8, as the mask's file holds it."""
+    """Return a whole tile, `(side, side)` uint8, as the mask's file holds it."""
     if compression == "zstd":
         return bytes(imagecodecs.zstd_encode(labels.tobytes(), level=ZSTD_LEVEL))
     return zlib.compress(labels.tobytes(), DEFLATE_LEVEL)
 
 
 def decode_tile(data: bytes, *, side: int, compression: str) -> NDArray[np.uint8]:
-    """The labels of a whole tile, `(side, side)` uint8, read-only."""
+    """Return the labels of a whole tile, `(side, side)` uint8, read-only."""
     raw = (
         imagecodecs.zstd_decode(data, out=side * side)
         if compression == "zstd"
@@ -43,12 +43,12 @@ def decode_tile(data: bytes, *, side: int, compression: str) -> NDArray[np.uint8
 
 
 def encode_fragment(labels: NDArray[np.uint8]) -> bytes:
-    """A part of a tile, `(height, width)` uint8, for the journal alone."""
+    """Return a part of a tile, `(height, width)` uint8, for the journal alone."""
     return bytes(imagecodecs.zstd_encode(labels.tobytes(), level=FRAGMENT_LEVEL))
 
 
 def decode_fragment(data: bytes, *, height: int, width: int) -> NDArray[np.uint8]:
-    """The labels of a part of a tile, `(height, width)` uint8, read-only."""
+    """Return the labels of a part of a tile, `(height, width)` uint8, read-only."""
     raw = imagecodecs.zstd_decode(data, out=height * width)
     return np.frombuffer(raw, dtype=np.uint8).reshape(height, width)
 
@@ -64,7 +64,7 @@ def decode_text(text: str, *, dtype: str) -> NDArray[Any]:
 
 
 def encode_chunk(values: NDArray[np.generic]) -> bytes:
-    """A chunk of a field, `(bands, height, width)` float16 or uint8; bytes of equal weight lie together."""
+    """Return a chunk of a field, `(bands, height, width)` float16 or uint8; bytes of equal weight lie together."""
     # The high bytes of neighbouring probabilities are alike and the low ones are noise, so zstd packs them better
     # apart.
     planes = np.ascontiguousarray(values).view(np.uint8).reshape(-1, values.dtype.itemsize).T
@@ -72,7 +72,7 @@ def encode_chunk(values: NDArray[np.generic]) -> bytes:
 
 
 def decode_chunk(data: bytes, *, shape: tuple[int, int, int], dtype: str) -> NDArray[np.generic]:
-    """The values of a chunk, `shape` = (bands, height, width)."""
+    """Return the values of a chunk, `shape` = (bands, height, width)."""
     kind = np.dtype(dtype)
     raw = imagecodecs.zstd_decode(data, out=kind.itemsize * shape[0] * shape[1] * shape[2])
     planes = np.frombuffer(raw, dtype=np.uint8).reshape(kind.itemsize, -1)
@@ -80,14 +80,14 @@ def decode_chunk(data: bytes, *, shape: tuple[int, int, int], dtype: str) -> NDA
 
 
 def quantise(values: NDArray[np.floating]) -> NDArray[np.uint8]:
-    """Values in 0..1 as uint8 0..254, NaN as 255; what lies outside is clipped."""
+    """Quantise values in 0..1 to uint8 0..254, with 255 for NaN; values outside are clipped."""
     # NaN survives the clip, and rint rounds ties to even on every platform.
     steps = np.rint(np.clip(values.astype(np.float32), 0, 1) * STEPS)
     return np.where(np.isnan(steps), NODATA, steps).astype(np.uint8)
 
 
 def dequantise(values: NDArray[np.uint8]) -> NDArray[np.float16]:
-    """Quantised values as float16 0..1, 255 as NaN."""
+    """Return quantised values as float16 0..1, with NaN for 255."""
     # A table divides 255 values instead of every pixel.
     table = np.arange(256, dtype=np.float32) / STEPS
     table[NODATA] = np.nan

@@ -30,11 +30,11 @@ class Components(Generic[T]):
         self._known: dict[int, T] = {}
 
     def __len__(self) -> int:
-        """The number of component numbers that are remembered."""
+        """Return the number of component numbers that are remembered."""
         return len(self._parent)
 
     def add(self, number: int, component: T) -> None:
-        """A component that may go on beyond its tile."""
+        """Add a component that may go on beyond its tile."""
         self._parent[number] = number
         self._known[number] = component
 
@@ -43,7 +43,7 @@ class Components(Generic[T]):
         return self._known[self.root(number)]
 
     def root(self, number: int) -> int:
-        """The number that stands for the whole component."""
+        """Return the number that stands for the whole component."""
         top = number
         while self._parent[top] != top:
             top = self._parent[top]
@@ -53,7 +53,7 @@ class Components(Generic[T]):
         return top
 
     def join(self, one: int, other: int) -> None:
-        """Two numbers are one component; the lighter one moves."""
+        """Note that two numbers are one component; the lighter one moves."""
         kept, moved = self.root(one), self.root(other)
         if kept == moved:
             return

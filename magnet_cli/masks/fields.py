@@ -32,7 +32,10 @@ class FieldReader:
         self.cache: ByteCache[NDArray[np.generic]] = ByteCache(cache_bytes, size=lambda values: values.nbytes)
 
     def read(self, number: int, *, box: Box) -> NDArray[np.generic]:
-        """The stored values in a box inside a field's grid, `(bands, height, width)`; NaN or 255 where none are."""
+        """Return the stored values in a box inside a field's grid, `(bands, height, width)`.
+
+        Places without stored values have NaN or 255.
+        """
         entry = self._fields[number]
         dtype = np.dtype(entry.dtype)
         out = np.full((entry.bands, box.height, box.width), NODATA if dtype == np.uint8 else np.nan, dtype=dtype)

@@ -32,7 +32,7 @@ class JournalHeader:
     fields: tuple[FieldSpec, ...] = ()
 
     def facts(self) -> dict[str, object]:
-        """The header as JSON values."""
+        """Return the header as JSON values."""
         resolution = self.spec.resolution
         return {
             "schema": SCHEMA,
@@ -49,7 +49,7 @@ class JournalHeader:
         }
 
     def encode(self) -> bytes:
-        """The header's bytes; equal headers have equal bytes."""
+        """Return the header's bytes; equal headers have equal bytes."""
         return json.dumps(self.facts(), sort_keys=True, separators=(",", ":")).encode()
 
     def check(self, stored: bytes, *, file: Path) -> None:
@@ -72,7 +72,7 @@ class JournalHeader:
 
 
 def digest_of(values: Mapping[str, object]) -> str:
-    """SHA-256 over JSON values, whatever the order of their keys: what hashes of options are made by."""
+    """Return the SHA-256 over JSON values, whatever the order of their keys: what hashes of options are made by."""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 

@@ -33,7 +33,7 @@ class PieceIndex:
         self._box = array("Q")
 
     def __len__(self) -> int:
-        """The number of pieces."""
+        """Return the number of pieces."""
         return len(self._start)
 
     @property
@@ -54,7 +54,7 @@ class PieceIndex:
         self._newest[cell] = len(self._start) - 1
 
     def at(self, cell: int, *, within: Box | None = None) -> list[Piece]:
-        """The pieces of a cell in the order in which they are to be laid down.
+        """Return the pieces of a cell in the order in which they are to be laid down.
 
         Args:
             cell: The cell.
@@ -71,7 +71,7 @@ class PieceIndex:
         return sorted(pieces, key=lambda piece: (piece.pass_index, piece.group, piece.start))
 
     def _touches(self, row: int, box: Box) -> bool:
-        """Whether a piece has a pixel in a box; hundreds of pieces are asked where blocks are small."""
+        """Return whether a piece has a pixel in a box; hundreds of pieces are asked where blocks are small."""
         own = self._box[row]
         x, y = own >> 48, own >> 32 & 0xFFFF
         return (

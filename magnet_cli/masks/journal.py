@@ -153,17 +153,17 @@ class Journal(Closing):
         return sum(layer.nbytes for layer in self._catalogue.layers.values())
 
     def field(self, name: str) -> FieldSpec:
-        """The field of this name; KeyError where the header has none."""
+        """Return the field of this name; KeyError where the header has none."""
         return self._header.fields[self._numbers[name]]
 
     def finished(self, pass_index: int) -> Mapping[int, dict[str, object]]:
-        """The finished groups of a pass, each with its counts, which are read when they are asked for."""
+        """Return the finished groups of a pass, each with its counts, which are read when they are asked for."""
         with self._changing:
             starts = {key.index: at for key, at in self._catalogue.finished.items() if key.pass_index == pass_index}
         return FinishedGroups(self._store, starts=dict(sorted(starts.items())))
 
     def is_finished(self, group: GroupId) -> bool:
-        """Whether a group's work is complete and need not be done again."""
+        """Return whether a group's work is complete and need not be done again."""
         return group in self._catalogue.finished
 
     def put_labels(self, group: GroupId, *, box: Box, labels: NDArray[np.uint8]) -> None:
@@ -254,12 +254,12 @@ class Journal(Closing):
         return self._catalogue.ended
 
     def stored_tile(self, row: int, col: int) -> bytes | None:
-        """A tile as the mask's file holds it, where one group stored all of it; otherwise None."""
+        """Return a tile as the mask's file holds it, where one group stored all of it; otherwise None."""
         pieces = self._catalogue.pieces(LABELS, row, col)
         return self._store.read(pieces[-1].start).payload if pieces and pieces[-1].whole else None
 
     def tile(self, row: int, col: int) -> NDArray[np.uint8]:
-        """The labels of a tile, `(tile, tile)` uint8, joined from its pieces; 255 where there are none."""
+        """Return the labels of a tile, `(tile, tile)` uint8, joined from its pieces; 255 where there are none."""
         side = self.spec.tile
         labels = np.full((side, side), NODATA, dtype=np.uint8)
         for piece in self._catalogue.pieces(LABELS, row, col):
@@ -271,7 +271,7 @@ class Journal(Closing):
         return labels
 
     def read_field(self, name: str, box: Box) -> NDArray[np.float16]:
-        """The values of a field in a box of its canvas grid, joined from finished groups.
+        """Return the values of a field in a box of its canvas grid, joined from finished groups.
 
         Args:
             name: The name of the field.
@@ -308,7 +308,7 @@ class Journal(Closing):
         self._store.close()
 
     def _packed(self, part: Part, labels: NDArray[np.uint8]) -> bytes:
-        """A tile as the mask's file holds it where the part covers one, else what the journal alone reads back."""
+        """Return a tile as the mask's file holds it if the part covers one, else in the journal's own packing."""
         if not self.spec.covers(part):
             return codec.encode_fragment(labels)
         padded = np.full((self.spec.tile, self.spec.tile), NODATA, dtype=np.uint8)

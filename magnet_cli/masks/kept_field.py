@@ -94,7 +94,7 @@ class FieldFile:
         )
 
     def read(self, box: Box) -> NDArray[np.uint8]:
-        """The stored values in a box of the grid, `(bands, height, width)`; see `write_field`.
+        """Return the stored values in a box of the grid, `(bands, height, width)`; see `write_field`.
 
         Raises:
             SourceError: They cannot be decoded.

@@ -73,7 +73,7 @@ class FileSums:
 
 
 def read_layout(path: Path) -> tuple[PageLayout, ...]:
-    """The layout of a mask that `assemble_mask` has written, as its own directories state it.
+    """Return the layout of a mask that `assemble_mask` has written, as its own directories state it.
 
     Raises:
         OutputError: The file cannot be read, or is not laid out as this program does.
@@ -121,7 +121,7 @@ def measure(path: Path, layout: tuple[PageLayout, ...]) -> FileSums:
 
 
 def describe_mask(path: Path) -> dict[str, object]:
-    """The section `mask` of a report: everything `verify_mask` compares, from the file itself.
+    """Return the section `mask` of a report: everything `verify_mask` compares, from the file itself.
 
     Raises:
         OutputError: The file cannot be read.

@@ -92,7 +92,7 @@ class MaskFile(Closing):
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """The mask of a file.
+        """Return the mask of a file.
 
         Raises:
             SourceError: It is missing, or no mask of this program.
@@ -117,7 +117,7 @@ class MaskFile(Closing):
         return self.levels[0].size
 
     def stored(self, level: MaskLevel, index: int) -> bytes:
-        """A tile as the file holds it, tiles counted row by row.
+        """Return a tile as the file holds it, tiles counted row by row.
 
         Raises:
             SourceError: The file ends before it, or says nothing of it.
@@ -139,7 +139,7 @@ class MaskFile(Closing):
         return durable.read_at(self._descriptor, length, offset)
 
     def read(self, box: Box, *, level: int = 0) -> NDArray[np.uint8]:
-        """Labels of a box inside a level, `(height, width)` uint8.
+        """Return the labels of a box inside a level, `(height, width)` uint8.
 
         Raises:
             SourceError: A tile is damaged.
@@ -151,7 +151,7 @@ class MaskFile(Closing):
         return out
 
     def digest(self) -> str:
-        """SHA-256 of the file: its report's where that describes a file of this size, else computed.
+        """Return the SHA-256 of the file: its report's where that describes a file of this size, else computed.
 
         Raises:
             SourceError: The file cannot be read.

@@ -26,7 +26,7 @@ FIELD_ATTRIBUTES = {"scale_factor", "add_offset", "classes", "pitch", "level0"}
 
 
 def mask_files(mask: Path, *, owner: str, fields: Sequence[str] = ()) -> list[WrittenFile]:
-    """The files that a run may write to make a mask.
+    """Return the files that a run may write to make a mask.
 
     Args:
         mask: The file of the mask.
@@ -46,7 +46,7 @@ def mask_files(mask: Path, *, owner: str, fields: Sequence[str] = ()) -> list[Wr
 
 
 def is_mask(path: Path) -> bool:
-    """Whether a file describes itself as a mask of this program, or is the one that the report beside it describes."""
+    """Return whether a file is a mask of this program, by its own description or by the report beside it."""
     if not path.is_file():
         return False
     try:
@@ -67,7 +67,7 @@ def is_mask(path: Path) -> bool:
 
 
 def is_journal(path: Path) -> bool:
-    """Whether a file begins as a journal does, of whichever version."""
+    """Return whether a file begins as a journal does, of whichever version."""
     if not path.is_file():
         return False
     with path.open("rb") as file:
@@ -75,7 +75,7 @@ def is_journal(path: Path) -> bool:
 
 
 def is_field(path: Path) -> bool:
-    """Whether a folder is a Zarr array with the attributes of a field."""
+    """Return whether a folder is a Zarr array with the attributes of a field."""
     try:
         attributes = json.loads((path / "zarr.json").read_bytes())["attributes"]
         return bool(attributes.keys() >= FIELD_ATTRIBUTES)

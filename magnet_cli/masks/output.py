@@ -34,7 +34,7 @@ class OutputPaths:
 
     @classmethod
     def of(cls, mask: Path) -> Self:
-        """The paths that belong to a mask: `x.tif` has `x.json` and `x.tif.journal`."""
+        """Return the paths that belong to a mask: `x.tif` has `x.json` and `x.tif.journal`."""
         return cls(
             mask=mask,
             report=mask.with_name(f"{mask.stem}.json"),
@@ -42,7 +42,7 @@ class OutputPaths:
         )
 
     def field(self, name: str) -> Path:
-        """The folder of a field: `x.tif` has `x.probabilities.zarr`."""
+        """Return the folder of a field: `x.tif` has `x.probabilities.zarr`."""
         return self.mask.with_name(f"{self.mask.stem}.{name}.zarr")
 
 
@@ -56,7 +56,7 @@ class OutputState(Enum):
 
 
 def output_state(paths: OutputPaths, *, hashes: Mapping[str, str], overwrite: bool = False) -> OutputState:
-    """Whether an output is finished.
+    """Return whether an output is finished.
 
     While its journal exists an output is unfinished, whatever else is there: the journal goes last.
 
@@ -130,7 +130,7 @@ def _made_of(journal: Journal, report: Mapping[str, object]) -> Mapping[str, JSO
 
 
 def _difference(paths: OutputPaths, *, hashes: Mapping[str, str]) -> str | None:
-    """Why what is there is not the result of this work; None where it is."""
+    """Return why what is there is not the result of this work; None where it is."""
     if not paths.report.exists():
         return "it has no report"
     try:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def level_sizes(size: Size, *, tile: int) -> list[Size]:
-    """The sizes of a mask and its overviews, halved and rounded up until one tile holds the last."""
+    """Return the sizes of a mask and its overviews, halved and rounded up until one tile holds the last."""
     sizes = [size]
     while max(sizes[-1].width, sizes[-1].height) > tile:
         sizes.append(Size(width=(sizes[-1].width + 1) // 2, height=(sizes[-1].height + 1) // 2))
@@ -28,7 +28,7 @@ def level_sizes(size: Size, *, tile: int) -> list[Size]:
 
 
 def halve(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The commonest label of each 2 x 2 pixels.
+    """Return the commonest label of each 2 x 2 pixels.
 
     Ties go to the lowest label; 255 has no vote, so that it remains only where all four are 255.
 
@@ -51,7 +51,7 @@ def halve(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def halved(labels: NDArray[np.uint8]) -> bytes:
-    """A tile, `(tile, tile)` uint8, as `HalvedTiles` keeps it."""
+    """Return a tile, `(tile, tile)` uint8, as `HalvedTiles` keeps it."""
     return codec.encode_fragment(halve(labels))
 
 
@@ -72,7 +72,7 @@ class HalvedTiles(Spool):
         self._starts[cell], self._lengths[cell] = self.append(data), len(data)
 
     def joined(self, row: int, col: int) -> NDArray[np.uint8]:
-        """A tile of the next level, `(tile, tile)` uint8, from the up to four tiles below it; by any thread."""
+        """Return a tile of the next level, `(tile, tile)` uint8, from the up to four tiles below it; by any thread."""
         half = self._half
         labels = np.full((2 * half, 2 * half), NODATA, dtype=np.uint8)
         for down, right in ((0, 0), (0, 1), (1, 0), (1, 1)):

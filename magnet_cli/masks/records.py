@@ -70,7 +70,7 @@ class Record:
 
 
 def pack(kind: Kind, *, meta: bytes = b"", payload: bytes = b"") -> bytes:
-    """The bytes of a record."""
+    """Return the bytes of a record."""
     body = meta + payload
     # The checksum of the head covers everything in it but itself, so it is computed over a head with 0 in its place.
     head = HEAD.pack(MARK, kind, len(meta), len(payload), zlib.crc32(body), 0)[:-4]
@@ -78,7 +78,7 @@ def pack(kind: Kind, *, meta: bytes = b"", payload: bytes = b"") -> bytes:
 
 
 def read(descriptor: int, start: int) -> Record | None:
-    """The record that starts at an offset; None where no whole record with an intact head does."""
+    """Return the record that starts at an offset; None where no whole record with an intact head does."""
     head = read_at(descriptor, HEAD.size, start)
     if len(head) < HEAD.size:
         return None
@@ -99,13 +99,13 @@ def read(descriptor: int, start: int) -> Record | None:
 
 
 def torn(descriptor: int, start: int) -> bool:
-    """Whether what stands at an offset, where no record could be read, is one whose end the file lacks."""
+    """Return whether what stands at an offset, where no record could be read, is one whose end the file lacks."""
     head = read_at(descriptor, HEAD.size, start)
     return len(head) < HEAD.size or (head[:2] == MARK and zlib.crc32(head[:-4]) == HEAD.unpack(head)[-1])
 
 
 def scan(descriptor: int, start: int) -> Iterator[Record]:
-    """All records from an offset on, to the end or to the first place where no record can be read."""
+    """Yield all records from an offset on, to the end or to the first place where no record can be read."""
     while (record := read(descriptor, start)) is not None:
         yield record
         start = record.end

@@ -69,7 +69,7 @@ class Catalogue:
         self._pending.setdefault(key, []).append((layer, cell, piece))
 
     def count(self, group: GroupId) -> int:
-        """Pieces noted since the group was begun."""
+        """Return the pieces noted since the group was begun."""
         return len(self._pending.get(group, ()))
 
     def finish(self, group: GroupId, *, start: int) -> None:
@@ -83,12 +83,12 @@ class Catalogue:
         self._pending.pop(group, None)
 
     def pieces(self, layer: int, row: int, col: int, *, within: Box | None = None) -> list[Piece]:
-        """The pieces of a cell, or those of them in a box, in the order in which they are to be laid down."""
+        """Return the pieces of a cell, or those of them in a box, in the order in which they are to be laid down."""
         return self.layers[layer].at(row * self.columns[layer] + col, within=within)
 
 
 def find_header(store: StoreFile, *, header: JournalHeader, overwrite: bool) -> Record | None:
-    """The record that begins a journal which goes on with `header`; None where a new one is to be started.
+    """Return the record that begins a journal which goes on with `header`; None where a new one is to be started.
 
     Raises:
         OutputError: The file is something else or belongs to something else, and must not be overwritten.
@@ -125,7 +125,7 @@ def replay(store: StoreFile, catalogue: Catalogue, *, start: int) -> tuple[str, 
 
 
 def _first_record(store: StoreFile) -> Record | None:
-    """The header's record; None where the file ends before it does, so that nothing can be lost."""
+    """Return the header's record; None where the file ends before it does, so that nothing can be lost."""
     if not MAGIC.startswith(store.peek(len(MAGIC))):
         raise OutputError(
             "this file is no journal of this program's version",

@@ -23,7 +23,7 @@ SEARCHED = 1 << 20
 
 
 def is_report(path: Path) -> bool:
-    """Whether a file is a report of this program, by what it says; it may be damaged elsewhere."""
+    """Return whether a file is a report of this program, by what it says; it may be damaged elsewhere."""
     if not is_file(path):
         return False
     before = b""
@@ -37,7 +37,7 @@ def is_report(path: Path) -> bool:
 
 
 def canonical(value: Mapping[str, object]) -> bytes:
-    """The one spelling of a JSON object: keys sorted, two spaces of indent, ASCII, a newline at the end.
+    """Return the one spelling of a JSON object: keys sorted, two spaces of indent, ASCII, a newline at the end.
 
     Raises:
         ValueError: A number is not finite.
@@ -57,7 +57,7 @@ def write_report(path: Path, report: Mapping[str, object]) -> None:
 
 
 def read_report(path: Path) -> dict[str, object]:
-    """The content of a report, digest included.
+    """Return the content of a report, digest included.
 
     Raises:
         OutputError: It is missing, unreadable, or not byte for byte what was written.

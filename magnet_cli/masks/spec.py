@@ -69,7 +69,7 @@ class Part:
 
 
 def parts(box: Box, side: int) -> Iterator[Part]:
-    """The shares of all square tiles of `side` pixels that a box touches, row by row."""
+    """Yield the shares of all square tiles of `side` pixels that a box touches, row by row."""
     for row in range(box.y // side, ceil(box.bottom / side)):
         for col in range(box.x // side, ceil(box.right / side)):
             share = Box(x=col * side, y=row * side, width=side, height=side).intersection(box)
@@ -111,7 +111,7 @@ class MaskSpec:
         return tiles_of(self.size, self.tile)
 
     def covers(self, part: Part) -> bool:
-        """Whether a share is all of its tile that lies inside the image."""
+        """Return whether a share is all of its tile that lies inside the image."""
         whole = Box(x=part.col * self.tile, y=part.row * self.tile, width=self.tile, height=self.tile)
         # Tiles at the right and lower edge reach beyond the image. They count as whole if all their pixels inside are
         # there.
@@ -166,5 +166,5 @@ class FieldSpec:
 
 
 def tiles_of(size: Size, side: int) -> Size:
-    """Columns and rows of square tiles that cover a size."""
+    """Return the columns and rows of square tiles that cover a size."""
     return Size(width=ceil(size.width / side), height=ceil(size.height / side))

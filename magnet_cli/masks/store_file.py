@@ -73,7 +73,7 @@ class StoreFile:
                 return cls(path, descriptor=descriptor, sync=sync)
 
     def peek(self, length: int) -> bytes:
-        """The first bytes of the file."""
+        """Return the first bytes of the file."""
         with durable.writing(self.path):
             return durable.read_at(self.descriptor, length, 0)
 
@@ -118,7 +118,7 @@ class StoreFile:
         return start
 
     def read(self, start: int) -> records.Record:
-        """The record at an offset.
+        """Return the record at an offset.
 
         Raises:
             OutputError: Its checksum does not hold.
@@ -189,7 +189,10 @@ class StoreFile:
 
 
 def _is_journal(head: bytes) -> bool:
-    """Whether a file begins as a journal of any version; a power cut may leave zeros of one that was just made."""
+    """Return whether a file begins as a journal of any version.
+
+    A power cut may leave zeros of one that was just made.
+    """
     return not head.strip(b"\0") or records.MAGIC[:-1].startswith(head[: len(records.MAGIC) - 1])
 
 

@@ -45,7 +45,7 @@ def _silent(note: str) -> None:
 
 
 def input_images(inputs: Sequence[str], on_note: Callable[[str], None] = _silent) -> list[FoundImage]:
-    """The images that inputs stand for, without what earlier runs wrote, unless an input names it.
+    """Return the images that inputs stand for, without what earlier runs wrote, unless an input names it.
 
     Args:
         inputs: Files, folders, glob patterns or addresses.
@@ -73,7 +73,7 @@ def input_images(inputs: Sequence[str], on_note: Callable[[str], None] = _silent
 def plan_targets(
     inputs: Sequence[str], output: Path | None, *, on_note: Callable[[str], None] = _silent
 ) -> list[Target]:
-    """The mask of every input. What earlier runs wrote is left out, unless an input names it.
+    """Return the mask of every input. What earlier runs wrote is left out, unless an input names it.
 
     Args:
         inputs: Files, folders, glob patterns or addresses.
@@ -103,7 +103,7 @@ def _is_earlier(image: FoundImage) -> bool:
 
 
 def is_earlier_output(image: Path) -> bool:
-    """Whether an earlier run wrote a file or a folder: a mask, its overlay, a field or an export.
+    """Return whether an earlier run wrote a file or a folder: a mask, its overlay, a field or an export.
 
     Masks, fields and exports are known by what they say of themselves, also after they were renamed or moved. A TIFF
     that does not say it, such as a damaged mask, and an overlay are known by the report beside them. Images in the
@@ -119,7 +119,7 @@ def is_earlier_output(image: Path) -> bool:
 
 
 def _has_mask_beside(image: Path) -> bool:
-    """Whether `x.tiff` lies beside the mask `x.tif`, or the other way round: the report is then of that mask."""
+    """Return whether `x.tiff` lies beside the mask `x.tif`, or the other way round: the report is then of that mask."""
     others = {image.with_suffix(suffix) for suffix in MASK_SUFFIXES} - {image}
     return any(is_mask(other) for other in others)
 
@@ -162,7 +162,7 @@ def masks_under(path: Path) -> list[tuple[Path, Path]]:
 
 
 def is_file_name(output: Path) -> bool:
-    """Whether `-o` names a file rather than a folder.
+    """Return whether `-o` names a file rather than a folder.
 
     Raises:
         UsageError: It has a suffix in which masks are not written.
@@ -180,7 +180,7 @@ def is_file_name(output: Path) -> bool:
 
 
 def mask_path(image: FoundImage, folder: Path | None) -> Path:
-    """The mask of an image: `<folder>/<subfolders>/<name>.tif`, or `<name>.mask.tif` in the current folder."""
+    """Return the mask of an image: `<folder>/<subfolders>/<name>.tif`, or `<name>.mask.tif` in the current folder."""
     if folder is None:
         return Path(f"{stem(image.place)}.mask.tif")
     return folder / image.place.parent / f"{stem(image.place)}.tif"

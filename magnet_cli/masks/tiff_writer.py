@@ -77,7 +77,7 @@ def assemble_mask(journal: Journal, file: IO[bytes], *, folder: Path, descriptio
 def _page_tiles(
     journal: Journal, *, size: Size, below: HalvedTiles | None, above: HalvedTiles | None
 ) -> Iterator[bytes]:
-    """The stored tiles of a page, row by row; each is halved into `above` on its way."""
+    """Yield the stored tiles of a page, row by row; each is halved into `above` on its way."""
     spec = journal.spec
     grid = tiles_of(size, spec.tile)
 
@@ -133,7 +133,7 @@ def _write_page(
 
 
 def _palette(spec: MaskSpec) -> NDArray[np.uint16]:
-    """`(3, 256)` uint16; labels that are no class are black."""
+    """Return `(3, 256)` uint16; labels that are no class are black."""
     palette = np.zeros((3, 256), dtype=np.uint16)
     for label, entry in enumerate(spec.classes):
         # TIFF palettes have 16 bits a channel: 257 maps 255 to 65535.
@@ -164,7 +164,7 @@ def _tags(spec: MaskSpec, *, level: int) -> list[tuple[int, int, int, object, bo
 
 
 def _resolution(spec: MaskSpec, *, level: int) -> tuple[tuple[int, int], tuple[int, int]] | None:
-    """Pixels a centimetre of a page, across and down, as TIFF rationals."""
+    """Return the pixels a centimetre of a page, across and down, as TIFF rationals."""
     if spec.resolution is None:
         return None
     # TIFF knows inches and centimetres alone, so pixels of the ground are given a centimetre too.
@@ -173,6 +173,6 @@ def _resolution(spec: MaskSpec, *, level: int) -> tuple[tuple[int, int], tuple[i
 
 
 def _rational(value: Fraction) -> tuple[int, int]:
-    """The nearest fraction whose two numbers a TIFF rational holds."""
+    """Return the nearest fraction whose two numbers a TIFF rational holds."""
     near = value.limit_denominator(max(1, min(LARGEST, int(LARGEST / value))))
     return near.numerator, near.denominator

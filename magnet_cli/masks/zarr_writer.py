@@ -59,7 +59,10 @@ def write_field(journal: Journal, name: str, target: Path, *, attributes: Mappin
 
 
 def _attributes(entry: FieldSpec, spec: MaskSpec) -> dict[str, JSON]:
-    """What a reader needs to place and name the values; pixel sizes are exact fractions of level-0 pixels as text."""
+    """Return what a reader needs to place and name the values.
+
+    Pixel sizes are exact fractions of level-0 pixels as text.
+    """
     resolution: JSON = None
     if spec.resolution is not None:
         resolution = {"x": str(spec.resolution.x), "y": str(spec.resolution.y), "unit": spec.resolution.unit}

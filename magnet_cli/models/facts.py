@@ -73,7 +73,7 @@ class _Shapes:
 
 
 def model_facts(bundle: Bundle, device: str = "cpu") -> ModelFacts:
-    """The facts of a bundle.
+    """Return the facts of a bundle.
 
     Args:
         bundle: The bundle.
@@ -92,7 +92,7 @@ def model_facts(bundle: Bundle, device: str = "cpu") -> ModelFacts:
 
 
 def _foreign_facts(bundle: Bundle, spec: ForeignSpec, *, kind: str) -> ModelFacts:
-    """The facts of a network from elsewhere, whose memory was measured and not estimated."""
+    """Return the facts of a network from elsewhere, whose memory was measured and not estimated."""
     # Another kind of device is planned with what was measured, until 'magnet weights measure' has run there.
     measured = next((found for name, found in spec.memory.items() if name == kind), None) or next(
         iter(spec.memory.values()), ()
@@ -114,7 +114,7 @@ def _foreign_facts(bundle: Bundle, spec: ForeignSpec, *, kind: str) -> ModelFact
 
 
 def memory_line(measured: Sequence[PassMemory]) -> tuple[int, int]:
-    """Bytes for each patch and for each pass that are at least what was measured of every batch.
+    """Return the bytes for each patch and for each pass that are at least what was measured of every batch.
 
     Args:
         measured: Peaks of passes with one patch and more.
@@ -137,7 +137,7 @@ def facts_of(
     cells: int = 0,
     selector: SelectorFacts | None = None,
 ) -> ModelFacts:
-    """What a bundle says of itself, joined with what its networks take.
+    """Return what a bundle says of itself, joined with what its networks take.
 
     Args:
         bundle: The bundle.
@@ -182,7 +182,10 @@ def facts_of(
 
 
 def _estimates(bundle: Bundle, shapes: _Shapes) -> dict[str, int]:
-    """What one patch takes in each network, from the shapes of a pass without data; 0 in those that are not there."""
+    """Return what one patch takes in each network, from the shapes of a pass without data.
+
+    Networks that are not there take 0.
+    """
     classes, bands, size = len(bundle.classes), len(bundle.input.bands), bundle.input.size
     local = 0
     if shapes.local is not None:
@@ -200,7 +203,7 @@ def _estimates(bundle: Bundle, shapes: _Shapes) -> dict[str, int]:
 
 
 def _selector_facts(bundle: Bundle, selector: PatchProposalNetwork) -> SelectorFacts:
-    """How a bundle's selector compares windows, and an estimate of what one patch takes in it."""
+    """Return how a bundle's selector compares windows, and an estimate of what one patch takes in it."""
     classes, bands, size = len(bundle.classes), len(bundle.input.bands), bundle.input.size
     seen = (bands, classes) if selector.sees_field else (bands,)
     return SelectorFacts(
@@ -212,7 +215,7 @@ def _selector_facts(bundle: Bundle, selector: PatchProposalNetwork) -> SelectorF
 
 
 def _weights(network: nn.Module) -> int:
-    """Bytes of a network's parameters in float32."""
+    """Return the bytes of a network's parameters in float32."""
     return sum(parameter.numel() * 4 for parameter in network.parameters())
 
 

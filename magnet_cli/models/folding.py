@@ -19,11 +19,11 @@ class Simplifies(Protocol):
     """A network that knows an equal one which takes less work."""
 
     def simplified(self) -> nn.Module:
-        """The equal network; it may share parameters with this one."""
+        """Return the equal network; it may share parameters with this one."""
 
 
 def fused(network: nn.Module, *, simplify: bool) -> nn.Module:
-    """The network with its batch norms folded into the convolutions before them.
+    """Return the network with its batch norms folded into the convolutions before them.
 
     Args:
         network: In evaluation mode; left as it is, but its parameters may be shared.

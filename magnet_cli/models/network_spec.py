@@ -87,12 +87,12 @@ def _is_positive(value: object) -> bool:
 
 
 def _exact(value: object) -> Fraction:
-    """A number as it is written: 0.1 is one tenth."""
+    """Return a number as it is written: 0.1 is one tenth."""
     return Fraction(str(_must(value, "must be a positive number", holds=_is_positive(value))))
 
 
 def _selection(value: object) -> str:
-    """A selection as the command line would spell it: a string, a number, or numbers with commas."""
+    """Return a selection as the command line would spell it: a string, a number, or numbers with commas."""
     values = value if isinstance(value, list) else [value]
     holds = values and (isinstance(value, str) or all(map(_is_number, values)))
     _must(value, "must be a string, a number or an array of numbers", holds=holds)
@@ -100,7 +100,7 @@ def _selection(value: object) -> str:
 
 
 def _square(value: object) -> object:
-    """A scale that may be written as the side of a square."""
+    """Return a scale that may be written as the side of a square."""
     return {"width": value, "height": value} if _is_number(value) else value
 
 
@@ -171,14 +171,14 @@ class Temperature:
     scales: tuple[tuple[Size, float], ...] = ()
 
     def at(self, scale: Size) -> float:
-        """The temperature of the scale nearest in ratio."""
+        """Return the temperature of the scale nearest in ratio."""
         if not self.scales:
             return self.default
         return min(self.scales, key=lambda item: distance(item[0], scale))[1]
 
     @classmethod
     def parse(cls, value: object) -> Temperature:
-        """One number, or a number a scale, whose key is a side (`612`) or a width and height (`2048x1024`).
+        """Return one number, or a number a scale, whose key is a side (`612`) or a width and height (`2048x1024`).
 
         Raises:
             ValueError: It is neither.
@@ -249,7 +249,10 @@ class Described(Description):
     """Messages for the user about the bundle."""
 
     def runs(self, device: str, precision: str) -> Execution | None:
-        """How the bundle runs best on a kind of device in a precision; None where the description does not say."""
+        """Return how the bundle runs best on a kind of device in a precision.
+
+        The result is None where the description does not say.
+        """
         kinds = (runs for kind, runs in self.execution.items() if kind == device)
         return next((run for runs in kinds for name, run in runs.items() if name == precision), None)
 
@@ -348,5 +351,5 @@ class CascadeBundle(CascadeDescription, Described):
 
 
 def distance(one: Size, other: Size) -> float:
-    """How far apart two scales are, as a ratio of sides."""
+    """Return how far apart two scales are, as a ratio of sides."""
     return abs(log(one.width / other.width)) + abs(log(one.height / other.height))

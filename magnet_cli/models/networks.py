@@ -96,12 +96,12 @@ class Networks:
 
     @torch.inference_mode()
     def scores(self, patches: Tensor) -> Tensor:
-        """F^G of a GRNet: logits `(n, classes, h, w)` float32 of patches as `predict` takes them."""
+        """Return F^G of a GRNet: logits `(n, classes, h, w)` float32 of patches as `predict` takes them."""
         return self.forward(self.backbone, patches)
 
     @torch.inference_mode()
     def selected(self, patches: Tensor) -> Tensor:
-        """Logits of a GRNet's cells, `(n, cells * cells)` float32, of patches as `predict` takes them."""
+        """Return the logits of a GRNet's cells, `(n, cells * cells)` float32, of patches as `predict` takes them."""
         return self.forward(self._selector, patches)
 
     @torch.inference_mode()
@@ -121,7 +121,7 @@ class Networks:
 
     @torch.inference_mode()
     def cell_scores(self, patches: Tensor, probs: Tensor | None) -> Tensor:
-        """F^R of a GRNet: logits `(n, classes, h, w)` float32 of cells.
+        """Return F^R of a GRNet: logits `(n, classes, h, w)` float32 of cells.
 
         Args:
             patches: The patches, as `predict` takes them.
@@ -133,7 +133,7 @@ class Networks:
 
     @torch.inference_mode()
     def aggregate(self, refined: Tensor, scores: Tensor) -> Tensor:
-        """F^E and F^G of a GRNet, `(n, classes, h, w)` float32 each, to fused logits of the same shape."""
+        """Map F^E and F^G of a GRNet, `(n, classes, h, w)` float32 each, to fused logits of the same shape."""
         with self._precisely():
             logits = self._local.aggregate(refined, scores)
         return logits.float().contiguous()
@@ -160,14 +160,14 @@ class Networks:
         return torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32)
 
     def forward(self, network: nn.Module, x: Tensor) -> Tensor:
-        """Logits of one network, float32, in its precision."""
+        """Return the logits of one network, float32, in its precision."""
         with self._precisely():
             logits = network(x.contiguous(memory_format=torch.channels_last))
         return cast("Tensor", logits.float().contiguous())
 
 
 def activated(logits: Tensor, *, activation: str) -> Tensor:
-    """Probabilities `(n, classes, h, w)`; one logit under a sigmoid is the second of two classes.
+    """Return the probabilities `(n, classes, h, w)`; one logit under a sigmoid is the second of two classes.
 
     Args:
         logits: `(n, logits, h, w)`.
@@ -253,14 +253,14 @@ def _local(bundle: Bundle, *, place: torch.device, dtype: torch.dtype) -> LocalB
 
 
 def _built(build: Callable[..., Built], bundle: Bundle, spec: NetworkSpec) -> Built:
-    """A network of a GRNet with the weights of its file."""
+    """Return a network of a GRNet with the weights of its file."""
     bands, classes = len(bundle.input.bands), len(bundle.classes)
     made = partial(build, spec.architecture, bands=bands, classes=classes, options=spec.options)
     return filled(made, spec=spec, folder=bundle.folder)
 
 
 def precision_of(word: str) -> torch.dtype:
-    """The type that networks compute in.
+    """Return the type that networks compute in.
 
     Raises:
         DeviceError: There is no such precision.
@@ -271,7 +271,7 @@ def precision_of(word: str) -> torch.dtype:
 
 
 def placed(device: str) -> torch.device:
-    """The device of that name, after a try."""
+    """Return the device of that name, after a try."""
     try:
         place = torch.device(device)
         torch.zeros(1, device=place)
@@ -281,7 +281,7 @@ def placed(device: str) -> torch.device:
 
 
 def ready(network: nn.Module, *, device: torch.device, dtype: torch.dtype) -> nn.Module:
-    """A network for inference on a device: fused, and the weights of its convolutions in the precision they run in."""
+    """Prepare a network for inference on a device: layers fused, convolutions' weights in their precision."""
     reach = network.reach if isinstance(network, Reaches) else None
     # Simplified networks trade a few wide convolutions for one with very few outputs, which pays on a CPU alone.
     network = fused(network.eval().requires_grad_(requires_grad=False), simplify=device.type == "cpu")
@@ -294,7 +294,7 @@ def ready(network: nn.Module, *, device: torch.device, dtype: torch.dtype) -> nn
 
 
 def channels_last(network: nn.Module) -> nn.Module:
-    """The network, its convolutions stored as CPUs and GPUs like them best."""
+    """Return the network, its convolutions stored as CPUs and GPUs like them best."""
     # Some versions of torch declare no `memory_format` for modules, though all take it.
     options: dict[str, Any] = {"memory_format": torch.channels_last}
     stored: nn.Module = network.to(**options)

@@ -164,7 +164,7 @@ class NetworkDescription:
         return None if self.memory is None else cast("int", BYTES.take(self.memory, "memory"))
 
     def describe(self) -> dict[str, object]:
-        """All that a mask depends on, as JSON values."""
+        """Return all that a mask depends on, as JSON values."""
         return {
             "classes": [entry.name for entry in self.class_specs],
             "colors": [entry.color for entry in self.class_specs],
@@ -197,7 +197,7 @@ class _Scores(nn.Module):
         self._channels = channels
 
     def forward(self, x: Tensor) -> Tensor:
-        """`(n, bands, h, w)` to `(n, channels, h, w)`."""
+        """Map `(n, bands, h, w)` to `(n, channels, h, w)`."""
         found: object = self._call(x)
         if isinstance(found, np.ndarray):
             found = torch.from_numpy(np.ascontiguousarray(found))
@@ -237,7 +237,7 @@ class PythonNetwork:
 
     @classmethod
     def of(cls, network: PatchFunction | None, description: NetworkDescription | None) -> Self | None:
-        """The network that a caller hands over; None where there is none.
+        """Return the network that a caller hands over; None where there is none.
 
         Raises:
             UsageError: The description is missing, or there is nothing to describe.
@@ -351,7 +351,7 @@ class PythonNetwork:
         return max(taken, 4 * (patch.numel() + first.numel()))
 
     def _digest(self) -> str:
-        """SHA-256 over the description and the identity of the network."""
+        """Return the SHA-256 over the description and the identity of the network."""
         total = hashlib.sha256(json.dumps(self.description.describe(), sort_keys=True).encode())
         network = self.network
         if not isinstance(network, nn.Module):
@@ -378,7 +378,7 @@ class PythonNetwork:
 
 
 def _copied(network: nn.Module) -> nn.Module:
-    """A copy that can be placed and set up without a change to the caller's module.
+    """Return a copy that can be placed and set up without a change to the caller's module.
 
     Raises:
         UsageError: The module cannot be copied.
@@ -394,7 +394,7 @@ def _copied(network: nn.Module) -> nn.Module:
 
 
 def _measured(networks: Networks, patch: Tensor, size: Size) -> tuple[Tensor, int]:
-    """Probabilities of a patch, and by how many bytes the memory of the device, or else of the host, grew for them."""
+    """Return the probabilities of a patch, and the bytes by which memory grew for them, the device's or the host's."""
     if networks.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(networks.device)
         before = torch.cuda.memory_allocated(networks.device)

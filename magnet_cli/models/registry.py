@@ -79,7 +79,7 @@ LOCAL_BRANCHES: dict[str, Callable[..., LocalBranch]] = {
 
 
 def build_backbone(architecture: str, *, classes: int, bands: int, options: Mapping[str, Any]) -> nn.Module:
-    """A backbone with initial weights.
+    """Return a backbone with initial weights.
 
     Raises:
         WeightsError: The name or an option is unknown, or an option cannot be carried out.
@@ -88,7 +88,7 @@ def build_backbone(architecture: str, *, classes: int, bands: int, options: Mapp
 
 
 def build_refiner(architecture: str, *, classes: int, options: Mapping[str, Any]) -> nn.Module:
-    """A refiner with initial weights.
+    """Return a refiner with initial weights.
 
     Raises:
         WeightsError: The name or an option is unknown, or an option cannot be carried out.
@@ -97,7 +97,7 @@ def build_refiner(architecture: str, *, classes: int, options: Mapping[str, Any]
 
 
 def build_cascade(architecture: str, *, options: Mapping[str, Any]) -> CascadeModule:
-    """A refinement module of CascadePSP with initial weights.
+    """Return a refinement module of CascadePSP with initial weights.
 
     Raises:
         WeightsError: The name or an option is unknown, or an option cannot be carried out.
@@ -106,7 +106,7 @@ def build_cascade(architecture: str, *, options: Mapping[str, Any]) -> CascadeMo
 
 
 def build_selector(architecture: str, *, bands: int, classes: int, options: Mapping[str, Any]) -> PatchProposalNetwork:
-    """A selector with initial weights.
+    """Return a selector with initial weights.
 
     Raises:
         WeightsError: The name or an option is unknown, or an option cannot be carried out.
@@ -115,7 +115,7 @@ def build_selector(architecture: str, *, bands: int, classes: int, options: Mapp
 
 
 def build_local(architecture: str, *, classes: int, bands: int, options: Mapping[str, Any]) -> LocalBranch:
-    """A GRNet's local branch with initial weights.
+    """Return a GRNet's local branch with initial weights.
 
     Raises:
         WeightsError: The name or an option is unknown, or an option cannot be carried out.
@@ -124,7 +124,7 @@ def build_local(architecture: str, *, classes: int, bands: int, options: Mapping
 
 
 def built(known: Mapping[str, Callable[..., N]], architecture: str, options: Mapping[str, Any]) -> N:
-    """The network of that name with these options."""
+    """Return the network of that name with these options."""
     if architecture not in known:
         raise WeightsError("unknown architecture", value=architecture, advice=f"Known: {', '.join(sorted(known))}")
     try:

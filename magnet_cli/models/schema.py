@@ -55,7 +55,7 @@ class FieldRule:
     text: str
 
     def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
-        """A schema whose every error is this rule."""
+        """Return a schema whose every error is this rule."""
         return core_schema.custom_error_schema(
             handler(source), custom_error_type="rule", custom_error_message=self.text
         )
@@ -93,7 +93,7 @@ class RefusedTableError(ValueError):
 
 
 def checked(kind: type[Checked], table: Mapping[str, Any]) -> Checked:
-    """The values of a table that was read from JSON or TOML, as a dataclass.
+    """Return the values of a table that was read from JSON or TOML, as a dataclass.
 
     Args:
         kind: The dataclass. Lists become its tuples and tables its dataclasses.
@@ -141,13 +141,13 @@ def _rule(error: ErrorDetails) -> str:
 
 
 def spelled(place: Place) -> str:
-    """A place as a message names it: `classes[0].color`."""
+    """Return a place as a message names it: `classes[0].color`."""
     keys = (f"[{key}]" if isinstance(key, int) else f".{key}" for key in place)
     return "".join(keys).removeprefix(".")
 
 
 def checked_description(kind: type[Checked], table: Mapping[str, Any], *, file: Path) -> Checked:
-    """The values of a description, as a dataclass.
+    """Return the values of a description, as a dataclass.
 
     Raises:
         WeightsError: As `checked`; it names the file, and all unknown keys.
@@ -166,7 +166,7 @@ def checked_description(kind: type[Checked], table: Mapping[str, Any], *, file: 
 
 
 def parse_object(data: bytes, *, file: Path) -> dict[str, Any]:
-    """The JSON object that a file holds.
+    """Return the JSON object that a file holds.
 
     Raises:
         WeightsError: It is too large, no JSON, or no object.
@@ -183,7 +183,7 @@ def parse_object(data: bytes, *, file: Path) -> dict[str, Any]:
 
 
 def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object whose keys are all different."""
+    """Return a JSON object whose keys are all different."""
     table = dict(pairs)
     if len(table) != len(pairs):
         keys = [key for key, _ in pairs]
@@ -193,7 +193,7 @@ def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def whole(text: str) -> int:
-    """A whole number, of no more digits than sizes, counts and bytes have."""
+    """Return a whole number, of no more digits than sizes, counts and bytes have."""
     if len(text) > MOST_DIGITS:
         message = f"a whole number has at most {MOST_DIGITS} digits, got {len(text)}"
         raise ValueError(message)

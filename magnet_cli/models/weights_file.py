@@ -53,7 +53,7 @@ def filled(build: Callable[[], Built], *, spec: NetworkSpec, folder: Path) -> Bu
 
 
 def stated_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """Shapes of the tensors of a safetensors file by its header, whose sizes add up to that of the file.
+    """Return the shapes of the tensors of a safetensors file by its header, whose sizes add up to that of the file.
 
     Raises:
         WeightsError: The file is missing, or no safetensors file.
@@ -121,7 +121,7 @@ def check_tensors(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], *, 
 
 
 def read_state(path: Path, *, sha256: str | None) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, after a check of its hash.
+    """Return the tensors of a safetensors file, after a check of its hash.
 
     Raises:
         WeightsError: The file is missing, has another hash, or is no safetensors file.

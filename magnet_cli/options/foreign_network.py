@@ -129,7 +129,7 @@ def _parse_pixel(text: str, option: str) -> str:
 
 
 def pixel_in_unit(text: str) -> tuple[str, Literal["um", "m"]]:
-    """A pixel's size as `--pixel` takes it, as a decimal number and its unit: micrometres or metres."""
+    """Return a pixel's size as `--pixel` takes it, as a decimal number and its unit: micrometres or metres."""
     found = parse_scales(text)
     if not isinstance(found, PhysicalScales):
         raise UsageError("--pixel is a length with a unit", value=repr(text), advice="Write --pixel 0.5um or 0.3m")

@@ -45,7 +45,7 @@ class MethodSettings:
         return 1 if self.points.kind == "all" else self.median
 
     def describe(self) -> dict[str, object]:
-        """The settings as JSON values."""
+        """Return the settings as JSON values."""
         return {
             "method": self.method,
             "merge": self.merge,

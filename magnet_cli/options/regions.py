@@ -53,7 +53,7 @@ def parse_counted(text: str) -> Box | Path:
 
 
 def is_geojson(name: str) -> bool:
-    """Whether a file's name is that of a GeoJSON file."""
+    """Return whether a file's name is that of a GeoJSON file."""
     return name.lower().removesuffix(".gz").endswith((".geojson", ".json"))
 
 

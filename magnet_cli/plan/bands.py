@@ -46,7 +46,7 @@ class InputFacts(Protocol):
 
 
 def check_bands(info: ImageInfo, facts: InputFacts, named: Sequence[str] | None = None) -> tuple[int, ...]:
-    """Which of the image's bands the network sees, in its order: those that are named, else by name, else by count.
+    """Return the bands that the network sees, in its order: those that are named, else by name, else by count.
 
     Args:
         info: The info of the image.
@@ -81,7 +81,7 @@ def check_bands(info: ImageInfo, facts: InputFacts, named: Sequence[str] | None 
 
 
 def inspect_bands(image: str | Path, options: BandOptions) -> ImageInfo:
-    """Facts about an image, as the options say that it is read: alpha is a band where it is named among them.
+    """Return the facts about an image as the options have it read: a named alpha channel is a band.
 
     Raises:
         SourceError: It is missing, no image, or damaged; or it holds no such series.
@@ -94,7 +94,7 @@ def inspect_bands(image: str | Path, options: BandOptions) -> ImageInfo:
 
 
 def _has(info: ImageInfo, words: Sequence[str]) -> bool:
-    """Whether an image has all bands that are named."""
+    """Return whether an image has all bands that are named."""
     try:
         for word in words:
             _position(info, word)
@@ -169,7 +169,7 @@ def check_values(
 
 
 def describe_bands(info: ImageInfo, names: Sequence[str], bands: Sequence[int], spans: Sequence[Span]) -> list[object]:
-    """The bands that a network sees, as JSON values: its name for each, which of the image's it is, and its range."""
+    """Return the bands that a network sees as JSON values: its name, the image's band and the range of each."""
     return [
         {"name": name, "band": position + 1, "of_image": info.bands[position], "low": low, "high": high}
         for name, position, (low, high) in zip(names, bands, spans, strict=True)
@@ -195,13 +195,13 @@ def stored_values(dtype: str) -> Span | None:
 
 
 def needs_clamp(info: ImageInfo, spans: Sequence[Span]) -> bool:
-    """Whether stored values may lie outside the range of their band."""
+    """Return whether stored values may lie outside the range of their band."""
     limits = stored_values(info.dtype)
     return limits is None or any(limits[0] < low or limits[1] > high for low, high in spans)
 
 
 def stored_as(span: Span) -> tuple[str, ...]:
-    """The types that values of a range are stored in: the narrowest integers that hold it, or none for real numbers."""
+    """Return the types that store values of a range: the narrowest integers, or none for real numbers."""
     low, high = span
     if low != int(low) or high != int(high) or high - low < WHOLE_SPAN:
         return ()

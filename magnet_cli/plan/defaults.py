@@ -150,7 +150,7 @@ def _merge(options: SegmentOptions, facts: ModelFacts, compat: Compat) -> Merge:
 
 
 def _default_margin(facts: ModelFacts, scales: Sequence[Sequence[Size]], points: Rule, median: int) -> int:
-    """What the bundle says, what blocks need, and where no score is used still about what the score would need.
+    """Return what the bundle says, what blocks need, and where no score is used still about what the score would need.
 
     With the 2 pixels that `all` needs, a network that sees 3 pixels to each side already gave a seventh more label
     changes at the borders of cells than inside them.
@@ -179,7 +179,7 @@ def _check_margin(margin: int, size: Size) -> None:
 def resolve_scales(
     options: SegmentOptions, facts: ModelFacts, working_size: Size, *, fitted: tuple[Size, ...] | None = None
 ) -> tuple[Size, ...]:
-    """The scales of a run, coarsest first.
+    """Return the scales of a run, coarsest first.
 
     Args:
         options: `--scales` and `--method`.
@@ -210,7 +210,7 @@ def resolve_scales(
 
 
 def _doubling(start: Size, *, until: Size, beyond: bool) -> tuple[Size, ...]:
-    """Doubled scales, coarsest first: the last one at most `until` on either side, or the first that covers it."""
+    """Return doubled scales, coarsest first: the last of at most `until` a side, or the first to cover it."""
     scales = [start]
     while scales[0].width < until.width or scales[0].height < until.height:
         double = Size(width=2 * scales[0].width, height=2 * scales[0].height)

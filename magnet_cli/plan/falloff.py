@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def rising(start: int, count: int, *, border: int, fade: int, blend: Blend) -> NDArray[np.float64]:
-    """Weights of what lies after a border: 0 before the blended pixels, 1 after them, 1/2 at the border itself.
+    """Return the weights of what lies after a border: 0 before the blend, 1 after it, 1/2 at the border.
 
     What lies before the border has one minus these weights, so that both sum to one.
 
@@ -44,7 +44,7 @@ class Interval:
     """Whether another window lies after it."""
 
     def weights(self, first: int, count: int) -> NDArray[np.float32]:
-        """Weights of some pixels, `(count,)`."""
+        """Return the weights of some pixels, `(count,)`."""
         found = np.ones(count)
         if self.rises:
             found *= rising(first, count, border=self.start, fade=self.fade, blend=self.blend)
@@ -67,7 +67,7 @@ class Parity:
     blend: Blend
 
     def weights(self, first: int, count: int) -> NDArray[np.float32]:
-        """Weights of some pixels, `(count,)`; 0 where no block of this parity has a share."""
+        """Return the weights of some pixels, `(count,)`; 0 where no block of this parity has a share."""
         pixels = first + np.arange(count)
         nearest = np.clip((pixels + self.period // 2) // self.period, 1, max(1, self.count - 1))
         after = np.zeros(count)

@@ -35,7 +35,7 @@ def output_side(kind: str) -> int:
 
 
 def no_memory(machine: Machine) -> MemoryPlan:
-    """The budgets alone, before anything is planned."""
+    """Return the budgets alone, before anything is planned."""
     return MemoryPlan(
         budget=machine.memory,
         base=0,
@@ -50,7 +50,7 @@ def no_memory(machine: Machine) -> MemoryPlan:
 
 
 def with_memory(plan: Plan, facts: ModelFacts, options: SegmentOptions) -> Plan:
-    """The plan with its memory: what one group needs, and how many groups may be read ahead.
+    """Return the plan with its memory: what one group needs, and how many groups may be read ahead.
 
     Raises:
         DeviceError: A budget is too small; the message says what is needed.
@@ -101,7 +101,7 @@ def with_memory(plan: Plan, facts: ModelFacts, options: SegmentOptions) -> Plan:
 def host_memory_plan(
     budget: int, *, base: int, cache: int, compute: int, group: int, output: int, readers: int
 ) -> MemoryPlan:
-    """Memory of a run on the host, with as many groups read ahead as memory and readers allow.
+    """Return the memory of a run on the host, with as many groups read ahead as memory and readers allow.
 
     Args:
         budget: Host bytes that the run may use.
@@ -126,7 +126,7 @@ def host_memory_plan(
 
 
 def groups_ahead(readers: int, *, spare: int, group: int) -> int:
-    """How many groups may be read while another one is computed: as many as there are readers, if memory allows.
+    """Return how many groups may be read while another one is computed: as many as there are readers, if memory allows.
 
     Args:
         readers: Threads that read ahead.
@@ -137,7 +137,9 @@ def groups_ahead(readers: int, *, spare: int, group: int) -> int:
 
 
 def _processes(image: ImageInfo, readers: int, *, most: int) -> int:
-    """Processes that read the image: one for each thread that reads ahead, unless memory allows fewer; 0 for none.
+    """Return the processes that read the image: one for each thread that reads ahead, unless memory allows fewer.
+
+    The result is 0 where the reading threads read by themselves.
 
     Few threads hardly wait for each other, and processes take memory and a second to begin.
     """
@@ -169,7 +171,7 @@ def _canvas_size(step: Pass, stage: Stage) -> Size:
 
 
 def _compute_bytes(plan: Plan, step: Pass, facts: ModelFacts) -> int:
-    """Canvases of two stages and of the group being written in float16, the score, and a batch of patches."""
+    """Return the bytes of the canvases of two stages and of the written group, of the score, and of a batch."""
     canvases = [_canvas_size(step, stage).pixels * plan.classes * 2 for stage in step.stages]
     # A stage reads the canvas before it while it fills its own. Older canvases are dropped.
     held = canvases[-1] if len(canvases) == 1 else max(a + b for a, b in pairwise(canvases))
@@ -199,7 +201,7 @@ def _compute_bytes(plan: Plan, step: Pass, facts: ModelFacts) -> int:
 
 
 def _published_bytes(plan: Plan, facts: ModelFacts) -> int:
-    """Five copies of the whole image's probabilities in float32 at the coarsest scale, its pixels, and a batch."""
+    """Return the bytes of five float32 copies of the coarsest scale's probabilities, of the pixels, and of a batch."""
     maps = plan.stages[0].scale.pixels * (5 * 4 * plan.classes + 16)
     image = plan.working.cover(plan.image.size).pixels * 3 * _pixel_bytes(plan) + plan.image.size.pixels
     patch = facts.input.pixels * 4 * (len(facts.bands) + 8 * plan.classes)
@@ -208,19 +210,19 @@ def _published_bytes(plan: Plan, facts: ModelFacts) -> int:
 
 
 def _read_bytes(plan: Plan, step: Pass) -> int:
-    """Patches of all stages of a group's blocks, and the decoded pixels of one read under way."""
+    """Return the patches of all stages of a group's blocks, and the decoded pixels of one read under way."""
     finest = _canvas_size(step, step.stages[-1]).pixels
     decoding = finest * _band_bytes(plan) * len(plan.image.bands) * 4
     return _kept_bytes(plan, step) + decoding
 
 
 def _block_bytes(plan: Plan, step: Pass) -> int:
-    """What a process holds that reads a block: its pixels as they are shared, and again as they are being decoded."""
+    """Return the bytes of a process that reads a block: its shared pixels, and again those being decoded."""
     return 2 * _read_bytes(plan, step) // plan.group[step.number]
 
 
 def _kept_bytes(plan: Plan, step: Pass) -> int:
-    """Pixels and validity of a group, as long as it is computed and written."""
+    """Return the pixels and validity of a group, as long as it is computed and written."""
     pixels = sum(_canvas_size(step, stage).pixels for stage in step.stages)
     inside = _level0_pixels(step) + _canvas_size(step, step.stages[-1]).pixels if plan.areas else 0
     return plan.group[step.number] * (pixels * (_pixel_bytes(plan) + 1) + inside)
@@ -244,7 +246,10 @@ def _band_bytes(plan: Plan) -> int:
 
 
 def _output_bytes(plan: Plan, step: Pass) -> int:
-    """Labels and validity of a group at level 0, twice: one being made, one being written; or a field chunk."""
+    """Return the labels and validity of a group at level 0, twice: one being made, one being written.
+
+    A pass that is not the last writes a field chunk instead.
+    """
     labels = _level0_pixels(step)
     finest = _canvas_size(step, step.stages[-1]).pixels
     is_last = step is plan.passes[-1]

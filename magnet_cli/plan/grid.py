@@ -48,7 +48,7 @@ class WorkingGrid:
 
 
 def working_grid(info: ImageInfo, facts: ModelFacts, options: SegmentOptions) -> WorkingGrid:
-    """The grid that the options, else the bundle, ask for.
+    """Return the grid that the options, else the bundle, ask for.
 
     Args:
         info: The image, with the size of a pixel that the user gave (`with_pixel_size`).
@@ -77,7 +77,7 @@ def working_grid(info: ImageInfo, facts: ModelFacts, options: SegmentOptions) ->
 
 
 def with_pixel_size(info: ImageInfo, facts: ModelFacts, options: SegmentOptions) -> ImageInfo:
-    """The image with the size of a pixel that the user gave: areas and the mask's tags follow it."""
+    """Return the image with the size of a pixel that the user gave: areas and the mask's tags follow it."""
     if options.slide_mpp is None:
         return info
     unit = _unit(info, facts, options)
@@ -85,7 +85,7 @@ def with_pixel_size(info: ImageInfo, facts: ModelFacts, options: SegmentOptions)
 
 
 def _unit(info: ImageInfo, facts: ModelFacts, options: SegmentOptions) -> str:
-    """In which unit `--slide-mpp` is: that of what is asked, else the image's own, else the bundle's.
+    """Return in which unit `--slide-mpp` is: that of what is asked, else the image's own, else the bundle's.
 
     What is asked comes first, because the option is for images whose own size is wrong: a photograph from the air with
     the density of a print seems to be measured in micrometres.
@@ -282,7 +282,7 @@ LEAST_PIXELS = 8
 
 
 def fit_exactly(scales: PhysicalScales, wanted: Fraction, unit: str) -> tuple[Fraction, tuple[Size, ...]] | None:
-    """The size of a working pixel nearest to one that is wanted with which every side is a whole number of pixels.
+    """Return the pixel size nearest to a wanted one with which every side is a whole number of pixels.
 
     Args:
         scales: Window sides, coarsest first.
@@ -305,7 +305,9 @@ def fit_exactly(scales: PhysicalScales, wanted: Fraction, unit: str) -> tuple[Fr
 
 
 def fit_rounded(scales: PhysicalScales, pixel: Resolution) -> tuple[tuple[Size, ...], tuple[str, ...]]:
-    """Sides in working pixels of a size that is asked for, to the nearest whole one; multiples stay multiples.
+    """Return the sides in working pixels of a size that is asked for, to the nearest whole one.
+
+    Sizes that are multiples of each other stay so.
 
     Args:
         scales: Window sides, coarsest first.
@@ -339,7 +341,7 @@ def fit_rounded(scales: PhysicalScales, pixel: Resolution) -> tuple[tuple[Size, 
 
 
 def _whole(exact: Sequence[Fraction]) -> list[int]:
-    """Lengths, longest first, to the nearest whole number, from the shortest up: whole ratios are kept."""
+    """Return the lengths, longest first, to the nearest whole number, from the shortest up: whole ratios are kept."""
     found: list[int] = []
     finer = None
     for length in reversed(exact):

@@ -29,7 +29,7 @@ class StainMap:
     """For each result of `stains`, the values that become 0 and 255; others are clamped."""
 
     def describe(self) -> dict[str, object]:
-        """The map as JSON values."""
+        """Return the map as JSON values."""
         return {
             "kind": self.kind,
             "light": self.light,

@@ -118,7 +118,7 @@ class Machine:
         return self.device.partition(":")[0]
 
     def readers(self, wanted: int | None) -> int:
-        """Threads that read ahead: as many as are wanted, else few where networks have the same cores."""
+        """Return the threads that read ahead: as many as are wanted, else few where networks have the same cores."""
         if wanted is not None:
             return wanted
         return BESIDE_NETWORKS if self.kind == "cpu" else max(BESIDE_NETWORKS, min(self.cores, MOST_READERS))
@@ -224,7 +224,7 @@ class Plan:
         return self.selector is not None or self.settings.patches.kind == "selector"
 
     def keeps_change(self, step: Pass) -> bool:
-        """Whether a pass leaves for the next how far its last stage moved the probabilities.
+        """Return whether a pass leaves for the next how far its last stage moved the probabilities.
 
         That is where the next has a limit on it. A count or a share of the one window that a block's first stage has is
         that window, a budget is spent as the pass before says, and a run's first stage moves nothing.
@@ -233,7 +233,7 @@ class Plan:
         return compares and not self.is_first(step, step.stages[-1])
 
     def field_bands(self, step: Pass) -> int:
-        """Bands of what a pass leaves for the next: classes, and what a selector says or how far they were moved."""
+        """Return the number of bands that a pass leaves for the next: classes, and a selector's score or the change."""
         return self.classes + (self.selector is not None or self.keeps_change(step))
 
     def groups(self, step: Pass) -> int:
@@ -247,16 +247,16 @@ class Plan:
         return self.groups(last) if last.fade else 0
 
     def blocks(self, step: Pass, group: int) -> list[Index]:
-        """The blocks of a group, row-major."""
+        """Return the blocks of a group, row-major."""
         start, count = group * self.group[step.number], self.group[step.number]
         return [step.block(number) for number in range(start, min(start + count, step.blocks.pixels))]
 
     def is_first(self, step: Pass, stage: Stage) -> bool:
-        """Whether a stage starts the run, with nothing to refine."""
+        """Return whether a stage starts the run, with nothing to refine."""
         return step.number == 0 and stage is step.stages[0]
 
     def rule_step(self, stage: Stage) -> int:
-        """Which refining stage this is, for rules that list one value a stage."""
+        """Return which refining stage this is, for rules that list one value a stage."""
         return stage.number - 2
 
     def budget_share(self, stage: Stage) -> Fraction:
@@ -264,7 +264,7 @@ class Plan:
         return budget_share(self.settings.patches.values[0], self.stages, stage)
 
     def windows(self, step: Pass, stage: Stage) -> int:
-        """Windows of a stage that will be forwarded at most."""
+        """Return the windows of a stage that will be forwarded at most."""
         rule = ALL if self.is_first(step, stage) else self.settings.patches
         if rule.kind == "budget":
             return floor(self.budget_share(stage) * stage.cells.pixels)
@@ -285,7 +285,7 @@ class Plan:
         )
 
     def describe(self) -> dict[str, object]:
-        """The plan as JSON values: boxes and sizes in pixels, memory and disk in bytes."""
+        """Return the plan as JSON values: boxes and sizes in pixels, memory and disk in bytes."""
         return {
             "schema": PLAN_SCHEMA,
             "image": self.image.path,
@@ -308,7 +308,7 @@ class Plan:
         }
 
     def describe_values(self) -> dict[str, object]:
-        """Bands and values that the network sees, as JSON values; bands are numbered from 1."""
+        """Return the bands and values that the network sees, as JSON values; bands are numbered from 1."""
         return {
             "bands": describe_bands(self.image, self.band_names, self.bands, self.value_range),
             **({} if self.preparation is None else {"preparation": self.preparation.describe()}),
@@ -358,7 +358,7 @@ class Plan:
         }
 
     def disk(self) -> dict[str, int]:
-        """Upper bounds in bytes: labels before compression, fields, and a one-time decode."""
+        """Return the upper bounds in bytes: labels before compression, fields, and a one-time decode."""
         labels = self.image.size.pixels
         *before, step = self.passes
         fields = sum(
@@ -382,7 +382,7 @@ class Plan:
 
 
 def _nine(value: Fraction) -> float:
-    """Nine digits: what is left out is the error of the working grid's bounded denominator."""
+    """Return a number in nine digits: the rest is the error of the working grid's bounded denominator."""
     return float(f"{float(value):.9g}")
 
 
@@ -391,7 +391,7 @@ def _size(size: Size) -> dict[str, int]:
 
 
 def budget_share(budget: Fraction, stages: Sequence[Stage], stage: Stage) -> Fraction:
-    """The share of a stage's windows that a budget selects, where coarse stages are filled before finer ones.
+    """Return the share of a stage's windows that a budget selects, where coarse stages are filled before finer ones.
 
     Coarse windows are few, each changes much, and the gain of a fine one is known only where its coarse one was
     computed (docs/accuracy.md compares this with the same share of every stage). The coarsest is computed in any case.
@@ -407,7 +407,7 @@ def budget_share(budget: Fraction, stages: Sequence[Stage], stage: Stage) -> Fra
 
 
 def _cells_by_block(blocks: int, cells: int, ratio: int) -> dict[int, int]:
-    """How many blocks of an axis have how many cells."""
+    """Return how many blocks of an axis have how many cells."""
     # Only the last block of an axis can be cut, so there are two kinds at most.
     last = cells - (blocks - 1) * ratio
     counts = {ratio: blocks - 1}
@@ -416,7 +416,7 @@ def _cells_by_block(blocks: int, cells: int, ratio: int) -> dict[int, int]:
 
 
 def windows_selected(rule: Rule, *, total: int, full: int, step: int) -> int:
-    """How many windows of a block's stage are computed at most.
+    """Return how many windows of a block's stage are computed at most.
 
     Args:
         rule: The rule of `--patches`.

@@ -128,7 +128,7 @@ def make_plan(
 
 
 def _stage_by_stage(scales: Sequence[Size]) -> list[list[Size]]:
-    """Each scale in a pass of its own: a budget is spent where the finished pass before says.
+    """Return each scale in a pass of its own: a budget is spent where the finished pass before says.
 
     Raises:
         UsageError: A scale is no multiple of the next: a cell would lie in several blocks.
@@ -152,7 +152,7 @@ def _sharing(step: Pass, passes: Sequence[Pass], settings: MethodSettings, *, ba
 
 
 def default_batch(facts: ModelFacts, machine: Machine) -> int:
-    """Patches a forward pass, by bundle and kind of device alone, so that memory never changes the mask."""
+    """Return the patches a forward pass, by bundle and kind of device alone, so that memory never changes the mask."""
     if (machine.kind, machine.precision) in facts.batches:
         return facts.batches[machine.kind, machine.precision]
     batch = BATCH[machine.kind]
@@ -164,7 +164,7 @@ def default_batch(facts: ModelFacts, machine: Machine) -> int:
 
 
 def sharing(step: Pass, *, batch: int, least: int) -> int:
-    """Blocks of a pass that share forward passes: as few as leave hardly a place in them empty.
+    """Return the blocks of a pass that share forward passes: as few as leave hardly a place in them empty.
 
     Args:
         step: The pass whose blocks are grouped.

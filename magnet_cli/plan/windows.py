@@ -93,7 +93,10 @@ class Stage:
         return 0 if self.blend == "none" else min(self.margin, self.cell.width // 2, self.cell.height // 2)
 
     def window(self, cell: Index) -> Box:
-        """What the patch of a cell covers; it reaches beyond `extent` only where the image is smaller than a window."""
+        """Return what the patch of a cell covers.
+
+        It reaches beyond `extent` only where the image is smaller than a window.
+        """
         return Box(
             # min before max: an image smaller than a window has a negative limit, and its window begins at 0 and
             # reaches beyond.
@@ -104,7 +107,7 @@ class Stage:
         )
 
     def own(self, cell: Index) -> Box:
-        """The pixels of a cell. Near its borders, the windows of other cells may have a share in them."""
+        """Return the pixels of a cell. Near its borders, the windows of other cells may have a share in them."""
         box = Box(
             x=cell.column * self.cell.width,
             y=cell.row * self.cell.height,
@@ -184,7 +187,7 @@ class Pass:
                 yield Index(column=column, row=row), rows * columns
 
     def ratio(self, stage: Stage) -> Size:
-        """Cells of a stage in one block, along each axis."""
+        """Return the cells of a stage in one block, along each axis."""
         coarsest = self.stages[0].scale
         across, down = coarsest.width // stage.scale.width, coarsest.height // stage.scale.height
         return Size(width=self.span * across, height=self.span * down)
@@ -204,7 +207,7 @@ class Pass:
         return box.intersection(Box.whole(stage.extent))
 
     def canvas(self, block: Index, stage: Stage) -> Box:
-        """All that the block's windows of a stage cover, cut to the image: own pixels and rim."""
+        """Return all that the block's windows of a stage cover, cut to the image: own pixels and rim."""
         cells = self.cells(block, stage)
         first, last = stage.window(cells[0]), stage.window(cells[-1])
         box = Box.between(left=first.x, top=first.y, right=last.right, bottom=last.bottom)
@@ -345,7 +348,10 @@ class BlockLayer:
     rows: Parity | None
 
     def weights(self, box: Box) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Weights of the rows and of the columns of a box of the last canvas; those of all layers sum to one."""
+        """Return the weights of the rows and of the columns of a box of the last canvas.
+
+        Those of all layers sum to one.
+        """
         ones = np.ones(box.height, np.float32), np.ones(box.width, np.float32)
         return (
             ones[0] if self.rows is None else self.rows.weights(box.y, box.height),
@@ -373,20 +379,20 @@ def _alike(count: int) -> list[tuple[int, int]]:
 
 
 def _between(start: int, end: int, pitch: Fraction) -> tuple[int, int]:
-    """First and last-plus-one level-0 pixel between the centres of pixels `start` and `end - 1` of a pitch."""
+    """Return the level-0 pixels `(first, last + 1)` between the centres of two pixels of a pitch."""
     half = Fraction(1, 2)
     return ceil((start + half) * pitch - half), floor((end - half) * pitch - half) + 1
 
 
 def _centres(start: int, length: int, pitch: Fraction) -> tuple[int, int]:
-    """First and last-plus-one level-0 pixel whose centre lies in `[start, start + length)` pixels of a pitch."""
+    """Return the level-0 pixels `(first, last + 1)` with a centre in `[start, start + length)` pixels of a pitch."""
     # A level-0 pixel belongs to the block that holds its centre, so each belongs to exactly one.
     half = Fraction(1, 2)
     return ceil(start * pitch - half), ceil((start + length) * pitch - half)
 
 
 def nests(coarse: Size, fine: Size) -> bool:
-    """Whether a scale holds a whole number, two or more, of a finer one along both axes."""
+    """Return whether a scale holds a whole number, two or more, of a finer one along both axes."""
     return (
         coarse.width % fine.width == 0
         and coarse.height % fine.height == 0
@@ -396,7 +402,7 @@ def nests(coarse: Size, fine: Size) -> bool:
 
 
 def group_scales(scales: Sequence[Size]) -> list[list[Size]]:
-    """Scales, coarsest first, cut into passes from the finest upward: nested, and spanning at most `PASS_SPAN`."""
+    """Cut scales, coarsest first, into passes from the finest upward, nested and within `PASS_SPAN`."""
     groups: list[list[Size]] = []
     # From the finest scale upward, because the finest pass writes the mask and should span as much as it can: each pass
     # more costs a field on disk.
@@ -414,7 +420,7 @@ def _span(coarse: Size, fine: Size) -> Fraction:
 
 
 def needed_margin(scales: Sequence[Size], median: int) -> int:
-    """The least margin with which blocks of one pass never ask their neighbours.
+    """Return the least margin with which blocks of one pass never ask their neighbours.
 
     A child's window reaches `margin / ratio` parent pixels beyond its cell; there the parent needs `median // 2` real
     neighbours and one more pixel for the bilinear step.

@@ -259,7 +259,7 @@ class Squares(Runner):
         }
 
     def _is_open(self, labels: NDArray[np.uint8], own: NDArray[np.uint8]) -> bool:
-        """Whether a tool could change a label: not if no label is known, nor between labels of one class."""
+        """Return whether a tool could change a label: not if no label is known, nor between labels of one class."""
         if (own == NODATA).all():
             return False
         known = labels[labels != NODATA]

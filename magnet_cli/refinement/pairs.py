@@ -62,7 +62,7 @@ class Pair:
 
 
 def read_files(image: str | Path, mask: str | Path, options: RefineOptions) -> Iterator[Path]:
-    """The files that a refinement reads."""
+    """Yield the files that a refinement reads."""
     yield from (Path(path) for path in (image, mask) if not is_url(str(path)))
     if options.evidence is not None:
         yield options.evidence

@@ -49,7 +49,10 @@ class ColourMapping:
         )
 
     def colours(self, values: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[np.uint8]:
-        """`(height, width, bands)` stored values, of the bands shown, as 0 to 255; `valid` is `(height, width)`."""
+        """Return `(height, width, bands)` stored values, of the bands shown, as 0 to 255.
+
+        `valid` has shape `(height, width)`.
+        """
         if self.spans is None and values.dtype == np.uint8:
             return values
         seen = np.zeros(values.shape, np.uint8)

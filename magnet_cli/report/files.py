@@ -40,14 +40,14 @@ class ViewPaths:
 
     @classmethod
     def of(cls, mask: Path, *, overlay: bool, html: bool) -> Self:
-        """The names that belong to a mask: `x.tif` has `x.overlay.png` and `x.html`."""
+        """Return the names that belong to a mask: `x.tif` has `x.overlay.png` and `x.html`."""
         return cls(
             overlay=mask.with_name(f"{mask.stem}.overlay.png") if overlay else None,
             html=mask.with_name(f"{mask.stem}.html") if html else None,
         )
 
     def files(self, owner: str) -> list[WrittenFile]:
-        """The files that are written, made for the image `owner`."""
+        """Return the files that are written, made for the image `owner`."""
         found = []
         if self.overlay is not None:
             found.append(WrittenFile(path=self.overlay, kind="picture", owner=owner, is_ours=is_overlay))

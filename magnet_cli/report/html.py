@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def render_page(template: str, filters: Mapping[str, Callable[..., str]], **values: Any) -> str:
-    """The text of a page.
+    """Return the text of a page.
 
     Args:
         template: The name of a file in `template`.
@@ -35,7 +35,7 @@ def render_page(template: str, filters: Mapping[str, Callable[..., str]], **valu
 
 
 def own_text(name: str) -> Markup:
-    """The text of one of this room's own files, such as a style sheet, which needs no escaping."""
+    """Return the text of one of this room's own files, such as a style sheet, which needs no escaping."""
     return Markup(files("magnet_cli.report").joinpath("template", name).read_text(encoding="utf-8"))  # noqa: S704
 
 

@@ -47,13 +47,13 @@ class PageLayer:
 
 
 def photo_layer(picture: MaskPicture) -> PageLayer:
-    """The image; JPEG, because a photograph as PNG is ten times as large."""
+    """Return the image; JPEG, because a photograph as PNG is ten times as large."""
     data = imagecodecs.jpeg8_encode(np.ascontiguousarray(picture.pixels), level=JPEG_QUALITY)
     return _of_picture(picture, _uri(bytes(data), "jpeg"))
 
 
 def mask_layer(picture: MaskPicture) -> PageLayer:
-    """The mask's colours; nothing where nothing was computed."""
+    """Return the mask's colours; nothing where nothing was computed."""
     # Where nothing was computed the image shows through.
     opaque = np.where(picture.labels == NODATA, np.uint8(0), np.uint8(255))
     return _of_picture(picture, _png(np.dstack([picture.palette[picture.labels], opaque])))
@@ -73,7 +73,7 @@ def stage_layer(found: Map, size: Size, *, color: str) -> PageLayer:
 
 
 def heat_layer(found: Map) -> PageLayer:
-    """A map in the colours of heat; nothing where nothing was computed."""
+    """Return a map in the colours of heat; nothing where nothing was computed."""
     drawn = np.empty((*found.values.shape, 4), np.uint8)
     drawn[..., :3] = heat()[found.values]
     drawn[..., 3] = np.where(found.values == NOTHING, 0, 255)
@@ -81,7 +81,7 @@ def heat_layer(found: Map) -> PageLayer:
 
 
 def heat() -> NDArray[np.uint8]:
-    """`(256, 3)`: the colour of each stored value."""
+    """Return `(256, 3)`: the colour of each stored value."""
     levels = np.minimum(np.arange(256) / STEPS, 1)
     colours: NDArray[np.float64] = np.asarray(mpl.colormaps[HEAT](levels))[:, :3]
     table: NDArray[np.uint8] = np.rint(colours * 255).astype(np.uint8)
@@ -89,7 +89,7 @@ def heat() -> NDArray[np.uint8]:
 
 
 def heat_stops(count: int = 9) -> list[tuple[str, str]]:
-    """Offset and colour of a few stops between 0 and 1."""
+    """Return the offset and colour of a few stops between 0 and 1."""
     table = heat()
     values = [round(STEPS * index / (count - 1)) for index in range(count)]
     return [(f"{100 * value / STEPS:.1f}%", f"#{bytes(table[value]).hex()}") for value in values]

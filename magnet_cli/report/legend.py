@@ -33,7 +33,7 @@ INK = "#222222"
 
 
 def draw_legend(picture: MaskPicture, *, width: int) -> NDArray[np.uint8]:
-    """Classes with their colours and shares, in as many columns as fit.
+    """Draw the classes with their colours and shares, in as many columns as fit.
 
     Args:
         picture: The picture whose classes are listed.
@@ -57,7 +57,7 @@ def draw_legend(picture: MaskPicture, *, width: int) -> NDArray[np.uint8]:
 
 
 def listed(classes: Sequence[Class]) -> tuple[list[Class], int]:
-    """The classes of a legend, in order, and how many are left out: the rarest."""
+    """Return the classes of a legend, in order, and how many are left out: the rarest."""
     if len(classes) <= MOST:
         return list(classes), 0
     kept = sorted(range(len(classes)), key=lambda label: (-classes[label].pixels, label))[:MOST]
@@ -65,7 +65,7 @@ def listed(classes: Sequence[Class]) -> tuple[list[Class], int]:
 
 
 def share_text(share: float) -> str:
-    """A share in percent; `< 0.1 %` where it would be rounded away."""
+    """Return a share in percent; `< 0.1 %` where it would be rounded away."""
     return "< 0.1 %" if 0 < share < 0.0005 else f"{100 * share:.1f} %"  # noqa: PLR2004 - half of the last digit
 
 

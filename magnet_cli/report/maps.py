@@ -38,7 +38,7 @@ others or than a limit, because the budget was spent on others, or because no po
 
 
 def subdivision(stage: Stage) -> int:
-    """Pixels of the map of uncertainty along the side of a cell of the finest stage."""
+    """Return the pixels of the map of uncertainty along the side of a cell of the finest stage."""
     cells = max(stage.cells.width, stage.cells.height)
     return max(1, min(MOST // cells, FINEST, stage.cell.width, stage.cell.height))
 
@@ -94,7 +94,7 @@ def _pair(section: Mapping[str, Any]) -> tuple[float, float]:
 
 
 def describe_maps(plan: Plan, finished: Callable[[int], Mapping[int, Mapping[str, Any]]]) -> dict[str, object]:
-    """The maps of a finished run, as JSON values; memory does not grow with the image.
+    """Return the maps of a finished run, as JSON values; memory does not grow with the image.
 
     Args:
         plan: The plan of the run.
@@ -138,7 +138,7 @@ def stage_map(plan: Plan, step: Pass, stage: Stage, groups: Mapping[int, Mapping
 
 
 def uncertainty_map(plan: Plan, groups: Mapping[int, Mapping[str, Any]]) -> Map | None:
-    """The mean uncertainty of the result; None where the groups do not say."""
+    """Return the mean uncertainty of the result; None where the groups do not say."""
     step = plan.passes[-1]
     packed = {number: counts.get("unsure") for number, counts in groups.items()}
     return _parts_map(plan, step, step.stages[-1], packed)
@@ -147,14 +147,14 @@ def uncertainty_map(plan: Plan, groups: Mapping[int, Mapping[str, Any]]) -> Map 
 def change_map(plan: Plan, step: Pass, stage: Stage, groups: Mapping[int, Mapping[str, Any]]) -> Map | None:
     """Return the share of pixels to which a stage gave another class, of those in its computed windows.
 
-    None where it had nothing to change, or the groups do not say.
+    The result is None where it had nothing to change, or the groups do not say.
     """
     packed = {number: counts.get("changes", {}).get(str(stage.number)) for number, counts in groups.items()}
     return _parts_map(plan, step, stage, packed)
 
 
 def _parts_map(plan: Plan, step: Pass, stage: Stage, groups: Mapping[int, str | None]) -> Map | None:
-    """Means of what the groups of a pass have packed: a value for each part of each cell."""
+    """Return the means of what the groups of a pass have packed: a value for each part of each cell."""
     if not groups:
         return None
     parts = subdivision(stage)
@@ -178,7 +178,7 @@ def _areas(blocks: list[Index], step: Pass, stage: Stage, parts: int) -> Iterato
 
 
 def _place(cells: list[Index]) -> tuple[int, int, tuple[int, int]]:
-    """First row and column of row-major cells, and how many rows and columns they have."""
+    """Return the first row and column of row-major cells, and how many rows and columns they have."""
     first, last = cells[0], cells[-1]
     return first.row, first.column, (last.row - first.row + 1, last.column - first.column + 1)
 
@@ -206,7 +206,7 @@ class _Means:
         np.add.at(self._counts, (rows, columns), known)
 
     def map(self, stage: Stage, *, parts: int) -> Map:
-        """The means, once every piece was added; the grid divides each side of a stage's cell into `parts`."""
+        """Return the means, once every piece was added; the grid divides each side of a stage's cell into `parts`."""
         means = np.rint(self._sums / np.maximum(self._counts, 1) * STEPS)
         width, height = float(stage.cell.width * stage.pitch.x), float(stage.cell.height * stage.pitch.y)
         return Map(

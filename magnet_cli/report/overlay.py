@@ -31,7 +31,7 @@ HEAD_BYTES = 4096
 
 
 def draw_overlay(picture: MaskPicture) -> bytes:
-    """A PNG of the image with the mask's colours over it, and under it a legend with classes and their shares."""
+    """Return a PNG of the image under the mask's colours, with a legend of classes and shares below it."""
     # Whole factors repeat pixels, so that labels keep their edges.
     scale = max(1, SMALLEST // max(picture.labels.shape))
     seen = blended(picture).repeat(scale, axis=0).repeat(scale, axis=1)
@@ -40,14 +40,14 @@ def draw_overlay(picture: MaskPicture) -> bytes:
 
 
 def signed(png: bytes) -> bytes:
-    """A PNG that names this program as its software, by which it is recognised."""
+    """Return a PNG that names this program as its software, by which it is recognised."""
     chunk = b"tEXt" + SIGNATURE
     end = png.index(b"IHDR") + 4 + 13 + 4
     return png[:end] + struct.pack(">I", len(SIGNATURE)) + chunk + struct.pack(">I", zlib.crc32(chunk)) + png[end:]
 
 
 def is_overlay(path: Path) -> bool:
-    """Whether a file is a PNG that names this program as its software, as pictures and plots do."""
+    """Return whether a file is a PNG that names this program as its software, as pictures and plots do."""
     if not path.is_file():
         return False
     with path.open("rb") as file:
@@ -55,7 +55,7 @@ def is_overlay(path: Path) -> bool:
 
 
 def blended(picture: MaskPicture) -> NDArray[np.uint8]:
-    """`(height, width, 3)`: half image, half colour; the image alone where nothing was computed."""
+    """Return `(height, width, 3)`: half image, half colour; the image alone where nothing was computed."""
     colours = picture.palette[picture.labels].astype(np.float32)
     mixed = np.rint(picture.pixels * (1 - OPACITY) + colours * OPACITY).astype(np.uint8)
     return np.where((picture.labels == NODATA)[..., None], picture.pixels, mixed)

@@ -119,7 +119,7 @@ HEAD_BYTES = 8192
 
 
 def is_page(path: Path) -> bool:
-    """Whether a file is a page that this program has written, of a mask or of a bench."""
+    """Return whether a file is a page that this program has written, of a mask or of a bench."""
     if not path.is_file():
         return False
     with path.open("rb") as file:
@@ -272,18 +272,18 @@ def _bands(names: list[str]) -> str:
 
 
 def _square(classes: tuple[Class, ...]) -> str:
-    """The unit of areas; empty where the image does not say how large its pixels are."""
+    """Return the unit of areas; empty where the image does not say how large its pixels are."""
     unit = next((entry.unit for entry in classes if entry.unit is not None), "")
     return SQUARES.get(unit, unit)
 
 
 def area_text(area: float) -> str:
-    """An area with four digits at least, and no more behind the point than it has."""
+    """Return an area with four digits at least, and no more behind the point than it has."""
     return f"{area:,.0f}" if area >= 1000 or area == 0 else f"{area:.4g}"  # noqa: PLR2004 - four digits
 
 
 def _seconds(seconds: Mapping[str, Any]) -> list[Bar]:
-    """The whole run first; activities overlap, because they are summed over threads."""
+    """Return the whole run first; activities overlap, because they are summed over threads."""
     found = {str(name): float(value) for name, value in seconds.items()}
     longest = max([*found.values(), 1e-9])
     first = sorted(found, key=lambda name: (name != "wall", -found[name]))
@@ -306,7 +306,7 @@ def _duration(seconds: float) -> str:
 
 
 def _memory(memory: Mapping[str, Any]) -> list[Bar]:
-    """Every number of bytes that the report has; those of the host and of the device each by their largest."""
+    """Return every number of bytes that the report has; those of the host and of the device each by their largest."""
     flat: dict[str, int] = {}
     for name, value in memory.items():
         inner = value if isinstance(value, dict) else {"": value}
@@ -327,7 +327,7 @@ def _kinds(names: Mapping[str, int]) -> set[str]:
 
 
 def _options(report: Mapping[str, Any]) -> dict[str, object]:
-    """The options of the report, its bands in words."""
+    """Return the options of the report, its bands in words."""
     bands = [
         f"{entry['name']}: band {int(entry['band'])} ({entry['of_image']}), "
         f"{float(entry['low']):g} to {float(entry['high']):g}"

@@ -67,7 +67,7 @@ class MaskPicture:
 
 
 def read_picture(image: Image, mask: Path, report: Mapping[str, Any]) -> MaskPicture:
-    """An overview of an image and its mask: the mask's own overview of at most `LONGEST` pixels, and the image's means.
+    """Return overviews of an image and its mask: the mask's own, of at most `LONGEST` pixels, and the image's means.
 
     Args:
         image: The image, opened.
@@ -133,7 +133,7 @@ def _classes(rows: list[Mapping[str, Any]]) -> tuple[Class, ...]:
 
 
 def read_pixels(image: Image, pitch: Pitch, look: ColourMapping) -> NDArray[np.uint8]:
-    """The image at a pitch as people see it, `(height, width, 3)`; grey where there is no data.
+    """Return the image at a pitch as people see it, `(height, width, 3)`; grey where there is no data.
 
     Memory is bounded by the picture's size: it is read in strips.
 

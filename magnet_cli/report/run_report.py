@@ -40,7 +40,7 @@ class NamedColor(Protocol):
 def make_report(
     plan: Plan, bundle: Bundle, totals: Totals, measured: Measured, *, shares: Sequence[float]
 ) -> dict[str, object]:
-    """The report of a finished run: pixels at level 0, bytes, seconds, areas in the square of the image's unit.
+    """Return the report of a finished run: pixels at level 0, bytes, seconds, areas in the square of the image's unit.
 
     Args:
         plan: The plan of the run.
@@ -83,7 +83,7 @@ def run_facts(
     measured: Measured,
     notes: Sequence[str],
 ) -> dict[str, object]:
-    """What the reports of all runs say: the program, the image, what was measured, and the classes of the mask.
+    """Return what the reports of all runs say: the program, the image, what was measured, and the classes of the mask.
 
     Args:
         image: The image that was read.
@@ -133,7 +133,7 @@ def program_facts(measured: Measured) -> dict[str, object]:
 
 
 def memory_facts(memory: MemoryPlan, measured: Measured) -> dict[str, object]:
-    """Memory in bytes: what a run may use, what it was to use, and what it used."""
+    """Return the memory in bytes: what a run may use, what it was to use, and what it used."""
     return {
         "host_budget": memory.budget,
         "host_planned": memory.total,
@@ -186,7 +186,7 @@ def _passes(plan: Plan, totals: Totals) -> list[dict[str, object]]:
 
 
 def _changed(counts: Mapping[str, int]) -> dict[str, float] | None:
-    """What a stage changed in the windows that it computed, from a sample of their pixels.
+    """Return what a stage changed in the windows that it computed, from a sample of their pixels.
 
     The share that got another class, and how far probabilities moved on the mean; None where it had nothing to change.
     """
@@ -202,7 +202,7 @@ def _changed(counts: Mapping[str, int]) -> dict[str, float] | None:
 def class_table(
     classes: Sequence[NamedColor], labels: Sequence[int], resolution: Resolution | None
 ) -> list[dict[str, object]]:
-    """Pixels, share of the computed pixels, and area of every class.
+    """Return the pixels, share of the computed pixels, and area of every class.
 
     Args:
         classes: Name and colour of each.

@@ -66,7 +66,7 @@ class MaskRun:
     """Measures the time. It may have begun before the run, to include the survey of a mask."""
 
     def is_done(self) -> bool:
-        """Whether an earlier run has finished this mask.
+        """Return whether an earlier run has finished this mask.
 
         Raises:
             OutputError: A file of other inputs or options is in the way, and `overwrite` is false.

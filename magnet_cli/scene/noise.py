@@ -74,7 +74,7 @@ def value_noise(
 def _lattice(
     places: NDArray[np.int64], *, wavelength: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
-    """Lattice point before and after each place (ascending), and the smoothed share of the one after."""
+    """Return the lattice point before and after each place (ascending), and the smoothed share of the one after."""
     before = places // wavelength
     share = (places - before * wavelength).astype(np.float32) / np.float32(wavelength)
     return before, before + 1, share * share * (np.float32(3) - np.float32(2) * share)
@@ -83,7 +83,10 @@ def _lattice(
 def fractal(
     xs: NDArray[np.int64], ys: NDArray[np.int64], *, wavelength: int, octaves: int, salt: int
 ) -> NDArray[np.float32]:
-    """A sum of value noises, each of half the wavelength and 0.55 of the strength; `(rows, columns)` in [-1, 1]."""
+    """Return a sum of value noises, each of half the wavelength and 0.55 of the strength.
+
+    The result is `(rows, columns)` in [-1, 1].
+    """
     total = np.zeros((len(ys), len(xs)), np.float32)
     strength, norm = 1.0, 0.0
     for octave in range(octaves):
@@ -95,7 +98,7 @@ def fractal(
 
 
 def textures(seed: int) -> NDArray[np.int8]:
-    """The four textures, `(4, TEXTURE_SIDE, TEXTURE_SIDE)`, about -127 to 127, repeating without a seam."""
+    """Return the four textures, `(4, TEXTURE_SIDE, TEXTURE_SIDE)`, about -127 to 127, repeating without a seam."""
     grass = _periodic((2, 5, 16, 64), (0.35, 0.3, 0.2, 0.35), salt=seed * 97 + 1)
     canopy = _crowns(spacing=8, salt=seed * 97 + 2) + _periodic((2, 64), (0.3, 0.25), salt=seed * 97 + 3)
     ripple = _periodic((4, 32, 128), (0.3, 0.4, 0.5), salt=seed * 97 + 4)
@@ -105,7 +108,7 @@ def textures(seed: int) -> NDArray[np.int8]:
 
 
 def _periodic(wavelengths: tuple[int, ...], strengths: tuple[float, ...], *, salt: int) -> NDArray[np.float32]:
-    """A sum of noises that repeats every `TEXTURE_SIDE` pixels."""
+    """Return a sum of noises that repeats every `TEXTURE_SIDE` pixels."""
     places = np.arange(TEXTURE_SIDE, dtype=np.int64)
     total = np.zeros((TEXTURE_SIDE, TEXTURE_SIDE), np.float32)
     for octave, (wavelength, strength) in enumerate(zip(wavelengths, strengths, strict=True)):
@@ -116,7 +119,7 @@ def _periodic(wavelengths: tuple[int, ...], strengths: tuple[float, ...], *, sal
 
 
 def _crowns(*, spacing: int, salt: int) -> NDArray[np.float32]:
-    """Tree tops at jittered places `spacing` pixels apart: bright in the middle, dark where they meet."""
+    """Return tree tops at jittered places `spacing` pixels apart: bright in the middle, dark where they meet."""
     places = np.arange(TEXTURE_SIDE, dtype=np.int64)
     xs, ys = places[None, :], places[:, None]
     count = TEXTURE_SIDE // spacing

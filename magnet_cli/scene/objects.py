@@ -37,7 +37,7 @@ _RADII = range(3, 8)
 
 
 def _disc(radius: int) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
-    """A tree's crown and its light, which falls from the north-west."""
+    """Return a tree's crown and its light, which falls from the north-west."""
     steps = np.arange(-radius, radius + 1, dtype=np.float32)
     crown = steps[:, None] ** 2 + steps**2 <= np.float32((radius + 0.3) ** 2)
     light = np.float32(1) - np.float32(0.3 / (2 * radius)) * (steps[:, None] + steps)
@@ -138,7 +138,7 @@ def _paint_houses(canvas: Drawing, *, seed: int) -> None:
 
 
 def _roof(canvas: Drawing, *, x: int, y: int, width: int, height: int, material: int) -> None:
-    """A flat roof, or a gable with its ridge along the longer side and its lit half to the north or west."""
+    """Draw a flat roof, or a gable with its ridge along the longer side and its lit half to the north or west."""
     if material in (Material.ROOF_FLAT, Material.ROOF_DARK):
         _fill(canvas, x=x, y=y, width=width, height=height, material=material, light=1.0)
     elif width >= height:
@@ -160,7 +160,7 @@ def _fill(canvas: Drawing, *, x: int, y: int, width: int, height: int, material:
 
 
 def _clip(canvas: Drawing, *, x: int, y: int, shape: NDArray[np.bool_]) -> tuple[slice, slice, slice, slice]:
-    """Rows and columns of the canvas under a shape, and of the shape over the canvas."""
+    """Return the rows and columns of the canvas under a shape, and of the shape over the canvas."""
     box = canvas.terrain.box
     top, left = max(0, y - box.y), max(0, x - box.x)
     bottom = max(top, min(box.height, y - box.y + shape.shape[0]))

@@ -84,7 +84,7 @@ class Scene:
         return Rendering(pixels=whole.pixels[here.slices], labels=whole.labels[here.slices])
 
     def _scanned(self, box: Box) -> NDArray[np.bool_]:
-        """`(height, width)`, whether a pixel lies between the four tilted edges."""
+        """Return `(height, width)`, whether a pixel lies between the four tilted edges."""
         x = np.arange(box.x, box.right, dtype=np.int64)[None, :]
         y = np.arange(box.y, box.bottom, dtype=np.int64)[:, None]
         width, height = self.size.width, self.size.height
@@ -94,7 +94,7 @@ class Scene:
 
 
 def _parts(box: Box, *, side: int) -> Iterator[Box]:
-    """The box cut along a fixed grid."""
+    """Yield the box cut along a fixed grid."""
     for top in range(box.y // side * side, box.bottom, side):
         for left in range(box.x // side * side, box.right, side):
             yield box.intersection(Box(x=left, y=top, width=side, height=side))
@@ -112,7 +112,7 @@ def _sample(seed: int) -> Rendering:
 
 
 def _render_part(box: Box, *, seed: int) -> Rendering:
-    """A box inside one cell of the fixed grid.
+    """Return a box inside one cell of the fixed grid.
 
     Coordinates are float32 from the cell's corner, never from the box's, so that a pixel has the same bits in any box.
     """
@@ -136,7 +136,7 @@ def _render_part(box: Box, *, seed: int) -> Rendering:
 
 
 def _cover(canvas: Drawing, *, parcels: Ground, ragged: NDArray[np.float32]) -> None:
-    """Forests, clearings in them, hedges and side roads."""
+    """Paint forests, clearings in them, hedges and side roads."""
     material, land = canvas.material, canvas.terrain
     if (land.forest > -_RAGGED).any():
         forest = land.fine(land.forest) + ragged > 0
@@ -147,7 +147,7 @@ def _cover(canvas: Drawing, *, parcels: Ground, ragged: NDArray[np.float32]) -> 
 
 
 def _build_town(canvas: Drawing, *, u: NDArray[np.float32], v: NDArray[np.float32], line: NDArray[np.uint8]) -> None:
-    """Yards, and streets between them."""
+    """Paint yards, and streets between them."""
     town = canvas.terrain.fine(canvas.terrain.town) > 0
     canvas.material[town & (line != Line.STREET)] = Material.YARD
     canvas.material[town & (_near_street(u) | _near_street(v))] = Material.STREET
@@ -160,7 +160,7 @@ def _near_street(place: NDArray[np.float32]) -> NDArray[np.bool_]:
 
 
 def _flood(canvas: Drawing, *, line: NDArray[np.uint8], ragged: NDArray[np.float32]) -> None:
-    """Water with its shore, and the main roads that cross it."""
+    """Paint water with its shore, and the main roads that cross it."""
     land = canvas.terrain
     if (land.height < _SHORE + _RAGGED).any():
         height = land.fine(land.height) + ragged
@@ -170,14 +170,14 @@ def _flood(canvas: Drawing, *, line: NDArray[np.uint8], ragged: NDArray[np.float
 
 
 def _texture_rows(box: Box, *, seed: int, number: int) -> NDArray[np.int8]:
-    """One texture under a box that crosses no multiple of its period."""
+    """Return one texture under a box that crosses no multiple of its period."""
     place = box.shifted(x=-(box.x // TEXTURE_SIDE) * TEXTURE_SIDE, y=-(box.y // TEXTURE_SIDE) * TEXTURE_SIDE)
     rows: NDArray[np.int8] = _textures(seed)[number][place.slices]
     return rows
 
 
 def _shine(canvas: Drawing, *, seed: int) -> NDArray[np.uint8]:
-    """`(height, width, 3)`: every material's colour under its texture and the light."""
+    """Return `(height, width, 3)`: every material's colour under its texture and the light."""
     box, material, light = canvas.terrain.box, canvas.material, canvas.light
     place = (np.arange(box.y, box.bottom, dtype=np.int32) % TEXTURE_SIDE * TEXTURE_SIDE)[:, None]
     place = place + np.arange(box.x, box.right, dtype=np.int32) % TEXTURE_SIDE

@@ -70,7 +70,7 @@ class Cells:
 
 
 def ground(u: NDArray[np.float32], v: NDArray[np.float32], *, column: int, row: int, seed: int) -> Ground:
-    """The parcels under bent coordinates.
+    """Return the parcels under bent coordinates.
 
     Args:
         u: `(height, width)`, bent x from the chunk's left edge; a cell beyond the chunk at most.
@@ -100,7 +100,7 @@ def _split(place: NDArray[np.float32]) -> tuple[NDArray[np.int32], NDArray[np.fl
 
 
 def _lines(cells: Cells, *, seed: int) -> NDArray[np.uint8]:
-    """The line under every pixel; a road hides a street, a street a hedge."""
+    """Return the line under every pixel; a road hides a street, a street a hedge."""
     end_x, end_y = cells.columns[-1:] + 1, cells.rows[-1:] + 1
     upright = _kinds(np.concatenate([cells.columns, end_x])[None, :], along=cells.rows[:, None], salt=seed * 7 + 1)
     level = _kinds(np.concatenate([cells.rows, end_y])[:, None], along=cells.columns[None, :], salt=seed * 7 + 2)
@@ -112,7 +112,7 @@ def _lines(cells: Cells, *, seed: int) -> NDArray[np.uint8]:
 
 
 def _kinds(line: NDArray[np.int64], *, along: NDArray[np.int64], salt: int) -> NDArray[np.uint8]:
-    """What follows each stretch of each line, as `Line`: every fourth line is a main road."""
+    """Return what follows each stretch of each line, as `Line`: every fourth line is a main road."""
     draw = uniform(line, along >> 1, salt=salt)
     minor = np.where(draw < np.float32(0.3), Line.STREET, np.where(draw < np.float32(0.65), Line.HEDGE, Line.NONE))
     return np.where(line % 4 == 0, Line.ROAD, minor).astype(np.uint8)
@@ -125,7 +125,7 @@ def _on_line(inside: NDArray[np.float32], *, kind: NDArray[np.uint8]) -> NDArray
 
 
 def _crops(cells: Cells, *, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.bool_]]:
-    """Material, brightness and wildness of the strip under every pixel."""
+    """Return the material, brightness and wildness of the strip under every pixel."""
     xs, ys = cells.columns[None, :], cells.rows[:, None]
     draw = hashed(xs, ys, salt=seed * 7 + 3).ravel()
     upright = (draw & 1).astype(np.bool_)

@@ -49,7 +49,7 @@ class _Level:
         )
 
     def all(self) -> Iterator[bytes]:
-        """Every tile of the level, row by row."""
+        """Yield every tile of the level, row by row."""
         for row in range(self.grid.height):
             line = self.tiles[row % len(self.tiles)]
             for column in range(self.grid.width):
@@ -144,7 +144,7 @@ def _drawn(seed: int) -> Rendering:
 
 
 def _tiles(pixels: NDArray[np.uint8], *, compression: str) -> tuple[tuple[bytes, ...], ...]:
-    """Encoded tiles of a part, which is repeated first where it is smaller than a tile."""
+    """Return the encoded tiles of a part, which is repeated first where it is smaller than a tile."""
     side = Pyramid().tile
     times = max(1, side // pixels.shape[0])
     pixels = np.tile(pixels, (times, times, 1)[: pixels.ndim])

@@ -55,7 +55,7 @@ class Pyramid:
         return sizes
 
     def grid(self, size: Size) -> Size:
-        """Columns and rows of tiles of a level."""
+        """Return the columns and rows of tiles of a level."""
         return Size(width=-(-size.width // self.tile), height=-(-size.height // self.tile))
 
 
@@ -64,7 +64,7 @@ SOFTWARE = "magnet scene"
 
 
 def is_scene(path: Path) -> bool:
-    """Whether a file is a scene, or the truth of one, that this program wrote."""
+    """Return whether a file is a scene, or the truth of one, that this program wrote."""
     if not path.is_file():
         return False
     try:
@@ -167,13 +167,13 @@ class _Job:
         return rendering.pixels
 
     def _whole(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """A full tile: beyond the edge the last pixels are repeated, which costs JPEG no ringing."""
+        """Return a full tile: beyond the edge the last pixels are repeated, which costs JPEG no ringing."""
         missing = [(0, self.pyramid.tile - side) for side in pixels.shape[:2]]
         return np.pad(pixels, [*missing, (0, 0)][: pixels.ndim], mode="edge")
 
 
 def halved(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Means of 2 x 2 pixels, halves rounded up; `(height, width, 3)` to `(ceil(height / 2), ceil(width / 2), 3)`."""
+    """Average 2 x 2 pixels, halves rounded up: `(height, width, 3)` to `(ceil(height / 2), ceil(width / 2), 3)`."""
     height, width = pixels.shape[:2]
     # With the last row repeated, the mean of two pairs is the mean of the one pair that exists.
     even = np.pad(pixels, [(0, height % 2), (0, width % 2), (0, 0)], mode="edge").astype(np.uint16)
@@ -182,7 +182,7 @@ def halved(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def encode(tile: NDArray[np.uint8], *, compression: str) -> bytes:
-    """A tile as it is stored: `deflate`, or `jpeg` of one grey band or of red, green and blue."""
+    """Return a tile as it is stored: `deflate`, or `jpeg` of one grey band or of red, green and blue."""
     if compression == "jpeg" and tile.ndim == 3 and tile.shape[2] == 1:  # noqa: PLR2004 - rows, columns, bands
         return bytes(imagecodecs.jpeg8_encode(tile[..., 0], level=_JPEG_QUALITY))
     if compression == "jpeg":
@@ -196,7 +196,7 @@ def encode(tile: NDArray[np.uint8], *, compression: str) -> bytes:
 
 @contextmanager
 def renamed(path: Path) -> Iterator[tifffile.TiffWriter]:
-    """A BigTIFF that takes its name once it is complete."""
+    """Open a BigTIFF that gets its name once it is complete."""
     with working_file(path) as file, tifffile.TiffWriter(file, bigtiff=True) as writer:
         yield writer
 

@@ -67,14 +67,14 @@ class Terrain:
         return values
 
     def near(self, field: NDArray[np.float32], *, xs: NDArray[np.int64], ys: NDArray[np.int64]) -> NDArray[np.float32]:
-        """One of the fields at the lattice points next to some places, which lie within `MARGIN` of the box."""
+        """Return one of the fields at the lattice points next to some places, which lie within `MARGIN` of the box."""
         columns = (xs + STEP // 2) // STEP - self.column
         rows = (ys + STEP // 2) // STEP - self.row
         return field[rows, columns]
 
 
 def terrain(box: Box, *, seed: int) -> Terrain:
-    """The fields around a box of level 0."""
+    """Return the fields around a box of level 0."""
     column, row = (box.x - MARGIN) // STEP, (box.y - MARGIN) // STEP
     xs = np.arange(column, (box.right + MARGIN) // STEP + 2, dtype=np.int64) * STEP
     ys = np.arange(row, (box.bottom + MARGIN) // STEP + 2, dtype=np.int64) * STEP

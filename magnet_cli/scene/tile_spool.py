@@ -41,6 +41,6 @@ class EncodedTiles(Spool):
         self._starts[level][place], self._lengths[level][place] = self.append(encoded), len(encoded)
 
     def tiles(self, level: int) -> Iterator[bytes]:
-        """The tiles of a level, row by row; all of them must have been added."""
+        """Yield the tiles of a level, row by row; all of them must have been added."""
         for start, length in zip(self._starts[level], self._lengths[level], strict=True):
             yield self.read(length, start)

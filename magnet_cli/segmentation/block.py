@@ -109,7 +109,7 @@ class BlockState:
         return window_score(self.known, own, stage.pitch, by=self.bound.settings.select)
 
     def has_data(self, own: Box, stage: Stage) -> bool:
-        """Whether any pixel under a box of the next stage's grid holds data."""
+        """Return whether any pixel under a box of the next stage's grid holds data."""
         valid = self.pixels.kept_valid
         if self.pixels.is_empty or valid is None or self.known is None:
             return not self.pixels.is_empty

@@ -61,9 +61,9 @@ class BoundPass:
         return self.plan.keeps_change(self.step)
 
     def blocks(self, group: int) -> list[Index]:
-        """The blocks of a group, row-major."""
+        """Return the blocks of a group, row-major."""
         return self.plan.blocks(self.step, group)
 
     def is_first(self, stage: Stage) -> bool:
-        """Whether a stage starts the run, with nothing to refine."""
+        """Return whether a stage starts the run, with nothing to refine."""
         return self.plan.is_first(self.step, stage)

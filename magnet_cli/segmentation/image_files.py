@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def written_files(target: Target, options: SegmentOptions) -> list[WrittenFile]:
-    """The files that a segmentation of one image may write, without their working names."""
+    """Return the files that a segmentation of one image may write, without their working names."""
     kept = ((PROBABILITIES, options.probabilities), (UNCERTAINTY, options.uncertainty))
     fields = [name for name, is_kept in kept if is_kept]
     if options.refine is None:
@@ -41,7 +41,7 @@ def written_files(target: Target, options: SegmentOptions) -> list[WrittenFile]:
 
 
 def read_files(targets: Sequence[Target], options: SegmentOptions) -> Iterator[Path]:
-    """The files that segmentations of several images read."""
+    """Yield the files that segmentations of several images read."""
     yield from (Path(target.image) for target in targets if not is_url(target.image))
     yield from (path for path in (options.roi, options.mask) if isinstance(path, Path))
     for weights in (options.weights, options.refine_weights):

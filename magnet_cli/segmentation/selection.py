@@ -79,7 +79,7 @@ class Settled:
         return cls(canvas=canvas, labels=labels, unsure=unsure)
 
     def at(self, box: Box, pitch: Pitch) -> bool:
-        """Whether no pixel in a box of the next stage's grid can pass the threshold.
+        """Return whether no pixel in a box of the next stage's grid can pass the threshold.
 
         Args:
             box: The pixels of a window, and those around it that the median of its pixels reaches.

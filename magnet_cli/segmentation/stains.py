@@ -147,7 +147,7 @@ def stain_map(pixels: NDArray[np.uint8], kind: str) -> StainMap:
 
 
 def _reinhard(colours: NDArray[np.float64], light: float) -> StainMap:
-    """The map that gives colours `(n, 3)` of tissue the reference's mean and deviation in Ruderman's space."""
+    """Return the map that gives colours `(n, 3)` of tissue the reference's mean and deviation in Ruderman's space."""
     found = np.log(colours @ CONES.T) @ OPPONENT.T
     deviation = found.std(axis=0)
     if deviation.min() <= 0:
@@ -184,7 +184,7 @@ def apply_stains(values: Tensor, found: StainMap) -> None:
 
 
 def _mapped(values: Tensor, matrix: Sequence[Sequence[float]]) -> list[Tensor]:
-    """Each row of a matrix times the three values of every pixel.
+    """Return each row of a matrix times the three values of every pixel.
 
     Products are summed for each pixel alone: a matrix product may add in another order for another number of pixels.
     """
@@ -192,7 +192,7 @@ def _mapped(values: Tensor, matrix: Sequence[Sequence[float]]) -> list[Tensor]:
 
 
 def _light(pixels: NDArray[np.uint8]) -> float:
-    """The mean value of the glass: bright and hardly coloured. Pure white was often never scanned."""
+    """Return the mean value of the glass: bright and hardly coloured. Pure white was often never scanned."""
     most, least = pixels.max(axis=1).astype(np.float32), pixels.min(axis=1).astype(np.float32)
     glass = (most > GLASS * 255) & (most - least < FAINT * most)
     seen = pixels[glass & (least < 255)]  # noqa: PLR2004 - pure white
@@ -203,7 +203,7 @@ def _light(pixels: NDArray[np.uint8]) -> float:
 
 
 def _stains(density: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Unit vectors of hematoxylin and eosin: the ends of the directions in the plane with most of the densities."""
+    """Return unit vectors of hematoxylin and eosin: the ends of the directions in the plane of most densities."""
     _, vectors = np.linalg.eigh(density.T @ density)
     first, second = vectors[:, 2], vectors[:, 1]
     first = first if first.sum() > 0 else -first

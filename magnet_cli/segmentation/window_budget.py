@@ -83,7 +83,7 @@ class BudgetCells:
         return cls(cells=known & (scores > _cut(scores[known], plan.budget_share(stage))))
 
     def has(self, cell: Index) -> bool:
-        """Whether the budget selects a cell's window."""
+        """Return whether the budget selects a cell's window."""
         return bool(self.cells[cell.row, cell.column])
 
 

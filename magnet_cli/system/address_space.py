@@ -27,7 +27,7 @@ MARKS = ("failed to map segment", "cannot allocate memory", "cannot enable execu
 
 
 def address_space_limit() -> int | None:
-    """Bytes that this process may address; None where there is no limit."""
+    """Return the bytes that this process may address; None where there is no limit."""
     if sys.platform == "win32":
         return None
     limit = resource.getrlimit(resource.RLIMIT_AS)[0]
@@ -54,7 +54,7 @@ def check_address_space() -> None:
 
 
 def shortage(limit: int, needed: int | None = None) -> DeviceError:
-    """The error of an address space that is too small."""
+    """Return the error of an address space that is too small."""
     wanted = "more" if needed is None else f"at least {format_bytes(needed)}"
     return DeviceError(
         f"the address space of this process is limited to {format_bytes(limit)}, and its libraries need {wanted}",
@@ -63,5 +63,5 @@ def shortage(limit: int, needed: int | None = None) -> DeviceError:
 
 
 def is_shortage(error: BaseException) -> bool:
-    """Whether an error of an import says that a library did not fit into the address space."""
+    """Return whether an error of an import says that a library did not fit into the address space."""
     return isinstance(error, ImportError | OSError) and any(mark in str(error).lower() for mark in MARKS)

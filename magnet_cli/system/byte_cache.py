@@ -32,7 +32,7 @@ class ByteCache(Generic[Value]):
         return int(self._values.currsize)
 
     def get(self, key: Hashable, make: Callable[[], Value]) -> Value:
-        """The value of a key, made now where it is not kept; two threads may make the same value at once."""
+        """Return the value of a key, made now where it is not kept; two threads may make the same value at once."""
         with self._lock:
             if key in self._values:
                 return self._values[key]

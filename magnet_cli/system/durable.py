@@ -75,7 +75,7 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def open_for_append(path: Path) -> int:
-    """A descriptor of `path` for reading and writing; the file is created where it is missing, never cut.
+    """Return a descriptor of `path` for reading and writing; the file is created where it is missing, never cut.
 
     Raises:
         OSError: It cannot be opened, is a symbolic link, or is no regular file.
@@ -88,7 +88,7 @@ def open_for_append(path: Path) -> int:
 
 
 def open_for_reading(path: Path) -> int:
-    """A descriptor of `path` for reading alone."""
+    """Return a descriptor of `path` for reading alone."""
     return os.open(path, os.O_RDONLY | BINARY)
 
 
@@ -100,7 +100,7 @@ def append_text(path: Path, text: str) -> None:
 
 
 def working_path(target: Path, ending: str = WORKING) -> Path:
-    """The name under which `target` is written until it is complete; short also where the target's is not."""
+    """Return the name under which `target` is written until it is complete; short also where the target's is not."""
     name = f"{target.name}{ending}"
     if len(os.fsencode(name)) > LONGEST_NAME:
         name = f"{hashlib.sha256(os.fsencode(target.name)).hexdigest()[:40]}{ending}"
@@ -108,7 +108,7 @@ def working_path(target: Path, ending: str = WORKING) -> Path:
 
 
 def new_file(target: Path, *, patience: float = 0.0) -> IO[bytes]:
-    """A new, empty, locked file at `working_path(target)`, opened; what a killed run has left is removed.
+    """Return a new, empty, locked file at `working_path(target)`, opened; what a killed run has left is removed.
 
     The file is created exclusively, so that nobody can lead the writing elsewhere, with the permissions of the user's
     umask.
@@ -143,7 +143,7 @@ def new_file(target: Path, *, patience: float = 0.0) -> IO[bytes]:
 
 
 def _file_of(descriptor: int, path: Path) -> IO[bytes]:
-    """A file object that knows its name, which `os.fdopen` does not give it and tifffile asks for."""
+    """Return a file object that knows its name, which `os.fdopen` does not give it and tifffile asks for."""
     return open(path, "r+b", opener=lambda *_: descriptor)
 
 
@@ -177,7 +177,7 @@ def new_folder(target: Path) -> int | None:
 
 
 def open_folder(path: Path) -> int | None:
-    """A descriptor of a folder, on which a lock can be taken; None on Windows, which has no locks of folders."""
+    """Return a descriptor of a folder, on which a lock can be taken; None on Windows, which has no locks of folders."""
     if sys.platform == "win32":
         return None
     return os.open(path, os.O_RDONLY | os.O_DIRECTORY | UNFOLLOWED | BINARY)
@@ -224,7 +224,7 @@ def lock(descriptor: int) -> bool:
 
 
 def names(path: Path, descriptor: int) -> bool:
-    """Whether `path` still leads to the open file: it may have been removed or replaced since."""
+    """Return whether `path` still leads to the open file: it may have been removed or replaced since."""
     try:
         return os.path.samestat(path.lstat(), os.fstat(descriptor))
     except FileNotFoundError:
@@ -232,7 +232,7 @@ def names(path: Path, descriptor: int) -> bool:
 
 
 def read_at(descriptor: int, length: int, offset: int) -> bytes:
-    """Up to `length` bytes from `offset`, fewer only at the end of the file; safe beside other readers."""
+    """Read up to `length` bytes from `offset`, fewer only at the end of the file; safe beside other readers."""
     if sys.platform == "win32":
         with POSITION:
             os.lseek(descriptor, offset, os.SEEK_SET)

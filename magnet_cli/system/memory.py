@@ -43,7 +43,7 @@ UNKNOWN_BUDGET: Final = 2 << 30
 
 
 def parse_bytes(text: str, *, option: str = "--memory") -> int:
-    """Bytes in a size such as 4GiB, 512MiB or 1.5GiB; a fraction of a byte is dropped.
+    """Return the bytes in a size such as 4GiB, 512MiB or 1.5GiB; a fraction of a byte is dropped.
 
     Raises:
         UsageError: The text is not a positive number with a unit; bare numbers and decimal units are refused.
@@ -60,7 +60,7 @@ def parse_bytes(text: str, *, option: str = "--memory") -> int:
 
 
 def format_bytes(count: int) -> str:
-    """A size for people, in the largest unit that leaves at least one, with three digits: `1.50 GiB`, `97.0 MiB`."""
+    """Format a size in the largest unit that leaves at least one, with three digits: `1.50 GiB`, `97.0 MiB`."""
     unit = max((unit for unit in _UNITS if abs(count) >= _UNITS[unit]), key=_UNITS.__getitem__, default="B")
     value = count / _UNITS[unit]
     digits = 0 if unit == "B" else max(0, 3 - len(str(int(abs(value)))))
@@ -68,7 +68,10 @@ def format_bytes(count: int) -> str:
 
 
 def total_memory() -> int | None:
-    """Bytes this process could ever use: the machine's memory or its control group's limit; None if unknown."""
+    """Return the bytes this process could ever use: the machine's memory or its control group's limit.
+
+    The result is None if unknown.
+    """
     known = [limit for limit, _ in _group_limits()]
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         known.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
@@ -76,7 +79,10 @@ def total_memory() -> int | None:
 
 
 def available_memory() -> int | None:
-    """Bytes this process can still take without swapping or meeting its control group's limit; None if unknown."""
+    """Return the bytes this process can still take without swapping or meeting its control group's limit.
+
+    The result is None if unknown.
+    """
     known = [max(0, limit - used) for limit, used in _group_limits()]
     machine = _fields(_PROC / "meminfo").get("MemAvailable")
     if machine is not None:
@@ -85,13 +91,13 @@ def available_memory() -> int | None:
 
 
 def default_budget() -> int:
-    """Bytes to plan with where the user names no budget."""
+    """Return the bytes to plan with where the user names no budget."""
     available = available_memory()
     return UNKNOWN_BUDGET if available is None else int(available * DEFAULT_SHARE)
 
 
 def host_memory() -> int | None:
-    """Bytes that this process and its descendants use now: their PSS summed.
+    """Return the bytes that this process and its descendants use now: their PSS summed.
 
     Elsewhere than on Linux it is the highest resident size this process ever had, and None on Windows.
     """
@@ -101,7 +107,7 @@ def host_memory() -> int | None:
 
 
 def resident_peak() -> int | None:
-    """Bytes of the highest resident size this process ever had, shared pages in full; None on Windows."""
+    """Return the bytes of the highest resident size this process ever had, shared pages in full; None on Windows."""
     peak = _fields(_PROC / "self/status").get("VmHWM")
     if peak is None and sys.platform != "win32":
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
@@ -177,7 +183,7 @@ class PeakSampler(Closing):
         self._thread = threading.Thread(target=self._run, name="magnet-memory", daemon=True)
 
     def sample(self) -> int | None:
-        """Bytes in use now, counted towards the peak; call it where the peak is expected."""
+        """Return the bytes in use now, counted towards the peak; call it where the peak is expected."""
         now = host_memory()
         with self._lock:
             self._samples += 1
@@ -230,7 +236,7 @@ def _glibc(function: str, *arguments: int) -> bool:
 
 
 def _read(path: Path) -> str:
-    """A file of the kernel; empty where it is missing, may not be read, or its process has just ended."""
+    """Return a file of the kernel; empty where it is missing, may not be read, or its process has just ended."""
     try:
         return path.read_text(encoding="ascii", errors="replace")
     except OSError:
@@ -238,13 +244,16 @@ def _read(path: Path) -> str:
 
 
 def _fields(path: Path) -> dict[str, int]:
-    """Bytes by name, from lines such as `MemAvailable:  1024 kB`."""
+    """Return the bytes by name, from lines such as `MemAvailable:  1024 kB`."""
     found = re.findall(r"^(\w+):\s+(\d+) kB$", _read(path), flags=re.MULTILINE)
     return {name: int(count) << 10 for name, count in found}
 
 
 def _resident() -> int | None:
-    """Bytes of this process that are in memory now, shared pages in full; None where the system does not say."""
+    """Return the bytes of this process that are in memory now, shared pages in full.
+
+    The result is None where the system does not say.
+    """
     fields = _read(_PROC / "self/statm").split()
     return int(fields[1]) * os.sysconf("SC_PAGE_SIZE") if len(fields) > 1 else None
 
@@ -254,7 +263,7 @@ def _pss(process: int) -> int:
 
 
 def _family() -> Iterator[int]:
-    """This process and its descendants; one that ends meanwhile may be missing."""
+    """Yield this process and its descendants; one that ends meanwhile may be missing."""
     # A kernel may be built without /proc/PID/task/TID/children, but every one names a process's parent.
     children: dict[int, list[int]] = {}
     for entry in _PROC.iterdir():
@@ -279,7 +288,10 @@ def _group_limits() -> Iterator[tuple[int, int]]:
 
 
 def _limits_above(root: Path, *, path: str, unified: bool) -> Iterator[tuple[int, int]]:
-    """Limits from a group up to the root; inside a container the path may be the host's, and only the root exists."""
+    """Yield the limits from a group up to the root.
+
+    Inside a container the path may be the host's, and only the root exists.
+    """
     limit_file, use_file = _VERSION_2 if unified else _VERSION_1
     group = root / path.lstrip("/")
     for folder in [group, *group.parents]:

@@ -22,7 +22,7 @@ NAME = re.compile(rf"{PREFIX}\w+-scratch-\w+")
 
 @contextmanager
 def scratch_folder(purpose: str, *, parent: Path | None = None) -> Iterator[Path]:
-    """A new folder that its owner alone can read, removed when the block ends.
+    """Make a new folder that its owner alone can read, and remove it when the block ends.
 
     The process holds a lock on the folder. Folders of this user without such a lock were left by processes that were
     killed, and are removed first.

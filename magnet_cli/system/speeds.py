@@ -53,7 +53,7 @@ def state_folder() -> Path:
 
 
 def stored_figures(folder: Path | None = None) -> list[Figure]:
-    """The figures that were stored; none where there is no file, or one that this version cannot read."""
+    """Return the figures that were stored; none where there is no file, or one that this version cannot read."""
     path = (folder or state_folder()) / NAME
     # Speeds only feed an estimate: a file that cannot be read must not stop a plan.
     with suppress(OSError, ValueError, KeyError, TypeError):
@@ -86,13 +86,13 @@ def store_figure(figure: Figure, folder: Path | None = None) -> None:
 
 
 def nearest_figure(case: Case, *, pixels: int, folder: Path | None = None) -> Figure | None:
-    """The figure of this very case whose image was nearest in size, by ratio; None where there is none."""
+    """Return the figure of this very case whose image was nearest in size, by ratio; None where there is none."""
     known = [figure for figure in stored_figures(folder) if figure.case == case]
     return min(known, key=lambda figure: abs(log(figure.pixels / pixels)), default=None)
 
 
 def format_seconds(seconds: float) -> str:
-    """A duration for people, in the largest unit that leaves at least one and a half: `45 s`, `2.3 min`, `31 min`."""
+    """Format a duration in the largest unit that leaves at least one and a half: `45 s`, `2.3 min`, `31 min`."""
     for unit, length in (("h", 3600), ("min", 60)):
         if seconds >= 1.5 * length:
             return f"{three_digits(seconds / length)} {unit}"
@@ -100,5 +100,5 @@ def format_seconds(seconds: float) -> str:
 
 
 def three_digits(value: float) -> str:
-    """A positive number for people: two digits or more, none of them after the point from ten on."""
+    """Return a positive number for people: two digits or more, none of them after the point from ten on."""
     return f"{value:,.0f}" if value >= 10 else f"{value:.1f}" if value >= 1 else f"{value:.2g}"  # noqa: PLR2004

@@ -100,7 +100,10 @@ class SpooledRaster:
                 self.spool.write(strip.tobytes(), place)
 
     def read(self, box: Box) -> NDArray[Any]:
-        """The pixels of a box inside the raster, `(box.height, box.width, bands)`; zero where none were written."""
+        """Return the pixels of a box inside the raster, `(box.height, box.width, bands)`.
+
+        Pixels that were never written are zero.
+        """
         found = np.empty((box.height, box.width, self.bands), self._dtype)
         for place, part in self._tiles(box):
             rows = np.frombuffer(self.spool.read(part.height * self._line, place), self._dtype)
@@ -114,7 +117,7 @@ class SpooledRaster:
         self.spool.close()
 
     def _tiles(self, box: Box) -> Iterator[tuple[int, Box]]:
-        """The part of each tile that a box covers, with the place in the spool of the first of its rows."""
+        """Yield the part of each tile that a box covers, with the place in the spool of the first of its rows."""
         for row in range(box.y // TILE, -(-box.bottom // TILE)):
             for column in range(box.x // TILE, -(-box.right // TILE)):
                 part = Box(x=column * TILE, y=row * TILE, width=TILE, height=TILE).intersection(box)
@@ -123,5 +126,5 @@ class SpooledRaster:
 
 
 def raster_bytes(size: Size, *, bands: int, dtype: DTypeLike = np.uint8) -> int:
-    """Disk that a raster takes at most."""
+    """Return the disk that a raster takes at most."""
     return -(-size.width // TILE) * -(-size.height // TILE) * TILE * TILE * bands * np.dtype(dtype).itemsize

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def working_file(target: Path) -> Iterator[IO[bytes]]:
-    """A new file at `durable.working_path(target)`, which becomes `target` where the block ends well, else is removed.
+    """Open a new file under a working name. It becomes `target` where the block ends well, and is removed otherwise.
 
     Raises:
         OutputError: It cannot be written, or another run is writing it.
@@ -37,7 +37,7 @@ def working_file(target: Path) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def working_folder(target: Path) -> Iterator[Path]:
-    """A new folder `durable.working_path(target)`, which becomes `target` where the block ends well, else is removed.
+    """Make a new folder under a working name. It becomes `target` where the block ends well, and is removed otherwise.
 
     Raises:
         OutputError: It cannot be written, or another run is writing it.

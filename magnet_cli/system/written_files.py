@@ -50,16 +50,16 @@ class PathIndex:
         self._blind: dict[str, bool] = {}
 
     def place(self, path: Path) -> tuple[str, str]:
-        """The folder that a path lies in, its links followed, and the path's name there."""
+        """Return the folder that a path lies in, its links followed, and the path's name there."""
         return self._folder(path.parent), unicodedata.normalize("NFC", path.name)
 
     def folded(self, path: Path) -> tuple[str, str]:
-        """The place of a path with a name that is the same in capital and small letters."""
+        """Return the place of a path with a name that is the same in capital and small letters."""
         folder, name = self.place(path)
         return folder.casefold(), name.casefold()
 
     def is_case_blind(self, path: Path) -> bool:
-        """Whether two spellings of a path that differ in capital letters alone are one file."""
+        """Return whether two spellings of a path that differ in capital letters alone are one file."""
         folder = self._folder(path.parent)
         if folder not in self._blind:
             there = next(place for place in (Path(folder), *Path(folder).parents) if place.is_dir())
@@ -73,7 +73,7 @@ class PathIndex:
 
 
 def is_case_blind(folder: Path) -> bool:
-    """Whether a folder takes two names that differ in capital letters alone for one.
+    """Return whether a folder takes two names that differ in capital letters alone for one.
 
     Entries that exist answer it; where none has a letter, an empty file is made for a moment.
     """
@@ -94,7 +94,7 @@ def _is_same(one: Path, other: Path) -> bool:
 
 
 def inode(path: Path) -> Inode | None:
-    """Device and number of the file that a path leads to; None where there is none."""
+    """Return device and number of the file that a path leads to; None where there is none."""
     try:
         found = path.stat()
     except (OSError, ValueError):
@@ -225,7 +225,7 @@ def refuse_long_names(written: Iterable[WrittenFile]) -> None:
 
 
 def longest_name(folder: Path) -> int:
-    """Bytes that a name has at most in a folder, which may not be there yet."""
+    """Return the bytes that a name has at most in a folder, which may not be there yet."""
     for place in (folder, *folder.absolute().parents):
         with suppress(OSError, AttributeError, ValueError):
             return os.pathconf(place, "PC_NAME_MAX")
@@ -233,7 +233,7 @@ def longest_name(folder: Path) -> int:
 
 
 def _is_free(path: Path) -> bool:
-    """Whether nothing is lost where a path is written: nothing is there, or an empty file, or a link to nothing."""
+    """Return whether a path holds nothing that could be lost: nothing, an empty file, or a dangling link."""
     try:
         return path.is_file() and path.stat().st_size == 0 if path.exists() else True
     except OSError:

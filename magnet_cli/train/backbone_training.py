@@ -53,7 +53,7 @@ class Recipe:
     """What the encoder begins with."""
 
     def network(self) -> nn.Module:
-        """The bundle's backbone with initial weights, those of the encoder as `start` says.
+        """Return the bundle's backbone with initial weights, those of the encoder as `start` says.
 
         Raises:
             WeightsError: The encoder's weights are not there, or do not fit.
@@ -63,7 +63,7 @@ class Recipe:
         return network
 
     def origin(self) -> EncoderOrigin | None:
-        """Where the encoder's first weights come from; None where they are random.
+        """Return where the encoder's first weights come from; None where they are random.
 
         Raises:
             WeightsError: They are not there, or do not fit.
@@ -79,7 +79,7 @@ class Recipe:
         )
 
     def sampler(self, scenes: Sequence[LabelledScene]) -> BatchSampler:
-        """Batches of windows at the bundle's scales."""
+        """Return the batches of windows at the bundle's scales."""
         spec = self.bundle.input
         return BatchSampler(
             scenes=scenes,
@@ -128,7 +128,7 @@ def about_scenes(scenes: Sequence[LabelledScene], validation: Sequence[LabelledS
 
 
 def described(config: TrainConfig, *, folder: Path) -> dict[str, Any]:
-    """The description of the bundle that a configuration leads to, checked before any work.
+    """Return the description of the bundle that a configuration leads to, checked before any work.
 
     Raises:
         WeightsError: A key is missing, unknown or wrong.
@@ -160,7 +160,7 @@ def _encoder_pixels(config: TrainConfig, pixels: Mapping[str, Any]) -> dict[str,
 
 
 def understood(description: dict[str, Any], *, folder: Path) -> Bundle:
-    """The bundle that a description describes, though its files may be still to come."""
+    """Return the bundle that a description describes, though its files may be still to come."""
     data = json.dumps(description).encode()
     file = folder / DESCRIPTION
     return segmentation_bundle(parse_object(data, file=file), file=file, data=data, is_shipped=False)

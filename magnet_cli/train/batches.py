@@ -36,14 +36,14 @@ LOOK_AHEAD = 4
 
 
 def hue_matrix(angle: float) -> NDArray[np.float64]:
-    """Rotation of RGB about the grey axis."""
+    """Return the rotation of RGB about the grey axis."""
     axis = np.full(RGB, 1 / sqrt(RGB))
     cross = np.array([[0, -axis[2], axis[1]], [axis[2], 0, -axis[0]], [-axis[1], axis[0], 0]])
     return cos(angle) * np.eye(RGB) + sin(angle) * cross + (1 - cos(angle)) * np.outer(axis, axis)
 
 
 def recoloured(pixels: NDArray[np.float32], rng: np.random.Generator, *, strength: float) -> NDArray[np.float32]:
-    """Random gamma, hue, saturation, contrast, brightness, cast and noise; `(rows, columns, bands)` in 0..1."""
+    """Apply random gamma, hue, saturation, contrast, brightness, cast and noise to `(rows, columns, bands)` in 0..1."""
     gamma = np.exp(rng.uniform(-0.35, 0.35) * strength)
     pixels = np.power(np.clip(pixels, 0, 1), np.float32(gamma))
     bands = pixels.shape[-1]
@@ -98,14 +98,14 @@ class BatchSampler:
     seed: int = 0
 
     def __call__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Batch `index`: patches `(n, bands, h, w)` normalised float32, labels `(n, h, w)` int64."""
+        """Return batch `index`: patches `(n, bands, h, w)` normalised float32, labels `(n, h, w)` int64."""
         samples = [self.sample(np.random.default_rng((self.seed, index, item))) for item in range(self.batch)]
         patches = np.stack([sample.pixels for sample in samples]).transpose(0, 3, 1, 2)
         labels = np.stack([sample.labels for sample in samples])
         return torch.from_numpy(np.ascontiguousarray(patches)), torch.from_numpy(labels.astype(np.int64))
 
     def sample(self, rng: np.random.Generator) -> TrainingSample:
-        """One window, turned by a multiple of 90 degrees where it is square, mirrored, recoloured and normalised."""
+        """Return one window, normalised and recoloured, mirrored, and turned by 90 degrees where it is square."""
         scene, window = self.place(rng)
         pixels, labels = cut(scene, window, size=self.size)
         if self.border:
@@ -124,7 +124,7 @@ class BatchSampler:
         return TrainingSample(pixels=(scaled - mean) / std, labels=labels, mask=mask)
 
     def place(self, rng: np.random.Generator) -> tuple[LabelledScene, CropWindow]:
-        """Where the next window lies: anywhere, or where there is much of a class."""
+        """Return where the next window lies: anywhere, or where there is much of a class."""
         if not self.rare or rng.random() >= self.rare:
             return self._anywhere(rng)
         wanted = int(rng.choice(self._present))
@@ -145,7 +145,7 @@ class BatchSampler:
 
 
 def without_borders(labels: NDArray[np.uint8], *, width: int, ignore: int) -> NDArray[np.uint8]:
-    """Labels whose pixels near another class are ignored.
+    """Return labels in which pixels near another class are ignored.
 
     Args:
         labels: `(rows, columns)`.
@@ -164,7 +164,7 @@ def without_borders(labels: NDArray[np.uint8], *, width: int, ignore: int) -> ND
 
 
 def ahead(make: Callable[[int], T], indices: range) -> Iterator[T]:
-    """`make(i)` for each index in order, made by a thread a few indices in advance."""
+    """Yield `make(i)` for each index in order, made by a thread a few indices in advance."""
     with ThreadPoolExecutor(1) as pool:
         pending = [pool.submit(make, index) for index in indices[:LOOK_AHEAD]]
         for index in indices:

@@ -41,7 +41,7 @@ class Field(Protocol):
         """The number of classes, rows and columns."""
 
     def read(self, box: Box) -> Tensor:
-        """A box inside the grid, `(classes, box.height, box.width)` float16."""
+        """Return a box inside the grid, `(classes, box.height, box.width)` float16."""
 
 
 class Truth(Protocol):
@@ -56,7 +56,7 @@ class Truth(Protocol):
         """Pixels of each value, `(256,)`."""
 
     def read(self, box: Box) -> NDArray[np.uint8]:
-        """A box inside the grid, `(box.height, box.width)`."""
+        """Return a box inside the grid, `(box.height, box.width)`."""
 
 
 class HeldField:
@@ -138,7 +138,7 @@ class StoredField:
 
     @classmethod
     def made(cls, path: Path, shape: Shape) -> StoredField:
-        """A new file, all zero; the disk is taken as it is written.
+        """Return a new file, all zero; the disk is taken as it is written.
 
         Raises:
             OutputError: It cannot be made.
@@ -172,7 +172,7 @@ class StoredField:
                     write_at(file.fileno(), line.tobytes(), self._offset + place * line.itemsize)
 
     def named(self, path: Path) -> StoredField:
-        """The same file, complete and on the disk, under its final name.
+        """Return the same file, complete and on the disk, under its final name.
 
         Raises:
             OutputError: It cannot be renamed.
@@ -209,12 +209,12 @@ class Scratch:
 
 
 def field_bytes(shape: Shape) -> int:
-    """Disk that a field takes."""
+    """Return the disk that a field takes."""
     return math.prod(shape) * np.dtype(np.float16).itemsize
 
 
 def strips(size: Size, *, classes: int = 1) -> Iterator[Box]:
-    """Rows of the whole width, from the top, `STRIP_BYTES` at most where a single row is not more."""
+    """Yield the rows of the whole width, from the top, `STRIP_BYTES` at most where a single row is not more."""
     rows = max(1, STRIP_BYTES // (size.width * classes * 4))
     for top in range(0, size.height, rows):
         yield Box(x=0, y=top, width=size.width, height=min(rows, size.height - top))

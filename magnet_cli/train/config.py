@@ -26,7 +26,7 @@ DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d{1,4})?")
 
 
 def rises(shares: tuple[float, ...]) -> bool:
-    """Whether each number is larger than the one before, and all lie between 0 and 1, both excluded."""
+    """Return whether each number is larger than the one before, and all lie between 0 and 1, both excluded."""
     return all(low < high for low, high in pairwise((0, *shares, 1)))
 
 

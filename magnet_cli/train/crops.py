@@ -35,7 +35,7 @@ class CropWindow:
 
 
 def drawn(scene: LabelledScene, rng: np.random.Generator, *, scales: Sequence[Size], jitter: float) -> CropWindow:
-    """A random window near one of the scales, inside the scene where it fits, else around it."""
+    """Return a random window near one of the scales, inside the scene where it fits, else around it."""
     scale = scales[int(rng.integers(len(scales)))]
     factor = exp(rng.uniform(-log(jitter), log(jitter)))
     height, width = scale.height * factor, scale.width * factor
@@ -45,7 +45,7 @@ def drawn(scene: LabelledScene, rng: np.random.Generator, *, scales: Sequence[Si
 
 
 def cut(scene: LabelledScene, window: CropWindow, *, size: Size) -> tuple[NDArray[np.float32], Pixels]:
-    """A window as the network sees it.
+    """Return a window as the network sees it.
 
     Pixels come from the coarsest halving of the scene that is not coarser than the window asks for, so that what is
     read does not grow with the window.
@@ -67,37 +67,37 @@ def cut(scene: LabelledScene, window: CropWindow, *, size: Size) -> tuple[NDArra
 
 
 def cut_labels(labels: LabelStore, window: CropWindow, *, size: Size) -> Pixels:
-    """Labels, or a mask, in a window: taken at the centres of the network's pixels, `(size.height, size.width)`."""
+    """Return the labels, or a mask, at the centres of the network's pixels, `(size.height, size.width)`."""
     y = mirrored(centres(window.y, window.height, count=size.height), size=labels.size.height)
     x = mirrored(centres(window.x, window.width, count=size.width), size=labels.size.width)
     return labels.at(y, x)
 
 
 def crossing(scene: LabelledScene, level: int, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> Pixels:
-    """Pixels of a halving where rows and columns cross, `(len(rows), len(columns), bands)`."""
+    """Return the pixels of a halving where rows and columns cross, `(len(rows), len(columns), bands)`."""
     left, top = int(columns.min()), int(rows.min())
     box = Box.between(left=left, top=top, right=int(columns.max()) + 1, bottom=int(rows.max()) + 1)
     return scene.pixels.read(level, box)[(rows - top)[:, None], columns - left]
 
 
 def mirrored(indices: NDArray[np.intp], *, size: int) -> NDArray[np.intp]:
-    """Indices reflected into `0 .. size`, edge pixels repeated."""
+    """Reflect indices into `0 .. size`, with edge pixels repeated."""
     index = indices % (2 * size)
     mirrored_index: NDArray[np.intp] = np.minimum(index, 2 * size - 1 - index)
     return mirrored_index
 
 
 def span(start: float, length: float, *, shrink: int) -> NDArray[np.intp]:
-    """Pixels of a halving that a stretch of level 0 covers, at least one."""
+    """Return the pixels of a halving that a stretch of level 0 covers, at least one."""
     first = round(start / shrink)
     return np.arange(first, first + max(1, round(length / shrink)), dtype=np.intp)
 
 
 def centres(start: float, length: float, *, count: int) -> NDArray[np.intp]:
-    """Level-0 pixels that hold the centres of `count` patch pixels."""
+    """Return the level-0 pixels that hold the centres of `count` patch pixels."""
     return np.floor(start + (np.arange(count) + 0.5) * length / count).astype(np.intp)
 
 
 def resized(part: torch.Tensor, *, target: tuple[int, int], mode: str) -> torch.Tensor:
-    """`(bands, rows, columns)` at another size."""
+    """Return `(bands, rows, columns)` at another size."""
     return functional.interpolate(part[None], size=target, mode=mode)[0]

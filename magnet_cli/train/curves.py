@@ -34,13 +34,13 @@ def draw_curves(log: Path, target: Path) -> None:
 
 
 def curve(lines: Sequence[Line], key: str) -> Curve:
-    """Iterations and values of a key, in order of iterations."""
+    """Return the iterations and values of a key, in order of iterations."""
     values = {line["iteration"]: line[key] for line in lines if key in line}
     return sorted(values), [values[iteration] for iteration in sorted(values)]
 
 
 def picture(lines: Sequence[Line]) -> bytes:
-    """A PNG of the lines of a log: loss above, mean IoU below it if there was any validation, then the rate."""
+    """Return a PNG of the lines of a log: loss above, mean IoU below it if there was any validation, then the rate."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415  heavy
     from matplotlib.figure import Figure  # noqa: PLC0415  heavy
 
@@ -69,7 +69,7 @@ def picture(lines: Sequence[Line]) -> bytes:
 
 
 def draw_loss(ax: Any, lines: Sequence[Line]) -> None:
-    """Training loss, and the cross-entropy of validations, on a logarithmic axis where they span a decade or more."""
+    """Draw training loss and validation cross-entropy, on a logarithmic axis where they span a decade or more."""
     from matplotlib.ticker import LogLocator, NullLocator  # noqa: PLC0415  heavy
 
     loss, validation = curve(lines, "loss"), curve(lines, "validation_cross_entropy")
@@ -87,7 +87,7 @@ def draw_loss(ax: Any, lines: Sequence[Line]) -> None:
 
 
 def draw_score(ax: Any, score: Curve) -> None:
-    """Validation mean IoU in percent, its best marked."""
+    """Draw the validation mean IoU in percent, with its best marked."""
     percent = [100 * value for value in score[1]]
     best = max(percent)
     at = score[0][percent.index(best)]

@@ -22,7 +22,7 @@ LOCK = "lock"
 
 @contextmanager
 def training_folder(output: Path, ending: str, files: Sequence[str]) -> Iterator[Path]:
-    """The folder `<output><ending>` of checkpoints and logs, which one training alone has until the block ends.
+    """Hold the folder `<output><ending>` of checkpoints and logs for one training until the block ends.
 
     Args:
         output: The bundle's folder, made at the end of the training.
@@ -50,7 +50,7 @@ def training_folder(output: Path, ending: str, files: Sequence[str]) -> Iterator
 
 
 def _locked(folder: Path) -> int:
-    """The descriptor that holds the lock of a folder, which is made where it is missing."""
+    """Return the descriptor that holds the lock of a folder, which is made where it is missing."""
     while True:
         folder.mkdir(parents=True, exist_ok=True)
         try:

@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 
 def encoders_of(network: nn.Module) -> list[nn.Module]:
-    """The parts of a network that turn pixels into features and are known by published weights."""
+    """Return the parts of a network that turn pixels into features and are known by published weights."""
     return [module for module in network.modules() if isinstance(module, ResNet | EfficientNetLite | TimmEncoder)]
 
 
 def encoder_of(network: nn.Module) -> nn.Module | None:
-    """The one encoder of a network: None where the network has none, or several."""
+    """Return the one encoder of a network: None where the network has none, or several."""
     encoders = encoders_of(network)
     return encoders[0] if len(encoders) == 1 else None
 
@@ -39,7 +39,7 @@ class EncoderStart:
     """Where a file's path begins."""
 
     def normalisation(self, network: nn.Module) -> dict[str, list[float]]:
-        """`mean` and `std` of `[bundle.input]` that an encoder's weights expect; empty without weights."""
+        """Return `mean` and `std` of `[bundle.input]` that an encoder's weights expect; empty without weights."""
         encoder = encoder_of(network)
         if not self.words or encoder is None:
             return {}

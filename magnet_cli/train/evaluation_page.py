@@ -132,7 +132,7 @@ def _windows(
 
 
 def _stored(patch: NDArray[np.float32], validator: Validator) -> Pixels:
-    """A patch as a picture of 8 bits, `(rows, columns, bands)`."""
+    """Return a patch as a picture of 8 bits, `(rows, columns, bands)`."""
     spec = validator.bundle.input
     shape = (-1, 1, 1)
     scaled = patch * np.asarray(spec.std, np.float32).reshape(shape) + np.asarray(spec.mean, np.float32).reshape(shape)
@@ -152,7 +152,7 @@ def _is_shown(window: WrongWindow, ignore: int) -> bool:
 
 
 def evaluation_page(scores: HeldOutScores, validator: Validator, *, curves: Path | None) -> str:
-    """The page as HTML that needs no other file.
+    """Return the page as HTML that needs no other file.
 
     Args:
         scores: What the network does on the held-out scenes.

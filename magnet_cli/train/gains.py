@@ -65,7 +65,7 @@ class WindowPair:
         return one.x / other.x, one.y / other.y
 
     def patch(self, box: Box) -> NDArray[np.float32]:
-        """The image in a box of the first stage's grid, `(bands, h, w)`, normalised."""
+        """Return the image in a box of the first stage's grid, `(bands, h, w)`, normalised."""
         return patch_at(self.scene, box, stage=self.first, spec=self.spec)
 
     def known(self, box: Box) -> Tensor:
@@ -101,7 +101,7 @@ class WindowPair:
         return left, top, right, bottom
 
     def parts(self, around: Box) -> list[Box]:
-        """The cells of the second stage, on its grid, that a window of the first holds inside its margin."""
+        """Return the cells of the second stage, on its grid, that a window of the first holds inside its margin."""
         x, y = self.ratio
         cell, margin = self.second.cell, self.first.margin
         left, top = round((around.x + margin) * x), round((around.y + margin) * y)
@@ -116,7 +116,7 @@ class WindowPair:
         return torch.tensor([(*self.within(part, around), *self.gain(part)) for part in parts])
 
     def truth(self, box: Box) -> Tensor:
-        """Labels of a box of the first stage's grid, `(h, w)` int64."""
+        """Return the labels of a box of the first stage's grid, `(h, w)` int64."""
         labels = self.step.look.labels[self.step.index - 1]
         inside = box.intersection(Box.whole(self.first.extent))
         return continued(torch.from_numpy(labels.read(inside).astype(np.int64))[None], box)[0]
@@ -172,7 +172,7 @@ class Turn:
         return values.flip(dims).contiguous()
 
     def boxes(self, targets: Tensor, *, size: Size) -> Tensor:
-        """Targets `(k, 6)` in a patch of that size, turned with it."""
+        """Return the targets `(k, 6)` in a patch of that size, turned with it."""
         found = targets[:, [1, 0, 3, 2, 4, 5]] if self.across else targets.clone()
         if self.left:
             found[:, 0], found[:, 2] = size.width - found[:, 2], size.width - found[:, 0].clone()
@@ -194,7 +194,7 @@ class PairSampler:
     """Whether targets are given, as `GainObjective` takes them; else labels, as `FieldObjective` does."""
 
     def __call__(self, index: int) -> tuple[Tensor, Tensor]:
-        """Patches with the probabilities under them, `(n, bands + classes, h, w)` float32, and what is learnt."""
+        """Return patches with the probabilities under them, `(n, bands + classes, h, w)` float32, and their targets."""
         drawn = [self.sample(np.random.default_rng((self.seed, index, item))) for item in range(self.batch)]
         answers = [answer for _, answer in drawn]
         if self.gains:
@@ -203,7 +203,7 @@ class PairSampler:
         return torch.stack([inputs for inputs, _ in drawn]), torch.stack(answers)
 
     def sample(self, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """One window, recoloured, turned and mirrored at random."""
+        """Return one window, recoloured, turned and mirrored at random."""
         weight = np.sqrt([pair.second.cells.pixels for pair in self.pairs])
         pair = self.pairs[rng.choice(len(self.pairs), p=weight / weight.sum())]
         size, extent = pair.first.input, pair.first.extent
@@ -217,7 +217,7 @@ class PairSampler:
         return turn.laid(inputs), turn.laid(pair.truth(box))
 
     def coloured(self, patch: NDArray[np.float32], rng: np.random.Generator, *, spec: InputSpec) -> NDArray[np.float32]:
-        """A patch `(bands, h, w)`, normalised before and after."""
+        """Return a patch `(bands, h, w)`, normalised before and after."""
         if not self.colour:
             return patch
         mean, std = (np.asarray(values, np.float32)[:, None, None] for values in (spec.mean, spec.std))
@@ -239,7 +239,7 @@ class GainRow:
 
 
 def census(pairs: Sequence[WindowPair]) -> list[GainRow]:
-    """The windows of runs that have labelled pixels."""
+    """Return the windows of runs that have labelled pixels."""
     rows = []
     for pair in pairs:
         for cell in cells_of(pair.second):

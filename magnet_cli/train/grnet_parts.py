@@ -63,22 +63,22 @@ class GRNet(nn.Module):
         self.layout, self.variant = layout, variant
 
     def forward(self, x: Tensor) -> Tensor:
-        """`(n, bands, side * h, side * w)`, normalised, to logits of that size."""
+        """Map `(n, bands, side * h, side * w)`, normalised, to logits of that size."""
         patches = partial(cut_out, x, side=self.layout.side)
         found = segmented(self, self.overview(x), patches, layout=self.layout, variant=self.variant)
         return resized(found.scores, size_of(x))
 
     def overview(self, x: Tensor) -> Tensor:
-        """I_g: windows made small by area, `(n, bands, h, w)`."""
+        """Return the i_g: windows made small by area, `(n, bands, h, w)`."""
         return functional.avg_pool2d(x, self.layout.side)
 
     def overview_labels(self, labels: Tensor) -> Tensor:
-        """`(n, side * h, side * w)` labels at the centres of the overview's pixels, `(n, h, w)`."""
+        """Return `(n, side * h, side * w)` labels at the centres of the overview's pixels, `(n, h, w)`."""
         side = self.layout.side
         return labels[:, side // 2 :: side, side // 2 :: side]
 
     def chosen(self, overview: Tensor) -> tuple[Cell, ...]:
-        """The cells that are refined, by the selector in its present state."""
+        """Return the cells that are refined, by the selector in its present state."""
         if self.variant == "all":
             return all_cells(len(overview), side=self.layout.side)
         with asked(self.selector):
@@ -112,7 +112,7 @@ class TurnObjective:
         return total if self.turn == "alone" else total + self.refining(grnet, inputs, labels, scores, arithmetic)
 
     def refining(self, grnet: GRNet, inputs: Tensor, labels: Tensor, scores: Tensor, arithmetic: Arithmetic) -> Tensor:
-        """L_R + L_A of the selected cells (equations 2 and 3): in the others nothing is refined or aggregated."""
+        """Return L_R + L_A of the selected cells (equations 2 and 3); others are neither refined nor aggregated."""
         layout = grnet.layout
         with arithmetic.autocast():
             chosen = grnet.chosen(grnet.overview(inputs))
@@ -127,7 +127,7 @@ class TurnObjective:
         return self.mean(closer.refined, mine) + self.mean(closer.scores, known)
 
     def mean(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """The loss of pixels, mean over those that have a label."""
+        """Return the loss of pixels, mean over those that have a label."""
         total = summed_loss(
             logits.float(), labels, self.weights.to(logits.device), config=self.config, ignore=self.ignore
         )
@@ -135,7 +135,7 @@ class TurnObjective:
 
 
 def only_in(labels: Tensor, chosen: Sequence[Cell], *, side: int, ignore: int) -> Tensor:
-    """Labels `(n, h, w)` in the chosen cells, the label that says nothing elsewhere."""
+    """Return the labels `(n, h, w)` in the chosen cells, the label that says nothing elsewhere."""
     found = torch.full_like(labels, ignore)
     boxes = grid_cells(size_of(labels), side=side)
     for image, cell in chosen:

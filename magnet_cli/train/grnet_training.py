@@ -59,7 +59,7 @@ class AlternatingTrainer(Trainer):
         self.turns, self.objectives = turns, objectives
 
     def step(self, inputs: Tensor, labels: Tensor) -> float:
-        """One iteration of whose turn it is; gives its loss."""
+        """Return one iteration of whose turn it is; gives its loss."""
         turn = turn_at(self.iteration, self.turns)
         self.objective = self.objectives[turn]
         loss = super().step(inputs, labels)
@@ -85,7 +85,7 @@ class AlternatingTrainer(Trainer):
 
 
 def grnet_description(config: TrainConfig, *, folder: Path) -> dict[str, Any]:
-    """The description of the bundle that a configuration leads to, checked before any work.
+    """Return the description of the bundle that a configuration leads to, checked before any work.
 
     Raises:
         WeightsError: A key is missing, unknown or wrong.
@@ -106,7 +106,7 @@ def grnet_description(config: TrainConfig, *, folder: Path) -> dict[str, Any]:
 
 
 def entry(network: NetworkConfig, file: str, **given: object) -> dict[str, Any]:
-    """A network of a GRNet as bundle.json describes it, before its file is there."""
+    """Return a network of a GRNet as bundle.json describes it, before its file is there."""
     options = {**network.options, **given}
     return {"architecture": network.architecture, "options": options, "file": file, "sha256": "0" * 64}
 
@@ -119,7 +119,7 @@ def alternating_trainer(
     *,
     files: Files | None,
 ) -> AlternatingTrainer:
-    """What fits a bundle's networks to scenes.
+    """Return what fits a bundle's networks to scenes.
 
     Raises:
         SourceError: A scene does not fit the bundle.
@@ -166,7 +166,7 @@ def whole(recipe: Recipe, config: GRNetConfig) -> GRNet:
 
 
 def detailed(bundle: Bundle, *, cells: int) -> Bundle:
-    """The bundle as if its input held every cell at the size that the refinement branch sees one at."""
+    """Return the bundle as if its input held every cell at the size that the refinement branch sees one at."""
     size = Size(width=cells * bundle.input.size.width, height=cells * bundle.input.size.height)
     return replace(bundle, input=replace(bundle.input, size=size))
 

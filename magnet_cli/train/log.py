@@ -27,7 +27,7 @@ def append_line(path: Path, line: Line) -> None:
 
 
 def read_log(path: Path) -> list[Line]:
-    """Its lines, none where there is no file; those that a killed process has torn are left out."""
+    """Return the lines of the log without those that a killed process left incomplete; none where there is no file."""
     text = path.read_text(encoding="utf-8") if path.exists() else ""
     lines = []
     for one in text.splitlines():

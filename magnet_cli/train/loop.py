@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 
 def rate_at(iteration: int, config: LoopConfig) -> float:
-    """Learning rate of an iteration, counted from 0: a linear rise, then a cosine to zero or steps."""
+    """Return the learning rate of an iteration, counted from 0: a linear rise, then a cosine to zero or steps."""
     rise = max(1, round(config.warmup * config.iterations))
     if iteration < rise:
         return config.rate * (iteration + 1) / rise
@@ -138,7 +138,10 @@ class Average:
 
 
 def optimizer_of(network: nn.Module, config: LoopConfig) -> torch.optim.Optimizer:
-    """The optimizer that a loop names, over all weights of a network; those of encoders have a rate of their own."""
+    """Return the optimizer that a loop names, over all weights of a network.
+
+    Those of encoders have a rate of their own.
+    """
     own = {id(weight) for encoder in encoders_of(network) for weight in encoder.parameters()}
     weights: list[dict[str, Any]] = [
         {"params": [weight for weight in network.parameters() if id(weight) not in own], SHARE: 1.0},
@@ -242,7 +245,7 @@ class Trainer:
         return self.result()
 
     def step(self, inputs: Tensor, labels: Tensor) -> float:
-        """One iteration; gives its loss."""
+        """Return one iteration; gives its loss."""
         for group in self.optimizer.param_groups:
             group["lr"] = group[SHARE] * rate_at(self.iteration, self.config)
         inputs, labels = self.arithmetic.moved(inputs), self.arithmetic.moved(labels)
@@ -333,7 +336,7 @@ class Trainer:
         cut_log(self.files.log, iteration=self.iteration)
 
     def take(self, state: State) -> None:
-        """Become what a checkpoint's state says."""
+        """Take over the state of a checkpoint."""
         self.network.load_state_dict(state["network"])
         self.average.network.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -345,7 +348,7 @@ class Trainer:
         self.unlogged.update(state.get("unlogged", {}))
 
     def result(self) -> nn.Module:
-        """The averaged network in host memory, of the best validation if there was one."""
+        """Return the averaged network in host memory, of the best validation if there was one."""
         network = copy.deepcopy(self.average.network).cpu()
         if self.best is not None:
             network.load_state_dict(self.best.weights)
@@ -360,7 +363,7 @@ def seeded(seed: int, *, threads: int = 0) -> None:
 
 
 def counted(counts: Sequence[NDArray[np.int64]], *, classes: int, ignore: int) -> NDArray[np.int64]:
-    """Pixels of each class, from counts of each value `(256,)`; those of the label `ignore` are left out."""
+    """Return the pixels of each class, from counts of each value `(256,)`; those of the label `ignore` are left out."""
     total: NDArray[np.int64] = np.sum(counts, axis=0)[:classes].astype(np.int64)
     if ignore < classes:
         total[ignore] = 0

@@ -22,7 +22,7 @@ class Objective(Protocol):
     """The objective of a loop."""
 
     def __call__(self, network: nn.Module, inputs: Tensor, labels: Tensor, arithmetic: Arithmetic) -> Tensor:
-        """The loss of a batch, a scalar.
+        """Return the loss of a batch, a scalar.
 
         Args:
             network: Being fitted, on the device.
@@ -53,7 +53,7 @@ class PixelObjective:
 
 
 def summed_loss(logits: Tensor, labels: Tensor, weights: Tensor, *, config: LoopConfig, ignore: int) -> Tensor:
-    """The loss that a loop names, summed over pixels.
+    """Return the loss that a loop names, summed over pixels.
 
     Args:
         logits: `(n, classes, h, w)` float32.

@@ -43,7 +43,9 @@ class MaskSampler:
     """Probability that the wrong mask is the scene's own, where it has one and the object is in it."""
 
     def __call__(self, index: int) -> tuple[Tensor, Tensor]:
-        """Images with masks `(n, 4, h, w)` float32, the mask -1 to 1; labels `(n, h, w)` int64, 1 in the object.
+        """Return the images with masks `(n, 4, h, w)` float32, the mask -1 to 1.
+
+        The labels `(n, h, w)` int64 are 1 in the object.
 
         Raises:
             SourceError: The scenes have no object that fits.
@@ -53,7 +55,7 @@ class MaskSampler:
         return torch.stack([inputs for inputs, _ in pairs]), torch.stack([labels for _, labels in pairs])
 
     def sample(self, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """One window, turned, mirrored and recoloured, with a wrong mask of an object in it."""
+        """Return one window, turned, mirrored and recoloured, with a wrong mask of an object in it."""
         for _ in range(TRIES):
             found = self.windows.sample(rng)
             drawn = self.objects.drawn(found.labels, rng)
@@ -70,7 +72,7 @@ class MaskSampler:
         )
 
     def wrong(self, found: TrainingSample, drawn: Drawn, rng: np.random.Generator) -> Mask:
-        """A mask of an object that is to be sharpened, `(rows, columns)`, never empty."""
+        """Return a mask of an object that is to be sharpened, `(rows, columns)`, never empty."""
         if found.mask is not None and rng.random() < self.masks:
             mask = drawn.in_mask(found.mask)
             if mask.any():

@@ -74,7 +74,7 @@ class Perturbation:
 
 
 def iou(first: Mask, second: Mask) -> float:
-    """Intersection over union of two masks, of which one at least is not empty."""
+    """Return the intersection over union of two masks, of which one at least is not empty."""
     return float(np.count_nonzero(first & second) / np.count_nonzero(first | second))
 
 

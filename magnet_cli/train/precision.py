@@ -46,11 +46,11 @@ class Arithmetic:
         """Keeps float16's small gradients from vanishing; hands everything through in another precision."""
 
     def autocast(self) -> torch.autocast:
-        """A context in which operations take the half precision, if there is one."""
+        """Return a context in which operations take the half precision, if there is one."""
         return torch.autocast(self.device.type, self.half or torch.bfloat16, enabled=self.half is not None)
 
     def moved(self, tensor: Tensor) -> Tensor:
-        """A tensor of host memory on the device; a GPU copies it while the host goes on."""
+        """Return a tensor of host memory on the device; a GPU copies it while the host goes on."""
         if self.device.type == "cuda":
             tensor = tensor.pin_memory()
         return tensor.to(self.device, non_blocking=True)

@@ -106,7 +106,7 @@ class GainObjective:
 
 @contextmanager
 def asked(network: nn.Module) -> Iterator[None]:
-    """A context in which a network answers as in a run, and learns nothing."""
+    """Put a network into evaluation mode without gradients until the block ends."""
     was = network.training
     network.eval()
     try:

@@ -57,12 +57,12 @@ class FieldSampler:
     ignore: int
 
     def __call__(self, index: int) -> tuple[Tensor, Tensor]:
-        """O and Y' joined, `(n, 2 * classes, side, side)` float32, and labels `(n, side, side)`."""
+        """Return O and Y' joined, `(n, 2 * classes, side, side)` float32, and labels `(n, side, side)`."""
         pairs = [self.sample(np.random.default_rng((self.seed, index, item))) for item in range(self.batch)]
         return torch.stack([probs for probs, _ in pairs]), torch.stack([labels for _, labels in pairs])
 
     def sample(self, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """One piece, turned and mirrored at random; filled up with ignored pixels where the stage is smaller."""
+        """Return one piece, turned and mirrored at random; filled up with ignored pixels where the stage is smaller."""
         step = self.steps[int(rng.integers(len(self.steps)))]
         size = step.labels.size
         rows, columns = min(SIDE, size.height), min(SIDE, size.width)
@@ -93,7 +93,7 @@ class Course:
     progress: Progress | None = None
 
     def fitted(self, looks: Sequence[SceneView]) -> Refiners:
-        """Refiners after the fit to fields of the mean and the rounds on their own output."""
+        """Return the refiners after the fit to fields of the mean and the rounds on their own output."""
         folds, loop = self.config.folds, self.config.loop
         folder = self.folder / f"refiner-{self.named(looks)}"
         refiners = Refiners()
@@ -112,18 +112,18 @@ class Course:
         return refiners
 
     def steps(self, looks: Sequence[SceneView], refiners: Refiners) -> list[StageRun]:
-        """What refiners learn from next: fields of their own, or of the mean where there are none yet."""
+        """Return what refiners learn from next: fields of their own, or of the mean where there are none yet."""
         if not self.config.folds.accumulate:
             return direct(looks, temperatures=self.temperatures)
         how: Merge = "refiner" if refiners.networks else "mean"
         return accumulated(looks, temperatures=self.temperatures, how=how, refiners=[refiners] * len(looks))
 
     def served(self, looks: Sequence[SceneView]) -> tuple[Size | None, ...]:
-        """The scale of each refiner; None serves all."""
+        """Return the scale of each refiner; None serves all."""
         return tuple(stage.scale for stage in looks[0].stages[1:]) if self.config.folds.per_scale else (None,)
 
     def named(self, looks: Sequence[SceneView]) -> str:
-        """A hash of what a course depends on, so that no checkpoint of another one is taken up."""
+        """Return a hash of what a course depends on, so that no checkpoint of another one is taken up."""
         config = self.config
         flags = [config.folds.accumulate, config.folds.per_scale, config.data.ignore]
         network = [config.network.architecture, json.dumps(config.network.options, sort_keys=True)]
@@ -140,7 +140,7 @@ class Course:
         files: Files,
         progress: Progress | None,
     ) -> nn.Module:
-        """One refiner with averaged weights, fitted to steps.
+        """Return one refiner with averaged weights, fitted to steps.
 
         Args:
             steps: To learn from.
@@ -251,7 +251,7 @@ def checked(bundle: Bundle, config: TrainConfig) -> None:
 
 
 def course_ended(course: Course, folds: Sequence[Sequence[SceneView]], refiners: Refiners) -> Ending:
-    """How runs with a refiner end, and its temperatures: on the scenes that it learnt from, or across folds."""
+    """Return how runs with a refiner end, and its temperatures: on the scenes that it learnt from, or across folds."""
     config = course.config.folds
     looks = [look for fold in folds for look in fold]
     whose = [refiners] * len(looks)
@@ -271,14 +271,14 @@ def course_ended(course: Course, folds: Sequence[Sequence[SceneView]], refiners:
 
 
 def by_scale(scales: Sequence[Size], fits: Sequence[Fit]) -> dict[str, float]:
-    """Temperatures as bundle.json writes them."""
+    """Return temperatures as bundle.json writes them."""
     return {str(scale): fit.temperature for scale, fit in zip(scales, fits, strict=True)}
 
 
 def entries_of(
     refiners: Refiners, *, scales: Sequence[Size], fits: Sequence[Fit], config: TrainConfig
 ) -> list[dict[str, Any]]:
-    """Refiners as bundle.json describes them.
+    """Return refiners as bundle.json describes them.
 
     Args:
         refiners: The fitted refiners.
@@ -343,7 +343,7 @@ def reported(
 
 
 def described_again(folder: Path) -> dict[str, Any]:
-    """The description of a bundle as it stands on disk."""
+    """Return the description of a bundle as it stands on disk."""
     try:
         table: dict[str, Any] = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
     except (OSError, ValueError) as exc:

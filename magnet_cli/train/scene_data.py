@@ -41,7 +41,7 @@ UNREADABLE = frozenset({".bmp"})
 
 
 def load_scenes(data: Path, config: DataConfig, *, work: Path | None = None) -> list[LabelledScene]:
-    """Every scene, those to validate on included, below a folder or of a CSV file; see `DataConfig`.
+    """Return every scene, those to validate on included, below a folder or of a CSV file; see `DataConfig`.
 
     All are held in memory where that takes no more than `config.memory`. Else windows are read from the images, and
     what cannot be read from them quickly, labels and missing halvings, is decoded once into a file without a name.
@@ -73,7 +73,7 @@ def load_scenes(data: Path, config: DataConfig, *, work: Path | None = None) -> 
 
 
 def found(data: Path, config: DataConfig) -> Iterator[SceneLayout]:
-    """The layout of every scene."""
+    """Yield the layout of every scene."""
     if data.suffix.lower() == ".csv":
         for sample in read_dataset(data, config.scenes):
             yield laid_out(sample.name, [(sample.image, sample.label)], roi=sample.roi, mask=sample.mask)
@@ -88,12 +88,12 @@ def found(data: Path, config: DataConfig) -> Iterator[SceneLayout]:
 
 
 def is_raster(path: Path) -> bool:
-    """Whether a file is meant as a picture or label map; others lie beside them."""
+    """Return whether a file is meant as a picture or label map; others lie beside them."""
     return not path.name.startswith(".") and (is_image(path) or path.suffix.lower() in UNREADABLE)
 
 
 def paired(folder: Path, config: DataConfig) -> list[tuple[Path, Path]]:
-    """Pictures of a folder with their label maps, by stem, sorted by name.
+    """Return the pictures of a folder with their label maps, by stem, sorted by name.
 
     Raises:
         SourceError: A folder or a label map is missing.
@@ -110,23 +110,23 @@ def paired(folder: Path, config: DataConfig) -> list[tuple[Path, Path]]:
 
 
 def cache_in(work: Path) -> CacheBudget:
-    """All that is free where `work` lies, for pictures that cannot be read by region."""
+    """Return all that is free where `work` lies, for pictures that cannot be read by region."""
     return CacheBudget(folder=work, max_bytes=free_bytes(work))
 
 
 def free_bytes(folder: Path) -> int:
-    """Free disk where a folder lies, or will lie."""
+    """Return the free disk where a folder lies, or will lie."""
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     return shutil.disk_usage(there).free
 
 
 def held_bytes(layout: SceneLayout) -> int:
-    """Memory that a scene takes: picture, halvings, labels and mask."""
+    """Return the memory that a scene takes: picture, halvings, labels and mask."""
     return layout.bands * sum(size.pixels for size in halvings(layout.size)) + layout.maps * layout.size.pixels
 
 
 def spooled_bytes(layout: SceneLayout) -> int:
-    """Disk that a streamed scene takes at most: halvings that its image lacks, labels and mask."""
+    """Return the disk that a streamed scene takes at most: halvings that its image lacks, labels and mask."""
     sizes = halvings(layout.size)
     pixels = sum(raster_bytes(sizes[level], bands=layout.bands) for level in layout.spooled)
     return pixels + layout.maps * raster_bytes(layout.size, bands=1)
@@ -169,7 +169,7 @@ def held(layout: SceneLayout, config: DataConfig, *, cache: CacheBudget) -> Labe
 
 
 def held_mask(layout: SceneLayout) -> Pixels | None:
-    """The mask of a scene in memory, where it has one.
+    """Return the mask of a scene in memory, where it has one.
 
     Raises:
         SourceError: It cannot be decoded.
@@ -181,7 +181,7 @@ def held_mask(layout: SceneLayout) -> Pixels | None:
 
 
 def streamed(layout: SceneLayout, config: DataConfig, *, spool: Spool, shelf: Shelf) -> LabelledScene:
-    """A scene on disk; what cannot be read from its image is in the spool afterwards.
+    """Return a scene on disk; what cannot be read from its image is in the spool afterwards.
 
     Raises:
         SourceError: A file of it changed while it was read.
@@ -213,7 +213,7 @@ def streamed(layout: SceneLayout, config: DataConfig, *, spool: Spool, shelf: Sh
 
 
 def streamed_mask(layout: SceneLayout, spool: Spool) -> StreamedLabels | None:
-    """The mask of a scene in the spool, where it has one.
+    """Return the mask of a scene in the spool, where it has one.
 
     Raises:
         SourceError: It cannot be decoded.
@@ -245,7 +245,7 @@ def refuse_twice(names: Sequence[str], *, file: Path) -> None:
 
 
 def divided(scenes: Sequence[LabelledScene], config: DataConfig) -> tuple[list[LabelledScene], list[LabelledScene]]:
-    """The scenes to train on, and those of every name in `config.validation`.
+    """Return the scenes to train on, and those of every name in `config.validation`.
 
     Raises:
         UsageError: A name is unknown, or nothing is left to train on.

@@ -54,7 +54,7 @@ class SceneView:
 
 
 def stages_of(bundle: Bundle, image: Size) -> tuple[Stage, ...]:
-    """The stages of a run of the program with a bundle's defaults over an image that is read 1:1, coarsest first.
+    """Return the stages of a run with a bundle's defaults over an image read 1:1, coarsest first.
 
     Windows lie as they do in a run, but nothing is blended: a training keeps what each cell's window says by itself.
     """
@@ -67,7 +67,7 @@ def stages_of(bundle: Bundle, image: Size) -> tuple[Stage, ...]:
 
 
 def cells_of(stage: Stage) -> Iterator[Index]:
-    """The cells of a stage, row-major."""
+    """Yield the cells of a stage, row-major."""
     for row in range(stage.cells.height):
         for column in range(stage.cells.width):
             yield Index(column=column, row=row)
@@ -159,7 +159,7 @@ def own_logs(network: nn.Module, scene: LabelledScene, *, stage: Stage, spec: In
 
 
 def patch_at(scene: LabelledScene, box: Box, *, stage: Stage, spec: InputSpec) -> NDArray[np.float32]:
-    """A box of a stage's canvas grid for the network, read as a run of the program reads it: `(bands, h, w)`."""
+    """Return a box of a stage's canvas grid for the network, read as a run of the program reads it: `(bands, h, w)`."""
     inside = box.intersection(Box.whole(stage.extent))
     pixels = scene.pixels.sample(Request(pitch=stage.pitch, box=inside, resample=spec.resample))
     if box != inside:

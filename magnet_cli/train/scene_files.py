@@ -86,12 +86,12 @@ class SceneLayout:
         return sum(part.info.cache_bytes for part in self.parts)
 
     def states(self) -> images.InputStates:
-        """The sizes and times of all files of the scene."""
+        """Return the sizes and times of all files of the scene."""
         files = [path for part in self.parts for path in (part.image, part.label)]
         return images.InputStates.of([*files, self.roi, self.mask], content=False)
 
     def fingerprint(self) -> str:
-        """A hash of its pictures' files, samples of them where they are large."""
+        """Return a hash of its pictures' files, samples of them where they are large."""
         total = hashlib.sha256()
         for part in self.parts:
             total.update(images.fingerprint(part.image).encode())
@@ -106,7 +106,7 @@ def laid_out(
     roi: Path | None = None,
     mask: Path | None = None,
 ) -> SceneLayout:
-    """The layout of adjacent pictures with their label maps, row by row.
+    """Return the layout of adjacent pictures with their label maps, row by row.
 
     Raises:
         SourceError: A file is missing, cannot be read or has other than 8 bits; a label map differs in size from its
@@ -150,7 +150,7 @@ def _inspected(image: Path, label: Path) -> ImageInfo:
 
 
 def _placed(sizes: Sequence[Size], *, columns: int, file: Path) -> list[Box]:
-    """Boxes of parts that lie side by side in rows."""
+    """Return the boxes of parts that lie side by side in rows."""
     boxes: list[Box] = []
     for first in range(0, len(sizes), columns):
         line = sizes[first : first + columns]
@@ -165,7 +165,7 @@ def _placed(sizes: Sequence[Size], *, columns: int, file: Path) -> list[Box]:
 
 
 def pasted(box: Box, parts: Sequence[tuple[Box, Reader]]) -> NDArray[np.generic]:
-    """What the parts have in a box of the scene, in one array of its own."""
+    """Return what the parts have in a box of the scene, in one array of its own."""
     found: NDArray[np.generic] | None = None
     for where, read in parts:
         common = box.intersection(where)
@@ -198,12 +198,15 @@ class Pictures(Closing):
             self._stack = stack.pop_all()
 
     def read(self, box: Box) -> Pixels:
-        """Level 0 in a box, `(box.height, box.width, bands)`."""
+        """Return the level 0 in a box, `(box.height, box.width, bands)`."""
         parts = [(where, _reader(image, lambda region: region.pixels)) for where, image in self._images]
         return pasted(box, parts)[..., : self._bands].astype(np.uint8, copy=False)
 
     def valid(self, box: Box) -> NDArray[np.bool_] | None:
-        """`(box.height, box.width)`, True where there is data; None where no picture says that any is missing."""
+        """Return `(box.height, box.width)`, True where there is data.
+
+        The result is None where no picture says that any is missing.
+        """
         if not any(image.info.has_mask for _, image in self._images):
             return None
         parts = [(where, _reader(image, _validity)) for where, image in self._images]
@@ -225,7 +228,7 @@ def _validity(region: images.Region) -> NDArray[np.generic]:
 def labels_of(
     layout: SceneLayout, pictures: Pictures, *, values: Mapping[int, int], ignore: int
 ) -> Iterator[tuple[Box, Pixels]]:
-    """The labels of a scene from its top, `(box.height, box.width)` uint8 in boxes of its width.
+    """Yield the labels of a scene from its top, `(box.height, box.width)` uint8 in boxes of its width.
 
     Args:
         layout: The layout of the scene.

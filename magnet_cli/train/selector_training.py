@@ -118,7 +118,7 @@ def selector_trainer(
     files: Files,
     progress: Progress | None = None,
 ) -> tuple[Trainer, Lesson]:
-    """What fits a selector to windows of scenes, and what it learns from.
+    """Return what fits a selector to windows of scenes, and what it learns from.
 
     Raises:
         SourceError: A scene does not fit the bundle.
@@ -149,7 +149,7 @@ def selector_trainer(
 
 
 def selector_of(bundle: Bundle, config: TrainConfig) -> PatchProposalNetwork:
-    """The selector that a configuration names, as it is trained, with initial weights.
+    """Return the selector that a configuration names, as it is trained, with initial weights.
 
     The paper's rule compares a cell with its own image; a constant takes the image's place afterwards.
 
@@ -164,7 +164,7 @@ def selector_of(bundle: Bundle, config: TrainConfig) -> PatchProposalNetwork:
 
 
 def own_lesson(bundle: Bundle, config: TrainConfig, scenes: Sequence[LabelledScene], *, cells: int) -> Lesson:
-    """The paper's labels, as the bundle's backbone gives them at its coarsest scale."""
+    """Return the paper's labels, as the bundle's backbone gives them at its coarsest scale."""
     whole = dataclasses.replace(bundle, scales=(coarsest(bundle),))
     recipe = Recipe(bundle=whole, data=config.data, loop=config.loop)
     backbone = recipe.network()
@@ -267,7 +267,7 @@ def begin(network: PatchProposalNetwork, rows: Sequence[GainRow]) -> None:
 
 @torch.inference_mode()
 def mean_score(network: PatchProposalNetwork, lesson: Lesson, *, bands: int) -> float:
-    """The mean of G over windows as they are drawn for training."""
+    """Return the mean of G over windows as they are drawn for training."""
     found = []
     for index in range(MEASURED):
         inputs, _ = lesson.batches(index)
@@ -276,7 +276,7 @@ def mean_score(network: PatchProposalNetwork, lesson: Lesson, *, bands: int) -> 
 
 
 def coarsest(bundle: Bundle) -> Size:
-    """The scale of a bundle's largest windows."""
+    """Return the scale of a bundle's largest windows."""
     return max(bundle.scales, key=lambda scale: scale.pixels)
 
 

@@ -47,7 +47,7 @@ class Spoiling:
 
 
 def thinned(mask: Mask, rng: np.random.Generator, *, share: float) -> Mask:
-    """A mask without some of its connected pieces, each as likely to go as the others; one stays.
+    """Return a mask without some of its connected pieces, each as likely to go as the others; one stays.
 
     Args:
         mask: The mask, `(rows, columns)`.

@@ -42,7 +42,7 @@ class Refiners:
 
     @torch.inference_mode()
     def refine(self, own: Tensor, field: Tensor, scale: Size) -> Tensor:
-        """R of the nearest refiner, `(n, classes, h, w)` float32, from two of the same shape."""
+        """Return R of the nearest refiner, `(n, classes, h, w)` float32, from two of the same shape."""
 
         def far(item: tuple[Size | None, nn.Module]) -> float:
             return float("inf") if item[0] is None else distance(item[0], scale)
@@ -63,7 +63,7 @@ class Previous:
     temperature: float
 
     def sample(self, box: Box, pitch: Pitch) -> Tensor:
-        """Its probabilities under a box of another grid, as `Canvas.sample` gives them; only those are read."""
+        """Read the probabilities under a box of another grid, as `Canvas.sample` gives them, and no others."""
         mine, extent = self.stage.pitch, self.stage.extent
         rows = CanvasTaps.between(start=box.y, count=box.height, ratio=pitch.y / mine.y, origin=0, length=extent.height)
         columns = CanvasTaps.between(
@@ -102,11 +102,11 @@ class StageRun:
         return self.look.labels[self.index]
 
     def own(self, box: Box) -> Tensor:
-        """O in a box of the stage's grid, `(classes, box.height, box.width)` float32."""
+        """Return O in a box of the stage's grid, `(classes, box.height, box.width)` float32."""
         return tempered(self.look.logs[self.index].read(box), self.temperature)
 
     def under(self, box: Box) -> Tensor:
-        """Y' in a box of the stage's grid, the same shape, as the program resamples it."""
+        """Return Y' in a box of the stage's grid, the same shape, as the program resamples it."""
         return self.field.sample(box, self.stage.pitch)
 
 
@@ -136,7 +136,7 @@ def merged(step: StageRun, *, how: Merge, refiners: Refiners) -> Field:
 
 
 def continued(part: Tensor, window: Box) -> Tensor:
-    """`(classes, rows, columns)` continued by reflection to a window's size."""
+    """Return `(classes, rows, columns)` continued by reflection to a window's size."""
     for dim, want in ((1, window.height), (2, window.width)):
         if part.shape[dim] < want:
             part = part.index_select(dim, torch.from_numpy(reflected(part.shape[dim], want)))
@@ -239,7 +239,7 @@ def mean_iou(logs: Sequence[Field], labels: Sequence[Truth], *, ignore: int) -> 
 
 
 def confusion(logs: Tensor, truth: NDArray[np.uint8], *, ignore: int) -> NDArray[np.int64]:
-    """Labelled pixels `(truth, said)` of one piece, `(classes, classes)`."""
+    """Return the labelled pixels `(truth, said)` of one piece, `(classes, classes)`."""
     classes = len(logs)
     known = truth != ignore
     pairs = truth[known].astype(np.int32) * classes + logs.argmax(dim=0).numpy()[known]

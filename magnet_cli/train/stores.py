@@ -40,14 +40,14 @@ class PixelStore(Protocol):
         """The number of bands."""
 
     def read(self, level: int, box: Box) -> Pixels:
-        """A box inside a level, `(box.height, box.width, bands)` uint8.
+        """Return a box inside a level, `(box.height, box.width, bands)` uint8.
 
         Raises:
             SourceError: It cannot be decoded.
         """
 
     def sample(self, request: Request) -> Pixels:
-        """What a run of the program reads for a request, `(box.height, box.width, bands)` uint8.
+        """Return what a run of the program reads for a request, `(box.height, box.width, bands)` uint8.
 
         Raises:
             SourceError: It cannot be decoded.
@@ -66,11 +66,11 @@ class LabelStore(Protocol):
         """Pixels of each value, `(256,)`."""
 
     def at(self, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> Pixels:
-        """Labels where rows and columns cross, `(len(rows), len(columns))` uint8; any order, all inside."""
+        """Return the labels where rows and columns cross, `(len(rows), len(columns))` uint8; any order, all inside."""
 
 
 def halvings(size: Size) -> tuple[Size, ...]:
-    """The sizes of a picture and its halvings, which leave out an odd last row or column."""
+    """Return the sizes of a picture and its halvings, which leave out an odd last row or column."""
     sizes = [size]
     while min(sizes[-1].width, sizes[-1].height) >= 2 * SMALLEST_SIDE:
         sizes.append(Size(width=sizes[-1].width // 2, height=sizes[-1].height // 2))
@@ -78,7 +78,7 @@ def halvings(size: Size) -> tuple[Size, ...]:
 
 
 def halved(pixels: Pixels) -> Pixels:
-    """The mean of every 2 x 2 pixels, rounded half up; `(rows // 2, columns // 2, bands)` uint8."""
+    """Return the mean of every 2 x 2 pixels, rounded half up; `(rows // 2, columns // 2, bands)` uint8."""
     rows, columns = (side // 2 * 2 for side in pixels.shape[:2])
     fine = pixels[:rows, :columns]
     total = np.add(fine[::2, ::2], 2, dtype=np.uint16)
@@ -89,7 +89,7 @@ def halved(pixels: Pixels) -> Pixels:
 
 
 def histogram(labels: Pixels) -> NDArray[np.int64]:
-    """Pixels of each value, `(256,)`."""
+    """Return the pixels of each value, `(256,)`."""
     flat = labels.reshape(-1)
     counts = np.zeros(BYTE_VALUES, np.int64)
     for first in range(0, len(flat), HISTOGRAM_PIXELS):
@@ -98,7 +98,7 @@ def histogram(labels: Pixels) -> NDArray[np.int64]:
 
 
 def level0_image(store: Store, *, size: Size, bands: int) -> PyramidImage:
-    """Level 0 alone, in whatever holds it, as the readers of images have it."""
+    """Return the level 0 alone, in whatever holds it, as the readers of images have it."""
     names = tuple(f"band{number}" for number in range(1, bands + 1))
     info = ImageInfo(
         path="a scene", backend="training", size=size, levels=level_table(size, []), bands=names, dtype="uint8"

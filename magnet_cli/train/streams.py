@@ -55,7 +55,7 @@ class Shelf:
         weakref.finalize(self, _close_all, self._opened)
 
     def read(self, path: Path, request: Request) -> Pixels:
-        """The pixels of a request, `(box.height, box.width, bands)`."""
+        """Return the pixels of a request, `(box.height, box.width, bands)`."""
         with self._lock:
             if path not in self._opened:
                 self._opened[path] = images.open_image(path)
@@ -170,7 +170,7 @@ class StreamedLabels:
 
 
 def chunks(size: Size, *, pixel: int) -> Iterator[Box]:
-    """Rows of the whole width, from the top: about `CHUNK_BYTES` at most, where a pixel takes `pixel` bytes."""
+    """Yield rows of the whole width, of about `CHUNK_BYTES` where a pixel takes `pixel` bytes."""
     rows = CHUNK_ROWS
     while rows > 2 and rows * size.width * pixel > CHUNK_BYTES:  # noqa: PLR2004 (halving takes two)
         rows //= 2
@@ -179,7 +179,7 @@ def chunks(size: Size, *, pixel: int) -> Iterator[Box]:
 
 
 def spooled_levels(size: Size, info: ImageInfo | None) -> tuple[int, ...]:
-    """The halvings that the image has no level near enough for; level 0 too where `info` is None."""
+    """Return the halvings that the image has no level near enough for; level 0 too where `info` is None."""
     numbers = range(len(halvings(size)))
     return tuple(numbers) if info is None else tuple(number for number in numbers if _far(info, 2**number))
 

@@ -73,7 +73,7 @@ def tempered(logs: Tensor, temperature: float) -> Tensor:
 
 
 def fit_temperature(logs: Tensor, labels: Tensor) -> Fit:
-    """The temperature of least negative log likelihood, unweighted.
+    """Return the temperature of least negative log likelihood, unweighted.
 
     It is convex in 1 / T, so it has no second minimum in log T either, and golden sections there find the one.
 
@@ -116,7 +116,7 @@ def likelihood(logs: Tensor, labels: Tensor, temperature: float) -> float:
 
 
 def labelled_pixels(fields: Sequence[Field], truths: Sequence[Truth], *, ignore: int) -> tuple[Tensor, Tensor]:
-    """Labelled pixels of fields, at most about `MOST_PIXELS`, drawn evenly; the same ones at every call.
+    """Return the labelled pixels of fields, at most about `MOST_PIXELS`, drawn evenly; the same ones at every call.
 
     Args:
         fields: Log-probabilities of scenes.
@@ -141,7 +141,10 @@ def labelled_pixels(fields: Sequence[Field], truths: Sequence[Truth], *, ignore:
 
 
 def picked(field: Field, truth: Truth, *, numbers: NDArray[np.int64], ignore: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Labelled pixels of a field by their numbers, which rise and count labelled pixels row by row; strip by strip."""
+    """Yield the labelled pixels of a field by their numbers, which rise and count labelled pixels row by row.
+
+    It is read strip by strip.
+    """
     seen = 0
     for box in strips(truth.size, classes=field.shape[0]):
         labels = truth.read(box).ravel()

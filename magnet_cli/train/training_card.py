@@ -23,7 +23,7 @@ def card(
     scenes: Sequence[LabelledScene],
     origin: EncoderOrigin | None,
 ) -> str:
-    """The text of a card, in Markdown, of everything that a training knows about its bundle.
+    """Return the text of a card, in Markdown, of everything that a training knows about its bundle.
 
     Args:
         bundle: The bundle that the training has written.

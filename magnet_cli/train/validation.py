@@ -63,7 +63,7 @@ class BestScore:
 
 
 def better(best: BestScore | None, score: Score, network: nn.Module, *, iteration: int) -> BestScore:
-    """The best after one validation more; an equal mean IoU is no improvement."""
+    """Return the best after one validation more; an equal mean IoU is no improvement."""
     if best is not None and score.miou <= best.score.miou:
         return BestScore(score=best.score, iteration=best.iteration, since=best.since + 1, weights=best.weights)
     weights = {key: value.detach().cpu().clone() for key, value in network.state_dict().items()}
@@ -80,7 +80,7 @@ class Validator:
 
     @torch.inference_mode()
     def __call__(self, network: nn.Module, arithmetic: Arithmetic) -> Score:
-        """The score of a network in eval mode.
+        """Return the score of a network in eval mode.
 
         Raises:
             SourceError: The scenes have no labelled pixel.
@@ -107,7 +107,7 @@ class Validator:
         return ", ".join(scene.name for scene in self.scenes)
 
     def windows(self) -> Iterator[tuple[NDArray[np.float32], NDArray[np.uint8]]]:
-        """Patches `(bands, h, w)` as the network takes them, and labels `(h, w)`, ignored beyond a scene's edge."""
+        """Yield patches `(bands, h, w)` for the network, and labels `(h, w)`, ignored beyond a scene's edge."""
         spec = self.bundle.input
         for scene, scale in product(self.scenes, self.bundle.scales):
             lines, columns = ceil(scene.size.height / scale.height), ceil(scene.size.width / scale.width)
@@ -117,7 +117,7 @@ class Validator:
     def window(
         self, scene: LabelledScene, row: int, column: int, *, scale: Size, spec: InputSpec
     ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-        """One of them, by its place in the grid of windows."""
+        """Return one of them, by its place in the grid of windows."""
         window = CropWindow(x=column * scale.width, y=row * scale.height, width=scale.width, height=scale.height)
         pixels, labels = cut(scene, window, size=spec.size)
         inside = np.ix_(

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def area_mean(values: Tensor, *, dim: int, pitch: Fraction, count: int) -> Tensor:
-    """The mean of what each pixel of a coarser grid covers, along one dimension.
+    """Return the mean of what each pixel of a coarser grid covers, along one dimension.
 
     Args:
         values: Any shape, float32.
@@ -35,7 +35,7 @@ def area_mean(values: Tensor, *, dim: int, pitch: Fraction, count: int) -> Tenso
     shape[dim] = -1
 
     def share(tap: int) -> Tensor:
-        """What the pixel's first, second, ... input pixel adds to it."""
+        """Return what the pixel's first, second, ... input pixel adds to it."""
         index = begin // unit + tap
         covered = np.clip(np.minimum(end, (index + 1) * unit) - np.maximum(begin, index * unit), 0, None)
         weight = torch.from_numpy((covered / (end - begin)).astype(np.float32)).to(values.device).reshape(shape)

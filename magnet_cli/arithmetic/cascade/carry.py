@@ -31,7 +31,7 @@ CHANNELS = 3
 
 @torch.no_grad()
 def refine_object(image: Tensor, mask: Tensor, network: CascadeNetwork, settings: CascadeSettings) -> Tensor:
-    """The mask of an object that fits in memory, sharpened; what no level could see is kept.
+    """Return the mask of an object that fits in memory, sharpened; what no level could see is kept.
 
     Args:
         image: `(3, h, w)` float32, normalised as the network wants it.
@@ -65,7 +65,7 @@ def refine_object(image: Tensor, mask: Tensor, network: CascadeNetwork, settings
 
 
 def carried(start: Tensor, own: Tensor) -> Tensor:
-    """What a level starts from.
+    """Return what a level starts from.
 
     Args:
         start: `(3, h, w)` float32: the outputs of the level before and where it changed the mask, enlarged bilinearly.
@@ -82,7 +82,7 @@ def carried(start: Tensor, own: Tensor) -> Tensor:
 
 
 def noted(found: Canvas, own: Tensor) -> Canvas:
-    """A level's outputs, with a channel that says where it changed the mask.
+    """Return a level's outputs, with a channel that says where it changed the mask.
 
     Args:
         found: Outputs of strides 4 and 1.
@@ -93,7 +93,7 @@ def noted(found: Canvas, own: Tensor) -> Canvas:
 
 
 def _small(image: Tensor, mask: Tensor, network: CascadeNetwork, settings: CascadeSettings) -> Tensor:
-    """A region that is enlarged: what comes back of a network that changes nothing says what was lost on the way."""
+    """Add to an enlarged region what it has lost, which a pass through a network without effect shows."""
     result = refine_region(image, mask, network, settings)
     shown = refine_region(image, mask, _Echo(device=network.device), settings)
     changed = ((result > BORDER) != (shown > BORDER)).float()[None]

@@ -21,7 +21,7 @@ FULL, STUFF = 100, 51
 
 
 def as_claim(inside: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Probabilities as claims 0..254; rounding carries none over one half."""
+    """Return probabilities as claims 0..254. Rounding carries none over one half."""
     steps = np.rint(inside * STEPS)
     return np.where(inside > 0.5, np.maximum(steps, HALF + 1), np.minimum(steps, HALF)).astype(np.uint8)  # noqa: PLR2004
 
@@ -33,7 +33,9 @@ def fuse(
     stuff: Collection[int] = (),
     binary: bool = False,
 ) -> NDArray[np.uint8]:
-    """The labels of a box: the class that is claimed most surely, where that is over one half; else what was there.
+    """Return the labels of a box: the class that is claimed most surely, where that is over one half.
+
+    Elsewhere the old label stays.
 
     Args:
         labels: `(height, width)` uint8, of the input; 255 stays.
@@ -100,7 +102,7 @@ def pass_on(
 
 
 def is_given_up(labels: NDArray[np.uint8], claims: Mapping[int, NDArray[np.uint8]]) -> NDArray[np.bool_]:
-    """`(height, width)`: where the class of a pixel is claimed, and not over one half."""
+    """Return `(height, width)`: where the class of a pixel is claimed, and not over one half."""
     found = np.zeros(labels.shape, dtype=np.bool_)
     for label, claim in claims.items():
         found |= (claim <= HALF) & (labels == label)

@@ -66,7 +66,7 @@ class LevelPart:
 
 
 def cascade_levels(size: Size, *, side: int) -> tuple[CascadeLevel, ...]:
-    """The levels of a region, the global step's first, full size last.
+    """Return the levels of a region, the global step's first, full size last.
 
     The global step sees the region with its longer side at `side`. The local steps end at full size and begin at the
     coarsest halving of it that is finer than the global step, so that none more than doubles the resolution.
@@ -102,7 +102,7 @@ def check_side(side: int) -> None:
 
 
 def local_windows(size: Size, *, side: int, within: Box | None = None) -> Iterator[CascadeWindow]:
-    """The windows of a level, column by column, from the top of each; every pixel is in the kept part of one.
+    """Yield the windows of a level, column by column, from the top of each; every pixel is in the kept part of one.
 
     Args:
         size: The size of the level.
@@ -126,18 +126,18 @@ class Span:
     kept_end: int
 
     def touches(self, begin: int, end: int) -> bool:
-        """Whether its kept part has pixels in `[begin, end)`."""
+        """Return whether its kept part has pixels in `[begin, end)`."""
         return self.kept_begin < end and self.kept_end > begin
 
     def crossed(self, rows: Span) -> CascadeWindow:
-        """The window that this is the width of, and another the height."""
+        """Return the window that this is the width of, and another the height."""
         box = Box.between(left=self.begin, right=self.end, top=rows.begin, bottom=rows.end)
         kept = Box.between(left=self.kept_begin, right=self.kept_end, top=rows.kept_begin, bottom=rows.kept_end)
         return CascadeWindow(box=box, kept=kept)
 
 
 def spans(length: int, *, side: int) -> list[Span]:
-    """Windows along one axis, `side // 2 - 32` apart, the last one moved back to the end."""
+    """Return the windows along one axis, `side // 2 - 32` apart, the last one moved back to the end."""
     last = max(0, length - side)
     # Windows overlap by half: a pixel near one window's rim lies in the middle of another.
     starts = [*range(0, last, side // 2 - 2 * RIM), last]

@@ -98,7 +98,7 @@ def global_step(image: Tensor, mask: Tensor, network: CascadeNetwork, *, pitch: 
 
 @torch.no_grad()
 def local_step(image: Tensor, before: Canvas, network: CascadeNetwork, part: LevelPart) -> Canvas:
-    """Two passes over each window that holds a border of the mask; the mean where windows overlap.
+    """Return two passes over each window that holds a border of the mask; the mean where windows overlap.
 
     Args:
         image: `(3, h, w)` float32, normalised: `part.area` on the level's grid.
@@ -134,13 +134,13 @@ def local_step(image: Tensor, before: Canvas, network: CascadeNetwork, part: Lev
 
 
 def holds_border(mask: Tensor) -> bool:
-    """Whether a mask of probabilities has pixels on both sides of one half; thin structures and specks count."""
+    """Return whether a mask of probabilities has pixels on both sides of one half; thin structures and specks count."""
     inside = mask > BORDER
     return bool(inside.any()) and not bool(inside.all())
 
 
 def at_level(values: Tensor, level: CascadeLevel) -> Tensor:
-    """Full-size values `(channels, h, w)` at a level: the mean of what each of its pixels covers."""
+    """Return the full-size values `(channels, h, w)` at a level: the mean of what each of its pixels covers."""
     if level.pitch == LEVEL0:
         return values
     rows = area_mean(values, dim=1, pitch=level.pitch.y, count=level.size.height)
@@ -148,7 +148,7 @@ def at_level(values: Tensor, level: CascadeLevel) -> Tensor:
 
 
 def _enlarged_step(image: Tensor, mask: Tensor, network: CascadeNetwork, *, longest: int) -> Tensor:
-    """The global step over a small region, enlarged as the published programs do."""
+    """Return the global step over a small region, enlarged as the published programs do."""
     height, width = mask.shape
     factor = longest / max(height, width)
     size = (max(1, round(height * factor)), max(1, round(width * factor)))
@@ -161,7 +161,7 @@ def _enlarged_step(image: Tensor, mask: Tensor, network: CascadeNetwork, *, long
 
 
 def _placed(values: Tensor, network: CascadeNetwork) -> Tensor:
-    """`(channels, h, w)` as a batch on the network's device, its last row and column repeated to multiples of 8."""
+    """Return `(channels, h, w)` as a batch on the network's device, padded by its edge to multiples of 8."""
     height, width = values.shape[-2:]
     return functional.pad(values[None].to(network.device), (0, -width % STRIDE, 0, -height % STRIDE), mode="replicate")
 

@@ -28,17 +28,17 @@ Mode = Literal["area", "bilinear", "bicubic"]
 
 
 def published_mask(values: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """What the package takes for inside, in an 8-bit mask: more than 127, so that a mask of 0 and 1 is empty."""
+    """Return what the package takes for inside, in an 8-bit mask: more than 127, so that a mask of 0 and 1 is empty."""
     return values > INSIDE
 
 
 def published_bytes(probabilities: Tensor) -> NDArray[np.uint8]:
-    """What the package returns of probabilities `(h, w)`: 255 times them, without the fraction."""
+    """Return what the package returns of probabilities `(h, w)`: 255 times them, without the fraction."""
     return (probabilities.numpy() * 255).astype(np.uint8)
 
 
 def refine_published(image: Tensor, mask: Tensor, network: CascadeNetwork, *, side: int, fast: bool) -> Tensor:
-    """A mask sharpened as the package does.
+    """Return a mask sharpened as the package does.
 
     Args:
         image: `(3, h, w)` float32, normalised.
@@ -58,7 +58,7 @@ def refine_published(image: Tensor, mask: Tensor, network: CascadeNetwork, *, si
 
 
 def _global(image: Tensor, masks: Tensor, network: CascadeNetwork, *, side: int) -> tuple[Tensor, Tensor]:
-    """Three passes with the longer side at about `side`: shrunk by areas, enlarged bicubically (masks bilinearly)."""
+    """Run three passes with the longer side at about `side`, shrunk by area and enlarged bicubically."""
     longest = max(image.shape[2:])
     if longest != side:
         ratio = side / longest
@@ -74,7 +74,7 @@ def _resized(values: Tensor, ratio: float, mode: Mode) -> Tensor:
 
 
 def _back(s1: Tensor, *, height: int, width: int, side: int) -> Tensor:
-    """The fast mode's result at the image's size."""
+    """Return the fast mode's result at the image's size."""
     if max(height, width) < side:
         return functional.interpolate(s1, (height, width), mode="area")
     if max(height, width) == side:
@@ -83,7 +83,7 @@ def _back(s1: Tensor, *, height: int, width: int, side: int) -> Tensor:
 
 
 def _local(image: Tensor, s4: Tensor, s1: Tensor, network: CascadeNetwork, *, side: int) -> Tensor:
-    """Two passes over each window at full size, from the global result cut at one half."""
+    """Return two passes over each window at full size, from the global result cut at one half."""
     size = Size(width=image.shape[3], height=image.shape[2])
     # The package cuts the global result at one half before the local step. So one pixel near one half can change a
     # whole window.
@@ -106,7 +106,7 @@ def _enlarged(values: Tensor, size: Size) -> Tensor:
 
 
 def _padded(network: CascadeNetwork, image: Tensor, *masks: Tensor) -> tuple[Tensor, Tensor]:
-    """A step over what is padded to multiples of 8: if either side is none, both sides grow, by 8 at the most."""
+    """Run a step over sides that are padded to multiples of 8; if neither is one, both grow, by up to 8."""
     height, width = image.shape[2:]
     if height % STRIDE or width % STRIDE:
         # The package pads both sides if one needs it, the aligned one by 8.

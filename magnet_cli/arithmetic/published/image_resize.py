@@ -28,7 +28,7 @@ class _Taps:
 
 
 def resize_uint8_bilinear(pixels: NDArray[np.uint8], *, size: Size) -> NDArray[np.uint8]:
-    """The image at another size, as OpenCV's INTER_LINEAR gives it for 8-bit values.
+    """Return the image at another size, as OpenCV's INTER_LINEAR gives it for 8-bit values.
 
     Halving both sides exactly is a 2 x 2 box average there, and so it is here.
 
@@ -72,7 +72,7 @@ def _halved(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _taps(source: int, target: int, *, clamp_weights: bool = False) -> _Taps:
-    """Positions and weights along one axis; the fractions are float32, as OpenCV computes them."""
+    """Return the positions and weights along one axis; the fractions are float32, as OpenCV computes them."""
     # The order of both divisions is that of OpenCV: source / target may differ in the last bit, and with it a weight.
     scale = 1.0 / (target / source)
     position = ((np.arange(target) + 0.5) * scale - 0.5).astype(np.float32)

@@ -18,7 +18,7 @@ _ROWS_AT_ONCE = 64
 
 
 def certainty(probabilities: Tensor) -> Tensor:
-    """Largest minus second largest probability: (classes, H, W) float gives (H, W), in 0..1."""
+    """Return the largest minus the second largest probability: (classes, H, W) float gives (H, W), in 0..1."""
     largest: Tensor = probabilities.topk(2, dim=0).values
     return largest[0] - largest[1]
 
@@ -36,7 +36,7 @@ def check_median(k: int) -> None:
 
 
 def median_zero_padded(scores: Tensor, *, k: int) -> Tensor:
-    """The median of the k x k neighbours of each value of (H, W), with zeros beyond the border.
+    """Return the median of the k x k neighbours of each value of (H, W), with zeros beyond the border.
 
     Raises:
         UsageError: If `k` is even or not positive.
@@ -53,14 +53,14 @@ def median_zero_padded(scores: Tensor, *, k: int) -> Tensor:
 
 
 def blocky_median(scores: Tensor, *, grid: Size, k: int) -> Tensor:
-    """The median at the network's input size: (H, W) taken down to `grid` and back by nearest neighbours."""
+    """Return the median at the network's input size: (H, W) taken down to `grid` and back by nearest neighbours."""
     small = functional.interpolate(scores[None, None], (grid.height, grid.width), mode="nearest")
     blurred = median_zero_padded(small[0, 0], k=k)
     return functional.interpolate(blurred[None, None], tuple(scores.shape), mode="nearest")[0, 0]
 
 
 def point_count(points: float, *, stage: Size, selected: int, windows: int) -> int:
-    """How many pixels of a stage are refined.
+    """Return how many pixels of a stage are refined.
 
     Args:
         points: An integer is a count for the whole stage; any other number, in (0, 1], a share of its pixels.
@@ -75,7 +75,7 @@ def point_count(points: float, *, stage: Size, selected: int, windows: int) -> i
 
 
 def choose_points(scores: Tensor, *, count: int) -> Tensor:
-    """The `count` pixels of highest score; ties go to the lowest row-major index.
+    """Return the `count` pixels of highest score; ties go to the lowest row-major index.
 
     Args:
         scores: (H, W), float.

@@ -63,11 +63,11 @@ class PublishedSettings:
         return self.stages[-1]
 
     def patches_of(self, stage: int) -> int:
-        """Windows to refine at a stage (0 = the first, which has one and refines nothing), or `ALL_PATCHES`."""
+        """Return the windows to refine at a stage, or `ALL_PATCHES`; stage 0 has one window and refines none."""
         return self.patches if isinstance(self.patches, int) else self.patches[stage - 1]
 
     def scale_of(self, stage: int) -> Size:
-        """The side of a stage's windows in pixels of the finest stage, rounded."""
+        """Return the side of a stage's windows in pixels of the finest stage, rounded."""
         size = self.stages[stage]
         return Size(
             width=max(1, _rounded(Fraction(self.crop.width * self.finest.width, size.width))),

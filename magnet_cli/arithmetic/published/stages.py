@@ -58,11 +58,11 @@ class PublishedNetworks(Protocol):
     """The two networks; every value they give is a probability."""
 
     def predict(self, patches: Tensor, scale: Size) -> Tensor:
-        """(n, classes, h, w) float32 probabilities of patches (n, bands, h, w), normalised float32."""
+        """Return (n, classes, h, w) float32 probabilities of patches (n, bands, h, w), normalised float32."""
         ...
 
     def refine(self, own: Tensor, field: Tensor, scale: Size) -> Tensor:
-        """(n, classes, h, w) float32: the scale's own prediction and the map so far, both of that shape, joined."""
+        """Join the scale's own prediction and the map so far, `(n, classes, h, w)` float32 each."""
         ...
 
 
@@ -89,7 +89,7 @@ def segment_published(
     shifted: bool,
     device: torch.device | str = "cpu",
 ) -> Tensor:
-    """Class probabilities of an image at the finest stage's size.
+    """Return the class probabilities of an image at the finest stage's size.
 
     Args:
         pixels: (H, W, bands), uint8.
@@ -119,7 +119,7 @@ def published_stages(
     shifted: bool,
     device: torch.device | str = "cpu",
 ) -> Iterator[PublishedStage]:
-    """Each stage as it is done, coarsest first; see `segment_published`."""
+    """Yield each stage as it is done, coarsest first; see `segment_published`."""
     if pixels.shape[2] != len(settings.mean):
         raise UsageError(
             "the image has as many bands as there are means",
@@ -154,7 +154,7 @@ class _Program:
 
     @torch.no_grad()
     def next(self, current: Tensor, *, index: int) -> PublishedStage:
-        """The stage after the one that gave `current`, (classes, h, w) of any size.
+        """Return the stage after the one that gave `current`, (classes, h, w) of any size.
 
         MagNet-Fast ranks the pixels of the whole stage, keeps as many as the selected windows' share of it allows, and
         then passes over those that lie in no window, without choosing others for them. So does the published program:
@@ -196,13 +196,13 @@ class _Program:
         return joined
 
     def _most_uncertain_first(self, uncertainty: Tensor, windows: Sequence[Box], *, size: Size) -> tuple[Box, ...]:
-        """Windows by falling mean uncertainty, equal ones in their own order."""
+        """Return the windows by falling mean uncertainty, equal ones in their own order."""
         cut_outs = (self._cut_out.one(uncertainty[None], region) for region in _regions(windows, size))
         means = torch.stack([cut_out.mean() for cut_out in cut_outs])
         return tuple(windows[i] for i in means.argsort(descending=True, stable=True).tolist())
 
     def _patches(self, image: NDArray[np.uint8], boxes: Sequence[Box]) -> Tensor:
-        """(n, bands, h, w) float32, normalised, on the device: windows of the resized image at the input size."""
+        """Return normalised windows of the resized image, `(n, bands, h, w)` float32, on the device."""
         crops = [resize_uint8_bilinear(image[box.slices], size=self.settings.input) for box in boxes]
         values = torch.from_numpy(np.stack(crops)).to(self.device).permute(0, 3, 1, 2).float() / 255
         mean, std = (
@@ -217,7 +217,7 @@ class _Program:
 
 
 def _regions(boxes: Sequence[Box], size: Size) -> NDArray[np.float32]:
-    """(n, 4) float32 edges in pixels, from float32 shares as published: their rounding can add samples to a bin."""
+    """Return edges `(n, 4)` in pixels, from float32 shares as published: rounding can add samples to a bin."""
     return window_shares(boxes, size=size) * np.array([size.width, size.height] * 2, np.float32)
 
 
@@ -232,7 +232,7 @@ def _finite(probabilities: Tensor) -> Tensor:
 
 @torch.no_grad()
 def labels_published(probabilities: Tensor, *, size: Size) -> NDArray[np.uint8]:
-    """The class of largest probability after bilinear resizing to another size, pixel centres aligned.
+    """Return the class of largest probability after bilinear resizing to another size, pixel centres aligned.
 
     The published programs resize the coloured result instead, which invents colours.
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def place_windows(stage: Size, *, crop: Size) -> tuple[Box, ...]:
-    """The windows of a stage: columns from left to right, each from top to bottom.
+    """Return the windows of a stage: columns from left to right, each from top to bottom.
 
     Neighbours overlap where the sides do not divide. The published step is rounded down, so the last window, moved to
     the edge, may lie a few pixels from the one before it: those pixels are in no window and are not refined.
@@ -50,14 +50,17 @@ def place_windows(stage: Size, *, crop: Size) -> tuple[Box, ...]:
 
 
 def _starts(side: int, crop: int) -> tuple[int, ...]:
-    """First pixel of each window along one axis; the last window is moved to the edge, which its step may miss."""
+    """Return the first pixel of each window along one axis.
+
+    The last window is moved to the edge, which its step may miss.
+    """
     count = -(-side // crop)
     step = (side - crop) // max(count - 1, 1)
     return (*(k * step for k in range(count - 1)), side - crop)
 
 
 def window_shares(boxes: Sequence[Box], *, size: Size) -> NDArray[np.float32]:
-    """The boxes as shares of `size`: (n, 4) float32 of left, top, right, bottom, in 0..1."""
+    """Return the boxes as shares of `size`: (n, 4) float32 of left, top, right, bottom, in 0..1."""
     edges = [
         (box.x / size.width, box.y / size.height, box.right / size.width, box.bottom / size.height) for box in boxes
     ]
@@ -78,7 +81,7 @@ class PublishedCutOut:
     half a pixel to the top-left and is blurred. The published programs were trained and tested like this."""
 
     def many(self, maps: Tensor, regions: NDArray[np.float32]) -> Tensor:
-        """The cut-outs of several regions: (n, channels, size.height, size.width); `one` describes the rest."""
+        """Return the cut-outs of several regions: (n, channels, size.height, size.width); `one` describes the rest."""
         return torch.stack([self.one(maps, region) for region in regions])
 
     def one(self, maps: Tensor, region: NDArray[np.float32]) -> Tensor:
@@ -141,7 +144,7 @@ class _Samples:
         return int(self.high[-1])
 
     def mean(self, maps: Tensor) -> Tensor:
-        """(channels, bins, other): means of bins along the middle axis of `maps`, which is cut to `first`..`last`."""
+        """Return `(channels, bins, other)`: means of bins along the middle axis of maps cut to `first`..`last`."""
         low, high = (
             maps.index_select(1, torch.from_numpy(index - self.first).to(maps.device))
             for index in (self.low, self.high)
@@ -178,7 +181,7 @@ class OverlapMean:
 
 
 def resize_bilinear(maps: Tensor, *, height: int, width: int) -> Tensor:
-    """(channels, height, width): maps (channels, h, w) resized, pixel centres aligned, without antialiasing."""
+    """Return (channels, height, width): maps (channels, h, w) resized, pixel centres aligned, without antialiasing."""
     if maps.shape[1:] == (height, width):
         return maps
     return functional.interpolate(maps[None], (height, width), mode="bilinear", align_corners=False)[0]

@@ -90,7 +90,7 @@ class CascadeCeiling(Contender[RefineOptions]):
         return scaled(found, seconds=seconds, windows=program.windows, tried=tried)
 
     def _passes(self, shape: Shape) -> Any:
-        """Runs one step over a sample, by its number; gives 1."""
+        """Run one step over the sample of that number, and return 1."""
         device, part = self._network.device, (..., slice(shape.height), slice(shape.width))
         given = [
             (image[part].contiguous().to(device), mask[part].contiguous().to(device))
@@ -108,7 +108,7 @@ class CascadeCeiling(Contender[RefineOptions]):
 
 
 def alike_steps(by_shape: Mapping[Shape, int]) -> list[Alike]:
-    """Steps in groups of about one size: the same kind of step, as many groups as there are shapes up to `MOST_SHAPES`.
+    """Group steps of the same kind by size, into as many groups as there are shapes, up to `MOST_SHAPES`.
 
     Args:
         by_shape: How many steps there were of each shape.
@@ -131,7 +131,7 @@ def _pixels(shape: Shape) -> int:
 
 
 def _spread(size: Size, side: int) -> Iterator[Box]:
-    """Windows evenly from corner to corner."""
+    """Yield the windows evenly from corner to corner."""
     across, down = max(0, size.width - side), max(0, size.height - side)
     for number in range(SAMPLE):
         x, y = (room * number // (SAMPLE - 1) for room in (across, down))
@@ -139,6 +139,6 @@ def _spread(size: Size, side: int) -> Iterator[Box]:
 
 
 def _reflected(values: NDArray[Any], side: int) -> NDArray[Any]:
-    """`(height, width, ...)` as a square of a side."""
+    """Return `(height, width, ...)` as a square of a side."""
     missing = [(0, side - length) for length in values.shape[:2]]
     return np.pad(values, [*missing, (0, 0)][: values.ndim], mode="symmetric")

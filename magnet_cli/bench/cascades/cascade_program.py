@@ -72,7 +72,7 @@ class CascadeProgram(Contender[RefineOptions]):
     def _refine(
         self, image: str, mask: str | None, method: Cascade, options: RefineOptions
     ) -> tuple[float, dict[str, Any]]:
-        """Seconds and report of a run, of which nothing stays."""
+        """Return the seconds and report of a run, of which nothing stays."""
         folder = Path(tempfile.mkdtemp(prefix="run-", dir=self._task.folder))
         try:
             start = time.perf_counter()
@@ -118,7 +118,7 @@ class Watched:
 
 
 def loaded_cascade(options: RefineOptions) -> Cascade:
-    """The cascade that the options name.
+    """Return the cascade that the options name.
 
     Raises:
         WeightsError, DeviceError, UsageError: It cannot be had.
@@ -127,7 +127,7 @@ def loaded_cascade(options: RefineOptions) -> Cascade:
 
 
 def named_mask(mask: str | None) -> str:
-    """The mask of a task, which has one where a cascade runs."""
+    """Return the mask of a task, which has one where a cascade runs."""
     if mask is None:
         message = "a cascade sharpens a mask"
         raise RuntimeError(message)

@@ -34,7 +34,7 @@ class CascadeModule(nn.Module):
     """
 
     def forward(self, images: Tensor, masks: Tensor) -> CascadeOutputs:
-        """Three passes, the global step: every output, each of which has its loss in training.
+        """Return three passes, the global step: every output, each of which has its loss in training.
 
         Args:
             images: `(n, 3, h, w)`, normalised; sides are multiples of 8.
@@ -48,7 +48,7 @@ class CascadeModule(nn.Module):
         return CascadeOutputs(s8=(s8, *later.s8), s4=later.s4, s1=later.s1)
 
     def two_passes(self, images: Tensor, masks: Tensor, coarse: Tensor) -> CascadeOutputs:
-        """The last two passes, the local step: two outputs of stride 8, two of stride 4, one of stride 1.
+        """Return the last two passes, the local step: two outputs of stride 8, two of stride 4, one of stride 1.
 
         Args:
             images: The image, as `forward` takes it.
@@ -60,15 +60,15 @@ class CascadeModule(nn.Module):
         return CascadeOutputs(s8=(s8, last8), s4=(s4, last4), s1=s1)
 
     def first(self, images: Tensor, masks: Tensor, s8: Tensor, s4: Tensor) -> Tensor:
-        """A pass as far as stride 8: its logits, enlarged."""
+        """Return a pass as far as stride 8: its logits, enlarged."""
         raise NotImplementedError
 
     def middle(self, images: Tensor, masks: Tensor, s8: Tensor, s4: Tensor) -> tuple[Tensor, Tensor]:
-        """A pass as far as stride 4: logits of strides 8 and 4, enlarged."""
+        """Return a pass as far as stride 4: logits of strides 8 and 4, enlarged."""
         raise NotImplementedError
 
     def last(self, images: Tensor, masks: Tensor, s8: Tensor, s4: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """A whole pass: logits of strides 8, 4 and 1, enlarged."""
+        """Return a whole pass: logits of strides 8, 4 and 1, enlarged."""
         raise NotImplementedError
 
     def raise_finest(self, by: float) -> None:

@@ -34,7 +34,7 @@ class Encoder(nn.Module):
         )
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The stem's convolution, before its norm, the first layer and the last: strides 2, 4 and 8."""
+        """Return the stem's convolution, before its norm, the first layer and the last: strides 2, 4 and 8."""
         stem = self.conv1(x)
         first = self.layer1(self.maxpool(self.relu(self.bn1(stem))))
         return stem, first, self.layer4(self.layer3(self.layer2(first)))
@@ -56,14 +56,14 @@ class Rise(nn.Module):
         self.shortcut = nn.Conv2d(inputs, outputs, 1)
 
     def forward(self, x: Tensor, finer: Tensor) -> Tensor:
-        """`(n, inputs, h, w)` and `(n, beside, 2 h, 2 w)` to `(n, outputs, 2 h, 2 w)`."""
+        """Map `(n, inputs, h, w)` and `(n, beside, 2 h, 2 w)` to `(n, outputs, 2 h, 2 w)`."""
         larger = grown(x, 2)
         y = self.conv(torch.cat((larger, finer), dim=1)) + self.shortcut(larger)
         return cast("Tensor", y + self.conv2(y))
 
 
 def pair(*, inputs: int, outputs: int) -> nn.Sequential:
-    """Two 3 x 3 convolutions, each after a norm and ReLU."""
+    """Return two 3 x 3 convolutions, each after a norm and ReLU."""
     return nn.Sequential(
         nn.BatchNorm2d(inputs),
         nn.ReLU(inplace=True),
@@ -80,7 +80,7 @@ def head(*, inputs: int, width: int) -> nn.Sequential:
 
 
 def grown(x: Tensor, factor: int) -> Tensor:
-    """Enlarged by a whole factor, bilinear, pixel centres aligned."""
+    """Enlarge maps by a whole factor, bilinear, with pixel centres aligned."""
     return functional.interpolate(x, scale_factor=factor, mode="bilinear", align_corners=False)
 
 
@@ -145,13 +145,13 @@ class CascadePSP(CascadeModule):
         cast("Tensor", self.final_21.bias).add_(by)
 
     def features(self, images: Tensor, *masks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """What every output is made of: the pooled pyramid, and the encoder's maps of strides 4 and 2."""
+        """Return what every output is made of: the pooled pyramid, and the encoder's maps of strides 4 and 2."""
         stem, layer, last = self.feats(torch.cat((images, *masks), dim=1))
         return self.psp(last), layer, stem
 
 
 def cascadepsp_resnet50() -> CascadePSP:
-    """The published module, over a ResNet-50: 67.7 million parameters."""
+    """Return the published module, over a ResNet-50: 67.7 million parameters."""
     encoder = ResNet(
         block=Bottleneck, depths=(3, 4, 6, 3), bands=BANDS + MASKS, output_stride=STRIDE, first_dilated=False
     )
@@ -167,6 +167,6 @@ def cascadepsp_light(
     hidden: int = 32,
     sees: bool = False,
 ) -> CascadePSP:
-    """The same over a slim ResNet-18, for machines without an accelerator."""
+    """Return the same over a slim ResNet-18, for machines without an accelerator."""
     encoder = ResNet(block=BasicBlock, depths=depths, width=width, bands=BANDS + MASKS, output_stride=STRIDE)
     return CascadePSP(encoder, pooled=pooled, widths=widths, hidden=hidden, sees=sees)

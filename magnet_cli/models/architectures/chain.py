@@ -36,7 +36,7 @@ class ConvChain(nn.Module):
         self.reach = weight.shape[2] // 2
 
     def forward(self, x: Tensor) -> Tensor:
-        """`(n, channels, h, w)` to `(n, outputs, h, w)`."""
+        """Map `(n, channels, h, w)` to `(n, outputs, h, w)`."""
         edge = self.reach
         if min(x.shape[-2:]) <= 2 * edge:
             return cast("Tensor", self.convs(x))
@@ -49,7 +49,7 @@ class ConvChain(nn.Module):
 
 
 def composed(convs: Sequence[nn.Conv2d]) -> tuple[Tensor, Tensor]:
-    """Kernel `(outputs, inputs, k, k)` and bias `(outputs,)` of the chain away from its padding, float64."""
+    """Return the kernel `(outputs, inputs, k, k)` and bias `(outputs,)` of the chain away from its padding, float64."""
     weight, bias = (cast("Tensor", part).double() for part in (convs[0].weight, convs[0].bias))
     for conv in convs[1:]:
         then = conv.weight.double()

@@ -24,17 +24,17 @@ class ConvNetwork(nn.Module):
         self.conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, padding_mode="replicate")
 
     def forward(self, x: Tensor) -> Tensor:
-        """`(n, inputs, h, w)` to `(n, outputs, h, w)`."""
+        """Map `(n, inputs, h, w)` to `(n, outputs, h, w)`."""
         return cast("Tensor", self.conv(x))
 
 
 def conv_backbone(*, classes: int, bands: int = 3, kernel: int = 1) -> ConvNetwork:
-    """A convolution from bands to logits."""
+    """Return a convolution from bands to logits."""
     return ConvNetwork(inputs=bands, outputs=classes, kernel=kernel)
 
 
 def conv_refiner(*, classes: int, kernel: int = 1) -> ConvNetwork:
-    """A convolution from the probabilities of both inputs to logits."""
+    """Return a convolution from the probabilities of both inputs to logits."""
     return ConvNetwork(inputs=2 * classes, outputs=classes, kernel=kernel)
 
 
@@ -70,5 +70,5 @@ class ConvCascade(CascadeModule):
 
 
 def conv_cascade(*, kernel: int = 1) -> ConvCascade:
-    """A convolution as a cascade."""
+    """Return a convolution as a cascade."""
     return ConvCascade(kernel=kernel)

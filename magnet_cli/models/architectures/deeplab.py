@@ -19,7 +19,7 @@ RATES = {8: (12, 24, 36), 16: (6, 12, 18), 32: (3, 6, 9)}
 
 
 def separable(*, inputs: int, outputs: int, dilation: int = 1) -> nn.Sequential:
-    """A 3 x 3 convolution of each channel alone, a 1 x 1 convolution, a batch norm and a ReLU."""
+    """Return a 3 x 3 convolution of each channel alone, a 1 x 1 convolution, a batch norm and a ReLU."""
     return nn.Sequential(
         nn.Conv2d(inputs, inputs, 3, padding=dilation, dilation=dilation, groups=inputs, bias=False),
         nn.Conv2d(inputs, outputs, 1, bias=False),
@@ -48,7 +48,7 @@ class ASPP(nn.Module):
         self.project = unit(inputs=width * (len(rates) + 2), outputs=width, side=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`(n, inputs, h, w)` to `(n, width, h, w)`."""
+        """Map `(n, inputs, h, w)` to `(n, width, h, w)`."""
         whole = self.whole(x)
         everywhere = whole.expand(-1, -1, x.shape[2], x.shape[3])
         branches = (self.local(x), *(branch(x) for branch in self.dilated), everywhere)
@@ -79,7 +79,7 @@ class DeepLabV3Plus(nn.Module):
         self.classify = nn.Conv2d(width, classes, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`(n, bands, h, w)`, normalised, to logits `(n, classes, h, w)`."""
+        """Map `(n, bands, h, w)`, normalised, to logits `(n, classes, h, w)`."""
         fine, *_, deep = self.encoder(x)
         wide = enlarge(self.smooth(self.aspp(deep)), fine)
         merged = self.merge(torch.cat((wide, self.reduce(fine)), dim=1))
@@ -87,6 +87,6 @@ class DeepLabV3Plus(nn.Module):
 
 
 def deeplabv3plus_resnet50(*, classes: int, bands: int = 3, output_stride: int = 16) -> DeepLabV3Plus:
-    """DeepLabV3+ over ResNet-50; an output stride of 8 instead of 16 takes three times the operations."""
+    """Build DeepLabV3+ over ResNet-50. An output stride of 8 instead of 16 takes three times the operations."""
     encoder = ResNet(block=Bottleneck, depths=(3, 4, 6, 3), bands=bands, output_stride=output_stride)
     return DeepLabV3Plus(encoder, classes=classes, output_stride=output_stride)

@@ -52,7 +52,7 @@ LAST_OF_STRIDE = (1, 2, 4, 6)
 
 
 def scaled_width(channels: int, factor: float) -> int:
-    """Channels times a factor, rounded to a multiple of 8 that is not less than nine tenths of it."""
+    """Return the channels times a factor, rounded to a multiple of 8 that is not less than nine tenths of it."""
     wanted = channels * factor
     rounded = max(DIVISOR, int(wanted + DIVISOR / 2) // DIVISOR * DIVISOR)
     return rounded + DIVISOR if rounded < LEAST_KEPT * wanted else rounded
@@ -89,7 +89,7 @@ class InvertedResidual(nn.Module):
         self.has_shortcut = stride == 1 and inputs == outputs
 
     def forward(self, x: Tensor) -> Tensor:
-        """`(n, inputs, h, w)` to `(n, outputs, ceil(h / stride), ceil(w / stride))`."""
+        """Map `(n, inputs, h, w)` to `(n, outputs, ceil(h / stride), ceil(w / stride))`."""
         y = x
         if self.expand is not None and self.expand_norm is not None:
             y = self.relu(self.expand_norm(self.expand(y)))
@@ -98,7 +98,7 @@ class InvertedResidual(nn.Module):
         return x + y if self.has_shortcut else cast("Tensor", y)
 
     def filtered(self, x: Tensor) -> Tensor:
-        """The depthwise convolution, in float32 while a CPU trains in bfloat16.
+        """Return the depthwise convolution, in float32 while a CPU trains in bfloat16.
 
         Its backward pass in bfloat16 is the slower one on CPUs: with it, a whole step took 1.6 times as long.
         """
@@ -144,7 +144,7 @@ class EfficientNetLite(nn.Module):
         self.channels = tuple(channels[index] for index in LAST_OF_STRIDE)
 
     def forward(self, x: Tensor) -> Features:
-        """`(n, bands, h, w)` to four feature maps of strides 4, 8, 16 and 32, finest first."""
+        """Return `(n, bands, h, w)` to four feature maps of strides 4, 8, 16 and 32, finest first."""
         y = self.relu(self.stem_norm(self.stem(same_padded(x, kernel=3, stride=2))))
         found = []
         for index, stage in enumerate(self.stages):
@@ -156,15 +156,15 @@ class EfficientNetLite(nn.Module):
 
 
 def norm(channels: int) -> nn.BatchNorm2d:
-    """A batch normalisation with the constants that the published weights were trained with."""
+    """Return a batch normalisation with the constants that the published weights were trained with."""
     return nn.BatchNorm2d(channels, eps=EPSILON, momentum=MOMENTUM)
 
 
 def efficientnet_lite0(*, bands: int = 3) -> EfficientNetLite:
-    """EfficientNet-Lite0: 3.0 million parameters without its classifier."""
+    """Build EfficientNet-Lite0, which has 3.0 million parameters without its classifier."""
     return EfficientNetLite(width=1.0, depth=1.0, bands=bands)
 
 
 def efficientnet_lite2(*, bands: int = 3) -> EfficientNetLite:
-    """EfficientNet-Lite2: wider by a tenth and deeper by a fifth."""
+    """Build EfficientNet-Lite2, which is a tenth wider and a fifth deeper than Lite0."""
     return EfficientNetLite(width=1.1, depth=1.2, bands=bands)

@@ -24,7 +24,7 @@ Encoder = ResNet | EfficientNetLite | TimmEncoder
 
 
 def enlarge(x: Tensor, like: Tensor) -> Tensor:
-    """Bilinear, pixel centres aligned, to the height and width of another tensor."""
+    """Resize maps to the height and width of another tensor, bilinear, with pixel centres aligned."""
     return functional.interpolate(x, size=like.shape[-2:], mode="bilinear", align_corners=False)
 
 
@@ -60,13 +60,13 @@ class FPN(nn.Module):
         self.classify = nn.Conv2d(4 * head, classes, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`(n, bands, h, w)`, normalised, to logits `(n, classes, h, w)`."""
+        """Map `(n, bands, h, w)`, normalised, to logits `(n, classes, h, w)`."""
         p5, p4, p3, p2 = self.pyramid(x)
         joined = torch.cat((*self.coarse(p5, p4, p3, like=p2), self.smooth4_2(self.smooth4_1(p2))), dim=1)
         return enlarge(cast("Tensor", self.classify(joined)), x)
 
     def pyramid(self, x: Tensor) -> Features:
-        """The top-down path: `(n, lateral, h / s, w / s)` for s = 32, 16, 8, 4."""
+        """Return the top-down path: `(n, lateral, h / s, w / s)` for s = 32, 16, 8, 4."""
         c2, c3, c4, c5 = self.resnet_backbone(x)
         p5 = self.toplayer(c5)
         p4 = enlarge(p5, c4) + self.latlayer1(c4)
@@ -74,7 +74,7 @@ class FPN(nn.Module):
         return p5, p4, p3, enlarge(p3, c2) + self.latlayer3(c2)
 
     def coarse(self, p5: Tensor, p4: Tensor, p3: Tensor, *, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """What the three coarser levels give to the classifier, `(n, head, h / 4, w / 4)`."""
+        """Return what the three coarser levels give to the classifier, `(n, head, h / 4, w / 4)`."""
         return (
             enlarge(self.smooth1_2(self.smooth1_1(p5)), like),
             enlarge(self.smooth2_2(self.smooth2_1(p4)), like),
@@ -87,7 +87,7 @@ class FPN(nn.Module):
         return self.resnet_backbone
 
     def simplified(self) -> nn.Module:
-        """An equal network with one convolution where the finest level has three with nothing between them."""
+        """Return an equal network with one convolution where the finest level has three with nothing between them."""
         finest = (self.smooth4_1, self.smooth4_2, _part(self.classify, self.classify.in_channels * 3 // 4, None))
         return SimplifiedFPN(self, finest) if pays(finest) else self
 
@@ -110,14 +110,14 @@ class SimplifiedFPN(nn.Module):
         self.classify = _part(network.classify, 0, finest[-1].in_channels * 3, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`(n, bands, h, w)`, normalised, to logits `(n, classes, h, w)`."""
+        """Map `(n, bands, h, w)`, normalised, to logits `(n, classes, h, w)`."""
         p5, p4, p3, p2 = self.network.pyramid(x)
         joined = torch.cat(self.network.coarse(p5, p4, p3, like=p2), dim=1)
         return enlarge(self.classify(joined) + self.finest(p2), x)
 
 
 def _part(conv: nn.Conv2d, start: int, stop: int | None, *, bias: bool = True) -> nn.Conv2d:
-    """A convolution's share from some of its input channels, with its bias or without."""
+    """Return a convolution's share from some of its input channels, with its bias or without."""
     weight = conv.weight[:, start:stop]
     side = conv.kernel_size[0]
     part = nn.Conv2d(weight.shape[1], weight.shape[0], side, padding=side // 2, bias=bias)
@@ -128,12 +128,12 @@ def _part(conv: nn.Conv2d, start: int, stop: int | None, *, bias: bool = True) -
 
 
 def fpn_resnet50(*, classes: int, bands: int = 3) -> FPN:
-    """The backbone of the published program: FPN over ResNet-50."""
+    """Return the backbone of the published program: FPN over ResNet-50."""
     return FPN(ResNet(block=Bottleneck, depths=(3, 4, 6, 3), bands=bands), classes=classes)
 
 
 def fpn_resnet18(*, classes: int, bands: int = 3) -> FPN:
-    """The refinement branch of the GRNet paper ("Training"): FPN over ResNet-18."""
+    """Return the refinement branch of the GRNet paper ("Training"): FPN over ResNet-18."""
     return FPN(ResNet(block=BasicBlock, depths=(2, 2, 2, 2), bands=bands), classes=classes)
 
 
@@ -146,21 +146,21 @@ def fpn_small(
     lateral: int = 64,
     head: int = 32,
 ) -> FPN:
-    """A slim FPN over basic blocks, for machines without an accelerator; 3 million parameters by default."""
+    """Return a slim FPN over basic blocks, for machines without an accelerator; 3 million parameters by default."""
     encoder = ResNet(block=BasicBlock, depths=depths, width=width, bands=bands)
     return FPN(encoder, classes=classes, lateral=lateral, head=head)
 
 
 def fpn_lite0(*, classes: int, bands: int = 3, lateral: int = 64, head: int = 48) -> FPN:
-    """A slim FPN over EfficientNet-Lite0, for encoders that were trained on ImageNet; 3.3 million parameters."""
+    """Return a slim FPN over EfficientNet-Lite0, for encoders that were trained on ImageNet; 3.3 million parameters."""
     return FPN(efficientnet_lite0(bands=bands), classes=classes, lateral=lateral, head=head)
 
 
 def fpn_lite2(*, classes: int, bands: int = 3, lateral: int = 64, head: int = 48) -> FPN:
-    """A slim FPN over EfficientNet-Lite2; 4.7 million parameters."""
+    """Return a slim FPN over EfficientNet-Lite2; 4.7 million parameters."""
     return FPN(efficientnet_lite2(bands=bands), classes=classes, lateral=lateral, head=head)
 
 
 def fpn_timm(*, classes: int, encoder: str, bands: int = 3, lateral: int = 64, head: int = 48) -> FPN:
-    """A slim FPN over any encoder of the package timm that has feature maps of strides 4 to 32."""
+    """Return a slim FPN over any encoder of the package timm that has feature maps of strides 4 to 32."""
     return FPN(TimmEncoder(encoder, bands=bands), classes=classes, lateral=lateral, head=head)

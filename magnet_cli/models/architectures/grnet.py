@@ -36,7 +36,7 @@ class Saliency(nn.Module):
         nn.init.ones_(cast("Tensor", self.outer.bias))
 
     def forward(self, image: Tensor, probs: Tensor) -> Tensor:
-        """`(n, bands, h, w)` normalised and `(n, classes, h, w)` to the weighted image `(n, bands, h, w)`."""
+        """Return `(n, bands, h, w)` normalised and `(n, classes, h, w)` to the weighted image `(n, bands, h, w)`."""
         return cast("Tensor", image * self.outer(torch.relu(self.inner(probs))))
 
 
@@ -72,7 +72,7 @@ class LocalBranch(nn.Module):
         )
 
     def forward(self, patches: Tensor, probs: Tensor | None) -> Tensor:
-        """F^R, the scores of cells, `(n, classes, h, w)`.
+        """Return F^R, the scores of cells, `(n, classes, h, w)`.
 
         Args:
             patches: The cells of the image, `(n, bands, h, w)`, normalised.
@@ -82,14 +82,14 @@ class LocalBranch(nn.Module):
         return cast("Tensor", self.branch(seen))
 
     def aggregate(self, refined: Tensor, scores: Tensor) -> Tensor:
-        """F^E and F^G, `(n, classes, h, w)` each, to fused scores of the same shape; it sees two pixels around one."""
+        """Map F^E and F^G, `(n, classes, h, w)` each, to fused scores; a score depends on two pixels around it."""
         return cast("Tensor", self.aggregation(torch.cat((refined, scores), dim=1)))
 
 
 def grnet_resnet18(
     *, classes: int, bands: int = 3, cells: int = 4, fusion: str = "literal", aggregation: int = 256
 ) -> LocalBranch:
-    """The paper's: an FPN over ResNet-18."""
+    """Return the paper's: an FPN over ResNet-18."""
     branch = fpn_resnet18(classes=classes, bands=bands)
     return LocalBranch(branch=branch, classes=classes, bands=bands, cells=cells, fusion=fusion, width=aggregation)
 
@@ -106,7 +106,7 @@ def grnet_small(
     lateral: int = 32,
     head: int = 16,
 ) -> LocalBranch:
-    """A slim one, for machines without an accelerator; its branch is an `fpn-small` of these options."""
+    """Return a slim one, for machines without an accelerator; its branch is an `fpn-small` of these options."""
     branch = fpn_small(classes=classes, bands=bands, width=width, depths=depths, lateral=lateral, head=head)
     return LocalBranch(branch=branch, classes=classes, bands=bands, cells=cells, fusion=fusion, width=aggregation)
 
@@ -121,6 +121,6 @@ def grnet_lite0(
     lateral: int = 64,
     head: int = 48,
 ) -> LocalBranch:
-    """A branch over EfficientNet-Lite0, which can begin with weights of other images."""
+    """Return a branch over EfficientNet-Lite0, which can begin with weights of other images."""
     branch = fpn_lite0(classes=classes, bands=bands, lateral=lateral, head=head)
     return LocalBranch(branch=branch, classes=classes, bands=bands, cells=cells, fusion=fusion, width=aggregation)

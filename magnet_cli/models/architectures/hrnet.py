@@ -16,24 +16,24 @@ if TYPE_CHECKING:
 
 
 def enlarge_corners(x: Tensor, like: Tensor) -> Tensor:
-    """Bilinear, corner pixels' centres aligned, to the height and width of another tensor."""
+    """Resize maps to the height and width of another tensor, bilinear, with the centres of corner pixels aligned."""
     return functional.interpolate(x, size=like.shape[-2:], mode="bilinear", align_corners=True)
 
 
 def unit(*, inputs: int, outputs: int, side: int = 3, stride: int = 1, active: bool = True) -> nn.Sequential:
-    """A convolution without bias, a batch norm and, where active, a ReLU."""
+    """Return a convolution without bias, a batch norm and, where active, a ReLU."""
     conv = nn.Conv2d(inputs, outputs, side, stride, side // 2, bias=False)
     return nn.Sequential(conv, nn.BatchNorm2d(outputs), *([nn.ReLU(inplace=True)] if active else []))
 
 
 def descent(*, inputs: int, outputs: int, steps: int) -> nn.Sequential:
-    """Halvings from one branch to a coarser one; the last changes the channels and has no ReLU."""
+    """Return the halvings from one branch to a coarser one; the last changes the channels and has no ReLU."""
     halvings = [unit(inputs=inputs, outputs=inputs, stride=2) for _ in range(steps - 1)]
     return nn.Sequential(*halvings, unit(inputs=inputs, outputs=outputs, stride=2, active=False))
 
 
 def path(widths: Sequence[int], *, source: int, target: int) -> nn.Module:
-    """What branch `target` sees branch `source` through; from coarser ones it is still to be enlarged."""
+    """Return what branch `target` sees branch `source` through; from coarser ones it is still to be enlarged."""
     if source == target:
         return nn.Identity()
     if source > target:
@@ -60,7 +60,7 @@ class Exchange(nn.Module):
         )
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
-        """Maps of all branches, finest first, to as many of the same shapes."""
+        """Exchange maps between all branches, finest first, and return as many of the same shapes."""
         maps = [branch(x) for branch, x in zip(self.branches, maps, strict=True)]
         return [self.fused(maps, target=target) for target in range(len(maps))]
 
@@ -119,7 +119,7 @@ class HRNet(nn.Module):
         self.stage4 = stage(widths[:4], modules=fourth, blocks=blocks)
 
     def features(self, x: Tensor) -> Tensor:
-        """`(n, bands, h, w)` to all branches' maps, finest first, joined at the finest one's size."""
+        """Map `(n, bands, h, w)` to all branches' maps, finest first, joined at the finest one's size."""
         x = self.relu(self.bn1(self.conv1(x)))
         x = self.layer1(self.relu(self.bn2(self.conv2(x))))
         maps = self.stage2([layer(x) for layer in self.transition1])
@@ -134,12 +134,12 @@ class HRNet(nn.Module):
 
 
 def stage(widths: Sequence[int], *, modules: int, blocks: int) -> nn.Sequential:
-    """Exchanges one after the other."""
+    """Chain several exchanges."""
     return nn.Sequential(*(Exchange(widths=widths, blocks=blocks) for _ in range(modules)))
 
 
 def another_branch(widths: Sequence[int]) -> nn.ModuleList:
-    """One branch more: those that there are stay, the last of `widths` is made of the coarsest of them."""
+    """Return one branch more: those that there are stay, the last of `widths` is made of the coarsest of them."""
     *kept, coarsest, new = widths
     stay = [nn.Identity() for _ in (*kept, coarsest)]
     return nn.ModuleList((*stay, nn.Sequential(unit(inputs=coarsest, outputs=new, stride=2))))

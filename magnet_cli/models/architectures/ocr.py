@@ -21,7 +21,7 @@ DROPOUT = 0.05
 
 
 def pointwise(*, inputs: int, outputs: int) -> list[nn.Module]:
-    """A 1 x 1 convolution without bias, and a batch norm with ReLU as one module."""
+    """Return a 1 x 1 convolution without bias, and a batch norm with ReLU as one module."""
     return [
         nn.Conv2d(inputs, outputs, 1, bias=False),
         nn.Sequential(nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)),
@@ -53,7 +53,7 @@ class ObjectContext(nn.Module):
         self.f_up = nn.Sequential(*pointwise(inputs=KEYS, outputs=WIDTH))
 
     def forward(self, features: Tensor, proxies: Tensor) -> Tensor:
-        """Pixels `(n, 512, h, w)` and regions `(n, 512, classes, 1)` to context `(n, 512, h, w)`."""
+        """Map pixels `(n, 512, h, w)` and regions `(n, 512, classes, 1)` to context `(n, 512, h, w)`."""
         queries = self.f_pixel(features).flatten(2).transpose(1, 2)
         keys = self.f_object(proxies).flatten(2)
         values = self.f_down(proxies).flatten(2).transpose(1, 2)
@@ -71,7 +71,7 @@ class OCRHead(nn.Module):
         self.conv_bn_dropout = nn.Sequential(*pointwise(inputs=2 * WIDTH, outputs=WIDTH), nn.Dropout2d(DROPOUT))
 
     def forward(self, features: Tensor, proxies: Tensor) -> Tensor:
-        """Pixels `(n, 512, h, w)` and regions `(n, 512, classes, 1)` to pixels `(n, 512, h, w)`."""
+        """Map pixels `(n, 512, h, w)` and regions `(n, 512, classes, 1)` to pixels `(n, 512, h, w)`."""
         both = torch.cat((self.object_context_block(features, proxies), features), dim=1)
         return cast("Tensor", self.conv_bn_dropout(both))
 
@@ -108,7 +108,7 @@ class HRNetOCR(HRNet):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """`(n, bands, h, w)`, normalised, to logits `(n, classes, h, w)`."""
+        """Map `(n, bands, h, w)`, normalised, to logits `(n, classes, h, w)`."""
         joined = self.features(x)
         auxiliary = self.aux_head(joined)
         features = self.conv3x3_ocr(joined)
@@ -117,7 +117,7 @@ class HRNetOCR(HRNet):
 
 
 def hrnet18_ocr(*, classes: int, bands: int = 3, stem_stride: int = 1) -> HRNetOCR:
-    """OCR over HRNetV2-W18-Small-v2; the published program calls it `hrnet18`."""
+    """Build OCR over HRNetV2-W18-Small-v2, which the published program calls `hrnet18`."""
     size: HRNetSize = {"widths": (18, 36, 72, 144), "modules": (1, 3, 2), "blocks": 2, "bottlenecks": 2}
     return HRNetOCR(classes=classes, **size, bands=bands, stem_stride=stem_stride)
 

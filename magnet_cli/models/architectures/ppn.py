@@ -84,7 +84,7 @@ class PatchProposalNetwork(nn.Module):
                 self.score.bias.zero_()
 
     def forward(self, x: Tensor, field: Tensor | None = None) -> Tensor:
-        """Logits of cells, `(n, cells * cells)` row by row: G - P, or the constant - P.
+        """Return the logits of cells, `(n, cells * cells)` row by row: G - P, or the constant - P.
 
         Args:
             x: `(n, bands, h, w)`, normalised.
@@ -102,7 +102,7 @@ class PatchProposalNetwork(nn.Module):
         return cast("Tensor", self.score(deep.mean(dim=(2, 3))) - own)
 
     def score_map(self, x: Tensor, field: Tensor | None = None) -> Tensor:
-        """P of every place, `(n, h', w')` float32, h' and w' those of the deep features; see `forward`.
+        """Return P of every place, `(n, h', w')` float32, h' and w' those of the deep features; see `forward`.
 
         The score of any area is the mean over its places.
         """
@@ -118,7 +118,7 @@ class PatchProposalNetwork(nn.Module):
         return 3 * TWO + 1 + self.encoder_bands if self.sees_field else 0
 
     def features(self, x: Tensor, field: Tensor | None) -> Tensor:
-        """What the last layer sees, `(n, channels, h', w')`; see `forward`."""
+        """Return what the last layer sees, `(n, channels, h', w')`; see `forward`."""
         if not self.sees_field:
             return cast("Tensor", self.encoder(x)[-1])
         if field is None:
@@ -132,7 +132,7 @@ class PatchProposalNetwork(nn.Module):
 def ppn_resnet18(
     *, bands: int = 3, classes: int = 0, cells: int = 4, depths: Sequence[int] = (2, 2, 2), **seeing: Any
 ) -> PatchProposalNetwork:
-    """The paper's: ResNet-18 without its last layer, 2.8 million parameters."""
+    """Return the paper's: ResNet-18 without its last layer, 2.8 million parameters."""
     return PatchProposalNetwork(bands=bands, classes=classes, cells=cells, depths=depths, **seeing)
 
 
@@ -145,5 +145,5 @@ def ppn_small(
     depths: Sequence[int] = (1, 1, 1),
     **seeing: Any,
 ) -> PatchProposalNetwork:
-    """A slim one, for machines without an accelerator; 77 thousand parameters by default."""
+    """Return a slim one, for machines without an accelerator; 77 thousand parameters by default."""
     return PatchProposalNetwork(bands=bands, classes=classes, cells=cells, width=width, depths=depths, **seeing)

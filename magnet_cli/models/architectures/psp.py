@@ -19,7 +19,7 @@ AUXILIARY = 0.4
 
 
 def mixed(main: Tensor, auxiliary: Tensor) -> Tensor:
-    """The weighted mean of two heads' logits."""
+    """Return the weighted mean of two heads' logits."""
     return (main + AUXILIARY * auxiliary) / (1 + AUXILIARY)
 
 
@@ -40,7 +40,7 @@ class PyramidPooling(nn.Module):
         self.bottleneck = nn.Conv2d(channels * (len(sizes) + 1), outputs, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`(n, channels, h, w)` to `(n, outputs, h, w)`."""
+        """Map `(n, channels, h, w)` to `(n, outputs, h, w)`."""
         pooled = [enlarge(stage(x), x) for stage in self.stages]
         return functional.relu(self.bottleneck(torch.cat((*pooled, x), dim=1)))
 
@@ -53,7 +53,7 @@ class Doubling(nn.Module):
         self.conv = nn.Sequential(nn.Conv2d(inputs, outputs, 3, padding=1), nn.BatchNorm2d(outputs), nn.PReLU())
 
     def forward(self, x: Tensor) -> Tensor:
-        """`(n, inputs, h, w)` to `(n, outputs, 2 * h, 2 * w)`."""
+        """Map `(n, inputs, h, w)` to `(n, outputs, 2 * h, 2 * w)`."""
         larger = functional.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
         return cast("Tensor", self.conv(larger))
 
@@ -78,12 +78,12 @@ class PSPNet(nn.Module):
         self.classifier = nn.Conv2d(channels, classes, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`(n, bands, h, w)`, normalised, to logits `(n, classes, h, w)`."""
+        """Map `(n, bands, h, w)`, normalised, to logits `(n, classes, h, w)`."""
         last = self.feats(x)[-1]
         main = self.final(self.up_3(self.up_2(self.up_1(self.psp(last)))))
         return mixed(enlarge(main, x), enlarge(self.classifier(last), x))
 
 
 def psp_resnet101(*, classes: int, bands: int = 3) -> PSPNet:
-    """PSPNet over a ResNet-101 that is not dilated, as the published program has it."""
+    """Build PSPNet over a ResNet-101 that is not dilated, as the published program has it."""
     return PSPNet(ResNet(block=Bottleneck, depths=(3, 4, 23, 3), bands=bands), classes=classes)

@@ -41,7 +41,7 @@ class RefinementMagNet(nn.Module):
         self.seg_conv = nn.Conv2d(128, classes, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Probabilities `(n, 2 * classes, h, w)` to logits `(n, classes, h, w)`."""
+        """Map probabilities `(n, 2 * classes, h, w)` to logits `(n, classes, h, w)`."""
         if self.bn0 is not None:
             x = self.bn0(x)
         x = self.relu(self.bn1(self.conv1(x)))
@@ -88,7 +88,7 @@ class SharedRefiner(nn.Module):
             nn.init.zeros_(cast("Tensor", last.bias))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Probabilities `(n, 2 * classes, h, w)` to logits `(n, classes, h, w)`."""
+        """Map probabilities `(n, 2 * classes, h, w)` to logits `(n, classes, h, w)`."""
         own, field = x.chunk(2, dim=1)
         features = (*against(own), *against(field), *(compared(own, field) if self.full else ()))
         seen = torch.stack(features, dim=2).flatten(0, 1)
@@ -106,7 +106,7 @@ class SharedRefiner(nn.Module):
         return (share * own + (1 - share) * field).clamp_min(SMALLEST).log() + change
 
     def enlarged(self, y: Tensor, *, like: Tensor) -> Tensor:
-        """`(n * classes, 1, h / stride, w / stride)` as `(n, classes, h, w)`."""
+        """Return `(n * classes, 1, h / stride, w / stride)` as `(n, classes, h, w)`."""
         count, classes, height, width = like.shape
         if self.stride > 1:
             y = functional.interpolate(y, scale_factor=self.stride, mode="bilinear", align_corners=False)
@@ -121,7 +121,7 @@ def against(probs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def compared(own: Tensor, field: Tensor) -> tuple[Tensor, ...]:
-    """What two sets of probabilities say of each other, each `(n, classes, h, w)` and about 1 at most in size.
+    """Return what two sets of probabilities say of each other, each `(n, classes, h, w)` and about 1 at most in size.
 
     For each class the logarithms of its probabilities; for the pixel the entropies and the chance that a class drawn
     from each is the same.

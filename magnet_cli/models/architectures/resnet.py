@@ -30,7 +30,7 @@ the gradient of the weights on a CPU with AVX2 alone (https://github.com/uxlfoun
 
 
 def shortcut(*, inputs: int, outputs: int, stride: int) -> nn.Sequential | None:
-    """The projection beside a block: None where the block keeps its input's shape."""
+    """Return the projection beside a block: None where the block keeps its input's shape."""
     if stride == 1 and inputs == outputs:
         return None
     norm = nn.BatchNorm2d(outputs)
@@ -56,7 +56,7 @@ class BasicBlock(nn.Module):
         self.downsample = shortcut(inputs=inputs, outputs=width, stride=stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`(n, inputs, h, w)` to `(n, width, h / stride, w / stride)`."""
+        """Map `(n, inputs, h, w)` to `(n, width, h / stride, w / stride)`."""
         y = self.relu(self.bn1(self.conv1(x)))
         y = self.bn2(self.conv2(y))
         beside = x if self.downsample is None else self.downsample(x)
@@ -83,7 +83,7 @@ class Bottleneck(nn.Module):
             cast("nn.BatchNorm2d", self.downsample[-1]).momentum = momentum
 
     def forward(self, x: Tensor) -> Tensor:
-        """`(n, inputs, h, w)` to `(n, 4 * width, h / stride, w / stride)`."""
+        """Map `(n, inputs, h, w)` to `(n, 4 * width, h / stride, w / stride)`."""
         y = self.relu(self.bn1(self.conv1(x)))
         y = self.relu(self.bn2(self.conv2(y)))
         y = self.bn3(self.conv3(y))
@@ -133,16 +133,16 @@ class ResNet(nn.Module):
         self.layer1, self.layer2, self.layer3, self.layer4 = layers
 
     def stem(self, x: Tensor) -> Tensor:
-        """`(n, bands, h, w)` to `(n, width, h / 2, w / 2)`."""
+        """Map `(n, bands, h, w)` to `(n, width, h / 2, w / 2)`."""
         return cast("Tensor", self.relu(self.bn1(self.conv1(x))))
 
     def layers(self, x: Tensor) -> Features:
-        """What the stem gives to four feature maps, finest first."""
+        """Return what the stem gives to four feature maps, finest first."""
         c2 = self.layer1(self.maxpool(x))
         c3 = self.layer2(c2)
         c4 = self.layer3(c3)
         return c2, c3, c4, self.layer4(c4)
 
     def forward(self, x: Tensor) -> Features:
-        """`(n, bands, h, w)` to four feature maps, finest first."""
+        """Return `(n, bands, h, w)` to four feature maps, finest first."""
         return self.layers(self.stem(x))

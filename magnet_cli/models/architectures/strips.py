@@ -35,7 +35,7 @@ class InStrips(nn.Module):
         self.network, self.reach = network, reach
 
     def forward(self, x: Tensor) -> Tensor:
-        """`(n, inputs, h, w)` to `(n, outputs, h, w)`."""
+        """Map `(n, inputs, h, w)` to `(n, outputs, h, w)`."""
         height = x.shape[2]
         if height <= ROWS:
             return cast("Tensor", self.network(x))
@@ -48,6 +48,6 @@ class InStrips(nn.Module):
 
 
 def strip_of(network: nn.Module, size: Size) -> tuple[int, int]:
-    """Rows and columns that a network sees at once in a patch of this size."""
+    """Return the rows and columns that a network sees at once in a patch of this size."""
     rows = min(size.height, ROWS + 2 * network.reach) if isinstance(network, Reaches) else size.height
     return rows, size.width

@@ -15,7 +15,7 @@ STRIDES = (4, 8, 16, 32)
 
 
 def timm_package() -> Any:
-    """The package timm, which is imported when a network needs it.
+    """Return the package timm, which is imported when a network needs it.
 
     Raises:
         WeightsError: It is not installed.
@@ -60,6 +60,6 @@ class TimmEncoder(nn.Module):
         self.channels = tuple(self.model.feature_info.channels())
 
     def forward(self, x: Tensor) -> Features:
-        """`(n, bands, h, w)` to four feature maps of strides 4, 8, 16 and 32, finest first."""
+        """Return `(n, bands, h, w)` to four feature maps of strides 4, 8, 16 and 32, finest first."""
         finest, fine, coarse, coarsest = self.model(x)
         return finest, fine, coarse, coarsest

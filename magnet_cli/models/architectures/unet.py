@@ -30,7 +30,7 @@ class UpBlock(nn.Module):
         self.second = unit(inputs=outputs, outputs=outputs)
 
     def forward(self, x: Tensor, finer: Tensor | None, size: torch.Size) -> Tensor:
-        """`(n, inputs, h, w)` to `(n, outputs, *size)`; the finer map has that size too."""
+        """Map `(n, inputs, h, w)` to `(n, outputs, *size)`; the finer map has that size too."""
         larger = functional.interpolate(x, size=size, mode="nearest")
         joined = larger if finer is None else torch.cat((larger, finer), dim=1)
         return cast("Tensor", self.second(self.first(joined)))
@@ -55,7 +55,7 @@ class UNet(nn.Module):
         self.classify = nn.Conv2d(widths[-1], classes, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`(n, bands, h, w)`, normalised, to logits `(n, classes, h, w)`."""
+        """Map `(n, bands, h, w)`, normalised, to logits `(n, classes, h, w)`."""
         c1 = self.encoder.stem(x)
         c2, c3, c4, y = self.encoder.layers(c1)
         for rise, finer in zip(self.decoder, (c4, c3, c2, c1, None), strict=True):
@@ -71,6 +71,6 @@ def unet_resnet34(
     depths: Sequence[int] = (3, 4, 6, 3),
     widths: Sequence[int] = (256, 128, 64, 32, 16),
 ) -> UNet:
-    """A U-Net over basic blocks; ResNet-34 by default."""
+    """Return a U-Net over basic blocks; ResNet-34 by default."""
     encoder = ResNet(block=BasicBlock, depths=depths, width=width, bands=bands)
     return UNet(encoder, classes=classes, widths=widths)
