@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from magnet_cli.errors import MagnetError, WeightsError
 from magnet_cli.models.foreign.network_files import archive_names, read_json
 from magnet_cli.models.foreign.onnx_file import OnnxFile
+from magnet_cli.models.foreign.openvino_file import OpenVinoFile
 from magnet_cli.models.foreign.smp_folder import SmpFolder
 from magnet_cli.models.foreign.torchscript_file import TorchScriptFile
 from magnet_cli.models.foreign.torchvision_state import TorchvisionState
@@ -16,7 +17,14 @@ from magnet_cli.models.foreign.transformers_folder import TransformersFolder
 if TYPE_CHECKING:
     from magnet_cli.models.foreign.network_kind import NetworkKind
 
-_EVERY: tuple[NetworkKind, ...] = (SmpFolder(), TransformersFolder(), TorchScriptFile(), OnnxFile(), TorchvisionState())
+_EVERY: tuple[NetworkKind, ...] = (
+    SmpFolder(),
+    TransformersFolder(),
+    TorchScriptFile(),
+    OnnxFile(),
+    OpenVinoFile(),
+    TorchvisionState(),
+)
 KINDS: dict[str, NetworkKind] = {kind.name: kind for kind in _EVERY}
 """The kinds by name, in the order in which they are asked whether a path is theirs."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -226,8 +226,17 @@ def onnx_saved(folder: Path) -> Saved:
     return Saved(path=folder / "strided.onnx", eager=lambda x: enlarged(network(x), x).softmax(dim=1), classes=3)
 
 
+def openvino_saved(folder: Path) -> Saved:
+    openvino: Any = pytest.importorskip("openvino", reason="the extra openvino is not installed")
+    given = onnx_saved(folder)
+    # Its own default halves the precision of the weights.
+    openvino.save_model(openvino.Core().read_model(given.path), folder / "strided.xml", compress_to_fp16=False)
+    return replace(given, path=folder / "strided.xml")
+
+
 MAKERS: dict[str, Callable[[Path], Saved]] = {
     "onnx": onnx_saved,
+    "openvino": openvino_saved,
     "smp": smp_saved,
     "torchvision": torchvision_saved,
     "torchscript": torchscript_saved,

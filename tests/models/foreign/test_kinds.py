@@ -32,7 +32,8 @@ INPUT = Size(width=SIDE, height=SIDE)
 
 
 # The first network of transformers takes ten seconds to import, and the smallest one of torchvision four to build.
-SLOW = ("transformers", "torchvision")
+# OpenVINO and transformers are installed before the tests marked full alone.
+SLOW = ("openvino", "transformers", "torchvision")
 PARAMS = [pytest.param(name, marks=pytest.mark.full if name in SLOW else ()) for name in sorted(MAKERS)]
 
 

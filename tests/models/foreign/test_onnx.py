@@ -12,10 +12,11 @@ import torch
 from magnet_cli.errors import DeviceError, UsageError, WeightsError
 from magnet_cli.geometry import Size
 from magnet_cli.models.bundle import load_bundle
+from magnet_cli.models.engines.onnxruntime_network import OnnxRuntimeNetwork
 from magnet_cli.models.foreign.completion import described
 from magnet_cli.models.foreign.foreign_bundle import TriedNetwork, tried_network
 from magnet_cli.models.foreign.loading import runtime
-from magnet_cli.models.foreign.onnx_file import OnnxFile, OnnxNetwork
+from magnet_cli.models.foreign.onnx_file import OnnxFile
 from magnet_cli.models.networks import load_networks
 from magnet_cli.options.foreign_network import NetworkOptions
 from tests.models.foreign.makers import BANDS, SIDE, Strided, onnx_graph
@@ -189,7 +190,9 @@ def test_stored_values_bands_last_and_fixed_batches_are_read_from_the_graph(file
     (name,) = found.spec.files
     given = stored.permute(0, 2, 3, 1).byte().expand(2, -1, -1, -1)
     with torch.inference_mode():
-        assert torch.allclose(OnnxNetwork(file.with_name(name))(given)["scores"][:1], Strided()(stored), atol=1e-3)
+        assert torch.allclose(
+            OnnxRuntimeNetwork(file.with_name(name))(given)["scores"][:1], Strided()(stored), atol=1e-3
+        )
 
 
 # What is refused.
@@ -271,7 +274,7 @@ def test_other_things_than_networks_for_patches_are_refused(file: Path) -> None:
 
 def test_threads_follow_the_run_and_other_precisions_and_devices_are_refused(file: Path) -> None:
     onnx.save(onnx_graph(), file)
-    network, before = OnnxNetwork(file), torch.get_num_threads()
+    network, before = OnnxRuntimeNetwork(file), torch.get_num_threads()
     try:
         for count in (1, 2):
             torch.set_num_threads(count)
@@ -307,7 +310,7 @@ def test_the_shipped_backbone_as_onnx_gives_the_same_mask(file: Path) -> None:
     export(networks.backbone, (patch,), str(file), dynamo=True, external_data=True, verbose=False)
     with torch.inference_mode():
         wanted = networks.backbone(patch)
-    found = next(iter(OnnxNetwork(file)(patch).values()))
+    found = next(iter(OnnxRuntimeNetwork(file)(patch).values()))
     share = float((found.argmax(dim=1) == wanted.argmax(dim=1)).double().mean())
     assert share > 0.9999, share
     assert float((found - wanted).abs().max()) < 1e-3

@@ -16,7 +16,7 @@ from magnet_cli.cli.app import app
 from magnet_cli.models.foreign.kinds import KINDS
 from tests.models.foreign.makers import (
     BANDS,
-    onnx_saved,
+    openvino_saved,
     smp_saved,
     torchscript_saved,
     torchvision_saved,
@@ -33,7 +33,7 @@ TABLE = README.partition("| you have | you type |")[2].partition("\n\n")[0]
 def folder(here: Path) -> Path:
     shutil.move(smp_saved(here).path, "unet")
     shutil.move(torchscript_saved(here).path, "network.pt")
-    onnx_saved(here)
+    openvino_saved(here)
     transformers_saved(here)
     torchvision_saved(here)
     pixels = np.random.default_rng(0).integers(0, 255, (20, 24, BANDS), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
