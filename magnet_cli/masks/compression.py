@@ -16,7 +16,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 LEAST, MOST = 4, 16
-"""Threads; more than there are cores do no harm, they wait for each other."""
+"""Bounds of the number of threads. More threads than cores do no harm, because they wait for each other."""
 WAITING = 2
 """Results for each thread that may wait for those before them; a few hundred kilobytes each."""
 

@@ -17,7 +17,7 @@ class Piece:
     start: int
     """Offset of its record."""
     box: Box
-    """Inside the tile."""
+    """The piece's box, counted from the tile's first pixel."""
     whole: bool
     """Whether the payload is the whole tile as the mask's file holds it."""
 
@@ -57,7 +57,7 @@ class PieceIndex:
         """Return the pieces of a cell in the order in which they are to be laid down.
 
         Args:
-            cell: The cell.
+            cell: Number of the cell, counted row by row.
             within: Pieces that have no pixel in this box, counted from the cell's own first pixel, are left out.
         """
         pieces = []

@@ -23,9 +23,9 @@ PROBABILITIES = ".probabilities.zarr"
 """How names of folders of kept probabilities end."""
 METADATA = "zarr.json"
 FEW = 3
-"""Files that a message names."""
+"""Number of files that a message names."""
 LONGEST = 64
-"""Signs of a fraction: a file is data that anybody may have written."""
+"""Most characters of a fraction in a file. Numbers of millions of digits would take minutes to parse."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -107,7 +107,7 @@ class MaskFile(Closing):
         try:
             with naming(path, "the directories of the mask are damaged", advice=ADVICE):
                 return cls(path, tiff, _facts(path, tiff))
-        except BaseException:  # Nobody else closes the file yet, whatever stopped the reading of its facts.
+        except BaseException:  # No object owns the file yet, whatever stopped the reading of its facts.
             tiff.close()
             raise
 

@@ -82,9 +82,9 @@ class MaskSpec:
     """A mask before its pixels: everything its file holds besides them."""
 
     size: Size
-    """Level 0."""
+    """The size of level 0."""
     classes: tuple[MaskClass, ...]
-    """Label = position; at most 255."""
+    """At most 255 classes; the label of a class is its position."""
     tile: int = 512
     """Side of a stored tile, a multiple of 16."""
     compression: str = "deflate"
@@ -129,7 +129,7 @@ class FieldSpec:
     name: str
     """Letters, digits and dashes: it becomes part of a file name."""
     bands: int
-    """Values a pixel: the classes, or 1."""
+    """Number of values of a pixel: that of the classes, or 1."""
     size: Size
     """The size of the canvas grid."""
     pitch: Pitch

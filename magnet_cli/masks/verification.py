@@ -44,7 +44,7 @@ class Damage:
 
 @dataclass(frozen=True, kw_only=True)
 class Verification:
-    """The result of `verify_mask`."""
+    """What `verify_mask` has found in the files of a mask."""
 
     mask: Path
     report: Path

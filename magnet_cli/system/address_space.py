@@ -48,6 +48,8 @@ def check_address_space() -> None:
         return
     tried = subprocess.run([sys.executable, "-c", PROBE], check=False, capture_output=True, text=True)  # noqa: S603 - ours
     taken = int(tried.stdout) << 10 if tried.returncode == 0 and tried.stdout.strip().isdigit() else None
+    # The process that tried has computed in one thread. A run starts one for each core, and each reserves address space
+    # when it starts, whether or not it uses it.
     needed = None if taken is None else taken + HEADROOM + THREAD * (os.cpu_count() or 1)
     if needed is None or needed > limit:
         raise shortage(limit, needed)

@@ -1,4 +1,4 @@
-"""What makes an output survive: flushing, renaming, locking. The one module where operating systems differ."""
+"""Flushing, renaming and locking of files, by which outputs survive. Only this module knows how systems differ."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ ADVICE = {
     errno.ENAMETOOLONG: "Choose a shorter output name.",
     errno.ELOOP: "Remove the symbolic link of that name: working files are not written through links.",
 }
-"""Next steps by the operating system's error number."""
+"""The next step for a user by the operating system's error number."""
 
 LOCK_OFFSET = 1 << 62
 """Windows locks forbid reading what they cover, so the locked byte lies beyond any real file."""
@@ -215,6 +215,8 @@ def lock(descriptor: int) -> bool:
             os.lseek(descriptor, LOCK_OFFSET, os.SEEK_SET)
             msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
         else:
+            # flock and not fcntl's own locks, which a process loses as soon as it closes any other descriptor of the
+            # same file.
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as exc:
         if exc.errno in {errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK}:
@@ -239,6 +241,7 @@ def read_at(descriptor: int, length: int, offset: int) -> bytes:
             return os.read(descriptor, length)
     parts: list[bytes] = []
     while length:
+        # Linux transfers at most 2 GiB in one call, and network file systems may return less.
         part = os.pread(descriptor, length, offset)
         if not part:
             break
@@ -258,6 +261,8 @@ def write_at(descriptor: int, data: bytes, offset: int) -> None:
                 written = os.write(descriptor, view)
         else:
             written = os.pwrite(descriptor, view, offset)
+        # A call may write a part only, for instance where the disk becomes full on the way; the next one then reports
+        # it.
         view = view[written:]
         offset += written
 
@@ -270,11 +275,13 @@ def sync_data(descriptor: int) -> None:
     elif sys.platform == "win32":
         os.fsync(descriptor)
     else:
+        # fdatasync leaves out the times of the file, which nothing depends on, but not its size.
         os.fdatasync(descriptor)
 
 
 def sync_file(path: Path) -> None:
     """Return once the content of the file at `path` has reached the disk."""
+    # Windows flushes only files that are open for writing.
     with path.open("rb+") as file:
         sync_data(file.fileno())
 
@@ -306,6 +313,7 @@ def replace(source: Path, target: Path) -> None:
 def replace_folder(source: Path, target: Path) -> None:
     """Give the folder `source` the name `target`; a folder that bears it already is removed."""
     if target.is_dir():
+        # rename(2) replaces a folder only where it is empty, so the old one is moved aside first.
         old = working_path(target, REPLACED)
         if old.is_dir() and not old.is_symlink():
             shutil.rmtree(old)

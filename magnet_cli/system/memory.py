@@ -1,4 +1,4 @@
-"""Memory of the host: sizes as users write them, what there is, what this program uses, and giving it back.
+"""Memory of the host: sizes as users write them, the memory there is, the memory in use, and giving it back.
 
 Use is proportional set size (PSS): a page that n processes share counts 1/n in each, so that the sum over a program and
 its workers counts every page once.
@@ -168,7 +168,7 @@ class PeakSampler(Closing):
     took a tenth of one core from the networks. The resident size alone costs next to nothing.
 
     Args:
-        interval: Seconds between looks. No more than a tenth of the time goes into reading PSS.
+        interval: Seconds between two readings of the resident size. Reading PSS takes at most a tenth of the time.
         rarely: Seconds after which PSS is read though this process has not grown: its descendants may have.
     """
 
@@ -219,7 +219,7 @@ class PeakSampler(Closing):
         return self
 
     def close(self) -> None:
-        """Stop measuring."""
+        """End the thread that measures, after a last look."""
         self._over.set()
         self._thread.join()
         if self._has_grown():
@@ -231,6 +231,7 @@ def _glibc(function: str, *arguments: int) -> bool:
     if not sys.platform.startswith("linux"):
         return False
     # musl and other C libraries lack these functions.
+    # CDLL(None) is the C library that this process runs on, whatever its file is called.
     called = getattr(ctypes.CDLL(None), function, None)
     return called is not None and bool(called(*(ctypes.c_int(argument) for argument in arguments)))
 

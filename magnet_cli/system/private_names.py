@@ -95,6 +95,7 @@ def _spellings(path: str) -> Iterator[str]:
     yield path
     yield redacted(path)
     if "://" not in path:
+        # Libraries and the system name a file as they have opened it: from the root, or with links followed.
         yield os.path.abspath(path)  # noqa: PTH100 - without following links
         yield os.path.realpath(path)
 

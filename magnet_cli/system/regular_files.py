@@ -61,7 +61,7 @@ def content(path: str | Path, *, most: int | None = None) -> bytes:
         most: Largest number of bytes that is read; None for any.
 
     Raises:
-        OSError: As `opened` raises it, or the file has more bytes.
+        OSError: The file cannot be opened (see `opened`), or has more bytes.
     """
     with opened(path) as file:
         data = file.read() if most is None else file.read(most + 1)
@@ -74,7 +74,7 @@ def beginning(path: str | Path, count: int) -> bytes:
     """Return the first bytes of a regular file, or all where it has fewer.
 
     Raises:
-        OSError: As `opened` raises it.
+        OSError: The file cannot be opened (see `opened`).
     """
     with opened(path) as file:
         return file.read(count)
@@ -84,7 +84,7 @@ def text_of(path: str | Path, *, most: int) -> str:
     """Return the text of a regular file in UTF-8.
 
     Raises:
-        OSError: As `content` raises it.
+        OSError: The file cannot be opened (see `opened`), or has more bytes.
         UnicodeDecodeError: The file has other bytes.
     """
     return content(path, most=most).decode("utf-8")
@@ -94,7 +94,7 @@ def sha256_of(path: str | Path) -> str:
     """Return the SHA-256 of a regular file, which is read piece by piece.
 
     Raises:
-        OSError: As `opened` raises it.
+        OSError: The file cannot be opened (see `opened`).
     """
     with opened(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

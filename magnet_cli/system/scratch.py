@@ -29,7 +29,7 @@ def scratch_folder(purpose: str, *, parent: Path | None = None) -> Iterator[Path
 
     Args:
         purpose: A word that becomes part of the folder's name.
-        parent: Where the folder is made; None for the system's folder of temporary files.
+        parent: The folder that the new one is made in; None for the system's folder of temporary files.
 
     Raises:
         OutputError: The folder cannot be made.
@@ -67,6 +67,8 @@ def _remove_left(place: Path) -> None:
             if descriptor is None:
                 continue
             try:
+                # All users share the system's folder of temporary files. A lock that cannot be had belongs to a running
+                # process.
                 if os.fstat(descriptor).st_uid == os.getuid() and durable.lock(descriptor):
                     shutil.rmtree(folder)
             finally:

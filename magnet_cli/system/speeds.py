@@ -21,15 +21,15 @@ class Case:
     """What a speed depends on, beside the image's size."""
 
     bundle: str
-    """Digest."""
+    """The bundle's digest."""
     device: str
-    """Kind and name, and on a CPU the cores: `cpu, Some Processor, 2 cores`."""
+    """Kind and name of the device, and on a CPU the number of cores: `cpu, Some Processor, 2 cores`."""
     precision: str
     method: str
     merge: str
-    """What joins the stages; `none` where the method has one stage."""
+    """The rule that joins the stages; `none` where the method has one stage."""
     batch: int
-    """Patches a forward pass."""
+    """Number of patches in a forward pass."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +48,7 @@ def state_folder() -> Path:
     named = os.environ.get("MAGNET_STATE")
     if named:
         return Path(named)
+    # The XDG Base Directory Specification names this folder and what stands for it where the variable is not set.
     base = os.environ.get("LOCALAPPDATA" if os.name == "nt" else "XDG_STATE_HOME")
     return (Path(base) if base else Path.home() / ".local" / "state") / "magnet"
 

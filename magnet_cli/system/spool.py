@@ -42,6 +42,7 @@ class Spool(Closing):
         self.folder = folder
         self._refusal = refusal or partial(durable.writing, folder)
         with self._refusal():
+            # Without a buffer, because reading and writing at a place go around it.
             self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 (closed by the finalizer)
         self._close = weakref.finalize(self, self._file.close)
         self._end = 0
@@ -96,6 +97,7 @@ class SpooledRaster:
         for place, part in self._tiles(box):
             strip = np.zeros((part.height, TILE, self.bands), self._dtype)
             strip[:, : part.width] = values[part.shifted(x=0, y=-y).slices]
+            # What was never written reads as zeros and takes no disk: an image may be mostly empty.
             if strip.any():
                 self.spool.write(strip.tobytes(), place)
 

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 def usable_cores() -> int:
     """Return the cores that this process may run on."""
+    # Containers and batch systems give a process some of the machine's cores, and `cpu_count` counts all of them.
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -28,6 +28,8 @@ def working_file(target: Path) -> Iterator[IO[bytes]]:
             try:
                 yield file
                 file.flush()
+                # The content has to be on the disk before the name is: after a power cut the name might else lead to an
+                # empty file.
                 durable.sync_data(file.fileno())
                 durable.replace(part, target)
             except BaseException:  # Whatever ends the block, also Ctrl-C, may not leave a partial file behind.

@@ -30,9 +30,9 @@ class WrittenFile:
 
     path: Path
     kind: str
-    """What it is, as a word: mask, report, journal, field, picture, page, export."""
+    """The kind of the file as a word: mask, report, journal, field, picture, page, export."""
     owner: str
-    """What it is made for: an image or a mask, as the user named it."""
+    """The image or mask that the file is made for, as the user named it."""
     is_ours: Callable[[Path], bool]
     """Whether the file that is there already was written by this program. Others are never replaced."""
 
@@ -43,7 +43,7 @@ class WrittenFile:
 
 
 class PathIndex:
-    """Where paths lead: the same answer for two paths that are one file, and for two names that would be one."""
+    """Resolves paths, so that two paths to one file, or two names that would be one, give the same answer."""
 
     def __init__(self) -> None:
         self._parents: dict[Path, str] = {}
@@ -51,6 +51,7 @@ class PathIndex:
 
     def place(self, path: Path) -> tuple[str, str]:
         """Return the folder that a path lies in, its links followed, and the path's name there."""
+        # macOS takes a letter with an accent and the letter followed by the accent for the same name.
         return self._folder(path.parent), unicodedata.normalize("NFC", path.name)
 
     def folded(self, path: Path) -> tuple[str, str]:
@@ -97,6 +98,7 @@ def inode(path: Path) -> Inode | None:
     """Return device and number of the file that a path leads to; None where there is none."""
     try:
         found = path.stat()
+    # ValueError: the name holds a zero byte, which no system takes.
     except (OSError, ValueError):
         return None
     return found.st_dev, found.st_ino
@@ -151,6 +153,8 @@ def refuse_collisions(written: Iterable[WrittenFile], read: Iterable[str | Path]
                 raise _of_an_input(file, path, inputs[key])
             other = exact.setdefault(places.place(path), file)
             if other is file:
+                # Whether capital letters count is asked of the folder only where two names differ in them, because the
+                # answer may need a file that is made for it.
                 other = folded.setdefault(places.folded(path), file)
                 if other is not file and not places.is_case_blind(path):
                     other = file
