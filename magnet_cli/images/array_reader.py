@@ -181,6 +181,7 @@ def _um(pixel_size: str | float | Fraction, unit: str) -> Fraction:
         ):
             return found.sizes[0].width
     elif not isinstance(pixel_size, bool) and 0 < pixel_size < 10**9:
+        # The shortest decimal of a float is what the user wrote: 0.1 is one tenth, and not the nearest binary fraction.
         number = Fraction(str(pixel_size)) if isinstance(pixel_size, float) else Fraction(pixel_size)
         return number * UM_OF[unit]
     raise UsageError(

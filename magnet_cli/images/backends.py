@@ -68,7 +68,7 @@ def open_image(
         blob = open_blob(text)
         try:
             return _open_file(blob, cache, series, alpha or "mask")
-        except BaseException:  # Nobody else closes the file yet, whatever stopped its opening.
+        except BaseException:  # No image owns the file yet, whatever stopped its opening.
             blob.close()
             raise
 
@@ -95,6 +95,7 @@ def inspect(source: str | Path, *, series: str | int | None = None, alpha: Alpha
     """
     from magnet_cli.images.cache import CacheBudget  # noqa: PLC0415
 
+    # Nothing is decoded for the facts, so a budget without a limit reserves no disk.
     cache = CacheBudget(folder=Path(), max_bytes=1 << 62)
     with open_image(source, cache=cache, series=series, alpha=alpha) as image:
         return image.info
@@ -122,6 +123,8 @@ def _open_file(blob: Blob, cache: CacheBudget | None, series: str | int | None, 
         raise SourceError("the file is empty", file=blob.name, advice="Copy it again")
     head = blob.read(0, min(HEAD_BYTES, blob.size), place="the beginning")
     is_tiff = head.startswith(TIFF_MAGIC)
+    # Slides come first: many scanners write TIFFs that a plain TIFF reader opens too, with other colours or other
+    # places.
     slide = _slide(blob, head, is_tiff=is_tiff)
     if slide is not None:
         return _only(slide, series)
@@ -137,6 +140,7 @@ def _open_file(blob: Blob, cache: CacheBudget | None, series: str | int | None, 
         with needing("gdal", blob.name):
             from magnet_cli.images.jp2 import open_jp2  # noqa: PLC0415
         return _only(open_jp2(blob, alpha=alpha), series)
+    # Among ZIP archives only those of Zarr hold an image that is read here.
     if head.startswith(ZIP_MAGIC):
         blob.close()
         return _open_zarr(blob.name, series)

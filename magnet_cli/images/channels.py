@@ -25,6 +25,7 @@ def channel_bands(names: Sequence[str]) -> tuple[str, ...]:
     found = [name.strip().lower() for name in names]
     if not any(found):
         return ()
+    # A single channel called `g` may be anything; together with `r` and `b` it is a colour.
     if set(LETTERS) <= set(found) and not set(LETTERS.values()) & set(found):
         found = [LETTERS.get(name, name) for name in found]
     found = [name or f"band{number}" for number, name in enumerate(found, start=1)]

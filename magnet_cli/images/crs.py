@@ -38,6 +38,8 @@ def _spelled(wkt: str) -> str:
     crs = CRS.from_wkt(wkt)
     own = crs.to_json_dict().get("id")
     found = [(str(own["authority"]), str(own["code"]))] if own else []
+    # PROJ gives a confidence of 70 to codes whose definition is equivalent and whose name differs (proj_identify). Each
+    # is compared again below.
     found += [(each.auth_name, each.code) for each in crs.list_authority(min_confidence=70)]
     found = [each for each in found if each[0] in REGISTERS]
     for authority, code in sorted(found, key=lambda each: REGISTERS.index(each[0])):

@@ -57,6 +57,7 @@ def read_dataset(path: Path, names: Sequence[str] = ()) -> tuple[DatasetSample, 
         raise SourceError(
             "lists no image", file=path, advice="Give it a line for each image, below the names of its columns"
         )
+    # Files are named after samples, and Windows and macOS take names that differ in capital letters for one.
     name, times = Counter(sample.name.casefold() for sample in samples.values()).most_common(1)[0]
     if times > 1:
         raise SourceError(
@@ -77,6 +78,8 @@ def _rows(path: Path) -> list[tuple[int, Mapping[str, str]]]:
     """Return the lines that are not empty with their numbers, the header being line 1."""
     try:
         with regular_files.opened(path) as file:
+            # Spreadsheet programs begin a CSV file in UTF-8 with a byte order mark, which would become part of the
+            # first name.
             text = io.TextIOWrapper(file, newline="", encoding="utf-8-sig")
             reader = csv.DictReader(text, skipinitialspace=True)
             found = [name.strip() for name in reader.fieldnames or ()]

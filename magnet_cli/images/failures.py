@@ -73,7 +73,7 @@ def naming(
 
 @contextmanager
 def reporting_bugs(file: str | Path) -> Iterator[None]:
-    """Turn an exception of the block that nobody foresaw into the failure of the one file that was read.
+    """Turn an unforeseen exception of the block into the failure of the one file that was read.
 
     A shortage of memory is no bug, and passes. A name that is too long and a file that the system denies access to
     become the failures that they stand for.

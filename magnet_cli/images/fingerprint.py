@@ -215,6 +215,7 @@ def _files(path: Path) -> list[tuple[Path, str]]:
         pieces = ome_set(path)
         if pieces:
             return [(path.with_name(name), name) for name in pieces]
+    # The .mrxs of a MIRAX slide holds a thumbnail; the scan lies in a folder of the same name.
     companion = path.with_suffix("")
     if path.suffix.lower() in COMPANION_FOLDERS and companion.is_dir():
         return [(path, ""), *_inside(companion)]
@@ -228,6 +229,7 @@ def _inside(folder: Path) -> list[tuple[Path, str]]:
 
 
 def _sampled(files: Sequence[Path]) -> list[Path]:
+    # A Zarr image may have millions of chunks, each a file: some are sampled. Its metadata are few and small.
     metadata = [file for file in files if file.name in ZARR_METADATA]
     chunks = [file for file in files if file.name not in ZARR_METADATA]
     step = max(1, len(chunks) // SAMPLES)

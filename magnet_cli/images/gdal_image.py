@@ -199,7 +199,7 @@ def is_indexed(path: str) -> bool:
 def companions(path: Path) -> list[Path]:
     """Return the files that belong to a raster beside the one that is named: headers, and those of a mosaic.
 
-    The result is None where GDAL does not know the file.
+    There are none where GDAL does not know the file.
     """
     try:
         with environment(), _dataset(str(path)) as dataset:
@@ -260,6 +260,7 @@ def _sources_of(path: str, outer: str) -> Iterator[str]:
                 # A colon divides a driver from a file and a part of it, such as NETCDF:a.nc:band1.
                 if name and not name.startswith("/vsi") and ":" not in name:
                     yield str(folder / name) if RELATIVE.search(attributes) else name
+            # A name may lie across two pieces, so the end of one is searched again with the next.
             before = piece[-LONGEST_NAME:]
 
 
@@ -292,6 +293,7 @@ def _open_parts(path: str, parts: list[Any], series: str | int | None = None) ->
     """
     whole = _dataset(path)
     parts.append(whole)
+    # Containers such as netCDF and HDF5 have no bands of their own, only subdatasets.
     if whole.count:
         return RasterParts(names=[path])
     names = list(whole.subdatasets)

@@ -164,6 +164,8 @@ def _base(keys: GeoKeys) -> CRS:
 def _named_conversion(code: int) -> dict[str, Any]:
     """Return a projected system with a conversion of the EPSG register, such as 16033 for zone 33 of UTM."""
     conversion = CoordinateOperation.from_epsg(code).to_json_dict()
+    # The register has the conversion alone. A system of the register lends it the form of a projected one; the caller
+    # replaces its base and its unit.
     dummy: dict[str, Any] = CRS.from_epsg(32633).to_json_dict()
     return {**dummy, "conversion": conversion}
 

@@ -77,10 +77,12 @@ class GeoKeys:
     def code(self, key: int) -> int | None:
         """Return a code of a register, or None where the directory has none or defines the thing by other keys."""
         found = self.shorts.get(key, 0)
+        # 0 stands for undefined and 32767 for user-defined in every key that holds a code (OGC 19-008).
         return found if 0 < found < USER_DEFINED else None
 
 
 def _text(value: object) -> str:
+    # The standard asks for ASCII, and files hold other bytes. Latin-1 reads each of them.
     return value.decode("latin-1") if isinstance(value, bytes) else value if isinstance(value, str) else ""
 
 

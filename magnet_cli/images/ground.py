@@ -39,6 +39,7 @@ class Ellipsoid:
 
     def north(self, latitude: float) -> float:
         """Return the metres of a radian along the meridian."""
+        # The radius of curvature of the meridian ellipse; `east` has that of the prime vertical times the cosine.
         return float(self.axis * (1 - self._squared) / (1 - self._squared * sin(latitude) ** 2) ** 1.5)
 
     def east(self, latitude: float) -> float:

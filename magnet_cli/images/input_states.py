@@ -19,7 +19,7 @@ ADVICE = "Wait until the file is copied whole and nothing writes to it, then run
 
 @dataclass(frozen=True, kw_only=True)
 class FileState:
-    """What a file system says of a file."""
+    """The state of a file as the file system reports it."""
 
     size: int
     modified: int
@@ -80,6 +80,8 @@ class InputState:
         if quick or self.digest is None:
             return touched
         try:
+            # A new time of change alone is no change of the content, where all of the content is hashed: tools touch
+            # files.
             if (touched and not is_hashed_whole(self.source)) or fingerprint(self.source) != self.digest:
                 return touched or "its content is another"
         except SourceError as error:
@@ -127,7 +129,7 @@ class InputStates:
         """Refuse inputs that have changed since.
 
         Raises:
-            SourceError: One has.
+            SourceError: An input has changed.
         """
         error = self.change()
         if error is not None:

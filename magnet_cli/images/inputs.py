@@ -64,7 +64,7 @@ UNREAD_SUFFIXES = (
     ),
     *(".exr", ".dng", ".nii", ".nii.gz", ".nrrd", ".mha", ".mhd", ".h5", ".hdf5", ".eslide", ".ets", ".scan", ".mcd"),
 )
-"""Endings of images that this program does not read: who has a folder of them should hear of it."""
+"""Endings of images that this program does not read. A message reports those that a folder holds."""
 
 ZARR_MARKS = ("zarr.json", ".zarray", ".zgroup")
 
@@ -134,6 +134,7 @@ def stem(path: str | Path) -> str:
     """Return the name of a file without its one known suffix, which may be double: `slide.ome.tif` gives `slide`."""
     name = Path(path).name
     lower = name.lower()
+    # Longer suffixes come first: `.ome.zarr.zip` also ends in `.zarr.zip`.
     for suffix in (*sorted(DOUBLE_SUFFIXES, key=len, reverse=True), *SUFFIXES):
         if lower.endswith(suffix) and len(name) > len(suffix):
             return name[: -len(suffix)]
@@ -203,10 +204,13 @@ def _note_skipped(path: Path, skipped: list[SkippedFile]) -> None:
 
 def _walk(folder: Path, skipped: list[SkippedFile]) -> Iterator[Path]:
     for entry in sorted(folder.iterdir()):
+        # Hidden files are none of the user's images: macOS, for one, leaves a file ._NAME beside each file on other
+        # disks.
         if entry.name.startswith("."):
             continue
         if is_image(entry):
             yield entry
+        # A link to a folder above would be followed for ever.
         elif entry.is_dir() and not entry.is_symlink():
             yield from _walk(entry, skipped)
         else:

@@ -121,6 +121,7 @@ def _boxed(blob: Blob) -> Header:
 
 def _colour_space(blob: Blob, start: int, end: int) -> int | None:
     found = [blob.read(at, 7, place="the colour box") for kind, at, _ in _boxes(blob, start, end) if kind == b"colr"]
+    # Method 1 is an enumerated colour space; method 2 would be an ICC profile (ITU-T T.800, I.5.3.3).
     return next((int.from_bytes(said[3:], "big") for said in found if said[0] == 1), None)
 
 
@@ -129,6 +130,8 @@ def _boxes(blob: Blob, at: int, until: int) -> Iterator[tuple[bytes, int, int]]:
     while at + 8 <= until:
         length, kind = struct.unpack(">I4s", blob.read(at, 8, place="a box"))
         start = at + 8
+        # A length of 1 says that the real one follows in eight bytes, and 0 that the box is the last (ITU-T T.800,
+        # I.4).
         if length == 1:
             length, start = int.from_bytes(blob.read(start, 8, place="a box"), "big"), start + 8
         end = until if length == 0 else at + length

@@ -53,6 +53,7 @@ def check_jpeg(data: bytes, chunk: Size) -> None:
         message = "the JPEG data has no scan"
         raise ValueError(message)
     codes = np.frombuffer(data, np.uint8)
+    # Inside a scan a byte 0xFF is followed by 0 or is part of a marker (ITU-T T.81, B.1.1.5), so an end marker is one.
     marks = np.flatnonzero(codes[position:-1] == 0xFF) + position  # noqa: PLR2004 (start of a marker)
     ends = marks[codes[marks + 1] == END]
     if len(ends) == 0:

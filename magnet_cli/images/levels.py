@@ -38,6 +38,7 @@ def downsample(full: Size, stored: Size) -> Pitch:
     longer, other, length = (
         (x, full.height, stored.height) if full.width >= full.height else (y, full.width, stored.width)
     )
+    # The shorter side of a deep level has few pixels, so its own ratio is the less exact one.
     if longer.denominator == 1 and length in (max(1, other // longer.numerator), -(-other // longer.numerator)):
         return Pitch.square(longer)
     whole = round(
@@ -97,6 +98,7 @@ def placements(full: Size, stored: Size, *, tile: Size | None, before: Sequence[
             if power > last and _is_padded(full, stored, tile, power)
         ]
     )
+    # Programs shrink by the same factor from level to level, so the next such step is the likeliest.
     found.sort(key=lambda level: (level.downsample.x != last * step, level.downsample.x))
     return (*found, *((exact,) if fitting else ()))
 

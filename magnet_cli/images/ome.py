@@ -94,6 +94,7 @@ def parse_ome(text: str, *, own: str | None = None, identity: str | None = None)
         message = "the OME-XML has a document type, whose entities could grow without bound"
         raise OmeError(message)
     try:
+        # Some writers end the text with the zero byte that TIFF wants, inside the value.
         root = ET.fromstring(text.strip().rstrip("\0"))  # noqa: S314 (entities were refused)
     except (ET.ParseError, ValueError) as error:
         message = f"the OME-XML is damaged: {error}"
@@ -137,6 +138,7 @@ def _image(
     width, height, samples, depth, times = (_count(pixels, f"Size{axis}") for axis in "XYCZT")
     channels = list(_children(pixels, "Channel"))
     each = [int(channel.get("SamplesPerPixel") or 1) for channel in channels]
+    # The schema allows descriptions without Channel elements, and files have wrong ones: SizeC then counts.
     count = len(channels) if sum(each) == samples else samples
     names = tuple((channel.get("Name") or "").strip().lower() for channel in channels)
     planes, files = _planes(pixels, {"C": count, "Z": depth, "T": times}, mine=mine, own=own)
@@ -211,6 +213,7 @@ def _planes(
             files[file] = None
         first = sum(int(block.get(f"First{axis}") or 0) * strides[axis] for axis in "CZT")
         directory = int(block.get("IFD") or 0)
+        # Defaults of the OME schema: one plane where IFD is given, else all that are left.
         count = int(block.get("PlaneCount") or (1 if block.get("IFD") is not None else total - first))
         if directory < 0 or first < 0:
             message = f"a plane lies in directory {directory}"

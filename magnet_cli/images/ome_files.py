@@ -58,6 +58,7 @@ class OmeFiles:
         file = self._beside(ome.elsewhere, rule)
         with naming(file, "the description cannot be read"):
             if file.suffix.lower() in TIFF_SUFFIXES:
+                # Without `_multifile=False` tifffile opens the other files itself, by names that the file states.
                 with tifffile.TiffFile(file, _multifile=False) as opened:
                     text = description(opened.pages.first)
             else:

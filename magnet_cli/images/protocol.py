@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from magnet_cli.images.contents import Content
 
 NODATA = 255
-"""The label of a pixel that has none: it was not computed, or a label raster does not say what it is."""
+"""Label of a pixel without a class: it was not computed, or a label raster does not give its class."""
 
 
 Alpha = Literal["mask", "band"]
-"""What a band that is flagged as alpha is: where it is 0 there is no data, or a band like the others."""
+"""Role of a band that is flagged as alpha: 0 in it marks pixels without data, or it is a band like the others."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,7 @@ class Level:
     """One stored resolution of an image."""
 
     size: Size
-    """Stored pixels."""
+    """Size in stored pixels."""
     downsample: Pitch
     """Level-0 pixels that one stored pixel covers, snapped to a power of two where the stored size allows it."""
 
@@ -95,7 +95,7 @@ class ImageInfo:
 
     @property
     def kind(self) -> Literal["slide", "map"] | None:
-        """What the file says that it shows: a microscope's slide, or the ground. None where it does not say.
+        """The subject by the file's own statements: a microscope's slide, or the ground. None where it states none.
 
         A pyramid whose pixels measure a few micrometres is a slide whatever wrote it; a single level may be any
         picture from a microscope or a camera.

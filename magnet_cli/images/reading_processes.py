@@ -97,10 +97,12 @@ class ImageProcesses(Closing):
         root = str(Path(__file__).parents[2])
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))}
         wait_briefly(environment)
+        # A new interpreter and no fork of this one: OpenMP, libvips and CUDA do not survive a fork.
         self._server = subprocess.Popen(  # noqa: S603 - this interpreter and a module of this package
             [*words, *map(str, theirs)],
             pass_fds=theirs,
             stdin=subprocess.DEVNULL,
+            # Each process uses one core; the libraries would start a team of threads for every one of them.
             env={**environment, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
         )
         # The child has its own copies. A channel reports its end only when no process holds the other side any more.
@@ -181,7 +183,7 @@ class ImageProcesses(Closing):
             raise self._ended() from error
         if not data:
             raise self._ended()
-        # From a process of ours, over a channel that nobody else has.
+        # The answer comes from a process that this one has started, over a channel that no other process has.
         answer: list[SharedRegion] | Failure = pickle.loads(data)  # noqa: S301
         if isinstance(answer, Failure):
             raise _error(answer)

@@ -31,12 +31,13 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """Start the processes, and wait until all of them have ended."""
-    # Ctrl-C reaches every process of the terminal; who asks closes the channels when it ends, however it ends.
+    # Ctrl-C reaches every process of the terminal. The asking process closes the channels when it ends, in any way.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     keep_heap_steady()
     path, series, alpha, *texts = sys.argv[1:]
     channels = [int(text) for text in texts]
     for number, channel in enumerate(channels):
+        # Here a fork is safe: no image is open and no thread runs yet. The libraries' pages stay shared.
         if os.fork() == 0:
             for other in (*channels[:number], *channels[number + 1 :]):
                 os.close(other)

@@ -193,7 +193,7 @@ def settings(url: str) -> dict[str, Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class Siblings:
-    """What a server says of files whose names it was asked for."""
+    """Answers of a server about files whose names it was asked for."""
 
     sizes: dict[str, int]
     """Sizes in bytes of the files that are there, by name."""
@@ -231,6 +231,7 @@ async def _http_states(fs: Any, urls: Sequence[str]) -> list[Remote | Exception 
     async def state(url: str) -> Remote | Exception | None:
         limit = aiohttp.ClientTimeout(total=SIBLING_SECONDS)
         try:
+            # Only a request for a part of a file shows whether its server sends parts.
             async with session.get(fs.encode_url(url), headers={"Range": "bytes=0-0"}, timeout=limit) as response:
                 return _http_state(response)
         except TimeoutError:
@@ -242,7 +243,7 @@ async def _http_states(fs: Any, urls: Sequence[str]) -> list[Remote | Exception 
 
 
 def _http_state(response: aiohttp.ClientResponse) -> Remote | None:
-    """Return what an answer says of a file; None where the file is not there."""
+    """Return the facts about a file that an answer states; None where the file is not there."""
     if response.status in ABSENT:
         return None
     if response.status != RANGE_NOT_SATISFIABLE:
@@ -307,6 +308,8 @@ def _is_there(fs: Any, url: str) -> bool:
 
 def zarr_store(url: str) -> FsspecStore:
     """Return the zarr store of a folder behind a URL; `close_session` ends its connections."""
+    # zarr runs the file system on an event loop of its own; an instance from fsspec's cache would belong to another
+    # loop.
     fs = filesystem(url, asynchronous=True, skip_instance_cache=True)
     return FsspecStore(fs, read_only=True, path=fs._strip_protocol(url.rstrip("/")))  # noqa: SLF001 (as zarr does)
 

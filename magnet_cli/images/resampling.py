@@ -99,6 +99,8 @@ def bilinear_taps(ratio: Fraction, begin: int, end: int) -> Taps:
     counts: list[int] = []
     weights: list[int] = []
     for index in range(begin, end):
+        # The centre of output pixel i lies at (i + 1/2) ratio - 1/2 in source pixels; both sides are times 2
+        # denominator.
         low, rest = divmod((2 * index + 1) * numerator - denominator, total)
         first.append(low)
         counts.append(2 if rest else 1)

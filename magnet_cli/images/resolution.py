@@ -51,6 +51,8 @@ def decimal(value: object) -> Fraction | None:
         number = float(value)
     except (ValueError, OverflowError):
         return None
+    # repr gives the shortest decimal that is this float, which is what the file's writer meant: 0.2525, and no
+    # neighbour.
     return Fraction(repr(number)) if isfinite(number) and number > 0 else None
 
 

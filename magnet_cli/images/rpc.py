@@ -49,6 +49,7 @@ def rpc_values(text_of: Callable[[str], str | None]) -> tuple[float, ...]:
     Args:
         text_of: A function that gives the text of an item by GDAL's name for it.
     """
+    # The specification of the tag says -1 for an unknown error.
     errors = [finite_number(text_of(key) or "-1") for key in ("ERR_BIAS", "ERR_RAND")]
     scalars = [finite_number((text_of(key) or "").split(" ")[0]) for key in RPC_SCALARS]
     terms = [[finite_number(part) for part in (text_of(key) or "").split()] for key in RPC_POLYNOMIALS]

@@ -97,6 +97,8 @@ class Sampler:
         valid = None if pixels.valid is None else of_bands(pixels.valid[window], positions)
         valid = None if valid is None or valid.all() else valid
         if self._masked:
+            # Only the requested bands decide: NaN in a band that the network does not see is no reason to leave out a
+            # pixel.
             valid = both(both(valid, without_nodata(values, self._nodata)), finite(values))
         return Pixels(values, valid)
 

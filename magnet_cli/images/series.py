@@ -31,6 +31,7 @@ def one_a_series(files: Iterable[Path]) -> list[Path]:
     largest: dict[tuple[Path, bytes], Path] = {}
     for file in files:
         key = (file.parent, series_uid(file))
+        # Label and overview are files of the series too, and smaller than the finest level.
         if key[1] and (key not in largest or file.stat().st_size > largest[key].stat().st_size):
             largest[key] = file
     return [file for file in files if largest.get((file.parent, series_uid(file)), file) == file]

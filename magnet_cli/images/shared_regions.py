@@ -133,6 +133,7 @@ def receive(channel: socket.socket) -> tuple[bytes, list[int]]:
     Raises:
         OSError: The other side is gone.
     """
+    # Descriptors are lost if the bytes that they came with are read by a plain recv.
     length, descriptors, *_ = socket.recv_fds(channel, LENGTH, MOST_DESCRIPTORS)
     if length and len(length) < LENGTH:
         length += _exactly(channel, LENGTH - len(length))

@@ -37,6 +37,7 @@ class SidecarFolder(ABC):
         if len(data) > LARGEST_TEXT:
             notes.append(f"{name} beside the image is too long to be read: it is ignored")
             return None
+        # Numbers and codes are ASCII; a name in another code page must not make the file unreadable.
         return data.decode("utf-8", "replace")
 
     @abstractmethod

@@ -60,7 +60,7 @@ class Sidecars:
 
 
 def find_sidecars(path: str | Path, *, world: Iterable[str], placed: bool = False) -> Sidecars:
-    """Find the sidecars of an image, on a disk or beside it behind a URL.
+    """Find the sidecars of an image, on a disk or behind a URL.
 
     Args:
         path: Path or URL of the image.
@@ -156,7 +156,7 @@ class _Names:
         return (*(f"{stem}{end}" for end in texts), *(f"{stem}.{word}" for word in tables))
 
     def all(self, *, rpc: bool) -> tuple[str, ...]:
-        """Return all names that are looked for."""
+        """Return all names that sidecars of the image may have."""
         worlds = [name for ending in self.world for name in self.beside(ending)]
         others = [name for ending in ("aux.xml", "msk", "ovr") for name in self.appended(ending)]
         return (*worlds, *others, *(self.rpc() if rpc else ()))
@@ -183,6 +183,7 @@ def _world(folder: SidecarFolder, names: _Names, notes: list[str]) -> Geotransfo
         if None in (a, d, b, e, x, y) or not (a or b) or not (d or e):
             notes.append(f"{file} beside the image is no world file: it is ignored")
             continue
+        # A world file names the centre of the first pixel, and a geotransform its corner.
         return Geotransform(matrix=((a, b), (d, e)), origin=(x, y)).shifted(-0.5, -0.5)  # type: ignore[arg-type] # none is None
     return None
 

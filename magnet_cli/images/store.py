@@ -82,7 +82,7 @@ class MemoryStore:
         return Pixels(values[box.slices], None if valid is None else valid[box.slices]).only(bands)
 
     def close(self) -> None:
-        """Drop the pixels."""
+        """Release the memory of the pixels."""
         self._pixels = Pixels(np.empty((0, 0, 1), np.uint8), None)
 
 

@@ -136,6 +136,7 @@ def open_tiff(
         advice = "Copy or export the file again"
         with (
             naming(blob.name, "the TIFF file cannot be understood", advice=advice),
+            # With `_multifile` tifffile would open other files by names that this one states.
             tifffile.TiffFile(blob.stream(), name=file_name(blob.name), _multifile=False) as file,
         ):
             return _open(file, blob, cache, series, alpha)

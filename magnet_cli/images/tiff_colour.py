@@ -116,6 +116,7 @@ def colour(page: TiffPage, channels: int = 1, *, alpha: Alpha = "mask") -> Colou
     count = channels if channels > 1 else page.samplesperpixel - (transparent is not None)
     chroma = page.compression == APERIO_YCBCR or (page.photometric == YCBCR and page.compression in JPEG_2000)
     luma = chroma and dtype == np.uint8 and page.samplesperpixel == len(COLOURS)
+    # For signed numbers and floats "0 is white" has no largest value to count from.
     white = page.photometric == MINISWHITE and dtype.kind == "u"
     return Colour(
         bands=_names(page, count),
@@ -132,6 +133,7 @@ def rgb_of_ycbcr(samples: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Convert JFIF's YCbCr to RGB (ITU-T T.871): `(height, width, 3)` uint8 to the same."""
     luma = samples[:, :, 0].astype(np.float32)
     blue, red = samples[:, :, 1].astype(np.float32) - 128, samples[:, :, 2].astype(np.float32) - 128
+    # The coefficients are those of JFIF with full-range values, where 128 is grey.
     mixed = np.stack([luma + 1.402 * red, luma - 0.344136 * blue - 0.714136 * red, luma + 1.772 * blue], axis=2)
     return np.clip(np.floor(mixed + 0.5), 0, 255).astype(np.uint8)
 

@@ -56,6 +56,7 @@ def aperio_kind(page: TiffPage) -> str:
     named = APERIO_PICTURE.search(text)
     if named is not None:
         return named[1].lower()
+    # Aperio stores levels in tiles, and the pictures beside them in strips.
     return "level" if page.is_tiled else "thumbnail" if APERIO_REDUCED in text else ""
 
 

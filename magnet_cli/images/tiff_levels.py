@@ -33,6 +33,7 @@ def find_layers(
     """
     layers, notes = [full_layer(image)], list[str]()
     for candidate in filter(usable, image.candidates):
+        # Without its own mask a level would show pixels without data as black ones.
         if layers[0].mask is not None and candidate.size not in image.masks:
             continue
         before = [layer.downsample for layer in layers[1:]]

@@ -379,7 +379,7 @@ def _described_image(
 ) -> TiffImage:
     count = len(pages)
     if pages[0].samplesperpixel > 1 and count * pages[0].samplesperpixel > image.samples:
-        # Programs that store colours interleaved, and describe them as one channel a sample.
+        # Some programs store colours interleaved, and describe them as one channel a sample.
         pages = pages[:1]
     for page in pages:
         check_size(page, files.path)

@@ -312,6 +312,7 @@ class TiffStore:
             return None
         valid = np.zeros((box.height, box.width), np.bool_)
         for tile in touched(box, mask.chunk):
+            # Masks have negative numbers, so that they cannot be taken for tiles of a level in the common cache.
             key = (-1 - level, tile.x, tile.y)
             part = tile.intersection(box)
             found = self._tiles.get(key, lambda tile=tile: self._mask_tile(mask, tile)).values  # type: ignore[misc]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 MAX_PAGES = 4096
 """Largest number of pages that are read; a damaged chain may never end."""
 MAX_REMOTE_PAGES = 64
-"""Largest number of pages of a file behind a URL whose places are looked up: each may cost a request."""
+"""Largest number of pages of a file behind a URL whose places are read: each may cost a request."""
 MAX_CHECKED = 64
 """Largest number of pages that are all checked. Of more, only the last is: it lies at the end of the file, which is
 what a truncated file lacks."""

@@ -241,6 +241,7 @@ def read_header(blob: Blob, alpha: Alpha = "mask", *, page: int = 0) -> Picture:
         orientation = 1
     else:
         notes += (f"the orientation tag ({orientation}) was applied",)
+    # libvips gives pixels a millimetre, whatever unit the file has.
     x, y = (Fraction(1000) / Fraction(repr(float(value))) if value > 0 else None for value in (image.xres, image.yres))
     resolution, said = microscope(x, y)
     if resolution is not None and orientation in TRANSPOSED:
@@ -339,6 +340,7 @@ class DecodedStore:
         while step > MIN_ROWS and step * width * bands * dtype.itemsize > STRIP_BYTES:
             step //= 2
         with naming(picture.path, "the picture cannot be opened", advice=DAMAGED, also=FAILURES):
+            # Pixels in sequential access are handed out once, so a second pass opens the file anew.
             feed = Feed(picture.blob)
         with feed.decoding("the picture cannot be decoded"):
             region = pyvips.Region.new(_load(feed, page=picture.page, unlimited=picture.strip_bytes > 0))
@@ -355,6 +357,8 @@ def _load(feed: Feed, *, page: int = 0, unlimited: bool = False) -> Any:
     options: dict[str, Any] = {"unlimited": True} if unlimited else {}
     options |= {"page": page} if page else {}
     # Without fail_on="warning" libvips 8.18 hands back black pixels for damaged or unsupported tiles.
+    # Sequential access lets libvips decode line by line; without it the whole picture would be decoded into memory or a
+    # file.
     image = pyvips.Image.new_from_source(feed.source, "", access="sequential", fail_on="warning", **options)
     loader = str(image.get("vips-loader"))
     if not loader.startswith(LOADERS):

@@ -64,7 +64,7 @@ def zarr_images(root: zarr.Array[Any] | zarr.Group, *, described: Sequence[str] 
 def described_names(root: Path) -> tuple[str, ...]:
     """Return the names of the images of a folder that bioformats2raw wrote, by its OME-XML.
 
-    The result is None where there is none.
+    There are none where the folder holds no OME-XML.
     """
     file = root / "OME" / "METADATA.ome.xml"
     try:
@@ -78,6 +78,7 @@ def axes_of(multiscale: Mapping[str, Any], dimensions: int) -> str:
     """Return one letter for each dimension, of t, c, z, y, x."""
     said = multiscale.get("axes")
     if not said:
+        # Version 0.3 and later state axes; before, an array had five dimensions in this order.
         return GUESSED_AXES[dimensions] if dimensions != 4 else "czyx"  # noqa: PLR2004 (as OME-Zarr 0.3 orders them)
     return "".join(str(axis["name"] if isinstance(axis, dict) else axis)[0].lower() for axis in said)
 

@@ -56,7 +56,7 @@ def check_size(size: int, name: str) -> None:
     """Pass where an entry is not too large to be read.
 
     Raises:
-        OSError: It is.
+        OSError: The entry is too large.
     """
     if size > MOST_BYTES:
         said = f"an entry has or unpacks to {size:,} bytes, and at most {MOST_BYTES:,} are read"
@@ -67,7 +67,7 @@ def checked(entry: Buffer | None, name: str) -> Buffer | None:
     """Return an entry that does not say that it unpacks to too many bytes.
 
     Raises:
-        OSError: It does.
+        OSError: The entry states that it unpacks to too many bytes.
     """
     if entry is not None:
         check_size(unpacked_size(entry[:HEAD].to_bytes(), entry[-4:].to_bytes(), len(entry)), name)
@@ -89,6 +89,8 @@ def unpacked_size(head: bytes, tail: bytes, length: int) -> int:
         count = CONTENT_SIZES[flags >> 6] or single
         # Two bytes state 256 less, because one byte does for smaller sizes.
         return int.from_bytes(head[start : start + count], "little") + (TWO_BYTES_ADD if count == 2 else 0)  # noqa: PLR2004
+    # The last four bytes of gzip hold the size modulo 2 to the 32nd (RFC 1952), which the size of a bomb may exceed:
+    # the decoder's own limits hold for those.
     if head.startswith(GZIP):
         return int.from_bytes(tail, "little")
     if length >= BLOSC_HEADER and int.from_bytes(head[12:16], "little") == length:
