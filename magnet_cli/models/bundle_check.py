@@ -29,7 +29,7 @@ class FileCheck:
 
     file: Path
     role: str
-    """`backbone`, `refiner`, `selector`, `local` or `cascade`; of a network from elsewhere `network` or `trial`."""
+    """`backbone`, `refiner`, `selector`, `local` or `cascade`, or `network` and `trial` of a foreign network."""
     error: WeightsError | None
     architecture: str
     bytes: int

@@ -1,4 +1,4 @@
-"""Writing a model bundle: what training ends with, and what tests begin with."""
+"""Descriptions and files of model bundles, as trainings and tests write them."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def describe_cascade(
 
     Args:
         name: The name of the bundle.
-        bands: Names of the three bands that it looks at.
+        bands: Names of the three bands that it gets.
         network: Keys of `networks.cascade` that differ from one 1 x 1 convolution.
         other: Top-level keys that replace the usual ones; objects are replaced key by key.
     """
@@ -169,7 +169,7 @@ def write_cascade_bundle(
     *,
     dtype: torch.dtype = torch.float16,
 ) -> CascadeBundle:
-    """Return the same for a bundle that sharpens masks; its one file has the usual name.
+    """Write the weights and description of a bundle that sharpens masks; its one file has the usual name.
 
     Raises:
         OutputError: A file cannot be written.
@@ -193,6 +193,7 @@ def _write(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for file, network in networks.items():
+            # The description goes last: a folder without it is no bundle, whenever the writing is interrupted.
             durable.write_whole(folder / file, save(stored(network, dtype=dtype)))
         for entry in named:
             entry["sha256"] = hashlib.sha256((folder / entry["file"]).read_bytes()).hexdigest()

@@ -63,7 +63,7 @@ class LoadedCascade:
             coarse: Its output of stride 4, as -1 to 1.
 
         Returns:
-            As above.
+            Probabilities of being inside from the last pass, as `three_levels` gives them.
         """
         with self._precisely():
             return _probabilities(self.network.two_passes(self._stored(images), masks, coarse))
@@ -101,9 +101,8 @@ def ready_cascade(network: CascadeModule, *, device: torch.device, dtype: torch.
         network: Changed, and returned.
         device: The device of the network.
         dtype: The dtype of its convolutions.
-        exact: Without what changes the last digits: norms folded into the convolutions before them, and weights stored
-            in another order. The published arithmetic cuts a probability at one half on its way, so that a last digit
-            can be seen in a whole window.
+        exact: Whether norms are left unfolded and weights in their order, both of which change the last digits. The
+            published arithmetic cuts a probability at one half on its way, so a last digit can change a whole window.
     """
     network.eval().requires_grad_(requires_grad=False)
     if not exact:

@@ -21,23 +21,22 @@ if TYPE_CHECKING:
     from torch import nn
 
 PARALLEL, WRAPPED = "module.", "model."
-"""What wrappers put before every key: torch's DataParallel, and the published training program's module that holds a
-network and its loss."""
+"""Prefixes of keys: of torch's DataParallel, and of the published training program's module of network and loss."""
 TRAINING_ONLY = ("loss.criterion.weight",)
-"""What that program saves beside the network: the class weights of its loss. Its own readers pass over them too."""
+"""Keys that that program saves beside the network: the class weights of its loss. Its own readers ignore them too."""
 SHOWN = 10
-"""Keys that a message names."""
+"""Number of keys that a message names."""
 DAMAGED = (RuntimeError, EOFError, ValueError, LookupError, AttributeError, TypeError, MemoryError, OverflowError)
-"""What torch raises for files that are no checkpoint, or damaged ones, beside UnpicklingError."""
+"""Exceptions of torch, beside UnpicklingError, for files that are damaged or no checkpoints."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """What a `.pth` file holds."""
+    """The tensors of a `.pth` file."""
 
     file: Path
     state: Mapping[str, Tensor]
-    """The network's tensors by name, prefixes taken away."""
+    """The network's tensors by name, without prefixes."""
     dropped: tuple[str, ...]
     """Keys, as they stand in the file, that belong to training and not to the network."""
 
@@ -90,6 +89,7 @@ def fitted(checkpoint: Checkpoint, network: nn.Module, *, architecture: str) -> 
         WeightsError: A key is missing or unexpected, has another shape, or values that are not finite.
     """
     state, file, wanted = checkpoint.state, checkpoint.file, network.state_dict()
+    # Checkpoints of older versions of torch lack the counters of batch norms, which inference does not use.
     missing = [key for key in wanted if key not in state and key.rpartition(".")[2] != COUNTER]
     unexpected = [key for key in state if key not in wanted]
     if missing or unexpected:

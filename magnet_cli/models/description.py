@@ -1,4 +1,4 @@
-"""Reading bundle.json: every key checked, every refusal naming its place."""
+"""The reader of bundle.json, which checks every key and names the place of every refusal."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _known(schema: int) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Head:
-    """What says how to read the rest."""
+    """The keys that decide how the others are read."""
 
     __pydantic_config__ = ConfigDict(strict=True, extra="ignore")
 
@@ -94,9 +94,9 @@ def parsed(table: Mapping[str, Any], *, file: Path, data: bytes, is_shipped: boo
     """Return the bundle that a description describes.
 
     Args:
-        table: The description.
-        file: Where it stands.
-        data: Its bytes, for the bundle's digest.
+        table: The description as a JSON object.
+        file: The file that the description was read from.
+        data: The bytes of that file, for the bundle's digest.
         is_shipped: Whether the bundle comes with the program, and so must give the hash of each file.
 
     Raises:
@@ -189,7 +189,7 @@ def _backbone(found: SegmentationFile, *, file: Path) -> NetworkSpec:
 
 
 MEASURED = ("memory", "runtime", "trial")
-"""Keys of `networks.foreign` that tell of a machine and not of the network."""
+"""Keys of `networks.foreign` that describe a machine and not the network."""
 
 
 def _lasting(table: Mapping[str, Any], foreign: ForeignSpec) -> bytes:
@@ -222,7 +222,7 @@ def _origin(specs: list[NetworkSpec], *, file: Path, data: bytes, is_shipped: bo
 
 
 def unsigned(specs: list[NetworkSpec], *, file: Path, is_shipped: bool) -> tuple[str, ...]:
-    """Return what to say of files without a hash.
+    """Return notes on files without a hash.
 
     Raises:
         WeightsError: The bundle is a shipped one, which must have them all.

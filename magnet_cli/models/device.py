@@ -1,4 +1,4 @@
-"""Which device and precision a run uses."""
+"""The device and the precision of a run."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "not enough memory")
-"""How PyTorch's messages put it, on the host and on Apple's GPUs."""
+"""Words of PyTorch's messages on the host and on Apple's GPUs."""
 AGREES = 0.999
 """Share of pixels that must get the same class for another precision to be taken unasked."""
 FIRST_BFLOAT16 = 8
@@ -138,6 +138,7 @@ def computes_bfloat16(device: str) -> bool:
     """Return whether a device multiplies bfloat16 by itself, so that it is quicker than float32."""
     if device.startswith("cuda"):
         return torch.cuda.get_device_capability(device)[0] >= FIRST_BFLOAT16
+    # Without these instructions PyTorch emulates bfloat16, which took ten times as long as float32 on AVX2.
     flags = _read_text(Path("/proc/cpuinfo")) if device == "cpu" else ""
     return bool({"avx512_bf16", "amx_bf16"} & set(flags.split()))
 
@@ -215,6 +216,8 @@ def _process_memory(device: str) -> int | None:
         return None
     try:
         pynvml.nvmlInit()
+        # By UUID and not by number: CUDA_VISIBLE_DEVICES renumbers the devices of a process, and the driver does not
+        # follow.
         identity = f"GPU-{torch.cuda.get_device_properties(device).uuid}"
         handle = pynvml.nvmlDeviceGetHandleByUUID(identity)
         running = pynvml.nvmlDeviceGetComputeRunningProcesses(handle)
@@ -234,7 +237,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def release_device_memory(device: str) -> None:
-    """Give what PyTorch's allocator keeps for later back to the device."""
+    """Give memory that PyTorch's allocator keeps for later back to the device."""
     if device.startswith("cuda"):
         torch.cuda.empty_cache()
 
@@ -325,7 +328,7 @@ class SideStream:
 
     @contextmanager
     def after(self, moment: torch.cuda.Event | None) -> Iterator[None]:
-        """Queue what is done inside here, once that moment has come, and wait for the end of it.
+        """Queue the block's work here once that moment has come, and wait for its end.
 
         Tensors of the other queue that are only alive inside must not be freed before it ends: their memory would go to
         what is queued there next, while this queue still reads it.

@@ -1,4 +1,4 @@
-"""Weights that an encoder begins a training with: what it learnt from other images."""
+"""Pretrained weights that an encoder begins a training with."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 LITE_MEAN, LITE_STD = (127 / 255,) * RGB, (128 / 255,) * RGB
 """EfficientNet-Lite was trained on (x - 127) / 128."""
 CLASSIFIERS = ("fc.", "classifier.", "head.", "_fc.", "_conv_head.", "_bn1.")
-"""How keys begin that belong to a classifier of ImageNet and not to its encoder."""
+"""Beginnings of keys that belong to a classifier of ImageNet and not to its encoder."""
 LITE_KEYS = {
     "_expand_conv": "expand",
     "_bn0": "expand_norm",
@@ -40,7 +40,7 @@ LITE_STEM = {"_conv_stem": "stem", "_bn0": "stem_norm"}
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderOrigin:
-    """Where the weights of an encoder come from."""
+    """The origin of an encoder's weights."""
 
     source: str
     """The file, package or model, in words."""
@@ -55,7 +55,7 @@ class EncoderOrigin:
 
 
 def normalisation(encoder: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of red, green and blue, in 0..1, that an encoder's published weights expect."""
+    """Return the mean and standard deviation of red, green and blue, in 0..1, that an encoder's weights expect."""
     if isinstance(encoder, EfficientNetLite):
         return LITE_MEAN, LITE_STD
     if isinstance(encoder, TimmEncoder):
@@ -72,7 +72,7 @@ def fill_encoder(encoder: nn.Module, words: str, *, folder: Path) -> EncoderOrig
         encoder: The encoder of a network, changed in place.
         words: A file of weights (`.pth` or `.safetensors`, relative to `folder`); `package:NAME`, an installed Python
             package that holds one such file; or `timm:TAG`, weights that timm downloads, where TAG may be empty.
-        folder: Where the configuration lies.
+        folder: Folder of the configuration.
 
     Raises:
         WeightsError: Nothing is found, or it does not fit the encoder.
@@ -181,6 +181,7 @@ def _for_bands(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dic
         if own is None or own.ndim != tensor.ndim or own.ndim < 2 or tensor.shape == own.shape:  # noqa: PLR2004
             continue
         if tensor.shape[1] == RGB and tensor.shape[:1] == own.shape[:1] and tensor.shape[2:] == own.shape[2:]:
+            # A grey value times three weights is the same sum as times any number of bands with their mean, scaled.
             mean = tensor.mean(dim=1, keepdim=True) * RGB / own.shape[1]
             found[key] = mean.expand(own.shape).contiguous()
     return found

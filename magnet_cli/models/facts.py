@@ -1,4 +1,4 @@
-"""What a plan needs to know of a bundle, without loading its weights."""
+"""Facts about a bundle that a plan needs, found without loading its weights."""
 
 from __future__ import annotations
 
@@ -137,17 +137,17 @@ def facts_of(
     cells: int = 0,
     selector: SelectorFacts | None = None,
 ) -> ModelFacts:
-    """Return what a bundle says of itself, joined with what its networks take.
+    """Return the facts that a bundle states, joined with the memory of its networks.
 
     Args:
-        bundle: The bundle.
+        bundle: A bundle whose description was read.
         weight_bytes: Bytes of all its weights in float32.
         activation_bytes: Bytes of one patch's pass through the backbone.
         pass_bytes: Bytes of a pass that do not depend on the number of its patches.
         refiner_bytes: Bytes of one patch's pass through the refiner.
         local_bytes: Bytes of one patch's pass through a GRNet's local branch.
         cells: Cells a side that a GRNet cuts an image into; 0 where the bundle is none.
-        selector: What is known of its selector.
+        selector: Facts about its selector, where it has one.
     """
     scales = tuple(sorted(bundle.scales, key=lambda size: -size.pixels))
     return ModelFacts(
@@ -182,7 +182,7 @@ def facts_of(
 
 
 def _estimates(bundle: Bundle, shapes: _Shapes) -> dict[str, int]:
-    """Return what one patch takes in each network, from the shapes of a pass without data.
+    """Estimate the bytes of one patch in each network from the shapes of a pass without data.
 
     Networks that are not there take 0.
     """
@@ -228,20 +228,20 @@ def _largest(network: nn.Module, channels: Sequence[int], size: Size) -> int:
 
 @dataclass(kw_only=True)
 class LargestTensors:
-    """What the layers of a network gave while they were watched."""
+    """Outputs of a network's layers, recorded during passes."""
 
     outputs: list[int]
     """Bytes in float32 of each output."""
 
     @property
     def bytes(self) -> int:
-        """An estimate of what is alive together."""
+        """An estimate of the bytes that are alive at the same time."""
         return sum(sorted(self.outputs)[-ALIVE_AT_ONCE:])
 
 
 @contextmanager
 def largest_tensors(network: nn.Module) -> Iterator[LargestTensors]:
-    """Watch the layers of a network during passes."""
+    """Record the outputs of a network's layers until the block ends."""
     found = LargestTensors(outputs=[])
 
     def record(module: nn.Module, inputs: object, output: object) -> None:

@@ -1,4 +1,4 @@
-"""Networks made ready for inference: the same function, up to rounding, for less work."""
+"""Networks simplified for inference: the same function up to rounding, in fewer operations."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class Simplifies(Protocol):
-    """A network that knows an equal one which takes less work."""
+    """A network that can give an equal one with fewer operations."""
 
     def simplified(self) -> nn.Module:
         """Return the equal network; it may share parameters with this one."""
@@ -27,7 +27,7 @@ def fused(network: nn.Module, *, simplify: bool) -> nn.Module:
 
     Args:
         network: In evaluation mode; left as it is, but its parameters may be shared.
-        simplify: Whether to take the equal, simpler network that a network may know of itself.
+        simplify: Whether to take the equal, simpler network of a network that `Simplifies`.
     """
     if simplify and isinstance(network, Simplifies):
         network = network.simplified().eval()
@@ -48,6 +48,7 @@ def _fold(traced: fx.GraphModule, node: fx.Node, norm: nn.BatchNorm2d, modules: 
     if not (isinstance(before, fx.Node) and before.op == "call_module" and len(before.users) == 1):
         return
     target = cast("str", before.target)
+    # A convolution that is called twice has to stay as it is for the other call.
     if not isinstance(conv := modules[target], nn.Conv2d) or _calls(traced, target) > 1:
         return
     folded = fuse_conv_bn_eval(conv, norm)

@@ -127,7 +127,7 @@ class ClassSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class PixelSpec:
-    """What the values of an image mean to a network."""
+    """Bands and values of an image as a network expects them."""
 
     bands: Annotated[tuple[str, ...], AfterValidator(_different), FieldRule("must be an array of different names")]
     range: Annotated[tuple[float, float], FieldRule("must be an array of 2 numbers"), AfterValidator(_rising)]
@@ -165,7 +165,7 @@ class MagnetDefaults:
 
 @dataclass(frozen=True, kw_only=True)
 class Temperature:
-    """What logits are divided by before the activation: one number, or a number a scale."""
+    """Divisor of logits before the activation: one number, or a number for each scale."""
 
     default: float = 1.0
     scales: tuple[tuple[Size, float], ...] = ()
@@ -199,7 +199,7 @@ class NetworkSpec:
     options: Annotated[Mapping[str, Any], FieldRule("must be an object")] = field(default_factory=dict)
     temperature: Annotated[Temperature, PlainValidator(Temperature.parse)] = Temperature()
     file: Annotated[str, AfterValidator(_file_name)]
-    """Name, in the bundle's folder."""
+    """Name of a file in the bundle's folder."""
     sha256: Annotated[str | None, Field(pattern="^[0-9a-f]{64}$"), FieldRule(HASH_RULE)] = None
 
 
@@ -208,7 +208,7 @@ class RefinerSpec(NetworkSpec):
     """A refiner of a bundle."""
 
     scale: Annotated[Sides | None, BeforeValidator(_square)] = None
-    """Trained for; None serves every scale."""
+    """Scale that it was trained for; None serves every scale."""
     input: Literal["own-first", "field-first"]
 
 
@@ -217,14 +217,14 @@ class Execution:
     """How a bundle is best run on one kind of device in one precision."""
 
     batch: Positive
-    """Patches a forward pass."""
+    """Number of patches in a forward pass."""
     agreement: Annotated[float | None, Field(ge=0, le=1), FieldRule("must be a share of pixels, 0 to 1")] = None
     """Share of pixels that get the same class as in float32; None where it was not measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Description:
-    """What `bundle.json` says of every bundle."""
+    """Keys of `bundle.json` that every bundle has."""
 
     name: Text
     domain: Annotated[Text, AfterValidator(_domain)] = ""
@@ -259,24 +259,24 @@ class Described(Description):
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentationDescription(Description):
-    """What `bundle.json` says of a bundle that predicts classes, beside its networks."""
+    """Keys of `bundle.json` of a bundle that predicts classes, without its networks."""
 
     classes: Annotated[tuple[ClassSpec, ...], AfterValidator(_class_list)]
     input: InputSpec
     activation: Literal["softmax", "sigmoid", "none"]
-    """What makes probabilities of the scores; `none` where the network gives probabilities."""
+    """Function from scores to probabilities; `none` where the network gives probabilities."""
     scales: Annotated[tuple[Sides, ...], AfterValidator(_some)]
-    """Trained at; the default of `--scales`."""
+    """Scales that it was trained at; the default of `--scales`."""
     resolution: PixelSize | None = None
     magnet: MagnetDefaults
     compat: Compat = "paper"
     preparation: PreparationKind = "none"
-    """What is done to a stained section before normalisation, with values of the whole image."""
+    """Treatment of a stained section before normalisation, with values of the whole image."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CascadeDescription(Description):
-    """What `bundle.json` says of a bundle that sharpens masks, beside its network."""
+    """Keys of `bundle.json` of a bundle that sharpens masks, without its network."""
 
     input: PixelSpec
     side: Positive
@@ -320,7 +320,7 @@ class Bundle(SegmentationDescription, Described):
         return ("backbone", self.backbone), *refiners, *((role, spec) for role, spec in optional if spec is not None)
 
     def refiner_for(self, scale: Size) -> int | None:
-        """Index of the refiner whose trained scale is nearest in ratio; None without refiners."""
+        """Return the index of the refiner whose trained scale is nearest in ratio; None without refiners."""
         if not self.refiners:
             return None
 
@@ -341,7 +341,7 @@ class CascadeBundle(CascadeDescription, Described):
 
     @property
     def exact(self) -> bool:
-        """Whether its network runs without what changes a probability's last digits."""
+        """Whether its network runs without optimisations that change a probability's last digits."""
         return self.compat == "published"
 
     @property

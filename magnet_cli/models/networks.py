@@ -125,7 +125,7 @@ class Networks:
 
         Args:
             patches: The patches, as `predict` takes them.
-            probs: What the global branch says of them, `(n, classes, h, w)` float32; None where nobody asked it.
+            probs: The global branch's probabilities, `(n, classes, h, w)` float32; None where it did not run.
         """
         with self._precisely():
             logits = self._local(patches.contiguous(memory_format=torch.channels_last), probs)
@@ -236,7 +236,7 @@ def load_networks(bundle: Bundle, *, device: str, precision: str) -> Networks:
 def _selector(bundle: Bundle, *, place: torch.device, dtype: torch.dtype) -> PatchProposalNetwork | None:
     network = None if bundle.selector is None else _built(build_selector, bundle, bundle.selector)
     if network is not None:
-        # Not the whole: a traced network has no `score_map`.
+        # Only the encoder is traced, because a traced network has no `score_map`.
         network.encoder = cast("ResNet", ready(network.encoder, device=place, dtype=dtype))
         network.eval().requires_grad_(requires_grad=False).to(place)
     return network
@@ -274,6 +274,7 @@ def placed(device: str) -> torch.device:
     """Return the device of that name, after a try."""
     try:
         place = torch.device(device)
+        # torch.device takes names of devices that this machine lacks; only a tensor on one shows it.
         torch.zeros(1, device=place)
     except (RuntimeError, AssertionError, NotImplementedError) as exc:
         raise DeviceError(f"the device cannot be used: {str(exc).splitlines()[0]}", value=device) from exc

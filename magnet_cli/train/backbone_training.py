@@ -44,13 +44,13 @@ RGB = 3
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """What a backbone is fitted to, beside the scenes."""
+    """A bundle, its data, its loop and the start of its encoder: all that a training is made of but the scenes."""
 
     bundle: Bundle
     data: DataConfig
     loop: LoopConfig
     start: EncoderStart = field(default_factory=EncoderStart)
-    """What the encoder begins with."""
+    """The weights that the encoder begins with."""
 
     def network(self) -> nn.Module:
         """Return the bundle's backbone with initial weights, those of the encoder as `start` says.
@@ -138,6 +138,7 @@ def described(config: TrainConfig, *, folder: Path) -> dict[str, Any]:
         "options": config.network.options,
         "temperature": 1.0,
         "file": BACKBONE_FILE,
+        # The file does not exist before the training ends, and only a whole description can be checked.
         "sha256": "0" * 64,
     }
     networks: dict[str, object] = {"backbone": entry, "refiners": [], "selector": None}
@@ -150,10 +151,11 @@ def described(config: TrainConfig, *, folder: Path) -> dict[str, Any]:
 
 
 def _encoder_pixels(config: TrainConfig, pixels: Mapping[str, Any]) -> dict[str, Any]:
-    """Mean and standard deviation that the encoder's weights expect, of a bundle whose bands are three."""
+    """Return the mean and standard deviation that the encoder's weights expect, where a bundle has three bands."""
     bands = pixels.get("bands")
     if not isinstance(bands, list) or len(bands) != RGB:
         return {}
+    # On the device meta a network has shapes and takes no memory.
     with torch.device("meta"):
         network = build_backbone(config.network.architecture, classes=2, bands=RGB, options=config.network.options)
     return dict(EncoderStart(words=config.network.encoder_weights).normalisation(network))
@@ -260,6 +262,7 @@ def train_backbone(data: Path, output: Path, config: TrainConfig, **watch: Unpac
     description = described(config, folder=output)
     start = EncoderStart(words=config.network.encoder_weights, folder=config.folder)
     recipe = Recipe(bundle=understood(description, folder=output), data=config.data, loop=config.loop, start=start)
+    # Weights that are missing or do not fit are refused here, before the scenes are decoded.
     origin = recipe.origin()
     with training_folder(output, ".training", (BACKBONE_FILE,)) as folder:
         files = Files(folder=folder)

@@ -29,7 +29,7 @@ RGB = 3
 CANDIDATES = 8
 """Windows among which the one with the most of a class is taken."""
 COARSE = Size(width=16, height=16)
-"""Pixels that the share of a class in a window is estimated by."""
+"""Size at which a window's labels are sampled to estimate the share of a class."""
 
 LOOK_AHEAD = 4
 """Batches made in advance."""
@@ -38,6 +38,7 @@ LOOK_AHEAD = 4
 def hue_matrix(angle: float) -> NDArray[np.float64]:
     """Return the rotation of RGB about the grey axis."""
     axis = np.full(RGB, 1 / sqrt(RGB))
+    # Rodrigues' formula for the rotation about a unit vector.
     cross = np.array([[0, -axis[2], axis[1]], [axis[2], 0, -axis[0]], [-axis[1], axis[0], 0]])
     return cos(angle) * np.eye(RGB) + sin(angle) * cross + (1 - cos(angle)) * np.outer(axis, axis)
 
@@ -56,6 +57,7 @@ def recoloured(pixels: NDArray[np.float32], rng: np.random.Generator, *, strengt
         grey = np.full((RGB, RGB), 1 / RGB)
         mix = saturation * np.eye(RGB) + (1 - saturation) * grey
         matrix = hue_matrix(rng.uniform(-0.12, 0.12) * pi * strength) @ mix @ matrix
+    # Contrast is changed about the patch's own mean: about black it would change brightness as well.
     offset = matrix @ (mean / contrast - mean)
     pixels = pixels @ matrix.T.astype(np.float32) + offset.astype(np.float32)
     sigma = max(0.0, rng.uniform(-0.02, 0.03)) * strength
@@ -71,7 +73,7 @@ class TrainingSample:
     pixels: NDArray[np.float32]
     """`(rows, columns, bands)`, normalised."""
     labels: NDArray[np.uint8]
-    """`(rows, columns)`."""
+    """Labels of the window, `(rows, columns)`."""
     mask: NDArray[np.uint8] | None
     """The scene's own mask there, `(rows, columns)`; None where it has none."""
 
@@ -99,6 +101,8 @@ class BatchSampler:
 
     def __call__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Return batch `index`: patches `(n, bands, h, w)` normalised float32, labels `(n, h, w)` int64."""
+        # Each window has a generator of its own, so that a training that goes on from a checkpoint draws what it would
+        # have drawn.
         samples = [self.sample(np.random.default_rng((self.seed, index, item))) for item in range(self.batch)]
         patches = np.stack([sample.pixels for sample in samples]).transpose(0, 3, 1, 2)
         labels = np.stack([sample.labels for sample in samples])
@@ -133,6 +137,8 @@ class BatchSampler:
         return places[int(np.argmax(shares))]
 
     def _anywhere(self, rng: np.random.Generator) -> tuple[LabelledScene, CropWindow]:
+        # By area nearly all windows would come from the largest scene, and by number small scenes would be drawn too
+        # often.
         weight = np.sqrt([scene.size.pixels for scene in self.scenes])
         scene = self.scenes[rng.choice(len(self.scenes), p=weight / weight.sum())]
         return scene, drawn(scene, rng, scales=self.scales, jitter=self.jitter)
@@ -165,6 +171,7 @@ def without_borders(labels: NDArray[np.uint8], *, width: int, ignore: int) -> ND
 
 def ahead(make: Callable[[int], T], indices: range) -> Iterator[T]:
     """Yield `make(i)` for each index in order, made by a thread a few indices in advance."""
+    # NumPy and the decoders release the interpreter's lock, so this thread works while the network computes.
     with ThreadPoolExecutor(1) as pool:
         pending = [pool.submit(make, index) for index in indices[:LOOK_AHEAD]]
         for index in indices:

@@ -146,6 +146,7 @@ class StoredField:
         header = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.float16)), "fortran_order": False, "shape": shape}
         with writing(path), os.fdopen(open_for_append(path), "r+b") as file:
             file.truncate(0)
+            # NumPy writes a file of its own format only together with its values, which do not exist yet.
             np.lib.format.write_array_header_1_0(file, header)
             file.truncate(file.tell() + field_bytes(shape))
         return cls(path)

@@ -171,6 +171,7 @@ def train_cascade(data: Path, output: Path, config: TrainConfig, **watch: Unpack
         if not trainer.done:
             return None
         cut = config.cascade.cut
+        # sigmoid(x + log((1 - cut) / cut)) is one half where sigmoid(x) is `cut`.
         cast("CascadeModule", network).raise_finest(log((1 - cut) / cut))
         bundle = write_cascade_bundle(output, description, network, dtype=torch.float16)
         keep(output / CONFIG_FILE, config.text)

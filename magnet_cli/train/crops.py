@@ -55,6 +55,7 @@ def cut(scene: LabelledScene, window: CropWindow, *, size: Size) -> tuple[NDArra
     """
     sizes = scene.pixels.sizes
     ratio = min(window.width / size.width, window.height / size.height)
+    # The logarithm of a power of two may come out a little below its exponent.
     level = min(max(0, int(log2(ratio) + 1e-9)) if ratio >= 1 else 0, len(sizes) - 1)
     rows = mirrored(span(window.y, window.height, shrink=2**level), size=sizes[level].height)
     columns = mirrored(span(window.x, window.width, shrink=2**level), size=sizes[level].width)

@@ -47,6 +47,7 @@ def picture(lines: Sequence[Line]) -> bytes:
     score = curve(lines, "validation_miou")
     heights = [3, 2, 1] if score[0] else [3, 1]
     figure = Figure(figsize=(8, 1.2 * sum(heights)), dpi=120, layout="constrained")
+    # pyplot would keep every figure in a list of its own and look for a display.
     FigureCanvasAgg(figure)
     axes = list(figure.subplots(len(heights), 1, sharex=True, height_ratios=heights, squeeze=False)[:, 0])
     draw_loss(axes[0], lines)

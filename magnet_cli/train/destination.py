@@ -1,4 +1,4 @@
-"""The folders that a training writes: its bundle, and beside it what it needs to be continued."""
+"""The folders that a training writes: its bundle, and beside it the files from which it can be continued."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def training_folder(output: Path, ending: str, files: Sequence[str]) -> Iterator
 
     Args:
         output: The bundle's folder, made at the end of the training.
-        ending: What the folder's name adds to that of the bundle.
+        ending: Ending that is added to the bundle's name.
         files: Names of the files that the training will write into the bundle.
 
     Raises:

@@ -31,12 +31,12 @@ def encoder_of(network: nn.Module) -> nn.Module | None:
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderStart:
-    """What an encoder begins with, as a configuration says it."""
+    """The weights that an encoder begins with, as a configuration names them."""
 
     words: str = ""
-    """See `NetworkConfig.encoder_weights`; empty: the encoder keeps its random weights."""
+    """The text of `NetworkConfig.encoder_weights`. Empty keeps the encoder's random weights."""
     folder: Path = Path()
-    """Where a file's path begins."""
+    """The folder from which relative paths of files start."""
 
     def normalisation(self, network: nn.Module) -> dict[str, list[float]]:
         """Return `mean` and `std` of `[bundle.input]` that an encoder's weights expect; empty without weights."""

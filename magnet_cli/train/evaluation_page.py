@@ -32,16 +32,16 @@ if TYPE_CHECKING:
 
 EVALUATION_FILE = "evaluation.html"
 WORST = 6
-"""Windows that the page shows."""
+"""Number of windows that the page shows."""
 LEAST_LABELLED = 0.5
-"""A shown window is labelled to this share at least."""
+"""Smallest share of labelled pixels of a window that is shown."""
 GREY = (128, 128, 128)
 RGB = 3
 
 
 @dataclass(frozen=True, kw_only=True)
 class WrongWindow:
-    """A window and what the network makes of it."""
+    """A window with the network's prediction for it."""
 
     caption: str
     right: float
@@ -70,7 +70,7 @@ class SceneConfusion:
 
 @dataclass(frozen=True, kw_only=True)
 class HeldOutScores:
-    """What a trained network does on scenes that were held out."""
+    """The results of a trained network on scenes that were held out."""
 
     scenes: tuple[SceneConfusion, ...]
     worst: tuple[WrongWindow, ...]

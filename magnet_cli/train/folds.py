@@ -65,6 +65,7 @@ def looks_of(
                     "[folds] a fold leaves nothing to train on", value=", ".join(scene.name for scene in mine)
                 )
     refuse_full_disk([scene.size for mine in held for scene in mine], bundle=bundle, folder=folder)
+    # A training that was killed leaves temporary fields, which no object refers to any more.
     shutil.rmtree(folder / "scratch", ignore_errors=True)
     looks = []
     for index, mine in enumerate(held):
@@ -88,7 +89,7 @@ def refuse_full_disk(sizes: Sequence[Size], *, bundle: Bundle, folder: Path) -> 
     """Check that the fields of scenes fit the disk, beside those that are there.
 
     Raises:
-        OutputError: They do not.
+        OutputError: The disk is too small for the fields.
     """
     needed = disk_of(bundle, sizes) - sum(path.stat().st_size for path in (folder / "fields").glob("*.npy"))
     if needed > (free := free_bytes(folder)):

@@ -1,4 +1,4 @@
-"""The gain of computing a window, over scenes that the backbone behind the fields was not trained on."""
+"""The gain of computing a window, on scenes that the backbone of the fields was not trained on."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ NOTHING = torch.tensor([[0.0, 0, 1, 1, 0, 0]])
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class WindowPair:
-    """Two successive stages of a run over a scene: what the first knows, and what the second makes of it."""
+    """Two successive stages of a run over a scene: the field of the first, and the result of the second over it."""
 
     scene: LabelledScene
     step: StageRun
@@ -135,6 +135,7 @@ def pairs_of(
     """
     named = {scene.name: scene for scene in scenes}
     heat = bundle.backbone.temperature
+    # A refiner of the bundle was trained on these scenes, and would gain more on them than on others.
     how = cast("Merge", "mean" if bundle.magnet.merge == "refiner" else bundle.magnet.merge)
     pairs = []
     for look in looks:
@@ -198,6 +199,7 @@ class PairSampler:
         drawn = [self.sample(np.random.default_rng((self.seed, index, item))) for item in range(self.batch)]
         answers = [answer for _, answer in drawn]
         if self.gains:
+            # Windows have different numbers of parts. Rows that do not count make them one tensor.
             most = max(map(len, answers))
             answers = [torch.cat((answer, NOTHING.expand(most - len(answer), -1))) for answer in answers]
         return torch.stack([inputs for inputs, _ in drawn]), torch.stack(answers)

@@ -69,7 +69,7 @@ class GRNet(nn.Module):
         return resized(found.scores, size_of(x))
 
     def overview(self, x: Tensor) -> Tensor:
-        """Return the i_g: windows made small by area, `(n, bands, h, w)`."""
+        """Return I_g: windows reduced by area, `(n, bands, h, w)`."""
         return functional.avg_pool2d(x, self.layout.side)
 
     def overview_labels(self, labels: Tensor) -> Tensor:
@@ -90,14 +90,14 @@ class TurnObjective:
     """The objective of a GRNet in one of its turns ("Overall Loss Function", "Training")."""
 
     config: LoopConfig
-    """Names the loss of pixels."""
+    """The loop, whose `loss` is that of pixels."""
     weights: Tensor
     """The weights of the classes, `(classes,)` float32."""
     ignore: int
     """The label that says nothing."""
     turn: Turn
     shares: list[float] = field(default_factory=list)
-    """The shares of the cells that were refined, one number an iteration of `refining`. Who reads them clears them."""
+    """The share of refined cells in each iteration of `refining`. The reader clears the list."""
 
     def __call__(self, network: nn.Module, inputs: Tensor, labels: Tensor, arithmetic: Arithmetic) -> Tensor:
         """Return the loss of inputs that a `GRNet` takes with labels `(n, side * h, side * w)` int64."""

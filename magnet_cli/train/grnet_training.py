@@ -43,12 +43,12 @@ SHARES = "looked_at"
 class AlternatingTrainer(Trainer):
     """Fits a GRNet, whose parts take turns; the log has each turn's loss and the share of refined cells.
 
-    Weights that are not in turn get no gradient, so that the optimizer leaves them and what it knows of them alone.
+    Weights whose turn it is not get no gradient, so the optimizer changes neither them nor its state for them.
 
     Args:
         network: The GRNet that is fitted.
-        turns: How they take turns.
-        objectives: What each turn lowers.
+        turns: The lengths of the turns.
+        objectives: The objective of each turn.
         others: The arguments of `Trainer`.
     """
 
@@ -59,7 +59,7 @@ class AlternatingTrainer(Trainer):
         self.turns, self.objectives = turns, objectives
 
     def step(self, inputs: Tensor, labels: Tensor) -> float:
-        """Return one iteration of whose turn it is; gives its loss."""
+        """Run one iteration of the part whose turn it is, and return its loss."""
         turn = turn_at(self.iteration, self.turns)
         self.objective = self.objectives[turn]
         loss = super().step(inputs, labels)
@@ -172,7 +172,7 @@ def detailed(bundle: Bundle, *, cells: int) -> Bundle:
 
 
 def compared(network: nn.Module, trainer: AlternatingTrainer) -> dict[str, float]:
-    """Mean IoU on the held-out scenes in percent, at the cells' resolution, of each variant that the paper has.
+    """Return the mean IoU on the held-out scenes in percent, at the cells' resolution, of each variant of the paper.
 
     The paper trains each for itself (table 2); here they are what one training can be run as. `selected` is left out
     where no selector was trained.

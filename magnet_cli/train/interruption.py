@@ -29,6 +29,7 @@ class Interruption(Closing):
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
+                # Handlers that are not Python's, such as the default one, cannot be called later.
                 if callable(handler := signal.getsignal(number)):
                     self._handlers[number] = handler
                     signal.signal(number, self._hold)

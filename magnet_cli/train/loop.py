@@ -115,6 +115,7 @@ def class_weights(counts: NDArray[np.int64], *, balance: float) -> Tensor:
     A class without pixels has the weight 1.
     """
     share = torch.from_numpy(counts).double() / max(1, int(counts.sum()))
+    # The bound keeps a class of a few pixels at a hundred times the weight of all, with the default `balance`.
     weights = torch.where(share > 0, share.clamp_min(1e-4) ** -balance, torch.ones_like(share))
     return (weights / max(1e-12, float((weights * share).sum()))).float()
 
@@ -134,6 +135,7 @@ class Average:
             if mine.dtype.is_floating_point:
                 mine.lerp_(theirs, 1 - momentum)
             else:
+                # Batch norms count their batches in whole numbers, which have no average.
                 mine.copy_(theirs)
 
 
@@ -194,7 +196,7 @@ class Trainer:
         self.optimizer = optimizer_of(self.network, config)
         self.iteration = 0
         self.unlogged: defaultdict[str, list[float]] = defaultdict(list)
-        """Values since the last log line of which the next one tells the mean, by key. Checkpoints hold them."""
+        """Values since the last log line, by key. The next line has their means. Checkpoints hold them."""
         self.best: BestScore | None = None
         self.begun = self.drawn = time.monotonic()
 
@@ -245,7 +247,7 @@ class Trainer:
         return self.result()
 
     def step(self, inputs: Tensor, labels: Tensor) -> float:
-        """Return one iteration; gives its loss."""
+        """Run one iteration and return its loss."""
         for group in self.optimizer.param_groups:
             group["lr"] = group[SHARE] * rate_at(self.iteration, self.config)
         inputs, labels = self.arithmetic.moved(inputs), self.arithmetic.moved(labels)
@@ -254,8 +256,11 @@ class Trainer:
         if not torch.isfinite(loss):
             raise SourceError("the loss is no longer a number", value=self.iteration, advice="Lower [loop] rate.")
         scaler = self.arithmetic.scaler
+        # This sets gradients to None, and an optimizer leaves weights without a gradient alone: those of a network that
+        # takes no part in this iteration do not decay.
         self.optimizer.zero_grad()
         scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        # The norm is that of the true gradients, so the scale of the loss is taken out before they are clipped.
         scaler.unscale_(self.optimizer)
         nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
         scaler.step(self.optimizer)
@@ -349,6 +354,7 @@ class Trainer:
 
     def result(self) -> nn.Module:
         """Return the averaged network in host memory, of the best validation if there was one."""
+        # A copy, because `Module.cpu` moves the network itself, and a training may go on after its result was taken.
         network = copy.deepcopy(self.average.network).cpu()
         if self.best is not None:
             network.load_state_dict(self.best.weights)

@@ -39,7 +39,7 @@ class PixelObjective:
     weights: Tensor
     """The weights of the classes, `(classes,)` float32."""
     config: LoopConfig
-    """Names the loss."""
+    """The loop, whose `loss` is used."""
     ignore: int
     """The label that says nothing."""
 
@@ -70,13 +70,14 @@ def summed_loss(logits: Tensor, labels: Tensor, weights: Tensor, *, config: Loop
 
 
 def focal(logits: Tensor, labels: Tensor, weights: Tensor, *, gamma: float, ignore: int) -> Tensor:
-    """Sum of -w (1 - p)^gamma log p, p being the softmaxed probability of a pixel's own class.
+    """Return the sum of -w (1 - p)^gamma log p, p being the softmaxed probability of a pixel's own class.
 
     Lin et al. 2017, "Focal loss for dense object detection", equations 4 and 5, with several classes instead of two.
     """
     labelled = labels != ignore
     own = labels.where(labelled, 0)
     log_p = logits.log_softmax(dim=1).gather(1, own.unsqueeze(1)).squeeze(1)
+    # 1 - exp(log p) would lose all digits where p is near 1.
     missing = -torch.expm1(log_p)
     losses = -weights[own] * missing.clamp_min(SMALLEST).pow(gamma) * log_p
     return losses.where(labelled, 0).sum()

@@ -94,6 +94,7 @@ class MaskValidator:
         tally = MaskTally()
         for index in range(-(-self.windows // self.sampler.windows.batch)):
             inputs, labels = self.sampler(index)
+            # The last batch may draw more windows than are left.
             inputs, labels = inputs[: self.windows - len(tally.after)], labels[: self.windows - len(tally.after)]
             with arithmetic.autocast():
                 placed = arithmetic.moved(inputs).contiguous(memory_format=torch.channels_last)

@@ -68,7 +68,7 @@ class FieldObjective:
 
 
 def cross_entropy(logits: Tensor, wanted: Tensor, counted: Tensor) -> Tensor:
-    """Mean over the cells that count, of tensors `(n, cells)`."""
+    """Return the mean over the cells that count, of tensors `(n, cells)`."""
     losses = functional.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
     return losses.where(counted, 0).sum() / counted.sum().clamp_min(1)
 
@@ -77,8 +77,8 @@ def cross_entropy(logits: Tensor, wanted: Tensor, counted: Tensor) -> Tensor:
 class GainObjective:
     """Cross-entropy of whether a window gains or loses, each weighted by how much.
 
-    Minus a score is a logit, and its best guess the share of gains in what windows like it gain and lose: a score is
-    negative where more is gained than lost, which needs no unit.
+    The logit is minus the score. The best one gives the share of gains in all that similar windows gain and lose, so
+    a score is negative where more is gained than lost.
     """
 
     bands: int

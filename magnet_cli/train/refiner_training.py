@@ -82,7 +82,7 @@ class FieldSampler:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Course:
-    """The fitting of refiners to what scenes look like."""
+    """The fitting of refiners to the fields of scenes."""
 
     bundle: Bundle
     config: TrainConfig
@@ -101,6 +101,7 @@ class Course:
             steps = self.steps(looks, refiners)
             networks = []
             for place, scale in enumerate(self.served(looks)):
+                # A refiner of round two begins with the weights of round one, which are nearer to it than random ones.
                 start = refiners.networks[place][1] if refiners.networks else None
                 files = Files(folder=folder / f"round{number}" / ("all" if scale is None else str(scale)))
                 mine = [step for step in steps if scale in (None, step.stage.scale)]
@@ -220,6 +221,7 @@ def train_refiner(data: Path, output: Path, config: TrainConfig, *, progress: Pr
         scores = measured(looks, temperatures=heat, ignore=ignore)
         metrics = description.setdefault("metrics", {})
         for key in ("out_of_fold", "own_scenes"):
+            # Scores of an earlier training of this bundle do not hold any more.
             metrics.pop(key, None)
         metrics[where] = reported(looks, config=config, fits=fits, ending=ending, scores=scores)
         bundle = write_bundle(output, description, files, dtype=torch.float32)
@@ -228,7 +230,7 @@ def train_refiner(data: Path, output: Path, config: TrainConfig, *, progress: Pr
 
 
 def checked(bundle: Bundle, config: TrainConfig) -> None:
-    """Refuse what cannot end well, before any work."""
+    """Refuse a configuration that cannot be trained, before any work."""
     if config.loop.validate_every:
         raise UsageError(
             "a refiner is not validated while it is fitted",
@@ -301,7 +303,7 @@ def entries_of(
 
 
 def measured(looks: Sequence[SceneView], *, temperatures: Sequence[float], ignore: int) -> dict[str, float]:
-    """Mean IoU of what needs no refiner; of the merges also without temperatures."""
+    """Return the mean IoU of methods that need no refiner; that of merges is also given without temperatures."""
     none = [Refiners()] * len(looks)
     found = {
         "downsample": mean_iou([look.logs[0] for look in looks], [look.labels[0] for look in looks], ignore=ignore),

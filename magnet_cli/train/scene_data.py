@@ -136,8 +136,9 @@ def refuse_full_disk(layouts: Sequence[SceneLayout], *, work: Path, needed: int)
     """Check that what has to be decoded once fits the disk.
 
     Raises:
-        OutputError: It does not.
+        OutputError: The disk is too small.
     """
+    # Pictures that cannot be read by region are decoded one at a time, so the largest one counts.
     disk = sum(map(spooled_bytes, layouts)) + max(layout.cache_bytes for layout in layouts)
     if disk > (free := free_bytes(work)):
         raise OutputError(
@@ -233,7 +234,7 @@ def refuse_twice(names: Sequence[str], *, file: Path) -> None:
     """Check that each scene has its own name, which folds and validation use.
 
     Raises:
-        SourceError: Two have one.
+        SourceError: Two scenes have the same name.
     """
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise SourceError(

@@ -93,6 +93,7 @@ def view_scene(network: nn.Module, scene: LabelledScene, *, bundle: Bundle, fold
     for stage in stages:
         rows, columns = scene.size.height, scene.size.width
         said = [FORMAT, weights, scene.digest, str(bundle.input), str(stage.scale), stage.margin, rows, columns]
+        # The name has all that the field depends on, so a file of this name never has to be compared.
         path = folder / f"{short_hash(said)}.npy"
         if not path.exists():
             with writing(folder):

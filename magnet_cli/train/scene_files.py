@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     Reader = Callable[[Box], NDArray[np.generic]]
 
 RGB = 3
-"""Bands that are learnt from at most, an image's first."""
+"""Largest number of bands that a training uses: the first ones of an image."""
 WIDEST = 4
-"""Bytes of a pixel, about, while labels, region and validity are read together."""
+"""About the bytes that a pixel takes while labels, region and validity are read together."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ class ScenePart:
     info: ImageInfo
     """The info of the picture."""
     box: Box
-    """In the scene."""
+    """The part's box in the scene."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,7 +198,7 @@ class Pictures(Closing):
             self._stack = stack.pop_all()
 
     def read(self, box: Box) -> Pixels:
-        """Return the level 0 in a box, `(box.height, box.width, bands)`."""
+        """Return level 0 in a box, `(box.height, box.width, bands)`."""
         parts = [(where, _reader(image, lambda region: region.pixels)) for where, image in self._images]
         return pasted(box, parts)[..., : self._bands].astype(np.uint8, copy=False)
 
@@ -213,7 +213,7 @@ class Pictures(Closing):
         return pasted(box, parts).astype(np.bool_, copy=False)
 
     def close(self) -> None:
-        """Close the pictures."""
+        """Close the files of all pictures."""
         self._stack.close()
 
 

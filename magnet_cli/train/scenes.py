@@ -35,7 +35,7 @@ class LabelledScene:
     mask: LabelStore | None = None
     """Class indices that something else found in the picture, which a cascade learns to sharpen."""
     held: bool = True
-    """Whether all is in memory."""
+    """Whether pixels, labels and mask are in memory."""
 
     @property
     def size(self) -> Size:

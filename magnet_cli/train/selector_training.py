@@ -40,9 +40,9 @@ if TYPE_CHECKING:
 SELECTOR_FILE = "selector.safetensors"
 CONFIG_FILE = "train-selector.toml"
 MEASURED = 16
-"""Batches that the mean score of whole windows is measured on."""
+"""Number of batches on which the mean score of whole windows is measured."""
 DIGITS = 6
-"""The digits of what bundle.json says."""
+"""Number of decimals of scores and gains in bundle.json."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -237,7 +237,7 @@ def named(pairs: Sequence[WindowPair]) -> list[str]:
 
 
 def spread(rows: Sequence[GainRow]) -> tuple[float, float]:
-    """Mean and deviation of gains, each window counting by its labelled pixels."""
+    """Return the mean and deviation of gains, each window counting by its labelled pixels."""
     if not rows:
         return 0.0, 0.0
     gains, weights = np.array([row.gain for row in rows]), np.array([row.labelled for row in rows])
@@ -254,6 +254,7 @@ def begin(network: PatchProposalNetwork, rows: Sequence[GainRow]) -> None:
         network: The selector with initial weights.
         rows: The rows of the held-out scenes, not all alike.
     """
+    # Least squares with weights: each row is multiplied by the root of its weight.
     root = np.sqrt([row.labelled for row in rows])
     columns = np.array([(row.unsure, 1.0) for row in rows]) * root[:, None]
     gains = np.array([row.gain for row in rows]) / spread(rows)[1]
@@ -281,7 +282,7 @@ def coarsest(bundle: Bundle) -> Size:
 
 
 def checked(bundle: Bundle, config: TrainConfig) -> None:
-    """Refuse what cannot end well, before any work."""
+    """Refuse a configuration that cannot be trained, before any work."""
     options, gain = config.network.options, config.selector.labels == "gain"
     field, held_out = options.get("sees") == "image+field", bool(config.folds.held_out)
     for holds, rule, value, advice in (

@@ -1,4 +1,4 @@
-"""Checkpoints: everything that an exact continuation needs, and for which training."""
+"""Checkpoints: everything that an exact continuation needs, and the identity of the training."""
 
 from __future__ import annotations
 
@@ -50,14 +50,15 @@ def read_checkpoint(path: Path, *, configuration: State, load: Callable[[State],
 
     Args:
         path: The path of a file that `write_checkpoint` wrote.
-        configuration: What `identity` says of the present training. A checkpoint may not differ in what it says of
-            its own. A checkpoint without a configuration is accepted.
+        configuration: The result of `identity` for the present training. A checkpoint with another one is refused, and
+            one without any is accepted.
         load: Receives the state.
 
     Raises:
         UsageError: The checkpoint is damaged, or belongs to another training.
     """
     try:
+        # Without `weights_only` a checkpoint could run code: it is a pickle.
         state: State = torch.load(path, map_location="cpu", weights_only=True)
         refuse_others(state.get("configuration", {}), configuration)
         load(state)
@@ -69,7 +70,7 @@ def refuse_others(then: State, now: State) -> None:
     """Check that two trainings are one in every key that the earlier one knew.
 
     Raises:
-        ValueError: They are not.
+        ValueError: A key differs.
     """
     changed = [
         f"{key} was {text}" if len(text := json.dumps(value)) <= LONGEST else f"{key} was another"

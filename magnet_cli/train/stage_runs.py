@@ -75,6 +75,7 @@ class Previous:
             right=int(columns.second[-1]) + 1,
             bottom=int(rows.second[-1]) + 1,
         )
+        # A run keeps its canvases in float16, and a refiner has to learn from what it will get.
         values = tempered(self.logs.read(near), self.temperature).half()
         return Canvas(values=values, box=near, pitch=mine).sample(box, pitch)
 
@@ -116,7 +117,7 @@ def starts(look: SceneView, temperatures: Sequence[float]) -> Previous:
 
 
 def merged(step: StageRun, *, how: Merge, refiners: Refiners) -> Field:
-    """Log R over a whole scene, window by window, all points taken.
+    """Return log R over a whole scene, window by window, with all points taken.
 
     Two things differ from a run of the program. O and Y' in a window's rim are those of the neighbouring cells, where a
     run has the window's own. And each pixel has the result of its cell's window alone, as with `--blend none`, where a
@@ -227,7 +228,7 @@ def fit_at(logs: Sequence[Field], labels: Sequence[Truth], *, ignore: int) -> Fi
 
 
 def mean_iou(logs: Sequence[Field], labels: Sequence[Truth], *, ignore: int) -> float:
-    """Mean IoU over the classes that either side has, pooled over fields, 0..1."""
+    """Return the mean IoU over the classes that either side has, pooled over fields, 0..1."""
     classes = logs[0].shape[0]
     counts = np.zeros((classes, classes), np.int64)
     for one, truth in zip(logs, labels, strict=True):

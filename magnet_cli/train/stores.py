@@ -25,7 +25,7 @@ SMALLEST_SIDE = 64
 """No halving has a shorter side, unless the picture has."""
 BYTE_VALUES = 256
 HISTOGRAM_PIXELS = 1 << 20
-"""Counted at a time: `bincount` makes eight bytes of each."""
+"""Number of pixels that are counted at a time: `bincount` makes eight bytes of each."""
 
 
 class PixelStore(Protocol):
@@ -81,6 +81,7 @@ def halved(pixels: Pixels) -> Pixels:
     """Return the mean of every 2 x 2 pixels, rounded half up; `(rows // 2, columns // 2, bands)` uint8."""
     rows, columns = (side // 2 * 2 for side in pixels.shape[:2])
     fine = pixels[:rows, :columns]
+    # Two added before the division by four round the mean half up. The sum of four bytes needs ten bits.
     total = np.add(fine[::2, ::2], 2, dtype=np.uint16)
     for other in (fine[1::2, ::2], fine[::2, 1::2], fine[1::2, 1::2]):
         total += other
@@ -98,7 +99,7 @@ def histogram(labels: Pixels) -> NDArray[np.int64]:
 
 
 def level0_image(store: Store, *, size: Size, bands: int) -> PyramidImage:
-    """Return the level 0 alone, in whatever holds it, as the readers of images have it."""
+    """Return an image of level 0 alone over any store of it."""
     names = tuple(f"band{number}" for number in range(1, bands + 1))
     info = ImageInfo(
         path="a scene", backend="training", size=size, levels=level_table(size, []), bands=names, dtype="uint8"

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     Pixels = NDArray[np.uint8]
 
 CHUNK_BYTES = 32 << 20
-"""Handled at a time while a scene is prepared."""
+"""Number of bytes that are handled at a time while a scene is prepared."""
 SUMMED = 9
 """Bytes of a pixel and of the sum that it comes from where an image is read coarser than it is stored."""
 CHUNK_ROWS = 2 * TILE
@@ -96,7 +96,7 @@ class StreamedPixels:
         size: The size of level 0.
         bands: Number of bands, the image's first.
         planes: Levels that were spooled.
-        original: Has the others; None where there are none.
+        original: The image that has the other levels; None where there are none.
     """
 
     def __init__(

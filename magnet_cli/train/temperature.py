@@ -1,4 +1,4 @@
-"""Temperatures: how much softer a network has to speak for its probabilities to be right (Guo et al., ICML 2017)."""
+"""Temperatures, which make probabilities agree with how often a network is right (Guo et al., ICML 2017)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from magnet_cli.train.canvases import Field, Truth
 
 LOWEST, HIGHEST = 0.25, 4.0
-"""Between which a temperature is sought."""
+"""Range in which a temperature is searched."""
 MOST_PIXELS = 1 << 20
 """Most pixels of one fit; more would not change it, as neighbours agree."""
 DIGITS = 4
@@ -110,7 +110,7 @@ def fit_temperature(logs: Tensor, labels: Tensor) -> Fit:
 
 
 def likelihood(logs: Tensor, labels: Tensor, temperature: float) -> float:
-    """Mean negative log likelihood of labels, in nats; arguments as `fit_temperature` takes them."""
+    """Return the mean negative log likelihood of labels, in nats; arguments as `fit_temperature` takes them."""
     scaled = logs / temperature
     return float((scaled.logsumexp(dim=1) - scaled.gather(1, labels[:, None])[:, 0]).double().mean())
 

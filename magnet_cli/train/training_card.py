@@ -1,4 +1,4 @@
-"""The card of a bundle: what a careful user asks before trusting a network."""
+"""The card of a bundle: its data, training, scores and limits, which a user should know before trusting it."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def card(
 
     Args:
         bundle: The bundle that the training has written.
-        config: Its configuration.
-        network: The backbone.
+        config: The configuration of the training.
+        network: The trained backbone.
         scenes: The scenes that it was trained on.
-        origin: Where the encoder's first weights come from; None where they were random.
+        origin: The source of the encoder's first weights; None where they were random.
     """
     spec, loop = bundle.input, config.loop
     parameters = sum(weight.numel() for weight in network.parameters())

@@ -1,4 +1,4 @@
-"""How well a network does on held-out scenes while it is trained."""
+"""The scores of a network on held-out scenes while it is trained."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Score:
     miou: float
     """Mean IoU, 0..1, over the classes that the labels or the network have."""
     cross_entropy: float
-    """Mean over labelled pixels, natural logarithm, classes not weighted."""
+    """Mean over labelled pixels with the natural logarithm; classes are not weighted."""
     others: dict[str, float] = field(default_factory=dict)
     """Further scores, by the name that the log gives them after `validation_`."""
 
@@ -72,7 +72,7 @@ def better(best: BestScore | None, score: Score, network: nn.Module, *, iteratio
 
 @dataclass(frozen=True, kw_only=True)
 class Validator:
-    """Looks at whole scenes at every scale of a bundle, windows side by side, as they are."""
+    """Scores a network on whole scenes at every scale of a bundle; windows lie side by side and are not changed."""
 
     scenes: Sequence[LabelledScene]
     bundle: Bundle
@@ -117,7 +117,7 @@ class Validator:
     def window(
         self, scene: LabelledScene, row: int, column: int, *, scale: Size, spec: InputSpec
     ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-        """Return one of them, by its place in the grid of windows."""
+        """Return one window by its place in the grid of windows."""
         window = CropWindow(x=column * scale.width, y=row * scale.height, width=scale.width, height=scale.height)
         pixels, labels = cut(scene, window, size=spec.size)
         inside = np.ix_(
@@ -133,7 +133,7 @@ class Validator:
 
 
 def mean_iou(confusion: Tensor) -> float:
-    """Mean IoU of counts `(truth, predicted)`, over the classes that either has."""
+    """Return the mean IoU of counts `(truth, predicted)`, over the classes that either has."""
     both = confusion.diagonal()
     union = confusion.sum(dim=0) + confusion.sum(dim=1) - both
     return float((both[union > 0].double() / union[union > 0]).mean())

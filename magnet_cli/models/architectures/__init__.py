@@ -1,1 +1,1 @@
-"""The networks, by architecture."""
+"""Architectures of networks, a module for each family."""

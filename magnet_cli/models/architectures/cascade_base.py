@@ -10,7 +10,7 @@ STRIDE = 8
 """The stride of the coarsest output; sides of what a cascade takes are multiples of it."""
 BANDS = 3
 MASKS = 3
-"""Channels beside the image: the mask, and what the coarser passes made of it."""
+"""Channels beside the image: the mask, and the outputs of strides 8 and 4 of the passes before."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +53,7 @@ class CascadeModule(nn.Module):
         Args:
             images: The image, as `forward` takes it.
             masks: The mask, as `forward` takes it.
-            coarse: `(n, 1, h, w)`, -1 to 1: what stands where the first pass's output would.
+            coarse: The map that takes the place of the first pass's output, `(n, 1, h, w)`, -1 to 1.
         """
         s8, s4 = self.middle(images, masks, coarse, coarse)
         last8, last4, s1 = self.last(images, masks, s8.tanh(), s4.tanh())

@@ -109,6 +109,8 @@ class CascadePSP(CascadeModule):
         self.sees = sees
         finest = BANDS + MASKS if sees else BANDS
         fourth, second, whole = widths
+        # The names are those of the published weights: a window of 224 pixels has 28 pixels at stride 8 and 56 at
+        # stride 4.
         self.feats = Encoder(network)
         self.psp = PyramidPooling(channels=network.channels[-1], outputs=pooled)
         self.up_1 = Rise(inputs=pooled, beside=network.channels[0], outputs=fourth)

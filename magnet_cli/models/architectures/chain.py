@@ -50,11 +50,13 @@ class ConvChain(nn.Module):
 
 def composed(convs: Sequence[nn.Conv2d]) -> tuple[Tensor, Tensor]:
     """Return the kernel `(outputs, inputs, k, k)` and bias `(outputs,)` of the chain away from its padding, float64."""
+    # In float64, because the products of kernels would otherwise add their rounding to that of every pixel.
     weight, bias = (cast("Tensor", part).double() for part in (convs[0].weight, convs[0].bias))
     for conv in convs[1:]:
         then = conv.weight.double()
         bias = then.sum(dim=(2, 3)) @ bias + cast("Tensor", conv.bias).double()
         reach = then.shape[2] - 1
+        # torch's conv2d correlates, so one kernel is flipped to convolve the two.
         weight = functional.conv2d(weight.transpose(0, 1), then.flip(2, 3), padding=reach).transpose(0, 1)
     return weight.detach().contiguous(), bias.detach()
 

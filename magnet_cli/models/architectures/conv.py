@@ -1,4 +1,4 @@
-"""One convolution: the smallest network that fits each role, to prove the plumbing and to measure memory with."""
+"""One convolution: the smallest network that fits each role, for tests of the pipeline and measurements of memory."""
 
 from __future__ import annotations
 

@@ -55,6 +55,7 @@ def scaled_width(channels: int, factor: float) -> int:
     """Return the channels times a factor, rounded to a multiple of 8 that is not less than nine tenths of it."""
     wanted = channels * factor
     rounded = max(DIVISOR, int(wanted + DIVISOR / 2) // DIVISOR * DIVISOR)
+    # The rule of MobileNetV2 and EfficientNet, by which the published shapes were made.
     return rounded + DIVISOR if rounded < LEAST_KEPT * wanted else rounded
 
 
@@ -144,7 +145,7 @@ class EfficientNetLite(nn.Module):
         self.channels = tuple(channels[index] for index in LAST_OF_STRIDE)
 
     def forward(self, x: Tensor) -> Features:
-        """Return `(n, bands, h, w)` to four feature maps of strides 4, 8, 16 and 32, finest first."""
+        """Map `(n, bands, h, w)` to four feature maps of strides 4, 8, 16 and 32, finest first."""
         y = self.relu(self.stem_norm(self.stem(same_padded(x, kernel=3, stride=2))))
         found = []
         for index, stage in enumerate(self.stages):

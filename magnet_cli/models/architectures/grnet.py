@@ -18,10 +18,10 @@ AROUND = 1e-2
 
 
 class Saliency(nn.Module):
-    """Weights an image by what is known of it ("Feature Extraction and Refinement", after Yu and others 2018, RSTN).
+    """Weights an image by class probabilities ("Feature Extraction and Refinement", after Yu and others 2018, RSTN).
 
     The weights of its bands come from a 3 x 3 convolution of the class probabilities, a ReLU and a 5 x 5 convolution.
-    They begin near one, so that a branch behind it first sees nearly the image.
+    They begin near one, so that the branch behind it first gets nearly the image itself.
 
     Args:
         classes: Channels of the probabilities.
@@ -36,7 +36,7 @@ class Saliency(nn.Module):
         nn.init.ones_(cast("Tensor", self.outer.bias))
 
     def forward(self, image: Tensor, probs: Tensor) -> Tensor:
-        """Return `(n, bands, h, w)` normalised and `(n, classes, h, w)` to the weighted image `(n, bands, h, w)`."""
+        """Return the image `(n, bands, h, w)`, normalised, weighted by its probabilities `(n, classes, h, w)`."""
         return cast("Tensor", image * self.outer(torch.relu(self.inner(probs))))
 
 
@@ -48,7 +48,7 @@ class LocalBranch(nn.Module):
         classes: Number of logits.
         bands: Channels of the image.
         cells: Cells a side that an image is cut into.
-        fusion: `literal`: fused at the global branch's resolution, as the paper has it; `detail`: at the cells'.
+        fusion: `literal` fuses at the global branch's resolution, as in the paper, `detail` at that of the cells.
         width: Channels of the aggregation layer ("Feature Fusion": 256).
     """
 
@@ -76,7 +76,7 @@ class LocalBranch(nn.Module):
 
         Args:
             patches: The cells of the image, `(n, bands, h, w)`, normalised.
-            probs: What the global branch says of them, `(n, classes, h, w)`; None: nothing, so no saliency.
+            probs: The global branch's probabilities, `(n, classes, h, w)`; None leaves out the saliency.
         """
         seen = patches if probs is None else self.saliency(patches, probs)
         return cast("Tensor", self.branch(seen))
@@ -89,7 +89,7 @@ class LocalBranch(nn.Module):
 def grnet_resnet18(
     *, classes: int, bands: int = 3, cells: int = 4, fusion: str = "literal", aggregation: int = 256
 ) -> LocalBranch:
-    """Return the paper's: an FPN over ResNet-18."""
+    """Return the paper's local branch, an FPN over ResNet-18."""
     branch = fpn_resnet18(classes=classes, bands=bands)
     return LocalBranch(branch=branch, classes=classes, bands=bands, cells=cells, fusion=fusion, width=aggregation)
 
@@ -106,7 +106,7 @@ def grnet_small(
     lateral: int = 32,
     head: int = 16,
 ) -> LocalBranch:
-    """Return a slim one, for machines without an accelerator; its branch is an `fpn-small` of these options."""
+    """Return a slim local branch for machines without an accelerator: an `fpn-small` of these options."""
     branch = fpn_small(classes=classes, bands=bands, width=width, depths=depths, lateral=lateral, head=head)
     return LocalBranch(branch=branch, classes=classes, bands=bands, cells=cells, fusion=fusion, width=aggregation)
 

@@ -33,7 +33,7 @@ def descent(*, inputs: int, outputs: int, steps: int) -> nn.Sequential:
 
 
 def path(widths: Sequence[int], *, source: int, target: int) -> nn.Module:
-    """Return what branch `target` sees branch `source` through; from coarser ones it is still to be enlarged."""
+    """Return the layers from branch `source` to branch `target`; a coarser source is enlarged afterwards."""
     if source == target:
         return nn.Identity()
     if source > target:
@@ -42,7 +42,7 @@ def path(widths: Sequence[int], *, source: int, target: int) -> nn.Module:
 
 
 class Exchange(nn.Module):
-    """Residual blocks on every branch, then each branch adds what it sees of all others.
+    """Residual blocks on every branch, after which each branch adds the maps of all others at its own resolution.
 
     Args:
         widths: Channels of the branches, finest first.
@@ -139,7 +139,7 @@ def stage(widths: Sequence[int], *, modules: int, blocks: int) -> nn.Sequential:
 
 
 def another_branch(widths: Sequence[int]) -> nn.ModuleList:
-    """Return one branch more: those that there are stay, the last of `widths` is made of the coarsest of them."""
+    """Return the layers that add a branch: the others stay, and the coarsest of them makes the new one."""
     *kept, coarsest, new = widths
     stay = [nn.Identity() for _ in (*kept, coarsest)]
     return nn.ModuleList((*stay, nn.Sequential(unit(inputs=coarsest, outputs=new, stride=2))))

@@ -1,4 +1,4 @@
-"""Object-contextual representations over HRNet: each pixel asks the classes' mean features for context."""
+"""Object-contextual representations over HRNet: attention of each pixel over the mean features of the classes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def pointwise(*, inputs: int, outputs: int) -> list[nn.Module]:
 
 
 def regions(features: Tensor, logits: Tensor) -> Tensor:
-    """Mean features of each class, each position weighing as much as its logit says among all positions.
+    """Return the mean features of each class, with positions weighted by the softmax of its logits over all positions.
 
     Args:
         features: `(n, channels, h, w)`.
@@ -63,7 +63,7 @@ class ObjectContext(nn.Module):
 
 
 class OCRHead(nn.Module):
-    """Pixels' features, with the context that they ask for."""
+    """Joins the features of pixels with their context."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -113,6 +113,8 @@ class HRNetOCR(HRNet):
         auxiliary = self.aux_head(joined)
         features = self.conv3x3_ocr(joined)
         main = self.cls_head(self.ocr_distri_head(features, regions(features, auxiliary)))
+        # The published test program averages both heads with the weights of their losses, so inference needs the
+        # auxiliary one.
         return mixed(enlarge(main, x), enlarge(auxiliary, x))
 
 

@@ -18,7 +18,7 @@ LAYERS = (3, 4)
 SEES = ("image", "image+field")
 AGAINST = ("image", "constant")
 TWO = 2
-"""Classes at least, for one to be the second best."""
+"""Smallest number of classes of which one is the second best."""
 
 
 class PatchProposalNetwork(nn.Module):
@@ -37,11 +37,11 @@ class PatchProposalNetwork(nn.Module):
         width: Channels of the stem.
         depths: Blocks of each layer. The paper's ResNet-18 is "without the last residual block": three layers of two,
             as we read it (stride 16), or `(2, 2, 2, 1)`.
-        sees: `image`, the paper's; or `image+field`: also the class probabilities that are known so far and their
-            uncertainty, as channels, and the uncertainty once more as a deep feature. Then the weights begin as "the
-            more uncertain, the more it is worth a look", exactly.
-        against: What P is compared with: `image`, the paper's G; or `constant`.
-        constant: In G's place.
+        sees: `image`, as in the paper, or `image+field`, which adds the class probabilities of the stage before and
+            their uncertainty as channels, and the uncertainty once more as a deep feature. The initial weights then
+            score places by their uncertainty alone.
+        against: The number that P is compared with: `image` is the paper's G, `constant` is the next argument.
+        constant: The number in G's place.
     """
 
     def __init__(
@@ -75,6 +75,7 @@ class PatchProposalNetwork(nn.Module):
             block=BasicBlock, depths=(*depths, 1)[: max(LAYERS)], width=width, bands=self.encoder_bands
         )
         if len(depths) < max(LAYERS):
+            # An empty layer passes its input on, so the encoder still gives four maps.
             self.encoder.layer4 = nn.Sequential()
         self.score = nn.Linear(self.encoder.channels[len(depths) - 1] + int(self.sees_field), 1)
         if self.sees_field:
@@ -118,7 +119,7 @@ class PatchProposalNetwork(nn.Module):
         return 3 * TWO + 1 + self.encoder_bands if self.sees_field else 0
 
     def features(self, x: Tensor, field: Tensor | None) -> Tensor:
-        """Return what the last layer sees, `(n, channels, h', w')`; see `forward`."""
+        """Return the input of the last layer, `(n, channels, h', w')`, for the arguments of `forward`."""
         if not self.sees_field:
             return cast("Tensor", self.encoder(x)[-1])
         if field is None:
@@ -132,7 +133,7 @@ class PatchProposalNetwork(nn.Module):
 def ppn_resnet18(
     *, bands: int = 3, classes: int = 0, cells: int = 4, depths: Sequence[int] = (2, 2, 2), **seeing: Any
 ) -> PatchProposalNetwork:
-    """Return the paper's: ResNet-18 without its last layer, 2.8 million parameters."""
+    """Return the paper's selector, ResNet-18 without its last layer: 2.8 million parameters."""
     return PatchProposalNetwork(bands=bands, classes=classes, cells=cells, depths=depths, **seeing)
 
 
@@ -145,5 +146,5 @@ def ppn_small(
     depths: Sequence[int] = (1, 1, 1),
     **seeing: Any,
 ) -> PatchProposalNetwork:
-    """Return a slim one, for machines without an accelerator; 77 thousand parameters by default."""
+    """Return a slim selector for machines without an accelerator: 77 thousand parameters by default."""
     return PatchProposalNetwork(bands=bands, classes=classes, cells=cells, width=width, depths=depths, **seeing)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 AUXILIARY = 0.4
-"""Weight of the auxiliary head beside the main one, which has weight 1."""
+"""Weight of the auxiliary head's logits; the main head has weight 1."""
 
 
 def mixed(main: Tensor, auxiliary: Tensor) -> Tensor:

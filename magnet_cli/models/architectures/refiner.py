@@ -25,7 +25,7 @@ class RefinementMagNet(nn.Module):
     """
 
     reach = 4
-    """Pixels around a pixel that it sees: four convolutions of three pixels."""
+    """Pixels around a pixel that its value depends on: four convolutions of three pixels."""
 
     def __init__(self, *, classes: int, bn0: bool = True) -> None:
         super().__init__()
@@ -50,17 +50,17 @@ class RefinementMagNet(nn.Module):
 
 
 class SharedRefiner(nn.Module):
-    """One small network applied to every class alike; untrained, it gives the mean of its two inputs.
+    """One small network that is applied to every class alike; untrained, it gives the mean of its two inputs.
 
-    Because no weight knows which class it looks at, it cannot learn one scene's mix of classes. What it adds to the
-    logarithm of the mean is computed for each class from that class's probabilities, the best other class's, and the
-    certainties, at a fraction of the resolution, and enlarged bilinearly.
+    Its weights are shared by all classes, so it cannot learn one scene's mix of classes. It adds a change to the
+    logarithm of the mean. The change of a class is computed from the probabilities of the class, those of the best
+    other class and the certainties, at a fraction of the resolution, and is enlarged bilinearly.
 
     Args:
         classes: Number of classes.
         width: Channels of the hidden layers.
-        stride: Pixels, on a side, that are averaged before the network looks.
-        full: Whether the network also sees logarithms, entropies, and the agreement of the two inputs.
+        stride: Side of the squares of pixels that are averaged first.
+        full: Whether its input also has logarithms, entropies, and the agreement of the two inputs.
         gate: Let the network weigh the two inputs against each other at each pixel, instead of equally, before it
             adds its change.
         bound: Most that the change of a class's logarithm may come to; 0 is no bound.
@@ -84,6 +84,7 @@ class SharedRefiner(nn.Module):
         self.change = nn.Conv2d(width, 1, 1)
         self.gate = nn.Conv2d(width, 1, 1) if gate else None
         for last in filter(None, (self.change, self.gate)):
+            # With zeros in the last layers a training starts from the mean of the two inputs.
             nn.init.zeros_(last.weight)
             nn.init.zeros_(cast("Tensor", last.bias))
 
@@ -121,7 +122,7 @@ def against(probs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def compared(own: Tensor, field: Tensor) -> tuple[Tensor, ...]:
-    """Return what two sets of probabilities say of each other, each `(n, classes, h, w)` and about 1 at most in size.
+    """Compare two sets of probabilities, `(n, classes, h, w)` each, by features of about 1 at most in size.
 
     For each class the logarithms of its probabilities; for the pixel the entropies and the chance that a class drawn
     from each is the same.

@@ -18,7 +18,7 @@ PACES = {
     16: ((1, 1), (2, 1), (2, 1), (1, 2)),
     32: ((1, 1), (2, 1), (2, 1), (2, 1)),
 }
-"""By output stride and layer: the stride of the layer's first block, and the factor of the dilation after that block.
+"""Stride of each layer's first block, and the factor of the dilation after that block, by output stride and layer.
 
 A first block keeps the dilation before it: at the strided positions, bottlenecks then give the values of strided ones.
 """
@@ -137,12 +137,12 @@ class ResNet(nn.Module):
         return cast("Tensor", self.relu(self.bn1(self.conv1(x))))
 
     def layers(self, x: Tensor) -> Features:
-        """Return what the stem gives to four feature maps, finest first."""
+        """Map the stem's output to four feature maps, finest first."""
         c2 = self.layer1(self.maxpool(x))
         c3 = self.layer2(c2)
         c4 = self.layer3(c3)
         return c2, c3, c4, self.layer4(c4)
 
     def forward(self, x: Tensor) -> Features:
-        """Return `(n, bands, h, w)` to four feature maps, finest first."""
+        """Map `(n, bands, h, w)` to four feature maps, finest first."""
         return self.layers(self.stem(x))

@@ -1,4 +1,4 @@
-"""Networks that see little around a pixel, run over a patch in strips, so that memory does not follow the patch."""
+"""Networks with a small receptive field, run over a patch in strips, so that memory does not grow with the patch."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ ROWS = 128
 
 @runtime_checkable
 class Reaches(Protocol):
-    """A network that keeps the size and knows how far it sees."""
+    """A network that keeps the size of its input and states its receptive field."""
 
     reach: int
     """Pixels above and below a pixel that its value depends on."""
 
 
 class InStrips(nn.Module):
-    """A network over strips of rows, each with what it sees around them; the result is that of the whole patch.
+    """Runs a network over strips of rows and the rows around them; the result is that of the whole patch.
 
     Args:
         network: Maps `(n, inputs, h, w)` to `(n, outputs, h, w)`, every layer padding as at the edge of a patch.
-        reach: How far it sees, in pixels.
+        reach: Pixels around a pixel that its value depends on.
     """
 
     def __init__(self, network: nn.Module, *, reach: int) -> None:
@@ -48,6 +48,6 @@ class InStrips(nn.Module):
 
 
 def strip_of(network: nn.Module, size: Size) -> tuple[int, int]:
-    """Return the rows and columns that a network sees at once in a patch of this size."""
+    """Return the rows and columns that a network gets at once of a patch of this size."""
     rows = min(size.height, ROWS + 2 * network.reach) if isinstance(network, Reaches) else size.height
     return rows, size.width

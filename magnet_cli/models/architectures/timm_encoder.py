@@ -60,6 +60,6 @@ class TimmEncoder(nn.Module):
         self.channels = tuple(self.model.feature_info.channels())
 
     def forward(self, x: Tensor) -> Features:
-        """Return `(n, bands, h, w)` to four feature maps of strides 4, 8, 16 and 32, finest first."""
+        """Map `(n, bands, h, w)` to four feature maps of strides 4, 8, 16 and 32, finest first."""
         finest, fine, coarse, coarsest = self.model(x)
         return finest, fine, coarse, coarsest
