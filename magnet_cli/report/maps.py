@@ -21,15 +21,20 @@ if TYPE_CHECKING:
     from magnet_cli.plan import Plan
     from magnet_cli.plan.windows import Index, Pass, Stage
 
-MOST = 512
-"""Pixels of a map along an axis, about; more cells than that are put together."""
+RECORDED = 512
+"""Most values that the groups of a run record along an axis of an image."""
+MOST = 96
+"""Most pixels of a map along an axis; more cells than that are put together. Four maps of noise then take less than
+32 kB of a report, which is what a folder of small images can bear beside its masks."""
 FINEST = 32
 """Most pixels of the map of uncertainty along the side of one cell."""
 STEPS = 254
 """A stored value v stands for v / STEPS."""
+ROUNDED = 8
+"""Values of a finished map are multiples of this (and `STEPS`): the bits below are noise that does not compress."""
 NOTHING = 255
 """The value of a map's pixel under which there is no data."""
-LARGEST = 4 * MOST
+LARGEST = 2048
 """Side of a map that is read back: a report is a file like any other."""
 
 RUN, NO_DATA, OUTSIDE, UNSELECTED, UNPAID, SETTLED = "rnoubs"
@@ -40,7 +45,7 @@ others or than a limit, because the budget was spent on others, or because no po
 def subdivision(stage: Stage) -> int:
     """Return the pixels of the map of uncertainty along the side of a cell of the finest stage."""
     cells = max(stage.cells.width, stage.cells.height)
-    return max(1, min(MOST // cells, FINEST, stage.cell.width, stage.cell.height))
+    return max(1, min(RECORDED // cells, FINEST, stage.cell.width, stage.cell.height))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,7 +212,8 @@ class _Means:
 
     def map(self, stage: Stage, *, parts: int) -> Map:
         """Return the means, once every piece was added; the grid divides each side of a stage's cell into `parts`."""
-        means = np.rint(self._sums / np.maximum(self._counts, 1) * STEPS)
+        means = self._sums / np.maximum(self._counts, 1) * STEPS
+        means = np.minimum(STEPS, np.rint(means / ROUNDED) * ROUNDED)
         width, height = float(stage.cell.width * stage.pitch.x), float(stage.cell.height * stage.pitch.y)
         return Map(
             values=np.where(self._counts > 0, means, NOTHING).astype(np.uint8),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import zlib
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ import zarr
 
 from magnet_cli.geometry import LEVEL0, Size
 from magnet_cli.plan.windows import Stage
-from magnet_cli.report.maps import MOST, NOTHING, STEPS, Map, _Means, subdivision
+from magnet_cli.report.maps import MOST, NOTHING, RECORDED, STEPS, Map, _Means, subdivision
 from tests.cli.support import invoke_json, write_colours_bundle, write_image
 
 if TYPE_CHECKING:
@@ -120,11 +121,22 @@ def test_a_map_stays_small() -> None:
     assert found.pixel[0] == found.cell[0] * (-(-stage.cells.width // MOST))
 
 
+def test_four_maps_of_noise_take_less_than_a_small_mask() -> None:
+    stage = stage_of(Size(width=1024, height=1024))
+    parts = subdivision(stage)
+    grid = _Means(Size(width=stage.cells.width * parts, height=stage.cells.height * parts))
+    noise = np.random.default_rng(0).random((stage.cells.height * parts, stage.cells.width * parts))
+    grid.add(0, 0, noise, np.ones(noise.shape, np.bool_))
+    found = grid.map(stage, parts=parts)
+    assert max(found.values.shape) > MOST // 2
+    assert 4 * len(json.dumps(found.describe())) < 32_000
+
+
 def test_a_small_image_has_a_fine_map() -> None:
     stage = stage_of(Size(width=500, height=2000))
     parts = subdivision(stage)
     assert parts == 32
-    assert stage.cells.height * parts <= MOST
+    assert stage.cells.height * parts <= RECORDED
     assert Fraction(stage.cell.width, parts) >= 1
 
 

@@ -13,7 +13,7 @@ import torch
 from magnet_cli.arithmetic.canvas import Canvas
 from magnet_cli.geometry import LEVEL0, Box, Pitch, Size
 from magnet_cli.plan.windows import Stage
-from magnet_cli.report.maps import NOTHING, STEPS, change_map, subdivision
+from magnet_cli.report.maps import NOTHING, ROUNDED, STEPS, change_map, subdivision
 from magnet_cli.segmentation.changes import Changes, Sample, sampled
 from tests.segmentation.support import computed, facts, run, sides
 from tests.segmentation.test_selection import INPUT, Growing, options, textured
@@ -57,8 +57,16 @@ def test_changes_are_those_between_two_stages(given: dict[str, Any]) -> None:
     found = change_map(both.plan, step, stage, both.sink.groups[step.number])
     assert found is not None
     assert parts == stage.cell.width, "a part is a pixel"
-    values = found.values[: after.shape[1], : after.shape[2]]
-    np.testing.assert_array_equal(values, np.where(own, changed * STEPS, NOTHING))
+    # A map pixel is the mean of a square of pixels, rounded to a multiple of `ROUNDED`.
+    side = round(found.pixel[0] / float(stage.pitch.x))
+    assert side > 1
+    for row, column in np.ndindex(found.values.shape):
+        square = np.s_[row * side : (row + 1) * side, column * side : (column + 1) * side]
+        if own[square].any():
+            mean = changed[square][own[square]].mean() * STEPS
+            assert abs(found.values[row, column] - mean) <= ROUNDED / 2
+        else:
+            assert found.values[row, column] == NOTHING
 
 
 def test_a_first_stage_changes_nothing() -> None:
