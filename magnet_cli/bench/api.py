@@ -58,7 +58,7 @@ def run_bench(
     Args:
         image: A file to measure on, instead of generated images unless the options name sizes.
         mask: The mask of the image, where `refine` is measured.
-        options: What is measured, and how often. The defaults take several minutes.
+        options: Images, methods, yardsticks and repeats. The defaults take several minutes.
         events: Receives messages, progress and failures.
 
     Returns:

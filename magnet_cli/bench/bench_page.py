@@ -39,7 +39,7 @@ def bench_page(setting: Setting, rows: Sequence[Row]) -> str:
 
     Args:
         setting: The setting of the bench.
-        rows: All that was tried.
+        rows: A row for each image and method that was tried.
     """
     done = [row for row in rows if row.runs]
     failed = [row for row in rows if row.error is not None]

@@ -38,11 +38,11 @@ if TYPE_CHECKING:
     from magnet_cli.plan.windows import Stage
 
 SAMPLE = 16
-"""Windows that are sampled, rounded up to whole batches: their content does not change what a pass costs."""
+"""Number of sampled windows, rounded up to whole batches. Their content does not change the time of a pass."""
 SHARE = 0.1
-"""The passes are repeated for this share of the program's time."""
+"""Share of the program's time for which passes are repeated."""
 LEAST, MOST = 0.5, 30.0
-"""Bounds of that, in seconds."""
+"""Bounds of the time for which passes are repeated, in seconds."""
 
 
 class Ceiling(Contender[SegmentOptions]):
@@ -58,8 +58,10 @@ class Ceiling(Contender[SegmentOptions]):
         batch = self._plan.batch
         self._batches = [patches[start : start + batch] for start in range(0, len(patches), batch)]
         scale = self._plan.stages[-1].scale
+        # Probabilities of any patch of the same size serve as the field of a stage: content does not change the time.
         self._fields = [self._model.networks.predict(batch.flip(0), scale) for batch in self._batches]
         for stage in self._plan.stages:
+            # The first pass of each kind is slower: kernels are chosen and memory is taken from the system.
             self._pass(stage, 0)
         return Ready(loaded=host_memory())
 
@@ -92,7 +94,7 @@ class Ceiling(Contender[SegmentOptions]):
 
     @torch.inference_mode()
     def _pass(self, stage: Stage, number: int) -> int:
-        """Return one batch of a stage; gives its windows."""
+        """Run one batch of a stage and return its number of windows."""
         patches, field = self._batches[number], self._fields[number]
         run_passes(self._plan, self._model.networks, stage, patches=patches, field=field)
         return len(patches)

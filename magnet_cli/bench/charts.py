@@ -23,7 +23,7 @@ MIB = 1 << 20
 STYLES = {"ceiling": ("^", ":"), "patching": ("s", "--"), "naive": ("D", "-.")}
 """Marker and line of each yardstick, in the colour of its method."""
 SIZE = (7.2, 4.4)
-"""Inches."""
+"""Width and height of a chart in inches."""
 
 
 def speed_chart(rows: Sequence[Row]) -> str:
@@ -129,6 +129,7 @@ def _columns(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[f
 
 def _figure(what: str) -> tuple[Figure, Axes]:
     figure = Figure(figsize=SIZE, layout="constrained")
+    # pyplot would keep every figure in a list of its own and look for a display.
     FigureCanvasSVG(figure)
     axes = figure.add_subplot()
     axes.set_xscale("log")

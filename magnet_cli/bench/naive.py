@@ -1,8 +1,8 @@
 """The published arithmetic done as published: one window at a time, float32, canvases of the whole image.
 
-What is run is `refine/published.py`, the published program's steps with what is broken in it mended, which meets the
-golden values; no second writing of it could drift away from them. What makes it naive are its networks, called as
-loaded on one window after the other, and that everything it holds has the size of the image.
+It runs `arithmetic/published/stages.py`, the published program's steps with its defects mended, which meets the golden
+values. A second version of it could drift away from them. It is naive because its networks run as loaded on one window
+after the other, and because all of its maps have the size of the image.
 """
 
 from __future__ import annotations

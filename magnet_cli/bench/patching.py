@@ -60,6 +60,7 @@ class Patching(Contender[SegmentOptions]):
         loaded = host_memory()
         self._pixels = self._read().to(self._plain.device)
         size = self._plan.stages[-1].input
+        # One batch of each kind warms kernels and memory up before anything is measured.
         few = self._pixels[..., : size.height, : size.width * self._plan.batch]
         for kind in KINDS:
             self._infer(few, self._predictor(kind))

@@ -112,7 +112,7 @@ class Row:
     """One image by one method."""
 
     label: str
-    """The name for people: the side of a generated image, or the file."""
+    """Name that is shown: the side of a generated image, or the file."""
     image: str | None
     """The file; None where the image was generated."""
     mask: str | None = None
@@ -220,6 +220,7 @@ def _memory(took: Took, ready: Ready | None) -> dict[str, object]:
 
 
 def _middle(runs: Sequence[Took]) -> Took:
+    # Of an even number of runs the faster of the two in the middle, because parts and memory are those of one run.
     return sorted(runs, key=lambda took: took.seconds)[(len(runs) - 1) // 2]
 
 

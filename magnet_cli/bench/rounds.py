@@ -157,6 +157,7 @@ class Bench(Closing):
         with writing(self._folder), Process("studio", self._options.measured, self._command) as studio:
             studio.ask("draw_warm", warm, side)
             if path is not None:
+                # Drawing keeps memory, so its process ends before anything is measured.
                 studio.ask("draw", path, side)
         return warm
 
@@ -189,7 +190,8 @@ class Bench(Closing):
             program = stack.enter_context(Process("program", task, self._command))
             ready = program.prepare()
             self._announce(draft, ready)
-            # Alone on the machine: pages of libraries count by how many processes share them.
+            # The first run comes before other processes start, because pages of libraries count in parts to all the
+            # processes that share them.
             first = program.run()
             repeats = self._options.repeats or (ROUNDS if first.seconds <= SHORT else 1)
             self._events.message(f"magnet: {_name(draft)}: {format_seconds(first.seconds)} a run, {_rounds(repeats)}")

@@ -65,7 +65,7 @@ class Ready:
     """Facts about a contender once everything is loaded and before anything is measured."""
 
     refusal: Refusal | None = None
-    """Why it cannot run: too little memory, a library that is missing, or no meaning for this method."""
+    """The reason why it cannot run: too little memory, a missing library, or no meaning for this method."""
     reason: str | None = None
     """A sentence on the refusal, with the next step."""
     needs: int | None = None
@@ -96,11 +96,11 @@ class Took:
 
     seconds: float
     windows: int
-    """Forward passes through the backbone; of the ceiling those that it stands for."""
+    """Forward passes through the backbone. A ceiling gives those of the run that it stands for."""
     host_base: int | None = None
     """Bytes of the process before the run, PSS."""
     host_peak: int | None = None
-    """The most while it ran, PSS summed over processes."""
+    """Highest PSS during the run, summed over processes."""
     device_peak: Mapping[str, int] = field(default_factory=dict)
     parts: Mapping[str, float] = field(default_factory=dict)
     """Seconds by activity."""
@@ -118,7 +118,7 @@ class Contender(ABC, Generic[Options]):
     """A program or yardstick that a process of its own runs.
 
     Args:
-        task: What is to be computed.
+        task: The image and the options of the work.
     """
 
     def __init__(self, task: Task[Options]) -> None:
@@ -131,9 +131,9 @@ class Contender(ABC, Generic[Options]):
 
     @abstractmethod
     def run(self, what: str, program: Took | None) -> Took:
-        """Do the work, and return what it took.
+        """Do the work, and return its time and memory.
 
         Args:
-            what: Which of its kinds, where it has several.
-            program: What the program took in the same round, for a contender that stands for its passes.
+            what: The variant of the contender, where it has several.
+            program: The program's run of the same round, for a contender that repeats its passes.
         """

@@ -87,7 +87,7 @@ def repeated(run: Callable[[int], int], *, batches: int, least: float, device: t
     """Repeat passes for at least so many seconds, and return their seconds and windows; one batch at least is run.
 
     Args:
-        run: One batch, by its number; gives its windows.
+        run: Runs the batch of a number and returns its number of windows.
         batches: How many there are to take in turn.
         least: The least time, in seconds.
         device: The device of the passes.

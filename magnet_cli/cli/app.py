@@ -26,13 +26,16 @@ from magnet_cli.errors import BugError, OutputError, trace_of
 from magnet_cli.system.memory import keep_heap_steady
 from magnet_cli.system.threads import wait_briefly
 
+# Before any import of torch: OpenMP reads the environment once, when it is loaded.
 wait_briefly(os.environ)
 
 app = typer.Typer(
     name="magnet",
     help="Segment images far larger than memory, coarse to fine.",
     no_args_is_help=True,
+    # Typer's own tracebacks print local variables, which hold paths and pixels.
     pretty_exceptions_enable=False,
+    # Help texts contain brackets, which would be taken for markup.
     rich_markup_mode=None,
     context_settings={
         "help_option_names": ["-h", "--help"],
@@ -97,6 +100,7 @@ def main() -> None:
     Click prints help and version itself, so the error of a standard output that cannot be written is handled here. The
     traceback of a bug is printed here, too, so that nothing in it is obeyed by the terminal.
     """
+    # The limits of the heap hold for what is allocated from now on, so they come before the first large block.
     keep_heap_steady()
     say_notices()
     try:

@@ -69,6 +69,7 @@ def bench(
             _refuse(segment, beside=refine, rule="a cascade")
         else:
             _refuse(refine, beside=segment, rule="a bundle that predicts classes")
+        # A bench measures the work on all of an image, and generated images have no tissue.
         options = measuring.value(measured=refine.value() if refines else segment.value(tissue="none"))
         from magnet_cli.bench.api import BenchResult
         from magnet_cli.bench.rounds import Bench
@@ -85,6 +86,7 @@ def bench(
                     rows.append(row)
                     listing.add(row.describe(), row.error)
         except KeyboardInterrupt:
+            # The message says what a second start finds, which differs from command to command.
             raise KeyboardInterrupt(NOTHING_KEPT) from None
         _tell(BenchResult(setting=running.setting, rows=tuple(rows)), listing, html=html, json=json)
     return listing.exit_code

@@ -29,6 +29,7 @@ def bench_lines(rows: Sequence[Row]) -> list[str]:
     """Return lines: tables of what was measured and of where the time went, and why some things were not measured."""
     done = [row for row in rows if row.runs]
     file = StringIO()
+    # Cells hold names of files, in which brackets and colons must not become markup or pictures.
     console = Console(file=file, width=_width(), highlight=False, emoji=False, markup=False)
     if done:
         console.print(_table(HEAD, [cells(row) for row in done]))

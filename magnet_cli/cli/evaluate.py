@@ -116,6 +116,7 @@ def evaluate(
     with Listing(json=json) as listing:
         if data is not None:
             _refuse(context, OF_A_MASK, rule="goes with MASK TRUTH, not with --data")
+            # Scores are of whole images, so the default of slides, to skip glass, does not apply.
             chosen = scores.value(
                 segment=options.value(tissue="none"),
                 evaluation=counting.value(boundary=None if mba is False else mba_radii or "fixed"),

@@ -34,7 +34,7 @@ SCHEMA = 1
 DEBUG = "MAGNET_DEBUG"
 """Environment variable of `--debug`."""
 BYTES = re.compile("([\udc80-\udcff]+)")
-"""Bytes of a file name that is not valid UTF-8, as Python writes them."""
+"""Bytes of a file name that is not valid UTF-8, as Python writes them in a text (PEP 383)."""
 
 
 def command(function: Callable[P, int | None]) -> Callable[P, None]:
@@ -116,6 +116,7 @@ def _discard(stream: TextIO | None) -> None:
     """
     with suppress(OSError, ValueError), open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - no path, but its name for none
         if stream is not None:
+            # The descriptor is redirected and not the Python object: libraries in C write to the descriptor.
             os.dup2(nowhere.fileno(), stream.fileno())
 
 
@@ -144,6 +145,7 @@ def tell(*lines: str) -> None:
     except OSError as error:
         _discard(sys.stdout)
         if error.errno == errno.EPIPE:
+            # `magnet ... | head` is no failure that a user wants to read about.
             raise typer.Exit(OutputError.exit_code) from None
         raise unwritten(error) from error
 

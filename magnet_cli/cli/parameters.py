@@ -175,6 +175,7 @@ class Given(Generic[OptionsT]):
 
     def given(self, name: str) -> Any:
         """Return the value that the command line or the environment gives for an option; None if neither does."""
+        # Only the source tells a default from the same value that somebody has typed.
         source = self._context.get_parameter_source(name)
         return None if source is None or source.name == "DEFAULT" else self._context.params[name]
 
@@ -211,6 +212,7 @@ def takes(**groups: Group[Any]) -> Callable[[Callable[..., R]], Callable[..., R]
             return function(**mine, **{name: Given(group, context) for name, group in groups.items()})
 
         signature = own.replace(parameters=[*front, *made, *rest, *([] if CONTEXT in own.parameters else [context])])
+        # Typer makes options from the signature and the annotations of a function, so both are made of the groups.
         vars(run)["__signature__"] = signature
         run.__annotations__ = {name: each.annotation for name, each in signature.parameters.items()}
         return run

@@ -34,7 +34,7 @@ DESCRIPTION = TextColumn("{task.description}", markup=False)
 
 
 class _Console(Console):
-    """A console that becomes silent when the reader of a pipe closes it, so that the run can go on."""
+    """A console that becomes silent when the reader of a pipe closes it, so that the run continues."""
 
     def on_broken_pipe(self) -> None:
         self.quiet = True

@@ -107,6 +107,7 @@ def verify(
         from magnet_cli.masks.targets import named_masks
 
         for mask in named_masks(masks):
+            # One damaged mask of many must not hide the state of the others.
             found, error = _attempt(partial(_verified, mask), mask, "checking", progress=not no_progress)
             if found is None:
                 listing.add({**_failure("mask", mask, error), "ok": False}, error)

@@ -36,6 +36,7 @@ def report(
         if image is not None and len(found) > 1:
             raise UsageError("--image belongs to one mask", value=f"{len(found)} masks", advice="Name one mask")
         for mask in found:
+            # Messages come before the report is read, which may be damaged, so they are made private here.
             names = PrivateNames([mask, *([] if image is None else [image])] if chosen.private else [])
             try:
                 with showing(names.text(str(mask)), "drawing", enabled=not no_progress):

@@ -18,7 +18,7 @@ GOES_ON = "what was finished is kept, and the same command goes on from there"
 """Message after an interruption that has no message of its own."""
 NOTHING_BEGUN = "nothing was begun"
 IMPORTING = "<frozen importlib"
-"""How the names of the files begin whose frames are on the stack while a module is imported."""
+"""Beginning of the file names of frames that are on the stack while a module is imported."""
 SHOW_CURSOR = "\x1b[?25h"
 
 
@@ -39,7 +39,7 @@ class Interrupt:
         self._is_asked = False
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        """Handle one signal."""
+        """Raise KeyboardInterrupt, or end the process while a module is imported and at the second signal."""
         del number
         if self._is_asked or _is_importing(frame):
             _end(GOES_ON)
@@ -60,6 +60,8 @@ def _end(message: str) -> NoReturn:
     with suppress(OSError, ValueError, AttributeError):
         cursor = SHOW_CURSOR if sys.stderr.isatty() else ""
     with suppress(OSError):
+        # Written to the descriptor itself: the signal may have come in the middle of a write to the Python stream,
+        # whose lock is then held.
         os.write(2, f"{cursor}magnet: interrupted; {message}\n".encode())
     os._exit(INTERRUPTED)
 
@@ -67,6 +69,7 @@ def _end(message: str) -> NoReturn:
 def start() -> None:
     """Handle signals that come before a command runs. A signal that the parent process ignores stays ignored."""
     for number in SIGNALS:
+        # `nohup` and shells that start jobs in the background ignore signals on purpose.
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, end_at_once)
 

@@ -52,10 +52,10 @@ PYTHON = "python"
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkDescription:
-    """What has to be known of a network that is handed to `segment`, in the words of a bundle's `bundle.json`.
+    """Facts about a network that is given to `segment`, with the keys of a bundle's `bundle.json`.
 
     Raises:
-        UsageError: A value cannot be.
+        UsageError: A value is not allowed.
     """
 
     classes: int | Sequence[str]
@@ -71,8 +71,8 @@ class NetworkDescription:
     std: Sequence[float] | None = None
     """Standard deviation of each band. None is 1."""
     activation: Activation = "softmax"
-    """What makes probabilities of the scores. `sigmoid` takes one score for two classes as that of the second;
-    `none` is for scores that are probabilities."""
+    """Function from scores to probabilities. `sigmoid` takes one score for two classes as that of the second; `none`
+    is for scores that are probabilities."""
     scales: str | Sequence[int | Size] | None = None
     """Sides of the windows that the network was trained at, in pixels: the default of `SegmentOptions.scales`. None is
     `size`: one stage, in which each patch shows as many pixels as it has."""
@@ -82,10 +82,10 @@ class NetworkDescription:
     colors: Sequence[str] | None = None
     """`#RRGGBB` for each class. None takes colours of the program's own."""
     name: str = "network"
-    """How messages and reports call the network."""
+    """Name of the network in messages and reports."""
     version: str | None = None
-    """A text that changes when the network does. A run that was interrupted goes on only with the same version. Modules
-    are told apart by their weights and need none; other callables do."""
+    """A text that changes when the network does. An interrupted run continues only with the same version. Modules are
+    identified by their weights and need none; other callables do."""
     memory: int | str | None = None
     """Bytes that one patch takes while the network runs, or `512MiB`. None measures one patch."""
 
@@ -229,7 +229,7 @@ class PythonNetwork:
 
     Args:
         network: A module, which is copied and stays as it is, or any other callable.
-        description: What has to be known of it.
+        description: The facts about it that a run needs.
     """
 
     network: PatchFunction
@@ -258,10 +258,10 @@ class PythonNetwork:
 
     @cached_property
     def bundle(self) -> Bundle:
-        """The bundle that the description amounts to, without files.
+        """A bundle of the same facts, without files.
 
         Raises:
-            UsageError: Nothing tells the network from another one.
+            UsageError: The network cannot be identified: it has neither weights nor a version.
         """
         given, digest = self.description, self._digest()
         bands = len(given.bands)
@@ -297,11 +297,12 @@ class PythonNetwork:
             precision: `float32`, or what modules compute in under autocast.
 
         Raises:
-            WeightsError: It gives something else than it should, or another result when it is called again.
+            WeightsError: Its scores have another shape or no numbers, or differ when it is called again.
             DeviceError: The device cannot be used.
         """
         place, network, weights = placed(device), self.network, 0
         if isinstance(network, nn.Module):
+            # The caller may train the module meanwhile, or use it on another device.
             network = _copied(network).eval().requires_grad_(requires_grad=False).to(place)
             weights = sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
         networks = Networks(
@@ -316,7 +317,7 @@ class PythonNetwork:
         return facts, networks
 
     def _tried(self, networks: Networks, network: PatchFunction) -> int:
-        """Run one patch of noise twice, drawn over the whole range of stored values; gives the bytes that it takes."""
+        """Run one patch of noise over the whole range of stored values twice, and return the bytes that it takes."""
         given, size = self.description, self.description.input_size
         shape = (1, size.height, size.width, len(given.bands))
         noise = np.random.default_rng(0).random(shape, dtype=np.float32)
@@ -362,6 +363,7 @@ class PythonNetwork:
                     advice="Give NetworkDescription(version='1'), and another text when the network changes",
                 )
             return total.hexdigest()
+        # The representation has the options of all layers, which no weight shows: strides, dilations, activations.
         total.update(f"{type(network).__module__}.{type(network).__qualname__}\n{network!r}".encode())
         for key, value in sorted(network.state_dict().items()):
             if not isinstance(value, Tensor):

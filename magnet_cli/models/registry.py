@@ -48,27 +48,27 @@ BACKBONES: dict[str, Callable[..., nn.Module]] = {
     "unet": unet_resnet34,
     "conv": conv_backbone,
 }
-"""Each takes `classes` (logits), `bands` and its options, and maps normalised patches to logits of their size."""
+"""Backbones. Each takes `classes` (logits), `bands` and its options, and maps normalised patches to logits."""
 
 REFINERS: dict[str, Callable[..., nn.Module]] = {
     "magnet": RefinementMagNet,
     "shared": SharedRefiner,
     "conv": conv_refiner,
 }
-"""Each takes `classes` and its options, and maps two sets of probabilities, joined, to logits of their size."""
+"""Refiners. Each takes `classes` and its options, and maps two joined sets of probabilities to logits."""
 
 CASCADES: dict[str, Callable[..., CascadeModule]] = {
     "cascadepsp-resnet50": cascadepsp_resnet50,
     "cascadepsp-light": cascadepsp_light,
     "conv": conv_cascade,
 }
-"""Each takes its options, and sharpens a mask of an image in two or three passes."""
+"""Cascades. Each takes its options, and sharpens a mask of an image in two or three passes."""
 
 SELECTORS: dict[str, Callable[..., PatchProposalNetwork]] = {
     "ppn-resnet18": ppn_resnet18,
     "ppn-small": ppn_small,
 }
-"""Each takes `bands`, `classes` and its options, and scores the places of normalised patches, and `cells` x `cells`."""
+"""Selectors. Each takes `bands`, `classes` and its options, and scores places and cells of normalised patches."""
 
 LOCAL_BRANCHES: dict[str, Callable[..., LocalBranch]] = {
     "grnet-resnet18": grnet_resnet18,

@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 LARGEST = 2**20
-"""Most bytes that a description may have; an honest one has a few thousand."""
+"""Largest number of bytes of a description; usual ones have a few thousand."""
 MOST_DIGITS = 13
-"""Most digits of a whole number in a description: bytes have up to these many."""
+"""Largest number of digits of a whole number in a description, enough for any number of bytes."""
 LARGEST_SIDE = 10**9 - 1
 """Largest side or count: arithmetic with larger ones overflows."""
 STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
-"""Set it as `__pydantic_config__` of the outermost dataclass: text is no number, and every key must be known."""
+"""Configuration for `__pydantic_config__` of the outermost dataclass: text is no number, and every key is known."""
 UNKNOWN = ("unexpected_keyword_argument", "literal_error")
 """pydantic's names for a key that no field has; the second, of a key in a table whose keys are listed."""
 RULES = {
@@ -41,7 +41,7 @@ RULES = {
     "dict_type": "must be an object",
     "dataclass_type": "must be an object",
 }
-"""What pydantic's kinds of errors mean in a file, in words."""
+"""Rules in words by pydantic's kinds of errors."""
 
 Place = tuple[str | int, ...]
 """Keys and indices that lead to a value."""
@@ -50,7 +50,7 @@ Checked = TypeVar("Checked")
 
 @dataclass(frozen=True)
 class FieldRule:
-    """The rule of a field, as the message says it after the field's place; for annotations of fields."""
+    """The rule of a field in an annotation. A message gives it after the field's place."""
 
     text: str
 
@@ -83,7 +83,7 @@ class RefusedTableError(ValueError):
     Args:
         place: Keys and indices that lead to the wrong value.
         rule: What must hold of it.
-        value: What was found; None where it is missing.
+        value: The value in the table; None where it is missing.
         unknown: Places of the keys that no field has; where there are any, they alone are reported.
     """
 
@@ -150,7 +150,7 @@ def checked_description(kind: type[Checked], table: Mapping[str, Any], *, file: 
     """Return the values of a description, as a dataclass.
 
     Raises:
-        WeightsError: As `checked`; it names the file, and all unknown keys.
+        WeightsError: A key is missing or unknown, or a value breaks its field's rule; the message names the file.
     """
     try:
         return checked(kind, table)
@@ -185,6 +185,7 @@ def parse_object(data: bytes, *, file: Path) -> dict[str, Any]:
 def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Return a JSON object whose keys are all different."""
     table = dict(pairs)
+    # JSON allows a key twice, and Python would keep the last one without a word.
     if len(table) != len(pairs):
         keys = [key for key, _ in pairs]
         message = f"key given twice: {next(key for key in keys if keys.count(key) > 1)}"
@@ -194,6 +195,8 @@ def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def whole(text: str) -> int:
     """Return a whole number, of no more digits than sizes, counts and bytes have."""
+    # Python takes time that grows with the square of the digits, and refuses thousands of them with an error of its
+    # own.
     if len(text) > MOST_DIGITS:
         message = f"a whole number has at most {MOST_DIGITS} digits, got {len(text)}"
         raise ValueError(message)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 Built = TypeVar("Built", bound=nn.Module)
 COUNTER = "num_batches_tracked"
-"""Batch norms count batches under this name; nothing here reads it, so a file may leave it out."""
+"""Name of the counters of batch norms. Nothing here reads them, so a file may leave them out."""
 
 
 def filled(build: Callable[[], Built], *, spec: NetworkSpec, folder: Path) -> Built:
@@ -130,6 +130,7 @@ def read_state(path: Path, *, sha256: str | None) -> dict[str, Tensor]:
         data = regular_files.content(path)
     except OSError as exc:
         raise WeightsError(f"cannot be read: {exc}", file=path) from exc
+    # The bytes that were hashed are those that are loaded: a file that is read twice may change in between.
     found = hashlib.sha256(data).hexdigest()
     if sha256 is not None and found != sha256:
         raise WeightsError(

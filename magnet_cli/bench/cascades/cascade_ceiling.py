@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from magnet_cli.geometry import Size
 
 SAMPLE = 4
-"""Windows that are sampled: their content does not change what a step costs."""
+"""Number of sampled windows. Their content does not change the time of a step."""
 MOST_SHAPES = 16
-"""The most shapes of windows that are timed; each stands for those that are about as large."""
+"""Largest number of shapes of windows that are timed; each stands for those of about its size."""
 
 
 class Alike(NamedTuple):
@@ -64,6 +64,7 @@ class CascadeCeiling(Contender[RefineOptions]):
             inside = [_reflected(mask.read(box) == 1, to).astype(np.float32) * 2 - 1 for box in boxes]
         self._masks = [torch.from_numpy(values)[None, None] for values in inside]
         for step in ("global", "local"):
+            # The first pass of a shape is slower: kernels are chosen and memory is taken from the system.
             self._passes(Shape(step=step, height=side + -side % STRIDE, width=side + -side % STRIDE))(0)
         return Ready(loaded=host_memory())
 

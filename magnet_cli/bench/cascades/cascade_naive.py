@@ -1,6 +1,6 @@
 """The published arithmetic done as published: the whole image as one region in memory, float32, the model as loaded.
 
-What is run is `refine/cascade_published.py`, which meets the golden values of the published package.
+It runs `arithmetic/published/cascade_steps.py`, which meets the golden values of the published package.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Plain patching, which there is not for masks."""
+"""Plain patching of masks, which does not exist."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class CascadePatching(Contender[RefineOptions]):
-    """Says that it has no meaning here."""
+    """Refuses, because plain patching has no meaning for masks."""
 
     def prepare(self) -> Ready:
         """Return the refusal: plain patching of masks does not exist."""

@@ -72,7 +72,7 @@ class CascadeProgram(Contender[RefineOptions]):
     def _refine(
         self, image: str, mask: str | None, method: Cascade, options: RefineOptions
     ) -> tuple[float, dict[str, Any]]:
-        """Return the seconds and report of a run, of which nothing stays."""
+        """Refine into a folder that is removed afterwards, and return the seconds and the report of the run."""
         folder = Path(tempfile.mkdtemp(prefix="run-", dir=self._task.folder))
         try:
             start = time.perf_counter()
@@ -87,7 +87,7 @@ class CascadeProgram(Contender[RefineOptions]):
 
 
 class Watched:
-    """A network that remembers how large what it saw was.
+    """Counts the shapes of a network's inputs.
 
     Args:
         network: The network whose passes are counted.

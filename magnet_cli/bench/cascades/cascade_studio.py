@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from magnet_cli.options.refine import RefineOptions
 
 OBJECTS = (Label.BUILDING, Label.ROAD, Label.VEGETATION)
-"""Hundreds of small objects, and a net of roads and hedges that runs through the whole image: a border is near nearly
-everywhere. Of the windows of 900 pixels all hold one, of those of 450 all but 2 in 1000."""
+"""Classes of the mask's objects: hundreds of small ones, and a net of roads and hedges through the whole image, so that
+a border is near nearly everywhere. All windows of 900 pixels hold one, and of 450 pixels all but 2 in 1000."""
 
 
 class CascadeStudio:
@@ -36,7 +36,7 @@ class CascadeStudio:
         return setting_of(named_bundle(self._options.weights), self._options)
 
     def draw(self, path: Path, side: int) -> int:
-        """Write a square image, and beside it the mask of its objects; gives their bytes.
+        """Write a square image, and beside it the mask of its objects; return their bytes.
 
         Raises:
             OutputError: There is no room for them.
