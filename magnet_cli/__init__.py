@@ -178,6 +178,7 @@ def __getattr__(name: str) -> Any:
     if name not in _PLACES:
         message = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(message)
+    # Importing all of them here would load torch and every reader, which takes seconds even for `magnet --help`.
     module, attribute = _PLACES[name]
     return getattr(import_module(f"{__name__}.{module}"), attribute)
 

@@ -1,4 +1,4 @@
-"""What can go wrong, as a tree with one exit code a branch.
+"""The failures of the program, as a tree with one exit code for each branch.
 
     MagnetError
     ├── BugError      1   a bug that ended the work on one of several images
@@ -11,7 +11,7 @@
         └── MemoryShortageError  memory that ran out in the middle of a run
             └── HiddenShortageError  the same, where nothing failed for it and results may differ
 
-A message has up to four parts: the rule that was broken, the value that broke it, the file, and the next step to take.
+A message has up to four parts: the rule that was broken, the value that broke it, the file, and advice on what to do.
 Only the command line catches `MagnetError`; anything else is a bug and shows its traceback. A bug that concerns one of
 several images does not stop the others: it is then the failure of its image (`ReaderBugError`, `BugError`), whose
 `details` hold the traceback.
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 ADDRESS = re.compile(r"\b([A-Za-z][A-Za-z0-9+.-]+)://([^\s\"'<>]+)")
 TRAILING = re.compile(r"[).,:;\]}]*$")
-"""Signs that end a sentence or a bracket rather than an address."""
+"""Characters behind an address that end a sentence or a bracket and do not belong to it."""
 LEFT_OUT = "?***"
 LONGEST_SHOWN = 80
 """Number of characters that an error shows of a file name that is too long."""
@@ -70,8 +70,10 @@ def _without_secrets(match: re.Match[str]) -> str:
     ends = TRAILING.search(rest)
     tail = ends[0] if ends else ""
     rest = rest[: len(rest) - len(tail)]
+    # A query may hold a signature that gives access, as in the pre-signed addresses of object stores.
     place, mark, _ = (rest, "", "") if scheme.lower() == "s3" else rest.partition("?")
     host, slash, path = place.partition("/")
+    # `rpartition`, because a password may hold an @ itself.
     return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}{LEFT_OUT if mark else ''}{tail}"
 
 
@@ -118,14 +120,16 @@ class MagnetError(Exception):
         message = self.rule if self.file is None else f"{self.file}: {self.rule}"
         if self.value is not None:
             value = str(self.value)
+            # A value may be a whole file that was given by mistake.
             message += f" (got {value if len(value) <= LONGEST_VALUE else f'{value[:LONGEST_VALUE]}...'})"
         if self.advice is not None:
             message += f". {self.advice}"
+        # Here and not where messages are shown, so that no log, report or traceback can hold a password.
         return redacted(message)
 
 
 class BugError(MagnetError):
-    """An exception that nobody foresaw, while one of several images was worked on."""
+    """An unexpected exception that ended the work on one of several images."""
 
     @classmethod
     def of(cls, error: BaseException, *, file: str | Path) -> Self:
@@ -148,7 +152,7 @@ class SourceError(MagnetError):
 
 
 class ReaderBugError(SourceError):
-    """An exception that nobody foresaw, raised by the reader of an input."""
+    """An unexpected exception that the reader of an input raised."""
 
     @classmethod
     def of(cls, error: BaseException, *, file: str | Path) -> Self:

@@ -20,7 +20,7 @@ class Step(NamedTuple):
 
 
 class Events:
-    """Receives what happens and does nothing; override what is of interest. Several threads call it, one at a time."""
+    """Receives events and ignores them; subclasses override some methods. Several threads call it, one at a time."""
 
     def message(self, text: str) -> None:
         """Receive a message for the user; each is sent once."""

@@ -1,6 +1,6 @@
 """Areas of an image that are segmented: regions of interest, masks and tissue, asked by boxes of level 0.
 
-What lies outside is not computed and has label 255; it stays the context of what lies inside.
+Pixels outside get label 255 and are not computed, but networks still read them around the pixels inside.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from magnet_cli.images import ImageInfo
 
 LARGEST_FILE = 256 << 20
-"""Bytes; JSON takes many times its size in memory."""
+"""Largest size of a file in bytes. JSON takes many times its size in memory."""
 GZIP_MAGIC = b"\x1f\x8b"
 URN = re.compile(r"urn:ogc:def:crs:(\w+):[\d.]*:(\w+)$", re.IGNORECASE)
 LONGITUDE_LATITUDE = "OGC:CRS84"
@@ -47,15 +47,15 @@ class ReadFeatures:
 
 
 def read_geojson(path: str, info: ImageInfo) -> tuple[Any, tuple[str, ...]]:
-    """Return the union of a file's polygons in level-0 pixels, and what to tell the user of it.
+    """Return the union of a file's polygons in level-0 pixels, and notes for the user.
 
-    Without a `crs` the coordinates are pixels of the full resolution, as QuPath counts them: from the corner of the
-    scanned part where the slide names one. On a georeferenced image they may also be longitude and latitude, as RFC
-    7946 says; where they lie as such decides. With a `crs` they are coordinates of that system, turned into the
-    image's.
+    Without a `crs` the coordinates are pixels of the full resolution, counted like those of QuPath: from the corner of
+    the scanned part where the slide names one. On a georeferenced image they may also be longitude and latitude (RFC
+    7946), which they are if they then lie on the image. With a `crs` they are coordinates of that system, and are
+    transformed to that of the image.
 
     Raises:
-        SourceError: It cannot be read, has no polygon, or a reference system that does not lead to the image's.
+        SourceError: The file cannot be read, has no polygon, or has a reference system that PROJ cannot convert.
     """
     document = _load(path)
     found = ReadFeatures()
@@ -99,7 +99,7 @@ def _listed(found: ReadFeatures) -> str:
 
 
 def _ignored_class(feature: Any) -> str:
-    """Return the class of an annotation that QuPath leaves out of every analysis, its name ends in `*`; else empty."""
+    """Return the class of an annotation if QuPath leaves it out of every analysis (a name that ends in `*`), or ''."""
     properties = feature.get("properties")
     said = properties.get("classification") if isinstance(properties, dict) else None
     names = [said]
@@ -115,7 +115,7 @@ def _content(file: Path) -> bytes:
     """Return the bytes of a file, decompressed where it is a gzip file.
 
     Raises:
-        ValueError: They are too many, or damaged.
+        ValueError: The bytes are too many, or damaged.
     """
     data = regular_files.content(file)
     if not data.startswith(GZIP_MAGIC):
@@ -151,7 +151,7 @@ def _load(path: str) -> Any:
 
 
 def _collect(item: Any, found: ReadFeatures, path: str) -> None:
-    """Look through a document, however deep, without recursion: it may be anyone's."""
+    """Collect the polygons of a document. Recursion is avoided, because a hostile file may be nested without limit."""
     waiting = [(item, "")]
     while waiting:
         here, ignored = waiting.pop()

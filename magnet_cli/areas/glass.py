@@ -1,7 +1,7 @@
-"""The glass of a slide: its colour and how brightly it is lit, at every pixel of an overview.
+"""The glass of a slide: its colour and its brightness at every pixel of an overview.
 
-Glass is found for itself, and never as what a histogram of the whole slide leaves over: so neither a strongly coloured
-pen nor a dark stain moves the limit between glass and pale tissue.
+Glass is found by its own properties, and not as the rest of a histogram of the whole slide. So neither a strongly
+coloured pen nor a dark stain moves the limit between glass and pale tissue.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ DARKEST = 150
 STRONGEST_TINT = 0.2
 """Share by which the darkest channel of glass lies below its brightest: lamps are yellowish or bluish."""
 STRONGEST_PINK = 0.025
-"""Share by which green lies below both red and blue in glass, at most: beyond, this is pale stained tissue."""
+"""Largest share by which green lies below both red and blue in glass. Above it the pixels are pale stained tissue."""
 LEAST_SHARE = 0.003
-"""Share of the pixels with data that glass has at least."""
+"""Smallest share of the pixels with data that glass covers."""
 SMOOTH_RADIUS = 2
 """Pixels on each side over which colours are averaged before they are compared with glass."""
 SAMPLES = 150_000
-"""Pixels from which glass is found, at most."""
+"""Most pixels from which glass is found."""
 CELLS = 20
-"""Cells along each side of the overview whose brightest flat pixels say how the lamp lights it."""
+"""Number of cells along each side of the overview, whose brightest flat pixels give the light of the lamp."""
 FEWEST = 8
 """Fewest samples from which glass or a part of it is estimated."""
 BIN = 0.0025
@@ -128,6 +128,8 @@ def find_glass(pixels: NDArray[np.uint8], usable: Mask) -> Glass | None:
 
 def _deviation(values: Floats) -> float:
     """Return the standard deviation of a normal distribution with these values' median absolute deviation."""
+    # 1.4826 is 1 / 0.6745, the third quartile of the standard normal distribution. A few pixels of tissue hardly move
+    # it.
     return float(1.4826 * np.median(np.abs(values - np.median(values))))
 
 
@@ -147,6 +149,7 @@ def _samples(pixels: NDArray[np.uint8], usable: Mask) -> tuple[Floats, Floats, F
         grey = pixels[max(0, top - 2) : rows.stop + 2].astype(np.float32).mean(axis=2)
         local = uniform_filter(grey, side, mode="nearest")
         square = uniform_filter(grey * grey, side, mode="nearest")
+        # Rounding can make the difference of the two means slightly negative.
         deviation = np.sqrt(np.maximum(square - local * local, 0))[top - max(0, top - 2) :]
         kept = usable[y, x]
         y, x = y[kept], x[kept]

@@ -1,4 +1,4 @@
-"""Strokes of a pen, black frames, and white where nothing was scanned: what lies on a slide and is no tissue."""
+"""Parts of a slide that are no tissue: strokes of a pen, black frames, and white where nothing was scanned."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ WHITE = 250
 WHITE_NOISE = 2
 """Grey levels by which JPEG changes that value along the border."""
 STRAIGHT_SIGMA = 4
-"""Pixels over which the direction of that border is measured."""
+"""Standard deviation in pixels of the blur before the direction of that border is measured."""
 STRAIGHT_SLOPE = 0.1
 """Largest slope of a border that counts as running along the rows or columns."""
 STRAIGHT_SHARE = 0.6
-"""Share of the border that does: what was scanned is made of rectangles, and glass between tissue is not."""
+"""Smallest share of such a border. Scanned parts are rectangles, and glass between tissue is not."""
 FRAME_DARKEST = 36
 """Largest value of every channel in a frame."""
 FRAME_SHARE = 0.25
@@ -30,18 +30,18 @@ INK_HUES = ((75, 175), (195, 248), (350, 372))
 """Hues of pens in degrees: green, blue, red. Brown (DAB), violet (haematoxylin), pink (eosin) lie between them."""
 INK_BLACK = 50
 STROKE_RATIO = 20
-"""Area of a stroke through the square of its half width, at least; a disk has 7, a square 9, and a line five times as
-long as wide has 20."""
+"""Smallest ratio of a stroke's area to the square of its half width. A disk has 7, a square 9, and a line that is five
+times as long as wide has 20."""
 LARGEST_STROKE = 1 << 20
 """Pixels of the rectangle around a stroke whose width is measured on all of them."""
 STROKE_SPREAD = 0.12
-"""Standard deviation of brightness inside a stroke, relative to white, at most: ink covers what lies below."""
+"""Largest standard deviation of brightness inside a stroke, relative to white: ink covers the structure below it."""
 STROKE_HOLES = 3e-3
 """Share of the overview up to which a hole in a stroke is filled."""
 STROKE_SOLID = 0.93
-"""Share of a stroke, without its holes, that has the colour of ink, at least."""
+"""Smallest share of a stroke, without its holes, that has the colour of ink."""
 STROKE_LEAST = 1e-4
-"""Share of the overview that a stroke covers at least: smaller ones are left to what else knows dirt."""
+"""Smallest share of the overview that a stroke covers. Smaller pieces may be dust, which is found elsewhere."""
 HALO = 9
 """Pixels around ink in which its colour runs into the glass."""
 
@@ -134,6 +134,8 @@ def _ink_coloured(pixels: NDArray[np.uint8]) -> Mask:
         red, green, blue = part[..., 0], part[..., 1], part[..., 2]
         high, low = part.max(axis=2), part.min(axis=2)
         span = np.maximum(high - low, 1)
+        # The hue of HSV: the largest channel gives a sixth of the circle, and the difference of the others the place in
+        # it.
         hue = np.select(
             [high == red, high == green], [(green - blue) / span % 6, (blue - red) / span + 2], (red - green) / span + 4
         )

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from magnet_cli.geometry import Pitch, Size
 
 STRIP_PIXELS = 4 << 20
-"""Pixels that are rasterised at a time."""
+"""Most pixels that are rasterised at a time."""
 
 
 class Polygons:
@@ -69,10 +69,11 @@ class Polygons:
 
 
 def _edges(part: Any) -> NDArray[np.float64]:
-    """Return `(n, 4)` upper end x, y and lower end x, y of every edge of a polygon that is not level."""
+    """Return the upper and lower end of every edge of a polygon that is not horizontal, `(n, 4)` as x, y, x, y."""
     rings = [shapely.get_coordinates(ring) for ring in shapely.get_rings(part)]
     edges = np.concatenate([np.hstack((ring[:-1], ring[1:])) for ring in rings])
     edges = np.where(edges[:, [1]] > edges[:, [3]], edges[:, [2, 3, 0, 1]], edges)
+    # A horizontal edge is crossed by no row of centres, or lies on it, where its neighbours are counted.
     return edges[edges[:, 1] < edges[:, 3]]
 
 
@@ -110,6 +111,7 @@ def _filled(edges: NDArray[np.float64], box: Box, pitch: Pitch) -> NDArray[np.bo
     rows = (np.arange(box.y, box.bottom) + 0.5) * float(pitch.y)
     row, crossing = _crossings(edges, columns, rows)
     toggles = np.zeros((box.height, box.width + 1), np.uint8)
+    # `at` applies every crossing, where plain indexing would count two at one place as one.
     np.bitwise_xor.at(toggles, (row, crossing), 1)
     filled: NDArray[np.bool_] = np.bitwise_xor.accumulate(toggles[:, :-1], axis=1).view(bool)
     return filled

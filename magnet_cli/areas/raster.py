@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from magnet_cli.geometry import Pitch
 
 MOST_CELLS = 2048
-"""Number of squares along the longer side; for each square it is known whether it touches the area."""
+"""Most squares along the longer side. The area is known to touch each square or not."""
 STRIP_PIXELS = 4 << 20
-"""Pixels of the raster that are held at a time."""
+"""Most pixels of the raster that are held at a time."""
 
 
 class Raster:
@@ -72,7 +72,7 @@ class Raster:
         return slice(begin * stored // length // self._side, -(-end * stored // length) // self._side + 1)
 
     def _survey(self) -> tuple[NDArray[np.bool_], float]:
-        """Return what the squares of the raster hold, and the share of its pixels in the area.
+        """Return which squares of the raster hold pixels of the area, and the area's share of all pixels.
 
         All of it is read once.
         """
@@ -89,5 +89,6 @@ class Raster:
 
 def nearest(begin: int, end: int, ratio: Fraction, length: int) -> NDArray[np.int64]:
     """Return the pixels of a raster under the centres of pixels `[begin, end)` that are `ratio` of its pixels wide."""
+    # In whole numbers, because a float could put a centre that lies on a border on either side of it.
     step, whole = ratio.numerator, 2 * ratio.denominator
     return np.array([min((2 * index + 1) * step // whole, length - 1) for index in range(begin, end)], np.int64)

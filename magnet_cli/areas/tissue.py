@@ -35,22 +35,22 @@ variation between these two. The palest sections lose 2 % more in one channel th
 WEAK_TINT = 0.01
 """Smallest such difference that counts as tissue where the region around it has structure."""
 LEAST_SHADE, MOST_SHADE = 0.022, 0.05
-"""Share of light that all channels lose beyond which a pixel is tissue where there is structure around."""
+"""Bounds of the share of light that all channels lose in tissue. It counts only where there is structure around."""
 SURE_SHADE = 0.1
 """Share of light that all channels lose in grey tissue; shadows, mountant, and glass beyond a coverslip lose less."""
 STRUCTURE_REACH = 24
-"""Pixels between pieces that surely are tissue, in a grey region that has structure: a grey veil without any is glass,
-like shadows and what lies beyond the edge of a coverslip."""
+"""Largest distance in pixels between pieces of sure tissue in a grey region with structure. A grey veil without any
+is glass, like shadows and the glass beyond the edge of a coverslip."""
 STRUCTURE_LEAST = 8
-"""Pixels that such a region is wide and high: a line is none."""
+"""Smallest width and height of such a region in pixels, which a line does not have."""
 SPECK_SHARE = 2e-5
-"""Grey pieces smaller than this share of the overview are dust."""
+"""Share of the overview below which a grey piece is dust."""
 LEAST_PIECE = 5
-"""Pixels that a coloured piece covers at least: fewer are noise."""
+"""Fewest pixels of a coloured piece. Smaller pieces are noise."""
 VIVID_TINT = 0.03
 PALE_PIECE = 200
-"""Pixels that a coloured piece covers at least in which no pixel has more than this tint: JPEG gives blocks of 8 x 8 or
-16 x 16 pixels of glass a slightly wrong colour."""
+"""Fewest pixels of a coloured piece without a pixel of more than `VIVID_TINT`: JPEG gives blocks of 8 x 8 or 16 x 16
+pixels of glass a slightly wrong colour."""
 SEALED = 4
 """Pixels by which the walls of fat cells and vessels are joined before their content is filled in."""
 HOLE_SHARE = 3e-3
@@ -60,12 +60,12 @@ RIM = 3
 LEAST_BESIDE = 0.25
 """Ratio of tissue area to ink area below which the ink may be the tissue itself, and is not left out."""
 PIXEL_BYTES = 32
-"""Memory that finding tissue takes, a pixel of the overview: 104 MiB were measured at 2048 x 2048 pixels, and 120 with
-pen strokes."""
+"""Bytes of memory for each pixel of the overview while tissue is found. At 2048 x 2048 pixels 104 MiB were measured,
+and 120 MiB with pen strokes."""
 GLASS_BYTES = 12 << 20
-"""Memory that the samples take from which glass is found."""
+"""Bytes of the samples from which glass is found."""
 ROWS = 256
-"""Rows of the overview whose colours are held as floats at a time."""
+"""Number of rows of the overview whose colours are held as floats at a time."""
 
 
 class FoundTissue(NamedTuple):

@@ -21,8 +21,8 @@ RADII = 5
 SMALLEST = 3.0
 """The smallest radius in pixels, as in the paper."""
 LARGEST = 13.65
-"""The largest radius in pixels that the paper has for a square image of 2,048 pixels. `fixed` takes it for every size,
-so that images of different sizes can be pooled and the cost of a pixel stays the same."""
+"""The paper's largest radius in pixels for a square image of 2,048 pixels. `fixed` uses it for every size, so that
+images of different sizes can be pooled and the cost of a pixel stays the same."""
 SHARE = 300
 """The paper's largest radius is the sum of width and height divided by this."""
 
@@ -62,6 +62,7 @@ class BoundaryCounts:
     @property
     def accuracies(self) -> tuple[float, ...] | None:
         """The accuracy by radius; None where a band is empty, as where the truth has no border."""
+        # A mean over the radii that have pixels would compare images by different measures.
         if not self.near.all():
             return None
         return tuple(float(value) for value in self.right / self.near)
@@ -107,9 +108,12 @@ def add_block(
         counted: The same shape, pixels that count.
     """
     reach = max(counts.reach for counts in several)
+    # The distances are the costly part and hold for all radii, so several rules share them.
     squared = squared_distance_to_other(truth, labelled=labelled, inner=inner, reach=reach)
     for counts in several:
         for index, radius in enumerate(counts.radii):
+            # Squared distances of pixels are whole numbers, which float32 holds exactly. A root could round across the
+            # radius.
             near = (squared <= radius * radius) & counted
             counts.near[index] += np.count_nonzero(near)
             counts.right[index] += np.count_nonzero(near & right)
@@ -118,17 +122,17 @@ def add_block(
 def squared_distance_to_other(
     labels: NDArray[np.uint8], *, labelled: NDArray[np.bool_], inner: Box, reach: int
 ) -> NDArray[np.float32]:
-    """Return the squared distance in pixels of each pixel's centre from that of the nearest pixel of another label.
+    """Return the squared distance of each pixel from the nearest pixel of another label, between their centres.
 
     Args:
         labels: The label map, `(height, width)`.
         labelled: The same shape; other pixels are no label and have no border.
         inner: The part whose distances are returned.
-        reach: Larger distances need not be right.
+        reach: Distances above this may be wrong.
 
     Returns:
-        `(inner.height, inner.width)` float32, exact up to 2 ** 24; infinite where there is none, or the pixel is not
-        labelled.
+        `(inner.height, inner.width)` float32, exact up to 2 ** 24. It is infinite where there is no such pixel, or the
+        pixel itself has no label.
     """
     whole = Box(x=0, y=0, width=labels.shape[1], height=labels.shape[0])
     found = np.full((inner.height, inner.width), np.inf, np.float32)
@@ -136,6 +140,8 @@ def squared_distance_to_other(
     for label in np.unique(own_labels[own_known]):
         own = own_known & (own_labels == label)
         bounds = _bounds(own)
+        # Pixels farther than `reach` from a label's own pixels cannot count, so the transform runs on the label's
+        # surroundings.
         seen = bounds.shifted(x=inner.x - reach, y=inner.y - reach)
         seen = Box(x=seen.x, y=seen.y, width=seen.width + 2 * reach, height=seen.height + 2 * reach)
         seen = seen.intersection(whole)

@@ -30,11 +30,11 @@ if TYPE_CHECKING:
     from magnet_cli.options.evaluate import RadiusRule
 
 BLOCK = 2048
-"""Side, in pixels, of what is in memory at a time, rim included, unless the rim alone takes most of it."""
+"""Side in pixels of the part that is in memory at a time, with its rim, unless the rim alone takes most of it."""
 SMALLEST_BLOCK = 512
 LARGEST_REACH = 1536
-"""Rim of a block that still fits in memory; radii that grow with the image have less up to half a million pixels, width
-and height added, and are left out above."""
+"""Widest rim of a block that fits in memory. Radii that grow with the image stay below it while width and height add up
+to less than half a million pixels; larger images have no such accuracy."""
 
 
 def unlabelled(options: EvaluationOptions) -> tuple[int, ...]:
@@ -82,7 +82,7 @@ class ClassMeans:
 
 
 def mean_iou(classes: Iterable[ClassScore]) -> float | None:
-    """Mean IoU over the classes that count; None where there are none."""
+    """Return the mean IoU over the classes that count, or None where there are none."""
     return _mean(entry.iou for entry in classes if entry.in_mean)
 
 
@@ -144,12 +144,14 @@ class Confusion:
 
     def add(self, truth: NDArray[np.uint8], mask: NDArray[np.uint8]) -> None:
         """Count pixels of two arrays of one shape."""
+        # One count of pairs is faster than a comparison for each class, and gives the table of all confusions as well.
         pairs = truth.ravel().astype(np.intp) * LABELS + mask.ravel()
         self.counts += np.bincount(pairs, minlength=LABELS * LABELS).reshape(LABELS, LABELS)
 
     def pool(self, found: Evaluation) -> None:
         """Count the labelled pixels of an image that was evaluated with the same options."""
         labels = [entry.index for entry in found.classes]
+        # The last column of an image's table holds its pixels without a class, which `NODATA` stands for here.
         self.counts[np.ix_(labels, [*labels, NODATA])] += found.confusion
 
     def table(self, classes: tuple[ClassScore, ...], options: EvaluationOptions) -> NDArray[np.int64]:
@@ -171,6 +173,7 @@ class Confusion:
                 truth=int(truth[label]),
                 mask=int(mask[label]),
                 both=int(both[label]),
+                # A class that neither raster has would have an IoU of 0 / 0. It is left out of the mean.
                 in_mean=label not in options.exclude and bool(truth[label] + mask[label]),
             )
             for label in sorted(wanted - set(unlabelled(options)))
@@ -187,6 +190,7 @@ class Confusion:
 
     def _labelled(self, options: EvaluationOptions) -> NDArray[np.int64]:
         counts = self.counts.copy()
+        # Only rows are cleared: a pixel whose mask has 255 and whose truth is known counts, as wrong.
         counts[list(unlabelled(options))] = 0
         return counts
 
@@ -248,7 +252,7 @@ def _counted(
 
 
 def check_inputs(image: str | Path, truth: str | Path, *, roi: str | Path | None, series: str | None = None) -> None:
-    """Refuse files whose mask could not be compared, before there is a mask; no pixel is read.
+    """Refuse files whose mask could not be compared with the truth. No mask is needed, and no pixel is read.
 
     Args:
         image: The image that is to be segmented; its mask has its size.
@@ -321,6 +325,7 @@ class _Pair:
     def _result(self, confusion: Confusion, boundary: tuple[BoundaryCounts, ...]) -> Evaluation:
         options = self.options
         labelled, right = confusion.totals(options)
+        # A truth that stores 255 for its only class looks unlabelled, which the advice explains.
         if not labelled:
             raise SourceError("no pixel of the truth is labelled", file=self.truth.path, advice=self._advice())
         classes = confusion.scores(options, names=dict(enumerate(self.names or ())))
@@ -373,5 +378,5 @@ class _Pair:
 
 
 def block_side(reach: int) -> int:
-    """Return the side of the blocks that are read one after the other, without their rim of at most `LARGEST_REACH`."""
+    """Return the side of the blocks that are read one after another, without their rim of at most `LARGEST_REACH`."""
     return max(SMALLEST_BLOCK, BLOCK - 2 * reach)

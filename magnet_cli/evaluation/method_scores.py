@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from magnet_cli.segmentation.segment_model import Model
 
 BASELINES: tuple[Method, ...] = ("downsample", "patch")
-"""The methods that a coarse-to-fine method is compared with: the coarsest stage alone, and the finest alone."""
+"""The methods with which a coarse-to-fine method is compared: the coarsest stage alone, and the finest alone."""
 MEGAPIXEL = 1e6
 
 
@@ -235,6 +235,7 @@ class Scores:
         """The gains of every method over each baseline, of baselines over those before them in `BASELINES`."""
         by_name = {score.method: score for score in self.methods}
         baselines = [by_name[name] for name in BASELINES if name in by_name]
+        # Which baseline is better depends on the data. A gain over the weaker one alone would flatter the method.
         best = max(baselines, key=lambda score: score.mious.mean or 0.0, default=None)
         return tuple(
             Gain(
@@ -301,7 +302,7 @@ def evaluate_methods(
             Without it they are deleted.
         options: The options of the comparison.
         network: A module or another callable that takes the place of a bundle, as `segment` takes it.
-        description: What has to be known of `network`.
+        description: The facts about `network` that a bundle would state.
         events: Receives messages, progress and failures.
 
     Raises:
@@ -327,6 +328,7 @@ def score_each(
     """
     options, events = options or ScoreOptions(), events or Events()
     samples, folder = read_dataset(Path(data)), None if output is None else Path(output)
+    # This comes before the model is loaded, so that masks of one name are refused at once.
     if folder is not None:
         refuse_collisions(
             (
@@ -339,6 +341,7 @@ def score_each(
         )
     model = load_model(options.segment, events, own)
     options = _named(options, model)
+    # All headers are read before the first image, so that a wrong data set fails in seconds and not after hours.
     unfit = {
         sample.name: error
         for sample in samples

@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 HEIGHT = 4.6
 """Height in inches of a row of classes."""
 MOST_IN_LINE = 10
-"""The number of classes beside each other."""
+"""Most classes beside each other."""
 DOTS = 150
-"""Pixels of the picture an inch."""
+"""Pixels of the picture per inch."""
 MOST_JOINED = 40
 """The most images whose scores are joined by lines, because more lines would hide the points."""
 BOX = 0.5
 """Width of a method's box as a share of the distance between boxes."""
 UPRIGHT_LETTERS = 11
-"""The mean length of names in characters above which they are rotated."""
+"""Mean length of names in characters above which they are rotated."""
 SPREAD = (0.0, 0.38, -0.38, 0.19, -0.19, 0.57, -0.57)
 """The positions of points of one box beside each other, as shares of half its width."""
 
@@ -48,7 +48,7 @@ class Column:
 
 
 def draw_distributions(scores: Scores) -> bytes:
-    """Mean IoU of every image by method, and beside it IoU by class and method.
+    """Draw the mean IoU of every image by method, and beside it the IoU by class and method.
 
     Args:
         scores: The scores, with one image at least that did not fail.
@@ -75,6 +75,7 @@ def draw_distributions(scores: Scores) -> bytes:
     whole.axhline(least, color=INK, linewidth=0.8, linestyle=(0, (4, 4)), zorder=1)
     _legend(figure, methods, least)
     file = BytesIO()
+    # matplotlib would store its version, and the file would change with it.
     figure.savefig(file, format="png", dpi=DOTS, metadata={"Software": "magnet"})
     return file.getvalue()
 
@@ -117,6 +118,7 @@ def _draw(axes: Axes, column: Column) -> None:
         [column.values],
         positions=[column.at],
         widths=column.width,
+        # Whiskers reach the ends, because every image is drawn as a point and none of them is an outlier to be hidden.
         whis=(0, 100),
         showfliers=False,
         manage_ticks=False,
@@ -128,6 +130,7 @@ def _draw(axes: Axes, column: Column) -> None:
         zorder=2,
     )
     ranked = sorted(column.values)
+    # Positions follow from the rank and not from chance, so that one set of scores gives one file.
     places = [column.at + column.spread / 2 * SPREAD[rank % len(SPREAD)] for rank in range(len(ranked))]
     axes.scatter(places, ranked, s=13, color=column.colour, edgecolors="white", linewidths=0.4, zorder=3)
 

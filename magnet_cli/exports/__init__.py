@@ -1,1 +1,1 @@
-"""Finished masks in the formats of other programs: what is written here is made of a mask, never of a run."""
+"""Finished masks in the formats of other programs. Every file is made of a mask, never of a run."""

@@ -1,4 +1,4 @@
-"""Paths of neighbouring tiles joined to chains, and chains to rings. What is held grows with the open ends alone."""
+"""Paths of neighbouring tiles are joined to chains, and chains to rings. Memory grows only with the open ends."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ class Chains:
     def __init__(self, spool: CornerSpool) -> None:
         self._spool = spool
         self._awaiting_exit: dict[int, Chain] = {}
-        """Chains by the port where the part before them will leave."""
+        """Chains that lack the part before them, by the port where that part will leave its tile."""
         self._awaiting_entry: dict[int, Chain] = {}
-        """Chains by the port where the part behind them will enter."""
+        """Chains that lack the part behind them, by the port where that part will enter its tile."""
 
     def __len__(self) -> int:
         """Return the number of open ends."""
         return len(self._awaiting_exit) + len(self._awaiting_entry)
 
     def add(self, path: Path) -> NDArray[np.int32] | None:
-        """Join a path to what touches it; the ring, `(n, 2)` int32, where that closes one."""
+        """Join a path to the chains that it touches, and return the ring, `(n, 2)` int32, where that closes one."""
         chain = Chain(entry=path.entry, exit=path.exit)
         if len(path.points):
             chain.pieces.append(self._spool.put(path.points))

@@ -31,9 +31,10 @@ NAMES_HEAD = '<PAMDataset>\n  <PAMRasterBand band="1">\n    <CategoryNames>\n'
 
 
 def write_cog(mask: MaskFile, target: Path, *, identity: str) -> None:
-    """Write the mask's copy; palette, nodata, class names, CRS and overviews are the mask's own.
+    """Write a copy of the mask with its palette, nodata, class names, CRS and overviews.
 
-    The names are there twice: a TIFF has no place for what GDAL calls categories, and programs on top of it show those.
+    A second file has the names of the classes: GDAL calls them categories, shows them in the programs that use it, and
+    finds no place for them in a TIFF.
     """
     head = f"GDAL_STRUCTURAL_METADATA_SIZE={len(STRUCTURE):06d} bytes\n{STRUCTURE}".encode()
     description = json.dumps({**mask.facts.description, "export": identity}, sort_keys=True)
@@ -41,7 +42,7 @@ def write_cog(mask: MaskFile, target: Path, *, identity: str) -> None:
         # Directories begin at multiples of eight bytes, so the head is padded to one.
         preamble = head + b"\0" * (-len(head) % 8)
         write_relaid(mask, file, TiffLayout(description=description, preamble=preamble, framed=True))
-        # First, so that a file under its name has its names.
+        # The names are written first, so that a file that has its final name always has them beside it.
         durable.write_whole(names_path(target), _categories(entry.name for entry in mask.facts.classes).encode())
 
 
@@ -52,7 +53,7 @@ def _categories(names: Iterable[str]) -> str:
 
 
 def has_names(path: Path) -> bool:
-    """Return whether a file begins as the names of classes do that this program writes; more may follow them."""
+    """Return whether a file begins like the files of class names that this program writes; more may follow."""
     if not path.is_file():
         return False
     with path.open("rb") as file:

@@ -19,7 +19,8 @@ class CornerSpool(Spool):
     """Lists of corners in a file without a name."""
 
     def put(self, points: NDArray[np.int32]) -> int:
-        """Keep `(n, 2)` int32 corners; the number that `get` takes."""
+        """Keep `(n, 2)` int32 corners, and return the number by which `get` finds them."""
+        # The count stands before the corners, so that a list needs one number in memory and not two.
         return self.append(COUNT.pack(len(points)) + points.astype("<i4", copy=False).tobytes())
 
     def get(self, number: int) -> NDArray[np.int32]:

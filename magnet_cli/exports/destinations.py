@@ -1,4 +1,4 @@
-"""Which masks are exported, and where each format goes: decided, and refused, before any work."""
+"""The masks of an export and the file of each format, decided before any work."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ENDINGS: dict[ExportFormat, tuple[str, ...]] = {
     "ome-zarr": (".zarr",),
     "geojson": (".geojson", ".json"),
 }
-"""What `-o` may end in where it names a file of a format."""
+"""Suffixes of `-o` where it names a file of a format."""
 MAP_SUFFIX = ".crs.geojson"
 """The suffix of the second file that polygons of a georeferenced mask get."""
 
@@ -49,6 +49,7 @@ def plan_exports(masks: Sequence[str], output: Path | None, formats: Sequence[Ex
     """
     if not formats:
         raise UsageError("an export needs a format", advice=f"Give --format one or more of {', '.join(ENDINGS)}")
+    # By the resolved path, so that a mask which is named and also lies in a named folder is exported once.
     found = {mask.resolve(): (mask, root) for text in masks for mask, root in masks_under(Path(text))}
     if output is not None and _is_file_name(output):
         targets = [_single([mask for mask, _ in found.values()], output, formats)]

@@ -1,4 +1,4 @@
-"""Other formats of finished masks: what each is called, whether it is there already, and making it."""
+"""Other formats of finished masks: their files, whether these exist already, and how they are made."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 
 MADE = 1
-"""Raised by hand when the same mask and options begin to give another file; part of every identity."""
+"""Number that is raised when a version gives another file for the same mask and options. It is part of every identity,
+so that files of older versions are made again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +60,7 @@ class _RasterWriter(Protocol):
         Args:
             mask: The mask, opened.
             target: The file or folder to make or replace.
-            identity: What the format's `found` gives back.
+            identity: The identity that the format's `found` returns for the file.
 
         Raises:
             OutputError: The file cannot be written.
@@ -73,7 +74,7 @@ class _Raster:
 
     write: _RasterWriter
     found: Callable[[Path], str | None]
-    """The identity of what is there."""
+    """Returns the identity of a file; None where this program did not write it."""
 
 
 RASTERS: dict[ExportFormat, _Raster] = {
@@ -109,7 +110,7 @@ def _belongs(raster: Path, names: Path) -> bool:
 def export_mask(
     mask: Path, targets: Iterable[tuple[ExportFormat, Path]], options: ExportOptions, *, overwrite: bool = False
 ) -> Iterator[Export]:
-    """Write a finished mask in other formats, one after the other; what is there already is left alone.
+    """Write a finished mask in other formats, one after another. Files that exist already stay as they are.
 
     Args:
         mask: A mask that `segment` has written.
@@ -151,7 +152,7 @@ def export_beside(mask: Path, options: ExportOptions, *, overwrite: bool = False
 
 
 def _raster(mask: MaskFile, path: Path, raster: _Raster, *, identity: str, overwrite: bool) -> bool:
-    """Make a raster, or say that it was there."""
+    """Make a raster unless it exists already, and return whether it did."""
     if _is_done(path, identity, raster.found, overwrite=overwrite):
         return True
     raster.write(mask, path, identity=identity)
@@ -161,7 +162,7 @@ def _raster(mask: MaskFile, path: Path, raster: _Raster, *, identity: str, overw
 def _polygons(
     mask: MaskFile, path: Path, *, identity: str, options: ExportOptions, overwrite: bool
 ) -> dict[Path, bool]:
-    """Make one or two files of polygons; for each, whether it was there."""
+    """Make one or two files of polygons, and return for each whether it existed already."""
     outputs = [geojson.FeatureFile(target=path, places=geojson.pixel_places(mask.facts), identity=identity)]
     on_map = geojson.map_places(mask.facts)
     if on_map is not None:
@@ -169,6 +170,7 @@ def _polygons(
     done = {
         each.target: _is_done(each.target, identity, geojson.found_identity, overwrite=overwrite) for each in outputs
     }
+    # Both files come from one sweep, which is the costly part.
     wanted = [each for each in outputs if not done[each.target]]
     if wanted:
         geojson.write_polygons(mask, wanted, simplify=float(options.simplify), min_area=options.min_area)
@@ -176,13 +178,13 @@ def _polygons(
 
 
 def _without_map(mask: MaskFile, path: Path) -> tuple[str, ...]:
-    """Return what to say where polygons lie on a map and no file in its coordinates can be written."""
+    """Return a note where a mask lies on a map and no polygons in its coordinates can be written."""
     why = geojson.why_no_map(mask.facts)
     return () if why is None else (f"{map_path(path).name} is not written: {why}",)
 
 
 def _is_done(path: Path, identity: str, found: Callable[[Path], str | None], *, overwrite: bool) -> bool:
-    """Return whether a file is there as it would be made.
+    """Return whether a file exists already, of the same content.
 
     Raises:
         OutputError: Something else is there, and overwriting was not asked for.
@@ -201,7 +203,7 @@ def _is_done(path: Path, identity: str, found: Callable[[Path], str | None], *, 
 
 
 def _identity(name: ExportFormat, digest: str, options: ExportOptions) -> str:
-    """Return the SHA-256 over everything that the content of an export depends on."""
+    """Return the SHA-256 of everything on which the content of an export depends."""
     values: dict[str, object] = {"made": MADE, "format": name, "mask": digest}
     if name == "geojson":
         values |= {"simplify": str(options.simplify), "min_area": options.min_area}
@@ -209,10 +211,10 @@ def _identity(name: ExportFormat, digest: str, options: ExportOptions) -> str:
 
 
 def refuse_export_collisions(targets: Sequence[ExportTarget]) -> None:
-    """Pass where exports differ from each other and from the masks that they are made of.
+    """Refuse exports whose files are those of others, or of the masks of which they are made.
 
     Raises:
-        UsageError: They do not.
+        UsageError: Two files are the same.
     """
     refuse_collisions(
         (file for target in targets for file in export_files(target.files, owner=str(target.mask))),

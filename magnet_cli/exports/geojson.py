@@ -1,4 +1,4 @@
-"""Polygons of a mask as GeoJSON, written one by one: in pixels as QuPath reads them, or in the image's own CRS."""
+"""Polygons of a mask as GeoJSON, written one by one: in pixels, which QuPath reads, or in the image's own CRS."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from magnet_cli.masks.spec import MaskClass
 
 HEAD = 4096
-"""Bytes in which a file's identity stands."""
+"""Number of bytes at the beginning of a file that hold its identity."""
 WGS84 = ("EPSG:4326", "OGC:CRS84")
 """Reference systems that GeoJSON means where it names none (RFC 7946, section 4)."""
 
@@ -99,7 +99,7 @@ class MapPlaces:
         return found
 
     def members(self) -> dict[str, object]:
-        """Return the `crs` of GeoJSON 2008, which GDAL, QGIS and GeoPandas read; RFC 7946 knows WGS 84 alone."""
+        """Return the `crs` of GeoJSON 2008, which GDAL, QGIS and GeoPandas read; RFC 7946 allows only WGS 84."""
         if self.crs in WGS84:
             return {}
         authority, _, code = self.crs.partition(":")
@@ -120,7 +120,7 @@ def map_places(facts: MaskFacts) -> MapPlaces | None:
 
 
 def why_no_map(facts: MaskFacts) -> str | None:
-    """Return why a mask that lies on a map gets no polygons in its CRS; None where it gets them, or lies on none."""
+    """Return why a mask on a map gets no polygons in its CRS; None where it gets them or lies on no map."""
     if facts.crs is None or map_places(facts) is not None:
         return None
     if facts.geotransform is None:
@@ -138,12 +138,12 @@ class FeatureFile:
 
 
 def write_polygons(mask: MaskFile, outputs: Sequence[FeatureFile], *, simplify: float = 0, min_area: int = 0) -> int:
-    """Write the polygons of a mask to one or two files in one sweep over it; their number comes back.
+    """Write the polygons of a mask to one or two files in one sweep over it, and return their number.
 
     Args:
         mask: The mask, opened.
         outputs: The files to make or replace.
-        simplify: Corners may go that lie no further than this many pixels from the line without them; 0 keeps all.
+        simplify: Distance in pixels within which a corner may be left out, from the line without it. 0 keeps all.
         min_area: Polygons of fewer pixels are left out.
 
     Raises:

@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 SCHEMA = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
 UNITS = {"um": "µm", "m": "m"}
 CLASSES, EXPORT = "magnet/classes", "magnet/export"
-"""Namespaces of the annotations: class names and colours by index, and what the file was made of."""
+"""Namespaces of the annotations: class names and colours by index, and the identity of the file."""
 
 
 def write_ome_tiff(mask: MaskFile, target: Path, *, identity: str) -> None:
-    """Write the mask's copy; OME has no place for class names, so a map annotation has them, index by index."""
+    """Write a copy of the mask. OME has no place for class names, so a map annotation holds them by index."""
     with working_file(target) as file:
         write_relaid(mask, file, TiffLayout(description=_metadata(mask, identity), nested=True))
 

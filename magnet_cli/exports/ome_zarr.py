@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 VERSION = "0.5"
 CHUNK = 1024
-"""Side of a chunk: few files for a large mask, and little to load for a small view."""
+"""Side of a chunk in pixels: large enough for few files, and small enough for little to load in a small view."""
 NAME = "classes"
 UNITS = {"um": "micrometer", "m": "meter"}
 
@@ -66,6 +66,7 @@ def _write_level(mask: MaskFile, level: int, group: zarr.Group) -> None:
         dimension_names=("y", "x"),
     )
     for share in parts(Box.whole(size), CHUNK):
+        # Parts are whole chunks, because a chunk that is written in parts is read, decoded and encoded again for each.
         array[share.box.slices] = mask.read(share.box, level=level)
 
 

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 RIGHT, DOWN, LEFT, UP = range(4)
 LINE_BITS = 30
-"""An image has fewer rows and columns than this many bits can count."""
+"""Number of bits that hold the row or column of a port. Images have fewer rows and columns than these can count."""
 OUTSIDE = NODATA
-"""The label that has no outline; also stands for what lies beyond the image."""
+"""Label without an outline. Pixels beyond the image have it as well."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -113,6 +113,8 @@ def trace(values: NDArray[np.uint8], *, components: NDArray[np.int64], tile: Box
     around = _Around(values)
     runs = around.runs()
     points = np.concatenate([np.column_stack((each.starts[1], each.starts[0])) for each in runs])
+    # Whole arrays find the runs and their successors. Only the walk over them is a loop of Python, a step for each
+    # corner.
     following = _following(around, runs, tile)
     owners = np.concatenate([_owners(each, components) for each in runs])
     ports = np.concatenate([_entry_ports(each, tile) for each in runs])

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 HEADER = struct.Struct("<2sHHHQ")
 ENTRY = struct.Struct("<HHQ")
 INLINE = 8
-"""Bytes of a value that stand in its entry."""
+"""Largest number of bytes of a value that its entry holds itself."""
 ASCII, LONG8, IFD8 = 2, 16, 18
 DESCRIPTION, TILE_OFFSETS, SUB_IFDS = 270, 324, 330
 SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
@@ -43,16 +43,16 @@ class Tag:
 
 @dataclass(frozen=True, kw_only=True)
 class TiffLayout:
-    """How a copy differs from the mask."""
+    """Differences between a copy and the mask."""
 
     description: str
     """The description of the first directory."""
     nested: bool = False
     """Whether reduced levels are sub-directories of the first one instead of following it."""
     preamble: bytes = b""
-    """Between header and first directory."""
+    """Bytes between the header and the first directory."""
     framed: bool = False
-    """Whether four bytes before each tile say its length, and its last four bytes are repeated behind it."""
+    """Whether four bytes before each tile hold its length, and its last four bytes are repeated behind it."""
 
 
 def write_relaid(mask: MaskFile, file: IO[bytes], layout: TiffLayout) -> None:
@@ -68,11 +68,13 @@ def write_relaid(mask: MaskFile, file: IO[bytes], layout: TiffLayout) -> None:
     # All sizes are known, because tiles are copied as they are. So every offset can stand in the directories before a
     # tile is written.
     offsets = _offsets(mask.levels, starts[-1], frame=LEADER.size + TRAILER if layout.framed else 0)
+    # BigTIFF, little-endian: 43 instead of 42, offsets of 8 bytes, and a constant 0 (the BigTIFF file format).
     file.write(HEADER.pack(b"II", 43, 8, 0, starts[0]) + layout.preamble)
     for number, each in enumerate(tags):
         values = {TILE_OFFSETS: offsets[number] + (LEADER.size if layout.framed else 0)}
         if layout.nested:
             values[SUB_IFDS] = np.array(starts[1:-1], dtype=np.uint64)
+        # Readers of OME-TIFF find sub-directories by their tag, and take every directory of the chain for a plane.
         following = 0 if layout.nested or number + 1 == len(tags) else starts[number + 1]
         file.write(_directory(each, values, start=starts[number], following=following))
     for level in reversed(mask.levels):
@@ -100,10 +102,12 @@ def _tags(mask: MaskFile, level: MaskLevel, layout: TiffLayout, number: int) -> 
         nested = len(mask.levels) - 1 if layout.nested else 0
         if nested:
             found[SUB_IFDS] = Tag(code=SUB_IFDS, dtype=IFD8, count=nested, data=bytes(8 * nested))
+    # TIFF requires the entries of a directory in ascending order (TIFF 6.0, section 2).
     return [found[code] for code in sorted(found)]
 
 
 def _directory_size(tags: Sequence[Tag]) -> int:
+    # The count of entries and the offset of the next directory have 8 bytes each.
     return 16 + sum(ENTRY.size + INLINE + _outside(tag) for tag in tags)
 
 

@@ -1,8 +1,8 @@
-"""Polygons of a mask of any size, tile by tile: a component is given out once the sweep has passed below it.
+"""Polygons of a mask of any size, tile by tile: a component is yielded once the sweep has passed below it.
 
-Held in memory: two rows of pixels with their component numbers, eight bytes for each open end of an outline and for
-each piece of it, and eight for each closed ring of components that reach the current row of tiles. Corners wait on
-disk. The one polygon that is given out is held whole.
+Memory holds two rows of pixels with their component numbers, eight bytes for each open end of an outline and for each
+piece of it, and eight for each closed ring of components that reach the current row of tiles. Corners wait on disk.
+The polygon that is yielded is held whole.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class _Outlined:
 
 @dataclass(frozen=True, kw_only=True)
 class _SweptEdge:
-    """The pixels next to which the sweep goes on: labels, and numbers of components."""
+    """Labels and component numbers of the pixels beside which the sweep goes on."""
 
     labels: NDArray[np.uint8]
     components: NDArray[np.int64]
@@ -98,9 +98,9 @@ class Sweep:
         self._numbered = 0
         self._components = Components[_Outlined]()
         self.most_ends = 0
-        """The most open ends of outlines at a time."""
+        """Largest number of open ends of outlines at a time."""
         self.most_components = 0
-        """The most components that reached beyond a row of tiles."""
+        """Largest number of components that reached beyond a row of tiles."""
 
     def polygons(self) -> Iterator[Polygon]:
         """Yield every 4-connected area of equal labels but 255 once, in an order that mask and side decide."""
@@ -138,7 +138,7 @@ class Sweep:
         return _Block(box=box, labels=labels, components=numbers, inside=inside)
 
     def _traced(self, block: _Block, chains: Chains, spool: CornerSpool) -> Iterator[Polygon]:
-        """Trace a tile; polygons that lie inside it are given out at once, all other outlines are kept."""
+        """Trace a tile. Polygons that lie inside it are yielded at once, and all other outlines are kept."""
         found: dict[int, list[NDArray[np.int32]]] = defaultdict(list)
         for path in trace(block.labels, components=block.components, tile=block.box):
             ring = path.points if path.entry < 0 else chains.add(path)
@@ -151,7 +151,7 @@ class Sweep:
             yield make_polygon(block.inside[number], rings)
 
     def _number(self, tile: NDArray[np.uint8], numbers: NDArray[np.int64]) -> dict[int, int]:
-        """Fill in the number of each pixel's component; number and label of those that touch no border."""
+        """Fill in the number of each pixel's component, and return number and label of those that touch no border."""
         found, count = connected(tile, background=OUTSIDE, connectivity=1, return_num=True)  # type: ignore[no-untyped-call]
         numbers[...] = np.where(found > 0, found + self._numbered, 0)
         values, first = np.unique(numbers, return_index=True)
@@ -160,6 +160,7 @@ class Sweep:
         rim = np.unique(np.concatenate((numbers[0], numbers[-1], numbers[:, 0], numbers[:, -1])))
         for number in rim[rim > 0].tolist():
             self._components.add(number, _Outlined(label=labels.pop(number)))
+        # Numbers of a tile begin behind those of the tiles before, so that none stands for two components.
         self._numbered += count
         return labels
 

@@ -18,8 +18,8 @@ def card(bundle: Bundle, preset: Preset, *, finding: str, files: Mapping[str, st
         bundle: The bundle's description.
         preset: The preset that the bundle was made with.
         finding: How the order of the refiners' inputs was decided.
-        files: Checkpoint's name by the name of the file made of it.
-        dropped: The parts that were left out of the checkpoints, a sentence each.
+        files: Names of the checkpoints by the names of the files that were made of them.
+        dropped: A sentence for each part that was left out of the checkpoints.
     """
     lines = [
         f"# {bundle.name}",

@@ -54,6 +54,7 @@ def import_cascade(file: Path, output: Path, *, licence: str | None = None, over
         origins=list(ORIGINS),
     )
     with staged(output) as folder:
+        # The published weights are float32. They are kept as they are, because fewer digits would change their masks.
         bundle = write_cascade_bundle(folder, description, state, dtype=torch.float32)
         durable.write_whole(folder / CARD, card(bundle, source=file.name).encode())
     return load_cascade_bundle(str(output))

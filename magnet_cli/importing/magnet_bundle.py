@@ -39,8 +39,8 @@ class ImportOptions:
     """The architecture of the backbone. None takes the preset's."""
     refiner_architecture: str = "magnet"
     refiner_scales: tuple[Size, ...] = ()
-    """Windows that each refiner was trained for. Where left out, one refiner serves every scale, and as many as there
-    are refining stages serve them in order, coarsest first."""
+    """Window side for which each refiner was trained. Without them a single refiner serves every scale, and as many
+    refiners as there are refining stages serve these in order, coarsest first."""
     order: Order = "own-first"
     sample: OrderSample | None = None
     """A labelled sample. Both input orders are tried on it, and the better one replaces `order`."""
@@ -64,7 +64,7 @@ class Imported:
 
     @property
     def left_out(self) -> list[str]:
-        """The parts that were left out of the checkpoints, a sentence each."""
+        """A sentence for each part that was left out of the checkpoints."""
         return [
             f"{name}: left out {', '.join(keys)}, which training used and the network has not"
             for name, keys in self.dropped
@@ -72,12 +72,13 @@ class Imported:
 
     @property
     def finding(self) -> str:
-        """How the input order was decided, in a sentence."""
+        """A sentence on the choice of the input order."""
         if not self.bundle.refiners:
             return "there is no refiner"
         if not self.scores:
             return f"refiner input {self.order}: not tried, because no sample was given"
         tried = ", ".join(f"{order} has mIoU {score:.4f}" for order, score in self.scores.items())
+        # `max` would take the first of two equal scores, and the sentence must not call that one better.
         if len(set(self.scores.values())) == 1:
             return f"refiner input {self.order}: the sample does not tell the orders apart ({tried})"
         return f"refiner input {self.order}: the better one on the sample ({tried})"
@@ -90,7 +91,7 @@ def import_bundle(backbone: Path, refiners: Sequence[Path], output: Path, option
         backbone: A `.pth` file with the state dict of the segmentation network.
         refiners: The same for the refinement modules, in the order of `ImportOptions.refiner_scales`.
         output: The bundle's folder, not yet there.
-        options: What the files are.
+        options: The experiment that the files come from, and the choices of the user.
 
     Raises:
         WeightsError: A file is no plain state dict, or does not fit its architecture exactly.
@@ -101,6 +102,7 @@ def import_bundle(backbone: Path, refiners: Sequence[Path], output: Path, option
     sample = [] if options.sample is None else [options.sample.image, options.sample.label]
     check_output(output, overwrite=options.overwrite, read=[backbone, *refiners, *sample])
     scales = refiner_scales(options, len(refiners))
+    # All files are read before the folder is made, so that a wrong one leaves nothing behind.
     checkpoints = [read_checkpoint(path) for path in (backbone, *refiners)]
     states, entries = _states(checkpoints, options)
     dropped = tuple((found.file.name, found.dropped) for found in checkpoints if found.dropped)
@@ -108,15 +110,18 @@ def import_bundle(backbone: Path, refiners: Sequence[Path], output: Path, option
         entry["scale"] = None if scale is None else {"width": scale.width, "height": scale.height}
     description = _description(options, entries, name=options.name or output.name)
     with staged(output) as folder:
+        # The networks are loaded from the new folder, so the orders are tried on the very files that the bundle will
+        # hold.
         made = replace(_written(folder, description, states, options), dropped=dropped)
         sources = dict(zip(states, [found.file.name for found in checkpoints], strict=True))
         text = card(made.bundle, options.preset, finding=made.finding, files=sources, dropped=made.left_out)
         durable.write_whole(folder / CARD, text.encode())
+    # Read again, because the bundle's paths are those of the folder that was renamed.
     return replace(made, bundle=load_bundle(str(output)))
 
 
 def refiner_scales(options: ImportOptions, count: int) -> tuple[Size | None, ...]:
-    """Return the scale that each refiner was trained for; None serves every scale.
+    """Return the scale for which each refiner was trained; None serves every scale.
 
     Raises:
         UsageError: The scale of a refiner is neither given nor follows from the number of refiners.

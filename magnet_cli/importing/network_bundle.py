@@ -35,7 +35,7 @@ class ImportedNetwork:
 
     bundle: Bundle
     lines: tuple[str, ...]
-    """Each value of the description, with its origin."""
+    """A line for each value of the description, with its origin."""
 
 
 def import_network(
@@ -51,7 +51,7 @@ def import_network(
     Args:
         options: The network's path, and the values that its files do not state.
         output: The bundle's folder.
-        sample: An image whose centre is the picture of the trial pass; None makes a picture up.
+        sample: An image whose centre is the picture of the trial pass. None makes up a picture.
         licence: Licence of the weights, where the files state none or another one.
         overwrite: Replace a bundle that is there.
 
@@ -68,10 +68,13 @@ def import_network(
     reading = tried.description.reading
     with staged(output) as folder:
         with durable.writing(output):
+            # Only the files that the network was read from are copied. A folder of another library may hold data and
+            # other weights.
             for name in reading.files:
                 (folder / FOLDER / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(reading.root / name, folder / FOLDER / name)
         write_description(folder, tried, name=output.name)
+        # The copy in the new folder is measured, not the original, so that a file which the copy lacks fails here.
         found = measurement.measured(load_bundle(str(folder.resolve())))
         measurement.store(folder, found, margin=True)
         durable.write_whole(folder / CARD, _card(tried, output.name).encode())
@@ -81,7 +84,7 @@ def import_network(
 
 @dataclass(frozen=True, kw_only=True)
 class SampleReader:
-    """What a network wants of the sample."""
+    """The bands and values of the sample that a network reads."""
 
     bands: tuple[str, ...]
     value_range: tuple[float, float]
@@ -98,6 +101,7 @@ def _centre(path: Path, bands: tuple[str, ...], span: tuple[float, float]) -> ND
         width, height = min(SIDE, info.size.width), min(SIDE, info.size.height)
         box = Box(x=(info.size.width - width) // 2, y=(info.size.height - height) // 2, width=width, height=height)
         region = image.read([images.Request(pitch=LEVEL0, box=box)])[0]
+    # Networks take bands first, and readers return them last.
     return np.ascontiguousarray(np.moveaxis(region.pixels[:, :, list(positions)], 2, 0))
 
 

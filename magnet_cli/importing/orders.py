@@ -50,10 +50,10 @@ def order_scores(
     """Return the mean IoU on a sample for each input order of the refiners, by the published arithmetic.
 
     Args:
-        bundle: The bundle; the order that it names does not count.
+        bundle: The bundle. Its own order of inputs is not used.
         sample: The image is stretched to the bundle's coarsest scale, as the published programs do.
         exclude: Classes left out of the mean.
-        device: `cpu`, `cuda`, ...
+        device: The device of the networks, like `cpu` or `cuda`.
 
     Raises:
         SourceError: The sample cannot be read, is too large, or label and image do not fit each other or the bundle.
@@ -100,6 +100,7 @@ def _score(
 ) -> float:
     bundle = networks.bundle
     size = Size(width=pixels.shape[1], height=pixels.shape[0])
+    # The published arithmetic is what the weights were trained with, so it tells most about the order of their inputs.
     settings = settings_from_scales(
         bundle.scales,
         image=size,

@@ -47,9 +47,9 @@ class Preset:
     points: str
     median: int
     fast: tuple[FastVariant, ...]
-    """Settings of MagNet-Fast from each source that states them, the paper's first."""
+    """Settings of MagNet-Fast from each source that states them; those of the paper come first."""
     sources: tuple[str, ...]
-    """The sources of the values, a sentence each."""
+    """A sentence for each source of values."""
     exclude: tuple[int, ...] = ()
     """Classes that the published mean IoU leaves out."""
 

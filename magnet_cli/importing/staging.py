@@ -35,10 +35,13 @@ def check_output(output: Path, *, overwrite: bool, read: Sequence[Path]) -> None
     file = WrittenFile(path=output, kind="bundle", owner="this import", is_ours=lambda path: path.is_dir())
     refuse_collisions([file], read)
     refuse_long_names([file])
+    # `lexists`, because a link whose target is missing is in the way as well.
     if not os.path.lexists(output):
         return
     if not overwrite:
         raise OutputError("the bundle's folder exists", file=output, advice="Choose another, or add --overwrite")
+    # The folder is replaced as a whole. Only one that is clearly a bundle may be, or a mistyped path would erase a
+    # folder.
     if not (output / DESCRIPTION).is_file():
         raise OutputError(f"only a folder with a {DESCRIPTION} is replaced", file=output, advice="Choose another")
     for entry in output.iterdir():
@@ -57,5 +60,6 @@ def staged(output: Path) -> Iterator[Path]:
     Raises:
         OutputError: A folder cannot be written.
     """
+    # The staging folder lies beside the output, because a rename is atomic only within one file system.
     with working_folder(output.absolute()) as staging:
         yield staging

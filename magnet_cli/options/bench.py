@@ -23,7 +23,7 @@ CPU_SIZES = (2048, 4096, 8192)
 """Default sides of the images: on a CPU each takes minutes, once the program and once or twice each yardstick."""
 GPU_SIZES = (4096, 16384, 65536)
 MOST_PIXELS = 1_000_000
-"""The most pixels of a side. No scanner makes more, so more is a typing error."""
+"""Largest side in pixels. No scanner makes larger images, so a larger number is a typing error."""
 
 
 def parse_sizes(text: str) -> tuple[int, ...]:
@@ -33,6 +33,7 @@ def parse_sizes(text: str) -> tuple[int, ...]:
         UsageError: A side is no whole number of pixels, zero, absurdly large, or named twice.
     """
     words = [word.strip() for word in text.split(",")]
+    # The pattern comes first and limits the digits: `int` refuses thousands of them with an error of its own.
     if not all(re.fullmatch(r"\d{1,7}", word) and 1 <= int(word) <= MOST_PIXELS for word in words):
         raise UsageError(
             f"--sizes are sides of square images, whole numbers from 1 to {MOST_PIXELS}",

@@ -93,7 +93,7 @@ class EvaluationOptions(OptionGroup):
         variable="",
         shown="",
     )
-    """Values of the truth that mark unlabelled pixels, in addition to 255, which always does."""
+    """Values of the truth that mark unlabelled pixels, in addition to 255, which always marks them."""
     exclude: ListOption[tuple[int, ...]] = ListOption(
         (),
         _LABELS,

@@ -44,6 +44,7 @@ def parse_formats(text: str, *, also: tuple[str, ...] = ()) -> tuple[ExportForma
             value=repr(wrong[0]),
             advice="Write --format cog,geojson",
         )
+    # A fixed order makes two spellings of the same formats one value, and one command that repeats the run.
     return tuple(name for name in EXPORT_FORMATS if name in words)
 
 

@@ -52,6 +52,7 @@ def parse_class_choices(text: str, option: str) -> tuple[ClassChoice, ...] | int
     names = [word.partition("=")[0].strip() for word in words]
     sums = [word.partition("=")[2].strip() for word in words if "=" in word]
     right = all(names) and len(set(names)) == len(names) and len(sums) in (0, len(words))
+    # Two classes with the rest would count the same channels twice.
     if not right or not all(map(_SUM.fullmatch, sums)) or sums.count(REST) > 1:
         raise UsageError(
             f"{option} is a number of classes, their different names in order, or NAME=CHANNEL+CHANNEL for each class",

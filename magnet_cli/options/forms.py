@@ -36,6 +36,7 @@ def spell_decimal(value: object) -> str:
     """Write a fraction as a decimal number of up to thirty digits, without an exponent."""
     if not isinstance(value, Fraction):
         return str(value)
+    # A float would lose digits of the fraction, and a fraction like 1/3 has no last digit.
     return format(_DIGITS.divide(value.numerator, value.denominator), "f")
 
 
@@ -45,6 +46,8 @@ def exact(value: Rational | float | Decimal) -> Fraction:
     Raises:
         ValueError: The number is not finite.
     """
+    # The float 0.1 is not one tenth but a binary fraction near it. What the user wrote is the shortest text of the
+    # float.
     return Fraction(str(value)) if isinstance(value, float) else Fraction(value)
 
 
@@ -57,6 +60,7 @@ def parse_classes(text: str | None, option: str) -> tuple[str, ...]:
     if text is None:
         return ()
     found = tuple(word.strip() for word in text.split(",") if word.strip())
+    # An empty list would pass for the default, which is all classes, and refine what nobody named.
     if not found:
         raise UsageError(f"{option} names classes", value=repr(text), advice="Name one, or leave it out")
     return found

@@ -24,9 +24,9 @@ class MethodSettings:
     margin: int
     compat: Compat = "paper"
     blend: Blend = "none"
-    """How overlapping windows are joined."""
+    """Shape of the weights by which overlapping windows are joined."""
     tta: Tta = "none"
-    """Mirror images that the backbone's result is averaged over."""
+    """Mirror images over which the backbone's result is averaged."""
     select: Select = "uncertainty"
 
     @property

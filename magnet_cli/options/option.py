@@ -177,6 +177,7 @@ class Option(Generic[T]):
     @property
     def word(self) -> str:
         """The option's name in error messages and commands: the longest of its words."""
+        # The long form explains itself in a message, where `-b` does not.
         return max(self.words, key=len)
 
     def __get__(self, instance: object | None, owner: type | None = None) -> T:
@@ -192,6 +193,7 @@ class Option(Generic[T]):
         Raises:
             UsageError: The value cannot be converted, or is smaller than `least`.
         """
+        # A dataclass passes the default through the descriptor as well. It need not be parsed again.
         if value is self.default:
             return self.default
         found: T = self.form.take(value, self.word)
@@ -206,6 +208,7 @@ class Option(Generic[T]):
             return command_words(value)
         if value == self.default:
             return []
+        # A switch has no value on the command line: it has one word for on, and may have another for off.
         if self.form.annotation is bool:
             return [self.word if value else self.off or ""]
         return [self.word, self.form.spell(value) if self.spelled is None else self.spelled(value, options)]
@@ -239,6 +242,7 @@ class OptionGroup:
     """
 
     def __setattr__(self, name: str, value: object) -> None:
+        # The constructor sets each field once; a second time is a change.
         if name in self.__dict__:
             raise FrozenInstanceError(f"cannot assign to field {name!r}; make other options by dataclasses.replace")
         super().__setattr__(name, value)
@@ -250,6 +254,7 @@ class OptionGroup:
 def options_in(group: type[DataclassInstance]) -> Iterator[Option[Any]]:
     """Yield the options of a dataclass in the order of its fields."""
     for entry in fields(group):
+        # A plain getattr would call `__get__` and give the default instead of the descriptor.
         found = getattr_static(group, entry.name, None)
         if isinstance(found, Option):
             yield found

@@ -49,6 +49,7 @@ def parse_padding(text: str) -> Fraction:
     found = re.fullmatch(rf"({DECIMAL_PATTERN})(%?)", text.strip())
     if found is None:
         raise UsageError("--padding is a share of an object's size", value=repr(text), advice="Write --padding 12.5%")
+    # Exact, because a rounded share could move the corner of an object's box by a pixel.
     return Fraction(found[1]) / (100 if found[2] else 1)
 
 

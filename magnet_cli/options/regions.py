@@ -43,6 +43,7 @@ def parse_counted(text: str) -> Box | Path:
     if box is not None:
         return box
     path = Path(text)
+    # A file's name may hold commas. Where there is no such file, a mistyped box is the likelier mistake.
     if "," in text and not path.exists():
         raise UsageError(
             "--roi of evaluate is x,y,width,height in pixels, a .geojson file, or a raster of the mask's size",

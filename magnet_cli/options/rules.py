@@ -103,6 +103,7 @@ def parse_budget(text: str) -> Fraction:
         UsageError: The text is no share above 0 and at most 1.
     """
     word = text.strip().replace(" ", "")
+    # `1` is the whole of the windows here, where the rules of `--points` and `--patches` would read it as a count.
     share = Fraction(1) if word == "1" else _share(word)
     if share is None:
         raise _no_budget(repr(text))
@@ -116,6 +117,7 @@ def parse_overlap(text: str) -> Rule:
         UsageError: The text is neither.
     """
     word = text.strip().replace(" ", "")
+    # `_share` refuses zero, because selecting nothing has no meaning. Windows that do not overlap have one.
     if word in ("0", "0%"):
         return NO_OVERLAP
     share = _share(word)
@@ -131,7 +133,7 @@ def parse_overlap(text: str) -> Rule:
 
 
 def budget_share(given: Rational | float) -> Fraction:
-    """Check a budget that is a number, and return it as it is: a rounded share may buy a window less.
+    """Check a budget that is a number, and return it exactly: a rounded share may select a window less.
 
     Raises:
         UsageError: The number is no share above 0 and at most 1.

@@ -55,6 +55,7 @@ def _descending(sizes: list[SizeT]) -> list[SizeT]:
     Raises:
         UsageError: Two sizes are the same, or neither holds the other.
     """
+    # Each window has to lie inside a coarser one, whose result it refines. One that is wider but lower does not.
     ordered = sorted(sizes, key=lambda size: -size.width * size.height)
     for coarse, fine in pairwise(ordered):
         same = (coarse.width, coarse.height) == (fine.width, fine.height)

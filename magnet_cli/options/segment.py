@@ -43,7 +43,7 @@ RefineMethod = Literal["cascadepsp", "guided", "crf"]
 OF_GRNETS = ("grnet", "grnet-local")
 """Methods that need the bundle of a GRNet."""
 DEFAULT_BLEND: Blend = "spline"
-"""How windows are joined where `--blend` is not given."""
+"""Weights of overlapping windows where `--blend` is not given."""
 DEFAULT_BUNDLE = "aerial"
 """Bundle that is used where `--weights` is not given."""
 DEFAULT_BUNDLE_NOTE = (
@@ -53,8 +53,9 @@ DEFAULT_BUNDLE_NOTE = (
 READING = ("mpp", "gsd", "level", "mag")
 """Options for the pixel size at which images are read; at most one of them may be given."""
 LARGEST_MAGNIFICATION = 1000
-LAST_LEVEL = 1000
 """Largest magnification that is accepted. Light cannot resolve more, so a larger number is a typing error."""
+LAST_LEVEL = 1000
+"""Largest level that is accepted."""
 CASCADE = ("refine", "cascadepsp")
 """The option and the value that the options of a cascade as the last stage need."""
 
@@ -97,7 +98,7 @@ class SegmentOptions(BandOptions, MachineOptions, RunOptions, ViewOptions):
         panel="Network from elsewhere",
         group=NetworkOptions,
     )
-    """A network that another library saved, which takes the place of a bundle, and what has to be known of it."""
+    """A network that another library saved, in place of a bundle, and the facts that its files may lack."""
     scales: ListOption[tuple[Size, ...] | PhysicalScales | Literal["auto", "full"] | None] = ListOption(
         None,
         SCALES,

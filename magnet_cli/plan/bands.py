@@ -21,7 +21,7 @@ Span = tuple[float, float]
 """Stored values, the lower one first."""
 
 MOST_LISTED = 12
-"""Bands that a message names one by one."""
+"""Largest number of bands that a message names one by one."""
 WHOLE_SPAN = 127
 """A range of whole numbers as wide as this is one of integers; a narrower one, like 0 to 1, is one of real numbers."""
 INTEGERS = (("uint8", "int8"), ("uint16", "int16"), ("uint32", "int32"), ("uint64", "int64"))
@@ -38,20 +38,20 @@ class InputFacts(Protocol):
 
     @property
     def bands(self) -> tuple[str, ...]:
-        """The names of the bands that the model wants."""
+        """The names of the bands that the model needs."""
 
     @property
     def value_range(self) -> Span:
-        """Range of values that the model was made for."""
+        """Range of values for which the model was made."""
 
 
 def check_bands(info: ImageInfo, facts: InputFacts, named: Sequence[str] | None = None) -> tuple[int, ...]:
-    """Return the bands that the network sees, in its order: those that are named, else by name, else by count.
+    """Return the bands that the network gets, in its order: those that are named, else by name, else by count.
 
     Args:
         info: The info of the image.
         facts: The facts of the model that reads the image.
-        named: Numbers, 1 being the first, or names; for each of the bundle's bands one.
+        named: A number (the first is 1) or a name for each of the bundle's bands.
 
     Raises:
         UsageError: Another number of bands is named than the bundle has.
@@ -81,7 +81,7 @@ def check_bands(info: ImageInfo, facts: InputFacts, named: Sequence[str] | None 
 
 
 def inspect_bands(image: str | Path, options: BandOptions) -> ImageInfo:
-    """Return the facts about an image as the options have it read: a named alpha channel is a band.
+    """Return the facts about an image that is read by these options: an alpha channel that they name is a band.
 
     Raises:
         SourceError: It is missing, no image, or damaged; or it holds no such series.
@@ -89,6 +89,8 @@ def inspect_bands(image: str | Path, options: BandOptions) -> ImageInfo:
     info = images.inspect(image, series=options.series, alpha=options.alpha)
     if info.alpha != "mask" or options.alpha is not None or options.bands is None:
         return info
+    # Only a name that no other band has shows that the alpha channel is meant. Otherwise it stays the mask it mostly
+    # is.
     as_band = images.inspect(image, series=options.series, alpha="band")
     return as_band if _has(as_band, options.bands) and not _has(info, options.bands) else info
 
@@ -108,6 +110,7 @@ def _position(info: ImageInfo, word: str) -> int:
     if word.isdecimal() and 1 <= int(word) <= len(info.bands):
         return int(word) - 1
     found = [index for index, name in enumerate(info.bands) if name == word]
+    # The exact name comes first, because bands may differ by case alone.
     found = found or [index for index, name in enumerate(info.bands) if name.casefold() == word.casefold()]
     if len(found) == 1:
         return found[0]
@@ -125,18 +128,18 @@ def check_values(
 ) -> tuple[Span, ...]:
     """Return the stored values that stand for the ends of the bundle's range, for each band that the network reads.
 
-    Without a word from the user the stored values are the bundle's own, and the image's type has to be the one that
-    such values are stored in: the narrowest integers that hold them, or, for a range of real numbers, floats.
+    Where the user gives no range, the stored values are the bundle's own, and the image's type has to be the one in
+    which such values are stored: the narrowest integers that hold them, or, for a range of real numbers, floats.
 
     Args:
         info: The info of the image.
         facts: The facts of the model that reads the image.
-        given: What the user says.
-        measured: The percentiles of each band that the user asks for.
+        given: The range that the user gives.
+        measured: The percentiles of each band, where the user gives percentiles.
 
     Raises:
         WeightsError: Nothing is given, and the image's type is not one for the bundle's range.
-        UsageError: `dtype` of floats, or a range that the type cannot store anything of.
+        UsageError: The range is `dtype` and the image stores floats, or the type can store no value of the range.
         SourceError: The percentiles of a band are one value.
     """
     if given is None:
@@ -169,7 +172,7 @@ def check_values(
 
 
 def describe_bands(info: ImageInfo, names: Sequence[str], bands: Sequence[int], spans: Sequence[Span]) -> list[object]:
-    """Return the bands that a network sees as JSON values: its name, the image's band and the range of each."""
+    """Return the bands that a network gets as JSON values: its name, the image's band and the range of each."""
     return [
         {"name": name, "band": position + 1, "of_image": info.bands[position], "low": low, "high": high}
         for name, position, (low, high) in zip(names, bands, spans, strict=True)
@@ -205,6 +208,8 @@ def stored_as(span: Span) -> tuple[str, ...]:
     low, high = span
     if low != int(low) or high != int(high) or high - low < WHOLE_SPAN:
         return ()
+    # Only the narrowest type is accepted, because wider files mostly hold other values: of 16 bits, nearly all would be
+    # cut to the upper end of a range from 0 to 255.
     for names in INTEGERS:
         limits = [(name, np.iinfo(name)) for name in names]
         if found := tuple(name for name, limit in limits if limit.min <= low and high <= limit.max):

@@ -25,7 +25,7 @@ FAST_PATCHES = 3
 
 
 def resolve_settings(options: SegmentOptions, facts: ModelFacts, scales: Sequence[Sequence[Size]]) -> MethodSettings:
-    """Fill what the user left open from the bundle, and refuse what contradicts itself.
+    """Fill options that the user left open from the bundle, and refuse options that contradict each other.
 
     Args:
         options: The options that the user gave.
@@ -106,7 +106,7 @@ def _budget(options: SegmentOptions) -> Rule | None:
 
 
 def _check_selection(options: SegmentOptions, facts: ModelFacts, compat: Compat) -> None:
-    """Refuse what says how windows are selected where none are, or says it twice.
+    """Refuse options for the selection of windows where none are selected, or where two of them do the same.
 
     Raises:
         UsageError: The options contradict each other.
@@ -150,13 +150,14 @@ def _merge(options: SegmentOptions, facts: ModelFacts, compat: Compat) -> Merge:
 
 
 def _default_margin(facts: ModelFacts, scales: Sequence[Sequence[Size]], points: Rule, median: int) -> int:
-    """Return what the bundle says, what blocks need, and where no score is used still about what the score would need.
+    """Return the margin that the bundle, the blocks and the score need; without a score about the same as with one.
 
     With the 2 pixels that `all` needs, a network that sees 3 pixels to each side already gave a seventh more label
     changes at the borders of cells than inside them.
     """
     used = 1 if points.kind == "all" else median
     needed, wanted = (max(needed_margin(group, side) for group in scales) for side in (used, median))
+    # Beyond what is needed it is an eighth of the input at most: a wider margin makes cells smaller and windows more.
     return max(facts.defaults.margin, needed, min(wanted, min(facts.input.width, facts.input.height) // 8))
 
 

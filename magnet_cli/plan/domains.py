@@ -34,7 +34,7 @@ def check_domain(
         is_default: Whether the bundle is the default because the user named none.
 
     Returns:
-        What the user should know where one of the two is not known.
+        A note for the user where one of the two is not known.
 
     Raises:
         WeightsError: The bundle's domain and the image's domain differ.

@@ -25,8 +25,10 @@ def rising(start: int, count: int, *, border: int, fade: int, blend: Blend) -> N
         fade: Pixels on either side of the border that are blended, one or more.
         blend: `linear`, or `spline`: the cubic whose slope is 0 at both ends.
     """
+    # At the centres of pixels, so that the pixels on both sides of a border have weights that mirror each other.
     centres = start + np.arange(count) + 0.5
     share = np.clip((centres - (border - fade)) / (2 * fade), 0, 1)
+    # The cubic 3t^2 - 2t^3 has slope 0 at 0 and 1, so a blend begins and ends without an edge in the probabilities.
     return share * share * (3 - 2 * share) if blend == "spline" else share
 
 
@@ -69,6 +71,7 @@ class Parity:
     def weights(self, first: int, count: int) -> NDArray[np.float32]:
         """Return the weights of some pixels, `(count,)`; 0 where no block of this parity has a share."""
         pixels = first + np.arange(count)
+        # The sides of the image are no borders between blocks, so pixels there are weighed by the nearest inner border.
         nearest = np.clip((pixels + self.period // 2) // self.period, 1, max(1, self.count - 1))
         after = np.zeros(count)
         for border in np.unique(nearest):

@@ -22,11 +22,12 @@ if TYPE_CHECKING:
     from magnet_cli.plan.windows import Pass, Stage
 
 HEAP = 64 << 20
-"""Host memory that lies free between blocks in use: the C library keeps it for the next tensor. Seen: up to 36 MiB."""
+"""Host memory that lies free between blocks in use: the C library keeps it for the next tensor. The most that was
+measured is 36 MiB."""
 OUTPUT_SIDE = 512
-"""Side of the level-0 squares in which probabilities become labels, on a CPU, whose caches like them small."""
+"""Side of the level-0 squares in which probabilities become labels on a CPU: small squares stay in its caches."""
 ACCELERATED_OUTPUT_SIDE = 768
-"""The same on other devices, which are quicker with few large ones, because the host waits for each."""
+"""The same on other devices, which are faster with few large squares, because the host waits for each."""
 
 
 def output_side(kind: str) -> int:

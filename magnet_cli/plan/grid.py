@@ -48,7 +48,7 @@ class WorkingGrid:
 
 
 def working_grid(info: ImageInfo, facts: ModelFacts, options: SegmentOptions) -> WorkingGrid:
-    """Return the grid that the options, else the bundle, ask for.
+    """Return the working grid that follows from the options, or else from the bundle.
 
     Args:
         info: The image, with the size of a pixel that the user gave (`with_pixel_size`).
@@ -85,10 +85,10 @@ def with_pixel_size(info: ImageInfo, facts: ModelFacts, options: SegmentOptions)
 
 
 def _unit(info: ImageInfo, facts: ModelFacts, options: SegmentOptions) -> str:
-    """Return in which unit `--slide-mpp` is: that of what is asked, else the image's own, else the bundle's.
+    """Return the unit of `--slide-mpp`: that of the other options, else the image's own, else the bundle's.
 
-    What is asked comes first, because the option is for images whose own size is wrong: a photograph from the air with
-    the density of a print seems to be measured in micrometres.
+    The other options come first, because this one is for images whose own size is wrong: an aerial photograph with the
+    density of a print seems to be measured in micrometres.
     """
     if info.crs is not None or info.geo_tags or options.gsd is not None:
         return "m"

@@ -9,7 +9,7 @@ Row = tuple[float, float, float]
 
 @dataclass(frozen=True, kw_only=True)
 class StainMap:
-    """The map from the colours of a stained section to what a network was trained on, found once for an image.
+    """The map from the colours of a stained section to those on which a network was trained, found once for an image.
 
     It is linear in logarithms: in optical densities, which are minus the decimal logarithms of a colour's shares of the
     light, or, for `reinhard`, in the natural logarithms of the responses of the eye's cones.
@@ -20,13 +20,13 @@ class StainMap:
     `macenko`: colours as they would be with the stains of Macenko's reference. `reinhard`: colours whose mean and
     deviation are those of a reference."""
     light: float
-    """Stored value of the glass, through which all the light comes."""
+    """Stored value of empty glass, which absorbs no light."""
     matrix: tuple[Row, Row, Row]
     """Rows of the linear map."""
     shift: Row = (0.0, 0.0, 0.0)
-    """Summands that follow it."""
+    """Values that are added after the linear map."""
     spans: tuple[tuple[float, float], ...] = ()
-    """For each result of `stains`, the values that become 0 and 255; others are clamped."""
+    """For each result of `stains`, the values that become 0 and 255. Values beyond them are clamped."""
 
     def describe(self) -> dict[str, object]:
         """Return the map as JSON values."""

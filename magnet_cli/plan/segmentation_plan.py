@@ -27,20 +27,20 @@ PLAN_SCHEMA = 1
 
 @dataclass(frozen=True, kw_only=True)
 class SelectorFacts:
-    """What a plan needs to know of a bundle's selector: a network that scores the places of a patch."""
+    """Facts for a plan about a bundle's selector: a network that scores the places of a patch."""
 
     against: Literal["image", "constant"]
-    """What a window's score is compared with: that of the whole image, or `constant`."""
+    """The score with which a window's score is compared: that of the whole image, or `constant`."""
     constant: float
     sees_field: bool
-    """Whether the selector also sees the class probabilities that are known of a patch."""
+    """Whether the selector also gets the class probabilities so far of a patch."""
     activation_bytes: int
-    """Peak of one patch's pass, estimated."""
+    """Estimated peak memory of the pass of one patch, in bytes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelFacts:
-    """What a plan needs to know of a bundle."""
+    """Facts for a plan about a bundle."""
 
     name: str
     classes: int
@@ -56,31 +56,31 @@ class ModelFacts:
     defaults: BundleDefaults
     has_refiner: bool
     activation_bytes: int
-    """Peak of one patch's forward pass through the backbone, estimated."""
+    """Estimated peak memory of the forward pass of one patch through the backbone, in bytes."""
     is_single_scale: bool = False
     """Whether the network was trained at one scale by another program: it is then the only one, unless the user asks
     for more."""
     pass_bytes: int = 0
-    """Memory of a forward pass through the backbone that does not depend on the number of patches."""
+    """Memory of a forward pass through the backbone that does not depend on the number of patches, in bytes."""
     batches: Mapping[tuple[str, str], int] = field(default_factory=dict)
-    """Patches a forward pass, by kind of device and precision, where the bundle says."""
+    """Patches of a forward pass by kind of device and precision, where the bundle states them."""
     compat: Compat = "paper"
     weight_bytes: int = 0
-    """The weight bytes of all networks that are loaded, in float32."""
+    """Bytes of the weights of all networks that are loaded, in float32."""
     refiner_bytes: int = 0
-    """Peak of one patch's pass through the refiner, estimated."""
+    """Estimated peak memory of the pass of one patch through the refiner, in bytes."""
     local_bytes: int = 0
-    """Peak of one patch's pass through a GRNet's local branch, estimated."""
+    """Estimated peak memory of the pass of one patch through a GRNet's local branch, in bytes."""
     cells: int = 0
-    """Cells a side that a GRNet cuts an image into; 0 where the bundle is none."""
+    """Number of cells along a side of an image of a GRNet; 0 for any other bundle."""
     selector: SelectorFacts | None = None
     """A network that scores windows or cells by how much refining them may gain."""
     domain: str = ""
     """Kind of image that the bundle was trained on; empty where it does not say."""
     preparation: str = "none"
-    """What is done to a stained section before normalisation: `none`, or a kind of `StainMap`."""
+    """Preparation of a stained section before normalisation: `none`, or a kind of `StainMap`."""
     large_tensors: bool = False
-    """Whether a patch's pass makes tensors that the C library would rather give back to the system than reuse."""
+    """Whether the pass of a patch makes tensors so large that the C library returns them to the system after use."""
 
     @property
     def title(self) -> str:
@@ -89,9 +89,9 @@ class ModelFacts:
 
 
 BESIDE_NETWORKS = 2
-"""Threads that read ahead where networks have the same cores."""
+"""Threads that read ahead where networks compute on the same cores."""
 MOST_READERS = 16
-"""Threads that read ahead for an accelerator, unless more are wanted: each holds a group's pixels."""
+"""Most threads that read ahead for an accelerator, unless the user sets more: each holds a group's pixels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +99,7 @@ class Machine:
     """The machine of a plan: device, precision, memory."""
 
     device: str
-    """Name of the device: `cpu`, `mps`, `cuda:0`, ..."""
+    """Name of the device, like `cpu`, `mps` or `cuda:0`."""
     precision: str
     gpu_memory: int | None = None
     """Device bytes that may be used; None without an accelerator."""
@@ -118,7 +118,7 @@ class Machine:
         return self.device.partition(":")[0]
 
     def readers(self, wanted: int | None) -> int:
-        """Return the threads that read ahead: as many as are wanted, else few where networks have the same cores."""
+        """Return the number of threads that read ahead: the user's, else few where networks use the same cores."""
         if wanted is not None:
             return wanted
         return BESIDE_NETWORKS if self.kind == "cpu" else max(BESIDE_NETWORKS, min(self.cores, MOST_READERS))
@@ -156,17 +156,17 @@ class MemoryPlan:
 
 @dataclass(frozen=True, kw_only=True)
 class AreaSpec:
-    """A part of the image to which a run keeps: pixels outside are not computed."""
+    """A part of the image to which a run is limited: pixels outside are not computed."""
 
     kind: Literal["roi", "mask", "tissue"]
     source: str
-    """The box, the file, or how tissue is found."""
+    """The box, the file, or the rule that finds tissue."""
     digest: str
-    """The digest of what decides which pixels are inside, beside the image itself."""
+    """Digest of everything but the image that decides which pixels are inside."""
     box: Box | None = None
     """The box at level 0, where the area is a box."""
     resident_bytes: int = 0
-    """Largest memory that the area keeps while the run goes on, in bytes."""
+    """Largest memory that the area takes during the run, in bytes."""
     notes: tuple[str, ...] = ()
 
 
@@ -181,7 +181,7 @@ class Plan:
     """Level-0 pixels of a working-grid pixel."""
     classes: int
     bands: tuple[int, ...]
-    """Positions of the image's bands that the network sees, in its order."""
+    """Positions of the image's bands that the network gets, in its order."""
     band_names: tuple[str, ...]
     """Names that the bundle gives these bands."""
     value_range: tuple[tuple[float, float], ...]
@@ -197,11 +197,11 @@ class Plan:
     probabilities: bool
     uncertainty: bool
     reading: str | None = None
-    """The option that says at which size of a pixel the image is read; None where the bundle does, or nothing."""
+    """The option that sets the pixel size at which the image is read; None where the bundle or nothing sets it."""
     pixel: Resolution | None = None
     """Physical size of a working-grid pixel; None where the image does not say how large its pixels are."""
     selector: SelectorFacts | None = None
-    """The selector that scores windows; None where windows are compared by other means."""
+    """The selector that scores windows; None where other scores compare them."""
     areas: tuple[AreaSpec, ...] = ()
     """The areas of the run; only what lies in all of them is computed."""
     notes: tuple[str, ...] = ()
@@ -224,16 +224,16 @@ class Plan:
         return self.selector is not None or self.settings.patches.kind == "selector"
 
     def keeps_change(self, step: Pass) -> bool:
-        """Return whether a pass leaves for the next how far its last stage moved the probabilities.
+        """Return whether a pass hands the change of the probabilities in its last stage to the next pass.
 
-        That is where the next has a limit on it. A count or a share of the one window that a block's first stage has is
-        that window, a budget is spent as the pass before says, and a run's first stage moves nothing.
+        The next pass needs it only for a threshold: a count or a share of the single window in a block's first stage is
+        that window, a budget has its own scores, and the first stage of a run changes nothing.
         """
         compares = self.settings.select in ("change", "both") and self.settings.patches.kind == "threshold"
         return compares and not self.is_first(step, step.stages[-1])
 
     def field_bands(self, step: Pass) -> int:
-        """Return the number of bands that a pass leaves for the next: classes, and a selector's score or the change."""
+        """Return the number of bands that a pass hands to the next: classes, and a selector's score or the change."""
         return self.classes + (self.selector is not None or self.keeps_change(step))
 
     def groups(self, step: Pass) -> int:
@@ -264,7 +264,7 @@ class Plan:
         return budget_share(self.settings.patches.values[0], self.stages, stage)
 
     def windows(self, step: Pass, stage: Stage) -> int:
-        """Return the windows of a stage that will be forwarded at most."""
+        """Return the largest number of windows of a stage that may be computed."""
         rule = ALL if self.is_first(step, stage) else self.settings.patches
         if rule.kind == "budget":
             return floor(self.budget_share(stage) * stage.cells.pixels)
@@ -308,7 +308,7 @@ class Plan:
         }
 
     def describe_values(self) -> dict[str, object]:
-        """Return the bands and values that the network sees, as JSON values; bands are numbered from 1."""
+        """Return the bands and values that the network gets, as JSON values; bands are numbered from 1."""
         return {
             "bands": describe_bands(self.image, self.band_names, self.bands, self.value_range),
             **({} if self.preparation is None else {"preparation": self.preparation.describe()}),
@@ -358,7 +358,7 @@ class Plan:
         }
 
     def disk(self) -> dict[str, int]:
-        """Return the upper bounds in bytes: labels before compression, fields, and a one-time decode."""
+        """Return upper bounds of disk space in bytes: of the mask, the journal with its fields, and a decoded copy."""
         labels = self.image.size.pixels
         *before, step = self.passes
         fields = sum(
@@ -373,6 +373,7 @@ class Plan:
             fields += labels + last * (self.probabilities or self.uncertainty)
         kept = last * (self.classes * self.probabilities + self.uncertainty)
         return {
+            # A pyramid whose levels halve both sides adds 1/4 + 1/16 + ... = 1/3 to the full resolution.
             "mask_at_most": ceil(labels * 4 / 3),
             "journal_at_most": labels + fields + kept,
             "fields_at_most": fields,

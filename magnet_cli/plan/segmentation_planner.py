@@ -28,13 +28,13 @@ if TYPE_CHECKING:
     from magnet_cli.plan.bands import Span
 
 BATCH = {"cpu": 4, "mps": 8, "cuda": 16}
-"""Patches a forward pass, by kind of device, where the bundle does not say; part of the plan, so that memory never
-changes the mask."""
+"""Patches of a forward pass by kind of device, where the bundle states none. They are part of the plan, so that
+memory never changes the mask."""
 BATCH_BYTES = 8 << 20
-"""Batches on a CPU whose probabilities take more bytes use memory and win no time."""
+"""Largest bytes of a batch's probabilities on a CPU. Larger batches take memory and save no time."""
 GROUP = {"cpu": 1, "mps": 2, "cuda": 4}
 """Fewest blocks that share their forward passes, unless a pass takes fewer patches. Each block in work holds canvases:
-with the paper's network and one patch a pass, those of four blocks were most of a GPU's memory."""
+with the paper's network and one patch a pass, those of four blocks took most of a GPU's memory."""
 MOST_SHARING = 32
 """Most blocks that share forward passes where a budget leaves most of them alone."""
 ONE_SCALE = (
@@ -47,8 +47,8 @@ LARGEST_SPAN = 4
 SPAN_BYTES = 32 << 20
 """Largest canvas of such a block, in bytes."""
 IDLE = Fraction(1, 20)
-"""Forward passes that a group may make beyond full ones, as a share of those: more blocks share their passes until it
-is met. A pass of one stage fills its batches, where one block has a single window; a pass of four needs one block."""
+"""Largest number of forward passes beyond full ones, as a share of those; blocks join a group until it is met. Where
+a pass has one stage, a block has a single window and fills no batch; with four stages one block is enough."""
 
 
 def make_plan(
@@ -128,7 +128,7 @@ def make_plan(
 
 
 def _stage_by_stage(scales: Sequence[Size]) -> list[list[Size]]:
-    """Return each scale in a pass of its own: a budget is spent where the finished pass before says.
+    """Return each scale in a pass of its own, because a budget selects windows by scores of the finished pass before.
 
     Raises:
         UsageError: A scale is no multiple of the next: a cell would lie in several blocks.
@@ -221,7 +221,7 @@ def _span(stages: Sequence[Stage], facts: ModelFacts, *, is_only: bool) -> int:
 
 
 def _check_selector(passes: Sequence[Pass], settings: MethodSettings, facts: ModelFacts) -> None:
-    """Refuse a selector that compares windows with a whole that no block sees.
+    """Refuse a selector that compares windows with the whole image where no block holds it.
 
     Raises:
         UsageError: It is such a selector.

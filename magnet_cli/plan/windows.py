@@ -53,13 +53,13 @@ class Stage:
     input: Size
     """Size of the network's input, in canvas pixels."""
     margin: int
-    """Width of a patch's rim beyond its cell, in canvas pixels: half of what neighbouring windows overlap by."""
+    """Width of a patch's rim beyond its cell, in canvas pixels: half of the overlap of neighbouring windows."""
     image: Size
     """Size of level 0 in pixels."""
     working: Pitch
     """Pitch of the working grid: level-0 pixels of one of its pixels."""
     blend: Blend = "none"
-    """Shape of the weights that join overlapping windows; with `none` each cell is decided by its window alone."""
+    """Shape of the weights that join overlapping windows; with `none` a window alone decides its cell."""
 
     @cached_property
     def pitch(self) -> Pitch:
@@ -93,7 +93,7 @@ class Stage:
         return 0 if self.blend == "none" else min(self.margin, self.cell.width // 2, self.cell.height // 2)
 
     def window(self, cell: Index) -> Box:
-        """Return what the patch of a cell covers.
+        """Return the box that the patch of a cell covers.
 
         It reaches beyond `extent` only where the image is smaller than a window.
         """
@@ -130,7 +130,7 @@ class Window:
     """`own`, and at the block's rim all of the window beyond it: later stages read that, too. Those of a block tile its
     canvas."""
     reach: Box
-    """`kept`, and what the window has a share in beyond the borders to other cells of the block."""
+    """`kept`, and the pixels beyond borders to other cells of the block in which the window has a share."""
     fade: int
     """Canvas pixels on either side of such a border over which weights fall."""
     blend: Blend
@@ -333,16 +333,18 @@ class Pass:
         """Return the layer that a block belongs to."""
         if len(self.layers) == 1:
             return self.layers[0]
+        # Blocks of one parity lie a whole block apart and blends reach less far, so four arrays hold all values without
+        # overlap.
         name = f"-{block.row % 2}{block.column % 2}"
         return next(layer for layer in self.layers if layer.name == name)
 
 
 @dataclass(frozen=True, kw_only=True)
 class BlockLayer:
-    """Some blocks of a pass that have no pixel in common, and how much each pixel of theirs counts."""
+    """Blocks of a pass that have no pixel in common, with the weight of each of their pixels."""
 
     name: str
-    """What is added to the name of a field that holds the layer; empty where there is one layer."""
+    """Suffix of the name of the field that holds the layer; empty where there is one layer."""
     columns: Parity | None
     """Weights along rows; None where every weight is one."""
     rows: Parity | None
@@ -360,7 +362,7 @@ class BlockLayer:
 
 
 def around(inner: Box, outer: Box) -> list[Box]:
-    """Cut what a box has around another one inside it into up to four boxes; all of it where that one is empty."""
+    """Cut the part of a box around another one inside it into up to four boxes; all of it if that one is empty."""
     if not inner.area:
         return [outer] if outer.area else []
     strips = [

@@ -13,17 +13,17 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 CUT = (2, 98)
-"""Percentiles of a band that become black and white, as in QGIS, where the bands are not of 8 bits and no range of
-values is known."""
+"""Percentiles of a band that become black and white, as in QGIS, where bands do not have 8 bits and no range of values
+is known."""
 TINY = float(np.finfo(np.float32).tiny)
 RGB = ("red", "green", "blue")
 WIDE = ("bundle", "dtype")
-"""Value ranges that are not used for display: they may be far wider than an image's values, which would be black."""
+"""Value ranges that are not used for display, because they may be so wide that all values would be black."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ColourMapping:
-    """Which bands are shown, and from which value to which."""
+    """The bands that are shown, and the values of each that become black and white."""
 
     bands: tuple[int, ...]
     """The positions of the bands: three are shown as red, green and blue, one as grey."""
@@ -35,7 +35,7 @@ class ColourMapping:
         """Return the colours for a mask's image: the network's red, green and blue, else its first three bands or one.
 
         Raises:
-            KeyError, TypeError, ValueError: The report says something else than this version does.
+            KeyError, TypeError, ValueError: The report has another form than this version writes.
         """
         seen = report["options"]["bands"]
         names = [str(entry["name"]).casefold() for entry in seen]
@@ -53,12 +53,15 @@ class ColourMapping:
 
         `valid` has shape `(height, width)`.
         """
+        # Values of 8 bits are most often made for display. Stretched, they would differ from what other viewers show.
         if self.spans is None and values.dtype == np.uint8:
             return values
         seen = np.zeros(values.shape, np.uint8)
         for band in range(values.shape[2]):
             plane = values[:, :, band].astype(np.float64)
             low, high = _cut(plane[valid & np.isfinite(plane)]) if self.spans is None else self.spans[band]
+            # A band of one value has no span. The smallest normal number keeps the division finite and maps the value
+            # to black.
             scaled = (plane - low) / max(high - low, TINY)
             seen[:, :, band] = np.rint(np.nan_to_num(scaled.clip(0, 1)) * 255)
         return seen

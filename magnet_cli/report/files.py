@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 DISK_SHARE = 0.5
-"""Share of the free disk that decoding a picture once may take."""
+"""Share of the free disk that a decoded copy of the image may take."""
 
 ELSEWHERE = "Say with --image where the image is that the mask was made of"
 
@@ -40,7 +40,7 @@ class ViewPaths:
 
     @classmethod
     def of(cls, mask: Path, *, overlay: bool, html: bool) -> Self:
-        """Return the names that belong to a mask: `x.tif` has `x.overlay.png` and `x.html`."""
+        """Return the paths that belong to a mask: `x.tif` has `x.overlay.png` and `x.html`."""
         return cls(
             overlay=mask.with_name(f"{mask.stem}.overlay.png") if overlay else None,
             html=mask.with_name(f"{mask.stem}.html") if html else None,
@@ -57,6 +57,7 @@ class ViewPaths:
 
     def outdated(self, mask: Path) -> Self:
         """Return those files that are missing or older than the mask."""
+        # A mask that was computed again is newer than the files that show the one before.
         made = mask.stat().st_mtime_ns
         return type(self)(
             **{
@@ -71,13 +72,13 @@ def write_views(paths: ViewPaths, *, mask: Path, report: Mapping[str, object], i
     """Write the picture and the page of a finished mask, each complete or not at all.
 
     Args:
-        paths: What to write.
+        paths: The files to write.
         mask: The file, read only.
         report: The mask's report.
-        image: What the mask was made of; None for the path in the report.
+        image: The image of the mask. None takes the path in the report.
 
     Returns:
-        What was written.
+        The paths of the written files.
 
     Raises:
         SourceError: The image is missing or cannot be read.
@@ -95,6 +96,8 @@ def write_views(paths: ViewPaths, *, mask: Path, report: Mapping[str, object], i
         alpha = found["input"].get("alpha")
         with images.open_image(source, cache=cache, series=series and series["number"], alpha=alpha) as opened:
             picture = read_picture(opened, mask, found)
+        # Both are made before the first is written, so that an image that cannot be read leaves the old files as they
+        # are.
         drawn = {
             paths.overlay: draw_overlay(picture) if paths.overlay else b"",
             paths.html: make_page(picture, found, mask.name).encode("utf-8", "replace") if paths.html else b"",
@@ -125,6 +128,7 @@ def make_report(
         SourceError: An image is missing, is another one, or cannot be read.
         OutputError: A mask or its report is missing or damaged, or the folder refuses a file.
     """
+    # All names are checked before the first page is written.
     found = list(named_masks(Path(mask) for mask in ([masks] if isinstance(masks, str | Path) else masks)))
     if image is not None and len(found) > 1:
         raise UsageError("--image belongs to one mask", value=f"{len(found)} masks", advice="Name one mask")

@@ -19,13 +19,15 @@ def render_page(template: str, filters: Mapping[str, Callable[..., str]], **valu
 
     Args:
         template: The name of a file in `template`.
-        filters: Functions that the template writes values with, by name.
-        values: What the template shows; text is escaped.
+        filters: Functions by which the template formats values, by name.
+        values: The values of the template. Their text is escaped.
     """
     environment = Environment(
         loader=PackageLoader("magnet_cli.report", "template"),
         autoescape=True,
+        # A misspelt name in a template would otherwise show as nothing.
         undefined=StrictUndefined,
+        # Names of files and classes may hold marks that turn the direction of the text behind them.
         finalize=_plain_text,
         trim_blocks=True,
         lstrip_blocks=True,

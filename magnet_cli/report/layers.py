@@ -29,14 +29,14 @@ DARK = (16, 16, 20)
 NO_DATA = (255, 255, 255, 190)
 HEAT = "inferno"
 MOST_LINES = 128
-"""Cells along an axis whose borders are drawn; more would be grey."""
+"""Most cells along an axis whose borders are drawn. The lines of more cells would merge to grey."""
 CLEAR_LINES = 20
-"""Cells along an axis whose borders are drawn in full; the more there are, the fainter they get."""
+"""Most cells along an axis whose borders are opaque. With more cells they become fainter."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PageLayer:
-    """A picture and where it lies, in level-0 pixels."""
+    """A picture and its size, in level-0 pixels."""
 
     uri: str
     width: float

@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from magnet_cli.report.picture import Class, MaskPicture
 
 DOTS = 100
-"""Pixels an inch, of a legend under a picture of `USUAL` pixels; more under a wider one."""
+"""Pixels per inch of a legend under a picture of `USUAL` pixels. Under a wider picture there are more."""
 USUAL = 1000
 EDGE = 0.08
-"""Inches around it."""
+"""Width in inches of the margin around a legend."""
 LONGEST_NAME = 48
 MOST = 64
-"""Classes that are listed; more would hide the picture."""
+"""Most classes that are listed. A longer list would be larger than the picture."""
 MOST_COLUMNS = 8
 INK = "#222222"
 
@@ -37,7 +37,7 @@ def draw_legend(picture: MaskPicture, *, width: int) -> NDArray[np.uint8]:
 
     Args:
         picture: The picture whose classes are listed.
-        width: Pixels that it may take; it is wider where one column is.
+        width: Largest width in pixels. A single column may be wider.
 
     Returns:
         `(height, width, 3)` on white.
@@ -50,6 +50,7 @@ def draw_legend(picture: MaskPicture, *, width: int) -> NDArray[np.uint8]:
         names.append(f"and {more} classes more")
     columns, dots = min(MOST_COLUMNS, len(names)), DOTS * max(1.0, width / USUAL)
     drawn = _drawn(handles, names, columns, dots)
+    # The width of a column depends on the letters of its names, which only drawing tells.
     while drawn.shape[1] > width and columns > 1:
         columns -= 1
         drawn = _drawn(handles, names, columns, dots)

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 RECORDED = 512
 """Most values that the groups of a run record along an axis of an image."""
 MOST = 96
-"""Most pixels of a map along an axis; more cells than that are put together. Four maps of noise then take less than
-32 kB of a report, which is what a folder of small images can bear beside its masks."""
+"""Most pixels of a map along an axis. More cells than that share pixels. Four maps of noise then take less than 32 kB
+of a report, which a folder of small images can bear beside its masks."""
 FINEST = 32
 """Most pixels of the map of uncertainty along the side of one cell."""
 STEPS = 254
@@ -33,9 +33,9 @@ STEPS = 254
 ROUNDED = 8
 """Values of a finished map are multiples of this (and `STEPS`): the bits below are noise that does not compress."""
 NOTHING = 255
-"""The value of a map's pixel under which there is no data."""
+"""Value of a map's pixel where there is no data."""
 LARGEST = 2048
-"""Side of a map that is read back: a report is a file like any other."""
+"""Largest side of a map that is read back, because a report may be damaged or hostile."""
 
 RUN, NO_DATA, OUTSIDE, UNSELECTED, UNPAID, SETTLED = "rnoubs"
 """Statuses of a window: computed, without data, outside the area of the run, or left out because it scored lower than
@@ -74,7 +74,7 @@ class Map:
         """Return the map that `describe` has written.
 
         Raises:
-            KeyError, TypeError, ValueError, zlib.error: It says something else.
+            KeyError, TypeError, ValueError, zlib.error: It has another form.
         """
         width, height = int(section["size"]["width"]), int(section["size"]["height"])
         if not (1 <= width <= LARGEST and 1 <= height <= LARGEST):
@@ -143,7 +143,7 @@ def stage_map(plan: Plan, step: Pass, stage: Stage, groups: Mapping[int, Mapping
 
 
 def uncertainty_map(plan: Plan, groups: Mapping[int, Mapping[str, Any]]) -> Map | None:
-    """Return the mean uncertainty of the result; None where the groups do not say."""
+    """Return the mean uncertainty of the result; None where the groups do not hold it."""
     step = plan.passes[-1]
     packed = {number: counts.get("unsure") for number, counts in groups.items()}
     return _parts_map(plan, step, step.stages[-1], packed)
@@ -152,14 +152,14 @@ def uncertainty_map(plan: Plan, groups: Mapping[int, Mapping[str, Any]]) -> Map 
 def change_map(plan: Plan, step: Pass, stage: Stage, groups: Mapping[int, Mapping[str, Any]]) -> Map | None:
     """Return the share of pixels to which a stage gave another class, of those in its computed windows.
 
-    The result is None where it had nothing to change, or the groups do not say.
+    The result is None where there was nothing to change, or the groups do not hold it.
     """
     packed = {number: counts.get("changes", {}).get(str(stage.number)) for number, counts in groups.items()}
     return _parts_map(plan, step, stage, packed)
 
 
 def _parts_map(plan: Plan, step: Pass, stage: Stage, groups: Mapping[int, str | None]) -> Map | None:
-    """Return the means of what the groups of a pass have packed: a value for each part of each cell."""
+    """Return the means of the packed values of a pass: each group has one value for each part of each cell."""
     if not groups:
         return None
     parts = subdivision(stage)
@@ -203,7 +203,7 @@ class _Means:
         self._counts = np.zeros(shape, np.int64)
 
     def add(self, row: int, column: int, values: NDArray[np.floating], known: NDArray[np.bool_]) -> None:
-        """Take a piece whose first pixel lies at `(row, column)`; only known values count."""
+        """Add a piece whose first pixel lies at `(row, column)`. Only known values count."""
         rows = (row + np.arange(values.shape[0]))[:, None] // self._side
         columns = (column + np.arange(values.shape[1]))[None] // self._side
         # np.add.at adds repeated indices up; plain indexing would keep the last of them.

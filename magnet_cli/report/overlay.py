@@ -1,4 +1,4 @@
-"""The picture beside a mask: the image, the mask's colours over it, and what they mean."""
+"""The picture beside a mask: the image under the mask's colours, with a legend."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 OPACITY = 0.5
 """The opacity of the mask's colours."""
 SMALLEST = 640
-"""Pixels of the longer side, about; smaller images are shown enlarged, so that the legend fits."""
+"""Smallest longer side in pixels, about. Smaller images are enlarged, so that the legend fits."""
 WHITE = 255
 SIGNATURE = b"Software\0magnet"
-"""The text of a PNG that says which program wrote it (PNG specification, 11.3.3.2)."""
+"""Text in a PNG that names the program that wrote it (PNG specification, 11.3.3.2)."""
 HEAD_BYTES = 4096
-"""Bytes at the beginning of a PNG in which its text stands."""
+"""Number of bytes at the beginning of a PNG that hold its text."""
 
 
 def draw_overlay(picture: MaskPicture) -> bytes:
@@ -42,7 +42,9 @@ def draw_overlay(picture: MaskPicture) -> bytes:
 def signed(png: bytes) -> bytes:
     """Return a PNG that names this program as its software, by which it is recognised."""
     chunk = b"tEXt" + SIGNATURE
+    # Behind the first chunk, IHDR: its type, its 13 bytes of data and its checksum.
     end = png.index(b"IHDR") + 4 + 13 + 4
+    # A chunk is the length of its data, its type and data, and the CRC-32 of both (PNG specification, 5.3).
     return png[:end] + struct.pack(">I", len(SIGNATURE)) + chunk + struct.pack(">I", zlib.crc32(chunk)) + png[end:]
 
 

@@ -42,20 +42,20 @@ LESS = {
     "both": "less uncertain and less changed by the stage before",
     "ppn": "scored lower by the selector",
 }
-"""The reason why a window ranks lower than others, by the word of `--select`."""
+"""Reason why a window ranks below others, by the value of `--select`."""
 READ_AS = {"binary": ", read as one object", "probability": ", read as a probability"}
 WIDE = 3
-"""Longer side of a picture through its shorter, beyond which it is shown over the controls and not beside them."""
+"""Ratio of width to height from which a picture is shown above the controls instead of beside them."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bar:
-    """A number and its bar."""
+    """A row of a chart: a name, a number as text, and the length of its bar."""
 
     name: str
     shown: str
     percent: float
-    """Length of the bar."""
+    """Length of the bar in percent of the longest."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,23 +99,23 @@ class StageRow:
 
 @dataclass(frozen=True, kw_only=True)
 class Refined:
-    """What refining did to the mask before."""
+    """The changes that refining made to a mask."""
 
     by: str
-    """A bundle, or a tool."""
+    """The bundle or the tool that refined."""
     before: str
-    """The file of the mask before, and what it was read as where that is not a mask of classes."""
+    """Name of the mask's file before refining, with the meaning of its values where these are not classes."""
     changed: int
     """Pixels that got another class."""
     share: float
     """The share of all pixels."""
     objects: str
-    """Which were refined, in words; empty for a tool that knows none."""
+    """The numbers of refined objects, in words; empty for a tool that refines pixels."""
 
 
 GENERATOR = b'<meta name="generator" content="magnet'
 HEAD_BYTES = 8192
-"""Bytes at the beginning of a page in which it names the program that wrote it."""
+"""Number of bytes at the beginning of a page that hold the name of the program."""
 
 
 def is_page(path: Path) -> bool:
@@ -147,6 +147,8 @@ def make_page(picture: MaskPicture, report: Mapping[str, Any], name: str) -> str
         title=_file_name(str(report["input"]["path"])),
         mask_name=name,
         script=script,
+        # The page's content security policy allows this one script alone, so that no text of a report can run as
+        # another.
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         picture=picture,
         wide=picture.size.width > WIDE * picture.size.height,
@@ -272,13 +274,13 @@ def _bands(names: list[str]) -> str:
 
 
 def _square(classes: tuple[Class, ...]) -> str:
-    """Return the unit of areas; empty where the image does not say how large its pixels are."""
+    """Return the unit of areas; empty where the size of the image's pixels is unknown."""
     unit = next((entry.unit for entry in classes if entry.unit is not None), "")
     return SQUARES.get(unit, unit)
 
 
 def area_text(area: float) -> str:
-    """Return an area with four digits at least, and no more behind the point than it has."""
+    """Return an area with at least four significant digits, and without zeros that end a fraction."""
     return f"{area:,.0f}" if area >= 1000 or area == 0 else f"{area:.4g}"  # noqa: PLR2004 - four digits
 
 
@@ -306,7 +308,7 @@ def _duration(seconds: float) -> str:
 
 
 def _memory(memory: Mapping[str, Any]) -> list[Bar]:
-    """Return every number of bytes that the report has; those of the host and of the device each by their largest."""
+    """Return the bytes that the report states, with bars relative to the largest of the host or of the device."""
     flat: dict[str, int] = {}
     for name, value in memory.items():
         inner = value if isinstance(value, dict) else {"": value}

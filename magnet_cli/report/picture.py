@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from magnet_cli.images.protocol import Image
 
 LONGEST = 2048
-"""Pixels of a picture along its longer side, at most."""
+"""Most pixels of a picture along its longer side."""
 STRIP_VALUES = 8 << 20
-"""Values read at a time: an image of hundreds of bands takes no more memory than one of three."""
+"""Most values that are read at a time, so that an image of hundreds of bands takes no more memory than one of three."""
 BLANK = 224
-"""Grey of what holds no data."""
+"""Grey value of pixels without data."""
 
 
 @dataclass(frozen=True, kw_only=True)

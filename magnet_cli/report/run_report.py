@@ -1,4 +1,4 @@
-"""What happened in a run, as data: the JSON beside each mask."""
+"""The report of a run: the JSON file beside each mask."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 REPORT_SCHEMA = 1
 NOT_RUN = ("nodata", "outside", "unselected", "unpaid", "settled")
-"""Why a window was not computed: without data, outside the area, scored lower than others or than a limit, beyond the
-budget, or without a point that could be taken."""
+"""Reasons why a window was not computed: it holds no data, lies outside the area, scored lower than others or than a
+limit, lies beyond the budget, or has no point that could be taken."""
 LIBRARIES = ("torch", "numpy", "tifffile", "zarr", "imagecodecs", "pyvips", "openslide-python", "safetensors")
 
 
@@ -83,7 +83,7 @@ def run_facts(
     measured: Measured,
     notes: Sequence[str],
 ) -> dict[str, object]:
-    """Return what the reports of all runs say: the program, the image, what was measured, and the classes of the mask.
+    """Return the facts that the reports of all runs share: program, image, measurements and classes of the mask.
 
     Args:
         image: The image that was read.
@@ -119,7 +119,7 @@ def library_versions() -> dict[str, str]:
 
 
 def program_facts(measured: Measured) -> dict[str, object]:
-    """Return the facts about what made a mask: the program, its libraries, the machine."""
+    """Return the facts about the origin of a mask: the program, its libraries and the machine."""
     return {
         "schema": REPORT_SCHEMA,
         "program": {"name": "magnet", "version": __version__},
@@ -133,7 +133,7 @@ def program_facts(measured: Measured) -> dict[str, object]:
 
 
 def memory_facts(memory: MemoryPlan, measured: Measured) -> dict[str, object]:
-    """Return the memory in bytes: what a run may use, what it was to use, and what it used."""
+    """Return the budgets, the planned memory and the peaks of a run, in bytes."""
     return {
         "host_budget": memory.budget,
         "host_planned": memory.total,
@@ -186,9 +186,10 @@ def _passes(plan: Plan, totals: Totals) -> list[dict[str, object]]:
 
 
 def _changed(counts: Mapping[str, int]) -> dict[str, float] | None:
-    """Return what a stage changed in the windows that it computed, from a sample of their pixels.
+    """Return the changes that a stage made in the windows that it computed, from a sample of their pixels.
 
-    The share that got another class, and how far probabilities moved on the mean; None where it had nothing to change.
+    These are the share of pixels that got another class and the mean change of probabilities; None where nothing could
+    change.
     """
     compared = counts.get("compared", 0)
     if not compared:
@@ -209,6 +210,7 @@ def class_table(
         labels: Level-0 pixels of each.
         resolution: The resolution of the image.
     """
+    # A mask without a computed pixel has a share of 0 for each class.
     computed = max(1, sum(labels))
     rows = []
     for entry, pixels in zip(classes, labels, strict=True):

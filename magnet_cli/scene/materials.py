@@ -59,7 +59,7 @@ class Appearance:
     color: tuple[int, int, int]
     """Mean colour: red, green, blue."""
     texture: int
-    """Index into the textures."""
+    """Index of the texture in `noise.textures`."""
     contrast: float
     """Relative brightness at the texture's extremes."""
     label: int

@@ -37,6 +37,7 @@ def hashed(xs: NDArray[np.int64], ys: NDArray[np.int64], *, salt: int) -> NDArra
 
 def uniform(xs: NDArray[np.int64], ys: NDArray[np.int64], *, salt: int) -> NDArray[np.float32]:
     """Return numbers in [0, 1) for integer places; `xs` and `ys` broadcast."""
+    # 24 bits are what float32 holds exactly, so the result is never rounded up to 1.
     return (hashed(xs, ys, salt=salt) >> np.uint32(8)).astype(np.float32) * np.float32(2**-24)
 
 
@@ -46,11 +47,11 @@ def value_noise(
     """Return lattice noise that is interpolated smoothly.
 
     Args:
-        xs: `(columns,)`, where to evaluate.
-        ys: The rows of the points, `(rows,)`.
+        xs: Columns of the points, `(columns,)`.
+        ys: Rows of the points, `(rows,)`.
         wavelength: Distance of lattice points, in pixels.
-        salt: Tells one noise from another.
-        period: In lattice points, after which the noise repeats; None for never.
+        salt: Number that makes one noise differ from another.
+        period: Number of lattice points after which the noise repeats. None means never.
 
     Returns:
         `(rows, columns)` in [-1, 1].
@@ -75,6 +76,7 @@ def _lattice(
     places: NDArray[np.int64], *, wavelength: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
     """Return the lattice point before and after each place (ascending), and the smoothed share of the one after."""
+    # The cubic 3t^2 - 2t^3 has slope 0 at lattice points, so their lines do not show.
     before = places // wavelength
     share = (places - before * wavelength).astype(np.float32) / np.float32(wavelength)
     return before, before + 1, share * share * (np.float32(3) - np.float32(2) * share)
@@ -124,6 +126,7 @@ def _crowns(*, spacing: int, salt: int) -> NDArray[np.float32]:
     xs, ys = places[None, :], places[:, None]
     count = TEXTURE_SIDE // spacing
     nearest = np.full((TEXTURE_SIDE, TEXTURE_SIDE), np.inf, np.float32)
+    # A top moves within its own square, so the nearest top hardly ever lies beyond the squares beside it.
     for down in (-1, 0, 1):
         for across in (-1, 0, 1):
             column, row = xs // spacing + across, ys // spacing + down

@@ -1,4 +1,4 @@
-"""Houses with their shadows, trees and cars, which are visible at a high resolution alone."""
+"""Houses with their shadows, trees and cars, which are visible only at a high resolution."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Drawing:
 
 @dataclass(frozen=True, kw_only=True)
 class Plots:
-    """Places of a bent grid where an object may stand; all arrays have one value a place."""
+    """Places of a bent grid where an object may stand. All arrays have one value for each place."""
 
     draw: NDArray[np.uint32]
     """A random number for each place, which decides what stands there."""
@@ -100,6 +100,7 @@ def _plots(terrain: Terrain, *, gap: int, offset: tuple[int, int], jitter: tuple
     near = (u >= box.x - reach) & (u < box.right + reach) & (v >= box.y - reach) & (v < box.bottom + reach)
     u, v, draw = u[near], v[near], hashed(columns, rows, salt=salt)[near]
     x, y = u, v
+    # The bend is known at pixels, and the place is given after the bend. The inverse is found by fixed-point steps.
     for _ in range(3):
         bend_x, bend_y = terrain.near(terrain.warp_x, xs=x, ys=y), terrain.near(terrain.warp_y, xs=x, ys=y)
         x, y = u - np.rint(bend_x).astype(np.int64), v - np.rint(bend_y).astype(np.int64)

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 _STREET_HALF_WIDTH = np.float32(3)
 _SHORE = np.float32(0.006)
 _RAGGED = np.float32(0.01)
-"""How far a texture may move the edge of water and forest, in units of their fields."""
+"""Largest change of the fields of water and forest by a texture, which makes their edges ragged."""
 _TILT = 12
-"""The scanned part of a scene with nodata is tilted by one pixel in this many."""
+"""Number of pixels over which the scanned part of a scene with nodata is tilted by one pixel."""
 
 
 @dataclass(frozen=True, kw_only=True)

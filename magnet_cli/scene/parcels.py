@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 CELL = 512
-"""Side of a cell in bent pixels, and of the chunks a scene is computed in."""
+"""Side of a cell in bent pixels, and of the chunks in which a scene is computed."""
 
 _AROUND = 1
 _SIDE = 2 * _AROUND + 1
@@ -30,7 +30,7 @@ _WAVE -= _WAVE[0]
 
 
 class Line(IntEnum):
-    """What follows a line of the grid."""
+    """Kind of a line of the grid."""
 
     NONE = 0
     HEDGE = 1
@@ -43,7 +43,7 @@ _HALF_WIDTHS = np.array([-1.0, 2.5, 2.5, 5.0], np.float32)
 
 @dataclass(frozen=True, kw_only=True)
 class Ground:
-    """What lies on the parcels at every pixel; all arrays are `(height, width)`."""
+    """Crops and lines at every pixel. All arrays are `(height, width)`."""
 
     material: NDArray[np.uint8]
     """A crop or a meadow."""
@@ -94,7 +94,7 @@ def ground(u: NDArray[np.float32], v: NDArray[np.float32], *, column: int, row: 
 
 
 def _split(place: NDArray[np.float32]) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """Number of the cell, 0 to `_SIDE - 1`, and the place inside it."""
+    """Return the number of the cell, 0 to `_SIDE - 1`, and the place inside it."""
     whole = np.floor(place * np.float32(1 / CELL))
     return (whole + np.float32(_AROUND)).astype(np.int32), place - whole * np.float32(CELL)
 
@@ -112,7 +112,7 @@ def _lines(cells: Cells, *, seed: int) -> NDArray[np.uint8]:
 
 
 def _kinds(line: NDArray[np.int64], *, along: NDArray[np.int64], salt: int) -> NDArray[np.uint8]:
-    """Return what follows each stretch of each line, as `Line`: every fourth line is a main road."""
+    """Return the kind of each stretch of each line, as `Line`: every fourth line is a main road."""
     draw = uniform(line, along >> 1, salt=salt)
     minor = np.where(draw < np.float32(0.3), Line.STREET, np.where(draw < np.float32(0.65), Line.HEDGE, Line.NONE))
     return np.where(line % 4 == 0, Line.ROAD, minor).astype(np.uint8)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 PERIOD = 2048
 """Side of the drawn part, in pixels: a power of two, so that every coarser level repeats it exactly."""
 LEAST_LEVEL = 1024
-"""Side in pixels below which no coarser level is stored, as scanners do it."""
+"""Side in pixels below which no coarser level is stored, as by scanners."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class _Level:
 
 
 def write_repeated(path: str | Path, *, size: Size, seed: int = 0, bands: int = 3) -> int:
-    """Write an image as a scanner would, a tiled BigTIFF pyramid, in memory that does not depend on its size.
+    """Write a tiled BigTIFF pyramid like that of a scanner, in memory that does not depend on its size.
 
     It repeats one drawn scene of `PERIOD` pixels; every tile is stored by itself, so that a reader has as much to read
     and to decode as in an image that never repeats.
@@ -65,8 +65,8 @@ def write_repeated(path: str | Path, *, size: Size, seed: int = 0, bands: int = 
     Args:
         path: The file of the image. An existing file is replaced by a complete one or not at all.
         size: The size of level 0.
-        seed: Another number, another scene.
-        bands: 1 or 3 are JPEG; other numbers repeat red, green and blue and are deflate, for JPEG has no such images.
+        seed: Number that decides the scene.
+        bands: Images of 1 or 3 bands are JPEG. Others, which JPEG cannot hold, repeat red, green and blue as deflate.
 
     Returns:
         The bytes that its tiles take.
@@ -79,7 +79,7 @@ def write_repeated(path: str | Path, *, size: Size, seed: int = 0, bands: int = 
 
 
 def write_repeated_mask(path: str | Path, *, size: Size, classes: Collection[Label], seed: int = 0) -> int:
-    """Write where the image that `write_repeated` writes shows some classes: 0 and 1, tiled, at full size alone.
+    """Write a mask of some classes in the image of `write_repeated`: 0 and 1, tiled, in full resolution only.
 
     Args:
         path: The file of the mask. An existing file is replaced by a complete one or not at all.
@@ -99,7 +99,8 @@ def write_repeated_mask(path: str | Path, *, size: Size, classes: Collection[Lab
 
 
 def _write(target: Path, levels: Sequence[_Level], bands: tuple[int, ...], **coding: Any) -> int:
-    """Store levels, finest first, whose shape ends in `bands`; gives the bytes that their tiles take."""
+    """Store levels, finest first, whose shape ends in `bands`, and return the bytes of their tiles."""
+    # Such files are large. Without this check a full disk would end the work only after minutes.
     needed = sum(level.stored for level in levels)
     free = disk_usage(target.parent).free
     if needed > free:
@@ -131,6 +132,8 @@ def _levels(size: Size, *, bands: int, seed: int) -> list[_Level]:
     levels = []
     for level in kept:
         tiles = _tiles(pixels, compression="jpeg" if bands in (1, 3) else "deflate")
+        # The period is a power of two, so halving the drawn part halves the whole image, and each level repeats as
+        # well.
         levels.append(_Level(tiles=tiles, size=level, grid=pyramid.grid(level)))
         pixels = halved(pixels)
     return levels

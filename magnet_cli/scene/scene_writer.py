@@ -24,18 +24,18 @@ if TYPE_CHECKING:
     from magnet_cli.scene.painter import Scene
 
 _DEFLATE_LEVEL = 1
-"""Textured pixels hardly shrink further at a higher level, which costs several times the time."""
+"""Level of deflate. Higher levels hardly shrink textured pixels further, and take several times as long."""
 _JPEG_QUALITY = 85
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pyramid:
-    """How a scene is stored."""
+    """Tiles, levels and compression in which a scene is stored."""
 
     tile: int = 256
     """Side of a tile, in pixels; a multiple of 16."""
     levels: int | None = None
-    """Stored resolutions, level 0 included; None until one tile holds the whole."""
+    """Number of stored resolutions, level 0 included. None adds levels until one tile holds the whole."""
     compression: Literal["deflate", "jpeg"] = "deflate"
     """`jpeg` is YCbCr of quality 85 with halved colour."""
     chain: Literal["pages", "subifds"] = "pages"
@@ -60,7 +60,7 @@ class Pyramid:
 
 
 SOFTWARE = "magnet scene"
-"""The text of the files that says which program wrote them."""
+"""Text of the Software tag, by which a file of this program is recognised."""
 
 
 def is_scene(path: Path) -> bool:
@@ -90,10 +90,10 @@ def write_scene(
 
     Args:
         path: The file of the image; an existing one is replaced.
-        scene: What to write.
+        scene: The scene that is written.
         labels_path: The file of the truth, uint8, one resolution. None writes no truth.
-        pyramid: How to store it.
-        progress: Called with tiles done and tiles in all, level 0 alone.
+        pyramid: The way in which it is stored.
+        progress: Called with the number of finished tiles and of all tiles of level 0.
 
     Raises:
         OutputError: A file cannot be written.
@@ -167,7 +167,7 @@ class _Job:
         return rendering.pixels
 
     def _whole(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Return a full tile: beyond the edge the last pixels are repeated, which costs JPEG no ringing."""
+        """Return a full tile: beyond the edge the last pixels are repeated, which causes no ringing in JPEG."""
         missing = [(0, self.pyramid.tile - side) for side in pixels.shape[:2]]
         return np.pad(pixels, [*missing, (0, 0)][: pixels.ndim], mode="edge")
 
@@ -177,6 +177,7 @@ def halved(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     height, width = pixels.shape[:2]
     # With the last row repeated, the mean of two pairs is the mean of the one pair that exists.
     even = np.pad(pixels, [(0, height % 2), (0, width % 2), (0, 0)], mode="edge").astype(np.uint16)
+    # In 16 bits, because four values of 8 bits do not fit in 8.
     total = even[0::2, 0::2] + even[0::2, 1::2] + even[1::2, 0::2] + even[1::2, 1::2]
     return ((total + 2) >> 2).astype(np.uint8)
 

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 STEP = 16
 """Distance of lattice points, in pixels; between them a field is bilinear."""
 WARP = 56
-"""How far roads and fields are bent away from a straight grid, in pixels at most."""
+"""Largest distance in pixels by which roads and fields are bent away from a straight grid."""
 MARGIN = 192
-"""Pixels known around a box: twice the warp and the reach of the largest object."""
+"""Pixels around a box in which the fields are known: at least twice the warp and the reach of the largest object."""
 
 WATER_LEVEL = -0.30
 RIVER_WIDTH = 0.022

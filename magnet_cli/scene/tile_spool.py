@@ -22,7 +22,7 @@ class EncodedTiles(Spool):
     Memory holds 16 bytes a tile, whatever the tile's size.
 
     Args:
-        target: The file that the tiles are for; the spool lies in its folder and needs as much room.
+        target: The file of which these are the tiles. The spool lies in its folder and needs as much room.
         grids: Columns and rows of tiles of each level.
 
     Raises:
