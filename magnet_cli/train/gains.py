@@ -11,7 +11,7 @@ import torch
 from magnet_cli.arithmetic.scores import uncertainty
 from magnet_cli.geometry import Box
 from magnet_cli.train.batches import recoloured
-from magnet_cli.train.scene_fields import cells_of, patch_at
+from magnet_cli.train.scene_fields import patch_at, windows_of
 from magnet_cli.train.stage_runs import Previous, Refiners, StageRun, continued, merged, starts
 from magnet_cli.train.temperature import tempered
 
@@ -244,8 +244,7 @@ def census(pairs: Sequence[WindowPair]) -> list[GainRow]:
     """Return the windows of runs that have labelled pixels."""
     rows = []
     for pair in pairs:
-        for cell in cells_of(pair.second):
-            own = pair.second.own(cell)
+        for own in (window.own for window in windows_of(pair.second)):
             gain, labelled = pair.gain(own)
             if labelled:
                 unsure = float(uncertainty(pair.step.under(own)).mean())

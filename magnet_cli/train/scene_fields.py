@@ -16,7 +16,7 @@ from magnet_cli.images.protocol import Request
 from magnet_cli.models.facts import model_facts
 from magnet_cli.options.segment import SegmentOptions
 from magnet_cli.plan.defaults import resolve_settings
-from magnet_cli.plan.windows import Index, Stage, group_scales
+from magnet_cli.plan.windows import Pass, Stage, group_scales
 from magnet_cli.system.durable import writing
 from magnet_cli.train.canvases import Scratch, StageTruth, StoredField, field_bytes
 
@@ -25,16 +25,17 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
-    from torch import nn
+    from torch import Tensor, nn
 
     from magnet_cli.geometry import Size
     from magnet_cli.models.bundle import Bundle, InputSpec
+    from magnet_cli.plan.windows import Window
     from magnet_cli.train.canvases import Field, Shape, Truth
     from magnet_cli.train.scenes import LabelledScene
 
 CHUNK = 8
 """The number of windows in one forward pass."""
-FORMAT = 1
+FORMAT = 2
 """Increase this number when the same settings give other fields, so that stored fields are not used."""
 
 
@@ -56,21 +57,54 @@ class SceneView:
 def stages_of(bundle: Bundle, image: Size) -> tuple[Stage, ...]:
     """Return the stages of a run with a bundle's defaults over an image read 1:1, coarsest first.
 
-    Windows lie as they do in a run, but nothing is blended: a training keeps what each cell's window says by itself.
+    Windows lie and are blended as in a run over an image of one block.
     """
     scales = sorted(bundle.scales, key=lambda scale: -scale.pixels)
-    margin = resolve_settings(SegmentOptions(), model_facts(bundle), group_scales(scales)).margin
+    settings = resolve_settings(SegmentOptions(), model_facts(bundle), group_scales(scales))
     return tuple(
-        Stage(number=number, scale=scale, input=bundle.input.size, margin=margin, image=image, working=LEVEL0)
+        Stage(
+            number=number,
+            scale=scale,
+            input=bundle.input.size,
+            margin=settings.margin,
+            image=image,
+            working=LEVEL0,
+            blend=settings.blend,
+        )
         for number, scale in enumerate(scales, start=1)
     )
 
 
-def cells_of(stage: Stage) -> Iterator[Index]:
-    """Yield the cells of a stage, row-major."""
-    for row in range(stage.cells.height):
-        for column in range(stage.cells.width):
-            yield Index(column=column, row=row)
+def windows_of(stage: Stage) -> Iterator[Window]:
+    """Return the windows of a stage, row-major, with the weights that they have in a run over an image of one block."""
+    step = Pass(number=0, stages=(stage,), span=max(stage.cells.width, stage.cells.height))
+    return step.windows(step.block(0), stage)
+
+
+def add_window(field: StoredField, window: Window, logs: Tensor) -> None:
+    """Add what a window says to a field of log-probabilities, by its weights.
+
+    Windows have to be added in the order of `windows_of`, each once: which pixels of a window's reach hold a part of
+    the sum already follows from where it lies.
+
+    Args:
+        field: The log of the sum so far.
+        window: The window.
+        logs: Its log-probabilities in `reach`, `(classes, reach.height, reach.width)` float32.
+    """
+    box, kept, fade = window.reach, window.kept, window.fade
+    if window.is_sharp:
+        field.write(box, logs)
+        return
+    rows, columns = (torch.from_numpy(part).log() for part in window.weights)
+    logs = logs + (rows[:, None] + columns)
+    # Windows above and to the left reach beyond their border to this one, as far as this one reaches beyond it.
+    above = kept.y + fade - box.y if kept.y > box.y else 0
+    beside = kept.x + fade - box.x if kept.x > box.x else 0
+    sums = field.read(box).float()
+    for part in ((slice(None, above), slice(None)), (slice(above, None), slice(None, beside))):
+        logs[:, *part] = torch.logaddexp(logs[:, *part], sums[:, *part])
+    field.write(box, logs)
 
 
 def view_scene(network: nn.Module, scene: LabelledScene, *, bundle: Bundle, folder: Path) -> SceneView:
@@ -92,8 +126,9 @@ def view_scene(network: nn.Module, scene: LabelledScene, *, bundle: Bundle, fold
     logs = []
     for stage in stages:
         rows, columns = scene.size.height, scene.size.width
-        said = [FORMAT, weights, scene.digest, str(bundle.input), str(stage.scale), stage.margin, rows, columns]
+        joins = [stage.margin, stage.blend]
         # The name has all that the field depends on, so a file of this name never has to be compared.
+        said = [FORMAT, weights, scene.digest, str(bundle.input), str(stage.scale), *joins, rows, columns]
         path = folder / f"{short_hash(said)}.npy"
         if not path.exists():
             with writing(folder):
@@ -142,21 +177,21 @@ def weights_hash(network: nn.Module) -> str:
 
 @torch.inference_mode()
 def own_logs(network: nn.Module, scene: LabelledScene, *, stage: Stage, spec: InputSpec, into: StoredField) -> None:
-    """Write the log-probabilities of a scene at one scale, from the windows of a run of the program.
-
-    Each pixel comes from the window whose cell it lies in.
-    """
+    """Write the log-probabilities of a scene at one scale: the windows of a run of the program, by their weights."""
     place = next(network.parameters()).device
-    cells = list(cells_of(stage))
-    for first in range(0, len(cells), CHUNK):
-        part = cells[first : first + CHUNK]
-        boxes = [stage.window(cell) for cell in part]
-        patches = np.stack([patch_at(scene, box, stage=stage, spec=spec) for box in boxes])
+    windows = list(windows_of(stage))
+    for first in range(0, len(windows), CHUNK):
+        part = windows[first : first + CHUNK]
+        patches = np.stack([patch_at(scene, window.box, stage=stage, spec=spec) for window in part])
         inputs = torch.from_numpy(patches).to(place).contiguous(memory_format=torch.channels_last)
-        logs = network(inputs).float().log_softmax(dim=1).half().cpu()
-        for cell, box, one in zip(part, boxes, logs, strict=True):
-            own = stage.own(cell)
-            into.write(own, one[:, *own.shifted(x=-box.x, y=-box.y).slices])
+        logs = network(inputs).float().log_softmax(dim=1).cpu()
+        for window, one in zip(part, logs, strict=True):
+            add_window(into, window, one[:, *inside(window)])
+
+
+def inside(window: Window) -> tuple[slice, slice]:
+    """Return the rows and columns of a window's patch that lie in its reach."""
+    return window.reach.shifted(x=-window.box.x, y=-window.box.y).slices
 
 
 def patch_at(scene: LabelledScene, box: Box, *, stage: Stage, spec: InputSpec) -> NDArray[np.float32]:

@@ -14,7 +14,7 @@ from magnet_cli.arithmetic.merge import merge
 from magnet_cli.geometry import Box
 from magnet_cli.models.network_spec import distance
 from magnet_cli.train.canvases import strips
-from magnet_cli.train.scene_fields import cells_of
+from magnet_cli.train.scene_fields import add_window, inside, windows_of
 from magnet_cli.train.temperature import fit_temperature, labelled_pixels, tempered
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from magnet_cli.train.canvases import Field, Truth
     from magnet_cli.train.scene_fields import SceneView
     from magnet_cli.train.temperature import Fit
+
 
 SMALLEST = 1e-12
 """Probabilities below this count as this, so that their logarithm is finite."""
@@ -117,22 +118,19 @@ def starts(look: SceneView, temperatures: Sequence[float]) -> Previous:
 
 
 def merged(step: StageRun, *, how: Merge, refiners: Refiners) -> Field:
-    """Return log R over a whole scene, window by window, with all points taken.
+    """Return log R over a whole scene, window by window, with all points taken, blended by the weights of a run.
 
-    Two things differ from a run of the program. O and Y' in a window's rim are those of the neighbouring cells, where a
-    run has the window's own. And each pixel has the result of its cell's window alone, as with `--blend none`, where a
-    run takes the weighted mean of overlapping windows.
+    In the rim of a window, O is the weighted mean of the windows there, where a run has the window's own. With the mean
+    of O and Y' that makes no difference.
     """
     stage = step.stage
     whole = Box.whole(stage.extent)
     found = step.look.scratch.field(step.look.logs[step.index].shape)
-    for cell in cells_of(stage):
-        window, own = stage.window(cell), stage.own(cell)
-        inside = window.intersection(whole)
-        pair = (continued(part, window)[None] for part in (step.own(inside), step.under(inside)))
+    for window in windows_of(stage):
+        seen = window.box.intersection(whole)
+        pair = (continued(part, window.box)[None] for part in (step.own(seen), step.under(seen)))
         result = merge(*pair, how=how, networks=refiners, scale=stage.scale)[0]
-        cut = own.shifted(x=-window.x, y=-window.y).slices
-        found.write(own, result[:, *cut].clamp_min(SMALLEST).log().half())
+        add_window(found, window, result[:, *inside(window)].clamp_min(SMALLEST).log())
     return found
 
 

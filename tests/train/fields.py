@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import imagecodecs
 import numpy as np
 import torch
+import zarr
 
 from magnet_cli.geometry import Box, Size
+from magnet_cli.masks.output import OutputPaths
 from magnet_cli.models.bundle_writer import describe, write_bundle
 from magnet_cli.models.networks import load_networks
 from magnet_cli.models.registry import build_backbone
@@ -19,6 +21,7 @@ from tests.train.support import labels_of, pixels_of
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from magnet_cli.models.bundle import Bundle
@@ -66,3 +69,10 @@ def whole(field: Field) -> Tensor:
 def look_at(folder: Path, bundle: Bundle, scene: LabelledScene) -> SceneView:
     network = load_networks(bundle, device="cpu", precision="float32").backbone
     return view_scene(network, scene, bundle=bundle, folder=folder)
+
+
+def probabilities_in(mask: Path) -> NDArray[np.float32]:
+    """Return the probabilities of every canvas pixel, `(classes, rows, columns)`."""
+    array = zarr.open_array(OutputPaths.of(mask).field("probabilities"), mode="r")
+    scale, offset = cast("float", array.attrs["scale_factor"]), cast("float", array.attrs["add_offset"])
+    return (np.asarray(array[:]) * scale + offset).astype(np.float32)

@@ -27,7 +27,7 @@ from magnet_cli.train.precision import Arithmetic
 from magnet_cli.train.proposals import FieldObjective, GainObjective
 from magnet_cli.train.refiner_training import described_again
 from magnet_cli.train.scene_data import load_scenes
-from magnet_cli.train.scene_fields import cells_of
+from magnet_cli.train.scene_fields import windows_of
 from magnet_cli.train.scenes import LabelledScene
 from magnet_cli.train.selector_training import begin, selector_trainer, spread, train_selector
 from tests.train.fields import look_at, make_bundle, make_data, make_scene, square, whole
@@ -88,8 +88,7 @@ def now_and_before(pair: WindowPair) -> tuple[Tensor, Tensor, Tensor]:
 def test_a_windows_gain_is_what_turns_right_less_what_turns_wrong(pairs: list[WindowPair]) -> None:
     for pair in pairs:
         truth, now, before = now_and_before(pair)
-        for cell in cells_of(pair.second):
-            own = pair.second.own(cell)
+        for own in (window.own for window in windows_of(pair.second)):
             right = wrong = known = 0
             for y in range(own.y, own.bottom):
                 for x in range(own.x, own.right):

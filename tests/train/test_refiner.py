@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
-import numpy as np
 import pytest
 import tifffile
 import torch
-import zarr
 from safetensors.torch import load_file
 
 import magnet_cli
 from magnet_cli.errors import UsageError, WeightsError
 from magnet_cli.geometry import Size
-from magnet_cli.masks.output import OutputPaths
 from magnet_cli.models.bundle import load_bundle
 from magnet_cli.models.bundle_writer import describe, write_bundle
 from magnet_cli.models.networks import load_networks
@@ -28,11 +25,8 @@ from magnet_cli.train.config import TrainConfig
 from magnet_cli.train.refiner_training import FieldSampler, train_refiner
 from magnet_cli.train.scene_fields import SceneView, stages_of
 from magnet_cli.train.stage_runs import Previous, Refiners, StageRun, accumulated, merged
-from tests.train.fields import look_at, make_bundle, make_data, make_scene, square, whole
+from tests.train.fields import look_at, make_bundle, make_data, make_scene, probabilities_in, square, whole
 from tests.train.support import labels_of, pixels_of
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 pytestmark = pytest.mark.full
 
@@ -222,13 +216,6 @@ def test_temperatures_alone(tmp_path: Path) -> None:
         train_refiner(data, output, config)
     with pytest.raises(UsageError, match="neither a refiner nor temperatures"):
         train_refiner(data, output, TrainConfig.parse(config.text.replace("rounds = 1", "temperatures = false")))
-
-
-def probabilities_in(mask: Path) -> NDArray[np.float32]:
-    """Return the probabilities of every canvas pixel, `(classes, rows, columns)`."""
-    array = zarr.open_array(OutputPaths.of(mask).field("probabilities"), mode="r")
-    scale, offset = cast("float", array.attrs["scale_factor"]), cast("float", array.attrs["add_offset"])
-    return (np.asarray(array[:]) * scale + offset).astype(np.float32)
 
 
 def test_a_run_speaks_at_the_temperatures_that_were_written(tmp_path: Path) -> None:

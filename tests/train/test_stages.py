@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ from magnet_cli.train.canvases import HeldField, HeldTruth, StageTruth, StoredFi
 from magnet_cli.train.scene_fields import own_logs
 from magnet_cli.train.scenes import LabelledScene
 from magnet_cli.train.stage_runs import Previous, Refiners, accumulated, direct, ended, mean_iou, merged
-from tests.train.fields import look_at, make_bundle, make_scene, square, whole
+from tests.train.fields import look_at, make_bundle, make_scene, probabilities_in, square, whole
 from tests.train.support import pixels_of
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def test_labels_lie_at_the_centres_of_canvas_pixels() -> None:
 
 @pytest.mark.parametrize("scales", [(16, 32, 64), (16, 40)])
 def test_accumulated_fields_are_what_a_run_of_the_program_makes(tmp_path: Path, scales: tuple[int, ...]) -> None:
-    """The fields of a training give each pixel to one window, so the run does too."""
+    """Windows of a training have the weights that they have in a run."""
     scene = make_scene("s", seed=11, rows=150, columns=118)
     folder = make_bundle(tmp_path / "tiny", scales=scales, magnet={"margin": 3})
     bundle = load_bundle(str(folder))
@@ -89,7 +89,7 @@ def test_accumulated_fields_are_what_a_run_of_the_program_makes(tmp_path: Path, 
     *_, last = accumulated([look], temperatures=[1.0] * len(scales), how="mean", refiners=[Refiners()])
     ours = whole(merged(last, how="mean", refiners=Refiners())).argmax(dim=0).numpy()
     tifffile.imwrite(tmp_path / "s.tif", pixels_of(scene), photometric="rgb", tile=(64, 64))
-    options = SegmentOptions(weights=str(folder), merge="mean", blend="none", device="cpu", num_workers=0)
+    options = SegmentOptions(weights=str(folder), merge="mean", device="cpu", num_workers=0)
     (result,) = magnet_cli.segment([tmp_path / "s.tif"], tmp_path / "mask.tif", options)
     assert result.error is None
     theirs = tifffile.imread(tmp_path / "mask.tif")
@@ -100,6 +100,25 @@ def test_accumulated_fields_are_what_a_run_of_the_program_makes(tmp_path: Path, 
     alone = whole(look.logs[-1]).argmax(dim=0).numpy()
     assert (ours[inner] != alone[inner]).mean() > 0.01, "the stages below changed nothing"
     assert last.stage.margin == 3
+
+
+def test_windows_of_a_training_are_blended_as_in_a_run(tmp_path: Path) -> None:
+    """On an image of one block, probabilities are those of the program at every pixel, also where windows overlap."""
+    scene = make_scene("s", seed=11, rows=40, columns=38)
+    folder = make_bundle(tmp_path / "tiny", scales=(16, 64), magnet={"margin": 3})
+    look = look_at(tmp_path / "fields", load_bundle(str(folder)), scene)
+    (step,) = accumulated([look], temperatures=[1.0, 1.0], how="mean", refiners=[Refiners()])
+    assert (step.stage.cells, step.stage.fade) == (Size(width=4, height=4), 3)
+    tifffile.imwrite(tmp_path / "s.tif", pixels_of(scene), photometric="rgb", tile=(64, 64))
+    for method, field in (("patch", look.logs[-1]), ("magnet", merged(step, how="mean", refiners=Refiners()))):
+        mask = tmp_path / f"{method}.tif"
+        options = SegmentOptions(
+            weights=str(folder), method=cast("Any", method), device="cpu", num_workers=0, probabilities=True
+        )
+        (result,) = magnet_cli.segment([tmp_path / "s.tif"], mask, options)
+        assert result.error is None
+        found = torch.from_numpy(probabilities_in(mask))
+        torch.testing.assert_close(whole(field).float().exp(), found, atol=3e-3, rtol=0)
 
 
 def as_it_is(field: Previous) -> torch.Tensor:
