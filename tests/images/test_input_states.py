@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
+from fractions import Fraction
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,10 +15,11 @@ import tifffile
 import zarr
 
 from magnet_cli.errors import SourceError
-from magnet_cli.geometry import LEVEL0, Box, Size
+from magnet_cli.geometry import LEVEL0, Box, Pitch, Size
 from magnet_cli.images import InputStates, Request, open_image
-from magnet_cli.images.protocol import ImageInfo, Region
-from magnet_cli.images.read_samples import KEPT, ReadSamples
+from magnet_cli.images.protocol import ImageInfo, Level, Region
+from magnet_cli.images.read_samples import KEPT, SPOT_SIDE, ReadSamples
+from magnet_cli.images.tiff_store import TiffStore
 from tests.images.server import serving
 
 if TYPE_CHECKING:
@@ -170,32 +174,75 @@ class Counting:
     """An image of one value a pixel, which is the number that it was made with."""
 
     info = ImageInfo(
-        path="a.tif", backend="tiff", size=Size(width=9, height=9), levels=(), bands=("grey",), dtype="uint8"
+        path="a.tif",
+        backend="tiff",
+        size=Size(width=4096, height=4096),
+        levels=(Level(size=Size(width=4096, height=4096), downsample=LEVEL0),),
+        bands=("grey",),
+        dtype="uint8",
     )
 
     def __init__(self, value: int = 0) -> None:
         self.value = value
-        self.reads = 0
+        self.boxes: list[Box] = []
 
     def read(self, requests: Sequence[Request]) -> list[Region]:
-        self.reads += 1
+        self.boxes += [request.pitch.level0(request.box) for request in requests]
         return [Region(pixels=np.full((1, 1, 1), self.value, np.uint8), valid=None) for _ in requests]
 
     def close(self) -> None:
         """Nothing is open."""
 
 
-def test_few_reads_are_remembered_however_many_there_are() -> None:
+@pytest.mark.parametrize("reads", [1, 6, 1000])
+@pytest.mark.parametrize("pitch", [1, Fraction(8, 3), 64])
+def test_few_small_spots_are_read_twice_however_many_and_large_the_reads_are(reads: int, pitch: Fraction) -> None:
     image: Any = Counting()
     samples = ReadSamples(image)
-    for number in range(1000):
-        samples.read([Request(pitch=LEVEL0, box=Box(x=number % 9, y=0, width=1, height=1))])
+    box = Box.whole(Pitch.square(pitch).cover(image.info.size))
+    for _ in range(reads):
+        samples.read([Request(pitch=Pitch.square(pitch), box=box)])
     again: Any = Counting()
     samples.refuse_difference(again)
-    assert KEPT // 2 <= again.reads <= KEPT
+    assert min(reads, KEPT // 2) <= len(again.boxes) <= min(reads, KEPT)
+    # A spot is one pixel of the request where that covers more than the spot's side.
+    assert max(found.area for found in again.boxes) <= (max(SPOT_SIDE, pitch) + 1) ** 2
+    assert len(set(again.boxes)) == len(again.boxes), "the spots lie at different places"
+    extra = len(image.boxes) - reads
+    assert extra <= KEPT // 2 * math.ceil(math.log2(2 + reads / KEPT) + 2), "each doubling of the reads adds a few spots"
     other: Any = Counting(1)
     with pytest.raises(SourceError, match="the pixels in box"):
         samples.refuse_difference(other)
+
+
+def test_repeated_reads_decode_few_tiles_of_an_image_of_few_blocks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded: list[Box] = []
+    real = TiffStore._bands
+
+    def counted(store: TiffStore, level: Any, tile: Box, bands: Any) -> Any:
+        decoded.append(tile)
+        return real(store, level, tile, bands)
+
+    monkeypatch.setattr(TiffStore, "_bands", counted)
+    path, side = tmp_path / "a.tif", 512
+    tifffile.imwrite(path, np.zeros((2 * side, 3 * side), np.uint8), tile=(128, 128))
+    with open_image(path) as image, open_image(path) as again:
+        samples = ReadSamples(image)
+        for x, y in product(range(0, 3 * side, side), range(0, 2 * side, side)):
+            samples.read([Request(pitch=LEVEL0, box=Box(x=x, y=y, width=side, height=side))])
+        tiles = 6 * (side // 128) ** 2
+        assert len(decoded) == tiles, "the tiles of a spot are kept for the read that follows"
+        samples.refuse_difference(again)
+    assert len(decoded) - tiles <= tiles / 4
+
+
+def test_a_change_between_the_spot_and_its_read_is_noticed() -> None:
+    image: Any = Counting()
+    samples = ReadSamples(image)
+    samples.read([Request(pitch=LEVEL0, box=Box(x=0, y=0, width=512, height=512))])
+    assert image.boxes[0].area < image.boxes[1].area, "the spot comes first"
 
 
 def test_reads_of_a_real_image_agree_with_themselves(tmp_path: Path) -> None:

@@ -112,7 +112,8 @@ def test_every_window_once_every_tile_once_every_pixel_once(points: str, tmp_pat
     # Tiles are kept decoded for their neighbours: none is decoded twice.
     tiles = math.ceil(SIZE.width / 64) * math.ceil(SIZE.height / 64)
     assert seen["decoded"] == tiles
-    assert 0 < seen["decoded again"] < tiles
+    # Spots are smaller than a tile, so that the comparison in the end decodes few of them.
+    assert 0 < seen["decoded again"] <= tiles // 2
     assert seen["labels amount"] == SIZE.pixels
     # Each stage of a block goes to the device in one piece; rims make it more than the image, and not much.
     blocks = cells[0]
