@@ -47,6 +47,9 @@ class Server(ThreadingHTTPServer):
     """Serves a folder on 127.0.0.1."""
 
     daemon_threads = True
+    # A program asks for all files beside an image at once. A connection beyond the five that wait by default is tried
+    # again after a second.
+    request_queue_size = 64
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

@@ -209,7 +209,9 @@ def test_few_small_spots_are_read_twice_however_many_and_large_the_reads_are(rea
     assert max(found.area for found in again.boxes) <= (max(SPOT_SIDE, pitch) + 1) ** 2
     assert len(set(again.boxes)) == len(again.boxes), "the spots lie at different places"
     extra = len(image.boxes) - reads
-    assert extra <= KEPT // 2 * math.ceil(math.log2(2 + reads / KEPT) + 2), "each doubling of the reads adds a few spots"
+    assert extra <= KEPT // 2 * math.ceil(math.log2(2 + reads / KEPT) + 2), (
+        "each doubling of the reads adds a few spots"
+    )
     other: Any = Counting(1)
     with pytest.raises(SourceError, match="the pixels in box"):
         samples.refuse_difference(other)
