@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from magnet_cli.errors import DeviceError, MagnetError
-from magnet_cli.system.closing import Closing
+from magnet_cli.system.closing import Closing, undone_on_failure
 from magnet_cli.system.threads import wait_briefly
 
 if TYPE_CHECKING:
@@ -43,11 +43,9 @@ class Process(Closing):
             stdout=subprocess.PIPE,
             env=environment,
         )
-        try:
+        # Without an object nobody else ends the process.
+        with undone_on_failure(self.close):
             self._send((command, kind, task))
-        except BaseException:  # Without an object nobody else ends the process, whatever stopped the sending.
-            self.close()
-            raise
 
     def prepare(self) -> Ready:
         """Prepare the contender in its process.

@@ -11,6 +11,7 @@ from magnet_cli.images.contents import Content, choose
 from magnet_cli.images.failures import naming, needing, reporting_bugs
 from magnet_cli.images.inputs import GDAL_SUFFIXES, REASONS, UNREAD_SUFFIXES, ZARR_MARKS
 from magnet_cli.images.urls import file_name, is_url, url_name
+from magnet_cli.system.closing import undone_on_failure
 
 if TYPE_CHECKING:
     from magnet_cli.images.blob import Blob
@@ -66,11 +67,8 @@ def open_image(
         if _is_zarr_url(text) if is_url(text) else _is_folder(text):
             return _open_zarr(text, series)
         blob = open_blob(text)
-        try:
+        with undone_on_failure(blob.close):
             return _open_file(blob, cache, series, alpha or "mask")
-        except BaseException:  # No image owns the file yet, whatever stopped its opening.
-            blob.close()
-            raise
 
 
 def reopen(info: ImageInfo, *, cache: CacheBudget | None = None) -> Image:

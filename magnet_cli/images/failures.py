@@ -89,6 +89,7 @@ def reporting_bugs(file: str | Path) -> Iterator[None]:
         yield
     except (MagnetError, MemoryError):
         raise
+    # A library that decodes a file may raise anything; each of its bugs is the failure of that file alone.
     except Exception as error:
         known = foreseen(error)
         if known is not None:

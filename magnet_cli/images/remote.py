@@ -20,6 +20,7 @@ from zarr.storage import FsspecStore
 from magnet_cli.errors import SourceError
 from magnet_cli.images.blob import Blob
 from magnet_cli.images.failures import naming, needing
+from magnet_cli.system.closing import undone_on_failure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -124,11 +125,9 @@ class BoundedResponse(aiohttp.ClientResponse):
             SourceError: The server sends more than was asked for, or too slowly.
         """
         if self._body is None:
-            try:
+            # After a failure the rest of the answer is still on the connection, which must not be reused.
+            with undone_on_failure(self.close):
                 self._body = await self._bounded()
-            except BaseException:  # The rest of the answer is still on the connection, which is not reused.
-                self.close()
-                raise
         return self._body
 
     async def _bounded(self) -> bytes:

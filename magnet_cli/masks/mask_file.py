@@ -26,7 +26,7 @@ from magnet_cli.masks.report_file import read_report
 from magnet_cli.masks.spec import MaskClass, parts
 from magnet_cli.masks.tiff_writer import CODES
 from magnet_cli.system import durable, regular_files
-from magnet_cli.system.closing import Closing
+from magnet_cli.system.closing import Closing, undone_on_failure
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -104,12 +104,8 @@ class MaskFile(Closing):
             tiff = tifffile.TiffFile(path)
         except (*FOREIGN, tifffile.TiffFileError) as exc:
             raise SourceError("the mask cannot be opened as TIFF", value=exc, file=path, advice=ADVICE) from exc
-        try:
-            with naming(path, "the directories of the mask are damaged", advice=ADVICE):
-                return cls(path, tiff, _facts(path, tiff))
-        except BaseException:  # No object owns the file yet, whatever stopped the reading of its facts.
-            tiff.close()
-            raise
+        with undone_on_failure(tiff.close), naming(path, "the directories of the mask are damaged", advice=ADVICE):
+            return cls(path, tiff, _facts(path, tiff))
 
     @property
     def size(self) -> Size:

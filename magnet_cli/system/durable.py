@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from typing import IO, TYPE_CHECKING
 
 from magnet_cli.errors import OutputError
+from magnet_cli.system.closing import undone_on_failure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -332,15 +333,11 @@ def write_whole(path: Path, data: bytes) -> None:
     """
     with writing(path):
         part = working_path(path)
-        with new_file(path, patience=PATIENCE) as file:
-            try:
-                file.write(data)
-                file.flush()
-                sync_data(file.fileno())
-                replace(part, path)
-            except BaseException:  # Whatever ends the writing, also Ctrl-C, may not leave a partial file behind.
-                part.unlink(missing_ok=True)
-                raise
+        with new_file(path, patience=PATIENCE) as file, undone_on_failure(lambda: part.unlink(missing_ok=True)):
+            file.write(data)
+            file.flush()
+            sync_data(file.fileno())
+            replace(part, path)
 
 
 def rename_owned(path: Path, target: Path, close: Callable[[], None]) -> None:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING
 
 from magnet_cli.system import durable
+from magnet_cli.system.closing import undone_on_failure
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,17 +25,13 @@ def working_file(target: Path) -> Iterator[IO[bytes]]:
     with durable.writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         part = durable.working_path(target)
-        with durable.new_file(target) as file:
-            try:
-                yield file
-                file.flush()
-                # The content has to be on the disk before the name is: after a power cut the name might else lead to an
-                # empty file.
-                durable.sync_data(file.fileno())
-                durable.replace(part, target)
-            except BaseException:  # Whatever ends the block, also Ctrl-C, may not leave a partial file behind.
-                part.unlink(missing_ok=True)
-                raise
+        with durable.new_file(target) as file, undone_on_failure(lambda: part.unlink(missing_ok=True)):
+            yield file
+            file.flush()
+            # The content has to be on the disk before the name is: after a power cut the name might else lead to an
+            # empty file.
+            durable.sync_data(file.fileno())
+            durable.replace(part, target)
 
 
 @contextmanager
@@ -48,12 +45,10 @@ def working_folder(target: Path) -> Iterator[Path]:
         target.parent.mkdir(parents=True, exist_ok=True)
         part, descriptor = durable.working_path(target), durable.new_folder(target)
         try:
-            yield part
-            durable.sync_tree(part)
-            durable.replace_folder(part, target)
-        except BaseException:  # Whatever ends the block, also Ctrl-C, may not leave a partial folder behind.
-            shutil.rmtree(part, ignore_errors=True)
-            raise
+            with undone_on_failure(lambda: shutil.rmtree(part, ignore_errors=True)):
+                yield part
+                durable.sync_tree(part)
+                durable.replace_folder(part, target)
         finally:
             if descriptor is not None:
                 os.close(descriptor)

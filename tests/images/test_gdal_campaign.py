@@ -6,7 +6,7 @@ Where this program means to differ from GDAL, `expected` does so too and says wh
 from __future__ import annotations
 
 import random
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ from magnet_cli.images.labels import open_labels
 from tests.images.test_contract import whole
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 rasterio = pytest.importorskip("rasterio")
@@ -489,12 +490,23 @@ def turned(array: Array, orientation: int) -> Array:
     return found[:, ::-1] if "lr" in upright else found
 
 
+@contextmanager
+def noted(drawn: object) -> Iterator[None]:
+    """Add to whatever fails in the block which file was drawn."""
+    try:
+        yield
+    # Also what a reader should never raise is a failure of the drawn file.
+    except Exception as error:
+        error.add_note("".join(str(drawn).split("\n")))
+        raise
+
+
 @pytest.mark.parametrize("index", range(BY_TIFFFILE))
 def test_a_file_of_tifffiles_is_read_as_gdal_reads_it(tmp_path: Path, index: int) -> None:
     drawn, path = draw_other(index), tmp_path / "a.tif"
     array = drawn.array if drawn.options["planarconfig"] == "separate" else np.moveaxis(drawn.array, 0, 2)
     tifffile.imwrite(path, drawn.array[0] if len(drawn.array) == 1 else array, **drawn.options)
-    try:
+    with noted(drawn):
         wanted = expected(path)
         # GDAL leaves pixels as they are stored; only where they have no place, this program turns them upright.
         if drawn.orientation != 1 and wanted.crs is None:
@@ -507,9 +519,6 @@ def test_a_file_of_tifffiles_is_read_as_gdal_reads_it(tmp_path: Path, index: int
             check_place(image, wanted)
             bands = tuple(range(wanted.pixels.shape[2]))
             check_region(image.read([whole(image)])[0], wanted, Box.whole(image.info.size), bands)
-    except Exception as error:
-        error.add_note("".join(str(drawn).split("\n")))
-        raise
 
 
 @pytest.mark.parametrize("index", range(BY_GDAL))
@@ -519,8 +528,5 @@ def test_a_file_of_gdals_is_read_as_gdal_reads_it(tmp_path: Path, index: int) ->
         write(path, drawn)
     except errors.RasterioError as refusal:
         pytest.skip(f"GDAL does not write {drawn}: {refusal}")
-    try:
+    with noted(drawn):
         check(path, random.Random(index))  # noqa: S311 (a test is drawn)
-    except Exception as error:
-        error.add_note("".join(str(drawn).split("\n")))
-        raise
