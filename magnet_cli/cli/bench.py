@@ -13,7 +13,7 @@ from magnet_cli.errors import OutputError, UsageError, redacted
 from magnet_cli.options.bench import CASCADE, BenchOptions, parse_measured
 from magnet_cli.options.refine import RefineOptions
 from magnet_cli.options.segment import SegmentOptions
-from magnet_cli.system.written_files import WrittenFile, refuse_collisions, refuse_foreign, refuse_long_names
+from magnet_cli.system.written_files import WrittenFile, refuse_collisions, refuse_unwritable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -142,8 +142,7 @@ def _check_page(html: Path, *, read: Sequence[str | None]) -> None:
 
     page = WrittenFile(path=html, kind="page", owner="this bench", is_ours=is_page)
     refuse_collisions([page], [path for path in read if path is not None])
-    refuse_long_names([page])
-    refuse_foreign([page])
+    refuse_unwritable([page])
 
 
 def _tell(result: BenchResult, listing: Listing, *, html: Path | None, json: bool) -> None:

@@ -18,7 +18,7 @@ from magnet_cli.options.evaluate import EvaluationOptions, RadiusRule, ScoreOpti
 from magnet_cli.options.option import Panel
 from magnet_cli.options.segment import SegmentOptions
 from magnet_cli.system.private_names import PrivateNames
-from magnet_cli.system.written_files import WrittenFile, refuse_collisions, refuse_foreign, refuse_long_names
+from magnet_cli.system.written_files import WrittenFile, refuse_collisions, refuse_unwritable
 
 if TYPE_CHECKING:
     from magnet_cli.evaluation.method_scores import ImageScore, Scores
@@ -203,8 +203,7 @@ def _score_files(data: Path, output: Path | None, plot: Path | None) -> list[Wri
     samples = read_dataset(data)
     read = [path for one in samples for path in (one.image, one.label, one.roi) if path is not None]
     refuse_collisions(files, [data, *read])
-    refuse_long_names(files)
-    refuse_foreign(files)
+    refuse_unwritable(files)
     return files
 
 

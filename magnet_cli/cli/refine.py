@@ -57,14 +57,15 @@ def refine(
                 _show(refining.plan_refine(image, mask, chosen, events=display), json=json)
                 return 0
             from magnet_cli.refinement.pairs import output_path, read_files
-            from magnet_cli.report.files import ViewPaths, write_views
+            from magnet_cli.report.files import ViewPaths, draw_views
+            from magnet_cli.run.private_events import PrivateEvents
 
             paths = ViewPaths.of(output_path(mask, output), overlay=shown.overlay, html=shown.html)
             refuse_collisions(paths.files(image), read_files(image, mask, chosen))
             refuse_foreign(paths.files(image))
             result = refining.refine(image, mask, output, chosen, events=display)
-            for path in write_views(paths, mask=result.output, report=result.report, image=image):
-                display.message(f"{path.name if shown.private else path}: done")
+            events = display if result.private is None else PrivateEvents(display, result.private)
+            draw_views(result.output, shown, report=result.report, image=image, events=events)
         listing.add(result.describe())
     return 0
 

@@ -12,7 +12,7 @@ from magnet_cli.cli.outcome import Listing, command, say
 from magnet_cli.cli.parameters import Json, NoProgress
 from magnet_cli.errors import OutputError, UsageError
 from magnet_cli.geometry import Size
-from magnet_cli.system.written_files import WrittenFile, refuse_collisions, refuse_foreign, refuse_long_names
+from magnet_cli.system.written_files import WrittenFile, refuse_collisions, refuse_unwritable
 
 LARGEST_SEED = (1 << 31) - 1
 SUFFIXES = (".tif", ".tiff")
@@ -47,8 +47,7 @@ def scene(
 
         files = [WrittenFile(path=path, kind="scene", owner="this scene", is_ours=is_scene) for path in paths]
         refuse_collisions(files, [])
-        refuse_long_names(files)
-        refuse_foreign(files)
+        refuse_unwritable(files)
 
         with showing(output, "drawing", enabled=not no_progress):
             write_scene(output, Scene(size=made_size, seed=seed), labels_path=labels)

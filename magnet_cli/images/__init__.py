@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from magnet_cli.images.backends import inspect, open_image, reopen
 from magnet_cli.images.cache import CacheBudget
-from magnet_cli.images.fingerprint import fingerprint, image_hashes
+from magnet_cli.images.fingerprint import fingerprint
 from magnet_cli.images.geotransform import check_fits, check_place, system_label
 from magnet_cli.images.input_states import InputStates
 from magnet_cli.images.inputs import FoundImage, SkippedFile, find_images, skipped_notes, stem
@@ -30,7 +30,6 @@ __all__ = [
     "check_place",
     "find_images",
     "fingerprint",
-    "image_hashes",
     "inspect",
     "open_image",
     "reopen",

@@ -22,7 +22,7 @@ from magnet_cli.system.regular_files import is_file
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from magnet_cli.images.protocol import Image, ImageInfo
+    from magnet_cli.images.protocol import Image
 
 SMALL_BYTES = 16 << 20
 """A file up to this size is hashed whole."""
@@ -103,25 +103,6 @@ def is_hashed_whole(source: str | Path) -> bool:
         return False
     with naming(path, "the input cannot be read", advice="Check that it exists and that you may read it"):
         return not _companions(path) and all(file.stat().st_size <= SMALL_BYTES for file, _ in _files(path))
-
-
-def image_hashes(source: str | Path, info: ImageInfo, *, digest: str | None = None) -> dict[str, str]:
-    """Return hashes that identify an image: of its input, and of the series and alpha choice where they matter.
-
-    Args:
-        source: Path or URL of the input.
-        info: Facts about the image.
-        digest: Fingerprint of the input where it is known.
-
-    Raises:
-        SourceError: The input cannot be read.
-    """
-    found = {"input": digest or fingerprint(source)}
-    if info.series is not None:
-        found["series"] = str(info.series)
-    if info.alpha == "band":
-        found["alpha"] = info.alpha
-    return found
 
 
 def _placement(path: Path) -> str:

@@ -13,6 +13,8 @@ from magnet_cli.images.urls import is_url
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from magnet_cli.images.protocol import ImageInfo
+
 CHANGED = "the input changed while it was read"
 ADVICE = "Wait until the file is copied whole and nothing writes to it, then run the same command again"
 
@@ -112,6 +114,15 @@ class InputStates:
     def digest(self, source: str | Path) -> str:
         """Return the fingerprint of an input, which was noted."""
         return next(state.digest or "" for state in self.states if state.source == str(source))
+
+    def image_hashes(self, info: ImageInfo) -> dict[str, str]:
+        """Return hashes that identify an image: of its input, which was noted, and of a chosen series or alpha."""
+        found = {"input": self.digest(info.path)}
+        if info.series is not None:
+            found["series"] = str(info.series)
+        if info.alpha == "band":
+            found["alpha"] = info.alpha
+        return found
 
     def change(self, *, quick: bool = False) -> SourceError | None:
         """Return an error that names the first input that has changed since; None where none has.

@@ -101,8 +101,7 @@ def refine_pair(pair: Pair, method: Method, options: RefineOptions, events: Even
     """Refine a mask as `refine` does, with a loaded method."""
     paths, names = pair.paths, private_names(pair, options)
     inputs = images.InputStates.of((pair.image, pair.mask, options.evidence))
-    hashes = images.image_hashes(pair.image, pair.info, digest=inputs.digest(pair.image))
-    hashes |= {"refined": inputs.digest(pair.mask)}
+    hashes = {**inputs.image_hashes(pair.info), "refined": inputs.digest(pair.mask)}
     hashes |= method.hashes()
     # A finished output is recognised by its hashes alone, before the mask is surveyed.
     if output_state(paths, hashes=hashes, overwrite=options.overwrite) is OutputState.DONE:

@@ -17,7 +17,7 @@ from magnet_cli.options.refine import THRESHOLD, RefineOptions
 from magnet_cli.options.shared import BandOptions
 from magnet_cli.plan import inspect_bands
 from magnet_cli.refinement.input_mask import InputMask, open_mask
-from magnet_cli.system.written_files import refuse_collisions, refuse_foreign, refuse_long_names
+from magnet_cli.system.written_files import refuse_collisions, refuse_unwritable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,8 +56,7 @@ class Pair:
         options = options or RefineOptions()
         files = mask_files(paths.mask, owner=str(image))
         refuse_collisions(files, read_files(image, mask, options))
-        refuse_long_names(files)
-        refuse_foreign(files)
+        refuse_unwritable(files)
         return cls(image=str(image), mask=str(mask), paths=paths, info=check_pair(image, mask, options=options))
 
 

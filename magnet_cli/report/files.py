@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 
 from magnet_cli import images
 from magnet_cli.errors import OutputError, SourceError, UsageError
+from magnet_cli.events import Step
 from magnet_cli.images.urls import is_url
 from magnet_cli.masks.output import OutputPaths
 from magnet_cli.masks.report_file import read_report
@@ -24,6 +25,8 @@ from magnet_cli.system.written_files import WrittenFile, refuse_collisions, refu
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from magnet_cli.events import Events
 
 DISK_SHARE = 0.5
 """Share of the free disk that a decoded copy of the image may take."""
@@ -108,6 +111,37 @@ def write_views(paths: ViewPaths, *, mask: Path, report: Mapping[str, object], i
     for path in written:
         durable.write_whole(path, drawn[path])
     return written
+
+
+def draw_views(
+    mask: Path,
+    options: ViewOptions,
+    *,
+    report: Mapping[str, object],
+    image: str,
+    events: Events,
+    only_outdated: bool = False,
+) -> None:
+    """Write the picture and the page that the options ask for beside a finished mask, and report each.
+
+    Args:
+        mask: The mask, which is complete and stays whatever fails.
+        options: Which files are written.
+        report: The mask's report.
+        image: The image that the mask was made of.
+        events: Receives progress and messages.
+        only_outdated: Whether files that are newer than the mask are left as they are.
+
+    Raises:
+        SourceError, OutputError: A file cannot be made.
+    """
+    wanted = ViewPaths.of(mask, overlay=options.overlay, html=options.html)
+    wanted = wanted.outdated(mask) if only_outdated else wanted
+    if wanted == ViewPaths():
+        return
+    events.step(Step(image=mask.name, what="drawing", done=0, total=1))
+    for path in write_views(wanted, mask=mask, report=report, image=image):
+        events.message(f"{path}: done")
 
 
 def make_report(

@@ -108,7 +108,7 @@ def segment_target(
     if names is not None:
         events = PrivateEvents(events, names)
     try:
-        result = ImageRun(target=target, model=model, options=options, events=events).result()
+        result = ImageRun(target=target, model=model, options=options, events=events, private=names).result()
         return replace(result, private=names)
     # A bug of this image must not end the others of a folder; `BugError` keeps its traceback.
     except Exception as error:

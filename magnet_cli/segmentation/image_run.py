@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,7 +30,7 @@ from magnet_cli.segmentation.image_planner import plan_image
 from magnet_cli.segmentation.published_job import PublishedJob
 from magnet_cli.segmentation.segment_job import SegmentJob, options_hash
 from magnet_cli.system.private_names import PrivateNames
-from magnet_cli.system.written_files import refuse_foreign, refuse_long_names
+from magnet_cli.system.written_files import refuse_unwritable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -110,11 +109,8 @@ class ImageRun:
     model: Model
     options: SegmentOptions
     events: Events
-
-    @cached_property
-    def private(self) -> PrivateNames | None:
-        """The names that are left out of outputs and messages; None without `--private`."""
-        return private_names(self.target, self.options)
+    private: PrivateNames | None
+    """The names that are left out of outputs and messages; None without `--private`."""
 
     def result(self) -> ImageResult:
         """Make the mask and the other outputs that the options ask for.
@@ -122,13 +118,12 @@ class ImageRun:
         Raises:
             MagnetError: An output could not be made. Outputs that are complete stay.
         """
-        written = written_files(self.target, self.options)
-        refuse_long_names(written)
-        refuse_foreign(written)
+        refuse_unwritable(written_files(self.target, self.options))
         last = self.model.last
         result = self._refined(last) if last is not None else self.segmented(self.plan())
-        self._draw(result)
-        return replace(result, exports=tuple(self._exports()))
+        with self._mask_complete():
+            self._draw(result)
+            return replace(result, exports=tuple(self._exports()))
 
     def plan(self) -> Plan:
         """Plan the run.
@@ -153,7 +148,7 @@ class ImageRun:
             ),
             paths=OutputPaths.of(self.target.mask),
             hashes={
-                **images.image_hashes(self.target.image, plan.image, digest=inputs.digest(self.target.image)),
+                **inputs.image_hashes(plan.image),
                 "bundle": bundle.digest,
                 "options": options_hash(plan),
                 **({} if self.model.runtime is None else {"runtime": self.model.runtime}),
@@ -229,23 +224,19 @@ class ImageRun:
         return ImageResult(image=self.target.image, mask=self.target.mask, report=report, was_done=was_done)
 
     def _draw(self, result: ImageResult) -> None:
-        """Make the picture and the page. Beside a mask that was already done, only missing or outdated ones are made.
-
-        Raises:
-            SourceError, OutputError: A file cannot be made. The mask and its report are complete and stay.
-        """
+        """Make the picture and the page. Beside a mask that was done before, only missing or outdated ones are made."""
         if result.report is None or not (self.options.overlay or self.options.html):
             return
-        from magnet_cli.report.files import ViewPaths, write_views  # noqa: PLC0415 - see above
+        from magnet_cli.report.files import draw_views  # noqa: PLC0415 - see above
 
-        wanted = ViewPaths.of(result.mask, overlay=self.options.overlay, html=self.options.html)
-        wanted = wanted.outdated(result.mask) if result.was_done else wanted
-        if wanted == ViewPaths():
-            return
-        self.events.step(Step(image=result.mask.name, what="drawing", done=0, total=1))
-        with self._mask_complete():
-            for path in write_views(wanted, mask=result.mask, report=result.report, image=result.image):
-                self.events.message(f"{path}: done")
+        draw_views(
+            result.mask,
+            self.options,
+            report=result.report,
+            image=result.image,
+            events=self.events,
+            only_outdated=result.was_done,
+        )
 
     def _exports(self) -> Iterator[Export]:
         """Write the finished mask in the formats that the options name."""
@@ -254,11 +245,10 @@ class ImageRun:
         from magnet_cli.exports.formats import export_beside  # noqa: PLC0415 - see above
 
         self.events.step(Step(image=self.target.mask.name, what="exporting", done=0, total=1))
-        with self._mask_complete():
-            for export in export_beside(self.target.mask, self.options.exports, overwrite=self.options.overwrite):
-                for line in export.lines():
-                    self.events.message(line)
-                yield export
+        for export in export_beside(self.target.mask, self.options.exports, overwrite=self.options.overwrite):
+            for line in export.lines():
+                self.events.message(line)
+            yield export
 
     @contextmanager
     def _mask_complete(self) -> Iterator[None]:

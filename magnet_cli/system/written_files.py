@@ -16,7 +16,7 @@ from magnet_cli.errors import OutputError, UsageError
 from magnet_cli.system import durable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
 Inode = tuple[int, int]
 """Device and number of a file."""
@@ -181,6 +181,17 @@ def _of_each_other(one: WrittenFile, other: WrittenFile) -> UsageError:
         value=f"{one.owner} and {other.owner} both to {other.path}",
         advice="Rename one, or write them into different folders",
     )
+
+
+def refuse_unwritable(written: Sequence[WrittenFile]) -> None:
+    """Pass where the file system takes all names, and each file that is there already was written by this program.
+
+    Raises:
+        UsageError: A name is too long.
+        OutputError: Another program's file is in the way.
+    """
+    refuse_long_names(written)
+    refuse_foreign(written)
 
 
 def refuse_foreign(written: Iterable[WrittenFile]) -> None:

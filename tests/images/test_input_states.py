@@ -206,7 +206,7 @@ def test_few_small_spots_are_read_twice_however_many_and_large_the_reads_are(rea
     samples.refuse_difference(again)
     assert min(reads, KEPT // 2) <= len(again.boxes) <= min(reads, KEPT)
     # A spot is one pixel of the request where that covers more than the spot's side.
-    assert max(found.area for found in again.boxes) <= (max(SPOT_SIDE, pitch) + 1) ** 2
+    assert max(found.area for found in again.boxes) <= (SPOT_SIDE + math.ceil(pitch)) ** 2
     assert len(set(again.boxes)) == len(again.boxes), "the spots lie at different places"
     extra = len(image.boxes) - reads
     assert extra <= KEPT // 2 * math.ceil(math.log2(2 + reads / KEPT) + 2), (
