@@ -69,11 +69,11 @@ class CascadeCeiling(Contender[RefineOptions]):
         return Ready(loaded=host_memory())
 
     def run(self, what: str, program: Took | None) -> Took:
-        """Time steps of the sizes that a run had, and say what all of its steps would take.
+        """Time steps of the sizes that a run had, and return the time that all of its steps would take.
 
         Args:
-            what: Is not used.
-            program: How many steps of which size ran, and in what time.
+            what: Unused.
+            program: The steps of the program's run by their size, and its time.
         """
         del what
         if program is None:
@@ -91,7 +91,7 @@ class CascadeCeiling(Contender[RefineOptions]):
         return scaled(found, seconds=seconds, windows=program.windows, tried=tried)
 
     def _passes(self, shape: Shape) -> Any:
-        """Run one step over the sample of that number, and return 1."""
+        """Return a function that runs one step over the sample of a given number, and returns 1."""
         device, part = self._network.device, (..., slice(shape.height), slice(shape.width))
         given = [
             (image[part].contiguous().to(device), mask[part].contiguous().to(device))
@@ -112,7 +112,7 @@ def alike_steps(by_shape: Mapping[Shape, int]) -> list[Alike]:
     """Group steps of the same kind by size, into as many groups as there are shapes, up to `MOST_SHAPES`.
 
     Args:
-        by_shape: How many steps there were of each shape.
+        by_shape: Number of steps of each shape.
     """
     found = []
     for step in ("global", "local"):
