@@ -157,10 +157,10 @@ class ReaderBugError(SourceError):
     @classmethod
     def of(cls, error: BaseException, *, file: str | Path) -> Self:
         """Return the failure of an input that an unforeseen exception of its reader stands for, with its traceback."""
-        return cls.told(in_words(error), trace_of(error), file=file)
+        return cls.from_words(in_words(error), trace_of(error), file=file)
 
     @classmethod
-    def told(cls, words: str, details: str, *, file: str | Path) -> Self:
+    def from_words(cls, words: str, details: str, *, file: str | Path) -> Self:
         """Return the failure for an exception of which only the words and the traceback are known."""
         found = cls("a bug in magnet's reader ended the reading of this file", value=words, file=file, advice=REPORT_IT)
         found.trace = details

@@ -163,8 +163,8 @@ def selector_labels(
     # One confusion matrix a cell; the whole image's is their sum, so that both follow from one pass.
     counts = torch.stack(
         [
-            confusion(said[box.slices], truth[box.slices], classes=classes, ignore=ignore)
-            for said, truth in zip(scores.argmax(dim=1), labels, strict=True)
+            confusion(predicted[box.slices], truth[box.slices], classes=classes, ignore=ignore)
+            for predicted, truth in zip(scores.argmax(dim=1), labels, strict=True)
             for box in boxes
         ]
     ).reshape(len(labels), len(boxes), classes, classes)
@@ -172,10 +172,10 @@ def selector_labels(
     return (own < whole).float(), ~own.isnan()
 
 
-def confusion(said: Tensor, truth: Tensor, *, classes: int, ignore: int) -> Tensor:
+def confusion(predicted: Tensor, truth: Tensor, *, classes: int, ignore: int) -> Tensor:
     """Return the labelled pixels by (truth, prediction), `(classes, classes)` int64."""
     known = truth != ignore
-    pairs = truth[known] * classes + said[known]
+    pairs = truth[known] * classes + predicted[known]
     return torch.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
 
 

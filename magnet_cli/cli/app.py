@@ -13,7 +13,7 @@ from magnet_cli import __version__
 from magnet_cli.cli.bench import bench
 from magnet_cli.cli.evaluate import evaluate
 from magnet_cli.cli.export import export
-from magnet_cli.cli.outcome import DEBUG, flushed, say, say_notices, unwritten
+from magnet_cli.cli.outcome import DEBUG, flushed, print_message, print_notices, unwritten
 from magnet_cli.cli.parameters import PanelCommand
 from magnet_cli.cli.queries import info, plan, verify
 from magnet_cli.cli.refine import refine
@@ -90,7 +90,7 @@ def _root(
 def _bug(error: Exception) -> int:
     """Print the traceback of a bug, line by line, and return its exit code."""
     for line in trace_of(error).rstrip().split("\n"):
-        say(line)
+        print_message(line)
     return BugError.exit_code
 
 
@@ -102,7 +102,7 @@ def main() -> None:
     """
     # The limits of the heap hold for what is allocated from now on, so they come before the first large block.
     keep_heap_steady()
-    say_notices()
+    print_notices()
     try:
         app(prog_name="magnet")
     except OSError as error:
@@ -111,7 +111,7 @@ def main() -> None:
             sys.stdout.write("\n")
         if flushed(sys.stdout):
             sys.exit(_bug(error))
-        say(f"magnet: {unwritten(error)}")
+        print_message(f"magnet: {unwritten(error)}")
         sys.exit(OutputError.exit_code)
     except Exception as error:  # noqa: BLE001 - a bug ends here, with its traceback and exit code 1
         sys.exit(_bug(error))

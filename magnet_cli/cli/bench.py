@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from magnet_cli.cli.outcome import Listing, command, tell
+from magnet_cli.cli.outcome import Listing, command, print_lines
 from magnet_cli.cli.parameters import Given, Group, Json, NoProgress, takes
 from magnet_cli.errors import OutputError, UsageError, redacted
 from magnet_cli.options.bench import CASCADE, BenchOptions, parse_measured
@@ -88,7 +88,7 @@ def bench(
         except KeyboardInterrupt:
             # The message says what a second start finds, which differs from command to command.
             raise KeyboardInterrupt(NOTHING_KEPT) from None
-        _tell(BenchResult(setting=running.setting, rows=tuple(rows)), listing, html=html, json=json)
+        _print_result(BenchResult(setting=running.setting, rows=tuple(rows)), listing, html=html, json=json)
     return listing.exit_code
 
 
@@ -145,15 +145,15 @@ def _check_page(html: Path, *, read: Sequence[str | None]) -> None:
     refuse_unwritable([page])
 
 
-def _tell(result: BenchResult, listing: Listing, *, html: Path | None, json: bool) -> None:
+def _print_result(result: BenchResult, listing: Listing, *, html: Path | None, json: bool) -> None:
     line = result.quote
     listing.more |= {**result.setting.describe(), "quote": line}
     if not json:
         from magnet_cli.cli.bench_tables import bench_lines
 
-        tell(*bench_lines(result.rows))
+        print_lines(*bench_lines(result.rows))
         if line is not None:
-            tell(line)
+            print_lines(line)
     if html is not None:  # The page comes last, so that a full disk does not lose the printed figures.
         from magnet_cli.system import durable
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from magnet_cli.cli.outcome import Listing, command, tell
+from magnet_cli.cli.outcome import Listing, command, print_lines
 from magnet_cli.cli.parameters import Given, Group, Json, NoProgress, is_typed, takes
 from magnet_cli.errors import OutputError, UsageError, redacted
 from magnet_cli.options.evaluate import EvaluationOptions, RadiusRule, ScoreOptions
@@ -127,7 +127,7 @@ def evaluate(
             if not json:
                 from magnet_cli.cli.score_text import scores_lines
 
-                tell(*scores_lines(found))
+                print_lines(*scores_lines(found))
             _keep(found, listing, output=output, plot=plotted)
             return listing.exit_code
         beside = [name for name in options.names() if name != "weights"]
@@ -142,7 +142,7 @@ def evaluate(
         scored = evaluation.evaluate(mask, truth, counted, roi=roi)
         listing.add({"mask": str(mask), "truth": str(truth), **scored.describe()})
         if not json:
-            tell(*evaluation_lines(scored))
+            print_lines(*evaluation_lines(scored))
     return 0
 
 

@@ -51,10 +51,10 @@ def command(function: Callable[P, int | None]) -> Callable[P, None]:
                 found = expected(error)
                 if found is None:
                     raise
-                say_failure(found)
+                print_failure(found)
                 code = found.exit_code
             except KeyboardInterrupt as interrupt:
-                say(f"magnet: interrupted; {str(interrupt) or GOES_ON}")
+                print_message(f"magnet: interrupted; {str(interrupt) or GOES_ON}")
                 code = INTERRUPTED
         raise typer.Exit(code)
 
@@ -71,7 +71,7 @@ def expected(error: BaseException | None) -> MagnetError | None:
     return foreseen(error)
 
 
-def say(message: str) -> None:
+def print_message(message: str) -> None:
     """Print a line on standard error. An error in writing it is ignored, so that the work can go on."""
     try:
         typer.echo(printable(redacted(message)), err=True)
@@ -79,11 +79,11 @@ def say(message: str) -> None:
         _discard(sys.stderr)
 
 
-def say_failure(error: MagnetError, about: str = "magnet") -> None:
+def print_failure(error: MagnetError, about: str = "magnet") -> None:
     """Print a failure as a line on standard error, and the traceback of a bug with `--debug`."""
-    say(f"{about}: {error}")
+    print_message(f"{about}: {error}")
     for line in shown_details(error):
-        say(line)
+        print_message(line)
 
 
 def shown_details(error: MagnetError) -> list[str]:
@@ -96,15 +96,15 @@ class _Notices(logging.Handler):
     """Prints what libraries log as lines: their messages quote the files that they read."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        say(f"{record.name}: {record.getMessage()}")
+        print_message(f"{record.name}: {record.getMessage()}")
 
 
-def say_notices() -> None:
-    """Print the warnings and the log of libraries as `say` does from now on, one line each."""
+def print_notices() -> None:
+    """Print the warnings and the log of libraries as `print_message` does from now on, one line each."""
     logging.lastResort = _Notices(logging.WARNING)
 
     def warn(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
-        say(f"{category.__name__}: {message}")
+        print_message(f"{category.__name__}: {message}")
 
     warnings.showwarning = warn
 
@@ -131,7 +131,7 @@ def flushed(stream: TextIO | None) -> bool:
     return True
 
 
-def tell(*lines: str) -> None:
+def print_lines(*lines: str) -> None:
     """Print the lines of a result on standard output, each as one line whatever it contains.
 
     Bytes of file names that are not valid Unicode are kept where the output is no terminal, for programs that read it.
@@ -156,8 +156,8 @@ def _shown(line: str) -> str:
     return "".join(part if BYTES.match(part) else printable(part) for part in BYTES.split(redacted(line)))
 
 
-def tell_json(value: object) -> None:
-    """Print one JSON object on standard output, as `tell` does.
+def print_json(value: object) -> None:
+    """Print one JSON object on standard output, as `print_lines` does.
 
     All of it is ASCII, and a number that is not finite is null: JSON has no name for one.
 
@@ -165,7 +165,7 @@ def tell_json(value: object) -> None:
         OutputError: The text cannot be written.
         typer.Exit: The reader of a pipe has closed it.
     """
-    tell(*json.dumps(finite(value), indent=1, allow_nan=False).split("\n"))
+    print_lines(*json.dumps(finite(value), indent=1, allow_nan=False).split("\n"))
 
 
 def finite(value: object) -> object:
@@ -232,4 +232,4 @@ class Listing:
         elif error is not None:
             return
         if self._json:
-            tell_json(found)
+            print_json(found)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from magnet_cli.cli.outcome import Listing, command, say, say_failure, tell
+from magnet_cli.cli.outcome import Listing, command, print_failure, print_lines, print_message
 from magnet_cli.cli.parameters import Given, Group, Inputs, Json, NoProgress, takes
 from magnet_cli.errors import MagnetError, OutputError, SourceError
 from magnet_cli.options.segment import SegmentOptions
@@ -53,12 +53,12 @@ def plan(
             row, lines = made
             listing.add(row)
             if not json:
-                tell(*lines)
+                print_lines(*lines)
     return listing.exit_code
 
 
 def _say_skipped(note: str) -> None:
-    say(f"magnet: {note}")
+    print_message(f"magnet: {note}")
 
 
 def _planned(planner: Planner, image: str | Path) -> tuple[dict[str, object], list[str]]:
@@ -91,7 +91,7 @@ def info(inputs: Inputs, *, options: Given[BandOptions], json: Json = False, no_
                 continue
             listing.add(info_dict(found))
             if not json:
-                tell(*info_lines(found))
+                print_lines(*info_lines(found))
     return listing.exit_code
 
 
@@ -114,10 +114,10 @@ def verify(
                 continue
             if not found.ok:
                 error = damaged(found)
-                say_failure(error)
+                print_failure(error)
             listing.add(_verification(found), error)
             if found.ok and not json:
-                tell(f"{mask}: {found.tiles} tiles on {found.pages} pages, {found.bytes} bytes, all as written")
+                print_lines(f"{mask}: {found.tiles} tiles on {found.pages} pages, {found.bytes} bytes, all as written")
     return listing.exit_code
 
 
@@ -162,7 +162,7 @@ def _attempt(
         with showing(path, what, enabled=progress):
             return work(), None
     except MagnetError as error:
-        say_failure(error)
+        print_failure(error)
         return None, error
 
 

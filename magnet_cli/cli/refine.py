@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from magnet_cli.cli.outcome import Listing, command, tell, tell_json
+from magnet_cli.cli.outcome import Listing, command, print_json, print_lines
 from magnet_cli.cli.parameters import FIRST, MORE, Given, Group, Json, NoProgress, takes
 from magnet_cli.options.refine import RefineOptions
 from magnet_cli.options.shared import ViewOptions
@@ -75,7 +75,7 @@ def _show(job: MaskJob, *, json: bool) -> None:
     plan, seconds = job.plan, job.seconds()
     if json:
         found = {**plan.describe(), "seconds": None if seconds is None else round(seconds, 1)}
-        tell_json(found)
+        print_json(found)
         return
     image = plan.view.info
     lines = [f"{image.path}, {image.size} pixels; {plan.mask}, read as {plan.reading.kind}", *plan.lines()]
@@ -85,4 +85,4 @@ def _show(job: MaskJob, *, json: bool) -> None:
     lines.append(f"disk: at most {format_bytes(sum(disk.values()))}")
     if seconds is not None:
         lines.append(f"time: at most about {format_seconds(seconds)}, as 'magnet bench' measured here")
-    tell(*lines)
+    print_lines(*lines)

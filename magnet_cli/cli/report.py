@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from magnet_cli.cli.outcome import Listing, command, say_failure, tell
+from magnet_cli.cli.outcome import Listing, command, print_failure, print_lines
 from magnet_cli.cli.parameters import Given, Group, Json, NoProgress, takes
 from magnet_cli.errors import MagnetError, UsageError
 from magnet_cli.options.shared import ViewOptions
@@ -43,10 +43,10 @@ def report(
                     written = show_mask(mask, chosen, image=image)
             except MagnetError as error:
                 failure = names.error(error) if chosen.private else error
-                say_failure(failure)
+                print_failure(failure)
                 listing.add(names.table({"mask": str(mask), **failure.describe()}), failure)
                 continue
             listing.add(names.table({"mask": str(mask), "written": [str(path) for path in written]}))
             if not json:
-                tell(*(names.text(str(path)) for path in written))
+                print_lines(*(names.text(str(path)) for path in written))
     return listing.exit_code

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from magnet_cli.cli.outcome import Listing, command, say
+from magnet_cli.cli.outcome import Listing, command, print_message
 from magnet_cli.cli.parameters import Json, NoProgress
 from magnet_cli.errors import OutputError, UsageError
 from magnet_cli.geometry import Size
@@ -51,7 +51,7 @@ def scene(
 
         with showing(output, "drawing", enabled=not no_progress):
             write_scene(output, Scene(size=made_size, seed=seed), labels_path=labels)
-        say(f"{output}: {made_size} pixels")
+        print_message(f"{output}: {made_size} pixels")
         shape = {"width": made_size.width, "height": made_size.height}
         listing.add({"image": str(output), "labels": labels and str(labels), "size": shape, "seed": seed})
 

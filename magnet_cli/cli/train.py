@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from magnet_cli.cli.outcome import command, say
+from magnet_cli.cli.outcome import command, print_message
 from magnet_cli.cli.parameters import NoProgress
 from magnet_cli.system.address_space import check_address_space
 
@@ -163,4 +163,4 @@ def _train(
         bundle = train(data, output, TrainConfig.read(config), progress=display.line, each=display.tick)
     if bundle is not None:
         classes = f", {len(bundle.classes)} classes" if isinstance(bundle, Bundle) else ""
-        say(f"{output}: bundle '{bundle.name}'{classes}")
+        print_message(f"{output}: bundle '{bundle.name}'{classes}")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from magnet_cli.cli.bundle_text import bundle_lines, described_lines, summary
-from magnet_cli.cli.outcome import SCHEMA, command, say, say_failure, tell, tell_json
+from magnet_cli.cli.outcome import SCHEMA, command, print_failure, print_json, print_lines, print_message
 from magnet_cli.cli.parameters import Given, Group, Json, PanelCommand, is_typed, takes
 from magnet_cli.errors import MagnetError, UsageError, WeightsError
 from magnet_cli.geometry import Size
@@ -42,7 +42,7 @@ def answering(key: str, *, json: bool) -> Iterator[list[object]]:
         raise
     finally:
         if json:
-            tell_json(found)
+            print_json(found)
 
 
 @weights_app.command("list")
@@ -58,14 +58,14 @@ def list_bundles(*, json: Json = False) -> int:
                 bundle = load_description(name)
             except WeightsError as error:
                 code = error.exit_code
-                say_failure(error)
+                print_failure(error)
                 rows.append({"name": name, "folder": str(folder), "error": str(error)})
                 continue
             rows.append(summary(bundle))
             if not json:
-                tell(*bundle_lines(bundle))
+                print_lines(*bundle_lines(bundle))
         if not rows and not json:
-            tell("no bundles")
+            print_lines("no bundles")
     return code
 
 
@@ -80,7 +80,7 @@ def show(name: Name, *, json: Json = False) -> None:
         description = json_text.loads((bundle.folder / "bundle.json").read_text(encoding="utf-8"))
         rows.append({**summary(bundle), "description": description})
         if not json:
-            tell(*described_lines(bundle))
+            print_lines(*described_lines(bundle))
 
 
 @weights_app.command()
@@ -95,10 +95,10 @@ def verify(name: Name, *, json: Json = False) -> int:
         rows += [check.describe() for check in checks]
         for check in checks:
             if check.error is not None:
-                say_failure(check.error)
+                print_failure(check.error)
             elif not json:
                 hashed = "as hashed" if check.hashed else "no hash to compare with"
-                tell(f"{check.file}: {check.architecture}, {format_bytes(check.bytes)}, {hashed}, fits")
+                print_lines(f"{check.file}: {check.architecture}, {format_bytes(check.bytes)}, {hashed}, fits")
     return WeightsError.exit_code if any(check.error for check in checks) else 0
 
 
@@ -128,7 +128,7 @@ def measure(name: Name, *, machine: Given[MachineOptions], json: Json = False) -
         measurement.store(bundle.folder, found)
         rows.append({"name": bundle.name, "device": found.device, "lines": found.lines()})
         for line in found.lines():
-            say(f"{bundle.name}: {line}")
+            print_message(f"{bundle.name}: {line}")
 
 
 @weights_app.command("import", cls=PanelCommand)
@@ -233,8 +233,8 @@ def import_checkpoints(
             {**summary(made.bundle), "refiner_input": made.order, "scores": dict(made.scores), "left_out": dropped}
         )
         for sentence in made.left_out:
-            say(f"note: {sentence}")
-        say(f"{output}: bundle '{made.bundle.name}', {len(made.bundle.classes)} classes; {made.finding}")
+            print_message(f"note: {sentence}")
+        print_message(f"{output}: bundle '{made.bundle.name}', {len(made.bundle.classes)} classes; {made.finding}")
 
 
 def _refuse_checkpoints(context: typer.Context, file: Path | None) -> None:
@@ -259,8 +259,10 @@ def _import_network(
     pin_arithmetic(usable_cores())
     made = import_network(described, output, sample=sample, licence=licence, overwrite=overwrite)
     for line in made.lines:
-        say(f"  {line}")
-    say(f"{output}: bundle '{made.bundle.name}', {len(made.bundle.classes)} classes; the trial pass went well")
+        print_message(f"  {line}")
+    print_message(
+        f"{output}: bundle '{made.bundle.name}', {len(made.bundle.classes)} classes; the trial pass went well"
+    )
     return {**summary(made.bundle), "values": list(made.lines)}
 
 
@@ -281,7 +283,7 @@ def _import_cascade(
     from magnet_cli.importing import import_cascade
 
     bundle = import_cascade(file, output, licence=licence, overwrite=overwrite)
-    say(f"{output}: bundle '{bundle.name}', which sharpens masks")
+    print_message(f"{output}: bundle '{bundle.name}', which sharpens masks")
     return summary(bundle)
 
 

@@ -243,5 +243,7 @@ def _error(failure: Failure) -> Exception:
     if failure.is_memory:
         return MemoryError(failure.rule)
     if failure.details is not None:
-        return ReaderBugError.told(failure.value or failure.rule, failure.details, file=failure.file or "the image")
+        return ReaderBugError.from_words(
+            failure.value or failure.rule, failure.details, file=failure.file or "the image"
+        )
     return SourceError(failure.rule, value=failure.value, file=failure.file, advice=failure.advice)

@@ -55,7 +55,7 @@ def find_layers(
         ]
         step, why = found[0].downsample, ""
         if not candidate.stated or len(found) > 1 or step.x.denominator != 1 or step.y.denominator != 1:
-            found, why = _looking_right(layers[-1], found, colour, store, stated=candidate.stated)
+            found, why = _similar_layers(layers[-1], found, colour, store, stated=candidate.stated)
         if found:
             layers.append(found[0])
         else:
@@ -65,7 +65,7 @@ def find_layers(
     return tuple(layers), tuple(notes)
 
 
-def _looking_right(
+def _similar_layers(
     finer: Layer, found: list[Layer], colour: Colour, store: Callable[[Sequence[Layer]], TiffStore], *, stated: bool
 ) -> tuple[list[Layer], str]:
     """Return the layers that show what the finer level shows, the most similar first, or why there is none.

@@ -38,8 +38,8 @@ with the paper's network and one patch a pass, those of four blocks took most of
 MOST_SHARING = 32
 """Most blocks that share forward passes where a budget leaves most of them alone."""
 ONE_SCALE = (
-    "the network was trained at one scale, so each window is seen once, at that scale; --scales auto looks at windows "
-    "of twice the side as well"
+    "the network was trained at one scale, so each window is computed once, at that scale; --scales auto also computes "
+    "windows of twice the side"
 )
 """Note on the default scales of a network from elsewhere."""
 LARGEST_SPAN = 4

@@ -132,7 +132,7 @@ def _classes(rows: list[Mapping[str, Any]]) -> tuple[Class, ...]:
     return tuple(found)
 
 
-def read_pixels(image: Image, pitch: Pitch, look: ColourMapping) -> NDArray[np.uint8]:
+def read_pixels(image: Image, pitch: Pitch, mapping: ColourMapping) -> NDArray[np.uint8]:
     """Return the image at a pitch as people see it, `(height, width, 3)`; grey where there is no data.
 
     Memory is bounded by the picture's size: it is read in strips.
@@ -142,14 +142,14 @@ def read_pixels(image: Image, pitch: Pitch, look: ColourMapping) -> NDArray[np.u
     """
     info = image.info
     cover = pitch.cover(info.size)
-    values = np.empty((cover.height, cover.width, len(look.bands)), info.dtype)
+    values = np.empty((cover.height, cover.width, len(mapping.bands)), info.dtype)
     valid = np.ones((cover.height, cover.width), np.bool_)
     # All bands count, because many formats decode all of them to give three.
     step = max(1, STRIP_VALUES // (cover.width * len(info.bands)))
     for top in range(0, cover.height, step):
         box = Box(x=0, y=top, width=cover.width, height=min(step, cover.height - top))
-        region = image.read([Request(pitch=pitch, box=box, bands=look.bands)])[0]
+        region = image.read([Request(pitch=pitch, box=box, bands=mapping.bands)])[0]
         values[box.slices] = region.pixels
         if region.valid is not None:
             valid[box.slices] = region.valid
-    return np.where(valid[..., None], look.colours(values, valid), np.uint8(BLANK)) * np.ones(3, np.uint8)
+    return np.where(valid[..., None], mapping.colours(values, valid), np.uint8(BLANK)) * np.ones(3, np.uint8)

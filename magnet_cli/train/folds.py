@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from magnet_cli.train.scenes import LabelledScene
 
 
-def looks_of(
+def scene_views(
     scenes: Sequence[LabelledScene],
     *,
     bundle: Bundle,
@@ -67,7 +67,7 @@ def looks_of(
     refuse_full_disk([scene.size for mine in held for scene in mine], bundle=bundle, folder=folder)
     # A training that was killed leaves temporary fields, which no object refers to any more.
     shutil.rmtree(folder / "scratch", ignore_errors=True)
-    looks = []
+    views = []
     for index, mine in enumerate(held):
         if given or not config.folds.held_out:
             whose = given[index] if given else bundle
@@ -81,8 +81,8 @@ def looks_of(
                 progress=marked(progress, fold=index),
             )
         network = network.to(resolve_device(recipe.loop.device))
-        looks.append([view_scene(network, scene, bundle=bundle, folder=folder / "fields") for scene in mine])
-    return looks
+        views.append([view_scene(network, scene, bundle=bundle, folder=folder / "fields") for scene in mine])
+    return views
 
 
 def refuse_full_disk(sizes: Sequence[Size], *, bundle: Bundle, folder: Path) -> None:

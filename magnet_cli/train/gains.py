@@ -117,18 +117,18 @@ class WindowPair:
 
     def truth(self, box: Box) -> Tensor:
         """Return the labels of a box of the first stage's grid, `(h, w)` int64."""
-        labels = self.step.look.labels[self.step.index - 1]
+        labels = self.step.view.labels[self.step.index - 1]
         inside = box.intersection(Box.whole(self.first.extent))
         return continued(torch.from_numpy(labels.read(inside).astype(np.int64))[None], box)[0]
 
 
 def pairs_of(
-    looks: Sequence[SceneView], scenes: Sequence[LabelledScene], *, bundle: Bundle, ignore: int
+    views: Sequence[SceneView], scenes: Sequence[LabelledScene], *, bundle: Bundle, ignore: int
 ) -> list[WindowPair]:
     """Return all pairs of successive stages of runs over scenes with every window computed.
 
     Args:
-        looks: The fields of scenes, by backbones that were not trained on them.
+        views: The fields of scenes, by backbones that were not trained on them.
         scenes: The scenes; fields find theirs by its name.
         bundle: Its temperatures, and how it merges; the mean stands in for a refiner, which knows the scenes.
         ignore: The label that says nothing.
@@ -138,19 +138,19 @@ def pairs_of(
     # A refiner of the bundle was trained on these scenes, and would gain more on them than on others.
     how = cast("Merge", "mean" if bundle.magnet.merge == "refiner" else bundle.magnet.merge)
     pairs = []
-    for look in looks:
-        temperatures = [heat.at(stage.scale) for stage in look.stages]
-        field = starts(look, temperatures)
-        for index, stage in enumerate(look.stages[1:], start=1):
-            step = StageRun(look=look, index=index, field=field, temperature=temperatures[index])
+    for view in views:
+        temperatures = [heat.at(stage.scale) for stage in view.stages]
+        field = starts(view, temperatures)
+        for index, stage in enumerate(view.stages[1:], start=1):
+            step = StageRun(view=view, index=index, field=field, temperature=temperatures[index])
             after = merged(step, how=how, refiners=Refiners())
-            pairs.append(WindowPair(scene=named[look.name], step=step, after=after, spec=bundle.input, ignore=ignore))
+            pairs.append(WindowPair(scene=named[view.name], step=step, after=after, spec=bundle.input, ignore=ignore))
             field = Previous(logs=after, stage=stage, temperature=1.0)
     return pairs
 
 
 @dataclass(frozen=True, kw_only=True)
-class Turn:
+class Symmetry:
     """One of the eight combinations of rotating and mirroring a square."""
 
     across: bool
@@ -161,7 +161,7 @@ class Turn:
     """Whether the result is mirrored along y."""
 
     @classmethod
-    def drawn(cls, rng: np.random.Generator, *, size: Size) -> Turn:
+    def drawn(cls, rng: np.random.Generator, *, size: Size) -> Symmetry:
         """Draw a combination at random. For a rectangle it is one that keeps the sides."""
         across, left, up = (bool(rng.integers(2)) for _ in range(3))
         return cls(across=across and size.width == size.height, left=left, up=up)
@@ -213,7 +213,7 @@ class PairSampler:
         y = int(rng.integers(max(0, extent.height - size.height) + 1))
         box = Box(x=x, y=y, width=size.width, height=size.height)
         patch = self.coloured(pair.patch(box), rng, spec=pair.spec)
-        inputs, turn = torch.cat((torch.from_numpy(patch), pair.known(box))), Turn.drawn(rng, size=size)
+        inputs, turn = torch.cat((torch.from_numpy(patch), pair.known(box))), Symmetry.drawn(rng, size=size)
         if self.gains:
             return turn.laid(inputs), turn.boxes(pair.targets(box, pair.parts(box)), size=size)
         return turn.laid(inputs), turn.laid(pair.truth(box))

@@ -23,7 +23,7 @@ from magnet_cli.arithmetic.grnet_stages import (
 )
 from magnet_cli.geometry import grid_cells
 from magnet_cli.train.losses import summed_loss
-from magnet_cli.train.proposals import SelectorObjective, asked
+from magnet_cli.train.proposals import SelectorObjective, evaluating
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -81,7 +81,7 @@ class GRNet(nn.Module):
         """Return the cells that are refined, by the selector in its present state."""
         if self.variant == "all":
             return all_cells(len(overview), side=self.layout.side)
-        with asked(self.selector):
+        with evaluating(self.selector):
             return chosen_cells(flags_of(self.selector(overview)))
 
 

@@ -74,14 +74,14 @@ class AlternatingTrainer(Trainer):
         if turn_at(self.iteration - 1, self.turns) != "alone":
             super().compare(progress)
 
-    def tell(self, line: Line, progress: Progress | None) -> None:
+    def log(self, line: Line, progress: Progress | None) -> None:
         """Log a line; one with a loss gets the mean loss of each turn and the mean share of refined cells, too."""
         if "loss" in line:
             found = {key: values for key, values in self.unlogged.items() if key != "loss" and values}
             line = {**line, **{key: round(sum(values) / len(values), 5) for key, values in found.items()}}
             for values in found.values():
                 values.clear()
-        super().tell(line, progress)
+        super().log(line, progress)
 
 
 def grnet_description(config: TrainConfig, *, folder: Path) -> dict[str, Any]:

@@ -233,7 +233,7 @@ class Trainer:
                     total = self.config.iterations
                     each(Tick(iteration=self.iteration, iterations=total, loss=losses[-1], rate=rate))
                 if self.iteration % self.config.log_every == 0 or self.iteration == end:
-                    self.tell({"loss": round(sum(losses) / len(losses), 5), "rate": rate}, progress)
+                    self.log({"loss": round(sum(losses) / len(losses), 5), "rate": rate}, progress)
                     losses.clear()
                 self.compare(progress)
                 ends = self.done or self.iteration == end
@@ -284,9 +284,9 @@ class Trainer:
             "best_iteration": self.best.iteration,
             **{f"validation_{key}": round(value, 5) for key, value in score.others.items()},
         }
-        self.tell(line, progress)
+        self.log(line, progress)
 
-    def tell(self, line: Line, progress: Progress | None) -> None:
+    def log(self, line: Line, progress: Progress | None) -> None:
         """Write and hand on one log line."""
         line = {"iteration": self.iteration, **line, "seconds": round(time.monotonic() - self.begun, 1)}
         if self.files is not None:
@@ -337,10 +337,10 @@ class Trainer:
         if self.files is None:
             return
         if self.files.checkpoint.exists():
-            read_checkpoint(self.files.checkpoint, configuration=self.configuration, load=self.take)
+            read_checkpoint(self.files.checkpoint, configuration=self.configuration, load=self.load_state)
         cut_log(self.files.log, iteration=self.iteration)
 
-    def take(self, state: State) -> None:
+    def load_state(self, state: State) -> None:
         """Take over the state of a checkpoint."""
         self.network.load_state_dict(state["network"])
         self.average.network.load_state_dict(state["average"])

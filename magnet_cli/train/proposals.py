@@ -39,7 +39,7 @@ class SelectorObjective:
 
     def __call__(self, network: nn.Module, inputs: Tensor, labels: Tensor, arithmetic: Arithmetic) -> Tensor:
         """Return the loss of inputs `(n, bands, h, w)` with labels `(n, h, w)` int64."""
-        with asked(self.backbone), arithmetic.autocast():
+        with evaluating(self.backbone), arithmetic.autocast():
             scores = self.backbone(inputs)
         wanted, counted = selector_labels(scores, labels, side=self.cells, ignore=self.ignore, minimum=self.minimum)
         with arithmetic.autocast():
@@ -105,7 +105,7 @@ class GainObjective:
 
 
 @contextmanager
-def asked(network: nn.Module) -> Iterator[None]:
+def evaluating(network: nn.Module) -> Iterator[None]:
     """Put a network into evaluation mode without gradients until the block ends."""
     was = network.training
     network.eval()

@@ -18,7 +18,7 @@ from magnet_cli.models.description import DESCRIPTION
 from magnet_cli.models.registry import build_refiner
 from magnet_cli.train.backbone_training import keep
 from magnet_cli.train.destination import training_folder
-from magnet_cli.train.folds import looks_of, marked
+from magnet_cli.train.folds import marked, scene_views
 from magnet_cli.train.loop import Files, Trainer, class_weights, counted, seeded
 from magnet_cli.train.losses import PixelObjective
 from magnet_cli.train.scene_data import load_scenes
@@ -92,15 +92,15 @@ class Course:
     """The folder of checkpoints; each course keeps its own below, under a hash of all that it depends on."""
     progress: Progress | None = None
 
-    def fitted(self, looks: Sequence[SceneView]) -> Refiners:
+    def fitted(self, views: Sequence[SceneView]) -> Refiners:
         """Return the refiners after the fit to fields of the mean and the rounds on their own output."""
         folds, loop = self.config.folds, self.config.loop
-        folder = self.folder / f"refiner-{self.named(looks)}"
+        folder = self.folder / f"refiner-{self.named(views)}"
         refiners = Refiners()
         for number in range(folds.rounds + 1):
-            steps = self.steps(looks, refiners)
+            steps = self.steps(views, refiners)
             networks = []
-            for place, scale in enumerate(self.served(looks)):
+            for place, scale in enumerate(self.served(views)):
                 # A refiner of round two begins with the weights of round one, which are nearer to it than random ones.
                 start = refiners.networks[place][1] if refiners.networks else None
                 files = Files(folder=folder / f"round{number}" / ("all" if scale is None else str(scale)))
@@ -112,24 +112,24 @@ class Course:
             refiners = Refiners(networks=tuple(networks))
         return refiners
 
-    def steps(self, looks: Sequence[SceneView], refiners: Refiners) -> list[StageRun]:
+    def steps(self, views: Sequence[SceneView], refiners: Refiners) -> list[StageRun]:
         """Return what refiners learn from next: fields of their own, or of the mean where there are none yet."""
         if not self.config.folds.accumulate:
-            return direct(looks, temperatures=self.temperatures)
+            return direct(views, temperatures=self.temperatures)
         how: Merge = "refiner" if refiners.networks else "mean"
-        return accumulated(looks, temperatures=self.temperatures, how=how, refiners=[refiners] * len(looks))
+        return accumulated(views, temperatures=self.temperatures, how=how, refiners=[refiners] * len(views))
 
-    def served(self, looks: Sequence[SceneView]) -> tuple[Size | None, ...]:
+    def served(self, views: Sequence[SceneView]) -> tuple[Size | None, ...]:
         """Return the scale of each refiner; None serves all."""
-        return tuple(stage.scale for stage in looks[0].stages[1:]) if self.config.folds.per_scale else (None,)
+        return tuple(stage.scale for stage in views[0].stages[1:]) if self.config.folds.per_scale else (None,)
 
-    def named(self, looks: Sequence[SceneView]) -> str:
+    def named(self, views: Sequence[SceneView]) -> str:
         """Return a hash of what a course depends on, so that no checkpoint of another one is taken up."""
         config = self.config
         flags = [config.folds.accumulate, config.folds.per_scale, config.data.ignore]
         network = [config.network.architecture, json.dumps(config.network.options, sort_keys=True)]
         return short_hash(
-            [*network, identity(config.loop, {}), *flags, self.temperatures, *(look.key for look in looks)]
+            [*network, identity(config.loop, {}), *flags, self.temperatures, *(view.key for view in views)]
         )
 
     def network(
@@ -193,11 +193,11 @@ def train_refiner(data: Path, output: Path, config: TrainConfig, *, progress: Pr
     checked(bundle, config)
     with training_folder(output, ".refiner-training", ()) as folder:
         scenes = load_scenes(data, config.data, work=folder)
-        folds = looks_of(scenes, bundle=bundle, config=config, folder=folder, progress=progress)
-        looks = [look for fold in folds for look in fold]
-        stages, ignore = looks[0].stages, config.data.ignore
+        folds = scene_views(scenes, bundle=bundle, config=config, folder=folder, progress=progress)
+        views = [view for fold in folds for view in fold]
+        stages, ignore = views[0].stages, config.data.ignore
         fits = [
-            fit_at([look.logs[index] for look in looks], [look.labels[index] for look in looks], ignore=ignore)
+            fit_at([view.logs[index] for view in views], [view.labels[index] for view in views], ignore=ignore)
             for index in range(len(stages))
         ]
         given = tuple(bundle.backbone.temperature.at(stage.scale) for stage in stages)
@@ -205,7 +205,7 @@ def train_refiner(data: Path, output: Path, config: TrainConfig, *, progress: Pr
         course = Course(bundle=bundle, config=config, temperatures=heat, folder=folder, progress=progress)
         refiners, ending = Refiners(), None
         if config.network.architecture != NONE:
-            refiners = course.fitted(looks)
+            refiners = course.fitted(views)
             ending = course_ended(course, folds, refiners)
         description = described_again(output)
         if config.folds.temperatures:
@@ -218,12 +218,12 @@ def train_refiner(data: Path, output: Path, config: TrainConfig, *, progress: Pr
             description["networks"]["refiners"] = entries
             files = {entry["file"]: network for entry, (_, network) in zip(entries, refiners.networks, strict=True)}
         where = "out_of_fold" if config.folds.held_out else "own_scenes"
-        scores = measured(looks, temperatures=heat, ignore=ignore)
+        scores = measured(views, temperatures=heat, ignore=ignore)
         metrics = description.setdefault("metrics", {})
         for key in ("out_of_fold", "own_scenes"):
             # Scores of an earlier training of this bundle do not hold any more.
             metrics.pop(key, None)
-        metrics[where] = reported(looks, config=config, fits=fits, ending=ending, scores=scores)
+        metrics[where] = reported(views, config=config, fits=fits, ending=ending, scores=scores)
         bundle = write_bundle(output, description, files, dtype=torch.float32)
         keep(output / CONFIG_FILE, config.text)
         return bundle
@@ -255,15 +255,15 @@ def checked(bundle: Bundle, config: TrainConfig) -> None:
 def course_ended(course: Course, folds: Sequence[Sequence[SceneView]], refiners: Refiners) -> Ending:
     """Return how runs with a refiner end, and its temperatures: on the scenes that it learnt from, or across folds."""
     config = course.config.folds
-    looks = [look for fold in folds for look in fold]
-    whose = [refiners] * len(looks)
+    views = [view for fold in folds for view in fold]
+    whose = [refiners] * len(views)
     if config.cross:
         whose = []
         for index, fold in enumerate(folds):
-            others = [look for number, other in enumerate(folds) if number != index for look in other]
+            others = [view for number, other in enumerate(folds) if number != index for view in other]
             whose += [course.fitted(others)] * len(fold)
     return ended(
-        looks,
+        views,
         temperatures=course.temperatures,
         how="refiner",
         refiners=whose,
@@ -302,24 +302,24 @@ def entries_of(
     ]
 
 
-def measured(looks: Sequence[SceneView], *, temperatures: Sequence[float], ignore: int) -> dict[str, float]:
+def measured(views: Sequence[SceneView], *, temperatures: Sequence[float], ignore: int) -> dict[str, float]:
     """Return the mean IoU of methods that need no refiner; that of merges is also given without temperatures."""
-    none = [Refiners()] * len(looks)
+    none = [Refiners()] * len(views)
     found = {
-        "downsample": mean_iou([look.logs[0] for look in looks], [look.labels[0] for look in looks], ignore=ignore),
-        "patch": mean_iou([look.logs[-1] for look in looks], [look.labels[-1] for look in looks], ignore=ignore),
+        "downsample": mean_iou([view.logs[0] for view in views], [view.labels[0] for view in views], ignore=ignore),
+        "patch": mean_iou([view.logs[-1] for view in views], [view.labels[-1] for view in views], ignore=ignore),
     }
     ways: tuple[Merge, ...] = ("mean", "certainty")
     for how in ways:
         for suffix, heat in (("", temperatures), ("_untempered", [1.0] * len(temperatures))):
-            if len(looks[0].stages) > 1:
-                ending = ended(looks, temperatures=heat, how=how, refiners=none, ignore=ignore)
+            if len(views[0].stages) > 1:
+                ending = ended(views, temperatures=heat, how=how, refiners=none, ignore=ignore)
                 found[how + suffix] = ending.miou
     return found
 
 
 def reported(
-    looks: Sequence[SceneView],
+    views: Sequence[SceneView],
     *,
     config: TrainConfig,
     fits: Sequence[Fit],
@@ -327,9 +327,9 @@ def reported(
     scores: dict[str, float],
 ) -> dict[str, Any]:
     """Return the entries of bundle.json about the held-out scenes; mean IoU in percent."""
-    stages, applied = looks[0].stages, config.folds.temperatures
+    stages, applied = views[0].stages, config.folds.temperatures
     said: dict[str, Any] = {
-        "scenes": [look.name for look in looks],
+        "scenes": [view.name for view in views],
         "protocol": f"whole scenes, margin {stages[0].margin}, all points, mIoU at the canvas of each method's last "
         "stage in percent, negative log likelihood in nats a pixel"
         + ("; temperatures of O fitted on these same scenes" if applied else ""),

@@ -16,7 +16,7 @@ from magnet_cli.models.registry import build_selector
 from magnet_cli.models.weights_file import fill
 from magnet_cli.train.backbone_training import Recipe, check, keep
 from magnet_cli.train.destination import training_folder
-from magnet_cli.train.folds import looks_of
+from magnet_cli.train.folds import scene_views
 from magnet_cli.train.gains import PairSampler, census, pairs_of
 from magnet_cli.train.loop import Files, Trainer, seeded
 from magnet_cli.train.proposals import FieldObjective, GainObjective, SelectorObjective
@@ -127,9 +127,9 @@ def selector_trainer(
     check(scenes, Recipe(bundle=bundle, data=config.data, loop=config.loop))
     pairs: list[WindowPair] = []
     if config.folds.held_out:
-        folds = looks_of(scenes, bundle=bundle, config=config, folder=files.folder, progress=progress)
-        looks = [look for fold in folds for look in fold]
-        pairs = pairs_of(looks, scenes, bundle=bundle, ignore=config.data.ignore)
+        folds = scene_views(scenes, bundle=bundle, config=config, folder=files.folder, progress=progress)
+        views = [view for fold in folds for view in fold]
+        pairs = pairs_of(views, scenes, bundle=bundle, ignore=config.data.ignore)
     seeded(config.loop.seed, threads=config.loop.threads)
     network = selector_of(bundle, config)
     if not pairs:
@@ -226,7 +226,7 @@ def about(config: TrainConfig) -> dict[str, dict[str, object]]:
 
 def about_pairs(pairs: Sequence[WindowPair]) -> dict[str, object]:
     """Return the facts that identify the fields of a selector's training."""
-    steps = [(pair.step.look.name, pair.step.look.key, str(pair.second.scale)) for pair in pairs]
+    steps = [(pair.step.view.name, pair.step.view.key, str(pair.second.scale)) for pair in pairs]
     heats = [(pair.step.field.temperature, pair.step.temperature) for pair in pairs]
     return {"steps": steps, "temperatures": heats}
 

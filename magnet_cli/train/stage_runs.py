@@ -85,9 +85,9 @@ class Previous:
 class StageRun:
     """One refining stage of a run over one scene."""
 
-    look: SceneView
+    view: SceneView
     index: int
-    """The index of the stage in `look`."""
+    """The index of the stage in `view`."""
     field: Previous
     """The stage before, as far as it has come."""
     temperature: float
@@ -96,25 +96,25 @@ class StageRun:
     @property
     def stage(self) -> Stage:
         """The stage, with the grid of its pixels."""
-        return self.look.stages[self.index]
+        return self.view.stages[self.index]
 
     @property
     def labels(self) -> Truth:
         """The labels on the stage's grid."""
-        return self.look.labels[self.index]
+        return self.view.labels[self.index]
 
     def own(self, box: Box) -> Tensor:
         """Return O in a box of the stage's grid, `(classes, box.height, box.width)` float32."""
-        return tempered(self.look.logs[self.index].read(box), self.temperature)
+        return tempered(self.view.logs[self.index].read(box), self.temperature)
 
     def under(self, box: Box) -> Tensor:
         """Return Y' in a box of the stage's grid, the same shape, as the program resamples it."""
         return self.field.sample(box, self.stage.pitch)
 
 
-def starts(look: SceneView, temperatures: Sequence[float]) -> Previous:
+def starts(view: SceneView, temperatures: Sequence[float]) -> Previous:
     """Return the field of the coarsest stage."""
-    return Previous(logs=look.logs[0], stage=look.stages[0], temperature=temperatures[0])
+    return Previous(logs=view.logs[0], stage=view.stages[0], temperature=temperatures[0])
 
 
 def merged(step: StageRun, *, how: Merge, refiners: Refiners) -> Field:
@@ -125,7 +125,7 @@ def merged(step: StageRun, *, how: Merge, refiners: Refiners) -> Field:
     """
     stage = step.stage
     whole = Box.whole(stage.extent)
-    found = step.look.scratch.field(step.look.logs[step.index].shape)
+    found = step.view.scratch.field(step.view.logs[step.index].shape)
     for window in windows_of(stage):
         seen = window.box.intersection(whole)
         pair = (continued(part, window.box)[None] for part in (step.own(seen), step.under(seen)))
@@ -143,33 +143,33 @@ def continued(part: Tensor, window: Box) -> Tensor:
 
 
 def accumulated(
-    looks: Sequence[SceneView], *, temperatures: Sequence[float], how: Merge, refiners: Sequence[Refiners]
+    views: Sequence[SceneView], *, temperatures: Sequence[float], how: Merge, refiners: Sequence[Refiners]
 ) -> list[StageRun]:
     """Return the refining stages of runs over scenes, each with the result of the coarser stages as its field.
 
     Args:
-        looks: The fields of the scenes.
+        views: The fields of the scenes.
         temperatures: The temperatures of O, coarsest scale first.
         how: How the stages below merged.
         refiners: One for each scene.
     """
     steps = []
-    for look, mine in zip(looks, refiners, strict=True):
-        field = starts(look, temperatures)
-        for index in range(1, len(look.stages)):
-            step = StageRun(look=look, index=index, field=field, temperature=temperatures[index])
+    for view, mine in zip(views, refiners, strict=True):
+        field = starts(view, temperatures)
+        for index in range(1, len(view.stages)):
+            step = StageRun(view=view, index=index, field=field, temperature=temperatures[index])
             steps.append(step)
-            if index + 1 < len(look.stages):
+            if index + 1 < len(view.stages):
                 field = Previous(logs=merged(step, how=how, refiners=mine), stage=step.stage, temperature=1.0)
     return steps
 
 
-def direct(looks: Sequence[SceneView], *, temperatures: Sequence[float]) -> list[StageRun]:
+def direct(views: Sequence[SceneView], *, temperatures: Sequence[float]) -> list[StageRun]:
     """Return the refining stages over O of the coarsest stage, as the published program trains refiners."""
     return [
-        StageRun(look=look, index=index, field=starts(look, temperatures), temperature=temperatures[index])
-        for look in looks
-        for index in range(1, len(look.stages))
+        StageRun(view=view, index=index, field=starts(view, temperatures), temperature=temperatures[index])
+        for view in views
+        for index in range(1, len(view.stages))
     ]
 
 
@@ -184,7 +184,7 @@ class Ending:
 
 
 def ended(
-    looks: Sequence[SceneView],
+    views: Sequence[SceneView],
     *,
     temperatures: Sequence[float],
     how: Merge,
@@ -195,29 +195,29 @@ def ended(
     """Run all stages over scenes and compare the result with their labels.
 
     Args:
-        looks: The fields of the scenes.
+        views: The fields of the scenes.
         temperatures: The temperatures of O, coarsest scale first.
         how: How every stage merges.
         refiners: One for each scene.
         ignore: The label that says nothing.
         fitting: Fit a temperature of R at each stage, over all scenes together, which the next stage's Y' then has.
     """
-    fields = [starts(look, temperatures) for look in looks]
-    logs, fits = [look.logs[0] for look in looks], []
-    for index in range(1, len(looks[0].stages)):
+    fields = [starts(view, temperatures) for view in views]
+    logs, fits = [view.logs[0] for view in views], []
+    for index in range(1, len(views[0].stages)):
         steps = [
-            StageRun(look=look, index=index, field=field, temperature=temperatures[index])
-            for look, field in zip(looks, fields, strict=True)
+            StageRun(view=view, index=index, field=field, temperature=temperatures[index])
+            for view, field in zip(views, fields, strict=True)
         ]
         logs = [merged(step, how=how, refiners=mine) for step, mine in zip(steps, refiners, strict=True)]
         if fitting:
             fits.append(fit_at(logs, [step.labels for step in steps], ignore=ignore))
         heat = fits[-1].temperature if fitting else 1.0
-        if index + 1 < len(looks[0].stages):
+        if index + 1 < len(views[0].stages):
             fields = [
                 Previous(logs=one, stage=step.stage, temperature=heat) for one, step in zip(logs, steps, strict=True)
             ]
-    return Ending(miou=mean_iou(logs, [look.labels[-1] for look in looks], ignore=ignore), fits=tuple(fits))
+    return Ending(miou=mean_iou(logs, [view.labels[-1] for view in views], ignore=ignore), fits=tuple(fits))
 
 
 def fit_at(logs: Sequence[Field], labels: Sequence[Truth], *, ignore: int) -> Fit:

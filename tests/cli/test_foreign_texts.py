@@ -12,7 +12,7 @@ import pytest
 import tifffile
 import zarr
 
-from magnet_cli.cli.outcome import tell_json
+from magnet_cli.cli.outcome import print_json
 from magnet_cli.models.bundle_writer import describe, write_bundle
 from magnet_cli.models.registry import build_backbone
 from tests.cli.support import ROOT, environment, invoke, write_image
@@ -136,5 +136,5 @@ def test_a_bug_and_a_warning_are_printed_in_lines_without_controls(here: Path) -
 
 
 def test_json_objects_have_no_numbers_that_json_lacks(capsys: pytest.CaptureFixture[str]) -> None:
-    tell_json({"a": [float("nan"), 1.5, (float("inf"),)], "b": {"c": -float("inf"), "d": "\ud800"}})
+    print_json({"a": [float("nan"), 1.5, (float("inf"),)], "b": {"c": -float("inf"), "d": "\ud800"}})
     assert json.loads(capsys.readouterr().out) == {"a": [None, 1.5, [None]], "b": {"c": None, "d": "\ud800"}}

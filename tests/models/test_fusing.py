@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from magnet_cli.models.architectures.chain import ConvChain, composed, pays
+from magnet_cli.models.architectures.chain import ConvChain, composed, saves_work
 from magnet_cli.models.architectures.fpn import FPN, SimplifiedFPN
 from magnet_cli.models.architectures.refiner import RefinementMagNet
 from magnet_cli.models.architectures.resnet import BasicBlock, ResNet
@@ -124,5 +124,5 @@ def test_a_chain_is_its_convolutions_up_to_every_border(height: int, width: int,
 
 
 def test_a_chain_pays_where_few_channels_come_out() -> None:
-    assert pays([nn.Conv2d(256, 256, 3), nn.Conv2d(256, 128, 3), nn.Conv2d(128, 7, 3)])
-    assert not pays([nn.Conv2d(64, 64, 3), nn.Conv2d(64, 64, 3)])
+    assert saves_work([nn.Conv2d(256, 256, 3), nn.Conv2d(256, 128, 3), nn.Conv2d(128, 7, 3)])
+    assert not saves_work([nn.Conv2d(64, 64, 3), nn.Conv2d(64, 64, 3)])

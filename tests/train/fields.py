@@ -66,7 +66,7 @@ def whole(field: Field) -> Tensor:
     return field.read(Box(x=0, y=0, width=columns, height=rows))
 
 
-def look_at(folder: Path, bundle: Bundle, scene: LabelledScene) -> SceneView:
+def view_of(folder: Path, bundle: Bundle, scene: LabelledScene) -> SceneView:
     network = load_networks(bundle, device="cpu", precision="float32").backbone
     return view_scene(network, scene, bundle=bundle, folder=folder)
 

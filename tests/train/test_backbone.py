@@ -94,9 +94,9 @@ def test_scenes_to_validate_on_are_not_trained_on(tmp_path: Path, monkeypatch: p
     data, config = make_data(tmp_path / "data"), TrainConfig.parse(validating(every=20))
     train_backbone(data, tmp_path / "tiny", config, progress=lines.append)
     assert seen == [["a"]]
-    looks = [line for line in lines if "validation_miou" in line]
-    assert [line["iteration"] for line in looks] == [20, 40]
-    assert looks[-1]["validation_miou"] > 0.9
+    scored = [line for line in lines if "validation_miou" in line]
+    assert [line["iteration"] for line in scored] == [20, 40]
+    assert scored[-1]["validation_miou"] > 0.9
     page = (tmp_path / "tiny.training" / "evaluation.html").read_text()
     assert "<th>b</th>" in page
     assert "<th>a</th>" not in page

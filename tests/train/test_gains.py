@@ -21,7 +21,7 @@ from magnet_cli.models.bundle_check import verify_bundle
 from magnet_cli.models.bundle_writer import write_bundle
 from magnet_cli.models.networks import load_networks
 from magnet_cli.train.config import TrainConfig
-from magnet_cli.train.gains import GainRow, PairSampler, Turn, WindowPair, census, pairs_of
+from magnet_cli.train.gains import GainRow, PairSampler, Symmetry, WindowPair, census, pairs_of
 from magnet_cli.train.loop import Files
 from magnet_cli.train.precision import Arithmetic
 from magnet_cli.train.proposals import FieldObjective, GainObjective
@@ -30,7 +30,7 @@ from magnet_cli.train.scene_data import load_scenes
 from magnet_cli.train.scene_fields import windows_of
 from magnet_cli.train.scenes import LabelledScene
 from magnet_cli.train.selector_training import begin, selector_trainer, spread, train_selector
-from tests.train.fields import look_at, make_bundle, make_data, make_scene, square, whole
+from tests.train.fields import make_bundle, make_data, make_scene, square, view_of, whole
 from tests.train.support import labels_of, pixels_of
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> list[WindowPair]:
     labels = labels_of(scene).copy()
     labels[:9, :7] = 255
     scene = LabelledScene.of("a", pixels=pixels_of(scene), labels=labels)
-    return pairs_of([look_at(folder / "fields", bundle, scene)], [scene], bundle=bundle, ignore=255)
+    return pairs_of([view_of(folder / "fields", bundle, scene)], [scene], bundle=bundle, ignore=255)
 
 
 def now_and_before(pair: WindowPair) -> tuple[Tensor, Tensor, Tensor]:
@@ -123,7 +123,7 @@ def test_parts_of_a_window_are_its_cells_children(pairs: list[WindowPair]) -> No
 
 @pytest.mark.parametrize("index", range(8))
 def test_boxes_turn_with_their_patch(index: int) -> None:
-    turn = Turn(across=bool(index & 1), left=bool(index & 2), up=bool(index & 4))
+    turn = Symmetry(across=bool(index & 1), left=bool(index & 2), up=bool(index & 4))
     values = torch.arange(64.0).reshape(1, 8, 8)
     targets = torch.tensor([[0.0, 1, 3, 7, 0.5, 1], [4, 4, 8, 8, 0, 1]])
     laid = turn.laid(values)[0]
@@ -143,7 +143,7 @@ def test_a_drawn_window_has_the_gains_of_its_place(pairs: list[WindowPair]) -> N
         for y in range(pair.first.extent.height - 15):
             for x in range(pair.first.extent.width - 15):
                 box = Box(x=x, y=y, width=16, height=16)
-                for turn in (Turn(across=bool(i & 1), left=bool(i & 2), up=bool(i & 4)) for i in range(8)):
+                for turn in (Symmetry(across=bool(i & 1), left=bool(i & 2), up=bool(i & 4)) for i in range(8)):
                     if torch.equal(turn.laid(pair.known(box)), inputs[0, 3:]):
                         expected = turn.boxes(pair.targets(box, pair.parts(box)), size=square(16))
                         torch.testing.assert_close(targets[0], expected)
@@ -210,8 +210,8 @@ def test_gains_are_those_of_backbones_that_have_not_seen_the_scene(tmp_path: Pat
     sampler = trainer.batches
     assert isinstance(sampler, PairSampler)
     for pair, name in zip(sampler.pairs, ("one", "two"), strict=True):
-        theirs = look_at(tmp_path / "again", load_bundle(str(tmp_path / name)), pair.scene)
-        assert (pair.scene.name, pair.step.look.key) == ({"one": "a", "two": "b"}[name], theirs.key)
+        theirs = view_of(tmp_path / "again", load_bundle(str(tmp_path / name)), pair.scene)
+        assert (pair.scene.name, pair.step.view.key) == ({"one": "a", "two": "b"}[name], theirs.key)
 
 
 @pytest.mark.parametrize("text", [CONFIG, PAPER])
@@ -249,10 +249,10 @@ def test_a_training_begins_with_the_line_through_the_windows_of_the_held_out_sce
     selector = load_networks(bundle, device="cpu", precision="float32").selector
     assert selector is not None
     scenes = load_scenes(tmp_path / "data", parsed(tmp_path).data)
-    looks = [
-        look_at(tmp_path / "f", load_bundle(str(tmp_path / n)), s) for n, s in zip(("one", "two"), scenes, strict=True)
+    views = [
+        view_of(tmp_path / "f", load_bundle(str(tmp_path / n)), s) for n, s in zip(("one", "two"), scenes, strict=True)
     ]
-    rows = census(pairs_of(looks, scenes, bundle=bundle, ignore=255))
+    rows = census(pairs_of(views, scenes, bundle=bundle, ignore=255))
     slope, height = np.polyfit(
         [row.unsure for row in rows], [row.gain for row in rows], 1, w=np.sqrt([r.labelled for r in rows])
     )

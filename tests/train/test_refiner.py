@@ -25,7 +25,7 @@ from magnet_cli.train.config import TrainConfig
 from magnet_cli.train.refiner_training import FieldSampler, train_refiner
 from magnet_cli.train.scene_fields import SceneView, stages_of
 from magnet_cli.train.stage_runs import Previous, Refiners, StageRun, accumulated, merged
-from tests.train.fields import look_at, make_bundle, make_data, make_scene, probabilities_in, square, whole
+from tests.train.fields import make_bundle, make_data, make_scene, probabilities_in, square, view_of, whole
 from tests.train.support import labels_of, pixels_of
 
 pytestmark = pytest.mark.full
@@ -223,13 +223,13 @@ def test_a_run_speaks_at_the_temperatures_that_were_written(tmp_path: Path) -> N
     data, output = make_data(tmp_path / "data"), make_bundle(tmp_path / "tiny", magnet={"margin": 3})
     bundle = train_refiner(data, output, TrainConfig.parse(CONFIG.replace("rounds = 1", "rounds = 0")))
     scene = make_scene("s", seed=9)
-    look = look_at(tmp_path / "fields", bundle, scene)
-    coarse, fine = heats = [bundle.backbone.temperature.at(stage.scale) for stage in look.stages]
+    view = view_of(tmp_path / "fields", bundle, scene)
+    coarse, fine = heats = [bundle.backbone.temperature.at(stage.scale) for stage in view.stages]
     assert coarse != pytest.approx(1, abs=0.05)
     assert fine != pytest.approx(1, abs=0.05)
-    (step,) = accumulated([look], temperatures=heats, how="mean", refiners=[Refiners()])
+    (step,) = accumulated([view], temperatures=heats, how="mean", refiners=[Refiners()])
     expected = {
-        "patch": (whole(look.logs[1]).float() / fine).softmax(dim=0),
+        "patch": (whole(view.logs[1]).float() / fine).softmax(dim=0),
         "magnet": whole(merged(step, how="mean", refiners=Refiners())).float().exp(),
     }
     tifffile.imwrite(tmp_path / "s.tif", pixels_of(scene), photometric="rgb", tile=(64, 64))
@@ -313,10 +313,10 @@ def test_pieces_keep_fields_and_labels_together(tmp_path: Path) -> None:
     hot = torch.nn.functional.one_hot(torch.from_numpy(labels_of(scene)).long(), 2).permute(2, 0, 1)
     logs = (hot.float() * 50).log_softmax(dim=0).half()
     held, truth = HeldField(logs), HeldTruth(labels_of(scene))
-    look = SceneView(name="s", key="", stages=(stage,), logs=(held,), labels=(truth,), scratch=Scratch(tmp_path))
+    view = SceneView(name="s", key="", stages=(stage,), logs=(held,), labels=(truth,), scratch=Scratch(tmp_path))
     field = Previous(logs=held, stage=stage, temperature=1.0)
     sampler = FieldSampler(
-        steps=[StageRun(look=look, index=0, field=field, temperature=1.0)], batch=4, seed=0, ignore=255
+        steps=[StageRun(view=view, index=0, field=field, temperature=1.0)], batch=4, seed=0, ignore=255
     )
     joined, target = sampler(5)
     known = target != 255

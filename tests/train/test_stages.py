@@ -19,7 +19,7 @@ from magnet_cli.train.canvases import HeldField, HeldTruth, StageTruth, StoredFi
 from magnet_cli.train.scene_fields import own_logs
 from magnet_cli.train.scenes import LabelledScene
 from magnet_cli.train.stage_runs import Previous, Refiners, accumulated, direct, ended, mean_iou, merged
-from tests.train.fields import look_at, make_bundle, make_scene, probabilities_in, square, whole
+from tests.train.fields import make_bundle, make_scene, probabilities_in, square, view_of, whole
 from tests.train.support import pixels_of
 
 if TYPE_CHECKING:
@@ -43,10 +43,10 @@ def echo(*, own: bool) -> torch.nn.Module:
 def test_the_field_of_a_fold_is_its_own_backbones(tmp_path: Path) -> None:
     scene = make_scene("a", seed=0)
     bundle, other = (load_bundle(str(make_bundle(tmp_path / str(seed), seed=seed))) for seed in (1, 2))
-    mine, theirs = (look_at(tmp_path / "fields", one, scene) for one in (bundle, other))
+    mine, theirs = (view_of(tmp_path / "fields", one, scene) for one in (bundle, other))
     assert mine.key != theirs.key
     assert not torch.equal(whole(mine.logs[0]), whole(theirs.logs[0]))
-    assert torch.equal(whole(look_at(tmp_path / "fields", bundle, scene).logs[1]), whole(mine.logs[1]))
+    assert torch.equal(whole(view_of(tmp_path / "fields", bundle, scene).logs[1]), whole(mine.logs[1]))
 
 
 def test_a_field_is_the_network_on_every_pixel(tmp_path: Path) -> None:
@@ -85,8 +85,8 @@ def test_accumulated_fields_are_what_a_run_of_the_program_makes(tmp_path: Path, 
     scene = make_scene("s", seed=11, rows=150, columns=118)
     folder = make_bundle(tmp_path / "tiny", scales=scales, magnet={"margin": 3})
     bundle = load_bundle(str(folder))
-    look = look_at(tmp_path / "fields", bundle, scene)
-    *_, last = accumulated([look], temperatures=[1.0] * len(scales), how="mean", refiners=[Refiners()])
+    view = view_of(tmp_path / "fields", bundle, scene)
+    *_, last = accumulated([view], temperatures=[1.0] * len(scales), how="mean", refiners=[Refiners()])
     ours = whole(merged(last, how="mean", refiners=Refiners())).argmax(dim=0).numpy()
     tifffile.imwrite(tmp_path / "s.tif", pixels_of(scene), photometric="rgb", tile=(64, 64))
     options = SegmentOptions(weights=str(folder), merge="mean", device="cpu", num_workers=0)
@@ -97,7 +97,7 @@ def test_accumulated_fields_are_what_a_run_of_the_program_makes(tmp_path: Path, 
     assert ours.shape == theirs.shape
     assert (ours[inner] == theirs[inner]).mean() >= 0.999
     assert 0.1 < theirs.mean() < 0.9
-    alone = whole(look.logs[-1]).argmax(dim=0).numpy()
+    alone = whole(view.logs[-1]).argmax(dim=0).numpy()
     assert (ours[inner] != alone[inner]).mean() > 0.01, "the stages below changed nothing"
     assert last.stage.margin == 3
 
@@ -106,11 +106,11 @@ def test_windows_of_a_training_are_blended_as_in_a_run(tmp_path: Path) -> None:
     """On an image of one block, probabilities are those of the program at every pixel, also where windows overlap."""
     scene = make_scene("s", seed=11, rows=40, columns=38)
     folder = make_bundle(tmp_path / "tiny", scales=(16, 64), magnet={"margin": 3})
-    look = look_at(tmp_path / "fields", load_bundle(str(folder)), scene)
-    (step,) = accumulated([look], temperatures=[1.0, 1.0], how="mean", refiners=[Refiners()])
+    view = view_of(tmp_path / "fields", load_bundle(str(folder)), scene)
+    (step,) = accumulated([view], temperatures=[1.0, 1.0], how="mean", refiners=[Refiners()])
     assert (step.stage.cells, step.stage.fade) == (Size(width=4, height=4), 3)
     tifffile.imwrite(tmp_path / "s.tif", pixels_of(scene), photometric="rgb", tile=(64, 64))
-    for method, field in (("patch", look.logs[-1]), ("magnet", merged(step, how="mean", refiners=Refiners()))):
+    for method, field in (("patch", view.logs[-1]), ("magnet", merged(step, how="mean", refiners=Refiners()))):
         mask = tmp_path / f"{method}.tif"
         options = SegmentOptions(
             weights=str(folder), method=cast("Any", method), device="cpu", num_workers=0, probabilities=True
@@ -126,25 +126,25 @@ def as_it_is(field: Previous) -> torch.Tensor:
     return field.sample(Box.whole(field.stage.extent), field.stage.pitch)
 
 
-def steps_of(look: SceneView, **named: Any) -> list[StageRun]:
-    return accumulated([look], temperatures=[1.0] * len(look.stages), **named)
+def steps_of(view: SceneView, **named: Any) -> list[StageRun]:
+    return accumulated([view], temperatures=[1.0] * len(view.stages), **named)
 
 
 def test_what_a_refiner_says_is_what_the_next_stage_refines(tmp_path: Path) -> None:
     bundle = load_bundle(str(make_bundle(tmp_path / "tiny", scales=(16, 32, 64))))
-    look = look_at(tmp_path / "fields", bundle, make_scene("s", seed=4))
-    first, second = steps_of(look, how="refiner", refiners=[Refiners(networks=((None, echo(own=True)),))])
+    view = view_of(tmp_path / "fields", bundle, make_scene("s", seed=4))
+    first, second = steps_of(view, how="refiner", refiners=[Refiners(networks=((None, echo(own=True)),))])
     box = Box.whole(first.stage.extent)
     torch.testing.assert_close(as_it_is(second.field), (3 * first.own(box)).softmax(dim=0), atol=2e-3, rtol=0)
-    assert torch.equal(as_it_is(first.field), whole(look.logs[0]).float().softmax(dim=0).half().float())
-    plain, mean = steps_of(look, how="mean", refiners=[Refiners()])
+    assert torch.equal(as_it_is(first.field), whole(view.logs[0]).float().softmax(dim=0).half().float())
+    plain, mean = steps_of(view, how="mean", refiners=[Refiners()])
     expected = (plain.own(box) + plain.under(box)) / 2
     torch.testing.assert_close(as_it_is(mean.field), expected, atol=2e-3, rtol=0)
 
 
 def test_the_refiner_of_the_nearest_scale_is_asked(tmp_path: Path) -> None:
     bundle = load_bundle(str(make_bundle(tmp_path / "tiny", scales=(16, 32))))
-    (step,) = steps_of(look_at(tmp_path / "fields", bundle, make_scene("s", seed=4)), how="mean", refiners=[Refiners()])
+    (step,) = steps_of(view_of(tmp_path / "fields", bundle, make_scene("s", seed=4)), how="mean", refiners=[Refiners()])
     pair = Refiners(networks=((square(64), echo(own=False)), (square(16), echo(own=True))))
     box = Box.whole(step.stage.extent)
     for refiners, expected in ((pair, step.own(box)), (Refiners(networks=pair.networks[:1]), step.under(box))):
@@ -154,21 +154,21 @@ def test_the_refiner_of_the_nearest_scale_is_asked(tmp_path: Path) -> None:
 
 def test_direct_pairs_lie_over_the_coarsest_scale(tmp_path: Path) -> None:
     bundle = load_bundle(str(make_bundle(tmp_path / "tiny", scales=(16, 32, 64))))
-    look = look_at(tmp_path / "fields", bundle, make_scene("s", seed=4))
-    first, second = direct([look], temperatures=[1.5, 1.0, 1.0])
-    expected = (whole(look.logs[0]).float() / 1.5).softmax(dim=0).half().float()
+    view = view_of(tmp_path / "fields", bundle, make_scene("s", seed=4))
+    first, second = direct([view], temperatures=[1.5, 1.0, 1.0])
+    expected = (whole(view.logs[0]).float() / 1.5).softmax(dim=0).half().float()
     for step in (first, second):
-        assert step.field.stage == look.stages[0]
+        assert step.field.stage == view.stages[0]
         assert torch.equal(as_it_is(step.field), expected)
 
 
 def test_runs_end_with_a_score_and_a_temperature_a_stage(tmp_path: Path) -> None:
     bundle = load_bundle(str(make_bundle(tmp_path / "tiny", scales=(16, 32, 64))))
-    look = look_at(tmp_path / "fields", bundle, make_scene("s", seed=4))
+    view = view_of(tmp_path / "fields", bundle, make_scene("s", seed=4))
     refiners = [Refiners(networks=((None, echo(own=True)),))]
-    ending = ended([look], temperatures=[1.0] * 3, how="refiner", refiners=refiners, ignore=255, fitting=True)
+    ending = ended([view], temperatures=[1.0] * 3, how="refiner", refiners=refiners, ignore=255, fitting=True)
     assert len(ending.fits) == 2
-    assert ending.miou == pytest.approx(mean_iou([look.logs[-1]], [look.labels[-1]], ignore=255), abs=0.01)
+    assert ending.miou == pytest.approx(mean_iou([view.logs[-1]], [view.labels[-1]], ignore=255), abs=0.01)
 
 
 def test_mean_iou_counts_labelled_pixels_of_classes_that_occur() -> None:

@@ -61,7 +61,7 @@ def composed(convs: Sequence[nn.Conv2d]) -> tuple[Tensor, Tensor]:
     return weight.detach().contiguous(), bias.detach()
 
 
-def pays(convs: Sequence[nn.Conv2d]) -> bool:
+def saves_work(convs: Sequence[nn.Conv2d]) -> bool:
     """Return whether one convolution takes less than half the work of the chain, so that it is the faster one."""
     side = 1 + sum(conv.weight.shape[2] - 1 for conv in convs)
     first, last = convs[0].weight.shape[1], convs[-1].weight.shape[0]

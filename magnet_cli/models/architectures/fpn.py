@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from magnet_cli.models.architectures.chain import ConvChain, pays
+from magnet_cli.models.architectures.chain import ConvChain, saves_work
 from magnet_cli.models.architectures.efficientnet import EfficientNetLite, efficientnet_lite0, efficientnet_lite2
 from magnet_cli.models.architectures.resnet import BasicBlock, Bottleneck, ResNet
 from magnet_cli.models.architectures.timm_encoder import TimmEncoder
@@ -89,7 +89,7 @@ class FPN(nn.Module):
     def simplified(self) -> nn.Module:
         """Return an equal network with one convolution where the finest level has three with nothing between them."""
         finest = (self.smooth4_1, self.smooth4_2, _part(self.classify, self.classify.in_channels * 3 // 4, None))
-        return SimplifiedFPN(self, finest) if pays(finest) else self
+        return SimplifiedFPN(self, finest) if saves_work(finest) else self
 
 
 class SimplifiedFPN(nn.Module):
