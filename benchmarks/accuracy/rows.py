@@ -192,13 +192,15 @@ def measured(place: Place, name: str, row: Row) -> Cell:
     windows = windows_run(report)
     backbone, refiner = macs(load_bundle(str(folder)))
     refined = sum(windows[1:]) if report["options"]["merge"] == "refiner" else 0
+    tta = report["options"].get("tta", "none")
+    passes = sum(windows) * (1 if tta == "none" else int(tta))
     size = report["input"]["size"]
     return Cell(
         row=name,
         scene=place.name,
         **scored(mask, place.truth),
-        windows=sum(windows),
-        gmac=round(sum(windows) * backbone + refined * refiner, 3),
+        windows=passes,
+        gmac=round(passes * backbone + refined * refiner, 3),
         megapixels=size["width"] * size["height"] / 1e6,
         seconds=round(sum(report["seconds"].values()), 1),
         backbone=digest(place.bundle / BACKBONE),

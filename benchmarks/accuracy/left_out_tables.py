@@ -1,0 +1,253 @@
+"""Tables on the recipe of `aerial` with each of the seven scenes left out in turn: scores, classes, differences."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from benchmarks.accuracy.cells import Cell, ious, load_cells, markdown, mba, miou, number
+from benchmarks.accuracy.segmented_tables import CLASSES, interval
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+LEFT_OUT_SCENES = tuple(f"tile{number}" for number in range(1, 8))
+SEEDS = (1, 2, 3)
+LEFT_OUT = {
+    "downsample": "`--method downsample`: windows of 2048 alone",
+    "patch": "`--method patch`: windows of 256 alone",
+    "patch-half-overlap": "patch, `--overlap 50%`",
+    "patch-mirrored": "patch, `--tta 4`",
+    "patch-x2": "patch, input and windows of 512",
+    "magnet-fast": "`--method magnet-fast`",
+    "budget20": "`--method magnet-fast --budget 20%`",
+    "budget40": "`--method magnet-fast --budget 40%`",
+    "magnet": "**the default: stage by stage, `--merge mean`**",
+    "magnet-certainty": "stage by stage, `--merge certainty`",
+    "magnet-x2": "stage by stage, input of 512, windows of 512 to 4096",
+}
+BASIC = ("downsample", "patch", "magnet")
+"""A scene belongs to the tables once these rows of the first seed were measured on it."""
+BETTER = "better"
+PAIRS = (
+    ("magnet", BETTER),
+    ("magnet", "patch"),
+    ("magnet", "patch-half-overlap"),
+    ("magnet", "patch-mirrored"),
+    ("magnet-certainty", "magnet"),
+    ("magnet-x2", "magnet"),
+    ("magnet-x2", "patch-x2"),
+    ("magnet-fast", "patch"),
+    ("budget20", "patch"),
+    ("budget40", "patch"),
+)
+"""Rows whose paired differences are shown, the second taken from the first."""
+NAMES = {
+    BETTER: "the better of downsample and patch",
+    "magnet": "default",
+    "magnet-certainty": "certainty",
+    "patch-half-overlap": "patch, overlap of 50 %",
+    "patch-mirrored": "patch, `--tta 4`",
+    "patch-x2": "patch, input of 512",
+    "magnet-x2": "default, input of 512",
+    "budget20": "`--budget 20%`",
+    "budget40": "`--budget 40%`",
+}
+DRAWS = 10_000
+"""Resamples of a bootstrap."""
+Score = Callable[[Sequence[Cell]], float]
+"""A score of one seed's cells, pooled over their scenes."""
+
+
+def left_out_row(seed: int, method: str) -> str:
+    """Return the name of a row, such as `out-seed1-patch`."""
+    return f"out-seed{seed}-{method}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """A method on the scenes of the tables, with each seed that was measured on all of them."""
+
+    seeds: dict[int, list[Cell]]
+    """The cells of each seed, one for each scene."""
+
+    def only(self, seeds: Iterable[int]) -> Measured:
+        """Return the method with some of its seeds."""
+        return Measured(seeds={seed: self.seeds[seed] for seed in seeds})
+
+    def spread(self, score: Score) -> str:
+        """Write the mean of a pooled score over the seeds, and its lowest and highest value where there are several."""
+        values = [score(cells) for cells in self.seeds.values()]
+        text = number(float(np.mean(values)))
+        return text if len(values) == 1 else f"{text} ({min(values):.1f} to {max(values):.1f})"
+
+    def each(self, score: Score) -> list[float]:
+        """Return the mean of a score over the seeds, scene by scene."""
+        return [float(np.mean([score([cell]) for cell in cells])) for cells in zip(*self.seeds.values(), strict=True)]
+
+
+def shown_scenes() -> tuple[str, ...]:
+    """Return the scenes on which the basic rows of the first seed were measured."""
+    cells = load_cells("main")
+    rows = [left_out_row(SEEDS[0], method) for method in BASIC]
+    return tuple(scene for scene in LEFT_OUT_SCENES if all((row, scene) in cells for row in rows))
+
+
+def measured(method: str) -> Measured | None:
+    """Return a method on the scenes of the tables. None unless a seed was measured on all of them."""
+    cells, scenes = load_cells("main"), shown_scenes()
+    keys = {seed: [(left_out_row(seed, method), scene) for scene in scenes] for seed in SEEDS}
+    seeds = {
+        seed: [cells[key] for key in row] for seed, row in keys.items() if row and all(key in cells for key in row)
+    }
+    return Measured(seeds=seeds) if seeds else None
+
+
+def boundary(cells: Sequence[Cell]) -> float:
+    """Return the mean boundary accuracy in percent.
+
+    Raises:
+        ValueError: A cell has no boundary.
+    """
+    found = mba(cells)
+    if found is None:
+        message = "a row without a boundary was measured"
+        raise ValueError(message)
+    return found
+
+
+def left_out_table() -> str:
+    """Every method on scenes that its networks have not seen."""
+    scenes, lines = shown_scenes(), []
+    for method, label in LEFT_OUT.items():
+        found = measured(method)
+        if found is None:
+            continue
+        each, first = found.each(miou), next(iter(found.seeds.values()))
+        pixels, gmac, windows = (
+            sum(getattr(cell, key) or 0 for cell in first) for key in ("megapixels", "gmac", "windows")
+        )
+        scores = [found.spread(miou), number(float(np.mean(each))), *map(number, each), found.spread(boundary)]
+        lines.append([label, str(len(found.seeds)), *scores, number(gmac / pixels), str(windows)])
+    header = ["", "seeds", "mIoU pooled", "mean", *scenes, "mBA", "GMAC / Mpx", "windows"]
+    return markdown(header, lines)
+
+
+def left_out_class_table() -> str:
+    """IoU by class, pooled over the scenes: the mean over seeds."""
+    lines = []
+    for method, label in LEFT_OUT.items():
+        found = measured(method)
+        if found is not None:
+            mean = np.mean([ious(cells) for cells in found.seeds.values()], axis=0)
+            lines.append([label, *(number(100 * value) for value in mean)])
+    return markdown(["", *CLASSES], lines)
+
+
+def left_out_difference_table() -> str:
+    """Paired differences: by scene, with Student's interval, and pooled, with an interval by bootstrap over scenes."""
+    lines = []
+    for first, second in PAIRS:
+        pair = paired(first, second)
+        if pair is None:
+            continue
+        mine, theirs = pair
+        for what, score, sums in (("mIoU", miou, pooled_miou), ("mBA", boundary, pooled_mba)):
+            others = [row.each(score) for row in theirs]
+            each = [one - max(other) for one, *other in zip(mine.each(score), *others, strict=True)]
+            values = [
+                score(cells) - max(score(row.seeds[seed]) for row in theirs) for seed, cells in mine.seeds.items()
+            ]
+            low, high = bootstrap(mine, theirs, sums)
+            pooled = f"{np.mean(values):+.2f} ({low:+.2f} to {high:+.2f})"
+            label = f"{NAMES.get(first, first)} - {NAMES.get(second, second)}, {what}"
+            numbers = [f"{value:+.2f}" for value in each]
+            lines.append([label, *numbers, mean_and_half(each), pooled, ", ".join(f"{one:+.2f}" for one in values)])
+    header = ["", *shown_scenes(), "mean, Student's 95 %", "pooled, bootstrap's 95 %", "pooled, by seed"]
+    return markdown(header, lines)
+
+
+def paired(first: str, second: str) -> tuple[Measured, list[Measured]] | None:
+    """Return a row and those that it is compared with, with the seeds that all of them have. None without such a seed.
+
+    Args:
+        first: The row.
+        second: The other row, or `BETTER`: two rows, of which the better one counts.
+    """
+    names = (first, *(("downsample", "patch") if second == BETTER else (second,)))
+    rows = [row for row in map(measured, names) if row is not None]
+    if len(rows) < len(names):
+        return None
+    common = [seed for seed in SEEDS if all(seed in row.seeds for row in rows)]
+    mine, *theirs = (row.only(common) for row in rows)
+    return (mine, theirs) if common else None
+
+
+def mean_and_half(differences: Sequence[float]) -> str:
+    """Write the mean of some differences with Student's 95 % interval; the mean alone where there is one."""
+    if len(differences) == 1:
+        return f"{differences[0]:+.2f}"
+    mean, half = interval(differences)
+    return f"{mean:+.2f} ± {half:.2f}"
+
+
+def bootstrap(
+    mine: Measured,
+    theirs: Sequence[Measured],
+    score: Callable[[Sequence[Cell], NDArray[np.int64]], NDArray[np.float64]],
+) -> tuple[float, float]:
+    """Return the 95 % interval of a pooled difference, the mean over seeds, when scenes are drawn with replacement.
+
+    Args:
+        mine: The row.
+        theirs: The rows that it is compared with; in each draw the best of them counts.
+        score: The pooled score of one seed's cells, `(draws,)`, when each scene counts as often as `(draws, scenes)`
+            says.
+    """
+    scenes = len(next(iter(mine.seeds.values())))
+    times = np.random.default_rng(0).multinomial(scenes, np.full(scenes, 1 / scenes), size=DRAWS)
+    differences = [
+        score(cells, times) - np.max([score(one.seeds[seed], times) for one in theirs], axis=0)
+        for seed, cells in mine.seeds.items()
+    ]
+    low, high = np.quantile(np.mean(differences, axis=0), [0.025, 0.975])
+    return float(low), float(high)
+
+
+def pooled_miou(cells: Sequence[Cell], times: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the mean IoU in percent over the classes that occur, for each draw of scenes: `(draws,)`.
+
+    Args:
+        cells: One cell for each scene.
+        times: How often each scene counts, `(draws, scenes)`.
+    """
+    counts = np.array([[cell.truth, cell.mask, cell.both] for cell in cells], np.float64)
+    truth, mask, both = np.moveaxis(np.einsum("ds,skc->dkc", times, counts), 1, 0)
+    union = truth + mask - both
+    found: NDArray[np.float64] = 100 * np.nanmean(
+        np.divide(both, union, out=np.full(union.shape, np.nan), where=union > 0), axis=1
+    )
+    return found
+
+
+def pooled_mba(cells: Sequence[Cell], times: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the mean boundary accuracy in percent for each draw of scenes: `(draws,)`.
+
+    Args:
+        cells: One cell for each scene, each with its boundary.
+        times: How often each scene counts, `(draws, scenes)`.
+    """
+    found = [cell.boundary for cell in cells]
+    near, right = (times @ np.array([getattr(one, key) for one in found], np.float64) for key in ("near", "right"))
+    mean: NDArray[np.float64] = 100 * np.mean(right / near, axis=1)
+    return mean
+
+
+LEFT_OUT_TABLES: dict[str, Callable[[], str]] = {
+    "left-out": left_out_table,
+    "left-out-classes": left_out_class_table,
+    "left-out-differences": left_out_difference_table,
+}

@@ -1,0 +1,139 @@
+"""One scene left out over seven: the configurations of the trainings, and tables of paired scores."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from benchmarks.accuracy import cells as module
+from benchmarks.accuracy.cells import Boundary, Cell, mba, miou, save_cell
+from benchmarks.accuracy.left_out import CONFIG, ROWS, LeftOutPlace
+from benchmarks.accuracy.left_out_tables import (
+    LEFT_OUT,
+    LEFT_OUT_SCENES,
+    Measured,
+    bootstrap,
+    left_out_difference_table,
+    left_out_row,
+    left_out_table,
+    measured,
+    pooled_mba,
+    pooled_miou,
+)
+from magnet_cli.train.config import TrainConfig
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture(autouse=True)
+def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder of results."""
+    monkeypatch.setattr(module, "RESULTS", tmp_path / "results")
+    return tmp_path / "results"
+
+
+def cell(row: str, scene: str, right: int, *, size: int = 100) -> Cell:
+    """A scene of two classes, `right` pixels of each of which are labelled right, near a border as anywhere."""
+    return Cell(
+        row=row,
+        scene=scene,
+        truth=(size, size),
+        mask=(size, size),
+        both=(right, right),
+        boundary=Boundary(radii=(3.0,), near=(2 * size,), right=(2 * right,)),
+        windows=10,
+        gmac=20.0,
+        megapixels=4.0,
+    )
+
+
+def save(method: str, seed: int, rights: dict[str, int]) -> None:
+    for scene, right in rights.items():
+        save_cell("main", cell(left_out_row(seed, method), scene, right))
+
+
+def columns(table: str, line: int) -> dict[str, str]:
+    head, _, *lines = table.splitlines()
+    return dict(zip(*([text.strip() for text in one.split("|")[1:-1]] for one in (head, lines[line])), strict=True))
+
+
+@pytest.mark.parametrize("scene", LEFT_OUT_SCENES)
+def test_a_network_is_trained_on_every_scene_but_the_one_it_is_scored_on(scene: str, tmp_path: Path) -> None:
+    place = LeftOutPlace(work=tmp_path, name=scene, seed=3)
+    config = place.config()
+    assert set(config.data.scenes or ()) == set(LEFT_OUT_SCENES) - {scene}
+    assert not config.data.validation
+    assert config.loop.seed == 3
+    shipped = TrainConfig.parse(CONFIG.read_text(encoding="utf-8"), folder=CONFIG.parent)
+    assert config.network == shipped.network
+    assert config.loop.iterations == shipped.loop.iterations
+    assert place.bundle.name == f"lite0-out{scene[-1]}-seed3"
+    assert not place.is_trained
+
+
+def test_every_row_has_a_label() -> None:
+    assert set(ROWS) == set(LEFT_OUT)
+
+
+def test_scenes_that_are_drawn_twice_count_twice() -> None:
+    first, second = cell("r", "a", 50), cell("r", "b", 90, size=300)
+    times = np.array([[1, 1], [2, 0], [0, 2]])
+    assert pooled_miou([first, second], times) == pytest.approx([miou([first, second]), miou([first]), miou([second])])
+    assert pooled_mba([first, second], times) == pytest.approx([mba([first, second]), mba([first]), mba([second])])
+
+
+def test_a_gain_of_every_scene_has_an_interval_above_zero() -> None:
+    rights = (40, 60, 80)
+    better, worse, mixed = (
+        Measured(
+            seeds={
+                1: [
+                    cell("r", str(at), right + gain) for at, (right, gain) in enumerate(zip(rights, gains, strict=True))
+                ]
+            }
+        )
+        for gains in ((5, 6, 7), (0, 0, 0), (-20, 0, 20))
+    )
+    low, high = bootstrap(better, [worse], pooled_miou)
+    assert 0 < low < high
+    low, high = bootstrap(mixed, [worse], pooled_miou)
+    assert low < 0 < high
+    assert bootstrap(worse, [worse], pooled_miou) == (0, 0)
+    low, _ = bootstrap(better, [worse, better], pooled_miou)
+    assert low == 0, "the better of two rows counts"
+
+
+def test_a_row_has_the_seeds_that_were_measured_on_every_scene() -> None:
+    for seed in (1, 2):
+        for method in ("downsample", "patch", "magnet"):
+            save(method, seed, {"tile1": 50, "tile3": 60 + seed} if seed == 1 else {"tile1": 50})
+    found = measured("patch")
+    assert found is not None
+    assert list(found.seeds) == [1]
+    save("magnet", 2, {"tile3": 64})
+    table = left_out_table()
+    assert [columns(table, line)["seeds"] for line in range(3)] == ["1", "1", "2"]
+    line = columns(table, 2)
+    assert "tile2" not in line, "a scene without the basic rows is not shown"
+    assert float(line["tile3"]) == pytest.approx(np.mean([100 * 61 / 139, 100 * 64 / 136]), abs=0.05)
+    assert re.fullmatch(r"[\d.]+ \([\d.]+ to [\d.]+\)", line["mIoU pooled"])
+    assert (line["GMAC / Mpx"], line["windows"]) == ("5.0", "20")
+
+
+def test_differences_are_paired_by_seed() -> None:
+    save("downsample", 1, {"tile1": 10, "tile2": 80})
+    save("patch", 1, {"tile1": 50, "tile2": 60})
+    save("magnet", 1, {"tile1": 60, "tile2": 70})
+    save("magnet", 2, {"tile1": 99, "tile2": 99})
+    table = left_out_difference_table()
+    line = columns(table, 0)
+    assert float(line["tile1"]) == pytest.approx(100 * (60 / 140 - 50 / 150), abs=0.005)
+    assert float(line["tile2"]) == pytest.approx(100 * (70 / 130 - 80 / 120), abs=0.005), "downsample is better there"
+    pooled = 100 * (130 / 270 - 110 / 290)
+    assert float(line["pooled, by seed"]) == pytest.approx(pooled, abs=0.005), "seed 2 has no patch"
+    assert line["pooled, bootstrap's 95 %"].startswith(f"{pooled:+.2f} (")
+    assert columns(table, 1)["tile1"] == "+10.00", "boundary accuracy"
