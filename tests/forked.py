@@ -7,6 +7,7 @@ import os
 import sys
 import tempfile
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from magnet_cli.cli.app import main
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from multiprocessing.context import ForkServerContext
+    from multiprocessing.context import ForkServerContext, ForkServerProcess
 
 LOADED = ["magnet_cli.segmentation.api", "tests.laws.driver", "tests.forked"]
 """What every forked process has already; the same list for all tests, because a session has one server."""
@@ -38,19 +39,40 @@ def context() -> ForkServerContext:
 def run_forked(words: Sequence[str], folder: Path) -> Ended:
     """Type `magnet WORDS` in a folder, in this process's environment; what it prints goes nowhere."""
     with tempfile.NamedTemporaryFile(suffix=".txt") as stderr:
-        process = context().Process(target=_type, args=(list(words), folder, dict(os.environ), stderr.name))
-        process.start()
+        process = start_forked(words, folder, stderr=stderr.fileno())
         process.join()
         return Ended(code=process.exitcode, stderr=Path(stderr.name).read_text(encoding="utf-8"))
 
 
-def _type(words: list[str], folder: Path, environment: Mapping[str, str], stderr: str) -> None:
+def start_forked(
+    words: Sequence[str], folder: Path, *, stdout: int | None = None, stderr: int | None = None, **more: str
+) -> ForkServerProcess:
+    """Begin to run `magnet WORDS` in a folder, in this process's environment.
+
+    Args:
+        words: The words behind the program's name.
+        folder: The folder that is the current one.
+        stdout: Descriptor of the standard output, which stays open here. None leaves out what is printed.
+        stderr: Descriptor of the standard error, likewise.
+        more: More variables of the environment.
+    """
+    with open(os.devnull, "r+b") as nowhere:  # noqa: PTH123 (no path of a file)
+        descriptors = [nowhere.fileno(), *(nowhere.fileno() if each is None else each for each in (stdout, stderr))]
+        # A connection is what multiprocessing hands to a process of the server with its descriptor.
+        streams = [Connection(os.dup(each)) for each in descriptors]
+    process = context().Process(target=_type, args=(list(words), folder, {**os.environ, **more}, streams))
+    process.start()
+    for stream in streams:
+        stream.close()
+    return process
+
+
+def _type(words: list[str], folder: Path, environment: Mapping[str, str], streams: Sequence[Connection]) -> None:
     os.environ.clear()
     os.environ.update(environment)
-    for stream, name in ((sys.stdin, os.devnull), (sys.stdout, os.devnull), (sys.stderr, stderr)):
-        file = os.open(name, os.O_RDWR)
-        os.dup2(file, stream.fileno())
-        os.close(file)
+    for stream, given in zip((sys.stdin, sys.stdout, sys.stderr), streams, strict=True):
+        os.dup2(given.fileno(), stream.fileno())
+        given.close()
     os.chdir(folder)
     sys.argv = ["magnet", *words]
     main()

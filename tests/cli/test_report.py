@@ -14,13 +14,14 @@ import tifffile
 from tests.cli.support import expected_labels, invoke, invoke_json, write_image
 
 
-@pytest.fixture
-def report(here: Path, bundle: Path) -> dict[str, Any]:
-    """Return the report on a scan of 0.5 um a pixel whose lower part holds no data."""
-    values = tifffile.imread(write_image(here / "plain.tif", size=(300, 150)))
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, bundle: Path) -> Path:
+    """Segment a scan of 0.5 um a pixel whose lower part holds no data, once for all tests."""
+    folder = tmp_path_factory.mktemp("run")
+    values = tifffile.imread(write_image(folder / "plain.tif", size=(300, 150)))
     values[100:] = 0
     tifffile.imwrite(
-        here / "s.tif",
+        folder / "s.tif",
         values,
         photometric="rgb",
         tile=(64, 64),
@@ -29,7 +30,17 @@ def report(here: Path, bundle: Path) -> dict[str, Any]:
         extratags=[(42113, "s", 0, "0", True)],
     )
     words = ("--weights", bundle, "--scales", "32,64", "--points", "50%", "--memory", "30GiB", "-o", "m.tif")
-    found = invoke_json("segment", "s.tif", *words)["images"][0]["report"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        (folder / "printed.json").write_text(json.dumps(invoke_json("segment", "s.tif", *words)))
+    return folder
+
+
+@pytest.fixture
+def report(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Return the report that was printed. The current folder is the run's."""
+    monkeypatch.chdir(folder)
+    found = json.loads(Path("printed.json").read_text())["images"][0]["report"]
     assert isinstance(found, dict)
     return found
 
