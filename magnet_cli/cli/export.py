@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from magnet_cli.cli.outcome import Listing, command
-from magnet_cli.cli.parameters import FIRST, Given, Group, Json, NoProgress, takes
+from magnet_cli.cli.parameters import Given, Group, Json, NoProgress, output_option, takes
 from magnet_cli.errors import MagnetError
 from magnet_cli.events import Step
 from magnet_cli.options.export import ExportOptions
@@ -24,14 +24,7 @@ if TYPE_CHECKING:
 def export(
     masks: Annotated[list[str], typer.Argument(metavar="MASK...", help="Masks of magnet segment, or folders of them.")],
     output: Annotated[
-        Path | None,
-        typer.Option(
-            "-o",
-            "--output",
-            help="A file (for one mask and one format) or a folder. Default: beside each mask.",
-            envvar="MAGNET_OUTPUT",
-            rich_help_panel=FIRST,
-        ),
+        Path | None, output_option("A file (for one mask and one format) or a folder. Default: beside each mask.")
     ] = None,
     *,
     options: Given[ExportOptions],

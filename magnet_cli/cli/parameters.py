@@ -46,6 +46,15 @@ NoProgress = Annotated[
 ]
 
 
+def output_option(about: str) -> Any:
+    """Declare `-o` for a command that writes files beside its inputs, into a folder, or under a name.
+
+    Args:
+        about: The description in the help, with what the command does without the option.
+    """
+    return typer.Option("-o", "--output", help=about, envvar="MAGNET_OUTPUT", rich_help_panel=FIRST)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Group(Generic[OptionsT]):
     """The options of a dataclass that a command has."""

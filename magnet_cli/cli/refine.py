@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from magnet_cli.cli.outcome import Listing, command, print_json, print_lines
-from magnet_cli.cli.parameters import FIRST, MORE, Given, Group, Json, NoProgress, takes
+from magnet_cli.cli.parameters import MORE, Given, Group, Json, NoProgress, output_option, takes
 from magnet_cli.options.refine import RefineOptions
 from magnet_cli.options.shared import ViewOptions
 from magnet_cli.system.address_space import check_address_space
@@ -26,14 +26,7 @@ def refine(
     image: Annotated[str, typer.Argument(metavar="IMAGE", help="A file or URL.")],
     mask: Annotated[str, typer.Argument(metavar="MASK", help="A mask of the image's size, from any program.")],
     output: Annotated[
-        Path | None,
-        typer.Option(
-            "-o",
-            "--output",
-            help="A .tif file or a folder. Default: MASK.refined.tif in the current folder.",
-            envvar="MAGNET_OUTPUT",
-            rich_help_panel=FIRST,
-        ),
+        Path | None, output_option("A .tif file or a folder. Default: MASK.refined.tif in the current folder.")
     ] = None,
     *,
     options: Given[RefineOptions],

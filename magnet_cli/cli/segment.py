@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from magnet_cli.cli.outcome import Listing, command
-from magnet_cli.cli.parameters import FIRST, Given, Group, Inputs, Json, NoProgress, takes
+from magnet_cli.cli.parameters import Given, Group, Inputs, Json, NoProgress, output_option, takes
 from magnet_cli.options.segment import SegmentOptions
 from magnet_cli.system.address_space import check_address_space
 
@@ -19,13 +19,7 @@ def segment(
     inputs: Inputs,
     output: Annotated[
         Path | None,
-        typer.Option(
-            "-o",
-            "--output",
-            help="A .tif file (for one input) or a folder. Default: NAME.mask.tif in the current folder.",
-            envvar="MAGNET_OUTPUT",
-            rich_help_panel=FIRST,
-        ),
+        output_option("A .tif file (for one input) or a folder. Default: NAME.mask.tif in the current folder."),
     ] = None,
     *,
     options: Given[SegmentOptions],

@@ -105,7 +105,7 @@ _YARDSTICKS = Form(
 
 
 @dataclass(kw_only=True, unsafe_hash=True)
-class BenchOptions(OptionGroup):
+class BenchOptions(OptionGroup, panel="What to measure", variables=False):
     """What a bench measures, and how often."""
 
     sizes: ListOption[tuple[int, ...] | None] = ListOption(
@@ -113,8 +113,6 @@ class BenchOptions(OptionGroup):
         _SIZES,
         about="Sides of the generated images. Default: 2048,4096,8192 on a CPU, 4096,16384,65536 elsewhere, none with "
         "INPUT. The images are kept in the folder for temporary files (TMPDIR) during the bench.",
-        panel="What to measure",
-        variable="",
         shown="",
     )
     """Sides of generated square images in pixels. None takes those that suit the device, or none beside an image."""
@@ -123,8 +121,6 @@ class BenchOptions(OptionGroup):
         _METHODS,
         about="Methods to measure: magnet, magnet-fast, patch, downsample; with a GRNet's bundle grnet, grnet-local; "
         "with a cascade cascadepsp. Default: magnet, or cascadepsp where --weights names a cascade.",
-        panel="What to measure",
-        variable="",
         shown="",
     )
     """Methods that are measured. None means `cascadepsp` where `measured` are options of `refine`, else `magnet`."""
@@ -132,18 +128,10 @@ class BenchOptions(OptionGroup):
         YARDSTICKS,
         _YARDSTICKS,
         about="Yardsticks to compare with, or none; patching needs the extra 'bench'.",
-        panel="What to measure",
-        variable="",
         shown=",".join(YARDSTICKS),
     )
     repeats: Option[int | None] = Option(
-        None,
-        WHOLE,
-        about="Number of rounds. Default: 3, or 1 where a run takes over half a minute.",
-        panel="What to measure",
-        variable="",
-        shown="",
-        least=1,
+        None, WHOLE, about="Number of rounds. Default: 3, or 1 where a run takes over half a minute.", shown="", least=1
     )
     """Number of rounds. None takes three of short runs and one of long ones."""
     measured: SegmentOptions | RefineOptions = field(default_factory=partial(SegmentOptions, tissue="none"))

@@ -82,14 +82,13 @@ _SHARE = Form(parse=_parse_share, types=(Rational, float), convert=float, annota
 
 
 @dataclass(kw_only=True, unsafe_hash=True)
-class EvaluationOptions(OptionGroup):
+class EvaluationOptions(OptionGroup, panel="What to compare"):
     """Which pixels and classes count in a comparison of a mask with the truth."""
 
     ignore: ListOption[tuple[int, ...]] = ListOption(
         (),
         _LABELS,
         about="Ignore pixels of TRUTH that have this value; 255 is always ignored. Repeatable.",
-        panel="What to compare",
         variable="",
         shown="",
     )
@@ -98,7 +97,6 @@ class EvaluationOptions(OptionGroup):
         (),
         _LABELS,
         about="Leave this class out of the mean; its pixels still count for the other classes. Repeatable.",
-        panel="What to compare",
         words=("--exclude-class",),
         variable="",
         shown="",
@@ -108,22 +106,15 @@ class EvaluationOptions(OptionGroup):
         None,
         _NAMES,
         about="Names of the classes in the order of their indices, like land,water,road.",
-        panel="What to compare",
         words=("--classes",),
         variable="",
     )
     """Names of the classes. A label without a name is then an error. None shows the names that the mask holds."""
     truth_values: Option[Mapping[int, int] | None] = Option(
-        None,
-        _VALUES,
-        about="Classes of the values that TRUTH stores, as pairs STORED=CLASS, like 255=1.",
-        panel="What to compare",
-        variable="",
+        None, _VALUES, about="Classes of the values that TRUTH stores, as pairs STORED=CLASS, like 255=1.", variable=""
     )
     """Labels of those stored values of the truth that differ from their label. None takes all values as labels."""
-    boundary: Option[RadiusRule | None] = Option(
-        None, choice(RadiusRule), about="Radii of the mean boundary accuracy.", panel="What to compare"
-    )
+    boundary: Option[RadiusRule | None] = Option(None, choice(RadiusRule), about="Radii of the mean boundary accuracy.")
     """Radii of the mean boundary accuracy. The fixed radii are always used; another rule adds its own. None leaves the
     accuracy out."""
 
@@ -150,27 +141,18 @@ class EvaluationOptions(OptionGroup):
 
 
 @dataclass(kw_only=True, unsafe_hash=True)
-class ScoreOptions(OptionGroup):
+class ScoreOptions(OptionGroup, panel="What to compare", variables=False):
     """Methods that are compared on a data set, how they segment its images, and which pixels and classes count."""
 
     methods: ListOption[tuple[Method, ...]] = ListOption(
-        METHODS,
-        _METHODS,
-        about="Methods that --data compares.",
-        panel="What to compare",
-        variable="",
-        shown=",".join(METHODS),
+        METHODS, _METHODS, about="Methods that --data compares.", shown=",".join(METHODS)
     )
     segment: SegmentOptions = field(default_factory=partial(SegmentOptions, tissue="none"))
     """Options by which images are segmented. Its `method` is ignored, because `methods` names them."""
     evaluation: EvaluationOptions = field(default_factory=lambda: EvaluationOptions(boundary="fixed"))
     """Pixels and classes that count. Where it names no classes, the names of the bundle's classes are used."""
     iou_threshold: NumericOption[float] = NumericOption(
-        0.65,
-        _SHARE,
-        about="An image's IoU below this counts as 0 in the thresholded mean.",
-        panel="What to compare",
-        variable="",
+        0.65, _SHARE, about="An image's IoU below this counts as 0 in the thresholded mean."
     )
     """Mean IoU of an image below this counts as 0 in the thresholded mean; ISIC 2018 took 0.65."""
 

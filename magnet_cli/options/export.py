@@ -7,11 +7,7 @@ from fractions import Fraction
 from typing import Literal
 
 from magnet_cli.errors import UsageError
-from magnet_cli.options.forms import (
-    NUMBER,
-    SWITCH,
-    WHOLE,
-)
+from magnet_cli.options.forms import NUMBER, SWITCH, WHOLE
 from magnet_cli.options.option import Form, ListOption, NumericOption, Option, OptionGroup, Shorthand
 
 ExportFormat = Literal["cog", "ome-tiff", "ome-zarr", "geojson"]
@@ -60,14 +56,13 @@ FORMATS = Form(
 
 
 @dataclass(kw_only=True, unsafe_hash=True)
-class ExportOptions(OptionGroup):
+class ExportOptions(OptionGroup, panel="Outputs"):
     """Other formats in which a mask is written, and the shape of its polygons."""
 
     formats: ListOption[tuple[ExportFormat, ...]] = ListOption(
         (),
         FORMATS,
         about=f"Other formats to write, with commas between them: {','.join(EXPORT_FORMATS)}.",
-        panel="Outputs",
         rank=9,
         words=("--format",),
         shown="",
@@ -84,18 +79,12 @@ class ExportOptions(OptionGroup):
         Fraction(0),
         NUMBER,
         about="Distance in pixels by which outlines of polygons may move so that they have fewer corners.",
-        panel="Outputs",
         shown="",
         needs=("formats", "geojson"),
     )
     """Distance in pixels by which the outline of a polygon may move so that it has fewer corners."""
     min_area: Option[int] = Option(
-        0,
-        WHOLE,
-        about="Leave out polygons of fewer pixels than this.",
-        panel="Outputs",
-        least=0,
-        needs=("formats", "geojson"),
+        0, WHOLE, about="Leave out polygons of fewer pixels than this.", least=0, needs=("formats", "geojson")
     )
     """Polygons of fewer pixels than this are left out."""
 
@@ -108,7 +97,4 @@ class ExportOptions(OptionGroup):
             )
 
 
-EXPORTS = Form(
-    parse=lambda text, _: ExportOptions(formats=text),
-    types=(ExportOptions,),
-)
+EXPORTS = Form(parse=lambda text, _: ExportOptions(formats=text), types=(ExportOptions,))

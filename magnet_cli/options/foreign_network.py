@@ -11,7 +11,7 @@ from magnet_cli.errors import UsageError
 from magnet_cli.geometry import Size
 from magnet_cli.options.forms import SWITCH, TEXT, WHOLE, choice
 from magnet_cli.options.lengths import PhysicalScales, in_unit
-from magnet_cli.options.option import Form, ListOption, NumericOption, Option, OptionGroup, PathOption, options_in
+from magnet_cli.options.option import Form, ListOption, NumericOption, Option, OptionGroup, PathOption
 from magnet_cli.options.scales import parse_scales
 
 ScoreActivation = Literal["softmax", "sigmoid", "none", "share"]
@@ -174,14 +174,13 @@ NETWORK_FILE = Form(parse=lambda text, _: text, types=(), metavar="PATH")
 
 
 @dataclass(kw_only=True, unsafe_hash=True)
-class NetworkOptions(OptionGroup):
+class NetworkOptions(OptionGroup, panel="Network from elsewhere", needs=NETWORK):
     """A network from elsewhere, and the values that its own files do not state or state otherwise."""
 
     network: PathOption[str | None] = PathOption(
         None,
         NETWORK_FILE,
         about="A network from elsewhere: the folder or file in which another library saved it.",
-        panel="Network from elsewhere",
         rival="model",
     )
     classes: Option[tuple[ClassChoice, ...] | int | None] = Option(
@@ -189,79 +188,48 @@ class NetworkOptions(OptionGroup):
         CLASS_CHOICES,
         about="Classes of the network: a number, names in order, or NAME=CHANNEL+CHANNEL,...,NAME=rest, which keeps "
         "some channels and adds up others.",
-        panel="Network from elsewhere",
-        needs=NETWORK,
     )
     network_bands: ListOption[tuple[str, ...] | None] = ListOption(
-        None,
-        NAMES,
-        about="Bands of the network in its order, like red,green,blue,nir or blue,green,red.",
-        panel="Network from elsewhere",
-        needs=NETWORK,
+        None, NAMES, about="Bands of the network in its order, like red,green,blue,nir or blue,green,red."
     )
     input: NumericOption[Size | None] = NumericOption(
-        None,
-        SIDES,
-        about="Size of the network's input in pixels: 512 or 512x384.",
-        panel="Network from elsewhere",
-        needs=NETWORK,
+        None, SIDES, about="Size of the network's input in pixels: 512 or 512x384."
     )
     range: ListOption[tuple[float, float] | None] = ListOption(
-        None,
-        SPAN,
-        about="Stored values that become 0 and 1 before mean and standard deviation, like 0,10000.",
-        panel="Network from elsewhere",
-        needs=NETWORK,
+        None, SPAN, about="Stored values that become 0 and 1 before mean and standard deviation, like 0,10000."
     )
     values: Option[ValueKind | None] = Option(
         None,
         choice(ValueKind),
         about="What the network takes: normalised values, or stored values, which it normalises itself.",
         panel="How that network is called",
-        needs=NETWORK,
     )
     mean: ListOption[tuple[float, ...] | str | None] = ListOption(
-        None,
-        NUMBERS,
-        about="Mean of each band, of values from 0 to 1, or imagenet.",
-        panel="Network from elsewhere",
-        needs=NETWORK,
+        None, NUMBERS, about="Mean of each band, of values from 0 to 1, or imagenet."
     )
     std: ListOption[tuple[float, ...] | str | None] = ListOption(
-        None,
-        NUMBERS,
-        about="Standard deviation of each band, or imagenet.",
-        panel="Network from elsewhere",
-        needs=NETWORK,
+        None, NUMBERS, about="Standard deviation of each band, or imagenet."
     )
     pixel: Option[str | None] = Option(
-        None,
-        PIXEL,
-        about="Physical size of a pixel at which the network was trained, like 0.5um or 0.3m.",
-        panel="Network from elsewhere",
-        needs=NETWORK,
+        None, PIXEL, about="Physical size of a pixel at which the network was trained, like 0.5um or 0.3m."
     )
     activation: Option[ScoreActivation | None] = Option(
         None,
         choice(ScoreActivation),
         about="What makes probabilities of the network's scores; none for scores that are probabilities, share for "
         "scores that are divided by their sum.",
-        panel="Network from elsewhere",
-        needs=NETWORK,
     )
     output_name: Option[str | None] = Option(
         None,
         TEXT,
         about="Name or number of the output that holds the scores, where there are several.",
         panel="How that network is called",
-        needs=NETWORK,
     )
     multiple: Option[int | None] = Option(
         None,
         WHOLE,
         about="Number that has to divide the sides of what the network takes; patches are padded to it.",
         panel="How that network is called",
-        needs=NETWORK,
         least=1,
     )
     trim: Option[int | None] = Option(
@@ -269,7 +237,6 @@ class NetworkOptions(OptionGroup):
         WHOLE,
         about="Pixels by which the network's output is smaller than its input on each side, without padding.",
         panel="How that network is called",
-        needs=NETWORK,
         least=0,
     )
     layout: Option[AxisOrder | None] = Option(
@@ -277,7 +244,6 @@ class NetworkOptions(OptionGroup):
         choice(AxisOrder),
         about="Order of the axes of the network's input: nchw (bands first) or nhwc.",
         panel="How that network is called",
-        needs=NETWORK,
     )
     preparation: Option[PreparationKind | None] = Option(
         None,
@@ -285,23 +251,16 @@ class NetworkOptions(OptionGroup):
         about="What is done to a stained section before normalisation: stains (eosin, hematoxylin and density instead "
         "of colours), macenko or reinhard (colours like those of a reference).",
         panel="How that network is called",
-        needs=NETWORK,
     )
     trust: Option[bool] = Option(
         default=False,
         form=SWITCH,
         about="Run a network whose file holds code. It is asked for again when the file changes.",
-        panel="Network from elsewhere",
-        needs=NETWORK,
         variable="",
     )
 
     def __post_init__(self) -> None:
-        given = [
-            entry.word
-            for entry in options_in(type(self))
-            if entry.needs == NETWORK and getattr(self, entry.name) != entry.default
-        ]
+        given = self.given_for(NETWORK)
         if self.network is None and given:
             raise UsageError(
                 f"{given[0]} describes a network from elsewhere, which --network names",
@@ -317,7 +276,4 @@ class NetworkOptions(OptionGroup):
             )
 
 
-FOREIGN = Form(
-    parse=lambda text, _: NetworkOptions(network=text),
-    types=(NetworkOptions,),
-)
+FOREIGN = Form(parse=lambda text, _: NetworkOptions(network=text), types=(NetworkOptions,))

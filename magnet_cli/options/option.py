@@ -108,16 +108,17 @@ class Option(Generic[T]):
         default: The value of an option that is not given.
         form: How values are written as text, and which Python values are accepted.
         about: The description of the option in the help.
-        panel: The section of the help that lists the option.
+        panel: The section of the help that lists the option. None takes the panel of the option's group.
         rank: The option's position among the most used options, which the help lists first. None for all others.
         words: Names of the option on the command line. None means `--` and the field's name.
         off: The word of the command line that switches the option off.
-        variable: The environment variable of the option. None derives it from the option's word, and an empty text
-            means that there is none.
+        variable: The environment variable of the option. None derives it from the option's word, or from its group,
+            and an empty text means that there is none.
         shown: The default as the help shows it. None shows the default itself, an empty text shows nothing.
         least: The smallest number that is allowed.
         needs: The name of another option and a text that its value has to contain, because this option has no meaning
             otherwise; an empty text stands for any value. The environment variable of this option is then ignored.
+            None takes what the option's group needs.
         rival: A name shared by options that exclude each other. Where one of them is typed on the command line, the
             environment variables of the others are ignored.
         unless: The name of another option and some of its texts. Where one of these is typed on the command line, the
@@ -134,7 +135,7 @@ class Option(Generic[T]):
         form: Form,
         *,
         about: str,
-        panel: Panel,
+        panel: Panel | None = None,
         rank: int | None = None,
         words: tuple[str, ...] | None = None,
         off: str | None = None,
@@ -153,7 +154,7 @@ class Option(Generic[T]):
         self.default = default
         self.form = form
         self.about = about
-        self.panel = panel
+        self.panel: Panel | None = panel
         self.rank = rank
         self.words = words or ()
         self.off = off
@@ -171,8 +172,6 @@ class Option(Generic[T]):
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name
         self.words = self.words or (f"--{name.replace('_', '-')}",)
-        if self.variable is None:
-            self.variable = f"MAGNET_{self.word[2:].replace('-', '_').upper()}"
 
     @property
     def word(self) -> str:
@@ -238,8 +237,42 @@ class PathOption(Option[T]):
 class OptionGroup:
     """Base of the dataclasses of options. Their values cannot be changed after they were created.
 
+    A dataclass that derives from it states what its own options have in common:
+
+    - `panel`: the section of the help that lists those options that name none;
+    - `needs`: what those options need that state nothing themselves (see `Option`), apart from the needed option;
+    - `variables`: whether options have environment variables that they do not name themselves;
+    - `of_one_run`: whether all options concern a single run.
+
     The dataclasses are not declared as frozen, because mypy then infers `str` for the values of inherited options.
     """
+
+    def __init_subclass__(
+        cls,
+        *,
+        panel: Panel | None = None,
+        needs: tuple[str, str] | None = None,
+        variables: bool = True,
+        of_one_run: bool = False,
+    ) -> None:
+        super().__init_subclass__()
+        for entry in vars(cls).values():
+            if not isinstance(entry, Option):
+                continue
+            entry.panel = entry.panel or panel
+            if entry.needs is None and needs is not None and entry.name != needs[0]:
+                entry.needs = needs
+            if entry.variable is None:
+                entry.variable = f"MAGNET_{entry.word[2:].replace('-', '_').upper()}" if variables else ""
+            entry.of_one_run = entry.of_one_run or of_one_run
+
+    def given_for(self, needs: tuple[str, str]) -> list[str]:
+        """Return the names of the options that need `needs` and were given another value than their default."""
+        return [
+            entry.word
+            for entry in _options_of(type(self))
+            if entry.needs == needs and getattr(self, entry.name) != entry.default
+        ]
 
     def __setattr__(self, name: str, value: object) -> None:
         # The constructor sets each field once; a second time is a change.
@@ -253,11 +286,20 @@ class OptionGroup:
 
 def options_in(group: type[DataclassInstance]) -> Iterator[Option[Any]]:
     """Yield the options of a dataclass in the order of its fields."""
+    yield from _options_of(group)
+
+
+def _options_of(group: Any) -> Iterator[Option[Any]]:
     for entry in fields(group):
         # A plain getattr would call `__get__` and give the default instead of the descriptor.
         found = getattr_static(group, entry.name, None)
         if isinstance(found, Option):
             yield found
+
+
+def values_of(options: DataclassInstance, *groups: type[DataclassInstance]) -> dict[str, Any]:
+    """Return the values of those options of a dataclass that belong to groups from which it derives, by name."""
+    return {entry.name: getattr(options, entry.name) for group in groups for entry in options_in(group)}
 
 
 def command_words(options: DataclassInstance, *, without: tuple[str, ...] = ()) -> list[str]:

@@ -22,7 +22,7 @@ from magnet_cli.options.forms import (
     exact,
     spell_decimal,
 )
-from magnet_cli.options.option import Form, ListOption, NumericOption, Option, PathOption, options_in
+from magnet_cli.options.option import Form, ListOption, NumericOption, Option, PathOption
 from magnet_cli.options.segment import RefineMethod
 from magnet_cli.options.shared import WEIGHTS_HELP, BandOptions, MachineOptions, PrivacyOptions, RunOptions
 
@@ -63,7 +63,7 @@ PADDING_SHARE = Form(
 
 
 @dataclass(kw_only=True, unsafe_hash=True)
-class RefineOptions(BandOptions, MachineOptions, RunOptions, PrivacyOptions):
+class RefineOptions(BandOptions, MachineOptions, RunOptions, PrivacyOptions, panel="Method"):
     """All options of `refine`. None leaves the choice to the bundle or the machine.
 
     Each option accepts a value, or the text that the command line takes: `RefineOptions(memory="4GiB")`.
@@ -73,7 +73,6 @@ class RefineOptions(BandOptions, MachineOptions, RunOptions, PrivacyOptions):
         "cascadepsp",
         choice(RefineMethod),
         about="Refine by a cascade (--weights), a guided filter or a dense CRF.",
-        panel="Method",
         rank=2,
         variable="MAGNET_REFINE_METHOD",
     )
@@ -88,15 +87,12 @@ class RefineOptions(BandOptions, MachineOptions, RunOptions, PrivacyOptions):
     )
     """Class probabilities written by `segment --probabilities`. A classical tool starts from them, and they decide
     which class a pixel gets that refinement removes from its object. None uses the mask alone."""
-    weights: PathOption[str | None] = PathOption(
-        None, BUNDLE, about=WEIGHTS_HELP, panel="Method", rank=1, needs=CASCADE
-    )
+    weights: PathOption[str | None] = PathOption(None, BUNDLE, about=WEIGHTS_HELP, rank=1, needs=CASCADE)
     """Bundle of `cascadepsp`, which needs one."""
     side: Option[int | None] = Option(
         None,
         WHOLE,
         about="Side in pixels at which the network gets objects and windows. Default: the bundle's.",
-        panel="Method",
         words=("--L",),
         needs=CASCADE,
     )
@@ -105,7 +101,6 @@ class RefineOptions(BandOptions, MachineOptions, RunOptions, PrivacyOptions):
         default=False,
         form=SWITCH,
         about="Refine each object only as a whole, at --L pixels, and skip the windows at finer levels.",
-        panel="Method",
         needs=CASCADE,
     )
     """Run only the global step."""
@@ -117,10 +112,7 @@ class RefineOptions(BandOptions, MachineOptions, RunOptions, PrivacyOptions):
         rank=3,
     )
     threshold: NumericOption[Fraction | None] = NumericOption(
-        None,
-        NUMBER,
-        about="Probability above which a pixel belongs to the object. Default: 0.5.",
-        panel="What to read",
+        None, NUMBER, about="Probability above which a pixel belongs to the object. Default: 0.5.", panel="What to read"
     )
     """Probability above which a pixel belongs to the object. None means one half."""
     objects: ListOption[tuple[str, ...]] = ListOption(
@@ -170,17 +162,12 @@ class RefineOptions(BandOptions, MachineOptions, RunOptions, PrivacyOptions):
         PADDING,
         PADDING_SHARE,
         about="Padding around an object as a share of its width and height.",
-        panel="Method",
         shown="12.5%",
         needs=CASCADE,
     )
     """Padding around an object as a share of its width and height."""
     compat: Option[CompatOption | None] = Option(
-        None,
-        choice(CompatOption),
-        about="Compute as the paper says, or as the published program does.",
-        panel="Method",
-        needs=CASCADE,
+        None, choice(CompatOption), about="Compute as the paper says, or as the published program does.", needs=CASCADE
     )
 
     def __post_init__(self) -> None:
@@ -208,11 +195,7 @@ class RefineOptions(BandOptions, MachineOptions, RunOptions, PrivacyOptions):
     def _check_method(self) -> None:
         if self.method == "cascadepsp":
             return
-        given = [
-            entry.word
-            for entry in options_in(type(self))
-            if entry.needs == CASCADE and getattr(self, entry.name) != entry.default
-        ]
+        given = self.given_for(CASCADE)
         if given:
             raise UsageError(
                 f"--method {self.method} has no network and no objects",

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 from numbers import Rational
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from magnet_cli.errors import UsageError
 from magnet_cli.options.forms import (
@@ -15,6 +15,9 @@ from magnet_cli.options.forms import (
     spell_decimal,
 )
 from magnet_cli.options.option import Form
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 RuleKind = Literal["all", "count", "share", "threshold", "budget", "selector"]
 Select = Literal["uncertainty", "change", "both", "ppn"]
@@ -185,26 +188,20 @@ def _number_text(given: Rational | float) -> str:
     return repr(given) if isinstance(given, float) and given >= 1 else spell_decimal(exact(given))
 
 
-POINTS = Form(
-    parse=lambda text, _: parse_points(text),
-    spell=lambda rule: spell_rule(rule, "q"),
-    types=(Rule, Rational, float),
-    convert=lambda given: given if isinstance(given, Rule) else parse_points(_number_text(given)),
-    metavar="RULE",
-)
-PATCHES = Form(
-    parse=lambda text, _: parse_patches(text),
-    types=(Rule, Rational, float),
-    convert=lambda given: given if isinstance(given, Rule) else parse_patches(_number_text(given)),
-    metavar="RULE",
-)
-OVERLAP = Form(
-    parse=lambda text, _: parse_overlap(text),
-    spell=lambda rule: spell_rule(rule, ""),
-    types=(Rule, Rational, float),
-    convert=lambda given: given if isinstance(given, Rule) else parse_overlap(_number_text(given)),
-    metavar="OVERLAP",
-)
+def _rule_form(parse: Callable[[str], Rule], spell: Callable[[Rule], str] = str, *, metavar: str = "RULE") -> Form:
+    """Make the form of an option that takes a rule, its text, or a number that stands for one."""
+    return Form(
+        parse=lambda text, _: parse(text),
+        spell=spell,
+        types=(Rule, Rational, float),
+        convert=lambda given: given if isinstance(given, Rule) else parse(_number_text(given)),
+        metavar=metavar,
+    )
+
+
+POINTS = _rule_form(parse_points, lambda rule: spell_rule(rule, "q"))
+PATCHES = _rule_form(parse_patches)
+OVERLAP = _rule_form(parse_overlap, lambda rule: spell_rule(rule, ""), metavar="OVERLAP")
 BUDGET = Form(
     parse=lambda text, _: parse_budget(text),
     spell=lambda share: "100%" if share == 1 else spell_decimal(share),

@@ -10,15 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from magnet_cli.errors import UsageError
 from magnet_cli.options.export import EXPORTS, ExportOptions
 from magnet_cli.options.foreign_network import FOREIGN, NetworkOptions
-from magnet_cli.options.forms import (
-    BUNDLE,
-    CLASSES,
-    FILE,
-    NUMBER,
-    SWITCH,
-    WHOLE,
-    choice,
-)
+from magnet_cli.options.forms import BUNDLE, CLASSES, FILE, NUMBER, SWITCH, WHOLE, choice
 from magnet_cli.options.option import Form, ListOption, NumericOption, Option, PathOption
 from magnet_cli.options.regions import REGION
 from magnet_cli.options.rules import BUDGET, OVERLAP, PATCHES, POINTS, Rule, Select, spell_rule, threshold_letter
@@ -81,15 +73,13 @@ BATCH_SIZE = Form(parse=_parse_batch_size, types=(Integral,), convert=int, metav
 
 
 @dataclass(kw_only=True, unsafe_hash=True)
-class SegmentOptions(BandOptions, MachineOptions, RunOptions, ViewOptions):
+class SegmentOptions(BandOptions, MachineOptions, RunOptions, ViewOptions, panel="Method"):
     """All options of `segment`. None leaves the choice to the bundle or the machine.
 
     Each option accepts a value, or the text that the command line takes: `SegmentOptions(scales="625,1250")`.
     """
 
-    weights: PathOption[str | None] = PathOption(
-        None, BUNDLE, about=WEIGHTS_HELP, panel="Method", rank=1, rival="model"
-    )
+    weights: PathOption[str | None] = PathOption(None, BUNDLE, about=WEIGHTS_HELP, rank=1, rival="model")
     """Name of a shipped bundle, or path of a bundle's folder. None uses `DEFAULT_BUNDLE`, with a message."""
     foreign: Option[NetworkOptions] = Option(
         NetworkOptions(),
@@ -104,19 +94,17 @@ class SegmentOptions(BandOptions, MachineOptions, RunOptions, ViewOptions):
         SCALES,
         about="Window sides in any order, in pixels or with a unit: 625,1250, 256x128,512x256 or 320um,640um; or "
         "auto, or full. Default: the bundle's.",
-        panel="Method",
         rank=2,
     )
-    method: Option[Method] = Option("magnet", choice(Method), about="How images are segmented.", panel="Method", rank=3)
+    method: Option[Method] = Option("magnet", choice(Method), about="How images are segmented.", rank=3)
     points: NumericOption[Rule | None] = NumericOption(
-        None, POINTS, about="Pixels that a stage may change: all, 32768, 75% or q>0.2.", panel="Method"
+        None, POINTS, about="Pixels that a stage may change: all, 32768, 75% or q>0.2."
     )
     patches: NumericOption[Rule | None] = NumericOption(
         None,
         PATCHES,
         about="Windows that a stage of magnet-fast computes: all, 3, 4,4,8, 25%, u>0.1 or w>0.1; for grnet: selector "
         "or all.",
-        panel="Method",
         spelled=_spell_patches,
     )
     select: Option[Select | None] = Option(
@@ -124,13 +112,12 @@ class SegmentOptions(BandOptions, MachineOptions, RunOptions, ViewOptions):
         choice(Select),
         about="Score by which magnet-fast ranks windows: uncertainty, change in the last stage, both, or ppn (the "
         "bundle's selector).",
-        panel="Method",
     )
     """Score by which windows are ranked: the mean uncertainty of the probabilities so far, the change of the
     probabilities in the last stage, the product of both, or the score of the bundle's selector (a patch proposal
     network)."""
     budget: NumericOption[Fraction | None] = NumericOption(
-        None, BUDGET, about="Share of all windows that magnet-fast computes, coarse stages first.", panel="Method"
+        None, BUDGET, about="Share of all windows that magnet-fast computes, coarse stages first."
     )
     """Share of the windows of all stages of the whole image that is computed. Coarse stages are filled first; in a
     stage that cannot be filled, the windows with the highest score by `select` are computed."""
@@ -139,33 +126,29 @@ class SegmentOptions(BandOptions, MachineOptions, RunOptions, ViewOptions):
         choice(Merge),
         about="How a stage joins its result with the one before: by the refiner network, the mean, or the mean "
         "weighted by certainty.",
-        panel="Method",
     )
     median: Option[int | None] = Option(
-        None, WHOLE, about="Odd side of the points' median filter, in network pixels.", panel="Method", least=1
+        None, WHOLE, about="Odd side of the points' median filter, in network pixels.", least=1
     )
     overlap: NumericOption[Rule | None] = NumericOption(
         None,
         OVERLAP,
         about="How far neighbouring windows overlap: a share of the window, as 12.5%, or network pixels, as 32.",
-        panel="Method",
     )
     blend: Option[Blend | None] = Option(
         None,
         choice(Blend),
         about="Shape of the weights with which overlapping windows are joined; none gives each pixel to one window.",
-        panel="Method",
     )
     tta: Option[Tta] = Option(
         "none",
         choice(Tta),
         about="Average the backbone's result over mirror images: 2 (left to right), 4 (also top to bottom) or 8 (also "
         "transposed).",
-        panel="Method",
     )
     """Test-time augmentation. Each window takes as many forward passes."""
     compat: Option[Compat | None] = Option(
-        None, choice(Compat), about="Compute as the paper says, or as the published program does.", panel="Method"
+        None, choice(Compat), about="Compute as the paper says, or as the published program does."
     )
     mpp: NumericOption[Fraction | None] = NumericOption(
         None, NUMBER, about="Read at this pixel size in um.", panel="What to read", rival="reading"
@@ -227,17 +210,9 @@ class SegmentOptions(BandOptions, MachineOptions, RunOptions, ViewOptions):
     """Patches in a forward pass. None leaves the number to the program. It is halved where memory runs out before
     anything is finished."""
     probabilities: Option[bool] = Option(
-        default=False,
-        form=SWITCH,
-        about="Also write class probabilities.",
-        panel="Outputs",
+        default=False, form=SWITCH, about="Also write class probabilities.", panel="Outputs"
     )
-    uncertainty: Option[bool] = Option(
-        default=False,
-        form=SWITCH,
-        about="Also write the uncertainty.",
-        panel="Outputs",
-    )
+    uncertainty: Option[bool] = Option(default=False, form=SWITCH, about="Also write the uncertainty.", panel="Outputs")
     refine: Option[RefineMethod | None] = Option(
         None,
         choice(RefineMethod),

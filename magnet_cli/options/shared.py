@@ -24,7 +24,7 @@ SERIES = Form(parse=lambda text, _: text, types=(int,), convert=str, metavar="N|
 
 
 @dataclass(kw_only=True, unsafe_hash=True)
-class BandOptions(OptionGroup):
+class BandOptions(OptionGroup, panel="What to read"):
     """Options for the image of a file that is read, the bands that a network gets, and the scaling of their values."""
 
     series: Option[str | None] = Option(
@@ -32,7 +32,6 @@ class BandOptions(OptionGroup):
         SERIES,
         about="Image to read from a file that holds several, by number (from 0) or name, as info lists them. Default: "
         "the largest.",
-        panel="What to read",
     )
     """Number (the first is 0) or name of the image that is read from a file of several. None reads the largest."""
     domain: Option[str | None] = Option(
@@ -40,7 +39,6 @@ class BandOptions(OptionGroup):
         TEXT,
         about="Kind of image, like aerial or histology. It overrides what the file says, so that a bundle for this "
         "kind is accepted.",
-        panel="What to read",
     )
     """Kind of image, in the words of a bundle's `domain`. None takes the kind that the file's reader knows."""
     alpha: Option[AlphaRole | None] = Option(
@@ -48,7 +46,6 @@ class BandOptions(OptionGroup):
         choice(AlphaRole),
         about="Meaning of a band that is flagged as alpha: mask (no data where it is 0) or band (for example "
         "near-infrared). Default: band where --bands names it, else mask.",
-        panel="What to read",
     )
     """Meaning of a band that is flagged as alpha. None reads it as a band where `bands` names it, else as a mask."""
     bands: ListOption[tuple[str, ...] | None] = ListOption(
@@ -56,7 +53,6 @@ class BandOptions(OptionGroup):
         BANDS,
         about="The image's bands in the bundle's order, by number (from 1) or name, like 4,3,2. Default: match names, "
         "else the order.",
-        panel="What to read",
     )
     """Number (the first is 1) or name of the image's band for each of the bundle's bands. None matches their names,
     or, where these differ, their order."""
@@ -65,20 +61,18 @@ class BandOptions(OptionGroup):
         VALUE_RANGE,
         about="Stored values for the ends of the bundle's range: 0,10000; percentiles of each band: 2%,98%; or dtype. "
         "Default: the bundle's.",
-        panel="What to read",
     )
     """Stored values that are mapped to the ends of the bundle's range. None uses the ends of the range themselves."""
 
 
 @dataclass(kw_only=True, unsafe_hash=True)
-class MachineOptions(OptionGroup):
+class MachineOptions(OptionGroup, panel="Machine"):
     """Options for the device, its arithmetic, reading ahead, and the memory that may be used."""
 
     device: Option[str] = Option(
         "auto",
         TEXT,
         about="Where to compute: auto, cpu, cuda, cuda:N or mps.",
-        panel="Machine",
         shown="",
         shorthand=Shorthand(
             name="gpu",
@@ -91,29 +85,24 @@ class MachineOptions(OptionGroup):
         ),
     )
     precision: Option[PrecisionOption] = Option(
-        "auto", choice(PrecisionOption), about="Number format of the networks' arithmetic.", panel="Machine"
+        "auto", choice(PrecisionOption), about="Number format of the networks' arithmetic."
     )
     num_workers: Option[int | None] = Option(
         None,
         WHOLE,
         about="Threads that read ahead; 0 reads between computations. Default: 2, or for a GPU the number of cores, at "
         "most 16.",
-        panel="Machine",
         least=0,
     )
     """Threads that read ahead. None means 2, or with an accelerator the number of cores, at most 16."""
-    gpu_memory: Option[int | None] = Option(
-        None, BYTES, about="Most memory of the device to use, like 4GiB.", panel="Machine", rank=7
-    )
+    gpu_memory: Option[int | None] = Option(None, BYTES, about="Most memory of the device to use, like 4GiB.", rank=7)
     """Most memory of the device that may be used, in bytes. None leaves the limit to the program."""
-    memory: Option[int | None] = Option(
-        None, BYTES, about="Most memory of the host to use, like 8GiB.", panel="Machine"
-    )
+    memory: Option[int | None] = Option(None, BYTES, about="Most memory of the host to use, like 8GiB.")
     """Most memory of the host that may be used, in bytes. None leaves the limit to the program."""
 
 
 @dataclass(kw_only=True, unsafe_hash=True)
-class PrivacyOptions(OptionGroup):
+class PrivacyOptions(OptionGroup, panel="Outputs", of_one_run=True):
     """Options for what the outputs say about where the inputs lie. The mask does not depend on them."""
 
     private: Option[bool] = Option(
@@ -121,49 +110,32 @@ class PrivacyOptions(OptionGroup):
         form=SWITCH,
         about="Leave folders, and names of files other than the image and its mask, out of reports, pages, metadata "
         "and messages.",
-        panel="Outputs",
-        of_one_run=True,
     )
     """Whether outputs and messages name the image and its mask alone, without folders and other files."""
 
 
 @dataclass(kw_only=True, unsafe_hash=True)
-class RunOptions(OptionGroup):
+class RunOptions(OptionGroup, panel="Outputs", variables=False, of_one_run=True):
     """Options for files that an earlier run left behind."""
 
     overwrite: Option[bool] = Option(
-        default=False,
-        form=SWITCH,
-        about="Replace an output that was made from other inputs or with other options.",
-        panel="Outputs",
-        variable="",
-        of_one_run=True,
+        default=False, form=SWITCH, about="Replace an output that was made from other inputs or with other options."
     )
     resume: Option[bool] = Option(
         default=True,
         form=SWITCH,
         about="Continue an interrupted run where it stopped, or start again.",
-        panel="Outputs",
         off="--no-resume",
-        variable="",
-        of_one_run=True,
     )
 
 
 @dataclass(kw_only=True, unsafe_hash=True)
-class ViewOptions(PrivacyOptions):
+class ViewOptions(PrivacyOptions, panel="Outputs"):
     """Options for pictures of a finished mask. The mask does not depend on them."""
 
     overlay: Option[bool] = Option(
-        default=False,
-        form=SWITCH,
-        about="Also draw the mask over the image, as NAME.overlay.png.",
-        panel="Outputs",
+        default=False, form=SWITCH, about="Also draw the mask over the image, as NAME.overlay.png."
     )
     html: Option[bool] = Option(
-        default=False,
-        form=SWITCH,
-        about="Also write a page for a browser, as NAME.html.",
-        panel="Outputs",
-        rank=8,
+        default=False, form=SWITCH, about="Also write a page for a browser, as NAME.html.", rank=8
     )
