@@ -19,6 +19,15 @@ class Step(NamedTuple):
     total: int
 
 
+class Images(NamedTuple):
+    """The progress of a run over several images."""
+
+    done: int
+    """Images that are finished, failed ones included."""
+    total: int
+    failed: int
+
+
 class Events:
     """Receives events and ignores them; subclasses override some methods. Several threads call it, one at a time."""
 
@@ -27,6 +36,9 @@ class Events:
 
     def step(self, step: Step) -> None:
         """Receive the progress of an image."""
+
+    def images(self, progress: Images) -> None:
+        """Receive the progress of a run over several images."""
 
     def failed(self, image: str, error: MagnetError) -> None:
         """Receive the failure of an image."""

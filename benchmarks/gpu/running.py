@@ -15,7 +15,7 @@ from magnet_cli.geometry import Size
 from magnet_cli.masks.targets import Target
 from magnet_cli.run.clock import Clock
 from magnet_cli.scene import write_repeated
-from magnet_cli.segmentation.api import segment_target
+from magnet_cli.segmentation.image_series import segment_target
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -14,8 +14,8 @@ from magnet_cli.bench.timing import TimedNetworks
 from magnet_cli.events import Events
 from magnet_cli.masks.targets import Target
 from magnet_cli.options.segment import SegmentOptions
-from magnet_cli.segmentation.api import segment_target
 from magnet_cli.segmentation.image_planner import case_of, plan_image, windows_planned
+from magnet_cli.segmentation.image_series import segment_target
 from magnet_cli.segmentation.segment_model import Model, load_model
 from magnet_cli.system.memory import host_memory
 

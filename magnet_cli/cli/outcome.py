@@ -199,7 +199,9 @@ class Listing:
 
     def add(self, row: object, error: MagnetError | None = None) -> None:
         """Add the result of one image as JSON values, and its error if it failed."""
-        self._rows.append(row)
+        # Without --json nobody reads the rows, and the reports in them would fill the memory in a run over many images.
+        if self._json:
+            self._rows.append(row)
         self._errors.append(error)
 
     @property

@@ -28,7 +28,9 @@ CONTEXT = "context"
 OWN = "Options"
 """Panel of options that name no panel."""
 
-Inputs = Annotated[list[str], typer.Argument(metavar="INPUT...", help="Images, folders, glob patterns or URLs.")]
+Inputs = Annotated[
+    list[str], typer.Argument(metavar="INPUT...", help="Images, folders, glob patterns, lists (.csv) or URLs.")
+]
 Json = Annotated[
     bool,
     typer.Option(

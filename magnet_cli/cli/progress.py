@@ -18,7 +18,7 @@ from rich.progress import (
 
 from magnet_cli.cli.outcome import shown_details
 from magnet_cli.errors import redacted
-from magnet_cli.events import Events, Step
+from magnet_cli.events import Events, Images, Step
 from magnet_cli.system.characters import printable
 from magnet_cli.system.closing import Closing
 
@@ -60,8 +60,12 @@ class BarDisplay(Closing):
         self._bar.stop()
 
 
+ALONGSIDE = ("writing", "drawing", "exporting")
+"""Work that goes on for an image while the next one is computed."""
+
+
 class Display(Events, BarDisplay):
-    """A display that prints messages as lines and shows the progress of the current image as a bar.
+    """A display that prints messages as lines and shows the progress of the current image, and of all images, as bars.
 
     Args:
         enabled: Whether the bar is shown. Without a terminal on standard error it never is.
@@ -71,6 +75,7 @@ class Display(Events, BarDisplay):
         self._console = _Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
         columns = (DESCRIPTION, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         self._bar = transient_bar(self._console, *columns, enabled=enabled)
+        self._all: TaskID | None = None
         self._task: TaskID | None = None
         self._shown: tuple[str, str] | None = None
 
@@ -89,8 +94,19 @@ class Display(Events, BarDisplay):
             for line in shown_details(error):
                 self._console.print(printable(line))
 
+    def images(self, progress: Images) -> None:
+        """Move the bar of all images, which says how many failed. A single image has none."""
+        if progress.total == 1:
+            return
+        what = f"images, {progress.failed} failed" if progress.failed else "images"
+        if self._all is None:
+            self._all = self._bar.add_task(what, total=progress.total)
+        self._bar.update(self._all, description=what, completed=progress.done, total=progress.total)
+
     def step(self, step: Step) -> None:
-        """Move the bar. Another image or another kind of work starts a new bar."""
+        """Move the bar of an image. Another image or another kind of work starts a new bar."""
+        if step.what in ALONGSIDE and self._shown is not None and step.image != self._shown[0]:
+            return
         if self._task is None or (step.image, step.what) != self._shown:
             self._clear()
             self._shown = (step.image, step.what)

@@ -17,6 +17,7 @@ from magnet_cli.options.shared import BandOptions
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from magnet_cli.images import FoundImage
     from magnet_cli.masks.verification import Verification
     from magnet_cli.segmentation.image_planner import Planner
 
@@ -45,7 +46,7 @@ def plan(
         planner = Planner.of(chosen)
         for image in found:
             made, error = _attempt(
-                partial(_planned, planner, image.source), image.source, "planning", progress=not no_progress
+                partial(_planned, planner, image), image.source, "planning", progress=not no_progress
             )
             if made is None:
                 listing.add(_failure("image", image.source, error), error)
@@ -61,11 +62,11 @@ def _say_skipped(note: str) -> None:
     print_message(f"magnet: {note}")
 
 
-def _planned(planner: Planner, image: str | Path) -> tuple[dict[str, object], list[str]]:
+def _planned(planner: Planner, image: FoundImage) -> tuple[dict[str, object], list[str]]:
     """Return the plan of one image as JSON values and as lines of text."""
     from magnet_cli.cli.tables import plan_lines
 
-    made = planner.plan(image)
+    made = planner.plan(image.source, image.options)
     seconds, then = planner.seconds(made), planner.preview(made)
     facts = {"refine": None if then is None else then.describe()}
     row = {**made.describe(), **facts, "seconds": None if seconds is None else round(seconds, 1)}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -9,12 +11,13 @@ import typer
 
 from magnet_cli.cli.outcome import Listing, command
 from magnet_cli.cli.parameters import Given, Group, Inputs, Json, NoProgress, output_option, takes
+from magnet_cli.options.parts import PartOptions
 from magnet_cli.options.segment import SegmentOptions
 from magnet_cli.system.address_space import check_address_space
 
 
 @command
-@takes(options=Group(options=SegmentOptions))
+@takes(options=Group(options=SegmentOptions), parts=Group(options=PartOptions))
 def segment(
     inputs: Inputs,
     output: Annotated[
@@ -23,6 +26,7 @@ def segment(
     ] = None,
     *,
     options: Given[SegmentOptions],
+    parts: Given[PartOptions],
     on_error: Annotated[
         Literal["skip", "fail"],
         typer.Option(
@@ -36,15 +40,20 @@ def segment(
 ) -> int:
     """Segment images of any size, and write a mask and a report for each."""
     with Listing(json=json) as listing:
-        chosen = options.value()
+        chosen, part = options.value(), parts.value().part(os.environ)
         from magnet_cli.cli.progress import Display
 
         check_address_space()
         from magnet_cli.segmentation import api as segmentation
 
         stops = on_error == "fail"
-        with Display(enabled=not no_progress) as display:
-            for result in segmentation.segment_each(inputs, output, chosen, stop_on_error=stops, events=display):
+        with (
+            Display(enabled=not no_progress) as display,
+            closing(
+                segmentation.segment_each(inputs, output, chosen, part=part, stop_on_error=stops, events=display)
+            ) as results,
+        ):
+            for result in results:
                 listing.add(result.describe(), result.error)
                 if stops and result.error is not None:
                     return result.error.exit_code

@@ -17,7 +17,7 @@ from magnet_cli.masks.targets import Target
 from magnet_cli.models.bundle import bundle_files
 from magnet_cli.models.python_network import PythonNetwork
 from magnet_cli.options.evaluate import ScoreOptions
-from magnet_cli.segmentation.api import segment_target
+from magnet_cli.segmentation.image_series import segment_target
 from magnet_cli.segmentation.segment_model import load_model
 from magnet_cli.system.memory import trim
 from magnet_cli.system.scratch import scratch_folder

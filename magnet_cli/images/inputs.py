@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import glob
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from magnet_cli.errors import SourceError, UsageError
+from magnet_cli.images.image_list import is_list, read_image_list
 from magnet_cli.images.series import one_a_series
 from magnet_cli.images.urls import is_url, url_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 DOUBLE_SUFFIXES = (".ome.tif", ".ome.tiff", ".ome.zarr", ".ome.zarr.zip", ".zarr.zip")
 GDAL_SUFFIXES = (
@@ -77,6 +78,16 @@ class FoundImage:
     """Path or URL of the image, as `open_image` takes it."""
     place: Path
     """Name of the image below the folder that was given; its subfolders are kept in the output."""
+    options: Mapping[str, object] = field(default_factory=dict, compare=False)
+    """Options of `segment` that a list gives for this image alone, by name."""
+    is_listed: bool = field(default=False, compare=False)
+    """Whether a list names the image. A list may name an image twice, with two names and regions."""
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """A value that is the same for two images that are one."""
+        source = self.source if is_url(self.source) else os.path.realpath(self.source)
+        return source, str(self.place) if self.is_listed else ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,19 +125,20 @@ def find_images(inputs: Sequence[str], *, skipped: list[SkippedFile] | None = No
     """Return the images that files, folders and glob patterns stand for: sorted within each input, none twice.
 
     Args:
-        inputs: Paths, URLs and patterns as the user gave them. A folder is searched with its subfolders; a zarr folder
-            is one image, and so is a URL. One of the files of a DICOM slide is taken, except where they are named.
+        inputs: Paths, URLs, patterns and lists (`.csv`) as the user gave them. A folder is searched with its
+            subfolders; a zarr folder is one image, and so is a URL. One of the files of a DICOM slide is taken, except
+            where they are named.
         skipped: Takes the files of folders and patterns that look like images, and are not taken.
 
     Raises:
         UsageError: A folder or a pattern holds no image.
         SourceError: A named file does not exist.
     """
-    found: dict[str, FoundImage] = {}
+    found: dict[tuple[str, str], FoundImage] = {}
     noted: list[SkippedFile] = [] if skipped is None else skipped
     for text in inputs:
         for image in _expand(text, noted):
-            found.setdefault(image.source if is_url(image.source) else os.path.realpath(image.source), image)
+            found.setdefault(image.key, image)
     return list(found.values())
 
 
@@ -154,6 +166,11 @@ def _expand(text: str, skipped: list[SkippedFile]) -> list[FoundImage]:
         if not images:
             raise _no_image("the folder holds no image", skipped, file=text)
         return [_found(image, path) for image in images]
+    if path.is_file() and is_list(text):
+        listed = read_image_list(path)
+        return [
+            FoundImage(source=each.source, place=each.place, options=each.options, is_listed=True) for each in listed
+        ]
     if path.exists():
         return [_found(path, path.parent)]
     if not glob.has_magic(text):

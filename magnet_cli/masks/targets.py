@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from magnet_cli.errors import SourceError, UsageError
 from magnet_cli.images.inputs import SkippedFile, find_images, skipped_notes, stem
@@ -15,9 +15,10 @@ from magnet_cli.masks.report_file import is_report
 from magnet_cli.options.export import EXPORT_SUFFIXES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from magnet_cli.images.inputs import FoundImage
+    from magnet_cli.options.segment import SegmentOptions
 
 OUR_EXPORT = re.compile(rb'"export": ?"[0-9a-f]{64}"|magnet/export')
 EXPORT_HEAD = 1 << 16
@@ -33,6 +34,13 @@ class Target:
 
     image: str
     mask: Path
+    own: Mapping[str, object] = field(default_factory=dict)
+    """Options of `segment` that hold for this image alone, by name."""
+
+    def options(self, options: SegmentOptions) -> SegmentOptions:
+        """Return the options of a run with those of this image in place of them."""
+        given: Mapping[str, Any] = self.own
+        return replace(options, **given) if given else options
 
     @property
     def unrefined(self) -> Path:
@@ -86,9 +94,9 @@ def plan_targets(
     """
     images = input_images(inputs, on_note)
     if output is None or not is_file_name(output):
-        targets = [Target(image=image.source, mask=mask_path(image, output)) for image in images]
+        targets = [Target(image=image.source, mask=mask_path(image, output), own=image.options) for image in images]
     elif len(images) == 1:
-        targets = [Target(image=images[0].source, mask=output)]
+        targets = [Target(image=images[0].source, mask=output, own=images[0].options)]
     else:
         raise UsageError(
             "several images need a folder for their masks",

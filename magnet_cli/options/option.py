@@ -29,6 +29,7 @@ Panel = Literal[
     "Where to look",
     "Outputs",
     "Machine",
+    "Several jobs or devices",
     "More",
 ]
 """Sections of a command's help, in the order in which they are shown."""

@@ -93,21 +93,28 @@ class MaskRun:
             SourceError: An input changed while it was read. What was computed of it is kept apart.
             MagnetError: The run failed. Finished groups are kept, and the same run resumes from them.
         """
+        return self.computed().written(complete)
+
+    def computed(self) -> ComputedMask:
+        """Compute the missing groups.
+
+        Returns:
+            The mask before it is written. Its journal stays open until then.
+
+        Raises:
+            SourceError: An input changed while it was read. What was computed of it is kept apart.
+            MagnetError: The run failed. Finished groups are kept, and the same run resumes from them.
+        """
         with ExitStack() as stack:
             journal = self._journal(stack)
-            with keeping_changed_inputs_apart(
-                journal, [step.number for step in self.job.passes], inputs=self.inputs, events=self.events
+            with (
+                keeping_changed_inputs_apart(
+                    journal, [step.number for step in self.job.passes], inputs=self.inputs, events=self.events
+                ),
+                ExitStack() as opened,
             ):
-                job, measured = self._computed(journal, stack)
-            # Paths of remote images may hold credentials, which must not reach a file that is passed on.
-            report = redacted_report(complete(job.report(journal, measured)))
-            if self.private is not None:
-                report = {**self.private.table(report), "private": True}
-            self.events.step(Step(image=self.paths.mask.name, what="writing", done=0, total=1))
-            finish_output(
-                journal, self.paths, report=report, description=_description(job, report), fields=list(job.kept)
-            )
-        return self.report()
+                job, measured = self._computed(journal, opened)
+            return ComputedMask(run=self, journal=journal, job=job, measured=measured, rest=stack.pop_all())
 
     def _journal(self, stack: ExitStack) -> Journal:
         """Open the journal of the interrupted run, or begin a new one."""
@@ -208,6 +215,49 @@ class MaskRun:
         """Yield the counts of all finished groups."""
         for step in self.job.passes:
             yield from journal.finished(step.number).values()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComputedMask:
+    """A mask whose groups are all computed, before it is written. Another thread may write it."""
+
+    run: MaskRun
+    journal: Journal
+    """The open journal, which holds all groups."""
+    job: Job
+    """The job with the batches that it used."""
+    measured: Measured
+    rest: ExitStack
+    """Closes the journal, and deals with a failure as the run does."""
+
+    def close(self) -> None:
+        """Close the journal without writing the mask; the same run goes on from there."""
+        self.rest.close()
+
+    def written(self, complete: Callable[[Report], Report] = _unchanged) -> Report:
+        """Write the mask and its report, and return the report.
+
+        Args:
+            complete: Completes the job's report, for example with the command line.
+
+        Raises:
+            OutputError: The mask cannot be written. The journal stays, and the same run goes on from there.
+        """
+        run = self.run
+        with self.rest:
+            # Paths of remote images may hold credentials, which must not reach a file that is passed on.
+            report = redacted_report(complete(self.job.report(self.journal, self.measured)))
+            if run.private is not None:
+                report = {**run.private.table(report), "private": True}
+            run.events.step(Step(image=run.paths.mask.name, what="writing", done=0, total=1))
+            finish_output(
+                self.journal,
+                run.paths,
+                report=report,
+                description=_description(self.job, report),
+                fields=list(self.job.kept),
+            )
+        return run.report()
 
 
 def check_private(paths: OutputPaths) -> None:

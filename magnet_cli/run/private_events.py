@@ -10,7 +10,7 @@ from magnet_cli.events import Events
 
 if TYPE_CHECKING:
     from magnet_cli.errors import MagnetError
-    from magnet_cli.events import Step
+    from magnet_cli.events import Images, Step
     from magnet_cli.system.private_names import PrivateNames
 
 
@@ -32,6 +32,10 @@ class PrivateEvents(Events):
     @override
     def step(self, step: Step) -> None:
         self._events.step(step._replace(image=self._names.text(step.image)))
+
+    @override
+    def images(self, progress: Images) -> None:
+        self._events.images(progress)
 
     @override
     def failed(self, image: str, error: MagnetError) -> None:

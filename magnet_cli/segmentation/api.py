@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from magnet_cli.errors import BugError, foreseen
-from magnet_cli.events import Events
-from magnet_cli.masks.targets import plan_targets
+from magnet_cli.events import Events, Images
+from magnet_cli.masks.targets import is_file_name, plan_targets
 from magnet_cli.models.python_network import PythonNetwork
 from magnet_cli.options.segment import SegmentOptions
-from magnet_cli.run.private_events import PrivateEvents
 from magnet_cli.segmentation.image_files import read_files, written_files
 from magnet_cli.segmentation.image_planner import as_words
-from magnet_cli.segmentation.image_run import ImageResult, ImageRun, private_names
+from magnet_cli.segmentation.image_run import private_names
+from magnet_cli.segmentation.image_series import ImageSeries, SharedEvents
+from magnet_cli.segmentation.run_summary import FAILED, WAITING, RunSummary, join_summaries, list_digest, summary_file
 from magnet_cli.segmentation.segment_model import load_model
-from magnet_cli.system.written_files import refuse_collisions
+from magnet_cli.system.written_files import refuse_collisions, refuse_foreign
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Generator, Iterator, Sequence
 
     from magnet_cli.masks.targets import Target
     from magnet_cli.models.python_network import NetworkDescription, PatchFunction
-    from magnet_cli.segmentation.segment_model import Model
+    from magnet_cli.options.parts import JobPart
+    from magnet_cli.segmentation.image_run import ImageResult
 
 
 PASSED_OVER = "some files of the inputs look like images and are not taken; leave --private out to see their names"
@@ -37,18 +37,22 @@ def segment(
     *,
     network: PatchFunction | None = None,
     description: NetworkDescription | None = None,
+    part: JobPart | None = None,
     stop_on_error: bool = False,
     events: Events | None = None,
 ) -> list[ImageResult]:
     """Segment images; each gets a mask and a report beside it, and the picture and the page that the options ask for.
 
+    Where several images are segmented into a folder, `run.json` in it says what became of each.
+
     Args:
-        inputs: Files, folders, glob patterns or URLs; one, or several.
+        inputs: Files, folders, glob patterns, lists (`.csv`) or URLs; one, or several.
         output: The mask's file (one image only), a folder, or None for `<name>.mask.tif` in the current folder.
         options: Options of the run. Fields that are left out take the bundle's defaults.
         network: A module or another callable that takes the place of a bundle: from normalised patches
             `(n, bands, h, w)`, float32, to scores `(n, classes, h', w')`.
         description: Classes, patch size and normalisation of `network`.
+        part: The part of the run that is computed here, where several jobs share it. None computes all of it.
         stop_on_error: Stop after the first image that fails, instead of going on with the next.
         events: Receives messages, progress and failures.
 
@@ -60,7 +64,7 @@ def segment(
             before the first image is opened.
     """
     own = PythonNetwork.of(network, description)
-    return list(segment_each(inputs, output, options, own=own, stop_on_error=stop_on_error, events=events))
+    return list(segment_each(inputs, output, options, own=own, part=part, stop_on_error=stop_on_error, events=events))
 
 
 def segment_each(
@@ -69,54 +73,78 @@ def segment_each(
     options: SegmentOptions | None = None,
     *,
     own: PythonNetwork | None = None,
+    part: JobPart | None = None,
     stop_on_error: bool = False,
     events: Events | None = None,
-) -> Iterator[ImageResult]:
+) -> Generator[ImageResult]:
     """Segment images as `segment` does, and yield each result as soon as its files are complete."""
     options, events = options or SegmentOptions(), events or Events()
+    folder = None if output is None else Path(output)
     targets = plan_targets(
         as_words(inputs),
-        None if output is None else Path(output),
+        folder,
         on_note=lambda note: events.message(f"magnet: {PASSED_OVER if options.private else note}"),
     )
+    several = folder if folder is not None and len(targets) > 1 and not is_file_name(folder) else None
     # All outputs are checked before the networks load: a name that the last image would overwrite costs no work.
+    files = [file for target in targets for file in written_files(target, target.options(options))]
+    summaries = [] if several is None else [summary_file(several), summary_file(several, part)]
     refuse_collisions(
-        (file for target in targets for file in written_files(target, options)), read_files(targets, options)
+        [*files, *{file.path: file for file in summaries}.values()],
+        [file for target in targets for file in read_files([target], target.options(options))],
     )
-    model = load_model(options, events, own)
-    for target in targets:
-        result = segment_target(target, model, options, events, alone=own is not None or len(targets) == 1)
-        yield result
-        if stop_on_error and result.error is not None:
-            return
-
-
-def segment_target(
-    target: Target, model: Model, options: SegmentOptions, events: Events, *, alone: bool = False
-) -> ImageResult:
-    """Segment one image with a model that is loaded; its failure is in the result.
-
-    Args:
-        target: The image and its mask.
-        model: The loaded bundle or network.
-        options: Options of the run.
-        events: Receives messages, progress and failures.
-        alone: Whether there is no other image. A bug then passes; else it is the failure of this image, and the others
-            follow.
-    """
-    names = private_names(target, options)
-    if names is not None:
-        events = PrivateEvents(events, names)
+    refuse_foreign(summaries)
+    share = targets if part is None else part.deal(sorted(targets, key=lambda target: (target.image, str(target.mask))))
+    if not share:
+        events.message(f"magnet: {part} has no image, because there are only {len(targets)}")
+    summary = RunSummary(
+        rows=[waiting(target, options) for target in share],
+        path=summary_file(several, part).path if several is not None else None,
+        images=list_digest(target.image for target in targets),
+        part=part,
+    )
+    ended = False
     try:
-        result = ImageRun(target=target, model=model, options=options, events=events, private=names).result()
-        return replace(result, private=names)
-    # A bug of this image must not end the others of a folder; `BugError` keeps its traceback.
-    except Exception as error:
-        failure = foreseen(error)
-        if failure is None:
-            if alone:
-                raise
-            failure = BugError.of(error, file=target.image)
-        events.failed(target.image, failure)
-        failure = failure if names is None else names.error(failure)
-        return ImageResult(image=target.image, mask=target.mask, error=failure, private=names)
+        yield from _segmented(share, options, events, summary, own=own, stop_on_error=stop_on_error)
+        ended = True
+    finally:
+        if len(targets) > 1:
+            summary.end(finished=ended)
+            for line in summary.lines():
+                events.message(line)
+    if several is not None and part is not None:
+        joined = join_summaries(several, part.count)
+        if joined is not None:
+            events.message(f"{joined}: all parts are done")
+
+
+def _segmented(
+    share: Sequence[Target],
+    options: SegmentOptions,
+    events: Events,
+    summary: RunSummary,
+    *,
+    own: PythonNetwork | None,
+    stop_on_error: bool,
+) -> Iterator[ImageResult]:
+    """Segment images, note each in the summary, and yield its result."""
+    if not share:
+        return
+    total = len(share)
+
+    def added(number: int, result: ImageResult) -> None:
+        summary.add(number, result)
+        events.images(Images(done=total - summary.count(WAITING), total=total, failed=summary.count(FAILED)))
+
+    events = events if total == 1 else SharedEvents(events)
+    events.images(Images(done=0, total=total, failed=0))
+    series = ImageSeries(model=load_model(options, events, own), options=options, events=events, added=added)
+    alone = own is not None or total == 1
+    yield from series.results(share, stop_on_error=stop_on_error, alone=alone)
+
+
+def waiting(target: Target, options: SegmentOptions) -> dict[str, object]:
+    """Return the row of a summary for an image that has not been segmented yet."""
+    row: dict[str, object] = {"image": target.image, "mask": str(target.mask), "status": WAITING}
+    names = private_names(target, options)
+    return row if names is None else names.table(row)

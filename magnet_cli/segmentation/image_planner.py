@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from magnet_cli import images
 from magnet_cli.areas import specify
@@ -22,7 +22,7 @@ from magnet_cli.system.memory import host_memory
 from magnet_cli.system.speeds import Case, nearest_figure
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from magnet_cli.models.bundle import Bundle
     from magnet_cli.models.python_network import NetworkDescription, PatchFunction
@@ -58,7 +58,7 @@ def plan_segment(
     """
     found = input_images(as_words(inputs))
     planner = Planner.of(options or SegmentOptions(), PythonNetwork.of(network, description))
-    return [planner.plan(image.source) for image in found]
+    return [planner.plan(image.source, image.options) for image in found]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,13 +97,17 @@ class Planner:
         last = None if last is None else last.after([entry.name for entry in bundle.classes], base=machine.base)
         return cls(facts=facts, options=options, machine=machine, digest=bundle.digest, last=last)
 
-    def plan(self, image: str | Path) -> Plan:
+    def plan(self, image: str | Path, own: Mapping[str, Any] | None = None) -> Plan:
         """Plan what `segment` would do with an image.
+
+        Args:
+            image: A file or a URL.
+            own: Options that hold for this image alone, by name, as a list of images gives them.
 
         Raises:
             MagnetError: The image cannot be segmented with these options.
         """
-        options = self.options
+        options = replace(self.options, **own) if own else self.options
         if self.last is not None:
             options = self.last.before(options, options.compat or self.facts.compat)
         return plan_image(image, self.facts, options, self.machine)

@@ -33,7 +33,7 @@ from magnet_cli.system.private_names import PrivateNames
 from magnet_cli.system.written_files import refuse_unwritable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     import numpy as np
     from numpy.typing import NDArray
@@ -63,6 +63,9 @@ class ImageResult:
     """The error of an image that failed."""
     was_done: bool = False
     """Whether an earlier run had already finished the mask."""
+    pieces: tuple[int, int] | None = None
+    """Of a part of one image: the groups of windows that all parts have computed so far, and all that there are. None
+    once the mask is complete."""
     exports: tuple[Export, ...] = ()
     """The mask in other formats."""
     private: PrivateNames | None = None
@@ -79,13 +82,21 @@ class ImageResult:
         with open_labels(self.mask) as labels:
             return labels.read(Box.whole(labels.size))
 
+    @property
+    def status(self) -> str:
+        """The status in a word or two: `done`, `already done`, `part done` or `failed`."""
+        if self.error is not None:
+            return "failed"
+        if self.pieces is not None:
+            return "part done"
+        return "already done" if self.was_done else "done"
+
     def describe(self) -> dict[str, object]:
         """Return the result as JSON values."""
         return self._described() if self.private is None else self.private.table(self._described())
 
     def _described(self) -> dict[str, object]:
-        status = "failed" if self.error else "already done" if self.was_done else "done"
-        found: dict[str, object] = {"image": self.image, "mask": str(self.mask), "status": status}
+        found: dict[str, object] = {"image": self.image, "mask": str(self.mask), "status": self.status}
         if self.error is not None:
             return {**found, **self.error.describe()}
         return {**found, "report": self.report, "exports": [each.describe() for each in self.exports]}
@@ -99,6 +110,46 @@ def private_names(target: Target, options: SegmentOptions) -> PrivateNames | Non
     folders = (word for word in weights if word is not None and Path(word).exists())
     areas = (path for path in (options.roi, options.mask) if isinstance(path, Path))
     return PrivateNames([target.image, target.mask, target.unrefined], [*areas, *folders])
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedImage:
+    """An image that is planned, before its first window is computed."""
+
+    run: ImageRun
+    plan: Plan
+    inputs: images.InputStates
+
+    def computed(self) -> ComputedImage:
+        """Compute what is missing of the mask.
+
+        Raises:
+            MagnetError: The run failed. Finished groups stay in the journal, and the same command resumes the run.
+        """
+        return self.run.computed(self.plan, self.inputs)
+
+
+def _nothing() -> None:
+    """Do nothing, because no file is open."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComputedImage:
+    """An image whose every window is computed, before its mask is written."""
+
+    run: ImageRun
+    write: Callable[[], ImageResult]
+    """Writes the mask and its report."""
+    close: Callable[[], None] = _nothing
+    """Lets go of the journal of a mask that is not written. The same command goes on from there."""
+
+    def finished(self) -> ImageResult:
+        """Write the mask, its report, and the other outputs that the options ask for.
+
+        Raises:
+            MagnetError: An output could not be made. Outputs that are complete stay.
+        """
+        return self.run.completed(self.write())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,12 +169,47 @@ class ImageRun:
         Raises:
             MagnetError: An output could not be made. Outputs that are complete stay.
         """
-        refuse_unwritable(written_files(self.target, self.options))
         last = self.model.last
-        result = self._refined(last) if last is not None else self.segmented(self.plan())
+        if last is None:
+            return self.prepared().computed().finished()
+        self.check_outputs()
+        return self.completed(self._refined(last))
+
+    def check_outputs(self) -> None:
+        """Pass where every file of the run can be written.
+
+        Raises:
+            UsageError, OutputError: A name is too long, or another program's file is in the way.
+        """
+        refuse_unwritable(written_files(self.target, self.options))
+
+    def prepared(self) -> PreparedImage:
+        """Plan the run and note the state of its inputs. Another thread may do so while an image is computed.
+
+        Raises:
+            MagnetError: The image cannot be segmented with these options, or an output cannot be written.
+        """
+        self.check_outputs()
+        return PreparedImage(run=self, plan=self.plan(), inputs=self.inputs())
+
+    def completed(self, result: ImageResult) -> ImageResult:
+        """Make the outputs besides the mask that the options ask for.
+
+        Raises:
+            MagnetError: An output could not be made. Outputs that are complete stay.
+        """
         with self._mask_complete():
             self._draw(result)
             return replace(result, exports=tuple(self._exports()))
+
+    def inputs(self) -> images.InputStates:
+        """Note the state of the files that the run reads.
+
+        Raises:
+            SourceError: One cannot be read.
+        """
+        roi = self.options.roi if isinstance(self.options.roi, Path) else None
+        return images.InputStates.of((self.target.image, roi, self.options.mask))
 
     def plan(self) -> Plan:
         """Plan the run.
@@ -134,11 +220,15 @@ class ImageRun:
         folder = self.target.mask.parent
         return plan_image(self.target.image, self.model.facts, self.options, self.model.machine, folder=folder)
 
-    def run(self, plan: Plan) -> MaskRun:
-        """Return the run that makes the mask of a plan."""
+    def run(self, plan: Plan, inputs: images.InputStates | None = None) -> MaskRun:
+        """Return the run that makes the mask of a plan.
+
+        Args:
+            plan: The plan.
+            inputs: State of the files that the run reads. None notes it now.
+        """
         bundle, job = self.model.bundle, PublishedJob if plan.settings.compat != "paper" else SegmentJob
-        roi = self.options.roi if isinstance(self.options.roi, Path) else None
-        inputs = images.InputStates.of((self.target.image, roi, self.options.mask))
+        inputs = self.inputs() if inputs is None else inputs
         return MaskRun(
             job=job(
                 plan=plan,
@@ -168,15 +258,37 @@ class ImageRun:
         Raises:
             MagnetError: The run failed. Finished groups stay in the journal, and the same command resumes the run.
         """
-        run = self.run(plan)
+        return self.computed(plan).write()
+
+    def computed(self, plan: Plan, inputs: images.InputStates | None = None) -> ComputedImage:
+        """Compute what is missing of the mask of a plan.
+
+        Args:
+            plan: The plan.
+            inputs: State of the files that the run reads. None notes it now.
+
+        Raises:
+            MagnetError: The run failed. Finished groups stay in the journal, and the same command resumes the run.
+        """
+        run = self.run(plan, inputs)
         if run.is_done():
-            return self._done(run.report(), was_done=True)
+            report = run.report()
+            return ComputedImage(run=self, write=lambda: self._done(report, was_done=True))
+        self.report_notes(plan)
+        command = self._command(plan)
+        groups = run.computed()
+        return ComputedImage(
+            run=self,
+            write=lambda: self._done(groups.written(lambda report: {**report, "command": command})),
+            close=groups.close,
+        )
+
+    def report_notes(self, plan: Plan) -> None:
+        """Report the notes of a plan and of its model that no image has reported yet."""
         for note in (*self.model.notes, *plan.notes):
             if note not in self.model.reported:
                 self.model.reported.add(note)
                 self.events.message(note if note in self.model.notes else f"{self.target.image}: {note}")
-        command = self._command(plan)
-        return self._done(run.finish(lambda report: {**report, "command": command}))
 
     def _refined(self, last: LastStage) -> ImageResult:
         """Make the unrefined mask, which stays, and refine it into the mask of the run."""
@@ -221,7 +333,9 @@ class ImageRun:
 
     def _done(self, report: Report, *, was_done: bool = False) -> ImageResult:
         self.events.message(f"{self.target.mask}: {'already ' if was_done else ''}done")
-        return ImageResult(image=self.target.image, mask=self.target.mask, report=report, was_done=was_done)
+        return ImageResult(
+            image=self.target.image, mask=self.target.mask, report=report, was_done=was_done, private=self.private
+        )
 
     def _draw(self, result: ImageResult) -> None:
         """Make the picture and the page. Beside a mask that was done before, only missing or outdated ones are made."""

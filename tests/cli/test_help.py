@@ -87,7 +87,7 @@ def test_trainings_show_progress_unless_told_otherwise() -> None:
 
 
 PANELS = ["Arguments", "Most used", "What to read", "Method", "Network from elsewhere", "How that network is called"]
-PANELS += ["Where to look", "Outputs", "Machine", "More"]
+PANELS += ["Where to look", "Outputs", "Machine", "Several jobs or devices", "More"]
 MOST_USED = ["--output", "--weights", "--scales", "--method", "--slide-mpp", "--roi", "--gpu", "--gpu-memory", "--html"]
 
 

@@ -29,13 +29,14 @@ def test_one_bad_image_stops_no_other(folder: Path, bundle: Path) -> None:
     assert bad["image"] == "in/b.tif"
     assert bad["exit_code"] == 3
     assert "in/b.tif: this is no image" in bad["error"]
-    assert sorted(path.name for path in Path("out").iterdir()) == ["a.json", "a.tif", "c.json", "c.tif"]
+    assert sorted(path.name for path in Path("out").iterdir()) == ["a.json", "a.tif", "c.json", "c.tif", "run.json"]
 
 
 def test_the_failure_is_told_once_and_named(folder: Path, bundle: Path) -> None:
     result = invoke("segment", folder, "--weights", bundle, *PATCH, "-o", "out")
     assert result.exit_code == 7
-    (line,) = [line for line in result.stderr.splitlines() if "b.tif" in line]
+    line, listed = [line for line in result.stderr.splitlines() if "b.tif" in line]
+    assert listed == "  failed: in/b.tif (exit code 3)"
     assert line.startswith("magnet: in/b.tif: this is no image that can be read. Give a TIFF, PNG, ")
 
 
@@ -62,7 +63,7 @@ def test_all_failed(folder: Path, bundle: Path) -> None:
         (folder / name).write_text("no image either")
     found = invoke_json("segment", folder, "--weights", bundle, "-o", "out", code=3)
     assert [entry["status"] for entry in found["images"]] == ["failed"] * 3
-    assert not Path("out").exists()
+    assert [path.name for path in Path("out").iterdir()] == ["run.json"]
 
 
 def test_different_failures_of_all_images_count_as_unreadable(here: Path, bundle: Path) -> None:

@@ -99,7 +99,9 @@ def test_a_terminal_shows_a_bar_and_is_left_clean(here: Path, bundle: Path) -> N
     assert "in/a.tif: bundle colours names no resolution" in shown[0]
     assert shown[1] == "out/a.tif: done"
     assert shown[2].startswith("magnet: in/b.tif: this is no image")
-    assert "".join(shown[3:]) == ""
+    assert shown[3].startswith("2 images: 1 done, 1 failed; ")
+    assert shown[8] == "  out/run.json lists every image"
+    assert "".join(shown[9:]) == ""
 
 
 @posix

@@ -17,7 +17,7 @@ from magnet_cli.masks.targets import Target
 from magnet_cli.models.device import SideStream
 from magnet_cli.options.rules import parse_points
 from magnet_cli.options.segment import SegmentOptions
-from magnet_cli.segmentation.api import segment_target
+from magnet_cli.segmentation.image_series import segment_target
 from magnet_cli.segmentation.segment_model import Model, load_model
 from tests.gpu.simulated import DEVICE, Stream, on_device, simulated
 from tests.laws.support import METHODS_OF_ONE_PASS, blurry_bundle, labels_in, scene_pixels, sides, write_tiled

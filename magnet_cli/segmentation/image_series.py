@@ -1,0 +1,195 @@
+"""The segmentation of several images with one model, so that the device does not wait between two of them.
+
+While an image is computed, the next one is opened and planned, and the mask of the one before is written.
+"""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from typing_extensions import override
+
+from magnet_cli.errors import BugError, foreseen
+from magnet_cli.events import Events, Images
+from magnet_cli.run.private_events import PrivateEvents
+from magnet_cli.segmentation.image_run import ComputedImage, ImageResult, ImageRun, PreparedImage, private_names
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from magnet_cli.errors import MagnetError
+    from magnet_cli.events import Step
+    from magnet_cli.masks.targets import Target
+    from magnet_cli.options.segment import SegmentOptions
+    from magnet_cli.segmentation.segment_model import Model
+
+FINISHING_BYTES = 48 << 20
+"""Memory in which a mask is written beside the computation of the next image, besides its journal's index."""
+
+
+class SharedEvents(Events):
+    """Passes the events of several threads on, one at a time.
+
+    Args:
+        events: Receives the events.
+    """
+
+    def __init__(self, events: Events) -> None:
+        self._events = events
+        self._lock = threading.Lock()
+
+    @override
+    def message(self, text: str) -> None:
+        with self._lock:
+            self._events.message(text)
+
+    @override
+    def step(self, step: Step) -> None:
+        with self._lock:
+            self._events.step(step)
+
+    @override
+    def images(self, progress: Images) -> None:
+        with self._lock:
+            self._events.images(progress)
+
+    @override
+    def failed(self, image: str, error: MagnetError) -> None:
+        with self._lock:
+            self._events.failed(image, error)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageSeries:
+    """The segmentation of several images with one model."""
+
+    model: Model
+    options: SegmentOptions
+    events: Events
+    """Receives events of several threads at once where images overlap: `SharedEvents` passes them on one at a time."""
+    added: Callable[[int, ImageResult], None]
+    """Takes each result, with the number of its image, in the thread that finished it."""
+
+    def results(
+        self, targets: Sequence[Target], *, stop_on_error: bool = False, alone: bool = False
+    ) -> Iterator[ImageResult]:
+        """Segment images, and yield each result in the order of the images.
+
+        Args:
+            targets: The images and their masks.
+            stop_on_error: Stop after the first image that fails. No other image is then begun before it is known
+                whether the one before failed.
+            alone: Whether a bug passes as it is, and is not turned into the failure of its image.
+        """
+        if alone or stop_on_error or len(targets) == 1 or self.model.last is not None:
+            yield from self._in_turn(targets, stop_on_error=stop_on_error, alone=alone)
+        else:
+            yield from self._overlapping(targets)
+
+    def _in_turn(self, targets: Sequence[Target], *, stop_on_error: bool, alone: bool) -> Iterator[ImageResult]:
+        for number, target in enumerate(targets):
+            result = segment_target(target, self.model, self.options, self.events, alone=alone)
+            self.added(number, result)
+            yield result
+            if stop_on_error and result.error is not None:
+                return
+
+    def _overlapping(self, targets: Sequence[Target]) -> Iterator[ImageResult]:
+        with ThreadPoolExecutor(1, "plan") as planner, ThreadPoolExecutor(1, "finish") as finisher:
+            ahead = planner.submit(self._prepared, targets[0])
+            pending: Future[ImageResult] | None = None
+            for number, target in enumerate(targets):
+                prepared = ahead.result()
+                if number + 1 < len(targets):
+                    ahead = planner.submit(self._prepared, targets[number + 1])
+                computed = self._computed(prepared, pending)
+                try:
+                    if pending is not None:
+                        yield pending.result()
+                except BaseException:  # Also Ctrl-C, and a caller that wants no more results.
+                    if isinstance(computed, ComputedImage):
+                        computed.close()
+                    raise
+                pending = finisher.submit(self._finished, number, target, computed)
+            if pending is not None:
+                yield pending.result()
+
+    def _prepared(self, target: Target) -> PreparedImage | Exception:
+        try:
+            return image_run(target, self.model, self.options, self.events).prepared()
+        except Exception as error:  # noqa: BLE001 - a bug of one image must not end the others
+            return error
+
+    @staticmethod
+    def _computed(
+        prepared: PreparedImage | Exception, pending: Future[ImageResult] | None
+    ) -> ComputedImage | Exception:
+        if isinstance(prepared, Exception):
+            return prepared
+        try:
+            memory = prepared.plan.memory
+            if pending is not None and memory.total + FINISHING_BYTES > memory.budget:
+                pending.exception()
+            return prepared.computed()
+        except Exception as error:  # noqa: BLE001 - likewise
+            return error
+
+    def _finished(self, number: int, target: Target, computed: ComputedImage | Exception) -> ImageResult:
+        # Failures of all three steps are reported here, so that messages come in the order of the images.
+        try:
+            result = _completed(computed)
+        except Exception as error:  # noqa: BLE001 - likewise
+            result = failed(target, error, self.options, self.events)
+        self.added(number, result)
+        return result
+
+
+def _completed(computed: ComputedImage | Exception) -> ImageResult:
+    """Finish an image, or raise what ended the work on it before."""
+    if isinstance(computed, Exception):
+        raise computed
+    return computed.finished()
+
+
+def segment_target(
+    target: Target, model: Model, options: SegmentOptions, events: Events, *, alone: bool = False
+) -> ImageResult:
+    """Segment one image with a model that is loaded; its failure is in the result.
+
+    Args:
+        target: The image and its mask.
+        model: The loaded bundle or network.
+        options: Options of the run. Those that the target has of its own take their place.
+        events: Receives messages, progress and failures.
+        alone: Whether there is no other image. A bug then passes; else it is the failure of this image, and the others
+            follow.
+    """
+    try:
+        return image_run(target, model, options, events).result()
+    # A bug of this image must not end the others of a folder; `BugError` keeps its traceback.
+    except Exception as error:
+        if alone and foreseen(error) is None:
+            raise
+        return failed(target, error, options, events)
+
+
+def image_run(target: Target, model: Model, options: SegmentOptions, events: Events) -> ImageRun:
+    """Return the segmentation of one image, with the options that hold for it alone."""
+    own = target.options(options)
+    names = private_names(target, own)
+    events = events if names is None else PrivateEvents(events, names)
+    return ImageRun(target=target, model=model, options=own, events=events, private=names)
+
+
+def failed(target: Target, error: Exception, options: SegmentOptions, events: Events) -> ImageResult:
+    """Report the failure of an image, and return its result."""
+    failure = foreseen(error) or BugError.of(error, file=target.image)
+    names = private_names(target, target.options(options))
+    if names is not None:
+        events = PrivateEvents(events, names)
+    events.failed(target.image, failure)
+    failure = failure if names is None else names.error(failure)
+    return ImageResult(image=target.image, mask=target.mask, error=failure, private=names)
