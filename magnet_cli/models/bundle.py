@@ -50,6 +50,7 @@ def roots() -> list[Path]:
 
 def shipped_bundles() -> dict[str, Path]:
     """Return the names and folders of the bundles that come with the program, sorted by name."""
+    # Reversed, so that a bundle inside the package wins over one of the same name beside it.
     found = {path.parent.name: path.parent for root in reversed(roots()) for path in root.glob(f"*/{DESCRIPTION}")}
     return dict(sorted(found.items()))
 

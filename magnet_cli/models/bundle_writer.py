@@ -186,6 +186,7 @@ def _write(
     *,
     dtype: torch.dtype,
 ) -> None:
+    # The hashes are added to a copy, because the caller may write its description more than once.
     description = copy.deepcopy(dict(description))
     entries = description["networks"]
     single = (entries.get(role) for role in ("backbone", "selector", "local", "cascade"))

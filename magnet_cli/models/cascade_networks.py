@@ -132,6 +132,7 @@ def cascade_bytes(bundle: CascadeBundle, *, side: int) -> int:
         seen.append(output.numel() * 4 if isinstance(output, torch.Tensor) else 0)
 
     height = width = side + -side % STRIDE
+    # Tensors on the device meta have shapes and no memory, so the estimate computes nothing.
     with torch.device("meta"), torch.inference_mode():
         network = build_cascade(bundle.network.architecture, options=bundle.network.options).eval()
         for leaf in (module for module in network.modules() if not list(module.children())):

@@ -49,6 +49,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """
     _check_content(path)
     try:
+        # A checkpoint is a pickle, which may run any code. `weights_only` allows tensors and plain containers alone.
         found: object = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as exc:
         raise WeightsError(
@@ -110,6 +111,7 @@ def _check_content(path: Path) -> None:
         raise WeightsError(f"cannot be read: {exc}", file=path) from exc
     except (zipfile.BadZipFile, ValueError, NotImplementedError) as exc:
         raise WeightsError(f"not a checkpoint that can be read: {exc}", file=path) from exc
+    # A page may begin with a byte order mark and blanks.
     if head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
         raise WeightsError(
             "this is a web page, not weights",

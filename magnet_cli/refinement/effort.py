@@ -58,6 +58,7 @@ def step_pixels(step: str, height: int, width: int) -> int:
     return (GLOBAL if step == "global" else LOCAL) * height * width
 
 
+# A mask has many objects of one size. The bound keeps the cache from growing with the mask.
 @lru_cache(maxsize=4096)
 def _of_region(size: Size, cascade: CascadeSettings) -> Effort:
     """Return the work of an object that is held as a whole."""
@@ -65,6 +66,7 @@ def _of_region(size: Size, cascade: CascadeSettings) -> Effort:
     least = cascade.side if cascade.published else min(cascade.least, cascade.side)
     if longest < least:
         whole = Effort(steps=1, pixels=GLOBAL * size.pixels * least**2 // longest**2)
+        # The published program runs windows at full size even over objects that are smaller than the network's input.
         return whole + _of_windows(size, side=cascade.side) if cascade.published and not cascade.fast else whole
     first, *finer = cascade_levels(size, side=cascade.side)
     found = Effort(steps=1, pixels=GLOBAL * first.size.pixels)

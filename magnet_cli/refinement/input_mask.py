@@ -48,6 +48,7 @@ class InputMask(Closing):
         self._raster = raster
         self._resources = resources
         whole = np.dtype(raster.dtype)
+        # Integers hold a probability over the whole range of their type: 255 of uint8 stands for 1.
         self._scale = 1.0 if whole.kind in "fb" else float(np.iinfo(whole).max)
         self._cut = float(threshold) * self._scale
 
@@ -124,6 +125,7 @@ class InputMask(Closing):
                     advice="Turn scores into probabilities first, or threshold them into a binary mask; save class "
                     "indices as whole numbers (uint8)",
                 )
+        # NumPy warns of comparisons with NaN. Such pixels are unknown, and are marked by the caller.
         with np.errstate(invalid="ignore"):
             return np.array(values > self._cut, dtype=np.uint8)
 
@@ -162,6 +164,8 @@ def open_mask(
                 file=raster.path,
                 advice="Save it as grey, as class indices or as a probability",
             )
+        # The values are read before the interpretation is decided: the type of a file rarely tells labels from
+        # probabilities.
         stored = _stored(raster)
         if objects or only or not stored.is_zero_and_one:
             stored = stored.named(names)

@@ -104,6 +104,7 @@ class Joining(Runner):
         around = box.grown(min(least, RIM)).intersection(whole)
         numbers = connected(self._work.objects(around), background=NODATA, connectivity=2)  # type: ignore[no-untyped-call]
         small = np.bincount(numbers.ravel()) < least
+        # Component 0 is the background, which has no size.
         small[0] = False
         for edge, is_cut in (
             (numbers[0], around.y > 0),

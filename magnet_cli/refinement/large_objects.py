@@ -106,6 +106,8 @@ class Levels(Runner):
             raise RuntimeError(message)
         values = as_claim(noted(found, own).values.numpy())
         if given.silent is not None:
+            # Only the probability of the finest scale claims pixels. The other channels start the next level, and there
+            # is none.
             values = values[S1][None]
             values[0, given.silent] = UNKNOWN
         return Sharpened(box=box, values=values, counts={"wholes": network.wholes, "windows": network.windows})

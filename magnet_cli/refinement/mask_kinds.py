@@ -202,8 +202,10 @@ def class_indices(words: Sequence[str], names: Sequence[str], *, option: str) ->
     """
     found = set()
     for word in words:
+        # Names come first, because a class may be named by a number that is the index of another one.
         if word in names:
             found.add(names.index(word))
+        # `int` would also accept digits of other scripts, underscores and signs.
         elif re.fullmatch("[0-9]{1,3}", word) and int(word) < len(names):
             found.add(int(word))
         else:

@@ -55,6 +55,7 @@ class Pair:
         paths = OutputPaths.of(output_path(mask, None if output is None else Path(output)))
         options = options or RefineOptions()
         files = mask_files(paths.mask, owner=str(image))
+        # Names are checked before the files are opened, because that takes no time.
         refuse_collisions(files, read_files(image, mask, options))
         refuse_unwritable(files)
         return cls(image=str(image), mask=str(mask), paths=paths, info=check_pair(image, mask, options=options))

@@ -197,6 +197,7 @@ def _memory(
     on_host = machine.kind == "cpu"
     pixels = min(settings.unit, info.size.pixels)
     stored = {"uint8": 1, "uint16": 2, "int16": 2}.get(info.dtype, 4) * len(info.bands)
+    # A square is joined with a rim in which the objects at its border are measured.
     square = SQUARE + 2 * min(settings.min_area, RIM)
     # Claims of all classes of a square are held at once, one byte each.
     joined = min(square**2, info.size.pixels) * (labels + JOIN_BYTES)

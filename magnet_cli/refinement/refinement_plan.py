@@ -404,6 +404,7 @@ def make_passes(census: Census, settings: RefineSettings) -> tuple[RefinePass, .
     passes: list[RefinePass] = [ObjectsPass(number=0, groups=census.small)]
     for label in sorted(census.large):
         large = census.large[label]
+        # The published program has no levels that are divided into blocks.
         if settings.compat == "published":
             raise UsageError(
                 "the published arithmetic holds an object as a whole",

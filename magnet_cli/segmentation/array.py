@@ -66,6 +66,7 @@ def segment_array(
         uncertainty=False,
         exports=ExportOptions(),
     )
+    # The files that the options above would write are deleted together with this folder.
     with scratch_folder("array") as folder:
         source = _written(image, folder / "image.tif") if isinstance(image, np.ndarray) else image
         results = segment(source, folder / "mask.tif", plain, network=network, description=description, events=events)

@@ -52,6 +52,7 @@ class BlockStage:
         # Canvases are most of the device's memory: float16 halves them, and its step is 0.0005 at most.
         shape = (bound.plan.classes, self.box.height, self.box.width)
         self._next = torch.zeros(shape, dtype=torch.float16, device=bound.device)
+        # Most windows have the same weights: they differ only at the rim of a block and at the edges of the image.
         self._weights: dict[tuple[object, ...], Tensor] = {}
         self._score: Tensor | None = None
         if self._before is not None and bound.settings.points.kind != "all":

@@ -36,6 +36,7 @@ def sampled(length: int, cell: int, parts: int) -> tuple[slice, NDArray[np.int64
     Returns:
         The sampled pixels, and for each of them the index of its part, counted from the block's edge.
     """
+    # Parts of a cell have at least two samples along each side.
     step = max(1, cell // max(SAMPLES, 2 * parts))
     places = slice(min(step // 2, length - 1), length, step)
     return places, np.arange(length)[places] * parts // cell

@@ -116,6 +116,7 @@ class Normalisation:
         scale, shift = self.factors(pixels.device)
         values, bounds = pixels.float(), self.bounds(pixels.device)
         if self.preparation is not None:
+            # Stains are applied in place, and `float` does not copy values that are float32 already.
             values = values.clone()
             apply_stains(values, self.preparation)
         values = values if bounds is None else values.clamp(*bounds)

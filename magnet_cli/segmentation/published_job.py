@@ -122,6 +122,7 @@ class PublishedRunner(Runner):
                 pixels, networks, settings=self._settings, shifted=shifted, device=networks.device
             )
             labels = labels_published(probs, size=size)
+        # The published program knows neither missing data nor areas, so both are cut out of its finished labels.
         for level0 in at_level0:
             if level0.valid is not None:
                 labels[~level0.valid] = NODATA

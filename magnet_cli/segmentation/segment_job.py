@@ -151,6 +151,7 @@ def options_hash(plan: Plan) -> str:
         "working": [str(plan.working.x), str(plan.working.y)],
         "batch": plan.batch,
         "group": list(plan.group),
+        # The kind and not the name: a run on one GPU may be resumed on another one.
         "device": plan.machine.kind,
         "precision": plan.machine.precision,
         "pixel": pixel and [str(pixel.x), str(pixel.y), pixel.unit],

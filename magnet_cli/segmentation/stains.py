@@ -125,6 +125,7 @@ def stain_map(pixels: NDArray[np.uint8], kind: str) -> StainMap:
     if kind == "reinhard":
         return _reinhard(light * 10**-stained, light)
     hematoxylin, eosin = _stains(stained)
+    # A third direction makes the matrix of stains square. It takes up what neither stain explains.
     normal = np.cross(hematoxylin, eosin)
     if np.linalg.norm(normal) < APART:
         message = "all of it has one stain"
@@ -174,6 +175,7 @@ def apply_stains(values: Tensor, found: StainMap) -> None:
         for band, colour in enumerate(_mapped(cones, np.linalg.inv(CONES).tolist())):
             values[..., band] = colour.clamp_(0, 255)
         return
+    # The logarithm of 0 is infinite, so the darkest value is 1.
     values.clamp_(1, light).div_(light).log10_().neg_()
     for band, result in enumerate(_mapped(values, found.matrix)):
         if found.spans:
@@ -204,8 +206,11 @@ def _light(pixels: NDArray[np.uint8]) -> float:
 
 def _stains(density: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return unit vectors of hematoxylin and eosin: the ends of the directions in the plane of most densities."""
+    # `eigh` sorts eigenvalues in rising order, so the last two vectors span the plane of most densities (Macenko and
+    # others, ISBI 2009).
     _, vectors = np.linalg.eigh(density.T @ density)
     first, second = vectors[:, 2], vectors[:, 1]
+    # The sign of an eigenvector is arbitrary, and densities are positive.
     first = first if first.sum() > 0 else -first
     along, across = density @ first, density @ second
     ends = np.percentile(np.arctan2(across, along), (SHARE, 100 - SHARE))

@@ -142,6 +142,8 @@ def described(config: TrainConfig, *, folder: Path) -> dict[str, Any]:
         "sha256": "0" * 64,
     }
     networks: dict[str, object] = {"backbone": entry, "refiners": [], "selector": None}
+    # The user's table comes after the defaults and replaces them, and the networks come last: they are not the user's
+    # to set.
     description = {"schema": SCHEMA, "resolution": None, "metrics": {}, **config.bundle, "networks": networks}
     pixels = description.get("input")
     if isinstance(pixels, dict) and config.network.encoder_weights:
@@ -207,6 +209,7 @@ def backbone_trainer(
     """
     check([*scenes, *validation], recipe)
     loop = recipe.loop
+    # The seed is set before the network is built, so that its random weights belong to the training.
     seeded(loop.seed, threads=loop.threads)
     ignore = recipe.data.ignore
     counts = counted([scene.labels.counts for scene in scenes], classes=len(recipe.bundle.classes), ignore=ignore)
@@ -273,12 +276,14 @@ def train_backbone(data: Path, output: Path, config: TrainConfig, **watch: Unpac
             return None
         if origin is not None:
             description["source"] = "; ".join(filter(None, (description.get("source", ""), f"encoder: {origin}")))
+        # Weights in float16 take half of the space.
         bundle = write_bundle(output, description, {BACKBONE_FILE: network}, dtype=torch.float16)
         keep(output / CONFIG_FILE, config.text)
         if validation:
             validator = Validator(scenes=validation, bundle=recipe.bundle, ignore=config.data.ignore)
             scores = score_held_out(network.to(trainer.arithmetic.device), validator, trainer.arithmetic)
             keep(files.folder / EVALUATION_FILE, evaluation_page(scores, validator, curves=files.curves))
+        # A card that a person has completed is not replaced.
         if not (output / CARD).exists():
             keep(output / CARD, card(bundle, config, network=network, scenes=scenes, origin=origin))
         return bundle

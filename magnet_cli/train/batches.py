@@ -45,6 +45,7 @@ def hue_matrix(angle: float) -> NDArray[np.float64]:
 
 def recoloured(pixels: NDArray[np.float32], rng: np.random.Generator, *, strength: float) -> NDArray[np.float32]:
     """Apply random gamma, hue, saturation, contrast, brightness, cast and noise to `(rows, columns, bands)` in 0..1."""
+    # Factors are drawn as logarithms, so that doubling is as likely as halving.
     gamma = np.exp(rng.uniform(-0.35, 0.35) * strength)
     pixels = np.power(np.clip(pixels, 0, 1), np.float32(gamma))
     bands = pixels.shape[-1]
@@ -114,6 +115,7 @@ class BatchSampler:
         pixels, labels = cut(scene, window, size=self.size)
         if self.border:
             labels = without_borders(labels, width=self.border, ignore=self.ignore)
+        # A quarter turn would exchange the sides of a window that is not a square.
         turns = int(rng.integers(4)) if self.size.width == self.size.height else 2 * int(rng.integers(2))
         step = -1 if rng.integers(2) else 1
         pixels, labels = np.rot90(pixels, turns)[:, ::step], np.rot90(labels, turns)[:, ::step]
@@ -133,6 +135,7 @@ class BatchSampler:
             return self._anywhere(rng)
         wanted = int(rng.choice(self._present))
         places = [self._anywhere(rng) for _ in range(CANDIDATES)]
+        # A few labels of each window are enough to compare them, and cost much less than its pixels.
         shares = [np.mean(cut_labels(scene.labels, window, size=COARSE) == wanted) for scene, window in places]
         return places[int(np.argmax(shares))]
 

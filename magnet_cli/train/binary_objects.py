@@ -40,6 +40,7 @@ class Drawn:
         numbers, count = connected(alike, structure=DIAGONAL)
         touching = np.zeros(count + 1, np.bool_)
         touching[numbers[self.inside]] = True
+        # Component 0 is everything outside the pieces.
         touching[0] = False
         found: Mask = touching[numbers]
         return found
@@ -84,6 +85,7 @@ class BinaryObjects:
     def piece(self, mask: Mask, rng: np.random.Generator) -> Mask:
         """Draw one connected piece; return the mask itself where all pieces are too small."""
         numbers, _ = connected(mask, structure=DIAGONAL)
+        # Component 0 is the background.
         sizes = np.bincount(numbers.reshape(-1))[1:]
         large = np.flatnonzero(sizes >= self.smallest)
         if not large.size:

@@ -148,6 +148,7 @@ class StoredField:
             file.truncate(0)
             # NumPy writes a file of its own format only together with its values, which do not exist yet.
             np.lib.format.write_array_header_1_0(file, header)
+            # Truncating makes a sparse file, which reads as zeros and takes disk only where values are written.
             file.truncate(file.tell() + field_bytes(shape))
         return cls(path)
 
@@ -205,6 +206,7 @@ class Scratch:
             descriptor, name = tempfile.mkstemp(dir=self.folder, suffix=".npy")
             os.close(descriptor)
         field = StoredField.made(Path(name), shape)
+        # `__del__` may run after the modules that it needs are gone, and a finalizer runs at exit at the latest.
         weakref.finalize(field, field.path.unlink, missing_ok=True)
         return field
 

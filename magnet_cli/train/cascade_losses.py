@@ -80,6 +80,7 @@ def cross_entropy(logits: Tensor, truth: Tensor, known: Tensor) -> Tensor:
 
 def distances(probs: Tensor, truth: Tensor, known: Tensor) -> Tensor:
     """Return L1 + L2: the mean absolute plus the mean squared difference of probability and truth."""
+    # The squared difference is the square of the absolute one, so one difference serves both.
     far = (probs - truth).abs()
     return over(far + far.square(), known)
 

@@ -85,6 +85,7 @@ class DataConfig:
                 raise UsageError(
                     "[data] label_values maps stored values to classes, both from 0 to 255", value=f"{stored} = {label}"
                 )
+        # Parsed here only to refuse a wrong text before any work.
         parse_bytes(self.memory, option="[data] memory")
         for key, what, holds in (
             ("rare", "from 0 to 1", 0 <= self.rare <= 1),
@@ -380,6 +381,7 @@ class GRNetConfig:
             if not holds:
                 raise UsageError(f"[grnet] {key} must be {what}", value=getattr(self, key))
         for part in (self.selector, self.local):
+            # Both networks need the same values, so they stand in one place.
             if given := sorted({"cells", "fusion"} & set(part.options)):
                 raise UsageError(
                     "cells and fusion are keys of [grnet], not options of its networks",

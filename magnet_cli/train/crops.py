@@ -39,6 +39,8 @@ def drawn(scene: LabelledScene, rng: np.random.Generator, *, scales: Sequence[Si
     scale = scales[int(rng.integers(len(scales)))]
     factor = exp(rng.uniform(-log(jitter), log(jitter)))
     height, width = scale.height * factor, scale.width * factor
+    # Where the window is larger than the scene, the first limit is negative and the second one 0: the window lies
+    # around it.
     y = rng.uniform(min(0, scene.size.height - height), max(0, scene.size.height - height))
     x = rng.uniform(min(0, scene.size.width - width), max(0, scene.size.width - width))
     return CropWindow(x=x, y=y, width=width, height=height)
@@ -62,6 +64,7 @@ def cut(scene: LabelledScene, window: CropWindow, *, size: Size) -> tuple[NDArra
     part = torch.from_numpy(crossing(scene, level, rows, columns)).permute(2, 0, 1).float()
     target = (size.height, size.width)
     if part.shape[1:] != target:
+        # Bilinear interpolation would skip pixels while it shrinks, and area means cannot enlarge.
         shrinks = part.shape[1] >= target[0] and part.shape[2] >= target[1]
         part = resized(part, target=target, mode="area" if shrinks else "bilinear")
     return part.permute(1, 2, 0).numpy(), cut_labels(scene.labels, window, size=size)
@@ -83,6 +86,7 @@ def crossing(scene: LabelledScene, level: int, rows: NDArray[np.intp], columns: 
 
 def mirrored(indices: NDArray[np.intp], *, size: int) -> NDArray[np.intp]:
     """Reflect indices into `0 .. size`, with edge pixels repeated."""
+    # A reflected picture repeats after twice its length.
     index = indices % (2 * size)
     mirrored_index: NDArray[np.intp] = np.minimum(index, 2 * size - 1 - index)
     return mirrored_index

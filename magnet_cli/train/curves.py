@@ -35,6 +35,7 @@ def draw_curves(log: Path, target: Path) -> None:
 
 def curve(lines: Sequence[Line], key: str) -> Curve:
     """Return the iterations and values of a key, in order of iterations."""
+    # A training that was killed and resumed may have logged an iteration twice.
     values = {line["iteration"]: line[key] for line in lines if key in line}
     return sorted(values), [values[iteration] for iteration in sorted(values)]
 

@@ -118,6 +118,7 @@ def _windows(
         found = logits.argmax(dim=1).cpu().numpy().astype(np.uint8)
         for (row, column), (patch, labels), prediction in zip(part, read, found, strict=True):
             known = labels != validator.ignore
+            # A window without labels counts as right, so that it is never shown among the worst.
             right = float((prediction == labels)[known].mean()) if known.any() else 1.0
             yield WrongWindow(
                 caption=(

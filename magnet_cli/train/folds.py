@@ -76,6 +76,7 @@ def scene_views(
             network = fit_backbone(
                 recipe,
                 [scene for scene in kept if scene not in mine],
+                # Scenes of the fold do not even choose the weights: they stay unseen.
                 validation=[scene for scene in scenes if scene not in kept and scene not in mine],
                 files=Files(folder=folder / f"fold{index}"),
                 progress=marked(progress, fold=index),

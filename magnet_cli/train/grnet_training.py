@@ -99,6 +99,7 @@ def grnet_description(config: TrainConfig, *, folder: Path) -> dict[str, Any]:
         networks["selector"] = entry(grnet.selector, SELECTOR_FILE, **shared)
     networks["local"] = entry(grnet.local, LOCAL_FILE, **shared, fusion=grnet.fusion)
     bundle = understood(description, folder=folder)
+    # The global branch always gets a whole image, at one size.
     if len(bundle.scales) != 1:
         raise UsageError("a GRNet has one scale, that of a whole image", value=", ".join(map(str, bundle.scales)))
     refuse_unequal(bundle.input.size, cells=grnet.cells)

@@ -27,6 +27,7 @@ class Interruption(Closing):
         self._handlers: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
+        # Python allows handlers of signals to be set in the main thread alone.
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
                 # Handlers that are not Python's, such as the default one, cannot be called later.

@@ -33,6 +33,7 @@ def read_log(path: Path) -> list[Line]:
     for one in text.splitlines():
         try:
             lines.append(json.loads(one))
+        # A process that was killed while it wrote leaves half a line.
         except json.JSONDecodeError:
             continue
     return lines

@@ -130,6 +130,7 @@ class Average:
     @torch.no_grad()
     def update(self, network: nn.Module, *, iteration: int) -> None:
         """Move towards the network's present weights, faster in the beginning."""
+        # A full momentum from the start would keep the random first weights in the average for hundreds of iterations.
         momentum = min(self.momentum, (iteration + 1) / (iteration + 10))
         for mine, theirs in zip(self.network.state_dict().values(), network.state_dict().values(), strict=True):
             if mine.dtype.is_floating_point:
@@ -149,6 +150,7 @@ def optimizer_of(network: nn.Module, config: LoopConfig) -> torch.optim.Optimize
         {"params": [weight for weight in network.parameters() if id(weight) not in own], SHARE: 1.0},
         {"params": [weight for weight in network.parameters() if id(weight) in own], SHARE: config.encoder_rate},
     ]
+    # An optimizer refuses an empty group.
     weights = [group for group in weights if group["params"]]
     if config.optimizer == "sgd":
         return torch.optim.SGD(weights, lr=config.rate, momentum=config.momentum, weight_decay=config.decay)
@@ -276,6 +278,7 @@ class Trainer:
         if not due or self.validate is None:
             return
         score = self.validate(self.average.network, self.arithmetic)
+        # The averaged weights are scored, because they are what the bundle gets.
         self.best = better(self.best, score, self.average.network, iteration=self.iteration)
         line: Line = {
             "validation_miou": round(score.miou, 5),
@@ -338,6 +341,7 @@ class Trainer:
             return
         if self.files.checkpoint.exists():
             read_checkpoint(self.files.checkpoint, configuration=self.configuration, load=self.load_state)
+        # Lines after the checkpoint belong to iterations that are computed again.
         cut_log(self.files.log, iteration=self.iteration)
 
     def load_state(self, state: State) -> None:
@@ -345,6 +349,7 @@ class Trainer:
         self.network.load_state_dict(state["network"])
         self.average.network.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
+        # The state of a scaler that is switched off is empty and cannot be loaded.
         if self.arithmetic.scaler.is_enabled():
             self.arithmetic.scaler.load_state_dict(state["scaler"])
         self.best = BestScore.restored(state.get("best"))

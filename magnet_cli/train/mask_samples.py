@@ -60,6 +60,7 @@ class MaskSampler:
             found = self.windows.sample(rng)
             drawn = self.objects.drawn(found.labels, rng)
             if drawn is not None:
+                # The network takes masks from -1 to 1, as the published one does.
                 wrong = self.spoiling(self.wrong(found, drawn, rng), rng) * 2 - 1
                 known = np.where(found.labels == self.objects.ignore, UNKNOWN, drawn.inside).astype(np.int64)
                 inputs = np.concatenate((found.pixels.transpose(2, 0, 1), wrong[None]))

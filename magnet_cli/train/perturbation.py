@@ -65,6 +65,7 @@ class Perturbation:
 
     def enlarged(self, mask: Mask, rng: np.random.Generator) -> Mask:
         """Shrink the mask by area, enlarge it bilinearly, and threshold it at one half."""
+        # Factors are drawn as logarithms, so that small ones are as likely as large ones.
         factor = exp(rng.uniform(0, log(self.shrink)))
         while (found := shrunk_and_enlarged(mask, factor=factor)) is not None:
             if iou(found, mask) >= self.iou[0]:
@@ -107,6 +108,7 @@ def subsampled(mask: Mask, rng: np.random.Generator, *, least: float) -> Mask:
     """
     # Only a frame of zeros makes every contour a closed one.
     wide = np.pad(np.pad(mask, RIM, mode="edge"), 1)
+    # The largest come first: a hole has to be filled after the border around it.
     contours = sorted(closed(wide), key=extent, reverse=True)
     share = exp(rng.uniform(log(SHARES[0]), log(SHARES[1])))
     inner = slice(RIM + 1, -RIM - 1)
@@ -163,6 +165,7 @@ def moved(mask: Mask, truth: Mask, rng: np.random.Generator, *, least: float, ta
         target: IoU with the truth at which changes end.
     """
     places = np.argwhere(border(truth))
+    # The caller keeps its mask, which is changed here box by box.
     mask = mask.copy()
     now = iou(mask, truth)
     for _ in range(CHANGES):

@@ -26,6 +26,8 @@ class Encoder(nn.Module):
     def __init__(self, network: ResNet) -> None:
         super().__init__()
         self.conv1, self.bn1, self.relu, self.maxpool = network.conv1, network.bn1, network.relu, network.maxpool
+        # The layers are taken over one by one: a wrapped network would put a prefix before the names of the published
+        # weights.
         self.layer1, self.layer2, self.layer3, self.layer4 = (
             network.layer1,
             network.layer2,

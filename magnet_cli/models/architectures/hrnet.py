@@ -68,6 +68,7 @@ class Exchange(nn.Module):
         """Sum the maps of all branches at the resolution of one of them."""
         layers = cast("nn.ModuleList", self.fuse_layers[target])
         paths = (layer(x) for layer, x in zip(layers, maps, strict=True))
+        # Coarser maps are enlarged after their convolution, where they have fewer pixels.
         near = (enlarge_corners(x, maps[target]) if source > target else x for source, x in enumerate(paths))
         return functional.relu(reduce(torch.add, near))
 

@@ -57,6 +57,8 @@ class ObjectContext(nn.Module):
         queries = self.f_pixel(features).flatten(2).transpose(1, 2)
         keys = self.f_object(proxies).flatten(2)
         values = self.f_down(proxies).flatten(2).transpose(1, 2)
+        # Scaled as in attention: the spread of a dot product grows with the number of channels, and would saturate the
+        # softmax.
         likeness = torch.matmul(queries, keys) * KEYS**-0.5
         context = torch.matmul(likeness.softmax(dim=2), values).transpose(1, 2)
         return cast("Tensor", self.f_up(context.reshape(-1, KEYS, features.shape[2], features.shape[3])))

@@ -94,6 +94,7 @@ class SharedRefiner(nn.Module):
         features = (*against(own), *against(field), *(compared(own, field) if self.full else ()))
         seen = torch.stack(features, dim=2).flatten(0, 1)
         if self.stride > 1:
+            # Squares that the edge of the patch cuts count only the pixels that are there.
             seen = functional.avg_pool2d(seen, self.stride, ceil_mode=True, count_include_pad=False)
         y = functional.relu(self.conv1(seen))
         y = functional.relu(self.conv2(y))
@@ -118,6 +119,7 @@ def against(probs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return for each class its probability, the largest of the others, and the pixel's certainty."""
     top = probs.topk(2, dim=1).values
     best, second = top[:, :1], top[:, 1:]
+    # For the best class the largest of the others is the second best.
     return probs, torch.where(probs >= best, second, best), (best - second).expand_as(probs)
 
 

@@ -50,6 +50,8 @@ class TimmEncoder(nn.Module):
             message = f"timm {timm.__version__} has no model {name}"
             raise ValueError(message)
         self.name = name
+        # The strides of a model are known once it is made, so it is made twice: with all of its maps, and with those
+        # that are used.
         whole = timm.create_model(name, pretrained=False, features_only=True, in_chans=bands)
         strides = list(whole.feature_info.reduction())
         if missing := [stride for stride in STRIDES if stride not in strides]:
