@@ -21,7 +21,7 @@ from magnet_cli.train.encoder_start import EncoderStart
 from magnet_cli.train.evaluation_page import EVALUATION_FILE, evaluation_page, score_held_out
 from magnet_cli.train.loop import Files, Trainer, class_weights, counted, seeded
 from magnet_cli.train.losses import PixelObjective
-from magnet_cli.train.scene_data import divided, load_scenes
+from magnet_cli.train.scene_data import load_scenes, split_scenes
 from magnet_cli.train.training_card import card
 from magnet_cli.train.validation import Validator
 
@@ -127,7 +127,7 @@ def about_scenes(scenes: Sequence[LabelledScene], validation: Sequence[LabelledS
     }
 
 
-def described(config: TrainConfig, *, folder: Path) -> dict[str, Any]:
+def bundle_description(config: TrainConfig, *, folder: Path) -> dict[str, Any]:
     """Return the description of the bundle that a configuration leads to, checked before any work.
 
     Raises:
@@ -148,7 +148,7 @@ def described(config: TrainConfig, *, folder: Path) -> dict[str, Any]:
     pixels = description.get("input")
     if isinstance(pixels, dict) and config.network.encoder_weights:
         description["input"] = {**_encoder_pixels(config, pixels), **pixels}
-    understood(description, folder=folder)
+    bundle_of(description, folder=folder)
     return description
 
 
@@ -163,7 +163,7 @@ def _encoder_pixels(config: TrainConfig, pixels: Mapping[str, Any]) -> dict[str,
     return dict(EncoderStart(words=config.network.encoder_weights).normalisation(network))
 
 
-def understood(description: dict[str, Any], *, folder: Path) -> Bundle:
+def bundle_of(description: dict[str, Any], *, folder: Path) -> Bundle:
     """Return the bundle that a description describes, though its files may be still to come."""
     data = json.dumps(description).encode()
     file = folder / DESCRIPTION
@@ -262,14 +262,14 @@ def train_backbone(data: Path, output: Path, config: TrainConfig, **watch: Unpac
         The bundle; None where `until` came first.
     """
     output = output.resolve()
-    description = described(config, folder=output)
+    description = bundle_description(config, folder=output)
     start = EncoderStart(words=config.network.encoder_weights, folder=config.folder)
-    recipe = Recipe(bundle=understood(description, folder=output), data=config.data, loop=config.loop, start=start)
+    recipe = Recipe(bundle=bundle_of(description, folder=output), data=config.data, loop=config.loop, start=start)
     # Weights that are missing or do not fit are refused here, before the scenes are decoded.
     origin = recipe.origin()
     with training_folder(output, ".training", (BACKBONE_FILE,)) as folder:
         files = Files(folder=folder)
-        scenes, validation = divided(load_scenes(data, config.data, work=files.folder), config.data)
+        scenes, validation = split_scenes(load_scenes(data, config.data, work=files.folder), config.data)
         trainer = backbone_trainer(recipe, scenes, validation=validation, files=files)
         network = trainer.fit(**watch)
         if not trainer.done:
@@ -278,18 +278,18 @@ def train_backbone(data: Path, output: Path, config: TrainConfig, **watch: Unpac
             description["source"] = "; ".join(filter(None, (description.get("source", ""), f"encoder: {origin}")))
         # Weights in float16 take half of the space.
         bundle = write_bundle(output, description, {BACKBONE_FILE: network}, dtype=torch.float16)
-        keep(output / CONFIG_FILE, config.text)
+        keep_text(output / CONFIG_FILE, config.text)
         if validation:
             validator = Validator(scenes=validation, bundle=recipe.bundle, ignore=config.data.ignore)
             scores = score_held_out(network.to(trainer.arithmetic.device), validator, trainer.arithmetic)
-            keep(files.folder / EVALUATION_FILE, evaluation_page(scores, validator, curves=files.curves))
+            keep_text(files.folder / EVALUATION_FILE, evaluation_page(scores, validator, curves=files.curves))
         # A card that a person has completed is not replaced.
         if not (output / CARD).exists():
-            keep(output / CARD, card(bundle, config, network=network, scenes=scenes, origin=origin))
+            keep_text(output / CARD, card(bundle, config, network=network, scenes=scenes, origin=origin))
         return bundle
 
 
-def keep(path: Path, text: str) -> None:
+def keep_text(path: Path, text: str) -> None:
     """Write a configuration beside what it made, unless it is there already: it may be the file that was read.
 
     Raises:

@@ -13,7 +13,7 @@ import torch
 from scipy.ndimage import maximum_filter, minimum_filter
 
 from magnet_cli.geometry import Size
-from magnet_cli.train.crops import cut, cut_labels, drawn
+from magnet_cli.train.crops import cut_labels, cut_window, draw_window
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -112,7 +112,7 @@ class BatchSampler:
     def sample(self, rng: np.random.Generator) -> TrainingSample:
         """Return one window, normalised and recoloured, mirrored, and turned by 90 degrees where it is square."""
         scene, window = self.place(rng)
-        pixels, labels = cut(scene, window, size=self.size)
+        pixels, labels = cut_window(scene, window, size=self.size)
         if self.border:
             labels = without_borders(labels, width=self.border, ignore=self.ignore)
         # A quarter turn would exchange the sides of a window that is not a square.
@@ -144,7 +144,7 @@ class BatchSampler:
         # often.
         weight = np.sqrt([scene.size.pixels for scene in self.scenes])
         scene = self.scenes[rng.choice(len(self.scenes), p=weight / weight.sum())]
-        return scene, drawn(scene, rng, scales=self.scales, jitter=self.jitter)
+        return scene, draw_window(scene, rng, scales=self.scales, jitter=self.jitter)
 
     @cached_property
     def _present(self) -> NDArray[np.intp]:

@@ -16,7 +16,7 @@ from magnet_cli.models.bundle_writer import CASCADE_FILE, write_cascade_bundle
 from magnet_cli.models.description import DESCRIPTION, SCHEMA, parsed
 from magnet_cli.models.registry import build_cascade
 from magnet_cli.models.schema import parse_object
-from magnet_cli.train.backbone_training import CONFIG_FILE, about_scenes, keep
+from magnet_cli.train.backbone_training import CONFIG_FILE, about_scenes, keep_text
 from magnet_cli.train.batches import BatchSampler
 from magnet_cli.train.binary_objects import BinaryObjects
 from magnet_cli.train.cascade_losses import BANDS, LevelObjective
@@ -24,7 +24,7 @@ from magnet_cli.train.destination import training_folder
 from magnet_cli.train.loop import Files, Trainer, seeded
 from magnet_cli.train.mask_samples import MaskSampler, MaskValidator
 from magnet_cli.train.perturbation import Perturbation
-from magnet_cli.train.scene_data import divided, load_scenes
+from magnet_cli.train.scene_data import load_scenes, split_scenes
 from magnet_cli.train.spoilage import Spoiling
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ class CascadeRecipe:
         }
 
 
-def described(config: TrainConfig) -> dict[str, Any]:
+def cascade_description(config: TrainConfig) -> dict[str, Any]:
     """Return the description of the bundle that a configuration leads to."""
     entry = {
         "architecture": config.network.architecture,
@@ -119,7 +119,7 @@ def described(config: TrainConfig) -> dict[str, Any]:
     return {**head, **config.bundle, "networks": {"cascade": entry}}
 
 
-def understood(description: dict[str, Any], *, folder: Path) -> CascadeBundle:
+def cascade_of(description: dict[str, Any], *, folder: Path) -> CascadeBundle:
     """Return the bundle of a description. Its file need not exist yet.
 
     Raises:
@@ -162,11 +162,11 @@ def train_cascade(data: Path, output: Path, config: TrainConfig, **watch: Unpack
     # Refused before the scenes are decoded, which may take minutes.
     config.network.refuse_encoder_weights(trained="a cascade")
     output = output.resolve()
-    description = described(config)
-    recipe = CascadeRecipe(bundle=understood(description, folder=output), config=config)
+    description = cascade_description(config)
+    recipe = CascadeRecipe(bundle=cascade_of(description, folder=output), config=config)
     with training_folder(output, ".training", (CASCADE_FILE,)) as folder:
         files = Files(folder=folder)
-        scenes, validation = divided(load_scenes(data, config.data, work=files.folder), config.data)
+        scenes, validation = split_scenes(load_scenes(data, config.data, work=files.folder), config.data)
         trainer = recipe.trainer(scenes, validation=validation, files=files)
         network = trainer.fit(**watch)
         if not trainer.done:
@@ -175,5 +175,5 @@ def train_cascade(data: Path, output: Path, config: TrainConfig, **watch: Unpack
         # sigmoid(x + log((1 - cut) / cut)) is one half where sigmoid(x) is `cut`.
         cast("CascadeModule", network).raise_finest(log((1 - cut) / cut))
         bundle = write_cascade_bundle(output, description, network, dtype=torch.float16)
-        keep(output / CONFIG_FILE, config.text)
+        keep_text(output / CONFIG_FILE, config.text)
         return bundle

@@ -34,7 +34,7 @@ class CropWindow:
     height: float
 
 
-def drawn(scene: LabelledScene, rng: np.random.Generator, *, scales: Sequence[Size], jitter: float) -> CropWindow:
+def draw_window(scene: LabelledScene, rng: np.random.Generator, *, scales: Sequence[Size], jitter: float) -> CropWindow:
     """Return a random window near one of the scales, inside the scene where it fits, else around it."""
     scale = scales[int(rng.integers(len(scales)))]
     factor = exp(rng.uniform(-log(jitter), log(jitter)))
@@ -46,7 +46,7 @@ def drawn(scene: LabelledScene, rng: np.random.Generator, *, scales: Sequence[Si
     return CropWindow(x=x, y=y, width=width, height=height)
 
 
-def cut(scene: LabelledScene, window: CropWindow, *, size: Size) -> tuple[NDArray[np.float32], Pixels]:
+def cut_window(scene: LabelledScene, window: CropWindow, *, size: Size) -> tuple[NDArray[np.float32], Pixels]:
     """Return a window as the network sees it.
 
     Pixels come from the coarsest halving of the scene that is not coarser than the window asks for, so that what is

@@ -56,7 +56,7 @@ def scene_views(
     recipe = Recipe(bundle=bundle, data=config.data, loop=config.folds.loop)
     check(scenes, recipe)
     kept = [scene for scene in scenes if scene.name not in config.data.validation]
-    held = [picked(scenes, names) for names in config.folds.held_out] or [kept]
+    held = [scenes_named(scenes, names) for names in config.folds.held_out] or [kept]
     given = [fold_bundle(config.folder / path, like=bundle) for path in config.folds.backbones]
     if not given and config.folds.held_out:
         for mine in held:
@@ -79,7 +79,7 @@ def scene_views(
                 # Scenes of the fold do not even choose the weights: they stay unseen.
                 validation=[scene for scene in scenes if scene not in kept and scene not in mine],
                 files=Files(folder=folder / f"fold{index}"),
-                progress=marked(progress, fold=index),
+                progress=with_marks(progress, fold=index),
             )
         network = network.to(resolve_device(recipe.loop.device))
         views.append([view_scene(network, scene, bundle=bundle, folder=folder / "fields") for scene in mine])
@@ -103,12 +103,12 @@ def refuse_full_disk(sizes: Sequence[Size], *, bundle: Bundle, folder: Path) -> 
         )
 
 
-def marked(progress: Progress | None, **marks: float) -> Progress | None:
+def with_marks(progress: Progress | None, **marks: float) -> Progress | None:
     """Return a receiver of log lines that puts `marks` first in each line, to say which network is fitted."""
     return None if progress is None else lambda line: progress({**marks, **line})
 
 
-def picked(scenes: Sequence[LabelledScene], names: Sequence[str]) -> list[LabelledScene]:
+def scenes_named(scenes: Sequence[LabelledScene], names: Sequence[str]) -> list[LabelledScene]:
     """Return the scenes of these names.
 
     Raises:

@@ -12,7 +12,7 @@ from magnet_cli.arithmetic.scores import uncertainty
 from magnet_cli.geometry import Box
 from magnet_cli.train.batches import recoloured
 from magnet_cli.train.scene_fields import patch_at, windows_of
-from magnet_cli.train.stage_runs import Previous, Refiners, StageRun, continued, merged, starts
+from magnet_cli.train.stage_runs import Previous, Refiners, StageRun, continued, merged_field, starts
 from magnet_cli.train.temperature import tempered
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ def pairs_of(
         field = starts(view, temperatures)
         for index, stage in enumerate(view.stages[1:], start=1):
             step = StageRun(view=view, index=index, field=field, temperature=temperatures[index])
-            after = merged(step, how=how, refiners=Refiners())
+            after = merged_field(step, how=how, refiners=Refiners())
             pairs.append(WindowPair(scene=named[view.name], step=step, after=after, spec=bundle.input, ignore=ignore))
             field = Previous(logs=after, stage=stage, temperature=1.0)
     return pairs

@@ -12,12 +12,20 @@ from magnet_cli.errors import UsageError
 from magnet_cli.geometry import Size
 from magnet_cli.models.bundle_writer import write_bundle
 from magnet_cli.models.registry import build_local, build_selector
-from magnet_cli.train.backbone_training import BACKBONE_FILE, CONFIG_FILE, Recipe, check, described, keep, understood
+from magnet_cli.train.backbone_training import (
+    BACKBONE_FILE,
+    CONFIG_FILE,
+    Recipe,
+    bundle_description,
+    bundle_of,
+    check,
+    keep_text,
+)
 from magnet_cli.train.destination import training_folder
 from magnet_cli.train.encoder_start import EncoderStart
 from magnet_cli.train.grnet_parts import GRNet, TurnObjective, turn_at
 from magnet_cli.train.loop import Files, Trainer, class_weights, counted, seeded
-from magnet_cli.train.scene_data import divided, load_scenes
+from magnet_cli.train.scene_data import load_scenes, split_scenes
 from magnet_cli.train.selector_training import SELECTOR_FILE, refuse_unequal
 from magnet_cli.train.validation import Validator
 
@@ -91,14 +99,14 @@ def grnet_description(config: TrainConfig, *, folder: Path) -> dict[str, Any]:
         WeightsError: A key is missing, unknown or wrong.
         UsageError: The bundle has several scales, or its input cannot be cut into equal cells.
     """
-    description = described(config, folder=folder)
+    description = bundle_description(config, folder=folder)
     grnet = config.grnet
     shared = {"cells": grnet.cells}
     networks = description["networks"]
     if grnet.variant == "selected":
-        networks["selector"] = entry(grnet.selector, SELECTOR_FILE, **shared)
-    networks["local"] = entry(grnet.local, LOCAL_FILE, **shared, fusion=grnet.fusion)
-    bundle = understood(description, folder=folder)
+        networks["selector"] = network_entry(grnet.selector, SELECTOR_FILE, **shared)
+    networks["local"] = network_entry(grnet.local, LOCAL_FILE, **shared, fusion=grnet.fusion)
+    bundle = bundle_of(description, folder=folder)
     # The global branch always gets a whole image, at one size.
     if len(bundle.scales) != 1:
         raise UsageError("a GRNet has one scale, that of a whole image", value=", ".join(map(str, bundle.scales)))
@@ -106,7 +114,7 @@ def grnet_description(config: TrainConfig, *, folder: Path) -> dict[str, Any]:
     return description
 
 
-def entry(network: NetworkConfig, file: str, **given: object) -> dict[str, Any]:
+def network_entry(network: NetworkConfig, file: str, **given: object) -> dict[str, Any]:
     """Return a network of a GRNet as bundle.json describes it, before its file is there."""
     options = {**network.options, **given}
     return {"architecture": network.architecture, "options": options, "file": file, "sha256": "0" * 64}
@@ -132,11 +140,11 @@ def alternating_trainer(
     check([*scenes, *validation], recipe)
     loop, ignore = config.loop, config.data.ignore
     seeded(loop.seed, threads=loop.threads)
-    network = whole(recipe, config.grnet)
+    network = build_grnet(recipe, config.grnet)
     counts = counted([scene.labels.counts for scene in scenes], classes=len(bundle.classes), ignore=ignore)
     weights = class_weights(counts, balance=loop.balance)
     turns: tuple[Turn, ...] = ("alone", "selecting", "refining")
-    seen = detailed(bundle, cells=config.grnet.cells)
+    seen = bundle_of_cells(bundle, cells=config.grnet.cells)
     return AlternatingTrainer(
         network,
         turns=config.grnet,
@@ -149,7 +157,7 @@ def alternating_trainer(
     )
 
 
-def whole(recipe: Recipe, config: GRNetConfig) -> GRNet:
+def build_grnet(recipe: Recipe, config: GRNetConfig) -> GRNet:
     """Build a GRNet with initial weights. Its cells have the size that the image has for the global branch."""
     bundle = recipe.bundle
     bands, classes, size = len(bundle.input.bands), len(bundle.classes), bundle.input.size
@@ -166,13 +174,13 @@ def whole(recipe: Recipe, config: GRNetConfig) -> GRNet:
     )
 
 
-def detailed(bundle: Bundle, *, cells: int) -> Bundle:
+def bundle_of_cells(bundle: Bundle, *, cells: int) -> Bundle:
     """Return the bundle as if its input held every cell at the size that the refinement branch sees one at."""
     size = Size(width=cells * bundle.input.size.width, height=cells * bundle.input.size.height)
     return replace(bundle, input=replace(bundle.input, size=size))
 
 
-def compared(network: nn.Module, trainer: AlternatingTrainer) -> dict[str, float]:
+def variant_scores(network: nn.Module, trainer: AlternatingTrainer) -> dict[str, float]:
     """Return the mean IoU on the held-out scenes in percent, at the cells' resolution, of each variant of the paper.
 
     The paper trains each for itself (table 2); here they are what one training can be run as. `selected` is left out
@@ -204,20 +212,20 @@ def train_grnet(data: Path, output: Path, config: TrainConfig, **watch: Unpack[W
     """
     output = output.resolve()
     description = grnet_description(config, folder=output)
-    bundle = understood(description, folder=output)
+    bundle = bundle_of(description, folder=output)
     with training_folder(output, ".training", (BACKBONE_FILE, LOCAL_FILE, SELECTOR_FILE)) as folder:
         files = Files(folder=folder)
-        scenes, validation = divided(load_scenes(data, config.data, work=files.folder), config.data)
+        scenes, validation = split_scenes(load_scenes(data, config.data, work=files.folder), config.data)
         trainer = alternating_trainer(bundle, config, scenes, validation, files=files)
         network = trainer.fit(**watch)
         if not trainer.done:
             return None
         if trainer.validate is not None:
-            description["metrics"] = {**description["metrics"], "variants": compared(network, trainer)}
+            description["metrics"] = {**description["metrics"], "variants": variant_scores(network, trainer)}
         parts = dict(network.named_children())
         written = {BACKBONE_FILE: parts["backbone"], LOCAL_FILE: parts["local"]}
         if config.grnet.variant == "selected":
             written[SELECTOR_FILE] = parts["selector"]
         bundle = write_bundle(output, description, written, dtype=torch.float16)
-        keep(output / CONFIG_FILE, config.text)
+        keep_text(output / CONFIG_FILE, config.text)
         return bundle

@@ -61,7 +61,7 @@ class Perturbation:
         least, most = self.iou
         target = rng.uniform(least, most)
         wrong = self.enlarged(mask, rng) if rng.random() < self.coarse else subsampled(mask, rng, least=least)
-        return moved(wrong, mask, rng, least=least, target=target)
+        return move_border(wrong, mask, rng, least=least, target=target)
 
     def enlarged(self, mask: Mask, rng: np.random.Generator) -> Mask:
         """Shrink the mask by area, enlarge it bilinearly, and threshold it at one half."""
@@ -114,7 +114,7 @@ def subsampled(mask: Mask, rng: np.random.Generator, *, least: float) -> Mask:
     inner = slice(RIM + 1, -RIM - 1)
     for _ in range(DOUBLINGS):
         kept = [vertices(contour, rng, share=share) for contour in contours]
-        found = filled(kept, shape=wide.shape)[inner, inner]
+        found = fill_polygons(kept, shape=wide.shape)[inner, inner]
         if iou(found, mask) >= least:
             return found
         share *= 2
@@ -145,7 +145,7 @@ def extent(contour: NDArray[np.float64]) -> float:
     return abs(area(contour))
 
 
-def filled(contours: list[NDArray[np.float64]], *, shape: tuple[int, ...]) -> Mask:
+def fill_polygons(contours: list[NDArray[np.float64]], *, shape: tuple[int, ...]) -> Mask:
     """Fill polygons from the largest to the smallest, with True inside outer borders and with False inside holes."""
     found = np.zeros(shape, np.bool_)
     for contour in contours:
@@ -154,7 +154,7 @@ def filled(contours: list[NDArray[np.float64]], *, shape: tuple[int, ...]) -> Ma
     return found
 
 
-def moved(mask: Mask, truth: Mask, rng: np.random.Generator, *, least: float, target: float) -> Mask:
+def move_border(mask: Mask, truth: Mask, rng: np.random.Generator, *, least: float, target: float) -> Mask:
     """Dilate and erode a mask in boxes around its border until it overlaps as little as wanted.
 
     Args:
@@ -173,7 +173,7 @@ def moved(mask: Mask, truth: Mask, rng: np.random.Generator, *, least: float, ta
             break
         box = around(places[int(rng.integers(len(places)))], rng, shape=mask.shape)
         before = mask[box].copy()
-        mask[box] = changed(before, rng)
+        mask[box] = dilate_or_erode(before, rng)
         then = iou(mask, truth)
         if then < least:
             mask[box] = before
@@ -199,7 +199,7 @@ def around(place: NDArray[np.intp], rng: np.random.Generator, *, shape: tuple[in
     return first, second
 
 
-def changed(mask: Mask, rng: np.random.Generator) -> Mask:
+def dilate_or_erode(mask: Mask, rng: np.random.Generator) -> Mask:
     """Dilate or erode a mask with a random rectangle or ellipse."""
     rows, columns = rng.integers(RADII[0], RADII[1] + 1, 2)
     y, x = np.ogrid[-rows : rows + 1, -columns : columns + 1]

@@ -16,15 +16,15 @@ from magnet_cli.models.bundle import Bundle, load_bundle
 from magnet_cli.models.bundle_writer import write_bundle
 from magnet_cli.models.description import DESCRIPTION
 from magnet_cli.models.registry import build_refiner
-from magnet_cli.train.backbone_training import keep
+from magnet_cli.train.backbone_training import keep_text
 from magnet_cli.train.destination import training_folder
-from magnet_cli.train.folds import marked, scene_views
+from magnet_cli.train.folds import scene_views, with_marks
 from magnet_cli.train.loop import Files, Trainer, class_weights, counted, seeded
 from magnet_cli.train.losses import PixelObjective
 from magnet_cli.train.scene_data import load_scenes
 from magnet_cli.train.scene_fields import short_hash
 from magnet_cli.train.snapshots import identity
-from magnet_cli.train.stage_runs import Refiners, accumulated, direct, ended, fit_at, mean_iou
+from magnet_cli.train.stage_runs import Refiners, accumulated_runs, direct_runs, ending_of, fit_at, mean_iou
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -107,7 +107,7 @@ class Course:
                 mine = [step for step in steps if scale in (None, step.stage.scale)]
                 # The rounds draw different pieces, and go on from each other's weights.
                 fitting = replace(loop, seed=loop.seed + number)
-                progress = marked(self.progress, round=number, **({} if scale is None else {"scale": scale.width}))
+                progress = with_marks(self.progress, round=number, **({} if scale is None else {"scale": scale.width}))
                 networks.append((scale, self.network(mine, start=start, loop=fitting, files=files, progress=progress)))
             refiners = Refiners(networks=tuple(networks))
         return refiners
@@ -115,9 +115,9 @@ class Course:
     def steps(self, views: Sequence[SceneView], refiners: Refiners) -> list[StageRun]:
         """Return what refiners learn from next: fields of their own, or of the mean where there are none yet."""
         if not self.config.folds.accumulate:
-            return direct(views, temperatures=self.temperatures)
+            return direct_runs(views, temperatures=self.temperatures)
         how: Merge = "refiner" if refiners.networks else "mean"
-        return accumulated(views, temperatures=self.temperatures, how=how, refiners=[refiners] * len(views))
+        return accumulated_runs(views, temperatures=self.temperatures, how=how, refiners=[refiners] * len(views))
 
     def served(self, views: Sequence[SceneView]) -> tuple[Size | None, ...]:
         """Return the scale of each refiner; None serves all."""
@@ -190,7 +190,7 @@ def train_refiner(data: Path, output: Path, config: TrainConfig, *, progress: Pr
     config.network.refuse_encoder_weights(trained="a refiner")
     output = output.resolve()
     bundle = load_bundle(str(output))
-    checked(bundle, config)
+    check_configuration(bundle, config)
     with training_folder(output, ".refiner-training", ()) as folder:
         scenes = load_scenes(data, config.data, work=folder)
         folds = scene_views(scenes, bundle=bundle, config=config, folder=folder, progress=progress)
@@ -206,8 +206,8 @@ def train_refiner(data: Path, output: Path, config: TrainConfig, *, progress: Pr
         refiners, ending = Refiners(), None
         if config.network.architecture != NONE:
             refiners = course.fitted(views)
-            ending = course_ended(course, folds, refiners)
-        description = described_again(output)
+            ending = course_ending(course, folds, refiners)
+        description = read_description(output)
         if config.folds.temperatures:
             description["networks"]["backbone"]["temperature"] = by_scale([stage.scale for stage in stages], fits)
         files = {}
@@ -218,18 +218,18 @@ def train_refiner(data: Path, output: Path, config: TrainConfig, *, progress: Pr
             description["networks"]["refiners"] = entries
             files = {entry["file"]: network for entry, (_, network) in zip(entries, refiners.networks, strict=True)}
         where = "out_of_fold" if config.folds.held_out else "own_scenes"
-        scores = measured(views, temperatures=heat, ignore=ignore)
+        scores = merge_scores(views, temperatures=heat, ignore=ignore)
         metrics = description.setdefault("metrics", {})
         for key in ("out_of_fold", "own_scenes"):
             # Scores of an earlier training of this bundle do not hold any more.
             metrics.pop(key, None)
-        metrics[where] = reported(views, config=config, fits=fits, ending=ending, scores=scores)
+        metrics[where] = score_report(views, config=config, fits=fits, ending=ending, scores=scores)
         bundle = write_bundle(output, description, files, dtype=torch.float32)
-        keep(output / CONFIG_FILE, config.text)
+        keep_text(output / CONFIG_FILE, config.text)
         return bundle
 
 
-def checked(bundle: Bundle, config: TrainConfig) -> None:
+def check_configuration(bundle: Bundle, config: TrainConfig) -> None:
     """Refuse a configuration that cannot be trained, before any work."""
     if config.loop.validate_every:
         raise UsageError(
@@ -252,7 +252,7 @@ def checked(bundle: Bundle, config: TrainConfig) -> None:
     build_refiner(config.network.architecture, classes=len(bundle.classes), options=config.network.options)
 
 
-def course_ended(course: Course, folds: Sequence[Sequence[SceneView]], refiners: Refiners) -> Ending:
+def course_ending(course: Course, folds: Sequence[Sequence[SceneView]], refiners: Refiners) -> Ending:
     """Return how runs with a refiner end, and its temperatures: on the scenes that it learnt from, or across folds."""
     config = course.config.folds
     views = [view for fold in folds for view in fold]
@@ -262,7 +262,7 @@ def course_ended(course: Course, folds: Sequence[Sequence[SceneView]], refiners:
         for index, fold in enumerate(folds):
             others = [view for number, other in enumerate(folds) if number != index for view in other]
             whose += [course.fitted(others)] * len(fold)
-    return ended(
+    return ending_of(
         views,
         temperatures=course.temperatures,
         how="refiner",
@@ -302,7 +302,7 @@ def entries_of(
     ]
 
 
-def measured(views: Sequence[SceneView], *, temperatures: Sequence[float], ignore: int) -> dict[str, float]:
+def merge_scores(views: Sequence[SceneView], *, temperatures: Sequence[float], ignore: int) -> dict[str, float]:
     """Return the mean IoU of methods that need no refiner; that of merges is also given without temperatures."""
     none = [Refiners()] * len(views)
     found = {
@@ -313,12 +313,12 @@ def measured(views: Sequence[SceneView], *, temperatures: Sequence[float], ignor
     for how in ways:
         for suffix, heat in (("", temperatures), ("_untempered", [1.0] * len(temperatures))):
             if len(views[0].stages) > 1:
-                ending = ended(views, temperatures=heat, how=how, refiners=none, ignore=ignore)
+                ending = ending_of(views, temperatures=heat, how=how, refiners=none, ignore=ignore)
                 found[how + suffix] = ending.miou
     return found
 
 
-def reported(
+def score_report(
     views: Sequence[SceneView],
     *,
     config: TrainConfig,
@@ -344,7 +344,7 @@ def reported(
     return {**said, "miou": {key: round(100 * value, 2) for key, value in scores.items()}}
 
 
-def described_again(folder: Path) -> dict[str, Any]:
+def read_description(folder: Path) -> dict[str, Any]:
     """Return the description of a bundle as it stands on disk."""
     try:
         table: dict[str, Any] = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))

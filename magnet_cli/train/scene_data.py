@@ -21,7 +21,7 @@ from magnet_cli.images.labels import open_labels
 from magnet_cli.system.durable import writing
 from magnet_cli.system.memory import format_bytes, parse_bytes
 from magnet_cli.system.spool import Spool, SpooledRaster, raster_bytes
-from magnet_cli.train.scene_files import Pictures, labels_of, laid_out
+from magnet_cli.train.scene_files import Pictures, labels_of, lay_out
 from magnet_cli.train.scenes import LabelledScene
 from magnet_cli.train.stores import BYTE_VALUES, halvings, histogram
 from magnet_cli.train.streams import Original, Shelf, StreamedLabels, chunks, spool_pixels
@@ -56,7 +56,7 @@ def load_scenes(data: Path, config: DataConfig, *, work: Path | None = None) -> 
         UsageError: There is nothing to train on, or the CSV file has no scene of a name.
         OutputError: The disk has no room for what has to be decoded once.
     """
-    layouts = list(found(data, config))
+    layouts = list(layouts_in(data, config))
     if not layouts:
         raise UsageError("there is nothing to train on", file=data)
     refuse_twice([layout.name for layout in layouts], file=data)
@@ -64,27 +64,27 @@ def load_scenes(data: Path, config: DataConfig, *, work: Path | None = None) -> 
     memory = parse_bytes(config.memory, option="[data] memory")
     needed = sum(map(held_bytes, layouts))
     if needed <= memory:
-        return [held(layout, config, cache=cache_in(work)) for layout in layouts]
+        return [read_scene(layout, config, cache=cache_in(work)) for layout in layouts]
     refuse_full_disk(layouts, work=work, needed=needed)
     with writing(work):
         work.mkdir(parents=True, exist_ok=True)
     spool, shelf = Spool(work), Shelf(memory)
-    return [streamed(layout, config, spool=spool, shelf=shelf) for layout in layouts]
+    return [stream_scene(layout, config, spool=spool, shelf=shelf) for layout in layouts]
 
 
-def found(data: Path, config: DataConfig) -> Iterator[SceneLayout]:
+def layouts_in(data: Path, config: DataConfig) -> Iterator[SceneLayout]:
     """Yield the layout of every scene."""
     if data.suffix.lower() == ".csv":
         for sample in read_dataset(data, config.scenes):
-            yield laid_out(sample.name, [(sample.image, sample.label)], roi=sample.roi, mask=sample.mask)
+            yield lay_out(sample.name, [(sample.image, sample.label)], roi=sample.roi, mask=sample.mask)
     elif config.scenes and config.grid:
         for name in config.scenes:
-            yield laid_out(name, paired(data / name, config), grid=config.grid)
+            yield lay_out(name, pairs_in(data / name, config), grid=config.grid)
     else:
         for name in config.scenes or ("",):
             prefix = f"{name}/" if name else ""
-            for image, label in paired(data / name, config):
-                yield laid_out(f"{prefix}{stem(image)}", [(image, label)])
+            for image, label in pairs_in(data / name, config):
+                yield lay_out(f"{prefix}{stem(image)}", [(image, label)])
 
 
 def is_raster(path: Path) -> bool:
@@ -92,7 +92,7 @@ def is_raster(path: Path) -> bool:
     return not path.name.startswith(".") and (is_image(path) or path.suffix.lower() in UNREADABLE)
 
 
-def paired(folder: Path, config: DataConfig) -> list[tuple[Path, Path]]:
+def pairs_in(folder: Path, config: DataConfig) -> list[tuple[Path, Path]]:
     """Return the pictures of a folder with their label maps, by stem, sorted by name.
 
     Raises:
@@ -150,7 +150,7 @@ def refuse_full_disk(layouts: Sequence[SceneLayout], *, work: Path, needed: int)
         )
 
 
-def held(layout: SceneLayout, config: DataConfig, *, cache: CacheBudget) -> LabelledScene:
+def read_scene(layout: SceneLayout, config: DataConfig, *, cache: CacheBudget) -> LabelledScene:
     """Read a scene into memory.
 
     Raises:
@@ -164,12 +164,12 @@ def held(layout: SceneLayout, config: DataConfig, *, cache: CacheBudget) -> Labe
             pixels[box.slices] = pictures.read(box)
         for box, part in labels_of(layout, pictures, values=config.values, ignore=config.ignore):
             labels[box.slices] = part
-    mask = held_mask(layout)
+    mask = read_mask(layout)
     states.refuse_change()
     return LabelledScene.of(layout.name, pixels=pixels, labels=labels, mask=mask)
 
 
-def held_mask(layout: SceneLayout) -> Pixels | None:
+def read_mask(layout: SceneLayout) -> Pixels | None:
     """Return the mask of a scene in memory, where it has one.
 
     Raises:
@@ -181,7 +181,7 @@ def held_mask(layout: SceneLayout) -> Pixels | None:
         return mask.read(Box.whole(layout.size)).astype(np.uint8, copy=False)
 
 
-def streamed(layout: SceneLayout, config: DataConfig, *, spool: Spool, shelf: Shelf) -> LabelledScene:
+def stream_scene(layout: SceneLayout, config: DataConfig, *, spool: Spool, shelf: Shelf) -> LabelledScene:
     """Return a scene on disk; what cannot be read from its image is in the spool afterwards.
 
     Raises:
@@ -198,7 +198,7 @@ def streamed(layout: SceneLayout, config: DataConfig, *, spool: Spool, shelf: Sh
         whole = layout.whole
         source = pictures.read if whole is None else Original(shelf=shelf, path=whole.image)
         pixels = spool_pixels(spool, layout.size, bands=layout.bands, levels=layout.spooled, level0=source)
-    mask = streamed_mask(layout, spool)
+    mask = stream_mask(layout, spool)
     states.refuse_change()
     said = [str(layout.size), layout.bands, layout.fingerprint(), content.hexdigest()]
     if layout.mask is not None:
@@ -213,7 +213,7 @@ def streamed(layout: SceneLayout, config: DataConfig, *, spool: Spool, shelf: Sh
     )
 
 
-def streamed_mask(layout: SceneLayout, spool: Spool) -> StreamedLabels | None:
+def stream_mask(layout: SceneLayout, spool: Spool) -> StreamedLabels | None:
     """Return the mask of a scene in the spool, where it has one.
 
     Raises:
@@ -245,7 +245,9 @@ def refuse_twice(names: Sequence[str], *, file: Path) -> None:
         )
 
 
-def divided(scenes: Sequence[LabelledScene], config: DataConfig) -> tuple[list[LabelledScene], list[LabelledScene]]:
+def split_scenes(
+    scenes: Sequence[LabelledScene], config: DataConfig
+) -> tuple[list[LabelledScene], list[LabelledScene]]:
     """Return the scenes to train on, and those of every name in `config.validation`.
 
     Raises:

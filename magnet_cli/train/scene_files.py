@@ -98,7 +98,7 @@ class SceneLayout:
         return total.hexdigest()
 
 
-def laid_out(
+def lay_out(
     name: str,
     pairs: Sequence[tuple[Path, Path]],
     *,
@@ -164,7 +164,7 @@ def _placed(sizes: Sequence[Size], *, columns: int, file: Path) -> list[Box]:
     return boxes
 
 
-def pasted(box: Box, parts: Sequence[tuple[Box, Reader]]) -> NDArray[np.generic]:
+def paste(box: Box, parts: Sequence[tuple[Box, Reader]]) -> NDArray[np.generic]:
     """Return what the parts have in a box of the scene, in one array of its own."""
     found: NDArray[np.generic] | None = None
     for where, read in parts:
@@ -200,7 +200,7 @@ class Pictures(Closing):
     def read(self, box: Box) -> Pixels:
         """Return level 0 in a box, `(box.height, box.width, bands)`."""
         parts = [(where, _reader(image, lambda region: region.pixels)) for where, image in self._images]
-        return pasted(box, parts)[..., : self._bands].astype(np.uint8, copy=False)
+        return paste(box, parts)[..., : self._bands].astype(np.uint8, copy=False)
 
     def valid(self, box: Box) -> NDArray[np.bool_] | None:
         """Return `(box.height, box.width)`, True where there is data.
@@ -210,7 +210,7 @@ class Pictures(Closing):
         if not any(image.info.has_mask for _, image in self._images):
             return None
         parts = [(where, _reader(image, _validity)) for where, image in self._images]
-        return pasted(box, parts).astype(np.bool_, copy=False)
+        return paste(box, parts).astype(np.bool_, copy=False)
 
     def close(self) -> None:
         """Close the files of all pictures."""
@@ -243,7 +243,7 @@ def labels_of(
         maps = [(part.box, stack.enter_context(open_labels(part.label, values=values)).read) for part in layout.parts]
         region = None if layout.roi is None else stack.enter_context(open_region(layout.roi))
         for box in chunks(layout.size, pixel=WIDEST):
-            labels = pasted(box, maps).astype(np.uint8, copy=False)
+            labels = paste(box, maps).astype(np.uint8, copy=False)
             if region is not None:
                 labels[~region.read_nonzero(box)] = ignore
             valid = pictures.valid(box) if (labels != ignore).any() else None

@@ -14,13 +14,13 @@ from magnet_cli.models.bundle import Bundle, load_bundle
 from magnet_cli.models.bundle_writer import write_bundle
 from magnet_cli.models.registry import build_selector
 from magnet_cli.models.weights_file import fill
-from magnet_cli.train.backbone_training import Recipe, check, keep
+from magnet_cli.train.backbone_training import Recipe, check, keep_text
 from magnet_cli.train.destination import training_folder
 from magnet_cli.train.folds import scene_views
 from magnet_cli.train.gains import PairSampler, census, pairs_of
 from magnet_cli.train.loop import Files, Trainer, seeded
 from magnet_cli.train.proposals import FieldObjective, GainObjective, SelectorObjective
-from magnet_cli.train.refiner_training import described_again
+from magnet_cli.train.refiner_training import read_description
 from magnet_cli.train.scene_data import load_scenes
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def train_selector(data: Path, output: Path, config: TrainConfig, **watch: Unpac
     config.network.refuse_encoder_weights(trained="a selector")
     output = output.resolve()
     bundle = load_bundle(str(output))
-    checked(bundle, config)
+    check_configuration(bundle, config)
     with training_folder(output, ".selector-training", (SELECTOR_FILE,)) as folder:
         files = Files(folder=folder)
         scenes = load_scenes(data, config.data, work=files.folder)
@@ -98,7 +98,7 @@ def train_selector(data: Path, output: Path, config: TrainConfig, **watch: Unpac
         if config.selector.labels == "paper" and options.get("against") == "constant":
             selector = cast("PatchProposalNetwork", network)
             options["constant"] = mean_score(selector, lesson, bands=len(bundle.input.bands))
-        description = described_again(output)
+        description = read_description(output)
         description["networks"]["selector"] = {
             "architecture": config.network.architecture,
             "options": options,
@@ -106,7 +106,7 @@ def train_selector(data: Path, output: Path, config: TrainConfig, **watch: Unpac
         }
         description.setdefault("metrics", {})["selector"] = dict(lesson.metrics)
         bundle = write_bundle(output, description, {SELECTOR_FILE: network}, dtype=torch.float32)
-        keep(output / CONFIG_FILE, config.text)
+        keep_text(output / CONFIG_FILE, config.text)
         return bundle
 
 
@@ -139,7 +139,7 @@ def selector_trainer(
     else:
         rows = census(pairs)
         lesson = gain_lesson(bundle, config, pairs, rows)
-        begin(network, rows)
+        initialise_scores(network, rows)
     trainer = Trainer(
         network, batches=lesson.batches, config=config.loop, objective=lesson.objective, files=files, about=lesson.about
     )
@@ -185,7 +185,7 @@ def field_lesson(bundle: Bundle, config: TrainConfig, pairs: Sequence[WindowPair
         batches=sampler(config, pairs, gains=False),
         objective=FieldObjective(bands=bands, cells=cells, ignore=ignore, minimum=minimum),
         about={**about(config), "pairs": about_pairs(pairs)},
-        metrics={"labels": "paper", "scenes": named(pairs)},
+        metrics={"labels": "paper", "scenes": scene_names(pairs)},
     )
 
 
@@ -204,7 +204,7 @@ def gain_lesson(bundle: Bundle, config: TrainConfig, pairs: Sequence[WindowPair]
         about={**about(config), "pairs": about_pairs(pairs)},
         metrics={
             "labels": "gain",
-            "scenes": named(pairs),
+            "scenes": scene_names(pairs),
             "windows": len(rows),
             "gain_mean": round(mean, DIGITS),
             "gain_deviation": round(deviation, DIGITS),
@@ -231,7 +231,7 @@ def about_pairs(pairs: Sequence[WindowPair]) -> dict[str, object]:
     return {"steps": steps, "temperatures": heats}
 
 
-def named(pairs: Sequence[WindowPair]) -> list[str]:
+def scene_names(pairs: Sequence[WindowPair]) -> list[str]:
     """Return the names of the scenes, sorted."""
     return sorted({pair.scene.name for pair in pairs})
 
@@ -245,7 +245,7 @@ def spread(rows: Sequence[GainRow]) -> tuple[float, float]:
     return mean, float(np.sqrt(np.average((gains - mean) ** 2, weights=weights)))
 
 
-def begin(network: PatchProposalNetwork, rows: Sequence[GainRow]) -> None:
+def initialise_scores(network: PatchProposalNetwork, rows: Sequence[GainRow]) -> None:
     """Let a selector's scores begin as minus the gain, in deviations, by the best line from mean uncertainty.
 
     One that does not see the field begins with the mean gain.
@@ -281,7 +281,7 @@ def coarsest(bundle: Bundle) -> Size:
     return max(bundle.scales, key=lambda scale: scale.pixels)
 
 
-def checked(bundle: Bundle, config: TrainConfig) -> None:
+def check_configuration(bundle: Bundle, config: TrainConfig) -> None:
     """Refuse a configuration that cannot be trained, before any work."""
     options, gain = config.network.options, config.selector.labels == "gain"
     field, held_out = options.get("sees") == "image+field", bool(config.folds.held_out)

@@ -117,7 +117,7 @@ def starts(view: SceneView, temperatures: Sequence[float]) -> Previous:
     return Previous(logs=view.logs[0], stage=view.stages[0], temperature=temperatures[0])
 
 
-def merged(step: StageRun, *, how: Merge, refiners: Refiners) -> Field:
+def merged_field(step: StageRun, *, how: Merge, refiners: Refiners) -> Field:
     """Return log R over a whole scene, window by window, with all points taken, blended by the weights of a run.
 
     In the rim of a window, O is the weighted mean of the windows there, where a run has the window's own. With the mean
@@ -142,7 +142,7 @@ def continued(part: Tensor, window: Box) -> Tensor:
     return part
 
 
-def accumulated(
+def accumulated_runs(
     views: Sequence[SceneView], *, temperatures: Sequence[float], how: Merge, refiners: Sequence[Refiners]
 ) -> list[StageRun]:
     """Return the refining stages of runs over scenes, each with the result of the coarser stages as its field.
@@ -160,11 +160,11 @@ def accumulated(
             step = StageRun(view=view, index=index, field=field, temperature=temperatures[index])
             steps.append(step)
             if index + 1 < len(view.stages):
-                field = Previous(logs=merged(step, how=how, refiners=mine), stage=step.stage, temperature=1.0)
+                field = Previous(logs=merged_field(step, how=how, refiners=mine), stage=step.stage, temperature=1.0)
     return steps
 
 
-def direct(views: Sequence[SceneView], *, temperatures: Sequence[float]) -> list[StageRun]:
+def direct_runs(views: Sequence[SceneView], *, temperatures: Sequence[float]) -> list[StageRun]:
     """Return the refining stages over O of the coarsest stage, as the published program trains refiners."""
     return [
         StageRun(view=view, index=index, field=starts(view, temperatures), temperature=temperatures[index])
@@ -183,7 +183,7 @@ class Ending:
     """R's temperatures by refining stage; empty where none were fitted."""
 
 
-def ended(
+def ending_of(
     views: Sequence[SceneView],
     *,
     temperatures: Sequence[float],
@@ -209,7 +209,7 @@ def ended(
             StageRun(view=view, index=index, field=field, temperature=temperatures[index])
             for view, field in zip(views, fields, strict=True)
         ]
-        logs = [merged(step, how=how, refiners=mine) for step, mine in zip(steps, refiners, strict=True)]
+        logs = [merged_field(step, how=how, refiners=mine) for step, mine in zip(steps, refiners, strict=True)]
         if fitting:
             fits.append(fit_at(logs, [step.labels for step in steps], ignore=ignore))
         heat = fits[-1].temperature if fitting else 1.0

@@ -133,14 +133,16 @@ def labelled_pixels(fields: Sequence[Field], truths: Sequence[Truth], *, ignore:
     parts = [
         part
         for field, truth, numbers in zip(fields, truths, taken, strict=True)
-        for part in picked(field, truth, numbers=numbers, ignore=ignore)
+        for part in sampled_logits(field, truth, numbers=numbers, ignore=ignore)
     ]
     empty = (torch.empty((0, fields[0].shape[0])), torch.empty(0, dtype=torch.int64))
     logs, labels = zip(empty, *parts, strict=True)
     return torch.cat(logs), torch.cat(labels)
 
 
-def picked(field: Field, truth: Truth, *, numbers: NDArray[np.int64], ignore: int) -> Iterator[tuple[Tensor, Tensor]]:
+def sampled_logits(
+    field: Field, truth: Truth, *, numbers: NDArray[np.int64], ignore: int
+) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield the labelled pixels of a field by their numbers, which rise and count labelled pixels row by row.
 
     It is read strip by strip.

@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional
 
 from magnet_cli.errors import SourceError
-from magnet_cli.train.crops import CropWindow, centres, cut
+from magnet_cli.train.crops import CropWindow, centres, cut_window
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -119,7 +119,7 @@ class Validator:
     ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
         """Return one window by its place in the grid of windows."""
         window = CropWindow(x=column * scale.width, y=row * scale.height, width=scale.width, height=scale.height)
-        pixels, labels = cut(scene, window, size=spec.size)
+        pixels, labels = cut_window(scene, window, size=spec.size)
         inside = np.ix_(
             centres(window.y, window.height, count=spec.size.height) < scene.size.height,
             centres(window.x, window.width, count=spec.size.width) < scene.size.width,

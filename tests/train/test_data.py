@@ -14,8 +14,8 @@ from magnet_cli.errors import SourceError, UsageError
 from magnet_cli.geometry import Size
 from magnet_cli.train.batches import BatchSampler, recoloured, without_borders
 from magnet_cli.train.config import DataConfig
-from magnet_cli.train.crops import CropWindow, cut, drawn
-from magnet_cli.train.scene_data import divided, load_scenes
+from magnet_cli.train.crops import CropWindow, cut_window, draw_window
+from magnet_cli.train.scene_data import load_scenes, split_scenes
 from magnet_cli.train.scenes import LabelledScene
 from tests.train.support import labels_of, pixels_of
 
@@ -87,7 +87,7 @@ def test_scenes_of_a_list_are_chosen_by_name_and_the_others_left_alone(tmp_path:
     found = load_scenes(table, config)
     assert [one.name for one in found] == ["east", "north"]
     np.testing.assert_array_equal(pixels_of(found[1]), picture(20, 20)[:10, :10])
-    training, validation = divided(found, config)
+    training, validation = split_scenes(found, config)
     assert ([one.name for one in training], [one.name for one in validation]) == (["east"], ["north"])
     with pytest.raises(UsageError, match=r"got up.*Known: north, south, east, west"):
         load_scenes(table, DataConfig(scenes=("east", "up")))
@@ -95,9 +95,9 @@ def test_scenes_of_a_list_are_chosen_by_name_and_the_others_left_alone(tmp_path:
 
 def test_scenes_to_validate_on_are_known_and_leave_something() -> None:
     with pytest.raises(UsageError, match=r"got t.*Known: s"):
-        divided([scene()], DataConfig(validation=("t",)))
+        split_scenes([scene()], DataConfig(validation=("t",)))
     with pytest.raises(UsageError, match="leaves nothing"):
-        divided([scene()], DataConfig(validation=("s",)))
+        split_scenes([scene()], DataConfig(validation=("s",)))
 
 
 @pytest.mark.parametrize(
@@ -178,21 +178,21 @@ def test_two_pictures_of_one_name_are_refused(tmp_path: Path) -> None:
 
 def test_a_window_of_whole_pixels_is_the_picture() -> None:
     one = scene()
-    pixels, labels = cut(one, CropWindow(x=8, y=4, width=16, height=16), size=Size(width=16, height=16))
+    pixels, labels = cut_window(one, CropWindow(x=8, y=4, width=16, height=16), size=Size(width=16, height=16))
     np.testing.assert_array_equal(pixels, pixels_of(one)[4:20, 8:24])
     np.testing.assert_array_equal(labels, labels_of(one)[4:20, 8:24])
 
 
 def test_a_larger_window_is_averaged_by_area() -> None:
     one = LabelledScene.of("s", pixels=picture(256, 256), labels=np.zeros((256, 256), np.uint8))
-    pixels, _ = cut(one, CropWindow(x=0, y=64, width=128, height=128), size=Size(width=32, height=32))
+    pixels, _ = cut_window(one, CropWindow(x=0, y=64, width=128, height=128), size=Size(width=32, height=32))
     expected = pixels_of(one)[64:192, :128].reshape(32, 4, 32, 4, 3).mean(axis=(1, 3))
     assert np.abs(pixels - expected).max() <= 1.0
 
 
 def test_beyond_the_edge_the_picture_is_mirrored() -> None:
     one = scene(8, 8)
-    pixels, labels = cut(one, CropWindow(x=-3, y=-11, width=16, height=16), size=Size(width=16, height=16))
+    pixels, labels = cut_window(one, CropWindow(x=-3, y=-11, width=16, height=16), size=Size(width=16, height=16))
     tall = np.pad(pixels_of(one), ((11, 0), (3, 5), (0, 0)), mode="symmetric")[:16]
     np.testing.assert_array_equal(pixels, tall)
     np.testing.assert_array_equal(labels, tall[..., 0] // 64)
@@ -202,7 +202,7 @@ def test_drawn_windows_stay_inside_where_they_fit() -> None:
     rng = np.random.default_rng(0)
     one = scene(100, 80)
     for _ in range(200):
-        window = drawn(one, rng, scales=[Size(width=20, height=20), Size(width=160, height=160)], jitter=1.4)
+        window = draw_window(one, rng, scales=[Size(width=20, height=20), Size(width=160, height=160)], jitter=1.4)
         low, high = min(0, 80 - window.width), max(0, 80 - window.width)
         assert low <= window.x <= high
         assert 20 / 1.41 <= window.width <= 160 * 1.41
@@ -273,7 +273,7 @@ def test_a_scene_that_changes_while_it_is_loaded_is_refused(tmp_path: Path, monk
     def meddling(_: object) -> None:
         label.write_bytes(label.read_bytes() + b"more")
 
-    monkeypatch.setattr("magnet_cli.train.scene_data.held_mask", meddling)
+    monkeypatch.setattr("magnet_cli.train.scene_data.read_mask", meddling)
     with pytest.raises(SourceError, match="changed while it was read") as caught:
         load_scenes(tmp_path, DataConfig())
     assert caught.value.file == str(label)

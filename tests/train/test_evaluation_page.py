@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from magnet_cli.train.backbone_training import described, understood
+from magnet_cli.train.backbone_training import bundle_description, bundle_of
 from magnet_cli.train.config import LoopConfig, TrainConfig
 from magnet_cli.train.evaluation_page import evaluation_page, score_held_out
 from magnet_cli.train.precision import Arithmetic
@@ -35,7 +35,7 @@ def scored(folder: Path, labels: np.ndarray) -> tuple[HeldOutScores, Validator]:
     pixels[:, : labels.shape[1] // 2] = 230
     text = CONFIG.replace("scales = [{ width = 16, height = 16 }, { width = 32, height = 32 }]", "scales = [SIDE]")
     config = TrainConfig.parse(text.replace("SIDE", "{ width = 16, height = 16 }"))
-    bundle = understood(described(config, folder=folder), folder=folder)
+    bundle = bundle_of(bundle_description(config, folder=folder), folder=folder)
     scene = LabelledScene.of("held <b>", pixels=pixels, labels=labels)
     validator = Validator(scenes=[scene], bundle=bundle, ignore=255)
     return score_held_out(Threshold(), validator, Arithmetic(LoopConfig(device="cpu"))), validator

@@ -25,11 +25,11 @@ from magnet_cli.train.gains import GainRow, PairSampler, Symmetry, WindowPair, c
 from magnet_cli.train.loop import Files
 from magnet_cli.train.precision import Arithmetic
 from magnet_cli.train.proposals import FieldObjective, GainObjective
-from magnet_cli.train.refiner_training import described_again
+from magnet_cli.train.refiner_training import read_description
 from magnet_cli.train.scene_data import load_scenes
 from magnet_cli.train.scene_fields import windows_of
 from magnet_cli.train.scenes import LabelledScene
-from magnet_cli.train.selector_training import begin, selector_trainer, spread, train_selector
+from magnet_cli.train.selector_training import initialise_scores, selector_trainer, spread, train_selector
 from tests.train.fields import make_bundle, make_data, make_scene, square, view_of, whole
 from tests.train.support import labels_of, pixels_of
 
@@ -177,7 +177,7 @@ def test_a_selector_begins_with_the_best_line_from_uncertainty_to_gain() -> None
     rows = [GainRow(scale=square(8), unsure=u, gain=0.5 * u - 0.05, labelled=1.0) for u in (0.1, 0.3, 0.8)]
     rows.append(GainRow(scale=square(8), unsure=0.9, gain=-9.0, labelled=0.0))
     network = ppn_small(width=2, classes=2, sees="image+field", against="constant").eval()
-    begin(network, rows)
+    initialise_scores(network, rows)
     field = torch.randn(1, 2, 16, 16).softmax(dim=1)
     said = float(network.score_map(torch.randn(1, 3, 16, 16), field).detach())
     mean, unit = spread(rows)
@@ -193,7 +193,7 @@ def made(folder: Path) -> Path:
     make_bundle(folder / "two", seed=3)
     make_bundle(folder / "bundle", seed=1)
     weights = {key: torch.zeros_like(value) for key, value in load_file(folder / "bundle/backbone.safetensors").items()}
-    write_bundle(folder / "bundle", described_again(folder / "bundle"), {"backbone.safetensors": weights})
+    write_bundle(folder / "bundle", read_description(folder / "bundle"), {"backbone.safetensors": weights})
     return folder / "bundle"
 
 

@@ -18,11 +18,11 @@ from magnet_cli.models.architectures.efficientnet import efficientnet_lite0
 from magnet_cli.models.architectures.ppn import ppn_small
 from magnet_cli.models.bundle import load_bundle
 from magnet_cli.models.bundle_check import verify_bundle
-from magnet_cli.train.backbone_training import Recipe, train_backbone, understood
+from magnet_cli.train.backbone_training import Recipe, bundle_of, train_backbone
 from magnet_cli.train.config import GRNetConfig, LoopConfig, TrainConfig
 from magnet_cli.train.encoder_start import EncoderStart
 from magnet_cli.train.grnet_parts import TurnObjective, only_in, turn_at
-from magnet_cli.train.grnet_training import grnet_description, train_grnet, whole
+from magnet_cli.train.grnet_training import build_grnet, grnet_description, train_grnet
 from magnet_cli.train.precision import Arithmetic
 from magnet_cli.train.proposals import SelectorObjective
 from magnet_cli.train.selector_training import train_selector
@@ -95,9 +95,9 @@ def test_held_out_scenes_compare_the_variants(data: Path, tmp_path: Path) -> Non
 def grnet_of(text: str) -> tuple[GRNet, TrainConfig]:
     config = TrainConfig.parse(text)
 
-    bundle = understood(grnet_description(config, folder=Path()), folder=Path())
+    bundle = bundle_of(grnet_description(config, folder=Path()), folder=Path())
     torch.manual_seed(0)
-    return whole(Recipe(bundle=bundle, data=config.data, loop=config.loop), config.grnet), config
+    return build_grnet(Recipe(bundle=bundle, data=config.data, loop=config.loop), config.grnet), config
 
 
 def batch(side: int = 64) -> tuple[torch.Tensor, torch.Tensor]:
@@ -241,9 +241,9 @@ def test_both_branches_begin_with_weights_of_other_images(tmp_path: Path) -> Non
     text = GRNET.replace('architecture = "conv"', entry.format("fpn").replace(", ", "\n"))
     text = re.sub(r"local = .*", f"local = {{ {entry.format('grnet')} }}", text)
     config = TrainConfig.parse(text, folder=tmp_path)
-    bundle = understood(grnet_description(config, folder=Path()), folder=Path())
+    bundle = bundle_of(grnet_description(config, folder=Path()), folder=Path())
     start = EncoderStart(words=config.network.encoder_weights, folder=tmp_path)
-    network = whole(Recipe(bundle=bundle, data=config.data, loop=config.loop, start=start), config.grnet)
+    network = build_grnet(Recipe(bundle=bundle, data=config.data, loop=config.loop, start=start), config.grnet)
     given = torch.load(tmp_path / "lite.pth", weights_only=True)
     begun = network.state_dict()
     for branch in ("backbone", "local.branch"):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from magnet_cli.train.cascade_training import described, understood
+from magnet_cli.train.cascade_training import cascade_description, cascade_of
 from magnet_cli.train.config import CascadeConfig, TrainConfig
 from magnet_cli.train.loop import optimizer_of, rate_at
 from tests.train.test_recipes import recipe
@@ -30,4 +30,4 @@ def test_it_is_the_papers(tmp_path: Path) -> None:
     usual = CascadeConfig()
     assert config.cascade == CascadeConfig(pieces=0.0)
     assert (usual.crop, usual.iou, usual.gradient) == (224, (0.8, 1.0), 5.0)
-    assert understood(described(config), folder=tmp_path).side == 900
+    assert cascade_of(cascade_description(config), folder=tmp_path).side == 900

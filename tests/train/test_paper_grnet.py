@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from magnet_cli.models.network_spec import distance
-from magnet_cli.train.backbone_training import Recipe, understood
+from magnet_cli.train.backbone_training import Recipe, bundle_of
 from magnet_cli.train.config import TrainConfig
-from magnet_cli.train.grnet_training import grnet_description, whole
+from magnet_cli.train.grnet_training import build_grnet, grnet_description
 from tests.models.support import parameters
 
 RECIPES = sorted((Path(__file__).parents[2] / "weights" / "paper-grnet").glob("*.toml"))
@@ -43,9 +43,9 @@ def test_it_says_what_the_paper_says(path: Path) -> None:
     assert (grnet.alone, grnet.selecting, grnet.refining) == (10 * epoch, epoch, epoch)
     assert loop.iterations == grnet.alone + 120 * (grnet.selecting + grnet.refining)
     assert (grnet.cells, grnet.fusion, grnet.variant) == (4, "literal", "selected")
-    bundle = understood(grnet_description(config, folder=Path()), folder=Path())
+    bundle = bundle_of(grnet_description(config, folder=Path()), folder=Path())
     assert distance(bundle.input.size, bundle.scales[0]) > 0
     with torch.device("meta"):
-        network = whole(Recipe(bundle=bundle, data=config.data, loop=loop), grnet)
+        network = build_grnet(Recipe(bundle=bundle, data=config.data, loop=loop), grnet)
     assert parameters(network.selector) == 2_783_041
     assert network.layout.fused == bundle.input.size

@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 
 from magnet_cli.train.binary_objects import BinaryObjects, Drawn
-from magnet_cli.train.perturbation import Perturbation, border, closed, filled, iou, shrunk_and_enlarged, subsampled
+from magnet_cli.train.perturbation import (
+    Perturbation,
+    border,
+    closed,
+    fill_polygons,
+    iou,
+    shrunk_and_enlarged,
+    subsampled,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -66,7 +74,7 @@ def test_all_vertices_give_the_mask_back_holes_and_islands_too() -> None:
     wide = np.pad(mask, 1)
     contours = sorted(closed(wide), key=len, reverse=True)
     assert len(contours) == 3
-    assert np.array_equal(filled(contours, shape=wide.shape)[1:-1, 1:-1], mask)
+    assert np.array_equal(fill_polygons(contours, shape=wide.shape)[1:-1, 1:-1], mask)
 
 
 def test_few_vertices_give_a_polygon() -> None:

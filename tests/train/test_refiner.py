@@ -24,7 +24,7 @@ from magnet_cli.train.canvases import HeldField, HeldTruth, Scratch
 from magnet_cli.train.config import TrainConfig
 from magnet_cli.train.refiner_training import FieldSampler, train_refiner
 from magnet_cli.train.scene_fields import SceneView, stages_of
-from magnet_cli.train.stage_runs import Previous, Refiners, StageRun, accumulated, merged
+from magnet_cli.train.stage_runs import Previous, Refiners, StageRun, accumulated_runs, merged_field
 from tests.train.fields import make_bundle, make_data, make_scene, probabilities_in, square, view_of, whole
 from tests.train.support import labels_of, pixels_of
 
@@ -227,10 +227,10 @@ def test_a_run_speaks_at_the_temperatures_that_were_written(tmp_path: Path) -> N
     coarse, fine = heats = [bundle.backbone.temperature.at(stage.scale) for stage in view.stages]
     assert coarse != pytest.approx(1, abs=0.05)
     assert fine != pytest.approx(1, abs=0.05)
-    (step,) = accumulated([view], temperatures=heats, how="mean", refiners=[Refiners()])
+    (step,) = accumulated_runs([view], temperatures=heats, how="mean", refiners=[Refiners()])
     expected = {
         "patch": (whole(view.logs[1]).float() / fine).softmax(dim=0),
-        "magnet": whole(merged(step, how="mean", refiners=Refiners())).float().exp(),
+        "magnet": whole(merged_field(step, how="mean", refiners=Refiners())).float().exp(),
     }
     tifffile.imwrite(tmp_path / "s.tif", pixels_of(scene), photometric="rgb", tile=(64, 64))
     for method, probs in expected.items():

@@ -18,7 +18,15 @@ from magnet_cli.plan.windows import Stage
 from magnet_cli.train.canvases import HeldField, HeldTruth, StageTruth, StoredField
 from magnet_cli.train.scene_fields import own_logs
 from magnet_cli.train.scenes import LabelledScene
-from magnet_cli.train.stage_runs import Previous, Refiners, accumulated, direct, ended, mean_iou, merged
+from magnet_cli.train.stage_runs import (
+    Previous,
+    Refiners,
+    accumulated_runs,
+    direct_runs,
+    ending_of,
+    mean_iou,
+    merged_field,
+)
 from tests.train.fields import make_bundle, make_scene, probabilities_in, square, view_of, whole
 from tests.train.support import pixels_of
 
@@ -86,8 +94,8 @@ def test_accumulated_fields_are_what_a_run_of_the_program_makes(tmp_path: Path, 
     folder = make_bundle(tmp_path / "tiny", scales=scales, magnet={"margin": 3})
     bundle = load_bundle(str(folder))
     view = view_of(tmp_path / "fields", bundle, scene)
-    *_, last = accumulated([view], temperatures=[1.0] * len(scales), how="mean", refiners=[Refiners()])
-    ours = whole(merged(last, how="mean", refiners=Refiners())).argmax(dim=0).numpy()
+    *_, last = accumulated_runs([view], temperatures=[1.0] * len(scales), how="mean", refiners=[Refiners()])
+    ours = whole(merged_field(last, how="mean", refiners=Refiners())).argmax(dim=0).numpy()
     tifffile.imwrite(tmp_path / "s.tif", pixels_of(scene), photometric="rgb", tile=(64, 64))
     options = SegmentOptions(weights=str(folder), merge="mean", device="cpu", num_workers=0)
     (result,) = magnet_cli.segment([tmp_path / "s.tif"], tmp_path / "mask.tif", options)
@@ -107,10 +115,10 @@ def test_windows_of_a_training_are_blended_as_in_a_run(tmp_path: Path) -> None:
     scene = make_scene("s", seed=11, rows=40, columns=38)
     folder = make_bundle(tmp_path / "tiny", scales=(16, 64), magnet={"margin": 3})
     view = view_of(tmp_path / "fields", load_bundle(str(folder)), scene)
-    (step,) = accumulated([view], temperatures=[1.0, 1.0], how="mean", refiners=[Refiners()])
+    (step,) = accumulated_runs([view], temperatures=[1.0, 1.0], how="mean", refiners=[Refiners()])
     assert (step.stage.cells, step.stage.fade) == (Size(width=4, height=4), 3)
     tifffile.imwrite(tmp_path / "s.tif", pixels_of(scene), photometric="rgb", tile=(64, 64))
-    for method, field in (("patch", view.logs[-1]), ("magnet", merged(step, how="mean", refiners=Refiners()))):
+    for method, field in (("patch", view.logs[-1]), ("magnet", merged_field(step, how="mean", refiners=Refiners()))):
         mask = tmp_path / f"{method}.tif"
         options = SegmentOptions(
             weights=str(folder), method=cast("Any", method), device="cpu", num_workers=0, probabilities=True
@@ -127,7 +135,7 @@ def as_it_is(field: Previous) -> torch.Tensor:
 
 
 def steps_of(view: SceneView, **named: Any) -> list[StageRun]:
-    return accumulated([view], temperatures=[1.0] * len(view.stages), **named)
+    return accumulated_runs([view], temperatures=[1.0] * len(view.stages), **named)
 
 
 def test_what_a_refiner_says_is_what_the_next_stage_refines(tmp_path: Path) -> None:
@@ -148,14 +156,14 @@ def test_the_refiner_of_the_nearest_scale_is_asked(tmp_path: Path) -> None:
     pair = Refiners(networks=((square(64), echo(own=False)), (square(16), echo(own=True))))
     box = Box.whole(step.stage.extent)
     for refiners, expected in ((pair, step.own(box)), (Refiners(networks=pair.networks[:1]), step.under(box))):
-        found = whole(merged(step, how="refiner", refiners=refiners)).float().exp()
+        found = whole(merged_field(step, how="refiner", refiners=refiners)).float().exp()
         torch.testing.assert_close(found, (3 * expected).softmax(dim=0), atol=2e-3, rtol=0)
 
 
 def test_direct_pairs_lie_over_the_coarsest_scale(tmp_path: Path) -> None:
     bundle = load_bundle(str(make_bundle(tmp_path / "tiny", scales=(16, 32, 64))))
     view = view_of(tmp_path / "fields", bundle, make_scene("s", seed=4))
-    first, second = direct([view], temperatures=[1.5, 1.0, 1.0])
+    first, second = direct_runs([view], temperatures=[1.5, 1.0, 1.0])
     expected = (whole(view.logs[0]).float() / 1.5).softmax(dim=0).half().float()
     for step in (first, second):
         assert step.field.stage == view.stages[0]
@@ -166,7 +174,7 @@ def test_runs_end_with_a_score_and_a_temperature_a_stage(tmp_path: Path) -> None
     bundle = load_bundle(str(make_bundle(tmp_path / "tiny", scales=(16, 32, 64))))
     view = view_of(tmp_path / "fields", bundle, make_scene("s", seed=4))
     refiners = [Refiners(networks=((None, echo(own=True)),))]
-    ending = ended([view], temperatures=[1.0] * 3, how="refiner", refiners=refiners, ignore=255, fitting=True)
+    ending = ending_of([view], temperatures=[1.0] * 3, how="refiner", refiners=refiners, ignore=255, fitting=True)
     assert len(ending.fits) == 2
     assert ending.miou == pytest.approx(mean_iou([view.logs[-1]], [view.labels[-1]], ignore=255), abs=0.01)
 

@@ -33,9 +33,9 @@ from magnet_cli.train.backbone_training import train_backbone
 from magnet_cli.train.batches import BatchSampler
 from magnet_cli.train.canvases import StoredField
 from magnet_cli.train.config import DataConfig, TrainConfig
-from magnet_cli.train.crops import CropWindow, cut
+from magnet_cli.train.crops import CropWindow, cut_window
 from magnet_cli.train.refiner_training import train_refiner
-from magnet_cli.train.scene_data import found, load_scenes
+from magnet_cli.train.scene_data import layouts_in, load_scenes
 from magnet_cli.train.scenes import LabelledScene
 from magnet_cli.train.stores import halvings
 from tests.train import fields, test_refiner
@@ -117,7 +117,7 @@ def test_windows_on_disk_are_those_in_memory(
 ) -> None:
     """Beyond the border, mirrored again and again, and at every scale."""
     window = CropWindow(x=x, y=y, width=width, height=height)
-    (pixels, labels), (again, same) = (cut(scene, window, size=SMALL) for scene in pair)
+    (pixels, labels), (again, same) = (cut_window(scene, window, size=SMALL) for scene in pair)
     np.testing.assert_array_equal(again, pixels)
     np.testing.assert_array_equal(same, labels)
 
@@ -143,7 +143,10 @@ def test_beyond_the_border_lies_the_mirrored_scene(level: int) -> None:
     for x, y in ((-8, -5), (1152 // shrink - 3, 10), (4, 1024 // shrink - 9), (1152 // shrink - 6, -7)):
         window = CropWindow(x=x * shrink, y=y * shrink, width=16 * shrink, height=16 * shrink)
         inner = replace(window, x=window.x + 128, y=window.y + 128)
-        (found, labels), (expected, truth) = cut(scene, window, size=SMALL), cut(larger, inner, size=SMALL)
+        (found, labels), (expected, truth) = (
+            cut_window(scene, window, size=SMALL),
+            cut_window(larger, inner, size=SMALL),
+        )
         np.testing.assert_array_equal(found, expected)
         np.testing.assert_array_equal(labels, truth)
 
@@ -151,7 +154,7 @@ def test_beyond_the_border_lies_the_mirrored_scene(level: int) -> None:
 def test_what_is_not_stored_is_made_once(tmp_path: Path) -> None:
     expected = {"png": (0, 1, 2), "striped": (2,), "tiled": (2,), "pyramid": (), "zarr": (2,)}
     for kind, levels in expected.items():
-        (layout,) = found(save(tmp_path / kind, kind), DataConfig())
+        (layout,) = layouts_in(save(tmp_path / kind, kind), DataConfig())
         assert layout.spooled == levels, kind
 
 

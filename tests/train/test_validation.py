@@ -12,7 +12,7 @@ import torch
 from magnet_cli.errors import SourceError
 from magnet_cli.models.bundle_writer import describe
 from magnet_cli.models.registry import build_backbone
-from magnet_cli.train.backbone_training import understood
+from magnet_cli.train.backbone_training import bundle_of as bundle_from
 from magnet_cli.train.config import LoopConfig
 from magnet_cli.train.precision import Arithmetic
 from magnet_cli.train.scenes import LabelledScene
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 def bundle_of(*scales: int) -> Bundle:
     description = describe(size=16, scales=scales, classes=3)
     description["networks"]["backbone"]["sha256"] = "0" * 64
-    return understood(description, folder=Path())
+    return bundle_from(description, folder=Path())
 
 
 def network() -> nn.Module:
