@@ -20,7 +20,7 @@ from magnet_cli.exports.corner_spool import CornerSpool
 from magnet_cli.exports.outlines import OUTSIDE, trace
 from magnet_cli.exports.polygon import Polygon, make_polygon
 from magnet_cli.geometry import Box, Size
-from magnet_cli.masks.components import Components
+from magnet_cli.masks.components import Components, SweptEdge
 from magnet_cli.masks.spec import parts
 
 if TYPE_CHECKING:
@@ -49,18 +49,6 @@ class _Outlined:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _SweptEdge:
-    """Labels and component numbers of the pixels beside which the sweep goes on."""
-
-    labels: NDArray[np.uint8]
-    components: NDArray[np.int64]
-
-    @classmethod
-    def outside(cls, length: int) -> _SweptEdge:
-        return cls(labels=np.full(length, OUTSIDE, dtype=np.uint8), components=np.zeros(length, dtype=np.int64))
-
-
-@dataclass(frozen=True, kw_only=True)
 class _Block:
     """A tile with the row above it and the column to its left."""
 
@@ -73,11 +61,11 @@ class _Block:
     inside: Mapping[int, int]
     """Label by number of the components that touch no border of the tile."""
 
-    def leave(self, below: _SweptEdge) -> _SweptEdge:
+    def leave(self, below: SweptEdge) -> SweptEdge:
         """Return the tile's last column; its last row goes into `below`."""
         reach = slice(self.box.x + 1, self.box.right + 1)
-        below.labels[reach], below.components[reach] = self.labels[-1, 1:], self.components[-1, 1:]
-        return _SweptEdge(labels=self.labels[1:, -1].copy(), components=self.components[1:, -1].copy())
+        below.labels[reach], below.numbers[reach] = self.labels[-1, 1:], self.components[-1, 1:]
+        return SweptEdge(labels=self.labels[1:, -1].copy(), numbers=self.components[1:, -1].copy())
 
 
 class Sweep:
@@ -99,8 +87,11 @@ class Sweep:
         self._components = Components[_Outlined]()
         self.most_ends = 0
         """Largest number of open ends of outlines at a time."""
-        self.most_components = 0
+
+    @property
+    def most_components(self) -> int:
         """Largest number of components that reached beyond a row of tiles."""
+        return self._components.most_on_edge
 
     def polygons(self) -> Iterator[Polygon]:
         """Yield every 4-connected area of equal labels but 255 once, in an order that mask and side decide."""
@@ -108,33 +99,35 @@ class Sweep:
         padded = Size(width=self._size.width + 1, height=self._size.height + 1)
         with CornerSpool(self._folder) as spool:
             chains = Chains(spool)
-            above = _SweptEdge.outside(padded.width + 1)
+            above = SweptEdge.empty(padded.width + 1)
             left = below = above
             for part in parts(Box.whole(padded), self._side):
                 if part.col == 0:
-                    left, below = _SweptEdge.outside(part.box.height), _SweptEdge.outside(padded.width + 1)
+                    left, below = SweptEdge.empty(part.box.height), SweptEdge.empty(padded.width + 1)
                 block = self._block(part.box, above=above, left=left)
                 yield from self._traced(block, chains, spool)
                 left = block.leave(below)
                 if part.box.right == padded.width:
-                    above = self._passed(below)
-                    for component in self._components.finish(np.unique(above.components).tolist()):
+                    above = self._components.passed(below)
+                    for component in self._components.finish(np.unique(above.numbers).tolist()):
                         yield make_polygon(component.label, (spool.get(ring) for ring in component.rings))
 
-    def _block(self, box: Box, *, above: _SweptEdge, left: _SweptEdge) -> _Block:
+    def _block(self, box: Box, *, above: SweptEdge, left: SweptEdge) -> _Block:
         """Read a tile, number its components, and join those that go on from above or from the left."""
         # One row above and one column to the left are kept, because an edge lies between two pixels.
         labels = np.full((box.height + 1, box.width + 1), OUTSIDE, dtype=np.uint8)
         numbers = np.zeros(labels.shape, dtype=np.int64)
         reach = slice(box.x, box.right + 1)
-        labels[0], numbers[0] = above.labels[reach], above.components[reach]
-        labels[1:, 0], numbers[1:, 0] = left.labels, left.components
+        labels[0], numbers[0] = above.labels[reach], above.numbers[reach]
+        labels[1:, 0], numbers[1:, 0] = left.labels, left.numbers
         inner = box.intersection(Box.whole(self._size))
         if inner.area:
             labels[1 : inner.height + 1, 1 : inner.width + 1] = self._read(inner)
         inside = self._number(labels[1:, 1:], numbers[1:, 1:])
-        self._join(labels[0, 1:] == labels[1, 1:], one=numbers[0, 1:], other=numbers[1, 1:])
-        self._join(labels[1:, 0] == labels[1:, 1], one=numbers[1:, 0], other=numbers[1:, 1])
+        # Pixels outside have no number, and those of a tile that are not outside have one.
+        above_equal, left_equal = labels[0, 1:] == labels[1, 1:], labels[1:, 0] == labels[1:, 1]
+        self._components.join_pairs(numbers[0, 1:], numbers[1, 1:], above_equal & (numbers[1, 1:] > 0))
+        self._components.join_pairs(numbers[1:, 0], numbers[1:, 1], left_equal & (numbers[1:, 1] > 0))
         return _Block(box=box, labels=labels, components=numbers, inside=inside)
 
     def _traced(self, block: _Block, chains: Chains, spool: CornerSpool) -> Iterator[Polygon]:
@@ -163,14 +156,3 @@ class Sweep:
         # Numbers of a tile begin behind those of the tiles before, so that none stands for two components.
         self._numbered += count
         return labels
-
-    def _join(self, equal: NDArray[np.bool_], *, one: NDArray[np.int64], other: NDArray[np.int64]) -> None:
-        for first, second in np.unique(np.column_stack((one, other))[equal & (other > 0)], axis=0).tolist():
-            self._components.join(first, second)
-
-    def _passed(self, below: _SweptEdge) -> _SweptEdge:
-        """Return the last row with the numbers that stand for whole components."""
-        numbers, places = np.unique(below.components, return_inverse=True)
-        roots = np.array([self._components.root(n) if n else 0 for n in numbers.tolist()], dtype=np.int64)
-        self.most_components = max(self.most_components, len(set(roots.tolist()) - {0}))
-        return _SweptEdge(labels=below.labels, components=roots[places])

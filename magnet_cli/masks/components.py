@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar
+
+import numpy as np
+
+from magnet_cli.images.protocol import NODATA
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+
+    from numpy.typing import NDArray
 
 
 class Growing(Protocol):
@@ -22,12 +29,32 @@ class Growing(Protocol):
 T = TypeVar("T", bound=Growing)
 
 
+@dataclass(frozen=True, kw_only=True)
+class SweptEdge:
+    """A row or column of pixels at the border of what a sweep has read, to which later tiles are joined."""
+
+    labels: NDArray[np.uint8]
+    numbers: NDArray[np.int64]
+    """Numbers of the pixels' components; 0 where there is none."""
+
+    @classmethod
+    def empty(cls, length: int) -> Self:
+        """Return the edge where nothing was read: no pixel has a label or a component."""
+        return cls(labels=np.full(length, NODATA, dtype=np.uint8), numbers=np.zeros(length, dtype=np.int64))
+
+    def part(self, reach: slice) -> Self:
+        """Return a part of the edge, on the same arrays."""
+        return type(self)(labels=self.labels[reach], numbers=self.numbers[reach])
+
+
 class Components(Generic[T]):
     """Numbers of components, joined as a sweep finds that they touch."""
 
     def __init__(self) -> None:
         self._parent: dict[int, int] = {}
         self._known: dict[int, T] = {}
+        self.most_on_edge = 0
+        """The most components that reached beyond a row of tiles; the memory of a sweep grows with them."""
 
     def __len__(self) -> int:
         """Return the number of component numbers that are remembered."""
@@ -62,6 +89,24 @@ class Components(Generic[T]):
             kept, moved = moved, kept
         self._parent[moved] = kept
         self._known[kept].absorb(self._known.pop(moved))
+
+    def join_pairs(self, ones: NDArray[np.int64], others: NDArray[np.int64], touching: NDArray[np.bool_]) -> None:
+        """Note which numbers are one component.
+
+        Args:
+            ones: Numbers of pixels.
+            others: Numbers of their neighbours, in the same order.
+            touching: Which of the pairs belong together; both have a number there.
+        """
+        for one, other in np.unique(np.column_stack((ones, others))[touching], axis=0).tolist():
+            self.join(one, other)
+
+    def passed(self, edge: SweptEdge) -> SweptEdge:
+        """Return the edge below a row of tiles with the root numbers of its components, after all joins of the row."""
+        numbers, places = np.unique(edge.numbers, return_inverse=True)
+        roots = np.array([self.root(number) if number else 0 for number in numbers.tolist()], dtype=np.int64)
+        self.most_on_edge = max(self.most_on_edge, len(set(roots.tolist()) - {0}))
+        return SweptEdge(labels=edge.labels, numbers=roots[places])
 
     def finish(self, reaching: Iterable[int]) -> Iterator[T]:
         """Give out, and forget, every component that none of these root numbers stands for."""

@@ -15,7 +15,7 @@ from skimage.measure import label as connected
 
 from magnet_cli.geometry import Box, Size
 from magnet_cli.images.protocol import NODATA
-from magnet_cli.masks.components import Components
+from magnet_cli.masks.components import Components, SweptEdge
 from magnet_cli.masks.spec import parts
 
 if TYPE_CHECKING:
@@ -68,19 +68,6 @@ class _Grown:
         return MaskObject(label=self.label, area=self.area, box=box, seed=self.seed)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Edge:
-    """A row or column of pixels at the border of what was swept, to which later tiles are joined."""
-
-    labels: NDArray[np.uint8]
-    numbers: NDArray[np.int64]
-    """Numbers of the pixels' components; 0 where there is none."""
-
-    @classmethod
-    def empty(cls, length: int) -> _Edge:
-        return cls(labels=np.full(length, NODATA, dtype=np.uint8), numbers=np.zeros(length, dtype=np.int64))
-
-
 class Survey:
     """Finds the components of a mask by reading each tile once, row by row.
 
@@ -96,18 +83,21 @@ class Survey:
         self._side = side
         self._numbered = 0
         self._components = Components[_Grown]()
-        self.most_components = 0
+
+    @property
+    def most_components(self) -> int:
         """The most components that were open at the end of a row of tiles; memory grows with them."""
+        return self._components.most_on_edge
 
     def objects(self) -> Iterator[MaskObject]:
         """Yield every object once, in an order that depends on the mask and the tiles alone."""
-        above = _Edge.empty(self._size.width)
+        above = SweptEdge.empty(self._size.width)
         below = above
         left = above
         for part in parts(Box.whole(self._size), self._side):
             box = part.box
             if box.x == 0:
-                below, left = _Edge.empty(self._size.width), _Edge.empty(box.height)
+                below, left = SweptEdge.empty(self._size.width), SweptEdge.empty(box.height)
             labels = self._read(box)
             numbers, inside = self._number(labels, box)
             self._join_above(above, labels, numbers, box)
@@ -115,9 +105,9 @@ class Survey:
             yield from inside
             reach = slice(box.x, box.right)
             below.labels[reach], below.numbers[reach] = labels[-1], numbers[-1]
-            left = _Edge(labels=labels[:, -1].copy(), numbers=numbers[:, -1].copy())
+            left = SweptEdge(labels=labels[:, -1].copy(), numbers=numbers[:, -1].copy())
             if box.right == self._size.width:
-                above = self._passed(below)
+                above = self._components.passed(below)
                 reaching = np.unique(above.numbers).tolist() if box.bottom < self._size.height else []
                 for component in self._components.finish(reaching):
                     yield component.whole()
@@ -151,30 +141,20 @@ class Survey:
         self._numbered += count
         return numbers, inside
 
-    def _join_above(self, above: _Edge, labels: NDArray[np.uint8], numbers: NDArray[np.int64], box: Box) -> None:
+    def _join_above(self, above: SweptEdge, labels: NDArray[np.uint8], numbers: NDArray[np.int64], box: Box) -> None:
         # Pixels that touch at a corner are connected, so each pixel has three neighbours in the row above.
         for shift in (-1, 0, 1):
             begin, end = max(0, box.x + shift), min(self._size.width, box.right + shift)
-            edge = _Edge(labels=above.labels[begin:end], numbers=above.numbers[begin:end])
+            edge = above.part(slice(begin, end))
             own = slice(begin - box.x - shift, end - box.x - shift)
             self._joined(edge, labels[0, own], numbers[0, own])
 
-    def _join(self, left: _Edge, labels: NDArray[np.uint8], numbers: NDArray[np.int64]) -> None:
+    def _join(self, left: SweptEdge, labels: NDArray[np.uint8], numbers: NDArray[np.int64]) -> None:
         """Join a tile's first column with the column before it."""
         self._joined(left, labels, numbers)
-        upper = _Edge(labels=left.labels[:-1], numbers=left.numbers[:-1])
-        self._joined(upper, labels[1:], numbers[1:])
-        lower = _Edge(labels=left.labels[1:], numbers=left.numbers[1:])
-        self._joined(lower, labels[:-1], numbers[:-1])
+        self._joined(left.part(slice(None, -1)), labels[1:], numbers[1:])
+        self._joined(left.part(slice(1, None)), labels[:-1], numbers[:-1])
 
-    def _joined(self, edge: _Edge, labels: NDArray[np.uint8], numbers: NDArray[np.int64]) -> None:
+    def _joined(self, edge: SweptEdge, labels: NDArray[np.uint8], numbers: NDArray[np.int64]) -> None:
         touching = (edge.labels == labels) & (edge.numbers > 0) & (numbers > 0)
-        for one, other in np.unique(np.column_stack((edge.numbers, numbers))[touching], axis=0).tolist():
-            self._components.join(one, other)
-
-    def _passed(self, below: _Edge) -> _Edge:
-        """Return the last row with each component's root number, after all joins of the row of tiles."""
-        numbers, places = np.unique(below.numbers, return_inverse=True)
-        roots = np.array([self._components.root(n) if n else 0 for n in numbers.tolist()], dtype=np.int64)
-        self.most_components = max(self.most_components, len(set(roots.tolist()) - {0}))
-        return _Edge(labels=below.labels, numbers=roots[places])
+        self._components.join_pairs(edge.numbers, numbers, touching)

@@ -8,6 +8,7 @@ import sys
 from fractions import Fraction
 from itertools import product
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -217,27 +218,18 @@ def test_few_small_spots_are_read_twice_however_many_and_large_the_reads_are(rea
         samples.refuse_difference(other)
 
 
-def test_repeated_reads_decode_few_tiles_of_an_image_of_few_blocks(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    decoded: list[Box] = []
-    real = TiffStore._bands
-
-    def counted(store: TiffStore, level: Any, tile: Box, bands: Any) -> Any:
-        decoded.append(tile)
-        return real(store, level, tile, bands)
-
-    monkeypatch.setattr(TiffStore, "_bands", counted)
+def test_repeated_reads_decode_few_tiles_of_an_image_of_few_blocks(tmp_path: Path) -> None:
     path, side = tmp_path / "a.tif", 512
     tifffile.imwrite(path, np.zeros((2 * side, 3 * side), np.uint8), tile=(128, 128))
-    with open_image(path) as image, open_image(path) as again:
+    decoding = patch.object(TiffStore, "_bands", autospec=True, side_effect=TiffStore._bands)
+    with decoding as decoded, open_image(path) as image, open_image(path) as again:
         samples = ReadSamples(image)
         for x, y in product(range(0, 3 * side, side), range(0, 2 * side, side)):
             samples.read([Request(pitch=LEVEL0, box=Box(x=x, y=y, width=side, height=side))])
         tiles = 6 * (side // 128) ** 2
-        assert len(decoded) == tiles, "the tiles of a spot are kept for the read that follows"
+        assert decoded.call_count == tiles, "the tiles of a spot are kept for the read that follows"
         samples.refuse_difference(again)
-    assert len(decoded) - tiles <= tiles / 4
+        assert decoded.call_count - tiles <= tiles / 4
 
 
 def test_a_change_between_the_spot_and_its_read_is_noticed() -> None:

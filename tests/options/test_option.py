@@ -29,50 +29,36 @@ from magnet_cli.options.values import ValueRange
 GROUPS: list[Any] = [SegmentOptions, ExportOptions, RefineOptions, EvaluationOptions, ScoreOptions, BenchOptions]
 
 
+TEXTS: dict[str, tuple[str | None, object]] = {
+    "weights": ("b", Path("b")),
+    "scales": ("256,512x1024", (Size(width=512, height=1024), Size(width=256, height=256))),
+    "method": ("magnet_fast", "magnet-fast"),
+    "points": ("75%", Rule(kind="share", values=(Fraction(3, 4),))),
+    "patches": ("4,4,8", Rule(kind="count", values=(Fraction(4), Fraction(4), Fraction(8)))),
+    "budget": ("20%", 0.2),
+    "median": ("5", 5),
+    "mpp": ("0.25", 0.25),
+    "slide_mpp": (".5", Fraction(1, 2)),
+    "bands": ("4, 3,red", ("4", "3", "red")),
+    "value_range": ("0,10000", ValueRange(kind="values", low=Fraction(0), high=Fraction(10000))),
+    "roi": ("0,0,512,256", Box(x=0, y=0, width=512, height=256)),
+    "mask": ("m.png", Path("m.png")),
+    "batch_size": ("auto", None),
+    "level": (None, None),
+    "gpu_memory": ("4GiB", 4 << 30),
+    "refine": ("cascadepsp", "cascadepsp"),
+    "refine_only": ("road, 3", ("road", "3")),
+    "exports": ("tiff,geojson,cog", ExportOptions(formats=("cog", "geojson"))),
+}
+"""A text and a value of the same meaning for options of `segment`. Scales are sorted, the coarsest first."""
+
+
 def test_texts_and_values_make_the_same_options() -> None:
-    texts = SegmentOptions(
-        weights="b",
-        scales="256,512x1024",
-        method="magnet_fast",
-        points="75%",
-        patches="4,4,8",
-        budget="20%",
-        median="5",
-        mpp="0.25",
-        level=None,
-        slide_mpp=".5",
-        bands="4, 3,red",
-        value_range="0,10000",
-        roi="0,0,512,256",
-        mask="m.png",
-        batch_size="auto",
-        gpu_memory="4GiB",
-        refine="cascadepsp",
-        refine_only="road, 3",
-        exports="tiff,geojson,cog",
-    )
-    values = SegmentOptions(
-        weights=Path("b"),
-        scales=(Size(width=512, height=1024), Size(width=256, height=256)),
-        method="magnet-fast",
-        points=Rule(kind="share", values=(Fraction(3, 4),)),
-        patches=Rule(kind="count", values=(Fraction(4), Fraction(4), Fraction(8))),
-        budget=0.2,
-        median=5,
-        mpp=0.25,
-        slide_mpp=Fraction(1, 2),
-        bands=("4", "3", "red"),
-        value_range=ValueRange(kind="values", low=Fraction(0), high=Fraction(10000)),
-        roi=Box(x=0, y=0, width=512, height=256),
-        mask=Path("m.png"),
-        gpu_memory=4 << 30,
-        refine="cascadepsp",
-        refine_only=("road", "3"),
-        exports=ExportOptions(formats=("cog", "geojson")),
-    )
-    assert texts == values
-    assert hash(texts) == hash(values)
-    assert texts.scales == (Size(width=512, height=1024), Size(width=256, height=256))  # coarsest first
+    texts: Any = {name: text for name, (text, _) in TEXTS.items()}
+    values: Any = {name: value for name, (_, value) in TEXTS.items()}
+    assert SegmentOptions(**texts) == SegmentOptions(**values)
+    assert hash(SegmentOptions(**texts)) == hash(SegmentOptions(**values))
+    assert SegmentOptions(**texts).scales == values["scales"]
 
 
 @pytest.mark.parametrize(
