@@ -20,21 +20,10 @@ if TYPE_CHECKING:
 
     from magnet_cli.bench.task import Command
 
+NAMES = ("studio", "program", "ceiling", "patching", "naive")
 CONTENDERS: dict[Command, dict[str, tuple[str, str]]] = {
-    "segment": {
-        "studio": ("magnet_cli.bench.studio", "Studio"),
-        "program": ("magnet_cli.bench.program", "Program"),
-        "ceiling": ("magnet_cli.bench.ceiling", "Ceiling"),
-        "patching": ("magnet_cli.bench.patching", "Patching"),
-        "naive": ("magnet_cli.bench.naive", "Naive"),
-    },
-    "refine": {
-        "studio": ("magnet_cli.bench.cascades.cascade_studio", "CascadeStudio"),
-        "program": ("magnet_cli.bench.cascades.cascade_program", "CascadeProgram"),
-        "ceiling": ("magnet_cli.bench.cascades.cascade_ceiling", "CascadeCeiling"),
-        "patching": ("magnet_cli.bench.cascades.cascade_patching", "CascadePatching"),
-        "naive": ("magnet_cli.bench.cascades.cascade_naive", "CascadeNaive"),
-    },
+    "segment": {name: (f"magnet_cli.bench.{name}", name.title()) for name in NAMES},
+    "refine": {name: (f"magnet_cli.bench.cascades.cascade_{name}", f"Cascade{name.title()}") for name in NAMES},
 }
 """Module and class by the command that is measured and the contender's name: a process loads what its own contender
 needs, and no more."""

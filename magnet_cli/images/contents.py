@@ -50,8 +50,7 @@ def choose(contents: Sequence[Content], series: str | int | None, *, default: in
     word = str(series).strip()
     if word.isdecimal() and int(word) < len(contents):
         return int(word)
-    found = [index for index, content in enumerate(contents) if content.name == word]
-    found = found or [index for index, content in enumerate(contents) if content.name.casefold() == word.casefold()]
+    found = positions_of(word, [content.name for content in contents])
     if len(found) == 1:
         return found[0]
     rule = "holds no such image" if not found else f"holds {len(found)} images of that name"
@@ -61,6 +60,12 @@ def choose(contents: Sequence[Content], series: str | int | None, *, default: in
         file=path,
         advice="Choose an image by its number, the first being 0, or by its name",
     )
+
+
+def positions_of(word: str, names: Sequence[str]) -> list[int]:
+    """Return the positions of a name; where no name is the same, of those that differ in capital letters alone."""
+    found = [index for index, name in enumerate(names) if name == word]
+    return found or [index for index, name in enumerate(names) if name.casefold() == word.casefold()]
 
 
 def largest(contents: Sequence[Content], among: Iterable[int] | None = None) -> int:

@@ -8,6 +8,7 @@ import numpy as np
 
 from magnet_cli import images
 from magnet_cli.errors import SourceError, UsageError, WeightsError
+from magnet_cli.images.contents import positions_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -109,9 +110,7 @@ def _position(info: ImageInfo, word: str) -> int:
     """Return the position of a band; a number beyond the image's bands may still be a name, such as a wavelength."""
     if word.isdecimal() and 1 <= int(word) <= len(info.bands):
         return int(word) - 1
-    found = [index for index, name in enumerate(info.bands) if name == word]
-    # The exact name comes first, because bands may differ by case alone.
-    found = found or [index for index, name in enumerate(info.bands) if name.casefold() == word.casefold()]
+    found = positions_of(word, info.bands)
     if len(found) == 1:
         return found[0]
     rule = "has no such band" if not found else f"has {len(found)} bands of that name"

@@ -37,17 +37,7 @@ def output_side(kind: str) -> int:
 
 def no_memory(machine: Machine) -> MemoryPlan:
     """Return the budgets alone, before anything is planned."""
-    return MemoryPlan(
-        budget=machine.memory,
-        base=0,
-        cache=0,
-        compute=0,
-        group=0,
-        output=0,
-        ahead=0,
-        device_budget=machine.gpu_memory,
-        device=0,
-    )
+    return MemoryPlan(budget=machine.memory, device_budget=machine.gpu_memory)
 
 
 def with_memory(plan: Plan, facts: ModelFacts, options: SegmentOptions) -> Plan:
@@ -121,8 +111,6 @@ def host_memory_plan(
         group=group,
         output=output,
         ahead=groups_ahead(readers, spare=budget - base - cache - compute - output, group=group),
-        device_budget=None,
-        device=0,
     )
 
 

@@ -129,18 +129,18 @@ class MemoryPlan:
     """Planned memory in bytes, by purpose."""
 
     budget: int
-    base: int
-    cache: int
-    compute: int
+    base: int = 0
+    cache: int = 0
+    compute: int = 0
     """Canvases and activations of the group being computed, where the device is the host."""
-    group: int
+    group: int = 0
     """Pixels of one group, read and waiting."""
-    output: int
+    output: int = 0
     """Labels of one group on their way to disk."""
-    ahead: int
+    ahead: int = 0
     """Number of groups that may be read while another is computed."""
-    device_budget: int | None
-    device: int
+    device_budget: int | None = None
+    device: int = 0
     """Memory planned on the accelerator in bytes; 0 where the device is the host."""
     processes: int = 0
     """Number of processes that read the image for the reading threads; 0 where the threads read it themselves."""

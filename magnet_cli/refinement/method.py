@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from typing_extensions import override
 
 from magnet_cli.masks.spec import MaskSpec
-from magnet_cli.run.job import PlannedJob
+from magnet_cli.run.job import JobPlan, PlannedJob
 from magnet_cli.run.measured import Totals
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from magnet_cli.run.results import Results
 
 
-class MaskPlan(Protocol):
+class MaskPlan(JobPlan, Protocol):
     """The plan of a run over one image and its mask. Nothing on which the result depends is decided later."""
 
     @property
@@ -50,14 +50,6 @@ class MaskPlan(Protocol):
     @property
     def fields(self) -> tuple[FieldSpec, ...]:
         """The fields that the journal stores besides labels."""
-
-    @property
-    def machine(self) -> Machine:
-        """The device, the precision and the memory that the run may use."""
-
-    @property
-    def memory(self) -> MemoryPlan:
-        """The planned memory of the run."""
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast
 
 from typing_extensions import override
@@ -12,6 +12,7 @@ from magnet_cli.geometry import LEVEL0, Size
 from magnet_cli.images.protocol import ImageInfo, Level
 from magnet_cli.masks.spec import MaskClass, MaskSpec
 from magnet_cli.plan import Machine, MemoryPlan
+from magnet_cli.plan.footprint import no_memory
 from magnet_cli.run.clock import Clock
 from magnet_cli.run.engine import Engine
 from magnet_cli.run.job import Job, Resources, Runner
@@ -114,17 +115,7 @@ class Counting(Job):
     @property
     @override
     def memory(self) -> MemoryPlan:
-        return MemoryPlan(
-            budget=1 << 40,
-            base=0,
-            cache=0,
-            compute=0,
-            group=0,
-            output=0,
-            ahead=self.ahead,
-            device_budget=None,
-            device=0,
-        )
+        return replace(no_memory(self.machine), budget=1 << 40, ahead=self.ahead)
 
     @property
     @override
