@@ -82,7 +82,8 @@ def test_the_mask_before_is_the_one_that_segment_makes_alone(work: Work) -> None
 @pytest.mark.parametrize(
     ("fault", "stage", "at"),
     [
-        ("group not finished", 1, 3),
+        # `test_resume.py` kills the same stage in the same way where no other follows.
+        pytest.param("group not finished", 1, 3, marks=pytest.mark.full),
         ("before the journal goes", 1, 1),
         ("group not finished", 2, 6),
         ("before the rename", 2, 1),

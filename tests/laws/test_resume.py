@@ -105,16 +105,18 @@ def check_done(work: Work, mask: Path) -> dict[str, object]:
     return found
 
 
+# The default suite kills once or twice in each way, at the ends; `test_killed_again_and_again_at_random_moments` kills
+# between them.
 @pytest.mark.parametrize(
     ("fault", "at"),
     [
         ("half a record", 17),
-        ("half a record", 50),
+        pytest.param("half a record", 50, marks=pytest.mark.full),
         ("group not finished", 1),
-        ("group not finished", 10),
+        pytest.param("group not finished", 10, marks=pytest.mark.full),
         ("group not finished", GROUPS),
         ("assembly", 1),
-        ("assembly", 4),
+        pytest.param("assembly", 4, marks=pytest.mark.full),
         ("before the rename", 1),
         ("before the journal goes", 1),
     ],
