@@ -269,19 +269,28 @@ def test_nodata_beside_an_image(tmp_path: Path) -> None:
     assert inspect(path).nodata == 9
 
 
-@pytest.mark.parametrize(("driver", "suffix"), [("HFA", "img"), ("ENVI", "bin"), ("JP2OpenJPEG", "jp2")])
-@pytest.mark.parametrize("order", ["mask first", "overviews first"])
+@pytest.mark.parametrize(
+    ("driver", "suffix", "order"),
+    [
+        ("HFA", "img", "mask first"),
+        ("HFA", "img", "overviews first"),
+        ("ENVI", "bin", "mask first"),
+        ("ENVI", "bin", "overviews first"),
+        # It gets no overviews, because its levels are its own.
+        ("JP2OpenJPEG", "jp2", "mask first"),
+    ],
+)
 def test_masks_beside_what_gdal_reads_hold_at_every_size(driver: str, suffix: str, order: str, tmp_path: Path) -> None:
     """An overview without a mask of its own says that all pixels hold data: it is not read."""
     path = tmp_path / f"s.{suffix}"
-    hidden = np.zeros((1024, 1024), bool)
-    hidden[:512, :256] = True
-    facts: dict[str, Any] = {"height": 1024, "width": 1024, "count": 3, "dtype": "uint8", "crs": "EPSG:32633"}
+    hidden = np.zeros((512, 512), bool)
+    hidden[:256, :128] = True
+    facts: dict[str, Any] = {"height": 512, "width": 512, "count": 3, "dtype": "uint8", "crs": "EPSG:32633"}
     facts["transform"] = rasterio.Affine(2, 0, 9, 0, -2, 8)
     if suffix == "jp2":
         facts |= {"REVERSIBLE": "YES", "QUALITY": "100", "RESOLUTIONS": 4}
     with rasterio.open(path, "w", driver=driver, **facts) as file:
-        file.write(np.random.default_rng(2).integers(1, 255, (3, 1024, 1024)).astype(np.uint8))
+        file.write(np.random.default_rng(2).integers(1, 255, (3, 512, 512)).astype(np.uint8))
     for step in ("mask", "overviews") if order == "mask first" else ("overviews", "mask"):
         with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=False), rasterio.open(path, "r+") as file:
             if step == "mask":
