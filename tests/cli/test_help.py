@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from typing import Any
@@ -14,15 +15,17 @@ from tests.cli.support import environment, invoke
 
 HEAVY = {"numpy", "torch", "tifffile", "zarr", "pyvips", "openslide", "skimage", "scipy", "imagecodecs", "safetensors"}
 
-WITH_ARGUMENTS = """
-import sys
+ONE_AFTER_ANOTHER = """
+import json, sys
 from magnet_cli.cli.app import main
-sys.argv = ["magnet", *sys.argv[1:]]
-try:
-    main()
-except SystemExit as end:
-    print("\\nLOADED", end.code, *sys.modules)
+for words in json.loads(sys.argv[1]):
+    sys.argv = ["magnet", *words]
+    try:
+        main()
+    except SystemExit as end:
+        print("\\nLOADED", end.code, *sys.modules)
 """
+"""Runs commands in one process, and prints the exit code and all modules that are loaded after each of them."""
 
 
 CALLS: list[tuple[list[str], int]] = [
@@ -49,19 +52,19 @@ CALLS: list[tuple[list[str], int]] = [
 ]
 
 
-@pytest.mark.parametrize(("words", "code"), CALLS, ids=[" ".join(words) for words, _ in CALLS])
-def test_nothing_heavy_is_loaded(words: list[str], code: int) -> None:
+def test_nothing_heavy_is_loaded() -> None:
     done = subprocess.run(
-        [sys.executable, "-c", WITH_ARGUMENTS, *words],
+        [sys.executable, "-c", ONE_AFTER_ANOTHER, json.dumps([words for words, _ in CALLS])],
         check=True,
         capture_output=True,
         text=True,
         env=environment(),
         timeout=120,
     )
-    loaded = done.stdout.rpartition("LOADED ")[2].split()
-    assert loaded[0] == str(code)
-    assert HEAVY & set(loaded) == set()
+    answers = [line.split()[1:] for line in done.stdout.splitlines() if line.startswith("LOADED ")]
+    for (words, code), (ended, *loaded) in zip(CALLS, answers, strict=True):
+        assert (words, ended) == (words, str(code))
+        assert (words, HEAVY & set(loaded)) == (words, set())
 
 
 # Newer versions of typer bring a click of their own.
