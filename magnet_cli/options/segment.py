@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 Method = Literal["magnet", "magnet-fast", "patch", "downsample", "grnet", "grnet-local"]
 Merge = Literal["refiner", "mean", "certainty"]
-Blend = Literal["spline", "linear", "none"]
+Blend = Literal["linear", "spline", "none"]
 Tta = Literal["none", "2", "4", "8"]
 Compat = Literal["paper", "published", "published-unshifted"]
 DeviceKind = Literal["cpu", "cuda", "mps"]
@@ -34,7 +34,7 @@ Tissue = Literal["auto", "otsu", "none"]
 RefineMethod = Literal["cascadepsp", "guided", "crf"]
 OF_GRNETS = ("grnet", "grnet-local")
 """Methods that need the bundle of a GRNet."""
-DEFAULT_BLEND: Blend = "spline"
+DEFAULT_BLEND: Blend = "linear"
 """Weights of overlapping windows where `--blend` is not given."""
 DEFAULT_BUNDLE = "aerial"
 """Bundle that is used where `--weights` is not given."""

@@ -1,49 +1,56 @@
-"""Law 5 with a network that was trained: the grid of windows and blocks does not show in the mask.
+"""Law 5 with a network that was trained: the grid of windows, blocks and tiles does not show in the mask.
 
-The default overlap is 32 of 256 pixels. Two windows that disagree have to change class somewhere in what they share, so
-in its middle the rate stays above 1.15 times that elsewhere on scenes where windows disagree as often as here; where
-windows end it does not, and with a wider overlap it is hardly above it.
+Rates are those within two pixels of a border, and are compared with the same places of the same scene in runs in which
+they are no borders (`benchmarks/seams.py` says why). A single scene scatters by a tenth, so several are added up.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from benchmarks.seams import measure, scene_of
+from benchmarks.seams import Measured, image_of, measure, scene_of
+from magnet_cli.geometry import Box
 from magnet_cli.options.segment import SegmentOptions
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-SIZE, SEED = 1700, 4
+SIZE, SEEDS = 1500, (3, 4)
+PHOTOGRAPHS = Path(__file__).parents[3] / "shared" / "data" / "dubai" / "mosaics"
+PARTS = {
+    "tile5.tif": Box(x=600, y=600, width=SIZE, height=SIZE),
+    "tile7.tif": Box(x=1500, y=1500, width=SIZE, height=SIZE),
+}
 LIMIT = 1.15
-WIDE_LIMIT = 1.2
-"""What a wide overlap is held to: 1.17 was measured with the shipped network."""
+FEWEST = 1000
+"""Changes around a kind of border below which its ratio says nothing."""
 
 
-def ratios(folder: Path, **more: Any) -> dict[str, float]:
-    """Rates of changes across each kind of border of `aerial`, divided by the rate elsewhere."""
-    options = SegmentOptions(weights="aerial", method="patch", tissue="none", **more)
-    seams = measure(scene_of(SIZE, SEED), options, folder)["seams"]
-    return {kind: seam["to_elsewhere"] for kind, seam in seams.items()}
+def ratios(folder: Path, *, where: str, **more: Any) -> dict[str, float]:
+    """Measure `aerial` on scenes of a kind, and return the ratio for each kind of border with enough changes."""
+    options, total = SegmentOptions(weights="aerial", tissue="none", **more), Measured()
+    if where == "generated":
+        images = [scene_of(SIZE, seed) for seed in SEEDS]
+    else:
+        images = [image_of(str(PHOTOGRAPHS / name), box) for name, box in PARTS.items()]
+    for pixels in images:
+        total.add(measure(pixels, options, folder))
+    return {kind: seam.ratio for kind, seam in total.seams.items() if seam.changes >= FEWEST}
 
 
 @pytest.mark.full
-def test_windows_of_a_shipped_network_end_without_a_trace(tmp_path: Path) -> None:
-    found = ratios(tmp_path)
-    assert found["window"] < LIMIT
-    assert max(found["cell"], found["block"]) < 1.5
-
-
-@pytest.mark.full
-def test_a_wide_overlap_nearly_keeps_the_law_in_its_middle_too(tmp_path: Path) -> None:
-    found = ratios(tmp_path, overlap="50%")
-    assert max(found["window"], found["cell"]) < WIDE_LIMIT
+@pytest.mark.parametrize("method", ["patch", "magnet"])
+@pytest.mark.parametrize("where", ["generated", "photographs"])
+def test_borders_of_a_shipped_network_do_not_show(where: str, method: str, tmp_path: Path) -> None:
+    if where == "photographs" and not PHOTOGRAPHS.is_dir():
+        pytest.skip("the photographs are not there")
+    found = ratios(tmp_path, where=where, method=method)
+    assert {"cell", "window", "tile", "group" if method == "patch" else "coarse"} <= set(found)
+    assert max(found.values()) < LIMIT, found
 
 
 @pytest.mark.full
 def test_without_blending_the_grid_shows(tmp_path: Path) -> None:
-    """The checks above can fail."""
-    assert ratios(tmp_path, blend="none")["block"] > 3
+    """The check above can fail."""
+    found = ratios(tmp_path, where="generated", method="patch", blend="none")
+    assert min(found["cell"], found["group"]) > 1.3

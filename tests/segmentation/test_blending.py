@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from magnet_cli.geometry import Box, Size
 from magnet_cli.options.rules import ALL, parse_patches
 from magnet_cli.options.segment import SegmentOptions
-from tests.segmentation.support import CodedNetworks, computed, facts, run, sides
+from tests.segmentation.support import ArrayImage, CodedNetworks, computed, facts, run, sides
 from tests.segmentation.test_differences import Numbering, flat
 
 if TYPE_CHECKING:
@@ -66,31 +67,52 @@ def test_every_window_counts_by_its_weight_inside_blocks_and_across_them(blend: 
 
 
 class Opposed(CodedNetworks):
-    """Says the first class at the coarse scale, and the second one at the fine scale."""
+    """Says the first class at the coarse scale, the surer the brighter the image, and the second at the fine scale."""
 
     def predict(self, patches: Tensor, scale: Size) -> Tensor:
-        probs = torch.full((len(patches), 2, *patches.shape[2:]), 0.1)
-        probs[:, 0 if scale.width > INPUT else 1] = 0.9
-        return probs
+        first = 0.8 + 0.15 * patches[:, 0] if scale.width > INPUT else torch.full_like(patches[:, 0], 0.1)
+        return torch.stack((first, 1 - first), dim=1)
 
 
-@pytest.mark.parametrize(("blend", "steepest"), [("spline", 0.8 * 1.5 / (2 * MARGIN)), ("none", 0.8)])
-def test_a_window_that_is_computed_leaves_no_edge_beside_others(blend: str, steepest: float) -> None:
-    """Of each block of four windows the first is computed: its weight falls to nothing, also at the block's border."""
+SELECTIONS: dict[str, dict[str, Any]] = {
+    "count": {"patches": parse_patches("1")},
+    "share": {"patches": parse_patches("30%")},
+    "threshold": {"patches": parse_patches("u>0.25")},
+    "budget": {"budget": Fraction(1, 2)},
+}
+
+
+@pytest.mark.parametrize("rule", list(SELECTIONS))
+@pytest.mark.parametrize("blend", ["linear", "spline", "none"])
+def test_a_window_that_is_computed_leaves_no_edge_beside_others(blend: str, rule: str) -> None:
+    """The weight of a window falls to nothing beside one that was not selected, also at the border of a block."""
     words: dict[str, Any] = {
         "overlap": 2 * MARGIN,
         "blend": blend,
         "probabilities": True,
         "num_workers": 0,
         "median": 1,
+        **SELECTIONS[rule],
     }
-    options = SegmentOptions(
-        scales=sides(2 * INPUT, INPUT), method="magnet-fast", patches=parse_patches("1"), points=ALL, **words
-    )
-    outcome = run(flat(4 * CELL, 4 * CELL), facts(2, input_side=INPUT), options, Opposed(2))
-    assert computed(outcome, 2).sum() == 4
+    options = SegmentOptions(scales=sides(2 * INPUT, INPUT), method="magnet-fast", points=ALL, **words)
+    image = np.broadcast_to(np.linspace(0, 255, 4 * CELL)[None, :, None], (4 * CELL, 4 * CELL, 3)).astype(np.uint8)
+    outcome = run(ArrayImage(image), facts(2, input_side=INPUT), options, Opposed(2))
+    chosen = computed(outcome, 2)
+    assert 0 < chosen.sum() < chosen.size
     second = field_of(outcome)[1]
-    assert second.min() == pytest.approx(0.1, abs=0.001)
     assert second.max() == pytest.approx(0.9, abs=0.001)
+    gaps = [
+        abs(0.9 - second[row * CELL + CELL // 2, column * CELL + CELL // 2])
+        for row, column in np.argwhere(~chosen)
+        if beside(chosen, row, column)
+    ]
+    steepest = {"linear": 1.0, "spline": 1.5, "none": 2.0 * MARGIN}[blend] / (2 * MARGIN)
     largest = max(np.abs(np.diff(second, axis=axis)).max() for axis in (0, 1))
-    assert largest == pytest.approx(steepest, rel=0.1)
+    assert largest == pytest.approx(steepest * max(gaps), rel=0.1)
+
+
+def beside(chosen: NDArray[np.bool_], row: int, column: int) -> bool:
+    """Whether a cell has a chosen one at one of its sides."""
+    padded = np.pad(chosen, 1)
+    row, column = row + 1, column + 1
+    return bool(padded[row - 1 : row + 2, column].any() or padded[row, column - 1 : column + 2].any())

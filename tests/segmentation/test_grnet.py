@@ -16,10 +16,11 @@ from magnet_cli.errors import UsageError, WeightsError
 from magnet_cli.geometry import Box, Size
 from magnet_cli.models.bundle import load_bundle
 from magnet_cli.models.bundle_writer import describe, write_bundle
-from magnet_cli.models.networks import load_networks
+from magnet_cli.models.networks import Networks, load_networks
 from magnet_cli.models.registry import build_backbone, build_local, build_selector
 from magnet_cli.options.rules import ALL, Rule, parse_patches, parse_points
 from magnet_cli.options.segment import SegmentOptions
+from tests.train.fields import probabilities_in
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from magnet_cli.arithmetic.grnet_stages import Fusion, Outcome, Variant
-    from magnet_cli.models.networks import Networks
 
 pytestmark = pytest.mark.full
 
@@ -185,6 +185,31 @@ def test_literal_fusion_keeps_labels_inside_a_region_too(tmp_path: Path) -> None
     box = Box(x=25, y=28, width=9, height=10)
     inside, _ = mask_of(image, weights, tmp_path / "inside.tif", roi=box, overlap=8)
     assert np.array_equal(inside[box.slices], mask[box.slices])
+
+
+def test_a_cell_that_is_refined_leaves_no_edge_beside_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The selector takes the first cell of each block; without blending its rectangle is there to be seen."""
+    only = torch.full((1, CELLS * CELLS), -9.0)
+    only[0, 0] = 9
+
+    def selected(self: Networks, patches: Tensor) -> Tensor:
+        del self
+        return only.expand(len(patches), -1)
+
+    monkeypatch.setattr(Networks, "selected", selected)
+    weights = grnet(tmp_path / "grnet")
+    path = tmp_path / "flat.tif"
+    tifffile.imwrite(path, np.full((96, 120, 3), 90, np.uint8), photometric="rgb", tile=(16, 16))
+    steepest = {}
+    for blend in ("linear", "none"):
+        output = tmp_path / f"{blend}.tif"
+        _, report = mask_of(path, weights, output, overlap=16, blend=blend, probabilities=True)
+        assert 0 < stages_of(report)[1]["windows_run"] < stages_of(report)[1]["windows"] / 2
+        values = probabilities_in(output)
+        edges = [np.abs(np.diff(values, axis=axis)) for axis in (1, 2)]
+        steepest[blend] = max(float(part.max()) for part in edges)
+    assert steepest["none"] > 0.1
+    assert steepest["linear"] < steepest["none"] / 4
 
 
 def test_an_image_smaller_than_a_cell_is_reflected(tmp_path: Path) -> None:
