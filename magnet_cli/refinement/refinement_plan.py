@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from magnet_cli.refinement.image_view import ImageView
     from magnet_cli.refinement.mask_kinds import Reading
 
-ARITHMETIC = 3
+ARITHMETIC = 4
 """Version of the computation, part of the options hash. It is raised by hand whenever the same options begin to give
 another mask."""
 UNIT_SIDES = 4

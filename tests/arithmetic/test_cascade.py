@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -125,22 +126,31 @@ def test_a_hair_is_looked_at_though_it_fills_no_tenth_of_a_window() -> None:
     assert other.close == []
 
 
-def test_windows_are_averaged_where_they_overlap() -> None:
+def test_windows_are_blended_where_they_overlap() -> None:
     level = CascadeLevel(pitch=LEVEL0, size=Size(width=80, height=72))
     windows = list(local_windows(level.size, side=72))
     assert len(windows) == 3
     before = Canvas(values=half(72, 80).expand(2, -1, -1), box=Box.whole(level.size), pitch=LEVEL0)
     part = LevelPart(level=level, box=Box.whole(level.size), side=72)
-    found = local_step(torch.zeros(3, 72, 80), before, Fixed(values=[0.2, 0.4, 0.9]), part)
-    row = found.values[S1, 0]
-    # Kept columns: 0 to 56, 20 to 60, 24 to 80.
-    for columns, values in {(0, 20): [0.2], (20, 24): [0.2, 0.4], (24, 56): [0.2, 0.4, 0.9], (60, 80): [0.9]}.items():
-        expected = sum(values) / len(values)
-        assert row[slice(*columns)].tolist() == pytest.approx([expected] * (columns[1] - columns[0]))
+    values = np.array([0.2, 0.4, 0.9])
+    found = local_step(torch.zeros(3, 72, 80), before, Fixed(values=values.tolist()), part)
+    # Kept columns are 0 to 56, 20 to 60 and 24 to 80. Weights fall from the middle of them to their ends, but not at
+    # the ends of the level.
+    centres = np.arange(80) + 0.5
+    weights = np.stack(
+        [
+            np.clip((56 - centres) / 28, 0, 1),
+            np.clip(np.minimum(centres - 20, 60 - centres) / 20, 0, 1),
+            np.clip((centres - 24) / 28, 0, 1),
+        ]
+    )
+    expected = (values @ weights) / weights.sum(axis=0)
+    np.testing.assert_allclose(found.values[S1, 0].numpy(), expected, atol=1e-6)
     torch.testing.assert_close(found.values[S4], found.values[S1] / 2)
+    assert np.abs(np.diff(expected)).max() < 0.05
 
 
-def test_pixels_that_no_window_covers_keep_their_probability() -> None:
+def test_a_window_without_a_border_leaves_no_edge_beside_one_that_runs() -> None:
     level = CascadeLevel(pitch=LEVEL0, size=Size(width=300, height=72))
     values = torch.full((2, 72, 300), 0.3)
     values[:, :, :10] = 0.7
@@ -149,6 +159,9 @@ def test_pixels_that_no_window_covers_keep_their_probability() -> None:
     found = local_step(torch.zeros(3, 72, 300), before, Fixed(values=[0.6] * 99), part)
     assert float(found.values[S1, 0, 0]) == pytest.approx(0.6)
     assert float(found.values[S1, 0, 299]) == pytest.approx(0.3)
+    # Three windows hold the border; the kept part of the last one ends at 64.
+    row = found.values[S1, 0, 10:].numpy()
+    assert np.abs(np.diff(row)).max() < 0.05
 
 
 @settings(max_examples=8)

@@ -76,6 +76,23 @@ def test_windows_are_where_the_published_package_has_them(size: Size, side: int)
     assert found == expected
 
 
+@example(size=Size(width=80, height=75), side=66)
+@given(size=sizes, side=sides)
+def test_weights_of_windows_sum_to_one_and_vanish_at_rims_inside(size: Size, side: int) -> None:
+    part = LevelPart(level=CascadeLevel(pitch=LEVEL0, size=size), box=Box.whole(size), side=side)
+    total, steepest = np.zeros((size.height, size.width)), 0.0
+    for window in part.windows:
+        rows, columns = part.weights(window)
+        assert min(rows.min(), columns.min()) > 0
+        total[window.kept.slices] += rows[:, None] * columns
+        if window.kept.right < size.width:
+            steepest = max(steepest, float(columns[-1]))
+        if window.kept.y > 0:
+            steepest = max(steepest, float(rows[0]))
+    np.testing.assert_allclose(total, 1, atol=1e-5)
+    assert steepest < 0.2
+
+
 def edges(box: Box) -> tuple[int, int, int, int]:
     return box.x, box.y, box.right, box.bottom
 

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from magnet_cli.errors import UsageError
 from magnet_cli.geometry import LEVEL0, Box, Pitch, Size
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
+
+    from numpy.typing import NDArray
 
 RIM = 16
 """Pixels of a window's output that are thrown away at each side that is not the region's border."""
@@ -52,6 +57,12 @@ class LevelPart:
     def windows(self) -> tuple[CascadeWindow, ...]:
         """The windows whose output counts inside the box, in the order in which they are added up."""
         return tuple(local_windows(self.level.size, side=self.side, within=self.box))
+
+    def weights(self, window: CascadeWindow) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return the weights of the rows and of the columns of a window's kept part; their product is a pixel's."""
+        size = self.level.size
+        rows, columns = falloffs(size.height, side=self.side), falloffs(size.width, side=self.side)
+        return rows[window.box.y], columns[window.box.x]
 
     @property
     def area(self) -> Box:
@@ -150,3 +161,31 @@ def spans(length: int, *, side: int) -> list[Span]:
         )
         for start in starts
     ]
+
+
+@lru_cache(maxsize=64)
+def falloffs(length: int, *, side: int) -> Mapping[int, NDArray[np.float32]]:
+    """Return the weights of windows along one axis, by their first pixel: in (0, 1], and summing to one at each pixel.
+
+    They fall from the middle of a window's kept part to its ends in a straight line, but not where it ends with the
+    level, and are divided by their sum.
+
+    Args:
+        length: Pixels of the level along the axis.
+        side: The side of the windows.
+    """
+    found, total = {}, np.zeros(length)
+    for span in spans(length, side=side):
+        centres = np.arange(span.kept_begin, span.kept_end) + 0.5
+        half = (span.kept_end - span.kept_begin) / 2
+        weights = np.ones(len(centres))
+        if span.begin:
+            weights = np.minimum(weights, (centres - span.kept_begin) / half)
+        if span.end < length:
+            weights = np.minimum(weights, (span.kept_end - centres) / half)
+        total[span.kept_begin : span.kept_end] += weights
+        found[span.begin] = (span, weights)
+    return {
+        begin: (weights / total[span.kept_begin : span.kept_end]).astype(np.float32)
+        for begin, (span, weights) in found.items()
+    }

@@ -98,7 +98,7 @@ def global_step(image: Tensor, mask: Tensor, network: CascadeNetwork, *, pitch: 
 
 @torch.no_grad()
 def local_step(image: Tensor, before: Canvas, network: CascadeNetwork, part: LevelPart) -> Canvas:
-    """Return two passes over each window that holds a border of the mask; the mean where windows overlap.
+    """Sharpen a box of a level in windows, which are blended where they overlap.
 
     Args:
         image: `(3, h, w)` float32, normalised: `part.area` on the level's grid.
@@ -107,12 +107,31 @@ def local_step(image: Tensor, before: Canvas, network: CascadeNetwork, part: Lev
         part: The box that is computed, and its windows.
 
     Returns:
-        The outputs of strides 4 and 1 over `part.box`, `(2, h, w)` float32, on the host. Pixels that no window with a
-        border covers keep the enlarged values of the level before.
+        The outputs of strides 4 and 1 over `part.box`, `(2, h, w)` float32, on the host.
     """
-    area = part.area
-    start = before.sample(area, part.level.pitch)
-    total, count = torch.zeros_like(start), torch.zeros_like(start[0])
+    start = before.sample(part.area, part.level.pitch)
+    changes = local_changes(image, start, network, part)
+    box = part.box.shifted(x=-part.area.x, y=-part.area.y).slices
+    return Canvas(values=(start[:, *box] + changes[:, *box]).clamp_(0, 1), box=part.box, pitch=part.level.pitch)
+
+
+@torch.no_grad()
+def local_changes(image: Tensor, start: Tensor, network: CascadeNetwork, part: LevelPart) -> Tensor:
+    """Run two passes over each window that holds a border of the mask, and add up what windows change.
+
+    Each window counts by its weights, which fall towards its rim and sum to one over all windows of the level. A
+    window without a border changes nothing, so that it leaves no edge beside one that runs.
+
+    Args:
+        image: `(3, h, w)` float32, normalised: `part.area` on the level's grid.
+        start: The outputs of strides 4 and 1 of the level before, enlarged, `(2, h, w)` float32 over the same area.
+        network: The cascade's network.
+        part: The windows.
+
+    Returns:
+        What is to be added to `start`, of the same shape, on the host.
+    """
+    area, changes = part.area, torch.zeros_like(start)
     # Sums of floating-point numbers depend on their order, so windows are added in the order of `local_windows`,
     # whatever the block.
     for window in part.windows:
@@ -125,12 +144,9 @@ def local_step(image: Tensor, before: Canvas, network: CascadeNetwork, part: Lev
         outputs = _joined(found, height=window.box.height, width=window.box.width)
         inner = window.kept.shifted(x=-window.box.x, y=-window.box.y).slices
         outer = window.kept.shifted(x=-area.x, y=-area.y).slices
-        total[:, *outer] += outputs[:, *inner]
-        count[outer] += 1
-    # Windows without a border do not run. Their pixels keep the level before, enlarged.
-    mean = torch.where(count > 0, total / count.clamp_min(1), start)
-    values = mean[:, *part.box.shifted(x=-area.x, y=-area.y).slices]
-    return Canvas(values=values, box=part.box, pitch=part.level.pitch)
+        down, across = (torch.from_numpy(weights) for weights in part.weights(window))
+        changes[:, *outer] += (outputs[:, *inner] - start[:, *outer]) * (down[:, None] * across)
+    return changes
 
 
 def holds_border(mask: Tensor) -> bool:
