@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
@@ -104,9 +105,16 @@ def checked(kind: type[Checked], table: Mapping[str, Any]) -> Checked:
     """
     try:
         # pydantic takes arrays for tuples and objects for dataclasses only from JSON while it is strict.
-        return TypeAdapter(kind).validate_json(json.dumps(table, default=_no_json))
+        found: Checked = adapter(kind).validate_json(json.dumps(table, default=_no_json))
     except ValidationError as exc:
         raise _refusal(exc.errors(include_url=False)) from exc
+    return found
+
+
+@cache
+def adapter(kind: type[Any]) -> TypeAdapter[Any]:
+    """The validator of a dataclass. It takes tens of milliseconds to make, so each is made once."""
+    return TypeAdapter(kind)
 
 
 def _no_json(value: object) -> NoReturn:

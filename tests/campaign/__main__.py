@@ -1,11 +1,13 @@
 """Attack the program at random for some minutes: kills, failing disks, mutated files, false answers, bombs.
 
     python -m tests.campaign --minutes 10 --seed 1
-    python -m tests.campaign --minutes 10 --only kills --only mutations
-    python -m tests.campaign --case "kills/segment/17" --seed 1
+    python -m tests.campaign --minutes 10 --only steps --only mutations
+    python -m tests.campaign --cases 2 --only steps
+    python -m tests.campaign --case "steps/segment/17" --seed 1
 
 Every case follows from its name and the seed, so that a case that falls can be repeated by the command that is printed;
-its files are kept. Only moments at which a signal strikes depend on the machine. The exit code is 1 where a case fell.
+its files are kept. Only `moments` depend on the machine. The exit code is 1 where a case fell. With `--cases` the
+campaign does the same cases on every machine, however long they take.
 `--results FILE` adds the counts to a file, and `--page` makes the tables of docs/reliability.md of such a file.
 """
 
@@ -17,11 +19,14 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from contextlib import suppress
+from itertools import count
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -32,7 +37,7 @@ if TYPE_CHECKING:
 
 ONE_THREAD: Final = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 """The environment in which loading the libraries starts no thread."""
-SHARES: Final = {"kills": 4, "faults": 2, "mutations": 4, "answers": 1, "bombs": 1}
+SHARES: Final = {"steps": 3, "moments": 2, "faults": 2, "mutations": 4, "answers": 1, "bombs": 1}
 """The parts of a campaign, and how much of its time each gets."""
 BATCH: Final = 25
 """Mutated files that one child examines."""
@@ -44,6 +49,7 @@ def options() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=10, help="how long the campaign takes (default 10)")
+    parser.add_argument("--cases", type=int, help="cases of each subject, instead of a time; of mutated files times 25")
     parser.add_argument("--seed", type=int, default=1, help="the number from which every case follows (default 1)")
     parser.add_argument("--only", action="append", choices=SHARES, default=[], help="a part; repeatable")
     parser.add_argument("--case", action="append", default=[], help="repeat a case by its name; repeatable")
@@ -71,6 +77,8 @@ def main() -> int:
     tally = Tally()
     folder = Path(tempfile.mkdtemp(prefix="magnet-campaign-"))
     begun = time.monotonic()
+    # What was counted is written whoever ends the campaign.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         for verdict in verdicts(given, folder):
             tally.add(verdict)
@@ -102,13 +110,20 @@ def verdicts(given: argparse.Namespace, folder: Path) -> Iterator[Verdict]:
     laboratory = Laboratory(folder=made(folder / "laboratory"), seed=given.seed)
     cellar = made(folder / "cellar")
 
+    single: Mapping[str, Callable[[str], Verdict]] = {
+        "steps": bench.step,
+        "moments": bench.moment,
+        "faults": bench.fault,
+        "bombs": lambda name: detonate(name, cellar),
+    }
+
     def commanded(part: str) -> Iterator[Verdict]:
-        for name in endless(part, [command.name for command in COMMANDS], given.seed):
-            yield bench.kill(name) if part == "kills" else bench.fault(name)
+        for name in numbered(part, [command.name for command in COMMANDS], given.seed, most=given.cases):
+            yield single[part](name)
 
     def mutated(part: str, subjects: list[str]) -> Iterator[Verdict]:
         found = dict.fromkeys(subjects, 0)
-        for name in endless(part, subjects, given.seed):
+        for name in numbered(part, subjects, given.seed, most=given.cases):
             subject = name.split("/")[1]
             first = found[subject]
             found[subject] += BATCH
@@ -116,22 +131,16 @@ def verdicts(given: argparse.Namespace, folder: Path) -> Iterator[Verdict]:
             yield from list(laboratory.examine([f"{part}/{subject}/{n}" for n in range(first, first + BATCH)]))
 
     parts: Mapping[str, Iterator[Verdict]] = {
-        "kills": commanded("kills"),
-        "faults": commanded("faults"),
+        **{part: commanded(part) for part in ("steps", "moments", "faults")},
         "mutations": mutated("mutations", [each.name for each in SPECIMENS]),
         "answers": mutated("answers", [each.name for each in SERVED]),
         "bombs": (detonate(name, cellar) for name in names()),
     }
     for case in given.case:
         part = case.partition("/")[0]
-        single: Mapping[str, Callable[[str], Verdict]] = {
-            "kills": bench.kill,
-            "faults": bench.fault,
-            "bombs": lambda name: detonate(name, cellar),
-        }
         yield single[part](case) if part in single else next(laboratory.examine([case]))
     if not given.case:
-        yield from in_turns(parts, given.only or SHARES, given.minutes)
+        yield from in_turns(parts, given.only or SHARES, inf if given.cases else given.minutes)
 
 
 def in_turns(parts: Mapping[str, Iterator[Verdict]], chosen: Iterable[str], minutes: float) -> Iterator[Verdict]:
@@ -149,16 +158,21 @@ def in_turns(parts: Mapping[str, Iterator[Verdict]], chosen: Iterable[str], minu
         yield verdict
 
 
-def endless(part: str, subjects: list[str], seed: int) -> Iterator[str]:
-    """Names of cases: the subjects in an order of the seed's, again and again, with rising numbers."""
+def numbered(part: str, subjects: list[str], seed: int, *, most: int | None) -> Iterator[str]:
+    """Names of cases: the subjects in an order of the seed's, again and again, with rising numbers.
+
+    Args:
+        part: The part of the campaign.
+        subjects: Names of its commands or files.
+        seed: The campaign's seed.
+        most: How often each subject comes; without end where None.
+    """
     from tests.campaign.verdict import chance  # noqa: PLC0415
 
     order = chance(seed, part).permutation(len(subjects))
-    number = 0
-    while True:
+    for number in count() if most is None else range(most):
         for index in order:
             yield f"{part}/{subjects[index]}/{number}"
-        number += 1
 
 
 def tell(verdict: Verdict, seed: int, folder: Path, keep: Path, *, kept: bool) -> None:

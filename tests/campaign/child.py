@@ -19,7 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from magnet_cli.cli.app import main
+from magnet_cli.cli import signals
+from magnet_cli.cli.program import main
+from magnet_cli.system import address_space
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -27,13 +29,25 @@ if TYPE_CHECKING:
 TRACEBACK = "Traceback (most recent call last)"
 ADDRESS_SPACE = 12 << 30
 """Bytes of address space of a child: more than any case may need, less than would hurt the machine."""
-QUIET = 5
-"""Priority (niceness) of children, so that a campaign can run beside other work."""
 
 
 def one_core(_: int) -> set[int]:
     """Stand in for `os.sched_getaffinity`."""
     return {0}
+
+
+def limit_memory() -> None:
+    """Limit this process's address space, so that a case cannot take the machine's memory.
+
+    The program tries in a process of its own whether its libraries fit under such a limit. Here they are loaded
+    already, and the trial would take longer than the case, so that the program does not learn of the limit.
+    """
+    resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
+    address_space.address_space_limit = _no_limit
+
+
+def _no_limit() -> None:
+    """Stand in for `address_space_limit`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +79,7 @@ class Stop:
     number: signal.Signals
 
 
-def fork(work: Callable[[], int], *, folder: Path, limit: float, stop: Stop | None = None) -> End:
+def fork(work: Callable[[], int], *, folder: Path, limit: float, stop: Stop | None = None, bounded: bool = True) -> End:
     """Run `work` in a child and wait for its end.
 
     Args:
@@ -73,6 +87,7 @@ def fork(work: Callable[[], int], *, folder: Path, limit: float, stop: Stop | No
         folder: The child's current folder. Its streams go to `stdout.txt` and `stderr.txt` there, which are removed.
         limit: Seconds after which the child is killed.
         stop: A signal to send it.
+        bounded: Whether its address space is limited.
 
     Raises:
         RuntimeError: This process has more than one thread.
@@ -86,7 +101,7 @@ def fork(work: Callable[[], int], *, folder: Path, limit: float, stop: Stop | No
     pid = os.fork()
     if pid == 0:
         os.close(begun)
-        _become(work, folder, streams, begins)
+        _become(work, folder, streams, begins, bounded=bounded)
     os.close(begins)
     os.read(begun, 1)
     os.close(begun)
@@ -100,6 +115,9 @@ def fork(work: Callable[[], int], *, folder: Path, limit: float, stop: Stop | No
             over = True
             os.kill(pid, signal.SIGKILL)
         _, status, usage = os.wait4(pid, 0)
+    except BaseException:
+        os.kill(pid, signal.SIGKILL)
+        raise
     finally:
         os.close(descriptor)
     # Processes that the child started are in its group, and end when it does or here.
@@ -127,23 +145,25 @@ def typed(words: Sequence[str]) -> int:
     return 0
 
 
-def _become(work: Callable[[], int], folder: Path, streams: Sequence[Path], begins: int) -> None:
+def _become(work: Callable[[], int], folder: Path, streams: Sequence[Path], begins: int, *, bounded: bool) -> None:
     """Turn a forked process into the child; does not return."""
     code = 1
     try:
         os.setpgid(0, 0)
-        os.nice(QUIET)
         os.chdir(folder)
         for number, path in ((0, Path(os.devnull)), (1, streams[0]), (2, streams[1])):
             file = os.open(path, os.O_RDONLY if number == 0 else os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
             os.dup2(file, number)
             os.close(file)
-        resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
+        if bounded:
+            limit_memory()
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         # One thread computes: pools of threads would be started anew by each child, and only wait for a core.
         os.sched_getaffinity = one_core
+        # The program's own handlers from here on: its first line has run.
+        signals.start()
         os.write(begins, b"!")
         os.close(begins)
         code = work()

@@ -14,9 +14,12 @@ import torch
 import zarr
 
 from magnet_cli.geometry import Size
+from magnet_cli.models.bundle import load_bundle, load_cascade_bundle
 from magnet_cli.models.bundle_writer import describe_cascade, write_cascade_bundle
 from magnet_cli.models.registry import build_backbone, build_cascade
 from magnet_cli.scene import Pyramid, Scene, write_scene
+from magnet_cli.train.config import TrainConfig
+from magnet_cli.train.curves import picture
 from tests.campaign.child import typed
 from tests.laws.support import blurry_bundle
 from tests.segmentation.test_grnet import grnet
@@ -28,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-SIZE: Final = Size(width=420, height=300)
+SIZE: Final = Size(width=200, height=150)
 VOLATILE: Final = frozenset(
     {
         *("seconds", "started", "finished", "machine", "memory", "program", "command", "groups", "timing", "peak"),
@@ -123,7 +126,7 @@ def make_inputs(folder: Path) -> int:
     pixels = tifffile.imread(folder / "scene.tif")
     rows, columns = np.mgrid[: SIZE.height, : SIZE.width]
     discs = np.zeros(rows.shape, np.uint8)
-    for row, column, radius in ((60, 70, 30), (180, 120, 45), (90, 300, 55), (230, 330, 40)):
+    for row, column, radius in ((35, 40, 20), (100, 60, 25), (45, 150, 27), (115, 165, 20)):
         discs[(rows - row) ** 2 + (columns - column) ** 2 <= radius**2] = 1
     tifffile.imwrite(folder / "discs.tif", discs, tile=(64, 64), photometric="minisblack", metadata=None)
     blurry_bundle(folder / "blurry", scales=(32, 64, 128), margin=8)
@@ -146,6 +149,20 @@ def make_inputs(folder: Path) -> int:
     return typed([*command[:-1], str(folder / "mask" / "m.tif")])
 
 
+def warm(folder: Path) -> None:
+    """Let this process make what every child would make anew: validators of descriptions, and fonts of pictures.
+
+    Args:
+        folder: The folder of `make_inputs`.
+    """
+    for name in ("blurry", "grnet"):
+        load_bundle(str(folder / name))
+    load_cascade_bundle(str(folder / "sharp"))
+    for name in ("backbone", "cascade", "grnet"):
+        TrainConfig.read(folder / f"{name}.toml")
+    picture([{"iteration": 1.0, "loss": 0.5, "rate": 0.1}, {"iteration": 2.0, "loss": 0.4, "rate": 0.1}])
+
+
 def _cascade(folder: Path) -> None:
     """Write a cascade that is one random convolution, which mostly keeps the mask."""
     torch.manual_seed(5)
@@ -160,11 +177,11 @@ def _images(folder: Path, pixels: np.ndarray[Any, np.dtype[np.uint8]], labels: n
     """Write three images in three formats, and a list of them with their labels."""
     folder.mkdir()
     (folder.parent / "labels").mkdir()
-    tifffile.imwrite(folder / "a.tif", pixels[:150, :160], tile=(64, 64), photometric="rgb", compression="deflate")
-    imagecodecs.imwrite(folder / "b.png", pixels[100:230, 50:190])
-    zarr.create_array(folder / "c.zarr", data=np.moveaxis(pixels[:130, 200:330], 2, 0), chunks=(3, 64, 64))
+    tifffile.imwrite(folder / "a.tif", pixels[:90, :100], tile=(64, 64), photometric="rgb", compression="deflate")
+    imagecodecs.imwrite(folder / "b.png", pixels[50:130, 40:110])
+    zarr.create_array(folder / "c.zarr", data=np.moveaxis(pixels[:80, 110:190], 2, 0), chunks=(3, 64, 64))
     lines = ["name,image,label"]
-    for name, image, truth in (("a", "a.tif", labels[:150, :160]), ("b", "b.png", labels[100:230, 50:190])):
+    for name, image, truth in (("a", "a.tif", labels[:90, :100]), ("b", "b.png", labels[50:130, 40:110])):
         imagecodecs.imwrite(folder.parent / "labels" / f"{name}.png", truth)
         lines.append(f"{name},{image},../labels/{name}.png")
     (folder / "list.csv").write_text("\n".join(lines) + "\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import resource
 import shutil
 import signal
@@ -16,33 +17,48 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from tests.campaign.child import End, Stop, fork, typed
-from tests.campaign.commands import COMMANDS, Command, differences, make_inputs, outputs_of
+from tests.campaign.commands import COMMANDS, Command, differences, make_inputs, outputs_of, warm
 from tests.campaign.steps import KINDS, Act, Steps, dying, failing, losing, nothing
 from tests.campaign.verdict import Verdict, chance
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import numpy as np
 
 ROOT: Final = Path(__file__).parents[2]
 LIMIT: Final = 180.0
 """Seconds after which a run counts as hanging, on a machine that does other things as well."""
-COLD: Final = 0.03
-"""Share of kills that strike a program that starts as a user's does, its libraries not yet loaded."""
+BLOWS: Final = 4
+"""Signals that a case sends at most, each to the run that goes on after the one before."""
+COLD: Final = 0.25
+"""Share of kills at random moments that strike a program that starts as a user's does, its libraries not yet loaded."""
+LATE: Final = 1.05
+"""Latest moment of a signal, as a share of the time that a run takes."""
+TORN: Final = 0.5
+"""Share of kills at a step that write half of what the step writes first."""
+SIGNALS: Final = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 CORES: Final = os.cpu_count() or 1
 INTERRUPTED: Final = 130
 REFUSED: Final = 5
 SOME_FAILED: Final = 7
 BEGUN: Final = "Python has started"
-STARTED: Final = f"import os; os.write(2, b'{BEGUN}\\n'); from magnet_cli.cli.app import main; main()"
-"""A program of a new interpreter, which says when Python has started: before that, a signal is Python's own affair."""
+STARTED: Final = f"""
+from magnet_cli.cli import program
+program.signals.start()
+import os
+os.write(2, b"{BEGUN}\\n")
+program.main()
+"""
+"""What the program's script does. It says when its first line has run: before that, a signal is Python's own affair."""
 WHOLE: Final = (".tif", ".png", ".geojson", ".html", ".safetensors", ".zarr")
 """Ends of names under which nothing may stand, or the whole result."""
 SUMMARY: Final = "distribution.png"
 """A plot of the images that succeeded, which some that failed make another one."""
 MESSAGES: Final = 2048
 """Bytes of a command's messages, at most."""
+TRIAL: Final = re.compile("[a-z0-9_]{8}")
+"""Names of the files by which Python tries whether it may write into a folder for temporary files."""
 KEPT: Final = ("is kept", "goes on from there", "already finished is safe")
 """Promises that are false where the output folder is gone."""
 
@@ -56,9 +72,36 @@ class Baseline:
     steps: tuple[str, ...]
     """Every step below the folder in which the command is typed."""
 
+    @property
+    def names(self) -> list[str]:
+        """The names of the steps, each once."""
+        return sorted(set(self.steps))
+
     def numbers(self, kinds: frozenset[str] | None) -> int:
         """How many steps there are of some kinds."""
         return sum(kinds is None or step.partition(" ")[0] in kinds for step in self.steps)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Blow:
+    """One signal: at a step, or after some seconds."""
+
+    number: signal.Signals
+    name: str = ""
+    """The step at which it strikes."""
+    at: int = 0
+    """Which of the steps of this name it is, from 1."""
+    torn: bool = False
+    """Whether half of what the step writes is written first."""
+    after: float | None = None
+    """Seconds after the program's work has begun; None where it strikes at a step."""
+    cold: bool = False
+    """Whether the program runs in a new interpreter."""
+
+    @property
+    def moment(self) -> str:
+        """When it strikes, in words."""
+        return "at a step" if self.after is None else "of a new interpreter" if self.cold else "at a moment"
 
 
 @dataclass(kw_only=True)
@@ -74,6 +117,7 @@ class Bench:
     seed: int
     _baselines: dict[str, Baseline] = field(default_factory=dict)
     _inputs: Mapping[str, bytes] = field(default_factory=dict)
+    _start_seconds: float = 0.0
 
     @property
     def inputs(self) -> Path:
@@ -85,6 +129,7 @@ class Bench:
             if end.status != 0:
                 raise RuntimeError(f"the inputs could not be made: {end.errors}")
             self._inputs = content(place)
+            warm(place)
         return place
 
     def baseline(self, command: Command) -> Baseline:
@@ -135,7 +180,7 @@ class Bench:
 
         def work() -> int:
             os.environ |= {"TMPDIR": str(place / "tmp"), "MAGNET_STATE": str(place / "state")}
-            tempfile.tempdir = None
+            tempfile.tempdir = str(place / "tmp")
             if largest is not None:
                 resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
             if cold:
@@ -154,34 +199,76 @@ class Bench:
                 log.write_text("\n".join(lines))
             return code
 
-        return fork(work, folder=place, limit=LIMIT, stop=stop)
+        return fork(work, folder=place, limit=LIMIT, stop=stop, bounded=False)
 
-    def kill(self, case: str) -> Verdict:
-        """Kill a command up to three times, let it finish, and compare."""
+    def step(self, case: str) -> Verdict:
+        """Kill a command at chosen steps, one after another as the same command goes on, let it finish, and compare.
+
+        The cases of a command strike every step by its name in turn, at one of its occurrences.
+        """
         command = self.command(case)
         baseline, random = self.baseline(command), chance(self.seed, case)
+        names = baseline.names
+        order = chance(self.seed, case.rpartition("/")[0]).permutation(len(names))
+        blows = []
+        for index in range(BLOWS):
+            name = names[order[(int(case.rpartition("/")[2]) * BLOWS + index) % len(names)]]
+            times = baseline.steps.count(name)
+            # A run that goes on has fewer steps before it.
+            at = 1 + int(random.integers(0, times if index == 0 else max(1, times // 2)))
+            number, torn = _signal(random), bool(random.random() < TORN)
+            blows.append(Blow(number=number, name=name, at=at, torn=torn))
+        return self._killed(case, command, blows)
+
+    def moment(self, case: str) -> Verdict:
+        """Kill a command at random moments, let it finish, and compare."""
+        command = self.command(case)
+        baseline, random = self.baseline(command), chance(self.seed, case)
+        blows = []
+        for _ in range(BLOWS):
+            cold = bool(random.random() < COLD)
+            longest = baseline.seconds + (self.start_seconds if cold else 0)
+            after = float(random.uniform(0, LATE)) * longest
+            blows.append(Blow(number=_signal(random), after=after, cold=cold))
+        return self._killed(case, command, blows)
+
+    @property
+    def start_seconds(self) -> float:
+        """How much longer a command takes in a new interpreter."""
+        if not self._start_seconds:
+            command = COMMANDS[0]
+            baseline = self.baseline(command)
+            place = self._place("cold")
+            end = self.run(command, place, cold=True)
+            other = differences(baseline.outputs, outputs_of(place / "out"))
+            if end.status or other:
+                raise RuntimeError(f"{command.name} in a new interpreter is no measure: {end} {other}")
+            self._start_seconds = max(0.1, end.seconds - baseline.seconds)
+        return self._start_seconds
+
+    def _killed(self, case: str, command: Command, blows: Sequence[Blow]) -> Verdict:
+        """Strike a command again and again as it goes on, and compare what its undisturbed end makes of it."""
+        baseline = self.baseline(command)
         place = self._place("case")
         outcomes: list[str] = []
         faults: list[str] = []
         evidence = ""
         brutal = False
-        for _ in range(1 + int(random.integers(0, 3))):
-            number = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)[int(random.integers(0, 3))]
-            cold = bool(random.random() < COLD)
-            if cold or random.random() < 0.5:
-                after = float(random.uniform(0, 4)) if cold else float(random.uniform(0, 1.1)) * baseline.seconds
-                end = self.run(command, place, stop=Stop(after=after, number=number), cold=cold)
-                outcomes.append(f"{number.name} {'while it starts' if cold else 'at a moment'}")
-            else:
-                at = 1 + int(random.integers(0, len(baseline.steps)))
-                act = dying(number, torn=bool(random.random() < 0.5))
-                end = self.run(command, place, steps=Steps(root=place, act=act, at=at))
-                outcomes.append(f"{number.name} at a step")
-            brutal |= number == signal.SIGKILL
-            own = -signal.SIGKILL if number == signal.SIGKILL else INTERRUPTED
+        for blow in blows:
+            steps = Steps(root=place, act=dying(blow.number, torn=blow.torn), at=blow.at, name=blow.name)
+            stop = None if blow.after is None else Stop(after=blow.after, number=blow.number)
+            end = self.run(command, place, steps=steps if stop is None else None, stop=stop, cold=blow.cold)
+            own = -signal.SIGKILL if blow.number == signal.SIGKILL else INTERRUPTED
             found = self._partial(baseline, place)
-            if not cold or BEGUN in end.errors:
+            # Before the program's first line a signal ends Python in Python's way.
+            early = blow.cold and BEGUN not in end.errors
+            if not early:
                 found += self._ended(end, {*command.finished, own})
+            if end.status in command.finished and not found:
+                outcomes.append("finished before a signal")
+                break
+            outcomes.append(f"{blow.number.name} {blow.moment}")
+            brutal |= blow.number == signal.SIGKILL or early
             faults += found
             evidence = end.errors if found else evidence
         return self._finished(case, command, place, outcomes=outcomes, faults=faults, evidence=evidence, brutal=brutal)
@@ -268,7 +355,8 @@ class Bench:
             found.append("an input was changed")
             shutil.rmtree(self.inputs)
             self._baselines.clear()
-        if temporary := sorted(path.name for path in (place / "tmp").iterdir()):
+        names = sorted(path.name for path in (place / "tmp").iterdir())
+        if temporary := [name for name in names if TRIAL.fullmatch(name) is None]:
             # A process that is killed outright cannot remove them, and the next run does not know them.
             (outcomes if brutal else found).append("temporary files are left")
             evidence += "".join(f"\nleft in the temporary folder: {name}" for name in temporary)
@@ -280,6 +368,10 @@ class Bench:
             faults=tuple(dict.fromkeys([*faults, *(f"the run after it: {what}" for what in found)])),
             evidence=evidence + (end.errors if found else ""),
         )
+
+
+def _signal(random: np.random.Generator) -> signal.Signals:
+    return SIGNALS[int(random.integers(0, len(SIGNALS)))]
 
 
 def content(folder: Path) -> dict[str, bytes]:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from magnet_cli.errors import foreseen
-from tests.campaign.child import ADDRESS_SPACE, QUIET, fork, one_core
+from tests.campaign.child import fork, limit_memory, one_core
 from tests.campaign.specimens import SERVED, SPECIMENS, Specimen
 from tests.campaign.verdict import Verdict, chance
 
@@ -137,9 +137,8 @@ class Laboratory:
         """Examine in the child; does not return."""
         try:
             os.setpgid(0, 0)
-            os.nice(QUIET)
             os.sched_getaffinity = one_core
-            resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
+            limit_memory()
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
             file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
             os.dup2(file, 1)

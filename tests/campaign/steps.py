@@ -70,6 +70,8 @@ class Steps:
     """Whether each later step is disturbed as well."""
     kinds: frozenset[str] | None = None
     """The kinds of steps that count; all where None."""
+    name: str = ""
+    """The step that counts, as `seen` names it; all where empty."""
     seen: list[str] = field(default_factory=list)
     _lock: threading.RLock = field(default_factory=threading.RLock)
     _inside: threading.local = field(default_factory=threading.local)
@@ -107,10 +109,15 @@ class Steps:
         path = Path(os.path.abspath(step.path))  # noqa: PTH100 - links stay as they are
         if not path.is_relative_to(self.root) or path.name in STREAMS:
             return
+        parts = path.relative_to(self.root).parts
+        # Names of temporary files are made up anew by each run.
+        name = f"{step.kind} {'tmp/...' if parts[:1] == ('tmp',) and len(parts) > 1 else '/'.join(parts)}"
+        if self.name not in ("", name):
+            return
         self._inside.busy = True
         try:
             with self._lock:
-                self.seen.append(f"{step.kind} {path.relative_to(self.root)}")
+                self.seen.append(name)
                 number = len(self.seen)
                 if self.at and (number == self.at or (self.onwards and number > self.at)):
                     self.act(step)

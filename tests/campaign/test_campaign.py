@@ -57,17 +57,17 @@ from magnet_cli.masks.journal import Journal
 from magnet_cli.system import durable
 loaded.load()
 bench = Bench(folder=Path(sys.argv[1]), seed=1)
-print(bench.kill("kills/segment/0").faults)
+print(bench.step("steps/segment/0").faults)
 discard, replace = Journal.discard, durable.replace
 Journal.discard = lambda self: None
-print(bench.kill("kills/segment/0").faults)
+print(bench.step("steps/segment/0").faults)
 def longer(source, target):
     if target.suffix == ".tif":
         with source.open("ab") as file:
             file.write(b"x")
     replace(source, target)
 Journal.discard, durable.replace = discard, longer
-print(bench.kill("kills/segment/0").faults)
+print(bench.step("steps/segment/0").faults)
 """
 
 
@@ -148,14 +148,14 @@ def test_outputs_are_compared_by_their_bytes_but_for_times(tmp_path: Path) -> No
 
 def test_counts_are_written_and_read(tmp_path: Path) -> None:
     tally = Tally(about={"date": "2026-01-01", "commit": "abc", "seed": 3, "minutes": 2})
-    tally.add(Verdict(case="kills/x/0", outcomes=("SIGKILL at a step", "finished with equal bytes")))
-    tally.add(Verdict(case="kills/x/1", outcomes=("SIGINT at a step",), faults=("it printed a traceback",)))
+    tally.add(Verdict(case="steps/x/0", outcomes=("SIGKILL at a step", "finished with equal bytes")))
+    tally.add(Verdict(case="steps/x/1", outcomes=("SIGINT at a step",), faults=("it printed a traceback",)))
     results = tmp_path / "results.jsonl"
     results.write_text(tally.line() * 2)
     page = filled("", read_results(results))
-    assert "### Kills: 4 cases with 4 signals, of which 2 fell" in page
+    assert "### Kills at chosen steps: 4 cases with 4 signals, of which 2 fell" in page
     assert "| x | 4 | 2 | SIGKILL at a step: 2, finished with equal bytes: 2, SIGINT at a step: 2 |" in page
-    assert '`--case "kills/x/1" --seed 3`' in page
+    assert '`--case "steps/x/1" --seed 3`' in page
 
 
 def test_the_page_is_that_of_the_results() -> None:
