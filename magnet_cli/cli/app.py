@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import suppress
-from typing import Annotated
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from magnet_cli import __version__
 from magnet_cli.cli.bench import bench
@@ -22,15 +23,47 @@ from magnet_cli.cli.scene import scene
 from magnet_cli.cli.segment import segment
 from magnet_cli.cli.train import train_app
 from magnet_cli.cli.weights import weights_app
-from magnet_cli.errors import BugError, OutputError, trace_of
+from magnet_cli.errors import BugError, OutputError, redacted, trace_of
+from magnet_cli.system.characters import printable
 from magnet_cli.system.memory import keep_heap_steady
 from magnet_cli.system.threads import wait_briefly
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 # Before any import of torch: OpenMP reads the environment once, when it is loaded.
 wait_briefly(os.environ)
 
+UsageMistake: type[Exception] = typer.BadParameter.__mro__[1]
+"""The base class of typer's own errors about words of the command line, which it does not export."""
+
+
+class CommandGroup(TyperGroup):
+    """The group of all commands. Words of the command line that typer's messages quote are escaped."""
+
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+        """Read the words before the name of the command."""
+        with _quoting_safely():
+            return super().make_context(*args, **kwargs)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Read the words of the command, and run it."""
+        with _quoting_safely():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _quoting_safely() -> Iterator[None]:
+    try:
+        yield
+    except UsageMistake as error:
+        vars(error)["message"] = printable(redacted(str(getattr(error, "message", ""))))
+        raise
+
+
 app = typer.Typer(
     name="magnet",
+    cls=CommandGroup,
     help="Segment images far larger than memory, coarse to fine.",
     no_args_is_help=True,
     # Typer's own tracebacks print local variables, which hold paths and pixels.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,14 +12,13 @@ import aiohttp
 import fsspec
 from fsspec.asyn import sync
 from fsspec.caching import BlockCache
-from typing_extensions import override
 from zarr.core.sync import sync as zarr_sync
 from zarr.storage import FsspecStore
 
 from magnet_cli.errors import SourceError
+from magnet_cli.images import bounded_response as bounds
 from magnet_cli.images.blob import Blob
 from magnet_cli.images.failures import naming, needing
-from magnet_cli.system.closing import undone_on_failure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -32,20 +30,8 @@ BLOCKS = 256
 DIRECT_BYTES = 4 * BLOCK_BYTES
 """A longer piece is fetched by one request of its own and not kept: the tiles decoded of it are."""
 
-CONNECT_SECONDS = 10.0
-READ_SECONDS = 30.0
-"""Seconds without any data after which a server has failed."""
-
 SIBLING_SECONDS = 5.0
 """Seconds after which a server has not said whether a file lies beside an image."""
-TOTAL_SECONDS = 1800.0
-"""Longest time of one request, from its first byte to the last of the answer. Headers that come byte by byte end so."""
-PATIENCE_SECONDS = 60.0
-"""Seconds for which a server may send slowly, beyond those that the answer takes at `LEAST_SPEED`."""
-LEAST_SPEED = 16 << 10
-"""Bytes a second that a server has to send."""
-MOST_BYTES = 512 << 20
-"""Largest answer to a request for a whole file, such as a chunk of a zarr image or its metadata."""
 
 ATTEMPTS = 3
 PAUSE_SECONDS = 0.5
@@ -114,50 +100,6 @@ class RemoteBlob(Blob):
         return data
 
 
-class BoundedResponse(aiohttp.ClientResponse):
-    """An answer that is read up to what was asked for, and not for longer than a slow network takes."""
-
-    @override
-    async def read(self) -> bytes:
-        """Return the body.
-
-        Raises:
-            SourceError: The server sends more than was asked for, or too slowly.
-        """
-        if self._body is None:
-            # After a failure the rest of the answer is still on the connection, which must not be reused.
-            with undone_on_failure(self.close):
-                self._body = await self._bounded()
-        return self._body
-
-    async def _bounded(self) -> bytes:
-        asked, start = _asked(self.request_info.headers.get("Range", "")), time.monotonic()
-        most = MOST_BYTES if asked is None or self.status != PARTIAL_CONTENT else asked
-        if (self.content_length or 0) > most:
-            raise self._refused("the server sends more than was asked for", f"{self.content_length:,} bytes", most)
-        found = bytearray()
-        async for part in self.content.iter_any():
-            found += part
-            if len(found) > most:
-                raise self._refused("the server sends more than was asked for", f"over {most:,} bytes", most)
-            seconds = time.monotonic() - start
-            if seconds > PATIENCE_SECONDS + len(found) / LEAST_SPEED:
-                raise self._refused("the server sends too slowly", f"{len(found):,} bytes in {seconds:.0f} s", most)
-        return bytes(found)
-
-    def _refused(self, rule: str, value: str, most: int) -> SourceError:
-        advice = f"At most {most:,} bytes are read here, at {LEAST_SPEED >> 10} KiB a second or more: download the file"
-        return SourceError(rule, value=value, file=str(self.url), advice=advice)
-
-
-def _asked(range_header: str) -> int | None:
-    """Return how many bytes a request asks for; None where it asks for a whole file."""
-    found = re.fullmatch(r"bytes=(?:(\d+)-(\d+)|-(\d+))", range_header)
-    if found is None:
-        return None
-    return int(found[3]) if found[3] else int(found[2]) - int(found[1]) + 1
-
-
 def filesystem(url: str, **options: Any) -> Any:
     """Return the fsspec file system of a URL.
 
@@ -169,17 +111,27 @@ def filesystem(url: str, **options: Any) -> Any:
         SourceError: A package that it needs is not installed.
     """
     with needing("remote", url):
-        return fsspec.filesystem(url.partition("://")[0].lower(), **settings(url), **options)
+        scheme = url.partition("://")[0].lower()
+        if scheme == "s3":
+            from magnet_cli.images.s3 import BoundedS3  # noqa: PLC0415 (only of S3, and slow to import)
+
+            return BoundedS3(**settings(url), **options)
+        return fsspec.filesystem(scheme, **settings(url), **options)
 
 
 def settings(url: str) -> dict[str, Any]:
-    """Return what fsspec's file system of a URL is made with: timeouts, and how addresses are escaped."""
+    """Return what fsspec's file system of a URL is made with: timeouts, and how addresses are escaped.
+
+    Raises:
+        UsageError: The environment's limit of downloads is not a size.
+    """
+    bounds.whole_limit(declared=True)
     if url.lower().startswith("s3:"):
-        timeouts = {"connect_timeout": CONNECT_SECONDS, "read_timeout": READ_SECONDS}
+        timeouts = {"connect_timeout": bounds.CONNECT_SECONDS, "read_timeout": bounds.READ_SECONDS}
         return {"config_kwargs": {**timeouts, "retries": {"max_attempts": ATTEMPTS}}}
     client = {
-        "timeout": aiohttp.ClientTimeout(total=TOTAL_SECONDS, sock_connect=CONNECT_SECONDS, sock_read=READ_SECONDS),
-        "response_class": BoundedResponse,
+        "timeout": _timeout(bounds.TOTAL_SECONDS),
+        "response_class": bounds.BoundedResponse,
         # What a compressed answer unpacks to has no bound.
         "auto_decompress": False,
         # Ranges count the file's own bytes, not those of a compressed answer.
@@ -188,6 +140,10 @@ def settings(url: str) -> dict[str, Any]:
     }
     # An address that has escapes is taken as it is: to escape a signed one again would break its signature.
     return {"client_kwargs": client, "encoded": "%" in url}
+
+
+def _timeout(total: float) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(total=total, sock_connect=bounds.CONNECT_SECONDS, sock_read=bounds.READ_SECONDS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -354,8 +310,8 @@ def _version(headers: Mapping[str, str]) -> str:
 
 async def _first_byte(fs: Any, url: str) -> tuple[int, Mapping[str, str]]:
     session = await fs.set_session()
-    timeout = aiohttp.ClientTimeout(total=PATIENCE_SECONDS, sock_connect=CONNECT_SECONDS, sock_read=READ_SECONDS)
-    async with session.get(fs.encode_url(url), headers={"Range": "bytes=0-0"}, timeout=timeout) as response:
+    limit = _timeout(bounds.PATIENCE_SECONDS)
+    async with session.get(fs.encode_url(url), headers={"Range": "bytes=0-0"}, timeout=limit) as response:
         if response.status != RANGE_NOT_SATISFIABLE:
             response.raise_for_status()
         # The body is not read: a server that ignores the range would send all of the file.

@@ -11,7 +11,7 @@ from magnet_cli.errors import OutputError
 from magnet_cli.images.failures import FOREIGN
 from magnet_cli.images.labels_tiff import mask_description
 from magnet_cli.masks.output import OutputPaths
-from magnet_cli.masks.records import MAGIC
+from magnet_cli.masks.records import MAGIC, begins_journal
 from magnet_cli.masks.report_file import is_report, read_report
 from magnet_cli.system.written_files import WrittenFile
 
@@ -67,11 +67,11 @@ def is_mask(path: Path) -> bool:
 
 
 def is_journal(path: Path) -> bool:
-    """Return whether a file begins as a journal does, of whichever version."""
+    """Return whether a file begins as a journal does, of whichever version, or was only begun as one."""
     if not path.is_file():
         return False
     with path.open("rb") as file:
-        return file.read(len(MAGIC) - 1) == MAGIC[:-1]
+        return begins_journal(file.read(len(MAGIC)))
 
 
 def is_field(path: Path) -> bool:

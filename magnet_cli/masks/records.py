@@ -34,6 +34,17 @@ GROUP_META = struct.Struct("<HII")
 """Pass, group, number of its records since the file was last opened."""
 
 
+def begins_journal(head: bytes) -> bool:
+    """Return whether the first bytes of a file are those of a journal of any version, or of one that was only begun.
+
+    A kill may leave a part of the magic word, and a power cut may leave zeros.
+
+    Args:
+        head: The first `len(MAGIC)` bytes, fewer of a shorter file.
+    """
+    return not head.strip(b"\0") or MAGIC[:-1].startswith(head[: len(MAGIC) - 1])
+
+
 class Kind(IntEnum):
     """The kind of a record."""
 

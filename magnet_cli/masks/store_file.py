@@ -63,7 +63,7 @@ class StoreFile:
                 if not durable.names(path, descriptor):
                     os.close(descriptor)
                     continue
-                if not _is_journal(durable.read_at(descriptor, len(records.MAGIC), 0)):
+                if not records.begins_journal(durable.read_at(descriptor, len(records.MAGIC), 0)):
                     os.close(descriptor)
                     raise OutputError(
                         "this file is in the way of a journal, and magnet has not written it: it is not replaced",
@@ -186,14 +186,6 @@ class StoreFile:
         else:
             with durable.writing(self.path):
                 durable.remove_owned(self.path, self.close)
-
-
-def _is_journal(head: bytes) -> bool:
-    """Return whether a file begins as a journal of any version.
-
-    A power cut may leave zeros of one that was just made.
-    """
-    return not head.strip(b"\0") or records.MAGIC[:-1].startswith(head[: len(records.MAGIC) - 1])
 
 
 def _lock(descriptor: int, path: Path) -> bool:

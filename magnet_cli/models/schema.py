@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
@@ -111,10 +110,14 @@ def checked(kind: type[Checked], table: Mapping[str, Any]) -> Checked:
     return found
 
 
-@cache
 def adapter(kind: type[Any]) -> TypeAdapter[Any]:
     """The validator of a dataclass. It takes tens of milliseconds to make, so each is made once."""
-    return TypeAdapter(kind)
+    if kind not in _ADAPTERS:
+        _ADAPTERS[kind] = TypeAdapter(kind)
+    return _ADAPTERS[kind]
+
+
+_ADAPTERS: dict[type[Any], TypeAdapter[Any]] = {}
 
 
 def _no_json(value: object) -> NoReturn:

@@ -14,7 +14,7 @@ import numpy as np
 from magnet_cli import images
 from magnet_cli.errors import MagnetError
 from magnet_cli.geometry import LEVEL0, Box
-from magnet_cli.images import remote
+from magnet_cli.images import bounded_response, remote
 from tests.campaign.finding import Finding
 from tests.images.server import QuietHandler, requested_bytes
 
@@ -179,7 +179,8 @@ def lying(folder: Path) -> Iterator[str]:
 
 def fetched(folder: Path, name: str) -> Finding:
     """Read an image from a server that errs: its true pixels, or exit code 3."""
-    remote.READ_SECONDS, remote.PATIENCE_SECONDS, remote.PAUSE_SECONDS = READ_SECONDS, READ_SECONDS, 0.01
+    bounded_response.READ_SECONDS = bounded_response.PATIENCE_SECONDS = READ_SECONDS
+    remote.PAUSE_SECONDS = 0.01
 
     def pixels(source: str | Path) -> np.ndarray[Any, np.dtype[Any]]:
         cache = images.CacheBudget(folder=folder / "cache", max_bytes=1 << 28)

@@ -61,6 +61,26 @@ def test_file_names_forge_no_line(here: Path, bundle: Path) -> None:
     assert {row["image"] for row in listing["images"]} == {str(folder / "bad.tif"), str(folder / "good.tif")}
 
 
+def test_words_of_the_command_line_forge_no_line() -> None:
+    for words in (
+        (EVIL,),
+        (f"--{EVIL}",),
+        ("segment", "x.tif", f"--{EVIL}=1"),
+        ("segment", "x.tif", f"-{EVIL}"),
+        ("segment", "x.tif", "--method", EVIL),
+        ("segment", "x.tif", "--num-workers", EVIL.replace("\udc9b", "")),
+        ("evaluate", "a", "b", EVIL),
+        ("weights", EVIL),
+        ("train", "backbone", "x", f"--{EVIL}"),
+    ):
+        result = invoke(*words)
+        assert (result.exit_code, words) == (2, words)
+        assert r"\x1b" in clean(result)
+    result = invoke("segment", "x.tif", env={"MAGNET_NUM_WORKERS": EVIL.replace("\udc9b", "")})
+    assert result.exit_code == 2
+    assert r"\x1b]0;owned\x07" in clean(result)
+
+
 def check_files(folder: Path) -> None:
     """XML and JSON of a mask and its exports are well-formed, and no page has signs that change how it is shown."""
     for name in ("m.tif", "m.cog.tif", "m.ome.tif"):

@@ -12,10 +12,12 @@ import pyvips
 import tifffile
 import zarr
 
-from magnet_cli.errors import SourceError
+from magnet_cli.errors import SourceError, UsageError
 from magnet_cli.geometry import LEVEL0, Box, Pitch
 from magnet_cli.images import Request, find_images, fingerprint, inspect, open_image, stem
 from magnet_cli.images.blob_source import open_blob
+from magnet_cli.images.bounded_response import whole_limit
+from magnet_cli.images.remote import filesystem
 from magnet_cli.images.urls import is_url, url_name
 from tests.images.server import Server, serving
 from tests.images.support import info_without
@@ -154,7 +156,7 @@ def test_nobody_listens() -> None:
 
 @pytest.mark.parametrize("name", ["a.tif", "a.zarr"])
 def test_no_answer(server: Server, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    monkeypatch.setattr("magnet_cli.images.remote.READ_SECONDS", 0.2)
+    monkeypatch.setattr("magnet_cli.images.bounded_response.READ_SECONDS", 0.2)
     server.hangs.set()
     assert "did not answer in time" in refusal(server.url(name))
 
@@ -295,15 +297,26 @@ def _check_s3(folder: Path) -> None:
     assert "folder" in refusal("s3://bucket/a/") or "folder" in refusal("s3://bucket/a")
 
 
+TOO_MUCH = "sends more than was asked for"
+RULES = {
+    **{("drip", whole): "sends too slowly" for whole in (False, True)},
+    **{(how, False): TOO_MUCH for how in ("endless", "longer")},
+    ("endless", True): "without a stated length .* MAGNET_DOWNLOAD_LIMIT",
+    ("longer", True): "too large to be read whole .* MAGNET_DOWNLOAD_LIMIT",
+}
+"""What is said of a server, by how it misbehaves and whether it was asked for a whole file."""
+
+
 @pytest.mark.parametrize("how", ["endless", "longer", "drip"])
 @pytest.mark.parametrize("kind", ["tiff", "zarr"])
 def test_a_server_that_sends_without_end_costs_a_message(
     how: str, kind: str, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Neither its memory nor its time: what is read is bounded by what was asked for, and so is how slowly."""
-    monkeypatch.setattr("magnet_cli.images.remote.PATIENCE_SECONDS", 0.3)
-    monkeypatch.setattr("magnet_cli.images.remote.LEAST_SPEED", 1 << 20)
-    monkeypatch.setattr("magnet_cli.images.remote.MOST_BYTES", 1 << 20)
+    monkeypatch.setattr("magnet_cli.images.bounded_response.PATIENCE_SECONDS", 0.3)
+    monkeypatch.setattr("magnet_cli.images.bounded_response.LEAST_SPEED", 1 << 20)
+    monkeypatch.setattr("magnet_cli.images.bounded_response.MOST_BYTES", 1 << 20)
+    monkeypatch.setattr("magnet_cli.images.bounded_response.UNDECLARED_BYTES", 1 << 19)
     values = np.random.default_rng(0).integers(0, 255, (300, 300), dtype=np.uint8)
     if kind == "tiff":
         tifffile.imwrite(server.folder / "s.tif", values, tile=(64, 64))
@@ -312,7 +325,38 @@ def test_a_server_that_sends_without_end_costs_a_message(
         zarr.create_array(str(server.folder / "s.zarr"), data=values, chunks=(300, 300))
         name = "s.zarr"
     server.misbehaves = how
-    rule = "sends too slowly" if how == "drip" else "sends more than was asked for"
-    with pytest.raises(SourceError, match=rule):
+    with pytest.raises(SourceError, match=RULES[how, kind == "zarr"]):
         inspect(server.url(name))
     assert server.sent < 20 << 20
+
+
+@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize("how", ["endless", "longer", "drip"])
+def test_an_s3_server_that_sends_without_end_costs_a_message(
+    how: str,
+    server: Server,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    whole: bool,
+) -> None:
+    pytest.importorskip("s3fs")
+    monkeypatch.setattr("magnet_cli.images.bounded_response.PATIENCE_SECONDS", 0.3)
+    monkeypatch.setattr("magnet_cli.images.bounded_response.LEAST_SPEED", 1 << 20)
+    monkeypatch.setattr("magnet_cli.images.bounded_response.MOST_BYTES", 1 << 20)
+    monkeypatch.setattr("magnet_cli.images.bounded_response.UNDECLARED_BYTES", 1 << 19)
+    (server.folder / "bucket").mkdir()
+    (server.folder / "bucket" / "a.bin").write_bytes(bytes(5000))
+    fs = filesystem("s3://bucket/a.bin", endpoint_url=server.url(""), anon=True, skip_instance_cache=True)
+    server.misbehaves = how
+    with pytest.raises(SourceError, match=RULES[how, whole]):
+        fs.cat_file("bucket/a.bin", **({} if whole else {"start": 0, "end": 1000}))
+    assert server.sent < 20 << 20
+
+
+def test_the_largest_download_is_an_environment_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert whole_limit(declared=True) > whole_limit(declared=False)
+    monkeypatch.setenv("MAGNET_DOWNLOAD_LIMIT", "2GiB")
+    assert whole_limit(declared=True) == whole_limit(declared=False) == 2 << 30
+    monkeypatch.setenv("MAGNET_DOWNLOAD_LIMIT", "lots")
+    with pytest.raises(UsageError, match="MAGNET_DOWNLOAD_LIMIT takes a size"):
+        filesystem("http://localhost/a.tif")

@@ -19,6 +19,8 @@ from magnet_cli.geometry import Box, Pitch, Size
 from magnet_cli.masks import codec
 from magnet_cli.masks.header import JournalHeader
 from magnet_cli.masks.journal import Journal
+from magnet_cli.masks.our_files import is_journal
+from magnet_cli.masks.records import MAGIC
 from magnet_cli.masks.spec import FieldSpec, GroupId, MaskClass, MaskSpec
 
 if TYPE_CHECKING:
@@ -447,3 +449,15 @@ def test_a_uint8_field_keeps_steps_and_gaps(tmp_path: Path) -> None:
     assert np.isnan(read[0, 3, 4])
     assert np.isnan(read[0, 10:]).all()
     np.testing.assert_allclose(read[0, :10], values[0, :10], atol=1 / 254)
+
+
+@pytest.mark.parametrize("length", range(len(MAGIC) + 1))
+def test_a_journal_of_which_a_kill_left_a_part_of_the_first_word_is_ours(tmp_path: Path, length: int) -> None:
+    path = tmp_path / "m.tif.journal"
+    path.write_bytes(MAGIC[:length])
+    assert is_journal(path)
+    spec = MaskSpec(size=Size(width=40, height=40), classes=(MaskClass(name="a", color="#000000"),), tile=32)
+    with Journal.open(path, header=JournalHeader(hashes={}, spec=spec)) as journal:
+        assert not journal.repairs
+    path.write_bytes(MAGIC[:length] + b"a note of the user's")
+    assert is_journal(path) == (length >= len(MAGIC) - 1)
