@@ -23,6 +23,12 @@ if TYPE_CHECKING:
 LARGEST_FILE = 256 << 20
 """Largest size of a file in bytes. JSON takes many times its size in memory."""
 GZIP_MAGIC = b"\x1f\x8b"
+MOST_MEETINGS, MEETINGS_AN_EDGE = 300_000, 20
+"""Ordered pairs of edges that may meet, at most: this many, and this many more for each edge."""
+MOST_COMPARISONS = 200_000_000
+"""Comparisons by which a polygon that crosses itself may be mended, at most: ten seconds of them."""
+PAIRS_AT_ONCE = 1_000_000
+"""Pairs of edges that are looked for at once, so that few of them are in memory."""
 URN = re.compile(r"urn:ogc:def:crs:(\w+):[\d.]*:(\w+)$", re.IGNORECASE)
 LONGITUDE_LATITUDE = "OGC:CRS84"
 """Reference system of coordinates where a file names none (RFC 7946, section 4)."""
@@ -75,6 +81,7 @@ def read_geojson(path: str, info: ImageInfo) -> tuple[Any, tuple[str, ...]]:
     else:
         geometry, said = _from_bounds(polygons, info)
     notes += said
+    _refuse_tangles(geometry, path)
     broken = int(np.count_nonzero(~shapely.is_valid(geometry)))
     if broken:
         notes += (f"{path}: {broken} polygons cross themselves and were mended",)
@@ -186,6 +193,55 @@ def _polygon(rings: Any, path: str) -> Any:
     if not np.isfinite(shapely.get_coordinates(polygon)).all():
         raise SourceError("the coordinates of a polygon are finite numbers", file=path)
     return polygon
+
+
+def _refuse_tangles(geometry: Any, path: str) -> None:
+    """Pass where edges of polygons cross each other rarely enough to be mended and joined.
+
+    Args:
+        geometry: An array of polygons.
+        path: Path of the file.
+
+    Raises:
+        SourceError: They do not.
+    """
+    edges = _edges(geometry)
+    # What a union costs grows with the pairs that meet alone.
+    limits = [(edges, MOST_MEETINGS + MEETINGS_AN_EDGE * len(edges))]
+    for broken in geometry[~shapely.is_valid(geometry)]:
+        edges = _edges(broken)
+        # Crossings k of n edges make up to k faces out of n + 2 k edges, and mending compares each face with each edge.
+        crossings = (np.sqrt(len(edges) ** 2 + 8 * MOST_COMPARISONS) - len(edges)) / 4
+        limits.append((edges, 3 * len(edges) + 2 * int(crossings)))
+    for edges, limit in limits:
+        if _meet_more_often(edges, limit):
+            raise SourceError(
+                "the polygons cross themselves or each other so often that they cannot be mended and joined",
+                value=f"{len(edges):,} edges",
+                file=path,
+                advice="Simplify them, or give the region as a raster with --mask",
+            )
+
+
+def _edges(geometry: Any) -> Any:
+    """Return the edges of polygons as an array of lines."""
+    corners, ring = shapely.get_coordinates(shapely.get_rings(geometry), return_index=True)
+    inner = ring[1:] == ring[:-1]
+    return shapely.linestrings(np.stack([corners[:-1][inner], corners[1:][inner]], axis=1))
+
+
+def _meet_more_often(edges: Any, limit: int) -> bool:
+    """Return whether more ordered pairs of edges than a limit meet: each edge meets itself and its two neighbours.
+
+    Some edges are compared with all others at a time, so that few pairs are in memory.
+    """
+    tree = shapely.STRtree(edges)
+    found, start, step = 0, 0, 16
+    while start < len(edges) and found <= limit:
+        pairs = tree.query(edges[start : start + step], predicate="intersects").shape[1]
+        found, start = found + pairs, start + step
+        step = max(16, min(2 * step, PAIRS_AT_ONCE * step // max(1, pairs)))
+    return found > limit
 
 
 def _crs(document: Any, path: str) -> str | None:

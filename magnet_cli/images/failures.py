@@ -54,13 +54,15 @@ def naming(
 
     Raises:
         SourceError: The block raised an error of a decoder.
-        UsageError: A name in the block is longer than the system allows.
+        UsageError: The name of the file is longer than the system allows.
     """
     expected: tuple[type[Exception], ...] = (*FOREIGN, *also)
     try:
         yield
     except expected as error:
-        known = foreseen(error) if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG else None
+        # A name that stands in the file itself is no word of the command line, but damage of the file.
+        given = isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG and str(error.filename) == str(file)
+        known = foreseen(error) if given else None
         if known is not None:
             raise known from error
         # rasterio's errors say that GDAL's, from which they are raised, have the details.

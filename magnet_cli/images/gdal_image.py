@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import warnings
 from dataclasses import dataclass, replace
@@ -206,7 +207,7 @@ def companions(path: Path) -> list[Path]:
             found = {Path(name) for name in dataset.files}
     except RasterioError:
         return []
-    return sorted(file for file in found if file != path and file.is_file())
+    return sorted(file for file in found if file != path and regular_files.is_file(file))
 
 
 def _missing_sources(path: str) -> tuple[str, ...]:
@@ -221,7 +222,7 @@ def _missing_sources(path: str) -> tuple[str, ...]:
             if name in known:
                 continue
             known.add(name)
-            if not Path(name).exists():
+            if not os.path.exists(name):  # noqa: PTH110 - pathlib raises where a name is too long
                 missing.append(name)
             elif name.lower().endswith(".vrt"):
                 waiting.append(name)

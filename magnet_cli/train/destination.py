@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from magnet_cli.errors import OutputError
@@ -43,9 +43,11 @@ def training_folder(output: Path, ending: str, files: Sequence[str]) -> Iterator
     try:
         yield folder
     finally:
-        if [entry.name for entry in folder.iterdir()] == [LOCK]:
-            (folder / LOCK).unlink()
-            folder.rmdir()
+        # Somebody may have removed the folder while the training ran.
+        with suppress(FileNotFoundError):
+            if [entry.name for entry in folder.iterdir()] == [LOCK]:
+                (folder / LOCK).unlink()
+                folder.rmdir()
         os.close(descriptor)
 
 

@@ -14,9 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from magnet_cli.errors import SourceError, UsageError
+from magnet_cli.errors import OutputError, SourceError, UsageError
 from magnet_cli.models.networks import channels_last
 from magnet_cli.system.durable import writing
+from magnet_cli.system.written_files import Inode, inode
 from magnet_cli.train.batches import ahead
 from magnet_cli.train.curves import draw_curves
 from magnet_cli.train.destination import CHECKPOINT
@@ -201,6 +202,8 @@ class Trainer:
         """Values since the last log line, by key. The next line has their means. Checkpoints hold them."""
         self.best: BestScore | None = None
         self.begun = self.drawn = time.monotonic()
+        self.place: Inode | None = None
+        """Device and number of the folder of the training's files, once it has begun."""
 
     @property
     def done(self) -> bool:
@@ -222,6 +225,7 @@ class Trainer:
         Returns:
             The network in host memory with averaged weights: the best validated, else the last.
         """
+        self.make_folder()
         self.restore()
         end = self.config.iterations if until is None else min(until, self.config.iterations)
         self.network.train()
@@ -293,6 +297,7 @@ class Trainer:
         """Write and hand on one log line."""
         line = {"iteration": self.iteration, **line, "seconds": round(time.monotonic() - self.begun, 1)}
         if self.files is not None:
+            self.check_folder()
             append_line(self.files.log, line)
         if progress is not None:
             progress(line)
@@ -300,7 +305,7 @@ class Trainer:
     def draw(self, *, now: bool) -> None:
         """Draw the curves, if that was not done a moment ago or it has to be `now`."""
         if self.files is not None and (now or time.monotonic() - self.drawn > REDRAW):
-            self.make_folder()
+            self.check_folder()
             draw_curves(self.files.log, self.files.curves)
             self.drawn = time.monotonic()
 
@@ -318,7 +323,7 @@ class Trainer:
             "scaler": self.arithmetic.scaler.state_dict(),
             "best": None if self.best is None else self.best.state(),
         }
-        self.make_folder()
+        self.check_folder()
         write_checkpoint(self.files.checkpoint, state)
 
     def make_folder(self) -> None:
@@ -330,6 +335,20 @@ class Trainer:
         if self.files is not None:
             with writing(self.files.folder):
                 self.files.folder.mkdir(parents=True, exist_ok=True)
+                self.place = inode(self.files.folder)
+
+    def check_folder(self) -> None:
+        """Pass where the folder of the training's files is still the one that it began with.
+
+        Raises:
+            OutputError: It is not.
+        """
+        if self.files is not None and inode(self.files.folder) != self.place:
+            raise OutputError(
+                "the folder was removed or replaced while the training ran, and what was computed is lost with it",
+                file=self.files.folder,
+                advice="Check that the output folder is still there, then run the same command again",
+            )
 
     def restore(self) -> None:
         """Take up the checkpoint, if there is one, whichever device it was made on.

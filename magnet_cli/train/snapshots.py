@@ -42,7 +42,13 @@ def write_checkpoint(path: Path, state: State) -> None:
         OutputError: It cannot be written.
     """
     with working_file(path) as file:
-        torch.save(state, file)
+        try:
+            torch.save(state, file)
+        except RuntimeError as exc:
+            # torch finds the archive incomplete after a write has failed, and hides the failure behind that.
+            if isinstance(exc.__context__, OSError):
+                raise exc.__context__ from exc
+            raise
 
 
 def read_checkpoint(path: Path, *, configuration: State, load: Callable[[State], None]) -> None:

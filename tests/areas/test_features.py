@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from magnet_cli.images import ImageInfo
+
 HEIGHT, WIDTH = 120, 160
 STEP = 1e-5
 PLACES = {
@@ -202,3 +204,34 @@ def test_whether_polygons_cover_a_pixel() -> None:
         assert found == area.mask(Box.whole(size), LEVEL0).any()
         seen.add(found)
     assert seen == {True, False}
+
+
+@pytest.fixture
+def unplaced(tmp_path: Path) -> ImageInfo:
+    tifffile.imwrite(tmp_path / "s.tif", np.zeros((HEIGHT, WIDTH, 3), np.uint8), photometric="rgb")
+    return inspect(tmp_path / "s.tif")
+
+
+def test_polygons_that_cross_too_often_are_refused(unplaced: ImageInfo, tmp_path: Path) -> None:
+    """Mending them takes minutes and gigabytes: 1,000 edges that cross each other have half a million crossings."""
+    random = np.random.default_rng(0)
+    lattice = np.arange(60_000)
+    for corners in (random.random((1000, 2)), np.stack([lattice % 977 / 13, lattice % 991 / 15], axis=1)):
+        roi = plain(tmp_path / "tangle.geojson", shapely.Polygon(corners))
+        with pytest.raises(SourceError, match="cross themselves or each other so often"):
+            read_geojson(str(roi), unplaced)
+    triangles = shapely.MultiPolygon([shapely.Polygon(corners) for corners in random.random((2000, 3, 2))])
+    with pytest.raises(SourceError, match="cross themselves or each other so often"):
+        read_geojson(str(plain(tmp_path / "many.geojson", triangles)), unplaced)
+
+
+def test_large_polygons_and_those_that_cross_now_and_then_are_read(unplaced: ImageInfo, tmp_path: Path) -> None:
+    angle = np.arange(20_000) * (2 * np.pi / 20_000)
+    wavy = (30 + 5 * np.sin(1000 * angle))[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1) + 40
+    shape = shapely.Polygon(wavy)
+    found, notes = read_geojson(str(plain(tmp_path / "wavy.geojson", shape)), unplaced)
+    assert found.area == pytest.approx(shape.area)
+    assert not any("mended" in note for note in notes)
+    wavy[::2000] = wavy[5::2000]
+    _, notes = read_geojson(str(plain(tmp_path / "wavy.geojson", shapely.Polygon(wavy))), unplaced)
+    assert any("mended" in note for note in notes)

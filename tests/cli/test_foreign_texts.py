@@ -68,7 +68,7 @@ def test_words_of_the_command_line_forge_no_line() -> None:
         ("segment", "x.tif", f"--{EVIL}=1"),
         ("segment", "x.tif", f"-{EVIL}"),
         ("segment", "x.tif", "--method", EVIL),
-        ("segment", "x.tif", "--num-workers", EVIL.replace("\udc9b", "")),
+        ("segment", "x.tif", "--blend", EVIL),
         ("evaluate", "a", "b", EVIL),
         ("weights", EVIL),
         ("train", "backbone", "x", f"--{EVIL}"),
@@ -76,7 +76,7 @@ def test_words_of_the_command_line_forge_no_line() -> None:
         result = invoke(*words)
         assert (result.exit_code, words) == (2, words)
         assert r"\x1b" in clean(result)
-    result = invoke("segment", "x.tif", env={"MAGNET_NUM_WORKERS": EVIL.replace("\udc9b", "")})
+    result = invoke("segment", "x.tif", env={"MAGNET_METHOD": EVIL})
     assert result.exit_code == 2
     assert r"\x1b]0;owned\x07" in clean(result)
 

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import copy
+import errno
 import json
+import os
+import shutil
 import signal
 import threading
+from contextlib import contextmanager
 from dataclasses import replace
+from io import BytesIO
 from math import cos, pi
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +22,7 @@ import torch
 from magnet_cli.errors import OutputError, UsageError
 from magnet_cli.models.networks import channels_last
 from magnet_cli.models.registry import build_backbone
+from magnet_cli.system.durable import writing
 from magnet_cli.train.config import LoopConfig
 from magnet_cli.train.loop import Files, Tick, Trainer, class_weights, counted
 from magnet_cli.train.losses import PixelObjective
@@ -24,7 +30,7 @@ from magnet_cli.train.snapshots import write_checkpoint
 from magnet_cli.train.validation import Score
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from torch import Tensor, nn
@@ -278,3 +284,35 @@ def test_rare_classes_weigh_more_and_the_mean_is_one() -> None:
     assert weights[1] / weights[0] == pytest.approx(3)
     assert float((weights[:2] * torch.tensor([0.9, 0.1])).sum()) == pytest.approx(1)
     assert class_weights(counts, balance=0).tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize("comes_back", [False, True])
+def test_a_folder_that_is_removed_ends_the_training(tmp_path: Path, *, comes_back: bool) -> None:
+    files = Files(tmp_path / "t.training")
+
+    def each(tick: Tick) -> None:
+        if tick.iteration == 3:
+            shutil.rmtree(files.folder)
+            if comes_back:
+                files.folder.mkdir()
+
+    with pytest.raises(OutputError, match="was removed or replaced while the training ran"):
+        trainer(files=files).fit(each=each)
+    assert not list(tmp_path.rglob("*.*l"))
+
+
+def test_a_disk_that_is_full_is_named_where_torch_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full(BytesIO):
+        def write(self, data: Any, /) -> int:
+            if self.tell() > 64:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return super().write(data)
+
+    @contextmanager
+    def full(target: Path) -> Iterator[Full]:
+        with writing(target):
+            yield Full()
+
+    monkeypatch.setattr("magnet_cli.train.snapshots.working_file", full)
+    with pytest.raises(OutputError, match="No space left"):
+        write_checkpoint(tmp_path / "checkpoint.pt", {"network": network().state_dict()})
