@@ -41,6 +41,8 @@ SHARES: Final = {"steps": 3, "moments": 2, "faults": 2, "mutations": 4, "answers
 """The parts of a campaign, and how much of its time each gets."""
 BATCH: Final = 25
 """Mutated files that one child examines."""
+PAUSE: Final = 120
+"""Seconds between two lines that say how far the campaign is."""
 KEPT: Final = 3
 """Cases that fell of which files are kept, for each part and subject."""
 
@@ -76,12 +78,15 @@ def main() -> int:
     about = {"date": f"{dt.datetime.now(dt.UTC):%Y-%m-%d}", "commit": commit(), "seed": given.seed}
     tally = Tally()
     folder = Path(tempfile.mkdtemp(prefix="magnet-campaign-"))
-    begun = time.monotonic()
+    begun = told = time.monotonic()
     # What was counted is written whoever ends the campaign.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         for verdict in verdicts(given, folder):
             tally.add(verdict)
+            if time.monotonic() - told > PAUSE:
+                told = time.monotonic()
+                print(f"{(told - begun) / 60:.0f} min: {tally.counted}", flush=True)  # noqa: T201
             if verdict.faults:
                 tell(verdict, given.seed, folder, keep, kept=tally.groups[verdict.group].fell <= KEPT)
     except KeyboardInterrupt:

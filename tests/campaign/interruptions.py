@@ -33,7 +33,7 @@ BLOWS: Final = 4
 """Signals that a case sends at most, each to the run that goes on after the one before."""
 COLD: Final = 0.25
 """Share of kills at random moments that strike a program that starts as a user's does, its libraries not yet loaded."""
-LATE: Final = 1.05
+LATE: Final = 0.75
 """Latest moment of a signal, as a share of the time that a run takes."""
 TORN: Final = 0.5
 """Share of kills at a step that write half of what the step writes first."""

@@ -43,6 +43,16 @@ class Tally:
             group.fell += 1
             self.fell.append({"case": verdict.case, "faults": list(verdict.faults)})
 
+    @property
+    def counted(self) -> str:
+        """The cases and signals so far, in one line."""
+        parts: Counter[str] = Counter()
+        for name, group in self.groups.items():
+            parts[name.partition("/")[0]] += group.cases
+            parts["signals"] += sum(count for what, count in group.outcomes.items() if what.startswith("SIG"))
+        found = [f"{name} {count:,}" for name, count in parts.items()]
+        return ", ".join([*found, f"fell {len(self.fell):,}"])
+
     def line(self) -> str:
         """The counts as one line of JSON."""
         groups = {name: vars(group) | {"outcomes": dict(group.outcomes)} for name, group in sorted(self.groups.items())}
