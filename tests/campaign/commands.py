@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -209,11 +210,25 @@ def _comparable(path: Path) -> bytes:
         if path.name.endswith(".jsonl"):
             lines = [_lasting(json.loads(line)) for line in data.decode().splitlines()]
             return json.dumps(lines).encode()
+        if path.suffix == ".pt":
+            # An archive of a training that went on has its parts in another order.
+            return repr(_tensors(torch.load(path, weights_only=True))).encode()
         if path.suffix == ".html":
             return MEASURED.sub("", data.decode()).encode()
-    except ValueError:
+    except (ValueError, RuntimeError, pickle.UnpicklingError):
         return data
     return data
+
+
+def _tensors(value: Any) -> Any:
+    """A checkpoint's values, its tensors as type, shape and bytes."""
+    if isinstance(value, dict):
+        return sorted((str(key), _tensors(inner)) for key, inner in value.items())
+    if isinstance(value, list | tuple):
+        return [_tensors(inner) for inner in value]
+    if isinstance(value, torch.Tensor):
+        return str(value.dtype), tuple(value.shape), value.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+    return value
 
 
 def _lasting(value: Any) -> Any:

@@ -288,7 +288,7 @@ def test_rare_classes_weigh_more_and_the_mean_is_one() -> None:
 
 @pytest.mark.parametrize("comes_back", [False, True])
 def test_a_folder_that_is_removed_ends_the_training(tmp_path: Path, *, comes_back: bool) -> None:
-    files = Files(tmp_path / "t.training")
+    files = Files(folder=tmp_path / "t.training")
 
     def each(tick: Tick) -> None:
         if tick.iteration == 3:
