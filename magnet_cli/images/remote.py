@@ -13,15 +13,17 @@ import fsspec
 from fsspec.asyn import sync
 from fsspec.caching import BlockCache
 from zarr.core.sync import sync as zarr_sync
-from zarr.storage import FsspecStore
 
 from magnet_cli.errors import SourceError
 from magnet_cli.images import bounded_response as bounds
 from magnet_cli.images.blob import Blob
 from magnet_cli.images.failures import naming, needing
+from magnet_cli.images.zarr_stores import BoundedRemoteStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    from zarr.storage import FsspecStore
 
 BLOCK_BYTES = 128 << 10
 BLOCKS = 256
@@ -266,7 +268,7 @@ def zarr_store(url: str) -> FsspecStore:
     # zarr runs the file system on an event loop of its own; an instance from fsspec's cache would belong to another
     # loop.
     fs = filesystem(url, asynchronous=True, skip_instance_cache=True)
-    return FsspecStore(fs, read_only=True, path=fs._strip_protocol(url.rstrip("/")))  # noqa: SLF001 (as zarr does)
+    return BoundedRemoteStore(fs, read_only=True, path=fs._strip_protocol(url.rstrip("/")))  # noqa: SLF001 (as zarr does)
 
 
 def close_session(store: FsspecStore) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import bz2
 import errno
-from typing import TYPE_CHECKING
+import lzma
+import zlib
+from typing import TYPE_CHECKING, Any
 
 from typing_extensions import override
-from zarr.storage import LocalStore, ZipStore
+from zarr.storage import FsspecStore, LocalStore, ZipStore
 
 from magnet_cli.system.regular_files import check_regular
 
@@ -17,6 +20,15 @@ if TYPE_CHECKING:
 MOST_BYTES = 512 << 20
 """Largest entry that is read as a whole, and largest size to which it may say that it unpacks, in bytes. A chunk that
 is read by region has half of it."""
+DEFLATE_RATIO = 1032
+"""Most bytes of output for a byte of a deflate stream (zlib's technical details)."""
+PART = 1 << 20
+"""Bytes that are unpacked at a time while they are counted."""
+DENSE = (b"BZh", b"\xfd7zXZ\x00")
+"""Beginnings of bzip2 and xz data."""
+LARGEST_BLOCK = 128 << 10
+"""Most bytes to which a block of a Zstandard frame unpacks."""
+REPEATED_BLOCK, COMPRESSED_BLOCK = 1, 2
 ZSTD, GZIP = b"\x28\xb5\x2f\xfd", b"\x1f\x8b"
 BLOSC_HEADER = 16
 HEAD = 32
@@ -42,6 +54,14 @@ class RegularStore(LocalStore):
         return checked(await super().get(key, prototype, byte_range), str(path))
 
 
+class BoundedRemoteStore(FsspecStore):
+    """A folder of a zarr image behind a URL. Answers of servers have bounds of their own."""
+
+    @override
+    async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
+        return checked(await super().get(key, prototype, byte_range), key)
+
+
 class BoundedZipStore(ZipStore):
     """A zip file of a zarr image."""
 
@@ -64,14 +84,75 @@ def check_size(size: int, name: str) -> None:
 
 
 def checked(entry: Buffer | None, name: str) -> Buffer | None:
-    """Return an entry that does not say that it unpacks to too many bytes.
+    """Return an entry that does not unpack to too many bytes.
+
+    The size that it states decides. Where it states none, or gzip's, which may be a part of it, the entry is walked
+    through, or unpacked a little at a time as far as the limit.
 
     Raises:
-        OSError: The entry states that it unpacks to too many bytes.
+        OSError: The entry unpacks to too many bytes.
     """
-    if entry is not None:
-        check_size(unpacked_size(entry[:HEAD].to_bytes(), entry[-4:].to_bytes(), len(entry)), name)
+    if entry is None:
+        return None
+    head = entry[:HEAD].to_bytes()
+    stated = unpacked_size(head, entry[-4:].to_bytes(), len(entry))
+    check_size(stated, name)
+    if head.startswith(ZSTD) and not stated:
+        check_size(zstd_bound(entry.to_bytes()), name)
+    # A deflate stream unpacks to a thousand times its own size at most, the other two to much more.
+    elif head.startswith(DENSE) or (_is_deflate(head) and len(entry) * DEFLATE_RATIO > MOST_BYTES):
+        check_size(_streamed_size(entry.to_bytes(), MOST_BYTES), name)
     return entry
+
+
+def zstd_bound(data: bytes) -> int:
+    """Return how many bytes Zstandard frames unpack to at most, by the heads of their blocks (RFC 8878, section 3.1).
+
+    Args:
+        data: The frames. Damaged ones end what is counted, and their decoder.
+    """
+    at, found = 0, 0
+    while data[at : at + 4] == ZSTD and len(data) > at + 5:
+        flags = data[at + 4]
+        single = flags >> 5 & 1
+        at += 5 + (1 - single) + ID_SIZES[flags & 3] + (CONTENT_SIZES[flags >> 6] or single)
+        is_last = False
+        while not is_last and len(data) >= at + 3:
+            block = int.from_bytes(data[at : at + 3], "little")
+            is_last, kind, size = bool(block & 1), block >> 1 & 3, block >> 3
+            found += LARGEST_BLOCK if kind == COMPRESSED_BLOCK else size
+            at += 3 + (1 if kind == REPEATED_BLOCK else size)
+        at += 4 * (flags >> 2 & 1)
+    return found
+
+
+def _is_deflate(head: bytes) -> bool:
+    return head.startswith(GZIP) or (head[:1] == b"\x78" and int.from_bytes(head[:2], "big") % 31 == 0)
+
+
+def _streamed_size(data: bytes, most: int) -> int:
+    """Return how many bytes gzip, zlib, bzip2 or xz data unpack to, counted until there are more than `most`."""
+    found, left = 0, data
+    while left and found <= most:
+        stream: Any = (
+            bz2.BZ2Decompressor()
+            if data.startswith(DENSE[0])
+            else lzma.LZMADecompressor()
+            if data.startswith(DENSE[1])
+            else zlib.decompressobj(32 + zlib.MAX_WBITS)
+        )
+        part = left
+        try:
+            while not stream.eof and found <= most:
+                count = len(stream.decompress(part, PART))
+                part = getattr(stream, "unconsumed_tail", b"")
+                found += count
+                if not count and not part:
+                    return found
+        except (zlib.error, lzma.LZMAError, OSError):
+            return found
+        left = stream.unused_data
+    return found
 
 
 def unpacked_size(head: bytes, tail: bytes, length: int) -> int:

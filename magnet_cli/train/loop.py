@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import copy
+import os
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from math import cos, pi
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -17,7 +20,6 @@ from torch import Tensor, nn
 from magnet_cli.errors import OutputError, SourceError, UsageError
 from magnet_cli.models.networks import channels_last
 from magnet_cli.system.durable import writing
-from magnet_cli.system.written_files import Inode, inode
 from magnet_cli.train.batches import ahead
 from magnet_cli.train.curves import draw_curves
 from magnet_cli.train.destination import CHECKPOINT
@@ -29,7 +31,7 @@ from magnet_cli.train.snapshots import State, identity, read_checkpoint, write_c
 from magnet_cli.train.validation import BestScore, better
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -202,8 +204,8 @@ class Trainer:
         """Values since the last log line, by key. The next line has their means. Checkpoints hold them."""
         self.best: BestScore | None = None
         self.begun = self.drawn = time.monotonic()
-        self.place: Inode | None = None
-        """Device and number of the folder of the training's files, once it has begun."""
+        self.held: int | None = None
+        """Descriptor of the folder of the training's files while it runs."""
 
     @property
     def done(self) -> bool:
@@ -225,13 +227,12 @@ class Trainer:
         Returns:
             The network in host memory with averaged weights: the best validated, else the last.
         """
-        self.make_folder()
         self.restore()
         end = self.config.iterations if until is None else min(until, self.config.iterations)
         self.network.train()
         self.begun = time.monotonic()
         losses = self.unlogged["loss"]
-        with Interruption() as interruption:
+        with self.holding_folder(), Interruption() as interruption:
             for batch in ahead(self.batches, range(self.iteration, self.iteration if self.done else end)):
                 losses.append(self.step(*batch))
                 rate = rate_at(self.iteration - 1, self.config)
@@ -326,16 +327,26 @@ class Trainer:
         self.check_folder()
         write_checkpoint(self.files.checkpoint, state)
 
-    def make_folder(self) -> None:
-        """Make the folder of the training's files, if there are any.
+    @contextmanager
+    def holding_folder(self) -> Iterator[None]:
+        """Make the folder of the training's files, if there are any, and hold it open, so that its loss is noticed.
 
         Raises:
             OutputError: It cannot be made.
         """
-        if self.files is not None:
-            with writing(self.files.folder):
-                self.files.folder.mkdir(parents=True, exist_ok=True)
-                self.place = inode(self.files.folder)
+        if self.files is None:
+            yield
+            return
+        with writing(self.files.folder):
+            self.files.folder.mkdir(parents=True, exist_ok=True)
+            # Windows opens no folder, and removes none in which files are open.
+            self.held = None if sys.platform == "win32" else os.open(self.files.folder, os.O_RDONLY)
+        try:
+            yield
+        finally:
+            if self.held is not None:
+                os.close(self.held)
+                self.held = None
 
     def check_folder(self) -> None:
         """Pass where the folder of the training's files is still the one that it began with.
@@ -343,12 +354,16 @@ class Trainer:
         Raises:
             OutputError: It is not.
         """
-        if self.files is not None and inode(self.files.folder) != self.place:
-            raise OutputError(
-                "the folder was removed or replaced while the training ran, and what was computed is lost with it",
-                file=self.files.folder,
-                advice="Check that the output folder is still there, then run the same command again",
-            )
+        if self.files is None or self.held is None:
+            return
+        with suppress(FileNotFoundError):
+            if os.path.samestat(self.files.folder.stat(), os.fstat(self.held)):
+                return
+        raise OutputError(
+            "the folder was removed or replaced while the training ran, and what was computed is lost with it",
+            file=self.files.folder,
+            advice="Check that the output folder is still there, then run the same command again",
+        )
 
     def restore(self) -> None:
         """Take up the checkpoint, if there is one, whichever device it was made on.

@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import json
+import lzma
 import os
 import socket
 import sys
 import time
 import zipfile
+import zlib
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import imagecodecs
+import numcodecs
 import numpy as np
 import pytest
 import tifffile
 import torch
 import zarr
 from zarr.codecs import BloscCodec, GzipCodec, ZstdCodec
+from zarr.core.buffer import default_buffer_prototype
 
 from magnet_cli import images
 from magnet_cli.errors import SourceError, WeightsError
 from magnet_cli.geometry import LEVEL0, Box, Size
 from magnet_cli.images.jpeg import check_jpeg, check_jpeg2000, check_webp
 from magnet_cli.images.ome import OmeError, parse_ome
-from magnet_cli.images.zarr_stores import unpacked_size
+from magnet_cli.images.zarr_stores import checked, unpacked_size
 from magnet_cli.models import weights_file
 from magnet_cli.models.bundle import load_bundle
 from magnet_cli.models.bundle_check import verify_bundle
@@ -196,6 +202,34 @@ def test_a_chunk_that_unpacks_to_more_than_any_chunk_is_refused_from_its_header(
         request = images.Request(pitch=LEVEL0, box=Box.whole(image.info.size))
         with pytest.raises(SourceError, match="unpacks to 1,073,741,824 bytes"):
             image.read([request])
+
+
+def repeated_blocks(count: int) -> bytes:
+    """Return a Zstandard frame without a stated size, of blocks that repeat one byte 128 KiB times each."""
+    block, last = ((128 << 10) << 3 | 1 << 1 | end for end in (0, 1))
+    body = (block.to_bytes(3, "little") + b"\1") * (count - 1) + last.to_bytes(3, "little") + b"\1"
+    return b"\x28\xb5\x2f\xfd\x00\x58" + body
+
+
+@pytest.mark.parametrize("packed", ["zstd", "gzip", "gzip in members", "zlib", "bzip2", "xz"])
+def test_a_chunk_that_does_not_state_its_size_is_refused_once_it_is_too_large(
+    packed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("magnet_cli.images.zarr_stores.MOST_BYTES", 8 << 20)
+    pack: dict[str, Callable[[int], bytes]] = {
+        "zstd": lambda size: repeated_blocks(size >> 17),
+        # The size at the end is that modulo 2 to the 32nd.
+        "gzip": lambda size: gzip.compress(bytes(size))[:-4] + bytes(4),
+        "gzip in members": lambda size: gzip.compress(bytes(size // 2)) * 2,
+        "zlib": lambda size: zlib.compress(bytes(size)),
+        "bzip2": lambda size: bz2.compress(bytes(size)),
+        "xz": lambda size: lzma.compress(bytes(size)),
+    }
+    buffer = default_buffer_prototype().buffer
+    assert checked(buffer.from_bytes(pack[packed](4 << 20)), "c") is not None
+    with pytest.raises(OSError, match="unpacks to"):
+        checked(buffer.from_bytes(pack[packed](12 << 20)), "c")
+    assert numcodecs.Zstd().decode(repeated_blocks(32)) == b"\1" * (4 << 20)
 
 
 def test_members_of_zip_files_and_metadata_have_a_largest_size(tmp_path: Path) -> None:
