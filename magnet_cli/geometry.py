@@ -119,6 +119,8 @@ def grid_cells(size: Size, *, side: int) -> tuple[Box, ...]:
     if not 1 <= side <= min(size.width, size.height):
         message = f"{size} cannot be cut into {side} x {side} cells"
         raise ValueError(message)
+    # The paper's GRNet cuts an image into cells of whole pixels, so the last ones are larger where a side is no
+    # multiple.
     rows, columns = ([*range(0, side * (edge // side), edge // side), edge] for edge in (size.height, size.width))
     return tuple(
         Box.between(left=left, top=top, right=right, bottom=bottom)

@@ -180,7 +180,7 @@ def confusion(predicted: Tensor, truth: Tensor, *, classes: int, ignore: int) ->
 
 
 def mean_iou(counts: Tensor, *, minimum: float = 0.0) -> Tensor:
-    """Mean IoU of counts `(..., truth, prediction)` over the classes that either has; NaN where none is.
+    """Return the mean IoU of counts `(..., truth, prediction)` over the classes that either has, or NaN without any.
 
     Args:
         counts: The number of labelled pixels.

@@ -61,6 +61,7 @@ def draw_distributions(scores: Scores) -> bytes:
     lines = [labels[start : start + MOST_IN_LINE] for start in range(0, len(labels), MOST_IN_LINE)] or [[]]
     widths = (1.2 + 0.85 * len(methods), 1.2 + len(lines[0]) * (0.35 + 0.24 * len(methods)))
     figure = Figure(figsize=(max(7.0, sum(widths)), HEIGHT * len(lines)), layout="constrained")
+    # pyplot would keep every figure in a list of its own and look for a display.
     FigureCanvasAgg(figure)
     grid = figure.add_gridspec(len(lines), 2, width_ratios=widths)
     whole = figure.add_subplot(grid[:, 0])

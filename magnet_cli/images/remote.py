@@ -346,7 +346,7 @@ def failures() -> tuple[type[Exception], ...]:
 
 @contextmanager
 def reaching(url: str) -> Iterator[None]:
-    """Say in one plain sentence why a URL cannot be read.
+    """Return one plain sentence on why a URL cannot be read.
 
     Raises:
         SourceError: The block failed at the network or the server.

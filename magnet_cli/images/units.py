@@ -54,7 +54,7 @@ NAMED_UM = {
 
 
 def unit_in_um(text: str) -> Fraction | None:
-    """Micrometres of a unit of length: `\u00b5m`, `um`, `micrometers`, `cm`, `inch`, `thou` and the other legal ones.
+    """Return the micrometres of a unit of length: `\u00b5m`, `um`, `micrometers`, `cm`, `inch`, `thou` and others.
 
     None where the text names no length, such as `pixel` or `reference frame`.
     """

@@ -223,7 +223,7 @@ class Journal(Closing):
             self._append(Kind.FIELD, meta=meta, payload=payload)
 
     def finish_group(self, group: GroupId, *, counts: Mapping[str, object]) -> None:
-        """Say that all of a group's work is stored; it is flushed to the disk with the next few.
+        """Record that all of a group's work is stored. The record is flushed to the disk with the next few.
 
         Raises:
             OutputError: The disk refuses it.
@@ -244,7 +244,7 @@ class Journal(Closing):
         self._append(Kind.DROP, meta=GROUP_META.pack(group.pass_index, group.index, 0))
 
     def end(self) -> None:
-        """Say that every group is finished, and flush."""
+        """Record that every group is finished, and flush."""
         self._append(Kind.END)
         self._store.flush()
 

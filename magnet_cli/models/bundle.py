@@ -110,6 +110,7 @@ def load_description(name_or_path: str | Path) -> Bundle | CascadeBundle:
             advice=f"Shipped: {', '.join(shipped) or 'none'}",
         )
     try:
+        # One byte more than is allowed, by which a file that is too large is recognised.
         data = regular_files.beginning(file, LARGEST + 1)
     except OSError as exc:
         raise WeightsError(f"cannot be read: {exc}", file=file) from exc

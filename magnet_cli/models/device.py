@@ -113,7 +113,7 @@ def choose_device(options: MachineOptions, bundle: Described, events: Events) ->
 
 
 def precision_notes(precision: str, device: str, bundle: Described) -> list[str]:
-    """Return a note on a precision that is slow on the device or changes the bundle's mask, or None."""
+    """Return notes on a precision that is slow on the device or changes the bundle's mask; none for any other."""
     found = [_agreement_note(precision, device, bundle)]
     if precision == "bfloat16" and not computes_bfloat16(device):
         found.append(

@@ -68,6 +68,7 @@ class Form:
         if isinstance(value, self.types) and not (isinstance(value, bool) and bool not in self.types):
             try:
                 return value if self.convert is None else self.convert(value)
+            # Infinity and NaN are floats, but neither whole numbers nor fractions.
             except (TypeError, ValueError, OverflowError):
                 pass
         names = ", ".join(PLAIN_NAMES.get(kind.__name__, kind.__name__) for kind in (*self.types, str))

@@ -182,6 +182,7 @@ def _compute_bytes(plan: Plan, step: Pass, facts: ModelFacts) -> int:
     patch += facts.input.pixels * 4 * (len(facts.bands) + 2 * plan.classes) * (plan.settings.images > 1)
     side = output_side(plan.machine.kind)
     strip = side * (side + 2) * plan.classes * 4 * 4
+    # The first pass of a run starts from the image alone, without a field.
     bands = plan.field_bands(plan.passes[step.number - 1]) if step.number else 0
     field = _canvas_size(step, step.stages[0]).pixels * bands * 2 * 2
     pixels = 0 if plan.machine.kind == "cpu" else finest * (_pixel_bytes(plan) + 1)

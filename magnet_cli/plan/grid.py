@@ -107,6 +107,7 @@ def _given(info: ImageInfo, options: SegmentOptions) -> tuple[str, ...]:
 
 
 def _pitch(info: ImageInfo, facts: ModelFacts, options: SegmentOptions) -> tuple[Pitch, tuple[str, ...]]:
+    # At most one of the four options is given: `SegmentOptions` refuses more.
     if options.level is not None:
         return _of_level(info, options.level)
     if options.mag is not None:

@@ -113,6 +113,7 @@ def decide(
         return _labels(stored, why)
     named = stored.classes if stored.classes is not None and len(stored.classes) == 2 else None  # noqa: PLR2004
     names = named or (("background", "#000000"), ("object", "#ffffff"))
+    # 255 means not computed only where 1 is the object. In a mask of 0 and 255 it is the object itself.
     ones = 1 in stored.values and set(stored.values) <= {0, 1, NODATA}
     return Reading(
         kind=kind,

@@ -150,6 +150,7 @@ def _survey(mask: InputMask, settings: RefineSettings, only: Sequence[int], even
     total = -(-mask.size.height // TILE)
 
     def read(box: Box) -> NDArray[np.uint8]:
+        # One message for each row of tiles is enough.
         if box.x == 0:
             events.step(Step(image=mask.path, what="finding objects", done=box.y // TILE, total=total))
         return objects_in(mask.read(box), is_binary=mask.reading.kind != "labels", only=only)

@@ -90,6 +90,7 @@ def _shared(plan: MaskPlan, totals: Totals, measured: Measured) -> dict[str, obj
         measured=measured,
         notes=plan.notes,
     )
+    # A refinement has no stages. The page of a mask expects these keys in every report.
     return {**facts, "maps": {"stages": [], "uncertainty": None}}
 
 

@@ -103,6 +103,7 @@ class Objects(Runner):
 
 def _component(alike: NDArray[np.bool_], each: MaskObject, box: Box) -> NDArray[np.bool_]:
     """Return the pixels of one object among those of its class. The box contains the whole object."""
+    # The survey counts objects in the same way: pixels that touch at a corner belong together.
     numbers = connected(alike, connectivity=2)  # type: ignore[no-untyped-call]
     row, col = each.seed
     found: NDArray[np.bool_] = numbers == numbers[row - box.y, col - box.x]

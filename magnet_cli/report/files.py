@@ -108,6 +108,7 @@ def write_views(paths: ViewPaths, *, mask: Path, report: Mapping[str, object], i
     except (KeyError, TypeError, ValueError, AttributeError, zlib.error) as exc:
         raise _of_another_version(mask) from exc
     written = [path for path in drawn if path is not None]
+    # Each file is written whole under a working name, so that a full disk leaves no half of a page.
     for path in written:
         durable.write_whole(path, drawn[path])
     return written

@@ -66,6 +66,7 @@ def stage_layer(found: Map, size: Size, *, color: str) -> PageLayer:
     rgb = share * tint + (1 - share) * np.array(DARK)
     alpha = 255 * (share * TINT + (1 - share) * VEIL)
     drawn = np.rint(np.concatenate([rgb, alpha], axis=2)).astype(np.uint8)
+    # The values of such pixels stand for nothing, so their colour comes last and replaces the mixture.
     drawn[found.values == NOTHING] = NO_DATA
     cells = max(size.width / found.cell[0], size.height / found.cell[1])
     opacity = min(1.0, CLEAR_LINES / cells)

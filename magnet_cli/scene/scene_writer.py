@@ -216,6 +216,7 @@ def _assemble(path: Path, tiles: EncodedTiles, job: _Job) -> None:
                 shape=(size.height, size.width, 3),
                 dtype=np.uint8,
                 tile=(pyramid.tile, pyramid.tile),
+                # The tag marks reduced images, so that readers do not take them for further pictures.
                 subfiletype=1 if level else 0,
                 subifds=nested,
                 software=SOFTWARE,

@@ -98,6 +98,7 @@ def joined(results: Results, step: Pass, box: Box, *, classes: int) -> NDArray[n
     weights = np.zeros((box.height, box.width), np.float32)
     for layer in step.layers:
         rows, columns = layer.weights(box)
+        # A layer without a share in the box need not be read.
         if not (rows.any() and columns.any()):
             continue
         values = results.read_field(field_name(step.number, layer), box).astype(np.float32)
@@ -233,7 +234,7 @@ class BorderRunner(Runner):
         return Canvas(values=torch.from_numpy(values).half(), box=inside, pitch=stage.pitch)
 
     def _valid(self, name: str, box: Box) -> NDArray[np.bool_] | None:
-        """Say which pixels of a box get a label or a probability; None for all."""
+        """Return which pixels of a box get a label or a probability; None for all."""
         if not self._plan.lacks_labels or not box.area:
             return None
         return np.asarray(self._resources.results.read_stored_field(name, box)[0] == VALID)

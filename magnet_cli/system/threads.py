@@ -21,7 +21,7 @@ SPINS: Final = "3000"
 
 
 def wait_briefly(environment: MutableMapping[str, str]) -> None:
-    """Say in a process's environment that threads sleep after some 30 microseconds, unless it says how they wait.
+    """Let the threads of a process sleep after some 30 microseconds, unless its environment states how they wait.
 
     Threads that spin as long as they like take the cores from those that read and write: on a shared machine that made
     a run eight times slower. Threads that sleep at once have to be woken for each of the hundreds of small operations

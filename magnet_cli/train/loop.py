@@ -215,7 +215,7 @@ class Trainer:
         return stopped or self.iteration >= self.config.iterations
 
     def fit(self, *, progress: Progress | None = None, until: int | None = None, each: Each | None = None) -> nn.Module:
-        """Go on from the last checkpoint, if there is one, to the end.
+        """Fit from the last checkpoint, if there is one, to the end.
 
         SIGINT, and SIGTERM where Python handles it, wait until the iteration at hand is over and in a checkpoint.
 

@@ -58,6 +58,7 @@ def thinned(mask: Mask, rng: np.random.Generator, *, share: float) -> Mask:
     stays = rng.random(count + 1) >= share
     if count and not stays[1:].any():
         stays[1 + int(rng.integers(count))] = True
+    # Component 0 is the background.
     stays[0] = False
     found: Mask = stays[numbers]
     return found

@@ -57,6 +57,7 @@ class Shelf:
     def read(self, path: Path, request: Request) -> Pixels:
         """Return the pixels of a request, `(box.height, box.width, bands)`."""
         with self._lock:
+            # Under the lock, because an image that one thread reads must not be closed by another one.
             if path not in self._opened:
                 self._opened[path] = images.open_image(path)
                 self._shut()

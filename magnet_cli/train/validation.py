@@ -124,6 +124,7 @@ class Validator:
             centres(window.y, window.height, count=spec.size.height) < scene.size.height,
             centres(window.x, window.width, count=spec.size.width) < scene.size.width,
         )
+        # Beyond the edge of a scene a window is mirrored. Labels there would count twice.
         known = np.full_like(labels, self.ignore)
         known[inside] = labels[inside]
         low, high = spec.range

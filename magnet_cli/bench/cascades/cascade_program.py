@@ -39,6 +39,7 @@ class CascadeProgram(Contender[RefineOptions]):
         self._method = replace(self._method, model=replace(self._method.model, network=self._watched))
         drawn = for_drawn(self._options)
         settings = resolve(drawn, self._method.model)
+        # A small mask comes first, so that no measured run loads libraries.
         self._refine(self._task.warm, self._task.warm_mask, replace(self._method, settings=settings), drawn)
         pair = self._pair(self._task.image, self._task.mask, self._task.folder / "mask.tif")
         job = cast("CascadeJob", plan_pair(pair.info, pair.mask, self._method, self._options, Events()))

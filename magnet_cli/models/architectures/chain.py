@@ -38,6 +38,7 @@ class ConvChain(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map `(n, channels, h, w)` to `(n, outputs, h, w)`."""
         edge = self.reach
+        # So small a patch is all frame.
         if min(x.shape[-2:]) <= 2 * edge:
             return cast("Tensor", self.convs(x))
         top = self.convs(x[:, :, : 2 * edge])[:, :, :edge]

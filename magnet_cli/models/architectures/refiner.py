@@ -112,6 +112,7 @@ class SharedRefiner(nn.Module):
         count, classes, height, width = like.shape
         if self.stride > 1:
             y = functional.interpolate(y, scale_factor=self.stride, mode="bilinear", align_corners=False)
+        # The squares at the lower and right edge were rounded up, so that the enlarged map may reach beyond the patch.
         return y[..., :height, :width].reshape(count, classes, height, width)
 
 

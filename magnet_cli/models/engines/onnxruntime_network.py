@@ -31,7 +31,7 @@ class OnnxRuntimeNetwork:
         self._place: tuple[str, int] | None = None
 
     def __call__(self, x: Tensor) -> dict[str, Tensor]:
-        """Patches, prepared as the network takes them, to its outputs by name, on the device of the patches.
+        """Map patches, prepared as the network takes them, to its outputs by name, on the device of the patches.
 
         Raises:
             DeviceError: Another precision than the file's is asked for, or the runtime does not know the device.
@@ -55,7 +55,7 @@ class OnnxRuntimeNetwork:
         return {name: torch.from_numpy(array).to(x.device) for name, array in zip(outputs, found, strict=True)}
 
     def open(self, device: str) -> Any:
-        """The session for a device and PyTorch's number of threads; opened again where either has changed.
+        """Return the session for a device and PyTorch's number of threads; opened again where either has changed.
 
         Raises:
             DeviceError: The runtime that is installed does not know the device.
@@ -100,7 +100,7 @@ class OnnxRuntimeNetwork:
 
 
 def _failures() -> tuple[type[Exception], ...]:
-    """What ONNX Runtime raises; its errors have no base of their own."""
+    """Return the exceptions of ONNX Runtime, which have no base of their own."""
     from onnxruntime.capi import onnxruntime_pybind11_state as state  # noqa: PLC0415 - an extra
 
     known = (each for each in vars(state).values() if isinstance(each, type) and issubclass(each, Exception))

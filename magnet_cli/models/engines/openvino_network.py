@@ -36,7 +36,7 @@ class OpenVinoNetwork:
         self._compiled: dict[tuple[tuple[int, ...], str, int], Any] = {}
 
     def __call__(self, x: Tensor) -> Mapping[str, Tensor]:
-        """Patches, prepared as the network takes them, to its outputs by name.
+        """Map patches, prepared as the network takes them, to its outputs by name.
 
         Raises:
             DeviceError: The patches lie on a GPU, or a precision is asked for that OpenVINO does not compute in here.
@@ -53,7 +53,7 @@ class OpenVinoNetwork:
         }
 
     def open(self, device: str) -> Any:
-        """The graph as OpenVINO has read it.
+        """Return the graph as OpenVINO has read it.
 
         Raises:
             DeviceError: The device is no CPU.
@@ -67,7 +67,7 @@ class OpenVinoNetwork:
         return self._model
 
     def _request(self, x: Tensor) -> Any:
-        """The request for patches of a shape, compiled where there is none yet."""
+        """Return the request for patches of a shape, compiled where there is none yet."""
         device = x.device.type
         model, precision = self.open(device), _precision(device, self._path)
         place = (tuple(x.shape), precision, torch.get_num_threads())
@@ -94,7 +94,7 @@ class OpenVinoNetwork:
 
 
 def read_model(path: Path) -> Any:
-    """A graph as OpenVINO reads it. Nothing in it is computed.
+    """Return a graph as OpenVINO reads it. Nothing in it is computed.
 
     Raises:
         WeightsError: OpenVINO cannot read the file.
@@ -110,12 +110,12 @@ def read_model(path: Path) -> Any:
 
 
 def name_of(port: Any, index: int) -> str:
-    """The name of an input or an output; its number where it has none."""
+    """Return the name of an input or an output; its number where it has none."""
     return str(port.any_name) if port.names else str(index)
 
 
 def _settings(precision: str, threads: int) -> dict[str, object]:
-    """Properties that make results repeatable: everything that OpenVINO would choose by the machine is stated."""
+    """Return the properties that make results repeatable: all that OpenVINO would choose by the machine are stated."""
     return {
         "INFERENCE_PRECISION_HINT": precision,
         "EXECUTION_MODE_HINT": "ACCURACY",
@@ -138,7 +138,7 @@ _CORES: list[Any] = []
 
 
 def _core() -> Any:
-    """The one core of this process: each of its own would load the plugin for CPUs again."""
+    """Return the one core of this process: each of its own would load the plugin for CPUs again."""
     import openvino  # noqa: PLC0415 - an extra
 
     if not _CORES:
@@ -147,14 +147,14 @@ def _core() -> Any:
 
 
 def _named(error: RuntimeError) -> Exception:
-    """An error of OpenVINO as the error that the program knows: memory that ran out, or a refusal in one line."""
+    """Return an error of OpenVINO as one of the program: memory that ran out, or a refusal in one line."""
     if any(words in str(error) for words in NO_MEMORY):
         return MemoryError(_line(error))
     return RuntimeError(_line(error))
 
 
 def _line(error: RuntimeError) -> str:
-    """What an error says, without the places in OpenVINO's own sources that come before it."""
+    """Return the message of an error without the places in OpenVINO's own sources that come before it."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     said = [line for line in lines if not line.startswith(("Exception from ", "Check "))]
     return (said or lines or ["no reason given"])[-1][:300]

@@ -34,7 +34,7 @@ class RawScores:
 
 
 def select_output(found: object, name: str) -> Tensor:
-    """The tensor of scores among what a network returned.
+    """Return the tensor of scores among what a network returned.
 
     Args:
         found: A tensor, or tensors in a mapping, in a sequence, or in an object with attributes.
@@ -94,7 +94,7 @@ class Adapted(nn.Module):
         self.spec = spec
 
     def forward(self, x: Tensor) -> Tensor:
-        """`(n, bands, h, w)` float32 to probabilities `(n, classes, h, w)` float32."""
+        """Map `(n, bands, h, w)` float32 to probabilities `(n, classes, h, w)` float32."""
         step = self.spec.batch
         if not step or len(x) == step:
             return self._probabilities(x)
@@ -107,7 +107,7 @@ class Adapted(nn.Module):
         return torch.cat(parts)
 
     def raw(self, x: Tensor) -> RawScores:
-        """The scores of patches `(n, bands, h, w)`, before they are enlarged or activated.
+        """Return the scores of patches `(n, bands, h, w)`, before they are enlarged or activated.
 
         Raises:
             WeightsError: The network returns something else than scores of pixels.
@@ -122,19 +122,21 @@ class Adapted(nn.Module):
         return RawScores(values=scores.float(), covered=(padded[0] - trim, padded[1] - trim))
 
     def padded(self, x: Tensor) -> tuple[int, int]:
-        """Rows and columns of patches with a rim that gets no score, as multiples of what the network takes."""
+        """Return the rows and columns of patches with a rim that gets no score, as multiples that the network takes."""
         rows, columns = (side + 2 * self.spec.trim for side in x.shape[2:])
         return rows + -rows % self.spec.multiple, columns + -columns % self.spec.multiple
 
     def prepared(self, x: Tensor) -> Tensor:
-        """Patches `(n, bands, h, w)` float32 as the network takes them: padded, typed, and with its axes."""
+        """Return the patches `(n, bands, h, w)` float32 as the network takes them: padded, typed, and with its axes."""
         spec = self.spec
         (rows, columns), (height, width), trim = x.shape[2:], self.padded(x), spec.trim
         if (height, width) != (rows, columns):
             beyond = (trim, width - columns - trim, trim, height - rows - trim)
+            # PyTorch reflects at most one pixel less than a side has.
             mode = "reflect" if max(beyond[:2]) < columns and max(beyond[2:]) < rows else "replicate"
             x = nn.functional.pad(x, beyond, mode=mode)
         if spec.input_type == "uint8":
+            # Conversion to bytes cuts decimals off, and a value may lie a little below the stored one.
             x = x.round().clamp(0, 255)
         x = x.to(INPUT_TYPES[spec.input_type])
         return x.permute(0, 2, 3, 1).contiguous() if spec.layout == "nhwc" else x
@@ -182,7 +184,7 @@ class Adapted(nn.Module):
 
 
 def activated_scores(scores: Tensor, activation: str) -> Tensor:
-    """Probabilities of channels `(n, max(2, channels), h, w)`; one channel is the probability of the second of two."""
+    """Return probabilities `(n, max(2, channels), h, w)`; a single channel is the probability of the second of two."""
     if activation == "share":
         # Sums of a mask classifier's queries are no probabilities: where all masks are faint, all classes are.
         return scores / scores.sum(dim=1, keepdim=True).clamp_min(torch.finfo(scores.dtype).tiny)
@@ -193,7 +195,7 @@ def activated_scores(scores: Tensor, activation: str) -> Tensor:
 
 
 def added_up(probs: Tensor, classes: Sequence[Sequence[int]]) -> Tensor:
-    """Probabilities of classes, each the sum of some channels."""
+    """Return the probabilities of classes, each the sum of some channels."""
     if [list(each) for each in classes] == [[index] for index in range(probs.shape[1])]:
         return probs
     return torch.stack([probs[:, list(each)].sum(dim=1) for each in classes], dim=1)

@@ -59,25 +59,25 @@ class ForeignDescription:
     values: Mapping[str, Stated] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> Any:
-        """A value by its name."""
+        """Return a value by its name."""
         return self.values[name].value
 
     def get(self, name: str) -> Any:
-        """A value by its name; None where it is not known."""
+        """Return a value by its name; None where it is not known."""
         return self.values[name].value if name in self.values else None
 
     def with_value(self, name: str, value: object, origin: str) -> ForeignDescription:
-        """The description with another value."""
+        """Return the description with another value."""
         return replace(self, values={**self.values, name: Stated(value=value, origin=origin)})
 
     def lines(self) -> list[str]:
-        """Each value with its origin, a line each, in a fixed order."""
+        """Return each value with its origin, a line each, in a fixed order."""
         ordered = sorted(self.values, key=lambda name: (name not in OPTION_OF, [*OPTION_OF, name].index(name)))
         return [f"{name}: {spelled(self[name])}  ({self.values[name].origin})" for name in ordered]
 
 
 def spelled(value: object) -> str:
-    """A value of a description as a line shows it."""
+    """Return a value of a description as a line shows it."""
     if value is None or value == "":
         return "none"
     if isinstance(value, float):
@@ -134,7 +134,7 @@ def _with_bands(values: dict[str, Stated]) -> dict[str, Stated]:
 
 
 def _with_normalisation(values: dict[str, Stated], *, given: NetworkOptions) -> dict[str, Stated]:
-    """Mean and standard deviation for each band, and those that hand stored values on."""
+    """Return mean and standard deviation for each band, and those that hand stored values on."""
     if "bands" not in values:
         return values
     bands = values["bands"].value
@@ -178,7 +178,7 @@ def _with_normalisation(values: dict[str, Stated], *, given: NetworkOptions) -> 
 
 
 def class_choices(description: ForeignDescription, channels: int) -> tuple[tuple[ClassChoice, ...], str]:
-    """The classes of a network with their channels, and where they come from.
+    """Return the classes of a network with their channels, and where they come from.
 
     Args:
         description: The values that are known.
@@ -229,7 +229,7 @@ def _refuse_classes(count: int, channels: int, origin: str) -> None:
 
 
 def pixel_size(description: ForeignDescription) -> dict[str, object] | None:
-    """The size of a pixel as `bundle.json` has it; None where it is not known."""
+    """Return the size of a pixel as `bundle.json` has it; None where it is not known."""
     text = description.get("pixel")
     if text is None:
         return None
@@ -238,6 +238,6 @@ def pixel_size(description: ForeignDescription) -> dict[str, object] | None:
 
 
 def input_size(description: ForeignDescription) -> Size:
-    """Size of the network's input."""
+    """Return the size of the network's input."""
     found: Size = description["input"]
     return found

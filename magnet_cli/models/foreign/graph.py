@@ -53,7 +53,7 @@ class Graph:
 
 
 def sole_input(inputs: list[GraphValue], outputs: tuple[GraphValue, ...], path: Path) -> GraphValue:
-    """The one input of a graph, which takes patches.
+    """Return the one input of a graph, which takes patches.
 
     Raises:
         WeightsError: The network takes something else than patches, or gives no scores.
@@ -87,7 +87,7 @@ def sole_input(inputs: list[GraphValue], outputs: tuple[GraphValue, ...], path: 
 
 
 def stated_by_graph(graph: Graph, options: NetworkOptions) -> dict[str, Stated]:
-    """What types and fixed sides of a graph state."""
+    """Return what types and fixed sides of a graph state."""
     given, name = graph.input, f"graph: {graph.input.name}"
     found: dict[str, Stated] = {}
     layout = options.layout or _layout(given)
@@ -124,7 +124,7 @@ def stated_by_graph(graph: Graph, options: NetworkOptions) -> dict[str, Stated]:
 
 
 def _layout(given: GraphValue) -> str | None:
-    """The order of the axes, where fixed sides tell it."""
+    """Return the order of the axes, where fixed sides tell it."""
     if given.shape is None:
         return None
     second, last = given.shape[1], given.shape[3]
@@ -138,7 +138,7 @@ def _axes(given: GraphValue) -> str:
 
 
 def bands_described(described: Stated, by_graph: Stated, path: Path) -> Stated:
-    """Names of bands, where a description has as many as the graph takes.
+    """Return names of bands, where a description has as many as the graph takes.
 
     Raises:
         WeightsError: The description has another number of bands.

@@ -30,7 +30,7 @@ KINDS: dict[str, NetworkKind] = {kind.name: kind for kind in _EVERY}
 
 
 def kind_named(name: str, *, file: Path) -> NetworkKind:
-    """The kind that a description names.
+    """Return the kind that a description names.
 
     Raises:
         WeightsError: This version knows no such kind.
@@ -43,13 +43,13 @@ def kind_named(name: str, *, file: Path) -> NetworkKind:
 
 
 def network_path(text: str) -> Path:
-    """The path of a network as a user names it. A link to it is followed; links inside a folder are refused later."""
+    """Return the path of a network. A link to it is followed; links inside a folder are refused later."""
     path = Path(text)
     return path.resolve() if path.exists() else path
 
 
 def kind_of(path: Path) -> NetworkKind:
-    """The kind of the network in a folder or a file.
+    """Return the kind of the network in a folder or a file.
 
     Raises:
         WeightsError: It is of none; the message says why, where the reason is known.
@@ -70,7 +70,7 @@ def kind_of(path: Path) -> NetworkKind:
 
 
 def _refusal(path: Path) -> WeightsError | None:
-    """Why files are refused that are known, and that no kind may read; None for all others."""
+    """Return the error for a file that is known and that no kind may read; None for all others."""
     if path.is_dir():
         return _folder_refusal(path)
     if path.suffix == ".py":

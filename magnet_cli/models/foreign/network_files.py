@@ -19,13 +19,14 @@ CHUNK = 1 << 24
 
 
 def checked_file(root: Path, name: str) -> Path:
-    """The path of a file that lies inside a folder.
+    """Return the path of a file that lies inside a folder.
 
     Raises:
         WeightsError: It is missing, or leads outside of the folder, as by a symbolic link.
     """
     path = root / name
     try:
+        # Resolved, because a link inside the folder may lead to any file that the user can read.
         inside = path.resolve(strict=True).is_relative_to(root.resolve(strict=True))
     except OSError as exc:
         raise WeightsError("a file of the network is missing", value=name, file=root) from exc
@@ -42,7 +43,7 @@ def checked_file(root: Path, name: str) -> Path:
 
 
 def read_json(root: Path, name: str) -> dict[str, Any]:
-    """The JSON object in a file of a network.
+    """Return the JSON object in a file of a network.
 
     Raises:
         WeightsError: It is missing, leads outside, or is no JSON object.
@@ -52,7 +53,7 @@ def read_json(root: Path, name: str) -> dict[str, Any]:
 
 
 def digest_of_file(path: Path) -> str:
-    """SHA-256 of a file, read in parts: a network may have many gigabytes."""
+    """Return the SHA-256 of a file, read in parts: a network may have many gigabytes."""
     total = hashlib.sha256()
     try:
         with path.open("rb") as file:
@@ -64,7 +65,7 @@ def digest_of_file(path: Path) -> str:
 
 
 def digests(root: Path, names: Iterable[str]) -> dict[str, str]:
-    """SHA-256 of each file by its name."""
+    """Return the SHA-256 of each file by its name."""
     return {name: digest_of_file(checked_file(root, name)) for name in sorted(names)}
 
 
@@ -87,7 +88,7 @@ def check_digests(root: Path, files: Mapping[str, str]) -> None:
 
 
 def archive_names(path: Path) -> tuple[str, ...]:
-    """Names of the entries of a zip archive without its outermost folder; empty where the file is no archive."""
+    """Return the entries of a zip archive without its outermost folder; empty where the file is no archive."""
     try:
         if not zipfile.is_zipfile(path):
             return ()

@@ -27,7 +27,7 @@ HALF = 0.5
 def deepness(
     metadata: Mapping[str, str], options: NetworkOptions, *, channels: int | None, file: Path
 ) -> dict[str, Stated]:
-    """What Deepness, a plugin of QGIS, reads from a graph's metadata; nothing where it is not Deepness's.
+    """Return what Deepness, a plugin of QGIS, reads from a graph's metadata; nothing where it is not Deepness's.
 
     Its convention: stored values are divided by 255, then mean and deviation apply; scores are probabilities.
 
@@ -93,7 +93,7 @@ DEEPNESS = frozenset(
 
 
 def geoai(path: Path, options: NetworkOptions) -> dict[str, Stated]:
-    """What the file `x.onnx.json` says that geoai writes beside a network; nothing where there is none.
+    """Return what the file `x.onnx.json` says that geoai writes beside a network; nothing where there is none.
 
     Raises:
         WeightsError: The network does something else than segment, or a value cannot be read.
@@ -119,7 +119,7 @@ def geoai(path: Path, options: NetworkOptions) -> dict[str, Stated]:
 
 
 def stac(path: Path, options: NetworkOptions) -> dict[str, Stated]:
-    """What a STAC item with the extension MLM beside a network says; nothing where there is none.
+    """Return what a STAC item with the extension MLM beside a network says; nothing where there is none.
 
     Raises:
         WeightsError: The item describes something else than a network for segmentation, or a value cannot be read.
@@ -155,7 +155,7 @@ def stac(path: Path, options: NetworkOptions) -> dict[str, Stated]:
 
 
 def _item(path: Path) -> tuple[Path | None, dict[str, Any]]:
-    """The item whose assets name the network's file, or that has the file's own name."""
+    """Return the item whose assets name the network's file, or that has the file's own name."""
     for file in sorted(path.parent.glob("*.json"))[:MOST_FILES]:
         if file.stat().st_size > LARGEST or b'"mlm:' not in (data := file.read_bytes()):
             continue
@@ -170,7 +170,7 @@ def _item(path: Path) -> tuple[Path | None, dict[str, Any]]:
 
 
 def _first(value: object) -> dict[str, Any]:
-    """The first object of a list; an empty one where there is none."""
+    """Return the first object of a list; an empty one where there is none."""
     return value[0] if isinstance(value, list) and value and isinstance(value[0], dict) else {}
 
 
@@ -189,7 +189,7 @@ def _shape(structure: object, file: Path) -> dict[str, Stated]:
 
 
 def _scaling(steps: object, bands: int, options: NetworkOptions, file: Path) -> dict[str, Stated]:
-    """Range, mean and deviation that do what `value_scaling` does; nothing where it can be read in two ways.
+    """Return range, mean and deviation that do what `value_scaling` does; nothing where it can be read in two ways.
 
     One step is for all bands, and a step for each band is for that band. Steps of different types in one list could
     also be meant one after another.
@@ -215,7 +215,7 @@ def _scaling(steps: object, bands: int, options: NetworkOptions, file: Path) -> 
 
 
 def _line(step: Mapping[str, Any], file: Path) -> tuple[float, float, tuple[float, float] | None]:
-    """Slope and offset of a step, and the stored values beyond which it clips."""
+    """Return the slope and offset of a step, and the stored values beyond which it clips."""
     kind, span, less, by = step.get("type"), None, 0.0, 1.0
     if kind in ("min-max", "clip"):
         low, high = _two(step, "minimum", "maximum", file)
@@ -254,7 +254,7 @@ def _json(text: str, key: str, file: Path) -> Any:
 
 
 def _names(value: object, key: str, file: Path) -> tuple[str, ...]:
-    """Names of classes, from a list or from an object whose keys are the numbers of channels."""
+    """Return the names of classes, from a list or from an object whose keys are the numbers of channels."""
     if isinstance(value, dict):
         numbers = [str(index) for index in range(len(value))]
         if set(value) != set(numbers):

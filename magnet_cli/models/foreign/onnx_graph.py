@@ -34,11 +34,13 @@ def read_graph(path: Path) -> Graph:
         raise WeightsError("a graph has less than 2 GiB", value=path.stat().st_size, file=path,
             advice="Export it with its weights in a file of their own")  # fmt: skip
     try:
+        # Weights in other files stay unread until their paths are checked: they could lead out of the folder.
         model = onnx.load_model(str(path), format="protobuf", load_external_data=False)
     except (DecodeError, ValueError) as exc:
         raise WeightsError("not an ONNX file that can be read", file=path) from exc
     _refuse_custom(model, path)
     constants = {tensor.name for tensor in model.graph.initializer}
+    # Files of older versions of ONNX list the weights among the inputs.
     inputs = [_value(each) for each in model.graph.input if each.name not in constants]
     outputs = tuple(_value(each) for each in model.graph.output)
     given = sole_input(inputs, outputs, path)
@@ -70,7 +72,7 @@ def _refuse_custom(model: Any, path: Path) -> None:
 
 
 def _nodes(nodes: Iterable[Any]) -> Iterator[Any]:
-    """Nodes with those of the graphs inside them, such as the branches of a condition."""
+    """Yield nodes with those of the graphs inside them, such as the branches of a condition."""
     for node in nodes:
         yield node
         for attribute in node.attribute:
@@ -79,7 +81,7 @@ def _nodes(nodes: Iterable[Any]) -> Iterator[Any]:
 
 
 def _tensors(model: Any) -> Iterator[Any]:
-    """Every tensor that a model may keep in another file."""
+    """Yield every tensor that a model may keep in another file."""
     yield from _graph_tensors(model.graph)
     for function in model.functions:
         yield from _node_tensors(function.node)

@@ -55,7 +55,7 @@ class Trial:
     """Probabilities `(classes, 64, 64)` of every eighth row and column."""
 
     def encode(self) -> bytes:
-        """The trial as a safetensors file."""
+        """Return the trial as the bytes of a safetensors file."""
         parts = {"picture": self.picture, "labels": self.labels, "probs": self.probs}
         return save({name: torch.from_numpy(np.ascontiguousarray(part)) for name, part in parts.items()})
 
@@ -73,13 +73,13 @@ class Trial:
             raise WeightsError(f"the kept trial cannot be read: {exc}", file=path) from exc
 
     def compare(self, other: Trial) -> tuple[float, float]:
-        """The share of pixels of the same class, and the largest difference of two probabilities."""
+        """Return the share of pixels of the same class, and the largest difference of two probabilities."""
         same = float((self.labels == other.labels).mean())
         return same, float(np.abs(self.probs - other.probs).max())
 
 
 def generated_picture(bands: int, span: tuple[float, float]) -> NDArray[np.float32]:
-    """A made-up picture `(bands, 512, 512)` over the whole range of stored values: patches of several sizes and noise.
+    """Return a made-up picture `(bands, 512, 512)` over the range of stored values: spots of several sizes and noise.
 
     Args:
         bands: The number of bands.
@@ -108,14 +108,14 @@ class Windows:
     std: tuple[float, ...]
 
     def starts(self) -> Iterator[tuple[int, int]]:
-        """Row and column of each window. The last one of an axis is moved inside."""
+        """Yield row and column of each window. The last one of an axis is moved inside."""
         rows, columns = self.picture.shape[1:]
         for top in range(0, rows, self.size.height):
             for left in range(0, columns, self.size.width):
                 yield max(0, min(top, rows - self.size.height)), max(0, min(left, columns - self.size.width))
 
     def patch(self, top: int, left: int) -> Tensor:
-        """A window as a normalised patch `(1, bands, h, w)` float32; what lies beyond the picture is reflected."""
+        """Return a window as a normalised patch `(1, bands, h, w)` float32, with reflection beyond the picture."""
         height, width = self.size.height, self.size.width
         part = self.picture[:, top : top + height, left : left + width]
         beyond = ((0, 0), (0, height - part.shape[1]), (0, width - part.shape[2]))
@@ -153,7 +153,7 @@ def replay(predict: Callable[[Tensor], Tensor], windows: Windows) -> Trial:
 
 
 def windows_of_description(description: ForeignDescription, picture: NDArray[Any]) -> Windows:
-    """The windows of a picture, with the description's normalisation."""
+    """Return the windows of a picture, with the description's normalisation."""
     return Windows(
         picture=picture,
         size=input_size(description),
@@ -164,7 +164,7 @@ def windows_of_description(description: ForeignDescription, picture: NDArray[Any
 
 
 def windows_of_bundle(bundle: Bundle, picture: NDArray[Any]) -> Windows:
-    """The windows of a picture, with a bundle's normalisation."""
+    """Return the windows of a picture, with a bundle's normalisation."""
     given = bundle.input
     return Windows(picture=picture, size=given.size, span=given.range, mean=given.mean, std=given.std)
 
@@ -213,11 +213,11 @@ class Explorer:
         self.description = self.description.with_value(name, value, origin)
 
     def _call(self, patches: Tensor) -> Tensor:
-        """The chosen output for patches, as the network gives it, its input prepared as the adapter does."""
+        """Return the chosen output for patches, as the network gives it. Its input is prepared as in the adapter."""
         return call_prepared(self._network, self.spec, patches)
 
     def _first_scores(self) -> Tensor:
-        """Scores of the first patch, by the first way to call the network that it does not refuse.
+        """Return the scores of the first patch, by the first way to call the network that it does not refuse.
 
         A frozen network with weights in half precision refuses patches in single precision.
         """
@@ -345,7 +345,7 @@ class Explorer:
         return height + -height % self.spec.multiple, width + -width % self.spec.multiple
 
     def _lies_at_centre(self, trim: int) -> bool:
-        """Whether a change inside the patch is felt where scores of the centre would lie, not those of the whole."""
+        """Return whether scores lie at the centre of the patch and not over all of it, as a change inside it shows."""
         found = self._felt()
         if found is None:
             return False
@@ -394,7 +394,7 @@ class Explorer:
         return felt, (top + high / 2, left + wide / 2)
 
     def _scores(self, patch: Tensor | None = None) -> Tensor:
-        """Scores `(1, channels, h', w')` float32 of a patch; of the first one where none is given."""
+        """Return the scores `(1, channels, h', w')` float32 of a patch; of the first one where none is given."""
         given = self._patch if patch is None else patch
         count = self.spec.batch or 1
         found = self._call(given.expand(count, -1, -1, -1))[:1].float()
@@ -482,12 +482,12 @@ class Explorer:
 
 
 def call_prepared(network: Callable[[Tensor], object], spec: ForeignSpec, patches: Tensor) -> Tensor:
-    """The chosen output of a network, with the axes that it has, for patches `(n, bands, h, w)`."""
+    """Return the chosen output of a network, with the axes that it has, for patches `(n, bands, h, w)`."""
     return select_output(network(Adapted(network, spec=spec).prepared(patches)), spec.output)
 
 
 def _fits(found: tuple[int, ...], patch: tuple[int, int]) -> bool:
-    """Whether a map may be one of scores of a patch: a 32nd of its sides to the whole, the same share of both."""
+    """Return whether a map may be one of scores: it has a 32nd of the patch's sides to all, the same share of both."""
     (rows, columns), (height, width) = found, patch
     inside = height / COARSEST <= rows <= height and width / COARSEST <= columns <= width
     return inside and abs(rows / height - columns / width) < 1 / height + 1 / width
