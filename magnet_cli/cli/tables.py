@@ -34,7 +34,7 @@ def plan_lines(plan: Plan, *, seconds: float | None = None, then: RefinePreview 
         f"{plan.image.path}: {plan.image.size} pixels, read by {plan.image.backend}",
         f"  {', '.join(f'{key} {value}' for key, value in plan.settings.describe().items())}",
         f"  {_input(plan)}",
-        f"  {plan.machine.device} {plan.machine.precision}, {plan.batch} patches a forward pass",
+        f"  {plan.machine.device} {plan.machine.precision} {plan.machine.engine}, {plan.batch} patches a forward pass",
     ]
     if plan.areas:
         lines.append(f"  area: {' and '.join(f'{area.kind} {area.source}' for area in plan.areas)}")

@@ -16,13 +16,14 @@ from magnet_cli.cli.parameters import Given, Group, Json, PanelCommand, is_typed
 from magnet_cli.errors import MagnetError, UsageError, WeightsError
 from magnet_cli.geometry import Size
 from magnet_cli.options.foreign_network import NetworkOptions
-from magnet_cli.options.shared import MachineOptions
+from magnet_cli.options.shared import EngineName, EngineOption, EngineOptions, MachineOptions, Precision
 from magnet_cli.system.memory import format_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from magnet_cli.importing import OrderSample
+    from magnet_cli.models.network_spec import Bundle
 
 weights_app = typer.Typer(help="Show, check and import model bundles.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -104,12 +105,13 @@ def verify(name: Name, *, json: Json = False) -> int:
 
 @weights_app.command(cls=PanelCommand)
 @command
-@takes(machine=Group(options=MachineOptions, only=("device", "gpu")))
-def measure(name: Name, *, machine: Given[MachineOptions], json: Json = False) -> None:
-    """Measure the network from elsewhere of a bundle on a device, and keep the figures in the bundle.
+@takes(machine=Group(options=MachineOptions, only=("device", "gpu")), engine=Group(options=EngineOptions))
+def measure(name: Name, *, machine: Given[MachineOptions], engine: Given[EngineOptions], json: Json = False) -> None:
+    """Measure the network from elsewhere of a bundle on a device, or an engine, and keep the figures in the bundle.
 
     Memory and the agreement of bfloat16 are kept. The margin stays as the import has measured it, because masks depend
-    on it.
+    on it. With --engine, the speed of the bundle's own backbone in that engine and its agreement with PyTorch are
+    measured on the CPU, and kept in engines.json, from where --engine auto takes them.
     """
     with answering("bundles", json=json) as rows:
         wanted = machine.value().device
@@ -117,12 +119,15 @@ def measure(name: Name, *, machine: Given[MachineOptions], json: Json = False) -
         from magnet_cli.models.device import resolve_device
         from magnet_cli.models.foreign import measurement
 
-        bundle = load_bundle(name)
+        bundle, chosen = load_bundle(name), engine.value().engine
+        if chosen in ("onnxruntime", "openvino"):
+            rows.append(_measure_engine(bundle, chosen))
+            return
         if bundle.foreign is None:
             raise WeightsError(
                 "the networks of this program are not measured: their memory is planned from their layers",
                 value=bundle.name,
-                advice="Give a bundle that 'magnet weights import --network' has made",
+                advice="Give a bundle that 'magnet weights import --network' has made, or --engine openvino",
             )
         found = measurement.measured(bundle, resolve_device(wanted))
         measurement.store(bundle.folder, found)
@@ -135,6 +140,7 @@ def measure(name: Name, *, machine: Given[MachineOptions], json: Json = False) -
 @command
 @takes(
     machine=Group(options=MachineOptions, only=("device", "gpu")),
+    engine=Group(options=EngineOptions),
     foreign=Group(options=NetworkOptions),
 )
 def import_checkpoints(
@@ -171,6 +177,7 @@ def import_checkpoints(
     label: Annotated[Path | None, typer.Option(help="The sample's true classes.")] = None,
     licence: Annotated[str | None, typer.Option(help="Licence of the weights, for the model card.")] = None,
     machine: Given[MachineOptions],
+    engine: Given[EngineOptions],
     foreign: Given[NetworkOptions],
     bands: Annotated[
         str | None,
@@ -195,7 +202,16 @@ def import_checkpoints(
         described = foreign.value(**({} if bands is None else {"network_bands": bands}))
         if described.network is not None:
             _refuse_checkpoints(context, file)
-            rows.append(_import_network(described, output, sample=sample, licence=licence, overwrite=overwrite))
+            rows.append(
+                _import_network(
+                    described,
+                    output,
+                    engine=engine.value().engine,
+                    sample=sample,
+                    licence=licence,
+                    overwrite=overwrite,
+                )
+            )
             return
         if sample is not None:
             raise UsageError("--sample is for --network", advice="Give --image and --label for checkpoints of MagNet")
@@ -237,6 +253,31 @@ def import_checkpoints(
         print_message(f"{output}: bundle '{made.bundle.name}', {len(made.bundle.classes)} classes; {made.finding}")
 
 
+def _measure_engine(bundle: Bundle, engine: EngineName) -> dict[str, object]:
+    """Measure an engine beside PyTorch, keep the figures, and return them as JSON values."""
+    from magnet_cli.models.device import computes_bfloat16
+    from magnet_cli.models.engines.engine_runs import store_engine
+    from magnet_cli.models.engines.engine_speed import measure_engine
+    from magnet_cli.models.engines.graph_engine import ENGINES
+
+    if bundle.foreign is not None:
+        raise UsageError(
+            "the engine of a network from elsewhere is chosen when it is imported",
+            value=f"--engine {engine} and {bundle.name}",
+            advice="Import the network again: magnet weights import --network PATH --engine ENGINE -o BUNDLE",
+        )
+    precisions: tuple[Precision, ...] = ("float32", "bfloat16") if computes_bfloat16("cpu") else ("float32",)
+    lines = []
+    for precision in precisions:
+        if precision not in ENGINES[engine].precisions:
+            continue
+        run = measure_engine(bundle, engine=engine, precision=precision)
+        store_engine(bundle, run, engine=engine, precision=precision)
+        lines.append(run.line(engine, precision))
+        print_message(f"{bundle.name}: {lines[-1]}")
+    return {"name": bundle.name, "device": "cpu", "lines": lines}
+
+
 def _refuse_checkpoints(context: typer.Context, file: Path | None) -> None:
     given = [f"--{name.replace('_', '-')}" for name in (*MAGNET_ALONE, "program") if is_typed(context, name)]
     if file is not None or given:
@@ -249,7 +290,13 @@ def _refuse_checkpoints(context: typer.Context, file: Path | None) -> None:
 
 
 def _import_network(
-    described: NetworkOptions, output: Path, *, sample: Path | None, licence: str | None, overwrite: bool
+    described: NetworkOptions,
+    output: Path,
+    *,
+    engine: EngineOption,
+    sample: Path | None,
+    licence: str | None,
+    overwrite: bool,
 ) -> dict[str, object]:
     """Import a network that another library saved, and return the new bundle's short description as JSON values."""
     from magnet_cli.importing import import_network
@@ -257,7 +304,7 @@ def _import_network(
     from magnet_cli.system.threads import usable_cores
 
     pin_arithmetic(usable_cores())
-    made = import_network(described, output, sample=sample, licence=licence, overwrite=overwrite)
+    made = import_network(described, output, engine=engine, sample=sample, licence=licence, overwrite=overwrite)
     for line in made.lines:
         print_message(f"  {line}")
     print_message(

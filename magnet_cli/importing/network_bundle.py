@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from magnet_cli.models.foreign.foreign_bundle import TriedNetwork
     from magnet_cli.options.foreign_network import NetworkOptions
+    from magnet_cli.options.shared import EngineOption
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +46,7 @@ def import_network(
     sample: Path | None = None,
     licence: str | None = None,
     overwrite: bool = False,
+    engine: EngineOption = "auto",
 ) -> ImportedNetwork:
     """Make a bundle of a network that another library saved. The bundle needs neither that folder nor a network.
 
@@ -54,6 +56,7 @@ def import_network(
         sample: An image whose centre is the picture of the trial pass. None makes up a picture.
         licence: Licence of the weights, where the files state none or another one.
         overwrite: Replace a bundle that is there.
+        engine: Library that computes the network; `auto` is the kind's first one that is installed.
 
     Raises:
         WeightsError, UsageError: The network cannot be used, or values are missing; the message says what to do.
@@ -62,7 +65,7 @@ def import_network(
     """
     read = [Path(path) for path in (options.network, sample) if path]
     check_output(output, overwrite=overwrite, read=read)
-    tried = tried_network(options, picture=None if sample is None else partial(_centre, sample))
+    tried = tried_network(options, picture=None if sample is None else partial(_centre, sample), engine=engine)
     if licence is not None:
         tried = replace(tried, description=tried.description.with_value("licence", licence, "--licence"))
     reading = tried.description.reading

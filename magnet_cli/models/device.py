@@ -148,7 +148,13 @@ def _read_text(path: Path) -> str:
 
 
 def machine_of(
-    device: str, precision: str, *, memory: int | None, gpu_memory: int | None = None, base: int | None = None
+    device: str,
+    precision: str,
+    *,
+    memory: int | None,
+    gpu_memory: int | None = None,
+    base: int | None = None,
+    engine: str = "torch",
 ) -> Machine:
     """Return the machine that a run has.
 
@@ -158,10 +164,12 @@ def machine_of(
         memory: Host bytes that the run may use; None for what is free.
         gpu_memory: Device bytes that it may use; None for what is free.
         base: Host bytes in use before the first read; None for what is in use now.
+        engine: Library that computes the networks.
     """
     return Machine(
         device=device,
         precision=precision,
+        engine=engine,
         memory=memory or default_budget(),
         gpu_memory=gpu_memory or free_device_memory(device),
         context=context_memory(device),

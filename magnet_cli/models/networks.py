@@ -228,12 +228,13 @@ def load_networks(bundle: Bundle, *, device: str, precision: str) -> Networks:
         refiners=tuple(ready(network, device=place, dtype=dtype) for network in refiners),
         device=place,
         precision=precision,
-        selector=_selector(bundle, place=place, dtype=dtype),
+        selector=placed_selector(bundle, place=place, dtype=dtype),
         local=_local(bundle, place=place, dtype=dtype),
     )
 
 
-def _selector(bundle: Bundle, *, place: torch.device, dtype: torch.dtype) -> PatchProposalNetwork | None:
+def placed_selector(bundle: Bundle, *, place: torch.device, dtype: torch.dtype) -> PatchProposalNetwork | None:
+    """The selector of a bundle on a device; None where it has none."""
     network = None if bundle.selector is None else _built(build_selector, bundle, bundle.selector)
     if network is not None:
         # Only the encoder is traced, because a traced network has no `score_map`.

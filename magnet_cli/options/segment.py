@@ -15,7 +15,7 @@ from magnet_cli.options.option import Form, ListOption, NumericOption, Option, P
 from magnet_cli.options.regions import REGION
 from magnet_cli.options.rules import BUDGET, OVERLAP, PATCHES, POINTS, Rule, Select, spell_rule, threshold_letter
 from magnet_cli.options.scales import SCALES
-from magnet_cli.options.shared import WEIGHTS_HELP, BandOptions, MachineOptions, RunOptions, ViewOptions
+from magnet_cli.options.shared import WEIGHTS_HELP, BandOptions, EngineOptions, MachineOptions, RunOptions, ViewOptions
 
 if TYPE_CHECKING:
     from fractions import Fraction
@@ -73,7 +73,7 @@ BATCH_SIZE = Form(parse=_parse_batch_size, types=(Integral,), convert=int, metav
 
 
 @dataclass(kw_only=True, unsafe_hash=True)
-class SegmentOptions(BandOptions, MachineOptions, RunOptions, ViewOptions, panel="Method"):
+class SegmentOptions(BandOptions, EngineOptions, MachineOptions, RunOptions, ViewOptions, panel="Method"):
     """All options of `segment`. None leaves the choice to the bundle or the machine.
 
     Each option accepts a value, or the text that the command line takes: `SegmentOptions(scales="625,1250")`.

@@ -12,6 +12,8 @@ from magnet_cli.options.values import ValueRange, as_bands, parse_bands, parse_v
 Precision = Literal["float32", "bfloat16", "float16"]
 AlphaRole = Literal["mask", "band"]
 PrecisionOption = Literal["auto", "float32", "bfloat16", "float16"]
+EngineName = Literal["torch", "onnxruntime", "openvino"]
+EngineOption = Literal["auto", "torch", "onnxruntime", "openvino"]
 
 WEIGHTS_HELP = "The model: the name of a bundle that comes with the program, or a bundle's folder."
 BANDS = Form(
@@ -99,6 +101,20 @@ class MachineOptions(OptionGroup, panel="Machine"):
     """Most memory of the device that may be used, in bytes. None leaves the limit to the program."""
     memory: Option[int | None] = Option(None, BYTES, about="Most memory of the host to use, like 8GiB.")
     """Most memory of the host that may be used, in bytes. None leaves the limit to the program."""
+
+
+@dataclass(kw_only=True, unsafe_hash=True)
+class EngineOptions(OptionGroup, panel="Machine"):
+    """The library that computes the networks."""
+
+    engine: Option[EngineOption] = Option(
+        "auto",
+        choice(EngineOption),
+        about="Library that computes the networks: torch, onnxruntime or openvino. Default: torch, unless the bundle "
+        "holds a measurement by which another one is faster and agrees.",
+    )
+    """The library that computes the networks. `auto` takes PyTorch, unless the bundle holds a measurement by which
+    another one is faster and gives the same labels."""
 
 
 @dataclass(kw_only=True, unsafe_hash=True)

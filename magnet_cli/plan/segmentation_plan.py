@@ -101,6 +101,8 @@ class Machine:
     device: str
     """Name of the device, like `cpu`, `mps` or `cuda:0`."""
     precision: str
+    engine: str = "torch"
+    """Library that computes the networks: `torch`, `onnxruntime`, `openvino`."""
     gpu_memory: int | None = None
     """Device bytes that may be used; None without an accelerator."""
     memory: int
@@ -294,6 +296,7 @@ class Plan:
             "backend": self.image.backend,
             "device": self.machine.device,
             "precision": self.machine.precision,
+            "engine": self.machine.engine,
             "batch": self.batch,
             "group": list(self.group),
             **self.describe_grid(),

@@ -62,6 +62,7 @@ def make_report(
             "group": list(plan.group),
             "device": plan.machine.device,
             "precision": plan.machine.precision,
+            "engine": plan.machine.engine,
             **plan.describe_grid(),
             "probabilities": plan.probabilities,
             "uncertainty": plan.uncertainty,

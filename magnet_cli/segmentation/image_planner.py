@@ -12,11 +12,10 @@ from magnet_cli.areas import specify
 from magnet_cli.events import Events
 from magnet_cli.masks.targets import input_images
 from magnet_cli.models.device import device_case, machine_of, resolve_device, resolve_precision
-from magnet_cli.models.facts import model_facts
 from magnet_cli.models.python_network import PythonNetwork
 from magnet_cli.options.segment import SegmentOptions
 from magnet_cli.plan import Machine, ModelFacts, Plan, check_bands, inspect_bands, make_plan
-from magnet_cli.segmentation.segment_model import chosen_bundle, load_last_stage
+from magnet_cli.segmentation.segment_model import chosen_bundle, engine_of_run, facts_of_run, load_last_stage
 from magnet_cli.segmentation.stains import check_preparation, find_stains
 from magnet_cli.system.memory import host_memory
 from magnet_cli.system.speeds import Case, nearest_figure
@@ -85,11 +84,16 @@ class Planner:
         device = resolve_device(options.device)
         last = load_last_stage(options, Events())
         bundle = chosen_bundle(options, own)
-        precision = resolve_precision(options.precision, device, bundle)
-        facts = model_facts(bundle, device) if own is None else own.load(device=device, precision=precision)[0]
+        engine, word = engine_of_run(options, bundle, own)
+        precision = resolve_precision(word, device, bundle)
+        if own is None:
+            facts = facts_of_run(bundle, device=device, precision=precision, engine=engine)
+        else:
+            facts = own.load(device=device, precision=precision)[0]
         machine = machine_of(
             device,
             precision,
+            engine=engine,
             memory=options.memory,
             gpu_memory=options.gpu_memory,
             base=(host_memory() or 0) + 2 * _weights_bytes(bundle),  # float16 on disk is float32 in memory
@@ -167,11 +171,11 @@ def case_of(image_plan: Plan, *, digest: str) -> Case:
         image_plan: The plan of the run.
         digest: SHA-256 of its bundle.
     """
-    settings = image_plan.settings
+    settings, precision, engine = image_plan.settings, image_plan.machine.precision, image_plan.machine.engine
     return Case(
         bundle=digest,
         device=device_case(image_plan.machine.device),
-        precision=image_plan.machine.precision,
+        precision=precision if engine == "torch" else f"{precision} in {engine}",
         method=settings.method,
         merge=settings.merge if settings.refines else "none",
         batch=image_plan.batch,

@@ -160,6 +160,7 @@ def options_hash(plan: Plan) -> str:
         "value_range": [list(span) for span in plan.value_range],
         "fields": [plan.probabilities, plan.uncertainty],
         **({} if plan.preparation is None else {"preparation": plan.preparation.describe()}),
+        **({} if plan.machine.engine == "torch" else {"engine": plan.machine.engine}),
     }
     return digest_of(values)
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from magnet_cli.errors import UsageError
 from magnet_cli.models.bundle import load_bundle
-from magnet_cli.models.device import choose_device, machine_of
+from magnet_cli.models.device import choose_device, machine_of, resolve_device
+from magnet_cli.models.engines.engine_choice import choose_engine
+from magnet_cli.models.engines.engine_memory import engine_memory
+from magnet_cli.models.engines.engine_networks import loaded_networks
+from magnet_cli.models.engines.graph_engine import ENGINES
 from magnet_cli.models.facts import model_facts
 from magnet_cli.models.foreign.foreign_bundle import bundle_in_place
-from magnet_cli.models.foreign.loading import load_foreign, runtime
-from magnet_cli.models.networks import load_networks
+from magnet_cli.models.foreign.loading import runtime
 from magnet_cli.options.segment import DEFAULT_BUNDLE, DEFAULT_BUNDLE_NOTE
 from magnet_cli.system.memory import reuse_large_tensors
 
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
     from magnet_cli.models.networks import Networks
     from magnet_cli.models.python_network import PythonNetwork
     from magnet_cli.options.segment import SegmentOptions
+    from magnet_cli.options.shared import EngineName, PrecisionOption
     from magnet_cli.plan import Machine, ModelFacts
     from magnet_cli.refinement.last_stage import LastStage
 
@@ -51,21 +55,22 @@ def load_model(options: SegmentOptions, events: Events, own: PythonNetwork | Non
     """
     last = load_last_stage(options, events)
     bundle = chosen_bundle(options, own)
-    device, precision = choose_device(options, bundle, events)
+    engine, word = engine_of_run(options, bundle, own)
+    device, precision = choose_device(replace(options, precision=word), bundle, events)
     if own is None:
-        facts, networks = model_facts(bundle, device), None
+        facts, networks = facts_of_run(bundle, device=device, precision=precision, engine=engine), None
     else:
         facts, networks = own.load(device=device, precision=precision)
     if facts.large_tensors and device == "cpu":
         reuse_large_tensors()
-    networks = networks or _loaded(bundle, device=device, precision=precision)
-    machine = machine_of(device, precision, memory=options.memory, gpu_memory=options.gpu_memory)
+    networks = networks or loaded_networks(bundle, device=device, precision=precision, engine=engine)
+    machine = machine_of(device, precision, engine=engine, memory=options.memory, gpu_memory=options.gpu_memory)
     if last is not None:
         last = last.after([entry.name for entry in bundle.classes], base=machine.base)
         for note in last.notes:
             events.message(f"magnet: {note}")
     is_default = options.weights is None and options.foreign.network is None and own is None
-    libraries = None if bundle.foreign is None else runtime(bundle)
+    libraries = None if bundle.foreign is None else runtime(bundle, engine)
     if libraries is not None and libraries.note is not None:
         events.message(f"magnet: {libraries.note}")
     return Model(
@@ -75,13 +80,45 @@ def load_model(options: SegmentOptions, events: Events, own: PythonNetwork | Non
         machine=machine,
         last=last,
         notes=(DEFAULT_BUNDLE_NOTE,) if is_default else (),
-        runtime=None if libraries is None else libraries.text,
+        runtime=engine_text(engine) if libraries is None else libraries.text,
     )
 
 
-def _loaded(bundle: Bundle, *, device: str, precision: str) -> Networks:
-    load = load_networks if bundle.foreign is None else load_foreign
-    return load(bundle, device=device, precision=precision)
+def engine_of_run(
+    options: SegmentOptions, bundle: Bundle, own: PythonNetwork | None
+) -> tuple[EngineName, PrecisionOption]:
+    """The engine of a run, and the precision that it computes in.
+
+    Raises:
+        UsageError: The network of a Python program is to be computed by another engine than PyTorch.
+        WeightsError, DeviceError: The engine cannot be used.
+    """
+    if own is None:
+        return choose_engine(
+            bundle, engine=options.engine, precision=options.precision, device=resolve_device(options.device)
+        )
+    if options.engine not in ("auto", "torch"):
+        raise UsageError(
+            "the network of a Python program is called as it is",
+            value=f"engine={options.engine!r}",
+            advice="Leave out the engine, or save the network and name it by --network",
+        )
+    return "torch", options.precision
+
+
+def facts_of_run(bundle: Bundle, *, device: str, precision: str, engine: EngineName) -> ModelFacts:
+    """The facts of a bundle, with the memory of the engine that computes its networks."""
+    facts = model_facts(bundle, device)
+    if bundle.foreign is None:
+        is_known = engine == "torch"
+    else:
+        is_known = engine not in ENGINES or ENGINES[engine].package in bundle.foreign.runtime
+    return facts if is_known else engine_memory(bundle, device=device, precision=precision, engine=engine).facts(facts)
+
+
+def engine_text(engine: EngineName) -> str | None:
+    """The version of an engine, as a journal keeps it; None for PyTorch."""
+    return None if engine == "torch" else f"{engine} {ENGINES[engine].version}"
 
 
 def chosen_bundle(options: SegmentOptions, own: PythonNetwork | None) -> Bundle:
@@ -99,7 +136,7 @@ def chosen_bundle(options: SegmentOptions, own: PythonNetwork | None) -> Bundle:
                 value=f"--network {options.foreign.network} and {other}",
                 advice="Give one of them",
             )
-        return bundle_in_place(options.foreign)
+        return bundle_in_place(options.foreign, options.engine)
     if own is None:
         return load_bundle(options.weights or DEFAULT_BUNDLE)
     if options.weights is not None:

@@ -112,7 +112,7 @@ def test_options_of_segment_stand_in_panels_the_most_used_first() -> None:
     assert found["Most used"] == [*MOST_USED, "--format"]
     read = ["--series", "--domain", "--alpha", "--bands", "--value-range", "--mpp", "--gsd", "--level", "--mag"]
     assert found["What to read"] == read
-    assert found["Machine"] == ["--device", "--precision", "--num-workers", "--memory", "--batch-size"]
+    assert found["Machine"] == ["--device", "--precision", "--num-workers", "--memory", "--engine", "--batch-size"]
     shown = [option for options in found.values() for option in options]
     assert len(shown) == len(set(shown))
     params = [max(entry.opts, key=len) for entry in ROOT.commands["segment"].params if entry.opts[0].startswith("-")]

@@ -62,6 +62,7 @@ EVERYTHING = SegmentOptions(
     value_range=ValueRange(kind="values", low=Fraction("-0.1000000001"), high=Fraction(10000)),
     device="cuda:1",
     precision="bfloat16",
+    engine="openvino",
     batch_size=3,
     num_workers=0,
     gpu_memory=3 << 30,

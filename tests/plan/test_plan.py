@@ -305,6 +305,7 @@ def test_every_option_that_the_mask_depends_on_is_in_its_hash() -> None:
     changed["an area"] = replace(plan, areas=(AreaSpec(kind="roi", source="a.geojson", digest="a"),))
     changed["a file that was changed"] = replace(plan, areas=(AreaSpec(kind="roi", source="a.geojson", digest="b"),))
     changed["precision"] = replace(plan, machine=replace(plan.machine, precision="bfloat16"))
+    changed["engine"] = replace(plan, machine=replace(plan.machine, engine="openvino"))
     changed["batch"] = replace(plan, batch=plan.batch + 1)
     other = Resolution(x=Fraction(1, 4), y=Fraction(1, 5), unit="um")
     changed["what is written of a pixel"] = replace(plan, image=replace(plan.image, resolution=other))

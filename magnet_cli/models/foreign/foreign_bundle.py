@@ -24,7 +24,7 @@ from magnet_cli.models.foreign.foreign_spec import ForeignSpec
 from magnet_cli.models.foreign.kinds import kind_of, network_path
 from magnet_cli.models.foreign.loading import frozen
 from magnet_cli.models.foreign.network_files import digests
-from magnet_cli.models.foreign.network_kind import check_installed, runtime_of
+from magnet_cli.models.foreign.network_kind import check_installed, engine_of, runtime_of
 from magnet_cli.models.foreign.trial import Explorer, Trial, generated_picture, replay, windows_of_description
 from magnet_cli.system import durable
 from magnet_cli.system.speeds import state_folder
@@ -32,6 +32,7 @@ from magnet_cli.system.speeds import state_folder
 if TYPE_CHECKING:
     from magnet_cli.models.network_spec import Bundle
     from magnet_cli.options.foreign_network import ClassChoice, NetworkOptions
+    from magnet_cli.options.shared import EngineOption
 
 Picture = Callable[[tuple[str, ...], tuple[float, float]], NDArray[Any]]
 TRIAL = "trial.safetensors"
@@ -76,13 +77,16 @@ class TriedNetwork:
         return table
 
 
-def tried_network(options: NetworkOptions, *, picture: Picture | None = None) -> TriedNetwork:
+def tried_network(
+    options: NetworkOptions, *, picture: Picture | None = None, engine: EngineOption = "auto"
+) -> TriedNetwork:
     """Read the network that options name, and try it.
 
     Args:
         options: The path, and the values that its files do not state.
         picture: Gives stored values `(bands, rows, columns)` for the trial, from the names of the bands and the range
             of stored values; None makes some up.
+        engine: Library that computes the network; `auto` is the kind's first one that is installed.
 
     Raises:
         WeightsError, UsageError: The network cannot be used, or values are missing; the message says what to do.
@@ -100,9 +104,10 @@ def tried_network(options: NetworkOptions, *, picture: Picture | None = None) ->
             file=path,
             advice="If you trust whoever made it, add --trust",
         )
-    check_installed(kind)
+    chosen = engine_of(kind, engine)
+    check_installed(kind, chosen)
     spec = draft(description, trusted=reading.holds_code and options.trust)
-    network = frozen(kind.load(reading.root, spec))
+    network = frozen(kind.load(reading.root, spec, chosen))
     bands, span = tuple(description["bands"]), tuple(description["range"])
     found = generated_picture(len(bands), span) if picture is None else picture(bands, span)
     windows = windows_of_description(description, found)
@@ -112,7 +117,7 @@ def tried_network(options: NetworkOptions, *, picture: Picture | None = None) ->
     spec = replace(
         spec,
         classes=tuple(each.channels or () for each in choices),
-        runtime=runtime_of(kind),
+        runtime=runtime_of(kind, chosen),
         trial=TRIAL,
     )
     trial = replay(Adapted(network, spec=spec), windows_of_description(description, found))
@@ -153,7 +158,7 @@ def write_description(folder: Path, tried: TriedNetwork, *, name: str) -> None:
     durable.write_whole(folder / DESCRIPTION, text.encode())
 
 
-def bundle_in_place(options: NetworkOptions) -> Bundle:
+def bundle_in_place(options: NetworkOptions, engine: EngineOption = "auto") -> Bundle:
     """The bundle of a network that stays where it lies.
 
     What its trial has shown is kept in the user's state folder, by files, options and versions of libraries, so that
@@ -166,11 +171,12 @@ def bundle_in_place(options: NetworkOptions) -> Bundle:
     kind = kind_of(path)
     reading = kind.read(path, options)
     description = described(reading, options)
-    check_installed(kind)
+    chosen = engine_of(kind, engine)
+    check_installed(kind, chosen)
     asked = {
         "files": digests(reading.root, reading.files),
         "values": [[name, repr(stated.value)] for name, stated in sorted(description.values.items())],
-        "runtime": runtime_of(kind),
+        "runtime": runtime_of(kind, chosen),
     }
     key = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
     folder = state_folder() / "networks" / key
@@ -179,7 +185,7 @@ def bundle_in_place(options: NetworkOptions) -> Bundle:
             folder.parent.mkdir(parents=True, exist_ok=True)
             staging = Path(tempfile.mkdtemp(prefix=f".{key}.", dir=folder.parent))
         try:
-            write_description(staging, tried_network(options), name=path.stem)
+            write_description(staging, tried_network(options, engine=chosen), name=path.stem)
             bundle = replace(load_bundle(str(staging)), network_folder=reading.root.resolve())
             measurement.store(staging, measurement.measured(bundle), margin=True)
             with durable.writing(folder):

@@ -11,7 +11,7 @@ from magnet_cli.errors import WeightsError
 from magnet_cli.models.foreign.adapter import Adapted
 from magnet_cli.models.foreign.kinds import kind_named
 from magnet_cli.models.foreign.network_files import check_digests
-from magnet_cli.models.foreign.network_kind import check_installed, runtime_of
+from magnet_cli.models.foreign.network_kind import check_installed, engine_of, runtime_of
 from magnet_cli.models.networks import Networks, placed, precision_of
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from magnet_cli.models.foreign.foreign_spec import ForeignSpec
     from magnet_cli.models.network_spec import Bundle
+    from magnet_cli.options.shared import EngineOption
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,19 +50,22 @@ class Runtime:
         return f"{'; '.join(changed)}: 'magnet weights verify' shows whether the network still gives the same result"
 
 
-def runtime(bundle: Bundle) -> Runtime:
+def runtime(bundle: Bundle, engine: EngineOption = "auto") -> Runtime:
     """The packages that run a bundle's network from elsewhere."""
     spec = _spec(bundle)
-    return Runtime(here=runtime_of(kind_named(spec.kind, file=bundle.folder)), at_import=dict(spec.runtime))
+    kind = kind_named(spec.kind, file=bundle.folder)
+    chosen = engine_of(kind, engine, spec.runtime)
+    return Runtime(here=runtime_of(kind, chosen), at_import=dict(spec.runtime))
 
 
-def load_foreign(bundle: Bundle, *, device: str, precision: str) -> Networks:
+def load_foreign(bundle: Bundle, *, device: str, precision: str, engine: EngineOption = "auto") -> Networks:
     """Read, check and place the network from elsewhere of a bundle.
 
     Args:
         bundle: A bundle with `foreign`.
         device: `cpu`, `cuda:1`, `mps`.
         precision: `float32`, or what modules compute in under autocast.
+        engine: Library that computes the network; `auto` is that of the import.
 
     Raises:
         WeightsError: A file is missing or has changed, or a package is missing.
@@ -70,7 +74,7 @@ def load_foreign(bundle: Bundle, *, device: str, precision: str) -> Networks:
     precision_of(precision)
     spec, place = _spec(bundle), placed(device)
     check_digests(bundle.foreign_files, spec.files)
-    network = load_kind(bundle, spec)
+    network = load_kind(bundle, spec, engine)
     return Networks(
         bundle=bundle,
         backbone=Adapted(on_device(network, place), spec=spec),
@@ -80,11 +84,12 @@ def load_foreign(bundle: Bundle, *, device: str, precision: str) -> Networks:
     )
 
 
-def load_kind(bundle: Bundle, spec: ForeignSpec) -> Callable[[Tensor], object]:
+def load_kind(bundle: Bundle, spec: ForeignSpec, engine: EngineOption = "auto") -> Callable[[Tensor], object]:
     """The network as its kind loads it, on the host."""
     kind = kind_named(spec.kind, file=bundle.folder)
-    check_installed(kind)
-    return frozen(kind.load(bundle.foreign_files, spec))
+    chosen = engine_of(kind, engine, spec.runtime)
+    check_installed(kind, chosen)
+    return frozen(kind.load(bundle.foreign_files, spec, chosen))
 
 
 def frozen(network: Callable[[Tensor], object]) -> Callable[[Tensor], object]:

@@ -8,8 +8,6 @@ a heap that no other work has grown.
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -22,24 +20,22 @@ from torch import Tensor
 from magnet_cli.errors import DeviceError, MagnetError, WeightsError
 from magnet_cli.models.bundle import load_bundle
 from magnet_cli.models.description import DESCRIPTION
-from magnet_cli.models.device import is_out_of_memory, pin_arithmetic
+from magnet_cli.models.device import pin_arithmetic
 from magnet_cli.models.facts import model_facts
 from magnet_cli.models.foreign.foreign_spec import PassMemory
 from magnet_cli.models.foreign.loading import load_foreign
 from magnet_cli.models.foreign.trial import SIDE, Trial, generated_picture, windows_of_bundle
+from magnet_cli.models.pass_memory import BATCHES, answer_of, memory_of_passes
 from magnet_cli.plan import Machine
 from magnet_cli.plan.segmentation_planner import default_batch
 from magnet_cli.system import durable
-from magnet_cli.system.memory import PeakSampler, keep_heap_steady, resident_peak, reuse_large_tensors, trim
-from magnet_cli.system.threads import usable_cores, wait_briefly
+from magnet_cli.system.memory import keep_heap_steady, reuse_large_tensors
+from magnet_cli.system.threads import usable_cores
 
 if TYPE_CHECKING:
-    from magnet_cli.geometry import Size
     from magnet_cli.models.network_spec import Bundle
     from magnet_cli.models.networks import Networks
 
-BATCHES = {"cpu": (1, 2, 4), "mps": (1, 2, 4, 8), "cuda": (1, 4, 16)}
-"""Patches of the passes that are measured, up to the program's own batch on each kind of device."""
 FELT = 0.01
 """Mean change of a pixel's probabilities (total variation) from which on an edge counts as felt."""
 MOVE = 32
@@ -88,15 +84,8 @@ def measured(bundle: Bundle, device: str = "cpu") -> NetworkMeasurement:
         DeviceError: A single patch does not fit into memory.
         WeightsError: The network cannot be loaded.
     """
-    root = str(Path(__file__).parents[3])
-    path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
-    environment = {**os.environ, "PYTHONPATH": path}
-    wait_briefly(environment)
-    # -P: a module of the user's folder must not stand in for one of ours.
-    words = [sys.executable, "-P", "-m", __name__, str(bundle.folder), str(bundle.foreign_files), device]
-    done = subprocess.run(words, capture_output=True, text=True, env=environment, check=False)  # noqa: S603 - this interpreter and this module
-    answer = done.stdout.strip().splitlines()
-    found: dict[str, Any] = json.loads(answer[-1]) if answer else {"error": f"exit status {done.returncode}"}
+    answer, status = answer_of(__name__, str(bundle.folder), str(bundle.foreign_files), device)
+    found: dict[str, Any] = json.loads(answer) if answer else {"error": f"exit status {status}"}
     if "error" in found:
         kind = DeviceError if found.get("short", not answer) else WeightsError
         raise kind(
@@ -118,7 +107,7 @@ def measured_here(bundle: Bundle, device: str = "cpu") -> NetworkMeasurement:
     machine = Machine(device=device, precision="bfloat16", memory=0)
     return NetworkMeasurement(
         device=kind,
-        memory=tuple(_passes(networks, bundle, kind)),
+        memory=_passes(networks, bundle, kind),
         edge=felt_edge(networks, bundle),
         agreement=_agreement(networks, bundle),
         batch=default_batch(replace(model_facts(bundle, device), batches={}), machine),
@@ -149,27 +138,17 @@ def store(folder: Path, found: NetworkMeasurement, *, margin: bool = False) -> N
     durable.write_whole(file, (json.dumps(table, indent=2, ensure_ascii=False) + "\n").encode())
 
 
-def _passes(networks: Networks, bundle: Bundle, kind: str) -> list[PassMemory]:
+def _passes(networks: Networks, bundle: Bundle, kind: str) -> tuple[PassMemory, ...]:
     """Peak of a pass by batch, beyond what lay in memory before the first pass."""
-    found: list[PassMemory] = []
     size = bundle.input.size
     fixed = bundle.foreign.batch if bundle.foreign is not None else 0
-    base = _begin(networks.device)
-    for batch in BATCHES[kind]:
-        if fixed and batch > fixed:
-            break
-        patches = _noise(bundle, batch).to(networks.device)
-        try:
-            peak = _peak(networks, patches, size)
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
-                raise
-            if not found:
-                raise DeviceError(
-                    "a single patch does not fit into memory", value=str(size), file=bundle.folder
-                ) from error
-            break
-        found.append(PassMemory(batch=batch, bytes=max(0, peak - base)))
+    found = memory_of_passes(
+        lambda batch: networks.predict(_noise(bundle, batch).to(networks.device), size),
+        batches=[batch for batch in BATCHES[kind] if not fixed or batch <= fixed],
+        device=networks.device,
+    )
+    if not found:
+        raise DeviceError("a single patch does not fit into memory", value=str(size), file=bundle.folder)
     return found
 
 
@@ -177,46 +156,6 @@ def _noise(bundle: Bundle, count: int) -> Tensor:
     size = bundle.input.size
     shape = (count, len(bundle.input.bands), size.height, size.width)
     return torch.randn(shape, generator=torch.Generator().manual_seed(0))
-
-
-def _begin(device: torch.device) -> int:
-    """Bytes in memory before the first pass."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-        return int(torch.cuda.memory_allocated(device))
-    trim()
-    return _reset_peak() or 0
-
-
-def _reset_peak() -> int | None:
-    """Let the kernel begin to count the highest resident size anew; gives that size, None where it cannot."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    except OSError:
-        return None
-    return resident_peak()
-
-
-def _peak(networks: Networks, patches: Tensor, size: Size) -> int:
-    """Highest number of bytes in memory while a network runs twice, its input and output included."""
-    if networks.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(networks.device)
-        _twice(networks, patches, size)
-        torch.cuda.synchronize(networks.device)
-        return int(torch.cuda.max_memory_allocated(networks.device))
-    if _reset_peak() is not None:
-        _twice(networks, patches, size)
-        return resident_peak() or 0
-    with PeakSampler(interval=0.005) as peaks:
-        before = peaks.sample() or 0
-        _twice(networks, patches, size)
-        peaks.sample()
-    return max(0, (peaks.peak.pss or 0) - before)
-
-
-def _twice(networks: Networks, patches: Tensor, size: Size) -> None:
-    for _ in range(2):
-        networks.predict(patches, size)
 
 
 def _picture(bundle: Bundle, *, least: int) -> np.ndarray[Any, Any]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, Protocol
 
 from magnet_cli.errors import WeightsError
+from magnet_cli.models.engines.graph_engine import ENGINES, check_modules, version_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from magnet_cli.models.foreign.foreign_spec import ForeignSpec
     from magnet_cli.options.foreign_network import NetworkOptions
+    from magnet_cli.options.shared import EngineName, EngineOption
 
 VALUES = [
     "classes",
@@ -85,9 +86,12 @@ class NetworkKind(Protocol):
     extra: str
     """Extra of this package that installs what the kind needs; empty where it needs nothing."""
     packages: tuple[str, ...]
-    """Distributions whose code computes the scores. Their versions belong to the result of a run."""
+    """Distributions whose code computes the scores beside the engine's. Their versions belong to the result of a run.
+    """
     modules: tuple[str, ...]
-    """Modules whose import shows that the extra is installed."""
+    """Modules whose import shows that what reads the files is installed."""
+    engines: tuple[EngineName, ...]
+    """Engines that compute such networks, the preferred one first."""
 
     def claims(self, path: Path) -> bool:
         """Whether a folder or a file is of this kind, judged by names and plain content; nothing is loaded."""
@@ -99,20 +103,25 @@ class NetworkKind(Protocol):
             WeightsError: The files are of this kind and cannot be used; the message says why.
         """
 
-    def load(self, folder: Path, spec: ForeignSpec) -> Callable[[Tensor], object]:
+    def load(self, folder: Path, spec: ForeignSpec, engine: EngineName) -> Callable[[Tensor], object]:
         """The network on the host, as a module where it is one: patches to whatever it returns.
 
         Args:
             folder: The folder that holds the files of `spec`, whose hashes have been checked.
             spec: The description. Values that the trial pass has yet to find are at their defaults.
+            engine: One of `engines`, which computes the network.
 
         Raises:
             WeightsError: Weights are missing or left over, or do not fit.
         """
 
 
-def check_installed(kind: NetworkKind) -> None:
+def check_installed(kind: NetworkKind, engine: EngineName | None = None) -> None:
     """Pass where the packages of a kind can be imported.
+
+    Args:
+        kind: The kind.
+        engine: The engine that is to compute; None where files are only read.
 
     Raises:
         WeightsError: One is missing; the message names the extra.
@@ -126,14 +135,35 @@ def check_installed(kind: NetworkKind) -> None:
                 value=str(exc).splitlines()[0],
                 advice=f"pip install 'magnet-cli[{kind.extra}]'",
             ) from exc
+    if engine in ENGINES:
+        check_modules((ENGINES[engine].package,), what=f"networks of the kind {kind.name} with the engine {engine}")
 
 
-def runtime_of(kind: NetworkKind) -> dict[str, str]:
+def engine_of(kind: NetworkKind, wanted: EngineOption, known: Mapping[str, str] | None = None) -> EngineName:
+    """The engine that computes a network.
+
+    Args:
+        kind: The kind of the network.
+        wanted: What the user asks for. `auto` takes the engine of the import, else the first one that is installed.
+        known: Versions of the packages that computed the network when it was imported; None before that.
+
+    Raises:
+        WeightsError: That engine does not compute networks of this kind.
+    """
+    if wanted == "auto":
+        installed = [name for name in kind.engines if name not in ENGINES or ENGINES[name].is_installed]
+        imported = [name for name in kind.engines if name in ENGINES and ENGINES[name].package in (known or {})]
+        return next(iter([*imported, *installed]), kind.engines[0])
+    if wanted not in kind.engines:
+        raise WeightsError(
+            f"networks of the kind {kind.name} are computed by {' or '.join(kind.engines)}",
+            value=f"--engine {wanted}",
+            advice="Leave --engine out, or export the network to ONNX",
+        )
+    return wanted
+
+
+def runtime_of(kind: NetworkKind, engine: EngineName) -> dict[str, str]:
     """Versions of what computes the scores, by package."""
-    found = {}
-    for package in ("torch", *kind.packages):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "unknown"
-    return found
+    own = (ENGINES[engine].package,) if engine in ENGINES else ()
+    return {package: version_of(package) for package in ("torch", *kind.packages, *own)}

@@ -1,11 +1,11 @@
-"""ONNX files, which ONNX Runtime computes. Their graphs are data: nothing in them runs but ONNX's operators."""
+"""ONNX files. Their graphs are data: nothing in them runs but ONNX's operators, in ONNX Runtime or OpenVINO."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from magnet_cli.errors import WeightsError
-from magnet_cli.models.engines.onnxruntime_network import OnnxRuntimeNetwork
+from magnet_cli.models.engines.graph_engine import ENGINES
 from magnet_cli.models.foreign import onnx_descriptions
 from magnet_cli.models.foreign.graph import bands_described, stated_by_graph
 from magnet_cli.models.foreign.network_files import checked_file
@@ -15,8 +15,10 @@ from magnet_cli.models.foreign.onnx_graph import read_graph
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from magnet_cli.models.engines.graph_engine import GraphNetwork
     from magnet_cli.models.foreign.foreign_spec import ForeignSpec
     from magnet_cli.options.foreign_network import NetworkOptions
+    from magnet_cli.options.shared import EngineName
 
 
 class OnnxFile:
@@ -24,8 +26,9 @@ class OnnxFile:
 
     name = "onnx"
     extra = "onnx"
-    packages: tuple[str, ...] = ("onnxruntime",)
-    modules: tuple[str, ...] = ("onnxruntime", "onnx")
+    packages: tuple[str, ...] = ()
+    modules: tuple[str, ...] = ("onnx",)
+    engines: tuple[EngineName, ...] = ("onnxruntime", "openvino")
 
     def claims(self, path: Path) -> bool:
         """Whether a file has the suffix `.onnx`: the format has no mark of its own."""
@@ -53,13 +56,13 @@ class OnnxFile:
             options={"file": path.name},
         )
 
-    def load(self, folder: Path, spec: ForeignSpec) -> OnnxRuntimeNetwork:
-        """Open a session on the host, after a second look at the graph: weights lie in checked files alone."""
+    def load(self, folder: Path, spec: ForeignSpec, engine: EngineName) -> GraphNetwork:
+        """Open the graph on the host, after a second look at it: weights lie in checked files alone."""
         path = checked_file(folder, str(spec.options.get("file")))
         other = set(read_graph(path).files) - set(spec.files)
         if other:
             raise WeightsError("the graph takes weights from files that the description does not name",
                 value=", ".join(sorted(other)), file=path)  # fmt: skip
-        network = OnnxRuntimeNetwork(path)
+        network = ENGINES[engine].open(path)
         network.open("cpu")
         return network

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from magnet_cli.models.foreign.foreign_spec import ForeignSpec
     from magnet_cli.options.foreign_network import NetworkOptions
+    from magnet_cli.options.shared import EngineName
 
 BEGINNING = 4096
 """Bytes of a file in which the root element of the format begins."""
@@ -30,8 +31,9 @@ class OpenVinoFile:
 
     name = "openvino"
     extra = "openvino"
-    packages: tuple[str, ...] = ("openvino",)
+    packages: tuple[str, ...] = ()
     modules: tuple[str, ...] = ("openvino",)
+    engines: tuple[EngineName, ...] = ("openvino",)
 
     def claims(self, path: Path) -> bool:
         """Whether a file is an XML file whose root element is a network of OpenVINO."""
@@ -52,8 +54,9 @@ class OpenVinoFile:
             options={"file": path.name},
         )
 
-    def load(self, folder: Path, spec: ForeignSpec) -> OpenVinoNetwork:
+    def load(self, folder: Path, spec: ForeignSpec, engine: EngineName) -> OpenVinoNetwork:
         """Read the graph on the host. OpenVINO compiles it when it gets its first patches."""
+        del engine
         path = checked_file(folder, str(spec.options.get("file")))
         if set(_files(path)) - set(spec.files):
             raise WeightsError("the weights lie in a file that the description does not name",

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from magnet_cli.models.foreign.foreign_spec import ForeignSpec
     from magnet_cli.options.foreign_network import NetworkOptions
+    from magnet_cli.options.shared import EngineName
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 CLASSES = [
@@ -55,6 +56,7 @@ class SmpFolder:
     extra = "smp"
     packages: tuple[str, ...] = ("segmentation-models-pytorch", "timm", "torchvision")
     modules: tuple[str, ...] = ("segmentation_models_pytorch",)
+    engines: tuple[EngineName, ...] = ("torch",)
 
     def claims(self, path: Path) -> bool:
         """Whether a folder has the library's config.json."""
@@ -85,11 +87,11 @@ class SmpFolder:
             kind=self.name, path=path, root=path, files=(CONFIG, WEIGHTS), stated=_stated(config, file=path / CONFIG)
         )
 
-    def load(self, folder: Path, spec: ForeignSpec) -> nn.Module:
+    def load(self, folder: Path, spec: ForeignSpec, engine: EngineName) -> nn.Module:
         """Build the class with `encoder_weights=None`, so that nothing is fetched, and fill it strictly."""
         import segmentation_models_pytorch as smp  # noqa: PLC0415 - an extra
 
-        del spec
+        del spec, engine
         config = read_json(folder, CONFIG)
         name = str(config.get("_model_class"))
         arguments = {key: value for key, value in config.items() if not key.startswith("_")}

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from magnet_cli.models.foreign.foreign_spec import ForeignSpec
     from magnet_cli.options.foreign_network import NetworkOptions
+    from magnet_cli.options.shared import EngineName
 
 
 class TorchScriptFile:
@@ -27,6 +28,7 @@ class TorchScriptFile:
     extra = ""
     packages: tuple[str, ...] = ()
     modules: tuple[str, ...] = ()
+    engines: tuple[EngineName, ...] = ("torch",)
 
     def claims(self, path: Path) -> bool:
         """Whether a file is an archive with the parts of TorchScript."""
@@ -38,8 +40,9 @@ class TorchScriptFile:
         del options
         return NetworkReading(kind=self.name, path=path, root=path.parent, files=(path.name,), holds_code=True)
 
-    def load(self, folder: Path, spec: ForeignSpec) -> nn.Module:
+    def load(self, folder: Path, spec: ForeignSpec, engine: EngineName) -> nn.Module:
         """Load the code and the weights, the weights in float32."""
+        del engine
         (name,) = spec.files
         path = checked_file(folder, name)
         if not spec.trusted:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from magnet_cli.models.foreign.foreign_spec import ForeignSpec
     from magnet_cli.options.foreign_network import NetworkOptions
+    from magnet_cli.options.shared import EngineName
 
 SUFFIXES = (".pth", ".pt", ".safetensors", ".bin")
 DEEP = 12
@@ -47,6 +48,7 @@ class TorchvisionState:
     extra = "torchvision"
     packages: tuple[str, ...] = ("torchvision",)
     modules: tuple[str, ...] = ("torchvision",)
+    engines: tuple[EngineName, ...] = ("torch",)
 
     def claims(self, path: Path) -> bool:
         """Whether a file has a suffix of weights, and is no TorchScript, which has code beside them."""
@@ -73,10 +75,11 @@ class TorchvisionState:
             },
         )
 
-    def load(self, folder: Path, spec: ForeignSpec) -> nn.Module:
+    def load(self, folder: Path, spec: ForeignSpec, engine: EngineName) -> nn.Module:
         """Build the architecture without weights of its own, and fill it strictly."""
         from torchvision.models import segmentation  # noqa: PLC0415 - an extra
 
+        del engine
         (name,) = spec.files
         path = checked_file(folder, name)
         state = state_of(path)

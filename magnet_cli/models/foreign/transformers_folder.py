@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from magnet_cli.models.foreign.foreign_spec import ForeignSpec
     from magnet_cli.options.foreign_network import NetworkOptions
+    from magnet_cli.options.shared import EngineName
 
 CONFIG, PROCESSOR = "config.json", "preprocessor_config.json"
 WEIGHTS, INDEX, PICKLED = "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"
@@ -41,6 +42,7 @@ class TransformersFolder:
     extra = "transformers"
     packages: tuple[str, ...] = ("transformers",)
     modules: tuple[str, ...] = ("transformers",)
+    engines: tuple[EngineName, ...] = ("torch",)
 
     def claims(self, path: Path) -> bool:
         """Whether a folder's config.json names a type of the library."""
@@ -64,10 +66,11 @@ class TransformersFolder:
             stated={**_stated(config, file=path / CONFIG), **_stated_by_processor(processor)},
         )
 
-    def load(self, folder: Path, spec: ForeignSpec) -> nn.Module:
+    def load(self, folder: Path, spec: ForeignSpec, engine: EngineName) -> nn.Module:
         """Load the weights in float32, and refuse those that are missing or left over: the library would go on."""
         import transformers  # noqa: PLC0415 - an extra
 
+        del engine
         config = read_json(folder, CONFIG)
         _check_type(config, file=folder / CONFIG)
         for name in spec.files:

@@ -237,7 +237,7 @@ def test_every_architecture_of_smp_gives_what_the_library_gives(architecture: st
     network = smp_network(architecture)
     path = save_smp(tmp_path / "network", network)
     tried = tried_network(NetworkOptions(network=str(path), input=side, mean="imagenet", std="imagenet"))
-    loaded = frozen(KINDS["smp"].load(path, tried.spec))
+    loaded = frozen(KINDS["smp"].load(path, tried.spec, "torch"))
     with torch.inference_mode():
         found, wanted = (
             Adapted(loaded, spec=tried.spec)(patches(side, side)),
@@ -251,7 +251,7 @@ def test_a_network_of_smp_may_end_with_its_activation_and_have_a_second_head(tmp
     path = save_smp(tmp_path / "network", network)
     tried = tried_network(NetworkOptions(network=str(path), input=SIDE, mean="imagenet", std="imagenet"))
     assert (tried.spec.activation, tried.spec.channels, len(tried.classes)) == ("none", 1, 2)
-    loaded = frozen(KINDS["smp"].load(path, tried.spec))
+    loaded = frozen(KINDS["smp"].load(path, tried.spec, "torch"))
     with torch.inference_mode():
         found, wanted = Adapted(loaded, spec=tried.spec)(patches()), network(patches())[0]
     assert float((found[:, 1:] - wanted).abs().max()) < 1e-5

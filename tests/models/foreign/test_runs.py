@@ -99,7 +99,7 @@ def test_another_runtime_is_refused_by_name(
     with monkeypatch.context() as broken:
         interrupt(broken, after=2)
         segment(image, tmp_path / "mask.tif", chosen)
-    monkeypatch.setattr(loading, "runtime_of", lambda _: {"torch": "0.0"})
+    monkeypatch.setattr(loading, "runtime_of", lambda *_: {"torch": "0.0"})
     heard = Heard()
     error = segment(image, tmp_path / "mask.tif", chosen, events=heard)[0].error
     assert isinstance(error, OutputError)

@@ -33,7 +33,7 @@ TYPES = (
 def test_every_head_gives_what_the_library_gives(kind: str, tmp_path: Path) -> None:
     saved = transformers_saved(tmp_path, kind)
     tried = tried_network(saved.options())
-    network = frozen(KINDS["transformers"].load(saved.path, tried.spec))
+    network = frozen(KINDS["transformers"].load(saved.path, tried.spec, "torch"))
     patches = torch.randn(2, BANDS, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
         found, wanted = Adapted(network, spec=tried.spec)(patches), saved.eager(patches)

@@ -1,0 +1,63 @@
+"""The engine of a run: the one that is asked for, or one that a measurement beside the bundle recommends."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+from magnet_cli.models.device import AGREES, resolve_precision
+from magnet_cli.models.engines.engine_runs import measured_engines
+from magnet_cli.models.engines.graph_engine import ENGINES, check_engine
+from magnet_cli.models.foreign.kinds import kind_named
+from magnet_cli.models.foreign.network_kind import engine_of
+
+if TYPE_CHECKING:
+    from magnet_cli.models.network_spec import Bundle
+    from magnet_cli.options.segment import DeviceKind
+    from magnet_cli.options.shared import EngineName, EngineOption, Precision, PrecisionOption
+
+PAYS = 1.02
+"""Ratio of speeds from which on another engine is taken unasked."""
+
+
+def choose_engine(
+    bundle: Bundle, *, engine: EngineOption, precision: PrecisionOption, device: str
+) -> tuple[EngineName, Precision]:
+    """The engine and the precision of a run.
+
+    Args:
+        bundle: The bundle that is to run.
+        engine: What the user asks for.
+        precision: What the user asks for. `auto` means float32 in an engine that the user names, because the agreement
+            of precisions is measured in the bundle's own engine.
+        device: A device that `resolve_device` has returned.
+
+    Raises:
+        DeviceError: The engine does not compute on the device or in the precision.
+        WeightsError: The library is missing, or the network is none for this engine.
+    """
+    if bundle.foreign is not None:
+        kind = kind_named(bundle.foreign.kind, file=bundle.folder)
+        own = engine_of(kind, "auto", bundle.foreign.runtime)
+        chosen = engine_of(kind, engine, bundle.foreign.runtime)
+        named = chosen != own
+    else:
+        chosen = "torch" if engine == "auto" else engine
+        named = chosen != "torch"
+    resolved = resolve_precision("float32" if named and precision == "auto" else precision, device, bundle)
+    if engine == "auto" and bundle.foreign is None:
+        chosen = _recommended(bundle, device, resolved)
+    check_engine(chosen, device=device, precision=resolved)
+    return chosen, resolved
+
+
+def _recommended(bundle: Bundle, device: str, precision: Precision) -> EngineName:
+    """The fastest engine that agrees and is installed; PyTorch where none was measured to be faster."""
+    found = (
+        measured_engines(bundle.folder).engines.get(cast("DeviceKind", device.partition(":")[0]), {}).get(precision, {})
+    )
+    fit = [
+        (run.speed, name)
+        for name, run in found.items()
+        if run.speed >= PAYS and run.agreement >= AGREES and name in ENGINES and ENGINES[name].is_installed
+    ]
+    return max(fit)[1] if fit and bundle.local is None else "torch"

@@ -1,0 +1,121 @@
+"""Memory of forward passes that an engine computes, measured in a process of its own and kept in the state folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from magnet_cli.errors import DeviceError, MagnetError, WeightsError
+from magnet_cli.models.bundle import load_bundle
+from magnet_cli.models.device import pin_arithmetic
+from magnet_cli.models.engines.engine_networks import loaded_networks
+from magnet_cli.models.engines.graph_engine import ENGINES, version_of
+from magnet_cli.models.facts import memory_line
+from magnet_cli.models.foreign.foreign_spec import PassMemory
+from magnet_cli.models.pass_memory import BATCHES, answer_of, memory_of_passes
+from magnet_cli.system import durable
+from magnet_cli.system.memory import keep_heap_steady, reuse_large_tensors
+from magnet_cli.system.speeds import state_folder
+from magnet_cli.system.threads import usable_cores
+
+if TYPE_CHECKING:
+    from magnet_cli.models.network_spec import Bundle
+    from magnet_cli.options.shared import EngineName
+    from magnet_cli.plan import ModelFacts
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineMemory:
+    """Memory of the passes of a bundle's networks in an engine."""
+
+    backbone: tuple[PassMemory, ...]
+    refiner: tuple[PassMemory, ...] = ()
+    """Passes of the refiner that takes the most; empty where the bundle has none."""
+
+    def facts(self, facts: ModelFacts) -> ModelFacts:
+        """The facts of the bundle with the memory that was measured in place of estimates for PyTorch."""
+        (patch, fixed), (refined, again) = memory_line(self.backbone), memory_line(self.refiner)
+        return replace(facts, activation_bytes=patch, refiner_bytes=refined, pass_bytes=max(fixed, again))
+
+
+def engine_memory(bundle: Bundle, *, device: str, precision: str, engine: EngineName) -> EngineMemory:
+    """Memory of passes on a device, measured where no earlier run has measured the same.
+
+    Raises:
+        DeviceError: A single patch does not fit into memory.
+        WeightsError: The network cannot be loaded.
+        OutputError: The state folder cannot be written.
+    """
+    kind = device.partition(":")[0]
+    words = [bundle.digest, engine, version_of(ENGINES[engine].package), str(torch.__version__), kind, precision]
+    key = hashlib.sha256("\n".join([*words, str(usable_cores())]).encode()).hexdigest()
+    file = state_folder().absolute() / "engines" / f"memory-{key}.json"
+    if not file.is_file():
+        found = _measured(bundle, device, precision, engine)
+        with durable.writing(file):
+            file.parent.mkdir(parents=True, exist_ok=True)
+        durable.write_whole(file, json.dumps(found).encode())
+    try:
+        table = json.loads(file.read_bytes())
+        return EngineMemory(**{name: tuple(PassMemory(**each) for each in passes) for name, passes in table.items()})
+    except (OSError, ValueError, TypeError) as exc:
+        raise WeightsError(f"what was measured of the engine cannot be read: {exc}", file=file,
+            advice="Delete the file, and it is measured again") from exc  # fmt: skip
+
+
+def _measured(bundle: Bundle, device: str, precision: str, engine: EngineName) -> dict[str, Any]:
+    folder, files = str(bundle.folder.absolute()), str(bundle.foreign_files.absolute())
+    answer, status = answer_of(__name__, folder, files, device, precision, engine)
+    found: dict[str, Any] = json.loads(answer) if answer.startswith("{") else {"error": f"exit status {status}"}
+    if "error" in found or not found["backbone"]:
+        raise DeviceError(
+            f"the memory of the engine {engine} could not be measured",
+            value=found.get("error", "a single patch does not fit"),
+            file=bundle.folder,
+            advice="Take --engine torch",
+        )
+    return found
+
+
+def measured_here(bundle: Bundle, *, device: str, precision: str, engine: EngineName) -> EngineMemory:
+    """Measure passes in this process, whatever its heap holds already."""
+    networks = loaded_networks(bundle, device=device, precision=precision, engine=engine)
+    size, classes, place = bundle.input.size, len(bundle.classes), networks.device
+    fixed = bundle.foreign.batch if bundle.foreign is not None else 0
+    batches = [batch for batch in BATCHES[place.type] if not fixed or batch <= fixed]
+
+    def noise(batch: int, channels: int) -> torch.Tensor:
+        shape = (batch, channels, size.height, size.width)
+        return torch.rand(shape, generator=torch.Generator().manual_seed(0)).to(place)
+
+    def refine(batch: int) -> object:
+        return networks.refine(noise(batch, classes), noise(batch, classes), bundle.scales[-1])
+
+    backbone = memory_of_passes(
+        lambda batch: networks.predict(noise(batch, len(bundle.input.bands)), size), batches=batches, device=place
+    )
+    refiner = memory_of_passes(refine, batches=batches, device=place) if networks.has_refiner else ()
+    return EngineMemory(backbone=backbone, refiner=refiner)
+
+
+def _main(folder: str, files: str, device: str, precision: str, engine: str) -> dict[str, Any]:
+    keep_heap_steady()
+    reuse_large_tensors()
+    pin_arithmetic(usable_cores())
+    try:
+        bundle = load_bundle(folder)
+        if bundle.foreign is not None:
+            bundle = replace(bundle, network_folder=Path(files))
+        return asdict(measured_here(bundle, device=device, precision=precision, engine=ENGINES[engine].name))
+    except MagnetError as error:
+        return {"error": str(error)}
+
+
+if __name__ == "__main__":
+    sys.stdout.write("\n" + json.dumps(_main(*sys.argv[1:])) + "\n")
