@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from magnet_cli import __version__
+from magnet_cli.cli.assemble import assemble
 from magnet_cli.cli.bench import bench
 from magnet_cli.cli.evaluate import evaluate
 from magnet_cli.cli.export import export
@@ -78,6 +79,7 @@ app = typer.Typer(
     },
 )
 app.command(cls=PanelCommand)(segment)
+app.command(cls=PanelCommand)(assemble)
 app.command(cls=PanelCommand)(refine)
 app.command(cls=PanelCommand)(plan)
 app.command(cls=PanelCommand)(info)

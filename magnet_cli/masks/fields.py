@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
     from magnet_cli.geometry import Box
     from magnet_cli.masks.index import Piece
+    from magnet_cli.masks.journal_files import JournalFiles
     from magnet_cli.masks.replay import Catalogue
-    from magnet_cli.masks.store_file import StoreFile
 
 
 class FieldReader:
     """Joins chunks; keeps the latest decoded ones, up to a number of bytes."""
 
     def __init__(
-        self, store: StoreFile, *, catalogue: Catalogue, fields: tuple[FieldSpec, ...], cache_bytes: int
+        self, store: JournalFiles, *, catalogue: Catalogue, fields: tuple[FieldSpec, ...], cache_bytes: int
     ) -> None:
         self._store = store
         self._catalogue = catalogue

@@ -6,23 +6,28 @@ import json
 import threading
 from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
+from typing_extensions import override
 
 from magnet_cli.geometry import Box
 from magnet_cli.images.protocol import NODATA
 from magnet_cli.masks import codec
 from magnet_cli.masks.compression import by_threads
 from magnet_cli.masks.fields import FieldReader
+from magnet_cli.masks.journal_files import JournalFiles
 from magnet_cli.masks.records import FIELD_META, GROUP_META, TILE_META, Kind, Record, pack
 from magnet_cli.masks.replay import LABELS, Catalogue, find_header, replay
 from magnet_cli.masks.spec import FieldSpec, GroupId, MaskSpec, Part, parts
 from magnet_cli.masks.store_file import StoreFile, SyncPolicy
+from magnet_cli.system import durable
 from magnet_cli.system.closing import Closing
+from magnet_cli.system.working_files import publish
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -36,16 +41,16 @@ class FinishedGroups(Mapping[int, dict[str, object]]):
     """Counts by group, read from the journal one by one: a gigapixel run has hundreds of thousands.
 
     Args:
-        store: The journal's file.
+        files: The journal's files.
         starts: The offset of each group's record, by group.
     """
 
-    def __init__(self, store: StoreFile, *, starts: dict[int, int]) -> None:
-        self._store = store
+    def __init__(self, files: JournalFiles, *, starts: dict[int, int]) -> None:
+        self._files = files
         self._starts = starts
 
     def __getitem__(self, group: int) -> dict[str, object]:
-        counts: dict[str, object] = json.loads(self._store.read(self._starts[group]).payload)
+        counts: dict[str, object] = json.loads(self._files.read(self._starts[group]).payload)
         return counts
 
     def __iter__(self) -> Iterator[int]:
@@ -65,20 +70,137 @@ def drop_journal(path: Path) -> None:
         StoreFile.own(path, sync=SyncPolicy()).remove()
 
 
-class Journal(Closing):
+class StoredGroups(Closing):
+    """The finished groups of a run, read from one file or from several. Every method is safe from several threads.
+
+    Args:
+        header: What the files belong to.
+        own: The file that a journal writes; None where files are only read.
+        cache_bytes: Bound of the decoded field chunks kept in memory.
+    """
+
+    def __init__(self, header: JournalHeader, own: StoreFile | None = None, *, cache_bytes: int = CACHE_BYTES) -> None:
+        self._header = header
+        self._files = JournalFiles(own)
+        self._catalogue = Catalogue(header)
+        self._changing = threading.Lock()
+        self._numbers = {entry.name: number for number, entry in enumerate(header.fields)}
+        self._fields = FieldReader(
+            self._files, catalogue=self._catalogue, fields=header.fields, cache_bytes=cache_bytes
+        )
+
+    def attach(self, paths: Iterable[Path], header: JournalHeader) -> None:
+        """Read the groups of other journals as if they stood in this one. A group that is known already is left out.
+
+        No group of this journal may be begun and not finished at the time.
+
+        Args:
+            paths: Whole journals, which nobody writes any more.
+            header: What they have to belong to.
+
+        Raises:
+            OutputError: A file is damaged, or belongs to something else.
+        """
+        for path in paths:
+            for number, record in enumerate(self._files.add(path)):
+                if number == 0:
+                    header.check(record.payload if record.kind is Kind.HEADER else b"{}", file=path)
+                elif record.kind is not Kind.END:
+                    with self._changing:
+                        self._catalogue.take(replace(record, payload=b""))
+
+    @property
+    def header(self) -> JournalHeader:
+        """What the journal belongs to."""
+        return self._header
+
+    @property
+    def spec(self) -> MaskSpec:
+        """The mask that will be made of it."""
+        return self._header.spec
+
+    @property
+    def index_bytes(self) -> int:
+        """Memory that the index of pieces holds."""
+        return sum(layer.nbytes for layer in self._catalogue.layers.values())
+
+    def field(self, name: str) -> FieldSpec:
+        """Return the field of this name; KeyError where the header has none."""
+        return self._header.fields[self._numbers[name]]
+
+    def finished(self, pass_index: int) -> Mapping[int, dict[str, object]]:
+        """Return the finished groups of a pass, each with its counts, which are read when they are asked for."""
+        with self._changing:
+            starts = {key.index: at for key, at in self._catalogue.finished.items() if key.pass_index == pass_index}
+        return FinishedGroups(self._files, starts=dict(sorted(starts.items())))
+
+    def is_finished(self, group: GroupId) -> bool:
+        """Return whether a group's work is complete and need not be done again."""
+        return group in self._catalogue.finished
+
+    def stored_tile(self, row: int, col: int) -> bytes | None:
+        """Return a tile as the mask's file holds it, where one group stored all of it; otherwise None."""
+        pieces = self._catalogue.pieces(LABELS, row, col)
+        return self._files.read(pieces[-1].start).payload if pieces and pieces[-1].whole else None
+
+    def tile(self, row: int, col: int) -> NDArray[np.uint8]:
+        """Return the labels of a tile, `(tile, tile)` uint8, joined from its pieces; 255 where there are none."""
+        side = self.spec.tile
+        labels = np.full((side, side), NODATA, dtype=np.uint8)
+        for piece in self._catalogue.pieces(LABELS, row, col):
+            payload, box = self._files.read(piece.start).payload, piece.box
+            if piece.whole:
+                labels[:] = codec.decode_tile(payload, side=side, compression=self.spec.compression)
+            else:
+                labels[box.slices] = codec.decode_fragment(payload, height=box.height, width=box.width)
+        return labels
+
+    def read_field(self, name: str, box: Box) -> NDArray[np.float16]:
+        """Return the values of a field in a box of its canvas grid, joined from finished groups.
+
+        Args:
+            name: The name of the field.
+            box: Inside the canvas grid.
+
+        Returns:
+            `(bands, height, width)` float16 0..1, NaN where no finished group has stored any.
+
+        Raises:
+            OutputError: The journal is damaged.
+        """
+        stored = self.read_stored_field(name, box)
+        return codec.dequantise(stored.astype(np.uint8)) if stored.dtype == np.uint8 else stored.astype(np.float16)
+
+    def read_stored_field(self, name: str, box: Box) -> NDArray[np.generic]:
+        """Read a box like `read_field`, in the stored dtype; for uint8 the value 255 stands for not computed."""
+        self._check(box, within=Box.whole(self.field(name).size), shape=(box.height, box.width))
+        return self._fields.read(self._numbers[name], box=box)
+
+    def drop_cache(self) -> None:
+        """Let go of the decoded field chunks in memory."""
+        self._fields.cache.clear()
+
+    def close(self) -> None:
+        """Close the files that were attached."""
+        self._files.close()
+
+    @staticmethod
+    def _check(box: Box, *, within: Box, shape: tuple[int, ...]) -> None:
+        if not within.contains(box) or shape != (box.height, box.width):
+            message = f"a box fits its grid and its values, got {box} in {within} for an array of {shape}"
+            raise ValueError(message)
+
+
+class Journal(StoredGroups):
     """The journal of one mask. Every method is safe from several threads; `open` makes it.
 
     Work of a group becomes visible to readers, and survives, once `finish_group` has returned.
     """
 
     def __init__(self, store: StoreFile, *, header: JournalHeader, cache_bytes: int, threaded: bool) -> None:
+        super().__init__(header, store, cache_bytes=cache_bytes)
         self._store = store
         self._each = by_threads if threaded else map
-        self._header = header
-        self._catalogue = Catalogue(header)
-        self._changing = threading.Lock()
-        self._numbers = {entry.name: number for number, entry in enumerate(header.fields)}
-        self._fields = FieldReader(store, catalogue=self._catalogue, fields=header.fields, cache_bytes=cache_bytes)
         self._classes = len(header.spec.classes)
         self.repairs: tuple[str, ...] = ()
         """What replay had to give up, for people to read; empty for a whole journal or a torn tail."""
@@ -136,35 +258,6 @@ class Journal(Closing):
     def is_there(self) -> bool:
         """Whether a later run would find the journal under its name."""
         return self._store.is_there
-
-    @property
-    def header(self) -> JournalHeader:
-        """What the journal belongs to."""
-        return self._header
-
-    @property
-    def spec(self) -> MaskSpec:
-        """The mask that will be made of it."""
-        return self._header.spec
-
-    @property
-    def index_bytes(self) -> int:
-        """Memory that the index of pieces holds."""
-        return sum(layer.nbytes for layer in self._catalogue.layers.values())
-
-    def field(self, name: str) -> FieldSpec:
-        """Return the field of this name; KeyError where the header has none."""
-        return self._header.fields[self._numbers[name]]
-
-    def finished(self, pass_index: int) -> Mapping[int, dict[str, object]]:
-        """Return the finished groups of a pass, each with its counts, which are read when they are asked for."""
-        with self._changing:
-            starts = {key.index: at for key, at in self._catalogue.finished.items() if key.pass_index == pass_index}
-        return FinishedGroups(self._store, starts=dict(sorted(starts.items())))
-
-    def is_finished(self, group: GroupId) -> bool:
-        """Return whether a group's work is complete and need not be done again."""
-        return group in self._catalogue.finished
 
     def put_labels(self, group: GroupId, *, box: Box, labels: NDArray[np.uint8]) -> None:
         """Store labels of level 0.
@@ -253,44 +346,6 @@ class Journal(Closing):
         """Whether every group is finished."""
         return self._catalogue.ended
 
-    def stored_tile(self, row: int, col: int) -> bytes | None:
-        """Return a tile as the mask's file holds it, where one group stored all of it; otherwise None."""
-        pieces = self._catalogue.pieces(LABELS, row, col)
-        return self._store.read(pieces[-1].start).payload if pieces and pieces[-1].whole else None
-
-    def tile(self, row: int, col: int) -> NDArray[np.uint8]:
-        """Return the labels of a tile, `(tile, tile)` uint8, joined from its pieces; 255 where there are none."""
-        side = self.spec.tile
-        labels = np.full((side, side), NODATA, dtype=np.uint8)
-        for piece in self._catalogue.pieces(LABELS, row, col):
-            payload, box = self._store.read(piece.start).payload, piece.box
-            if piece.whole:
-                labels[:] = codec.decode_tile(payload, side=side, compression=self.spec.compression)
-            else:
-                labels[box.slices] = codec.decode_fragment(payload, height=box.height, width=box.width)
-        return labels
-
-    def read_field(self, name: str, box: Box) -> NDArray[np.float16]:
-        """Return the values of a field in a box of its canvas grid, joined from finished groups.
-
-        Args:
-            name: The name of the field.
-            box: Inside the canvas grid.
-
-        Returns:
-            `(bands, height, width)` float16 0..1, NaN where no finished group has stored any.
-
-        Raises:
-            OutputError: The journal is damaged.
-        """
-        stored = self.read_stored_field(name, box)
-        return codec.dequantise(stored.astype(np.uint8)) if stored.dtype == np.uint8 else stored.astype(np.float16)
-
-    def read_stored_field(self, name: str, box: Box) -> NDArray[np.generic]:
-        """Read a box like `read_field`, in the stored dtype; for uint8 the value 255 stands for not computed."""
-        self._check(box, within=Box.whole(self.field(name).size), shape=(box.height, box.width))
-        return self._fields.read(self._numbers[name], box=box)
-
     def discard(self) -> None:
         """Delete the journal: its mask is complete."""
         self._store.remove()
@@ -303,8 +358,21 @@ class Journal(Closing):
         """
         return self._store.set_aside()
 
+    def publish(self, path: Path) -> None:
+        """End the journal and give it its name among the pieces of a run, where others read it.
+
+        Raises:
+            OutputError: The disk refuses it.
+        """
+        self.end()
+        self.close()
+        with durable.writing(path):
+            publish(self.path, path)
+
+    @override
     def close(self) -> None:
         """Flush and release the lock; a later run may resume."""
+        super().close()
         self._store.close()
 
     def _packed(self, part: Part, labels: NDArray[np.uint8]) -> bytes:
@@ -320,12 +388,6 @@ class Journal(Closing):
         with self._changing:
             start = self._store.append(data)
             self._catalogue.take(Record(kind=kind, meta=meta, start=start, payload=b"", intact=True))
-
-    @staticmethod
-    def _check(box: Box, *, within: Box, shape: tuple[int, ...]) -> None:
-        if not within.contains(box) or shape != (box.height, box.width):
-            message = f"a box fits its grid and its values, got {box} in {within} for an array of {shape}"
-            raise ValueError(message)
 
 
 def _place(part: Part) -> tuple[int, ...]:

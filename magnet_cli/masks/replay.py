@@ -51,7 +51,8 @@ class Catalogue:
                 pass_index, group, count = GROUP_META.unpack(record.meta)
                 key = GroupId(pass_index=pass_index, index=group)
                 # A record of the group was damaged if the numbers differ. The group is then computed again.
-                if self.count(key) == count:
+                # Another file may have the same group with the same values, after parts were cut anew.
+                if self.count(key) == count and key not in self.finished:
                     self.finish(key, start=record.start)
                 self.drop(key)
             case Kind.DROP:

@@ -17,7 +17,7 @@ from magnet_cli.masks.journal import Journal
 from magnet_cli.masks.output import OutputState, finish_output, output_state
 from magnet_cli.masks.report_file import read_report
 from magnet_cli.models.device import device_peak, pin_arithmetic, reset_device_peak
-from magnet_cli.run.engine import Engine
+from magnet_cli.run.engine import Engine, missing
 from magnet_cli.run.guards import check_peak, keeping_changed_inputs_apart, keeping_what_is_finished
 from magnet_cli.run.job import Resources
 from magnet_cli.run.measured import NOTED, Measured
@@ -25,13 +25,15 @@ from magnet_cli.system.memory import PeakSampler
 from magnet_cli.system.threads import usable_cores
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
     from magnet_cli.events import Events
     from magnet_cli.masks.output import OutputPaths
+    from magnet_cli.masks.pieces import PieceFolder, PieceStore
     from magnet_cli.run.clock import Clock
     from magnet_cli.run.engine import Progress
-    from magnet_cli.run.job import Job
+    from magnet_cli.run.job import Job, RunPass
+    from magnet_cli.run.results import GroupStore, Results
     from magnet_cli.system.private_names import PrivateNames
 
 Report = dict[str, object]
@@ -62,6 +64,10 @@ class MaskRun:
     events: Events
     private: PrivateNames | None = None
     """Names that the report and the mask's metadata leave out."""
+    pieces: PieceFolder | None = None
+    """Pieces that several parts have left, of which the mask is made."""
+    piece_header: JournalHeader | None = None
+    """What the pieces belong to. It also says how they were computed."""
     clock: Clock
     """Measures the time. It may have begun before the run, to include the survey of a mask."""
 
@@ -139,7 +145,9 @@ class MaskRun:
         for repair in journal.repairs:
             self.events.message(f"magnet: {repair}")
         finished = sum(len(journal.finished(step.number)) for step in self.job.passes)
-        if finished:
+        if self.pieces is not None and self.piece_header is not None:
+            journal.attach(self.pieces.pieces(), self.piece_header)
+        elif finished:
             groups = sum(step.groups for step in self.job.passes)
             self.events.message(
                 f"{self.paths.mask}: an interrupted run is resumed, which had finished {finished} of {groups} groups "
@@ -147,11 +155,43 @@ class MaskRun:
             )
         return journal
 
-    def _computed(self, journal: Journal, stack: ExitStack) -> tuple[Job, Measured]:
-        """Compute every missing group. Return the job with the batches that it used, and the measurements."""
+    def leave_pieces(self, store: PieceStore, *, threads: int) -> None:
+        """Compute the groups that are missing of a part, and leave them as pieces.
+
+        Args:
+            store: The pieces of all parts, which knows what is missing of this one.
+            threads: Threads of each operation, which all parts have to agree on.
+
+        Raises:
+            SourceError: An input changed while it was read.
+            MagnetError: The part failed. Its pieces are kept.
+        """
+        with ExitStack() as stack:
+            self._computed(store, stack, threads=threads, pieces=lambda step, _: store.missing.get(step.number, []))
+        self.inputs.refuse_change()
+
+    def _computed(
+        self,
+        journal: GroupStore,
+        stack: ExitStack,
+        *,
+        threads: int | None = None,
+        pieces: Callable[[RunPass, Collection[int]], Iterable[int]] = missing,
+    ) -> tuple[Job, Measured]:
+        """Compute groups of the job.
+
+        Args:
+            journal: The groups that are finished, and where others go.
+            stack: Closes the image and what else is opened for the run.
+            threads: Threads of each operation. None takes the number of an interrupted run, or the machine's.
+            pieces: Chooses the groups that are computed.
+
+        Returns:
+            The job with the batches that it used, and the measurements.
+        """
         device, name = self.job.machine.device, self.paths.mask.name
         noted = _noted(self._counts(journal))
-        threads = noted.get("threads") or usable_cores()
+        threads = threads or noted.get("threads") or usable_cores()
         self.clock.resume(self._counts(journal))
         # Sums of an operation are split over its threads, so their number has to be the same in all runs of a mask.
         pin_arithmetic(threads)
@@ -169,6 +209,7 @@ class MaskRun:
             resources=Resources(image=image, results=journal, sink=journal, clock=self.clock),
             readers=job.machine.readers(self.workers),
             threads=threads,
+            pieces=pieces,
             on_progress=tally,
             on_note=notes.append,
         )
@@ -211,7 +252,7 @@ class MaskRun:
             raise changed(planned.path, f"it had {planned.size} pixels and has {image.info.size}")
         return ImageProcesses(image, self.job.memory.processes) if self.job.memory.processes else image
 
-    def _counts(self, journal: Journal) -> Iterator[dict[str, object]]:
+    def _counts(self, journal: Results) -> Iterator[Mapping[str, object]]:
         """Yield the counts of all finished groups."""
         for step in self.job.passes:
             yield from journal.finished(step.number).values()
@@ -257,6 +298,8 @@ class ComputedMask:
                 description=_description(self.job, report),
                 fields=list(self.job.kept),
             )
+            if run.pieces is not None:
+                run.pieces.remove()
         return run.report()
 
 

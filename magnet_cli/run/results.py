@@ -56,6 +56,10 @@ class Sink(Protocol):
         """Drop what was stored for a group that is not finished."""
 
 
+class GroupStore(Results, Sink, Protocol):
+    """The results of a run, which takes those of more groups."""
+
+
 class FieldResults(Results, Protocol):
     """Results that can describe their fields."""
 

@@ -10,6 +10,7 @@ from magnet_cli.masks.targets import is_file_name, plan_targets
 from magnet_cli.models.python_network import PythonNetwork
 from magnet_cli.options.segment import SegmentOptions
 from magnet_cli.segmentation.image_files import read_files, written_files
+from magnet_cli.segmentation.image_parts import segment_part
 from magnet_cli.segmentation.image_planner import as_words
 from magnet_cli.segmentation.image_run import private_names
 from magnet_cli.segmentation.image_series import ImageSeries, SharedEvents
@@ -94,7 +95,9 @@ def segment_each(
         [file for target in targets for file in read_files([target], target.options(options))],
     )
     refuse_foreign(summaries)
-    share = targets if part is None else part.deal(sorted(targets, key=lambda target: (target.image, str(target.mask))))
+    share = targets
+    if part is not None and len(targets) > 1:
+        share = part.deal(sorted(targets, key=lambda target: (target.image, str(target.mask))))
     if not share:
         events.message(f"magnet: {part} has no image, because there are only {len(targets)}")
     summary = RunSummary(
@@ -105,7 +108,8 @@ def segment_each(
     )
     ended = False
     try:
-        yield from _segmented(share, options, events, summary, own=own, stop_on_error=stop_on_error)
+        blocks = part if len(targets) == 1 else None
+        yield from _segmented(share, options, events, summary, own=own, part=blocks, stop_on_error=stop_on_error)
         ended = True
     finally:
         if len(targets) > 1:
@@ -125,9 +129,20 @@ def _segmented(
     summary: RunSummary,
     *,
     own: PythonNetwork | None,
+    part: JobPart | None,
     stop_on_error: bool,
 ) -> Iterator[ImageResult]:
-    """Segment images, note each in the summary, and yield its result."""
+    """Segment images, note each in the summary, and yield its result.
+
+    Args:
+        share: The images that are segmented here.
+        options: Options of the run.
+        events: Receives messages, progress and failures.
+        summary: Takes the results.
+        own: The network of a Python program.
+        part: The part of the image's blocks that is computed. None computes all blocks of every image.
+        stop_on_error: Stop after the first image that fails.
+    """
     if not share:
         return
     total = len(share)
@@ -138,7 +153,13 @@ def _segmented(
 
     events = events if total == 1 else SharedEvents(events)
     events.images(Images(done=0, total=total, failed=0))
-    series = ImageSeries(model=load_model(options, events, own), options=options, events=events, added=added)
+    model = load_model(options, events, own)
+    if part is not None:
+        result = segment_part(share[0], model, options, events, part)
+        added(0, result)
+        yield result
+        return
+    series = ImageSeries(model=model, options=options, events=events, added=added)
     alone = own is not None or total == 1
     yield from series.results(share, stop_on_error=stop_on_error, alone=alone)
 

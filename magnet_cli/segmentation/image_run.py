@@ -273,13 +273,13 @@ class ImageRun:
         run = self.run(plan, inputs)
         if run.is_done():
             report = run.report()
-            return ComputedImage(run=self, write=lambda: self._done(report, was_done=True))
+            return ComputedImage(run=self, write=lambda: self.done(report, was_done=True))
         self.report_notes(plan)
-        command = self._command(plan)
+        command = self.command(plan)
         groups = run.computed()
         return ComputedImage(
             run=self,
-            write=lambda: self._done(groups.written(lambda report: {**report, "command": command})),
+            write=lambda: self.done(groups.written(lambda report: {**report, "command": command})),
             close=groups.close,
         )
 
@@ -301,13 +301,13 @@ class ImageRun:
         if output_state(paths, hashes=hashes, overwrite=self.options.overwrite) is OutputState.DONE:
             if self.private is not None:
                 check_private(paths)
-            return self._done(read_report(paths.report), was_done=True)
+            return self.done(read_report(paths.report), was_done=True)
         if not run.is_done():
             # The journal of a refinement holds for one unrefined mask. That mask is about to be made anew, so refined
             # groups of the old one must not be resumed.
             drop_journal(paths.journal)
         before.segmented(plan)
-        command = self._command(plan)
+        command = self.command(plan)
         try:
             report = last.run(
                 plan,
@@ -323,15 +323,16 @@ class ImageRun:
                 f"{before.target.mask}: the unrefined mask is complete; the same command goes on from there"
             )
             raise
-        return self._done(report)
+        return self.done(report)
 
-    def _command(self, plan: Plan) -> list[str]:
+    def command(self, plan: Plan) -> list[str]:
         """Return the words of the command line that makes the mask again. Empty for the network of a Python program."""
         if self.model.bundle.backbone.architecture == PYTHON:
             return []
         return segment_words(plan.image.path, self.target.mask, self.options)
 
-    def _done(self, report: Report, *, was_done: bool = False) -> ImageResult:
+    def done(self, report: Report, *, was_done: bool = False) -> ImageResult:
+        """Report that the mask is complete, and return the result."""
         self.events.message(f"{self.target.mask}: {'already ' if was_done else ''}done")
         return ImageResult(
             image=self.target.image, mask=self.target.mask, report=report, was_done=was_done, private=self.private

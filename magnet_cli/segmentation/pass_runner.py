@@ -9,7 +9,6 @@ import torch
 from typing_extensions import override
 
 from magnet_cli.arithmetic.canvas import Canvas
-from magnet_cli.geometry import Box
 from magnet_cli.masks.spec import PROBABILITIES, UNCERTAINTY
 from magnet_cli.run.job import Runner
 from magnet_cli.segmentation.block_borders import (
@@ -22,6 +21,7 @@ from magnet_cli.segmentation.block_borders import (
 )
 from magnet_cli.segmentation.canvas_output import count_labels, labels_of, own_uncertainty, values_of
 from magnet_cli.segmentation.group_reader import read_group
+from magnet_cli.segmentation.part_groups import field_box
 from magnet_cli.segmentation.window_budget import next_cells, pack_scores
 from magnet_cli.segmentation.window_records import window_records
 from magnet_cli.segmentation.window_scores import Known
@@ -91,8 +91,8 @@ class PassRunner(Runner):
         """Read the result of the pass before under a block and one pixel around it, which bilinear sampling needs."""
         bound = self.bound
         before, first = bound.before, bound.step.stages[0]
-        coarse, need = before.stages[-1], bound.step.canvas(block, first)
-        box = coarse.pitch.around(need, first.pitch).grown(1).intersection(Box.whole(coarse.extent))
+        coarse = before.stages[-1]
+        box = field_box(bound.step, before, bound.step.canvas(block, first))
         classes = bound.plan.classes
         stored = joined(self._resources.results, before, box, classes=classes).astype(np.float16)
         values = torch.from_numpy(stored).to(bound.device)

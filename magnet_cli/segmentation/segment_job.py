@@ -51,6 +51,8 @@ class SegmentJob(PlannedJob):
     normalisation: Normalisation
     area: Area | None = None
     """The area in which labels are wanted, known once the image is open. None is the whole image."""
+    is_shared: bool = False
+    """Whether several processes compute the mask, of which none may take smaller batches than the others."""
     shares: tuple[float, ...] = ()
     """The share of the image that lies in each area of the plan, once the image is open."""
 
@@ -99,7 +101,7 @@ class SegmentJob(PlannedJob):
     @override
     def smaller(self) -> tuple[Self, str] | None:
         batch = self.plan.batch
-        if batch == 1:
+        if batch == 1 or self.is_shared:
             return None
         note = f"memory was short: {batch // 2} patches a forward pass, not {batch}"
         return replace(self, plan=replace(self.plan, batch=batch // 2)), note

@@ -52,3 +52,21 @@ def working_folder(target: Path) -> Iterator[Path]:
         finally:
             if descriptor is not None:
                 os.close(descriptor)
+
+
+def publish(own: Path, target: Path) -> None:
+    """Give a whole file its name. Where another process was faster, its file stays and the own one is deleted.
+
+    A file that others may have opened is never replaced: offsets of its records are not the same in every run.
+    """
+    try:
+        os.link(own, target)
+    except FileExistsError:
+        pass
+    except OSError:
+        # Some file systems have no hard links. Between these two lines another process may publish the same piece.
+        if not target.exists():
+            durable.replace(own, target)
+            return
+    own.unlink()
+    durable.sync_folder(target.parent)

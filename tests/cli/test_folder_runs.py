@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import threading
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -181,3 +184,35 @@ def test_masks_do_not_depend_on_what_overlaps(folder: Path, bundle: Path) -> Non
         alone = Path("alone") / image.relative_to(folder)
         assert invoke("segment", image, "--weights", bundle, "-o", alone).exit_code == 0
         assert alone.read_bytes() == (Path("out") / image.relative_to(folder)).read_bytes()
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="only Linux counts open files there")
+def test_open_files_threads_and_memory_do_not_grow_with_the_images(here: Path, bundle: Path) -> None:
+    for number in range(24):
+        write_image(here / "in" / f"{number:02}.tif", seed=number)
+
+    class Counting(Events):
+        def __init__(self) -> None:
+            self.counts: list[tuple[int, int]] = []
+
+        def images(self, progress: Images) -> None:
+            del progress
+            self.counts.append((len(list(Path("/proc/self/fd").iterdir())), threading.active_count()))
+
+    counting = Counting()
+    results = api.segment_each(Path("in"), "out", SegmentOptions(weights=bundle, method="patch"), events=counting)
+    first, last = 0, 0
+    for number, _ in enumerate(results):
+        if number == 7:
+            gc.collect()
+            tracemalloc.start()
+            first = tracemalloc.get_traced_memory()[0]
+        if number == 22:
+            gc.collect()
+            last = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    files, threads = (max(count[kind] for count in counting.counts[4:]) for kind in (0, 1))
+    assert files <= max(count[0] for count in counting.counts[:4]) + 2
+    assert threads <= max(count[1] for count in counting.counts[:4]) + 2
+    # A row of the summary takes a few kilobytes, and a report that was kept would take more than a hundred.
+    assert last - first < 15 * 20_000

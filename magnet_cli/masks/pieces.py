@@ -1,0 +1,271 @@
+"""Pieces of a mask: journals of a few groups that the parts of a run leave in a folder beside the mask.
+
+A piece gets its name when it is whole, so every piece that is there can be read, and no two parts write the same file.
+Equal work gives equal labels, so it does not matter which part has left a piece, or whether two have left the same.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import uuid
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Self
+
+from magnet_cli.errors import OutputError
+from magnet_cli.masks.journal import Journal, StoredGroups
+from magnet_cli.system import durable
+from magnet_cli.system.closing import Closing
+from magnet_cli.system.working_files import publish
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from magnet_cli.geometry import Box
+    from magnet_cli.masks.header import JournalHeader
+    from magnet_cli.masks.spec import FieldSpec, GroupId
+
+HEAD = "head.json"
+ENDING = ".pieces"
+PIECE = re.compile(r"p\d+-\d+-\d+\.piece")
+PIECES_SCHEMA = 1
+ADVICE = "Run every part with the same program, bundle, options and kind of machine, or delete the folder to begin anew"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PieceFolder:
+    """The folder in which the parts of one image leave their pieces."""
+
+    path: Path
+
+    @classmethod
+    def of(cls, mask: Path) -> Self:
+        """Return the folder that belongs to a mask: `x.tif.pieces`."""
+        return cls(path=mask.with_name(f"{mask.name}{ENDING}"))
+
+    @property
+    def exists(self) -> bool:
+        """Whether a part has begun."""
+        return (self.path / HEAD).is_file()
+
+    def pieces(self) -> list[Path]:
+        """Return the pieces that are whole, sorted by name."""
+        with durable.writing(self.path):
+            return sorted(entry for entry in self.path.iterdir() if PIECE.fullmatch(entry.name))
+
+    def head(self) -> dict[str, Any]:
+        """Return what the first part has noted.
+
+        Raises:
+            OutputError: There is no such folder, or it holds something else.
+        """
+        file = self.path / HEAD
+        try:
+            found = json.loads(file.read_bytes())
+        except FileNotFoundError as exc:
+            raise OutputError(
+                "no part has left pieces of this mask", file=self.path, advice="Run its parts first, with --num-parts"
+            ) from exc
+        except (OSError, ValueError, RecursionError) as exc:
+            raise OutputError("the notes on the pieces cannot be read", file=file, advice=ADVICE) from exc
+        if not isinstance(found, dict) or found.get("schema") != PIECES_SCHEMA or "hashes" not in found:
+            raise OutputError("this is no note on pieces that this program reads", file=file, advice=ADVICE)
+        return found
+
+    def begin(self, head: Mapping[str, object]) -> dict[str, Any]:
+        """Note what all parts have to agree on, unless another part has done so.
+
+        Args:
+            head: The note, as JSON values.
+
+        Returns:
+            The note of the first part.
+
+        Raises:
+            OutputError: The folder cannot be written, or holds something else.
+        """
+        with durable.writing(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            if not self.exists:
+                own = self._own_name(HEAD)
+                own.write_bytes(json.dumps({"schema": PIECES_SCHEMA, **head}, indent=1, sort_keys=True).encode())
+                durable.sync_file(own)
+                publish(own, self.path / HEAD)
+        return self.head()
+
+    def agree(self, head: Mapping[str, Any], own: Mapping[str, str]) -> None:
+        """Pass where this part computes as the first one did.
+
+        Args:
+            head: What the first part has noted.
+            own: The same hashes and facts of this part, by name.
+
+        Raises:
+            OutputError: Something differs; the message names it.
+        """
+        first: Mapping[str, str] = head["hashes"]
+        differing = [name for name in dict.fromkeys([*own, *first]) if own.get(name) != first.get(name)]
+        if differing:
+            shown = "; ".join(
+                f"{name} {_short(first.get(name))} there, {_short(own.get(name))} here" for name in differing
+            )
+            raise OutputError(
+                f"this part would compute otherwise than the part that began: another {', '.join(differing)}",
+                value=shown,
+                file=self.path,
+                advice=ADVICE,
+            )
+
+    def remove(self) -> None:
+        """Delete the folder: the mask is complete."""
+        # The note goes last: a folder without it would be taken for that of a run that has not begun.
+        for entry in sorted(self.path.iterdir() if self.path.is_dir() else (), key=lambda entry: entry.name == HEAD):
+            with suppress(OSError):
+                entry.unlink()
+        with suppress(OSError):
+            shutil.rmtree(self.path)
+
+    def _own_name(self, name: str) -> Path:
+        """Return a name for a file that is being written, which no other process uses."""
+        return self.path / f"{name}.{uuid.uuid4().hex[:12]}{durable.WORKING}"
+
+    def working(self, name: str) -> Path:
+        """Return the path of a piece while it is written."""
+        return self._own_name(name)
+
+
+class PieceStore(Closing):
+    """The results of all parts so far, and the sink for those of this one. Engines take it for both.
+
+    Args:
+        folder: The folder of the pieces.
+        header: What the pieces belong to.
+        wanted: The groups that this part computes, of each pass. Groups that a piece holds already are left out.
+        groups: Most groups of a piece.
+        check: Called before a piece gets its name. It raises where the piece must not be used.
+    """
+
+    def __init__(
+        self,
+        folder: PieceFolder,
+        header: JournalHeader,
+        *,
+        wanted: Mapping[int, Sequence[int]],
+        groups: int,
+        check: Callable[[], None],
+    ) -> None:
+        self._folder = folder
+        self._header = header
+        self._check = check
+        self._known = StoredGroups(header)
+        self._journal: Journal | None = None
+        self._left: set[int] = set()
+        self._name = ""
+        self._known.attach(folder.pieces(), header)
+        self.missing = {number: self._lacking(number, found) for number, found in wanted.items()}
+        """The groups that this part has to compute, of each pass."""
+        self._runs = {
+            (number, group): run
+            for number, found in self.missing.items()
+            for run in _runs(found, groups)
+            for group in run
+        }
+
+    def _lacking(self, number: int, wanted: Sequence[int]) -> list[int]:
+        finished = self._known.finished(number)
+        return [group for group in wanted if group not in finished]
+
+    def finished(self, pass_index: int) -> Mapping[int, dict[str, object]]:
+        """Return the finished groups of a pass that pieces hold, each with its counts."""
+        return self._known.finished(pass_index)
+
+    def field(self, name: str) -> FieldSpec:
+        """Return the field of this name."""
+        return self._known.field(name)
+
+    def read_field(self, name: str, box: Box) -> NDArray[np.float16]:
+        """Read a box of a field, joined from all pieces."""
+        return self._known.read_field(name, box)
+
+    def read_stored_field(self, name: str, box: Box) -> NDArray[np.generic]:
+        """Read a box of a field in the dtype that is stored."""
+        return self._known.read_stored_field(name, box)
+
+    def put_labels(self, group: GroupId, *, box: Box, labels: NDArray[np.uint8]) -> None:
+        """Store labels of level 0."""
+        self._of(group).put_labels(group, box=box, labels=labels)
+
+    def put_field(self, group: GroupId, *, name: str, box: Box, values: NDArray[np.generic]) -> None:
+        """Store values of a field."""
+        self._of(group).put_field(group, name=name, box=box, values=values)
+
+    def drop_group(self, group: GroupId) -> None:
+        """Forget what was stored for a group that is not finished."""
+        self._of(group).drop_group(group)
+
+    def finish_group(self, group: GroupId, *, counts: Mapping[str, object]) -> None:
+        """Finish a group. The last group of a piece gives the piece its name.
+
+        Raises:
+            OutputError: The disk refuses it.
+            SourceError: The piece must not be used.
+        """
+        journal = self._of(group)
+        journal.finish_group(group, counts=counts)
+        self._left.discard(group.index)
+        if not self._left:
+            self._check()
+            self._journal = None
+            path = self._folder.path / self._name
+            journal.publish(path)
+            self._known.attach([path], self._header)
+
+    def close(self) -> None:
+        """Close all files. A piece that is not whole is deleted."""
+        journal, self._journal = self._journal, None
+        if journal is not None:
+            journal.discard()
+        self._known.close()
+
+    def _of(self, group: GroupId) -> Journal:
+        """Return the journal of the piece that a group belongs to."""
+        if self._journal is None:
+            run = self._runs[group.pass_index, group.index]
+            self._left = set(run)
+            self._name = f"p{group.pass_index}-{run[0]}-{run[-1]}.piece"
+            self._journal = Journal.open(self._folder.working(self._name), header=self._header)
+        return self._journal
+
+
+def _runs(groups: Sequence[int], most: int) -> Iterator[list[int]]:
+    """Cut rising numbers into runs without gaps, of a bounded length."""
+    rest = iter(groups)
+    run = list(islice(rest, 1))
+    for group in rest:
+        if group != run[-1] + 1 or len(run) >= most:
+            yield run
+            run = []
+        run.append(group)
+    if run:
+        yield run
+
+
+def missing_groups(known: StoredGroups, passes: Iterable[tuple[int, int]]) -> int:
+    """Return how many groups no piece holds.
+
+    Args:
+        known: The pieces.
+        passes: Number and groups of each pass.
+    """
+    return sum(groups - len(known.finished(number)) for number, groups in passes)
+
+
+def _short(value: str | None) -> str:
+    return "nothing" if value is None else value if len(value) <= 16 else f"{value[:12]}..."  # noqa: PLR2004 - a hash

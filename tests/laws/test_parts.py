@@ -1,0 +1,238 @@
+"""Law 1 for one image that several jobs share: any parts, pieces, kills and orders make the mask of one process."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from magnet_cli.errors import OutputError, SourceError
+from magnet_cli.events import Events
+from magnet_cli.geometry import Size
+from magnet_cli.masks.journal import Journal
+from magnet_cli.masks.output import OutputPaths
+from magnet_cli.masks.pieces import PieceFolder
+from magnet_cli.masks.targets import Target
+from magnet_cli.masks.verification import verify_mask
+from magnet_cli.options.parts import JobPart
+from magnet_cli.options.segment import SegmentOptions
+from magnet_cli.run.readers import Readers
+from magnet_cli.scene import Pyramid, Scene, write_scene
+from magnet_cli.segmentation import image_parts
+from magnet_cli.segmentation.image_parts import ImageParts, assemble
+from magnet_cli.segmentation.image_series import image_run
+from magnet_cli.segmentation.segment_model import load_model
+from tests.laws.driver import Script, forked
+from tests.laws.support import KILLED, blurry_bundle, digest, magnet, report_of
+
+if TYPE_CHECKING:
+    from magnet_cli.segmentation.image_run import ImageResult
+
+if sys.platform == "win32":
+    pytest.skip("Windows has no SIGKILL", allow_module_level=True)
+
+MANY = 50
+"""Parts of a run with fewer groups in its last pass."""
+METHOD = ("--scales=512,256,128,64,32", "--overlap=4", "--batch-size=1", "--probabilities")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """A scene whose blocks are blended, in two passes, and the mask that one process makes."""
+
+    image: Path
+    bundle: Path
+    mask: Path
+
+    def words(self, out: Path, *more: str) -> tuple[str, ...]:
+        return ("segment", str(self.image), f"--weights={self.bundle}", *METHOD, f"-o{out}", *more)
+
+    def part(self, out: Path, index: int, count: int) -> tuple[str, ...]:
+        return self.words(out, f"--num-parts={count}", f"--part-id={index}")
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Work:
+    folder = tmp_path_factory.mktemp("parts")
+    image, mask = folder / "scene.tif", folder / "one" / "m.tif"
+    write_scene(image, Scene(size=Size(width=1000, height=760), seed=2, plain=True), pyramid=Pyramid(tile=128))
+    found = Work(image=image, bundle=blurry_bundle(folder / "bundle", scales=(32, 64, 128)), mask=mask)
+    assert forked(Script(words=found.words(mask), log=str(folder / "log"))) == 0
+    return found
+
+
+def check_equal(work: Work, mask: Path) -> None:
+    """A finished output, equal to that of one process, with nothing left over."""
+    assert digest(mask) == digest(work.mask)
+    found, expected = report_of(mask), report_of(work.mask)
+    for key in ("hashes", "mask", "passes", "classes", "options", "not_computed", "maps"):
+        assert found[key] == expected[key], key
+    assert verify_mask(mask).ok
+    paths = OutputPaths.of(mask)
+    kept = paths.field("probabilities")
+    assert sorted(mask.parent.iterdir()) == sorted([mask, paths.report, kept])
+    for chunk in sorted(file for file in kept.rglob("*") if file.is_file()):
+        other = OutputPaths.of(work.mask).field("probabilities") / chunk.relative_to(kept)
+        assert chunk.read_bytes() == other.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("count", "groups"), [(1, 5), (2, 1), pytest.param(2, 5, marks=pytest.mark.full), (3, 5), (MANY, 1)]
+)
+def test_parts_make_the_mask_of_one_process(work: Work, tmp_path: Path, count: int, groups: int) -> None:
+    mask = tmp_path / "out" / "m.tif"
+    done = [computed(work, mask, JobPart(index=index, count=count), groups) for index in reversed(range(count))]
+    last = next(number for number, result in enumerate(done) if result.status == "done")
+    # Where there are more parts than groups, some have nothing to do, before the mask is complete or after.
+    assert {result.status for result in done[:last]} <= {"part done"}
+    assert {result.status for result in done[last + 1 :]} <= {"already done"}
+    assert last == count - 1 or count == MANY
+    check_equal(work, mask)
+    assert computed(work, mask, JobPart(index=0, count=count), groups).status == "already done"
+
+
+def computed(
+    work: Work, mask: Path, part: JobPart, groups: int | None = None, events: Events | None = None
+) -> ImageResult:
+    options = SegmentOptions(
+        weights=work.bundle, scales="512,256,128,64,32", overlap="4", batch_size=1, probabilities=True
+    )
+    model = load_model(options, Events())
+    run = image_run(Target(image=str(work.image), mask=mask), model, options, events or Events())
+    return ImageParts(run=run, groups=groups).computed(part)
+
+
+@pytest.mark.parametrize(("fault", "at"), [("half a record", 30), ("group not finished", 4), ("before the rename", 1)])
+def test_a_part_that_is_killed_is_started_again(work: Work, tmp_path: Path, fault: str, at: int) -> None:
+    mask, log = tmp_path / "out" / "m.tif", tmp_path / "log"
+    assert magnet(*work.part(mask, 1, 2)).code == 0
+    assert forked(Script(words=work.part(mask, 0, 2), log=str(log), fault=fault, at=at)) == KILLED
+    assert not mask.exists()
+    # It goes on, now as three parts.
+    for index in (0, 1, 2):
+        assert magnet(*work.part(mask, index, 3)).code == 0
+    check_equal(work, mask)
+
+
+def test_killed_while_pieces_are_joined(work: Work, tmp_path: Path) -> None:
+    mask, log = tmp_path / "out" / "m.tif", tmp_path / "log"
+    assert magnet(*work.part(mask, 0, 2)).code == 0
+    assert forked(Script(words=work.part(mask, 1, 2), log=str(log), fault="before the journal goes")) == KILLED
+    assert magnet("assemble", mask).code == 0
+    check_equal(work, mask)
+
+
+def test_a_part_that_runs_twice_does_no_harm(work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mask = tmp_path / "out" / "m.tif"
+    begin, again = Readers.begin, [True]
+
+    def twice(self: Readers, *words: object) -> None:
+        if again and again.pop():
+            # Both have read which pieces are missing before either has left one.
+            computed(work, mask, JobPart(index=0, count=2), 2)
+        begin(self, *words)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Readers, "begin", twice)
+    assert computed(work, mask, JobPart(index=0, count=2), 3).status == "part done"
+    assert computed(work, mask, JobPart(index=1, count=2), 3).status == "done"
+    check_equal(work, mask)
+
+
+def test_pieces_are_joined_without_a_network(work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mask = tmp_path / "out" / "m.tif"
+    computed(work, mask, JobPart(index=0, count=2))
+    missing = magnet("assemble", mask)
+    assert missing.code == 5
+    assert "groups of windows are in no piece" in missing.said
+    # The last part has no time left to join them.
+    with monkeypatch.context() as patched:
+        patched.setattr(ImageParts, "made", lambda self, *_: self.run.done({}))
+        computed(work, mask, JobPart(index=1, count=2))
+    assert not mask.exists()
+    monkeypatch.chdir(tmp_path)
+    assert magnet("assemble", Path("out") / "m.tif.pieces").code == 0
+    check_equal(work, mask)
+    assert magnet("assemble", mask).code == 5
+
+
+def test_a_second_assembler_is_refused(work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mask = tmp_path / "out" / "m.tif"
+    with monkeypatch.context() as patched:
+        patched.setattr(ImageParts, "made", lambda self, *_: self.run.done({}))
+        for index in range(2):
+            computed(work, mask, JobPart(index=index, count=2))
+    ended, refused = Journal.end, list[str]()
+
+    def second(self: Journal) -> None:
+        if not refused and self.path == OutputPaths.of(mask).journal:
+            refused.append("")
+            with pytest.raises(OutputError) as caught:
+                assemble(mask)
+            refused.append(str(caught.value))
+            # A part that is last sees that another makes the mask, and ends well.
+            assert computed(work, mask, JobPart(index=0, count=2)).status == "part done"
+        ended(self)
+
+    monkeypatch.setattr(Journal, "end", second)
+    assert assemble(mask).status == "done"
+    assert "another run is writing this output" in refused[1]
+    check_equal(work, mask)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("bundle", "b"), ("input", "i"), ("options", "o"), ("version", "0.0.1"), ("probe", "p")]
+)
+def test_a_part_that_would_compute_otherwise_is_refused_by_name(
+    work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    mask = tmp_path / "out" / "m.tif"
+    computed(work, mask, JobPart(index=0, count=2))
+    facts = ImageParts._facts
+    monkeypatch.setattr(ImageParts, "_facts", lambda self, *words: {**facts(self, *words), name: value})
+    with pytest.raises(OutputError) as caught:
+        computed(work, mask, JobPart(index=1, count=2))
+    assert f"another {name}" in str(caught.value)
+    assert not mask.exists()
+
+
+def test_parts_take_the_threads_of_the_first(work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mask = tmp_path / "out" / "m.tif"
+    computed(work, mask, JobPart(index=0, count=2))
+    monkeypatch.setattr(image_parts, "usable_cores", lambda: 2)
+    assert computed(work, mask, JobPart(index=1, count=2)).status == "done"
+    check_equal(work, mask)
+
+
+def test_an_input_that_changes_leaves_no_piece(work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image, mask = tmp_path / "changing.tif", tmp_path / "out" / "m.tif"
+    image.write_bytes(work.image.read_bytes())
+    changed, publish = Work(image=image, bundle=work.bundle, mask=mask), Journal.finish_group
+
+    def touched(self: Journal, *words: object, **more: object) -> None:
+        image.touch()
+        publish(self, *words, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Journal, "finish_group", touched)
+    with pytest.raises(SourceError, match="changed while it was read"):
+        computed(changed, mask, JobPart(index=0, count=2))
+    assert PieceFolder.of(mask).pieces() == []
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (("--method=magnet-fast", "--budget=30%"), "scores of the whole pass"),
+        (("--compat=published",), "the image as a whole"),
+        (("--overwrite",), "--overwrite"),
+        (("--refine=guided",), "--refine"),
+    ],
+)
+def test_what_cannot_be_shared_is_refused_with_the_reason(
+    work: Work, tmp_path: Path, more: tuple[str, ...], said: str
+) -> None:
+    found = magnet(*work.part(tmp_path / "m.tif", 0, 2), *more)
+    assert found.code == 2
+    assert said in found.said
