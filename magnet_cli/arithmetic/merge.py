@@ -15,6 +15,14 @@ if TYPE_CHECKING:
     from magnet_cli.options.segment import Merge
 
 
+OWN = 0.7
+"""The weight of O in `geometric`. Of the weights from 0.5 to 0.8 it is the one at which borders on scenes that a network
+was not trained on are as exact as those of O alone, and labels away from borders still gain from Y'
+(docs/accuracy.md)."""
+FLOOR = 1 / 512
+"""The least probability in `geometric`: a logarithm of 0 would let O or Y' alone rule a class out."""
+
+
 class Refiner(Protocol):
     """A network that refines a field by a stage's own prediction."""
 
@@ -28,7 +36,8 @@ def merge(own: Tensor, field: Tensor, *, how: Merge, networks: Refiner, scale: S
     Args:
         own: O, `(n, classes, h, w)` float32 probabilities of this stage alone.
         field: Y', same shape: the stages before it, resampled to the patch.
-        how: `refiner` asks the network; `mean` is (O + Y') / 2; `certainty` is `by_certainty`.
+        how: `refiner` asks the network; `mean` is (O + Y') / 2; `certainty` is `by_certainty`;
+            `geometric` is `geometric`.
         networks: The networks of a bundle, with the refiner.
         scale: The stage's window side, in working-grid pixels.
     """
@@ -36,6 +45,8 @@ def merge(own: Tensor, field: Tensor, *, how: Merge, networks: Refiner, scale: S
         return (own + field) / 2
     if how == "certainty":
         return by_certainty(own, field)
+    if how == "geometric":
+        return geometric(own, field)
     return networks.refine(own, field, scale)
 
 
@@ -53,3 +64,14 @@ def by_certainty(own: Tensor, field: Tensor) -> Tensor:
     # Where both are uniform, total is 0 and the quotient NaN, which torch.where then drops.
     share = torch.where(total > 0, mine / total, 0.5).unsqueeze(-3)
     return own * share + field * (1 - share)
+
+
+def geometric(own: Tensor, field: Tensor) -> Tensor:
+    """The weighted geometric mean of two sets of probabilities, `OWN` of it O's, scaled to a sum of 1.
+
+    Args:
+        own: O, `(..., classes, height, width)` float32.
+        field: Y', the same shape.
+    """
+    logs = torch.lerp(field.clamp_min(FLOOR).log_(), own.clamp_min(FLOOR).log_(), OWN)
+    return logs.softmax(dim=-3)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from magnet_cli.options.lengths import PhysicalScales
 
 Method = Literal["magnet", "magnet-fast", "patch", "downsample", "grnet", "grnet-local"]
-Merge = Literal["refiner", "mean", "certainty"]
+Merge = Literal["refiner", "mean", "certainty", "geometric"]
 Blend = Literal["linear", "spline", "none"]
 Tta = Literal["none", "2", "4", "8"]
 Compat = Literal["paper", "published", "published-unshifted"]
@@ -124,8 +124,8 @@ class SegmentOptions(BandOptions, EngineOptions, MachineOptions, RunOptions, Vie
     merge: Option[Merge | None] = Option(
         None,
         choice(Merge),
-        about="How a stage joins its result with the one before: by the refiner network, the mean, or the mean "
-        "weighted by certainty.",
+        about="How a stage joins its result with the one before: by the refiner network, the mean, the mean "
+        "weighted by certainty, or the geometric mean.",
     )
     median: Option[int | None] = Option(
         None, WHOLE, about="Odd side of the points' median filter, in network pixels.", least=1

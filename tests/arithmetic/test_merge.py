@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from magnet_cli.arithmetic.merge import by_certainty, merge
+from magnet_cli.arithmetic.merge import FLOOR, OWN, by_certainty, geometric, merge
 from magnet_cli.geometry import Size
 
 SCALE = Size(width=8, height=8)
@@ -55,3 +55,35 @@ def test_the_weighted_mean_is_a_mean(seed: int, mine: float, theirs: float) -> N
     assert bool((merged >= torch.minimum(own, field) - 1e-6).all())
     assert bool((merged <= torch.maximum(own, field) + 1e-6).all())
     torch.testing.assert_close(by_certainty(field, own), merged)
+
+
+def test_ratios_of_classes_are_weighted_means_of_both_ratios_on_a_logarithmic_scale() -> None:
+    own, field = pixel(0.7, 0.1, 0.2), pixel(0.3, 0.4, 0.3)
+    merged = merge(own, field, how="geometric", networks=NoRefiner(), scale=SCALE)
+    expected = own**OWN * field ** (1 - OWN)
+    torch.testing.assert_close(merged, expected / expected.sum(dim=1, keepdim=True))
+
+
+def test_the_stage_itself_weighs_more() -> None:
+    own, field = pixel(0.6, 0.4), pixel(0.4, 0.6)
+    assert int(geometric(own, field).argmax(dim=1)) == 0
+    assert int(geometric(field, own).argmax(dim=1)) == 1
+
+
+def test_no_class_is_ruled_out_by_one_side_alone() -> None:
+    """A logarithm of zero would give the class of the other side a probability of zero, or NaN."""
+    own, field = pixel(1.0, 0.0, 0.0), pixel(0.0, 1.0, 0.0)
+    merged = geometric(own, field)
+    expected = pixel(FLOOR ** (1 - OWN), FLOOR**OWN, FLOOR)
+    torch.testing.assert_close(merged, expected / expected.sum(dim=1, keepdim=True))
+    assert torch.equal(geometric(own, torch.zeros_like(own)).argmax(dim=1), own.argmax(dim=1))
+
+
+@given(st.integers(0, 1000), st.floats(0.1, 30), st.floats(0.1, 30))
+def test_the_geometric_mean_is_a_distribution(seed: int, mine: float, theirs: float) -> None:
+    own, field = probabilities(seed, sharpness=mine), probabilities(seed + 1, sharpness=theirs)
+    merged = geometric(own, field)
+    torch.testing.assert_close(merged.sum(dim=1), torch.ones(2, 5, 6))
+    agreed = own.argmax(dim=1) == field.argmax(dim=1)
+    assert torch.equal(merged.argmax(dim=1)[agreed], own.argmax(dim=1)[agreed])
+    torch.testing.assert_close(geometric(own, own), own.clamp_min(FLOOR) / own.clamp_min(FLOOR).sum(dim=1, keepdim=True))

@@ -425,7 +425,7 @@ def test_the_published_arithmetic_merges_with_the_refiner(compat: Compat) -> Non
     published = SegmentOptions(compat=compat, scales=(square(256), square(128)))
     assert facts().defaults.merge == "mean"
     assert make_plan(image(256, 256), facts(), published, MACHINE).settings.merge == "refiner"
-    for merge in ("mean", "certainty"):
+    for merge in ("mean", "certainty", "geometric"):
         with pytest.raises(UsageError, match=rf"--compat {compat} merges with the refiner \(got --merge {merge}\)"):
             make_plan(image(256, 256), facts(), replace(published, merge=merge), MACHINE)
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch.nn.functional import avg_pool2d, interpolate
 
+from magnet_cli.arithmetic.merge import FLOOR, OWN
 from magnet_cli.arithmetic.published.image_resize import resize_uint8_bilinear
 from magnet_cli.arithmetic.published.point_choice import choose_points, median_zero_padded
 from magnet_cli.arithmetic.published.stages import PublishedSettings, published_stages, segment_published
@@ -292,7 +293,7 @@ class Unrefined(Recording):
         raise AssertionError(own.shape, field.shape, scale)
 
 
-@pytest.mark.parametrize("how", ["mean", "certainty"])
+@pytest.mark.parametrize("how", ["mean", "certainty", "geometric"])
 def test_training_free_merges(how: Merge) -> None:
     labels = np.random.default_rng(2).integers(0, 5, (64, 64), dtype=np.uint8)
     networks = Unrefined(5, sharpness=5)
@@ -305,6 +306,9 @@ def test_training_free_merges(how: Merge) -> None:
     ordered = [probs.sort(dim=0, descending=True).values for probs in (own, field)]
     mine, theirs = (probs[0] - probs[1] if how == "certainty" else 1.0 for probs in ordered)
     expected = (own * mine + field * theirs) / (mine + theirs)
+    if how == "geometric":
+        product = own.clamp_min(FLOOR) ** OWN * field.clamp_min(FLOOR) ** (1 - OWN)
+        expected = product / product.sum(dim=0)
     assert outcome.plan.describe()["merge"] == how
     ((_, values),) = outcome.sink.fields["probabilities"]
     np.testing.assert_allclose(values.astype(np.float32), expected.numpy(), rtol=0, atol=2**-11)
