@@ -22,6 +22,16 @@ from magnet_cli.models.description import DESCRIPTION
 from magnet_cli.train.backbone_training import train_backbone
 from magnet_cli.train.config import TrainConfig
 
+ROWS = {
+    "downsample": Row(options={"method": "downsample"}),
+    "patch": Row(options={"method": "patch"}),
+    "magnet-fast": Row(options={"method": "magnet-fast"}),
+    "magnet": Row(options={"merge": "mean"}),
+    "geometric": Row(options={"merge": "geometric"}),
+    "geometric-2048-512-256": Row(options={"merge": "geometric", "scales": "2048,512,256"}),
+    "geometric-1728-432": Row(options={"merge": "geometric", "scales": "1728,432"}),
+    "geometric-2048-416": Row(options={"merge": "geometric", "scales": "2048,416"}),
+}
 TRAINING = ("tile1", "tile2", "tile3", "tile4", "tile6")
 CONFIG = WEIGHTS / "aerial" / "train.toml"
 
@@ -49,19 +59,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path("accuracy-work"))
     parser.add_argument("--seed", action="append", type=int, choices=SEEDS)
+    parser.add_argument("--scene", action="append", choices=PRETRAINED_HELD_OUT)
+    parser.add_argument("--row", action="append", choices=PRETRAINED)
     args = parser.parse_args()
     for seed in args.seed or SEEDS:
         folder = args.work / "bundles" / f"lite0-seed{seed}"
         if not (folder / DESCRIPTION).exists():
             train_backbone(args.work / "dubai" / "scenes.csv", folder, config_of(seed), progress=print)
-        for scene in PRETRAINED_HELD_OUT:
+        for scene in args.scene or PRETRAINED_HELD_OUT:
             place = HeldOutPlace(work=args.work, name=scene, seed=seed)
-            for method in PRETRAINED:
+            for method in args.row or PRETRAINED:
                 name = pretrained_row(seed, method)
                 known = load_cells("main").get((name, scene))
                 if known is not None and known.backbone == digest(folder / BACKBONE):
                     continue
-                cell = measured(place, name, Row(options={"method": method}))
+                cell = measured(place, name, ROWS[method])
                 save_cell("main", cell)
                 print(scene, name, f"{cell.windows} windows, {cell.seconds} s", flush=True)
 

@@ -2,7 +2,6 @@
 
     python -m benchmarks.accuracy.rows --work WORK --scene tile7                 # every row that has not been measured
     python -m benchmarks.accuracy.rows --work WORK --scene tile7 --row patch     # one row
-    python -m benchmarks.accuracy.rows --work WORK --scene tile4 --row magnet-margin32
 
 The masks are made by `magnet_cli.segment`, or, for two rows, by yardsticks.py, and stay in WORK/masks. Each row becomes
 a line of main.jsonl (tiles) or fundus.jsonl (retinas) in benchmarks/results.
@@ -102,23 +101,10 @@ ROWS: dict[str, Row | dict[str, Any]] = {
     "patch": Row(options={"method": "patch"}),
     "patch-half-overlap": {"overlap": 0.5},
     "patch-flips": {"flips": True},
-    "patch-x2": Row(options={"method": "patch"}, input_factor=2),
     "magnet-fast": Row(options={"method": "magnet-fast"}),
     "magnet": Row(),
     "magnet-certainty": Row(options={"merge": "certainty"}),
-    "magnet-refiner": Row(options={"merge": "refiner"}),
-    "magnet-x2": Row(input_factor=2),
 }
-MARGINS = {
-    "patch-margin0": Row(options={"method": "patch", "overlap": 0}),
-    **{
-        f"{method}-margin{margin}": Row(options={"method": method, "overlap": 2 * margin})
-        for method in ("patch", "magnet")
-        for margin in (16, 32, 64)
-    },
-}
-"""Rows of a table of their own. A run of several blocks refuses a margin of 0 for MagNet."""
-FUNDUS_ROWS = tuple(name for name in ROWS if not name.endswith(("-refiner", "-x2")))
 
 
 def magnified(bundle: Path, factor: int) -> Path:
@@ -232,7 +218,7 @@ def yardstick(place: Place, name: str, settings: Mapping[str, Any]) -> Cell:
 
 def run(place: Place, name: str) -> Cell:
     """Measure one row of any table."""
-    row = {**ROWS, **MARGINS}[name]
+    row = ROWS[name]
     return measured(place, name, row) if isinstance(row, Row) else yardstick(place, name, row)
 
 
@@ -241,12 +227,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path("accuracy-work"))
     parser.add_argument("--scene", action="append", choices=(*SCENES, *FUNDUS))
-    parser.add_argument("--row", action="append", choices=[*ROWS, *MARGINS])
+    parser.add_argument("--row", action="append", choices=[*ROWS])
     parser.add_argument("--again", action="store_true", help="measure rows again that are there already")
     args = parser.parse_args()
     for scene in args.scene or (*SCENES, *FUNDUS):
         place = Place(work=args.work, name=scene)
-        for name in args.row or (FUNDUS_ROWS if place.is_fundus else ROWS):
+        for name in args.row or ROWS:
             known = load_cells(place.table).get((name, scene))
             if known is not None and known.backbone == digest(place.bundle / BACKBONE) and not args.again:
                 continue

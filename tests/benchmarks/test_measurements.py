@@ -9,14 +9,14 @@ import pytest
 import tifffile
 import torch
 
-from benchmarks.accuracy import cells, refined, rows
+from benchmarks.accuracy import cells, pretrained, refined, rows
 from benchmarks.accuracy.cells import load_cells, miou
 from benchmarks.accuracy.folds import RECIPES, backbone_config, refiner_config
 from benchmarks.accuracy.grnets import MODELS, grnet_config, looked_at
 from benchmarks.accuracy.grnets import ROWS as GRNET_ROWS
 from benchmarks.accuracy.refined import Cascade, Part, middle, one_class
 from benchmarks.accuracy.scenes import write_labels
-from benchmarks.accuracy.segmented_tables import GRNET_CELLS, GRNET_PARTS, GRNET_RUNS, LABELS
+from benchmarks.accuracy.segmented_tables import GRNET_CELLS, GRNET_PARTS, GRNET_RUNS, LABELS, PRETRAINED
 from benchmarks.accuracy.yardsticks import Patching
 from magnet_cli.geometry import Box, Size
 from magnet_cli.models.architectures.cascade_base import BANDS
@@ -68,9 +68,9 @@ def run(module: Any, monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
 
 def test_rows_are_measured_once_and_become_lines(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = ["--work", str(work), "--scene", "tile6", "--row", "patch", "--row", "patch-flips", "--row", "magnet"]
-    run(rows, monkeypatch, *words, "--row", "patch-margin0")
+    run(rows, monkeypatch, *words, "--row", "magnet-certainty")
     found = load_cells("main")
-    assert [row for row, _ in found] == ["patch", "patch-flips", "magnet", "patch-margin0"]
+    assert [row for row, _ in found] == ["patch", "patch-flips", "magnet", "magnet-certainty"]
     assert {scene for _, scene in found} == {"tile6"}
     assert [miou([found[name, "tile6"]]) for name in ("patch", "patch-flips")] == [100, 100]
     assert all(sum(cell.truth) == HEIGHT * WIDTH for cell in found.values())
@@ -166,7 +166,7 @@ def test_a_grnet_leaves_the_scene_out_and_keeps_one_backbone(name: str) -> None:
 
 def test_every_row_of_a_table_can_be_measured() -> None:
     assert set(LABELS) == set(rows.ROWS)
-    assert {row for row, _ in load_cells("main") if "-margin" in row} <= set(rows.MARGINS)
+    assert set(PRETRAINED) == set(pretrained.ROWS)
     assert {*GRNET_CELLS, *GRNET_PARTS, *GRNET_RUNS} == set(GRNET_ROWS)
     assert {row.model for row in GRNET_ROWS.values()} == set(MODELS)
 
