@@ -86,4 +86,5 @@ def test_the_geometric_mean_is_a_distribution(seed: int, mine: float, theirs: fl
     torch.testing.assert_close(merged.sum(dim=1), torch.ones(2, 5, 6))
     agreed = own.argmax(dim=1) == field.argmax(dim=1)
     assert torch.equal(merged.argmax(dim=1)[agreed], own.argmax(dim=1)[agreed])
-    torch.testing.assert_close(geometric(own, own), own.clamp_min(FLOOR) / own.clamp_min(FLOOR).sum(dim=1, keepdim=True))
+    floored = own.clamp_min(FLOOR)
+    torch.testing.assert_close(geometric(own, own), floored / floored.sum(dim=1, keepdim=True))
