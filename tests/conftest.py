@@ -19,7 +19,7 @@ SHARED = Path(__file__).parents[1].parent / "shared" / "data"
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The folder with real data beside the checkout; the test is skipped where there is none."""
+    """Return the folder with real data beside the checkout; the test is skipped where there is none."""
     if not SHARED.is_dir():
         pytest.skip("no ../shared/data beside the checkout")
     return SHARED
@@ -27,7 +27,7 @@ def shared_data() -> Path:
 
 @pytest.fixture(scope="session")
 def odd_scene() -> Scene:
-    """A scene whose sides no tile and no power of two divides."""
+    """Return a scene whose sides no tile and no power of two divides."""
     return Scene(size=Size(width=397, height=331), seed=3)
 
 
@@ -41,7 +41,7 @@ def odd_pyramid(odd_scene: Scene, tmp_path_factory: pytest.TempPathFactory) -> P
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder that is the current one."""
+    """Return an empty folder that is the current one."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -164,7 +164,7 @@ class Imports(ast.NodeVisitor):
 
 @cache
 def modules() -> dict[str, Path]:
-    """Every module of the package by its dotted name below it: `images.tiff`; a package by its folder's name."""
+    """Return every module of the package by its dotted name below it: `images.tiff`; a package by its folder's name."""
     found = {}
     for path in sorted(PACKAGE.rglob("*.py")):
         parts = path.relative_to(PACKAGE).with_suffix("").parts
@@ -174,7 +174,7 @@ def modules() -> dict[str, Path]:
 
 @cache
 def imports() -> tuple[Import, ...]:
-    """Every import of the package."""
+    """Return every import of the package."""
     found: list[Import] = []
     for name, path in modules().items():
         visitor = Imports(name)
@@ -184,7 +184,7 @@ def imports() -> tuple[Import, ...]:
 
 
 def inner() -> Iterator[tuple[Import, str]]:
-    """Imports of the package's own modules, with the imported module's dotted name below the package."""
+    """Yield imports of the package's own modules, with the imported module's dotted name below the package."""
     for one in imports():
         library, _, below = one.target.partition(".")
         if library == "magnet_cli":
@@ -254,7 +254,7 @@ def test_modules_import_each_other_without_a_cycle_even_for_types() -> None:
 
 
 def several(named: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
-    """Names that occur in more than one place, with those places."""
+    """Return names that occur in more than one place, with those places."""
     found: dict[str, list[str]] = {}
     for name, place in named:
         found.setdefault(name, []).append(place)

@@ -29,13 +29,13 @@ SMALL = "700x500"
 
 
 def fenced(text: str) -> list[str]:
-    """The lines of all shell blocks."""
+    """Return the lines of all shell blocks."""
     blocks = re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL)
     return [line for block in blocks for line in block.splitlines() if line.strip()]
 
 
 def under(heading: str) -> list[str]:
-    """The lines of the first block right under a heading."""
+    """Return the lines of the first block right under a heading."""
     found = re.search(rf"## {heading}\n\n```sh\n(.*?)```", README, flags=re.DOTALL)
     assert found, heading
     return found[1].splitlines()

@@ -58,13 +58,13 @@ class Canvas:
         return self.tissue.shape[0], self.tissue.shape[1]
 
     def field(self, sigma: float) -> Pixels:
-        """Smooth noise of standard deviation 1, with features of about `sigma` pixels."""
+        """Return smooth noise of standard deviation 1, with features of about `sigma` pixels."""
         noise = gaussian_filter(self.random.standard_normal(self.size).astype(np.float32), sigma)
         smooth: Pixels = noise / noise.std()
         return smooth
 
     def outline(self, x: float, y: float, across: float, down: float) -> Mask:
-        """A ragged ellipse; centre and half axes are shares of width and height."""
+        """Return a ragged ellipse; centre and half axes are shares of width and height."""
         height, width = self.size
         distance = np.hypot((self.columns / width - x) / across, (self.rows / height - y) / down)
         inside: Mask = distance + 0.08 * self.field(30) < 1
@@ -108,7 +108,7 @@ class Canvas:
         self.pixels *= (1 - across * (x + 0.5) - down * (y + 0.5) - bowl * 2 * (x**2 + y**2))[..., None]
 
     def done(self, *, noise: float = 2, blur: float = 0.6, quality: int = 85) -> Slide:
-        """The slide as a scanner stores it."""
+        """Return the slide as a scanner stores it."""
         sharp = gaussian_filter(self.pixels, (blur, blur, 0))
         noisy = sharp + self.random.normal(0, noise, sharp.shape)
         stored = imagecodecs.jpeg_encode(np.clip(np.rint(noisy), 0, 255).astype(np.uint8), level=quality)
@@ -280,7 +280,7 @@ def _tilted() -> Slide:
 
 
 def _coverslip() -> Slide:
-    """The edge of the coverslip, and the glass beyond it a little darker."""
+    """Return a slide with the edge of the coverslip, and glass beyond it that is a little darker."""
     canvas = _section(22, *HE)
     beyond = canvas.columns > 0.78 * canvas.size[1] + 0.05 * canvas.rows
     canvas.pixels[beyond & ~canvas.tissue] -= 9
@@ -298,7 +298,7 @@ def _dim() -> Slide:
 
 
 def _crowded() -> Slide:
-    """More tissue than glass, and cut off by the edge."""
+    """Return a slide with more tissue than glass, which the edge cuts off."""
     canvas = Canvas(25)
     canvas.section(canvas.outline(0.5, 0.45, 0.48, 0.5), (236, 200, 220), (120, 80, 160), texture=8)
     return canvas.done()

@@ -48,7 +48,7 @@ class Found:
 
 
 def windows(side: int, crop: int) -> list[int]:
-    """First pixels along one axis; the last window is moved to the edge."""
+    """Return the first pixels of windows along one axis; the last window is moved to the edge."""
     count = ceil(side / crop)
     step = int(crop - (count * crop - side) / max(count - 1, 1))
     return [min(k * step, side - crop) if k < count - 1 else side - crop for k in range(count)]
@@ -86,7 +86,7 @@ def medians(scores: NDArray[np.float32], k: int) -> NDArray[np.float32]:
 
 
 def best(scores: NDArray[np.float32], count: int) -> NDArray[np.bool_]:
-    """The highest, ties by lowest row-major index."""
+    """Return a mask of the pixels with the highest scores; ties go to the lowest row-major index."""
     order = np.argsort(-scores.ravel(), kind="stable")[:count]
     chosen = np.zeros(scores.size, np.bool_)
     chosen[order] = True
@@ -94,7 +94,7 @@ def best(scores: NDArray[np.float32], count: int) -> NDArray[np.bool_]:
 
 
 def resized(maps: Tensor, width: int, height: int, mode: str = "bilinear") -> Tensor:
-    """(channels, height, width)."""
+    """Return maps at another size, `(channels, height, width)`."""
     options: dict[str, Any] = {"align_corners": False} if mode == "bilinear" else {}
     return functional.interpolate(maps[None], size=(height, width), mode=mode, **options)[0]
 

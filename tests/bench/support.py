@@ -33,7 +33,7 @@ SIDE_OF_MASK = 300
 def task(
     folder: Path, *, method: Method = "magnet", side: int = SIDE, timed: bool = False, bundle: Path | None = None
 ) -> Task[SegmentOptions]:
-    """A task on a generated image; without a bundle with one of one-convolution networks."""
+    """Return a task on a generated image; without a bundle it gets one of one-convolution networks."""
     bundle = bundle or blurry_bundle(folder / "bundle", scales=SCALES)
     write_repeated(folder / "image.tif", size=Size(width=side, height=side))
     write_repeated(folder / "warm.tif", size=Size(width=64, height=64))
@@ -46,7 +46,7 @@ def task(
 
 
 def cascade_bundle(folder: Path, **changes: Any) -> Path:
-    """A cascade of one convolution, which gives back the mask that it is shown, a little blurred by tanh."""
+    """Return a cascade of one convolution, which gives back the mask that it is shown, a little blurred by tanh."""
     network = build_cascade("conv", options={})
     weight = torch.zeros(1, BANDS + MASKS, 1, 1)
     weight[0, BANDS] = 4
@@ -56,7 +56,7 @@ def cascade_bundle(folder: Path, **changes: Any) -> Path:
 
 
 def cascade_task(folder: Path, *, side: int = SIDE_OF_MASK) -> Task[RefineOptions]:
-    """A task on a generated image and its mask, with a cascade of one convolution."""
+    """Return a task on a generated image and its mask, with a cascade of one convolution."""
     options = RefineOptions(weights=str(cascade_bundle(folder / "bundle")), device="cpu")
     studio, image, warm = CascadeStudio(options), folder / "image.tif", folder / "warm.tif"
     studio.draw(image, side)

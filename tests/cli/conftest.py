@@ -14,7 +14,7 @@ from tests.cli.support import write_colours_bundle, write_image
 
 @pytest.fixture(scope="session")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a bundle whose class is the brightest band."""
+    """Return the folder of a bundle whose class is the brightest band."""
     return write_colours_bundle(tmp_path_factory.mktemp("bundle") / "colours")
 
 

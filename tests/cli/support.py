@@ -29,7 +29,7 @@ SIZE = (110, 150)
 
 
 def write_image(path: Path, *, bands: int = 3, seed: int = 0, size: tuple[int, int] = SIZE) -> Path:
-    """A tiled TIFF whose left part is red, the middle green and the right blue, with a little noise."""
+    """Return a tiled TIFF whose left part is red, the middle green and the right blue, with a little noise."""
     height, width = size
     values = np.random.default_rng(seed).integers(0, 20, (height, width, bands), dtype=np.uint8)
     for column in range(width):
@@ -76,7 +76,7 @@ def invoke(*arguments: str | Path, env: Mapping[str, str] | None = None) -> Resu
 
 
 def invoke_json(*arguments: str | Path, code: int = 0) -> dict[str, Any]:
-    """The one object that a command prints with --json."""
+    """Return the one object that a command prints with --json."""
     result = invoke(*arguments, "--json")
     assert result.exit_code == code, result.stderr
     found = json.loads(result.stdout)
@@ -91,7 +91,7 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def command(*arguments: str | Path) -> list[str]:
-    """The program as a command line."""
+    """Return the program as a command line."""
     return [sys.executable, "-m", "magnet_cli.cli.program", *map(str, arguments)]
 
 
@@ -103,7 +103,7 @@ def run(*arguments: str | Path, cwd: Path, **env: str) -> subprocess.CompletedPr
 
 
 def one_line(result: Result) -> str:
-    """The only line on standard error; standard output is empty."""
+    """Return the only line on standard error; standard output is empty."""
     assert result.stdout == ""
     lines = result.stderr.splitlines()
     assert len(lines) == 1, result.stderr

@@ -55,7 +55,7 @@ def write_mask(
     geo_tags: tuple[tuple[int, int, int, object], ...] = (),
     bounds: Box | None = None,
 ) -> Path:
-    """A finished mask with its report."""
+    """Return a finished mask with its report."""
     path.parent.mkdir(parents=True, exist_ok=True)
     size = Size(width=labels.shape[1], height=labels.shape[0])
     spec = MaskSpec(
@@ -78,7 +78,7 @@ def write_mask(
 def export(
     mask: Path, *formats: ExportFormat, simplify: int = 0, min_area: int = 0, overwrite: bool = False
 ) -> list[Export]:
-    """Every file of these formats (all where none is named), beside the mask."""
+    """Return every file of these formats (all where none is named), beside the mask."""
     wanted = formats or EXPORT_FORMATS
     options = ExportOptions(formats=(*wanted, "geojson"), simplify=Fraction(simplify), min_area=min_area)
     return list(export_mask(mask, [(name, default_path(mask, name)) for name in wanted], options, overwrite=overwrite))

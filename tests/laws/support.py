@@ -79,7 +79,7 @@ def echo_refiner(*, sharpness: float, classes: int = CLASSES) -> nn.Module:
 def template_bundle(
     folder: Path, *, side: int = 32, scales: Sequence[int] = (), own: float = 1000, refined: float = 20
 ) -> Path:
-    """A bundle that gives the labels of a coded image back.
+    """Return a bundle that gives the labels of a coded image back.
 
     Args:
         folder: To be made.
@@ -105,7 +105,7 @@ def template_bundle(
 
 
 def blurry_backbone(*, kernel: int, strength: float) -> nn.Module:
-    """A convolution with random weights: what it says depends on the neighbours, and on the patch's rim."""
+    """Return a convolution with random weights: what it says depends on the neighbours, and on the patch's rim."""
     network = build_backbone("conv", classes=CLASSES, bands=3, options={"kernel": kernel})
     generator = torch.Generator().manual_seed(3)
     weight = torch.randn((CLASSES, 3, kernel, kernel), generator=generator) * (strength / kernel)
@@ -114,7 +114,7 @@ def blurry_backbone(*, kernel: int, strength: float) -> nn.Module:
 
 
 def blurry_refiner() -> nn.Module:
-    """What both inputs say, with what their neighbours say."""
+    """Return a refiner that adds up both inputs, with a little of their neighbours."""
     network = build_refiner("conv", classes=CLASSES, options={"kernel": 3})
     generator = torch.Generator().manual_seed(4)
     weight = torch.randn((CLASSES, 2 * CLASSES, 3, 3), generator=generator) * 0.1
@@ -133,7 +133,7 @@ def blurry_bundle(
     strength: float = 1,
     selector: bool = False,
 ) -> Path:
-    """A bundle whose every stage changes the result: random convolutions over neighbours, in both networks.
+    """Return a bundle whose every stage changes the result: random convolutions over neighbours, in both networks.
 
     With `selector` it has one, as random, which sees the field and compares with a constant.
     """
@@ -164,17 +164,17 @@ def blurry_bundle(
 
 
 def coded(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """An RGB image whose grey value is its label times `STEP`."""
+    """Return an RGB image whose grey value is its label times `STEP`."""
     return np.repeat((labels * STEP)[..., None], 3, axis=2)
 
 
 def random_labels(size: Size, seed: int = 0) -> NDArray[np.uint8]:
-    """A label for every pixel, each its own."""
+    """Return a label for every pixel, each its own."""
     return np.random.default_rng(seed).integers(0, CLASSES, (size.height, size.width), dtype=np.uint8)
 
 
 def write_tiled(path: Path, pixels: NDArray[np.generic], *, nodata: int | None = None) -> Path:
-    """A tiled TIFF of `(height, width, 3)` pixels."""
+    """Return a tiled TIFF of `(height, width, 3)` pixels."""
     tags = [] if nodata is None else [(NODATA_TAG, 2, 0, str(nodata), True)]
     tifffile.imwrite(
         path, pixels, tile=(64, 64), photometric="rgb", compression="deflate", extratags=tags, metadata=None
@@ -183,7 +183,7 @@ def write_tiled(path: Path, pixels: NDArray[np.generic], *, nodata: int | None =
 
 
 def scene_pixels(size: Size, *, seed: int = 5, nodata: bool = False) -> NDArray[np.uint8]:
-    """A generated scene, `(height, width, 3)`; with `nodata` pixels outside a tilted part are 0."""
+    """Return a generated scene, `(height, width, 3)`; with `nodata` pixels outside a tilted part are 0."""
     return Scene(size=size, seed=seed, nodata=nodata).pixels(Box.whole(size))
 
 
@@ -223,18 +223,18 @@ def segment(image: Path, mask: Path, options: SegmentOptions) -> dict[str, objec
 
 
 def labels_in(mask: Path) -> NDArray[np.uint8]:
-    """The full-resolution labels of a mask, by a reader that is not this program's."""
+    """Return the full-resolution labels of a mask, by a reader that is not this program's."""
     with tifffile.TiffFile(mask) as file:
         return np.asarray(file.pages[0].asarray(), dtype=np.uint8)
 
 
 def report_of(mask: Path) -> dict[str, object]:
-    """The report beside a mask."""
+    """Return the report beside a mask."""
     return read_report(OutputPaths.of(mask).report)
 
 
 def part(report: dict[str, object], *keys: str) -> object:
-    """A value deep inside a report."""
+    """Return a value deep inside a report."""
     found: object = report
     for key in keys:
         assert isinstance(found, dict)
@@ -243,7 +243,7 @@ def part(report: dict[str, object], *keys: str) -> object:
 
 
 def number(report: dict[str, object], *keys: str) -> int:
-    """A whole number deep inside a report."""
+    """Return a whole number deep inside a report."""
     found = part(report, *keys)
     assert isinstance(found, int)
     return found

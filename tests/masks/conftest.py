@@ -39,7 +39,7 @@ class Work:
     block: int
 
     def groups(self) -> list[tuple[GroupId, Box]]:
-        """One group a block, with its box at level 0."""
+        """Return one group a block, with its box at level 0."""
         shares = parts(Box.whole(self.header.spec.size), self.block)
         return [(GroupId(pass_index=1, index=index), share.box) for index, share in enumerate(shares)]
 
@@ -56,7 +56,7 @@ class Work:
                 self.store(journal, group, box)
 
     def run(self, path: Path, *, stop_after: int | None = None) -> Journal:
-        """An open journal with the groups it lacked, or the first few of them, finished."""
+        """Return an open journal with the groups it lacked, or the first few of them, finished."""
         journal = Journal.open(path, header=self.header)
         todo = [(group, box) for group, box in self.groups() if not journal.is_finished(group)]
         for group, box in todo[:stop_after]:

@@ -25,7 +25,7 @@ Shapes = dict[str, tuple[tuple[int, ...], str]]
 
 
 def manifest(name: str) -> Shapes:
-    """Keys, shapes and types of a published state dict."""
+    """Return keys, shapes and types of a published state dict."""
     path = REFERENCE / "manifests" / name
     if not path.exists():
         pytest.skip("reference manifests are not here")
@@ -34,7 +34,7 @@ def manifest(name: str) -> Shapes:
 
 
 def shapes(network: torch.nn.Module) -> Shapes:
-    """The same of a network."""
+    """Return the keys, shapes and types of a network."""
     state = network.state_dict()
     return {key: (tuple(value.shape), str(value.dtype).removeprefix("torch.")) for key, value in state.items()}
 
@@ -45,25 +45,25 @@ def parameters(network: torch.nn.Module) -> int:
 
 
 def on_meta(build: Callable[..., N], **options: Any) -> N:
-    """A network that has shapes but no numbers."""
+    """Return a network that has shapes but no numbers."""
     with torch.device("meta"):
         return build(**options).eval()
 
 
 def seeded(name: str, *, seed: int = 11) -> dict[str, torch.Tensor]:
-    """Weights for a manifest that anybody can compute."""
+    """Return weights for a manifest that anybody can compute."""
     weights = seeding().seeded_state(manifest(name), seed)
     return {key: torch.from_numpy(value).reshape(value.shape) for key, value in weights.items()}
 
 
 def seeded_patch(*, height: int, width: int) -> torch.Tensor:
-    """`(1, 3, height, width)` in -2..2."""
+    """Return a picture `(1, 3, height, width)` with values in -2..2."""
     values = cast("npt.NDArray[np.float32]", seeding().uniform(11, "input", 3 * height * width))
     return torch.from_numpy(values).reshape(1, 3, height, width) * 4 - 2
 
 
 def seeding() -> Any:
-    """The module beside the manifests."""
+    """Return the module beside the manifests."""
     if not (REFERENCE / "seeded_weights.py").exists():
         pytest.skip("seeded weights are not here")
     sys.path.insert(0, str(REFERENCE))
@@ -74,5 +74,5 @@ def seeding() -> Any:
 
 
 def slim_encoder(**options: Any) -> ResNet:
-    """An encoder of a few thousand parameters."""
+    """Return an encoder of a few thousand parameters."""
     return ResNet(block=BasicBlock, depths=(1, 1, 1, 1), width=4, **options)

@@ -95,7 +95,7 @@ class Swallow(Echo):
 
 
 def model_of(network: Echo, *, side: int = SIDE, kind: str = "") -> RefineModel:
-    """A bundle that holds a stand-in, for one kind of object or for any."""
+    """Return a bundle that holds a stand-in, for one kind of object or for any."""
     bundle = CascadeBundle(
         name="stand-in",
         domain="",
@@ -134,7 +134,7 @@ def killed_run() -> None:
 
 
 def write_image(path: Path, bright: NDArray[np.bool_]) -> Path:
-    """An RGB image that is bright where the object is, with some noise."""
+    """Return an RGB image that is bright where the object is, with some noise."""
     noise = np.random.default_rng(1).integers(0, 60, (*bright.shape, 3), dtype=np.uint8)
     tifffile.imwrite(
         path, np.where(bright[..., None], 190, 5).astype(np.uint8) + noise, tile=(64, 64), photometric="rgb"
@@ -143,13 +143,13 @@ def write_image(path: Path, bright: NDArray[np.bool_]) -> Path:
 
 
 def write_grey(path: Path, values: NDArray[Any]) -> Path:
-    """A raster of one band."""
+    """Return a raster of one band."""
     tifffile.imwrite(path, values, tile=(64, 64), photometric="minisblack", compression="deflate")
     return path
 
 
 def write_named(path: Path, values: NDArray[np.uint8], *names: str) -> Path:
-    """Class indices with their names, as this program writes them."""
+    """Return class indices with their names, as this program writes them."""
     classes = [{"name": name, "color": "#000000"} for name in names]
     tifffile.imwrite(
         path, values, tile=(64, 64), photometric="minisblack", description=json.dumps({"classes": classes})
@@ -158,13 +158,13 @@ def write_named(path: Path, values: NDArray[np.uint8], *names: str) -> Path:
 
 
 def labels_in(path: Path) -> NDArray[np.uint8]:
-    """The full-resolution labels of a mask, by a reader that is not this program's."""
+    """Return the full-resolution labels of a mask, by a reader that is not this program's."""
     with tifffile.TiffFile(path) as file:
         return np.asarray(file.pages[0].asarray(), dtype=np.uint8)
 
 
 def discs(shape: tuple[int, int], *circles: tuple[int, int, int]) -> NDArray[np.bool_]:
-    """True inside circles of row, column and radius."""
+    """Return a mask that is True inside circles of row, column and radius."""
     rows, cols = np.mgrid[: shape[0], : shape[1]]
     found = np.zeros(shape, bool)
     for row, col, radius in circles:

@@ -39,7 +39,7 @@ class Element:
         return [*self.own, *(piece for child in self.children for piece in child._pieces())]
 
     def all(self, tag: str, **attributes: str) -> list[Element]:
-        """Elements below it, in the order of the page."""
+        """Return elements below it, in the order of the page."""
         found = []
         for child in self.children:
             if tag in (child.tag, "*") and attributes.items() <= child.attributes.items():
@@ -48,7 +48,7 @@ class Element:
         return found
 
     def one(self, tag: str, **attributes: str) -> Element:
-        """The only such element below it."""
+        """Return the only such element below it."""
         found = self.all(tag, **attributes)
         assert len(found) == 1, (tag, attributes, len(found))
         return found[0]
@@ -76,7 +76,7 @@ class _Builder(HTMLParser):
 
 
 def parse(text: str) -> Element:
-    """The tree of a serialised page."""
+    """Return the tree of a serialised page."""
     builder = _Builder()
     builder.feed(text)
     return builder.root
@@ -90,7 +90,7 @@ class Browser:
     profile: Path
 
     def dom(self, page: Path, *, width: int = 1280, script: str = "") -> Element:
-        """The page after its scripts, and then `script`, have run."""
+        """Return the page as it is after its scripts, and then `script`, have run."""
         if script:
             # Only the page's own script may run in it, so the rule goes from the copy that is looked at.
             text = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page.read_text(encoding="utf-8"))
@@ -99,7 +99,7 @@ class Browser:
         return parse(self._run(page, width, "--dump-dom"))
 
     def screenshot(self, page: Path, *, width: int = 1280, height: int = 2400) -> NDArray[np.uint8]:
-        """`(height, width, 3)`."""
+        """Return the picture of the page, `(height, width, 3)`."""
         target = self.profile / "shot.png"
         self._run(page, width, f"--screenshot={target}", height=height)
         pixels: NDArray[np.uint8] = imagecodecs.png_decode(target.read_bytes())

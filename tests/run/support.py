@@ -152,7 +152,7 @@ class Counting(Job):
             self.log.append((what, number, group))
 
     def done(self, what: str) -> list[int]:
-        """The groups of which something was done, in order."""
+        """Return the groups of which something was done, in order."""
         return [group for name, _, group in self.log if name == what]
 
 
@@ -190,6 +190,6 @@ class CountingRunner(Runner):
 
 
 def engine(memory: Memory, *, readers: int, **more: Any) -> Engine:
-    """An engine over nothing but a memory."""
+    """Return an engine over nothing but a memory."""
     resources = Resources(image=cast("Image", None), results=memory, sink=memory, clock=Clock())
     return Engine(resources=resources, readers=readers, **more)

@@ -40,7 +40,7 @@ STEP = 40
 
 
 def coded(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """An RGB image whose grey value is its label times `STEP`."""
+    """Return an RGB image whose grey value is its label times `STEP`."""
     return np.repeat((labels * STEP)[..., None], 3, axis=2)
 
 
@@ -189,7 +189,7 @@ class MemorySink:
 
 
 def facts(classes: int, *, input_side: int, scales: tuple[int, ...] = (), resolution: str | None = None) -> ModelFacts:
-    """A bundle's facts for coded images."""
+    """Return a bundle's facts for coded images."""
     sizes = tuple(Size(width=side, height=side) for side in sorted(scales, reverse=True))
     return ModelFacts(
         name="coded",
@@ -247,7 +247,7 @@ def run_in_turns(
 
 
 def engine_over(image: ArrayImage, sink: MemorySink, *, readers: int = 0, **more: Any) -> Engine:
-    """An engine over an image in memory, whose results stay there."""
+    """Return an engine over an image in memory, whose results stay there."""
     return Engine(
         resources=Resources(image=image, results=sink, sink=sink, clock=Clock(ACTIVITIES)), readers=readers, **more
     )
@@ -260,7 +260,7 @@ def job_of(
     kind: type[SegmentJob] = SegmentJob,
     normalisation: Normalisation = PLAIN,
 ) -> SegmentJob:
-    """A plan and the networks that carry it out; nothing asks for a bundle."""
+    """Return a plan and the networks that carry it out; nothing asks for a bundle."""
     return kind(plan=plan, bundle=cast("Bundle", None), networks=networks, normalisation=normalisation)
 
 
@@ -285,5 +285,5 @@ def sides(*values: int) -> tuple[Size, ...]:
 
 
 def count(*values: int) -> Rule:
-    """A rule that names counts."""
+    """Return a rule that names counts."""
     return Rule(kind="count", values=tuple(Fraction(value) for value in values))

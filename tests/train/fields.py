@@ -33,7 +33,7 @@ def square(side: int) -> Size:
 
 
 def make_scene(name: str, *, seed: int, rows: int = 50, columns: int = 44) -> LabelledScene:
-    """Soft random colours; the label is whether red is strong."""
+    """Return soft random colours; the label is whether red is strong."""
     rng = np.random.default_rng(seed)
     coarse = torch.from_numpy(rng.uniform(0, 255, (1, 3, 9, 8)))
     pixels = torch.nn.functional.interpolate(coarse, size=(rows, columns), mode="bicubic").clamp(0, 255)
@@ -61,7 +61,7 @@ def make_bundle(folder: Path, *, scales: tuple[int, ...] = (16, 32), seed: int =
 
 
 def whole(field: Field) -> Tensor:
-    """All of a field, `(classes, rows, columns)`."""
+    """Return all of a field, `(classes, rows, columns)`."""
     _, rows, columns = field.shape
     return field.read(Box(x=0, y=0, width=columns, height=rows))
 

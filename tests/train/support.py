@@ -56,17 +56,17 @@ log_every = 10
 
 
 def pixels_of(scene: LabelledScene) -> NDArray[np.uint8]:
-    """The whole picture, `(rows, columns, bands)`."""
+    """Return the whole picture, `(rows, columns, bands)`."""
     return scene.pixels.read(0, Box.whole(scene.size))
 
 
 def labels_of(scene: LabelledScene) -> NDArray[np.uint8]:
-    """The whole label map, `(rows, columns)`."""
+    """Return the whole label map, `(rows, columns)`."""
     return scene.labels.at(np.arange(scene.size.height), np.arange(scene.size.width))
 
 
 def make_data(folder: Path) -> Path:
-    """Two scenes of light and dark squares, with a few unlabelled pixels."""
+    """Return two scenes of light and dark squares, with a few unlabelled pixels."""
     for name in ("images", "labels"):
         (folder / name).mkdir(parents=True)
     rng = np.random.default_rng(0)
@@ -80,6 +80,6 @@ def make_data(folder: Path) -> Path:
 
 
 def validating(text: str = CONFIG, *, every: int = 2, patience: int = 0) -> str:
-    """The configuration with scene b held out."""
+    """Return the configuration with scene b held out."""
     text = text.replace("colour = 0.0", 'colour = 0.0\nvalidation = ["b"]')
     return text.replace("save_every = 3", f"save_every = 3\nvalidate_every = {every}\npatience = {patience}")

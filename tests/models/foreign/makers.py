@@ -42,7 +42,7 @@ def enlarged(logits: Tensor, like: Tensor) -> Tensor:
 
 
 def lively(network: nn.Module, seed: int = 7) -> nn.Module:
-    """The network with statistics and biases that are not those of a new one, so that a lost tensor shows."""
+    """Return the network with statistics and biases that are not those of a new one, so that a lost tensor shows."""
     random = torch.Generator().manual_seed(seed)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d) and module.running_mean is not None and module.running_var is not None:
@@ -116,7 +116,7 @@ def torchscript_saved(folder: Path) -> Saved:
 
 
 def transformers_network(kind: str, **more: Any) -> nn.Module:
-    """A small network with random weights, by the name of its type."""
+    """Return a small network with random weights, by the name of its type."""
     library: Any = pytest.importorskip("transformers", reason="the extra transformers is not installed")
     torch.manual_seed(3)
     labels: dict[str, Any] = {"num_labels": 3, **more}
@@ -182,7 +182,7 @@ def transformers_saved(folder: Path, kind: str = "segformer", **processor: Any) 
 
 
 def onnx_graph(network: Strided | None = None, *, side: int | str = "side", **metadata: Any) -> Any:
-    """A graph of ONNX with the layers and weights of a small network.
+    """Return a graph of ONNX with the layers and weights of a small network.
 
     Args:
         network: The network.
