@@ -48,7 +48,7 @@ def command(function: Callable[P, int | None]) -> Callable[P, None]:
             try:
                 code = function(*args, **kwargs) or 0
             except (MagnetError, OSError, ImportError, MemoryError) as error:
-                found = expected(error)
+                found = expected_failure(error)
                 if found is None:
                     raise
                 print_failure(found)
@@ -61,7 +61,7 @@ def command(function: Callable[P, int | None]) -> Callable[P, None]:
     return run
 
 
-def expected(error: BaseException | None) -> MagnetError | None:
+def expected_failure(error: BaseException | None) -> MagnetError | None:
     """Return the failure that an exception stands for, memory that ran out included, or None for a bug."""
     if isinstance(error, MemoryError):
         return DeviceError("out of memory", advice="Run the same command with more memory, or with fewer --num-workers")
@@ -226,7 +226,7 @@ class Listing:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         found = self.describe()
-        failure = expected(error)
+        failure = expected_failure(error)
         if failure is not None:
             found |= failure.describe()
         elif isinstance(error, KeyboardInterrupt):

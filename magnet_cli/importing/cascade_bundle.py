@@ -10,7 +10,7 @@ from magnet_cli.arithmetic.published.stages import IMAGENET_MEAN, IMAGENET_STD
 from magnet_cli.importing.staging import UNKNOWN_LICENCE, check_output, staged
 from magnet_cli.models.bundle import load_cascade_bundle
 from magnet_cli.models.bundle_writer import describe_cascade, write_cascade_bundle
-from magnet_cli.models.checkpoint import fitted, read_checkpoint
+from magnet_cli.models.checkpoint import fitted_state, read_checkpoint
 from magnet_cli.models.description import CARD
 from magnet_cli.models.registry import build_cascade
 from magnet_cli.system import durable
@@ -43,7 +43,7 @@ def import_cascade(file: Path, output: Path, *, licence: str | None = None, over
         OutputError: The folder is there already, or cannot be written.
     """
     check_output(output, overwrite=overwrite, read=[file])
-    state = fitted(read_checkpoint(file), build_cascade(ARCHITECTURE, options={}), architecture=ARCHITECTURE)
+    state = fitted_state(read_checkpoint(file), build_cascade(ARCHITECTURE, options={}), architecture=ARCHITECTURE)
     description = describe_cascade(
         name=output.name,
         network={"architecture": ARCHITECTURE},

@@ -14,7 +14,7 @@ from magnet_cli.importing.orders import ORDERS, Order, OrderSample, order_scores
 from magnet_cli.importing.staging import UNKNOWN_LICENCE, check_output, staged
 from magnet_cli.models.bundle import Bundle, load_bundle
 from magnet_cli.models.bundle_writer import describe, write_bundle
-from magnet_cli.models.checkpoint import fitted, read_checkpoint
+from magnet_cli.models.checkpoint import fitted_state, read_checkpoint
 from magnet_cli.models.description import CARD
 from magnet_cli.models.registry import build_backbone, build_refiner
 from magnet_cli.system import durable
@@ -150,7 +150,7 @@ def _states(
     classes = len(options.preset.classes)
     architecture = options.architecture or options.preset.architecture
     network = build_backbone(architecture, classes=classes, bands=3, options={})
-    states = {"backbone.safetensors": fitted(backbone, network, architecture=architecture)}
+    states = {"backbone.safetensors": fitted_state(backbone, network, architecture=architecture)}
     entries: list[dict[str, Any]] = []
     for index, found in enumerate(refiners):
         kind = options.refiner_architecture
@@ -158,7 +158,7 @@ def _states(
         settings = {"bn0": False} if kind == "magnet" and not any(key.startswith("bn0.") for key in found.state) else {}
         refiner = build_refiner(kind, classes=classes, options=settings)
         name = f"refiner{index or ''}.safetensors"
-        states[name] = fitted(found, refiner, architecture=kind)
+        states[name] = fitted_state(found, refiner, architecture=kind)
         entries.append({"architecture": kind, "options": settings, "file": name, "input": options.order})
     return states, entries
 

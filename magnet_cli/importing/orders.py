@@ -63,10 +63,10 @@ def order_scores(
     truth = _truth(sample, size=Size(width=pixels.shape[1], height=pixels.shape[0]), classes=len(bundle.classes))
     networks = load_networks(bundle, device=device, precision="float32")
     options = EvaluationOptions(exclude=exclude)
-    return {order: _score(ordered(networks, order), pixels, truth, options) for order in ORDERS}
+    return {order: _score(with_order(networks, order), pixels, truth, options) for order in ORDERS}
 
 
-def ordered(networks: Networks, order: Order) -> Networks:
+def with_order(networks: Networks, order: Order) -> Networks:
     """Return the networks with this order of the refiners' inputs."""
     refiners = tuple(replace(spec, input=order) for spec in networks.bundle.refiners)
     return replace(networks, bundle=replace(networks.bundle, refiners=refiners))

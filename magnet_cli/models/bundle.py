@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from magnet_cli.errors import WeightsError
-from magnet_cli.models.description import DESCRIPTION, parsed
+from magnet_cli.models.description import DESCRIPTION, parse_bundle
 from magnet_cli.models.network_spec import (
     Bundle,
     CascadeBundle,
@@ -115,4 +115,4 @@ def load_description(name_or_path: str | Path) -> Bundle | CascadeBundle:
     except OSError as exc:
         raise WeightsError(f"cannot be read: {exc}", file=file) from exc
     is_shipped = folder.resolve() in {path.resolve() for path in shipped.values()}
-    return parsed(parse_object(data, file=file), file=file, data=data, is_shipped=is_shipped)
+    return parse_bundle(parse_object(data, file=file), file=file, data=data, is_shipped=is_shipped)

@@ -83,7 +83,7 @@ def unprefixed(state: Mapping[str, Tensor], *, file: Path) -> dict[str, Tensor]:
     return found
 
 
-def fitted(checkpoint: Checkpoint, network: nn.Module, *, architecture: str) -> dict[str, Tensor]:
+def fitted_state(checkpoint: Checkpoint, network: nn.Module, *, architecture: str) -> dict[str, Tensor]:
     """Return a network's complete state from a checkpoint: exactly its keys, shapes and types.
 
     Raises:

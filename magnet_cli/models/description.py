@@ -90,7 +90,7 @@ class CascadeFile(Head, CascadeDescription):
     networks: CascadeNetworks
 
 
-def parsed(table: Mapping[str, Any], *, file: Path, data: bytes, is_shipped: bool) -> Bundle | CascadeBundle:
+def parse_bundle(table: Mapping[str, Any], *, file: Path, data: bytes, is_shipped: bool) -> Bundle | CascadeBundle:
     """Return the bundle that a description describes.
 
     Args:
@@ -108,7 +108,7 @@ def parsed(table: Mapping[str, Any], *, file: Path, data: bytes, is_shipped: boo
 
 
 def cascade_bundle(table: Mapping[str, Any], *, file: Path, data: bytes, is_shipped: bool) -> CascadeBundle:
-    """Return a bundle that sharpens masks; arguments and errors as of `parsed`."""
+    """Return a bundle that sharpens masks; arguments and errors as of `parse_bundle`."""
     found = checked_description(CascadeFile, table, file=file)
     spec = found.networks.cascade
     _pixels_fit(found, file=file)
@@ -126,7 +126,7 @@ def cascade_bundle(table: Mapping[str, Any], *, file: Path, data: bytes, is_ship
 
 
 def segmentation_bundle(table: Mapping[str, Any], *, file: Path, data: bytes, is_shipped: bool) -> Bundle:
-    """Return a bundle that predicts classes; arguments and errors as of `parsed`."""
+    """Return a bundle that predicts classes; arguments and errors as of `parse_bundle`."""
     found = checked_description(SegmentationFile, table, file=file)
     networks = found.networks
     backbone, foreign = _backbone(found, file=file), networks.foreign

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from magnet_cli.errors import WeightsError
 from magnet_cli.models.architectures.efficientnet import EfficientNetLite
 from magnet_cli.models.architectures.timm_encoder import TimmEncoder, timm_package
-from magnet_cli.models.checkpoint import Checkpoint, fitted, read_checkpoint
+from magnet_cli.models.checkpoint import Checkpoint, fitted_state, read_checkpoint
 from magnet_cli.models.weights_file import read_state
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def fill_encoder(encoder: nn.Module, words: str, *, folder: Path) -> EncoderOrig
         checkpoint, source, licence = _read(folder / words), Path(words).name, ""
     state = _for_bands(_renamed(checkpoint.state, encoder), encoder.state_dict())
     checkpoint = Checkpoint(file=checkpoint.file, state=state, dropped=())
-    encoder.load_state_dict(fitted(checkpoint, encoder, architecture=type(encoder).__name__))
+    encoder.load_state_dict(fitted_state(checkpoint, encoder, architecture=type(encoder).__name__))
     digest = sha256()
     for key, tensor in sorted(encoder.state_dict().items()):
         digest.update(key.encode() + tensor.numpy().tobytes())

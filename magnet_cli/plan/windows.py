@@ -287,7 +287,7 @@ class Pass:
         if not self.fade:
             return []
         inner, reach = self.inner(block, by=1), self.reach(block)
-        return [reach] if 2 * inner.area < reach.area else around(inner, reach)
+        return [reach] if 2 * inner.area < reach.area else frame_boxes(inner, reach)
 
     def kept_area(self, block: Index) -> int:
         """Return the number of pixels in `kept`."""
@@ -361,7 +361,7 @@ class BlockLayer:
         )
 
 
-def around(inner: Box, outer: Box) -> list[Box]:
+def frame_boxes(inner: Box, outer: Box) -> list[Box]:
     """Cut the part of a box around another one inside it into up to four boxes; all of it if that one is empty."""
     if not inner.area:
         return [outer] if outer.area else []

@@ -19,7 +19,7 @@ from magnet_cli.arithmetic.canvas import Canvas
 from magnet_cli.geometry import LEVEL0, Box
 from magnet_cli.images.protocol import NODATA
 from magnet_cli.masks.spec import PROBABILITIES, UNCERTAINTY, FieldSpec
-from magnet_cli.plan.windows import around
+from magnet_cli.plan.windows import frame_boxes
 from magnet_cli.run.job import Runner
 from magnet_cli.segmentation.canvas_output import count_labels, labels_of, own_uncertainty
 
@@ -205,12 +205,12 @@ class BorderRunner(Runner):
         valid = self._valid(VALID_LABELS, level0)
         labels = [
             (box, self._labels(box, whole, cut(valid, box, whole=level0)))
-            for box in around(step.inner_level0(block), level0)
+            for box in frame_boxes(step.inner_level0(block), level0)
         ]
         shown = self._valid(VALID_VALUES, own) if wants_values else None
         values = [
             (box, self._values(box, whole, cut(shown, box, whole=own)))
-            for box in (around(step.inner(block), own) if wants_values else [])
+            for box in (frame_boxes(step.inner(block), own) if wants_values else [])
         ]
         return Border(labels=tuple(labels), values=tuple(values))
 

@@ -13,7 +13,7 @@ from magnet_cli.errors import SourceError, WeightsError
 from magnet_cli.geometry import Size
 from magnet_cli.models.bundle import CascadeBundle
 from magnet_cli.models.bundle_writer import CASCADE_FILE, write_cascade_bundle
-from magnet_cli.models.description import DESCRIPTION, SCHEMA, parsed
+from magnet_cli.models.description import DESCRIPTION, SCHEMA, parse_bundle
 from magnet_cli.models.registry import build_cascade
 from magnet_cli.models.schema import parse_object
 from magnet_cli.train.backbone_training import CONFIG_FILE, about_scenes, keep_text
@@ -127,7 +127,7 @@ def cascade_of(description: dict[str, Any], *, folder: Path) -> CascadeBundle:
     """
     data = json.dumps(description).encode()
     file = folder / DESCRIPTION
-    bundle = parsed(parse_object(data, file=file), file=file, data=data, is_shipped=False)
+    bundle = parse_bundle(parse_object(data, file=file), file=file, data=data, is_shipped=False)
     if not isinstance(bundle, CascadeBundle):
         raise WeightsError("kind must be cascade", value=description["kind"], file=file)
     return bundle

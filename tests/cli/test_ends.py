@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from magnet_cli.cli.outcome import expected
+from magnet_cli.cli.outcome import expected_failure
 from magnet_cli.errors import DeviceError
 from magnet_cli.system import address_space, durable
 from tests.cli.support import command, environment, invoke, one_line
@@ -104,9 +104,9 @@ def test_an_address_space_that_is_only_just_large_enough_for_the_libraries_is_re
 
 
 def test_memory_that_runs_out_anywhere_is_no_bug() -> None:
-    found = expected(MemoryError())
+    found = expected_failure(MemoryError())
     assert isinstance(found, DeviceError)
-    assert expected(ZeroDivisionError()) is None
+    assert expected_failure(ZeroDivisionError()) is None
 
 
 DIGITS = "9" * 400

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from magnet_cli.geometry import Box, Pitch, Size
 from magnet_cli.plan.falloff import rising
-from magnet_cli.plan.windows import Pass, Stage, around
+from magnet_cli.plan.windows import Pass, Stage, frame_boxes
 from tests.plan.test_windows import all_blocks, passes
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def test_what_is_kept_near_borders_is_all_that_labels_there_are_made_of(step: Pa
         seen[inner.slices] += 1
         if inner.area and step.fade:
             assert step.inner(block).contains(taps(inner, stage.pitch).intersection(extent))
-        for box in around(inner, level0):
+        for box in frame_boxes(inner, level0):
             seen[box.slices] += 1
             if step.fade:
                 assert kept[taps(box, stage.pitch).intersection(extent).slices].all()
