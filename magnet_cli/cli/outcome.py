@@ -195,24 +195,29 @@ class Listing:
         """Entries of the object that concern all images together."""
         self._json = json
         self._rows: list[object] = []
-        self._errors: list[MagnetError | None] = []
+        self._codes: list[int] = []
 
     def add(self, row: object, error: MagnetError | None = None) -> None:
         """Add the result of one image as JSON values, and its error if it failed."""
         # Without --json nobody reads the rows, and the reports in them would fill the memory in a run over many images.
         if self._json:
             self._rows.append(row)
-        self._errors.append(error)
+        self._codes.append(0 if error is None else error.exit_code)
+
+    def take(self, row: dict[str, object]) -> None:
+        """Add the result of one image that another process has described, with its `exit_code` if it failed."""
+        if self._json:
+            self._rows.append(row)
+        self._codes.append(int(str(row.get("exit_code", 0))))
 
     @property
     def exit_code(self) -> int:
         """Exit code: 0 if no image failed, 7 if some failed. If all failed, their common code, or 3 if codes differ."""
-        failed = [error for error in self._errors if error is not None]
-        if not failed:
+        codes = {code for code in self._codes if code}
+        if not codes:
             return 0
-        if len(failed) < len(self._errors):
+        if not all(self._codes):
             return SOME_FAILED
-        codes = {error.exit_code for error in failed}
         return codes.pop() if len(codes) == 1 else ALL_FAILED
 
     def describe(self) -> dict[str, object]:

@@ -4,16 +4,31 @@ from __future__ import annotations
 
 import os
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
+from magnet_cli.cli.device_processes import joined_rows, run_on_devices
 from magnet_cli.cli.outcome import Listing, command
 from magnet_cli.cli.parameters import Given, Group, Inputs, Json, NoProgress, output_option, takes
+from magnet_cli.errors import UsageError
 from magnet_cli.options.parts import PartOptions
 from magnet_cli.options.segment import SegmentOptions
+from magnet_cli.options.spelling import as_path, option_words
 from magnet_cli.system.address_space import check_address_space
+
+
+def _words(inputs: list[str], output: Path | None, options: SegmentOptions, *, stops: bool) -> list[str]:
+    """Return the words of the command for a process that computes a part of the run."""
+    given = [] if output is None else ["-o", as_path(str(output))]
+    weights = [] if options.weights is None else ["--weights", options.weights]
+    switches = {"--overwrite": options.overwrite, "--no-resume": not options.resume, "--private": options.private}
+    own = [word for word, is_given in switches.items() if is_given]
+    own += ["--on-error", "fail"] if stops else []
+    rest = option_words(replace(options, memory=None))
+    return ["segment", *map(as_path, inputs), *given, *weights, *rest, *own]
 
 
 @command
@@ -40,13 +55,25 @@ def segment(
 ) -> int:
     """Segment images of any size, and write a mask and a report for each."""
     with Listing(json=json) as listing:
-        chosen, part = options.value(), parts.value().part(os.environ)
+        chosen, shared = options.value(), parts.value()
+        part = shared.part(os.environ)
         from magnet_cli.cli.progress import Display
 
         check_address_space()
         from magnet_cli.segmentation import api as segmentation
 
         stops = on_error == "fail"
+        if shared.devices is not None:
+            if chosen.device != "auto":
+                raise UsageError(
+                    "--devices and --device each say where to compute", value=chosen.device, advice="Give one of them"
+                )
+            words = _words(inputs, output, chosen, stops=stops)
+            with Display(enabled=not no_progress) as display:
+                rows, code = run_on_devices(shared.devices, words, memory=chosen.memory, output=output, events=display)
+            for row in joined_rows(rows):
+                listing.take(row)
+            return listing.exit_code or code
         with (
             Display(enabled=not no_progress) as display,
             closing(

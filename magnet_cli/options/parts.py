@@ -64,6 +64,29 @@ def _parse(text: str, option: str) -> int | Literal["auto"]:
     return int(text)
 
 
+def _parse_devices(text: str, option: str) -> tuple[str, ...]:
+    """Parse names of devices with commas between them.
+
+    Raises:
+        UsageError: A word is no such name.
+    """
+    found: list[str] = []
+    for word in text.replace(" ", "").lower().split(","):
+        several = re.fullmatch(r"cpu:([1-9]\d{0,2})", word)
+        if several is not None:
+            found += ["cpu"] * int(several[1])
+        elif re.fullmatch(r"\d{1,3}", word):
+            found.append(f"cuda:{int(word)}")
+        elif re.fullmatch(r"cuda:\d{1,3}|cpu|mps", word):
+            found.append(word)
+        else:
+            raise UsageError(
+                f"{option} names devices", value=repr(text), advice=f"Write {option} cuda:0,cuda:1 or {option} cpu:2"
+            )
+    return tuple(found)
+
+
+DEVICES = Form(parse=_parse_devices, spell=",".join, types=(tuple, list), convert=tuple, metavar="LIST")
 WHOLE_OR_AUTO = Form(parse=_parse, types=(Integral,), convert=int, metavar="N|auto")
 
 
@@ -86,6 +109,22 @@ class PartOptions(OptionGroup, panel="Several jobs or devices", of_one_run=True)
         least=0,
     )
     """Number of the part that this run computes, from 0."""
+
+    devices: Option[tuple[str, ...] | None] = Option(
+        None,
+        DEVICES,
+        about="Start a process on each of several devices of this machine, and share the run between them: "
+        "cuda:0,cuda:1, or for short 0,1; cpu:2 are two processes on the processor.",
+    )
+    """Devices of this machine that share the run, by name. None runs on one device, in this process."""
+
+    def __post_init__(self) -> None:
+        if self.devices is not None and (self.num_parts is not None or self.part_id is not None):
+            raise UsageError(
+                "--devices shares a run between devices of one machine, and --num-parts between jobs",
+                value="both",
+                advice="Give --num-parts and --device to each job that you start yourself",
+            )
 
     def part(self, environment: Mapping[str, str]) -> JobPart | None:
         """Return the part that the options name; None where the run is not shared.

@@ -120,6 +120,8 @@ class MaskRun:
                 ExitStack() as opened,
             ):
                 job, measured = self._computed(journal, opened)
+            # The mask may be written while another image is computed, and both have to fit into memory.
+            journal.drop_cache()
             return ComputedMask(run=self, journal=journal, job=job, measured=measured, rest=stack.pop_all())
 
     def _journal(self, stack: ExitStack) -> Journal:

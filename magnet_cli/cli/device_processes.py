@@ -1,0 +1,158 @@
+"""One run on several devices of this machine: a process for each, which is a part of the run."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from magnet_cli.errors import DeviceError
+from magnet_cli.events import Images
+from magnet_cli.system.memory import default_budget
+from magnet_cli.system.threads import usable_cores
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from typing import IO
+
+    from magnet_cli.events import Events
+
+LEAST_ENDING = 30.0
+"""Seconds that the other processes have to end after an interruption, before they are killed."""
+POLL = 0.2
+"""Seconds between two looks at the processes."""
+SHOWN_EVERY = 2.0
+"""Seconds between two looks at what the processes have finished."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceProcess:
+    """The process of one device."""
+
+    device: str
+    process: subprocess.Popen[bytes]
+    answer: IO[bytes]
+    """The file that takes the JSON object of the process."""
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return what the process says of its images; empty where it says nothing."""
+        self.answer.seek(0)
+        with suppress(ValueError):
+            found = json.loads(self.answer.read())
+            return list(found["images"])
+        return []
+
+
+def run_on_devices(
+    devices: Sequence[str], words: Sequence[str], *, memory: int | None, output: Path | None, events: Events
+) -> tuple[list[dict[str, Any]], int]:
+    """Run a command once for each device, as parts of one run, until all have ended.
+
+    Args:
+        devices: Names of the devices. A name may come twice.
+        words: Words of the command, without device, memory and part.
+        memory: Host bytes that all processes may use together. None takes what is free.
+        output: The output folder, in which parts keep summaries.
+        events: Receives the progress.
+
+    Returns:
+        The results of all images as JSON values, and the exit code of a process that said nothing of its images, or 0.
+
+    Raises:
+        DeviceError: A process was ended by the system. What was finished is kept.
+        KeyboardInterrupt: The run was interrupted. All processes have ended.
+    """
+    share = (memory or default_budget()) // len(devices)
+    with ExitStack() as stack:
+        running = []
+        for index, device in enumerate(devices):
+            answer = stack.enter_context(tempfile.TemporaryFile())
+            part = ("--num-parts", str(len(devices)), "--part-id", str(index), "--device", device)
+            limits = ("--memory", f"{share}B", "--no-progress", "--json")
+            # A session of its own: Ctrl-C reaches this process alone, which passes it on once.
+            process = subprocess.Popen(  # noqa: S603 - this program itself
+                [sys.executable, "-m", "magnet_cli.cli.program", *words, *part, *limits],
+                stdout=answer,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+            running.append(DeviceProcess(device=device, process=process, answer=answer))
+            _give_cores(process.pid, index, [name for name in devices if name == "cpu"], device)
+        stack.callback(_end, running)
+        _wait(running, output, events)
+        rows = [row for each in running for row in each.rows()]
+        for each in running:
+            code = each.process.returncode
+            if code < 0:
+                raise DeviceError(
+                    f"the process on {each.device} was ended by signal {-code}",
+                    advice="Check the memory of the machine; the same command goes on from what was finished",
+                )
+        silent = [each.process.returncode for each in running if not each.rows() and each.process.returncode]
+        return rows, silent[0] if silent else 0
+
+
+def _give_cores(pid: int, index: int, alike: Sequence[str], device: str) -> None:
+    """Give each of several processes that compute on the processor its own cores."""
+    if device != "cpu" or not hasattr(os, "sched_setaffinity"):
+        return
+    cores = sorted(os.sched_getaffinity(0))
+    own = cores[index % len(alike) :: len(alike)]
+    if own and len(alike) <= usable_cores():
+        with suppress(OSError):
+            os.sched_setaffinity(pid, own)
+
+
+def _wait(running: Sequence[DeviceProcess], output: Path | None, events: Events) -> None:
+    looked = 0.0
+    while any(each.process.poll() is None for each in running):
+        time.sleep(POLL)
+        if output is not None and time.monotonic() - looked >= SHOWN_EVERY:
+            looked = time.monotonic()
+            events.images(_progress(list(_summaries(output, len(running)))))
+
+
+def _summaries(output: Path, count: int) -> Iterator[dict[str, Any]]:
+    for index in range(count):
+        with suppress(OSError, ValueError, KeyError):
+            yield json.loads((output / f"run-{index}-of-{count}.json").read_bytes())["counts"]
+
+
+def _progress(counts: Sequence[dict[str, Any]]) -> Images:
+    total = sum(sum(each.values()) for each in counts)
+    waiting, failed = (sum(each.get(name, 0) for each in counts) for name in ("waiting", "failed"))
+    return Images(done=total - waiting, total=max(1, total), failed=failed)
+
+
+def _end(running: Sequence[DeviceProcess]) -> None:
+    """Interrupt the processes that still run, and wait for them; kill those that do not end."""
+    for each in running:
+        if each.process.poll() is None:
+            with suppress(OSError):
+                each.process.send_signal(signal.SIGINT)
+    until = time.monotonic() + LEAST_ENDING
+    for each in running:
+        try:
+            each.process.wait(max(0.0, until - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            each.process.kill()
+            each.process.wait()
+
+
+def joined_rows(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return one row an image: of several parts of one image the one that failed, else the one that made the mask."""
+    ranks = ["part done", "already done", "done", "failed"]
+    found: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        before = found.get(row["mask"])
+        if before is None or ranks.index(row["status"]) > ranks.index(before["status"]):
+            found[row["mask"]] = row
+    return sorted(found.values(), key=lambda row: str(row["image"]))

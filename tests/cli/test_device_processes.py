@@ -1,0 +1,88 @@
+"""A run on several devices: a process each, one mask, and the signals, failures and exit codes of all of them."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from magnet_cli.errors import UsageError
+from magnet_cli.masks.report_file import read_report
+from magnet_cli.options.parts import PartOptions
+from tests.cli.support import command, environment, invoke, run, write_image
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+posix = pytest.mark.skipif(sys.platform == "win32", reason="signals")
+PATCH = ("--method", "patch")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("cuda:0,cuda:1", ("cuda:0", "cuda:1")),
+        ("0,2", ("cuda:0", "cuda:2")),
+        ("cpu:3", ("cpu", "cpu", "cpu")),
+        ("cpu, mps", ("cpu", "mps")),
+    ],
+)
+def test_names_of_devices(text: str, expected: tuple[str, ...]) -> None:
+    assert PartOptions(devices=text).devices == expected
+
+
+@pytest.mark.parametrize("wrong", ["", "gpu", "cpu:0", "cuda", "0,,1", "cuda:0;cuda:1"])
+def test_other_words_are_refused(wrong: str) -> None:
+    with pytest.raises(UsageError, match="--devices names devices"):
+        PartOptions(devices=wrong)
+
+
+def test_devices_are_not_given_twice(image: Path, bundle: Path) -> None:
+    words = ("segment", image, "--weights", bundle, "--devices", "cpu:2")
+    assert invoke(*words, "--num-parts", "2", "--part-id", "0").exit_code == 2
+    assert invoke(*words, "--device", "cpu").exit_code == 2
+
+
+@pytest.mark.full
+def test_two_processes_share_images_and_the_blocks_of_one(here: Path, bundle: Path) -> None:
+    for number in range(3):
+        write_image(here / "in" / f"{number}.tif", seed=number, size=(420, 500))
+    (here / "in" / "bad.tif").write_text("no image")
+    found = run("segment", "in", "--weights", bundle, "-o", "out", "--devices", "cpu:2", "--json", cwd=here)
+    assert found.returncode == 7, found.stderr
+    rows = json.loads(found.stdout)["images"]
+    assert [(row["image"], row["status"]) for row in rows] == [
+        *((f"in/{number}.tif", "done") for number in range(3)),
+        ("in/bad.tif", "failed"),
+    ]
+    assert read_report(here / "out/run.json")["counts"] == {"done": 3, "already done": 0, "failed": 1, "waiting": 0}
+    one = run("segment", "in/0.tif", "--weights", bundle, "-o", "one/0.tif", "--devices", "cpu:2", "--json", cwd=here)
+    assert one.returncode == 0, one.stderr
+    assert [row["status"] for row in json.loads(one.stdout)["images"]] == ["done"]
+    assert sorted(path.name for path in (here / "one").iterdir()) == ["0.json", "0.tif"]
+    assert (here / "one/0.tif").read_bytes() == (here / "out/0.tif").read_bytes()
+
+
+@posix
+@pytest.mark.full
+def test_a_signal_ends_all_processes_and_the_run_goes_on(here: Path, bundle: Path) -> None:
+    write_image(here / "s.tif", size=(3000, 3000))
+    words = ("segment", "s.tif", "--weights", str(bundle), "-b", "1", "-o", "m.tif", "--devices", "cpu:2")
+    with subprocess.Popen(command(*words), cwd=here, env=environment(), stderr=subprocess.PIPE, text=True) as process:
+        pieces = here / "m.tif.pieces"
+        while process.poll() is None and not list(pieces.glob("*.piece")):
+            time.sleep(0.02)
+        process.send_signal(signal.SIGTERM)
+        messages = process.communicate(timeout=120)[1]
+    assert process.returncode == 130, messages
+    assert not (here / "m.tif").exists()
+    kept = len(list(pieces.glob("*.piece")))
+    assert kept
+    again = run(*words, cwd=here)
+    assert again.returncode == 0, again.stderr
+    assert sorted(path.name for path in here.glob("m.*")) == ["m.json", "m.tif"]
