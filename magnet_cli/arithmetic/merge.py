@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
 
 OWN = 0.7
-"""The weight of O in `geometric`. Of the weights 0.5, 0.6 and 0.7 it is the first at which borders on scenes that a
-network was not trained on are as exact as those of O alone, while most of the gain of Y' is kept (docs/accuracy.md)."""
+"""The weight of O in `geometric`. Of the weights 0.5, 0.6 and 0.7 it is the one at which borders on scenes that a
+network was not trained on are nearly as exact as those of O alone, and most of the gain of Y' is kept
+(docs/accuracy.md)."""
 FLOOR = 1 / 512
 """The least probability in `geometric`: a logarithm of 0 would let O or Y' alone rule a class out."""
 
