@@ -269,17 +269,12 @@ def test_nodata_beside_an_image(tmp_path: Path) -> None:
     assert inspect(path).nodata == 9
 
 
-@pytest.mark.parametrize(
-    ("driver", "suffix", "order"),
-    [
-        ("HFA", "img", "mask first"),
-        ("HFA", "img", "overviews first"),
-        ("ENVI", "bin", "mask first"),
-        ("ENVI", "bin", "overviews first"),
-        # It gets no overviews, because its levels are its own.
-        ("JP2OpenJPEG", "jp2", "mask first"),
-    ],
-)
+ORDERS = ("mask first", "overviews first")
+RASTERS = [(*kind, order) for kind in (("HFA", "img"), ("ENVI", "bin")) for order in ORDERS]
+
+
+# A JPEG 2000 gets no overviews, because its levels are its own.
+@pytest.mark.parametrize(("driver", "suffix", "order"), [*RASTERS, ("JP2OpenJPEG", "jp2", "mask first")])
 def test_masks_beside_what_gdal_reads_hold_at_every_size(driver: str, suffix: str, order: str, tmp_path: Path) -> None:
     """An overview without a mask of its own says that all pixels hold data: it is not read."""
     path = tmp_path / f"s.{suffix}"
