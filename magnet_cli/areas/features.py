@@ -176,6 +176,8 @@ def _collect(item: Any, found: ReadFeatures, path: str) -> None:
             waiting += [] if here.get("geometry") is None else [(here["geometry"], ignored)]
         elif kind in ("Polygon", "MultiPolygon"):
             several = here.get("coordinates") or []
+            if not isinstance(several, list):
+                raise SourceError("the coordinates of polygons are lists", value=str(several)[:80], file=path)
             polygons += [_polygon(rings, path) for rings in (several if kind == "MultiPolygon" else [several])]
             found.ignored_classes |= {ignored} - {""}
         elif kind in ("Point", "MultiPoint", "LineString", "MultiLineString"):

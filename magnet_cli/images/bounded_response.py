@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import time
+from typing import TYPE_CHECKING
 
 import aiohttp
 from typing_extensions import override
@@ -12,6 +14,9 @@ from typing_extensions import override
 from magnet_cli.errors import SourceError
 from magnet_cli.system.closing import undone_on_failure
 from magnet_cli.system.memory import format_bytes, parse_bytes
+
+if TYPE_CHECKING:
+    from aiohttp.connector import Connection
 
 CONNECT_SECONDS = 10.0
 READ_SECONDS = 30.0
@@ -33,6 +38,16 @@ VARIABLE = "MAGNET_DOWNLOAD_LIMIT"
 
 class BoundedResponse(aiohttp.ClientResponse):
     """An answer that is read up to what was asked for, and not for longer than a slow network takes."""
+
+    @override
+    async def start(self, connection: Connection) -> aiohttp.ClientResponse:
+        """Wait for the status and the headers.
+
+        Raises:
+            TimeoutError: They do not come. After a preliminary status, such as 100, the client itself would wait as
+                long as for a whole answer.
+        """
+        return await asyncio.wait_for(super().start(connection), PATIENCE_SECONDS)
 
     @override
     async def read(self) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from magnet_cli.images.georeference import Georeference
     from magnet_cli.images.sidecars import Sidecars
 
+COLOUR = re.compile("#[0-9a-fA-F]{6}")
+"""A colour of a class as a mask of this program names it."""
 BILEVEL_STEP = 255
 """Value that the readers give a bilevel sample that is not 0."""
 
@@ -165,11 +168,14 @@ def _info(
 
 
 def classes_of(page: TiffPage) -> tuple[tuple[str, str], ...] | None:
-    """Name and colour of the classes of a mask that this program wrote."""
+    """Return name and colour of the classes of a mask that this program wrote; None where a page names none."""
     classes = (mask_description(page) or {}).get("classes")
     if not isinstance(classes, list) or not all(isinstance(item, dict) for item in classes):
         return None
-    return tuple((str(item.get("name")), str(item.get("color"))) for item in classes) or None
+    found = tuple((item.get("name"), str(item.get("color"))) for item in classes)
+    # A description that is damaged names no class.
+    named = tuple((name, color) for name, color in found if isinstance(name, str) and COLOUR.fullmatch(color))
+    return named if named and len(named) == len(found) else None
 
 
 def mask_description(page: TiffPage) -> dict[str, object] | None:

@@ -206,6 +206,16 @@ def test_whether_polygons_cover_a_pixel() -> None:
     assert seen == {True, False}
 
 
+@pytest.mark.parametrize("kind", ["Polygon", "MultiPolygon"])
+@pytest.mark.parametrize("coordinates", [0.5, True, "x", {"a": 1}, [0.5], [[0.5]]])
+def test_coordinates_that_are_no_lists_are_refused(
+    kind: str, coordinates: object, unplaced: ImageInfo, tmp_path: Path
+) -> None:
+    (tmp_path / "r.geojson").write_text(json.dumps({"type": kind, "coordinates": coordinates}))
+    with pytest.raises(SourceError, match=r"coordinates of polygons are lists|closed rings of points"):
+        read_geojson(str(tmp_path / "r.geojson"), unplaced)
+
+
 @pytest.fixture
 def unplaced(tmp_path: Path) -> ImageInfo:
     tifffile.imwrite(tmp_path / "s.tif", np.zeros((HEIGHT, WIDTH, 3), np.uint8), photometric="rgb")

@@ -204,20 +204,23 @@ def outputs_of(folder: Path) -> dict[str, bytes]:
 
 def _comparable(path: Path) -> bytes:
     data = path.read_bytes()
+    compared: Any = None
     try:
-        if path.name.endswith(".json") and path.name != "zarr.json":
-            return json.dumps(_lasting(json.loads(data))).encode()
-        if path.name.endswith(".jsonl"):
-            lines = [_lasting(json.loads(line)) for line in data.decode().splitlines()]
-            return json.dumps(lines).encode()
-        if path.suffix == ".pt":
+        if path.name == "run.json":
+            # It counts images by what the last run did with them.
+            compared = _lasting({**json.loads(data), "counts": None})
+        elif path.name.endswith(".json") and path.name != "zarr.json":
+            compared = _lasting(json.loads(data))
+        elif path.name.endswith(".jsonl"):
+            compared = [_lasting(json.loads(line)) for line in data.decode().splitlines()]
+        elif path.suffix == ".pt":
             # An archive of a training that went on has its parts in another order.
-            return repr(_tensors(torch.load(path, weights_only=True))).encode()
-        if path.suffix == ".html":
-            return MEASURED.sub("", data.decode()).encode()
+            compared = _tensors(torch.load(path, weights_only=True))
+        elif path.suffix == ".html":
+            compared = MEASURED.sub("", data.decode())
     except (ValueError, RuntimeError, pickle.UnpicklingError):
         return data
-    return data
+    return data if compared is None else repr(compared).encode()
 
 
 def _tensors(value: Any) -> Any:

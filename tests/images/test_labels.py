@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -199,3 +200,14 @@ def test_refuses_and_names_the_users_file(tmp_path: Path, write: Any, message: s
     with pytest.raises(SourceError, match=message) as caught:
         whole(path)
     assert str(caught.value).startswith(str(path))
+
+
+@pytest.mark.parametrize(
+    "classes",
+    [[{"name": "a", "color": "None"}], [{"name": 1, "color": "#000000"}], [{"color": "#00000"}], [], [1], "a"],
+)
+def test_classes_that_are_damaged_are_no_names(tmp_path: Path, classes: object) -> None:
+    described = json.dumps({"classes": classes})
+    tifffile.imwrite(tmp_path / "m.tif", labels(), description=described, metadata=None)
+    with open_labels(tmp_path / "m.tif") as found:
+        assert found.classes is None

@@ -161,6 +161,15 @@ def test_no_answer(server: Server, monkeypatch: pytest.MonkeyPatch, name: str) -
     assert "did not answer in time" in refusal(server.url(name))
 
 
+@pytest.mark.parametrize("name", ["a.tif", "a.zarr"])
+def test_an_answer_that_is_announced_and_never_comes(
+    server: Server, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr("magnet_cli.images.bounded_response.PATIENCE_SECONDS", 0.3)
+    server.failures = [100] * 9
+    assert "did not answer in time" in refusal(server.url(name))
+
+
 @pytest.mark.parametrize(("status", "words"), [(403, "does not let you read"), (503, "the server failed")])
 def test_refusals_of_the_server(server: Server, tmp_path: Path, status: int, words: str) -> None:
     noise(tmp_path / "noise.tif")
