@@ -21,7 +21,7 @@ from magnet_cli.models.foreign import measurement
 from magnet_cli.models.foreign.adapter import Adapted
 from magnet_cli.models.foreign.completion import ForeignDescription, class_choices, described, input_size, pixel_size
 from magnet_cli.models.foreign.foreign_spec import ForeignSpec
-from magnet_cli.models.foreign.kinds import kind_of, network_path
+from magnet_cli.models.foreign.kinds import kind_named, network_path, read_network
 from magnet_cli.models.foreign.loading import frozen
 from magnet_cli.models.foreign.network_files import digests
 from magnet_cli.models.foreign.network_kind import check_installed, engine_of, runtime_of
@@ -94,8 +94,8 @@ def tried_network(
     if options.network is None:
         raise UsageError("a network from elsewhere is named by its path", advice="Give --network PATH")
     path = network_path(options.network)
-    kind = kind_of(path)
-    reading = kind.read(path, options)
+    reading = read_network(path, options)
+    kind = kind_named(reading.kind, file=path)
     description = described(reading, options)
     if reading.holds_code and not options.trust:
         raise WeightsError(
@@ -168,8 +168,8 @@ def bundle_in_place(options: NetworkOptions, engine: EngineOption = "auto") -> B
         WeightsError, UsageError: The network cannot be used, or values are missing; the message says what to do.
     """
     path = network_path(options.network or "")
-    kind = kind_of(path)
-    reading = kind.read(path, options)
+    reading = read_network(path, options)
+    kind = kind_named(reading.kind, file=path)
     description = described(reading, options)
     chosen = engine_of(kind, engine)
     check_installed(kind, chosen)

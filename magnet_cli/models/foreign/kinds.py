@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from magnet_cli.errors import MagnetError, WeightsError
+from magnet_cli.models.foreign.bioimageio_description import description_in, read_description
 from magnet_cli.models.foreign.network_files import archive_names, read_json
 from magnet_cli.models.foreign.onnx_file import OnnxFile
 from magnet_cli.models.foreign.openvino_file import OpenVinoFile
@@ -15,7 +16,8 @@ from magnet_cli.models.foreign.torchvision_state import TorchvisionState
 from magnet_cli.models.foreign.transformers_folder import TransformersFolder
 
 if TYPE_CHECKING:
-    from magnet_cli.models.foreign.network_kind import NetworkKind
+    from magnet_cli.models.foreign.network_kind import NetworkKind, NetworkReading
+    from magnet_cli.options.foreign_network import NetworkOptions
 
 _EVERY: tuple[NetworkKind, ...] = (
     SmpFolder(),
@@ -30,7 +32,7 @@ KINDS: dict[str, NetworkKind] = {kind.name: kind for kind in _EVERY}
 
 
 def kind_named(name: str, *, file: Path) -> NetworkKind:
-    """Return the kind that a description names.
+    """The kind that a description names.
 
     Raises:
         WeightsError: This version knows no such kind.
@@ -43,13 +45,13 @@ def kind_named(name: str, *, file: Path) -> NetworkKind:
 
 
 def network_path(text: str) -> Path:
-    """Return the path of a network. A link to it is followed; links inside a folder are refused later."""
+    """The path of a network as a user names it. A link to it is followed; links inside a folder are refused later."""
     path = Path(text)
     return path.resolve() if path.exists() else path
 
 
 def kind_of(path: Path) -> NetworkKind:
-    """Return the kind of the network in a folder or a file.
+    """The kind of the network in a folder or a file.
 
     Raises:
         WeightsError: It is of none; the message says why, where the reason is known.
@@ -69,8 +71,20 @@ def kind_of(path: Path) -> NetworkKind:
     return found
 
 
+def read_network(path: Path, options: NetworkOptions) -> NetworkReading:
+    """What the files of a network state, by its kind, or by a description that names the file of a kind.
+
+    Raises:
+        WeightsError: The files are of no kind, or cannot be used; the message says why.
+    """
+    file = description_in(path)
+    if file is not None:
+        return read_description(file, options)
+    return kind_of(path).read(path, options)
+
+
 def _refusal(path: Path) -> WeightsError | None:
-    """Return the error for a file that is known and that no kind may read; None for all others."""
+    """Why files are refused that are known, and that no kind may read; None for all others."""
     if path.is_dir():
         return _folder_refusal(path)
     if path.suffix == ".py":

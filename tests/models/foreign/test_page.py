@@ -22,6 +22,7 @@ from tests.models.foreign.makers import (
     torchvision_saved,
     transformers_saved,
 )
+from tests.models.foreign.test_bioimageio import newer, weights_of, written
 
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "networks.md").read_text(encoding="utf-8")
@@ -34,6 +35,8 @@ def folder(here: Path) -> Path:
     shutil.move(smp_saved(here).path, "unet")
     shutil.move(torchscript_saved(here).path, "network.pt")
     openvino_saved(here)
+    (here / "nuclei").mkdir()
+    written(here / "nuclei", newer(weights_of(here / "nuclei")))
     transformers_saved(here)
     torchvision_saved(here)
     pixels = np.random.default_rng(0).integers(0, 255, (20, 24, BANDS), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
