@@ -36,7 +36,9 @@ CONFIG = WEIGHTS / "aerial" / "train.toml"
 ROWS = {
     "downsample": Row(options={"method": "downsample"}),
     "patch": Row(options={"method": "patch"}),
-    "magnet": Row(),
+    "magnet": Row(options={"merge": "mean"}),
+    "geometric": Row(options={"merge": "geometric"}),
+    "geometric-2048-416": Row(options={"merge": "geometric", "scales": "2048,416"}),
     "magnet-fast": Row(options={"method": "magnet-fast"}),
     "budget20": Row(options={"method": "magnet-fast", "budget": "20%"}),
     "budget40": Row(options={"method": "magnet-fast", "budget": "40%"}),

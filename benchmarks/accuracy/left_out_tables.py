@@ -27,6 +27,8 @@ LEFT_OUT = {
     "budget40": "`--method magnet-fast --budget 40%`",
     "magnet": "**the default: stage by stage, `--merge mean`**",
     "magnet-certainty": "stage by stage, `--merge certainty`",
+    "geometric": "stage by stage, `--merge geometric`",
+    "geometric-2048-416": "`--merge geometric --scales 2048,416`",
     "magnet-x2": "stage by stage, input of 512, windows of 512 to 4096",
 }
 BASIC = ("downsample", "patch", "magnet")
@@ -38,6 +40,9 @@ PAIRS = (
     ("magnet", "patch-half-overlap"),
     ("magnet", "patch-mirrored"),
     ("magnet-certainty", "magnet"),
+    ("geometric", "magnet"),
+    ("geometric", "patch"),
+    ("geometric-2048-416", "patch"),
     ("magnet-x2", "magnet"),
     ("magnet-x2", "patch-x2"),
     ("magnet-fast", "patch"),
@@ -49,6 +54,7 @@ NAMES = {
     BETTER: "the better of downsample and patch",
     "magnet": "default",
     "magnet-certainty": "certainty",
+    "geometric-2048-416": "geometric, scales 2048 and 416",
     "patch-half-overlap": "patch, overlap of 50 %",
     "patch-mirrored": "patch, `--tta 4`",
     "patch-x2": "patch, input of 512",
