@@ -15,7 +15,7 @@ from benchmarks import memory
 from benchmarks.accuracy import cells as module
 from benchmarks.accuracy.budget_tables import Curve, Run, curves
 from benchmarks.accuracy.cells import Boundary, Cell, ious, load_cells, mba, miou, row_cells, save_cell
-from benchmarks.accuracy.page import PAGE, TABLES, filled
+from benchmarks.accuracy.page import PAGE, PAGES, filled
 from benchmarks.accuracy.refined_tables import method_table, tiles_table
 from benchmarks.accuracy.segmented_tables import interval
 
@@ -136,10 +136,11 @@ def test_tiles_and_trainings_are_told_apart() -> None:
     assert float(found[1][3]) < 100
 
 
-def test_the_page_says_what_the_results_say() -> None:
-    text = PAGE.read_text(encoding="utf-8")
-    assert filled(text) == text, "run python -m benchmarks.accuracy.page"
-    assert set(re.findall(r"<!-- table: ([a-z-]+) -->", text)) == set(TABLES)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_a_page_says_what_the_results_say(page: Path) -> None:
+    text, tables = page.read_text(encoding="utf-8"), PAGES[page]
+    assert filled(text, tables) == text, "run python -m benchmarks.accuracy.page"
+    assert set(re.findall(r"<!-- table: ([a-z-]+) -->", text)) == set(tables)
 
 
 def test_results_are_few_files_and_the_page_needs_each_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
