@@ -142,9 +142,12 @@ def main() -> None:
         app(prog_name="magnet")
     except OSError as error:
         # A text longer than the buffer leaves nothing in it. Writing one more line shows whether the output fails.
+        written = False
         with suppress(OSError):
             sys.stdout.write("\n")
-        if flushed(sys.stdout):
+            written = True
+        # Without a buffer it is the writing that fails, and the flush that has nothing to do.
+        if flushed(sys.stdout) and written:
             sys.exit(_bug(error))
         print_message(f"magnet: {unwritten(error)}")
         sys.exit(OutputError.exit_code)

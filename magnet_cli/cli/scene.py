@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Annotated
@@ -74,7 +75,7 @@ def _check_names(paths: list[Path]) -> None:
             raise UsageError(
                 f"a scene is written as {' or '.join(SUFFIXES)}", value=path, advice="Give the file such a name"
             )
-    if len({path.resolve() for path in paths}) < len(paths):
+    if len({os.path.realpath(path) for path in paths}) < len(paths):
         raise UsageError(
             "the image and its classes go to two files", value=paths[0], advice="Give --labels another name"
         )

@@ -16,7 +16,7 @@ from magnet_cli.models.registry import build_backbone
 from magnet_cli.models.schema import parse_object
 from magnet_cli.system import durable
 from magnet_cli.train.batches import BatchSampler
-from magnet_cli.train.destination import training_folder
+from magnet_cli.train.destination import real_path, training_folder
 from magnet_cli.train.encoder_start import EncoderStart
 from magnet_cli.train.evaluation_page import EVALUATION_FILE, evaluation_page, score_held_out
 from magnet_cli.train.loop import Files, Trainer, class_weights, counted, seeded
@@ -261,7 +261,7 @@ def train_backbone(data: Path, output: Path, config: TrainConfig, **watch: Unpac
     Returns:
         The bundle; None where `until` came first.
     """
-    output = output.resolve()
+    output = real_path(output)
     description = bundle_description(config, folder=output)
     start = EncoderStart(words=config.network.encoder_weights, folder=config.folder)
     recipe = Recipe(bundle=bundle_of(description, folder=output), data=config.data, loop=config.loop, start=start)

@@ -20,7 +20,7 @@ from magnet_cli.train.backbone_training import CONFIG_FILE, about_scenes, keep_t
 from magnet_cli.train.batches import BatchSampler
 from magnet_cli.train.binary_objects import BinaryObjects
 from magnet_cli.train.cascade_losses import BANDS, LevelObjective
-from magnet_cli.train.destination import training_folder
+from magnet_cli.train.destination import real_path, training_folder
 from magnet_cli.train.loop import Files, Trainer, seeded
 from magnet_cli.train.mask_samples import MaskSampler, MaskValidator
 from magnet_cli.train.perturbation import Perturbation
@@ -161,7 +161,7 @@ def train_cascade(data: Path, output: Path, config: TrainConfig, **watch: Unpack
     """
     # Refused before the scenes are decoded, which may take minutes.
     config.network.refuse_encoder_weights(trained="a cascade")
-    output = output.resolve()
+    output = real_path(output)
     description = cascade_description(config)
     recipe = CascadeRecipe(bundle=cascade_of(description, folder=output), config=config)
     with training_folder(output, ".training", (CASCADE_FILE,)) as folder:

@@ -20,6 +20,11 @@ LOCK = "lock"
 """File in the folder of a training that is locked while it runs."""
 
 
+def real_path(output: Path) -> Path:
+    """Return a path with its links followed. Links that lead to themselves stay: whatever is written there fails."""
+    return type(output)(os.path.realpath(output))
+
+
 @contextmanager
 def training_folder(output: Path, ending: str, files: Sequence[str]) -> Iterator[Path]:
     """Hold the folder `<output><ending>` of checkpoints and logs for one training until the block ends.

@@ -21,7 +21,7 @@ from magnet_cli.train.backbone_training import (
     check,
     keep_text,
 )
-from magnet_cli.train.destination import training_folder
+from magnet_cli.train.destination import real_path, training_folder
 from magnet_cli.train.encoder_start import EncoderStart
 from magnet_cli.train.grnet_parts import GRNet, TurnObjective, turn_at
 from magnet_cli.train.loop import Files, Trainer, class_weights, counted, seeded
@@ -210,7 +210,7 @@ def train_grnet(data: Path, output: Path, config: TrainConfig, **watch: Unpack[W
     Returns:
         The bundle, whose metrics compare the variants where there are held-out scenes; None where `until` came first.
     """
-    output = output.resolve()
+    output = real_path(output)
     description = grnet_description(config, folder=output)
     bundle = bundle_of(description, folder=output)
     with training_folder(output, ".training", (BACKBONE_FILE, LOCAL_FILE, SELECTOR_FILE)) as folder:

@@ -17,7 +17,7 @@ from magnet_cli.models.bundle_writer import write_bundle
 from magnet_cli.models.description import DESCRIPTION
 from magnet_cli.models.registry import build_refiner
 from magnet_cli.train.backbone_training import keep_text
-from magnet_cli.train.destination import training_folder
+from magnet_cli.train.destination import real_path, training_folder
 from magnet_cli.train.folds import scene_views, with_marks
 from magnet_cli.train.loop import Files, Trainer, class_weights, counted, seeded
 from magnet_cli.train.losses import PixelObjective
@@ -188,7 +188,7 @@ def train_refiner(data: Path, output: Path, config: TrainConfig, *, progress: Pr
             temperatures would change below a refiner that is not trained again.
     """
     config.network.refuse_encoder_weights(trained="a refiner")
-    output = output.resolve()
+    output = real_path(output)
     bundle = load_bundle(str(output))
     check_configuration(bundle, config)
     with training_folder(output, ".refiner-training", ()) as folder:

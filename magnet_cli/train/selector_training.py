@@ -15,7 +15,7 @@ from magnet_cli.models.bundle_writer import write_bundle
 from magnet_cli.models.registry import build_selector
 from magnet_cli.models.weights_file import fill
 from magnet_cli.train.backbone_training import Recipe, check, keep_text
-from magnet_cli.train.destination import training_folder
+from magnet_cli.train.destination import real_path, training_folder
 from magnet_cli.train.folds import scene_views
 from magnet_cli.train.gains import PairSampler, census, pairs_of
 from magnet_cli.train.loop import Files, Trainer, seeded
@@ -84,7 +84,7 @@ def train_selector(data: Path, output: Path, config: TrainConfig, **watch: Unpac
             no pairs of scales or held-out scenes to learn a gain from; or no window changes anything.
     """
     config.network.refuse_encoder_weights(trained="a selector")
-    output = output.resolve()
+    output = real_path(output)
     bundle = load_bundle(str(output))
     check_configuration(bundle, config)
     with training_folder(output, ".selector-training", (SELECTOR_FILE,)) as folder:

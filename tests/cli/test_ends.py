@@ -13,6 +13,7 @@ from magnet_cli.cli.outcome import expected_failure
 from magnet_cli.errors import DeviceError
 from magnet_cli.system import address_space, durable
 from tests.cli.support import command, environment, invoke, one_line
+from tests.train.support import CONFIG, make_data
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -57,6 +58,8 @@ def test_loops_of_links_are_named(here: Path, image: Path, bundle: Path) -> None
     (here / "pool").symlink_to("loop")
     for name in ("loop.tif", "loop.geojson"):
         (here / name).symlink_to(name)
+    (here / "tiny.toml").write_text(CONFIG)
+    make_data(here / "data")
     common = ("--weights", bundle, *PATCH)
     for code, words in (
         (3, ("segment", "loop.tif", *common)),
@@ -68,6 +71,8 @@ def test_loops_of_links_are_named(here: Path, image: Path, bundle: Path) -> None
         (3, ("info", "loop.tif")),
         (3, ("export", "loop.tif", "--format", "cog")),
         (5, ("report", "loop.tif")),
+        (5, ("scene", "loop/s.tif", "--size", "64x64")),
+        (5, ("train", "backbone", "data", "--config", "tiny.toml", "-o", "loop/t")),
     ):
         result = invoke(*words)
         assert (result.exit_code, words) == (code, words), result.stderr

@@ -169,10 +169,16 @@ def test_an_interrupted_run_goes_on(here: Path, bundle: Path, name: str) -> None
     assert (here / "m.tif").read_bytes() == (here / "never.tif").read_bytes()
 
 
-def refused_by_a_full_output(here: Path, words: tuple[str, ...]) -> None:
+def refused_by_a_full_output(here: Path, words: tuple[str, ...], **more: str) -> None:
     with open("/dev/full", "wb") as full:  # noqa: PTH123
         done = subprocess.run(
-            command(*words), cwd=here, env=environment(), check=False, stdout=full, stderr=subprocess.PIPE, text=True
+            command(*words),
+            cwd=here,
+            env=environment(**more),
+            check=False,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
         )
     assert done.stderr == (
         "magnet: standard output cannot be written (got No space left on device). Send it where there is space\n"
@@ -201,9 +207,10 @@ def test_a_reader_of_standard_output_that_has_left(here: Path, image: Path) -> N
 
 @posix
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="wants a device that is always full")  # noqa: PTH110
+@pytest.mark.parametrize("more", [{}, {"PYTHONUNBUFFERED": "1"}])
 @pytest.mark.parametrize("words", [("--help",), ("--version",), ("segment", "--help")])
-def test_help_that_cannot_be_printed(here: Path, words: tuple[str, ...]) -> None:
-    refused_by_a_full_output(here, words)
+def test_help_that_cannot_be_printed(here: Path, words: tuple[str, ...], more: dict[str, str]) -> None:
+    refused_by_a_full_output(here, words, **more)
 
 
 @posix
