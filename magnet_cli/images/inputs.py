@@ -159,6 +159,8 @@ def _found(path: Path, root: Path) -> FoundImage:
 
 def _expand(text: str, skipped: list[SkippedFile]) -> list[FoundImage]:
     if is_url(text):
+        if is_bucket_folder(text):
+            return _in_bucket(text)
         return [FoundImage(source=text, place=Path(url_name(text)))]
     path = Path(text)
     if path.is_dir() and not is_zarr(path):
@@ -176,6 +178,33 @@ def _expand(text: str, skipped: list[SkippedFile]) -> list[FoundImage]:
     if not glob.has_magic(text):
         raise SourceError("there is no such file or folder", file=text, advice="Check the path")
     return _pattern(text, skipped)
+
+
+def is_bucket_folder(url: str) -> bool:
+    """Return whether a URL names a folder of a bucket, which ends with a slash, rather than one image."""
+    return url.lower().startswith("s3://") and url.endswith("/") and not url.lower().endswith(".zarr/")
+
+
+def _in_bucket(folder: str) -> list[FoundImage]:
+    """Return the images below a folder of a bucket, sorted. A zarr folder in it is one image."""
+    from magnet_cli.images.remote import files_under  # noqa: PLC0415 (an extra)
+
+    root = f"s3://{folder.partition('://')[2]}"
+    found: dict[str, FoundImage] = {}
+    for url in files_under(root):
+        parts = url.removeprefix(root).split("/")
+        ends = [number for number, part in enumerate(parts, 1) if part.lower().endswith(".zarr")]
+        parts = parts[: ends[0]] if ends else parts
+        name = parts[-1].lower()
+        is_taken = name.endswith((*DOUBLE_SUFFIXES, *SUFFIXES)) and not name.endswith(OURS)
+        if is_taken and not any(part.startswith(".") for part in parts):
+            inside = "/".join(parts)
+            found.setdefault(inside, FoundImage(source=f"{root}{inside}", place=Path(*parts)))
+    if not found:
+        raise UsageError(
+            "this folder of a bucket holds no image", file=folder, advice="Check the address, or name an image"
+        )
+    return list(found.values())
 
 
 def _no_image(rule: str, skipped: Sequence[SkippedFile], *, file: str) -> UsageError:

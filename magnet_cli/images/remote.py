@@ -247,6 +247,23 @@ def beginning(url: str, count: int) -> bytes:
     return data
 
 
+def files_under(folder: str) -> list[str]:
+    """Return the URLs of all files below a folder of a bucket, sorted.
+
+    Args:
+        folder: URL of the folder, which begins with `s3://`.
+
+    Raises:
+        SourceError: The bucket cannot be reached, or does not exist.
+    """
+    fs = filesystem(folder)
+    with reaching(folder):
+        keys: list[str] = patiently(lambda: fs.find(folder, refresh=True))
+    # The listing is not kept: it would hide files that are written beside an image from now on.
+    fs.invalidate_cache()
+    return [f"s3://{key}" for key in sorted(keys)]
+
+
 def holds_any(folder: str, names: Iterable[str]) -> bool:
     """Return whether a folder behind a URL holds one of these files."""
     fs = filesystem(folder)

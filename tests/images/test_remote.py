@@ -296,6 +296,14 @@ def _check_s3(folder: Path) -> None:
     for name, file in (("a/noise 1.tif", path), ("z.zarr", folder / "z.zarr")):
         np.testing.assert_array_equal(corner(f"s3://bucket/{name}"), corner(file))
         assert fingerprint(f"s3://bucket/{name}") == fingerprint(f"s3://bucket/{name}")
+    for key in ("a/notes.txt", "a/.hidden/b.tif", "a/sub/c.mask.tif", "a/sub/d.tif"):
+        fs.pipe(f"bucket/{key}", b"x")
+    images = {image.place.as_posix(): image.source for image in find_images(["s3://bucket/"])}
+    assert images == {name: f"s3://bucket/{name}" for name in ("a/noise 1.tif", "a/sub/d.tif", "z.zarr")}
+    assert [image.place.as_posix() for image in find_images(["s3://bucket/a/sub/"])] == ["d.tif"]
+    assert [image.source for image in find_images(["s3://bucket/z.zarr/"])] == ["s3://bucket/z.zarr/"]
+    with pytest.raises(UsageError, match="holds no image"):
+        find_images(["s3://bucket/none/"])
     assert not inspect("s3://bucket/a/noise 1.tif").geo_tags
     world = folder / "noise.tfw"
     world.write_text("2\n0\n0\n-2\n500001\n4999999\n")
