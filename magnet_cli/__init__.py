@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from magnet_cli.options.evaluate import EvaluationOptions, ScoreOptions
     from magnet_cli.options.export import ExportOptions
     from magnet_cli.options.lengths import PhysicalScales, PhysicalSize
+    from magnet_cli.options.parts import JobPart
     from magnet_cli.options.refine import RefineOptions
     from magnet_cli.options.rules import Rule
     from magnet_cli.options.segment import SegmentOptions
@@ -64,6 +65,7 @@ if TYPE_CHECKING:
     from magnet_cli.report.files import make_report
     from magnet_cli.segmentation.api import segment
     from magnet_cli.segmentation.array import segment_array
+    from magnet_cli.segmentation.image_parts import assemble
     from magnet_cli.segmentation.image_planner import plan_segment
     from magnet_cli.segmentation.image_run import ImageResult
 
@@ -83,6 +85,7 @@ _PLACES = {
     "ImageArray": ("images.array_reader", "ImageArray"),
     "ImageInfo": ("images.protocol", "ImageInfo"),
     "ImageResult": ("segmentation.image_run", "ImageResult"),
+    "JobPart": ("options.parts", "JobPart"),
     "MagnetError": ("errors", "MagnetError"),
     "MemoryShortageError": ("errors", "MemoryShortageError"),
     "NetworkDescription": ("models.python_network", "NetworkDescription"),
@@ -105,6 +108,7 @@ _PLACES = {
     "Verification": ("masks.verification", "Verification"),
     "ViewOptions": ("options.shared", "ViewOptions"),
     "WeightsError": ("errors", "WeightsError"),
+    "assemble": ("segmentation.image_parts", "assemble"),
     "evaluate": ("evaluation.mask_scores", "evaluate"),
     "evaluate_methods": ("evaluation.method_scores", "evaluate_methods"),
     "export": ("exports.formats", "export"),
@@ -135,6 +139,7 @@ __all__ = [
     "ImageArray",
     "ImageInfo",
     "ImageResult",
+    "JobPart",
     "MagnetError",
     "MemoryShortageError",
     "NetworkDescription",
@@ -157,6 +162,7 @@ __all__ = [
     "Verification",
     "ViewOptions",
     "WeightsError",
+    "assemble",
     "evaluate",
     "evaluate_methods",
     "export",

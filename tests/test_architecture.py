@@ -107,10 +107,10 @@ LIGHT = {
 PUBLIC = tuple(
     """
     BenchOptions BenchResult Box Bundle DeviceError Evaluation EvaluationOptions Events Export ExportOptions
-    ImageArray ImageInfo ImageResult MagnetError MemoryShortageError NetworkDescription OpenImage OutputError
+    ImageArray ImageInfo ImageResult JobPart MagnetError MemoryShortageError NetworkDescription OpenImage OutputError
     PhysicalScales PhysicalSize Pitch Plan RefineOptions RefineResult Rule ScoreOptions Scores SegmentOptions Size
-    SourceError UsageError ValueRange Verification ViewOptions WeightsError evaluate evaluate_methods export info
-    load_bundle make_report open_image plan_refine plan_segment refine run_bench segment segment_array verify
+    SourceError UsageError ValueRange Verification ViewOptions WeightsError assemble evaluate evaluate_methods export
+    info load_bundle make_report open_image plan_refine plan_segment refine run_bench segment segment_array verify
     """.split()  # noqa: SIM905 - a line a name would be as long as the list that it pins
 )
 """The Python API, in the order of `magnet_cli.__all__`."""
