@@ -38,6 +38,7 @@ VALUES = [
     "input_type",
     "batch",
     "preparation",
+    "task",
     "licence",
     "name",
 ]

@@ -15,7 +15,7 @@ from magnet_cli.models.foreign.network_kind import NetworkReading, Stated
 from magnet_cli.options.foreign_network import ClassChoice
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from magnet_cli.models.foreign.foreign_spec import ForeignSpec
@@ -26,10 +26,16 @@ CONFIG, PROCESSOR = "config.json", "preprocessor_config.json"
 WEIGHTS, INDEX, PICKLED = "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"
 SEMANTIC = ("beit", "data2vec-vision", "dpt", "mobilenet_v2", "mobilevit", "mobilevitv2", "segformer", "upernet")
 """Types whose heads give logits of each pixel's classes."""
-UNIVERSAL = ("mask2former", "maskformer", "eomt")
+UNIVERSAL = ("mask2former", "maskformer", "eomt", "oneformer")
 """Types that give masks, and classes for each mask."""
-NEEDS_TEXT = ("oneformer",)
-"""Types that want a sentence, in tokens, beside the image."""
+TASK = "the task is semantic"
+"""Sentence that OneFormer takes beside the image, as numbers of its vocabulary."""
+TASK_LENGTH = 77
+"""Numbers of that sentence where the configuration states no other count; the rest are zeros."""
+VOCABULARY = ("vocab.json", "merges.txt")
+"""Files of the vocabulary of that sentence."""
+OF_TRAINING = "model.text_mapper."
+"""Beginning of the names of OneFormer's weights that its training alone uses."""
 BYTE = 255.0
 WRONG = {"missing_keys": "missing", "unexpected_keys": "left over", "mismatched_keys": "of another shape"}
 """Lists of the weights that do not fit, which the library reports and passes over."""
@@ -64,6 +70,7 @@ class TransformersFolder:
             root=path,
             files=tuple(files),
             stated={**_stated(config, file=path / CONFIG), **_stated_by_processor(processor)},
+            options={"task": _task(path, config)} if config["model_type"] == "oneformer" else {},
         )
 
     def load(self, folder: Path, spec: ForeignSpec, engine: EngineName) -> nn.Module:
@@ -93,11 +100,11 @@ class TransformersFolder:
         except (OSError, ValueError, RuntimeError, KeyError, TypeError, ImportError) as exc:
             line = (str(exc).strip().splitlines() or [type(exc).__name__])[0][:200]
             raise WeightsError(f"transformers cannot load the network: {line}", file=folder) from exc
-        wrong = [
-            f"{len(loaded[key])} {word}: {', '.join(sorted(map(str, loaded[key]))[:4])}"
-            for key, word in WRONG.items()
-            if loaded.get(key)
-        ]
+        amiss = {
+            key: sorted(name for name in map(str, loaded.get(key) or ()) if not name.startswith(OF_TRAINING))
+            for key in WRONG
+        }
+        wrong = [f"{len(amiss[key])} {word}: {', '.join(amiss[key][:4])}" for key, word in WRONG.items() if amiss[key]]
         if wrong:
             raise WeightsError(
                 "the weights do not fit the network",
@@ -106,7 +113,7 @@ class TransformersFolder:
                 advice="A network with random numbers in place of weights gives a mask that means nothing",
             )
         found = cast("nn.Module", network)
-        return MaskClasses(found) if universal else SemanticHead(found)
+        return MaskClasses(found, task=spec.options.get("task")) if universal else SemanticHead(found)
 
 
 class SemanticHead(nn.Module):
@@ -127,15 +134,22 @@ class MaskClasses(nn.Module):
 
     The score of a class is the sum over all masks of the mask's probability of that class times the pixel's probability
     of lying in the mask (the null class is left out), as the library's own processors have it; they take its maximum.
+
+    Args:
+        network: The network of the library.
+        task: Numbers of the sentence that names the task, where the network takes one.
     """
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, task: Sequence[int] | None = None) -> None:
         super().__init__()
         self.network = network
+        self.task: Tensor | None
+        self.register_buffer("task", None if task is None else torch.tensor([list(task)]), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """`(n, bands, h, w)` to scores `(n, classes, h, w)`, which sum to anything."""
-        found = self.network(pixel_values=x)
+        given = {} if self.task is None else {"task_inputs": self.task.expand(len(x), -1)}
+        found = self.network(pixel_values=x, **given)
         masks = found.masks_queries_logits.float()
         masks = nn.functional.interpolate(masks, size=x.shape[2:], mode="bilinear", align_corners=False)
         classes = found.class_queries_logits.float().softmax(dim=-1)[..., :-1]
@@ -168,13 +182,6 @@ def _apart() -> Iterator[None]:
 
 def _check_type(config: Mapping[str, Any], *, file: Path) -> None:
     kind = config.get("model_type")
-    if kind in NEEDS_TEXT:
-        raise WeightsError(
-            "the network wants a sentence beside the image, which is not supported",
-            value=kind,
-            file=file,
-            advice=f"Take one of these: {', '.join((*SEMANTIC, *UNIVERSAL))}",
-        )
     if kind not in (*SEMANTIC, *UNIVERSAL):
         raise WeightsError(
             "no network of transformers that segments",
@@ -182,6 +189,29 @@ def _check_type(config: Mapping[str, Any], *, file: Path) -> None:
             file=file,
             advice=f"Known types: {', '.join((*SEMANTIC, *UNIVERSAL))}",
         )
+
+
+def _task(path: Path, config: Mapping[str, Any]) -> list[int]:
+    """Numbers of the sentence that names the task, by the vocabulary beside the network.
+
+    Raises:
+        WeightsError: The vocabulary is missing or cannot be read.
+    """
+    import transformers  # noqa: PLC0415 - an extra
+
+    library: Any = transformers
+    length = config.get("task_seq_len", TASK_LENGTH)
+    for name in VOCABULARY:
+        checked_file(path, name)
+    try:
+        with _apart():
+            tokens = library.CLIPTokenizer.from_pretrained(path, local_files_only=True)
+            found = tokens(TASK, padding="max_length", max_length=length, truncation=True)
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, ImportError) as exc:
+        line = (str(exc).strip().splitlines() or [type(exc).__name__])[0][:200]
+        raise WeightsError(f"transformers cannot read the vocabulary: {line}", file=path) from exc
+    # The library's own processor sets what the attention mask leaves out to zero.
+    return [number * seen for number, seen in zip(found["input_ids"], found["attention_mask"], strict=True)]
 
 
 def _weights(path: Path) -> list[str]:
@@ -221,6 +251,8 @@ def _stated(config: Mapping[str, Any], *, file: Path) -> dict[str, Stated]:
     if not isinstance(bands, int) or bands < 1:
         raise WeightsError("num_channels is a positive whole number", value=bands, file=file)
     found["bands"] = Stated(value=bands, origin=f"{CONFIG}: num_channels")
+    if config["model_type"] == "oneformer":
+        found["task"] = Stated(value="semantic", origin=f'transformers: oneformer takes the sentence "{TASK}"')
     labels = config.get("id2label")
     if isinstance(labels, dict) and labels:
         found |= _classes(labels)

@@ -137,22 +137,45 @@ def transformers_network(kind: str, **more: Any) -> nn.Module:
             "feature_size": 32, "mask_feature_size": 32, "hidden_dim": 32, "encoder_feedforward_dim": 16,
             "dim_feedforward": 16, "decoder_layers": 2, "encoder_layers": 1, "num_attention_heads": 2, "num_queries": 8,
         },
+        "oneformer": {
+            "is_training": False, "num_queries": 8, "conv_dim": 32, "mask_dim": 32, "hidden_dim": 32,
+            "encoder_feedforward_dim": 16, "dim_feedforward": 16, "encoder_layers": 1, "decoder_layers": 2,
+            "num_attention_heads": 2, "query_dec_layers": 1, "use_task_norm": True,
+        },
     }  # fmt: skip
     if kind == "upernet":
         labels["backbone_config"] = library.ConvNextConfig(
             depths=[1] * 4, hidden_sizes=[8, 8, 8, 8], out_features=["stage1", "stage2", "stage3", "stage4"]
         )
-    if kind == "mask2former":
+    if kind in ("mask2former", "oneformer"):
         labels["backbone_config"] = library.SwinConfig(
             image_size=SIDE, embed_dim=8, depths=[1] * 4, num_heads=[1] * 4, window_size=4,
             out_features=["stage1", "stage2", "stage3", "stage4"],
         )  # fmt: skip
     config = library.AutoConfig.for_model(kind, **{**hidden[kind], **labels})
-    universal = kind in ("eomt", "mask2former")
+    universal = kind in ("eomt", "mask2former", "oneformer")
     head = library.AutoModelForUniversalSegmentation if universal else library.AutoModelForSemanticSegmentation
     return lively(head.from_config(config))
 
 
+def save_vocabulary(folder: Path) -> None:
+    """A vocabulary of CLIP's form for one sentence: its four words are 3, 4, 5 and 6, between 1 and 2."""
+    words = ("the", "task", "is", "semantic")
+    parts = ["<pad>", "<|startoftext|>", "<|endoftext|>", *(f"{word}</w>" for word in words)]
+    merges: list[str] = []
+    for word in words:
+        letters = [*word[:-1], f"{word[-1]}</w>"]
+        done = letters[0]
+        for letter in letters[1:]:
+            merges.append(f"{done} {letter}")
+            done += letter
+        parts += [each for end in range(2, len(word)) if (each := word[:end]) not in parts]
+    parts += sorted({each for word in words for each in (*word, f"{word[-1]}</w>")} - set(parts))
+    (folder / "vocab.json").write_text(json.dumps({part: number for number, part in enumerate(parts)}))
+    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n")
+
+
+TASK_LENGTH = 77
 PROCESSOR: dict[str, Any] = {
     "do_normalize": True, "do_rescale": True, "do_resize": True, "image_mean": [0.4, 0.5, 0.6],
     "image_std": [0.2, 0.25, 0.3], "rescale_factor": 0.00392156862745098, "size": {"height": SIDE, "width": SIDE},
@@ -170,9 +193,15 @@ def transformers_saved(folder: Path, kind: str = "segformer", **processor: Any) 
     network.save_pretrained(folder / kind)
     (folder / kind / "preprocessor_config.json").write_text(json.dumps({**PROCESSOR, **processor}))
 
+    more = {}
+    if kind == "oneformer":
+        save_vocabulary(folder / kind)
+        numbers = [1, 3, 4, 5, 6, 2]
+        more["task_inputs"] = torch.tensor([numbers + [0] * (TASK_LENGTH - len(numbers))])
+
     def eager(x: Tensor) -> Tensor:
-        found = network(pixel_values=x)
-        if kind not in ("eomt", "mask2former"):
+        found = network(pixel_values=x, **{key: value.expand(len(x), -1) for key, value in more.items()})
+        if kind not in ("eomt", "mask2former", "oneformer"):
             return enlarged(found.logits, x).softmax(dim=1)
         masks = enlarged(found.masks_queries_logits, x).sigmoid()
         scores = torch.einsum("bqc,bqhw->bchw", found.class_queries_logits.softmax(dim=-1)[..., :-1], masks)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.full
 
 TYPES = (
-    "segformer", "upernet", "dpt", "beit", "data2vec-vision", "mobilevit", "mobilenet_v2", "mask2former", "eomt"
+    "segformer", "upernet", "dpt", "beit", "data2vec-vision", "mobilevit", "mobilenet_v2", "mask2former", "eomt",
+    "oneformer",
 )  # fmt: skip
 
 
@@ -97,7 +99,25 @@ def test_weights_that_the_library_would_make_up_are_refused(tmp_path: Path) -> N
         tried_network(saved.options())
 
 
-def test_a_network_that_wants_a_sentence_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "oneformer"}))
-    with pytest.raises(WeightsError, match="wants a sentence"):
-        KINDS["transformers"].read(tmp_path, transformers_saved(tmp_path).options())
+def test_the_task_of_oneformer_is_a_sentence_of_its_vocabulary(tmp_path: Path) -> None:
+    saved = transformers_saved(tmp_path, "oneformer")
+    tried = tried_network(saved.options())
+    assert tried.spec.options["task"] == [1, 3, 4, 5, 6, 2, *[0] * 71]
+    assert tried.description["task"] == "semantic"
+    # The sentence changes the result: it is not left out on the way.
+    other = replace(tried.spec, options={"task": [1, 3, 4, 5, 5, 2, *[0] * 71]})
+    with torch.inference_mode():
+        found, wanted = (
+            Adapted(frozen(KINDS["transformers"].load(saved.path, spec, "torch")), spec=spec)(
+                torch.randn(1, BANDS, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
+            )
+            for spec in (other, tried.spec)
+        )
+    assert float((found - wanted).abs().max()) > 1e-5
+    # Weights that training alone uses may be left over.
+    file = saved.path / "model.safetensors"
+    save_file({**load_file(file), "model.text_mapper.a": torch.ones(1)}, file, metadata={"format": "pt"})
+    assert tried_network(saved.options()).spec.channels == 3
+    (saved.path / "vocab.json").unlink()
+    with pytest.raises(WeightsError, match=r"a file of the network is missing .*vocab\.json"):
+        tried_network(saved.options())
