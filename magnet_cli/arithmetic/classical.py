@@ -98,8 +98,11 @@ class GuidedFilter:
 
     def apply(self, probs: NDArray[np.float32], image: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return probabilities that follow the image's edges."""
+        # `epsilon` is a variance of values from 0 to 1, as in the paper.
         guide = _opencv().createGuidedFilter(image.astype(np.float32) / 255, self.radius, self.epsilon)
         smooth = np.stack([guide.filter(values) for values in probs]).clip(0, 1)
+        # The linear models of the filter can leave 0..1. Where the cut leaves nothing of any class, the pixel keeps its
+        # own probabilities.
         total = smooth.sum(axis=0)
         return np.where(total > 0, smooth / np.where(total > 0, total, 1), probs).astype(np.float32)
 
@@ -148,6 +151,7 @@ class DenseCrf:
         field = _crf().DenseCRF2D(width, height, classes)
         energy = -np.log(probs.clip(FAINTEST, 1)).astype(np.float32)
         field.setUnaryEnergy(np.ascontiguousarray(energy.reshape(classes, -1)))
+        # The Cython interface accepts contiguous arrays only.
         field.addPairwiseBilateral(
             sxy=self.position, srgb=self.colour, rgbim=np.ascontiguousarray(image), compat=self.compatibility
         )

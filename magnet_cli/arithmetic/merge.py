@@ -67,7 +67,7 @@ def by_certainty(own: Tensor, field: Tensor) -> Tensor:
 
 
 def geometric(own: Tensor, field: Tensor) -> Tensor:
-    """The weighted geometric mean of two sets of probabilities, `OWN` of it O's, scaled to a sum of 1.
+    """Return the weighted geometric mean of two sets of probabilities (`OWN` is the weight of O), scaled to sum 1.
 
     Args:
         own: O, `(..., classes, height, width)` float32.

@@ -81,6 +81,8 @@ class Naive(Contender[SegmentOptions]):
         self._networks = TimedNetworks(plain)
         size, loaded = self._settings.input, host_memory()
         patch = torch.zeros((1, len(given.mean), size.height, size.width), device=plain.device)
+        # The first call of each network allocates memory and chooses kernels; the time of that is no part of the
+        # comparison.
         own = self._networks.predict(patch, size)
         self._networks.refine(own, own, size)
         self._pixels = self._read()

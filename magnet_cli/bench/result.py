@@ -172,6 +172,7 @@ class Row:
 
     def time_ratio(self, mark: Mark) -> Spread:
         """Return the yardstick's time divided by the program's, round by round. Above 1 the program was faster."""
+        # A yardstick that failed has fewer rounds than the program.
         pairs = zip(self.runs, mark.runs, strict=False)
         return Spread.of(theirs.seconds / ours.seconds for ours, theirs in pairs)
 

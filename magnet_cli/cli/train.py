@@ -154,6 +154,7 @@ def selector(data: Data, *, output: Output, config: Config, no_progress: NoProgr
 def _train(
     train: Callable[..., Bundle | CascadeBundle | None], data: Path, output: Path, *, config: Path, no_progress: bool
 ) -> None:
+    # Under a limit on the address space the imports below can end the process without a message.
     check_address_space()
     from magnet_cli.cli.training_progress import TrainingDisplay
     from magnet_cli.models.bundle import Bundle

@@ -58,6 +58,7 @@ def list_bundles(*, json: Json = False) -> int:
             try:
                 bundle = load_description(name)
             except WeightsError as error:
+                # One damaged bundle must not hide the others, so its error becomes a row.
                 code = error.exit_code
                 print_failure(error)
                 rows.append({"name": name, "folder": str(folder), "error": str(error)})

@@ -161,6 +161,7 @@ def open_external_mask(path: str, size: Size, *, samples: int, bands: int) -> tu
             with _pages(reduced, "the overviews of the mask beside the image cannot be understood") as more:
                 layers = [_layer(full, page) for page in more if _reduces(full, page)]
                 levels += _levels(reduced, layers, _plain(full))
+    # A palette has one stored sample, whose mask holds for all three bands that are made of it.
     if samples < bands or any(flag & OF_ALL_BANDS for flag in flags.values()):
         flags = dict.fromkeys(range(1, bands + 1), OF_ALL_BANDS)
     return ExternalMask(levels, flags), ""
@@ -203,6 +204,7 @@ def joined(
         mask: Mask beside the image. Only levels that it has are kept.
         masked: Whether the image's file has a mask, so that its overviews need one.
     """
+    # The image's own levels come last, so that they replace external ones of the same size.
     found = {level.size: level for level in (*(level for level in more if level.masked or not masked), *own)}
     sizes = found.keys() if mask is None else {level.size for level in mask.levels}
     levels = sorted((level for level in found.values() if level.size in sizes), key=lambda level: -level.size.width)
@@ -250,6 +252,7 @@ def _levels(path: str, layers: Sequence[Layer], colour: Colour, *, nodata: float
     ordered = sorted(layers, key=lambda layer: -layer.size.width)
     if not ordered:
         return []
+    # The file is opened again, because the context that listed the pages closes the one that it has opened.
     blob = open_blob(path)
     store = TiffStore(blob, path, layers=ordered, colour=colour, nodata=nodata)
     return [

@@ -132,7 +132,7 @@ def _remote(url: str) -> str:
 
 
 def _beside_remote(url: str) -> list[tuple[str, int, str]]:
-    """Name, size and version of the files beside a URL from which pixels or their validity are read."""
+    """Return name, size and version of the files beside a URL from which pixels or their validity are read."""
     from magnet_cli.images.remote import siblings  # noqa: PLC0415 (an extra)
 
     endings = [ending for ending in WITH_PIXELS if ending.islower()]

@@ -139,6 +139,8 @@ def _tags(
         points: The ground control points of a sidecar, where they place the image.
     """
     found = dict(own)
+    # A geotransform in GDAL's sense places a pixel's corner. In a file whose raster type is PixelIsPoint, tie points
+    # place its centre instead.
     shift = 0.5 if keys.places_centres else 0.0
     if placed is not None or points:
         for code in PLACE_TAGS:

@@ -73,6 +73,8 @@ def _rows(path: Path) -> list[tuple[int, Mapping[str, str]]]:
     """Return the lines that are not empty with their numbers, the header being line 1."""
     try:
         with regular_files.opened(path) as file:
+            # Spreadsheets begin a CSV file of UTF-8 with a byte order mark, which would become part of the first
+            # column's name; and the csv module itself has to see the ends of lines, as a quoted value may hold some.
             text = io.TextIOWrapper(file, newline="", encoding="utf-8-sig")
             reader = csv.reader(text, skipinitialspace=True, strict=True)
             names = [name.strip().lower() for name in next(reader, [])]
@@ -140,6 +142,7 @@ def _listed(row: Mapping[str, str], line: int, path: Path) -> ListedImage:
 
 def _place(text: str, name: str, line: int, path: Path) -> Path:
     """Return the path of an image's outputs below the output folder, with any suffix."""
+    # A list that was made on Windows separates folders by backslashes.
     inside = PurePosixPath(name.replace("\\", "/"))
     if name:
         if inside.is_absolute() or ".." in inside.parts or not inside.name:

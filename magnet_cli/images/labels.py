@@ -124,6 +124,7 @@ class LabelImage(Closing):
             values = values.astype(np.uint8)
         if values.dtype != np.uint8:
             _check_range(values, path=self.path)
+        # Decoders widen samples of fewer than eight bits to 0..255; the division gives the stored index back.
         labels: NDArray[np.uint8] = self._table[values.astype(np.uint8) // np.uint8(self._step)]
         if valid is not None:
             labels[~valid] = NODATA

@@ -101,6 +101,8 @@ def _judged(found: NDArray[Any], mean: NDArray[Any], nearest: NDArray[Any], *, d
         return Likeness(alike=False, decided=False, error=float("inf"))
     error, spread = _rms(found - mean), float(mean.std())
     slight = SHARE_OF_RANGE * (255.0 if dtype == np.uint8 else float(max(np.abs(mean).max(), 1e-9)))
+    # The error of picking single pixels says how much detail the finer level has: that a picture differs by as much
+    # from area means is no sign of another content.
     allowed = MOST_ERROR * _rms(nearest - mean) + SHARE_OF_SPREAD * spread + slight
     follows = spread <= slight or _correlation(found, mean) >= LEAST_CORRELATION * _correlation(nearest, mean)
     alike = error <= allowed and follows and _missed(found, mean, nearest, slight=slight) <= 1
@@ -136,6 +138,7 @@ def _blocks(size: Size, ratio: Pitch, fine: Size) -> list[Box]:
     along = min(LATTICE, int((WHOLE_PIXELS / (ceil(width * ratio.x) * ceil(height * ratio.y))) ** 0.5))
     if along < 2:  # noqa: PLR2004 (opposite corners)
         return []
+    # A set, because blocks of a small picture may coincide.
     columns = {round(index * (size.width - width) / (along - 1)) for index in range(along)}
     rows = {round(index * (size.height - height) / (along - 1)) for index in range(along)}
     return [Box(x=x, y=y, width=width, height=height) for y in sorted(rows) for x in sorted(columns)]

@@ -126,6 +126,7 @@ class OmeFiles:
             raise SourceError(
                 rule, value=name, file=self.path, advice="Download the files of the image into one folder"
             )
+        # A description may state any path. Only files in the same folder are opened.
         found = Path(self.path).with_name(name) if name and Path(name).name == name else None
         if found is None or not found.is_file():
             raise SourceError(rule, value=f"{name[:200]!r}, which is not beside it", file=self.path, advice=ADVICE)

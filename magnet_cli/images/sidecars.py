@@ -122,6 +122,7 @@ def unread_projection(path: str | Path) -> str | None:
 def world_endings(suffix: str) -> tuple[str, ...]:
     """Return the endings that GDAL tries for the world file of an image: tfw, tifw and wld for the suffix `.tif`."""
     word = suffix.lower().lstrip(".")
+    # By ESRI's convention the ending is the first and the last letter of the image's, and a w.
     return (f"{word[:1]}{word[-1:]}w", f"{word}w", "wld") if word else ("wld",)
 
 
@@ -225,6 +226,7 @@ class _Pam:
 
 
 def _tree(text: str) -> ET.Element | None:
+    # Entities that expand to one another can fill the memory. GDAL writes none.
     if "<!DOCTYPE" in text or "<!ENTITY" in text:
         return None
     try:
@@ -261,6 +263,7 @@ def _points(points: ET.Element) -> Iterator[float]:
         values = [finite_number(point.get(key, "0")) for key in ("Pixel", "Line", "X", "Y", "Z")]
         if None not in values:
             x, y, *place = values
+            # A tie point of a TIFF is column, row and layer, then x, y and z.
             yield from (float(value or 0) for value in (x, y, 0, *place))
 
 

@@ -43,6 +43,7 @@ def refuse_truncated(file: TiffFile, path: str) -> str:
     """
     most = MAX_REMOTE_PAGES if is_url(path) else MAX_PAGES
     try:
+        # tifffile follows the chain of directories only as far as it is asked for pages.
         file.pages[most - 1]
     except IndexError:
         note = _broken_chain(file, path)
@@ -94,6 +95,7 @@ def _broken_chain(file: TiffFile, path: str) -> str:
         return ""
     file.filehandle.seek(place)
     stored = file.filehandle.read(length)
+    # A pointer of zero ends the chain (TIFF 6.0, section 2).
     if len(stored) == length and not any(stored):
         return ""
     size, rule = file.filehandle.size, "its chain of directories, which hold levels and other pictures, breaks off"
@@ -138,6 +140,7 @@ def _refuse_missing_values(page: TiffPage, path: str) -> None:
     count = unpack(tiff.tagnoformat, stream.read(tiff.tagnosize))[0]
     for code, kind, values, inline in iter_unpack(tiff.tagheaderformat, stream.read(count * tiff.tagsize)):
         needed = values * VALUE_BYTES.get(kind, 0)
+        # A value that is small enough stands in the entry itself, in place of an offset.
         if needed <= tiff.tagoffsetthreshold:
             continue
         end = unpack(tiff.offsetformat, inline)[0] + needed

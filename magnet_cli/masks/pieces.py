@@ -94,6 +94,8 @@ class PieceFolder:
         with durable.writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             if not self.exists:
+                # Several parts may begin at the same time. Each writes a file of its own, so that none reads half a
+                # note.
                 own = self._own_name(HEAD)
                 own.write_bytes(json.dumps({"schema": PIECES_SCHEMA, **head}, indent=1, sort_keys=True).encode())
                 durable.sync_file(own)

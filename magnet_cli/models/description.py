@@ -179,6 +179,7 @@ def _backbone(found: SegmentationFile, *, file: Path) -> NetworkSpec:
     if len(foreign.classes) != len(found.classes):
         rule = f"networks.foreign.classes must have {len(found.classes)} entries"
         raise WeightsError(rule, value=len(foreign.classes), file=file)
+    # A single channel is the probability of the second of two classes, so such a network names two as well.
     named = sorted(channel for channels in foreign.classes for channel in channels)
     if named != list(range(max(2, foreign.channels))):
         raise WeightsError("networks.foreign.classes must name each channel once", value=named[:20], file=file)

@@ -61,6 +61,7 @@ def _odd(value: int) -> int:
 
 
 def _file_name(name: str) -> str:
+    # A name with folders in it could lead out of the bundle.
     holds = Path(name).name == name and name.endswith(".safetensors")
     return _must(name, "must be the name of a .safetensors file in the bundle's folder", holds=holds)
 
@@ -79,6 +80,7 @@ def _scale(key: str) -> Size:
 
 
 def _is_number(value: object) -> bool:
+    # A bool is an int in Python, and `true` is no number in JSON.
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 

@@ -234,7 +234,7 @@ def load_networks(bundle: Bundle, *, device: str, precision: str) -> Networks:
 
 
 def placed_selector(bundle: Bundle, *, place: torch.device, dtype: torch.dtype) -> PatchProposalNetwork | None:
-    """The selector of a bundle on a device; None where it has none."""
+    """Return the selector of a bundle on a device; None where it has none."""
     network = None if bundle.selector is None else _built(build_selector, bundle, bundle.selector)
     if network is not None:
         # Only the encoder is traced, because a traced network has no `score_map`.

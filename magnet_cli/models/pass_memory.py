@@ -62,7 +62,7 @@ def answer_of(module: str, *words: str) -> tuple[str, int]:
 
 
 def _begin(device: torch.device) -> int:
-    """Bytes in memory before the first pass."""
+    """Reset the counters of memory, and return the bytes in memory before the first pass."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         return int(torch.cuda.memory_allocated(device))

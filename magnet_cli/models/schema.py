@@ -111,7 +111,7 @@ def checked(kind: type[Checked], table: Mapping[str, Any]) -> Checked:
 
 
 def adapter(kind: type[Any]) -> TypeAdapter[Any]:
-    """The validator of a dataclass. It takes tens of milliseconds to make, so each is made once."""
+    """Return the validator of a dataclass. It takes tens of milliseconds to make, so each is made once."""
     if kind not in _ADAPTERS:
         _ADAPTERS[kind] = TypeAdapter(kind)
     return _ADAPTERS[kind]

@@ -190,6 +190,7 @@ def _shine(canvas: Drawing, *, seed: int) -> NDArray[np.uint8]:
     for band in range(3):
         values = COLORS[:, band].take(material)
         values *= shade
+        # A conversion of larger values to uint8 has no defined result.
         np.minimum(values, np.float32(255), out=values)
         pixels[..., band] = values
     return pixels

@@ -87,7 +87,7 @@ def load_model(options: SegmentOptions, events: Events, own: PythonNetwork | Non
 def engine_of_run(
     options: SegmentOptions, bundle: Bundle, own: PythonNetwork | None
 ) -> tuple[EngineName, PrecisionOption]:
-    """The engine of a run, and the precision that it computes in.
+    """Return the engine of a run, and the precision that it computes in.
 
     Raises:
         UsageError: The network of a Python program is to be computed by another engine than PyTorch.
@@ -107,7 +107,7 @@ def engine_of_run(
 
 
 def facts_of_run(bundle: Bundle, *, device: str, precision: str, engine: EngineName) -> ModelFacts:
-    """The facts of a bundle, with the memory of the engine that computes its networks."""
+    """Return the facts of a bundle, with the memory of the engine that computes its networks."""
     facts = model_facts(bundle, device)
     if bundle.foreign is None:
         is_known = engine == "torch"
@@ -117,7 +117,7 @@ def facts_of_run(bundle: Bundle, *, device: str, precision: str, engine: EngineN
 
 
 def engine_text(engine: EngineName) -> str | None:
-    """The version of an engine, as a journal keeps it; None for PyTorch."""
+    """Return the version of an engine, as a journal keeps it; None for PyTorch."""
     return None if engine == "torch" else f"{engine} {ENGINES[engine].version}"
 
 

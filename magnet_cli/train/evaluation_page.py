@@ -225,6 +225,7 @@ def _place(window: WrongWindow, classes: Sequence[ClassSpec], *, ignore: int) ->
 def _coloured(labels: Pixels, classes: Sequence[ClassSpec], *, ignore: int) -> Pixels:
     table = np.full((256, RGB), GREY, np.uint8)
     for index, item in enumerate(classes):
+        # A class whose index is the label to ignore was not scored, so it stays grey.
         if index != ignore:
             table[index] = tuple(bytes.fromhex(item.color.removeprefix("#")))
     return table[labels]

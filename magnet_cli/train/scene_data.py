@@ -116,6 +116,7 @@ def cache_in(work: Path) -> CacheBudget:
 
 def free_bytes(folder: Path) -> int:
     """Return the free disk where a folder lies, or will lie."""
+    # `disk_usage` fails for a folder that does not exist yet.
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     return shutil.disk_usage(there).free
 
@@ -165,6 +166,7 @@ def read_scene(layout: SceneLayout, config: DataConfig, *, cache: CacheBudget) -
         for box, part in labels_of(layout, pictures, values=config.values, ignore=config.ignore):
             labels[box.slices] = part
     mask = read_mask(layout)
+    # Pixels and labels are read one after the other, so files that changed in between would not fit together.
     states.refuse_change()
     return LabelledScene.of(layout.name, pixels=pixels, labels=labels, mask=mask)
 

@@ -246,6 +246,7 @@ def labels_of(
             labels = paste(box, maps).astype(np.uint8, copy=False)
             if region is not None:
                 labels[~region.read_nonzero(box)] = ignore
+            # Validity costs a decoding of the picture, which parts without labels do not need.
             valid = pictures.valid(box) if (labels != ignore).any() else None
             if valid is not None:
                 labels[~valid] = ignore

@@ -172,6 +172,7 @@ class StreamedLabels:
 
 def chunks(size: Size, *, pixel: int) -> Iterator[Box]:
     """Yield rows of the whole width, of about `CHUNK_BYTES` where a pixel takes `pixel` bytes."""
+    # The number of rows stays a power of two, so that no part splits a pair of rows when it is halved.
     rows = CHUNK_ROWS
     while rows > 2 and rows * size.width * pixel > CHUNK_BYTES:  # noqa: PLR2004 (halving takes two)
         rows //= 2

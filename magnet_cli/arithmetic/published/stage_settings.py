@@ -166,4 +166,5 @@ def _nests(large: Size, small: Size) -> bool:
 
 
 def _rounded(value: Fraction) -> int:
+    # A half goes up. Python's `round` takes it to the even number.
     return floor(value + Fraction(1, 2))

@@ -49,6 +49,7 @@ class FPN(nn.Module):
         self.latlayer1 = nn.Conv2d(c4, lateral, 1)
         self.latlayer2 = nn.Conv2d(c3, lateral, 1)
         self.latlayer3 = nn.Conv2d(c2, lateral, 1)
+        # The names have to stay as they are: published weights are loaded by them.
         self.smooth1_1 = nn.Conv2d(lateral, lateral, 3, padding=1)
         self.smooth2_1 = nn.Conv2d(lateral, lateral, 3, padding=1)
         self.smooth3_1 = nn.Conv2d(lateral, lateral, 3, padding=1)

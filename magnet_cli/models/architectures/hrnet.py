@@ -107,6 +107,7 @@ class HRNet(nn.Module):
         first = Bottleneck(inputs=64, width=64)
         self.layer1 = nn.Sequential(first, *(Bottleneck(inputs=256, width=64) for _ in range(bottlenecks - 1)))
         second, third, fourth = modules
+        # The second path lies in one more Sequential, as in the published HRNet: weights are loaded by parameter names.
         self.transition1 = nn.ModuleList(
             (
                 unit(inputs=256, outputs=widths[0]),

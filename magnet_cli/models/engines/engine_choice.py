@@ -22,7 +22,7 @@ PAYS = 1.02
 def choose_engine(
     bundle: Bundle, *, engine: EngineOption, precision: PrecisionOption, device: str
 ) -> tuple[EngineName, Precision]:
-    """The engine and the precision of a run.
+    """Return the engine and the precision of a run.
 
     Args:
         bundle: The bundle that is to run.
@@ -51,7 +51,7 @@ def choose_engine(
 
 
 def _recommended(bundle: Bundle, device: str, precision: Precision) -> EngineName:
-    """The fastest engine that agrees and is installed; PyTorch where none was measured to be faster."""
+    """Return the fastest engine that agrees and is installed; PyTorch where none was measured to be faster."""
     found = (
         measured_engines(bundle.folder).engines.get(cast("DeviceKind", device.partition(":")[0]), {}).get(precision, {})
     )

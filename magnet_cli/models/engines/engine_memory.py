@@ -39,7 +39,7 @@ class EngineMemory:
     """Passes of the refiner that takes the most; empty where the bundle has none."""
 
     def facts(self, facts: ModelFacts) -> ModelFacts:
-        """The facts of the bundle with the memory that was measured in place of estimates for PyTorch."""
+        """Return the facts of the bundle with the memory that was measured in place of estimates for PyTorch."""
         (patch, fixed), (refined, again) = memory_line(self.backbone), memory_line(self.refiner)
         return replace(facts, activation_bytes=patch, refiner_bytes=refined, pass_bytes=max(fixed, again))
 

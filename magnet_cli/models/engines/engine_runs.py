@@ -37,7 +37,7 @@ class EngineRun:
     """The processor, and the number of threads."""
 
     def line(self, engine: str, precision: str) -> str:
-        """The figures in one sentence."""
+        """Return the figures in one sentence."""
         return (
             f"{engine} {self.version} in {precision}: {self.speed:.2f} times the speed of torch, {self.agreement:.3%} "
             f"of pixels get the same class ({self.machine})"
@@ -55,7 +55,7 @@ class EngineFile:
 
 
 def measured_engines(folder: Path) -> EngineFile:
-    """What was measured of the engines of a bundle; nothing where nobody has measured.
+    """Return what was measured of the engines of a bundle; nothing where nobody has measured.
 
     Raises:
         WeightsError: The file is no such table.

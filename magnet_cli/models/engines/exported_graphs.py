@@ -48,7 +48,7 @@ class ExportedGraphs:
 
 
 def exported_graphs(bundle: Bundle) -> ExportedGraphs:
-    """The graphs of a bundle's backbone and refiners. The first call for a bundle exports them.
+    """Return the graphs of a bundle's backbone and refiners. The first call for a bundle exports them.
 
     Raises:
         WeightsError: A package that the export needs is missing, the networks cannot be loaded, or the exporter

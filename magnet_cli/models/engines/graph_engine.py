@@ -29,7 +29,7 @@ class GraphNetwork(Protocol):
     """A graph in a file as a call from patches to its outputs by name."""
 
     def __call__(self, x: Tensor) -> Mapping[str, Tensor]:
-        """The outputs of patches."""
+        """Return the outputs of the graph for patches."""
 
     def open(self, device: str) -> Any:
         """Read the graph for a device."""
@@ -79,7 +79,7 @@ EXTRAS = {"onnxruntime": "onnx", "openvino": "openvino", "onnx": "onnx", "onnxsc
 
 
 def version_of(package: str) -> str:
-    """The installed version of a distribution."""
+    """Return the installed version of a distribution."""
     try:
         return version(package)
     except PackageNotFoundError:
@@ -141,7 +141,7 @@ class EngineNetwork(nn.Module):
         self._graph, self._shape = graph, shape
 
     def forward(self, x: Tensor) -> Tensor:
-        """Patches `(n, bands, h, w)` to scores `(n, classes, h, w)`.
+        """Map patches `(n, bands, h, w)` to scores `(n, classes, h, w)`.
 
         Raises:
             WeightsError: The patches have another size than the bundle's input.
@@ -156,7 +156,7 @@ class EngineNetwork(nn.Module):
 
 
 def engine_network(path: Path, engine: str, *, shape: tuple[int, int, int], device: torch.device) -> EngineNetwork:
-    """A graph in a file as a module that an engine computes on a device."""
+    """Return a graph in a file as a module that an engine computes on a device."""
     graph = ENGINES[engine].open(path)
     graph.open(str(device))
     return EngineNetwork(graph, shape=shape)

@@ -149,6 +149,8 @@ def _with_normalisation(values: dict[str, Stated], *, given: NetworkOptions) -> 
         origin = f"stored values ({values['values'].origin})"
         values = {
             **values,
+            # The range maps stored values to 0..1. This mean and deviation map them back, so the network gets what is
+            # stored.
             "mean": Stated(value=(-low / (high - low),) * len(bands), origin=origin),
             "std": Stated(value=(1 / (high - low),) * len(bands), origin=origin),
         }

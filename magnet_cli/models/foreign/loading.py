@@ -51,7 +51,7 @@ class Runtime:
 
 
 def runtime(bundle: Bundle, engine: EngineOption = "auto") -> Runtime:
-    """The packages that run a bundle's network from elsewhere."""
+    """Return the packages that run a bundle's network from elsewhere."""
     spec = _spec(bundle)
     kind = kind_named(spec.kind, file=bundle.folder)
     chosen = engine_of(kind, engine, spec.runtime)
@@ -85,7 +85,7 @@ def load_foreign(bundle: Bundle, *, device: str, precision: str, engine: EngineO
 
 
 def load_kind(bundle: Bundle, spec: ForeignSpec, engine: EngineOption = "auto") -> Callable[[Tensor], object]:
-    """The network as its kind loads it, on the host."""
+    """Return the network as its kind loads it, on the host."""
     kind = kind_named(spec.kind, file=bundle.folder)
     chosen = engine_of(kind, engine, spec.runtime)
     check_installed(kind, chosen)
@@ -93,7 +93,7 @@ def load_kind(bundle: Bundle, spec: ForeignSpec, engine: EngineOption = "auto") 
 
 
 def frozen(network: Callable[[Tensor], object]) -> Callable[[Tensor], object]:
-    """A network without dropout and gradients; anything but a module is left as it is."""
+    """Return a network without dropout and gradients; anything but a module is left as it is."""
     if isinstance(network, nn.Module):
         network.train(mode=False)
         # TorchScript has no `requires_grad_` for whole modules.
@@ -103,7 +103,7 @@ def frozen(network: Callable[[Tensor], object]) -> Callable[[Tensor], object]:
 
 
 def on_device(network: Callable[[Tensor], object], device: torch.device) -> Callable[[Tensor], object]:
-    """A network on a device; anything but a module has to place itself where its patches are."""
+    """Return a network on a device; anything but a module has to place itself where its patches are."""
     return network.to(device) if isinstance(network, nn.Module) else network
 
 

@@ -63,7 +63,7 @@ class NetworkMeasurement:
     """Patches of a forward pass that the program takes on this device."""
 
     def lines(self) -> list[str]:
-        """The figures, a sentence each."""
+        """Return the figures, a sentence each."""
         passes = ", ".join(f"{each.bytes / 2**20:.0f} MiB with a batch of {each.batch}" for each in self.memory)
         said = "it does not run in bfloat16" if self.agreement is None else f"{self.agreement:.2%} of pixels agree"
         return [
@@ -159,7 +159,7 @@ def _noise(bundle: Bundle, count: int) -> Tensor:
 
 
 def _picture(bundle: Bundle, *, least: int) -> np.ndarray[Any, Any]:
-    """The trial's picture, or a made-up one, reflected until it has at least so many rows and columns."""
+    """Return the trial's picture, or a made-up one, reflected until it has at least so many rows and columns."""
     name = bundle.foreign.trial if bundle.foreign is not None else ""
     file = bundle.folder / name
     bands, span = len(bundle.input.bands), bundle.input.range
@@ -169,7 +169,7 @@ def _picture(bundle: Bundle, *, least: int) -> np.ndarray[Any, Any]:
 
 
 def felt_edge(networks: Networks, bundle: Bundle) -> int:
-    """How far inside a patch its edge is felt: windows of one picture, moved against each other, are compared.
+    """Return how far inside a patch its edge is felt. Windows of one picture, moved against each other, are compared.
 
     Returns:
         A distance in patch pixels, rounded up to a multiple of `STEP`, at most an eighth of the patch.
@@ -211,6 +211,7 @@ def _agreement(networks: Networks, bundle: Bundle) -> float | None:
     patch, size = windows.patch(*next(iter(windows.starts()))).to(networks.device), bundle.input.size
     try:
         other = replace(networks, precision="bfloat16").predict(patch, size)
+    # Operators without a bfloat16 kernel, and code that expects float32, fail in any of these ways.
     except (RuntimeError, ValueError, TypeError, NotImplementedError, DeviceError):
         return None
     if not bool(torch.isfinite(other).all()):

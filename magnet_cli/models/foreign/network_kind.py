@@ -95,17 +95,17 @@ class NetworkKind(Protocol):
     """Engines that compute such networks, the preferred one first."""
 
     def claims(self, path: Path) -> bool:
-        """Whether a folder or a file is of this kind, judged by names and plain content; nothing is loaded."""
+        """Return whether a folder or a file is of this kind, judged by names and plain content; nothing is loaded."""
 
     def read(self, path: Path, options: NetworkOptions) -> NetworkReading:
-        """What the files state. Nothing in them is run.
+        """Return what the files state. Nothing in them is run.
 
         Raises:
             WeightsError: The files are of this kind and cannot be used; the message says why.
         """
 
     def load(self, folder: Path, spec: ForeignSpec, engine: EngineName) -> Callable[[Tensor], object]:
-        """The network on the host, as a module where it is one: patches to whatever it returns.
+        """Return the network on the host, as a module where it is one. It maps patches to whatever it returns.
 
         Args:
             folder: The folder that holds the files of `spec`, whose hashes have been checked.
@@ -141,7 +141,7 @@ def check_installed(kind: NetworkKind, engine: EngineName | None = None) -> None
 
 
 def engine_of(kind: NetworkKind, wanted: EngineOption, known: Mapping[str, str] | None = None) -> EngineName:
-    """The engine that computes a network.
+    """Return the engine that computes a network.
 
     Args:
         kind: The kind of the network.
@@ -165,6 +165,6 @@ def engine_of(kind: NetworkKind, wanted: EngineOption, known: Mapping[str, str] 
 
 
 def runtime_of(kind: NetworkKind, engine: EngineName) -> dict[str, str]:
-    """Versions of what computes the scores, by package."""
+    """Return the versions of what computes the scores, by package."""
     own = (ENGINES[engine].package,) if engine in ENGINES else ()
     return {package: version_of(package) for package in ("torch", *kind.packages, *own)}

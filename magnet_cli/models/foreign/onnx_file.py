@@ -31,11 +31,11 @@ class OnnxFile:
     engines: tuple[EngineName, ...] = ("onnxruntime", "openvino")
 
     def claims(self, path: Path) -> bool:
-        """Whether a file has the suffix `.onnx`: the format has no mark of its own."""
+        """Return whether a file has the suffix `.onnx`: the format has no mark of its own."""
         return path.is_file() and path.suffix.lower() == ".onnx"
 
     def read(self, path: Path, options: NetworkOptions) -> NetworkReading:
-        """What the graph and descriptions inside or beside the file state. The graph knows shapes and types best."""
+        """Return what the graph and the descriptions in or beside it state. The graph knows shapes and types best."""
         check_installed(self)
         graph = read_graph(path)
         by_graph = stated_by_graph(graph, options)

@@ -36,13 +36,13 @@ class OpenVinoFile:
     engines: tuple[EngineName, ...] = ("openvino",)
 
     def claims(self, path: Path) -> bool:
-        """Whether a file is an XML file whose root element is a network of OpenVINO."""
+        """Return whether a file is an XML file whose root element is a network of OpenVINO."""
         if not path.is_file() or path.suffix.lower() != ".xml":
             return False
         return ROOT.search(regular_files.beginning(path, BEGINNING)) is not None
 
     def read(self, path: Path, options: NetworkOptions) -> NetworkReading:
-        """What the graph states: types, bands and fixed sides."""
+        """Return what the graph states: types, bands and fixed sides."""
         check_installed(self)
         files = _files(path)
         return NetworkReading(
@@ -67,7 +67,7 @@ class OpenVinoFile:
 
 
 def _files(path: Path) -> tuple[str, ...]:
-    """Names of the graph's file and of that of its weights, which a network without weights lacks."""
+    """Return the names of the graph's file and of that of its weights, which a network without weights lacks."""
     weights = path.with_suffix(".bin")
     if not weights.exists() and not weights.is_symlink():
         return (path.name,)

@@ -59,13 +59,13 @@ class SmpFolder:
     engines: tuple[EngineName, ...] = ("torch",)
 
     def claims(self, path: Path) -> bool:
-        """Whether a folder has the library's config.json."""
+        """Return whether a folder has the library's config.json."""
         if not (path / CONFIG).is_file():
             return False
         return "_model_class" in read_json(path, CONFIG) or "encoder_name" in read_json(path, CONFIG)
 
     def read(self, path: Path, options: NetworkOptions) -> NetworkReading:
-        """What config.json states; the class has to be one of `CLASSES`."""
+        """Return what config.json states; the class has to be one of `CLASSES`."""
         del options
         config = read_json(path, CONFIG)
         known = config.get("_model_class")

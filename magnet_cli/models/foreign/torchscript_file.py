@@ -31,12 +31,12 @@ class TorchScriptFile:
     engines: tuple[EngineName, ...] = ("torch",)
 
     def claims(self, path: Path) -> bool:
-        """Whether a file is an archive with the parts of TorchScript."""
+        """Return whether a file is an archive with the parts of TorchScript."""
         names = archive_names(path) if path.is_file() else ()
         return "constants.pkl" in names and any(name.startswith("code/") for name in names)
 
     def read(self, path: Path, options: NetworkOptions) -> NetworkReading:
-        """The file states nothing that can be read without running it."""
+        """Return nothing: the file states nothing that can be read without running it."""
         del options
         return NetworkReading(kind=self.name, path=path, root=path.parent, files=(path.name,), holds_code=True)
 

@@ -51,11 +51,11 @@ class TorchvisionState:
     engines: tuple[EngineName, ...] = ("torch",)
 
     def claims(self, path: Path) -> bool:
-        """Whether a file has a suffix of weights, and is no TorchScript, which has code beside them."""
+        """Return whether a file has a suffix of weights, and is no TorchScript, which has code beside them."""
         return path.is_file() and path.suffix in SUFFIXES and "constants.pkl" not in archive_names(path)
 
     def read(self, path: Path, options: NetworkOptions) -> NetworkReading:
-        """The architecture, classes and bands that names and shapes of the tensors tell."""
+        """Return the architecture, classes and bands that follow from the names and shapes of the tensors."""
         del options
         variant = variant_of(state_of(path), file=path)
         return NetworkReading(
@@ -108,7 +108,7 @@ def state_of(path: Path) -> dict[str, Tensor]:
 
 
 def variant_of(state: Mapping[str, Tensor], *, file: Path) -> Variant:
-    """The network that a state dict belongs to.
+    """Return the network that a state dict belongs to.
 
     Raises:
         WeightsError: It belongs to none of torchvision's networks.

@@ -51,11 +51,11 @@ class TransformersFolder:
     engines: tuple[EngineName, ...] = ("torch",)
 
     def claims(self, path: Path) -> bool:
-        """Whether a folder's config.json names a type of the library."""
+        """Return whether a folder's config.json names a type of the library."""
         return (path / CONFIG).is_file() and "model_type" in read_json(path, CONFIG)
 
     def read(self, path: Path, options: NetworkOptions) -> NetworkReading:
-        """What config.json and preprocessor_config.json state."""
+        """Return what config.json and preprocessor_config.json state."""
         del options
         config = read_json(path, CONFIG)
         _check_type(config, file=path / CONFIG)
@@ -215,7 +215,7 @@ def _task(path: Path, config: Mapping[str, Any]) -> list[int]:
 
 
 def _weights(path: Path) -> list[str]:
-    """Names of the files of weights.
+    """Return the names of the files of weights.
 
     Raises:
         WeightsError: There are none, or only pickled ones.
@@ -264,7 +264,7 @@ def _stated(config: Mapping[str, Any], *, file: Path) -> dict[str, Stated]:
 
 
 def _classes(labels: Mapping[str, Any]) -> dict[str, Stated]:
-    """Names of the channels; a table whose keys are no channels is not believed."""
+    """Return the names of the channels. A table whose keys are no channels is ignored."""
     count = len(labels)
     channels = Stated(value=count, origin=f"{CONFIG}: id2label")
     if {str(index) for index in range(count)} != set(labels):

@@ -466,6 +466,8 @@ class Explorer:
         if spec.batch:
             return
         try:
+            # The second patch differs from the first: norms in training mode, which mix the patches of a batch, then
+            # show.
             two = adapted(torch.cat((self._patch, self._patch.flip(3))))
         except (*REFUSALS, WeightsError):
             self.spec = replace(spec, batch=1)
