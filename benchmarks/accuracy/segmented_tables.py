@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -36,6 +37,10 @@ PRETRAINED = {
     "geometric-1728-432": "`--merge geometric --scales 1728,432`",
     "geometric-2048-416": "`--merge geometric --scales 2048,416`",
 }
+OVERLAP_SCENES = ("tile5", "tile7-part")
+OVERLAPS = (0, 16, 32, 64, 128)
+"""Network pixels of 256 that neighbouring windows share; with 0 nothing is blended."""
+DEFAULT_OVERLAP = 32
 GRNET_SCENE = "tile7"
 GRNET_CELLS = {"cells4": "4 cells", "cells16": "16 cells", "cells64": "64 cells"}
 GRNET_PARTS = {
@@ -50,6 +55,28 @@ GRNET_RUNS = {
     "cells16-every": "the same weights, every cell: `--patches all`",
     "cells16-global": "the same weights, no cell: `--method downsample`",
     "cells16-local": "the same weights, cells by themselves: `--method grnet-local`",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class OverlapMethod:
+    """A method whose overlaps are compared."""
+
+    label: str
+    options: Mapping[str, object]
+    """Arguments of `SegmentOptions`."""
+
+
+OVERLAP_METHODS = {
+    "patch": OverlapMethod(label="`patch`", options={"method": "patch"}),
+    "magnet": OverlapMethod(label="`magnet`, `--merge mean`", options={"method": "magnet", "merge": "mean"}),
+    "magnet-certainty": OverlapMethod(
+        label="`magnet`, `--merge certainty`", options={"method": "magnet", "merge": "certainty"}
+    ),
+    "magnet-fast": OverlapMethod(label="`magnet-fast`", options={"method": "magnet-fast", "merge": "mean"}),
+    "budget": OverlapMethod(
+        label="`magnet-fast --budget 30%`", options={"method": "magnet-fast", "merge": "mean", "budget": "30%"}
+    ),
 }
 
 
@@ -78,6 +105,57 @@ def pretrained_table() -> str:
         gmac, windows = (sum(getattr(cell, key) or 0 for cell in found[0]) for key in ("gmac", "windows"))
         lines.append([label, *columns, number(gmac / pixels, 1), str(windows)])
     return markdown(["", "mIoU pooled", *PRETRAINED_HELD_OUT, "mBA", "GMAC / Mpx", "windows"], lines)
+
+
+def overlap_row(seed: int, method: str, overlap: int) -> str:
+    """Return the name of a row, such as `lite0-seed1-patch-overlap32`."""
+    return f"{pretrained_row(seed, method)}-overlap{overlap}"
+
+
+def overlap_table() -> str:
+    """Each method with each overlap on scenes that the networks have not seen.
+
+    A run is one network on one scene. Differences and ratios are to the same runs with the default overlap.
+    """
+    lines = []
+    for method, facts in OVERLAP_METHODS.items():
+        usual = overlap_cells(method, DEFAULT_OVERLAP)
+        for overlap in OVERLAPS:
+            mine = overlap_cells(method, overlap)
+            pairs = [(mine[run], usual[run]) for run in mine if run in usual]
+            if pairs:
+                share = f"{overlap} px" if overlap else "none"
+                lines.append([f"{facts.label}, {share}", str(len(pairs)), *compared(pairs)])
+    heads = ["mIoU", "to 32 px", "mBA", "to 32 px", "windows", "to 32 px", "processor time to 32 px"]
+    return markdown(["method, overlap", "runs", *heads], lines)
+
+
+def compared(pairs: Sequence[tuple[Cell, Cell]]) -> list[str]:
+    """Return mean scores, windows and processor time of some cells, and what they are to those of others.
+
+    Args:
+        pairs: Each a cell, and the one that it is compared with.
+    """
+    found = []
+    for score in (miou, mba):
+        values = np.array([[score([cell]) or 0 for cell in pair] for pair in pairs])
+        found += [number(float(values[:, 0].mean()), 2), f"{(values[:, 0] - values[:, 1]).mean():+.2f}"]
+    windows, usual = (sum(pair[side].windows or 0 for pair in pairs) for side in (0, 1))
+    time, usually = (sum(processor_seconds(pair[side]) for pair in pairs) for side in (0, 1))
+    return [*found, str(windows // len(pairs)), number(windows / usual, 2), number(time / usually, 2)]
+
+
+def overlap_cells(method: str, overlap: int) -> dict[tuple[int, str], Cell]:
+    """Return the cells of a method with an overlap by the seed of the network and the scene."""
+    cells = load_cells("main")
+    wanted = ((seed, scene) for seed in SEEDS for scene in OVERLAP_SCENES)
+    found = {(seed, scene): cells.get((overlap_row(seed, method, overlap), scene)) for seed, scene in wanted}
+    return {run: cell for run, cell in found.items() if cell is not None}
+
+
+def processor_seconds(cell: Cell) -> float:
+    """Return the processor time of a row's run."""
+    return float(str(cell.more["processor_seconds"]))
 
 
 def spread(values: Sequence[float]) -> str:
@@ -135,6 +213,7 @@ SEGMENTED_TABLES: dict[str, Callable[[], str]] = {
     "pretrained": pretrained_table,
     "fundus": fundus_table,
     **{table: option_table(table) for table in ("scales", "points", "merge")},
+    "overlap": overlap_table,
     "grnet-cells": grnet_table(GRNET_CELLS),
     "grnet-parts": grnet_table(GRNET_PARTS),
     "grnet-runs": grnet_table(GRNET_RUNS),

@@ -9,17 +9,24 @@ import numpy as np
 import pytest
 import torch
 
+from magnet_cli.arithmetic.canvas import Canvas
+from magnet_cli.arithmetic.cascade.pyramid import CascadeLevel, LevelPart, spans
+from magnet_cli.arithmetic.cascade.steps import S1, local_step
 from magnet_cli.errors import UsageError
-from magnet_cli.geometry import Size
+from magnet_cli.geometry import LEVEL0, Box, Size
 from magnet_cli.options.rules import parse_points
 from magnet_cli.options.segment import SegmentOptions
 from magnet_cli.plan import segmentation_planner as making
+from tests.arithmetic.cascades import Echo as Cascade
 from tests.laws.support import CLASSES, blurry_bundle, labels_in, number, segment, sides, write_tiled
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
+    from torch import Tensor
+
+    from magnet_cli.arithmetic.cascade.pyramid import CascadeWindow
 
 SIDE = 64
 """Side of the network's input."""
@@ -125,3 +132,48 @@ def test_borders_show_without_a_margin(bundle: Path, tmp_path: Path, monkeypatch
     borders = measure(tmp_path, options)
     assert borders.cells.excess > 0.25
     assert borders.blocks.excess > 0.25
+
+
+@dataclass(frozen=True)
+class Moody(Cascade):
+    """Says what the image says, more or less of it in each window: nothing but the joining could hide that."""
+
+    def two_levels(self, images: Tensor, masks: Tensor, coarse: Tensor) -> tuple[Tensor, Tensor]:
+        del masks, coarse
+        inside = (0.5 + 0.2 * images[:, :1] + 0.35 * torch.sin(1000 * images[:, 0].mean())).clamp(0, 1)
+        return inside, inside
+
+
+@pytest.mark.parametrize(("blended", "most", "least"), [(True, 1.1, 0.9), (False, 2, 1.25)])
+def test_windows_of_a_cascade_end_without_a_trace(
+    *, blended: bool, most: float, least: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Parts of a level are the level as a whole to the bit, so that its windows have the only borders there are."""
+    side = 200
+    if not blended:
+        monkeypatch.setattr(LevelPart, "weights", plain_weights)
+    image = torch.from_numpy(smooth_scene(0)).permute(2, 0, 1).float() / 50 - 2.56
+    start = torch.rand(2, SIZE.height, SIZE.width, generator=torch.Generator().manual_seed(2))
+    part = LevelPart(level=CascadeLevel(pitch=LEVEL0, size=SIZE), box=Box.whole(SIZE), side=side)
+    found = local_step(image, Canvas(values=start, box=part.box, pitch=LEVEL0), Moody(), part)
+    inside = found.values[S1].numpy() > 0.5
+    changes = (inside[:, 1:] != inside[:, :-1]).mean(axis=0)
+    along = spans(SIZE.width, side=side)
+    ends = np.array([end for span in along for end in (span.kept_begin, span.kept_end) if 0 < end < SIZE.width])
+    elsewhere = np.array([place for place in range(EDGE, SIZE.width - EDGE) if np.abs(ends - place).min() > 3])
+    ratio = changes[ends - 1].mean() / changes[elsewhere - 1].mean()
+    assert least < ratio < most
+
+
+def plain_weights(part: LevelPart, window: CascadeWindow) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """The weights of a plain mean of all windows."""
+    found: list[NDArray[np.float32]] = []
+    for length, begin, end in (
+        (part.level.size.height, window.kept.y, window.kept.bottom),
+        (part.level.size.width, window.kept.x, window.kept.right),
+    ):
+        count = np.zeros(length, np.float32)
+        for span in spans(length, side=part.side):
+            count[span.kept_begin : span.kept_end] += 1
+        found.append(np.reciprocal(count[begin:end]))
+    return found[0], found[1]
