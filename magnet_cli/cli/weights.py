@@ -39,6 +39,7 @@ def answering(key: str, *, json: bool) -> Iterator[list[object]]:
     try:
         yield rows
     except MagnetError as error:
+        # The object is printed after an error too, so that a reader of --json always gets one.
         found |= {**error.describe()}
         raise
     finally:

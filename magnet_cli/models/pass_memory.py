@@ -71,7 +71,7 @@ def _begin(device: torch.device) -> int:
 
 
 def _reset_peak() -> int | None:
-    """Let the kernel begin to count the highest resident size anew; gives that size, None where it cannot."""
+    """Let the kernel count the highest resident size anew, and return that size; None where the kernel cannot."""
     try:
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     except OSError:
@@ -80,7 +80,7 @@ def _reset_peak() -> int | None:
 
 
 def _peak(call: Callable[[int], object], batch: int, device: torch.device) -> int:
-    """Highest number of bytes in memory while a network runs twice, its input and output included."""
+    """Return the most bytes in memory while a network runs twice, its input and output included."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         _twice(call, batch)

@@ -97,6 +97,7 @@ def segment_each(
     refuse_foreign(summaries)
     share = targets
     if part is not None and len(targets) > 1:
+        # The order is fixed, so that all jobs deal the same list even where their inputs are named in another order.
         share = part.deal(sorted(targets, key=lambda target: (target.image, str(target.mask))))
     if not share:
         events.message(f"magnet: {part} has no image, because there are only {len(targets)}")

@@ -63,6 +63,7 @@ def means(
         One mean for each part, float32; NaN where no value of the part counts.
     """
     sums, counts = np.zeros(shape, np.float32), np.zeros(shape, np.int32)
+    # `sums[...] += ...` would count one sample of each part, because an indexed addition writes each place once.
     np.add.at(sums, (row_of[:, None], column_of[None]), np.where(known, values, 0))
     np.add.at(counts, (row_of[:, None], column_of[None]), known)
     found: NDArray[np.float32] = np.where(counts > 0, sums / np.maximum(counts, 1), np.float32("nan"))

@@ -43,6 +43,7 @@ def summary_file(folder: Path, part: JobPart | None = None) -> WrittenFile:
 
 def list_digest(images: Iterable[str]) -> str:
     """Return a SHA-256 of a list of images, whatever its order. All parts of a run have to agree on it."""
+    # On Linux a file name may hold bytes that are no UTF-8, which Python keeps as surrogates.
     return hashlib.sha256("\0".join(sorted(images)).encode("utf-8", "surrogateescape")).hexdigest()
 
 

@@ -139,7 +139,7 @@ def store(folder: Path, found: NetworkMeasurement, *, margin: bool = False) -> N
 
 
 def _passes(networks: Networks, bundle: Bundle, kind: str) -> tuple[PassMemory, ...]:
-    """Peak of a pass by batch, beyond what lay in memory before the first pass."""
+    """Return the peak of a pass by batch, beyond what lay in memory before the first pass."""
     size = bundle.input.size
     fixed = bundle.foreign.batch if bundle.foreign is not None else 0
     found = memory_of_passes(
@@ -206,7 +206,7 @@ def _distances(height: int, width: int) -> Tensor:
 
 
 def _agreement(networks: Networks, bundle: Bundle) -> float | None:
-    """Share of pixels of the trial's picture that get the same class in bfloat16 as in float32."""
+    """Return the share of pixels of the trial's picture that get the same class in bfloat16 as in float32."""
     windows = windows_of_bundle(bundle, _picture(bundle, least=SIDE))
     patch, size = windows.patch(*next(iter(windows.starts()))).to(networks.device), bundle.input.size
     try:

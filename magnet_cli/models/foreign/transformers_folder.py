@@ -279,7 +279,7 @@ def _classes(labels: Mapping[str, Any]) -> dict[str, Stated]:
 
 
 def _stated_by_processor(processor: Mapping[str, Any]) -> dict[str, Stated]:
-    """Size and normalisation of the pixels that the library's own processor would hand over."""
+    """Return size and normalisation of the pixels that the library's own processor would hand over."""
     found: dict[str, Stated] = {}
     if not processor:
         return found
