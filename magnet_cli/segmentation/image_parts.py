@@ -11,7 +11,9 @@ from magnet_cli.errors import OutputError, UsageError, foreseen
 from magnet_cli.events import Events
 from magnet_cli.masks.header import JournalHeader
 from magnet_cli.masks.journal import StoredGroups
+from magnet_cli.masks.output import OutputPaths
 from magnet_cli.masks.pieces import ENDING, PieceFolder, PieceStore, missing_groups
+from magnet_cli.masks.report_file import read_report
 from magnet_cli.masks.store_file import BUSY
 from magnet_cli.masks.targets import Target
 from magnet_cli.models.device import pin_arithmetic
@@ -264,6 +266,11 @@ def assemble(mask: str | Path, *, events: Events | None = None) -> ImageResult:
     path = Path(mask)
     path = path.with_name(path.name.removesuffix(ENDING)) if path.name.endswith(ENDING) else path
     folder = PieceFolder.of(path)
+    if path.exists() and not folder.exists:
+        # A job that comes after all parts finds the mask that the last of them has made.
+        report: Any = read_report(OutputPaths.of(path).report)
+        events.message(f"{path}: already done")
+        return ImageResult(image=str(report["input"]["path"]), mask=path, report=report, was_done=True)
     head = folder.head()
     given: Mapping[str, Any] = options_of_words(SegmentOptions, head["words"])
     options = SegmentOptions(**given, private=bool(head["private"]))
