@@ -207,22 +207,22 @@ def _refuse_tangles(geometry: Any, path: str) -> None:
     Raises:
         SourceError: They do not.
     """
-    edges = _edges(geometry)
-    # What a union costs grows with the pairs that meet alone.
-    limits = [(edges, MOST_MEETINGS + MEETINGS_AN_EDGE * len(edges))]
+    tangles = []
     for broken in geometry[~shapely.is_valid(geometry)]:
         edges = _edges(broken)
         # Crossings k of n edges make up to k faces out of n + 2 k edges, and mending compares each face with each edge.
         crossings = (np.sqrt(len(edges) ** 2 + 8 * MOST_COMPARISONS) - len(edges)) / 4
-        limits.append((edges, 3 * len(edges) + 2 * int(crossings)))
-    for edges, limit in limits:
-        if _meet_more_often(edges, limit):
-            raise SourceError(
-                "the polygons cross themselves or each other so often that they cannot be mended and joined",
-                value=f"{len(edges):,} edges",
-                file=path,
-                advice="Simplify them, or give the region as a raster with --mask",
-            )
+        tangles.append(_meet_more_often(edges, 3 * len(edges) + 2 * int(crossings)))
+    if len(geometry) > 1:
+        edges = _edges(geometry)
+        tangles.append(_meet_more_often(edges, MOST_MEETINGS + MEETINGS_AN_EDGE * len(edges)))
+    if any(tangles):
+        raise SourceError(
+            "the polygons cross themselves or each other so often that they cannot be mended and joined",
+            value=f"{shapely.get_num_coordinates(geometry).sum():,} corners",
+            file=path,
+            advice="Simplify them, or give the region as a raster with --mask",
+        )
 
 
 def _edges(geometry: Any) -> Any:

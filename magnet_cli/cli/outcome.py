@@ -140,6 +140,8 @@ def print_lines(*lines: str) -> None:
         OutputError: The text cannot be written.
         typer.Exit: The reader of a pipe has closed it; the command then ends without a message.
     """
+    if sys.stdout is None:
+        raise unwritten(OSError(errno.EBADF, "it is closed"))
     try:
         typer.echo("\n".join(map(_shown, lines)).encode("utf-8", "surrogateescape"))
     except OSError as error:

@@ -214,6 +214,16 @@ def test_help_that_cannot_be_printed(here: Path, words: tuple[str, ...], more: d
 
 
 @posix
+def test_closed_standard_output_is_named(here: Path, image: Path) -> None:
+    script = ["sh", "-c", 'exec "$@" >&-', "sh", sys.executable, "-m", "magnet_cli.cli.program", "info", str(image)]
+    done = subprocess.run(script, cwd=here, env=environment(), check=False, stderr=subprocess.PIPE, text=True)
+    assert done.stderr == (
+        "magnet: standard output cannot be written (got it is closed). Send it where there is space\n"
+    )
+    assert done.returncode == 5
+
+
+@posix
 def test_closed_standard_error_stops_nothing(here: Path, image: Path, bundle: Path) -> None:
     words = ("segment", str(image), "-o", "m.tif", "--weights", str(bundle))
     script = ["sh", "-c", 'exec "$@" 2>&-', "sh", *command(*words)]
