@@ -13,6 +13,7 @@ from magnet_cli.errors import OutputError, UsageError, redacted
 from magnet_cli.options.bench import CASCADE, BenchOptions, parse_measured
 from magnet_cli.options.refine import RefineOptions
 from magnet_cli.options.segment import SegmentOptions
+from magnet_cli.system.address_space import check_address_space
 from magnet_cli.system.written_files import WrittenFile, refuse_collisions, refuse_unwritable
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ def bench(
     The bench measures segment, or refine where --weights names a cascade.
     """
     with Listing(json=json) as listing:
+        check_address_space()
         if html is not None:
             _check_page(html, read=[image, mask_file])
         refines = _refines(measuring.given("methods"), segment.given("weights"))

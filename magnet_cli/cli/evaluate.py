@@ -17,6 +17,7 @@ from magnet_cli.errors import OutputError, UsageError, redacted
 from magnet_cli.options.evaluate import EvaluationOptions, RadiusRule, ScoreOptions
 from magnet_cli.options.option import Panel
 from magnet_cli.options.segment import SegmentOptions
+from magnet_cli.system.address_space import check_address_space
 from magnet_cli.system.private_names import PrivateNames
 from magnet_cli.system.written_files import WrittenFile, refuse_collisions, refuse_unwritable
 
@@ -115,6 +116,7 @@ def evaluate(
     """
     with Listing(json=json) as listing:
         if data is not None:
+            check_address_space()
             _refuse(context, OF_A_MASK, rule="goes with MASK TRUTH, not with --data")
             # Scores are of whole images, so the default of slides, to skip glass, does not apply.
             chosen = scores.value(

@@ -95,6 +95,20 @@ def test_an_address_space_that_is_too_small_is_named(here: Path, image: Path, bu
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize("words", [("bench", "--sizes=64"), ("evaluate", "--data=list.csv")])
+def test_each_command_that_loads_networks_looks_at_the_address_space(
+    words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse() -> None:
+        raise address_space.shortage(1 << 30)
+
+    for room in ("bench", "evaluate"):
+        monkeypatch.setattr(f"magnet_cli.cli.{room}.check_address_space", refuse)
+    result = invoke(*words)
+    assert result.exit_code == 6
+    assert "limited to 1.00 GiB" in one_line(result)
+
+
 def test_an_address_space_that_is_only_just_large_enough_for_the_libraries_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
