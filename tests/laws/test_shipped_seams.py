@@ -33,8 +33,9 @@ def ratios(folder: Path, *, where: str, **more: Any) -> dict[str, float]:
         images = [scene_of(SIZE, seed) for seed in SEEDS]
     else:
         images = [image_of(str(PHOTOGRAPHS / name), box) for name, box in PARTS.items()]
-    for pixels in images:
-        total.add(measure(pixels, options, folder))
+    for number, pixels in enumerate(images):
+        (folder / str(number)).mkdir()
+        total.add(measure(pixels, options, folder / str(number)))
     return {kind: seam.ratio for kind, seam in total.seams.items() if seam.changes >= FEWEST}
 
 
