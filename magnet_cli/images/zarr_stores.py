@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import bz2
 import errno
+import json
 import lzma
 import zlib
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from typing_extensions import override
@@ -31,11 +33,70 @@ LARGEST_BLOCK = 128 << 10
 REPEATED_BLOCK, COMPRESSED_BLOCK = 1, 2
 ZSTD, GZIP = b"\x28\xb5\x2f\xfd", b"\x1f\x8b"
 BLOSC_HEADER = 16
+METADATA = frozenset({".zarray", ".zmetadata", ".zattrs", ".zgroup", "zarr.json"})
+"""Names of the entries that are no chunks."""
 HEAD = 32
 """Bytes in which each of these headers ends."""
 ID_SIZES = (0, 1, 2, 4)
 CONTENT_SIZES = (0, 2, 4, 8)
 TWO_BYTES_ADD = 256
+
+
+class BloscArrays:
+    """The arrays of a store whose chunks Blosc has packed, as their metadata say when they are read.
+
+    Blosc's decoder trusts the length that a chunk states: a damaged one makes it read memory that is not its own, and
+    ends the process.
+    """
+
+    def __init__(self) -> None:
+        self._places: set[str] = set()
+
+    def checked(self, entry: Buffer | None, key: str, *, is_whole: bool) -> Buffer | None:
+        """Return an entry that is no chunk of such an array, or states its own length.
+
+        Raises:
+            OSError: The chunk states another length than it has.
+        """
+        if entry is None or not is_whole:
+            return entry
+        if key.rpartition("/")[2] in METADATA:
+            self._places |= blosc_places(key, entry.to_bytes())
+        elif any(not place or key.startswith(f"{place}/") for place in self._places):
+            stated = int.from_bytes(entry[12:BLOSC_HEADER].to_bytes(), "little")
+            if len(entry) < BLOSC_HEADER or stated != len(entry):
+                said = f"a chunk of {len(entry):,} bytes states that it has {stated:,}"
+                raise OSError(errno.EIO, said, key)
+        return entry
+
+
+def blosc_places(key: str, data: bytes) -> set[str]:
+    """Return the paths of the arrays that metadata describe and whose chunks Blosc packs last.
+
+    Args:
+        key: Path of the metadata, of which one of `METADATA` is the name.
+        data: The JSON document. Damaged documents describe no array.
+    """
+    try:
+        document = json.loads(data)
+    except (ValueError, RecursionError):
+        return set()
+    folder, _, name = key.rpartition("/")
+    described = {folder: document}
+    inner = document.get("consolidated_metadata", document) if isinstance(document, dict) else None
+    several = inner.get("metadata") if isinstance(inner, dict) else None
+    for place, array in several.items() if isinstance(several, dict) else ():
+        place_of_array = place.removesuffix(".zarray").rstrip("/") if name == ".zmetadata" else place
+        described["/".join(part for part in (folder, place_of_array) if part)] = array
+    return {place for place, array in described.items() if isinstance(array, dict) and _ends_in_blosc(array)}
+
+
+def _ends_in_blosc(array: dict[str, Any]) -> bool:
+    compressor, codecs = array.get("compressor"), array.get("codecs")
+    last = codecs[-1] if isinstance(codecs, list) and codecs else None
+    return (isinstance(compressor, dict) and compressor.get("id") == "blosc") or (
+        isinstance(last, dict) and last.get("name") == "blosc"
+    )
 
 
 class RegularStore(LocalStore):
@@ -51,7 +112,12 @@ class RegularStore(LocalStore):
             check_regular(path)
             if byte_range is None:
                 check_size(path.stat().st_size, str(path))
-        return checked(await super().get(key, prototype, byte_range), str(path))
+        entry = checked(await super().get(key, prototype, byte_range), str(path))
+        return self._known.checked(entry, key, is_whole=byte_range is None)
+
+    @cached_property
+    def _known(self) -> BloscArrays:
+        return BloscArrays()
 
 
 class BoundedRemoteStore(FsspecStore):
@@ -59,7 +125,12 @@ class BoundedRemoteStore(FsspecStore):
 
     @override
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
-        return checked(await super().get(key, prototype, byte_range), key)
+        entry = checked(await super().get(key, prototype, byte_range), key)
+        return self._known.checked(entry, key, is_whole=byte_range is None)
+
+    @cached_property
+    def _known(self) -> BloscArrays:
+        return BloscArrays()
 
 
 class BoundedZipStore(ZipStore):
@@ -69,7 +140,12 @@ class BoundedZipStore(ZipStore):
     def _get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
         if self._is_open and byte_range is None and key in self._zf.NameToInfo:
             check_size(self._zf.NameToInfo[key].file_size, key)
-        return checked(super()._get(key, prototype, byte_range), key)
+        entry = checked(super()._get(key, prototype, byte_range), key)
+        return self._known.checked(entry, key, is_whole=byte_range is None)
+
+    @cached_property
+    def _known(self) -> BloscArrays:
+        return BloscArrays()
 
 
 def check_size(size: int, name: str) -> None:

@@ -179,7 +179,8 @@ class Laboratory:
             expected = foreseen(error)
             if expected is not None:
                 return {"outcome": f"exit {expected.exit_code}", "faults": [], "evidence": ""}
-            faults.append(f"{type(error).__name__}: {str(error)[:200]}")
+            said = str(error).replace(str(self.folder), "...")
+            faults.append(f"{type(error).__name__}: {said[:200]}")
             evidence = traceback.format_exc()[-3000:]
         excess = _resident("VmHWM") - before
         if excess > EXCESS:
