@@ -269,7 +269,7 @@ def train_backbone(data: Path, output: Path, config: TrainConfig, **watch: Unpac
     origin = recipe.origin()
     with training_folder(output, ".training", (BACKBONE_FILE,)) as folder:
         files = Files(folder=folder)
-        scenes, validation = split_scenes(load_scenes(data, config.data, work=files.folder), config.data)
+        scenes, validation = split_scenes(load_scenes(data, config.data, work=files.folder, output=output), config.data)
         trainer = backbone_trainer(recipe, scenes, validation=validation, files=files)
         network = trainer.fit(**watch)
         if not trainer.done:

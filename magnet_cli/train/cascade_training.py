@@ -166,7 +166,7 @@ def train_cascade(data: Path, output: Path, config: TrainConfig, **watch: Unpack
     recipe = CascadeRecipe(bundle=cascade_of(description, folder=output), config=config)
     with training_folder(output, ".training", (CASCADE_FILE,)) as folder:
         files = Files(folder=folder)
-        scenes, validation = split_scenes(load_scenes(data, config.data, work=files.folder), config.data)
+        scenes, validation = split_scenes(load_scenes(data, config.data, work=files.folder, output=output), config.data)
         trainer = recipe.trainer(scenes, validation=validation, files=files)
         network = trainer.fit(**watch)
         if not trainer.done:

@@ -215,7 +215,7 @@ def train_grnet(data: Path, output: Path, config: TrainConfig, **watch: Unpack[W
     bundle = bundle_of(description, folder=output)
     with training_folder(output, ".training", (BACKBONE_FILE, LOCAL_FILE, SELECTOR_FILE)) as folder:
         files = Files(folder=folder)
-        scenes, validation = split_scenes(load_scenes(data, config.data, work=files.folder), config.data)
+        scenes, validation = split_scenes(load_scenes(data, config.data, work=files.folder, output=output), config.data)
         trainer = alternating_trainer(bundle, config, scenes, validation, files=files)
         network = trainer.fit(**watch)
         if not trainer.done:

@@ -192,7 +192,7 @@ def train_refiner(data: Path, output: Path, config: TrainConfig, *, progress: Pr
     bundle = load_bundle(str(output))
     check_configuration(bundle, config)
     with training_folder(output, ".refiner-training", ()) as folder:
-        scenes = load_scenes(data, config.data, work=folder)
+        scenes = load_scenes(data, config.data, work=folder, output=output)
         folds = scene_views(scenes, bundle=bundle, config=config, folder=folder, progress=progress)
         views = [view for fold in folds for view in fold]
         stages, ignore = views[0].stages, config.data.ignore

@@ -18,9 +18,12 @@ from magnet_cli.images import CacheBudget, stem
 from magnet_cli.images.dataset import read_dataset
 from magnet_cli.images.inputs import is_image
 from magnet_cli.images.labels import open_labels
+from magnet_cli.models.description import CARD, DESCRIPTION
 from magnet_cli.system.durable import writing
 from magnet_cli.system.memory import format_bytes, parse_bytes
 from magnet_cli.system.spool import Spool, SpooledRaster, raster_bytes
+from magnet_cli.system.written_files import WrittenFile, refuse_collisions
+from magnet_cli.train.destination import CHECKPOINT, TRAINING_FILES
 from magnet_cli.train.scene_files import Pictures, labels_of, lay_out
 from magnet_cli.train.scenes import LabelledScene
 from magnet_cli.train.stores import BYTE_VALUES, halvings, histogram
@@ -40,7 +43,9 @@ UNREADABLE = frozenset({".bmp"})
 """Suffixes of pictures that cannot be read, and are refused rather than left out of a folder."""
 
 
-def load_scenes(data: Path, config: DataConfig, *, work: Path | None = None) -> list[LabelledScene]:
+def load_scenes(
+    data: Path, config: DataConfig, *, work: Path | None = None, output: Path | None = None
+) -> list[LabelledScene]:
     """Return every scene, those to validate on included, below a folder or of a CSV file; see `DataConfig`.
 
     All are held in memory where that takes no more than `config.memory`. Else windows are read from the images, and
@@ -50,16 +55,20 @@ def load_scenes(data: Path, config: DataConfig, *, work: Path | None = None) -> 
         data: The folder or CSV file.
         config: What to find there.
         work: Folder for what is decoded once; made where missing. The system's own for temporary files where None.
+        output: The folder of the bundle that is trained, whose files no scene may read.
 
     Raises:
         SourceError: A file is missing, cannot be decoded, or does not fit its label map.
-        UsageError: There is nothing to train on, or the CSV file has no scene of a name.
+        UsageError: There is nothing to train on, the CSV file has no scene of a name, or the training would replace a
+            file of a scene.
         OutputError: The disk has no room for what has to be decoded once.
     """
     layouts = list(layouts_in(data, config))
     if not layouts:
         raise UsageError("there is nothing to train on", file=data)
     refuse_twice([layout.name for layout in layouts], file=data)
+    if output is not None:
+        refuse_replaced(layouts, data=data, folders=[output, *([] if work is None else [work])])
     work = Path(tempfile.gettempdir()) if work is None else work
     memory = parse_bytes(config.memory, option="[data] memory")
     needed = sum(map(held_bytes, layouts))
@@ -70,6 +79,27 @@ def load_scenes(data: Path, config: DataConfig, *, work: Path | None = None) -> 
         work.mkdir(parents=True, exist_ok=True)
     spool, shelf = Spool(work), Shelf(memory)
     return [stream_scene(layout, config, spool=spool, shelf=shelf) for layout in layouts]
+
+
+def refuse_replaced(layouts: Sequence[SceneLayout], *, data: Path, folders: Sequence[Path]) -> None:
+    """Pass where no file of these folders that a training replaces is one of the scenes' files, or the list of them.
+
+    Raises:
+        UsageError: One of them is, by its name or through a link.
+    """
+    replaced = [entry for folder in folders if folder.is_dir() for entry in folder.iterdir() if is_replaced(entry)]
+    refuse_collisions(
+        [WrittenFile(path=path, kind="training", owner=str(data), is_ours=lambda _: True) for path in replaced],
+        [data, *(file for layout in layouts for file in layout.files)],
+    )
+
+
+def is_replaced(entry: Path) -> bool:
+    """Return whether a training may replace a file of its bundle's folder, or of its own.
+
+    The configuration is no such file: the one that a bundle was made with is kept, so that it can be used again.
+    """
+    return entry.name in {DESCRIPTION, CARD, CHECKPOINT, *TRAINING_FILES} or entry.suffix == ".safetensors"
 
 
 def layouts_in(data: Path, config: DataConfig) -> Iterator[SceneLayout]:

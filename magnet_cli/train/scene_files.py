@@ -85,10 +85,15 @@ class SceneLayout:
         """Disk that decoding its pictures once needs while it is read."""
         return sum(part.info.cache_bytes for part in self.parts)
 
+    @property
+    def files(self) -> list[Path]:
+        """All files of the scene."""
+        pairs = [path for part in self.parts for path in (part.image, part.label)]
+        return [path for path in (*pairs, self.roi, self.mask) if path is not None]
+
     def states(self) -> images.InputStates:
         """Return the sizes and times of all files of the scene."""
-        files = [path for part in self.parts for path in (part.image, part.label)]
-        return images.InputStates.of([*files, self.roi, self.mask], content=False)
+        return images.InputStates.of(self.files, content=False)
 
     def fingerprint(self) -> str:
         """Return a hash of its pictures' files, samples of them where they are large."""

@@ -89,7 +89,7 @@ def train_selector(data: Path, output: Path, config: TrainConfig, **watch: Unpac
     check_configuration(bundle, config)
     with training_folder(output, ".selector-training", (SELECTOR_FILE,)) as folder:
         files = Files(folder=folder)
-        scenes = load_scenes(data, config.data, work=files.folder)
+        scenes = load_scenes(data, config.data, work=files.folder, output=output)
         trainer, lesson = selector_trainer(bundle, config, scenes, files=files, progress=watch.get("progress"))
         network = trainer.fit(**watch)
         if not trainer.done:

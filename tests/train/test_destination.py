@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from magnet_cli.errors import OutputError, SourceError
+from magnet_cli.errors import OutputError, SourceError, UsageError
 from magnet_cli.train.backbone_training import train_backbone
 from magnet_cli.train.config import TrainConfig
 from magnet_cli.train.destination import training_folder
@@ -38,6 +38,20 @@ def test_files_of_somebody_else_are_not_replaced(tmp_path: Path, there: str) -> 
     with pytest.raises(OutputError, match=r"a bundle is a folder|would be replaced"):
         train_backbone(data, tmp_path / "tiny", TrainConfig.parse(CONFIG))
     assert precious.read_text() == "mine"
+
+
+@pytest.mark.parametrize("replaced", ["tiny.training/curves.png", "tiny/README.md", "tiny/backbone.safetensors"])
+def test_files_of_scenes_are_not_replaced(tmp_path: Path, replaced: str) -> None:
+    """The file that the training would replace is a picture of the scene, by a second name."""
+    data, other_name = make_data(tmp_path / "data"), tmp_path / replaced
+    picture = next((data / "images").iterdir())
+    other_name.parent.mkdir()
+    (other_name.parent / "bundle.json").write_text("{}")
+    other_name.hardlink_to(picture)
+    before = picture.read_bytes()
+    with pytest.raises(UsageError, match="may not replace an input"):
+        train_backbone(data, tmp_path / "tiny", TrainConfig.parse(CONFIG))
+    assert picture.read_bytes() == before
 
 
 def test_a_training_that_was_killed_while_it_wrote_its_bundle_writes_it_again(tmp_path: Path) -> None:
