@@ -128,7 +128,8 @@ def test_damaged_files_are_named_and_stop_nothing(here: Path, shared_data: Path,
     assert result.exit_code == 7
     for path in bad:
         assert sum(line.startswith(f"magnet: {path}: ") for line in result.stderr.splitlines()) == 1
-    assert sorted(path.name for path in (here / "out").iterdir()) == ["image_part_001.json", "image_part_001.tif"]
+    names = ["image_part_001.json", "image_part_001.tif", "run.json"]
+    assert sorted(path.name for path in (here / "out").iterdir()) == names
 
 
 def test_a_folder_of_damaged_files_is_gone_through_to_its_end(
@@ -151,4 +152,5 @@ def test_a_folder_of_damaged_files_is_gone_through_to_its_end(
     assert len(failed) == len(named) == len(files) + 1 - len(masks)
     assert masks[-1] == "whole"
     assert not named & set(masks)
-    assert sorted(path.suffix for path in (here / "out").iterdir()) == [".json"] * len(masks) + [".tif"] * len(masks)
+    names = sorted(path.name for path in (here / "out").iterdir())
+    assert names == sorted(["run.json", *(f"{mask}{suffix}" for mask in masks for suffix in (".json", ".tif"))])
