@@ -26,6 +26,7 @@ from magnet_cli.images.resolution import Found, decimal, not_positive, stated
 from magnet_cli.images.store import Pixels
 from magnet_cli.images.units import unit_in_um
 from magnet_cli.images.urls import is_url
+from magnet_cli.images.zarr_codecs import checked_codecs
 from magnet_cli.images.zarr_groups import GUESSED_AXES, ZarrNode, axes_of, described_names, zarr_images
 from magnet_cli.images.zarr_stores import BoundedZipStore, RegularStore
 
@@ -67,6 +68,7 @@ def open_zarr(path: str, *, series: str | int | None = None) -> PyramidImage:
     try:
         with (
             holder.reached(),
+            checked_codecs(),
             naming(path, "this holds no zarr image that can be read", advice=ADVICE, also=holder.also),
         ):
             described = described_names(Path(path)) if isinstance(holder.store, LocalStore) else ()
