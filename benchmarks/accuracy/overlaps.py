@@ -6,8 +6,8 @@
 
 Each row, a method with an overlap and one of the networks on one scene, becomes a line of main.jsonl in
 benchmarks/results. The overlaps of a method follow one another, so that what else the machine does falls on all of them
-alike; their costs are compared by the seconds of processors, not of the clock. Rows that were measured with the same
-weights are not measured again.
+alike. Their costs are compared by the number of windows; a row keeps the processor time of its run, too. Rows that were
+measured with the same weights are not measured again.
 """
 
 from __future__ import annotations

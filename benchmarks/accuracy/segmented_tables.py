@@ -126,12 +126,12 @@ def overlap_table() -> str:
             if pairs:
                 share = f"{overlap} px" if overlap else "none"
                 lines.append([f"{facts.label}, {share}", str(len(pairs)), *compared(pairs)])
-    heads = ["mIoU", "to 32 px", "mBA", "to 32 px", "windows", "to 32 px", "processor time to 32 px"]
+    heads = ["mIoU", "to 32 px", "mBA", "to 32 px", "windows", "to 32 px"]
     return markdown(["method, overlap", "runs", *heads], lines)
 
 
 def compared(pairs: Sequence[tuple[Cell, Cell]]) -> list[str]:
-    """Return mean scores, windows and processor time of some cells, and what they are to those of others.
+    """Return mean scores and windows of some cells, and what they are to those of others.
 
     Args:
         pairs: Each a cell, and the one that it is compared with.
@@ -141,8 +141,7 @@ def compared(pairs: Sequence[tuple[Cell, Cell]]) -> list[str]:
         values = np.array([[score([cell]) or 0 for cell in pair] for pair in pairs])
         found += [number(float(values[:, 0].mean()), 2), f"{(values[:, 0] - values[:, 1]).mean():+.2f}"]
     windows, usual = (sum(pair[side].windows or 0 for pair in pairs) for side in (0, 1))
-    time, usually = (sum(processor_seconds(pair[side]) for pair in pairs) for side in (0, 1))
-    return [*found, str(windows // len(pairs)), number(windows / usual, 2), number(time / usually, 2)]
+    return [*found, str(windows // len(pairs)), number(windows / usual, 2)]
 
 
 def overlap_cells(method: str, overlap: int) -> dict[tuple[int, str], Cell]:
@@ -151,11 +150,6 @@ def overlap_cells(method: str, overlap: int) -> dict[tuple[int, str], Cell]:
     wanted = ((seed, scene) for seed in SEEDS for scene in OVERLAP_SCENES)
     found = {(seed, scene): cells.get((overlap_row(seed, method, overlap), scene)) for seed, scene in wanted}
     return {run: cell for run, cell in found.items() if cell is not None}
-
-
-def processor_seconds(cell: Cell) -> float:
-    """Return the processor time of a row's run."""
-    return float(str(cell.more["processor_seconds"]))
 
 
 def spread(values: Sequence[float]) -> str:
