@@ -10,7 +10,6 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyvips
 
 from magnet_cli.errors import SourceError
 from magnet_cli.geometry import LEVEL0, Box, Size
@@ -18,6 +17,7 @@ from magnet_cli.images.cache import cache_bytes, check_budget, decoded_raster
 from magnet_cli.images.failures import check_pixels, naming
 from magnet_cli.images.ground import ground_size
 from magnet_cli.images.levels import level_table
+from magnet_cli.images.libvips import pyvips
 from magnet_cli.images.protocol import ImageInfo, Resolution
 from magnet_cli.images.reader import PyramidImage
 from magnet_cli.images.resolution import microscope

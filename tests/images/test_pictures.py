@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
@@ -76,6 +78,27 @@ def test_a_truncated_picture_is_an_error(tmp_path: Path, name: str) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(SourceError, match=str(path)):
         read(path)
+
+
+def test_libvips_prints_nothing_of_its_own(tmp_path: Path) -> None:
+    """pyvips prints its warnings through Python, in which a second one ends the process, and at the end without it."""
+    path = tmp_path / "image.jpg"
+    picture(width=300, height=300).save(path)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    code = f"""
+from magnet_cli.errors import SourceError
+from magnet_cli.geometry import LEVEL0, Box
+from magnet_cli.images import Request, open_image
+with open_image({str(path)!r}) as image:
+    try:
+        image.read([Request(pitch=LEVEL0, box=Box.whole(image.info.size))])
+    except SourceError:
+        print("refused")
+import pyvips
+assert pyvips._log_handler_id is None
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("refused\n", "")
 
 
 def test_a_name_with_brackets_is_a_name(tmp_path: Path) -> None:
