@@ -120,9 +120,10 @@ def export_mask(
 
     Raises:
         SourceError: The mask is missing, damaged, or none.
-        OutputError: A file is in the way, or cannot be written; it is as before, or missing, never in part.
+        OutputError: A file is in the way, or cannot be written; it is as before, or missing, never in part. A finished
+            file was removed while others were written.
     """
-    targets = list(targets)
+    targets, finished = list(targets), []
     refuse_foreign(export_files(targets, owner=str(mask)))
     with MaskFile.open(mask) as opened:
         digest = opened.digest()
@@ -134,7 +135,14 @@ def export_mask(
                 made = {path: _raster(opened, path, RASTERS[name], identity=identity, overwrite=overwrite)}
             for file, was_done in made.items():
                 notes = _without_map(opened, path) if name == "geojson" and file == path else ()
+                finished.append(file)
                 yield Export(mask=mask, format=name, path=file, was_done=was_done, notes=notes)
+    for file in finished:
+        # Writing the next file makes the folder again, so that nothing fails where somebody removes it in between.
+        if not file.exists():
+            raise OutputError(
+                "this export was finished, and removed while others were written", file=file, advice="Export it again"
+            )
 
 
 def export_beside(mask: Path, options: ExportOptions, *, overwrite: bool = False) -> Iterator[Export]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import struct
 import subprocess
 import sys
@@ -160,6 +161,16 @@ def test_a_place_that_cannot_be_written_is_named(mask: Path, form: ExportFormat)
     options = ExportOptions(formats=(form,))
     with pytest.raises(OutputError, match="cannot be written"):
         list(export_mask(mask, target.files, options))
+
+
+def test_a_finished_export_that_is_removed_is_missed(mask: Path) -> None:
+    formats: tuple[ExportFormat, ...] = ("cog", "geojson")
+    (target,) = plan_exports([str(mask)], mask.parent / "out", formats)
+    exports = export_mask(mask, target.files, ExportOptions(formats=formats))
+    shutil.rmtree(next(exports).path.parent)
+    assert next(exports).path.is_file()
+    with pytest.raises(OutputError, match="removed while others were written"):
+        next(exports)
 
 
 @pytest.mark.usefixtures("here")
