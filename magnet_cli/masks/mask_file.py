@@ -181,6 +181,9 @@ def _facts(path: Path, tiff: tifffile.TiffFile) -> MaskFacts:
     pages = _pages(tiff)
     if not pages or len(pages) == MAX_PAGES or not all(_is_ours(page) for page in pages):
         raise SourceError("this TIFF is no mask", file=path, advice=ADVICE)
+    if not all(map(_has_places, pages)):
+        rule = "the directories of the mask are damaged"
+        raise SourceError(rule, value="tiles without a place", file=path, advice=ADVICE)
     page = pages[0]
     description = mask_description(page) or {}
     try:
@@ -199,6 +202,12 @@ def _facts(path: Path, tiff: tifffile.TiffFile) -> MaskFacts:
         crs=reference.name,
         geotransform=reference.geotransform,
     )
+
+
+def _has_places(page: tifffile.TiffPage) -> bool:
+    """Return whether offsets and lengths of tiles are numbers. Those of a tag of another type are a string of bytes."""
+    listed: tuple[object, ...] = (page.dataoffsets, page.databytecounts)
+    return all(isinstance(each, tuple | list) and all(isinstance(number, int) for number in each) for each in listed)
 
 
 def _is_ours(page: tifffile.TiffPage) -> bool:

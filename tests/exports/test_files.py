@@ -163,6 +163,18 @@ def test_a_place_that_cannot_be_written_is_named(mask: Path, form: ExportFormat)
         list(export_mask(mask, target.files, options))
 
 
+@pytest.mark.parametrize("tag", [324, 325])
+def test_a_mask_whose_tiles_have_no_place_is_refused(mask: Path, tag: int) -> None:
+    """The tag that lists offsets or lengths has the type of bytes."""
+    with tifffile.TiffFile(mask) as tiff:
+        entry = tiff.pages.first.tags[tag].offset
+    data = bytearray(mask.read_bytes())
+    data[entry + 2 : entry + 4] = (7).to_bytes(2, "little")
+    mask.write_bytes(data)
+    with pytest.raises(SourceError, match="directories of the mask are damaged"):
+        export(mask, "ome-tiff")
+
+
 def test_a_finished_export_that_is_removed_is_missed(mask: Path) -> None:
     formats: tuple[ExportFormat, ...] = ("cog", "geojson")
     (target,) = plan_exports([str(mask)], mask.parent / "out", formats)
