@@ -6,6 +6,7 @@ import os
 import zlib
 from dataclasses import dataclass
 from fractions import Fraction
+from math import ceil
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
@@ -184,6 +185,13 @@ def _facts(path: Path, tiff: tifffile.TiffFile) -> MaskFacts:
     if not all(map(_has_places, pages)):
         rule = "the directories of the mask are damaged"
         raise SourceError(rule, value="tiles without a place", file=path, advice=ADVICE)
+    for each in pages:
+        needed = ceil(each.imagewidth / each.tilewidth) * ceil(each.imagelength / each.tilelength)
+        listed = min(len(each.dataoffsets), len(each.databytecounts))
+        # What is made for a mask grows with the size that it states, so the size is compared before anything is made.
+        if listed < needed:
+            rule = "the mask has fewer tiles than its size needs"
+            raise SourceError(rule, value=f"{listed} of {needed}", file=path, advice=ADVICE)
     page = pages[0]
     description = mask_description(page) or {}
     try:

@@ -163,6 +163,13 @@ def test_a_place_that_cannot_be_written_is_named(mask: Path, form: ExportFormat)
         list(export_mask(mask, target.files, options))
 
 
+def test_a_mask_that_states_a_larger_size_than_its_tiles_have_takes_no_memory(mask: Path) -> None:
+    with tifffile.TiffFile(mask, mode="r+") as file:
+        file.pages.first.tags["ImageWidth"].overwrite(0xFFFFFFFF)
+    with pytest.raises(SourceError, match=r"fewer tiles than its size needs .*of [0-9]{7}"):
+        MaskFile.open(mask)
+
+
 @pytest.mark.parametrize("tag", [324, 325])
 def test_a_mask_whose_tiles_have_no_place_is_refused(mask: Path, tag: int) -> None:
     """The tag that lists offsets or lengths has the type of bytes."""
