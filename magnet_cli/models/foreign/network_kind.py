@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
 
 from magnet_cli.errors import WeightsError
@@ -127,17 +126,9 @@ def check_installed(kind: NetworkKind, engine: EngineName | None = None) -> None
     Raises:
         WeightsError: One is missing; the message names the extra.
     """
-    for module in kind.modules:
-        try:
-            import_module(module)
-        except ImportError as exc:
-            raise WeightsError(
-                f"networks of the kind {kind.name} need the Python package {module}, which cannot be imported here",
-                value=str(exc).splitlines()[0],
-                advice=f"pip install 'magnet-cli[{kind.extra}]'",
-            ) from exc
+    check_modules(kind.modules, what=f"a network of the kind {kind.name}", extra=kind.extra)
     if engine in ENGINES:
-        check_modules((ENGINES[engine].package,), what=f"networks of the kind {kind.name} with the engine {engine}")
+        check_modules((ENGINES[engine].package,), what=f"a network of the kind {kind.name} with the engine {engine}")
 
 
 def engine_of(kind: NetworkKind, wanted: EngineOption, known: Mapping[str, str] | None = None) -> EngineName:

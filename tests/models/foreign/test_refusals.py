@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from magnet_cli.errors import UsageError, WeightsError
-from magnet_cli.models.foreign import network_kind
+from magnet_cli.models.engines import graph_engine
 from magnet_cli.models.foreign.foreign_bundle import TriedNetwork, tried_network
 from magnet_cli.options.foreign_network import NetworkOptions
 from magnet_cli.options.option import options_in
@@ -182,7 +182,7 @@ def test_a_missing_extra_is_one_line_that_names_it(folder: Path, monkeypatch: py
     def missing(name: str) -> None:
         raise ImportError(f"No module named {name!r}")
 
-    monkeypatch.setattr(network_kind, "import_module", missing)
+    monkeypatch.setattr(graph_engine, "import_module", missing)
     with pytest.raises(WeightsError, match=r"pip install 'magnet-cli\[smp\]'") as error:
         tried(folder)
     assert "\n" not in str(error.value)
