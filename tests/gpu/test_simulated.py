@@ -17,13 +17,14 @@ from magnet_cli.masks.targets import Target
 from magnet_cli.models.device import SideStream
 from magnet_cli.options.rules import parse_points
 from magnet_cli.options.segment import SegmentOptions
+from magnet_cli.run.writer import Writer
 from magnet_cli.segmentation.image_series import segment_target
 from magnet_cli.segmentation.segment_model import Model, load_model
 from tests.gpu.simulated import DEVICE, Stream, on_device, simulated
 from tests.laws.support import METHODS_OF_ONE_PASS, blurry_bundle, labels_in, scene_pixels, sides, write_tiled
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -90,9 +91,17 @@ def test_masks_are_those_of_the_cpu_and_no_stream_is_ahead_of_another(
 def test_a_writer_that_does_not_wait_is_found(
     bundle: str, image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """So that no violation means something."""
+    """Without this test, a simulated device that notes no violation would prove nothing."""
+    put = Writer.put
+
+    def put_and_wait(writer: Writer, store: Callable[[], None], *, is_last: bool) -> None:
+        # The next group would wait for the device, and the writer that begins after that finds everything finished.
+        put(writer, store, is_last=is_last)
+        writer.wait()
+
     model, options = loaded(METHODS["all"], bundle)
     monkeypatch.setattr(Stream, "wait_event", lambda *_: None)
+    monkeypatch.setattr(Writer, "put", put_and_wait)
     with simulated(monkeypatch) as device:
         run(image, tmp_path / "gpu.tif", on_device(model, device), options)
     assert any("still writing" in text for text in device.violations)
