@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from magnet_cli.geometry import Size
 from magnet_cli.models.architectures.strips import strip_of
 from magnet_cli.models.registry import build_backbone, build_local, build_refiner, build_selector
+from magnet_cli.models.shape_rules import ShapeRules
 from magnet_cli.options.method_settings import BundleDefaults
 from magnet_cli.plan import ModelFacts, SelectorFacts
 from magnet_cli.system.memory import LARGE_TENSOR
@@ -220,7 +221,7 @@ def _weights(network: nn.Module) -> int:
 
 
 def _largest(network: nn.Module, channels: Sequence[int], size: Size) -> int:
-    with torch.inference_mode(), largest_tensors(network) as found:
+    with torch.inference_mode(), largest_tensors(network) as found, ShapeRules():
         rows, columns = strip_of(network, size)
         network.eval()(*(torch.empty((1, count, rows, columns), device="meta") for count in channels))
     return found.bytes
