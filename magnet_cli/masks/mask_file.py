@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import zlib
 from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil
@@ -164,7 +163,7 @@ class MaskFile(Closing):
         data = self.stored(level, row * level.columns + col)
         try:
             return codec.decode_tile(data, side=self.tile, compression=self._compression)
-        except (zlib.error, ValueError, RuntimeError) as exc:  # the last is imagecodecs' own
+        except (ValueError, RuntimeError) as exc:  # the last is imagecodecs' own
             raise SourceError(
                 f"the tile at row {row}, column {col} of level {self.levels.index(level)} cannot be decoded",
                 value=exc,

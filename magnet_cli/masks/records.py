@@ -20,7 +20,7 @@ from magnet_cli.system.durable import read_at
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-MAGIC = b"MAGNETJ\x01"
+MAGIC = b"MAGNETJ\x02"
 """The last byte is the version of this format."""
 
 # A mark at each record tells a damaged head from a tail that was never written.
