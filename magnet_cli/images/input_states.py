@@ -111,6 +111,15 @@ class InputStates:
         given = [source for source in sources if source is not None]
         return cls(states=tuple(InputState.of(source, content=content) for source in given))
 
+    @classmethod
+    def joined(cls, several: Iterable[Self]) -> Self:
+        """Return the states of all inputs of several, each input once, as it was noted first."""
+        found: dict[str, InputState] = {}
+        for states in several:
+            for state in states.states:
+                found.setdefault(state.source, state)
+        return cls(states=tuple(found.values()))
+
     def digest(self, source: str | Path) -> str:
         """Return the fingerprint of an input, which was noted."""
         return next(state.digest or "" for state in self.states if state.source == str(source))

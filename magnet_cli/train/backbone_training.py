@@ -266,23 +266,27 @@ def train_backbone(data: Path, output: Path, config: TrainConfig, **watch: Unpac
     start = EncoderStart(words=config.network.encoder_weights, folder=config.folder)
     recipe = Recipe(bundle=bundle_of(description, folder=output), data=config.data, loop=config.loop, start=start)
     # Weights that are missing or do not fit are refused here, before the scenes are decoded.
+    weights = start.states()
     origin = recipe.origin()
-    with training_folder(output, ".training", (BACKBONE_FILE,)) as folder:
-        files = Files(folder=folder)
+    with training_folder(output, ".training", (BACKBONE_FILE,)) as work:
+        files = Files(folder=work.path)
         scenes, validation = split_scenes(load_scenes(data, config.data, work=files.folder, output=output), config.data)
+        work.depend_on([*scenes, *validation], weights=weights)
         trainer = backbone_trainer(recipe, scenes, validation=validation, files=files)
         network = trainer.fit(**watch)
         if not trainer.done:
             return None
         if origin is not None:
             description["source"] = "; ".join(filter(None, (description.get("source", ""), f"encoder: {origin}")))
-        # Weights in float16 take half of the space.
-        bundle = write_bundle(output, description, {BACKBONE_FILE: network}, dtype=torch.float16)
-        keep_text(output / CONFIG_FILE, config.text)
         if validation:
             validator = Validator(scenes=validation, bundle=recipe.bundle, ignore=config.data.ignore)
             scores = score_held_out(network.to(trainer.arithmetic.device), validator, trainer.arithmetic)
             keep_text(files.folder / EVALUATION_FILE, evaluation_page(scores, validator, curves=files.curves))
+            network.cpu()
+        work.refuse_change()
+        # Weights in float16 take half of the space.
+        bundle = write_bundle(output, description, {BACKBONE_FILE: network}, dtype=torch.float16)
+        keep_text(output / CONFIG_FILE, config.text)
         # A card that a person has completed is not replaced.
         if not (output / CARD).exists():
             keep_text(output / CARD, card(bundle, config, network=network, scenes=scenes, origin=origin))

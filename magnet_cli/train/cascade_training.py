@@ -164,9 +164,10 @@ def train_cascade(data: Path, output: Path, config: TrainConfig, **watch: Unpack
     output = real_path(output)
     description = cascade_description(config)
     recipe = CascadeRecipe(bundle=cascade_of(description, folder=output), config=config)
-    with training_folder(output, ".training", (CASCADE_FILE,)) as folder:
-        files = Files(folder=folder)
+    with training_folder(output, ".training", (CASCADE_FILE,)) as work:
+        files = Files(folder=work.path)
         scenes, validation = split_scenes(load_scenes(data, config.data, work=files.folder, output=output), config.data)
+        work.depend_on([*scenes, *validation])
         trainer = recipe.trainer(scenes, validation=validation, files=files)
         network = trainer.fit(**watch)
         if not trainer.done:
@@ -174,6 +175,7 @@ def train_cascade(data: Path, output: Path, config: TrainConfig, **watch: Unpack
         cut = config.cascade.cut
         # sigmoid(x + log((1 - cut) / cut)) is one half where sigmoid(x) is `cut`.
         cast("CascadeModule", network).raise_finest(log((1 - cut) / cut))
+        work.refuse_change()
         bundle = write_cascade_bundle(output, description, network, dtype=torch.float16)
         keep_text(output / CONFIG_FILE, config.text)
         return bundle

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from magnet_cli.errors import OutputError
+from magnet_cli.errors import OutputError, SourceError
+from magnet_cli.images import InputStates
 from magnet_cli.models.description import DESCRIPTION
 from magnet_cli.system import durable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
+
+    from magnet_cli.train.scenes import LabelledScene
 
 CHECKPOINT = "checkpoint.pt"
 """File in the folder of a training from which the training goes on."""
@@ -22,14 +26,57 @@ LOCK = "lock"
 """File in the folder of a training that is locked while it runs."""
 
 
+@dataclass(kw_only=True)
+class HeldFolder:
+    """The folder of a training's checkpoints and logs, and the inputs that these depend on."""
+
+    path: Path
+    inputs: InputStates = field(default_factory=InputStates)
+    """The states of the inputs, noted before they were read."""
+
+    def depend_on(self, scenes: Iterable[LabelledScene], *, weights: InputStates | None = None) -> None:
+        """Set the inputs: the files of scenes, and weights that a network begins with."""
+        begun = [] if weights is None else [weights]
+        self.inputs = InputStates.joined([*begun, *(scene.inputs for scene in scenes)])
+
+    def refuse_change(self) -> None:
+        """Refuse to make a bundle of what was learnt, where an input has changed since it was read.
+
+        Raises:
+            SourceError: An input has changed.
+        """
+        self.inputs.refuse_change()
+
+    def set_aside(self, held: ExitStack) -> Path | None:
+        """Give the folder a name under which no training finds it, and release its lock.
+
+        Args:
+            held: The stack that closes the file that is locked.
+
+        Returns:
+            The folder's new path. None where it holds nothing but the lock, and for a folder that is gone.
+        """
+        if not self.path.is_dir() or [entry.name for entry in self.path.iterdir()] == [LOCK]:
+            return None
+        names = (f"{self.path.name}.changed{number}" for number in ("", *range(2, 1000)))
+        target = next(path for path in map(self.path.with_name, names) if not path.exists())
+        with durable.writing(self.path):
+            durable.rename_owned(self.path, target, held.close)
+            (target / LOCK).unlink(missing_ok=True)
+        return target
+
+
 def real_path(output: Path) -> Path:
     """Return a path with its links followed. Links that lead to themselves stay: whatever is written there fails."""
     return type(output)(os.path.realpath(output))
 
 
 @contextmanager
-def training_folder(output: Path, ending: str, files: Sequence[str]) -> Iterator[Path]:
+def training_folder(output: Path, ending: str, files: Sequence[str]) -> Iterator[HeldFolder]:
     """Hold the folder `<output><ending>` of checkpoints and logs for one training until the block ends.
+
+    Where the block ends by an exception and an input has changed by then, whatever was learnt may be of the old content
+    in one part and of the new in another. The folder then gets the ending `.changed`, and no training goes on from it.
 
     Args:
         output: The bundle's folder, made at the end of the training.
@@ -39,23 +86,38 @@ def training_folder(output: Path, ending: str, files: Sequence[str]) -> Iterator
     Raises:
         OutputError: The bundle cannot be written there, another training writes it, or files are in the way that belong
             to no bundle.
+        SourceError: An input has changed; it is raised in place of any other exception but an interruption.
     """
     folder = output.with_name(f"{output.name}{ending}")
     # Where a training has left a checkpoint, it has passed this check: files without a description are those of a
     # bundle that it was killed while writing.
     if not (folder / CHECKPOINT).is_file():
         check_bundle_folder(output, files)
-    with durable.writing(folder):
-        descriptor = _locked(folder)
-    try:
-        yield folder
-    finally:
-        # Somebody may have removed the folder while the training ran.
-        with suppress(FileNotFoundError):
-            if [entry.name for entry in folder.iterdir()] == [LOCK]:
-                (folder / LOCK).unlink()
-                folder.rmdir()
-        os.close(descriptor)
+    with ExitStack() as held:
+        with durable.writing(folder):
+            held.callback(os.close, _locked(folder))
+        work = HeldFolder(path=folder)
+        try:
+            yield work
+        # A bug and Ctrl-C leave the same checkpoints behind as an expected failure, so they are handled alike.
+        except BaseException as error:
+            change = work.inputs.change(quick=not isinstance(error, Exception))
+            if change is None:
+                raise
+            kept = work.set_aside(held)
+            said = "" if kept is None else f"what was learnt is kept in {kept}, which no training uses (delete it)"
+            if isinstance(error, KeyboardInterrupt):
+                raise KeyboardInterrupt(f"{change}. {said}") from error
+            if not isinstance(error, Exception):
+                raise
+            advice = f"{change.advice}; {said}" if said else change.advice
+            raise SourceError(change.rule, value=change.value, file=change.file, advice=advice) from error
+        finally:
+            # Somebody may have removed the folder while the training ran.
+            with suppress(FileNotFoundError):
+                if [entry.name for entry in folder.iterdir()] == [LOCK]:
+                    (folder / LOCK).unlink()
+                    folder.rmdir()
 
 
 def _locked(folder: Path) -> int:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from magnet_cli.errors import UsageError
+from magnet_cli.images import InputStates
 from magnet_cli.models.architectures.efficientnet import EfficientNetLite
 from magnet_cli.models.architectures.resnet import ResNet
 from magnet_cli.models.architectures.timm_encoder import TimmEncoder
@@ -37,6 +38,11 @@ class EncoderStart:
     """The text of `NetworkConfig.encoder_weights`. Empty keeps the encoder's random weights."""
     folder: Path = Path()
     """The folder from which relative paths of files start."""
+
+    def states(self) -> InputStates:
+        """Return the state of the file of weights; no state where the words name no file."""
+        file = self.folder / self.words
+        return InputStates.of([file] if self.words and file.is_file() else [])
 
     def normalisation(self, network: nn.Module) -> dict[str, list[float]]:
         """Return `mean` and `std` of `[bundle.input]` that an encoder's weights expect; empty without weights."""

@@ -10,6 +10,7 @@ import torch
 from magnet_cli.arithmetic.grnet_stages import CellLayout, Variant
 from magnet_cli.errors import UsageError
 from magnet_cli.geometry import Size
+from magnet_cli.images import InputStates
 from magnet_cli.models.bundle_writer import write_bundle
 from magnet_cli.models.registry import build_local, build_selector
 from magnet_cli.train.backbone_training import (
@@ -213,9 +214,12 @@ def train_grnet(data: Path, output: Path, config: TrainConfig, **watch: Unpack[W
     output = real_path(output)
     description = grnet_description(config, folder=output)
     bundle = bundle_of(description, folder=output)
-    with training_folder(output, ".training", (BACKBONE_FILE, LOCAL_FILE, SELECTOR_FILE)) as folder:
-        files = Files(folder=folder)
+    words = (config.network.encoder_weights, config.grnet.local.encoder_weights)
+    weights = InputStates.joined(EncoderStart(words=each, folder=config.folder).states() for each in words)
+    with training_folder(output, ".training", (BACKBONE_FILE, LOCAL_FILE, SELECTOR_FILE)) as work:
+        files = Files(folder=work.path)
         scenes, validation = split_scenes(load_scenes(data, config.data, work=files.folder, output=output), config.data)
+        work.depend_on([*scenes, *validation], weights=weights)
         trainer = alternating_trainer(bundle, config, scenes, validation, files=files)
         network = trainer.fit(**watch)
         if not trainer.done:
@@ -226,6 +230,7 @@ def train_grnet(data: Path, output: Path, config: TrainConfig, **watch: Unpack[W
         written = {BACKBONE_FILE: parts["backbone"], LOCAL_FILE: parts["local"]}
         if config.grnet.variant == "selected":
             written[SELECTOR_FILE] = parts["selector"]
+        work.refuse_change()
         bundle = write_bundle(output, description, written, dtype=torch.float16)
         keep_text(output / CONFIG_FILE, config.text)
         return bundle

@@ -191,8 +191,10 @@ def train_refiner(data: Path, output: Path, config: TrainConfig, *, progress: Pr
     output = real_path(output)
     bundle = load_bundle(str(output))
     check_configuration(bundle, config)
-    with training_folder(output, ".refiner-training", ()) as folder:
+    with training_folder(output, ".refiner-training", ()) as work:
+        folder = work.path
         scenes = load_scenes(data, config.data, work=folder, output=output)
+        work.depend_on(scenes)
         folds = scene_views(scenes, bundle=bundle, config=config, folder=folder, progress=progress)
         views = [view for fold in folds for view in fold]
         stages, ignore = views[0].stages, config.data.ignore
@@ -224,6 +226,7 @@ def train_refiner(data: Path, output: Path, config: TrainConfig, *, progress: Pr
             # Scores of an earlier training of this bundle do not hold any more.
             metrics.pop(key, None)
         metrics[where] = score_report(views, config=config, fits=fits, ending=ending, scores=scores)
+        work.refuse_change()
         bundle = write_bundle(output, description, files, dtype=torch.float32)
         keep_text(output / CONFIG_FILE, config.text)
         return bundle

@@ -198,7 +198,7 @@ def read_scene(layout: SceneLayout, config: DataConfig, *, cache: CacheBudget) -
     mask = read_mask(layout)
     # Pixels and labels are read one after the other, so files that changed in between would not fit together.
     states.refuse_change()
-    return LabelledScene.of(layout.name, pixels=pixels, labels=labels, mask=mask)
+    return LabelledScene.of(layout.name, pixels=pixels, labels=labels, mask=mask, inputs=states)
 
 
 def read_mask(layout: SceneLayout) -> Pixels | None:
@@ -242,6 +242,7 @@ def stream_scene(layout: SceneLayout, config: DataConfig, *, spool: Spool, shelf
         digest=hashlib.sha256(json.dumps(said).encode()).hexdigest(),
         mask=mask,
         held=False,
+        inputs=states,
     )
 
 

@@ -92,8 +92,8 @@ class SceneLayout:
         return [path for path in (*pairs, self.roi, self.mask) if path is not None]
 
     def states(self) -> images.InputStates:
-        """Return the sizes and times of all files of the scene."""
-        return images.InputStates.of(self.files, content=False)
+        """Return the sizes, times and fingerprints of all files of the scene."""
+        return images.InputStates.of(self.files)
 
     def fingerprint(self) -> str:
         """Return a hash of its pictures' files, samples of them where they are large."""

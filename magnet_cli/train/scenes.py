@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from magnet_cli.errors import SourceError
+from magnet_cli.images import InputStates
 from magnet_cli.train.stores import HeldLabels, HeldPixels
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ class LabelledScene:
     """Class indices that something else found in the picture, which a cascade learns to sharpen."""
     held: bool = True
     """Whether pixels, labels and mask are in memory."""
+    inputs: InputStates = field(default_factory=InputStates)
+    """The states of the scene's files before they were read. Empty for a scene that is made of arrays."""
 
     @property
     def size(self) -> Size:
@@ -43,7 +46,15 @@ class LabelledScene:
         return self.labels.size
 
     @classmethod
-    def of(cls, name: str, *, pixels: Pixels, labels: Pixels, mask: Pixels | None = None) -> LabelledScene:
+    def of(
+        cls,
+        name: str,
+        *,
+        pixels: Pixels,
+        labels: Pixels,
+        mask: Pixels | None = None,
+        inputs: InputStates | None = None,
+    ) -> LabelledScene:
         """Make a scene that is held in memory.
 
         Args:
@@ -51,6 +62,7 @@ class LabelledScene:
             pixels: `(rows, columns, bands)` uint8.
             labels: `(rows, columns)` uint8.
             mask: The same, where there is one.
+            inputs: The states of the files that were read, before they were read.
 
         Raises:
             SourceError: They differ in size.
@@ -68,4 +80,5 @@ class LabelledScene:
             labels=HeldLabels(labels),
             digest=digest.hexdigest(),
             mask=None if mask is None else HeldLabels(mask),
+            inputs=InputStates() if inputs is None else inputs,
         )

@@ -87,9 +87,10 @@ def train_selector(data: Path, output: Path, config: TrainConfig, **watch: Unpac
     output = real_path(output)
     bundle = load_bundle(str(output))
     check_configuration(bundle, config)
-    with training_folder(output, ".selector-training", (SELECTOR_FILE,)) as folder:
-        files = Files(folder=folder)
+    with training_folder(output, ".selector-training", (SELECTOR_FILE,)) as work:
+        files = Files(folder=work.path)
         scenes = load_scenes(data, config.data, work=files.folder, output=output)
+        work.depend_on(scenes)
         trainer, lesson = selector_trainer(bundle, config, scenes, files=files, progress=watch.get("progress"))
         network = trainer.fit(**watch)
         if not trainer.done:
@@ -105,6 +106,7 @@ def train_selector(data: Path, output: Path, config: TrainConfig, **watch: Unpac
             "file": SELECTOR_FILE,
         }
         description.setdefault("metrics", {})["selector"] = dict(lesson.metrics)
+        work.refuse_change()
         bundle = write_bundle(output, description, {SELECTOR_FILE: network}, dtype=torch.float32)
         keep_text(output / CONFIG_FILE, config.text)
         return bundle
