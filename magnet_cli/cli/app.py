@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 from magnet_cli import __version__
 from magnet_cli.cli.assemble import assemble
 from magnet_cli.cli.bench import bench
+from magnet_cli.cli.doctor import doctor
 from magnet_cli.cli.evaluate import evaluate
 from magnet_cli.cli.export import export
 from magnet_cli.cli.outcome import DEBUG, flushed, print_message, print_notices, unwritten
@@ -89,6 +90,7 @@ app.command(cls=PanelCommand)(export)
 app.command(cls=PanelCommand)(scene)
 app.command(cls=PanelCommand)(evaluate)
 app.command(cls=PanelCommand)(bench)
+app.command(cls=PanelCommand)(doctor)
 app.add_typer(train_app, name="train")
 app.add_typer(weights_app, name="weights")
 

@@ -32,7 +32,7 @@ FIRST_BFLOAT16 = 8
 """CUDA's compute capability from which on GPUs have bfloat16."""
 DEVICE_CONTEXT = 512 << 20
 """Device memory that a CUDA context takes, where nothing is there to measure it."""
-DEVICE_ADVICE = "Take --device auto, or see what this machine has with its vendor's tool"
+DEVICE_ADVICE = "Take --device auto; `magnet doctor` lists what PyTorch can use here"
 
 
 def resolve_device(name: str) -> str:
