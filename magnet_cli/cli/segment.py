@@ -77,7 +77,15 @@ def segment(
         with (
             Display(enabled=not no_progress) as display,
             closing(
-                segmentation.segment_each(inputs, output, chosen, part=part, stop_on_error=stops, events=display)
+                segmentation.segment_each(
+                    inputs,
+                    output,
+                    chosen,
+                    part=part,
+                    cluster=shared.cluster or shared.scheduler_file,
+                    stop_on_error=stops,
+                    events=display,
+                )
             ) as results,
         ):
             for result in results:

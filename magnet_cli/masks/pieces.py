@@ -10,7 +10,7 @@ import json
 import re
 import shutil
 import uuid
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Self
@@ -34,9 +34,28 @@ if TYPE_CHECKING:
 
 HEAD = "head.json"
 ENDING = ".pieces"
-PIECE = re.compile(r"p\d+-\d+-\d+\.piece")
+PIECE = re.compile(r"p(\d+)-(\d+)-(\d+)\.piece")
 PIECES_SCHEMA = 1
 ADVICE = "Run every part with the same program, bundle, options and kind of machine, or delete the folder to begin anew"
+
+
+def piece_name(pass_index: int, first: int, last: int) -> str:
+    """Return the name of the piece that holds the groups from `first` to `last` of a pass."""
+    return f"p{pass_index}-{first}-{last}.piece"
+
+
+def groups_in_piece(path: Path) -> tuple[int, range]:
+    """Return the pass and the groups that a piece holds, by its name.
+
+    Raises:
+        ValueError: It is no name of a piece.
+    """
+    found = PIECE.fullmatch(path.name)
+    if found is None:
+        message = f"{path.name} is no name of a piece"
+        raise ValueError(message)
+    number, first, last = map(int, found.groups())
+    return number, range(first, last + 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +121,25 @@ class PieceFolder:
                 publish(own, self.path / HEAD)
         return self.head()
 
+    @contextmanager
+    def signed(self) -> Iterator[Path]:
+        """Keep an empty file of a new name in the folder, by which others find that they see the same folder.
+
+        Raises:
+            OutputError: The folder cannot be written.
+        """
+        with durable.writing(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            path = self._own_name("sign")
+            path.touch()
+        try:
+            yield path
+        finally:
+            with suppress(OSError):
+                path.unlink()
+                # A run that began nothing leaves no folder behind.
+                self.path.rmdir()
+
     def agree(self, head: Mapping[str, Any], own: Mapping[str, str]) -> None:
         """Pass where this part computes as the first one did.
 
@@ -152,6 +190,8 @@ class PieceStore(Closing):
         wanted: The groups that this part computes, of each pass. Groups that a piece holds already are left out.
         groups: Most groups of a piece.
         check: Called before a piece gets its name. It raises where the piece must not be used.
+        known: Finished groups of earlier passes that the caller has read, and closes. None reads all pieces of the
+            folder.
     """
 
     def __init__(
@@ -162,15 +202,18 @@ class PieceStore(Closing):
         wanted: Mapping[int, Sequence[int]],
         groups: int,
         check: Callable[[], None],
+        known: StoredGroups | None = None,
     ) -> None:
         self._folder = folder
         self._header = header
         self._check = check
-        self._known = StoredGroups(header)
+        self._is_own = known is None
+        self._known = StoredGroups(header) if known is None else known
         self._journal: Journal | None = None
         self._left: set[int] = set()
         self._name = ""
-        self._known.attach(folder.pieces(), header)
+        if self._is_own:
+            self._known.attach(folder.pieces(), header)
         self.missing = {number: self._lacking(number, found) for number, found in wanted.items()}
         """The groups that this part has to compute, of each pass."""
         self._runs = {
@@ -227,21 +270,23 @@ class PieceStore(Closing):
             self._journal = None
             path = self._folder.path / self._name
             journal.publish(path)
-            self._known.attach([path], self._header)
+            if self._is_own:
+                self._known.attach([path], self._header)
 
     def close(self) -> None:
         """Close all files. A piece that is not whole is deleted."""
         journal, self._journal = self._journal, None
         if journal is not None:
             journal.discard()
-        self._known.close()
+        if self._is_own:
+            self._known.close()
 
     def _of(self, group: GroupId) -> Journal:
         """Return the journal of the piece that a group belongs to."""
         if self._journal is None:
             run = self._runs[group.pass_index, group.index]
             self._left = set(run)
-            self._name = f"p{group.pass_index}-{run[0]}-{run[-1]}.piece"
+            self._name = piece_name(group.pass_index, run[0], run[-1])
             self._journal = Journal.open(self._folder.working(self._name), header=self._header)
         return self._journal
 

@@ -1,17 +1,20 @@
-"""Parts of a run that machines or jobs share without speaking to each other: `--num-parts` and `--part-id`."""
+"""Runs that several processes share: as parts that do not speak to each other, or as the workers of a cluster."""
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from dataclasses import dataclass
 from numbers import Integral
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from magnet_cli.errors import UsageError
-from magnet_cli.options.option import Form, Option, OptionGroup
+from magnet_cli.options.forms import FILE
+from magnet_cli.options.option import Form, Option, OptionGroup, PathOption
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
 T = TypeVar("T")
 Count = int | Literal["auto"] | None
@@ -86,6 +89,56 @@ def _parse_devices(text: str, option: str) -> tuple[str, ...]:
     return tuple(found)
 
 
+ENCRYPT = (
+    "Start scheduler and workers with --protocol tls and certificates, name these in Dask's configuration "
+    "(distributed.comm.tls), and give tls://HOST:PORT; on one machine give the scheduler --host 127.0.0.1"
+)
+
+
+def local_workers(cluster: str) -> int | None:
+    """Return the number of workers that `local:N` starts; None where the text is the address of a scheduler."""
+    found = re.fullmatch(r"local:([1-9]\d{0,2})", cluster)
+    return None if found is None else int(found[1])
+
+
+def refuse_open_address(address: str, option: str) -> None:
+    """Pass where nobody else can reach an address, or only with a certificate.
+
+    Raises:
+        UsageError: Whoever reaches the address can run code there.
+    """
+    scheme, _, place = address.partition("://")
+    if scheme in ("tls", "inproc"):
+        return
+    host = place.rpartition(":")[0].strip("[]")
+    try:
+        is_loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        is_loopback = False
+    if scheme != "tcp" or not is_loopback:
+        raise UsageError(
+            f"{option} takes a scheduler on this machine's loopback, or one with TLS: whoever reaches any other can "
+            "run programs as you on every worker",
+            value=address,
+            advice=ENCRYPT,
+        )
+
+
+def _parse_cluster(text: str, option: str) -> str:
+    found = text.strip()
+    if local_workers(found) is not None:
+        return found
+    if not re.fullmatch(r"(tcp|tls)://[^\s/@]+:\d{1,5}", found):
+        raise UsageError(
+            f"{option} is local:N or the address of a Dask scheduler",
+            value=repr(text),
+            advice=f"Write {option} local:4, {option} tcp://127.0.0.1:8786 or {option} tls://host:8786",
+        )
+    refuse_open_address(found, option)
+    return found
+
+
+CLUSTER = Form(parse=_parse_cluster, types=(), metavar="ADDRESS")
 DEVICES = Form(parse=_parse_devices, spell=",".join, types=(tuple, list), convert=tuple, metavar="LIST")
 WHOLE_OR_AUTO = Form(parse=_parse, types=(Integral,), convert=int, metavar="N|auto")
 
@@ -118,7 +171,32 @@ class PartOptions(OptionGroup, panel="Several jobs or devices", of_one_run=True)
     )
     """Devices of this machine that share the run, by name. None runs on one device, in this process."""
 
+    cluster: Option[str | None] = Option(
+        None,
+        CLUSTER,
+        about="Share the run with the workers of a Dask cluster: local:4 starts four workers on this machine, "
+        "tcp://127.0.0.1:8786 or tls://host:8786 is a scheduler that runs already. Needs the extra dask.",
+    )
+    """Workers of Dask that share the run: `local:N`, or the address of a scheduler. None uses no cluster."""
+    scheduler_file: PathOption[Path | None] = PathOption(
+        None, FILE, about="File in which a Dask scheduler has left its address, in place of --cluster."
+    )
+    """JSON file that `dask scheduler --scheduler-file` has written."""
+
     def __post_init__(self) -> None:
+        ways = {
+            "--num-parts": self.num_parts is not None or self.part_id is not None,
+            "--devices": self.devices is not None,
+            "--cluster": self.cluster is not None,
+            "--scheduler-file": self.scheduler_file is not None,
+        }
+        given = [name for name, is_given in ways.items() if is_given]
+        if len(given) > 1 and given != ["--num-parts", "--devices"]:
+            raise UsageError(
+                "--num-parts, --devices, --cluster and --scheduler-file each say who shares a run",
+                value=" and ".join(given),
+                advice="Give one of them",
+            )
         if self.devices is not None and (self.num_parts is not None or self.part_id is not None):
             raise UsageError(
                 "--devices shares a run between devices of one machine, and --num-parts between jobs",

@@ -26,9 +26,11 @@ class Clock:
     Args:
         activities: The activities that may be measured, in the order in which the report has them. A job that measures
             more than the engine does names all of them.
+        noting: Whether groups get notes of the time. A process that reports its time otherwise leaves none.
     """
 
-    def __init__(self, activities: Iterable[str] = ACTIVITIES) -> None:
+    def __init__(self, activities: Iterable[str] = ACTIVITIES, *, noting: bool = True) -> None:
+        self._noting = noting
         self._lock = threading.Lock()
         self._seconds = dict.fromkeys(activities, 0.0)
         self._before: dict[str, float] = {}
@@ -45,6 +47,12 @@ class Clock:
             with self._lock:
                 self._seconds[activity] += spent
 
+    def add(self, seconds: Mapping[str, float]) -> None:
+        """Add the time that other processes have spent on activities that this clock measures."""
+        with self._lock:
+            for activity in self._seconds:
+                self._seconds[activity] += seconds.get(activity, 0.0)
+
     def resume(self, finished: Iterable[Mapping[str, Any]]) -> None:
         """Add the time of interrupted runs.
 
@@ -59,7 +67,7 @@ class Clock:
         """Return the note for a group that is finished now. It is empty if another group noted the time lately."""
         now = time.perf_counter()
         with self._lock:
-            if now - self._noted < NOTED_EVERY:
+            if not self._noting or now - self._noted < NOTED_EVERY:
                 return {}
             self._noted = now
         return {NOTED: self.seconds()}

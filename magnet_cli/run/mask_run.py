@@ -68,6 +68,11 @@ class MaskRun:
     """Pieces that several parts have left, of which the mask is made."""
     piece_header: JournalHeader | None = None
     """What the pieces belong to. It also says how they were computed."""
+    elsewhere: Callable[[Journal], None] | None = None
+    """Lets other processes compute groups, and attaches what they leave to the journal, which this process owns. What
+    is still missing then is computed here. None computes everything here."""
+    threads: int | None = None
+    """Threads of each operation of a run that begins. None takes as many as there are cores."""
     clock: Clock
     """Measures the time. It may have begun before the run, to include the survey of a mask."""
 
@@ -119,6 +124,8 @@ class MaskRun:
                 ),
                 ExitStack() as opened,
             ):
+                if self.elsewhere is not None:
+                    self.elsewhere(journal)
                 job, measured = self._computed(journal, opened)
             # The mask may be written while another image is computed, and both have to fit into memory.
             journal.drop_cache()
@@ -193,7 +200,7 @@ class MaskRun:
         """
         device, name = self.job.machine.device, self.paths.mask.name
         noted = _noted(self._counts(journal))
-        threads = threads or noted.get("threads") or usable_cores()
+        threads = threads or noted.get("threads") or self.threads or usable_cores()
         self.clock.resume(self._counts(journal))
         # Sums of an operation are split over its threads, so their number has to be the same in all runs of a mask.
         pin_arithmetic(threads)

@@ -9,6 +9,7 @@ from magnet_cli.events import Events, Images
 from magnet_cli.masks.targets import is_file_name, plan_targets
 from magnet_cli.models.python_network import PythonNetwork
 from magnet_cli.options.segment import SegmentOptions
+from magnet_cli.segmentation.cluster.cluster_run import refuse_network_of_program, segment_on_cluster
 from magnet_cli.segmentation.image_files import read_files, written_files
 from magnet_cli.segmentation.image_parts import segment_part
 from magnet_cli.segmentation.image_planner import as_words
@@ -39,6 +40,7 @@ def segment(
     network: PatchFunction | None = None,
     description: NetworkDescription | None = None,
     part: JobPart | None = None,
+    cluster: str | Path | None = None,
     stop_on_error: bool = False,
     events: Events | None = None,
 ) -> list[ImageResult]:
@@ -54,6 +56,8 @@ def segment(
             `(n, bands, h, w)`, float32, to scores `(n, classes, h', w')`.
         description: Classes, patch size and normalisation of `network`.
         part: The part of the run that is computed here, where several jobs share it. None computes all of it.
+        cluster: Workers of Dask that share the run: `local:4`, the address of a scheduler, or the path of the file in
+            which one has left its address. None computes in this process.
         stop_on_error: Stop after the first image that fails, instead of going on with the next.
         events: Receives messages, progress and failures.
 
@@ -65,7 +69,18 @@ def segment(
             before the first image is opened.
     """
     own = PythonNetwork.of(network, description)
-    return list(segment_each(inputs, output, options, own=own, part=part, stop_on_error=stop_on_error, events=events))
+    return list(
+        segment_each(
+            inputs,
+            output,
+            options,
+            own=own,
+            part=part,
+            cluster=cluster,
+            stop_on_error=stop_on_error,
+            events=events,
+        )
+    )
 
 
 def segment_each(
@@ -75,6 +90,7 @@ def segment_each(
     *,
     own: PythonNetwork | None = None,
     part: JobPart | None = None,
+    cluster: str | Path | None = None,
     stop_on_error: bool = False,
     events: Events | None = None,
 ) -> Generator[ImageResult]:
@@ -110,7 +126,9 @@ def segment_each(
     ended = False
     try:
         blocks = part if len(targets) == 1 else None
-        yield from _segmented(share, options, events, summary, own=own, part=blocks, stop_on_error=stop_on_error)
+        yield from _segmented(
+            share, options, events, summary, own=own, part=blocks, cluster=cluster, stop_on_error=stop_on_error
+        )
         ended = True
     finally:
         if len(targets) > 1:
@@ -131,6 +149,7 @@ def _segmented(
     *,
     own: PythonNetwork | None,
     part: JobPart | None,
+    cluster: str | Path | None,
     stop_on_error: bool,
 ) -> Iterator[ImageResult]:
     """Segment images, note each in the summary, and yield its result.
@@ -142,6 +161,7 @@ def _segmented(
         summary: Takes the results.
         own: The network of a Python program.
         part: The part of the image's blocks that is computed. None computes all blocks of every image.
+        cluster: Workers of Dask that share the run. None computes in this process.
         stop_on_error: Stop after the first image that fails.
     """
     if not share:
@@ -154,6 +174,11 @@ def _segmented(
 
     events = events if total == 1 else SharedEvents(events)
     events.images(Images(done=0, total=total, failed=0))
+    if cluster is not None:
+        if own is not None:
+            raise refuse_network_of_program()
+        yield from segment_on_cluster(share, options, events, cluster, added=added, stop_on_error=stop_on_error)
+        return
     model = load_model(options, events, own)
     if part is not None:
         result = segment_part(share[0], model, options, events, part)

@@ -43,7 +43,8 @@ NAMES = len(("magnet", "segment", "IMAGE", "-o", "MASK"))
 """Words of a command before its options."""
 ANY_MEMORY = 1 << 50
 """Device memory in the plan of a mask that is assembled on a machine without the device: nothing is computed there."""
-ONE_PROCESS = "Run it in one process, or share a folder of images between the parts instead"
+ONE_PROCESS = "Run it in one process, or share a folder of images instead"
+BUDGET_ADVICE = "Run it in one process or with --cluster, or share a folder of images instead"
 
 
 def segment_part(target: Target, model: Model, options: SegmentOptions, events: Events, part: JobPart) -> ImageResult:
@@ -73,9 +74,11 @@ class ImageParts:
             MagnetError: The part failed. Its pieces are kept, and the same command goes on from there.
         """
         self.run.check_outputs()
-        _check_options(self.run)
+        check_options(self.run)
+        if self.run.options.overwrite or not self.run.options.resume:
+            raise _no_new_beginning(self.run)
         plan = self.run.plan()
-        _check_plan(plan)
+        check_plan(plan)
         run = self.run.run(plan)
         run = replace(run, job=replace(segment_job(run), is_shared=True))
         folder = PieceFolder.of(self.run.target.mask)
@@ -153,15 +156,22 @@ class ImageParts:
         """Return the hashes and facts of this part, which are those of the part that began."""
         # A part takes the number of threads from the first one. It may have more cores, or fewer.
         threads = int(folder.head()["hashes"].get("threads", 1)) if folder.exists else usable_cores()
-        facts = self._facts(plan, run, threads)
-        head = folder.begin(self._head(plan, facts))
+        facts = self.facts(plan, run, threads)
+        head = folder.begin(self.head(plan, facts))
         first = int(head["hashes"].get("threads", 1))
         if first != threads:
-            facts = self._facts(plan, run, first)
+            facts = self.facts(plan, run, first)
         folder.agree(head, facts)
         return facts
 
-    def _facts(self, plan: Plan, run: MaskRun, threads: int) -> dict[str, str]:
+    def facts(self, plan: Plan, run: MaskRun, threads: int) -> dict[str, str]:
+        """Return everything on which all processes that share an image have to agree, by name.
+
+        Args:
+            plan: The plan of the image.
+            run: The run over the image, which has the hashes.
+            threads: Threads of each operation. They are pinned from here on.
+        """
         pin_arithmetic(threads)
         bands = len(self.run.model.bundle.input.mean)
         return {
@@ -172,29 +182,40 @@ class ImageParts:
             "probe": probe(self.run.model.networks, plan, bands=bands),
         }
 
-    def _head(self, plan: Plan, facts: Mapping[str, str]) -> dict[str, object]:
-        target = self.run.target
-        image = target.image if "://" in target.image else str(Path(target.image).absolute())
+    def head(self, plan: Plan, facts: Mapping[str, str]) -> dict[str, object]:
+        """Return the note on the pieces: what they belong to, and the options that compute the others."""
         return {
             "program": {"name": "magnet", "version": __version__},
             "hashes": dict(facts),
-            "image": image,
+            "image": absolute_image(self.run.target.image),
             "device": plan.machine.device,
             "precision": plan.machine.precision,
-            "words": replace(self.run, options=_with_absolute_paths(self.run.options)).command(plan)[NAMES:],
+            "words": replace(self.run, options=with_absolute_paths(self.run.options)).command(plan)[NAMES:],
             "private": self.run.options.private,
         }
 
 
-def _with_absolute_paths(options: SegmentOptions) -> SegmentOptions:
+def absolute_image(image: str) -> str:
+    """Return the name of an image from any folder: an absolute path, or the address as it is."""
+    return image if "://" in image else str(Path(image).absolute())
+
+
+def with_absolute_paths(options: SegmentOptions) -> SegmentOptions:
     """Return options that name the same files from any folder."""
-    weights = options.weights
+    network = options.foreign.network
     return replace(
         options,
-        weights=str(Path(weights).absolute()) if weights is not None and Path(weights).exists() else weights,
+        weights=_absolute(options.weights),
+        refine_weights=_absolute(options.refine_weights),
+        foreign=options.foreign if network is None else replace(options.foreign, network=_absolute(network)),
         roi=options.roi.absolute() if isinstance(options.roi, Path) else options.roi,
         mask=None if options.mask is None else options.mask.absolute(),
     )
+
+
+def _absolute(name: str | None) -> str | None:
+    """Return the absolute path of a file or a folder that exists. Other names, such as a shipped bundle's, stay."""
+    return str(Path(name).absolute()) if name is not None and Path(name).exists() else name
 
 
 def segment_job(run: MaskRun) -> SegmentJob:
@@ -209,25 +230,30 @@ def segment_job(run: MaskRun) -> SegmentJob:
     return run.job
 
 
-def _check_options(run: ImageRun) -> None:
-    """Refuse options with which parts cannot work side by side.
+def check_options(run: ImageRun) -> None:
+    """Refuse options with which several processes cannot work on one image.
 
     Raises:
         UsageError: There is one.
     """
-    options = run.options
     if run.model.last is not None:
         raise _unshared("--refine", "a refinement begins when the whole mask is there", "Refine it with magnet refine")
-    if options.overwrite or not options.resume:
-        word = "--overwrite" if options.overwrite else "--no-resume"
-        folder = PieceFolder.of(run.target.mask).path
-        raise _unshared(
-            word, "each part would delete what others have left", f"Delete {run.target.mask} and {folder} first"
-        )
 
 
-def _check_plan(plan: Plan) -> None:
+def _no_new_beginning(run: ImageRun) -> UsageError:
+    word = "--overwrite" if run.options.overwrite else "--no-resume"
+    folder = PieceFolder.of(run.target.mask).path
+    return _unshared(
+        word, "each part would delete what others have left", f"Delete {run.target.mask} and {folder} first"
+    )
+
+
+def check_plan(plan: Plan, *, passes_wait: bool = False) -> None:
     """Refuse plans whose blocks depend on more than their own windows.
+
+    Args:
+        plan: The plan of the image.
+        passes_wait: Whether no process begins a pass before the pass before is complete.
 
     Raises:
         UsageError: The plan is one.
@@ -235,20 +261,20 @@ def _check_plan(plan: Plan) -> None:
     settings = plan.settings
     if settings.compat != "paper":
         raise _unshared(f"--compat {settings.compat}", "it computes the image as a whole", ONE_PROCESS)
-    if settings.patches.kind == "budget" and len(plan.passes) > 1:
-        raise _unshared("--budget", "each pass needs the scores of the whole pass before it", ONE_PROCESS)
+    if settings.patches.kind == "budget" and len(plan.passes) > 1 and not passes_wait:
+        raise _unshared("--budget", "each pass needs the scores of the whole pass before it", BUDGET_ADVICE)
     if plan.selector is not None and plan.selector.against == "image":
         raise _unshared("--select ppn", "the bundle's selector compares each window with the whole image", ONE_PROCESS)
     if plan.image.cache_bytes:
         raise _unshared(
             plan.image.path,
-            "it cannot be read by region, and every part would decode the whole image",
+            "it cannot be read by region, and every process would decode the whole image",
             "Convert it to a tiled TIFF first",
         )
 
 
 def _unshared(value: str, why: str, advice: str) -> UsageError:
-    return UsageError(f"one image cannot be shared between parts, because {why}", value=value, advice=advice)
+    return UsageError(f"one image cannot be shared between processes, because {why}", value=value, advice=advice)
 
 
 def assemble(mask: str | Path, *, events: Events | None = None) -> ImageResult:

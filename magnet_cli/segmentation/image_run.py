@@ -249,6 +249,7 @@ class ImageRun:
             resume=self.options.resume,
             overwrite=self.options.overwrite,
             events=self.events,
+            threads=self.model.threads,
             clock=Clock(ACTIVITIES),
         )
 

@@ -15,6 +15,7 @@ from magnet_cli.masks.journal import Journal
 from magnet_cli.plan import GROUP
 from magnet_cli.run.readers import Readers
 from magnet_cli.segmentation.block_borders import BorderRunner
+from magnet_cli.segmentation.cluster.cluster_image import SharedPasses
 from magnet_cli.segmentation.pass_runner import PassRunner
 from magnet_cli.system import durable
 from tests.forked import context
@@ -98,12 +99,17 @@ def _stop_before_discard(at: int) -> None:
     Journal.discard = dying(Journal.discard, at=at)  # type: ignore[method-assign]
 
 
+def _stop_after_tasks(at: int) -> None:
+    SharedPasses.advance = dying(SharedPasses.advance, at=at)  # type: ignore[method-assign]
+
+
 FAULTS: dict[str, Callable[[int], None]] = {
     "half a record": _tear_record,
     "group not finished": _stop_before_group_is_finished,
     "assembly": _stop_during_assembly,
     "before the rename": _stop_before_rename,
     "before the journal goes": _stop_before_discard,
+    "tasks of a cluster": _stop_after_tasks,
 }
 
 

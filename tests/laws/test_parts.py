@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,22 +10,20 @@ import pytest
 
 from magnet_cli.errors import OutputError, SourceError
 from magnet_cli.events import Events
-from magnet_cli.geometry import Size
 from magnet_cli.masks.journal import Journal
 from magnet_cli.masks.output import OutputPaths
 from magnet_cli.masks.pieces import PieceFolder
 from magnet_cli.masks.targets import Target
-from magnet_cli.masks.verification import verify_mask
 from magnet_cli.options.parts import JobPart
 from magnet_cli.options.segment import SegmentOptions
 from magnet_cli.run.readers import Readers
-from magnet_cli.scene import Pyramid, Scene, write_scene
 from magnet_cli.segmentation import image_parts
 from magnet_cli.segmentation.image_parts import ImageParts, assemble
 from magnet_cli.segmentation.image_series import image_run
 from magnet_cli.segmentation.segment_model import load_model
 from tests.laws.driver import Script, forked
-from tests.laws.support import KILLED, blurry_bundle, digest, magnet, report_of
+from tests.laws.shared_work import Work, check_equal, made_work
+from tests.laws.support import KILLED, magnet
 
 if TYPE_CHECKING:
     from magnet_cli.segmentation.image_run import ImageResult
@@ -36,47 +33,11 @@ if sys.platform == "win32":
 
 MANY = 50
 """Parts of a run with fewer groups in its last pass."""
-METHOD = ("--scales=512,256,128,64,32", "--overlap=4", "--batch-size=1", "--probabilities")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Work:
-    """A scene whose blocks are blended, in two passes, and the mask that one process makes."""
-
-    image: Path
-    bundle: Path
-    mask: Path
-
-    def words(self, out: Path, *more: str) -> tuple[str, ...]:
-        return ("segment", str(self.image), f"--weights={self.bundle}", *METHOD, f"-o{out}", *more)
-
-    def part(self, out: Path, index: int, count: int) -> tuple[str, ...]:
-        return self.words(out, f"--num-parts={count}", f"--part-id={index}")
 
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Work:
-    folder = tmp_path_factory.mktemp("parts")
-    image, mask = folder / "scene.tif", folder / "one" / "m.tif"
-    write_scene(image, Scene(size=Size(width=1000, height=760), seed=2, plain=True), pyramid=Pyramid(tile=128))
-    found = Work(image=image, bundle=blurry_bundle(folder / "bundle", scales=(32, 64, 128)), mask=mask)
-    assert forked(Script(words=found.words(mask), log=str(folder / "log"))) == 0
-    return found
-
-
-def check_equal(work: Work, mask: Path) -> None:
-    """A finished output, equal to that of one process, with nothing left over."""
-    assert digest(mask) == digest(work.mask)
-    found, expected = report_of(mask), report_of(work.mask)
-    for key in ("hashes", "mask", "passes", "classes", "options", "not_computed", "maps"):
-        assert found[key] == expected[key], key
-    assert verify_mask(mask).ok
-    paths = OutputPaths.of(mask)
-    kept = paths.field("probabilities")
-    assert sorted(mask.parent.iterdir()) == sorted([mask, paths.report, kept])
-    for chunk in sorted(file for file in kept.rglob("*") if file.is_file()):
-        other = OutputPaths.of(work.mask).field("probabilities") / chunk.relative_to(kept)
-        assert chunk.read_bytes() == other.read_bytes()
+    return made_work(tmp_path_factory.mktemp("parts"))
 
 
 @pytest.mark.parametrize(
@@ -192,8 +153,8 @@ def test_a_part_that_would_compute_otherwise_is_refused_by_name(
 ) -> None:
     mask = tmp_path / "out" / "m.tif"
     computed(work, mask, JobPart(index=0, count=2))
-    facts = ImageParts._facts
-    monkeypatch.setattr(ImageParts, "_facts", lambda self, *words: {**facts(self, *words), name: value})
+    facts = ImageParts.facts
+    monkeypatch.setattr(ImageParts, "facts", lambda self, *words: {**facts(self, *words), name: value})
     with pytest.raises(OutputError) as caught:
         computed(work, mask, JobPart(index=1, count=2))
     assert f"another {name}" in str(caught.value)

@@ -81,3 +81,42 @@ def test_what_is_missing_is_named(
 def test_a_number_of_parts_is_a_positive_number(wrong: str) -> None:
     with pytest.raises(UsageError):
         PartOptions(num_parts=wrong)
+
+
+@pytest.mark.parametrize(
+    "text", ["local:1", "local:16", "tcp://127.0.0.1:8786", "tcp://localhost:1", "tcp://[::1]:8786", "tls://host:8786"]
+)
+def test_a_cluster_on_loopback_or_with_tls_is_taken(text: str) -> None:
+    assert PartOptions(cluster=text).cluster == text
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("tcp://10.0.0.1:8786", "Start scheduler and workers with --protocol tls"),
+        ("tcp://cluster.example:8786", "whoever reaches any other can run programs as you"),
+        ("tcp://127.0.0.1.example:8786", "whoever reaches"),
+        ("local", "local:N"),
+        ("local:0", "local:N"),
+        ("ucx://127.0.0.1:1", "local:N"),
+        ("http://127.0.0.1:8787", "local:N"),
+    ],
+)
+def test_a_cluster_that_anybody_can_reach_is_refused(text: str, said: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        PartOptions(cluster=text)
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        {"cluster": "local:2", "devices": "cpu:2"},
+        {"cluster": "local:2", "num_parts": "2", "part_id": "0"},
+        {"cluster": "local:2", "scheduler_file": "s.json"},
+        {"scheduler_file": "s.json", "devices": "0"},
+    ],
+)
+def test_a_run_is_shared_in_one_way(words: dict[str, str]) -> None:
+    with pytest.raises(UsageError, match="each say who shares a run"):
+        PartOptions(**words)

@@ -1,0 +1,114 @@
+"""The connection to a Dask cluster: one that runs already, or workers that are started on this machine."""
+
+from __future__ import annotations
+
+import json
+import logging
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from magnet_cli.errors import DeviceError, UsageError
+from magnet_cli.options.parts import local_workers, refuse_open_address
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import distributed
+    from distributed import Client
+
+CONNECTING = 15.0
+"""Seconds in which a scheduler has to answer."""
+LOCAL: dict[str, object] = {
+    # The program plans threads and memory itself; see `worker_tasks`.
+    "distributed.nanny.pre-spawn-environ": {},
+    # A worker whose interpreter is busy for long is not lost.
+    "distributed.scheduler.worker-ttl": None,
+}
+"""Settings of Dask for workers of our own."""
+
+
+@contextmanager
+def connected(cluster: str | Path) -> Iterator[tuple[Client, Callable[[], None]]]:
+    """Connect to the workers of a cluster, or start some.
+
+    Args:
+        cluster: `local:N`, the address of a scheduler, or the file in which a scheduler has left its address.
+
+    Yields:
+        The client, and a function that ends the workers if they were started here.
+
+    Raises:
+        UsageError: Dask is not installed, or the scheduler can be reached by anybody.
+        DeviceError: No scheduler answers.
+    """
+    try:
+        import distributed  # noqa: PLC0415 - an extra
+    except ImportError as exc:
+        raise UsageError(
+            "a cluster needs Dask's package distributed, which is not installed",
+            advice="pip install 'magnet-cli[dask]'",
+        ) from exc
+    count = local_workers(str(cluster))
+    # Dask reports every worker that comes or goes as a warning or an error. The run says what matters of it.
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    with ExitStack() as stack:
+        if count is not None:
+            workers = stack.enter_context(_local(count))
+            client = stack.enter_context(distributed.Client(workers, set_as_default=False))
+            yield client, workers.close
+            return
+        address = _address(cluster)
+        try:
+            client = stack.enter_context(distributed.Client(address, set_as_default=False, timeout=CONNECTING))
+        except (OSError, ValueError) as exc:
+            raise DeviceError(
+                "no Dask scheduler answers under this address",
+                value=f"{address}: {exc}",
+                advice="Start one with dask scheduler, and workers with dask worker --nthreads 1",
+            ) from exc
+        # A scheduler that listens everywhere answers on loopback, too.
+        refuse_open_address(str(client.scheduler_info()["address"]), "--cluster")
+        yield client, lambda: None
+
+
+@contextmanager
+def _local(count: int) -> Iterator[distributed.LocalCluster]:
+    import dask  # noqa: PLC0415 - an extra
+    import distributed  # noqa: PLC0415 - an extra
+
+    own = "127.0.0.1:0"
+    with (
+        dask.config.set(LOCAL),
+        distributed.LocalCluster(
+            n_workers=count,
+            threads_per_worker=1,
+            processes=True,
+            host="127.0.0.1",
+            dashboard_address=own,
+            worker_dashboard_address=own,
+            memory_limit=0,
+            silence_logs=logging.CRITICAL,
+        ) as cluster,
+    ):
+        yield cluster
+
+
+def _address(cluster: str | Path) -> str:
+    """Return the address of a scheduler.
+
+    Raises:
+        UsageError: There is no such file, or it holds no address, or one that anybody can reach.
+    """
+    if not isinstance(cluster, Path):
+        return cluster
+    try:
+        address = str(json.loads(cluster.read_bytes())["address"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as exc:
+        raise UsageError(
+            "the file holds no address of a Dask scheduler",
+            file=cluster,
+            advice="Name the file that dask scheduler --scheduler-file has written",
+        ) from exc
+    refuse_open_address(address, "--scheduler-file")
+    return address

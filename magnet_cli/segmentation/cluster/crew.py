@@ -1,0 +1,283 @@
+"""The workers of a cluster: each gets one task at a time, and a task whose worker is lost goes to another one."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+
+from magnet_cli.errors import DeviceError
+from magnet_cli.options.parts import refuse_open_address
+from magnet_cli.segmentation.cluster.carried_errors import delivered
+from magnet_cli.segmentation.cluster.worker_tasks import answer, lift_limits
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Iterator, Mapping
+
+    from distributed import Client, Future
+
+    from magnet_cli.events import Events
+
+Question = dict[str, Any]
+Answer = dict[str, Any]
+T = TypeVar("T", bound="Hashable")
+T_contra = TypeVar("T_contra", bound="Hashable", contravariant=True)
+POLL = 1.0
+"""Seconds after which the workers are counted again while nothing is finished."""
+WAITING = 60.0
+"""Seconds that a run waits for a first worker, or for another one after it has lost all."""
+MOST_LOSSES = 5
+"""Workers that may be lost with one task before the task is taken for the reason."""
+
+
+class Work(Protocol[T_contra]):
+    """What the workers of a run do."""
+
+    def greeting(self, worker: str) -> Question:
+        """Return the first question to a worker."""
+
+    def objection(self, worker: str, found: Answer) -> str | None:
+        """Return why a worker that has answered its first question gets no task; None where it may work."""
+
+    def question(self, worker: str, task: T_contra) -> Question:
+        """Return the question that gives a task to a worker."""
+
+
+@dataclass(kw_only=True)
+class Crew:
+    """The workers that a scheduler knows."""
+
+    client: Client
+    events: Events
+    apart: bool = False
+    """Whether the workers were started here, in the group of processes that Ctrl-C interrupts."""
+    refused: set[str] = field(default_factory=set)
+    """Workers that get no task."""
+    hosts: dict[str, str] = field(default_factory=dict)
+    """The workers that are there, each with its machine."""
+    _done: SimpleQueue[Future] = field(default_factory=SimpleQueue)
+    _answered: float = field(default_factory=time.monotonic)
+
+    def refresh(self) -> None:
+        """Count the workers.
+
+        Raises:
+            UsageError: A worker can be reached by anybody.
+            DeviceError: The scheduler has not answered for a while.
+        """
+        try:
+            found = self.client.scheduler_info(n_workers=-1)["workers"]
+        except (OSError, RuntimeError) as exc:
+            if time.monotonic() - self._answered < WAITING:
+                return
+            raise DeviceError(
+                "the Dask scheduler does not answer any more",
+                value=str(exc),
+                advice="What is finished is kept: start it again and run the same command",
+            ) from exc
+        self._answered = time.monotonic()
+        for address in found.keys() - self.hosts.keys():
+            refuse_open_address(address, "--cluster")
+        if found.keys() - self.hosts.keys():
+            self.client.run(lift_limits, nanny=True, on_error="ignore")
+        self.hosts = {address: str(entry["host"]) for address, entry in sorted(found.items())}
+
+    def neighbours(self, worker: str) -> int:
+        """Return how many workers are on a worker's machine, itself included."""
+        host = self.hosts.get(worker)
+        return max(1, sum(other == host for other in self.hosts.values()))
+
+    def refuse(self, worker: str, reason: str) -> None:
+        """Give a worker no more tasks, and say why."""
+        if worker not in self.refused:
+            self.refused.add(worker)
+            self.events.message(f"magnet: worker {worker} is refused: {reason}")
+
+    def await_workers(self) -> None:
+        """Wait for a worker.
+
+        Raises:
+            DeviceError: None has come.
+        """
+        until = time.monotonic() + WAITING
+        self.refresh()
+        while not self.hosts.keys() - self.refused:
+            if time.monotonic() > until:
+                raise DeviceError(
+                    "the cluster has no worker that may take part",
+                    value=f"{len(self.refused)} refused",
+                    advice="Start some with dask worker --nthreads 1; what is finished is kept",
+                )
+            time.sleep(min(POLL, 0.1))
+            self.refresh()
+
+    def ask_all(self, question: Callable[[str], Question]) -> dict[str, Answer]:
+        """Ask every worker that is there, and return the answers of those that give one. Others are refused."""
+        self.await_workers()
+        asked = {self.submit(worker, question(worker)): worker for worker in self.hosts if worker not in self.refused}
+        found: dict[str, Answer] = {}
+        while asked:
+            for future in self.wait(asked):
+                worker = asked.pop(future)
+                answered = self.read(future)
+                if "error" in answered:
+                    self.refuse(worker, str(delivered(answered["error"])))
+                else:
+                    found[worker] = answered
+            self.refresh()
+            asked = {future: worker for future, worker in asked.items() if worker in self.hosts}
+        return dict(sorted(found.items()))
+
+    def submit(self, worker: str, question: Question) -> Future:
+        """Give a question to a worker, and to no other one."""
+        future = self.client.submit(
+            answer,
+            json.dumps({"apart": self.apart, "neighbours": self.neighbours(worker), **question}),
+            key=f"magnet-{uuid.uuid4().hex}",
+            workers=[worker],
+            allow_other_workers=False,
+            pure=False,
+        )
+        future.add_done_callback(self._done.put)
+        return future
+
+    def wait(self, futures: Mapping[Future, object]) -> list[Future]:
+        """Return some of these futures that are done, after waiting a while for one."""
+        found = []
+        with suppress(Empty):
+            found.append(self._done.get(timeout=POLL))
+            while True:
+                found.append(self._done.get_nowait())
+        # What was cancelled is done as well, and nobody waits for it any more.
+        return [future for future in found if future in futures]
+
+    @staticmethod
+    def read(future: Future) -> Answer:
+        """Return the answer of a worker. What Dask itself reports becomes the answer of a worker that cannot work."""
+        if future.status == "finished":
+            found: Answer = json.loads(str(future.result()))
+            return found
+        if future.status != "error":
+            return {"lost": True}
+        error = future.exception()
+        if type(error).__name__ in ("KilledWorker", "CommClosedError"):
+            return {"lost": True}
+        words = f"{type(error).__name__}: {error}"
+        advice = "Install the same version of magnet-cli on every worker"
+        return {
+            "error": {
+                "kind": "DeviceError",
+                "rule": words,
+                "value": None,
+                "file": None,
+                "advice": advice,
+                "trace": None,
+            }
+        }
+
+
+@dataclass(kw_only=True)
+class Shift(Generic[T]):
+    """The tasks of a run, or of one pass of a run, and the workers that do them."""
+
+    crew: Crew
+    work: Work[T]
+    following: Callable[[int], T | None]
+    """Returns the next task, for this number of workers; None where no task is left."""
+    admitted: set[str] = field(default_factory=set)
+    """Workers that have answered the first question as they have to. Kept from pass to pass."""
+    _returned: list[T] = field(default_factory=list)
+    _losses: Counter[T] = field(default_factory=Counter)
+    _busy: dict[Future, tuple[str, T | None]] = field(default_factory=dict)
+
+    def results(self) -> Iterator[tuple[T, str, Answer]]:
+        """Yield each task with its worker and the answer, as they come.
+
+        Raises:
+            DeviceError: There are no workers, or one task after another is lost with its worker.
+        """
+        try:
+            while self._give():
+                if not self._busy:
+                    self.crew.await_workers()
+                    continue
+                for future in self.crew.wait(self._busy):
+                    yield from self._taken(future)
+                self.crew.refresh()
+                self._take_back()
+        finally:
+            for future in self._busy:
+                future.cancel()
+
+    def _give(self) -> bool:
+        """Give tasks to all workers that are free; whether anything is left to wait for."""
+        working = {worker for worker, _ in self._busy.values()}
+        free = [worker for worker in self.crew.hosts if worker not in working and worker not in self.crew.refused]
+        for worker in free:
+            if worker not in self.admitted:
+                self._busy[self.crew.submit(worker, self.work.greeting(worker))] = (worker, None)
+                continue
+            task = self._next()
+            if task is None:
+                break
+            self._busy[self.crew.submit(worker, self.work.question(worker, task))] = (worker, task)
+        if any(task is not None for _, task in self._busy.values()):
+            return True
+        # Workers that only answer the first question are waited for as long as there is a task.
+        task = self._next()
+        if task is None:
+            return False
+        self._returned.append(task)
+        return True
+
+    def _next(self) -> T | None:
+        return self._returned.pop() if self._returned else self.following(max(1, len(self.admitted)))
+
+    def _taken(self, future: Future) -> Iterator[tuple[T, str, Answer]]:
+        worker, task = self._busy.pop(future)
+        found = self.crew.read(future)
+        failure = delivered(found["error"]) if "error" in found else None
+        if found.get("lost"):
+            self._lose(task)
+        elif task is None:
+            reason = self.work.objection(worker, found) if failure is None else str(failure)
+            if reason is None:
+                self.admitted.add(worker)
+            else:
+                self.crew.refuse(worker, reason)
+        elif isinstance(failure, DeviceError):
+            # Another worker may have more memory, or a device that works.
+            self.crew.refuse(worker, str(failure))
+            self._lose(task)
+        else:
+            yield task, worker, found
+
+    def again(self, task: T) -> None:
+        """Give a task to a worker once more."""
+        self._lose(task)
+
+    def _take_back(self) -> None:
+        for future, (worker, task) in list(self._busy.items()):
+            if worker not in self.crew.hosts and not future.done():
+                del self._busy[future]
+                future.cancel()
+                self.admitted.discard(worker)
+                self.crew.events.message(f"magnet: worker {worker} is lost; its task goes to another one")
+                self._lose(task)
+
+    def _lose(self, task: T | None) -> None:
+        if task is None:
+            return
+        self._losses[task] += 1
+        if self._losses[task] >= MOST_LOSSES:
+            raise DeviceError(
+                f"{MOST_LOSSES} workers were lost or failed with the same task",
+                value=task,
+                advice="Check the memory of their machines; what is finished is kept, and the same command goes on",
+            )
+        self._returned.append(task)

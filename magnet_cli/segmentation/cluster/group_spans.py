@@ -1,0 +1,75 @@
+"""The groups of a pass that are still to be computed, cut into tasks while the workers go on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+SECONDS = 20.0
+"""Time that a task is to take. Each task opens the image and reads nothing ahead for the next one."""
+ROUNDS = 2
+"""Tasks for each worker into which what is left is cut at least, so that the last tasks are small."""
+MOST_GROUPS = 4096
+"""Most groups of a task."""
+
+
+class GroupSpan(NamedTuple):
+    """A task: neighbouring groups of a pass."""
+
+    step: int
+    """The number of the pass."""
+    first: int
+    last: int
+
+    @property
+    def groups(self) -> int:
+        """The number of groups."""
+        return self.last - self.first + 1
+
+
+class GroupSpans:
+    """The missing groups of a pass.
+
+    Args:
+        step: The number of the pass.
+        missing: The groups, in rising order.
+        groups: Groups of each task. None chooses a number by the time that groups have taken.
+    """
+
+    def __init__(self, step: int, missing: Iterable[int], *, groups: int | None = None) -> None:
+        self._step = step
+        self._groups = groups
+        self._runs: list[range] = []
+        for group in missing:
+            if self._runs and self._runs[-1].stop == group:
+                self._runs[-1] = range(self._runs[-1].start, group + 1)
+            else:
+                self._runs.append(range(group, group + 1))
+        self._runs.reverse()
+        self._left = sum(map(len, self._runs))
+        self._seconds = 0.0
+        self._computed = 0
+
+    def note(self, groups: int, seconds: float) -> None:
+        """Take the time that groups have taken into account."""
+        self._computed += groups
+        self._seconds += seconds
+
+    def following(self, workers: int) -> GroupSpan | None:
+        """Return the next task, for a number of workers; None where no group is left."""
+        if not self._runs:
+            return None
+        run = self._runs.pop()
+        size = min(len(run), self._groups or self._size(workers))
+        if size < len(run):
+            self._runs.append(run[size:])
+        self._left -= size
+        return GroupSpan(step=self._step, first=run[0], last=run[size - 1])
+
+    def _size(self, workers: int) -> int:
+        if not self._computed:
+            return 1
+        by_time = SECONDS * self._computed / max(self._seconds, 1e-3)
+        return max(1, min(int(by_time), self._left // (ROUNDS * workers), MOST_GROUPS))

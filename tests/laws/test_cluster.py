@@ -1,0 +1,275 @@
+"""Law 1 for the workers of a cluster: any workers, tasks, kills and orders make the mask of one process."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from magnet_cli.errors import DeviceError, OutputError
+from magnet_cli.events import Events, Step
+from magnet_cli.geometry import Size
+from magnet_cli.masks.pieces import PieceFolder
+from magnet_cli.masks.targets import Target
+from magnet_cli.options.segment import SegmentOptions
+from magnet_cli.options.spelling import options_of_words
+from magnet_cli.run.readers import Readers
+from magnet_cli.segmentation.cluster import worker_session
+from magnet_cli.segmentation.cluster.cluster_run import run_on_workers
+from magnet_cli.segmentation.cluster.worker_session import Session
+from tests.laws.driver import Script, forked
+from tests.laws.shared_work import Work, check_equal, made_work
+from tests.laws.support import KILLED, magnet
+
+dask, distributed = pytest.importorskip("dask"), pytest.importorskip("distributed")
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from distributed import LocalCluster
+
+    from magnet_cli.segmentation.image_run import ImageResult
+
+if sys.platform == "win32":
+    pytest.skip("Windows has no SIGKILL", allow_module_level=True)
+
+SIZE = Size(width=600, height=400)
+BUDGET = ("--method=magnet-fast", "--budget=40%", "--scales=128,64", "--overlap=4", "--batch-size=1", "--probabilities")
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Work:
+    return made_work(tmp_path_factory.mktemp("cluster"), size=SIZE)
+
+
+@pytest.fixture(scope="module")
+def scheduler() -> Iterator[LocalCluster]:
+    """A cluster in this process, whose workers come and go."""
+    with distributed.LocalCluster(
+        n_workers=1,
+        threads_per_worker=1,
+        processes=False,
+        protocol="tcp",
+        host="127.0.0.1",
+        dashboard_address="127.0.0.1:0",
+        silence_logs=logging.CRITICAL,
+    ) as cluster:
+        yield cluster
+
+
+@dataclass
+class Heard(Events):
+    """Keeps what a run says, and does something once when a share of it is done."""
+
+    texts: list[str] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)
+    once: list[Callable[[], None]] = field(default_factory=list)
+
+    def message(self, text: str) -> None:
+        self.texts.append(text)
+
+    def step(self, step: Step) -> None:
+        self.steps.append(step)
+        if self.once and step.done > 1:
+            self.once.pop()()
+
+
+def made(
+    work: Work,
+    mask: Path,
+    scheduler: LocalCluster,
+    *,
+    workers: int = 1,
+    groups: int | None = None,
+    events: Events | None = None,
+) -> ImageResult:
+    """Make the mask over workers."""
+    options = SegmentOptions(**given(work))
+    target = Target(image=str(work.image), mask=mask)
+    with distributed.Client(scheduler, set_as_default=False) as client:
+        scheduler.scale(workers)
+        client.wait_for_workers(workers, timeout=20)
+        found = run_on_workers(
+            [target], options, events or Heard(), client, lambda: None, groups=groups, added=lambda *_: None
+        )
+        return next(iter(list(found)))
+
+
+def given(work: Work) -> dict[str, Any]:
+    return {"weights": work.bundle, **options_of_words(SegmentOptions, work.spaced())}
+
+
+@pytest.mark.parametrize(
+    ("workers", "groups"),
+    [(1, 5), (2, 1), pytest.param(3, 5, marks=pytest.mark.full), pytest.param(2, None, marks=pytest.mark.full)],
+)
+def test_workers_make_the_mask_of_one_process(
+    work: Work, tmp_path: Path, scheduler: LocalCluster, workers: int, groups: int | None
+) -> None:
+    mask, heard = tmp_path / "out" / "m.tif", Heard()
+    result = made(work, mask, scheduler, workers=workers, groups=groups, events=heard)
+    assert result.error is None
+    assert result.status == "done"
+    check_equal(work, mask)
+    assert not [text for text in heard.texts if "refused" in text or "lost" in text]
+    assert made(work, mask, scheduler).status == "already done"
+
+
+@pytest.mark.full
+def test_a_budget_over_workers_selects_what_one_process_selects(tmp_path: Path, scheduler: LocalCluster) -> None:
+    work, mask = made_work(tmp_path, method=BUDGET, size=SIZE), tmp_path / "out" / "m.tif"
+    assert made(work, mask, scheduler, workers=2, groups=5).error is None
+    check_equal(work, mask)
+
+
+def test_a_killed_coordinator_is_started_again(work: Work, tmp_path: Path, scheduler: LocalCluster) -> None:
+    mask, log = tmp_path / "out" / "m.tif", tmp_path / "log"
+    words = work.words(mask, f"--cluster={scheduler.scheduler_address}")
+    assert forked(Script(words=words, log=str(log), fault="tasks of a cluster", at=4)) == KILLED
+    left = {path.name for path in PieceFolder.of(mask).pieces()}
+    assert left
+    assert not mask.exists()
+    # It goes on with another cutting, and computes nothing twice.
+    asked: list[str] = []
+    heard = Heard(once=[lambda: asked.extend(path.name for path in PieceFolder.of(mask).pieces())])
+    assert made(work, mask, scheduler, groups=2, events=heard).error is None
+    assert left <= set(asked)
+    check_equal(work, mask)
+
+
+def test_the_parts_of_a_killed_run_over_workers_are_assembled(
+    work: Work, tmp_path: Path, scheduler: LocalCluster
+) -> None:
+    mask, log = tmp_path / "out" / "m.tif", tmp_path / "log"
+    words = work.words(mask, f"--cluster={scheduler.scheduler_address}")
+    assert forked(Script(words=words, log=str(log), fault="before the rename")) == KILLED
+    assert magnet("assemble", mask).code == 0
+    check_equal(work, mask)
+
+
+def test_a_task_that_runs_twice_does_no_harm(
+    work: Work, tmp_path: Path, scheduler: LocalCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mask, begin, asked = tmp_path / "out" / "m.tif", Readers.begin, list[dict[str, Any]]()
+    compute = worker_session.ANSWERS["compute"]
+
+    def heard(question: dict[str, Any]) -> dict[str, object]:
+        asked.append(question)
+        return compute(question)
+
+    def twice(self: Readers, *words: object) -> None:
+        if len(asked) == 1:
+            question = asked[0]
+            asked.append({})
+            # Both have found that the piece is missing before either has left it.
+            other = Session.begin(question["job"], 1)
+            assert not other.computed(question["pass"], question["first"], question["last"])["existed"]
+            other.close()
+        begin(self, *words)  # type: ignore[arg-type]
+
+    monkeypatch.setitem(worker_session.ANSWERS, "compute", heard)
+    monkeypatch.setattr(Readers, "begin", twice)
+    assert made(work, mask, scheduler, groups=3).error is None
+    assert asked[1] == {}
+    check_equal(work, mask)
+
+
+def test_a_second_coordinator_is_refused(work: Work, tmp_path: Path, scheduler: LocalCluster) -> None:
+    mask, second = tmp_path / "out" / "m.tif", list[Any]()
+    heard = Heard(once=[lambda: second.append(made(work, mask, scheduler))])
+    assert made(work, mask, scheduler, groups=2, events=heard).error is None
+    assert isinstance(second[0].error, OutputError)
+    assert "another run is writing this output" in str(second[0].error)
+    check_equal(work, mask)
+
+
+@pytest.mark.parametrize("name", ["bundle", "input", "version", "threads", "probe"])
+def test_a_worker_that_would_compute_otherwise_is_refused_by_name(
+    work: Work, tmp_path: Path, scheduler: LocalCluster, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    mask, heard = tmp_path / "out" / "m.tif", Heard()
+    join, odd = worker_session.joined, list[str]()
+
+    def answered(question: dict[str, Any]) -> dict[str, object]:
+        found: dict[str, Any] = json.loads(json.dumps(join(question)))
+        # One fact that all agree on is not enough where most of them would give other bits.
+        if not odd or odd == [distributed.get_worker().address]:
+            odd[:] = [distributed.get_worker().address]
+            found["facts"][name] = "other"
+        return found
+
+    monkeypatch.setitem(worker_session.ANSWERS, "join", answered)
+    result = made(work, mask, scheduler, workers=3, groups=5, events=heard)
+    assert result.error is None
+    refusals = [text for text in heard.texts if "refused" in text]
+    assert len(refusals) == 1
+    assert odd[0] in refusals[0]
+    assert f"another {name}" in refusals[0]
+    check_equal(work, mask)
+
+
+def test_no_worker_that_sees_the_folder(
+    work: Work, tmp_path: Path, scheduler: LocalCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mask, heard, begin = tmp_path / "out" / "m.tif", Heard(), Session.begin
+
+    def elsewhere(job: dict[str, Any], neighbours: int) -> Session:
+        return begin({**job, "mask": str(tmp_path / "elsewhere" / "m.tif")}, neighbours)
+
+    monkeypatch.setattr(Session, "begin", elsewhere)
+    error = made(work, mask, scheduler, events=heard).error
+    assert isinstance(error, DeviceError)
+    assert "does not see the folder" in "".join(heard.texts)
+    # Nothing is left behind by a run that has computed nothing.
+    assert not PieceFolder.of(mask).path.exists()
+    assert not mask.exists()
+
+
+DEADLY = """
+import os, signal
+from magnet_cli.masks.pieces import PieceStore
+
+
+def dask_setup(worker, finish=PieceStore.finish_group):
+    os.sched_getaffinity = lambda process=0: {0}
+
+    def finish_group(self, group, **counts):
+        finish(self, group, **counts)
+        try:
+            os.unlink(MARK)
+        except FileNotFoundError:
+            return
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    PieceStore.finish_group = finish_group
+"""
+"""A module that workers load: the one that first finds a file dies after the first group of its task."""
+
+
+@pytest.mark.full
+def test_a_worker_that_is_killed_takes_nothing_with_it(work: Work, tmp_path: Path) -> None:
+    mask, mark, preload, heard = tmp_path / "out" / "m.tif", tmp_path / "mark", tmp_path / "deadly.py", Heard()
+    preload.write_text(f"MARK = {str(mark)!r}\n{DEADLY}", encoding="utf-8")
+    mark.touch()
+    own = {"distributed.nanny.pre-spawn-environ": {"OMP_NUM_THREADS": 1, "MALLOC_TRIM_THRESHOLD_": 65536}}
+    with (
+        dask.config.set(own),
+        distributed.LocalCluster(
+            n_workers=2,
+            threads_per_worker=1,
+            host="127.0.0.1",
+            dashboard_address="127.0.0.1:0",
+            silence_logs=logging.CRITICAL,
+            memory_limit="300MiB",
+            preload=[str(preload)],
+        ) as cluster,
+    ):
+        assert made(work, mask, cluster, workers=2, groups=1, events=heard).error is None
+    assert not mark.exists()
+    assert [text for text in heard.texts if "is lost" in text]
+    check_equal(work, mask)
