@@ -6,6 +6,7 @@ import json
 import logging
 import sys
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,18 +19,18 @@ from magnet_cli.masks.targets import Target
 from magnet_cli.options.segment import SegmentOptions
 from magnet_cli.options.spelling import options_of_words
 from magnet_cli.run.readers import Readers
-from magnet_cli.segmentation.cluster import worker_session
+from magnet_cli.scene import Scene, write_scene
+from magnet_cli.segmentation.cluster import connection, worker_session
 from magnet_cli.segmentation.cluster.cluster_run import run_on_workers
 from magnet_cli.segmentation.cluster.worker_session import Session
 from tests.laws.driver import Script, forked
 from tests.laws.shared_work import Work, check_equal, made_work
-from tests.laws.support import KILLED, magnet
+from tests.laws.support import KILLED, digest, magnet
 
 dask, distributed = pytest.importorskip("dask"), pytest.importorskip("distributed")
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from distributed import LocalCluster
 
@@ -188,7 +189,10 @@ def test_a_second_coordinator_is_refused(work: Work, tmp_path: Path, scheduler: 
     check_equal(work, mask)
 
 
-@pytest.mark.parametrize("name", ["bundle", "input", "version", "threads", "probe"])
+@pytest.mark.parametrize(
+    "name",
+    [*(pytest.param(name, marks=pytest.mark.full) for name in ("bundle", "version", "threads")), "input", "probe"],
+)
 def test_a_worker_that_would_compute_otherwise_is_refused_by_name(
     work: Work, tmp_path: Path, scheduler: LocalCluster, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
@@ -273,3 +277,120 @@ def test_a_worker_that_is_killed_takes_nothing_with_it(work: Work, tmp_path: Pat
     assert not mark.exists()
     assert [text for text in heard.texts if "is lost" in text]
     check_equal(work, mask)
+
+
+@pytest.fixture(scope="module")
+def folder(work: Work, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three images, one of which cannot be read, and their masks by one process."""
+    found = tmp_path_factory.mktemp("images")
+    (found / "in" / "sub").mkdir(parents=True)
+    for number in range(2):
+        size = Size(width=200 + number, height=150)
+        write_scene(found / "in" / "sub" / f"{number}.tif", Scene(size=size, seed=number, plain=True))
+    (found / "in" / "bad.tif").write_bytes(b"II*\0nothing")
+    assert magnet(*of_folder(work, found, "one")).code == 7
+    return found
+
+
+def of_folder(work: Work, folder: Path, output: str, *more: str) -> tuple[str, ...]:
+    return (
+        "segment",
+        str(folder / "in"),
+        f"--weights={work.bundle}",
+        "--scales=64,32",
+        "--format=geojson",
+        "-o",
+        str(folder / output),
+        *more,
+    )
+
+
+def test_images_over_workers_are_those_of_one_process(
+    work: Work, folder: Path, scheduler: LocalCluster, tmp_path: Path
+) -> None:
+    scheduler.scale(2)
+    file = tmp_path / "scheduler.json"
+    file.write_text(json.dumps({"address": scheduler.scheduler_address}), encoding="utf-8")
+    ended = magnet(*of_folder(work, folder, "many", f"--scheduler-file={file}"))
+    assert ended.code == 7
+    assert "bad.tif" in ended.said
+    written = sorted(path.relative_to(folder / "one") for path in (folder / "one").rglob("*") if path.is_file())
+    assert Path("sub/1.geojson") in written
+    assert written == sorted(
+        path.relative_to(folder / "many") for path in (folder / "many").rglob("*") if path.is_file()
+    )
+    for path in written:
+        if path.suffix == ".tif":
+            assert digest(folder / "one" / path) == digest(folder / "many" / path)
+    one, many = (json.loads((folder / name / "run.json").read_bytes()) for name in ("one", "many"))
+    for key in ("state", "counts", "classes", "list"):
+        assert many[key] == one[key], key
+    assert [(row["status"], row.get("exit_code")) for row in many["images"]] == [
+        (row["status"], row.get("exit_code")) for row in one["images"]
+    ]
+    again = magnet(*of_folder(work, folder, "many", f"--cluster={scheduler.scheduler_address}"))
+    assert again.code == 7
+    assert again.said.count("already done") >= 2
+
+
+def test_a_run_over_workers_stops_at_a_failure_where_that_is_asked_for(
+    work: Work, folder: Path, scheduler: LocalCluster
+) -> None:
+    scheduler.scale(1)
+    words = of_folder(work, folder, "stopped", f"--cluster={scheduler.scheduler_address}", "--on-error=fail")
+    assert magnet(*words).code == 3
+    assert json.loads((folder / "stopped" / "run.json").read_bytes())["state"] == "stopped"
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (("--compat=published",), "the image as a whole"),
+        (("--refine=guided",), "--refine"),
+    ],
+)
+def test_what_workers_cannot_share_is_refused_with_the_reason(
+    work: Work, tmp_path: Path, scheduler: LocalCluster, more: tuple[str, ...], said: str
+) -> None:
+    found = magnet(*work.words(tmp_path / "m.tif", f"--cluster={scheduler.scheduler_address}"), *more)
+    assert found.code == 2
+    assert said in found.said
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_scheduler_that_is_not_there(work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "CONNECTING", 0.2)
+    found = magnet(*work.words(tmp_path / "m.tif", "--cluster=tcp://127.0.0.1:9"))
+    assert found.code == 6
+    assert "no Dask scheduler answers" in found.said
+
+
+def test_a_scheduler_file_whose_address_anybody_can_reach(work: Work, tmp_path: Path) -> None:
+    file = tmp_path / "scheduler.json"
+    file.write_text(json.dumps({"address": "tcp://10.0.0.7:8786"}), encoding="utf-8")
+    found = magnet(*work.words(tmp_path / "m.tif", f"--scheduler-file={file}"))
+    assert found.code == 2
+    assert "--scheduler-file" in found.said
+    assert "--protocol tls" in found.said
+    file.write_text("{}", encoding="utf-8")
+    assert "holds no address" in magnet(*work.words(tmp_path / "m.tif", f"--scheduler-file={file}")).said
+
+
+def test_a_scheduler_that_listens_everywhere_is_refused(
+    work: Work, tmp_path: Path, scheduler: LocalCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A scheduler without --host is reached on loopback as well, and by everybody else."""
+    monkeypatch.setattr(
+        distributed.Client, "scheduler_info", lambda *_, **__: {"address": "tcp://10.0.0.7:8786", "workers": {}}
+    )
+    found = magnet(*work.words(tmp_path / "m.tif", f"--cluster={scheduler.scheduler_address}"))
+    assert found.code == 2
+    assert "tcp://10.0.0.7:8786" in found.said
+
+
+def test_without_dask_one_line_names_the_extra(work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    found = magnet(*work.words(tmp_path / "m.tif", "--cluster=local:2"))
+    assert found.code == 2
+    assert "pip install 'magnet-cli[dask]'" in found.said
+    assert len(found.said.splitlines()) == 1

@@ -1,0 +1,124 @@
+"""Workers that are lost or fail: their task goes to another one, and no task is given out for ever."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import pytest
+
+from magnet_cli.errors import DeviceError, SourceError
+from magnet_cli.events import Events
+from magnet_cli.segmentation.cluster import crew as crew_module
+from magnet_cli.segmentation.cluster.carried_errors import carried, delivered
+from magnet_cli.segmentation.cluster.crew import MOST_LOSSES, Crew, Shift
+
+
+class Promise:
+    """A future that is done at once, or never."""
+
+    def __init__(self, found: dict[str, Any] | None) -> None:
+        self.found = found
+        self.is_cancelled = False
+
+    def cancel(self) -> None:
+        self.is_cancelled = True
+
+    def done(self) -> bool:
+        return self.found is not None
+
+
+@dataclass
+class Workers(Crew):
+    """Workers without a cluster: each answers by a script, or is lost with its task."""
+
+    script: dict[str, list[dict[str, Any] | None]] = field(default_factory=dict)
+    asked: list[tuple[str, Any]] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
+
+    def refresh(self) -> None:
+        self.hosts = {worker: "host" for worker in self.script if worker not in self.lost}
+
+    def submit(self, worker: str, question: dict[str, Any]) -> Any:
+        self.asked.append((worker, question.get("task")))
+        if not question:
+            return Promise({})
+        answers = self.script[worker]
+        found = answers.pop(0) if answers else {"ok": worker}
+        if found is None:
+            self.lost.append(worker)
+        return Promise(found)
+
+    def wait(self, futures: Any) -> list[Any]:
+        return [future for future in futures if future.done()]
+
+    @staticmethod
+    def read(future: Any) -> dict[str, Any]:
+        return cast("dict[str, Any]", future.found)
+
+
+class Counting:
+    """Work whose tasks are numbers."""
+
+    def greeting(self, worker: str) -> dict[str, Any]:
+        del worker
+        return {}
+
+    def objection(self, worker: str, found: dict[str, Any]) -> str | None:
+        del found
+        return "it is odd" if worker == "odd" else None
+
+    def question(self, worker: str, task: int) -> dict[str, Any]:
+        del worker
+        return {"task": task}
+
+
+def done(script: dict[str, list[dict[str, Any] | None]], tasks: int = 6) -> tuple[Workers, list[tuple[int, str]]]:
+    numbers = iter(range(tasks))
+    crew = Workers(client=cast("Any", None), events=Events(), script=script)
+    crew.refresh()
+    shift: Shift[int] = Shift(crew=crew, work=Counting(), following=lambda _: next(numbers, None))
+    return crew, [(task, worker) for task, worker, _ in shift.results()]
+
+
+def test_a_task_whose_worker_is_lost_goes_to_another_one() -> None:
+    crew, found = done({"a": [{"ok": 1}, None], "b": []})
+    assert sorted(task for task, _ in found) == list(range(6))
+    assert crew.lost == ["a"]
+
+
+def test_a_worker_that_is_refused_gets_no_task() -> None:
+    crew, found = done({"a": [], "odd": []})
+    assert {worker for _, worker in found} == {"a"}
+    assert crew.refused == {"odd"}
+
+
+def test_a_worker_whose_device_fails_gets_no_more_tasks() -> None:
+    short = {"error": carried(DeviceError("out of memory"), file="x")}
+    crew, found = done({"a": [short], "b": []})
+    assert sorted(task for task, _ in found) == list(range(6))
+    assert crew.refused == {"a"}
+    assert [worker for worker, task in crew.asked if task is not None].count("a") == 1
+
+
+def test_a_task_that_every_worker_is_lost_with_ends_the_run() -> None:
+    with pytest.raises(DeviceError, match="with the same task"):
+        done({str(number): [None] for number in range(MOST_LOSSES)}, tasks=1)
+
+
+def test_without_workers_the_run_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(crew_module, "WAITING", 0.05)
+    with pytest.raises(DeviceError, match="no worker"):
+        done({"odd": []})
+
+
+@pytest.mark.parametrize("error", [SourceError("damaged", value=3, file="a.tif", advice="Copy it"), ValueError("oh")])
+def test_a_failure_is_carried_as_words(error: Exception) -> None:
+    found = delivered(carried(error, file="b.tif"))
+    if isinstance(error, SourceError):
+        assert type(found) is SourceError
+        assert str(found) == str(error)
+    else:
+        assert found.exit_code == 1
+        assert "ValueError: oh" in str(found)
+        assert found.details is not None
