@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from magnet_cli.errors import MagnetError
 
 
@@ -33,6 +35,9 @@ class Events:
 
     def message(self, text: str) -> None:
         """Receive a message for the user; each is sent once."""
+
+    def begins(self, image: str, lines: Sequence[str]) -> None:
+        """Receive what was recognised about an image and what will be done with it, before its first window."""
 
     def step(self, step: Step) -> None:
         """Receive the progress of an image."""

@@ -24,6 +24,7 @@ from magnet_cli.cli.report import report
 from magnet_cli.cli.scene import scene
 from magnet_cli.cli.segment import segment
 from magnet_cli.cli.train import train_app
+from magnet_cli.cli.volume import speaking
 from magnet_cli.cli.weights import weights_app
 from magnet_cli.errors import BugError, OutputError, redacted, trace_of
 from magnet_cli.system.characters import printable
@@ -79,17 +80,17 @@ app = typer.Typer(
         "token_normalize_func": lambda word: word.replace("_", "-"),
     },
 )
-app.command(cls=PanelCommand)(segment)
-app.command(cls=PanelCommand)(assemble)
-app.command(cls=PanelCommand)(refine)
+app.command(cls=PanelCommand)(speaking(segment))
+app.command(cls=PanelCommand)(speaking(assemble))
+app.command(cls=PanelCommand)(speaking(refine))
 app.command(cls=PanelCommand)(plan)
 app.command(cls=PanelCommand)(info)
 app.command(cls=PanelCommand)(verify)
-app.command(cls=PanelCommand)(report)
-app.command(cls=PanelCommand)(export)
+app.command(cls=PanelCommand)(speaking(report))
+app.command(cls=PanelCommand)(speaking(export))
 app.command(cls=PanelCommand)(scene)
-app.command(cls=PanelCommand)(evaluate)
-app.command(cls=PanelCommand)(bench)
+app.command(cls=PanelCommand)(speaking(evaluate))
+app.command(cls=PanelCommand)(speaking(bench))
 app.command(cls=PanelCommand)(doctor)
 app.add_typer(train_app, name="train")
 app.add_typer(weights_app, name="weights")

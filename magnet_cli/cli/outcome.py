@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, ParamSpec, Self
 import typer
 
 from magnet_cli.cli.signals import GOES_ON, INTERRUPTED, interruptible
+from magnet_cli.cli.volume import VOLUME
 from magnet_cli.errors import BugError, DeviceError, MagnetError, OutputError, foreseen, redacted
 from magnet_cli.system.address_space import address_space_limit, is_shortage, shortage
 from magnet_cli.system.characters import printable
@@ -46,19 +47,30 @@ def command(function: Callable[P, int | None]) -> Callable[P, None]:
         logging.getLogger("tifffile").setLevel(logging.CRITICAL)
         with interruptible():
             try:
-                code = function(*args, **kwargs) or 0
-            except (MagnetError, OSError, ImportError, MemoryError) as error:
-                found = expected_failure(error)
-                if found is None:
-                    raise
-                print_failure(found)
-                code = found.exit_code
-            except KeyboardInterrupt as interrupt:
-                print_message(f"magnet: interrupted; {str(interrupt) or GOES_ON}")
-                code = INTERRUPTED
+                with VOLUME.applied():
+                    code = _ended(function, *args, **kwargs)
+            except MagnetError as error:
+                # The volume itself cannot be applied.
+                print_failure(error)
+                code = error.exit_code
         raise typer.Exit(code)
 
     return run
+
+
+def _ended(function: Callable[P, int | None], *args: P.args, **kwargs: P.kwargs) -> int:
+    """Run a command, print the failure or the interruption that ends it, and return its exit code."""
+    try:
+        return function(*args, **kwargs) or 0
+    except (MagnetError, OSError, ImportError, MemoryError) as error:
+        found = expected_failure(error)
+        if found is None:
+            raise
+        print_failure(found)
+        return found.exit_code
+    except KeyboardInterrupt as interrupt:
+        print_message(f"magnet: interrupted; {str(interrupt) or GOES_ON}")
+        return INTERRUPTED
 
 
 def expected_failure(error: BaseException | None) -> MagnetError | None:
@@ -73,10 +85,19 @@ def expected_failure(error: BaseException | None) -> MagnetError | None:
 
 def print_message(message: str) -> None:
     """Print a line on standard error. An error in writing it is ignored, so that the work can go on."""
+    VOLUME.record(message)
     try:
         typer.echo(printable(redacted(message)), err=True)
     except OSError:
         _discard(sys.stderr)
+
+
+def print_note(message: str) -> None:
+    """Print a line that is no failure: as `print_message`, but with `--quiet` in the log alone."""
+    if VOLUME.quiet:
+        VOLUME.record(message)
+    else:
+        print_message(message)
 
 
 def print_failure(error: MagnetError, about: str = "magnet") -> None:
@@ -96,7 +117,7 @@ class _Notices(logging.Handler):
     """Prints what libraries log as lines: their messages quote the files that they read."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        print_message(f"{record.name}: {record.getMessage()}")
+        print_note(f"{record.name}: {record.getMessage()}")
 
 
 def print_notices() -> None:
@@ -104,7 +125,7 @@ def print_notices() -> None:
     logging.lastResort = _Notices(logging.WARNING)
 
     def warn(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
-        print_message(f"{category.__name__}: {message}")
+        print_note(f"{category.__name__}: {message}")
 
     warnings.showwarning = warn
 

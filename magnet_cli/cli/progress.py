@@ -17,13 +17,14 @@ from rich.progress import (
 )
 
 from magnet_cli.cli.outcome import shown_details
+from magnet_cli.cli.volume import VOLUME
 from magnet_cli.errors import redacted
 from magnet_cli.events import Events, Images, Step
 from magnet_cli.system.characters import printable
 from magnet_cli.system.closing import Closing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from magnet_cli.errors import MagnetError
@@ -43,7 +44,8 @@ class _Console(Console):
 def transient_bar(console: Console, *columns: ProgressColumn, enabled: bool) -> Progress:
     """Return a bar that disappears when it ends; it is not shown where standard error is no terminal."""
     # Rich also takes a pipe for a terminal where FORCE_COLOR is set, as many CI services do.
-    return Progress(*columns, console=console, transient=True, disable=not (enabled and console.file.isatty()))
+    is_shown = enabled and not VOLUME.quiet and console.file.isatty()
+    return Progress(*columns, console=console, transient=True, disable=not is_shown)
 
 
 class BarDisplay(Closing):
@@ -78,25 +80,45 @@ class Display(Events, BarDisplay):
         self._all: TaskID | None = None
         self._task: TaskID | None = None
         self._shown: tuple[str, str] | None = None
+        self._several = False
 
     def message(self, text: str) -> None:
-        """Print a line above the bar."""
+        """Print a line above the bar; with `--quiet` it goes to the log alone."""
+        VOLUME.record(text)
+        if VOLUME.quiet:
+            return
         with suppress(OSError):
             self._console.print(printable(redacted(text)))
+
+    def begins(self, image: str, lines: Sequence[str]) -> None:
+        """Print what was recognised about an image. Of several images it goes to the log alone, unless verbose."""
+        del image
+        self.describe(lines)
+
+    def describe(self, lines: Sequence[str]) -> None:
+        """Print lines about one image. Where the run has several, they go to the log alone, unless it is verbose."""
+        for line in lines:
+            if self._several and not VOLUME.verbose:
+                VOLUME.record(line)
+            else:
+                self.message(line)
 
     def failed(self, image: str, error: MagnetError) -> None:
         """Print the failure of an image, with the image's name."""
         self._clear()
         name = redacted(image)
         about = "" if name in str(error) else f"{name}: "
+        lines = [f"magnet: {about}{error}", *shown_details(error)]
+        for line in lines:
+            VOLUME.record(line)
         with suppress(OSError):
-            self._console.print(printable(f"magnet: {about}{error}"))
-            for line in shown_details(error):
+            for line in lines:
                 self._console.print(printable(line))
 
     def images(self, progress: Images) -> None:
         """Move the bar of all images, which says how many failed. A single image has none."""
-        if progress.total == 1:
+        self._several = progress.total > 1
+        if not self._several:
             return
         what = f"images, {progress.failed} failed" if progress.failed else "images"
         if self._all is None:
@@ -110,6 +132,7 @@ class Display(Events, BarDisplay):
         if self._task is None or (step.image, step.what) != self._shown:
             self._clear()
             self._shown = (step.image, step.what)
+            VOLUME.record(f"{step.image}: {step.what}")
             self._task = self._bar.add_task(printable(f"{step.image}, {step.what}"), total=step.total)
         self._bar.update(self._task, completed=step.done, total=step.total)
 

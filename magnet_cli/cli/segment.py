@@ -13,6 +13,7 @@ import typer
 from magnet_cli.cli.device_processes import joined_rows, run_on_devices
 from magnet_cli.cli.outcome import Listing, command
 from magnet_cli.cli.parameters import Given, Group, Inputs, Json, NoProgress, output_option, takes
+from magnet_cli.cli.volume import VOLUME
 from magnet_cli.errors import UsageError
 from magnet_cli.options.parts import PartOptions
 from magnet_cli.options.segment import SegmentOptions
@@ -58,6 +59,7 @@ def segment(
         chosen, shared = options.value(), parts.value()
         part = shared.part(os.environ)
         from magnet_cli.cli.progress import Display
+        from magnet_cli.cli.result_text import result_lines
 
         check_address_space()
         from magnet_cli.segmentation import api as segmentation
@@ -89,7 +91,10 @@ def segment(
             ) as results,
         ):
             for result in results:
-                listing.add(result.describe(), result.error)
+                row = result.describe()
+                listing.add(row, result.error)
+                if not json:
+                    display.describe(result_lines(row, verbose=VOLUME.verbose))
                 if stops and result.error is not None:
                     return result.error.exit_code
     return listing.exit_code

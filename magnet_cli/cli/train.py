@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from magnet_cli.cli.outcome import command, print_message
+from magnet_cli.cli.outcome import command, print_note
 from magnet_cli.cli.parameters import NoProgress
+from magnet_cli.cli.volume import speaking
 from magnet_cli.system.address_space import check_address_space
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ held out, a page (evaluation.html) with scores by class and scene, confusion and
 
 
 @train_app.command(help=BACKBONE)
+@speaking
 @command
 def backbone(data: Data, *, output: Output, config: Config, no_progress: NoProgress = False) -> None:
     """Train a backbone and write its bundle."""
@@ -80,6 +82,7 @@ after refinement.
 
 
 @train_app.command(help=CASCADE)
+@speaking
 @command
 def cascade(data: Data, *, output: Output, config: Config, no_progress: NoProgress = False) -> None:
     """Train a cascade and write its bundle."""
@@ -134,6 +137,7 @@ In the configuration:
 
 
 @train_app.command(help=GRNET)
+@speaking
 @command
 def grnet(data: Data, *, output: Output, config: Config, no_progress: NoProgress = False) -> None:
     """Train a GRNet and write its bundle."""
@@ -143,6 +147,7 @@ def grnet(data: Data, *, output: Output, config: Config, no_progress: NoProgress
 
 
 @train_app.command(help=SELECTOR)
+@speaking
 @command
 def selector(data: Data, *, output: Output, config: Config, no_progress: NoProgress = False) -> None:
     """Train a selector for a bundle that has a backbone, and add it to the bundle."""
@@ -164,4 +169,4 @@ def _train(
         bundle = train(data, output, TrainConfig.read(config), progress=display.line, each=display.tick)
     if bundle is not None:
         classes = f", {len(bundle.classes)} classes" if isinstance(bundle, Bundle) else ""
-        print_message(f"{output}: bundle '{bundle.name}'{classes}")
+        print_note(f"{output}: bundle '{bundle.name}'{classes}")

@@ -9,6 +9,8 @@ from typing_extensions import override
 from magnet_cli.events import Events
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from magnet_cli.errors import MagnetError
     from magnet_cli.events import Images, Step
     from magnet_cli.system.private_names import PrivateNames
@@ -28,6 +30,10 @@ class PrivateEvents(Events):
     @override
     def message(self, text: str) -> None:
         self._events.message(self._names.text(text))
+
+    @override
+    def begins(self, image: str, lines: Sequence[str]) -> None:
+        self._events.begins(self._names.text(image), [self._names.text(line) for line in lines])
 
     @override
     def step(self, step: Step) -> None:

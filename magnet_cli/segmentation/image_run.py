@@ -24,6 +24,7 @@ from magnet_cli.models.python_network import PYTHON
 from magnet_cli.options.spelling import segment_words
 from magnet_cli.run.clock import Clock
 from magnet_cli.run.mask_run import MaskRun, check_private
+from magnet_cli.segmentation.announcement import announcement
 from magnet_cli.segmentation.computer import Normalisation
 from magnet_cli.segmentation.image_files import written_files
 from magnet_cli.segmentation.image_planner import plan_image
@@ -275,6 +276,7 @@ class ImageRun:
         if run.is_done():
             report = run.report()
             return ComputedImage(run=self, write=lambda: self.done(report, was_done=True))
+        self.events.begins(self.target.image, announcement(plan, self.model.bundle, mask=self.target.mask))
         self.report_notes(plan)
         command = self.command(plan)
         groups = run.computed()

@@ -47,6 +47,11 @@ class SharedEvents(Events):
             self._events.message(text)
 
     @override
+    def begins(self, image: str, lines: Sequence[str]) -> None:
+        with self._lock:
+            self._events.begins(image, lines)
+
+    @override
     def step(self, step: Step) -> None:
         with self._lock:
             self._events.step(step)

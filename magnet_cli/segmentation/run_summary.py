@@ -111,7 +111,7 @@ class RunSummary:
         found += [f"  failed: {row['image']} (exit code {row['exit_code']})" for row in failed[:MOST_NAMED]]
         if len(failed) > MOST_NAMED:
             found.append(f"  and {len(failed) - MOST_NAMED} more")
-        found += _class_lines(class_sums(self.rows))
+        found += class_lines(class_sums(self.rows))
         return [*found, *([] if self.path is None else [f"  {self.path} lists every image"])]
 
     def _write(self) -> None:
@@ -156,7 +156,8 @@ def class_sums(rows: Iterable[Row]) -> list[Row]:
     return list(sums.values())
 
 
-def _class_lines(classes: Sequence[Row]) -> list[str]:
+def class_lines(classes: Sequence[Row]) -> list[str]:
+    """Return share and area of classes as lines of text; none where nothing was computed."""
     pixels = sum(entry["pixels"] for entry in classes)
     if not pixels:
         return []

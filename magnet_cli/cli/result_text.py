@@ -1,0 +1,57 @@
+"""What came out of the segmentation of an image, in lines of text, with what to type next."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+from magnet_cli.segmentation.run_summary import class_lines
+from magnet_cli.system.memory import format_bytes
+from magnet_cli.system.speeds import format_seconds
+
+
+def result_lines(row: dict[str, Any], *, verbose: bool = False) -> list[str]:
+    """Return the result of one image as lines of text; none for an image that failed or is done in part.
+
+    Args:
+        row: The result as JSON values, as `ImageResult.describe` returns it.
+        verbose: Whether each stage and the time of each activity is listed, too.
+    """
+    report = row.get("report")
+    if report is None:
+        return []
+    lines = class_lines(report["classes"])
+    lines += [f"  {area['kind']}: {100 * area['share']:.2f} % of the image" for area in report["areas"]]
+    empty, size = report["not_computed"]["pixels"], report["input"]["size"]
+    if empty:
+        lines.append(f"  not computed (255 in the mask): {100 * empty / (size['width'] * size['height']):.2f} %")
+    seconds = report["seconds"]
+    if row["status"] == "done":
+        lines.append(f"  took {format_seconds(seconds['wall'])} and {_bytes(report['memory']['host_peak'])} of memory")
+    if verbose:
+        lines += _stage_lines(report)
+        spent = ", ".join(f"{name} {format_seconds(value)}" for name, value in seconds.items() if name != "wall")
+        lines.append(f"  time by activity: {spent}")
+    mask = Path(row["mask"])
+    lines.append(f"  {mask.with_suffix('.json')} is the report")
+    named = shlex.quote(str(mask))
+    if report.get("command") is not None and row["status"] == "done":
+        lines += [
+            f"  to look at it:    magnet report {named} --html",
+            f"  to hand it on:    magnet export {named} --format geojson",
+        ]
+    return lines
+
+
+def _stage_lines(report: dict[str, Any]) -> list[str]:
+    return [
+        f"  stage {stage['stage']}: {stage['windows_run']:,} of {stage['windows']:,} windows of "
+        f"{stage['scale']['width']} pixels"
+        for step in report["passes"]
+        for stage in step["stages"]
+    ]
+
+
+def _bytes(count: int | None) -> str:
+    return "an unknown amount" if count is None else format_bytes(count)

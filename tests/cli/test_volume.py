@@ -1,0 +1,123 @@
+"""What a run says to somebody who sees it for the first time, and how much of it: quiet, verbose, log."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.cli.support import invoke, one_line, write_image
+
+STAMPED = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\S* (.*)")
+
+
+def messages(log: str) -> list[str]:
+    """The messages of a log without their times; every line has one."""
+    found = [STAMPED.fullmatch(line) for line in Path(log).read_text(encoding="utf-8").splitlines()]
+    assert all(found)
+    return [each[1] for each in found if each is not None]
+
+
+def test_a_run_says_what_it_recognised_what_it_does_and_what_came_out(image: Path, bundle: Path) -> None:
+    result = invoke("segment", image, "--weights", bundle, "-o", "out", "--slide-mpp", "0.5")
+    assert result.exit_code == 0
+    lines = result.stderr.splitlines()
+    assert re.fullmatch(r"s\.tif: \d+ x \d+ pixels, 3 bands, 0\.5 um a pixel: [\d.]+ x [\d.]+ mm", lines[0])
+    assert lines[1] == "  each pixel gets one of the 3 classes of the bundle colours: r, g, b, in out/s.tif"
+    assert re.fullmatch(
+        r"  3 stages, .* windows of 128, 64 and 32 pixels, at most \d+ windows in all, on cpu", lines[2]
+    )
+    assert re.fullmatch(r"  takes at most [\d.]+ [MG]iB of memory, and [\d.]+ \w+ of disk", lines[3])
+    after = lines[lines.index("out/s.tif: done") + 1 :]
+    shares = [float(line.split()[1]) for line in after[:3]]
+    assert [line.split()[0] for line in after[:3]] == ["r", "g", "b"]
+    assert sum(shares) == pytest.approx(100, abs=0.02)
+    assert all(line.endswith(" um2") for line in after[:3])
+    assert re.fullmatch(r"  took .* and [\d.]+ [MG]iB of memory", after[3])
+    assert after[4] == "  out/s.json is the report"
+    for line in after[5:]:
+        words = line.partition("magnet ")[2].split()
+        assert invoke(*words).exit_code == 0, line
+    assert len(after) == 7
+
+
+def test_a_region_is_named_before_and_its_share_after(image: Path, bundle: Path) -> None:
+    lines = invoke("segment", image, "--weights", bundle, "-o", "m.tif", "--roi", "0,0,16,16").stderr.splitlines()
+    assert any(re.fullmatch(r"  only the region .*16.* is computed", line) for line in lines), lines
+    assert any(re.fullmatch(r"  roi: [\d.]+ % of the image", line) for line in lines)
+    assert any(line.startswith("  not computed (255 in the mask): ") for line in lines)
+
+
+def test_quiet_prints_nothing_but_failures(image: Path, bundle: Path) -> None:
+    (Path("in")).mkdir()
+    write_image(Path("in/a.tif"))
+    Path("in/b.tif").write_text("no image")
+    assert invoke("segment", image, "--weights", bundle, "--quiet").stderr == ""
+    result = invoke("segment", "in", "--weights", bundle, "-q", "-o", "out")
+    assert result.exit_code == 7
+    assert one_line(result).startswith("magnet: in/b.tif: this is no image")
+    assert invoke("export", "out/a.tif", "--format", "cog", "-q").stderr == ""
+
+
+def test_of_several_images_each_is_described_only_when_asked(bundle: Path, here: Path) -> None:
+    for name in "ab":
+        write_image(here / "in" / f"{name}.tif")
+    short = invoke("segment", "in", "--weights", bundle, "-o", "out").stderr
+    assert "each pixel gets" not in short
+    long = invoke("segment", "in", "--weights", bundle, "-o", "again", "-v").stderr
+    assert long.count("each pixel gets one of the 3 classes") == 2
+    assert long.count("  stage 3: ") == 2
+    assert long.count("  time by activity: ") == 2
+
+
+def test_the_log_has_every_message_with_its_time_and_grows(image: Path, bundle: Path) -> None:
+    words = ("segment", image, "--weights", bundle, "-o", "m.tif", "--log-file", "run.log")
+    shown = invoke(*words).stderr.splitlines()
+    logged = messages("run.log")
+    assert logged[0].startswith("magnet ")
+    assert [line for line in logged if line in shown] == shown
+    assert any(line.startswith("m.tif: pass 1 of ") for line in logged), logged
+    assert invoke(*words, "-q").stderr == ""
+    again = messages("run.log")
+    assert again[: len(logged)] == logged
+    assert "m.tif: already done" in again[len(logged) :]
+
+
+def test_a_failure_is_logged(here: Path, bundle: Path) -> None:
+    assert here.exists()
+    result = invoke("segment", "none.tif", "--weights", bundle, "--log-file", "run.log")
+    assert result.exit_code == 3
+    assert messages("run.log")[1:] == [one_line(result)]
+
+
+def test_an_image_that_is_named_as_the_log_is_left_alone(image: Path, bundle: Path) -> None:
+    before = image.read_bytes()
+    result = invoke("segment", image, "--weights", bundle, "--log-file", image)
+    assert result.exit_code == 5
+    assert "is no log of magnet" in one_line(result)
+    assert image.read_bytes() == before
+    assert not Path("s.mask.tif").exists()
+
+
+def test_a_log_that_cannot_be_written_is_named(image: Path, bundle: Path) -> None:
+    result = invoke("segment", image, "--weights", bundle, "--log-file", "none/run.log")
+    assert result.exit_code == 5
+    assert "none/run.log" in one_line(result)
+
+
+def test_quiet_and_verbose_contradict_each_other(image: Path, bundle: Path) -> None:
+    result = invoke("segment", image, "--weights", bundle, "-q", "-v")
+    assert result.exit_code == 2
+    assert "--quiet and --verbose" in one_line(result)
+    # What one command was told does not reach the next.
+    assert "done" in invoke("segment", image, "--weights", bundle).stderr
+
+
+def test_private_runs_announce_no_folder(here: Path, bundle: Path) -> None:
+    write_image(here / "ward 7" / "s.tif")
+    words = ("segment", here / "ward 7" / "s.tif", "--weights", bundle, "-o", here / "ward 7" / "out", "--private")
+    result = invoke(*words, "--log-file", "run.log")
+    assert result.exit_code == 0, result.stderr
+    assert "ward 7" not in result.stderr
+    assert "ward 7" not in Path("run.log").read_text(encoding="utf-8")
