@@ -29,6 +29,7 @@ PURPOSES = {
     "bench": "the comparison of `magnet bench` with plain patching by MONAI",
     "bioimageio": "networks that a BioImage.IO description names",
     "crf": "magnet refine --method crf",
+    "dask": "magnet segment --cluster, which shares a run between workers of Dask",
     "dicom": "DICOM slides of 16 bits or in JPEG-LS; other DICOM slides need no extra",
     "gdal": "JPEG 2000 files, mosaics (VRT) and the formats of geographic programs",
     "guided": "magnet refine --method guided",
@@ -39,6 +40,7 @@ PURPOSES = {
     "timm": "training with an encoder of timm",
     "torchvision": "segmentation networks of torchvision",
     "transformers": "networks of transformers, such as a SegFormer",
+    "view": "magnet view, which shows an image and its mask in a browser",
 }
 """What each extra is needed for. Those for the people who develop the program, and former names, are left out."""
 LEAST_FREE = 2 << 30
