@@ -9,13 +9,11 @@ from typing import TYPE_CHECKING, Any
 from magnet_cli.errors import WeightsError
 from magnet_cli.geometry import Size
 from magnet_cli.models.foreign.graph import bands_described
-from magnet_cli.models.foreign.network_files import checked_file, digest_of_file
+from magnet_cli.models.foreign.network_files import checked_file, digest_of_file, read_yaml
 from magnet_cli.models.foreign.network_kind import NetworkReading, Stated
 from magnet_cli.models.foreign.onnx_file import OnnxFile
 from magnet_cli.models.foreign.torchscript_file import TorchScriptFile
-from magnet_cli.models.schema import LARGEST
 from magnet_cli.options.foreign_network import ClassChoice
-from magnet_cli.system import regular_files
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -128,19 +126,8 @@ def read_description(file: Path, options: NetworkOptions) -> NetworkReading:
 
 
 def _table(file: Path) -> dict[str, Any]:
-    try:
-        import yaml  # noqa: PLC0415 - an extra
-    except ImportError as exc:
-        raise WeightsError("a description in YAML needs the Python package yaml, which cannot be imported here",
-            file=file, advice="pip install 'magnet-cli[bioimageio]'") from exc  # fmt: skip
-    data = regular_files.beginning(file, LARGEST + 1)
-    if len(data) > LARGEST:
-        raise WeightsError(f"a description has at most {LARGEST} bytes", file=file)
-    try:
-        table = yaml.safe_load(data)
-    except (yaml.YAMLError, RecursionError, ValueError) as exc:
-        raise WeightsError(f"no YAML that can be read: {str(exc).splitlines()[0][:200]}", file=file) from exc
-    if not isinstance(table, dict) or table.get("type") != "model":
+    table = read_yaml(file)
+    if table.get("type") != "model":
         raise WeightsError("no description of a network in the format of BioImage.IO", file=file)
     version = str(table.get("format_version"))
     if not version.startswith(FORMATS):

@@ -11,6 +11,7 @@ from magnet_cli.models.foreign.network_files import archive_names, read_json
 from magnet_cli.models.foreign.onnx_file import OnnxFile
 from magnet_cli.models.foreign.openvino_file import OpenVinoFile
 from magnet_cli.models.foreign.smp_folder import SmpFolder
+from magnet_cli.models.foreign.tiatoolbox_state import TiatoolboxState
 from magnet_cli.models.foreign.torchscript_file import TorchScriptFile
 from magnet_cli.models.foreign.torchvision_state import TorchvisionState
 from magnet_cli.models.foreign.transformers_folder import TransformersFolder
@@ -25,6 +26,7 @@ _EVERY: tuple[NetworkKind, ...] = (
     TorchScriptFile(),
     OnnxFile(),
     OpenVinoFile(),
+    TiatoolboxState(),
     TorchvisionState(),
 )
 KINDS: dict[str, NetworkKind] = {kind.name: kind for kind in _EVERY}

@@ -52,6 +52,32 @@ def read_json(root: Path, name: str) -> dict[str, Any]:
     return parse_object(regular_files.beginning(path, LARGEST + 1), file=path)
 
 
+def read_yaml(file: Path) -> dict[str, Any]:
+    """Return the YAML mapping in a file; tags that would build objects are refused.
+
+    Raises:
+        WeightsError: It cannot be read, is longer than a description, or is no mapping.
+    """
+    try:
+        import yaml  # noqa: PLC0415 - an extra
+    except ImportError as exc:
+        raise WeightsError("a description in YAML needs the Python package yaml, which cannot be imported here",
+            file=file, advice="pip install 'magnet-cli[bioimageio]'") from exc  # fmt: skip
+    try:
+        data = regular_files.beginning(file, LARGEST + 1)
+    except OSError as exc:
+        raise WeightsError(f"cannot be read: {exc}", file=file) from exc
+    if len(data) > LARGEST:
+        raise WeightsError(f"a description has at most {LARGEST} bytes", file=file)
+    try:
+        table = yaml.safe_load(data)
+    except (yaml.YAMLError, RecursionError, ValueError) as exc:
+        raise WeightsError(f"no YAML that can be read: {str(exc).splitlines()[0][:200]}", file=file) from exc
+    if not isinstance(table, dict):
+        raise WeightsError("a description is a mapping of names to values", value=type(table).__name__, file=file)
+    return table
+
+
 def digest_of_file(path: Path) -> str:
     """Return the SHA-256 of a file, read in parts: a network may have many gigabytes."""
     total = hashlib.sha256()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import warnings
+import zlib
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -14,7 +16,7 @@ from torch import Tensor, nn
 from magnet_cli.options.foreign_network import NetworkOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
 BANDS = 3
@@ -79,6 +81,93 @@ def torchvision_saved(folder: Path) -> Saved:
     network = lively(segmentation.lraspp_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=4))
     torch.save(network.state_dict(), folder / "lraspp.pth")
     return Saved(path=folder / "lraspp.pth", eager=lambda x: network(x)["out"].softmax(dim=1), classes=4)
+
+
+def made_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return weights that depend on the names and shapes of the tensors alone, and that keep values in bounds."""
+    found = {}
+    for name, tensor in state.items():
+        random, part = np.random.RandomState(zlib.crc32(name.encode())), name.rpartition(".")[2]
+        shape = tuple(tensor.shape)
+        if part in ("num_batches_tracked", "unpool_mat"):
+            found[name] = tensor
+        elif len(shape) == 4:
+            # Small weights of the last layer keep scores away from 0 and 1.
+            gain = 0.2 if name == "clf.weight" else 1.0
+            values = gain * random.standard_normal(shape) * (2 / np.prod(shape[1:])) ** 0.5
+            found[name] = torch.from_numpy(values.astype(np.float32))
+        elif part in ("running_var", "weight"):
+            # Residual blocks would add up to large values otherwise.
+            gain = 0.1 if name.endswith("bn3.weight") else 1.0
+            found[name] = torch.from_numpy((gain * random.uniform(0.5, 1.5, shape)).astype(np.float32))
+        else:
+            found[name] = torch.from_numpy(random.uniform(-0.2, 0.2, shape).astype(np.float32))
+    return found
+
+
+class PlainUNet(nn.Module):
+    """Tensors named as in the U-Nets of TIAToolbox over its encoder `unet`, and what it computes of them."""
+
+    def __init__(self, *, channels: int = 3, levels: tuple[int, ...] = (4, 6, 8)) -> None:
+        super().__init__()
+        blocks = []
+        for inputs, outputs in zip((BANDS, *levels), levels, strict=False):
+            first, second = nn.Conv2d(inputs, outputs, 3, bias=False), nn.Conv2d(outputs, outputs, 3, bias=False)
+            norms = nn.BatchNorm2d(outputs), nn.BatchNorm2d(outputs)
+            blocks.append(nn.ModuleList([nn.Sequential(first, norms[0], nn.ReLU(), second, norms[1])]))
+        self.backbone = nn.Module()
+        self.backbone.blocks = nn.ModuleList(blocks)
+        self.conv1x1 = nn.Conv2d(levels[-1], levels[-2], 1, bias=False)
+        self.uplist = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(width, wanted, 3, bias=False), nn.BatchNorm2d(wanted))
+            for width, wanted in zip(levels[-2::-1], (*levels[-3::-1], levels[0]), strict=True)
+        )
+        self.clf = nn.Conv2d(levels[0], channels, 1)
+        self.upsample2x = nn.Module()
+        self.upsample2x.register_buffer("unpool_mat", torch.ones(2, 2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        state, maps = self.state_dict(), []
+        for level in range(len(self.uplist) + 1):
+            for layer in (0, 3):
+                name = f"backbone.blocks.{level}.0"
+                x = self._step(x, state, f"{name}.{layer}", f"{name}.{layer + 1}")
+            maps.append(x)
+            x = nn.functional.avg_pool2d(x, 2)
+        x = nn.functional.conv2d(maps.pop(), state["conv1x1.weight"])
+        for step in range(len(self.uplist)):
+            x = x.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3) + maps.pop()
+            x = self._step(x, state, f"uplist.{step}.0", f"uplist.{step}.1")
+        return nn.functional.conv2d(x, state["clf.weight"], state["clf.bias"])
+
+    @staticmethod
+    def _step(x: Tensor, state: Mapping[str, Tensor], conv: str, norm: str) -> Tensor:
+        x = nn.functional.conv2d(x, state[f"{conv}.weight"], padding=1)
+        mean, var, weight, bias = (
+            state[f"{norm}.{part}"] for part in ("running_mean", "running_var", "weight", "bias")
+        )
+        return torch.relu(nn.functional.batch_norm(x, mean, var, weight, bias))
+
+
+def plain_unet(channels: int = 3) -> PlainUNet:
+    network = PlainUNet(channels=channels).eval()
+    network.load_state_dict(made_weights(network.state_dict()))
+    return network
+
+
+def tiatoolbox_saved(folder: Path) -> Saved:
+    network = plain_unet()
+    torch.save(network.state_dict(), folder / "tissue.pth")
+    (folder / "tissue.yaml").write_text(
+        "architecture: {class: unet.UNetModel}\n"
+        "ioconfig: {kwargs: {patch_input_shape: [64, 64], input_resolutions: [{units: baseline, resolution: 1.0}]}}\n"
+    )
+    return Saved(
+        path=folder / "tissue.pth",
+        eager=lambda x: network(x).softmax(dim=1),
+        classes=3,
+        more={"input": None, "mean": None, "std": None},
+    )
 
 
 class Strided(nn.Module):
@@ -267,6 +356,7 @@ MAKERS: dict[str, Callable[[Path], Saved]] = {
     "onnx": onnx_saved,
     "openvino": openvino_saved,
     "smp": smp_saved,
+    "tiatoolbox": tiatoolbox_saved,
     "torchvision": torchvision_saved,
     "torchscript": torchscript_saved,
     "transformers": transformers_saved,

@@ -149,7 +149,7 @@ def test_the_digest_of_a_bundle_forgets_the_machine_alone(bundle: Bundle, tmp_pa
     foreign["runtime"] = {"torch": "0"}
     (folder / "bundle.json").write_text(json.dumps(table))
     assert load_bundle(str(folder)).digest == bundle.digest
-    foreign["activation"] = "none"
+    foreign["activation"] = "share"
     (folder / "bundle.json").write_text(json.dumps(table))
     assert load_bundle(str(folder)).digest != bundle.digest
 

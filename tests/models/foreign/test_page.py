@@ -18,6 +18,7 @@ from tests.models.foreign.makers import (
     BANDS,
     openvino_saved,
     smp_saved,
+    tiatoolbox_saved,
     torchscript_saved,
     torchvision_saved,
     transformers_saved,
@@ -39,6 +40,7 @@ def folder(here: Path) -> Path:
     written(here / "nuclei", newer(weights_of(here / "nuclei")))
     transformers_saved(here)
     torchvision_saved(here)
+    tiatoolbox_saved(here)
     pixels = np.random.default_rng(0).integers(0, 255, (20, 24, BANDS), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
     tifffile.imwrite(here / "city.tif", pixels, tile=(64, 64), photometric="rgb")
     return here
