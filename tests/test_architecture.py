@@ -76,6 +76,9 @@ ONLY: dict[str, set[str]] = {
     "cv2": {"arithmetic"},
     "pydensecrf": {"arithmetic"},
     "jinja2": {"report"},
+    "starlette": {"report"},
+    "anyio": {"report"},
+    "uvicorn": {"report"},
     "matplotlib": {"bench", "evaluation", "train", "report"},
     "monai": {"bench"},
     "hypothesis": set(),
@@ -101,6 +104,8 @@ LIGHT = {
     "shapely",
     "pydantic",
     "pyproj",
+    "starlette",
+    "uvicorn",
 }
 """What a command that only answers about itself must not load."""
 

@@ -24,6 +24,7 @@ from magnet_cli.cli.report import report
 from magnet_cli.cli.scene import scene
 from magnet_cli.cli.segment import segment
 from magnet_cli.cli.train import train_app
+from magnet_cli.cli.view import view
 from magnet_cli.cli.volume import speaking
 from magnet_cli.cli.weights import weights_app
 from magnet_cli.errors import BugError, OutputError, redacted, trace_of
@@ -87,6 +88,7 @@ app.command(cls=PanelCommand)(plan)
 app.command(cls=PanelCommand)(info)
 app.command(cls=PanelCommand)(verify)
 app.command(cls=PanelCommand)(speaking(report))
+app.command(cls=PanelCommand)(view)
 app.command(cls=PanelCommand)(speaking(export))
 app.command(cls=PanelCommand)(scene)
 app.command(cls=PanelCommand)(speaking(evaluate))

@@ -38,6 +38,8 @@ CALLS: list[tuple[list[str], int]] = [
     (["info", "--help"], 0),
     (["verify", "--help"], 0),
     (["report", "--help"], 0),
+    (["view", "--help"], 0),
+    (["view", "x.tif", "--port", "70000"], 2),
     (["evaluate", "--help"], 0),
     (["export", "--help"], 0),
     (["export", "x.tif", "--format", "png"], 2),

@@ -54,8 +54,9 @@ def write_mask(
     resolution: Resolution | None = MICRONS,
     geo_tags: tuple[tuple[int, int, int, object], ...] = (),
     bounds: Box | None = None,
+    made_of: str = "i" * 64,
 ) -> Path:
-    """Return a finished mask with its report."""
+    """Return a finished mask with its report; `made_of` is the fingerprint of its image."""
     path.parent.mkdir(parents=True, exist_ok=True)
     size = Size(width=labels.shape[1], height=labels.shape[0])
     spec = MaskSpec(
@@ -65,7 +66,7 @@ def write_mask(
     described: dict[str, object] = {"bundle": "test"}
     if bounds is not None:
         described["bounds"] = [bounds.x, bounds.y, bounds.width, bounds.height]
-    with Journal.open(paths.journal, header=JournalHeader(hashes={"input": "i" * 64}, spec=spec)) as journal:
+    with Journal.open(paths.journal, header=JournalHeader(hashes={"input": made_of}, spec=spec)) as journal:
         group = GroupId(pass_index=0, index=0)
         journal.put_labels(group, box=Box.whole(size), labels=labels)
         journal.finish_group(group, counts={})

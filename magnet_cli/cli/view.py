@@ -1,0 +1,104 @@
+"""`magnet view` shows an image and its masks in the browser."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from magnet_cli.cli.outcome import command, print_json, print_lines, print_message
+from magnet_cli.cli.parameters import FIRST, Json, NoProgress
+
+SCHEMA = 1
+TUNNEL = "SSH_CONNECTION"
+"""Environment variable that the SSH server sets in a session."""
+DISPLAYS = ("DISPLAY", "WAYLAND_DISPLAY")
+
+
+@command
+def view(
+    image: Annotated[str, typer.Argument(metavar="IMAGE", help="The image, a file or URL.")],
+    masks: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[MASK]...",
+            help="Masks of the image: those of magnet, or any raster of class indices, such as the truth.",
+        ),
+    ] = None,
+    *,
+    port: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            max=65535,
+            help="Port on this machine; 0 takes a free one.",
+            envvar="MAGNET_PORT",
+            rich_help_panel=FIRST,
+        ),
+    ] = 0,
+    no_browser: Annotated[
+        bool,
+        typer.Option(
+            "--no-browser",
+            help="Print the address, and open no browser.",
+            envvar="MAGNET_NO_BROWSER",
+            rich_help_panel=FIRST,
+        ),
+    ] = False,
+    series: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N|NAME",
+            help="Image to show from a file that holds several, by number (from 0) or name, as info lists them.",
+            envvar="MAGNET_SERIES",
+            rich_help_panel=FIRST,
+        ),
+    ] = None,
+    json: Json = False,
+    no_progress: NoProgress = False,
+) -> int:
+    """Show an image and its masks in the browser, from the whole down to single pixels. Ctrl-C ends it."""
+    del no_progress
+    from magnet_cli.report.viewer.server import check_packages, serve
+
+    check_packages()
+    from magnet_cli.report.viewer.exhibit import open_exhibit
+
+    def ready(address: str) -> None:
+        if json:
+            print_json({"schema": SCHEMA, "address": address})
+        else:
+            print_lines(address)
+        sys.stdout.flush()
+        _advise(address, opened=not no_browser and _open(address))
+
+    with open_exhibit(image, masks or [], series=series) as exhibit:
+        try:
+            serve(exhibit, port=port, ready=ready)
+        except KeyboardInterrupt:
+            print_message("magnet: the page is closed")
+    return 0
+
+
+def _open(address: str) -> bool:
+    """Open the address in a browser where there is a screen for one. Return whether one was started."""
+    # Without a screen a browser for terminals would start in the terminal of this program.
+    if os.environ.get(TUNNEL) or (sys.platform == "linux" and not any(map(os.environ.get, DISPLAYS))):
+        return False
+    import webbrowser
+
+    return webbrowser.open(address)
+
+
+def _advise(address: str, *, opened: bool) -> None:
+    """Say on standard error how the page is opened and closed."""
+    if opened:
+        print_message("The page is open in your browser. Press Ctrl-C here to close it.")
+        return
+    print_message("Open this address in a browser. Press Ctrl-C here to close the page.")
+    if os.environ.get(TUNNEL):
+        port = address.split("/")[2].rpartition(":")[2]
+        print_message(f"From another machine, first run there: ssh -L {port}:127.0.0.1:{port} THIS-MACHINE")

@@ -1,0 +1,200 @@
+"""The page as an ASGI application: it answers GET under a secret address to this machine's own names, and no more."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from functools import partial
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+import anyio
+from anyio import to_thread
+from starlette.applications import Starlette
+from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.routing import Route
+
+from magnet_cli.errors import MagnetError
+from magnet_cli.report.viewer.label_tiles import FORMS, LabelStyle
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from starlette.requests import Request
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+    from magnet_cli.report.viewer.exhibit import Exhibit
+    from magnet_cli.report.viewer.pixel_tiles import EncodedTile
+
+READERS = 4
+"""Tiles that are decoded at once, at most, so that a fast scroll does not fill the memory."""
+HOSTS = frozenset({"127.0.0.1", "localhost"})
+"""Names of this machine in the header `Host`. Another name is a page elsewhere that had its own name resolve to this
+machine (DNS rebinding). The port is free, because a tunnel may have another one at its near end."""
+PAGE = {
+    "": ("viewer.html", "text/html; charset=utf-8"),
+    "viewer.css": ("viewer.css", "text/css; charset=utf-8"),
+    "viewer.js": ("viewer.js", "text/javascript; charset=utf-8"),
+    "openseadragon.min.js": ("openseadragon/openseadragon.min.js", "text/javascript; charset=utf-8"),
+}
+"""Addresses of the page's own files: the file in the package, and its media type."""
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
+    "worker-src blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+"""What the page may load: nothing from any other host."""
+HEADERS = {
+    "Content-Security-Policy": POLICY,
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+}
+LONGEST_LIST = 256
+NUMBER = re.compile(r"[0-9]{1,9}")
+
+
+class Doorkeeper:
+    """Refuses requests that name another host, use another method than GET, or do not know the secret.
+
+    Args:
+        application: The application that answers the others.
+        secret: First part of all addresses.
+    """
+
+    def __init__(self, application: ASGIApp, secret: str) -> None:
+        self._application = application
+        self._secret = secret
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        if scope["type"] != "http":
+            return
+        refusal = self._refusal(scope)
+        await (self._application if refusal is None else refusal)(scope, receive, send)
+
+    def _refusal(self, scope: Scope) -> Response | None:
+        named = [value for name, value in scope["headers"] if name == b"host"]
+        if len(named) != 1 or host_name(named[0].decode("latin-1")) not in HOSTS:
+            return _refused("This page is served to the machine that it runs on, by its own name.", 403)
+        if scope["method"] != "GET":
+            return PlainTextResponse("This page can only be read.", 405, {**HEADERS, "Allow": "GET"})
+        first = str(scope["path"]).removeprefix("/").partition("/")[0]
+        if not secrets.compare_digest(first.encode(), self._secret.encode()):
+            return _refused("There is no such page. The address is printed by magnet view.", 404)
+        return None
+
+
+def host_name(header: str) -> str:
+    """Return the name in a header `Host`, without its port."""
+    name, colon, port = header.rpartition(":")
+    return (name if colon and NUMBER.fullmatch(port) else header).lower()
+
+
+def make_application(exhibit: Exhibit, secret: str) -> Doorkeeper:
+    """Return the application that shows an exhibit.
+
+    Args:
+        exhibit: What is shown; its owner closes it after the last request.
+        secret: First part of all addresses.
+    """
+    pages = _Pages(exhibit)
+    routes = [
+        Route(f"/{secret}", _to_folder),
+        Route(f"/{secret}/state.json", pages.state),
+        Route(f"/{secret}/at", pages.at),
+        Route(f"/{secret}/image/{{zoom:int}}/{{column:int}}/{{row:int}}", pages.image_tile),
+        Route(f"/{secret}/mask/{{number:int}}/{{zoom:int}}/{{column:int}}/{{row:int}}", pages.mask_tile),
+        Route(f"/{secret}/{{name:path}}", _own_file),
+    ]
+    return Doorkeeper(Starlette(routes=routes), secret)
+
+
+class _Pages:
+    """Answers of the application that need the exhibit."""
+
+    def __init__(self, exhibit: Exhibit) -> None:
+        self._exhibit = exhibit
+        self._readers = anyio.CapacityLimiter(READERS)
+
+    async def state(self, request: Request) -> Response:
+        """Answer with the facts about what is shown."""
+        del request
+        return JSONResponse(self._exhibit.describe(), headers={**HEADERS, "Cache-Control": "no-store"})
+
+    async def at(self, request: Request) -> Response:
+        """Answer with what is known of one pixel."""
+        x, y = _number(request, "x"), _number(request, "y")
+        if x is None or y is None:
+            return _refused("A place is given by x and y, whole numbers of pixels.", 400)
+        try:
+            found = await to_thread.run_sync(self._exhibit.at, x, y, limiter=self._readers)
+        except MagnetError as error:
+            return _refused(str(error), 500)
+        if found is None:
+            return _refused("The place lies outside the image.", 404)
+        return JSONResponse(found, headers={**HEADERS, "Cache-Control": "no-store"})
+
+    async def image_tile(self, request: Request) -> Response:
+        """Answer with a tile of the image."""
+        return await self._tile(partial(self._exhibit.image_tile, _place(request)))
+
+    async def mask_tile(self, request: Request) -> Response:
+        """Answer with a tile of a mask, or of the comparison of two masks."""
+        style = _style(request)
+        truth = _number(request, "truth")
+        if style is None or ("truth" in request.query_params and truth is None):
+            return _refused("The parameters are form, hidden and truth.", 400)
+        draw = partial(self._exhibit.mask_tile, request.path_params["number"], _place(request), style, truth=truth)
+        return await self._tile(draw)
+
+    async def _tile(self, draw: Callable[[], EncodedTile | None]) -> Response:
+        try:
+            tile = await to_thread.run_sync(draw, limiter=self._readers)
+        except MagnetError as error:
+            return _refused(str(error), 500)
+        if tile is None:
+            return _refused("There is no such tile.", 404)
+        # The address of a page is new for each start of the program, so tiles never become outdated under it.
+        return Response(tile.data, media_type=tile.media, headers={**HEADERS, "Cache-Control": "private, max-age=3600"})
+
+
+async def _own_file(request: Request) -> Response:
+    """Answer with one of the page's own files; a name that is not listed is refused, whatever it looks like."""
+    found = PAGE.get(request.path_params["name"])
+    if found is None:
+        return _refused("There is no such page.", 404)
+    name, media = found
+    data = files("magnet_cli.report.viewer").joinpath("page", *name.split("/")).read_bytes()
+    return Response(data, headers={**HEADERS, "Content-Type": media, "Cache-Control": "no-cache"})
+
+
+async def _to_folder(request: Request) -> Response:
+    return RedirectResponse(f"{request.url.path}/", headers=HEADERS)
+
+
+def _refused(message: str, status: int) -> Response:
+    return PlainTextResponse(message, status, HEADERS)
+
+
+def _place(request: Request) -> tuple[int, int, int]:
+    parameters: dict[str, Any] = request.path_params
+    return parameters["zoom"], parameters["column"], parameters["row"]
+
+
+def _number(request: Request, name: str) -> int | None:
+    text = request.query_params.get(name, "")
+    return int(text) if NUMBER.fullmatch(text) else None
+
+
+def _style(request: Request) -> LabelStyle | None:
+    """Return the style that the parameters `form` and `hidden` name; None where they are not understood."""
+    form, hidden = request.query_params.get("form", "fill"), request.query_params.get("hidden", "")
+    words = hidden.split(",") if hidden else []
+    known = next((each for each in FORMS if each == form), None)
+    if known is None or len(words) > LONGEST_LIST or not all(NUMBER.fullmatch(word) for word in words):
+        return None
+    return LabelStyle(form=known, hidden=frozenset(map(int, words)))

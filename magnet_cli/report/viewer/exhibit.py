@@ -1,0 +1,153 @@
+"""What one page shows: an image, its masks, and the facts about them."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from magnet_cli import images
+from magnet_cli.images.geotransform import Geotransform
+from magnet_cli.images.urls import is_url, url_name
+from magnet_cli.report.viewer.label_tiles import FORMS, OUTCOMES, LabelStyle, comparison_tile, label_tile
+from magnet_cli.report.viewer.pixel_tiles import EncodedTile, PixelTiles, choose_colours, png_tile
+from magnet_cli.report.viewer.shown_mask import ShownMask, open_mask
+from magnet_cli.report.viewer.zooms import TILE, ZoomGrid
+from magnet_cli.system.byte_cache import ByteCache
+from magnet_cli.system.closing import Closing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Sequence
+
+    from magnet_cli.masks.spec import MaskClass
+
+CACHE_BYTES = 128 << 20
+"""Most bytes of tiles that are kept, encoded."""
+
+TilePlace = tuple[int, int, int]
+"""Zoom, column and row of a tile."""
+
+
+class Exhibit(Closing):
+    """An opened image with its masks. Its methods are safe to call from several threads at once.
+
+    Args:
+        image: The image; closed together with this object.
+        masks: Masks of the image, in the order in which they are offered; closed together with this object.
+        name: Name of the image for the page.
+    """
+
+    def __init__(self, image: images.Image, masks: Sequence[ShownMask], *, name: str) -> None:
+        self.masks = tuple(masks)
+        self.name = name
+        self.info = image.info
+        self.grid = ZoomGrid(size=image.info.size)
+        report = next((mask.report for mask in self.masks if mask.report is not None), None)
+        self._pixels = PixelTiles(image, choose_colours(image, report))
+        self._image = image
+        self._cache: ByteCache[EncodedTile] = ByteCache(CACHE_BYTES, size=lambda tile: len(tile.data))
+
+    def image_tile(self, place: TilePlace) -> EncodedTile | None:
+        """Return a tile of the image; None where there is none."""
+        return self._kept(("image", place), lambda: self._pixels.encoded(*place))
+
+    def mask_tile(
+        self, number: int, place: TilePlace, style: LabelStyle, *, truth: int | None = None
+    ) -> EncodedTile | None:
+        """Return a tile of a mask, or of its comparison with another one; None where there is none.
+
+        Args:
+            number: Position of the mask.
+            place: Zoom, column and row of the tile.
+            style: How labels are drawn.
+            truth: Position of the mask to compare with; None shows the mask itself.
+        """
+        if not (0 <= number < len(self.masks) and (truth is None or 0 <= truth < len(self.masks))):
+            return None
+
+        def draw() -> EncodedTile | None:
+            mask = self.masks[number]
+            pixels = (
+                label_tile(mask, place, style)
+                if truth is None
+                else comparison_tile(mask, self.masks[truth], place, style)
+            )
+            return None if pixels is None else png_tile(pixels)
+
+        return self._kept(("mask", number, truth, place, style), draw)
+
+    def at(self, x: int, y: int) -> dict[str, object] | None:
+        """Return what is known of a level-0 pixel, as JSON values; None outside the image."""
+        if not (0 <= x < self.info.size.width and 0 <= y < self.info.size.height):
+            return None
+        return {"labels": [mask.label(x, y) for mask in self.masks]}
+
+    def describe(self) -> dict[str, object]:
+        """Return the facts that the page needs, as JSON values."""
+        size, padded, resolution = self.info.size, self.grid.padded, self.info.resolution
+        place = Geotransform.of({code: value for code, _, _, value in self.info.geo_tags})
+        return {
+            "name": self.name,
+            "size": {"width": size.width, "height": size.height},
+            "padded": {"width": padded.width, "height": padded.height},
+            "tile": TILE,
+            "coarsest": self.grid.coarsest,
+            "resolution": None
+            if resolution is None
+            else {"x": float(resolution.x), "y": float(resolution.y), "unit": resolution.unit},
+            "crs": None if self.info.crs is None else images.system_label(self.info.crs),
+            "geotransform": None if place is None else {"matrix": place.matrix, "origin": place.origin},
+            "forms": list(FORMS),
+            "outcomes": [{"name": name, "color": color} for name, color in OUTCOMES],
+            "masks": [
+                {
+                    "name": mask.path.name,
+                    "coarsest": mask.coarsest,
+                    "own": mask.is_own,
+                    "classes": [{"name": entry.name, "color": entry.color} for entry in mask.classes],
+                }
+                for mask in self.masks
+            ],
+        }
+
+    def close(self) -> None:
+        """Close the image and its masks."""
+        with ExitStack() as stack:
+            stack.callback(self._image.close)
+            for mask in self.masks:
+                stack.callback(mask.close)
+
+    def _kept(self, key: Hashable, draw: Callable[[], EncodedTile | None]) -> EncodedTile | None:
+        found = self._cache.get(key, lambda: draw() or NO_TILE)
+        return None if found is NO_TILE else found
+
+
+NO_TILE = EncodedTile(data=b"", media="")
+"""Stands in the cache for a tile that does not exist."""
+
+
+def open_exhibit(image: str, masks: Sequence[Path], *, series: str | None = None) -> Exhibit:
+    """Open an image and its masks for the page.
+
+    Args:
+        image: Path or URL of the image.
+        masks: Masks of this program, or rasters of class indices with the image's size.
+        series: Number or name of the image, where the file holds several; None is the largest.
+
+    Raises:
+        SourceError: A file cannot be read, or a mask belongs to another image.
+    """
+    with ExitStack() as stack:
+        cache = images.CacheBudget.within(Path.cwd())
+        opened = stack.enter_context(images.open_image(image, cache=cache, series=series))
+        shown: list[ShownMask] = []
+        # Masks of this program name their classes. Those names and colours serve rasters that have none.
+        for path in masks:
+            shown.append(stack.enter_context(open_mask(path, opened, classes=_first_classes(shown))))
+        exhibit = Exhibit(opened, shown, name=url_name(image) if is_url(image) else Path(image).name)
+        stack.pop_all()
+        return exhibit
+
+
+def _first_classes(shown: Sequence[ShownMask]) -> tuple[MaskClass, ...]:
+    return next((mask.classes for mask in shown if mask.is_own), ())

@@ -1,0 +1,473 @@
+"use strict";
+
+/* Coordinates of the viewport are level-0 pixels: the padded image is as wide as it has pixels. */
+
+const $ = (id) => document.getElementById(id);
+const SETTLE_MS = 150;
+const POINTER_MS = 60;
+const MOST_ENLARGED = 64;
+const NEAREST_FROM = 2;
+const FORMS = ["fill", "outline", "pattern"];
+const WAYS = ["swap", "beside", "differences"];
+
+let state;
+let viewer;
+const shown = { on: true, mask: 0, other: -1, how: "swap", form: "fill", opacity: 50, hidden: new Set(), layer: "", layerOpacity: 70 };
+const items = new Map();
+
+function say(text) {
+  $("message").textContent = text;
+  $("message").hidden = !text;
+}
+
+async function start() {
+  const answer = await fetch("state.json");
+  if (!answer.ok) throw new Error(await answer.text());
+  state = await answer.json();
+  document.title = `${state.name} - magnet view`;
+  $("name").textContent = state.name;
+  $("facts").textContent = facts();
+  if (state.masks.length > 1) shown.other = 1;
+  const place = readHash();
+  /* OpenSeadragon adds an inline style where it finds none of this mark; the policy refuses it, and viewer.css has its rule. */
+  const style = document.createElement("style");
+  style.dataset.openseadragonMobileCss = "true";
+  document.head.append(style);
+  viewer = OpenSeadragon({
+    id: "view", drawer: "canvas", showNavigationControl: false, keyboardNavEnabled: false,
+    maxZoomPixelRatio: MOST_ENLARGED, minZoomImageRatio: 0.5, visibilityRatio: 0.2, animationTime: 0.25,
+    immediateRender: true, imageLoaderLimit: 6, maxImageCacheCount: 400, timeout: 600000,
+    gestureSettingsMouse: { clickToZoom: false, dblClickToZoom: true }, gestureSettingsTouch: { pinchRotate: false },
+    crossOriginPolicy: false, ajaxWithCredentials: false,
+  });
+  viewer.addHandler("tile-load-failed", (event) => { if (event.tile.exists) explain(event.tile.getUrl()); });
+  viewer.addHandler("update-viewport", draw);
+  viewer.addHandler("resize", () => requestAnimationFrame(draw));
+  viewer.addHandler("animation", nearest);
+  viewer.addHandler("animation-finish", () => { nearest(); writeHash(); });
+  await put("image", source("image", state.coarsest), 1, 0);
+  if (place) goTo(place, true); else home(true);
+  fill();
+  connect();
+  await refresh();
+  document.body.dataset.ready = "yes";
+}
+
+async function explain(url) {
+  const answer = await fetch(url);
+  if (!answer.ok) say(await answer.text());
+}
+
+function facts() {
+  const found = [`${state.size.width.toLocaleString()} × ${state.size.height.toLocaleString()} pixels`];
+  if (state.resolution) found.push(`${short(state.resolution.x)} ${unit(state.resolution.unit)} a pixel`);
+  if (state.crs) found.push(state.crs);
+  return found.join(", ");
+}
+
+const unit = (name) => (name === "um" ? "µm" : name);
+const short = (value) => Number(value.toPrecision(4)).toString();
+
+function source(path, coarsest, query = "") {
+  const top = state.coarsest;
+  return {
+    width: state.padded.width, height: state.padded.height, tileSize: state.tile, tileOverlap: 0,
+    minLevel: top - coarsest, maxLevel: top,
+    getTileUrl: (level, x, y) => `${path}/${top - level}/${x}/${y}${query}`,
+    hasTransparency: () => true,
+  };
+}
+
+/* A layer that changes is laid over its old version, which goes when the new one is there, so that nothing flickers. */
+function put(key, tileSource, opacity, order) {
+  return new Promise((resolve, reject) => {
+    const old = items.get(key);
+    const mark = {};
+    items.set(key, { ...old, mark, order });
+    viewer.addTiledImage({
+      tileSource, x: 0, y: 0, width: state.padded.width, opacity,
+      success: ({ item }) => {
+        const now = items.get(key);
+        if (!now || now.mark !== mark) { viewer.world.removeItem(item); resolve(); return; }
+        if (old && old.item) {
+          let done = false;
+          const drop = () => {
+            if (done) return;
+            done = true;
+            if (viewer.world.getIndexOfItem(old.item) >= 0) viewer.world.removeItem(old.item);
+          };
+          item.addHandler("fully-loaded-change", (event) => { if (event.fullyLoaded) drop(); });
+          setTimeout(drop, 1500);
+        }
+        items.set(key, { item, mark, order, clip: "null" });
+        arrange();
+        resolve();
+      },
+      error: (event) => reject(new Error(event.message)),
+    });
+  });
+}
+
+function arrange() {
+  const ordered = [...items.values()].filter((entry) => entry.item).sort((a, b) => a.order - b.order);
+  ordered.forEach((entry, index) => {
+    if (viewer.world.getIndexOfItem(entry.item) >= 0) viewer.world.setItemIndex(entry.item, Math.min(index, viewer.world.getItemCount() - 1));
+  });
+}
+
+function drop(key) {
+  const old = items.get(key);
+  items.delete(key);
+  if (old && old.item && viewer.world.getIndexOfItem(old.item) >= 0) viewer.world.removeItem(old.item);
+}
+
+/* What the two places for masks show now, as text; a place is loaded again only where its text changes. */
+const loaded = new Map();
+
+async function slot(key, number, truth, order) {
+  if (number < 0) { loaded.delete(key); drop(key); return; }
+  const mask = state.masks[number];
+  const words = [`form=${shown.form}`];
+  if (shown.hidden.size) words.push(`hidden=${[...shown.hidden].sort((a, b) => a - b).join(",")}`);
+  if (truth >= 0) words.push(`truth=${truth}`);
+  const coarsest = truth >= 0 ? Math.min(mask.coarsest, state.masks[truth].coarsest) : mask.coarsest;
+  const query = `?${words.join("&")}`;
+  const text = `${number}${query}`;
+  if (loaded.get(key) !== text) {
+    loaded.set(key, text);
+    await put(key, source(`mask/${number}`, coarsest, query), shown.on ? shown.opacity / 100 : 0, order);
+  }
+}
+
+async function refresh() {
+  const compares = shown.other >= 0 && shown.other !== shown.mask;
+  const how = compares ? shown.how : "swap";
+  await Promise.all([
+    slot("first", state.masks.length ? shown.mask : -1, how === "differences" ? shown.other : -1, 1),
+    slot("second", how === "beside" ? shown.other : -1, -1, 2),
+  ]);
+  for (const key of ["first", "second"]) {
+    const entry = items.get(key);
+    if (entry && entry.item) entry.item.setOpacity(shown.on ? shown.opacity / 100 : 0);
+  }
+  $("outcomes").hidden = how !== "differences";
+  curtain();
+  show();
+  writeHash();
+}
+
+/* Side by side: the first mask left of the middle of the view, the second right of it. */
+function curtain() {
+  const first = items.get("first");
+  const second = items.get("second");
+  const middle = second?.item ? Math.min(Math.max(viewer.viewport.getCenter(true).x, 0), state.padded.width) : null;
+  clip(first, middle === null ? null : [0, middle]);
+  clip(second, middle === null ? null : [middle, state.padded.width]);
+}
+
+/* A clip that is set draws the view again, and drawing sets the clip: only a new one is set. */
+function clip(entry, span) {
+  if (!entry?.item || entry.clip === String(span)) return;
+  entry.clip = String(span);
+  entry.item.setClip(span && new OpenSeadragon.Rect(span[0], 0, span[1] - span[0], state.padded.height));
+}
+
+function scale() {
+  return viewer.viewport.getContainerSize().x * viewer.viewport.getZoom(true);
+}
+
+/* From two screen pixels for each image pixel on, pixels are shown as squares. */
+function nearest() {
+  viewer.drawer.setImageSmoothingEnabled(scale() < NEAREST_FROM);
+  const mask = state.masks[shown.mask];
+  $("zoom-in").hidden = !mask || mask.coarsest >= state.coarsest || scale() * 2 ** (mask.coarsest + 1) >= 1;
+}
+
+function home(now) {
+  viewer.viewport.fitBounds(new OpenSeadragon.Rect(0, 0, state.size.width, state.size.height), now);
+}
+
+function zoomTo(value, now) {
+  viewer.viewport.zoomTo(value / viewer.viewport.getContainerSize().x, null, now);
+  viewer.viewport.applyConstraints(now);
+}
+
+function goTo(place, now) {
+  viewer.viewport.panTo(new OpenSeadragon.Point(place.x, place.y), now);
+  viewer.viewport.zoomTo(place.z / viewer.viewport.getContainerSize().x, null, now);
+}
+
+/* The link: centre in level-0 pixels, screen pixels for each image pixel, and what is shown. */
+let written = "";
+function writeHash() {
+  const centre = viewer.viewport.getCenter();
+  const zoom = viewer.viewport.getContainerSize().x * viewer.viewport.getZoom();
+  const words = [`x=${centre.x.toFixed(2)}`, `y=${centre.y.toFixed(2)}`, `z=${Number(zoom.toPrecision(6))}`];
+  if (state.masks.length) {
+    words.push(`mask=${shown.mask}`, `opacity=${shown.opacity}`, `form=${shown.form}`);
+    if (!shown.on) words.push("off=1");
+    if (shown.other >= 0) words.push(`other=${shown.other}`, `how=${shown.how}`);
+    if (shown.hidden.size) words.push(`hidden=${[...shown.hidden].sort((a, b) => a - b).join(",")}`);
+  }
+  if (shown.layer) words.push(`layer=${encodeURIComponent(shown.layer)}`);
+  written = `#${words.join("&")}`;
+  history.replaceState(null, "", written);
+}
+
+function readHash() {
+  const found = new URLSearchParams(location.hash.slice(1));
+  const number = (name, low, high) => {
+    const value = found.get(name);
+    return value !== null && value !== "" && Number(value) >= low && Number(value) <= high ? Number(value) : null;
+  };
+  const count = state.masks.length - 1;
+  shown.mask = Math.trunc(number("mask", 0, count) ?? shown.mask);
+  shown.other = Math.trunc(number("other", 0, count) ?? shown.other);
+  shown.opacity = number("opacity", 0, 100) ?? shown.opacity;
+  shown.on = !found.has("off");
+  if (FORMS.includes(found.get("form"))) shown.form = found.get("form");
+  if (WAYS.includes(found.get("how"))) shown.how = found.get("how");
+  shown.hidden = new Set((found.get("hidden") || "").split(",").filter((word) => /^\d{1,3}$/.test(word)).map(Number));
+  shown.layer = found.get("layer") || "";
+  const place = { x: number("x", -1e9, 1e9), y: number("y", -1e9, 1e9), z: number("z", 1e-9, 1e4) };
+  return place.x === null || place.y === null || place.z === null ? null : place;
+}
+
+function fill() {
+  $("mask-section").hidden = !state.masks.length;
+  for (const id of ["mask", "other"]) {
+    $(id).replaceChildren(...state.masks.map((mask, index) => new Option(mask.name, index)));
+  }
+  $("other").prepend(new Option("none", -1));
+  $("other-row").hidden = state.masks.length < 2;
+  $("outcomes").replaceChildren(...state.outcomes.map((entry) => listed(entry.name, entry.color)));
+}
+
+function listed(name, color, box) {
+  const item = document.createElement("li");
+  const label = document.createElement("label");
+  const swatch = document.createElement("span");
+  swatch.className = "swatch";
+  swatch.style.background = color;
+  const text = document.createElement("span");
+  text.textContent = name;
+  label.append(...(box ? [box] : []), swatch, text);
+  item.append(label);
+  return item;
+}
+
+/* A class of either mask that is shown has a row; the names are those of the first. */
+let rows = "";
+function show() {
+  $("mask-on").checked = shown.on;
+  $("mask").value = shown.mask;
+  $("other").value = shown.other;
+  $("how").value = shown.how;
+  $("how-row").hidden = shown.other < 0 || shown.other === shown.mask;
+  $("form").value = shown.form;
+  $("opacity").value = shown.opacity;
+  $("opacity-value").textContent = `${shown.opacity} %`;
+  nearest();
+  if (!state.masks.length) return;
+  const key = `${shown.mask} ${[...shown.hidden].join(",")}`;
+  if (key === rows) return;
+  rows = key;
+  const focused = document.activeElement && document.activeElement.dataset.label;
+  $("classes").replaceChildren(...state.masks[shown.mask].classes.map((entry, label) => {
+    const box = document.createElement("input");
+    box.type = "checkbox";
+    box.checked = !shown.hidden.has(label);
+    box.dataset.label = label;
+    box.addEventListener("change", () => {
+      if (box.checked) shown.hidden.delete(label); else shown.hidden.add(label);
+      refresh();
+    });
+    const item = listed(entry.name, entry.color, box);
+    item.dataset.label = label;
+    return item;
+  }));
+  if (focused !== undefined) $("classes").querySelector(`input[data-label="${focused}"]`)?.focus();
+}
+
+function swap() {
+  if (shown.other < 0) return;
+  [shown.mask, shown.other] = [shown.other, shown.mask];
+  refresh();
+}
+
+function nextOf(list, value) {
+  return list[(list.indexOf(value) + 1) % list.length];
+}
+
+async function copyLink() {
+  writeHash();
+  try { await navigator.clipboard.writeText(location.href); say("The link to this place is copied. It works while this page is served."); } catch { say(location.href); }
+  setTimeout(() => say(""), 4000);
+}
+
+function connect() {
+  $("home").addEventListener("click", () => home(false));
+  $("pixels").addEventListener("click", () => zoomTo(1, false));
+  $("closer").addEventListener("click", () => zoomBy(2));
+  $("farther").addEventListener("click", () => zoomBy(0.5));
+  $("link").addEventListener("click", copyLink);
+  $("mask-on").addEventListener("change", () => { shown.on = $("mask-on").checked; refresh(); });
+  $("mask").addEventListener("change", () => { shown.mask = Number($("mask").value); refresh(); });
+  $("other").addEventListener("change", () => { shown.other = Number($("other").value); refresh(); });
+  $("how").addEventListener("change", () => { shown.how = $("how").value; refresh(); });
+  $("form").addEventListener("change", () => { shown.form = $("form").value; refresh(); });
+  $("opacity").addEventListener("input", () => { shown.opacity = Number($("opacity").value); refresh(); });
+  $("all").addEventListener("click", () => { shown.hidden.clear(); refresh(); });
+  $("none").addEventListener("click", () => { state.masks[shown.mask].classes.forEach((_, label) => shown.hidden.add(label)); refresh(); });
+  for (const kind of ["pointermove", "pointerdown"]) $("view").addEventListener(kind, point);
+  $("view").addEventListener("pointerleave", () => { last = null; $("place").textContent = ""; $("under").textContent = ""; mark([]); });
+  document.addEventListener("keydown", press);
+  addEventListener("hashchange", () => {
+    if (location.hash === written) return;
+    const place = readHash();
+    if (place) goTo(place, true);
+    refresh();
+  });
+}
+
+function zoomBy(factor) {
+  viewer.viewport.zoomBy(factor);
+  viewer.viewport.applyConstraints();
+}
+
+function press(event) {
+  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  const typing = event.target.closest("select, input");
+  const arrows = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+  if (typing && (event.key in arrows || typing.tagName === "SELECT")) return;
+  if (event.key in arrows) {
+    const step = 100 / scale();
+    const [x, y] = arrows[event.key];
+    viewer.viewport.panBy(new OpenSeadragon.Point(x * step, y * step));
+    viewer.viewport.applyConstraints();
+  } else {
+    const keys = {
+      "+": () => zoomBy(2), "=": () => zoomBy(2), "-": () => zoomBy(0.5), 0: () => home(false), 1: () => zoomTo(1, false),
+      m: () => { shown.on = !shown.on; refresh(); },
+      "[": () => { shown.opacity = Math.max(0, shown.opacity - 10); refresh(); },
+      "]": () => { shown.opacity = Math.min(100, shown.opacity + 10); refresh(); },
+      o: () => { shown.form = nextOf(FORMS, shown.form); refresh(); },
+      s: swap, c: () => { shown.how = nextOf(WAYS, shown.how); refresh(); }, l: copyLink,
+    };
+    const act = keys[event.key];
+    if (!act) return;
+    act();
+  }
+  event.preventDefault();
+}
+
+/* The pointer: its place at once, the classes under it as soon as the server has answered. */
+let last = null;
+let timer = 0;
+function point(event) {
+  const box = $("view").getBoundingClientRect();
+  const found = viewer.viewport.pointFromPixel(new OpenSeadragon.Point(event.clientX - box.left, event.clientY - box.top), true);
+  const x = Math.floor(found.x);
+  const y = Math.floor(found.y);
+  if (last && last.x === x && last.y === y) return;
+  last = { x, y };
+  if (x < 0 || y < 0 || x >= state.size.width || y >= state.size.height) {
+    $("place").textContent = "outside the image";
+    $("under").textContent = "";
+    mark([]);
+    return;
+  }
+  $("place").textContent = where(found, x, y);
+  clearTimeout(timer);
+  timer = setTimeout(() => ask(x, y), POINTER_MS);
+}
+
+function where(found, x, y) {
+  const parts = [`x ${x}, y ${y} px`];
+  if (state.resolution) {
+    const { x: across, y: down, unit: name } = state.resolution;
+    parts.push(`${(found.x * across).toFixed(2)}, ${(found.y * down).toFixed(2)} ${unit(name)}`);
+  }
+  if (state.geotransform) {
+    const [[a, b], [d, e]] = state.geotransform.matrix;
+    const [east, north] = state.geotransform.origin;
+    const digits = Math.max(0, Math.min(8, 2 - Math.floor(Math.log10(Math.hypot(a, d)))));
+    const values = [a * found.x + b * found.y + east, d * found.x + e * found.y + north];
+    parts.push(`${values.map((value) => value.toFixed(digits)).join(", ")} ${state.crs || ""}`.trim());
+  }
+  return parts.join(" · ");
+}
+
+async function ask(x, y) {
+  const answer = await fetch(`at?x=${x}&y=${y}`);
+  if (!last || last.x !== x || last.y !== y) return;
+  if (!answer.ok) { $("under").textContent = await answer.text(); return; }
+  const found = await answer.json();
+  $("under").textContent = under(found);
+  mark(found.labels);
+}
+
+function under(found) {
+  return state.masks.map((mask, index) => {
+    const label = found.labels[index];
+    const name = label === null ? "no class" : mask.classes[label]?.name ?? `label ${label}`;
+    return state.masks.length > 1 ? `${mask.name}: ${name}` : name;
+  }).join(" · ");
+}
+
+function mark(labels) {
+  const label = labels[shown.mask];
+  for (const item of $("classes").children) item.classList.toggle("under", label != null && Number(item.dataset.label) === label);
+}
+
+/* Over the image: the scale bar, and the line between two masks side by side. */
+function draw() {
+  const canvas = $("drawn");
+  const ratio = devicePixelRatio || 1;
+  const [width, height] = [canvas.clientWidth, canvas.clientHeight];
+  if (canvas.width !== Math.round(width * ratio) || canvas.height !== Math.round(height * ratio)) {
+    canvas.width = Math.round(width * ratio);
+    canvas.height = Math.round(height * ratio);
+  }
+  const pen = canvas.getContext("2d");
+  pen.setTransform(ratio, 0, 0, ratio, 0, 0);
+  pen.clearRect(0, 0, width, height);
+  curtain();
+  if (items.get("second")?.item) stroke(pen, () => { pen.moveTo(width / 2, 0); pen.lineTo(width / 2, height); }, 2);
+  scaleBar(pen, height);
+}
+
+/* Dark on light, so that it can be seen on any image. */
+function stroke(pen, path, width, color = "#ffffff") {
+  for (const [style, wide] of [["#000000", width + 2], [color, width]]) {
+    pen.beginPath();
+    path();
+    pen.strokeStyle = style;
+    pen.lineWidth = wide;
+    pen.stroke();
+  }
+}
+
+const UNITS = { um: [["nm", 1e-3], ["µm", 1], ["mm", 1e3], ["cm", 1e4]], m: [["mm", 1e-3], ["m", 1], ["km", 1e3]], px: [["px", 1]] };
+
+function scaleBar(pen, height) {
+  const size = state.resolution || { x: 1, unit: "px" };
+  const perPixel = size.x / scale();
+  const most = 160 * perPixel;
+  const power = 10 ** Math.floor(Math.log10(most));
+  const length = [5, 2, 1].map((digit) => digit * power).find((value) => value <= most) ?? power;
+  const [name, factor] = [...UNITS[size.unit]].reverse().find(([, each]) => length >= each) ?? UNITS[size.unit][0];
+  const across = length / perPixel;
+  const [left, bottom] = [16, height - 18];
+  stroke(pen, () => { pen.moveTo(left, bottom - 6); pen.lineTo(left, bottom); pen.lineTo(left + across, bottom); pen.lineTo(left + across, bottom - 6); }, 2);
+  const text = `${Number((length / factor).toPrecision(3))} ${name}`;
+  pen.font = "600 13px system-ui, sans-serif";
+  pen.lineWidth = 3;
+  pen.strokeStyle = "#000000";
+  pen.strokeText(text, left + 4, bottom - 9);
+  pen.fillStyle = "#ffffff";
+  pen.fillText(text, left + 4, bottom - 9);
+  document.body.dataset.bar = `${text} ${across.toFixed(2)}`;
+}
+
+start().catch((error) => say(`The page cannot be shown: ${error.message}`));

@@ -1,0 +1,89 @@
+"""The command `magnet view`, as a program of its own."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.request import urlopen
+
+import numpy as np
+import pytest
+
+from magnet_cli.images import fingerprint
+from magnet_cli.report.viewer import server
+from tests.cli.support import SIZE, environment, invoke, write_image
+from tests.exports.support import write_mask
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PAGE = Path(__file__).parents[2] / "docs" / "view.md"
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Make the files that the page names, in the current folder."""
+    monkeypatch.chdir(tmp_path)
+    image = write_image(tmp_path / "city.tif")
+    for path in (tmp_path / "masks" / "city.tif", tmp_path / "city-truth.tif"):
+        write_mask(path, np.zeros(SIZE, np.uint8), resolution=None, made_of=fingerprint(str(image)))
+    return tmp_path
+
+
+@contextmanager
+def started(words: list[str], folder: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """Start the command without a screen, and yield it with the line that it prints."""
+    command = [sys.executable, "-m", "magnet_cli.cli.program", *words]
+    process = subprocess.Popen(
+        command, cwd=folder, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    try:
+        yield process, process.stdout.readline()
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.full
+def test_every_command_of_the_page_serves_it(here: Path) -> None:
+    lines = [
+        line
+        for block in re.findall(r"```sh\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+        for line in block.splitlines()
+    ]
+    assert len(lines) >= 2
+    for line in lines:
+        words = shlex.split(line)[1:]
+        with started(words, here) as (process, address):
+            assert re.fullmatch(r"http://127\.0\.0\.1:\d+/[\w-]{32}/\n", address)
+            with urlopen(f"{address.strip()}state.json") as answer:  # noqa: S310 - the address is http
+                assert json.load(answer)["name"] == "city.tif"
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(timeout=30) == 0
+
+
+def test_wrong_words_end_with_one_line(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = invoke("view", here / "none.tif")
+    assert (done.exit_code, done.stderr.count("\n")) == (3, 1)
+    done = invoke("view", here / "city.tif", here / "no-mask.tif")
+    assert done.exit_code == 3
+    assert "no-mask.tif: there is no such mask" in done.stderr
+    with server._bound(0) as taken:
+        taken.listen()
+        port = taken.getsockname()[1]
+        done = invoke("view", "city.tif", "--port", str(port), "--no-browser")
+    assert done.exit_code == 5
+    assert f"--port {port}" in done.stderr
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    done = invoke("view", "city.tif")
+    assert done.exit_code == 2
+    assert "pip install 'magnet-cli[view]'" in done.stderr
+    assert done.stderr.count("\n") == 1

@@ -1,0 +1,49 @@
+"""A page that is served in this process, for tests."""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import numpy as np
+import uvicorn
+
+from magnet_cli.report.viewer.application import make_application
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from magnet_cli.geometry import Size
+    from magnet_cli.report.viewer.exhibit import Exhibit
+
+SECRET = "secret-of-the-tests"  # noqa: S105 - it protects nothing
+
+
+def place_values(size: Size) -> NDArray[np.uint8]:
+    """Return `(height, width, 3)` pixels that differ from their neighbours and change slowly at the same time."""
+    rows, columns = np.indices((size.height, size.width))
+    return np.stack([columns % 251, rows % 241, (columns // 64 + rows // 64) % 2 * 200], axis=2).astype(np.uint8)
+
+
+@contextmanager
+def served(exhibit: Exhibit) -> Iterator[str]:
+    """Serve an exhibit on a free port of loopback, and yield the address of its page."""
+    config = uvicorn.Config(
+        make_application(exhibit, SECRET), host="127.0.0.1", port=0, log_config=None, lifespan="off", ws="none"
+    )
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        assert thread.is_alive()
+        time.sleep(0.01)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    try:
+        yield f"http://127.0.0.1:{port}/{SECRET}/"
+    finally:
+        server.should_exit = True
+        thread.join()
