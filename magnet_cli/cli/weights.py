@@ -138,6 +138,37 @@ def measure(name: Name, *, machine: Given[MachineOptions], engine: Given[EngineO
             print_message(f"{bundle.name}: {line}")
 
 
+@weights_app.command()
+@command
+def quantise(
+    name: Name,
+    files: Annotated[
+        list[str],
+        typer.Argument(metavar="IMAGE...", help="Images like those to segment: files, folders, patterns or URLs."),
+    ],
+    *,
+    windows: Annotated[int, typer.Option(min=1, help="Windows on which ranges of activations are found.")] = 96,
+    seed: Annotated[int, typer.Option(min=0, help="Seed by which the windows are drawn.")] = 0,
+    json: Json = False,
+) -> None:
+    """Write the backbone of a bundle in 8 bits into its folder, for --precision int8 with another engine than PyTorch.
+
+    The ranges of activations are found on windows of the images, at the bundle's scales. The share of pixels that get
+    the class of float32 is measured on other windows of the same images. The labels of images that look unlike these
+    may differ more, so score masks in int8 before you rely on them.
+    """
+    with answering("bundles", json=json) as rows:
+        from magnet_cli.images import find_images
+        from magnet_cli.importing.calibration import quantise_bundle
+        from magnet_cli.models.bundle import load_bundle
+
+        bundle = load_bundle(name)
+        made = quantise_bundle(bundle, [image.source for image in find_images(files)], windows=windows, seed=seed)
+        rows.append({"name": bundle.name, "windows": made.windows, "agreement": made.agreement, "sha256": made.sha256})
+        if not json:
+            print_message(f"{bundle.name}: {made.line()}")
+
+
 @weights_app.command("import", cls=PanelCommand)
 @command
 @takes(
@@ -261,6 +292,7 @@ def _measure_engine(bundle: Bundle, engine: EngineName) -> dict[str, object]:
     from magnet_cli.models.engines.engine_runs import store_engine
     from magnet_cli.models.engines.engine_speed import measure_engine
     from magnet_cli.models.engines.graph_engine import ENGINES
+    from magnet_cli.models.engines.quantised_graph import FILE
 
     if bundle.foreign is not None:
         raise UsageError(
@@ -269,6 +301,8 @@ def _measure_engine(bundle: Bundle, engine: EngineName) -> dict[str, object]:
             advice="Import the network again: magnet weights import --network PATH --engine ENGINE -o BUNDLE",
         )
     precisions: tuple[Precision, ...] = ("float32", "bfloat16") if computes_bfloat16("cpu") else ("float32",)
+    if (bundle.folder / FILE).is_file():
+        precisions = (*precisions, "int8")
     lines = []
     for precision in precisions:
         if precision not in ENGINES[engine].precisions:

@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from magnet_cli.errors import WeightsError
+from magnet_cli.models.engines.quantised_graph import FILE, GRAPH, graph_of
 from magnet_cli.models.foreign.loading import load_foreign
 from magnet_cli.models.foreign.network_files import check_digests
 from magnet_cli.models.foreign.trial import KEPT, LABELS_KEPT, Trial, replay, windows_of_bundle
@@ -29,7 +30,8 @@ class FileCheck:
 
     file: Path
     role: str
-    """`backbone`, `refiner`, `selector`, `local` or `cascade`, or `network` and `trial` of a foreign network."""
+    """`backbone`, `refiner`, `selector`, `local`, `cascade` or `backbone in 8 bits`, or `network` and `trial` of a
+    foreign network."""
     error: WeightsError | None
     architecture: str
     bytes: int
@@ -53,7 +55,10 @@ def verify_bundle(bundle: Bundle | CascadeBundle) -> list[FileCheck]:
     """Load each file of a bundle: its hash, its keys and shapes, and that all weights are finite."""
     if isinstance(bundle, Bundle) and bundle.foreign is not None:
         return verify_foreign(bundle, bundle.foreign)
-    return [_checked(bundle, role, spec) for role, spec in bundle.networks]
+    checks = [_checked(bundle, role, spec) for role, spec in bundle.networks]
+    if isinstance(bundle, Bundle) and (bundle.folder / FILE).is_file():
+        checks.append(_checked_graph(bundle))
+    return checks
 
 
 def verify_foreign(bundle: Bundle, spec: ForeignSpec) -> list[FileCheck]:
@@ -116,6 +121,22 @@ def _checked(bundle: Bundle | CascadeBundle, role: str, spec: NetworkSpec) -> Fi
         bytes=path.stat().st_size if path.is_file() else 0,
         hashed=spec.sha256 is not None,
         error=error,
+    )
+
+
+def _checked_graph(bundle: Bundle) -> FileCheck:
+    path, error = bundle.folder / GRAPH, None
+    try:
+        graph_of(bundle)
+    except WeightsError as found:
+        error = found
+    return FileCheck(
+        file=path,
+        role="backbone in 8 bits",
+        architecture=bundle.backbone.architecture,
+        bytes=path.stat().st_size if path.is_file() else 0,
+        error=error,
+        hashed=True,
     )
 
 

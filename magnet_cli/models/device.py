@@ -124,7 +124,7 @@ def precision_notes(precision: str, device: str, bundle: Described) -> list[str]
 
 
 def _agreement_note(precision: str, device: str, bundle: Described) -> str | None:
-    if precision == "float32":
+    if precision in ("float32", "int8"):  # the agreement of 8 bits stands beside their graph
         return None
     measured = bundle.runs(device.partition(":")[0], precision)
     if measured is None or measured.agreement is None:
@@ -139,8 +139,21 @@ def computes_bfloat16(device: str) -> bool:
     if device.startswith("cuda"):
         return torch.cuda.get_device_capability(device)[0] >= FIRST_BFLOAT16
     # Without these instructions PyTorch emulates bfloat16, which took ten times as long as float32 on AVX2.
-    flags = _read_text(Path("/proc/cpuinfo")) if device == "cpu" else ""
-    return bool({"avx512_bf16", "amx_bf16"} & set(flags.split()))
+    return bool({"avx512_bf16", "amx_bf16"} & _processor_words()) if device == "cpu" else False
+
+
+def computes_int8() -> bool:
+    """Return whether the processor adds products of 8 bits without cutting them off, as far as the system says.
+
+    x86 processors without these instructions (VNNI) add two products in 16 bits, which are too few for large ones.
+    Other processors add them in 32 bits. Systems other than Linux do not say, and the result is then true.
+    """
+    words = _processor_words()
+    return "flags" not in words or bool({"avx512_vnni", "avx_vnni", "amx_int8"} & words)
+
+
+def _processor_words() -> set[str]:
+    return set(_read_text(Path("/proc/cpuinfo")).split())
 
 
 def _read_text(path: Path) -> str:

@@ -9,9 +9,9 @@ from magnet_cli.options.forms import BYTES, SWITCH, TEXT, WHOLE, choice
 from magnet_cli.options.option import Form, ListOption, Option, OptionGroup, Shorthand
 from magnet_cli.options.values import ValueRange, as_bands, parse_bands, parse_value_range, spell_value_range
 
-Precision = Literal["float32", "bfloat16", "float16"]
+Precision = Literal["float32", "bfloat16", "float16", "int8"]
 AlphaRole = Literal["mask", "band"]
-PrecisionOption = Literal["auto", "float32", "bfloat16", "float16"]
+PrecisionOption = Literal["auto", "float32", "bfloat16", "float16", "int8"]
 EngineName = Literal["torch", "onnxruntime", "openvino"]
 EngineOption = Literal["auto", "torch", "onnxruntime", "openvino"]
 
@@ -87,7 +87,9 @@ class MachineOptions(OptionGroup, panel="Machine"):
         ),
     )
     precision: Option[PrecisionOption] = Option(
-        "auto", choice(PrecisionOption), about="Number format of the networks' arithmetic."
+        "auto",
+        choice(PrecisionOption),
+        about="Number format of the networks' arithmetic. int8 needs --engine onnxruntime or openvino.",
     )
     num_workers: Option[int | None] = Option(
         None,

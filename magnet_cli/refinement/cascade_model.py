@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from magnet_cli.errors import WeightsError
+from magnet_cli.errors import UsageError, WeightsError
 from magnet_cli.geometry import Size
 from magnet_cli.models.bundle import CascadeBundle, load_cascade_bundle, load_description, shipped_bundles
 from magnet_cli.models.cascade_networks import ALIVE_AT_ONCE, cascade_bytes, load_cascade
@@ -62,6 +62,9 @@ def load_refine_model(options: RefineOptions, events: Events, named: str) -> Ref
         WeightsError, DeviceError: The bundle or the device cannot be used.
     """
     bundle = named_bundle(options.weights, named)
+    if options.precision == "int8":
+        raise UsageError("a cascade is computed by PyTorch, which has no 8 bits here", value="--precision int8",
+            advice="Refine the mask by a command of its own, with --precision auto")  # fmt: skip
     device, precision = choose_device(options, bundle, events)
     needed = cascade_bytes(bundle, side=options.side or bundle.side)
     if device == "cpu" and needed >= ALIVE_AT_ONCE * LARGE_TENSOR:

@@ -300,7 +300,9 @@ def assemble(mask: str | Path, *, events: Events | None = None) -> ImageResult:
     head = folder.head()
     given: Mapping[str, Any] = options_of_words(SegmentOptions, head["words"])
     options = SegmentOptions(**given, private=bool(head["private"]))
-    here = replace(options, device="cpu", precision="float32")
+    # A graph in 8 bits is among what the mask depends on, and has to be the one of the parts.
+    own = "int8" if head["precision"] == "int8" else "float32"
+    here = replace(options, device="cpu", precision=own)
     model = load_model(here, events)
     device, precision = str(head["device"]), str(head["precision"])
     memory = None if device == "cpu" else ANY_MEMORY

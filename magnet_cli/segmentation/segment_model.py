@@ -12,6 +12,7 @@ from magnet_cli.models.engines.engine_choice import choose_engine
 from magnet_cli.models.engines.engine_memory import engine_memory
 from magnet_cli.models.engines.engine_networks import loaded_networks
 from magnet_cli.models.engines.graph_engine import ENGINES
+from magnet_cli.models.engines.quantised_graph import GRAPH, quantised_graph
 from magnet_cli.models.facts import model_facts
 from magnet_cli.models.foreign.foreign_bundle import bundle_in_place
 from magnet_cli.models.foreign.loading import runtime
@@ -71,6 +72,8 @@ def load_model(options: SegmentOptions, events: Events, own: PythonNetwork | Non
         last = last.after([entry.name for entry in bundle.classes], base=machine.base)
         for note in last.notes:
             events.message(f"magnet: {note}")
+    if precision == "int8":
+        events.message(f"magnet: in int8, {quantised_graph(bundle).line()}")
     is_default = options.weights is None and options.foreign.network is None and own is None
     libraries = None if bundle.foreign is None else runtime(bundle, engine)
     if libraries is not None and libraries.note is not None:
@@ -82,7 +85,7 @@ def load_model(options: SegmentOptions, events: Events, own: PythonNetwork | Non
         machine=machine,
         last=last,
         notes=(DEFAULT_BUNDLE_NOTE,) if is_default else (),
-        runtime=engine_text(engine) if libraries is None else libraries.text,
+        runtime=engine_text(engine, bundle, precision) if libraries is None else libraries.text,
     )
 
 
@@ -98,6 +101,12 @@ def engine_of_run(
     if own is None:
         return choose_engine(
             bundle, engine=options.engine, precision=options.precision, device=resolve_device(options.device)
+        )
+    if options.precision == "int8":
+        raise UsageError(
+            "8 bits are for bundles, whose backbone is quantised beforehand",
+            value="precision='int8'",
+            advice="Leave out the precision, or make a bundle",
         )
     if options.engine not in ("auto", "torch"):
         raise UsageError(
@@ -118,9 +127,12 @@ def facts_of_run(bundle: Bundle, *, device: str, precision: str, engine: EngineN
     return facts if is_known else engine_memory(bundle, device=device, precision=precision, engine=engine).facts(facts)
 
 
-def engine_text(engine: EngineName) -> str | None:
-    """Return the version of an engine, as a journal keeps it; None for PyTorch."""
-    return None if engine == "torch" else f"{engine} {ENGINES[engine].version}"
+def engine_text(engine: EngineName, bundle: Bundle, precision: str) -> str | None:
+    """Return the version of an engine, and the hash of a graph in 8 bits, as a journal keeps them; None for PyTorch."""
+    if engine == "torch":
+        return None
+    text = f"{engine} {ENGINES[engine].version}"
+    return f"{text}, {GRAPH} {quantised_graph(bundle).sha256}" if precision == "int8" else text
 
 
 def chosen_bundle(options: SegmentOptions, own: PythonNetwork | None) -> Bundle:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
-from magnet_cli.models.device import AGREES, resolve_precision
+from magnet_cli.errors import DeviceError, UsageError
+from magnet_cli.models.device import AGREES, computes_int8, resolve_precision
 from magnet_cli.models.engines.engine_runs import measured_engines
 from magnet_cli.models.engines.graph_engine import ENGINES, check_engine
+from magnet_cli.models.engines.quantised_graph import quantised_graph, refuse_quantising
 from magnet_cli.models.foreign.kinds import kind_named
 from magnet_cli.models.foreign.network_kind import engine_of
 
@@ -32,9 +34,14 @@ def choose_engine(
         device: A device that `resolve_device` has returned.
 
     Raises:
-        DeviceError: The engine does not compute on the device or in the precision.
-        WeightsError: The library is missing, or the network is none for this engine.
+        DeviceError: The engine does not compute on the device or in the precision, or the processor lacks
+            instructions for 8 bits.
+        UsageError: 8 bits are asked for, and no engine is named that has them, or the networks are none for them.
+        WeightsError: The library is missing, the network is none for this engine, or 8 bits are asked for and the
+            bundle has no such graph.
     """
+    if precision == "int8":
+        return _engine_of_int8(bundle, engine, device), precision
     if bundle.foreign is not None:
         kind = kind_named(bundle.foreign.kind, file=bundle.folder)
         own = engine_of(kind, "auto", bundle.foreign.runtime)
@@ -48,6 +55,26 @@ def choose_engine(
         chosen = _recommended(bundle, device, resolved)
     check_engine(chosen, device=device, precision=resolved)
     return chosen, resolved
+
+
+def _engine_of_int8(bundle: Bundle, engine: EngineOption, device: str) -> EngineName:
+    """Return the engine of a run in 8 bits, which the user names because its labels differ from those of float32."""
+    if engine not in ENGINES:
+        raise UsageError(
+            f"--precision int8 is computed by the engines {' and '.join(ENGINES)}",
+            value=f"--engine {engine}",
+            advice="Add --engine openvino or --engine onnxruntime",
+        )
+    refuse_quantising(bundle)
+    check_engine(engine, device=device, precision="int8")
+    if not computes_int8():
+        raise DeviceError(
+            "8 bits need a processor that adds their products exactly (VNNI), or labels would be wrong unnoticed",
+            value="--precision int8",
+            advice="Take --precision float32",
+        )
+    quantised_graph(bundle)
+    return ENGINES[engine].name
 
 
 def _recommended(bundle: Bundle, device: str, precision: Precision) -> EngineName:

@@ -16,6 +16,7 @@ from magnet_cli.models.bundle import load_bundle
 from magnet_cli.models.device import pin_arithmetic
 from magnet_cli.models.engines.engine_networks import loaded_networks
 from magnet_cli.models.engines.graph_engine import ENGINES, version_of
+from magnet_cli.models.engines.quantised_graph import quantised_graph
 from magnet_cli.models.facts import memory_line
 from magnet_cli.models.foreign.foreign_spec import PassMemory
 from magnet_cli.models.pass_memory import BATCHES, answer_of, memory_of_passes
@@ -54,6 +55,8 @@ def engine_memory(bundle: Bundle, *, device: str, precision: str, engine: Engine
     """
     kind = device.partition(":")[0]
     words = [bundle.digest, engine, version_of(ENGINES[engine].package), str(torch.__version__), kind, precision]
+    if precision == "int8":
+        words.append(quantised_graph(bundle).sha256)
     key = hashlib.sha256("\n".join([*words, str(usable_cores())]).encode()).hexdigest()
     file = state_folder().absolute() / "engines" / f"memory-{key}.json"
     if not file.is_file():

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 FILE = "engines.json"
 """File in a bundle's folder with what was measured of engines. It is no part of `bundle.json`: the engine of a run is
 among the values that its mask depends on, and a measurement by itself changes no mask."""
+AGREEMENT_RULE = "must be a share of pixels, 0 to 1"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +30,7 @@ class EngineRun:
 
     speed: Annotated[float, Field(gt=0), FieldRule("must be a positive number")]
     """Speed of the forward passes as a multiple of PyTorch's."""
-    agreement: Annotated[float, Field(ge=0, le=1), FieldRule("must be a share of pixels, 0 to 1")]
+    agreement: Annotated[float, Field(ge=0, le=1), FieldRule(AGREEMENT_RULE)]
     """Share of pixels that get the same class as from PyTorch in float32."""
     version: Text = ""
     """Version of the engine."""

@@ -45,7 +45,7 @@ class GraphEngine:
     devices: tuple[str, ...]
     """Kinds of devices that it computes on here."""
     precisions: tuple[str, ...]
-    """Precisions that networks of float32 can be computed in."""
+    """Precisions that networks of float32 can be computed in; `int8` needs a graph of its own (`quantised_graph`)."""
     open: Callable[[Path], GraphNetwork]
     """Makes a call of a graph's file."""
 
@@ -65,11 +65,15 @@ _EVERY = (
         name="onnxruntime",
         package="onnxruntime",
         devices=("cpu", "cuda"),
-        precisions=("float32",),
+        precisions=("float32", "int8"),
         open=OnnxRuntimeNetwork,
     ),
     GraphEngine(
-        name="openvino", package="openvino", devices=("cpu",), precisions=("float32", "bfloat16"), open=OpenVinoNetwork
+        name="openvino",
+        package="openvino",
+        devices=("cpu",),
+        precisions=("float32", "bfloat16", "int8"),
+        open=OpenVinoNetwork,
     ),
 )
 ENGINES: dict[str, GraphEngine] = {engine.name: engine for engine in _EVERY}
@@ -107,6 +111,12 @@ def check_engine(name: str, *, device: str, precision: str) -> None:
             f"the engine {name} computes in {' or '.join(engine.precisions)}",
             value=f"--engine {name} and --precision {precision}",
             advice="Take --precision float32, or --engine torch",
+        )
+    if precision == "int8" and kind != "cpu":
+        raise DeviceError(
+            "8 bits are for CPUs",
+            value=f"--precision int8 and {device}",
+            advice="Take --device cpu, or --precision auto",
         )
     check_modules((engine.package,), what=f"--engine {name}")
 
