@@ -55,6 +55,14 @@ def test_a_broken_bundle_does_not_hide_the_others(shipped: Path) -> None:
     assert whole["name"] == "colours"
 
 
+def test_quantise_names_an_image_that_is_missing(shipped: Path, tmp_path: Path) -> None:
+    before = sorted(path.name for path in shipped.iterdir())
+    found = invoke_json("weights", "quantise", "colours", str(tmp_path / "missing.tif"), code=3)
+    assert "missing.tif" in found["error"]
+    assert sorted(path.name for path in shipped.iterdir()) == before
+    assert "IMAGE" in invoke("weights", "quantise", "colours").stderr
+
+
 def test_show_tells_which_files_are_missing(shipped: Path) -> None:
     size = (shipped / "backbone.safetensors").stat().st_size
     assert f"backbone: conv, backbone.safetensors, {size} B" in invoke("weights", "show", "colours").stdout

@@ -51,6 +51,10 @@ WORDS = [
     (["--level", "1", "--gsd", "3"], ["--gsd 3 and --level 1"]),
     (["--scales", "64,64um"], ["all in pixels or all in units of length", "'64,64um'", "320um,640um"]),
     (["--scales", "0um"], ["a scale is a positive length", "0um"]),
+    (
+        ["--precision", "int8"],
+        ["--precision int8 is computed by the engines", "--engine auto", "Add --engine openvino"],
+    ),
     (["--slide-mpp", "0"], ["--slide-mpp is a positive size", "0"]),
 ]
 

@@ -32,6 +32,7 @@ from magnet_cli.models.registry import build_backbone
 from magnet_cli.options.segment import SegmentOptions
 from magnet_cli.segmentation.api import segment
 from magnet_cli.segmentation.image_planner import Planner
+from tests.cli.support import invoke_json
 from tests.models.foreign.makers import lively
 
 if TYPE_CHECKING:
@@ -111,8 +112,9 @@ def test_a_run_in_8_bits_from_calibration_to_mask(
         ),
     )
     own = load_bundle(str(shutil.copytree(bundle.folder, tmp_path / "own")))
-    made = quantise_bundle(own, [image], windows=12, seed=3)
-    assert made.agreement > 0.9
+    words = ("weights", "quantise", str(own.folder), str(image), "--windows", "12", "--seed", "3")
+    (row,) = invoke_json(*words)["bundles"]
+    assert row["agreement"] > 0.9
     # The description of the bundle, and with it every run in another precision, stays as it was.
     assert load_bundle(str(own.folder)).digest == own.digest
     graph = (own.folder / GRAPH).read_bytes()
