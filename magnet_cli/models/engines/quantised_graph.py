@@ -209,7 +209,7 @@ def quantised(graph: Path, patches: Sequence[Tensor]) -> bytes:
         quantize_static(
             str(folder / "whole.onnx"),
             str(folder / GRAPH),
-            _Reader(patches, onnx.load(str(graph), load_external_data=False).graph.input[0].name),
+            _CalibrationPatches(patches, onnx.load(str(graph), load_external_data=False).graph.input[0].name),
             quant_format=QuantFormat.QDQ,
             per_channel=True,
             activation_type=QuantType.QUInt8,
@@ -222,7 +222,7 @@ def quantised(graph: Path, patches: Sequence[Tensor]) -> bytes:
     return data
 
 
-class _Reader:
+class _CalibrationPatches:
     """Patches as ONNX Runtime's calibration asks for them."""
 
     def __init__(self, patches: Sequence[Tensor], name: str) -> None:
