@@ -376,6 +376,17 @@ def test_a_scheduler_file_whose_address_anybody_can_reach(work: Work, tmp_path: 
     assert "holds no address" in magnet(*work.words(tmp_path / "m.tif", f"--scheduler-file={file}")).said
 
 
+def test_a_scheduler_with_tls_needs_certificates(work: Work, tmp_path: Path) -> None:
+    found = magnet(*work.words(tmp_path / "m.tif", "--cluster=tls://127.0.0.1:9"))
+    assert found.code == 2
+    assert "needs a certificate" in found.said
+    file = str(tmp_path / "none.pem")
+    with dask.config.set({"distributed.comm.tls.ca-file": file, "distributed.comm.tls.client.cert": file}):
+        found = magnet(*work.words(tmp_path / "m.tif", "--cluster=tls://127.0.0.1:9"))
+    assert found.code == 2
+    assert "No such file" in found.said
+
+
 def test_a_scheduler_that_listens_everywhere_is_refused(
     work: Work, tmp_path: Path, scheduler: LocalCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:

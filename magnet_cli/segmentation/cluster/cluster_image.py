@@ -94,8 +94,11 @@ def _most(values: Iterator[Any]) -> Any:
 
 
 def shared_threads(crew: Crew, found: Mapping[str, Answer]) -> int:
-    """Return the threads of an operation that every worker has cores for."""
-    return max(1, min(int(each["cores"]) // crew.neighbours(worker) for worker, each in found.items()))
+    """Return the threads of an operation: the fewest with which a worker was started.
+
+    The number of cores would make the mask depend on how many workers are there when a run begins.
+    """
+    return min(crew.threads.get(worker, 1) for worker in found)
 
 
 def planning_model(model: Model, found: Mapping[str, Answer]) -> Model:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from magnet_cli.errors import DeviceError, UsageError
 from magnet_cli.options.parts import local_workers, refuse_open_address
+from magnet_cli.system.threads import usable_cores
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -59,13 +60,15 @@ def connected(cluster: str | Path) -> Iterator[tuple[Client, Callable[[], None]]
             yield client, workers.close
             return
         address = _address(cluster)
+        if address.startswith("tls:"):
+            _check_certificates(address)
         try:
             client = stack.enter_context(distributed.Client(address, set_as_default=False, timeout=CONNECTING))
         except (OSError, ValueError) as exc:
             raise DeviceError(
                 "no Dask scheduler answers under this address",
                 value=f"{address}: {exc}",
-                advice="Start one with dask scheduler, and workers with dask worker --nthreads 1",
+                advice="Start one with dask scheduler, and workers with dask worker",
             ) from exc
         # A scheduler that listens everywhere answers on loopback, too.
         refuse_open_address(str(client.scheduler_info()["address"]), "--cluster")
@@ -82,7 +85,7 @@ def _local(count: int) -> Iterator[distributed.LocalCluster]:
         dask.config.set(LOCAL),
         distributed.LocalCluster(
             n_workers=count,
-            threads_per_worker=1,
+            threads_per_worker=max(1, usable_cores() // count),
             processes=True,
             host="127.0.0.1",
             dashboard_address=own,
@@ -92,6 +95,27 @@ def _local(count: int) -> Iterator[distributed.LocalCluster]:
         ) as cluster,
     ):
         yield cluster
+
+
+def _check_certificates(address: str) -> None:
+    """Pass where Dask's configuration names certificates that can be read.
+
+    Raises:
+        UsageError: It does not.
+    """
+    import distributed  # noqa: PLC0415 - an extra
+
+    reason = "none is configured"
+    try:
+        found = distributed.Security().get_connection_args("client")["ssl_context"]
+    except OSError as exc:
+        found, reason = None, str(exc)
+    if found is None:
+        raise UsageError(
+            f"a scheduler with TLS needs a certificate of its client: {reason}",
+            value=address,
+            advice="Name ca-file, client.cert and client.key below distributed.comm.tls in Dask's configuration",
+        )
 
 
 def _address(cluster: str | Path) -> str:

@@ -29,8 +29,10 @@ T = TypeVar("T", bound="Hashable")
 T_contra = TypeVar("T_contra", bound="Hashable", contravariant=True)
 POLL = 1.0
 """Seconds after which the workers are counted again while nothing is finished."""
-WAITING = 60.0
+WAITING = 300.0
 """Seconds that a run waits for a first worker, or for another one after it has lost all."""
+SILENT = 60.0
+"""Seconds after which a scheduler that does not answer is given up."""
 MOST_LOSSES = 5
 """Workers that may be lost with one task before the task is taken for the reason."""
 
@@ -60,6 +62,8 @@ class Crew:
     """Workers that get no task."""
     hosts: dict[str, str] = field(default_factory=dict)
     """The workers that are there, each with its machine."""
+    threads: dict[str, int] = field(default_factory=dict)
+    """Threads with which each of them was started."""
     _done: SimpleQueue[Future] = field(default_factory=SimpleQueue)
     _answered: float = field(default_factory=time.monotonic)
 
@@ -73,7 +77,7 @@ class Crew:
         try:
             found = self.client.scheduler_info(n_workers=-1)["workers"]
         except (OSError, RuntimeError) as exc:
-            if time.monotonic() - self._answered < WAITING:
+            if time.monotonic() - self._answered < SILENT:
                 return
             raise DeviceError(
                 "the Dask scheduler does not answer any more",
@@ -86,6 +90,7 @@ class Crew:
         if found.keys() - self.hosts.keys():
             self.client.run(lift_limits, nanny=True, on_error="ignore")
         self.hosts = {address: str(entry["host"]) for address, entry in sorted(found.items())}
+        self.threads = {address: int(entry["nthreads"]) for address, entry in found.items()}
 
     def neighbours(self, worker: str) -> int:
         """Return how many workers are on a worker's machine, itself included."""
@@ -106,12 +111,14 @@ class Crew:
         """
         until = time.monotonic() + WAITING
         self.refresh()
+        if not self.hosts.keys() - self.refused:
+            self.events.message("magnet: the cluster has no worker that may take part; waiting for one")
         while not self.hosts.keys() - self.refused:
             if time.monotonic() > until:
                 raise DeviceError(
                     "the cluster has no worker that may take part",
                     value=f"{len(self.refused)} refused",
-                    advice="Start some with dask worker --nthreads 1; what is finished is kept",
+                    advice="Start some with dask worker; what is finished is kept",
                 )
             time.sleep(min(POLL, 0.1))
             self.refresh()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 from base64 import b64decode
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -31,7 +30,6 @@ from magnet_cli.segmentation.segment_job import SegmentJob
 from magnet_cli.segmentation.segment_model import Model, load_model
 from magnet_cli.segmentation.window_budget import BudgetCells
 from magnet_cli.system.memory import default_budget
-from magnet_cli.system.threads import usable_cores
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -199,8 +197,6 @@ def introduced(question: Question) -> Answer:
     machine = model.machine
     return {
         "version": __version__,
-        "host": socket.gethostname(),
-        "cores": usable_cores(),
         "device": machine.device,
         "precision": machine.precision,
         "engine": machine.engine,
