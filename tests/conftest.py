@@ -10,6 +10,7 @@ from hypothesis import settings
 
 from magnet_cli.geometry import Size
 from magnet_cli.scene import Pyramid, Scene, write_scene
+from magnet_cli.system import memory
 
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
@@ -37,6 +38,16 @@ def odd_pyramid(odd_scene: Scene, tmp_path_factory: pytest.TempPathFactory) -> P
     path = tmp_path_factory.mktemp("scene") / "odd.tif"
     write_scene(path, odd_scene, pyramid=Pyramid(tile=64))
     return path
+
+
+@pytest.fixture
+def resident_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let resident memory stand for PSS, which changes whenever a neighbour that shares a library starts or ends."""
+
+    def resident(process: int) -> int:
+        return memory._fields(memory._PROC / f"{process}/smaps_rollup").get("Rss", 0)
+
+    monkeypatch.setattr(memory, "_pss", resident)
 
 
 @pytest.fixture

@@ -30,6 +30,27 @@ if sys.platform != "win32":
 posix = pytest.mark.skipif(sys.platform == "win32", reason="wants signals and pseudo-terminals")
 
 
+HOLDING = """
+from magnet_cli.cli import program
+program.signals.start()
+import time
+from pathlib import Path
+from magnet_cli.segmentation.pass_runner import PassRunner
+compute, done = PassRunner.compute, []
+
+def held(self, given, known):
+    if len(done) == 4:
+        Path("held").touch()
+        time.sleep(100)
+    done.append(given)
+    return compute(self, given, known)
+
+PassRunner.compute = held
+program.main()
+"""
+"""The program as its script starts it. It waits before its fifth group, so that it cannot end before a signal comes."""
+
+
 def test_json_alone_goes_to_standard_output(here: Path, image: Path, bundle: Path) -> None:
     with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
         words = ["segment", str(image), "--json", "-o", "out"]
@@ -143,22 +164,21 @@ def test_an_interrupted_run_goes_on(here: Path, bundle: Path, name: str) -> None
     write_image(here / "s.tif", size=(420, 500))
     words = ("segment", "s.tif", "--weights", str(bundle), "-b", "1", "--json")
     with subprocess.Popen(
-        command(*words, "-o", "m.tif"),
+        [sys.executable, "-c", HOLDING, *words, "-o", "m.tif"],
         cwd=here,
         env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
-        journal = here / "m.tif.journal"
-        while process.poll() is None and not (journal.exists() and journal.stat().st_size > 4096):
+        while process.poll() is None and not (here / "held").exists():
             time.sleep(0.005)
         process.send_signal(getattr(signal, name))
         output, messages = process.communicate(timeout=120)
     assert process.returncode == 130, messages
     assert json.loads(output) == {"schema": 1, "images": [], "error": "interrupted", "exit_code": 130}
     assert messages.splitlines()[-1].startswith("magnet: interrupted; what was finished is kept")
-    assert sorted(tree(here)) == ["m.tif.journal", "s.tif"]
+    assert sorted(tree(here)) == ["held", "m.tif.journal", "s.tif"]
 
     found = invoke_json(*words[:-1], "-o", "m.tif")["images"][0]
     groups = found["report"]["groups"]

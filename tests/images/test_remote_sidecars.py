@@ -184,7 +184,8 @@ def test_a_server_that_does_not_answer_costs_bounded_time(
     server.answers = dict.fromkeys(("a.tif.msk", "a.tif.ovr", "a.tif.aux.xml"), 0)
     before = monotonic()
     (note,) = inspect(server.url("a.tif")).notes
-    assert monotonic() - before < 5
+    # The server answers after 30 s.
+    assert monotonic() - before < 20
     assert "no answer within 0.2 s" in note
 
 

@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from magnet_cli.segmentation.group_reader import GroupPixels
 
 
+HELD = 60
+"""Seconds that a program waits for a signal at most."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Script:
     """One run of the program."""
@@ -43,6 +47,9 @@ class Script:
     """The number of the visit of that place, from 1, at which it does so."""
     pause: float = 0.0
     """Seconds before each group."""
+    hold: int = 0
+    """The number of groups after which the program waits for a signal in place of the next one, so that it cannot end
+    before the signal arrives. 0 lets it go on."""
     blocks: int = 1
     """Blocks of a group."""
     backwards: bool = False
@@ -115,9 +122,18 @@ FAULTS: dict[str, Callable[[int], None]] = {
 
 def _write_down(script: Script) -> None:
     compute = PassRunner.compute
+    done = [0]
+
+    def begin() -> None:
+        # Where no signal comes, the run ends, and the test that waits for it fails.
+        held = time.monotonic() + HELD if script.hold and done[0] == script.hold else 0
+        while time.monotonic() < held:
+            time.sleep(0.01)
+        done[0] += 1
+        time.sleep(script.pause)
 
     def called(self: PassRunner, given: GroupPixels, known: Any) -> Any:
-        time.sleep(script.pause)
+        begin()
         states = compute(self, given, known)
         with Path(script.log).open("a", encoding="ascii") as file:
             file.write(f"{self.bound.number} {given.number}\n")
@@ -126,7 +142,7 @@ def _write_down(script: Script) -> None:
     join = BorderRunner.compute
 
     def joined(self: BorderRunner, given: list[Border], known: None) -> list[Border]:
-        time.sleep(script.pause)
+        begin()
         borders = join(self, given, known)
         with Path(script.log).open("a", encoding="ascii") as file:
             file.write(f"{len(self._plan.passes)} borders\n")

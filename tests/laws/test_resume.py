@@ -153,7 +153,7 @@ def test_all_faults_are_tried() -> None:
 
 def test_killed_again_and_again_at_random_moments(work: Work, tmp_path: Path) -> None:
     mask, log = tmp_path / "out" / "m.tif", tmp_path / "log"
-    script = Script(words=work.words(mask), log=str(log), pause=0.02)
+    script = Script(words=work.words(mask), log=str(log), pause=0.02, hold=12)
     chance = np.random.default_rng(7)
     for _ in range(2):
         goal = computed(log) + int(chance.integers(3, 9))
@@ -177,7 +177,7 @@ def test_an_interrupted_run_ends_with_130_and_can_be_resumed(
     work: Work, tmp_path: Path, number_of_signal: signal.Signals
 ) -> None:
     mask, log = tmp_path / "out" / "m.tif", tmp_path / "log"
-    process = started(Script(words=work.words(mask), log=str(log), pause=0.05))
+    process = started(Script(words=work.words(mask), log=str(log), pause=0.05, hold=8))
     wait_for(process, lambda: computed(log) >= 5)
     beside = magnet(*work.words(mask))
     assert process.pid is not None

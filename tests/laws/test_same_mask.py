@@ -173,16 +173,11 @@ def blocks_sharing(report: dict[str, object]) -> set[int]:
     return set(found)
 
 
-def resident(process: int) -> int:
-    """In place of PSS: unlike that, it does not change when a neighbour that shares a library ends."""
-    return memory._fields(memory._PROC / f"{process}/smaps_rollup").get("Rss", 0)
-
-
+@pytest.mark.usefixtures("resident_memory")
 @pytest.mark.parametrize("points", ["all", "q>0.02"])
 def test_memory_does_not_change_a_byte_and_is_kept(
     points: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(memory, "_pss", resident)
     if not memory.host_memory():
         pytest.skip("this system does not say how much memory a process uses")
     size = Size(width=1300, height=700)

@@ -130,6 +130,7 @@ def test_an_engine_gives_the_labels_of_torch(name: EngineName, bundle: Bundle, i
 
 
 @pytest.mark.full
+@pytest.mark.usefixtures("resident_memory")
 @pytest.mark.parametrize("name", NAMES)
 def test_a_run_keeps_to_the_memory_that_was_measured(name: EngineName, image: Path, tmp_path: Path) -> None:
     installed(name)

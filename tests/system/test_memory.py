@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import mmap
-import os
 import subprocess
 import sys
 import threading
@@ -76,51 +75,65 @@ def test_what_there_is_makes_sense() -> None:
     assert 0 < memory.default_budget() < total
 
 
+FOLLOWING = """
+before = memory.host_memory()
+# A mapping of its own: a heap may hold enough freed memory already.
+with mmap.mmap(-1, 48 << 20) as block:
+    block.write(bytes([1]) * (1 << 20) * 48)
+    during = memory.host_memory()
+print(before, during, memory.host_memory())
+"""
+GRANDCHILD = "import sys; block = bytearray(b'x') * (40 << 20); print(1, flush=True); sys.stdin.read()"
+CHILD = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {GRANDCHILD!r}], check=True)"
+COUNTING = f"""
+import subprocess, sys
+before = memory.host_memory()
+with subprocess.Popen([sys.executable, "-c", {CHILD!r}], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    process.stdout.readline()
+    during = memory.host_memory()
+    process.communicate()
+print(before, during)
+"""
+SAMPLING = """
+with memory.PeakSampler(interval=0.01) as sampler:
+    before = sampler.sample()
+    with mmap.mmap(-1, 64 << 20) as block:
+        block.write(b"x" * (64 << 20))
+        sampler.sample()
+peak = sampler.peak
+print(before, peak.pss, peak.resident, peak.samples)
+"""
+
+
+def printed_by(program: str) -> list[int]:
+    """Return the numbers that a program prints which has loaded the module under test alone.
+
+    A process of the tests shares hundreds of MiB of libraries with its neighbours, and its PSS moves with each of them
+    that starts or ends.
+    """
+    words = [sys.executable, "-c", f"import mmap\nfrom magnet_cli.system import memory\n{program}"]
+    return [int(word) for word in subprocess.run(words, check=True, capture_output=True, text=True).stdout.split()]
+
+
 @linux
 def test_use_follows_what_is_allocated() -> None:
-    before = memory.host_memory()
-    # A mapping of its own: a heap may hold enough freed memory already.
-    with mmap.mmap(-1, 48 * MIB) as block:
-        block.write(os.urandom(MIB) * 48)
-        during = memory.host_memory()
-    assert before is not None
-    assert during is not None
+    before, during, after = printed_by(FOLLOWING)
     assert 40 * MIB < during - before < 80 * MIB
-    after = memory.host_memory()
-    assert after is not None
     assert after < during - 40 * MIB
 
 
 @linux
 def test_use_counts_children_and_their_children() -> None:
-    grandchild = "import sys; block = bytearray(b'x') * (40 << 20); print(1, flush=True); sys.stdin.read()"
-    child = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {grandchild!r}], check=True)"
-    before = memory.host_memory()
-    with subprocess.Popen([sys.executable, "-c", child], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        process.stdout.readline()
-        during = memory.host_memory()
-        process.communicate()
-    assert before is not None
-    assert during is not None
+    before, during = printed_by(COUNTING)
     assert during - before > 40 * MIB
 
 
 @linux
 def test_the_sampler_sees_a_peak_that_is_over() -> None:
-    with memory.PeakSampler(interval=0.01) as sampler:
-        before = sampler.sample()
-        # A mapping of its own: a heap may hold enough freed memory already.
-        with mmap.mmap(-1, 64 * MIB) as block:
-            block.write(b"x" * (64 * MIB))
-            sampler.sample()
-    peak = sampler.peak
-    assert before is not None
-    assert peak.pss is not None
-    assert peak.resident is not None
-    assert peak.pss - before > 60 * MIB
-    assert peak.resident >= 64 * MIB
-    assert peak.samples >= 3
+    before, pss, resident, samples = printed_by(SAMPLING)
+    assert pss - before > 60 * MIB
+    assert resident >= 64 * MIB
+    assert samples >= 3
 
 
 def test_the_sampler_reads_little_while_nothing_grows() -> None:

@@ -127,6 +127,7 @@ def test_the_margin_is_what_was_measured_and_what_the_network_leaves_out(script:
 
 
 @pytest.mark.full
+@pytest.mark.usefixtures("resident_memory")
 @pytest.mark.parametrize("kind", ["unet", "segformer-b0"])
 def test_a_run_keeps_to_its_plan_of_memory(kind: str, image: Path, tmp_path: Path) -> None:
     from tests.models.foreign.makers import transformers_network  # noqa: PLC0415 - an extra
