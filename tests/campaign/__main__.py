@@ -7,7 +7,7 @@
 
 Every case follows from its name and the seed, so that a case that falls can be repeated by the command that is printed;
 its files are kept. Only `moments` depend on the machine. The exit code is 1 where a case fell. With `--cases` the
-campaign does the same cases on every machine, however long they take.
+campaign does the same cases on every machine, however long they take, and a case may take six times as long.
 `--results FILE` adds the counts to a file, and `--page` makes the tables of docs/reliability.md of such a file.
 """
 
@@ -43,12 +43,15 @@ BATCH: Final = 25
 """Mutated files that one child examines."""
 PAUSE: Final = 120
 """Seconds between two lines that say how far the campaign is."""
+UNTIMED: Final = 6.0
+"""Times the usual limit that a case may take with `--cases`, so that a busy machine makes no case fall. A reader that
+waits for ever falls all the same."""
 KEPT: Final = 3
 """Cases that fell of which files are kept, for each part and subject."""
 
 
 def options() -> argparse.Namespace:
-    """The command line."""
+    """Return the options of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=10, help="how long the campaign takes (default 10)")
     parser.add_argument("--cases", type=int, help="cases of each subject, instead of a time; of mutated files times 25")
@@ -62,7 +65,7 @@ def options() -> argparse.Namespace:
 
 
 def main() -> int:
-    """Run a campaign; the exit code."""
+    """Run a campaign and return the exit code."""
     given = options()
     if any(os.environ.get(name) != value for name, value in ONE_THREAD.items()):
         os.environ |= ONE_THREAD
@@ -107,19 +110,20 @@ def verdicts(given: argparse.Namespace, folder: Path) -> Iterator[Verdict]:
     from tests.campaign.bombs import detonate, names  # noqa: PLC0415
     from tests.campaign.commands import COMMANDS  # noqa: PLC0415
     from tests.campaign.interruptions import Bench  # noqa: PLC0415
-    from tests.campaign.mutants import Laboratory  # noqa: PLC0415
+    from tests.campaign.mutants import HANG, Laboratory  # noqa: PLC0415
     from tests.campaign.specimens import SERVED, SPECIMENS  # noqa: PLC0415
 
     loaded.load()
     bench = Bench(folder=made(folder / "bench"), seed=given.seed)
-    laboratory = Laboratory(folder=made(folder / "laboratory"), seed=given.seed)
+    hang = HANG * (UNTIMED if given.cases else 1)
+    laboratory = Laboratory(folder=made(folder / "laboratory"), seed=given.seed, hang=hang)
     cellar = made(folder / "cellar")
 
     single: Mapping[str, Callable[[str], Verdict]] = {
         "steps": bench.step,
         "moments": bench.moment,
         "faults": bench.fault,
-        "bombs": lambda name: detonate(name, cellar),
+        "bombs": lambda name: detonate(name, cellar, hang=hang),
     }
 
     def commanded(part: str) -> Iterator[Verdict]:
@@ -139,7 +143,7 @@ def verdicts(given: argparse.Namespace, folder: Path) -> Iterator[Verdict]:
         **{part: commanded(part) for part in ("steps", "moments", "faults")},
         "mutations": mutated("mutations", [each.name for each in SPECIMENS]),
         "answers": mutated("answers", [each.name for each in SERVED]),
-        "bombs": (detonate(name, cellar) for name in names()),
+        "bombs": (detonate(name, cellar, hang=hang) for name in names()),
     }
     for case in given.case:
         part = case.partition("/")[0]
@@ -164,7 +168,7 @@ def in_turns(parts: Mapping[str, Iterator[Verdict]], chosen: Iterable[str], minu
 
 
 def numbered(part: str, subjects: list[str], seed: int, *, most: int | None) -> Iterator[str]:
-    """Names of cases: the subjects in an order of the seed's, again and again, with rising numbers.
+    """Yield the names of cases: the subjects in an order of the seed's, again and again, with rising numbers.
 
     Args:
         part: The part of the campaign.
@@ -210,7 +214,7 @@ def made(folder: Path) -> Path:
 
 
 def commit() -> str:
-    """The commit of the working tree, shortened; with a plus sign where the package differs from it."""
+    """Return the commit of the working tree, shortened; with a plus sign where the package differs from it."""
     root = Path(__file__).parents[2]
     named = subprocess.run(
         ["git", "rev-parse", "--short=8", "HEAD"], cwd=root, check=False, capture_output=True, text=True

@@ -69,7 +69,7 @@ class Liar(ThreadingHTTPServer):
         """A client may go at any time."""
 
     def wrong(self) -> str:
-        """What is wrong with the next answer; empty for nothing."""
+        """Return what is wrong with the next answer; empty for nothing."""
         self.requests += 1
         if self.requests <= self.plan["after"] or self.random.random() >= self.plan["share"]:
             return ""
@@ -166,7 +166,7 @@ class Handler(QuietHandler):
 
 @contextmanager
 def lying(folder: Path) -> Iterator[str]:
-    """The address of a running server over a folder."""
+    """Yield the address of a running server over a folder."""
     server = Liar(folder)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
@@ -179,7 +179,7 @@ def lying(folder: Path) -> Iterator[str]:
 
 
 def fetched(folder: Path, name: str) -> Finding:
-    """Read an image from a server that errs: its true pixels, or exit code 3."""
+    """Read an image from a server that errs, which has to give its true pixels or exit code 3."""
     bounded_response.READ_SECONDS = bounded_response.PATIENCE_SECONDS = READ_SECONDS
     remote.PAUSE_SECONDS = 0.01
 
@@ -206,6 +206,6 @@ def fetched(folder: Path, name: str) -> Finding:
 
 
 def _takes_a_chunk_away(folder: Path, name: str) -> bool:
-    """Whether a server says that parts of a Zarr image are not there: such parts have the fill value by definition."""
+    """Return whether a server says that parts of a Zarr image are missing: they have the fill value by definition."""
     plan = json.loads((folder / PLAN).read_text(encoding="utf-8"))
     return name.endswith(".zarr") and "status" in plan["wrong"] and plan["status"] == NOT_FOUND

@@ -45,12 +45,12 @@ class Bomb:
 
 
 def names() -> list[str]:
-    """The cases of all bombs."""
+    """Return the cases of all bombs."""
     return [f"bombs/{bomb.name}/0" for bomb in BOMBS]
 
 
-def detonate(case: str, folder: Path) -> Verdict:
-    """Let the program meet a bomb in a folder `bomb` below `folder`."""
+def detonate(case: str, folder: Path, *, hang: float = HANG) -> Verdict:
+    """Let the program meet a bomb in a folder `bomb` below `folder`; it may take `SLOW` times `hang` seconds."""
     bomb = next(each for each in BOMBS if each.name == case.split("/")[1])
     place = folder / "bomb"
     shutil.rmtree(place, ignore_errors=True)
@@ -65,10 +65,10 @@ def detonate(case: str, folder: Path) -> Verdict:
     if made.status:
         raise RuntimeError(f"{bomb.name} could not be made: {made.errors}")
     idle = fork(lambda: typed(["--version"]), folder=place, limit=60)
-    end = fork(lambda: typed([str(word) for word in bomb.words(place)]), folder=place, limit=SLOW * HANG)
+    end = fork(lambda: typed([str(word) for word in bomb.words(place)]), folder=place, limit=SLOW * hang)
     faults = []
     if end.status is None:
-        faults.append(f"it did not end within {SLOW * HANG:.0f} s")
+        faults.append(f"it did not end within {SLOW * hang:.0f} s")
     elif end.status not in bomb.codes:
         faults.append(f"it ended with {end.status}")
     if end.traceback:
@@ -81,22 +81,22 @@ def detonate(case: str, folder: Path) -> Verdict:
 
 
 def info(name: str) -> Callable[[Path], tuple[str | Path, ...]]:
-    """The words that show an image."""
+    """Return the words that show an image."""
     return lambda folder: ("info", folder / name)
 
 
 def segment(name: str) -> Callable[[Path], tuple[str | Path, ...]]:
-    """The words that segment an image."""
+    """Return the words that segment an image."""
     return lambda folder: ("segment", folder / name, *segment_words(folder)[2:])
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:
-    """One chunk of a PNG."""
+    """Return one chunk of a PNG."""
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
 def png(width: int, height: int, *chunks: bytes, rows: bytes = b"\0") -> bytes:
-    """A PNG of RGB pixels that declares a size, whatever its rows hold."""
+    """Return a PNG of RGB pixels that declares a size, whatever its rows hold."""
     head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
     return b"\x89PNG\r\n\x1a\n" + head + b"".join(chunks) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
@@ -163,7 +163,7 @@ def sized(path: Path, *, big: int) -> None:
 
 
 def laughs() -> str:
-    """XML whose entities grow to 10^9 words."""
+    """Return XML whose entities grow to 10^9 words."""
     entities = "".join(f'<!ENTITY l{n} "{f"&l{n - 1};" * 10}">' for n in range(1, 10))
     return f'<?xml version="1.0"?><!DOCTYPE OME [<!ENTITY l0 "lol">{entities}]>'
 
@@ -174,7 +174,7 @@ def ome(path: Path, text: str) -> None:
 
 
 def nested(depth: int, *, opening: str = "[", closing: str = "]") -> str:
-    """Brackets in brackets."""
+    """Return brackets in brackets."""
     return opening * depth + closing * depth
 
 
@@ -245,7 +245,7 @@ def tensors(folder: Path, header: bytes, length: int | None = None) -> None:
 
 
 def text(name: str, content: str) -> Callable[[Path], None]:
-    """A function that writes a text file."""
+    """Return a function that writes a text file."""
 
     def write(folder: Path) -> None:
         (folder / name).write_text(content)
@@ -254,7 +254,7 @@ def text(name: str, content: str) -> Callable[[Path], None]:
 
 
 def data(name: str, content: Callable[[], bytes]) -> Callable[[Path], None]:
-    """A function that writes a file."""
+    """Return a function that writes a file."""
 
     def write(folder: Path) -> None:
         (folder / name).write_bytes(content())
@@ -263,7 +263,7 @@ def data(name: str, content: Callable[[], bytes]) -> Callable[[Path], None]:
 
 
 def region(content: str) -> Callable[[Path], None]:
-    """A function that writes a region as GeoJSON."""
+    """Return a function that writes a region as GeoJSON."""
 
     def write(folder: Path) -> None:
         with_polygons(folder)
@@ -273,22 +273,22 @@ def region(content: str) -> Callable[[Path], None]:
 
 
 def polygon(coordinates: str) -> str:
-    """A GeoJSON polygon with coordinates that are given as text."""
+    """Return a GeoJSON polygon with coordinates that are given as text."""
     return f'{{"type":"Feature","properties":{{}},"geometry":{{"type":"Polygon","coordinates":{coordinates}}}}}'
 
 
 def within(folder: Path) -> tuple[str | Path, ...]:
-    """The words that segment within a region."""
+    """Return the words that segment within a region."""
     return (*segment_words(folder), f"--roi={folder / 'roi.geojson'}", "--method=patch")
 
 
 def plain(folder: Path) -> tuple[str | Path, ...]:
-    """The words that segment the image with the bundle."""
+    """Return the words that segment the image with the bundle."""
     return segment_words(folder)
 
 
 def reported(content: str) -> Callable[[Path], None]:
-    """A function that writes a mask with another report."""
+    """Return a function that writes a mask with another report."""
 
     def write(folder: Path) -> None:
         with_mask(folder)
@@ -304,20 +304,20 @@ def checkpoint(folder: Path) -> None:
 
 
 def imported(folder: Path) -> tuple[str | Path, ...]:
-    """The words that import a checkpoint."""
+    """Return the words that import a checkpoint."""
     words = ("weights", "import", "--preset=cityscapes", "--architecture=conv", "--device=cpu")
     return (*words, f"--backbone={folder / 'b.pth'}", "-o", folder / "imported")
 
 
 def trained(folder: Path) -> tuple[str | Path, ...]:
-    """The words that train a backbone."""
+    """Return the words that train a backbone."""
     return ("train", "backbone", folder / "data", "-o", folder / "trained", "--config", folder / "train.toml")
 
 
 def bomb(
     name: str, make: Callable[[Path], object], words: Callable[[Path], tuple[str | Path, ...]], *codes: int
 ) -> Bomb:
-    """A bomb, in one line."""
+    """Return a bomb, in one line."""
     return Bomb(name=name, make=make, words=words, codes=codes)
 
 

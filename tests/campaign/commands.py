@@ -63,7 +63,7 @@ class Command:
         return {0} if self.repeatable else {0, 5}
 
     def line(self, inputs: Path) -> list[str]:
-        """The words, with the inputs' folder filled in."""
+        """Return the words, with the inputs' folder filled in."""
         return [word.replace("@", str(inputs)) for word in self.words]
 
 
@@ -189,7 +189,7 @@ def _images(folder: Path, pixels: np.ndarray[Any, np.dtype[np.uint8]], labels: n
 
 
 def outputs_of(folder: Path) -> dict[str, bytes]:
-    """The content of every output, by its path: exact bytes, without what two undisturbed runs never share.
+    """Return the content of every output, by its path: exact bytes, without what two undisturbed runs never share.
 
     Reports and logs are parsed, and lose the times, memory and counts of the run; everything else is as it lies there.
     """
@@ -224,7 +224,7 @@ def _comparable(path: Path) -> bytes:
 
 
 def _tensors(value: Any) -> Any:
-    """A checkpoint's values, its tensors as type, shape and bytes."""
+    """Return a checkpoint's values, its tensors as type, shape and bytes."""
     if isinstance(value, dict):
         return sorted((str(key), _tensors(inner)) for key, inner in value.items())
     if isinstance(value, list | tuple):
@@ -243,7 +243,7 @@ def _lasting(value: Any) -> Any:
 
 
 def differences(expected: Mapping[str, bytes], found: Mapping[str, bytes]) -> list[str]:
-    """What differs between two sets of outputs, a line each."""
+    """Return what differs between two sets of outputs, a line each."""
     lost = [f"missing: {name}" for name in expected if name not in found]
     left = [f"left over: {name}" for name in found if name not in expected]
     return [

@@ -78,7 +78,7 @@ class Baseline:
         return sorted(set(self.steps))
 
     def numbers(self, kinds: frozenset[str] | None) -> int:
-        """How many steps there are of some kinds."""
+        """Return how many steps there are of some kinds."""
         return sum(kinds is None or step.partition(" ")[0] in kinds for step in self.steps)
 
 
@@ -133,7 +133,7 @@ class Bench:
         return place
 
     def baseline(self, command: Command) -> Baseline:
-        """The undisturbed run of a command, which two runs in two folders agree about.
+        """Return the undisturbed run of a command, which two runs in two folders agree about.
 
         Raises:
             RuntimeError: It fails, or two runs differ.
@@ -298,12 +298,12 @@ class Bench:
         )
 
     def command(self, case: str) -> Command:
-        """The command that a case's name speaks of."""
+        """Return the command that a case's name speaks of."""
         name = case.split("/")[1]
         return next(each for each in COMMANDS if each.name == name)
 
     def _place(self, name: str) -> Path:
-        """An empty folder with one for temporary files."""
+        """Return an empty folder with one for temporary files."""
         place = self.folder / name
         shutil.rmtree(place, ignore_errors=True)
         (place / "tmp").mkdir(parents=True)
@@ -320,7 +320,7 @@ class Bench:
         return found
 
     def _partial(self, baseline: Baseline, place: Path) -> list[str]:
-        """What stands under a final name and is not the whole result."""
+        """Return what stands under a final name and is not the whole result."""
         found = outputs_of(place / "out") if (place / "out").exists() else {}
         faults = []
         for name, data in found.items():
@@ -375,7 +375,7 @@ def _signal(random: np.random.Generator) -> signal.Signals:
 
 
 def content(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder with its exact content."""
+    """Return every file below a folder with its exact content."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 

@@ -46,7 +46,7 @@ NAMES: Final = (
 
 
 def load() -> None:
-    """Import them. Optional ones may be missing."""
+    """Import the libraries, of which optional ones may be missing."""
     for name in NAMES:
         with suppress(ModuleNotFoundError):
             importlib.import_module(name)

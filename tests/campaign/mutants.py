@@ -44,9 +44,11 @@ class Laboratory:
 
     folder: Path
     seed: int
+    hang: float = HANG
+    """Seconds that a file may take here."""
 
     def specimen(self, case: str) -> Specimen:
-        """The specimen that a case's name speaks of."""
+        """Return the specimen that a case's name speaks of."""
         part, name, _ = case.split("/")
         return next(each for each in (SERVED if part == "answers" else SPECIMENS) if each.name == name)
 
@@ -73,7 +75,7 @@ class Laboratory:
                 left.pop(0)
 
     def whole(self, specimen: Specimen) -> Path:
-        """The folder of a specimen's sound files."""
+        """Return the folder of a specimen's sound files."""
         return self.folder / f"{'served-' if specimen.served else ''}{specimen.name.replace(' ', '-')}"
 
     def reproduce(self, case: str, place: Path) -> None:
@@ -83,7 +85,7 @@ class Laboratory:
         specimen.mutate(place, chance(self.seed, case))
 
     def _in_one_child(self, specimen: Specimen, whole: Path, cases: Sequence[str]) -> Iterator[Verdict]:
-        """Verdicts of the first cases, up to the one at which the child ends."""
+        """Yield the verdicts of the first cases, up to the one at which the child ends."""
         reading, writing = os.pipe()
         log = self.folder / "stderr.txt"
         pid = os.fork()
@@ -97,10 +99,10 @@ class Laboratory:
                 for case in cases:
                     start = time.monotonic()
                     while b"\n" not in buffered:
-                        late = time.monotonic() - start > HANG
-                        part = b"" if late else self._next(pipe, HANG - (time.monotonic() - start))
+                        late = time.monotonic() - start > self.hang
+                        part = b"" if late else self._next(pipe, self.hang - (time.monotonic() - start))
                         if not part:
-                            yield self._died(case, pid, log, late=late or time.monotonic() - start > HANG)
+                            yield self._died(case, pid, log, late=late or time.monotonic() - start > self.hang)
                             return
                         buffered += part
                     line, _, buffered = buffered.partition(b"\n")
@@ -119,17 +121,16 @@ class Laboratory:
 
     @staticmethod
     def _next(pipe: Any, seconds: float) -> bytes:
-        """The next bytes of a pipe; none where it is closed, or where the time is over."""
+        """Return the next bytes of a pipe; none where it is closed, or where the time is over."""
         ready = select.select([pipe], [], [], max(0.0, seconds))[0]
         return bytes(pipe.read(65536)) if ready else b""
 
-    @staticmethod
-    def _died(case: str, pid: int, log: Path, *, late: bool) -> Verdict:
+    def _died(self, case: str, pid: int, log: Path, *, late: bool) -> Verdict:
         if late:
             os.kill(pid, signal.SIGKILL)
         _, status = os.waitpid(pid, 0)
         code = os.waitstatus_to_exitcode(status)
-        fault = f"it took more than {HANG:.0f} s" if late else f"the process ended with {code}"
+        fault = f"it took more than {self.hang:.0f} s" if late else f"the process ended with {code}"
         said = log.read_text(encoding="utf-8", errors="replace")[-3000:] if log.exists() else ""
         return Verdict(case=case, outcomes=("died",), faults=(fault,), evidence=said)
 
@@ -153,7 +154,7 @@ class Laboratory:
                 "NO_PROXY": "127.0.0.1",
             }
             for case in cases:
-                faulthandler.dump_traceback_later(HANG - 2)
+                faulthandler.dump_traceback_later(self.hang - 2)
                 verdict = self._examine_one(specimen, whole, case)
                 os.write(pipe, (json.dumps(verdict) + "\n").encode())
         except BaseException:  # noqa: BLE001 - this process must end here, whatever happened
@@ -189,13 +190,13 @@ class Laboratory:
 
 
 def made_in(specimen: Specimen, folder: Path) -> int:
-    """Write a specimen's files; the exit code of a child."""
+    """Write a specimen's files and return the exit code of a child."""
     specimen.make(folder)
     return 0
 
 
 def _resident(key: str) -> int:
-    """Bytes of this process's memory by a key of /proc/self/status."""
+    """Return the bytes of this process's memory by a key of /proc/self/status."""
     text = Path("/proc/self/status").read_text(encoding="ascii")
     return int(text.partition(f"{key}:")[2].split()[0]) * 1024
 

@@ -48,7 +48,7 @@ Mutate = Callable[[bytes, "np.random.Generator"], bytes]
 
 
 def _place(data: bytes, random: np.random.Generator) -> int:
-    """A position, in one half of the cases among the first bytes."""
+    """Return a position, in one half of the cases among the first bytes."""
     limit = min(len(data), HEAD) if random.random() < 0.5 else len(data)
     return int(random.integers(0, max(1, limit)))
 
@@ -158,7 +158,7 @@ def revalued(data: bytes, random: np.random.Generator) -> bytes:
 
 
 def _places(value: Any) -> list[tuple[Any, Any]]:
-    """Every holder and key of a document."""
+    """Return every holder and key of a document."""
     found: list[tuple[Any, Any]] = []
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, inner in items:
@@ -189,7 +189,7 @@ class Form:
 
 
 def directories(data: bytes) -> tuple[Form, list[tuple[int, int]]] | None:
-    """Position of the first entry and number of entries of each directory, those below `SubIFDs` among them."""
+    """Return where the first entry of each directory lies and how many it has, those below `SubIFDs` among them."""
     order = {b"II": "<", b"MM": ">"}.get(data[:2])
     if order is None or len(data) < 16:
         return None

@@ -31,21 +31,21 @@ SHOWN: Final = 6
 
 
 def filled(text: str, tallies: Sequence[Tally]) -> str:
-    """The page with its generated part made anew."""
+    """Return the page with its generated part made anew."""
     before, _, rest = text.partition(BEGIN)
     after = rest.partition(END)[2]
     return before + BEGIN + generated(tallies) + END + after
 
 
 def generated(tallies: Sequence[Tally]) -> str:
-    """The tables of all campaigns together, and the campaigns."""
+    """Return the tables of all campaigns together, and the campaigns."""
     whole = Tally.together(tallies)
     parts = [_campaigns(tallies), *(_part(name, whole) for name in TITLES), _fallen(whole)]
     return "\n".join(part for part in parts if part)
 
 
 def kills(tally: Tally) -> int:
-    """How many signals were sent."""
+    """Return how many signals were sent."""
     counts = (count for group in tally.groups.values() for name, count in group.outcomes.items() if name[:3] == "SIG")
     return sum(counts)
 
@@ -102,5 +102,5 @@ def _fallen(whole: Tally) -> str:
 
 
 def _kind(fault: str) -> str:
-    """The beginning of a fault, which cases of one kind share."""
+    """Return the beginning of a fault, which cases of one kind share."""
     return fault[:80].replace("|", "\\|").replace("\n", " ").replace("`", "'")

@@ -78,7 +78,7 @@ class Specimen:
 
 
 def pixels() -> NDArray[np.uint8]:
-    """A picture, `(height, width, 3)`."""
+    """Return a picture, `(height, width, 3)`."""
     return Scene(size=SIZE, seed=4, plain=True).pixels(Box.whole(SIZE))
 
 
@@ -101,7 +101,7 @@ def image(
     *,
     judge: Callable[[Path], NDArray[Any] | None] | None = None,
 ) -> Specimen:
-    """An image that is opened and read, and compared with another reader's pixels where there is one.
+    """Return an image that is opened and read, and compared with another reader's pixels where there is one.
 
     Args:
         name: Name of the kind of file.
@@ -120,7 +120,7 @@ def image(
 
 
 def tiff(name: str, **options: Any) -> Specimen:
-    """A TIFF with options of tifffile."""
+    """Return a TIFF with options of tifffile."""
     file = "image.tif"
     return image(name, lambda folder: write_tiff(folder / file, **options), file, mutations.TIFF, judge=by_gdal)
 
@@ -177,7 +177,7 @@ def make_zip(folder: Path) -> None:
 
 
 def picture(name: str, save: Callable[[Path], None]) -> Specimen:
-    """A picture that Pillow reads as well."""
+    """Return a picture that Pillow reads as well."""
     file = f"image.{name}"
     return image(name, lambda folder: save(folder / file), file, mutations.BYTES, judge=by_pillow)
 
@@ -245,7 +245,7 @@ def opened(path: Path, judge: Callable[[Path], NDArray[Any] | None] | None) -> F
 
 
 def by_gdal(path: Path) -> NDArray[Any] | None:
-    """The pixels as GDAL reads them, `(height, width, bands)`; None where it refuses."""
+    """Return the pixels as GDAL reads them, `(height, width, bands)`; None where it refuses."""
     try:
         with rasterio.open(path) as file:
             if file.width * file.height * file.count > WHOLE_PIXELS:
@@ -257,7 +257,7 @@ def by_gdal(path: Path) -> NDArray[Any] | None:
 
 
 def by_pillow(path: Path) -> NDArray[Any] | None:
-    """The pixels as Pillow reads them, `(height, width, bands)`; None where it refuses."""
+    """Return the pixels as Pillow reads them, `(height, width, bands)`; None where it refuses."""
     try:
         with PillowImage.open(path) as image:
             array = np.asarray(image)
@@ -304,7 +304,7 @@ USUAL: Final = ("--tissue=none", "--device=cpu", "--num-workers=0", "--no-progre
 
 
 def segment_words(folder: Path) -> tuple[str | Path, ...]:
-    """The words that segment the image of `with_bundle`."""
+    """Return the words that segment the image of `with_bundle`."""
     words = (*USUAL, f"--weights={folder / 'colours'}", "--batch-size=1", "--overlap=16")
     return ("segment", folder / "s.tif", *words, "-o", folder / "m.tif")
 
@@ -331,7 +331,7 @@ def with_journal(folder: Path) -> None:
 
 
 def resumed(folder: Path) -> Finding:
-    """Resume from a journal: the mask of an undisturbed run, or exit code 5."""
+    """Resume from a journal, which has to give the mask of an undisturbed run or exit code 5."""
     code, finding = typed(*segment_words(folder), allowed=(0, 5))
     if code == 0 and (folder / "m.tif").read_bytes() != (folder / "expected.tif").read_bytes():
         return Finding(outcome="another mask", faults=("a damaged journal became another mask",))
@@ -478,7 +478,7 @@ SPECIMENS: Final = (
 
 
 def served(name: str, file: str, make: Callable[[Path], None]) -> Specimen:
-    """A file behind a server that errs."""
+    """Return a file behind a server that errs."""
     return Specimen(
         name=name, make=make, target=file, how=(), examine=lambda folder: fetched(folder, file), served=True
     )

@@ -77,7 +77,7 @@ class Steps:
     _inside: threading.local = field(default_factory=threading.local)
 
     def install(self) -> None:
-        """Begin to count."""
+        """Begin to count the steps."""
         sys.addaudithook(self._heard)
         for name in WITH_DESCRIPTOR:
             setattr(os, name, self._wrapped(name, getattr(os, name)))

@@ -54,13 +54,13 @@ class Tally:
         return ", ".join([*found, f"fell {len(self.fell):,}"])
 
     def line(self) -> str:
-        """The counts as one line of JSON."""
+        """Return the counts as one line of JSON."""
         groups = {name: vars(group) | {"outcomes": dict(group.outcomes)} for name, group in sorted(self.groups.items())}
         return json.dumps({**self.about, "groups": groups, "fell": self.fell}) + "\n"
 
     @classmethod
     def read(cls, line: str) -> Self:
-        """The counts of a line."""
+        """Return the counts of a line."""
         found = json.loads(line)
         groups = {
             name: Group(cases=group["cases"], fell=group["fell"], outcomes=Counter(group["outcomes"]))
@@ -71,7 +71,7 @@ class Tally:
 
     @classmethod
     def together(cls, tallies: Sequence[Tally]) -> Self:
-        """The sums of several campaigns."""
+        """Return the sums of several campaigns."""
         found = cls()
         for tally in tallies:
             for name, group in tally.groups.items():
@@ -86,5 +86,5 @@ class Tally:
 
 
 def read_results(path: Path) -> list[Tally]:
-    """The campaigns of a file of results, oldest first."""
+    """Return the campaigns of a file of results, oldest first."""
     return [Tally.read(line) for line in path.read_text(encoding="utf-8").splitlines()]

@@ -28,5 +28,5 @@ class Verdict:
 
 
 def chance(seed: int, case: str) -> np.random.Generator:
-    """The random numbers of a case, which depend on the seed and the name alone."""
+    """Return the random numbers of a case, which depend on the seed and the name alone."""
     return np.random.default_rng([seed, zlib.crc32(case.encode())])
