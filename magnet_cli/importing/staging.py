@@ -10,7 +10,12 @@ from magnet_cli.errors import OutputError
 from magnet_cli.models.description import CARD, DESCRIPTION
 from magnet_cli.models.foreign.foreign_spec import FOLDER
 from magnet_cli.system.working_files import working_folder
-from magnet_cli.system.written_files import WrittenFile, refuse_collisions, refuse_long_names
+from magnet_cli.system.written_files import (
+    WrittenFile,
+    refuse_collisions,
+    refuse_link_loop,
+    refuse_long_names,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -30,8 +35,10 @@ def check_output(output: Path, *, overwrite: bool, read: Sequence[Path]) -> None
 
     Raises:
         UsageError: One of these files is in the folder.
-        OutputError: The folder may not be replaced.
+        OutputError: The folder may not be replaced, or cannot be reached.
     """
+    for folder in (output.parent, output):
+        refuse_link_loop(folder)
     file = WrittenFile(path=output, kind="bundle", owner="this import", is_ours=lambda path: path.is_dir())
     refuse_collisions([file], read)
     refuse_long_names([file])

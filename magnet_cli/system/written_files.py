@@ -201,7 +201,7 @@ def refuse_foreign(written: Iterable[WrittenFile]) -> None:
         OutputError: Another program's file is in the way, or a name is longer than the file system allows.
     """
     for file in written:
-        _refuse_loop(file.path)
+        refuse_link_loop(file.path.parent)
         if not _is_free(file.path) and not file.is_ours(file.path):
             article = "an" if file.kind[0] in "aeiou" else "a"
             raise OutputError(
@@ -212,13 +212,18 @@ def refuse_foreign(written: Iterable[WrittenFile]) -> None:
             )
 
 
-def _refuse_loop(path: Path) -> None:
+def refuse_link_loop(folder: Path) -> None:
+    """Pass where no symbolic link on the way to a folder leads to itself.
+
+    Raises:
+        OutputError: One does, so that the folder can be neither read nor made.
+    """
     try:
-        path.parent.stat()
+        folder.stat()
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise OutputError(
-                "the folder is a symbolic link that leads to itself", file=path.parent, advice="Choose another output"
+                "the folder is a symbolic link that leads to itself", file=folder, advice="Choose another output"
             ) from error
 
 

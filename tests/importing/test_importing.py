@@ -359,6 +359,21 @@ def test_only_a_bundle_is_replaced_and_only_when_asked(tmp_path: Path, backbone:
         import_bundle(backbone, [], tmp_path / "mine", replace(options, overwrite=True))
 
 
+def test_a_bundle_behind_a_link_that_leads_to_itself_is_refused(
+    tmp_path: Path, backbone: Path, options: ImportOptions
+) -> None:
+    (tmp_path / "one").symlink_to("other")
+    (tmp_path / "other").symlink_to("one")
+    for output in (tmp_path / "one" / "bundle", tmp_path / "one" / "deeper" / "bundle"):
+        for replaced in (False, True):
+            with pytest.raises(OutputError, match="symbolic link that leads to itself") as failed:
+                import_bundle(backbone, [], output, replace(options, overwrite=replaced))
+            assert failed.value.exit_code == 5
+    for replaced in (False, True):
+        with pytest.raises(OutputError, match="symbolic link that leads to itself"):
+            import_bundle(backbone, [], tmp_path / "one", replace(options, overwrite=replaced))
+
+
 def test_presets() -> None:
     assert {name: len(preset.classes) for name, preset in PRESETS.items()} == {
         "cityscapes": 19,
