@@ -235,6 +235,12 @@ def import_checkpoints(
         described = foreign.value(**({} if bands is None else {"network_bands": bands}))
         if described.network is not None:
             _refuse_checkpoints(context, file)
+            if machine.typed("device") or machine.typed("gpu"):
+                raise UsageError(
+                    "a network is tried on the CPU, so that the bundle does not depend on a device",
+                    value="--device or --gpu",
+                    advice="Leave it out, and run magnet weights measure BUNDLE --device DEVICE afterwards",
+                )
             rows.append(
                 _import_network(
                     described,
@@ -248,6 +254,11 @@ def import_checkpoints(
             return
         if sample is not None:
             raise UsageError("--sample is for --network", advice="Give --image and --label for checkpoints of MagNet")
+        if engine.typed("engine"):
+            raise UsageError(
+                "--engine of an import is for --network",
+                advice="Leave it out: magnet segment --engine computes the bundle in that engine",
+            )
         given = {"licence": licence} if licence is not None else {}
         if program == "cascadepsp":
             rows.append(_import_cascade(context, file, output, overwrite=overwrite, **given))

@@ -39,10 +39,21 @@ def test_commands_end_with_2_where_such_an_option_is_typed_alone(tmp_path: Path)
         ["segment", "x.tif", "--activation", "sigmoid"],
         ["plan", "x.tif", "--multiple", "32"],
         ["weights", "import", "-o", str(tmp_path / "b"), "--bands", "red,green,blue"],
+        ["weights", "import", "-o", str(tmp_path / "b"), "--sample", "x.tif"],
+        ["weights", "import", "-o", str(tmp_path / "b"), "--engine", "onnxruntime"],
+        ["weights", "import", "-o", str(tmp_path / "b"), "--from", "cascadepsp", "x.pth", "--engine", "openvino"],
     ):
         result = invoke(*words)
         assert result.exit_code == 2
         assert "--network" in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_options_of_other_imports_are_refused_beside_a_network(tmp_path: Path) -> None:
+    for words in (["--device", "cpu"], ["--gpu", "0"], ["--preset", "inria"], ["--refiner-input", "own-first"]):
+        result = invoke("weights", "import", "--network", "x", "-o", str(tmp_path / "b"), *words)
+        assert result.exit_code == 2, (words, result.stderr)
+        assert words[0] in result.stderr
     assert not list(tmp_path.iterdir())
 
 
