@@ -3,7 +3,7 @@
     python benchmarks/memory.py --sizes 10000,30000 --classes 5,19 --memory 1.5GiB
 
 Each run is a process of its own; its memory is the PSS of the process and its children, read from outside several times
-a second. Writes benchmarks/results/memory.jsonl, a line a run; `--table` prints that file as the table in the README.
+a second. Writes benchmarks/results/memory.jsonl, a line a run; `--table` prints it as the table of docs/files.md.
 """
 
 from __future__ import annotations

@@ -115,12 +115,13 @@ def write_training_data(place: Path) -> None:
 
 
 @pytest.mark.full
-def test_every_command_of_the_readme_runs(folder: Path) -> None:
-    lines = [line for line in fenced(README) if line.startswith("magnet ")]
+def test_every_command_of_the_readme_and_of_the_pages_on_usage_runs(folder: Path) -> None:
+    pages = [README, *((ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("usage.md", "choices.md"))]
+    lines = [line for page in pages for line in fenced(page) if line.startswith("magnet ")]
     assert len(lines) >= 15
     for line in lines:
         words = shlex.split(line)
-        if words[2] in ("slides", "slides/*.tif") or words[1] == "scene":
+        if words[2:3] in (["slides"], ["slides/*.tif"]) or words[1] == "scene":
             words.append("--overwrite")
         run_magnet(words, folder)
     assert (folder / "my-bundle" / "refiner.safetensors").is_file()
@@ -187,7 +188,9 @@ def test_the_commands_that_sharpen_masks_run(tmp_path: Path) -> None:
     assert set(np.unique(roofs)) <= {0, 1}, "a drawn roof is none that the bundle knows"
 
 
-@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/architecture.md", "docs/release.md", "README.md"])
+@pytest.mark.parametrize(
+    "page", ["CONTRIBUTING.md", "README.md", *(f"docs/{name}.md" for name in ("architecture", "release", "usage"))]
+)
 def test_paths_that_a_page_names_exist(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     named = re.findall(r"`((?:magnet_cli|tests|docs|scripts|benchmarks|weights|\.ci)/[\w/.-]*\w)`", text)
@@ -206,7 +209,7 @@ def test_tests_that_a_page_names_exist(page: str) -> None:
 
 
 def test_links_between_documents_lead_somewhere() -> None:
-    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+    for page in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md")):
         for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8")):
             # The source distribution has no benchmarks.
             if "benchmarks/" in target and not (ROOT / "benchmarks").is_dir():

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+BUNDLES = (ROOT / "docs" / "bundles.md").read_text(encoding="utf-8")
+FILES = (ROOT / "docs" / "files.md").read_text(encoding="utf-8")
 CLASSES = 4
 
 
@@ -151,7 +152,7 @@ def test_results_are_few_files_and_the_page_needs_each_of_them(tmp_path: Path, m
     text = PAGE.read_text(encoding="utf-8")
     for missing in files:
         if missing.stem in ("memory", "gpu-h200", "reliability"):
-            continue  # the README's table and the page on performance, below
+            continue  # the tables of files and memory and of the page on performance, below
         for path in files:
             if path != missing:
                 shutil.copy(path, tmp_path)
@@ -161,10 +162,9 @@ def test_results_are_few_files_and_the_page_needs_each_of_them(tmp_path: Path, m
     curves.cache_clear()
 
 
-def test_figures_of_the_readme_are_those_of_the_page() -> None:
+def test_figures_of_the_bundles_are_those_of_the_page_on_accuracy() -> None:
     tables = PAGE.read_text(encoding="utf-8")
-    begin, end = README.index("## The shipped bundles"), README.index("## Limits")
-    rows = [line for line in README[begin:end].splitlines() if line.startswith("| ") and "`--m" in line]
+    rows = [line for line in BUNDLES.splitlines() if line.startswith("| ") and "`--m" in line]
     assert len(rows) == 8
     for row in rows:
         figures = [text.strip() for text in row.split("|")[2:-1]]
@@ -176,7 +176,7 @@ def test_the_memory_table_is_the_measured_one(
 ) -> None:
     monkeypatch.setattr("sys.argv", ["memory.py", "--table"])
     memory.main()
-    assert capsys.readouterr().out.strip() in README
+    assert capsys.readouterr().out.strip() in FILES
 
 
 def test_the_memory_that_was_measured_is_flat_and_inside_its_budget() -> None:

@@ -1,4 +1,4 @@
-"""The commands of docs/networks.md, and those of the README's table, run on small networks of the same names."""
+"""The commands of docs/networks.md and of the table in docs/usage.md, run on small networks of the same names."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from tests.models.foreign.test_bioimageio import newer, weights_of, written
 
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "networks.md").read_text(encoding="utf-8")
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-TABLE = README.partition("| you have | you type |")[2].partition("\n\n")[0]
+USAGE = (ROOT / "docs" / "usage.md").read_text(encoding="utf-8")
+TABLE = USAGE.partition("| you have | you type |")[2].partition("\n\n")[0]
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_every_command_of_the_page_runs() -> None:
 
 @pytest.mark.full
 @pytest.mark.usefixtures("folder")
-def test_every_command_of_the_table_in_the_readme_runs() -> None:
+def test_every_command_of_the_table_in_the_page_on_usage_runs() -> None:
     commands = re.findall(r"`(magnet [^`]*)`", TABLE)
     assert len(commands) >= 6
     run(commands)
