@@ -19,11 +19,12 @@ from magnet_cli.options.parts import PartOptions
 from magnet_cli.options.segment import SegmentOptions
 from magnet_cli.options.spelling import as_path, option_words
 from magnet_cli.system.address_space import check_address_space
+from magnet_cli.system.bucket import WORK
 
 
-def _words(inputs: list[str], output: Path | None, options: SegmentOptions, *, stops: bool) -> list[str]:
+def _words(inputs: list[str], output: str | None, work: Path, options: SegmentOptions, *, stops: bool) -> list[str]:
     """Return the words of the command for a process that computes a part of the run."""
-    given = [] if output is None else ["-o", as_path(str(output))]
+    given = [] if output is None else ["-o", as_path(output), "--work", as_path(str(work))]
     weights = [] if options.weights is None else ["--weights", options.weights]
     switches = {"--overwrite": options.overwrite, "--no-resume": not options.resume, "--private": options.private}
     own = [word for word, is_given in switches.items() if is_given]
@@ -37,8 +38,11 @@ def _words(inputs: list[str], output: Path | None, options: SegmentOptions, *, s
 def segment(
     inputs: Inputs,
     output: Annotated[
-        Path | None,
-        output_option("A .tif file (for one input) or a folder. Default: NAME.mask.tif in the current folder."),
+        str | None,
+        output_option(
+            "A .tif file (for one input) or a folder, here or in a bucket: s3://BUCKET/FOLDER/. Default: NAME.mask.tif "
+            "in the current folder."
+        ),
     ] = None,
     *,
     options: Given[SegmentOptions],
@@ -51,6 +55,14 @@ def segment(
             rich_help_panel="More",
         ),
     ] = "skip",
+    work: Annotated[
+        Path,
+        typer.Option(
+            help="Local folder in which outputs for a bucket are made, and from which an interrupted run is resumed.",
+            envvar="MAGNET_WORK",
+            rich_help_panel="More",
+        ),
+    ] = WORK,
     json: Json = False,
     no_progress: NoProgress = False,
 ) -> int:
@@ -70,9 +82,10 @@ def segment(
                 raise UsageError(
                     "--devices and --device each say where to compute", value=chosen.device, advice="Give one of them"
                 )
-            words = _words(inputs, output, chosen, stops=stops)
+            words = _words(inputs, output, work, chosen, stops=stops)
+            folder = segmentation.output_place(output, work)[1]
             with Display(enabled=not no_progress) as display:
-                rows, code = run_on_devices(shared.devices, words, memory=chosen.memory, output=output, events=display)
+                rows, code = run_on_devices(shared.devices, words, memory=chosen.memory, output=folder, events=display)
             for row in joined_rows(rows):
                 listing.take(row)
             return listing.exit_code or code
@@ -86,6 +99,7 @@ def segment(
                     part=part,
                     cluster=shared.cluster or shared.scheduler_file,
                     stop_on_error=stops,
+                    work=work,
                     events=display,
                 )
             ) as results,

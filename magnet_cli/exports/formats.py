@@ -43,10 +43,14 @@ class Export:
     notes: tuple[str, ...] = ()
     """Messages for the user about the file."""
 
-    def describe(self) -> dict[str, object]:
-        """Return the fields as JSON values."""
+    def describe(self, shown: str | None = None) -> dict[str, object]:
+        """Return the fields as JSON values.
+
+        Args:
+            shown: The address of the file, where it was written to a bucket. None takes its path.
+        """
         status = "already done" if self.was_done else "done"
-        return {"format": self.format, "path": str(self.path), "status": status, "notes": list(self.notes)}
+        return {"format": self.format, "path": shown or str(self.path), "status": status, "notes": list(self.notes)}
 
     def lines(self) -> list[str]:
         """Return the message that the file is done, followed by its notes."""

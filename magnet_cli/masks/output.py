@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from magnet_cli.masks.journal import Journal
 
 OVERWRITE_ADVICE = "Choose another output, or pass --overwrite."
+DAMAGED = "its report is damaged"
+"""Why an output is not the result of some work where nothing is known of it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,15 +138,26 @@ def _difference(paths: OutputPaths, *, hashes: Mapping[str, str]) -> str | None:
     try:
         content = read_report(paths.report)
     except OutputError:
-        return "its report is damaged"
+        return DAMAGED
+    return difference(content, hashes, size=paths.mask.stat().st_size if paths.mask.exists() else None)
+
+
+def difference(content: Mapping[str, object], hashes: Mapping[str, str], *, size: int | None) -> str | None:
+    """Return why an output is not the result of some work; None where it is.
+
+    Args:
+        content: Content of the output's report.
+        hashes: Hashes of the work, which are compared with those in the report.
+        size: Bytes of the mask. None where there is no mask.
+    """
     stored = content.get("hashes")
     found = stored if isinstance(stored, dict) else {}
     differing = [key for key in dict.fromkeys([*hashes, *found]) if found.get(key) != hashes.get(key)]
     if differing:
         return f"it was made with other {', '.join(differing)}"
     section = content.get("mask")
-    size = section.get("bytes") if isinstance(section, dict) else None
+    written = section.get("bytes") if isinstance(section, dict) else None
     # Comparing sizes is cheap and finds copies that were cut. `magnet verify` compares checksums.
-    if paths.mask.exists() and paths.mask.stat().st_size != size:
+    if size is not None and size != written:
         return "it is not the file that its report describes"
     return None

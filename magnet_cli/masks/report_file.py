@@ -66,6 +66,19 @@ def read_report(path: Path) -> dict[str, object]:
         data = regular_files.content(path)
     except OSError as exc:
         raise OutputError("the report cannot be read", value=exc.strerror, file=path, advice=MISSING_ADVICE) from exc
+    return parse_report(data, path)
+
+
+def parse_report(data: bytes, path: str | Path) -> dict[str, object]:
+    """Return the content of a report, digest included.
+
+    Args:
+        data: The bytes of the report.
+        path: Its path or address, for the error.
+
+    Raises:
+        OutputError: It is not byte for byte what was written.
+    """
     try:
         content = json.loads(data)
     except (ValueError, RecursionError) as exc:
@@ -82,7 +95,7 @@ def read_report(path: Path) -> dict[str, object]:
     return content
 
 
-def _damaged(path: Path) -> OutputError:
+def _damaged(path: str | Path) -> OutputError:
     return OutputError(
         "the report is damaged: it is not what was written",
         file=path,

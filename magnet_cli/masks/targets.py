@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from magnet_cli.images.inputs import FoundImage
+    from magnet_cli.masks.bucket_output import BucketFolder
     from magnet_cli.options.segment import SegmentOptions
 
 OUR_EXPORT = re.compile(rb'"export": ?"[0-9a-f]{64}"|magnet/export')
@@ -36,6 +37,13 @@ class Target:
     mask: Path
     own: Mapping[str, object] = field(default_factory=dict)
     """Options of `segment` that hold for this image alone, by name."""
+    place: BucketFolder | None = None
+    """The bucket to which the finished mask is written. None leaves it where it is made."""
+
+    @property
+    def shown(self) -> str:
+        """The path of the mask, or its address where it is written to a bucket."""
+        return str(self.mask) if self.place is None else self.place.address(self.mask)
 
     def options(self, options: SegmentOptions) -> SegmentOptions:
         """Return the options of a run with those of this image in place of them."""

@@ -10,16 +10,15 @@ from magnet_cli.options.segment import DEFAULT_BUNDLE, SegmentOptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
 
     from _typeshed import DataclassInstance
 
     from magnet_cli.options.option import Option
 
 
-def segment_words(image: str, mask: Path, options: SegmentOptions) -> list[str]:
+def segment_words(image: str, mask: str, options: SegmentOptions) -> list[str]:
     """Return the command `magnet segment` with these options, one word an item; a shell needs the words quoted."""
-    found = ["magnet", "segment", as_path(image), "-o", as_path(str(mask))]
+    found = ["magnet", "segment", as_path(image), "-o", as_path(mask)]
     bundle = [] if options.foreign.network is not None else ["--weights", options.weights or DEFAULT_BUNDLE]
     return [*found, *bundle, *option_words(options)]
 

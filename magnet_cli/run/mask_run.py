@@ -318,10 +318,19 @@ def check_private(paths: OutputPaths) -> None:
     Raises:
         OutputError: The mask was made without `--private`.
     """
-    if read_report(paths.report).get("private") is not True:
+    refuse_public(read_report(paths.report), paths.mask.name)
+
+
+def refuse_public(report: Report, name: str) -> None:
+    """Accept the report of a mask if it leaves private names out.
+
+    Raises:
+        OutputError: The mask was made without `--private`.
+    """
+    if report.get("private") is not True:
         raise OutputError(
             "this mask was made without --private, so its report may name folders and files",
-            file=paths.mask.name,
+            file=name,
             advice="Make it again with --private and --overwrite, or leave --private out",
         )
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from magnet_cli.errors import UsageError
 from magnet_cli.events import Events, Images
+from magnet_cli.masks.bucket_output import BucketFolder
 from magnet_cli.masks.targets import is_file_name, plan_targets
 from magnet_cli.models.python_network import PythonNetwork
 from magnet_cli.options.segment import SegmentOptions
@@ -17,6 +20,7 @@ from magnet_cli.segmentation.image_run import private_names
 from magnet_cli.segmentation.image_series import ImageSeries, SharedEvents
 from magnet_cli.segmentation.run_summary import FAILED, WAITING, RunSummary, join_summaries, list_digest, summary_file
 from magnet_cli.segmentation.segment_model import load_model
+from magnet_cli.system.bucket import WORK
 from magnet_cli.system.written_files import refuse_collisions, refuse_foreign
 
 if TYPE_CHECKING:
@@ -42,6 +46,7 @@ def segment(
     part: JobPart | None = None,
     cluster: str | Path | None = None,
     stop_on_error: bool = False,
+    work: str | Path = WORK,
     events: Events | None = None,
 ) -> list[ImageResult]:
     """Segment images; each gets a mask and a report beside it, and the picture and the page that the options ask for.
@@ -50,7 +55,8 @@ def segment(
 
     Args:
         inputs: Files, folders, glob patterns, lists (`.csv`) or URLs; one, or several.
-        output: The mask's file (one image only), a folder, or None for `<name>.mask.tif` in the current folder.
+        output: The mask's file (one image only), a folder, or None for `<name>.mask.tif` in the current folder. A
+            folder of a bucket is `s3://BUCKET/FOLDER/`, and a file `s3://BUCKET/FOLDER/NAME.tif`.
         options: Options of the run. Fields that are left out take the bundle's defaults.
         network: A module or another callable that takes the place of a bundle: from normalised patches
             `(n, bands, h, w)`, float32, to scores `(n, classes, h', w')`.
@@ -59,6 +65,7 @@ def segment(
         cluster: Workers of Dask that share the run: `local:4`, the address of a scheduler, or the path of the file in
             which one has left its address. None computes in this process.
         stop_on_error: Stop after the first image that fails, instead of going on with the next.
+        work: Local folder in which outputs for a bucket are made.
         events: Receives messages, progress and failures.
 
     Returns:
@@ -78,6 +85,7 @@ def segment(
             part=part,
             cluster=cluster,
             stop_on_error=stop_on_error,
+            work=work,
             events=events,
         )
     )
@@ -92,16 +100,20 @@ def segment_each(
     part: JobPart | None = None,
     cluster: str | Path | None = None,
     stop_on_error: bool = False,
+    work: str | Path = WORK,
     events: Events | None = None,
 ) -> Generator[ImageResult]:
     """Segment images as `segment` does, and yield each result as soon as its files are complete."""
     options, events = options or SegmentOptions(), events or Events()
-    folder = None if output is None else Path(output)
+    place, folder = output_place(output, work)
     targets = plan_targets(
         as_words(inputs),
         folder,
         on_note=lambda note: events.message(f"magnet: {PASSED_OVER if options.private else note}"),
     )
+    if place is not None:
+        targets = [replace(target, place=place) for target in targets]
+        _check_bucket(as_words(inputs), targets, options, is_shared=part is not None, cluster=cluster)
     several = folder if folder is not None and len(targets) > 1 and not is_file_name(folder) else None
     # All outputs are checked before the networks load: a name that the last image would overwrite costs no work.
     files = [file for target in targets for file in written_files(target, target.options(options))]
@@ -111,6 +123,8 @@ def segment_each(
         [file for target in targets for file in read_files([target], target.options(options))],
     )
     refuse_foreign(summaries)
+    if place is not None:
+        place.refuse_foreign(file.path for file in summaries)
     share = targets
     if part is not None and len(targets) > 1:
         # The order is fixed, so that all jobs deal the same list even where their inputs are named in another order.
@@ -120,6 +134,7 @@ def segment_each(
     summary = RunSummary(
         rows=[waiting(target, options) for target in share],
         path=summary_file(several, part).path if several is not None else None,
+        shown=None if place is None or several is None else place.address(summary_file(several, part).path),
         images=list_digest(target.image for target in targets),
         part=part,
     )
@@ -135,10 +150,96 @@ def segment_each(
             summary.end(finished=ended)
             for line in summary.lines():
                 events.message(line)
-    if several is not None and part is not None:
-        joined = join_summaries(several, part.count)
+    if several is not None:
+        _share_summary(place, several, part, events)
+
+
+def output_place(output: str | Path | None, work: str | Path) -> tuple[BucketFolder | None, Path | None]:
+    """Return the bucket that an output names, and its local path; None where there is none.
+
+    Args:
+        output: A path, or the address of a folder or of a mask in a bucket.
+        work: Local folder in which outputs for buckets are made.
+
+    Raises:
+        UsageError: It is an address of another kind.
+    """
+    if output is None:
+        return None, None
+    return BucketFolder.of(output, Path(work)) or (None, Path(output))
+
+
+def _share_summary(place: BucketFolder | None, folder: Path, part: JobPart | None, events: Events) -> None:
+    """Write the summary of a run to its bucket, and join those of all parts if this part is the last one.
+
+    Raises:
+        OutputError: The bucket refuses it, or the parts were given different lists of images.
+    """
+    if place is not None:
+        _move_summaries(place, folder, part, events)
+    elif part is not None:
+        joined = join_summaries(folder, part.count)
         if joined is not None:
             events.message(f"{joined}: all parts are done")
+
+
+def _move_summaries(place: BucketFolder, folder: Path, part: JobPart | None, events: Events) -> None:
+    place.move(summary_file(folder, part).path)
+    if part is None:
+        return
+    paths = [summary_file(folder, replace(part, index=index)).path for index in range(part.count)]
+    if any(place.ours(place.key(path)) is None for path in paths):
+        return
+    for path in paths:
+        place.bucket.fetch(place.key(path), path)
+    joined = join_summaries(folder, part.count)
+    for path in paths:
+        path.unlink()
+    if joined is not None:
+        place.move(joined)
+        events.message(f"{place.address(joined)}: all parts are done")
+
+
+def _check_bucket(
+    inputs: Sequence[str],
+    targets: Sequence[Target],
+    options: SegmentOptions,
+    *,
+    is_shared: bool,
+    cluster: str | Path | None,
+) -> None:
+    """Pass where the outputs of a run can be written to a bucket.
+
+    Raises:
+        UsageError: A part of one image, workers of a cluster, a last stage, or an output among the inputs of the run.
+    """
+    if cluster is not None:
+        raise UsageError(
+            "workers of a cluster write into a folder that all of them see, and a bucket is none",
+            value=f"--cluster with -o {targets[0].shown}",
+            advice="Write to a shared folder and copy it, or share the images by --num-parts",
+        )
+    if len(targets) == 1 and is_shared:
+        raise UsageError(
+            "parts of one image leave pieces in a folder that has locks, which a bucket has not",
+            value=f"-o {targets[0].shown}",
+            advice="Write to a shared folder, or share a folder of images between the parts",
+        )
+    if options.refine is not None:
+        raise UsageError(
+            "a last stage starts from the mask before it, which a bucket does not keep on this machine",
+            value=f"--refine with -o {targets[0].shown}",
+            advice="Write to a local folder, and copy it",
+        )
+    read = {target.image for target in targets}
+    for target in targets:
+        folders = [word for word in inputs if word.endswith("/") and target.shown.startswith(word)]
+        if target.shown in read or folders:
+            raise UsageError(
+                "outputs may not be written among the inputs: the next run would take them for images",
+                value=target.shown,
+                advice="Choose another folder of the bucket with -o",
+            )
 
 
 def _segmented(
@@ -192,6 +293,6 @@ def _segmented(
 
 def waiting(target: Target, options: SegmentOptions) -> dict[str, object]:
     """Return the row of a summary for an image that has not been segmented yet."""
-    row: dict[str, object] = {"image": target.image, "mask": str(target.mask), "status": WAITING}
+    row: dict[str, object] = {"image": target.image, "mask": target.shown, "status": WAITING}
     names = private_names(target, options)
     return row if names is None else names.table(row)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from magnet_cli.exports.destinations import default_files
 from magnet_cli.images.urls import is_url
+from magnet_cli.masks.bucket_output import BucketOutput
 from magnet_cli.masks.our_files import mask_files
 from magnet_cli.masks.spec import PROBABILITIES, UNCERTAINTY
 from magnet_cli.models.bundle import bundle_files
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from magnet_cli.masks.targets import Target
     from magnet_cli.options.segment import SegmentOptions
@@ -38,6 +40,28 @@ def written_files(target: Target, options: SegmentOptions) -> list[WrittenFile]:
 
         found += export_files(default_files(target.mask, options.exports), owner=str(target.mask))
     return found
+
+
+def bucket_output(target: Target, options: SegmentOptions, hashes: Mapping[str, str]) -> BucketOutput | None:
+    """Return the outputs of one image in a bucket; None where they stay where they are made.
+
+    Args:
+        target: The image and its mask.
+        options: Options of the image.
+        hashes: SHA-256 of everything that the mask depends on, by name.
+    """
+    if target.place is None:
+        return None
+    own = ("mask", "report", "journal")
+    chosen = (options.exports, options.overlay, options.html, options.probabilities, options.uncertainty)
+    return BucketOutput(
+        place=target.place,
+        mask=target.mask,
+        beside=[file.path for file in written_files(target, options) if file.kind not in own],
+        hashes=hashes,
+        outputs=hashlib.sha256(repr(chosen).encode()).hexdigest(),
+        overwrite=options.overwrite,
+    )
 
 
 def read_files(targets: Sequence[Target], options: SegmentOptions) -> Iterator[Path]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from magnet_cli import images
 from magnet_cli.errors import MagnetError
 from magnet_cli.events import Step
+from magnet_cli.exports.destinations import default_files
 from magnet_cli.geometry import Box
 from magnet_cli.images.labels import open_labels
 from magnet_cli.masks.journal import drop_journal
@@ -23,10 +24,10 @@ from magnet_cli.masks.targets import Target
 from magnet_cli.models.python_network import PYTHON
 from magnet_cli.options.spelling import segment_words
 from magnet_cli.run.clock import Clock
-from magnet_cli.run.mask_run import MaskRun, check_private
+from magnet_cli.run.mask_run import MaskRun, check_private, refuse_public
 from magnet_cli.segmentation.announcement import announcement
 from magnet_cli.segmentation.computer import Normalisation
-from magnet_cli.segmentation.image_files import written_files
+from magnet_cli.segmentation.image_files import bucket_output, written_files
 from magnet_cli.segmentation.image_planner import plan_image
 from magnet_cli.segmentation.published_job import PublishedJob
 from magnet_cli.segmentation.segment_job import SegmentJob, options_hash
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
     from magnet_cli.events import Events
     from magnet_cli.exports.formats import Export
+    from magnet_cli.masks.bucket_output import BucketFolder
     from magnet_cli.options.segment import SegmentOptions
     from magnet_cli.plan import Plan
     from magnet_cli.refinement.last_stage import LastStage
@@ -71,6 +73,13 @@ class ImageResult:
     """The mask in other formats."""
     private: PrivateNames | None = None
     """Names that `describe` leaves out."""
+    place: BucketFolder | None = None
+    """The bucket to which the files are written, whose paths here are those before they were. None for local files."""
+
+    @property
+    def shown(self) -> str:
+        """The path of the mask, or its address in a bucket."""
+        return str(self.mask) if self.place is None else self.place.address(self.mask)
 
     def array(self) -> NDArray[np.uint8]:
         """Read the whole mask: `(height, width)` uint8 class indices at level 0, 255 where nothing was computed.
@@ -80,7 +89,7 @@ class ImageResult:
         """
         if self.error is not None:
             raise self.error
-        with open_labels(self.mask) as labels:
+        with open_labels(self.shown) as labels:
             return labels.read(Box.whole(labels.size))
 
     @property
@@ -97,10 +106,12 @@ class ImageResult:
         return self._described() if self.private is None else self.private.table(self._described())
 
     def _described(self) -> dict[str, object]:
-        found: dict[str, object] = {"image": self.image, "mask": str(self.mask), "status": self.status}
+        found: dict[str, object] = {"image": self.image, "mask": self.shown, "status": self.status}
         if self.error is not None:
             return {**found, **self.error.describe()}
-        return {**found, "report": self.report, "exports": [each.describe() for each in self.exports]}
+        place = self.place
+        exports = [each.describe(None if place is None else place.address(each.path)) for each in self.exports]
+        return {**found, "report": self.report, "exports": exports}
 
 
 def private_names(target: Target, options: SegmentOptions) -> PrivateNames | None:
@@ -110,7 +121,7 @@ def private_names(target: Target, options: SegmentOptions) -> PrivateNames | Non
     weights = (options.weights, options.refine_weights, options.foreign.network)
     folders = (word for word in weights if word is not None and Path(word).exists())
     areas = (path for path in (options.roi, options.mask) if isinstance(path, Path))
-    return PrivateNames([target.image, target.mask, target.unrefined], [*areas, *folders])
+    return PrivateNames([target.image, target.shown, target.mask, target.unrefined], [*areas, *folders])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,6 +154,8 @@ class ComputedImage:
     """Writes the mask and its report."""
     close: Callable[[], None] = _nothing
     """Lets go of the journal of a mask that is not written. The same command goes on from there."""
+    is_complete: bool = False
+    """Whether a bucket has the mask and all other outputs already."""
 
     def finished(self) -> ImageResult:
         """Write the mask, its report, and the other outputs that the options ask for.
@@ -150,7 +163,7 @@ class ComputedImage:
         Raises:
             MagnetError: An output could not be made. Outputs that are complete stay.
         """
-        return self.run.completed(self.write())
+        return self.write() if self.is_complete else self.run.completed(self.write())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,6 +196,9 @@ class ImageRun:
             UsageError, OutputError: A name is too long, or another program's file is in the way.
         """
         refuse_unwritable(written_files(self.target, self.options))
+        output = bucket_output(self.target, self.options, {})
+        if output is not None:
+            output.refuse_foreign()
 
     def prepared(self) -> PreparedImage:
         """Plan the run and note the state of its inputs. Another thread may do so while an image is computed.
@@ -201,7 +217,9 @@ class ImageRun:
         """
         with self._mask_complete():
             self._draw(result)
-            return replace(result, exports=tuple(self._exports()))
+            result = replace(result, exports=tuple(self._exports()))
+            self._upload(result)
+            return result
 
     def inputs(self) -> images.InputStates:
         """Note the state of the files that the run reads.
@@ -273,6 +291,9 @@ class ImageRun:
             MagnetError: The run failed. Finished groups stay in the journal, and the same command resumes the run.
         """
         run = self.run(plan, inputs)
+        stored = self._in_bucket(run)
+        if stored is not None:
+            return ComputedImage(run=self, write=lambda: stored, is_complete=True)
         if run.is_done():
             report = run.report()
             return ComputedImage(run=self, write=lambda: self.done(report, was_done=True))
@@ -332,14 +353,54 @@ class ImageRun:
         """Return the words of the command line that makes the mask again. Empty for the network of a Python program."""
         if self.model.bundle.backbone.architecture == PYTHON:
             return []
-        return segment_words(plan.image.path, self.target.mask, self.options)
+        return segment_words(plan.image.path, self.target.shown, self.options)
 
     def done(self, report: Report, *, was_done: bool = False) -> ImageResult:
         """Report that the mask is complete, and return the result."""
-        self.events.message(f"{self.target.mask}: {'already ' if was_done else ''}done")
-        return ImageResult(
-            image=self.target.image, mask=self.target.mask, report=report, was_done=was_done, private=self.private
+        result = ImageResult(
+            image=self.target.image,
+            mask=self.target.mask,
+            report=report,
+            was_done=was_done,
+            private=self.private,
+            place=self.target.place,
         )
+        if self.target.place is None:
+            self.events.message(f"{self.target.mask}: {result.status}")
+        return result
+
+    def _in_bucket(self, run: MaskRun) -> ImageResult | None:
+        """Return the result of an earlier run, if the bucket has all of its outputs.
+
+        Raises:
+            OutputError: The outputs in the bucket are those of other inputs or options, and are not to be replaced.
+        """
+        output = bucket_output(self.target, self.options, run.hashes)
+        report = None if output is None else output.finished()
+        if output is None or report is None:
+            return None
+        if self.private is not None:
+            refuse_public(report, self.target.mask.name)
+        from magnet_cli.exports.formats import Export  # noqa: PLC0415 - see above
+
+        output.discard_done()
+        self.events.message(f"{self.target.shown}: already done")
+        found = [
+            Export(mask=self.target.mask, format=name, path=path, was_done=True)
+            for name, path in default_files(self.target.mask, self.options.exports)
+        ]
+        return replace(self.done(report, was_done=True), exports=tuple(found))
+
+    def _upload(self, result: ImageResult) -> None:
+        """Write the finished files to the bucket, if the run has one, and delete them here."""
+        hashes = (result.report or {}).get("hashes")
+        if self.target.place is None or not isinstance(hashes, dict):
+            return
+        self.events.step(Step(image=self.target.mask.name, what="uploading", done=0, total=1))
+        output = bucket_output(self.target, self.options, hashes)
+        if output is not None:
+            output.upload()
+        self.events.message(f"{self.target.shown}: {result.status}")
 
     def _draw(self, result: ImageResult) -> None:
         """Make the picture and the page. Beside a mask that was done before, only missing or outdated ones are made."""
@@ -376,5 +437,7 @@ class ImageRun:
         except MagnetError:
             self.events.message(
                 f"{self.target.mask}: the mask is complete; the same command makes the missing files beside it"
+                if self.target.place is None
+                else f"{self.target.mask}: the mask is complete; the same command writes what the bucket lacks"
             )
             raise

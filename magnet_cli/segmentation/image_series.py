@@ -197,4 +197,4 @@ def failed(target: Target, error: Exception, options: SegmentOptions, events: Ev
         events = PrivateEvents(events, names)
     events.failed(target.image, failure)
     failure = failure if names is None else names.error(failure)
-    return ImageResult(image=target.image, mask=target.mask, error=failure, private=names)
+    return ImageResult(image=target.image, mask=target.mask, error=failure, private=names, place=target.place)

@@ -55,6 +55,8 @@ class RunSummary:
     """A row for each image: its path, the path of its mask, its status, and what is known of it."""
     path: Path | None = None
     """File of the summary. None keeps it in memory."""
+    shown: str | None = None
+    """The address of the file, where it is written to a bucket at the end. None shows its path."""
     images: str = ""
     """Digest of the list of all images of the run."""
     part: JobPart | None = None
@@ -112,7 +114,7 @@ class RunSummary:
         if len(failed) > MOST_NAMED:
             found.append(f"  and {len(failed) - MOST_NAMED} more")
         found += class_lines(class_sums(self.rows))
-        return [*found, *([] if self.path is None else [f"  {self.path} lists every image"])]
+        return [*found, *([] if self.path is None else [f"  {self.shown or self.path} lists every image"])]
 
     def _write(self) -> None:
         if self.path is None:
@@ -127,7 +129,7 @@ class RunSummary:
 
 def described(result: ImageResult) -> Row:
     """Return the row of an image's result."""
-    row: Row = {"image": result.image, "mask": str(result.mask), "status": result.status}
+    row: Row = {"image": result.image, "mask": result.shown, "status": result.status}
     if result.error is not None:
         row |= {"error": str(result.error), "exit_code": result.error.exit_code}
     report: Any = result.report

@@ -1,0 +1,299 @@
+"""Objects of an S3 bucket: written whole or not at all, recognised by their tags, and removed.
+
+The client is botocore's, which comes with the readers of `s3://` addresses and finds the same credentials. Uploads are
+made of its single requests, because a streamed file of fsspec is published in part where its writer fails.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from magnet_cli.errors import OutputError, UsageError
+from magnet_cli.system.working_files import working_file
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+WORK = Path("magnet-work")
+"""The folder in which outputs for buckets are made where no other is named."""
+PART_BYTES = 8 << 20
+"""Bytes of a part of an object. Files up to this size are written by one request."""
+MOST_PARTS = 10_000
+"""Most parts of an object (Amazon S3's limit)."""
+MOST_KEYS = 1000
+"""Most objects that one request removes (Amazon S3's limit)."""
+CONNECT_SECONDS, READ_SECONDS, ATTEMPTS = 10.0, 60.0, 4
+COPIED = 1 << 20
+"""Bytes of an object that are copied to a file at a time."""
+NAME = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+ABSENT = ("404", "NoSuchKey", "NotFound")
+REFUSED_CONDITION = ("PreconditionFailed", "412", "ConditionalRequestConflict", "409")
+UNKNOWN_REQUEST = ("NotImplemented", "501", "MethodNotAllowed", "405", "AccessDenied", "403")
+EXTRA = "Install what it needs: pip install 'magnet-cli[remote]'"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredObject:
+    """Facts about an object."""
+
+    size: int
+    tags: Mapping[str, str]
+    """The texts that its writer stored with it, by name (user-defined metadata)."""
+
+
+class Bucket:
+    """A bucket of an S3 service. Several threads may use it at once.
+
+    Args:
+        name: Name of the bucket.
+        client: A client of botocore for S3.
+    """
+
+    def __init__(self, name: str, client: Any) -> None:
+        self.name = name
+        self._client = client
+
+    @classmethod
+    def open(cls, name: str) -> Bucket:
+        """Return a bucket, with the endpoint and the credentials that the environment and the files of AWS name.
+
+        Raises:
+            UsageError: No bucket has such a name, or the packages for S3 are not installed.
+            OutputError: The configuration of AWS cannot be used.
+        """
+        if not NAME.fullmatch(name):
+            # The name is not shown: what stands before an @ may be a password.
+            raise UsageError(
+                "an output in a bucket is written s3://BUCKET/FOLDER/, with a bucket's name of 3 to 63 small letters, "
+                "digits, dots and hyphens",
+                advice="Give credentials in the environment or in the files of AWS, never in the address",
+            )
+        try:
+            import botocore.session  # noqa: PLC0415 - an extra, and slow to import
+            from botocore.config import Config  # noqa: PLC0415 - likewise
+        except ImportError as error:
+            raise UsageError("writing to s3:// needs packages that are not installed", advice=EXTRA) from error
+        config = Config(
+            connect_timeout=CONNECT_SECONDS,
+            read_timeout=READ_SECONDS,
+            retries={"total_max_attempts": ATTEMPTS, "mode": "standard"},
+            # Checksums in trailers are unknown to many services; each request has its MD5, which all of them check.
+            request_checksum_calculation="when_required",
+            response_checksum_validation="when_required",
+        )
+        with reaching(f"s3://{name}/"):
+            return cls(name, botocore.session.get_session().create_client("s3", config=config))
+
+    def address(self, key: str) -> str:
+        """Return the address of an object."""
+        return f"s3://{self.name}/{key}"
+
+    def state(self, key: str) -> StoredObject | None:
+        """Return the facts about an object; None where there is none.
+
+        Raises:
+            OutputError: The service fails or refuses to answer.
+        """
+        with reaching(self.address(key)):
+            try:
+                found = self._client.head_object(Bucket=self.name, Key=key)
+            except Exception as error:
+                if code_of(error) in ABSENT:
+                    return None
+                raise
+        return StoredObject(size=int(found["ContentLength"]), tags=dict(found.get("Metadata") or {}))
+
+    def keys(self, prefix: str) -> Iterator[str]:
+        """Yield the keys of all objects that begin with a prefix, in order.
+
+        Raises:
+            OutputError: The service fails or refuses to answer.
+        """
+        after: dict[str, str] = {}
+        # botocore's paginators read the whole description of the service again, which takes 10 MB for a moment.
+        while True:
+            with reaching(self.address(prefix)):
+                page = self._client.list_objects_v2(Bucket=self.name, Prefix=prefix, **after)
+            yield from (entry["Key"] for entry in page.get("Contents", ()))
+            if not page.get("IsTruncated"):
+                return
+            after = {"ContinuationToken": page["NextContinuationToken"]}
+
+    def content(self, key: str, most: int) -> bytes:
+        """Return the bytes of an object.
+
+        Args:
+            key: Key of the object.
+            most: Largest size that is read.
+
+        Raises:
+            OutputError: The object is larger, or cannot be read.
+        """
+        with reaching(self.address(key)):
+            found = self._client.get_object(Bucket=self.name, Key=key)
+            if found["ContentLength"] > most:
+                found["Body"].close()
+                raise OutputError("this object is too large for what it should be", file=self.address(key))
+            data: bytes = found["Body"].read()
+        return data
+
+    def fetch(self, key: str, path: Path) -> None:
+        """Copy an object to a file, complete or not at all.
+
+        Raises:
+            OutputError: The object cannot be read, or the file cannot be written.
+        """
+        with reaching(self.address(key)), working_file(path) as file:
+            body = self._client.get_object(Bucket=self.name, Key=key)["Body"]
+            while data := body.read(COPIED):
+                file.write(data)
+
+    def put(self, key: str, path: Path, tags: Mapping[str, str], *, is_new: bool) -> None:
+        """Write a file as an object, which appears complete or not at all.
+
+        Args:
+            key: Key of the object.
+            path: The file, which does not change meanwhile.
+            tags: ASCII texts that are stored with the object, by name.
+            is_new: Whether no object of this key may be there: one that has appeared since is not replaced.
+
+        Raises:
+            OutputError: The service fails or refuses it, or another program has written the object meanwhile.
+        """
+        where = {"Bucket": self.name, "Key": key}
+        with reaching(self.address(key)):
+            size = path.stat().st_size
+            if size <= PART_BYTES:
+                body = path.read_bytes()
+                request = {**where, "Metadata": dict(tags), "Body": body, "ContentMD5": _md5(body)}
+                self._publish(self._client.put_object, request, tags, is_new=is_new)
+                return
+            self._abort_left(key)
+            upload = {
+                **where,
+                "UploadId": self._client.create_multipart_upload(**where, Metadata=dict(tags))["UploadId"],
+            }
+            try:
+                parts = list(self._parts(path, upload, max(PART_BYTES, -(-size // MOST_PARTS))))
+                complete = {**upload, "MultipartUpload": {"Parts": parts}}
+                self._publish(self._client.complete_multipart_upload, complete, tags, is_new=is_new)
+            except BaseException:  # Also an interruption: parts that nobody joins are paid for.
+                self._abort(upload)
+                raise
+
+    def remove(self, keys: Sequence[str]) -> None:
+        """Remove objects; those that are not there are passed over.
+
+        Raises:
+            OutputError: The service fails or refuses it.
+        """
+        for start in range(0, len(keys), MOST_KEYS):
+            some = keys[start : start + MOST_KEYS]
+            with reaching(self.address(some[0])):
+                for key in some:
+                    # Services other than Amazon's want other checksums of a request that removes several.
+                    self._client.delete_object(Bucket=self.name, Key=key)
+
+    def _parts(self, path: Path, upload: Mapping[str, str], step: int) -> Iterator[dict[str, object]]:
+        with path.open("rb") as file:
+            number = 0
+            while data := file.read(step):
+                number += 1
+                answer = self._client.upload_part(**upload, PartNumber=number, Body=data, ContentMD5=_md5(data))
+                # Else the next part would be read beside this one.
+                del data
+                yield {"PartNumber": number, "ETag": answer["ETag"]}
+
+    def _publish(
+        self, send: Callable[..., Any], request: Mapping[str, Any], tags: Mapping[str, str], *, is_new: bool
+    ) -> None:
+        """Make an object appear, on the condition that there is none where the service knows conditions."""
+        try:
+            try:
+                send(**request, **({"IfNoneMatch": "*"} if is_new else {}))
+            except Exception as error:
+                if not is_new or code_of(error) not in UNKNOWN_REQUEST[:2]:
+                    raise
+                send(**request)
+        except Exception as error:
+            code = code_of(error)
+            if code not in (*REFUSED_CONDITION, "NoSuchUpload"):
+                raise
+            # The answer to an earlier attempt may have been lost, and the object be the one that was sent.
+            found = self.state(request["Key"])
+            if found is not None and found.tags == tags:
+                return
+            if code == "NoSuchUpload":
+                raise
+            raise OutputError(
+                "another program has written this object meanwhile; it stays as it is",
+                file=self.address(request["Key"]),
+                advice="Do not run two commands on one output at the same time",
+            ) from error
+
+    def _abort_left(self, key: str) -> None:
+        """Abort the uploads of an object that killed runs have left; a service may not let us list them."""
+        try:
+            # Uploads are sorted by key, so that those of this key come first of all that begin with it.
+            page = self._client.list_multipart_uploads(Bucket=self.name, Prefix=key)
+            left = [entry["UploadId"] for entry in page.get("Uploads", ()) if entry["Key"] == key]
+        except Exception as error:
+            if code_of(error) not in UNKNOWN_REQUEST:
+                raise
+            return
+        for upload in left:
+            self._abort({"Bucket": self.name, "Key": key, "UploadId": upload})
+
+    def _abort(self, upload: Mapping[str, str]) -> None:
+        # What failed before is the error to report.
+        with suppress(Exception):
+            self._client.abort_multipart_upload(**upload)
+
+
+def code_of(error: BaseException) -> str:
+    """Return the code of an error that a service has answered with, else its status; empty for other exceptions."""
+    answer = getattr(error, "response", None)
+    if not isinstance(answer, dict):
+        return ""
+    status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode", "")
+    return str(answer.get("Error", {}).get("Code") or status)
+
+
+def _md5(data: bytes) -> str:
+    return base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
+
+
+@contextmanager
+def reaching(address: str) -> Iterator[None]:
+    """Turn failures of the service and of the network into one sentence.
+
+    Raises:
+        OutputError: The block failed at the service or the network.
+    """
+    from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415 - an extra, and slow to import
+
+    try:
+        yield
+    except ClientError as error:
+        # The code alone: what a service says beside it may repeat the signed request.
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+        refused = code_of(error) in ("403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch")
+        raise OutputError(
+            "the bucket does not let you write or read this" if refused else "the service of the bucket failed",
+            value=f"{code_of(error)}, HTTP {status}",
+            file=address,
+            advice="Check your credentials and the bucket's policy" if refused else "The same command goes on",
+        ) from None
+    except BotoCoreError as error:
+        raise OutputError(
+            "the service of the bucket cannot be used",
+            value=f"{type(error).__name__}: {' '.join(str(error).split())}",
+            file=address,
+            advice="Check the endpoint and the credentials; the same command goes on",
+        ) from None

@@ -1,0 +1,121 @@
+"""A server of buckets on this machine, and a network to it that breaks where a test wants it to."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from magnet_cli.system.bucket import Bucket
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+NAME = "bucket"
+
+
+class KilledError(BaseException):
+    """The death of the process: nothing that follows it reaches the server."""
+
+
+class Network:
+    """Counts the requests to the server, and breaks.
+
+    Args:
+        send: Sends a request and returns the answer.
+    """
+
+    def __init__(self, send: Callable[[Any], Any]) -> None:
+        self._send = send
+        self.sent: list[str] = []
+        """Method and path of each request, from the last `reset` on."""
+        self.dies_at: int | None = None
+        """Number of the request before which the process dies, from 0."""
+        self.fault: Callable[[str, Callable[[], Any]], Any] | None = None
+        """Answers a request in place of the server. Gets its method and path, and how it is sent."""
+        self.largest = 0
+        """Most bytes of a request's body."""
+
+    def reset(self) -> None:
+        """Count from 0 again, with nothing broken."""
+        self.sent, self.dies_at, self.fault = [], None, None
+
+    def send(self, request: Any) -> Any:
+        """Send a request, as the session of botocore does."""
+        if self.dies_at is not None and len(self.sent) >= self.dies_at:
+            raise KilledError
+        what = f"{request.method} {request.url.partition(f'/{NAME}')[2]}"
+        self.sent.append(what)
+        body = request.body
+        if hasattr(body, "seek"):
+            at = body.tell()
+            self.largest = max(self.largest, body.seek(0, 2))
+            body.seek(at)
+        if self.fault is not None:
+            return self.fault(what, lambda: self._send(request))
+        return self._send(request)
+
+
+class Store:
+    """A bucket on a server of this test, by a client of its own."""
+
+    def __init__(self, client: Any, network: Network) -> None:
+        self.client = client
+        self.network = network
+
+    def objects(self) -> dict[str, bytes]:
+        """Return the bytes of every object by its key."""
+        return {key: self.client.get_object(Bucket=NAME, Key=key)["Body"].read() for key in self.keys()}
+
+    def keys(self) -> list[str]:
+        """Return the keys of all objects."""
+        return [each["Key"] for each in self.client.list_objects_v2(Bucket=NAME).get("Contents", [])]
+
+    def uploads(self) -> list[str]:
+        """Return the keys of the uploads that nobody has completed or aborted."""
+        return [each["Key"] for each in self.client.list_multipart_uploads(Bucket=NAME).get("Uploads", [])]
+
+    def clear(self) -> None:
+        """Remove every object and every upload."""
+        for key in self.keys():
+            self.client.delete_object(Bucket=NAME, Key=key)
+        for each in self.client.list_multipart_uploads(Bucket=NAME).get("Uploads", []):
+            self.client.abort_multipart_upload(Bucket=NAME, Key=each["Key"], UploadId=each["UploadId"])
+
+
+@contextmanager
+def serving_buckets(patch: pytest.MonkeyPatch) -> Iterator[Store]:
+    """Serve an empty bucket, which the program's own client reaches over a network that can break."""
+    pytest.importorskip("botocore")
+    pytest.importorskip("moto.server")
+    import botocore.session  # noqa: PLC0415 (not installed everywhere)
+    from moto.server import ThreadedMotoServer  # noqa: PLC0415 (not installed everywhere)
+
+    service = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    service.start()
+    try:
+        host, port = service.get_host_and_port()
+        patch.setenv("NO_PROXY", "127.0.0.1")
+        for name, value in (
+            ("ENDPOINT_URL", f"http://{host}:{port}"),
+            ("ACCESS_KEY_ID", "OPENACCESSKEY"),
+            ("SECRET_ACCESS_KEY", "HIDDENSECRET"),
+            ("SESSION_TOKEN", "HIDDENTOKEN"),
+            ("DEFAULT_REGION", "us-east-1"),
+        ):
+            patch.setenv(f"AWS_{name}", value)
+        client = botocore.session.get_session().create_client("s3")
+        client.create_bucket(Bucket=NAME)
+        network = Network(lambda _: None)
+        whole = Bucket.open.__func__  # type: ignore[attr-defined]  # of the class method
+        made = whole(Bucket, NAME)
+        session = made._client._endpoint.http_session
+        network._send = session.send
+        session.send = network.send
+        patch.setattr(Bucket, "open", classmethod(lambda cls, name: made if name == NAME else whole(cls, name)))
+        # Pauses between attempts.
+        patch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0.0)
+        yield Store(client, network)
+    finally:
+        service.stop()

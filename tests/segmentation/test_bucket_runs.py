@@ -1,0 +1,440 @@
+"""Runs that write to a bucket: a mask appears whole or not at all, the report last, and nothing foreign is replaced."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tracemalloc
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import tifffile
+import zarr
+
+from magnet_cli.errors import OutputError, UsageError
+from magnet_cli.masks.bucket_output import BESIDE, BucketFolder, BucketOutput
+from magnet_cli.masks.output import OutputPaths
+from magnet_cli.options.export import ExportOptions
+from magnet_cli.options.parts import JobPart
+from magnet_cli.options.segment import SegmentOptions
+from magnet_cli.segmentation import api
+from magnet_cli.system import bucket as buckets
+from magnet_cli.system.bucket import Bucket
+from tests.buckets import NAME, KilledError, Store, serving_buckets
+from tests.cli.support import write_colours_bundle, write_image
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from magnet_cli.segmentation.image_run import ImageResult
+
+OUT = f"s3://{NAME}/masks/"
+SMALL = 2000
+"""Bytes of a part in these tests, so that masks of tests have several."""
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[Store]:
+    with pytest.MonkeyPatch.context() as patch, serving_buckets(patch) as store:
+        patch.setattr("moto.settings.get_s3_default_key_buffer_size", lambda: 1 << 24)
+        patch.setattr("moto.s3.models.S3_UPLOAD_PART_MIN_SIZE", 1)
+        yield store
+
+
+@pytest.fixture
+def store(served: Store, here: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    del here
+    monkeypatch.setattr(buckets, "PART_BYTES", SMALL)
+    served.network.reset()
+    served.clear()
+    return served
+
+
+@pytest.fixture(scope="module")
+def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_colours_bundle(tmp_path_factory.mktemp("bundle") / "colours")
+
+
+def options(bundle: Path, *formats: Any, **more: Any) -> SegmentOptions:
+    return SegmentOptions(weights=str(bundle), method="patch", exports=ExportOptions(formats=formats), **more)
+
+
+def run(image: str | Path, out: str, chosen: SegmentOptions, **more: Any) -> ImageResult:
+    (result,) = api.segment(image, out, chosen, **more)
+    return result
+
+
+def failure(result: ImageResult) -> str:
+    assert isinstance(result.error, OutputError)
+    assert result.error.exit_code == 5
+    return str(result.error)
+
+
+def test_a_bucket_gets_what_a_folder_gets(store: Store, colours: Path) -> None:
+    image = write_image(Path("a.tif"))
+    run(image, "local", options(colours, "cog", "ome-zarr"))
+    found = run(image, OUT, options(colours, "cog", "ome-zarr"))
+    assert found.describe()["mask"] == f"{OUT}a.tif"
+    local = {
+        f"masks/{path.relative_to('local').as_posix()}": path for path in Path("local").rglob("*") if path.is_file()
+    }
+    objects = store.objects()
+    assert objects.keys() == local.keys()
+    for key, path in local.items():
+        if not key.endswith("a.json"):
+            assert objects[key] == path.read_bytes(), key
+    report = json.loads(objects["masks/a.json"])
+    assert report["hashes"] == json.loads(Path("local/a.json").read_bytes())["hashes"]
+    assert f"{OUT}a.tif" in report["command"]
+    # The mask has several parts; the last object is the report, and that of the Zarr before it is its root.
+    written = [what for what in store.network.sent if what.startswith("PUT") or "uploadId" in what]
+    assert written[-1].startswith("POST /masks/a.json?uploadId=")
+    zarrs = [what for what in written if ".ome.zarr/" in what]
+    assert zarrs[-1] == "PUT /masks/a.ome.zarr/zarr.json"
+    assert sum("/a.tif" in what and "partNumber" in what for what in written) > 1
+    assert not store.uploads()
+    assert not [path for path in Path("magnet-work").rglob("*") if path.is_file()]
+
+
+def test_a_second_run_asks_and_writes_nothing(store: Store, colours: Path) -> None:
+    image = write_image(Path("a.tif"))
+    first = run(image, OUT, options(colours, "ome-zarr"))
+    store.network.reset()
+    again = run(image, OUT, options(colours, "ome-zarr"))
+    assert (again.status, again.report) == ("already done", first.report)
+    assert again.describe()["exports"][0]["path"] == f"{OUT}a.ome.zarr"  # type: ignore[index]
+    assert {what.split()[0] for what in store.network.sent} == {"HEAD", "GET"}
+    assert len(store.network.sent) < 12
+
+
+def test_a_format_is_added_to_a_mask_that_is_done(store: Store, colours: Path) -> None:
+    image = write_image(Path("a.tif"))
+    run(image, OUT, options(colours))
+    mask = store.objects()["masks/a.tif"]
+    store.network.reset()
+    assert run(image, OUT, options(colours, "cog")).status == "already done"
+    assert store.objects()["masks/a.tif"] == mask
+    assert "masks/a.cog.tif" in store.objects()
+    assert not [what for what in store.network.sent if "/a.tif" in what and what.startswith(("PUT", "POST", "DELETE"))]
+
+
+def test_other_options_are_refused_and_replaced_on_demand(store: Store, colours: Path) -> None:
+    run(write_image(Path("a.tif"), size=(1100, 1200)), OUT, options(colours, "ome-zarr"))
+    before = store.objects()
+    image = write_image(Path("a.tif"), size=(90, 100))
+    assert "made with other input" in failure(run(image, OUT, options(colours, "ome-zarr")))
+    assert store.objects() == before
+    assert run(image, OUT, options(colours, "ome-zarr", overwrite=True)).error is None
+    run(image, "local", options(colours, "ome-zarr"))
+    # No chunk of the old and larger mask is left.
+    local = {f"masks/{path.relative_to('local').as_posix()}" for path in Path("local").rglob("*") if path.is_file()}
+    assert store.objects().keys() == local
+    assert len(before) > len(local)
+
+
+@pytest.mark.parametrize("key", ["a.tif", "a.json", "a.ome.zarr/zarr.json", "a.ome.zarr/notes.txt"])
+def test_a_foreign_object_is_never_replaced(store: Store, colours: Path, key: str) -> None:
+    store.client.put_object(Bucket=NAME, Key=f"masks/{key}", Body=b"mine")
+    image = write_image(Path("a.tif"))
+    for overwrite in (False, True):
+        assert "magnet has not written it" in failure(
+            run(image, OUT, options(colours, "ome-zarr", overwrite=overwrite))
+        )
+    assert store.objects() == {f"masks/{key}": b"mine"}
+
+
+def test_an_object_that_appears_meanwhile_is_not_replaced(store: Store, colours: Path) -> None:
+    def race(what: str, send: Callable[[], Any]) -> Any:
+        if what.startswith("POST") and "uploadId" in what:
+            store.client.put_object(Bucket=NAME, Key="masks/a.tif", Body=b"mine")
+        return send()
+
+    store.network.fault = race
+    assert "another program has written this object" in failure(run(write_image(Path("a.tif")), OUT, options(colours)))
+    assert store.objects() == {"masks/a.tif": b"mine"}
+    assert not store.uploads()
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, colours: Path) -> Path:
+    """Return the local folder of two finished runs, which are `old` and `new`, with an OME-Zarr beside each mask."""
+    folder = tmp_path_factory.mktemp("finished")
+    for name, size in (("old", (110, 1100)), ("new", (110, 150))):
+        image = write_image(folder / name / "a.tif", size=size)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(folder)
+            run(image, f"out-{name}", options(colours, "ome-zarr"))
+    return folder
+
+
+def outputs(finished: Path, name: str) -> BucketOutput:
+    """Copy a finished run to where it is uploaded from."""
+    place = BucketFolder(bucket=Bucket.open(NAME), folder=Path("work"))
+    shutil.rmtree("work", ignore_errors=True)
+    shutil.copytree(finished / f"out-{name}", "work/masks")
+    mask = Path("work/masks/a.tif")
+    hashes = json.loads(OutputPaths.of(mask).report.read_bytes())["hashes"]
+    return BucketOutput(
+        place=place, mask=mask, beside=[Path("work/masks/a.ome.zarr")], hashes=hashes, outputs="o", overwrite=True
+    )
+
+
+def is_whole(objects: dict[str, bytes], folders: list[Path]) -> None:
+    """Check what a reader finds in a bucket: whole files of one of the runs, and no Zarr or report before its time."""
+    files = [
+        {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        for folder in folders
+    ]
+    found = {key.removeprefix("masks/"): data for key, data in objects.items()}
+    for key, data in found.items():
+        assert data in [each.get(key) for each in files], key
+    root = found.get("a.ome.zarr/zarr.json")
+    if root is not None:
+        (own,) = [each for each in files if each["a.ome.zarr/zarr.json"] == root]
+        assert {key: data for key, data in own.items() if ".zarr/" in key} == {
+            key: data for key, data in found.items() if ".zarr/" in key
+        }
+    if "a.json" in found:
+        (own,) = [each for each in files if each["a.json"] == found["a.json"]]
+        assert found == own
+
+
+def uploaded_with_kills(store: Store, finished: Path, before: str | None, names: list[str], step: int) -> int:
+    """Kill an upload before every `step`-th of its requests, and let it go on. Returns the number of the last."""
+    folders = [finished / f"out-{name}" for name in names]
+    kills = 0
+    while True:
+        store.network.reset()
+        store.clear()
+        if before is not None:
+            outputs(finished, before).upload()
+        store.network.reset()
+        output = outputs(finished, "new")
+        store.network.dies_at = kills
+        try:
+            output.upload()
+        except KilledError:
+            store.network.reset()
+            is_whole(store.objects(), folders)
+            assert output.mask.exists()
+            output.upload()
+            is_whole(store.objects(), folders[-1:])
+            assert "masks/a.json" in store.objects()
+            assert not store.uploads()
+            kills += step
+            continue
+        return kills
+
+
+def test_a_long_list_of_objects_is_read_to_its_end(store: Store, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for index in range(7):
+        (here / f"{index} ä").write_bytes(b"x")
+        BucketFolder(bucket=Bucket.open(NAME), folder=here).put(here / f"{index} ä", {})
+    listing = Bucket.open(NAME)._client.list_objects_v2
+    monkeypatch.setattr(Bucket.open(NAME)._client, "list_objects_v2", lambda **more: listing(MaxKeys=3, **more))
+    assert list(Bucket.open(NAME).keys("")) == [f"{index} ä" for index in range(7)] == store.keys()
+
+
+@pytest.mark.parametrize("step", [7, pytest.param(1, marks=pytest.mark.full)])
+@pytest.mark.parametrize("before", [None, "old"])
+def test_a_kill_at_every_request_shows_whole_outputs_or_none(
+    store: Store, finished: Path, before: str | None, step: int
+) -> None:
+    assert uploaded_with_kills(store, finished, before, ["old", "new"] if before else ["new"], step) > 20
+
+
+def test_what_is_there_is_not_written_again(store: Store, finished: Path) -> None:
+    output = outputs(finished, "new")
+    store.network.fault = Broken(lambda what: what == "POST /masks/a.json?uploads", times=99)
+    with pytest.raises(OutputError):
+        output.upload()
+    store.network.reset()
+    output.upload()
+    written = [what for what in store.network.sent if what.startswith(("PUT", "POST", "DELETE"))]
+    assert written
+    assert all("/masks/a.json" in what for what in written)
+
+
+ANSWER = "<Answer><UploadId>u</UploadId><ETag>e</ETag></Answer>"
+
+
+def answer(status: int, *, xml: str = "") -> Any:
+    """Return an answer of a server as botocore gets it."""
+    from botocore.awsrequest import AWSResponse  # noqa: PLC0415 (not installed everywhere)
+
+    body = xml.encode()
+    raw = type("Raw", (), {"stream": lambda *_, **__: iter([body]), "read": lambda *_: body})()
+    return AWSResponse("http://host", status, {"ETag": '"e"'}, raw)
+
+
+class Broken:
+    """Fails the first requests of some kind: with a status, or with an answer that is lost on its way."""
+
+    def __init__(self, wanted: Callable[[str], bool], *, times: int, lost: bool = False) -> None:
+        self.wanted, self.left, self.lost = wanted, times, lost
+
+    def __call__(self, what: str, send: Callable[[], Any]) -> Any:
+        if not self.left or not self.wanted(what):
+            return send()
+        self.left -= 1
+        if self.lost:
+            from botocore.exceptions import ReadTimeoutError  # noqa: PLC0415 (not installed everywhere)
+
+            send()
+            raise ReadTimeoutError(endpoint_url="http://user:HIDDENSECRET@host/?X-Amz-Signature=HIDDEN")
+        return answer(503)
+
+
+def is_complete(what: str) -> bool:
+    return what.startswith("POST") and "uploadId" in what
+
+
+@pytest.mark.parametrize("lost", [False, True])
+@pytest.mark.parametrize(
+    "wanted", [is_complete, lambda what: "partNumber" in what, lambda what: what.startswith("PUT")]
+)
+def test_a_moments_failure_is_overcome(
+    store: Store, finished: Path, wanted: Callable[[str], bool], *, lost: bool
+) -> None:
+    store.network.fault = Broken(wanted, times=2, lost=lost)
+    outputs(finished, "new").upload()
+    is_whole(store.objects(), [finished / "out-new"])
+    assert "masks/a.json" in store.objects()
+    assert not store.uploads()
+
+
+@pytest.mark.parametrize(("lost", "said"), [(False, "HTTP 503"), (True, "ReadTimeoutError")])
+def test_a_server_that_stays_down_costs_one_sentence(store: Store, finished: Path, said: str, *, lost: bool) -> None:
+    store.network.fault = Broken(is_complete, times=99, lost=lost)
+    output = outputs(finished, "new")
+    with pytest.raises(OutputError, match=said) as caught:
+        output.upload()
+    assert "HIDDEN" not in str(caught.value)
+    assert "masks/a.json" not in store.objects()
+    assert not store.uploads()
+
+
+def test_uploads_that_killed_runs_left_are_aborted(store: Store, finished: Path) -> None:
+    for key in ("masks/a.tif", "masks/a.tiff"):
+        store.client.create_multipart_upload(Bucket=NAME, Key=key)
+    outputs(finished, "new").upload()
+    assert store.uploads() == ["masks/a.tiff"]
+
+
+def test_memory_is_that_of_a_part(store: Store, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(buckets, "PART_BYTES", 1 << 20)
+    place = BucketFolder(bucket=Bucket.open(NAME), folder=here)
+    (here / "big.tif").write_bytes(np.random.default_rng(0).bytes(24 << 20))
+    store.network.largest = 0
+    place.put(here / "big.tif", {})
+    assert store.network.largest == 1 << 20
+    # The server of the test shares the process, so that it is left out where memory is counted.
+    store.network.fault = lambda what, _: answer(404) if what.startswith("HEAD") else answer(200, xml=ANSWER)
+    peaks = []
+    for size in (6, 24):
+        (here / "big.tif").write_bytes(np.random.default_rng(1).bytes(size << 20))
+        tracemalloc.start()
+        place.put(here / "big.tif", {})
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert max(peaks) < 3 << 19
+    assert peaks[1] < peaks[0] + (1 << 20)
+
+
+def test_readers_open_the_zarr_of_the_bucket(store: Store, colours: Path, tmp_path: Path) -> None:
+    run(write_image(Path("a.tif")), OUT, options(colours, "ome-zarr"))
+    for key, data in store.objects().items():
+        (tmp_path / "copy" / key).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "copy" / key).write_bytes(data)
+    root: Any = zarr.open_group(tmp_path / "copy/masks/a.ome.zarr", mode="r")
+    np.testing.assert_array_equal(root["labels/classes/0"][:], tifffile.imread(tmp_path / "copy/masks/a.tif"))
+
+
+def test_a_folder_run_leaves_its_list_in_the_bucket(store: Store, colours: Path) -> None:
+    for name in ("a", "sub/b", "c"):
+        write_image(Path(f"in/{name}.tif"), seed=len(name))
+    found = api.segment("in", OUT, options(colours))
+    assert [result.shown for result in found] == [f"{OUT}{name}.tif" for name in ("a", "c", "sub/b")]
+    listed = json.loads(store.objects()["masks/run.json"])
+    assert {row["mask"]: row["status"] for row in listed["images"]} == dict.fromkeys(
+        (result.shown for result in found), "done"
+    )
+    assert store.objects().keys() == {
+        "masks/run.json",
+        *(f"masks/{name}.{end}" for name in ("a", "sub/b", "c") for end in ("tif", "json")),
+    }
+    assert [result.status for result in api.segment("in", OUT, options(colours))] == ["already done"] * 3
+
+
+def test_parts_of_a_folder_join_their_lists_in_the_bucket(store: Store, colours: Path) -> None:
+    for name in ("a", "b", "c"):
+        write_image(Path(f"in/{name}.tif"))
+    for index in (1, 0):
+        # Two machines share nothing but the bucket.
+        api.segment("in", OUT, options(colours), part=JobPart(index=index, count=2), work=f"work-{index}")
+        assert ("masks/run.json" in store.objects()) == (index == 0)
+    joined = json.loads(store.objects()["masks/run.json"])
+    assert joined["counts"]["done"] == 3
+    assert [row["mask"] for row in joined["images"]] == [f"{OUT}{name}.tif" for name in ("a", "b", "c")]
+
+
+def test_no_credential_reaches_an_output(store: Store, colours: Path) -> None:
+    from magnet_cli.events import Events  # noqa: PLC0415
+
+    class Heard(Events):
+        def __init__(self) -> None:
+            self.said: list[str] = []
+
+        def message(self, text: str) -> None:
+            self.said.append(text)
+
+    heard = Heard()
+    for name in ("a", "b"):
+        write_image(Path(f"in/{name}.tif"))
+    found = api.segment("in", OUT, options(colours, "ome-zarr", html=True), events=heard)
+    everything = [*store.objects().values(), *(str(result.describe()).encode() for result in found)]
+    for data in [*everything, "\n".join(heard.said).encode()]:
+        assert b"HIDDEN" not in data
+        assert b"OPENACCESSKEY" not in data
+    assert f"{OUT}a.tif: done" in heard.said
+
+
+@pytest.mark.parametrize(
+    ("out", "rule"),
+    [
+        ("gs://bucket/a/", "outputs are written to a local path, or to a bucket"),
+        ("s3://key:HIDDEN@bucket/a/", "Give credentials in the environment"),
+        (f"s3://{NAME}/a/../b/", "have names"),
+        (f"s3://{NAME}/a.png", "a mask is written as"),
+    ],
+)
+def test_addresses_that_are_no_outputs(store: Store, colours: Path, out: str, rule: str) -> None:
+    image = write_image(Path("a.tif"))
+    with pytest.raises(UsageError, match=rule) as caught:
+        run(image, out, options(colours))
+    assert "HIDDEN" not in str(caught.value)
+    assert not store.objects()
+
+
+def test_what_a_bucket_cannot_do(store: Store, colours: Path) -> None:
+    image = write_image(Path("a.tif"))
+    with pytest.raises(UsageError, match="pieces in a folder that has locks"):
+        run(image, OUT, options(colours), part=JobPart(index=0, count=2))
+    with pytest.raises(UsageError, match="workers of a cluster"):
+        run(image, OUT, options(colours), cluster="local:2")
+    with pytest.raises(UsageError, match="a last stage"):
+        run(image, OUT, options(colours, refine="guided"))
+    store.client.put_object(Bucket=NAME, Key="in/a.tif", Body=image.read_bytes())
+    with pytest.raises(UsageError, match="among the inputs"):
+        run(f"s3://{NAME}/in/a.tif", f"s3://{NAME}/in/", options(colours))
+    with pytest.raises(UsageError, match="among the inputs"):
+        api.segment(f"s3://{NAME}/in/", f"s3://{NAME}/in/out/", options(colours))
+
+
+def test_a_mask_of_a_bucket_has_the_tags_that_tell_it_apart(store: Store, colours: Path) -> None:
+    run(write_image(Path("a.tif")), f"s3://{NAME}/one.tif", options(colours))
+    tags = store.client.head_object(Bucket=NAME, Key="one.json")["Metadata"]
+    assert BESIDE in tags
+    assert store.objects().keys() == {"one.tif", "one.json"}
