@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from pathlib import Path
 from typing import Any
 
 from magnet_cli.segmentation.run_summary import class_lines
@@ -33,10 +32,11 @@ def result_lines(row: dict[str, Any], *, verbose: bool = False) -> list[str]:
         lines += _stage_lines(report)
         spent = ", ".join(f"{name} {format_seconds(value)}" for name, value in seconds.items() if name != "wall")
         lines.append(f"  time by activity: {spent}")
-    mask = Path(row["mask"])
-    lines.append(f"  {mask.with_suffix('.json')} is the report")
-    named = shlex.quote(str(mask))
-    if report.get("command") is not None and row["status"] == "done":
+    mask = str(row["mask"])
+    lines.append(f"  {mask.rpartition('.')[0]}.json is the report")
+    named = shlex.quote(mask)
+    # These commands read local files alone.
+    if report.get("command") is not None and row["status"] == "done" and "://" not in mask:
         lines += [
             f"  to look at it:    magnet report {named} --html",
             f"  to hand it on:    magnet export {named} --format geojson",

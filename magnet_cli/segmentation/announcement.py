@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING
 from magnet_cli.system.memory import format_bytes
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from magnet_cli.models.bundle import Bundle
     from magnet_cli.plan import Plan
 
@@ -18,13 +16,13 @@ MOST_NAMED = 12
 """Classes that are named one by one."""
 
 
-def announcement(plan: Plan, bundle: Bundle, *, mask: Path) -> list[str]:
+def announcement(plan: Plan, bundle: Bundle, *, mask: str) -> list[str]:
     """Return what was recognised about an image and what its run will do, as lines of text.
 
     Args:
         plan: The plan of the run.
         bundle: The bundle that the plan was made for.
-        mask: Path of the mask that the run makes.
+        mask: Path or address of the mask that the run makes.
     """
     memory, disk = plan.memory, plan.disk()
     lines = [f"{plan.image.path}: {_size(plan)}", f"  {_classes(bundle)} in {mask}", f"  {_stages(plan)}"]

@@ -297,7 +297,7 @@ class ImageRun:
         if run.is_done():
             report = run.report()
             return ComputedImage(run=self, write=lambda: self.done(report, was_done=True))
-        self.events.begins(self.target.image, announcement(plan, self.model.bundle, mask=self.target.mask))
+        self.events.begins(self.target.image, announcement(plan, self.model.bundle, mask=self.target.shown))
         self.report_notes(plan)
         command = self.command(plan)
         groups = run.computed()
