@@ -160,7 +160,7 @@ class Given(Generic[OptionsT]):
             return f"{value},{said}"
         if self.typed(entry.name) == self.typed(short.name):
             raise UsageError(
-                f"{short.word} N is short for {entry.word} {short.text('N')}",
+                f"{short.word} is short for {entry.word}",
                 value=f"{entry.word} {value} and {short.word} {number}",
                 advice=f"Give one of them, here or in {entry.variable} and MAGNET_{short.name.upper()}",
             )

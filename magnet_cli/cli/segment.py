@@ -69,6 +69,12 @@ def segment(
     """Segment images of any size, and write a mask and a report for each."""
     with Listing(json=json) as listing:
         chosen, shared = options.value(), parts.value()
+        if "," in chosen.device:
+            if shared.devices is not None:
+                raise UsageError(
+                    "--gpu with several numbers is short for --devices", value=chosen.device, advice="Give one of them"
+                )
+            chosen, shared = replace(chosen, device="auto"), replace(shared, devices=chosen.device)
         part = shared.part(os.environ)
         from magnet_cli.cli.progress import Display
         from magnet_cli.cli.result_text import result_lines

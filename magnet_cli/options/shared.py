@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
+from magnet_cli.errors import UsageError
 from magnet_cli.options.forms import BYTES, SWITCH, TEXT, WHOLE, choice
 from magnet_cli.options.option import Form, ListOption, Option, OptionGroup, Shorthand
 from magnet_cli.options.values import ValueRange, as_bands, parse_bands, parse_value_range, spell_value_range
@@ -67,6 +69,28 @@ class BandOptions(OptionGroup, panel="What to read"):
     """Stored values that are mapped to the ends of the bundle's range. None uses the ends of the range themselves."""
 
 
+def gpu_names(text: str) -> str:
+    """Return the names of the devices that `--gpu` stands for: `cuda:0` for `0`, and `cuda:0,cuda:1` for `0,1`.
+
+    Raises:
+        UsageError: The text is no list of numbers, or has a number twice.
+    """
+    words = [word.strip() for word in text.split(",")]
+    if not all(re.fullmatch(r"\d{1,3}", word) for word in words):
+        raise UsageError(
+            "--gpu is the number of a GPU from 0, or several with commas between them",
+            value=repr(text),
+            advice="Write --gpu 1 or --gpu 0,1,2",
+        )
+    numbers = [int(word) for word in words]
+    if len(set(numbers)) < len(numbers):
+        raise UsageError("--gpu names each GPU once", value=repr(text), advice="Leave the second one out")
+    return ",".join(f"cuda:{number}" for number in numbers)
+
+
+GPUS = Form(parse=lambda text, _: gpu_names(text), types=(), metavar="N")
+
+
 @dataclass(kw_only=True, unsafe_hash=True)
 class MachineOptions(OptionGroup, panel="Machine"):
     """Options for the device, its arithmetic, reading ahead, and the memory that may be used."""
@@ -78,12 +102,11 @@ class MachineOptions(OptionGroup, panel="Machine"):
         shown="",
         shorthand=Shorthand(
             name="gpu",
-            form=WHOLE,
-            about="Short for --device cuda:N.",
-            text="cuda:{}".format,
+            form=GPUS,
+            about="Short for --device cuda:N. With segment, 0,1,2 is short for --devices cuda:0,cuda:1,cuda:2.",
+            text=gpu_names,
             panel="Machine",
             rank=6,
-            least=0,
         ),
     )
     precision: Option[PrecisionOption] = Option(

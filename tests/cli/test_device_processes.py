@@ -48,6 +48,50 @@ def test_devices_are_not_given_twice(image: Path, bundle: Path) -> None:
     assert invoke(*words, "--device", "cpu").exit_code == 2
 
 
+@pytest.mark.parametrize("words", [("--gpu", "0,2,1"), ("--gpu", " 0, 2 ,1")])
+def test_several_gpus_are_several_devices(
+    image: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    started: list[tuple[list[str], list[str]]] = []
+
+    def run(devices: list[str], words: list[str], **_: object) -> tuple[list[dict[str, object]], int]:
+        started.append((list(devices), list(words)))
+        return [], 0
+
+    monkeypatch.setattr("magnet_cli.cli.segment.run_on_devices", run)
+    line = ("segment", image, "--weights", bundle)
+    assert invoke(*line, *words).exit_code == 0
+    assert invoke(*line, "--devices", "cuda:0,cuda:2,cuda:1").exit_code == 0
+    assert invoke(*line, env={"MAGNET_GPU": "0,2,1"}).exit_code == 0
+    assert [devices for devices, _ in started] == [["cuda:0", "cuda:2", "cuda:1"]] * 3
+    assert started[0][1] == started[1][1] == started[2][1]
+    assert "--device" not in started[0][1]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--gpu", "0,0"), "--gpu names each GPU once (got '0,0')"),
+        (("--gpu", "0,,1"), "--gpu is the number of a GPU from 0, or several"),
+        (("--gpu", "cuda:0,cuda:1"), "Write --gpu 1 or --gpu 0,1,2"),
+        (("--gpu", "0,1", "--device", "cpu"), "--device cpu and --gpu 0,1"),
+        (("--gpu", "0,1", "--devices", "cpu:2"), "--gpu with several numbers is short for --devices"),
+        (("--gpu", "0,1", "--num-parts", "2", "--part-id", "0"), "Give --num-parts and --device to each job"),
+        (("--gpu", "0,1", "--cluster", "local:2"), "each say who shares a run"),
+    ],
+)
+def test_wrong_lists_of_gpus(image: Path, bundle: Path, words: tuple[str, ...], said: str) -> None:
+    result = invoke("segment", image, "--weights", bundle, *words)
+    assert result.exit_code == 2
+    assert said in result.stderr
+
+
+def test_other_commands_take_one_gpu(image: Path, bundle: Path) -> None:
+    result = invoke("plan", image, "--weights", bundle, "--gpu", "0,1")
+    assert result.exit_code == 2
+    assert "--device is auto, cpu, cuda, cuda:N or mps (got 'cuda:0,cuda:1')" in result.stderr
+
+
 @pytest.mark.full
 def test_two_processes_share_images_and_the_blocks_of_one(here: Path, bundle: Path) -> None:
     for number in range(3):

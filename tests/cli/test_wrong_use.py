@@ -29,7 +29,7 @@ WORDS = [
     (["--scales", "64x128,128x64"], ["must differ"]),
     (["--memory", "4"], ["--memory takes a size with a binary unit", "'4'", "4GiB"]),
     (["--gpu-memory", "4GB"], ["--gpu-memory takes a size with a binary unit", "'4GB'", "4GiB"]),
-    (["--gpu", "0", "--device", "cpu"], ["--gpu N is short for --device cuda:N", "--device cpu and --gpu 0", "one of"]),
+    (["--gpu", "0", "--device", "cpu"], ["--gpu is short for --device", "--device cpu and --gpu 0", "one of"]),
     (["--device", "tpu"], ["--device is auto, cpu, cuda, cuda:N or mps", "'tpu'"]),
     (["--points", "0"], ["--points is one of all, 32768, 75%, 0.75 or q>0.2", "'0'"]),
     (["--points", "1e-999999999"], ["--points is one of"]),
