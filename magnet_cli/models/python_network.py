@@ -21,7 +21,7 @@ from magnet_cli.errors import UsageError, WeightsError
 from magnet_cli.geometry import Size
 from magnet_cli.models.bundle_writer import palette_colors
 from magnet_cli.models.facts import facts_of, largest_tensors
-from magnet_cli.models.foreign.adapter import COARSEST
+from magnet_cli.models.foreign.adapter import COARSEST, covers_patch, enlarged
 from magnet_cli.models.foreign.trial import SAME, SUM
 from magnet_cli.models.network_spec import (
     MOST_CLASSES,
@@ -188,7 +188,8 @@ def _sides(scales: PhysicalScales) -> tuple[Any, Any]:
 class _Scores(nn.Module):
     """A caller's network as backbones are called: scores of each pixel of the patches, as a float32 tensor.
 
-    Scores at fewer pixels than the patch has are interpolated: bilinear, pixel centres aligned.
+    Networks in files go through `foreign.adapter.Adapted`, which also selects outputs and fits axes, types and batches.
+    A caller's function does these itself, and its scores are activated as those of a bundle are.
     """
 
     def __init__(self, network: PatchFunction, *, channels: int) -> None:
@@ -207,20 +208,16 @@ class _Scores(nn.Module):
                 value=f"a value of type {type(found).__name__}",
                 advice="Hand in a function that takes the scores out of it, like lambda x: network(x)['out']",
             )
-        count, _, height, width = x.shape
+        count, sides = len(x), x.shape[2:]
         right = found.ndim == x.ndim and found.shape[:2] == (count, self._channels)
-        rows, columns = found.shape[2:] if right else (0, 0)
-        if not right or not (height / COARSEST <= rows <= height and width / COARSEST <= columns <= width):
+        if not right or not covers_patch(found.shape[2:], sides):
             raise WeightsError(
                 f"for patches {tuple(x.shape)} a network gives scores ({count}, {self._channels}, h, w), h and w being "
                 f"those of the patch, or smaller down to a {COARSEST}th",
                 value=tuple(found.shape),
                 advice="Check classes, size and activation of the description",
             )
-        scores = found.to(x.device).float()
-        if (rows, columns) != (height, width):
-            scores = nn.functional.interpolate(scores, size=(height, width), mode="bilinear", align_corners=False)
-        return scores
+        return enlarged(found.to(x.device).float(), sides)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -166,7 +166,7 @@ class Adapted(nn.Module):
                     value=f"{columns}x{rows}",
                     advice="Check --trim and --input",
                 )
-        elif not (height / COARSEST <= rows <= height and width / COARSEST <= columns <= width):
+        elif not covers_patch((rows, columns), padded):
             raise WeightsError(
                 f"scores have the patch's {width}x{height} pixels, or fewer down to a {COARSEST}th of each side",
                 value=f"{columns}x{rows}",
@@ -176,11 +176,20 @@ class Adapted(nn.Module):
     def _probabilities(self, x: Tensor) -> Tensor:
         height, width = x.shape[2:]
         raw = self.raw(x)
-        scores = raw.values
-        if tuple(scores.shape[2:]) != raw.covered:
-            scores = nn.functional.interpolate(scores, size=raw.covered, mode="bilinear", align_corners=False)
-        scores = scores[:, :, :height, :width]
+        scores = enlarged(raw.values, raw.covered)[:, :, :height, :width]
         return added_up(activated_scores(scores, self.spec.activation), self.spec.classes)
+
+
+def covers_patch(sides: Sequence[int], patch: Sequence[int]) -> bool:
+    """Return whether a map of these rows and columns may hold the scores of a patch: a 32nd of each side or more."""
+    return all(side / COARSEST <= found <= side for found, side in zip(sides, patch, strict=True))
+
+
+def enlarged(scores: Tensor, sides: Sequence[int]) -> Tensor:
+    """Return scores `(n, channels, h', w')` at other rows and columns: bilinear, pixel centres aligned."""
+    if tuple(scores.shape[2:]) == tuple(sides):
+        return scores
+    return nn.functional.interpolate(scores, size=tuple(sides), mode="bilinear", align_corners=False)
 
 
 def activated_scores(scores: Tensor, activation: str) -> Tensor:

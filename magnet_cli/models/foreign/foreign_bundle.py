@@ -125,7 +125,11 @@ def tried_network(
 
 
 def draft(description: ForeignDescription, *, trusted: bool) -> ForeignSpec:
-    """The description of a network before its trial."""
+    """Return the description of a network before its trial pass: what its files and the options state.
+
+    Raises:
+        WeightsError: A file is missing, or leads outside of its folder.
+    """
     reading = description.reading
     return ForeignSpec(
         kind=reading.kind,
@@ -159,7 +163,7 @@ def write_description(folder: Path, tried: TriedNetwork, *, name: str) -> None:
 
 
 def bundle_in_place(options: NetworkOptions, engine: EngineOption = "auto") -> Bundle:
-    """The bundle of a network that stays where it lies.
+    """Return the bundle of a network whose files stay where they are.
 
     What its trial has shown is kept in the user's state folder, by files, options and versions of libraries, so that
     the next run of the same network begins at once and a network that holds code is asked for once.

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from magnet_cli.errors import DeviceError, MagnetError, WeightsError
 from magnet_cli.geometry import Size
 from magnet_cli.models.device import is_out_of_memory
-from magnet_cli.models.foreign.adapter import COARSEST, Adapted, select_output
+from magnet_cli.models.foreign.adapter import COARSEST, Adapted, covers_patch, select_output
 from magnet_cli.models.foreign.completion import ForeignDescription, input_size
 
 if TYPE_CHECKING:
@@ -491,5 +491,4 @@ def call_prepared(network: Callable[[Tensor], object], spec: ForeignSpec, patche
 def _fits(found: tuple[int, ...], patch: tuple[int, int]) -> bool:
     """Return whether a map may be one of scores: it has a 32nd of the patch's sides to all, the same share of both."""
     (rows, columns), (height, width) = found, patch
-    inside = height / COARSEST <= rows <= height and width / COARSEST <= columns <= width
-    return inside and abs(rows / height - columns / width) < 1 / height + 1 / width
+    return covers_patch(found, patch) and abs(rows / height - columns / width) < 1 / height + 1 / width
