@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks.accuracy.budget_tables import BUDGET_TABLES
 from benchmarks.accuracy.foreign_tables import FOREIGN_TABLES
+from benchmarks.accuracy.left_out_tables import LEFT_OUT_TABLES
 from benchmarks.accuracy.refined_tables import REFINED_TABLES
 from benchmarks.accuracy.segmented_tables import SEGMENTED_TABLES
 
@@ -24,7 +25,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 PAGE = DOCS / "accuracy.md"
 NETWORKS_PAGE = DOCS / "networks.md"
 MARK = re.compile(r"(<!-- table: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
-TABLES = {**SEGMENTED_TABLES, **REFINED_TABLES, **BUDGET_TABLES}
+TABLES = {**SEGMENTED_TABLES, **REFINED_TABLES, **BUDGET_TABLES, **LEFT_OUT_TABLES}
 PAGES = {PAGE: TABLES, NETWORKS_PAGE: FOREIGN_TABLES}
 """Tables by page."""
 

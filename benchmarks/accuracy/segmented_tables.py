@@ -31,7 +31,7 @@ PRETRAINED = {
     "downsample": "`--method downsample`: windows of 2048 alone",
     "patch": "`--method patch`: windows of 256 alone",
     "magnet-fast": "`--method magnet-fast`",
-    "magnet": "the default: stage by stage, `--merge mean`",
+    "magnet": "stage by stage, `--merge mean`",
     "geometric": "`--merge geometric`",
     "geometric-2048-512-256": "`--merge geometric --scales 2048,512,256`",
     "geometric-1728-432": "`--merge geometric --scales 1728,432`",

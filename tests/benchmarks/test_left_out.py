@@ -109,12 +109,12 @@ def test_a_gain_of_every_scene_has_an_interval_above_zero() -> None:
 
 def test_a_row_has_the_seeds_that_were_measured_on_every_scene() -> None:
     for seed in (1, 2):
-        for method in ("downsample", "patch", "magnet"):
+        for method in ("downsample", "patch", "geometric"):
             save(method, seed, {"tile1": 50, "tile3": 60 + seed} if seed == 1 else {"tile1": 50})
     found = measured("patch")
     assert found is not None
     assert list(found.seeds) == [1]
-    save("magnet", 2, {"tile3": 64})
+    save("geometric", 2, {"tile3": 64})
     table = left_out_table()
     assert [columns(table, line)["seeds"] for line in range(3)] == ["1", "1", "2"]
     line = columns(table, 2)
@@ -127,8 +127,8 @@ def test_a_row_has_the_seeds_that_were_measured_on_every_scene() -> None:
 def test_differences_are_paired_by_seed() -> None:
     save("downsample", 1, {"tile1": 10, "tile2": 80})
     save("patch", 1, {"tile1": 50, "tile2": 60})
-    save("magnet", 1, {"tile1": 60, "tile2": 70})
-    save("magnet", 2, {"tile1": 99, "tile2": 99})
+    save("geometric", 1, {"tile1": 60, "tile2": 70})
+    save("geometric", 2, {"tile1": 99, "tile2": 99})
     table = left_out_difference_table()
     line = columns(table, 0)
     assert float(line["tile1"]) == pytest.approx(100 * (60 / 140 - 50 / 150), abs=0.005)
