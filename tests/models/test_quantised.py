@@ -24,7 +24,14 @@ from magnet_cli.models.engines import engine_choice, engine_memory, exported_gra
 from magnet_cli.models.engines.engine_choice import choose_engine
 from magnet_cli.models.engines.engine_networks import loaded_networks
 from magnet_cli.models.engines.graph_engine import EXPORTERS
-from magnet_cli.models.engines.quantised_graph import FILE, GRAPH, QuantisedGraph, network_digest
+from magnet_cli.models.engines.quantised_graph import (
+    FILE,
+    GRAPH,
+    QuantisedGraph,
+    graph_of,
+    network_digest,
+    quantised_graph,
+)
 from magnet_cli.models.facts import model_facts
 from magnet_cli.models.networks import load_networks
 from magnet_cli.models.python_network import NetworkDescription
@@ -167,6 +174,14 @@ def test_a_run_in_8_bits_from_calibration_to_mask(
 def test_x86_needs_vnni(text: str, wanted: bool, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: FBT001 - a case
     monkeypatch.setattr(device, "_read_text", lambda _: text)
     assert device.computes_int8() == wanted
+
+
+@pytest.mark.parametrize("name", ["aerial", "fundus"])
+def test_shipped_graphs_are_those_of_the_shipped_weights(name: str) -> None:
+    shipped = load_bundle(name)
+    assert graph_of(shipped).is_file()
+    assert quantised_graph(shipped).windows == 96
+    assert sum(path.stat().st_size for path in shipped.folder.iterdir()) < 12_000_000
 
 
 # Windows of calibration.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import imagecodecs
 import numpy as np
@@ -16,6 +16,7 @@ import torch
 import magnet_cli
 from magnet_cli.evaluation.mask_scores import evaluate
 from magnet_cli.models.bundle import load_bundle, load_cascade_bundle
+from magnet_cli.models.device import computes_int8
 from magnet_cli.models.networks import load_networks
 from magnet_cli.train.config import TrainConfig
 from magnet_cli.train.perturbation import iou
@@ -115,13 +116,13 @@ def test_every_network_loads_and_gives_probabilities(name: str) -> None:
     torch.testing.assert_close(probs.sum(dim=1), torch.ones(1, 64, 64))
 
 
-@pytest.mark.parametrize(
-    ("name", "image", "truth", "crop", "floor"),
-    [
-        ("aerial", "dubai/mosaics/tile7.tif", "dubai/mosaics/tile7_label.png", (1024, 1024), 0.42),
-        ("fundus", "hrf/images/04_h.jpg", "hrf/vessels/04_h.tif", (700, 1200), 0.79),
-    ],
-)
+CROPS = [
+    ("aerial", "dubai/mosaics/tile7.tif", "dubai/mosaics/tile7_label.png", (1024, 1024), 0.42),
+    ("fundus", "hrf/images/04_h.jpg", "hrf/vessels/04_h.tif", (700, 1200), 0.79),
+]
+
+
+@pytest.mark.parametrize(("name", "image", "truth", "crop", "floor"), CROPS)
 def test_the_whole_program_keeps_its_score(
     tmp_path: Path, *, name: str, image: str, truth: str, crop: tuple[int, int], floor: float
 ) -> None:
@@ -140,6 +141,31 @@ def test_the_whole_program_keeps_its_score(
     assert score.miou is not None
     assert score.miou > floor
     assert all(entry.mask for entry in score.classes), "every class is predicted"
+
+
+@pytest.mark.parametrize(("name", "image", "truth", "crop", "floor"), CROPS)
+def test_8_bits_keep_the_score(
+    tmp_path: Path, *, name: str, image: str, truth: str, crop: tuple[int, int], floor: float
+) -> None:
+    if not DATA.is_dir():
+        pytest.skip("no ../shared/data beside the checkout")
+    pytest.importorskip("onnxruntime")
+    if not computes_int8():
+        pytest.skip("the processor has no instructions for 8 bits")
+    cut = tuple(slice(start, start + 1024) for start in crop)
+    pixels, labels = (read(DATA / path)[cut] for path in (image, truth))
+    labels = np.where(labels == 255, 1, labels).astype(np.uint8) if name == "fundus" else labels
+    tifffile.imwrite(tmp_path / "crop.tif", pixels, tile=(256, 256), photometric="rgb")
+    tifffile.imwrite(tmp_path / "truth.tif", labels, tile=(256, 256))
+    options = magnet_cli.SegmentOptions(weights=name, engine="onnxruntime", precision="int8")
+    (result,) = magnet_cli.segment([tmp_path / "crop.tif"], tmp_path / "mask.tif", options)
+    assert result.error is None
+    assert result.report is not None
+    memory: Any = result.report["memory"]
+    assert memory["host_peak"] <= memory["host_planned"]
+    score = evaluate(tmp_path / "mask.tif", tmp_path / "truth.tif")
+    assert score.miou is not None
+    assert score.miou > floor
 
 
 def read(path: Path) -> NDArray[np.uint8]:
