@@ -35,6 +35,7 @@ class Workers(Crew):
     script: dict[str, list[dict[str, Any] | None]] = field(default_factory=dict)
     asked: list[tuple[str, Any]] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
+    failures: list[int] = field(default_factory=list)
 
     def refresh(self) -> None:
         self.hosts = {worker: "host" for worker in self.script if worker not in self.lost}
@@ -73,12 +74,18 @@ class Counting:
         return {"task": task}
 
 
-def done(script: dict[str, list[dict[str, Any] | None]], tasks: int = 6) -> tuple[Workers, list[tuple[int, str]]]:
+def done(
+    script: dict[str, list[dict[str, Any] | None]], tasks: int = 6, *, is_independent: bool = False
+) -> tuple[Workers, list[tuple[int, str]]]:
     numbers = iter(range(tasks))
     crew = Workers(client=cast("Any", None), events=Events(), script=script)
     crew.refresh()
-    shift: Shift[int] = Shift(crew=crew, work=Counting(), following=lambda _: next(numbers, None))
-    return crew, [(task, worker) for task, worker, _ in shift.results()]
+    shift: Shift[int] = Shift(
+        crew=crew, work=Counting(), following=lambda _: next(numbers, None), is_independent=is_independent
+    )
+    found = list(shift.results())
+    crew.failures = [task for task, _, answered in found if "error" in answered]
+    return crew, [(task, worker) for task, worker, _ in found]
 
 
 def test_a_task_whose_worker_is_lost_goes_to_another_one() -> None:
@@ -104,6 +111,18 @@ def test_a_worker_whose_device_fails_gets_no_more_tasks() -> None:
 def test_a_task_that_every_worker_is_lost_with_ends_the_run() -> None:
     with pytest.raises(DeviceError, match="with the same task"):
         done({str(number): [None] for number in range(MOST_LOSSES)}, tasks=1)
+
+
+def test_an_image_that_no_machine_can_hold_fails_alone() -> None:
+    short = {"error": carried(DeviceError("out of memory"), file="x")}
+    crew, found = done({"a": [short], "b": []}, is_independent=True)
+    assert sorted(task for task, _ in found) == list(range(6))
+    assert crew.failures == [0]
+    assert crew.refused == set()
+    # Each worker that gets the first image is killed.
+    script: dict[str, list[dict[str, Any] | None]] = {str(number): [None] for number in range(MOST_LOSSES)}
+    crew, found = done({**script, "z": []}, tasks=1, is_independent=True)
+    assert crew.failures == [0]
 
 
 def test_without_workers_the_run_ends(monkeypatch: pytest.MonkeyPatch) -> None:

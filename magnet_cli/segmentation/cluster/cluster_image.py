@@ -98,7 +98,7 @@ def shared_threads(crew: Crew, found: Mapping[str, Answer]) -> int:
 
     The number of cores would make the mask depend on how many workers are there when a run begins.
     """
-    return min(crew.threads.get(worker, 1) for worker in found)
+    return min(crew.threads[worker] for worker in found)
 
 
 def planning_model(model: Model, found: Mapping[str, Answer]) -> Model:
@@ -301,7 +301,7 @@ class SharedPasses:
                 raise delivered(found["error"])
             if "lacks" in found or "differs" in found:
                 self._reject(worker, found)
-                shift.again(task)
+                shift.again(task, worker)
                 continue
             self.journal.attach([self.folder.path / piece_name(*task)], self.header)
             if not found["existed"]:

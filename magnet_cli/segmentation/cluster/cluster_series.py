@@ -58,7 +58,9 @@ class ClusterSeries:
             del workers
             return None if stopped else next(numbers, None)
 
-        shift: Shift[int] = Shift(crew=self.crew, work=self, following=following, admitted=self.admitted)
+        shift: Shift[int] = Shift(
+            crew=self.crew, work=self, following=following, admitted=self.admitted, is_independent=True
+        )
         found: dict[int, ImageResult] = {}
         due = 0
         for number, _, answered in shift.results():

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from magnet_cli.errors import DeviceError
 from magnet_cli.options.parts import refuse_open_address
-from magnet_cli.segmentation.cluster.carried_errors import delivered
+from magnet_cli.segmentation.cluster.carried_errors import carried, delivered
 from magnet_cli.segmentation.cluster.worker_tasks import answer, lift_limits
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ POLL = 1.0
 """Seconds after which the workers are counted again while nothing is finished."""
 WAITING = 300.0
 """Seconds that a run waits for a first worker, or for another one after it has lost all."""
+WAITING_HERE = 30.0
+"""The same for workers that were started here: they come at once or not at all."""
 SILENT = 60.0
 """Seconds after which a scheduler that does not answer is given up."""
 MOST_LOSSES = 5
@@ -63,7 +65,7 @@ class Crew:
     hosts: dict[str, str] = field(default_factory=dict)
     """The workers that are there, each with its machine."""
     threads: dict[str, int] = field(default_factory=dict)
-    """Threads with which each of them was started."""
+    """Threads with which each worker was started, lost ones included."""
     _done: SimpleQueue[Future] = field(default_factory=SimpleQueue)
     _answered: float = field(default_factory=time.monotonic)
 
@@ -90,7 +92,7 @@ class Crew:
         if found.keys() - self.hosts.keys():
             self.client.run(lift_limits, nanny=True, on_error="ignore")
         self.hosts = {address: str(entry["host"]) for address, entry in sorted(found.items())}
-        self.threads = {address: int(entry["nthreads"]) for address, entry in found.items()}
+        self.threads |= {address: int(entry["nthreads"]) for address, entry in found.items()}
 
     def neighbours(self, worker: str) -> int:
         """Return how many workers are on a worker's machine, itself included."""
@@ -109,7 +111,7 @@ class Crew:
         Raises:
             DeviceError: None has come.
         """
-        until = time.monotonic() + WAITING
+        until = time.monotonic() + (WAITING_HERE if self.apart else WAITING)
         self.refresh()
         if not self.hosts.keys() - self.refused:
             self.events.message("magnet: the cluster has no worker that may take part; waiting for one")
@@ -134,7 +136,7 @@ class Crew:
                 answered = self.read(future)
                 if "error" in answered:
                     self.refuse(worker, str(delivered(answered["error"])))
-                else:
+                elif not answered.get("lost"):
                     found[worker] = answered
             self.refresh()
             asked = {future: worker for future, worker in asked.items() if worker in self.hosts}
@@ -198,6 +200,9 @@ class Shift(Generic[T]):
     """Returns the next task, for this number of workers; None where no task is left."""
     admitted: set[str] = field(default_factory=set)
     """Workers that have answered the first question as they have to. Kept from pass to pass."""
+    is_independent: bool = False
+    """Whether a task that fails for its worker's memory or device, or takes one worker after another with it, leaves
+    the other tasks to go on. Otherwise the worker gets no more tasks, or the run ends."""
     _returned: list[T] = field(default_factory=list)
     _losses: Counter[T] = field(default_factory=Counter)
     _busy: dict[Future, tuple[str, T | None]] = field(default_factory=dict)
@@ -216,7 +221,7 @@ class Shift(Generic[T]):
                 for future in self.crew.wait(self._busy):
                     yield from self._taken(future)
                 self.crew.refresh()
-                self._take_back()
+                yield from self._taken_back()
         finally:
             for future in self._busy:
                 future.cancel()
@@ -250,41 +255,50 @@ class Shift(Generic[T]):
         found = self.crew.read(future)
         failure = delivered(found["error"]) if "error" in found else None
         if found.get("lost"):
-            self._lose(task)
+            yield from self._lost(task, worker)
         elif task is None:
             reason = self.work.objection(worker, found) if failure is None else str(failure)
             if reason is None:
                 self.admitted.add(worker)
             else:
                 self.crew.refuse(worker, reason)
-        elif isinstance(failure, DeviceError):
+        elif isinstance(failure, DeviceError) and not self.is_independent:
             # Another worker may have more memory, or a device that works.
             self.crew.refuse(worker, str(failure))
-            self._lose(task)
+            yield from self._lost(task, worker)
         else:
             yield task, worker, found
 
-    def again(self, task: T) -> None:
-        """Give a task to a worker once more."""
-        self._lose(task)
+    def again(self, task: T, worker: str) -> None:
+        """Give a task out once more, which a worker could not do.
 
-    def _take_back(self) -> None:
+        Raises:
+            DeviceError: That has happened too often.
+        """
+        list(self._lost(task, worker))
+
+    def _taken_back(self) -> Iterator[tuple[T, str, Answer]]:
+        """Take the tasks of workers that are gone."""
         for future, (worker, task) in list(self._busy.items()):
             if worker not in self.crew.hosts and not future.done():
                 del self._busy[future]
                 future.cancel()
                 self.admitted.discard(worker)
                 self.crew.events.message(f"magnet: worker {worker} is lost; its task goes to another one")
-                self._lose(task)
+                yield from self._lost(task, worker)
 
-    def _lose(self, task: T | None) -> None:
+    def _lost(self, task: T | None, worker: str) -> Iterator[tuple[T, str, Answer]]:
+        """Put a task back that was lost with its worker. One that was lost too often fails."""
         if task is None:
             return
         self._losses[task] += 1
-        if self._losses[task] >= MOST_LOSSES:
-            raise DeviceError(
-                f"{MOST_LOSSES} workers were lost or failed with the same task",
-                value=task,
-                advice="Check the memory of their machines; what is finished is kept, and the same command goes on",
-            )
-        self._returned.append(task)
+        if self._losses[task] < MOST_LOSSES:
+            self._returned.append(task)
+            return
+        error = DeviceError(
+            f"{MOST_LOSSES} workers were lost or failed with the same task",
+            advice="Check the memory of their machines; what is finished is kept, and the same command goes on",
+        )
+        if not self.is_independent:
+            raise error
+        yield task, worker, {"error": carried(error, file="")}
