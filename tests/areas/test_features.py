@@ -79,13 +79,13 @@ def covered(roi: Path, image_path: Path) -> NDArray[np.bool_]:
 
 
 def inside_of(polygon: shapely.Geometry) -> NDArray[np.bool_]:
-    """The pixels of the image whose centres lie in a polygon in pixels."""
+    """Return the pixels of the image whose centres lie in a polygon in pixels."""
     x, y = np.meshgrid(np.arange(WIDTH) + 0.5, np.arange(HEIGHT) + 0.5)
     return np.asarray(shapely.contains_xy(polygon, x, y), bool)
 
 
 def wanted(path: Path, geometry: geopandas.GeoSeries) -> NDArray[np.bool_]:
-    """The pixels in a polygon that GeoPandas has turned into the image's system."""
+    """Return the pixels in a polygon that GeoPandas has turned into the image's system."""
     with rasterio.open(path) as file:
         turned = geometry.to_crs(file.crs.to_wkt())[0]
         inverse = ~file.transform
@@ -93,7 +93,7 @@ def wanted(path: Path, geometry: geopandas.GeoSeries) -> NDArray[np.bool_]:
 
 
 def close(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> bool:
-    """Whether two masks are one, but for centres on an edge that rounding puts on either side."""
+    """Return whether two masks are one, but for centres on an edge that rounding puts on either side."""
     return bool((one != other).sum() <= 3 and one.sum() > 2500)
 
 

@@ -25,7 +25,7 @@ def judged_by_name(name: str) -> tuple[float, float, str]:
 
 
 def judged(slide: Slide) -> tuple[float, float, str]:
-    """The shares of tissue that is lost and of glass that is taken, and what the log says."""
+    """Return the shares of tissue that is lost and of glass that is taken, and what the log says."""
     found = tissue_of(slide.pixels, None)
     lost = int((slide.tissue & ~found.inside).sum()) / max(1, int(slide.tissue.sum()))
     taken = int((found.inside & ~slide.tissue).sum()) / int((~slide.tissue).sum())

@@ -189,7 +189,7 @@ def test_three_passes_and_two_give_the_published_numbers(
 
 @pytest.fixture(scope="module")
 def photograph(loaded: LoadedCascade) -> tuple[Tensor, Tensor]:
-    """The image, normalised, and the mask."""
+    """Return the image, normalised, and the mask."""
     image, mask = (imagecodecs.imread(GOLDEN / f"{part}.png") for part in ("image", "mask"))
     return loaded.normalised(image), torch.from_numpy(published_mask(mask).astype(np.float32))
 

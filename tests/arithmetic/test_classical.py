@@ -22,7 +22,7 @@ SHIFT = 5
 
 
 def halves() -> NDArray[np.uint8]:
-    """A dark and a bright half, a little noisy."""
+    """Return a dark and a bright half, a little noisy."""
     grey = np.where(np.arange(SIDE) < EDGE, 40.0, 200.0) + np.random.default_rng(2).normal(0, 3, (SIDE, SIDE))
     return np.repeat(grey.clip(0, 255).astype(np.uint8)[..., None], 3, axis=2)
 

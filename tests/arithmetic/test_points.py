@@ -13,7 +13,7 @@ from magnet_cli.arithmetic.scores import choose_largest, median_blur
 
 
 def score_of(height: int, width: int, *, levels: int, seed: int) -> torch.Tensor:
-    """Values in 0..1, of so few levels that many are equal; 0 levels means all different."""
+    """Return values in 0..1, of so few levels that many are equal; 0 levels means all different."""
     score = torch.rand(height, width, generator=torch.Generator().manual_seed(seed))
     return (score * levels).floor() / levels if levels else score
 
@@ -39,7 +39,7 @@ def test_a_majority_is_a_median_above(height: int, width: int, side: int, thresh
 
 @st.composite
 def cases(draw: st.DrawFn) -> tuple[torch.Tensor, tuple[slice, slice], torch.Tensor | None, int]:
-    """A score, the pixels that compete, those that may be chosen, and how many to choose."""
+    """Return a score, the pixels that compete, those that may be chosen, and how many to choose."""
     height, width, rim = draw(st.integers(2, 40)), draw(st.integers(2, 40)), draw(st.integers(0, 6))
     score = score_of(height, width, levels=draw(st.sampled_from([0, 1, 2, 7])), seed=width)
     own = (slice(min(rim, height - 1), height), slice(0, max(1, width - rim)))

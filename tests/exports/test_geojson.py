@@ -34,7 +34,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def burnt(found: dict[str, Any], shape: tuple[int, int], **more: Any) -> NDArray[np.uint8]:
-    """The polygons as rasterio burns them."""
+    """Return the polygons as rasterio burns them."""
     shapes = [
         (feature["geometry"], NAMES.index(feature["properties"]["classification"]["name"]))
         for feature in found["features"]

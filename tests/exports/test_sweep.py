@@ -38,7 +38,7 @@ def shape_of(polygon: Polygon) -> Any:
 
 
 def painted(polygons: list[Polygon], shape: tuple[int, int]) -> NDArray[np.uint8]:
-    """The labels of the polygons at the pixels' centres, each pixel covered once."""
+    """Return the labels of the polygons at the pixels' centres, each pixel covered once."""
     rows, columns = np.mgrid[: shape[0], : shape[1]]
     out = np.full(shape, 255, dtype=np.uint8)
     for polygon in polygons:

@@ -64,7 +64,7 @@ os._exit(0)  # taking QGIS down in order ends in a segmentation fault now and th
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a georeferenced mask and everything that is exported of it."""
+    """Return a folder with a georeferenced mask and everything that is exported of it."""
     folder = tmp_path_factory.mktemp("viewers")
     with rasterio.open(
         folder / "g.tif", "w", driver="GTiff", width=300, height=141, count=1, dtype="uint8", crs="EPSG:32633",
@@ -81,7 +81,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def qgis(made: Path) -> dict[str, Any]:
-    """What QGIS makes of each file."""
+    """Return what QGIS makes of each file."""
     if not Path(SYSTEM_PYTHON).exists() or subprocess.run([SYSTEM_PYTHON, "-c", "import qgis"], check=False).returncode:
         pytest.skip("QGIS is not installed")
     command = [SYSTEM_PYTHON, "-c", IN_QGIS, *RASTERS, "m.geojson", "m.crs.geojson"]
@@ -116,7 +116,7 @@ def test_qgis_reads_the_polygons(qgis: dict[str, Any]) -> None:
 
 
 def bioformats(tool: str, *words: str, folder: Path) -> str:
-    """What a tool of Bio-Formats prints."""
+    """Return what a tool of Bio-Formats prints."""
     jar = os.environ.get("BIOFORMATS_JAR", "")
     if not Path(jar).is_file() or shutil.which("java") is None:
         pytest.skip("there is no java, or BIOFORMATS_JAR names no file")

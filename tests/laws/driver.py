@@ -63,7 +63,7 @@ def die() -> None:
 
 
 def dying(function: Callable[..., Any], *, at: int, partly: Callable[..., None] | None = None) -> Callable[..., Any]:
-    """A function that does not return from its `at`-th call, or does some of its work and then not."""
+    """Return a function that does not return from its `at`-th call, or does some of its work and then not."""
     calls = [0]
 
     def called(*args: Any, **kwargs: Any) -> Any:
@@ -182,7 +182,7 @@ def started(script: Script) -> BaseProcess:
 
 
 def forked(script: Script) -> int | None:
-    """Run a script to its end in a process of its own; its exit code."""
+    """Run a script to its end in a process of its own and return its exit code."""
     process = started(script)
     process.join()
     return process.exitcode

@@ -68,7 +68,7 @@ def template_backbone(*, sharpness: float) -> nn.Module:
 
 
 def echo_refiner(*, sharpness: float, classes: int = CLASSES) -> nn.Module:
-    """What the stage itself says, sharpened: `softmax(sharpness * O)`."""
+    """Return what the stage itself says, sharpened: `softmax(sharpness * O)`."""
     network = build_refiner("conv", classes=classes, options={})
     weight = torch.zeros(classes, 2 * classes, 1, 1)
     weight[:, :classes, 0, 0] = sharpness * torch.eye(classes)
@@ -214,7 +214,7 @@ def magnet(*words: str | Path) -> Ended:
 
 
 def segment(image: Path, mask: Path, options: SegmentOptions) -> dict[str, object]:
-    """Segment one image, which must succeed; its report."""
+    """Segment one image, which must succeed, and return its report."""
     result = segmentation.segment([image], mask, options)[0]
     if result.error is not None:
         raise result.error

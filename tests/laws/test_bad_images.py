@@ -53,7 +53,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def with_colormap(path: Path, entries: int) -> Path:
-    """A TIFF whose palette has so many numbers, which are 768 in a sound one."""
+    """Return a TIFF whose palette has so many numbers, which are 768 in a sound one."""
     tifffile.imwrite(path, np.zeros((64, 64), np.uint8), photometric="palette", colormap=np.zeros((3, 256), np.uint16))
     with tifffile.TiffFile(path) as file:
         offset = file.pages.first.tags[COLORMAP].offset

@@ -58,7 +58,7 @@ def image(tmp_path: Path) -> Path:
 
 
 def written(path: Path, *, seed: int) -> Path:
-    """An image without compression, so that others have the same length."""
+    """Return an image without compression, so that others have the same length."""
     tifffile.imwrite(path, coded(random_labels(SIZE, seed=seed)), tile=(64, 64), photometric="rgb")
     return path
 

@@ -103,7 +103,7 @@ def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def expected_probabilities(labels: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """What the template networks say, written down a second time: `(classes, height, width)`."""
+    """Return what the template networks say, written down a second time: `(classes, height, width)`."""
     grey = labels * (STEP / 255)
     centres = (np.arange(CLASSES) * (STEP / 255))[:, None, None]
     own = softmax(-OWN * (grey - centres) ** 2)
@@ -133,7 +133,7 @@ def test_probabilities_are_the_networks_own(scales: tuple[int, ...], tmp_path: P
 
 
 def values_in(mask: Path, field: str) -> NDArray[np.float64]:
-    """A field's values by its own attributes; NaN where it was not computed."""
+    """Return a field's values by its own attributes; NaN where it was not computed."""
     array = zarr.open_array(OutputPaths.of(mask).field(field), mode="r")
     stored = np.asarray(array[:])
     scale, offset = cast("float", array.attrs["scale_factor"]), cast("float", array.attrs["add_offset"])

@@ -105,7 +105,7 @@ def test_a_truncated_image_is_named(bundle: Path, folder: Path, tmp_path: Path) 
 
 
 def overflowing(role: str, folder: Path) -> Path:
-    """A bundle of finite weights whose network gives values that are not numbers."""
+    """Return a bundle of finite weights whose network gives values that are not numbers."""
     description = describe(name="overflow", classes=2, size=32, refiners=[{}], magnet={"merge": "refiner"})
     networks = {
         "backbone": build_backbone("conv", classes=2, bands=3, options={}),

@@ -37,7 +37,7 @@ def play_small(script: Script) -> None:
 
 
 def forked(script: Script) -> int | None:
-    """Run a script to its end in a process of its own; its exit code."""
+    """Run a script to its end in a process of its own and return its exit code."""
     process = context().Process(target=play_small, args=(script,))
     process.start()
     process.join()

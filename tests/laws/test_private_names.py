@@ -38,7 +38,7 @@ def pixels() -> np.ndarray[Any, np.dtype[np.uint8]]:
 
 
 def svs(folder: Path) -> Path:
-    """A TIFF of Aperio's with all tags that may say who, when and where."""
+    """Return a TIFF of Aperio's with all tags that may say who, when and where."""
     said = (
         f"Aperio Image Library v12\n100x80 (64x64)|AppMag = 20|MPP = 0.5|User = {PLANT}|Date = {PLANT}|Title = {PLANT}"
     )
@@ -60,7 +60,7 @@ def svs(folder: Path) -> Path:
 
 
 def ome(folder: Path) -> Path:
-    """An OME-TIFF with an experimenter, a project and a date."""
+    """Return an OME-TIFF with an experimenter, a project and a date."""
     described = (
         '<?xml version="1.0"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06">'
         f'<Experimenter ID="Experimenter:0" FirstName="{PLANT}" LastName="{PLANT}" UserName="{PLANT}"/>'
@@ -79,7 +79,7 @@ def ome(folder: Path) -> Path:
 
 
 def png(folder: Path) -> Path:
-    """A PNG with text chunks, EXIF and XMP."""
+    """Return a PNG with text chunks, EXIF and XMP."""
     said, exif = PngInfo(), Picture.Exif()
     for key in ("Author", "Comment", "Creation Time"):
         said.add_text(key, PLANT)
@@ -91,7 +91,7 @@ def png(folder: Path) -> Path:
 
 
 def jpeg(folder: Path) -> Path:
-    """A JPEG with EXIF and a comment."""
+    """Return a JPEG with EXIF and a comment."""
     exif = Picture.Exif()
     for code in (0x013B, 0x0132, 0x013C, 0x8298, 0x010E):
         exif[code] = PLANT
@@ -100,7 +100,7 @@ def jpeg(folder: Path) -> Path:
 
 
 def ome_zarr(folder: Path) -> Path:
-    """An OME-Zarr whose attributes say who, when and where."""
+    """Return an OME-Zarr whose attributes say who, when and where."""
     root = zarr.open_group(str(folder / "s.zarr"), mode="w")
     root.create_array("0", data=np.moveaxis(pixels(), 2, 0).copy(), chunks=(3, 64, 64))
     axes: list[Any] = [{"name": name} for name in "cyx"]
@@ -120,7 +120,7 @@ def found_in(folder: Path, word: str) -> list[str]:
 
 
 def unpacked(data: bytes) -> str:
-    """The text of every deflated stream in a file."""
+    """Return the text of every deflated stream in a file."""
     found: list[str] = []
     at = data.find(b"\x78")
     while 0 <= at < len(data) and len(found) < 200:
@@ -163,7 +163,7 @@ def test_what_a_file_says_of_a_patient_reaches_no_output(
 
 @pytest.fixture
 def study(tmp_path: Path, bundle: Path) -> Path:
-    """An image and what goes with it, in folders and files of a patient's name."""
+    """Return an image and what goes with it, in folders and files of a patient's name."""
     folder = tmp_path / f"{PLANT}-study" / "ward"
     write_image(folder / "slide.tif")
     Picture.fromarray(np.zeros((110, 150), np.uint8)).save(folder / f"{PLANT}-truth.png")

@@ -166,7 +166,7 @@ def test_windows_of_a_cascade_end_without_a_trace(
 
 
 def plain_weights(part: LevelPart, window: CascadeWindow) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """The weights of a plain mean of all windows."""
+    """Return the weights of a plain mean of all windows."""
     found: list[NDArray[np.float32]] = []
     for length, begin, end in (
         (part.level.size.height, window.kept.y, window.kept.bottom),

@@ -78,7 +78,7 @@ def wholes(work: Work) -> dict[str, Whole]:
 
 
 def passes_in(log: Path) -> list[int]:
-    """The pass of each group that was computed, in order."""
+    """Return the pass of each group that was computed, in order."""
     return [int(line.split()[0]) for line in log.read_text(encoding="ascii").splitlines()]
 
 

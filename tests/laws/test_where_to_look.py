@@ -45,7 +45,7 @@ CORNER = (500_000.0, 5_800_000.0)
 
 @pytest.fixture(scope="module")
 def blurry(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle whose labels depend on what lies around, in every stage."""
+    """Return a bundle whose labels depend on what lies around, in every stage."""
     return blurry_bundle(tmp_path_factory.mktemp("blurry") / "bundle", kernel=5, margin=6)
 
 
@@ -57,7 +57,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle that gives the labels of a coded image back."""
+    """Return a bundle that gives the labels of a coded image back."""
     return template_bundle(tmp_path_factory.mktemp("template") / "bundle")
 
 
@@ -88,7 +88,7 @@ def inside_of(box: Box, size: Size = SIZE) -> NDArray[np.bool_]:
 
 
 def collection(*geometries: Any, **more: object) -> str:
-    """A FeatureCollection as QuPath writes it."""
+    """Return a FeatureCollection as QuPath writes it."""
     features = [
         {
             "type": "Feature",

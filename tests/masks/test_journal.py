@@ -44,7 +44,7 @@ def joined(journal: Journal) -> NDArray[np.uint8]:
 
 @st.composite
 def partitions(draw: st.DrawFn) -> tuple[Size, list[Box]]:
-    """A size and boxes that cover it once, by cutting boxes in two again and again."""
+    """Return a size and boxes that cover it once, by cutting boxes in two again and again."""
     size = Size(width=draw(st.integers(1, 150)), height=draw(st.integers(1, 150)))
     boxes = [Box.whole(size)]
     for _ in range(draw(st.integers(0, 8))):

@@ -24,7 +24,7 @@ BLENDS = st.sampled_from(["linear", "spline", "none"])
 
 
 def blended(step: Pass, blend: Blend, span: int) -> Pass:
-    """The pass with overlapping windows joined, and blocks of several cells if it has one stage."""
+    """Return the pass with overlapping windows joined, and blocks of several cells if it has one stage."""
     stages = tuple(replace(stage, blend=blend) for stage in step.stages)
     return Pass(number=0, stages=stages, span=span if len(stages) == 1 else 1)
 
@@ -97,7 +97,7 @@ def test_what_is_kept_near_borders_is_all_that_labels_there_are_made_of(step: Pa
 
 
 def taps(box: Box, pitch: Pitch) -> Box:
-    """The canvas pixels that bilinear interpolation of a level-0 box reads."""
+    """Return the canvas pixels that bilinear interpolation of a level-0 box reads."""
     half = Fraction(1, 2)
 
     def ends(start: int, stop: int, size: Fraction) -> tuple[int, int]:

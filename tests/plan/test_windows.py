@@ -17,7 +17,7 @@ from magnet_cli.plan.windows import Index, Pass, Stage, group_scales, needed_mar
 
 @st.composite
 def passes(draw: st.DrawFn) -> Pass:
-    """A pass of one to four stages over an image of any size, with the margin that its median needs."""
+    """Return a pass of one to four stages over an image of any size, with the margin that its median needs."""
     side = draw(st.integers(16, 40))
     median = draw(st.sampled_from([1, 3, 5]))
     finest = Size(width=draw(st.integers(5, 60)), height=draw(st.integers(5, 60)))

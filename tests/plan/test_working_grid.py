@@ -35,7 +35,7 @@ SIZE = Size(width=1000, height=700)
 
 
 def image(pixel: str | None = None, unit: str = "um", **changed: Any) -> ImageInfo:
-    """An image with levels of downsample 1, 4 and 16/3."""
+    """Return an image with levels of downsample 1, 4 and 16/3."""
     usual: dict[str, Any] = {
         "path": "x.tif",
         "backend": "tiff",

@@ -50,12 +50,12 @@ class Forgo(Echo):
 
 @pytest.fixture
 def segmented(tmp_path: Path) -> tuple[Path, Path, Path]:
-    """An image, its mask by `segment` with areas of three classes, and the probabilities that were kept."""
+    """Return an image, its mask by `segment` with areas of three classes, and the probabilities that were kept."""
     return make_segmented(tmp_path, shape=SHAPE, method="patch")
 
 
 def make_segmented(tmp_path: Path, *, shape: tuple[int, int], method: Method) -> tuple[Path, Path, Path]:
-    """The same of an image of some size."""
+    """Return the same of an image of some size."""
     network = build_backbone("conv", classes=3, bands=3, options={})
     with torch.no_grad():
         for parameter in network.parameters():

@@ -23,7 +23,7 @@ from tests.refinement.test_only import SHAPE, make_segmented
 
 @pytest.fixture
 def segmented(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path, Path]:
-    """An image, its mask by `segment`, and the probabilities that were kept."""
+    """Return an image, its mask by `segment`, and the probabilities that were kept."""
     use(monkeypatch, Echo())
     return make_segmented(tmp_path, shape=SHAPE, method="patch")
 

@@ -52,7 +52,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 @pytest.fixture(scope="module")
 def calm(pair: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """The mask of a run that has enough memory."""
+    """Return the mask of a run that has enough memory."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         use(monkeypatch, Bright())
         made = refine(*pair, tmp_path_factory.mktemp("calm") / "calm.tif")

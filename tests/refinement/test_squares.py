@@ -230,7 +230,7 @@ def test_squares_of_one_class_are_not_looked_at(tmp_path: Path, monkeypatch: pyt
 
 @pytest.fixture
 def segmented(tmp_path: Path) -> tuple[Path, Path, Path]:
-    """An image, its mask by `segment`, and the probabilities that were kept."""
+    """Return an image, its mask by `segment`, and the probabilities that were kept."""
     bundle = write_colours_bundle(tmp_path / "bundle")
     image = write_colours(tmp_path / "i.tif")
     options = SegmentOptions(weights=str(bundle), probabilities=True, method="patch")

@@ -26,7 +26,7 @@ def survey_of(labels: NDArray[np.uint8], side: int) -> Survey:
 
 
 def expected(labels: NDArray[np.uint8]) -> set[MaskObject]:
-    """What scikit-image finds in the whole array."""
+    """Return what scikit-image finds in the whole array."""
     numbers = connected(labels, background=255, connectivity=2)  # type: ignore[no-untyped-call]
     found = set()
     for region in regionprops(numbers):  # type: ignore[no-untyped-call]

@@ -91,7 +91,7 @@ def test_an_object_is_stored_while_the_next_is_refined(tmp_path: Path, monkeypat
 
 @pytest.fixture
 def planned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[RefineMethod, int, int], MemoryPlan]:
-    """The memory of a run by a method, with a number of workers and a budget."""
+    """Return the memory of a run by a method, with a number of workers and a budget."""
     use(monkeypatch, Bright())
     use_tool(monkeypatch, Same())
     monkeypatch.setattr(device, "host_memory", lambda: 500 << 20)

@@ -77,7 +77,7 @@ def test_notes_are_seldom_and_a_run_goes_on_from_the_last(passing: Callable[[flo
 
 
 def noted_in(journal: Path) -> float:
-    """The largest time that a journal's groups have noted."""
+    """Return the largest time that a journal's groups have noted."""
     parts = journal.read_bytes().split(b'"seconds":')[1:]
     found = [json.JSONDecoder().raw_decode(part.decode(errors="replace").lstrip())[0] for part in parts]
     return max(float(each["wall"]) for each in found)

@@ -154,7 +154,7 @@ def test_a_file_holds_the_scene_at_any_size(size: tuple[int, int], chain: str, t
 
 
 def mean_of_pairs(finer: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """The mean over the pixels there are, halves rounded up, by sums and counts."""
+    """Return the mean over the pixels there are, halves rounded up, by sums and counts."""
     height, width = finer.shape[:2]
     total = np.zeros((-(-height // 2), -(-width // 2), 3))
     count = np.zeros((*total.shape[:2], 1))

@@ -46,7 +46,7 @@ class Disk:
 
 @pytest.fixture
 def disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
-    """What the program has brought to the disk; the names that it gave last, too."""
+    """Return what the program has brought to the disk; the names that it gave last, too."""
     found = Disk()
     replace, sync_data, sync_folder = os.replace, durable.sync_data, durable.sync_folder
 
@@ -104,7 +104,7 @@ def test_a_journal_is_flushed_before_its_mask_is_made(
 
 @pytest.fixture
 def removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A file whose owner removes it, once, between another's opening and locking it."""
+    """Return a file whose owner removes it, once, between another's opening and locking it."""
     path, lock, times = tmp_path / "x.magnet.part", durable.lock, iter([True])
 
     def late(descriptor: int) -> bool:

@@ -165,7 +165,7 @@ def test_the_sampler_ends_with_its_context() -> None:
 
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A made-up /proc and /sys/fs/cgroup: a machine with 8 GiB available and no control groups yet."""
+    """Return a made-up /proc and /sys/fs/cgroup: a machine with 8 GiB available and no control groups yet."""
     proc = tmp_path / "proc"
     (proc / "self").mkdir(parents=True)
     (proc / "meminfo").write_text("MemTotal:       16777216 kB\nMemAvailable:    8388608 kB\n")

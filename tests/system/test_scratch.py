@@ -23,13 +23,13 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no 
 
 @pytest.fixture(autouse=True)
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The system's folder of temporary files during a test."""
+    """Return the system's folder of temporary files during a test."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     return tmp_path
 
 
 def killed_in(place: Path) -> Path:
-    """The folder that a process leaves which is killed while it uses one."""
+    """Return the folder that a process leaves which is killed while it uses one."""
     child = os.fork()
     if child == 0:
         with scratch_folder("labels") as folder:

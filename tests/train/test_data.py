@@ -72,7 +72,7 @@ def test_a_list_of_pairs(tmp_path: Path) -> None:
 
 
 def listing(folder: Path, text: str) -> Path:
-    """A CSV file beside pictures `p_001` to `p_004`, of 10 x 10 pixels each."""
+    """Return a CSV file beside pictures `p_001` to `p_004`, of 10 x 10 pixels each."""
     if not (folder / "images").exists():
         save_parts(folder, picture(20, 20), rows=2, columns=2)
     (folder / "scenes.csv").write_text(text, encoding="utf-8")

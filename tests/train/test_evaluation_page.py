@@ -30,7 +30,7 @@ class Threshold(torch.nn.Module):
 
 
 def scored(folder: Path, labels: np.ndarray) -> tuple[HeldOutScores, Validator]:
-    """A scene whose left half is bright, whatever its labels say."""
+    """Return a scene whose left half is bright, whatever its labels say."""
     pixels = np.full((*labels.shape, 3), 20, np.uint8)
     pixels[:, : labels.shape[1] // 2] = 230
     text = CONFIG.replace("scales = [{ width = 16, height = 16 }, { width = 32, height = 32 }]", "scales = [SIDE]")

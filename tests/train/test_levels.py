@@ -44,7 +44,7 @@ def by_hand(logits: Tensor, labels: Tensor) -> tuple[float, float]:
 
 
 def gradient_by_hand(values: Tensor) -> NDArray[np.float64]:
-    """A mean over 3 x 3, then the two Sobel operators, on float64."""
+    """Return a mean over 3 x 3, then the two Sobel operators, on float64."""
     means = correlate(values.double().numpy(), np.full((3, 3), 1 / 9), mode="nearest")
     operator = np.array([[1, 0, -1], [2, 0, -2], [1, 0, -1]]) / 4
     found: NDArray[np.float64] = np.hypot(*(correlate(means, one, mode="nearest") for one in (operator, operator.T)))

@@ -65,7 +65,7 @@ def trainer(loop: LoopConfig = LOOP, **options: Any) -> Trainer:
 
 
 def scores(*values: float) -> Callable[[nn.Module, Arithmetic], Score]:
-    """A validation that gives these mean IoUs, one after the other."""
+    """Return a validation that gives these mean IoUs, one after the other."""
     left = list(values)
     return lambda _network, _arithmetic: Score(miou=left.pop(0), cross_entropy=1.0)
 
@@ -179,7 +179,7 @@ class Killed(BaseException):
 
 
 def log_of(files: Files) -> list[dict[str, float]]:
-    """The lines of a log without their times."""
+    """Return the lines of a log without their times."""
     lines = [json.loads(line) for line in files.log.read_text().splitlines()]
     return [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
 

@@ -26,7 +26,7 @@ SOUND = Spoiling(dropped=0.0, soft=0.0)
 
 
 def sampler(*, masks: float = 0.0, spoiling: Spoiling = SOUND) -> MaskSampler:
-    """A square of class 3 on class 0, and unknown pixels at the left; another program found two pieces of it."""
+    """Return a square of class 3 on class 0, and unknown pixels at the left; another program found two pieces of it."""
     labels = np.zeros((40, 40), np.uint8)
     labels[10:30, 12:36] = 3
     labels[:, :4] = 255
@@ -74,7 +74,7 @@ def test_a_batch_is_image_and_wrong_mask_with_the_truth_beside_it() -> None:
 
 
 def turned(mask: NDArray[np.bool_]) -> set[bytes]:
-    """A square mask in all eight positions."""
+    """Return a square mask in all eight positions."""
     turns = [np.rot90(mask, number) for number in range(4)]
     return {np.ascontiguousarray(each).tobytes() for turn in turns for each in (turn, turn[:, ::-1])}
 

@@ -150,7 +150,7 @@ def test_a_fold_of_every_scene_leaves_nothing_to_train_on(tmp_path: Path) -> Non
 
 
 def with_backbones(tmp_path: Path, *names: str) -> TrainConfig:
-    """A configuration in a folder beside the folds' bundles, read from disk."""
+    """Return a configuration in a folder beside the folds' bundles, read from disk."""
     (tmp_path / "configs").mkdir(exist_ok=True)
     listed = ", ".join(f'"../{name}"' for name in names)
     path = tmp_path / "configs" / "r.toml"

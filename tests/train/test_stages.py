@@ -40,7 +40,7 @@ pytestmark = pytest.mark.full
 
 
 def echo(*, own: bool) -> torch.nn.Module:
-    """A refiner that says what one of its inputs says, hardened."""
+    """Return a refiner that says what one of its inputs says, hardened."""
     network = build_refiner("conv", classes=2, options={})
     weight = torch.zeros(2, 4, 1, 1)
     weight[:, : 2 if own else 4][:, 0 if own else 2 :, 0, 0] = 3 * torch.eye(2)
@@ -130,7 +130,7 @@ def test_windows_of_a_training_are_blended_as_in_a_run(tmp_path: Path) -> None:
 
 
 def as_it_is(field: Previous) -> torch.Tensor:
-    """All of what a stage came to, on its own grid."""
+    """Return all of what a stage came to, on its own grid."""
     return field.sample(Box.whole(field.stage.extent), field.stage.pitch)
 
 

@@ -60,7 +60,7 @@ def picture() -> NDArray[np.uint8]:
 
 
 def halves(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The next level of a pyramid, as this program's scenes have it: an odd edge has a pixel of its own."""
+    """Return the next level of a pyramid, as this program's scenes have it: an odd edge has a pixel of its own."""
     rows, columns = pixels.shape[0] % 2, pixels.shape[1] % 2
     even = np.pad(pixels, ((0, rows), (0, columns), (0, 0)), mode="edge").astype(np.uint16)
     sums = even[::2, ::2] + even[1::2, ::2] + even[::2, 1::2] + even[1::2, 1::2]
@@ -74,7 +74,7 @@ def write_tiff(path: Path, *levels: NDArray[np.uint8], **how: Any) -> None:
 
 
 def save(folder: Path, kind: str) -> Path:
-    """A CSV file of one scene, stored in a way of its own."""
+    """Return a CSV file of one scene, stored in a way of its own."""
     folder.mkdir(exist_ok=True)
     pixels, name = picture(), "s.tif"
     half = halves(pixels)
@@ -289,7 +289,7 @@ LARGE = Size(width=6144, height=4608)
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A CSV file of a painted scene of 28 megapixels, 142 MB decoded, without and with stored levels."""
+    """Return a CSV file of a painted scene of 28 megapixels, 142 MB decoded, without and with stored levels."""
     folder = tmp_path_factory.mktemp("large")
     scene = Painted(size=LARGE, seed=1)
     write_scene(folder / "levels.tif", scene, labels_path=folder / "labels.tif")
