@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,6 +41,8 @@ if sys.platform == "win32":
     pytest.skip("Windows has no SIGKILL", allow_module_level=True)
 
 SIZE = Size(width=600, height=400)
+PATIENCE = 60
+"""Seconds in which a worker comes or goes, on a machine that does much else."""
 BUDGET = ("--method=magnet-fast", "--budget=40%", "--scales=128,64", "--overlap=4", "--batch-size=1", "--probabilities")
 
 
@@ -50,7 +53,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Work:
 
 @pytest.fixture(scope="module")
 def scheduler() -> Iterator[LocalCluster]:
-    """A cluster in this process, whose workers come and go."""
+    """Return a cluster in this process, whose workers come and go."""
     with distributed.LocalCluster(
         n_workers=1,
         threads_per_worker=1,
@@ -94,7 +97,11 @@ def made(
     target = Target(image=str(work.image), mask=mask)
     with distributed.Client(scheduler, set_as_default=False) as client:
         scheduler.scale(workers)
-        client.wait_for_workers(workers, timeout=20)
+        client.wait_for_workers(workers, timeout=PATIENCE)
+        # Workers that an earlier run had beside these would take a task with them when they leave.
+        end = time.monotonic() + PATIENCE
+        while len(client.scheduler_info()["workers"]) > workers and time.monotonic() < end:
+            time.sleep(0.02)
         found = run_on_workers(
             [target], options, events or Heard(), client, lambda: None, groups=groups, added=lambda *_: None
         )
