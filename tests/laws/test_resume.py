@@ -148,7 +148,8 @@ def test_killed_at_a_chosen_point_and_resumed_equals_never_killed(
 
 
 def test_all_faults_are_tried() -> None:
-    assert len(FAULTS) == 5
+    """Five are tried above, and that of a cluster in `tests/laws/test_cluster.py`."""
+    assert len(FAULTS) == 6
 
 
 def test_killed_again_and_again_at_random_moments(work: Work, tmp_path: Path) -> None:
