@@ -98,16 +98,19 @@ def info(inputs: Inputs, *, options: Given[BandOptions], json: Json = False, no_
 
 @command
 def verify(
-    masks: Annotated[list[Path], typer.Argument(metavar="MASK...", help="Masks of magnet, or folders of them.")],
+    masks: Annotated[
+        list[str],
+        typer.Argument(metavar="MASK...", help="Masks of magnet, or folders of them, here or behind an address."),
+    ],
     *,
     json: Json = False,
     no_progress: NoProgress = False,
 ) -> int:
     """Re-open masks and check every tile, overview and palette against the report."""
     with Listing(json=json) as listing:
-        from magnet_cli.masks.targets import named_masks
+        from magnet_cli.masks.verification import masks_to_verify
 
-        for mask in named_masks(masks):
+        for mask in masks_to_verify(masks):
             # One damaged mask of many must not hide the state of the others.
             found, error = _attempt(partial(_verified, mask), mask, "checking", progress=not no_progress)
             if found is None:
@@ -133,10 +136,10 @@ def damaged(found: Verification) -> OutputError:
     )
 
 
-def _verified(mask: Path) -> Verification:
+def _verified(mask: Path | str) -> Verification:
     from magnet_cli.masks.verification import verify_mask
 
-    if not mask.exists():
+    if isinstance(mask, Path) and not mask.exists():
         raise SourceError("there is no such mask", file=mask, advice="Check the path")
     return verify_mask(mask)
 

@@ -6,7 +6,7 @@ import base64
 import hashlib
 import zlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 import tifffile
@@ -95,28 +95,38 @@ def measure(path: Path, layout: tuple[PageLayout, ...]) -> FileSums:
     Raises:
         OutputError: The file cannot be read.
     """
+    with durable.writing(path), path.open("rb") as file:
+        return measure_stream(file, path.stat().st_size, layout)
+
+
+def measure_stream(file: BinaryIO, size: int, layout: tuple[PageLayout, ...]) -> FileSums:
+    """Read a file as `measure` does.
+
+    Args:
+        file: The file, at its first byte.
+        size: Bytes of the file.
+        layout: The layout by which it is summed up.
+    """
     whole = hashlib.sha256()
     pages: list[PageSums] = []
-    with durable.writing(path), path.open("rb") as file:
-        position = 0
+    position = 0
 
-        def crc(length: int, start: int = 0) -> int:
-            for data in _chunks(file.read, length):
-                whole.update(data)
-                start = zlib.crc32(data, start)
-            return start
+    def crc(length: int, start: int = 0) -> int:
+        for data in _chunks(file.read, length):
+            whole.update(data)
+            start = zlib.crc32(data, start)
+        return start
 
-        # The file is read once from front to back: on a network file system seeks between pages would take longer than
-        # the checksums.
-        for page in layout:
-            directory = crc(page.palette[0] - position)
-            palette = crc(page.palette[1])
-            directory = crc(page.first - sum(page.palette), directory)
-            tiles = np.array([crc(int(length)) for length in page.lengths], dtype=np.uint32)
-            pages.append(PageSums(tiles=tiles, palette=palette, directory=directory))
-            position = page.end
-        crc(max(0, path.stat().st_size - position))
-        size = path.stat().st_size
+    # The file is read once from front to back: on a network file system seeks between pages would take longer than the
+    # checksums.
+    for page in layout:
+        directory = crc(page.palette[0] - position)
+        palette = crc(page.palette[1])
+        directory = crc(page.first - sum(page.palette), directory)
+        tiles = np.array([crc(int(length)) for length in page.lengths], dtype=np.uint32)
+        pages.append(PageSums(tiles=tiles, palette=palette, directory=directory))
+        position = page.end
+    crc(max(0, size - position))
     return FileSums(size=size, sha256=whole.hexdigest(), pages=tuple(pages))
 
 

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import gc
 import json
+import os
+import shutil
+import signal
+import sys
 import threading
 import tracemalloc
 from pathlib import Path
@@ -16,8 +20,10 @@ from magnet_cli.events import Events, Images
 from magnet_cli.masks.report_file import read_report
 from magnet_cli.options.parts import JobPart
 from magnet_cli.options.segment import SegmentOptions
-from magnet_cli.segmentation import api
+from magnet_cli.segmentation import api, run_summary
+from magnet_cli.system import durable
 from tests.cli.support import invoke, invoke_json, write_image
+from tests.forked import context
 
 PATCH = ("--method", "patch")
 
@@ -67,6 +73,95 @@ def test_a_second_run_finds_the_masks_and_not_its_own_summary(folder: Path, bund
     (folder / "b.tif").unlink()
     found = invoke_json("segment", ".", "--weights", bundle, *PATCH, "-o", "out")
     assert [entry["image"] for entry in found["images"]] == ["in/a.tif", "in/sub/a.tif", "in/z.tif"]
+
+
+def segment_and_die(folder: Path, bundle: Path, death: int) -> None:
+    """Segment the images of a folder, and die by SIGKILL at some step of writing its list.
+
+    Args:
+        folder: The current folder of the run.
+        bundle: The weights.
+        death: The number of the step, from 0. Each writing has four: before the working file is made, with half of it
+            written, before it gets its name, and after.
+    """
+    os.chdir(folder)
+    run_summary.AT_LEAST = run_summary.SELDOM = 0
+    new_file, replace = durable.new_file, durable.replace
+    steps = 0
+
+    def step() -> None:
+        nonlocal steps
+        if steps == death:
+            os.kill(os.getpid(), signal.SIGKILL)
+        steps += 1
+
+    def made(target: Path, **more: Any) -> Any:
+        if target.name != "run.json":
+            return new_file(target, **more)
+        step()
+        file = new_file(target, **more)
+        write = file.write
+
+        def half(data: bytes) -> int:
+            write(data[: len(data) // 2])
+            file.flush()
+            step()
+            return write(data[len(data) // 2 :])
+
+        vars(file)["write"] = half
+        return file
+
+    def renamed(source: Path, target: Path) -> None:
+        is_list = target.name == "run.json"
+        if is_list:
+            step()
+        replace(source, target)
+        if is_list:
+            step()
+
+    durable.new_file, durable.replace = made, renamed
+    api.segment("in", "out", SegmentOptions(weights=str(bundle), method="patch"))
+
+
+def table(found: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the rows of a list without what differs between two runs."""
+    return [{key: row[key] for key in row if key not in ("status", "seconds", "mask")} for row in found["images"]]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+@pytest.mark.parametrize(
+    "deaths", [(2, 5, 15), pytest.param(tuple(range(16)), marks=pytest.mark.full)], ids=["some", "all"]
+)
+def test_a_list_is_whole_after_a_kill_at_any_step_of_its_writing(
+    here: Path, bundle: Path, deaths: tuple[int, ...]
+) -> None:
+    for number in range(3):
+        write_image(here / "in" / f"{number}.tif", seed=number)
+    options = SegmentOptions(weights=str(bundle), method="patch")
+    api.segment("in", "whole", options)
+    expected = read_report(Path("whole/run.json"))
+    for death in deaths:
+        shutil.rmtree("out", ignore_errors=True)
+        process = context().Process(target=segment_and_die, args=(here, bundle, death))
+        process.start()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+        if Path("out/run.json").exists():
+            left = summary()
+            assert left["state"] == ("finished" if death == 15 else "running")
+            done = [row for row in left["images"] if row["status"] == "done"]
+            assert len(done) == left["counts"]["done"] == min(3, (death + 1) // 4)
+            assert all(Path(row["mask"]).exists() for row in done)
+        else:
+            assert death < 3
+        resumed = api.segment("in", "out", options)
+        assert [result.error for result in resumed] == [None] * 3
+        found = summary()
+        assert found["state"] == "finished"
+        assert table(found) == table(expected)
+        assert found["classes"] == expected["classes"]
+        assert {row["status"] for row in found["images"]} <= {"done", "already done"}
+        assert not list(Path("out").glob("run.json.*"))
 
 
 def test_a_run_that_is_interrupted_leaves_its_summary(folder: Path, bundle: Path) -> None:

@@ -16,6 +16,7 @@ import zarr
 from magnet_cli.errors import OutputError, UsageError
 from magnet_cli.masks.bucket_output import BESIDE, BucketFolder, BucketOutput
 from magnet_cli.masks.output import OutputPaths
+from magnet_cli.masks.verification import verify_mask
 from magnet_cli.options.export import ExportOptions
 from magnet_cli.options.parts import JobPart
 from magnet_cli.options.segment import SegmentOptions
@@ -23,7 +24,7 @@ from magnet_cli.segmentation import api
 from magnet_cli.system import bucket as buckets
 from magnet_cli.system.bucket import Bucket
 from tests.buckets import NAME, KilledError, Store, serving_buckets
-from tests.cli.support import write_colours_bundle, write_image
+from tests.cli.support import invoke, invoke_json, write_colours_bundle, write_image
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -121,7 +122,7 @@ def test_a_format_is_added_to_a_mask_that_is_done(store: Store, colours: Path) -
 
 
 def test_other_options_are_refused_and_replaced_on_demand(store: Store, colours: Path) -> None:
-    run(write_image(Path("a.tif"), size=(1100, 1200)), OUT, options(colours, "ome-zarr"))
+    run(write_image(Path("a.tif"), size=(40, 1100)), OUT, options(colours, "ome-zarr"))
     before = store.objects()
     image = write_image(Path("a.tif"), size=(90, 100))
     assert "made with other input" in failure(run(image, OUT, options(colours, "ome-zarr")))
@@ -237,7 +238,7 @@ def test_a_long_list_of_objects_is_read_to_its_end(store: Store, here: Path, mon
     assert list(Bucket.open(NAME).keys("")) == [f"{index} ä" for index in range(7)] == store.keys()
 
 
-@pytest.mark.parametrize("step", [7, pytest.param(1, marks=pytest.mark.full)])
+@pytest.mark.parametrize("step", [13, pytest.param(1, marks=pytest.mark.full)])
 @pytest.mark.parametrize("before", [None, "old"])
 def test_a_kill_at_every_request_shows_whole_outputs_or_none(
     store: Store, finished: Path, before: str | None, step: int
@@ -431,6 +432,24 @@ def test_what_a_bucket_cannot_do(store: Store, colours: Path) -> None:
         run(f"s3://{NAME}/in/a.tif", f"s3://{NAME}/in/", options(colours))
     with pytest.raises(UsageError, match="among the inputs"):
         api.segment(f"s3://{NAME}/in/", f"s3://{NAME}/in/out/", options(colours))
+
+
+def test_masks_of_a_bucket_are_verified(store: Store, colours: Path) -> None:
+    for name in ("a", "b"):
+        write_image(Path(f"in/{name}.tif"))
+    api.segment("in", OUT, options(colours, "cog"))
+    assert invoke("verify", f"{OUT}a.tif").exit_code == 0
+    found = invoke_json("verify", OUT)["images"]
+    assert [(row["mask"], row["ok"]) for row in found] == [(f"{OUT}{name}.tif", True) for name in ("a", "b")]
+    data = bytearray(store.objects()["masks/a.tif"])
+    data[-10] ^= 1
+    store.client.put_object(Bucket=NAME, Key="masks/a.tif", Body=bytes(data))
+    assert verify_mask(f"{OUT}a.tif").damage
+    result = invoke("verify", OUT)
+    assert result.exit_code == 7
+    assert f"{OUT}a.tif: not as it was written" in result.stderr
+    assert invoke("verify", f"{OUT}none.tif").exit_code == 3
+    assert invoke("verify", f"s3://{NAME}/other/").exit_code == 2
 
 
 def test_a_mask_of_a_bucket_has_the_tags_that_tell_it_apart(store: Store, colours: Path) -> None:
