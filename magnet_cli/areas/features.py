@@ -29,6 +29,9 @@ MOST_COMPARISONS = 200_000_000
 """Comparisons by which a polygon that crosses itself may be mended, at most: ten seconds of them."""
 PAIRS_AT_ONCE = 1_000_000
 """Pairs of edges that are looked for at once, so that few of them are in memory."""
+MOST_CORNERS = 200_000
+"""Most corners of all areas that a page draws: it draws each of them again at every move."""
+LONGEST_NAME = 120
 URN = re.compile(r"urn:ogc:def:crs:(\w+):[\d.]*:(\w+)$", re.IGNORECASE)
 LONGITUDE_LATITUDE = "OGC:CRS84"
 """Reference system of coordinates where a file names none (RFC 7946, section 4)."""
@@ -73,13 +76,7 @@ def read_geojson(path: str, info: ImageInfo) -> tuple[Any, tuple[str, ...]]:
     notes: tuple[str, ...] = ()
     if found.ignored:
         notes = (f"{path}: {found.ignored} points and lines are ignored: they hold no pixel",)
-    crs = _crs(document, path)
-    if crs is not None:
-        geometry, said = _from_crs(polygons, crs, info, path)
-    elif info.crs is not None and not found.of_pixels:
-        geometry, said = _from_either(polygons, info, path)
-    else:
-        geometry, said = _from_bounds(polygons, info)
+    geometry, said = _placed(polygons, document, info, path, of_pixels=found.of_pixels)
     notes += said
     _refuse_tangles(geometry, path)
     broken = int(np.count_nonzero(~shapely.is_valid(geometry)))
@@ -99,6 +96,75 @@ def read_geojson(path: str, info: ImageInfo) -> tuple[Any, tuple[str, ...]]:
                 advice="QuPath ignores classes whose names end in *. Rename the class where it is to be computed",
             )
     return _polygons_of(inside), notes
+
+
+def _placed(
+    polygons: list[Any], document: Any, info: ImageInfo, path: str, *, of_pixels: bool
+) -> tuple[Any, tuple[str, ...]]:
+    """Return polygons of a document in level-0 pixels, as an array in the same order, and notes for the user."""
+    crs = _crs(document, path)
+    if crs is not None:
+        return _from_crs(polygons, crs, info, path)
+    if info.crs is not None and not of_pixels:
+        return _from_either(polygons, info, path)
+    return _from_bounds(polygons, info)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NamedArea:
+    """A feature of a file that has an area."""
+
+    name: str
+    rings: tuple[tuple[tuple[float, float], ...], ...]
+    """Rings of its polygons in level-0 pixels, holes among them, each as corners x, y."""
+
+
+def read_named_areas(path: str, info: ImageInfo) -> list[NamedArea]:
+    """Return the features of a file that have an area, with their names, placed as `read_geojson` places polygons.
+
+    The name of a feature is its property `name`, else that of its class as QuPath writes it, else its number.
+
+    Raises:
+        SourceError: The file cannot be read, has no polygon or too many corners, or has a reference system that PROJ
+            cannot convert.
+    """
+    document = _load(path)
+    several = document.get("features") if isinstance(document, dict) else document
+    features = several if isinstance(several, list) else [document]
+    of_pixels, names = False, []
+    polygons: list[Any] = []
+    for number, feature in enumerate(features, start=1):
+        one = ReadFeatures()
+        _collect(feature, one, path)
+        of_pixels |= one.of_pixels
+        polygons += one.polygons + one.excluded
+        names += [(number, _feature_name(feature, number))] * len(one.polygons + one.excluded)
+    if not polygons:
+        raise SourceError("there is no polygon in the file", file=path, advice=FORM)
+    corners = int(shapely.get_num_coordinates(np.array(polygons)).sum())
+    if corners > MOST_CORNERS:
+        raise SourceError(
+            f"the areas that a page draws have at most {MOST_CORNERS:,} corners",
+            value=f"{corners:,}",
+            file=path,
+            advice="Simplify the polygons",
+        )
+    geometry, _ = _placed(polygons, document, info, path, of_pixels=of_pixels)
+    rings: dict[tuple[int, str], list[tuple[tuple[float, float], ...]]] = {}
+    for key, polygon in zip(names, geometry, strict=True):
+        for ring in shapely.get_rings(polygon):
+            places = shapely.get_coordinates(ring)
+            rings.setdefault(key, []).append(tuple((float(x), float(y)) for x, y in places))
+    return [NamedArea(name=name, rings=tuple(parts)) for (_, name), parts in rings.items()]
+
+
+def _feature_name(feature: Any, number: int) -> str:
+    properties = feature.get("properties") if isinstance(feature, dict) else None
+    properties = properties if isinstance(properties, dict) else {}
+    said = properties.get("classification")
+    words = (properties.get("name"), said.get("name") if isinstance(said, dict) else said)
+    name = next((word for word in words if isinstance(word, str) and word.strip()), f"area {number}")
+    return name[:LONGEST_NAME]
 
 
 def _listed(found: ReadFeatures) -> str:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from magnet_cli.cli.outcome import command, print_json, print_lines, print_message
 from magnet_cli.cli.parameters import FIRST, Json, NoProgress
+
+if TYPE_CHECKING:
+    from magnet_cli.images import ImageInfo
 
 SCHEMA = 1
 TUNNEL = "SSH_CONNECTION"
@@ -48,6 +51,15 @@ def view(
             rich_help_panel=FIRST,
         ),
     ] = False,
+    regions: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="GeoJSON file whose areas the page draws and lists by name.",
+            envvar="MAGNET_REGIONS",
+            rich_help_panel=FIRST,
+        ),
+    ] = None,
     series: Annotated[
         str | None,
         typer.Option(
@@ -65,7 +77,12 @@ def view(
     from magnet_cli.report.viewer.server import check_packages, serve
 
     check_packages()
-    from magnet_cli.report.viewer.exhibit import open_exhibit
+    from magnet_cli.areas.features import read_named_areas
+    from magnet_cli.report.viewer.exhibit import NamedRegion, open_exhibit
+
+    def find_regions(info: ImageInfo) -> list[NamedRegion]:
+        found = [] if regions is None else read_named_areas(str(regions), info)
+        return [NamedRegion(name=area.name, rings=area.rings) for area in found]
 
     def ready(address: str) -> None:
         if json:
@@ -75,7 +92,7 @@ def view(
         sys.stdout.flush()
         _advise(address, opened=not no_browser and _open(address))
 
-    with open_exhibit(image, masks or [], series=series) as exhibit:
+    with open_exhibit(image, masks or [], series=series, find_regions=find_regions) as exhibit:
         try:
             serve(exhibit, port=port, ready=ready)
         except KeyboardInterrupt:

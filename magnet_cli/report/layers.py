@@ -61,24 +61,35 @@ def mask_layer(picture: MaskPicture) -> PageLayer:
 
 def stage_layer(found: Map, size: Size, *, color: str) -> PageLayer:
     """Return the map of a stage's windows: its colour where computed, dark where left out, white without data."""
+    cells = max(size.width / found.cell[0], size.height / found.cell[1])
+    opacity = min(1.0, CLEAR_LINES / cells)
+    drawn = stage_colours(found, color=color)
+    return replace(_of_map(found, _png(drawn)), lines=cell_lines(found.cell, size), lines_opacity=opacity)
+
+
+def stage_colours(found: Map, *, color: str) -> NDArray[np.uint8]:
+    """Return the colours of a stage's windows as `stage_layer` draws them, `(height, width, 4)` with opacity."""
     share = found.values[..., None] / STEPS
     tint = np.frombuffer(bytes.fromhex(color[1:]), np.uint8)
     rgb = share * tint + (1 - share) * np.array(DARK)
     alpha = 255 * (share * TINT + (1 - share) * VEIL)
-    drawn = np.rint(np.concatenate([rgb, alpha], axis=2)).astype(np.uint8)
+    drawn: NDArray[np.uint8] = np.rint(np.concatenate([rgb, alpha], axis=2)).astype(np.uint8)
     # The values of such pixels stand for nothing, so their colour comes last and replaces the mixture.
     drawn[found.values == NOTHING] = NO_DATA
-    cells = max(size.width / found.cell[0], size.height / found.cell[1])
-    opacity = min(1.0, CLEAR_LINES / cells)
-    return replace(_of_map(found, _png(drawn)), lines=cell_lines(found.cell, size), lines_opacity=opacity)
+    return drawn
 
 
 def heat_layer(found: Map) -> PageLayer:
     """Return a map in the colours of heat; nothing where nothing was computed."""
-    drawn = np.empty((*found.values.shape, 4), np.uint8)
-    drawn[..., :3] = heat()[found.values]
-    drawn[..., 3] = np.where(found.values == NOTHING, 0, 255)
-    return _of_map(found, _png(drawn))
+    return _of_map(found, _png(heat_colours(found.values)))
+
+
+def heat_colours(values: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return `(height, width, 4)` for `(height, width)` values as a map stores them; transparent without data."""
+    drawn = np.empty((*values.shape, 4), np.uint8)
+    drawn[..., :3] = heat()[values]
+    drawn[..., 3] = np.where(values == NOTHING, 0, 255)
+    return drawn
 
 
 def heat() -> NDArray[np.uint8]:

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from magnet_cli import images
+from magnet_cli.geometry import Box
 from magnet_cli.images.geotransform import Geotransform
 from magnet_cli.images.urls import is_url, url_name
+from magnet_cli.report.layers import heat_stops
+from magnet_cli.report.maps import NOTHING, STEPS
 from magnet_cli.report.viewer.label_tiles import FORMS, OUTCOMES, LabelStyle, comparison_tile, label_tile
 from magnet_cli.report.viewer.pixel_tiles import EncodedTile, PixelTiles, choose_colours, png_tile
 from magnet_cli.report.viewer.shown_mask import ShownMask, open_mask
+from magnet_cli.report.viewer.value_layers import KeptValues, ValueLayer, open_layers
 from magnet_cli.report.viewer.zooms import TILE, ZoomGrid
 from magnet_cli.system.byte_cache import ByteCache
 from magnet_cli.system.closing import Closing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
 
     from magnet_cli.masks.spec import MaskClass
 
@@ -28,6 +36,15 @@ TilePlace = tuple[int, int, int]
 """Zoom, column and row of a tile."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class NamedRegion:
+    """An area that the page lists by name."""
+
+    name: str
+    rings: tuple[tuple[tuple[float, float], ...], ...]
+    """Its rings in level-0 pixels, holes among them, each as corners x, y."""
+
+
 class Exhibit(Closing):
     """An opened image with its masks. Its methods are safe to call from several threads at once.
 
@@ -35,14 +52,33 @@ class Exhibit(Closing):
         image: The image; closed together with this object.
         masks: Masks of the image, in the order in which they are offered; closed together with this object.
         name: Name of the image for the page.
+        regions: Areas that the page lists by name.
+
+    Raises:
+        SourceError: What was kept beside a mask is damaged, or belongs to another image.
     """
 
-    def __init__(self, image: images.Image, masks: Sequence[ShownMask], *, name: str) -> None:
+    def __init__(
+        self,
+        image: images.Image,
+        masks: Sequence[ShownMask],
+        *,
+        name: str,
+        regions: Sequence[NamedRegion] = (),
+    ) -> None:
         self.masks = tuple(masks)
         self.name = name
         self.info = image.info
         self.grid = ZoomGrid(size=image.info.size)
         report = next((mask.report for mask in self.masks if mask.report is not None), None)
+        self.regions = tuple(regions)
+        self.layers: list[ValueLayer] = []
+        self._probabilities: list[KeptValues | None] = []
+        several = sum(mask.is_own for mask in self.masks) > 1
+        for mask in self.masks:
+            layers, kept = open_layers(mask, image, prefix=f"{mask.path.name}: " if several else "")
+            self.layers += layers
+            self._probabilities.append(kept)
         self._pixels = PixelTiles(image, choose_colours(image, report))
         self._image = image
         self._cache: ByteCache[EncodedTile] = ByteCache(CACHE_BYTES, size=lambda tile: len(tile.data))
@@ -76,11 +112,26 @@ class Exhibit(Closing):
 
         return self._kept(("mask", number, truth, place, style), draw)
 
+    def layer_tile(self, number: int, place: TilePlace) -> EncodedTile | None:
+        """Return a tile of a layer of values; None where there is none."""
+        if not 0 <= number < len(self.layers):
+            return None
+
+        def draw() -> EncodedTile | None:
+            pixels = self.layers[number].tile(self.grid, place)
+            return None if pixels is None else png_tile(pixels)
+
+        return self._kept(("layer", number, place), draw)
+
     def at(self, x: int, y: int) -> dict[str, object] | None:
         """Return what is known of a level-0 pixel, as JSON values; None outside the image."""
         if not (0 <= x < self.info.size.width and 0 <= y < self.info.size.height):
             return None
-        return {"labels": [mask.label(x, y) for mask in self.masks]}
+        place = Box(x=x, y=y, width=1, height=1)
+        return {
+            "labels": [mask.label(x, y) for mask in self.masks],
+            "probabilities": [None if kept is None else _shares(kept.read(place, 0)) for kept in self._probabilities],
+        }
 
     def describe(self) -> dict[str, object]:
         """Return the facts that the page needs, as JSON values."""
@@ -99,6 +150,12 @@ class Exhibit(Closing):
             "geotransform": None if place is None else {"matrix": place.matrix, "origin": place.origin},
             "forms": list(FORMS),
             "outcomes": [{"name": name, "color": color} for name, color in OUTCOMES],
+            "layers": [
+                {"name": layer.name, "coarsest": layer.coarsest, "cell": layer.cell, "heat": layer.is_heat}
+                for layer in self.layers
+            ],
+            "heat": [color for _, color in heat_stops()] if any(layer.is_heat for layer in self.layers) else [],
+            "regions": [{"name": region.name, "rings": region.rings} for region in self.regions],
             "masks": [
                 {
                     "name": mask.path.name,
@@ -122,17 +179,30 @@ class Exhibit(Closing):
         return None if found is NO_TILE else found
 
 
+def _shares(values: NDArray[np.uint8]) -> list[float] | None:
+    """Return the probability of each class, 0 to 1; None where none was computed."""
+    stored = values[:, 0, 0]
+    return None if (stored == NOTHING).any() else [float(value) / STEPS for value in stored]
+
+
 NO_TILE = EncodedTile(data=b"", media="")
 """Stands in the cache for a tile that does not exist."""
 
 
-def open_exhibit(image: str, masks: Sequence[Path], *, series: str | None = None) -> Exhibit:
+def open_exhibit(
+    image: str,
+    masks: Sequence[Path],
+    *,
+    series: str | None = None,
+    find_regions: Callable[[images.ImageInfo], Sequence[NamedRegion]] | None = None,
+) -> Exhibit:
     """Open an image and its masks for the page.
 
     Args:
         image: Path or URL of the image.
         masks: Masks of this program, or rasters of class indices with the image's size.
         series: Number or name of the image, where the file holds several; None is the largest.
+        find_regions: Returns areas of the image that the page lists by name, from the facts about the image.
 
     Raises:
         SourceError: A file cannot be read, or a mask belongs to another image.
@@ -144,7 +214,8 @@ def open_exhibit(image: str, masks: Sequence[Path], *, series: str | None = None
         # Masks of this program name their classes. Those names and colours serve rasters that have none.
         for path in masks:
             shown.append(stack.enter_context(open_mask(path, opened, classes=_first_classes(shown))))
-        exhibit = Exhibit(opened, shown, name=url_name(image) if is_url(image) else Path(image).name)
+        regions = () if find_regions is None else find_regions(opened.info)
+        exhibit = Exhibit(opened, shown, name=url_name(image) if is_url(image) else Path(image).name, regions=regions)
         stack.pop_all()
         return exhibit
 

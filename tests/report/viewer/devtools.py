@@ -31,6 +31,14 @@ for wanted, number in zip((3, 4), high):
 os.execv(sys.argv[3], sys.argv[3:])
 """
 """Puts two descriptors where Chromium expects them, and becomes Chromium."""
+SETTLED = """
+(() => {
+  const layers = Array.from({length: viewer.world.getItemCount()}, (_, index) => viewer.world.getItemAt(index));
+  const wanted = 1 + loaded.size + (items.has("layer") ? 1 : 0);
+  const full = layers.every((layer) => layer.getOpacity() === 0 || layer.getFullyLoaded());
+  return full && changing === 0 && layers.length === wanted && !viewer.isAnimating();
+})()
+"""
 KEYS = {"ArrowLeft": 37, "ArrowRight": 39}
 
 
@@ -94,10 +102,7 @@ class Tab:
 
     def settle(self) -> None:
         """Wait until every layer has all of its tiles and the view has stopped."""
-        items = "Array.from({length: viewer.world.getItemCount()}, (_, i) => viewer.world.getItemAt(i))"
-        layers = "loaded.size + 1 + (items.has('layer') ? 1 : 0)"
-        full = f"{items}.every((item) => item.getFullyLoaded()) && {items}.length === {layers}"
-        self.until(f"typeof viewer === 'object' && {full} && !viewer.isAnimating()")
+        self.until(SETTLED)
         self.run("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(true))))")
 
     def key(self, key: str, *, shift: bool = False) -> None:

@@ -6,6 +6,8 @@ const $ = (id) => document.getElementById(id);
 const SETTLE_MS = 150;
 const POINTER_MS = 60;
 const MOST_ENLARGED = 64;
+const MOST_LIKELY = 3;
+const MOST_LINES = 200;
 const NEAREST_FROM = 2;
 const FORMS = ["fill", "outline", "pattern"];
 const WAYS = ["swap", "beside", "differences"];
@@ -29,10 +31,6 @@ async function start() {
   $("facts").textContent = facts();
   if (state.masks.length > 1) shown.other = 1;
   const place = readHash();
-  /* OpenSeadragon adds an inline style where it finds none of this mark; the policy refuses it, and viewer.css has its rule. */
-  const style = document.createElement("style");
-  style.dataset.openseadragonMobileCss = "true";
-  document.head.append(style);
   viewer = OpenSeadragon({
     id: "view", drawer: "canvas", showNavigationControl: false, keyboardNavEnabled: false,
     maxZoomPixelRatio: MOST_ENLARGED, minZoomImageRatio: 0.5, visibilityRatio: 0.2, animationTime: 0.25,
@@ -139,7 +137,14 @@ async function slot(key, number, truth, order) {
   }
 }
 
+/* How many changes are being applied, so that a test can wait for the last one. */
+let changing = 0;
 async function refresh() {
+  changing += 1;
+  try { await apply(); } finally { changing -= 1; }
+}
+
+async function apply() {
   const compares = shown.other >= 0 && shown.other !== shown.mask;
   const how = compares ? shown.how : "swap";
   await Promise.all([
@@ -150,10 +155,30 @@ async function refresh() {
     const entry = items.get(key);
     if (entry && entry.item) entry.item.setOpacity(shown.on ? shown.opacity / 100 : 0);
   }
+  await placeLayer();
+  $("by-number").hidden = how !== "differences" || names(shown.mask) === names(shown.other);
   $("outcomes").hidden = how !== "differences";
   curtain();
   show();
   writeHash();
+}
+
+const names = (number) => JSON.stringify(state.masks[number].classes.map((entry) => entry.name));
+
+/* The layer of values that is chosen lies over the masks. */
+let placed = "";
+async function placeLayer() {
+  const number = state.layers.findIndex((layer) => layer.name === shown.layer);
+  if (number < 0) shown.layer = "";
+  if (placed !== shown.layer) {
+    placed = shown.layer;
+    drop("layer");
+    if (number >= 0) await put("layer", source(`layer/${number}`, state.layers[number].coarsest), shown.layerOpacity / 100, 3);
+  }
+  const entry = items.get("layer");
+  if (entry?.item) entry.item.setOpacity(shown.layerOpacity / 100);
+  $("heat").hidden = number < 0 || !state.layers[number].heat;
+  for (const box of $("layers").querySelectorAll("input")) box.checked = box.value === shown.layer;
 }
 
 /* Side by side: the first mask left of the middle of the view, the second right of it. */
@@ -211,7 +236,8 @@ function writeHash() {
   }
   if (shown.layer) words.push(`layer=${encodeURIComponent(shown.layer)}`);
   written = `#${words.join("&")}`;
-  history.replaceState(null, "", written);
+  /* Browsers refuse to change the address very often, as while a slider is moved; the next change sets it. */
+  try { if (location.hash !== written) history.replaceState(null, "", written); } catch { /* as above */ }
 }
 
 function readHash() {
@@ -240,6 +266,28 @@ function fill() {
   }
   $("other").prepend(new Option("none", -1));
   $("other-row").hidden = state.masks.length < 2;
+  $("layers-section").hidden = !state.layers.length;
+  $("layers").replaceChildren(...["", ...state.layers.map((layer) => layer.name)].map((name) => {
+    const box = document.createElement("input");
+    box.type = "radio";
+    box.name = "layer";
+    box.value = name;
+    box.addEventListener("change", () => { shown.layer = name; refresh(); });
+    const item = listed(name || "none", "", box);
+    item.querySelector(".swatch").remove();
+    return item;
+  }));
+  $("heat").style.background = `linear-gradient(to right, ${state.heat.join(", ")})`;
+  $("regions-section").hidden = !state.regions.length;
+  $("regions").replaceChildren(...state.regions.map((region) => {
+    const item = document.createElement("li");
+    const button = document.createElement("button");
+    button.type = "button";
+    button.textContent = region.name;
+    button.addEventListener("click", () => visit(region));
+    item.append(button);
+    return item;
+  }));
   $("outcomes").replaceChildren(...state.outcomes.map((entry) => listed(entry.name, entry.color)));
 }
 
@@ -289,6 +337,14 @@ function show() {
   if (focused !== undefined) $("classes").querySelector(`input[data-label="${focused}"]`)?.focus();
 }
 
+function visit(region) {
+  const corners = region.rings.flat();
+  const [left, top] = [0, 1].map((axis) => corners.reduce((least, corner) => Math.min(least, corner[axis]), Infinity));
+  const [right, bottom] = [0, 1].map((axis) => corners.reduce((most, corner) => Math.max(most, corner[axis]), -Infinity));
+  const rim = 0.1 * Math.max(right - left, bottom - top);
+  viewer.viewport.fitBoundsWithConstraints(new OpenSeadragon.Rect(left - rim, top - rim, right - left + 2 * rim, bottom - top + 2 * rim));
+}
+
 function swap() {
   if (shown.other < 0) return;
   [shown.mask, shown.other] = [shown.other, shown.mask];
@@ -317,6 +373,7 @@ function connect() {
   $("how").addEventListener("change", () => { shown.how = $("how").value; refresh(); });
   $("form").addEventListener("change", () => { shown.form = $("form").value; refresh(); });
   $("opacity").addEventListener("input", () => { shown.opacity = Number($("opacity").value); refresh(); });
+  $("layer-opacity").addEventListener("input", () => { shown.layerOpacity = Number($("layer-opacity").value); refresh(); });
   $("all").addEventListener("click", () => { shown.hidden.clear(); refresh(); });
   $("none").addEventListener("click", () => { state.masks[shown.mask].classes.forEach((_, label) => shown.hidden.add(label)); refresh(); });
   for (const kind of ["pointermove", "pointerdown"]) $("view").addEventListener(kind, point);
@@ -410,9 +467,15 @@ async function ask(x, y) {
 function under(found) {
   return state.masks.map((mask, index) => {
     const label = found.labels[index];
-    const name = label === null ? "no class" : mask.classes[label]?.name ?? `label ${label}`;
+    const name = (label === null ? "no class" : mask.classes[label]?.name ?? `label ${label}`) + likely(mask, found.probabilities[index]);
     return state.masks.length > 1 ? `${mask.name}: ${name}` : name;
   }).join(" · ");
+}
+
+function likely(mask, values) {
+  if (!values) return "";
+  const ranked = values.map((value, label) => [value, label]).sort((a, b) => b[0] - a[0]).slice(0, MOST_LIKELY);
+  return ` (${ranked.map(([value, label]) => `${mask.classes[label]?.name ?? label} ${(100 * value).toFixed(0)} %`).join(", ")})`;
 }
 
 function mark(labels) {
@@ -434,7 +497,60 @@ function draw() {
   pen.clearRect(0, 0, width, height);
   curtain();
   if (items.get("second")?.item) stroke(pen, () => { pen.moveTo(width / 2, 0); pen.lineTo(width / 2, height); }, 2);
+  cells(pen, width, height);
+  regions(pen);
   scaleBar(pen, height);
+}
+
+function onScreen(x, y) {
+  const found = viewer.viewport.pixelFromPoint(new OpenSeadragon.Point(x, y), true);
+  return [found.x, found.y];
+}
+
+/* The borders of the windows' own parts, where they are far enough apart to be seen. */
+function cells(pen, width, height) {
+  const cell = state.layers.find((layer) => layer.name === shown.layer)?.cell;
+  if (!cell || width / (cell[0] * scale()) > MOST_LINES) return;
+  const [right, bottom] = onScreen(state.size.width, state.size.height);
+  const [left, top] = onScreen(0, 0);
+  const view = viewer.viewport.getBounds(true);
+  pen.beginPath();
+  for (let line = Math.max(0, Math.floor(view.x / cell[0])); line * cell[0] <= Math.min(state.size.width, view.x + view.width); line += 1) {
+    const [x] = onScreen(line * cell[0], 0);
+    pen.moveTo(x, Math.max(0, top));
+    pen.lineTo(x, Math.min(height, bottom));
+  }
+  for (let line = Math.max(0, Math.floor(view.y / cell[1])); line * cell[1] <= Math.min(state.size.height, view.y + view.height); line += 1) {
+    const [, y] = onScreen(0, line * cell[1]);
+    pen.moveTo(Math.max(0, left), y);
+    pen.lineTo(Math.min(width, right), y);
+  }
+  pen.strokeStyle = "#ffffff";
+  pen.lineWidth = 1;
+  pen.stroke();
+}
+
+function regions(pen) {
+  pen.font = "600 13px system-ui, sans-serif";
+  for (const region of state.regions) {
+    stroke(pen, () => {
+      for (const ring of region.rings) {
+        ring.forEach(([x, y], index) => { const [across, down] = onScreen(x, y); if (index) pen.lineTo(across, down); else pen.moveTo(across, down); });
+        pen.closePath();
+      }
+    }, 2);
+    const highest = region.rings.flat().reduce((best, corner) => (corner[1] < best[1] ? corner : best));
+    const [x, y] = onScreen(...highest);
+    write(pen, region.name, x + 4, y - 6);
+  }
+}
+
+function write(pen, text, x, y) {
+  pen.lineWidth = 3;
+  pen.strokeStyle = "#000000";
+  pen.strokeText(text, x, y);
+  pen.fillStyle = "#ffffff";
+  pen.fillText(text, x, y);
 }
 
 /* Dark on light, so that it can be seen on any image. */
@@ -462,11 +578,7 @@ function scaleBar(pen, height) {
   stroke(pen, () => { pen.moveTo(left, bottom - 6); pen.lineTo(left, bottom); pen.lineTo(left + across, bottom); pen.lineTo(left + across, bottom - 6); }, 2);
   const text = `${Number((length / factor).toPrecision(3))} ${name}`;
   pen.font = "600 13px system-ui, sans-serif";
-  pen.lineWidth = 3;
-  pen.strokeStyle = "#000000";
-  pen.strokeText(text, left + 4, bottom - 9);
-  pen.fillStyle = "#ffffff";
-  pen.fillText(text, left + 4, bottom - 9);
+  write(pen, text, left + 4, bottom - 9);
   document.body.dataset.bar = `${text} ${across.toFixed(2)}`;
 }
 

@@ -1,0 +1,219 @@
+"""Layers of values over an image: what a run has kept beside its mask, and the maps of its report."""
+
+from __future__ import annotations
+
+import zlib
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from magnet_cli import images
+from magnet_cli.errors import SourceError
+from magnet_cli.masks.kept_field import FieldFile
+from magnet_cli.masks.output import OutputPaths
+from magnet_cli.masks.spec import PROBABILITIES, UNCERTAINTY
+from magnet_cli.report.layers import COLOURS, heat_colours, stage_colours
+from magnet_cli.report.maps import NOTHING, STEPS, Map
+from magnet_cli.report.viewer.zooms import TILE, ZoomGrid
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from magnet_cli.geometry import Box
+    from magnet_cli.report.viewer.shown_mask import ShownMask
+
+MOST_VALUES = 1 << 26
+"""Most stored values that are read for one tile. Larger areas are shown from a closer zoom on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValueLayer:
+    """A layer that the page offers."""
+
+    name: str
+    coarsest: int
+    """The coarsest zoom at which it can be shown."""
+    draw: Callable[[Box, int], NDArray[np.uint8]]
+    """Returns `(height, width, 4)` red, green, blue and opacity of a box of a zoom's pixels."""
+    cell: tuple[float, float] | None = None
+    """Width and height of the windows' own parts in level-0 pixels; None where there are no windows."""
+    is_heat: bool = False
+    """Whether the colours are those of `heat`."""
+
+    def tile(self, grid: ZoomGrid, place: tuple[int, int, int]) -> NDArray[np.uint8] | None:
+        """Return a tile, `(512, 512, 4)`; None where there is none."""
+        zoom, column, row = place
+        box = grid.tile(zoom, column, row)
+        if box is None or zoom > self.coarsest:
+            return None
+        tile = np.zeros((TILE, TILE, 4), np.uint8)
+        tile[: box.height, : box.width] = self.draw(box, zoom)
+        return tile
+
+
+def nearest(first: int, count: int, *, zoom: int, pitch: float, length: int) -> NDArray[np.int64]:
+    """Return which value of a row lies under the centre of each pixel of a zoom.
+
+    Args:
+        first: The first pixel of the zoom.
+        count: Number of pixels.
+        zoom: The zoom.
+        pitch: Level-0 pixels that a value covers.
+        length: Number of values.
+    """
+    centres = (np.arange(first, first + count) + 0.5) * (1 << zoom)
+    found: NDArray[np.int64] = np.minimum(np.floor(centres / pitch).astype(np.int64), length - 1)
+    return found
+
+
+class KeptValues:
+    """Probabilities or uncertainty that a run has kept beside its mask, at the zooms of the page.
+
+    Args:
+        field: The values.
+        grid: The zooms of the image.
+    """
+
+    def __init__(self, field: FieldFile, grid: ZoomGrid) -> None:
+        self.classes = field.classes
+        self._field = field
+        self._pitch = float(field.pitch.x), float(field.pitch.y)
+        self.coarsest = 0
+        while self.coarsest < grid.coarsest and self._values(self.coarsest + 1) <= MOST_VALUES:
+            self.coarsest += 1
+
+    @classmethod
+    def beside(cls, mask: Path, name: str, image: images.Image) -> Self | None:
+        """Open values beside a mask; None where none were kept.
+
+        Raises:
+            SourceError: They are damaged, or belong to another image.
+        """
+        path = OutputPaths.of(mask).field(name)
+        if not path.is_dir():
+            return None
+        field = FieldFile.open(path)
+        made_of = None if field.image is None else field.image[1]
+        if field.level0 != image.info.size or made_of not in (None, images.fingerprint(image.info.path)):
+            raise SourceError(
+                "these values were computed from another image", file=path, advice="Name the image that they belong to"
+            )
+        return cls(field, ZoomGrid(size=image.info.size))
+
+    def read(self, box: Box, zoom: int) -> NDArray[np.uint8]:
+        """Return the value under the centre of each pixel, `(bands, height, width)`.
+
+        A value v stands for v / 254, and 255 for no value.
+
+        Raises:
+            SourceError: The values are damaged there.
+        """
+        across, down = self._pitch
+        rows = nearest(box.y, box.height, zoom=zoom, pitch=down, length=self._field.size.height)
+        columns = nearest(box.x, box.width, zoom=zoom, pitch=across, length=self._field.size.width)
+        read = type(box).between(
+            left=int(columns[0]), top=int(rows[0]), right=int(columns[-1]) + 1, bottom=int(rows[-1]) + 1
+        )
+        values = self._field.read(read)
+        return values[:, (rows - read.y)[:, None], (columns - read.x)[None]]
+
+    def _values(self, zoom: int) -> float:
+        across, down = self._pitch
+        return self._field.bands * (TILE << zoom) ** 2 / (across * down)
+
+
+def uncertainty(values: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return one minus the difference of the two largest probabilities, 254 for 1, 255 where nothing is known.
+
+    Args:
+        values: `(classes, height, width)` probabilities in the same form. One band is the uncertainty itself.
+    """
+    if len(values) == 1:
+        only: NDArray[np.uint8] = values[0]
+        return only
+    known = np.where(values == NOTHING, 0, values)
+    second, first = np.partition(known, -2, axis=0)[-2:]
+    unsure: NDArray[np.uint8] = np.where((values == NOTHING).all(axis=0), NOTHING, STEPS - (first - second)).astype(
+        np.uint8
+    )
+    return unsure
+
+
+def kept_layers(kept: KeptValues, *, prefix: str) -> Iterator[ValueLayer]:
+    """Yield the layers of kept values: the uncertainty, and the probability of each class."""
+
+    def draw_uncertainty(box: Box, zoom: int) -> NDArray[np.uint8]:
+        return heat_colours(uncertainty(kept.read(box, zoom)))
+
+    yield ValueLayer(
+        name=f"{prefix}Uncertainty of each pixel", coarsest=kept.coarsest, draw=draw_uncertainty, is_heat=True
+    )
+    if len(kept.classes) > 1:
+        for band, name in enumerate(kept.classes):
+
+            def draw(box: Box, zoom: int, band: int = band) -> NDArray[np.uint8]:
+                return heat_colours(kept.read(box, zoom)[band])
+
+            yield ValueLayer(name=f"{prefix}Probability of {name}", coarsest=kept.coarsest, draw=draw, is_heat=True)
+
+
+def report_layers(mask: ShownMask, *, prefix: str) -> list[ValueLayer]:
+    """Return the maps of a mask's report: the windows of each stage, what stages changed, and the uncertainty."""
+    found: list[ValueLayer] = []
+    # Reports of refined masks and of other versions have no such maps.
+    with suppress(KeyError, TypeError, ValueError, zlib.error):
+        maps: dict[str, Any] = (mask.report or {})["maps"]
+        for index, section in enumerate(maps["stages"]):
+            read = Map.parse(section)
+            colours = stage_colours(read, color=COLOURS[index % len(COLOURS)])
+            name = f"{prefix}Windows of stage {int(section['stage'])}"
+            found.append(_map_layer(name, read, colours, mask.grid))
+        for section in maps["changes"]:
+            read = Map.parse(section)
+            name = f"{prefix}Share of pixels that stage {int(section['stage'])} changed"
+            found.append(_map_layer(name, read, heat_colours(read.values), mask.grid, is_heat=True))
+        if maps["uncertainty"] is not None:
+            read = Map.parse(maps["uncertainty"])
+            found.append(
+                _map_layer(f"{prefix}Mean uncertainty", read, heat_colours(read.values), mask.grid, is_heat=True)
+            )
+    return found
+
+
+def _map_layer(
+    name: str, read: Map, colours: NDArray[np.uint8], grid: ZoomGrid, *, is_heat: bool = False
+) -> ValueLayer:
+    height, width = read.values.shape
+
+    def draw(box: Box, zoom: int) -> NDArray[np.uint8]:
+        rows = nearest(box.y, box.height, zoom=zoom, pitch=read.pixel[1], length=height)
+        columns = nearest(box.x, box.width, zoom=zoom, pitch=read.pixel[0], length=width)
+        return colours[rows[:, None], columns[None]]
+
+    return ValueLayer(
+        name=name, coarsest=grid.coarsest, draw=draw, cell=None if is_heat else read.cell, is_heat=is_heat
+    )
+
+
+def open_layers(mask: ShownMask, image: images.Image, *, prefix: str) -> tuple[list[ValueLayer], KeptValues | None]:
+    """Return the layers of a mask, and its probabilities where they were kept.
+
+    Args:
+        mask: The mask.
+        image: The image that it belongs to.
+        prefix: Beginning of the layers' names.
+
+    Raises:
+        SourceError: What lies beside the mask is damaged, or belongs to another image.
+    """
+    if not mask.is_own:
+        return [], None
+    probabilities = KeptValues.beside(mask.path, PROBABILITIES, image)
+    kept = probabilities or KeptValues.beside(mask.path, UNCERTAINTY, image)
+    layers = [] if kept is None else list(kept_layers(kept, prefix=prefix))
+    return [*layers, *report_layers(mask, prefix=prefix)], probabilities

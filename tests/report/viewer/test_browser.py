@@ -1,0 +1,223 @@
+"""The page in a real browser: pixels under known places, alignment, colours, the slider, keys and the pointer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from magnet_cli.report.viewer.exhibit import open_exhibit
+from tests.exports.support import CLASSES
+from tests.report.viewer.conftest import SIZE
+from tests.report.viewer.devtools import chromium
+from tests.report.viewer.support import place_values, served
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from tests.report.viewer.devtools import Tab
+
+pytestmark = pytest.mark.full
+COLOURS = np.array([np.frombuffer(entry.rgb, np.uint8) for entry in CLASSES]).astype(float)
+PIXELS = place_values(SIZE).astype(float)
+ROUNDED = 2
+"""Most steps of 255 by which a blend may differ from the exact one, because the browser rounds twice."""
+
+
+@pytest.fixture(scope="module")
+def page(image: Path, mask: Path, truth: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Tab, str]]:
+    """Chromium, and the address of the page that shows the image, a mask of ours and the truth."""
+    with (
+        open_exhibit(str(image), [mask, truth]) as exhibit,
+        served(exhibit) as address,
+        chromium(tmp_path_factory.mktemp("profile")) as tab,
+    ):
+        yield tab, address
+
+
+def view(tab: Tab) -> tuple[float, float]:
+    """Return width and height of the view, which begins at the page's upper left corner."""
+    width, height = tab.run("[$('view').clientWidth, $('view').clientHeight]")
+    return float(width), float(height)
+
+
+def screen(tab: Tab, x: float, y: float, place: tuple[float, float, float]) -> tuple[int, int]:
+    """Return the pixel of the screen on which a level-0 point lies, by arithmetic of this test alone."""
+    width, height = view(tab)
+    return int(width / 2 + (x - place[0]) * place[2]), int(height / 2 + (y - place[1]) * place[2])
+
+
+def test_the_page_asks_no_other_host_and_has_no_error(page: tuple[Tab, str]) -> None:
+    tab, address = page
+    tab.open(address)
+    asked = [url for url in tab.requested() if not url.startswith(("data:", "about:"))]
+    assert len(asked) > 5
+    assert all(url.startswith(address) for url in asked), asked
+    assert tab.complaints() == []
+
+
+def test_single_pixels_have_the_images_values(page: tuple[Tab, str]) -> None:
+    tab, address = page
+    place = (700.5, 500.5, 16.0)
+    tab.open(f"{address}#x={place[0]}&y={place[1]}&z={place[2]}&off=1")
+    shot = tab.picture()
+    for x, y in ((700, 500), (680, 490), (715, 515), (700, 512), (681, 511)):
+        column, row = screen(tab, x + 0.5, y + 0.5, place)
+        assert shot[row, column].tolist() == PIXELS[y, x].tolist(), (x, y)
+        # Its neighbours begin exactly half a pixel away: a pixel is a square of 16 screen pixels.
+        for edge in (-7, 6):
+            assert shot[row, column + edge].tolist() == PIXELS[y, x].tolist(), (x, y, edge)
+            assert shot[row + edge, column].tolist() == PIXELS[y, x].tolist(), (x, y, edge)
+
+
+@pytest.mark.parametrize("zoom", [0.25, 0.5, 1.0, 3.0, 16.0])
+def test_the_mask_lies_where_it_belongs(page: tuple[Tab, str], zoom: float) -> None:
+    """The edges of the rectangle of class 1 are found in the picture, to the pixel of the screen."""
+    tab, address = page
+    for corner in ((511, 301), (907, 702)):
+        place = (float(corner[0]), float(corner[1]), zoom)
+        tab.open(f"{address}#x={place[0]}&y={place[1]}&z={place[2]}&opacity=100&other=0")
+        shot = tab.picture().astype(int)
+        width, height = view(tab)
+        inside = (shot == COLOURS[1]).all(axis=2)[: int(height), : int(width)]
+        # Level 0 has odd edges; smaller versions round them to their own pixels, at most one of them off.
+        allowed = max(1.0, zoom * 2 ** max(0, int(np.ceil(-np.log2(zoom)))))
+        row, column = (
+            int(height / 2) + (5 if corner[1] == 301 else -5),
+            int(width / 2) + (5 if corner[0] == 511 else -5),
+        )
+        across, down = np.flatnonzero(inside[row]), np.flatnonzero(inside[:, column])
+        edges = (across[0], down[0]) if corner == (511, 301) else (across[-1] + 1, down[-1] + 1)
+        assert abs(edges[0] - width / 2) <= allowed, (zoom, corner)
+        assert abs(edges[1] - height / 2) <= allowed, (zoom, corner)
+
+
+@pytest.mark.parametrize("zoom", [0.5, 1.0, 4.0])
+def test_image_and_mask_meet(page: tuple[Tab, str], zoom: float) -> None:
+    """The checks of the image's blue band change at multiples of 64 pixels; the picture shows them there."""
+    tab, address = page
+    place = (640.0, 500.0, zoom)
+    tab.open(f"{address}#x={place[0]}&y={place[1]}&z={place[2]}&off=1")
+    shot = tab.picture().astype(int)
+    width, height = view(tab)
+    blue = shot[int(height / 2) + 1, : int(width), 2]
+    change = int(np.abs(np.diff(blue))[int(width / 2) - 12 : int(width / 2) + 12].argmax()) - 12
+    assert abs(change + 1) <= 1, (zoom, change)
+
+
+def test_colours_and_slider(page: tuple[Tab, str]) -> None:
+    tab, address = page
+    place = (700.5, 500.5, 16.0)
+    tab.open(f"{address}#x={place[0]}&y={place[1]}&z={place[2]}&opacity=50&other=0")
+    column, row = screen(tab, 700.5, 500.5, place)
+    for opacity in (50, 25, 100, 0):
+        tab.run(f"$('opacity').value = {opacity}; $('opacity').dispatchEvent(new Event('input'))")
+        tab.settle()
+        expected = PIXELS[500, 700] * (1 - opacity / 100) + COLOURS[1] * opacity / 100
+        assert np.abs(tab.picture()[row, column] - expected).max() <= ROUNDED, opacity
+        assert tab.run("$('opacity-value').textContent") == f"{opacity} %"
+
+
+def test_keys_and_classes(page: tuple[Tab, str]) -> None:
+    tab, address = page
+    place = (700.5, 500.5, 16.0)
+    tab.open(f"{address}#x={place[0]}&y={place[1]}&z={place[2]}&opacity=90&other=1")
+    column, row = screen(tab, 700.5, 500.5, place)
+    bare, covered = PIXELS[500, 700], PIXELS[500, 700] * 0.1 + COLOURS[1] * 0.9
+
+    def shows(expected: NDArray[np.float64]) -> bool:
+        tab.settle()
+        return bool(np.abs(tab.picture()[row, column] - expected).max() <= ROUNDED)
+
+    assert shows(covered)
+    tab.key("m")
+    assert shows(bare)
+    tab.key("m")
+    assert shows(covered)
+    tab.key("]")
+    assert shows(COLOURS[1])
+    tab.key("[")
+    tab.key("o")
+    # The middle of an area has no outline.
+    assert shows(bare)
+    assert tab.run("$('form').value") == "outline"
+    tab.key("o")
+    tab.key("o")
+    assert shows(covered)
+    tab.run("$('classes').querySelectorAll('input')[1].click()")
+    assert shows(bare)
+    assert "hidden=1" in tab.run("location.hash")
+    tab.run("$('all').click()")
+    assert shows(covered)
+    tab.key("s")
+    assert tab.run("[$('mask').value, $('other').value].join()") == "1,0"
+    tab.key("s")
+    tab.key("c")
+    tab.key("c")
+    assert tab.run("$('how').value") == "differences"
+    assert shows(bare * 0.1 + np.array([0, 0x72, 0xB2]) * 0.9)
+    tab.key("0")
+    tab.settle()
+    left, top, width, height = tab.run(
+        "(({x, y, width, height}) => [x, y, width, height])(viewer.viewport.getBounds())"
+    )
+    assert max(left, top) <= 1e-6
+    assert left + width >= SIZE.width - 1e-6
+    assert top + height >= SIZE.height - 1e-6
+    tab.key("1")
+    tab.settle()
+    assert tab.run("scale()") == pytest.approx(1)
+    before = tab.run("viewer.viewport.getCenter().x")
+    tab.key("ArrowRight")
+    tab.settle()
+    assert tab.run("viewer.viewport.getCenter().x") == pytest.approx(before + 100)
+    assert tab.complaints() == []
+
+
+def test_two_masks_stand_side_by_side(page: tuple[Tab, str]) -> None:
+    tab, address = page
+    # Columns 507 to 526 are class 1 in the mask from 511 on, and in the truth from 531 on.
+    place = (521.0, 500.5, 8.0)
+    tab.open(f"{address}#x={place[0]}&y={place[1]}&z={place[2]}&opacity=100&other=1&how=beside")
+    shot = tab.picture()
+    for x, label in ((509, 0), (513, 1), (519, 1), (523, 0), (529, 0), (533, 1)):
+        column, row = screen(tab, x + 0.5, 500.5, place)
+        assert shot[row, column].tolist() == COLOURS[label].tolist(), x
+
+
+def test_the_pointer_names_class_and_place(page: tuple[Tab, str]) -> None:
+    tab, address = page
+    place = (700.5, 500.5, 16.0)
+    tab.open(f"{address}#x={place[0]}&y={place[1]}&z={place[2]}")
+    for x, y, names in ((511 + 180, 500, "Gebäude & Höfe"), (700, 510, "Gebäude & Höfe")):
+        tab.move(*screen(tab, x + 0.5, y + 0.5, place))
+        tab.until(f"$('under').textContent.includes('mask.tif: {names}')")
+        text = tab.run("$('place').textContent")
+        assert f"x {x}, y {y} px" in text
+        assert f"{400000 + (x + 0.5) / 2:.2f}"[:8] in text
+        assert f"{5000000 - (y + 0.5) / 2:.2f}"[:9] in text
+        assert "32633" in text
+
+
+def test_the_scale_bar_is_as_long_as_it_says(page: tuple[Tab, str]) -> None:
+    tab, address = page
+    tab.open(f"{address}#x=600&y=500&z=2")
+    value, unit, across = tab.run("document.body.dataset.bar").split()
+    # A pixel of the image is half a metre and two pixels of the screen.
+    assert unit == "m"
+    assert float(across) == pytest.approx(float(value) * 4)
+
+
+def test_a_link_shows_the_same_place_again(page: tuple[Tab, str]) -> None:
+    tab, address = page
+    tab.open(f"{address}#x=600.25&y=400.75&z=3&opacity=30&form=pattern&hidden=0&other=1&how=beside")
+    first, shot = tab.run("location.href"), tab.picture()
+    tab.key("0")
+    tab.settle()
+    tab.open(first)
+    assert tab.run("location.href") == first
+    assert np.array_equal(tab.picture(), shot)
