@@ -11,7 +11,7 @@ import zarr
 
 from magnet_cli.errors import SourceError
 from magnet_cli.geometry import Box, Pitch, Size
-from magnet_cli.images.protocol import NODATA
+from magnet_cli.images.protocol import NODATA, Resolution
 from magnet_cli.masks.spec import LARGEST_CHUNK
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 PROBABILITIES = ".probabilities.zarr"
 """How names of folders of kept probabilities end."""
 METADATA = "zarr.json"
+UNITS = ("um", "m")
 FEW = 3
 """Number of files that a message names."""
 LONGEST = 64
@@ -43,6 +44,8 @@ class FieldFile:
     classes: tuple[str, ...]
     """Names of the bands."""
     array: zarr.Array[Any]
+    resolution: Resolution | None = None
+    """The physical size of a level-0 pixel."""
     image: tuple[str, str] | None = None
     """Path and fingerprint of the image that the values were computed from; None where they were not noted."""
 
@@ -71,6 +74,7 @@ class FieldFile:
             level0 = Size(width=int(found["level0"]["width"]), height=int(found["level0"]["height"]))
             classes = tuple(str(name) for name in found["classes"])
             made_of = found.get("image")
+            resolution = _resolution(found.get("resolution"))
             image = None if made_of is None else (str(made_of["path"]), str(made_of["fingerprint"]))
         except (KeyError, TypeError, ValueError, ZeroDivisionError, OSError) as exc:
             raise _unreadable(path) from exc
@@ -90,6 +94,7 @@ class FieldFile:
             level0=level0,
             classes=classes,
             array=array,
+            resolution=resolution,
             image=image,
         )
 
@@ -110,6 +115,15 @@ def _fraction(text: object) -> Fraction:
         message = f"a fraction has at most {LONGEST} signs"
         raise ValueError(message)
     return Fraction(str(text))
+
+
+def _resolution(found: Any) -> Resolution | None:
+    if found is None:
+        return None
+    if found["unit"] not in UNITS:
+        message = f"the unit of a resolution is one of {', '.join(UNITS)}"
+        raise ValueError(message)
+    return Resolution(x=_fraction(found["x"]), y=_fraction(found["y"]), unit=found["unit"])
 
 
 def _unreadable(path: Path) -> SourceError:
